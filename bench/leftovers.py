@@ -1,0 +1,55 @@
+"""What a fleet must not leave behind: looked for on the host itself, whatever lxcfleet says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench import fleet, observe, peer
+
+_OURS = (fleet.PREFIX, peer.PREFIX)
+
+
+def mounts(directories: Sequence[Path]) -> list[str]:
+    """Mount points below ``directories``, and overlays of lxcfleet's, in the host's mount table."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+        point, source = line.split()[4], line.partition(" - ")[2].split()[1]
+        if source == "lxcfleet" or any(point.startswith(f"{directory}") for directory in directories):
+            found.append(point)
+    return found
+
+
+def loop_devices(directories: Sequence[Path]) -> list[str]:
+    """Loop devices whose file is below ``directories``, in whatever mount namespace."""
+    found = []
+    for entry in Path("/sys/block").glob("loop*/loop/backing_file"):
+        try:
+            backing = entry.read_text(encoding="utf-8").strip()
+        except OSError:
+            continue
+        if any(backing.startswith(f"{directory}") for directory in directories):
+            found.append(f"{entry.parent.parent.name} ({backing})")
+    return found
+
+
+def veths() -> set[str]:
+    """The host's ends of pairs of virtual network devices."""
+    return {path.name for path in Path("/sys/class/net").iterdir() if path.name.startswith("veth")}
+
+
+def find(
+    ours: fleet.Fleet, directory: Path, veths_before: set[str], ranges_before: int
+) -> dict[str, list[str]]:
+    """All that is left after all containers were destroyed, by kind, while the daemon still runs."""
+    roots = (directory, ours.paths.run)
+    missing = ranges_before - ours.ranges_free()
+    return {
+        "mounts": mounts(roots),
+        "cgroups": [str(path) for prefix in _OURS for path in observe.cgroup_directories(prefix)],
+        "processes": [str(pid) for prefix in _OURS for pid in observe.members(prefix)],
+        "loop devices": loop_devices(roots),
+        "veths": sorted(veths() - veths_before),
+        "uid ranges": [f"{missing} fewer are free than before"] if missing else [],
+        "directories": [str(path) for path in ours.paths.lxc.iterdir()],
+    }

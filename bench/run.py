@@ -1,0 +1,213 @@
+#!/usr/bin/python3
+"""Measure lxcfleet beside bare LXC on this machine: medians, ratios, and whether the targets are met.
+
+    /usr/bin/python3 bench/run.py [--count 100] [--rounds 3] [--json FILE] [--only app|system] [--strict]
+
+Takes root, a quiet machine and some five minutes. Rounds of both sides take turns. On both, a container is
+ready when its process has written a file (app) or its systemd has noted that it is up (system).
+The fleet is one of its own, so that containers of the machine's own lxcfleet are not touched.
+Exit status: 0, or 1 if something is left behind or does not work, or with --strict if a target is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bench import fleet, leftovers, observe, peer, report
+
+DIRECTORY = Path("/var/lib/lxcfleet-bench")
+RUN = Path("/run/lxcfleet-bench")
+_MIB = 1 << 20
+_LISTS = 9
+
+
+class Bench:
+    """The samples of all rounds, in seconds and MiB."""
+
+    def __init__(self, count: int) -> None:
+        self.ours = fleet.Fleet(DIRECTORY / "fleet", RUN, count)
+        self.bare = peer.Bare(DIRECTORY / "bare", count)
+        self.samples: dict[str, list[float]] = defaultdict(list)
+        self.left: dict[str, set[str]] = defaultdict(set)
+        self._count = count
+        self._veths = leftovers.veths()
+        self._ranges = 0
+
+    def prepare(self) -> None:
+        """Start the daemon and build the mask."""
+        self.ours.prepare()
+        self._ranges = self.ours.ranges_free()
+
+    def app_round(self, number: int) -> None:
+        """One round of app containers, each side first in every other one."""
+        sides = [self._our_apps, self._bare_apps]
+        for side in sides if number % 2 == 0 else reversed(sides):
+            side()
+            time.sleep(1)
+
+    def system_round(self, number: int) -> None:
+        """One round of system containers."""
+        sides = [self._our_systems, self._bare_systems]
+        for side in sides if number % 2 == 0 else reversed(sides):
+            side()
+            time.sleep(1)
+
+    def _our_apps(self) -> None:
+        before = observe.meminfo("MemAvailable")
+        self._note("app create", self.ours.create())
+        time.sleep(1)
+        added = before - observe.meminfo("MemAvailable")
+        self._note("app memory available", added / self._count / _MIB)
+        self._note("app memory", observe.pss(observe.members(fleet.PREFIX)) / self._count / _MIB)
+        self._note("daemon memory", observe.pss(self.ours.daemons()) / _MIB)
+        self._lists()
+        self._note("app restart", self.ours.restart())
+        self._note("app destroy", self.ours.destroy())
+        self._look()
+
+    def _lists(self) -> None:
+        for _ in range(_LISTS):
+            clock = time.perf_counter()
+            self.ours.cli("list")
+            self._note("list", time.perf_counter() - clock)
+            clock = time.perf_counter()
+            subprocess.run(["/usr/bin/python3", "-c", "import click"], check=True)
+            self._note("import click", time.perf_counter() - clock)
+
+    def _bare_apps(self) -> None:
+        self.bare.make(system=False)
+        self._note("bare start", self.bare.start())
+        self._note("bare restart", self.bare.stop() + self.bare.start())
+        self._note("bare stop", self.bare.stop())
+        self.bare.remove()
+
+    def _our_systems(self) -> None:
+        before = observe.meminfo("MemAvailable")
+        self._note("system up", self.ours.boot())
+        self._usage("system", self.ours.names, before)
+        self._note("system destroy", self.ours.destroy())
+        self._look()
+
+    def _bare_systems(self) -> None:
+        self.bare.make(system=True)
+        before = observe.meminfo("MemAvailable")
+        self._note("bare system up", self.bare.boot(self.ours.paths.mask_image))
+        self._usage("bare system", self.bare.names, before)
+        self.bare.stop()
+        self.bare.remove()
+
+    def _usage(self, side: str, names: list[str], before: int) -> None:
+        time.sleep(2)
+        used = [observe.payload(name) for name in names]
+        self._note(f"{side} memory", statistics.median(memory for memory, _ in used) / _MIB)
+        self._note(f"{side} cpu", statistics.median(seconds for _, seconds in used))
+        added = before - observe.meminfo("MemAvailable")
+        self._note(f"{side} memory available", added / self._count / _MIB)
+
+    def _look(self) -> None:
+        for kind, found in leftovers.find(self.ours, DIRECTORY, self._veths, self._ranges).items():
+            self.left[kind].update(found)
+
+    def _note(self, what: str, value: float) -> None:
+        self.samples[what].append(value)
+        print(f"  {what}: {value:.3f}", file=sys.stderr, flush=True)
+
+    def finish(self) -> None:
+        """Stop the daemon, and look once more: now nothing at all may be left."""
+        self.ours.end()
+        roots = (DIRECTORY, RUN)
+        self.left["mounts"].update(leftovers.mounts(roots))
+        self.left["loop devices"].update(leftovers.loop_devices(roots))
+
+
+def main() -> int:
+    """Run; the exit status."""
+    options = _arguments()
+    if os.geteuid() != 0:
+        print("bench: this takes root", file=sys.stderr)
+        return 2
+    bench = Bench(options.count)
+    with fleet.Host(options.count):
+        try:
+            bench.prepare()
+            for number in range(options.rounds):
+                if options.only != "system":
+                    print(f"round {number + 1}, app containers", file=sys.stderr)
+                    bench.app_round(number)
+                if options.only != "app":
+                    print(f"round {number + 1}, system containers", file=sys.stderr)
+                    bench.system_round(number)
+        finally:
+            _tidy(bench)
+    return _report(bench, options)
+
+
+def _tidy(bench: Bench) -> None:
+    """Leave nothing of ours on the machine, however the rounds ended."""
+    try:
+        if sys.exc_info()[0] is not None:
+            bench.bare.stop_all()
+            bench.ours.destroy()
+    except (fleet.Failed, observe.Late) as error:
+        print(f"bench: {error}", file=sys.stderr)
+    bench.finish()
+    bench.bare.remove()
+    bench.ours.clear()
+
+
+def _report(bench: Bench, options: argparse.Namespace) -> int:
+    left = {kind: sorted(found) for kind, found in bench.left.items() if found}
+    found = report.rows(bench.samples, options.count, sum(map(len, left.values())))
+    print(report.table(found))
+    for kind, things in left.items():
+        print(f"LEFT BEHIND, {kind}: {', '.join(things[:10])}")
+    if options.json:
+        options.json.write_text(json.dumps(_record(bench, options, found, left), indent=1), encoding="utf-8")
+    missed = options.strict and not all(row.met for row in found)
+    return 1 if left or missed else 0
+
+
+def _record(bench: Bench, options: argparse.Namespace, found: list[report.Row], left: Any) -> dict[str, Any]:
+    return {
+        "count": options.count,
+        "rounds": options.rounds,
+        "host": {
+            "kernel": platform.release(),
+            "processors": os.cpu_count(),
+            "memory_mib": observe.meminfo("MemTotal") // _MIB,
+            "lxc": subprocess.run(
+                ["lxc-start", "--version"], capture_output=True, text=True, check=True
+            ).stdout.strip(),
+            "load_at_end": os.getloadavg()[0],
+        },
+        "targets": [row.to_json() for row in found],
+        "medians": {name: statistics.median(values) for name, values in bench.samples.items()},
+        "samples": bench.samples,
+        "left": left,
+    }
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="measure lxcfleet beside bare LXC")
+    parser.add_argument("--count", type=int, default=100, metavar="N", help="containers (default: 100)")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="rounds of each side (default: 3)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples and results there")
+    parser.add_argument("--only", choices=("app", "system"), help="leave out the other kind of container")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if a target is missed")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""The client side of the API: the standard library and one class."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+from urllib.parse import quote, urlencode
+
+from lxcfleet.api.calls import (
+    CALLS,
+    ActionRequest,
+    AttachRequest,
+    ContainerDetails,
+    ContainerRecord,
+    CreateRequest,
+    DoctorRecord,
+    EventRecord,
+    OperationRecord,
+    ResultRecord,
+    WaitRequest,
+)
+from lxcfleet.errors import Denied, FleetError, Unreachable, from_body
+from lxcfleet.model import Selection
+from lxcfleet.names import Paths
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float | None) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        try:
+            self.sock.connect(self._path)
+        except OSError:
+            self.sock.close()
+            raise
+
+
+class Client:
+    """Talks to the daemon. Every method raises the daemon's own errors, or Unreachable, or Denied."""
+
+    def __init__(self, paths: Paths | None = None, timeout: float | None = None) -> None:
+        self._paths = paths or Paths()
+        self._timeout = timeout
+
+    def _request(
+        self,
+        call: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, object] | None = None,
+        **parts: str,
+    ) -> http.client.HTTPResponse:
+        definition = CALLS[call]
+        target = definition.path.format(**{key: quote(value, safe="") for key, value in parts.items()})
+        if query:
+            target += "?" + urlencode(query, doseq=True)
+        path = str(self._paths.socket)
+        connection = _UnixConnection(path, self._timeout)
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            connection.request(definition.method, target, data, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            raise _no_answer(path, error) from error
+        if response.status >= 400:
+            raise _error_of(response)
+        return response
+
+    def _json(self, call: str, **arguments: Any) -> Any:
+        with self._request(call, **arguments) as response:
+            return json.load(response)
+
+    def server(self) -> dict[str, Any]:
+        """Version, counts and paths of the daemon."""
+        return cast(dict[str, Any], self._json("server"))
+
+    def containers(self, selection: Selection) -> list[ContainerRecord]:
+        """The chosen containers in natural order."""
+        query = {
+            "pattern": list(selection.patterns),
+            "label": [f"{key}={value}" for key, value in selection.labels],
+        }
+        return cast(list[ContainerRecord], self._json("list", query=query))
+
+    def info(self, name: str) -> ContainerDetails:
+        """One container in full."""
+        return cast(ContainerDetails, self._json("info", name=name))
+
+    def create(self, request: CreateRequest) -> OperationRecord:
+        """Begin to create containers."""
+        return cast(OperationRecord, self._json("create", body=request.to_json()))
+
+    def act(self, request: ActionRequest) -> OperationRecord:
+        """Begin an action."""
+        return cast(OperationRecord, self._json("act", body=request.to_json()))
+
+    def follow(self, operation: str) -> Iterator[ResultRecord | OperationRecord]:
+        """Each result as it comes (also those from before the call), in the end the operation itself."""
+        with self._request("follow", id=operation) as response:
+            for line in response:
+                yield json.loads(line)
+
+    def operation(self, operation: str) -> OperationRecord:
+        """How far it is."""
+        return cast(OperationRecord, self._json("operation", id=operation))
+
+    def operations(self) -> list[OperationRecord]:
+        """Those that run or ended lately."""
+        return cast(list[OperationRecord], self._json("operations"))
+
+    def cancel(self, operation: str) -> OperationRecord:
+        """Do not begin what has not begun."""
+        return cast(OperationRecord, self._json("cancel", id=operation))
+
+    def wait(self, request: WaitRequest) -> list[ResultRecord]:
+        """One result per chosen container, once all are as asked or the time is up."""
+        return cast(list[ResultRecord], self._json("wait", body=request.to_json()))
+
+    def doctor(self, count: int, init: str) -> DoctorRecord:
+        """Compare what ``count`` more containers need with what the host has."""
+        return cast(DoctorRecord, self._json("doctor", query={"count": count, "init": init}))
+
+    def fix(self, count: int, init: str) -> DoctorRecord:
+        """Raise what can be raised safely; gives the findings afterwards."""
+        return cast(DoctorRecord, self._json("fix", body={"count": count, "init": init}))
+
+    def logs(self, name: str, *, kind: str = "console", lines: int = 0, follow: bool = False) -> Iterator[bytes]:
+        """Pieces of a log; ``lines``: only the last so many (0: all); ``kind``: console or lxc."""
+        query = {"kind": kind, "lines": lines, "follow": int(follow)}
+        with self._request("logs", name=name, query=query) as response:
+            while piece := response.read1(65536):
+                yield piece
+
+    def events(self, *, follow: bool = False) -> Iterator[EventRecord]:
+        """What happened since the daemon started."""
+        with self._request("events", query={"follow": int(follow)}) as response:
+            for line in response:
+                yield json.loads(line)
+
+    def attach(self, request: AttachRequest, descriptors: tuple[int, int, int]) -> socket.socket:
+        """Run a command in a container; see AttachRequest for what the socket then says."""
+        path = str(self._paths.attach_socket)
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            connection.connect(path)
+            socket.send_fds(connection, [json.dumps(request).encode()], list(descriptors))
+        except OSError as error:
+            connection.close()
+            raise _no_answer(path, error) from error
+        return connection
+
+
+def _no_answer(path: str, error: Exception) -> FleetError:
+    if isinstance(error, PermissionError):
+        return Denied(
+            f"you may not use {path}",
+            why="it is open to root and the group lxcfleet",
+            hint="run the command with sudo, or have yourself added: adduser YOU lxcfleet",
+        )
+    return Unreachable(
+        "the daemon lxcfleetd does not answer",
+        why=f"{path}: {error}",
+        hint="`systemctl status lxcfleet` or `lxcfleetd --foreground` (as root) tells more",
+    )
+
+
+def _error_of(response: http.client.HTTPResponse) -> FleetError:
+    text = response.read()
+    try:
+        return from_body(json.loads(text)["error"])
+    except (ValueError, KeyError, TypeError):
+        return FleetError("the daemon gave an answer that makes no sense", why=f"{response.status} {text[:200]!r}")

@@ -1,0 +1,223 @@
+"""The API's server side: HTTP on a Unix socket, one handler per call of ``calls.CALLS``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from lxcfleet import __version__
+from lxcfleet.api.calls import CALLS, MAX_BODY, VERSION, ActionRequest, CreateRequest, WaitRequest
+from lxcfleet.errors import FleetError, InvalidInput, NotFound
+from lxcfleet.fleet.service import Fleet
+from lxcfleet.model import Init, Selection
+from lxcfleet.names import MAX_COUNT, parse_label
+from lxcfleet.schema import Fields
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_FOLLOW_SECONDS = 0.2
+"""How often a followed log file is looked at."""
+
+
+class Server:
+    """Answers the calls from what the fleet does."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self.application = web.Application(client_max_size=MAX_BODY, middlewares=[_errors])
+        handlers: Mapping[str, Handler] = {
+            "server": self._server,
+            "list": self._list,
+            "create": self._create,
+            "info": self._info,
+            "logs": self._logs,
+            "act": self._act,
+            "operations": self._operations,
+            "operation": self._operation,
+            "follow": self._follow,
+            "cancel": self._cancel,
+            "wait": self._wait,
+            "doctor": self._doctor,
+            "fix": self._fix,
+            "events": self._events,
+        }
+        for name, call in CALLS.items():
+            self.application.router.add_route(call.method, call.path, handlers[name])
+
+    async def _server(self, _: web.Request) -> web.Response:
+        return _json({"version": __version__, "api": VERSION, "pid": os.getpid(), "containers": len(self._fleet.registry)})
+
+    async def _list(self, request: web.Request) -> web.Response:
+        selection = Selection(
+            patterns=tuple(request.query.getall("pattern", [])),
+            labels=tuple(parse_label(text) for text in request.query.getall("label", [])),
+        )
+        return _json(await self._fleet.containers(selection))
+
+    async def _create(self, request: web.Request) -> web.Response:
+        operation = await self._fleet.create(CreateRequest.from_json(await _body(request)))
+        return _json(operation.record(), status=202)
+
+    async def _info(self, request: web.Request) -> web.Response:
+        return _json(await self._fleet.info(request.match_info["name"]))
+
+    async def _act(self, request: web.Request) -> web.Response:
+        operation = await self._fleet.act(ActionRequest.from_json(await _body(request)))
+        return _json(operation.record(), status=202)
+
+    async def _operations(self, _: web.Request) -> web.Response:
+        return _json(self._fleet.operations.records())
+
+    async def _operation(self, request: web.Request) -> web.Response:
+        return _json(self._fleet.operations.get(request.match_info["id"]).record())
+
+    async def _cancel(self, request: web.Request) -> web.Response:
+        operation = self._fleet.operations.get(request.match_info["id"])
+        operation.cancel()
+        return _json(operation.record())
+
+    async def _follow(self, request: web.Request) -> web.StreamResponse:
+        operation = self._fleet.operations.get(request.match_info["id"])
+
+        async def lines() -> AsyncIterator[bytes]:
+            async for results in operation.follow():
+                yield b"".join(_line(result) for result in results)
+            yield _line(operation.record())
+
+        return await _stream(request, lines(), "application/x-ndjson")
+
+    async def _wait(self, request: web.Request) -> web.Response:
+        return _json(await self._fleet.wait(WaitRequest.from_json(await _body(request))))
+
+    async def _doctor(self, request: web.Request) -> web.Response:
+        query = request.query
+        count = query.get("count", "1")
+        fields = Fields({"count": int(count) if count.isdigit() else count, "init": query.get("init")}, "query")
+        return _json(self._fleet.doctor(*_needs(fields)))
+
+    async def _fix(self, request: web.Request) -> web.Response:
+        return _json(self._fleet.fix(*_needs(Fields(await _body(request), "request"))))
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        follow = request.query.get("follow") == "1"
+
+        async def lines() -> AsyncIterator[bytes]:
+            async for event in self._fleet.events.read(follow=follow):
+                yield _line(event)
+
+        return await _stream(request, lines(), "application/x-ndjson")
+
+    async def _logs(self, request: web.Request) -> web.StreamResponse:
+        query = request.query
+        file = self._fleet.log_file(request.match_info["name"], query.get("kind", "console"))
+        lines = query.get("lines", "0")
+        if not lines.isdigit():
+            raise InvalidInput(f"lines={lines!r} is not a number")
+        pieces = _log_pieces(file, int(lines), follow=query.get("follow") == "1")
+        return await _stream(request, pieces, "text/plain")
+
+
+def _needs(fields: Fields) -> tuple[int, Init]:
+    count = fields.integer("count", 1, 1, MAX_COUNT)
+    init = fields.choice("init", Init, Init.SYSTEM)
+    fields.finish("the request is not valid")
+    return count, init
+
+
+def _json(data: object, status: int = 200) -> web.Response:
+    return web.Response(text=json.dumps(data), status=status, content_type="application/json")
+
+
+def _line(data: object) -> bytes:
+    return json.dumps(data).encode() + b"\n"
+
+
+async def _body(request: web.Request) -> object:
+    try:
+        return json.loads(await request.read())
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput("the request's body is not JSON", why=str(error)) from error
+
+
+async def _stream(request: web.Request, pieces: AsyncIterator[bytes], kind: str) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": kind})
+    await response.prepare(request)
+    try:
+        async for piece in pieces:
+            await response.write(piece)
+        await response.write_eof()
+    except ConnectionError:
+        log.debug("a client went away before the end")
+    return response
+
+
+async def _log_pieces(path: str, lines: int, *, follow: bool) -> AsyncIterator[bytes]:
+    """The file before the last rotation, then this one; with ``follow`` what comes, rotations included."""
+    old = b"" if lines == 0 and follow else await asyncio.to_thread(_read_from, f"{path}.1", 0)
+    text = old + (current := await asyncio.to_thread(_read_from, path, 0))
+    yield _last_lines(text, lines)
+    position = len(current)
+    inode = _inode(path)
+    while follow:
+        await asyncio.sleep(_FOLLOW_SECONDS)
+        if _inode(path) != inode:
+            yield await asyncio.to_thread(_read_from, f"{path}.1", position)
+            inode, position = _inode(path), 0
+        piece = await asyncio.to_thread(_read_from, path, position)
+        position += len(piece)
+        yield piece
+
+
+def _read_from(path: str, position: int) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            file.seek(position)
+            return file.read()
+    except OSError:
+        return b""
+
+
+def _inode(path: str) -> int | None:
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return None
+
+
+def _last_lines(text: bytes, count: int) -> bytes:
+    return b"".join(text.splitlines(keepends=True)[-count:]) if count else text
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every error leaves as ``{"error": …}`` with the status of its class."""
+    try:
+        return await handler(request)
+    except FleetError as error:
+        return _json({"error": error.body()}, error.http_status)
+    except web.HTTPException as error:
+        kind = {404: NotFound, 413: InvalidInput}.get(error.status, FleetError)
+        return _json({"error": kind(f"{request.method} {request.path}: {error.reason}").body()}, error.status)
+    except (ConnectionError, asyncio.CancelledError):
+        raise
+    except Exception as error:
+        log.exception("%s %s failed unexpectedly", request.method, request.path)
+        defect = FleetError("the daemon failed unexpectedly", why=f"{type(error).__name__}: {error}")
+        return _json({"error": defect.body()}, 500)
+
+
+def peer(connection: socket.socket) -> tuple[int, int, int]:
+    """Pid, uid and gid of the process at the other end; unix(7), SO_PEERCRED."""
+    size = struct.calcsize("3i")
+    pid, uid, gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return pid, uid, gid

@@ -1,0 +1,133 @@
+"""LXC's configuration of a container, written from its spec. Pure.
+
+It stands on its own: no include, so nothing that other packages drop into LXC's common.conf.d (lxcfs's hook
+sleeps half a second in each stop) reaches our containers.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from lxcfleet.model import RANGE_SIZE, Init, Spec
+from lxcfleet.names import Paths
+
+APP_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+TINI = "/usr/bin/tini-static"
+SECCOMP = "/usr/share/lxc/config/common.seccomp"
+
+_DROPPED = "mac_admin mac_override sys_module sys_rawio sys_time"
+"""As LXC's own common.conf; in a user namespace they mean nothing outside, and nothing needs them."""
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What of the host the configuration depends on."""
+
+    cgroup2: bool
+    apparmor: bool
+    seccomp: bool
+    hook: Path
+    """The program that mounts the layers for plain lxc-start."""
+
+
+def render(spec: Spec, paths: Paths, platform: Platform, console_log_kib: int) -> str:
+    """The text of the file ``config``."""
+    own = paths.container(spec.name)
+    lines = [
+        "# Written by lxcfleet from lxcfleet.yaml beside it, and again at each start. Changes here are lost.",
+        f"lxc.uts.name = {spec.name}",
+        f"lxc.rootfs.path = dir:{paths.root_mount}",
+        "# lxcfleet mounts the layers itself; these two lines are for plain lxc-start and lxc@.service.",
+        "lxc.monitor.unshare = 1",
+        f"lxc.hook.pre-start = {platform.hook}",
+        "lxc.hook.version = 1",
+        "# A reboot in the same monitor would keep the old mount: stop, and owe the container a start.",
+        f"lxc.hook.post-stop = {reboot_hook(own.pending)}",
+        *_identity(spec),
+        *_confinement(platform),
+        "lxc.net.0.type = empty",
+        "lxc.pty.max = 1024",
+        "lxc.tty.max = 0",
+        f"lxc.console.logfile = {own.console_log}",
+        f"lxc.console.size = {console_log_kib}KB",
+        "lxc.console.rotate = 1",
+        f"lxc.log.file = {own.lxc_log}",
+        "lxc.log.level = ERROR",
+        *(_system() if spec.init is Init.SYSTEM else _app(spec)),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def reboot_hook(pending: Path) -> str:
+    """A shell line that turns a reboot into a stop (liblxc stops instead when post-stop fails) and leaves word.
+
+    LXC_TARGET is ``reboot`` or ``stop``; lxc.container.conf(5), "CONTAINER HOOKS ENVIRONMENT VARIABLES".
+    """
+    return f'[ "$LXC_TARGET" != reboot ] || {{ echo start >{shlex.quote(str(pending))}; exit 1; }}'
+
+
+def _identity(spec: Spec) -> list[str]:
+    if spec.first_id is None:
+        return ["# Privileged: root inside is root on the host."]
+    return [f"lxc.idmap = {kind} 0 {spec.first_id} {RANGE_SIZE}" for kind in "ug"]
+
+
+def _confinement(platform: Platform) -> list[str]:
+    lines = [f"lxc.cap.drop = {_DROPPED}"]
+    if platform.seccomp:
+        lines.append(f"lxc.seccomp.profile = {SECCOMP}")
+    if platform.apparmor:
+        lines += ["lxc.apparmor.profile = generated", "lxc.apparmor.allow_nesting = 1"]
+    if platform.cgroup2:
+        lines += [f"lxc.cgroup2.devices.{rule}" for rule in _DEVICES]
+    return lines
+
+
+_DEVICES = (
+    "deny = a",
+    *(f"allow = c {device} rwm" for device in ("1:3", "1:5", "1:7", "1:8", "1:9", "5:0", "5:1", "5:2", "136:*")),
+)
+"""null, zero, full, random, urandom, tty, console, ptmx, pts/*; the numbers are the kernel's devices.txt."""
+
+
+def _system() -> list[str]:
+    return [
+        "lxc.init.cmd = /sbin/init",
+        "lxc.mount.auto = proc:mixed sys:mixed cgroup:mixed",
+        "lxc.signal.halt = SIGRTMIN+3",
+    ]
+
+
+def _app(spec: Spec) -> list[str]:
+    return [
+        f"lxc.init.cmd = {TINI} -- {init_command(spec)}",
+        "lxc.mount.auto = proc:mixed sys:mixed",
+        "lxc.mount.entry = tmpfs run tmpfs rw,nosuid,nodev,mode=0755,size=10% 0 0",
+        "lxc.mount.entry = tmpfs tmp tmpfs rw,nosuid,nodev,mode=1777,size=10% 0 0",
+        "lxc.signal.halt = SIGTERM",
+    ]
+
+
+def init_command(spec: Spec) -> str:
+    """The command with a clean environment, as one line of LXC's configuration.
+
+    liblxc splits this line at white space and knows no escapes (lxc_string_split_quoted), so the whole command
+    is one word without any: the argument of env's -S, which has escapes for all that there is
+    (coreutils, env(1), since 8.30). env replaces itself by the command, exits 127 if it is not found and 126 if
+    it can't be run.
+    """
+    variables = {"PATH": APP_PATH, "HOME": "/root", "container": "lxc", **spec.environment}
+    words = [f"{key}={value}" for key, value in variables.items()]
+    return "/usr/bin/env -i -S" + "\\_".join(_quote(word) for word in ("--", *words, *spec.command))
+
+
+_ESCAPES = {
+    " ": "\\_", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\f": "\\f", "\v": "\\v", "\\": "\\\\", '"': '\\"', "$": "\\$",
+}  # fmt: skip
+
+
+def _quote(word: str) -> str:
+    return '"' + "".join(_ESCAPES.get(character, character) for character in word) + '"'

@@ -1,0 +1,205 @@
+"""What the launcher's children do: one operation each, then exit.
+
+Requests and replies are JSON but for ``boot``, whose child becomes the container's monitor and so keeps to as
+few Python objects as it can.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from lxcfleet.base import layers
+from lxcfleet.errors import Broken, FleetError, HostError
+from lxcfleet.host import attach, kernel, lxc, tree
+from lxcfleet.names import Paths
+
+
+def run(message: bytes, descriptors: Sequence[int], paths: Paths, held: tuple[int, int]) -> NoReturn:
+    """Do what ``message`` asks for and exit. ``held``: the launcher's request socket and the daemon's lock."""
+    status = 1
+    try:
+        if not message:
+            with open(descriptors[1], "rb") as file:
+                message = file.read()
+        operation, _, argument = message.partition(b" ")
+        if operation == b"boot":
+            _boot(argument.decode(), descriptors[1], socket.socket(fileno=descriptors[0]), paths)
+        elif operation == b"attach":
+            for descriptor in held:  # a command may outlive the daemon, and must not hold its lock
+                os.close(descriptor)
+            signal.alarm(0)
+            attach.run(json.loads(argument), descriptors, str(paths.lxc))
+        else:
+            _OPERATIONS[operation.decode()](json.loads(argument), socket.socket(fileno=descriptors[0]), paths)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _boot(name: str, namespace: int, reply: socket.socket, paths: Paths) -> None:
+    kernel.enter_mounts(namespace)
+    os.close(namespace)
+    pid = lxc.boot(name, str(paths.lxc))
+    reply.send(b"null" if pid is None else b"%d" % pid)
+
+
+Reply = socket.socket
+
+
+def _answer(reply: Reply, name: str, error: Exception | None = None, descriptor: int | None = None) -> None:
+    body = None
+    if isinstance(error, FleetError):
+        body = error.body()
+    elif isinstance(error, OSError):
+        body = HostError.from_os_error(f"{name} could not be prepared", error).body()
+    elif error is not None:
+        raise error
+    message = json.dumps({"name": name, "error": body}).encode()
+    socket.send_fds(reply, [message], [] if descriptor is None else [descriptor])
+
+
+def _prepare(items: list[dict[str, Any]], reply: Reply, paths: Paths) -> None:
+    """Make or check each container's files, mount its layers, and answer with its mount namespace."""
+    home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    for item in items:
+        name = item["name"]
+        try:
+            if item["make"]:
+                _make(paths, name, item)
+            else:
+                _check(paths, name, item)
+            if not item["mount"]:
+                _answer(reply, name)
+                continue
+            kernel.unshare_mounts()
+            try:
+                layers.mount(paths, name, item["first_id"])
+                namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+                _answer(reply, name, descriptor=namespace)
+                os.close(namespace)
+            finally:
+                kernel.enter_mounts(home)
+        except (OSError, FleetError) as error:
+            _answer(reply, name, error)
+
+
+def _make(paths: Paths, name: str, item: dict[str, Any]) -> None:
+    """Put a new container's files together under another name, then give them theirs in one step."""
+    new = paths.new(name)
+    tree.remove(new.directory)
+    owner = item["first_id"] or 0
+    try:
+        new.directory.mkdir(mode=0o711)
+        new.delta.mkdir(mode=0o755)
+        os.chown(new.delta, owner, owner)
+        new.work.mkdir(mode=0o700)
+        for file, text in item["files"].items():
+            (new.directory / file).write_text(text, encoding="utf-8")
+        kernel.rename_new(new.directory, paths.container(name).directory)
+    except FileExistsError as error:
+        tree.remove(new.directory)
+        raise FleetError(f"{name} can't be created", why=f"{error.filename} is in the way") from error
+    except OSError as error:
+        tree.remove(new.directory)
+        raise HostError.from_os_error(f"{name} can't be created", error) from error
+
+
+def _check(paths: Paths, name: str, item: dict[str, Any]) -> None:
+    """Refuse to start over files that are not as we made them; bring LXC's configuration up to date."""
+    own = paths.container(name)
+    for directory, owner in ((own.delta, item["first_id"] or 0), (own.work, 0)):
+        try:
+            found = os.lstat(directory)
+        except FileNotFoundError:
+            raise Broken(
+                f"{name} can't start: its directory {directory} is gone",
+                hint="restore it from a backup, or remove the container with `lxcfleet destroy`",
+            ) from None
+        if not os.path.isdir(directory) or os.path.islink(directory) or found.st_uid != owner:
+            raise Broken(
+                f"{name} can't start: {directory} is not the directory that lxcfleet made",
+                why=f"it should be a directory of uid {owner}, and has uid {found.st_uid}",
+                hint=f"if you are sure of its contents: chown {owner}:{owner} {directory}",
+            )
+    for file, text in item["files"].items():
+        path = own.directory / file
+        try:
+            if path.read_text(encoding="utf-8") == text:
+                continue
+        except FileNotFoundError:
+            pass
+        tree.write(path, text)
+
+
+def _remove(names: list[str], reply: Reply, paths: Paths) -> None:
+    """Remove what is left of containers, given by the names of their directories."""
+    for name in names:
+        try:
+            tree.remove(paths.lxc / name)
+            _answer(reply, name)
+        except (OSError, FleetError) as error:
+            _answer(reply, name, error)
+
+
+def _inspect(names: list[str], reply: Reply, paths: Paths) -> None:
+    """Process 1 of each container, as the host numbers it; null for one that does not run."""
+    for name in names:
+        reply.send(json.dumps({"name": name, "pid": lxc.init_pid(name, str(paths.lxc))}).encode())
+
+
+def _freeze(names: list[str], reply: Reply, paths: Paths) -> None:
+    for name in names:
+        _answer(reply, name, None if lxc.freeze(name, str(paths.lxc)) else _refused(paths, name, "frozen"))
+
+
+def _unfreeze(names: list[str], reply: Reply, paths: Paths) -> None:
+    for name in names:
+        _answer(reply, name, None if lxc.unfreeze(name, str(paths.lxc)) else _refused(paths, name, "unfrozen"))
+
+
+def _probe(names: list[str], reply: Reply, paths: Paths) -> None:
+    """Ask the systemd of a system container how it is: wait until it is up, answer with its word."""
+    for name in names:
+        word = attach.output(name, str(paths.lxc), ["/usr/bin/systemctl", "is-system-running", "--wait"])
+        reply.send(json.dumps({"name": name, "word": word}).encode())
+
+
+def _mask(force: bool, reply: Reply, paths: Paths) -> None:
+    """Bring the mask up to date and have it mounted in the launcher's mount namespace, which this child shares."""
+    try:
+        layers.refresh_mask(paths, force)
+        _answer(reply, "mask")
+    except (OSError, FleetError) as error:
+        _answer(reply, "mask", error)
+
+
+def _release(_: None, reply: Reply, paths: Paths) -> None:
+    """Unmount the mask: no container is left that needs it."""
+    layers.release_mask(paths)
+    _answer(reply, "mask")
+
+
+def _refused(paths: Paths, name: str, what: str) -> HostError:
+    return HostError(f"{name} can't be {what}", why=f"liblxc's reason is in {paths.container(name).lxc_log}")
+
+
+_OPERATIONS: dict[str, Callable[[Any, Reply, Paths], None]] = {
+    "prepare": _prepare,
+    "remove": _remove,
+    "inspect": _inspect,
+    "freeze": _freeze,
+    "unfreeze": _unfreeze,
+    "probe": _probe,
+    "mask": _mask,
+    "release": _release,
+}

@@ -1,0 +1,96 @@
+"""create."""
+
+from __future__ import annotations
+
+import click
+
+from lxcfleet.api.calls import CreateRequest
+from lxcfleet.cli import options
+from lxcfleet.cli.follow import carry_out
+from lxcfleet.errors import InvalidInput
+from lxcfleet.model import Init
+from lxcfleet.names import check_count, check_name, parse_label
+
+
+@click.command(cls=options.TakesCommand)
+@click.argument("name", required=False)
+@click.option(
+    "-n",
+    "--count",
+    type=int,
+    metavar="N",
+    help="How many; they are named NAME1, NAME2, …; without NAME c1, c2, …",
+)
+@click.option(
+    "--init",
+    type=click.Choice(options.INITS),
+    help="What runs in it; default: app with a command, else system.",
+)
+@options.labelled("Give them this label; may be repeated.")
+@click.option("--profile", metavar="PROFILE", help="Start from this profile of the configuration.")
+@options.environment_option
+@click.option(
+    "--privileged", is_flag=True, help="Let root inside be root on the host. Only for what you trust."
+)
+@click.option("--no-start", is_flag=True, help="Create them stopped.")
+@click.option("--ensure", is_flag=True, help="Make sure that they exist and run; leave those that do.")
+@options.dry_run
+@options.formatted
+@options.quiet("Print only the names that changed.")
+@click.pass_context
+def create(
+    ctx: click.Context,
+    *,
+    name: str | None,
+    count: int | None,
+    init: str | None,
+    labels: tuple[str, ...],
+    profile: str | None,
+    variables: tuple[str, ...],
+    privileged: bool,
+    no_start: bool,
+    ensure: bool,
+    dry_run: bool,
+    style: str,
+    quiet: bool,
+) -> int:
+    """Clone the host into new containers and start them.
+
+    With a command after -- they are app containers, which run just that; without one they are system
+    containers, which boot the host's systemd. NAME alone makes one container of that name; -n N adds N new
+    ones with the next free numbers, and with --ensure it makes sure that 1 to N exist and run.
+    If any of it can't be had (names, memory, disk, uid ranges, …) nothing is created.
+
+    \b
+    Examples:
+      lxcfleet create web                          one system container
+      lxcfleet create -n 100                       c1 to c100
+      lxcfleet create web -n 3 -l tier=front -- /usr/sbin/nginx -g 'daemon off;'
+      lxcfleet create job -e MODE=night -- sh -c 'sleep 60; echo $MODE'
+      lxcfleet create db -n 2 --ensure -f json     for scripts: changes nothing the second time
+    """
+    command = options.command_after_dashes(ctx)
+    if name is not None:
+        check_name(name)
+    if command and init == Init.SYSTEM:
+        raise InvalidInput(
+            "a system container runs the host's systemd, not a command",
+            hint="leave out the command or --init system",
+        )
+    request = CreateRequest(
+        name=name,
+        count=check_count(count) if count is not None else None if name is not None else 1,
+        ensure=ensure,
+        init=Init(init) if init else None,
+        command=command,
+        environment=options.environment(variables),
+        labels=dict(parse_label(label) for label in labels),
+        profile=profile,
+        privileged=privileged,
+        start=not no_start,
+        dry_run=dry_run,
+    )
+    return carry_out(ctx, lambda client: client.create(request), style=style, quiet=quiet, dry_run=dry_run)
+
+
+VERBS = {"create": create}

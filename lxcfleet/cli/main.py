@@ -1,0 +1,143 @@
+"""``lxcfleet``: the group of verbs, and the one place where errors are printed."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import NoReturn
+
+import click
+
+from lxcfleet import __version__
+from lxcfleet.cli.output import say_error
+from lxcfleet.cli.session import Session, session_of
+from lxcfleet.errors import FleetError, HostError, InvalidInput
+
+INTERRUPTED = 130
+
+VERBS: dict[str, str] = {
+    "create": "create",
+    "list": "show",
+    "info": "show",
+    "start": "actions",
+    "stop": "actions",
+    "restart": "actions",
+    "freeze": "actions",
+    "unfreeze": "actions",
+    "destroy": "actions",
+    "exec": "execute",
+    "shell": "execute",
+    "logs": "logs",
+    "wait": "wait",
+    "doctor": "doctor",
+    "events": "events",
+    "config": "config",
+}
+"""Each verb and its module, which has it in ``VERBS`` and is imported only when it is needed."""
+
+ALIASES = {"ls": "list", "rm": "destroy"}
+
+
+class Verbs(click.Group):
+    """The verbs, each imported when it is called: a command line has to be there at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """In the order of a container's life."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The verb, also by its short name."""
+        name = ALIASES.get(cmd_name, cmd_name)
+        if name not in VERBS:
+            return None
+        verbs: dict[str, click.Command] = importlib.import_module(f"lxcfleet.cli.{VERBS[name]}").VERBS
+        return verbs[name]
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Say which verb may have been meant."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            close = difflib.get_close_matches(args[0], [*VERBS, *ALIASES], 1)
+            if close:
+                error.message += f" Did you mean {close[0]!r}?"
+            raise
+
+
+@click.group(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="`lxcfleet VERB -h` explains each with examples. "
+    "Exit status: 0 done, 1 failed, 2 not valid, 3 some of several failed, 4 a check found something.",
+)
+@click.option("--debug", is_flag=True, envvar="LXCFLEET_DEBUG", help="Show the traceback of an error.")
+@click.option("-v", "--verbose", is_flag=True, help="Say more on the way.")
+@click.version_option(__version__, prog_name="lxcfleet", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool, verbose: bool) -> None:
+    """Run fleets of LXC containers cloned from this host's own root.
+
+    Patch the host, restart the fleet, and every container runs the new software.
+
+    \b
+    lxcfleet create -n 100              clone the host a hundred times: c1 to c100
+    lxcfleet create web -n 3 -- nginx -g 'daemon off;'
+    lxcfleet list
+    lxcfleet exec --all -- uptime
+    lxcfleet restart 'web*'
+    lxcfleet destroy --all --force
+    """
+    session = session_of(ctx)
+    session.debug = debug
+    session.verbose = verbose
+
+
+def main() -> NoReturn:
+    """The program."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str], session: Session | None = None) -> int:
+    """One command line; gives its exit status. Errors are printed here and nowhere else."""
+    session = session or Session()
+    try:
+        status = cli.main(arguments, prog_name="lxcfleet", standalone_mode=False, obj=session)
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except Exception as error:
+        return _report(error, session)
+    return status if isinstance(status, int) else 0
+
+
+def _report(error: Exception, session: Session) -> int:
+    if session.debug or "--debug" in sys.argv[1:2]:
+        import traceback
+
+        traceback.print_exception(error)
+    told = _told(error)
+    say_error(told)
+    return session.failure_status or told.exit_status
+
+
+def _told(error: Exception) -> FleetError:
+    """``error`` in the words of errors.py."""
+    if isinstance(error, FleetError):
+        return error
+    if isinstance(error, click.ClickException):
+        ctx = error.ctx if isinstance(error, click.UsageError) else None
+        path = ctx.command_path if ctx else "lxcfleet"
+        return InvalidInput(error.format_message(), hint=f"`{path} -h` shows how it is used")
+    if isinstance(error, OSError):
+        return HostError.from_os_error("lxcfleet could not go on", error)
+    return FleetError(
+        f"internal error: {type(error).__name__}: {error}",
+        hint="this should not happen: `lxcfleet --debug …` shows where, please report it",
+    )
+
+
+if __name__ == "__main__":
+    main()

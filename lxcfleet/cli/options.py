@@ -1,0 +1,121 @@
+"""Options and arguments that several verbs share, and what they turn into."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import click
+
+from lxcfleet.api.calls import check_variable
+from lxcfleet.cli.output import FORMATS
+from lxcfleet.errors import InvalidInput
+from lxcfleet.model import Init, Selection, State, is_glob
+from lxcfleet.names import check_name, parse_label
+
+INITS = tuple(each.value for each in Init)
+STATES = tuple(each.value for each in State)
+"""As plain words: click from 8.2 on would go by the names of an enumeration's members."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_AFTER_DASHES = "lxcfleet.command"
+
+
+def selected(function: F) -> F:
+    """SEL: names and globs, ``-l``, ``--all``."""
+    function = click.option("--all", "everything", is_flag=True, help="All containers.")(function)
+    function = labelled("Only those that have this label; may be repeated.")(function)
+    return click.argument("patterns", nargs=-1, metavar="[NAME|GLOB]...")(function)
+
+
+def labelled(text: str) -> Callable[[F], F]:
+    """``-l KEY=VALUE``."""
+    return click.option("-l", "--label", "labels", multiple=True, metavar="KEY=VALUE", help=text)
+
+
+def formatted(function: F) -> F:
+    """``-f FORMAT``."""
+    return click.option(
+        "-f",
+        "--format",
+        "style",
+        type=click.Choice(FORMATS),
+        default="table",
+        help="How to print; default: table.",
+    )(function)
+
+
+def quiet(text: str) -> Callable[[F], F]:
+    """``-q``."""
+    return click.option("-q", "--quiet", is_flag=True, help=text)
+
+
+def dry_run(function: F) -> F:
+    """``--dry-run``."""
+    return click.option("--dry-run", is_flag=True, help="Only say what would be done.")(function)
+
+
+def environment_option(function: F) -> F:
+    """``-e NAME=VALUE``."""
+    text = "An environment variable; may be repeated. NAME alone takes its value from here."
+    return click.option("-e", "--env", "variables", multiple=True, metavar="NAME=VALUE", help=text)(function)
+
+
+def selection(patterns: Iterable[str], labels: Iterable[str], everything: bool) -> Selection:
+    """What ``selected`` took; raises InvalidInput if it chooses nothing or can't be."""
+    chosen = optional_selection(patterns, labels, everything)
+    if not (chosen.patterns or chosen.labels or chosen.everything):
+        raise InvalidInput("no container chosen", hint="give names, globs, -l KEY=VALUE or --all")
+    return chosen
+
+
+def optional_selection(patterns: Iterable[str], labels: Iterable[str], everything: bool) -> Selection:
+    """Like ``selection``, where nothing means everything."""
+    chosen = tuple(patterns)
+    for pattern in chosen:
+        if not is_glob(pattern):
+            check_name(pattern)
+    if everything and chosen:
+        raise InvalidInput("--all and names exclude each other")
+    return Selection(chosen, tuple(parse_label(label) for label in labels), everything)
+
+
+def environment(variables: Iterable[str]) -> dict[str, str]:
+    """What ``environment_option`` took."""
+    result: dict[str, str] = {}
+    for text in variables:
+        name, equals, value = text.partition("=")
+        check_variable(name, value)
+        if equals:
+            result[name] = value
+        elif name in os.environ:
+            result[name] = os.environ[name]
+        else:
+            raise InvalidInput(f"no environment variable {name!r} here", hint=f"write -e {name}=VALUE")
+    return result
+
+
+class TakesCommand(click.Command):
+    """A verb that takes ``-- CMD…`` at its end; ``command_after_dashes`` gives it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Cut the command off first: its options are not ours."""
+        if "--" in args:
+            cut = args.index("--")
+            ctx.meta[_AFTER_DASHES] = tuple(args[cut + 1 :])
+            args = args[:cut]
+        return super().parse_args(ctx, args)
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Show it in the usage line."""
+        return [*super().collect_usage_pieces(ctx), "[-- CMD...]"]
+
+
+def command_after_dashes(ctx: click.Context) -> tuple[str, ...]:
+    """The command after ``--``; empty if there was no ``--``."""
+    command: tuple[str, ...] = ctx.meta.get(_AFTER_DASHES, ())
+    if _AFTER_DASHES in ctx.meta and not (command and command[0]):
+        raise click.UsageError("no command after --", ctx)
+    return command

@@ -1,0 +1,111 @@
+"""Everything that is printed: data on stdout in four formats, messages and errors on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+
+from lxcfleet.errors import ErrorBody, FleetError, from_body
+
+FORMATS = ("table", "json", "yaml", "csv")
+
+Rows = Sequence[Sequence[str]]
+
+
+def show(style: str, data: object, *, lines: Callable[[], Iterable[str]], rows: Callable[[], Rows]) -> None:
+    """Print ``data`` as JSON or YAML, ``rows`` (the first one is the header) as CSV, ``lines`` for people."""
+    if style == "json":
+        write(to_json(data) + "\n")
+    elif style == "yaml":
+        write(_to_yaml(data))
+    elif style == "csv":
+        write(_to_csv(rows()))
+    else:
+        write("".join(f"{line}\n" for line in lines()))
+
+
+def write(text: str) -> None:
+    """Data for stdout, at once. Bytes that were not UTF-8 leave as they came."""
+    write_bytes(text.encode("utf-8", "surrogateescape"))
+
+
+def write_bytes(data: bytes, *, error: bool = False) -> None:
+    """Data for stdout, or for stderr, at once."""
+    stream = (sys.stderr if error else sys.stdout).buffer
+    rest = memoryview(data)
+    while rest:  # with PYTHONUNBUFFERED the stream is a raw one, which may take a part only
+        rest = rest[stream.write(rest) :]
+    stream.flush()
+
+
+def say(text: str) -> None:
+    """A message for people, on stderr."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def say_error(error: FleetError | ErrorBody, subject: str = "") -> None:
+    """An error on stderr: what, why and what next. ``subject``: the container that it is about."""
+    if not isinstance(error, FleetError):
+        error = from_body(error)
+    where = f"{subject}: " if subject and subject not in error.message else ""
+    more = [f"  {line}" for part in (error.why, error.hint) for line in part.splitlines()]
+    say("\n".join(printable(line) for line in (f"lxcfleet: {where}{error.message}", *more)))
+
+
+def to_json(data: object, *, indent: int | None = 2) -> str:
+    """JSON in plain ASCII, so that it survives every locale."""
+    import json
+
+    return json.dumps(data, indent=indent)
+
+
+def _to_yaml(data: object) -> str:
+    import yaml
+
+    return str(yaml.dump(data, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True))
+
+
+def _to_csv(rows: Rows) -> str:
+    import csv
+    import io
+
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(rows)
+    return stream.getvalue()
+
+
+def columns(rows: Rows, width: int | None = None) -> list[str]:
+    """``rows`` as aligned lines, two spaces between columns, ``-`` for nothing; cut to ``width``."""
+    cells = [[printable(cell) or "-" for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+    return [line if width is None or len(line) <= width else line[: width - 1] + "…" for line in lines]
+
+
+def terminal_width() -> int | None:
+    """How many characters a line on stdout may have; None: as many as it likes, as no person sees it."""
+    if not sys.stdout.isatty():
+        return None
+    import shutil
+
+    return max(shutil.get_terminal_size().columns, 40)
+
+
+def printable(text: str) -> str:
+    """``text`` with control characters spelled out: what a container says must not steer a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def size(count: int | None) -> str:
+    """Bytes for people."""
+    if count is None:
+        return ""
+    number = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}" if unit == "B" or number >= 100 else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TiB"

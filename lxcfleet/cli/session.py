@@ -1,0 +1,58 @@
+"""What one run of the command line knows, and the way to the daemon."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass, field
+
+import click
+
+from lxcfleet.api.client import Client
+from lxcfleet.names import Paths
+
+
+@dataclass
+class Session:
+    """One run. ``failure_status``: what exec and shell exit with when it was lxcfleet that failed."""
+
+    paths: Paths = field(default_factory=Paths.from_environment)
+    debug: bool = False
+    verbose: bool = False
+    failure_status: int | None = None
+
+
+def session_of(ctx: click.Context) -> Session:
+    """The run that ``ctx`` belongs to."""
+    session = ctx.find_object(Session)
+    assert session is not None
+    return session
+
+
+def connect(ctx: click.Context) -> Client:
+    """A client whose daemon answers; starts the daemon where nothing else would."""
+    session = session_of(ctx)
+    if not answers(session.paths) and _may_start():
+        from lxcfleet.cli import autostart
+
+        if session.verbose:
+            click.echo("lxcfleet: starting lxcfleetd", err=True)
+        autostart.start(session.paths)
+    return Client(session.paths)
+
+
+def answers(paths: Paths) -> bool:
+    """Whether somebody listens on the daemon's socket; one that we may not use counts too."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(paths.socket))
+        except PermissionError:
+            return True
+        except OSError:
+            return False
+    return True
+
+
+def _may_start() -> bool:
+    """Under systemd the socket unit starts the daemon, in a cgroup of its own; elsewhere root has to."""
+    return os.geteuid() == 0 and not os.path.isdir("/run/systemd/system")

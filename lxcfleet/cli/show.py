@@ -1,0 +1,138 @@
+"""list and info."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from lxcfleet.api.calls import ContainerDetails, ContainerRecord
+from lxcfleet.cli import options, output
+from lxcfleet.cli.session import connect
+from lxcfleet.names import check_name
+
+_FIELDS = (
+    "name", "state", "init", "privileged", "addresses", "labels", "command", "profile", "pid", "created",
+    "busy", "problem",
+)  # fmt: skip
+
+
+_WORDS = {"delta_bytes": "delta", "memory_bytes": "memory", "cpu_seconds": "cpu", "first_id": "uids and gids"}
+
+
+@click.command("list")
+@options.selected
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice(options.STATES),
+    help="Only those in this state; may be repeated.",
+)
+@options.formatted
+@options.quiet("Print only names.")
+@click.pass_context
+def list_(
+    ctx: click.Context,
+    *,
+    patterns: tuple[str, ...],
+    labels: tuple[str, ...],
+    everything: bool,
+    states: tuple[str, ...],
+    style: str,
+    quiet: bool,
+) -> None:
+    """Show containers (also: ls): all, or those chosen.
+
+    KIND says what runs as process 1, and `privileged` where root inside is root on the host.
+
+    \b
+    Examples:
+      lxcfleet list
+      lxcfleet list 'web*' --state stopped
+      lxcfleet list -q -l tier=front
+      lxcfleet list -f json | jq -r '.[] | select(.privileged) | .name'
+    """
+    containers = connect(ctx).containers(options.optional_selection(patterns, labels, everything))
+    if states:
+        containers = [container for container in containers if container["state"] in states]
+    if quiet:
+        output.write("".join(f"{container['name']}\n" for container in containers))
+        return
+    output.show(
+        style,
+        containers,
+        lines=lambda: output.columns(_table(containers), output.terminal_width()) if containers else [],
+        rows=lambda: [_FIELDS, *([_text(container, name) for name in _FIELDS] for container in containers)],
+    )
+    if style == "table" and not containers:
+        chosen = bool(patterns or labels or states)
+        output.say("lxcfleet: no container is chosen by that" if chosen else "lxcfleet: no containers")
+
+
+def _table(containers: Sequence[ContainerRecord]) -> list[tuple[str, ...]]:
+    return [("NAME", "STATE", "KIND", "ADDRESSES", "LABELS", "COMMAND"), *map(_row, containers)]
+
+
+def _row(container: ContainerRecord) -> tuple[str, ...]:
+    kind = container["init"] + (",privileged" if container["privileged"] else "")
+    problem = container["problem"]
+    last = f"! {problem}" if problem else shlex.join(container["command"])
+    addresses, labels = _text(container, "addresses"), _text(container, "labels")
+    return container["name"], container["state"], kind, addresses, labels, last
+
+
+def _text(container: Mapping[str, Any], field: str) -> str:
+    """A field as one text; nothing is an empty one."""
+    value = container[field]
+    if field == "command":
+        return shlex.join(value)
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}={inner}" for key, inner in value.items())
+    if isinstance(value, list):
+        return ",".join(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)
+
+
+@click.command()
+@click.argument("name")
+@options.formatted
+@click.pass_context
+def info(ctx: click.Context, name: str, style: str) -> None:
+    """Show all about one container.
+
+    \b
+    Examples:
+      lxcfleet info web1
+      lxcfleet info web1 -f json | jq .pid
+    """
+    details = connect(ctx).info(check_name(name))
+    fields = tuple(details)
+    output.show(
+        style,
+        details,
+        lines=lambda: output.columns(_lines(details)),
+        rows=lambda: [fields, [_text(details, field) for field in fields]],
+    )
+
+
+def _lines(details: ContainerDetails) -> list[tuple[str, str]]:
+    first = details["first_id"]
+    ids = "the host's own: root inside is root outside" if first is None else f"{first} to {first + 65535}"
+    cpu = details["cpu_seconds"]
+    texts = {
+        "delta_bytes": output.size(details["delta_bytes"]),
+        "memory_bytes": output.size(details["memory_bytes"]),
+        "first_id": ids,
+        "cpu_seconds": "" if cpu is None else f"{cpu:.2f} s",
+        "privileged": "PRIVILEGED" if details["privileged"] else "no",
+        "environment": shlex.join(f"{key}={value}" for key, value in details["environment"].items()),
+    }
+    return [(f"{_WORDS.get(field, field)}:", texts.get(field, _text(details, field))) for field in details]
+
+
+VERBS = {"list": list_, "info": info}

@@ -1,0 +1,62 @@
+"""wait."""
+
+from __future__ import annotations
+
+import click
+
+from lxcfleet.api.calls import WaitRequest
+from lxcfleet.cli import options
+from lxcfleet.cli.follow import show_results, status_of
+from lxcfleet.cli.output import say_error
+from lxcfleet.cli.session import connect
+
+
+@click.command()
+@options.selected
+@click.option(
+    "--for",
+    "until",
+    type=click.Choice(["running", "stopped", "healthy"]),
+    default="running",
+    help="What to wait for; default: running.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, 86400),
+    default=60.0,
+    metavar="SECONDS",
+    help="How long; default: 60.",
+)
+@options.formatted
+@options.quiet("Print nothing; the exit status tells.")
+@click.pass_context
+def wait(
+    ctx: click.Context,
+    *,
+    patterns: tuple[str, ...],
+    labels: tuple[str, ...],
+    everything: bool,
+    until: str,
+    timeout: float,
+    style: str,
+    quiet: bool,
+) -> int:
+    """Wait until containers are running, stopped or healthy.
+
+    \b
+    Examples:
+      lxcfleet wait web1
+      lxcfleet wait --all --for healthy --timeout 120
+      lxcfleet wait 'job*' --for stopped && echo done
+    """
+    chosen = options.selection(patterns, labels, everything)
+    results = connect(ctx).wait(WaitRequest(chosen, until, timeout))
+    for result in results:
+        if result["error"] is not None:
+            say_error(result["error"], result["name"])
+    if not quiet:
+        show_results(results, style, quiet=False)
+    return status_of(results)
+
+
+VERBS = {"wait": wait}

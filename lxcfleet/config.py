@@ -1,0 +1,128 @@
+"""The operator's settings: /etc/lxcfleet/lxcfleet.yaml, every key optional."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lxcfleet import strict_yaml
+from lxcfleet.errors import HostError, InvalidInput
+from lxcfleet.model import Init
+from lxcfleet.names import check_label
+from lxcfleet.schema import Fields
+
+MAX_WORKERS = 64
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Defaults that ``create --profile NAME`` takes over; what the command line says comes first."""
+
+    init: Init | None = None
+    command: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    privileged: bool = False
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings."""
+
+    workers: int = 0
+    """How many containers are started at the same moment; 0: two per core."""
+    stop_timeout: float = 10.0
+    """Seconds until a stop becomes a kill, where the command does not say."""
+    console_log_kib: int = 1024
+    """How much of a container's console output is kept, twice: the file in use and the one before it."""
+    log_level: str = "info"
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
+
+    @property
+    def start_slots(self) -> int:
+        """How many containers are started at the same moment."""
+        return self.workers or 2 * (os.cpu_count() or 1)
+
+
+def check_variable(name: str, value: str) -> None:
+    """Raise InvalidInput unless this can be an environment variable."""
+    if not name or "=" in name or any(ord(c) < 33 for c in name) or "\0" in value:
+        raise InvalidInput(f"{name!r} can't be the name of an environment variable")
+
+
+def load(path: Path) -> Config:
+    """The settings in ``path``, or the defaults where it does not exist.
+
+    Raises InvalidInput with all complaints, each with the file and the key.
+    """
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return Config()
+    except OSError as error:
+        raise HostError.from_os_error("the settings can't be read", error) from error
+    return parse(text, str(path))
+
+
+def parse(text: bytes, where: str) -> Config:
+    """The settings in ``text``; ``where`` names it in complaints. Raises InvalidInput."""
+    message = f"{where} is not valid; nothing of it is used"
+    try:
+        data = strict_yaml.load(text)
+    except ValueError as error:
+        raise InvalidInput(message, why=f"{where}: {error}") from error
+    fields = Fields(data, where)
+    default = Config()
+    profiles = fields.nested("profiles")
+    config = Config(
+        workers=fields.integer("workers", default.workers, 0, MAX_WORKERS),
+        stop_timeout=fields.number("stop_timeout", default.stop_timeout, 0, 86400),
+        console_log_kib=fields.integer("console_log_kib", default.console_log_kib, 4, 1 << 20),
+        log_level=fields.text("log_level", default.log_level),
+        profiles={name: _profile(profiles.nested(name)) for name in profiles.keys()},
+    )
+    if config.log_level not in ("debug", "info", "warning", "error"):
+        fields.complain("log_level", "is none of debug, info, warning, error")
+    fields.finish(message)
+    return config
+
+
+def _profile(fields: Fields) -> Profile:
+    profile = Profile(
+        init=fields.choice("init", Init, Init.SYSTEM) if fields.has("init") else None,
+        command=fields.texts("command"),
+        environment=fields.pairs("environment", check_variable),
+        labels=fields.pairs("labels", check_label),
+        privileged=fields.flag("privileged"),
+    )
+    fields.close()
+    if profile.init is Init.SYSTEM and profile.command:
+        fields.complain("command", "a system container takes no command")
+    return profile
+
+
+def describe(config: Config) -> str:
+    """The settings in force as YAML, the way the file would say them."""
+    lines = [
+        f"workers: {config.workers}",
+        f"stop_timeout: {config.stop_timeout:g}",
+        f"console_log_kib: {config.console_log_kib}",
+        f"log_level: {config.log_level}",
+        "profiles:" if config.profiles else "profiles: {}",
+    ]
+    for name, profile in config.profiles.items():
+        lines.append(f"  {name}:")
+        lines += [f"    {line}" for line in _describe_profile(profile)]
+    return "\n".join(lines) + "\n"
+
+
+def _describe_profile(profile: Profile) -> list[str]:
+    lines = [f"privileged: {str(profile.privileged).lower()}"]
+    if profile.init:
+        lines.append(f"init: {profile.init}")
+    lines.append(f"command: {strict_yaml.inline(list(profile.command))}")
+    lines.append(f"environment: {strict_yaml.inline(dict(profile.environment))}")
+    lines.append(f"labels: {strict_yaml.inline(dict(profile.labels))}")
+    return lines

@@ -1,0 +1,289 @@
+"""lxcfleetd: wiring, signals and the loop. The only module that puts the real parts together."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import grp
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from aiohttp import web
+
+from lxcfleet import __version__, config
+from lxcfleet.api.attach import AttachServer
+from lxcfleet.api.server import Server
+from lxcfleet.base import container_config, layers
+from lxcfleet.errors import FleetError, HostError, Unsupported
+from lxcfleet.fleet.events import Events
+from lxcfleet.fleet.lifecycle import Faults, Lifecycle, NoFaults
+from lxcfleet.fleet.operations import Operations
+from lxcfleet.fleet.plan import Step
+from lxcfleet.fleet.registry import Container, Registry
+from lxcfleet.fleet.service import Fleet
+from lxcfleet.fleet.store import Leftovers
+from lxcfleet.host import cgroup, features
+from lxcfleet.host.launch import Launcher
+from lxcfleet.names import Paths
+
+log = logging.getLogger("lxcfleetd")
+
+GROUP = "lxcfleet"
+OBSERVE_SECONDS = 5.0
+"""How often it is looked for containers that somebody started with plain lxc-start."""
+ORPHAN_SECONDS = 150.0
+"""How long children of an earlier daemon may go on: longer than launcher.CHILD_SECONDS."""
+OPEN_FILES = 65536
+
+
+class Daemon:
+    """All parts, put together."""
+
+    def __init__(self, paths: Paths, lock: int) -> None:
+        self._paths = paths
+        settings = config.load(paths.config_file)
+        logging.getLogger().setLevel(settings.log_level.upper())
+        self._launcher = Launcher(paths, lock)
+        self._events = Events()
+        self._registry = Registry(paths, self._launcher, self._exited)
+        self._features: features.Features | None = None
+        self._leftovers: Leftovers = self._registry.load()
+        self._lifecycle = Lifecycle(
+            paths,
+            _platform(),
+            self._launcher,
+            self._registry,
+            settings.start_slots,
+            settings.console_log_kib,
+            _faults(self._launcher),
+        )
+        self._fleet = Fleet(
+            paths, settings, self._registry, self._lifecycle, Operations(), self._events, self._read_features
+        )
+        self._stop = asyncio.Event()
+
+    def _read_features(self) -> features.Features:
+        """What the host can do, tried once: the first creation pays for it."""
+        if self._features is None:
+            self._features = features.read(self._paths)
+        return self._features
+
+    def _exited(self, container: Container) -> None:
+        self._fleet.exited(container)
+
+    async def run(self) -> None:
+        """Serve until a signal says otherwise; containers run on."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        api, attach = _listeners(self._paths)
+        await self._registry.observe()
+        await self._recover()
+        runner = web.AppRunner(Server(self._fleet).application, access_log=None)
+        await runner.setup()
+        await web.SockSite(runner, api).start()
+        tasks = [
+            loop.create_task(AttachServer(attach, self._registry, self._launcher).serve()),
+            loop.create_task(self._observe()),
+        ]
+        log.info("lxcfleetd %s: %d containers", __version__, len(self._registry))
+        _notify("READY=1")
+        await self._stop.wait()
+        _notify("STOPPING=1")
+        log.info("ends; containers run on")
+        for task in tasks:
+            task.cancel()
+        await self._fleet.operations.settle()
+        self._launcher.close()
+
+    def _reload(self) -> None:
+        try:
+            settings = config.load(self._paths.config_file)
+        except FleetError as error:
+            log.error("settings not taken over: %s", error)
+            return
+        logging.getLogger().setLevel(settings.log_level.upper())
+        self._features = None
+        self._fleet.reload(settings)
+        log.info("settings taken over")
+
+    async def _observe(self) -> None:
+        while True:
+            await asyncio.sleep(OBSERVE_SECONDS)
+            try:
+                await self._registry.observe()
+            except (FleetError, OSError) as error:
+                log.error("can't look for running containers: %s", error)
+
+    async def _recover(self) -> None:
+        """Tidy up after a crash, and say so; go on with what is owed to containers."""
+        for directory in (*self._leftovers.new, *self._leftovers.gone):
+            try:
+                await self._lifecycle.remove([directory])
+            except FleetError as error:
+                log.error("can't clean up: %s", error)
+            else:
+                self._events.add("cleaned", None, f"removed {directory}, left by a crash")
+        for container in list(self._registry):
+            self._fleet.resume(container, "begun before the daemon was restarted")
+
+
+class KillAt(NoFaults):
+    """LXCFLEET_KILL=daemon:NAME:STEP or launcher:NAME:STEP ends that process when the step is reached; for tests."""
+
+    def __init__(self, launcher: Launcher, where: str) -> None:
+        self._launcher = launcher
+        self._process, self._name, self._step = where.split(":")
+
+    def reach(self, name: str, step: Step) -> None:
+        """Die here, if here it is."""
+        if (name, step.name) != (self._name, self._step):
+            return
+        if self._process == "daemon":
+            os.kill(os.getpid(), signal.SIGKILL)
+        self._launcher.kill()
+        self._name = ""
+
+
+def _faults(launcher: Launcher) -> Faults:
+    where = os.environ.get("LXCFLEET_KILL")
+    return KillAt(launcher, where) if where else NoFaults()
+
+
+def _platform() -> container_config.Platform:
+    apparmor = Path("/sys/module/apparmor/parameters/enabled")
+    return container_config.Platform(
+        cgroup2=cgroup.unified(),
+        apparmor=apparmor.exists() and apparmor.read_text(encoding="ascii").strip() == "Y",
+        seccomp=Path(container_config.SECCOMP).exists(),
+        hook=Path(__file__).resolve().parent / "hook.py",
+    )
+
+
+def _listeners(paths: Paths) -> tuple[socket.socket, socket.socket]:
+    """The API's socket and the attach socket: systemd's, where it passed them, or our own."""
+    passed = _from_systemd()
+    api = passed.get("api") or _listen(paths.socket, socket.SOCK_STREAM)
+    attach = passed.get("attach") or _listen(paths.attach_socket, socket.SOCK_SEQPACKET)
+    return api, attach
+
+
+def _from_systemd() -> dict[str, socket.socket]:
+    """Sockets by the name that the unit gives them; sd_listen_fds_with_names(3)."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return {}
+    count = int(os.environ.pop("LISTEN_FDS", "0"))
+    names = os.environ.pop("LISTEN_FDNAMES", "").split(":")
+    del os.environ["LISTEN_PID"]
+    return {name: socket.socket(fileno=3 + number) for number, name in zip(range(count), names, strict=False)}
+
+
+def _listen(path: Path, kind: socket.SocketKind) -> socket.socket:
+    """A listening socket that root and the group may use."""
+    listener = socket.socket(socket.AF_UNIX, kind)
+    path.unlink(missing_ok=True)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+    with contextlib.suppress(KeyError):
+        os.chown(path, 0, grp.getgrnam(GROUP).gr_gid)
+    os.chmod(path, 0o660)
+    listener.listen(128)
+    return listener
+
+
+def _notify(state: str) -> None:
+    """Tell systemd how far we are; sd_notify(3)."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.sendto(state.encode(), address.replace("@", "\0", 1))
+
+
+def _take_lock(paths: Paths) -> int:
+    """Be the only daemon, and wait until nobody works for an earlier one any more.
+
+    The launcher and its children inherit the lock, so it is free only when the last of them has ended.
+    """
+    paths.run.mkdir(mode=0o755, parents=True, exist_ok=True)
+    descriptor = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + ORPHAN_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if _answers(paths.socket):
+                raise FleetError("lxcfleetd runs already", why=f"{paths.socket} answers") from None
+            if time.monotonic() > deadline:
+                raise HostError(
+                    "an earlier lxcfleetd still holds its lock", why=str(paths.lock),
+                    hint=f"`fuser -v {paths.lock}` shows who; end it",
+                ) from None  # fmt: skip
+            time.sleep(0.05)
+        else:
+            return descriptor
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
+def _check_rights() -> None:
+    if os.geteuid() != 0:
+        raise Unsupported("lxcfleetd must be started by root", hint="sudo lxcfleetd, or systemctl start lxcfleet")
+
+
+def _raise_open_files() -> None:
+    """Each running container takes a descriptor, and each that starts two more."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+
+
+async def _serve(paths: Paths, lock: int) -> None:
+    await Daemon(paths, lock).run()
+
+
+def main() -> None:
+    """The command lxcfleetd."""
+    parser = argparse.ArgumentParser(prog="lxcfleetd", description="The daemon that runs a fleet of containers.")
+    parser.add_argument("--version", action="version", version=f"lxcfleetd {__version__}")
+    parser.add_argument("--debug", action="store_true", help="tracebacks of errors")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    paths = Paths.from_environment()
+    try:
+        _check_rights()
+        os.chdir("/")
+        os.umask(0o022)
+        lock = _take_lock(paths)
+        _raise_open_files()
+        paths.lxc.mkdir(mode=0o755, parents=True, exist_ok=True)
+        layers.make_mount_points(paths)
+        asyncio.run(_serve(paths, lock))
+    except FleetError as error:
+        if arguments.debug:
+            raise
+        print(f"lxcfleetd: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    except OSError as error:
+        if arguments.debug:
+            raise
+        print(f"lxcfleetd: {HostError.from_os_error('can not start', error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

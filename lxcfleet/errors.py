@@ -1,0 +1,146 @@
+"""What can go wrong, in the user's words.
+
+Every error says what happened, why, and what to do next, and carries a stable ``code`` for scripts.
+The API sends the same three texts; the CLI prints them and exits with ``exit_status``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, TypedDict
+
+
+class ErrorBody(TypedDict):
+    """An error as it travels in JSON."""
+
+    code: str
+    message: str
+    why: str
+    hint: str
+
+
+class FleetError(Exception):
+    """Base of all errors that a user may see.
+
+    ``message`` is what happened (one line), ``why`` the cause, ``hint`` the next step; the last two may be empty.
+    """
+
+    code: ClassVar[str] = "failed"
+    exit_status: ClassVar[int] = 1
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, why: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.why = why
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return "\n".join(part for part in (self.message, self.why, self.hint) if part)
+
+    def body(self) -> ErrorBody:
+        """The error as the API sends it."""
+        return {"code": self.code, "message": self.message, "why": self.why, "hint": self.hint}
+
+
+class InvalidInput(FleetError):
+    """A name, option, file or request that does not make sense as it stands."""
+
+    code = "invalid-input"
+    exit_status = 2
+    http_status = 400
+
+
+class NotFound(FleetError):
+    """No container, profile or operation of that name."""
+
+    code = "not-found"
+    http_status = 404
+
+
+class AlreadyExists(FleetError):
+    """The name is taken."""
+
+    code = "already-exists"
+    http_status = 409
+
+
+class Busy(FleetError):
+    """Another operation holds the container."""
+
+    code = "busy"
+    http_status = 409
+
+
+class WrongState(FleetError):
+    """The container is not in a state in which this can be done."""
+
+    code = "wrong-state"
+    http_status = 409
+
+
+class Broken(FleetError):
+    """A container whose files on disk can't be used as they are."""
+
+    code = "broken"
+    http_status = 409
+
+
+class NoCapacity(FleetError):
+    """The host has less than what was asked for needs."""
+
+    code = "no-capacity"
+    http_status = 507
+
+
+class Unsupported(FleetError):
+    """The kernel, a file system or a program lacks what this needs."""
+
+    code = "unsupported"
+    http_status = 501
+
+
+class Denied(FleetError):
+    """The caller may not do this."""
+
+    code = "denied"
+    http_status = 403
+
+
+class Cancelled(FleetError):
+    """The user took the operation back before this part of it began."""
+
+    code = "cancelled"
+    http_status = 409
+
+
+class Unreachable(FleetError):
+    """The daemon does not answer."""
+
+    code = "unreachable"
+
+
+class HostError(FleetError):
+    """A system call, liblxc or a program failed; ``why`` has the path and the errno."""
+
+    code = "host-error"
+
+    @classmethod
+    def from_os_error(cls, message: str, error: OSError, *, hint: str = "") -> HostError:
+        """Wrap ``error``, whose file name is what the kernel was asked about."""
+        where = f"{error.filename}: " if error.filename else ""
+        return cls(message, why=f"{where}{error.strerror} (errno {error.errno})", hint=hint)
+
+
+_BY_CODE: dict[str, type[FleetError]] = {
+    kind.code: kind
+    for kind in (
+        FleetError, InvalidInput, NotFound, AlreadyExists, Busy, WrongState, Broken, NoCapacity, Unsupported,
+        Denied, Cancelled, Unreachable, HostError,
+    )
+}  # fmt: skip
+
+
+def from_body(body: ErrorBody) -> FleetError:
+    """The error that ``body`` describes, of the class that its code names."""
+    kind = _BY_CODE.get(body["code"], FleetError)
+    return kind(body["message"], why=body["why"], hint=body["hint"])

@@ -1,0 +1,306 @@
+"""Carrying out plans: each step of fleet.plan, done for real."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from lxcfleet.base import container_config, mask
+from lxcfleet.errors import FleetError, HostError, WrongState, from_body
+from lxcfleet.fleet import store
+from lxcfleet.fleet.plan import DESTROY, START, Step
+from lxcfleet.fleet.registry import Container, Registry, Running
+from lxcfleet.host import lxc, proc, tree
+from lxcfleet.host.launch import Launcher, Reply
+from lxcfleet.model import Init
+from lxcfleet.names import Paths
+
+log = logging.getLogger(__name__)
+
+BATCH = 8
+"""How many containers one child prepares: a fork is dearer than the mounts of one container."""
+KILL_SECONDS = 30.0
+"""How long a container may take to be gone after its init was killed."""
+NUDGE_SECONDS = 1.0
+"""An init that has just begun may not listen yet, so the signal to end is said again."""
+MASK_FRESH_SECONDS = 0.5
+"""The mask is compared with the host at most this often: once for all the starts of one moment."""
+_TRIES = 1000
+
+
+class Faults(Protocol):
+    """Tests end the daemon or the launcher at a chosen step; see daemon."""
+
+    def reach(self, name: str, step: Step) -> None:
+        """The step is about to be done."""
+
+
+class NoFaults:
+    """What runs in production."""
+
+    def reach(self, name: str, step: Step) -> None:
+        """Nothing happens."""
+
+
+class Lifecycle:
+    """Does steps to containers, through the launcher where LXC or mounts are concerned."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        platform: container_config.Platform,
+        launcher: Launcher,
+        registry: Registry,
+        start_slots: int,
+        console_log_kib: int,
+        faults: Faults,
+    ) -> None:
+        self._paths = paths
+        self._platform = platform
+        self._launcher = launcher
+        self._registry = registry
+        self._faults = faults
+        self._boots = asyncio.Semaphore(start_slots)
+        self._preparer = _Preparer(launcher, os.cpu_count() or 1, self.refresh_mask)
+        self._mask_lock = asyncio.Lock()
+        self._mask_checked = 0.0
+        self._mask_generation = 0
+        self.console_log_kib = console_log_kib
+
+    async def carry_out(self, container: Container, steps: Sequence[Step], timeout: float = 10.0) -> None:
+        """Do ``steps`` in order; ``timeout``: seconds until a halt becomes a kill. Raises FleetError."""
+        namespace: int | None = None
+        try:
+            for step in steps:
+                self._faults.reach(container.name, step)
+                match step:
+                    case Step.MAKE:
+                        namespace = await self._prepare(container, make=True, mount=Step.MOUNT in steps)
+                    case Step.MOUNT:
+                        if namespace is None:
+                            namespace = await self._prepare(container, make=False, mount=True)
+                    case Step.BOOT:
+                        assert namespace is not None
+                        await self._boot(container, namespace)
+                    case _:
+                        await self._simple(container, step, timeout)
+        finally:
+            if namespace is not None:
+                os.close(namespace)
+
+    async def _simple(self, container: Container, step: Step, timeout: float) -> None:
+        name = container.name
+        own = self._paths.container(name)
+        match step:
+            case Step.OWE_START:
+                self._owe(name, START)
+            case Step.OWE_DESTROY:
+                self._owe(name, DESTROY)
+            case Step.SETTLE:
+                own.pending.unlink(missing_ok=True)
+            case Step.THAW:
+                await self._ask_for(container, "unfreeze")
+            case Step.FREEZE:
+                await self._ask_for(container, "freeze")
+            case Step.HALT:
+                await self._halt(container, timeout)
+            case Step.RETIRE:
+                self._retire(name)
+            case Step.REMOVE:
+                await self.remove([d.name for d in self._paths.lxc.glob(f"{Paths.GONE_PREFIX}{name}.*")])
+
+    def _owe(self, name: str, word: str) -> None:
+        try:
+            tree.write(self._paths.container(name).pending, word + "\n")
+        except OSError as error:
+            raise HostError.from_os_error(f"{name}: can't note what is owed to it", error) from error
+
+    def _retire(self, name: str) -> None:
+        """The point of no return of destroy: one rename, after which there is no container of that name."""
+        for number in range(_TRIES):
+            gone = self._paths.gone(f"{name}.{number}").directory
+            try:
+                os.rename(self._paths.container(name).directory, gone)
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                if gone.exists():
+                    continue
+                raise HostError.from_os_error(f"{name} can't be removed", error) from error
+            return
+
+    async def remove(self, directories: Sequence[str]) -> None:
+        """Remove what is left of containers; raises the first failure after all were tried."""
+        failure: FleetError | None = None
+        if directories:
+            async for reply in self._launcher.stream("remove", list(directories)):
+                if reply.body["error"]:
+                    failure = failure or from_body(reply.body["error"])
+        if failure:
+            raise failure
+
+    async def _ask_for(self, container: Container, operation: str) -> None:
+        answer = await self._launcher.ask(operation, [container.name])
+        if answer["error"]:
+            raise from_body(answer["error"])
+
+    async def _prepare(self, container: Container, *, make: bool, mount: bool) -> int | None:
+        if container.spec is None:
+            raise container.problem or WrongState(f"{container.name} is broken")
+        files = {
+            "config": container_config.render(container.spec, self._paths, self._platform, self.console_log_kib)
+        }
+        if make:
+            files["lxcfleet.yaml"] = store.render(container.spec)
+            if mount:
+                files["pending"] = START + "\n"
+        item = {
+            "name": container.name,
+            "first_id": container.spec.first_id,
+            "make": make,
+            "mount": mount,
+            "files": files,
+        }
+        reply = await self._preparer.submit(item)
+        if reply.body["error"]:
+            raise from_body(reply.body["error"])
+        return reply.descriptor
+
+    async def _boot(self, container: Container, namespace: int) -> None:
+        log_file = str(self._paths.container(container.name).lxc_log)
+        before = lxc.log_size(log_file)
+        async with self._boots:
+            pid = await self._launcher.ask("boot", container.name, [namespace])
+        if pid is None:
+            # Somebody else may have started it in the meantime, which is as good.
+            await self._registry.observe()
+            if container.running is None and container.name not in lxc.running(str(self._paths.lxc)):
+                raise HostError(
+                    f"{container.name} did not start",
+                    why=lxc.stop_reason(log_file, before) or "liblxc gives no reason",
+                    hint=f"see {log_file} and `lxcfleet logs {container.name}`",
+                )
+        else:
+            self._registry.watch(container, pid)
+
+    async def _halt(self, container: Container, timeout: float) -> None:
+        running = container.running
+        if running is None:
+            return
+        system = container.spec is None or container.spec.init is Init.SYSTEM
+        ending = signal.SIGRTMIN + 3 if system else signal.SIGTERM
+        deadline = time.monotonic() + timeout
+        while (left := deadline - time.monotonic()) > 0:
+            proc.send_signal(running.pid, running.monitor, ending)
+            if await _gone(running, min(left, NUDGE_SECONDS) if system else left):
+                return
+        proc.send_signal(running.pid, running.monitor, signal.SIGKILL)
+        if not await _gone(running, KILL_SECONDS):
+            raise HostError(
+                f"{container.name} does not end",
+                why=f"its init (pid {running.pid}) was killed {KILL_SECONDS:.0f} s ago and is still there",
+                hint="a process in it may hang in the kernel (state D in ps), on a dead disk or network share",
+            )
+
+    async def refresh_mask(self) -> None:
+        """Have a mask mounted that fits the host as it is now."""
+        async with self._mask_lock:
+            self._launcher.start()
+            fresh = self._mask_generation == self._launcher.generation
+            moment = time.monotonic()
+            if fresh and moment - self._mask_checked < MASK_FRESH_SECONDS:
+                return
+            if not fresh or not mask.is_current(self._paths):
+                answer = await self._launcher.ask("mask", None)
+                if answer["error"]:
+                    raise from_body(answer["error"])
+            self._mask_generation = self._launcher.generation
+            self._mask_checked = moment
+
+    async def release_mask(self) -> None:
+        """No container is left: give back the mask's loop device."""
+        async with self._mask_lock:
+            if self._mask_generation == self._launcher.generation:
+                self._mask_generation = 0
+                with contextlib.suppress(FleetError):
+                    await self._launcher.ask("release", None)
+
+    async def health(self, container: Container) -> str:
+        """What a system container's systemd says once it is up; ``running`` for an app container that runs."""
+        if container.running is None:
+            return "stopped"
+        if container.spec is not None and container.spec.init is Init.APP:
+            return "running"
+        answer = await self._launcher.ask("probe", [container.name])
+        return str(answer["word"])
+
+
+async def _gone(running: Running, seconds: float) -> bool:
+    try:
+        await asyncio.wait_for(running.gone.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True
+
+
+class _Preparer:
+    """Gathers what is to be prepared at the same moment into batches, one child for each."""
+
+    def __init__(self, launcher: Launcher, slots: int, before: Any) -> None:
+        self._launcher = launcher
+        self._slots = slots
+        self._before = before
+        self._waiting: list[tuple[dict[str, Any], asyncio.Future[Reply]]] = []
+        self._batches: set[asyncio.Task[None]] = set()
+
+    async def submit(self, item: dict[str, Any]) -> Reply:
+        """The child's reply for ``item``."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Reply] = loop.create_future()
+        self._waiting.append((item, future))
+        loop.call_soon(self._pump)
+        return await future
+
+    def _pump(self) -> None:
+        while self._waiting and len(self._batches) < self._slots:
+            share = -(-len(self._waiting) // self._slots)
+            batch = self._waiting[: min(share, BATCH)]
+            del self._waiting[: len(batch)]
+            task = asyncio.get_running_loop().create_task(self._run(_by_name(batch)))
+            self._batches.add(task)
+            task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._batches.discard(task)
+        self._pump()
+
+    async def _run(self, batch: dict[str, tuple[dict[str, Any], asyncio.Future[Reply]]]) -> None:
+        failure: Exception = HostError("the container could not be prepared", why="its child process ended early")
+        try:
+            await self._before()
+            items = [item for item, _ in batch.values()]
+            async for reply in self._launcher.stream("prepare", items):
+                _, future = batch.pop(reply.body["name"])
+                if not future.done():
+                    future.set_result(reply)
+                elif reply.descriptor is not None:
+                    os.close(reply.descriptor)
+        except (FleetError, OSError) as error:
+            failure = error if isinstance(error, FleetError) else HostError("the launcher failed", why=str(error))
+        finally:
+            for _, future in batch.values():
+                if not future.done():
+                    future.set_exception(failure)
+
+
+def _by_name(
+    batch: Sequence[tuple[dict[str, Any], asyncio.Future[Reply]]],
+) -> dict[str, tuple[dict[str, Any], asyncio.Future[Reply]]]:
+    """A batch by container name: no name is in it twice, as one action at a time has a container."""
+    return {item["name"]: (item, future) for item, future in batch}

@@ -1,0 +1,173 @@
+"""Long work on many containers: how far it is, who wants to know, and taking back what has not begun."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from lxcfleet.api.calls import OperationRecord, ResultRecord
+from lxcfleet.errors import Cancelled, FleetError, NotFound
+from lxcfleet.model import Result
+
+log = logging.getLogger(__name__)
+
+KEPT = 100
+"""How many operations that have ended are remembered."""
+
+
+def now() -> str:
+    """The time as the API writes it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Operation:
+    """One action on many containers."""
+
+    def __init__(self, action: str, total: int, plan: Sequence[str] = ()) -> None:
+        self.id = secrets.token_hex(6)
+        self.action = action
+        self.created = now()
+        self.total = total
+        self.plan = list(plan)
+        self.results: list[Result] = []
+        self.cancelled = False
+        self.ended = False
+        self._changed = asyncio.Event()
+
+    def record(self) -> OperationRecord:
+        """The operation as the API shows it."""
+        status = "running" if not self.ended else "cancelled" if self.cancelled else "done"
+        return {
+            "id": self.id,
+            "action": self.action,
+            "status": status,
+            "created": self.created,
+            "total": self.total,
+            "done": len(self.results),
+            "changed": any(result.changed for result in self.results),
+            "results": [_result(result) for result in self.results],
+            "plan": self.plan,
+        }
+
+    def add(self, result: Result) -> None:
+        """One container is done."""
+        self.results.append(result)
+        self._wake()
+
+    def end(self) -> None:
+        """All are done."""
+        self.ended = True
+        self._wake()
+
+    def cancel(self) -> None:
+        """Do not begin what has not begun."""
+        if not self.ended:
+            self.cancelled = True
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def follow(self) -> AsyncIterator[list[ResultRecord]]:
+        """The results so far, then those that come, a few at a time, until the end."""
+        seen = 0
+        while True:
+            changed = self._changed
+            if seen < len(self.results):
+                fresh = self.results[seen:]
+                seen += len(fresh)
+                yield [_result(result) for result in fresh]
+            elif self.ended:
+                return
+            else:
+                await changed.wait()
+
+
+def _result(result: Result) -> ResultRecord:
+    return {"name": result.name, "status": result.status, "changed": result.changed, "error": result.error}
+
+
+class Job(NamedTuple):
+    """What is to be done to one container."""
+
+    name: str
+    run: Callable[[], Awaitable[Result]]
+    """Does it; raises FleetError if it fails."""
+    forget: Callable[[], None] | None = None
+    """Called instead if it never began."""
+
+
+class Operations:
+    """All operations that run, and the last that ended."""
+
+    def __init__(self) -> None:
+        self._all: OrderedDict[str, Operation] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def records(self) -> list[OperationRecord]:
+        """All of them, oldest first."""
+        return [operation.record() for operation in self._all.values()]
+
+    def get(self, identifier: str) -> Operation:
+        """The operation of that id; raises NotFound."""
+        try:
+            return self._all[identifier]
+        except KeyError:
+            raise NotFound(f"no operation {identifier!r}", why="it ended long ago, or the daemon was restarted") from None
+
+    def remember(self, operation: Operation) -> Operation:
+        """Keep it for those who ask, and forget the oldest that has ended."""
+        self._all[operation.id] = operation
+        for identifier in [i for i, other in self._all.items() if other.ended][:-KEPT]:
+            del self._all[identifier]
+        return operation
+
+    def begin(self, action: str, jobs: Sequence[Job], at_once: int) -> Operation:
+        """Do all jobs, ``at_once`` of them at the same time."""
+        operation = self.remember(Operation(action, len(jobs)))
+        task = asyncio.get_running_loop().create_task(self._run(operation, jobs, at_once))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return operation
+
+    @property
+    def running(self) -> int:
+        """How many are not done."""
+        return len(self._tasks)
+
+    async def settle(self) -> None:
+        """Wait until all that run have ended; what they have not begun is not begun any more."""
+        for operation in self._all.values():
+            operation.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _run(self, operation: Operation, jobs: Sequence[Job], at_once: int) -> None:
+        slots = asyncio.Semaphore(at_once)
+
+        async def one(name: str, run: Callable[[], Awaitable[Result]], forget: Callable[[], None] | None) -> None:
+            async with slots:
+                try:
+                    if operation.cancelled:
+                        if forget is not None:
+                            forget()
+                        raise Cancelled(f"{name}: not begun", why="the operation was cancelled")
+                    result = await run()
+                except FleetError as error:
+                    status = "cancelled" if isinstance(error, Cancelled) else "failed"
+                    result = Result(name, status, False, error.body())
+                except Exception as error:
+                    # A defect of ours must cost one container's result, not all that come after it.
+                    log.exception("%s of %s failed unexpectedly", operation.action, name)
+                    defect = FleetError(f"{name}: {operation.action} failed", why=f"{type(error).__name__}: {error}")
+                    result = Result(name, "failed", False, defect.body())
+            operation.add(result)
+
+        try:
+            await asyncio.gather(*(one(*job) for job in jobs))
+        finally:
+            operation.end()

@@ -1,0 +1,152 @@
+"""The containers that the daemon knows: their specs, and what of them runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from lxcfleet.errors import Broken
+from lxcfleet.fleet import store
+from lxcfleet.fleet.plan import Situation
+from lxcfleet.host import cgroup, lxc, proc
+from lxcfleet.host.launch import Launcher
+from lxcfleet.model import Selection, Spec, State, natural_order
+from lxcfleet.names import Paths
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Running:
+    """The processes of a container that runs."""
+
+    pid: int
+    """Its process 1, as the host numbers it."""
+    monitor: int
+    """liblxc's process that looks after it; when that has ended, the container has stopped and is cleaned up."""
+    descriptor: int
+    """A pidfd of the monitor."""
+    payload: cgroup.Payload
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass
+class Container:
+    """One container as the daemon knows it."""
+
+    name: str
+    spec: Spec | None
+    problem: Broken | None = None
+    running: Running | None = None
+    busy: str | None = None
+    """The action that has it in hand."""
+
+    @property
+    def state(self) -> State:
+        """What it does at the moment."""
+        if self.running is not None:
+            if self.busy in ("stop", "destroy"):
+                return State.STOPPING
+            return State.FROZEN if self.running.payload.frozen else State.RUNNING
+        if self.spec is None:
+            return State.BROKEN
+        return State.STARTING if self.busy in ("create", "start", "restart") else State.STOPPED
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Its labels; none if its spec can't be read."""
+        return dict(self.spec.labels) if self.spec else {}
+
+
+class Registry:
+    """All containers of ours by name."""
+
+    def __init__(self, paths: Paths, launcher: Launcher, on_exit: Callable[[Container], None]) -> None:
+        self._paths = paths
+        self._launcher = launcher
+        self._on_exit = on_exit
+        self._containers: dict[str, Container] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._containers
+
+    def __len__(self) -> int:
+        return len(self._containers)
+
+    def __iter__(self) -> Iterator[Container]:
+        return iter([self._containers[name] for name in natural_order(self._containers)])
+
+    def __getitem__(self, name: str) -> Container:
+        return self._containers[name]
+
+    def add(self, container: Container) -> None:
+        """Know one more."""
+        self._containers[container.name] = container
+
+    def forget(self, name: str) -> None:
+        """Know one less."""
+        self._containers.pop(name, None)
+
+    def choose(self, selection: Selection) -> list[Container]:
+        """The selected ones in natural order; raises InvalidInput or NotFound."""
+        names = selection.choose({name: container.labels for name, container in self._containers.items()})
+        return [self._containers[name] for name in names]
+
+    def load(self) -> store.Leftovers:
+        """Read all specs; what a crash left is returned."""
+        specs, leftovers = store.load_all(self._paths)
+        for name, spec in specs.items():
+            if isinstance(spec, Broken):
+                log.warning("%s", str(spec).replace("\n", "; "))
+                self.add(Container(name, None, spec))
+            else:
+                self.add(Container(name, spec))
+        return leftovers
+
+    def situation(self, container: Container) -> Situation:
+        """What there is of a container that exists, as the planner sees it."""
+        return Situation(
+            exists=True,
+            running=container.running is not None,
+            frozen=container.state is State.FROZEN,
+            pending=store.pending(self._paths, container.name),
+        )
+
+    async def observe(self) -> None:
+        """Find containers that somebody else started: plain lxc-start, or an earlier daemon."""
+        alive = lxc.running(str(self._paths.lxc))
+        unknown = [c.name for c in self if c.name in alive and c.running is None and c.busy is None]
+        if not unknown:
+            return
+        async for reply in self._launcher.stream("inspect", unknown):
+            name, pid = reply.body["name"], reply.body["pid"]
+            container = self._containers.get(name)
+            if container is not None and container.running is None and container.busy is None and pid:
+                self.watch(container, pid)
+
+    def watch(self, container: Container, pid: int) -> None:
+        """Take note that it runs, and of its end. If it has ended already, that is noted at once."""
+        monitor = proc.parent_of(pid) if pid > 0 else None
+        descriptor = proc.open_pid(monitor) if monitor else None
+        if monitor is None or descriptor is None:
+            self._on_exit(container)
+            return
+        running = Running(pid, monitor, descriptor, cgroup.payload(pid, container.name))
+        container.running = running
+        loop = asyncio.get_running_loop()
+        loop.add_reader(descriptor, self._ended, container, running)
+
+    def _ended(self, container: Container, running: Running) -> None:
+        asyncio.get_running_loop().remove_reader(running.descriptor)
+        os.close(running.descriptor)
+        if container.running is running:
+            container.running = None
+        running.gone.set()
+        self._on_exit(container)
+
+    def ids(self) -> Iterable[int]:
+        """First ids of the ranges in use."""
+        return [c.spec.first_id for c in self if c.spec is not None and c.spec.first_id is not None]

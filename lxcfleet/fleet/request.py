@@ -1,0 +1,114 @@
+"""From what the user asked for to specs: names, profile, kind of init, command. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+
+from lxcfleet.api.calls import CreateRequest
+from lxcfleet.base.container_config import APP_PATH
+from lxcfleet.config import Config, Profile
+from lxcfleet.errors import AlreadyExists, InvalidInput, NotFound
+from lxcfleet.model import Init, Spec
+from lxcfleet.names import check_count, check_name, first, next_free
+
+PREFIX = "c"
+"""Containers for which no name is given are c1, c2, …"""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a create request comes to: names to make, names that are there already, and what all are like."""
+
+    new: tuple[str, ...]
+    present: tuple[str, ...]
+    like: Spec
+    """The spec of all of them but for name, ids and time."""
+
+
+def resolve(request: CreateRequest, config: Config, taken: Collection[str]) -> Wanted:
+    """What ``request`` asks for; raises InvalidInput, NotFound (a profile), AlreadyExists."""
+    names = _names(request, taken)
+    present = tuple(name for name in names if name in taken)
+    if present and not request.ensure:
+        raise AlreadyExists(
+            f"a container named {present[0]} exists already",
+            hint="choose another name, or use --ensure if it only has to be there",
+        )
+    new = tuple(name for name in names if name not in present)
+    return Wanted(new, present, _like(request, _profile(request, config)))
+
+
+def _names(request: CreateRequest, taken: Collection[str]) -> tuple[str, ...]:
+    if request.count is None and request.name is not None:
+        return (check_name(request.name),)
+    count = check_count(request.count if request.count is not None else 1)
+    prefix = request.name if request.name is not None else PREFIX
+    return first(prefix, count) if request.ensure else next_free(prefix, count, taken)
+
+
+def _profile(request: CreateRequest, config: Config) -> Profile:
+    if request.profile is None:
+        return Profile()
+    try:
+        return config.profiles[request.profile]
+    except KeyError:
+        known = ", ".join(sorted(config.profiles)) or "none"
+        raise NotFound(
+            f"there is no profile {request.profile!r}",
+            why=f"profiles in lxcfleet.yaml: {known}",
+            hint="`lxcfleet config show` lists them",
+        ) from None
+
+
+def _like(request: CreateRequest, profile: Profile) -> Spec:
+    command = request.command or profile.command
+    init = request.init or (Init.APP if request.command else profile.init)
+    if init is None:
+        init = Init.APP if command else Init.SYSTEM
+    if init is Init.SYSTEM and request.command:
+        raise InvalidInput("a system container runs systemd and takes no command", hint="leave out --init or the command")
+    if init is Init.APP and not command:
+        raise InvalidInput("an app container needs a command", hint="give it after --, for example: -- sleep infinity")
+    if command and "=" in command[0]:
+        raise InvalidInput(f"{command[0]!r} can't be a command", why="env would take it for a variable")
+    environment = {**profile.environment, **request.environment}
+    for text in (*command, *environment, *environment.values()):
+        _check_encoding(text)
+    return Spec(
+        name="",
+        init=init,
+        command=command if init is Init.APP else (),
+        environment=environment,
+        labels={**profile.labels, **request.labels},
+        profile=request.profile,
+        first_id=None if request.privileged or profile.privileged else 0,
+    )
+
+
+def _check_encoding(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(f"{text!r} is not UTF-8") from None
+
+
+def with_identity(like: Spec, name: str, first_id: int | None, created: str) -> Spec:
+    """The spec of one of them."""
+    return replace(like, name=name, first_id=first_id, created=created)
+
+
+def find_command(command: str, environment: Mapping[str, str], runnable: Callable[[str], bool]) -> None:
+    """Raise InvalidInput unless ``command`` is a program in a new clone; ``runnable`` says so of a path there."""
+    if "/" in command:
+        if not command.startswith("/"):
+            raise InvalidInput(f"{command!r} is a relative path", hint="give the command by name or by absolute path")
+        places = [command]
+    else:
+        places = [f"{directory}/{command}" for directory in environment.get("PATH", APP_PATH).split(":")]
+    if not any(runnable(place) for place in places):
+        raise InvalidInput(
+            f"the command {command!r} does not exist in a clone of this host",
+            why="it is not installed on the host, or the mask hides it (below /home, /root, /srv, …)",
+            hint="install it on the host, or show its directory by a rule in /etc/lxcfleet/mask.d",
+        )

@@ -1,0 +1,136 @@
+"""Specs on disk: the one record that everything else follows from.
+
+``lxcfleet.yaml`` is written once, whole, and read strictly. One that can't be read makes its container broken
+and no other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lxcfleet import strict_yaml
+from lxcfleet.config import check_variable
+from lxcfleet.errors import Broken, InvalidInput
+from lxcfleet.model import Init, Spec
+from lxcfleet.names import Paths, check_label
+from lxcfleet.schema import Fields
+
+_VERSION = 1
+
+
+def render(spec: Spec) -> str:
+    """The text of ``lxcfleet.yaml``."""
+    values = {
+        "version": _VERSION,
+        "init": str(spec.init),
+        "command": list(spec.command),
+        "environment": dict(spec.environment),
+        "labels": dict(spec.labels),
+        "profile": spec.profile,
+        "first_id": spec.first_id,
+        "created": spec.created,
+    }
+    lines = [f"{key}: {strict_yaml.inline(value)}" for key, value in values.items()]
+    return "\n".join(["# What was asked for when lxcfleet created this container.", *lines, ""])
+
+
+def parse(name: str, text: bytes, where: str) -> Spec:
+    """The spec of the container ``name``; raises Broken with everything that is wrong with ``text``."""
+    try:
+        return _parse(name, text, where)
+    except (InvalidInput, ValueError) as error:
+        why = error.why if isinstance(error, InvalidInput) else f"{where}: {error}"
+        raise Broken(
+            f"{name} is broken: its spec can't be used",
+            why=why,
+            hint=f"restore {where} from a backup, or remove the container: lxcfleet destroy {name}",
+        ) from error
+
+
+def _parse(name: str, text: bytes, where: str) -> Spec:
+    fields = Fields(strict_yaml.load(text), where)
+    if not fields.has("version"):
+        fields.complain("version", "is missing; the file may have been cut off")
+    fields.integer("version", _VERSION, _VERSION, _VERSION)
+    spec = Spec(
+        name=name,
+        init=fields.choice("init", Init, Init.SYSTEM),
+        command=fields.texts("command"),
+        environment=fields.pairs("environment", check_variable),
+        labels=fields.pairs("labels", check_label),
+        profile=fields.optional_text("profile"),
+        first_id=fields.integer("first_id", 0, 65536, 2**32 - 65537) if fields.has("first_id") else None,
+        created=fields.text("created"),
+    )
+    if not spec.created:
+        fields.complain("created", "is missing; the file may have been cut off")
+    if (spec.init is Init.APP) != bool(spec.command):
+        fields.complain("command", "an app container has one, a system container has none")
+    fields.finish("")
+    return spec
+
+
+@dataclass(frozen=True)
+class Leftovers:
+    """What a crash may have left beside the containers: names that were being made, and being removed."""
+
+    new: tuple[str, ...]
+    gone: tuple[str, ...]
+
+
+def load_all(paths: Paths) -> tuple[dict[str, Spec | Broken], Leftovers]:
+    """Every container of ours below LXC's path by name, and leftovers. Containers of others are passed over."""
+    specs: dict[str, Spec | Broken] = {}
+    new: list[str] = []
+    gone: list[str] = []
+    if not paths.lxc.is_dir():
+        return specs, Leftovers((), ())
+    for directory in sorted(paths.lxc.iterdir()):
+        if directory.name.startswith(Paths.NEW_PREFIX):
+            new.append(directory.name)
+        elif directory.name.startswith(Paths.GONE_PREFIX):
+            gone.append(directory.name)
+        else:
+            spec = load(paths, directory.name)
+            if spec is not None:
+                specs[directory.name] = spec
+    return specs, Leftovers(tuple(new), tuple(gone))
+
+
+def load(paths: Paths, name: str) -> Spec | Broken | None:
+    """The spec of ``name``; Broken if it can't be used; None if this is no container of ours."""
+    file = paths.container(name).spec
+    try:
+        return parse(name, file.read_bytes(), str(file))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        return Broken(f"{name} is broken: its spec can't be read", why=f"{file}: {error.strerror}")
+    except Broken as error:
+        return error
+
+
+def pending(paths: Paths, name: str) -> str | None:
+    """The word in the container's pending file; None if the daemon owes it nothing."""
+    try:
+        return paths.container(name).pending.read_text(encoding="ascii", errors="replace").strip() or None
+    except OSError:
+        return None
+
+
+def foreign_configs(paths: Paths, ours: set[str]) -> list[str]:
+    """LXC configurations of other containers, whose id ranges must be left alone."""
+    texts = []
+    for file in paths.lxc.glob("*/config"):
+        if file.parent.name not in ours and not file.parent.name.startswith("."):
+            try:
+                texts.append(file.read_text(encoding="utf-8", errors="replace"))
+            except OSError:
+                continue
+    return texts
+
+
+def directory_of(paths: Paths, name: str) -> Path:
+    """Where the container lives."""
+    return paths.container(name).directory

@@ -1,0 +1,181 @@
+"""Running a command inside a container, over liblxc's attach. Runs in children of the launcher only.
+
+The protocol with the client is api.calls.AttachRequest's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import termios
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import _lxc
+
+from lxcfleet.errors import FleetError, WrongState
+
+NOT_FOUND = 127
+NOT_EXECUTABLE = 126
+_HANGUP_SECONDS = 3.0
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SHELL = ("/bin/sh", "-c", 'exec "$(getent passwd root | cut -d: -f7)" -l')
+"""root's own login shell, as the container's passwd has it."""
+
+
+def environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """The whole environment of a command: nothing of ours leaks into the container."""
+    return {"PATH": PATH, "HOME": "/root", "USER": "root", "LOGNAME": "root", "container": "lxc", **extra}
+
+
+def run(request: Mapping[str, Any], descriptors: Sequence[int], lxc_path: str) -> None:
+    """Serve one AttachRequest: ``descriptors`` are the client's connection, stdin, stdout and stderr."""
+    client = socket.socket(fileno=descriptors[0])
+    standard = list(descriptors[1:4])
+    try:
+        pid = _start(request, standard, client, lxc_path)
+    except FleetError as error:
+        _send(client, {"error": error.body()})
+        return
+    for descriptor in standard:
+        os.close(descriptor)
+    status = _watch(pid, client)
+    _send(client, {"exit": status})
+
+
+def output(name: str, lxc_path: str, command: Sequence[str], limit: int = 65536) -> str:
+    """What ``command`` prints inside; empty if it can't be run."""
+    read, write = os.pipe()
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        pid = _attach(name, lxc_path, _exec(command, environment({}), None), [null, write, null])
+    finally:
+        os.close(write)
+        os.close(null)
+    with open(read, "rb") as file:
+        text = file.read(limit)
+    os.waitpid(pid, 0)
+    return text.decode(errors="replace").strip()
+
+
+def _start(request: Mapping[str, Any], standard: list[int], client: socket.socket, lxc_path: str) -> int:
+    command = tuple(request["command"]) or SHELL
+    variables = environment(request["environment"])
+    if not request["tty"]:
+        return _attach(request["name"], lxc_path, _exec(command, variables, None), standard)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = _attach(request["name"], lxc_path, _exec(command, variables, theirs), standard)
+    theirs.close()
+    _, terminal, _, _ = socket.recv_fds(ours, 16, 1)
+    ours.close()
+    with contextlib.suppress(OSError):
+        socket.send_fds(client, [b'{"terminal": true}'], terminal)
+    for descriptor in terminal:
+        os.close(descriptor)
+    return pid
+
+
+def _attach(name: str, lxc_path: str, callback: Callable[[], int], standard: Sequence[int]) -> int:
+    container = _lxc.Container(name, lxc_path)
+    if not container.running:
+        raise WrongState(f"{name} is not running", hint=f"start it: lxcfleet start {name}")
+    pid: int = container.attach(
+        lambda _: callback(),
+        None,
+        stdin=standard[0],
+        stdout=standard[1],
+        stderr=standard[2],
+        env_policy=_lxc.LXC_ATTACH_CLEAR_ENV,
+        initial_cwd="/",
+    )
+    if pid <= 0:
+        raise FleetError(f"can't run a command in {name}", why=f"liblxc could not attach; see {lxc_path}/{name}/lxc.log")
+    return pid
+
+
+def _exec(command: Sequence[str], variables: dict[str, str], give: socket.socket | None) -> Callable[[], int]:
+    """What runs inside, after liblxc has entered the container: become ``command``."""
+
+    def become() -> int:
+        if give is not None:
+            _take_terminal(give)
+        for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        home = variables["HOME"]
+        os.chdir(home if os.path.isdir(home) else "/")
+        try:
+            os.execvpe(command[0], list(command), variables)
+        except (FileNotFoundError, NotADirectoryError):
+            problem, status = "not found in the container", NOT_FOUND
+        except OSError as error:
+            problem, status = error.strerror or "can't be executed", NOT_EXECUTABLE
+        os.write(2, f"lxcfleet: {command[0]}: {problem}\n".encode(errors="surrogateescape"))
+        return status
+
+    return become
+
+
+def _take_terminal(give: socket.socket) -> None:
+    """Make a terminal of the container's own the standard streams, and hand out its master side.
+
+    It is opened inside, so programs find it in the container's /dev/pts. Whatever a hostile container puts there,
+    the client only copies bytes to and from it.
+    """
+    master, slave = os.openpty()
+    socket.send_fds(give, [b"terminal"], [master])
+    os.close(master)
+    give.close()
+    with contextlib.suppress(PermissionError):  # already a session leader
+        os.setsid()
+    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+    for descriptor in range(3):
+        os.dup2(slave, descriptor)
+    if slave > 2:
+        os.close(slave)
+
+
+def _watch(pid: int, client: socket.socket) -> int:
+    """Pass on the client's signals until the command ends; its exit status, 128 + N if signal N ended it."""
+    process = os.pidfd_open(pid)
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    poll.register(client, select.POLLIN | select.POLLHUP)
+    patience: float | None = None
+    while True:
+        ready = {descriptor for descriptor, _ in poll.poll(patience)}
+        if process in ready:
+            break
+        if not ready:
+            os.kill(pid, signal.SIGKILL)
+            patience = None
+            continue
+        message = _receive(client)
+        if message is None:  # the client is gone
+            os.kill(pid, signal.SIGHUP)
+            poll.unregister(client)
+            patience = _HANGUP_SECONDS * 1000
+        elif isinstance(message.get("signal"), int) and 0 < message["signal"] < signal.NSIG:
+            os.kill(pid, message["signal"])
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return 128 - code if code < 0 else code
+
+
+def _receive(client: socket.socket) -> dict[str, Any] | None:
+    try:
+        data = client.recv(4096)
+        message = json.loads(data) if data else None
+    except OSError:
+        return None
+    except ValueError:
+        return {}
+    return message if isinstance(message, dict) or message is None else {}
+
+
+def _send(client: socket.socket, message: Mapping[str, Any]) -> None:
+    with contextlib.suppress(OSError):
+        client.send(json.dumps(message).encode())

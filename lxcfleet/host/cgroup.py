@@ -1,0 +1,99 @@
+"""What a container uses and whether it is frozen, from its cgroup: v2, v1 and both at once.
+
+liblxc puts the processes of NAME below a cgroup ``lxc.payload.NAME`` in each hierarchy; systemd inside moves
+them further down, so everything is read at that level. cgroups(7).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+_ROOT = Path("/sys/fs/cgroup")
+
+
+def unified() -> bool:
+    """Whether this host has cgroup v2 and nothing else."""
+    return (_ROOT / "cgroup.controllers").exists()
+
+
+@dataclass(frozen=True)
+class Payload:
+    """The cgroups of one running container: controller to directory; the key of v2's is empty."""
+
+    directories: dict[str, Path]
+
+    def _read(self, controller: str, legacy: str, modern: str) -> str | None:
+        """The content of a controller's file by the name that v1 or v2 gives it."""
+        if controller in self.directories:
+            file = self.directories[controller] / legacy
+        elif "" in self.directories:
+            file = self.directories[""] / modern
+        else:
+            return None
+        try:
+            return file.read_text(encoding="ascii")
+        except OSError:
+            return None
+
+    @property
+    def frozen(self) -> bool:
+        """Whether its processes are frozen, by whoever did it."""
+        text = self._read("freezer", "freezer.state", "cgroup.freeze")
+        return text is not None and text.strip() in ("1", "FROZEN", "FREEZING")
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes of memory that are charged to it."""
+        return _number(self._read("memory", "memory.usage_in_bytes", "memory.current"))
+
+    @property
+    def processes(self) -> int | None:
+        """How many processes and threads it has."""
+        return _number(self._read("pids", "pids.current", "pids.current"))
+
+    @property
+    def cpu_seconds(self) -> float | None:
+        """Processor time that it used since it started."""
+        if "cpuacct" in self.directories:
+            used = _number(self._read("cpuacct", "cpuacct.usage", ""))
+            return None if used is None else used / 1e9
+        for line in (self._read("", "cpu.stat", "cpu.stat") or "").splitlines():
+            if line.startswith("usage_usec "):
+                return int(line.split()[1]) / 1e6
+        return None
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.strip().isdigit() else None
+
+
+def payload(pid: int, name: str) -> Payload:
+    """The cgroups of the container ``name``, whose process 1 is ``pid``; none if it is gone."""
+    directories: dict[str, Path] = {}
+    try:
+        text = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return Payload(directories)
+    for line in text.splitlines():
+        _, controllers, path = line.split(":", 2)
+        own = _cut(path, f"lxc.payload.{name}")
+        if own is None:
+            continue
+        if not controllers:
+            base = _ROOT if unified() else _ROOT / "unified"
+            directories[""] = base / own
+        for controller in controllers.split(","):
+            if controller and not controller.startswith("name="):
+                directories[controller] = _ROOT / controller / own
+    return Payload(directories)
+
+
+def _cut(path: str, component: str) -> str | None:
+    """``path`` up to ``component`` (liblxc appends -1, -2, … where a stale one of the name is in the way)."""
+    parts = path.strip("/").split("/")
+    for number, part in enumerate(parts):
+        if part == component or (part.startswith(component + "-") and part[len(component) + 1 :].isdigit()):
+            return os.path.join(*parts[: number + 1])
+    return None

@@ -1,0 +1,28 @@
+"""Run a program of the host's and get what it printed."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Sequence
+
+from lxcfleet.errors import HostError
+
+
+def run(argv: Sequence[str], *, input: bytes | None = None, timeout: float = 60.0) -> str:
+    """What ``argv`` printed on stdout; raises HostError with the command line and what it printed on stderr.
+
+    Output that is not UTF-8 comes back with surrogate escapes.
+    """
+    line = shlex.join(argv)
+    try:
+        done = subprocess.run(argv, input=input, capture_output=True, timeout=timeout, check=False)
+    except OSError as error:
+        raise HostError(f"can't run {argv[0]}", why=f"{line}: {error.strerror}") from error
+    except subprocess.TimeoutExpired as error:
+        raise HostError(f"{argv[0]} did not end within {timeout:.0f} s", why=line) from error
+    if done.returncode != 0:
+        detail = done.stderr.decode(errors="replace").strip().splitlines()
+        reason = detail[-1] if detail else f"exit status {done.returncode}"
+        raise HostError(f"{argv[0]} failed", why=f"{line}: {reason}")
+    return done.stdout.decode(errors="surrogateescape")

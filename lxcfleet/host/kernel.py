@@ -1,0 +1,167 @@
+"""System calls that Python's ``os`` lacks (as of 3.11): mounts and namespaces.
+
+Each function is one call, raises OSError with the path it was about, and names its manual page.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from pathlib import Path
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+CLONE_NEWNS = 0x00020000
+_CLONE_NEWUSER = 0x10000000
+_CLONE_VM = 0x00000100
+
+MS_RDONLY = 0x1
+MS_NODEV = 0x4
+MS_REC = 0x4000
+MS_SLAVE = 0x80000
+_MNT_DETACH = 2
+
+_SYS_OPEN_TREE = 428
+_SYS_MOVE_MOUNT = 429
+_SYS_OPENAT2 = 437
+_SYS_MOUNT_SETATTR = 442
+"""The numbers are the same on every architecture: all four came after the tables were unified (Linux 5.1)."""
+
+_AT_FDCWD = -100
+_AT_EMPTY_PATH = 0x1000
+_OPEN_TREE_CLONE = 1
+_MOVE_MOUNT_F_EMPTY_PATH = 4
+_MOUNT_ATTR_RDONLY = 0x1
+_MOUNT_ATTR_IDMAP = 0x100000
+
+_RESOLVE_NO_XDEV = 0x01
+_RESOLVE_NO_SYMLINKS = 0x04
+_RESOLVE_BENEATH = 0x08
+
+
+def _check(result: int, path: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
+    return result
+
+
+def unshare_mounts() -> None:
+    """Give this process a mount namespace of its own; unshare(2)."""
+    _check(_libc.unshare(CLONE_NEWNS), "mount namespace")
+
+
+def enter_mounts(namespace: int) -> None:
+    """Enter the mount namespace that the descriptor stands for; setns(2)."""
+    _check(_libc.setns(namespace, CLONE_NEWNS), "mount namespace")
+
+
+def make_slave(path: Path) -> None:
+    """Let mounts come in from the parent namespace but never go out; mount(2), MS_SLAVE | MS_REC."""
+    target = os.fspath(path)
+    _check(_libc.mount(None, target.encode(), None, ctypes.c_ulong(MS_SLAVE | MS_REC), None), target)
+
+
+def mount(source: str, target: Path, filesystem: str, flags: int, options: str) -> None:
+    """Mount a file system; mount(2)."""
+    path = os.fspath(target)
+    _check(
+        _libc.mount(source.encode(), path.encode(), filesystem.encode(), ctypes.c_ulong(flags), os.fsencode(options)),
+        path,
+    )
+
+
+def unmount(target: Path) -> None:
+    """Take the top mount off ``target``, at once for new users and in the end for old ones; umount2(2)."""
+    path = os.fspath(target)
+    _check(_libc.umount2(path.encode(), _MNT_DETACH), path)
+
+
+class _MountAttributes(ctypes.Structure):
+    _fields_ = (
+        ("attr_set", ctypes.c_uint64),
+        ("attr_clr", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
+    )
+
+
+def clone_read_only(source: Path, target: Path, user_namespace: int | None) -> None:
+    """Show the mount at ``source``, without the mounts below it, read-only at ``target``.
+
+    With a user namespace owners are shifted through its id map: file owner 0 becomes the first id of its range.
+    open_tree(2), mount_setattr(2), move_mount(2); idmapped mounts need Linux 5.12 and a file system that allows
+    them (ext4, xfs, btrfs; tmpfs since 6.3).
+    """
+    path = os.fspath(source)
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC
+    tree = _check(_libc.syscall(_SYS_OPEN_TREE, _AT_FDCWD, path.encode(), flags), path)
+    try:
+        attributes = _MountAttributes(_MOUNT_ATTR_RDONLY, 0, 0, 0)
+        if user_namespace is not None:
+            attributes.attr_set |= _MOUNT_ATTR_IDMAP
+            attributes.userns_fd = user_namespace
+        size = ctypes.sizeof(attributes)
+        result = _libc.syscall(_SYS_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, ctypes.byref(attributes), size)
+        _check(result, path)
+        where = os.fspath(target)
+        _check(
+            _libc.syscall(_SYS_MOVE_MOUNT, tree, b"", _AT_FDCWD, where.encode(), _MOVE_MOUNT_F_EMPTY_PATH), where
+        )
+    finally:
+        os.close(tree)
+
+
+_stack = ctypes.create_string_buffer(16384)
+
+
+def user_namespace(first_id: int, size: int) -> int:
+    """A descriptor of a new user namespace that maps ids 0…size-1 to first_id…; user_namespaces(7).
+
+    A namespace needs a process to be born with. That process shares our memory (CLONE_VM) and runs nothing but
+    libc's ``pause`` on a stack of its own until it is killed, so no page table is copied: 0.1 ms, where a fork of
+    the interpreter takes 2 ms.
+    """
+    top = (ctypes.addressof(_stack) + len(_stack)) & ~15
+    flags = _CLONE_NEWUSER | _CLONE_VM | signal.SIGCHLD
+    function = ctypes.cast(_libc.pause, ctypes.c_void_p)
+    pid = _check(_libc.clone(function, ctypes.c_void_p(top), flags, None), "user namespace")
+    try:
+        for name in ("uid_map", "gid_map"):
+            with open(f"/proc/{pid}/{name}", "w", encoding="ascii") as file:
+                file.write(f"0 {first_id} {size}")
+        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+def open_beneath(directory: int, name: str) -> int:
+    """Open the directory ``name`` in ``directory``, refusing symlinks and mount points, bind mounts too.
+
+    openat2(2) with RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV: the kernel itself makes sure that
+    nothing beyond this file system's own tree is reached (Linux 5.6).
+    """
+    how = _OpenHow(
+        os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW,
+        0,
+        _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_XDEV,
+    )
+    size = ctypes.sizeof(how)
+    return _check(_libc.syscall(_SYS_OPENAT2, directory, os.fsencode(name), ctypes.byref(how), size), name)
+
+
+_RENAME_NOREPLACE = 1
+
+
+def rename_new(old: Path, new: Path) -> None:
+    """Rename, and fail with EEXIST where ``new`` is there already, be it an empty directory; renameat2(2)."""
+    source, target = os.fspath(old), os.fspath(new)
+    _check(
+        _libc.renameat2(_AT_FDCWD, source.encode(), _AT_FDCWD, target.encode(), _RENAME_NOREPLACE), target
+    )

@@ -1,0 +1,86 @@
+"""liblxc, as far as we use it. Only the launcher's children may call this: see launcher.
+
+python3-lxc's C half is used alone: its Python half adds what the children have no use for.
+"""
+
+from __future__ import annotations
+
+import os
+
+import _lxc
+
+
+def boot(name: str, lxc_path: str) -> int | None:
+    """Start a container whose layers are mounted; the pid of its process 1, or None if liblxc gave up.
+
+    This process is what liblxc copies to make the container's monitor.
+    """
+    container = _lxc.Container(name, lxc_path)
+    # The hook that mounts the layers is there for plain lxc-start.
+    container.clear_config_item("lxc.hook.pre-start")
+    container.clear_config_item("lxc.monitor.unshare")
+    if not container.start(useinit=False, daemonize=True, close_fds=True):
+        return None
+    pid: int = container.init_pid
+    return pid
+
+
+def init_pid(name: str, lxc_path: str) -> int | None:
+    """Process 1 of a container as the host numbers it; None if it does not run."""
+    pid: int = _lxc.Container(name, lxc_path).init_pid
+    return pid if pid > 0 else None
+
+
+def freeze(name: str, lxc_path: str) -> bool:
+    """Stop all its processes where they are; False if liblxc could not."""
+    return bool(_lxc.Container(name, lxc_path).freeze())
+
+
+def unfreeze(name: str, lxc_path: str) -> bool:
+    """Let them go on."""
+    return bool(_lxc.Container(name, lxc_path).unfreeze())
+
+
+def version() -> str:
+    """liblxc's version."""
+    return str(_lxc.version)
+
+
+def running(lxc_path: str) -> set[str]:
+    """Names of the containers below ``lxc_path`` that have a monitor, ours and others'.
+
+    Each monitor listens on the abstract socket @LXCPATH/NAME/command (liblxc's commands.c), which the kernel takes
+    away with the monitor: no state that could be out of date. unix(7) on /proc/net/unix.
+    """
+    prefix = f"@{lxc_path}/"
+    found = set()
+    with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:
+        for line in table:
+            _, at, address = line.rstrip("\n").partition(prefix)
+            name, slash, rest = address.partition("/")
+            if at and slash and rest == "command":
+                found.add(name)
+    return found
+
+
+def stop_reason(log: str, since: int) -> str:
+    """The last complaint in a container's LXC log after byte ``since``, without liblxc's own prefixes."""
+    try:
+        with open(log, encoding="utf-8", errors="replace") as file:
+            file.seek(since)
+            lines = file.read(1 << 16).splitlines()
+    except OSError:
+        return ""
+    errors = [line for line in lines if " ERROR " in line]
+    if not errors:
+        return ""
+    # lxc NAME TIME ERROR module - file:function:line - message
+    return errors[0].split(" - ", 2)[-1]
+
+
+def log_size(log: str) -> int:
+    """Where a container's LXC log ends now."""
+    try:
+        return os.stat(log).st_size
+    except OSError:
+        return 0

@@ -1,0 +1,59 @@
+"""Processes: who is whose parent, signals that can't hit the wrong one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def parent_of(pid: int) -> int | None:
+    """The parent's pid; None if the process is gone. proc(5), /proc/PID/stat, field 4."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[1])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def open_pid(pid: int) -> int | None:
+    """A descriptor that stands for this very process, also after its number was used again; None if it is gone."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
+
+
+def send_signal(pid: int, parent: int, number: int) -> bool:
+    """Signal the process ``pid`` if it still is the child of ``parent``; False if it is gone."""
+    with _opened(pid) as descriptor:
+        if descriptor is None or parent_of(pid) != parent:
+            return False
+        try:
+            signal.pidfd_send_signal(descriptor, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+
+@contextmanager
+def _opened(pid: int) -> Iterator[int | None]:
+    descriptor = open_pid(pid)
+    try:
+        yield descriptor
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def started(pid: int) -> float | None:
+    """When the process began, in seconds since the epoch; None if it is gone. proc(5), field 22."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            ticks = int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return None
+    since_boot = ticks / os.sysconf("SC_CLK_TCK")
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + since_boot

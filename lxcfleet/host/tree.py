@@ -1,0 +1,107 @@
+"""Removing and writing below directories that a container's root may have filled."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lxcfleet.errors import HostError
+from lxcfleet.host import kernel
+
+
+def write(path: Path, text: str) -> None:
+    """Replace ``path`` in one step; a crash leaves the old text or the new."""
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_text(text, encoding="utf-8")
+    os.rename(beside, path)
+
+
+def remove(path: Path) -> None:
+    """Remove ``path`` and all below it; fine if it is not there.
+
+    The kernel refuses to lead us through a symlink or onto another mount, bind mounts included (openat2(2)): with
+    the host's own root for a lower layer, a mount left below ``path`` must stop us. Raises HostError then.
+    """
+    try:
+        parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        _remove(parent, path.name)
+    except OSError as error:
+        hint = "something is mounted there; unmount it, then try again" if error.errno in (18, 16) else ""
+        raise HostError.from_os_error(f"{path} can't be removed", error, hint=hint) from error
+    finally:
+        os.close(parent)
+
+
+def _remove(parent: int, name: str) -> None:
+    """Depth first, without recursion: a container may have made directories deeper than Python's stack."""
+    try:
+        directory = kernel.open_beneath(parent, name)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        os.unlink(name, dir_fd=parent)
+        return
+    except OSError as error:
+        if error.errno != 40:  # ELOOP: a symlink, which goes as what it is
+            raise
+        os.unlink(name, dir_fd=parent)
+        return
+    # Descending more than a few thousand levels would use up descriptors, so each level deeper than that is
+    # first moved up to the top.
+    stack = [(directory, _entries(directory))]
+    names = [name]
+    try:
+        while stack:
+            current, entries = stack[-1]
+            if not entries:
+                os.close(current)
+                stack.pop()
+                above = stack[-1][0] if stack else parent
+                os.rmdir(names.pop(), dir_fd=above)
+                continue
+            entry, is_directory = entries.pop()
+            if not is_directory:
+                os.unlink(entry, dir_fd=current)
+            elif len(stack) >= _DEEP:
+                lifted = f".lxcfleet-deep-{entry}"[:200]
+                os.rename(entry, lifted, src_dir_fd=current, dst_dir_fd=stack[0][0])
+                stack[0][1].append((lifted, True))
+            else:
+                below = kernel.open_beneath(current, entry)
+                stack.append((below, _entries(below)))
+                names.append(entry)
+    finally:
+        for left, _ in stack:
+            os.close(left)
+
+
+_DEEP = 200
+
+
+def _entries(directory: int) -> list[tuple[str, bool]]:
+    with os.scandir(directory) as found:
+        return [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
+
+
+def disk_usage(path: Path) -> int:
+    """Bytes on disk of all below ``path``, without following symlinks or leaving its file system."""
+    total = 0
+    try:
+        device = os.lstat(path).st_dev
+    except OSError:
+        return 0
+    waiting = [os.fspath(path)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    found = entry.stat(follow_symlinks=False)
+                    total += found.st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False) and found.st_dev == device:
+                        waiting.append(entry.path)
+        except OSError:  # it changes while we look
+            continue
+    return total

@@ -1,0 +1,59 @@
+"""The launcher: the process that forks a child for each thing that liblxc or the mount table is asked to do.
+
+liblxc holds Python's global lock while it works and is not safe in threads, so the daemon never calls it.
+Each container's monitor is, for good, a copy of the child that started it: every page that this loop or a
+child writes between two starts is memory that each container keeps. So the loop does next to nothing, and the
+child that boots a container does nothing but boot (see children).
+
+One request is one datagram, an operation's name and its argument, with a reply socket and what else it needs
+as descriptors. A request too large for a datagram comes in a memfd. The child answers on the reply socket;
+when that closes unanswered, the daemon knows that the child died. Nobody else keeps a copy of it.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from lxcfleet import children
+from lxcfleet.host import kernel
+from lxcfleet.names import Paths
+
+MAX_DATAGRAM = 65536
+CHILD_SECONDS = 120
+"""No child may take longer: liblxc can wait for ever on a monitor that hangs."""
+
+
+def main() -> None:
+    """Serve requests from descriptor ``argv[1]`` until the daemon closes it."""
+    requests = socket.socket(fileno=int(sys.argv[1]))
+    # argv[2] is the daemon's lock: open here and in the children, so that the lock is
+    # free only once nobody works for the old daemon any more.
+    paths = Paths.from_environment()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Without newuidmap in reach liblxc writes the id maps itself, as root may: two programs less per start.
+    os.environ["PATH"] = "/usr/sbin:/sbin"
+    kernel.unshare_mounts()
+    kernel.make_slave(Path("/"))
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(requests, MAX_DATAGRAM, 8)
+        if not message and not descriptors:
+            return
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.alarm(CHILD_SECONDS)
+            children.run(message, descriptors, paths, (requests.fileno(), int(sys.argv[2])))
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+if __name__ == "__main__":
+    main()

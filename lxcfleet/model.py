@@ -1,0 +1,148 @@
+"""The values that all parts speak in: specs, states, selections, results. No I/O here."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from lxcfleet.errors import ErrorBody, InvalidInput, NotFound
+
+RANGE_SIZE = 65536
+"""How many uids (and gids) each unprivileged container has: all that a 16-bit /etc/passwd can name."""
+
+
+class Init(StrEnum):
+    """What runs as process 1."""
+
+    SYSTEM = "system"
+    """The host's systemd."""
+    APP = "app"
+    """The operator's one command, under a reaping init."""
+
+
+class State(StrEnum):
+    """What a container does at the moment, as observed."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    RUNNING = "running"
+    FROZEN = "frozen"
+    STOPPING = "stopping"
+    BROKEN = "broken"
+    """Its files on disk can't be used; ``info`` says why."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has processes."""
+        return self in (State.RUNNING, State.FROZEN, State.STOPPING)
+
+
+class Action(StrEnum):
+    """What can be asked of containers that exist."""
+
+    START = "start"
+    STOP = "stop"
+    RESTART = "restart"
+    FREEZE = "freeze"
+    UNFREEZE = "unfreeze"
+    DESTROY = "destroy"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What the operator asked for one container; the file ``lxcfleet.yaml`` holds just this."""
+
+    name: str
+    init: Init = Init.SYSTEM
+    command: tuple[str, ...] = ()
+    """The app container's command and arguments; empty for a system container."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    profile: str | None = None
+    first_id: int | None = None
+    """First uid and gid of its range on the host; None: privileged, root inside is root outside."""
+    created: str = ""
+    """When, as an ISO 8601 time in UTC."""
+
+    @property
+    def privileged(self) -> bool:
+        """Whether root inside is root on the host."""
+        return self.first_id is None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which containers an action is meant for: names and globs, or labels, or all."""
+
+    patterns: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    everything: bool = False
+
+    def choose(self, containers: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
+        """The chosen names out of ``containers`` (name to labels), in natural order.
+
+        Patterns and labels narrow each other down. Raises InvalidInput if nothing was asked for, NotFound if a
+        plain name does not exist; a glob or label may match nothing.
+        """
+        if not (self.patterns or self.labels or self.everything):
+            raise InvalidInput("no container chosen", hint="give names, globs, -l KEY=VALUE or --all")
+        if self.everything and self.patterns:
+            raise InvalidInput("--all and names exclude each other")
+        missing = [p for p in self.patterns if not is_glob(p) and p not in containers]
+        if missing:
+            raise NotFound(
+                f"no container named {', '.join(sorted(missing))}", hint="`lxcfleet list` shows the ones that exist"
+            )
+        chosen = (
+            name
+            for name, labels in containers.items()
+            if (not self.patterns or any(fnmatch.fnmatchcase(name, p) for p in self.patterns))
+            and all(labels.get(key) == value for key, value in self.labels)
+        )
+        return natural_order(chosen)
+
+
+def is_glob(pattern: str) -> bool:
+    """Whether ``pattern`` may match more than its own letters."""
+    return any(c in pattern for c in "*?[")
+
+
+def natural_order(names: Iterable[str]) -> tuple[str, ...]:
+    """``names`` sorted so that c2 stands before c10."""
+
+    def key(name: str) -> tuple[str, int, str]:
+        stem = name.rstrip("0123456789")
+        return stem, int(name[len(stem) :] or 0), name
+
+    return tuple(sorted(names, key=key))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one container in an operation."""
+
+    name: str
+    status: str
+    """One word for people: created, started, stopped, unchanged, failed, cancelled, …"""
+    changed: bool
+    error: ErrorBody | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as the API sends it."""
+        return {"name": self.name, "status": self.status, "changed": self.changed, "error": self.error}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Result:
+        """Back from ``to_json``."""
+        return cls(data["name"], data["status"], data["changed"], data["error"])
+
+
+def exit_status(results: Iterable[Result]) -> int:
+    """0 if all were done, 1 if none was, 3 if some were."""
+    failed = [r.error is not None for r in results]
+    if not any(failed):
+        return 0
+    return 1 if all(failed) else 3

@@ -1,0 +1,171 @@
+"""Fixtures: a fake daemon, the command line in front of it, and a client of the fake or of the real one.
+
+The real one is tested too when LXCFLEET_CONTRACT_SOCKET_DIR names the directory with its sockets. Tests make
+containers with names that nobody else has, and remove them.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from lxcfleet.api.calls import ActionRequest, CreateRequest, OperationRecord, ResultRecord
+from lxcfleet.api.client import Client
+from lxcfleet.cli import main, session
+from lxcfleet.cli.session import Session
+from lxcfleet.model import Action, Selection
+from lxcfleet.names import Paths
+
+from .fake_server import FakeDaemon
+
+REAL = "LXCFLEET_CONTRACT_SOCKET_DIR"
+
+BOTH: list[Any] = ["fake", *([pytest.param("real", marks=pytest.mark.system)] if REAL in os.environ else [])]
+
+FOREVER = ("sleep", "infinity")
+
+
+@pytest.fixture(autouse=True)
+def _no_real_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test here may start a daemon, nor be led to another one by the caller's environment."""
+    monkeypatch.setattr(session, "_may_start", lambda: False)
+    for name in [name for name in os.environ if name.startswith("LXCFLEET_") and name != REAL]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeDaemon]:
+    """A fake daemon. Not below tmp_path, which can be too long for a socket's address."""
+    directory = Path(tempfile.mkdtemp(prefix="lxcfleet-"))
+    try:
+        with FakeDaemon(directory) as daemon:
+            yield daemon
+    finally:
+        shutil.rmtree(directory)
+
+
+@dataclass
+class Fleet:
+    """A client, and names of containers that only this test uses."""
+
+    client: Client
+    fake: FakeDaemon | None
+    prefix: str = field(default_factory=lambda: f"t{secrets.token_hex(4)}x")
+
+    @property
+    def all(self) -> Selection:
+        """All of this test's containers."""
+        return Selection((f"{self.prefix}*",))
+
+    def name(self, rest: object) -> str:
+        """A name that is this test's own."""
+        return f"{self.prefix}{rest}"
+
+    def end(self, operation: OperationRecord) -> OperationRecord:
+        """The operation once it has ended."""
+        items = list(self.client.follow(operation["id"]))
+        assert all("results" not in item for item in items[:-1])
+        return cast(OperationRecord, items[-1])
+
+    def create(self, name: object = "", **fields: Any) -> OperationRecord:
+        """Create app containers that do nothing, to the end."""
+        fields = {"command": FOREVER, **fields}
+        return self.end(self.client.create(CreateRequest(name=self.name(name), **fields)))
+
+    def act(self, action: Action, *names: object, **more: Any) -> list[ResultRecord]:
+        """An action on all, or on some, to the end."""
+        selection = Selection(tuple(self.name(name) for name in names)) if names else self.all
+        return self.end(self.client.act(ActionRequest(action, selection, timeout=1.0, **more)))["results"]
+
+    def states(self) -> dict[str, str]:
+        """What the containers do, by the rest of their names."""
+        return {
+            record["name"].removeprefix(self.prefix): record["state"]
+            for record in self.client.containers(self.all)
+        }
+
+    def create_speaking(self, name: str, text: str) -> None:
+        """One whose console says ``text`` in the end."""
+        self.create(name, command=("sh", "-c", f"printf '{text}'; exec sleep infinity"))
+        if self.fake is not None:
+            said = text.encode().decode("unicode_escape").replace("\n", "\r\n")
+            self.fake.fleet.logs[self.name(name), "console"] = said.encode()
+
+
+@pytest.fixture(params=BOTH)
+def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
+    """The same for the fake and for the real daemon."""
+    if request.param == "real":
+        made = Fleet(Client(Paths(run=Path(os.environ[REAL])), timeout=60), None)
+    else:
+        daemon = request.getfixturevalue("fake")
+        made = Fleet(Client(daemon.paths, timeout=10), daemon)
+    try:
+        yield made
+    finally:
+        made.act(Action.DESTROY, force=True)
+
+
+@pytest.fixture
+def client(fleet: Fleet) -> Client:
+    """A client of the fake or of the real daemon."""
+    return fleet.client
+
+
+@dataclass
+class Ran:
+    """What one command line did."""
+
+    status: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Ran]
+
+
+@pytest.fixture
+def cli(fake: FakeDaemon, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
+    """Runs a command line in this process, in front of the fake daemon."""
+
+    def run(*arguments: str) -> Ran:
+        capfdbinary.readouterr()
+        status = main.run(list(arguments), Session(fake.paths))
+        out, err = capfdbinary.readouterr()
+        return Ran(status, out.decode("utf-8", "surrogateescape"), err.decode("utf-8", "surrogateescape"))
+
+    return run
+
+
+Spawn = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def spawn(fake: FakeDaemon) -> Iterator[Spawn]:
+    """Starts a command line as a process of its own, for signals and terminals."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+        root = Path(main.__file__).parents[2]
+        environment = {**os.environ, **fake.paths.environment(), "PYTHONPATH": str(root), "TERM": "vt100"}
+        pipe = subprocess.PIPE
+        options = {"stdin": subprocess.DEVNULL, "stdout": pipe, "stderr": pipe, "env": environment, **options}
+        process = subprocess.Popen([sys.executable, "-m", "lxcfleet.cli.main", *arguments], **options)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()

@@ -1,0 +1,376 @@
+"""A fleet in memory that behaves like the daemon's: containers, operations, events. No HTTP here."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from lxcfleet.api.calls import (
+    ActionRequest,
+    ContainerDetails,
+    ContainerRecord,
+    CreateRequest,
+    DoctorRecord,
+    EventRecord,
+    FindingRecord,
+    OperationRecord,
+    ResultRecord,
+    WaitRequest,
+)
+from lxcfleet.errors import (
+    AlreadyExists,
+    Broken,
+    Cancelled,
+    FleetError,
+    InvalidInput,
+    NoCapacity,
+    NotFound,
+    WrongState,
+)
+from lxcfleet.model import RANGE_SIZE, Action, Init, Selection, State, natural_order
+from lxcfleet.names import first, next_free
+
+NOW = "2026-11-21T06:00:00Z"
+ROOM = 5000
+"""How many containers fit; less than two requests of the largest size."""
+
+_DONE = {
+    Action.START: ("started", State.RUNNING, (State.STOPPED,)),
+    Action.STOP: ("stopped", State.STOPPED, (State.RUNNING, State.FROZEN)),
+    Action.RESTART: ("restarted", State.RUNNING, (State.RUNNING, State.FROZEN, State.STOPPED)),
+    Action.FREEZE: ("frozen", State.FROZEN, (State.RUNNING,)),
+    Action.UNFREEZE: ("unfrozen", State.RUNNING, (State.FROZEN,)),
+}
+"""Of each action: its word, the state it leads to, and the states that it changes."""
+
+
+@dataclass
+class FakeContainer:
+    """One container."""
+
+    name: str
+    init: Init = Init.SYSTEM
+    command: tuple[str, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    profile: str | None = None
+    first_id: int | None = 1_000_000
+    state: State = State.RUNNING
+    addresses: tuple[str, ...] = ()
+    problem: str | None = None
+
+    def record(self) -> ContainerRecord:
+        """As ``list`` gives it."""
+        return {
+            "name": self.name,
+            "state": self.state.value,
+            "init": self.init.value,
+            "command": list(self.command),
+            "labels": self.labels,
+            "profile": self.profile,
+            "privileged": self.first_id is None,
+            "created": NOW,
+            "pid": 4711 if self.state.alive else None,
+            "addresses": list(self.addresses),
+            "busy": None,
+            "problem": self.problem,
+        }
+
+    def details(self) -> ContainerDetails:
+        """As ``info`` gives it."""
+        alive = self.state.alive
+        more = {
+            "directory": f"/var/lib/lxc/{self.name}",
+            "delta_bytes": 106_496,
+            "first_id": self.first_id,
+            "memory_bytes": 1_500_000 if alive else None,
+            "cpu_seconds": 0.25 if alive else None,
+            "processes": 2 if alive else None,
+            "environment": self.environment,
+            "started": NOW if alive else None,
+        }
+        return cast(ContainerDetails, {**self.record(), **more})
+
+
+class FakeOperation:
+    """Long work in a thread of its own, one container after the other."""
+
+    def __init__(self, number: int, action: str, names: tuple[str, ...]) -> None:
+        self.id = f"op{number}"
+        self.names = names
+        self.action = action
+        self.status = "running"
+        self.results: list[ResultRecord] = []
+        self.plan: list[str] = []
+        self.cancelled = threading.Event()
+        self.changed = threading.Condition()
+
+    def run(self, work: Callable[[str], ResultRecord]) -> None:
+        """Do the work for each; what has not begun when it is cancelled is not begun."""
+        for name in self.names:
+            if self.cancelled.is_set():
+                self._add(_failed(name, Cancelled(f"{name}: not begun"), "cancelled"))
+                continue
+            try:
+                self._add(work(name))
+            except FleetError as error:
+                self._add(_failed(name, error))
+        with self.changed:
+            self.status = "cancelled" if self.cancelled.is_set() else "done"
+            self.changed.notify_all()
+
+    def _add(self, result: ResultRecord) -> None:
+        with self.changed:
+            self.results.append(result)
+            self.changed.notify_all()
+
+    def record(self) -> OperationRecord:
+        """As the API gives it."""
+        return {
+            "id": self.id,
+            "action": self.action,
+            "status": self.status,
+            "created": NOW,
+            "total": len(self.names),
+            "done": len(self.results),
+            "changed": any(result["changed"] for result in self.results),
+            "results": list(self.results),
+            "plan": self.plan,
+        }
+
+    def follow(self) -> Iterator[ResultRecord | OperationRecord]:
+        """Each result as it comes, in the end the operation."""
+        for number in itertools.count():
+            with self.changed:
+                while len(self.results) <= number and self.status == "running":
+                    self.changed.wait()
+                if len(self.results) <= number:
+                    break
+                result = self.results[number]
+            yield result
+        yield self.record()
+
+
+def _failed(name: str, error: FleetError, status: str = "failed") -> ResultRecord:
+    return {"name": name, "status": status, "changed": False, "error": error.body()}
+
+
+def _done(name: str, status: str, *, changed: bool = True) -> ResultRecord:
+    return {"name": name, "status": status, "changed": changed, "error": None}
+
+
+class FakeFleet:
+    """What the daemon knows and does. Tests set ``fails``, ``during``, ``logs`` and the rest at will."""
+
+    def __init__(self) -> None:
+        self.containers: dict[str, FakeContainer] = {}
+        self.operations: dict[str, FakeOperation] = {}
+        self.events: list[EventRecord] = []
+        self.logs: dict[tuple[str, str], bytes] = {}
+        self.fails: dict[str, FleetError] = {}
+        """What goes wrong with which container."""
+        self.during: Callable[[str], object] = str
+        """Called in the middle of the work on each container."""
+        self.fixed = False
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+
+    def add(self, name: str, **fields: Any) -> FakeContainer:
+        """A container that has always been there."""
+        container = self.containers[name] = FakeContainer(name, **fields)
+        return container
+
+    def choose(self, selection: Selection) -> tuple[str, ...]:
+        """The chosen names."""
+        return selection.choose({name: each.labels for name, each in self.containers.items()})
+
+    def get(self, name: str) -> FakeContainer:
+        """The container of that name."""
+        if name not in self.containers:
+            raise NotFound(f"no container named {name}", hint="`lxcfleet list` shows the ones that exist")
+        return self.containers[name]
+
+    def operation(self, identity: str) -> FakeOperation:
+        """The operation of that id."""
+        if identity not in self.operations:
+            raise NotFound(f"no operation {identity}")
+        return self.operations[identity]
+
+    def create(self, request: CreateRequest) -> OperationRecord:
+        """Begin to create."""
+        _check_create(request)
+        with self._lock:
+            names = self._new_names(request)
+            new = [name for name in names if name not in self.containers]
+            if len(self.containers) + len(new) > ROOM:
+                raise NoCapacity(f"no room for {len(new)} more", why=f"keys: {ROOM} at most")
+            if request.dry_run:
+                return self._planned("create", [f"create {name}" for name in new])
+            for name in new:  # held from now on, so that no other request gets it
+                self.containers[name] = _created(name, request)
+        return self._begin("create", names, lambda name: self._create(name, name in new, request.start))
+
+    def _new_names(self, request: CreateRequest) -> tuple[str, ...]:
+        if request.count is None:
+            assert request.name is not None
+            names: tuple[str, ...] = (request.name,)
+        elif request.ensure:
+            names = first(request.name or "c", request.count)
+        else:
+            names = next_free(request.name or "c", request.count, self.containers)
+        taken = [name for name in names if name in self.containers]
+        if taken and not request.ensure:
+            raise AlreadyExists(f"{taken[0]} exists", hint="choose another name, or --ensure")
+        return names
+
+    def _create(self, name: str, new: bool, start: bool) -> ResultRecord:
+        container = self.containers[name]
+        if not new and (container.state is not State.STOPPED or not start):
+            return _done(name, "unchanged", changed=False)
+        try:
+            self._work(name)
+        except FleetError:
+            if new:
+                del self.containers[name]
+            raise
+        container.state = State.RUNNING if start else State.STOPPED
+        self._note("created" if new else "started", name)
+        return _done(name, "created" if new else "started")
+
+    def act(self, request: ActionRequest) -> OperationRecord:
+        """Begin an action."""
+        names = self.choose(request.selection)
+        if request.dry_run:
+            return self._planned(request.action, [f"{request.action} {name}" for name in names])
+        return self._begin(request.action, names, lambda name: self._act(request, name))
+
+    def _act(self, request: ActionRequest, name: str) -> ResultRecord:
+        container = self.get(name)
+        if request.action is Action.DESTROY:
+            return self._destroy(container, request.force)
+        if container.problem:
+            raise Broken(f"{name} is broken", why=container.problem)
+        word, state, from_states = _DONE[request.action]
+        if container.state is state and state not in from_states:
+            return _done(name, "unchanged", changed=False)
+        if container.state not in from_states:
+            raise WrongState(f"{name} is {container.state}")
+        self._work(name)
+        container.state = state
+        self._note(word, name)
+        return _done(name, word)
+
+    def _destroy(self, container: FakeContainer, force: bool) -> ResultRecord:
+        name = container.name
+        if container.state.alive and not force:
+            raise WrongState(f"{name} is {container.state}", hint="stop it first, or use --force")
+        self._work(name)
+        del self.containers[name]
+        self._note("destroyed", name)
+        return _done(name, "destroyed")
+
+    def _work(self, name: str) -> None:
+        self.during(name)
+        if name in self.fails:
+            raise self.fails[name]
+
+    def _begin(
+        self, action: str, names: tuple[str, ...], work: Callable[[str], ResultRecord]
+    ) -> OperationRecord:
+        operation = FakeOperation(next(self._numbers), action, names)
+        self.operations[operation.id] = operation
+        record = operation.record()
+        threading.Thread(target=operation.run, args=(work,), daemon=True).start()
+        return record
+
+    def _planned(self, action: str, plan: list[str]) -> OperationRecord:
+        operation = FakeOperation(next(self._numbers), action, ())
+        operation.status, operation.plan = "done", plan
+        return operation.record()
+
+    def wait(self, request: WaitRequest) -> list[ResultRecord]:
+        """One result for each, once all are as asked or the time is up."""
+        names = self.choose(request.selection)
+        wanted = State.STOPPED if request.until == "stopped" else State.RUNNING
+        end = time.monotonic() + request.timeout
+        while time.monotonic() < end and any(self.get(name).state is not wanted for name in names):
+            time.sleep(0.01)
+        late = WrongState(f"not {request.until} after {request.timeout:g} s")
+        return [
+            _done(name, request.until, changed=False)
+            if self.get(name).state is wanted
+            else _failed(name, late)
+            for name in names
+        ]
+
+    def doctor(self, count: int, init: Init) -> DoctorRecord:
+        """What ``count`` more need."""
+        fits = ROOM - len(self.containers)
+        instances = 128 if not self.fixed else 65536
+        need = 4 * count if init is Init.SYSTEM else 0
+        return {
+            "findings": [
+                _finding("keys", "ok" if count <= fits else "fail", fits, count, False),
+                _finding(
+                    "inotify",
+                    "ok" if need <= instances else "warning",
+                    instances,
+                    need,
+                    need > instances,
+                ),
+            ],
+            "fits": fits,
+        }
+
+    def _note(self, what: str, name: str) -> None:
+        self.events.append({"time": NOW, "what": what, "container": name, "message": f"{name} {what}"})
+
+    def details(self) -> dict[str, object]:
+        """What the call ``server`` gives."""
+        return {"version": "0.1.0", "containers": len(self.containers)}
+
+    def chosen(self, selection: Selection) -> list[ContainerRecord]:
+        """The chosen ones; all, if nothing was chosen."""
+        empty = not (selection.patterns or selection.labels)
+        chosen = natural_order(self.containers) if empty else self.choose(selection)
+        return [self.containers[name].record() for name in chosen]
+
+
+def _check_create(request: CreateRequest) -> None:
+    if request.init is Init.SYSTEM and request.command:
+        raise InvalidInput("a system container takes no command")
+    if request.init is Init.APP and not request.command:
+        raise InvalidInput("an app container needs a command")
+    if request.profile is not None:
+        raise NotFound(f"no profile named {request.profile}")
+    if request.name is None and request.count is None:
+        raise InvalidInput("neither name nor count")
+
+
+def _created(name: str, request: CreateRequest) -> FakeContainer:
+    return FakeContainer(
+        name,
+        init=request.init or (Init.APP if request.command else Init.SYSTEM),
+        command=request.command,
+        labels=dict(request.labels),
+        environment=dict(request.environment),
+        first_id=None if request.privileged else RANGE_SIZE * 16,
+        state=State.STOPPED,
+    )
+
+
+def _finding(check: str, level: str, have: int, need: int, fixable: bool) -> FindingRecord:
+    message = f"{have} there, {need} needed"
+    return {
+        "check": check,
+        "level": level,
+        "message": message,
+        "have": have,
+        "need": need,
+        "hint": "" if level == "ok" else "raise it",
+        "fixable": fixable,
+    }

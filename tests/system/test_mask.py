@@ -1,0 +1,330 @@
+"""Masks as real images, under a real overlay, in a mount namespace that goes with the test. Needs root."""
+
+import errno
+import os
+import pickle
+import shutil
+import stat
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from lxcfleet.base import mask
+from lxcfleet.base.sweep import sweep
+from lxcfleet.base.tree import Tree
+from lxcfleet.errors import HostError, NoCapacity, Unsupported
+from lxcfleet.host import command, image, kernel
+from lxcfleet.host.image import Copy, Directory, Entry, File, Owner, Symlink, Whiteout
+from lxcfleet.names import Paths
+
+pytestmark = pytest.mark.system
+
+T = TypeVar("T")
+FIRST_ID = 1879048192 + 3900 * 65536
+OPTIONS = "index=off,metacopy=off,redirect_dir=off,xino=off"
+
+
+def apart(work: Callable[[], T]) -> T:
+    """What ``work`` returns in a child with a mount namespace of its own."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            kernel.unshare_mounts()
+            kernel.make_slave(Path("/"))
+            with open(writing, "wb") as pipe:
+                pickle.dump(work(), pipe)
+            status = 0
+        except BaseException:
+            traceback.print_exc(file=sys.stderr)
+        os._exit(status)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        answer = pipe.read()
+    assert os.waitpid(child, 0)[1] == 0, "see the traceback on stderr"
+    return pickle.loads(answer)  # type: ignore[no-any-return]
+
+
+def mount_image(paths: Paths) -> None:
+    argv = [
+        "/usr/bin/mount",
+        "-t",
+        "ext4",
+        "-o",
+        "loop,ro,nodev",
+        str(paths.mask_image),
+        str(paths.mask_mount),
+    ]
+    command.run(argv)
+
+
+def mount_clone(paths: Paths, base: Path, *, shifted: bool = False) -> Path:
+    """Mount what a clone of ``base`` sees; returns where."""
+    for directory in (
+        paths.base_mount,
+        paths.mask_mount,
+        paths.root_mount,
+        paths.run / "up",
+        paths.run / "work",
+    ):
+        directory.mkdir(exist_ok=True)
+    mount_image(paths)
+    if shifted:
+        os.chown(paths.run / "up", FIRST_ID, FIRST_ID)
+        namespace = kernel.user_namespace(FIRST_ID, 65536)
+        kernel.clone_read_only(base, paths.base_mount, namespace)
+        kernel.clone_read_only(paths.mask_mount, paths.mask_mount, namespace)
+        os.close(namespace)
+    else:
+        kernel.clone_read_only(base, paths.base_mount, None)
+    layers = (
+        f"lowerdir={paths.mask_mount}:{paths.base_mount},upperdir={paths.run}/up,workdir={paths.run}/work"
+    )
+    kernel.mount("mask-test", paths.root_mount, "overlay", kernel.MS_NODEV, f"{layers},{OPTIONS}")
+    return paths.root_mount
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    return Paths(lxc=tmp_path / "lxc", run=tmp_path / "run", etc=tmp_path / "etc")
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A host, much reduced, with things to hide."""
+    root = tmp_path / "host"
+    files = {
+        "usr/bin/sh": 0o755, "etc/motd": 0o644, "etc/app/key": 0o600, "etc/ssl/private/key": 0o644,
+        "home/alice/diary": 0o644, "data/customers": 0o644, "var/lib/dpkg/status": 0o644,
+        "var/lib/nginx/body/secret": 0o644, "var/lib/other/state": 0o644, "var/cache/x/y": 0o644,
+        "opt/odd\n\udcff name": 0o600, "opt/plain \udcff": 0o644, "etc/fstab": 0o644, "etc/shadow": 0o640,
+        "usr/lib/systemd/system/dbus.socket": 0o644, "usr/lib/systemd/system/evil.service": 0o644,
+        "etc/systemd/system/evil.service": 0o644, "srv/www/index.html": 0o644, "srv/ftp/x": 0o644,
+    }  # fmt: skip
+    for name, mode in files.items():
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"root:host's {file.name!r}:\n")
+        file.chmod(mode)
+    (root / "etc/ssl/private").chmod(0o710)
+    os.chown(root / "etc/ssl/private", 0, 103)
+    (root / "tmp").mkdir()
+    (root / "tmp").chmod(0o1777)
+    (root / "bin").symlink_to("usr/bin")
+    os.mknod(root / "opt/disk", 0o060666, os.makedev(7, 200))
+    (root / "var/lib/dpkg/info").mkdir()
+    (root / "var/lib/dpkg/info/nginx.list").write_text("/.\n/var/lib/nginx\n/var/lib/nginx/body\n")
+    os.chown(root / "var/lib/nginx/body", 33, 0)
+    return root
+
+
+def listing(top: Path) -> set[str]:
+    return {f"/{path.relative_to(top)}" for path in top.rglob("*")}
+
+
+def test_a_clone_sees_what_the_plan_says(paths: Paths, base: Path) -> None:
+    paths.mask_rules.mkdir(parents=True)
+    (paths.mask_rules / "a.yaml").write_text("show: [/srv/www]\nreplace: {/etc/motd: hello}\n")
+    assert mask.ensure(paths, root=base)
+
+    def look() -> tuple[set[str], dict[str, bytes], dict[str, tuple[int, int, int]]]:
+        root = mount_clone(paths, base)
+        contents = {
+            name: (root / name).read_bytes() for name in ("etc/motd", "etc/shadow", "etc/fstab", "bin/sh")
+        }
+        owners = {}
+        for name in ("tmp", "etc/ssl/private", "var/lib/nginx/body", "etc/shadow", "", "home"):
+            status = (root / name).lstat()
+            owners[name] = (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+        return listing(root), contents, owners
+
+    seen, contents, owners = apart(look)
+    before = listing(base)
+    gone = {path for path in before if path not in seen}
+    assert {"/etc/app/key", "/home/alice", "/data", "/var/lib/nginx/body/secret", "/var/lib/other"} <= gone
+    assert {"/opt/odd\n\udcff name", "/opt/disk", "/etc/ssl/private/key", "/var/cache/x", "/srv/ftp"} <= gone
+    assert {"/usr/lib/systemd/system/evil.service", "/etc/systemd/system/evil.service"} <= gone
+    assert {"/opt/plain \udcff", "/srv/www/index.html", "/var/lib/dpkg/status", "/var/lib/nginx/body"} <= seen
+    assert "/usr/lib/systemd/system/dbus.socket" in seen
+    assert contents["etc/motd"] == b"hello"
+    assert contents["etc/shadow"] == b"root:*:::::::\n"
+    assert b"host's" not in contents["etc/fstab"]
+    assert b"host's" in contents["bin/sh"]
+    assert owners["tmp"] == (0o1777, 0, 0)
+    assert owners["etc/ssl/private"] == (0o710, 0, 103)
+    assert owners["var/lib/nginx/body"][1:] == (33, 0)
+    assert owners["etc/shadow"] == (0o640, 0, 0)
+    # What ``hidden`` tells without a mount is what the kernel makes of the layers.
+    assert {path for path in before if mask.hidden(paths, path, base)} == gone
+
+
+def test_hidden_stays_hidden_in_a_container_that_writes(paths: Paths, base: Path) -> None:
+    """In a shifted clone: new things appear where hidden ones are, and never the hidden ones."""
+    mask.ensure(paths, root=base)
+
+    def act() -> tuple[list[str], list[str], int]:
+        root = mount_clone(paths, base, shifted=True)
+        owner = (root / "etc/fstab").stat().st_uid
+        os.chroot(root)
+        os.setgid(FIRST_ID)
+        os.setuid(FIRST_ID)
+        Path("/etc/app/key").write_text("the clone's")
+        Path("/home/bob").mkdir()
+        Path("/data").mkdir()
+        Path("/usr/lib/systemd/system/own.service").write_text("")
+        shutil.rmtree("/home")
+        Path("/home").mkdir()
+        return os.listdir("/home") + os.listdir("/data"), os.listdir("/etc/app"), owner
+
+    names, app, owner = apart(act)
+    assert names == []
+    assert app == ["key"]
+    assert owner == FIRST_ID
+
+
+def test_every_kind_of_entry(tmp_path: Path, paths: Paths) -> None:
+    base = tmp_path / "host"
+    (base / "a/b").mkdir(parents=True)
+    (base / "a/b/gone").write_text("")
+    (base / "source").write_bytes(b"x" * 5000)
+    paths.run.mkdir()
+    entries: dict[str, Entry] = {
+        "/": Directory(Owner(0o755)),
+        "/a": Directory(Owner(0o2770, 5, 6)),
+        "/a/b": Directory(Owner(0o700), opaque=True),
+        "/a/b/new": File(b"new", Owner(0o4711, 7, 8)),
+        "/copy": Copy("/source", Owner(0o640, 0, 42)),
+        "/source": Whiteout(),
+        "/link": Symlink("x" * 200),
+        "/l\udcff\n": Symlink("\udcff"),
+    }
+    image.write(entries, base, paths.run, paths.mask_image)
+    assert os.listdir(paths.run) == [paths.mask_image.name]
+    assert command.run(["/usr/sbin/e2fsck", "-fn", str(paths.mask_image)])
+
+    def look() -> dict[str, object]:
+        root = mount_clone(paths, base)
+        return {
+            "b": os.listdir(root / "a/b"),
+            "top": sorted(os.listdir(root)),
+            "copy": (root / "copy").read_bytes(),
+            "links": (os.readlink(root / "link"), os.readlink(root / "l\udcff\n")),
+            "modes": [oct((root / n).lstat().st_mode) for n in ("a", "a/b", "a/b/new", "copy")],
+            "owners": [
+                ((root / n).lstat().st_uid, (root / n).lstat().st_gid) for n in ("a", "a/b/new", "copy")
+            ],
+            "lost+found": os.listdir(root / "lost+found"),
+        }
+
+    seen = apart(look)
+    assert seen["b"] == ["new"]
+    assert seen["top"] == ["a", "copy", "link", "lost+found", "l\udcff\n"]
+    assert seen["copy"] == b"x" * 5000
+    assert seen["links"] == ("x" * 200, "\udcff")
+    assert seen["modes"] == ["0o42770", "0o40700", "0o104711", "0o100640"]
+    assert seen["owners"] == [(5, 6), (7, 8), (0, 42)]
+    assert seen["lost+found"] == []
+
+
+@pytest.mark.parametrize("length", [10, 250])
+def test_many_entries_fit(tmp_path: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch, length: int) -> None:
+    """The image is sized from its content: long names, many directories, whiteouts in several inodes."""
+    monkeypatch.setattr(image._Whiteouts, "MAX_LINKS", 1000)
+    entries: dict[str, Entry] = {"/": Directory(Owner(0o755)), "/d": Directory(Owner(0o755))}
+    entries |= {f"/d/{number:0{length}}": Whiteout() for number in range(2500)}
+    entries |= {f"/{number:0{length}}": Directory(Owner(0o755), opaque=True) for number in range(300)}
+    entries |= {f"/f{number}": File(b"x" * number * 10, Owner(0o644)) for number in range(300)}
+    entries |= {f"/l{number}": Symlink("y" * 100) for number in range(300)}
+    paths.run.mkdir()
+    image.write(entries, tmp_path, paths.run, paths.mask_image)
+    command.run(["/usr/sbin/e2fsck", "-fn", str(paths.mask_image)])
+    paths.mask_mount.mkdir()
+
+    def count() -> tuple[int, int]:
+        mount_image(paths)
+        return len(os.listdir(paths.mask_mount / "d")), len(os.listdir(paths.mask_mount))
+
+    assert apart(count) == (2500, 902)
+    assert paths.mask_image.stat().st_size < 8 << 20
+
+
+def test_a_full_disk(paths: Paths, base: Path) -> None:
+    paths.run.mkdir()
+
+    def fill() -> tuple[str, list[str]]:
+        kernel.mount("mask-test", paths.run, "tmpfs", 0, "size=512k")
+        try:
+            mask.ensure(paths, root=base)
+        except NoCapacity as error:
+            return error.why, sorted(os.listdir(paths.run))
+        return "no error", []
+
+    why, left = apart(fill)
+    assert os.strerror(errno.ENOSPC) in why
+    assert left == ["mask.lock"]
+
+
+def test_no_mkfs(paths: Paths, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image, "_SEARCH", "/nonexistent")
+    with pytest.raises(Unsupported, match=r"mkfs\.ext4 is missing") as caught:
+        mask.ensure(paths, root=base)
+    assert "e2fsprogs" in caught.value.hint
+    assert os.listdir(paths.run) == ["mask.lock"]
+
+
+def test_mkfs_fails(paths: Paths, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "mkfs.ext4"
+    tool.write_text("#!/bin/sh\necho no such feature >&2\nexit 3\n")
+    tool.chmod(0o755)
+    monkeypatch.setattr(image, "_SEARCH", str(tmp_path))
+    with pytest.raises(HostError, match="no such feature"):
+        mask.ensure(paths, root=base)
+    assert os.listdir(paths.run) == ["mask.lock"]
+
+
+def test_two_at_once_build_one_image(paths: Paths, base: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from lxcfleet.base import mask; from lxcfleet.names import Paths\n"
+        "a, b, c, root = map(Path, sys.argv[1:])\n"
+        "print(mask.ensure(Paths(lxc=a, run=b, etc=c), root=root))"
+    )
+    argv = [sys.executable, "-c", program, str(paths.lxc), str(paths.run), str(paths.etc), str(base)]
+    started = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = sorted(process.communicate()[0].strip() for process in started)
+    assert said == ["False", "False", "True"]
+
+
+def test_this_host(paths: Paths) -> None:
+    """The real thing: the host's own root, and nothing in it that other users can't read."""
+    assert mask.ensure(paths)
+    assert mask.is_current(paths)
+    planned = mask.plan(paths)
+
+    def look() -> tuple[list[str], bytes, bytes, list[str], set[str]]:
+        root = mount_clone(paths, Path("/"))
+        exposed = [found.path for found in sweep(Tree(root), {})]
+        services = [path.name for path in (root / "usr/lib/systemd/system").glob("*.service")]
+        return (
+            exposed,
+            (root / "etc/shadow").read_bytes(),
+            (root / "etc/machine-id").read_bytes(),
+            services,
+            set(os.listdir(root / "var/lib")),
+        )
+
+    exposed, shadow, machine, services, state = apart(look)
+    # What is left that others can't read is the mask's own: empty directories, neutral files.
+    assert {path for path in exposed if not isinstance(planned.get(path), Directory | File)} == set()
+    assert all(line.split(b":")[1] == b"*" for line in shadow.splitlines())
+    assert machine == b""
+    assert "systemd-journald.service" in services
+    assert not {"ssh.service", "lxc.service", "cron.service", "postgresql.service"} & set(services)
+    assert "dpkg" in state
+    assert "lxc" not in state

@@ -1,0 +1,121 @@
+"""What the command line prints: tables, texts that must not steer a terminal, lines of many containers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from lxcfleet.cli.fanout import Collected, Prefixed, overall
+from lxcfleet.cli.logs import plain_line_ends
+from lxcfleet.cli.options import environment, optional_selection, selection
+from lxcfleet.cli.output import columns, printable, say_error, size
+from lxcfleet.errors import AlreadyExists, FleetError, InvalidInput
+
+
+def test_columns_are_aligned_and_nothing_is_a_dash() -> None:
+    assert columns([("NAME", "X"), ("a", ""), ("longer", "yy")]) == ["NAME    X", "a       -", "longer  yy"]
+
+
+def test_columns_are_cut() -> None:
+    assert columns([("abcdef", "ghi")], 8) == ["abcdef …"]
+    assert columns([("abcdef", "ghi")], 11) == ["abcdef  ghi"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain äöü", "plain äöü"),
+        ("a\tb\n", "a\\tb\\n"),
+        ("\x1b[31m", "\\x1b[31m"),
+        ("\udcff", "\\udcff"),
+        ("\u202e", "\\u202e"),
+    ],
+)
+def test_printable(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(None, ""), (0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (106_496, "104 KiB"), (5 << 40, "5.0 TiB")],
+)
+def test_size(count: int | None, text: str) -> None:
+    assert size(count) == text
+
+
+def test_an_error_has_three_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    say_error(AlreadyExists("what", why="why", hint="next"))
+    assert capsys.readouterr().err == "lxcfleet: what\n  why\n  next\n"
+
+
+@pytest.mark.parametrize(("message", "shown"), [("no", "web1: no"), ("web1 is off", "web1 is off")])
+def test_an_error_names_its_container(capsys: pytest.CaptureFixture[str], message: str, shown: str) -> None:
+    say_error(FleetError(message).body(), "web1")
+    assert capsys.readouterr().err == f"lxcfleet: {shown}\n"
+
+
+def test_line_ends_however_the_pieces_fall() -> None:
+    data = b"one\r\ntwo\r\r\n\rthree\n\r\n\r"
+    for first in range(len(data) + 1):
+        for second in range(first, len(data) + 1):
+            pieces = [data[:first], data[first:second], data[second:]]
+            assert b"".join(plain_line_ends(pieces)) == b"one\ntwo\r\n\rthree\n\n\r"
+
+
+def test_prefixed_keeps_lines_whole(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    sink = Prefixed(["a", "bcd"])
+    sink.take("a", 1, b"on")
+    sink.take("bcd", 1, b"x\n\ny")
+    sink.take("a", 2, b"err\n")
+    sink.take("a", 1, b"e\ntw")
+    sink.end("bcd", None)
+    sink.end("a", None)
+    assert capfdbinary.readouterr() == (b"bcd: x\nbcd: \na:   one\nbcd: y\na:   tw\n", b"a:   err\n")
+
+
+def test_prefixed_does_not_hold_a_line_without_end(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    sink = Prefixed(["a"])
+    for _ in range(20):
+        sink.take("a", 1, b"x" * 65536)
+    out, _ = capfdbinary.readouterr()
+    assert out == b"a: " + b"x" * 17 * 65536 + b"\n"
+
+
+def test_collected_keeps_bytes() -> None:
+    sink = Collected()
+    sink.take("a", 1, b"\xc3")
+    sink.take("a", 1, b"\xa4\xff")
+    assert sink.text("a", 1) == "ä\udcff"
+    assert sink.text("a", 2) == ""
+
+
+@pytest.mark.parametrize(
+    ("statuses", "status"), [([], 0), ([0, 0], 0), ([7, 7], 7), ([0, 7], 3), ([7, 8], 3), ([125], 125)]
+)
+def test_overall(statuses: list[int], status: int) -> None:
+    assert overall(statuses) == status
+
+
+def test_environment() -> None:
+    assert environment(["A=1", "B=", "A=x=y"]) == {"A": "x=y", "B": ""}
+    for bad in ("=x", "", "A B=1", "NO_SUCH_VARIABLE_HERE"):
+        with pytest.raises(InvalidInput):
+            environment([bad])
+
+
+def test_a_selection_has_to_choose() -> None:
+    with pytest.raises(InvalidInput):
+        selection((), (), False)
+    with pytest.raises(InvalidInput):
+        selection(("a",), (), True)
+    assert selection((), ("k=v",), False).labels == (("k", "v"),)
+    assert not optional_selection((), (), False).everything
+
+
+def test_list_starts_without_what_it_does_not_need() -> None:
+    heavy = {"yaml", "asyncio", "subprocess", "aiohttp", "rich", "tty", "logging", "lxcfleet.config", "lxc"}
+    program = "import sys, lxcfleet.cli.main, lxcfleet.cli.show; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert heavy & set(modules.stdout.split()) == set()
