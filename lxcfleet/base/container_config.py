@@ -64,9 +64,11 @@ def render(spec: Spec, paths: Paths, platform: Platform, console_log_kib: int) -
 def reboot_hook(pending: Path) -> str:
     """A shell line that turns a reboot into a stop (liblxc stops instead when post-stop fails) and leaves word.
 
-    LXC_TARGET is ``reboot`` or ``stop``; lxc.container.conf(5), "CONTAINER HOOKS ENVIRONMENT VARIABLES".
+    LXC_TARGET is ``reboot`` or ``stop``; lxc.container.conf(5), "CONTAINER HOOKS ENVIRONMENT VARIABLES". liblxc
+    puts ``exec`` before the line (conf.c, run_buffer), hence the second shell.
     """
-    return f'[ "$LXC_TARGET" != reboot ] || {{ echo start >{shlex.quote(str(pending))}; exit 1; }}'
+    script = f'[ "$LXC_TARGET" != reboot ] || {{ echo start >{shlex.quote(str(pending))}; exit 1; }}'
+    return f"/bin/sh -c {shlex.quote(script)}"
 
 
 def _identity(spec: Spec) -> list[str]:
