@@ -67,6 +67,11 @@ def meminfo(field: str) -> int:
     return int(match[1]) * 1024
 
 
+def kernel_memory() -> int:
+    """Bytes that the kernel has for itself and can't take back: processes cost that besides their own pages."""
+    return sum(meminfo(field) for field in ("SUnreclaim", "KernelStack", "PageTables", "Percpu"))
+
+
 def pss(pids: Iterable[int]) -> int:
     """Proportional set size of the processes in bytes: shared pages count by their share; proc(5)."""
     total = 0

@@ -1,4 +1,10 @@
-"""The other side: bare, privileged LXC containers, configurations ready-made, four lxc-start at a time."""
+"""The other side: bare, privileged LXC containers, configurations ready-made, four lxc-start at a time.
+
+Three kinds. ``plain`` is as lean as LXC goes: no include, so no hooks, no seccomp, no rules for devices, and
+for a root the host's own, which all share and can write to. ``clone`` is what comes closest to ours with LXC's
+own means: an overlay of its own over the host's root, and Debian's common.conf. ``system`` boots the host's
+systemd over the same mask as ours.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +14,34 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from bench import observe
 from lxcfleet.host import kernel
 
+Kind = Literal["plain", "clone", "system"]
+
 AT_ONCE = 4
 PREFIX = "lfbare"
 
-# As lean as LXC goes: no include, so neither hooks nor lxcfs; no network; no user namespace.
 _COMMON = """\
 lxc.uts.name = {name}
-lxc.rootfs.path = dir:{root}
 lxc.net.0.type = empty
 lxc.pty.max = 1024
 lxc.tty.max = 0
 """
-_APP = """\
+_PLAIN = """\
+lxc.rootfs.path = dir:/
 lxc.mount.auto = proc:mixed sys:mixed
 lxc.init.cmd = /bin/sh {script} {ready}
 """
+_CLONE = """\
+lxc.include = /usr/share/lxc/config/common.conf
+lxc.rootfs.path = overlay:/:{own}/delta
+lxc.init.cmd = /bin/sh {script} {ready}
+"""
 _SYSTEM = """\
+lxc.rootfs.path = dir:{own}/root
 lxc.mount.auto = proc:mixed sys:mixed cgroup:mixed
 lxc.init.cmd = /sbin/init
 lxc.signal.halt = SIGRTMIN+3
@@ -44,10 +58,10 @@ class Bare:
         self._directory = directory
         self.names = [f"{PREFIX}{number}" for number in range(1, count + 1)]
         self._ready = directory / "ready"
-        self._files = {name: self._ready / name for name in self.names}
+        self._files: dict[str, Path] = {}
 
-    def make(self, *, system: bool) -> None:
-        """Write all configurations, and a fresh delta for each system container."""
+    def make(self, kind: Kind) -> None:
+        """Write all configurations."""
         shutil.rmtree(self._directory, ignore_errors=True)
         self._ready.mkdir(parents=True)
         script = self._directory / "ready.sh"
@@ -57,9 +71,13 @@ class Bare:
             own = self._directory / name
             for part in ("root", "delta", "work"):
                 (own / part).mkdir(parents=True)
-            text = _COMMON + (_SYSTEM + (_APPARMOR if apparmor else "") if system else _APP)
-            root = own / "root" if system else Path("/")
-            values = {"name": name, "root": root, "script": script, "ready": self._ready / name}
+            ready = self._ready / name
+            # In a clone the file ends up in the delta.
+            self._files[name] = own / "delta" / ready.relative_to("/") if kind == "clone" else ready
+            text = {"plain": _PLAIN, "clone": _CLONE, "system": _SYSTEM}[kind] + _COMMON
+            if kind == "system" and apparmor:
+                text += _APPARMOR
+            values = {"name": name, "own": own, "script": script, "ready": ready}
             (own / "config").write_text(text.format(**values), encoding="ascii")
 
     def start(self) -> float:

@@ -20,6 +20,8 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,24 +54,26 @@ class Bench:
 
     def app_round(self, number: int) -> None:
         """One round of app containers, each side first in every other one."""
-        sides = [self._our_apps, self._bare_apps]
+        sides: list[Callable[[], None]] = [self._our_apps]
+        sides += [partial(self._bare_apps, kind) for kind in ("plain", "clone")]
         for side in sides if number % 2 == 0 else reversed(sides):
             side()
             time.sleep(1)
 
     def system_round(self, number: int) -> None:
         """One round of system containers."""
-        sides = [self._our_systems, self._bare_systems]
+        sides: list[Callable[[], None]] = [self._our_systems, self._bare_systems]
         for side in sides if number % 2 == 0 else reversed(sides):
             side()
             time.sleep(1)
 
     def _our_apps(self) -> None:
-        before = observe.meminfo("MemAvailable")
+        before, kernel = observe.meminfo("MemAvailable"), observe.kernel_memory()
         self._note("app create", self.ours.create())
         time.sleep(1)
         added = before - observe.meminfo("MemAvailable")
         self._note("app memory available", added / self._count / _MIB)
+        self._note("app kernel memory", (observe.kernel_memory() - kernel) / self._count / _MIB)
         self._note("app memory", observe.pss(observe.members(fleet.PREFIX)) / self._count / _MIB)
         self._note("daemon memory", observe.pss(self.ours.daemons()) / _MIB)
         self._lists()
@@ -86,11 +90,11 @@ class Bench:
             subprocess.run(["/usr/bin/python3", "-c", "import click"], check=True)
             self._note("import click", time.perf_counter() - clock)
 
-    def _bare_apps(self) -> None:
-        self.bare.make(system=False)
-        self._note("bare start", self.bare.start())
-        self._note("bare restart", self.bare.stop() + self.bare.start())
-        self._note("bare stop", self.bare.stop())
+    def _bare_apps(self, kind: peer.Kind) -> None:
+        self.bare.make(kind)
+        self._note(f"{kind} start", self.bare.start())
+        self._note(f"{kind} restart", self.bare.stop() + self.bare.start())
+        self._note(f"{kind} stop", self.bare.stop())
         self.bare.remove()
 
     def _our_systems(self) -> None:
@@ -101,7 +105,7 @@ class Bench:
         self._look()
 
     def _bare_systems(self) -> None:
-        self.bare.make(system=True)
+        self.bare.make("system")
         before = observe.meminfo("MemAvailable")
         self._note("bare system up", self.bare.boot(self.ours.paths.mask_image))
         self._usage("bare system", self.bare.names, before)

@@ -10,7 +10,7 @@ from pathlib import Path
 from lxcfleet import strict_yaml
 from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.model import Init
-from lxcfleet.names import check_label
+from lxcfleet.names import check_label, check_variable
 from lxcfleet.schema import Fields
 
 MAX_WORKERS = 64
@@ -45,11 +45,6 @@ class Config:
         """How many containers are started at the same moment."""
         return self.workers or 2 * (os.cpu_count() or 1)
 
-
-def check_variable(name: str, value: str) -> None:
-    """Raise InvalidInput unless this can be an environment variable."""
-    if not name or "=" in name or any(ord(c) < 33 for c in name) or "\0" in value:
-        raise InvalidInput(f"{name!r} can't be the name of an environment variable")
 
 
 def load(path: Path) -> Config:

@@ -22,12 +22,15 @@ from lxcfleet.names import Paths  # noqa: E402
 
 
 def main() -> None:
-    """Mount the layers of the container that LXC_NAME names, or fail so that it does not start."""
+    """Mount the layers of the container that LXC_NAME names, or fail so that it does not start.
+
+    The arguments are the fleet's directories in /run and /etc: liblxc passes on nothing of its own environment.
+    """
     os.environ["PATH"] = "/usr/sbin:/usr/bin:/sbin:/bin"
     name = os.environ.get("LXC_NAME", "")
-    usual = Paths()
-    config = Path(os.environ.get("LXC_CONFIG_FILE", str(usual.container(name).config)))
-    paths = Paths(config.parent.parent, usual.run, usual.etc)
+    run, etc = (Path(argument) for argument in sys.argv[1:3])
+    config = Path(os.environ.get("LXC_CONFIG_FILE", str(Paths().container(name).config)))
+    paths = Paths(config.parent.parent, run, etc)
     try:
         spec = store.load(paths, name)
         if spec is None or isinstance(spec, Broken):

@@ -130,13 +130,9 @@ class Result:
     changed: bool
     error: ErrorBody | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """The result as the API sends it."""
-        return {"name": self.name, "status": self.status, "changed": self.changed, "error": self.error}
-
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Result:
-        """Back from ``to_json``."""
+        """From a ResultRecord."""
         return cls(data["name"], data["status"], data["changed"], data["error"])
 
 

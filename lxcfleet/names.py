@@ -52,6 +52,13 @@ def parse_label(text: str) -> tuple[str, str]:
     return check_label(key, value)
 
 
+def check_variable(name: str, value: str) -> tuple[str, str]:
+    """The pair itself, if it can be an environment variable; raises InvalidInput."""
+    if not name or "=" in name or any(ord(c) < 33 for c in name) or "\0" in value:
+        raise InvalidInput(f"{name!r} can't be the name of an environment variable")
+    return name, value
+
+
 def next_free(prefix: str, count: int, taken: Collection[str]) -> tuple[str, ...]:
     """``count`` names PREFIX1, PREFIX2, … that ``taken`` does not have, lowest numbers first."""
     check_count(count)

@@ -11,7 +11,13 @@ from lxcfleet.errors import InvalidInput
 E = TypeVar("E", bound=StrEnum)
 T = TypeVar("T")
 
-_KINDS: dict[type, str] = {str: "text", int: "a whole number", bool: "true or false", list: "a list", dict: "a mapping"}
+_KINDS: dict[type, str] = {
+    str: "text",
+    int: "a whole number",
+    bool: "true or false",
+    list: "a list",
+    dict: "a mapping",
+}
 
 
 class Fields:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Hashable
 from typing import Any
 
@@ -40,6 +41,17 @@ def load(text: bytes) -> object:
         raise ValueError(str(error).split("\n", maxsplit=1)[0] or "nested too deeply") from error
 
 
+_PAIR = re.compile(r"\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})")
+
+
 def inline(value: object) -> str:
-    """``value`` (texts, numbers, lists, mappings) as YAML on one line, whatever its texts hold: JSON is YAML."""
-    return json.dumps(value, ensure_ascii=True)
+    """``value`` (texts, numbers, lists, mappings) as YAML on one line, whatever its texts hold.
+
+    JSON is YAML but for characters beyond 16 bits, which JSON writes as two halves and YAML as one number.
+    """
+
+    def whole(pair: re.Match[str]) -> str:
+        high, low = (int(half, 16) for half in pair.groups())
+        return f"\\U{0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00):08x}"
+
+    return _PAIR.sub(whole, json.dumps(value))

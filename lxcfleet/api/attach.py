@@ -13,14 +13,13 @@ import os
 import socket
 from typing import Any
 
-from lxcfleet.api.calls import AttachRequest
-from lxcfleet.config import check_variable
 from lxcfleet.errors import FleetError, InvalidInput, WrongState
 from lxcfleet.fleet.registry import Registry
 from lxcfleet.host.launch import Launcher
 from lxcfleet.model import State
-from lxcfleet.names import check_name
+from lxcfleet.names import check_name, check_variable
 from lxcfleet.schema import Fields
+from lxcfleet.wire import AttachRequest
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 from urllib.parse import quote, urlencode
 
-from lxcfleet.api.calls import (
-    CALLS,
+from lxcfleet.api.calls import CALLS
+from lxcfleet.errors import Denied, FleetError, Unreachable, from_body
+from lxcfleet.model import Selection
+from lxcfleet.names import Paths
+from lxcfleet.wire import (
     ActionRequest,
     AttachRequest,
     ContainerDetails,
@@ -22,9 +25,6 @@ from lxcfleet.api.calls import (
     ResultRecord,
     WaitRequest,
 )
-from lxcfleet.errors import Denied, FleetError, Unreachable, from_body
-from lxcfleet.model import Selection
-from lxcfleet.names import Paths
 
 
 class _UnixConnection(http.client.HTTPConnection):

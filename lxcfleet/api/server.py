@@ -9,17 +9,17 @@ import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any
 
 from aiohttp import web
 
 from lxcfleet import __version__
-from lxcfleet.api.calls import CALLS, MAX_BODY, VERSION, ActionRequest, CreateRequest, WaitRequest
+from lxcfleet.api.calls import CALLS, MAX_BODY, VERSION
 from lxcfleet.errors import FleetError, InvalidInput, NotFound
 from lxcfleet.fleet.service import Fleet
 from lxcfleet.model import Init, Selection
 from lxcfleet.names import MAX_COUNT, parse_label
 from lxcfleet.schema import Fields
+from lxcfleet.wire import ActionRequest, CreateRequest, WaitRequest
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,8 @@ class Server:
             self.application.router.add_route(call.method, call.path, handlers[name])
 
     async def _server(self, _: web.Request) -> web.Response:
-        return _json({"version": __version__, "api": VERSION, "pid": os.getpid(), "containers": len(self._fleet.registry)})
+        count = len(self._fleet.registry)
+        return _json({"version": __version__, "api": VERSION, "pid": os.getpid(), "containers": count})
 
     async def _list(self, request: web.Request) -> web.Response:
         selection = Selection(

@@ -41,7 +41,7 @@ def render(spec: Spec, paths: Paths, platform: Platform, console_log_kib: int) -
         f"lxc.rootfs.path = dir:{paths.root_mount}",
         "# lxcfleet mounts the layers itself; these two lines are for plain lxc-start and lxc@.service.",
         "lxc.monitor.unshare = 1",
-        f"lxc.hook.pre-start = {platform.hook}",
+        f"lxc.hook.pre-start = {_mount_hook(paths, platform)}",
         "lxc.hook.version = 1",
         "# A reboot in the same monitor would keep the old mount: stop, and owe the container a start.",
         f"lxc.hook.post-stop = {reboot_hook(own.pending)}",
@@ -59,6 +59,10 @@ def render(spec: Spec, paths: Paths, platform: Platform, console_log_kib: int) -
         "",
     ]
     return "\n".join(lines)
+
+
+def _mount_hook(paths: Paths, platform: Platform) -> str:
+    return shlex.join([str(platform.hook), str(paths.run), str(paths.etc)])
 
 
 def reboot_hook(pending: Path) -> str:

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from lxcfleet.api.calls import ActionRequest
 from lxcfleet.cli import options
 from lxcfleet.cli.follow import carry_out
 from lxcfleet.model import Action
+from lxcfleet.wire import ActionRequest
 
 _Callback = Callable[..., Any]
 _Decorator = Callable[[_Callback], _Callback]

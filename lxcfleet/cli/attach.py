@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from lxcfleet.api.calls import AttachRequest
 from lxcfleet.api.client import Client
 from lxcfleet.errors import FleetError, Unreachable, from_body
+from lxcfleet.wire import AttachRequest
 
 OWN: tuple[int, int, int] = (0, 1, 2)
 

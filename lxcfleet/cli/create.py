@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from lxcfleet.api.calls import CreateRequest
 from lxcfleet.cli import options
 from lxcfleet.cli.follow import carry_out
 from lxcfleet.errors import InvalidInput
 from lxcfleet.model import Init
 from lxcfleet.names import check_count, check_name, parse_label
+from lxcfleet.wire import CreateRequest
 
 
 @click.command(cls=options.TakesCommand)

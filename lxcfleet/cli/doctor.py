@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from lxcfleet.api.calls import DoctorRecord, FindingRecord
 from lxcfleet.cli import options, output
 from lxcfleet.cli.session import connect
 from lxcfleet.model import Init
 from lxcfleet.names import check_count
+from lxcfleet.wire import DoctorRecord, FindingRecord
 
 FOUND = 4
 """Exit status of a check that found something."""

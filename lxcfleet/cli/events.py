@@ -7,10 +7,10 @@ from http.client import HTTPException
 
 import click
 
-from lxcfleet.api.calls import EventRecord
 from lxcfleet.cli import output
 from lxcfleet.cli.session import connect
 from lxcfleet.errors import Unreachable
+from lxcfleet.wire import EventRecord
 
 
 @click.command()

@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from lxcfleet.api.calls import AttachRequest
 from lxcfleet.cli import attach, options, output
 from lxcfleet.cli.fanout import Collected, Fanout, Prefixed, Sink, overall
 from lxcfleet.cli.session import connect, session_of
 from lxcfleet.errors import InvalidInput
 from lxcfleet.model import Selection, is_glob, natural_order
 from lxcfleet.names import check_name
+from lxcfleet.wire import AttachRequest
 
 FAILED = 125
 """Exit status if not the command failed but lxcfleet, as in podman, env and timeout."""

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Protocol
 
-from lxcfleet.api.calls import AttachRequest
 from lxcfleet.api.client import Client
 from lxcfleet.cli.attach import MESSAGE, exit_of, handling, send_signal
 from lxcfleet.cli.output import say_error, write_bytes
 from lxcfleet.errors import FleetError
+from lxcfleet.wire import AttachRequest
 
 AT_ONCE = 16
 """Commands that run at the same time: the host has few cores, and the containers share them."""

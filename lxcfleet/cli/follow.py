@@ -11,13 +11,13 @@ from typing import cast
 
 import click
 
-from lxcfleet.api.calls import OperationRecord, ResultRecord
 from lxcfleet.api.client import Client
 from lxcfleet.cli.output import columns, printable, say, show, write
 from lxcfleet.cli.progress import Progress
 from lxcfleet.cli.session import connect
 from lxcfleet.errors import FleetError, Unreachable
 from lxcfleet.model import Result, exit_status, natural_order
+from lxcfleet.wire import OperationRecord, ResultRecord
 
 INTERRUPTED = 130
 

@@ -8,11 +8,10 @@ from typing import Any, TypeVar
 
 import click
 
-from lxcfleet.api.calls import check_variable
 from lxcfleet.cli.output import FORMATS
 from lxcfleet.errors import InvalidInput
 from lxcfleet.model import Init, Selection, State, is_glob
-from lxcfleet.names import check_name, parse_label
+from lxcfleet.names import check_name, check_variable, parse_label
 
 INITS = tuple(each.value for each in Init)
 STATES = tuple(each.value for each in State)

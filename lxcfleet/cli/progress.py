@@ -9,8 +9,8 @@ import time
 from types import FrameType
 from typing import Any
 
-from lxcfleet.api.calls import ResultRecord
 from lxcfleet.cli.output import say, say_error
+from lxcfleet.wire import ResultRecord
 
 MOMENT = 0.4
 """Seconds of work that need no bar."""

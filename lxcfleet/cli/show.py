@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from lxcfleet.api.calls import ContainerDetails, ContainerRecord
 from lxcfleet.cli import options, output
 from lxcfleet.cli.session import connect
 from lxcfleet.names import check_name
+from lxcfleet.wire import ContainerDetails, ContainerRecord
 
 _FIELDS = (
     "name", "state", "init", "privileged", "addresses", "labels", "command", "profile", "pid", "created",

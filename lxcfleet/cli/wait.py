@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from lxcfleet.api.calls import WaitRequest
 from lxcfleet.cli import options
 from lxcfleet.cli.follow import show_results, status_of
 from lxcfleet.cli.output import say_error
 from lxcfleet.cli.session import connect
+from lxcfleet.wire import WaitRequest
 
 
 @click.command()

@@ -39,7 +39,7 @@ class Finding:
         return bool(self.fixes) or (self.check == "uid-ranges" and self.level != "ok")
 
     def to_json(self) -> dict[str, Any]:
-        """The finding as the API sends it (api.calls.FindingRecord)."""
+        """The finding as the API sends it (wire.FindingRecord)."""
         return {
             "check": self.check,
             "level": self.level,

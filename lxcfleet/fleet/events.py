@@ -7,8 +7,8 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator
 
-from lxcfleet.api.calls import EventRecord
 from lxcfleet.fleet.operations import now
+from lxcfleet.wire import EventRecord
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from lxcfleet.api.calls import OperationRecord, ResultRecord
 from lxcfleet.errors import Cancelled, FleetError, NotFound
 from lxcfleet.model import Result
+from lxcfleet.wire import OperationRecord, ResultRecord
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Operation:
             "total": self.total,
             "done": len(self.results),
             "changed": any(result.changed for result in self.results),
-            "results": [_result(result) for result in self.results],
+            "results": [result_record(result) for result in self.results],
             "plan": self.plan,
         }
 
@@ -81,14 +81,15 @@ class Operation:
             if seen < len(self.results):
                 fresh = self.results[seen:]
                 seen += len(fresh)
-                yield [_result(result) for result in fresh]
+                yield [result_record(result) for result in fresh]
             elif self.ended:
                 return
             else:
                 await changed.wait()
 
 
-def _result(result: Result) -> ResultRecord:
+def result_record(result: Result) -> ResultRecord:
+    """A result as the API sends it."""
     return {"name": result.name, "status": result.status, "changed": result.changed, "error": result.error}
 
 
@@ -118,7 +119,8 @@ class Operations:
         try:
             return self._all[identifier]
         except KeyError:
-            raise NotFound(f"no operation {identifier!r}", why="it ended long ago, or the daemon was restarted") from None
+            why = "it ended long ago, or the daemon was restarted"
+            raise NotFound(f"no operation {identifier!r}", why=why) from None
 
     def remember(self, operation: Operation) -> Operation:
         """Keep it for those who ask, and forget the oldest that has ended."""

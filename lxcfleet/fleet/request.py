@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
-from lxcfleet.api.calls import CreateRequest
 from lxcfleet.base.container_config import APP_PATH
 from lxcfleet.config import Config, Profile
 from lxcfleet.errors import AlreadyExists, InvalidInput, NotFound
 from lxcfleet.model import Init, Spec
 from lxcfleet.names import check_count, check_name, first, next_free
+from lxcfleet.wire import CreateRequest
 
 PREFIX = "c"
 """Containers for which no name is given are c1, c2, …"""
@@ -67,7 +67,8 @@ def _like(request: CreateRequest, profile: Profile) -> Spec:
     if init is None:
         init = Init.APP if command else Init.SYSTEM
     if init is Init.SYSTEM and request.command:
-        raise InvalidInput("a system container runs systemd and takes no command", hint="leave out --init or the command")
+        hint = "leave out --init or the command"
+        raise InvalidInput("a system container runs systemd and takes no command", hint=hint)
     if init is Init.APP and not command:
         raise InvalidInput("an app container needs a command", hint="give it after --, for example: -- sleep infinity")
     if command and "=" in command[0]:

@@ -10,7 +10,20 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import cast
 
-from lxcfleet.api.calls import (
+from lxcfleet.base import mask
+from lxcfleet.config import Config
+from lxcfleet.errors import AlreadyExists, Busy, FleetError, InvalidInput, NotFound, WrongState
+from lxcfleet.fleet import capacity, plan, request, store
+from lxcfleet.fleet.events import Events
+from lxcfleet.fleet.ids import IdPool, installer_line
+from lxcfleet.fleet.lifecycle import Lifecycle
+from lxcfleet.fleet.operations import Job, Operation, Operations, now, result_record
+from lxcfleet.fleet.registry import Container, Registry
+from lxcfleet.host import idfiles, limits, proc, tree
+from lxcfleet.host.features import Features
+from lxcfleet.model import Action, Init, Result, Selection, Spec, State
+from lxcfleet.names import Paths
+from lxcfleet.wire import (
     ActionRequest,
     ContainerDetails,
     ContainerRecord,
@@ -20,19 +33,6 @@ from lxcfleet.api.calls import (
     ResultRecord,
     WaitRequest,
 )
-from lxcfleet.base import mask
-from lxcfleet.config import Config
-from lxcfleet.errors import AlreadyExists, Busy, FleetError, InvalidInput, NotFound, WrongState
-from lxcfleet.fleet import capacity, plan, request, store
-from lxcfleet.fleet.events import Events
-from lxcfleet.fleet.ids import IdPool, installer_line
-from lxcfleet.fleet.lifecycle import Lifecycle
-from lxcfleet.fleet.operations import Job, Operation, Operations, now
-from lxcfleet.fleet.registry import Container, Registry
-from lxcfleet.host import idfiles, limits, proc, tree
-from lxcfleet.host.features import Features
-from lxcfleet.model import Action, Init, Result, Selection, Spec, State
-from lxcfleet.names import Paths
 
 log = logging.getLogger(__name__)
 
@@ -358,9 +358,7 @@ class Fleet:
         await self.registry.observe()
         chosen = self.registry.choose(ask.selection)
         results = await asyncio.gather(*(self._wait_for(c, ask.until, ask.timeout) for c in chosen))
-        return [
-            {"name": result.name, "status": result.status, "changed": False, "error": result.error} for result in results
-        ]
+        return [result_record(result) for result in results]
 
     async def _wait_for(self, container: Container, until: str, timeout: float) -> Result:
         check: dict[str, Callable[[Container], Awaitable[str]]] = {

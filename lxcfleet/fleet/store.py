@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lxcfleet import strict_yaml
-from lxcfleet.config import check_variable
 from lxcfleet.errors import Broken, InvalidInput
 from lxcfleet.model import Init, Spec
-from lxcfleet.names import Paths, check_label
+from lxcfleet.names import Paths, check_label, check_variable
 from lxcfleet.schema import Fields
 
 _VERSION = 1

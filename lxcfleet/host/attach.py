@@ -1,6 +1,6 @@
 """Running a command inside a container, over liblxc's attach. Runs in children of the launcher only.
 
-The protocol with the client is api.calls.AttachRequest's.
+The protocol with the client is wire.AttachRequest's.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ def _attach(name: str, lxc_path: str, callback: Callable[[], int], standard: Seq
         initial_cwd="/",
     )
     if pid <= 0:
-        raise FleetError(f"can't run a command in {name}", why=f"liblxc could not attach; see {lxc_path}/{name}/lxc.log")
+        why = f"liblxc could not attach; see {lxc_path}/{name}/lxc.log"
+        raise FleetError(f"can't run a command in {name}", why=why)
     return pid
 
 

@@ -19,12 +19,12 @@ from typing import Any, cast
 
 import pytest
 
-from lxcfleet.api.calls import ActionRequest, CreateRequest, OperationRecord, ResultRecord
 from lxcfleet.api.client import Client
 from lxcfleet.cli import main, session
 from lxcfleet.cli.session import Session
 from lxcfleet.model import Action, Selection
 from lxcfleet.names import Paths
+from lxcfleet.wire import ActionRequest, CreateRequest, OperationRecord, ResultRecord
 
 from .fake_server import FakeDaemon
 

@@ -14,8 +14,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from lxcfleet.api.calls import check_variable
 from lxcfleet.errors import FleetError, InvalidInput, WrongState
+from lxcfleet.names import check_variable
 from lxcfleet.schema import Fields
 
 from .fake_fleet import FakeFleet

@@ -9,18 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from lxcfleet.api.calls import (
-    ActionRequest,
-    ContainerDetails,
-    ContainerRecord,
-    CreateRequest,
-    DoctorRecord,
-    EventRecord,
-    FindingRecord,
-    OperationRecord,
-    ResultRecord,
-    WaitRequest,
-)
 from lxcfleet.errors import (
     AlreadyExists,
     Broken,
@@ -33,6 +21,18 @@ from lxcfleet.errors import (
 )
 from lxcfleet.model import RANGE_SIZE, Action, Init, Selection, State, natural_order
 from lxcfleet.names import first, next_free
+from lxcfleet.wire import (
+    ActionRequest,
+    ContainerDetails,
+    ContainerRecord,
+    CreateRequest,
+    DoctorRecord,
+    EventRecord,
+    FindingRecord,
+    OperationRecord,
+    ResultRecord,
+    WaitRequest,
+)
 
 NOW = "2026-11-21T06:00:00Z"
 ROOM = 5000

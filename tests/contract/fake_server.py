@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from lxcfleet.api.calls import CALLS, MAX_BODY, ActionRequest, CreateRequest, WaitRequest
+from lxcfleet.api.calls import CALLS, MAX_BODY
 from lxcfleet.errors import FleetError, InvalidInput, NotFound
 from lxcfleet.model import Init, Selection
 from lxcfleet.names import MAX_COUNT, Paths, parse_label
 from lxcfleet.schema import Fields
+from lxcfleet.wire import ActionRequest, CreateRequest, WaitRequest
 
 from .fake_attach import AttachServer
 from .fake_fleet import FakeFleet

@@ -14,9 +14,12 @@ from typing import Any
 
 import pytest
 
-from lxcfleet.api.calls import (
-    CALLS,
-    MAX_BODY,
+from lxcfleet.api.calls import CALLS, MAX_BODY
+from lxcfleet.api.client import Client
+from lxcfleet.errors import AlreadyExists, FleetError, InvalidInput, NotFound, Unreachable
+from lxcfleet.model import Action, Selection
+from lxcfleet.names import Paths
+from lxcfleet.wire import (
     ActionRequest,
     ContainerDetails,
     ContainerRecord,
@@ -28,10 +31,6 @@ from lxcfleet.api.calls import (
     ResultRecord,
     WaitRequest,
 )
-from lxcfleet.api.client import Client
-from lxcfleet.errors import AlreadyExists, FleetError, InvalidInput, NotFound, Unreachable
-from lxcfleet.model import Action, Selection
-from lxcfleet.names import Paths
 
 from .conftest import FOREVER, Fleet
 

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxcfleet.api.calls import FindingRecord
 from lxcfleet.errors import NoCapacity, Unsupported
 from lxcfleet.fleet import capacity
 from lxcfleet.fleet.capacity import Finding
 from lxcfleet.host.features import Features, Probe
 from lxcfleet.host.limits import Limits, Table, render
 from lxcfleet.model import Init
+from lxcfleet.wire import FindingRecord
 
 GIB = 1 << 30
 GOOD = Features(

@@ -153,13 +153,15 @@ class Guest:
                 self._create_disk()
             self._start_qemu()
             try:
-                return self._await_boot()
+                self._await_boot()
             except BootError as error:
                 self._power_off()
                 if not attempts_left:
                     raise
                 log.warning("a boot failed and is tried again: %s", error)
                 self.port = _free_port()
+            else:
+                return
 
     def _create_disk(self) -> None:
         backing = ["-F", "raw", "-b", str(self._image.disk)]

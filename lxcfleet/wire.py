@@ -1,0 +1,240 @@
+"""What travels between the client and the daemon: requests, and records of what there is. Values only.
+
+Requests are checked when they are read: everything that is wrong with one is told at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypedDict
+
+from lxcfleet.errors import ErrorBody, InvalidInput
+from lxcfleet.model import Action, Init, Selection
+from lxcfleet.names import MAX_COUNT, check_label, check_name, check_variable
+from lxcfleet.schema import Fields
+
+
+class ContainerRecord(TypedDict):
+    """A container as ``list`` shows it."""
+
+    name: str
+    state: str
+    init: str
+    command: list[str]
+    labels: dict[str, str]
+    profile: str | None
+    privileged: bool
+    created: str
+    pid: int | None
+    """Process 1, as the host numbers it."""
+    addresses: list[str]
+    busy: str | None
+    """What is being done to it."""
+    problem: str | None
+    """Why it is broken."""
+
+
+class ContainerDetails(ContainerRecord):
+    """A container as ``info`` shows it."""
+
+    directory: str
+    delta_bytes: int
+    """What its delta takes on disk."""
+    first_id: int | None
+    memory_bytes: int | None
+    cpu_seconds: float | None
+    processes: int | None
+    environment: dict[str, str]
+    started: str | None
+
+
+class ResultRecord(TypedDict):
+    """What became of one container; see model.Result."""
+
+    name: str
+    status: str
+    changed: bool
+    error: ErrorBody | None
+
+
+class OperationRecord(TypedDict):
+    """Long work. ``status``: running, done or cancelled."""
+
+    id: str
+    action: str
+    status: str
+    created: str
+    total: int
+    done: int
+    changed: bool
+    results: list[ResultRecord]
+    plan: list[str]
+    """With dry_run: what would be done, one line each; nothing was done then."""
+
+
+class FindingRecord(TypedDict):
+    """One line of ``doctor``. ``level``: ok, warning or fail."""
+
+    check: str
+    level: str
+    message: str
+    have: int | None
+    need: int | None
+    hint: str
+    fixable: bool
+
+
+class DoctorRecord(TypedDict):
+    """The answer of ``doctor``: findings, and how many more containers fit (None: no limit met)."""
+
+    findings: list[FindingRecord]
+    fits: int | None
+
+
+class EventRecord(TypedDict):
+    """Something that happened: ``what`` is a word such as started, stopped, created, destroyed, cleaned."""
+
+    time: str
+    what: str
+    container: str | None
+    message: str
+
+
+@dataclass(frozen=True)
+class CreateRequest:
+    """``lxcfleet create``. Without a name PREFIX is ``c``; without a count the name is taken as it is."""
+
+    name: str | None = None
+    count: int | None = None
+    ensure: bool = False
+    init: Init | None = None
+    command: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    profile: str | None = None
+    privileged: bool = False
+    start: bool = True
+    dry_run: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The body."""
+        return {**asdict(self), "command": list(self.command)}
+
+    @classmethod
+    def from_json(cls, data: object) -> CreateRequest:
+        """From a body; raises InvalidInput with everything that is wrong with it."""
+        fields = Fields(data, "request")
+        request = cls(
+            name=fields.optional_text("name"),
+            count=fields.integer("count", 1, 1, MAX_COUNT) if fields.has("count") else None,
+            ensure=fields.flag("ensure"),
+            init=fields.choice("init", Init, Init.SYSTEM) if fields.has("init") else None,
+            command=fields.texts("command"),
+            environment=fields.pairs("environment", check_variable),
+            labels=fields.pairs("labels", check_label),
+            profile=fields.optional_text("profile"),
+            privileged=fields.flag("privileged"),
+            start=fields.flag("start", True),
+            dry_run=fields.flag("dry_run"),
+        )
+        if request.name is not None:
+            try:
+                check_name(request.name)
+            except InvalidInput as error:
+                fields.complain("name", f"{error.message}: {error.why}")
+        fields.finish("the request to create containers is not valid")
+        return request
+
+
+@dataclass(frozen=True)
+class ActionRequest:
+    """``lxcfleet start|stop|…``. ``timeout``: seconds until a stop becomes a kill. ``force``: destroy what runs."""
+
+    action: Action
+    selection: Selection
+    timeout: float = 10.0
+    force: bool = False
+    dry_run: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The body."""
+        return {**asdict(self), "selection": selection_to_json(self.selection)}
+
+    @classmethod
+    def from_json(cls, data: object) -> ActionRequest:
+        """From a body; raises InvalidInput."""
+        fields = Fields(data, "request")
+        request = cls(
+            action=fields.choice("action", Action, Action.START),
+            selection=_selection(fields),
+            timeout=fields.number("timeout", 10.0, 0, 86400),
+            force=fields.flag("force"),
+            dry_run=fields.flag("dry_run"),
+        )
+        fields.finish("the request is not valid")
+        return request
+
+
+@dataclass(frozen=True)
+class WaitRequest:
+    """``lxcfleet wait``. ``until``: running, stopped or healthy."""
+
+    selection: Selection
+    until: str = "running"
+    timeout: float = 60.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The body."""
+        return {"selection": selection_to_json(self.selection), "until": self.until, "timeout": self.timeout}
+
+    @classmethod
+    def from_json(cls, data: object) -> WaitRequest:
+        """From a body; raises InvalidInput."""
+        fields = Fields(data, "request")
+        request = cls(
+            selection=_selection(fields),
+            until=fields.text("until", "running"),
+            timeout=fields.number("timeout", 60.0, 0, 86400),
+        )
+        if request.until not in ("running", "stopped", "healthy"):
+            fields.complain("until", "is none of running, stopped, healthy")
+        fields.finish("the request is not valid")
+        return request
+
+
+def selection_to_json(selection: Selection) -> dict[str, Any]:
+    """A selection as it stands in a body."""
+    return {
+        "patterns": list(selection.patterns),
+        "labels": dict(selection.labels),
+        "everything": selection.everything,
+    }
+
+
+def _selection(fields: Fields) -> Selection:
+    inner = fields.nested("selection")
+    selection = Selection(
+        patterns=inner.texts("patterns"),
+        labels=tuple(inner.pairs("labels", check_label).items()),
+        everything=inner.flag("everything"),
+    )
+    inner.close()
+    return selection
+
+
+
+class AttachRequest(TypedDict):
+    """The first message on the attach socket; stdin, stdout and stderr travel with it as descriptors.
+
+    The socket is of type SOCK_SEQPACKET, each message one JSON object. With ``tty`` the answer
+    ``{"terminal": true}`` carries the master side of a terminal inside the container. The client may send
+    ``{"signal": N}``; at the end comes ``{"exit": status}`` or ``{"error": ErrorBody}``.
+    If the client goes away the command gets SIGHUP.
+    """
+
+    name: str
+    command: list[str]
+    """Empty: a login shell of root's."""
+    environment: dict[str, str]
+    tty: bool

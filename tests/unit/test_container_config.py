@@ -1,0 +1,91 @@
+"""LXC's configuration, as written from a spec."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lxcfleet.base.container_config import Platform, init_command, reboot_hook, render
+from lxcfleet.model import Init, Spec
+from lxcfleet.names import Paths
+
+PLATFORM = Platform(cgroup2=True, apparmor=True, seccomp=True, hook=Path("/usr/lib/lxcfleet/hook.py"))
+
+ARGUMENT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=12)
+
+
+def app(*command: str, **environment: str) -> Spec:
+    return Spec("web", Init.APP, command, environment, first_id=1879048192)
+
+
+def config(spec: Spec, platform: Platform = PLATFORM) -> dict[str, list[str]]:
+    """The lines as liblxc reads them: key to values."""
+    lines: dict[str, list[str]] = {}
+    for line in render(spec, Paths(), platform, 1024).split("\n"):
+        if line and not line.startswith("#"):
+            key, _, value = line.partition(" = ")
+            lines.setdefault(key, []).append(value)
+    return lines
+
+
+def test_an_unprivileged_container_has_its_own_range() -> None:
+    assert config(app("true"))["lxc.idmap"] == ["u 0 1879048192 65536", "g 0 1879048192 65536"]
+
+
+def test_a_privileged_one_has_none() -> None:
+    assert "lxc.idmap" not in config(Spec("web", Init.SYSTEM, first_id=None))
+
+
+def test_nothing_is_included_that_other_packages_may_change() -> None:
+    assert "lxc.include" not in config(app("true"))
+
+
+def test_confinement_follows_what_the_host_has() -> None:
+    assert config(app("true"))["lxc.apparmor.profile"] == ["generated"]
+    bare = config(app("true"), Platform(cgroup2=False, apparmor=False, seccomp=False, hook=Path("/hook")))
+    assert not {key for key in bare if "apparmor" in key or "cgroup" in key or "seccomp" in key}
+
+
+def test_no_line_is_for_cgroup_v1() -> None:
+    assert not [key for key in config(app("true")) if key.startswith("lxc.cgroup.")]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(ARGUMENT, max_size=5))
+def test_arguments_arrive_as_they_were_given(arguments: list[str]) -> None:
+    line = init_command(app("printf", "%s\\0", *arguments))
+    assert "\n" not in line
+    # liblxc's lxc_string_split_quoted splits at isspace() of the C locale and at nothing else here.
+    words = line.encode().split()
+    done = subprocess.run(words, capture_output=True, check=True)
+    assert done.stdout == b"".join(a.encode() + b"\0" for a in arguments or [""])
+
+
+@pytest.mark.parametrize("value", ["a b", "$HOME", "it's \"quoted\"", "back\\slash", "two\nlines", "# no comment"])
+def test_variables_arrive_as_they_were_given(value: str) -> None:
+    words = init_command(app("printenv", "VALUE", VALUE=value)).encode().split()
+    assert subprocess.run(words, capture_output=True, check=True).stdout.decode() == value + "\n"
+
+
+def test_the_command_sees_no_variable_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "1")
+    done = subprocess.run(init_command(app("env")).split(), capture_output=True, check=True, text=True)
+    assert {line.partition("=")[0] for line in done.stdout.splitlines()} == {"PATH", "HOME", "container"}
+
+
+@pytest.mark.parametrize(("target", "status", "word"), [("stop", 0, None), ("reboot", 1, "start\n")])
+def test_a_reboot_becomes_a_stop_that_is_owed_a_start(
+    tmp_path: Path, target: str, status: int, word: str | None
+) -> None:
+    pending = tmp_path / "it's here" / "pending"
+    pending.parent.mkdir()
+    # As liblxc runs it: conf.c, run_buffer, puts exec before the line.
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"exec {reboot_hook(pending)}"], env={"LXC_TARGET": target, "PATH": "/sbin"}, check=False
+    )
+    assert done.returncode == status
+    assert (pending.read_text() if pending.exists() else None) == word

@@ -1,0 +1,76 @@
+"""Names, labels, selections and natural order."""
+
+from __future__ import annotations
+
+import pytest
+
+from lxcfleet.errors import InvalidInput, NotFound
+from lxcfleet.model import Result, Selection, exit_status, natural_order
+from lxcfleet.names import Paths, check_name, parse_label
+
+FLEET = {"web1": {"role": "web"}, "web2": {"role": "web"}, "web10": {"role": "web"}, "db": {"role": "db"}}
+
+
+@pytest.mark.parametrize("name", ["a", "web1", "1", "a-b", "x" * 63])
+def test_good_names(name: str) -> None:
+    assert check_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "x" * 64, "a/b", "a:b", "a,b", "a\nb", "a\n", "-a", "a-", ".", "..", "A", "a b", "ä", "a_b", "a.b"]
+)
+def test_bad_names(name: str) -> None:
+    with pytest.raises(InvalidInput):
+        check_name(name)
+
+
+def test_labels() -> None:
+    assert parse_label("role=web") == ("role", "web")
+    assert parse_label("k=") == ("k", "")
+    for text in ("role", "=web", "a b=c", "k=a b", "k=\n"):
+        with pytest.raises(InvalidInput):
+            parse_label(text)
+
+
+@pytest.mark.parametrize(
+    ("selection", "chosen"),
+    [
+        (Selection(("web2", "db")), ("db", "web2")),
+        (Selection(("web*",)), ("web1", "web2", "web10")),
+        (Selection(("w*",), (("role", "web"),)), ("web1", "web2", "web10")),
+        (Selection((), (("role", "db"),)), ("db",)),
+        (Selection(everything=True), ("db", "web1", "web2", "web10")),
+        (Selection(("x*",)), ()),
+    ],
+)
+def test_selections(selection: Selection, chosen: tuple[str, ...]) -> None:
+    assert selection.choose(FLEET) == chosen
+
+
+def test_nothing_chosen_is_never_everything() -> None:
+    with pytest.raises(InvalidInput):
+        Selection().choose(FLEET)
+
+
+def test_a_name_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(NotFound, match="nosuch"):
+        Selection(("web1", "nosuch")).choose(FLEET)
+
+
+def test_natural_order() -> None:
+    assert natural_order(["c10", "c2", "c1", "b"]) == ("b", "c1", "c2", "c10")
+
+
+def test_exit_status() -> None:
+    good = Result("a", "started", True)
+    bad = Result("b", "failed", False, {"code": "failed", "message": "", "why": "", "hint": ""})
+    assert exit_status([]) == exit_status([good]) == 0
+    assert exit_status([bad]) == 1
+    assert exit_status([good, bad]) == 3
+
+
+def test_paths_survive_the_way_through_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = Paths.from_environment()
+    for key, value in paths.environment().items():
+        monkeypatch.setenv(key, value)
+    assert Paths.from_environment() == paths

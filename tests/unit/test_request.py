@@ -1,0 +1,74 @@
+"""From a create request to names and specs."""
+
+from __future__ import annotations
+
+import pytest
+
+from lxcfleet.config import Config, Profile
+from lxcfleet.errors import AlreadyExists, InvalidInput, NotFound
+from lxcfleet.fleet.request import find_command, resolve
+from lxcfleet.model import Init
+from lxcfleet.wire import CreateRequest
+
+CONFIG = Config(profiles={"web": Profile(Init.APP, ("nginx",), {"A": "1"}, {"role": "web"})})
+
+
+def test_names_are_the_next_free_numbers() -> None:
+    assert resolve(CreateRequest(count=3), CONFIG, {"c2"}).new == ("c1", "c3", "c4")
+    assert resolve(CreateRequest(name="web", count=2), CONFIG, ()).new == ("web1", "web2")
+    assert resolve(CreateRequest(name="web"), CONFIG, ()).new == ("web",)
+
+
+def test_ensure_takes_the_first_numbers_and_leaves_what_is_there() -> None:
+    wanted = resolve(CreateRequest(count=3, ensure=True), CONFIG, {"c2", "c9"})
+    assert (wanted.new, wanted.present) == (("c1", "c3"), ("c2",))
+
+
+def test_a_name_that_is_taken_is_refused() -> None:
+    with pytest.raises(AlreadyExists):
+        resolve(CreateRequest(name="web"), CONFIG, {"web"})
+
+
+def test_a_command_makes_an_app_container() -> None:
+    assert resolve(CreateRequest(command=("sleep", "1")), CONFIG, ()).like.init is Init.APP
+    assert resolve(CreateRequest(), CONFIG, ()).like.init is Init.SYSTEM
+
+
+def test_what_is_asked_for_comes_before_the_profile() -> None:
+    asked = CreateRequest(profile="web", environment={"B": "2"}, labels={"role": "db"}, command=("sleep", "1"))
+    like = resolve(asked, CONFIG, ()).like
+    assert like.command == ("sleep", "1")
+    assert (dict(like.environment), dict(like.labels)) == ({"A": "1", "B": "2"}, {"role": "db"})
+    assert resolve(CreateRequest(profile="web"), CONFIG, ()).like.command == ("nginx",)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        CreateRequest(init=Init.APP),
+        CreateRequest(init=Init.SYSTEM, command=("sleep",)),
+        CreateRequest(command=("A=b",)),
+        CreateRequest(command=("\ud800",)),
+        CreateRequest(name="x" * 64),
+        CreateRequest(name="x" * 62, count=20),
+        CreateRequest(count=0),
+        CreateRequest(count=10**9),
+    ],
+)
+def test_what_makes_no_sense_is_refused(asked: CreateRequest) -> None:
+    with pytest.raises(InvalidInput):
+        resolve(asked, CONFIG, ())
+
+
+def test_an_unknown_profile_is_named() -> None:
+    with pytest.raises(NotFound, match="'db'"):
+        resolve(CreateRequest(profile="db"), CONFIG, ())
+
+
+def test_a_command_is_looked_for_in_the_path_of_the_container() -> None:
+    find_command("sleep", {}, {"/usr/bin/sleep"}.__contains__)
+    find_command("tool", {"PATH": "/opt/bin"}, {"/opt/bin/tool"}.__contains__)
+    find_command("/srv/run", {}, {"/srv/run"}.__contains__)
+    for command in ("nosuch", "/nosuch", "./relative", ""):
+        with pytest.raises(InvalidInput):
+            find_command(command, {}, {"/usr/bin/sleep"}.__contains__)

@@ -1,0 +1,90 @@
+"""Specs on disk and the operator's settings: what is written is read, and what is wrong is told whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lxcfleet import config
+from lxcfleet.errors import Broken, InvalidInput
+from lxcfleet.fleet import store
+from lxcfleet.model import Init, Spec
+from lxcfleet.names import Paths
+
+TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=20)
+VALUE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20)
+
+
+@given(
+    st.lists(TEXT, min_size=1, max_size=4),
+    st.dictionaries(st.from_regex(r"[A-Z_]{1,8}", fullmatch=True), VALUE, max_size=3),
+)
+def test_a_spec_is_read_as_it_was_written(command: list[str], environment: dict[str, str]) -> None:
+    labels = {"role": "web"}
+    spec = Spec("web", Init.APP, tuple(command), environment, labels, "small", 1879048192, "2026-01-01T00:00:00Z")
+    assert store.parse("web", store.render(spec).encode(), "spec") == spec
+
+
+def test_a_spec_cut_in_half_is_broken_wherever_it_is_cut() -> None:
+    spec = Spec("web", Init.APP, ("sleep", "1"), {}, {}, None, 1879048192, "2026-01-01T00:00:00Z")
+    text = store.render(spec).encode()
+    for length in range(len(text) - 3):
+        with pytest.raises(Broken):
+            store.parse("web", text[:length], "spec")
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("colour: red", "colour: unknown key"),
+        ("first_id: 12", "first_id: 12 is not between"),
+        ("labels: {a: 1}", "labels.a: expected text"),
+        ("init: vm", "init: 'vm' is none of system, app"),
+        ('created: "a\\nb"', "created: holds control characters"),
+        ("x: &a [1]\ny: *a", "aliases"),
+    ],
+)
+def test_a_bad_spec_says_where(line: str, complaint: str) -> None:
+    with pytest.raises(Broken) as caught:
+        store.parse("web", f"version: 1\n{line}\n".encode(), "/lxc/web/lxcfleet.yaml")
+    assert complaint in caught.value.why
+    assert "/lxc/web/lxcfleet.yaml" in caught.value.why
+
+
+def test_only_our_own_directories_are_read(tmp_path: Path) -> None:
+    paths = Paths(lxc=tmp_path)
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "config").write_text("lxc.idmap = u 0 100000 65536\n")
+    (tmp_path / ".lxcfleet-new-a").mkdir()
+    (tmp_path / ".lxcfleet-gone-b.0").mkdir()
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "lxcfleet.yaml").write_text(store.render(Spec("ours", created="2026-01-01T00:00:00Z")))
+    specs, leftovers = store.load_all(paths)
+    assert list(specs) == ["ours"]
+    assert leftovers == store.Leftovers((".lxcfleet-new-a",), (".lxcfleet-gone-b.0",))
+    assert store.foreign_configs(paths, {"ours"}) == ["lxc.idmap = u 0 100000 65536\n"]
+
+
+def test_settings_that_are_missing_are_the_defaults(tmp_path: Path) -> None:
+    assert config.load(tmp_path / "none.yaml") == config.Config()
+
+
+def test_settings_are_read_as_they_are_shown() -> None:
+    text = b"workers: 3\nprofiles:\n  small:\n    init: app\n    command: [sleep, '1']\n    labels: {a: b}\n"
+    read = config.parse(text, "f")
+    assert read.profiles["small"].command == ("sleep", "1")
+    assert config.parse(config.describe(read).encode(), "f") == read
+
+
+def test_all_that_is_wrong_with_settings_is_told_at_once() -> None:
+    text = b"workers: 1000\nlog_level: loud\nnonsense: 1\nprofiles:\n  p:\n    init: system\n    command: [a]\n"
+    with pytest.raises(InvalidInput) as caught:
+        config.parse(text, "lxcfleet.yaml")
+    lines = caught.value.why.splitlines()
+    assert len(lines) == 4
+    assert all(line.startswith("lxcfleet.yaml: ") for line in lines)
+    assert any("profiles: p: command" in line for line in lines)
+    assert any("workers" in line for line in lines)
