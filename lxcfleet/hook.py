@@ -24,7 +24,7 @@ from lxcfleet.names import Paths  # noqa: E402
 def main() -> None:
     """Mount the layers of the container that LXC_NAME names, or fail so that it does not start.
 
-    The arguments are the fleet's directories in /run and /etc: liblxc passes on nothing of its own environment.
+    Its arguments are the fleet's directories below /run and /etc.
     """
     os.environ["PATH"] = "/usr/sbin:/usr/bin:/sbin:/bin"
     name = os.environ.get("LXC_NAME", "")

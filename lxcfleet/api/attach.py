@@ -13,7 +13,7 @@ import os
 import socket
 from typing import Any
 
-from lxcfleet.errors import FleetError, InvalidInput, WrongState
+from lxcfleet.errors import FleetError, InvalidInput, NotFound, WrongState
 from lxcfleet.fleet.registry import Registry
 from lxcfleet.host.launch import Launcher
 from lxcfleet.model import State
@@ -74,7 +74,7 @@ class AttachServer:
 
     def _check(self, name: str) -> None:
         if name not in self._registry:
-            raise WrongState(f"no container named {name!r}", hint="`lxcfleet list` shows the ones that exist")
+            raise NotFound(f"no container named {name!r}", hint="`lxcfleet list` shows the ones that exist")
         state = self._registry[name].state
         if state is State.FROZEN:
             raise WrongState(f"{name} is frozen", hint=f"let it go on: lxcfleet unfreeze {name}")

@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 from urllib.parse import quote, urlencode
 
@@ -65,7 +66,8 @@ class Client:
         connection = _UnixConnection(path, self._timeout)
         data = None if body is None else json.dumps(body).encode()
         try:
-            connection.request(definition.method, target, data, {"Content-Type": "application/json"})
+            headers = {"Content-Type": "application/json", "Connection": "close"}
+            connection.request(definition.method, target, data, headers)
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             raise _no_answer(path, error) from error
@@ -76,6 +78,15 @@ class Client:
     def _json(self, call: str, **arguments: Any) -> Any:
         with self._request(call, **arguments) as response:
             return json.load(response)
+
+    @contextmanager
+    def _stream(self, call: str, **arguments: Any) -> Iterator[http.client.HTTPResponse]:
+        """An answer that is read piece by piece, and may break off."""
+        with self._request(call, **arguments) as response:
+            try:
+                yield response
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                raise _no_answer(str(self._paths.socket), error) from error
 
     def server(self) -> dict[str, Any]:
         """Version, counts and paths of the daemon."""
@@ -103,7 +114,7 @@ class Client:
 
     def follow(self, operation: str) -> Iterator[ResultRecord | OperationRecord]:
         """Each result as it comes (also those from before the call), in the end the operation itself."""
-        with self._request("follow", id=operation) as response:
+        with self._stream("follow", id=operation) as response:
             for line in response:
                 yield json.loads(line)
 
@@ -134,13 +145,13 @@ class Client:
     def logs(self, name: str, *, kind: str = "console", lines: int = 0, follow: bool = False) -> Iterator[bytes]:
         """Pieces of a log; ``lines``: only the last so many (0: all); ``kind``: console or lxc."""
         query = {"kind": kind, "lines": lines, "follow": int(follow)}
-        with self._request("logs", name=name, query=query) as response:
+        with self._stream("logs", name=name, query=query) as response:
             while piece := response.read1(65536):
                 yield piece
 
     def events(self, *, follow: bool = False) -> Iterator[EventRecord]:
         """What happened since the daemon started."""
-        with self._request("events", query={"follow": int(follow)}) as response:
+        with self._stream("events", query={"follow": int(follow)}) as response:
             for line in response:
                 yield json.loads(line)
 

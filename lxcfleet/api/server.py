@@ -145,9 +145,12 @@ def _line(data: object) -> bytes:
 
 async def _body(request: web.Request) -> object:
     try:
-        return json.loads(await request.read())
+        body = json.loads(await request.read())
     except (ValueError, RecursionError) as error:
         raise InvalidInput("the request's body is not JSON", why=str(error)) from error
+    if not isinstance(body, dict):
+        raise InvalidInput("the request's body is not a JSON object")
+    return body
 
 
 async def _stream(request: web.Request, pieces: AsyncIterator[bytes], kind: str) -> web.StreamResponse:

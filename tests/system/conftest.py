@@ -1,0 +1,37 @@
+"""Fixtures: each module has a fleet of its own, and each test finds it without containers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from .harness import Fleet
+
+
+@pytest.fixture(scope="module")
+def own_fleet() -> Iterator[Fleet]:
+    """A fleet with a daemon; at the end nothing of it is left on the host."""
+    if os.geteuid() != 0 or shutil.which("lxc-start") is None:
+        pytest.skip("needs root and LXC")
+    fleet = Fleet()
+    try:
+        fleet.start_daemon()
+        yield fleet
+        fleet.clean()
+    finally:
+        fleet.run("destroy", "--all", "--force", "-q")
+        fleet.remove()
+    assert fleet.traces() == []
+    assert fleet.helpers() == []
+
+
+@pytest.fixture
+def fleet(own_fleet: Fleet) -> Iterator[Fleet]:
+    """The module's fleet; the test's containers go with the test."""
+    if own_fleet.daemon_pid() is None:
+        own_fleet.start_daemon()
+    yield own_fleet
+    own_fleet.clean()

@@ -1,0 +1,323 @@
+"""A whole fleet for tests: real daemon, real LXC, directories that no other fleet uses.
+
+What a fleet may leave behind is looked for on the host itself, never asked of the daemon.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lxcfleet.names import Paths
+
+ROOT = Path(__file__).resolve().parents[2]
+CLIENT = str(ROOT / "bin" / "lxcfleet")
+DAEMON = str(ROOT / "bin" / "lxcfleetd")
+
+SLEEP = ("--", "sleep", "infinity")
+"""The command of app containers that just have to be there."""
+
+TIMEOUT = 60.0
+"""No command may take longer."""
+
+PIPE = subprocess.PIPE
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one command line did."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Its stdout."""
+        return json.loads(self.out)
+
+    @property
+    def results(self) -> dict[str, str]:
+        """Name to status word, of a verb that was told ``-f json``."""
+        return {result["name"]: result["status"] for result in self.json["results"]}
+
+
+def until(condition: Callable[[], Any], seconds: float = 10.0, what: str = "") -> Any:
+    """What ``condition`` gives once that is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what or condition}"
+        time.sleep(0.01)
+    return found
+
+
+class Fleet:
+    """One fleet, and the command line in front of it."""
+
+    def __init__(self) -> None:
+        self.tag = secrets.token_hex(3)
+        name = f"lxcfleet-t{self.tag}"
+        self.paths = Paths(lxc=Path("/var/lib") / name, run=Path("/run") / name, etc=Path("/etc") / name)
+        self.prefix = f"t{self.tag}-"
+        self.paths.etc.mkdir(parents=True)
+        self.daemons: list[subprocess.Popen[bytes]] = []
+
+    # -- the command line ------------------------------------------------------------------------------------
+
+    def name(self, rest: object) -> str:
+        """A name that no other fleet on this host uses: cgroups have no other mark."""
+        return f"{self.prefix}{rest}"
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        """For programs that belong to this fleet."""
+        mine = {key: value for key, value in os.environ.items() if not key.startswith("LXCFLEET_")}
+        return {**mine, **self.paths.environment(), "TERM": "vt100", **extra}
+
+    def spawn(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+        """A client that runs by the side."""
+        options = {"stdin": subprocess.DEVNULL, "stdout": PIPE, "stderr": PIPE, **options}
+        return subprocess.Popen([CLIENT, *arguments], env=self.environment(), **options)
+
+    def run(self, *arguments: str, input: bytes = b"", timeout: float = TIMEOUT, **extra: str) -> Ran:
+        """One command line, whatever comes of it."""
+        done = subprocess.run(
+            [CLIENT, *arguments],
+            input=input,
+            capture_output=True,
+            timeout=timeout,
+            env=self.environment(**extra),
+            check=False,
+        )
+        return Ran(
+            done.returncode, done.stdout.decode(errors="surrogateescape"), done.stderr.decode(errors="surrogateescape")
+        )
+
+    def ok(self, *arguments: str, **options: Any) -> str:
+        """One command line that must succeed; its stdout."""
+        ran = self.run(*arguments, **options)
+        assert ran.status == 0, (arguments, ran)
+        return ran.out
+
+    def json(self, *arguments: str, **options: Any) -> Any:
+        """One command line that must succeed and print JSON."""
+        return json.loads(self.ok(arguments[0], "-f", "json", *arguments[1:], **options))
+
+    def inside(self, name: str, script: str, **options: Any) -> str:
+        """What a shell script prints in a container where it must succeed."""
+        return self.ok("exec", name, "--", "sh", "-c", script, **options).strip()
+
+    # -- containers ------------------------------------------------------------------------------------------
+
+    def create(self, *names: str, command: Sequence[str] = SLEEP, options: Sequence[str] = ()) -> None:
+        """App containers by these names; system containers with ``command=()``."""
+        for name in names:
+            self.ok("create", name, *options, *command)
+
+    def record(self, name: str) -> dict[str, Any]:
+        """What ``info`` says of a container."""
+        found: dict[str, Any] = self.json("info", name)
+        return found
+
+    def state(self, name: str) -> str:
+        """What it does."""
+        return str(self.record(name)["state"])
+
+    def pid(self, name: str) -> int:
+        """Its process 1."""
+        pid = self.record(name)["pid"]
+        assert isinstance(pid, int)
+        return pid
+
+    def states(self) -> dict[str, str]:
+        """All containers."""
+        return {record["name"]: record["state"] for record in self.json("list")}
+
+    def delta(self, name: str) -> Path:
+        """What a container has written."""
+        return self.paths.container(name).delta
+
+    def events(self, what: str) -> list[dict[str, Any]]:
+        """Those of the daemon's events."""
+        lines = self.ok("events", "--format", "json").splitlines()
+        return [event for event in map(json.loads, lines) if event["what"] == what]
+
+    # -- the daemon ------------------------------------------------------------------------------------------
+
+    def start_daemon(self, kill: str = "") -> subprocess.Popen[bytes]:
+        """A daemon that answers. ``kill``: see daemon.KillAt."""
+        self.paths.run.mkdir(exist_ok=True)
+        extra = {"LXCFLEET_KILL": kill} if kill else {}
+        with (self.paths.run / "daemon.log").open("ab") as log:
+            daemon = subprocess.Popen(
+                [DAEMON], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment(**extra)
+            )
+        self.daemons.append(daemon)
+        until(lambda: self.daemon_pid() == daemon.pid or daemon.poll() is not None, 30, "the daemon answers")
+        assert daemon.poll() is None, self.log()
+        return daemon
+
+    def stop_daemon(self, number: int = signal.SIGTERM) -> None:
+        """End whatever daemon there is, and its launcher; containers run on."""
+        pid, launcher = self.daemon_pid(), self.launcher_pid()
+        if pid is None:
+            return
+        os.kill(pid, number)
+        until(lambda: not alive(pid), 30, "the daemon ends")
+        until(lambda: launcher is None or not alive(launcher), 10, "the launcher ends")
+        self.reap()
+
+    def reap(self) -> None:
+        """Take note of daemons that have ended."""
+        self.daemons = [daemon for daemon in self.daemons if daemon.poll() is None]
+
+    def daemon_pid(self) -> int | None:
+        """The process that listens on the API's socket; unix(7), SO_PEERCRED."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            if probe.connect_ex(str(self.paths.socket)) != 0:
+                return None
+            pid: int = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+            return pid
+
+    def launcher_pid(self) -> int | None:
+        """The daemon's child that forks the others."""
+        parent = self.daemon_pid()
+        mine = [pid for pid, line in command_lines() if "lxcfleet.launcher" in line and parent_of(pid) == parent]
+        return mine[0] if mine else None
+
+    def log(self) -> str:
+        """What the daemons said."""
+        return (self.paths.run / "daemon.log").read_text(errors="replace")
+
+    # -- traces ----------------------------------------------------------------------------------------------
+
+    def clean(self) -> None:
+        """Destroy all containers; nothing may be left of them."""
+        self.ok("destroy", "--all", "--force", "-q")
+        self.assert_no_traces()
+
+    def assert_no_traces(self) -> None:
+        """Nothing of any container is left: what the last process held may take the kernel a moment."""
+        deadline = time.monotonic() + 10
+        while left := self.traces():
+            assert time.monotonic() < deadline, left
+            time.sleep(0.05)
+
+    def traces(self) -> list[str]:
+        """Everything on this host that belongs to a container of this fleet."""
+        return [*self.directories(), *self.mounts(), *self.loops(), *self.cgroups(), *self.processes()]
+
+    def directories(self) -> list[str]:
+        """What lies where the containers are."""
+        return sorted(map(str, self.paths.lxc.glob("*"))) if self.paths.lxc.exists() else []
+
+    def half_done(self) -> list[str]:
+        """Directories that are none of a container, and notes of what is owed to one."""
+        marks = (f"{Paths.NEW_PREFIX}*", f"{Paths.GONE_PREFIX}*", "*/pending")
+        return [str(path) for mark in marks for path in self.paths.lxc.glob(mark)]
+
+    def mounts(self) -> list[str]:
+        """Our mounts in the host's mount table."""
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        return [line for line in lines if str(self.paths.run) in line]
+
+    def loops(self) -> list[str]:
+        """Loop devices on our mask."""
+        found = []
+        for file in Path("/sys/block").glob("loop*/loop/backing_file"):
+            try:
+                text = file.read_text()
+            except OSError:
+                continue  # given back just now
+            if f"{self.paths.run}/" in text:
+                found.append(f"{file.parts[3]}: {text.strip()}")
+        return found
+
+    def cgroups(self) -> list[str]:
+        """Cgroups of our containers, in every hierarchy."""
+        return [
+            os.path.join(directory, name)
+            for directory, names, _ in os.walk("/sys/fs/cgroup")
+            for name in names
+            if name.startswith(("lxc.payload.", "lxc.monitor.", "lxc.pivot.")) and self.prefix in name
+        ]
+
+    def processes(self) -> list[str]:
+        """Monitors, and whatever runs in our containers."""
+        found = [f"{pid}: {line}" for pid, line in command_lines() if f"[lxc monitor] {self.paths.lxc}" in line]
+        for file in Path("/proc").glob("[0-9]*/cgroup"):
+            try:
+                text = file.read_text()
+            except OSError:
+                continue
+            pid = int(file.parts[2])
+            if f"lxc.payload.{self.prefix}" in text and alive(pid):
+                found.append(f"{pid}: in a container")
+        return found
+
+    def remove(self) -> None:
+        """The end: no daemon, no process, no directory."""
+        for daemon in self.daemons:
+            if daemon.poll() is None:
+                daemon.terminate()
+                daemon.wait(30)
+        self.stop_daemon()
+        until(lambda: not self.helpers(), 15, "the launcher and its children end")
+        for directory in (self.paths.lxc, self.paths.run, self.paths.etc):
+            if directory.exists():
+                shutil.rmtree(directory)
+
+    def helpers(self) -> list[str]:
+        """The daemon's own processes."""
+        mark = f"LXCFLEET_RUN={self.paths.run}\0".encode()
+        return [
+            f"{pid}: {line}" for pid, line in command_lines() if "lxcfleet" in line and mark in _read(pid, "environ")
+        ]
+
+
+def alive(pid: int) -> bool:
+    """Whether the process is there and no zombie that its parent forgot."""
+    return _read(pid, "stat").rpartition(b")")[2].split()[:1] not in ([], [b"Z"], [b"X"])
+
+
+def parent_of(pid: int) -> int | None:
+    """Its parent."""
+    words = _read(pid, "stat").rpartition(b")")[2].split()
+    return int(words[1]) if words else None
+
+
+def command_lines() -> Iterator[tuple[int, str]]:
+    """All processes, but for zombies and the kernel's own."""
+    for directory in Path("/proc").glob("[0-9]*"):
+        pid = int(directory.name)
+        line = _read(pid, "cmdline").replace(b"\0", b" ").decode(errors="replace").strip()
+        if line:
+            yield pid, line
+
+
+def _read(pid: int, file: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{file}").read_bytes()
+    except OSError:
+        return b""
+
+
+def host_mounts() -> int:
+    """How long the host's mount table is."""
+    return len(Path("/proc/self/mountinfo").read_text().splitlines())
+
+
+def python(script: str) -> list[str]:
+    """A Python one-liner as a command."""
+    return [sys.executable, "-c", script]
