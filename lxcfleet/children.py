@@ -1,7 +1,6 @@
 """What the launcher's children do: one operation each, then exit.
 
-Requests and replies are JSON but for ``boot``, whose child becomes the container's monitor and so keeps to as
-few Python objects as it can.
+Requests and replies are JSON. Starting containers is the booter's: see host.booter.
 """
 
 from __future__ import annotations
@@ -29,9 +28,7 @@ def run(message: bytes, descriptors: Sequence[int], paths: Paths, held: tuple[in
             with open(descriptors[1], "rb") as file:
                 message = file.read()
         operation, _, argument = message.partition(b" ")
-        if operation == b"boot":
-            _boot(argument.decode(), descriptors[1], socket.socket(fileno=descriptors[0]), paths)
-        elif operation == b"attach":
+        if operation == b"attach":
             for descriptor in held:  # a command may outlive the daemon, and must not hold its lock
                 os.close(descriptor)
             signal.alarm(0)
@@ -44,13 +41,6 @@ def run(message: bytes, descriptors: Sequence[int], paths: Paths, held: tuple[in
     finally:
         sys.stderr.flush()
         os._exit(status)
-
-
-def _boot(name: str, namespace: int, reply: socket.socket, paths: Paths) -> None:
-    kernel.enter_mounts(namespace)
-    os.close(namespace)
-    pid = lxc.boot(name, str(paths.lxc))
-    reply.send(b"null" if pid is None else b"%d" % pid)
 
 
 Reply = socket.socket
@@ -176,8 +166,10 @@ def _probe(names: list[str], reply: Reply, paths: Paths) -> None:
 
 def _mask(force: bool, reply: Reply, paths: Paths) -> None:
     """Bring the mask up to date and have it mounted in the launcher's mount namespace, which this child shares."""
+    from lxcfleet.base import mask_mount  # see there
+
     try:
-        layers.refresh_mask(paths, force)
+        mask_mount.refresh(paths, force)
         _answer(reply, "mask")
     except (OSError, FleetError) as error:
         _answer(reply, "mask", error)
@@ -185,7 +177,9 @@ def _mask(force: bool, reply: Reply, paths: Paths) -> None:
 
 def _release(_: None, reply: Reply, paths: Paths) -> None:
     """Unmount the mask: no container is left that needs it."""
-    layers.release_mask(paths)
+    from lxcfleet.base import mask_mount  # see there
+
+    mask_mount.release(paths)
     _answer(reply, "mask")
 
 

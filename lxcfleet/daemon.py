@@ -21,7 +21,7 @@ from aiohttp import web
 from lxcfleet import __version__, config
 from lxcfleet.api.attach import AttachServer
 from lxcfleet.api.server import Server
-from lxcfleet.base import container_config, layers
+from lxcfleet.base import container_config, mask_mount
 from lxcfleet.errors import FleetError, HostError, Unsupported
 from lxcfleet.fleet.events import Events
 from lxcfleet.fleet.lifecycle import Faults, Lifecycle, NoFaults
@@ -271,7 +271,7 @@ def main() -> None:
         lock = _take_lock(paths)
         _raise_open_files()
         paths.lxc.mkdir(mode=0o755, parents=True, exist_ok=True)
-        layers.make_mount_points(paths)
+        mask_mount.make_mount_points(paths)
         asyncio.run(_serve(paths, lock))
     except FleetError as error:
         if arguments.debug:

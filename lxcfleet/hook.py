@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from lxcfleet.base import layers  # noqa: E402
+from lxcfleet.base import layers, mask_mount  # noqa: E402
 from lxcfleet.errors import Broken, FleetError  # noqa: E402
 from lxcfleet.fleet import store  # noqa: E402
 from lxcfleet.host import kernel  # noqa: E402
@@ -36,7 +36,7 @@ def main() -> None:
         if spec is None or isinstance(spec, Broken):
             raise spec or Broken(f"{name} is no container of lxcfleet's", why=f"no spec beside {config}")
         kernel.make_slave(Path("/"))
-        layers.refresh_mask(paths, force=False)
+        mask_mount.refresh(paths, force=False)
         layers.mount(paths, name, spec.first_id)
     except (FleetError, OSError) as error:
         print(f"lxcfleet: {error}", file=sys.stderr)

@@ -1,9 +1,7 @@
 """The launcher: the process that forks a child for each thing that liblxc or the mount table is asked to do.
 
-liblxc holds Python's global lock while it works and is not safe in threads, so the daemon never calls it.
-Each container's monitor is, for good, a copy of the child that started it: every page that this loop or a
-child writes between two starts is memory that each container keeps. So the loop does next to nothing, and the
-child that boots a container does nothing but boot (see children).
+liblxc holds Python's global lock while it works and is not safe in threads, so the daemon never calls it. All
+children share the launcher's mount namespace, where the mask is mounted, and which goes when the launcher does.
 
 One request is one datagram, an operation's name and its argument, with a reply socket and what else it needs
 as descriptors. A request too large for a datagram comes in a memfd. The child answers on the reply socket;
@@ -36,8 +34,6 @@ def main() -> None:
     paths = Paths.from_environment()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Without newuidmap in reach liblxc writes the id maps itself, as root may: two programs less per start.
-    os.environ["PATH"] = "/usr/sbin:/sbin"
     kernel.unshare_mounts()
     kernel.make_slave(Path("/"))
     gc.collect()

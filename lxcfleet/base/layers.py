@@ -11,9 +11,8 @@ import os
 import time
 from pathlib import Path
 
-from lxcfleet.base import mask
 from lxcfleet.errors import HostError, Unsupported
-from lxcfleet.host import command, kernel
+from lxcfleet.host import kernel
 from lxcfleet.model import RANGE_SIZE
 from lxcfleet.names import Paths
 
@@ -23,12 +22,6 @@ OPTIONS = "index=off,metacopy=off,redirect_dir=off,xino=off"
 
 BUSY_SECONDS = 5.0
 """How long the kernel may take to let go of the delta after the last process of an earlier mount is gone."""
-
-
-def make_mount_points(paths: Paths) -> None:
-    """The directories that all private mounts go to. Containers' root must be able to pass through."""
-    for directory in (paths.run, paths.base_mount, paths.mask_mount, paths.root_mount):
-        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
 
 
 def mount(paths: Paths, name: str, first_id: int | None) -> None:
@@ -67,28 +60,3 @@ def mount(paths: Paths, name: str, first_id: int | None) -> None:
                     f"{name}: its overlay can't be mounted", error, hint="`dmesg | tail` has the kernel's reason"
                 ) from error
             time.sleep(0.02)
-
-
-def refresh_mask(paths: Paths, force: bool) -> None:
-    """Build the mask anew if the host changed since, and mount it where ``mount`` looks for it."""
-    make_mount_points(paths)
-    mounted = os.path.ismount(paths.mask_mount)
-    if not force and mounted and mask.is_current(paths):
-        return
-    rebuilt = mask.ensure(paths)
-    if mounted and rebuilt:
-        kernel.unmount(paths.mask_mount)
-        mounted = False
-    if not mounted:
-        mount_mask(paths)
-
-
-def mount_mask(paths: Paths) -> None:
-    """Mount the mask's image in the mount namespace of this process; mount(8) finds a loop device for it."""
-    command.run(["/usr/bin/mount", "-t", "ext4", "-o", "loop,ro,nodev", str(paths.mask_image), str(paths.mask_mount)])
-
-
-def release_mask(paths: Paths) -> None:
-    """Unmount the mask, if it is mounted."""
-    while os.path.ismount(paths.mask_mount):
-        kernel.unmount(paths.mask_mount)

@@ -176,7 +176,7 @@ class Lifecycle:
         log_file = str(self._paths.container(container.name).lxc_log)
         before = lxc.log_size(log_file)
         async with self._boots:
-            pid = await self._launcher.ask("boot", container.name, [namespace])
+            pid = await self._launcher.boot(container.name, namespace)
         if pid is None:
             # Somebody else may have started it in the meantime, which is as good.
             await self._registry.observe()

@@ -111,7 +111,7 @@ class Registry:
         return Situation(
             exists=True,
             running=container.running is not None,
-            frozen=container.state is State.FROZEN,
+            frozen=container.running is not None and container.running.payload.frozen,
             pending=store.pending(self._paths, container.name),
         )
 

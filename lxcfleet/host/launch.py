@@ -1,4 +1,4 @@
-"""The daemon's end of the launcher: starts it, sends it requests, gets replies. See launcher for the protocol."""
+"""The daemon's end of the launcher and the booter: starts them, sends requests, gets replies; see there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 _MAX_DATAGRAM = 65536
 _MAX_REPLY = 65536
+_PATH = "/usr/sbin:/sbin"
+"""Without newuidmap in reach liblxc writes the id maps itself, as root may: two programs less per start."""
 _DIED = "the process that did it ended before it was done"
 
 
@@ -31,46 +33,49 @@ class Reply(NamedTuple):
     descriptor: int | None
 
 
-class Launcher:
-    """The running launcher; started anew whenever it is gone."""
+class _Servant:
+    """A process of ours that takes requests on a socket; started anew whenever it is gone."""
 
-    def __init__(self, paths: Paths, lock: int) -> None:
-        self._paths = paths
+    def __init__(self, name: str, arguments: Sequence[str], lock: int, environment: Mapping[str, str]) -> None:
+        self._name = name
+        self._arguments = arguments
         self._lock = lock
+        self._environment = dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
         self._requests: socket.socket | None = None
         self._sending = asyncio.Lock()
         self.generation = 0
-        """Grows with each launcher started: what the last one had mounted is gone."""
+        """Grows with each process started."""
 
     @property
     def pid(self) -> int | None:
-        """The launcher's process id."""
+        """The process id, while it runs."""
         return self._process.pid if self._process and self._process.poll() is None else None
 
     def start(self) -> socket.socket:
-        """Make sure that a launcher runs; the socket for requests."""
-        if self._requests is not None and self._process is not None and self._process.poll() is None:
+        """Make sure that it runs; the socket for requests."""
+        if self._requests is not None and self.pid is not None:
             return self._requests
         self.close()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        package = str(Path(__file__).resolve().parent.parent.parent)
+        arguments = [word.format(requests=theirs.fileno(), lock=self._lock) for word in self._arguments]
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-s", "-m", "lxcfleet.launcher", str(theirs.fileno()), str(self._lock)],
+                [sys.executable, *arguments],
                 pass_fds=(theirs.fileno(), self._lock),
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, **self._paths.environment(), "PYTHONPATH": package},
+                cwd="/",
+                env=self._environment,
                 start_new_session=True,
             )
         ours.setblocking(False)
         self._requests = ours
         self.generation += 1
-        log.debug("launcher %d started", self._process.pid)
+        log.debug("%s started, pid %d", self._name, self._process.pid)
         return ours
 
     def close(self) -> None:
-        """Let the launcher end. Its children finish what they do."""
+        """Let it end. Its children finish what they do."""
         if self._requests is not None:
             self._requests.close()
             self._requests = None
@@ -83,34 +88,88 @@ class Launcher:
             self._process = None
 
     def kill(self) -> None:
-        """End the launcher the hard way; for tests of what survives that."""
+        """End it the hard way."""
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
 
+    async def send(self, message: bytes, descriptors: Sequence[int]) -> None:
+        """Send one request; it gets copies of ``descriptors``. Raises HostError."""
+        for attempt in (1, 2):
+            try:
+                async with self._sending:
+                    await _send(self.start(), message, descriptors)
+            except OSError as error:
+                if attempt == 2:
+                    raise HostError(f"the {self._name} can't be reached", why=str(error)) from error
+            else:
+                return
+
+
+class Launcher:
+    """The launcher and the booter."""
+
+    def __init__(self, paths: Paths, lock: int) -> None:
+        package = str(Path(__file__).resolve().parent.parent.parent)
+        environment = {**os.environ, **paths.environment(), "PYTHONPATH": package, "PATH": _PATH}
+        arguments = ["-P", "-s", "-m", "lxcfleet.launcher", "{requests}", "{lock}"]
+        self._launcher = _Servant("launcher", arguments, lock, environment)
+        booter = str(Path(__file__).with_name("booter.py"))
+        self._booter = _Servant("booter", ["-I", "-S", booter, "{requests}", str(paths.lxc)], lock, environment)
+
+    @property
+    def generation(self) -> int:
+        """Grows with each launcher started: what the last one had mounted is gone."""
+        return self._launcher.generation
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Of the processes that run."""
+        return tuple(pid for pid in (self._launcher.pid, self._booter.pid) if pid is not None)
+
+    def start(self) -> None:
+        """Make sure that both run."""
+        self._launcher.start()
+        self._booter.start()
+
+    def close(self) -> None:
+        """Let both end."""
+        self._launcher.close()
+        self._booter.close()
+
+    def kill(self) -> None:
+        """End both the hard way; for tests of what survives that."""
+        self._launcher.kill()
+        self._booter.kill()
+
+    async def boot(self, name: str, namespace: int) -> int | None:
+        """Start a container whose root is mounted in the mount namespace that the descriptor stands for.
+
+        The pid of its process 1 (-1 if it has ended already); None if liblxc could not start it, or if the
+        process that tried was killed, in which case it may run all the same.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        with ours:
+            with theirs:
+                await self._booter.send(name.encode(), [theirs.fileno(), namespace])
+            await _readable(ours)
+            answer = ours.recv(64)
+        return json.loads(answer) if answer else None
+
     async def send(self, operation: str, argument: bytes, descriptors: Sequence[int]) -> None:
-        """Send one request. The launcher gets copies of ``descriptors``; the first is the reply socket."""
+        """Send a request to the launcher; the first descriptor is where its child answers."""
         message = operation.encode() + b" " + argument
-        passed = list(descriptors)
-        memory = -1
-        if len(message) > _MAX_DATAGRAM:
-            memory = os.memfd_create("request", os.MFD_CLOEXEC)
+        if len(message) <= _MAX_DATAGRAM:
+            await self._launcher.send(message, descriptors)
+            return
+        memory = os.memfd_create("request", os.MFD_CLOEXEC)
+        try:
             with open(memory, "wb", closefd=False) as file:
                 file.write(message)
             os.lseek(memory, 0, os.SEEK_SET)
-            message, passed = b"", [passed[0], memory, *passed[1:]]
-        try:
-            for attempt in (1, 2):
-                try:
-                    async with self._sending:
-                        await _send(self.start(), message, passed)
-                except OSError as error:
-                    if attempt == 2:
-                        raise HostError("the launcher can't be reached", why=str(error)) from error
-                else:
-                    return
+            await self._launcher.send(b"", [descriptors[0], memory, *descriptors[1:]])
         finally:
-            if memory >= 0:
-                os.close(memory)
+            os.close(memory)
 
     async def stream(self, operation: str, argument: Any, descriptors: Sequence[int] = ()) -> AsyncIterator[Reply]:
         """Send a request and give its replies until the child is done. ``argument``: text as it is, else JSON."""

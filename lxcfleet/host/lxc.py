@@ -10,21 +10,6 @@ import os
 import _lxc
 
 
-def boot(name: str, lxc_path: str) -> int | None:
-    """Start a container whose layers are mounted; the pid of its process 1, or None if liblxc gave up.
-
-    This process is what liblxc copies to make the container's monitor.
-    """
-    container = _lxc.Container(name, lxc_path)
-    # The hook that mounts the layers is there for plain lxc-start.
-    container.clear_config_item("lxc.hook.pre-start")
-    container.clear_config_item("lxc.monitor.unshare")
-    if not container.start(useinit=False, daemonize=True, close_fds=True):
-        return None
-    pid: int = container.init_pid
-    return pid
-
-
 def init_pid(name: str, lxc_path: str) -> int | None:
     """Process 1 of a container as the host numbers it; None if it does not run."""
     pid: int = _lxc.Container(name, lxc_path).init_pid

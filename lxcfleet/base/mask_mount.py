@@ -1,0 +1,44 @@
+"""The mask where ``layers.mount`` looks for it: up to date and mounted, in the launcher's mount namespace only.
+
+Apart from layers, as it takes modules along (subprocess, threading) that the launcher must not carry: what they
+do at each fork would be memory that each container keeps.
+"""
+
+from __future__ import annotations
+
+import os
+
+from lxcfleet.base import mask
+from lxcfleet.host import command, kernel
+from lxcfleet.names import Paths
+
+
+def make_mount_points(paths: Paths) -> None:
+    """The directories that all private mounts go to. Containers' root must be able to pass through."""
+    for directory in (paths.run, paths.base_mount, paths.mask_mount, paths.root_mount):
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+
+
+def refresh(paths: Paths, force: bool) -> None:
+    """Build the mask anew if the host changed since, and mount it where ``mount`` looks for it."""
+    make_mount_points(paths)
+    mounted = os.path.ismount(paths.mask_mount)
+    if not force and mounted and mask.is_current(paths):
+        return
+    rebuilt = mask.ensure(paths)
+    if mounted and rebuilt:
+        kernel.unmount(paths.mask_mount)
+        mounted = False
+    if not mounted:
+        _mount(paths)
+
+
+def _mount(paths: Paths) -> None:
+    """Mount the mask's image in the mount namespace of this process; mount(8) finds a loop device for it."""
+    command.run(["/usr/bin/mount", "-t", "ext4", "-o", "loop,ro,nodev", str(paths.mask_image), str(paths.mask_mount)])
+
+
+def release(paths: Paths) -> None:
+    """Unmount the mask, if it is mounted."""
+    while os.path.ismount(paths.mask_mount):
+        kernel.unmount(paths.mask_mount)

@@ -1,0 +1,291 @@
+"""kill -9 of the daemon and of its launcher at every step: nothing is lost, nothing is left, others run on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from lxcfleet.fleet import plan
+from lxcfleet.fleet.plan import Situation, Step
+from lxcfleet.model import Action
+
+from .harness import SLEEP, TIMEOUT, Fleet, alive, until
+
+pytestmark = pytest.mark.system
+
+ABSENT = "absent"
+STOPPED = Situation(exists=True)
+RUNNING = Situation(exists=True, running=True)
+FROZEN = Situation(exists=True, running=True, frozen=True)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One action, broken off at one of its steps; ``after``: what a new daemon must then make of it."""
+
+    action: str
+    before: str
+    step: Step
+    after: str
+    same_process: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.action}-{self.before}-{self.step.name}"
+
+
+def cases() -> Iterator[Case]:
+    """Every step of every plan. What is noted as owed is done; what is not noted yet never was asked for."""
+    for step in plan.create(start=True):
+        yield Case("create", ABSENT, step, ABSENT if step is Step.MAKE else "running")
+    for step in plan.plan(Action.START, STOPPED):
+        yield Case("start", "stopped", step, "stopped")
+    for step in plan.plan(Action.STOP, RUNNING):
+        yield Case("stop", "running", step, "running", same_process=True)
+    for step in plan.plan(Action.RESTART, RUNNING):
+        yield Case("restart", "running", step, "running", same_process=step in (Step.OWE_START, Step.HALT))
+    for step in plan.plan(Action.RESTART, FROZEN)[:2]:
+        yield Case("restart", "frozen", step, "frozen", same_process=True)
+    for step in plan.plan(Action.DESTROY, RUNNING):
+        begun = step is not Step.OWE_DESTROY
+        yield Case("destroy", "running", step, ABSENT if begun else "running", same_process=not begun)
+    for step in plan.plan(Action.DESTROY, STOPPED):
+        yield Case("destroy", "stopped", step, "stopped" if step is Step.OWE_DESTROY else ABSENT)
+    for step in plan.plan(Action.FREEZE, RUNNING):
+        yield Case("freeze", "running", step, "running", same_process=True)
+    for step in plan.plan(Action.UNFREEZE, FROZEN):
+        yield Case("unfreeze", "frozen", step, "frozen", same_process=True)
+
+
+EACH = pytest.mark.parametrize("case", list(cases()), ids=str)
+
+
+def arrange(fleet: Fleet, case: Case) -> str:
+    """The container that it is about, as it is before the action, with something written."""
+    name = fleet.name("a")
+    if case.before == ABSENT:
+        return name
+    fleet.create(name)
+    fleet.inside(name, "echo kept >/var/lib/kept")
+    if case.before == "frozen":
+        fleet.ok("freeze", name)
+    if case.before == "stopped":
+        fleet.ok("stop", name)
+    return name
+
+
+def order(case: Case, name: str) -> list[str]:
+    """The command line."""
+    extra = {"create": SLEEP, "destroy": ("--force",), "stop": ("--timeout", "5")}.get(case.action, ())
+    return [case.action, name, *extra]
+
+
+def pids(fleet: Fleet) -> dict[str, int | None]:
+    return {record["name"]: record["pid"] for record in fleet.json("list")}
+
+
+def settled(fleet: Fleet) -> bool:
+    """Whether the daemon has done all that it owed."""
+    return not any(record["busy"] for record in fleet.json("list")) and not fleet.half_done()
+
+
+def assert_usable(fleet: Fleet, name: str, state: str) -> None:
+    """A container that is there has kept its delta, and can be used."""
+    if state == ABSENT:
+        assert name not in fleet.states()
+        assert not fleet.paths.container(name).directory.exists()
+        assert not [trace for trace in fleet.cgroups() if name in trace]
+        return
+    assert fleet.states()[name] == state
+    if state == "frozen":
+        fleet.ok("unfreeze", name)
+    if state == "stopped":
+        fleet.ok("start", name)
+    assert fleet.inside(name, "test ! -e /root/.ssh; cut -d: -f2 /etc/shadow | sort -u") == "*"
+
+
+@EACH
+def test_the_daemon_is_killed(fleet: Fleet, case: Case) -> None:
+    witness = fleet.name("w")
+    fleet.create(witness)
+    name = arrange(fleet, case)
+    before = pids(fleet)
+    fleet.stop_daemon()
+    daemon = fleet.start_daemon(kill=f"daemon:{name}:{case.step.name}")
+
+    ran = fleet.run(*order(case, name))
+    assert ran.status == 1, ran
+    assert "the daemon" in ran.err
+    assert daemon.wait(10) == -signal.SIGKILL
+    left = fleet.half_done()
+
+    fleet.start_daemon()
+    until(lambda: settled(fleet), 20, "the new daemon has tidied up")
+    after = pids(fleet)
+    assert after[witness] == before[witness]
+    assert_usable(fleet, name, case.after)
+    if case.same_process:
+        assert after[name] == before[name]
+    if case.before != ABSENT and case.after != ABSENT:
+        assert fleet.inside(name, "cat /var/lib/kept") == "kept"
+    if left:
+        assert fleet.events("cleaned") or fleet.events("resumed")
+    assert fleet.mounts() == []
+
+
+@EACH
+def test_the_launcher_is_killed(fleet: Fleet, case: Case) -> None:
+    witness = fleet.name("w")
+    fleet.create(witness)
+    name = arrange(fleet, case)
+    before = pids(fleet)
+    fleet.stop_daemon()
+    fleet.start_daemon(kill=f"launcher:{name}:{case.step.name}")
+
+    ran = fleet.run(*order(case, name))
+    assert ran.status in (0, 1), ran
+    assert "internal error" not in ran.err
+    until(lambda: settled(fleet), 20, "nothing is under way")
+    after = pids(fleet)
+    became = {
+        "create": "running", "start": "running", "stop": "stopped", "restart": "running",
+        "destroy": ABSENT, "freeze": "frozen", "unfreeze": "running",
+    }[case.action]  # fmt: skip
+    assert after[witness] == before[witness]
+    state = fleet.states().get(name, ABSENT)
+    assert state == became if ran.status == 0 else state in (case.before, became, "stopped"), ran
+    assert_usable(fleet, name, state)
+    if state != ABSENT and case.before != ABSENT:
+        assert fleet.inside(name, "cat /var/lib/kept") == "kept"
+    # The daemon has another launcher, and that one works.
+    fleet.create(fleet.name("z"))
+    assert_usable(fleet, fleet.name("z"), "running")
+
+
+@contextlib.contextmanager
+def creating(fleet: Fleet, count: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A client that creates many."""
+    client = fleet.spawn("create", fleet.name("m"), "-n", str(count), "-f", "json", *SLEEP)
+    try:
+        yield client
+    finally:
+        client.kill()
+        client.communicate()
+
+
+def assert_whole(fleet: Fleet, witness: str, pid: int) -> None:
+    """Each container that is there is whole and runs, and nothing else is there."""
+    until(lambda: settled(fleet), 30, "tidied up")
+    states = fleet.states()
+    assert set(states.values()) == {"running"}, states
+    assert fleet.pid(witness) == pid
+    assert sorted(path.rpartition("/")[2] for path in fleet.directories()) == sorted(states)
+    found = {cgroup.rpartition("lxc.payload.")[2] for cgroup in fleet.cgroups() if "lxc.payload." in cgroup}
+    assert {name.partition("/")[0] for name in found} == set(states)
+    checked = fleet.run("exec", "--all", "--", "sh", "-c", "cut -d: -f2 /etc/shadow | sort -u")
+    assert checked.status == 0, checked
+    assert {line.split()[1] for line in checked.out.splitlines()} == {"*"}
+
+
+MOMENTS = [0.0, 0.01, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_the_daemon_is_killed_at_any_moment(fleet: Fleet, moment: float) -> None:
+    witness = fleet.name("w")
+    fleet.create(witness)
+    pid = fleet.pid(witness)
+    daemon = fleet.daemon_pid()
+    assert daemon is not None
+    with creating(fleet, 30) as client:
+        until(lambda: fleet.paths.lxc.glob(f"*{fleet.name('m')}*"), 20)
+        time.sleep(0.1 + moment + random.random() * 0.02)
+        os.kill(daemon, signal.SIGKILL)
+        assert client.wait(TIMEOUT) in (0, 1)
+    until(lambda: not alive(daemon))
+    fleet.start_daemon()
+    assert_whole(fleet, witness, pid)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_the_launcher_is_killed_at_any_moment(fleet: Fleet, moment: float) -> None:
+    witness = fleet.name("w")
+    fleet.create(witness)
+    pid = fleet.pid(witness)
+    launcher = fleet.launcher_pid()
+    assert launcher is not None
+    with creating(fleet, 30) as client:
+        time.sleep(0.1 + moment + random.random() * 0.02)
+        os.kill(launcher, signal.SIGKILL)
+        assert client.wait(TIMEOUT) in (0, 1, 3)
+    assert_whole(fleet, witness, pid)
+
+
+@pytest.mark.parametrize("moment", MOMENTS[::3])
+@pytest.mark.parametrize("action", ["restart", "destroy"])
+def test_both_are_killed_while_many_restart_or_go(fleet: Fleet, action: str, moment: float) -> None:
+    fleet.ok("create", fleet.name("m"), "-n", "20", *SLEEP)
+    witness = fleet.name("w")
+    fleet.create(witness)
+    pid = fleet.pid(witness)
+    victims = [pid for pid in (fleet.daemon_pid(), fleet.launcher_pid()) if pid]
+    more = ["--force"] if action == "destroy" else []
+    client = fleet.spawn(action, f"{fleet.name('m')}*", *more)
+    time.sleep(0.08 + moment)
+    for victim in victims:
+        os.kill(victim, signal.SIGKILL)
+    client.communicate(timeout=TIMEOUT)
+    until(lambda: not any(map(alive, victims)))
+    fleet.start_daemon()
+    assert_whole(fleet, witness, pid)
+    if action == "restart":
+        assert len(fleet.states()) == 21
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_the_client_is_killed_and_the_work_goes_on(fleet: Fleet, number: signal.Signals) -> None:
+    with creating(fleet, 30) as client:
+        until(lambda: len(fleet.directories()) > 2, 20, "it has begun")
+        client.send_signal(number)
+        client.wait(10)
+    until(lambda: list(fleet.states().values()) == ["running"] * 30, 20, "all are there")
+
+
+def test_a_directory_under_construction_is_removed_and_told(fleet: Fleet) -> None:
+    """What only a kill of the children could leave: half of a new container, half of an old one."""
+    keep = fleet.name("a")
+    fleet.create(keep)
+    fleet.stop_daemon()
+    half = [fleet.paths.new(fleet.name("b")).delta, fleet.paths.gone(fleet.name("c") + ".0").delta / "some/where"]
+    for directory in half:
+        directory.mkdir(parents=True)
+        (directory / "file").write_text("x")
+    fleet.start_daemon()
+    assert not any(directory.exists() for directory in half)
+    told = "\n".join(event["message"] for event in fleet.events("cleaned"))
+    assert fleet.name("b") in told
+    assert fleet.name("c") in told
+    assert fleet.states() == {keep: "running"}
+
+
+def test_containers_of_others_are_left_alone(fleet: Fleet) -> None:
+    fleet.stop_daemon()
+    foreign = fleet.paths.lxc / "somebody-elses"
+    foreign.mkdir(parents=True)
+    (foreign / "config").write_text("lxc.uts.name = somebody-elses\n")
+    fleet.start_daemon()
+    assert fleet.states() == {}
+    refused = fleet.run("destroy", "somebody-elses", "--force")
+    assert (refused.status, (foreign / "config").exists()) == (1, True)
+    refused = fleet.run("create", "somebody-elses", *SLEEP)
+    assert (refused.status, (foreign / "config").exists()) == (1, True)
+    assert "not lxcfleet's" in refused.err
+    (foreign / "config").unlink()
+    foreign.rmdir()

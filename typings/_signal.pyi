@@ -1,0 +1,11 @@
+"""What we use of the module behind ``signal``."""
+
+from typing import Any
+
+SIGCHLD: int
+SIGINT: int
+SIG_IGN: Any
+SIG_DFL: Any
+
+def signal(number: int, handler: Any) -> Any: ...
+def alarm(seconds: int) -> int: ...
