@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,6 +40,21 @@ def loop_devices(directories: Sequence[Path]) -> list[str]:
 def veths() -> set[str]:
     """The host's ends of pairs of virtual network devices."""
     return {path.name for path in Path("/sys/class/net").iterdir() if path.name.startswith("veth")}
+
+
+def sweep() -> None:
+    """Kill the benchmark's own containers and remove their cgroups, after a run that was cut short."""
+    for prefix in _OURS:
+        deadline = time.monotonic() + 10
+        while (pids := observe.members(prefix)) and time.monotonic() < deadline:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.1)
+        for top in observe.cgroup_directories(prefix):
+            for directory, _, _ in os.walk(top, topdown=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(directory)
 
 
 def find(

@@ -93,12 +93,6 @@ class Bare:
         self._each(["lxc-stop", "-P", str(self._directory), "-k", "-n"])
         return time.perf_counter() - clock
 
-    def stop_all(self) -> None:
-        """Kill what may run, after a failure."""
-        for name in self.names:
-            argv = ["lxc-stop", "-P", str(self._directory), "-k", "-n", name]
-            subprocess.run(argv, capture_output=True, check=False)
-
     def boot(self, mask: Path) -> float:
         """Start all system containers; seconds until each is up. ``mask``: the image of the mask.
 

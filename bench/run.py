@@ -144,6 +144,7 @@ def main() -> int:
         return 2
     bench = Bench(options.count)
     with fleet.Host(options.count):
+        leftovers.sweep()
         try:
             bench.prepare()
             for number in range(options.rounds):
@@ -159,14 +160,11 @@ def main() -> int:
 
 
 def _tidy(bench: Bench) -> None:
-    """Leave nothing of ours on the machine, however the rounds ended."""
-    try:
-        if sys.exc_info()[0] is not None:
-            bench.bare.stop_all()
-            bench.ours.destroy()
-    except (fleet.Failed, observe.Late) as error:
-        print(f"bench: {error}", file=sys.stderr)
+    """Leave nothing of ours on the machine, however the rounds ended. Called from a ``finally``."""
+    failed = sys.exc_info()[0] is not None
     bench.finish()
+    if failed:
+        leftovers.sweep()
     bench.bare.remove()
     bench.ours.clear()
 

@@ -60,6 +60,8 @@ def _answer(reply: Reply, name: str, error: Exception | None = None, descriptor:
 
 def _prepare(items: list[dict[str, Any]], reply: Reply, paths: Paths) -> None:
     """Make or check each container's files, mount its layers, and answer with its mount namespace."""
+    if any(item["mount"] for item in items) and not os.path.ismount(paths.mask_mount):
+        return  # this launcher is a new one: unanswered, the daemon has it mount the mask, and asks again
     home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     for item in items:
         name = item["name"]

@@ -17,7 +17,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 from lxcfleet.base import layers, mask_mount  # noqa: E402
 from lxcfleet.errors import Broken, FleetError  # noqa: E402
 from lxcfleet.fleet import store  # noqa: E402
-from lxcfleet.host import kernel  # noqa: E402
+from lxcfleet.host import apparmor, kernel  # noqa: E402
 from lxcfleet.names import Paths  # noqa: E402
 
 
@@ -35,6 +35,7 @@ def main() -> None:
         spec = store.load(paths, name)
         if spec is None or isinstance(spec, Broken):
             raise spec or Broken(f"{name} is no container of lxcfleet's", why=f"no spec beside {config}")
+        apparmor.leave_profile()
         kernel.make_slave(Path("/"))
         mask_mount.refresh(paths, force=False)
         layers.mount(paths, name, spec.first_id)

@@ -149,11 +149,12 @@ class CreateRequest:
 
 @dataclass(frozen=True)
 class ActionRequest:
-    """``lxcfleet start|stop|…``. ``timeout``: seconds until a stop becomes a kill. ``force``: destroy what runs."""
+    """``lxcfleet start|stop|…``. ``force``: destroy what runs."""
 
     action: Action
     selection: Selection
-    timeout: float = 10.0
+    timeout: float | None = None
+    """Seconds until a stop becomes a kill; None: as the settings say."""
     force: bool = False
     dry_run: bool = False
 
@@ -168,7 +169,7 @@ class ActionRequest:
         request = cls(
             action=fields.choice("action", Action, Action.START),
             selection=_selection(fields),
-            timeout=fields.number("timeout", 10.0, 0, 86400),
+            timeout=fields.number("timeout", 0, 0, 86400) if fields.has("timeout") else None,
             force=fields.flag("force"),
             dry_run=fields.flag("dry_run"),
         )

@@ -30,6 +30,8 @@ def mount(paths: Paths, name: str, first_id: int | None) -> None:
     Base and mask are shifted into the container's id range; the delta is not: its files already have the
     range's owners, and a shifted upper layer fails with EOVERFLOW (kernel 6.1 to 6.18).
     """
+    if not os.path.ismount(paths.mask_mount):
+        raise HostError(f"{name} can't be mounted", why="the mask is not: all of the host's files would show")
     namespace = None if first_id is None else kernel.user_namespace(first_id, RANGE_SIZE)
     try:
         kernel.clone_read_only(Path("/"), paths.base_mount, namespace)

@@ -25,7 +25,7 @@ def refresh(paths: Paths, force: bool) -> None:
     mounted = os.path.ismount(paths.mask_mount)
     if not force and mounted and mask.is_current(paths):
         return
-    rebuilt = mask.ensure(paths)
+    rebuilt = mask.ensure(paths, force=force)
     if mounted and rebuilt:
         kernel.unmount(paths.mask_mount)
         mounted = False

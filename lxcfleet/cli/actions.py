@@ -18,9 +18,9 @@ _Decorator = Callable[[_Callback], _Callback]
 _timeout = click.option(
     "--timeout",
     type=click.FloatRange(0, 86400),
-    default=10.0,
+    default=None,
     metavar="SECONDS",
-    help="How long they may take to shut down until they are killed; default: 10.",
+    help="How long they may take to shut down until they are killed; default: stop_timeout of lxcfleet.yaml, 10.",
 )
 _force = click.option("--force", is_flag=True, help="Also those that run.")
 

@@ -17,7 +17,7 @@ from lxcfleet.fleet import store
 from lxcfleet.fleet.plan import DESTROY, START, Step
 from lxcfleet.fleet.registry import Container, Registry, Running
 from lxcfleet.host import lxc, proc, tree
-from lxcfleet.host.launch import Launcher, Reply
+from lxcfleet.host.launch import TRIES, Died, Launcher, Reply
 from lxcfleet.model import Init
 from lxcfleet.names import Paths
 
@@ -71,6 +71,7 @@ class Lifecycle:
         self._mask_lock = asyncio.Lock()
         self._mask_checked = 0.0
         self._mask_generation = 0
+        self._swept = False
         self.console_log_kib = console_log_kib
 
     async def carry_out(self, container: Container, steps: Sequence[Step], timeout: float = 10.0) -> None:
@@ -123,6 +124,11 @@ class Lifecycle:
 
     def _retire(self, name: str) -> None:
         """The point of no return of destroy: one rename, after which there is no container of that name."""
+        if name in lxc.running(str(self._paths.lxc)):
+            raise HostError(
+                f"{name} can't be removed", why="its monitor runs again: somebody else started it",
+                hint=f"stop it: lxcfleet stop {name}",
+            )  # fmt: skip
         for number in range(_TRIES):
             gone = self._paths.gone(f"{name}.{number}").directory
             try:
@@ -138,10 +144,15 @@ class Lifecycle:
     async def remove(self, directories: Sequence[str]) -> None:
         """Remove what is left of containers; raises the first failure after all were tried."""
         failure: FleetError | None = None
-        if directories:
-            async for reply in self._launcher.stream("remove", list(directories)):
-                if reply.body["error"]:
-                    failure = failure or from_body(reply.body["error"])
+        left = list(directories)
+        for _ in range(TRIES):
+            if left:
+                async for reply in self._launcher.stream("remove", left[:]):
+                    left.remove(reply.body["name"])
+                    if reply.body["error"]:
+                        failure = failure or from_body(reply.body["error"])
+        if failure is None and left:
+            failure = Died("not all is removed", why=f"the processes that removed {', '.join(left)} were killed")
         if failure:
             raise failure
 
@@ -176,7 +187,7 @@ class Lifecycle:
         log_file = str(self._paths.container(container.name).lxc_log)
         before = lxc.log_size(log_file)
         async with self._boots:
-            pid = await self._launcher.boot(container.name, namespace)
+            pid = await self._boot_once_more(container.name, namespace)
         if pid is None:
             # Somebody else may have started it in the meantime, which is as good.
             await self._registry.observe()
@@ -188,6 +199,15 @@ class Lifecycle:
                 )
         else:
             self._registry.watch(container, pid)
+
+    async def _boot_once_more(self, name: str, namespace: int) -> int | None:
+        """Boot it; again, if what did it was killed before there was a monitor."""
+        try:
+            return await self._launcher.boot(name, namespace)
+        except Died:
+            if name in lxc.running(str(self._paths.lxc)):
+                return None
+            return await self._launcher.boot(name, namespace)
 
     async def _halt(self, container: Container, timeout: float) -> None:
         running = container.running
@@ -217,9 +237,12 @@ class Lifecycle:
             if fresh and moment - self._mask_checked < MASK_FRESH_SECONDS:
                 return
             if not fresh or not mask.is_current(self._paths):
-                answer = await self._launcher.ask("mask", None)
+                # The first time all of the base is looked at anew: what only changed its mode meanwhile, such as a
+                # file that became private, no cheap check would see.
+                answer = await self._launcher.ask("mask", not self._swept)
                 if answer["error"]:
                     raise from_body(answer["error"])
+                self._swept = True
             self._mask_generation = self._launcher.generation
             self._mask_checked = moment
 
@@ -283,20 +306,27 @@ class _Preparer:
     async def _run(self, batch: dict[str, tuple[dict[str, Any], asyncio.Future[Reply]]]) -> None:
         failure: Exception = HostError("the container could not be prepared", why="its child process ended early")
         try:
-            await self._before()
-            items = [item for item, _ in batch.values()]
-            async for reply in self._launcher.stream("prepare", items):
-                _, future = batch.pop(reply.body["name"])
-                if not future.done():
-                    future.set_result(reply)
-                elif reply.descriptor is not None:
-                    os.close(reply.descriptor)
+            for _ in range(TRIES):
+                if batch:
+                    await self._before()
+                    await self._try(batch)
         except (FleetError, OSError) as error:
             failure = error if isinstance(error, FleetError) else HostError("the launcher failed", why=str(error))
         finally:
             for _, future in batch.values():
                 if not future.done():
                     future.set_exception(failure)
+
+
+    async def _try(self, batch: dict[str, tuple[dict[str, Any], asyncio.Future[Reply]]]) -> None:
+        """Have the batch prepared; what is left in it afterwards nobody answered for."""
+        items = [item for item, _ in batch.values()]
+        async for reply in self._launcher.stream("prepare", items):
+            _, future = batch.pop(reply.body["name"])
+            if not future.done():
+                future.set_result(reply)
+            elif reply.descriptor is not None:
+                os.close(reply.descriptor)
 
 
 def _by_name(

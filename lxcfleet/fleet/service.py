@@ -260,7 +260,9 @@ class Fleet:
         if ask.dry_run:
             plans = [(c.name, plan.plan(ask.action, self.registry.situation(c))) for c in chosen]
             return self._dry(ask.action, len(chosen), [line for p in plans for line in plan.describe(*p)])
-        timeout = 0.0 if ask.action is Action.DESTROY else ask.timeout
+        timeout = self.config.stop_timeout if ask.timeout is None else ask.timeout
+        if ask.action is Action.DESTROY:
+            timeout = 0.0  # its delta goes anyway
         if ask.action is Action.START:
             self._check_start([c for c in chosen if c.running is None])
         jobs = [self._action(container, ask, timeout) for container in chosen]

@@ -24,6 +24,12 @@ _MAX_REPLY = 65536
 _PATH = "/usr/sbin:/sbin"
 """Without newuidmap in reach liblxc writes the id maps itself, as root may: two programs less per start."""
 _DIED = "the process that did it ended before it was done"
+TRIES = 2
+"""How often a request is made that nobody answers: the first time somebody may have killed the launcher."""
+
+
+class Died(HostError):
+    """The process that was asked ended without an answer, whether or not it did what it was asked for."""
 
 
 class Reply(NamedTuple):
@@ -144,8 +150,8 @@ class Launcher:
     async def boot(self, name: str, namespace: int) -> int | None:
         """Start a container whose root is mounted in the mount namespace that the descriptor stands for.
 
-        The pid of its process 1 (-1 if it has ended already); None if liblxc could not start it, or if the
-        process that tried was killed, in which case it may run all the same.
+        The pid of its process 1 (-1 if it has ended already); None if liblxc could not start it. Raises Died if
+        the process that tried was killed: then it may run all the same.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
@@ -154,7 +160,10 @@ class Launcher:
                 await self._booter.send(name.encode(), [theirs.fileno(), namespace])
             await _readable(ours)
             answer = ours.recv(64)
-        return json.loads(answer) if answer else None
+        if not answer:
+            raise Died(f"{name} did not start", why=_DIED)
+        pid: int | None = json.loads(answer)
+        return pid
 
     async def send(self, operation: str, argument: bytes, descriptors: Sequence[int]) -> None:
         """Send a request to the launcher; the first descriptor is where its child answers."""
@@ -187,11 +196,11 @@ class Launcher:
                 yield Reply(json.loads(message), passed[0] if passed else None)
 
     async def ask(self, operation: str, argument: Any, descriptors: Sequence[int] = ()) -> Any:
-        """The body of the one reply to a request; raises HostError if the child died unanswered."""
-        answer: list[Any] = [reply.body async for reply in self.stream(operation, argument, descriptors)]
-        if not answer:
-            raise HostError(f"{operation} failed", why=_DIED, hint="`journalctl -u lxcfleet` may have the reason")
-        return answer[0]
+        """The body of the one reply to a request that may be done twice; raises Died if nobody survives it."""
+        for _ in range(TRIES):
+            async for reply in self.stream(operation, argument, descriptors):
+                return reply.body
+        raise Died(f"{operation} failed", why=_DIED, hint="`journalctl -u lxcfleet` may have the reason")
 
 
 async def _readable(sock: socket.socket) -> None:

@@ -210,7 +210,6 @@ def test_the_daemon_is_killed_at_any_moment(fleet: Fleet, moment: float) -> None
         os.kill(daemon, signal.SIGKILL)
         assert client.wait(TIMEOUT) in (0, 1)
     until(lambda: not alive(daemon))
-    fleet.start_daemon()
     assert_whole(fleet, witness, pid)
 
 
@@ -243,7 +242,6 @@ def test_both_are_killed_while_many_restart_or_go(fleet: Fleet, action: str, mom
         os.kill(victim, signal.SIGKILL)
     client.communicate(timeout=TIMEOUT)
     until(lambda: not any(map(alive, victims)))
-    fleet.start_daemon()
     assert_whole(fleet, witness, pid)
     if action == "restart":
         assert len(fleet.states()) == 21
@@ -268,11 +266,11 @@ def test_a_directory_under_construction_is_removed_and_told(fleet: Fleet) -> Non
         directory.mkdir(parents=True)
         (directory / "file").write_text("x")
     fleet.start_daemon()
+    assert fleet.states() == {keep: "running"}
     assert not any(directory.exists() for directory in half)
     told = "\n".join(event["message"] for event in fleet.events("cleaned"))
     assert fleet.name("b") in told
     assert fleet.name("c") in told
-    assert fleet.states() == {keep: "running"}
 
 
 def test_containers_of_others_are_left_alone(fleet: Fleet) -> None:
