@@ -228,6 +228,10 @@ class Lifecycle:
                 hint="a process in it may hang in the kernel (state D in ps), on a dead disk or network share",
             )
 
+    def distrust_mask(self) -> None:
+        """Somebody asks for something new: what changed on the host until this moment must count."""
+        self._mask_checked = 0.0
+
     async def refresh_mask(self) -> None:
         """Have a mask mounted that fits the host as it is now."""
         async with self._mask_lock:

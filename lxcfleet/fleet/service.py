@@ -148,6 +148,7 @@ class Fleet:
 
     async def create(self, ask: CreateRequest) -> Operation:
         """Begin to create containers, once it is known that they can exist."""
+        self._lifecycle.distrust_mask()
         await self.registry.observe()
         wanted = request.resolve(ask, self.config, {container.name for container in self.registry})
         for name in wanted.new:
@@ -255,6 +256,7 @@ class Fleet:
 
     async def act(self, ask: ActionRequest) -> Operation:
         """Begin an action on the chosen containers."""
+        self._lifecycle.distrust_mask()
         await self.registry.observe()
         chosen = self.registry.choose(ask.selection)
         if ask.dry_run:

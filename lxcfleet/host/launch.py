@@ -113,7 +113,7 @@ class _Servant:
     async def _send(self, message: bytes, descriptors: Sequence[int]) -> None:
         try:
             await _send(self.start(), message, descriptors)
-        except OSError:
+        except ConnectionError:
             self.close()  # it is about to end, though it is still there
             raise
 

@@ -1,0 +1,195 @@
+"""What a real clone sees of the host, and what runs in a system container: only what is allowed or its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .harness import Fleet
+
+pytestmark = pytest.mark.system
+
+MARK = "lxcfleet-test-secret"
+
+
+@pytest.fixture
+def secrets() -> Iterator[list[Path]]:
+    """Files on the host that no clone may see, for one reason or another."""
+    private = Path(f"/etc/{MARK}-key")
+    files = [
+        Path(f"/root/{MARK}"), Path(f"/home/{MARK}"), Path(f"/srv/{MARK}"), Path(f"/mnt/{MARK}"),
+        Path(f"/tmp/{MARK}"), Path(f"/var/tmp/{MARK}"), Path(f"/var/log/{MARK}"), Path(f"/var/cache/{MARK}"),
+        Path(f"/var/spool/{MARK}"), Path(f"/var/backups/{MARK}"), Path(f"/var/lib/{MARK}"), Path(f"/boot/{MARK}"),
+        Path(f"/etc/cron.d/{MARK}"), Path(f"/etc/ssh/ssh_host_{MARK}_key.pub"), Path(f"/{MARK}"), private,
+    ]  # fmt: skip
+    made = []
+    for file in files:
+        if file.parent.is_dir():
+            file.write_text(f"{MARK}\n")
+            file.chmod(0o600 if file == private else 0o644)
+            made.append(file)
+    yield made
+    for file in made:
+        file.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def host_service() -> Iterator[str]:
+    """A service of the host's that is enabled there."""
+    name = "lxcfleet-test-host.service"
+    unit = Path("/etc/systemd/system") / name
+    wanted = Path("/etc/systemd/system/multi-user.target.wants") / name
+    unit.write_text("[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n")
+    wanted.parent.mkdir(exist_ok=True)
+    wanted.symlink_to(unit)
+    yield name
+    wanted.unlink()
+    unit.unlink()
+
+
+def system(fleet: Fleet, name: str) -> str:
+    """A system container that is up."""
+    fleet.create(name, command=())
+    fleet.ok("wait", name, "--for", "healthy", "--timeout", "30")
+    return name
+
+
+@pytest.mark.parametrize("options", [(), ("--privileged",)], ids=["unprivileged", "privileged"])
+def test_the_hosts_secrets_are_not_there(fleet: Fleet, secrets: list[Path], options: tuple[str, ...]) -> None:
+    name = fleet.name("a")
+    fleet.create(name, options=options)
+    seen = fleet.inside(name, f"ls -d {' '.join(map(str, secrets))} 2>/dev/null || :")
+    assert seen == ""
+    assert fleet.inside(name, "ls -A /root /home /srv /mnt /media /boot /var/tmp | grep -v ':$' | grep . || :") == ""
+    assert fleet.inside(name, "ls /etc/hostname /etc/fstab /etc/ssh/ssh_host_* 2>/dev/null || :") in ("", "/etc/fstab")
+    assert fleet.inside(name, "cat /etc/machine-id 2>/dev/null || :") != Path("/etc/machine-id").read_text().strip()
+    assert fleet.inside(name, "grep -v '^#' /etc/fstab || :") == ""
+    assert fleet.inside(name, "hostname") == name
+    shadow = [line.split(":") for line in fleet.inside(name, "cat /etc/shadow").splitlines()]
+    assert {fields[1] for fields in shadow} <= {"*", "!", "!*"}
+    accounts = [line.split(":")[0] for line in Path("/etc/shadow").read_text().splitlines()]
+    assert [fields[0] for fields in shadow] == accounts
+
+
+def test_nothing_is_readable_that_others_on_the_host_could_not_read(fleet: Fleet) -> None:
+    """As the sweep promises, told by looking from inside: no private file of the host's has content."""
+    name = fleet.name("a")
+    fleet.create(name)
+    script = "find / -xdev -type f ! -perm -o=r -size +0 -print 2>/dev/null || :"
+    for path in fleet.inside(name, script, timeout=60).splitlines():
+        host = Path(path)
+        if host.is_file():
+            assert fleet.ok("exec", name, "--", "cat", path) != host.read_text(errors="surrogateescape"), path
+
+
+def test_app_and_system_containers_see_the_same_programs(fleet: Fleet) -> None:
+    name = fleet.name("a")
+    fleet.create(name)
+    count = fleet.inside(name, "dpkg-query -W | wc -l")
+    host = subprocess.run(["dpkg-query", "-W"], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert int(count) == len(host)
+    assert fleet.inside(name, "cat /etc/os-release") == Path("/etc/os-release").read_text().strip()
+
+
+def test_a_system_container_boots_lean(fleet: Fleet, host_service: str) -> None:
+    began = time.monotonic()
+    name = system(fleet, fleet.name("a"))
+    assert time.monotonic() - began < 15
+    assert fleet.ok("exec", name, "--", "systemctl", "is-system-running").strip() == "running"
+    units = fleet.inside(name, "systemctl list-units --all --plain --no-legend --type=service").splitlines()
+    services = {line.split()[0] for line in units if line.split()[3] == "running"}
+    allowed = ("systemd-", "dbus", "console-getty", "container-getty@", "user@", "getty@")
+    assert all(service.startswith(allowed) for service in services), services
+    assert fleet.run("exec", name, "--", "systemctl", "cat", host_service).status == 1
+    assert fleet.inside(name, "systemctl list-unit-files --no-legend 'lxcfleet*' 'cron*' 'ssh*' 'postgresql*' || :") == ""
+    assert fleet.inside(name, "systemctl --failed --no-legend") == ""
+    assert int(fleet.record(name)["delta_bytes"]) < 300 << 10
+
+
+def test_a_service_of_the_deltas_own_starts(fleet: Fleet) -> None:
+    name = system(fleet, fleet.name("a"))
+    unit = "[Service]\\nExecStart=/bin/sleep infinity\\n[Install]\\nWantedBy=multi-user.target\\n"
+    fleet.inside(name, f"printf '{unit}' >/etc/systemd/system/own.service && systemctl enable own.service")
+    assert fleet.run("exec", name, "--", "systemctl", "is-active", "own").status != 0
+    fleet.ok("restart", name)
+    fleet.ok("wait", name, "--for", "healthy")
+    assert fleet.inside(name, "systemctl is-active own") == "active"
+    assert not Path("/etc/systemd/system/own.service").exists()
+
+
+def test_a_vendors_unit_in_the_delta_starts_too(fleet: Fleet) -> None:
+    """As a package installs it: below /usr/lib, enabled by a link."""
+    name = system(fleet, fleet.name("a"))
+    unit = "[Service]\\nExecStart=/bin/sleep infinity\\n[Install]\\nWantedBy=multi-user.target\\n"
+    fleet.inside(name, f"printf '{unit}' >/usr/lib/systemd/system/cron.service && systemctl enable --now cron.service")
+    assert fleet.inside(name, "systemctl is-active cron") == "active"
+    fleet.ok("restart", name)
+    fleet.ok("wait", name, "--for", "healthy")
+    assert fleet.inside(name, "systemctl is-active cron") == "active"
+
+
+@pytest.mark.parametrize("how", ["systemctl poweroff", "poweroff", "halt", "shutdown -h now", "kill -s RTMIN+4 1"])
+def test_poweroff_from_inside_stops_it(fleet: Fleet, how: str) -> None:
+    name = system(fleet, fleet.name("a"))
+    fleet.run("exec", name, "--", "sh", "-c", how)
+    fleet.ok("wait", name, "--for", "stopped", "--timeout", "20")
+    time.sleep(0.3)
+    assert fleet.state(name) == "stopped"
+    assert fleet.half_done() == []
+
+
+def test_stop_is_a_clean_shutdown(fleet: Fleet) -> None:
+    name = system(fleet, fleet.name("a"))
+    unit = "[Service]\\nExecStart=/bin/sleep infinity\\nExecStop=/bin/sh -c \"date >/var/lib/ended\"\\n"
+    fleet.inside(name, f"printf '{unit}' >/etc/systemd/system/own.service; systemctl start own")
+    began = time.monotonic()
+    fleet.ok("stop", name)
+    assert time.monotonic() - began < 5
+    assert (fleet.delta(name) / "var/lib/ended").exists()
+
+
+def test_twenty_system_containers_at_once(fleet: Fleet) -> None:
+    fleet.ok("create", fleet.name("s"), "-n", "20")
+    fleet.ok("wait", "--all", "--for", "healthy", "--timeout", "60")
+    assert list(fleet.states().values()) == ["running"] * 20
+    ids = fleet.ok("exec", "--all", "--", "cat", "/etc/machine-id").splitlines()
+    assert len({line.split()[1] for line in ids}) == 20
+
+
+def test_an_operators_rule_takes_effect(fleet: Fleet) -> None:
+    shown = Path(f"/srv/{MARK}-shown")
+    rules = fleet.paths.mask_rules / "mine.yaml"
+    rules.parent.mkdir(parents=True, exist_ok=True)
+    shown.write_text("for all\n")
+    name = fleet.name("a")
+    try:
+        rules.write_text(f"show: [{shown}]\nhide: [/usr/bin/yes]\nreplace: {{/etc/motd: hello}}\n")
+        fleet.create(name)
+        assert fleet.inside(name, f"cat {shown} /etc/motd; ls /usr/bin/yes 2>/dev/null || :") == "for all\nhello"
+        rules.unlink()
+        fleet.ok("restart", name)
+        assert fleet.inside(name, f"ls {shown} 2>/dev/null; ls /usr/bin/yes") == "/usr/bin/yes"
+    finally:
+        shown.unlink()
+        rules.unlink(missing_ok=True)
+
+
+def test_a_wrong_rule_starts_nothing_and_stops_nothing(fleet: Fleet) -> None:
+    one, two = fleet.name("a"), fleet.name("b")
+    fleet.create(one)
+    rules = fleet.paths.mask_rules / "wrong.yaml"
+    rules.parent.mkdir(parents=True, exist_ok=True)
+    rules.write_text("hide: [relative]\nnonsense: 1\n")
+    try:
+        refused = fleet.run("create", two, "--", "sleep", "infinity")
+        assert refused.status in (1, 2)
+        assert "wrong.yaml" in refused.err
+        assert fleet.states() == {one: "running"}
+    finally:
+        os.unlink(rules)
+    fleet.create(two)

@@ -1,0 +1,268 @@
+"""exec and shell: streams, exit status, terminals, signals, many at once."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
+
+import pytest
+
+from .harness import SLEEP, Fleet, until
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture
+def name(fleet: Fleet) -> str:
+    name = fleet.name("a")
+    fleet.create(name)
+    return name
+
+
+def test_streams_are_binary_clean(fleet: Fleet, name: str) -> None:
+    data = bytes(range(256)) * 4096 + os.urandom(100_000)
+    with fleet.spawn("exec", name, "--", "cat", stdin=subprocess.PIPE) as client:
+        out, err = client.communicate(data, timeout=60)
+    assert (client.returncode, err) == (0, b"")
+    assert out == data
+
+
+def test_stderr_stays_apart(fleet: Fleet, name: str) -> None:
+    ran = fleet.run("exec", name, "--", "sh", "-c", "echo out; echo err >&2")
+    assert (ran.out, ran.err) == ("out\n", "err\n")
+
+
+@pytest.mark.parametrize("script, status", [("true", 0), ("exit 1", 1), ("exit 42", 42), ("exit 255", 255)])
+def test_the_exit_status_is_the_commands(fleet: Fleet, name: str, script: str, status: int) -> None:
+    ran = fleet.run("exec", name, "--", "sh", "-c", script)
+    assert (ran.status, ran.err) == (status, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV])
+def test_a_signal_shows_as_128_plus_its_number(fleet: Fleet, name: str, number: signal.Signals) -> None:
+    assert fleet.run("exec", name, "--", "sh", "-c", f"kill -{int(number)} $$").status == 128 + number
+
+
+def test_statuses_of_what_did_not_run(fleet: Fleet, name: str) -> None:
+    missing = fleet.run("exec", name, "--", "no-such-program")
+    assert (missing.status, "not found" in missing.err) == (127, True)
+    assert fleet.run("exec", name, "--", "/etc/passwd").status == 126
+    assert fleet.run("exec", name, "--", "/etc").status == 126
+    assert fleet.run("exec", fleet.name("none"), "--", "true").status == 125
+    assert fleet.run("exec", name).status == 125
+    assert fleet.run("exec", "--", "true").status == 125
+    fleet.ok("freeze", name)
+    frozen = fleet.run("exec", name, "--", "true")
+    assert (frozen.status, "unfreeze" in frozen.err) == (125, True)
+    fleet.ok("unfreeze", name)
+    fleet.ok("stop", name)
+    stopped = fleet.run("exec", name, "--", "true")
+    assert (stopped.status, "start it" in stopped.err) == (125, True)
+
+
+def test_arguments_and_environment(fleet: Fleet, name: str) -> None:
+    words = ["", "a b", "$HOME", "\\", "new\nline", "ü", "'\""]
+    assert fleet.ok("exec", name, "--", "printf", "%s\\0", *words).split("\0")[:-1] == words
+    lines = fleet.ok("exec", "-e", "X=a b", "-e", "HOME=/tmp", name, "--", "env", TOKEN="secret").splitlines()
+    seen = dict(line.split("=", 1) for line in lines)
+    assert (seen["X"], seen["HOME"], seen["container"]) == ("a b", "/tmp", "lxc")
+    assert not {"TOKEN", "LXCFLEET_RUN", "SUDO_USER"} & set(seen)
+    assert fleet.inside(name, "id -u; pwd") == "0\n/root"
+
+
+def test_nothing_of_the_daemon_is_open_inside(fleet: Fleet, name: str) -> None:
+    """No descriptor comes along: one on the host's file system would be a way out."""
+    assert fleet.inside(name, "ls /proc/self/fd | tr '\\n' ' '") in ("0 1 2 3", "0 1 2")  # 3: ls reads the directory
+    links = fleet.inside(name, "ls -l /proc/self/fd /proc/1/fd | grep -o '[^ ]*$'")
+    assert "lxcfleet" not in links
+    status = fleet.inside(name, "grep -E '^(Sig(Ign|Blk)|Seccomp:)' /proc/self/status")
+    assert dict(line.split(":\t") for line in status.splitlines())["SigBlk"] == "0" * 16
+
+
+def test_the_commands_processes_are_the_containers(fleet: Fleet, name: str) -> None:
+    first = fleet.record(name)["first_id"]
+    client = fleet.spawn("exec", name, "--", "sleep", "77")
+    try:
+        found = until(
+            lambda: [p for p in os.listdir("/proc") if p.isdigit() and _line(p) == b"sleep\x0077\x00"], 10, "it runs"
+        )
+        assert os.stat(f"/proc/{found[0]}").st_uid == first
+        assert f"lxc.payload.{name}" in open(f"/proc/{found[0]}/cgroup").read()  # noqa: SIM115
+        for kind in ("mnt", "pid", "uts", "ipc", "net", "user"):
+            assert os.readlink(f"/proc/{found[0]}/ns/{kind}") == os.readlink(f"/proc/{fleet.pid(name)}/ns/{kind}")
+    finally:
+        client.kill()
+        client.communicate()
+
+
+def _line(pid: str) -> bytes:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+HUP = "trap 'echo hup >/var/got; exit' HUP TERM INT; touch /var/ready; while :; do sleep 0.05; done"
+
+
+@pytest.mark.parametrize("number, word", [(signal.SIGKILL, "HUP"), (signal.SIGTERM, "TERM"), (signal.SIGINT, "INT")])
+def test_signals_reach_the_command(fleet: Fleet, name: str, number: signal.Signals, word: str) -> None:
+    """Also that the client was killed, which looks like a line that went dead."""
+    script = HUP.replace("HUP TERM INT", word)
+    client = fleet.spawn("exec", name, "--", "sh", "-c", script)
+    until(lambda: (fleet.delta(name) / "var/ready").exists(), 10, "the command runs")
+    client.send_signal(number)
+    client.communicate(timeout=20)
+    until(lambda: (fleet.delta(name) / "var/got").exists(), 10, "it got the signal")
+    until(lambda: fleet.record(name)["processes"] <= 3, 10, "and ended")
+
+
+def test_a_command_that_ignores_the_hangup_is_killed(fleet: Fleet, name: str) -> None:
+    client = fleet.spawn("exec", name, "--", "sh", "-c", "trap '' HUP; touch /var/ready; while :; do sleep 0.05; done")
+    until(lambda: (fleet.delta(name) / "var/ready").exists(), 10, "the command runs")
+    client.kill()
+    client.communicate()
+    until(lambda: fleet.record(name)["processes"] <= 3, 10, "it is killed")
+
+
+def test_a_command_ends_with_its_container(fleet: Fleet, name: str) -> None:
+    client = fleet.spawn("exec", name, "--", "sleep", "infinity")
+    until(lambda: fleet.record(name)["processes"] > 2, 10, "it runs")
+    fleet.ok("stop", name)
+    assert client.wait(15) == 128 + signal.SIGKILL
+    client.communicate()
+
+
+def test_a_command_survives_the_daemon(fleet: Fleet, name: str) -> None:
+    client = fleet.spawn("exec", name, "--", "sh", "-c", "read line; echo got $line", stdin=subprocess.PIPE)
+    until(lambda: fleet.record(name)["processes"] > 2, 10, "it runs")
+    fleet.stop_daemon(signal.SIGKILL)
+    fleet.start_daemon()
+    out, _ = client.communicate(b"it\n", timeout=20)
+    assert (client.returncode, out) == (0, b"got it\n")
+
+
+def test_many_at_once(fleet: Fleet) -> None:
+    fleet.ok("create", fleet.name("c"), "-n", "12", *SLEEP)
+    lines = fleet.ok("exec", "--all", "--", "hostname").splitlines()
+    names = [fleet.name(f"c{number}") for number in range(1, 13)]
+    assert sorted(lines) == sorted(f"{name + ':':{len(max(names, key=len)) + 1}} {name}" for name in names)
+    some = fleet.run("exec", f"{fleet.prefix}*", "--", "sh", "-c", f"test $(hostname) != {names[0]}")
+    assert some.status == 3
+    assert names[0] in some.err
+    same = fleet.run("exec", f"{fleet.prefix}*", "--", "sh", "-c", "exit 9")
+    assert same.status == 9
+    records = fleet.run("exec", "--all", "-f", "json", "--", "sh", "-c", "echo $((1+1)); echo e >&2").json
+    assert {(record["exit"], record["stdout"], record["stderr"]) for record in records} == {(0, "2\n", "e\n")}
+    fleet.ok("stop", names[3])
+    stopped = fleet.run("exec", "--all", "--", "true")
+    assert stopped.status == 3
+    assert f"{names[3]} is not running" in stopped.err
+
+
+class Terminal:
+    """A terminal with a client on it."""
+
+    def __init__(self, fleet: Fleet, *arguments: str, rows: int = 33, columns: int = 101) -> None:
+        self.pid, self.master = pty.fork()
+        if self.pid == 0:
+            from .harness import CLIENT
+
+            os.execve(CLIENT, [CLIENT, *arguments], fleet.environment())
+        self.resize(rows, columns)
+        self.seen = b""
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+
+    def type(self, text: str) -> None:
+        os.write(self.master, text.encode())
+
+    def expect(self, text: str, seconds: float = 15.0) -> None:
+        deadline = time.monotonic() + seconds
+        while text.encode() not in self.seen:
+            ready, _, _ = select.select([self.master], [], [], max(0.0, deadline - time.monotonic()))
+            assert ready, f"{text!r} is not in {self.seen!r}"
+            try:
+                self.seen += os.read(self.master, 4096)
+            except OSError:
+                raise AssertionError(f"{text!r} is not in {self.seen!r}, which is all") from None
+        self.seen = self.seen.partition(text.encode())[2]
+
+    def end(self) -> int:
+        """Its exit status; nobody may hang."""
+        deadline = time.monotonic() + 15
+        while time.monotonic() < deadline:
+            ready, _, _ = select.select([self.master], [], [], 0.05)
+            if ready:
+                try:
+                    self.seen += os.read(self.master, 4096)
+                except OSError:
+                    pass
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                os.close(self.master)
+                return os.waitstatus_to_exitcode(status)
+        os.kill(self.pid, signal.SIGKILL)
+        raise AssertionError(f"the client does not end: {self.seen!r}")
+
+
+def test_a_shell_on_a_terminal(fleet: Fleet, name: str) -> None:
+    terminal = Terminal(fleet, "shell", name)
+    terminal.expect("#")
+    terminal.type("stty size; tty; echo $((6*7))-$TERM\n")
+    terminal.expect("33 101")
+    terminal.expect("/dev/pts/")
+    terminal.expect("42-vt100")
+    terminal.resize(44, 99)
+    terminal.type("stty size\n")
+    terminal.expect("44 99")
+    terminal.type("sleep 100\n")
+    time.sleep(0.3)
+    terminal.type("\x03")  # Ctrl-C is the command's, not ours
+    terminal.type("echo st''ill\n")
+    terminal.expect("still")
+    terminal.type("exit 5\n")
+    assert terminal.end() == 5
+
+
+def test_ctrl_d_ends_a_shell(fleet: Fleet, name: str) -> None:
+    terminal = Terminal(fleet, "shell", name)
+    terminal.expect("#")
+    terminal.type("\x04")
+    assert terminal.end() == 0
+
+
+def test_exec_has_a_terminal_if_we_have_one(fleet: Fleet, name: str) -> None:
+    script = "test -t 0 && test -t 1 && test -t 2 && stty size && ps -o tty= -p $$ && exit 3"
+    terminal = Terminal(fleet, "exec", name, "--", "sh", "-c", script)
+    terminal.expect("33 101")
+    assert terminal.end() == 3
+    assert fleet.run("exec", name, "--", "test", "-t", "0").status == 1
+
+
+def test_all_output_of_a_terminal_arrives(fleet: Fleet, name: str) -> None:
+    terminal = Terminal(fleet, "exec", name, "--", "sh", "-c", "seq 20000; echo the end")
+    terminal.expect("19999\r\n20000\r\nthe end\r\n", 30)
+    assert terminal.end() == 0
+
+
+def test_a_terminal_whose_client_dies_hangs_up(fleet: Fleet, name: str) -> None:
+    terminal = Terminal(fleet, "exec", name, "--", "sleep", "infinity")
+    until(lambda: fleet.record(name)["processes"] > 2, 10, "it runs")
+    os.kill(terminal.pid, signal.SIGKILL)
+    terminal.end()
+    until(lambda: fleet.record(name)["processes"] <= 2, 10, "the command is gone")
+
+
+def test_shell_reads_a_script(fleet: Fleet, name: str) -> None:
+    ran = fleet.run("shell", name, input=b"echo from a script; exit 4\n")
+    assert (ran.status, ran.out) == (4, "from a script\n")
