@@ -184,20 +184,25 @@ def _platform(bridge: str) -> container_config.Platform:
 
 def _listeners(paths: Paths) -> tuple[socket.socket, socket.socket]:
     """The API's socket and the attach socket: systemd's, where it passed them, or our own."""
-    passed = _from_systemd()
-    api = passed.get("api") or _listen(paths.socket, socket.SOCK_STREAM)
-    attach = passed.get("attach") or _listen(paths.attach_socket, socket.SOCK_SEQPACKET)
+    passed = {each.type: each for each in _from_systemd()}
+    api = passed.get(socket.SOCK_STREAM) or _listen(paths.socket, socket.SOCK_STREAM)
+    attach = passed.get(socket.SOCK_SEQPACKET) or _listen(paths.attach_socket, socket.SOCK_SEQPACKET)
     return api, attach
 
 
-def _from_systemd() -> dict[str, socket.socket]:
-    """Sockets by the name that the unit gives them; sd_listen_fds_with_names(3)."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return {}
+def _activated() -> bool:
+    """Whether systemd listens for us: then a socket that answers says nothing about another daemon."""
+    return os.environ.get("LISTEN_PID") == str(os.getpid())
+
+
+def _from_systemd() -> list[socket.socket]:
+    """The sockets of the socket unit; sd_listen_fds(3)."""
+    if not _activated():
+        return []
     count = int(os.environ.pop("LISTEN_FDS", "0"))
-    names = os.environ.pop("LISTEN_FDNAMES", "").split(":")
-    del os.environ["LISTEN_PID"]
-    return {name: socket.socket(fileno=3 + number) for number, name in zip(range(count), names, strict=False)}
+    for name in ("LISTEN_PID", "LISTEN_FDNAMES"):
+        os.environ.pop(name, None)
+    return [socket.socket(fileno=3 + number) for number in range(count)]
 
 
 def _listen(path: Path, kind: socket.SocketKind) -> socket.socket:
@@ -236,7 +241,7 @@ def _take_lock(paths: Paths) -> int:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if _answers(paths.socket):
+            if not _activated() and _answers(paths.socket):
                 raise FleetError("lxcfleetd runs already", why=f"{paths.socket} answers") from None
             if time.monotonic() > deadline:
                 raise HostError(

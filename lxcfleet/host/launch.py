@@ -103,12 +103,19 @@ class _Servant:
         for attempt in (1, 2):
             try:
                 async with self._sending:
-                    await _send(self.start(), message, descriptors)
+                    await self._send(message, descriptors)
             except OSError as error:
                 if attempt == 2:
                     raise HostError(f"the {self._name} can't be reached", why=str(error)) from error
             else:
                 return
+
+    async def _send(self, message: bytes, descriptors: Sequence[int]) -> None:
+        try:
+            await _send(self.start(), message, descriptors)
+        except OSError:
+            self.close()  # it is about to end, though it is still there
+            raise
 
 
 class Launcher:
@@ -198,8 +205,9 @@ class Launcher:
     async def ask(self, operation: str, argument: Any, descriptors: Sequence[int] = ()) -> Any:
         """The body of the one reply to a request that may be done twice; raises Died if nobody survives it."""
         for _ in range(TRIES):
-            async for reply in self.stream(operation, argument, descriptors):
-                return reply.body
+            answer: list[Any] = [reply.body async for reply in self.stream(operation, argument, descriptors)]
+            if answer:
+                return answer[0]
         raise Died(f"{operation} failed", why=_DIED, hint="`journalctl -u lxcfleet` may have the reason")
 
 

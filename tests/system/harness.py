@@ -170,12 +170,12 @@ class Fleet:
 
     def stop_daemon(self, number: int = signal.SIGTERM) -> None:
         """End whatever daemon there is, and its launcher; containers run on."""
-        pid, launcher = self.daemon_pid(), self.launcher_pid()
+        pid, servants = self.daemon_pid(), self.servants()
         if pid is None:
             return
         os.kill(pid, number)
         until(lambda: not alive(pid), 30, "the daemon ends")
-        until(lambda: launcher is None or not alive(launcher), 10, "the launcher ends")
+        until(lambda: not any(map(alive, servants.values())), 10, "the launcher ends")
         self.reap()
 
     def reap(self) -> None:
@@ -190,11 +190,16 @@ class Fleet:
             pid: int = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
             return pid
 
-    def launcher_pid(self) -> int | None:
-        """The daemon's child that forks the others."""
+    def servants(self) -> dict[str, int]:
+        """The daemon's children that fork the others: ``launcher`` and ``booter``."""
         parent = self.daemon_pid()
-        mine = [pid for pid, line in command_lines() if "lxcfleet.launcher" in line and parent_of(pid) == parent]
-        return mine[0] if mine else None
+        marks = {"lxcfleet.launcher": "launcher", "booter.py": "booter"}
+        return {
+            word: pid
+            for pid, line in command_lines()
+            for mark, word in marks.items()
+            if mark in line and parent_of(pid) == parent
+        }
 
     def log(self) -> str:
         """What the daemons said."""

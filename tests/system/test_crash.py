@@ -152,7 +152,7 @@ def test_the_launcher_is_killed(fleet: Fleet, case: Case) -> None:
     ran = fleet.run(*order(case, name))
     assert ran.status in (0, 1), ran
     assert "internal error" not in ran.err
-    until(lambda: settled(fleet), 20, "nothing is under way")
+    until(lambda: settled(fleet), 5, f"nothing is under way after {ran}")
     after = pids(fleet)
     became = {
         "create": "running", "start": "running", "stop": "stopped", "restart": "running",
@@ -214,15 +214,15 @@ def test_the_daemon_is_killed_at_any_moment(fleet: Fleet, moment: float) -> None
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_the_launcher_is_killed_at_any_moment(fleet: Fleet, moment: float) -> None:
+@pytest.mark.parametrize("servant", ["launcher", "booter"])
+def test_the_launcher_is_killed_at_any_moment(fleet: Fleet, servant: str, moment: float) -> None:
     witness = fleet.name("w")
     fleet.create(witness)
     pid = fleet.pid(witness)
-    launcher = fleet.launcher_pid()
-    assert launcher is not None
+    victim = fleet.servants()[servant]
     with creating(fleet, 30) as client:
         time.sleep(0.1 + moment + random.random() * 0.02)
-        os.kill(launcher, signal.SIGKILL)
+        os.kill(victim, signal.SIGKILL)
         assert client.wait(TIMEOUT) in (0, 1, 3)
     assert_whole(fleet, witness, pid)
 
@@ -234,7 +234,7 @@ def test_both_are_killed_while_many_restart_or_go(fleet: Fleet, action: str, mom
     witness = fleet.name("w")
     fleet.create(witness)
     pid = fleet.pid(witness)
-    victims = [pid for pid in (fleet.daemon_pid(), fleet.launcher_pid()) if pid]
+    victims = [fleet.daemon_pid() or 0, *fleet.servants().values()]
     more = ["--force"] if action == "destroy" else []
     client = fleet.spawn(action, f"{fleet.name('m')}*", *more)
     time.sleep(0.08 + moment)

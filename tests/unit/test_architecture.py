@@ -26,6 +26,7 @@ ARROWS: dict[str, set[str]] = {
     "launcher": {"launcher", "children", "host", "values"},
     "children": {"children", "base", "host", "values"},
     "hook": {"hook", "fleet", "base", "host", "values"},
+    "prepare": {"prepare", "fleet", "host", "values"},
     "daemon": {"daemon", "api", "fleet", "base", "host", "values"},
 }
 

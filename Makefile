@@ -1,0 +1,121 @@
+# make demo: see it work. make test: all tests. make install: put it on this machine. `make help` has the rest.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+PYTHON := /usr/bin/python3
+
+# What lxcfleet needs to run, and what its tests need besides: all from Debian 12 and 13.
+RUN_PACKAGES := e2fsprogs lxc mount passwd python3 python3-aiohttp python3-click python3-lxc python3-yaml tini
+# liblxc runs its parser where the kernel has it on.
+RUN_PACKAGES += $(if $(filter Y,$(shell cat /sys/module/apparmor/parameters/enabled 2>/dev/null)),apparmor)
+TEST_PACKAGES := mypy python3-hypothesis python3-pytest
+VM_PACKAGES = $(shell $(PYTHON) -m tests.vm.image --requirements)
+
+CLI := $(PREFIX)/bin/lxcfleet
+lib := $(DESTDIR)$(PREFIX)/lib/lxcfleet
+units := $(DESTDIR)$(PREFIX)/lib/systemd/system
+etc := $(DESTDIR)/etc/lxcfleet
+cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lxcfleet
+RUFF_VERSION := 0.17.5
+
+.SILENT:
+.NOTPARALLEL:
+.PHONY: help demo clean-demo test lint test-vm bench install uninstall docs root packages test-packages files host
+
+help:
+	echo 'make demo        install it here, clone this host ten times, change the host, restart, look'
+	echo 'make clean-demo  remove what the demo made'
+	echo 'make test        check types and run all tests (as root: the system tests use real LXC)'
+	echo 'make test-vm     the tests on throwaway Debian 12 and 13 machines in qemu (half an hour)'
+	echo 'make lint        check types and style'
+	echo 'make bench       measure it beside bare LXC'
+	echo 'make docs        write docs/reference.md anew from the code'
+	echo 'make install     install on this machine (PREFIX=$(PREFIX); DESTDIR for a package)'
+	echo 'make uninstall   remove it again; containers stay'
+
+demo: install
+	demo/demo $(CLI)
+
+clean-demo: root
+	demo/clean $(CLI)
+
+# -- checks -------------------------------------------------------------------------------------------------
+
+test: root test-packages
+	PYTHONPATH=$(CURDIR) $(PYTHON) -P -m lxcfleet.prepare 40
+	$(PYTHON) -m mypy
+	$(PYTHON) -m pytest $(ARGS)
+
+lint: test-packages
+	$(PYTHON) -m mypy
+	$(MAKE) --no-print-directory $(cache)/ruff-$(RUFF_VERSION)/bin/ruff
+	$(cache)/ruff-$(RUFF_VERSION)/bin/ruff check .
+
+$(cache)/ruff-$(RUFF_VERSION)/bin/ruff:
+	tools/debian-packages python3-venv
+	$(PYTHON) -m venv $(@D:/bin=)
+	$(@D)/pip install --quiet --disable-pip-version-check ruff==$(RUFF_VERSION)
+
+test-vm: root test-packages
+	tools/debian-packages $(VM_PACKAGES)
+	$(PYTHON) -m pytest tests/vm $(ARGS)
+
+bench: root packages
+	$(PYTHON) -m bench.run $(ARGS)
+
+docs:
+	$(PYTHON) docs/reference.py > docs/reference.md
+
+# -- installing ---------------------------------------------------------------------------------------------
+
+packages:
+	tools/debian-packages $(RUN_PACKAGES)
+
+test-packages: packages
+	tools/debian-packages $(TEST_PACKAGES)
+
+root:
+	[ "$$(id -u)" -eq 0 ] || { echo 'this must be run as root: sudo make $(MAKECMDGOALS)' >&2; exit 1; }
+
+ifeq ($(DESTDIR),)
+install: root packages files host
+	echo 'installed: $(CLI) (`lxcfleet -h` explains it)'
+else
+install: files
+endif
+
+# The new code takes the old one's place in one step, compiled.
+files:
+	rm -rf $(lib)/new $(lib)/old
+	install -d -m 0755 $(lib)/new $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(units) $(etc)/mask.d
+	tar -c --exclude=__pycache__ lxcfleet | tar -x --no-same-owner -C $(lib)/new
+	chmod -R u=rwX,go=rX $(lib)/new
+	$(PYTHON) -m compileall -q -s $(lib)/new -p $(PREFIX)/lib/lxcfleet $(lib)/new/lxcfleet
+	[ ! -e $(lib)/lxcfleet ] || mv $(lib)/lxcfleet $(lib)/old
+	mv $(lib)/new/lxcfleet $(lib)/lxcfleet
+	rm -rf $(lib)/new $(lib)/old
+	$(call wrapper,bin/lxcfleet,$(PREFIX)/bin/lxcfleet)
+	$(call wrapper,bin/lxcfleetd,$(PREFIX)/sbin/lxcfleetd)
+	install -m 0644 systemd/lxcfleet.socket $(units)/lxcfleet.socket
+	sed 's|@PREFIX@|$(PREFIX)|' systemd/lxcfleet.service.in > $(units)/lxcfleet.service
+	chmod 0644 $(units)/lxcfleet.service
+	[ -e $(etc)/lxcfleet.yaml ] || install -m 0644 etc/lxcfleet.yaml $(etc)/lxcfleet.yaml
+
+# The programs of the checkout, made to find the installed package.
+wrapper = sed -e '/^\# /d' -e '/^import os$$/d' \
+	-e 's|^sys.path.insert(.*|sys.path.insert(0, "$(PREFIX)/lib/lxcfleet")|' $(1) > $(DESTDIR)$(2) && chmod 0755 $(DESTDIR)$(2)
+
+# What must be done on the host itself: the group, ids and limits, and the daemon.
+host:
+	getent group lxcfleet >/dev/null || groupadd --system lxcfleet
+	PYTHONPATH=$(PREFIX)/lib/lxcfleet $(PYTHON) -P -m lxcfleet.prepare 100
+	tools/daemon restart $(CLI)
+
+uninstall: root
+	tools/daemon stop
+	rm -rf $(lib) $(DESTDIR)$(PREFIX)/bin/lxcfleet $(DESTDIR)$(PREFIX)/sbin/lxcfleetd
+	rm -f $(units)/lxcfleet.socket $(units)/lxcfleet.service
+	[ ! -d /run/systemd/system ] || systemctl daemon-reload
+	echo 'removed; what stays: the containers in /var/lib/lxc (they run on until they are stopped, see lxc-ls -f,'
+	echo '  and start again only with lxcfleet), /etc/lxcfleet, /etc/sysctl.d/60-lxcfleet.conf, the group lxcfleet,'
+	echo "  root's lines in /etc/subuid and /etc/subgid, and Debian's packages"

@@ -1,0 +1,48 @@
+"""Make this host ready for a fleet, for installers: no daemon needs to run.
+
+    python3 -m lxcfleet.prepare 100
+
+Gives root a range of ids for containers, and raises the kernel's limits as far as N more containers need it;
+both last. `lxcfleet doctor --fix` does the same at any later time.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from lxcfleet.errors import FleetError
+from lxcfleet.fleet import capacity, ids, store
+from lxcfleet.host import features, idfiles, limits
+from lxcfleet.model import Init
+from lxcfleet.names import Paths
+
+
+def main() -> None:
+    """The command: its argument is how many containers to make room for."""
+    try:
+        for line in prepare(Paths.from_environment(), int(sys.argv[1])):
+            print(line)
+    except FleetError as error:
+        print(f"lxcfleet: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
+
+
+def prepare(paths: Paths, count: int) -> list[str]:
+    """Do it, and say what was changed. Raises FleetError."""
+    paths.lxc.mkdir(mode=0o755, parents=True, exist_ok=True)
+    changed = []
+    line = ids.installer_line(*limits.id_files(), foreign=store.foreign_configs(paths, set()))
+    if line is not None:
+        _, first, size = line.split(":")
+        idfiles.add_root_range(int(first), int(first) + int(size) - 1)
+        changed.append(f"/etc/subuid and /etc/subgid: {line} (ids for unprivileged containers)")
+    found = capacity.assess(count, Init.SYSTEM, limits.read(paths), features.read(paths), count)
+    values = capacity.fixes(found)
+    if values:
+        limits.apply(values, paths.sysctl_file)
+        changed += [f"{paths.sysctl_file}: {name} = {value}" for name, value in sorted(values.items())]
+    return changed
+
+
+if __name__ == "__main__":
+    main()
