@@ -161,6 +161,12 @@ class Fleet:
     async def create(self, ask: CreateRequest) -> Operation:
         """Begin to create containers, once it is known that they can exist."""
         await self.registry.observe()
+        try:
+            return await self._create(ask)
+        finally:
+            await self._release_unused()
+
+    async def _create(self, ask: CreateRequest) -> Operation:
         wanted = request.resolve(ask, self.config, {container.name for container in self.registry})
         for name in wanted.new:
             if os.path.lexists(store.directory_of(self._paths, name)):
@@ -259,6 +265,13 @@ class Fleet:
         except FleetError as error:
             log.warning("%s: what its creation left can't be removed yet: %s", container.name, error)
         self._forget(container)
+        await self._release_unused()
+
+    async def _release_unused(self) -> None:
+        """Give back what only containers need: the bridge without connected ones, the mask without any."""
+        await self._network.release()
+        if not len(self.registry):
+            await self._lifecycle.release_mask()
 
     def _forget(self, container: Container) -> None:
         self.registry.forget(container.name)
@@ -333,9 +346,7 @@ class Fleet:
             container.busy = None
         if action is Action.DESTROY:
             self._forget(container)
-            await self._network.release()
-            if not len(self.registry):
-                await self._lifecycle.release_mask()
+            await self._release_unused()
         if not steps:
             return Result(name, "unchanged", False)
         self.events.add(_DONE[action], name)
