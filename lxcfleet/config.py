@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lxcfleet import strict_yaml
 from lxcfleet.errors import HostError, InvalidInput
-from lxcfleet.model import Init
+from lxcfleet.model import Init, Network
 from lxcfleet.names import check_label, check_variable
+from lxcfleet.net.addresses import AUTO, OFF, parse4, parse6
 from lxcfleet.schema import Fields
 
 MAX_WORKERS = 64
+_INTERFACE = re.compile(r"[a-zA-Z][a-zA-Z0-9_.-]{0,14}")
+_DOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,25 @@ class Profile:
     environment: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     privileged: bool = False
+    network: Network | None = None
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """The fleet's bridge."""
+
+    bridge: str = "lxcfleet0"
+    ipv4: str = AUTO
+    """A range such as 10.201.0.0/16, or auto: a /16 that collides with nothing on the host."""
+    ipv6: str = AUTO
+    """A range, auto (a unique local one of the host's own) or none."""
+    nat: bool = True
+    """Whether containers reach other networks under the host's address."""
+    dns: bool = True
+    """Whether the fleet has a name server, for NAME.DOMAIN."""
+    domain: str = "fleet"
+    default: Network = Network.BRIDGE
+    """What containers get for which nothing is asked."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +61,7 @@ class Config:
     console_log_kib: int = 1024
     """How much of a container's console output is kept, twice: the file in use and the one before it."""
     log_level: str = "info"
+    network: NetworkSettings = field(default_factory=NetworkSettings)
     profiles: Mapping[str, Profile] = field(default_factory=dict)
 
     @property
@@ -76,12 +100,38 @@ def parse(text: bytes, where: str) -> Config:
         stop_timeout=fields.number("stop_timeout", default.stop_timeout, 0, 86400),
         console_log_kib=fields.integer("console_log_kib", default.console_log_kib, 4, 1 << 20),
         log_level=fields.text("log_level", default.log_level),
+        network=_network(fields.nested("network")),
         profiles={name: _profile(profiles.nested(name)) for name in profiles.keys()},
     )
     if config.log_level not in ("debug", "info", "warning", "error"):
         fields.complain("log_level", "is none of debug, info, warning, error")
     fields.finish(message)
     return config
+
+
+def _network(fields: Fields) -> NetworkSettings:
+    default = NetworkSettings()
+    settings = NetworkSettings(
+        bridge=fields.text("bridge", default.bridge),
+        ipv4=fields.text("ipv4", default.ipv4),
+        ipv6=fields.text("ipv6", default.ipv6),
+        nat=fields.flag("nat", default.nat),
+        dns=fields.flag("dns", default.dns),
+        domain=fields.text("domain", default.domain),
+        default=fields.choice("default", Network, default.default),
+    )
+    fields.close()
+    if not _INTERFACE.fullmatch(settings.bridge):
+        fields.complain("bridge", f"{settings.bridge!r} can't be the name of an interface")
+    if not _DOMAIN.fullmatch(settings.domain):
+        fields.complain("domain", f"{settings.domain!r} is not a domain in lower case")
+    for key, text, parse_range in (("ipv4", settings.ipv4, parse4), ("ipv6", settings.ipv6, parse6)):
+        if text not in (AUTO, OFF) or (key, text) == ("ipv4", OFF):
+            try:
+                parse_range(text)
+            except InvalidInput as error:
+                fields.complain(key, error.message.partition(": ")[2])
+    return settings
 
 
 def _profile(fields: Fields) -> Profile:
@@ -91,6 +141,7 @@ def _profile(fields: Fields) -> Profile:
         environment=fields.pairs("environment", check_variable),
         labels=fields.pairs("labels", check_label),
         privileged=fields.flag("privileged"),
+        network=fields.choice("network", Network, Network.BRIDGE) if fields.has("network") else None,
     )
     fields.close()
     if profile.init is Init.SYSTEM and profile.command:
@@ -105,6 +156,14 @@ def describe(config: Config) -> str:
         f"stop_timeout: {config.stop_timeout:g}",
         f"console_log_kib: {config.console_log_kib}",
         f"log_level: {config.log_level}",
+        "network:",
+        f"  bridge: {config.network.bridge}",
+        f"  ipv4: {config.network.ipv4}",
+        f"  ipv6: {config.network.ipv6}",
+        f"  nat: {str(config.network.nat).lower()}",
+        f"  dns: {str(config.network.dns).lower()}",
+        f"  domain: {config.network.domain}",
+        f"  default: {config.network.default}",
         "profiles:" if config.profiles else "profiles: {}",
     ]
     for name, profile in config.profiles.items():
@@ -117,6 +176,8 @@ def _describe_profile(profile: Profile) -> list[str]:
     lines = [f"privileged: {str(profile.privileged).lower()}"]
     if profile.init:
         lines.append(f"init: {profile.init}")
+    if profile.network:
+        lines.append(f"network: {profile.network}")
     lines.append(f"command: {strict_yaml.inline(list(profile.command))}")
     lines.append(f"environment: {strict_yaml.inline(dict(profile.environment))}")
     lines.append(f"labels: {strict_yaml.inline(dict(profile.labels))}")

@@ -25,6 +25,7 @@ from lxcfleet.base import container_config, mask_mount
 from lxcfleet.errors import FleetError, HostError, Unsupported
 from lxcfleet.fleet.events import Events
 from lxcfleet.fleet.lifecycle import Faults, Lifecycle, NoFaults
+from lxcfleet.fleet.network import FleetNetwork
 from lxcfleet.fleet.operations import Operations
 from lxcfleet.fleet.plan import Step
 from lxcfleet.fleet.registry import Container, Registry
@@ -56,17 +57,26 @@ class Daemon:
         self._registry = Registry(paths, self._launcher, self._exited)
         self._features: features.Features | None = None
         self._leftovers: Leftovers = self._registry.load()
+        self._network = FleetNetwork(paths, settings.network, self._registry, self._launcher, self._events)
         self._lifecycle = Lifecycle(
             paths,
-            _platform(),
+            _platform(settings.network.bridge),
             self._launcher,
             self._registry,
             settings.start_slots,
             settings.console_log_kib,
+            self._network,
             _faults(self._launcher),
         )
         self._fleet = Fleet(
-            paths, settings, self._registry, self._lifecycle, Operations(), self._events, self._read_features
+            paths,
+            settings,
+            self._registry,
+            self._lifecycle,
+            Operations(),
+            self._network,
+            self._events,
+            self._read_features,
         )
         self._stop = asyncio.Event()
 
@@ -87,6 +97,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         api, attach = _listeners(self._paths)
         await self._registry.observe()
+        self._network.settle_names()
         await self._recover()
         runner = web.AppRunner(Server(self._fleet).application, access_log=None)
         await runner.setup()
@@ -121,6 +132,7 @@ class Daemon:
             await asyncio.sleep(OBSERVE_SECONDS)
             try:
                 await self._registry.observe()
+                await self._network.check()
             except (FleetError, OSError) as error:
                 log.error("can't look for running containers: %s", error)
 
@@ -159,12 +171,13 @@ def _faults(launcher: Launcher) -> Faults:
     return KillAt(launcher, where) if where else NoFaults()
 
 
-def _platform() -> container_config.Platform:
+def _platform(bridge: str) -> container_config.Platform:
     apparmor = Path("/sys/module/apparmor/parameters/enabled")
     return container_config.Platform(
         cgroup2=cgroup.unified(),
         apparmor=apparmor.exists() and apparmor.read_text(encoding="ascii").strip() == "Y",
         seccomp=Path(container_config.SECCOMP).exists(),
+        bridge=bridge,
         hook=Path(__file__).resolve().parent / "hook.py",
     )
 

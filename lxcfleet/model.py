@@ -6,6 +6,7 @@ import fnmatch
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import IPv4Interface, IPv6Interface
 from typing import Any
 
 from lxcfleet.errors import ErrorBody, InvalidInput, NotFound
@@ -21,6 +22,15 @@ class Init(StrEnum):
     """The host's systemd."""
     APP = "app"
     """The operator's one command, under a reaping init."""
+
+
+class Network(StrEnum):
+    """How a container is connected."""
+
+    BRIDGE = "bridge"
+    """To the fleet's bridge, with an address of its own."""
+    NONE = "none"
+    """Not at all: it has a loopback interface only."""
 
 
 class State(StrEnum):
@@ -64,6 +74,10 @@ class Spec:
     profile: str | None = None
     first_id: int | None = None
     """First uid and gid of its range on the host; None: privileged, root inside is root outside."""
+    network: Network = Network.NONE
+    address: IPv4Interface | None = None
+    """Its address on the fleet's bridge, with the length of the network's prefix."""
+    address6: IPv6Interface | None = None
     created: str = ""
     """When, as an ISO 8601 time in UTC."""
 

@@ -219,3 +219,23 @@ class Paths:
     def sysctl_file(self) -> Path:
         """The kernel limits that were raised, for the next boot."""
         return Path("/etc/sysctl.d/60-lxcfleet.conf")
+
+    @property
+    def resolv_conf(self) -> Path:
+        """The resolv.conf that clones have, while the fleet has a name server."""
+        return self.run / "resolv.conf"
+
+    @property
+    def hosts(self) -> Path:
+        """One file per name that is to be found: the name server watches this directory."""
+        return self.run / "hosts"
+
+    @property
+    def dnsmasq_config(self) -> Path:
+        """The name server's configuration."""
+        return self.run / "dnsmasq.conf"
+
+    @property
+    def dnsmasq_pid(self) -> Path:
+        """The name server's process id."""
+        return self.run / "dnsmasq.pid"

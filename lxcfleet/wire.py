@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypedDict
 
 from lxcfleet.errors import ErrorBody, InvalidInput
-from lxcfleet.model import Action, Init, Selection
+from lxcfleet.model import Action, Init, Network, Selection
 from lxcfleet.names import MAX_COUNT, check_label, check_name, check_variable
 from lxcfleet.schema import Fields
 
@@ -25,6 +25,7 @@ class ContainerRecord(TypedDict):
     labels: dict[str, str]
     profile: str | None
     privileged: bool
+    network: str
     created: str
     pid: int | None
     """Process 1, as the host numbers it."""
@@ -114,6 +115,8 @@ class CreateRequest:
     labels: Mapping[str, str] = field(default_factory=dict)
     profile: str | None = None
     privileged: bool = False
+    network: Network | None = None
+    """None: as the profile or the settings say."""
     start: bool = True
     dry_run: bool = False
 
@@ -135,6 +138,7 @@ class CreateRequest:
             labels=fields.pairs("labels", check_label),
             profile=fields.optional_text("profile"),
             privileged=fields.flag("privileged"),
+            network=fields.choice("network", Network, Network.BRIDGE) if fields.has("network") else None,
             start=fields.flag("start", True),
             dry_run=fields.flag("dry_run"),
         )

@@ -6,6 +6,8 @@ import os
 import stat
 from collections.abc import Iterable, Mapping
 
+from pathlib import Path
+
 from lxcfleet.base import neutral, rules, units
 from lxcfleet.base.rules import Kind, Rule
 from lxcfleet.base.sweep import Private, sweep
@@ -25,7 +27,7 @@ def plan(
     own = [rule for rule in operator.rules if rule.kind is Kind.SHOW]
     packages = rules.package_directories(tree, [*fixed, *operator.rules])
     all_rules = [*fixed, *packages, *operator.rules]
-    placed = _without({**neutral.files(tree), **units.files(tree, operator.units)}, operator.rules)
+    placed = _without({**neutral.files(tree, _content(paths.resolv_conf)), **units.files(tree, operator.units)}, operator.rules)
     placed |= neutral.replacements(tree, operator.replace)
     first = compile_rules(all_rules, placed, tree)
     visited: Stamps = {}
@@ -44,6 +46,13 @@ def _without(placed: Mapping[str, Entry], operator: Iterable[Rule]) -> dict[str,
         for path, entry in placed.items()
         if path not in own and not any(own.get(above, Kind.SHOW) is not Kind.SHOW for above in parents(path))
     }
+
+
+def _content(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return None
 
 
 def _rule(found: Private) -> Rule:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lxcfleet.model import RANGE_SIZE, Init, Spec
 from lxcfleet.names import Paths
+from lxcfleet.net.addresses import hardware_address, interface_name
 
 APP_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TINI = "/usr/bin/tini-static"
@@ -28,6 +29,8 @@ class Platform:
     cgroup2: bool
     apparmor: bool
     seccomp: bool
+    bridge: str
+    """The fleet's bridge."""
     hook: Path
     """The program that mounts the layers for plain lxc-start."""
 
@@ -47,7 +50,7 @@ def render(spec: Spec, paths: Paths, platform: Platform, console_log_kib: int) -
         f"lxc.hook.post-stop = {reboot_hook(own.pending)}",
         *_identity(spec),
         *_confinement(platform),
-        "lxc.net.0.type = empty",
+        *_network(spec, platform.bridge),
         "lxc.pty.max = 1024",
         "lxc.tty.max = 0",
         f"lxc.console.logfile = {own.console_log}",
@@ -97,6 +100,25 @@ _DEVICES = (
     *(f"allow = c {device} rwm" for device in ("1:3", "1:5", "1:7", "1:8", "1:9", "5:0", "5:1", "5:2", "136:*")),
 )
 """null, zero, full, random, urandom, tty, console, ptmx, pts/*; the numbers are the kernel's devices.txt."""
+
+
+def _network(spec: Spec, bridge: str) -> list[str]:
+    if spec.address is None:
+        return ["lxc.net.0.type = empty"]
+    lines = [
+        "lxc.net.0.type = veth",
+        f"lxc.net.0.link = {bridge}",
+        f"lxc.net.0.veth.pair = {interface_name(spec.address.ip)}",
+        f"lxc.net.0.hwaddr = {hardware_address(spec.address.ip)}",
+        "lxc.net.0.name = eth0",
+        "lxc.net.0.flags = up",
+        f"lxc.net.0.ipv4.address = {spec.address}",
+        f"lxc.net.0.ipv4.gateway = {spec.address.network.network_address + 1}",
+    ]
+    if spec.address6 is not None:
+        lines.append(f"lxc.net.0.ipv6.address = {spec.address6}")
+        lines.append(f"lxc.net.0.ipv6.gateway = {spec.address6.network.network_address + 1}")
+    return lines
 
 
 def _system() -> list[str]:

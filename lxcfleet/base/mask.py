@@ -123,7 +123,7 @@ def _watched(swept: Stamps) -> Stamps:
 
 def _operator_stamps(paths: Paths) -> Stamps:
     """The operator's files; where they can't even be listed, ``rules.load`` will say so."""
-    files = [paths.mask_rules]
+    files = [paths.mask_rules, paths.resolv_conf]
     with contextlib.suppress(FleetError):
         files += rules.operator_files(paths.mask_rules)
     return {str(file): stamp(str(file)) for file in files}

@@ -14,7 +14,7 @@ _HOSTS = b"""\
 ff02::1\t\tip6-allnodes
 ff02::2\t\tip6-allrouters
 """
-_RESOLV = b"# No name server yet. This file stands in for the host's.\n"
+_RESOLV = b"# No name server. This file stands in for the host's.\n"
 _FSTAB = b"# All that a container needs is mounted before its init runs.\n"
 _SUDOERS = b"""\
 Defaults\tenv_reset
@@ -30,8 +30,8 @@ _ACCOUNTS = {"/etc/shadow": 9, "/etc/shadow-": 9, "/etc/gshadow": 4, "/etc/gshad
 """Files with password hashes, and how many fields their lines have; shadow(5), gshadow(5)."""
 
 
-def files(tree: Tree) -> dict[str, Entry]:
-    """The neutral files of a mask over ``tree``."""
+def files(tree: Tree, resolv: bytes | None = None) -> dict[str, Entry]:
+    """The neutral files of a mask over ``tree``; ``resolv``: the resolv.conf of a fleet that has a name server."""
     why = "neutral"
     result: dict[str, Entry] = {
         # Empty, not missing: a missing one makes systemd think of a first boot and enable all it finds;
@@ -40,7 +40,7 @@ def files(tree: Tree) -> dict[str, Entry]:
         "/var/lib/dbus/machine-id": Symlink("/etc/machine-id", why),
         "/etc/fstab": File(_FSTAB, _READABLE, why),
         "/etc/hosts": File(_HOSTS, _READABLE, why),
-        "/etc/resolv.conf": File(_RESOLV, _READABLE, why),
+        "/etc/resolv.conf": File(resolv or _RESOLV, _READABLE, why),
     }
     if tree.exists("/etc/sudoers"):
         # No other user may read the host's, so the sweep would hide it, and sudo refuses to work without.

@@ -7,7 +7,7 @@ import click
 from lxcfleet.cli import options
 from lxcfleet.cli.follow import carry_out
 from lxcfleet.errors import InvalidInput
-from lxcfleet.model import Init
+from lxcfleet.model import Init, Network
 from lxcfleet.names import check_count, check_name, parse_label
 from lxcfleet.wire import CreateRequest
 
@@ -32,6 +32,11 @@ from lxcfleet.wire import CreateRequest
 @click.option(
     "--privileged", is_flag=True, help="Let root inside be root on the host. Only for what you trust."
 )
+@click.option(
+    "--network",
+    type=click.Choice([network.value for network in Network]),
+    help="bridge: an address on the fleet's bridge, the default; none: a loopback interface only.",
+)
 @click.option("--no-start", is_flag=True, help="Create them stopped.")
 @click.option("--ensure", is_flag=True, help="Make sure that they exist and run; leave those that do.")
 @options.dry_run
@@ -48,6 +53,7 @@ def create(
     profile: str | None,
     variables: tuple[str, ...],
     privileged: bool,
+    network: str | None,
     no_start: bool,
     ensure: bool,
     dry_run: bool,
@@ -87,6 +93,7 @@ def create(
         labels=dict(parse_label(label) for label in labels),
         profile=profile,
         privileged=privileged,
+        network=Network(network) if network else None,
         start=not no_start,
         dry_run=dry_run,
     )

@@ -14,7 +14,7 @@ from lxcfleet.names import check_name
 from lxcfleet.wire import ContainerDetails, ContainerRecord
 
 _FIELDS = (
-    "name", "state", "init", "privileged", "addresses", "labels", "command", "profile", "pid", "created",
+    "name", "state", "init", "privileged", "network", "addresses", "labels", "command", "profile", "pid", "created",
     "busy", "problem",
 )  # fmt: skip
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from lxcfleet.base import container_config, mask
 from lxcfleet.errors import FleetError, HostError, WrongState, from_body
 from lxcfleet.fleet import store
+from lxcfleet.fleet.network import FleetNetwork
 from lxcfleet.fleet.plan import DESTROY, START, Step
 from lxcfleet.fleet.registry import Container, Registry, Running
 from lxcfleet.host import lxc, proc, tree
@@ -59,12 +60,14 @@ class Lifecycle:
         registry: Registry,
         start_slots: int,
         console_log_kib: int,
+        network: FleetNetwork,
         faults: Faults,
     ) -> None:
         self._paths = paths
         self._platform = platform
         self._launcher = launcher
         self._registry = registry
+        self._network = network
         self._faults = faults
         self._boots = asyncio.Semaphore(start_slots)
         self._preparer = _Preparer(launcher, os.cpu_count() or 1, self.refresh_mask)
@@ -186,6 +189,8 @@ class Lifecycle:
     async def _boot(self, container: Container, namespace: int) -> None:
         log_file = str(self._paths.container(container.name).lxc_log)
         before = lxc.log_size(log_file)
+        if container.spec is not None and container.spec.address is not None:
+            await self._network.ensure()
         async with self._boots:
             pid = await self._boot_once_more(container.name, namespace)
         if pid is None:
@@ -199,6 +204,8 @@ class Lifecycle:
                 )
         else:
             self._registry.watch(container, pid)
+        if container.running is not None:
+            self._network.publish(container)
 
     async def _boot_once_more(self, name: str, namespace: int) -> int | None:
         """Boot it; again, if what did it was killed before there was a monitor."""
@@ -213,6 +220,7 @@ class Lifecycle:
         running = container.running
         if running is None:
             return
+        self._network.withdraw(container.name)
         system = container.spec is None or container.spec.init is Init.SYSTEM
         ending = signal.SIGRTMIN + 3 if system else signal.SIGTERM
         deadline = time.monotonic() + timeout

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lxcfleet.base.container_config import APP_PATH
 from lxcfleet.config import Config, Profile
 from lxcfleet.errors import AlreadyExists, InvalidInput, NotFound
-from lxcfleet.model import Init, Spec
+from lxcfleet.model import Init, Network, Spec
 from lxcfleet.names import check_count, check_name, first, next_free
 from lxcfleet.wire import CreateRequest
 
@@ -36,7 +36,7 @@ def resolve(request: CreateRequest, config: Config, taken: Collection[str]) -> W
             hint="choose another name, or use --ensure if it only has to be there",
         )
     new = tuple(name for name in names if name not in present)
-    return Wanted(new, present, _like(request, _profile(request, config)))
+    return Wanted(new, present, _like(request, _profile(request, config), config.network.default))
 
 
 def _names(request: CreateRequest, taken: Collection[str]) -> tuple[str, ...]:
@@ -61,7 +61,7 @@ def _profile(request: CreateRequest, config: Config) -> Profile:
         ) from None
 
 
-def _like(request: CreateRequest, profile: Profile) -> Spec:
+def _like(request: CreateRequest, profile: Profile, default: Network) -> Spec:
     command = request.command or profile.command
     init = request.init or (Init.APP if request.command else profile.init)
     if init is None:
@@ -83,6 +83,7 @@ def _like(request: CreateRequest, profile: Profile) -> Spec:
         environment=environment,
         labels={**profile.labels, **request.labels},
         profile=request.profile,
+        network=request.network or profile.network or default,
         first_id=None if request.privileged or profile.privileged else 0,
     )
 
@@ -92,11 +93,6 @@ def _check_encoding(text: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise InvalidInput(f"{text!r} is not UTF-8") from None
-
-
-def with_identity(like: Spec, name: str, first_id: int | None, created: str) -> Spec:
-    """The spec of one of them."""
-    return replace(like, name=name, first_id=first_id, created=created)
 
 
 def find_command(command: str, environment: Mapping[str, str], runnable: Callable[[str], bool]) -> None:

@@ -7,21 +7,23 @@ import logging
 import os
 import stat
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import cast
 
 from lxcfleet.base import mask
 from lxcfleet.config import Config
-from lxcfleet.errors import AlreadyExists, Busy, FleetError, InvalidInput, NotFound, WrongState
+from lxcfleet.errors import AlreadyExists, Busy, FleetError, InvalidInput, NoCapacity, NotFound, WrongState
 from lxcfleet.fleet import capacity, plan, request, store
 from lxcfleet.fleet.events import Events
 from lxcfleet.fleet.ids import IdPool, installer_line
 from lxcfleet.fleet.lifecycle import Lifecycle
+from lxcfleet.fleet.network import FleetNetwork
 from lxcfleet.fleet.operations import Job, Operation, Operations, now, result_record
 from lxcfleet.fleet.registry import Container, Registry
 from lxcfleet.host import idfiles, limits, proc, tree
 from lxcfleet.host.features import Features
-from lxcfleet.model import Action, Init, Result, Selection, Spec, State
+from lxcfleet.model import Action, Init, Network, Result, Selection, Spec, State
 from lxcfleet.names import Paths
 from lxcfleet.wire import (
     ActionRequest,
@@ -62,6 +64,7 @@ class Fleet:
         registry: Registry,
         lifecycle: Lifecycle,
         operations: Operations,
+        network: FleetNetwork,
         events: Events,
         features: Callable[[], Features],
     ) -> None:
@@ -70,6 +73,7 @@ class Fleet:
         self.registry = registry
         self._lifecycle = lifecycle
         self.operations = operations
+        self._network = network
         self.events = events
         self._features = features
         self._ids = self._read_ids()
@@ -83,6 +87,7 @@ class Fleet:
         """Take over changed settings, and what changed in /etc/subuid."""
         self.config = config
         self._lifecycle.console_log_kib = config.console_log_kib
+        self._network.settings = config.network
         self._ids = self._read_ids()
 
     # -- reading ---------------------------------------------------------------------------------------------
@@ -104,12 +109,19 @@ class Fleet:
             "labels": container.labels,
             "profile": spec.profile if spec else None,
             "privileged": spec.privileged if spec else False,
+            "network": spec.network if spec else "",
             "created": spec.created if spec else "",
             "pid": container.running.pid if container.running else None,
-            "addresses": [],
+            "addresses": self._addresses(container),
             "busy": container.busy,
             "problem": str(container.problem) if container.problem else None,
         }
+
+    def _addresses(self, container: Container) -> list[str]:
+        spec = container.spec
+        if spec is None or container.running is None:
+            return []
+        return [str(address.ip) for address in (spec.address, spec.address6) if address is not None]
 
     async def info(self, name: str) -> ContainerDetails:
         """One container in full; raises NotFound."""
@@ -150,6 +162,12 @@ class Fleet:
         """Begin to create containers, once it is known that they can exist."""
         self._lifecycle.distrust_mask()
         await self.registry.observe()
+        try:
+            return await self._create(ask)
+        finally:
+            await self._release_unused()
+
+    async def _create(self, ask: CreateRequest) -> Operation:
         wanted = request.resolve(ask, self.config, {container.name for container in self.registry})
         for name in wanted.new:
             if os.path.lexists(store.directory_of(self._paths, name)):
@@ -161,6 +179,8 @@ class Fleet:
         await self._check_room(wanted.new, wanted.like)
         if wanted.like.command and wanted.new:
             await self._check_command(wanted.like)
+        if wanted.like.network is Network.BRIDGE and wanted.new:
+            await self._check_addresses(len(wanted.new))
         steps = plan.create(ask.start)
         if ask.dry_run:
             lines = [line for name in wanted.new for line in plan.describe(name, steps)]
@@ -177,6 +197,16 @@ class Fleet:
         found = capacity.assess(len(names), like.init, limits.read(self._paths), self._features(), free)
         capacity.refuse(found, len(names), like.init)
 
+    async def _check_addresses(self, count: int) -> None:
+        subnet = await self._network.choose()
+        free = self._network.free or 0
+        if count > free:
+            raise NoCapacity(
+                f"no room for {count} more containers in {subnet.ipv4}",
+                why=f"{count} addresses needed, {free} left",
+                hint="set network.ipv4 in lxcfleet.yaml to a larger range, or use --network none",
+            )
+
     async def _check_command(self, like: Spec) -> None:
         await self._lifecycle.refresh_mask()
 
@@ -192,18 +222,18 @@ class Fleet:
 
     def _specs(self, names: Sequence[str], like: Spec) -> list[Spec]:
         """Reserve names and id ranges, all or none."""
-        taken: list[int] = []
-        specs = []
+        specs: list[Spec] = []
         try:
             for name in names:
-                first_id = None
+                specs.append(replace(like, name=name, first_id=None, created=now()))
                 if not like.privileged:
-                    first_id = self._ids.take()
-                    taken.append(first_id)
-                specs.append(request.with_identity(like, name, first_id, now()))
+                    specs[-1] = replace(specs[-1], first_id=self._ids.take())
+                if like.network is Network.BRIDGE:
+                    address, address6 = self._network.take()
+                    specs[-1] = replace(specs[-1], address=address, address6=address6)
         except FleetError:
-            for first_id in taken:
-                self._ids.give_back(first_id)
+            for spec in specs:
+                self._give_back(spec)
             raise
         for spec in specs:
             self.registry.add(Container(spec.name, spec, busy="create"))
@@ -236,11 +266,24 @@ class Fleet:
         except FleetError as error:
             log.warning("%s: what its creation left can't be removed yet: %s", container.name, error)
         self._forget(container)
+        await self._release_unused()
+
+    async def _release_unused(self) -> None:
+        """Give back what only containers need: the bridge without connected ones, the mask without any."""
+        await self._network.release()
+        if not len(self.registry):
+            await self._lifecycle.release_mask()
 
     def _forget(self, container: Container) -> None:
         self.registry.forget(container.name)
-        if container.spec is not None and container.spec.first_id is not None:
-            self._ids.give_back(container.spec.first_id)
+        if container.spec is not None:
+            self._give_back(container.spec)
+
+    def _give_back(self, spec: Spec) -> None:
+        if spec.first_id is not None:
+            self._ids.give_back(spec.first_id)
+        if spec.address is not None:
+            self._network.give_back(spec.address)
 
     def _presence(self, container: Container, *, start: bool) -> Job:
         """A container that only has to be there, and run if ``start``."""
@@ -305,8 +348,7 @@ class Fleet:
             container.busy = None
         if action is Action.DESTROY:
             self._forget(container)
-            if not len(self.registry):
-                await self._lifecycle.release_mask()
+            await self._release_unused()
         if not steps:
             return Result(name, "unchanged", False)
         self.events.add(_DONE[action], name)
@@ -329,6 +371,7 @@ class Fleet:
         """A container's monitor ended. If it asked for a reboot it gets one, with a fresh mount."""
         if container.busy is not None or container.name not in self.registry:
             return
+        self._network.withdraw(container.name)
         self.events.add("stopped", container.name)
         if store.pending(self._paths, container.name) == plan.START:
             self.resume(container, "rebooted from inside")

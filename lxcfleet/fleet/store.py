@@ -7,11 +7,13 @@ and no other.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
+from typing import TypeVar
 
 from lxcfleet import strict_yaml
 from lxcfleet.errors import Broken, InvalidInput
-from lxcfleet.model import Init, Spec
+from lxcfleet.model import Init, Network, Spec
 from lxcfleet.names import Paths, check_label, check_variable
 from lxcfleet.schema import Fields
 
@@ -28,6 +30,9 @@ def render(spec: Spec) -> str:
         "labels": dict(spec.labels),
         "profile": spec.profile,
         "first_id": spec.first_id,
+        "network": str(spec.network),
+        "address": None if spec.address is None else str(spec.address),
+        "address6": None if spec.address6 is None else str(spec.address6),
         "created": spec.created,
     }
     lines = [f"{key}: {strict_yaml.inline(value)}" for key, value in values.items()]
@@ -60,14 +65,31 @@ def _parse(name: str, text: bytes, where: str) -> Spec:
         labels=fields.pairs("labels", check_label),
         profile=fields.optional_text("profile"),
         first_id=fields.integer("first_id", 0, 65536, 2**32 - 65537) if fields.has("first_id") else None,
+        network=fields.choice("network", Network, Network.NONE),
+        address=_interface(fields, "address", IPv4Interface),
+        address6=_interface(fields, "address6", IPv6Interface),
         created=fields.text("created"),
     )
     if not spec.created:
         fields.complain("created", "is missing; the file may have been cut off")
+    if (spec.network is Network.BRIDGE) != (spec.address is not None):
+        fields.complain("address", "a container on the bridge has one, others have none")
     if (spec.init is Init.APP) != bool(spec.command):
         fields.complain("command", "an app container has one, a system container has none")
     fields.finish("")
     return spec
+
+
+I = TypeVar("I", IPv4Interface, IPv6Interface)
+
+
+def _interface(fields: Fields, key: str, kind: type[I]) -> I | None:
+    text = fields.optional_text(key)
+    try:
+        return None if text is None else kind(text)
+    except ValueError as error:
+        fields.complain(key, str(error))
+        return None
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,7 @@ class FakeContainer:
             "labels": self.labels,
             "profile": self.profile,
             "privileged": self.first_id is None,
+            "network": "bridge",
             "created": NOW,
             "pid": 4711 if self.state.alive else None,
             "addresses": list(self.addresses),

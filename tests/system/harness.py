@@ -71,8 +71,15 @@ class Fleet:
         name = f"lxcfleet-t{self.tag}"
         self.paths = Paths(lxc=Path("/var/lib") / name, run=Path("/run") / name, etc=Path("/etc") / name)
         self.prefix = f"t{self.tag}-"
+        self.bridge = f"lt{self.tag}"
         self.paths.etc.mkdir(parents=True)
+        # A bridge of its own, which only the tests of the network make.
+        self.settings(f"network: {{bridge: {self.bridge}, default: none}}\n")
         self.daemons: list[subprocess.Popen[bytes]] = []
+
+    def settings(self, text: str) -> None:
+        """The operator's settings; a daemon reads them when it starts."""
+        self.paths.config_file.write_text(text)
 
     # -- the command line ------------------------------------------------------------------------------------
 
@@ -291,9 +298,9 @@ class Fleet:
         ]
 
 
-def alive(pid: int) -> bool:
+def alive(pid: int | None) -> bool:
     """Whether the process is there and no zombie that its parent forgot."""
-    return _read(pid, "stat").rpartition(b")")[2].split()[:1] not in ([], [b"Z"], [b"X"])
+    return pid is not None and _read(pid, "stat").rpartition(b")")[2].split()[:1] not in ([], [b"Z"], [b"X"])
 
 
 def parent_of(pid: int) -> int | None:

@@ -17,10 +17,11 @@ VALUES = {"lxcfleet", "errors", "names", "model", "schema", "strict_yaml", "conf
 """Modules without I/O, which every room may use. ``config`` reads its one file."""
 
 ARROWS: dict[str, set[str]] = {
-    "values": {"values"},
+    "values": {"values", "net"},
+    "net": {"net", "values"},
     "host": {"host", "values"},
-    "base": {"base", "host", "values"},
-    "fleet": {"fleet", "base", "host", "values"},
+    "base": {"base", "host", "net", "values"},
+    "fleet": {"fleet", "base", "host", "net", "values"},
     "api": {"api", "fleet", "host", "values"},
     "cli": {"cli", "api", "values"},
     "launcher": {"launcher", "children", "host", "values"},

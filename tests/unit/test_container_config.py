@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lxcfleet.base.container_config import Platform, init_command, reboot_hook, render
-from lxcfleet.model import Init, Spec
+from lxcfleet.model import Init, Network, Spec
 from lxcfleet.names import Paths
 
-PLATFORM = Platform(cgroup2=True, apparmor=True, seccomp=True, hook=Path("/usr/lib/lxcfleet/hook.py"))
+PLATFORM = Platform(cgroup2=True, apparmor=True, seccomp=True, bridge="lxcfleet0", hook=Path("/usr/lib/lxcfleet/hook.py"))
 
 ARGUMENT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=12)
 
@@ -46,8 +47,22 @@ def test_nothing_is_included_that_other_packages_may_change() -> None:
 
 def test_confinement_follows_what_the_host_has() -> None:
     assert config(app("true"))["lxc.apparmor.profile"] == ["generated"]
-    bare = config(app("true"), Platform(cgroup2=False, apparmor=False, seccomp=False, hook=Path("/hook")))
+    bare = config(app("true"), Platform(cgroup2=False, apparmor=False, seccomp=False, bridge="b", hook=Path("/hook")))
     assert not {key for key in bare if "apparmor" in key or "cgroup" in key or "seccomp" in key}
+
+
+def test_the_network_is_made_by_liblxc_from_the_spec() -> None:
+    assert config(app("true"))["lxc.net.0.type"] == ["empty"]
+    connected = Spec(
+        "web", Init.SYSTEM, network=Network.BRIDGE,
+        address=IPv4Interface("10.201.0.9/16"), address6=IPv6Interface("fd00::9/64"),
+    )  # fmt: skip
+    lines = config(connected)
+    assert lines["lxc.net.0.link"] == ["lxcfleet0"]
+    assert lines["lxc.net.0.ipv4.address"] == ["10.201.0.9/16"]
+    assert lines["lxc.net.0.ipv4.gateway"] == ["10.201.0.1"]
+    assert lines["lxc.net.0.ipv6.gateway"] == ["fd00::1"]
+    assert lines["lxc.net.0.veth.pair"] == ["lf0ac90009"]
 
 
 def test_no_line_is_for_cgroup_v1() -> None:

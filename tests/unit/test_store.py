@@ -15,6 +15,7 @@ from lxcfleet.model import Init, Spec
 from lxcfleet.names import Paths
 
 TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=20)
+CREATED = "2026-01-01T00:00:00Z"
 VALUE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20)
 
 
@@ -24,12 +25,12 @@ VALUE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20)
 )
 def test_a_spec_is_read_as_it_was_written(command: list[str], environment: dict[str, str]) -> None:
     labels = {"role": "web"}
-    spec = Spec("web", Init.APP, tuple(command), environment, labels, "small", 1879048192, "2026-01-01T00:00:00Z")
+    spec = Spec("web", Init.APP, tuple(command), environment, labels, "small", 1879048192, created=CREATED)
     assert store.parse("web", store.render(spec).encode(), "spec") == spec
 
 
 def test_a_spec_cut_in_half_is_broken_wherever_it_is_cut() -> None:
-    spec = Spec("web", Init.APP, ("sleep", "1"), {}, {}, None, 1879048192, "2026-01-01T00:00:00Z")
+    spec = Spec("web", Init.APP, ("sleep", "1"), {}, {}, None, 1879048192, created=CREATED)
     text = store.render(spec).encode()
     for length in range(len(text) - 3):
         with pytest.raises(Broken):

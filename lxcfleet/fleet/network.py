@@ -1,0 +1,208 @@
+"""The fleet's network as the daemon keeps it: made when the first container needs it, gone with the last one,
+and repaired when somebody takes a part of it away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_network
+from pathlib import Path
+from typing import Any
+
+from lxcfleet.config import NetworkSettings
+from lxcfleet.errors import FleetError, from_body
+from lxcfleet.fleet.events import Events
+from lxcfleet.fleet.registry import Container, Registry
+from lxcfleet.host import dnsmasq, tree
+from lxcfleet.host.launch import Launcher
+from lxcfleet.names import Paths
+from lxcfleet.net import rules
+from lxcfleet.net.addresses import OFF, AddressPool, Subnet, choose, interface_name
+from lxcfleet.net.names import hosts_line
+
+log = logging.getLogger(__name__)
+
+_MACHINE_ID = Path("/etc/machine-id")
+
+
+class FleetNetwork:
+    """The bridge, its addresses, its name server."""
+
+    def __init__(
+        self, paths: Paths, settings: NetworkSettings, registry: Registry, launcher: Launcher, events: Events
+    ) -> None:
+        self._paths = paths
+        self.settings = settings
+        self._registry = registry
+        self._launcher = launcher
+        self._events = events
+        self._lock = asyncio.Lock()
+        self._subnet: Subnet | None = None
+        self._pool: AddressPool | None = None
+        self._up = False
+
+    # -- addresses -------------------------------------------------------------------------------------------
+
+    async def choose(self) -> Subnet:
+        """The fleet's network, settled on the first call. Raises InvalidInput, NoCapacity, HostError."""
+        async with self._lock:
+            if self._subnet is None:
+                used = await self._ask("routes", {"except": self.settings.bridge})
+                present = list(self._present())
+                busy = [ip_network(text) for text in used["networks"]]
+                ipv6 = self.settings.ipv6 if used["ipv6"] else OFF
+                self._subnet = choose(self.settings.ipv4, ipv6, present, busy, _seed())
+                self._pool = AddressPool(self._subnet.ipv4, present)
+                self._announce()
+            return self._subnet
+
+    def _present(self) -> Iterable[IPv4Address]:
+        return [c.spec.address.ip for c in self._registry if c.spec is not None and c.spec.address is not None]
+
+    @property
+    def free(self) -> int | None:
+        """How many addresses are free; None before the network was chosen."""
+        return self._pool.free if self._pool is not None else None
+
+    def take(self) -> tuple[IPv4Interface, IPv6Interface | None]:
+        """The addresses of a new container; raises NoCapacity. ``choose`` comes first."""
+        assert self._subnet is not None
+        assert self._pool is not None
+        address = self._pool.take()
+        return IPv4Interface((address, self._subnet.ipv4.prefixlen)), self._subnet.ipv6_of(address)
+
+    def give_back(self, address: IPv4Interface) -> None:
+        """The address of a container that is gone."""
+        if self._pool is not None:
+            self._pool.give_back(address.ip)
+
+    def _announce(self) -> None:
+        """Tell clones where their name server is; the mask takes the file up."""
+        assert self._subnet is not None
+        if not self.settings.dns:
+            self._paths.resolv_conf.unlink(missing_ok=True)
+            return
+        text = f"search {self.settings.domain}\nnameserver {self._subnet.gateway.ip}\n"
+        with contextlib.suppress(OSError):
+            if self._paths.resolv_conf.read_text(encoding="ascii") == text:
+                return
+        tree.write(self._paths.resolv_conf, text)
+
+    # -- the bridge ------------------------------------------------------------------------------------------
+
+    @property
+    def _bridge_there(self) -> bool:
+        return os.path.exists(f"/sys/class/net/{self.settings.bridge}")
+
+    async def ensure(self) -> None:
+        """Have the bridge, its rules and its name server; quick if they are there."""
+        if self._up and self._bridge_there:
+            return
+        subnet = await self.choose()
+        async with self._lock:
+            if self._up and self._bridge_there:
+                return
+            ports = [
+                interface_name(c.spec.address.ip)
+                for c in self._registry
+                if c.spec is not None and c.spec.address is not None and c.running is not None
+            ]
+            addresses = [str(a) for a in (subnet.gateway, subnet.gateway6) if a is not None]
+            ruleset = rules.render(subnet, self.settings.bridge, nat=self.settings.nat)
+            await self._ask(
+                "network",
+                {
+                    "bridge": self.settings.bridge, "addresses": addresses, "ports": ports,
+                    "rules": ruleset, "forward": self.settings.nat,
+                },
+            )  # fmt: skip
+            if self.settings.dns:
+                await asyncio.to_thread(self._start_names)
+            self._up = True
+
+    def _start_names(self) -> None:
+        own = self._paths
+        own.hosts.mkdir(mode=0o755, exist_ok=True)
+        text = dnsmasq.render(self.settings.bridge, self.settings.domain, own.hosts, own.dnsmasq_pid)
+        same = own.dnsmasq_config.exists() and own.dnsmasq_config.read_text(encoding="utf-8") == text
+        if same and dnsmasq.running(own.dnsmasq_config, own.dnsmasq_pid):
+            return
+        dnsmasq.stop(own.dnsmasq_config, own.dnsmasq_pid)
+        tree.write(own.dnsmasq_config, text)
+        dnsmasq.start(own.dnsmasq_config)
+
+    async def check(self) -> None:
+        """Repair what somebody took away from under running containers."""
+        if not any(c.running is not None and c.spec is not None and c.spec.address for c in self._registry):
+            return
+        names = not self.settings.dns or dnsmasq.running(self._paths.dnsmasq_config, self._paths.dnsmasq_pid)
+        if self._up and self._bridge_there and names:
+            return
+        first = not self._up
+        self._up = False
+        await self.ensure()
+        if not first:
+            self._events.add("repaired", None, f"the bridge {self.settings.bridge} or its name server was gone")
+
+    async def release(self) -> None:
+        """No container is left that is connected: take the bridge, its rules and its name server away."""
+        if any(c.spec is not None and c.spec.address is not None for c in self._registry):
+            return
+        async with self._lock:
+            if self._subnet is None and not self._bridge_there:
+                return
+            self._up, self._subnet, self._pool = False, None, None
+            try:
+                await asyncio.to_thread(dnsmasq.stop, self._paths.dnsmasq_config, self._paths.dnsmasq_pid)
+                await self._ask("disconnect", {"bridge": self.settings.bridge, "rules": rules.removal(self.settings.bridge)})
+            except FleetError as error:
+                log.error("the fleet's network can't be taken away: %s", error)
+
+    async def _ask(self, operation: str, argument: object) -> dict[str, Any]:
+        answer = await self._launcher.ask(operation, argument)
+        if answer.get("error"):
+            raise from_body(answer["error"])
+        return dict(answer)
+
+    # -- names -----------------------------------------------------------------------------------------------
+
+    def publish(self, container: Container) -> None:
+        """Let the container be found by its name and its groups'."""
+        spec = container.spec
+        if spec is None or spec.address is None or not self.settings.dns:
+            return
+        addresses = [a.ip for a in (spec.address, spec.address6) if a is not None]
+        text = hosts_line(container.name, spec.labels, addresses, self.settings.domain)
+        with contextlib.suppress(FileNotFoundError):
+            if self._file(container.name).read_text(encoding="ascii") == text:
+                return
+        self._file(container.name).write_text(text, encoding="ascii")
+
+    def withdraw(self, name: str) -> None:
+        """Let it no longer be found."""
+        self._file(name).unlink(missing_ok=True)
+
+    def _file(self, name: str) -> Path:
+        return self._paths.hosts / name
+
+    def settle_names(self) -> None:
+        """After a restart of the daemon: names for what runs and for nothing else."""
+        if not self._paths.hosts.is_dir():
+            return
+        alive = {c.name for c in self._registry if c.running is not None}
+        for file in self._paths.hosts.iterdir():
+            if file.name not in alive:
+                file.unlink(missing_ok=True)
+        for container in self._registry:
+            if container.name in alive:
+                self.publish(container)
+
+
+def _seed() -> str:
+    try:
+        return _MACHINE_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

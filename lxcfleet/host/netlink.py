@@ -1,0 +1,128 @@
+"""Bridges, addresses and routes, over netlink (pyroute2). Runs in children of the launcher only: it is large."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_network
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute, NetlinkError
+
+from lxcfleet.errors import HostError
+
+_SYSCTL = Path("/proc/sys/net")
+_MTU_DEFAULT = 1500
+
+
+@contextlib.contextmanager
+def _netlink(what: str) -> Iterator[Any]:
+    """A netlink socket; the kernel's refusals as HostError (NetlinkError is no OSError)."""
+    try:
+        with IPRoute() as netlink:
+            yield netlink
+    except NetlinkError as error:
+        raise HostError(f"{what} failed", why=f"netlink: {error.args[-1]} (errno {error.code})") from error
+    except OSError as error:
+        raise HostError.from_os_error(f"{what} failed", error) from error
+
+
+def _index(netlink: Any, name: str) -> int | None:
+    found = netlink.link_lookup(ifname=name)
+    return int(found[0]) if found else None
+
+
+def networks_in_use(except_for: str) -> list[IPv4Network | IPv6Network]:
+    """All that the host's routes and interfaces reach, those of the interface ``except_for`` left out."""
+    found: set[IPv4Network | IPv6Network] = set()
+    with _netlink("reading the host's routes") as netlink:
+        own = _index(netlink, except_for)
+        for family, bits in ((socket.AF_INET, 32), (socket.AF_INET6, 128)):
+            for route in netlink.get_routes(family=family):
+                target = route.get_attr("RTA_DST")
+                if target is not None and route.get_attr("RTA_OIF") != own:
+                    found.add(ip_network(f"{target}/{route['dst_len']}", strict=False))
+            for entry in netlink.get_addr(family=family):
+                if entry["index"] != own and entry.get_attr("IFA_ADDRESS") is not None:
+                    prefix = min(entry["prefixlen"], bits)
+                    found.add(ip_network(f"{entry.get_attr('IFA_ADDRESS')}/{prefix}", strict=False))
+    return sorted(found, key=lambda network: (network.version, network.network_address, network.prefixlen))
+
+
+def ensure_bridge(name: str, addresses: Sequence[IPv4Interface | IPv6Interface], ports: Iterable[str]) -> bool:
+    """Have a bridge that is up, with these addresses and, of the veths ``ports``, those that there are.
+
+    Whether it had to be made. What a bridge that is there has besides is left alone.
+    """
+    with _netlink(f"setting up the bridge {name}") as netlink:
+        index = _index(netlink, name)
+        made = index is None
+        if index is None:
+            netlink.link("add", ifname=name, kind="bridge", mtu=_uplink_mtu(netlink))
+            index = _index(netlink, name)
+        present = {a.get_attr("IFA_ADDRESS") for a in netlink.get_addr(index=index)}
+        for address in addresses:
+            if str(address.ip) not in present:
+                family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+                netlink.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen,
+                             family=family)  # fmt: skip
+        netlink.link("set", index=index, state="up")
+        for port in ports:
+            veth = _index(netlink, port)
+            if veth is not None:
+                netlink.link("set", index=veth, master=index)
+    return made
+
+
+def _uplink_mtu(netlink: Any) -> int:
+    """The MTU of the interface that has the default route: packets of a larger one would be lost on the way."""
+    for route in netlink.get_default_routes(family=socket.AF_INET):
+        index = route.get_attr("RTA_OIF")
+        for link in netlink.get_links(index) if index else ():
+            return int(link.get_attr("IFLA_MTU") or _MTU_DEFAULT)
+    return _MTU_DEFAULT
+
+
+def uplinks() -> list[str]:
+    """Interfaces that a default route leads to."""
+    with _netlink("reading the host's routes") as netlink:
+        indexes = {
+            route.get_attr("RTA_OIF")
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for route in netlink.get_default_routes(family=family)
+        }
+        links = [link for index in indexes if index for link in netlink.get_links(index)]
+        return sorted(str(link.get_attr("IFLA_IFNAME")) for link in links)
+
+
+def remove_bridge(name: str) -> None:
+    """Take the bridge away, if it is there."""
+    with _netlink(f"removing the bridge {name}") as netlink:
+        index = _index(netlink, name)
+        if index is not None:
+            netlink.link("del", index=index)
+
+
+def forward(interfaces: Iterable[str]) -> None:
+    """Let IPv4 packets be forwarded that come in by these interfaces, and by no other.
+
+    Documentation/networking/ip-sysctl: conf/IF/forwarding counts for packets that come in there. IPv6's switch
+    makes the host a router that no longer listens to other routers, and so may cut it off: that one is the
+    operator's to set.
+    """
+    try:
+        for name in interfaces:
+            (_SYSCTL / "ipv4" / "conf" / name / "forwarding").write_text("1\n", encoding="ascii")
+    except OSError as error:
+        raise HostError.from_os_error("forwarding can't be switched on", error) from error
+
+
+def ipv6_available() -> bool:
+    """Whether the kernel has IPv6 and it is not switched off for all interfaces."""
+    switch = _SYSCTL / "ipv6" / "conf" / "all" / "disable_ipv6"
+    try:
+        return switch.read_text(encoding="ascii").strip() == "0"
+    except OSError:
+        return False

@@ -1,0 +1,128 @@
+"""Addresses, names and the bridge, on the real kernel with the real dnsmasq and nft."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from .harness import SLEEP, Fleet, until
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture
+def fleet() -> Iterator[Fleet]:
+    """A fleet whose containers are connected by default; bridge and rules go with its last container."""
+    own = Fleet()
+    own.settings(f"network: {{bridge: {own.bridge}, domain: {own.tag}.test}}\n")
+    try:
+        own.start_daemon()
+        yield own
+        own.clean()
+        assert not os.path.exists(f"/sys/class/net/{own.bridge}")
+        tables = subprocess.run(["/usr/sbin/nft", "list", "tables"], capture_output=True, text=True, check=True)
+        assert own.bridge not in tables.stdout
+    finally:
+        own.run("destroy", "--all", "--force", "-q")
+        own.remove()
+
+
+def addresses(fleet: Fleet) -> dict[str, list[str]]:
+    """Each container's addresses."""
+    return {record["name"]: record["addresses"] for record in fleet.json("list")}
+
+
+def lookup(fleet: Fleet, inside: str, name: str) -> set[str]:
+    """What a container's own resolver says of a name."""
+    found = fleet.run("exec", inside, "--", "getent", "ahosts", name)
+    return {line.split()[0] for line in found.out.splitlines()}
+
+
+def dnsmasq_pid(fleet: Fleet) -> int:
+    return int(fleet.paths.dnsmasq_pid.read_text())
+
+
+def test_containers_have_addresses_and_names(fleet: Fleet) -> None:
+    one, two = fleet.name(1), fleet.name(2)
+    fleet.create(one, two, options=("-l", "role=web"))
+    before = addresses(fleet)
+    assert before[one] != before[two]
+    domain = f"{fleet.tag}.test"
+    assert lookup(fleet, one, f"{two}.{domain}") == set(before[two])
+    assert lookup(fleet, one, two) == set(before[two])
+    assert lookup(fleet, one, f"web.role.{domain}") == {*before[one], *before[two]}
+    assert fleet.ok("exec", one, "--", "getent", "hosts", before[two][0]).split()[1] == f"{two}.{domain}"
+
+    fleet.ok("stop", two)
+    until(lambda: not lookup(fleet, one, two), what="the name of a stopped container is withdrawn")
+    assert lookup(fleet, one, f"web.role.{domain}") == set(before[one])
+    fleet.ok("start", two)
+    until(lambda: lookup(fleet, one, two), what="the name is back")
+    assert addresses(fleet) == before
+
+
+def test_the_host_reaches_a_container_and_back(fleet: Fleet) -> None:
+    name = fleet.name(1)
+    server = "import socket; s=socket.create_server(('',7)); c,a=s.accept(); c.send(a[0].encode())"
+    fleet.ok("create", name, "--", "python3", "-c", server)
+    address = addresses(fleet)[name][0]
+    said = until(lambda: _read(address, 7), what="the container answers")
+    gateway = address.rsplit(".", 2)[0] + ".0.1"
+    assert said == gateway
+
+
+def _read(address: str, port: int) -> str:
+    try:
+        with socket.create_connection((address, port), timeout=2) as connection:
+            return connection.recv(64).decode()
+    except OSError:
+        return ""
+
+
+def test_a_bridge_and_a_name_server_that_were_taken_away_come_back(fleet: Fleet) -> None:
+    one, two = fleet.name(1), fleet.name(2)
+    fleet.create(one, two)
+    bridge = fleet.bridge
+    subprocess.run(["ip", "link", "del", bridge], check=True)
+    until(lambda: os.path.exists(f"/sys/class/net/{bridge}"), 15, "the bridge is repaired")
+    until(lambda: len(os.listdir(f"/sys/class/net/{bridge}/brif")) == 2, 5, "both containers are on it again")
+    until(lambda: len(fleet.events("repaired")) == 1, what="the repair is told")
+    old = dnsmasq_pid(fleet)
+    os.kill(old, signal.SIGKILL)
+    until(lambda: dnsmasq_pid(fleet) != old and lookup(fleet, one, two), 15, "the name server is repaired")
+    until(lambda: len(fleet.events("repaired")) == 2, what="both repairs are told")
+
+
+def test_no_network_means_none(fleet: Fleet) -> None:
+    name = fleet.name(1)
+    fleet.ok("create", name, "--network", "none", *SLEEP)
+    assert addresses(fleet)[name] == []
+    inside = fleet.ok("exec", name, "--", "ls", "/sys/class/net").split()
+    assert inside == ["lo"]
+    assert not os.path.exists(f"/sys/class/net/{fleet.bridge}")
+
+
+def test_a_range_that_is_too_small_is_refused_with_the_numbers(fleet: Fleet) -> None:
+    fleet.settings(f"network: {{bridge: {fleet.bridge}, ipv4: 10.99.7.0/29, ipv6: none}}\n")
+    fleet.stop_daemon()
+    fleet.start_daemon()
+    refused = fleet.run("create", fleet.prefix.rstrip("-"), "-n", "6", *SLEEP)
+    assert refused.status == 1
+    assert "6 addresses needed, 5 left" in refused.err
+    assert fleet.ok("list", "-q") == ""
+
+
+def test_a_system_container_has_the_network_when_it_is_up(fleet: Fleet) -> None:
+    one, two = fleet.name(1), fleet.name(2)
+    fleet.create(one, command=())
+    fleet.create(two)
+    fleet.ok("wait", one, "--for", "healthy")
+    assert lookup(fleet, one, two) == set(addresses(fleet)[two])
+    fleet.ok("restart", one)
+    fleet.ok("wait", one, "--for", "healthy")
+    assert lookup(fleet, one, two) == set(addresses(fleet)[two])

@@ -1,0 +1,129 @@
+"""The network's pure parts: ranges, addresses, rules, names."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lxcfleet import config
+from lxcfleet.errors import InvalidInput, NoCapacity
+from lxcfleet.net.addresses import AddressPool, Subnet, choose, hardware_address, interface_name
+from lxcfleet.net.names import group_names, hosts_line
+from lxcfleet.net.rules import removal, render
+
+SUBNET = Subnet(IPv4Network("10.201.0.0/16"), IPv6Network("fd00:1:2:3::/64"))
+DEFAULT_ROUTES = [ip_network("0.0.0.0/0"), ip_network("::/0")]
+
+
+def test_auto_takes_a_range_that_nobody_uses() -> None:
+    assert choose("auto", "none", [], DEFAULT_ROUTES, "x").ipv4 == IPv4Network("10.201.0.0/16")
+    busy = [*DEFAULT_ROUTES, ip_network("10.201.5.0/24"), ip_network("10.202.0.0/15")]
+    assert choose("auto", "none", [], busy, "x").ipv4 == IPv4Network("10.204.0.0/16")
+
+
+def test_auto_stays_where_the_containers_are() -> None:
+    present = [IPv4Address("10.210.0.7")]
+    assert choose("auto", "none", present, [], "x").ipv4 == IPv4Network("10.210.0.0/16")
+
+
+def test_auto_gives_up_with_a_next_step() -> None:
+    with pytest.raises(NoCapacity, match="no network is free") as caught:
+        choose("auto", "none", [], [ip_network("10.0.0.0/8")], "x")
+    assert "network.ipv4" in caught.value.hint
+
+
+def test_ipv6_is_the_hosts_own_and_the_same_each_time() -> None:
+    one = choose("auto", "auto", [], [], "host a").ipv6
+    assert one is not None
+    assert one.is_private
+    assert one.prefixlen == 64
+    assert choose("auto", "auto", [], [], "host a").ipv6 == one
+    assert choose("auto", "auto", [], [], "host b").ipv6 != one
+    assert choose("auto", "none", [], [], "host a").ipv6 is None
+
+
+@pytest.mark.parametrize(
+    ("ipv4", "ipv6", "complaint"),
+    [
+        ("192.0.2.0/24", "none", "overlaps with 192.0.2.128/25"),
+        ("10.0.0.0/30", "none", "prefix length"),
+        ("10.0.0.1/16", "none", "host bits"),
+        ("nonsense", "none", "nonsense"),
+        ("auto", "fd00::/120", "smaller than"),
+        ("auto", "fd00:9::/64", "overlaps with fd00:9::/48"),
+    ],
+)
+def test_bad_ranges_are_refused(ipv4: str, ipv6: str, complaint: str) -> None:
+    busy = [ip_network("192.0.2.128/25"), ip_network("fd00:9::/48")]
+    with pytest.raises(InvalidInput, match=complaint):
+        choose(ipv4, ipv6, [], busy, "x")
+
+
+def test_a_range_that_leaves_containers_outside_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="1 containers have addresses outside"):
+        choose("10.5.0.0/24", "none", [IPv4Address("10.201.0.2")], [], "x")
+
+
+def test_addresses_begin_after_the_bridges_and_are_reused() -> None:
+    pool = AddressPool(IPv4Network("10.0.0.0/29"), [IPv4Address("10.0.0.3")])
+    assert pool.free == 4
+    assert [str(pool.take()) for _ in range(4)] == ["10.0.0.2", "10.0.0.4", "10.0.0.5", "10.0.0.6"]
+    with pytest.raises(NoCapacity, match=r"no address is free in 10.0.0.0/29"):
+        pool.take()
+    pool.give_back(IPv4Address("10.0.0.4"))
+    pool.give_back(IPv4Address("10.0.0.1"))
+    assert str(pool.take()) == "10.0.0.4"
+    assert pool.free == 0
+
+
+@given(st.lists(st.booleans(), max_size=60))
+def test_no_address_is_given_twice(takes: list[bool]) -> None:
+    pool = AddressPool(IPv4Network("10.0.0.0/28"), [])
+    held: list[IPv4Address] = []
+    for take in takes:
+        if take and pool.free:
+            address = pool.take()
+            assert address not in held
+            held.append(address)
+        elif held:
+            pool.give_back(held.pop(0))
+        assert pool.free + len(held) == 13
+
+
+def test_what_goes_with_an_address() -> None:
+    address = IPv4Address("10.201.1.2")
+    assert SUBNET.gateway == IPv4Interface("10.201.0.1/16")
+    assert SUBNET.gateway6 == IPv6Interface("fd00:1:2:3::1/64")
+    assert SUBNET.ipv6_of(address) == IPv6Interface("fd00:1:2:3::102/64")
+    assert hardware_address(address) == "02:4c:0a:c9:01:02"
+    assert interface_name(address) == "lf0ac90102"
+    assert len(interface_name(address)) < 16
+
+
+def test_rules_are_in_a_table_of_their_own() -> None:
+    text = render(SUBNET, "br-1", nat=True)
+    assert text.count("table inet lxcfleet_br_1") == 3
+    assert "ip saddr 10.201.0.0/16 ip daddr != 10.201.0.0/16 masquerade" in text
+    assert "masquerade" not in render(SUBNET, "br-1", nat=False)
+    assert "ct state new drop" in render(SUBNET, "br-1", nat=False)
+    assert "flush ruleset" not in text + removal("br-1")
+
+
+def test_labels_become_names_of_groups() -> None:
+    assert group_names({"role": "Web", "a/b": "c", "k": "", "tier": "x.y"}, "fleet") == ["web.role.fleet"]
+    line = hosts_line("n1", {"role": "web"}, [IPv4Address("10.0.0.2")], "fleet")
+    assert line == "10.0.0.2 n1.fleet web.role.fleet\n"
+
+
+def test_settings_of_the_network_are_checked() -> None:
+    text = b"network: {bridge: 'a b', ipv4: none, ipv6: 1, domain: UPPER, colour: red}\n"
+    with pytest.raises(InvalidInput) as caught:
+        config.parse(text, "f")
+    assert {line.split(": ")[2] for line in caught.value.why.splitlines()} == {
+        "bridge", "ipv4", "ipv6", "domain", "colour",
+    }  # fmt: skip
+    good = config.parse(b"network: {ipv4: 10.9.0.0/16, ipv6: none, default: none}\n", "f")
+    assert config.parse(config.describe(good).encode(), "f") == good
