@@ -204,7 +204,7 @@ def _network(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
 
     try:
         addresses = [ip_interface(text) for text in argument["addresses"]]
-        netlink.ensure_bridge(argument["bridge"], addresses, argument["ports"])
+        netlink.ensure_bridge(argument["bridge"], argument["hardware"], addresses, argument["ports"])
         if argument["forward"]:
             netlink.forward([argument["bridge"], *netlink.uplinks()])
         command.run(["/usr/sbin/nft", "-f", "-"], input=argument["rules"].encode())

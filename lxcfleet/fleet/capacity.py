@@ -66,28 +66,29 @@ class Need(NamedTuple):
         return count * (self.app if init is Init.APP else self.system)
 
 
-# Measured on Debian 12 (LXC 5.0.2, kernel 6.18, 24 GiB, cgroup v1): what the host's totals grew by from 1
-# running container to 21, divided by 20. app: tini and `sleep infinity`. system: systemd, journald, dbus,
-# logind and a console getty. Where an operator's own services will want more, the number is rounded up.
-MEMORY = Need("memory", "memory", 3 * _MIB, 22 * _MIB)
-"""MemAvailable fell by 3.0 and 21.1 MiB."""
+# Measured on Debian 12 (LXC 5.0.2, kernel 6.18, 24 GiB, cgroup v1) with bench/measure.py: what the host's totals
+# grew by from 1 running container to 21, divided by 20. app: `sleep infinity`. system: as it boots, with
+# systemd and journald only; "in use" is the same with dbus, logind and a login on the console.
+MEMORY = Need("memory", "memory", 3 * _MIB, 14 * _MIB)
+"""app: 1.7 MiB of processes (PSS) and 0.4 of the kernel. system: MemAvailable fell by 4 to 8 MiB, in use by 9
+of processes and 3 of the kernel."""
 DISK = Need("disk", "disk space", 64 * _KIB, 256 * _KIB)
-"""du -s of a fresh container's directory: 20 and 136 KiB; rounded up, as logs grow."""
+"""du -s of a fresh container's directory: 24 and 84 KiB, in use 136; rounded up, as logs grow."""
 INODES = Need("inodes", "inodes", 10, 50)
-"""du -s --inodes: 6 and 36; rounded up."""
+"""du -s --inodes: 8 and 24, in use 36."""
 TABLES = (
-    # /proc/PID/fd and fdinfo of all processes: 0 and 6.0 instances, 0 and 19.2 watches.
+    # Descriptors of all processes: 0 and 3 instances, in use 6; 0 and 5 watches, in use 19.
     Need("inotify-instances", "inotify instances", 0, 6, 1 << 20),
     Need("inotify-watches", "inotify watches", 0, 20, 1 << 22),
-    # 3 (monitor, init, command) and 6; rounded up for services. The ceiling is the kernel's, PID_MAX_LIMIT.
+    # 3 (monitor, init, command) and 3, in use 6; rounded up for services. The ceiling is PID_MAX_LIMIT.
     Need("processes", "process numbers", 4, 24, 1 << 22),
     # The kernel sizes threads-max after its memory, so that one is left alone.
     Need("threads", "threads", 4, 24),
-    # /proc/sys/fs/file-nr: 47 and 112; rounded up.
+    # fs.file-nr: 40 to 47 and 78 to 107, in use 112; rounded up.
     Need("open-files", "open files", 64, 256, 1 << 24),
-    # /proc/sys/kernel/pty/nr: 1, the console; and one for a shell or exec.
+    # kernel.pty.nr: 1, the console; and one for a shell or exec.
     Need("ptys", "pseudo terminals", 2, 2, 1 << 16),
-    # /proc/PID/ns: 2 and 3 mount namespaces; systemd gives one to each service with PrivateTmp= and its like.
+    # 2, in use 3; systemd gives one more to each service with PrivateTmp= and its like.
     Need("mount-namespaces", "mount namespaces", 3, 16, 1 << 20),
     # The container's own, and the one that shifts its layers' owners.
     Need("user-namespaces", "user namespaces", 2, 2, 1 << 20),
@@ -95,7 +96,8 @@ TABLES = (
     Need("neighbours", "entries of the neighbour table", 2, 2, 1 << 16),
 )
 ROOT_KEYS = (
-    # A privileged container's keys count against root: /proc/key-users showed 1 key of 5 bytes, and 9 of 161.
+    # A privileged container's keys count against root. /proc/key-users: 2 keys of 10 bytes and 5 of 54 bytes,
+    # in use 9 of 161.
     Need("root-keys", "root's keys", 2, 16, 1 << 22),
     Need("root-key-bytes", "bytes of root's keys", 64, 512, 1 << 28),
 )

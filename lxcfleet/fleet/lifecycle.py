@@ -26,8 +26,9 @@ log = logging.getLogger(__name__)
 
 BATCH = 8
 """How many containers one child prepares: a fork is dearer than the mounts of one container."""
-KILL_SECONDS = 30.0
-"""How long a container may take to be gone after its init was killed."""
+KILL_SECONDS = 120.0
+"""How long a container may take to be gone after its init was killed. Its monitor cleans up first, and has
+AppArmor's parser compile the container's profile once more to remove it: seconds on a slow and busy host."""
 NUDGE_SECONDS = 1.0
 """An init that has just begun may not listen yet, so the signal to end is said again."""
 MASK_FRESH_SECONDS = 0.5

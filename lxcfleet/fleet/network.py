@@ -20,7 +20,7 @@ from lxcfleet.host import dnsmasq, tree
 from lxcfleet.host.launch import Launcher
 from lxcfleet.names import Paths
 from lxcfleet.net import rules
-from lxcfleet.net.addresses import OFF, AddressPool, Subnet, choose, interface_name
+from lxcfleet.net.addresses import OFF, AddressPool, Subnet, choose, hardware_address, interface_name
 from lxcfleet.net.names import hosts_line
 
 log = logging.getLogger(__name__)
@@ -115,8 +115,8 @@ class FleetNetwork:
             await self._ask(
                 "network",
                 {
-                    "bridge": self.settings.bridge, "addresses": addresses, "ports": ports,
-                    "rules": ruleset, "forward": self.settings.nat,
+                    "bridge": self.settings.bridge, "hardware": hardware_address(subnet.gateway.ip),
+                    "addresses": addresses, "ports": ports, "rules": ruleset, "forward": self.settings.nat,
                 },
             )  # fmt: skip
             if self.settings.dns:

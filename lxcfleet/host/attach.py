@@ -35,6 +35,8 @@ def environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 def run(request: Mapping[str, Any], descriptors: Sequence[int], lxc_path: str) -> None:
     """Serve one AttachRequest: ``descriptors`` are the client's connection, stdin, stdout and stderr."""
+    for descriptor in descriptors:  # the command must not get hold of the client's connection
+        os.set_inheritable(descriptor, False)
     client = socket.socket(fileno=descriptors[0])
     standard = list(descriptors[1:4])
     try:
@@ -53,7 +55,7 @@ def output(name: str, lxc_path: str, command: Sequence[str], limit: int = 65536)
     read, write = os.pipe()
     null = os.open(os.devnull, os.O_RDWR)
     try:
-        pid = _attach(name, lxc_path, _exec(command, environment({}), None), [null, write, null])
+        pid = _attach(name, lxc_path, _exec(command, environment({}), [null, write, null]))
     finally:
         os.close(write)
         os.close(null)
@@ -67,9 +69,9 @@ def _start(request: Mapping[str, Any], standard: list[int], client: socket.socke
     command = tuple(request["command"]) or SHELL
     variables = environment(request["environment"])
     if not request["tty"]:
-        return _attach(request["name"], lxc_path, _exec(command, variables, None), standard)
+        return _attach(request["name"], lxc_path, _exec(command, variables, standard))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid = _attach(request["name"], lxc_path, _exec(command, variables, theirs), standard)
+    pid = _attach(request["name"], lxc_path, _exec(command, variables, theirs))
     theirs.close()
     _, terminal, _, _ = socket.recv_fds(ours, 16, 1)
     ours.close()
@@ -80,31 +82,45 @@ def _start(request: Mapping[str, Any], standard: list[int], client: socket.socke
     return pid
 
 
-def _attach(name: str, lxc_path: str, callback: Callable[[], int], standard: Sequence[int]) -> int:
+def _attach(name: str, lxc_path: str, callback: Callable[[], int]) -> int:
+    """Have ``callback`` run inside; it has to see to its standard streams itself.
+
+    If liblxc were given them and one were a terminal, it would try to make that the controlling one, and fail, as
+    a terminal of the client's belongs to the client's session.
+    """
     container = _lxc.Container(name, lxc_path)
     if not container.running:
         raise WrongState(f"{name} is not running", hint=f"start it: lxcfleet start {name}")
-    pid: int = container.attach(
-        lambda _: callback(),
-        None,
-        stdin=standard[0],
-        stdout=standard[1],
-        stderr=standard[2],
-        env_policy=_lxc.LXC_ATTACH_CLEAR_ENV,
-        initial_cwd="/",
-    )
+    with open(os.devnull, "r+b", buffering=0) as null:
+        pid: int = container.attach(
+            lambda _: callback(),
+            None,
+            stdin=null.fileno(),
+            stdout=null.fileno(),
+            stderr=null.fileno(),
+            env_policy=_lxc.LXC_ATTACH_CLEAR_ENV,
+            initial_cwd="/",
+        )
     if pid <= 0:
         why = f"liblxc could not attach; see {lxc_path}/{name}/lxc.log"
         raise FleetError(f"can't run a command in {name}", why=why)
     return pid
 
 
-def _exec(command: Sequence[str], variables: dict[str, str], give: socket.socket | None) -> Callable[[], int]:
-    """What runs inside, after liblxc has entered the container: become ``command``."""
+def _exec(
+    command: Sequence[str], variables: dict[str, str], streams: Sequence[int] | socket.socket
+) -> Callable[[], int]:
+    """What runs inside, after liblxc has entered the container: become ``command``.
+
+    ``streams``: its standard streams, or where to hand out the terminal that it gets instead.
+    """
 
     def become() -> int:
-        if give is not None:
-            _take_terminal(give)
+        if isinstance(streams, socket.socket):
+            _take_terminal(streams)
+        else:
+            for number, descriptor in enumerate(streams):
+                os.dup2(descriptor, number)
         for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         home = variables["HOME"]

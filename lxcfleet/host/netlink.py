@@ -51,16 +51,18 @@ def networks_in_use(except_for: str) -> list[IPv4Network | IPv6Network]:
     return sorted(found, key=lambda network: (network.version, network.network_address, network.prefixlen))
 
 
-def ensure_bridge(name: str, addresses: Sequence[IPv4Interface | IPv6Interface], ports: Iterable[str]) -> bool:
+def ensure_bridge(
+    name: str, hardware: str, addresses: Sequence[IPv4Interface | IPv6Interface], ports: Iterable[str]
+) -> None:
     """Have a bridge that is up, with these addresses and, of the veths ``ports``, those that there are.
 
-    Whether it had to be made. What a bridge that is there has besides is left alone.
+    What a bridge that is there has besides is left alone. ``hardware``: its MAC address. Without one of its own
+    a bridge takes that of a port, and another when that port goes: neighbours then talk to the old one for a while.
     """
     with _netlink(f"setting up the bridge {name}") as netlink:
         index = _index(netlink, name)
-        made = index is None
         if index is None:
-            netlink.link("add", ifname=name, kind="bridge", mtu=_uplink_mtu(netlink))
+            netlink.link("add", ifname=name, kind="bridge", address=hardware, mtu=_uplink_mtu(netlink))
             index = _index(netlink, name)
         present = {a.get_attr("IFA_ADDRESS") for a in netlink.get_addr(index=index)}
         for address in addresses:
@@ -73,7 +75,6 @@ def ensure_bridge(name: str, addresses: Sequence[IPv4Interface | IPv6Interface],
             veth = _index(netlink, port)
             if veth is not None:
                 netlink.link("set", index=veth, master=index)
-    return made
 
 
 def _uplink_mtu(netlink: Any) -> int:

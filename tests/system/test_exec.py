@@ -11,10 +11,11 @@ import struct
 import subprocess
 import termios
 import time
+from collections.abc import Sequence
 
 import pytest
 
-from .harness import SLEEP, Fleet, until
+from .harness import CLIENT, SLEEP, Fleet, until
 
 pytestmark = pytest.mark.system
 
@@ -171,12 +172,12 @@ def test_many_at_once(fleet: Fleet) -> None:
 class Terminal:
     """A terminal with a client on it."""
 
-    def __init__(self, fleet: Fleet, *arguments: str, rows: int = 33, columns: int = 101) -> None:
+    def __init__(
+        self, fleet: Fleet, *arguments: str, program: Sequence[str] = (CLIENT,), rows: int = 33, columns: int = 101
+    ) -> None:
         self.pid, self.master = pty.fork()
         if self.pid == 0:
-            from .harness import CLIENT
-
-            os.execve(CLIENT, [CLIENT, *arguments], fleet.environment())
+            os.execve(program[0], [*program, *arguments], fleet.environment())
         self.resize(rows, columns)
         self.seen = b""
 
@@ -247,6 +248,14 @@ def test_exec_has_a_terminal_if_we_have_one(fleet: Fleet, name: str) -> None:
     terminal.expect("33 101")
     assert terminal.end() == 3
     assert fleet.run("exec", name, "--", "test", "-t", "0").status == 1
+
+
+@pytest.mark.parametrize("script", ["{} exec {} -- echo out | cat", "echo in | {} exec {} -- cat", "{} exec -T {} -- echo x"])
+def test_exec_from_a_terminal_in_a_pipe(fleet: Fleet, name: str, script: str) -> None:
+    """Some of our streams are a terminal then, but the command gets none of its own."""
+    ran = Terminal(fleet, program=["/bin/sh", "-c", script.format(CLIENT, name)])
+    assert ran.end() == 0
+    assert ran.seen.split()[0] in (b"out", b"in", b"x")
 
 
 def test_all_output_of_a_terminal_arrives(fleet: Fleet, name: str) -> None:

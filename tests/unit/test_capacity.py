@@ -95,7 +95,7 @@ def test_memory_keeps_a_rest_for_the_host() -> None:
     found = find(capacity.assess(100, Init.SYSTEM, tight, GOOD, 4000), "memory")
     assert found.level == "fail"
     assert found.have == GIB // 4 - GIB // 20
-    assert found.message == "memory: 2.1 GiB needed, 204 MiB left"
+    assert found.message == "memory: 1.4 GiB needed, 204 MiB left"
     assert not found.fixable
 
 
@@ -194,11 +194,11 @@ def test_refusing_gives_numbers_and_the_next_step() -> None:
 @pytest.mark.parametrize(
     ("count", "memory", "hint"),
     [
-        (50, 1 * GIB, "there is room for 23; `lxcfleet doctor -n 50` tells more"),
+        (50, 1 * GIB, "there is room for 36; `lxcfleet doctor -n 50` tells more"),
         (
             100,
             1 * GIB,
-            "`lxcfleet doctor --fix -n 100` raises what can be raised; even so there is room for 23",
+            "`lxcfleet doctor --fix -n 100` raises what can be raised; even so there is room for 36",
         ),
     ],
 )

@@ -1,0 +1,80 @@
+"""What a mount table says about the root file system and the place of the deltas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lxcfleet.host import features
+from lxcfleet.host.features import Probe, _Mount
+
+ROOT = _Mount("/", "ext4")
+
+
+def levels(probes: list[Probe]) -> dict[str, str]:
+    return {probe.check: probe.level for probe in probes}
+
+
+def test_one_file_system_for_programs_is_fine_whatever_data_is_on() -> None:
+    mounts = (ROOT, _Mount("/proc", "proc"), _Mount("/home", "xfs"), _Mount("/var/lib/lxc", "btrfs"))
+    assert levels(list(features._mount_points(mounts))) == {"root-filesystem": "ok"}
+
+
+@pytest.mark.parametrize("point", ["/usr", "/var", "/var/lib"])
+def test_programs_on_a_file_system_of_their_own_are_refused_by_name(point: str) -> None:
+    (probe,) = features._mount_points((ROOT, _Mount(point, "ext4")))
+    assert (probe.check, probe.level) == ("root-filesystem", "fail")
+    assert probe.message.startswith(f"{point} is not on the root file system")
+
+
+def test_what_containers_can_do_without_is_a_warning() -> None:
+    found = list(features._mount_points((ROOT, _Mount("/opt", "ext4"))))
+    assert levels(found) == {"root-filesystem": "ok", "empty-directories": "warning"}
+
+
+def test_the_deepest_and_last_mount_has_a_directory(tmp_path: Path) -> None:
+    deltas = tmp_path / "lxc"
+    deltas.mkdir()
+    over = (ROOT, _Mount(str(tmp_path), "xfs"), _Mount(str(deltas), "nfs4"), _Mount(str(deltas), "btrfs"))
+    assert features._filesystem_of(deltas, over) == "btrfs"
+    assert features._filesystem_of(deltas, over[:2]) == "xfs"
+    assert features._filesystem_of(tmp_path / "lxc2", (ROOT, _Mount(str(deltas), "nfs4"))) == "ext4"
+    assert features._filesystem_of(deltas, ()) == ""
+
+
+@pytest.mark.parametrize(
+    ("filesystem", "level"),
+    [("overlay", "fail"), ("nfs4", "fail"), ("vfat", "fail"), ("fuse.sshfs", "fail")],
+)
+def test_file_systems_that_cant_be_an_upper_layer_are_refused(
+    filesystem: str, level: str, tmp_path: Path
+) -> None:
+    (probe,) = features._delta_directory(tmp_path, filesystem)
+    assert probe.level == level
+    assert filesystem in probe.message
+
+
+def test_a_missing_delta_directory_is_refused(tmp_path: Path) -> None:
+    (probe,) = features._delta_directory(tmp_path / "none", "ext4")
+    assert (probe.level, probe.message) == ("fail", f"{tmp_path}/none does not exist")
+
+
+@pytest.mark.parametrize(
+    ("version", "cgroup", "expected"),
+    [
+        ("5.0.2", "v2", {"lxc": "ok", "cgroup": "ok"}),
+        ("6.0.4", "hybrid", {"lxc": "ok", "cgroup": "ok"}),
+        ("7.0.0", "hybrid", {"lxc": "ok", "cgroup": "fail"}),
+        ("7.0.0", "v2", {"lxc": "ok", "cgroup": "ok"}),
+        ("4.0.6", "v2", {"lxc": "fail", "cgroup": "ok"}),
+        ("", "none", {"lxc": "fail", "cgroup": "fail"}),
+    ],
+)
+def test_lxc_and_cgroup_versions(version: str, cgroup: str, expected: dict[str, str]) -> None:
+    assert levels(list(features._lxc(version, cgroup))) == expected
+
+
+def test_an_error_keeps_its_number() -> None:
+    probe = features._failed("overlay", "no overlay", OSError(22, "Invalid argument"), "see dmesg")
+    assert probe == Probe("overlay", "fail", "no overlay: Invalid argument (EINVAL, errno 22)", "see dmesg")
