@@ -20,6 +20,7 @@ from aiohttp import web
 
 from lxcfleet import __version__, config
 from lxcfleet.api.attach import AttachServer
+from lxcfleet.api.client import answers
 from lxcfleet.api.server import Server
 from lxcfleet.base import container_config, mask_mount
 from lxcfleet.errors import FleetError, HostError, Unsupported
@@ -241,7 +242,7 @@ def _take_lock(paths: Paths) -> int:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if not _activated() and _answers(paths.socket):
+            if not _activated() and answers(paths):
                 raise FleetError("lxcfleetd runs already", why=f"{paths.socket} answers") from None
             if time.monotonic() > deadline:
                 raise HostError(
@@ -251,11 +252,6 @@ def _take_lock(paths: Paths) -> int:
             time.sleep(0.05)
         else:
             return descriptor
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        return probe.connect_ex(str(path)) == 0
 
 
 def _check_rights() -> None:

@@ -168,6 +168,18 @@ class Client:
         return connection
 
 
+def answers(paths: Paths) -> bool:
+    """Whether somebody listens on the daemon's socket; one that we may not use counts too."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(paths.socket))
+        except PermissionError:
+            return True
+        except OSError:
+            return False
+    return True
+
+
 def _no_answer(path: str, error: Exception) -> FleetError:
     if isinstance(error, PermissionError):
         return Denied(

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import lxcfleet
-from lxcfleet.cli.session import answers
+from lxcfleet.api.client import answers
 from lxcfleet.errors import HostError, Unreachable
 from lxcfleet.names import Paths
 

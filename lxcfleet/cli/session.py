@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
 from dataclasses import dataclass, field
 
 import click
 
-from lxcfleet.api.client import Client
+from lxcfleet.api.client import Client, answers
 from lxcfleet.names import Paths
 
 
@@ -39,18 +38,6 @@ def connect(ctx: click.Context) -> Client:
             click.echo("lxcfleet: starting lxcfleetd", err=True)
         autostart.start(session.paths)
     return Client(session.paths)
-
-
-def answers(paths: Paths) -> bool:
-    """Whether somebody listens on the daemon's socket; one that we may not use counts too."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(paths.socket))
-        except PermissionError:
-            return True
-        except OSError:
-            return False
-    return True
 
 
 def _may_start() -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from lxcfleet.cli import autostart, session
-from lxcfleet.cli.session import answers
+from lxcfleet.api.client import answers
 from lxcfleet.errors import FleetError, HostError, Unreachable
 from lxcfleet.names import Paths
 
