@@ -124,6 +124,11 @@ def _check(paths: Paths, name: str, item: dict[str, Any]) -> None:
                 why=f"it should be a directory of uid {owner}, and has uid {found.st_uid}",
                 hint=f"if you are sure of its contents: chown {owner}:{owner} {directory}",
             )
+    if os.statvfs(own.delta).f_flag & os.ST_RDONLY:
+        raise HostError(
+            f"{name} can't start", why=f"the file system of {own.delta} is mounted read-only",
+            hint="`dmesg | tail` may tell why; after an error the kernel does that by itself",
+        )  # fmt: skip
     for file, text in item["files"].items():
         path = own.directory / file
         try:

@@ -75,8 +75,10 @@ class Fields:
 
     def integer(self, key: str, default: int, low: int, high: int) -> int:
         """A whole number from ``low`` to ``high``."""
-        value = self._take(key, int, default)
-        if value is not default and not low <= value <= high:
+        if not self.has(key):
+            return default
+        value = self._take(key, int, low)
+        if not low <= value <= high:
             self.complain(key, f"{value} is not between {low} and {high}")
             return default
         return value

@@ -123,6 +123,9 @@ class Lifecycle:
     def _owe(self, name: str, word: str) -> None:
         try:
             tree.write(self._paths.container(name).pending, word + "\n")
+        except FileNotFoundError as error:
+            if word == START or self._paths.container(name).directory.exists():
+                raise HostError.from_os_error(f"{name}: can't note what is owed to it", error) from error
         except OSError as error:
             raise HostError.from_os_error(f"{name}: can't note what is owed to it", error) from error
 

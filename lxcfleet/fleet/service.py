@@ -168,19 +168,11 @@ class Fleet:
             await self._release_unused()
 
     async def _create(self, ask: CreateRequest) -> Operation:
-        wanted = request.resolve(ask, self.config, {container.name for container in self.registry})
-        for name in wanted.new:
-            if os.path.lexists(store.directory_of(self._paths, name)):
-                raise AlreadyExists(
-                    f"{name} can't be created",
-                    why=f"{store.directory_of(self._paths, name)} exists and is not lxcfleet's",
-                    hint="choose another name; `lxc-ls -f` shows the containers of others",
-                )
-        await self._check_room(wanted.new, wanted.like)
-        if wanted.like.command and wanted.new:
-            await self._check_command(wanted.like)
-        if wanted.like.network is Network.BRIDGE and wanted.new:
-            await self._check_addresses(len(wanted.new))
+        checked = None
+        while (wanted := self._wanted(ask)) != checked:
+            # While we look, another client may take a name.
+            await self._check(wanted)
+            checked = wanted
         steps = plan.create(ask.start)
         if ask.dry_run:
             lines = [line for name in wanted.new for line in plan.describe(name, steps)]
@@ -189,6 +181,25 @@ class Fleet:
         jobs = [self._creation(spec, steps) for spec in self._specs(wanted.new, wanted.like)]
         jobs += [self._presence(self.registry[name], start=ask.start) for name in wanted.present]
         return self.operations.begin("create", jobs, AT_ONCE)
+
+    def _wanted(self, ask: CreateRequest) -> request.Wanted:
+        wanted = request.resolve(ask, self.config, {container.name for container in self.registry})
+        for name in wanted.new:
+            if os.path.lexists(store.directory_of(self._paths, name)):
+                raise AlreadyExists(
+                    f"{name} can't be created",
+                    why=f"{store.directory_of(self._paths, name)} exists and is not lxcfleet's",
+                    hint="choose another name; `lxc-ls -f` shows the containers of others",
+                )
+        return wanted
+
+    async def _check(self, wanted: request.Wanted) -> None:
+        """Refuse what this host has no room for or can't run."""
+        await self._check_room(wanted.new, wanted.like)
+        if wanted.like.command and wanted.new:
+            await self._check_command(wanted.like)
+        if wanted.like.network is Network.BRIDGE and wanted.new:
+            await self._check_addresses(len(wanted.new))
 
     async def _check_room(self, names: Sequence[str], like: Spec) -> None:
         if not names:

@@ -233,10 +233,10 @@ def test_a_log_that_is_rotated(fleet: Fleet) -> None:
         until(lambda: "20000" in fleet.ok("logs", name, "-n", "1"))
         own = fleet.paths.container(name).directory
         assert sum(file.stat().st_size for file in own.glob("console.log*")) < 64 << 10
-        # liblxc itself drops some of what comes at the moment of a rotation; order and end are what we see to.
-        numbers = [int(line) for line in fleet.ok("logs", name).splitlines()[1:]]
-        assert numbers == sorted(numbers)
-        assert len(numbers) > 1000
+        # At the moment of a rotation liblxc 5.0.2 itself drops and repeats some bytes; the rest must be there.
+        lines = fleet.ok("logs", name).splitlines()
+        assert len(lines) > 1000
+        assert lines[-1000:] == [str(number) for number in range(19001, 20001)]
     finally:
         fleet.paths.config_file.unlink()
         fleet.stop_daemon()

@@ -1,0 +1,390 @@
+"""Whatever is wrong with what comes in or with what is on disk: a clear error, and nothing else changes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .harness import SLEEP, Fleet, Ran, until
+
+pytestmark = pytest.mark.system
+
+FAILED, INVALID, SOME = 1, 2, 3
+
+
+def assert_told(ran: Ran, status: int, *words: str) -> None:
+    """An error of one to a few lines that says what, without a traceback."""
+    assert ran.status == status, ran
+    assert ran.out == ""
+    assert ran.err.startswith("lxcfleet: ")
+    assert "Traceback" not in ran.err
+    assert "internal error" not in ran.err
+    for word in words:
+        assert word in ran.err, ran
+
+
+NAMES = ["", "x" * 64, "a/b", "a:b", "a,b", "a\nb", ".", "..", "a b", "ä", "UPPER", "a_b", "a-", "../x", "*", "a\x1b[0m"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("verb", ["create", "info", "shell"])
+def test_names(fleet: Fleet, verb: str, name: str) -> None:
+    ran = fleet.run(verb, name, *(SLEEP if verb == "create" else ()))
+    assert_told(ran, 125 if verb == "shell" else INVALID)
+    assert "\x1b" not in ran.err
+    assert fleet.states() == {}
+
+
+def test_a_name_with_a_leading_dash(fleet: Fleet) -> None:
+    assert_told(fleet.run("create", "-x", *SLEEP), INVALID)
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "1000000000", "4097", "many", "1.5", ""])
+def test_counts(fleet: Fleet, count: str) -> None:
+    assert_told(fleet.run("create", fleet.name("a"), "-n", count, *SLEEP), INVALID)
+    assert fleet.states() == {}
+
+
+def test_a_name_that_grows_too_long(fleet: Fleet) -> None:
+    assert_told(fleet.run("create", "x" * 62, "-n", "12", *SLEEP), INVALID)
+    assert fleet.states() == {}
+
+
+def test_a_name_that_exists(fleet: Fleet) -> None:
+    name = fleet.name("a")
+    fleet.create(name)
+    pid = fleet.pid(name)
+    assert_told(fleet.run("create", name, *SLEEP), FAILED, "exists already", "--ensure")
+    assert fleet.pid(name) == pid
+
+
+def test_two_clients_create_the_same_name(fleet: Fleet) -> None:
+    for number in range(5):
+        name = fleet.name(f"a{number}")
+        clients = [fleet.spawn("create", name, *SLEEP) for _ in range(2)]
+        errors = [client.communicate(timeout=60)[1] for client in clients]
+        assert sorted(client.returncode for client in clients) == [0, FAILED]
+        assert b"exists already" in b"".join(errors)
+        assert fleet.inside(name, "echo ok") == "ok"
+
+
+LABELS = ["x", "=x", "a=b c", "a b=c", "a=\n", "ä=b", "a=" + "x" * 256, "x" * 64 + "=a"]
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_labels(fleet: Fleet, label: str) -> None:
+    assert_told(fleet.run("create", fleet.name("a"), "-l", label, *SLEEP), INVALID)
+    assert_told(fleet.run("list", "-l", label), INVALID)
+    assert fleet.states() == {}
+
+
+@pytest.mark.parametrize("variable", ["=x", "a b=c", "a\n=c"])
+def test_variables(fleet: Fleet, variable: str) -> None:
+    assert_told(fleet.run("create", fleet.name("a"), "-e", variable, *SLEEP), INVALID)
+    assert_told(fleet.run("exec", "-e", variable, fleet.name("a"), "--", "true"), 125)
+
+
+def test_a_profile_that_is_not_there(fleet: Fleet) -> None:
+    assert_told(fleet.run("create", fleet.name("a"), "--profile", "none"), FAILED, "no profile 'none'")
+
+
+BROKEN_CONFIGS = [
+    "profiles: [", "workers: many\n", "- a\n", "nonsense: 1\n", "workers: 1\nworkers: 2\n", "\0", "a: &x [*x]\n",
+    "profiles: {web: {init: system, command: [x]}}\n", "!!python/object/apply:os.system [id]\n", "\xff",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BROKEN_CONFIGS)
+def test_a_config_that_does_not_parse(fleet: Fleet, text: str) -> None:
+    """`config check` tells; a daemon that is to start says so and does not; containers run on."""
+    name = fleet.name("a")
+    fleet.create(name)
+    pid = fleet.pid(name)
+    file = fleet.paths.config_file
+    file.write_bytes(text.encode("latin-1"))
+    try:
+        assert_told(fleet.run("config", "check"), INVALID, str(file))
+        fleet.stop_daemon()
+        assert_told(fleet.run("list"), FAILED, "did not come up", str(file))
+        assert Path(f"/proc/{pid}").exists()
+    finally:
+        file.unlink()
+    assert fleet.pid(name) == pid
+
+
+COMMANDS = ["no-such-program", "/no/such/program", "/etc/passwd", "/etc", "./relative", "/root/.bashrc", "a=b", ""]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_that_can_not_run(fleet: Fleet, command: str) -> None:
+    assert_told(fleet.run("create", fleet.name("a"), "-n", "3", "--", command, "x"), INVALID)
+    assert fleet.states() == {}
+    assert fleet.directories() == []
+
+
+def test_a_program_that_only_the_host_sees(fleet: Fleet) -> None:
+    program = Path(f"/root/{fleet.name('program')}")
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    try:
+        assert_told(fleet.run("create", fleet.name("a"), "--", str(program)), INVALID, "mask hides it")
+    finally:
+        program.unlink()
+
+
+def test_arguments_that_are_not_text(fleet: Fleet) -> None:
+    assert_told(fleet.run("create", fleet.name("a"), "--", "echo", os.fsdecode(b"\xff")), INVALID)
+    assert fleet.states() == {}
+
+
+def test_a_system_container_takes_no_command(fleet: Fleet) -> None:
+    assert_told(fleet.run("create", fleet.name("a"), "--init", "system", *SLEEP), INVALID)
+    assert_told(fleet.run("create", fleet.name("a"), "--init", "app"), INVALID)
+
+
+# -- what is on disk -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(fleet: Fleet) -> tuple[str, str]:
+    """One that will be broken, stopped, and one that shall not notice."""
+    broken, sound = fleet.name("broken"), fleet.name("sound")
+    fleet.create(broken, sound)
+    fleet.ok("stop", broken)
+    return broken, sound
+
+
+def test_a_delta_that_is_gone(fleet: Fleet, pair: tuple[str, str]) -> None:
+    broken, sound = pair
+    shutil.rmtree(fleet.delta(broken))
+    for verb in ("start", "restart"):
+        ran = fleet.run(verb, "--all", "-f", "json")
+        assert (ran.status, ran.results[broken]) == (SOME, "failed")
+        assert "is gone" in ran.err
+        assert str(fleet.delta(broken)) in ran.err
+    assert fleet.states()[sound] == "running"
+    fleet.ok("destroy", broken)
+    assert broken not in fleet.states()
+
+
+def test_a_delta_of_somebody_else(fleet: Fleet, pair: tuple[str, str]) -> None:
+    broken, _ = pair
+    delta = fleet.delta(broken)
+    owner = delta.stat().st_uid
+    os.chown(delta, 12345, 12345)
+    ran = fleet.run("start", broken)
+    assert ran.status == FAILED
+    assert "uid 12345" in ran.err
+    assert "chown" in ran.err
+    os.chown(delta, owner, owner)
+    fleet.ok("start", broken)
+
+
+def test_a_delta_that_is_a_link(fleet: Fleet, pair: tuple[str, str], tmp_path: Path) -> None:
+    """Through it a container could write anywhere on the host, and destroy would remove what it points to."""
+    broken, _ = pair
+    kept = tmp_path / "kept"
+    kept.write_text("x")
+    shutil.rmtree(fleet.delta(broken))
+    fleet.delta(broken).symlink_to(tmp_path)
+    assert fleet.run("start", broken).status == FAILED
+    fleet.ok("destroy", broken)
+    assert kept.read_text() == "x"
+
+
+SPECS = ["half", "", "\0", "[]", "version: 99\n", "init: app\n", "directory", "nobody's", "first_id: 0"]
+
+
+@pytest.mark.parametrize("how", SPECS)
+def test_a_spec_that_can_not_be_used(fleet: Fleet, pair: tuple[str, str], how: str) -> None:
+    broken, sound = pair
+    pid = fleet.pid(sound)
+    spec = fleet.paths.container(broken).spec
+    text = spec.read_text()
+    fleet.stop_daemon()
+    if how == "directory":
+        spec.unlink()
+        spec.mkdir()
+    elif how == "half":
+        spec.write_text(text[: len(text) // 2])
+    elif how == "nobody's":
+        spec.write_text(text.replace('"app"', '"nobody"'))
+    elif how == "first_id: 0":
+        spec.write_text("\n".join("first_id: 0" if "first_id" in line else line for line in text.splitlines()))
+    else:
+        spec.write_text(how)
+    fleet.start_daemon()
+    assert fleet.states() == {broken: "broken", sound: "running"}
+    record = fleet.record(broken)
+    assert broken in record["problem"]
+    assert str(spec) in record["problem"]
+    assert fleet.pid(sound) == pid
+    ran = fleet.run("restart", "--all", "-f", "json")
+    assert (ran.status, ran.results) == (SOME, {broken: "failed", sound: "restarted"})
+    if how == "half":  # put back, it works again
+        spec.write_text(text)
+        fleet.stop_daemon()
+        fleet.start_daemon()
+        fleet.ok("start", broken)
+        fleet.ok("stop", broken)
+    fleet.ok("destroy", broken)
+    assert fleet.states() == {sound: "running"}
+    assert not fleet.paths.container(broken).directory.exists()
+
+
+def test_a_broken_one_that_runs_can_be_stopped(fleet: Fleet) -> None:
+    name = fleet.name("a")
+    fleet.create(name)
+    fleet.paths.container(name).spec.write_text("version:")
+    fleet.stop_daemon()
+    fleet.start_daemon()
+    assert fleet.states() == {name: "running"}
+    fleet.ok("stop", name)
+    assert fleet.states() == {name: "broken"}
+
+
+def test_a_config_that_somebody_changed_is_written_anew(fleet: Fleet, pair: tuple[str, str]) -> None:
+    broken, _ = pair
+    config = fleet.paths.container(broken).config
+    config.write_text("lxc.mount.entry = / mnt none bind 0 0\nnonsense\n")
+    fleet.ok("start", broken)
+    assert "nonsense" not in config.read_text()
+
+
+def test_a_directory_that_vanished_under_a_running_container(fleet: Fleet) -> None:
+    name = fleet.name("a")
+    fleet.create(name)
+    shutil.rmtree(fleet.paths.container(name).directory)
+    assert fleet.states() == {name: "running"}
+    fleet.ok("destroy", name, "--force")
+    assert fleet.states() == {}
+
+
+def test_something_else_of_that_name(fleet: Fleet) -> None:
+    name = fleet.name("a")
+    directory = fleet.paths.lxc / name
+    directory.mkdir(parents=True)
+    (directory / "config").write_text("lxc.uts.name = x\n")
+    (directory / "rootfs").mkdir()
+    try:
+        assert_told(fleet.run("create", name, *SLEEP), FAILED, "not lxcfleet's")
+        assert_told(fleet.run("destroy", name, "--force"), FAILED, "no container named")
+        assert sorted(os.listdir(directory)) == ["config", "rootfs"]
+        many = fleet.run("create", fleet.name(""), "-n", "1", *SLEEP)
+        assert many.status in (0, INVALID)
+    finally:
+        shutil.rmtree(directory)
+
+
+def test_a_file_of_that_name(fleet: Fleet) -> None:
+    name = fleet.name("a")
+    for make in (lambda path: path.write_text("x"), lambda path: path.symlink_to("/nowhere")):
+        path = fleet.paths.lxc / name
+        make(path)
+        try:
+            assert_told(fleet.run("create", name, *SLEEP), FAILED, "exists")
+        finally:
+            path.unlink()
+
+
+# -- a full disk ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Fleet]:
+    """A fleet whose containers are on a small file system of their own."""
+    fleet = Fleet()
+    image = fleet.paths.etc / "disk.ext4"
+    fleet.paths.lxc.mkdir()
+    with image.open("wb") as file:
+        file.truncate(192 << 20)
+    subprocess.run(["mkfs.ext4", "-qF", "-m", "0", "-N", "40000", str(image)], check=True)
+    subprocess.run(["mount", "-o", "loop", str(image), str(fleet.paths.lxc)], check=True)
+    (fleet.paths.lxc / "lost+found").rmdir()
+    try:
+        fleet.start_daemon()
+        yield fleet
+        fleet.ok("destroy", "--all", "--force", "-q")
+        assert fleet.half_done() == []
+        until(lambda: not fleet.cgroups() and not fleet.processes(), 10, "nothing is left")
+    finally:
+        fleet.run("destroy", "--all", "--force", "-q")
+        fleet.stop_daemon()
+        (fleet.paths.lxc / "ballast").unlink(missing_ok=True)
+        until(lambda: subprocess.run(["umount", str(fleet.paths.lxc)], capture_output=True).returncode == 0, 15)
+        fleet.remove()
+
+
+def fill(directory: Path) -> None:
+    """Take all that is left of a file system."""
+    with (directory / "ballast").open("ab") as file:
+        size = 64 << 20
+        while size >= 1024:
+            try:
+                os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, size)
+            except OSError:
+                size //= 2
+
+
+def test_the_disk_is_full_in_the_middle(small_disk: Fleet) -> None:
+    fleet = small_disk
+    first = fleet.name("first")
+    fleet.create(first)
+    client = fleet.spawn("create", fleet.name("m"), "-n", "150", "-f", "json", *SLEEP)
+    until(lambda: len(fleet.directories()) > 5, 20, "it has begun")
+    fill(fleet.paths.lxc)
+    out, err = client.communicate(timeout=60)
+    ran = Ran(client.returncode, out.decode(), err.decode())
+    assert ran.status == SOME, ran
+    assert "No space left on device" in ran.out + ran.err
+    created = {name for name, status in ran.results.items() if status == "created"}
+    assert created
+    assert set(ran.results.values()) == {"created", "failed"}
+    states = fleet.states()
+    assert set(states) == created | {first}
+    assert set(states.values()) == {"running"}
+    assert {path.name for path in fleet.paths.lxc.iterdir()} == created | {first, "ballast"}
+    assert fleet.half_done() == []
+
+    # With no room at all it is refused before anything begins, and what runs can still be used and removed.
+    refused = fleet.run("create", fleet.name("n"), "-n", "20", *SLEEP)
+    assert (refused.status, "disk space" in refused.err) == (FAILED, True)
+    assert fleet.inside(first, "cat /etc/debian_version")
+    for verb in ("restart", "stop", "start", "freeze", "unfreeze"):
+        told = fleet.run(verb, first)
+        assert told.status in (0, FAILED)
+        assert "internal error" not in told.err
+    fleet.ok("destroy", f"{fleet.name('m')}*", "--force", "-q")
+    assert set(fleet.states()) == {first}
+
+
+def test_no_inodes_are_refused_with_numbers(small_disk: Fleet) -> None:
+    fleet = small_disk
+    refused = fleet.run("create", fleet.name("m"), "-n", "4000", *SLEEP)
+    assert refused.status == FAILED
+    assert "inodes" in refused.err
+    assert "needed" in refused.err
+    assert fleet.directories() == []
+
+
+def test_a_read_only_disk(small_disk: Fleet) -> None:
+    fleet = small_disk
+    name = fleet.name("a")
+    fleet.create(name)
+    fleet.ok("stop", name)
+    subprocess.run(["mount", "-o", "remount,ro", str(fleet.paths.lxc)], check=True)
+    try:
+        for command in (["create", fleet.name("b"), *SLEEP], ["start", name], ["restart", name], ["destroy", name]):
+            ran = fleet.run(*command)
+            assert ran.status == FAILED, ran
+            assert "Read-only file system" in ran.err or "read-only" in ran.err, ran
+            assert "internal error" not in ran.err
+        assert fleet.states() == {name: "stopped"}
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", str(fleet.paths.lxc)], check=True)
+    fleet.ok("start", name)

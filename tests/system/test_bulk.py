@@ -1,0 +1,127 @@
+"""Many at once: bounded, each on its own, and taken back where that was asked for."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+
+import pytest
+
+from .harness import SLEEP, Fleet, Ran, host_mounts, until
+
+pytestmark = pytest.mark.system
+
+SOME, INTERRUPTED = 3, 130
+
+
+def finished(client: subprocess.Popen[bytes]) -> Ran:
+    out, err = client.communicate(timeout=60)
+    return Ran(client.returncode, out.decode(), err.decode())
+
+
+def test_a_hundred(fleet: Fleet) -> None:
+    mounts = host_mounts()
+    began = time.monotonic()
+    assert "100 created" in fleet.ok("create", fleet.name("m"), "-n", "100", *SLEEP)
+    assert time.monotonic() - began < 30
+    records = fleet.json("list")
+    assert [record["name"] for record in records] == [fleet.name(f"m{number}") for number in range(1, 101)]
+    assert {record["state"] for record in records} == {"running"}
+    assert len(fleet.ok("exec", "--all", "--", "true").splitlines()) == 0
+    assert host_mounts() == mounts
+    assert len(fleet.loops()) == 1
+    assert "100 restarted" in fleet.ok("restart", "--all")
+    after = {record["name"]: record["pid"] for record in fleet.json("list")}
+    assert not {record["pid"] for record in records} & set(after.values())
+    assert "100 stopped" in fleet.ok("stop", "--all")
+    assert set(fleet.states().values()) == {"stopped"}
+    assert "100 started" in fleet.ok("start", "--all")
+    assert "100 destroyed" in fleet.ok("destroy", "--all", "--force")
+    fleet.assert_no_traces()
+
+
+def test_one_of_many_fails(fleet: Fleet) -> None:
+    """A directory that is in the way appears after the daemon looked; the rest is done, that one leaves nothing."""
+    names = [fleet.name(f"m{number}") for number in range(1, 41)]
+    victim = fleet.paths.new(names[39]).directory
+    victim.mkdir()
+    # Nothing can be made in it nor removed from it.
+    subprocess.run(["chattr", "+i", str(victim)], check=True)
+    try:
+        ran = fleet.run("create", fleet.name("m"), "-n", "40", "-f", "json", *SLEEP)
+    finally:
+        subprocess.run(["chattr", "-i", str(victim)], check=True)
+        victim.rmdir()
+    assert ran.status == SOME, ran
+    assert {name for name, status in ran.results.items() if status == "failed"} == {names[39]}
+    assert sorted(fleet.states()) == sorted(names[:39])
+    assert set(fleet.states().values()) == {"running"}
+    fleet.ok("create", names[39], *SLEEP)
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.15, 0.4])
+def test_ctrl_c_takes_back_what_has_not_begun(fleet: Fleet, moment: float) -> None:
+    client = fleet.spawn("create", fleet.name("m"), "-n", "200", "-f", "json", *SLEEP)
+    until(lambda: len(fleet.directories()) > 1, 20, "it has begun")
+    time.sleep(moment)
+    client.send_signal(signal.SIGINT)
+    ran = finished(client)
+    assert ran.status == INTERRUPTED
+    results = ran.results
+    assert len(results) == 200
+    assert set(results.values()) <= {"created", "cancelled"}
+    created = {name for name, status in results.items() if status == "created"}
+    assert 0 < len(created) < 200
+    assert f"cancelled: {len(created)} done, {200 - len(created)} not begun" in ran.err
+    states = fleet.states()
+    assert set(states) == created
+    assert set(states.values()) == {"running"}
+    assert {path.rpartition("/")[2] for path in fleet.directories()} == created
+    assert fleet.half_done() == []
+    # Names and ids of the rest are free again.
+    fleet.ok("create", fleet.name("m"), "-n", "3", *SLEEP)
+
+
+def test_two_ctrl_c_leave_at_once_and_the_work_goes_on(fleet: Fleet) -> None:
+    client = fleet.spawn("create", fleet.name("m"), "-n", "100", *SLEEP)
+    until(lambda: len(fleet.directories()) > 1, 20, "it has begun")
+    client.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    client.send_signal(signal.SIGINT)
+    ran = finished(client)
+    assert ran.status == INTERRUPTED
+    until(lambda: not any(record["busy"] for record in fleet.json("list")), 20, "what has begun ends")
+    assert set(fleet.states().values()) == {"running"}
+    assert fleet.half_done() == []
+
+
+def test_ctrl_c_during_a_restart_leaves_all_running(fleet: Fleet) -> None:
+    fleet.ok("create", fleet.name("m"), "-n", "60", *SLEEP)
+    client = fleet.spawn("restart", "--all", "-f", "json")
+    time.sleep(0.2)
+    client.send_signal(signal.SIGINT)
+    ran = finished(client)
+    assert ran.status in (0, INTERRUPTED)
+    assert list(fleet.states().values()) == ["running"] * 60
+    assert fleet.half_done() == []
+
+
+def test_actions_that_meet_on_one_container(fleet: Fleet) -> None:
+    name = fleet.name("a")
+    fleet.create(name)
+    clients = [fleet.spawn(verb, name) for verb in ("restart", "stop", "restart", "freeze", "start", "stop")]
+    for client in clients:
+        ran = finished(client)
+        assert ran.status in (0, 1)
+        assert ran.status == 0 or "busy" in ran.err or "not running" in ran.err, ran
+    assert fleet.state(name) in ("running", "stopped", "frozen")
+    fleet.ok("restart", name)
+    assert fleet.inside(name, "echo ok") == "ok"
+
+
+def test_destroy_and_create_in_turns(fleet: Fleet) -> None:
+    for _ in range(5):
+        fleet.ok("create", fleet.name("m"), "-n", "10", *SLEEP)
+        fleet.ok("destroy", "--all", "--force")
+        fleet.assert_no_traces()
