@@ -20,6 +20,12 @@ from lxcfleet.names import Paths
 
 PROGRAM = Path(__file__).resolve().parent.parent / "bin/lxcfleet"
 PREFIX = "lfbench"
+BRIDGE = "lfbench0"
+_SETTINGS = """\
+network:
+  bridge: {bridge}
+  default: {network}
+"""
 _INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
 
 
@@ -30,10 +36,11 @@ class Failed(Exception):
 class Fleet:
     """A fleet of its own, below ``directory`` (on the host's root file system) and ``run``."""
 
-    def __init__(self, directory: Path, run: Path, count: int) -> None:
+    def __init__(self, directory: Path, run: Path, count: int, network: str = "none") -> None:
         self.paths = Paths(lxc=directory / "lxc", run=run, etc=directory / "etc")
         self._directory = directory
         self._count = count
+        self._network = network
         self.names = [f"{PREFIX}{number}" for number in range(1, count + 1)]
         self._files = {name: self.paths.container(name).delta / "ready" for name in self.names}
         self._environment = {**os.environ, **self.paths.environment()}
@@ -54,7 +61,10 @@ class Fleet:
     def prepare(self) -> None:
         """Start the daemon and have the mask built, which is no part of what is measured."""
         self.clear()
-        self.paths.lxc.mkdir(parents=True)
+        for needed in (self.paths.lxc, self.paths.etc):
+            needed.mkdir(parents=True)
+        settings = _SETTINGS.format(bridge=BRIDGE, network=self._network)
+        self.paths.config_file.write_text(settings, encoding="ascii")
         self.cli("create", f"{PREFIX}0", "--", "sleep", "infinity")
         self.cli("destroy", f"{PREFIX}0", "--force")
 

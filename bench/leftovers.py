@@ -37,9 +37,25 @@ def loop_devices(directories: Sequence[Path]) -> list[str]:
     return found
 
 
-def veths() -> set[str]:
-    """The host's ends of pairs of virtual network devices."""
-    return {path.name for path in Path("/sys/class/net").iterdir() if path.name.startswith("veth")}
+def interfaces() -> set[str]:
+    """Network devices that may be the host's ends of containers' networks, but for those of other bridges."""
+    found = set()
+    for path in Path("/sys/class/net").iterdir():
+        master = path / "master"
+        if path.name.startswith(("lf", "veth")) and (
+            not master.exists() or master.readlink().name == fleet.BRIDGE
+        ):
+            found.add(path.name)
+    return found
+
+
+def helpers(directories: Sequence[Path]) -> list[str]:
+    """Processes that have one of ``directories`` in their command line, such as the fleet's name server."""
+    found = []
+    for pid, line in observe.processes():
+        if pid != os.getpid() and any(str(directory) in line for directory in directories):
+            found.append(f"{pid} ({line[:60]})")
+    return found
 
 
 def sweep() -> None:
@@ -58,7 +74,7 @@ def sweep() -> None:
 
 
 def find(
-    ours: fleet.Fleet, directory: Path, veths_before: set[str], ranges_before: int
+    ours: fleet.Fleet, directory: Path, interfaces_before: set[str], ranges_before: int
 ) -> dict[str, list[str]]:
     """All that is left after all containers were destroyed, by kind, while the daemon still runs."""
     roots = (directory, ours.paths.run)
@@ -68,7 +84,7 @@ def find(
         "cgroups": [str(path) for prefix in _OURS for path in observe.cgroup_directories(prefix)],
         "processes": [str(pid) for prefix in _OURS for pid in observe.members(prefix)],
         "loop devices": loop_devices(roots),
-        "veths": sorted(veths() - veths_before),
+        "network devices": sorted(interfaces() - interfaces_before),
         "uid ranges": [f"{missing} fewer are free than before"] if missing else [],
         "directories": [str(path) for path in ours.paths.lxc.iterdir()],
     }

@@ -38,18 +38,20 @@ _LISTS = 9
 class Bench:
     """The samples of all rounds, in seconds and MiB."""
 
-    def __init__(self, count: int) -> None:
-        self.ours = fleet.Fleet(DIRECTORY / "fleet", RUN, count)
+    def __init__(self, count: int, network: str) -> None:
+        self.ours = fleet.Fleet(DIRECTORY / "fleet", RUN, count, network)
         self.bare = peer.Bare(DIRECTORY / "bare", count)
         self.samples: dict[str, list[float]] = defaultdict(list)
         self.left: dict[str, set[str]] = defaultdict(set)
         self._count = count
-        self._veths = leftovers.veths()
+        self._interfaces = leftovers.interfaces()
         self._ranges = 0
 
     def prepare(self) -> None:
         """Start the daemon and build the mask."""
         self.ours.prepare()
+        # With a network the bridge is there from now on, until the daemon ends.
+        self._interfaces |= {fleet.BRIDGE}
         self._ranges = self.ours.ranges_free()
 
     def app_round(self, number: int) -> None:
@@ -121,7 +123,7 @@ class Bench:
         self._note(f"{side} memory available", added / self._count / _MIB)
 
     def _look(self) -> None:
-        for kind, found in leftovers.find(self.ours, DIRECTORY, self._veths, self._ranges).items():
+        for kind, found in leftovers.find(self.ours, DIRECTORY, self._interfaces, self._ranges).items():
             self.left[kind].update(found)
 
     def _note(self, what: str, value: float) -> None:
@@ -134,6 +136,7 @@ class Bench:
         roots = (DIRECTORY, RUN)
         self.left["mounts"].update(leftovers.mounts(roots))
         self.left["loop devices"].update(leftovers.loop_devices(roots))
+        self.left["processes"].update(leftovers.helpers(roots))
 
 
 def main() -> int:
@@ -142,7 +145,7 @@ def main() -> int:
     if os.geteuid() != 0:
         print("bench: this takes root", file=sys.stderr)
         return 2
-    bench = Bench(options.count)
+    bench = Bench(options.count, options.network)
     with fleet.Host(options.count):
         leftovers.sweep()
         try:
@@ -185,6 +188,7 @@ def _record(bench: Bench, options: argparse.Namespace, found: list[report.Row], 
     return {
         "count": options.count,
         "rounds": options.rounds,
+        "network": options.network,
         "host": {
             "kernel": platform.release(),
             "processors": os.cpu_count(),
@@ -207,6 +211,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="rounds of each side (default: 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples and results there")
     parser.add_argument("--only", choices=("app", "system"), help="leave out the other kind of container")
+    parser.add_argument(
+        "--network",
+        choices=("none", "bridge"),
+        default="none",
+        help="what our containers get; the peer has none",
+    )
     parser.add_argument("--strict", action="store_true", help="exit with 1 if a target is missed")
     return parser.parse_args()
 

@@ -8,17 +8,35 @@ leave this out.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import time
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from lxcfleet import config  # noqa: E402
 from lxcfleet.base import layers, mask_mount  # noqa: E402
-from lxcfleet.errors import Broken, FleetError  # noqa: E402
+from lxcfleet.errors import Broken, FleetError, WrongState  # noqa: E402
 from lxcfleet.fleet import store  # noqa: E402
 from lxcfleet.host import apparmor, kernel  # noqa: E402
 from lxcfleet.names import Paths  # noqa: E402
+
+
+def _check_bridge(bridge: str, name: str) -> None:
+    if not os.path.exists(f"/sys/class/net/{bridge}"):
+        raise WrongState(
+            f"{name} can't start: the fleet's bridge {bridge} is not there",
+            hint=f"the daemon makes it: lxcfleet start {name}",
+        )
+
+
+def _say(paths: Paths, name: str, message: str) -> None:
+    """liblxc shows what a hook prints only in its debug log, so it goes to the container's log, in that format."""
+    print(f"lxcfleet: {message}", file=sys.stderr)
+    with contextlib.suppress(OSError), paths.container(name).lxc_log.open("a", encoding="utf-8") as log:
+        log.write(f"lxc {name} {time.strftime('%Y%m%d%H%M%S')} ERROR    lxcfleet - hook.py - {message}\n")
 
 
 def main() -> None:
@@ -29,18 +47,20 @@ def main() -> None:
     os.environ["PATH"] = "/usr/sbin:/usr/bin:/sbin:/bin"
     name = os.environ.get("LXC_NAME", "")
     run, etc = (Path(argument) for argument in sys.argv[1:3])
-    config = Path(os.environ.get("LXC_CONFIG_FILE", str(Paths().container(name).config)))
-    paths = Paths(config.parent.parent, run, etc)
+    file = Path(os.environ.get("LXC_CONFIG_FILE", str(Paths().container(name).config)))
+    paths = Paths(file.parent.parent, run, etc)
     try:
         spec = store.load(paths, name)
         if spec is None or isinstance(spec, Broken):
-            raise spec or Broken(f"{name} is no container of lxcfleet's", why=f"no spec beside {config}")
+            raise spec or Broken(f"{name} is no container of lxcfleet's", why=f"no spec beside {file}")
+        if spec.address is not None:
+            _check_bridge(config.load(paths.config_file).network.bridge, name)
         apparmor.leave_profile()
         kernel.make_slave(Path("/"))
         mask_mount.refresh(paths, force=False)
         layers.mount(paths, name, spec.first_id)
     except (FleetError, OSError) as error:
-        print(f"lxcfleet: {error}", file=sys.stderr)
+        _say(paths, name, str(error).replace("\n", "; "))
         sys.exit(1)
 
 
