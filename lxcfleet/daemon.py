@@ -148,6 +148,7 @@ class Daemon:
                 self._events.add("cleaned", None, f"removed {directory}, left by a crash")
         for container in list(self._registry):
             self._fleet.resume(container, "begun before the daemon was restarted")
+        await self._fleet.release_unused()
 
 
 class KillAt(NoFaults):

@@ -77,6 +77,7 @@ class Fleet:
         self.events = events
         self._features = features
         self._ids = self._read_ids()
+        self._creating = 0
 
     def _read_ids(self) -> IdPool:
         names = {container.name for container in self.registry}
@@ -162,10 +163,12 @@ class Fleet:
         """Begin to create containers, once it is known that they can exist."""
         self._lifecycle.distrust_mask()
         await self.registry.observe()
+        self._creating += 1
         try:
             return await self._create(ask)
         finally:
-            await self._release_unused()
+            self._creating -= 1
+            await self.release_unused()
 
     async def _create(self, ask: CreateRequest) -> Operation:
         checked = None
@@ -277,10 +280,12 @@ class Fleet:
         except FleetError as error:
             log.warning("%s: what its creation left can't be removed yet: %s", container.name, error)
         self._forget(container)
-        await self._release_unused()
+        await self.release_unused()
 
-    async def _release_unused(self) -> None:
+    async def release_unused(self) -> None:
         """Give back what only containers need: the bridge without connected ones, the mask without any."""
+        if self._creating:  # one that has checked what there is builds on it
+            return
         await self._network.release()
         if not len(self.registry):
             await self._lifecycle.release_mask()
@@ -359,7 +364,7 @@ class Fleet:
             container.busy = None
         if action is Action.DESTROY:
             self._forget(container)
-            await self._release_unused()
+            await self.release_unused()
         if not steps:
             return Result(name, "unchanged", False)
         self.events.add(_DONE[action], name)
@@ -405,6 +410,7 @@ class Fleet:
                 container.busy = None
             if destroy:
                 self._forget(container)
+                await self.release_unused()
             return Result(container.name, "resumed", True)
 
         self.operations.begin("resume", [Job(container.name, job)], 1)

@@ -222,7 +222,7 @@ def _inotify(budget: float) -> _Inotify:
     random.shuffle(pids)
     instances = watches = seen = 0
     for pid in pids:
-        if time.monotonic() > deadline:
+        if seen and time.monotonic() > deadline:  # one at least, however slow the host is
             break
         seen += 1
         try:
@@ -234,7 +234,8 @@ def _inotify(budget: float) -> _Inotify:
             continue  # ended meanwhile
     if seen == len(pids):
         return _Inotify(instances, watches, True)
-    return _Inotify(instances * len(pids) // seen, watches * len(pids) // seen, False)
+    share = len(pids) / seen
+    return _Inotify(round(instances * share), round(watches * share), False)
 
 
 def _watches(pid: str) -> Iterator[int]:

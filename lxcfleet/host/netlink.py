@@ -11,7 +11,8 @@ from typing import Any
 
 from pyroute2 import IPRoute, NetlinkError
 
-from lxcfleet.errors import HostError
+from lxcfleet.errors import HostError, InvalidInput
+from lxcfleet.net.addresses import OUR_HARDWARE
 
 _SYSCTL = Path("/proc/sys/net")
 _MTU_DEFAULT = 1500
@@ -56,14 +57,20 @@ def ensure_bridge(
 ) -> None:
     """Have a bridge that is up, with these addresses and, of the veths ``ports``, those that there are.
 
-    What a bridge that is there has besides is left alone. ``hardware``: its MAC address. Without one of its own
-    a bridge takes that of a port, and another when that port goes: neighbours then talk to the old one for a while.
+    ``hardware``: its MAC address. Without one of its own a bridge takes that of a port, and another when that port
+    goes: neighbours then talk to the old one for a while. Ours is also what tells our bridge from other people's,
+    which are refused: this one goes with the last container.
     """
     with _netlink(f"setting up the bridge {name}") as netlink:
         index = _index(netlink, name)
         if index is None:
             netlink.link("add", ifname=name, kind="bridge", address=hardware, mtu=_uplink_mtu(netlink))
             index = _index(netlink, name)
+        elif not _ours(netlink, index):
+            raise InvalidInput(
+                f"network.bridge: {name} is there already and not lxcfleet's",
+                hint="choose another name in lxcfleet.yaml: this bridge is made and removed by lxcfleet itself",
+            )
         present = {a.get_attr("IFA_ADDRESS") for a in netlink.get_addr(index=index)}
         for address in addresses:
             if str(address.ip) not in present:
@@ -98,11 +105,16 @@ def uplinks() -> list[str]:
         return sorted(str(link.get_attr("IFLA_IFNAME")) for link in links)
 
 
+def _ours(netlink: Any, index: int) -> bool:
+    """Whether lxcfleet made the interface, by the beginning of its MAC address."""
+    return all(str(link.get_attr("IFLA_ADDRESS")).startswith(OUR_HARDWARE) for link in netlink.get_links(index))
+
+
 def remove_bridge(name: str) -> None:
-    """Take the bridge away, if it is there."""
+    """Take our bridge away, if it is there; other people's stay."""
     with _netlink(f"removing the bridge {name}") as netlink:
         index = _index(netlink, name)
-        if index is not None:
+        if index is not None and _ours(netlink, index):
             netlink.link("del", index=index)
 
 

@@ -184,9 +184,13 @@ class AddressPool:
                 heapq.heappush(self._returned, number)
 
 
+OUR_HARDWARE = "02:4c:"
+"""How MAC addresses of ours begin; the second bit says that no vendor gave them."""
+
+
 def hardware_address(address: IPv4Address) -> str:
     """The MAC address that goes with an address, locally administered: the same over restarts."""
-    return "02:4c:" + ":".join(f"{byte:02x}" for byte in address.packed)
+    return OUR_HARDWARE + ":".join(f"{byte:02x}" for byte in address.packed)
 
 
 def interface_name(address: IPv4Address) -> str:

@@ -127,3 +127,29 @@ def test_a_system_container_has_the_network_when_it_is_up(fleet: Fleet) -> None:
     fleet.ok("restart", one)
     fleet.ok("wait", one, "--for", "healthy")
     assert lookup(fleet, one, two) == set(addresses(fleet)[two])
+
+
+def test_other_peoples_bridges_are_left_alone(fleet: Fleet) -> None:
+    other = f"lo{fleet.tag}"
+    subprocess.run(["ip", "link", "add", other, "type", "bridge"], check=True)
+    try:
+        fleet.settings(f"network: {{bridge: {other}}}\n")
+        fleet.stop_daemon()
+        fleet.start_daemon()
+        refused = fleet.run("create", fleet.name(1), *SLEEP)
+        assert refused.status == 1
+        assert "not lxcfleet's" in refused.err
+        assert fleet.ok("list", "-q") == ""
+        assert os.path.exists(f"/sys/class/net/{other}")
+    finally:
+        subprocess.run(["ip", "link", "del", other], check=True)
+
+
+def test_what_a_killed_daemon_left_of_the_network_goes_with_the_next(fleet: Fleet) -> None:
+    fleet.create(fleet.name(1))
+    fleet.stop_daemon(signal.SIGKILL)
+    subprocess.run(["lxc-stop", "-k", "-P", str(fleet.paths.lxc), "-n", fleet.name(1)], check=True)
+    subprocess.run(["rm", "-r", str(fleet.paths.container(fleet.name(1)).directory)], check=True)
+    assert os.path.exists(f"/sys/class/net/{fleet.bridge}")
+    fleet.start_daemon()
+    until(lambda: not os.path.exists(f"/sys/class/net/{fleet.bridge}"), what="the bridge goes")

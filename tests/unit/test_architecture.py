@@ -19,7 +19,7 @@ VALUES = {"lxcfleet", "errors", "names", "model", "schema", "strict_yaml", "conf
 ARROWS: dict[str, set[str]] = {
     "values": {"values", "net"},
     "net": {"net", "values"},
-    "host": {"host", "values"},
+    "host": {"host", "net", "values"},
     "base": {"base", "host", "net", "values"},
     "fleet": {"fleet", "base", "host", "net", "values"},
     "api": {"api", "fleet", "host", "values"},

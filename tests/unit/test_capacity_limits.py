@@ -53,3 +53,9 @@ def test_a_host_without_the_containers_directory_is_an_error(tmp_path: Path) -> 
     with pytest.raises(HostError) as caught:
         limits.read(Paths(lxc=tmp_path / "missing"))
     assert "missing: No such file" in caught.value.why
+
+
+def test_a_host_too_slow_for_the_budget_is_estimated(tmp_path: Path) -> None:
+    found = limits.read(Paths(lxc=tmp_path), budget=-1.0)
+    assert not found.tables["inotify-instances"].exact
+    assert found.memory_available > 0
