@@ -101,6 +101,10 @@ class Fleet:
         observe.wait_booted({str(c["name"]): int(c["pid"]) for c in self.json("list")})
         return time.perf_counter() - clock
 
+    def mask_stamp(self) -> int:
+        """Changes when the daemon has built the mask anew, which costs a second and is no part of a start."""
+        return self.paths.mask_image.stat().st_ino
+
     def ranges_free(self) -> int:
         """How many uid ranges the daemon has left."""
         findings = self.json_of_doctor()["findings"]

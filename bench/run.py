@@ -42,6 +42,7 @@ class Bench:
         self.ours = fleet.Fleet(DIRECTORY / "fleet", RUN, count, network)
         self.bare = peer.Bare(DIRECTORY / "bare", count)
         self.samples: dict[str, list[float]] = defaultdict(list)
+        self.warnings: list[str] = []
         self.left: dict[str, set[str]] = defaultdict(set)
         self._count = count
         self._interfaces = leftovers.interfaces()
@@ -71,7 +72,9 @@ class Bench:
 
     def _our_apps(self) -> None:
         before, kernel = observe.meminfo("MemAvailable"), observe.kernel_memory()
+        stamp = self.ours.mask_stamp()
         self._note("app create", self.ours.create())
+        self._warn_rebuilt(stamp)
         time.sleep(1)
         added = before - observe.meminfo("MemAvailable")
         self._note("app memory available", added / self._count / _MIB)
@@ -101,7 +104,9 @@ class Bench:
 
     def _our_systems(self) -> None:
         before = observe.meminfo("MemAvailable")
+        stamp = self.ours.mask_stamp()
         self._note("system up", self.ours.boot())
+        self._warn_rebuilt(stamp)
         self._usage("system", self.ours.names, before)
         self._note("system destroy", self.ours.destroy())
         self._look()
@@ -125,6 +130,13 @@ class Bench:
     def _look(self) -> None:
         for kind, found in leftovers.find(self.ours, DIRECTORY, self._interfaces, self._ranges).items():
             self.left[kind].update(found)
+
+    def _warn_rebuilt(self, stamp: int) -> None:
+        if stamp != self.ours.mask_stamp():
+            self.warnings.append(
+                "the mask was built anew within a create: something changed this host's files"
+            )
+            print(f"  WARNING: {self.warnings[-1]}", file=sys.stderr)
 
     def _note(self, what: str, value: float) -> None:
         self.samples[what].append(value)
@@ -176,6 +188,8 @@ def _report(bench: Bench, options: argparse.Namespace) -> int:
     left = {kind: sorted(found) for kind, found in bench.left.items() if found}
     found = report.rows(bench.samples, options.count, sum(map(len, left.values())))
     print(report.table(found))
+    for warning in bench.warnings:
+        print(f"not quiet: {warning}")
     for kind, things in left.items():
         print(f"LEFT BEHIND, {kind}: {', '.join(things[:10])}")
     if options.json:
@@ -202,6 +216,7 @@ def _record(bench: Bench, options: argparse.Namespace, found: list[report.Row], 
         "medians": {name: statistics.median(values) for name, values in bench.samples.items()},
         "samples": bench.samples,
         "left": left,
+        "warnings": bench.warnings,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -34,6 +35,8 @@ NUDGE_SECONDS = 1.0
 MASK_FRESH_SECONDS = 0.5
 """The mask is compared with the host at most this often: once for all the starts of one moment."""
 _TRIES = 1000
+_NO_MATTER = (errno.ENOENT, errno.ENOSPC, errno.EDQUOT)
+"""What must not keep a container from being destroyed: its directory is gone, or the disk is full."""
 
 
 class Faults(Protocol):
@@ -123,10 +126,10 @@ class Lifecycle:
     def _owe(self, name: str, word: str) -> None:
         try:
             tree.write(self._paths.container(name).pending, word + "\n")
-        except FileNotFoundError as error:
-            if word == START or self._paths.container(name).directory.exists():
-                raise HostError.from_os_error(f"{name}: can't note what is owed to it", error) from error
         except OSError as error:
+            if word == DESTROY and error.errno in _NO_MATTER:
+                log.warning("%s is destroyed without a note of it: %s", name, error)
+                return
             raise HostError.from_os_error(f"{name}: can't note what is owed to it", error) from error
 
     def _retire(self, name: str) -> None:

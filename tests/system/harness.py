@@ -74,7 +74,8 @@ class Fleet:
         self.bridge = f"lt{self.tag}"
         self.paths.etc.mkdir(parents=True)
         # A bridge of its own, which only the tests of the network make.
-        self.settings(f"network: {{bridge: {self.bridge}, default: none}}\n")
+        self.usual = f"network: {{bridge: {self.bridge}, default: none}}\n"
+        self.settings(self.usual)
         self.daemons: list[subprocess.Popen[bytes]] = []
 
     def settings(self, text: str) -> None:

@@ -68,7 +68,7 @@ def test_two_clients_create_the_same_name(fleet: Fleet) -> None:
         name = fleet.name(f"a{number}")
         clients = [fleet.spawn("create", name, *SLEEP) for _ in range(2)]
         errors = [client.communicate(timeout=60)[1] for client in clients]
-        assert sorted(client.returncode for client in clients) == [0, FAILED]
+        assert sorted(client.returncode for client in clients) == [0, FAILED], errors
         assert b"exists already" in b"".join(errors)
         assert fleet.inside(name, "echo ok") == "ok"
 
@@ -113,7 +113,7 @@ def test_a_config_that_does_not_parse(fleet: Fleet, text: str) -> None:
         assert_told(fleet.run("list"), FAILED, "did not come up", str(file))
         assert Path(f"/proc/{pid}").exists()
     finally:
-        file.unlink()
+        fleet.settings(fleet.usual)
     assert fleet.pid(name) == pid
 
 

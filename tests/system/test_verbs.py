@@ -224,7 +224,7 @@ def test_logs(fleet: Fleet) -> None:
 
 
 def test_a_log_that_is_rotated(fleet: Fleet) -> None:
-    (fleet.paths.config_file).write_text("console_log_kib: 16\n")
+    fleet.settings(f"{fleet.usual}console_log_kib: 16\n")
     try:
         fleet.stop_daemon()
         fleet.start_daemon()
@@ -238,7 +238,7 @@ def test_a_log_that_is_rotated(fleet: Fleet) -> None:
         assert len(lines) > 1000
         assert lines[-1000:] == [str(number) for number in range(19001, 20001)]
     finally:
-        fleet.paths.config_file.unlink()
+        fleet.settings(fleet.usual)
         fleet.stop_daemon()
 
 
@@ -258,10 +258,11 @@ def test_doctor(fleet: Fleet) -> None:
 
 
 def test_config(fleet: Fleet) -> None:
-    assert "missing" in fleet.ok("config", "check")
-    assert yaml.safe_load(fleet.ok("config", "show"))["stop_timeout"] == 10
     file = Path(fleet.paths.config_file)
+    file.unlink()
     try:
+        assert "missing" in fleet.ok("config", "check")
+        assert yaml.safe_load(fleet.ok("config", "show"))["stop_timeout"] == 10
         file.write_text("stop_timeout: 3\nprofiles:\n  web: {command: [sleep, infinity], labels: {tier: front}}\n")
         assert fleet.ok("config", "check").endswith("ok\n")
         assert yaml.safe_load(fleet.ok("config", "show"))["profiles"]["web"]["labels"] == {"tier": "front"}
@@ -271,7 +272,7 @@ def test_config(fleet: Fleet) -> None:
         for key in ("stop_timeout", "workers", "nonsense"):
             assert key in wrong.err
     finally:
-        file.unlink()
+        fleet.settings(fleet.usual)
 
 
 def test_profiles_and_reload(fleet: Fleet) -> None:
@@ -281,7 +282,7 @@ def test_profiles_and_reload(fleet: Fleet) -> None:
     assert daemon is not None
     try:
         profile = "{command: [sleep, infinity], labels: {tier: front}, environment: {MODE: night}}"
-        file.write_text(f"profiles:\n  web: {profile}\n")
+        file.write_text(f"{fleet.usual}profiles:\n  web: {profile}\n")
         assert fleet.run("create", name, "--profile", "web").status == FAILED  # not read yet
         subprocess.run(["kill", "-HUP", str(daemon)], check=True)
         until(lambda: fleet.run("create", name, "--profile", "web", "--ensure").status == 0)
@@ -295,7 +296,7 @@ def test_profiles_and_reload(fleet: Fleet) -> None:
         assert alive(daemon)
         fleet.ok("create", fleet.name("b"), "--profile", "web")
     finally:
-        file.unlink()
+        fleet.settings(fleet.usual)
         fleet.stop_daemon()
 
 
