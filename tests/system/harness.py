@@ -217,7 +217,8 @@ class Fleet:
 
     def clean(self) -> None:
         """Destroy all containers; nothing may be left of them."""
-        self.ok("destroy", "--all", "--force", "-q")
+        if self.directories() or self.processes():
+            self.ok("destroy", "--all", "--force", "-q")
         self.assert_no_traces()
 
     def assert_no_traces(self) -> None:

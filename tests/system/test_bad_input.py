@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -101,16 +101,23 @@ BROKEN_CONFIGS = [
 
 @pytest.mark.parametrize("text", BROKEN_CONFIGS)
 def test_a_config_that_does_not_parse(fleet: Fleet, text: str) -> None:
-    """`config check` tells; a daemon that is to start says so and does not; containers run on."""
-    name = fleet.name("a")
-    fleet.create(name)
-    pid = fleet.pid(name)
     file = fleet.paths.config_file
     file.write_bytes(text.encode("latin-1"))
     try:
         assert_told(fleet.run("config", "check"), INVALID, str(file))
+    finally:
+        fleet.settings(fleet.usual)
+
+
+def test_a_daemon_without_sense_in_its_config(fleet: Fleet) -> None:
+    """It says so and does not start; containers run on."""
+    name = fleet.name("a")
+    fleet.create(name)
+    pid = fleet.pid(name)
+    fleet.settings("workers: many\n")
+    try:
         fleet.stop_daemon()
-        assert_told(fleet.run("list"), FAILED, "did not come up", str(file))
+        assert_told(fleet.run("list"), FAILED, "did not come up", str(fleet.paths.config_file))
         assert Path(f"/proc/{pid}").exists()
     finally:
         fleet.settings(fleet.usual)
@@ -197,44 +204,65 @@ def test_a_delta_that_is_a_link(fleet: Fleet, pair: tuple[str, str], tmp_path: P
     assert kept.read_text() == "x"
 
 
-SPECS = ["half", "", "\0", "[]", "version: 99\n", "init: app\n", "directory", "nobody's", "first_id: 0"]
+def as_directory(spec: Path, _text: str) -> None:
+    spec.unlink()
+    spec.mkdir()
 
 
-@pytest.mark.parametrize("how", SPECS)
-def test_a_spec_that_can_not_be_used(fleet: Fleet, pair: tuple[str, str], how: str) -> None:
-    broken, sound = pair
+def write(text: str) -> Callable[[Path, str], object]:
+    return lambda spec, _: spec.write_text(text)
+
+
+def change(line: str, new: str) -> Callable[[Path, str], object]:
+    """Put ``new`` where a line begins with ``line``."""
+
+    def act(spec: Path, text: str) -> None:
+        lines = [new if each.startswith(line) else each for each in text.splitlines()]
+        assert lines != text.splitlines()
+        spec.write_text("\n".join(lines))
+
+    return act
+
+
+HURTS: list[Callable[[Path, str], object]] = [
+    lambda spec, text: spec.write_text(text[: len(text) // 2]),
+    as_directory, write(""), write("\0"), write("[]"), write("version: 99\n"), write("init: app\n"), write("{" * 5000),
+    change("init:", "init: nobody"), change("first_id:", "first_id: 0"), change("first_id:", "first_id: -65536"),
+    change("command:", "command: []"), change("created:", "nonsense: 1"),
+]  # fmt: skip
+
+
+def test_specs_that_can_not_be_used(fleet: Fleet) -> None:
+    """Each is reported broken, nothing else suffers, and each can be put right or destroyed."""
+    sound = fleet.name("sound")
+    fleet.create(sound)
+    fleet.ok("create", fleet.name("b"), "-n", str(len(HURTS)), "--no-start", *SLEEP)
+    names = [fleet.name(f"b{number}") for number in range(1, len(HURTS) + 1)]
     pid = fleet.pid(sound)
-    spec = fleet.paths.container(broken).spec
-    text = spec.read_text()
     fleet.stop_daemon()
-    if how == "directory":
-        spec.unlink()
-        spec.mkdir()
-    elif how == "half":
-        spec.write_text(text[: len(text) // 2])
-    elif how == "nobody's":
-        spec.write_text(text.replace('"app"', '"nobody"'))
-    elif how == "first_id: 0":
-        spec.write_text("\n".join("first_id: 0" if "first_id" in line else line for line in text.splitlines()))
-    else:
-        spec.write_text(how)
+    specs = {name: fleet.paths.container(name).spec for name in names}
+    first = specs[names[0]].read_text()
+    for hurt, spec in zip(HURTS, specs.values(), strict=True):
+        hurt(spec, spec.read_text())
     fleet.start_daemon()
-    assert fleet.states() == {broken: "broken", sound: "running"}
-    record = fleet.record(broken)
-    assert broken in record["problem"]
-    assert str(spec) in record["problem"]
+    assert fleet.states() == {sound: "running", **dict.fromkeys(names, "broken")}
     assert fleet.pid(sound) == pid
+    for name, spec in specs.items():
+        problem = fleet.record(name)["problem"]
+        assert name in problem
+        assert str(spec) in problem
     ran = fleet.run("restart", "--all", "-f", "json")
-    assert (ran.status, ran.results) == (SOME, {broken: "failed", sound: "restarted"})
-    if how == "half":  # put back, it works again
-        spec.write_text(text)
-        fleet.stop_daemon()
-        fleet.start_daemon()
-        fleet.ok("start", broken)
-        fleet.ok("stop", broken)
-    fleet.ok("destroy", broken)
-    assert fleet.states() == {sound: "running"}
-    assert not fleet.paths.container(broken).directory.exists()
+    assert (ran.status, ran.results) == (SOME, {sound: "restarted", **dict.fromkeys(names, "failed")})
+    new = fleet.name("new")
+    fleet.create(new)
+
+    specs[names[0]].write_text(first)
+    fleet.stop_daemon()
+    fleet.start_daemon()
+    fleet.ok("start", names[0])
+    fleet.ok("destroy", *names, "--force")
+    assert fleet.states() == {sound: "running", new: "running"}
+    assert sorted(fleet.directories()) == sorted(str(fleet.paths.container(name).directory) for name in (sound, new))
 
 
 def test_a_broken_one_that_runs_can_be_stopped(fleet: Fleet) -> None:
@@ -283,9 +311,12 @@ def test_something_else_of_that_name(fleet: Fleet) -> None:
 
 def test_a_file_of_that_name(fleet: Fleet) -> None:
     name = fleet.name("a")
-    for make in (lambda path: path.write_text("x"), lambda path: path.symlink_to("/nowhere")):
-        path = fleet.paths.lxc / name
-        make(path)
+    path = fleet.paths.lxc / name
+    for link in (False, True):
+        if link:
+            path.symlink_to("/nowhere")
+        else:
+            path.write_text("x")
         try:
             assert_told(fleet.run("create", name, *SLEEP), FAILED, "exists")
         finally:

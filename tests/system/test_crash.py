@@ -140,7 +140,7 @@ def test_the_daemon_is_killed(fleet: Fleet, case: Case) -> None:
     assert fleet.mounts() == []
 
 
-@EACH
+@pytest.mark.parametrize("case", [case for case in cases() if case.before in (ABSENT, "running")], ids=str)
 def test_the_launcher_is_killed(fleet: Fleet, case: Case) -> None:
     witness = fleet.name("w")
     fleet.create(witness)
