@@ -28,6 +28,7 @@ _force = click.option("--force", is_flag=True, help="Also those that run.")
 def _verb(action: Action, text: str, *extra: _Decorator) -> click.Command:
     def act(
         ctx: click.Context,
+        /,
         *,
         patterns: tuple[str, ...],
         labels: tuple[str, ...],

@@ -131,8 +131,8 @@ class Fleet:
         own = self._paths.container(name)
         spec, running = container.spec, container.running
         began = proc.started(running.pid) if running else None
-        details: ContainerDetails = {
-            **self._record(container),  # type: ignore[misc]  # PEP 692's unpacking is newer than our mypy
+        details = {
+            **self._record(container),
             "directory": str(own.directory),
             "delta_bytes": await asyncio.to_thread(tree.disk_usage, own.delta),
             "first_id": spec.first_id if spec else None,
@@ -142,7 +142,7 @@ class Fleet:
             "environment": dict(spec.environment) if spec else {},
             "started": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds") if began else None,
         }
-        return details
+        return cast(ContainerDetails, details)  # Debian 12's mypy can't see that one record extends the other
 
     def _get(self, name: str) -> Container:
         if name not in self.registry:
