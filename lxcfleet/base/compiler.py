@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Mapping
-
 from pathlib import Path
 
 from lxcfleet.base import neutral, rules, units

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import NoReturn
 
@@ -98,7 +99,14 @@ def cli(ctx: click.Context, debug: bool, verbose: bool) -> None:
 
 def main() -> NoReturn:
     """The program."""
-    sys.exit(run(sys.argv[1:]))
+    status = run(sys.argv[1:])
+    try:
+        if sys.stdout is not None:  # it is where the caller closed it
+            sys.stdout.flush()
+    except OSError:
+        # That was said. What is left in the buffer would make Python (3.13) fail once more, with 120, as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(status)
 
 
 def run(arguments: list[str], session: Session | None = None) -> int:

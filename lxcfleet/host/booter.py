@@ -9,17 +9,16 @@ One request is one datagram, the container's name, with a reply socket and the m
 root as descriptors. The answer is the pid of its process 1, or ``null``.
 """
 
-import ctypes
-import gc
-import sys
-
 import _signal
 import _socket
+import ctypes
+import gc
 import posix
+import sys
 
 sys.path.append("/usr/lib/python3/dist-packages")  # what -S left out: where Debian has python3-lxc
 
-import _lxc  # noqa: E402
+import _lxc
 
 _CLONE_NEWNS = 0x00020000
 _SECONDS = 120

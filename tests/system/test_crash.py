@@ -88,12 +88,12 @@ def order(case: Case, name: str) -> list[str]:
 
 
 def pids(fleet: Fleet) -> dict[str, int | None]:
-    return {record["name"]: record["pid"] for record in fleet.json("list")}
+    return {record["name"]: record["pid"] for record in fleet.records()}
 
 
 def settled(fleet: Fleet) -> bool:
     """Whether the daemon has done all that it owed."""
-    return not any(record["busy"] for record in fleet.json("list")) and not fleet.half_done()
+    return not any(record["busy"] for record in fleet.records()) and not fleet.half_done()
 
 
 def assert_usable(fleet: Fleet, name: str, state: str) -> None:
@@ -133,7 +133,7 @@ def test_the_daemon_is_killed(fleet: Fleet, case: Case) -> None:
     assert_usable(fleet, name, case.after)
     if case.same_process:
         assert after[name] == before[name]
-    if case.before != ABSENT and case.after != ABSENT:
+    if ABSENT not in (case.before, case.after):
         assert fleet.inside(name, "cat /var/lib/kept") == "kept"
     if left:
         assert fleet.events("cleaned") or fleet.events("resumed")
@@ -162,7 +162,7 @@ def test_the_launcher_is_killed(fleet: Fleet, case: Case) -> None:
     state = fleet.states().get(name, ABSENT)
     assert state == became if ran.status == 0 else state in (case.before, became, "stopped"), ran
     assert_usable(fleet, name, state)
-    if state != ABSENT and case.before != ABSENT:
+    if ABSENT not in (state, case.before):
         assert fleet.inside(name, "cat /var/lib/kept") == "kept"
     # The daemon has another launcher, and that one works.
     fleet.create(fleet.name("z"))

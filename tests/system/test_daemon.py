@@ -70,12 +70,12 @@ def test_containers_run_on_without_the_daemon(fleet: Fleet, number: signal.Signa
     fleet.ok("create", fleet.name("a"), "-n", "3", *SLEEP)
     fleet.create(fleet.name("s"), command=())
     fleet.ok("freeze", fleet.name("a2"))
-    before = {record["name"]: (record["pid"], record["state"]) for record in fleet.json("list")}
+    before = {record["name"]: (record["pid"], record["state"]) for record in fleet.records()}
     fleet.stop_daemon(number)
     time.sleep(0.2)
     assert all(pid and alive(pid) for pid, _ in before.values())
     fleet.start_daemon()
-    assert {record["name"]: (record["pid"], record["state"]) for record in fleet.json("list")} == before
+    assert {record["name"]: (record["pid"], record["state"]) for record in fleet.records()} == before
     fleet.ok("unfreeze", fleet.name("a2"))
     assert fleet.inside(fleet.name("a2"), "echo ok") == "ok"
     fleet.ok("stop", "--all")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -40,7 +41,7 @@ def test_stderr_stays_apart(fleet: Fleet, name: str) -> None:
     assert (ran.out, ran.err) == ("out\n", "err\n")
 
 
-@pytest.mark.parametrize("script, status", [("true", 0), ("exit 1", 1), ("exit 42", 42), ("exit 255", 255)])
+@pytest.mark.parametrize(("script", "status"), [("true", 0), ("exit 1", 1), ("exit 42", 42), ("exit 255", 255)])
 def test_the_exit_status_is_the_commands(fleet: Fleet, name: str, script: str, status: int) -> None:
     ran = fleet.run("exec", name, "--", "sh", "-c", script)
     assert (ran.status, ran.err) == (status, "")
@@ -114,21 +115,21 @@ def _line(pid: str) -> bytes:
 HUP = "trap 'echo hup >/var/got; exit' HUP TERM INT; touch /var/ready; while :; do sleep 0.05; done"
 
 
-@pytest.mark.parametrize("number, word", [(signal.SIGKILL, "HUP"), (signal.SIGTERM, "TERM"), (signal.SIGINT, "INT")])
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGKILL, "HUP"), (signal.SIGTERM, "TERM"), (signal.SIGINT, "INT")])
 def test_signals_reach_the_command(fleet: Fleet, name: str, number: signal.Signals, word: str) -> None:
     """Also that the client was killed, which looks like a line that went dead."""
     script = HUP.replace("HUP TERM INT", word)
     client = fleet.spawn("exec", name, "--", "sh", "-c", script)
-    until(lambda: (fleet.delta(name) / "var/ready").exists(), 10, "the command runs")
+    until((fleet.delta(name) / "var/ready").exists, 10, "the command runs")
     client.send_signal(number)
     client.communicate(timeout=20)
-    until(lambda: (fleet.delta(name) / "var/got").exists(), 10, "it got the signal")
+    until((fleet.delta(name) / "var/got").exists, 10, "it got the signal")
     until(lambda: fleet.record(name)["processes"] <= 3, 10, "and ended")
 
 
 def test_a_command_that_ignores_the_hangup_is_killed(fleet: Fleet, name: str) -> None:
     client = fleet.spawn("exec", name, "--", "sh", "-c", "trap '' HUP; touch /var/ready; while :; do sleep 0.05; done")
-    until(lambda: (fleet.delta(name) / "var/ready").exists(), 10, "the command runs")
+    until((fleet.delta(name) / "var/ready").exists, 10, "the command runs")
     client.kill()
     client.communicate()
     until(lambda: fleet.record(name)["processes"] <= 3, 10, "it is killed")
@@ -204,10 +205,8 @@ class Terminal:
         while time.monotonic() < deadline:
             ready, _, _ = select.select([self.master], [], [], 0.05)
             if ready:
-                try:
+                with contextlib.suppress(OSError):
                     self.seen += os.read(self.master, 4096)
-                except OSError:
-                    pass
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 os.close(self.master)

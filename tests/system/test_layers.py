@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import uuid
@@ -140,7 +141,7 @@ def test_a_reboot_while_no_daemon_runs_is_made_good(fleet: Fleet, base_file: Pat
     fleet.stop_daemon()
     attached = plain("lxc-attach", "-n", name, "--", "systemctl", "reboot", fleet=fleet)
     assert attached.returncode in (0, 137, 143, 255), attached
-    until(lambda: fleet.paths.container(name).pending.exists(), 20, "its hook leaves word")
+    until(fleet.paths.container(name).pending.exists, 20, "its hook leaves word")
     until(lambda: not fleet.processes(), 10, "it stops")
     replace(base_file, "new\n")
     fleet.start_daemon()
@@ -170,7 +171,7 @@ def test_the_hosts_mount_table_does_not_grow(fleet: Fleet) -> None:
 def test_each_has_ids_of_its_own(fleet: Fleet) -> None:
     fleet.ok("create", fleet.name("c"), "-n", "5", *SLEEP)
     firsts = []
-    for record in fleet.json("list"):
+    for record in fleet.records():
         first = fleet.record(record["name"])["first_id"]
         for kind in ("uid_map", "gid_map"):
             shown = Path(f"/proc/{record['pid']}/{kind}").read_text().split()
@@ -179,7 +180,7 @@ def test_each_has_ids_of_its_own(fleet: Fleet) -> None:
         assert fleet.delta(record["name"]).stat().st_uid == first
         firsts.append(first)
     firsts.sort()
-    assert all(later - earlier >= RANGE_SIZE for earlier, later in zip(firsts, firsts[1:], strict=False))
+    assert all(later - earlier >= RANGE_SIZE for earlier, later in itertools.pairwise(firsts))
 
 
 def test_ids_come_back_when_a_container_goes(fleet: Fleet) -> None:
@@ -199,7 +200,7 @@ def test_privileged_is_told(fleet: Fleet) -> None:
     assert (record["privileged"], record["first_id"]) == (True, None)
     row = next(line for line in fleet.ok("list").splitlines() if line.startswith(name))
     assert "app,privileged" in row
-    assert fleet.json("list")[0]["privileged"] is True
+    assert fleet.records()[0]["privileged"] is True
 
 
 ATTACKS = [
@@ -240,7 +241,7 @@ def probe() -> Iterator[Callable[[], dict[str, object]]]:
             seen[f"content of {path}"] = Path(path).read_text()
         return seen
 
-    yield look
+    return look
 
 
 @pytest.mark.parametrize("options", [(), ("--privileged",)], ids=["unprivileged", "privileged"])

@@ -34,7 +34,7 @@ def fleet() -> Iterator[Fleet]:
 
 def addresses(fleet: Fleet) -> dict[str, list[str]]:
     """Each container's addresses."""
-    return {record["name"]: record["addresses"] for record in fleet.json("list")}
+    return {record["name"]: record["addresses"] for record in fleet.records()}
 
 
 def lookup(fleet: Fleet, inside: str, name: str) -> set[str]:

@@ -71,7 +71,7 @@ ACTIONS = [
 ]
 
 
-@pytest.mark.parametrize("verb, options, before, word, after", ACTIONS, ids=lambda value: str(value))
+@pytest.mark.parametrize(("verb", "options", "before", "word", "after"), ACTIONS, ids=str)
 def test_an_action(
     fleet: Fleet, verb: str, options: tuple[str, ...], before: str, word: str, after: str | None
 ) -> None:
@@ -183,9 +183,7 @@ def test_wait(fleet: Fleet) -> None:
     fleet.create(name)
     fleet.create(job, command=("--", "sleep", "0.5"))
     assert fleet.ok("wait", name).split() == [name, "running"]
-    began = time.monotonic()
     fleet.ok("wait", job, "--for", "stopped", "-q")
-    assert time.monotonic() - began < 5
     late = fleet.run("wait", name, job, "--for", "running", "--timeout", "0.3")
     assert (late.status, "not running after 0.3 s" in late.err) == (SOME, True)
     late = fleet.run("wait", name, "--for", "stopped", "--timeout", "0.2", "-f", "json")

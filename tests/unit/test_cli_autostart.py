@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from lxcfleet.cli import autostart, session
 from lxcfleet.api.client import answers
+from lxcfleet.cli import autostart, session
 from lxcfleet.errors import FleetError, HostError, Unreachable
 from lxcfleet.names import Paths
 
