@@ -26,7 +26,8 @@ def plan(
     own = [rule for rule in operator.rules if rule.kind is Kind.SHOW]
     packages = rules.package_directories(tree, [*fixed, *operator.rules])
     all_rules = [*fixed, *packages, *operator.rules]
-    placed = _without({**neutral.files(tree, _content(paths.resolv_conf)), **units.files(tree, operator.units)}, operator.rules)
+    built_in = {**neutral.files(tree, _content(paths.resolv_conf)), **units.files(tree, operator.units)}
+    placed = _without(built_in, operator.rules)
     placed |= neutral.replacements(tree, operator.replace)
     first = compile_rules(all_rules, placed, tree)
     visited: Stamps = {}

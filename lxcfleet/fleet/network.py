@@ -157,7 +157,8 @@ class FleetNetwork:
             self._up, self._subnet, self._pool = False, None, None
             try:
                 await asyncio.to_thread(dnsmasq.stop, self._paths.dnsmasq_config, self._paths.dnsmasq_pid)
-                await self._ask("disconnect", {"bridge": self.settings.bridge, "rules": rules.removal(self.settings.bridge)})
+                gone = rules.removal(self.settings.bridge)
+                await self._ask("disconnect", {"bridge": self.settings.bridge, "rules": gone})
             except FleetError as error:
                 log.error("the fleet's network can't be taken away: %s", error)
 

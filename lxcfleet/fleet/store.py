@@ -80,10 +80,10 @@ def _parse(name: str, text: bytes, where: str) -> Spec:
     return spec
 
 
-I = TypeVar("I", IPv4Interface, IPv6Interface)
+_Interface = TypeVar("_Interface", IPv4Interface, IPv6Interface)
 
 
-def _interface(fields: Fields, key: str, kind: type[I]) -> I | None:
+def _interface(fields: Fields, key: str, kind: type[_Interface]) -> _Interface | None:
     text = fields.optional_text(key)
     try:
         return None if text is None else kind(text)

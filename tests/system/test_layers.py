@@ -224,7 +224,7 @@ ATTACKS = [
 
 
 @pytest.fixture(scope="module")
-def probe() -> Iterator[Callable[[], dict[str, object]]]:
+def probe() -> Callable[[], dict[str, object]]:
     """What the host's files are that the attacks below are about."""
 
     def look() -> dict[str, object]:
