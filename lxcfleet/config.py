@@ -25,11 +25,17 @@ class Profile:
     """Defaults that ``create --profile NAME`` takes over; what the command line says comes first."""
 
     init: Init | None = None
+    """system or app; app where there is a command."""
     command: tuple[str, ...] = ()
+    """An app container's command and its arguments, as a list."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables of the command, by name."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels, by key."""
     privileged: bool = False
+    """Whether root inside is root on the host."""
     network: Network | None = None
+    """bridge or none; the default of `network:` above."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class NetworkSettings:
     """The fleet's bridge."""
 
     bridge: str = "lxcfleet0"
+    """Its name."""
     ipv4: str = AUTO
     """A range such as 10.201.0.0/16, or auto: a /16 that collides with nothing on the host."""
     ipv6: str = AUTO
@@ -46,8 +53,9 @@ class NetworkSettings:
     dns: bool = True
     """Whether the fleet has a name server, for NAME.DOMAIN."""
     domain: str = "fleet"
+    """What follows the containers' names."""
     default: Network = Network.BRIDGE
-    """What containers get for which nothing is asked."""
+    """What containers get for which nothing is asked: bridge or none."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,7 @@ class Config:
     console_log_kib: int = 1024
     """How much of a container's console output is kept, twice: the file in use and the one before it."""
     log_level: str = "info"
+    """What the daemon writes to its log: debug, info, warning or error, and what is worse."""
     network: NetworkSettings = field(default_factory=NetworkSettings)
     profiles: Mapping[str, Profile] = field(default_factory=dict)
 

@@ -144,6 +144,7 @@ class Registry:
         os.close(running.descriptor)
         if container.running is running:
             container.running = None
+        running.payload.sweep()
         running.gone.set()
         self._on_exit(container)
 

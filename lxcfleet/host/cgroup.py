@@ -6,6 +6,7 @@ them further down, so everything is read at that level. cgroups(7).
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,18 @@ class Payload:
     """The cgroups of one running container: controller to directory; the key of v2's is empty."""
 
     directories: dict[str, Path]
+    monitors: tuple[Path, ...] = ()
+    """Where liblxc put the container's monitor, in each hierarchy."""
+
+    def sweep(self) -> None:
+        """Remove what liblxc left once the monitor has ended.
+
+        On cgroup v1 each monitor moves to a shared cgroup, lxc.pivot, to remove its own; when another one removes
+        lxc.pivot in between, its own stays (liblxc 5.0, cgfsng_monitor_destroy). rmdir(2) takes an empty one only.
+        """
+        for directory in (*self.directories.values(), *self.monitors):
+            with contextlib.suppress(OSError):
+                directory.rmdir()
 
     def _read(self, controller: str, legacy: str, modern: str) -> str | None:
         """The content of a controller's file by the name that v1 or v2 gives it."""
@@ -72,6 +85,7 @@ def _number(text: str | None) -> int | None:
 def payload(pid: int, name: str) -> Payload:
     """The cgroups of the container ``name``, whose process 1 is ``pid``; none if it is gone."""
     directories: dict[str, Path] = {}
+    monitors: list[Path] = []
     try:
         text = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
@@ -85,9 +99,11 @@ def payload(pid: int, name: str) -> Payload:
             base = _ROOT if unified() else _ROOT / "unified"
             directories[""] = base / own
         for controller in controllers.split(","):
-            if controller and not controller.startswith("name="):
-                directories[controller] = _ROOT / controller / own
-    return Payload(directories)
+            if controller:
+                directories[controller] = _ROOT / controller.removeprefix("name=") / own
+    for directory in directories.values():
+        monitors.append(directory.with_name(directory.name.replace("lxc.payload.", "lxc.monitor.", 1)))
+    return Payload(directories, tuple(monitors))
 
 
 def _cut(path: str, component: str) -> str | None:

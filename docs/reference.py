@@ -1,0 +1,139 @@
+"""Writes docs/reference.md from the code: the command line, and the settings. `make docs` runs it."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import click
+
+from lxcfleet import config
+from lxcfleet.cli.main import ALIASES, cli
+
+HEAD = """\
+# Reference
+
+Written by `make docs` from the code; a test sees to it that the two agree.
+
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    return HEAD + "\n".join([*_commands(), *_settings()])
+
+
+def _commands() -> Iterator[str]:
+    yield "## The command line\n"
+    yield "`lxcfleet [--debug] [-v] VERB …`; each verb takes `-h`. What is chosen by NAME, GLOB, `-l` and `--all` narrows"
+    yield "each other down; nothing is done to everything because an argument is missing.\n"
+    yield (cli.epilog or "").partition(". ")[2] + "\n"
+    context = click.Context(cli, info_name="lxcfleet")
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command is not None
+        yield from _command(command, name, context)
+
+
+def _command(command: click.Command, name: str, parent: click.Context) -> Iterator[str]:
+    context = click.Context(command, info_name=name, parent=parent)
+    also = [short for short, long in ALIASES.items() if long == name]
+    yield f"### {context.command_path}\n" if not also else f"### {context.command_path}, {', '.join(also)}\n"
+    yield f"    {context.command_path} {' '.join(command.collect_usage_pieces(context))}\n"
+    yield from _text(inspect.cleandoc(command.help or ""))
+    options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+    if options:
+        yield "| option | |\n|---|---|"
+        yield from (f"| {_names(option)} | {_cell(option.help or '')} |" for option in options)
+        yield ""
+    if isinstance(command, click.Group):
+        for each in command.list_commands(context):
+            child = command.get_command(context, each)
+            assert child is not None
+            yield from _command(child, each, context)
+
+
+def _text(text: str) -> Iterator[str]:
+    """Paragraphs; those that \\b keeps as they are, the examples, as code."""
+    for paragraph in text.split("\n\n"):
+        if paragraph.startswith("\b\n"):
+            yield "\n".join(f"    {line.strip()}" for line in paragraph.split("\n")[2:]) + "\n"
+        else:
+            yield paragraph + "\n"
+
+
+def _names(option: click.Option) -> str:
+    names = ", ".join(f"`{name}`" for name in option.opts)
+    if option.secondary_opts:
+        names += " / " + ", ".join(f"`{name}`" for name in option.secondary_opts)
+    if option.is_flag:
+        return names
+    if isinstance(option.type, click.Choice):
+        return f"{names} {_cell('|'.join(option.type.choices))}"
+    return f"{names} {option.metavar or _type(option)}"
+
+
+def _type(option: click.Option) -> str:
+    return "NUMBER" if isinstance(option.type, (click.types.IntParamType, click.types.FloatParamType)) else "TEXT"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _settings() -> Iterator[str]:
+    yield "## Settings\n"
+    yield "`/etc/lxcfleet/lxcfleet.yaml`; every key may be left out. `lxcfleet config check [FILE]` finds what is wrong with"
+    yield "it, all at once; after a change `systemctl reload lxcfleet`. Rules for the mask are in files of their own:"
+    yield "[mask](mask.md).\n"
+    yield from _table(config.Config)
+    yield "### `network:`\n"
+    yield from _table(config.NetworkSettings)
+    yield "### `profiles:` NAME`:`\n"
+    yield (inspect.getdoc(config.Profile) or "").replace("``", "`") + "\n"
+    yield from _table(config.Profile)
+
+
+def _table(settings: type) -> Iterator[str]:
+    said = _attribute_docs(settings)
+    yield "| key | default | |\n|---|---|---|"
+    for field in dataclasses.fields(settings):
+        if field.name in ("network", "profiles") and settings is config.Config:
+            continue
+        yield f"| `{field.name}` | {_default(field)} | {_cell(said.get(field.name, ''))} |"
+    yield ""
+
+
+def _default(field: dataclasses.Field[object]) -> str:
+    value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    match value:
+        case None | () | {}:
+            return ""
+        case bool():
+            return f"`{str(value).lower()}`"
+        case float():
+            return f"`{value:g}`"
+        case _:
+            return f"`{value}`"
+
+
+def _attribute_docs(settings: type) -> dict[str, str]:
+    """The strings that follow the fields of a class, by field."""
+    tree = ast.parse(inspect.getsource(settings)).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    found = {}
+    for field, after in zip(tree.body, tree.body[1:], strict=False):
+        match field, after:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[name] = " ".join(text.split())
+    return found
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

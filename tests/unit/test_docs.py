@@ -1,0 +1,40 @@
+"""What is written about the program is what the program says."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from dataclasses import fields
+from pathlib import Path
+
+from lxcfleet.config import Config, NetworkSettings, describe, parse
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLE = (ROOT / "etc/lxcfleet.yaml").read_text(encoding="utf-8")
+
+
+def test_the_reference_is_up_to_date() -> None:
+    """If not: ``make docs``."""
+    page = runpy.run_path(str(ROOT / "docs/reference.py"))["page"]
+    assert (ROOT / "docs/reference.md").read_text(encoding="utf-8") == page()
+
+
+def test_the_sample_changes_nothing() -> None:
+    assert parse(SAMPLE.encode(), "sample") == Config()
+
+
+def test_the_sample_has_all_settings_with_their_defaults() -> None:
+    settings = re.sub(r"^#(?!#)", "", SAMPLE, flags=re.MULTILINE)
+    assert parse(settings.encode(), "sample") == Config()
+    for each in (*fields(Config), *fields(NetworkSettings)):
+        assert re.search(rf"^\s*{each.name}:", settings, re.MULTILINE), each.name
+
+
+def test_links_in_the_documents_lead_somewhere() -> None:
+    for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
+            assert (document.parent / target).exists(), (document, target)
+
+
+def test_settings_say_themselves() -> None:
+    assert parse(describe(Config()).encode(), "described") == Config()
