@@ -18,7 +18,7 @@ from lxcfleet.fleet import store
 from lxcfleet.fleet.network import FleetNetwork
 from lxcfleet.fleet.plan import DESTROY, START, Step
 from lxcfleet.fleet.registry import Container, Registry, Running
-from lxcfleet.host import lxc, proc, tree
+from lxcfleet.host import cgroup, lxc, proc, tree
 from lxcfleet.host.launch import TRIES, Died, Launcher, Reply
 from lxcfleet.model import Init
 from lxcfleet.names import Paths
@@ -34,6 +34,8 @@ NUDGE_SECONDS = 1.0
 """An init that has just begun may not listen yet, so the signal to end is said again."""
 MASK_FRESH_SECONDS = 0.5
 """The mask is compared with the host at most this often: once for all the starts of one moment."""
+TIDY_SECONDS = 2.0
+"""How long a monitor may take to tidy up after a container that ended before anybody looked."""
 _TRIES = 1000
 _NO_MATTER = (errno.ENOENT, errno.ENOSPC, errno.EDQUOT)
 """What must not keep a container from being destroyed: its directory is gone, or the disk is full."""
@@ -139,6 +141,7 @@ class Lifecycle:
                 f"{name} can't be removed", why="its monitor runs again: somebody else started it",
                 hint=f"stop it: lxcfleet stop {name}",
             )  # fmt: skip
+        cgroup.remove(name)
         for number in range(_TRIES):
             gone = self._paths.gone(f"{name}.{number}").directory
             try:
@@ -211,8 +214,18 @@ class Lifecycle:
                 )
         else:
             self._registry.watch(container, pid)
+            if container.running is None:
+                await self._ended_at_once(container.name)
         if container.running is not None:
             self._network.publish(container)
+
+    async def _ended_at_once(self, name: str) -> None:
+        """Its command was that short: let the monitor, which nobody watched, tidy up."""
+        deadline = time.monotonic() + TIDY_SECONDS
+        while time.monotonic() < deadline:
+            if name not in lxc.running(str(self._paths.lxc)) and cgroup.remove(name):
+                return
+            await asyncio.sleep(0.01)
 
     async def _boot_once_more(self, name: str, namespace: int) -> int | None:
         """Boot it; again, if what did it was killed before there was a monitor."""

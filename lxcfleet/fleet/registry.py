@@ -144,7 +144,7 @@ class Registry:
         os.close(running.descriptor)
         if container.running is running:
             container.running = None
-        running.payload.sweep()
+        cgroup.remove(container.name)
         running.gone.set()
         self._on_exit(container)
 

@@ -7,6 +7,7 @@ them further down, so everything is read at that level. cgroups(7).
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,18 +25,6 @@ class Payload:
     """The cgroups of one running container: controller to directory; the key of v2's is empty."""
 
     directories: dict[str, Path]
-    monitors: tuple[Path, ...] = ()
-    """Where liblxc put the container's monitor, in each hierarchy."""
-
-    def sweep(self) -> None:
-        """Remove what liblxc left once the monitor has ended.
-
-        On cgroup v1 each monitor moves to a shared cgroup, lxc.pivot, to remove its own; when another one removes
-        lxc.pivot in between, its own stays (liblxc 5.0, cgfsng_monitor_destroy). rmdir(2) takes an empty one only.
-        """
-        for directory in (*self.directories.values(), *self.monitors):
-            with contextlib.suppress(OSError):
-                directory.rmdir()
 
     def _read(self, controller: str, legacy: str, modern: str) -> str | None:
         """The content of a controller's file by the name that v1 or v2 gives it."""
@@ -85,7 +74,6 @@ def _number(text: str | None) -> int | None:
 def payload(pid: int, name: str) -> Payload:
     """The cgroups of the container ``name``, whose process 1 is ``pid``; none if it is gone."""
     directories: dict[str, Path] = {}
-    monitors: list[Path] = []
     try:
         text = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
@@ -101,9 +89,29 @@ def payload(pid: int, name: str) -> Payload:
         for controller in controllers.split(","):
             if controller:
                 directories[controller] = _ROOT / controller.removeprefix("name=") / own
-    for directory in directories.values():
-        monitors.append(directory.with_name(directory.name.replace("lxc.payload.", "lxc.monitor.", 1)))
-    return Payload(directories, tuple(monitors))
+    return Payload(directories)
+
+
+def remove(name: str) -> bool:
+    """Remove what is left of the cgroups of a container that has ended; whether nothing is left.
+
+    liblxc's monitor tries that once, and leaves its cgroup where another process in it is not quite gone (5.0.2:
+    one of ten starts of a command that ends at once). A monitor that was killed leaves all.
+    """
+    own = [top / f"lxc.{kind}.{name}" for top in _hierarchies() for kind in ("payload", "monitor")]
+    for top in own:
+        for directory, _, _ in os.walk(top, topdown=False):
+            with contextlib.suppress(OSError):  # in use
+                os.rmdir(directory)
+    return not any(top.exists() for top in own)
+
+
+@functools.cache
+def _hierarchies() -> tuple[Path, ...]:
+    """Where root's containers have their cgroups."""
+    if unified():
+        return (_ROOT,)
+    return tuple(path for path in _ROOT.iterdir() if path.is_dir() and not path.is_symlink())
 
 
 def _cut(path: str, component: str) -> str | None:

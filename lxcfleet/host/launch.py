@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ _MAX_DATAGRAM = 65536
 _MAX_REPLY = 65536
 _PATH = "/usr/sbin:/sbin"
 """Without newuidmap in reach liblxc writes the id maps itself, as root may: two programs less per start."""
+_OPEN_FILES = 1024
 _DIED = "the process that did it ended before it was done"
 TRIES = 2
 """How often a request is made that nobody answers: the first time somebody may have killed the launcher."""
@@ -30,6 +32,12 @@ TRIES = 2
 
 class Died(HostError):
     """The process that was asked ended without an answer, whether or not it did what it was asked for."""
+
+
+def _usual_open_files(hard: int) -> int:
+    """What processes get by default, and so containers, whatever the daemon needs for itself: programs that use
+    select(2) can't do with more, and some close every descriptor up to the limit."""
+    return hard if 0 <= hard < _OPEN_FILES else _OPEN_FILES
 
 
 class Reply(NamedTuple):
@@ -74,6 +82,8 @@ class _Servant:
                 env=self._environment,
                 start_new_session=True,
             )
+            _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (_usual_open_files(hard), hard))
         ours.setblocking(False)
         self._requests = ours
         self.generation += 1
