@@ -18,6 +18,9 @@ from lxcfleet.names import Paths
 
 log = logging.getLogger(__name__)
 
+_TIDY_SECONDS = 0.5
+"""After this long a process of a container that has ended is gone in the end."""
+
 
 @dataclass
 class Running:
@@ -144,9 +147,16 @@ class Registry:
         os.close(running.descriptor)
         if container.running is running:
             container.running = None
-        cgroup.remove(container.name)
+        if not cgroup.remove(container.name):
+            asyncio.get_running_loop().call_later(_TIDY_SECONDS, self._tidy, container.name)
         running.gone.set()
         self._on_exit(container)
+
+    def _tidy(self, name: str) -> None:
+        """Try again what was in use at the container's end, unless somebody has it in hand again."""
+        container = self._containers.get(name)
+        if container is not None and container.running is None and container.busy is None:
+            cgroup.remove(name)
 
     def ids(self) -> Iterable[int]:
         """First ids of the ranges in use."""

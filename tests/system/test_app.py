@@ -68,7 +68,7 @@ def test_any_arguments_arrive_exactly(own_fleet: Fleet, arguments: list[str]) ->
 
 def test_a_command_by_an_odd_path(fleet: Fleet) -> None:
     """A program whose own name needs quotes."""
-    odd = Path("/usr/local/bin/lxcfleet test $x")
+    odd = Path(f"/usr/local/bin/lxcfleet test {fleet.tag} $x")
     odd.write_text("#!/bin/sh\nprintf '%s\\nEND\\n' \"$0\" >/var/name\n")
     odd.chmod(0o755)
     try:
