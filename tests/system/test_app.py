@@ -135,11 +135,18 @@ def test_it_stops_when_its_command_ends(fleet: Fleet, command: str) -> None:
     name = app(fleet, fleet.name("a"), "sh", "-c", f"{command}; exit")
     fleet.ok("wait", name, "--for", "stopped", "--timeout", "10")
     assert fleet.state(name) == "stopped"
-    assert fleet.cgroups() == []
+    until(lambda: not fleet.cgroups(), 5, "its cgroups are gone")
     # It is not started again by itself, not even by a new daemon.
     fleet.stop_daemon()
     fleet.start_daemon()
     assert fleet.states() == {name: "stopped"}
+
+
+def test_commands_that_end_at_once_leave_nothing(fleet: Fleet) -> None:
+    """liblxc's monitor by itself leaves its cgroup behind in one of ten such starts."""
+    fleet.ok("create", fleet.name("m"), "-n", "40", "--", "true")
+    fleet.ok("wait", "--all", "--for", "stopped", "-q")
+    until(lambda: not fleet.cgroups(), 5, "their cgroups are gone")
 
 
 def test_run_and_tmp_are_its_own(fleet: Fleet) -> None:
