@@ -34,7 +34,7 @@ def _commands() -> Iterator[str]:
     yield "`lxcfleet [--debug] [-v] VERB …`; each verb takes `-h`. What is chosen by NAME, GLOB, `-l` and `--all` narrows"
     yield "each other down; nothing is done to everything because an argument is missing.\n"
     yield (cli.epilog or "").partition(". ")[2] + "\n"
-    context = click.Context(cli, info_name="lxcfleet")
+    context = click.Context(cli, info_name="lxcfleet", **cli.context_settings)
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)
         assert command is not None

@@ -209,7 +209,7 @@ def test_the_daemon_is_killed_at_any_moment(fleet: Fleet, moment: float) -> None
         time.sleep(0.1 + moment + random.random() * 0.02)
         os.kill(daemon, signal.SIGKILL)
         assert client.wait(TIMEOUT) in (0, 1)
-    until(lambda: not alive(daemon))
+    until(lambda: fleet.daemon_pid() != daemon)
     assert_whole(fleet, witness, pid)
 
 
@@ -241,7 +241,7 @@ def test_both_are_killed_while_many_restart_or_go(fleet: Fleet, action: str, mom
     for victim in victims:
         os.kill(victim, signal.SIGKILL)
     client.communicate(timeout=TIMEOUT)
-    until(lambda: not any(map(alive, victims)))
+    until(lambda: fleet.daemon_pid() not in victims and not any(map(alive, victims)))
     assert_whole(fleet, witness, pid)
     if action == "restart":
         assert len(fleet.states()) == 21

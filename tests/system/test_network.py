@@ -25,11 +25,15 @@ def fleet() -> Iterator[Fleet]:
         yield own
         own.clean()
         assert not os.path.exists(f"/sys/class/net/{own.bridge}")
-        tables = subprocess.run(["/usr/sbin/nft", "list", "tables"], capture_output=True, text=True, check=True)
-        assert own.bridge not in tables.stdout
+        until(lambda: own.bridge not in tables(), what="the rules go")  # just after the bridge
     finally:
         own.run("destroy", "--all", "--force", "-q")
         own.remove()
+
+
+def tables() -> str:
+    """The tables of nftables."""
+    return subprocess.run(["/usr/sbin/nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
 
 
 def addresses(fleet: Fleet) -> dict[str, list[str]]:
