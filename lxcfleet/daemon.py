@@ -88,7 +88,7 @@ class Daemon:
         return self._features
 
     def _exited(self, container: Container) -> None:
-        self._fleet.exited(container)
+        self._fleet.actions.exited(container)
 
     async def run(self) -> None:
         """Serve until a signal says otherwise; containers run on."""
@@ -147,8 +147,8 @@ class Daemon:
             else:
                 self._events.add("cleaned", None, f"removed {directory}, left by a crash")
         for container in list(self._registry):
-            self._fleet.resume(container, "begun before the daemon was restarted")
-        await self._fleet.release_unused()
+            self._fleet.actions.resume(container, "begun before the daemon was restarted")
+        await self._fleet.room.release_unused()
 
 
 class KillAt(NoFaults):

@@ -104,10 +104,10 @@ class Server:
         query = request.query
         count = query.get("count", "1")
         fields = Fields({"count": int(count) if count.isdigit() else count, "init": query.get("init")}, "query")
-        return _json(self._fleet.doctor(*_needs(fields)))
+        return _json(self._fleet.room.doctor(*_needs(fields)))
 
     async def _fix(self, request: web.Request) -> web.Response:
-        return _json(self._fleet.fix(*_needs(Fields(await _body(request), "request"))))
+        return _json(self._fleet.room.fix(*_needs(Fields(await _body(request), "request"))))
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         follow = request.query.get("follow") == "1"

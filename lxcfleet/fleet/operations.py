@@ -129,6 +129,12 @@ class Operations:
             del self._all[identifier]
         return operation
 
+    def dry(self, action: str, total: int, plan: Sequence[str]) -> Operation:
+        """An operation that only tells what would be done."""
+        operation = Operation(action, total, plan)
+        operation.end()
+        return self.remember(operation)
+
     def begin(self, action: str, jobs: Sequence[Job], at_once: int) -> Operation:
         """Do all jobs, ``at_once`` of them at the same time."""
         operation = self.remember(Operation(action, len(jobs)))

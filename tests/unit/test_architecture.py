@@ -22,13 +22,14 @@ ARROWS: dict[str, set[str]] = {
     "host": {"host", "net", "values"},
     "base": {"base", "host", "net", "values"},
     "fleet": {"fleet", "base", "host", "net", "values"},
-    "api": {"api", "fleet", "host", "values"},
+    "patch": {"patch", "fleet", "base", "host", "net", "values"},
+    "api": {"api", "patch", "fleet", "host", "values"},
     "cli": {"cli", "api", "values"},
     "launcher": {"launcher", "children", "host", "values"},
     "children": {"children", "base", "host", "values"},
     "hook": {"hook", "fleet", "base", "host", "values"},
     "prepare": {"prepare", "fleet", "host", "values"},
-    "daemon": {"daemon", "api", "fleet", "base", "host", "values"},
+    "daemon": {"daemon", "api", "patch", "fleet", "base", "host", "values"},
 }
 
 KERNEL = {"lxc", "_lxc", "pyroute2", "psutil", "ctypes", "subprocess"}

@@ -1,0 +1,147 @@
+"""Acting on containers that exist: what was asked for, and what they are owed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lxcfleet.errors import Busy, WrongState
+from lxcfleet.fleet import plan, store
+from lxcfleet.fleet.events import Events
+from lxcfleet.fleet.lifecycle import Lifecycle
+from lxcfleet.fleet.network import FleetNetwork
+from lxcfleet.fleet.operations import Job, Operation, Operations
+from lxcfleet.fleet.registry import Container, Registry
+from lxcfleet.fleet.room import Room
+from lxcfleet.model import Action, Result
+from lxcfleet.names import Paths
+from lxcfleet.wire import ActionRequest
+
+AT_ONCE = 16
+"""Containers that are in the middle of a start at the same moment; the rest can still be cancelled."""
+STOPS_AT_ONCE = 256
+"""Stopping is waiting, so many may wait at once."""
+
+_DONE = {
+    Action.START: "started",
+    Action.STOP: "stopped",
+    Action.RESTART: "restarted",
+    Action.FREEZE: "frozen",
+    Action.UNFREEZE: "unfrozen",
+    Action.DESTROY: "destroyed",
+}
+
+
+class Actions:
+    """start, stop, restart, freeze, unfreeze and destroy; and going on with what was broken off."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        registry: Registry,
+        lifecycle: Lifecycle,
+        operations: Operations,
+        network: FleetNetwork,
+        events: Events,
+        room: Room,
+    ) -> None:
+        self._paths = paths
+        self._registry = registry
+        self._lifecycle = lifecycle
+        self._operations = operations
+        self._network = network
+        self._events = events
+        self._room = room
+
+    async def begin(self, ask: ActionRequest, stop_timeout: float) -> Operation:
+        """Begin an action on the chosen containers; ``stop_timeout``: seconds, where ``ask`` names none."""
+        self._lifecycle.distrust_mask()
+        await self._registry.observe()
+        chosen = self._registry.choose(ask.selection)
+        if ask.dry_run:
+            plans = [(c.name, plan.plan(ask.action, self._registry.situation(c))) for c in chosen]
+            return self._operations.dry(ask.action, len(chosen), [line for p in plans for line in plan.describe(*p)])
+        timeout = stop_timeout if ask.timeout is None else ask.timeout
+        if ask.action is Action.DESTROY:
+            timeout = 0.0  # its delta goes anyway
+        if ask.action is Action.START:
+            self._room.check_start([c for c in chosen if c.running is None])
+        jobs = [self._job(container, ask, timeout) for container in chosen]
+        at_once = AT_ONCE if ask.action is Action.START else STOPS_AT_ONCE
+        return self._operations.begin(ask.action, jobs, at_once)
+
+    def _job(self, container: Container, ask: ActionRequest, timeout: float) -> Job:
+        async def job() -> Result:
+            if ask.action is Action.DESTROY and container.running is not None and not ask.force:
+                raise WrongState(
+                    f"{container.name} is running and was not destroyed",
+                    hint=f"stop it first, or use --force: lxcfleet destroy --force {container.name}",
+                )
+            return await self.act(container, ask.action, timeout)
+
+        return Job(container.name, job)
+
+    async def act(self, container: Container, action: Action, timeout: float) -> Result:
+        """Do ``action`` to one container; ``timeout``: seconds until a stop becomes a kill. Raises FleetError."""
+        name = container.name
+        if container.busy is not None or name not in self._registry:
+            raise Busy(
+                f"{name} is busy: {container.busy or 'destroy'}", hint="wait until that is done, then try again"
+            )
+        container.busy = action
+        try:
+            steps = plan.plan(action, self._registry.situation(container))
+            _check_state(container, action)
+            await self._lifecycle.carry_out(container, steps, timeout)
+        finally:
+            container.busy = None
+        if action is Action.DESTROY:
+            self._room.forget(container)
+            await self._room.release_unused()
+        if not steps:
+            return Result(name, "unchanged", False)
+        self._events.add(_DONE[action], name)
+        return Result(name, _DONE[action], True)
+
+    # -- what happens by itself ------------------------------------------------------------------------------
+
+    def exited(self, container: Container) -> None:
+        """A container's monitor ended. If it asked for a reboot it gets one, with a fresh mount."""
+        if container.busy is not None or container.name not in self._registry:
+            return
+        self._network.withdraw(container.name)
+        self._events.add("stopped", container.name)
+        if store.pending(self._paths, container.name) == plan.START:
+            self.resume(container, "rebooted from inside")
+
+    def resume(self, container: Container, reason: str) -> None:
+        """Go on with what is owed to a container."""
+        steps = plan.recover(self._registry.situation(container))
+        if not steps:
+            return
+        self._events.add("resumed", container.name, reason)
+
+        async def job() -> Result:
+            await self._go_on(container, steps)
+            return Result(container.name, "resumed", True)
+
+        self._operations.begin("resume", [Job(container.name, job)], 1)
+
+    async def _go_on(self, container: Container, steps: Sequence[plan.Step]) -> None:
+        if container.busy is not None:
+            raise Busy(f"{container.name} is busy: {container.busy}")
+        destroy = plan.Step.REMOVE in steps
+        container.busy = Action.DESTROY if destroy else Action.START
+        try:
+            await self._lifecycle.carry_out(container, steps, 0.0)
+        finally:
+            container.busy = None
+        if destroy:
+            self._room.forget(container)
+            await self._room.release_unused()
+
+
+def _check_state(container: Container, action: Action) -> None:
+    if container.spec is None and action in (Action.START, Action.RESTART):
+        raise container.problem or WrongState(f"{container.name} is broken")
+    if container.running is None and action in (Action.FREEZE, Action.UNFREEZE):
+        raise WrongState(f"{container.name} is not running", hint=f"start it: lxcfleet start {container.name}")

@@ -1,0 +1,145 @@
+"""Creating containers, once it is known that they can exist."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Sequence
+
+from lxcfleet.base import mask
+from lxcfleet.config import Config
+from lxcfleet.errors import AlreadyExists, FleetError
+from lxcfleet.fleet import plan, request, store
+from lxcfleet.fleet.actions import AT_ONCE, Actions
+from lxcfleet.fleet.events import Events
+from lxcfleet.fleet.lifecycle import Lifecycle
+from lxcfleet.fleet.operations import Job, Operation, Operations
+from lxcfleet.fleet.registry import Container, Registry
+from lxcfleet.fleet.room import Room
+from lxcfleet.model import Action, Network, Result, Spec
+from lxcfleet.names import Paths
+from lxcfleet.wire import CreateRequest
+
+log = logging.getLogger(__name__)
+
+
+class Creation:
+    """Makes new containers."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        registry: Registry,
+        lifecycle: Lifecycle,
+        operations: Operations,
+        events: Events,
+        room: Room,
+        actions: Actions,
+    ) -> None:
+        self._paths = paths
+        self._registry = registry
+        self._lifecycle = lifecycle
+        self._operations = operations
+        self._events = events
+        self._room = room
+        self._actions = actions
+
+    async def begin(self, ask: CreateRequest, config: Config) -> Operation:
+        """Begin to create containers."""
+        self._lifecycle.distrust_mask()
+        await self._registry.observe()
+        try:
+            with self._room.building():
+                return await self._begin(ask, config)
+        finally:
+            await self._room.release_unused()
+
+    async def _begin(self, ask: CreateRequest, config: Config) -> Operation:
+        checked = None
+        while (wanted := self._wanted(ask, config)) != checked:
+            # While we look, another client may take a name.
+            await self._check(wanted)
+            checked = wanted
+        steps = plan.create(ask.start)
+        if ask.dry_run:
+            lines = [line for name in wanted.new for line in plan.describe(name, steps)]
+            lines += [f"{name}: exists" for name in wanted.present]
+            return self._operations.dry("create", len(wanted.new) + len(wanted.present), lines)
+        specs = self._room.take(wanted.new, wanted.like)
+        for spec in specs:
+            self._registry.add(Container(spec.name, spec, busy="create"))
+        jobs = [self._creation(spec, steps) for spec in specs]
+        jobs += [self._presence(self._registry[name], start=ask.start) for name in wanted.present]
+        return self._operations.begin("create", jobs, AT_ONCE)
+
+    def _wanted(self, ask: CreateRequest, config: Config) -> request.Wanted:
+        wanted = request.resolve(ask, config, {container.name for container in self._registry})
+        for name in wanted.new:
+            if os.path.lexists(store.directory_of(self._paths, name)):
+                raise AlreadyExists(
+                    f"{name} can't be created",
+                    why=f"{store.directory_of(self._paths, name)} exists and is not lxcfleet's",
+                    hint="choose another name; `lxc-ls -f` shows the containers of others",
+                )
+        return wanted
+
+    async def _check(self, wanted: request.Wanted) -> None:
+        """Refuse what this host has no room for or can't run."""
+        self._room.check_new(len(wanted.new), wanted.like)
+        if wanted.like.command and wanted.new:
+            await self._check_command(wanted.like)
+        if wanted.like.network is Network.BRIDGE and wanted.new:
+            await self._room.check_addresses(len(wanted.new))
+
+    async def _check_command(self, like: Spec) -> None:
+        await self._lifecycle.refresh_mask()
+
+        def runnable(path: str) -> bool:
+            try:
+                found = os.stat(path)
+            except OSError:
+                return False
+            executable = stat.S_ISREG(found.st_mode) and found.st_mode & 0o111 != 0
+            return executable and not mask.hidden(self._paths, path)
+
+        request.find_command(like.command[0], like.environment, runnable)
+
+    def _creation(self, spec: Spec, steps: Sequence[plan.Step]) -> Job:
+        container = self._registry[spec.name]
+
+        async def job() -> Result:
+            try:
+                await self._lifecycle.carry_out(container, steps)
+            except BaseException:
+                await self._undo(container)
+                raise
+            finally:
+                container.busy = None
+            self._events.add("created", container.name)
+            return Result(container.name, "created", True)
+
+        def forget() -> None:
+            self._room.forget(container)
+
+        return Job(spec.name, job, forget)
+
+    async def _undo(self, container: Container) -> None:
+        """A container whose creation failed leaves nothing: its init never ran, so its delta is empty."""
+        exists = self._paths.container(container.name).directory.exists()
+        try:
+            await self._lifecycle.carry_out(container, plan.undo_create(plan.Situation(exists=exists)))
+        except FleetError as error:
+            log.warning("%s: what its creation left can't be removed yet: %s", container.name, error)
+        self._room.forget(container)
+        await self._room.release_unused()
+
+    def _presence(self, container: Container, *, start: bool) -> Job:
+        """A container that only has to be there, and run if ``start``."""
+
+        async def job() -> Result:
+            if not start or container.running is not None:
+                return Result(container.name, "unchanged", False)
+            return await self._actions.act(container, Action.START, 0)
+
+        return Job(container.name, job)
