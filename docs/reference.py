@@ -95,6 +95,8 @@ def _settings() -> Iterator[str]:
     yield from _table(config.Config)
     yield "### `network:`\n"
     yield from _table(config.NetworkSettings)
+    yield "### `metrics:`\n"
+    yield from _table(config.MetricsSettings)
     yield "### `profiles:` NAME`:`\n"
     yield (inspect.getdoc(config.Profile) or "").replace("``", "`") + "\n"
     yield from _table(config.Profile)
@@ -104,7 +106,7 @@ def _table(settings: type) -> Iterator[str]:
     said = _attribute_docs(settings)
     yield "| key | default | |\n|---|---|---|"
     for field in dataclasses.fields(settings):
-        if field.name in ("network", "profiles") and settings is config.Config:
+        if field.name in ("network", "metrics", "profiles") and settings is config.Config:
             continue
         yield f"| `{field.name}` | {_default(field)} | {_cell(said.get(field.name, ''))} |"
     yield ""

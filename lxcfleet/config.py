@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 
 from lxcfleet import strict_yaml
@@ -59,6 +60,24 @@ class NetworkSettings:
 
 
 @dataclass(frozen=True)
+class MetricsSettings:
+    """What Prometheus may read over the network, beside the API's socket."""
+
+    listen: str = OFF
+    """The address and port for /metrics and /1.0/targets, such as 127.0.0.1:9753 or [::1]:9753, or none."""
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Address and port; None: nowhere. Raises ValueError."""
+        if self.listen == OFF:
+            return None
+        parts = re.fullmatch(r"(?:\[(.+)\]|([^:]+)):([0-9]{1,5})", self.listen)
+        if parts is None or not 0 < int(parts[3]) < 65536:
+            raise ValueError("it has no port")
+        return str(ip_address(parts[1] or parts[2])), int(parts[3])
+
+
+@dataclass(frozen=True)
 class Config:
     """All settings."""
 
@@ -71,6 +90,7 @@ class Config:
     log_level: str = "info"
     """What the daemon writes to its log: debug, info, warning or error, and what is worse."""
     network: NetworkSettings = field(default_factory=NetworkSettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
     profiles: Mapping[str, Profile] = field(default_factory=dict)
 
     @property
@@ -110,6 +130,7 @@ def parse(text: bytes, where: str) -> Config:
         console_log_kib=fields.integer("console_log_kib", default.console_log_kib, 4, 1 << 20),
         log_level=fields.text("log_level", default.log_level),
         network=_network(fields.nested("network")),
+        metrics=_metrics(fields.nested("metrics")),
         profiles={name: _profile(profiles.nested(name)) for name in profiles.keys()},
     )
     if config.log_level not in ("debug", "info", "warning", "error"):
@@ -143,6 +164,16 @@ def _network(fields: Fields) -> NetworkSettings:
     return settings
 
 
+def _metrics(fields: Fields) -> MetricsSettings:
+    settings = MetricsSettings(listen=fields.text("listen", MetricsSettings.listen))
+    fields.close()
+    try:
+        _ = settings.address
+    except ValueError as error:
+        fields.complain("listen", f"{settings.listen!r} is no address with a port such as 127.0.0.1:9753: {error}")
+    return settings
+
+
 def _profile(fields: Fields) -> Profile:
     profile = Profile(
         init=fields.choice("init", Init, Init.SYSTEM) if fields.has("init") else None,
@@ -173,6 +204,8 @@ def describe(config: Config) -> str:
         f"  dns: {str(config.network.dns).lower()}",
         f"  domain: {config.network.domain}",
         f"  default: {config.network.default}",
+        "metrics:",
+        f"  listen: {strict_yaml.inline(config.metrics.listen)}",
         "profiles:" if config.profiles else "profiles: {}",
     ]
     for name, profile in config.profiles.items():

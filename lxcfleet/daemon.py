@@ -21,14 +21,17 @@ from aiohttp import web
 from lxcfleet import __version__, config
 from lxcfleet.api.attach import AttachServer
 from lxcfleet.api.client import answers
+from lxcfleet.api.scrape import Listener, Scrape
 from lxcfleet.api.server import Server
 from lxcfleet.base import container_config, mask_mount
 from lxcfleet.errors import FleetError, HostError, Unsupported
+from lxcfleet.fleet.delta_sizes import DeltaSizes
 from lxcfleet.fleet.events import Events
 from lxcfleet.fleet.lifecycle import Faults, Lifecycle, NoFaults
 from lxcfleet.fleet.network import FleetNetwork
 from lxcfleet.fleet.operations import Operations
 from lxcfleet.fleet.plan import Step
+from lxcfleet.fleet.readings import Readings
 from lxcfleet.fleet.registry import Container, Registry
 from lxcfleet.fleet.service import Fleet
 from lxcfleet.fleet.store import Leftovers
@@ -79,6 +82,10 @@ class Daemon:
             self._events,
             self._read_features,
         )
+        self._sizes = DeltaSizes(paths, self._registry)
+        self._scrape = Scrape(self._fleet, Readings(self._registry, self._fleet.operations, self._sizes))
+        self._listener = Listener(self._scrape)
+        self._listening: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
 
     def _read_features(self) -> features.Features:
@@ -100,12 +107,14 @@ class Daemon:
         await self._registry.observe()
         self._network.settle_names()
         await self._recover()
-        runner = web.AppRunner(Server(self._fleet).application, access_log=None)
+        runner = web.AppRunner(Server(self._fleet, self._scrape).application, access_log=None)
         await runner.setup()
         await web.SockSite(runner, api).start()
+        await self._listener.listen(self._fleet.config.metrics)
         tasks = [
             loop.create_task(AttachServer(attach, self._registry, self._launcher).serve()),
             loop.create_task(self._observe()),
+            loop.create_task(self._sizes.run()),
         ]
         log.info("lxcfleetd %s: %d containers", __version__, len(self._registry))
         _notify("READY=1")
@@ -126,6 +135,7 @@ class Daemon:
         logging.getLogger().setLevel(settings.log_level.upper())
         self._features = None
         self._fleet.reload(settings)
+        self._listening = asyncio.get_running_loop().create_task(self._listener.listen(settings.metrics))
         log.info("settings taken over")
 
     async def _observe(self) -> None:

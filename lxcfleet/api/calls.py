@@ -37,5 +37,7 @@ CALLS: dict[str, Call] = {
     "wait": Call("POST", "/1.0/wait", "answer once all chosen containers are as asked; takes a WaitRequest"),
     "doctor": Call("GET", "/1.0/doctor", "compare what N more containers need with the host; ?count=&init="),
     "fix": Call("POST", "/1.0/doctor/fix", "raise what can be raised safely, persistently; takes {count, init}"),
+    "metrics": Call("GET", "/metrics", "what Prometheus reads, as text"),
+    "targets": Call("GET", "/1.0/targets", "the containers' own exporters, for Prometheus' http_sd"),
     "events": Call("GET", "/1.0/events", "what happened, as JSON lines; ?follow="),
 }

@@ -149,6 +149,15 @@ class Client:
             while piece := response.read1(65536):
                 yield piece
 
+    def metrics(self) -> str:
+        """What Prometheus reads."""
+        with self._request("metrics") as response:
+            return response.read().decode()
+
+    def targets(self) -> list[dict[str, Any]]:
+        """The containers' own exporters, as Prometheus' http_sd has them."""
+        return cast(list[dict[str, Any]], self._json("targets"))
+
     def events(self, *, follow: bool = False) -> Iterator[EventRecord]:
         """What happened since the daemon started."""
         with self._stream("events", query={"follow": int(follow)}) as response:

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from lxcfleet import __version__
 from lxcfleet.api.calls import CALLS, MAX_BODY, VERSION
+from lxcfleet.api.scrape import Scrape
 from lxcfleet.errors import FleetError, InvalidInput, NotFound
 from lxcfleet.fleet.service import Fleet
 from lxcfleet.model import Init, Selection
@@ -32,7 +33,7 @@ _FOLLOW_SECONDS = 0.2
 class Server:
     """Answers the calls from what the fleet does."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, scrape: Scrape) -> None:
         self._fleet = fleet
         self.application = web.Application(client_max_size=MAX_BODY, middlewares=[_errors])
         handlers: Mapping[str, Handler] = {
@@ -49,6 +50,8 @@ class Server:
             "wait": self._wait,
             "doctor": self._doctor,
             "fix": self._fix,
+            "metrics": scrape.metrics,
+            "targets": scrape.targets,
             "events": self._events,
         }
         for name, call in CALLS.items():

@@ -33,6 +33,8 @@ class Running:
     descriptor: int
     """A pidfd of the monitor."""
     payload: cgroup.Payload
+    since: float | None = None
+    """When its process 1 began, in seconds since the epoch."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -46,6 +48,8 @@ class Container:
     running: Running | None = None
     busy: str | None = None
     """The action that has it in hand."""
+    starts: int = 0
+    """How often this daemon saw it begin to run, or run already."""
 
     @property
     def state(self) -> State:
@@ -137,8 +141,9 @@ class Registry:
         if monitor is None or descriptor is None:
             self._on_exit(container)
             return
-        running = Running(pid, monitor, descriptor, cgroup.payload(pid, container.name))
+        running = Running(pid, monitor, descriptor, cgroup.payload(pid, container.name), proc.started(pid))
         container.running = running
+        container.starts += 1
         loop = asyncio.get_running_loop()
         loop.add_reader(descriptor, self._ended, container, running)
 

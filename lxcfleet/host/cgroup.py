@@ -67,6 +67,30 @@ class Payload:
         return None
 
 
+    @property
+    def io_bytes(self) -> tuple[int, int] | None:
+        """Bytes that it read from block devices and wrote to them; None where nothing counts them."""
+        if "blkio" in self.directories:
+            text = self._read("blkio", "blkio.throttle.io_service_bytes_recursive", "")
+            return None if text is None else io_v1(text)
+        text = self._read("", "io.stat", "io.stat")
+        return None if text is None else io_v2(text)
+
+
+def io_v1(text: str) -> tuple[int, int]:
+    """Sums of a file with lines such as ``8:0 Read 4096``; cgroup-v1/blkio-controller."""
+    words = [line.split() for line in text.splitlines()]
+    read, written = (sum(int(w[2]) for w in words if len(w) == 3 and w[1] == kind) for kind in ("Read", "Write"))
+    return read, written
+
+
+def io_v2(text: str) -> tuple[int, int]:
+    """Sums of a file with lines such as ``8:0 rbytes=4096 wbytes=0 rios=1 …``; cgroup-v2, io.stat."""
+    pairs = [word.partition("=") for word in text.split()]
+    read, written = (sum(int(value) for key, _, value in pairs if key == kind) for kind in ("rbytes", "wbytes"))
+    return read, written
+
+
 def _number(text: str | None) -> int | None:
     return int(text) if text is not None and text.strip().isdigit() else None
 

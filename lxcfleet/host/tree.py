@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from lxcfleet.errors import HostError
@@ -89,10 +90,21 @@ def _entries(directory: int) -> list[tuple[str, bool]]:
 def disk_usage(path: Path) -> int:
     """Bytes on disk of all below ``path``, without following symlinks or leaving its file system."""
     total = 0
+    for total in disk_usage_steps(path):  # noqa: B007  # the last one counts
+        pass
+    return total
+
+
+_STEP = 500
+
+
+def disk_usage_steps(path: Path) -> Iterator[int]:
+    """``disk_usage`` for those that have other things to do: the sum so far after every few hundred files."""
+    total = count = 0
     try:
         device = os.lstat(path).st_dev
     except OSError:
-        return 0
+        return
     waiting = [os.fspath(path)]
     while waiting:
         try:
@@ -102,6 +114,9 @@ def disk_usage(path: Path) -> int:
                     total += found.st_blocks * 512
                     if entry.is_dir(follow_symlinks=False) and found.st_dev == device:
                         waiting.append(entry.path)
+                    count += 1
+                    if count % _STEP == 0:
+                        yield total
         except OSError:  # it changes while we look
             continue
-    return total
+    yield total

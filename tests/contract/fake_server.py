@@ -16,8 +16,10 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from lxcfleet.api.calls import CALLS, MAX_BODY
+from lxcfleet.api.metrics import render, targets
 from lxcfleet.errors import FleetError, InvalidInput, NotFound
-from lxcfleet.model import Init, Selection
+from lxcfleet.fleet.readings import ContainerReading, FleetReading
+from lxcfleet.model import Init, Selection, State
 from lxcfleet.names import MAX_COUNT, Paths, parse_label
 from lxcfleet.schema import Fields
 from lxcfleet.wire import ActionRequest, CreateRequest, WaitRequest
@@ -225,6 +227,14 @@ class _Handler(BaseHTTPRequestHandler):
         needs = fields.integer("count", 1, 1, MAX_COUNT), fields.choice("init", Init, Init.SYSTEM)
         fields.finish("the request is not valid")
         return needs
+
+    def _metrics(self, _query: Query, _body: object) -> None:
+        records = self._fleet.chosen(Selection(everything=True))
+        readings = [ContainerReading(r["name"], State(r["state"]), labels=r["labels"]) for r in records]
+        self._stream([render(FleetReading(readings, daemon_started=0.0, operations_running=0))])
+
+    def _targets(self, _query: Query, _body: object) -> object:
+        return targets(self._fleet.chosen(Selection(everything=True)))
 
     def _events(self, query: Query, _body: object) -> None:
         follow = query.get("follow", ["0"])[0] == "1"

@@ -524,6 +524,35 @@ def test_every_call_has_a_method_of_its_name() -> None:
     assert all(hasattr(Client, names.get(name, name)) for name in CALLS)
 
 
+# what Prometheus reads
+
+
+def test_the_fleet_as_numbers(fleet: Fleet) -> None:
+    fleet.create("a", labels={"role": "web"})
+    fleet.create("b", start=False)
+    text = fleet.client.metrics()
+    one, two = (f'container="{fleet.name(name)}"' for name in "ab")
+    assert f'lxcfleet_container_state{{{one},state="running"}} 1.0\n' in text
+    assert f'lxcfleet_container_state{{{two},state="running"}} 0.0\n' in text
+    (info,) = (line for line in text.splitlines() if line.startswith("lxcfleet_container_info") and one in line)
+    assert 'label_role="web"' in info
+    fleet.act(Action.DESTROY, force=True)
+    assert one not in fleet.client.metrics()
+
+
+def test_targets_are_the_exporters_of_what_runs(fleet: Fleet) -> None:
+    fleet.create("a", labels={"prometheus": "9100"})
+    fleet.create("b")
+    addresses = {record["name"]: record["addresses"] for record in fleet.client.containers(fleet.all)}
+    mine = [target for target in fleet.client.targets() if target["labels"]["container"].startswith(fleet.prefix)]
+    if not addresses[fleet.name("a")]:  # a fleet without a network has no targets
+        assert mine == []
+        return
+    (target,) = mine
+    assert target["targets"] == [f"{addresses[fleet.name('a')][0]}:9100"]
+    assert target["labels"]["__meta_lxcfleet_label_prometheus"] == "9100"
+
+
 # attach
 
 

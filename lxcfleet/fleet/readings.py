@@ -1,0 +1,80 @@
+"""The fleet as numbers at one moment, for those who watch it: plain values, taken without a wait."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from lxcfleet.fleet.delta_sizes import DeltaSizes
+from lxcfleet.fleet.operations import Operations
+from lxcfleet.fleet.registry import Container, Registry
+from lxcfleet.model import State
+
+
+@dataclass(frozen=True)
+class ContainerReading:
+    """One container. What is None was not to be had: it does not run, or the host does not count it."""
+
+    name: str
+    state: State
+    init: str = ""
+    privileged: bool = False
+    profile: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    restarts: int = 0
+    """How often it began to run again since the daemon did."""
+    started: float | None = None
+    """When, in seconds since the epoch."""
+    cpu_seconds: float | None = None
+    memory_bytes: int | None = None
+    processes: int | None = None
+    io_bytes: tuple[int, int] | None = None
+    """Read from block devices, and written."""
+    delta_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class FleetReading:
+    """All containers, and what the daemon is at."""
+
+    containers: Sequence[ContainerReading]
+    daemon_started: float
+    operations_running: int
+
+
+class Readings:
+    """Takes readings."""
+
+    def __init__(self, registry: Registry, operations: Operations, sizes: DeltaSizes) -> None:
+        self._registry = registry
+        self._operations = operations
+        self._sizes = sizes
+        self._started = time.time()
+
+    async def read(self) -> FleetReading:
+        """How it is now. The cgroups of many containers are many files, so a thread reads them."""
+        known = [replace(container) for container in self._registry]  # as they change while the thread reads
+        sizes = self._sizes.read()
+        containers = await asyncio.to_thread(lambda: [_reading(c, sizes.get(c.name)) for c in known])
+        return FleetReading(containers, self._started, self._operations.running)
+
+
+def _reading(container: Container, delta_bytes: int | None) -> ContainerReading:
+    spec, running = container.spec, container.running
+    return ContainerReading(
+        name=container.name,
+        state=container.state,
+        init=spec.init if spec else "",
+        privileged=spec is not None and spec.privileged,
+        profile=(spec.profile or "") if spec else "",
+        labels=container.labels,
+        restarts=max(0, container.starts - 1),
+        started=running.since if running else None,
+        cpu_seconds=running.payload.cpu_seconds if running else None,
+        memory_bytes=running.payload.memory if running else None,
+        processes=running.payload.processes if running else None,
+        io_bytes=running.payload.io_bytes if running else None,
+        delta_bytes=delta_bytes,
+    )

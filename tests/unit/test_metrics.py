@@ -1,0 +1,154 @@
+"""What Prometheus is told: names, values, what is left out, and the containers' own exporters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from lxcfleet import config
+from lxcfleet.api.metrics import label_names, render, targets
+from lxcfleet.errors import InvalidInput
+from lxcfleet.fleet.readings import ContainerReading, FleetReading
+from lxcfleet.host.cgroup import io_v1, io_v2
+from lxcfleet.host.tree import disk_usage, disk_usage_steps
+from lxcfleet.model import State
+from lxcfleet.wire import ContainerRecord
+
+RUNNING = ContainerReading(
+    "web1", State.RUNNING, "app", labels={"role": "web"}, restarts=2, started=1000.0, cpu_seconds=1.5,
+    memory_bytes=4096, processes=3, io_bytes=(10, 20), delta_bytes=512,
+)  # fmt: skip
+STOPPED = ContainerReading("web2", State.STOPPED, "app")
+
+
+def samples(*containers: ContainerReading) -> dict[tuple[str, str], float]:
+    """Name and container (or state) to value, as a parser reads it."""
+    text = render(FleetReading(containers, daemon_started=900.0, operations_running=1)).decode()
+    found: dict[tuple[str, str], float] = {}
+    families: Any = text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
+    for family in families:
+        for sample in family.samples:
+            labels = sample.labels
+            if sample.name == "lxcfleet_container_state" and not sample.value:
+                continue
+            key = labels.get("container", labels.get("state", ""))
+            assert (sample.name, key) not in found
+            found[sample.name, key] = sample.value
+    return found
+
+
+def test_a_container_that_runs_says_all() -> None:
+    found = samples(RUNNING)
+    assert found["lxcfleet_container_restarts_total", "web1"] == 2
+    assert found["lxcfleet_container_start_time_seconds", "web1"] == 1000
+    assert found["lxcfleet_container_cpu_seconds_total", "web1"] == 1.5
+    assert found["lxcfleet_container_memory_bytes", "web1"] == 4096
+    assert found["lxcfleet_container_processes", "web1"] == 3
+    assert found["lxcfleet_container_io_read_bytes_total", "web1"] == 10
+    assert found["lxcfleet_container_io_written_bytes_total", "web1"] == 20
+    assert found["lxcfleet_container_delta_bytes", "web1"] == 512
+    assert found["lxcfleet_operations_running", ""] == 1
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    names = {name for name, container in samples(STOPPED) if container == "web2"}
+    assert names == {"lxcfleet_container_info", "lxcfleet_container_state", "lxcfleet_container_restarts_total"}
+
+
+def test_every_state_is_counted_also_those_of_nobody() -> None:
+    found = samples(RUNNING, STOPPED)
+    counts = {key: value for (name, key), value in found.items() if name == "lxcfleet_containers"}
+    assert counts == {state: int(state in ("running", "stopped")) for state in State}
+
+
+@given(st.dictionaries(st.text("aA0._/-", min_size=1, max_size=4), st.text("ab", max_size=2), max_size=6))
+def test_no_label_is_lost_to_another(labels: dict[str, str]) -> None:
+    found = label_names("label_", labels)
+    assert sorted(found.values()) == sorted(labels.values())
+
+
+@pytest.mark.parametrize("size", [0, 100])
+def test_rendering_takes_any_label_value(size: int) -> None:
+    odd = ContainerReading("a", State.RUNNING, labels={"x": 'quote" back\\slash' * size})
+    assert ("lxcfleet_container_info", "a") in samples(odd)
+
+
+# the containers' own exporters
+
+
+def record(labels: Mapping[str, str], *addresses: str) -> ContainerRecord:
+    fields = {"name": "web1", "state": "running", "init": "app", "labels": labels, "addresses": list(addresses)}
+    return cast(ContainerRecord, fields)
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({"prometheus": "9100"}, [("10.0.0.2:9100", None, None)]),
+        ({"prometheus": "9100/a/b"}, [("10.0.0.2:9100", None, "/a/b")]),
+        ({"prometheus/node": "9100"}, [("10.0.0.2:9100", "node", None)]),
+        ({"prometheus/a": "1", "prometheus/b": "2/m"}, [("10.0.0.2:1", "a", None), ("10.0.0.2:2", "b", "/m")]),
+        ({"prometheus": "yes"}, []),
+        ({"prometheus": "0"}, []),
+        ({"prometheus": "65536"}, []),
+        ({"prometheus": ""}, []),
+        ({"role": "9100"}, []),
+    ],
+)  # fmt: skip
+def test_labels_name_exporters(labels: dict[str, str], expected: list[Any]) -> None:
+    found = targets([record(labels, "10.0.0.2", "fd00::2")])
+    assert [
+        (each["targets"][0], each["labels"].get("exporter"), each["labels"].get("__metrics_path__")) for each in found
+    ] == expected
+    assert all(each["labels"]["container"] == "web1" for each in found)
+
+
+def test_without_an_address_there_is_no_target() -> None:
+    assert targets([record({"prometheus": "9100"})]) == []
+
+
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    assert targets([record({"prometheus": "9100"}, "fd00::2")])[0]["targets"] == ["[fd00::2]:9100"]
+
+
+# settings and sources
+
+
+@pytest.mark.parametrize(
+    ("listen", "address"),
+    [("none", None), ("127.0.0.1:9753", ("127.0.0.1", 9753)), ("'[::1]:9753'", ("::1", 9753))],
+)
+def test_where_to_listen(listen: str, address: object) -> None:
+    settings = config.parse(f"metrics: {{listen: {listen}}}".encode(), "t").metrics
+    assert settings.address == address
+    described = config.describe(config.parse(f"metrics: {{listen: {listen}}}".encode(), "t"))
+    assert config.parse(described.encode(), "t").metrics == settings
+
+
+@pytest.mark.parametrize("listen", ["localhost:80", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:65536", "'::1:80'", "9753", "''"])
+def test_where_not_to_listen(listen: str) -> None:
+    with pytest.raises(InvalidInput, match="listen"):
+        config.parse(f"metrics: {{listen: {listen}}}".encode(), "t")
+
+
+def test_io_of_both_kinds_of_cgroups() -> None:
+    assert io_v1("8:0 Read 4096\n8:0 Write 1\n8:0 Total 4097\n8:16 Read 4\nTotal 4101\n") == (4100, 1)
+    assert io_v2("8:0 rbytes=4096 wbytes=1 rios=2 wios=1 dbytes=0 dios=0\n8:16 rbytes=4\n254:0 \n") == (4100, 1)
+    assert io_v1("") == io_v2("") == (0, 0)
+
+
+def test_a_delta_is_added_up_in_steps(tmp_path: Path) -> None:
+    for number in range(1200):
+        (tmp_path / f"f{number}").write_bytes(b"x" * (number % 3))
+    steps = list(disk_usage_steps(tmp_path))
+    assert len(steps) == 3
+    assert steps == sorted(steps)
+    assert steps[-1] == disk_usage(tmp_path) > 0
+    assert list(disk_usage_steps(tmp_path / "nothing")) == []
+    assert disk_usage(tmp_path / "nothing") == 0
