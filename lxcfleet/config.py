@@ -12,7 +12,7 @@ from pathlib import Path
 from lxcfleet import strict_yaml
 from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.model import Init, Network
-from lxcfleet.names import check_label, check_variable
+from lxcfleet.names import MAX_DRAIN, check_label, check_variable
 from lxcfleet.net.addresses import AUTO, OFF, parse4, parse6
 from lxcfleet.schema import Fields
 
@@ -37,6 +37,8 @@ class Profile:
     """Whether root inside is root on the host."""
     network: Network | None = None
     """bridge or none; the default of `network:` above."""
+    drain: float | None = None
+    """Seconds from leaving names and ports to a stop; the default of `network:` above."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class NetworkSettings:
     """What follows the containers' names."""
     default: Network = Network.BRIDGE
     """What containers get for which nothing is asked: bridge or none."""
+    drain: float = 5.0
+    """Seconds that containers with ports stay up after they left names and ports, before they are stopped."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,7 @@ def _network(fields: Fields) -> NetworkSettings:
         dns=fields.flag("dns", default.dns),
         domain=fields.text("domain", default.domain),
         default=fields.choice("default", Network, default.default),
+        drain=fields.number("drain", default.drain, 0, MAX_DRAIN),
     )
     fields.close()
     if not _INTERFACE.fullmatch(settings.bridge):
@@ -182,6 +187,7 @@ def _profile(fields: Fields) -> Profile:
         labels=fields.pairs("labels", check_label),
         privileged=fields.flag("privileged"),
         network=fields.choice("network", Network, Network.BRIDGE) if fields.has("network") else None,
+        drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
     )
     fields.close()
     if profile.init is Init.SYSTEM and profile.command:
@@ -204,6 +210,7 @@ def describe(config: Config) -> str:
         f"  dns: {str(config.network.dns).lower()}",
         f"  domain: {config.network.domain}",
         f"  default: {config.network.default}",
+        f"  drain: {config.network.drain:g}",
         "metrics:",
         f"  listen: {strict_yaml.inline(config.metrics.listen)}",
         "profiles:" if config.profiles else "profiles: {}",
@@ -220,6 +227,8 @@ def _describe_profile(profile: Profile) -> list[str]:
         lines.append(f"init: {profile.init}")
     if profile.network:
         lines.append(f"network: {profile.network}")
+    if profile.drain is not None:
+        lines.append(f"drain: {profile.drain:g}")
     lines.append(f"command: {strict_yaml.inline(list(profile.command))}")
     lines.append(f"environment: {strict_yaml.inline(dict(profile.environment))}")
     lines.append(f"labels: {strict_yaml.inline(dict(profile.labels))}")

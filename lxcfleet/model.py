@@ -78,6 +78,8 @@ class Spec:
     address: IPv4Interface | None = None
     """Its address on the fleet's bridge, with the length of the network's prefix."""
     address6: IPv6Interface | None = None
+    drain: float | None = None
+    """Seconds from its withdrawal from names and ports to its stop; None: as the settings say."""
     created: str = ""
     """When, as an ISO 8601 time in UTC."""
 

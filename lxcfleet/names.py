@@ -21,6 +21,9 @@ MAX_NAME = 63
 MAX_COUNT = 4096
 """The most containers that one request may name: as many as the uid range that the installer adds has room for."""
 
+MAX_DRAIN = 3600.0
+"""The longest drain time, in seconds."""
+
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _RULE = "a name has 1 to 63 lower-case letters, digits and hyphens, and neither begins nor ends with a hyphen"
 _LABEL_KEY = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9._/-]{0,61}[a-zA-Z0-9])?")

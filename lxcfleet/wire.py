@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 
 from lxcfleet.errors import ErrorBody, InvalidInput
 from lxcfleet.model import Action, Init, Network, Selection
-from lxcfleet.names import MAX_COUNT, check_label, check_name, check_variable
+from lxcfleet.names import MAX_COUNT, MAX_DRAIN, check_label, check_name, check_variable
 from lxcfleet.schema import Fields
 
 
@@ -117,6 +117,8 @@ class CreateRequest:
     privileged: bool = False
     network: Network | None = None
     """None: as the profile or the settings say."""
+    drain: float | None = None
+    """Seconds; None: as the profile or the settings say."""
     start: bool = True
     dry_run: bool = False
 
@@ -139,6 +141,7 @@ class CreateRequest:
             profile=fields.optional_text("profile"),
             privileged=fields.flag("privileged"),
             network=fields.choice("network", Network, Network.BRIDGE) if fields.has("network") else None,
+            drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
             start=fields.flag("start", True),
             dry_run=fields.flag("dry_run"),
         )
@@ -159,6 +162,8 @@ class ActionRequest:
     selection: Selection
     timeout: float | None = None
     """Seconds until a stop becomes a kill; None: as the settings say."""
+    drain: float | None = None
+    """Seconds from leaving names and ports to the stop; None: as each spec says."""
     force: bool = False
     dry_run: bool = False
 
@@ -174,6 +179,7 @@ class ActionRequest:
             action=fields.choice("action", Action, Action.START),
             selection=_selection(fields),
             timeout=fields.number("timeout", 0, 0, 86400) if fields.has("timeout") else None,
+            drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
             force=fields.flag("force"),
             dry_run=fields.flag("dry_run"),
         )

@@ -22,6 +22,7 @@ _timeout = click.option(
     metavar="SECONDS",
     help="How long they may take to shut down until they are killed; default: stop_timeout of lxcfleet.yaml, 10.",
 )
+_drain = options.drain("How long they stay up after they left names and ports; default: what was said at their creation.")
 _force = click.option("--force", is_flag=True, help="Also those that run.")
 
 
@@ -101,9 +102,9 @@ Examples:
 
 VERBS = {
     "start": _verb(Action.START, _START),
-    "stop": _verb(Action.STOP, _STOP, _timeout),
-    "restart": _verb(Action.RESTART, _RESTART, _timeout),
+    "stop": _verb(Action.STOP, _STOP, _timeout, _drain),
+    "restart": _verb(Action.RESTART, _RESTART, _timeout, _drain),
     "freeze": _verb(Action.FREEZE, _FREEZE),
     "unfreeze": _verb(Action.UNFREEZE, _UNFREEZE),
-    "destroy": _verb(Action.DESTROY, _DESTROY, _force),
+    "destroy": _verb(Action.DESTROY, _DESTROY, _force, _drain),
 }

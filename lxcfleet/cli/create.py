@@ -37,6 +37,7 @@ from lxcfleet.wire import CreateRequest
     type=click.Choice([network.value for network in Network]),
     help="bridge: an address on the fleet's bridge, the default; none: a loopback interface only.",
 )
+@options.drain("Seconds that they stay up after they left names and ports, before they are stopped.")
 @click.option("--no-start", is_flag=True, help="Create them stopped.")
 @click.option("--ensure", is_flag=True, help="Make sure that they exist and run; leave those that do.")
 @options.dry_run
@@ -54,6 +55,7 @@ def create(
     variables: tuple[str, ...],
     privileged: bool,
     network: str | None,
+    drain: float | None,
     no_start: bool,
     ensure: bool,
     dry_run: bool,
@@ -94,6 +96,7 @@ def create(
         profile=profile,
         privileged=privileged,
         network=Network(network) if network else None,
+        drain=drain,
         start=not no_start,
         dry_run=dry_run,
     )

@@ -11,7 +11,7 @@ import click
 from lxcfleet.cli.output import FORMATS
 from lxcfleet.errors import InvalidInput
 from lxcfleet.model import Init, Selection, State, is_glob
-from lxcfleet.names import check_name, check_variable, parse_label
+from lxcfleet.names import MAX_DRAIN, check_name, check_variable, parse_label
 
 INITS = tuple(each.value for each in Init)
 STATES = tuple(each.value for each in State)
@@ -54,6 +54,11 @@ def quiet(text: str) -> Callable[[F], F]:
 def dry_run(function: F) -> F:
     """``--dry-run``."""
     return click.option("--dry-run", is_flag=True, help="Only say what would be done.")(function)
+
+
+def drain(text: str) -> Callable[[F], F]:
+    """``--drain SECONDS``."""
+    return click.option("--drain", type=click.FloatRange(0, MAX_DRAIN), default=None, metavar="SECONDS", help=text)
 
 
 def environment_option(function: F) -> F:

@@ -76,12 +76,18 @@ class Actions:
                     f"{container.name} is running and was not destroyed",
                     hint=f"stop it first, or use --force: lxcfleet destroy --force {container.name}",
                 )
-            return await self.act(container, ask.action, timeout)
+            return await self.act(container, ask.action, timeout, ask.drain)
 
         return Job(container.name, job)
 
-    async def act(self, container: Container, action: Action, timeout: float) -> Result:
-        """Do ``action`` to one container; ``timeout``: seconds until a stop becomes a kill. Raises FleetError."""
+    async def act(
+        self, container: Container, action: Action, timeout: float, drain: float | None = None
+    ) -> Result:
+        """Do ``action`` to one container. Raises FleetError.
+
+        ``timeout``: seconds until a stop becomes a kill; ``drain``: seconds from leaving names and ports to the
+        stop, None: as its spec says.
+        """
         name = container.name
         if container.busy is not None or name not in self._registry:
             raise Busy(
@@ -91,7 +97,7 @@ class Actions:
         try:
             steps = plan.plan(action, self._registry.situation(container))
             _check_state(container, action)
-            await self._lifecycle.carry_out(container, steps, timeout)
+            await self._lifecycle.carry_out(container, steps, timeout, drain)
         finally:
             container.busy = None
         if action is Action.DESTROY:

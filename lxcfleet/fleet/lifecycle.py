@@ -83,8 +83,13 @@ class Lifecycle:
         self._swept = False
         self.console_log_kib = console_log_kib
 
-    async def carry_out(self, container: Container, steps: Sequence[Step], timeout: float = 10.0) -> None:
-        """Do ``steps`` in order; ``timeout``: seconds until a halt becomes a kill. Raises FleetError."""
+    async def carry_out(
+        self, container: Container, steps: Sequence[Step], timeout: float = 10.0, drain: float | None = None
+    ) -> None:
+        """Do ``steps`` in order. Raises FleetError.
+
+        ``timeout``: seconds until a halt becomes a kill; ``drain``: seconds from leaving to the halt, None: its own.
+        """
         namespace: int | None = None
         try:
             for step in steps:
@@ -99,12 +104,12 @@ class Lifecycle:
                         assert namespace is not None
                         await self._boot(container, namespace)
                     case _:
-                        await self._simple(container, step, timeout)
+                        await self._simple(container, step, timeout, drain)
         finally:
             if namespace is not None:
                 os.close(namespace)
 
-    async def _simple(self, container: Container, step: Step, timeout: float) -> None:
+    async def _simple(self, container: Container, step: Step, timeout: float, drain: float | None) -> None:
         name = container.name
         own = self._paths.container(name)
         match step:
@@ -116,8 +121,12 @@ class Lifecycle:
                 own.pending.unlink(missing_ok=True)
             case Step.THAW:
                 await self._ask_for(container, "unfreeze")
+                self._network.set_frozen(container, False)
             case Step.FREEZE:
+                self._network.set_frozen(container, True)
                 await self._ask_for(container, "freeze")
+            case Step.LEAVE:
+                await self._network.leave(container, drain)
             case Step.HALT:
                 await self._halt(container, timeout)
             case Step.RETIRE:
@@ -240,7 +249,6 @@ class Lifecycle:
         running = container.running
         if running is None:
             return
-        self._network.withdraw(container.name)
         system = container.spec is None or container.spec.init is Init.SYSTEM
         ending = signal.SIGRTMIN + 3 if system else signal.SIGTERM
         deadline = time.monotonic() + timeout

@@ -14,6 +14,7 @@ from typing import Any
 
 from lxcfleet.config import NetworkSettings
 from lxcfleet.errors import FleetError, from_body
+from lxcfleet.fleet.discovery import Discovery
 from lxcfleet.fleet.events import Events
 from lxcfleet.fleet.registry import Container, Registry
 from lxcfleet.host import dnsmasq, tree
@@ -21,7 +22,6 @@ from lxcfleet.host.launch import Launcher
 from lxcfleet.names import Paths
 from lxcfleet.net import rules
 from lxcfleet.net.addresses import OFF, AddressPool, Subnet, choose, hardware_address, interface_name
-from lxcfleet.net.names import hosts_line
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class FleetNetwork:
         self, paths: Paths, settings: NetworkSettings, registry: Registry, launcher: Launcher, events: Events
     ) -> None:
         self._paths = paths
-        self.settings = settings
+        self._settings = settings
         self._registry = registry
         self._launcher = launcher
         self._events = events
@@ -43,6 +43,7 @@ class FleetNetwork:
         self._subnet: Subnet | None = None
         self._pool: AddressPool | None = None
         self._up = False
+        self._discovery = Discovery(paths, settings, registry)
 
     # -- addresses -------------------------------------------------------------------------------------------
 
@@ -90,6 +91,15 @@ class FleetNetwork:
             if self._paths.resolv_conf.read_text(encoding="ascii") == text:
                 return
         tree.write(self._paths.resolv_conf, text)
+
+    @property
+    def settings(self) -> NetworkSettings:
+        """The operator's, as they are now."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: NetworkSettings) -> None:
+        self._settings = self._discovery.settings = settings
 
     # -- the bridge ------------------------------------------------------------------------------------------
 
@@ -168,38 +178,58 @@ class FleetNetwork:
             raise from_body(answer["error"])
         return dict(answer)
 
-    # -- names -----------------------------------------------------------------------------------------------
+
+    # -- who is found ----------------------------------------------------------------------------------------
 
     def publish(self, container: Container) -> None:
-        """Let the container be found by its name and its groups'."""
-        spec = container.spec
-        if spec is None or spec.address is None or not self.settings.dns:
-            return
-        addresses = [a.ip for a in (spec.address, spec.address6) if a is not None]
-        text = hosts_line(container.name, spec.labels, addresses, self.settings.domain)
-        with contextlib.suppress(FileNotFoundError):
-            if self._file(container.name).read_text(encoding="ascii") == text:
-                return
-        self._file(container.name).write_text(text, encoding="ascii")
+        """Let a container that runs be found: by its name, and if it is a member also by its groups' names."""
+        self._discovery.publish(container)
+
+    def set_member(self, container: Container, healthy: bool) -> None:
+        """Say whether a container is healthy: only those that are stand for their groups.
+
+        Its own name stays. All containers are members until this is called; the last call holds, over restarts of
+        the container and of the daemon, until the container is destroyed. It may be called while it does not run.
+        """
+        self._discovery.set_member(container, healthy)
+
+    def is_member(self, container: Container) -> bool:
+        """Whether it stands for its groups: it was not said to be unhealthy, and it is not frozen."""
+        return self._discovery.is_member(container)
+
+    def set_frozen(self, container: Container, frozen: bool) -> None:
+        """A frozen container stands for no group either."""
+        self._discovery.set_frozen(container, frozen)
 
     def withdraw(self, name: str) -> None:
-        """Let it no longer be found."""
-        self._file(name).unlink(missing_ok=True)
+        """Let a container no longer be found: it ended, or is about to."""
+        self._discovery.withdraw(name)
 
-    def _file(self, name: str) -> Path:
-        return self._paths.hosts / name
+    async def leave(self, container: Container, seconds: float | None = None) -> None:
+        """Withdraw a container that is to be stopped, and give those who found it time to go elsewhere.
+
+        ``seconds``: for how long; None: as its spec and the settings say. Returns early if it ends meanwhile.
+        """
+        self.withdraw(container.name)
+        running, wait = container.running, self.drain_seconds(container) if seconds is None else seconds
+        if running is not None and wait:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(running.gone.wait(), wait)
+
+    def drain_seconds(self, container: Container) -> float:
+        """How long it stays up after it was withdrawn."""
+        spec = container.spec
+        if spec is None or spec.address is None:
+            return 0.0
+        return spec.drain if spec.drain is not None else 0.0  # a default is for those whom somebody uses
+
+    def forget(self, name: str) -> None:
+        """A container is destroyed."""
+        self._discovery.forget(name)
 
     def settle_names(self) -> None:
         """After a restart of the daemon: names for what runs and for nothing else."""
-        if not self._paths.hosts.is_dir():
-            return
-        alive = {c.name for c in self._registry if c.running is not None}
-        for file in self._paths.hosts.iterdir():
-            if file.name not in alive:
-                file.unlink(missing_ok=True)
-        for container in self._registry:
-            if container.name in alive:
-                self.publish(container)
+        self._discovery.settle()
 
 
 def _seed() -> str:

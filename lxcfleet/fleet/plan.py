@@ -22,6 +22,7 @@ class Step(StrEnum):
     OWE_START = "note that it is owed a start"
     OWE_DESTROY = "note that it is to be destroyed"
     THAW = "unfreeze its processes"
+    LEAVE = "withdraw it from names and ports, and wait for its drain time"
     HALT = "ask its init to end, and wait; kill it when the time is up"
     MOUNT = "mount base, mask and delta in a mount namespace of its own"
     BOOT = "start its init"
@@ -62,7 +63,7 @@ def create(start: bool) -> tuple[Step, ...]:
 def plan(action: Action, now: Situation) -> tuple[Step, ...]:
     """The steps of ``action`` on a container that exists; none if it is as asked already."""
     thaw = (Step.THAW,) if now.frozen else ()
-    halt = (*thaw, Step.HALT) if now.running else ()
+    halt = (*thaw, Step.LEAVE, Step.HALT) if now.running else ()
     settle = (Step.SETTLE,) if now.pending else ()
     match action:
         case Action.START:
@@ -113,6 +114,8 @@ def after(step: Step, now: Situation, *, start: bool = True) -> Situation:
             return replace(now, frozen=True)
         case Step.HALT:
             return replace(now, running=False)
+        case Step.LEAVE:
+            return now  # a container that runs on is found again
         case Step.MOUNT:
             return now  # a mount is gone with the process that made it
         case Step.BOOT:

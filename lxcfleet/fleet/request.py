@@ -84,6 +84,7 @@ def _like(request: CreateRequest, profile: Profile, default: Network) -> Spec:
         labels={**profile.labels, **request.labels},
         profile=request.profile,
         network=request.network or profile.network or default,
+        drain=profile.drain if request.drain is None else request.drain,
         first_id=None if request.privileged or profile.privileged else 0,
     )
 

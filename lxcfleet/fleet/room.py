@@ -71,6 +71,7 @@ class Room:
     def forget(self, container: Container) -> None:
         """It is no more: the registry need not know it, and others may have what it held."""
         self._registry.forget(container.name)
+        self._network.forget(container.name)
         if container.spec is not None:
             self._give_back(container.spec)
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 from lxcfleet import strict_yaml
 from lxcfleet.errors import Broken, InvalidInput
 from lxcfleet.model import Init, Network, Spec
-from lxcfleet.names import Paths, check_label, check_variable
+from lxcfleet.names import MAX_DRAIN, Paths, check_label, check_variable
 from lxcfleet.schema import Fields
 
 _VERSION = 1
@@ -33,6 +33,7 @@ def render(spec: Spec) -> str:
         "network": str(spec.network),
         "address": None if spec.address is None else str(spec.address),
         "address6": None if spec.address6 is None else str(spec.address6),
+        "drain": spec.drain,
         "created": spec.created,
     }
     lines = [f"{key}: {strict_yaml.inline(value)}" for key, value in values.items()]
@@ -68,6 +69,7 @@ def _parse(name: str, text: bytes, where: str) -> Spec:
         network=fields.choice("network", Network, Network.NONE),
         address=_interface(fields, "address", IPv4Interface),
         address6=_interface(fields, "address6", IPv6Interface),
+        drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
         created=fields.text("created"),
     )
     if not spec.created:

@@ -18,7 +18,7 @@ def group_names(labels: Mapping[str, str], domain: str) -> list[str]:
     return names
 
 
-def hosts_line(
+def hosts_lines(
     name: str, labels: Mapping[str, str], addresses: Iterable[IPv4Address | IPv6Address], domain: str
 ) -> str:
     """The lines of one container; its own name comes first, as the reverse look-up gives that."""

@@ -50,7 +50,7 @@ def cases() -> Iterator[Case]:
     for step in plan.plan(Action.STOP, RUNNING):
         yield Case("stop", "running", step, "running", same_process=True)
     for step in plan.plan(Action.RESTART, RUNNING):
-        yield Case("restart", "running", step, "running", same_process=step in (Step.OWE_START, Step.HALT))
+        yield Case("restart", "running", step, "running", same_process=step in (Step.OWE_START, Step.LEAVE, Step.HALT))
     for step in plan.plan(Action.RESTART, FROZEN)[:2]:
         yield Case("restart", "frozen", step, "frozen", same_process=True)
     for step in plan.plan(Action.DESTROY, RUNNING):

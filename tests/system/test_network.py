@@ -71,6 +71,40 @@ def test_containers_have_addresses_and_names(fleet: Fleet) -> None:
     assert addresses(fleet) == before
 
 
+def test_a_frozen_container_stands_for_no_group(fleet: Fleet) -> None:
+    one, two = fleet.name(1), fleet.name(2)
+    fleet.create(one, two, options=("-l", "role=web"))
+    group = f"web.role.{fleet.tag}.test"
+    both = addresses(fleet)
+    fleet.ok("freeze", two)
+    until(lambda: lookup(fleet, one, group) == set(both[one]), what="the group is without it")
+    assert lookup(fleet, one, two) == set(both[two])
+    fleet.stop_daemon(signal.SIGKILL)
+    fleet.start_daemon()
+    assert lookup(fleet, one, group) == set(both[one])
+    fleet.ok("unfreeze", two)
+    until(lambda: lookup(fleet, one, group) == {*both[one], *both[two]}, what="it is back")
+
+
+def test_who_is_to_be_stopped_leaves_first(fleet: Fleet) -> None:
+    one, two = fleet.name(1), fleet.name(2)
+    fleet.create(one, two, options=("-l", "role=web", "--drain", "600"))
+    pid = fleet.pid(two)
+    stop = fleet.spawn("stop", two)
+    until(lambda: not lookup(fleet, one, two), what="its name is withdrawn")
+    assert fleet.record(two)["pid"] == pid
+    assert lookup(fleet, one, f"web.role.{fleet.tag}.test") == set(addresses(fleet)[one])
+    assert "wait for its drain time" in fleet.ok("stop", two, "--dry-run")
+    os.kill(pid, signal.SIGKILL)  # one that ends meanwhile is not waited for
+    assert stop.wait(30) == 0
+    assert fleet.state(two) == "stopped"
+    began = fleet.pid(one)
+    fleet.ok("restart", one, "--drain", "0")
+    assert fleet.pid(one) != began
+    assert lookup(fleet, one, one) == set(addresses(fleet)[one])
+    fleet.ok("destroy", "--all", "--force", "--drain", "0")
+
+
 def test_the_host_reaches_a_container_and_back(fleet: Fleet) -> None:
     name = fleet.name(1)
     server = "import socket; s=socket.create_server(('',7)); c,a=s.accept(); c.send(a[0].encode())"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lxcfleet import config
 from lxcfleet.errors import InvalidInput, NoCapacity
 from lxcfleet.net.addresses import AddressPool, Subnet, choose, hardware_address, interface_name
-from lxcfleet.net.names import group_names, hosts_line
+from lxcfleet.net.names import group_names, hosts_lines
 from lxcfleet.net.rules import removal, render
 
 SUBNET = Subnet(IPv4Network("10.201.0.0/16"), IPv6Network("fd00:1:2:3::/64"))
@@ -114,7 +114,7 @@ def test_rules_are_in_a_table_of_their_own() -> None:
 
 def test_labels_become_names_of_groups() -> None:
     assert group_names({"role": "Web", "a/b": "c", "k": "", "tier": "x.y"}, "fleet") == ["web.role.fleet"]
-    line = hosts_line("n1", {"role": "web"}, [IPv4Address("10.0.0.2")], "fleet")
+    line = hosts_lines("n1", {"role": "web"}, [IPv4Address("10.0.0.2")], "fleet")
     assert line == "10.0.0.2 n1.fleet web.role.fleet\n"
 
 

@@ -113,7 +113,7 @@ def test_a_second_crash_during_recovery_ends_well_too(action: Action, begin: Sit
 
 def test_a_running_container_is_stopped_before_its_name_goes() -> None:
     steps = plan(Action.DESTROY, FROZEN)
-    assert steps == (Step.OWE_DESTROY, Step.THAW, Step.HALT, Step.RETIRE, Step.REMOVE)
+    assert steps == (Step.OWE_DESTROY, Step.THAW, Step.LEAVE, Step.HALT, Step.RETIRE, Step.REMOVE)
 
 
 def test_the_delta_is_removed_by_nothing_but_destroy_and_the_undoing_of_create() -> None:

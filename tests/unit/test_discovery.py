@@ -1,0 +1,95 @@
+"""Who is found by which names, as files that the name server reads."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Interface
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from lxcfleet.config import NetworkSettings
+from lxcfleet.fleet.discovery import Discovery
+from lxcfleet.fleet.registry import Container
+from lxcfleet.model import Network, Spec
+from lxcfleet.names import Paths
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    own = Paths(lxc=tmp_path / "lxc", run=tmp_path / "run", etc=tmp_path / "etc")
+    own.hosts.mkdir(parents=True)
+    return own
+
+
+def running(name: str = "web1", *, frozen: bool = False) -> Container:
+    spec = Spec(name, labels={"role": "web"}, network=Network.BRIDGE, address=IPv4Interface("10.0.0.2/24"))
+    there = SimpleNamespace(payload=SimpleNamespace(frozen=frozen))
+    return Container(name, spec, running=cast(Any, there))
+
+
+def discovery(paths: Paths, *containers: Container) -> Discovery:
+    return Discovery(paths, NetworkSettings(), cast(Any, list(containers)))
+
+
+def names(paths: Paths, name: str = "web1") -> list[str]:
+    file = paths.hosts / name
+    return file.read_text().split()[1:] if file.exists() else []
+
+
+ALONE = ["web1.fleet"]
+BOTH = ["web1.fleet", "web.role.fleet"]
+
+
+def test_only_healthy_containers_stand_for_their_groups(paths: Paths) -> None:
+    web = running()
+    found = discovery(paths, web)
+    found.publish(web)
+    assert names(paths) == BOTH
+    found.set_member(web, False)
+    assert names(paths) == ALONE
+    found.set_frozen(web, True)
+    found.set_member(web, True)
+    assert (names(paths), found.is_member(web)) == (ALONE, False)
+    found.set_frozen(web, False)
+    assert names(paths) == BOTH
+
+
+def test_what_was_said_holds_over_restarts(paths: Paths) -> None:
+    web = running()
+    found = discovery(paths, web)
+    found.set_member(web, False)
+    assert names(paths) == []  # it was not found yet
+    found.publish(web)
+    assert names(paths) == ALONE
+    found.withdraw("web1")
+    found.publish(web)
+    assert names(paths) == ALONE
+    found.forget("web1")
+    found.publish(web)
+    assert names(paths) == BOTH
+
+
+@pytest.mark.parametrize(("frozen", "fit", "left"), [(False, False, ALONE), (False, True, BOTH), (True, True, ALONE)])
+def test_a_new_daemon_takes_over_who_was_a_member(paths: Paths, frozen: bool, fit: bool, left: list[str]) -> None:
+    web = running(frozen=frozen)
+    old = discovery(paths, web)
+    old.set_frozen(web, frozen)
+    old.set_member(web, fit)
+    old.publish(web)
+    (paths.hosts / "gone").write_text("10.0.0.3 gone.fleet\n")
+    new = discovery(paths, web)
+    new.settle()
+    assert (names(paths), names(paths, "gone")) == (left, [])
+    assert new.is_member(web) == (fit and not frozen)
+
+
+def test_half_a_file_is_never_there(paths: Paths) -> None:
+    web = running()
+    found = discovery(paths, web)
+    found.publish(web)
+    before = (paths.hosts / "web1").stat().st_ino
+    found.set_member(web, False)
+    assert (paths.hosts / "web1").stat().st_ino != before
+    assert sorted(p.name for p in paths.run.iterdir()) == ["hosts"]
