@@ -10,6 +10,8 @@ RUN_PACKAGES += python3-prometheus-client python3-pyroute2 python3-yaml tini
 # liblxc runs its parser where the kernel has it on.
 RUN_PACKAGES += $(if $(filter Y,$(shell cat /sys/module/apparmor/parameters/enabled 2>/dev/null)),apparmor)
 TEST_PACKAGES := iproute2 mypy python3-hypothesis python3-pytest
+# Programs of tests whose packages would start a service: unpacked, not installed.
+UNPACKED := prometheus
 VM_PACKAGES = $(shell $(PYTHON) -m tests.vm.image --requirements)
 
 CLI := $(PREFIX)/bin/lxcfleet
@@ -74,6 +76,7 @@ packages:
 
 test-packages: packages
 	tools/debian-packages $(TEST_PACKAGES)
+	tools/debian-unpacked $(cache)/packages $(UNPACKED)
 
 root:
 	[ "$$(id -u)" -eq 0 ] || { echo 'this must be run as root: sudo make $(MAKECMDGOALS)' >&2; exit 1; }

@@ -15,8 +15,8 @@ from lxcfleet.names import Paths
 
 SHARE = 0.05
 """The most of one processor that this may take."""
-ROUND_SECONDS = 60.0
-"""No container is looked at more often than this."""
+KEPT_SECONDS = 60.0
+"""How long one finding is good enough."""
 IDLE_SECONDS = 900.0
 """When nobody asked for so long, nothing is looked at."""
 _SLICE_SECONDS = 0.02
@@ -29,6 +29,7 @@ class DeltaSizes:
         self._paths = paths
         self._registry = registry
         self._sizes: dict[str, int] = {}
+        self._looked: dict[str, float] = {}
         self._wanted = asyncio.Event()
         self._asked = 0.0
 
@@ -42,15 +43,15 @@ class DeltaSizes:
         """Look at one after the other, for ever."""
         while True:
             await self._wanted.wait()
-            began = time.monotonic()
-            if began - self._asked > IDLE_SECONDS:
+            if time.monotonic() - self._asked > IDLE_SECONDS:
                 self._wanted.clear()
                 continue
-            names = [container.name for container in self._registry]
-            for name in names:
-                await self._look(name)
-            self._sizes = {name: size for name, size in self._sizes.items() if name in self._registry}
-            await asyncio.sleep(max(1.0, began + ROUND_SECONDS - time.monotonic()))
+            for name in [container.name for container in self._registry]:
+                if time.monotonic() - self._looked.get(name, -KEPT_SECONDS) >= KEPT_SECONDS:
+                    await self._look(name)
+            for gone in [name for name in self._looked if name not in self._registry]:
+                del self._looked[gone], self._sizes[gone]
+            await asyncio.sleep(1.0)
 
     async def _look(self, name: str) -> None:
         """Add one delta up, in slices with pauses that keep to the share."""
@@ -61,8 +62,7 @@ class DeltaSizes:
             so_far, more = await asyncio.to_thread(_go_on, steps)
             size = max(size, so_far)
             await asyncio.sleep((time.monotonic() - began) * (1 / SHARE - 1))
-        if name in self._registry:
-            self._sizes[name] = size
+        self._sizes[name], self._looked[name] = size, time.monotonic()
 
 
 def _go_on(steps: Iterator[int]) -> tuple[int, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -152,3 +153,16 @@ def test_a_delta_is_added_up_in_steps(tmp_path: Path) -> None:
     assert steps[-1] == disk_usage(tmp_path) > 0
     assert list(disk_usage_steps(tmp_path / "nothing")) == []
     assert disk_usage(tmp_path / "nothing") == 0
+
+
+# docs/monitoring
+
+FILES = Path(__file__).resolve().parents[2] / "docs"
+
+
+def test_the_documents_speak_of_metrics_that_there_are() -> None:
+    text = render(FleetReading([RUNNING], daemon_started=0.0, operations_running=0)).decode()
+    known = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
+    for file in (*FILES.glob("monitoring/*"), FILES / "monitoring.md"):
+        spoken = set(re.findall(r"\blxcfleet_[a-z_]*[a-z]\b", re.sub(r"__meta_\w+", "", file.read_text())))
+        assert spoken <= known, file
