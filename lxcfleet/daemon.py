@@ -109,8 +109,8 @@ class Daemon:
         await self._recover()
         runner = web.AppRunner(Server(self._fleet, self._scrape).application, access_log=None)
         await runner.setup()
-        await web.SockSite(runner, api).start()
         await self._listener.listen(self._fleet.config.metrics)
+        await web.SockSite(runner, api).start()
         tasks = [
             loop.create_task(AttachServer(attach, self._registry, self._launcher).serve()),
             loop.create_task(self._observe()),

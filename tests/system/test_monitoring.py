@@ -190,7 +190,7 @@ def test_the_address_can_be_changed_and_taken_away(fleet: Fleet, port: int) -> N
         assert pid is not None
         subprocess.run(["kill", "-HUP", str(pid)], check=True)
 
-    assert reads(port)
+    until(lambda: reads(port), what="the settings are followed")
     other = free_port()
     reload(f"metrics: {{listen: '127.0.0.1:{other}'}}\n")
     until(lambda: reads(other) and not reads(port), what="the new address is listened on, and the old one is not")
