@@ -29,9 +29,10 @@ def run(message: bytes, descriptors: Sequence[int], paths: Paths, held: tuple[in
             with open(descriptors[1], "rb") as file:
                 message = file.read()
         operation, _, argument = message.partition(b" ")
-        if operation == b"attach":
+        if operation in (b"attach", b"check"):
             for descriptor in held:  # a command may outlive the daemon, and must not hold its lock
                 os.close(descriptor)
+        if operation == b"attach":
             signal.alarm(0)
             attach.run(json.loads(argument), descriptors, str(paths.lxc))
         else:
@@ -165,11 +166,15 @@ def _unfreeze(names: list[str], reply: Reply, paths: Paths) -> None:
         _answer(reply, name, None if lxc.unfreeze(name, str(paths.lxc)) else _refused(paths, name, "unfrozen"))
 
 
-def _probe(names: list[str], reply: Reply, paths: Paths) -> None:
-    """Ask the systemd of a system container how it is: wait until it is up, answer with its word."""
-    for name in names:
-        word = attach.output(name, str(paths.lxc), ["/usr/bin/systemctl", "is-system-running", "--wait"])
-        reply.send(json.dumps({"name": name, "word": word}).encode())
+def _check_health(item: dict[str, Any], reply: Reply, paths: Paths) -> None:
+    """Run a command inside and answer with its exit status (null: it took too long) and what it printed."""
+    name = item["name"]
+    try:
+        status, output = attach.check(name, str(paths.lxc), item["command"], item["environment"], item["timeout"])
+    except FleetError as error:
+        _answer(reply, name, error)
+    else:
+        reply.send(json.dumps({"name": name, "error": None, "status": status, "output": output}).encode())
 
 
 def _mask(force: bool, reply: Reply, paths: Paths) -> None:
@@ -240,7 +245,7 @@ _OPERATIONS: dict[str, Callable[[Any, Reply, Paths], None]] = {
     "inspect": _inspect,
     "freeze": _freeze,
     "unfreeze": _unfreeze,
-    "probe": _probe,
+    "check": _check_health,
     "mask": _mask,
     "release": _release,
     "routes": _routes,

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
-from lxcfleet import strict_yaml
+from lxcfleet import checks, strict_yaml
+from lxcfleet.checks import HealthCheck
 from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.model import Init, Network
 from lxcfleet.names import MAX_DRAIN, check_label, check_variable
@@ -39,6 +40,9 @@ class Profile:
     """bridge or none; the default of `network:` above."""
     drain: float | None = None
     """Seconds from leaving names and ports to a stop; the default of `network:` above."""
+    health: HealthCheck | None = None
+    """How to tell that they do their work: one of `exec` (a list), `tcp` and `http`, with `interval`, `timeout`,
+    `retries` and `start_period`."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,8 @@ class Config:
     """Seconds until a stop becomes a kill, where the command does not say."""
     console_log_kib: int = 1024
     """How much of a container's console output is kept, twice: the file in use and the one before it."""
+    alive_time: float = 1.0
+    """Seconds that an app container without a check must have been alive to count as healthy."""
     log_level: str = "info"
     """What the daemon writes to its log: debug, info, warning or error, and what is worse."""
     network: NetworkSettings = field(default_factory=NetworkSettings)
@@ -132,6 +138,7 @@ def parse(text: bytes, where: str) -> Config:
         workers=fields.integer("workers", default.workers, 0, MAX_WORKERS),
         stop_timeout=fields.number("stop_timeout", default.stop_timeout, 0, 86400),
         console_log_kib=fields.integer("console_log_kib", default.console_log_kib, 4, 1 << 20),
+        alive_time=fields.number("alive_time", default.alive_time, 0, 3600),
         log_level=fields.text("log_level", default.log_level),
         network=_network(fields.nested("network")),
         metrics=_metrics(fields.nested("metrics")),
@@ -188,6 +195,7 @@ def _profile(fields: Fields) -> Profile:
         privileged=fields.flag("privileged"),
         network=fields.choice("network", Network, Network.BRIDGE) if fields.has("network") else None,
         drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
+        health=checks.read(fields),
     )
     fields.close()
     if profile.init is Init.SYSTEM and profile.command:
@@ -201,6 +209,7 @@ def describe(config: Config) -> str:
         f"workers: {config.workers}",
         f"stop_timeout: {config.stop_timeout:g}",
         f"console_log_kib: {config.console_log_kib}",
+        f"alive_time: {config.alive_time:g}",
         f"log_level: {config.log_level}",
         "network:",
         f"  bridge: {config.network.bridge}",
@@ -229,6 +238,8 @@ def _describe_profile(profile: Profile) -> list[str]:
         lines.append(f"network: {profile.network}")
     if profile.drain is not None:
         lines.append(f"drain: {profile.drain:g}")
+    if profile.health:
+        lines.append(f"health: {strict_yaml.inline(profile.health.to_json())}")
     lines.append(f"command: {strict_yaml.inline(list(profile.command))}")
     lines.append(f"environment: {strict_yaml.inline(dict(profile.environment))}")
     lines.append(f"labels: {strict_yaml.inline(dict(profile.labels))}")

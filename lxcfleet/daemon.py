@@ -31,6 +31,7 @@ from lxcfleet.fleet.lifecycle import Faults, Lifecycle, NoFaults
 from lxcfleet.fleet.network import FleetNetwork
 from lxcfleet.fleet.operations import Operations
 from lxcfleet.fleet.plan import Step
+from lxcfleet.fleet.prober import Prober
 from lxcfleet.fleet.readings import Readings
 from lxcfleet.fleet.registry import Container, Registry
 from lxcfleet.fleet.service import Fleet
@@ -58,10 +59,11 @@ class Daemon:
         logging.getLogger().setLevel(settings.log_level.upper())
         self._launcher = Launcher(paths, lock)
         self._events = Events()
-        self._registry = Registry(paths, self._launcher, self._exited)
+        self._registry = Registry(paths, self._launcher, self._began, self._exited)
         self._features: features.Features | None = None
         self._leftovers: Leftovers = self._registry.load()
         self._network = FleetNetwork(paths, settings.network, self._registry, self._launcher, self._events)
+        self._prober = Prober(paths, self._launcher, self._events, settings.alive_time, self._serves)
         self._lifecycle = Lifecycle(
             paths,
             _platform(settings.network.bridge),
@@ -80,6 +82,7 @@ class Daemon:
             Operations(),
             self._network,
             self._events,
+            self._prober,
             self._read_features,
         )
         self._sizes = DeltaSizes(paths, self._registry)
@@ -94,7 +97,15 @@ class Daemon:
             self._features = features.read(self._paths)
         return self._features
 
+    def _began(self, container: Container) -> None:
+        self._prober.begin(container)
+
+    def _serves(self, container: Container, may: bool) -> None:
+        """Only healthy containers answer for their groups."""
+        self._network.set_member(container, may)
+
     def _exited(self, container: Container) -> None:
+        self._prober.end(container)
         self._fleet.actions.exited(container)
 
     async def run(self) -> None:
@@ -123,6 +134,7 @@ class Daemon:
         log.info("ends; containers run on")
         for task in tasks:
             task.cancel()
+        self._prober.close()
         await self._fleet.operations.settle()
         self._launcher.close()
 

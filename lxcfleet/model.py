@@ -9,6 +9,7 @@ from enum import StrEnum
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import Any
 
+from lxcfleet.checks import HealthCheck
 from lxcfleet.errors import ErrorBody, InvalidInput, NotFound
 
 RANGE_SIZE = 65536
@@ -50,6 +51,14 @@ class State(StrEnum):
         return self in (State.RUNNING, State.FROZEN, State.STOPPING)
 
 
+class Health(StrEnum):
+    """Whether a container that runs does its work; see fleet.health."""
+
+    STARTING = "starting"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+
+
 class Action(StrEnum):
     """What can be asked of containers that exist."""
 
@@ -80,6 +89,8 @@ class Spec:
     address6: IPv6Interface | None = None
     drain: float | None = None
     """Seconds from its withdrawal from names and ports to its stop; None: as the settings say."""
+    health: HealthCheck | None = None
+    """How to tell that it does its work; None: that it is up is enough."""
     created: str = ""
     """When, as an ISO 8601 time in UTC."""
 

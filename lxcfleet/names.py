@@ -219,6 +219,11 @@ class Paths:
         return self.run / "root"
 
     @property
+    def health(self) -> Path:
+        """How the containers' health was last; see fleet.prober."""
+        return self.run / "health.json"
+
+    @property
     def sysctl_file(self) -> Path:
         """The kernel limits that were raised, for the next boot."""
         return Path("/etc/sysctl.d/60-lxcfleet.conf")

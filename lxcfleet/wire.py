@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypedDict
 
+from lxcfleet import checks
+from lxcfleet.checks import HealthCheck
 from lxcfleet.errors import ErrorBody, InvalidInput
 from lxcfleet.model import Action, Init, Network, Selection
 from lxcfleet.names import MAX_COUNT, MAX_DRAIN, check_label, check_name, check_variable
@@ -20,6 +22,8 @@ class ContainerRecord(TypedDict):
 
     name: str
     state: str
+    health: str | None
+    """starting, healthy or unhealthy, of one that runs."""
     init: str
     command: list[str]
     labels: dict[str, str]
@@ -48,6 +52,10 @@ class ContainerDetails(ContainerRecord):
     processes: int | None
     environment: dict[str, str]
     started: str | None
+    check: dict[str, Any] | None
+    """How its health is told, as in its spec."""
+    health_reason: str
+    """Why it is not healthy, where a check said so."""
 
 
 class ResultRecord(TypedDict):
@@ -119,12 +127,15 @@ class CreateRequest:
     """None: as the profile or the settings say."""
     drain: float | None = None
     """Seconds; None: as the profile or the settings say."""
+    health: HealthCheck | None = None
+    """None: as the profile says."""
     start: bool = True
     dry_run: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The body."""
-        return {**asdict(self), "command": list(self.command)}
+        health = None if self.health is None else self.health.to_json()
+        return {**asdict(self), "command": list(self.command), "health": health}
 
     @classmethod
     def from_json(cls, data: object) -> CreateRequest:
@@ -142,6 +153,7 @@ class CreateRequest:
             privileged=fields.flag("privileged"),
             network=fields.choice("network", Network, Network.BRIDGE) if fields.has("network") else None,
             drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
+            health=checks.read(fields),
             start=fields.flag("start", True),
             dry_run=fields.flag("dry_run"),
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from lxcfleet.cli import options
+from lxcfleet.cli import checks, options
 from lxcfleet.cli.follow import carry_out
 from lxcfleet.errors import InvalidInput
 from lxcfleet.model import Init, Network
@@ -38,6 +40,7 @@ from lxcfleet.wire import CreateRequest
     help="bridge: an address on the fleet's bridge, the default; none: a loopback interface only.",
 )
 @options.drain("Seconds that they stay up after they left names and ports, before they are stopped.")
+@checks.health_options
 @click.option("--no-start", is_flag=True, help="Create them stopped.")
 @click.option("--ensure", is_flag=True, help="Make sure that they exist and run; leave those that do.")
 @options.dry_run
@@ -61,6 +64,7 @@ def create(
     dry_run: bool,
     style: str,
     quiet: bool,
+    **health: Any,
 ) -> int:
     """Clone the host into new containers and start them.
 
@@ -74,6 +78,7 @@ def create(
       lxcfleet create web                          one system container
       lxcfleet create -n 100                       c1 to c100
       lxcfleet create web -n 3 -l tier=front -- /usr/sbin/nginx -g 'daemon off;'
+      lxcfleet create api -n 3 --health-http 8080/ready -- /usr/bin/api
       lxcfleet create job -e MODE=night -- sh -c 'sleep 60; echo $MODE'
       lxcfleet create db -n 2 --ensure -f json     for scripts: changes nothing the second time
     """
@@ -97,6 +102,7 @@ def create(
         privileged=privileged,
         network=Network(network) if network else None,
         drain=drain,
+        health=checks.health(**health),
         start=not no_start,
         dry_run=dry_run,
     )

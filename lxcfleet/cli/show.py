@@ -14,12 +14,15 @@ from lxcfleet.names import check_name
 from lxcfleet.wire import ContainerDetails, ContainerRecord
 
 _FIELDS = (
-    "name", "state", "init", "privileged", "network", "addresses", "labels", "command", "profile", "pid", "created",
+    "name", "state", "health", "init", "privileged", "network", "addresses", "labels", "command", "profile", "pid", "created",
     "busy", "problem",
 )  # fmt: skip
 
 
-_WORDS = {"delta_bytes": "delta", "memory_bytes": "memory", "cpu_seconds": "cpu", "first_id": "uids and gids"}
+_WORDS = {
+    "delta_bytes": "delta", "memory_bytes": "memory", "cpu_seconds": "cpu", "first_id": "uids and gids",
+    "health_reason": "reason",
+}
 
 
 @click.command("list")
@@ -46,7 +49,8 @@ def list_(
 ) -> None:
     """Show containers (also: ls): all, or those chosen.
 
-    KIND says what runs as process 1, and `privileged` where root inside is root on the host.
+    HEALTH is starting, healthy or unhealthy. KIND says what runs as process 1, and `privileged` where root inside
+    is root on the host.
 
     \b
     Examples:
@@ -73,7 +77,7 @@ def list_(
 
 
 def _table(containers: Sequence[ContainerRecord]) -> list[tuple[str, ...]]:
-    return [("NAME", "STATE", "KIND", "ADDRESSES", "LABELS", "COMMAND"), *map(_row, containers)]
+    return [("NAME", "STATE", "HEALTH", "KIND", "ADDRESSES", "LABELS", "COMMAND"), *map(_row, containers)]
 
 
 def _row(container: ContainerRecord) -> tuple[str, ...]:
@@ -81,7 +85,7 @@ def _row(container: ContainerRecord) -> tuple[str, ...]:
     problem = container["problem"]
     last = f"! {problem}" if problem else shlex.join(container["command"])
     addresses, labels = _text(container, "addresses"), _text(container, "labels")
-    return container["name"], container["state"], kind, addresses, labels, last
+    return container["name"], container["state"], container["health"] or "", kind, addresses, labels, last
 
 
 def _text(container: Mapping[str, Any], field: str) -> str:
@@ -131,6 +135,7 @@ def _lines(details: ContainerDetails) -> list[tuple[str, str]]:
         "cpu_seconds": "" if cpu is None else f"{cpu:.2f} s",
         "privileged": "PRIVILEGED" if details["privileged"] else "no",
         "environment": shlex.join(f"{key}={value}" for key, value in details["environment"].items()),
+        "check": " ".join(f"{key}={value}" for key, value in (details["check"] or {}).items()),
     }
     return [(f"{_WORDS.get(field, field)}:", texts.get(field, _text(details, field))) for field in details]
 

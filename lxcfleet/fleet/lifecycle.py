@@ -294,15 +294,6 @@ class Lifecycle:
                 with contextlib.suppress(FleetError):
                     await self._launcher.ask("release", None)
 
-    async def health(self, container: Container) -> str:
-        """What a system container's systemd says once it is up; ``running`` for an app container that runs."""
-        if container.running is None:
-            return "stopped"
-        if container.spec is not None and container.spec.init is Init.APP:
-            return "running"
-        answer = await self._launcher.ask("probe", [container.name])
-        return str(answer["word"])
-
 
 async def _gone(running: Running, seconds: float) -> bool:
     try:

@@ -33,9 +33,21 @@ class Running:
     descriptor: int
     """A pidfd of the monitor."""
     payload: cgroup.Payload
-    since: float | None = None
-    """When its process 1 began, in seconds since the epoch."""
+    began: float
+    """When process 1 began, in seconds since the machine booted."""
+    since: float
+    """The same in seconds since the epoch."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def identity(self) -> str:
+        """Tells this run of the container from all others since the machine booted."""
+        return f"{self.pid}@{self.began:.2f}"
+
+    @property
+    def age(self) -> float:
+        """Seconds since process 1 began."""
+        return proc.uptime() - self.began
 
 
 @dataclass
@@ -71,9 +83,16 @@ class Container:
 class Registry:
     """All containers of ours by name."""
 
-    def __init__(self, paths: Paths, launcher: Launcher, on_exit: Callable[[Container], None]) -> None:
+    def __init__(
+        self,
+        paths: Paths,
+        launcher: Launcher,
+        on_run: Callable[[Container], None],
+        on_exit: Callable[[Container], None],
+    ) -> None:
         self._paths = paths
         self._launcher = launcher
+        self._on_run = on_run
         self._on_exit = on_exit
         self._containers: dict[str, Container] = {}
 
@@ -141,11 +160,14 @@ class Registry:
         if monitor is None or descriptor is None:
             self._on_exit(container)
             return
-        running = Running(pid, monitor, descriptor, cgroup.payload(pid, container.name), proc.started(pid))
+        began = proc.began(pid) or proc.uptime()
+        payload = cgroup.payload(pid, container.name)
+        running = Running(pid, monitor, descriptor, payload, began, proc.as_time(began))
         container.running = running
         container.starts += 1
         loop = asyncio.get_running_loop()
         loop.add_reader(descriptor, self._ended, container, running)
+        self._on_run(container)
 
     def _ended(self, container: Container, running: Running) -> None:
         asyncio.get_running_loop().remove_reader(running.descriptor)

@@ -73,8 +73,15 @@ def _like(request: CreateRequest, profile: Profile, default: Network) -> Spec:
         raise InvalidInput("an app container needs a command", hint="give it after --, for example: -- sleep infinity")
     if command and "=" in command[0]:
         raise InvalidInput(f"{command[0]!r} can't be a command", why="env would take it for a variable")
+    network = request.network or profile.network or default
+    health = request.health or profile.health
+    if health is not None and health.needs_address and network is Network.NONE:
+        raise InvalidInput(
+            f"the check {health} needs a network", why="the container would have a loopback interface only",
+            hint="leave out --network none, or check it from inside with --health-exec",
+        )  # fmt: skip
     environment = {**profile.environment, **request.environment}
-    for text in (*command, *environment, *environment.values()):
+    for text in (*command, *environment, *environment.values(), *(health.command if health else ())):
         _check_encoding(text)
     return Spec(
         name="",
@@ -83,8 +90,9 @@ def _like(request: CreateRequest, profile: Profile, default: Network) -> Spec:
         environment=environment,
         labels={**profile.labels, **request.labels},
         profile=request.profile,
-        network=request.network or profile.network or default,
         drain=profile.drain if request.drain is None else request.drain,
+        network=network,
+        health=health,
         first_id=None if request.privileged or profile.privileged else 0,
     )
 

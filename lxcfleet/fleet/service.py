@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import cast
 
@@ -15,11 +16,12 @@ from lxcfleet.fleet.events import Events
 from lxcfleet.fleet.lifecycle import Lifecycle
 from lxcfleet.fleet.network import FleetNetwork
 from lxcfleet.fleet.operations import Operation, Operations, result_record
+from lxcfleet.fleet.prober import Prober
 from lxcfleet.fleet.registry import Container, Registry
 from lxcfleet.fleet.room import Room
-from lxcfleet.host import proc, tree
+from lxcfleet.host import tree
 from lxcfleet.host.features import Features
-from lxcfleet.model import Result, Selection, State
+from lxcfleet.model import Health, Result, Selection, State
 from lxcfleet.names import Paths
 from lxcfleet.wire import ActionRequest, ContainerDetails, ContainerRecord, CreateRequest, ResultRecord, WaitRequest
 
@@ -38,6 +40,7 @@ class Fleet:
         operations: Operations,
         network: FleetNetwork,
         events: Events,
+        prober: Prober,
         features: Callable[[], Features],
     ) -> None:
         self._paths = paths
@@ -47,6 +50,7 @@ class Fleet:
         self.operations = operations
         self._network = network
         self.events = events
+        self.prober = prober
         self.room = Room(paths, registry, lifecycle, network, features)
         self.actions = Actions(paths, registry, lifecycle, operations, network, events, self.room)
         self._creation = Creation(paths, registry, lifecycle, operations, events, self.room, self.actions)
@@ -56,6 +60,7 @@ class Fleet:
         self.config = config
         self._lifecycle.console_log_kib = config.console_log_kib
         self._network.settings = config.network
+        self.prober.alive_time = config.alive_time
         self.room.reload()
 
     # -- reading ---------------------------------------------------------------------------------------------
@@ -72,6 +77,7 @@ class Fleet:
         return {
             "name": container.name,
             "state": container.state,
+            "health": self.prober.of(container),
             "init": spec.init if spec else "",
             "command": list(spec.command) if spec else [],
             "labels": container.labels,
@@ -97,7 +103,7 @@ class Fleet:
         container = self._get(name)
         own = self._paths.container(name)
         spec, running = container.spec, container.running
-        began = proc.started(running.pid) if running else None
+        began = running.since if running else None
         details = {
             **self._record(container),
             "directory": str(own.directory),
@@ -108,6 +114,8 @@ class Fleet:
             "processes": running.payload.processes if running else None,
             "environment": dict(spec.environment) if spec else {},
             "started": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds") if began else None,
+            "check": spec.health.to_json() if spec and spec.health else None,
+            "health_reason": self.prober.reason(container),
         }
         return cast(ContainerDetails, details)  # Debian 12's mypy can't see that one record extends the other
 
@@ -144,26 +152,27 @@ class Fleet:
         return [result_record(result) for result in results]
 
     async def _wait_for(self, container: Container, until: str, timeout: float) -> Result:
-        check: dict[str, Callable[[Container], Awaitable[str]]] = {
-            "running": _state,
-            "stopped": _state,
-            "healthy": self._lifecycle.health,
-        }
-        wanted = "stopped" if until == "stopped" else "running"
-        last = "unknown"
-        try:
-            async with asyncio.timeout(timeout):
-                while (last := await check[until](container)) != wanted:
-                    await asyncio.sleep(_POLL_SECONDS)
-        except TimeoutError:
-            error = WrongState(
-                f"{container.name} is not {until} after {timeout:g} s", why=f"it is {last}",
-                hint=f"`lxcfleet logs {container.name}` and `lxcfleet info {container.name}` tell more",
-            )  # fmt: skip
-            return Result(container.name, "failed", False, error.body())
+        deadline = time.monotonic() + timeout
+        while not self._is(container, until):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return Result(container.name, "failed", False, self._late(container, until, timeout).body())
+            await asyncio.sleep(min(left, _POLL_SECONDS))
         return Result(container.name, until, False)
 
+    def _is(self, container: Container, until: str) -> bool:
+        match until:
+            case "healthy":
+                return self.prober.of(container) is Health.HEALTHY
+            case "running":
+                return container.state in (State.RUNNING, State.FROZEN)
+            case _:
+                return container.state is State.STOPPED
 
-async def _state(container: Container) -> str:
-    state = container.state
-    return "running" if state is State.FROZEN else str(state)
+    def _late(self, container: Container, until: str, timeout: float) -> WrongState:
+        health, reason = self.prober.of(container), self.prober.reason(container)
+        how = f"{container.state} and {health}" if until == "healthy" and health else str(container.state)
+        return WrongState(
+            f"{container.name} is not {until} after {timeout:g} s", why=f"it is {how}{': ' if reason else ''}{reason}",
+            hint=f"`lxcfleet logs {container.name}` and `lxcfleet info {container.name}` tell more",
+        )  # fmt: skip

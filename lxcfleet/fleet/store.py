@@ -11,7 +11,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 from typing import TypeVar
 
-from lxcfleet import strict_yaml
+from lxcfleet import checks, strict_yaml
 from lxcfleet.errors import Broken, InvalidInput
 from lxcfleet.model import Init, Network, Spec
 from lxcfleet.names import MAX_DRAIN, Paths, check_label, check_variable
@@ -34,6 +34,7 @@ def render(spec: Spec) -> str:
         "address": None if spec.address is None else str(spec.address),
         "address6": None if spec.address6 is None else str(spec.address6),
         "drain": spec.drain,
+        "health": None if spec.health is None else spec.health.to_json(),
         "created": spec.created,
     }
     lines = [f"{key}: {strict_yaml.inline(value)}" for key, value in values.items()]
@@ -70,6 +71,7 @@ def _parse(name: str, text: bytes, where: str) -> Spec:
         address=_interface(fields, "address", IPv4Interface),
         address6=_interface(fields, "address6", IPv6Interface),
         drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
+        health=checks.read(fields),
         created=fields.text("created"),
     )
     if not spec.created:

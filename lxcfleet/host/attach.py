@@ -13,6 +13,7 @@ import select
 import signal
 import socket
 import termios
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ from lxcfleet.errors import FleetError, WrongState
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
 _HANGUP_SECONDS = 3.0
+_KEPT = 4096
+"""Bytes of a check's output."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SHELL = ("/bin/sh", "-c", 'exec "$(getent passwd root | cut -d: -f7)" -l')
 """root's own login shell, as the container's passwd has it."""
@@ -50,19 +53,46 @@ def run(request: Mapping[str, Any], descriptors: Sequence[int], lxc_path: str) -
     _send(client, {"exit": status})
 
 
-def output(name: str, lxc_path: str, command: Sequence[str], limit: int = 65536) -> str:
-    """What ``command`` prints inside; empty if it can't be run."""
+def check(
+    name: str, lxc_path: str, command: Sequence[str], variables: Mapping[str, str], timeout: float
+) -> tuple[int | None, str]:
+    """The exit status of ``command`` inside, and the end of what it printed.
+
+    None if it was not done within ``timeout`` seconds; it and its process group are killed then. Raises FleetError
+    if it can't be begun.
+    """
     read, write = os.pipe()
     null = os.open(os.devnull, os.O_RDWR)
+    become = _exec(command, environment(variables), [null, write, write])
+
+    def lead() -> int:
+        with contextlib.suppress(PermissionError):  # it may lead a session already
+            os.setsid()
+        return become()
+
     try:
-        pid = _attach(name, lxc_path, _exec(command, environment({}), [null, write, null]))
+        pid = _attach(name, lxc_path, lead)
     finally:
         os.close(write)
         os.close(null)
-    with open(read, "rb") as file:
-        text = file.read(limit)
-    os.waitpid(pid, 0)
-    return text.decode(errors="replace").strip()
+    os.set_blocking(read, False)
+    process = os.pidfd_open(pid)
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    poll.register(read, select.POLLIN)
+    text, deadline, ended = b"", time.monotonic() + timeout, False
+    while not ended and (left := deadline - time.monotonic()) > 0:
+        ended = process in {descriptor for descriptor, _ in poll.poll(left * 1000)}
+        with contextlib.suppress(BlockingIOError):
+            piece = os.read(read, 65536)
+            text = (text + piece)[-_KEPT:]
+            if not piece:
+                poll.unregister(read)
+    if not ended:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return None if not ended else 128 - code if code < 0 else code, text.decode(errors="replace").strip()
 
 
 def _start(request: Mapping[str, Any], standard: list[int], client: socket.socket, lxc_path: str) -> int:

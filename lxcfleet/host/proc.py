@@ -48,12 +48,24 @@ def _opened(pid: int) -> Iterator[int | None]:
             os.close(descriptor)
 
 
-def started(pid: int) -> float | None:
-    """When the process began, in seconds since the epoch; None if it is gone. proc(5), field 22."""
+def began(pid: int) -> float | None:
+    """When the process began, in seconds since the machine booted; None if it is gone. proc(5), field 22.
+
+    With the pid it tells a process from all others since the boot.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             ticks = int(file.read().rpartition(b")")[2].split()[19])
     except (OSError, IndexError, ValueError):
         return None
-    since_boot = ticks / os.sysconf("SC_CLK_TCK")
-    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + since_boot
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def uptime() -> float:
+    """Seconds since the machine booted, on the clock of ``began``: nobody can set it. time_namespaces(7)."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def as_time(since_boot: float) -> float:
+    """A moment on the clock of ``began`` in seconds since the epoch."""
+    return time.time() - uptime() + since_boot

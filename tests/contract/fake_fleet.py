@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from lxcfleet.checks import HealthCheck
 from lxcfleet.errors import (
     AlreadyExists,
     Broken,
@@ -62,12 +63,15 @@ class FakeContainer:
     state: State = State.RUNNING
     addresses: tuple[str, ...] = ()
     problem: str | None = None
+    check: HealthCheck | None = None
+    health: str = "healthy"
 
     def record(self) -> ContainerRecord:
         """As ``list`` gives it."""
         return {
             "name": self.name,
             "state": self.state.value,
+            "health": self.health if self.state.alive else None,
             "init": self.init.value,
             "command": list(self.command),
             "labels": self.labels,
@@ -93,6 +97,8 @@ class FakeContainer:
             "processes": 2 if alive else None,
             "environment": self.environment,
             "started": NOW if alive else None,
+            "check": self.check.to_json() if self.check else None,
+            "health_reason": "tcp 80: connection refused" if self.health == "unhealthy" else "",
         }
         return cast(ContainerDetails, {**self.record(), **more})
 
@@ -359,6 +365,7 @@ def _created(name: str, request: CreateRequest) -> FakeContainer:
         command=request.command,
         labels=dict(request.labels),
         environment=dict(request.environment),
+        check=request.health,
         first_id=None if request.privileged else RANGE_SIZE * 16,
         state=State.STOPPED,
     )

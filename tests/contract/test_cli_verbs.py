@@ -308,12 +308,12 @@ def test_list(cli: Cli) -> None:
     ran = cli("list")
     assert (ran.status, ran.err) == (0, "")
     assert ran.out == (
-        "NAME   STATE    KIND            ADDRESSES         LABELS         COMMAND\n"
-        "bad    broken   system          -                 -              "
+        "NAME   STATE    HEALTH   KIND            ADDRESSES         LABELS         COMMAND\n"
+        "bad    broken   -        system          -                 -              "
         "! lxcfleet.yaml: line 3: \\x1b[31mcut off\n"
-        "off    stopped  system          -                 -              -\n"
-        "web2   running  system          10.0.0.2,fd00::2  tier=front,x=  -\n"
-        "web10  running  app,privileged  -                 -              sh -c 'echo '\"'\"'a b'\"'\"''\n"
+        "off    stopped  -        system          -                 -              -\n"
+        "web2   running  healthy  system          10.0.0.2,fd00::2  tier=front,x=  -\n"
+        "web10  running  healthy  app,privileged  -                 -              sh -c 'echo '\"'\"'a b'\"'\"''\n"
     )
 
 
@@ -513,3 +513,41 @@ def test_exit_status_of_an_interrupt(cli: Cli, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("lxcfleet.api.client.Client.containers", interrupted)
     assert cli("list").status == main.INTERRUPTED == follow.INTERRUPTED == 130
+
+
+@pytest.mark.parametrize(
+    ("options", "check"),
+    [
+        (["--health-tcp", "80"], {"tcp": 80}),
+        (["--health-http", "8080/ready", "--health-interval", "2.5"], {"http": "8080/ready", "interval": 2.5}),
+        (["--health-exec", "test -e /up", "--health-retries", "1"], {"exec": ["/bin/sh", "-c", "test -e /up"], "retries": 1}),
+    ],
+)
+def test_create_takes_a_health_check(cli: Cli, fake: FakeDaemon, options: list[str], check: dict[str, object]) -> None:
+    assert cli("create", "web", *options, "--", "sleep", "1").status == 0
+    told = json.loads(cli("info", "web", "-f", "json").out)["check"]
+    usual: dict[str, object] = {"interval": 10.0, "timeout": 5.0, "retries": 3, "start_period": 30.0}
+    assert told == {**usual, **check}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--health-interval", "2"],
+        ["--health-tcp", "80", "--health-exec", "true"],
+        ["--health-tcp", "0"],
+        ["--health-http", "https://web/"],
+        ["--health-http", "up"],
+        ["--health-tcp", "80", "--health-timeout", "100000"],
+    ],
+)
+def test_a_health_check_that_makes_no_sense_is_refused(cli: Cli, fake: FakeDaemon, options: list[str]) -> None:
+    ran = cli("create", "web", *options, "--", "sleep", "1")
+    assert (ran.status, fake.fleet.containers) == (2, {})
+    assert "health" in ran.err or "check" in ran.err
+
+
+def test_info_says_why_a_container_is_not_healthy(cli: Cli, fake: FakeDaemon) -> None:
+    fake.fleet.add("web", health="unhealthy")
+    assert "connection refused" in cli("info", "web").out
+    assert "unhealthy" in cli("list").out

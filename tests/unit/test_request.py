@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from lxcfleet.checks import HealthCheck, Kind
 from lxcfleet.config import Config, Profile
 from lxcfleet.errors import AlreadyExists, InvalidInput, NotFound
 from lxcfleet.fleet.request import find_command, resolve
-from lxcfleet.model import Init
+from lxcfleet.model import Init, Network
 from lxcfleet.wire import CreateRequest
 
 CONFIG = Config(profiles={"web": Profile(Init.APP, ("nginx",), {"A": "1"}, {"role": "web"})})
@@ -72,3 +73,13 @@ def test_a_command_is_looked_for_in_the_path_of_the_container() -> None:
     for command in ("nosuch", "/nosuch", "./relative", ""):
         with pytest.raises(InvalidInput):
             find_command(command, {}, {"/usr/bin/sleep"}.__contains__)
+
+
+def test_a_check_comes_from_the_request_or_the_profile_and_needs_a_network_if_it_connects() -> None:
+    profile, asked = HealthCheck(Kind.TCP, port=80), HealthCheck(Kind.EXEC, ("true",))
+    config = Config(profiles={"web": Profile(Init.APP, ("nginx",), health=profile)})
+    assert resolve(CreateRequest(profile="web"), config, ()).like.health == profile
+    assert resolve(CreateRequest(profile="web", health=asked), config, ()).like.health == asked
+    with pytest.raises(InvalidInput, match="needs a network"):
+        resolve(CreateRequest(profile="web", network=Network.NONE), config, ())
+    assert resolve(CreateRequest(profile="web", network=Network.NONE, health=asked), config, ()).like.health == asked

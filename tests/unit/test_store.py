@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxcfleet import config
+from lxcfleet.checks import HealthCheck, Kind
 from lxcfleet.errors import Broken, InvalidInput
 from lxcfleet.fleet import store
 from lxcfleet.model import Init, Spec
 from lxcfleet.names import Paths
+from lxcfleet.wire import CreateRequest
 
 TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=20)
 CREATED = "2026-01-01T00:00:00Z"
@@ -27,6 +29,21 @@ def test_a_spec_is_read_as_it_was_written(command: list[str], environment: dict[
     labels = {"role": "web"}
     spec = Spec("web", Init.APP, tuple(command), environment, labels, "small", 1879048192, created=CREATED)
     assert store.parse("web", store.render(spec).encode(), "spec") == spec
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        HealthCheck(Kind.EXEC, ("sh", "-c", "a 'b'"), interval=0.5),
+        HealthCheck(Kind.TCP, port=80, retries=1, start_period=0),
+        HealthCheck(Kind.HTTP, port=8080, path="/a?b=c", host="web.example", timeout=2.5),
+        HealthCheck(Kind.HTTP, port=80),
+    ],
+)
+def test_a_check_is_read_as_it_was_written(check: HealthCheck) -> None:
+    spec = Spec("web", Init.APP, ("sleep", "1"), health=check, created=CREATED)
+    assert store.parse("web", store.render(spec).encode(), "spec") == spec
+    assert CreateRequest.from_json(CreateRequest(name="web", health=check).to_json()).health == check
 
 
 def test_a_spec_cut_in_half_is_broken_wherever_it_is_cut() -> None:
@@ -44,6 +61,13 @@ def test_a_spec_cut_in_half_is_broken_wherever_it_is_cut() -> None:
         ("first_id: 12", "first_id: 12 is not between"),
         ("labels: {a: 1}", "labels.a: expected text"),
         ("init: vm", "init: 'vm' is none of system, app"),
+        ("health: {tcp: 80, http: /}", "health: takes exactly one of exec, tcp and http"),
+        ("health: {interval: 5}", "health: takes exactly one of exec, tcp and http"),
+        ("health: {tcp: 99999}", "health: tcp: 99999 is not between 1 and 65535"),
+        ("health: {exec: true}", "health: exec: expected a list"),
+        ("health: {exec: []}", "health: exec: expected a command as a list"),
+        ("health: {http: ftp}", "health: http: 'ftp' is no address of a check"),
+        ("health: {tcp: 80, colour: red}", "health: colour: unknown key"),
         ('created: "a\\nb"', "created: holds control characters"),
         ("x: &a [1]\ny: *a", "aliases"),
     ],

@@ -1,0 +1,277 @@
+"""Asks containers how they are, where that takes asking, and knows what they said.
+
+A container with a check has a task that does the check at its interval. A system container without one has a task
+that asks its systemd until that is up and well, and then ends. Nothing is ever done for an app container without a
+check: its health follows from its age, so that a thousand of them cost nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lxcfleet.checks import HealthCheck, Kind
+from lxcfleet.errors import FleetError
+from lxcfleet.fleet import health
+from lxcfleet.fleet.events import Events
+from lxcfleet.fleet.health import Course, Verdict
+from lxcfleet.fleet.registry import Container, Running
+from lxcfleet.host import proc, reach, tree
+from lxcfleet.host.launch import Launcher
+from lxcfleet.model import Health
+from lxcfleet.names import Paths
+
+log = logging.getLogger(__name__)
+
+ENTERED_AT_ONCE = 8
+"""So many commands run inside containers at the same moment: each takes a process of the launcher."""
+CONNECTED_AT_ONCE = 128
+SAVE_SECONDS = 0.2
+"""Changes of so long are written down together."""
+_SYSTEMD_SECONDS = 10.0
+"""How long one question to a systemd that is not up yet waits for it."""
+_ASK_SYSTEMD = (
+    "/bin/sh", "-c",
+    "systemctl is-system-running --wait; systemctl list-units --failed --plain --no-legend --no-pager | cut -d ' ' -f 1",
+)  # fmt: skip
+_LONGEST_REASON = 200
+
+
+@dataclass
+class _Watch:
+    """One run of a container whose health is asked for."""
+
+    identity: str
+    course: Course
+    since: float
+    """When its health last changed, in seconds since the machine booted."""
+    task: asyncio.Task[None] | None = None
+
+
+class Prober:
+    """The health of all containers."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        launcher: Launcher,
+        events: Events,
+        alive_time: float,
+        on_change: Callable[[Container, bool], None],
+    ) -> None:
+        """``on_change``: told at each change whether the container may stand for its groups."""
+        self._paths = paths
+        self._launcher = launcher
+        self._events = events
+        self.alive_time = alive_time
+        self._on_change = on_change
+        self._watches: dict[str, _Watch] = {}
+        self._entered = asyncio.Semaphore(ENTERED_AT_ONCE)
+        self._connected = asyncio.Semaphore(CONNECTED_AT_ONCE)
+        self._changed = asyncio.Event()
+        self._saving: asyncio.TimerHandle | None = None
+        self._remembered = self._load()
+
+    # -- what is known ---------------------------------------------------------------------------------------
+
+    def of(self, container: Container) -> Health | None:
+        """How the container is; None if it does not run."""
+        running = container.running
+        if running is None:
+            return None
+        watch = self._watches.get(container.name)
+        if watch is not None and watch.identity == running.identity:
+            return watch.course.health
+        if health.needs_checks(container.spec):
+            return Health.STARTING
+        return health.of_age(running.age, self.alive_time)
+
+    def reason(self, container: Container) -> str:
+        """What the last check that failed said; empty while all is well."""
+        watch = self._watches.get(container.name)
+        return watch.course.reason if watch is not None and container.running is not None else ""
+
+    def healthy_seconds(self, container: Container) -> float:
+        """For how long it has been healthy without a break; 0 if it is not."""
+        if self.of(container) is not Health.HEALTHY or container.running is None:
+            return 0.0
+        watch = self._watches.get(container.name)
+        return container.running.age - self.alive_time if watch is None else proc.uptime() - watch.since
+
+    async def changed(self, seconds: float) -> None:
+        """Return when the health of some container changed, or after so many seconds."""
+        event = self._changed
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(event.wait(), seconds)
+
+    # -- what is done ----------------------------------------------------------------------------------------
+
+    def begin(self, container: Container) -> None:
+        """The container began to run, or was found running."""
+        running = container.running
+        if running is None or not health.needs_checks(container.spec):
+            return
+        watch = self._remembered.pop(container.name, None)
+        if watch is None or watch.identity != running.identity:
+            watch = _Watch(running.identity, Course(), proc.uptime())
+        self._watches[container.name] = watch
+        self._tell(container, watch)
+        watch.task = asyncio.get_running_loop().create_task(self._look_after(container, running, watch))
+        self._wake()
+
+    def end(self, container: Container) -> None:
+        """The container has ended."""
+        watch = self._watches.pop(container.name, None)
+        if watch is not None and watch.task is not None:
+            watch.task.cancel()
+        self._wake()
+
+    def close(self) -> None:
+        """The daemon ends; containers, and what is known of them, stay."""
+        self._save()
+        for watch in self._watches.values():
+            if watch.task is not None:
+                watch.task.cancel()
+
+    async def _look_after(self, container: Container, running: Running, watch: _Watch) -> None:
+        spec = container.spec
+        assert spec is not None
+        try:
+            if spec.health is not None:
+                await self._check_for_ever(container, running, watch, spec.health)
+            else:
+                await self._ask_systemd(container, running, watch)
+        except Exception:
+            log.exception("%s: its health is not looked after any more", container.name)
+
+    async def _check_for_ever(
+        self, container: Container, running: Running, watch: _Watch, check: HealthCheck
+    ) -> None:
+        if watch.course.checks and watch.course.health is not Health.STARTING:  # an earlier daemon looked after it
+            await asyncio.sleep(random.uniform(0, check.interval))
+        while container.running is running:
+            verdict = await self._verdict(container, running, check)
+            if container.running is not running:
+                return
+            self._note(container, watch, health.judge(check, watch.course, verdict, running.age))
+            # Containers that started together need not be checked together for ever.
+            spread = 1.0 if watch.course.health is Health.STARTING else random.uniform(0.9, 1.1)
+            await asyncio.sleep(health.pause(check, watch.course) * spread)
+
+    async def _ask_systemd(self, container: Container, running: Running, watch: _Watch) -> None:
+        while container.running is running and (seconds := health.pause_systemd(watch.course)) is not None:
+            await asyncio.sleep(seconds)
+            if container.running is not running or running.payload.frozen:
+                continue
+            try:
+                answer = await self._enter(container, _ASK_SYSTEMD, _SYSTEMD_SECONDS)
+                word, _, failed = str(answer["output"]).partition("\n")
+            except FleetError:
+                word, failed = "", ""
+            if container.running is running:
+                self._note(container, watch, health.judge_systemd(watch.course, word, ", ".join(failed.split())))
+
+    async def _verdict(self, container: Container, running: Running, check: HealthCheck) -> Verdict:
+        if running.payload.frozen:
+            return Verdict(False, "it is frozen")
+        spec = container.spec
+        if check.kind is Kind.EXEC:
+            return await self._run(container, check)
+        if spec is None or spec.address is None:
+            return Verdict(False, "it has no address")
+        address = str(spec.address.ip)
+        async with self._connected:
+            if check.kind is Kind.TCP:
+                problem = await reach.tcp(address, check.port, check.timeout)
+            else:
+                host = check.host or container.name
+                problem = await reach.http(address, check.port, host, check.path, check.timeout)
+        return Verdict(not problem, problem)
+
+    async def _run(self, container: Container, check: HealthCheck) -> Verdict:
+        try:
+            answer = await self._enter(container, check.command, check.timeout)
+        except FleetError as error:
+            return Verdict(False, error.message)
+        if answer["status"] == 0:
+            return Verdict(True)
+        problem = f"not done after {check.timeout:g} s"
+        if answer["status"] is not None:
+            problem = f"exit status {answer['status']}"
+        last = (str(answer["output"]).splitlines() or [""])[-1]
+        return Verdict(False, f"{check.command[0]}: {problem}{': ' if last else ''}{last}"[:_LONGEST_REASON])
+
+    async def _enter(self, container: Container, command: tuple[str, ...], timeout: float) -> Any:
+        assert container.spec is not None
+        item = {
+            "name": container.name,
+            "command": list(command),
+            "environment": dict(container.spec.environment),
+            "timeout": timeout,
+        }
+        async with self._entered:
+            answer = await self._launcher.ask("check", item)
+        if answer["error"]:
+            raise FleetError(answer["error"]["message"])
+        return answer
+
+    # -- what follows ----------------------------------------------------------------------------------------
+
+    def _note(self, container: Container, watch: _Watch, course: Course) -> None:
+        before, watch.course = watch.course, course
+        if course.health is not before.health:
+            watch.since = proc.uptime()
+            self._events.add(course.health, container.name, course.reason)
+            self._tell(container, watch)
+            self._wake()
+        if replace(course, checks=0) != replace(before, checks=0) or not before.checks:
+            self._save_soon()
+
+    def _tell(self, container: Container, watch: _Watch) -> None:
+        try:
+            self._on_change(container, health.serves(container.spec, watch.course.health))
+        except OSError as error:
+            log.error("%s: who answers for its groups can't be changed: %s", container.name, error)
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    # -- over a restart of the daemon ------------------------------------------------------------------------
+
+    def _save_soon(self) -> None:
+        if self._saving is None:
+            self._saving = asyncio.get_running_loop().call_later(SAVE_SECONDS, self._save)
+
+    def _save(self) -> None:
+        if self._saving is not None:
+            self._saving.cancel()
+            self._saving = None
+        data = {
+            name: [watch.identity, watch.course.health, watch.course.failures, watch.course.reason, watch.since]
+            for name, watch in self._watches.items()
+        }
+        try:
+            tree.write(self._paths.health, json.dumps(data))
+        except OSError as error:
+            log.warning("the containers' health can't be written down: %s", error)
+
+    def _load(self) -> dict[str, _Watch]:
+        """What an earlier daemon knew; of a container that was started anew since it says nothing."""
+        try:
+            data = json.loads(self._paths.health.read_text(encoding="utf-8"))
+            return {
+                name: _Watch(identity, Course(Health(word), 1, failures, reason), since)
+                for name, (identity, word, failures, reason, since) in data.items()
+            }
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            log.warning("what an earlier daemon knew of the containers' health is lost: %s", error)
+            return {}

@@ -1,0 +1,148 @@
+"""Health on real containers: what is asked of them, what follows, and what survives the daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+import pytest
+
+from .harness import SLEEP, Fleet, until
+
+pytestmark = pytest.mark.system
+
+FAST = ("--health-interval", "0.2", "--health-timeout", "1", "--health-retries", "2", "--health-start-period", "0")
+SERVE = ("--", "python3", "-m", "http.server", "8080", "--directory", "/run")
+
+
+def health(fleet: Fleet, name: str) -> str | None:
+    value = fleet.record(name)["health"]
+    return None if value is None else str(value)
+
+
+def events(fleet: Fleet, name: str) -> list[str]:
+    words = ("healthy", "unhealthy", "starting")
+    return [str(e["what"]) for e in fleet.client().events() if e["container"] == name and e["what"] in words]
+
+
+def test_an_app_container_is_healthy_when_it_has_been_alive_for_a_while(fleet: Fleet) -> None:
+    name = fleet.name("a")
+    fleet.create(name)
+    fleet.ok("wait", name, "--for", "healthy", "--timeout", "10")
+    assert health(fleet, name) == "healthy"
+    assert "healthy" in fleet.ok("list")
+    fleet.ok("stop", name, "--timeout", "0")
+    assert health(fleet, name) is None
+
+
+def test_a_command_inside_says_how_it_is(fleet: Fleet) -> None:
+    name = fleet.name("a")
+    check = "echo looking; test -e /up || { echo it is down >&2; exit 3; }"
+    fleet.create(name, options=("--health-exec", check, *FAST))
+    until(lambda: health(fleet, name) == "unhealthy", 20)
+    assert "exit status 3: it is down" in fleet.record(name)["health_reason"]
+    assert "it is down" in fleet.ok("info", name)
+    late = fleet.run("wait", name, "--for", "healthy", "--timeout", "0.5")
+    assert (late.status, "it is down" in late.err) == (1, True)
+    fleet.inside(name, "touch /up")
+    fleet.ok("wait", name, "--for", "healthy")
+    assert fleet.record(name)["health_reason"] == ""
+    fleet.inside(name, "rm /up")
+    until(lambda: health(fleet, name) == "unhealthy", 20)
+    assert events(fleet, name) == ["unhealthy", "healthy", "unhealthy"]
+
+
+def test_a_check_that_hangs_fails_and_leaves_nothing(fleet: Fleet) -> None:
+    name = fleet.name("a")
+    fleet.create(name, options=("--health-exec", "sleep 1000 & sleep 1000", *FAST))
+    until(lambda: health(fleet, name) == "unhealthy", 20)
+    assert "not done after 1 s" in fleet.record(name)["health_reason"]
+    processes = fleet.inside(name, "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -o 'sleep 1000' | wc -l")
+    assert int(processes) <= 3, "only what is being asked just now"
+
+
+def test_a_port_and_a_page_say_how_it_is(fleet: Fleet) -> None:
+    tcp, http = fleet.name("t"), fleet.name("h")
+    bridge = ("--network", "bridge")
+    fleet.create(tcp, options=(*bridge, "--health-tcp", "8080", *FAST), command=SERVE)
+    fleet.create(http, options=(*bridge, "--health-http", "8080/up", *FAST), command=SERVE)
+    fleet.ok("wait", tcp, "--for", "healthy")
+    until(lambda: health(fleet, http) == "unhealthy", 20)
+    assert fleet.record(http)["health_reason"] == "http 8080/up: status 404"
+    fleet.inside(http, "touch /run/up")
+    fleet.ok("wait", http, "--for", "healthy")
+    fleet.ok("freeze", http)
+    until(lambda: health(fleet, http) == "unhealthy", 20)
+    assert fleet.record(http)["health_reason"] == "it is frozen"
+    fleet.ok("unfreeze", http)
+    fleet.ok("wait", http, "--for", "healthy")
+
+
+def test_a_check_over_the_network_needs_one(fleet: Fleet) -> None:
+    refused = fleet.run("create", fleet.name("a"), "--health-tcp", "80", *SLEEP)
+    assert (refused.status, "needs a network" in refused.err) == (2, True)
+
+
+def test_system_containers_say_it_themselves(fleet: Fleet) -> None:
+    name = fleet.name("s")
+    fleet.create(name, command=())
+    fleet.ok("wait", name, "--for", "healthy", "--timeout", "60")
+    assert events(fleet, name) == ["healthy"]
+    unit = "[Service]\nExecStart=/bin/false\n[Install]\nWantedBy=multi-user.target\n"
+    fleet.inside(name, f"printf '{unit}' >/etc/systemd/system/wrong.service && systemctl -q enable wrong")
+    fleet.ok("restart", name)
+    until(lambda: health(fleet, name) == "unhealthy", 60)
+    assert fleet.record(name)["health_reason"] == "systemd is degraded: wrong.service failed"
+    fleet.inside(name, "systemctl disable -q wrong; systemctl reset-failed")
+    fleet.ok("wait", name, "--for", "healthy", "--timeout", "60")
+
+
+def test_health_is_known_over_a_kill_of_the_daemon(fleet: Fleet) -> None:
+    good, bad, plain, system = (fleet.name(each) for each in "gbps")
+    fleet.create(good, options=("--health-exec", "true", "--health-interval", "60"))
+    fleet.create(bad, options=("--health-exec", "false", *FAST))
+    fleet.create(plain)
+    fleet.create(system, command=())
+    fleet.ok("wait", good, plain, system, "--for", "healthy", "--timeout", "60")
+    until(lambda: health(fleet, bad) == "unhealthy", 20)
+    until(lambda: len(json.loads(fleet.paths.health.read_text())) == 3, 5)
+    time.sleep(0.3)
+    fleet.stop_daemon(signal.SIGKILL)
+    fleet.start_daemon()
+    assert [health(fleet, each) for each in (good, bad, plain, system)] == ["healthy", "unhealthy", "healthy", "healthy"]
+    assert events(fleet, good) == []
+    # What it knew is of another run than this one.
+    fleet.stop_daemon(signal.SIGKILL)
+    fleet.paths.health.write_text(fleet.paths.health.read_text().replace("@", "@1"))
+    fleet.start_daemon()
+    fleet.ok("wait", good, plain, system, "--for", "healthy", "--timeout", "60")
+    assert events(fleet, good) == ["healthy"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"x": 1}', '{"x": ["a", "wild", 1, "", 0]}'])
+def test_notes_of_health_that_are_damaged_do_no_harm(fleet: Fleet, text: str) -> None:
+    fleet.stop_daemon()
+    fleet.paths.health.write_text(text)
+    fleet.start_daemon()
+    assert fleet.states() == {}
+
+
+def test_nothing_is_done_for_containers_without_checks(fleet: Fleet) -> None:
+    fleet.ok("create", fleet.name("m"), "-n", "10", *SLEEP)
+    fleet.ok("wait", "--all", "--for", "healthy")
+    servants = list(fleet.servants().values())
+    before = page_faults(servants)
+    time.sleep(2)
+    assert page_faults(servants) == before
+    assert not os.path.exists(fleet.paths.health) or json.loads(fleet.paths.health.read_text()) == {}
+
+
+def page_faults(pids: list[int]) -> int:
+    """Each fork, and so each command run inside a container, would be many more. proc(5), stat, field 10."""
+    total = 0
+    for pid in pids:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            total += int(file.read().rpartition(b")")[2].split()[7])
+    return total

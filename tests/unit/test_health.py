@@ -1,0 +1,192 @@
+"""How a container's health follows from what its checks said, and the checks over the network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lxcfleet.checks import HealthCheck, Kind, parse_url
+from lxcfleet.errors import InvalidInput
+from lxcfleet.fleet import health
+from lxcfleet.fleet.health import Course, Verdict
+from lxcfleet.host import reach
+from lxcfleet.model import Health, Init, Spec
+
+CHECK = HealthCheck(Kind.TCP, port=80, interval=10, retries=3, start_period=30)
+PASS, FAIL = Verdict(True), Verdict(False, "tcp 80: connection refused")
+
+
+def after(*verdicts: Verdict, check: HealthCheck = CHECK, age: float = 100.0) -> Course:
+    course = Course()
+    for verdict in verdicts:
+        course = health.judge(check, course, verdict, age)
+    return course
+
+
+def test_one_that_passes_makes_it_healthy() -> None:
+    assert after(FAIL, PASS).health is Health.HEALTHY
+    assert after(FAIL, FAIL, FAIL, PASS).health is Health.HEALTHY
+    assert after(FAIL, FAIL, FAIL, PASS).reason == ""
+
+
+def test_only_failures_in_a_row_make_it_unhealthy() -> None:
+    assert after(FAIL, FAIL).health is Health.STARTING
+    assert after(FAIL, FAIL, FAIL).health is Health.UNHEALTHY
+    assert after(FAIL, FAIL, FAIL).reason == FAIL.reason
+    assert after(PASS, FAIL, FAIL, PASS, FAIL, FAIL).health is Health.HEALTHY
+    assert after(PASS, FAIL, FAIL, FAIL).health is Health.UNHEALTHY
+
+
+def test_failures_at_the_start_do_not_count() -> None:
+    early = after(*[FAIL] * 50, age=29.0)
+    assert (early.health, early.failures, early.reason) == (Health.STARTING, 0, FAIL.reason)
+    assert after(PASS, FAIL, FAIL, FAIL, age=29.0).health is Health.UNHEALTHY
+    none = replace(CHECK, start_period=0.0)
+    assert after(FAIL, FAIL, FAIL, check=none, age=0.5).health is Health.UNHEALTHY
+
+
+def test_the_first_checks_come_fast_and_then_at_the_interval() -> None:
+    course, pauses = Course(), []
+    for _ in range(10):
+        course = health.judge(CHECK, course, FAIL, 1.0)
+        pauses.append(health.pause(CHECK, course))
+    assert pauses[:4] == [0.1, 0.2, 0.4, 0.8]
+    assert pauses[-1] == CHECK.interval
+    assert health.pause(CHECK, after(FAIL, PASS)) == CHECK.interval
+    assert health.pause(CHECK, after(FAIL)) == CHECK.interval  # these count
+
+
+@given(st.lists(st.booleans(), max_size=30), st.integers(1, 5), st.floats(0, 60))
+def test_it_is_unhealthy_exactly_after_so_many_failures_that_count(said: list[bool], retries: int, period: float) -> None:
+    check = replace(CHECK, retries=retries, start_period=period)
+    course, row, ever = Course(), 0, False
+    for number, passed in enumerate(said):
+        age = float(number)
+        course = health.judge(check, course, PASS if passed else FAIL, age)
+        ever = ever or passed
+        counts = ever or age >= period or row > 0
+        row = 0 if passed else row + counts
+        assert (course.health is Health.UNHEALTHY) == (row >= retries)
+        assert (course.health is Health.STARTING) == (not ever and row < retries)
+        assert 0 < health.pause(check, course) <= check.interval
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("running", Health.HEALTHY),
+        ("degraded", Health.UNHEALTHY),
+        ("maintenance", Health.UNHEALTHY),
+        ("starting", Health.STARTING),
+        ("stopping", Health.STARTING),
+        ("", Health.STARTING),
+    ],
+)
+def test_what_systemd_says(word: str, expected: Health) -> None:
+    course = health.judge_systemd(Course(), word, "nginx.service")
+    assert course.health is expected
+    assert ("nginx.service" in course.reason) == (word == "degraded")
+    assert (health.pause_systemd(course) is None) == (expected is Health.HEALTHY)
+
+
+def test_systemd_is_asked_ever_less_often() -> None:
+    course = Course()
+    assert health.pause_systemd(course) == 0.5
+    for _ in range(100):
+        course = health.judge_systemd(course, "degraded", "")
+    assert health.pause_systemd(course) == 30.0
+
+
+def test_an_app_container_without_a_check_is_asked_nothing() -> None:
+    assert not health.needs_checks(Spec("a", Init.APP, ("true",)))
+    assert health.needs_checks(Spec("a"))
+    assert health.needs_checks(Spec("a", Init.APP, ("true",), health=CHECK))
+    assert [health.of_age(age, 1.0) for age in (0.0, 0.9, 1.0)] == [Health.STARTING, Health.STARTING, Health.HEALTHY]
+
+
+def test_only_those_with_a_check_have_to_pass_it_to_serve() -> None:
+    checked, plain = Spec("a", health=CHECK), Spec("a")
+    assert [health.serves(checked, each) for each in (*Health, None)] == [False, True, False, False]
+    assert all(health.serves(plain, each) for each in (*Health, None))
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("8080", (None, 8080, "/")),
+        ("8080/up?deep=1", (None, 8080, "/up?deep=1")),
+        ("/up", (None, 80, "/up")),
+        ("http://web.example:81/a b", ("web.example", 81, "/a%20b")),
+        ("http://web.example", ("web.example", 80, "/")),
+    ],
+)
+def test_addresses_of_checks(text: str, meant: tuple[str | None, int, str]) -> None:
+    assert parse_url(text) == meant
+    host, port, path = meant
+    assert parse_url(HealthCheck(Kind.HTTP, host=host, port=port, path=path).url) == meant
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "up", "0", "70000", "https://a/", "http://u@a/", "80#x", "a/b", "http://[::1", "80/\r\nX: y"],
+)
+def test_no_addresses_of_checks(text: str) -> None:
+    with pytest.raises(InvalidInput):
+        parse_url(text)
+
+
+# over the network
+
+
+def ask(answer: bytes | None, check: Callable[[int], Awaitable[str]]) -> str:
+    """What a check says of a server that gives this answer; None: it says nothing."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readline()
+            if answer is None:
+                await asyncio.sleep(60)
+            else:
+                writer.write(answer)
+        finally:
+            writer.close()
+
+    async def run() -> str:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server:
+            return await check(server.sockets[0].getsockname()[1])
+
+    return asyncio.run(run())
+
+
+def get(port: int) -> Awaitable[str]:
+    return reach.http("127.0.0.1", port, "web", "/up", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", ""),
+        (b"HTTP/1.0 302 Found\r\n\r\n", ""),
+        (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", "status 503"),
+        (b"SSH-2.0-OpenSSH\r\n", "no HTTP answer"),
+        (b"x" * 100_000, "no HTTP answer"),
+        (b"", "no HTTP answer"),
+        (None, "no answer within 0.5 s"),
+    ],
+)
+def test_http(answer: bytes | None, problem: str) -> None:
+    said = ask(answer, get)
+    assert said.endswith(problem)
+    assert bool(said) == bool(problem)
+
+
+def test_tcp() -> None:
+    assert ask(b"", lambda port: reach.tcp("127.0.0.1", port, 5)) == ""
+    assert asyncio.run(reach.tcp("127.0.0.1", 1, 5)) == "tcp 1: connection refused"
+    assert asyncio.run(reach.http("127.0.0.1", 1, "web", "/", 5)) == "http 1/: connection refused"
