@@ -117,6 +117,7 @@ class Daemon:
         api, attach = _listeners(self._paths)
         await self._registry.observe()
         self._network.settle_names()
+        self._prober.repeat(self._registry)
         await self._recover()
         runner = web.AppRunner(Server(self._fleet, self._scrape).application, access_log=None)
         await runner.setup()

@@ -12,7 +12,7 @@ import contextlib
 import json
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -124,6 +124,13 @@ class Prober:
         self._tell(container, watch)
         watch.task = asyncio.get_running_loop().create_task(self._look_after(container, running, watch))
         self._wake()
+
+    def repeat(self, containers: Iterable[Container]) -> None:
+        """Tell of all once more who may stand for their groups."""
+        for container in containers:
+            watch = self._watches.get(container.name)
+            if watch is not None:
+                self._tell(container, watch)
 
     def end(self, container: Container) -> None:
         """The container has ended."""

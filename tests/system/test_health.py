@@ -79,6 +79,33 @@ def test_a_port_and_a_page_say_how_it_is(fleet: Fleet) -> None:
     fleet.ok("wait", http, "--for", "healthy")
 
 
+def test_only_healthy_containers_answer_for_their_group(fleet: Fleet) -> None:
+    asker, one, two = fleet.name("q"), fleet.name(1), fleet.name(2)
+    bridge = ("--network", "bridge", "-l", f"app=t{fleet.tag}")
+    group = f"t{fleet.tag}.app.fleet"
+
+    def found(name: str) -> set[str]:
+        said = fleet.run("exec", asker, "--", "getent", "ahostsv4", name).out
+        return {line.split()[0] for line in said.splitlines()}
+
+    fleet.create(asker, options=("--network", "bridge"))
+    fleet.create(one, two, options=(*bridge, "--health-exec", "test -e /run/up", *FAST))
+    ip = {name: fleet.record(name)["addresses"][0] for name in (one, two)}
+    assert found(group) == set()
+    assert found(one) == {ip[one]}
+    fleet.inside(one, "touch /run/up")
+    fleet.inside(two, "touch /run/up")
+    until(lambda: found(group) == set(ip.values()), 20)
+    fleet.inside(one, "rm /run/up")
+    until(lambda: found(group) == {ip[two]}, 20)
+    fleet.stop_daemon(signal.SIGKILL)
+    fleet.inside(two, "rm /run/up")  # that starts a daemon
+    until(lambda: found(group) == set(), 20)
+    fleet.inside(one, "touch /run/up")
+    until(lambda: found(group) == {ip[one]}, 20)
+    assert found(two) == {ip[two]}
+
+
 def test_a_check_over_the_network_needs_one(fleet: Fleet) -> None:
     refused = fleet.run("create", fleet.name("a"), "--health-tcp", "80", *SLEEP)
     assert (refused.status, "needs a network" in refused.err) == (2, True)
