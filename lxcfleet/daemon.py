@@ -36,7 +36,7 @@ from lxcfleet.fleet.readings import Readings
 from lxcfleet.fleet.registry import Container, Registry
 from lxcfleet.fleet.service import Fleet
 from lxcfleet.fleet.store import Leftovers
-from lxcfleet.host import cgroup, features
+from lxcfleet.host import cgroup, features, tree
 from lxcfleet.host.launch import Launcher
 from lxcfleet.names import Paths
 
@@ -309,6 +309,7 @@ def main() -> None:
         lock = _take_lock(paths)
         _raise_open_files()
         paths.lxc.mkdir(mode=0o755, parents=True, exist_ok=True)
+        tree.spread(paths.lxc)
         mask_mount.make_mount_points(paths)
         asyncio.run(_serve(paths, lock))
     except FleetError as error:

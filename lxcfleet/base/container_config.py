@@ -6,6 +6,7 @@ sleeps half a second in each stop) reaches our containers.
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +47,6 @@ def render(spec: Spec, paths: Paths, platform: Platform, console_log_kib: int) -
         "lxc.monitor.unshare = 1",
         f"lxc.hook.pre-start = {_mount_hook(paths, platform)}",
         "lxc.hook.version = 1",
-        "# A reboot in the same monitor would keep the old mount: stop, and owe the container a start.",
-        f"lxc.hook.post-stop = {reboot_hook(own.pending)}",
         *_identity(spec),
         *_confinement(platform),
         *_network(spec, platform.bridge),
@@ -58,7 +57,7 @@ def render(spec: Spec, paths: Paths, platform: Platform, console_log_kib: int) -
         "lxc.console.rotate = 1",
         f"lxc.log.file = {own.lxc_log}",
         "lxc.log.level = ERROR",
-        *(_system() if spec.init is Init.SYSTEM else _app(spec)),
+        *(_system(own.pending) if spec.init is Init.SYSTEM else _app(spec)),
         "",
     ]
     return "\n".join(lines)
@@ -85,7 +84,7 @@ def _identity(spec: Spec) -> list[str]:
 
 
 def _confinement(platform: Platform) -> list[str]:
-    lines = [f"lxc.cap.drop = {_DROPPED}"]
+    lines = []
     if platform.seccomp:
         lines.append(f"lxc.seccomp.profile = {SECCOMP}")
     if platform.apparmor:
@@ -121,8 +120,11 @@ def _network(spec: Spec, bridge: str) -> list[str]:
     return lines
 
 
-def _system() -> list[str]:
+def _system(pending: Path) -> list[str]:
     return [
+        f"lxc.cap.drop = {_DROPPED}",
+        "# A reboot in the same monitor would keep the old mount: stop, and owe the container a start.",
+        f"lxc.hook.post-stop = {reboot_hook(pending)}",
         "lxc.init.cmd = /sbin/init",
         "lxc.mount.auto = proc:mixed sys:mixed cgroup:mixed",
         "lxc.signal.halt = SIGRTMIN+3",
@@ -131,6 +133,9 @@ def _system() -> list[str]:
 
 def _app(spec: Spec) -> list[str]:
     return [
+        "# An app has nothing to reboot, so it can't: no hook has to run at each of its stops.",
+        f"lxc.cap.drop = {_DROPPED} sys_boot",
+        *(f"lxc.environment = {key}={value}" for key, value in _ENVIRONMENT.items()),
         f"lxc.init.cmd = {TINI} -- {init_command(spec)}",
         "lxc.mount.auto = proc:mixed sys:mixed",
         "lxc.mount.entry = tmpfs run tmpfs rw,nosuid,nodev,mode=0755,size=10% 0 0",
@@ -139,18 +144,26 @@ def _app(spec: Spec) -> list[str]:
     ]
 
 
-def init_command(spec: Spec) -> str:
-    """The command with a clean environment, as one line of LXC's configuration.
+_ENVIRONMENT = {"PATH": APP_PATH, "HOME": "/root"}
+"""What each app's command has; liblxc clears the rest and adds ``container=lxc`` (start.c, do_start)."""
 
-    liblxc splits this line at white space and knows no escapes (lxc_string_split_quoted), so the whole command
-    is one word without any: the argument of env's -S, which has escapes for all that there is
-    (coreutils, env(1), since 8.30). env replaces itself by the command, exits 127 if it is not found and 126 if
-    it can't be run.
+
+def init_command(spec: Spec) -> str:
+    """The command, and the variables that the operator set, as one line of LXC's configuration.
+
+    liblxc splits this line at white space and knows no escapes (lxc_string_split_quoted). Words that can't be
+    misread stand as they are. Else the whole command is one word without any white space: the argument of env's
+    -S, which has escapes for all that there is (coreutils, env(1), since 8.30). env replaces itself by the
+    command, exits 127 if it is not found and 126 if it can't be run, as tini does; it costs a start 0.7 ms.
     """
-    variables = {"PATH": APP_PATH, "HOME": "/root", "container": "lxc", **spec.environment}
+    if not spec.environment and all(_PLAIN.fullmatch(word) for word in spec.command):
+        return " ".join(spec.command)
+    variables = {**_ENVIRONMENT, "container": "lxc", **spec.environment}
     words = [f"{key}={value}" for key, value in variables.items()]
     return "/usr/bin/env -i -S" + "\\_".join(_quote(word) for word in ("--", *words, *spec.command))
 
+
+_PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")
 
 _ESCAPES = {
     " ": "\\_", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\f": "\\f", "\v": "\\v", "\\": "\\\\", '"': '\\"', "$": "\\$",

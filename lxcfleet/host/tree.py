@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +18,28 @@ def write(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.new")
     beside.write_text(text, encoding="utf-8")
     os.rename(beside, path)
+
+
+_FS_IOC_GETFLAGS = 0x80086601
+_FS_IOC_SETFLAGS = 0x40086602
+_FS_TOPDIR_FL = 0x00020000
+
+
+def spread(directory: Path) -> None:
+    """Have ext4 put each new directory in ``directory`` into a block group of its own, as chattr(1) +T does.
+
+    ext4 passes over inodes that were deleted within the last minute, one by one (fs/ext4/ialloc.c,
+    recently_deleted): with all containers in one group a restart or a create after a destroy spends a sixth of
+    its time there. Other file systems don't know the flag, and don't need it.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):
+            (flags,) = struct.unpack("l", fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, bytes(struct.calcsize("l"))))
+            if not flags & _FS_TOPDIR_FL:
+                fcntl.ioctl(descriptor, _FS_IOC_SETFLAGS, struct.pack("l", flags | _FS_TOPDIR_FL))
+    finally:
+        os.close(descriptor)
 
 
 def remove(path: Path) -> None:

@@ -88,8 +88,27 @@ def test_variables_arrive_as_they_were_given(value: str) -> None:
 
 def test_the_command_sees_no_variable_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "1")
-    done = subprocess.run(init_command(app("env")).split(), capture_output=True, check=True, text=True)
-    assert {line.partition("=")[0] for line in done.stdout.splitlines()} == {"PATH", "HOME", "container"}
+    words = init_command(app("env", MODE="night")).split()
+    done = subprocess.run(words, capture_output=True, check=True, text=True)
+    assert {line.partition("=")[0] for line in done.stdout.splitlines()} == {"PATH", "HOME", "container", "MODE"}
+
+
+def test_a_plain_command_needs_no_helper() -> None:
+    assert init_command(app("sleep", "infinity")) == "sleep infinity"
+    assert config(app("true"))["lxc.environment"] == [
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("word", ["", " ", "a b", '"', "'", "\\", "#", "$HOME", "ü", "a\n"])
+def test_any_other_goes_through_env(word: str) -> None:
+    assert init_command(app("printf", word)).startswith("/usr/bin/env -i -S")
+
+
+def test_only_what_has_something_to_reboot_may() -> None:
+    assert "sys_boot" in config(app("true"))["lxc.cap.drop"][0].split()
+    assert "lxc.hook.post-stop" not in config(app("true"))
+    assert "lxc.hook.post-stop" in config(Spec("web", Init.SYSTEM, first_id=1879048192))
 
 
 @pytest.mark.parametrize(("target", "status", "word"), [("stop", 0, None), ("reboot", 1, "start\n")])
