@@ -79,7 +79,8 @@ class OperationRecord(TypedDict):
     changed: bool
     results: list[ResultRecord]
     plan: list[str]
-    """With dry_run: what would be done, one line each; nothing was done then."""
+    """With dry_run: what would be done, one line each; nothing was done then. ``changed`` and the results (with the
+    status planned, unchanged or failed) tell what would become of the containers."""
 
 
 class FindingRecord(TypedDict):

@@ -117,8 +117,10 @@ class _Following:
 
 def _show_plan(operation: OperationRecord, style: str, quiet: bool) -> int:
     plan, results = operation["plan"], operation["results"]
-    data = {"changed": bool(plan), "dry_run": True, "plan": plan, "results": results}
-    if not quiet:
+    data = {"changed": operation["changed"], "dry_run": True, "plan": plan, "results": results}
+    if quiet:
+        write("".join(f"{result['name']}\n" for result in results if result["changed"]))
+    else:
         rows = [["plan"], *([line] for line in plan)]
         show(style, data, lines=lambda: map(printable, plan), rows=lambda: rows)
     return status_of(results)

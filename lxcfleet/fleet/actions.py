@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lxcfleet.errors import Busy, WrongState
+from lxcfleet.errors import Busy, FleetError, WrongState
 from lxcfleet.fleet import plan, store
 from lxcfleet.fleet.events import Events
 from lxcfleet.fleet.lifecycle import Lifecycle
@@ -58,8 +58,9 @@ class Actions:
         await self._registry.observe()
         chosen = self._registry.choose(ask.selection)
         if ask.dry_run:
-            plans = [(c.name, plan.plan(ask.action, self._registry.situation(c))) for c in chosen]
-            return self._operations.dry(ask.action, len(chosen), [line for p in plans for line in plan.describe(*p)])
+            plans = [self.foresee(container, ask.action, force=ask.force) for container in chosen]
+            lines = [line for _, some in plans for line in some]
+            return self._operations.dry(ask.action, [result for result, _ in plans], lines)
         timeout = stop_timeout if ask.timeout is None else ask.timeout
         if ask.action is Action.DESTROY:
             timeout = 0.0  # its delta goes anyway
@@ -69,13 +70,20 @@ class Actions:
         at_once = AT_ONCE if ask.action is Action.START else STOPS_AT_ONCE
         return self._operations.begin(ask.action, jobs, at_once)
 
+    def foresee(self, container: Container, action: Action, *, force: bool = True) -> tuple[Result, list[str]]:
+        """What would become of it, and the steps in words."""
+        steps = plan.plan(action, self._registry.situation(container))
+        try:
+            _check_force(container, action, force=force)
+            _check_state(container, action)
+        except FleetError as error:
+            return Result(container.name, "failed", False, error.body()), [f"{container.name}: {error.message}"]
+        word = "planned" if steps else "unchanged"
+        return Result(container.name, word, bool(steps)), plan.describe(container.name, steps)
+
     def _job(self, container: Container, ask: ActionRequest, timeout: float) -> Job:
         async def job() -> Result:
-            if ask.action is Action.DESTROY and container.running is not None and not ask.force:
-                raise WrongState(
-                    f"{container.name} is running and was not destroyed",
-                    hint=f"stop it first, or use --force: lxcfleet destroy --force {container.name}",
-                )
+            _check_force(container, ask.action, force=ask.force)
             return await self.act(container, ask.action, timeout, ask.drain)
 
         return Job(container.name, job)
@@ -144,6 +152,14 @@ class Actions:
         if destroy:
             self._room.forget(container)
             await self._room.release_unused()
+
+
+def _check_force(container: Container, action: Action, *, force: bool) -> None:
+    if action is Action.DESTROY and container.running is not None and not force:
+        raise WrongState(
+            f"{container.name} is running and was not destroyed",
+            hint=f"stop it first, or use --force: lxcfleet destroy --force {container.name}",
+        )
 
 
 def _check_state(container: Container, action: Action) -> None:

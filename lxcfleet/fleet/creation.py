@@ -63,15 +63,26 @@ class Creation:
             checked = wanted
         steps = plan.create(ask.start)
         if ask.dry_run:
-            lines = [line for name in wanted.new for line in plan.describe(name, steps)]
-            lines += [f"{name}: exists" for name in wanted.present]
-            return self._operations.dry("create", len(wanted.new) + len(wanted.present), lines)
+            return self._dry(wanted, steps, start=ask.start)
         specs = self._room.take(wanted.new, wanted.like)
         for spec in specs:
             self._registry.add(Container(spec.name, spec, busy="create"))
         jobs = [self._creation(spec, steps) for spec in specs]
         jobs += [self._presence(self._registry[name], start=ask.start) for name in wanted.present]
         return self._operations.begin("create", jobs, AT_ONCE)
+
+    def _dry(self, wanted: request.Wanted, steps: tuple[plan.Step, ...], *, start: bool) -> Operation:
+        results = [Result(name, "planned", True) for name in wanted.new]
+        lines = [line for name in wanted.new for line in plan.describe(name, steps)]
+        for name in wanted.present:
+            container = self._registry[name]
+            if start and container.running is None:
+                result, some = self._actions.foresee(container, Action.START)
+            else:
+                result, some = Result(name, "unchanged", False), [f"{name}: exists"]
+            results.append(result)
+            lines += some
+        return self._operations.dry("create", results, lines)
 
     def _wanted(self, ask: CreateRequest, config: Config) -> request.Wanted:
         wanted = request.resolve(ask, config, {container.name for container in self._registry})

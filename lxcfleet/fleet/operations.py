@@ -129,9 +129,10 @@ class Operations:
             del self._all[identifier]
         return operation
 
-    def dry(self, action: str, total: int, plan: Sequence[str]) -> Operation:
-        """An operation that only tells what would be done."""
-        operation = Operation(action, total, plan)
+    def dry(self, action: str, results: Sequence[Result], plan: Sequence[str]) -> Operation:
+        """An operation that only tells what would be done, and what would become of each container."""
+        operation = Operation(action, len(results), plan)
+        operation.results = [*results]
         operation.end()
         return self.remember(operation)
 

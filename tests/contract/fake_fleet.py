@@ -216,7 +216,7 @@ class FakeFleet:
             if len(self.containers) + len(new) > ROOM:
                 raise NoCapacity(f"no room for {len(new)} more", why=f"keys: {ROOM} at most")
             if request.dry_run:
-                return self._planned("create", [f"create {name}" for name in new])
+                return self._planned("create", new, [name for name in names if name not in new])
             for name in new:  # held from now on, so that no other request gets it
                 self.containers[name] = _created(name, request)
         return self._begin("create", names, lambda name: self._create(name, name in new, request.start))
@@ -252,7 +252,9 @@ class FakeFleet:
         """Begin an action."""
         names = self.choose(request.selection)
         if request.dry_run:
-            return self._planned(request.action, [f"{request.action} {name}" for name in names])
+            state = _DONE[request.action][1] if request.action in _DONE else None
+            same = [n for n in names if self.get(n).state is state and request.action is not Action.RESTART]
+            return self._planned(request.action, [name for name in names if name not in same], same)
         return self._begin(request.action, names, lambda name: self._act(request, name))
 
     def _act(self, request: ActionRequest, name: str) -> ResultRecord:
@@ -294,9 +296,11 @@ class FakeFleet:
         threading.Thread(target=operation.run, args=(work,), daemon=True).start()
         return record
 
-    def _planned(self, action: str, plan: list[str]) -> OperationRecord:
-        operation = FakeOperation(next(self._numbers), action, ())
-        operation.status, operation.plan = "done", plan
+    def _planned(self, action: str, names: list[str], same: list[str]) -> OperationRecord:
+        operation = FakeOperation(next(self._numbers), action, (*names, *same))
+        operation.status, operation.plan = "done", [f"{action} {name}" for name in names]
+        operation.results = [_done(name, "planned") for name in names]
+        operation.results += [_done(name, "unchanged", changed=False) for name in same]
         return operation.record()
 
     def wait(self, request: WaitRequest) -> list[ResultRecord]:

@@ -121,7 +121,26 @@ def test_a_dry_run_only_plans(fleet: Fleet) -> None:
     operation = fleet.client.create(request)
     assert operation["status"] == "done"
     assert any(fleet.name(1) in line for line in operation["plan"])
+    assert operation["changed"]
     assert fleet.states() == {}
+
+
+def test_a_dry_run_tells_what_would_change(fleet: Fleet) -> None:
+    fleet.create("", count=2)
+    fleet.act(Action.STOP, 2)
+
+    def planned(**fields: Any) -> tuple[bool, dict[str, str]]:
+        request = CreateRequest(name=fleet.prefix, ensure=True, command=FOREVER, dry_run=True, **fields)
+        operation = fleet.client.create(request)
+        words = {r["name"].removeprefix(fleet.prefix): r["status"] for r in operation["results"]}
+        return operation["changed"], words
+
+    assert planned(count=1) == (False, {"1": "unchanged"})
+    assert planned(count=3, start=False) == (True, {"1": "unchanged", "2": "unchanged", "3": "planned"})
+    operation = fleet.client.act(ActionRequest(Action.STOP, fleet.all, dry_run=True))
+    words = {r["name"].removeprefix(fleet.prefix): (r["status"], r["changed"]) for r in operation["results"]}
+    assert (operation["changed"], words) == (True, {"1": ("planned", True), "2": ("unchanged", False)})
+    assert fleet.states() == {"1": "running", "2": "stopped"}
 
 
 @pytest.mark.parametrize("fields", [{"init": "system", "command": ["true"]}, {"init": "app"}])

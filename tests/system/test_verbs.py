@@ -93,6 +93,8 @@ def test_an_action(
     if after is not None and verb != "restart":
         again = fleet.run(verb, name, *options, "-f", "json")
         assert (again.status, again.json["changed"], again.results) == (0, False, {name: "unchanged"})
+        idle = fleet.run(verb, name, *options, "--dry-run", "-f", "json")
+        assert (idle.status, idle.json["changed"], idle.results) == (0, False, {name: "unchanged"})
 
 
 def test_actions_that_make_no_sense(fleet: Fleet) -> None:
