@@ -15,6 +15,7 @@ from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.model import Init, Network
 from lxcfleet.names import MAX_DRAIN, check_label, check_variable
 from lxcfleet.net.addresses import AUTO, OFF, parse4, parse6
+from lxcfleet.net.ports import Port, check_ports, parse_port
 from lxcfleet.schema import Fields
 
 MAX_WORKERS = 64
@@ -38,6 +39,8 @@ class Profile:
     """Whether root inside is root on the host."""
     network: Network | None = None
     """bridge or none; the default of `network:` above."""
+    ports: tuple[Port, ...] = ()
+    """What its program listens on, as a list of SERVICE=PORT, with /udp where it is not TCP."""
     drain: float | None = None
     """Seconds from leaving names and ports to a stop; the default of `network:` above."""
     health: HealthCheck | None = None
@@ -194,6 +197,7 @@ def _profile(fields: Fields) -> Profile:
         labels=fields.pairs("labels", check_label),
         privileged=fields.flag("privileged"),
         network=fields.choice("network", Network, Network.BRIDGE) if fields.has("network") else None,
+        ports=fields.parsed("ports", parse_port, check_ports),
         drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
         health=checks.read(fields),
     )
@@ -236,6 +240,8 @@ def _describe_profile(profile: Profile) -> list[str]:
         lines.append(f"init: {profile.init}")
     if profile.network:
         lines.append(f"network: {profile.network}")
+    if profile.ports:
+        lines.append(f"ports: {strict_yaml.inline([str(port) for port in profile.ports])}")
     if profile.drain is not None:
         lines.append(f"drain: {profile.drain:g}")
     if profile.health:

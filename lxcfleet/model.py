@@ -11,6 +11,7 @@ from typing import Any
 
 from lxcfleet.checks import HealthCheck
 from lxcfleet.errors import ErrorBody, InvalidInput, NotFound
+from lxcfleet.net.ports import Port
 
 RANGE_SIZE = 65536
 """How many uids (and gids) each unprivileged container has: all that a 16-bit /etc/passwd can name."""
@@ -87,6 +88,8 @@ class Spec:
     address: IPv4Interface | None = None
     """Its address on the fleet's bridge, with the length of the network's prefix."""
     address6: IPv6Interface | None = None
+    ports: tuple[Port, ...] = ()
+    """What its program listens on, for those who look for it by the service's name."""
     drain: float | None = None
     """Seconds from its withdrawal from names and ports to its stop; None: as the settings say."""
     health: HealthCheck | None = None

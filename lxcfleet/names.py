@@ -247,3 +247,8 @@ class Paths:
     def dnsmasq_pid(self) -> Path:
         """The name server's process id."""
         return self.run / "dnsmasq.pid"
+
+    @property
+    def responder_pid(self) -> Path:
+        """The process id of the server of SRV records."""
+        return self.run / "responder.pid"

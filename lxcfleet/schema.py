@@ -119,6 +119,17 @@ class Fields:
                 self.complain(f"{key}[{number}]", f"expected text, found {_describe(item)}")
         return tuple(items)
 
+    def parsed(self, key: str, parse: Callable[[str], T], check: Callable[[tuple[T, ...]], object]) -> tuple[T, ...]:
+        """A list of texts, each as ``parse`` reads it, and all together held against ``check``; both raise InvalidInput."""
+        items = []
+        try:
+            for text in self.texts(key):
+                items.append(parse(text))
+            check(tuple(items))
+        except InvalidInput as error:
+            self.complain(key, error.message)
+        return tuple(items)
+
     def pairs(self, key: str, check: Callable[[str, str], object]) -> dict[str, str]:
         """A mapping of text to text, each pair held against ``check``, which raises InvalidInput."""
         result: dict[str, str] = {}

@@ -14,6 +14,7 @@ from lxcfleet.checks import HealthCheck
 from lxcfleet.errors import ErrorBody, InvalidInput
 from lxcfleet.model import Action, Init, Network, Selection
 from lxcfleet.names import MAX_COUNT, MAX_DRAIN, check_label, check_name, check_variable
+from lxcfleet.net.ports import Port, check_ports, parse_port
 from lxcfleet.schema import Fields
 
 
@@ -30,6 +31,8 @@ class ContainerRecord(TypedDict):
     profile: str | None
     privileged: bool
     network: str
+    ports: list[str]
+    """What it listens on, as ``http=8080/tcp``."""
     created: str
     pid: int | None
     """Process 1, as the host numbers it."""
@@ -126,6 +129,7 @@ class CreateRequest:
     privileged: bool = False
     network: Network | None = None
     """None: as the profile or the settings say."""
+    ports: tuple[Port, ...] = ()
     drain: float | None = None
     """Seconds; None: as the profile or the settings say."""
     health: HealthCheck | None = None
@@ -136,7 +140,8 @@ class CreateRequest:
     def to_json(self) -> dict[str, Any]:
         """The body."""
         health = None if self.health is None else self.health.to_json()
-        return {**asdict(self), "command": list(self.command), "health": health}
+        ports = [str(port) for port in self.ports]
+        return {**asdict(self), "command": list(self.command), "health": health, "ports": ports}
 
     @classmethod
     def from_json(cls, data: object) -> CreateRequest:
@@ -153,6 +158,7 @@ class CreateRequest:
             profile=fields.optional_text("profile"),
             privileged=fields.flag("privileged"),
             network=fields.choice("network", Network, Network.BRIDGE) if fields.has("network") else None,
+            ports=fields.parsed("ports", parse_port, check_ports),
             drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
             health=checks.read(fields),
             start=fields.flag("start", True),

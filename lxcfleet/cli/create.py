@@ -11,6 +11,7 @@ from lxcfleet.cli.follow import carry_out
 from lxcfleet.errors import InvalidInput
 from lxcfleet.model import Init, Network
 from lxcfleet.names import check_count, check_name, parse_label
+from lxcfleet.net.ports import parse_port
 from lxcfleet.wire import CreateRequest
 
 
@@ -39,6 +40,13 @@ from lxcfleet.wire import CreateRequest
     type=click.Choice([network.value for network in Network]),
     help="bridge: an address on the fleet's bridge, the default; none: a loopback interface only.",
 )
+@click.option(
+    "--port",
+    "ports",
+    multiple=True,
+    metavar="SERVICE=PORT[/udp]",
+    help="What its program listens on, for SRV records: _http._tcp.NAME.fleet; may be repeated.",
+)
 @options.drain("Seconds that they stay up after they left names and ports, before they are stopped.")
 @checks.health_options
 @click.option("--no-start", is_flag=True, help="Create them stopped.")
@@ -58,6 +66,7 @@ def create(
     variables: tuple[str, ...],
     privileged: bool,
     network: str | None,
+    ports: tuple[str, ...],
     drain: float | None,
     no_start: bool,
     ensure: bool,
@@ -101,6 +110,7 @@ def create(
         profile=profile,
         privileged=privileged,
         network=Network(network) if network else None,
+        ports=tuple(parse_port(port) for port in ports),
         drain=drain,
         health=checks.health(**health),
         start=not no_start,

@@ -69,7 +69,7 @@ class Discovery:
         if spec is None or spec.address is None or not self.settings.dns:
             return None
         addresses = [a.ip for a in (spec.address, spec.address6) if a is not None]
-        return hosts_lines(container.name, spec.labels if member else {}, addresses, self.settings.domain)
+        return hosts_lines(container.name, spec.labels if member else {}, addresses, self.settings.domain, spec.ports)
 
     def withdraw(self, name: str) -> None:
         """Let it no longer be found."""

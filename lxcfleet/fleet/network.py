@@ -14,10 +14,12 @@ from typing import Any
 
 from lxcfleet.config import NetworkSettings
 from lxcfleet.errors import FleetError, from_body
+from lxcfleet.fleet import name_server
 from lxcfleet.fleet.discovery import Discovery
 from lxcfleet.fleet.events import Events
+from lxcfleet.fleet.name_server import NameServer
 from lxcfleet.fleet.registry import Container, Registry
-from lxcfleet.host import dnsmasq, tree
+from lxcfleet.host import tree
 from lxcfleet.host.launch import Launcher
 from lxcfleet.names import Paths
 from lxcfleet.net import rules
@@ -42,6 +44,7 @@ class FleetNetwork:
         self._lock = asyncio.Lock()
         self._subnet: Subnet | None = None
         self._pool: AddressPool | None = None
+        self._names: NameServer | None = None
         self._up = False
         self._discovery = Discovery(paths, settings, registry)
 
@@ -130,32 +133,25 @@ class FleetNetwork:
                 },
             )  # fmt: skip
             if self.settings.dns:
-                await asyncio.to_thread(self._start_names)
+                self._names = NameServer(self._paths, self.settings, subnet)
+                await asyncio.to_thread(self._names.start)
             self._up = True
-
-    def _start_names(self) -> None:
-        own = self._paths
-        own.hosts.mkdir(mode=0o755, exist_ok=True)
-        text = dnsmasq.render(self.settings.bridge, self.settings.domain, own.hosts, own.dnsmasq_pid)
-        same = own.dnsmasq_config.exists() and own.dnsmasq_config.read_text(encoding="utf-8") == text
-        if same and dnsmasq.running(own.dnsmasq_config, own.dnsmasq_pid):
-            return
-        dnsmasq.stop(own.dnsmasq_config, own.dnsmasq_pid)
-        tree.write(own.dnsmasq_config, text)
-        dnsmasq.start(own.dnsmasq_config)
 
     async def check(self) -> None:
         """Repair what somebody took away from under running containers."""
         if not any(c.running is not None and c.spec is not None and c.spec.address for c in self._registry):
             return
-        names = not self.settings.dns or dnsmasq.running(self._paths.dnsmasq_config, self._paths.dnsmasq_pid)
-        if self._up and self._bridge_there and names:
+        subnet = await self.choose()
+        missing = [] if self._bridge_there else [f"the bridge {self.settings.bridge}"]
+        if self.settings.dns:
+            missing += (self._names or NameServer(self._paths, self.settings, subnet)).missing()
+        if self._up and not missing:
             return
-        first = not self._up
         self._up = False
         await self.ensure()
-        if not first:
-            self._events.add("repaired", None, f"the bridge {self.settings.bridge} or its name server was gone")
+        if missing:
+            verb = "was" if len(missing) == 1 else "were"
+            self._events.add("repaired", None, f"{' and '.join(missing)} {verb} gone")
 
     async def release(self) -> None:
         """No container is left that is connected: take the bridge, its rules and its name server away."""
@@ -164,9 +160,9 @@ class FleetNetwork:
         async with self._lock:
             if self._subnet is None and not self._bridge_there:
                 return
-            self._up, self._subnet, self._pool = False, None, None
+            self._up, self._subnet, self._pool, self._names = False, None, None, None
             try:
-                await asyncio.to_thread(dnsmasq.stop, self._paths.dnsmasq_config, self._paths.dnsmasq_pid)
+                await asyncio.to_thread(name_server.stop, self._paths)
                 gone = rules.removal(self.settings.bridge)
                 await self._ask("disconnect", {"bridge": self.settings.bridge, "rules": gone})
             except FleetError as error:
@@ -221,7 +217,9 @@ class FleetNetwork:
         spec = container.spec
         if spec is None or spec.address is None:
             return 0.0
-        return spec.drain if spec.drain is not None else 0.0  # a default is for those whom somebody uses
+        if spec.drain is not None:
+            return spec.drain
+        return self.settings.drain if spec.ports else 0.0
 
     def forget(self, name: str) -> None:
         """A container is destroyed."""

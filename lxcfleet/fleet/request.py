@@ -83,6 +83,9 @@ def _like(request: CreateRequest, profile: Profile, default: Network) -> Spec:
     environment = {**profile.environment, **request.environment}
     for text in (*command, *environment, *environment.values(), *(health.command if health else ())):
         _check_encoding(text)
+    ports = request.ports or profile.ports
+    if network is Network.NONE and request.ports:
+        raise InvalidInput("a container without network has no ports", hint="leave out --port, or --network none")
     return Spec(
         name="",
         init=init,
@@ -90,6 +93,7 @@ def _like(request: CreateRequest, profile: Profile, default: Network) -> Spec:
         environment=environment,
         labels={**profile.labels, **request.labels},
         profile=request.profile,
+        ports=ports,
         drain=profile.drain if request.drain is None else request.drain,
         network=network,
         health=health,

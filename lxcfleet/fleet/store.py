@@ -15,6 +15,7 @@ from lxcfleet import checks, strict_yaml
 from lxcfleet.errors import Broken, InvalidInput
 from lxcfleet.model import Init, Network, Spec
 from lxcfleet.names import MAX_DRAIN, Paths, check_label, check_variable
+from lxcfleet.net.ports import check_ports, parse_port
 from lxcfleet.schema import Fields
 
 _VERSION = 1
@@ -33,6 +34,7 @@ def render(spec: Spec) -> str:
         "network": str(spec.network),
         "address": None if spec.address is None else str(spec.address),
         "address6": None if spec.address6 is None else str(spec.address6),
+        "ports": [str(port) for port in spec.ports],
         "drain": spec.drain,
         "health": None if spec.health is None else spec.health.to_json(),
         "created": spec.created,
@@ -70,6 +72,7 @@ def _parse(name: str, text: bytes, where: str) -> Spec:
         network=fields.choice("network", Network, Network.NONE),
         address=_interface(fields, "address", IPv4Interface),
         address6=_interface(fields, "address6", IPv6Interface),
+        ports=fields.parsed("ports", parse_port, check_ports),
         drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
         health=checks.read(fields),
         created=fields.text("created"),

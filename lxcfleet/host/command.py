@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lxcfleet.errors import HostError
 
 
-def run(argv: Sequence[str], *, input: bytes | None = None, timeout: float = 60.0) -> str:
+def run(
+    argv: Sequence[str],
+    *,
+    input: bytes | None = None,
+    timeout: float = 60.0,
+    environment: Mapping[str, str] | None = None,
+) -> str:
     """What ``argv`` printed on stdout; raises HostError with the command line and what it printed on stderr.
 
-    Output that is not UTF-8 comes back with surrogate escapes.
+    ``environment``: all that it gets; None: what this process has. Output that is not UTF-8 comes back with
+    surrogate escapes.
     """
     line = shlex.join(argv)
     try:
-        done = subprocess.run(argv, input=input, capture_output=True, timeout=timeout, check=False)
+        done = subprocess.run(
+            argv, input=input, capture_output=True, timeout=timeout, check=False, env=environment
+        )
     except OSError as error:
         raise HostError(f"can't run {argv[0]}", why=f"{line}: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:

@@ -1,24 +1,32 @@
-"""The fleet's name server: Debian's dnsmasq, on the bridge only, with its own files."""
+"""The fleet's name server: Debian's dnsmasq, on the bridge only, with its own files; and the responder behind it."""
 
 from __future__ import annotations
 
-import os
-import signal
-import time
+import sys
+from ipaddress import IPv4Address
 from pathlib import Path
 
-from lxcfleet.errors import HostError, Unsupported
-from lxcfleet.host import command, proc
+from lxcfleet.errors import Unsupported
+from lxcfleet.host.standing import Standing
+from lxcfleet.names import Paths
 
 PROGRAM = Path("/usr/sbin/dnsmasq")
-_END_SECONDS = 3.0
+USER = "dnsmasq"
+"""dnsmasq-base makes it."""
+RESPONDER_PORT = 953
+"""Below 1024, so that no user of the host can answer instead."""
 
 
-def render(bridge: str, domain: str, hosts: Path, pid_file: Path) -> str:
+def responder_address(gateway: IPv4Address) -> IPv4Address:
+    """Where the responder listens: in the loopback network, an address of this fleet's own."""
+    return IPv4Address(b"\x7f" + gateway.packed[1:])
+
+
+def render(bridge: str, domain: str, gateway: IPv4Address, paths: Paths) -> str:
     """Its configuration; dnsmasq(8).
 
-    It answers for the domain from ``hosts``, a directory that it watches (inotify): a file there that comes,
-    changes or goes is known at once. All else it asks the host's own name servers.
+    It answers for the domain from a directory that it watches (inotify): a file there that comes, changes or goes
+    is known at once. What it does not find there it asks the responder; all else the host's own name servers.
     """
     return "\n".join(
         [
@@ -27,52 +35,36 @@ def render(bridge: str, domain: str, hosts: Path, pid_file: Path) -> str:
             "except-interface=lo",
             "bind-dynamic",
             "no-hosts",
-            f"hostsdir={hosts}",
+            f"hostsdir={paths.hosts}",
             f"domain={domain}",
-            f"local=/{domain}/",
+            f"server=/{domain}/{responder_address(gateway)}#{RESPONDER_PORT}",
+            "# The SRV records of a group of two hundred fit into one answer.",
+            "edns-packet-max=8192",
             "domain-needed",
             "bogus-priv",
-            "user=dnsmasq",
-            f"pid-file={pid_file}",
+            f"user={USER}",
+            f"pid-file={paths.dnsmasq_pid}",
             "",
         ]
     )
 
 
-def running(config: Path, pid_file: Path) -> int | None:
-    """Its pid, if it runs with this configuration."""
-    try:
-        pid = int(pid_file.read_text(encoding="ascii"))
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except (OSError, ValueError):
-        return None
-    return pid if f"--conf-file={config}".encode() in words else None
+def server(paths: Paths) -> Standing:
+    """dnsmasq itself."""
+    return Standing("the name server", [str(PROGRAM), f"--conf-file={paths.dnsmasq_config}"], paths.dnsmasq_pid)
 
 
-def start(config: Path) -> None:
-    """Start it; it goes on by itself when the daemon ends. Raises Unsupported or HostError."""
+def responder(domain: str, gateway: IPv4Address, paths: Paths) -> Standing:
+    """Who knows the SRV records; see lxcfleet.responder."""
+    package = Path(__file__).resolve().parents[2]
+    listen = [str(responder_address(gateway)), str(RESPONDER_PORT)]
+    module = ["-P", "-s", "-S", "-m", "lxcfleet.responder"]
+    argv = [sys.executable, *module, str(paths.hosts), domain, *listen, str(paths.responder_pid), USER]
+    return Standing("the server of SRV records", argv, paths.responder_pid, {"PYTHONPATH": str(package)})
+
+
+def check_installed() -> None:
+    """Raise Unsupported if there is no dnsmasq."""
     if not PROGRAM.exists():
         raise Unsupported("the fleet has no name server", why=f"{PROGRAM} is missing",
                           hint="apt install dnsmasq-base, or set network.dns: false in lxcfleet.yaml")  # fmt: skip
-    command.run([str(PROGRAM), f"--conf-file={config}"], timeout=10)
-
-
-def stop(config: Path, pid_file: Path) -> None:
-    """End it and wait for that. Fine if it does not run."""
-    pid = running(config, pid_file)
-    if pid is None:
-        return
-    process = proc.open_pid(pid)
-    if process is None:
-        return
-    try:
-        signal.pidfd_send_signal(process, signal.SIGTERM)
-        deadline = time.monotonic() + _END_SECONDS
-        while running(config, pid_file) is not None:
-            if time.monotonic() > deadline:
-                raise HostError("the fleet's name server does not end", why=f"pid {pid}")
-            time.sleep(0.01)
-    except ProcessLookupError:
-        return
-    finally:
-        os.close(process)

@@ -1,12 +1,20 @@
-"""The fleet's names as a hosts file: each container's own, and one per label that all with it share. Pure."""
+"""The fleet's names as hosts files: each container's own, and one per label that all with it share. Pure.
+
+Lines that begin with ``#srv`` are comments for dnsmasq and SRV records for the responder: one file, one truth.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
+from lxcfleet.net.dns import MARK
+from lxcfleet.net.ports import Port
+
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_MAX_NAME = 253
+"""RFC 1035: 255 bytes on the wire."""
 
 
 def group_names(labels: Mapping[str, str], domain: str) -> list[str]:
@@ -15,12 +23,23 @@ def group_names(labels: Mapping[str, str], domain: str) -> list[str]:
     for key, value in sorted(labels.items()):
         if _LABEL.fullmatch(value.lower()) and _LABEL.fullmatch(key.lower()):
             names.append(f"{value.lower()}.{key.lower()}.{domain}")
-    return names
+    return [name for name in names if len(name) <= _MAX_NAME]
 
 
 def hosts_lines(
-    name: str, labels: Mapping[str, str], addresses: Iterable[IPv4Address | IPv6Address], domain: str
+    name: str,
+    labels: Mapping[str, str],
+    addresses: Iterable[IPv4Address | IPv6Address],
+    domain: str,
+    ports: Sequence[Port] = (),
 ) -> str:
     """The lines of one container; its own name comes first, as the reverse look-up gives that."""
-    names = " ".join([f"{name}.{domain}", *group_names(labels, domain)])
-    return "".join(f"{address} {names}\n" for address in addresses)
+    own = f"{name}.{domain}"
+    names = [own, *group_names(labels, domain)]
+    lines = [f"{address} {' '.join(names)}\n" for address in addresses]
+    for port in ports:
+        for each in names:
+            service = f"_{port.service}._{port.protocol}.{each}"
+            if len(service) <= _MAX_NAME:
+                lines.append(f"{MARK} {service} {port.number} {own}\n")
+    return "".join(lines)

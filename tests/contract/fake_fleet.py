@@ -62,6 +62,7 @@ class FakeContainer:
     first_id: int | None = 1_000_000
     state: State = State.RUNNING
     addresses: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
     problem: str | None = None
     check: HealthCheck | None = None
     health: str = "healthy"
@@ -78,6 +79,7 @@ class FakeContainer:
             "profile": self.profile,
             "privileged": self.first_id is None,
             "network": "bridge",
+            "ports": list(self.ports),
             "created": NOW,
             "pid": 4711 if self.state.alive else None,
             "addresses": list(self.addresses),
@@ -370,6 +372,7 @@ def _created(name: str, request: CreateRequest) -> FakeContainer:
         labels=dict(request.labels),
         environment=dict(request.environment),
         check=request.health,
+        ports=tuple(map(str, request.ports)),
         first_id=None if request.privileged else RANGE_SIZE * 16,
         state=State.STOPPED,
     )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import struct
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -48,8 +50,45 @@ def lookup(fleet: Fleet, inside: str, name: str) -> set[str]:
     return {line.split()[0] for line in found.out.splitlines()}
 
 
+def name_server(fleet: Fleet) -> str:
+    """Its address, as the bridge has it."""
+    lines = subprocess.run(["ip", "-br", "-4", "addr", "show", fleet.bridge], capture_output=True, text=True, check=True)
+    return lines.stdout.split()[2].partition("/")[0]
+
+
+def services(server: str, name: str) -> set[str]:
+    """The SRV records of a name, as ``PORT TARGET``."""
+    labels = b"".join(bytes((len(label),)) + label.encode() for label in name.split("."))
+    question = labels + struct.pack("!BHH", 0, 33, 1)
+    options = struct.pack("!BHHIH", 0, 41, 8192, 0, 0)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(5)
+        client.sendto(struct.pack("!6H", 1, 0x100, 1, 0, 0, 1) + question + options, (server, 53))
+        message = client.recv(65535)
+    found = set()
+    at = 12 + len(question)
+    for _ in range(struct.unpack_from("!H", message, 6)[0]):
+        assert message[at] >= 192  # a pointer to the question
+        size, _, _, port = struct.unpack_from("!4H", message, at + 10)
+        target, end = message[at + 18 : at + 12 + size], ""
+        while target[0]:
+            end += target[1 : 1 + target[0]].decode() + "."
+            target = target[1 + target[0] :]
+        found.add(f"{port} {end.rstrip('.')}")
+        at += 12 + size
+    return found
+
+
+def pid_in(file: Path) -> int:
+    """What a program has written there; 0 while it is about to."""
+    try:
+        return int(file.read_text())
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
 def dnsmasq_pid(fleet: Fleet) -> int:
-    return int(fleet.paths.dnsmasq_pid.read_text())
+    return pid_in(fleet.paths.dnsmasq_pid)
 
 
 def test_containers_have_addresses_and_names(fleet: Fleet) -> None:
@@ -105,6 +144,41 @@ def test_who_is_to_be_stopped_leaves_first(fleet: Fleet) -> None:
     fleet.ok("destroy", "--all", "--force", "--drain", "0")
 
 
+def test_declared_ports_are_found_by_the_name_of_their_service(fleet: Fleet) -> None:
+    one, two, domain = fleet.name(1), fleet.name(2), f"{fleet.tag}.test"
+    fleet.create(one, two, options=("-l", "role=web", "--port", "http=8080", "--port", "dns=53/udp", "--drain", "0"))
+    assert fleet.record(one)["ports"] == ["http=8080/tcp", "dns=53/udp"]
+    group, server = f"_http._tcp.web.role.{domain}", name_server(fleet)
+    assert services(server, group) == {f"8080 {one}.{domain}", f"8080 {two}.{domain}"}
+    assert services(server, f"_dns._udp.{two}.{domain}") == {f"53 {two}.{domain}"}
+    fleet.ok("stop", two)
+    assert services(server, group) == {f"8080 {one}.{domain}"}
+    fleet.ok("start", two)
+    assert len(services(server, group)) == 2
+
+    # Whoever asks is answered without the daemon; and the responder without dnsmasq's memory.
+    fleet.stop_daemon(signal.SIGKILL)
+    assert len(services(server, group)) == 2
+    fleet.start_daemon()
+    old = pid_in(fleet.paths.responder_pid)
+    os.kill(old, signal.SIGKILL)
+    until(lambda: pid_in(fleet.paths.responder_pid) not in (0, old), 15, "the responder is back")
+    until(lambda: fleet.events("repaired"), what="that is told")
+    assert "SRV" in fleet.events("repaired")[0]["message"]
+    assert len(services(server, group)) == 2
+
+
+def test_a_group_of_two_hundred_is_one_answer(fleet: Fleet) -> None:
+    fleet.paths.hosts.mkdir(exist_ok=True)
+    fleet.create(fleet.name(1))
+    domain = f"{fleet.tag}.test"
+    for number in range(200):
+        # As the daemon writes them; two hundred containers would say no more.
+        lines = f"10.0.0.{number} c{number}.{domain}\n#srv _x._tcp.a.b.{domain} {number + 1} c{number}.{domain}\n"
+        (fleet.paths.hosts / f"c{number}").write_text(lines)
+    assert len(services(name_server(fleet), f"_x._tcp.a.b.{domain}")) == 200
+
+
 def test_the_host_reaches_a_container_and_back(fleet: Fleet) -> None:
     name = fleet.name(1)
     server = "import socket; s=socket.create_server(('',7)); c,a=s.accept(); c.send(a[0].encode())"
@@ -133,7 +207,7 @@ def test_a_bridge_and_a_name_server_that_were_taken_away_come_back(fleet: Fleet)
     until(lambda: len(fleet.events("repaired")) == 1, what="the repair is told")
     old = dnsmasq_pid(fleet)
     os.kill(old, signal.SIGKILL)
-    until(lambda: dnsmasq_pid(fleet) != old and lookup(fleet, one, two), 15, "the name server is repaired")
+    until(lambda: dnsmasq_pid(fleet) not in (0, old) and lookup(fleet, one, two), 15, "the name server is repaired")
     until(lambda: len(fleet.events("repaired")) == 2, what="both repairs are told")
 
 

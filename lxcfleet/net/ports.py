@@ -1,0 +1,106 @@
+"""Ports: those that a container declares, and those of the host that lead to one. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from lxcfleet.errors import InvalidInput
+
+PROTOCOLS = ("tcp", "udp")
+_SERVICE = re.compile(r"(?=.{1,15}\Z)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
+"""RFC 6335, section 5.1."""
+_PORT_HINT = "write it as NAME=PORT or NAME=PORT/udp, for example http=8080"
+_PUBLISH_HINT = "write it as [ADDRESS:]HOST:CONTAINER[/udp], for example 8080:80"
+
+
+@dataclass(frozen=True, order=True)
+class Port:
+    """A port that a container's program listens on, by the name of its service."""
+
+    service: str
+    number: int
+    protocol: str = "tcp"
+
+    def __str__(self) -> str:
+        return f"{self.service}={self.number}/{self.protocol}"
+
+
+@dataclass(frozen=True, order=True)
+class Publication:
+    """A port of the host that leads to one of a container."""
+
+    host: int
+    container: int
+    protocol: str = "tcp"
+    address: str | None = None
+    """The host's address that it is reached at; None: all of them."""
+
+    def __str__(self) -> str:
+        begin = f"{self.address}:" if self.address else ""
+        return f"{begin}{self.host}:{self.container}/{self.protocol}"
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Protocol and port of the host."""
+        return self.protocol, self.host
+
+
+def parse_port(text: str) -> Port:
+    """``NAME=PORT[/PROTOCOL]``; raises InvalidInput."""
+    service, equals, rest = text.partition("=")
+    number, protocol = _number(rest, text, _PORT_HINT)
+    if not equals or not _SERVICE.fullmatch(service):
+        raise InvalidInput(
+            f"{text!r} is not a port",
+            why="a service's name has 1 to 15 lower-case letters, digits and hyphens, one letter at least",
+            hint=_PORT_HINT,
+        )
+    return Port(service, number, protocol)
+
+
+def parse_publication(text: str) -> Publication:
+    """``[ADDRESS:]HOST:CONTAINER[/PROTOCOL]``; raises InvalidInput."""
+    begin, colon, last = text.rpartition(":")
+    address, _, first = begin.rpartition(":")
+    if not colon:
+        raise InvalidInput(f"{text!r} is no port of the host's for one of a container's", hint=_PUBLISH_HINT)
+    container, protocol = _number(last, text, _PUBLISH_HINT)
+    host, plain = _number(first, text, _PUBLISH_HINT)
+    if "/" in first or plain != "tcp":
+        raise InvalidInput(f"{text!r}: the protocol stands at the end", hint=_PUBLISH_HINT)
+    if not address:
+        return Publication(host, container, protocol)
+    try:
+        return Publication(host, container, protocol, str(IPv4Address(address)))
+    except ValueError as error:
+        raise InvalidInput(f"{text!r}: {address} is not an IPv4 address", hint=_PUBLISH_HINT) from error
+
+
+def _number(text: str, whole: str, hint: str) -> tuple[int, str]:
+    number, slash, protocol = text.partition("/")
+    if slash and protocol not in PROTOCOLS:
+        raise InvalidInput(f"{whole!r}: the protocol is none of {', '.join(PROTOCOLS)}", hint=hint)
+    if not re.fullmatch(r"[0-9]{1,5}", number) or not 1 <= int(number) <= 65535:
+        raise InvalidInput(f"{whole!r}: {number or 'nothing'} is not a port from 1 to 65535", hint=hint)
+    return int(number), protocol or "tcp"
+
+
+def check_ports(ports: Sequence[Port]) -> None:
+    """Raise InvalidInput if a service is there twice: its SRV record would be of two minds."""
+    seen: set[tuple[str, str]] = set()
+    for port in ports:
+        if (port.service, port.protocol) in seen:
+            raise InvalidInput(f"the port {port.service}/{port.protocol} is declared twice")
+        seen.add((port.service, port.protocol))
+
+
+def check_publications(publications: Sequence[Publication]) -> None:
+    """Raise InvalidInput if a port of the host is to lead to two of the same container."""
+    seen: set[tuple[str, int]] = set()
+    for publication in publications:
+        if publication.key in seen:
+            raise InvalidInput(f"the host's port {publication.host}/{publication.protocol} is published twice")
+        seen.add(publication.key)

@@ -1,0 +1,176 @@
+"""Answers to questions about names, as bytes on the wire."""
+
+from __future__ import annotations
+
+import struct
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lxcfleet.net.dns import (
+    AAAA,
+    NO_NAME,
+    NOT_DONE,
+    OK,
+    REFUSED,
+    SRV,
+    A,
+    Zone,
+    answer,
+    read_hosts,
+)
+from lxcfleet.net.names import hosts_lines
+from lxcfleet.net.ports import Port
+
+
+class Said(NamedTuple):
+    """An answer, taken apart."""
+
+    code: int
+    cut: bool
+    answers: list[tuple[int, object]]
+    beside: list[tuple[int, object]]
+
+
+def question(name: str, kind: int, size: int | None = None, kind_class: int = 1) -> bytes:
+    wire = b"".join(bytes((len(label),)) + label.encode() for label in name.split(".") if label) + b"\0"
+    more = b"" if size is None else b"\0" + struct.pack("!HHIH", 41, size, 0, 0)
+    return struct.pack("!6H", 7, 0x100, 1, 0, 0, bool(more)) + wire + struct.pack("!HH", kind, kind_class) + more
+
+
+def name_at(message: bytes, at: int) -> tuple[str, int]:
+    labels: list[str] = []
+    while length := message[at]:
+        if length >= 192:
+            return ".".join([*labels, name_at(message, struct.unpack_from("!H", message, at)[0] & 0x3FFF)[0]]), at + 2
+        labels.append(message[at + 1 : at + 1 + length].decode())
+        at += 1 + length
+    return ".".join(labels), at + 1
+
+
+def read(message: bytes | None) -> Said:
+    assert message is not None
+    identity, flags, _, answers, authorities, more = struct.unpack_from("!6H", message)
+    assert (identity, flags & 0x8000, authorities) == (7, 0x8000, 0)
+    at = name_at(message, 12)[1] + 4
+    found: list[list[tuple[int, object]]] = [[], []]
+    for number in range(answers + more):
+        at = name_at(message, at)[1]
+        kind, _, lifetime, size = struct.unpack_from("!HHIH", message, at)
+        at += 10
+        data = message[at : at + size]
+        value: object = None
+        if kind in (A, AAAA):
+            value = str(ip_address(data))
+        elif kind == SRV:
+            value = (*struct.unpack_from("!3H", data)[::2], name_at(message, at + 6)[0])
+        if kind != 41:
+            assert lifetime == 0
+            found[number >= answers].append((kind, value))
+        at += size
+    assert at == len(message)
+    return Said(flags & 15, bool(flags & 0x200), *found)
+
+
+def zone(count: int = 2) -> Zone:
+    own = Zone("fleet")
+    for number in range(1, count + 1):
+        first = IPv4Address(f"10.0.{number >> 8}.{number & 255}")
+        addresses: list[IPv4Address | IPv6Address] = [first, IPv6Address(f"fd00::{number:x}")]
+        text = hosts_lines(f"web{number}", {"role": "web"}, addresses, "fleet", [Port("http", 8080)])
+        own.replace(f"web{number}", read_hosts(text))
+    return own
+
+
+GROUP = "_http._tcp.web.role.fleet"
+
+
+def test_services_of_a_container_and_of_a_group() -> None:
+    own = zone()
+    one = read(answer(question("_http._tcp.web1.fleet", SRV), own))
+    assert one == Said(OK, False, [(SRV, (0, 8080, "web1.fleet"))], [(A, "10.0.0.1")])
+    both = read(answer(question("_HTTP._tcp.Web.role.fleet", SRV), own))
+    assert sorted(both.answers) == [(SRV, (0, 8080, "web1.fleet")), (SRV, (0, 8080, "web2.fleet"))]
+    assert sorted(both.beside) == [(A, "10.0.0.1"), (A, "10.0.0.2")]
+
+
+def test_addresses() -> None:
+    assert read(answer(question("web.role.fleet", A), zone())).answers == [(A, "10.0.0.1"), (A, "10.0.0.2")]
+    assert read(answer(question("web1.fleet", AAAA), zone())).answers == [(AAAA, "fd00::1")]
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("web.role.fleet", OK), ("role.fleet", OK), ("_tcp.web1.fleet", OK), ("fleet", OK), ("web3.fleet", NO_NAME),
+     ("_https._tcp.web1.fleet", NO_NAME), ("example.org", REFUSED), ("notfleet", REFUSED), ("", REFUSED)],
+)  # fmt: skip
+def test_nothing_is_said_in_the_right_way(name: str, code: int) -> None:
+    assert read(answer(question(name, SRV), zone())) == Said(code, False, [], [])
+
+
+def test_a_file_that_goes_takes_its_names_along() -> None:
+    own = zone()
+    own.replace("web2", {})
+    assert read(answer(question(GROUP, SRV), own)).answers == [(SRV, (0, 8080, "web1.fleet"))]
+    own.replace("web1", {})
+    assert own.files() == set()
+    for name in (GROUP, "web.role.fleet", "role.fleet"):
+        assert read(answer(question(name, SRV), own)).code == NO_NAME
+
+
+def test_a_file_that_changes_replaces_what_it_said() -> None:
+    own = zone(1)
+    own.replace("web1", read_hosts(hosts_lines("web1", {}, [IPv4Address("10.0.0.9")], "fleet")))
+    assert read(answer(question("web1.fleet", A), own)).answers == [(A, "10.0.0.9")]
+    assert read(answer(question(GROUP, SRV), own)).code == NO_NAME
+
+
+@pytest.mark.parametrize("size", [None, 512, 1232, 4096, 8192])
+def test_an_answer_is_no_larger_than_it_may_be(size: int | None) -> None:
+    own = zone(400)
+    message = answer(question(GROUP, SRV, size), own)
+    assert message is not None
+    assert len(message) <= (size or 512)
+    said = read(message)
+    assert said.cut
+    assert said.answers
+    assert said.beside == []
+
+
+def test_what_is_beside_is_left_out_first_and_silently() -> None:
+    own = zone(30)
+    said = read(answer(question(GROUP, SRV, 1232), own))
+    assert (said.cut, len(said.answers), said.beside) == (False, 30, [])
+    assert len(read(answer(question(GROUP, SRV, 8192), own)).beside) == 30
+    whole = read(answer(question(GROUP, SRV), zone(1000), limit=65535))
+    assert (whole.cut, len(whole.answers)) == (False, 1000)
+
+
+def test_two_hundred_fit_into_what_dnsmasq_and_haproxy_take() -> None:
+    assert not read(answer(question(GROUP, SRV, 8192), zone(200))).cut
+
+
+@pytest.mark.parametrize("message", [b"", b"\0" * 11, question("web1.fleet", A)[:-3], b"\0\7\x80\0" + b"\0" * 20])
+def test_what_is_no_question_is_not_answered(message: bytes) -> None:
+    assert answer(message, zone()) is None
+
+
+def test_what_is_not_done_is_said() -> None:
+    assert read(answer(question("web1.fleet", A, kind_class=3), zone())).code == NOT_DONE
+    notify = bytearray(question("web1.fleet", A))
+    notify[2] |= 4 << 3
+    assert read(answer(bytes(notify), zone())).code == NOT_DONE
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_are_a_problem(message: bytes) -> None:
+    answer(message, zone())
+    answer(struct.pack("!6H", 7, 0x100, 1, 0, 0, 1) + message, zone())
+
+
+@given(st.text(max_size=200))
+def test_no_file_is_a_problem(text: str) -> None:
+    Zone("fleet").replace("x", read_hosts(text))
