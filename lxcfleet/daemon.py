@@ -39,6 +39,8 @@ from lxcfleet.fleet.store import Leftovers
 from lxcfleet.host import cgroup, features, tree
 from lxcfleet.host.launch import Launcher
 from lxcfleet.names import Paths
+from lxcfleet.patch.finder import Finder
+from lxcfleet.patch.service import Patch
 
 log = logging.getLogger("lxcfleetd")
 
@@ -85,6 +87,7 @@ class Daemon:
             self._prober,
             self._read_features,
         )
+        self._patch = Patch(self._registry, Finder(paths, self._launcher, self._lifecycle))
         self._sizes = DeltaSizes(paths, self._registry)
         self._scrape = Scrape(self._fleet, Readings(self._registry, self._fleet.operations, self._sizes))
         self._listener = Listener(self._scrape)
@@ -119,7 +122,7 @@ class Daemon:
         self._network.settle_names()
         self._prober.repeat(self._registry)
         await self._recover()
-        runner = web.AppRunner(Server(self._fleet, self._scrape).application, access_log=None)
+        runner = web.AppRunner(Server(self._fleet, self._patch, self._scrape).application, access_log=None)
         await runner.setup()
         await self._listener.listen(self._fleet.config.metrics)
         await web.SockSite(runner, api).start()

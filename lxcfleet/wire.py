@@ -114,6 +114,41 @@ class EventRecord(TypedDict):
     message: str
 
 
+class ProcessRecord(TypedDict):
+    """A process in a container. ``pid``: as the host numbers it."""
+
+    pid: int
+    command: str
+
+
+class OldFileRecord(TypedDict):
+    """A file that should not run any more. ``why``: replaced or removed; ``layer``: who has the path now."""
+
+    path: str
+    why: str
+    layer: str
+    package: str | None
+    """Whose file it is on the host."""
+    version: str | None
+    """Which version of that the host has."""
+    processes: list[ProcessRecord]
+
+
+class StaleRecord(TypedDict):
+    """What ``stale`` found in one container."""
+
+    name: str
+    state: str
+    stale: bool
+    processes: int
+    """How many were looked at."""
+    mappings: int
+    """How many executable mappings of theirs were compared."""
+    files: list[OldFileRecord]
+    problem: str | None
+    """Why not all could be looked at."""
+
+
 @dataclass(frozen=True)
 class CreateRequest:
     """``lxcfleet create``. Without a name PREFIX is ``c``; without a count the name is taken as it is."""

@@ -24,6 +24,7 @@ from lxcfleet.wire import (
     EventRecord,
     OperationRecord,
     ResultRecord,
+    StaleRecord,
     WaitRequest,
 )
 
@@ -94,11 +95,7 @@ class Client:
 
     def containers(self, selection: Selection) -> list[ContainerRecord]:
         """The chosen containers in natural order."""
-        query = {
-            "pattern": list(selection.patterns),
-            "label": [f"{key}={value}" for key, value in selection.labels],
-        }
-        return cast(list[ContainerRecord], self._json("list", query=query))
+        return cast(list[ContainerRecord], self._json("list", query=_query(selection)))
 
     def info(self, name: str) -> ContainerDetails:
         """One container in full."""
@@ -142,6 +139,10 @@ class Client:
         """Raise what can be raised safely; gives the findings afterwards."""
         return cast(DoctorRecord, self._json("fix", body={"count": count, "init": init}))
 
+    def stale(self, selection: Selection) -> list[StaleRecord]:
+        """What the chosen containers run that is old."""
+        return cast(list[StaleRecord], self._json("stale", query=_query(selection)))
+
     def logs(self, name: str, *, kind: str = "console", lines: int = 0, follow: bool = False) -> Iterator[bytes]:
         """Pieces of a log; ``lines``: only the last so many (0: all); ``kind``: console or lxc."""
         query = {"kind": kind, "lines": lines, "follow": int(follow)}
@@ -175,6 +176,13 @@ class Client:
             connection.close()
             raise _no_answer(path, error) from error
         return connection
+
+
+def _query(selection: Selection) -> dict[str, list[str]]:
+    return {
+        "pattern": list(selection.patterns),
+        "label": [f"{key}={value}" for key, value in selection.labels],
+    }
 
 
 def answers(paths: Paths) -> bool:

@@ -19,6 +19,7 @@ from lxcfleet.errors import FleetError, InvalidInput, NotFound
 from lxcfleet.fleet.service import Fleet
 from lxcfleet.model import Init, Selection
 from lxcfleet.names import MAX_COUNT, parse_label
+from lxcfleet.patch.service import Patch
 from lxcfleet.schema import Fields
 from lxcfleet.wire import ActionRequest, CreateRequest, WaitRequest
 
@@ -33,8 +34,9 @@ _FOLLOW_SECONDS = 0.2
 class Server:
     """Answers the calls from what the fleet does."""
 
-    def __init__(self, fleet: Fleet, scrape: Scrape) -> None:
+    def __init__(self, fleet: Fleet, patch: Patch, scrape: Scrape) -> None:
         self._fleet = fleet
+        self._patch = patch
         self.application = web.Application(client_max_size=MAX_BODY, middlewares=[_errors])
         handlers: Mapping[str, Handler] = {
             "server": self._server,
@@ -52,6 +54,7 @@ class Server:
             "fix": self._fix,
             "metrics": scrape.metrics,
             "targets": scrape.targets,
+            "stale": self._stale,
             "events": self._events,
         }
         for name, call in CALLS.items():
@@ -62,11 +65,7 @@ class Server:
         return _json({"version": __version__, "api": VERSION, "pid": os.getpid(), "containers": count})
 
     async def _list(self, request: web.Request) -> web.Response:
-        selection = Selection(
-            patterns=tuple(request.query.getall("pattern", [])),
-            labels=tuple(parse_label(text) for text in request.query.getall("label", [])),
-        )
-        return _json(await self._fleet.containers(selection))
+        return _json(await self._fleet.containers(_selection(request)))
 
     async def _create(self, request: web.Request) -> web.Response:
         operation = await self._fleet.create(CreateRequest.from_json(await _body(request)))
@@ -112,6 +111,9 @@ class Server:
     async def _fix(self, request: web.Request) -> web.Response:
         return _json(self._fleet.room.fix(*_needs(Fields(await _body(request), "request"))))
 
+    async def _stale(self, request: web.Request) -> web.Response:
+        return _json(await self._patch.stale(_selection(request)))
+
     async def _events(self, request: web.Request) -> web.StreamResponse:
         follow = request.query.get("follow") == "1"
 
@@ -129,6 +131,13 @@ class Server:
             raise InvalidInput(f"lines={lines!r} is not a number")
         pieces = _log_pieces(file, int(lines), follow=query.get("follow") == "1")
         return await _stream(request, pieces, "text/plain")
+
+
+def _selection(request: web.Request) -> Selection:
+    return Selection(
+        patterns=tuple(request.query.getall("pattern", [])),
+        labels=tuple(parse_label(text) for text in request.query.getall("label", [])),
+    )
 
 
 def _needs(fields: Fields) -> tuple[int, Init]:

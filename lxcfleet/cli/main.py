@@ -30,6 +30,7 @@ VERBS: dict[str, str] = {
     "shell": "execute",
     "logs": "logs",
     "wait": "wait",
+    "stale": "stale",
     "doctor": "doctor",
     "events": "events",
     "config": "config",

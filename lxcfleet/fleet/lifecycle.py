@@ -286,6 +286,12 @@ class Lifecycle:
             self._mask_generation = self._launcher.generation
             self._mask_checked = moment
 
+    async def have_mask(self) -> None:
+        """Have a mask mounted, be it an older one."""
+        self._launcher.start()
+        if self._mask_generation != self._launcher.generation:
+            await self.refresh_mask()
+
     async def release_mask(self) -> None:
         """No container is left: give back the mask's loop device."""
         async with self._mask_lock:

@@ -7,6 +7,7 @@ them further down, so everything is read at that level. cgroups(7).
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 from dataclasses import dataclass
@@ -66,6 +67,10 @@ class Payload:
                 return int(line.split()[1]) / 1e6
         return None
 
+    @property
+    def directory(self) -> Path | None:
+        """Where its processes are listed; None if it is gone. All hierarchies list them, those with v2's first."""
+        return self.directories.get("") or next(iter(self.directories.values()), None)
 
     @property
     def io_bytes(self) -> tuple[int, int] | None:
@@ -114,6 +119,23 @@ def payload(pid: int, name: str) -> Payload:
             if controller:
                 directories[controller] = _ROOT / controller.removeprefix("name=") / own
     return Payload(directories)
+
+
+def members(directory: str) -> list[int]:
+    """The processes in a cgroup and in all below it; none if it is gone."""
+    found = []
+    waiting = [directory]
+    while waiting:
+        here = waiting.pop()
+        try:
+            with open(f"{here}/cgroup.procs", "rb", 0) as file:
+                found += [int(word) for word in file.read().split()]
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:  # a threaded one (v2), whose processes are listed above it
+                continue
+        with contextlib.suppress(OSError), os.scandir(here) as entries:
+            waiting += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return found
 
 
 def remove(name: str) -> bool:

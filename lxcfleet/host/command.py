@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from lxcfleet.errors import HostError
 
@@ -15,11 +15,12 @@ def run(
     input: bytes | None = None,
     timeout: float = 60.0,
     environment: Mapping[str, str] | None = None,
+    allowed: Container[int] = (0,),
 ) -> str:
     """What ``argv`` printed on stdout; raises HostError with the command line and what it printed on stderr.
 
-    ``environment``: all that it gets; None: what this process has. Output that is not UTF-8 comes back with
-    surrogate escapes.
+    ``environment``: all that it gets; None: what this process has. ``allowed``: exit statuses that are no failure.
+    Output that is not UTF-8 comes back with surrogate escapes.
     """
     line = shlex.join(argv)
     try:
@@ -30,7 +31,7 @@ def run(
         raise HostError(f"can't run {argv[0]}", why=f"{line}: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
         raise HostError(f"{argv[0]} did not end within {timeout:.0f} s", why=line) from error
-    if done.returncode != 0:
+    if done.returncode not in allowed:
         detail = done.stderr.decode(errors="replace").strip().splitlines()
         reason = detail[-1] if detail else f"exit status {done.returncode}"
         raise HostError(f"{argv[0]} failed", why=f"{line}: {reason}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import struct
 from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -154,6 +155,34 @@ def open_beneath(directory: int, name: str) -> int:
     )
     size = ctypes.sizeof(how)
     return _check(_libc.syscall(_SYS_OPENAT2, directory, os.fsencode(name), ctypes.byref(how), size), name)
+
+
+def look_beneath(directory: int, name: str) -> int:
+    """A descriptor that stands for what is at ``name``, which may have slashes, below ``directory``; not opened for use.
+
+    A symlink at the end stands for itself. Refuses symlinks on the way (ELOOP) and mount points (EXDEV); openat2(2).
+    """
+    how = _OpenHow(
+        os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW, 0, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_XDEV
+    )
+    size = ctypes.sizeof(how)
+    return _check(_libc.syscall(_SYS_OPENAT2, directory, os.fsencode(name), ctypes.byref(how), size), name)
+
+
+_STATX_BTIME = 0x800
+_AT_SYMLINK_NOFOLLOW = 0x100
+_BTIME_AT = 80
+"""Where ``struct statx`` has the seconds and nanoseconds of the birth."""
+
+
+def born(path: str) -> float | None:
+    """When the file was made, in seconds since the epoch; None where its file system doesn't say, or it is gone; statx(2)."""
+    answer = ctypes.create_string_buffer(256)
+    if _libc.statx(_AT_FDCWD, os.fsencode(path), _AT_SYMLINK_NOFOLLOW, _STATX_BTIME, answer) < 0:
+        return None
+    (mask,) = struct.unpack_from("I", answer)
+    seconds, nanoseconds = struct.unpack_from("qI", answer, _BTIME_AT)
+    return float(seconds + nanoseconds / 1e9) if mask & _STATX_BTIME else None
 
 
 _RENAME_NOREPLACE = 1

@@ -30,8 +30,10 @@ from lxcfleet.wire import (
     DoctorRecord,
     EventRecord,
     FindingRecord,
+    OldFileRecord,
     OperationRecord,
     ResultRecord,
+    StaleRecord,
     WaitRequest,
 )
 
@@ -66,6 +68,8 @@ class FakeContainer:
     problem: str | None = None
     check: HealthCheck | None = None
     health: str = "healthy"
+    old_files: list[OldFileRecord] = field(default_factory=list)
+    unread: str | None = None
 
     def record(self) -> ContainerRecord:
         """As ``list`` gives it."""
@@ -85,6 +89,18 @@ class FakeContainer:
             "addresses": list(self.addresses),
             "busy": None,
             "problem": self.problem,
+        }
+
+    def stale(self) -> StaleRecord:
+        """As ``stale`` gives it."""
+        return {
+            "name": self.name,
+            "state": self.state.value,
+            "stale": bool(self.old_files),
+            "processes": 2 if self.state.alive else 0,
+            "mappings": 8 if self.state.alive else 0,
+            "files": self.old_files,
+            "problem": self.unread,
         }
 
     def details(self) -> ContainerDetails:
@@ -348,9 +364,15 @@ class FakeFleet:
 
     def chosen(self, selection: Selection) -> list[ContainerRecord]:
         """The chosen ones; all, if nothing was chosen."""
+        return [self.containers[name].record() for name in self._choose(selection)]
+
+    def stale(self, selection: Selection) -> list[StaleRecord]:
+        """What the chosen ones run that is old: what a test gave them."""
+        return [self.containers[name].stale() for name in self._choose(selection)]
+
+    def _choose(self, selection: Selection) -> tuple[str, ...]:
         empty = not (selection.patterns or selection.labels)
-        chosen = natural_order(self.containers) if empty else self.choose(selection)
-        return [self.containers[name].record() for name in chosen]
+        return natural_order(self.containers) if empty else self.choose(selection)
 
 
 def _check_create(request: CreateRequest) -> None:

@@ -172,8 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._fleet.details()
 
     def _list(self, query: Query, _body: object) -> object:
-        labels = tuple(parse_label(text) for text in query.get("label", ()))
-        return self._fleet.chosen(Selection(tuple(query.get("pattern", ())), labels))
+        return self._fleet.chosen(_selection(query))
 
     def _create(self, _query: Query, body: object) -> object:
         return self._fleet.create(CreateRequest.from_json(body))
@@ -228,6 +227,9 @@ class _Handler(BaseHTTPRequestHandler):
         fields.finish("the request is not valid")
         return needs
 
+    def _stale(self, query: Query, _body: object) -> object:
+        return self._fleet.stale(_selection(query))
+
     def _metrics(self, _query: Query, _body: object) -> None:
         records = self._fleet.chosen(Selection(everything=True))
         readings = [ContainerReading(r["name"], State(r["state"]), labels=r["labels"]) for r in records]
@@ -240,6 +242,11 @@ class _Handler(BaseHTTPRequestHandler):
         follow = query.get("follow", ["0"])[0] == "1"
         events = self._grow(lambda: list(self._fleet.events), follow)
         self._stream(json.dumps(event).encode() + b"\n" for event in events)
+
+
+def _selection(query: Query) -> Selection:
+    labels = tuple(parse_label(text) for text in query.get("label", ()))
+    return Selection(tuple(query.get("pattern", ())), labels)
 
 
 def _number(query: Query, key: str) -> int:

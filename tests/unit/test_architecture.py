@@ -27,7 +27,7 @@ ARROWS: dict[str, set[str]] = {
     "cli": {"cli", "api", "net", "values"},
     "responder": {"responder", "net", "values"},
     "launcher": {"launcher", "children", "host", "values"},
-    "children": {"children", "base", "host", "values"},
+    "children": {"children", "patch", "base", "host", "values"},
     "hook": {"hook", "fleet", "base", "host", "values"},
     "prepare": {"prepare", "fleet", "host", "values"},
     "daemon": {"daemon", "api", "patch", "fleet", "base", "host", "values"},

@@ -1,0 +1,193 @@
+"""What processes run: the files that they map executable, their program, their script. proc(5).
+
+A process may end at any moment: what can't be read of it any more raises ProcessLookupError.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_DELETED = b" (deleted)"
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Identity(NamedTuple):
+    """Which file it is, the same whether it is asked for through an overlay or in its own file system.
+
+    An overlay answers with a device of its own, but with all else of the file below. The change time can't be set,
+    and tells files of equal inode number in different file systems apart.
+    """
+
+    inode: int
+    size: int
+    modified: int
+    """Nanoseconds since the epoch, as the next."""
+    changed: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Identity:
+        """From what stat(2) gave."""
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+class Mapping(NamedTuple):
+    """One range of a process's memory that has a file and may be executed."""
+
+    range: str
+    """Its name in ``map_files``."""
+    device: str
+    """MAJOR:MINOR in hexadecimal, as ``maps`` has it: from Linux 6.8 on the overlay's, before that the device of
+    the layer that has the file."""
+    path: str
+    """As the container knows it."""
+    deleted: bool
+    """The container itself removed or replaced it."""
+
+
+def executable(pid: int) -> list[Mapping]:
+    """What the process maps executable; raises ProcessLookupError where there is no such process any more.
+
+    Nothing for a process that has ended and waits for its parent. One whose first thread has ended while others run
+    has its maps in theirs.
+    """
+    text = _read(pid, "maps")
+    if not text:
+        text = next(filter(None, _of_threads(pid)), b"")
+    return [mapping for mark in (b"xp ", b"xs ") for mapping in _lines(text, mark)]
+
+
+def _lines(text: bytes, mark: bytes) -> Iterator[Mapping]:
+    """The lines of ``maps`` whose permissions end in ``mark``. Found by search: parsing all takes as long as reading.
+
+    A line has range, permissions, offset, device, inode and path. What has no path that begins with a slash has no
+    file: [heap], [vdso], anonymous memory.
+    """
+    at = text.find(mark)
+    while at >= 0:
+        end = text.find(b"\n", at)
+        end = len(text) if end < 0 else end
+        words = text[text.rfind(b"\n", 0, at) + 1 : end].split(None, 5)
+        if len(words) == 6 and words[1][2:] == mark[:2] and words[5].startswith(b"/"):
+            path = words[5]
+            deleted = path.endswith(_DELETED)
+            if deleted:
+                path = path[: -len(_DELETED)]
+            low, _, high = words[0].partition(b"-")
+            # map_files knows its ranges by their numbers without leading zeros.
+            name = f"{low.lstrip(b'0').decode() or '0'}-{high.lstrip(b'0').decode()}"
+            yield Mapping(name, words[3].decode(), os.fsdecode(path.replace(b"\\012", b"\n")), deleted)
+        at = text.find(mark, end)
+
+
+def _of_threads(pid: int) -> Iterator[bytes]:
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except FileNotFoundError as error:
+        raise _gone(error) from error
+    if len(threads) > 1:
+        for thread in threads:
+            try:
+                yield _read(pid, f"task/{thread}/maps")
+            except ProcessLookupError:
+                continue
+
+
+def mapped_file(pid: int, name: str) -> Identity | None:
+    """The file in the range ``name``; None if that is not mapped any more. Takes CAP_SYS_ADMIN."""
+    try:
+        return Identity.of(os.stat(f"/proc/{pid}/map_files/{name}"))
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def program(pid: int) -> tuple[str, bool]:
+    """The path of what the process runs, and whether it is deleted."""
+    path = _link(pid, "exe")
+    return path.removesuffix(" (deleted)"), path.endswith(" (deleted)")
+
+
+def program_file(pid: int) -> Identity:
+    """The file that the process runs."""
+    return Identity.of(_stat(pid, "exe"))
+
+
+def arguments(pid: int) -> list[str]:
+    """The command line."""
+    return [os.fsdecode(word) for word in _read(pid, "cmdline").rstrip(b"\0").split(b"\0")]
+
+
+def command(pid: int) -> str:
+    """The process's short name."""
+    return os.fsdecode(_read(pid, "comm").rstrip(b"\n"))
+
+
+def directory(pid: int) -> str:
+    """Where relative paths of the process begin, as the container knows it."""
+    return _link(pid, "cwd")
+
+
+def root_device(pid: int) -> int:
+    """The device of the process's root directory: of an overlay always its own."""
+    return _stat(pid, "root").st_dev
+
+
+class Mount(NamedTuple):
+    """One line of a process's mount table."""
+
+    device: str
+    """As in ``Mapping``."""
+    point: str
+    kind: str
+    source: str
+
+
+def mounts(pid: int) -> list[Mount]:
+    """The mounts that the process sees; proc_pid_mountinfo(5)."""
+    table = []
+    for line in _read(pid, "mountinfo").splitlines():
+        fields, _, rest = line.partition(b" - ")
+        words, (kind, source, *_) = fields.split(b" "), rest.split(b" ")
+        major, _, minor = words[2].partition(b":")
+        device = f"{int(major):02x}:{int(minor):02x}"
+        table.append(Mount(device, os.fsdecode(_unescape(words[4])), kind.decode(), os.fsdecode(source)))
+    return table
+
+
+def device_name(device: int) -> str:
+    """A device number as ``maps`` writes it."""
+    return f"{os.major(device):02x}:{os.minor(device):02x}"
+
+
+def _unescape(field: bytes) -> bytes:
+    """Undo the octal escapes that mountinfo has for space, tab, newline and backslash."""
+    return re.sub(rb"\\(\d{3})", lambda match: bytes([int(match[1], 8)]), field)
+
+
+def _read(pid: int, file: str) -> bytes:
+    try:
+        with open(f"/proc/{pid}/{file}", "rb", 0) as stream:
+            return stream.read()
+    except FileNotFoundError as error:
+        raise _gone(error) from error
+
+
+def _link(pid: int, file: str) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/{file}")
+    except FileNotFoundError as error:
+        raise _gone(error) from error
+
+
+def _stat(pid: int, file: str) -> os.stat_result:
+    try:
+        return os.stat(f"/proc/{pid}/{file}")
+    except FileNotFoundError as error:
+        raise _gone(error) from error
+
+
+def _gone(error: OSError) -> ProcessLookupError:
+    """Of a process that has ended its directory is missing, while an open file of it says so (ESRCH)."""
+    return ProcessLookupError(error.errno, error.strerror, error.filename)

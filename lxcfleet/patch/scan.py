@@ -1,0 +1,198 @@
+"""Looking at what containers run; done by a child of the launcher, which sees the mask.
+
+Nothing of a container is entered or walked: its processes are read in /proc, its layers from outside.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lxcfleet.base.present import Base, Layer, Present, Upper
+from lxcfleet.host import cgroup, kernel, maps, proc
+from lxcfleet.patch.stale import Process, Scan, Why, judge_mapped, merge, written_since
+
+_ROUNDS = 5
+"""How often it is looked for processes that began meanwhile."""
+_INTERPRETER = re.compile(r"(python|perl|ruby|php|lua|tclsh|guile|nodejs|node|(?:ba|da|k|z|a)?sh)[0-9.]*")
+_NO_SCRIPT = {"python": "cm", "perl": "eE", "ruby": "e", "php": "r", "lua": "e", "node": "ep", "nodejs": "ep"}
+"""Letters of the options after which no script comes but code; of shells it is ``c``."""
+_VALUE = {"python": "WX", "perl": "I", "ruby": "I"}
+"""Letters of the options that take the next word, if they are the last of theirs."""
+_COMM = 15
+"""As many bytes of a name as the kernel keeps."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A running container to look at."""
+
+    name: str
+    pid: int
+    """Its process 1."""
+    cgroup: str
+    """The directory of its payload in one hierarchy."""
+    delta: str
+
+    def to_json(self) -> dict[str, Any]:
+        """For the way to the process that looks."""
+        return {"name": self.name, "pid": self.pid, "cgroup": self.cgroup, "delta": self.delta}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Target:
+        """What ``to_json`` made."""
+        return cls(data["name"], data["pid"], data["cgroup"], data["delta"])
+
+
+def scan(targets: Iterable[Target], mask: Path, root: Path = Path("/")) -> Iterator[Scan]:
+    """What each container runs, held against delta, ``mask`` and the base below ``root``. Raises OSError for the mask."""
+    base, upper = Base(root), Upper(Layer.MASK, mask)
+    try:
+        devices = {maps.device_name(os.stat(place).st_dev) for place in (root, mask)}
+        for target in targets:
+            yield _scan_one(target, upper, base, devices)
+    finally:
+        upper.close()
+
+
+def _scan_one(target: Target, mask: Upper, base: Base, devices: set[str]) -> Scan:
+    looked = _Container(target, base)
+    try:
+        delta = Upper(Layer.DELTA, Path(target.delta))
+    except OSError as error:
+        return Scan(target.name, 0, 0, problem=f"{error.filename}: {error.strerror}")
+    try:
+        looked.read(Present(delta, mask, base), devices | {maps.device_name(os.stat(target.delta).st_dev)})
+    except ProcessLookupError:
+        pass  # it has ended, and with it all that it ran
+    except OSError as error:
+        looked.problem = f"{error.filename}: {error.strerror}"
+    finally:
+        delta.close()
+    return Scan(target.name, len(looked.seen), looked.mappings, merge(looked.found), looked.problem)
+
+
+class _Container:
+    """One container while it is looked at."""
+
+    def __init__(self, target: Target, base: Base) -> None:
+        self._target, self._base = target, base
+        self.seen: set[int] = set()
+        self.found: list[tuple[str, Why, Layer, Process]] = []
+        self.mappings = 0
+        self.problem = ""
+
+    def read(self, present: Present, devices: set[str]) -> None:
+        """Look at all its processes, until no new ones come."""
+        self._present = present
+        table = maps.mounts(self._target.pid)
+        overlays = {mount.device for mount in table if mount.kind == "overlay" and mount.source == _SOURCE}
+        self._root = maps.root_device(self._target.pid)
+        own = {mapping.device for mapping in maps.executable(self._target.pid)}
+        # Which device a mapping has depends on the kernel; process 1 shows which. Where it is the layer's own, a volume
+        # may have it, too.
+        self._devices = overlays if own & overlays else devices
+        self._elsewhere = tuple(f"{m.point}/" for m in table if m.device not in overlays and m.point != "/")
+        for _ in range(_ROUNDS):
+            new = set(cgroup.members(self._target.cgroup)) - self.seen
+            if not new:
+                return
+            for pid in sorted(new):
+                self._process(pid)
+            self.seen |= new
+        self.problem = f"new processes came all the time ({len(self.seen)} so far)"
+
+    def _process(self, pid: int) -> None:
+        try:
+            self._judge(pid)
+        except ProcessLookupError:
+            pass
+        except PermissionError as error:
+            self.problem = f"{error.filename}: {error.strerror}"
+
+    def _judge(self, pid: int) -> None:
+        mapped = maps.executable(pid)
+        if not mapped or maps.root_device(pid) != self._root:
+            # It has ended; or its number belongs to another process by now; or a container within has another root,
+            # with software of its own.
+            return
+        old = []
+        for mapping in mapped:
+            if self._counts(mapping.device, mapping.path):
+                identity = maps.mapped_file(pid, mapping.range)
+                if identity is not None:
+                    self.mappings += 1
+                    old += self._compare(mapping.path, identity, mapping.deleted)
+        program, deleted = maps.program(pid)
+        if all(mapping.path != program for mapping in mapped) and not program.startswith(self._elsewhere):
+            old += self._compare(program, maps.program_file(pid), deleted)
+        old += self._script(pid, program)
+        if old:
+            process = Process(pid, maps.command(pid))
+            self.found += [(path, why, layer, process) for path, why, layer in dict.fromkeys(old)]
+
+    def _counts(self, device: str, path: str) -> bool:
+        return device in self._devices and not path.startswith(self._elsewhere)
+
+    def _compare(self, path: str, identity: maps.Identity, deleted: bool) -> list[tuple[str, Why, Layer]]:
+        for attempt in (1, 2):
+            now = self._present.find(path)
+            why = judge_mapped(identity, now, deleted=deleted)
+            if why is None:
+                return []
+            if attempt == 1:
+                # What this scan remembers may be older than what the process runs by now.
+                self._base.forget(path)
+        return [(path, why, now.layer)] if why else []
+
+    def _script(self, pid: int, program: str) -> list[tuple[str, Why, Layer]]:
+        """The script that an interpreter was started for."""
+        path = script_of(program, maps.arguments(pid), maps.command(pid))
+        if path is None:
+            return []
+        path = self._present.resolve(path if path.startswith("/") else f"{maps.directory(pid)}/{path}")
+        now = self._present.find(path)
+        # No patch of the base reaches the container's own scripts.
+        if path.startswith(self._elsewhere) or now.layer is not Layer.BASE or now.status is None:
+            return []
+        started = proc.started(pid)
+        if started is None or not written_since(started, kernel.born(self._base.outside(path)), now.status.st_ctime):
+            return []
+        return [(path, Why.REPLACED, Layer.BASE)]
+
+
+_SOURCE = "lxcfleet"
+"""What base.layers gives as the device of its overlays."""
+
+
+def script_of(program: str, arguments: list[str], comm: str) -> str | None:
+    """The script that a process runs, as its command line has it; None if it runs none.
+
+    The kernel starts a script as ``INTERPRETER [OPTION] SCRIPT …`` and names the process after the script; people
+    start ``INTERPRETER [OPTION…] SCRIPT …``.
+    """
+    for word in arguments[1:3]:
+        name = os.path.basename(word)
+        if name and "/" in word and name.encode("utf-8", "surrogateescape")[:_COMM] == os.fsencode(comm):
+            return word
+    kind = _INTERPRETER.fullmatch(os.path.basename(program))
+    return None if kind is None else _first_argument(kind[1], arguments[1:])
+
+
+def _first_argument(interpreter: str, arguments: list[str]) -> str | None:
+    code, value = _NO_SCRIPT.get(interpreter, "c"), _VALUE.get(interpreter, "")
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("-") or word == "-":
+            return word if word not in ("", "-") else None
+        if word.startswith("--"):
+            continue
+        if any(letter in word for letter in code):
+            return None
+        if word[-1] in value:
+            next(words, None)
+    return None

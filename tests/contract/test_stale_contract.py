@@ -1,0 +1,104 @@
+"""The verb ``stale``: the call against fake and real daemon, the command line in front of the fake."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+
+import pytest
+
+from lxcfleet.errors import NotFound
+from lxcfleet.model import Selection
+from lxcfleet.wire import OldFileRecord
+
+from .conftest import Cli, Fleet
+from .fake_server import FakeDaemon
+
+OLD: OldFileRecord = {
+    "path": "/usr/lib/x86_64-linux-gnu/libssl.so.3",
+    "why": "replaced",
+    "layer": "base",
+    "package": "libssl3:amd64",
+    "version": "3.0.22-1",
+    "processes": [{"pid": pid, "command": "worker"} for pid in range(6)],
+}
+
+
+def test_fresh_containers_are_not_stale(fleet: Fleet) -> None:
+    fleet.create("", count=2)
+    records = fleet.client.stale(fleet.all)
+    assert [record["name"] for record in records] == [fleet.name(1), fleet.name(2)]
+    for record in records:
+        assert not record["stale"]
+        assert record["files"] == []
+        assert record["problem"] is None
+        assert record["processes"] > 0
+        assert record["mappings"] > 0
+
+
+def test_what_does_not_run_is_not_stale(fleet: Fleet) -> None:
+    fleet.create("a", start=False)
+    (record,) = fleet.client.stale(fleet.all)
+    assert (record["state"], record["stale"], record["processes"]) == ("stopped", False, 0)
+
+
+def test_nobody_of_that_name(fleet: Fleet) -> None:
+    with pytest.raises(NotFound):
+        fleet.client.stale(Selection((fleet.name("none"),)))
+
+
+@pytest.fixture
+def web(fake: FakeDaemon) -> Callable[[str], None]:
+    for name in ("web1", "web2", "web3"):
+        fake.fleet.add(name)
+    return lambda name: fake.fleet.containers[name].old_files.append(OLD)
+
+
+def test_nothing_stale(cli: Cli, web: Callable[[str], None]) -> None:
+    ran = cli("stale")
+    assert (ran.status, ran.out) == (0, "")
+    assert ran.err == "lxcfleet: nothing stale: 6 processes in 3 containers looked at\n"
+
+
+def test_stale_ones_are_shown(cli: Cli, web: Callable[[str], None]) -> None:
+    web("web2")
+    ran = cli("stale")
+    assert (ran.status, ran.err) == (4, "")
+    header, line = ran.out.splitlines()
+    assert header.split() == ["NAME", "PROCESSES", "FILE", "WHY", "PACKAGE", "VERSION", "ON", "THE", "HOST"]
+    assert line.split("  ") == [
+        "web2", "worker 0, worker 1, worker 2 and 3 more", OLD["path"], "replaced", "libssl3:amd64", "3.0.22-1",
+    ]  # fmt: skip
+    assert (cli("stale", "-q").out, cli("stale", "-q").status) == ("web2\n", 4)
+    assert [record["stale"] for record in json.loads(cli("stale", "-f", "json").out)] == [False, True, False]
+    assert cli("stale", "web3").status == 0
+    rows = list(csv.DictReader(io.StringIO(cli("stale", "-f", "csv").out)))
+    assert [(row["name"], row["stale"], row["package"]) for row in rows] == [
+        ("web1", "false", ""), ("web2", "true", "libssl3:amd64"), ("web3", "false", ""),
+    ]  # fmt: skip
+
+
+def test_what_can_not_be_read_is_told(cli: Cli, fake: FakeDaemon, web: Callable[[str], None]) -> None:
+    fake.fleet.containers["web1"].unread = "/proc/1/maps: Permission denied"
+    ran = cli("stale", "-q")
+    assert (ran.status, ran.out) == (3, "")
+    assert ran.err == "lxcfleet: web1: not all of it could be looked at\n  /proc/1/maps: Permission denied\n"
+    web("web2")
+    assert cli("stale").status == 4
+
+
+def test_as_a_plugin(cli: Cli, fake: FakeDaemon, web: Callable[[str], None]) -> None:
+    ran = cli("stale", "--nagios")
+    assert ran.status == 0
+    assert ran.out == "LXCFLEET OK - no old code in 3 containers | stale=0;;0;0;3 unread=0;0;;0;3\n"
+    fake.fleet.containers["web1"].unread = "no"
+    assert cli("stale", "--nagios").status == 1
+    web("web2")
+    ran = cli("stale", "--nagios")
+    assert ran.status == 2
+    assert ran.out.startswith("LXCFLEET CRITICAL - 1 of 3 containers run old code: web2 | stale=1;;0;0;3 unread=1")
+    ran = cli("stale", "--nagios", "none")
+    assert ran.status == 3
+    assert ran.out.startswith("LXCFLEET UNKNOWN - no container named none")

@@ -1,0 +1,206 @@
+"""Finding old code in real containers: the host's files change below them, as dpkg changes them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from lxcfleet.model import Selection
+
+from .harness import Fleet, until
+
+pytestmark = pytest.mark.system
+
+SCRIPT = "#!/bin/sh\nwhile :; do sleep 1; done\n"
+
+
+class Software:
+    """Programs in the base that clones see, which no package owns."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(mode=0o755)
+        for name in ("one", "two"):
+            shutil.copy("/usr/bin/sleep", directory / name)
+        self.write("job", SCRIPT)
+        self.write("serve.py", "import time\nwhile True: time.sleep(1)\n")
+
+    def write(self, name: str, text: str) -> None:
+        """A script that may be run."""
+        (self.directory / name).write_text(text)
+        (self.directory / name).chmod(0o755)
+
+    def command(self, name: str) -> Sequence[str]:
+        """For an app container."""
+        return ("--", str(self.directory / name), "infinity")
+
+    def replace(self, name: str) -> None:
+        """As dpkg does: a new file is renamed over the old one."""
+        path = self.directory / name
+        new = path.with_name(f"{name}.dpkg-new")
+        shutil.copy2(path, new)
+        new.rename(path)
+
+
+@pytest.fixture
+def software() -> Iterator[Software]:
+    made = Software(Path(f"/opt/lxcfleet-test-{os.getpid()}"))
+    yield made
+    shutil.rmtree(made.directory)
+
+
+def old(fleet: Fleet, *chosen: str) -> dict[str, list[tuple[str, str, str]]]:
+    """What is stale: by container the path, why, and who has it now."""
+    ran = fleet.run("stale", "-f", "json", *chosen)
+    records = ran.json
+    found = {r["name"]: [(f["path"], f["why"], f["layer"]) for f in r["files"]] for r in records if r["stale"]}
+    assert ran.status == (4 if found else 0), ran
+    assert [r["problem"] for r in records] == [None] * len(records)
+    return found
+
+
+def test_exactly_those_that_map_it(fleet: Fleet, software: Software) -> None:
+    one, two, other, privileged = (fleet.name(name) for name in ("one", "two", "other", "privileged"))
+    fleet.create(one, command=software.command("one"))
+    fleet.create(two, command=software.command("two"))
+    fleet.create(privileged, command=software.command("one"), options=["--privileged"])
+    fleet.create(other)
+    assert old(fleet) == {}
+    software.replace("one")
+    expected = [(str(software.directory / "one"), "replaced", "base")]
+    assert old(fleet) == {one: expected, privileged: expected}
+    assert fleet.run("stale", "-q").out == f"{one}\n{privileged}\n"
+    # What is started anew in the old mount may find the old file, and then counts just as well.
+    fleet.ok("restart", one, privileged)
+    assert old(fleet) == {}
+    (software.directory / "two").unlink()
+    assert old(fleet) == {two: [(str(software.directory / "two"), "removed", "base")]}
+
+
+def test_scripts_and_what_was_started_with_exec(fleet: Fleet, software: Software) -> None:
+    job, serve, shell = (fleet.name(name) for name in ("job", "serve", "shell"))
+    fleet.create(job, command=software.command("job"))
+    fleet.create(serve, command=("--", "python3", "-u", str(software.directory / "serve.py")))
+    fleet.create(shell)
+    with fleet.spawn("exec", shell, "--", *software.command("two")[1:]):
+        until(lambda: "two" in fleet.inside(shell, "cat /proc/[0-9]*/comm"), what="exec runs")
+        assert old(fleet) == {}
+        os.link(software.directory / "job", software.directory / "hard-link")
+        (software.directory / "serve.py").chmod(0o644)
+        for name in ("job", "serve.py", "two"):
+            software.replace(name)
+        path = str(software.directory)
+        found = old(fleet)
+        fleet.ok("stop", shell, "--timeout", "0")
+    assert found == {
+        job: [(f"{path}/job", "replaced", "base")],
+        serve: [(f"{path}/serve.py", "replaced", "base")],
+        shell: [(f"{path}/two", "replaced", "base")],
+    }
+
+
+def test_what_the_delta_provides_is_compared_with_that(fleet: Fleet, software: Software) -> None:
+    name, path = fleet.name("a"), software.directory / "one"
+    fleet.create(name)
+    fleet.inside(name, f"touch {path}")  # the container has a copy of its own now
+    fleet.ok("restart", name)
+    with fleet.spawn("exec", name, "--", str(path), "infinity"):
+        until(lambda: "one" in fleet.inside(name, "cat /proc/[0-9]*/comm"), what="exec runs")
+        software.replace("one")
+        assert old(fleet) == {}, "a patch of the base doesn't reach it: a matter for `audit shadow`"
+        fleet.inside(name, f"cp {path} {path}.new; mv {path}.new {path}")
+        assert old(fleet) == {name: [(str(path), "replaced", "delta")]}
+        fleet.inside(name, f"rm {path}")
+        assert old(fleet) == {name: [(str(path), "removed", "delta")]}
+        fleet.ok("stop", name, "--timeout", "0")
+
+
+MAPS = """
+import ctypes, mmap, os, sys
+CODE = mmap.PROT_READ | mmap.PROT_EXEC
+def run(fd):
+    os.write(fd, b"x" * 4096)
+    keep.append(mmap.mmap(fd, 4096, mmap.MAP_PRIVATE, CODE))
+keep = [mmap.mmap(-1, 4096, prot=CODE)]
+run(os.memfd_create("code"))
+for path in ("/var/tmp/code", "/tmp/code", "/run/code"):
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o755)
+    run(fd)
+    os.unlink(path)
+print("mapped", flush=True)
+import time
+time.sleep(1000)
+"""
+
+
+def test_what_a_process_makes_for_itself_is_not_stale(fleet: Fleet) -> None:
+    """memfds, anonymous memory, files of its own that are deleted, in the delta and elsewhere."""
+    name = fleet.name("a")
+    fleet.create(name, command=("--", "python3", "-c", MAPS))
+    until(lambda: "mapped" in fleet.ok("logs", name), what="it has mapped them")
+    (record,) = fleet.client().stale(Selection())
+    assert record["mappings"] > 5
+    assert old(fleet) == {}
+
+
+def test_processes_that_come_and_go_while_they_are_read(fleet: Fleet) -> None:
+    names = [fleet.name(f"storm{number}") for number in range(3)]
+    fleet.create(*names, command=("--", "sh", "-c", "while :; do /bin/true & /bin/true & wait; done"))
+    for _ in range(20):
+        records = fleet.client().stale(Selection())
+        assert [record["files"] for record in records] == [[]] * 3
+
+
+def test_a_container_of_its_own_within(fleet: Fleet, software: Software) -> None:
+    """Another root in the container, as a container engine makes it, has software of its own."""
+    name = fleet.name("a")
+    fleet.create(name, options=["--privileged"])
+    path = software.directory / "one"
+    script = f"mkdir -p /root/r{path.parent}; cp /bin/busybox /root/r{path} 2>/dev/null || cp {path} /root/r{path}; "
+    script += "mount -t tmpfs none /mnt; cp -a /root/r/. /mnt; for d in usr lib lib64 bin; do "
+    script += f"[ ! -e /$d ] || {{ mkdir -p /mnt/$d; mount --bind /$d /mnt/$d; }}; done; exec chroot /mnt {path} 1000"
+    with fleet.spawn("exec", name, "--", "sh", "-c", script):
+        until(lambda: "one" in fleet.inside(name, "cat /proc/[0-9]*/comm"), what="exec runs")
+        software.replace("one")
+        assert old(fleet) == {}
+        fleet.ok("stop", name, "--timeout", "0")
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Fleet]:
+    """A fleet whose deltas are in another file system than the base, where inode numbers may be the same."""
+    fleet, image = Fleet(), tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(2 << 30)
+    fleet.paths.lxc.mkdir()
+    subprocess.run(["/usr/sbin/mkfs.ext4", "-q", "-F", image], check=True)
+    subprocess.run(["/usr/bin/mount", "-o", "loop", image, fleet.paths.lxc], check=True)
+    (fleet.paths.lxc / "lost+found").rmdir()
+    try:
+        fleet.start_daemon()
+        yield fleet
+        fleet.clean()
+    finally:
+        fleet.run("destroy", "--all", "--force", "-q")
+        fleet.stop_daemon()
+        subprocess.run(["/usr/bin/umount", fleet.paths.lxc], check=True)
+        fleet.remove()
+
+
+def test_deltas_in_a_file_system_of_their_own(elsewhere: Fleet, software: Software) -> None:
+    one, two = elsewhere.name("one"), elsewhere.name("two")
+    path = software.directory / "one"
+    elsewhere.create(one, two, command=software.command("one"))
+    assert old(elsewhere) == {}
+    software.replace("one")
+    expected = [(str(path), "replaced", "base")]
+    assert old(elsewhere) == {one: expected, two: expected}
+    elsewhere.inside(two, f"cp {path} {path}.new; mv {path}.new {path}")
+    assert old(elsewhere) == {one: expected, two: [(str(path), "replaced", "delta")]}
+    elsewhere.ok("restart", one, two)
+    assert old(elsewhere) == {}

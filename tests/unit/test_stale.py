@@ -1,0 +1,260 @@
+"""What is stale: one file held against what a fresh mount would give."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lxcfleet.base.present import Base, Found, Layer, Present, Upper
+from lxcfleet.host import maps, packages
+from lxcfleet.host.maps import Identity
+from lxcfleet.patch.scan import Target, scan, script_of
+from lxcfleet.patch.stale import OldFile, Process, Scan, Why, judge_mapped, merge, same, written_since
+
+LIBRARY = "/usr/lib/x86_64-linux-gnu/libssl.so.3"
+
+
+def found(layer: Layer, path: Path | None, *, copied: bool = False) -> Found:
+    return Found(layer, None if path is None else path.lstat(), copied)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "file"
+    path.write_text("code")
+    return path
+
+
+def test_the_same_file_is_fresh(file: Path) -> None:
+    assert judge_mapped(Identity.of(file.stat()), found(Layer.BASE, file), deleted=False) is None
+
+
+@pytest.mark.parametrize("layer", list(Layer))
+def test_another_file_at_the_path_is_stale(file: Path, layer: Layer) -> None:
+    mapped = Identity.of(file.stat())
+    new = file.with_name("new")
+    new.write_text("code")
+    os.utime(new, ns=(mapped.modified, mapped.modified))
+    new.rename(file)
+    assert judge_mapped(mapped, found(layer, file), deleted=False) is Why.REPLACED
+
+
+def test_nothing_at_the_path_is_stale(file: Path) -> None:
+    mapped = Identity.of(file.stat())
+    assert judge_mapped(mapped, found(Layer.BASE, None), deleted=False) is Why.REMOVED
+    assert judge_mapped(mapped, Found(Layer.DELTA, None, hidden=True), deleted=True) is Why.REMOVED
+
+
+def test_what_a_container_made_and_removed_is_its_own(file: Path) -> None:
+    # libffi maps such files; a restart would only make new ones.
+    for layer in Layer:
+        assert judge_mapped(Identity.of(file.stat()), found(layer, None), deleted=True) is None
+
+
+IDENTITIES = st.builds(
+    Identity, st.integers(1, 2**32 - 1), st.integers(0, 2**40), st.integers(0, 2**62), st.integers(0, 2**62)
+)
+
+
+@given(IDENTITIES, st.integers(0, 2**16))
+def test_xino_and_copy_up_change_the_number_only(now: Identity, layer: int) -> None:
+    through = now._replace(inode=now.inode | layer << 33)
+    assert same(through, now, copied=False)
+    assert same(now._replace(inode=now.inode + 1), now, copied=True)
+
+
+@given(IDENTITIES, IDENTITIES, st.booleans())
+def test_files_that_differ_in_time_or_size_are_two(one: Identity, other: Identity, copied: bool) -> None:
+    assert same(one, other, copied=copied) <= (one[1:] == other[1:])
+
+
+def test_equal_numbers_in_two_file_systems_are_two_files() -> None:
+    old = Identity(131, 4096, 10, 20)
+    assert not same(old, Identity(131, 4096, 10, 21), copied=False)
+
+
+@pytest.mark.parametrize(
+    ("started", "born", "changed", "stale"),
+    [
+        (100.0, 50.0, 50.0, False),
+        (100.0, 150.0, 150.0, True),
+        (100.0, 90.0, 110.0, True),  # written before the process began, renamed to its place after
+        (100_000.0, 50.0, 100_001.0, False),  # somebody made a hard link
+        (100.0, None, 50.0, False),
+        (100.0, None, 150.0, True),
+    ],
+)
+def test_a_script_goes_by_time(started: float, born: float | None, changed: float, stale: bool) -> None:
+    assert written_since(started, born, changed) is stale
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "comm", "script"),
+    [
+        ("/usr/bin/dash", ["/bin/sh", "/usr/bin/job", "-x"], "job", "/usr/bin/job"),
+        ("/usr/bin/python3.11", ["/usr/bin/python3", "-u", "/usr/sbin/iotop"], "iotop", "/usr/sbin/iotop"),
+        ("/usr/bin/awk", ["/usr/bin/awk", "-f", "/usr/bin/a-very-long-name"], "a-very-long-nam", "/usr/bin/a-very-long-name"),
+        ("/usr/bin/python3.11", ["python3", "-W", "error", "-u", "serve.py"], "python3", "serve.py"),
+        ("/usr/bin/python3.11", ["python3", "-m", "http.server"], "python3", None),
+        ("/usr/bin/bash", ["bash", "-lc", "sleep 1"], "bash", None),
+        ("/usr/bin/bash", ["bash", "-e", "/usr/bin/job"], "bash", "/usr/bin/job"),
+        ("/usr/bin/perl", ["perl", "-e", "sleep"], "perl", None),
+        ("/usr/bin/bash", ["-bash"], "bash", None),
+        ("/usr/bin/sleep", ["sleep", "/usr/bin/job"], "sleep", None),
+        ("/usr/bin/tail", ["tail", "/usr/bin/job"], "tail", None),
+        ("/usr/bin/python3.11", [], "python3", None),
+        ("/usr/bin/node", ["node", "--inspect", "/srv/app.js"], "node", "/srv/app.js"),
+    ],
+)
+def test_the_script_of_a_process(program: str, arguments: list[str], comm: str, script: str | None) -> None:
+    assert script_of(program, arguments, comm) == script
+
+
+def test_findings_of_one_file_are_one() -> None:
+    one, two = Process(1, "a"), Process(2, "b")
+    replaced, removed = ("/b", Why.REPLACED, Layer.BASE), ("/a", Why.REMOVED, Layer.DELTA)
+    files = merge([(*replaced, one), (*removed, two), (*replaced, two)])
+    assert files == (OldFile(*removed, (two,)), OldFile(*replaced, (one, two)))
+    result = Scan("web", 2, 5, files, "no")
+    assert Scan.from_json(result.to_json()) == result
+    assert result.stale
+    assert not result.clean
+
+
+# what a fresh mount has at a path
+
+
+@pytest.fixture
+def layers(tmp_path: Path) -> dict[str, Path]:
+    made = {name: tmp_path / name for name in ("delta", "mask", "base")}
+    for path in made.values():
+        path.mkdir()
+    return made
+
+
+def put(layer: Path, path: str, text: str = "") -> Path:
+    target = layer / path.lstrip("/")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text)
+    return target
+
+
+def present(layers: dict[str, Path]) -> Present:
+    return Present(Upper(Layer.DELTA, layers["delta"]), Upper(Layer.MASK, layers["mask"]), Base(layers["base"]))
+
+
+def test_the_topmost_layer_provides(layers: dict[str, Path]) -> None:
+    put(layers["base"], "/usr/lib/a"), put(layers["base"], "/usr/lib/b"), put(layers["base"], "/usr/lib/c")
+    put(layers["mask"], "/usr/lib/b"), put(layers["mask"], "/usr/lib/c")
+    put(layers["delta"], "/usr/lib/c")
+    seen = present(layers)
+    assert [seen.find(f"/usr/lib/{name}").layer for name in "abcd"] == [Layer.BASE, Layer.MASK, Layer.DELTA, Layer.BASE]
+    assert seen.find("/usr/lib/d").status is None
+    assert seen.find("/usr/lib/a/below").status is None
+
+
+def test_a_file_in_place_of_a_directory_hides_what_is_below(layers: dict[str, Path]) -> None:
+    put(layers["base"], "/usr/lib/a")
+    put(layers["delta"], "/usr")
+    assert present(layers).find("/usr/lib/a") == Found(Layer.DELTA, None, hidden=True)
+
+
+def test_links_are_followed_through_the_layers(layers: dict[str, Path]) -> None:
+    put(layers["base"], "/usr/share/job/run")
+    (layers["base"] / "bin").symlink_to("usr/bin")
+    (layers["base"] / "usr/bin").mkdir()
+    (layers["mask"] / "usr/bin").mkdir(parents=True)
+    (layers["mask"] / "usr/bin/job").symlink_to("../share/./job/now")
+    (layers["delta"] / "usr/share/job").mkdir(parents=True)
+    (layers["delta"] / "usr/share/job/now").symlink_to("/usr/share/job/run")
+    (layers["delta"] / "loop").symlink_to("loop")
+    assert present(layers).resolve("/bin/job") == "/usr/share/job/run"
+    assert present(layers).resolve("/loop/x") == "/loop/x"
+
+
+def test_no_link_of_a_container_leads_out_of_its_delta(layers: dict[str, Path], tmp_path: Path) -> None:
+    put(tmp_path, "secret/lib")
+    (layers["delta"] / "usr").symlink_to(tmp_path / "secret")
+    assert present(layers).find("/usr/lib").status is None
+
+
+# processes and packages
+
+
+def test_our_own_mappings() -> None:
+    mapped = maps.executable(os.getpid())
+    program, deleted = maps.program(os.getpid())
+    mine = [mapping for mapping in mapped if mapping.path == program]
+    assert mine
+    assert not deleted
+    assert maps.device_name(os.stat(program).st_dev) == mine[0].device
+    assert all(mapping.path.startswith("/") for mapping in mapped)
+
+
+def test_a_process_that_is_gone() -> None:
+    child = os.posix_spawn("/bin/true", ["true"], os.environ)
+    os.waitpid(child, 0)
+    for read in (maps.executable, maps.program, maps.arguments, maps.root_device, maps.mounts):
+        with pytest.raises(ProcessLookupError):
+            read(child)
+    assert maps.mapped_file(child, "1000-2000") is None
+
+
+def test_a_zombie_maps_nothing() -> None:
+    child = os.posix_spawn("/bin/true", ["true"], os.environ)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    try:
+        assert maps.executable(child) == []
+    finally:
+        os.waitpid(child, 0)
+
+
+def test_a_container_that_is_gone_is_not_stale(layers: dict[str, Path]) -> None:
+    child = os.posix_spawn("/bin/true", ["true"], os.environ)
+    os.waitpid(child, 0)
+    target = Target("web", child, str(layers["base"] / "none"), str(layers["delta"]))
+    assert list(scan([target], layers["mask"])) == [Scan("web", 0, 0)]
+
+
+def test_a_container_whose_delta_is_gone_is_not_clean(layers: dict[str, Path]) -> None:
+    target = Target("web", os.getpid(), "/none", str(layers["delta"] / "none"))
+    (result,) = scan([target], layers["mask"])
+    assert not result.clean
+    assert "No such file" in result.problem
+
+
+SEARCH = """\
+coreutils: /bin/ls
+libc6:amd64, libc6:i386: /lib/libc.so.6
+diversion by dash from: /bin/sh
+diversion by dash to: /bin/sh.distrib
+dash: /bin/sh
+diversion by postgresql-common from: /usr/bin/pg_config
+diversion by postgresql-common to: /usr/bin/pg_config.libpq-dev
+libpq-dev, postgresql-common: /usr/bin/pg_config
+local diversion from: /usr/bin/x
+local diversion to: /usr/bin/x.distrib
+x: /usr/bin/x
+odd: /usr/share/a: b
+"""
+
+
+def test_what_dpkg_prints() -> None:
+    assert dict((path, package) for package, path in packages.parse_search(SEARCH.splitlines())) == {
+        "/bin/ls": "coreutils",
+        "/lib/libc.so.6": "libc6:amd64",
+        "/bin/sh": "dash",
+        "/usr/bin/pg_config": "postgresql-common",
+        "/usr/bin/x": "x",
+        "/usr/share/a: b": "odd",
+    }
+
+
+def test_both_names_of_a_merged_directory() -> None:
+    assert packages.names_of(LIBRARY) == (LIBRARY, LIBRARY[4:])
+    assert packages.names_of(LIBRARY[4:]) == (LIBRARY[4:], LIBRARY)
+    assert packages.names_of("/usr/share/doc") == ("/usr/share/doc",)
