@@ -159,8 +159,8 @@ class _Container:
         # No patch of the base reaches the container's own scripts.
         if path.startswith(self._elsewhere) or now.layer is not Layer.BASE or now.status is None:
             return []
-        began = proc.began(pid)
-        if began is None or not written_since(proc.as_time(began), kernel.born(self._base.outside(path)), now.status.st_ctime):
+        began, born = proc.began(pid), kernel.born(self._base.outside(path))
+        if began is None or not written_since(proc.as_time(began), born, now.status.st_ctime):
             return []
         return [(path, Why.REPLACED, Layer.BASE)]
 
