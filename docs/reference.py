@@ -97,16 +97,20 @@ def _settings() -> Iterator[str]:
     yield from _table(config.NetworkSettings)
     yield "### `metrics:`\n"
     yield from _table(config.MetricsSettings)
+    yield "### `rollout:`\n"
+    yield from _table(config.RolloutSettings)
     yield "### `profiles:` NAME`:`\n"
     yield (inspect.getdoc(config.Profile) or "").replace("``", "`") + "\n"
     yield from _table(config.Profile)
+    yield "#### `rollout:` of a profile\n"
+    yield from _table(config.ProfileRollout)
 
 
 def _table(settings: type) -> Iterator[str]:
     said = _attribute_docs(settings)
     yield "| key | default | |\n|---|---|---|"
     for field in dataclasses.fields(settings):
-        if field.name in ("network", "metrics", "profiles") and settings is config.Config:
+        if field.name in ("network", "metrics", "rollout", "profiles") and settings is config.Config:
             continue
         yield f"| `{field.name}` | {_default(field)} | {_cell(said.get(field.name, ''))} |"
     yield ""
@@ -115,8 +119,10 @@ def _table(settings: type) -> Iterator[str]:
 def _default(field: dataclasses.Field[object]) -> str:
     value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
     match value:
-        case None | () | {}:
+        case None | () | {} | config.ProfileRollout():
             return ""
+        case ("*",):
+            return '`["*"]`'
         case bool():
             return f"`{str(value).lower()}`"
         case float():

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
-from lxcfleet import checks, strict_yaml
+from lxcfleet import checks, policy, strict_yaml
 from lxcfleet.checks import HealthCheck
 from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.model import Init, Network
 from lxcfleet.names import MAX_DRAIN, check_label, check_variable
 from lxcfleet.net.addresses import AUTO, OFF, parse4, parse6
 from lxcfleet.net.ports import Port, check_ports, parse_port
+from lxcfleet.policy import ProfileRollout, RolloutSettings
 from lxcfleet.schema import Fields
 
 MAX_WORKERS = 64
@@ -46,6 +47,8 @@ class Profile:
     health: HealthCheck | None = None
     """How to tell that they do their work: one of `exec` (a list), `tcp` and `http`, with `interval`, `timeout`,
     `retries` and `start_period`."""
+    rollout: ProfileRollout = field(default_factory=ProfileRollout)
+    """How its containers take part in rollouts; see below."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class Config:
     """What the daemon writes to its log: debug, info, warning or error, and what is worse."""
     network: NetworkSettings = field(default_factory=NetworkSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    rollout: RolloutSettings = field(default_factory=RolloutSettings)
     profiles: Mapping[str, Profile] = field(default_factory=dict)
 
     @property
@@ -145,6 +149,7 @@ def parse(text: bytes, where: str) -> Config:
         log_level=fields.text("log_level", default.log_level),
         network=_network(fields.nested("network")),
         metrics=_metrics(fields.nested("metrics")),
+        rollout=policy.read(fields.nested("rollout"), default.rollout),
         profiles={name: _profile(profiles.nested(name)) for name in profiles.keys()},
     )
     if config.log_level not in ("debug", "info", "warning", "error"):
@@ -200,6 +205,7 @@ def _profile(fields: Fields) -> Profile:
         ports=fields.parsed("ports", parse_port, check_ports),
         drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
         health=checks.read(fields),
+        rollout=policy.read_profile(fields.nested("rollout")),
     )
     fields.close()
     if profile.init is Init.SYSTEM and profile.command:
@@ -226,6 +232,8 @@ def describe(config: Config) -> str:
         f"  drain: {config.network.drain:g}",
         "metrics:",
         f"  listen: {strict_yaml.inline(config.metrics.listen)}",
+        "rollout:",
+        *(f"  {key}: {strict_yaml.inline(value)}" for key, value in config.rollout.to_json().items()),
         "profiles:" if config.profiles else "profiles: {}",
     ]
     for name, profile in config.profiles.items():
@@ -246,6 +254,7 @@ def _describe_profile(profile: Profile) -> list[str]:
         lines.append(f"drain: {profile.drain:g}")
     if profile.health:
         lines.append(f"health: {strict_yaml.inline(profile.health.to_json())}")
+    lines.append(f"rollout: {strict_yaml.inline(profile.rollout.to_json())}")
     lines.append(f"command: {strict_yaml.inline(list(profile.command))}")
     lines.append(f"environment: {strict_yaml.inline(dict(profile.environment))}")
     lines.append(f"labels: {strict_yaml.inline(dict(profile.labels))}")

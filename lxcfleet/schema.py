@@ -73,6 +73,13 @@ class Fields:
         """A text, or None where the key is missing."""
         return self.text(key) if self.has(key) else None
 
+    def scalar(self, key: str, default: str) -> str:
+        """A text or a whole number, as text."""
+        value = self._data.get(key)
+        if isinstance(value, int) and not isinstance(value, bool):
+            self._data[key] = str(value)
+        return self.text(key, default)
+
     def integer(self, key: str, default: int, low: int, high: int) -> int:
         """A whole number from ``low`` to ``high``."""
         if not self.has(key):

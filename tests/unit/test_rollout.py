@@ -1,0 +1,554 @@
+"""The planner of rollouts: what it decides, and that its promises hold whatever happens around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lxcfleet.errors import InvalidInput
+from lxcfleet.patch import rollout as planner
+from lxcfleet.patch import state
+from lxcfleet.patch.rollout import Finish, Restart, Scan, Stop, Wait
+from lxcfleet.patch.state import Halt, Kind, Member, Phase, Rollout, Seen, Status
+from lxcfleet.patch.waves import Blocked, choose
+from lxcfleet.policy import RolloutSettings, Share
+
+QUICK = RolloutSettings(Share(25, percent=True), Share(0), 0.0, 10.0, ("*",))
+OLD, NEW = "1@1.00", "2@2.00"
+
+
+def policy(**fields: Any) -> RolloutSettings:
+    return replace(QUICK, **fields)
+
+
+def rollout(*members: Member, kind: Kind = Kind.RESTART, **fields: Any) -> Rollout:
+    named = {member.name: member for member in members}
+    values: dict[str, Any] = {"policy": QUICK, "members": named, **fields}
+    return Rollout(id="r1", kind=kind, created="now", **values)
+
+
+def names(count: int) -> list[str]:
+    return [f"c{number}" for number in range(1, count + 1)]
+
+
+def many(count: int, **fields: Any) -> list[Member]:
+    return [Member(name, OLD, healthy_deadline=10.0, **fields) for name in names(count)]
+
+
+def well(count: int, labels: Mapping[str, str] = {}, **fields: Any) -> dict[str, Seen]:
+    now = Seen(OLD, labels, healthy=True, healthy_for=100.0, running_for=100.0)
+    return {name: replace(now, **fields) for name in names(count)}
+
+
+HEALTHY = Seen(NEW, healthy=True, healthy_for=1.0, running_for=1.0)
+STARTING = Seen(NEW, running_for=1.0)
+
+
+# choosing
+
+
+@pytest.mark.parametrize(
+    ("share", "total", "sizes"),
+    [("25%", 8, [2, 2, 2, 2]), ("3", 8, [3, 3, 2]), ("100%", 4, [4]), ("10%", 4, [1, 1, 1, 1]), ("1", 1, [1]), ("9", 2, [2])],
+)
+def test_waves_are_as_large_as_may_be_down(share: str, total: int, sizes: list[int]) -> None:
+    plan = rollout(*many(total), policy=policy(max_unavailable=Share.parse(share)))
+    assert [len(wave) for wave in planner.preview(plan, well(total))] == sizes
+
+
+def test_canaries_go_first_and_are_healthy_ones() -> None:
+    plan = rollout(*many(10), policy=policy(canaries=Share(2), max_unavailable=Share(4)))
+    assert [len(wave) for wave in planner.preview(plan, well(10))] == [2, 4, 4]
+    seen = {**well(10), "c1": replace(STARTING, identity=OLD)}
+    assert choose(plan, seen) == ("c2", "c3")
+    more = policy(canaries=Share(50, percent=True), max_unavailable=Share(4))
+    assert len(planner.preview(replace(plan, policy=more), well(10))[0]) == 4  # no more than may be down
+
+
+def test_a_patch_on_the_way_has_canaries_of_its_own() -> None:
+    plan = rollout(*many(8), kind=Kind.PATCH, policy=policy(canaries=Share(1)), patch=1, scanned=1)
+    plan = planner.begin_wave(plan, ("c1",))
+    seen = {**well(8), "c1": HEALTHY}
+    plan = planner.settle(plan, seen)
+    assert choose(plan, seen) == ("c2", "c3")
+    assert choose(planner.patched(plan), seen) == ("c2",)
+
+
+def test_the_order_is_by_priority_and_then_by_name() -> None:
+    plan = rollout(*many(3, priority=5), *[Member("db", OLD, priority=-1), Member("c10", OLD, priority=5)])
+    plan = replace(plan, policy=policy(max_unavailable=Share(2)))
+    seen = {**well(3), "db": well(1)["c1"], "c10": well(1)["c1"]}
+    assert planner.preview(plan, seen) == [("db",), ("c1", "c2"), ("c3", "c10")]
+
+
+def test_never_all_of_one_label() -> None:
+    seen = {**well(4, {"tier": "front"}), "d1": Seen(OLD, {"tier": "db"}, healthy=True)}
+    plan = rollout(*many(4), Member("d1", OLD), policy=policy(max_unavailable=Share(100, percent=True)))
+    assert planner.preview(plan, seen) == [("c1", "c2", "c3", "d1"), ("c4",)]
+    none = replace(plan, policy=replace(plan.policy, groups=()))
+    assert len(planner.preview(none, seen)) == 1
+    other = replace(plan, policy=replace(plan.policy, groups=("role",)))
+    assert len(planner.preview(other, seen)) == 1
+
+
+def test_members_of_a_group_that_are_not_in_the_rollout_count() -> None:
+    seen = {"c1": Seen(OLD, {"a": "b"}, healthy=True), "c2": Seen(OLD, {"a": "b"}, unhealthy=True)}
+    plan = rollout(*many(2), policy=policy(max_unavailable=Share(2)))
+    assert choose(plan, seen) == ("c2",)  # the last healthy one stays up
+    assert choose(rollout(*many(1)), {**seen, "c2": replace(seen["c2"], healthy=True)}) == ("c1",)
+    assert choose(rollout(*many(1)), seen) == ("c1",)  # the other one is no help, nor was it expected to be
+
+
+def test_those_that_are_down_anyway_are_counted() -> None:
+    plan = rollout(*many(8))  # two may be down
+    seen = {**well(8), "c8": replace(STARTING, identity=OLD, reason="status 503")}
+    assert choose(plan, seen) == ("c1", "c8")
+    seen["c7"] = seen["c8"]
+    assert choose(plan, seen) == ("c7", "c8")
+    plan = plan.update(*(replace(plan.members[name], phase=Phase.DONE) for name in ("c7", "c8")))
+    blocked = choose(plan, seen)
+    assert isinstance(blocked, Blocked)
+    assert "c7 and 1 more are not healthy: status 503" in blocked.why
+
+
+def test_what_was_ill_before_costs_nothing_and_is_not_waited_for() -> None:
+    plan = rollout(*many(4), policy=policy(max_unavailable=Share(1)))
+    plan = plan.update(replace(plan.members["c2"], expected=False))
+    seen = {**well(4), "c2": Seen(OLD, unhealthy=True)}
+    assert planner.preview(plan, seen) == [("c1", "c2"), ("c3",), ("c4",)]
+    plan = planner.begin_wave(plan, ("c2",))
+    plan = planner.settle(plan, {**seen, "c2": replace(STARTING, unhealthy=True)})
+    assert (plan.members["c2"].phase, plan.members["c2"].note) == (Phase.DONE, "it was not healthy before either")
+
+
+def test_a_profile_may_have_a_limit_of_its_own() -> None:
+    plan = rollout(*many(4, pool="db"), pools={"db": Share(1)}, policy=policy(max_unavailable=Share(3)))
+    assert [len(wave) for wave in planner.preview(plan, well(4))] == [1, 1, 1, 1]
+
+
+# gates
+
+
+def begun(*chosen: str, count: int = 4, **fields: Any) -> Rollout:
+    return planner.begin_wave(rollout(*many(count, **fields)), chosen)
+
+
+def test_the_next_wave_waits_until_all_are_healthy_for_long_enough() -> None:
+    plan = begun("c1", min_healthy_time=5.0)
+    seen = {**well(4), "c1": STARTING}
+    for now, phase in [
+        (STARTING, Phase.GATED),
+        (replace(HEALTHY, healthy_for=4.0, running_for=9.0), Phase.GATED),
+        (replace(HEALTHY, healthy_for=5.0, running_for=9.0), Phase.DONE),
+    ]:
+        seen["c1"] = now
+        plan = planner.settle(plan, seen)
+        assert plan.members["c1"].phase is phase
+        assert isinstance(planner.decide(plan, seen), Restart if phase is Phase.DONE else Wait)
+
+
+def test_it_waits_no_longer_than_it_has_to() -> None:
+    seen = {**well(4), "c1": replace(HEALTHY, healthy_for=4.0)}
+    decision = planner.decide(planner.settle(begun("c1", min_healthy_time=5.0), seen), seen)
+    assert isinstance(decision, Wait)
+    assert decision.seconds == 1.0
+    assert "healthy for 4 s of 5 s" in decision.why
+
+
+@pytest.mark.parametrize(
+    ("now", "why"),
+    [
+        (replace(STARTING, running_for=10.0, reason="status 500"), "it was not healthy 10 s after its start: status 500"),
+        (Seen(None), "it does not run after its restart"),
+    ],
+)
+def test_a_gate_that_fails_halts_and_says_who_and_why(now: Seen, why: str) -> None:
+    plan = begun("c1")
+    seen = {**well(4), "c1": now}
+    plan = planner.settle(plan, seen)
+    assert planner.decide(plan, seen) == Stop("c1", why)
+    plan = planner.halt(plan, Halt("c1", why))
+    assert planner.decide(plan, seen) == Wait(None, "halted")
+
+
+def test_a_restart_that_failed_says_what_failed() -> None:
+    plan = planner.note_failures(begun("c1"), {"c1": "c1 did not start: no space left on device"})
+    seen = {**well(4), "c1": Seen(None)}
+    assert planner.decide(planner.settle(plan, seen), seen) == Stop("c1", "c1 did not start: no space left on device")
+
+
+def test_a_container_that_can_t_be_restarted_is_tried_again_and_then_halts_it() -> None:
+    plan, seen, tries = rollout(*many(1)), well(1), 0
+    while isinstance(decision := planner.decide(plan := planner.settle(plan, seen), seen), Restart):
+        plan = planner.note_failures(planner.begin_wave(plan, decision.names), {"c1": "it is busy: stop"})
+        tries += 1
+    assert (tries, decision) == (planner.ATTEMPTS, Stop("c1", "it is busy: stop"))
+
+
+def test_what_is_busy_is_waited_for() -> None:
+    plan = rollout(*many(1))
+    seen = well(1, busy="stop")
+    decision = planner.decide(plan, seen)
+    assert isinstance(decision, Wait)
+    assert "stop" in decision.why
+    assert isinstance(planner.decide(plan, seen, blocked_for=11.0), Stop)
+
+
+@pytest.mark.parametrize(
+    ("now", "note"),
+    [
+        (None, "destroyed"),
+        (Seen(None), "stopped"),
+        (HEALTHY, "restarted meanwhile"),
+        (Seen(OLD, frozen=True), "frozen"),
+    ],
+)
+def test_there_may_be_nothing_to_do_any_more(now: Seen | None, note: str) -> None:
+    seen = {} if now is None else {"c1": now}
+    plan = planner.settle(rollout(*many(1)), seen)
+    assert (plan.members["c1"].phase, note in plan.members["c1"].note) == (Phase.SKIPPED, True)
+    assert planner.decide(plan, seen) == Finish()
+
+
+def test_nothing_at_all_is_done_at_once() -> None:
+    assert planner.decide(rollout(), {}) == Finish()
+    assert planner.preview(rollout(), {}) == []
+
+
+# the operator
+
+
+def test_paused_lets_what_has_begun_come_to_its_end_and_begins_nothing() -> None:
+    plan = planner.pause(begun("c1"))
+    seen = {**well(4), "c1": STARTING}
+    assert isinstance(planner.decide(plan := planner.settle(plan, seen), seen), Wait)
+    seen["c1"] = HEALTHY
+    assert planner.decide(plan := planner.settle(plan, seen), seen) == Wait(None, "paused")
+    assert planner.decide(planner.resume(plan, seen), seen) == Restart(("c2",))
+
+
+def test_resumed_after_a_halt_the_container_gets_a_new_deadline_and_no_second_restart() -> None:
+    seen = {**well(4), "c1": replace(STARTING, running_for=10.0)}
+    plan = planner.settle(begun("c1"), seen)
+    plan = planner.resume(planner.halt(plan, Halt("c1", plan.members["c1"].note)), seen)
+    assert plan.members["c1"].phase is Phase.GATED
+    assert isinstance(planner.decide(planner.settle(plan, seen), seen), Wait)
+    late = {**seen, "c1": replace(STARTING, running_for=20.0)}
+    assert isinstance(planner.decide(planner.settle(plan, late), late), Stop)
+    seen["c1"] = HEALTHY
+    assert planner.decide(planner.settle(plan, seen), seen) == Restart(("c2",))
+
+
+def test_what_failed_can_be_left_behind_and_counts_as_down() -> None:
+    seen = {**well(8), "c1": replace(STARTING, running_for=10.0)}
+    plan = planner.settle(begun("c1", count=8), seen)
+    plan = planner.resume(plan, seen, accept=True)
+    assert planner.decide(plan, seen) == Restart(("c2",))  # two may be down, and c1 is
+
+
+def test_resumed_it_skips_what_was_not_restarted_and_does_not_run() -> None:
+    plan = begun("c1").update(replace(begun("c1").members["c1"], phase=Phase.FAILED))
+    assert planner.resume(plan, well(4)).members["c1"].phase is Phase.WAITING
+    assert planner.resume(plan, {}).members["c1"].phase is Phase.SKIPPED
+    assert planner.resume(plan, {"c1": Seen(None)}).members["c1"].accepted
+
+
+# patches
+
+
+def test_a_second_patch_is_taken_up_and_nothing_is_restarted_twice_for_one() -> None:
+    plan = rollout(*many(4), kind=Kind.PATCH, patch=1, scanned=1)
+    plan = planner.begin_wave(plan, ("c1",))
+    seen = {**well(4), "c1": HEALTHY}
+    plan = planner.patched(planner.settle(plan, seen))
+    assert planner.decide(plan, seen) == Scan()
+    found = {"c1": Member("c1", NEW), **{name: Member(name, OLD) for name in ("c2", "c3")}}
+    plan = planner.merge(plan, found)
+    phases = {name: member.phase for name, member in plan.members.items()}
+    assert phases == {"c1": Phase.WAITING, "c2": Phase.WAITING, "c3": Phase.WAITING, "c4": Phase.SKIPPED}
+    for name in ("c1", "c2", "c3"):
+        plan = planner.settle(planner.begin_wave(plan, (name,)), {**seen, name: replace(HEALTHY, identity="3@3.00")})
+    assert planner.decide(plan, seen) == Scan()  # to confirm
+    plan = planner.merge(plan, {"c1": Member("c1", "3@3.00")})
+    assert "stale still" in plan.members["c1"].note
+    assert planner.decide(plan, seen) == Finish()
+
+
+def test_during_a_restart_of_chosen_ones_a_patch_is_taken_up_too() -> None:
+    plan = planner.patched(rollout(*many(1)))
+    assert planner.decide(plan, well(2)) == Scan()
+    plan = planner.merge(plan, {"c2": Member("c2", OLD)})
+    assert {m.name for m in plan.by_phase(Phase.WAITING)} == {"c1", "c2"}
+
+
+def test_what_is_frozen_and_stale_does_not_keep_it_going() -> None:
+    plan = rollout(*many(1), kind=Kind.PATCH, patch=1, scanned=1, confirmed=False)
+    seen = well(1, frozen=True)
+    plan = planner.settle(plan, seen)
+    assert planner.decide(plan, seen) == Scan()
+    plan = planner.merge(plan, {"c1": Member("c1", OLD)})
+    assert planner.decide(plan, seen) == Finish()
+
+
+# on disk
+
+
+@given(st.data())
+def test_it_is_read_as_it_was_written(data: st.DataObject) -> None:
+    text = st.text(max_size=5)
+    member = st.builds(
+        Member, text, text, st.integers(), st.none() | text, st.floats(0, 9), st.floats(0, 9), st.booleans(),
+        st.sampled_from(Phase), st.none() | st.integers(), st.none() | st.integers(), st.integers(), st.booleans(), text,
+    )  # fmt: skip
+    members = {each.name: each for each in data.draw(st.lists(member, max_size=3))}
+    plan = rollout(
+        *members.values(),
+        pools={"db": Share(50, percent=True)},
+        status=data.draw(st.sampled_from(Status)),
+        halted=data.draw(st.none() | st.builds(Halt, st.none() | text, text, text)),
+        selections=({"patterns": ["a*"], "labels": {}, "everything": False},),
+    )
+    assert state.from_json(state.to_json(plan)) == plan
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"version": 2}', '{"version": 1, "members": 3}'])
+def test_what_is_no_rollout_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        state.from_json(text)
+    whole = state.to_json(rollout(*many(2)))
+    for length in range(0, len(whole), 7):
+        with pytest.raises(ValueError):  # noqa: PT011
+            state.from_json(whole[:length])
+
+
+@pytest.mark.parametrize(("text", "of_ten"), [("0", 0), ("3", 3), ("25%", 2), ("1%", 1), ("0%", 0), ("100%", 10)])
+def test_shares(text: str, of_ten: int) -> None:
+    assert Share.parse(text).of(10) == of_ten
+    assert str(Share.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "%", "-1", "101%", "1.5", "x", "٣", "5 %"])
+def test_no_shares(text: str) -> None:
+    with pytest.raises(InvalidInput):
+        Share.parse(text)
+
+
+# invariants
+
+
+@dataclass
+class Box:
+    """A container of the model world."""
+
+    labels: dict[str, str]
+    delay: int | None
+    """Looks from its start until it is healthy; None: never."""
+    number: int = 1
+    age: int = 1000
+    owed: int = 0
+    """Looks until a start that is owed to it is done."""
+    runs: bool = True
+    ill: bool = False
+    """By itself."""
+    stale_since: int = 0
+    """The patch that it does not have."""
+    stuck: bool = False
+    """It is stale whatever is done to it: a shadow, say."""
+    restarts: dict[int, int] = field(default_factory=dict)
+    """How often the rollout restarted it, by patch."""
+
+    @property
+    def identity(self) -> str:
+        return f"{self.number}@0.00"
+
+    @property
+    def healthy(self) -> bool:
+        return self.runs and not self.owed and not self.ill and self.delay is not None and self.age >= self.delay
+
+    def seen(self) -> Seen:
+        running = self.runs and not self.owed
+        return Seen(
+            self.identity if running else None,
+            self.labels,
+            healthy=self.healthy,
+            healthy_for=float(self.age - (self.delay or 0)) if self.healthy else 0.0,
+            running_for=float(self.age) if running else 0.0,
+            busy="start" if self.owed else None,
+        )
+
+    def restart(self, patch: int, owed: int) -> None:
+        self.restarts[patch] = self.restarts.get(patch, 0) + 1
+        self.number += 1
+        self.age, self.owed = 0, owed
+        self.stale_since = self.stale_since if self.stuck else 0
+
+
+class World:
+    """Containers, and a driver that is killed at will: it keeps nothing but what it wrote down."""
+
+    def __init__(self, data: st.DataObject, *, calm: bool) -> None:
+        self.data = data
+        self.calm = calm
+        count = data.draw(st.integers(0, 8), "containers")
+        labels = st.dictionaries(st.sampled_from(["a", "b"]), st.sampled_from(["x", "y"]), max_size=2)
+        delay = st.integers(0, 4) if calm else st.one_of(st.integers(0, 4), st.integers(0, 4), st.none())
+        self.boxes = {name: Box(data.draw(labels), data.draw(delay)) for name in names(count)}
+        for box in self.boxes.values():
+            box.stale_since = int(data.draw(st.booleans(), "stale"))
+            box.delay = box.delay if box.delay is not None or box.stale_since else 0
+            box.stuck = not calm and data.draw(st.integers(0, 4), "stuck") == 0
+        self.patches = 1
+        self.policy = RolloutSettings(
+            data.draw(st.sampled_from([Share(1), Share(2), Share(25, True), Share(60, True), Share(100, True)])),
+            data.draw(st.sampled_from([Share(0), Share(1), Share(40, True)])),
+            0.0, 8.0, data.draw(st.sampled_from([("*",), ("a",), ()])),
+        )  # fmt: skip
+        self.priorities = {name: data.draw(st.integers(0, 1)) for name in self.boxes}
+        begun = rollout(kind=Kind.PATCH, policy=self.policy)
+        self.file = state.to_json(planner.merge(planner.patched(begun), self.stale()))
+        self.blocked = 0
+        self.kills = 0
+
+    def see(self) -> dict[str, Seen]:
+        return {name: box.seen() for name, box in self.boxes.items()}
+
+    def stale(self) -> dict[str, Member]:
+        return {
+            name: Member(
+                name, box.identity, self.priorities[name], min_healthy_time=self.data.draw(st.sampled_from([0.0, 2.0])),
+                healthy_deadline=8.0,
+            )
+            for name, box in self.boxes.items()
+            if box.stale_since and box.runs and not box.owed
+        }  # fmt: skip
+
+    def killed(self) -> bool:
+        if self.kills == 10 or self.data.draw(st.integers(0, 5), "killed") > 0:
+            return False
+        self.kills += 1
+        return True
+
+    def tick(self) -> None:
+        for box in self.boxes.values():
+            box.age += 1
+            box.owed = max(0, box.owed - 1)
+        self.blocked += 1
+        if self.calm or not self.boxes:
+            return
+        event = self.data.draw(st.integers(0, 12), "event")
+        name = self.data.draw(st.sampled_from(sorted(self.boxes)), "to")
+        box = self.boxes[name]
+        if event == 0:
+            box.ill = not box.ill
+        elif event == 1:
+            box.runs = False
+        elif event == 2:
+            del self.boxes[name]
+        elif event == 3 and box.runs:  # by the operator
+            box.number, box.age, box.stale_since = box.number + 100, 0, 0
+        elif event == 4 and self.patches < 3:
+            self.patches += 1
+            for each in self.boxes.values():
+                each.stale_since = each.stale_since or self.patches * int(self.data.draw(st.booleans(), "stale again"))
+            self.write(planner.patched(self.read()))
+
+    def read(self) -> Rollout:
+        return state.from_json(self.file)
+
+    def write(self, plan: Rollout) -> None:
+        self.file = state.to_json(plan)
+
+    def step(self) -> bool:
+        """One turn of the driver, which may be killed after each thing that it does; whether it goes on."""
+        seen = self.see()
+        plan = planner.settle(self.read(), seen)
+        decision = planner.decide(plan, seen, float(self.blocked))
+        if not isinstance(decision, Wait) or plan.by_phase(Phase.RESTARTING, Phase.GATED):
+            self.blocked = 0
+        match decision:
+            case Wait(seconds=None) | Finish():
+                self.write(plan)
+                return False
+            case Wait():
+                self.write(plan)
+            case Scan():
+                found = self.stale()
+                if not self.killed():
+                    self.write(planner.merge(plan, found))
+            case Stop(container, why):
+                self.write(planner.halt(plan, Halt(container, why)))
+                return False
+            case Restart(chosen):
+                self.check_wave(plan, chosen)
+                self.write(planner.begin_wave(plan, chosen))
+                for name in chosen:
+                    if self.killed():
+                        break
+                    self.boxes[name].restart(plan.patch, owed=self.data.draw(st.integers(0, 2), "owed"))
+        return True
+
+    def check_wave(self, plan: Rollout, chosen: tuple[str, ...]) -> None:
+        """Nothing goes down that has to stay up."""
+        assert chosen
+        counted = [m for m in plan.members.values() if m.phase is not Phase.SKIPPED and m.name in self.boxes]
+        allowed = self.policy.max_unavailable.of(len(counted))
+        ill = [m.name for m in counted if not self.boxes[m.name].healthy]
+        down = set(ill) | set(chosen)
+        assert len(down) <= max(allowed, len(ill))
+        for name in chosen:
+            for key, value in self.boxes[name].labels.items():
+                if "*" not in self.policy.groups and key not in self.policy.groups:
+                    continue
+                group = [n for n, box in self.boxes.items() if box.labels.get(key) == value]
+                healthy = [n for n in group if self.boxes[n].healthy]
+                if len(healthy) > 1:
+                    assert set(healthy) - set(chosen), (key, value)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_in_a_calm_world_each_stale_one_is_restarted_exactly_once_whatever_is_killed(data: st.DataObject) -> None:
+    world = World(data, calm=True)
+    stale = {name for name, box in world.boxes.items() if box.stale_since}
+    for _ in range(400):
+        if not world.step():
+            break
+        world.tick()
+    else:
+        raise AssertionError("it does not end")
+    plan = world.read()
+    seen = world.see()
+    assert planner.decide(planner.settle(plan, seen), seen) == Finish(), plan
+    for name, box in world.boxes.items():
+        assert sum(box.restarts.values()) == (name in stale), name
+        assert not box.stale_since
+    assert {member.phase for member in plan.members.values()} <= {Phase.DONE}
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_in_a_wild_world_it_ends_and_restarts_nothing_twice_for_one_patch(data: st.DataObject) -> None:
+    world = World(data, calm=False)
+    resumed = 0
+    for _ in range(600):
+        if not world.step():
+            plan = world.read()
+            if plan.status is not Status.HALTED or resumed == 3:
+                break
+            resumed += 1
+            world.write(planner.resume(plan, world.see(), accept=data.draw(st.booleans(), "accept")))
+        world.tick()
+    else:
+        raise AssertionError("it does not end")
+    for box in world.boxes.values():
+        assert max(box.restarts.values(), default=0) <= 1
+    plan = world.read()
+    if plan.status is not Status.HALTED:
+        left = [name for name, box in world.boxes.items() if box.stale_since and box.seen().identity]
+        skipped = {m.name for m in plan.members.values() if m.phase in (Phase.SKIPPED, Phase.FAILED) or m.note}
+        assert set(left) <= skipped | {n for n in left if world.boxes[n].stale_since > plan.scanned}
