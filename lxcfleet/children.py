@@ -93,7 +93,8 @@ def _make(paths: Paths, name: str, item: dict[str, Any]) -> None:
     tree.remove(new.directory)
     owner = item["first_id"] or 0
     try:
-        new.directory.mkdir(mode=0o711)
+        # The host's users must not get at what a container's root wrote: programs that are setuid, for one.
+        new.directory.mkdir(mode=0o700)
         new.delta.mkdir(mode=0o755)
         os.chown(new.delta, owner, owner)
         new.work.mkdir(mode=0o700)
@@ -125,6 +126,7 @@ def _check(paths: Paths, name: str, item: dict[str, Any]) -> None:
                 why=f"it should be a directory of uid {owner}, and has uid {found.st_uid}",
                 hint=f"if you are sure of its contents: chown {owner}:{owner} {directory}",
             )
+    os.chmod(own.directory, 0o700)
     if os.statvfs(own.delta).f_flag & os.ST_RDONLY:
         raise HostError(
             f"{name} can't start", why=f"the file system of {own.delta} is mounted read-only",

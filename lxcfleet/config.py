@@ -12,7 +12,7 @@ from pathlib import Path
 from lxcfleet import checks, policy, strict_yaml
 from lxcfleet.checks import HealthCheck
 from lxcfleet.errors import HostError, InvalidInput
-from lxcfleet.model import Init, Network
+from lxcfleet.model import MAX_CPUS, MAX_PIDS, PIDS, Init, Network
 from lxcfleet.names import MAX_DRAIN, check_label, check_variable
 from lxcfleet.net.addresses import AUTO, OFF, parse4, parse6
 from lxcfleet.net.ports import Port, check_ports, parse_port
@@ -49,6 +49,14 @@ class Profile:
     `retries` and `start_period`."""
     rollout: ProfileRollout = field(default_factory=ProfileRollout)
     """How its containers take part in rollouts; see below."""
+    memory: int | None = None
+    """At most so much memory, such as 512M; 0: no limit; the default of `memory:` above."""
+    cpus: float | None = None
+    """At most so much processor time, in processors; the default of `cpus:` above."""
+    pids: int | None = None
+    """At most so many processes and threads; the default of `pids:` above."""
+    no_new_privs: bool = False
+    """Whether setuid and file capabilities have no effect in app containers."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,12 @@ class Config:
     """How much of a container's console output is kept, twice: the file in use and the one before it."""
     alive_time: float = 1.0
     """Seconds that an app container without a check must have been alive to count as healthy."""
+    memory: int = 0
+    """Memory that a new container may use at most, such as 512M; 0: no limit."""
+    cpus: float = 0.0
+    """Processor time that a new container may use at most, in processors; 0: no limit."""
+    pids: int = PIDS
+    """Processes and threads that a new container may have at most; 0: no limit."""
     log_level: str = "info"
     """What the daemon writes to its log: debug, info, warning or error, and what is worse."""
     network: NetworkSettings = field(default_factory=NetworkSettings)
@@ -146,6 +160,9 @@ def parse(text: bytes, where: str) -> Config:
         stop_timeout=fields.number("stop_timeout", default.stop_timeout, 0, 86400),
         console_log_kib=fields.integer("console_log_kib", default.console_log_kib, 4, 1 << 20),
         alive_time=fields.number("alive_time", default.alive_time, 0, 3600),
+        memory=fields.size("memory", default.memory),
+        cpus=fields.number("cpus", default.cpus, 0, MAX_CPUS),
+        pids=fields.integer("pids", default.pids, 0, MAX_PIDS),
         log_level=fields.text("log_level", default.log_level),
         network=_network(fields.nested("network")),
         metrics=_metrics(fields.nested("metrics")),
@@ -206,6 +223,10 @@ def _profile(fields: Fields) -> Profile:
         drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
         health=checks.read(fields),
         rollout=policy.read_profile(fields.nested("rollout")),
+        memory=fields.size("memory", 0) if fields.has("memory") else None,
+        cpus=fields.number("cpus", 0, 0, MAX_CPUS) if fields.has("cpus") else None,
+        pids=fields.integer("pids", 0, 0, MAX_PIDS) if fields.has("pids") else None,
+        no_new_privs=fields.flag("no_new_privs"),
     )
     fields.close()
     if profile.init is Init.SYSTEM and profile.command:
@@ -220,6 +241,9 @@ def describe(config: Config) -> str:
         f"stop_timeout: {config.stop_timeout:g}",
         f"console_log_kib: {config.console_log_kib}",
         f"alive_time: {config.alive_time:g}",
+        f"memory: {config.memory}",
+        f"cpus: {config.cpus:g}",
+        f"pids: {config.pids}",
         f"log_level: {config.log_level}",
         "network:",
         f"  bridge: {config.network.bridge}",
@@ -255,6 +279,11 @@ def _describe_profile(profile: Profile) -> list[str]:
     if profile.health:
         lines.append(f"health: {strict_yaml.inline(profile.health.to_json())}")
     lines.append(f"rollout: {strict_yaml.inline(profile.rollout.to_json())}")
+    for key, value in (("memory", profile.memory), ("cpus", profile.cpus), ("pids", profile.pids)):
+        if value is not None:
+            lines.append(f"{key}: {value:g}" if isinstance(value, float) else f"{key}: {value}")
+    if profile.no_new_privs:
+        lines.append("no_new_privs: true")
     lines.append(f"command: {strict_yaml.inline(list(profile.command))}")
     lines.append(f"environment: {strict_yaml.inline(dict(profile.environment))}")
     lines.append(f"labels: {strict_yaml.inline(dict(profile.labels))}")

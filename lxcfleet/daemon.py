@@ -203,8 +203,9 @@ def _platform(bridge: str) -> container_config.Platform:
     apparmor = Path("/sys/module/apparmor/parameters/enabled")
     return container_config.Platform(
         cgroup2=cgroup.unified(),
+        controllers=cgroup.controllers(),
         apparmor=apparmor.exists() and apparmor.read_text(encoding="ascii").strip() == "Y",
-        seccomp=Path(container_config.SECCOMP).exists(),
+        seccomp=Path("/proc/sys/kernel/seccomp").exists(),
         bridge=bridge,
         hook=Path(__file__).resolve().parent / "hook.py",
     )

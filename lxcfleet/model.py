@@ -16,6 +16,14 @@ from lxcfleet.net.ports import Port
 RANGE_SIZE = 65536
 """How many uids (and gids) each unprivileged container has: all that a 16-bit /etc/passwd can name."""
 
+PIDS = 4096
+"""How many processes and threads a container may have unless something else is asked for: far more than most
+need, and far less than a host has numbers for."""
+MAX_PIDS = 1 << 22
+"""The kernel's PID_MAX_LIMIT."""
+MAX_CPUS = 8192
+"""The kernel's largest NR_CPUS."""
+
 
 class Init(StrEnum):
     """What runs as process 1."""
@@ -96,6 +104,14 @@ class Spec:
     """How to tell that it does its work; None: that it is up is enough."""
     created: str = ""
     """When, as an ISO 8601 time in UTC."""
+    memory: int = 0
+    """Bytes of memory that it may use; 0: as much as there is."""
+    cpus: float = 0.0
+    """Processor time that it may use, in processors; 0: as much as there is."""
+    pids: int = PIDS
+    """Processes and threads that it may have; 0: as many as the host has room for."""
+    no_new_privs: bool = False
+    """Whether setuid and file capabilities have no effect in it; prctl(2), PR_SET_NO_NEW_PRIVS."""
 
     @property
     def privileged(self) -> bool:

@@ -62,6 +62,26 @@ def check_variable(name: str, value: str) -> tuple[str, str]:
     return name, value
 
 
+_SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)i?B?", re.IGNORECASE)
+_LEAST_SIZE = 4 << 20
+_MOST_SIZE = 1 << 50
+
+
+def parse_size(text: str) -> int:
+    """Bytes from a text such as 512M or 2GiB, in steps of 1024; raises InvalidInput."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise InvalidInput(f"{text!r} is not a size", hint="write it as 512M or 2G")
+    return check_size(int(match[1]) << 10 * " KMGT".index(match[2].upper() or " "))
+
+
+def check_size(size: int) -> int:
+    """``size`` itself, if it can be an amount of memory for a container, or 0; raises InvalidInput."""
+    if size and not _LEAST_SIZE <= size <= _MOST_SIZE:
+        raise InvalidInput(f"{size} bytes are not between {_LEAST_SIZE} and {_MOST_SIZE}", hint="0 is no limit")
+    return size
+
+
 def next_free(prefix: str, count: int, taken: Collection[str]) -> tuple[str, ...]:
     """``count`` names PREFIX1, PREFIX2, … that ``taken`` does not have, lowest numbers first."""
     check_count(count)
@@ -222,6 +242,11 @@ class Paths:
     def health(self) -> Path:
         """How the containers' health was last; see fleet.prober."""
         return self.run / "health.json"
+
+    @property
+    def user_namespace(self) -> Path:
+        """Where a container's user namespace is bound to, in private mount namespaces only."""
+        return self.run / "user"
 
     @property
     def sysctl_file(self) -> Path:

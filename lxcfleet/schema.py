@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from lxcfleet.errors import InvalidInput
+from lxcfleet.names import check_size, parse_size
 
 E = TypeVar("E", bound=StrEnum)
 T = TypeVar("T")
@@ -102,6 +103,19 @@ class Fields:
             self.complain(key, f"{value} is not between {low} and {high}")
             return default
         return float(value)
+
+    def size(self, key: str, default: int) -> int:
+        """A size in bytes: a whole number, or a text such as 512M; 0 is none."""
+        value = self._data.pop(key, None)
+        if value is None:
+            return default
+        try:
+            if isinstance(value, bool) or not isinstance(value, int | str):
+                raise InvalidInput(f"expected a size such as 512M, found {_describe(value)}")
+            return parse_size(value) if isinstance(value, str) else check_size(value)
+        except InvalidInput as error:
+            self.complain(key, error.message)
+            return default
 
     def flag(self, key: str, default: bool = False) -> bool:
         """True or false."""

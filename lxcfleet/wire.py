@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 from lxcfleet import checks
 from lxcfleet.checks import HealthCheck
 from lxcfleet.errors import ErrorBody, InvalidInput
-from lxcfleet.model import Action, Init, Network, Selection
+from lxcfleet.model import MAX_CPUS, MAX_PIDS, Action, Init, Network, Selection
 from lxcfleet.names import MAX_COUNT, MAX_DRAIN, check_label, check_name, check_variable
 from lxcfleet.net.ports import Port, check_ports, parse_port
 from lxcfleet.schema import Fields
@@ -59,6 +59,12 @@ class ContainerDetails(ContainerRecord):
     """How its health is told, as in its spec."""
     health_reason: str
     """Why it is not healthy, where a check said so."""
+    memory_limit_bytes: int | None
+    cpus_limit: float | None
+    processes_limit: int | None
+    """What it may use at most; None: no limit."""
+    confinement: dict[str, str]
+    """What holds it in, in words."""
 
 
 class ResultRecord(TypedDict):
@@ -169,6 +175,11 @@ class CreateRequest:
     """Seconds; None: as the profile or the settings say."""
     health: HealthCheck | None = None
     """None: as the profile says."""
+    memory: int | None = None
+    """Bytes, 0: no limit; None, here and below: as the profile or the settings say."""
+    cpus: float | None = None
+    pids: int | None = None
+    no_new_privs: bool = False
     start: bool = True
     dry_run: bool = False
 
@@ -196,6 +207,10 @@ class CreateRequest:
             ports=fields.parsed("ports", parse_port, check_ports),
             drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
             health=checks.read(fields),
+            memory=fields.size("memory", 0) if fields.has("memory") else None,
+            cpus=fields.number("cpus", 0, 0, MAX_CPUS) if fields.has("cpus") else None,
+            pids=fields.integer("pids", 0, 0, MAX_PIDS) if fields.has("pids") else None,
+            no_new_privs=fields.flag("no_new_privs"),
             start=fields.flag("start", True),
             dry_run=fields.flag("dry_run"),
         )

@@ -17,7 +17,8 @@ from lxcfleet.net.addresses import hardware_address, interface_name
 
 APP_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TINI = "/usr/bin/tini-static"
-SECCOMP = "/usr/share/lxc/config/common.seccomp"
+DENIED_CALLS = Path(__file__).with_name("denied-calls")
+"""The seccomp profile; it has what LXC's own has, and more."""
 
 _DROPPED = "mac_admin mac_override sys_module sys_rawio sys_time"
 """As LXC's own common.conf; in a user namespace they mean nothing outside, and nothing needs them."""
@@ -28,6 +29,8 @@ class Platform:
     """What of the host the configuration depends on."""
 
     cgroup2: bool
+    controllers: frozenset[str]
+    """Of cgroups, by the names of v2 (v1's devices among them)."""
     apparmor: bool
     seccomp: bool
     bridge: str
@@ -47,8 +50,9 @@ def render(spec: Spec, paths: Paths, platform: Platform, console_log_kib: int) -
         "lxc.monitor.unshare = 1",
         f"lxc.hook.pre-start = {_mount_hook(paths, platform)}",
         "lxc.hook.version = 1",
-        *_identity(spec),
-        *_confinement(platform),
+        *_identity(spec, paths),
+        *_confinement(spec, platform),
+        *_limits(spec, platform),
         *_network(spec, platform.bridge),
         "lxc.pty.max = 1024",
         "lxc.tty.max = 0",
@@ -77,21 +81,89 @@ def reboot_hook(pending: Path) -> str:
     return f"/bin/sh -c {shlex.quote(script)}"
 
 
-def _identity(spec: Spec) -> list[str]:
+def _identity(spec: Spec, paths: Paths) -> list[str]:
     if spec.first_id is None:
         return ["# Privileged: root inside is root on the host."]
-    return [f"lxc.idmap = {kind} 0 {spec.first_id} {RANGE_SIZE}" for kind in "ug"]
+    return [
+        *(f"lxc.idmap = {kind} 0 {spec.first_id} {RANGE_SIZE}" for kind in "ug"),
+        f"lxc.namespace.share.user = {paths.user_namespace}",
+    ]
 
 
-def _confinement(platform: Platform) -> list[str]:
-    lines = []
+def _confinement(spec: Spec, platform: Platform) -> list[str]:
+    lines = [f"lxc.cap.drop = {_dropped(spec)}", f"lxc.proc.oom_score_adj = {_OOM_SCORE}"]
     if platform.seccomp:
-        lines.append(f"lxc.seccomp.profile = {SECCOMP}")
+        lines.append(f"lxc.seccomp.profile = {DENIED_CALLS}")
     if platform.apparmor:
         lines += ["lxc.apparmor.profile = generated", "lxc.apparmor.allow_nesting = 1"]
-    if platform.cgroup2:
-        lines += [f"lxc.cgroup2.devices.{rule}" for rule in _DEVICES]
+        # Each devpts mount has all the terminals that the containers share; lxc.pty.max limits the one that it gets.
+        lines.append("lxc.apparmor.raw = deny mount fstype=devpts,")
+    if spec.no_new_privs:
+        lines.append("lxc.no_new_privs = 1")
     return lines
+
+
+def _dropped(spec: Spec) -> str:
+    """An app has nothing to reboot, so it can't: no hook has to run at each of its stops."""
+    return _DROPPED if spec.init is Init.SYSTEM else f"{_DROPPED} sys_boot"
+
+
+_OOM_SCORE = 500
+"""Where the host runs out of memory, containers are killed before the host's own programs; proc(5). Root inside can
+raise it, and can't lower it, as it was set by root of the host."""
+
+
+def _limits(spec: Spec, platform: Platform) -> list[str]:
+    """What it may use at most. The files belong to the host's root, also where the cgroup is the container's."""
+    if platform.cgroup2:
+        lines = [f"lxc.cgroup2.devices.{rule}" for rule in _DEVICES]
+        lines.append(f"lxc.cgroup2.cgroup.max.descendants = {_CGROUPS}")
+        if spec.memory:
+            lines.append(f"lxc.cgroup2.memory.max = {spec.memory}")
+        if spec.cpus:
+            lines.append(f"lxc.cgroup2.cpu.max = {_quota(spec)} {_PERIOD}")
+        if spec.pids and "pids" in platform.controllers:
+            lines.append(f"lxc.cgroup2.pids.max = {spec.pids}")
+        return lines
+    lines = [f"lxc.cgroup.devices.{rule}" for rule in _DEVICES if "devices" in platform.controllers]
+    if spec.memory:
+        lines.append(f"lxc.cgroup.memory.limit_in_bytes = {spec.memory}")
+    if spec.cpus:
+        lines += [f"lxc.cgroup.cpu.cfs_period_us = {_PERIOD}", f"lxc.cgroup.cpu.cfs_quota_us = {_quota(spec)}"]
+    if spec.pids and "pids" in platform.controllers:
+        lines.append(f"lxc.cgroup.pids.max = {spec.pids}")
+    return lines
+
+
+_CGROUPS = 4096
+"""How many cgroups a container may make below its own: each is kernel memory. cgroup v1 has no such limit."""
+_PERIOD = 100_000
+"""Microseconds; the kernel's default for v2."""
+
+
+def _quota(spec: Spec) -> int:
+    return max(1000, round(spec.cpus * _PERIOD))  # the kernel takes no less
+
+
+def needed_controllers(spec: Spec) -> frozenset[str]:
+    """The cgroup controllers without which the spec's limits can't be kept."""
+    return frozenset(name for name, value in (("memory", spec.memory), ("cpu", spec.cpus)) if value)
+
+
+def confinement(spec: Spec, platform: Platform) -> dict[str, str]:
+    """What holds a container in, in words, as ``info`` shows it."""
+    own = "root inside is root outside" if spec.first_id is None else "ids and kernel limits of its own"
+    return {
+        "users": own,
+        "system calls": "some denied (seccomp)" if platform.seccomp else "all: this host has no seccomp",
+        "apparmor": "a profile of its own" if platform.apparmor else "none: this kernel has it off",
+        "capabilities": f"all within it but {_dropped(spec).replace(' ', ', ')}",
+        "new privileges": "none by setuid or file capabilities" if spec.no_new_privs else "by setuid and file capabilities",
+        "devices": "null, zero, full, random, urandom, tty, console, ptmx, pts"
+        if platform.cgroup2 or "devices" in platform.controllers or spec.first_id is not None
+        else "not limited: this host has no devices cgroup",
+        "proc and sys": "/proc/sys and /sys read-only",
+    }
 
 
 _DEVICES = (
@@ -122,7 +194,6 @@ def _network(spec: Spec, bridge: str) -> list[str]:
 
 def _system(pending: Path) -> list[str]:
     return [
-        f"lxc.cap.drop = {_DROPPED}",
         "# A reboot in the same monitor would keep the old mount: stop, and owe the container a start.",
         f"lxc.hook.post-stop = {reboot_hook(pending)}",
         "lxc.init.cmd = /sbin/init",
@@ -133,10 +204,8 @@ def _system(pending: Path) -> list[str]:
 
 def _app(spec: Spec) -> list[str]:
     return [
-        "# An app has nothing to reboot, so it can't: no hook has to run at each of its stops.",
-        f"lxc.cap.drop = {_DROPPED} sys_boot",
         *(f"lxc.environment = {key}={value}" for key, value in _ENVIRONMENT.items()),
-        f"lxc.init.cmd = {TINI} -- {init_command(spec)}",
+        f"lxc.init.cmd = {init_command(spec)}",
         "lxc.mount.auto = proc:mixed sys:mixed",
         "lxc.mount.entry = tmpfs run tmpfs rw,nosuid,nodev,mode=0755,size=10% 0 0",
         "lxc.mount.entry = tmpfs tmp tmpfs rw,nosuid,nodev,mode=1777,size=10% 0 0",
@@ -149,18 +218,20 @@ _ENVIRONMENT = {"PATH": APP_PATH, "HOME": "/root"}
 
 
 def init_command(spec: Spec) -> str:
-    """The command, and the variables that the operator set, as one line of LXC's configuration.
+    """Tini with the command, and the variables that the operator set, as one line of LXC's configuration.
 
     liblxc splits this line at white space and knows no escapes (lxc_string_split_quoted). Words that can't be
     misread stand as they are. Else the whole command is one word without any white space: the argument of env's
-    -S, which has escapes for all that there is (coreutils, env(1), since 8.30). env replaces itself by the
-    command, exits 127 if it is not found and 126 if it can't be run, as tini does; it costs a start 0.7 ms.
+    -S, which has escapes for all that there is (coreutils, env(1), since 8.30); that costs a start 0.7 ms. env
+    replaces itself by tini, so that the variables, passwords maybe, are not in the command line of process 1, which
+    all users may read. tini exits 127 if the command is not found and 126 if it can't be run.
     """
+    words = [TINI, "--", *spec.command]
     if not spec.environment and all(_PLAIN.fullmatch(word) for word in spec.command):
-        return " ".join(spec.command)
+        return " ".join(words)
     variables = {**_ENVIRONMENT, "container": "lxc", **spec.environment}
-    words = [f"{key}={value}" for key, value in variables.items()]
-    return "/usr/bin/env -i -S" + "\\_".join(_quote(word) for word in ("--", *words, *spec.command))
+    words = ["--", *(f"{key}={value}" for key, value in variables.items()), *words]
+    return "/usr/bin/env -i -S" + "\\_".join(map(_quote, words))
 
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")

@@ -36,6 +36,9 @@ def mount(paths: Paths, name: str, first_id: int | None) -> None:
     try:
         kernel.clone_read_only(Path("/"), paths.base_mount, namespace)
         kernel.clone_read_only(paths.mask_mount, paths.mask_mount, namespace)
+        if namespace is not None:
+            # For liblxc, which is told to use this one (lxc.namespace.share.user) and makes none.
+            kernel.mount(f"/proc/self/fd/{namespace}", paths.user_namespace, "none", kernel.MS_BIND, "")
     except OSError as error:
         if error.errno == errno.EINVAL and namespace is not None:
             raise Unsupported(

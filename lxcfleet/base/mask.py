@@ -112,6 +112,8 @@ def _build(paths: Paths, root: Path, work: Path) -> None:
     # The record names the image by its inode: between the two renames it fits neither image, which is "not
     # current".
     record.write_text(json.dumps(content), encoding="ascii")
+    for file in (new, record):  # they tell of files that are not everybody's
+        file.chmod(0o600)
     os.replace(new, paths.mask_image)
     os.replace(record, paths.mask_record)
 

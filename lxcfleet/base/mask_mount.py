@@ -17,6 +17,7 @@ def make_mount_points(paths: Paths) -> None:
     """The directories that all private mounts go to. Containers' root must be able to pass through."""
     for directory in (paths.run, paths.base_mount, paths.mask_mount, paths.root_mount):
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    paths.user_namespace.touch(mode=0o600)
 
 
 def refresh(paths: Paths, force: bool) -> None:

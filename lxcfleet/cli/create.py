@@ -10,7 +10,7 @@ from lxcfleet.cli import checks, options
 from lxcfleet.cli.follow import carry_out
 from lxcfleet.errors import InvalidInput
 from lxcfleet.model import Init, Network
-from lxcfleet.names import check_count, check_name, parse_label
+from lxcfleet.names import check_count, check_name, parse_label, parse_size
 from lxcfleet.net.ports import parse_port
 from lxcfleet.wire import CreateRequest
 
@@ -49,6 +49,12 @@ from lxcfleet.wire import CreateRequest
 )
 @options.drain("Seconds that they stay up after they left names and ports, before they are stopped.")
 @checks.health_options
+@click.option("--memory", metavar="SIZE", help="Memory that each may use at most, such as 512M; 0: no limit.")
+@click.option("--cpus", type=float, metavar="N", help="Processors that each may use at most, such as 1.5; 0: no limit.")
+@click.option("--pids", type=int, metavar="N", help="Processes and threads that each may have at most; 0: no limit.")
+@click.option(
+    "--no-new-privs", is_flag=True, help="Setuid programs give no rights in them (app containers only)."
+)
 @click.option("--no-start", is_flag=True, help="Create them stopped.")
 @click.option("--ensure", is_flag=True, help="Make sure that they exist and run; leave those that do.")
 @options.dry_run
@@ -68,6 +74,10 @@ def create(
     network: str | None,
     ports: tuple[str, ...],
     drain: float | None,
+    memory: str | None,
+    cpus: float | None,
+    pids: int | None,
+    no_new_privs: bool,
     no_start: bool,
     ensure: bool,
     dry_run: bool,
@@ -89,6 +99,7 @@ def create(
       lxcfleet create web -n 3 -l tier=front -- /usr/sbin/nginx -g 'daemon off;'
       lxcfleet create api -n 3 --health-http 8080/ready -- /usr/bin/api
       lxcfleet create job -e MODE=night -- sh -c 'sleep 60; echo $MODE'
+      lxcfleet create calc -n 4 --memory 2G --cpus 1.5 -- /opt/calc/run
       lxcfleet create db -n 2 --ensure -f json     for scripts: changes nothing the second time
     """
     command = options.command_after_dashes(ctx)
@@ -113,6 +124,10 @@ def create(
         ports=tuple(parse_port(port) for port in ports),
         drain=drain,
         health=checks.health(**health),
+        memory=None if memory is None else parse_size(memory),
+        cpus=cpus,
+        pids=pids,
+        no_new_privs=no_new_privs,
         start=not no_start,
         dry_run=dry_run,
     )

@@ -21,8 +21,9 @@ _FIELDS = (
 
 _WORDS = {
     "delta_bytes": "delta", "memory_bytes": "memory", "cpu_seconds": "cpu", "first_id": "uids and gids",
-    "health_reason": "reason",
-}
+    "health_reason": "reason", "memory_limit_bytes": "memory limit", "cpus_limit": "cpu limit",
+    "processes_limit": "process limit",
+}  # fmt: skip
 
 
 @click.command("list")
@@ -128,16 +129,22 @@ def _lines(details: ContainerDetails) -> list[tuple[str, str]]:
     first = details["first_id"]
     ids = "the host's own: root inside is root outside" if first is None else f"{first} to {first + 65535}"
     cpu = details["cpu_seconds"]
+    cpus, memory, processes = details["cpus_limit"], details["memory_limit_bytes"], details["processes_limit"]
     texts = {
         "delta_bytes": output.size(details["delta_bytes"]),
         "memory_bytes": output.size(details["memory_bytes"]),
         "first_id": ids,
         "cpu_seconds": "" if cpu is None else f"{cpu:.2f} s",
         "privileged": "PRIVILEGED" if details["privileged"] else "no",
+        "memory_limit_bytes": "none" if memory is None else output.size(memory),
+        "cpus_limit": "none" if cpus is None else f"{cpus:g} processors",
+        "processes_limit": "none" if processes is None else str(processes),
         "environment": shlex.join(f"{key}={value}" for key, value in details["environment"].items()),
         "check": " ".join(f"{key}={value}" for key, value in (details["check"] or {}).items()),
     }
-    return [(f"{_WORDS.get(field, field)}:", texts.get(field, _text(details, field))) for field in details]
+    plain = [field for field in details if field != "confinement"]
+    lines = [(f"{_WORDS.get(field, field)}:", texts.get(field, _text(details, field))) for field in plain]
+    return [*lines, *((f"{what}:", how) for what, how in details["confinement"].items())]
 
 
 VERBS = {"list": list_, "info": info}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from lxcfleet.errors import NoCapacity, Unsupported
@@ -77,9 +77,6 @@ DISK = Need("disk", "disk space", 64 * _KIB, 256 * _KIB)
 INODES = Need("inodes", "inodes", 10, 50)
 """du -s --inodes: 8 and 24, in use 36."""
 TABLES = (
-    # Descriptors of all processes: 0 and 3 instances, in use 6; 0 and 5 watches, in use 19.
-    Need("inotify-instances", "inotify instances", 0, 6, 1 << 20),
-    Need("inotify-watches", "inotify watches", 0, 20, 1 << 22),
     # 3 (monitor, init, command) and 3, in use 6; rounded up for services. The ceiling is PID_MAX_LIMIT.
     Need("processes", "process numbers", 4, 24, 1 << 22),
     # The kernel sizes threads-max after its memory, so that one is left alone.
@@ -88,12 +85,18 @@ TABLES = (
     Need("open-files", "open files", 64, 256, 1 << 24),
     # kernel.pty.nr: 1, the console; and one for a shell or exec.
     Need("ptys", "pseudo terminals", 2, 2, 1 << 16),
-    # 2, in use 3; systemd gives one more to each service with PrivateTmp= and its like.
-    Need("mount-namespaces", "mount namespaces", 3, 16, 1 << 20),
-    # The container's own, and the one that shifts its layers' owners.
-    Need("user-namespaces", "user namespaces", 2, 2, 1 << 20),
     # Host and gateway, seen from either side.
     Need("neighbours", "entries of the neighbour table", 2, 2, 1 << 16),
+)
+PER_USER = (
+    # The kernel counts these by user, and an unprivileged container is a user of its own (see
+    # kernel.user_namespace): each has the whole limit for itself, and only privileged ones share root's.
+    # Descriptors of all processes: 0 and 3 instances, in use 6; 0 and 5 watches, in use 19.
+    Need("inotify-instances", "inotify instances", 0, 6, 1 << 20),
+    Need("inotify-watches", "inotify watches", 0, 20, 1 << 22),
+    # 2, in use 3; systemd gives one more to each service with PrivateTmp= and its like.
+    Need("mount-namespaces", "mount namespaces", 3, 16, 1 << 20),
+    Need("user-namespaces", "user namespaces", 1, 1, 1 << 20),
 )
 ROOT_KEYS = (
     # A privileged container's keys count against root. /proc/key-users: 2 keys of 10 bytes and 5 of 54 bytes,
@@ -221,15 +224,20 @@ def _id_ranges(count: int, free: int) -> Finding:
 
 
 def _tables(count: int, init: Init, limits: Limits, privileged: bool) -> Iterator[Finding]:
-    for need in (*TABLES, *(ROOT_KEYS if privileged else ())):
+    for need in (*TABLES, *((*PER_USER, *ROOT_KEYS) if privileged else ())):
         table = limits.tables.get(need.check)
         wanted = need.times(count, init)
         if table is not None and wanted:
             yield _table(need, wanted, table)
+    for need in () if privileged else PER_USER:
+        table = limits.tables.get(need.check)
+        wanted = need.times(1, init)
+        if table is not None and wanted:
+            yield _own(need, wanted, replace(table, used=0))
     for need in () if privileged else OWN_KEYS:
         table = limits.tables.get(need.check)
         if table is not None:
-            yield _own_keys(need, need.times(1, init), table)
+            yield _own(need, need.times(1, init), table)
 
 
 def _rest(limit: int) -> int:
@@ -255,9 +263,11 @@ def _table(need: Need, wanted: int, table: Table) -> Finding:
     return _compare(need, wanted, have, hint, about=about, detail=detail, settings=settings)
 
 
-def _own_keys(need: Need, wanted: int, table: Table) -> Finding:
+def _own(need: Need, wanted: int, table: Table) -> Finding:
     """Compare a quota that each container has for itself: how many containers there are does not matter."""
-    message = f"{need.words}: {wanted} needed, {table.limit} allowed, {table.used} at most used by one now"
+    message = f"{need.words}: {wanted} needed by each, {table.limit} allowed"
+    if table.used:
+        message += f", {table.used} at most used by one now"
     if max(wanted, table.used * 5 // 4) <= table.limit:
         return Finding(need.check, "ok", message)
     target = min(need.ceiling, _raised(2 * max(wanted, table.used)))

@@ -98,6 +98,7 @@ class Creation:
     async def _check(self, wanted: request.Wanted) -> None:
         """Refuse what this host has no room for or can't run."""
         self._room.check_new(len(wanted.new), wanted.like)
+        self._lifecycle.check_limits(wanted.like)
         if wanted.like.command and wanted.new:
             await self._check_command(wanted.like)
         if wanted.like.network is Network.BRIDGE and wanted.new:

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from lxcfleet.base import container_config, mask
-from lxcfleet.errors import FleetError, HostError, WrongState, from_body
+from lxcfleet.errors import FleetError, HostError, Unsupported, WrongState, from_body
 from lxcfleet.fleet import store
 from lxcfleet.fleet.network import FleetNetwork
 from lxcfleet.fleet.plan import DESTROY, START, Step
 from lxcfleet.fleet.registry import Container, Registry, Running
 from lxcfleet.host import cgroup, lxc, proc, tree
 from lxcfleet.host.launch import TRIES, Died, Launcher, Reply
-from lxcfleet.model import Init
+from lxcfleet.model import Init, Spec
 from lxcfleet.names import Paths
 
 log = logging.getLogger(__name__)
@@ -82,6 +82,20 @@ class Lifecycle:
         self._mask_generation = 0
         self._swept = False
         self.console_log_kib = console_log_kib
+
+    def confinement(self, spec: Spec) -> dict[str, str]:
+        """What holds such a container in, in words."""
+        return container_config.confinement(spec, self._platform)
+
+    def check_limits(self, spec: Spec) -> None:
+        """Raise Unsupported if this host can't keep the limits that were asked for."""
+        missing = container_config.needed_controllers(spec) - self._platform.controllers
+        if missing:
+            raise Unsupported(
+                "the limits that were asked for can't be kept",
+                why=f"this kernel has no cgroup controller {', '.join(sorted(missing))}",
+                hint="look for cgroup_disable= in /proc/cmdline, or leave them out",
+            )
 
     async def carry_out(
         self, container: Container, steps: Sequence[Step], timeout: float = 10.0, drain: float | None = None

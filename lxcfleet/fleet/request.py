@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from lxcfleet.base.container_config import APP_PATH
 from lxcfleet.config import Config, Profile
@@ -36,7 +37,7 @@ def resolve(request: CreateRequest, config: Config, taken: Collection[str]) -> W
             hint="choose another name, or use --ensure if it only has to be there",
         )
     new = tuple(name for name in names if name not in present)
-    return Wanted(new, present, _like(request, _profile(request, config), config.network.default))
+    return Wanted(new, present, _like(request, _profile(request, config), config))
 
 
 def _names(request: CreateRequest, taken: Collection[str]) -> tuple[str, ...]:
@@ -61,7 +62,7 @@ def _profile(request: CreateRequest, config: Config) -> Profile:
         ) from None
 
 
-def _like(request: CreateRequest, profile: Profile, default: Network) -> Spec:
+def _like(request: CreateRequest, profile: Profile, config: Config) -> Spec:
     command = request.command or profile.command
     init = request.init or (Init.APP if request.command else profile.init)
     if init is None:
@@ -71,9 +72,12 @@ def _like(request: CreateRequest, profile: Profile, default: Network) -> Spec:
         raise InvalidInput("a system container runs systemd and takes no command", hint=hint)
     if init is Init.APP and not command:
         raise InvalidInput("an app container needs a command", hint="give it after --, for example: -- sleep infinity")
+    if init is Init.SYSTEM and request.no_new_privs:
+        hint = "systemd's services use sudo and its like; leave it out, or run a single command"
+        raise InvalidInput("no-new-privs is for app containers", hint=hint)
     if command and "=" in command[0]:
         raise InvalidInput(f"{command[0]!r} can't be a command", why="env would take it for a variable")
-    network = request.network or profile.network or default
+    network = request.network or profile.network or config.network.default
     health = request.health or profile.health
     if health is not None and health.needs_address and network is Network.NONE:
         raise InvalidInput(
@@ -98,7 +102,18 @@ def _like(request: CreateRequest, profile: Profile, default: Network) -> Spec:
         network=network,
         health=health,
         first_id=None if request.privileged or profile.privileged else 0,
+        memory=_first(request.memory, profile.memory, config.memory),
+        cpus=_first(request.cpus, profile.cpus, config.cpus),
+        pids=_first(request.pids, profile.pids, config.pids),
+        no_new_privs=request.no_new_privs or (profile.no_new_privs and init is Init.APP),
     )
+
+
+_Number = TypeVar("_Number", int, float)
+
+
+def _first(asked: _Number | None, profile: _Number | None, default: _Number) -> _Number:
+    return asked if asked is not None else profile if profile is not None else default
 
 
 def _check_encoding(text: str) -> None:

@@ -120,10 +120,12 @@ class Room:
 
     def check_start(self, containers: Sequence[Container]) -> None:
         """Refuse before the first of many is started, not at the one where the host is full."""
-        for init in Init:
-            count = sum(1 for c in containers if c.spec is not None and c.spec.init is init)
+        for init, privileged in ((each, flag) for each in Init for flag in (False, True)):
+            alike = [c for c in containers if c.spec and (c.spec.init, c.spec.privileged) == (init, privileged)]
+            count = len(alike)
             if count:
-                found = capacity.assess(count, init, limits.read(self._paths), self._features(), count)
+                free = None if privileged else count
+                found = capacity.assess(count, init, limits.read(self._paths), self._features(), free)
                 capacity.refuse(found, count, init)
 
     def doctor(self, count: int, init: Init) -> DoctorRecord:

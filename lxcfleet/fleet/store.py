@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from lxcfleet import checks, strict_yaml
 from lxcfleet.errors import Broken, InvalidInput
-from lxcfleet.model import Init, Network, Spec
+from lxcfleet.model import MAX_CPUS, MAX_PIDS, PIDS, Init, Network, Spec
 from lxcfleet.names import MAX_DRAIN, Paths, check_label, check_variable
 from lxcfleet.net.ports import check_ports, parse_port
 from lxcfleet.schema import Fields
@@ -37,6 +37,10 @@ def render(spec: Spec) -> str:
         "ports": [str(port) for port in spec.ports],
         "drain": spec.drain,
         "health": None if spec.health is None else spec.health.to_json(),
+        "memory": spec.memory,
+        "cpus": spec.cpus,
+        "pids": spec.pids,
+        "no_new_privs": spec.no_new_privs,
         "created": spec.created,
     }
     lines = [f"{key}: {strict_yaml.inline(value)}" for key, value in values.items()]
@@ -76,6 +80,10 @@ def _parse(name: str, text: bytes, where: str) -> Spec:
         drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
         health=checks.read(fields),
         created=fields.text("created"),
+        memory=fields.size("memory", 0),
+        cpus=fields.number("cpus", 0, 0, MAX_CPUS),
+        pids=fields.integer("pids", PIDS, 0, MAX_PIDS),
+        no_new_privs=fields.flag("no_new_privs"),
     )
     if not spec.created:
         fields.complain("created", "is missing; the file may have been cut off")

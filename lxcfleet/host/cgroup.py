@@ -21,6 +21,13 @@ def unified() -> bool:
     return (_ROOT / "cgroup.controllers").exists()
 
 
+def controllers() -> frozenset[str]:
+    """The controllers that containers can have, v1's and v2's."""
+    if unified():
+        return frozenset((_ROOT / "cgroup.controllers").read_text(encoding="ascii").split())
+    return frozenset(path.name for path in _ROOT.iterdir() if path.is_dir())
+
+
 @dataclass(frozen=True)
 class Payload:
     """The cgroups of one running container: controller to directory; the key of v2's is empty."""

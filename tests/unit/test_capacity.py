@@ -61,13 +61,20 @@ def failures(findings: tuple[Finding, ...]) -> list[str]:
     return [f.check for f in findings if f.level == "fail"]
 
 
-def test_app_containers_fit_where_system_containers_exhaust_inotify() -> None:
-    assert failures(capacity.assess(100, Init.APP, ROOMY, GOOD, 4000)) == []
-    assert failures(capacity.assess(100, Init.SYSTEM, ROOMY, GOOD, 4000)) == ["inotify-instances"]
+def test_app_containers_fit_where_privileged_system_containers_exhaust_inotify() -> None:
+    assert failures(capacity.assess(100, Init.APP, ROOMY, GOOD, None)) == []
+    assert failures(capacity.assess(100, Init.SYSTEM, ROOMY, GOOD, None)) == ["inotify-instances"]
+
+
+def test_unprivileged_containers_have_the_limits_of_users_each_for_itself() -> None:
+    assert failures(capacity.assess(400, Init.SYSTEM, ROOMY, GOOD, 4000)) == []
+    low = capacity.assess(1, Init.SYSTEM, limits(inotify_instances=replace(INOTIFY, limit=4)), GOOD, 4000)
+    assert failures(low) == ["inotify-instances"]
+    assert find(low, "inotify-instances").message == "inotify instances: 6 needed by each, 4 allowed"
 
 
 def test_a_failure_has_the_numbers_and_the_value_that_makes_room() -> None:
-    found = find(capacity.assess(100, Init.SYSTEM, ROOMY, GOOD, 4000), "inotify-instances")
+    found = find(capacity.assess(100, Init.SYSTEM, ROOMY, GOOD, None), "inotify-instances")
     assert (found.need, found.have, found.fixable) == (600, 128 - 8 - 4, True)
     assert found.message == "inotify instances: 600 needed, 116 left (fs.inotify.max_user_instances is 128)"
     assert found.hint == "raise fs.inotify.max_user_instances from 128 to 2048"
@@ -75,7 +82,7 @@ def test_a_failure_has_the_numbers_and_the_value_that_makes_room() -> None:
 
 
 def test_failures_come_first() -> None:
-    levels = [f.level for f in capacity.assess(100, Init.SYSTEM, ROOMY, GOOD, 4000)]
+    levels = [f.level for f in capacity.assess(100, Init.SYSTEM, ROOMY, GOOD, None)]
     assert levels[0] == "fail"
     assert set(levels[1:]) == {"ok"}
 
@@ -86,7 +93,7 @@ def test_findings_are_what_the_api_promises() -> None:
 
 
 def test_an_estimate_is_called_one() -> None:
-    found = capacity.assess(1, Init.SYSTEM, limits(inotify_instances=replace(INOTIFY, exact=False)), GOOD, 9)
+    found = capacity.assess(1, Init.SYSTEM, limits(inotify_instances=replace(INOTIFY, exact=False)), GOOD, None)
     assert "about 116 left" in find(found, "inotify-instances").message
 
 
@@ -145,7 +152,7 @@ def test_what_the_kernel_sizes_itself_is_not_raised() -> None:
 
 def test_nothing_is_raised_above_its_ceiling() -> None:
     used_up = limits(inotify_instances=Table("fs.inotify.max_user_instances", 1 << 20, (1 << 20) - 1))
-    found = find(capacity.assess(100, Init.SYSTEM, used_up, GOOD, 4000), "inotify-instances")
+    found = find(capacity.assess(100, Init.SYSTEM, used_up, GOOD, None), "inotify-instances")
     assert (found.level, found.fixable) == ("fail", False)
 
 
@@ -183,7 +190,7 @@ def test_refusing_names_what_is_missing_before_what_is_short() -> None:
 
 def test_refusing_gives_numbers_and_the_next_step() -> None:
     with pytest.raises(NoCapacity) as caught:
-        capacity.refuse(capacity.assess(100, Init.SYSTEM, ROOMY, GOOD, 4000), 100, Init.SYSTEM)
+        capacity.refuse(capacity.assess(100, Init.SYSTEM, ROOMY, GOOD, None), 100, Init.SYSTEM)
     assert str(caught.value).splitlines() == [
         "no room for 100 more system containers",
         "inotify instances: 600 needed, 116 left (fs.inotify.max_user_instances is 128)",
@@ -207,7 +214,7 @@ def test_refusing_says_how_many_fit(count: int, memory: int, hint: str) -> None:
     if count == 50:
         tight = replace(tight, tables={})
     with pytest.raises(NoCapacity) as caught:
-        capacity.refuse(capacity.assess(count, Init.SYSTEM, tight, GOOD, 4000), count, Init.SYSTEM)
+        capacity.refuse(capacity.assess(count, Init.SYSTEM, tight, GOOD, None), count, Init.SYSTEM)
     assert caught.value.hint == hint
 
 
@@ -222,7 +229,7 @@ def test_nothing_is_refused_that_fits() -> None:
 
 
 def test_fits_is_what_the_scarcest_thing_allows() -> None:
-    assert capacity.fits(Init.SYSTEM, ROOMY, GOOD, 4000) == 116 // 6
+    assert capacity.fits(Init.SYSTEM, ROOMY, GOOD, None) == 116 // 6
     assert capacity.fits(Init.APP, ROOMY, GOOD, 7) == 7
     assert capacity.fits(Init.APP, ROOMY, GOOD, 0) == 0
 

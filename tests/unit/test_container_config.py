@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 
@@ -14,7 +15,12 @@ from lxcfleet.base.container_config import Platform, init_command, reboot_hook, 
 from lxcfleet.model import Init, Network, Spec
 from lxcfleet.names import Paths
 
-PLATFORM = Platform(cgroup2=True, apparmor=True, seccomp=True, bridge="lxcfleet0", hook=Path("/usr/lib/lxcfleet/hook.py"))
+PLATFORM = Platform(
+    cgroup2=True, controllers=frozenset(("cpu", "memory", "pids")), apparmor=True, seccomp=True, bridge="lxcfleet0",
+    hook=Path("/usr/lib/lxcfleet/hook.py"),
+)  # fmt: skip
+LEGACY = replace(PLATFORM, cgroup2=False, controllers=frozenset(("cpu", "memory", "pids", "devices")))
+BARE = replace(PLATFORM, cgroup2=False, controllers=frozenset(), apparmor=False, seccomp=False)
 
 ARGUMENT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=12)
 
@@ -47,7 +53,7 @@ def test_nothing_is_included_that_other_packages_may_change() -> None:
 
 def test_confinement_follows_what_the_host_has() -> None:
     assert config(app("true"))["lxc.apparmor.profile"] == ["generated"]
-    bare = config(app("true"), Platform(cgroup2=False, apparmor=False, seccomp=False, bridge="b", hook=Path("/hook")))
+    bare = config(app("true"), BARE)
     assert not {key for key in bare if "apparmor" in key or "cgroup" in key or "seccomp" in key}
 
 
@@ -65,8 +71,51 @@ def test_the_network_is_made_by_liblxc_from_the_spec() -> None:
     assert lines["lxc.net.0.veth.pair"] == ["lf0ac90009"]
 
 
-def test_no_line_is_for_cgroup_v1() -> None:
-    assert not [key for key in config(app("true")) if key.startswith("lxc.cgroup.")]
+def test_limits_are_written_for_the_cgroups_that_the_host_has() -> None:
+    spec = replace(app("true"), memory=1 << 29, cpus=1.5, pids=100)
+    modern, legacy = config(spec), config(spec, LEGACY)
+    assert modern["lxc.cgroup2.memory.max"] == ["536870912"]
+    assert modern["lxc.cgroup2.cpu.max"] == ["150000 100000"]
+    assert modern["lxc.cgroup2.pids.max"] == ["100"]
+    assert not [key for key in modern if key.startswith("lxc.cgroup.")]
+    assert legacy["lxc.cgroup.memory.limit_in_bytes"] == ["536870912"]
+    assert legacy["lxc.cgroup.cpu.cfs_quota_us"] == ["150000"]
+    assert legacy["lxc.cgroup.pids.max"] == ["100"]
+    assert not [key for key in legacy if key.startswith("lxc.cgroup2.")]
+    assert modern["lxc.cgroup2.devices.deny"] == legacy["lxc.cgroup.devices.deny"] == ["a"]
+
+
+def test_processes_are_limited_by_default_and_nothing_else() -> None:
+    lines = config(app("true"))
+    assert lines["lxc.cgroup2.pids.max"] == ["4096"]
+    assert not [key for key in lines if "memory" in key or "cpu." in key]
+    assert "lxc.cgroup2.pids.max" not in config(replace(app("true"), pids=0))
+
+
+def test_no_new_privileges_only_when_asked_for() -> None:
+    assert "lxc.no_new_privs" not in config(app("true"))
+    assert config(replace(app("true"), no_new_privs=True))["lxc.no_new_privs"] == ["1"]
+
+
+def test_variables_are_not_in_the_command_line_that_stays() -> None:
+    line = init_command(app("true", SECRET="s3cret"))
+    program = line.split()[0]
+    assert program == "/usr/bin/env"
+    assert line.index("s3cret") < line.index("/usr/bin/tini-static")
+
+
+HOSTILE = st.text(st.sampled_from("\n\r\v\f =#'\"\\$`lxc.hook.start\u2028\x85"), max_size=20)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(HOSTILE, max_size=4), st.dictionaries(st.just("A"), HOSTILE))
+def test_no_value_makes_a_line_of_its_own(arguments: list[str], variables: dict[str, str]) -> None:
+    """liblxc reads lines; whatever command and variables hold, the keys are the ones that we wrote."""
+    hostile = render(replace(app("true", *arguments), environment=variables), Paths(), PLATFORM, 1024)
+    plain = render(app("true"), Paths(), PLATFORM, 1024)
+    keys = [line.partition(" = ")[0] for line in hostile.split("\n")]
+    assert keys == [line.partition(" = ")[0] for line in plain.split("\n")]
+    assert not set("\r\v\f") & set(hostile)
 
 
 @settings(max_examples=60, deadline=None)
@@ -94,7 +143,7 @@ def test_the_command_sees_no_variable_of_ours(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_plain_command_needs_no_helper() -> None:
-    assert init_command(app("sleep", "infinity")) == "sleep infinity"
+    assert init_command(app("sleep", "infinity")) == "/usr/bin/tini-static -- sleep infinity"
     assert config(app("true"))["lxc.environment"] == [
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root",
     ]  # fmt: skip

@@ -1,0 +1,368 @@
+"""What a clone may do, tried as its root: every attempt of docs/security.md, for real.
+
+Attempts print what they got in capitals; a test fails on those, and on what changed on the host.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lxcfleet.host import cgroup
+
+from . import attacks
+from .harness import SLEEP, Fleet, until
+
+pytestmark = pytest.mark.system
+
+MARK = "lxcfleet-test-confined"
+APPARMOR = Path("/sys/kernel/security/apparmor").is_dir()
+
+
+class Clones:
+    """One container of each kind, for all tests of this module."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.names = {kind: fleet.name(kind) for kind in ("app", "system", "privileged", "other")}
+        fleet.create(self.names["app"])
+        fleet.create(self.names["other"])
+        fleet.create(self.names["system"], command=())
+        fleet.create(self.names["privileged"], options=("--privileged",))
+        fleet.ok("wait", "--all", "--for", "healthy", "--timeout", "40")
+
+    def attack(self, kind: str, function: Callable[..., None], *arguments: Any) -> list[str]:
+        """What an attack says that runs inside."""
+        ran = self.fleet.run("exec", self.names[kind], "--", "python3", "-c", source(function, arguments))
+        assert ran.status == 0, ran
+        return ran.out.splitlines()
+
+    def hog(self, function: Callable[..., None]) -> tuple[subprocess.Popen[bytes], str]:
+        """An attack that holds what it took, and the first line that it says."""
+        process = self.fleet.spawn("exec", self.names["app"], "--", "python3", "-c", source(function, ()))
+        assert process.stdout is not None
+        return process, process.stdout.readline().decode()
+
+    def inside(self, kind: str, script: str) -> str:
+        """What a shell says inside."""
+        return self.fleet.inside(self.names[kind], script)
+
+
+def source(function: Callable[..., None], arguments: tuple[Any, ...]) -> str:
+    """A program that calls ``function``."""
+    return f"{inspect.getsource(function)}\n{function.__name__}{arguments!r}"
+
+
+@pytest.fixture(scope="module")
+def clones(own_fleet: Fleet) -> Clones:
+    return Clones(own_fleet)
+
+
+@pytest.fixture
+def hogging(clones: Clones) -> Iterator[Callable[[Callable[..., None]], str]]:
+    """Starts an attack that takes all it can of something, and ends it with the test."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start(function: Callable[..., None]) -> str:
+        process, said = clones.hog(function)
+        running.append(process)
+        return said
+
+    yield start
+    for process in running:
+        process.terminate()
+        process.wait(20)
+    # What it held is free when its last process has gone, and a fork bomb has many.
+    clones.fleet.ok("restart", clones.names["app"], "--timeout", "0")
+
+
+def succeeded(lines: list[str]) -> list[str]:
+    """The lines that tell of a success: their first word is in capitals."""
+    return [line for line in lines if line and line.split()[0].strip(":").isupper()]
+
+
+KINDS = ("app", "system", "privileged")
+UNPRIVILEGED = ("app", "system")
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=UNPRIVILEGED)
+def unprivileged(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def marker() -> Iterator[Path]:
+    """A file of the host's that clones may read."""
+    file = Path(f"/usr/share/{MARK}")
+    file.write_text("the host's\n")
+    yield file
+    file.unlink()
+
+
+@pytest.fixture
+def secrets() -> Iterator[list[Path]]:
+    """Files that clones must not see: one that is private, others that are the host's own affair."""
+    private = Path(f"/etc/{MARK}.d/private")
+    files = [private, Path(f"/root/{MARK}"), Path(f"/var/lib/{MARK}/data"), Path(f"/etc/ssh/ssh_host_{MARK}_key")]
+    made = [file for file in files if file.parent.parent.is_dir()]
+    for file in made:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"secret of {MARK}\n")
+        file.chmod(0o600)
+    yield made
+    for file in made:
+        file.unlink()
+        if MARK in file.parent.name:
+            file.parent.rmdir()
+
+
+# -- devices and the kernel ----------------------------------------------------------------------------------
+
+
+def test_the_hosts_disk_can_be_neither_made_nor_mounted(clones: Clones, kind: str) -> None:
+    device = os.stat("/").st_dev
+    assert succeeded(clones.attack(kind, attacks.make_device, os.major(device), os.minor(device))) == []
+
+
+def test_dangerous_calls_are_refused(clones: Clones, kind: str) -> None:
+    answers = dict(line.split(": ") for line in clones.attack(kind, attacks.system_calls))
+    assert set(answers.values()) == {"1"}, answers  # EPERM
+
+
+def test_no_file_is_opened_by_its_handle(clones: Clones, kind: str) -> None:
+    assert succeeded(clones.attack(kind, attacks.file_handles)) == []
+
+
+def test_the_kernels_settings_stay(clones: Clones, unprivileged: str) -> None:
+    def settings() -> list[str]:
+        files = [Path(f"/proc/sys/{name}") for name in ("kernel/core_pattern", "fs/file-max", "kernel/modprobe")]
+        return [file.read_text() for file in files if file.exists()]
+
+    before = settings()
+    # A container's own limits of user namespaces are its own to change: no others are below it.
+    said = clones.attack(unprivileged, attacks.kernel_settings)
+    assert [line for line in succeeded(said) if "/proc/sys/user/" not in line] == []
+    assert settings() == before
+
+
+def test_what_is_executed_in_a_container_is_confined_like_it(clones: Clones, kind: str) -> None:
+    script = "grep -E '^(CapBnd|Seccomp|NoNewPrivs)' /proc/{}/status; cat /proc/{}/attr/current 2>/dev/null || :"
+    assert clones.inside(kind, script.format("self", "self")) == clones.inside(kind, script.format(1, 1))
+    assert "Seccomp:\t2" in clones.inside(kind, "cat /proc/self/status")
+
+
+def test_dropped_capabilities_are_not_there(clones: Clones, kind: str) -> None:
+    for who in ("1", "self"):
+        line = clones.inside(kind, f"grep CapBnd /proc/{who}/status").split()[1]
+        # mac_override, mac_admin, sys_module, sys_rawio and sys_time; linux/capability.h
+        assert not int(line, 16) & sum(1 << number for number in (32, 33, 16, 17, 25))
+
+
+@pytest.mark.skipif(not APPARMOR, reason="this kernel has no AppArmor")
+def test_apparmor_confines_it(clones: Clones, kind: str) -> None:
+    pid = clones.fleet.pid(clones.names[kind])
+    assert "lxc-" in Path(f"/proc/{pid}/attr/current").read_text()
+
+
+# -- the base, the mask and the deltas -----------------------------------------------------------------------
+
+
+def test_deltas_are_not_to_be_found(clones: Clones, kind: str) -> None:
+    """Neither its own nor another's, though both are on the file system that is the base."""
+    name = f"{MARK}-in-a-delta"
+    clones.inside("other", f"echo secret >/{name}")
+    assert (clones.fleet.delta(clones.names["other"]) / name).exists()
+    assert clones.attack(kind, attacks.find, name) == []
+
+
+def test_what_the_mask_hides_stays_hidden(clones: Clones, secrets: list[Path], kind: str) -> None:
+    clones.fleet.ok("restart", clones.names[kind])
+    said = clones.attack(kind, attacks.uncover, [str(path) for path in secrets])
+    assert [line for line in said if MARK in line and "secret of" in line] == []
+    assert all(f"secret of {MARK}" in path.read_text() for path in secrets)
+
+
+def test_the_overlay_can_not_be_steered(clones: Clones, kind: str) -> None:
+    done = succeeded(clones.attack(kind, attacks.attributes))
+    assert done == [] or kind == "privileged"
+    # Root of the host may set trusted attributes. The overlay keeps its own apart (since Linux 6.7 under other names).
+    written = os.listxattr(clones.fleet.delta(clones.names[kind]) / "own")
+    assert not {"trusted.overlay.redirect", "trusted.overlay.metacopy"} & set(written)
+
+
+def test_the_base_can_not_be_changed(clones: Clones, marker: Path, kind: str) -> None:
+    before = os.lstat(marker)
+    digest = hashlib.sha256(marker.read_bytes()).digest()
+    clones.fleet.ok("restart", clones.names[kind])
+    assert clones.attack(kind, attacks.change_base, str(marker)) == ["tried"]
+    after = os.lstat(marker)
+    assert hashlib.sha256(marker.read_bytes()).digest() == digest
+    assert (after.st_mode, after.st_uid, after.st_mtime_ns, after.st_ctime_ns, after.st_nlink) == (
+        before.st_mode, before.st_uid, before.st_mtime_ns, before.st_ctime_ns, before.st_nlink,
+    )  # fmt: skip
+    assert not Path("/linked").exists()
+
+
+def test_a_setuid_program_in_a_delta_is_out_of_reach(clones: Clones, kind: str) -> None:
+    """Root of a privileged container makes real setuid-root programs: no user of the host may get at them."""
+    clones.inside(kind, f"cp /bin/sh /{MARK}-sh && chmod 4755 /{MARK}-sh")
+    program = clones.fleet.delta(clones.names[kind]) / f"{MARK}-sh"
+    assert program.stat().st_mode & 0o4000
+    script = f"import os; os.setgid(65534); os.setuid(65534); os.execv({str(program)!r}, ['sh', '-c', 'id -u'])"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ran.stdout == ""
+    assert "PermissionError" in ran.stderr
+
+
+def test_users_of_the_host_see_nothing_of_a_container(clones: Clones, own_fleet: Fleet) -> None:
+    name = own_fleet.name("secret")
+    own_fleet.create(name, options=("-e", "PASSWORD=s3cret"))
+    own = own_fleet.paths.container(name)
+    files = [own.config, own.spec, own.console_log, own.lxc_log, own.delta, own_fleet.paths.mask_record,
+             own_fleet.paths.mask_image]  # fmt: skip
+    script = "import os, sys; os.setgid(65534); os.setuid(65534)\nfor f in sys.argv[1:]: print(os.access(f, os.R_OK))"
+    ran = subprocess.run([sys.executable, "-c", script, *map(str, files)], capture_output=True, text=True, check=True)
+    assert set(ran.stdout.split()) == {"False"}
+    pid = own_fleet.pid(name)
+    until(lambda: b"tini" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    assert b"s3cret" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    assert own_fleet.inside(name, "echo $PASSWORD; tr '\\0' '\\n' </proc/1/environ | grep PASS") == "PASSWORD=s3cret"
+    own_fleet.ok("destroy", name, "--force")
+
+
+# -- others --------------------------------------------------------------------------------------------------
+
+
+def test_sockets_of_the_host_are_not_to_be_reached(clones: Clones, kind: str) -> None:
+    with socket.socket(socket.AF_UNIX) as abstract, socket.socket() as local:
+        abstract.bind(f"\0{MARK}")
+        abstract.listen()
+        local.bind(("127.0.0.1", 0))
+        local.listen()
+        assert succeeded(clones.attack(kind, attacks.reach, MARK, local.getsockname()[1])) == []
+
+
+def test_processes_of_others_are_not_to_be_reached(clones: Clones, kind: str) -> None:
+    bystander = subprocess.Popen(["sleep", "60"])
+    try:
+        said = clones.attack(kind, attacks.processes_of_others, bystander.pid)
+        assert [line for line in succeeded(said) if "another user" not in line] == []
+        clones.fleet.run("exec", clones.names[kind], "--", "sh", "-c", "kill -9 -1")
+        assert bystander.poll() is None
+        clones.fleet.ok("restart", clones.names[kind])  # an app container has ended with its command
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_a_container_can_not_leave_its_cgroup(clones: Clones, unprivileged: str) -> None:
+    assert succeeded(clones.attack(unprivileged, attacks.escape_cgroup)) == []
+
+
+# -- limits, and starving others -----------------------------------------------------------------------------
+
+
+def test_inotify_instances_are_each_containers_own(clones: Clones, hogging: Callable[..., str]) -> None:
+    count = int(hogging(attacks.hog_inotify).split()[0])
+    assert count >= 50  # all of its own: under whatever uid
+    script = "import ctypes; print(ctypes.CDLL(None).inotify_init() >= 0)"
+    assert clones.inside("other", f"python3 -c '{script}'") == "True"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "True\n"
+
+
+def test_a_fork_bomb_ends_at_the_limit(clones: Clones, hogging: Callable[..., str]) -> None:
+    count = int(hogging(attacks.hog_processes).split()[0])
+    assert 3500 < count < 4096
+    assert clones.inside("other", "sh -c 'echo alive'") == "alive"
+
+
+def test_keys_are_refused(clones: Clones, kind: str) -> None:
+    assert clones.attack(kind, attacks.hog_keys) == ["0"]
+
+
+def test_the_hosts_terminals_are_kept_for_it(clones: Clones, hogging: Callable[..., str]) -> None:
+    """The kernel keeps kernel.pty.reserve of them for the host. The others are the containers' own, each 1,024, where
+    AppArmor keeps them from mounting more."""
+    hogging(attacks.hog_ptys)
+    for descriptor in os.openpty():
+        os.close(descriptor)
+    if APPARMOR:
+        assert clones.inside("other", "python3 -c 'import os; os.openpty(); print(True)'") == "True"
+
+
+def test_namespaces_are_each_containers_own(clones: Clones, hogging: Callable[..., str]) -> None:
+    assert int(hogging(attacks.hog_namespaces)) > 100
+    assert clones.inside("other", "unshare -m -u -i true && echo made") == "made"
+
+
+def test_mounts_end_at_the_limit_of_one_namespace(clones: Clones, hogging: Callable[..., str]) -> None:
+    assert "No space" in hogging(attacks.hog_mounts)
+    assert clones.inside("other", "mount -t tmpfs x /mnt && umount /mnt && echo mounted") == "mounted"
+
+
+@pytest.mark.skipif(not cgroup.unified(), reason="only cgroup v2 can limit that")
+def test_cgroups_end_at_the_limit(clones: Clones) -> None:
+    assert int(clones.attack("system", attacks.hog_cgroups)[0].split()[0]) <= 4096
+
+
+def test_the_console_can_not_fill_the_disk(own_fleet: Fleet) -> None:
+    name = own_fleet.name("chatty")
+    own_fleet.create(name, command=("--", "sh", "-c", "head -c 8000000 /dev/zero | tr '\\0' x; exec sleep infinity"))
+    own = own_fleet.paths.container(name)
+    until((own.directory / "console.log.1").exists, what="the log is rotated")
+    time.sleep(0.5)
+    logs = [path.stat().st_size for path in own.directory.glob("console.log*")]
+    assert len(logs) == 2
+    assert sum(logs) <= 2 * (1024 + 64) << 10
+    own_fleet.ok("destroy", name, "--force")
+
+
+def limit(fleet: Fleet, name: str, controller: str, legacy: str, modern: str) -> str:
+    """What the container's cgroup says."""
+    directories = cgroup.payload(fleet.pid(name), name).directories
+    file = directories[controller] / legacy if controller in directories else directories[""] / modern
+    return file.read_text().strip()
+
+
+def test_limits_that_were_asked_for_hold(own_fleet: Fleet) -> None:
+    name = own_fleet.name("limited")
+    own_fleet.ok("create", name, "--memory", "64M", "--cpus", "0.5", "--pids", "32", "--no-new-privs", *SLEEP)
+    assert limit(own_fleet, name, "memory", "memory.limit_in_bytes", "memory.max") == str(64 << 20)
+    assert limit(own_fleet, name, "cpu", "cpu.cfs_quota_us", "cpu.max").split()[0] == "50000"
+    assert limit(own_fleet, name, "pids", "pids.max", "pids.max") == "32"
+    eat = "head -c 100000000 /dev/zero | tail -c 90000000 | wc -c"
+    assert own_fleet.run("exec", name, "--", "sh", "-c", eat).out.strip() != "90000000"
+    assert own_fleet.state(name) == "running"
+    bomb = "import os, time\nfor _ in range(100):\n if os.fork() == 0: time.sleep(5); os._exit(0)"
+    assert "BlockingIOError" in own_fleet.run("exec", name, "--", "python3", "-c", bomb).err
+    assert "NoNewPrivs:\t1" in own_fleet.inside(name, "cat /proc/1/status")
+    record = own_fleet.record(name)
+    assert (record["memory_limit_bytes"], record["cpus_limit"], record["processes_limit"]) == (64 << 20, 0.5, 32)
+    own_fleet.ok("restart", name)
+    assert limit(own_fleet, name, "pids", "pids.max", "pids.max") == "32"
+    own_fleet.ok("destroy", name, "--force")
+
+
+def test_info_tells_what_holds_it(clones: Clones, kind: str) -> None:
+    record = clones.fleet.record(clones.names[kind])
+    assert record["processes_limit"] == 4096
+    words = {"users", "system calls", "apparmor", "capabilities", "new privileges", "devices", "proc and sys"}
+    assert set(record["confinement"]) == words
+    assert limit(clones.fleet, clones.names[kind], "pids", "pids.max", "pids.max") == "4096"
+    said = clones.fleet.ok("info", clones.names[kind])
+    assert all(f"{word}:" in said for word in words)
