@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_interface
 from typing import Any, NoReturn
 
@@ -47,6 +47,10 @@ def run(message: bytes, descriptors: Sequence[int], paths: Paths, held: tuple[in
 
 Reply = socket.socket
 
+MAX_DATAGRAM = 65536
+CHILD_SECONDS = 120
+"""No child may take longer: liblxc can wait for ever on a monitor that hangs."""
+
 
 def _answer(reply: Reply, name: str, error: Exception | None = None, descriptor: int | None = None) -> None:
     body = None
@@ -60,31 +64,53 @@ def _answer(reply: Reply, name: str, error: Exception | None = None, descriptor:
     socket.send_fds(reply, [message], [] if descriptor is None else [descriptor])
 
 
-def _prepare(items: list[dict[str, Any]], reply: Reply, paths: Paths) -> None:
-    """Make or check each container's files, mount its layers, and answer with its mount namespace."""
-    if any(item["mount"] for item in items) and not os.path.ismount(paths.mask_mount):
-        return  # this launcher is a new one: unanswered, the daemon has it mount the mask, and asks again
+def _prepare(_: None, reply: Reply, paths: Paths) -> None:
+    """Make or check containers' files, mount their layers, and answer with the mount namespace of each.
+
+    Batches come until the daemon has no more: this child pays for its fork once.
+    """
     home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    for item in items:
-        name = item["name"]
-        try:
-            if item["make"]:
-                _make(paths, name, item)
-            else:
-                _check(paths, name, item)
-            if not item["mount"]:
-                _answer(reply, name)
-                continue
-            kernel.unshare_mounts()
+    for items in _batches(reply):
+        if any(item["mount"] for item in items) and not os.path.ismount(paths.mask_mount):
+            return  # this launcher is a new one: unanswered, the daemon has it mount the mask, and asks again
+        for item in items:
             try:
-                layers.mount(paths, name, item["first_id"])
-                namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-                _answer(reply, name, descriptor=namespace)
-                os.close(namespace)
-            finally:
-                kernel.enter_mounts(home)
-        except (OSError, FleetError) as error:
-            _answer(reply, name, error)
+                _prepare_one(item, reply, paths, home)
+            except (OSError, FleetError) as error:
+                _answer(reply, item["name"], error)
+
+
+def _batches(reply: Reply) -> Iterator[list[dict[str, Any]]]:
+    """What the daemon says on the socket for replies, until it closes that."""
+    while True:
+        signal.alarm(0)
+        message, descriptors, _, _ = socket.recv_fds(reply, MAX_DATAGRAM, 1)
+        if descriptors:
+            with open(descriptors[0], "rb") as file:
+                message = file.read()
+        if not message:
+            return
+        signal.alarm(CHILD_SECONDS)
+        yield json.loads(message)
+
+
+def _prepare_one(item: dict[str, Any], reply: Reply, paths: Paths, home: int) -> None:
+    name = item["name"]
+    if item["make"]:
+        _make(paths, name, item)
+    else:
+        _check(paths, name, item)
+    if not item["mount"]:
+        _answer(reply, name)
+        return
+    kernel.unshare_mounts()
+    try:
+        layers.mount(paths, name, item["first_id"])
+        namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        _answer(reply, name, descriptor=namespace)
+        os.close(namespace)
+    finally:
+        kernel.enter_mounts(home)
 
 
 def _make(paths: Paths, name: str, item: dict[str, Any]) -> None:

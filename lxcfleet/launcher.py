@@ -18,12 +18,9 @@ import sys
 from pathlib import Path
 
 from lxcfleet import children
+from lxcfleet.children import CHILD_SECONDS, MAX_DATAGRAM
 from lxcfleet.host import kernel
 from lxcfleet.names import Paths
-
-MAX_DATAGRAM = 65536
-CHILD_SECONDS = 120
-"""No child may take longer: liblxc can wait for ever on a monitor that hangs."""
 
 
 def main() -> None:

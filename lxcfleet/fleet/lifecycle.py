@@ -10,23 +10,22 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from lxcfleet.base import container_config, mask
 from lxcfleet.errors import FleetError, HostError, Unsupported, WrongState, from_body
 from lxcfleet.fleet import store
 from lxcfleet.fleet.network import FleetNetwork
 from lxcfleet.fleet.plan import DESTROY, START, Step
+from lxcfleet.fleet.preparer import Preparer
 from lxcfleet.fleet.registry import Container, Registry, Running
 from lxcfleet.host import cgroup, lxc, proc, tree
-from lxcfleet.host.launch import TRIES, Died, Launcher, Reply
+from lxcfleet.host.launch import TRIES, Died, Launcher
 from lxcfleet.model import Init, Spec
 from lxcfleet.names import Paths
 
 log = logging.getLogger(__name__)
 
-BATCH = 8
-"""How many containers one child prepares: a fork is dearer than the mounts of one container."""
 KILL_SECONDS = 120.0
 """How long a container may take to be gone after its init was killed. Its monitor cleans up first, and has
 AppArmor's parser compile the container's profile once more to remove it: seconds on a slow and busy host."""
@@ -76,7 +75,7 @@ class Lifecycle:
         self._network = network
         self._faults = faults
         self._boots = asyncio.Semaphore(start_slots)
-        self._preparer = _Preparer(launcher, os.cpu_count() or 1, self.refresh_mask)
+        self._preparer = Preparer(launcher, os.cpu_count() or 1, self.refresh_mask)
         self._mask_lock = asyncio.Lock()
         self._mask_checked = 0.0
         self._mask_generation = 0
@@ -321,67 +320,3 @@ async def _gone(running: Running, seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-class _Preparer:
-    """Gathers what is to be prepared at the same moment into batches, one child for each."""
-
-    def __init__(self, launcher: Launcher, slots: int, before: Any) -> None:
-        self._launcher = launcher
-        self._slots = slots
-        self._before = before
-        self._waiting: list[tuple[dict[str, Any], asyncio.Future[Reply]]] = []
-        self._batches: set[asyncio.Task[None]] = set()
-
-    async def submit(self, item: dict[str, Any]) -> Reply:
-        """The child's reply for ``item``."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Reply] = loop.create_future()
-        self._waiting.append((item, future))
-        loop.call_soon(self._pump)
-        return await future
-
-    def _pump(self) -> None:
-        while self._waiting and len(self._batches) < self._slots:
-            share = -(-len(self._waiting) // self._slots)
-            batch = self._waiting[: min(share, BATCH)]
-            del self._waiting[: len(batch)]
-            task = asyncio.get_running_loop().create_task(self._run(_by_name(batch)))
-            self._batches.add(task)
-            task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._batches.discard(task)
-        self._pump()
-
-    async def _run(self, batch: dict[str, tuple[dict[str, Any], asyncio.Future[Reply]]]) -> None:
-        failure: Exception = HostError("the container could not be prepared", why="its child process ended early")
-        try:
-            for _ in range(TRIES):
-                if batch:
-                    await self._before()
-                    await self._try(batch)
-        except (FleetError, OSError) as error:
-            failure = error if isinstance(error, FleetError) else HostError("the launcher failed", why=str(error))
-        finally:
-            for _, future in batch.values():
-                if not future.done():
-                    future.set_exception(failure)
-
-
-    async def _try(self, batch: dict[str, tuple[dict[str, Any], asyncio.Future[Reply]]]) -> None:
-        """Have the batch prepared; what is left in it afterwards nobody answered for."""
-        items = [item for item, _ in batch.values()]
-        async for reply in self._launcher.stream("prepare", items):
-            _, future = batch.pop(reply.body["name"])
-            if not future.done():
-                future.set_result(reply)
-            elif reply.descriptor is not None:
-                os.close(reply.descriptor)
-
-
-def _by_name(
-    batch: Sequence[tuple[dict[str, Any], asyncio.Future[Reply]]],
-) -> dict[str, tuple[dict[str, Any], asyncio.Future[Reply]]]:
-    """A batch by container name: no name is in it twice, as one action at a time has a container."""
-    return {item["name"]: (item, future) for item, future in batch}

@@ -11,7 +11,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +46,37 @@ class Reply(NamedTuple):
 
     body: Any
     descriptor: int | None
+
+
+class Conversation:
+    """What is said to a child that does an operation, and what it answers."""
+
+    def __init__(self, sock: socket.socket, generation: int) -> None:
+        self._socket = sock
+        self.generation = generation
+        """Of the launcher that the child is from."""
+
+    async def say(self, argument: Any) -> None:
+        """Tell the child more; raises OSError if it is gone."""
+        message = json.dumps(argument).encode()
+        if len(message) <= _MAX_DATAGRAM:
+            await _send(self._socket, message, [])
+            return
+        with _memory(message) as memory:
+            await _send(self._socket, b"", [memory])
+
+    async def hear(self) -> Reply | None:
+        """The child's next reply; None when there will be no more."""
+        await _readable(self._socket)
+        try:
+            message, passed, _, _ = socket.recv_fds(self._socket, _MAX_REPLY, 1)
+        except ConnectionError:
+            return None
+        return Reply(json.loads(message), passed[0] if passed else None) if message else None
+
+    def close(self) -> None:
+        """No more is said: the child ends when it has done what it is at."""
+        self._socket.close()
 
 
 class _Servant:
@@ -188,29 +220,30 @@ class Launcher:
         if len(message) <= _MAX_DATAGRAM:
             await self._launcher.send(message, descriptors)
             return
-        memory = os.memfd_create("request", os.MFD_CLOEXEC)
-        try:
-            with open(memory, "wb", closefd=False) as file:
-                file.write(message)
-            os.lseek(memory, 0, os.SEEK_SET)
+        with _memory(message) as memory:
             await self._launcher.send(b"", [descriptors[0], memory, *descriptors[1:]])
-        finally:
-            os.close(memory)
 
-    async def stream(self, operation: str, argument: Any, descriptors: Sequence[int] = ()) -> AsyncIterator[Reply]:
-        """Send a request and give its replies until the child is done. ``argument``: text as it is, else JSON."""
+    async def converse(self, operation: str, argument: Any = None, descriptors: Sequence[int] = ()) -> Conversation:
+        """Have a child begin an operation. ``argument``: text as it is, else JSON. The caller closes it."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        with ours:
+        try:
             with theirs:
                 data = argument if isinstance(argument, str) else json.dumps(argument)
                 await self.send(operation, data.encode(), [theirs.fileno(), *descriptors])
-            while True:
-                await _readable(ours)
-                message, passed, _, _ = socket.recv_fds(ours, _MAX_REPLY, 1)
-                if not message:
-                    return
-                yield Reply(json.loads(message), passed[0] if passed else None)
+        except BaseException:
+            ours.close()
+            raise
+        return Conversation(ours, self.generation)
+
+    async def stream(self, operation: str, argument: Any, descriptors: Sequence[int] = ()) -> AsyncIterator[Reply]:
+        """Send a request and give its replies until the child is done. ``argument``: text as it is, else JSON."""
+        conversation = await self.converse(operation, argument, descriptors)
+        try:
+            while (reply := await conversation.hear()) is not None:
+                yield reply
+        finally:
+            conversation.close()
 
     async def ask(self, operation: str, argument: Any, descriptors: Sequence[int] = ()) -> Any:
         """The body of the one reply to a request that may be done twice; raises Died if nobody survives it."""
@@ -219,6 +252,19 @@ class Launcher:
             if answer:
                 return answer[0]
         raise Died(f"{operation} failed", why=_DIED, hint="`journalctl -u lxcfleet` may have the reason")
+
+
+@contextmanager
+def _memory(message: bytes) -> Iterator[int]:
+    """A descriptor that ``message`` can be read from: for what is too large for a datagram."""
+    memory = os.memfd_create("request", os.MFD_CLOEXEC)
+    try:
+        with open(memory, "wb", closefd=False) as file:
+            file.write(message)
+        os.lseek(memory, 0, os.SEEK_SET)
+        yield memory
+    finally:
+        os.close(memory)
 
 
 async def _readable(sock: socket.socket) -> None:
