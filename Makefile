@@ -12,6 +12,7 @@ RUN_PACKAGES += $(if $(filter Y,$(shell cat /sys/module/apparmor/parameters/enab
 TEST_PACKAGES := iproute2 mypy python3-hypothesis python3-pytest
 # Programs of tests whose packages would start a service: unpacked, not installed.
 UNPACKED := prometheus
+ANSIBLE_PACKAGES := ansible-core ansible-lint openssh-client python3-venv
 VM_PACKAGES = $(shell $(PYTHON) -m tests.vm.image --requirements)
 
 CLI := $(PREFIX)/bin/lxcfleet
@@ -23,13 +24,14 @@ RUFF_VERSION := 0.17.5
 
 .SILENT:
 .NOTPARALLEL:
-.PHONY: help demo clean-demo test lint test-vm bench install uninstall docs root packages test-packages files host
+.PHONY: help demo clean-demo test lint test-ansible test-vm bench install uninstall docs root packages test-packages files host
 
 help:
 	echo 'make demo        install it here, clone this host ten times, change the host, restart, look'
 	echo 'make clean-demo  remove what the demo made'
 	echo 'make test        check types and run all tests (as root: the system tests use real LXC)'
 	echo 'make test-vm     the tests on throwaway Debian 12 and 13 machines in qemu (half an hour)'
+	echo 'make test-ansible  the Ansible collection: on real containers, and by ansible-lint and ansible-test'
 	echo 'make lint        check types and style'
 	echo 'make bench       measure it beside bare LXC'
 	echo 'make docs        write docs/reference.md anew from the code'
@@ -62,6 +64,11 @@ $(cache)/ruff-$(RUFF_VERSION)/bin/ruff:
 test-vm: root test-packages
 	tools/debian-packages $(VM_PACKAGES)
 	$(PYTHON) -m pytest tests/vm $(ARGS)
+
+# ansible-test makes virtual environments of its own, from the package index that pip knows.
+test-ansible: root test-packages
+	tools/debian-packages $(ANSIBLE_PACKAGES)
+	$(PYTHON) -m pytest tests/ansible $(ARGS)
 
 bench: root packages
 	$(PYTHON) -m bench.run $(ARGS)

@@ -1,0 +1,106 @@
+"""The command line of lxcfleet as modules call it: JSON in, JSON out, errors as it says them."""
+
+import json
+
+DONE = 0
+FAILED = 1
+SOME_FAILED = 3
+FOUND = 4
+
+EXECUTABLE = dict(executable=dict(type="path", default="lxcfleet"))
+
+SELECTION = dict(
+    names=dict(type="list", elements="str", default=[]),
+    labels=dict(type="dict", default={}),
+    all=dict(type="bool", default=False),
+)
+
+
+def pairs(option, values):
+    """A dictionary as repeated options C(-l KEY=VALUE); numbers and booleans as YAML's reader would write them."""
+    result = []
+    for key in sorted(values):
+        value = values[key]
+        text = str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
+        result += [option, f"{key}={text}"]
+    return result
+
+
+def selection(params):
+    """The chosen containers as arguments."""
+    chosen = list(params["names"]) + pairs("-l", params["labels"])
+    return chosen + (["--all"] if params["all"] else [])
+
+
+class Lxcfleet:
+    """Calls C(lxcfleet) on behalf of a module, which fails where there is no answer."""
+
+    def __init__(self, module):
+        self._module = module
+        self._executable = module.get_bin_path(module.params["executable"], required=True)
+
+    def run(self, verb, arguments=(), command=()):
+        """Exit status and answer of C(lxcfleet VERB -f json ARGUMENTS -- COMMAND)."""
+        words = [self._executable, *verb.split(), "-f", "json", *list(arguments)]
+        if command:
+            words += ["--", *list(command)]
+        status, out, err = self._module.run_command(words, expand_user_and_vars=False)
+        try:
+            return status, json.loads(out)
+        except ValueError:
+            message = err.strip() or out.strip() or "no answer"
+            self._module.fail_json(msg=message.removeprefix("lxcfleet: "), rc=status, cmd=words)
+
+    def change(self, verb, arguments=(), command=()):
+        """The answer of a verb that changes containers; in check mode it only plans."""
+        more = ["--dry-run"] if self._module.check_mode else []
+        status, answer = self.run(verb, list(arguments) + more, command)
+        return Change(status, answer)
+
+    def states(self, names=None):
+        """Name to state of the containers that there are; of C(names) only, if given."""
+        found = {container["name"]: container["state"] for container in self.run("list")[1]}
+        return found if names is None else {name: found.get(name, "absent") for name in names}
+
+
+class Change:
+    """What one or several calls did, or would do."""
+
+    def __init__(self, status=DONE, answer=None):
+        answer = answer or {}
+        self.failed = status not in (DONE, FOUND)
+        self.changed = bool(answer.get("changed"))
+        self.results = list(answer.get("results") or [])
+        self.plan = list(answer.get("plan") or [])
+
+    def add(self, other):
+        """Take another call's outcome in; of a container's results the last one counts, unless it changed nothing."""
+        self.failed = self.failed or other.failed
+        self.changed = self.changed or other.changed
+        by_name = {result["name"]: result for result in self.results}
+        by_name.update({result["name"]: result for result in other.results if result["changed"] or result["error"]})
+        self.results = list(by_name.values())
+        self.plan += other.plan
+
+    def leave(self, module, before, after):
+        """End the module. C(before) and C(after): name to state, for a diff."""
+        same = [name for name in before if before[name] == after.get(name)]
+        said = dict(changed=self.changed, containers=self.results)
+        if module.check_mode:
+            said["plan"] = self.plan
+        said["diff"] = dict(
+            before=dict((name, before[name]) for name in before if name not in same),
+            after=dict((name, after[name]) for name in after if name not in same),
+        )
+        errors = [result["error"] for result in self.results if result["error"]]
+        if errors or self.failed:
+            module.fail_json(msg=self._message(errors), **said)
+        module.exit_json(**said)
+
+    def _message(self, errors):
+        if not errors:
+            return "lxcfleet failed"
+        first = "\n".join(text for text in (errors[0]["message"], errors[0]["why"], errors[0]["hint"]) if text)
+        if len(self.results) == 1:
+            return first
+        return f"{len(errors)} of {len(self.results)} containers failed; the first: {first}"
