@@ -13,18 +13,26 @@ TEST_PACKAGES := iproute2 mypy python3-hypothesis python3-pytest
 # Programs of tests whose packages would start a service: unpacked, not installed.
 UNPACKED := prometheus
 ANSIBLE_PACKAGES := ansible-core ansible-lint openssh-client python3-venv
+DEB_PACKAGES := debhelper dh-python dpkg-dev fakeroot lintian pybuild-plugin-pyproject python3-all python3-click
+DEB_PACKAGES += python3-setuptools python3-yaml
 VM_PACKAGES = $(shell $(PYTHON) -m tests.vm.image --requirements)
 
 CLI := $(PREFIX)/bin/lxcfleet
 lib := $(DESTDIR)$(PREFIX)/lib/lxcfleet
-units := $(DESTDIR)$(PREFIX)/lib/systemd/system
+# Where the modules are; empty: where Python looks anyhow.
+MODULES ?= $(PREFIX)/lib/lxcfleet
+UNITS ?= $(PREFIX)/lib/systemd/system
+units := $(DESTDIR)$(UNITS)
+share := $(DESTDIR)$(PREFIX)/share
 etc := $(DESTDIR)/etc/lxcfleet
 cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lxcfleet
+version = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' lxcfleet/__init__.py)
 RUFF_VERSION := 0.17.5
 
 .SILENT:
 .NOTPARALLEL:
-.PHONY: help demo clean-demo test lint test-ansible test-vm bench install uninstall docs root packages test-packages files host
+.PHONY: help demo clean-demo test lint test-ansible test-vm bench install uninstall docs root packages test-packages
+.PHONY: deb files modules programs manual host
 
 help:
 	echo 'make demo        install it here, clone this host ten times, change the host, restart, look'
@@ -35,6 +43,7 @@ help:
 	echo 'make lint        check types and style'
 	echo 'make bench       measure it beside bare LXC'
 	echo 'make docs        write docs/reference.md anew from the code'
+	echo 'make deb         a Debian package, in build/'
 	echo 'make install     install on this machine (PREFIX=$(PREFIX); DESTDIR for a package)'
 	echo 'make uninstall   remove it again; containers stay'
 
@@ -95,26 +104,57 @@ else
 install: files
 endif
 
+files: modules programs manual
+
 # The new code takes the old one's place in one step, compiled.
-files:
+modules:
 	rm -rf $(lib)/new $(lib)/old
-	install -d -m 0755 $(lib)/new $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(units) $(etc)/mask.d
+	install -d -m 0755 $(lib)/new
 	tar -c --exclude=__pycache__ lxcfleet | tar -x --no-same-owner -C $(lib)/new
 	chmod -R u=rwX,go=rX $(lib)/new
 	$(PYTHON) -m compileall -q -s $(lib)/new -p $(PREFIX)/lib/lxcfleet $(lib)/new/lxcfleet
 	[ ! -e $(lib)/lxcfleet ] || mv $(lib)/lxcfleet $(lib)/old
 	mv $(lib)/new/lxcfleet $(lib)/lxcfleet
 	rm -rf $(lib)/new $(lib)/old
+
+programs:
+	install -d -m 0755 $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(units) $(etc)/mask.d
 	$(call wrapper,bin/lxcfleet,$(PREFIX)/bin/lxcfleet)
 	$(call wrapper,bin/lxcfleetd,$(PREFIX)/sbin/lxcfleetd)
-	install -m 0644 systemd/lxcfleet.socket $(units)/lxcfleet.socket
-	sed 's|@PREFIX@|$(PREFIX)|' systemd/lxcfleet.service.in > $(units)/lxcfleet.service
-	chmod 0644 $(units)/lxcfleet.service
+	install -m 0644 systemd/lxcfleet.socket systemd/lxcfleet.slice $(units)/
+	for unit in lxcfleet lxcfleet-containers; do \
+	    sed 's|@PREFIX@|$(PREFIX)|' systemd/$$unit.service.in > $(units)/$$unit.service || exit; \
+	    chmod 0644 $(units)/$$unit.service; \
+	done
 	[ -e $(etc)/lxcfleet.yaml ] || install -m 0644 etc/lxcfleet.yaml $(etc)/lxcfleet.yaml
 
-# The programs of the checkout, made to find the installed package.
+# Man pages and completions, made from the code.
+manual:
+	rm -rf build/manual
+	$(PYTHON) docs/manual.py build/manual
+	install -D -m 0644 -t $(share)/man/man1 build/manual/lxcfleet.1
+	install -D -m 0644 -t $(share)/man/man5 build/manual/lxcfleet.yaml.5
+	install -D -m 0644 -t $(share)/man/man8 build/manual/lxcfleetd.8
+	install -D -m 0644 build/manual/completion.bash $(share)/bash-completion/completions/lxcfleet
+	install -D -m 0644 build/manual/completion.zsh $(share)/zsh/$(if $(MODULES),site-functions,vendor-completions)/_lxcfleet
+	install -D -m 0644 build/manual/completion.fish $(share)/fish/vendor_completions.d/lxcfleet.fish
+
+# The programs of the checkout, made to find the installed modules.
 wrapper = sed -e '/^\# /d' -e '/^import os$$/d' \
-	-e 's|^sys.path.insert(.*|sys.path.insert(0, "$(PREFIX)/lib/lxcfleet")|' $(1) > $(DESTDIR)$(2) && chmod 0755 $(DESTDIR)$(2)
+	$(if $(MODULES),-e 's|^sys.path.insert.*|sys.path.insert(0, "$(MODULES)")|',-e '/^import sys$$/d' -e '/^sys\./d') \
+	$(1) | cat -s > $(DESTDIR)$(2) && chmod 0755 $(DESTDIR)$(2)
+
+# Built in a copy, as dpkg-buildpackage writes beside its source.
+deb:
+	tools/debian-packages $(DEB_PACKAGES)
+	rm -rf build/deb
+	mkdir -p build/deb/source
+	tar -c --exclude=./.git --exclude=./build --exclude='*cache*' --exclude=.hypothesis . | tar -x --no-same-owner -C build/deb/source
+	cd build/deb/source && PATH=/usr/sbin:/usr/bin:/sbin:/bin dpkg-buildpackage --build=binary --unsigned-changes --unsigned-buildinfo >../log 2>&1 \
+	    || { tail -n 50 ../log >&2; exit 1; }
+	lintian --allow-root --fail-on error,warning build/deb/*.changes
+	cp build/deb/lxcfleet_$(version)_all.deb build/
+	echo 'built: build/lxcfleet_$(version)_all.deb (apt install ./build/lxcfleet_$(version)_all.deb)'
 
 # What must be done on the host itself: the group, ids and limits, and the daemon.
 host:
@@ -125,7 +165,10 @@ host:
 uninstall: root
 	tools/daemon stop
 	rm -rf $(lib) $(DESTDIR)$(PREFIX)/bin/lxcfleet $(DESTDIR)$(PREFIX)/sbin/lxcfleetd
-	rm -f $(units)/lxcfleet.socket $(units)/lxcfleet.service
+	rm -f $(units)/lxcfleet.socket $(units)/lxcfleet.service $(units)/lxcfleet-containers.service $(units)/lxcfleet.slice
+	rm -f $(share)/man/man1/lxcfleet.1 $(share)/man/man5/lxcfleet.yaml.5 $(share)/man/man8/lxcfleetd.8
+	rm -f $(share)/bash-completion/completions/lxcfleet $(share)/zsh/site-functions/_lxcfleet
+	rm -f $(share)/fish/vendor_completions.d/lxcfleet.fish
 	[ ! -d /run/systemd/system ] || systemctl daemon-reload
 	echo 'removed; what stays: the containers in /var/lib/lxc (they run on until they are stopped, see lxc-ls -f,'
 	echo '  and start again only with lxcfleet), /etc/lxcfleet, /etc/sysctl.d/60-lxcfleet.conf, the group lxcfleet,'

@@ -50,7 +50,7 @@ def _command(command: click.Command, name: str, parent: click.Context) -> Iterat
     options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
     if options:
         yield "| option | |\n|---|---|"
-        yield from (f"| {_names(option)} | {_cell(option.help or '')} |" for option in options)
+        yield from (f"| {option_names(option)} | {_cell(option.help or '')} |" for option in options)
         yield ""
     if isinstance(command, click.Group):
         for each in command.list_commands(context):
@@ -68,7 +68,8 @@ def _text(text: str) -> Iterator[str]:
             yield paragraph + "\n"
 
 
-def _names(option: click.Option) -> str:
+def option_names(option: click.Option) -> str:
+    """How an option is written, with what it takes."""
     names = ", ".join(f"`{name}`" for name in option.opts)
     if option.secondary_opts:
         names += " / " + ", ".join(f"`{name}`" for name in option.secondary_opts)
@@ -93,30 +94,33 @@ def _settings() -> Iterator[str]:
     yield "it, all at once; after a change `systemctl reload lxcfleet`. Rules for the mask are in files of their own:"
     yield "[mask](mask.md).\n"
     yield from _table(config.Config)
-    yield "### `network:`\n"
-    yield from _table(config.NetworkSettings)
-    yield "### `metrics:`\n"
-    yield from _table(config.MetricsSettings)
-    yield "### `rollout:`\n"
-    yield from _table(config.RolloutSettings)
-    yield "### `profiles:` NAME`:`\n"
-    yield (inspect.getdoc(config.Profile) or "").replace("``", "`") + "\n"
-    yield from _table(config.Profile)
-    yield "#### `rollout:` of a profile\n"
-    yield from _table(config.ProfileRollout)
+    for title, kind in sections():
+        yield f"### {title}\n"
+        yield (inspect.getdoc(kind) or "").replace("``", "`") + "\n"
+        yield from _table(kind)
+
+
+def sections() -> Iterator[tuple[str, type]]:
+    """The settings that hold others, as they are written, and what they hold."""
+    yield "`network:`", config.NetworkSettings
+    yield "`metrics:`", config.MetricsSettings
+    yield "`rollout:`", config.RolloutSettings
+    yield "`profiles:` NAME`:`", config.Profile
+    yield "`rollout:` of a profile", config.ProfileRollout
 
 
 def _table(settings: type) -> Iterator[str]:
-    said = _attribute_docs(settings)
+    said = attribute_docs(settings)
     yield "| key | default | |\n|---|---|---|"
     for field in dataclasses.fields(settings):
         if field.name in ("network", "metrics", "rollout", "profiles") and settings is config.Config:
             continue
-        yield f"| `{field.name}` | {_default(field)} | {_cell(said.get(field.name, ''))} |"
+        yield f"| `{field.name}` | {default(field)} | {_cell(said.get(field.name, ''))} |"
     yield ""
 
 
-def _default(field: dataclasses.Field[object]) -> str:
+def default(field: dataclasses.Field[object]) -> str:
+    """What holds where the key is left out."""
     value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
     match value:
         case None | () | {} | config.ProfileRollout():
@@ -131,7 +135,7 @@ def _default(field: dataclasses.Field[object]) -> str:
             return f"`{value}`"
 
 
-def _attribute_docs(settings: type) -> dict[str, str]:
+def attribute_docs(settings: type) -> dict[str, str]:
     """The strings that follow the fields of a class, by field."""
     tree = ast.parse(inspect.getsource(settings)).body[0]
     assert isinstance(tree, ast.ClassDef)

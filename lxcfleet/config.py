@@ -12,7 +12,7 @@ from pathlib import Path
 from lxcfleet import checks, policy, strict_yaml
 from lxcfleet.checks import HealthCheck
 from lxcfleet.errors import HostError, InvalidInput
-from lxcfleet.model import MAX_CPUS, MAX_PIDS, PIDS, Init, Network
+from lxcfleet.model import MAX_CPUS, MAX_ORDER, MAX_PIDS, PIDS, Init, Network
 from lxcfleet.names import MAX_DRAIN, check_label, check_variable
 from lxcfleet.net.addresses import AUTO, OFF, parse4, parse6
 from lxcfleet.net.ports import Port, check_ports, parse_port
@@ -57,6 +57,10 @@ class Profile:
     """At most so many processes and threads; the default of `pids:` above."""
     no_new_privs: bool = False
     """Whether setuid and file capabilities have no effect in app containers."""
+    autostart: bool = True
+    """Whether it starts when the host boots, if it ran when the host went down."""
+    boot_order: int = 0
+    """Those with lower numbers start before it then, and end after it at shutdown."""
 
 
 @dataclass(frozen=True)
@@ -227,6 +231,8 @@ def _profile(fields: Fields) -> Profile:
         cpus=fields.number("cpus", 0, 0, MAX_CPUS) if fields.has("cpus") else None,
         pids=fields.integer("pids", 0, 0, MAX_PIDS) if fields.has("pids") else None,
         no_new_privs=fields.flag("no_new_privs"),
+        autostart=fields.flag("autostart", True),
+        boot_order=fields.integer("boot_order", 0, -MAX_ORDER, MAX_ORDER),
     )
     fields.close()
     if profile.init is Init.SYSTEM and profile.command:
@@ -284,6 +290,8 @@ def _describe_profile(profile: Profile) -> list[str]:
             lines.append(f"{key}: {value:g}" if isinstance(value, float) else f"{key}: {value}")
     if profile.no_new_privs:
         lines.append("no_new_privs: true")
+    lines.append(f"autostart: {str(profile.autostart).lower()}")
+    lines.append(f"boot_order: {profile.boot_order}")
     lines.append(f"command: {strict_yaml.inline(list(profile.command))}")
     lines.append(f"environment: {strict_yaml.inline(dict(profile.environment))}")
     lines.append(f"labels: {strict_yaml.inline(dict(profile.labels))}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import faulthandler
 import fcntl
 import grp
 import logging
@@ -122,6 +123,7 @@ class Daemon:
         self._network.settle_names()
         self._prober.repeat(self._registry)
         await self._recover()
+        self._fleet.boot.begin()
         runner = web.AppRunner(Server(self._fleet, self._patch, self._scrape).application, access_log=None)
         await runner.setup()
         await self._listener.listen(self._fleet.config.metrics)
@@ -130,7 +132,9 @@ class Daemon:
             loop.create_task(AttachServer(attach, self._registry, self._launcher).serve()),
             loop.create_task(self._observe()),
             loop.create_task(self._sizes.run()),
+            loop.create_task(self._fleet.boot.keep()),
         ]
+        watchdog = loop.create_task(_watchdog())
         log.info("lxcfleetd %s: %d containers", __version__, len(self._registry))
         _notify("READY=1")
         await self._stop.wait()
@@ -140,7 +144,9 @@ class Daemon:
             task.cancel()
         self._prober.close()
         await self._fleet.operations.settle()
+        self._fleet.boot.close()
         self._launcher.close()
+        watchdog.cancel()
 
     def _reload(self) -> None:
         try:
@@ -207,6 +213,7 @@ def _platform(bridge: str) -> container_config.Platform:
         apparmor=apparmor.exists() and apparmor.read_text(encoding="ascii").strip() == "Y",
         seccomp=Path("/proc/sys/kernel/seccomp").exists(),
         bridge=bridge,
+        cgroup=cgroup.parent(),
         hook=Path(__file__).resolve().parent / "hook.py",
     )
 
@@ -258,6 +265,14 @@ def _notify(state: str) -> None:
             sender.sendto(state.encode(), address.replace("@", "\0", 1))
 
 
+async def _watchdog() -> None:
+    """Tell systemd that the loop turns, as often as it wants to hear it; sd_watchdog_enabled(3)."""
+    limit = os.environ.get("WATCHDOG_USEC", "")
+    while limit.isdigit():
+        _notify("WATCHDOG=1")
+        await asyncio.sleep(int(limit) / 3e6)
+
+
 def _take_lock(paths: Paths) -> int:
     """Be the only daemon, and wait until nobody works for an earlier one any more.
 
@@ -304,6 +319,7 @@ def main() -> None:
     parser.add_argument("--version", action="version", version=f"lxcfleetd {__version__}")
     parser.add_argument("--debug", action="store_true", help="tracebacks of errors")
     arguments = parser.parse_args()
+    faulthandler.enable()  # the watchdog's SIGABRT then says where it hung
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     paths = Paths.from_environment()
     try:

@@ -23,6 +23,8 @@ MAX_PIDS = 1 << 22
 """The kernel's PID_MAX_LIMIT."""
 MAX_CPUS = 8192
 """The kernel's largest NR_CPUS."""
+MAX_ORDER = 1000
+"""boot_order lies between this and its negative."""
 
 
 class Init(StrEnum):
@@ -102,6 +104,10 @@ class Spec:
     """Seconds from its withdrawal from names and ports to its stop; None: as the settings say."""
     health: HealthCheck | None = None
     """How to tell that it does its work; None: that it is up is enough."""
+    autostart: bool = True
+    """Whether it starts when the host boots, if it ran when the host went down."""
+    boot_order: int = 0
+    """Those with lower numbers start before it then, and end after it at shutdown."""
     created: str = ""
     """When, as an ISO 8601 time in UTC."""
     memory: int = 0

@@ -254,6 +254,11 @@ class Paths:
         return Path("/etc/sysctl.d/60-lxcfleet.conf")
 
     @property
+    def running_record(self) -> Path:
+        """What runs, for the next boot; see fleet.boot."""
+        return self.lxc / ".lxcfleet-running"
+
+    @property
     def resolv_conf(self) -> Path:
         """The resolv.conf that clones have, while the fleet has a name server."""
         return self.run / "resolv.conf"

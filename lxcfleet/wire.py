@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 from lxcfleet import checks
 from lxcfleet.checks import HealthCheck
 from lxcfleet.errors import ErrorBody, InvalidInput
-from lxcfleet.model import MAX_CPUS, MAX_PIDS, Action, Init, Network, Selection
+from lxcfleet.model import MAX_CPUS, MAX_ORDER, MAX_PIDS, Action, Init, Network, Selection
 from lxcfleet.names import MAX_COUNT, MAX_DRAIN, check_label, check_name, check_variable
 from lxcfleet.net.ports import Port, check_ports, parse_port
 from lxcfleet.schema import Fields
@@ -54,6 +54,8 @@ class ContainerDetails(ContainerRecord):
     cpu_seconds: float | None
     processes: int | None
     environment: dict[str, str]
+    autostart: bool
+    boot_order: int
     started: str | None
     check: dict[str, Any] | None
     """How its health is told, as in its spec."""
@@ -180,6 +182,9 @@ class CreateRequest:
     cpus: float | None = None
     pids: int | None = None
     no_new_privs: bool = False
+    autostart: bool | None = None
+    """None: as the profile says."""
+    boot_order: int | None = None
     start: bool = True
     dry_run: bool = False
 
@@ -211,6 +216,8 @@ class CreateRequest:
             cpus=fields.number("cpus", 0, 0, MAX_CPUS) if fields.has("cpus") else None,
             pids=fields.integer("pids", 0, 0, MAX_PIDS) if fields.has("pids") else None,
             no_new_privs=fields.flag("no_new_privs"),
+            autostart=fields.flag("autostart") if fields.has("autostart") else None,
+            boot_order=fields.integer("boot_order", 0, -MAX_ORDER, MAX_ORDER) if fields.has("boot_order") else None,
             start=fields.flag("start", True),
             dry_run=fields.flag("dry_run"),
         )
@@ -225,7 +232,7 @@ class CreateRequest:
 
 @dataclass(frozen=True)
 class ActionRequest:
-    """``lxcfleet start|stop|…``. ``force``: destroy what runs."""
+    """``lxcfleet start|stop|…``. ``force``: destroy what runs. ``until_boot``: stop what is to start at the next boot."""
 
     action: Action
     selection: Selection
@@ -234,6 +241,7 @@ class ActionRequest:
     drain: float | None = None
     """Seconds from leaving names and ports to the stop; None: as each spec says."""
     force: bool = False
+    until_boot: bool = False
     dry_run: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -250,8 +258,11 @@ class ActionRequest:
             timeout=fields.number("timeout", 0, 0, 86400) if fields.has("timeout") else None,
             drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
             force=fields.flag("force"),
+            until_boot=fields.flag("until_boot"),
             dry_run=fields.flag("dry_run"),
         )
+        if request.until_boot and request.action is not Action.STOP:
+            fields.complain("until_boot", "goes with stop alone")
         fields.finish("the request is not valid")
         return request
 

@@ -35,6 +35,8 @@ class Platform:
     seccomp: bool
     bridge: str
     """The fleet's bridge."""
+    cgroup: str
+    """Where containers' cgroups are, as a path below the root; empty: where liblxc makes them."""
     hook: Path
     """The program that mounts the layers for plain lxc-start."""
 
@@ -53,6 +55,7 @@ def render(spec: Spec, paths: Paths, platform: Platform, console_log_kib: int) -
         *_identity(spec, paths),
         *_confinement(spec, platform),
         *_limits(spec, platform),
+        *([f"lxc.cgroup.dir = {platform.cgroup}"] if platform.cgroup else []),
         *_network(spec, platform.bridge),
         "lxc.pty.max = 1024",
         "lxc.tty.max = 0",

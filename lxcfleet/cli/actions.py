@@ -23,6 +23,7 @@ _timeout = click.option(
     help="How long they may take to shut down until they are killed; default: stop_timeout of lxcfleet.yaml, 10.",
 )
 _drain = options.drain("How long they stay up after they left names and ports; default: what was said at their creation.")
+_until_boot = click.option("--until-boot", is_flag=True, help="Those that run start again when the host boots.")
 _force = click.option("--force", is_flag=True, help="Also those that run.")
 
 
@@ -67,6 +68,7 @@ Examples:
   lxcfleet stop web1
   lxcfleet stop --all --timeout 60
   lxcfleet stop 'job*' --timeout 0        kill at once
+  lxcfleet stop --all --until-boot        as systemd does when the host goes down
 """
 
 _RESTART = """Stop and start on a fresh mount, to run what the host has now.
@@ -102,7 +104,7 @@ Examples:
 
 VERBS = {
     "start": _verb(Action.START, _START),
-    "stop": _verb(Action.STOP, _STOP, _timeout, _drain),
+    "stop": _verb(Action.STOP, _STOP, _timeout, _drain, _until_boot),
     "restart": _verb(Action.RESTART, _RESTART, _timeout, _drain),
     "freeze": _verb(Action.FREEZE, _FREEZE),
     "unfreeze": _verb(Action.UNFREEZE, _UNFREEZE),

@@ -9,7 +9,7 @@ import click
 from lxcfleet.cli import checks, options
 from lxcfleet.cli.follow import carry_out
 from lxcfleet.errors import InvalidInput
-from lxcfleet.model import Init, Network
+from lxcfleet.model import MAX_ORDER, Init, Network
 from lxcfleet.names import check_count, check_name, parse_label, parse_size
 from lxcfleet.net.ports import parse_port
 from lxcfleet.wire import CreateRequest
@@ -55,6 +55,17 @@ from lxcfleet.wire import CreateRequest
 @click.option(
     "--no-new-privs", is_flag=True, help="Setuid programs give no rights in them (app containers only)."
 )
+@click.option(
+    "--autostart/--no-autostart",
+    default=None,
+    help="Whether they start when the host boots, if they ran when it went down; default: they do.",
+)
+@click.option(
+    "--boot-order",
+    type=click.IntRange(-MAX_ORDER, MAX_ORDER),
+    metavar="N",
+    help="Those with a lower number are up before them at boot, and end after them; default: 0.",
+)
 @click.option("--no-start", is_flag=True, help="Create them stopped.")
 @click.option("--ensure", is_flag=True, help="Make sure that they exist and run; leave those that do.")
 @options.dry_run
@@ -78,6 +89,8 @@ def create(
     cpus: float | None,
     pids: int | None,
     no_new_privs: bool,
+    autostart: bool | None,
+    boot_order: int | None,
     no_start: bool,
     ensure: bool,
     dry_run: bool,
@@ -128,6 +141,8 @@ def create(
         cpus=cpus,
         pids=pids,
         no_new_privs=no_new_privs,
+        autostart=autostart,
+        boot_order=boot_order,
         start=not no_start,
         dry_run=dry_run,
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from lxcfleet.cli import attach, options, output
+from lxcfleet.cli import attach, complete, options, output
 from lxcfleet.cli.fanout import Collected, Fanout, Prefixed, Sink, overall
 from lxcfleet.cli.session import connect, session_of
 from lxcfleet.errors import InvalidInput
@@ -170,7 +170,7 @@ def _failures(statuses: dict[str, int]) -> str:
 
 
 @click.command(cls=_OpensShell)
-@click.argument("name")
+@click.argument("name", shell_complete=complete.names)
 @options.environment_option
 @click.pass_context
 def shell(ctx: click.Context, name: str, variables: tuple[str, ...]) -> int:

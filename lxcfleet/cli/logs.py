@@ -7,6 +7,7 @@ from http.client import HTTPException
 
 import click
 
+from lxcfleet.cli import complete
 from lxcfleet.cli.output import write_bytes
 from lxcfleet.cli.session import connect
 from lxcfleet.errors import Unreachable
@@ -14,7 +15,7 @@ from lxcfleet.names import check_name
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete.names)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is added, until Ctrl-C.")
 @click.option("-n", "--lines", type=click.IntRange(1), metavar="N", help="Only the last N lines.")
 @click.option(

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from lxcfleet.cli import complete
+from lxcfleet.cli.complete import AFTER_DASHES
 from lxcfleet.cli.output import FORMATS
 from lxcfleet.errors import InvalidInput
 from lxcfleet.model import Init, Selection, State, is_glob
@@ -19,19 +21,19 @@ STATES = tuple(each.value for each in State)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_AFTER_DASHES = "lxcfleet.command"
-
 
 def selected(function: F) -> F:
     """SEL: names and globs, ``-l``, ``--all``."""
     function = click.option("--all", "everything", is_flag=True, help="All containers.")(function)
     function = labelled("Only those that have this label; may be repeated.")(function)
-    return click.argument("patterns", nargs=-1, metavar="[NAME|GLOB]...")(function)
+    return click.argument("patterns", nargs=-1, metavar="[NAME|GLOB]...", shell_complete=complete.names)(function)
 
 
 def labelled(text: str) -> Callable[[F], F]:
     """``-l KEY=VALUE``."""
-    return click.option("-l", "--label", "labels", multiple=True, metavar="KEY=VALUE", help=text)
+    return click.option(
+        "-l", "--label", "labels", multiple=True, metavar="KEY=VALUE", help=text, shell_complete=complete.labels
+    )
 
 
 def formatted(function: F) -> F:
@@ -108,7 +110,7 @@ class TakesCommand(click.Command):
         """Cut the command off first: its options are not ours."""
         if "--" in args:
             cut = args.index("--")
-            ctx.meta[_AFTER_DASHES] = tuple(args[cut + 1 :])
+            ctx.meta[AFTER_DASHES] = tuple(args[cut + 1 :])
             args = args[:cut]
         return super().parse_args(ctx, args)
 
@@ -119,7 +121,7 @@ class TakesCommand(click.Command):
 
 def command_after_dashes(ctx: click.Context) -> tuple[str, ...]:
     """The command after ``--``; empty if there was no ``--``."""
-    command: tuple[str, ...] = ctx.meta.get(_AFTER_DASHES, ())
-    if _AFTER_DASHES in ctx.meta and not (command and command[0]):
+    command: tuple[str, ...] = ctx.meta.get(AFTER_DASHES, ())
+    if AFTER_DASHES in ctx.meta and not (command and command[0]):
         raise click.UsageError("no command after --", ctx)
     return command

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from lxcfleet.cli import options, output
+from lxcfleet.cli import complete, options, output
 from lxcfleet.cli.session import connect
 from lxcfleet.names import check_name
 from lxcfleet.wire import ContainerDetails, ContainerRecord
@@ -20,6 +20,7 @@ _FIELDS = (
 
 
 _WORDS = {
+    "boot_order": "boot order",
     "delta_bytes": "delta", "memory_bytes": "memory", "cpu_seconds": "cpu", "first_id": "uids and gids",
     "health_reason": "reason", "memory_limit_bytes": "memory limit", "cpus_limit": "cpu limit",
     "processes_limit": "process limit",
@@ -104,7 +105,7 @@ def _text(container: Mapping[str, Any], field: str) -> str:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete.names)
 @options.formatted
 @click.pass_context
 def info(ctx: click.Context, name: str, style: str) -> None:
@@ -139,6 +140,7 @@ def _lines(details: ContainerDetails) -> list[tuple[str, str]]:
         "memory_limit_bytes": "none" if memory is None else output.size(memory),
         "cpus_limit": "none" if cpus is None else f"{cpus:g} processors",
         "processes_limit": "none" if processes is None else str(processes),
+        "autostart": "yes" if details["autostart"] else "no",
         "environment": shlex.join(f"{key}={value}" for key, value in details["environment"].items()),
         "check": " ".join(f"{key}={value}" for key, value in (details["check"] or {}).items()),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 
 from lxcfleet.errors import Busy, FleetError, WrongState
@@ -12,9 +14,12 @@ from lxcfleet.fleet.network import FleetNetwork
 from lxcfleet.fleet.operations import Job, Operation, Operations
 from lxcfleet.fleet.registry import Container, Registry
 from lxcfleet.fleet.room import Room
+from lxcfleet.fleet.turns import in_turns, turns
 from lxcfleet.model import Action, Result
 from lxcfleet.names import Paths
 from lxcfleet.wire import ActionRequest
+
+log = logging.getLogger(__name__)
 
 AT_ONCE = 16
 """Containers that are in the middle of a start at the same moment; the rest can still be cancelled."""
@@ -66,6 +71,8 @@ class Actions:
             timeout = 0.0  # its delta goes anyway
         if ask.action is Action.START:
             self._room.check_start([c for c in chosen if c.running is None])
+        if ask.until_boot:
+            return self._operations.begin(ask.action, self._rests(chosen, timeout), STOPS_AT_ONCE)
         jobs = [self._job(container, ask, timeout) for container in chosen]
         at_once = AT_ONCE if ask.action is Action.START else STOPS_AT_ONCE
         return self._operations.begin(ask.action, jobs, at_once)
@@ -80,6 +87,26 @@ class Actions:
             return Result(container.name, "failed", False, error.body()), [f"{container.name}: {error.message}"]
         word = "planned" if steps else "unchanged"
         return Result(container.name, word, bool(steps)), plan.describe(container.name, steps)
+
+    def _rests(self, chosen: Sequence[Container], seconds: float) -> list[Job]:
+        """Stop them until the next boot: in turns, which share the time that all of it may take."""
+        groups = turns(chosen, last_first=True)
+        deadline = time.monotonic() + seconds
+
+        def rest(container: Container, turns_left: int) -> Job:
+            async def job() -> Result:
+                again = container.running is not None or container.resting
+                left = max(0.0, deadline - time.monotonic())
+                result = await self.act(container, Action.STOP, left / turns_left, 0)  # nobody drains: all end
+                container.resting = again
+                return result
+
+            return Job(container.name, job)
+
+        async def ready(_: int) -> None:
+            pass  # what is stopped is stopped
+
+        return in_turns([[rest(c, len(groups) - n) for c in group] for n, group in enumerate(groups)], ready)
 
     def _job(self, container: Container, ask: ActionRequest, timeout: float) -> Job:
         async def job() -> Result:
@@ -108,6 +135,7 @@ class Actions:
             await self._lifecycle.carry_out(container, steps, timeout, drain)
         finally:
             container.busy = None
+        container.resting = False
         if action is Action.DESTROY:
             self._room.forget(container)
             await self._room.release_unused()
@@ -135,12 +163,22 @@ class Actions:
         self._events.add("resumed", container.name, reason)
 
         async def job() -> Result:
-            await self._go_on(container, steps)
+            await self.go_on(container, steps)
             return Result(container.name, "resumed", True)
 
         self._operations.begin("resume", [Job(container.name, job)], 1)
 
-    async def _go_on(self, container: Container, steps: Sequence[plan.Step]) -> None:
+    def owe_start(self, container: Container) -> bool:
+        """Note that it is owed a start, which ``go_on`` then pays; whether that could be noted."""
+        try:
+            self._lifecycle.owe_start(container)
+        except FleetError as error:
+            log.error("%s", error)
+            return False
+        return True
+
+    async def go_on(self, container: Container, steps: Sequence[plan.Step]) -> None:
+        """Do the steps that a crash or a reboot left to be done. Raises FleetError."""
         if container.busy is not None:
             raise Busy(f"{container.name} is busy: {container.busy}")
         destroy = plan.Step.REMOVE in steps

@@ -147,6 +147,10 @@ class Lifecycle:
             case Step.REMOVE:
                 await self.remove([d.name for d in self._paths.lxc.glob(f"{Paths.GONE_PREFIX}{name}.*")])
 
+    def owe_start(self, container: Container) -> None:
+        """Note that it is owed a start. Raises HostError."""
+        self._owe(container.name, START)
+
     def _owe(self, name: str, word: str) -> None:
         try:
             tree.write(self._paths.container(name).pending, word + "\n")

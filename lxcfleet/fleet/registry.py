@@ -58,6 +58,8 @@ class Container:
     spec: Spec | None
     problem: Broken | None = None
     running: Running | None = None
+    resting: bool = False
+    """It was stopped only until the host boots again."""
     busy: str | None = None
     """The action that has it in hand."""
     starts: int = 0
@@ -164,6 +166,7 @@ class Registry:
         payload = cgroup.payload(pid, container.name)
         running = Running(pid, monitor, descriptor, payload, began, proc.as_time(began))
         container.running = running
+        container.resting = False
         container.starts += 1
         loop = asyncio.get_running_loop()
         loop.add_reader(descriptor, self._ended, container, running)

@@ -101,6 +101,8 @@ def _like(request: CreateRequest, profile: Profile, config: Config) -> Spec:
         drain=profile.drain if request.drain is None else request.drain,
         network=network,
         health=health,
+        autostart=profile.autostart if request.autostart is None else request.autostart,
+        boot_order=profile.boot_order if request.boot_order is None else request.boot_order,
         first_id=None if request.privileged or profile.privileged else 0,
         memory=_first(request.memory, profile.memory, config.memory),
         cpus=_first(request.cpus, profile.cpus, config.cpus),

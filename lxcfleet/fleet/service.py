@@ -11,6 +11,7 @@ from typing import cast
 from lxcfleet.config import Config
 from lxcfleet.errors import InvalidInput, NotFound, WrongState
 from lxcfleet.fleet.actions import Actions
+from lxcfleet.fleet.boot import Boot
 from lxcfleet.fleet.creation import Creation
 from lxcfleet.fleet.events import Events
 from lxcfleet.fleet.lifecycle import Lifecycle
@@ -53,6 +54,7 @@ class Fleet:
         self.prober = prober
         self.room = Room(paths, registry, lifecycle, network, features)
         self.actions = Actions(paths, registry, lifecycle, operations, network, events, self.room)
+        self.boot = Boot(paths, registry, prober, self.actions, operations, events)
         self._creation = Creation(paths, registry, lifecycle, operations, events, self.room, self.actions)
 
     def reload(self, config: Config) -> None:
@@ -118,6 +120,8 @@ class Fleet:
             "cpus_limit": (spec.cpus or None) if spec else None,
             "processes_limit": (spec.pids or None) if spec else None,
             "confinement": self._lifecycle.confinement(spec) if spec else {},
+            "autostart": spec.autostart if spec else False,
+            "boot_order": spec.boot_order if spec else 0,
             "started": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds") if began else None,
             "check": spec.health.to_json() if spec and spec.health else None,
             "health_reason": self.prober.reason(container),

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from lxcfleet import checks, strict_yaml
 from lxcfleet.errors import Broken, InvalidInput
-from lxcfleet.model import MAX_CPUS, MAX_PIDS, PIDS, Init, Network, Spec
+from lxcfleet.model import MAX_CPUS, MAX_ORDER, MAX_PIDS, PIDS, Init, Network, Spec
 from lxcfleet.names import MAX_DRAIN, Paths, check_label, check_variable
 from lxcfleet.net.ports import check_ports, parse_port
 from lxcfleet.schema import Fields
@@ -41,6 +41,8 @@ def render(spec: Spec) -> str:
         "cpus": spec.cpus,
         "pids": spec.pids,
         "no_new_privs": spec.no_new_privs,
+        "autostart": spec.autostart,
+        "boot_order": spec.boot_order,
         "created": spec.created,
     }
     lines = [f"{key}: {strict_yaml.inline(value)}" for key, value in values.items()]
@@ -79,6 +81,8 @@ def _parse(name: str, text: bytes, where: str) -> Spec:
         ports=fields.parsed("ports", parse_port, check_ports),
         drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
         health=checks.read(fields),
+        autostart=fields.flag("autostart", True),
+        boot_order=fields.integer("boot_order", 0, -MAX_ORDER, MAX_ORDER),
         created=fields.text("created"),
         memory=fields.size("memory", 0),
         cpus=fields.number("cpus", 0, 0, MAX_CPUS),

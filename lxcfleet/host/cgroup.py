@@ -28,6 +28,22 @@ def controllers() -> frozenset[str]:
     return frozenset(path.name for path in _ROOT.iterdir() if path.is_dir())
 
 
+SLICE = "lxcfleet.slice"
+"""The unit that systemd keeps for us; systemd.slice(5)."""
+
+
+def parent() -> str:
+    """The cgroup, as a path below the root, in which liblxc is to make those of containers; empty: its own choice.
+
+    That is the slice that systemd started this process in, on hosts with cgroup v2 alone. Slices never have
+    processes of their own, so controllers can be turned on in them; cgroups(7), "no internal processes".
+    """
+    if not unified():
+        return ""
+    own = Path("/proc/self/cgroup").read_text(encoding="utf-8", errors="surrogateescape").strip()
+    return SLICE if own.startswith(f"0::/{SLICE}/") else ""
+
+
 @dataclass(frozen=True)
 class Payload:
     """The cgroups of one running container: controller to directory; the key of v2's is empty."""
@@ -163,7 +179,7 @@ def remove(name: str) -> bool:
 def _hierarchies() -> tuple[Path, ...]:
     """Where root's containers have their cgroups."""
     if unified():
-        return (_ROOT,)
+        return (_ROOT, _ROOT / SLICE)
     return tuple(path for path in _ROOT.iterdir() if path.is_dir() and not path.is_symlink())
 
 

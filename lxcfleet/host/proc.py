@@ -48,6 +48,12 @@ def _opened(pid: int) -> Iterator[int | None]:
             os.close(descriptor)
 
 
+def boot_id() -> str:
+    """What the kernel calls this boot of the host; random(4)."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
 def began(pid: int) -> float | None:
     """When the process began, in seconds since the machine booted; None if it is gone. proc(5), field 22.
 

@@ -13,10 +13,14 @@ from lxcfleet.errors import HostError
 from lxcfleet.host import kernel
 
 
-def write(path: Path, text: str) -> None:
-    """Replace ``path`` in one step; a crash leaves the old text or the new."""
+def write(path: Path, text: str, *, sync: bool = False) -> None:
+    """Replace ``path`` in one step; a crash of ours leaves the old text or the new, with ``sync`` one of the host, too."""
     beside = path.with_name(f".{path.name}.new")
-    beside.write_text(text, encoding="utf-8")
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
     os.rename(beside, path)
 
 

@@ -70,6 +70,8 @@ class FakeContainer:
     health: str = "healthy"
     old_files: list[OldFileRecord] = field(default_factory=list)
     unread: str | None = None
+    autostart: bool = True
+    boot_order: int = 0
 
     def record(self) -> ContainerRecord:
         """As ``list`` gives it."""
@@ -118,6 +120,8 @@ class FakeContainer:
             "cpus_limit": None,
             "processes_limit": 4096,
             "confinement": {"system calls": "some denied"},
+            "autostart": self.autostart,
+            "boot_order": self.boot_order,
             "started": NOW if alive else None,
             "check": self.check.to_json() if self.check else None,
             "health_reason": "tcp 80: connection refused" if self.health == "unhealthy" else "",
@@ -400,6 +404,8 @@ def _created(name: str, request: CreateRequest) -> FakeContainer:
         check=request.health,
         ports=tuple(map(str, request.ports)),
         first_id=None if request.privileged else RANGE_SIZE * 16,
+        autostart=request.autostart is not False,
+        boot_order=request.boot_order or 0,
         state=State.STOPPED,
     )
 

@@ -168,7 +168,7 @@ def test_many_read_nothing(cli: Cli) -> None:
 
 
 def test_what_stays_behind_does_not_hold_us(cli: Cli) -> None:
-    ran = cli("exec", "web1", "web2", "--", "sh", "-c", "sleep 20 & echo $!")
+    ran = cli("exec", "web1", "web2", "--", "sh", "-c", "sleep 600 & echo $!")
     assert ran.status == 0
     left = [int(line.split()[-1]) for line in ran.out.splitlines()]
     assert len(left) == 2

@@ -173,8 +173,8 @@ class Fleet:
 
     # -- the daemon ------------------------------------------------------------------------------------------
 
-    def start_daemon(self, kill: str = "") -> subprocess.Popen[bytes]:
-        """A daemon that answers. ``kill``: see daemon.KillAt."""
+    def start_daemon(self, kill: str = "", *, may_die: bool = False) -> subprocess.Popen[bytes]:
+        """A daemon that answers, or dies if it may. ``kill``: see daemon.KillAt."""
         self.paths.run.mkdir(exist_ok=True)
         extra = {"LXCFLEET_KILL": kill} if kill else {}
         with (self.paths.run / "daemon.log").open("ab") as log:
@@ -183,7 +183,7 @@ class Fleet:
             )
         self.daemons.append(daemon)
         until(lambda: self.daemon_pid() == daemon.pid or daemon.poll() is not None, 30, "the daemon answers")
-        assert daemon.poll() is None, self.log()
+        assert may_die or daemon.poll() is None, self.log()
         return daemon
 
     def stop_daemon(self, number: int = signal.SIGTERM) -> None:
@@ -244,7 +244,8 @@ class Fleet:
 
     def directories(self) -> list[str]:
         """What lies where the containers are."""
-        return sorted(map(str, self.paths.lxc.glob("*"))) if self.paths.lxc.exists() else []
+        there = self.paths.lxc.glob("*") if self.paths.lxc.exists() else ()
+        return sorted(str(path) for path in there if path != self.paths.running_record)
 
     def half_done(self) -> list[str]:
         """Directories that are none of a container, and notes of what is owed to one."""

@@ -157,7 +157,7 @@ def test_formats(fleet: Fleet) -> None:
         (name, "running", "sleep infinity") for name in names
     ]
     table = fleet.ok("list").splitlines()
-    assert table[0].split()[:3] == ["NAME", "STATE", "KIND"]
+    assert table[0].split()[:3] == ["NAME", "STATE", "HEALTH"]
     assert [line.split()[0] for line in table[1:]] == names
     details = fleet.json("info", names[0])
     again = yaml.safe_load(fleet.ok("info", names[0], "-f", "yaml"))

@@ -17,10 +17,10 @@ from lxcfleet.names import Paths
 
 PLATFORM = Platform(
     cgroup2=True, controllers=frozenset(("cpu", "memory", "pids")), apparmor=True, seccomp=True, bridge="lxcfleet0",
-    hook=Path("/usr/lib/lxcfleet/hook.py"),
+    cgroup="lxcfleet.slice", hook=Path("/usr/lib/lxcfleet/hook.py"),
 )  # fmt: skip
-LEGACY = replace(PLATFORM, cgroup2=False, controllers=frozenset(("cpu", "memory", "pids", "devices")))
-BARE = replace(PLATFORM, cgroup2=False, controllers=frozenset(), apparmor=False, seccomp=False)
+LEGACY = replace(PLATFORM, cgroup2=False, controllers=frozenset(("cpu", "memory", "pids", "devices")), cgroup="")
+BARE = replace(PLATFORM, cgroup2=False, controllers=frozenset(), cgroup="", apparmor=False, seccomp=False)
 
 ARGUMENT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=12)
 
@@ -77,7 +77,7 @@ def test_limits_are_written_for_the_cgroups_that_the_host_has() -> None:
     assert modern["lxc.cgroup2.memory.max"] == ["536870912"]
     assert modern["lxc.cgroup2.cpu.max"] == ["150000 100000"]
     assert modern["lxc.cgroup2.pids.max"] == ["100"]
-    assert not [key for key in modern if key.startswith("lxc.cgroup.")]
+    assert not [key for key in modern if key.startswith("lxc.cgroup.") and key != "lxc.cgroup.dir"]
     assert legacy["lxc.cgroup.memory.limit_in_bytes"] == ["536870912"]
     assert legacy["lxc.cgroup.cpu.cfs_quota_us"] == ["150000"]
     assert legacy["lxc.cgroup.pids.max"] == ["100"]

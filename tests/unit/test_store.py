@@ -27,7 +27,10 @@ VALUE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20)
 )
 def test_a_spec_is_read_as_it_was_written(command: list[str], environment: dict[str, str]) -> None:
     labels = {"role": "web"}
-    spec = Spec("web", Init.APP, tuple(command), environment, labels, "small", 1879048192, created=CREATED)
+    spec = Spec(
+        "web", Init.APP, tuple(command), environment, labels, "small", 1879048192, created=CREATED, autostart=False,
+        boot_order=-3,
+    )  # fmt: skip
     assert store.parse("web", store.render(spec).encode(), "spec") == spec
 
 
@@ -44,6 +47,13 @@ def test_a_check_is_read_as_it_was_written(check: HealthCheck) -> None:
     spec = Spec("web", Init.APP, ("sleep", "1"), health=check, created=CREATED)
     assert store.parse("web", store.render(spec).encode(), "spec") == spec
     assert CreateRequest.from_json(CreateRequest(name="web", health=check).to_json()).health == check
+
+
+def test_a_spec_from_before_autostart_starts_at_boot() -> None:
+    old = store.render(Spec("web", created=CREATED, first_id=1879048192)).splitlines()
+    text = "\n".join(line for line in old if not line.startswith(("autostart", "boot_order")))
+    spec = store.parse("web", text.encode(), "spec")
+    assert (spec.autostart, spec.boot_order) == (True, 0)
 
 
 def test_a_spec_cut_in_half_is_broken_wherever_it_is_cut() -> None:

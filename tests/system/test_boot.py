@@ -1,0 +1,110 @@
+"""A reboot of the host, as far as one can be had without one: the record of another boot, and nothing that runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+
+from .harness import SLEEP, Fleet, until
+
+pytestmark = pytest.mark.system
+
+
+def record(fleet: Fleet) -> dict[str, Any]:
+    try:
+        return dict(json.loads(fleet.paths.running_record.read_text()))
+    except FileNotFoundError:
+        return {"boot": "", "running": [], "resting": []}
+
+
+def reboot(fleet: Fleet) -> None:
+    """A daemon that finds the record of an earlier boot."""
+    fleet.stop_daemon()
+    old = {**record(fleet), "boot": "another"}
+    fleet.paths.running_record.write_text(json.dumps(old))
+    fleet.start_daemon()
+
+
+def test_the_record_follows_what_runs(fleet: Fleet) -> None:
+    fleet.ok("create", fleet.name("a"), "-n", "2", *SLEEP)
+    both = [fleet.name("a1"), fleet.name("a2")]
+    until(lambda: record(fleet)["running"] == both)
+    os.kill(fleet.pid(both[0]), signal.SIGKILL)
+    until(lambda: record(fleet)["running"] == both[1:])
+    fleet.ok("stop", "--until-boot", both[1])
+    until(lambda: (record(fleet)["running"], record(fleet)["resting"]) == ([], both[1:]))
+    fleet.ok("start", both[1])
+    until(lambda: (record(fleet)["running"], record(fleet)["resting"]) == (both[1:], []))
+
+
+def test_what_ran_runs_again_in_order(fleet: Fleet) -> None:
+    first, second, last, never, idle = (fleet.name(word) for word in ("z", "y", "x", "never", "idle"))
+    fleet.create(first, options=["--boot-order", "-1"])
+    fleet.create(second)
+    fleet.create(last, options=["--boot-order", "5"])
+    fleet.create(never, options=["--no-autostart"])
+    fleet.create(idle)
+    fleet.ok("stop", idle)
+    assert fleet.json("stop", "--all", "--until-boot")["changed"]
+    ended = [event["container"] for event in fleet.events("stopped")]
+    assert ended.index(last) < ended.index(second) < ended.index(first)
+    reboot(fleet)
+    until(lambda: [fleet.state(name) for name in (first, second, last)] == ["running"] * 3, 20)
+    began = [event["container"] for event in fleet.events("started")]
+    assert began == [first, second, last]
+    assert (fleet.state(never), fleet.state(idle)) == ("stopped", "stopped")
+
+
+def test_a_daemon_that_is_replaced_starts_nothing(fleet: Fleet) -> None:
+    fleet.ok("create", fleet.name("a"), "-n", "2", *SLEEP)
+    fleet.ok("stop", "--until-boot", fleet.name("a1"))
+    fleet.ok("stop", fleet.name("a2"))
+    fleet.stop_daemon()
+    fleet.start_daemon()
+    time.sleep(0.5)
+    assert set(fleet.states().values()) == {"stopped"}
+    reboot(fleet)
+    until(lambda: fleet.states() == {fleet.name("a1"): "running", fleet.name("a2"): "stopped"}, 20)
+
+
+def test_a_host_that_died(fleet: Fleet) -> None:
+    """The daemon and all containers end in one moment, unannounced."""
+    fleet.create(fleet.name("s"), command=())
+    fleet.ok("create", fleet.name("a"), "-n", "5", *SLEEP)
+    names = [*(fleet.name(f"a{number}") for number in range(1, 6)), fleet.name("s")]
+    until(lambda: record(fleet)["running"] == names)
+    pids = [fleet.pid(name) for name in names]
+    fleet.stop_daemon(signal.SIGKILL)
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    time.sleep(0.5)
+    reboot_record = {**record(fleet), "boot": "another"}
+    fleet.paths.running_record.write_text(json.dumps(reboot_record))
+    fleet.start_daemon()
+    until(lambda: set(fleet.states().values()) == {"running"}, 20)
+
+
+def test_a_daemon_that_dies_while_it_starts_them_goes_on(fleet: Fleet) -> None:
+    fleet.ok("create", fleet.name("a"), "-n", "3", *SLEEP)
+    fleet.ok("stop", "--all", "--until-boot")
+    fleet.stop_daemon()
+    fleet.paths.running_record.write_text(json.dumps({**record(fleet), "boot": "another"}))
+    killed = fleet.start_daemon(f"daemon:{fleet.name('a2')}:BOOT", may_die=True)
+    assert killed.wait(timeout=30) == -signal.SIGKILL
+    fleet.start_daemon()
+    until(lambda: set(fleet.states().values()) == {"running"}, 20)
+
+
+def test_an_unreadable_record_costs_the_autostart_and_nothing_else(fleet: Fleet) -> None:
+    fleet.create(fleet.name("a"))
+    fleet.ok("stop", "--until-boot", fleet.name("a"))
+    fleet.stop_daemon()
+    fleet.paths.running_record.write_text("{")
+    fleet.start_daemon()
+    assert fleet.states() == {fleet.name("a"): "stopped"}
+    fleet.ok("start", fleet.name("a"))

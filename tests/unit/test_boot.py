@@ -1,0 +1,92 @@
+"""The record of what runs, and the order in which it starts again."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lxcfleet.fleet.boot import Record, parse
+from lxcfleet.fleet.operations import Job, Operations
+from lxcfleet.fleet.registry import Container
+from lxcfleet.fleet.turns import in_turns, turns
+from lxcfleet.model import Result, Spec
+
+NAMES = st.sets(st.from_regex(r"[a-z][a-z0-9]{0,5}", fullmatch=True))
+
+
+@given(st.text(), NAMES, NAMES)
+def test_a_record_is_read_as_it_was_written(boot: str, running: set[str], resting: set[str]) -> None:
+    record = Record(boot, tuple(running), tuple(resting))
+    assert parse(record.render()) == record
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"boot": "x"}', '{"boot": 1, "running": 2, "resting": []}'])
+def test_a_record_that_cannot_be_used_is_empty(text: str) -> None:
+    assert parse(text) == Record()
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z]{1,3}", fullmatch=True), st.integers(-3, 3)))
+def test_turns_are_in_order_and_lose_nobody(orders: dict[str, int]) -> None:
+    containers = [Container(name, Spec(name, boot_order=order)) for name, order in orders.items()]
+    groups = [[container.name for container in group] for group in turns(containers)]
+    assert sorted(name for group in groups for name in group) == sorted(orders)
+    assert [{orders[name] for name in group} for group in groups] == [{order} for order in sorted(set(orders.values()))]
+    back = [[container.name for container in group] for group in turns(containers, last_first=True)]
+    assert [set(group) for group in back] == [set(group) for group in reversed(groups)]
+
+
+def test_a_broken_container_has_a_turn() -> None:
+    assert [[c.name for c in group] for group in turns([Container("a", None), Container("b", Spec("b"))])] == [["a", "b"]]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 16])
+def test_a_turn_waits_for_the_one_before_also_if_that_fails(at_once: int) -> None:
+    said: list[str] = []
+
+    def job(name: str) -> Job:
+        async def run() -> Result:
+            said.append(f"{name} begins")
+            await asyncio.sleep(0)
+            said.append(f"{name} ends")
+            if name == "a2":
+                raise RuntimeError("as it may happen")
+            return Result(name, "started", True)
+
+        return Job(name, run)
+
+    async def ready(number: int) -> None:
+        await asyncio.sleep(0)
+        said.append(f"{number} is up")
+
+    async def begin() -> list[str]:
+        jobs = in_turns([[job("a1"), job("a2")], [job("b1")], [job("c1"), job("c2")]], ready)
+        operation = Operations().begin("test", jobs, at_once)
+        async for _ in operation.follow():
+            pass
+        return [result.name for result in operation.results]
+
+    assert sorted(asyncio.run(asyncio.wait_for(begin(), 30))) == ["a1", "a2", "b1", "c1", "c2"]
+    marks = [said.index(mark) for mark in ("0 is up", "b1 begins", "b1 ends", "1 is up")]
+    assert marks == sorted(marks)
+    assert max(said.index("a1 ends"), said.index("a2 ends")) < marks[0]
+    assert min(said.index("c1 begins"), said.index("c2 begins")) > marks[-1]
+
+
+def test_cancelled_turns_end() -> None:
+    async def begin() -> list[str]:
+        async def run() -> Result:
+            operation.cancel()
+            return Result("x", "started", True)
+
+        async def ready(_: int) -> None:
+            pass
+
+        operation = Operations().begin("test", in_turns([[Job("a", run)], [Job("b", run)], [Job("c", run)]], ready), 1)
+        async for _ in operation.follow():
+            pass
+        return [result.status for result in operation.results]
+
+    assert asyncio.run(asyncio.wait_for(begin(), 30)) == ["started", "cancelled", "cancelled"]
