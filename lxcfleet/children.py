@@ -243,11 +243,11 @@ def _release(_: None, reply: Reply, paths: Paths) -> None:
 
 def _routes(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
     """What networks the host uses, and whether it has IPv6."""
-    from lxcfleet.host import netlink  # it takes 30 MB along
+    from lxcfleet.host import netlink, sysctl  # the first takes 30 MB along
 
     try:
         used = [str(network) for network in netlink.networks_in_use(argument["except"])]
-        body = {"networks": used, "ipv6": netlink.ipv6_available(), "error": None}
+        body = {"networks": used, "ipv6": sysctl.ipv6_available(), "error": None}
     except FleetError as error:
         body = {"error": error.body()}
     reply.send(json.dumps(body).encode())
@@ -255,17 +255,43 @@ def _routes(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
 
 def _network(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
     """Have the fleet's bridge, and the packet filter's rules for it."""
-    from lxcfleet.host import command, netlink
+    from lxcfleet.host import command, netlink, sysctl
 
     try:
         addresses = [ip_interface(text) for text in argument["addresses"]]
         netlink.ensure_bridge(argument["bridge"], argument["hardware"], addresses, argument["ports"])
-        if argument["forward"]:
-            netlink.forward([argument["bridge"], *netlink.uplinks()])
         command.run(["/usr/sbin/nft", "-f", "-"], input=argument["rules"].encode())
+        if argument["forward"]:
+            sysctl.forward([argument["bridge"], *netlink.uplinks()])
+        if argument["localhost"]:
+            sysctl.route_localhost(argument["bridge"])
         _answer(reply, "network")
     except FleetError as error:
         _answer(reply, "network", error)
+
+
+def _publish(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
+    """Have ports of the host lead where they should."""
+    from lxcfleet.host import command, sysctl
+
+    try:
+        command.run(["/usr/sbin/nft", "-f", "-"], input=argument["rules"].encode())
+        if argument["localhost"]:
+            sysctl.route_localhost(argument["bridge"])
+        _answer(reply, "publish")
+    except FleetError as error:
+        _answer(reply, "publish", error)
+
+
+def _forget_datagrams(members: list[str], reply: Reply, _: Paths) -> None:
+    """Have nobody's datagrams go to these addresses any more by habit."""
+    from lxcfleet.host import conntrack
+
+    try:
+        conntrack.forget_datagrams(members)
+        _answer(reply, "datagrams")
+    except FleetError as error:
+        _answer(reply, "datagrams", error)
 
 
 def _disconnect(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
@@ -296,5 +322,7 @@ _OPERATIONS: dict[str, Callable[[Any, Reply, Paths], None]] = {
     "release": _release,
     "routes": _routes,
     "network": _network,
+    "publish": _publish,
+    "datagrams": _forget_datagrams,
     "disconnect": _disconnect,
 }

@@ -15,7 +15,7 @@ from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.model import MAX_CPUS, MAX_ORDER, MAX_PIDS, PIDS, Init, Network
 from lxcfleet.names import MAX_DRAIN, check_label, check_variable
 from lxcfleet.net.addresses import AUTO, OFF, parse4, parse6
-from lxcfleet.net.ports import Port, check_ports, parse_port
+from lxcfleet.net.ports import Port, Publication, check_ports, check_publications, parse_port, parse_publication
 from lxcfleet.policy import ProfileRollout, RolloutSettings
 from lxcfleet.schema import Fields
 
@@ -42,6 +42,8 @@ class Profile:
     """bridge or none; the default of `network:` above."""
     ports: tuple[Port, ...] = ()
     """What its program listens on, as a list of SERVICE=PORT, with /udp where it is not TCP."""
+    publish: tuple[Publication, ...] = ()
+    """Ports of the host for those of its containers, as a list of HOST:CONTAINER, with /udp where it is not TCP."""
     drain: float | None = None
     """Seconds from leaving names and ports to a stop; the default of `network:` above."""
     health: HealthCheck | None = None
@@ -224,6 +226,7 @@ def _profile(fields: Fields) -> Profile:
         privileged=fields.flag("privileged"),
         network=fields.choice("network", Network, Network.BRIDGE) if fields.has("network") else None,
         ports=fields.parsed("ports", parse_port, check_ports),
+        publish=fields.parsed("publish", parse_publication, check_publications),
         drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
         health=checks.read(fields),
         rollout=policy.read_profile(fields.nested("rollout")),
@@ -280,6 +283,8 @@ def _describe_profile(profile: Profile) -> list[str]:
         lines.append(f"network: {profile.network}")
     if profile.ports:
         lines.append(f"ports: {strict_yaml.inline([str(port) for port in profile.ports])}")
+    if profile.publish:
+        lines.append(f"publish: {strict_yaml.inline([str(each) for each in profile.publish])}")
     if profile.drain is not None:
         lines.append(f"drain: {profile.drain:g}")
     if profile.health:

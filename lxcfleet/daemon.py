@@ -121,6 +121,10 @@ class Daemon:
         api, attach = _listeners(self._paths)
         await self._registry.observe()
         self._network.settle_names()
+        try:
+            await self._network.check()
+        except (FleetError, OSError) as error:
+            log.error("the fleet's network is not as it should be: %s", error)
         self._prober.repeat(self._registry)
         await self._recover()
         self._fleet.boot.begin()

@@ -11,7 +11,7 @@ from typing import Any
 
 from lxcfleet.checks import HealthCheck
 from lxcfleet.errors import ErrorBody, InvalidInput, NotFound
-from lxcfleet.net.ports import Port
+from lxcfleet.net.ports import Port, Publication
 
 RANGE_SIZE = 65536
 """How many uids (and gids) each unprivileged container has: all that a 16-bit /etc/passwd can name."""
@@ -100,6 +100,8 @@ class Spec:
     address6: IPv6Interface | None = None
     ports: tuple[Port, ...] = ()
     """What its program listens on, for those who look for it by the service's name."""
+    publish: tuple[Publication, ...] = ()
+    """Ports of the host that lead to it, and to those that it shares them with."""
     drain: float | None = None
     """Seconds from its withdrawal from names and ports to its stop; None: as the settings say."""
     health: HealthCheck | None = None

@@ -14,7 +14,7 @@ from lxcfleet.checks import HealthCheck
 from lxcfleet.errors import ErrorBody, InvalidInput
 from lxcfleet.model import MAX_CPUS, MAX_ORDER, MAX_PIDS, Action, Init, Network, Selection
 from lxcfleet.names import MAX_COUNT, MAX_DRAIN, check_label, check_name, check_variable
-from lxcfleet.net.ports import Port, check_ports, parse_port
+from lxcfleet.net.ports import Port, Publication, check_ports, check_publications, parse_port, parse_publication
 from lxcfleet.schema import Fields
 
 
@@ -33,6 +33,8 @@ class ContainerRecord(TypedDict):
     network: str
     ports: list[str]
     """What it listens on, as ``http=8080/tcp``."""
+    publish: list[str]
+    """The host's ports that lead to it, as ``8080:80/tcp``."""
     created: str
     pid: int | None
     """Process 1, as the host numbers it."""
@@ -173,6 +175,7 @@ class CreateRequest:
     network: Network | None = None
     """None: as the profile or the settings say."""
     ports: tuple[Port, ...] = ()
+    publish: tuple[Publication, ...] = ()
     drain: float | None = None
     """Seconds; None: as the profile or the settings say."""
     health: HealthCheck | None = None
@@ -191,8 +194,8 @@ class CreateRequest:
     def to_json(self) -> dict[str, Any]:
         """The body."""
         health = None if self.health is None else self.health.to_json()
-        ports = [str(port) for port in self.ports]
-        return {**asdict(self), "command": list(self.command), "health": health, "ports": ports}
+        texts = {"ports": [str(port) for port in self.ports], "publish": [str(each) for each in self.publish]}
+        return {**asdict(self), "command": list(self.command), "health": health, **texts}
 
     @classmethod
     def from_json(cls, data: object) -> CreateRequest:
@@ -210,6 +213,7 @@ class CreateRequest:
             privileged=fields.flag("privileged"),
             network=fields.choice("network", Network, Network.BRIDGE) if fields.has("network") else None,
             ports=fields.parsed("ports", parse_port, check_ports),
+            publish=fields.parsed("publish", parse_publication, check_publications),
             drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
             health=checks.read(fields),
             memory=fields.size("memory", 0) if fields.has("memory") else None,

@@ -11,7 +11,7 @@ from lxcfleet.cli.follow import carry_out
 from lxcfleet.errors import InvalidInput
 from lxcfleet.model import MAX_ORDER, Init, Network
 from lxcfleet.names import check_count, check_name, parse_label, parse_size
-from lxcfleet.net.ports import parse_port
+from lxcfleet.net.ports import parse_port, parse_publication
 from lxcfleet.wire import CreateRequest
 
 
@@ -46,6 +46,14 @@ from lxcfleet.wire import CreateRequest
     multiple=True,
     metavar="SERVICE=PORT[/udp]",
     help="What its program listens on, for SRV records: _http._tcp.NAME.fleet; may be repeated.",
+)
+@click.option(
+    "-p",
+    "--publish",
+    multiple=True,
+    metavar="[ADDRESS:]HOST:CONTAINER[/udp]",
+    help="Let a port of the host lead to one of theirs: to those of them that are healthy, if they share a label;"
+    " may be repeated.",
 )
 @options.drain("Seconds that they stay up after they left names and ports, before they are stopped.")
 @checks.health_options
@@ -84,6 +92,7 @@ def create(
     privileged: bool,
     network: str | None,
     ports: tuple[str, ...],
+    publish: tuple[str, ...],
     drain: float | None,
     memory: str | None,
     cpus: float | None,
@@ -111,6 +120,7 @@ def create(
       lxcfleet create -n 100                       c1 to c100
       lxcfleet create web -n 3 -l tier=front -- /usr/sbin/nginx -g 'daemon off;'
       lxcfleet create api -n 3 --health-http 8080/ready -- /usr/bin/api
+      lxcfleet create api -n 3 -l role=api -p 8080:80 -- /usr/sbin/nginx -g 'daemon off;'
       lxcfleet create job -e MODE=night -- sh -c 'sleep 60; echo $MODE'
       lxcfleet create calc -n 4 --memory 2G --cpus 1.5 -- /opt/calc/run
       lxcfleet create db -n 2 --ensure -f json     for scripts: changes nothing the second time
@@ -135,6 +145,7 @@ def create(
         privileged=privileged,
         network=Network(network) if network else None,
         ports=tuple(parse_port(port) for port in ports),
+        publish=tuple(parse_publication(each) for each in publish),
         drain=drain,
         health=checks.health(**health),
         memory=None if memory is None else parse_size(memory),

@@ -14,8 +14,8 @@ from lxcfleet.names import check_name
 from lxcfleet.wire import ContainerDetails, ContainerRecord
 
 _FIELDS = (
-    "name", "state", "health", "init", "privileged", "network", "addresses", "ports", "labels", "command", "profile", "pid",
-    "created", "busy", "problem",
+    "name", "state", "health", "init", "privileged", "network", "addresses", "ports", "publish", "labels", "command",
+    "profile", "pid", "created", "busy", "problem",
 )  # fmt: skip
 
 
@@ -78,8 +78,14 @@ def list_(
         output.say("lxcfleet: no container is chosen by that" if chosen else "lxcfleet: no containers")
 
 
+_COLUMNS = ("NAME", "STATE", "HEALTH", "KIND", "ADDRESSES", "PUBLISHED", "LABELS", "COMMAND")
+
+
 def _table(containers: Sequence[ContainerRecord]) -> list[tuple[str, ...]]:
-    return [("NAME", "STATE", "HEALTH", "KIND", "ADDRESSES", "LABELS", "COMMAND"), *map(_row, containers)]
+    """With the column PUBLISHED where there is something in it."""
+    published = _COLUMNS.index("PUBLISHED")
+    rows = [_COLUMNS, *map(_row, containers)]
+    return rows if any(row[published] for row in rows[1:]) else [row[:published] + row[published + 1 :] for row in rows]
 
 
 def _row(container: ContainerRecord) -> tuple[str, ...]:
@@ -87,7 +93,8 @@ def _row(container: ContainerRecord) -> tuple[str, ...]:
     problem = container["problem"]
     last = f"! {problem}" if problem else shlex.join(container["command"])
     addresses, labels = _text(container, "addresses"), _text(container, "labels")
-    return container["name"], container["state"], container["health"] or "", kind, addresses, labels, last
+    published = ",".join(each.replace(":", "->", 1) if each.count(":") == 1 else each for each in container["publish"])
+    return container["name"], container["state"], container["health"] or "", kind, addresses, published, labels, last
 
 
 def _text(container: Mapping[str, Any], field: str) -> str:

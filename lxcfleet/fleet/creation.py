@@ -61,6 +61,8 @@ class Creation:
             # While we look, another client may take a name.
             await self._check(wanted)
             checked = wanted
+        if wanted.new:
+            self._room.check_ports(wanted.like, len(wanted.new))
         steps = plan.create(ask.start)
         if ask.dry_run:
             return self._dry(wanted, steps, start=ask.start)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lxcfleet.config import NetworkSettings
@@ -22,10 +23,14 @@ class Discovery:
     somebody said that it is not healthy, or it is frozen.
     """
 
-    def __init__(self, paths: Paths, settings: NetworkSettings, registry: Registry) -> None:
+    def __init__(
+        self, paths: Paths, settings: NetworkSettings, registry: Registry, changed: Callable[[str], None]
+    ) -> None:
         self._paths = paths
         self.settings = settings
         self._registry = registry
+        self._changed = changed
+        self._found: set[str] = set()
         self._unfit: set[str] = set()
         self._frozen: set[str] = set()
 
@@ -49,10 +54,21 @@ class Discovery:
 
     def is_found(self, name: str) -> bool:
         """Whether it is published at the moment."""
-        return self._file(name).exists()
+        return name in self._found
+
+    def members(self) -> list[Container]:
+        """All that stand for their groups, and behind the host's ports."""
+        return [c for c in self._registry if c.name in self._found and self.is_member(c)]
 
     def publish(self, container: Container) -> None:
         """Let the container be found."""
+        if container.spec is None or container.spec.address is None:
+            return
+        self._found.add(container.name)
+        self._write(container)
+        self._changed(container.name)
+
+    def _write(self, container: Container) -> None:
         text = self._text(container, self.is_member(container))
         if text is None:
             return
@@ -60,6 +76,7 @@ class Discovery:
             if self._file(container.name).read_text(encoding="ascii") == text:
                 return
         # By a rename: the name server must never read half a file.
+        self._paths.hosts.mkdir(mode=0o755, parents=True, exist_ok=True)
         new = self._paths.run / f"hosts.{container.name}"
         new.write_text(text, encoding="ascii")
         os.rename(new, self._file(container.name))
@@ -74,6 +91,9 @@ class Discovery:
     def withdraw(self, name: str) -> None:
         """Let it no longer be found."""
         self._file(name).unlink(missing_ok=True)
+        if name in self._found:
+            self._found.discard(name)
+            self._changed(name)
 
     def forget(self, name: str) -> None:
         """It is no more: another one of that name begins as a member."""
@@ -86,19 +106,23 @@ class Discovery:
 
     def settle(self) -> None:
         """After a restart of the daemon: names for what runs and for nothing else, members as they were."""
-        if not self._paths.hosts.is_dir():
-            return
         alive = {c.name: c for c in self._registry if c.running is not None}
+        for container in alive.values():
+            if container.running is not None and container.running.payload.frozen:
+                self._frozen.add(container.name)
+        if self._paths.hosts.is_dir():
+            self._read_back(alive)
+        for container in alive.values():
+            self.publish(container)
+
+    def _read_back(self, alive: Mapping[str, Container]) -> None:
+        """Who was no member can be told from what is written of it."""
         for file in self._paths.hosts.iterdir():
             container = alive.get(file.name)
             if container is None:
                 file.unlink(missing_ok=True)
                 continue
-            if container.running is not None and container.running.payload.frozen:
-                self._frozen.add(container.name)
-                continue
             alone = self._text(container, False)
-            if alone != self._text(container, True) and file.read_text(encoding="ascii") == alone:
+            seen = alone != self._text(container, True) and file.read_text(encoding="ascii") == alone
+            if seen and container.name not in self._frozen:
                 self._unfit.add(container.name)
-        for container in alive.values():
-            self.publish(container)

@@ -7,20 +7,22 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_network
 from pathlib import Path
 from typing import Any
 
 from lxcfleet.config import NetworkSettings
 from lxcfleet.errors import FleetError, from_body
-from lxcfleet.fleet import name_server
+from lxcfleet.fleet import name_server, publishing
 from lxcfleet.fleet.discovery import Discovery
 from lxcfleet.fleet.events import Events
 from lxcfleet.fleet.name_server import NameServer
+from lxcfleet.fleet.publishing import Publishing
 from lxcfleet.fleet.registry import Container, Registry
-from lxcfleet.host import tree
+from lxcfleet.host import bridge_port, sockets, sysctl, tree
 from lxcfleet.host.launch import Launcher
+from lxcfleet.model import Spec
 from lxcfleet.names import Paths
 from lxcfleet.net import rules
 from lxcfleet.net.addresses import OFF, AddressPool, Subnet, choose, hardware_address, interface_name
@@ -46,7 +48,8 @@ class FleetNetwork:
         self._pool: AddressPool | None = None
         self._names: NameServer | None = None
         self._up = False
-        self._discovery = Discovery(paths, settings, registry)
+        self._publishing = Publishing(self._wanted_ports, self._publish_ports)
+        self._discovery = Discovery(paths, settings, registry, self._changed)
 
     # -- addresses -------------------------------------------------------------------------------------------
 
@@ -124,18 +127,27 @@ class FleetNetwork:
                 if c.spec is not None and c.spec.address is not None and c.running is not None
             ]
             addresses = [str(a) for a in (subnet.gateway, subnet.gateway6) if a is not None]
-            ruleset = rules.render(subnet, self.settings.bridge, nat=self.settings.nat)
+            wanted = self._wanted_ports()
+            ruleset = rules.render(
+                subnet, self.settings.bridge, nat=self.settings.nat, published=wanted, route6=sysctl.routes_ipv6()
+            )
             await self._ask(
                 "network",
                 {
                     "bridge": self.settings.bridge, "hardware": hardware_address(subnet.gateway.ip),
-                    "addresses": addresses, "ports": ports, "rules": ruleset, "forward": self.settings.nat,
+                    "addresses": addresses, "ports": ports, "rules": ruleset, "forward": self.settings.nat or bool(wanted),
+                    "localhost": bool(wanted),
                 },
             )  # fmt: skip
             if self.settings.dns:
                 self._names = NameServer(self._paths, self.settings, subnet)
                 await asyncio.to_thread(self._names.start)
+            for container in self._registry:
+                if container.running is not None:
+                    self._set_up_port(container)
             self._up = True
+            if wanted:
+                self._publishing.distrust()
 
     async def check(self) -> None:
         """Repair what somebody took away from under running containers."""
@@ -175,11 +187,48 @@ class FleetNetwork:
         return dict(answer)
 
 
+    # -- the host's ports ------------------------------------------------------------------------------------
+
+    def check_ports(self, like: Spec, count: int) -> None:
+        """Refuse ports of the host that ``count`` new containers like ``like`` can't have. Raises InvalidInput."""
+        others = [c.spec for c in self._registry if c.spec is not None]
+        publishing.check_shared(like, count, others)
+        shared = {publication for spec in others for publication in spec.publish}
+        for publication in like.publish:
+            if publication not in shared:
+                sockets.check_free(publication)
+
+    def _changed(self, name: str) -> None:
+        """Who is found has changed by this container."""
+        spec = self._registry[name].spec if name in self._registry else None
+        if spec is not None and spec.publish:
+            self._publishing.kick()
+
+    def _wanted_ports(self) -> list[rules.Published]:
+        specs = [c.spec for c in self._registry if c.spec is not None and c.spec.address is not None]
+        members = [c.spec for c in self._discovery.members() if c.spec is not None]
+        return publishing.published(specs, members)
+
+    async def _publish_ports(self, wanted: Sequence[rules.Published]) -> None:
+        if not self._up:
+            return  # whoever sets it up does it with what is wanted then
+        await self._ask(
+            "publish",
+            {"bridge": self.settings.bridge, "rules": rules.publish(self.settings.bridge, wanted),
+             "localhost": bool(wanted)},
+        )  # fmt: skip
+
     # -- who is found ----------------------------------------------------------------------------------------
 
     def publish(self, container: Container) -> None:
         """Let a container that runs be found: by its name, and if it is a member also by its groups' names."""
+        self._set_up_port(container)
         self._discovery.publish(container)
+
+    def _set_up_port(self, container: Container) -> None:
+        spec = container.spec
+        if spec is not None and spec.address is not None and spec.publish:
+            bridge_port.set_hairpin(interface_name(spec.address.ip))
 
     def set_member(self, container: Container, healthy: bool) -> None:
         """Say whether a container is healthy: only those that are stand for their groups.
@@ -207,10 +256,18 @@ class FleetNetwork:
         ``seconds``: for how long; None: as its spec and the settings say. Returns early if it ends meanwhile.
         """
         self.withdraw(container.name)
+        if container.spec is not None and container.spec.publish:
+            await self._leave_ports(container.spec)
         running, wait = container.running, self.drain_seconds(container) if seconds is None else seconds
         if running is not None and wait:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(running.gone.wait(), wait)
+
+    async def _leave_ports(self, spec: Spec) -> None:
+        await self.ensure()
+        await self._publishing.apply()
+        if any(publication.protocol == "udp" for publication in spec.publish):
+            await self._ask("datagrams", [str(a.ip) for a in (spec.address, spec.address6) if a is not None])
 
     def drain_seconds(self, container: Container) -> float:
         """How long it stays up after it was withdrawn."""
@@ -219,7 +276,7 @@ class FleetNetwork:
             return 0.0
         if spec.drain is not None:
             return spec.drain
-        return self.settings.drain if spec.ports else 0.0
+        return self.settings.drain if spec.ports or spec.publish else 0.0
 
     def forget(self, name: str) -> None:
         """A container is destroyed."""

@@ -87,9 +87,8 @@ def _like(request: CreateRequest, profile: Profile, config: Config) -> Spec:
     environment = {**profile.environment, **request.environment}
     for text in (*command, *environment, *environment.values(), *(health.command if health else ())):
         _check_encoding(text)
-    ports = request.ports or profile.ports
-    if network is Network.NONE and request.ports:
-        raise InvalidInput("a container without network has no ports", hint="leave out --port, or --network none")
+    if network is Network.NONE and (request.ports or request.publish):
+        raise InvalidInput("a container without network has no ports", hint="leave out the ports, or --network none")
     return Spec(
         name="",
         init=init,
@@ -97,7 +96,8 @@ def _like(request: CreateRequest, profile: Profile, config: Config) -> Spec:
         environment=environment,
         labels={**profile.labels, **request.labels},
         profile=request.profile,
-        ports=ports,
+        ports=request.ports or profile.ports,
+        publish=request.publish or profile.publish,
         drain=profile.drain if request.drain is None else request.drain,
         network=network,
         health=health,

@@ -70,8 +70,8 @@ class Room:
 
     def forget(self, container: Container) -> None:
         """It is no more: the registry need not know it, and others may have what it held."""
-        self._registry.forget(container.name)
         self._network.forget(container.name)
+        self._registry.forget(container.name)
         if container.spec is not None:
             self._give_back(container.spec)
 
@@ -117,6 +117,10 @@ class Room:
                 why=f"{count} addresses needed, {free} left",
                 hint="set network.ipv4 in lxcfleet.yaml to a larger range, or use --network none",
             )
+
+    def check_ports(self, like: Spec, count: int) -> None:
+        """Refuse ports of the host that are not to be had."""
+        self._network.check_ports(like, count)
 
     def check_start(self, containers: Sequence[Container]) -> None:
         """Refuse before the first of many is started, not at the one where the host is full."""

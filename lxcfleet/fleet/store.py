@@ -15,7 +15,7 @@ from lxcfleet import checks, strict_yaml
 from lxcfleet.errors import Broken, InvalidInput
 from lxcfleet.model import MAX_CPUS, MAX_ORDER, MAX_PIDS, PIDS, Init, Network, Spec
 from lxcfleet.names import MAX_DRAIN, Paths, check_label, check_variable
-from lxcfleet.net.ports import check_ports, parse_port
+from lxcfleet.net.ports import check_ports, check_publications, parse_port, parse_publication
 from lxcfleet.schema import Fields
 
 _VERSION = 1
@@ -35,6 +35,7 @@ def render(spec: Spec) -> str:
         "address": None if spec.address is None else str(spec.address),
         "address6": None if spec.address6 is None else str(spec.address6),
         "ports": [str(port) for port in spec.ports],
+        "publish": [str(publication) for publication in spec.publish],
         "drain": spec.drain,
         "health": None if spec.health is None else spec.health.to_json(),
         "memory": spec.memory,
@@ -79,6 +80,7 @@ def _parse(name: str, text: bytes, where: str) -> Spec:
         address=_interface(fields, "address", IPv4Interface),
         address6=_interface(fields, "address6", IPv6Interface),
         ports=fields.parsed("ports", parse_port, check_ports),
+        publish=fields.parsed("publish", parse_publication, check_publications),
         drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
         health=checks.read(fields),
         autostart=fields.flag("autostart", True),

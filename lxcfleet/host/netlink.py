@@ -6,7 +6,6 @@ import contextlib
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_network
-from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute, NetlinkError
@@ -14,7 +13,6 @@ from pyroute2 import IPRoute, NetlinkError
 from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.net.addresses import OUR_HARDWARE
 
-_SYSCTL = Path("/proc/sys/net")
 _MTU_DEFAULT = 1500
 
 
@@ -116,26 +114,3 @@ def remove_bridge(name: str) -> None:
         index = _index(netlink, name)
         if index is not None and _ours(netlink, index):
             netlink.link("del", index=index)
-
-
-def forward(interfaces: Iterable[str]) -> None:
-    """Let IPv4 packets be forwarded that come in by these interfaces, and by no other.
-
-    Documentation/networking/ip-sysctl: conf/IF/forwarding counts for packets that come in there. IPv6's switch
-    makes the host a router that no longer listens to other routers, and so may cut it off: that one is the
-    operator's to set.
-    """
-    try:
-        for name in interfaces:
-            (_SYSCTL / "ipv4" / "conf" / name / "forwarding").write_text("1\n", encoding="ascii")
-    except OSError as error:
-        raise HostError.from_os_error("forwarding can't be switched on", error) from error
-
-
-def ipv6_available() -> bool:
-    """Whether the kernel has IPv6 and it is not switched off for all interfaces."""
-    switch = _SYSCTL / "ipv6" / "conf" / "all" / "disable_ipv6"
-    try:
-        return switch.read_text(encoding="ascii").strip() == "0"
-    except OSError:
-        return False

@@ -7,8 +7,21 @@ nft(8): adding, flushing and filling it is one transaction, so there is no momen
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 
 from lxcfleet.net.addresses import Subnet
+from lxcfleet.net.ports import Publication
+
+
+@dataclass(frozen=True)
+class Published:
+    """A port of the host, and the members behind it at the moment."""
+
+    publication: Publication
+    ipv4: tuple[IPv4Address, ...]
+    ipv6: tuple[IPv6Address, ...] = ()
 
 
 def table(bridge: str) -> str:
@@ -16,25 +29,93 @@ def table(bridge: str) -> str:
     return "lxcfleet_" + re.sub(r"[^A-Za-z0-9_]", "_", bridge)
 
 
-def render(subnet: Subnet, bridge: str, *, nat: bool) -> str:
-    """The whole table: packets from the fleet leave under the host's address, strangers' do not come in."""
+def render(subnet: Subnet, bridge: str, *, nat: bool, published: Sequence[Published] = (), route6: bool = False) -> str:
+    """The whole table: packets from the fleet leave under the host's address, strangers' come in by published ports.
+
+    ``route6``: whether the host passes IPv6 packets on; if not, ports are published to itself only.
+    """
     own = table(bridge)
     lines = [
         f"table inet {own} {{}}",
         f"flush table inet {own}",
         f"table inet {own} {{",
+        "  chain published {",
+        *_published(published, 4),
+        "  }",
+        "  chain published6 {",
+        *_published(published, 6),
+        "  }",
+        "  chain arriving {",
+        "    type nat hook prerouting priority dstnat; policy accept;",
+        "    jump published",
+        *(["    jump published6"] if route6 else []),
+        "  }",
+        "  chain beginning_here {",
+        "    type nat hook output priority -100; policy accept;",
+        "    jump published",
+        "    jump published6",
+        "  }",
+        "  chain not_our_loopback {",
+        "    type filter hook prerouting priority raw; policy accept;",
+        f'    iifname "{bridge}" ip daddr 127.0.0.0/8 drop',
+        "  }",
         "  chain forwarding {",
         "    type filter hook forward priority filter; policy accept;",
-        f'    oifname "{bridge}" iifname != "{bridge}" ct state new drop',
+        f'    oifname "{bridge}" iifname != "{bridge}" ct state new ct status & dnat == 0 drop',
         "  }",
+        "  chain translation {",
+        "    type nat hook postrouting priority srcnat; policy accept;",
     ]
-    if nat:
-        lines += ["  chain translation {", "    type nat hook postrouting priority srcnat; policy accept;"]
-        lines.append(f"    ip saddr {subnet.ipv4} ip daddr != {subnet.ipv4} masquerade")
-        if subnet.ipv6 is not None:
-            lines.append(f"    ip6 saddr {subnet.ipv6} ip6 daddr != {subnet.ipv6} masquerade")
-        lines.append("  }")
-    return "\n".join([*lines, "}", ""])
+    for family, network in (("ip", subnet.ipv4), ("ip6", subnet.ipv6)):
+        if network is not None:
+            if nat:
+                lines.append(f"    {family} saddr {network} {family} daddr != {network} masquerade")
+            # From one container to another by way of the host's port: the answer must come back the same way.
+            lines.append(f'    oifname "{bridge}" ct status & dnat != 0 {family} saddr {network} masquerade')
+    lines.append(f'    oifname "{bridge}" ip saddr 127.0.0.0/8 masquerade')
+    return "\n".join([*lines, "  }", "}", ""])
+
+
+def publish(bridge: str, published: Sequence[Published]) -> str:
+    """Replaces what is published, and nothing else; connections that there are stay where they are."""
+    own = table(bridge)
+    return "\n".join(
+        [
+            f"flush chain inet {own} published",
+            f"flush chain inet {own} published6",
+            f"table inet {own} {{",
+            "  chain published {",
+            *_published(published, 4),
+            "  }",
+            "  chain published6 {",
+            *_published(published, 6),
+            "  }",
+            "}",
+            "",
+        ]
+    )
+
+
+def _published(published: Sequence[Published], version: int) -> list[str]:
+    rules = []
+    for each in published:
+        publication = each.publication
+        members = [str(member) for member in (each.ipv4 if version == 4 else each.ipv6)]
+        if not members or (version == 6 and publication.address is not None):
+            continue
+        where = f"ip daddr {publication.address} " if publication.address else ""
+        rules.append(
+            f"    {where}{publication.protocol} dport {publication.host} "
+            f"dnat {'ip' if version == 4 else 'ip6'} to {_one_of(members)} : {publication.container}"
+        )
+    # Only what is meant for this host, not what passes through it to a port of the same number elsewhere.
+    return ["    fib daddr type != local return", *rules] if rules else []
+
+
+def _one_of(members: Sequence[str]) -> str:
+    """An expression that is one of ``members``, another for each connection; nft(8), numgen."""
+    pairs = ", ".join(f"{number} : {address}" for number, address in enumerate(members))
+    return f"numgen random mod {len(members)} map {{ {pairs} }}"
 
 
 def removal(bridge: str) -> str:

@@ -65,6 +65,7 @@ class FakeContainer:
     state: State = State.RUNNING
     addresses: tuple[str, ...] = ()
     ports: tuple[str, ...] = ()
+    publish: tuple[str, ...] = ()
     problem: str | None = None
     check: HealthCheck | None = None
     health: str = "healthy"
@@ -86,6 +87,7 @@ class FakeContainer:
             "privileged": self.first_id is None,
             "network": "bridge",
             "ports": list(self.ports),
+            "publish": list(self.publish),
             "created": NOW,
             "pid": 4711 if self.state.alive else None,
             "addresses": list(self.addresses),
@@ -403,6 +405,7 @@ def _created(name: str, request: CreateRequest) -> FakeContainer:
         environment=dict(request.environment),
         check=request.health,
         ports=tuple(map(str, request.ports)),
+        publish=tuple(map(str, request.publish)),
         first_id=None if request.privileged else RANGE_SIZE * 16,
         autostart=request.autostart is not False,
         boot_order=request.boot_order or 0,

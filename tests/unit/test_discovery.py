@@ -30,7 +30,7 @@ def running(name: str = "web1", *, frozen: bool = False) -> Container:
 
 
 def discovery(paths: Paths, *containers: Container) -> Discovery:
-    return Discovery(paths, NetworkSettings(), cast(Any, list(containers)))
+    return Discovery(paths, NetworkSettings(), cast(Any, list(containers)), lambda name: None)
 
 
 def names(paths: Paths, name: str = "web1") -> list[str]:

@@ -107,8 +107,8 @@ def test_rules_are_in_a_table_of_their_own() -> None:
     text = render(SUBNET, "br-1", nat=True)
     assert text.count("table inet lxcfleet_br_1") == 3
     assert "ip saddr 10.201.0.0/16 ip daddr != 10.201.0.0/16 masquerade" in text
-    assert "masquerade" not in render(SUBNET, "br-1", nat=False)
-    assert "ct state new drop" in render(SUBNET, "br-1", nat=False)
+    assert "daddr != 10.201.0.0/16 masquerade" not in render(SUBNET, "br-1", nat=False)
+    assert "ct state new ct status & dnat == 0 drop" in render(SUBNET, "br-1", nat=False)
     assert "flush ruleset" not in text + removal("br-1")
 
 

@@ -1,0 +1,50 @@
+"""What the kernel remembers of connections. Runs in children of the launcher only: pyroute2 is large."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Collection
+from typing import Any
+
+from pyroute2 import NetlinkError
+from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple, NFCTSocket
+
+from lxcfleet.errors import HostError
+
+_FAMILIES = ((socket.AF_INET, "V4"), (socket.AF_INET6, "V6"))
+
+
+def forget_datagrams(members: Collection[str]) -> None:
+    """Forget whose datagrams went to these addresses: the next ones are given to another member.
+
+    Without it a client that keeps sending keeps renewing what is remembered of it, and sends to nobody for ever.
+    """
+    try:
+        for family, mark in _FAMILIES:
+            with NFCTSocket(nfgen_family=family) as table:
+                for entry in list(table.dump()):
+                    there, back = _tuple(entry, "CTA_TUPLE_ORIG", mark), _tuple(entry, "CTA_TUPLE_REPLY", mark)
+                    if there is None or back is None or back["proto"] != socket.IPPROTO_UDP:
+                        continue
+                    if back["saddr"] in members:
+                        with contextlib.suppress(NetlinkError):  # it may be gone by itself
+                            table.entry("del", tuple_orig=NFCTAttrTuple(family=family, **there))
+    except (NetlinkError, OSError) as error:
+        raise HostError("what is remembered of datagrams can't be read", why=f"netlink: {error}") from error
+
+
+def _tuple(entry: Any, name: str, mark: str) -> dict[str, Any] | None:
+    """One direction of a connection: addresses, protocol and ports."""
+    whole = entry.get_attr(name)
+    address = whole and whole.get_attr("CTA_TUPLE_IP")
+    protocol = whole and whole.get_attr("CTA_TUPLE_PROTO")
+    if not address or not protocol:
+        return None
+    return {
+        "saddr": address.get_attr(f"CTA_IP_{mark}_SRC"),
+        "daddr": address.get_attr(f"CTA_IP_{mark}_DST"),
+        "proto": protocol.get_attr("CTA_PROTO_NUM"),
+        "sport": protocol.get_attr("CTA_PROTO_SRC_PORT"),
+        "dport": protocol.get_attr("CTA_PROTO_DST_PORT"),
+    }

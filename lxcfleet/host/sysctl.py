@@ -1,0 +1,52 @@
+"""The kernel's switches for the network, in /proc/sys/net; Documentation/networking/ip-sysctl."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from lxcfleet.errors import HostError
+
+_SYSCTL = Path("/proc/sys/net")
+
+
+def forward(interfaces: Iterable[str]) -> None:
+    """Let IPv4 packets be forwarded that come in by these interfaces, and by no other.
+
+    Documentation/networking/ip-sysctl: conf/IF/forwarding counts for packets that come in there. IPv6's switch
+    makes the host a router that no longer listens to other routers, and so may cut it off: that one is the
+    operator's to set.
+    """
+    try:
+        for name in interfaces:
+            (_SYSCTL / "ipv4" / "conf" / name / "forwarding").write_text("1\n", encoding="ascii")
+    except OSError as error:
+        raise HostError.from_os_error("forwarding can't be switched on", error) from error
+
+
+def route_localhost(bridge: str) -> None:
+    """Let packets from 127.0.0.1 go out by the bridge, so that published ports answer on the host itself.
+
+    It would also let packets to 127.0.0.1 in by the bridge, which net.rules drops: have those rules first.
+    """
+    try:
+        (_SYSCTL / "ipv4" / "conf" / bridge / "route_localnet").write_text("1\n", encoding="ascii")
+    except OSError as error:
+        raise HostError.from_os_error("ports can't be published to the host itself", error) from error
+
+
+def routes_ipv6() -> bool:
+    """Whether the host passes IPv6 packets on."""
+    return _read("ipv6/conf/all/forwarding") == "1"
+
+
+def ipv6_available() -> bool:
+    """Whether the kernel has IPv6 and it is not switched off for all interfaces."""
+    return _read("ipv6/conf/all/disable_ipv6") == "0"
+
+
+def _read(name: str) -> str:
+    try:
+        return (_SYSCTL / name).read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

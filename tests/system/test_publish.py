@@ -1,0 +1,242 @@
+"""Ports of the host that lead to containers: from another machine, from the host itself, from other containers."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from .harness import SLEEP, Fleet, until
+
+pytestmark = pytest.mark.system
+
+SERVER = """
+import socket, threading
+name = socket.gethostname().encode()
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+u.bind(("", 8080))
+def datagrams():
+    while True:
+        _, peer = u.recvfrom(100)
+        u.sendto(name, peer)
+threading.Thread(target=datagrams, daemon=True).start()
+s = socket.create_server(("", 8080), family=socket.AF_INET6, dualstack_ipv6=True, backlog=100)
+while True:
+    c, peer = s.accept()
+    c.sendall(name + b" " + peer[0].encode())
+    c.close()
+"""
+SERVE = ("--", "python3", "-c", SERVER)
+
+CLIENT = """
+import socket, sys
+try:
+    c = socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)
+    print(c.recv(200).decode())
+except OSError as error:
+    print("!", error.errno or "timeout")
+"""
+
+
+@pytest.fixture
+def fleet() -> Iterator[Fleet]:
+    """A fleet whose containers are connected by default."""
+    own = Fleet()
+    own.settings(f"network: {{bridge: {own.bridge}, domain: {own.tag}.test, drain: 0}}\n")
+    try:
+        own.start_daemon()
+        yield own
+        own.clean()
+    finally:
+        own.run("destroy", "--all", "--force", "-q", "--drain", "0")
+        own.remove()
+
+
+@pytest.fixture
+def port() -> int:
+    """One that nobody has."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+class Machine:
+    """Another machine on the host's network: a network namespace, and a cable."""
+
+    def __init__(self, tag: str) -> None:
+        self.name, self.cable = f"m{tag}", f"mc{tag}"
+        self.host, self.own = "198.51.100.1", "198.51.100.2"
+        for line in (
+            f"ip netns add {self.name}",
+            f"ip link add {self.cable} type veth peer name eth0 netns {self.name}",
+            f"ip addr add {self.host}/24 dev {self.cable}",
+            f"ip link set {self.cable} up",
+            f"ip -n {self.name} addr add {self.own}/24 dev eth0",
+            f"ip -n {self.name} link set eth0 up",
+            f"ip -n {self.name} link set lo up",
+        ):
+            subprocess.run(line.split(), check=True)
+
+    def forward(self) -> None:
+        """The host passes on what comes in from there, as by an uplink with a default route."""
+        with open(f"/proc/sys/net/ipv4/conf/{self.cable}/forwarding", "w") as file:
+            file.write("1")
+
+    def ask(self, address: str, port: int) -> str:
+        """What a server says to it."""
+        line = ["ip", "netns", "exec", self.name, sys.executable, "-c", CLIENT, address, str(port)]
+        return subprocess.run(line, capture_output=True, text=True, check=True).stdout.strip()
+
+    def remove(self) -> None:
+        """And its cable."""
+        subprocess.run(["ip", "netns", "del", self.name], check=False)
+
+
+@pytest.fixture
+def machine(fleet: Fleet) -> Iterator[Machine]:
+    """Another machine."""
+    own = Machine(fleet.tag)
+    try:
+        own.forward()
+        yield own
+    finally:
+        own.remove()
+
+
+def ask(address: str, port: int) -> str:
+    """What a server says to the host itself; empty if there is none."""
+    try:
+        with socket.create_connection((address, port), timeout=2) as connection:
+            return connection.recv(200).decode()
+    except OSError:
+        return ""
+
+
+def names(answers: Iterator[str]) -> set[str]:
+    return {answer.split()[0] for answer in answers if answer}
+
+
+def test_a_port_leads_to_a_container_from_everywhere(fleet: Fleet, machine: Machine, port: int) -> None:
+    name, other = fleet.name(1), fleet.name(2)
+    fleet.ok("create", name, "-p", f"{port}:8080", *SERVE)
+    fleet.create(other)
+    assert fleet.record(name)["publish"] == [f"{port}:8080/tcp"]
+    assert f"{port}->8080" in fleet.ok("list")
+    until(lambda: ask("127.0.0.1", port), what="the host itself reaches it")
+    # A machine elsewhere is seen with its own address; so is the host.
+    assert machine.ask(machine.host, port) == f"{name} ::ffff:{machine.own}"
+    assert ask(machine.host, port) == f"{name} ::ffff:{machine.host}"
+    gateway = ask("127.0.0.1", port).split()[1].removeprefix("::ffff:")
+    address6 = fleet.record(name)["addresses"][1:]
+    if address6:
+        bridge6 = address6[0].partition("::")[0] + "::1"
+        until(lambda: ask(bridge6, port).startswith(name), what="it has made sure that its IPv6 address is its own")
+    # From another container, and from itself, by way of the host.
+    for inside in (other, name):
+        said = fleet.ok("exec", inside, "--", "python3", "-c", CLIENT, machine.host, str(port))
+        assert said.split()[0] == name, inside
+        said = fleet.ok("exec", inside, "--", "python3", "-c", CLIENT, gateway, str(port))
+        assert said.split()[0] == name, inside
+    # Only this port, and nothing of the host's loopback.
+    assert machine.ask(fleet.record(name)["addresses"][0], 8080).startswith("!")
+    assert machine.ask(machine.host, port ^ 1).startswith("!")
+
+    fleet.ok("stop", name)
+    assert ask("127.0.0.1", port) == ""
+    assert machine.ask(machine.host, port).startswith("!")
+    fleet.ok("start", name)
+    until(lambda: ask("127.0.0.1", port), what="it is back")
+
+
+def test_a_group_shares_a_port(fleet: Fleet, machine: Machine, port: int) -> None:
+    prefix = fleet.prefix.rstrip("-")
+    fleet.ok("create", prefix, "-n", "3", "-l", "role=web", "-p", f"{port}:8080", "-p", f"{port}:8080/udp", *SERVE)
+    members = {record["name"] for record in fleet.records()}
+
+    def behind() -> set[str]:
+        return names(ask("127.0.0.1", port) for _ in range(60))
+
+    until(lambda: behind() == members, what="all are behind the port")
+    shares = Counter(ask("127.0.0.1", port).split()[0] for _ in range(300))
+    assert min(shares.values()) > 50
+    assert machine.ask(machine.host, port).split()[0] in members
+
+    one, two, three = sorted(members)
+    fleet.ok("stop", one)
+    assert behind() == {two, three}
+    fleet.ok("freeze", two)
+    assert behind() == {three}
+    fleet.ok("unfreeze", two)
+    assert behind() == {two, three}
+    fleet.ok("create", fleet.name("x"), "-l", "role=web", "-l", "tier=new", "-p", f"{port}:8080", *SERVE)
+    until(lambda: behind() == {two, three, fleet.name("x")}, what="who comes later joins")
+
+    # The daemon may go and come; connections don't notice.
+    fleet.stop_daemon(9)
+    assert behind() == {two, three, fleet.name("x")}
+    fleet.start_daemon()
+    assert behind() == {two, three, fleet.name("x")}
+
+
+def test_datagrams_go_elsewhere_when_a_member_leaves(fleet: Fleet, port: int) -> None:
+    prefix = fleet.prefix.rstrip("-")
+    fleet.ok("create", prefix, "-n", "2", "-l", "role=dns", "-p", f"{port}:8080/udp", *SERVE)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect(("127.0.0.1", port))
+        client.settimeout(1)
+
+        def said() -> str:
+            try:
+                client.send(b"?")
+                return client.recv(100).decode()
+            except OSError:
+                return ""
+
+        first = until(said, what="an answer")
+        fleet.ok("stop", first)
+        assert until(said, what="an answer of the other one") != first
+
+
+def test_what_can_not_be_published_is_refused(fleet: Fleet, port: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        used = taken.getsockname()[1]
+        refused = fleet.run("create", fleet.name(1), "-p", f"{used}:80", *SLEEP)
+    assert (refused.status, f"port {used}/tcp is in use" in refused.err) == (2, True)
+    refused = fleet.run("create", fleet.name(1), "-p", f"192.0.2.77:{port}:80", *SLEEP)
+    assert (refused.status, "does not have the address" in refused.err) == (2, True)
+    refused = fleet.run("create", fleet.prefix.rstrip("-"), "-n", "2", "-p", f"{port}:80", *SLEEP)
+    assert (refused.status, "label in common" in refused.err) == (2, True)
+    refused = fleet.run("create", fleet.name(1), "--network", "none", "-p", f"{port}:80", *SLEEP)
+    assert (refused.status, "without network" in refused.err) == (2, True)
+    assert fleet.ok("list", "-q") == ""
+
+    fleet.create(fleet.name(1), options=("-p", f"{port}:80", "-l", "role=web"))
+    refused = fleet.run("create", fleet.name(2), "-l", "role=db", "-p", f"{port}:80", *SLEEP)
+    assert (refused.status, "no label in common" in refused.err) == (2, True)
+    refused = fleet.run("create", fleet.name(2), "-l", "role=web", "-p", f"{port}:81", *SLEEP)
+    assert (refused.status, "is published already" in refused.err) == (2, True)
+    fleet.create(fleet.name(2), options=("-p", f"{port}:80", "-l", "role=web", "--no-start"))
+    assert fleet.ok("list", "-q").split() == [fleet.name(1), fleet.name(2)]
+
+
+def test_a_port_for_the_host_alone(fleet: Fleet, machine: Machine, port: int) -> None:
+    fleet.ok("create", fleet.name(1), "-p", f"127.0.0.1:{port}:8080", *SERVE)
+    until(lambda: ask("127.0.0.1", port), what="the host itself reaches it")
+    assert machine.ask(machine.host, port).startswith("!")
+
+
+def test_no_container_reaches_the_hosts_loopback(fleet: Fleet, port: int) -> None:
+    fleet.create(fleet.name(1), options=("-p", f"{port}:8080"))
+    with socket.create_server(("127.0.0.1", 0)) as secret:
+        number = secret.getsockname()[1]
+        # A packet to 127.0.0.1 on the wire: by a route of its own, past the container's own loopback.
+        script = f"""
+ip route del local 127.0.0.0/8 dev lo table local; ip route del local 127.0.0.1 dev lo table local
+sysctl -qw net.ipv4.conf.all.route_localnet=1
+ip route add 127.0.0.1 via $(ip route show default | cut -d' ' -f3) dev eth0 src $(hostname -I | cut -d' ' -f1)
+timeout 3 python3 -c 'import socket; socket.create_connection(("127.0.0.1", {number}), 2)' && echo reached"""
+        assert "reached" not in fleet.run("exec", fleet.name(1), "--", "sh", "-c", script).out
