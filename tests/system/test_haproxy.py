@@ -1,0 +1,154 @@
+"""A real HAProxy in front of a group that grows and shrinks under load, with the configuration that docs/ shows."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .harness import ROOT, Fleet, until
+
+pytestmark = pytest.mark.system
+
+SERVER = """
+import http.server, socket, time
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    name = socket.gethostname().encode()
+    def do_GET(self):
+        time.sleep(0.02)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.name)))
+        self.end_headers()
+        self.wfile.write(self.name)
+    def log_message(self, *words): pass
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 100
+Server(("", 8080), Handler).serve_forever()
+"""
+SERVE = ("--", "python3", "-c", SERVER)
+CLIENTS = 4
+
+
+@pytest.fixture
+def fleet() -> Iterator[Fleet]:
+    """A fleet whose containers are connected by default, and drain for some seconds."""
+    own = Fleet()
+    own.settings(f"network: {{bridge: {own.bridge}, domain: {own.tag}.test}}\n")
+    try:
+        own.start_daemon()
+        yield own
+    finally:
+        own.run("destroy", "--all", "--force", "-q", "--drain", "0")
+        own.remove()
+
+
+class Load:
+    """Clients that ask all the time, each over a new connection or an old one by turns."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._end = threading.Event()
+        self.served: Counter[str] = Counter()
+        self.failed: list[str] = []
+        self._threads = [threading.Thread(target=self._ask) for _ in range(CLIENTS)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self) -> None:
+        while not self._end.is_set():
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+            try:
+                for _ in range(10):
+                    connection.request("GET", "/")
+                    answer = connection.getresponse()
+                    text = answer.read().decode()
+                    if answer.status == 200:
+                        self.served[text] += 1
+                    else:
+                        self.failed.append(f"{answer.status}: {text}")
+            except (OSError, http.client.HTTPException) as error:
+                self.failed.append(repr(error))
+            finally:
+                connection.close()
+
+
+def example(fleet: Fleet, port: int, gateway: str, control: Path) -> str:
+    """The configuration of docs/haproxy.md, for this fleet."""
+    text = (ROOT / "docs" / "haproxy.md").read_text()
+    found = re.search(r"```haproxy\n(.*?)```", text, re.DOTALL)
+    assert found is not None
+    config = found[1]
+    for old, new in (
+        ("10.201.0.1:53", f"{gateway}:53"),
+        ("web.role.fleet", f"web.role.{fleet.tag}.test"),
+        ("bind :80", f"bind 127.0.0.1:{port}"),
+        ("/run/haproxy/admin.sock", str(control)),
+    ):
+        assert old in config, old
+        config = config.replace(old, new)
+    return config
+
+
+def up(control: Path) -> int:
+    """How many servers HAProxy has that are up; haproxy's management guide, show stat."""
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(control))
+        except OSError:
+            return -1
+        client.sendall(b"show stat -1 4 -1\n")
+        answer = b""
+        while data := client.recv(65536):
+            answer += data
+    return sum(",UP," in line for line in answer.decode().splitlines())
+
+
+def test_no_request_fails_while_a_group_grows_and_shrinks(fleet: Fleet, tmp_path: Path) -> None:
+    prefix = fleet.prefix.rstrip("-")
+    options = ("-l", "role=web", "--port", "http=8080", "--health-http", "8080/", "--health-interval", "1", *SERVE)
+    fleet.ok("create", prefix, "-n", "5", *options)
+    first = set(fleet.states())
+    fleet.ok("wait", "--all", "--for", "healthy")
+    lines = subprocess.run(["ip", "-br", "-4", "addr", "show", fleet.bridge], capture_output=True, text=True, check=True)
+    gateway = lines.stdout.split()[2].partition("/")[0]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    control = tmp_path / "admin.sock"
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(example(fleet, port, gateway, control))
+    with (tmp_path / "haproxy.log").open("wb") as log:
+        haproxy = subprocess.Popen(["/usr/sbin/haproxy", "-db", "-f", str(config)], stdout=log, stderr=log)
+    try:
+        until(lambda: up(control) == 5, 30, "HAProxy found five")
+        with Load(port) as load:
+            fleet.ok("create", prefix, "-n", "15", *options)
+            until(lambda: up(control) == 20, 60, "HAProxy found twenty")
+            everyone = set(fleet.states())
+            until(lambda: everyone <= load.served.keys(), 30, "all serve")
+            fleet.ok("restart", *sorted(first)[:2])
+            fleet.ok("destroy", "--force", *sorted(everyone - first))
+            until(lambda: up(control) == 5, 30, "HAProxy knows that they are gone")
+            before = load.served.copy()
+            until(lambda: first <= (load.served - before).keys(), 30, "those that stay serve")
+        assert load.failed == []
+        assert sum(load.served.values()) > 1000
+    finally:
+        haproxy.terminate()
+        haproxy.wait(10)
