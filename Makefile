@@ -159,7 +159,7 @@ deb:
 # What must be done on the host itself: the group, ids and limits, and the daemon.
 host:
 	getent group lxcfleet >/dev/null || groupadd --system lxcfleet
-	PYTHONPATH=$(PREFIX)/lib/lxcfleet $(PYTHON) -P -m lxcfleet.prepare 100
+	PYTHONPATH=$(PREFIX)/lib/lxcfleet $(PYTHON) -P -m lxcfleet.prepare 100 || [ $$? -eq 4 ]
 	tools/daemon restart $(CLI)
 
 uninstall: root

@@ -3,7 +3,8 @@
     python3 -m lxcfleet.prepare 100
 
 Gives root a range of ids for containers, and raises the kernel's limits as far as N more containers need it;
-both last. `lxcfleet doctor --fix` does the same at any later time.
+both last. `lxcfleet doctor --fix` does the same at any later time. What the host lacks besides is said on stderr;
+the exit status is then 4.
 """
 
 from __future__ import annotations
@@ -16,15 +17,30 @@ from lxcfleet.host import features, idfiles, limits
 from lxcfleet.model import Init
 from lxcfleet.names import Paths
 
+FOUND = 4
+"""Exit status of a check that found something, as everywhere."""
+
 
 def main() -> None:
     """The command: its argument is how many containers to make room for."""
+    paths = Paths.from_environment()
     try:
-        for line in prepare(Paths.from_environment(), int(sys.argv[1])):
+        for line in prepare(paths, int(sys.argv[1])):
             print(line)
     except FleetError as error:
         print(f"lxcfleet: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
+    problems = lacking(features.read(paths))
+    for line in problems:
+        print(f"lxcfleet: {line}", file=sys.stderr)
+    sys.exit(FOUND if problems else 0)
+
+
+def lacking(found: features.Features) -> list[str]:
+    """What keeps this host from running containers, and what to do about it."""
+    return [
+        f"{probe.message}{f' ({probe.hint})' if probe.hint else ''}" for probe in found.probes if probe.level == "fail"
+    ]
 
 
 def prepare(paths: Paths, count: int) -> list[str]:

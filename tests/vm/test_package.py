@@ -1,0 +1,276 @@
+"""The Debian package on a Debian host as it comes: installed, used, rebooted, upgraded, removed.
+
+One boot per suite; the tests of a suite go on with what the ones before them left.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lxcfleet
+
+from .guest import Guest
+from .image import SUITES
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = "/srv/package"
+DEB = f"lxcfleet_{lxcfleet.__version__}_all.deb"
+INSTALL = "DEBIAN_FRONTEND=noninteractive apt-get -o Dpkg::Use-Pty=0 install --yes --no-install-recommends"
+SLEEP = ("--", "sleep", "infinity")
+APPS = [f"app{number}" for number in range(1, 21)]
+SYSTEMS = [f"sys{number}" for number in range(1, 21)]
+LONG = 900.0
+"""Seconds: each container's AppArmor profile is compiled, on an emulated CPU."""
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the package and nothing else."""
+    subprocess.run(["make", "-C", str(ROOT), "--no-print-directory", "deb"], check=True, timeout=600)
+    directory = tmp_path_factory.mktemp("package")
+    shutil.copy(ROOT / "build" / DEB, directory)
+    return directory
+
+
+@pytest.fixture(scope="module", params=SUITES)
+def guest(request: pytest.FixtureRequest, package: Path) -> Iterator[Guest]:
+    """A host without a single package of those that we need."""
+    with Guest.boot(request.param, packages=()) as booted:
+        booted.push(package, HERE)
+        yield booted
+
+
+def fleet(guest: Guest, *arguments: str, timeout: float = LONG) -> str:
+    """What a verb prints; it must succeed."""
+    return guest.run(["lxcfleet", *arguments], timeout=timeout).stdout
+
+
+def data(guest: Guest, verb: str, *arguments: str) -> Any:
+    """The parsed output of a verb."""
+    return json.loads(fleet(guest, verb, "-f", "json", *arguments))
+
+
+def states(guest: Guest) -> dict[str, str]:
+    return {each["name"]: each["state"] for each in data(guest, "list")}
+
+
+def pids(guest: Guest) -> dict[str, int]:
+    return {each["name"]: each["pid"] for each in data(guest, "list") if each["pid"]}
+
+
+def active(guest: Guest, *units: str) -> list[str]:
+    return guest.run(["systemctl", "is-active", *units], check=False).stdout.split()
+
+
+def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(2)
+
+
+def test_install(guest: Guest) -> None:
+    said = guest.run(f"apt-get -qq update && {INSTALL} {HERE}/{DEB} 2>&1", timeout=LONG).stdout
+    assert "ids for unprivileged containers" in said
+    assert "lxcfleet: " not in said  # no complaint
+    assert active(guest, "lxcfleet.socket", "lxcfleet.service", "lxcfleet-containers.service") == ["active"] * 3
+    assert guest.run("systemctl is-enabled lxcfleet.socket lxcfleet.service").stdout.split() == ["enabled"] * 2
+    assert guest.run("systemctl is-system-running", check=False).stdout == "running\n"
+    assert guest.run("getent group lxcfleet; stat -c %G:%a /run/lxcfleet/lxcfleet.sock").stdout.split()[-1] == "lxcfleet:660"
+    assert int(guest.run("cat /proc/sys/fs/inotify/max_user_instances").stdout) > 600
+    assert "systemd-analyze" not in said
+
+
+def test_its_units_are_valid(guest: Guest) -> None:
+    said = guest.run("systemd-analyze verify lxcfleet.socket lxcfleet.service lxcfleet-containers.service 2>&1")
+    assert "lxcfleet" not in said.stdout
+
+
+def test_doctor_is_content(guest: Guest) -> None:
+    assert "FAIL" not in fleet(guest, "doctor", "-n", "20")
+
+
+def test_man_pages_and_completion(guest: Guest) -> None:
+    for page in ("man1/lxcfleet.1", "man5/lxcfleet.yaml.5", "man8/lxcfleetd.8"):
+        assert guest.run(f"zcat /usr/share/man/{page}.gz").stdout.startswith(".TH ")
+    script = (
+        ". /usr/share/bash-completion/completions/lxcfleet; COMP_WORDS=(lxcfleet rest); COMP_CWORD=1;"
+        "_lxcfleet_completion lxcfleet; echo ${COMPREPLY[@]}"
+    )
+    assert guest.run(["bash", "-c", script]).stdout == "restart\n"
+
+
+def test_twenty_apps(guest: Guest) -> None:
+    fleet(guest, "create", "app", "-n", "20", "-l", "kind=app", *SLEEP)
+    assert states(guest) == dict.fromkeys(APPS, "running")
+
+
+def test_twenty_systems(guest: Guest) -> None:
+    fleet(guest, "create", "sys", "-n", "20", "-l", "kind=system")
+    fleet(guest, "wait", "-l", "kind=system", "--for", "healthy", "--timeout", "600")
+    assert states(guest) == dict.fromkeys([*APPS, *SYSTEMS], "running")
+    assert fleet(guest, "exec", "sys7", "--", "systemctl", "is-system-running") == "running\n"
+
+
+def test_the_fleet_is_in_its_slice(guest: Guest) -> None:
+    shown = guest.run("systemctl status --no-pager --lines 0 lxcfleet.slice").stdout
+    assert all(f"lxc.payload.{name}" in shown for name in (*APPS, *SYSTEMS))
+    assert "lxc.payload" not in guest.run("ls /sys/fs/cgroup").stdout
+    assert data(guest, "info", "sys1")["memory_bytes"] > 1 << 20
+    guest.run("systemctl daemon-reload")
+    assert data(guest, "info", "app1")["processes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("list -q 'app*' -l kind=app", "app1"),
+        ("list -f csv", "name,"),
+        ("exec app1 app2 -- cat /etc/hostname /proc/1/comm", "app1"),
+        ("exec sys1 -- cat /proc/1/comm", "systemd"),
+        ("freeze app3", "frozen"),
+        ("unfreeze app3", "unfrozen"),
+        ("stop app4 sys4", "stopped"),
+        ("start app4 sys4", "started"),
+        ("restart app5 sys5", "restarted"),
+        ("wait app5 sys5 --for running", "app5"),
+        ("logs sys1 -n 5", ""),
+        ("logs app1 --lxc", ""),
+        ("info sys1 -f yaml", "name: sys1"),
+        ("events", "created"),
+        ("config check", ""),
+        ("config show", "stop_timeout"),
+        ("destroy app20 --dry-run", "app20"),
+        ("create --ensure app -n 19 -- sleep infinity", "19 unchanged"),
+        ("doctor -f json", "findings"),
+    ],
+)
+def test_verbs(guest: Guest, line: str, expected: str) -> None:
+    if line.startswith("exec app1"):
+        guest.run("lxcfleet exec app1 -- sh -c 'test ! -e /etc/hostname || true'")
+        line = "exec app1 app2 -- cat /proc/1/comm"
+    done = guest.run(f"lxcfleet {line}", timeout=LONG)
+    assert expected in done.stdout + done.stderr
+
+
+def test_containers_outlive_the_daemon(guest: Guest) -> None:
+    before = pids(guest)
+    assert len(before) == 40
+    guest.run("systemctl stop lxcfleet.service")
+    guest.run("systemctl start lxcfleet.service")
+    assert pids(guest) == before
+
+
+def test_a_daemon_that_hangs_is_replaced(guest: Guest) -> None:
+    before = pids(guest)
+    guest.run(
+        "mkdir -p /run/systemd/system/lxcfleet.service.d && cd /run/systemd/system/lxcfleet.service.d &&"
+        "printf '[Service]\\nWatchdogSec=15\\nTimeoutAbortSec=10\\n' >quick.conf && systemctl daemon-reload &&"
+        "systemctl restart lxcfleet.service"
+    )
+    main = "systemctl show -p MainPID --value lxcfleet.service"
+    hung = guest.run(f"pid=$({main}); kill -STOP $pid; echo $pid").stdout
+    until(lambda: guest.run(main).stdout not in (hung, "0\n"), 120, "the watchdog replaces the daemon")
+    guest.run("rm -r /run/systemd/system/lxcfleet.service.d; systemctl daemon-reload; systemctl restart lxcfleet.service")
+    assert pids(guest) == before
+
+
+def test_an_upgrade_keeps_the_fleet_running_and_the_settings(guest: Guest) -> None:
+    before = pids(guest)
+    guest.run("echo 'stop_timeout: 11' >>/etc/lxcfleet/lxcfleet.yaml")
+    guest.run(
+        f"cd {HERE} && rm -rf new && dpkg-deb -R {DEB} new && sed -i 's/^Version: .*/&+new/' new/DEBIAN/control &&"
+        "dpkg-deb -b new new.deb"
+    )
+    said = guest.run(f"{INSTALL} {HERE}/new.deb 2>&1", timeout=LONG).stdout
+    assert "lxcfleet: " not in said
+    assert guest.run("dpkg-query -W -f '${Version}' lxcfleet").stdout.endswith("+new")
+    assert "stop_timeout: 11" in fleet(guest, "config", "show")
+    assert pids(guest) == before
+
+
+def test_a_reboot_brings_back_what_ran(guest: Guest) -> None:
+    fleet(guest, "create", "never", "--no-autostart", *SLEEP)
+    fleet(guest, "destroy", "--force", "-l", "kind=app", *[name for name in APPS[10:]])
+    fleet(guest, "destroy", "--force", *SYSTEMS[5:])
+    fleet(guest, "create", "last", "--boot-order", "10", *SLEEP)
+    fleet(guest, "stop", "app10", "sys5")
+    run = [*APPS[:9], *SYSTEMS[:4], "last"]
+    expected = {**dict.fromkeys(run, "running"), **dict.fromkeys(("app10", "sys5", "never"), "stopped")}
+    guest.reboot()
+    until(lambda: states(guest) == expected, LONG, "all that ran run again")
+    journal = guest.run("journalctl --no-pager -b -1 -u lxcfleet-containers.service").stdout
+    assert "Deactivated successfully" in journal
+    started = [each["container"] for each in map(json.loads, fleet(guest, "events", "-f", "json").splitlines())
+               if each["what"] == "started"]  # fmt: skip
+    assert started[-1] == "last"
+
+
+def test_so_does_a_power_failure(guest: Guest) -> None:
+    expected = states(guest)
+    guest.reboot(hard=True)
+    until(lambda: states(guest) == expected, LONG, "all that ran run again")
+
+
+def test_remove_and_purge_leave_the_containers(guest: Guest) -> None:
+    before = pids(guest)
+    fleet(guest, "exec", "app1", "--", "sh", "-c", "echo kept >/etc/kept")
+    said = guest.run("apt-get -o Dpkg::Use-Pty=0 remove --yes lxcfleet 2>&1", timeout=LONG).stdout
+    assert "containers stay in /var/lib/lxc" in said
+    assert guest.run("test -e /etc/lxcfleet/lxcfleet.yaml && lxc-info -sHn app1").stdout == "RUNNING\n"
+    said = guest.run("apt-get -o Dpkg::Use-Pty=0 purge --yes lxcfleet 2>&1", timeout=LONG).stdout
+    assert "with all that they have written" in said
+    left = guest.run("ls /etc/lxcfleet /etc/sysctl.d/60-lxcfleet.conf /usr/bin/lxcfleet", check=False).stdout
+    assert left == ""
+    assert guest.run("cat /var/lib/lxc/app1/delta/etc/kept").stdout == "kept\n"
+    assert all(guest.run(f"kill -0 {pid}", check=False).returncode == 0 for pid in before.values())
+    guest.run(f"{INSTALL} {HERE}/{DEB} 2>&1", timeout=LONG)
+    assert pids(guest) == before
+
+
+def test_unsuited_hosts_do_not_break_apt(guest: Guest) -> None:
+    """/var on a file system of its own; no ids free."""
+    again = f"{INSTALL} --reinstall {HERE}/{DEB} 2>&1"
+    guest.run("mount --bind /usr/share /usr/share && mount --bind /var/lib/dpkg /var/lib/dpkg")
+    said = guest.run(again, timeout=LONG).stdout
+    assert "lxcfleet: /var/lib/dpkg is not on the root file system" in said
+    assert "lxcfleet doctor" in said
+    doctor = guest.run("lxcfleet doctor", check=False)
+    assert doctor.returncode == 4
+    assert "/var/lib/dpkg" in doctor.stdout
+    refused = guest.run("lxcfleet create refused -- true", check=False)
+    assert refused.returncode == 1
+    assert "/var/lib/dpkg" in refused.stderr
+    guest.run("umount /usr/share /var/lib/dpkg")
+    guest.run("for file in subuid subgid; do cp /etc/$file /root/; echo somebody:65536:4294800000 >/etc/$file; done")
+    said = guest.run(again, timeout=LONG).stdout
+    assert "not ready" in said
+    guest.run("cp /root/subuid /root/subgid /etc/")
+    assert guest.run("dpkg --audit").stdout == ""
+
+
+def test_apt_goes_on_inside_a_container(guest: Guest) -> None:
+    guest.run(f"cp {HERE}/{DEB} /var/lib/lxc/sys1/delta/root.deb")
+    said = guest.run(
+        ["lxcfleet", "exec", "sys1", "--", "sh", "-c", "dpkg --force-confnew --install /root.deb 2>&1"], timeout=LONG
+    ).stdout
+    assert "not ready" in said
+    assert guest.run(["lxcfleet", "exec", "sys1", "--", "dpkg", "--audit"]).stdout == ""
+
+
+def test_nothing_is_left_of_a_fleet(guest: Guest) -> None:
+    fleet(guest, "destroy", "--all", "--force", "-q")
+    left = guest.run(
+        "grep lxcfleet /proc/self/mountinfo; losetup --list --noheadings; ls -A /var/lib/lxc;"
+        "find /sys/fs/cgroup -name 'lxc.payload*' -o -name 'lxc.monitor*'; ip -o link | grep -E 'lxcfleet|lf0';"
+        "nft list tables | grep lxcfleet", check=False,
+    ).stdout  # fmt: skip
+    assert left == ""
