@@ -86,11 +86,10 @@ def test_install(guest: Guest) -> None:
     assert guest.run("systemctl is-system-running", check=False).stdout == "running\n"
     assert guest.run("getent group lxcfleet; stat -c %G:%a /run/lxcfleet/lxcfleet.sock").stdout.split()[-1] == "lxcfleet:660"
     assert int(guest.run("cat /proc/sys/fs/inotify/max_user_instances").stdout) > 600
-    assert "systemd-analyze" not in said
 
 
 def test_its_units_are_valid(guest: Guest) -> None:
-    said = guest.run("systemd-analyze verify lxcfleet.socket lxcfleet.service lxcfleet-containers.service 2>&1")
+    said = guest.run("systemd-analyze verify --man=no lxcfleet.socket lxcfleet.service lxcfleet-containers.service 2>&1")
     assert "lxcfleet" not in said.stdout
 
 
@@ -134,7 +133,7 @@ def test_the_fleet_is_in_its_slice(guest: Guest) -> None:
     [
         ("list -q 'app*' -l kind=app", "app1"),
         ("list -f csv", "name,"),
-        ("exec app1 app2 -- cat /etc/hostname /proc/1/comm", "app1"),
+        ("exec app1 app2 -- cat /proc/1/comm", "app2"),
         ("exec sys1 -- cat /proc/1/comm", "systemd"),
         ("freeze app3", "frozen"),
         ("unfreeze app3", "unfrozen"),
@@ -154,9 +153,6 @@ def test_the_fleet_is_in_its_slice(guest: Guest) -> None:
     ],
 )
 def test_verbs(guest: Guest, line: str, expected: str) -> None:
-    if line.startswith("exec app1"):
-        guest.run("lxcfleet exec app1 -- sh -c 'test ! -e /etc/hostname || true'")
-        line = "exec app1 app2 -- cat /proc/1/comm"
     done = guest.run(f"lxcfleet {line}", timeout=LONG)
     assert expected in done.stdout + done.stderr
 
@@ -209,8 +205,7 @@ def test_a_reboot_brings_back_what_ran(guest: Guest) -> None:
     until(lambda: states(guest) == expected, LONG, "all that ran run again")
     journal = guest.run("journalctl --no-pager -b -1 -u lxcfleet-containers.service").stdout
     assert "Deactivated successfully" in journal
-    started = [each["container"] for each in map(json.loads, fleet(guest, "events", "-f", "json").splitlines())
-               if each["what"] == "started"]  # fmt: skip
+    started = [line.split()[2] for line in fleet(guest, "events").splitlines() if line.split()[1] == "started"]
     assert started[-1] == "last"
 
 
@@ -239,7 +234,7 @@ def test_remove_and_purge_leave_the_containers(guest: Guest) -> None:
 def test_unsuited_hosts_do_not_break_apt(guest: Guest) -> None:
     """/var on a file system of its own; no ids free."""
     again = f"{INSTALL} --reinstall {HERE}/{DEB} 2>&1"
-    guest.run("mount --bind /usr/share /usr/share && mount --bind /var/lib/dpkg /var/lib/dpkg")
+    guest.run("mount --bind /var/lib/dpkg /var/lib/dpkg")
     said = guest.run(again, timeout=LONG).stdout
     assert "lxcfleet: /var/lib/dpkg is not on the root file system" in said
     assert "lxcfleet doctor" in said
@@ -249,7 +244,7 @@ def test_unsuited_hosts_do_not_break_apt(guest: Guest) -> None:
     refused = guest.run("lxcfleet create refused -- true", check=False)
     assert refused.returncode == 1
     assert "/var/lib/dpkg" in refused.stderr
-    guest.run("umount /usr/share /var/lib/dpkg")
+    guest.run("umount /var/lib/dpkg")
     guest.run("for file in subuid subgid; do cp /etc/$file /root/; echo somebody:65536:4294800000 >/etc/$file; done")
     said = guest.run(again, timeout=LONG).stdout
     assert "not ready" in said
