@@ -135,6 +135,7 @@ def test_the_fleet_is_in_its_slice(guest: Guest) -> None:
         ("list -f csv", "name,"),
         ("exec app1 app2 -- cat /proc/1/comm", "app2"),
         ("exec sys1 -- cat /proc/1/comm", "systemd"),
+        ("exec -t sys1 -- tty", "/dev/pts/"),
         ("freeze app3", "frozen"),
         ("unfreeze app3", "unfrozen"),
         ("stop app4 sys4", "stopped"),
@@ -259,6 +260,16 @@ def test_apt_goes_on_inside_a_container(guest: Guest) -> None:
     ).stdout
     assert "not ready" in said
     assert guest.run(["lxcfleet", "exec", "sys1", "--", "dpkg", "--audit"]).stdout == ""
+
+
+def test_needrestart_leaves_containers_to_us(guest: Guest) -> None:
+    guest.run(f"{INSTALL} needrestart 2>&1", timeout=LONG)
+    ask = "print needrestart_cont_check(0, shift, 'x'), ' ', join(',', needrestart_cont_get(0))"
+    for name in ("sys1", "app1"):
+        pid = str(data(guest, "info", name)["pid"])
+        assert guest.run(["perl", "-MNeedRestart=:cont", "-e", ask, pid]).stdout == "1 "
+    assert guest.run(["perl", "-MNeedRestart=:cont", "-e", ask, "1"]).stdout == "0 "
+    guest.run("apt-get -o Dpkg::Use-Pty=0 purge --yes needrestart 2>&1", timeout=LONG)
 
 
 def test_nothing_is_left_of_a_fleet(guest: Guest) -> None:
