@@ -170,6 +170,7 @@ class Daemon:
             try:
                 await self._registry.observe()
                 await self._network.check()
+                await asyncio.to_thread(self._lifecycle.freshness.take_note)
             except (FleetError, OSError) as error:
                 log.error("can't look for running containers: %s", error)
 

@@ -17,11 +17,13 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from lxcfleet import config  # noqa: E402
-from lxcfleet.base import layers, mask_mount  # noqa: E402
+from lxcfleet.base import layers, mask, mask_mount  # noqa: E402
 from lxcfleet.errors import Broken, FleetError, WrongState  # noqa: E402
 from lxcfleet.fleet import store  # noqa: E402
 from lxcfleet.host import apparmor, kernel  # noqa: E402
 from lxcfleet.names import Paths  # noqa: E402
+
+LOOK_SECONDS = 5.0
 
 
 def _check_bridge(bridge: str, name: str) -> None:
@@ -57,7 +59,8 @@ def main() -> None:
             _check_bridge(config.load(paths.config_file).network.bridge, name)
         apparmor.leave_profile()
         kernel.make_slave(Path("/"))
-        mask_mount.refresh(paths, force=False)
+        # No daemon says whether a single file changed its mode: look at all, once for the starts of one moment.
+        mask_mount.refresh(paths, force=not 0 <= time.time() - mask.looked(paths) < LOOK_SECONDS)
         layers.mount(paths, name, spec.first_id)
     except (FleetError, OSError) as error:
         _say(paths, name, str(error).replace("\n", "; "))

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lxcfleet.base import compiler, rules
 from lxcfleet.base.compiler import Stamps
-from lxcfleet.base.tree import Tree, mount_points, stamp
+from lxcfleet.base.tree import Tree, mount_points, parents, stamp
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host import image
 from lxcfleet.host.image import Directory, Entry, File, Owner, Symlink, Whiteout
@@ -38,7 +40,7 @@ def is_current(paths: Paths, root: Path = _ROOT) -> bool:
 
     Notices what came, went or was replaced in the watched directories, and packages that changed. Does not
     notice a file whose mode alone changed, nor what happens deep in directories that are no package's:
-    ``ensure`` with ``force`` does.
+    ``ensure`` with ``force`` does, and ``freshness`` knows when that is needed.
     """
     record = _read(paths.mask_record)
     if record is None or record["rules"] != rules.fingerprint(paths) or record["root"] != str(root):
@@ -54,8 +56,9 @@ def is_current(paths: Paths, root: Path = _ROOT) -> bool:
 def ensure(paths: Paths, *, root: Path = _ROOT, force: bool = False) -> bool:
     """Make the image current; returns whether it was built. Takes 1 s per 200,000 files, or none if it fits.
 
-    ``force`` looks through the whole base in any case. One process at a time builds; a crash at any instant
-    leaves the old image or the new one. Raises InvalidInput for the operator's rules, NoCapacity for a full
+    ``force`` looks through the whole base in any case; the image is only written if something else is to be in it.
+    One process at a time builds; a crash at any instant leaves the old image or the new one. Raises InvalidInput
+    for the operator's rules, NoCapacity for a full
     disk, Unsupported for missing tools, HostError for all else; the old image stays then.
     """
     try:
@@ -67,10 +70,9 @@ def ensure(paths: Paths, *, root: Path = _ROOT, force: bool = False) -> bool:
             _remove(work)
             work.mkdir(mode=0o700)
             try:
-                _build(paths, root, work)
+                return _build(paths, root, work)
             finally:
                 _remove(work)
-            return True
     except OSError as error:
         raise HostError.from_os_error("the mask can't be built", error) from error
 
@@ -86,25 +88,57 @@ def hidden(paths: Paths, path: str, root: Path = _ROOT) -> bool:
 
     What the base lacks is hidden, too. Raises HostError if there is no image yet.
     """
-    record = _read(paths.mask_record)
-    if record is None:
-        raise HostError("there is no mask yet", why=f"{paths.mask_record} can't be read")
+    record = _record(paths)
     return compiler.is_hidden(_load_entries(record["entries"]), Tree(root), path)
 
 
-def _build(paths: Paths, root: Path, work: Path) -> None:
+def view(paths: Paths) -> View:
+    """What clones see under the present image; raises HostError if there is none yet."""
+    return View(_record(paths)["entries"])
+
+
+def _record(paths: Paths) -> dict[str, Any]:
+    record = _read(paths.mask_record)
+    if record is None:
+        raise HostError("there is no mask yet", why=f"{paths.mask_record} can't be read")
+    return record
+
+
+class View:
+    """What of the base a mask leaves visible, by the words that the record has for its entries."""
+
+    def __init__(self, words: Mapping[str, str]) -> None:
+        self._words = words
+
+    def matters(self, path: str, inside: bool) -> bool:
+        """Whether clones can see what is at ``path``, or with ``inside`` what is in that directory.
+
+        A path that is hidden by itself matters, too: it may be one that the sweep found, and be public now.
+        """
+        above = parents(path)
+        hiding = ("opaque", "whiteout", "file", "link")
+        return not any(self._words.get(each, "").startswith(hiding) for each in (*above, *((path,) if inside else ())))
+
+
+def _build(paths: Paths, root: Path, work: Path) -> bool:
     # Stamps are taken before what they stand for is read: what changes meanwhile is seen as a change later.
+    began = time.time()
     operator = _operator_stamps(paths)
     tree = Tree(root)
     for path in _WATCHED_FILES:
         tree.consult(path)
     entries, swept = compiler.plan(paths, rules.load(paths.mask_rules), tree, _mounts(root))
     new, record = work / "image", work / "record"
-    image.write(entries, root, work, new)
+    digest = _digest(entries)
+    present = _present(paths, digest)
+    if present is None:
+        image.write(entries, root, work, new)
     content = {
         "rules": rules.fingerprint(paths),
         "root": str(root),
-        "image": stamp(str(new)),
+        "image": present or stamp(str(new)),
+        "digest": digest,
+        "looked": began,
         "operator": operator,
         "watched": _watched(swept) | tree.consulted,
         "entries": _dump_entries(entries),
@@ -112,10 +146,34 @@ def _build(paths: Paths, root: Path, work: Path) -> None:
     # The record names the image by its inode: between the two renames it fits neither image, which is "not
     # current".
     record.write_text(json.dumps(content), encoding="ascii")
-    for file in (new, record):  # they tell of files that are not everybody's
-        file.chmod(0o600)
-    os.replace(new, paths.mask_image)
+    record.chmod(0o600)  # they tell of files that are not everybody's
+    if present is None:
+        new.chmod(0o600)
+        os.replace(new, paths.mask_image)
     os.replace(record, paths.mask_record)
+    return present is None
+
+
+def _digest(entries: Mapping[str, Entry]) -> str:
+    """Changes with what the image holds."""
+    digest = hashlib.sha256()
+    for path, entry in entries.items():
+        digest.update(f"{path!r} {entry!r}\n".encode())
+    return digest.hexdigest()
+
+
+def _present(paths: Paths, digest: str) -> list[int] | None:
+    """The stamp of the image that is there, if it has just this content."""
+    record, found = _read(paths.mask_record), stamp(str(paths.mask_image))
+    if record is None or found is None or record.get("digest") != digest or found[:2] != record["image"][:2]:
+        return None
+    return found
+
+
+def looked(paths: Paths) -> float:
+    """When all of the base was last looked at (time.time()); 0 if never."""
+    record = _read(paths.mask_record)
+    return float(record.get("looked", 0)) if record is not None else 0.0
 
 
 def _watched(swept: Stamps) -> Stamps:

@@ -7,6 +7,7 @@ do at each fork would be memory that each container keeps.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from lxcfleet.base import mask
 from lxcfleet.host import command, kernel
@@ -24,6 +25,9 @@ def refresh(paths: Paths, force: bool) -> None:
     """Build the mask anew if the host changed since, and mount it where ``mount`` looks for it."""
     make_mount_points(paths)
     mounted = os.path.ismount(paths.mask_mount)
+    if mounted and _replaced(paths):
+        kernel.unmount(paths.mask_mount)
+        mounted = False
     if not force and mounted and mask.is_current(paths):
         return
     rebuilt = mask.ensure(paths, force=force)
@@ -32,6 +36,16 @@ def refresh(paths: Paths, force: bool) -> None:
         mounted = False
     if not mounted:
         _mount(paths)
+
+
+def _replaced(paths: Paths) -> bool:
+    """Whether there is a newer image than the mounted one: somebody else, as plain lxc-start does, had it built."""
+    device = os.stat(paths.mask_mount).st_dev
+    file = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/loop/backing_file")
+    try:
+        return file.read_text(encoding="utf-8", errors="surrogateescape").rstrip("\n").endswith(" (deleted)")
+    except OSError:
+        return True
 
 
 def _mount(paths: Paths) -> None:

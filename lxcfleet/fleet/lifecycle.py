@@ -12,7 +12,8 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from lxcfleet.base import container_config, mask
+from lxcfleet.base import container_config
+from lxcfleet.base.freshness import Freshness
 from lxcfleet.errors import FleetError, HostError, Unsupported, WrongState, from_body
 from lxcfleet.fleet import store
 from lxcfleet.fleet.network import FleetNetwork
@@ -78,8 +79,8 @@ class Lifecycle:
         self._preparer = Preparer(launcher, os.cpu_count() or 1, self.refresh_mask)
         self._mask_lock = asyncio.Lock()
         self._mask_checked = 0.0
-        self._mask_generation = 0
-        self._swept = False
+        self._mask_mounted: tuple[int, int | None] = (0, None)
+        self.freshness = Freshness(paths)
         self.console_log_kib = console_log_kib
 
     def confinement(self, spec: Spec) -> dict[str, str]:
@@ -289,31 +290,46 @@ class Lifecycle:
         """Have a mask mounted that fits the host as it is now."""
         async with self._mask_lock:
             self._launcher.start()
-            fresh = self._mask_generation == self._launcher.generation
+            # Plain lxc-start may have had another image built.
+            fresh = self._mask_mounted == (self._launcher.generation, self._mask_image())
             moment = time.monotonic()
             if fresh and moment - self._mask_checked < MASK_FRESH_SECONDS:
                 return
-            if not fresh or not mask.is_current(self._paths):
-                # The first time all of the base is looked at anew: what only changed its mode meanwhile, such as a
-                # file that became private, no cheap check would see.
-                answer = await self._launcher.ask("mask", not self._swept)
-                if answer["error"]:
-                    raise from_body(answer["error"])
-                self._swept = True
-            self._mask_generation = self._launcher.generation
+            current = await asyncio.to_thread(self.freshness.is_current)
+            if not fresh or not current:
+                await self._mount_mask(look=not current)
+            self._mask_mounted = (self._launcher.generation, self._mask_image())
             self._mask_checked = moment
+
+    def _mask_image(self) -> int | None:
+        """The image's inode; the one of a mounted image is not given to another file."""
+        try:
+            return self._paths.mask_image.stat().st_ino
+        except OSError:
+            return None
+
+    async def _mount_mask(self, *, look: bool) -> None:
+        if look:
+            self.freshness.looking()
+        try:
+            answer = await self._launcher.ask("mask", look)
+            if answer["error"]:
+                raise from_body(answer["error"])
+        except BaseException:
+            self.freshness.failed()
+            raise
 
     async def have_mask(self) -> None:
         """Have a mask mounted, be it an older one."""
         self._launcher.start()
-        if self._mask_generation != self._launcher.generation:
+        if self._mask_mounted[0] != self._launcher.generation:
             await self.refresh_mask()
 
     async def release_mask(self) -> None:
         """No container is left: give back the mask's loop device."""
         async with self._mask_lock:
-            if self._mask_generation == self._launcher.generation:
-                self._mask_generation = 0
+            if self._mask_mounted[0] == self._launcher.generation:
+                self._mask_mounted = (0, None)
                 with contextlib.suppress(FleetError):
                     await self._launcher.ask("release", None)
 

@@ -15,12 +15,16 @@ from typing import TypeVar
 import pytest
 
 from lxcfleet.base import mask
+from lxcfleet.base.freshness import Freshness
 from lxcfleet.base.sweep import sweep
 from lxcfleet.base.tree import Tree
 from lxcfleet.errors import HostError, NoCapacity, Unsupported
 from lxcfleet.host import command, image, kernel
 from lxcfleet.host.image import Copy, Directory, Entry, File, Owner, Symlink, Whiteout
+from lxcfleet.host.watch import Watch
 from lxcfleet.names import Paths
+
+from .harness import until
 
 pytestmark = pytest.mark.system
 
@@ -286,6 +290,89 @@ def test_mkfs_fails(paths: Paths, base: Path, tmp_path: Path, monkeypatch: pytes
     with pytest.raises(HostError, match="no such feature"):
         mask.ensure(paths, root=base)
     assert os.listdir(paths.run) == ["mask.lock"]
+
+
+@pytest.fixture
+def freshness(paths: Paths) -> Freshness:
+    """Of the mask over the host's own root, just looked at."""
+    fresh = Freshness(paths)
+    assert not fresh.is_current()
+    fresh.looking()
+    mask.ensure(paths, force=True)
+    return fresh
+
+
+def settled(freshness: Freshness, paths: Paths) -> bool:
+    """Whether nothing that matters changes on this host at the moment; else it is looked at once more."""
+    if not freshness.is_current():
+        freshness.looking()
+        mask.ensure(paths, force=True)
+    return freshness.is_current()
+
+
+@pytest.mark.parametrize("change", ["mode", "group", "new", "moved in", "directory"])
+def test_a_single_change_deep_down_is_noticed(paths: Paths, freshness: Freshness, tmp_path: Path, change: str) -> None:
+    """Also where no directory is watched and no package changed, and though the daemon runs on."""
+    deep = Path("/usr/share/lxcfleet-test-deep/a/b/c")
+    deep.mkdir(parents=True)
+    try:
+        file, private = deep / "file", tmp_path / "private"
+        file.write_text("public")
+        private.write_text("private")
+        private.chmod(0o600)
+        until(lambda: settled(freshness, paths))
+        if change == "mode":
+            file.chmod(0o640)
+        elif change == "group":
+            os.chown(file, 0, 42)
+        elif change == "new":
+            os.close(os.open(deep / "other", os.O_CREAT, 0o600))
+        elif change == "moved in":
+            private.rename(deep / "moved")
+        else:
+            deep.chmod(0o700)
+        assert not freshness.is_current()
+        freshness.looking()
+        mask.ensure(paths, force=True)
+        entries = mask.plan(paths)
+        hidden = {path for path, entry in entries.items() if path.startswith(str(deep)) and not isinstance(entry, Directory)}
+        expected = {"mode": {"file"}, "group": set(), "new": {"other"}, "moved in": {"moved"}, "directory": set()}[change]
+        assert {os.path.basename(path) for path in hidden} == expected
+        assert (change == "directory") == (isinstance(entries.get(str(deep)), Directory) and not hidden)
+    finally:
+        shutil.rmtree(deep.parents[2])
+
+
+def test_changes_where_clones_see_nothing_do_not_count(paths: Paths, freshness: Freshness) -> None:
+    """What containers write into their deltas, and the host into /tmp, is not looked at all the time."""
+    own = paths.lxc / "a/delta"
+    own.mkdir(parents=True)
+    until(lambda: settled(freshness, paths))
+    for number in range(50):
+        for directory in (own, Path("/tmp")):
+            file = directory / f"lxcfleet-test-{number}"
+            file.write_text("")
+            file.chmod(0o600)
+            file.unlink()
+    freshness.take_note()
+    until(lambda: settled(freshness, paths))
+
+
+def test_a_queue_that_ran_over_counts_as_a_change(paths: Paths) -> None:
+    limit = int(Path("/proc/sys/fs/fanotify/max_queued_events").read_text())
+    own = paths.lxc / "a"
+    own.mkdir(parents=True)
+    files = [own / f"{number}" for number in range(limit + 10)]
+    seen = Watch.on(paths.lxc)
+    assert seen is not None
+    for file in files:  # the kernel keeps equal events once
+        file.touch()
+        file.chmod(0o600)
+    try:
+        assert seen.changed(lambda _path, _inside: False)
+        assert not seen.changed(lambda _path, _inside: False)
+    finally:
+        seen.close()
 
 
 def test_two_at_once_build_one_image(paths: Paths, base: Path) -> None:

@@ -54,6 +54,8 @@ def test_builds_once(paths: Paths, base: Path, written: list[object]) -> None:
     assert mask.is_current(paths, base)
     assert not mask.ensure(paths, root=base)
     assert len(written) == 1
+    assert not mask.ensure(paths, root=base, force=True)
+    (base / "etc/new-secret").touch(mode=0o600)
     assert mask.ensure(paths, root=base, force=True)
     assert paths.mask_image.read_text() == "image 2"
     assert sorted(os.listdir(paths.run)) == ["mask.ext4", "mask.json", "mask.lock"]
@@ -133,8 +135,32 @@ def test_is_out_of_date_after_a_change(paths: Paths, base: Path, change: object)
     assert callable(change)
     change(base, paths)
     assert not mask.is_current(paths, base)
-    assert mask.ensure(paths, root=base)
+    mask.ensure(paths, root=base)
     assert mask.is_current(paths, base)
+
+
+def test_an_image_is_only_written_for_another_content(paths: Paths, base: Path, written: list[object]) -> None:
+    mask.ensure(paths, root=base)
+    began = mask.looked(paths)
+    change_packages(base, paths)
+    assert not mask.is_current(paths, base)
+    assert not mask.ensure(paths, root=base)
+    assert (len(written), mask.is_current(paths, base)) == (1, True)
+    assert mask.looked(paths) > began
+    lose_image(base, paths)
+    assert mask.ensure(paths, root=base)
+    assert len(written) == 2
+
+
+def test_the_view_knows_what_clones_can_see() -> None:
+    view = mask.View({"/": "directory", "/root": "opaque", "/etc": "directory", "/etc/shadow": "file", "/x": "whiteout"})
+    assert view.matters("/etc/ssl/key", False)
+    assert view.matters("/etc/shadow", False)
+    assert view.matters("/root", False)
+    assert not view.matters("/root", True)
+    assert not view.matters("/root/.ssh/id", False)
+    assert not view.matters("/x/y", False)
+    assert view.matters("/etc", True)
 
 
 def test_a_change_of_an_operators_file_counts(
@@ -175,7 +201,7 @@ def test_a_crash_leaves_the_old_image_or_the_new(
         pass
 
     mask.ensure(paths, root=base)
-    add_secret(base, paths)
+    add_rule(base, paths)
     calls = {"write": 0, "replace-image": 0, "replace-record": 0}
 
     def crash(*_: object) -> None:
@@ -206,6 +232,7 @@ def test_failure_keeps_the_old_image(
     paths: Paths, base: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     mask.ensure(paths, root=base)
+    (base / "etc/new-secret").touch(mode=0o600)
 
     def fail(*_: object) -> None:
         raise error
@@ -214,7 +241,6 @@ def test_failure_keeps_the_old_image(
     with pytest.raises(type(error)):
         mask.ensure(paths, root=base, force=True)
     assert paths.mask_image.read_text() == "image 1"
-    assert mask.is_current(paths, base)
     assert not (paths.run / "mask.new").exists()
 
 

@@ -1,0 +1,59 @@
+"""Whether the mask still fits the host, exactly: also when a single file changed its mode, deep down."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from lxcfleet.base import mask
+from lxcfleet.errors import HostError
+from lxcfleet.host.watch import Watch
+from lxcfleet.names import Paths
+
+
+class Freshness:
+    """Remembers whether anything changed since all of the base was last looked at.
+
+    The kernel tells (see host.watch). Where it can't, nothing is ever taken for fresh, and each question costs a look
+    at all. Its methods may block for some 100 ms, and be called from any thread.
+    """
+
+    def __init__(self, paths: Paths, root: Path = Path("/")) -> None:
+        self._paths = paths
+        self._root = root
+        self._lock = threading.Lock()
+        self._watch: Watch | None = None
+        self._looked = False
+
+    def is_current(self) -> bool:
+        """Whether the image fits the base as it is."""
+        self.take_note()
+        return self._looked and mask.is_current(self._paths, self._root)
+
+    def take_note(self) -> None:
+        """Empty the kernel's queue, which holds only so many changes. Ask now and then."""
+        with self._lock:
+            if self._watch is None:
+                self._watch = Watch.on(self._root)
+                self._looked = False
+            if self._watch is None or self._watch.changed(self._matters()):
+                self._looked = False
+
+    def looking(self) -> None:
+        """All of the base is about to be looked at: only what changes from now on counts, if that succeeds."""
+        with self._lock:
+            self._looked = self._watch is not None
+
+    def failed(self) -> None:
+        """It did not succeed."""
+        with self._lock:
+            self._looked = False
+
+    def _matters(self) -> Callable[[str, bool], bool]:
+        if not self._looked:  # it does not matter any more
+            return lambda _path, _inside: False
+        try:
+            return mask.view(self._paths).matters
+        except HostError:
+            return lambda _path, _inside: True
