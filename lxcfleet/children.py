@@ -215,11 +215,28 @@ def _stale(items: list[dict[str, Any]], reply: Reply, paths: Paths) -> None:
         text = json.dumps([each.to_json() for each in found]).encode()
     except OSError as error:
         body = HostError.from_os_error("what containers run can't be compared", error).body()
-    memory = os.memfd_create("stale", os.MFD_CLOEXEC)
+    _answer_large(reply, body, text)
+
+
+def _answer_large(reply: Reply, error: Any, text: bytes) -> None:
+    memory = os.memfd_create("answer", os.MFD_CLOEXEC)
     with open(memory, "wb", closefd=False) as file:
         file.write(text)
     os.lseek(memory, 0, os.SEEK_SET)
-    socket.send_fds(reply, [json.dumps({"error": body}).encode()], [memory])
+    socket.send_fds(reply, [json.dumps({"error": error}).encode()], [memory])
+
+
+def _exposure(items: list[dict[str, Any]], reply: Reply, paths: Paths) -> None:
+    """Look for what each container can read and should not; one line of JSON each, in one memory file."""
+    from lxcfleet.base import exposure  # few need it
+
+    body, found = None, []
+    try:
+        found = list(exposure.audit(paths, items))
+    except (OSError, FleetError) as error:
+        known = error if isinstance(error, FleetError) else HostError.from_os_error("the host can't be looked at", error)
+        body = known.body()
+    _answer_large(reply, body, json.dumps(found).encode())
 
 
 def _mask(force: bool, reply: Reply, paths: Paths) -> None:
@@ -318,6 +335,7 @@ _OPERATIONS: dict[str, Callable[[Any, Reply, Paths], None]] = {
     "unfreeze": _unfreeze,
     "check": _check_health,
     "stale": _stale,
+    "exposure": _exposure,
     "mask": _mask,
     "release": _release,
     "routes": _routes,

@@ -26,6 +26,7 @@ from lxcfleet.api.scrape import Listener, Scrape
 from lxcfleet.api.server import Server
 from lxcfleet.base import container_config, mask_mount
 from lxcfleet.errors import FleetError, HostError, Unsupported
+from lxcfleet.fleet.audit import Audit
 from lxcfleet.fleet.delta_sizes import DeltaSizes
 from lxcfleet.fleet.events import Events
 from lxcfleet.fleet.lifecycle import Faults, Lifecycle, NoFaults
@@ -108,6 +109,9 @@ class Daemon:
         """Only healthy containers answer for their groups."""
         self._network.set_member(container, may)
 
+    def _server(self) -> Server:
+        return Server(self._fleet, self._patch, Audit(self._registry, self._launcher), self._scrape)
+
     def _exited(self, container: Container) -> None:
         self._prober.end(container)
         self._fleet.actions.exited(container)
@@ -128,7 +132,7 @@ class Daemon:
         self._prober.repeat(self._registry)
         await self._recover()
         self._fleet.boot.begin()
-        runner = web.AppRunner(Server(self._fleet, self._patch, self._scrape).application, access_log=None)
+        runner = web.AppRunner(self._server().application, access_log=None)
         await runner.setup()
         await self._listener.listen(self._fleet.config.metrics)
         await web.SockSite(runner, api).start()

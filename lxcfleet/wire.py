@@ -159,6 +159,24 @@ class StaleRecord(TypedDict):
     """Why not all could be looked at."""
 
 
+class ExposedRecord(TypedDict):
+    """A file of the host's that a container can read and should not; ``rule``: the one that hides it."""
+
+    path: str
+    why: str
+    rule: str
+
+
+class ExposureRecord(TypedDict):
+    """What ``audit exposure`` found in one container."""
+
+    name: str
+    state: str
+    exposed: list[ExposedRecord]
+    problem: str | None
+    """Why it could not be looked at."""
+
+
 @dataclass(frozen=True)
 class CreateRequest:
     """``lxcfleet create``. Without a name PREFIX is ``c``; without a count the name is taken as it is."""

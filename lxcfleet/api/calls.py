@@ -39,6 +39,7 @@ CALLS: dict[str, Call] = {
     "fix": Call("POST", "/1.0/doctor/fix", "raise what can be raised safely, persistently; takes {count, init}"),
     "metrics": Call("GET", "/metrics", "what Prometheus reads, as text"),
     "targets": Call("GET", "/1.0/targets", "the containers' own exporters, for Prometheus' http_sd"),
+    "exposure": Call("GET", "/1.0/audit/exposure", "what of the host containers can read; chosen by a query"),
     "stale": Call("GET", "/1.0/stale", "which containers run old code, chosen by a selection in the query"),
     "events": Call("GET", "/1.0/events", "what happened, as JSON lines; ?follow="),
 }

@@ -22,6 +22,7 @@ from lxcfleet.wire import (
     CreateRequest,
     DoctorRecord,
     EventRecord,
+    ExposureRecord,
     OperationRecord,
     ResultRecord,
     StaleRecord,
@@ -138,6 +139,10 @@ class Client:
     def fix(self, count: int, init: str) -> DoctorRecord:
         """Raise what can be raised safely; gives the findings afterwards."""
         return cast(DoctorRecord, self._json("fix", body={"count": count, "init": init}))
+
+    def exposure(self, selection: Selection) -> list[ExposureRecord]:
+        """What of the host the chosen containers can read and should not."""
+        return cast(list[ExposureRecord], self._json("exposure", query=_query(selection)))
 
     def stale(self, selection: Selection) -> list[StaleRecord]:
         """What the chosen containers run that is old."""

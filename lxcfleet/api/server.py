@@ -16,6 +16,7 @@ from lxcfleet import __version__
 from lxcfleet.api.calls import CALLS, MAX_BODY, VERSION
 from lxcfleet.api.scrape import Scrape
 from lxcfleet.errors import FleetError, InvalidInput, NotFound
+from lxcfleet.fleet.audit import Audit
 from lxcfleet.fleet.service import Fleet
 from lxcfleet.model import Init, Selection
 from lxcfleet.names import MAX_COUNT, parse_label
@@ -34,9 +35,10 @@ _FOLLOW_SECONDS = 0.2
 class Server:
     """Answers the calls from what the fleet does."""
 
-    def __init__(self, fleet: Fleet, patch: Patch, scrape: Scrape) -> None:
+    def __init__(self, fleet: Fleet, patch: Patch, audit: Audit, scrape: Scrape) -> None:
         self._fleet = fleet
         self._patch = patch
+        self._audit = audit
         self.application = web.Application(client_max_size=MAX_BODY, middlewares=[_errors])
         handlers: Mapping[str, Handler] = {
             "server": self._server,
@@ -54,6 +56,7 @@ class Server:
             "fix": self._fix,
             "metrics": scrape.metrics,
             "targets": scrape.targets,
+            "exposure": self._exposure,
             "stale": self._stale,
             "events": self._events,
         }
@@ -110,6 +113,9 @@ class Server:
 
     async def _fix(self, request: web.Request) -> web.Response:
         return _json(self._fleet.room.fix(*_needs(Fields(await _body(request), "request"))))
+
+    async def _exposure(self, request: web.Request) -> web.Response:
+        return _json(await self._audit.exposure(_selection(request)))
 
     async def _stale(self, request: web.Request) -> web.Response:
         return _json(await self._patch.stale(_selection(request)))

@@ -31,6 +31,7 @@ VERBS: dict[str, str] = {
     "logs": "logs",
     "wait": "wait",
     "stale": "stale",
+    "audit": "audit",
     "doctor": "doctor",
     "events": "events",
     "config": "config",

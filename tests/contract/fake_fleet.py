@@ -29,6 +29,8 @@ from lxcfleet.wire import (
     CreateRequest,
     DoctorRecord,
     EventRecord,
+    ExposedRecord,
+    ExposureRecord,
     FindingRecord,
     OldFileRecord,
     OperationRecord,
@@ -70,6 +72,7 @@ class FakeContainer:
     check: HealthCheck | None = None
     health: str = "healthy"
     old_files: list[OldFileRecord] = field(default_factory=list)
+    exposed: list[ExposedRecord] = field(default_factory=list)
     unread: str | None = None
     autostart: bool = True
     boot_order: int = 0
@@ -375,6 +378,14 @@ class FakeFleet:
     def chosen(self, selection: Selection) -> list[ContainerRecord]:
         """The chosen ones; all, if nothing was chosen."""
         return [self.containers[name].record() for name in self._choose(selection)]
+
+    def exposure(self, selection: Selection) -> list[ExposureRecord]:
+        """What the chosen ones can read and should not: what a test gave them."""
+        return [
+            {"name": name, "state": self.containers[name].state.value, "exposed": self.containers[name].exposed,
+             "problem": self.containers[name].unread}
+            for name in self._choose(selection)
+        ]  # fmt: skip
 
     def stale(self, selection: Selection) -> list[StaleRecord]:
         """What the chosen ones run that is old: what a test gave them."""

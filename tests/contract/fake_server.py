@@ -227,6 +227,9 @@ class _Handler(BaseHTTPRequestHandler):
         fields.finish("the request is not valid")
         return needs
 
+    def _exposure(self, query: Query, _body: object) -> object:
+        return self._fleet.exposure(_selection(query))
+
     def _stale(self, query: Query, _body: object) -> object:
         return self._fleet.stale(_selection(query))
 

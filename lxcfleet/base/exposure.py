@@ -1,0 +1,122 @@
+"""What of the host a running container can read, and no unprivileged user of the host could.
+
+The mask is not believed: all that is private on the host is looked for with the eyes of the container's root.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lxcfleet.base import rules
+from lxcfleet.base.rules import Kind
+from lxcfleet.base.sweep import sweep
+from lxcfleet.base.tree import Tree, join, mount_points
+from lxcfleet.errors import FleetError
+from lxcfleet.host import inside, kernel
+from lxcfleet.host.inside import Mark
+from lxcfleet.names import Paths
+
+SAMPLE = 100
+"""Of what is in a private directory so many files are looked for: who sees one sees most."""
+
+
+@dataclass(frozen=True)
+class Secret:
+    """Something that other users of the host can't read, and the files by which it would be known."""
+
+    path: str
+    why: str
+    marks: tuple[Mark, ...]
+
+
+@dataclass(frozen=True)
+class Exposed:
+    """A secret that a container can read."""
+
+    path: str
+    why: str
+
+    @property
+    def rule(self) -> str:
+        """The rule that hides it, as it stands in a file of mask.d."""
+        return f"hide: [{self.path!r}]" if not self.path.isprintable() or " " in self.path else f"hide: [{self.path}]"
+
+    def to_json(self) -> dict[str, str]:
+        """For the way to the daemon."""
+        return {"path": os.fsencode(self.path).decode("utf-8", "backslashreplace"), "why": self.why, "rule": self.rule}
+
+
+def secrets(paths: Paths, root: Path) -> list[Secret]:
+    """All that is private on the host, but for what the operator's rules show by name. Raises InvalidInput for them.
+
+    ``root`` is the host's root file system alone: what lies under a mount point nobody on the host can read.
+    """
+    tree = Tree(root)
+    shown = [tree.real(rule.path) for rule in rules.load(paths.mask_rules).rules if rule.kind is Kind.SHOW]
+    # The deltas are no host's files, and many; that nobody sees into them shows at their directory.
+    own = tree.real(str(paths.lxc), last=True)
+    mounts = (mount_points() - {"/"}) | {own}
+    return [
+        Secret(found.path, "the containers' own" if found.path == own else found.why, tuple(_marks(tree, found.path)))
+        for found in sweep(tree, {}, exempt=shown, mounts=mounts)
+    ]
+
+
+def _marks(tree: Tree, path: str) -> Iterable[Mark]:
+    """The file itself; of a directory some of the files in it, those further up first."""
+    waiting, left = [path], SAMPLE
+    while waiting and left:
+        here = waiting.pop(0)
+        try:
+            status = os.lstat(tree.outside(here))
+            if not stat.S_ISDIR(status.st_mode):
+                yield Mark.of(here, status)
+                left -= 1
+            elif len(waiting) < SAMPLE:
+                waiting += [join(here, name) for name in sorted(os.listdir(tree.outside(here)))[:SAMPLE]]
+        except OSError:
+            continue  # it has gone
+
+
+def exposed(pid: int, name: str, hidden: Sequence[Secret], root: Path) -> list[Exposed]:
+    """What of ``hidden`` the container can read whose process 1 is ``pid``. Raises HostError."""
+    marks = [mark for secret in hidden for mark in secret.marks]
+    seen = {path for path, copy in inside.readable(pid, name, marks) if copy is None or _same(root, path, copy)}
+    result = []
+    for secret in hidden:
+        files = [mark.path for mark in secret.marks if mark.path in seen]
+        if files == [secret.path]:
+            result.append(Exposed(secret.path, secret.why))
+        elif files:
+            result.append(Exposed(secret.path, f"{secret.why}: {files[0]}{' and others' if len(files) > 1 else ''}"))
+    return result
+
+
+def _same(root: Path, path: str, copy: str) -> bool:
+    """Whether the host's file has the content that the container's has; one that it wrote itself has another."""
+    try:
+        return inside.digest(Tree(root).outside(path)) == copy
+    except OSError:
+        return False
+
+
+def audit(paths: Paths, containers: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
+    """One answer for each container (given by ``name`` and ``pid``): what it can read, or why that is not known.
+
+    Gives this process a mount namespace of its own.
+    """
+    kernel.unshare_mounts()
+    kernel.clone_read_only(Path("/"), paths.base_mount, None)
+    hidden = secrets(paths, paths.base_mount)
+    for container in containers:
+        try:
+            found = exposed(container["pid"], container["name"], hidden, paths.base_mount)
+        except FleetError as error:
+            yield {"name": container["name"], "exposed": [], "problem": str(error)}
+        else:
+            yield {"name": container["name"], "exposed": [each.to_json() for each in found], "problem": None}

@@ -1,0 +1,70 @@
+"""The verb ``audit``: the call against fake and real daemon, the command line in front of the fake."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lxcfleet.errors import NotFound
+from lxcfleet.model import Selection
+from lxcfleet.wire import ExposedRecord
+
+from .conftest import Cli, Fleet
+from .fake_server import FakeDaemon
+
+KEY: ExposedRecord = {
+    "path": "/etc/ssl/private/key.pem", "why": "not for other users (0600)", "rule": "hide: [/etc/ssl/private/key.pem]",
+}  # fmt: skip
+
+
+def test_a_new_container_exposes_nothing(fleet: Fleet) -> None:
+    fleet.create("", count=2)
+    records = fleet.client.exposure(fleet.all)
+    assert [record["name"] for record in records] == [fleet.name(1), fleet.name(2)]
+    for record in records:
+        assert record["exposed"] == []
+        assert record["problem"] is None
+
+
+def test_what_does_not_run_exposes_nothing(fleet: Fleet) -> None:
+    fleet.create("a", start=False)
+    (record,) = fleet.client.exposure(fleet.all)
+    assert (record["state"], record["exposed"]) == ("stopped", [])
+
+
+def test_nobody_of_that_name(fleet: Fleet) -> None:
+    with pytest.raises(NotFound):
+        fleet.client.exposure(Selection((fleet.name("none"),)))
+
+
+def test_nothing_exposed(cli: Cli, fake: FakeDaemon) -> None:
+    fake.fleet.add("web1")
+    fake.fleet.add("web2")
+    ran = cli("audit", "exposure")
+    assert (ran.status, ran.out) == (0, "")
+    assert ran.err == "lxcfleet: nothing exposed: 2 running containers looked at\n"
+
+
+def test_what_is_exposed_is_shown(cli: Cli, fake: FakeDaemon) -> None:
+    fake.fleet.add("web1")
+    fake.fleet.add("web2")
+    fake.fleet.containers["web2"].exposed.append(KEY)
+    ran = cli("audit", "exposure")
+    assert ran.status == 4
+    assert KEY["path"] in ran.out
+    assert KEY["rule"] in ran.out
+    assert "web1" not in ran.out
+    assert "lxcfleet restart web2" in ran.err
+    assert (cli("audit", "exposure", "-q").out, cli("audit", "exposure", "web1").status) == ("web2\n", 0)
+    records = json.loads(cli("audit", "exposure", "-f", "json").out)
+    assert [len(record["exposed"]) for record in records] == [0, 1]
+    assert cli("audit", "exposure", "-f", "csv").out.splitlines()[0] == "name,path,why,rule"
+
+
+def test_one_that_could_not_be_looked_at(cli: Cli, fake: FakeDaemon) -> None:
+    fake.fleet.add("web1")
+    fake.fleet.containers["web1"].unread = "it ended"
+    ran = cli("audit", "exposure")
+    assert ran.status == 3
+    assert "it ended" in ran.err

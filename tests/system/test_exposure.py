@@ -1,0 +1,134 @@
+"""What clones can read: the audit from inside, and the mask that follows the host."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .harness import Fleet
+
+pytestmark = pytest.mark.system
+
+MARK = "lxcfleet-test-exposed"
+
+
+@pytest.fixture
+def host_file() -> Iterator[Path]:
+    """A file of the host's that everybody may read, where nothing is watched and no package is concerned."""
+    file = Path(f"/usr/share/{MARK}/deep/down/file")
+    file.parent.mkdir(parents=True)
+    file.write_text("a key, later\n")
+    yield file
+    for path in (*file.parent.iterdir(), file.parent, file.parents[1], file.parents[2]):
+        path.rmdir() if path.is_dir() else path.unlink()
+
+
+def exposed(fleet: Fleet, *arguments: str) -> dict[str, list[str]]:
+    """What the audit finds: paths by container."""
+    ran = fleet.run("audit", "exposure", "-f", "json", *arguments)
+    found = {record["name"]: [each["path"] for each in record["exposed"]] for record in ran.json}
+    assert ran.status == (4 if any(found.values()) else 0), ran
+    return found
+
+
+def records(fleet: Fleet) -> list[dict[str, Any]]:
+    """The audit in full."""
+    return list(fleet.run("audit", "exposure", "-f", "json").json)
+
+
+@pytest.mark.parametrize("options", [(), ("--privileged",)], ids=["unprivileged", "privileged"])
+def test_this_host_exposes_nothing(fleet: Fleet, options: tuple[str, ...]) -> None:
+    name, system = fleet.name("a"), fleet.name("s")
+    fleet.create(name, options=options)
+    fleet.create(system, command=(), options=options)
+    assert exposed(fleet) == {name: [], system: []}
+
+
+def test_a_file_that_becomes_private_is_told_of_until_the_next_start(fleet: Fleet, host_file: Path) -> None:
+    old, other = fleet.name("old"), fleet.name("other")
+    fleet.create(old, other)
+    host_file.chmod(0o600)
+    assert exposed(fleet) == {old: [str(host_file)], other: [str(host_file)]}
+    (record, _) = records(fleet)
+    assert record["exposed"][0]["rule"] == f"hide: [{host_file}]"
+    assert "0600" in record["exposed"][0]["why"]
+    new = fleet.name("new")
+    fleet.create(new)  # the daemon has not been started anew
+    fleet.ok("restart", old)
+    assert exposed(fleet) == {new: [], old: [], other: [str(host_file)]}
+    assert exposed(fleet, old) == {old: []}
+    host_file.chmod(0o644)
+    fleet.ok("restart", old)
+    assert fleet.inside(old, f"cat {host_file}") == "a key, later"
+
+
+def test_a_new_secret_and_a_private_directory(fleet: Fleet, host_file: Path) -> None:
+    name = fleet.name("a")
+    fleet.create(name)
+    key = host_file.with_name("key")
+    os.close(os.open(key, os.O_CREAT | os.O_WRONLY, 0o600))
+    assert exposed(fleet)[name] == [str(key)]
+    key.unlink()
+    host_file.parent.chmod(0o700)
+    assert exposed(fleet)[name] == [str(host_file.parent)]
+    fleet.ok("restart", name)
+    assert exposed(fleet)[name] == []
+    assert fleet.run("exec", name, "--", "ls", str(host_file)).status != 0
+
+
+def test_a_copy_in_the_delta_is_told_of(fleet: Fleet, host_file: Path) -> None:
+    """A container that changed the file's mode took it along: no mask helps any more."""
+    name = fleet.name("a")
+    fleet.create(name)
+    fleet.inside(name, f"chmod 644 {host_file}")
+    host_file.chmod(0o600)
+    fleet.ok("restart", name)
+    assert exposed(fleet)[name] == [str(host_file)]
+
+
+def test_what_a_container_wrote_itself_is_its_own(fleet: Fleet, host_file: Path) -> None:
+    name = fleet.name("a")
+    fleet.create(name)
+    fleet.inside(name, f"rm {host_file}; echo 'of the same' >{host_file}")
+    host_file.chmod(0o600)
+    assert exposed(fleet)[name] == []
+
+
+def test_what_a_rule_shows_by_name_is_meant(fleet: Fleet, host_file: Path) -> None:
+    rules = fleet.paths.mask_rules / "mine.yaml"
+    rules.parent.mkdir(parents=True, exist_ok=True)
+    rules.write_text(f"show: [{host_file}]\n")
+    host_file.chmod(0o600)
+    name = fleet.name("a")
+    try:
+        fleet.create(name)
+        assert "key" in fleet.inside(name, f"cat {host_file}")
+        assert exposed(fleet)[name] == []
+        rules.unlink()
+        assert exposed(fleet)[name] == [str(host_file)]
+    finally:
+        rules.unlink(missing_ok=True)
+
+
+def test_a_socket_of_the_hosts(fleet: Fleet, host_file: Path) -> None:
+    name = fleet.name("a")
+    fleet.create(name)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(host_file.with_name("socket")))
+        assert exposed(fleet)[name] == [str(host_file.with_name("socket"))]
+
+
+def test_a_container_that_hangs_the_audit_is_named(fleet: Fleet, host_file: Path) -> None:
+    """It may mount, link or remove whatever it likes on the way."""
+    name, other = fleet.name("a"), fleet.name("b")
+    fleet.create(name, other)
+    host_file.chmod(0o600)
+    fleet.inside(name, f"mkfifo /pipe; rm {host_file}; ln -s /pipe {host_file}; mount -t tmpfs x /etc; rm -rf /var/lib/*")
+    assert exposed(fleet) == {name: [], other: [str(host_file)]}
+    fleet.inside(name, f"rm {host_file}; mkfifo {host_file}")
+    assert exposed(fleet)[name] == []
