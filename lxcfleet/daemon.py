@@ -42,6 +42,7 @@ from lxcfleet.host import cgroup, features, tree
 from lxcfleet.host.launch import Launcher
 from lxcfleet.names import Paths
 from lxcfleet.patch.finder import Finder
+from lxcfleet.patch.numbers import PatchNumbers
 from lxcfleet.patch.service import Patch
 
 log = logging.getLogger("lxcfleetd")
@@ -89,9 +90,14 @@ class Daemon:
             self._prober,
             self._read_features,
         )
-        self._patch = Patch(self._registry, Finder(paths, self._launcher, self._lifecycle))
+        finder = Finder(paths, self._launcher, self._lifecycle)
+        self._patch = Patch(self._registry, finder)
         self._sizes = DeltaSizes(paths, self._registry)
-        self._scrape = Scrape(self._fleet, Readings(self._registry, self._fleet.operations, self._sizes))
+        self._patch_numbers = PatchNumbers(self._registry, finder)
+        readings = Readings(
+            self._registry, self._fleet.operations, self._sizes, self._prober.of, self._patch_numbers.read
+        )
+        self._scrape = Scrape(self._fleet, readings)
         self._listener = Listener(self._scrape)
         self._listening: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
@@ -141,6 +147,7 @@ class Daemon:
             loop.create_task(self._observe()),
             loop.create_task(self._sizes.run()),
             loop.create_task(self._fleet.boot.keep()),
+            loop.create_task(self._patch_numbers.run()),
         ]
         watchdog = loop.create_task(_watchdog())
         log.info("lxcfleetd %s: %d containers", __version__, len(self._registry))

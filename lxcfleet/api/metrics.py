@@ -16,7 +16,8 @@ from prometheus_client.registry import Collector
 
 from lxcfleet import __version__
 from lxcfleet.fleet.readings import ContainerReading, FleetReading
-from lxcfleet.model import State
+from lxcfleet.model import Health, State
+from lxcfleet.net.ports import parse_port
 from lxcfleet.wire import ContainerRecord
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -24,6 +25,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 EXPORTER_LABEL = "prometheus"
 """A container with the label ``prometheus=9100`` has an exporter on port 9100; ``prometheus=9100/path`` elsewhere than
 at /metrics. Those who have several say ``prometheus/NAME=PORT``."""
+EXPORTER_SERVICE = re.compile(r"metrics|(?P<before>.+)-metrics|metrics-(?P<after>.+)")
+"""So is called the service of a declared port that is an exporter."""
 
 
 class Target(TypedDict):
@@ -71,12 +74,24 @@ def _fleet(reading: FleetReading) -> Iterator[Metric]:
     for state in State:
         counts.add_metric([state], sum(1 for c in reading.containers if c.state is state))
     yield counts
+    patch = reading.patch
+    for name, text, value in (
+        ("stale_scan", "When it was looked last what is stale, since the epoch.", patch.scanned),
+        ("host_packages_change", "When the host's packages changed last, since the epoch.", patch.packages_changed),
+    ):
+        family = GaugeMetricFamily(f"lxcfleet_{name}_timestamp_seconds", text)
+        if value is not None:
+            family.add_metric([], value)
+        yield family
 
 
 def _states(containers: Sequence[ContainerReading]) -> Iterator[Metric]:
     info = GaugeMetricFamily("lxcfleet_container_info", "What a container is, and its labels.")
     state = GaugeMetricFamily(
         "lxcfleet_container_state", "1 for the state that a container is in.", labels=["container", "state"]
+    )
+    health = GaugeMetricFamily(
+        "lxcfleet_container_health", "1 for the health of a container that runs.", labels=["container", "health"]
     )
     for container in containers:
         own = {
@@ -88,11 +103,18 @@ def _states(containers: Sequence[ContainerReading]) -> Iterator[Metric]:
         info.add_sample(info.name, {**own, **label_names("label_", container.labels)}, 1)
         for each in State:
             state.add_metric([container.name, each], int(container.state is each))
+        if container.health is not None:
+            for word in Health:
+                health.add_metric([container.name, word], int(container.health is word))
     yield info
     yield state
+    yield health
 
 
 def _numbers(containers: Sequence[ContainerReading]) -> Iterator[Metric]:
+    yield _gauge(
+        "lxcfleet_container_stale", "Whether it ran old code at the last look.", ((c, c.stale) for c in containers)
+    )
     yield _counter(
         "lxcfleet_container_restarts", "How often it began to run again since lxcfleetd did.",
         ((c, c.restarts) for c in containers),
@@ -169,12 +191,16 @@ def targets(containers: Iterable[ContainerRecord]) -> list[Target]:
         {"targets": [f"{_host(container['addresses'][0])}:{port}"], "labels": _target_labels(container, job, path)}
         for container in containers
         if container["addresses"]
-        for job, port, path in _exporters(container["labels"])
+        for job, port, path in _exporters(container["labels"], container["ports"])
     ]
 
 
-def _exporters(labels: Mapping[str, str]) -> Iterator[tuple[str, int, str]]:
+def _exporters(labels: Mapping[str, str], ports: Iterable[str]) -> Iterator[tuple[str, int, str]]:
     """Name (empty for the only one), port and path of each; a label that makes no sense is none of ours."""
+    for declared in map(parse_port, ports):
+        service = EXPORTER_SERVICE.fullmatch(declared.service)
+        if service and declared.protocol == "tcp":
+            yield service["before"] or service["after"] or "", declared.number, ""
     for key, value in labels.items():
         first, _, name = key.partition("/")
         port, slash, path = value.partition("/")

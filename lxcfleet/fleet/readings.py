@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lxcfleet.fleet.delta_sizes import DeltaSizes
 from lxcfleet.fleet.operations import Operations
 from lxcfleet.fleet.registry import Container, Registry
-from lxcfleet.model import State
+from lxcfleet.model import Health, State
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,21 @@ class ContainerReading:
     io_bytes: tuple[int, int] | None = None
     """Read from block devices, and written."""
     delta_bytes: int | None = None
+    health: Health | None = None
+    stale: bool | None = None
+    """Whether it ran old code at the last look."""
+
+
+@dataclass(frozen=True)
+class PatchReading:
+    """What is known of patches."""
+
+    stale: Mapping[str, bool] = field(default_factory=dict)
+    """By container; one that was not looked at, or not all of it, is missing."""
+    scanned: float | None = None
+    """When it was looked at, in seconds since the epoch."""
+    packages_changed: float | None = None
+    """When the host's packages changed last, in seconds since the epoch."""
 
 
 @dataclass(frozen=True)
@@ -42,26 +57,42 @@ class FleetReading:
     containers: Sequence[ContainerReading]
     daemon_started: float
     operations_running: int
+    patch: PatchReading = field(default_factory=PatchReading)
 
 
 class Readings:
     """Takes readings."""
 
-    def __init__(self, registry: Registry, operations: Operations, sizes: DeltaSizes) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        operations: Operations,
+        sizes: DeltaSizes,
+        health: Callable[[Container], Health | None],
+        patch: Callable[[], PatchReading],
+    ) -> None:
         self._registry = registry
         self._operations = operations
         self._sizes = sizes
+        self._health = health
+        self._patch = patch
         self._started = time.time()
 
     async def read(self) -> FleetReading:
         """How it is now. The cgroups of many containers are many files, so a thread reads them."""
-        known = [replace(container) for container in self._registry]  # as they change while the thread reads
-        sizes = self._sizes.read()
-        containers = await asyncio.to_thread(lambda: [_reading(c, sizes.get(c.name)) for c in known])
-        return FleetReading(containers, self._started, self._operations.running)
+        sizes, patch = self._sizes.read(), self._patch()
+        known = [
+            # A copy, as they change while the thread reads.
+            (replace(c), sizes.get(c.name), self._health(c), patch.stale.get(c.name) if c.running else None)
+            for c in self._registry
+        ]
+        containers = await asyncio.to_thread(lambda: [_reading(*each) for each in known])
+        return FleetReading(containers, self._started, self._operations.running, patch)
 
 
-def _reading(container: Container, delta_bytes: int | None) -> ContainerReading:
+def _reading(
+    container: Container, delta_bytes: int | None, health: Health | None, stale: bool | None
+) -> ContainerReading:
     spec, running = container.spec, container.running
     return ContainerReading(
         name=container.name,
@@ -77,4 +108,6 @@ def _reading(container: Container, delta_bytes: int | None) -> ContainerReading:
         processes=running.payload.processes if running else None,
         io_bytes=running.payload.io_bytes if running else None,
         delta_bytes=delta_bytes,
+        health=health,
+        stale=stale,
     )

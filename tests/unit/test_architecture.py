@@ -23,7 +23,7 @@ ARROWS: dict[str, set[str]] = {
     "base": {"base", "host", "net", "values"},
     "fleet": {"fleet", "base", "host", "net", "values"},
     "patch": {"patch", "fleet", "base", "host", "net", "values"},
-    "api": {"api", "patch", "fleet", "host", "values"},
+    "api": {"api", "patch", "fleet", "host", "net", "values"},
     "cli": {"cli", "api", "net", "values"},
     "responder": {"responder", "net", "values"},
     "launcher": {"launcher", "children", "host", "values"},

@@ -15,28 +15,29 @@ from prometheus_client.parser import text_string_to_metric_families
 from lxcfleet import config
 from lxcfleet.api.metrics import label_names, render, targets
 from lxcfleet.errors import InvalidInput
-from lxcfleet.fleet.readings import ContainerReading, FleetReading
+from lxcfleet.fleet.readings import ContainerReading, FleetReading, PatchReading
 from lxcfleet.host.cgroup import io_v1, io_v2
 from lxcfleet.host.tree import disk_usage, disk_usage_steps
-from lxcfleet.model import State
+from lxcfleet.model import Health, State
 from lxcfleet.wire import ContainerRecord
 
 RUNNING = ContainerReading(
     "web1", State.RUNNING, "app", labels={"role": "web"}, restarts=2, started=1000.0, cpu_seconds=1.5,
-    memory_bytes=4096, processes=3, io_bytes=(10, 20), delta_bytes=512,
+    memory_bytes=4096, processes=3, io_bytes=(10, 20), delta_bytes=512, health=Health.HEALTHY, stale=False,
 )  # fmt: skip
 STOPPED = ContainerReading("web2", State.STOPPED, "app")
 
 
 def samples(*containers: ContainerReading) -> dict[tuple[str, str], float]:
     """Name and container (or state) to value, as a parser reads it."""
-    text = render(FleetReading(containers, daemon_started=900.0, operations_running=1)).decode()
+    patch = PatchReading({}, scanned=950.0, packages_changed=None)
+    text = render(FleetReading(containers, daemon_started=900.0, operations_running=1, patch=patch)).decode()
     found: dict[tuple[str, str], float] = {}
     families: Any = text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
     for family in families:
         for sample in family.samples:
             labels = sample.labels
-            if sample.name == "lxcfleet_container_state" and not sample.value:
+            if sample.name in ("lxcfleet_container_state", "lxcfleet_container_health") and not sample.value:
                 continue
             key = labels.get("container", labels.get("state", ""))
             assert (sample.name, key) not in found
@@ -54,7 +55,11 @@ def test_a_container_that_runs_says_all() -> None:
     assert found["lxcfleet_container_io_read_bytes_total", "web1"] == 10
     assert found["lxcfleet_container_io_written_bytes_total", "web1"] == 20
     assert found["lxcfleet_container_delta_bytes", "web1"] == 512
+    assert found["lxcfleet_container_stale", "web1"] == 0
+    assert found["lxcfleet_container_health", "web1"] == 1
     assert found["lxcfleet_operations_running", ""] == 1
+    assert found["lxcfleet_stale_scan_timestamp_seconds", ""] == 950
+    assert ("lxcfleet_host_packages_change_timestamp_seconds", "") not in found
 
 
 def test_what_is_not_known_is_left_out() -> None:
@@ -83,9 +88,9 @@ def test_rendering_takes_any_label_value(size: int) -> None:
 # the containers' own exporters
 
 
-def record(labels: Mapping[str, str], *addresses: str) -> ContainerRecord:
+def record(labels: Mapping[str, str], *addresses: str, ports: tuple[str, ...] = ()) -> ContainerRecord:
     fields = {"name": "web1", "state": "running", "init": "app", "labels": labels, "addresses": list(addresses)}
-    return cast(ContainerRecord, fields)
+    return cast(ContainerRecord, {**fields, "ports": list(ports)})
 
 
 @pytest.mark.parametrize(
@@ -108,6 +113,14 @@ def test_labels_name_exporters(labels: dict[str, str], expected: list[Any]) -> N
         (each["targets"][0], each["labels"].get("exporter"), each["labels"].get("__metrics_path__")) for each in found
     ] == expected
     assert all(each["labels"]["container"] == "web1" for each in found)
+
+
+def test_declared_ports_name_exporters() -> None:
+    ports = ("http=80/tcp", "metrics=9100/tcp", "app-metrics=8080/tcp", "metrics-db=9187/tcp", "metrics-x=1/udp")
+    found = targets([record({}, "10.0.0.2", ports=ports)])
+    assert [(each["targets"][0], each["labels"].get("exporter")) for each in found] == [
+        ("10.0.0.2:9100", None), ("10.0.0.2:8080", "app"), ("10.0.0.2:9187", "db"),
+    ]  # fmt: skip
 
 
 def test_without_an_address_there_is_no_target() -> None:

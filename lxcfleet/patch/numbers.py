@@ -1,0 +1,84 @@
+"""Patches as numbers, for those who watch the fleet: looked at in the background, as nobody waits for a scan."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+
+from lxcfleet.errors import FleetError
+from lxcfleet.fleet.readings import PatchReading
+from lxcfleet.fleet.registry import Container, Registry
+from lxcfleet.host import packages
+from lxcfleet.patch.finder import Finder
+
+log = logging.getLogger(__name__)
+
+KEPT_SECONDS = 60.0
+"""How long one scan is good enough."""
+LOOK_SECONDS = 5.0
+"""How often it is looked for containers that were started since."""
+IDLE_SECONDS = 900.0
+"""When nobody asked for so long, nothing is scanned."""
+
+
+class PatchNumbers:
+    """What is stale, as of the last look."""
+
+    def __init__(self, registry: Registry, finder: Finder) -> None:
+        self._registry, self._finder = registry, finder
+        self._stale: dict[str, tuple[str, bool | None]] = {}
+        """By container: which run of it was looked at, and what was found; None: not all of it could be read."""
+        self._scanned: float | None = None
+        self._due = 0.0
+        self._wanted = asyncio.Event()
+        self._asked = 0.0
+
+    def read(self) -> PatchReading:
+        """What is known. Asking keeps the looking alive."""
+        self._asked = time.monotonic()
+        self._wanted.set()
+        stale = {c.name: found for c in self._registry if (found := self._known(c)) is not None}
+        return PatchReading(stale, self._scanned, _packages_changed())
+
+    def _known(self, container: Container) -> bool | None:
+        """Only what was found in this run of it: the one before may have been stale."""
+        run, found = self._stale.get(container.name, ("", None))
+        return found if container.running is not None and container.running.identity == run else None
+
+    async def run(self) -> None:
+        """Look again and again, for ever, while somebody asks."""
+        while True:
+            await self._wanted.wait()
+            if time.monotonic() - self._asked > IDLE_SECONDS:
+                self._wanted.clear()
+                continue
+            try:
+                await self._look()
+            except (FleetError, OSError) as error:
+                log.warning("can't look what is stale: %s", str(error).replace("\n", "; "))
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _look(self) -> None:
+        """Scan all that run when it is time to, else those that were started since."""
+        everything = time.monotonic() >= self._due
+        runs = {c.name: (c, c.running.identity) for c in self._registry if c.running is not None}
+        chosen = [c for c, run in runs.values() if everything or self._stale.get(c.name, ("",))[0] != run]
+        if chosen:
+            scans = await self._finder.scan(chosen)
+            for c in chosen:
+                scan = scans[c.name]
+                self._stale[c.name] = runs[c.name][1], scan.stale if scan.stale or scan.clean else None
+        if everything:
+            self._due = time.monotonic() + KEPT_SECONDS
+            self._scanned = time.time()
+            self._stale = {name: found for name, found in self._stale.items() if name in self._registry}
+
+
+def _packages_changed() -> float | None:
+    """When the host's packages changed last, in seconds since the epoch."""
+    try:
+        return os.stat(packages.STATUS).st_mtime
+    except OSError:
+        return None
