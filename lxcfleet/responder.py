@@ -2,7 +2,7 @@
 
 dnsmasq reads SRV records from its configuration only, once. It sends what it does not know of the fleet's domain
 here, to an address of the loopback network. This program reads the same directory of files as dnsmasq does, goes on
-when the daemon ends, and answers from what is there at that moment. It imports next to nothing, to stay small.
+when the daemon ends, and answers from what is there at that moment. dnspython reads and writes the messages.
 
     responder HOSTS DOMAIN ADDRESS PORT PID_FILE USER
 """

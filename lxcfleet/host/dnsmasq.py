@@ -58,7 +58,7 @@ def responder(domain: str, gateway: IPv4Address, paths: Paths) -> Standing:
     """Who knows the SRV records; see lxcfleet.responder."""
     package = Path(__file__).resolve().parents[2]
     listen = [str(responder_address(gateway)), str(RESPONDER_PORT)]
-    module = ["-P", "-s", "-S", "-m", "lxcfleet.responder"]
+    module = ["-P", "-s", "-m", "lxcfleet.responder"]
     argv = [sys.executable, *module, str(paths.hosts), domain, *listen, str(paths.responder_pid), USER]
     return Standing("the server of SRV records", argv, paths.responder_pid, {"PYTHONPATH": str(package)})
 

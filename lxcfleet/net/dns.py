@@ -1,38 +1,40 @@
 """Answers of a name server, for the names that dnsmasq can't be taught while it runs. Pure.
 
-RFC 1035 (messages), RFC 2782 (SRV), RFC 6891 (EDNS). Everything has a lifetime of zero: who asks again gets what
-is true then.
+dnspython knows the messages; this knows the fleet's names. Everything has a lifetime of zero: who asks again gets
+what is true then.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from ipaddress import ip_address
 
-A, AAAA, SRV, OPT, ANY = 1, 28, 33, 41, 255
-IN = 1
-OK, NO_NAME, NOT_DONE, REFUSED = 0, 3, 4, 5
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.opcode
+import dns.rcode
+import dns.rdata
+from dns.message import Message
+from dns.rdata import GenericRdata, Rdata
+from dns.rdataclass import ANY as ANY_CLASS
+from dns.rdataclass import IN
+from dns.rdatatype import AAAA, ANY, SRV, A, RdataType
+from dns.rdtypes.IN.SRV import SRV as Service
+from dns.rrset import RRset
+
 PLAIN_SIZE = 512
 """What fits into an answer over UDP for those who say nothing of what they take."""
 MAX_SIZE = 65535
 MARK = "#srv"
 """Begins a line of a hosts file that is none for others; see net.names."""
 _WEIGHT = 10
-_HEADER = struct.Struct("!6H")
+_OWN_SIZE = 4096
+_KINDS = (A, AAAA, SRV)
 
-
-@dataclass
-class Entry:
-    """What one name stands for."""
-
-    addresses: dict[int, list[bytes]] = field(default_factory=dict)
-    """By type of record, A or AAAA."""
-    services: list[tuple[int, str]] = field(default_factory=list)
-    """Ports and the names of those who listen there."""
-
-
+Entry = dict[RdataType, list[Rdata]]
+"""What one name stands for."""
 Records = dict[str, Entry]
 """What one file says, by name in lower case without the last dot."""
 
@@ -42,16 +44,17 @@ def read_hosts(text: str) -> Records:
     records: Records = {}
     for line in text.splitlines():
         words = line.lower().split()
-        if len(words) == 4 and words[0] == MARK and words[2].isdecimal():
-            records.setdefault(words[1], Entry()).services.append((int(words[2]), words[3]))
-        elif words and not words[0].startswith("#"):
-            try:
-                address = ip_address(words[0])
-            except ValueError:
-                continue
-            kind = A if address.version == 4 else AAAA
-            for name in words[1:]:
-                records.setdefault(name, Entry()).addresses.setdefault(kind, []).append(address.packed)
+        try:
+            if len(words) == 4 and words[0] == MARK:
+                service = dns.rdata.from_text(IN, SRV, f"0 {_WEIGHT} {int(words[2])} {words[3]}.")
+                records.setdefault(words[1], {}).setdefault(SRV, []).append(service)
+            elif words and not words[0].startswith("#"):
+                kind = A if ip_address(words[0]).version == 4 else AAAA
+                for name in words[1:]:
+                    data = dns.rdata.from_text(IN, kind, words[0])
+                    records.setdefault(name, {}).setdefault(kind, []).append(data)
+        except (ValueError, dns.exception.DNSException):
+            continue
     return records
 
 
@@ -98,126 +101,68 @@ class Zone:
         """Whether the name or one below it is there."""
         return name in self._names or name in self._above or name == self.domain
 
-    def addresses(self, name: str, kind: int) -> Iterator[bytes]:
-        """Of a name, of type A or AAAA."""
-        for entry in self._names.get(name, {}).values():
-            yield from entry.addresses.get(kind, ())
-
-    def services(self, name: str) -> list[tuple[int, str]]:
-        """Ports and targets."""
-        return [service for entry in self._names.get(name, {}).values() for service in entry.services]
-
-
-@dataclass(frozen=True)
-class Query:
-    """A question."""
-
-    identity: int
-    opcode: int
-    recursion: bool
-    question: bytes
-    """As it came: the answer repeats it, with the case of its letters."""
-    name: str
-    kind: int
-    kind_class: int
-    size: int | None
-    """The largest answer over UDP that is taken; None: no EDNS."""
-
-
-def parse(message: bytes) -> Query | None:
-    """The question in ``message``; None if there is nothing that one could answer."""
-    try:
-        identity, flags, questions, answers, authorities, more = _HEADER.unpack_from(message)
-        if flags & 0x8000 or questions != 1 or answers or authorities:
-            return None
-        name, end = _name(message, _HEADER.size)
-        kind, kind_class = struct.unpack_from("!HH", message, end)
-        end += 4
-        size = _payload(message, end) if more else None
-    except (struct.error, IndexError, UnicodeDecodeError):
-        return None
-    question = message[_HEADER.size : end]
-    return Query(identity, flags >> 11 & 15, bool(flags & 0x100), question, name, kind, kind_class, size)
-
-
-def _name(message: bytes, at: int) -> tuple[str, int]:
-    """A name without pointers, as questions have it, and where it ends."""
-    labels = []
-    while length := message[at]:
-        if length > 63:
-            raise IndexError
-        labels.append(message[at + 1 : at + 1 + length].decode("ascii").lower())
-        at += 1 + length
-    return ".".join(labels), at + 1
-
-
-def _payload(message: bytes, at: int) -> int | None:
-    """The size in an OPT record, which has the root's empty name."""
-    if message[at] != 0:
-        return None
-    kind, size = struct.unpack_from("!HH", message, at + 1)
-    return max(PLAIN_SIZE, size) if kind == OPT else None
+    def find(self, name: str, kind: RdataType) -> list[Rdata]:
+        """What the name stands for."""
+        return [data for entry in self._names.get(name, {}).values() for data in entry.get(kind, ())]
 
 
 def answer(message: bytes, zone: Zone, limit: int = 0) -> bytes | None:
     """The answer to ``message``, if there is one. ``limit``: bytes; 0: as the question says, over UDP."""
-    query = parse(message)
-    if query is None:
+    try:
+        query = dns.message.from_wire(message)
+        if query.flags & dns.flags.QR or len(query.question) != 1:
+            return None
+        response = dns.message.make_response(query, our_payload=_OWN_SIZE)
+    except (dns.exception.DNSException, struct.error, ValueError):
         return None
-    size = limit or query.size or PLAIN_SIZE
-    if query.opcode or query.kind_class not in (IN, ANY):
-        return _message(query, NOT_DONE, (), (), size)
-    if not zone.covers(query.name):
-        return _message(query, REFUSED, (), (), size)
-    if not zone.exists(query.name):
-        return _message(query, NO_NAME, (), (), size)
-    found, beside = _found(query, zone)
-    return _message(query, OK, found, beside, size)
+    response.flags |= dns.flags.AA
+    _fill(response, query.question[0], zone, query.opcode())
+    size = limit or (max(PLAIN_SIZE, query.payload) if query.edns >= 0 else PLAIN_SIZE)
+    return _wire(response, size)
 
 
-def _found(query: Query, zone: Zone) -> tuple[list[bytes], list[bytes]]:
-    """The records asked for, and addresses that will be asked for next."""
-    found: list[bytes] = []
-    for kind in (A, AAAA):
-        if query.kind in (kind, ANY):
-            found += (_record(b"\xc0\x0c", kind, data) for data in zone.addresses(query.name, kind))
-    beside: list[bytes] = []
-    if query.kind in (SRV, ANY):
-        for port, target in zone.services(query.name):
-            found.append(_record(b"\xc0\x0c", SRV, struct.pack("!HHH", 0, _WEIGHT, port) + _wire(target)))
-            beside += (_record(_wire(target), A, data) for data in zone.addresses(target, A))
-    return found, beside
+def _fill(response: Message, question: RRset, zone: Zone, opcode: int) -> None:
+    name = question.name.to_text(omit_final_dot=True).lower()
+    if opcode != dns.opcode.QUERY or question.rdclass not in (IN, ANY_CLASS):
+        response.set_rcode(dns.rcode.NOTIMP)
+    elif not zone.covers(name):
+        response.set_rcode(dns.rcode.REFUSED)
+    elif not zone.exists(name):
+        response.set_rcode(dns.rcode.NXDOMAIN)
+    else:
+        for kind in _KINDS if question.rdtype == ANY else (question.rdtype,):
+            found = zone.find(name, kind)
+            if found:
+                response.answer.append(_records(question.name, kind, found))
+            if kind == SRV:
+                response.additional += _beside(found, zone)
 
 
-def _record(name: bytes, kind: int, data: bytes) -> bytes:
-    return name + struct.pack("!HHIH", kind, IN, 0, len(data)) + data
+def _beside(services: list[Rdata], zone: Zone) -> list[RRset]:
+    """Addresses that will be asked for next."""
+    targets = dict.fromkeys(service.target for service in services if isinstance(service, Service))
+    found = ((target, zone.find(target.to_text(omit_final_dot=True), A)) for target in targets)
+    return [_records(target, A, addresses) for target, addresses in found if addresses]
 
 
-def _wire(name: str) -> bytes:
-    """RFC 2782: a target's name is not compressed."""
-    return b"".join(bytes((len(label),)) + label.encode("ascii") for label in name.split(".")) + b"\0"
+def _records(name: dns.name.Name, kind: RdataType, found: list[Rdata]) -> RRset:
+    records = RRset(name, IN, kind)
+    for data in found:
+        # As bytes: dnspython would compress a service's target, which RFC 2782 forbids.
+        records.add(GenericRdata(IN, kind, data.to_wire() or b""), ttl=0)  # type: ignore[no-untyped-call]
+    return records
 
 
-def _message(query: Query, code: int, found: Iterable[bytes], beside: Iterable[bytes], size: int) -> bytes:
-    """Put together what fits. An answer that was cut says so; what is beside it may be left out silently."""
-    records, more = list(found), list(beside)
-    options = b"" if query.size is None else b"\0" + struct.pack("!HHIH", OPT, 4096, 0, 0)
-    room = size - _HEADER.size - len(query.question) - len(options)
-    cut = sum(map(len, records)) > room
-    if cut:
-        records, more = _fitting(records, room), []
-    elif sum(map(len, records)) + sum(map(len, more)) > room:
-        more = []
-    flags = 0x8400 | query.opcode << 11 | query.recursion << 8 | cut << 9 | code
-    header = _HEADER.pack(query.identity, flags, 1, len(records), 0, len(more) + bool(options))
-    return b"".join([header, query.question, *records, *more, options])
-
-
-def _fitting(records: list[bytes], room: int) -> list[bytes]:
-    taken = []
-    for record in records:
-        room -= len(record)
-        if room < 0:
-            break
-        taken.append(record)
-    return taken
+def _wire(response: Message, size: int) -> bytes:
+    """The message, no larger than ``size``. What is beside the answer may be left out silently; what is cut is said."""
+    try:
+        return response.to_wire(max_size=size)
+    except dns.exception.TooBig:
+        response.additional = []
+    while True:
+        try:
+            return response.to_wire(max_size=size)
+        except dns.exception.TooBig:
+            response.flags |= dns.flags.TC
+            whole = response.answer[-1]
+            response.answer[-1] = _records(whole.name, whole.rdtype, list(whole)[: len(whole) * 3 // 4])

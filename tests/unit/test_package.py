@@ -11,9 +11,9 @@ import lxcfleet
 ROOT = Path(lxcfleet.__file__).resolve().parent.parent
 
 OTHERWISE = {
-    "python3": "python3", "python3-aiohttp": "aiohttp", "python3-click": "click", "python3-psutil": "psutil",
-    "python3-prometheus-client": "prometheus-client", "python3-pyroute2": "pyroute2", "python3-rich": "rich",
-    "python3-yaml": "pyyaml",
+    "python3": "python3", "python3-aiohttp": "aiohttp", "python3-click": "click", "python3-dnspython": "dnspython",
+    "python3-psutil": "psutil", "python3-prometheus-client": "prometheus-client", "python3-pyroute2": "pyroute2",
+    "python3-rich": "rich", "python3-yaml": "pyyaml",
 }  # fmt: skip
 """Debian's packages that dh_python3 finds from their names in setup.cfg."""
 
