@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,7 +76,8 @@ class Boot:
         self._operations = operations
         self._events = events
         self._boot = proc.boot_id()
-        self._kept = Record()
+        self._kept: Record | None = Record()
+        self._saving = threading.Lock()
 
     def begin(self) -> None:
         """Go on from the record: start what ran, if this is the first daemon since the host booted."""
@@ -84,7 +86,7 @@ class Boot:
             self._rest(record.resting)
         elif record.boot:
             self._start([*record.running, *record.resting])
-        self._write()
+        self._save(self._seen())
 
     def _read(self) -> Record:
         try:
@@ -140,25 +142,31 @@ class Boot:
         """Have the record follow what runs, until cancelled."""
         while True:
             await asyncio.sleep(KEEP_SECONDS)
-            self._write()
+            record = self._seen()
+            if record != self._kept:
+                await asyncio.to_thread(self._save, record)
 
-    def _write(self) -> None:
-        """Write it if it changed. Some milliseconds, and only after something has happened."""
+    def _seen(self) -> Record:
         known = list(self._registry)
         running = tuple(c.name for c in known if c.running is not None)
         resting = tuple(c.name for c in known if c.running is None and c.resting)
-        record = Record(self._boot, running, resting)
-        if record == self._kept:
-            return
-        try:
-            if running or resting:
-                tree.write(self._paths.running_record, record.render(), sync=True)
+        return Record(self._boot, running, resting)
+
+    def _save(self, record: Record) -> None:
+        """Write it, and wait for the disk: a power failure may be next. What fails is tried again, and told once."""
+        with self._saving:
+            try:
+                if record.running or record.resting:
+                    tree.write(self._paths.running_record, record.render(), sync=True)
+                else:
+                    self._paths.running_record.unlink(missing_ok=True)
+            except OSError as error:
+                if self._kept is not None:
+                    log.error("can't note what runs, so it may not start after a reboot: %s", error)
+                self._kept = None
             else:
-                self._paths.running_record.unlink(missing_ok=True)
-        except OSError as error:
-            log.error("can't note what runs, so it may not start after a reboot: %s", error)
-        self._kept = record
+                self._kept = record
 
     def close(self) -> None:
         """The daemon ends: what it knows now is what counts."""
-        self._write()
+        self._save(self._seen())
