@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from aiohttp import web
@@ -41,6 +42,7 @@ from lxcfleet.fleet.store import Leftovers
 from lxcfleet.host import cgroup, features, tree
 from lxcfleet.host.launch import Launcher
 from lxcfleet.names import Paths
+from lxcfleet.patch.driver import Driver
 from lxcfleet.patch.finder import Finder
 from lxcfleet.patch.numbers import PatchNumbers
 from lxcfleet.patch.service import Patch
@@ -90,10 +92,11 @@ class Daemon:
             self._prober,
             self._read_features,
         )
-        finder = Finder(paths, self._launcher, self._lifecycle)
-        self._patch = Patch(self._registry, finder)
+        self._finder = Finder(paths, self._launcher, self._lifecycle)
+        self._patch = Patch(self._registry, self._finder)
+        self._rollouts = Driver(paths, self._fleet, self._stale)
         self._sizes = DeltaSizes(paths, self._registry)
-        self._patch_numbers = PatchNumbers(self._registry, finder)
+        self._patch_numbers = PatchNumbers(self._registry, self._finder)
         readings = Readings(
             self._registry, self._fleet.operations, self._sizes, self._prober.of, self._patch_numbers.read
         )
@@ -116,7 +119,12 @@ class Daemon:
         self._network.set_member(container, may)
 
     def _server(self) -> Server:
-        return Server(self._fleet, self._patch, Audit(self._registry, self._launcher), self._scrape)
+        audit = Audit(self._registry, self._launcher)
+        return Server(self._fleet, self._patch, self._rollouts, audit, self._scrape)
+
+    async def _stale(self, containers: Sequence[Container]) -> set[str]:
+        """Which of these run old code."""
+        return {name for name, scan in (await self._finder.scan(containers)).items() if scan.stale}
 
     def _exited(self, container: Container) -> None:
         self._prober.end(container)
@@ -148,6 +156,7 @@ class Daemon:
             loop.create_task(self._sizes.run()),
             loop.create_task(self._fleet.boot.keep()),
             loop.create_task(self._patch_numbers.run()),
+            loop.create_task(self._rollouts.run()),
         ]
         watchdog = loop.create_task(_watchdog())
         log.info("lxcfleetd %s: %d containers", __version__, len(self._registry))

@@ -249,6 +249,11 @@ class Paths:
         return self.run / "user"
 
     @property
+    def rollout(self) -> Path:
+        """The rollout that is under way, or was last; see patch.driver."""
+        return self.run / "rollout.json"
+
+    @property
     def sysctl_file(self) -> Path:
         """The kernel limits that were raised, for the next boot."""
         return Path("/etc/sysctl.d/60-lxcfleet.conf")

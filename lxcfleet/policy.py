@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 from lxcfleet.errors import InvalidInput
@@ -52,11 +52,6 @@ class RolloutSettings:
     """Seconds after its start at which a container that is not healthy halts the rollout."""
     groups: tuple[str, ...] = ("*",)
     """Keys of labels: of several containers that share a value, at least one stays up. `"*"`: all keys."""
-
-    def with_profile(self, own: ProfileRollout) -> RolloutSettings:
-        """As it is for containers of a profile."""
-        times = {key: getattr(own, key) for key in ("min_healthy_time", "healthy_deadline")}
-        return replace(self, **{key: value for key, value in times.items() if value is not None})
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in settings and requests."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypedDict
 
-from lxcfleet import checks
+from lxcfleet import checks, policy
 from lxcfleet.checks import HealthCheck
 from lxcfleet.errors import ErrorBody, InvalidInput
 from lxcfleet.model import MAX_CPUS, MAX_ORDER, MAX_PIDS, Action, Init, Network, Selection
@@ -113,6 +113,49 @@ class DoctorRecord(TypedDict):
 
     findings: list[FindingRecord]
     fits: int | None
+
+
+class RolloutMemberRecord(TypedDict):
+    """A container of a rollout. ``phase``: see patch.state.Phase."""
+
+    name: str
+    phase: str
+    wave: int | None
+    stale: bool
+    """It runs old code still, though all was done that may be."""
+    note: str
+
+
+class HaltRecord(TypedDict):
+    """Why a rollout stopped, and the end of what the container printed."""
+
+    container: str | None
+    why: str
+    log: str
+
+
+class RolloutRecord(TypedDict):
+    """A rollout. ``kind``: patch or restart; ``status``: running, paused, halted, aborted or done."""
+
+    id: str
+    kind: str
+    status: str
+    created: str
+    ended: str | None
+    changed: bool
+    """Whether a container was restarted, or with dry_run would be."""
+    total: int
+    done: int
+    """Containers about which nothing is left to do."""
+    wave: int
+    patches: int
+    waits_for: str
+    """What it waits for at the moment, in words."""
+    halted: HaltRecord | None
+    policy: dict[str, Any]
+    containers: list[RolloutMemberRecord]
+    waves: list[list[str]]
+    """Those to come, if all goes well."""
 
 
 class EventRecord(TypedDict):
@@ -276,7 +319,7 @@ class ActionRequest:
         fields = Fields(data, "request")
         request = cls(
             action=fields.choice("action", Action, Action.START),
-            selection=_selection(fields),
+            selection=read_selection(fields.nested("selection")),
             timeout=fields.number("timeout", 0, 0, 86400) if fields.has("timeout") else None,
             drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
             force=fields.flag("force"),
@@ -287,6 +330,42 @@ class ActionRequest:
             fields.complain("until_boot", "goes with stop alone")
         fields.finish("the request is not valid")
         return request
+
+
+@dataclass(frozen=True)
+class RolloutRequest:
+    """``lxcfleet patch apply``, and ``restart --rolling``. ``policy``: what it says other than the settings."""
+
+    kind: str
+    selection: Selection
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    dry_run: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The body."""
+        return {**asdict(self), "selection": selection_to_json(self.selection)}
+
+    @classmethod
+    def from_json(cls, data: object) -> RolloutRequest:
+        """From a body; raises InvalidInput."""
+        fields = Fields(data, "request")
+        request = cls(
+            kind=fields.text("kind", "patch"),
+            selection=read_selection(fields.nested("selection")),
+            policy=_policy(fields),
+            dry_run=fields.flag("dry_run"),
+        )
+        if request.kind not in ("patch", "restart"):
+            fields.complain("kind", "is none of patch, restart")
+        fields.finish("the request is not valid")
+        return request
+
+
+def _policy(fields: Fields) -> dict[str, Any]:
+    inner = fields.nested("policy")
+    said = inner.keys()
+    settings = policy.read(inner, policy.RolloutSettings()).to_json()
+    return {key: settings[key] for key in said if key in settings}
 
 
 @dataclass(frozen=True)
@@ -306,7 +385,7 @@ class WaitRequest:
         """From a body; raises InvalidInput."""
         fields = Fields(data, "request")
         request = cls(
-            selection=_selection(fields),
+            selection=read_selection(fields.nested("selection")),
             until=fields.text("until", "running"),
             timeout=fields.number("timeout", 60.0, 0, 86400),
         )
@@ -325,8 +404,8 @@ def selection_to_json(selection: Selection) -> dict[str, Any]:
     }
 
 
-def _selection(fields: Fields) -> Selection:
-    inner = fields.nested("selection")
+def read_selection(inner: Fields) -> Selection:
+    """The selection that ``selection_to_json`` gave; complaints go to the fields."""
     selection = Selection(
         patterns=inner.texts("patterns"),
         labels=tuple(inner.pairs("labels", check_label).items()),
@@ -334,7 +413,6 @@ def _selection(fields: Fields) -> Selection:
     )
     inner.close()
     return selection
-
 
 
 class AttachRequest(TypedDict):

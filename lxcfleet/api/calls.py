@@ -41,5 +41,11 @@ CALLS: dict[str, Call] = {
     "targets": Call("GET", "/1.0/targets", "the containers' own exporters, for Prometheus' http_sd"),
     "exposure": Call("GET", "/1.0/audit/exposure", "what of the host containers can read; chosen by a query"),
     "stale": Call("GET", "/1.0/stale", "which containers run old code, chosen by a selection in the query"),
+    "rollout": Call("GET", "/1.0/rollout", "the rollout that is under way, or was last; null if there was none"),
+    "roll": Call("POST", "/1.0/rollout", "begin one, or have it take up a patch; takes a RolloutRequest"),
+    "rollout_follow": Call("GET", "/1.0/rollout/follow", "it at each change, as JSON lines, until it ends or halts"),
+    "rollout_pause": Call("POST", "/1.0/rollout/pause", "begin no further wave"),
+    "rollout_resume": Call("POST", "/1.0/rollout/resume", "go on; takes {accept}: leave what failed as it is"),
+    "rollout_abort": Call("POST", "/1.0/rollout/abort", "end it as it is"),
     "events": Call("GET", "/1.0/events", "what happened, as JSON lines; ?follow="),
 }

@@ -25,6 +25,8 @@ from lxcfleet.wire import (
     ExposureRecord,
     OperationRecord,
     ResultRecord,
+    RolloutRecord,
+    RolloutRequest,
     StaleRecord,
     WaitRequest,
 )
@@ -147,6 +149,32 @@ class Client:
     def stale(self, selection: Selection) -> list[StaleRecord]:
         """What the chosen containers run that is old."""
         return cast(list[StaleRecord], self._json("stale", query=_query(selection)))
+
+    def rollout(self) -> RolloutRecord | None:
+        """The rollout that is under way, or was last."""
+        return cast("RolloutRecord | None", self._json("rollout"))
+
+    def roll(self, request: RolloutRequest) -> RolloutRecord:
+        """Begin a rollout, or have the one that is under way take up a patch."""
+        return cast(RolloutRecord, self._json("roll", body=request.to_json()))
+
+    def rollout_follow(self) -> Iterator[RolloutRecord]:
+        """The rollout at each change, until it has ended or is halted."""
+        with self._stream("rollout_follow") as response:
+            for line in response:
+                yield json.loads(line)
+
+    def rollout_pause(self) -> RolloutRecord:
+        """Begin no further wave."""
+        return cast(RolloutRecord, self._json("rollout_pause"))
+
+    def rollout_resume(self, *, accept: bool = False) -> RolloutRecord:
+        """Go on. ``accept``: leave what failed as it is."""
+        return cast(RolloutRecord, self._json("rollout_resume", body={"accept": accept}))
+
+    def rollout_abort(self) -> RolloutRecord:
+        """End it as it is."""
+        return cast(RolloutRecord, self._json("rollout_abort"))
 
     def logs(self, name: str, *, kind: str = "console", lines: int = 0, follow: bool = False) -> Iterator[bytes]:
         """Pieces of a log; ``lines``: only the last so many (0: all); ``kind``: console or lxc."""

@@ -20,9 +20,10 @@ from lxcfleet.fleet.audit import Audit
 from lxcfleet.fleet.service import Fleet
 from lxcfleet.model import Init, Selection
 from lxcfleet.names import MAX_COUNT, parse_label
+from lxcfleet.patch.driver import Driver
 from lxcfleet.patch.service import Patch
 from lxcfleet.schema import Fields
-from lxcfleet.wire import ActionRequest, CreateRequest, WaitRequest
+from lxcfleet.wire import ActionRequest, CreateRequest, RolloutRequest, WaitRequest
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +36,10 @@ _FOLLOW_SECONDS = 0.2
 class Server:
     """Answers the calls from what the fleet does."""
 
-    def __init__(self, fleet: Fleet, patch: Patch, audit: Audit, scrape: Scrape) -> None:
+    def __init__(self, fleet: Fleet, patch: Patch, rollouts: Driver, audit: Audit, scrape: Scrape) -> None:
         self._fleet = fleet
         self._patch = patch
+        self._rollouts = rollouts
         self._audit = audit
         self.application = web.Application(client_max_size=MAX_BODY, middlewares=[_errors])
         handlers: Mapping[str, Handler] = {
@@ -58,6 +60,12 @@ class Server:
             "targets": scrape.targets,
             "exposure": self._exposure,
             "stale": self._stale,
+            "rollout": self._rollout,
+            "roll": self._roll,
+            "rollout_follow": self._rollout_follow,
+            "rollout_pause": self._rollout_pause,
+            "rollout_resume": self._rollout_resume,
+            "rollout_abort": self._rollout_abort,
             "events": self._events,
         }
         for name, call in CALLS.items():
@@ -119,6 +127,31 @@ class Server:
 
     async def _stale(self, request: web.Request) -> web.Response:
         return _json(await self._patch.stale(_selection(request)))
+
+    async def _rollout(self, _: web.Request) -> web.Response:
+        return _json(self._rollouts.record())
+
+    async def _roll(self, request: web.Request) -> web.Response:
+        return _json(await self._rollouts.begin(RolloutRequest.from_json(await _body(request))), status=202)
+
+    async def _rollout_follow(self, request: web.Request) -> web.StreamResponse:
+        async def lines() -> AsyncIterator[bytes]:
+            async for record in self._rollouts.follow():
+                yield _line(record)
+
+        return await _stream(request, lines(), "application/x-ndjson")
+
+    async def _rollout_pause(self, _: web.Request) -> web.Response:
+        return _json(self._rollouts.pause())
+
+    async def _rollout_resume(self, request: web.Request) -> web.Response:
+        fields = Fields(await _body(request), "request")
+        accept = fields.flag("accept")
+        fields.finish("the request is not valid")
+        return _json(self._rollouts.resume(accept=accept))
+
+    async def _rollout_abort(self, _: web.Request) -> web.Response:
+        return _json(self._rollouts.abort())
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         follow = request.query.get("follow") == "1"

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from lxcfleet.cli import options
+from lxcfleet.cli import options, rolling
 from lxcfleet.cli.follow import carry_out
+from lxcfleet.errors import InvalidInput
 from lxcfleet.model import Action
 from lxcfleet.wire import ActionRequest
 
@@ -41,6 +42,10 @@ def _verb(action: Action, text: str, *extra: _Decorator) -> click.Command:
         **more: Any,
     ) -> int:
         chosen = options.selection(patterns, labels, everything)
+        if more.pop("rolling", False):
+            return rolling.restart(ctx, chosen, more, style=style, quiet=quiet, dry_run=dry_run)
+        for option in rolling.refused(more):
+            raise InvalidInput(f"{option} says how to restart in waves", hint="add --rolling")
         request = ActionRequest(action, chosen, dry_run=dry_run, **more)
         return carry_out(ctx, lambda client: client.act(request), style=style, quiet=quiet, dry_run=dry_run)
 
@@ -73,10 +78,14 @@ Examples:
 
 _RESTART = """Stop and start on a fresh mount, to run what the host has now.
 
+With --rolling in waves: no more than --max-unavailable are down at the same moment, each wave has to be healthy before
+the next one, and one that is not halts it; `lxcfleet rollout` says how it is. Those that do not run are left out.
+
 \b
 Examples:
   lxcfleet restart --all
   lxcfleet restart -l tier=front --timeout 30
+  lxcfleet restart -l tier=front --rolling --max-unavailable 1
 """
 
 _FREEZE = """Hold all processes of containers where they are.
@@ -105,7 +114,7 @@ Examples:
 VERBS = {
     "start": _verb(Action.START, _START),
     "stop": _verb(Action.STOP, _STOP, _timeout, _drain, _until_boot),
-    "restart": _verb(Action.RESTART, _RESTART, _timeout, _drain),
+    "restart": _verb(Action.RESTART, _RESTART, _timeout, _drain, rolling.rolling_options),
     "freeze": _verb(Action.FREEZE, _FREEZE),
     "unfreeze": _verb(Action.UNFREEZE, _UNFREEZE),
     "destroy": _verb(Action.DESTROY, _DESTROY, _force, _drain),

@@ -32,6 +32,8 @@ VERBS: dict[str, str] = {
     "wait": "wait",
     "stale": "stale",
     "audit": "audit",
+    "patch": "patch",
+    "rollout": "rollout",
     "doctor": "doctor",
     "events": "events",
     "config": "config",

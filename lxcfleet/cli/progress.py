@@ -63,6 +63,10 @@ class Progress:
             say_error(error, result["name"])
             self._talking = False
 
+    def show(self, done: int, what: str) -> None:
+        """So many are through, and this is what is done."""
+        self._done, self._what = done, what
+
     def note(self, text: str) -> None:
         """Say something without tearing the bar."""
         self._talking = True

@@ -77,6 +77,14 @@ class Actions:
         at_once = AT_ONCE if ask.action is Action.START else STOPS_AT_ONCE
         return self._operations.begin(ask.action, jobs, at_once)
 
+    async def carry_out(self, action: str, jobs: Sequence[Job]) -> list[Result]:
+        """Do jobs that stop and start containers as one operation, to its end."""
+        self._lifecycle.distrust_mask()
+        operation = self._operations.begin(action, jobs, STOPS_AT_ONCE)
+        async for _ in operation.follow():
+            pass
+        return operation.results
+
     def foresee(self, container: Container, action: Action, *, force: bool = True) -> tuple[Result, list[str]]:
         """What would become of it, and the steps in words."""
         steps = plan.plan(action, self._registry.situation(container))

@@ -144,6 +144,10 @@ class Operations:
         task.add_done_callback(self._tasks.discard)
         return operation
 
+    def any(self, action: str) -> bool:
+        """Whether one of that action is not done."""
+        return any(operation.action == action and not operation.ended for operation in self._all.values())
+
     @property
     def running(self) -> int:
         """How many are not done."""

@@ -75,6 +75,8 @@ class Prober:
         self._entered = asyncio.Semaphore(ENTERED_AT_ONCE)
         self._connected = asyncio.Semaphore(CONNECTED_AT_ONCE)
         self._changed = asyncio.Event()
+        self.listeners: list[Callable[[], None]] = []
+        """Called whenever the health of a container may have changed for another reason than its age."""
         self._saving: asyncio.TimerHandle | None = None
         self._remembered = self._load()
 
@@ -249,6 +251,8 @@ class Prober:
     def _wake(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+        for listener in self.listeners:
+            listener()
 
     # -- over a restart of the daemon ------------------------------------------------------------------------
 

@@ -69,12 +69,14 @@ def decide(rollout: Rollout, seen: Fleet, blocked_for: float = 0.0) -> Decision:
     if failed := [member for member in rollout.by_phase(Phase.FAILED) if not member.accepted]:
         return Stop(failed[0].name, failed[0].note)
     if flying := rollout.by_phase(Phase.RESTARTING, Phase.GATED):
-        return Wait(min(_pause(member, seen.get(member.name)) for member in flying), _waits_for(flying[0], seen))
-    if rollout.status is Status.PAUSED:
+        pauses = [_pause(rollout, member, seen.get(member.name)) for member in flying]
+        return Wait(min(pauses), _waits_for(rollout, flying[0], seen))
+    waiting = rollout.by_phase(Phase.WAITING)
+    if rollout.status is Status.PAUSED and (waiting or not rollout.confirmed):
         return Wait(None, "paused")
     if rollout.scanned < rollout.patch:
         return Scan()
-    if rollout.by_phase(Phase.WAITING):
+    if waiting:
         chosen = choose(rollout, seen)
         if isinstance(chosen, tuple):
             return Restart(chosen)
@@ -84,17 +86,17 @@ def decide(rollout: Rollout, seen: Fleet, blocked_for: float = 0.0) -> Decision:
     return Finish() if rollout.confirmed else Scan()
 
 
-def _pause(member: Member, now: Seen | None) -> float:
+def _pause(rollout: Rollout, member: Member, now: Seen | None) -> float:
     if member.phase is Phase.GATED and now is not None and now.healthy:
-        return max(member.min_healthy_time - now.healthy_for, 0.01)
+        return max(rollout.times(member)[0] - now.healthy_for, 0.01)
     return LOOK_SECONDS
 
 
-def _waits_for(member: Member, seen: Fleet) -> str:
+def _waits_for(rollout: Rollout, member: Member, seen: Fleet) -> str:
     now = seen.get(member.name)
     how = "restarting" if member.phase is Phase.RESTARTING or now is None else now.reason or "not healthy yet"
     if now is not None and now.healthy and member.phase is Phase.GATED:
-        how = f"healthy for {now.healthy_for:.0f} s of {member.min_healthy_time:g} s"
+        how = f"to be healthy for {rollout.times(member)[0]:g} s"
     return f"{member.name}: {how}"
 
 
@@ -103,12 +105,10 @@ def _waits_for(member: Member, seen: Fleet) -> str:
 
 def settle(rollout: Rollout, seen: Fleet) -> Rollout:
     """The rollout as it is after a look at the containers. No restart of its own may be under way."""
-    if rollout.status.ended:
-        return rollout
-    return rollout.update(*(_settle(member, seen.get(member.name)) for member in rollout.members.values()))
+    return rollout.update(*(_settle(rollout, member, seen.get(member.name)) for member in rollout.members.values()))
 
 
-def _settle(member: Member, now: Seen | None) -> Member:
+def _settle(rollout: Rollout, member: Member, now: Seen | None) -> Member:
     if member.phase in (Phase.DONE, Phase.FAILED, Phase.SKIPPED):
         return member
     if now is None:
@@ -119,9 +119,9 @@ def _settle(member: Member, now: Seen | None) -> Member:
         case Phase.WAITING:
             return _settle_waiting(member, now)
         case Phase.RESTARTING:
-            return _settle_restarting(member, now)
+            return _settle_restarting(rollout, member, now)
         case _:
-            return _settle_gated(member, now)
+            return _settle_gated(rollout, member, now)
 
 
 def _skip(member: Member, why: str) -> Member:
@@ -138,25 +138,26 @@ def _settle_waiting(member: Member, now: Seen) -> Member:
     return member
 
 
-def _settle_restarting(member: Member, now: Seen) -> Member:
+def _settle_restarting(rollout: Rollout, member: Member, now: Seen) -> Member:
     if now.identity is None:
         return replace(member, phase=Phase.FAILED, note=member.note or "it does not run after its restart")
     if now.identity != member.identity:
-        return _settle_gated(replace(member, phase=Phase.GATED, note=""), now)
+        return _settle_gated(rollout, replace(member, phase=Phase.GATED, note=""), now)
     if member.attempts >= ATTEMPTS:
         return replace(member, phase=Phase.FAILED, note=member.note or "it could not be restarted")
     return replace(member, phase=Phase.WAITING)
 
 
-def _settle_gated(member: Member, now: Seen) -> Member:
+def _settle_gated(rollout: Rollout, member: Member, now: Seen) -> Member:
     if now.identity is None:
         return replace(member, phase=Phase.FAILED, note="it ended after its restart")
     if not member.expected:
         return replace(member, phase=Phase.DONE, note="" if now.healthy else "it was not healthy before either")
-    if now.healthy and now.healthy_for >= member.min_healthy_time:
+    long_enough, deadline = rollout.times(member)
+    if now.healthy and now.healthy_for >= long_enough:
         return replace(member, phase=Phase.DONE, note="")
-    if not now.healthy and now.running_for >= member.healthy_deadline:
-        why = f"it was not healthy {member.healthy_deadline:g} s after its start{': ' if now.reason else ''}{now.reason}"
+    if not now.healthy and now.running_for >= deadline:
+        why = f"it was not healthy {deadline:.0f} s after its start{': ' if now.reason else ''}{now.reason}"
         return replace(member, phase=Phase.FAILED, note=why)
     return member
 
@@ -197,27 +198,30 @@ def patched(rollout: Rollout, selection: Mapping[str, object] | None = None) -> 
     return replace(rollout, patch=rollout.patch + 1, confirmed=False, selections=selections)
 
 
-def merge(rollout: Rollout, found: Mapping[str, Member]) -> Rollout:
-    """After a look for what is stale: ``found`` has those, as new members. Their identities are from before the look."""
+def merge(rollout: Rollout, found: Mapping[str, Member], patch: int) -> Rollout:
+    """After a look for what is stale: ``found`` has those, as new members, with their identities from before the look.
+
+    ``patch``: how many patches there were when the look began.
+    """
     members = []
     for name, new in found.items():
         old = rollout.members.get(name)
         if old is None:
             members.append(new)
         elif old.phase in (Phase.DONE, Phase.SKIPPED) or old.accepted:
-            members.append(_found_again(rollout, old, new))
+            members.append(_found_again(old, new, patch))
     for name, old in rollout.members.items():
         if old.phase is Phase.WAITING and name not in found and rollout.kind is Kind.PATCH:
             members.append(_skip(old, "it is not stale any more"))
-    confirmed = not any(member.phase is Phase.WAITING for member in members)
-    return replace(rollout, scanned=rollout.patch, confirmed=confirmed).update(*members)
+    confirmed = patch == rollout.patch and not any(member.phase is Phase.WAITING for member in members)
+    return replace(rollout, scanned=patch, confirmed=confirmed).update(*members)
 
 
-def _found_again(rollout: Rollout, old: Member, new: Member) -> Member:
+def _found_again(old: Member, new: Member, patch: int) -> Member:
     if old.phase is Phase.SKIPPED and old.identity == new.identity:
-        return old  # that it is frozen, say, is as true as before
-    if old.restarted_for == rollout.patch:
-        return replace(old, note="it is stale still, though it was restarted")
+        return replace(old, stale=True)  # that it is frozen, say, is as true as before
+    if old.restarted_for is not None and old.restarted_for >= patch:
+        return replace(old, stale=True, note="it is stale still, though it was restarted")
     return replace(new, wave=old.wave, restarted_for=old.restarted_for)
 
 
@@ -236,19 +240,18 @@ def resume(rollout: Rollout, seen: Fleet, *, accept: bool = False) -> Rollout:
 
     ``accept``: leave it as it is. It counts as down; and so does, in any case, what does not run.
     """
-    members = [_resume(member, seen.get(member.name), accept) for member in rollout.by_phase(Phase.FAILED)]
+    members = [_resume(rollout, member, seen.get(member.name), accept) for member in rollout.by_phase(Phase.FAILED)]
     return replace(rollout, status=Status.RUNNING, halted=None).update(*members)
 
 
-def _resume(member: Member, now: Seen | None, accept: bool) -> Member:
+def _resume(rollout: Rollout, member: Member, now: Seen | None, accept: bool) -> Member:
     if now is None:
         return _skip(member, "it was destroyed")
     if accept or now.identity is None:
         return replace(member, accepted=True)
     if now.identity == member.identity:
         return replace(member, phase=Phase.WAITING, attempts=0, note="")
-    given = now.running_for + member.healthy_deadline
-    return replace(member, phase=Phase.GATED, note="", healthy_deadline=given)
+    return replace(member, phase=Phase.GATED, note="", healthy_deadline=now.running_for + rollout.policy.healthy_deadline)
 
 
 def end(rollout: Rollout, status: Status, moment: str) -> Rollout:

@@ -67,8 +67,10 @@ class Member:
     priority: int = 0
     pool: str | None = None
     """Its profile, if that limits how many may be down."""
-    min_healthy_time: float = 0.0
-    healthy_deadline: float = 0.0
+    min_healthy_time: float | None = None
+    """Its profile's; None: what the rollout's policy says."""
+    healthy_deadline: float | None = None
+    """Its profile's, or a new one that it got; None: what the rollout's policy says."""
     expected: bool = True
     """Whether it was well, or starting, when it became a member. What was ill before is restarted all the same,
     but nobody waits for it to become well."""
@@ -80,6 +82,8 @@ class Member:
     attempts: int = 0
     accepted: bool = False
     """It failed, and the operator said to go on."""
+    stale: bool = False
+    """It was found stale after all was done to it that may be."""
     note: str = ""
 
 
@@ -121,6 +125,14 @@ class Rollout:
     def update(self, *members: Member) -> Rollout:
         """With other members by these names."""
         return replace(self, members={**self.members, **{member.name: member for member in members}})
+
+    def times(self, member: Member) -> tuple[float, float]:
+        """For how long it must have been healthy, and by when it must be, in seconds."""
+        longest, deadline = member.min_healthy_time, member.healthy_deadline
+        return (
+            self.policy.min_healthy_time if longest is None else longest,
+            self.policy.healthy_deadline if deadline is None else deadline,
+        )
 
     def by_phase(self, *phases: Phase) -> list[Member]:
         """Members in these phases, in the order in which they are restarted."""

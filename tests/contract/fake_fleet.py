@@ -13,6 +13,7 @@ from lxcfleet.checks import HealthCheck
 from lxcfleet.errors import (
     AlreadyExists,
     Broken,
+    Busy,
     Cancelled,
     FleetError,
     InvalidInput,
@@ -22,6 +23,7 @@ from lxcfleet.errors import (
 )
 from lxcfleet.model import RANGE_SIZE, Action, Init, Selection, State, natural_order
 from lxcfleet.names import first, next_free
+from lxcfleet.policy import RolloutSettings, overridden
 from lxcfleet.wire import (
     ActionRequest,
     ContainerDetails,
@@ -35,6 +37,9 @@ from lxcfleet.wire import (
     OldFileRecord,
     OperationRecord,
     ResultRecord,
+    RolloutMemberRecord,
+    RolloutRecord,
+    RolloutRequest,
     StaleRecord,
     WaitRequest,
 )
@@ -214,6 +219,9 @@ class FakeFleet:
         self.during: Callable[[str], object] = str
         """Called in the middle of the work on each container."""
         self.fixed = False
+        self.rollout: RolloutRecord | None = None
+        self.halts_at: str | None = None
+        """The container whose gate fails."""
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
 
@@ -391,9 +399,74 @@ class FakeFleet:
         """What the chosen ones run that is old: what a test gave them."""
         return [self.containers[name].stale() for name in self._choose(selection)]
 
+    def roll(self, request: RolloutRequest) -> RolloutRecord:
+        """Restart what is stale, or chosen, one in each wave; all at once."""
+        under_way = self.rollout is not None and self.rollout["ended"] is None
+        if request.kind == "restart" and under_way and not request.dry_run:
+            raise Busy("a rollout is under way", hint="wait for it")
+        names = self._choose(request.selection)
+        runs = [name for name in names if self.containers[name].state.alive]
+        chosen = [name for name in runs if request.kind == "restart" or self.containers[name].old_files]
+        record = _rollout(request, chosen)
+        if request.dry_run:
+            record["waves"] = [[name] for name in chosen]
+            record["changed"] = bool(chosen)
+            return record
+        if not chosen:
+            record["status"], record["ended"] = "done", NOW
+            return record
+        self.rollout = record
+        for wave, member in enumerate(record["containers"], 1):
+            if member["name"] == self.halts_at:
+                member["phase"] = "failed"
+                record["status"], record["ended"] = "halted", None
+                record["halted"] = {"container": member["name"], "why": "status 500", "log": "Traceback\x1b\n  oh"}
+                break
+            self.containers[member["name"]].old_files.clear()
+            member["phase"], member["wave"] = "done", wave
+            record["done"], record["wave"], record["changed"] = wave, wave, True
+        else:
+            record["status"], record["ended"] = "done", NOW
+        begun = record.copy()
+        begun["status"], begun["ended"] = "running", None
+        return begun
+
+    def change_rollout(self, status: str) -> RolloutRecord:
+        """Pause, resume or abort it."""
+        if self.rollout is None or self.rollout["ended"] is not None:
+            raise WrongState("no rollout is under way")
+        self.rollout["status"] = status
+        self.rollout["halted"] = None
+        if status == "aborted":
+            self.rollout["ended"] = NOW
+        return self.rollout
+
     def _choose(self, selection: Selection) -> tuple[str, ...]:
         empty = not (selection.patterns or selection.labels)
         return natural_order(self.containers) if empty else self.choose(selection)
+
+
+def _rollout(request: RolloutRequest, names: list[str]) -> RolloutRecord:
+    members: list[RolloutMemberRecord] = [
+        {"name": name, "phase": "waiting", "wave": None, "stale": False, "note": ""} for name in names
+    ]
+    return {
+        "id": "r1",
+        "kind": request.kind,
+        "status": "running",
+        "created": NOW,
+        "ended": None,
+        "changed": False,
+        "total": len(names),
+        "done": 0,
+        "wave": 0,
+        "patches": int(request.kind == "patch"),
+        "waits_for": "",
+        "halted": None,
+        "policy": overridden(RolloutSettings(), request.policy).to_json(),
+        "containers": members,
+        "waves": [],
+    }
 
 
 def _check_create(request: CreateRequest) -> None:

@@ -22,7 +22,7 @@ from lxcfleet.fleet.readings import ContainerReading, FleetReading
 from lxcfleet.model import Init, Selection, State
 from lxcfleet.names import MAX_COUNT, Paths, parse_label
 from lxcfleet.schema import Fields
-from lxcfleet.wire import ActionRequest, CreateRequest, WaitRequest
+from lxcfleet.wire import ActionRequest, CreateRequest, RolloutRequest, WaitRequest
 
 from .fake_attach import AttachServer
 from .fake_fleet import FakeFleet
@@ -108,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
             pass
         else:
             if not self._streaming:
-                self._send(answer, 202 if name in ("create", "act") else 200)
+                self._send(answer, 202 if name in ("create", "act", "roll") else 200)
 
     do_GET = do_POST = do_DELETE = do_PUT = _serve
 
@@ -229,6 +229,27 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _exposure(self, query: Query, _body: object) -> object:
         return self._fleet.exposure(_selection(query))
+
+    def _rollout(self, _query: Query, _body: object) -> object:
+        return self._fleet.rollout
+
+    def _roll(self, _query: Query, body: object) -> object:
+        return self._fleet.roll(RolloutRequest.from_json(body))
+
+    def _rollout_follow(self, _query: Query, _body: object) -> None:
+        self._stream([json.dumps(self._fleet.rollout).encode() + b"\n"] if self._fleet.rollout else [])
+
+    def _rollout_pause(self, _query: Query, _body: object) -> object:
+        return self._fleet.change_rollout("paused")
+
+    def _rollout_resume(self, _query: Query, body: object) -> object:
+        fields = Fields(body, "request")
+        fields.flag("accept")
+        fields.finish("the request is not valid")
+        return self._fleet.change_rollout("running")
+
+    def _rollout_abort(self, _query: Query, _body: object) -> object:
+        return self._fleet.change_rollout("aborted")
 
     def _stale(self, query: Query, _body: object) -> object:
         return self._fleet.stale(_selection(query))

@@ -1,0 +1,142 @@
+"""Rollouts: what every daemon owes its clients, and the command line in front of the fake one."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+
+from lxcfleet.errors import Busy, InvalidInput, NotFound, WrongState
+from lxcfleet.model import Selection
+from lxcfleet.wire import OldFileRecord, RolloutRecord, RolloutRequest
+
+from .conftest import Cli, Fleet
+from .fake_server import FakeDaemon
+
+QUICK = {"min_healthy_time": 0, "max_unavailable": "50%", "canaries": 0}
+OLD: OldFileRecord = {
+    "path": "/usr/lib/libssl.so.3", "why": "replaced", "layer": "base", "package": "libssl3", "version": "3",
+    "processes": [],
+}  # fmt: skip
+
+
+def ended(fleet: Fleet) -> RolloutRecord:
+    (*_, last) = fleet.client.rollout_follow()
+    return last
+
+
+def test_a_rolling_restart(fleet: Fleet) -> None:
+    fleet.create("", count=2)
+    begun = fleet.client.roll(RolloutRequest("restart", fleet.all, QUICK))
+    assert set(begun) == set(RolloutRecord.__annotations__)
+    assert begun["total"] == 2
+    last = ended(fleet)
+    assert (last["id"], last["status"], last["done"], last["changed"]) == (begun["id"], "done", 2, True)
+    assert {each["phase"] for each in last["containers"]} == {"done"}
+    assert fleet.client.rollout() == last
+    assert set(fleet.states().values()) == {"running"}
+
+
+def test_a_dry_run_shows_the_waves(fleet: Fleet) -> None:
+    fleet.create("", count=2)
+    planned = fleet.client.roll(RolloutRequest("restart", fleet.all, QUICK, dry_run=True))
+    assert planned["waves"] == [[fleet.name(1)], [fleet.name(2)]]
+    assert planned["policy"]["max_unavailable"] == "50%"
+
+
+def test_nothing_is_stale(fleet: Fleet) -> None:
+    fleet.create("", count=1)
+    record = fleet.client.roll(RolloutRequest("patch", fleet.all))
+    assert (record["status"], record["total"], record["changed"]) == ("done", 0, False)
+    with pytest.raises(NotFound):
+        fleet.client.roll(RolloutRequest("patch", Selection((fleet.name("none"),))))
+
+
+@pytest.mark.parametrize("policy", [{"max_unavailable": "0"}, {"canaries": "x"}, {"colour": 1}, {"min_healthy_time": -1}])
+def test_a_policy_that_makes_no_sense_is_refused(fleet: Fleet, policy: dict[str, object]) -> None:
+    with pytest.raises(InvalidInput):
+        fleet.client.roll(RolloutRequest("restart", fleet.all, policy))
+
+
+def test_nothing_is_under_way(fleet: Fleet) -> None:
+    with pytest.raises(WrongState):
+        fleet.client.rollout_pause()
+    with pytest.raises(WrongState):
+        fleet.client.rollout_resume()
+    with pytest.raises(WrongState):
+        fleet.client.rollout_abort()
+
+
+# the command line
+
+
+@pytest.fixture
+def web(fake: FakeDaemon) -> FakeDaemon:
+    """Three containers, of which the last two are stale."""
+    for name in ("web1", "web2", "web3"):
+        fake.fleet.add(name, old_files=[] if name == "web1" else [OLD])
+    return fake
+
+
+def test_apply(cli: Cli, web: FakeDaemon) -> None:
+    ran = cli("patch", "apply", "--dry-run")
+    assert (ran.status, ran.out, ran.err) == (0, "wave 1: web2\nwave 2: web3\n", "")
+    assert cli("patch", "apply", "--dry-run", "-q").out == "web2\nweb3\n"
+    assert cli("patch", "status", "-q").out == "web2\nweb3\n"
+    assert cli("patch", "status").status == 4
+    ran = cli("patch", "apply")
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.out.splitlines()[0] == "rollout r1: done, wave 2: 2 done"
+    assert ran.out.splitlines()[2].split() == ["web2", "done", "1", "-"]
+    again = cli("patch", "apply")
+    assert (again.status, again.out) == (0, "")
+    assert "no container is stale" in again.err
+    assert cli("patch", "status").status == 0
+    assert json.loads(cli("patch", "apply", "-f", "json").out)["changed"] is False
+
+
+def test_apply_to_some(cli: Cli, web: FakeDaemon) -> None:
+    assert cli("patch", "apply", "web2", "-q").out == "web2\n"
+    assert cli("patch", "apply", "web9").status == 1
+    assert cli("patch", "apply", "--max-unavailable", "many").status == 2
+
+
+def test_a_halt_says_who_and_why_and_what_next(cli: Cli, web: FakeDaemon) -> None:
+    web.fleet.halts_at = "web3"
+    ran = cli("patch", "apply")
+    assert ran.status == 3
+    assert ran.err.splitlines() == [
+        "lxcfleet: the rollout is halted at web3",
+        "  status 500",
+        "  once that is mended: lxcfleet rollout resume (--accept: leave it as it is); or: lxcfleet rollout abort",
+        "  the end of its console:",
+        "  | Traceback\\x1b",
+        "  |   oh",
+    ]
+    ran = cli("rollout", "status")
+    assert (ran.status, "web3  failed" in ran.out) == (4, True)
+    rows = list(csv.DictReader(io.StringIO(cli("rollout", "status", "-f", "csv").out)))
+    assert [(row["name"], row["phase"], row["wave"]) for row in rows] == [("web2", "done", "1"), ("web3", "failed", "")]
+    busy = cli("restart", "web1", "--rolling")
+    assert (busy.status, "under way" in busy.err) == (Busy.exit_status, True)
+    assert cli("rollout", "abort").status == 0
+    assert cli("rollout", "abort").status == 1
+
+
+def test_rolling_says_how(cli: Cli, web: FakeDaemon) -> None:
+    ran = cli("restart", "--all", "--rolling", "--min-healthy-time", "3", "--canaries", "20%", "-f", "json")
+    assert ran.status == 0
+    policy = json.loads(ran.out)["policy"]
+    assert (policy["min_healthy_time"], policy["canaries"], policy["max_unavailable"]) == (3, "20%", "25%")
+    for wrong in (["--canaries", "1"], ["--no-wait"], ["--rolling", "--timeout", "3"], ["--rolling", "--drain", "1"]):
+        assert cli("restart", "web1", *wrong).status == 2, wrong
+    assert cli("restart", "none*", "--rolling").status == 0
+
+
+def test_status_of_no_rollout(cli: Cli) -> None:
+    ran = cli("rollout", "status")
+    assert (ran.status, ran.out, ran.err) == (0, "", "lxcfleet: there was no rollout yet\n")
+    assert json.loads(cli("rollout", "status", "-f", "json").out) is None
+    assert cli("rollout", "resume").status == 1

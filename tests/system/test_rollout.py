@@ -1,0 +1,348 @@
+"""Rollouts on real containers: waves, gates, what the operator may do, and kill -9 of the daemon in the middle."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .harness import SLEEP, Fleet, Ran, until
+
+pytestmark = pytest.mark.system
+
+QUICK = "alive_time: 0.2\nrollout: {min_healthy_time: 0.2, healthy_deadline: 5}\n"
+FAST = ("--health-interval", "0.2", "--health-retries", "2", "--health-start-period", "0")
+PROGRAM = Path("/opt/lxcfleet-rollout")
+"""On the host, and so in every clone."""
+
+
+@pytest.fixture
+def quick(fleet: Fleet) -> Iterator[Fleet]:
+    """A fleet whose rollouts do not wait for long, and that has none under way."""
+    fleet.stop_daemon()
+    fleet.settings(fleet.usual + QUICK)
+    fleet.paths.rollout.unlink(missing_ok=True)
+    fleet.start_daemon()
+    yield fleet
+    if fleet.daemon_pid() is None:
+        fleet.start_daemon()
+    fleet.run("rollout", "abort")
+    fleet.ok("destroy", "--all", "--force", "-q")
+    fleet.stop_daemon()
+    fleet.settings(fleet.usual)
+
+
+@pytest.fixture
+def program() -> Iterator[Path]:
+    """A program of the host's that can be patched."""
+    PROGRAM.mkdir()
+    try:
+        install(PROGRAM / "serve")
+        yield PROGRAM / "serve"
+    finally:
+        shutil.rmtree(PROGRAM)
+
+
+def install(path: Path) -> None:
+    """As dpkg does it: a new file, renamed to its place."""
+    new = path.with_suffix(".dpkg-new")
+    shutil.copy("/usr/bin/sleep", new)
+    os.rename(new, path)
+
+
+def runs(fleet: Fleet) -> dict[str, int | None]:
+    return {record["name"]: record["pid"] for record in fleet.records()}
+
+
+def rollout(fleet: Fleet) -> dict[str, Any]:
+    record = fleet.client().rollout()
+    assert record is not None
+    return dict(record)
+
+
+def phases(fleet: Fleet) -> dict[str, str]:
+    return {each["name"]: each["phase"] for each in rollout(fleet)["containers"]}
+
+
+def create(fleet: Fleet, prefix: str, count: int, *options: str, command: tuple[str, ...] = SLEEP) -> list[str]:
+    fleet.ok("create", fleet.name(prefix), "-n", str(count), *options, *command)
+    fleet.ok("wait", f"{fleet.name(prefix)}*", "--for", "healthy")
+    return [fleet.name(f"{prefix}{number}") for number in range(1, count + 1)]
+
+
+def restarted(before: dict[str, int | None], after: dict[str, int | None]) -> set[str]:
+    return {name for name in before if before[name] != after.get(name)}
+
+
+# restart --rolling
+
+
+def test_chosen_ones_are_restarted_in_waves_and_others_are_not(quick: Fleet) -> None:
+    names = create(quick, "r", 5)
+    create(quick, "o", 2)
+    before = runs(quick)
+    planned = quick.json("restart", f"{quick.name('r')}*", "--rolling", "--dry-run", "--max-unavailable", "2")
+    assert [len(wave) for wave in planned["waves"]] == [1, 2, 2]
+    assert runs(quick) == before
+    done = quick.json("restart", f"{quick.name('r')}*", "--rolling", "--max-unavailable", "2")
+    assert (done["status"], done["changed"], done["wave"]) == ("done", True, 3)
+    assert restarted(before, runs(quick)) == set(names)
+    assert {each["wave"] for each in done["containers"]} == {1, 2, 3}
+    said = [event["message"] for event in quick.events("rollout")]
+    assert [text.partition(":")[0] for text in said] == ["begins", "wave 1", "wave 2", "wave 3", "done"]
+
+
+def test_no_more_are_down_than_may_be_and_never_all_of_a_label(quick: Fleet) -> None:
+    names = create(quick, "a", 4, "-l", "tier=front") + create(quick, "b", 1, "-l", "tier=db")
+    record = quick.json("restart", "--all", "--rolling", "--max-unavailable", "100%", "--canaries", "0")
+    waves: dict[int, list[str]] = {}
+    for each in record["containers"]:
+        waves.setdefault(each["wave"], []).append(each["name"])
+    assert waves == {1: [*names[:3], names[4]], 2: [names[3]]}
+
+
+def test_priorities_and_limits_of_profiles(quick: Fleet) -> None:
+    quick.stop_daemon()
+    profiles = "profiles: {db: {rollout: {priority: -1, max_unavailable: 1}}}\n"
+    quick.settings(quick.usual + QUICK + profiles)
+    quick.start_daemon()
+    create(quick, "a", 4)
+    create(quick, "d", 2, "--profile", "db")
+    options = ("--rolling", "--dry-run", "--max-unavailable", "4", "--canaries", "0")
+    waves = quick.json("restart", "--all", *options)["waves"]
+    assert waves == [[quick.name("d1")], [quick.name("d2")], [quick.name(f"a{n}") for n in range(1, 5)]]
+
+
+def test_nothing_to_do_is_done(quick: Fleet) -> None:
+    create(quick, "a", 1)
+    before = runs(quick)
+    for arguments in (("patch", "apply"), ("restart", "none*", "--rolling")):
+        ran = quick.run(*arguments)
+        assert (ran.status, "nothing to do" in ran.err) == (0, True), ran
+        told = json.loads(quick.ok(*arguments, "-f", "json"))
+        assert (told["changed"], told["total"], told["status"]) == (False, 0, "done")
+    assert runs(quick) == before
+    assert quick.client().rollout() is None
+    assert quick.run("rollout", "pause").status == 1
+    assert "no rollout" in quick.run("rollout", "status").err
+
+
+# gates
+
+
+def test_a_container_whose_health_never_comes_halts_it(quick: Fleet) -> None:
+    script = "echo it can not start; test -e /bad && rm /up; touch /started; exec sleep infinity"
+    names = create(quick, "h", 4, "--health-exec", "test -e /up || test ! -e /bad", *FAST, command=("--", "sh", "-c", script))
+    quick.inside(names[0], "touch /bad")
+    quick.inside(names[0], "touch /up")
+    until(lambda: quick.record(names[0])["health"] == "healthy", 10)
+    before = runs(quick)
+    ran = quick.run("restart", "--all", "--rolling", "--healthy-deadline", "2")
+    assert ran.status == 1, ran
+    assert f"halted at {names[0]}" in ran.err
+    assert "not healthy 2 s after its start: /bin/sh: exit status 1" in ran.err
+    assert "| it can not start" in ran.err
+    assert restarted(before, runs(quick)) == {names[0]}
+    assert quick.run("rollout", "status").status == 4
+    # It gets another chance, but is not restarted once more.
+    pid = runs(quick)[names[0]]
+    quick.inside(names[0], "rm /bad")
+    assert quick.run("rollout", "resume").status == 0
+    assert runs(quick)[names[0]] == pid
+    assert restarted(before, runs(quick)) == set(names)
+    assert rollout(quick)["status"] == "done"
+
+
+def test_a_container_that_does_not_come_up_halts_it_and_can_be_left_behind(quick: Fleet) -> None:
+    names = create(quick, "e", 3, command=("--", "sh", "-c", "test ! -e /bad && exec sleep infinity; echo no good"))
+    quick.inside(names[0], "touch /bad")
+    ran = quick.run("restart", "--all", "--rolling", "--max-unavailable", "1")
+    assert ran.status == 1, ran
+    assert "| no good" in ran.err
+    assert quick.run("rollout", "resume", "--accept").status == 1  # it counts as down, and no more may be
+    assert "no more may be down" in rollout(quick)["halted"]["why"]
+    quick.ok("rollout", "abort")
+    ran = quick.run("restart", names[1], names[2], "--rolling", "--max-unavailable", "1")
+    assert ran.status == 0
+    assert quick.run("rollout", "resume").status == 1
+
+
+def test_those_that_can_t_be_restarted_are_left_out(quick: Fleet) -> None:
+    names = create(quick, "f", 3)
+    quick.ok("freeze", names[0])
+    quick.ok("stop", names[1], "--timeout", "0")
+    record = quick.json("restart", "--all", "--rolling")
+    assert phases(quick) == {names[0]: "skipped", names[2]: "done"}
+    assert "frozen" in record["containers"][0]["note"]
+    assert quick.states() == {names[0]: "frozen", names[1]: "stopped", names[2]: "running"}
+
+
+# the operator
+
+
+def test_pause_resume_and_abort(quick: Fleet) -> None:
+    names = create(quick, "p", 4)
+    before = runs(quick)
+    options = ("--rolling", "--max-unavailable", "1", "--min-healthy-time", "1")
+    quick.ok("restart", "--all", *options, "--no-wait")
+    busy = quick.run("restart", "--all", "--rolling")
+    assert (busy.status, "under way" in busy.err) == (1, True)
+    until(lambda: rollout(quick)["wave"] == 1, 10)
+    quick.ok("rollout", "pause")
+    until(lambda: phases(quick)[names[0]] == "done", 10)
+    time.sleep(1.5)
+    assert (rollout(quick)["status"], restarted(before, runs(quick))) == ("paused", {names[0]})
+    quick.ok("rollout", "resume", "--no-wait")
+    until(lambda: rollout(quick)["wave"] == 2, 10)
+    quick.ok("rollout", "abort")
+    time.sleep(2)
+    assert restarted(before, runs(quick)) == set(names[:2])
+    assert set(quick.states().values()) == {"running"}
+    assert rollout(quick)["status"] == "aborted"
+    quick.ok("restart", "--all", "--rolling")
+
+
+def test_the_client_may_go_away(quick: Fleet) -> None:
+    names = create(quick, "c", 4)
+    before = runs(quick)
+    client = quick.spawn("restart", "--all", "--rolling", "--max-unavailable", "1")
+    until(lambda: quick.client().rollout(), 10)
+    client.send_signal(signal.SIGINT)
+    _, err = client.communicate(timeout=10)
+    assert (client.returncode, b"goes on" in err) == (130, True)
+    assert quick.run("rollout", "status", "--follow").status == 0
+    assert restarted(before, runs(quick)) == set(names)
+
+
+# patches
+
+
+def stale(fleet: Fleet) -> set[str]:
+    return set(fleet.run("stale", "-q").out.split())
+
+
+def test_a_patch_reaches_what_is_stale_and_nothing_else(quick: Fleet, program: Path) -> None:
+    names = create(quick, "s", 5, command=("--", str(program), "infinity"))
+    create(quick, "o", 2)
+    before = runs(quick)
+    install(program)
+    assert stale(quick) == set(names)
+    status = quick.run("patch", "status")
+    assert (status.status, names[0] in status.out) == (4, True)
+    planned = json.loads(quick.ok("patch", "apply", "--dry-run", "-f", "json"))
+    assert {name for wave in planned["waves"] for name in wave} == set(names)
+    done = json.loads(quick.ok("patch", "apply", "-f", "json", "--max-unavailable", "2"))
+    assert {each["name"] for each in done["containers"]} == set(names)
+    assert restarted(before, runs(quick)) == set(names)
+    assert stale(quick) == set()
+    assert quick.run("patch", "status").status == 0
+
+
+def test_a_second_patch_during_a_rollout_is_taken_up(quick: Fleet, program: Path) -> None:
+    names = create(quick, "s", 4, command=("--", str(program), "infinity"))
+    install(program)
+    first = runs(quick)
+    options = ("--max-unavailable", "1", "--min-healthy-time", "1")
+    quick.ok("patch", "apply", "--no-wait", *options)
+    until(lambda: phases(quick)[names[0]] == "done", 20)
+    second = runs(quick)
+    install(program)
+    quick.ok("patch", "apply", "--no-wait")
+    until(lambda: rollout(quick)["ended"] is not None, 60)
+    assert rollout(quick)["patches"] == 2
+    assert stale(quick) == set()
+    last = runs(quick)
+    assert restarted(first, second) >= {names[0]}
+    assert restarted(second, last) == set(names)
+    counted = [event["container"] for event in quick.events("restarted")]
+    assert counted.count(names[3]) == 1, "one restart for both patches"
+
+
+def test_only_chosen_ones(quick: Fleet, program: Path) -> None:
+    names = create(quick, "s", 3, command=("--", str(program), "infinity"))
+    install(program)
+    assert quick.run("patch", "apply", names[0]).status == 0
+    assert stale(quick) == set(names[1:])
+    assert quick.run("patch", "apply", "no-such-one").status == 1
+
+
+# kill -9
+
+
+def follow_to_the_end(fleet: Fleet) -> Ran:
+    return fleet.run("rollout", "status", "--follow", "-f", "json")
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.1, 0.3, 0.6, 1.0, 1.5])
+def test_the_daemon_is_killed_at_any_moment_and_nothing_is_restarted_twice(
+    quick: Fleet, program: Path, moment: float
+) -> None:
+    names = create(quick, "k", 8, command=("--", "sh", "-c", f"echo started >>/starts; exec {program} infinity"))
+    others = create(quick, "o", 1)
+    before = runs(quick)
+    install(program)
+    quick.ok("patch", "apply", "--no-wait", "--max-unavailable", "3")
+    time.sleep(moment + random.random() * 0.1)
+    for _ in range(2):
+        pid = quick.daemon_pid()
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: quick.daemon_pid() is None, 10)
+        quick.start_daemon()
+        time.sleep(random.random() * 0.3)
+    ended = follow_to_the_end(quick)
+    assert (ended.status, ended.json["status"]) == (0, "done"), ended
+    assert restarted(before, runs(quick)) == set(names)
+    assert stale(quick) == set()
+    starts = {name: quick.inside(name, "wc -l </starts") for name in names}
+    assert set(starts.values()) == {"2"}, starts
+    assert set(quick.states().values()) == {"running"}
+    assert others[0] not in phases(quick)
+
+
+@pytest.mark.parametrize("step", ["OWE_START", "HALT", "MOUNT", "BOOT", "SETTLE"])
+def test_the_daemon_is_killed_at_each_step_of_a_restart(quick: Fleet, step: str) -> None:
+    names = create(quick, "k", 3, command=("--", "sh", "-c", "echo started >>/starts; exec sleep infinity"))
+    quick.stop_daemon()
+    quick.start_daemon(kill=f"daemon:{names[1]}:{step}")
+    with contextlib.suppress(AssertionError):
+        quick.ok("restart", "--all", "--rolling", "--max-unavailable", "2", "--no-wait")
+    until(lambda: quick.daemon_pid() is None, 20, "it is killed")
+    quick.reap()
+    quick.start_daemon()
+    ended = follow_to_the_end(quick)
+    assert (ended.status, ended.json["status"]) == (0, "done"), ended
+    assert {quick.inside(name, "wc -l </starts") for name in names} == {"2"}
+
+
+def test_a_halt_and_a_pause_survive_the_daemon(quick: Fleet) -> None:
+    names = create(quick, "k", 3)
+    quick.ok("restart", "--all", "--rolling", "--max-unavailable", "1", "--min-healthy-time", "1", "--no-wait")
+    quick.ok("rollout", "pause")
+    until(lambda: phases(quick)[names[0]] == "done", 10)
+    before = runs(quick)
+    quick.stop_daemon(signal.SIGKILL)
+    quick.start_daemon()
+    time.sleep(1)
+    assert (rollout(quick)["status"], runs(quick)) == ("paused", before)
+    quick.ok("rollout", "resume")
+    assert restarted(before, runs(quick)) == set(names[1:])
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"version": 1}', "[1]"])
+def test_notes_that_are_damaged_stop_nobody(quick: Fleet, text: str) -> None:
+    names = create(quick, "k", 1)
+    quick.stop_daemon()
+    quick.paths.rollout.write_text(text)
+    quick.start_daemon()
+    assert quick.client().rollout() is None
+    assert quick.json("restart", names[0], "--rolling")["status"] == "done"
