@@ -39,3 +39,9 @@ def test_the_package_depends_on_what_make_install_installs() -> None:
     python = set(setup["options"]["install_requires"].split())
     found = {package for package, name in OTHERWISE.items() if name in python | {"python3"}}
     assert makefile("RUN_PACKAGES") | {"apparmor"} == {each for each in stated if not each.startswith("$")} | found
+
+
+def test_what_is_no_module_is_packaged_too() -> None:
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    assert setup["options.package_data"]["*"] == "*"
