@@ -126,6 +126,7 @@ programs:
 	    sed 's|@PREFIX@|$(PREFIX)|' systemd/$$unit.service.in > $(units)/$$unit.service || exit; \
 	    chmod 0644 $(units)/$$unit.service; \
 	done
+	[ ! -d /etc/apt/apt.conf.d ] || install -D -m 0644 etc/apt/80lxcfleet $(DESTDIR)/etc/apt/apt.conf.d/80lxcfleet
 	[ -e $(etc)/lxcfleet.yaml ] || install -m 0644 etc/lxcfleet.yaml $(etc)/lxcfleet.yaml
 
 # Man pages and completions, made from the code.
@@ -169,6 +170,7 @@ uninstall: root
 	rm -f $(share)/man/man1/lxcfleet.1 $(share)/man/man5/lxcfleet.yaml.5 $(share)/man/man8/lxcfleetd.8
 	rm -f $(share)/bash-completion/completions/lxcfleet $(share)/zsh/site-functions/_lxcfleet
 	rm -f $(share)/fish/vendor_completions.d/lxcfleet.fish
+	rm -f $(DESTDIR)/etc/apt/apt.conf.d/80lxcfleet
 	[ ! -d /run/systemd/system ] || systemctl daemon-reload
 	echo 'removed; what stays: the containers in /var/lib/lxc (they run on until they are stopped, see lxc-ls -f,'
 	echo '  and start again only with lxcfleet), /etc/lxcfleet, /etc/sysctl.d/60-lxcfleet.conf, the group lxcfleet,'

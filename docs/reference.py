@@ -105,6 +105,7 @@ def sections() -> Iterator[tuple[str, type]]:
     yield "`network:`", config.NetworkSettings
     yield "`metrics:`", config.MetricsSettings
     yield "`rollout:`", config.RolloutSettings
+    yield "`patch:`", config.PatchSettings
     yield "`profiles:` NAME`:`", config.Profile
     yield "`rollout:` of a profile", config.ProfileRollout
 
@@ -113,7 +114,7 @@ def _table(settings: type) -> Iterator[str]:
     said = attribute_docs(settings)
     yield "| key | default | |\n|---|---|---|"
     for field in dataclasses.fields(settings):
-        if field.name in ("network", "metrics", "rollout", "profiles") and settings is config.Config:
+        if field.name in ("network", "metrics", "patch", "rollout", "profiles") and settings is config.Config:
             continue
         yield f"| `{field.name}` | {default(field)} | {_cell(said.get(field.name, ''))} |"
     yield ""

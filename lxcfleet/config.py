@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
-from lxcfleet import checks, policy, strict_yaml
+from lxcfleet import checks, policy, strict_yaml, windows
 from lxcfleet.checks import HealthCheck
 from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.model import MAX_CPUS, MAX_ORDER, MAX_PIDS, PIDS, Init, Network
@@ -18,6 +18,7 @@ from lxcfleet.net.addresses import AUTO, OFF, parse4, parse6
 from lxcfleet.net.ports import Port, Publication, check_ports, check_publications, parse_port, parse_publication
 from lxcfleet.policy import ProfileRollout, RolloutSettings
 from lxcfleet.schema import Fields
+from lxcfleet.windows import PatchSettings
 
 MAX_WORKERS = 64
 _INTERFACE = re.compile(r"[a-zA-Z][a-zA-Z0-9_.-]{0,14}")
@@ -128,6 +129,7 @@ class Config:
     network: NetworkSettings = field(default_factory=NetworkSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
+    patch: PatchSettings = field(default_factory=PatchSettings)
     profiles: Mapping[str, Profile] = field(default_factory=dict)
 
     @property
@@ -173,6 +175,7 @@ def parse(text: bytes, where: str) -> Config:
         network=_network(fields.nested("network")),
         metrics=_metrics(fields.nested("metrics")),
         rollout=policy.read(fields.nested("rollout"), default.rollout),
+        patch=windows.read(fields.nested("patch")),
         profiles={name: _profile(profiles.nested(name)) for name in profiles.keys()},
     )
     if config.log_level not in ("debug", "info", "warning", "error"):
@@ -267,6 +270,11 @@ def describe(config: Config) -> str:
         f"  listen: {strict_yaml.inline(config.metrics.listen)}",
         "rollout:",
         *(f"  {key}: {strict_yaml.inline(value)}" for key, value in config.rollout.to_json().items()),
+        "patch:",
+        f"  policy: {config.patch.policy}",
+        f"  quiet: {config.patch.quiet:g}",
+        f"  windows: {strict_yaml.inline(list(config.patch.windows))}",
+        f"  time_zone: {strict_yaml.inline(config.patch.time_zone)}",
         "profiles:" if config.profiles else "profiles: {}",
     ]
     for name, profile in config.profiles.items():

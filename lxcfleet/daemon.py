@@ -46,6 +46,7 @@ from lxcfleet.patch.driver import Driver
 from lxcfleet.patch.finder import Finder
 from lxcfleet.patch.numbers import PatchNumbers
 from lxcfleet.patch.service import Patch
+from lxcfleet.patch.watcher import Watcher
 
 log = logging.getLogger("lxcfleetd")
 
@@ -93,8 +94,18 @@ class Daemon:
             self._read_features,
         )
         self._finder = Finder(paths, self._launcher, self._lifecycle)
-        self._patch = Patch(self._registry, self._finder)
         self._rollouts = Driver(paths, self._fleet, self._stale)
+        self._watcher = Watcher(
+            paths,
+            lambda: self._fleet.config.patch,
+            self._registry,
+            self._lifecycle,
+            self._launcher,
+            self._finder,
+            self._events,
+            self._rollouts.take_up,
+        )
+        self._patch = Patch(self._registry, self._finder, self._watcher)
         self._sizes = DeltaSizes(paths, self._registry)
         self._patch_numbers = PatchNumbers(self._registry, self._finder)
         readings = Readings(
@@ -157,6 +168,7 @@ class Daemon:
             loop.create_task(self._fleet.boot.keep()),
             loop.create_task(self._patch_numbers.run()),
             loop.create_task(self._rollouts.run()),
+            loop.create_task(self._watcher.run()),
         ]
         watchdog = loop.create_task(_watchdog())
         log.info("lxcfleetd %s: %d containers", __version__, len(self._registry))

@@ -269,6 +269,16 @@ class Paths:
         return self.run / "resolv.conf"
 
     @property
+    def notice(self) -> Path:
+        """The package manager's hook touches this file whenever the host's packages changed."""
+        return self.run / "patched"
+
+    @property
+    def notice_done(self) -> Path:
+        """Which change of ``notice`` was dealt with."""
+        return self.run / "patched.done"
+
+    @property
     def hosts(self) -> Path:
         """One file per name that is to be found: the name server watches this directory."""
         return self.run / "hosts"

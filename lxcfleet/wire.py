@@ -187,6 +187,16 @@ class OldFileRecord(TypedDict):
     processes: list[ProcessRecord]
 
 
+class NoticeRecord(TypedDict):
+    """How far a change of the host's packages is: see patch.notice."""
+
+    phase: str
+    policy: str
+    why: str
+    until: str | None
+    """When the maintenance window begins that it is waited for."""
+
+
 class StaleRecord(TypedDict):
     """What ``stale`` found in one container."""
 

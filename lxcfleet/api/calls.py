@@ -40,6 +40,8 @@ CALLS: dict[str, Call] = {
     "metrics": Call("GET", "/metrics", "what Prometheus reads, as text"),
     "targets": Call("GET", "/1.0/targets", "the containers' own exporters, for Prometheus' http_sd"),
     "exposure": Call("GET", "/1.0/audit/exposure", "what of the host containers can read; chosen by a query"),
+    "notice": Call("GET", "/1.0/patch", "how far the last change of the host's packages is"),
+    "notify": Call("POST", "/1.0/patch/notify", "the host's packages changed; answers how far that is"),
     "stale": Call("GET", "/1.0/stale", "which containers run old code, chosen by a selection in the query"),
     "rollout": Call("GET", "/1.0/rollout", "the rollout that is under way, or was last; null if there was none"),
     "roll": Call("POST", "/1.0/rollout", "begin one, or have it take up a patch; takes a RolloutRequest"),

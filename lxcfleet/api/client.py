@@ -23,6 +23,7 @@ from lxcfleet.wire import (
     DoctorRecord,
     EventRecord,
     ExposureRecord,
+    NoticeRecord,
     OperationRecord,
     ResultRecord,
     RolloutRecord,
@@ -145,6 +146,14 @@ class Client:
     def exposure(self, selection: Selection) -> list[ExposureRecord]:
         """What of the host the chosen containers can read and should not."""
         return cast(list[ExposureRecord], self._json("exposure", query=_query(selection)))
+
+    def notice(self) -> NoticeRecord:
+        """How far the last change of the host's packages is."""
+        return cast(NoticeRecord, self._json("notice"))
+
+    def notify(self) -> NoticeRecord:
+        """Tell that the host's packages changed."""
+        return cast(NoticeRecord, self._json("notify", body={}))
 
     def stale(self, selection: Selection) -> list[StaleRecord]:
         """What the chosen containers run that is old."""

@@ -59,6 +59,8 @@ class Server:
             "metrics": scrape.metrics,
             "targets": scrape.targets,
             "exposure": self._exposure,
+            "notice": self._notice,
+            "notify": self._notify,
             "stale": self._stale,
             "rollout": self._rollout,
             "roll": self._roll,
@@ -124,6 +126,12 @@ class Server:
 
     async def _exposure(self, request: web.Request) -> web.Response:
         return _json(await self._audit.exposure(_selection(request)))
+
+    async def _notice(self, _: web.Request) -> web.Response:
+        return _json(self._patch.notice())
+
+    async def _notify(self, _: web.Request) -> web.Response:
+        return _json(await self._patch.notify())
 
     async def _stale(self, request: web.Request) -> web.Response:
         return _json(await self._patch.stale(_selection(request)))

@@ -87,17 +87,25 @@ class Upper:
         if above is _Kind.HIDDEN:
             return Found(self._layer, None, hidden=True)
         if above in (_Kind.MERGED, _Kind.OPAQUE):
-            with self._opened(path) as handle:
+            with self.opened(path) as handle:
                 if handle is not None:
                     status = os.fstat(handle)
-                    if _is_whiteout(status):
+                    if is_whiteout(status):
                         return Found(self._layer, None, hidden=True)
-                    return Found(self._layer, status, _has(handle, ORIGIN))
+                    return Found(self._layer, status, has(handle, ORIGIN))
         return Found(self._layer, None) if above in (_Kind.OPAQUE, _Kind.NOWHERE) else None
+
+    def names(self, directory: str) -> list[str]:
+        """What this layer has in ``directory``, which is one of its own; none if it is gone."""
+        with self.opened(directory) as handle:
+            if handle is None:
+                return []
+            # Listing takes a descriptor that was opened for it.
+            return os.listdir(f"/proc/self/fd/{handle}")
 
     def link(self, path: str) -> str:
         """Where the symbolic link at ``path`` leads; readlinkat(2) with an empty path."""
-        with self._opened(path) as handle:
+        with self.opened(path) as handle:
             return "" if handle is None else os.readlink("", dir_fd=handle)
 
     def _directory(self, path: str) -> _Kind:
@@ -110,17 +118,18 @@ class Upper:
         above = self._directory(path.rpartition("/")[0])
         if above in (_Kind.ABSENT, _Kind.HIDDEN, _Kind.NOWHERE):
             return above
-        with self._opened(path) as handle:
+        with self.opened(path) as handle:
             if handle is None:
                 return _Kind.NOWHERE if above is _Kind.OPAQUE else _Kind.ABSENT
             if not stat.S_ISDIR(os.fstat(handle).st_mode):
                 return _Kind.HIDDEN
-            return _Kind.OPAQUE if above is _Kind.OPAQUE or _has(handle, OPAQUE) else _Kind.MERGED
+            return _Kind.OPAQUE if above is _Kind.OPAQUE or has(handle, OPAQUE) else _Kind.MERGED
 
     @contextlib.contextmanager
-    def _opened(self, path: str) -> Iterator[int | None]:
+    def opened(self, path: str) -> Iterator[int | None]:
+        """A descriptor that stands for what this layer has at ``path``, itself; None: nothing."""
         try:
-            handle = kernel.look_beneath(self._handle, path.lstrip("/"))
+            handle = kernel.look_beneath(self._handle, path.lstrip("/") or ".")
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 raise
@@ -171,13 +180,14 @@ class Present:
         """Who provides ``path``, and what."""
         found = self._delta.find(path)
         if found is None:
-            return self._below(path)
-        if found.status is None and not found.hidden and self._below(path).status is not None:
+            return self.below(path)
+        if found.status is None and not found.hidden and self.below(path).status is not None:
             # New directories are opaque, too: only this tells whether they hide something.
             return replace(found, hidden=True)
         return found
 
-    def _below(self, path: str) -> Found:
+    def below(self, path: str) -> Found:
+        """What mask and base have at ``path``, whether or not the delta hides it."""
         return self._mask.find(path) or self.base.find(path)
 
     def resolve(self, path: str) -> str:
@@ -215,11 +225,12 @@ class Present:
         return ""
 
 
-def _is_whiteout(status: os.stat_result) -> bool:
+def is_whiteout(status: os.stat_result) -> bool:
+    """Whether it hides what lower layers have at its path; Documentation/filesystems/overlayfs.rst."""
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
-def _has(handle: int, attribute: str) -> bool:
+def has(handle: int, attribute: str) -> bool:
     """Whether the file has the extended attribute; through /proc, as the handle is not opened for use."""
     try:
         return bool(os.getxattr(f"/proc/self/fd/{handle}", attribute))

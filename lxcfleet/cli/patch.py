@@ -1,4 +1,4 @@
-"""patch status and patch apply: how far patches of the host are, and bringing them into the containers."""
+"""patch status, apply and notify: how far patches of the host are, and bringing them into the containers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from typing import Any
 
 import click
 
+from lxcfleet.api.client import Client
 from lxcfleet.cli import options, output, rolling
-from lxcfleet.cli.session import connect
+from lxcfleet.cli.session import connect, session_of
+from lxcfleet.errors import HostError, Unreachable
 from lxcfleet.model import Selection
-from lxcfleet.wire import RolloutRequest
+from lxcfleet.wire import NoticeRecord, RolloutRequest
 
 FOUND = 4
 """Exit status of a check that found something."""
@@ -23,6 +25,7 @@ def patch() -> None:
     Examples:
       lxcfleet patch status
       lxcfleet patch apply --dry-run
+      lxcfleet patch notify
     """
 
 
@@ -31,7 +34,7 @@ def patch() -> None:
 @options.quiet("Print only the names of stale containers.")
 @click.pass_context
 def status(ctx: click.Context, *, style: str, quiet: bool) -> int:
-    """Show which containers are stale, and how far the rollout is.
+    """Show how far a patch of the host is, which containers are stale, and how far the rollout is.
 
     Exit status 4: some are stale.
 
@@ -43,15 +46,65 @@ def status(ctx: click.Context, *, style: str, quiet: bool) -> int:
     client = connect(ctx)
     records = client.stale(Selection())
     stale = [record["name"] for record in records if record["stale"]]
-    rollout = client.rollout()
+    notice, rollout = client.notice(), client.rollout()
     if quiet:
         output.write("".join(f"{name}\n" for name in stale))
     else:
         going = f"{rollout['status']}, {rollout['done']} of {rollout['total']}" if rollout else "none yet"
-        data = {"containers": len(records), "stale": stale, "rollout": rollout}
-        lines = [f"stale:    {' '.join(stale) or 'none'}", f"rollout:  {going}"]
+        data = {"containers": len(records), "stale": stale, "notice": notice, "rollout": rollout}
+        lines = [f"host:     {_told(notice)}", f"stale:    {' '.join(stale) or 'none'}", f"rollout:  {going}"]
         output.show(style, data, lines=lambda: lines, rows=lambda: [["stale"], *([name] for name in stale)])
     return FOUND if stale else 0
+
+
+_PHASES = {
+    "idle": "every change of its packages was dealt with",
+    "quiet": "waiting until packages stop changing",
+    "busy": "waiting for the package manager",
+    "broken": "waiting: dpkg left packages in the middle",
+    "window": "waiting for a maintenance window",
+    "ready": "looking at what became stale",
+    "failed": "a patch could not be dealt with, which is tried again",
+}
+
+
+def _told(notice: NoticeRecord) -> str:
+    """How far a change of the host's packages is."""
+    more = [part for part in (notice["why"], f"until {notice['until']}" if notice["until"] else "") if part]
+    return _PHASES.get(notice["phase"], notice["phase"]) + (f" ({', '.join(more)})" if more else "")
+
+
+@patch.command()
+@options.formatted
+@options.quiet("Print nothing.")
+@click.pass_context
+def notify(ctx: click.Context, *, style: str, quiet: bool) -> None:
+    """Tell the daemon that the host's packages changed.
+
+    The package manager's hook does so after each run of dpkg; this is for all else. It returns at once: the daemon acts
+    when dpkg is done and it has been quiet for a while, by the policy in lxcfleet.yaml. While the daemon is down it
+    takes note, for when it is started.
+
+    \b
+    Examples:
+      lxcfleet patch notify
+    """
+    paths = session_of(ctx).paths
+    try:
+        notice = Client(paths).notify()
+    except Unreachable:
+        if not paths.run.is_dir():
+            return  # no container has run since the machine booted
+        try:
+            paths.notice.touch(mode=0o644)
+        except OSError as error:
+            raise HostError.from_os_error("the change can't be noted", error) from error
+        if not quiet:
+            output.say("lxcfleet: noted; the daemon is down, and acts once it is started")
+        return
+    if not quiet:
+        rows = [tuple(notice), ["" if value is None else str(value) for value in notice.values()]]
+        output.show(style, notice, lines=lambda: [_told(notice)], rows=lambda: rows)
 
 
 @patch.command()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lxcfleet.errors import HostError
+from lxcfleet.host import maps
 from lxcfleet.names import Paths
 
 log = logging.getLogger(__name__)
@@ -191,6 +192,16 @@ class Launcher:
         self._launcher.close()
         self._booter.close()
 
+    def renew(self) -> bool:
+        """End those that run code which is no longer on the disk; whether there were any.
+
+        Monitors of containers are copies of the booter: what it has mapped they have, however fresh the container.
+        """
+        old = [each for each in (self._launcher, self._booter) if each.pid is not None and _runs_old_code(each.pid)]
+        for each in old:
+            each.close()
+        return bool(old)
+
     def kill(self) -> None:
         """End both the hard way; for tests of what survives that."""
         self._launcher.kill()
@@ -265,6 +276,14 @@ def _memory(message: bytes) -> Iterator[int]:
         yield memory
     finally:
         os.close(memory)
+
+
+def _runs_old_code(pid: int) -> bool:
+    """Whether a process of the host's maps a file that was replaced or removed. On an overlay this would not do."""
+    try:
+        return any(mapping.deleted for mapping in maps.executable(pid))
+    except ProcessLookupError:
+        return False
 
 
 async def _readable(sock: socket.socket) -> None:

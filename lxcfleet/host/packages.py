@@ -82,6 +82,12 @@ def installed(*, admin: Path | None = None) -> dict[str, str]:
     return {name: version for name, version, status in map(_fields, lines) if status.startswith(("ii", "hi"))}
 
 
+def states(*, admin: Path | None = None) -> list[tuple[str, str]]:
+    """Every package that dpkg knows and its state in three letters, wanted, is, and error; raises HostError."""
+    lines = _query(["--show", "--showformat", _FORMAT], admin).splitlines()
+    return [(name, status) for name, _, status in map(_fields, lines)]
+
+
 def check(package: str) -> list[str]:
     """The packages that ``package`` may mean (``libc6`` for ``libc6:amd64``), installed ones; none if there is none."""
     return [name for name in installed() if package in (name, name.partition(":")[0])]

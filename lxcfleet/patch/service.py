@@ -14,7 +14,8 @@ from lxcfleet.host.packages import Owner
 from lxcfleet.model import Selection
 from lxcfleet.patch.finder import Finder
 from lxcfleet.patch.stale import OldFile, Scan
-from lxcfleet.wire import OldFileRecord, StaleRecord
+from lxcfleet.patch.watcher import Watcher
+from lxcfleet.wire import NoticeRecord, OldFileRecord, StaleRecord
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +46,10 @@ class Owners:
 class Patch:
     """Patches of the host, and how far they are in the containers."""
 
-    def __init__(self, registry: Registry, finder: Finder) -> None:
+    def __init__(self, registry: Registry, finder: Finder, watcher: Watcher) -> None:
         self._registry = registry
         self.finder = finder
+        self._watcher = watcher
         self._owners = Owners()
 
     async def stale(self, selection: Selection) -> list[StaleRecord]:
@@ -56,6 +58,16 @@ class Patch:
         scans = await self.finder.scan(chosen)
         owners = await self._owners.find(file.path for scan in scans.values() for file in scan.files)
         return [_stale_record(container, scans[container.name], owners) for container in chosen]
+
+    def notice(self) -> NoticeRecord:
+        """How far the last change of the host's packages is."""
+        return self._watcher.record()
+
+    async def notify(self) -> NoticeRecord:
+        """The host's packages changed; how far that is. Raises FleetError."""
+        self._watcher.notify()
+        await self._watcher.look()
+        return self._watcher.record()
 
     async def _choose(self, selection: Selection) -> Sequence[Container]:
         await self._registry.observe()

@@ -34,6 +34,7 @@ from lxcfleet.wire import (
     ExposedRecord,
     ExposureRecord,
     FindingRecord,
+    NoticeRecord,
     OldFileRecord,
     OperationRecord,
     ResultRecord,
@@ -222,6 +223,8 @@ class FakeFleet:
         self.rollout: RolloutRecord | None = None
         self.halts_at: str | None = None
         """The container whose gate fails."""
+        self.notices = 0
+        """How often it was told that the host's packages changed."""
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
 
@@ -394,6 +397,17 @@ class FakeFleet:
              "problem": self.containers[name].unread}
             for name in self._choose(selection)
         ]  # fmt: skip
+
+    def notify(self) -> NoticeRecord:
+        """The host's packages changed."""
+        self.notices += 1
+        return self.notice()
+
+    def notice(self) -> NoticeRecord:
+        """How far that is."""
+        if not self.notices:
+            return {"phase": "idle", "policy": "auto", "why": "", "until": None}
+        return {"phase": "quiet", "policy": "auto", "why": "packages changed 0 s ago", "until": None}
 
     def stale(self, selection: Selection) -> list[StaleRecord]:
         """What the chosen ones run that is old: what a test gave them."""

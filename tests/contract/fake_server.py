@@ -251,6 +251,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _rollout_abort(self, _query: Query, _body: object) -> object:
         return self._fleet.change_rollout("aborted")
 
+    def _notice(self, _query: Query, _body: object) -> object:
+        return self._fleet.notice()
+
+    def _notify(self, _query: Query, _body: object) -> object:
+        return self._fleet.notify()
+
     def _stale(self, query: Query, _body: object) -> object:
         return self._fleet.stale(_selection(query))
 

@@ -1,4 +1,4 @@
-"""The verb ``stale``: the call against fake and real daemon, the command line in front of the fake."""
+"""The verbs ``stale`` and ``patch notify``: the calls against fake and real daemon, the command line in front of the fake."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from lxcfleet.cli import main
+from lxcfleet.cli.session import Session
 from lxcfleet.errors import NotFound
 from lxcfleet.model import Selection
+from lxcfleet.names import Paths
 from lxcfleet.wire import OldFileRecord
 
 from .conftest import Cli, Fleet
@@ -102,3 +106,31 @@ def test_as_a_plugin(cli: Cli, fake: FakeDaemon, web: Callable[[str], None]) -> 
     ran = cli("stale", "--nagios", "none")
     assert ran.status == 3
     assert ran.out.startswith("LXCFLEET UNKNOWN - no container named none")
+
+
+# patch notify
+
+
+def test_a_change_of_packages_is_told(fleet: Fleet) -> None:
+    assert fleet.client.notice()["policy"] in ("auto", "window", "notify", "manual")
+    notice = fleet.client.notify()
+    assert notice["phase"] in ("quiet", "busy")
+
+
+def test_notify_answers_how_far_it_is(cli: Cli, fake: FakeDaemon) -> None:
+    ran = cli("patch", "notify")
+    assert (ran.status, ran.out) == (0, "waiting until packages stop changing (packages changed 0 s ago)\n")
+    assert fake.fleet.notices == 1
+    assert json.loads(cli("patch", "notify", "-f", "json").out)["phase"] == "quiet"
+    assert cli("patch", "notify", "-q").out == ""
+    assert "host:     waiting until packages stop changing" in cli("patch", "status").out
+
+
+def test_notify_without_a_daemon_leaves_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = Paths(run=tmp_path / "run")
+    assert main.run(["patch", "notify"], Session(paths)) == 0
+    assert not paths.run.exists()
+    paths.run.mkdir()
+    assert main.run(["patch", "notify"], Session(paths)) == 0
+    assert paths.notice.exists()
+    assert capsys.readouterr().err == "lxcfleet: noted; the daemon is down, and acts once it is started\n"

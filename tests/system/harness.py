@@ -124,6 +124,10 @@ class Fleet:
         """One command line that must succeed and print JSON."""
         return json.loads(self.ok(arguments[0], "-f", "json", *arguments[1:], **options))
 
+    def json_any(self, *arguments: str) -> Any:
+        """The JSON of a command line, whatever its exit status."""
+        return self.run(arguments[0], "-f", "json", *arguments[1:]).json
+
     def inside(self, name: str, script: str, **options: Any) -> str:
         """What a shell script prints in a container where it must succeed."""
         return self.ok("exec", name, "--", "sh", "-c", script, **options).strip()

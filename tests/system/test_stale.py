@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,19 @@ def software() -> Iterator[Software]:
     shutil.rmtree(made.directory)
 
 
+@contextmanager
+def running(fleet: Fleet, name: str, *command: str, called: str) -> Iterator[None]:
+    """A command in a container, in the meantime."""
+    client = fleet.spawn("exec", name, "--", *command)
+    try:
+        until(lambda: called in fleet.inside(name, "cat /proc/[0-9]*/comm 2>/dev/null || true"), what=f"{called} runs")
+        yield
+    finally:
+        client.kill()
+        client.wait()
+        client.communicate()
+
+
 def old(fleet: Fleet, *chosen: str) -> dict[str, list[tuple[str, str, str]]]:
     """What is stale: by container the path, why, and who has it now."""
     ran = fleet.run("stale", "-f", "json", *chosen)
@@ -87,8 +101,7 @@ def test_scripts_and_what_was_started_with_exec(fleet: Fleet, software: Software
     fleet.create(job, command=software.command("job"))
     fleet.create(serve, command=("--", "python3", "-u", str(software.directory / "serve.py")))
     fleet.create(shell)
-    with fleet.spawn("exec", shell, "--", *software.command("two")[1:]):
-        until(lambda: "two" in fleet.inside(shell, "cat /proc/[0-9]*/comm"), what="exec runs")
+    with running(fleet, shell, *software.command("two")[1:], called="two"):
         assert old(fleet) == {}
         os.link(software.directory / "job", software.directory / "hard-link")
         (software.directory / "serve.py").chmod(0o644)
@@ -96,7 +109,6 @@ def test_scripts_and_what_was_started_with_exec(fleet: Fleet, software: Software
             software.replace(name)
         path = str(software.directory)
         found = old(fleet)
-        fleet.ok("stop", shell, "--timeout", "0")
     assert found == {
         job: [(f"{path}/job", "replaced", "base")],
         serve: [(f"{path}/serve.py", "replaced", "base")],
@@ -109,15 +121,13 @@ def test_what_the_delta_provides_is_compared_with_that(fleet: Fleet, software: S
     fleet.create(name)
     fleet.inside(name, f"touch {path}")  # the container has a copy of its own now
     fleet.ok("restart", name)
-    with fleet.spawn("exec", name, "--", str(path), "infinity"):
-        until(lambda: "one" in fleet.inside(name, "cat /proc/[0-9]*/comm"), what="exec runs")
+    with running(fleet, name, str(path), "infinity", called="one"):
         software.replace("one")
         assert old(fleet) == {}, "a patch of the base doesn't reach it: a matter for `audit shadow`"
         fleet.inside(name, f"cp {path} {path}.new; mv {path}.new {path}")
         assert old(fleet) == {name: [(str(path), "replaced", "delta")]}
         fleet.inside(name, f"rm {path}")
         assert old(fleet) == {name: [(str(path), "removed", "delta")]}
-        fleet.ok("stop", name, "--timeout", "0")
 
 
 MAPS = """
@@ -161,14 +171,12 @@ def test_a_container_of_its_own_within(fleet: Fleet, software: Software) -> None
     name = fleet.name("a")
     fleet.create(name, options=["--privileged"])
     path = software.directory / "one"
-    script = f"mkdir -p /root/r{path.parent}; cp /bin/busybox /root/r{path} 2>/dev/null || cp {path} /root/r{path}; "
+    script = f"mkdir -p /root/r{path.parent}; cp {path} /root/r{path}; "
     script += "mount -t tmpfs none /mnt; cp -a /root/r/. /mnt; for d in usr lib lib64 bin; do "
     script += f"[ ! -e /$d ] || {{ mkdir -p /mnt/$d; mount --bind /$d /mnt/$d; }}; done; exec chroot /mnt {path} 1000"
-    with fleet.spawn("exec", name, "--", "sh", "-c", script):
-        until(lambda: "one" in fleet.inside(name, "cat /proc/[0-9]*/comm"), what="exec runs")
+    with running(fleet, name, "sh", "-c", script, called="one"):
         software.replace("one")
         assert old(fleet) == {}
-        fleet.ok("stop", name, "--timeout", "0")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import lxcfleet
 
 ROOT = Path(lxcfleet.__file__).parent
 
-VALUES = {"lxcfleet", "checks", "errors", "names", "model", "policy", "schema", "strict_yaml", "config", "wire"}
+VALUES = {"lxcfleet", "checks", "errors", "names", "model", "policy", "schema", "strict_yaml", "config", "windows", "wire"}
 """Modules without I/O, which every room may use. ``config`` reads its one file."""
 
 ARROWS: dict[str, set[str]] = {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lxcfleet.config import Config, MetricsSettings, NetworkSettings, describe, parse
 from lxcfleet.policy import RolloutSettings
+from lxcfleet.windows import PatchSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = (ROOT / "etc/lxcfleet.yaml").read_text(encoding="utf-8")
@@ -27,7 +28,8 @@ def test_the_sample_changes_nothing() -> None:
 def test_the_sample_has_all_settings_with_their_defaults() -> None:
     settings = re.sub(r"^#(?!#)", "", SAMPLE, flags=re.MULTILINE)
     assert parse(settings.encode(), "sample") == Config()
-    for each in (*fields(Config), *fields(NetworkSettings), *fields(MetricsSettings), *fields(RolloutSettings)):
+    parts = (Config, NetworkSettings, MetricsSettings, RolloutSettings, PatchSettings)
+    for each in (field for part in parts for field in fields(part)):
         assert re.search(rf"^\s*{each.name}:", settings, re.MULTILINE), each.name
 
 

@@ -1,0 +1,185 @@
+"""Watching for patches: hears of changed packages, waits for the moment to act, and has it done."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lxcfleet.errors import FleetError, HostError
+from lxcfleet.fleet.events import Events
+from lxcfleet.fleet.lifecycle import Lifecycle
+from lxcfleet.fleet.registry import Registry
+from lxcfleet.host import dpkg, tree
+from lxcfleet.host.launch import Launcher
+from lxcfleet.names import Paths
+from lxcfleet.patch import notice
+from lxcfleet.patch.finder import Finder
+from lxcfleet.patch.notice import Answer, Moment, Phase
+from lxcfleet.patch.stale import Scan
+from lxcfleet.windows import PatchSettings, Policy
+from lxcfleet.wire import NoticeRecord
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 1.0
+"""How often it is looked at the file that the hook touches: one system call."""
+AUDIT_SECONDS = 5.0
+"""How often dpkg's records are read while they are not in order."""
+_NAMED = 20
+"""As many containers are named in an event."""
+
+Apply = Callable[[Mapping[str, Scan]], Awaitable[None]]
+"""Brings what is stale up to date: takes what was found in each stale container, and returns once that has begun and
+survives the daemon."""
+
+
+class Watcher:
+    """Between the package manager's hook and the rollout."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        settings: Callable[[], PatchSettings],
+        registry: Registry,
+        lifecycle: Lifecycle,
+        launcher: Launcher,
+        finder: Finder,
+        events: Events,
+        apply: Apply,
+        *,
+        admin: Path = Path("/var/lib/dpkg"),
+    ) -> None:
+        self._paths, self._settings = paths, settings
+        self._registry, self._lifecycle, self._launcher = registry, lifecycle, launcher
+        self._finder, self._events, self._apply = finder, events, apply
+        self._admin = admin
+        self._done = _read(paths.notice_done)
+        self._heard = self._done
+        self._changed = time.monotonic()
+        self._audited = 0.0
+        self._half_done: str | None = None
+        self._failed: float | None = None
+        self._problem = ""
+        self._answer = Answer(Phase.IDLE)
+
+    def notify(self) -> None:
+        """Packages changed: what the hook says. Raises HostError."""
+        try:
+            self._paths.notice.touch(mode=0o644)
+        except OSError as error:
+            raise HostError.from_os_error("the change can't be noted", error) from error
+
+    def record(self) -> NoticeRecord:
+        """How far it is."""
+        settings, now = self._settings(), self._answer
+        return {
+            "phase": now.phase,
+            "policy": settings.policy,
+            "why": self._problem if now.phase is Phase.FAILED else now.why,
+            "until": now.until.isoformat(timespec="minutes").replace("+00:00", "Z") if now.until else None,
+        }
+
+    async def run(self) -> None:
+        """Watch, for ever."""
+        while True:
+            try:
+                await self.tick()
+            except (FleetError, OSError) as error:
+                log.error("can't watch for patches: %s", str(error).replace("\n", "; "))
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def look(self) -> None:
+        """See how far it is."""
+        moment = await self._look()
+        before, self._answer = self._answer, notice.answer(moment, self._settings())
+        if self._answer.phase is not before.phase and self._answer.phase in (Phase.BROKEN, Phase.WINDOW):
+            until = f" until {self._answer.until:%Y-%m-%d %H:%M} UTC" if self._answer.until else ""
+            self._events.add("patch-waits", None, f"{self._answer.why}{until}")
+
+    async def tick(self) -> None:
+        """Look once, and act if it is time to."""
+        await self.look()
+        if self._answer.phase is Phase.READY:
+            await self._act()
+
+    async def _look(self) -> Moment:
+        heard = _stamp(self._paths.notice)
+        clock = time.monotonic()
+        if heard != self._heard:
+            self._heard, self._changed = heard, clock
+            self._half_done, self._failed = None, None
+        pending = heard is not None and heard != self._done
+        holder = dpkg.holder(self._admin) if pending else None
+        if holder is not None:
+            self._changed, self._half_done = clock, None
+        quiet = clock - self._changed
+        if pending and quiet >= self._settings().quiet and self._half_done != "":
+            await self._audit(clock)
+        failed = None if self._failed is None else clock - self._failed
+        return Moment(pending, quiet, holder, self._half_done, datetime.now(UTC), failed)
+
+    async def _audit(self, clock: float) -> None:
+        if self._half_done is None or clock - self._audited >= AUDIT_SECONDS:
+            self._audited = clock
+            try:
+                self._half_done = await asyncio.to_thread(dpkg.half_done, self._admin)
+            except HostError as error:
+                self._half_done = f"the host's packages can't be read ({error.why or error.message})"
+
+    async def _act(self) -> None:
+        """Look at what became stale, and do what the policy says."""
+        heard, policy = self._heard, self._settings().policy
+        try:
+            if policy is not Policy.MANUAL:
+                await self._do(policy)
+            if heard is not None:
+                tree.write(self._paths.notice_done, heard)
+        except (FleetError, OSError) as error:
+            self._failed, self._problem = time.monotonic(), str(error).replace("\n", "; ")
+            self._answer = Answer(Phase.FAILED)
+            log.error("a patch of the host can't be dealt with yet: %s", self._problem)
+            return
+        self._done = heard
+        self._answer = Answer(Phase.IDLE)
+
+    async def _do(self, policy: Policy) -> None:
+        if self._launcher.renew():
+            log.info("the launcher or the booter ran old code and is started anew")
+        self._lifecycle.distrust_mask()
+        if len(self._registry):
+            await self._lifecycle.refresh_mask()
+        await self._registry.observe()
+        found = await self._finder.scan(self._registry)
+        stale = {name: scan for name, scan in found.items() if scan.stale}
+        for name, scan in found.items():
+            if scan.problem:
+                self._events.add("unread", name, scan.problem)
+        if not stale:
+            self._events.add("patched", None, "the host was patched; no container runs old code")
+            return
+        names = ", ".join(list(stale)[:_NAMED]) + (", …" if len(stale) > _NAMED else "")
+        self._events.add("patched", None, f"the host was patched; {len(stale)} containers run old code: {names}")
+        if policy is Policy.NOTIFY:
+            log.warning("%d containers run old code; `lxcfleet patch apply` restarts them in waves", len(stale))
+        else:
+            await self._apply(stale)
+
+
+def _stamp(path: Path) -> str | None:
+    """Another text after each touch; None if there is no such file."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return f"{found.st_ino} {found.st_mtime_ns}"
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return None

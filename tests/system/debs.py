@@ -1,0 +1,73 @@
+"""Small packages, built and installed for real: what a test patches the host with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HOOK = ROOT / "etc/apt/80lxcfleet"
+_ENVIRONMENT = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", "NEEDRESTART_SUSPEND": "1"}
+
+
+class Package:
+    """A package with a library and a script below /usr/lib/NAME, which clones of the host see."""
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self.name = name
+        self.home = Path("/usr/lib") / name
+        self.library = self.home / "libpatched.so.1"
+        self.script = self.home / "job"
+        self._directory = directory
+
+    def build(self, version: str, *, scripts: Mapping[str, str] | None = None, files: Sequence[str] = ()) -> Path:
+        """Make a .deb of that version. ``scripts``: the maintainer's; ``files``: more of them in its directory."""
+        tree = self._directory / version
+        home = tree / self.home.relative_to("/")
+        home.mkdir(parents=True)
+        shutil.copy(_some_library(), home / self.library.name)
+        with (home / self.library.name).open("ab") as library:
+            library.write(f"\nversion {version}\n".encode())  # the loader does not look beyond the sections
+        for name in ("job", *files):
+            (home / name).write_text(f"#!/bin/sh\n# {version}\nwhile :; do sleep 1; done\n")
+            (home / name).chmod(0o755)
+        control = tree / "DEBIAN"
+        control.mkdir()
+        (control / "control").write_text(
+            f"Package: {self.name}\nVersion: {version}\nArchitecture: all\nMaintainer: nobody <nobody@localhost>\n"
+            "Description: what lxcfleet's tests patch the host with\n"
+        )
+        for name, text in (scripts or {}).items():
+            (control / name).write_text(f"#!/bin/sh\n{text}\n")
+            (control / name).chmod(0o755)
+        deb = self._directory / f"{self.name}_{version}_all.deb"
+        subprocess.run(["dpkg-deb", "--build", "--root-owner-group", tree, deb], check=True, capture_output=True)
+        return deb
+
+    def dpkg(self, *arguments: str | Path) -> int:
+        """Run dpkg; its exit status."""
+        return subprocess.run(
+            ["dpkg", *arguments], env=_ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False
+        ).returncode
+
+    def apt(self, deb: Path, run: Path) -> subprocess.CompletedProcess[str]:
+        """Install with apt-get, with our hook in front of the fleet whose sockets are in ``run``."""
+        hook = self._directory / "apt.conf"
+        hook.write_text(HOOK.read_text().replace("/run/lxcfleet", str(run)))
+        options = ["-qq", "-y", "--allow-downgrades", "-o", "DPkg::Lock::Timeout=120"]
+        return subprocess.run(
+            ["apt-get", "-c", str(hook), *options, "install", str(deb)],
+            env=_ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+
+    def purge(self) -> None:
+        """Remove it from the host, whatever state it is in."""
+        self.dpkg("--purge", "--force-all", self.name)
+        assert not self.home.exists()
+
+
+def _some_library() -> Path:
+    return next(path for path in Path("/usr/lib").glob("*-linux-gnu/libz.so.1"))

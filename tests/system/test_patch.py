@@ -1,0 +1,193 @@
+"""Patching the host for real: dpkg replaces a library while containers run programs that map it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from .debs import HOOK, Package
+from .harness import Fleet, until
+
+pytestmark = pytest.mark.system
+
+MAPS = "import ctypes, time; ctypes.CDLL({!r}); print('mapped', flush=True); time.sleep(1e6)"
+QUIET = 1
+ROLLOUT = "rollout: {min_healthy_time: 0, max_unavailable: 50%}\n"
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Package]:
+    """Version 1 is on the host, version 2 is built."""
+    if os.geteuid() != 0 or shutil.which("dpkg-deb") is None:
+        pytest.skip("needs root and dpkg")
+    made = Package(f"lxcfleet-test-{os.getpid()}", tmp_path_factory.mktemp("packages"))
+    try:
+        made.dpkg("--install", made.build("1"))
+        made.build("2")
+        yield made
+    finally:
+        made.purge()
+
+
+@pytest.fixture
+def one(package: Package) -> Package:
+    """Version 1 is on the host."""
+    assert package.dpkg("--install", deb(package, "1")) == 0
+    return package
+
+
+def deb(package: Package, version: str) -> Path:
+    return package._directory / f"{package.name}_{version}_all.deb"
+
+
+def policy(fleet: Fleet, text: str) -> None:
+    """Other settings, and a daemon that has them."""
+    fleet.stop_daemon()
+    fleet.settings(f"{fleet.usual}{ROLLOUT}patch: {{{text}}}\n")
+    for file in (fleet.paths.notice, fleet.paths.notice_done):
+        file.unlink(missing_ok=True)
+    fleet.start_daemon()
+
+
+def create(fleet: Fleet, package: Package, mapping: int, others: int) -> tuple[list[str], list[str]]:
+    """Containers that map the library, and others."""
+    inside = [fleet.name(f"map{number}") for number in range(1, mapping + 1)]
+    outside = [fleet.name(f"other{number}") for number in range(1, others + 1)]
+    code = MAPS.format(str(package.library))
+    fleet.ok("create", fleet.name("map"), "-n", str(mapping), "--", "python3", "-c", code)
+    if others:
+        fleet.ok("create", fleet.name("other"), "-n", str(others), "--", "sleep", "infinity")
+    wait_until_mapped(fleet, inside)
+    return inside, outside
+
+
+def wait_until_mapped(fleet: Fleet, names: Sequence[str]) -> None:
+    def mapped() -> bool:
+        return all("mapped" in fleet.paths.container(name).console_log.read_text() for name in names)
+
+    until(mapped, 60, "they have mapped the library")
+
+
+def pids(fleet: Fleet) -> dict[str, int]:
+    return {record["name"]: record["pid"] for record in fleet.records()}
+
+
+def is_dealt_with(fleet: Fleet) -> bool:
+    """What the hook said last was acted on."""
+    notice, done = fleet.paths.notice.stat(), fleet.paths.notice_done
+    return done.exists() and done.read_text() == f"{notice.st_ino} {notice.st_mtime_ns}"
+
+
+def test_apt_upgrades_and_exactly_the_stale_are_restarted(fleet: Fleet, one: Package) -> None:
+    policy(fleet, f"policy: auto, quiet: {QUIET}")
+    mapping, others = create(fleet, one, 10, 10)
+    assert fleet.run("stale").status == 0
+    before = pids(fleet)
+    ran = one.apt(deb(one, "2"), fleet.paths.run)
+    assert ran.returncode == 0, ran
+    stale = fleet.json_any("stale")
+    found = {record["name"] for record in stale if record["stale"]}
+    assert found == set(mapping)
+    for record in stale:
+        for file in record["files"]:
+            assert (file["path"], file["package"], file["version"]) == (str(one.library), one.name, "2")
+    until(lambda: is_dealt_with(fleet), 30, "the daemon has acted")
+    until(lambda: fleet.run("stale", "-q").status == 0, 60, "nothing is stale any more")
+    after = pids(fleet)
+    assert {name for name in before if before[name] != after[name]} == set(mapping)
+    assert {name for name in others if before[name] == after[name]} == set(others)
+    # The library that they map now is the new one.
+    wait_until_mapped(fleet, mapping)
+    assert "version 2" in fleet.inside(mapping[0], f"tail -n1 {one.library}")
+
+
+def test_many_calls_are_one_patch(fleet: Fleet, one: Package) -> None:
+    policy(fleet, f"policy: auto, quiet: {QUIET}")
+    create(fleet, one, 1, 0)
+    one.dpkg("--install", deb(one, "2"))
+    calls = 200
+    line = HOOK.read_text().split('"')[1].replace("/run/lxcfleet", str(fleet.paths.run))
+    for _ in range(calls):
+        assert subprocess.run(["sh", "-c", line], check=False).returncode == 0
+    until(lambda: is_dealt_with(fleet), 30, "the daemon has acted")
+    until(lambda: fleet.run("stale", "-q").status == 0, 30, "nothing is stale any more")
+    assert len(fleet.events("patched")) == 1
+    assert len(fleet.events("restarted")) == 1
+
+
+def test_nothing_happens_while_dpkg_is_half_way(fleet: Fleet, one: Package) -> None:
+    policy(fleet, f"policy: auto, quiet: {QUIET}")
+    mapping, _ = create(fleet, one, 1, 0)
+    before = pids(fleet)
+    broken = one.build("3", scripts={"postinst": "test -e /run/lxcfleet-test-mend"})
+    assert one.dpkg("--install", broken) != 0
+    fleet.ok("patch", "notify", "-q")
+    until(lambda: fleet.client().notice()["phase"] == "broken", 30, "the daemon sees that dpkg is half-way")
+    assert "dpkg left packages in the middle" in fleet.run("patch", "status").out
+    assert f"{one.name} is half-configured" in fleet.events("patch-waits")[0]["message"]
+    assert fleet.run("stale", "-q").out == f"{mapping[0]}\n"
+    time.sleep(2 * QUIET)
+    assert pids(fleet) == before
+    mend = Path("/run/lxcfleet-test-mend")
+    mend.touch()
+    try:
+        assert one.dpkg("--configure", one.name) == 0
+    finally:
+        mend.unlink()
+    until(lambda: fleet.events("restarted"), 30, "it is restarted once dpkg is done")
+    assert pids(fleet) != before
+
+
+def test_what_happened_while_the_daemon_was_down(fleet: Fleet, one: Package) -> None:
+    policy(fleet, f"policy: auto, quiet: {QUIET}")
+    create(fleet, one, 1, 1)
+    before = pids(fleet)
+    fleet.stop_daemon()
+    assert one.apt(deb(one, "2"), fleet.paths.run).returncode == 0
+    fleet.start_daemon()
+    until(lambda: fleet.events("restarted"), 30, "it catches up")
+    after = until(lambda: None if None in pids(fleet).values() else pids(fleet), 30)
+    assert [name for name in before if before[name] != after[name]] == [fleet.name("map1")]
+
+
+def test_policies_that_restart_nothing(fleet: Fleet, one: Package) -> None:
+    policy(fleet, "policy: notify, quiet: 0")
+    create(fleet, one, 1, 0)
+    before = pids(fleet)
+    one.dpkg("--install", deb(one, "2"))
+    fleet.ok("patch", "notify")
+    (event,) = until(lambda: fleet.events("patched"), 20, "it tells")
+    assert event["message"] == f"the host was patched; 1 containers run old code: {fleet.name('map1')}"
+    policy(fleet, "policy: manual, quiet: 0")
+    fleet.ok("patch", "notify")
+    until(lambda: is_dealt_with(fleet), 20, "it takes note")
+    assert fleet.events("patched") == []
+    now = time.gmtime(time.time() + 7200)
+    later = f"{now.tm_hour:02}:00-{now.tm_hour:02}:30"
+    policy(fleet, f'policy: window, quiet: 0, windows: ["{later}"], time_zone: UTC')
+    fleet.ok("patch", "notify")
+    until(lambda: fleet.events("patch-waits"), 20, "it waits for the window")
+    assert pids(fleet) == before
+    always = 'policy: window, quiet: 0, windows: ["00:00-24:00"], time_zone: UTC'
+    fleet.settings(f"{fleet.usual}{ROLLOUT}patch: {{{always}}}\n")
+    pid = fleet.daemon_pid()
+    assert pid is not None
+    os.kill(pid, 1)
+    until(lambda: fleet.events("restarted"), 20, "the window has opened")
+    assert pids(fleet) != before
+
+
+def test_nobody_is_told_when_there_is_nobody(fleet: Fleet, one: Package, tmp_path: Path) -> None:
+    """The hook on a host where lxcfleet has not run since the boot, or where its directory can't be written."""
+    assert one.apt(deb(one, "2"), tmp_path / "none").returncode == 0
+    assert not (tmp_path / "none").exists()
+    (tmp_path / "file" / "patched").mkdir(parents=True)
+    assert one.apt(deb(one, "1"), tmp_path / "file").returncode == 0
+    fleet.stop_daemon()
+    assert fleet.run("patch", "notify").err == "lxcfleet: noted; the daemon is down, and acts once it is started\n"
