@@ -300,6 +300,17 @@ def _publish(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
         _answer(reply, "publish", error)
 
 
+def _rules(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
+    """Have nft read them."""
+    from lxcfleet.host import command
+
+    try:
+        command.run(["/usr/sbin/nft", "-f", "-"], input=argument["rules"].encode())
+        _answer(reply, "rules")
+    except FleetError as error:
+        _answer(reply, "rules", error)
+
+
 def _forget_datagrams(members: list[str], reply: Reply, _: Paths) -> None:
     """Have nobody's datagrams go to these addresses any more by habit."""
     from lxcfleet.host import conntrack
@@ -341,6 +352,7 @@ _OPERATIONS: dict[str, Callable[[Any, Reply, Paths], None]] = {
     "routes": _routes,
     "network": _network,
     "publish": _publish,
+    "rules": _rules,
     "datagrams": _forget_datagrams,
     "disconnect": _disconnect,
 }

@@ -45,6 +45,8 @@ class Profile:
     """What its program listens on, as a list of SERVICE=PORT, with /udp where it is not TCP."""
     publish: tuple[Publication, ...] = ()
     """Ports of the host for those of its containers, as a list of HOST:CONTAINER, with /udp where it is not TCP."""
+    isolated: bool = False
+    """Whether they are kept from each other and other isolated containers, and from the host."""
     drain: float | None = None
     """Seconds from leaving names and ports to a stop; the default of `network:` above."""
     health: HealthCheck | None = None
@@ -84,6 +86,10 @@ class NetworkSettings:
     """What follows the containers' names."""
     default: Network = Network.BRIDGE
     """What containers get for which nothing is asked: bridge or none."""
+    guard: bool = True
+    """Whether containers are kept from sending under other MAC and IP addresses than their own."""
+    host_access: bool = True
+    """Whether containers may connect to the host itself; if not, to its name server only."""
     drain: float = 5.0
     """Seconds that containers with ports stay up after they left names and ports, before they are stopped."""
 
@@ -194,6 +200,8 @@ def _network(fields: Fields) -> NetworkSettings:
         dns=fields.flag("dns", default.dns),
         domain=fields.text("domain", default.domain),
         default=fields.choice("default", Network, default.default),
+        guard=fields.flag("guard", default.guard),
+        host_access=fields.flag("host_access", default.host_access),
         drain=fields.number("drain", default.drain, 0, MAX_DRAIN),
     )
     fields.close()
@@ -230,6 +238,7 @@ def _profile(fields: Fields) -> Profile:
         network=fields.choice("network", Network, Network.BRIDGE) if fields.has("network") else None,
         ports=fields.parsed("ports", parse_port, check_ports),
         publish=fields.parsed("publish", parse_publication, check_publications),
+        isolated=fields.flag("isolated"),
         drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
         health=checks.read(fields),
         rollout=policy.read_profile(fields.nested("rollout")),
@@ -265,6 +274,8 @@ def describe(config: Config) -> str:
         f"  dns: {str(config.network.dns).lower()}",
         f"  domain: {config.network.domain}",
         f"  default: {config.network.default}",
+        f"  guard: {str(config.network.guard).lower()}",
+        f"  host_access: {str(config.network.host_access).lower()}",
         f"  drain: {config.network.drain:g}",
         "metrics:",
         f"  listen: {strict_yaml.inline(config.metrics.listen)}",
@@ -293,6 +304,8 @@ def _describe_profile(profile: Profile) -> list[str]:
         lines.append(f"ports: {strict_yaml.inline([str(port) for port in profile.ports])}")
     if profile.publish:
         lines.append(f"publish: {strict_yaml.inline([str(each) for each in profile.publish])}")
+    if profile.isolated:
+        lines.append("isolated: true")
     if profile.drain is not None:
         lines.append(f"drain: {profile.drain:g}")
     if profile.health:

@@ -102,6 +102,8 @@ class Spec:
     """What its program listens on, for those who look for it by the service's name."""
     publish: tuple[Publication, ...] = ()
     """Ports of the host that lead to it, and to those that it shares them with."""
+    isolated: bool = False
+    """Whether it is kept from other isolated containers, and from the host but for the name server."""
     drain: float | None = None
     """Seconds from its withdrawal from names and ports to its stop; None: as the settings say."""
     health: HealthCheck | None = None

@@ -33,6 +33,7 @@ class ContainerRecord(TypedDict):
     network: str
     ports: list[str]
     """What it listens on, as ``http=8080/tcp``."""
+    isolated: bool
     publish: list[str]
     """The host's ports that lead to it, as ``8080:80/tcp``."""
     created: str
@@ -247,6 +248,7 @@ class CreateRequest:
     """None: as the profile or the settings say."""
     ports: tuple[Port, ...] = ()
     publish: tuple[Publication, ...] = ()
+    isolated: bool = False
     drain: float | None = None
     """Seconds; None: as the profile or the settings say."""
     health: HealthCheck | None = None
@@ -285,6 +287,7 @@ class CreateRequest:
             network=fields.choice("network", Network, Network.BRIDGE) if fields.has("network") else None,
             ports=fields.parsed("ports", parse_port, check_ports),
             publish=fields.parsed("publish", parse_publication, check_publications),
+            isolated=fields.flag("isolated"),
             drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
             health=checks.read(fields),
             memory=fields.size("memory", 0) if fields.has("memory") else None,

@@ -55,6 +55,9 @@ from lxcfleet.wire import CreateRequest
     help="Let a port of the host lead to one of theirs: to those of them that are healthy, if they share a label;"
     " may be repeated.",
 )
+@click.option(
+    "--isolated", is_flag=True, help="Keep them from other isolated containers, and from the host but for its names."
+)
 @options.drain("Seconds that they stay up after they left names and ports, before they are stopped.")
 @checks.health_options
 @click.option("--memory", metavar="SIZE", help="Memory that each may use at most, such as 512M; 0: no limit.")
@@ -93,6 +96,7 @@ def create(
     network: str | None,
     ports: tuple[str, ...],
     publish: tuple[str, ...],
+    isolated: bool,
     drain: float | None,
     memory: str | None,
     cpus: float | None,
@@ -146,6 +150,7 @@ def create(
         network=Network(network) if network else None,
         ports=tuple(parse_port(port) for port in ports),
         publish=tuple(parse_publication(each) for each in publish),
+        isolated=isolated,
         drain=drain,
         health=checks.health(**health),
         memory=None if memory is None else parse_size(memory),

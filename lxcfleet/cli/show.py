@@ -14,8 +14,8 @@ from lxcfleet.names import check_name
 from lxcfleet.wire import ContainerDetails, ContainerRecord
 
 _FIELDS = (
-    "name", "state", "health", "init", "privileged", "network", "addresses", "ports", "publish", "labels", "command",
-    "profile", "pid", "created", "busy", "problem",
+    "name", "state", "health", "init", "privileged", "network", "addresses", "ports", "publish", "isolated", "labels",
+    "command", "profile", "pid", "created", "busy", "problem",
 )  # fmt: skip
 
 

@@ -69,6 +69,7 @@ class Creation:
         specs = self._room.take(wanted.new, wanted.like)
         for spec in specs:
             self._registry.add(Container(spec.name, spec, busy="create"))
+        self._room.expect(specs)
         jobs = [self._creation(spec, steps) for spec in specs]
         jobs += [self._presence(self._registry[name], start=ask.start) for name in wanted.present]
         return self._operations.begin("create", jobs, AT_ONCE)

@@ -226,8 +226,8 @@ class Lifecycle:
     async def _boot(self, container: Container, namespace: int) -> None:
         log_file = str(self._paths.container(container.name).lxc_log)
         before = lxc.log_size(log_file)
-        if container.spec is not None and container.spec.address is not None:
-            await self._network.ensure()
+        if container.spec is not None:
+            await self._network.connect(container.spec)
         async with self._boots:
             pid = await self._boot_once_more(container.name, namespace)
         if pid is None:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from lxcfleet.config import NetworkSettings
-from lxcfleet.errors import FleetError, from_body
+from lxcfleet.errors import FleetError, HostError, from_body
 from lxcfleet.fleet import name_server, publishing
+from lxcfleet.fleet.admission import Admission
 from lxcfleet.fleet.discovery import Discovery
 from lxcfleet.fleet.events import Events
 from lxcfleet.fleet.name_server import NameServer
@@ -22,9 +23,10 @@ from lxcfleet.fleet.publishing import Publishing
 from lxcfleet.fleet.registry import Container, Registry
 from lxcfleet.host import bridge_port, sockets, sysctl, tree
 from lxcfleet.host.launch import Launcher
+from lxcfleet.host.nft_watch import TableWatch
 from lxcfleet.model import Spec
 from lxcfleet.names import Paths
-from lxcfleet.net import rules
+from lxcfleet.net import guard, rules
 from lxcfleet.net.addresses import OFF, AddressPool, Subnet, choose, hardware_address, interface_name
 
 log = logging.getLogger(__name__)
@@ -47,7 +49,10 @@ class FleetNetwork:
         self._subnet: Subnet | None = None
         self._pool: AddressPool | None = None
         self._names: NameServer | None = None
+        self._watch: TableWatch | None = None
+        self._flushed = False
         self._up = False
+        self._admission = Admission(self._specs, self._admit)
         self._publishing = Publishing(self._wanted_ports, self._publish_ports)
         self._discovery = Discovery(paths, settings, registry, self._changed)
 
@@ -68,6 +73,10 @@ class FleetNetwork:
 
     def _present(self) -> Iterable[IPv4Address]:
         return [c.spec.address.ip for c in self._registry if c.spec is not None and c.spec.address is not None]
+
+    def _specs(self) -> list[Spec]:
+        """Of all that are connected."""
+        return [c.spec for c in self._registry if c.spec is not None and c.spec.address is not None]
 
     @property
     def free(self) -> int | None:
@@ -113,13 +122,26 @@ class FleetNetwork:
     def _bridge_there(self) -> bool:
         return os.path.exists(f"/sys/class/net/{self.settings.bridge}")
 
+    async def connect(self, spec: Spec) -> None:
+        """Have all that a container needs which is about to start; quick if it is there. Raises FleetError."""
+        if spec.address is not None:
+            await self.ensure()
+            await self._admission.admit(spec)
+
+    def expect(self, specs: Iterable[Spec]) -> None:
+        """These will start soon: get ready for all of them at once."""
+        first = next((spec for spec in specs if spec.address is not None), None)
+        if first is not None and self._up:
+            task = asyncio.get_running_loop().create_task(self._admission.admit(first))
+            task.add_done_callback(_noticed)
+
     async def ensure(self) -> None:
         """Have the bridge, its rules and its name server; quick if they are there."""
-        if self._up and self._bridge_there:
+        if self._up and self._bridge_there and not self._flushed:
             return
         subnet = await self.choose()
         async with self._lock:
-            if self._up and self._bridge_there:
+            if self._up and self._bridge_there and not self._flushed:
                 return
             ports = [
                 interface_name(c.spec.address.ip)
@@ -129,8 +151,11 @@ class FleetNetwork:
             addresses = [str(a) for a in (subnet.gateway, subnet.gateway6) if a is not None]
             wanted = self._wanted_ports()
             ruleset = rules.render(
-                subnet, self.settings.bridge, nat=self.settings.nat, published=wanted, route6=sysctl.routes_ipv6()
-            )
+                subnet, self.settings.bridge, nat=self.settings.nat, published=wanted, route6=sysctl.routes_ipv6(),
+                host_access=self.settings.host_access,
+            ) + guard.render(subnet.ipv4, self.settings.bridge, guard=self.settings.guard)  # fmt: skip
+            guests = self._admission.wanted()
+            ruleset += guard.admit(self.settings.bridge, guests.values())
             await self._ask(
                 "network",
                 {
@@ -142,12 +167,28 @@ class FleetNetwork:
             if self.settings.dns:
                 self._names = NameServer(self._paths, self.settings, subnet)
                 await asyncio.to_thread(self._names.start)
+            self._admission.assume(guests)
             for container in self._registry:
                 if container.running is not None:
                     self._set_up_port(container)
-            self._up = True
+            self._up, self._flushed = True, False
+            self._watch_rules()
             if wanted:
                 self._publishing.distrust()
+
+    def _watch_rules(self) -> None:
+        if self._watch is None:
+            try:
+                self._watch = TableWatch(rules.table(self.settings.bridge), self._rules_gone)
+            except HostError as error:
+                log.warning("%s", error)
+
+    def _rules_gone(self) -> None:
+        """Somebody flushed them. Until they are back everybody may do everything, so that is now."""
+        if self._up and not self._flushed:
+            self._flushed = True
+            task = asyncio.get_running_loop().create_task(self.check())
+            task.add_done_callback(_noticed)
 
     async def check(self) -> None:
         """Repair what somebody took away from under running containers."""
@@ -155,6 +196,7 @@ class FleetNetwork:
             return
         subnet = await self.choose()
         missing = [] if self._bridge_there else [f"the bridge {self.settings.bridge}"]
+        missing += ["the packet filter's rules"] if self._flushed else []
         if self.settings.dns:
             missing += (self._names or NameServer(self._paths, self.settings, subnet)).missing()
         if self._up and not missing:
@@ -173,9 +215,12 @@ class FleetNetwork:
             if self._subnet is None and not self._bridge_there:
                 return
             self._up, self._subnet, self._pool, self._names = False, None, None, None
+            if self._watch is not None:
+                self._watch.close()
+                self._watch = None
             try:
                 await asyncio.to_thread(name_server.stop, self._paths)
-                gone = rules.removal(self.settings.bridge)
+                gone = rules.removal(self.settings.bridge) + guard.removal(self.settings.bridge)
                 await self._ask("disconnect", {"bridge": self.settings.bridge, "rules": gone})
             except FleetError as error:
                 log.error("the fleet's network can't be taken away: %s", error)
@@ -191,7 +236,7 @@ class FleetNetwork:
 
     def check_ports(self, like: Spec, count: int) -> None:
         """Refuse ports of the host that ``count`` new containers like ``like`` can't have. Raises InvalidInput."""
-        others = [c.spec for c in self._registry if c.spec is not None]
+        others = self._specs()
         publishing.check_shared(like, count, others)
         shared = {publication for spec in others for publication in spec.publish}
         for publication in like.publish:
@@ -205,9 +250,12 @@ class FleetNetwork:
             self._publishing.kick()
 
     def _wanted_ports(self) -> list[rules.Published]:
-        specs = [c.spec for c in self._registry if c.spec is not None and c.spec.address is not None]
+        specs = self._specs()
         members = [c.spec for c in self._discovery.members() if c.spec is not None]
         return publishing.published(specs, members)
+
+    async def _admit(self, new: list[guard.Guest], gone: list[guard.Guest]) -> None:
+        await self._ask("rules", {"rules": guard.admit(self.settings.bridge, new, gone)})
 
     async def _publish_ports(self, wanted: Sequence[rules.Published]) -> None:
         if not self._up:
@@ -227,8 +275,8 @@ class FleetNetwork:
 
     def _set_up_port(self, container: Container) -> None:
         spec = container.spec
-        if spec is not None and spec.address is not None and spec.publish:
-            bridge_port.set_hairpin(interface_name(spec.address.ip))
+        if spec is not None and spec.address is not None:
+            bridge_port.set_up(interface_name(spec.address.ip), hairpin=bool(spec.publish), isolated=spec.isolated)
 
     def set_member(self, container: Container, healthy: bool) -> None:
         """Say whether a container is healthy: only those that are stand for their groups.
@@ -285,6 +333,12 @@ class FleetNetwork:
     def settle_names(self) -> None:
         """After a restart of the daemon: names for what runs and for nothing else."""
         self._discovery.settle()
+
+
+def _noticed(task: asyncio.Task[None]) -> None:
+    """Who needs it meets the failure again, and tells."""
+    if not task.cancelled() and task.exception() is not None:
+        log.debug("not ready yet: %s", task.exception())
 
 
 def _seed() -> str:

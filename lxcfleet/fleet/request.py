@@ -97,6 +97,7 @@ def _like(request: CreateRequest, profile: Profile, config: Config) -> Spec:
         labels={**profile.labels, **request.labels},
         profile=request.profile,
         ports=request.ports or profile.ports,
+        isolated=request.isolated or profile.isolated,
         publish=request.publish or profile.publish,
         drain=profile.drain if request.drain is None else request.drain,
         network=network,

@@ -118,6 +118,10 @@ class Room:
                 hint="set network.ipv4 in lxcfleet.yaml to a larger range, or use --network none",
             )
 
+    def expect(self, specs: Sequence[Spec]) -> None:
+        """These will start soon."""
+        self._network.expect(specs)
+
     def check_ports(self, like: Spec, count: int) -> None:
         """Refuse ports of the host that are not to be had."""
         self._network.check_ports(like, count)

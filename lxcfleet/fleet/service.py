@@ -87,6 +87,7 @@ class Fleet:
             "privileged": spec.privileged if spec else False,
             "network": spec.network if spec else "",
             "ports": [str(port) for port in spec.ports] if spec else [],
+            "isolated": spec.isolated if spec else False,
             "publish": [str(publication) for publication in spec.publish] if spec else [],
             "created": spec.created if spec else "",
             "pid": container.running.pid if container.running else None,

@@ -10,13 +10,18 @@ from lxcfleet.errors import HostError
 _NET = Path("/sys/class/net")
 
 
-def set_hairpin(interface: str) -> None:
-    """Let the bridge give a frame back to the port that it came from. Fine if there is no such port.
+def set_up(interface: str, *, hairpin: bool, isolated: bool) -> None:
+    """Set the switches of a port. Fine if there is no such port.
 
-    Where br_netfilter is on (Docker loads it), the bridge itself forwards what is addressed anew on its way, also
-    from a container to itself.
+    ``hairpin``: the bridge gives a frame back to the port that it came from. Where br_netfilter is on (Docker loads
+    it), the bridge itself forwards what is addressed anew on its way, also from a container to itself.
+    ``isolated``: nothing passes between two such ports. So do the rules of net.guard; this holds also while somebody
+    has flushed them.
     """
-    _set(interface, "hairpin_mode")
+    if hairpin:
+        _set(interface, "hairpin_mode")
+    if isolated:
+        _set(interface, "isolated")
 
 
 def _set(interface: str, switch: str) -> None:

@@ -29,16 +29,27 @@ def table(bridge: str) -> str:
     return "lxcfleet_" + re.sub(r"[^A-Za-z0-9_]", "_", bridge)
 
 
-def render(subnet: Subnet, bridge: str, *, nat: bool, published: Sequence[Published] = (), route6: bool = False) -> str:
+def render(
+    subnet: Subnet,
+    bridge: str,
+    *,
+    nat: bool,
+    published: Sequence[Published] = (),
+    route6: bool = False,
+    host_access: bool = True,
+) -> str:
     """The whole table: packets from the fleet leave under the host's address, strangers' come in by published ports.
 
     ``route6``: whether the host passes IPv6 packets on; if not, ports are published to itself only.
+    ``host_access``: whether containers that are not isolated may connect to the host itself.
     """
     own = table(bridge)
     lines = [
         f"table inet {own} {{}}",
-        f"flush table inet {own}",
+        f"delete table inet {own}",  # flush would leave the sets' elements
         f"table inet {own} {{",
+        "  set isolated4 { type ipv4_addr; }",
+        "  set isolated6 { type ipv6_addr; }",
         "  chain published {",
         *_published(published, 4),
         "  }",
@@ -62,6 +73,17 @@ def render(subnet: Subnet, bridge: str, *, nat: bool, published: Sequence[Publis
         "  chain forwarding {",
         "    type filter hook forward priority filter; policy accept;",
         f'    oifname "{bridge}" iifname != "{bridge}" ct state new ct status & dnat == 0 drop',
+        # What the bridge itself would not pass on must not take the way by the host.
+        f'    iifname "{bridge}" oifname "{bridge}" ct status & dnat == 0 ip saddr @isolated4 ip daddr @isolated4 drop',
+        f'    iifname "{bridge}" oifname "{bridge}" ct status & dnat == 0 ip6 saddr @isolated6 ip6 daddr @isolated6 drop',
+        "  }",
+        "  chain to_the_host {",
+        "    type filter hook input priority filter; policy accept;",
+        f'    iifname != "{bridge}" accept',
+        "    ct state established,related accept",
+        "    meta l4proto { tcp, udp } th dport 53 accept",
+        "    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, mld2-listener-report } accept",
+        *(["    ip saddr @isolated4 drop", "    ip6 saddr @isolated6 drop"] if host_access else ["    drop"]),
         "  }",
         "  chain translation {",
         "    type nat hook postrouting priority srcnat; policy accept;",

@@ -74,6 +74,7 @@ class FakeContainer:
     addresses: tuple[str, ...] = ()
     ports: tuple[str, ...] = ()
     publish: tuple[str, ...] = ()
+    isolated: bool = False
     problem: str | None = None
     check: HealthCheck | None = None
     health: str = "healthy"
@@ -96,6 +97,7 @@ class FakeContainer:
             "privileged": self.first_id is None,
             "network": "bridge",
             "ports": list(self.ports),
+            "isolated": self.isolated,
             "publish": list(self.publish),
             "created": NOW,
             "pid": 4711 if self.state.alive else None,
@@ -504,6 +506,7 @@ def _created(name: str, request: CreateRequest) -> FakeContainer:
         check=request.health,
         ports=tuple(map(str, request.ports)),
         publish=tuple(map(str, request.publish)),
+        isolated=request.isolated,
         first_id=None if request.privileged else RANGE_SIZE * 16,
         autostart=request.autostart is not False,
         boot_order=request.boot_order or 0,

@@ -1,0 +1,265 @@
+"""What containers must not be able to do on the network, tried for real."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from .harness import Fleet, until
+
+pytestmark = pytest.mark.system
+
+SERVER = """
+import socket
+s = socket.create_server(("", 8080), family=socket.AF_INET6, dualstack_ipv6=True)
+while True:
+    c, peer = s.accept()
+    c.sendall(peer[0].encode())
+    c.close()
+"""
+SERVE = ("--", "python3", "-c", SERVER)
+
+CLIENT = """
+import socket, sys
+try:
+    print(socket.create_connection((sys.argv[1], int(sys.argv[2])), 2).recv(100).decode())
+except OSError as error:
+    print("!", error)
+"""
+
+RAW = """
+import socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind(("eth0", 0))
+for text in sys.argv[1:]:
+    s.send(bytes.fromhex(text))
+"""
+
+
+@pytest.fixture
+def fleet() -> Iterator[Fleet]:
+    """A fleet whose containers are connected by default."""
+    own = Fleet()
+    try:
+        start(own)
+        yield own
+        own.clean()
+    finally:
+        own.run("destroy", "--all", "--force", "-q", "--drain", "0")
+        own.remove()
+
+
+def start(fleet: Fleet, more: str = "") -> None:
+    """A daemon with these settings of the network."""
+    fleet.settings(f"network: {{bridge: {fleet.bridge}, domain: {fleet.tag}.test, drain: 0{more}}}\n")
+    fleet.stop_daemon()
+    fleet.start_daemon()
+
+
+def address(fleet: Fleet, name: str) -> str:
+    return str(fleet.record(name)["addresses"][0])
+
+
+def gateway(fleet: Fleet) -> str:
+    lines = subprocess.run(["ip", "-br", "-4", "addr", "show", fleet.bridge], capture_output=True, text=True, check=True)
+    return lines.stdout.split()[2].partition("/")[0]
+
+
+def reaches(fleet: Fleet, name: str, where: str, port: int = 8080) -> bool:
+    """Whether a container can connect."""
+    said = fleet.ok("exec", name, "--", "python3", "-c", CLIENT, where, str(port))
+    return not said.startswith("!")
+
+
+def from_host(where: str, port: int = 8080) -> bool:
+    try:
+        with socket.create_connection((where, port), timeout=2) as connection:
+            return bool(connection.recv(100))
+    except OSError:
+        return False
+
+
+def mac(text: str) -> str:
+    return text.replace(":", "")
+
+
+def ip(text: str) -> str:
+    return socket.inet_aton(text).hex()
+
+
+def hardware(fleet: Fleet, name: str) -> str:
+    return fleet.inside(name, "cat /sys/class/net/eth0/address")
+
+
+def arp_reply(source: str, claimed_mac: str, claimed_ip: str, to_mac: str, to_ip: str) -> str:
+    """An Ethernet frame that says where an IP address is."""
+    claim = f"{mac(claimed_mac)}{ip(claimed_ip)}{mac(to_mac)}{ip(to_ip)}"
+    return f"{mac(to_mac)}{mac(source)}08060001080006040002{claim}"
+
+
+def seen_by(fleet: Fleet, name: str, neighbour: str) -> str:
+    """The MAC address that a container believes a neighbour to have."""
+    pid = fleet.pid(name)
+    found = subprocess.run(
+        ["nsenter", "-n", "-t", str(pid), "ip", "neigh", "show", neighbour], capture_output=True, text=True, check=True
+    )
+    words = found.stdout.split()
+    return words[words.index("lladdr") + 1] if "lladdr" in words else ""
+
+
+def test_isolated_containers_are_kept_from_each_other_and_from_the_host(fleet: Fleet) -> None:
+    one, two, free = fleet.name(1), fleet.name(2), fleet.name("free")
+    for name in (one, two):
+        fleet.ok("create", name, "--isolated", *SERVE)
+    fleet.ok("create", free, *SERVE)
+    for name in (one, two, free):
+        until(lambda name=name: from_host(address(fleet, name)), what="the host reaches it")  # type: ignore[misc]
+    assert fleet.record(one)["isolated"]
+    for left, right in ((one, two), (two, one)):
+        for where in fleet.record(right)["addresses"]:
+            assert not reaches(fleet, left, where), where
+    # What is not isolated reaches them, and they reach it: a proxy in front of them, a database behind.
+    assert reaches(fleet, free, address(fleet, one))
+    assert reaches(fleet, one, address(fleet, free))
+    # Not by the way of the host either: a route to the neighbour by the gateway.
+    home = gateway(fleet)
+    pid = str(fleet.pid(one))
+    by_host = ["nsenter", "-n", "-t", pid, "ip", "route", "add", address(fleet, two), "via", home]
+    subprocess.run(by_host, check=True)
+    assert not reaches(fleet, one, address(fleet, two))
+    # The host: its names, and nothing else.
+    with socket.create_server(("", 0)) as service:
+        port = service.getsockname()[1]
+        assert not reaches(fleet, one, home, port)
+        found = fleet.run("exec", one, "--", "getent", "hosts", f"{free}.{fleet.tag}.test")
+        assert found.status == 0
+    # Also after they were started anew, and by a daemon that was.
+    fleet.ok("restart", two)
+    fleet.stop_daemon(9)
+    fleet.start_daemon()
+    until(lambda: from_host(address(fleet, two)), what="it is up again")
+    subprocess.run([*by_host[:4], "ip", "route", "del", address(fleet, two)], check=True)
+    assert not reaches(fleet, one, address(fleet, two))
+
+
+def tables() -> str:
+    """The tables of nftables."""
+    return subprocess.run(["/usr/sbin/nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
+
+
+def flush(fleet: Fleet) -> None:
+    """What `nft flush ruleset` does to this fleet, and to no other on this machine."""
+    text = "".join(f"delete table {family} lxcfleet_{fleet.bridge}\n" for family in ("bridge", "inet"))
+    subprocess.run(["/usr/sbin/nft", "-f", "-"], input=text.encode(), check=True)
+
+
+def test_rules_that_somebody_flushed_come_back_at_once(fleet: Fleet) -> None:
+    one, two = fleet.name(1), fleet.name(2)
+    for name in (one, two):
+        fleet.ok("create", name, "--isolated", *SERVE)
+        until(lambda name=name: from_host(address(fleet, name)), what="the host reaches it")  # type: ignore[misc]
+    for number in (1, 2):
+        flush(fleet)
+        until(lambda number=number: len(fleet.events("repaired")) == number, 2, "it is told")  # type: ignore[misc]
+        assert "rules" in fleet.events("repaired")[-1]["message"]
+        assert not reaches(fleet, one, address(fleet, two))
+    # Without a daemon nobody repairs them; the bridge itself still keeps the two apart.
+    client = ["nsenter", "-n", "-t", str(fleet.pid(one)), "python3", "-c", CLIENT, address(fleet, two), "8080"]
+    fleet.stop_daemon(9)
+    flush(fleet)
+    assert subprocess.run(client, capture_output=True, text=True, check=True).stdout.startswith("!")
+    fleet.start_daemon()
+    until(lambda: tables().count(f"lxcfleet_{fleet.bridge}") == 2, what="a new daemon repairs them")
+
+
+def test_the_host_can_be_closed_to_all_containers(fleet: Fleet) -> None:
+    start(fleet, ", host_access: false")
+    one, two = fleet.name(1), fleet.name(2)
+    fleet.ok("create", one, *SERVE)
+    fleet.ok("create", two, *SERVE)
+    until(lambda: from_host(address(fleet, two)), what="the host reaches it")
+    with socket.create_server(("", 0)) as service:
+        assert not reaches(fleet, one, gateway(fleet), service.getsockname()[1])
+    assert reaches(fleet, one, address(fleet, two))
+    assert reaches(fleet, one, fleet.record(two)["addresses"][-1])
+    assert fleet.run("exec", one, "--", "getent", "hosts", two).status == 0
+
+
+def test_nobody_speaks_under_anothers_address(fleet: Fleet) -> None:
+    thief, victim, friend = fleet.name("thief"), fleet.name("victim"), fleet.name("friend")
+    for name in (thief, victim, friend):
+        fleet.ok("create", name, *SERVE)
+    until(lambda: reaches(fleet, friend, address(fleet, victim)), what="friend and victim know each other")
+    own, theirs, its = hardware(fleet, thief), hardware(fleet, victim), hardware(fleet, friend)
+    assert seen_by(fleet, friend, address(fleet, victim)) == theirs
+
+    # ARP: "the victim is at my address", with the right and with the wrong sender of the frame.
+    for source in (own, theirs):
+        for claimed in (own, theirs):
+            frame = arp_reply(source, claimed, address(fleet, victim), its, address(fleet, friend))
+            fleet.ok("exec", thief, "--", "python3", "-c", RAW, frame, frame, frame)
+    assert seen_by(fleet, friend, address(fleet, victim)) == theirs
+    assert reaches(fleet, friend, address(fleet, victim))
+
+    # IPv4 from the victim's address, and with the victim's MAC address: counted where they would arrive.
+    assert datagrams(fleet, thief, friend, own, address(fleet, thief)) == 1
+    assert datagrams(fleet, thief, friend, own, address(fleet, victim)) == 0
+    assert datagrams(fleet, thief, friend, theirs, address(fleet, thief)) == 0
+    assert datagrams(fleet, thief, friend, theirs, address(fleet, victim)) == 0
+
+    # It takes the victim's addresses as its own.
+    change = f"ip link set eth0 down; ip link set eth0 address {theirs}; ip link set eth0 up"
+    subprocess.run(["nsenter", "-n", "-t", str(fleet.pid(thief)), "sh", "-c", change], check=True)
+    assert not reaches(fleet, thief, address(fleet, friend))
+    assert reaches(fleet, friend, address(fleet, victim))
+    assert reaches(fleet, victim, address(fleet, friend))
+
+
+def datagrams(fleet: Fleet, sender: str, to: str, source_mac: str, source_ip: str) -> int:
+    """How many of one UDP datagram with this sender arrive at the other container."""
+    count = "grep -m1 ^Udp: /proc/net/snmp -A1 | tail -1 | cut -d' ' -f3"  # NoPorts
+    before = int(fleet.inside(to, count))
+    data = "00010001000c0000" + "00000000"
+    header = f"4500{20 + 12:04x}000100004011{{}}{ip(source_ip)}{ip(address(fleet, to))}"
+    total = sum(int(header.format("0000")[i : i + 4], 16) for i in range(0, 40, 4))
+    checksum = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+    frame = mac(hardware(fleet, to)) + mac(source_mac) + "0800" + header.format(f"{checksum:04x}") + data
+    fleet.ok("exec", sender, "--", "python3", "-c", RAW, frame)
+    return int(fleet.inside(to, count)) - before
+
+
+def test_nobody_is_a_router_or_a_neighbour_that_it_is_not(fleet: Fleet) -> None:
+    thief, friend = fleet.name("thief"), fleet.name("friend")
+    for name in (thief, friend):
+        fleet.ok("create", name, *SERVE)
+    own = hardware(fleet, thief)
+    link_local = fleet.inside(thief, "grep -m1 ^fe80 /proc/net/if_inet6 | cut -c1-32")
+    everyone = "ff020000000000000000000000000001"
+    prefix = "0304" + "40c0" + "00000e10" * 2 + "00000000" + "20010db8000000000000000000000000"
+    advert = icmp6(link_local, everyone, "86000000" + "40000708" + "00000000" * 2 + prefix)
+    frame = "333300000001" + mac(own) + "86dd" + advert
+    fleet.ok("exec", thief, "--", "python3", "-c", RAW, *[frame] * 3)
+    assert "20010db8" not in fleet.inside(friend, "cat /proc/net/if_inet6 /proc/net/ipv6_route")
+    assert "20010db8" not in subprocess.run(["cat", "/proc/net/if_inet6"], capture_output=True, text=True, check=True).stdout
+
+
+def icmp6(source: str, target: str, message: str) -> str:
+    """An IPv6 packet with an ICMPv6 message, in hexadecimal; RFC 4443, 2.3 for the checksum."""
+    size = len(message) // 2
+    whole = source + target + f"{size:08x}" + "0000003a" + message
+    total = sum(int(whole[i : i + 4], 16) for i in range(0, len(whole), 4))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return f"60000000{size:04x}3aff{source}{target}{message[:4]}{~total & 0xFFFF:04x}{message[8:]}"
+
+
+def test_the_guard_can_be_switched_off(fleet: Fleet) -> None:
+    start(fleet, ", guard: false")
+    thief, friend = fleet.name("thief"), fleet.name("friend")
+    for name in (thief, friend):
+        fleet.ok("create", name, *SERVE)
+    other = address(fleet, thief).rsplit(".", 1)[0] + ".200"
+    assert datagrams(fleet, thief, friend, hardware(fleet, thief), other) == 1

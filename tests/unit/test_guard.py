@@ -1,0 +1,83 @@
+"""What containers may send, as rules; and how one hears that the rules are gone."""
+
+from __future__ import annotations
+
+import struct
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lxcfleet.host.nft_watch import messages
+from lxcfleet.net.guard import Guest, admit, differences, link_local, ports, removal, render
+
+ONE = Guest(IPv4Address("10.201.0.2"), IPv6Address("fd00::2"), isolated=False)
+TWO = Guest(IPv4Address("10.201.0.3"), None, isolated=True)
+
+
+def test_a_guest_has_its_own_addresses_and_no_others() -> None:
+    assert admit("br", [ONE]).splitlines() == [
+        'add element bridge lxcfleet_br hardware { "lf0ac90002" . 02:4c:0a:c9:00:02 }',
+        'add element bridge lxcfleet_br own4 { "lf0ac90002" . 10.201.0.2 }',
+        'add element bridge lxcfleet_br own6 { "lf0ac90002" . fe80::4c:aff:fec9:2, "lf0ac90002" . fd00::2 }',
+        'add element bridge lxcfleet_br targets { "lf0ac90002" . 0xfe80000000000000004c0afffec90002, '
+        '"lf0ac90002" . 0xfd000000000000000000000000000002 }',
+    ]
+
+
+def test_isolated_guests_are_in_the_sets_for_that() -> None:
+    text = admit("br", [TWO], gone=[ONE])
+    assert 'add element bridge lxcfleet_br isolated { "lf0ac90003" }' in text
+    assert "add element inet lxcfleet_br isolated4 { 10.201.0.3 }" in text
+    assert "add element inet lxcfleet_br isolated6 { fe80::4c:aff:fec9:3 }" in text
+    assert text.index("delete") < text.index("add")
+    assert "isolated" not in admit("br", [], gone=[ONE])
+
+
+def test_who_is_admitted_and_who_forgotten() -> None:
+    present = {ONE.ipv4: ONE}
+    assert differences(present, {}) == ([ONE], [])
+    assert differences(present, present) == ([], [])
+    again = Guest(ONE.ipv4, ONE.ipv6, isolated=True)
+    assert differences({ONE.ipv4: again}, present) == ([again], [ONE])
+    assert differences({TWO.ipv4: TWO}, present) == ([TWO], [ONE])
+
+
+@pytest.mark.parametrize(
+    ("network", "pattern"),
+    [("10.201.0.0/16", "lf0ac9*"), ("10.0.0.0/8", "lf0a*"), ("10.99.7.0/29", "lf0a63070*"), ("10.99.4.0/22", "lf0a630*")],
+)
+def test_the_ports_of_a_network(network: str, pattern: str) -> None:
+    assert ports(IPv4Network(network)) == pattern
+
+
+def test_the_rules_say_no_in_the_end() -> None:
+    lines = render(IPv4Network("10.201.0.0/16"), "br", guard=True).split()
+    assert lines[-3] == "drop"
+    assert "hook prerouting" not in render(IPv4Network("10.201.0.0/16"), "br", guard=False)
+    assert removal("br").count("table bridge lxcfleet_br") == 2
+
+
+def test_link_local_addresses() -> None:
+    assert link_local("02:4c:0a:c9:01:02") == IPv6Address("fe80::4c:aff:fec9:102")
+
+
+def message(kind: int, family: int, name: str) -> bytes:
+    """As the kernel sends it: some attribute, then the name."""
+    text = name.encode() + b"\0"
+    attributes = struct.pack("=HHI", 8, 2, 7) + struct.pack("=HH", 4 + len(text), 1) + text
+    attributes += bytes(-len(attributes) % 4)
+    body = struct.pack("=BBH", family, 0, 0) + attributes
+    return struct.pack("=IHHII", 16 + len(body), kind, 0, 0, 0) + body
+
+
+def test_messages_about_tables() -> None:
+    data = message(0xA02, 7, "one") + message(0xA05, 7, "rule") + message(0xA00, 1, "two") + message(0xA0F, 0, "x")
+    assert list(messages(data)) == [(0xA02, 7, "one"), (0xA00, 1, "two"), (0xA0F, 0, "")]
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_are_a_problem(data: bytes) -> None:
+    list(messages(data))
+    list(messages(struct.pack("=IHHII", 16 + len(data), 0xA02, 0, 0, 0) + data))
