@@ -192,21 +192,21 @@ def test_those_that_can_t_be_restarted_are_left_out(quick: Fleet) -> None:
 def test_pause_resume_and_abort(quick: Fleet) -> None:
     names = create(quick, "p", 4)
     before = runs(quick)
-    options = ("--rolling", "--max-unavailable", "1", "--min-healthy-time", "1")
+    options = ("--rolling", "--max-unavailable", "1", "--min-healthy-time", "4")
     quick.ok("restart", "--all", *options, "--no-wait")
     busy = quick.run("restart", "--all", "--rolling")
     assert (busy.status, "under way" in busy.err) == (1, True)
     until(lambda: rollout(quick)["wave"] == 1, 10)
     quick.ok("rollout", "pause")
-    until(lambda: phases(quick)[names[0]] == "done", 10)
-    time.sleep(1.5)
+    until(lambda: phases(quick)[names[0]] == "done", 20)
+    time.sleep(1)
     assert (rollout(quick)["status"], restarted(before, runs(quick))) == ("paused", {names[0]})
     quick.ok("rollout", "resume", "--no-wait")
-    until(lambda: rollout(quick)["wave"] == 2, 10)
+    until(lambda: rollout(quick)["wave"] == 2, 20)
     quick.ok("rollout", "abort")
-    time.sleep(2)
+    until(lambda: set(quick.states().values()) == {"running"}, 20)
+    time.sleep(1)
     assert restarted(before, runs(quick)) == set(names[:2])
-    assert set(quick.states().values()) == {"running"}
     assert rollout(quick)["status"] == "aborted"
     quick.ok("restart", "--all", "--rolling")
 
@@ -254,9 +254,12 @@ def test_a_second_patch_during_a_rollout_is_taken_up(quick: Fleet, program: Path
     options = ("--max-unavailable", "1", "--min-healthy-time", "1")
     quick.ok("patch", "apply", "--no-wait", *options)
     until(lambda: phases(quick)[names[0]] == "done", 20)
+    quick.ok("rollout", "pause")
+    until(lambda: set(quick.states().values()) == {"running"}, 20)
     second = runs(quick)
     install(program)
     quick.ok("patch", "apply", "--no-wait")
+    assert quick.run("rollout", "resume").status == 0
     until(lambda: rollout(quick)["ended"] is not None, 60)
     assert rollout(quick)["patches"] == 2
     assert stale(quick) == set()

@@ -1,0 +1,93 @@
+#!/usr/bin/python3
+"""Measure a rollout of stale containers beside a plain restart of all: how dear are waves and gates?
+
+    /usr/bin/python3 bench/rollout.py [--count 100] [--rounds 3]
+
+Takes root, a quiet machine and a minute. A program of the host's that all containers run is replaced, as dpkg does it;
+then `patch apply` restarts what is stale in waves of a quarter, without waiting for more than that each runs, and
+nothing may be stale. In turn with that, the same and `restart --all`. Exit status 1: it took more than 1.5 times as long.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bench import fleet
+
+DIRECTORY = Path("/var/lib/lxcfleet-bench-rollout")
+RUN = Path("/run/lxcfleet-bench-rollout")
+PROGRAM = Path("/opt/lxcfleet-bench-rollout/sleep")
+PREFIX = "lfroll"
+LIMIT = 1.5
+_SETTINGS = "alive_time: 0\n"
+_NO_WAIT = ("--max-unavailable", "25%", "--canaries", "0", "--min-healthy-time", "0")
+
+
+def install() -> None:
+    """A new file in the program's place."""
+    PROGRAM.parent.mkdir(exist_ok=True)
+    new = PROGRAM.with_suffix(".dpkg-new")
+    shutil.copy("/usr/bin/sleep", new)
+    os.rename(new, PROGRAM)
+
+
+def rolled(ours: fleet.Fleet, count: int) -> float:
+    """Seconds from the patch to the proof."""
+    install()
+    clock = time.perf_counter()
+    record = ours.json("patch", "apply", *_NO_WAIT)
+    ours.cli("stale", "-q")  # fails if something is
+    seconds = time.perf_counter() - clock
+    assert (record["status"], record["done"], record["wave"]) == ("done", count, 4), record
+    return seconds
+
+
+def restarted(ours: fleet.Fleet) -> float:
+    """Seconds of a plain restart of all, after the same change of the host: both have to bring the mask up to date."""
+    install()
+    clock = time.perf_counter()
+    ours.cli("restart", "--all")
+    return time.perf_counter() - clock
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="measure rollouts")
+    parser.add_argument("--count", type=int, default=100, metavar="N", help="containers (default: 100)")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="rounds of each (default: 3)")
+    options = parser.parse_args()
+    ours = fleet.Fleet(DIRECTORY, RUN, options.count)
+    waves, plain = [], []
+    with fleet.Host(options.count):
+        try:
+            install()
+            ours.prepare()
+            ours.paths.config_file.write_text(_SETTINGS + ours.paths.config_file.read_text("ascii"), "ascii")
+            ours.end()
+            ours.cli("create", PREFIX, "-n", str(options.count), "--", str(PROGRAM), "infinity")
+            for number in range(options.rounds):
+                for side in ("waves", "plain") if number % 2 == 0 else ("plain", "waves"):
+                    seconds = rolled(ours, options.count) if side == "waves" else restarted(ours)
+                    (waves if side == "waves" else plain).append(seconds)
+                    print(f"  {side}: {seconds:.2f} s", file=sys.stderr, flush=True)
+        finally:
+            ours.destroy()
+            ours.end()
+            ours.clear()
+            shutil.rmtree(PROGRAM.parent)
+    ratio = statistics.median(waves) / statistics.median(plain)
+    print(f"rollout of {options.count} stale, 25 % at a time: {statistics.median(waves):.2f} s")
+    print(f"restart --all: {statistics.median(plain):.2f} s; {ratio:.2f} times as long, {LIMIT} is the limit")
+    return 0 if ratio <= LIMIT else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
