@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import os
 import re
+import shutil
 import socket
 import subprocess
 import threading
@@ -119,23 +122,35 @@ def up(control: Path) -> int:
     return sum(",UP," in line for line in answer.decode().splitlines())
 
 
-def test_no_request_fails_while_a_group_grows_and_shrinks(fleet: Fleet, tmp_path: Path) -> None:
-    prefix = fleet.prefix.rstrip("-")
-    options = ("-l", "role=web", "--port", "http=8080", "--health-http", "8080/", "--health-interval", "1", *SERVE)
-    fleet.ok("create", prefix, "-n", "5", *options)
-    first = set(fleet.states())
-    fleet.ok("wait", "--all", "--for", "healthy")
+@contextlib.contextmanager
+def proxy(fleet: Fleet, directory: Path) -> Iterator[tuple[int, Path]]:
+    """HAProxy in front of the group role=web: its port, and where it tells how it is."""
     lines = subprocess.run(["ip", "-br", "-4", "addr", "show", fleet.bridge], capture_output=True, text=True, check=True)
     gateway = lines.stdout.split()[2].partition("/")[0]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    control = tmp_path / "admin.sock"
-    config = tmp_path / "haproxy.cfg"
+    control, config = directory / "admin.sock", directory / "haproxy.cfg"
     config.write_text(example(fleet, port, gateway, control))
-    with (tmp_path / "haproxy.log").open("wb") as log:
+    with (directory / "haproxy.log").open("wb") as log:
         haproxy = subprocess.Popen(["/usr/sbin/haproxy", "-db", "-f", str(config)], stdout=log, stderr=log)
     try:
+        yield port, control
+    finally:
+        haproxy.terminate()
+        haproxy.wait(10)
+
+
+OPTIONS = ("-l", "role=web", "--port", "http=8080", "--health-http", "8080/", "--health-interval", "1")
+
+
+def test_no_request_fails_while_a_group_grows_and_shrinks(fleet: Fleet, tmp_path: Path) -> None:
+    prefix = fleet.prefix.rstrip("-")
+    options = (*OPTIONS, *SERVE)
+    fleet.ok("create", prefix, "-n", "5", *options)
+    first = set(fleet.states())
+    fleet.ok("wait", "--all", "--for", "healthy")
+    with proxy(fleet, tmp_path) as (port, control):
         until(lambda: up(control) == 5, 30, "HAProxy found five")
         with Load(port) as load:
             fleet.ok("create", prefix, "-n", "15", *options)
@@ -149,6 +164,47 @@ def test_no_request_fails_while_a_group_grows_and_shrinks(fleet: Fleet, tmp_path
             until(lambda: first <= (load.served - before).keys(), 30, "those that stay serve")
         assert load.failed == []
         assert sum(load.served.values()) > 1000
+
+
+@pytest.fixture
+def interpreter() -> Iterator[Path]:
+    """A Python of the host's that can be patched."""
+    directory = Path("/opt/lxcfleet-haproxy")
+    directory.mkdir()
+    try:
+        install(directory / "python3")
+        yield directory / "python3"
     finally:
-        haproxy.terminate()
-        haproxy.wait(10)
+        shutil.rmtree(directory)
+
+
+def install(path: Path) -> None:
+    """As dpkg does it: a new file, renamed to its place."""
+    new = path.with_suffix(".dpkg-new")
+    shutil.copy(os.path.realpath("/usr/bin/python3"), new)
+    os.rename(new, path)
+
+
+def test_no_request_fails_while_twenty_are_patched(fleet: Fleet, interpreter: Path, tmp_path: Path) -> None:
+    prefix = fleet.prefix.rstrip("-")
+    fleet.ok("create", prefix, "-n", "20", *OPTIONS, "--", str(interpreter), "-c", SERVER, timeout=120)
+    everyone = set(fleet.states())
+    fleet.ok("wait", "--all", "--for", "healthy", timeout=120)
+    before = {record["name"]: record["pid"] for record in fleet.records()}
+    with proxy(fleet, tmp_path) as (port, control):
+        until(lambda: up(control) == 20, 60, "HAProxy found twenty")
+        with Load(port) as load:
+            until(lambda: everyone <= load.served.keys(), 30, "all serve")
+            install(interpreter)
+            assert set(fleet.run("stale", "-q").out.split()) == everyone
+            applied = fleet.run("patch", "apply", "-f", "json", "--min-healthy-time", "3", timeout=240)
+            assert applied.status == 0, applied
+            fresh = load.served.copy()
+            until(lambda: up(control) == 20, 60, "HAProxy found all again")
+            until(lambda: everyone <= (load.served - fresh).keys(), 30, "all serve again")
+        assert load.failed == []
+        assert sum(load.served.values()) > 1000
+    assert fleet.run("stale").status == 0
+    after = {record["name"]: record["pid"] for record in fleet.records()}
+    assert not set(before.items()) & set(after.items())
+    assert applied.json["wave"] == 5
