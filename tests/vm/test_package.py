@@ -5,39 +5,17 @@ One boot per suite; the tests of a suite go on with what the ones before them le
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-import lxcfleet
-
 from .guest import Guest
 from .image import SUITES
+from .product import DEB, HERE, INSTALL, LONG, SLEEP, data, fleet, pids, states, until
 
-ROOT = Path(__file__).resolve().parents[2]
-HERE = "/srv/package"
-DEB = f"lxcfleet_{lxcfleet.__version__}_all.deb"
-INSTALL = "DEBIAN_FRONTEND=noninteractive apt-get -o Dpkg::Use-Pty=0 install --yes --no-install-recommends"
-SLEEP = ("--", "sleep", "infinity")
 APPS = [f"app{number}" for number in range(1, 21)]
 SYSTEMS = [f"sys{number}" for number in range(1, 21)]
-LONG = 900.0
-"""Seconds: each container's AppArmor profile is compiled, on an emulated CPU."""
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the package and nothing else."""
-    subprocess.run(["make", "-C", str(ROOT), "--no-print-directory", "deb"], check=True, timeout=600)
-    directory = tmp_path_factory.mktemp("package")
-    shutil.copy(ROOT / "build" / DEB, directory)
-    return directory
 
 
 @pytest.fixture(scope="module", params=SUITES)
@@ -48,33 +26,8 @@ def guest(request: pytest.FixtureRequest, package: Path) -> Iterator[Guest]:
         yield booted
 
 
-def fleet(guest: Guest, *arguments: str, timeout: float = LONG) -> str:
-    """What a verb prints; it must succeed."""
-    return guest.run(["lxcfleet", *arguments], timeout=timeout).stdout
-
-
-def data(guest: Guest, verb: str, *arguments: str) -> Any:
-    """The parsed output of a verb."""
-    return json.loads(fleet(guest, verb, "-f", "json", *arguments))
-
-
-def states(guest: Guest) -> dict[str, str]:
-    return {each["name"]: each["state"] for each in data(guest, "list")}
-
-
-def pids(guest: Guest) -> dict[str, int]:
-    return {each["name"]: each["pid"] for each in data(guest, "list") if each["pid"]}
-
-
 def active(guest: Guest, *units: str) -> list[str]:
     return guest.run(["systemctl", "is-active", *units], check=False).stdout.split()
-
-
-def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(2)
 
 
 def test_install(guest: Guest) -> None:

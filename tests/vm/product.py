@@ -1,0 +1,48 @@
+"""The product in a guest: its package, and its command line."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import lxcfleet
+
+from .guest import Guest
+
+HERE = "/srv/package"
+"""Where the guest has the package."""
+DEB = f"lxcfleet_{lxcfleet.__version__}_all.deb"
+INSTALL = "DEBIAN_FRONTEND=noninteractive apt-get -o Dpkg::Use-Pty=0 install --yes --no-install-recommends"
+SLEEP = ("--", "sleep", "infinity")
+LONG = 900.0
+"""Seconds: each container's AppArmor profile is compiled, on an emulated CPU."""
+
+
+def fleet(guest: Guest, *arguments: str, timeout: float = LONG) -> str:
+    """What a verb prints; it must succeed."""
+    return guest.run(["lxcfleet", *arguments], timeout=timeout).stdout
+
+
+def data(guest: Guest, verb: str, *arguments: str) -> Any:
+    """The parsed output of a verb."""
+    return json.loads(fleet(guest, verb, "-f", "json", *arguments))
+
+
+def states(guest: Guest) -> dict[str, str]:
+    """What containers do."""
+    return {each["name"]: each["state"] for each in data(guest, "list")}
+
+
+def pids(guest: Guest) -> dict[str, int]:
+    """Process 1 of each that runs."""
+    return {each["name"]: each["pid"] for each in data(guest, "list") if each["pid"]}
+
+
+def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Return once ``condition`` is true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(2)
