@@ -160,6 +160,7 @@ def test_a_reboot_brings_back_what_ran(guest: Guest) -> None:
     assert "Deactivated successfully" in journal
     started = [line.split()[2] for line in fleet(guest, "events").splitlines() if line.split()[1] == "started"]
     assert started[-1] == "last"
+    assert data(guest, "info", "sys1")["memory_bytes"] > 1 << 20
 
 
 def test_so_does_a_power_failure(guest: Guest) -> None:

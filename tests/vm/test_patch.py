@@ -10,21 +10,23 @@ from pathlib import Path
 import pytest
 
 from .guest import Guest
-from .image import SUITES
+from .image import PRODUCT_PACKAGES, SUITES
 from .product import DEB, HERE, INSTALL, LONG, SLEEP, data, fleet, pids, states, until
 
 LIBRARY = {"bookworm": "libssl3", "trixie": "libssl3t64"}
 USES_IT = ("--", "python3", "-c", "import ssl, time; print(ssl.OPENSSL_VERSION, flush=True); time.sleep(1e9)")
 USERS = ["tls1", "tls2", "tls3"]
 OTHERS = ["idle1", "idle2"]
+THERE = (*PRODUCT_PACKAGES, "apparmor", "python3-dnspython", "unattended-upgrades")
+"""What the image has already, as this is not about the installation."""
 
 
 @pytest.fixture(scope="module", params=SUITES)
 def guest(request: pytest.FixtureRequest, package: Path) -> Iterator[Guest]:
     """A host with the package, and with an OpenSSL that a security update is due for."""
-    with Guest.boot(request.param, packages=()) as booted:
+    with Guest.boot(request.param, packages=THERE) as booted:
         booted.push(package, HERE)
-        booted.run(f"apt-get -qq update && {INSTALL} {HERE}/{DEB} unattended-upgrades 2>&1", timeout=LONG)
+        booted.run(f"apt-get -qq update && {INSTALL} {HERE}/{DEB} 2>&1", timeout=LONG)
         _downgrade(booted, LIBRARY[booted.suite])
         yield booted
 
