@@ -159,7 +159,7 @@ deb:
 
 # What must be done on the host itself: the group, ids and limits, and the daemon.
 host:
-	getent group lxcfleet >/dev/null || groupadd --system lxcfleet
+	for group in lxcfleet lxcfleet-ro; do getent group $$group >/dev/null || groupadd --system $$group; done
 	PYTHONPATH=$(PREFIX)/lib/lxcfleet $(PYTHON) -P -m lxcfleet.prepare 100 || [ $$? -eq 4 ]
 	tools/daemon restart $(CLI)
 
@@ -173,5 +173,5 @@ uninstall: root
 	rm -f $(DESTDIR)/etc/apt/apt.conf.d/80lxcfleet
 	[ ! -d /run/systemd/system ] || systemctl daemon-reload
 	echo 'removed; what stays: the containers in /var/lib/lxc (they run on until they are stopped, see lxc-ls -f,'
-	echo '  and start again only with lxcfleet), /etc/lxcfleet, /etc/sysctl.d/60-lxcfleet.conf, the group lxcfleet,'
+	echo '  and start again only with lxcfleet), /etc/lxcfleet, /etc/sysctl.d/60-lxcfleet.conf, the groups lxcfleet*,'
 	echo "  root's lines in /etc/subuid and /etc/subgid, and Debian's packages"

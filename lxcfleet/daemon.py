@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import faulthandler
 import fcntl
-import grp
 import logging
 import os
 import resource
@@ -21,6 +19,7 @@ from pathlib import Path
 from aiohttp import web
 
 from lxcfleet import __version__, config
+from lxcfleet.api.access import Access
 from lxcfleet.api.attach import AttachServer
 from lxcfleet.api.client import answers
 from lxcfleet.api.scrape import Listener, Scrape
@@ -39,7 +38,7 @@ from lxcfleet.fleet.readings import Readings
 from lxcfleet.fleet.registry import Container, Registry
 from lxcfleet.fleet.service import Fleet
 from lxcfleet.fleet.store import Leftovers
-from lxcfleet.host import cgroup, features, tree
+from lxcfleet.host import cgroup, features, peer, tree
 from lxcfleet.host.launch import Launcher
 from lxcfleet.names import Paths
 from lxcfleet.patch.driver import Driver
@@ -50,7 +49,6 @@ from lxcfleet.patch.watcher import Watcher
 
 log = logging.getLogger("lxcfleetd")
 
-GROUP = "lxcfleet"
 OBSERVE_SECONDS = 5.0
 """How often it is looked for containers that somebody started with plain lxc-start."""
 ORPHAN_SECONDS = 150.0
@@ -65,6 +63,7 @@ class Daemon:
         self._paths = paths
         settings = config.load(paths.config_file)
         logging.getLogger().setLevel(settings.log_level.upper())
+        self._access = Access.of_host()
         self._launcher = Launcher(paths, lock)
         self._events = Events()
         self._registry = Registry(paths, self._launcher, self._began, self._exited)
@@ -131,7 +130,7 @@ class Daemon:
 
     def _server(self) -> Server:
         audit = Audit(self._registry, self._launcher)
-        return Server(self._fleet, self._patch, self._rollouts, audit, self._scrape)
+        return Server(self._fleet, self._patch, self._rollouts, audit, self._scrape, self._access)
 
     async def _stale(self, containers: Sequence[Container]) -> set[str]:
         """Which of these run old code."""
@@ -147,7 +146,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
-        api, attach = _listeners(self._paths)
+        api, attach = _listeners(self._paths, self._access)
         await self._registry.observe()
         self._network.settle_names()
         try:
@@ -162,7 +161,7 @@ class Daemon:
         await self._listener.listen(self._fleet.config.metrics)
         await web.SockSite(runner, api).start()
         tasks = [
-            loop.create_task(AttachServer(attach, self._registry, self._launcher).serve()),
+            loop.create_task(AttachServer(attach, self._registry, self._launcher, self._access).serve()),
             loop.create_task(self._observe()),
             loop.create_task(self._sizes.run()),
             loop.create_task(self._fleet.boot.keep()),
@@ -255,11 +254,16 @@ def _platform(bridge: str) -> container_config.Platform:
     )
 
 
-def _listeners(paths: Paths) -> tuple[socket.socket, socket.socket]:
+def _listeners(paths: Paths, access: Access) -> tuple[socket.socket, socket.socket]:
     """The API's socket and the attach socket: systemd's, where it passed them, or our own."""
     passed = {each.type: each for each in _from_systemd()}
     api = passed.get(socket.SOCK_STREAM) or _listen(paths.socket, socket.SOCK_STREAM)
     attach = passed.get(socket.SOCK_SEQPACKET) or _listen(paths.attach_socket, socket.SOCK_SEQPACKET)
+    for path, more in ((paths.socket, access.readers), (paths.attach_socket, None)):
+        try:
+            peer.admit(path, access.full, more)
+        except OSError as error:
+            log.error("%s: not for the groups that may use it: %s", path, error)
     return api, attach
 
 
@@ -287,9 +291,6 @@ def _listen(path: Path, kind: socket.SocketKind) -> socket.socket:
         listener.bind(str(path))
     finally:
         os.umask(before)
-    with contextlib.suppress(KeyError):
-        os.chown(path, 0, grp.getgrnam(GROUP).gr_gid)
-    os.chmod(path, 0o660)
     listener.listen(128)
     return listener
 
@@ -358,6 +359,8 @@ def main() -> None:
     arguments = parser.parse_args()
     faulthandler.enable()  # the watchdog's SIGABRT then says where it hung
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    # It would log a traceback for each request that is no HTTP; what our own code does wrong, api.server logs.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     paths = Paths.from_environment()
     try:
         _check_rights()

@@ -13,6 +13,7 @@ import os
 import socket
 from typing import Any
 
+from lxcfleet.api.access import Access, Role, refuse
 from lxcfleet.errors import FleetError, InvalidInput, NotFound, WrongState
 from lxcfleet.fleet.registry import Registry
 from lxcfleet.host.launch import Launcher
@@ -31,7 +32,8 @@ _PATIENCE = 10.0
 class AttachServer:
     """Accepts connections on the attach socket."""
 
-    def __init__(self, listener: socket.socket, registry: Registry, launcher: Launcher) -> None:
+    def __init__(self, listener: socket.socket, registry: Registry, launcher: Launcher, access: Access) -> None:
+        self._access = access
         self._listener = listener
         self._registry = registry
         self._launcher = launcher
@@ -59,6 +61,7 @@ class AttachServer:
                 async with asyncio.timeout(_PATIENCE):
                     await _readable(connection)
                 message, descriptors, _, _ = socket.recv_fds(connection, _MAX_REQUEST, 8)
+                refuse(self._access.role(connection), Role.ALL)
                 request = _parse(message, descriptors)
                 await self._registry.observe()
                 self._check(request["name"])

@@ -21,6 +21,13 @@ class Call:
     method: str
     path: str
     summary: str
+    reads: bool = False
+    """Whether it changes nothing though it is no GET."""
+
+    @property
+    def harmless(self) -> bool:
+        """Whether those may call it who may only read."""
+        return self.reads or self.method == "GET"
 
 
 CALLS: dict[str, Call] = {
@@ -34,7 +41,7 @@ CALLS: dict[str, Call] = {
     "operation": Call("GET", "/1.0/operations/{id}", "one operation"),
     "follow": Call("GET", "/1.0/operations/{id}/follow", "its results as JSON lines, until it ends"),
     "cancel": Call("DELETE", "/1.0/operations/{id}", "do not begin what has not begun"),
-    "wait": Call("POST", "/1.0/wait", "answer once all chosen containers are as asked; takes a WaitRequest"),
+    "wait": Call("POST", "/1.0/wait", "answer once all chosen containers are as asked; takes a WaitRequest", reads=True),
     "doctor": Call("GET", "/1.0/doctor", "compare what N more containers need with the host; ?count=&init="),
     "fix": Call("POST", "/1.0/doctor/fix", "raise what can be raised safely, persistently; takes {count, init}"),
     "metrics": Call("GET", "/metrics", "what Prometheus reads, as text"),

@@ -6,16 +6,15 @@ import asyncio
 import json
 import logging
 import os
-import socket
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 from aiohttp import web
 
 from lxcfleet import __version__
+from lxcfleet.api.access import AT_ONCE, HIDDEN, Access, Role, refuse
 from lxcfleet.api.calls import CALLS, MAX_BODY, VERSION
 from lxcfleet.api.scrape import Scrape
-from lxcfleet.errors import FleetError, InvalidInput, NotFound
+from lxcfleet.errors import Busy, FleetError, InvalidInput, NotFound
 from lxcfleet.fleet.audit import Audit
 from lxcfleet.fleet.service import Fleet
 from lxcfleet.model import Init, Selection
@@ -36,12 +35,16 @@ _FOLLOW_SECONDS = 0.2
 class Server:
     """Answers the calls from what the fleet does."""
 
-    def __init__(self, fleet: Fleet, patch: Patch, rollouts: Driver, audit: Audit, scrape: Scrape) -> None:
+    def __init__(
+        self, fleet: Fleet, patch: Patch, rollouts: Driver, audit: Audit, scrape: Scrape, access: Access
+    ) -> None:
         self._fleet = fleet
         self._patch = patch
         self._rollouts = rollouts
         self._audit = audit
-        self.application = web.Application(client_max_size=MAX_BODY, middlewares=[_errors])
+        self._access = access
+        self._readers = 0
+        self.application = web.Application(client_max_size=MAX_BODY, middlewares=[_errors, self._guard])
         handlers: Mapping[str, Handler] = {
             "server": self._server,
             "list": self._list,
@@ -72,6 +75,26 @@ class Server:
         }
         for name, call in CALLS.items():
             self.application.router.add_route(call.method, call.path, handlers[name])
+        self._harmless = {(call.method, call.path) for call in CALLS.values() if call.harmless}
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Nobody gets further than they may; those who only read do not keep all others waiting."""
+        transport = request.transport
+        role = self._access.role(transport.get_extra_info("socket") if transport else None)
+        resource = request.match_info.route.resource
+        called = (request.method, resource.canonical if resource else "")
+        refuse(role, Role.READ if called in self._harmless else Role.ALL)
+        request["role"] = role
+        if role is Role.ALL:
+            return await handler(request)
+        if self._readers >= AT_ONCE:
+            raise Busy("too many who only read are being answered", hint="try again in a moment")
+        self._readers += 1
+        try:
+            return await handler(request)
+        finally:
+            self._readers -= 1
 
     async def _server(self, _: web.Request) -> web.Response:
         count = len(self._fleet.registry)
@@ -85,7 +108,10 @@ class Server:
         return _json(operation.record(), status=202)
 
     async def _info(self, request: web.Request) -> web.Response:
-        return _json(await self._fleet.info(request.match_info["name"]))
+        details = await self._fleet.info(request.match_info["name"])
+        if request["role"] is not Role.ALL:
+            details["environment"] = dict.fromkeys(details["environment"], HIDDEN)
+        return _json(details)
 
     async def _act(self, request: web.Request) -> web.Response:
         operation = await self._fleet.act(ActionRequest.from_json(await _body(request)))
@@ -277,10 +303,3 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         log.exception("%s %s failed unexpectedly", request.method, request.path)
         defect = FleetError("the daemon failed unexpectedly", why=f"{type(error).__name__}: {error}")
         return _json({"error": defect.body()}, 500)
-
-
-def peer(connection: socket.socket) -> tuple[int, int, int]:
-    """Pid, uid and gid of the process at the other end; unix(7), SO_PEERCRED."""
-    size = struct.calcsize("3i")
-    pid, uid, gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-    return pid, uid, gid

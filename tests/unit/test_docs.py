@@ -41,3 +41,16 @@ def test_links_in_the_documents_lead_somewhere() -> None:
 
 def test_settings_say_themselves() -> None:
     assert parse(describe(Config()).encode(), "described") == Config()
+
+
+def test_every_test_that_the_security_page_names_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/security.md").read_text(encoding="utf-8")))
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert len(named) > 25
+    assert not {name for name in named if f"def {name}(" not in sources}
+
+
+def test_every_attempt_is_on_the_security_page() -> None:
+    page = (ROOT / "docs/security.md").read_text(encoding="utf-8")
+    source = (ROOT / "tests/system/test_confinement.py").read_text(encoding="utf-8")
+    assert [name for name in re.findall(r"^def (test_\w+)", source, re.M) if f"`{name}`" not in page] == ["test_info_tells_what_holds_it"]

@@ -1,0 +1,166 @@
+"""The sockets: who gets in, as whom, and what the daemon does with nonsense."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from aiohttp import web
+
+from lxcfleet.api.access import AT_ONCE, HIDDEN, Access
+from lxcfleet.api.server import Server
+from lxcfleet.host import peer
+
+from .harness import Fleet, until
+
+pytestmark = pytest.mark.system
+
+FULL, READERS, STRANGER = 54320, 54321, 54322
+"""Groups that no host has."""
+
+
+class FakeService:
+    """As much of a fleet as is asked here."""
+
+    def __init__(self) -> None:
+        self.changed: list[str] = []
+        self.holding = threading.Event()
+        self.waiting = 0
+
+    async def containers(self, _selection: object) -> list[object]:
+        self.waiting += 1
+        while self.holding.is_set():
+            await asyncio.sleep(0.01)
+        self.waiting -= 1
+        return []
+
+    async def info(self, name: str) -> dict[str, object]:
+        return {"name": name, "environment": {"PASSWORD": "s3cret"}}
+
+    async def wait(self, _ask: object) -> list[object]:
+        return []
+
+    async def create(self, _ask: object) -> SimpleNamespace:
+        self.changed.append("create")
+        return SimpleNamespace(record=dict)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[tuple[FakeService, Path]]:
+    """The API's server with groups of our own."""
+    fake, path = FakeService(), tmp_path / "socket"
+    tmp_path.chmod(0o755)
+    for above in tmp_path.parents:
+        if above.stat().st_mode & 0o001 == 0:
+            above.chmod(above.stat().st_mode | 0o011)
+    loop = asyncio.new_event_loop()
+    nothing = cast(Any, SimpleNamespace(metrics=fake.wait, targets=fake.wait))
+    server = Server(cast(Any, fake), nothing, nothing, nothing, nothing, Access(FULL, READERS))
+
+    async def start() -> web.AppRunner:
+        runner = web.AppRunner(server.application)
+        await runner.setup()
+        await web.UnixSite(runner, str(path)).start()
+        return runner
+
+    runner = loop.run_until_complete(start())
+    peer.admit(path, FULL, READERS)
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield fake, path
+    fake.holding.clear()
+    asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+
+
+CLIENT = """
+import json, os, socket, sys
+path, method, target, body, *groups = sys.argv[1:]
+os.setgroups([int(group) for group in groups]); os.setgid(65534); os.setuid(65534)
+with socket.socket(socket.AF_UNIX) as sock:
+    try:
+        sock.connect(path)
+    except PermissionError:
+        print("refused by the kernel"); sys.exit()
+    head = f"{method} {target} HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\nContent-Length: {len(body)}\\r\\n\\r\\n"
+    sock.sendall((head + body).encode())
+    answer = b"".join(iter(lambda: sock.recv(65536), b""))
+print(answer.split(b" ")[1].decode(), answer.rpartition(b"\\r\\n\\r\\n")[2].decode())
+"""
+
+
+def call(path: Path, method: str, target: str, *groups: int, body: object = None) -> str:
+    """What a user in these groups gets."""
+    text = "" if body is None else json.dumps(body)
+    words = [str(path), method, target, text, *map(str, groups)]
+    return subprocess.run([sys.executable, "-c", CLIENT, *words], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_the_socket_is_for_the_two_groups(service: tuple[FakeService, Path]) -> None:
+    _, path = service
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    assert call(path, "GET", "/1.0/containers", STRANGER) == "refused by the kernel"
+    assert call(path, "GET", "/1.0/containers", FULL) == "200 []"
+    assert call(path, "GET", "/1.0/containers", STRANGER, READERS) == "200 []"
+
+
+def test_readers_change_nothing(service: tuple[FakeService, Path]) -> None:
+    fake, path = service
+    body = {"name": "a", "command": ["true"]}
+    assert call(path, "POST", "/1.0/containers", READERS, body=body).startswith("403")
+    assert fake.changed == []
+    assert call(path, "POST", "/1.0/containers", FULL, body=body).startswith("202")
+    assert fake.changed == ["create"]
+    assert call(path, "POST", "/1.0/wait", READERS, body={"selection": {"everything": True}}) == "200 []"
+
+
+def test_readers_see_no_passwords(service: tuple[FakeService, Path]) -> None:
+    _, path = service
+    assert json.loads(call(path, "GET", "/1.0/containers/a", READERS)[4:])["environment"] == {"PASSWORD": HIDDEN}
+    assert "s3cret" in call(path, "GET", "/1.0/containers/a", FULL)
+
+
+def test_a_socket_that_anybody_may_use_lets_nobody_else_in(service: tuple[FakeService, Path]) -> None:
+    """Whatever happened to the file's mode: the daemon asks the kernel who it is."""
+    _, path = service
+    path.chmod(0o666)
+    assert call(path, "GET", "/1.0/containers", STRANGER).startswith("403")
+
+
+def test_readers_can_not_keep_the_daemon_busy(service: tuple[FakeService, Path]) -> None:
+    fake, path = service
+    fake.holding.set()
+    head = b"GET /1.0/containers HTTP/1.1\r\nHost: x\r\n\r\n"
+    script = (
+        "import os, socket, sys, time; os.setgroups([54321]); os.setgid(65534); os.setuid(65534)\n"
+        f"held = [socket.socket(socket.AF_UNIX) for _ in range({AT_ONCE})]\n"
+        f"for each in held: each.connect(sys.argv[1]); each.sendall({head!r})\n"
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    argv = [sys.executable, "-c", script, str(path)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        until(lambda: fake.waiting == AT_ONCE)
+        assert call(path, "GET", "/1.0/containers", READERS).startswith("409")
+        assert call(path, "GET", "/1.0/containers/a", FULL).startswith("200")
+        fake.holding.clear()
+        holder.communicate()
+    assert call(path, "GET", "/1.0/containers", READERS) == "200 []"
+
+
+def test_the_real_sockets(fleet: Fleet) -> None:
+    for path in (fleet.paths.socket, fleet.paths.attach_socket):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        assert path.stat().st_uid == 0
+        assert call(path, "GET", "/1.0", STRANGER) == "refused by the kernel"

@@ -1,0 +1,69 @@
+"""Who may call what."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from lxcfleet.api.access import Access, Role, refuse
+from lxcfleet.api.calls import CALLS
+from lxcfleet.errors import Denied
+from lxcfleet.host.peer import Peer, peer
+
+FULL, READERS = 990, 991
+
+
+def caller(uid: int, *groups: int) -> Peer:
+    return Peer(1, uid, frozenset(groups))
+
+
+@pytest.mark.parametrize(
+    ("who", "role"),
+    [
+        (caller(0), Role.ALL),
+        (caller(1000, FULL), Role.ALL),
+        (caller(1000, 1000, READERS), Role.READ),
+        (caller(1000, FULL, READERS), Role.ALL),
+        (caller(1000, 1000), Role.NOTHING),
+    ],
+)
+def test_roles_follow_from_groups(who: Peer, role: Role) -> None:
+    assert Access(FULL, READERS).judge(who) is role
+
+
+def test_a_group_that_does_not_exist_admits_nobody() -> None:
+    assert Access(None, None).judge(caller(1000, 1000)) is Role.NOTHING
+    assert Access(None, None).judge(caller(0)) is Role.ALL
+
+
+def test_who_can_not_be_told_may_nothing() -> None:
+    with socket.socket() as not_connected:
+        assert Access(FULL, READERS).role(not_connected) is Role.NOTHING
+    assert Access(FULL, READERS).role(None) is Role.NOTHING
+
+
+def test_the_kernel_says_who_it_is() -> None:
+    import os
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with ours, theirs:
+        found = peer(ours)
+    assert (found.pid, found.uid) == (os.getpid(), os.getuid())
+    assert found.groups == {os.getgid(), *os.getgroups()}
+
+
+def test_refusing_says_what_would_be_needed() -> None:
+    refuse(Role.READ, Role.READ)
+    with pytest.raises(Denied, match="only read"):
+        refuse(Role.READ, Role.ALL)
+    with pytest.raises(Denied, match="may not use") as caught:
+        refuse(Role.NOTHING, Role.READ)
+    assert "lxcfleet-ro" in caught.value.hint
+
+
+def test_what_changes_something_is_not_for_readers() -> None:
+    harmless = {name for name, call in CALLS.items() if call.harmless}
+    assert {"list", "info", "wait", "stale", "exposure", "doctor"} <= harmless
+    assert not {"create", "act", "cancel", "fix"} & harmless
+    assert all(call.harmless == (call.method == "GET") for name, call in CALLS.items() if name != "wait")
