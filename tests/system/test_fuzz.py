@@ -18,13 +18,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lxcfleet.api.calls import CALLS, MAX_BODY
-from lxcfleet.wire import ActionRequest, CreateRequest, WaitRequest
+from lxcfleet.wire import ActionRequest, CreateRequest, RolloutRequest, WaitRequest
 
 from .harness import Fleet
 
 pytestmark = pytest.mark.system
 
-REQUESTS: dict[str, type] = {"create": CreateRequest, "act": ActionRequest, "wait": WaitRequest}
+REQUESTS: dict[str, type] = {"create": CreateRequest, "act": ActionRequest, "wait": WaitRequest, "roll": RolloutRequest}
 UNTRIED = {"fix"}
 """It would raise this host's limits."""
 
