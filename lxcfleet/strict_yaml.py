@@ -37,8 +37,10 @@ def load(text: bytes) -> object:
         mark = error.problem_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise ValueError(f"{where}{error.problem}") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(str(error).split("\n", maxsplit=1)[0] or "nested too deeply") from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    except yaml.YAMLError as error:
+        raise ValueError(str(error).split("\n", maxsplit=1)[0]) from error
 
 
 _PAIR = re.compile(r"\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})")
@@ -47,11 +49,22 @@ _PAIR = re.compile(r"\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})")
 def inline(value: object) -> str:
     """``value`` (texts, numbers, lists, mappings) as YAML on one line, whatever its texts hold.
 
-    JSON is YAML but for characters beyond 16 bits, which JSON writes as two halves and YAML as one number.
+    JSON is YAML but for characters beyond 16 bits, which JSON writes as two halves and YAML as one number, and for
+    some numbers.
     """
 
     def whole(pair: re.Match[str]) -> str:
         high, low = (int(half, 16) for half in pair.groups())
         return f"\\U{0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00):08x}"
 
-    return _PAIR.sub(whole, json.dumps(value))
+    match value:
+        case dict():
+            return "{" + ", ".join(f"{inline(key)}: {inline(inner)}" for key, inner in value.items()) + "}"
+        case list() | tuple():
+            return "[" + ", ".join(map(inline, value)) + "]"
+        case float():
+            # 1e-05 is a text in YAML 1.1, and 1.0e-05 a number.
+            text = repr(value)
+            return text if "." in text else text.replace("e", ".0e")
+        case _:
+            return _PAIR.sub(whole, json.dumps(value))
