@@ -68,8 +68,8 @@ class RolloutSettings:
 class ProfileRollout:
     """What a profile says about its containers in rollouts."""
 
-    priority: int = 0
-    """Those with the lowest number go first; the next ones wait for them."""
+    priority: int | None = None
+    """Those with the lowest number go first, and the next ones wait for them; by default each one's boot order."""
     max_unavailable: Share | None = None
     """How many of this profile's may be down at the same moment, besides what holds for all."""
     min_healthy_time: float | None = None
@@ -102,7 +102,7 @@ def read(inner: Fields, usual: RolloutSettings) -> RolloutSettings:
 def read_profile(inner: Fields) -> ProfileRollout:
     """What a profile's fields say. Complaints go to the fields."""
     said = ProfileRollout(
-        priority=inner.integer("priority", 0, -1000, 1000),
+        priority=inner.integer("priority", 0, -1000, 1000) if inner.has("priority") else None,
         max_unavailable=_share(inner, "max_unavailable", Share(1)) if inner.has("max_unavailable") else None,
         min_healthy_time=_seconds(inner, "min_healthy_time"),
         healthy_deadline=_seconds(inner, "healthy_deadline"),

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from lxcfleet import policy as policies
-from lxcfleet.errors import Busy, FleetError, WrongState
+from lxcfleet.errors import Busy, FleetError, HostError, WrongState
 from lxcfleet.fleet import plan, store
 from lxcfleet.fleet.operations import Job, now
 from lxcfleet.fleet.registry import Container
@@ -179,7 +179,7 @@ class Driver:
         while True:
             try:
                 await self._step()
-            except (FleetError, OSError) as error:
+            except FleetError as error:
                 log.error("the rollout can't go on: %s", str(error).replace("\n", "; "))
                 await asyncio.sleep(RETRY_SECONDS)
             except Exception:
@@ -210,7 +210,7 @@ class Driver:
                 await self._halt(container, why)
             case Finish():
                 self._keep(planner.end(rollout, Status.DONE, now()))
-                self._say("done")
+                self._say(_summary(rollout))
 
     def _wait_for(self, why: str) -> None:
         if why != self._waits_for:
@@ -252,13 +252,15 @@ class Driver:
 
     def _member(self, container: Container) -> Member:
         assert container.running is not None
-        profile = self._fleet.config.profiles.get((container.spec.profile if container.spec else None) or "")
+        spec = container.spec
+        profile = self._fleet.config.profiles.get((spec.profile if spec else None) or "")
         own = profile.rollout if profile else policies.ProfileRollout()
+        boot_order = spec.boot_order if spec else 0
         return Member(
             name=container.name,
             identity=container.running.identity,
-            priority=own.priority,
-            pool=container.spec.profile if container.spec and own.max_unavailable is not None else None,
+            priority=boot_order if own.priority is None else own.priority,
+            pool=spec.profile if spec and own.max_unavailable is not None else None,
             min_healthy_time=own.min_healthy_time,
             healthy_deadline=own.healthy_deadline,
             expected=self._fleet.prober.of(container) is not Health.UNHEALTHY,
@@ -315,6 +317,7 @@ class Driver:
             running_for=running.age,
             frozen=waits and running.payload.frozen,
             busy=container.busy,
+            problem=container.problem.message if container.problem else "",
             reason=prober.reason(container) or ("" if health is Health.HEALTHY else str(health)),
         )
 
@@ -327,10 +330,13 @@ class Driver:
     # -- what is remembered ----------------------------------------------------------------------------------
 
     def _keep(self, rollout: Rollout) -> None:
-        """Have it on disk, and then in mind. Raises OSError."""
+        """Have it on disk, and then in mind. Raises HostError."""
         if rollout == self._rollout:
             return
-        tree.write(self._paths.rollout, state.to_json(rollout))
+        try:
+            tree.write(self._paths.rollout, state.to_json(rollout))
+        except OSError as error:
+            raise HostError.from_os_error("the rollout can't be written down, and so not gone on with", error) from error
         self._rollout = rollout
         self._wake.set()
         self._tell()
@@ -350,6 +356,16 @@ class Driver:
         except (OSError, ValueError) as error:
             log.error("%s can't be read: %s. A rollout that was under way is not gone on with", self._paths.rollout, error)
             return None
+
+
+def _summary(rollout: Rollout) -> str:
+    members = rollout.members.values()
+    counts = {
+        "restarted": sum(member.wave is not None for member in members),
+        "failed": len(rollout.by_phase(Phase.FAILED)),
+        "stale still": sum(member.stale for member in members),
+    }
+    return "done: " + (", ".join(f"{count} {word}" for word, count in counts.items() if count) or "nothing to restart")
 
 
 def _words(error: Any) -> str:

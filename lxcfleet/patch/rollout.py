@@ -133,6 +133,8 @@ def _settle_waiting(member: Member, now: Seen) -> Member:
         return _skip(member, "it was stopped")
     if now.identity != member.identity:
         return _skip(member, "it was restarted meanwhile")
+    if now.problem:
+        return _skip(member, f"it was not restarted: {now.problem}")
     if now.frozen:
         return _skip(member, "it is frozen, and was not restarted")
     return member

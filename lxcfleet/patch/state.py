@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -157,6 +157,8 @@ class Seen:
     frozen: bool = False
     busy: str | None = None
     """What is being done to it, or is owed to it."""
+    problem: str = ""
+    """Why it could not be started again."""
     reason: str = ""
     """Why it is not healthy."""
 
@@ -167,11 +169,12 @@ Fleet = Mapping[str, Seen]
 def to_json(rollout: Rollout) -> str:
     """The text that ``from_json`` reads."""
     data = {
-        **asdict(rollout),
+        **vars(rollout),
         "version": _VERSION,
+        "halted": None if rollout.halted is None else vars(rollout.halted),
         "policy": rollout.policy.to_json(),
         "pools": {name: str(share) for name, share in rollout.pools.items()},
-        "members": [asdict(member) for member in rollout.members.values()],
+        "members": [vars(member) for member in rollout.members.values()],  # asdict takes ten times as long
     }
     return json.dumps(data)
 

@@ -20,7 +20,7 @@ def choose(rollout: Rollout, seen: Fleet) -> tuple[str, ...] | Blocked:
     """The next wave out of those that wait; ``decide`` sees to it that none is under way.
 
     All of a wave have the same priority. So many go as may be down at the same moment, less those that are down
-    anyway. Canaries are healthy ones.
+    anyway. Canaries are healthy ones, if there are any.
     """
     waiting = rollout.by_phase(Phase.WAITING)
     level = [member for member in waiting if member.priority == waiting[0].priority]
@@ -30,8 +30,9 @@ def choose(rollout: Rollout, seen: Fleet) -> tuple[str, ...] | Blocked:
     limits = _Limits(rollout, seen)
     canaries = rollout.policy.canaries.of(limits.total) if rollout.canaried < rollout.patch else 0
     if canaries:
-        well = [member for member in ready if member.expected and seen[member.name].healthy]
-        if chosen := limits.take(well)[:canaries]:
+        expected = [member for member in ready if member.expected]
+        well = [member for member in expected if seen[member.name].healthy]
+        if chosen := limits.take(well or expected)[:canaries]:
             return chosen
         limits = _Limits(rollout, seen)
     chosen = limits.take(ready)
@@ -47,7 +48,8 @@ class _Limits:
         counted = [m for m in rollout.members.values() if m.expected and m.phase is not Phase.SKIPPED and m.name in seen]
         self.total = len(counted)
         self._down = [m.name for m in counted if not seen[m.name].healthy]
-        self._budget = rollout.policy.max_unavailable.of(self.total) - len(self._down)
+        self._places = rollout.policy.max_unavailable.of(self.total)
+        self._budget = self._places - len(self._down)
         self._pools = {
             pool: share.of(sum(m.pool == pool for m in counted))
             - sum(m.pool == pool for m in counted if not seen[m.name].healthy)
@@ -72,7 +74,10 @@ class _Limits:
 
     def _may(self, member: Member) -> bool:
         now = self._seen[member.name]
+        if member.expected and self._places < 1:
+            return self._refuse(member.name, "the wave is full")
         if not now.healthy:  # it counts as down already, or never counted
+            self._places -= member.expected
             return True
         if member.expected:
             if self._budget < 1:
@@ -83,6 +88,7 @@ class _Limits:
             if self._size[group] > 1 and self._alive[group] < 2:
                 return self._refuse(member.name, f"none with the label {'='.join(group)} would be healthy")
         if member.expected:
+            self._places -= 1
             self._budget -= 1
             if member.pool is not None:
                 self._pools[member.pool] -= 1

@@ -120,6 +120,8 @@ def test_priorities_and_limits_of_profiles(quick: Fleet) -> None:
     options = ("--rolling", "--dry-run", "--max-unavailable", "4", "--canaries", "0")
     waves = quick.json("restart", "--all", *options)["waves"]
     assert waves == [[quick.name("d1")], [quick.name("d2")], [quick.name(f"a{n}") for n in range(1, 5)]]
+    create(quick, "z", 1, "--boot-order", "-5")
+    assert quick.json("restart", "--all", *options)["waves"] == [[quick.name("z1")], *waves]
 
 
 def test_nothing_to_do_is_done(quick: Fleet) -> None:
@@ -176,14 +178,48 @@ def test_a_container_that_does_not_come_up_halts_it_and_can_be_left_behind(quick
     assert quick.run("rollout", "resume").status == 1
 
 
+def test_a_service_that_does_not_come_back_halts_it(quick: Fleet) -> None:
+    names = create(quick, "s", 2, command=())
+    unit = "[Service]\\nExecStart=/bin/false\\n[Install]\\nWantedBy=multi-user.target\\n"
+    quick.inside(names[0], f"printf '{unit}' >/etc/systemd/system/wrong.service && systemctl -q enable wrong")
+    before = runs(quick)
+    ran = quick.run("restart", "--all", "--rolling", "--healthy-deadline", "15", timeout=120)
+    assert ran.status == 1, ran
+    assert "systemd is degraded: wrong.service failed" in ran.err
+    assert restarted(before, runs(quick)) == {names[0]}
+    quick.inside(names[0], "systemctl disable -q wrong; systemctl reset-failed")
+    assert quick.run("rollout", "resume", timeout=180).status == 0
+    assert restarted(before, runs(quick)) == set(names)
+
+
+def test_what_was_ill_before_keeps_the_patch_from_nobody(quick: Fleet) -> None:
+    ill = create(quick, "i", 1)[0]
+    quick.create(quick.name("j"), options=("--health-exec", "false", *FAST))
+    until(lambda: quick.record(quick.name("j"))["health"] == "unhealthy", 20)
+    before = runs(quick)
+    done = quick.json("restart", "--all", "--rolling")
+    assert (done["status"], restarted(before, runs(quick))) == ("done", {ill, quick.name("j")})
+    assert done["containers"][1]["note"] == "it was not healthy before either"
+
+
 def test_those_that_can_t_be_restarted_are_left_out(quick: Fleet) -> None:
-    names = create(quick, "f", 3)
+    names = create(quick, "f", 4)
+    spec = quick.paths.container(names[3]).spec
+    quick.stop_daemon()
+    text = spec.read_text()
+    spec.write_text("nonsense: [")
+    quick.start_daemon()
     quick.ok("freeze", names[0])
     quick.ok("stop", names[1], "--timeout", "0")
     record = quick.json("restart", "--all", "--rolling")
-    assert phases(quick) == {names[0]: "skipped", names[2]: "done"}
+    assert phases(quick) == {names[0]: "skipped", names[2]: "done", names[3]: "skipped"}
     assert "frozen" in record["containers"][0]["note"]
-    assert quick.states() == {names[0]: "frozen", names[1]: "stopped", names[2]: "running"}
+    assert "broken" in record["containers"][2]["note"]
+    states = {names[0]: "frozen", names[1]: "stopped", names[2]: "running", names[3]: "running"}
+    assert quick.states() == states
+    quick.stop_daemon()
+    spec.write_text(text)
+    quick.start_daemon()
 
 
 # the operator

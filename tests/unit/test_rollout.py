@@ -108,7 +108,9 @@ def test_those_that_are_down_anyway_are_counted() -> None:
     plan = rollout(*many(8))  # two may be down
     seen = {**well(8), "c8": replace(STARTING, identity=OLD, reason="status 503")}
     assert choose(plan, seen) == ("c1", "c8")
-    seen["c7"] = seen["c8"]
+    seen["c7"] = seen["c6"] = seen["c8"]
+    assert choose(plan, seen) == ("c6", "c7")  # a wave is no larger for it
+    seen["c6"] = seen["c1"]
     assert choose(plan, seen) == ("c7", "c8")
     plan = plan.update(*(replace(plan.members[name], phase=Phase.DONE) for name in ("c7", "c8")))
     blocked = choose(plan, seen)
@@ -206,6 +208,7 @@ def test_what_is_busy_is_waited_for() -> None:
         (Seen(None), "stopped"),
         (HEALTHY, "restarted meanwhile"),
         (Seen(OLD, frozen=True), "frozen"),
+        (Seen(OLD, problem="c1 is broken: its spec can't be used"), "can't be used"),
     ],
 )
 def test_there_may_be_nothing_to_do_any_more(now: Seen | None, note: str) -> None:
@@ -501,6 +504,7 @@ class World:
         ill = [m.name for m in counted if not self.boxes[m.name].healthy]
         down = set(ill) | set(chosen)
         assert len(down) <= max(allowed, len(ill))
+        assert len(chosen) <= allowed
         for name in chosen:
             for key, value in self.boxes[name].labels.items():
                 if "*" not in self.policy.groups and key not in self.policy.groups:
