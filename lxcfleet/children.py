@@ -272,16 +272,18 @@ def _routes(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
 
 def _network(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
     """Have the fleet's bridge, and the packet filter's rules for it."""
-    from lxcfleet.host import command, netlink, sysctl
+    from lxcfleet.host import netlink, nft, resolved, sysctl
 
     try:
         addresses = [ip_interface(text) for text in argument["addresses"]]
         netlink.ensure_bridge(argument["bridge"], argument["hardware"], addresses, argument["ports"])
-        command.run(["/usr/sbin/nft", "-f", "-"], input=argument["rules"].encode())
+        nft.apply(argument["rules"])
         if argument["forward"]:
             sysctl.forward([argument["bridge"], *netlink.uplinks()])
         if argument["localhost"]:
             sysctl.route_localhost(argument["bridge"])
+        if argument["domain"]:
+            resolved.tell(argument["bridge"], str(addresses[0].ip), argument["domain"])
         _answer(reply, "network")
     except FleetError as error:
         _answer(reply, "network", error)
@@ -289,10 +291,10 @@ def _network(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
 
 def _publish(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
     """Have ports of the host lead where they should."""
-    from lxcfleet.host import command, sysctl
+    from lxcfleet.host import nft, sysctl
 
     try:
-        command.run(["/usr/sbin/nft", "-f", "-"], input=argument["rules"].encode())
+        nft.apply(argument["rules"])
         if argument["localhost"]:
             sysctl.route_localhost(argument["bridge"])
         _answer(reply, "publish")
@@ -302,10 +304,10 @@ def _publish(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
 
 def _rules(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
     """Have nft read them."""
-    from lxcfleet.host import command
+    from lxcfleet.host import nft
 
     try:
-        command.run(["/usr/sbin/nft", "-f", "-"], input=argument["rules"].encode())
+        nft.apply(argument["rules"])
         _answer(reply, "rules")
     except FleetError as error:
         _answer(reply, "rules", error)
@@ -324,11 +326,11 @@ def _forget_datagrams(members: list[str], reply: Reply, _: Paths) -> None:
 
 def _disconnect(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
     """Take the fleet's bridge and its rules away."""
-    from lxcfleet.host import command, netlink
+    from lxcfleet.host import netlink, nft
 
     try:
         netlink.remove_bridge(argument["bridge"])
-        command.run(["/usr/sbin/nft", "-f", "-"], input=argument["rules"].encode())
+        nft.apply(argument["rules"])
         _answer(reply, "network")
     except FleetError as error:
         _answer(reply, "network", error)

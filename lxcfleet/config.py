@@ -40,7 +40,7 @@ class Profile:
     privileged: bool = False
     """Whether root inside is root on the host."""
     network: Network | None = None
-    """bridge or none; the default of `network:` above."""
+    """bridge, none or host; the default of `network:` above."""
     ports: tuple[Port, ...] = ()
     """What its program listens on, as a list of SERVICE=PORT, with /udp where it is not TCP."""
     publish: tuple[Publication, ...] = ()
@@ -85,7 +85,7 @@ class NetworkSettings:
     domain: str = "fleet"
     """What follows the containers' names."""
     default: Network = Network.BRIDGE
-    """What containers get for which nothing is asked: bridge or none."""
+    """What containers get for which nothing is asked: bridge or none. Never the host's: that is to be said."""
     guard: bool = True
     """Whether containers are kept from sending under other MAC and IP addresses than their own."""
     host_access: bool = True
@@ -205,6 +205,8 @@ def _network(fields: Fields) -> NetworkSettings:
         drain=fields.number("drain", default.drain, 0, MAX_DRAIN),
     )
     fields.close()
+    if settings.default is Network.HOST:
+        fields.complain("default", "is to be bridge or none")
     if not _INTERFACE.fullmatch(settings.bridge):
         fields.complain("bridge", f"{settings.bridge!r} can't be the name of an interface")
     if not _DOMAIN.fullmatch(settings.domain):

@@ -38,7 +38,7 @@ from lxcfleet.fleet.readings import Readings
 from lxcfleet.fleet.registry import Container, Registry
 from lxcfleet.fleet.service import Fleet
 from lxcfleet.fleet.store import Leftovers
-from lxcfleet.host import cgroup, features, peer, tree
+from lxcfleet.host import cgroup, features, peer, sysctl, tree
 from lxcfleet.host.launch import Launcher
 from lxcfleet.names import Paths
 from lxcfleet.patch.driver import Driver
@@ -249,6 +249,7 @@ def _platform(bridge: str) -> container_config.Platform:
         apparmor=apparmor.exists() and apparmor.read_text(encoding="ascii").strip() == "Y",
         seccomp=Path("/proc/sys/kernel/seccomp").exists(),
         bridge=bridge,
+        ipv6=sysctl.has_ipv6(),
         cgroup=cgroup.parent(),
         hook=Path(__file__).resolve().parent / "hook.py",
     )

@@ -43,6 +43,8 @@ class Network(StrEnum):
     """To the fleet's bridge, with an address of its own."""
     NONE = "none"
     """Not at all: it has a loopback interface only."""
+    HOST = "host"
+    """It uses the host's own interfaces: no address of its own, and no wall between."""
 
 
 class State(StrEnum):

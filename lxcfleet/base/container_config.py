@@ -11,7 +11,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from lxcfleet.model import RANGE_SIZE, Init, Spec
+from lxcfleet.model import RANGE_SIZE, Init, Network, Spec
 from lxcfleet.names import Paths
 from lxcfleet.net.addresses import hardware_address, interface_name
 
@@ -39,6 +39,8 @@ class Platform:
     """Where containers' cgroups are, as a path below the root; empty: where liblxc makes them."""
     hook: Path
     """The program that mounts the layers for plain lxc-start."""
+    ipv6: bool = True
+    """Whether the kernel has it. One that had and has no more still starts its containers."""
 
 
 def render(spec: Spec, paths: Paths, platform: Platform, console_log_kib: int) -> str:
@@ -56,7 +58,7 @@ def render(spec: Spec, paths: Paths, platform: Platform, console_log_kib: int) -
         *_confinement(spec, platform),
         *_limits(spec, platform),
         *([f"lxc.cgroup.dir = {platform.cgroup}"] if platform.cgroup else []),
-        *_network(spec, platform.bridge),
+        *_network(spec, platform),
         "lxc.pty.max = 1024",
         "lxc.tty.max = 0",
         f"lxc.console.logfile = {own.console_log}",
@@ -176,12 +178,14 @@ _DEVICES = (
 """null, zero, full, random, urandom, tty, console, ptmx, pts/*; the numbers are the kernel's devices.txt."""
 
 
-def _network(spec: Spec, bridge: str) -> list[str]:
+def _network(spec: Spec, platform: Platform) -> list[str]:
+    if spec.network is Network.HOST:
+        return ["lxc.net.0.type = none"]
     if spec.address is None:
         return ["lxc.net.0.type = empty"]
     lines = [
         "lxc.net.0.type = veth",
-        f"lxc.net.0.link = {bridge}",
+        f"lxc.net.0.link = {platform.bridge}",
         f"lxc.net.0.veth.pair = {interface_name(spec.address.ip)}",
         f"lxc.net.0.hwaddr = {hardware_address(spec.address.ip)}",
         "lxc.net.0.name = eth0",
@@ -189,7 +193,7 @@ def _network(spec: Spec, bridge: str) -> list[str]:
         f"lxc.net.0.ipv4.address = {spec.address}",
         f"lxc.net.0.ipv4.gateway = {spec.address.network.network_address + 1}",
     ]
-    if spec.address6 is not None:
+    if spec.address6 is not None and platform.ipv6:
         lines.append(f"lxc.net.0.ipv6.address = {spec.address6}")
         lines.append(f"lxc.net.0.ipv6.gateway = {spec.address6.network.network_address + 1}")
     return lines
@@ -205,11 +209,24 @@ def _system(pending: Path) -> list[str]:
     ]
 
 
+def _app_sysfs(spec: Spec) -> list[str]:
+    if spec.network is not Network.HOST:
+        return ["lxc.mount.auto = proc:mixed sys:mixed"]
+    # A sysfs shows a network namespace, and only who owns that may mount one: so it is the host's, where root of
+    # the container is nobody.
+    return [
+        "lxc.mount.auto = proc:mixed",
+        "lxc.mount.entry = /sys sys none rbind,ro 0 0",
+        "# And so are its name servers.",
+        "lxc.mount.entry = /etc/resolv.conf etc/resolv.conf none bind,ro,optional 0 0",
+    ]
+
+
 def _app(spec: Spec) -> list[str]:
     return [
         *(f"lxc.environment = {key}={value}" for key, value in _ENVIRONMENT.items()),
         f"lxc.init.cmd = {init_command(spec)}",
-        "lxc.mount.auto = proc:mixed sys:mixed",
+        *_app_sysfs(spec),
         "lxc.mount.entry = tmpfs run tmpfs rw,nosuid,nodev,mode=0755,size=10% 0 0",
         "lxc.mount.entry = tmpfs tmp tmpfs rw,nosuid,nodev,mode=1777,size=10% 0 0",
         "lxc.signal.halt = SIGTERM",

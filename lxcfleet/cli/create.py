@@ -38,7 +38,8 @@ from lxcfleet.wire import CreateRequest
 @click.option(
     "--network",
     type=click.Choice([network.value for network in Network]),
-    help="bridge: an address on the fleet's bridge, the default; none: a loopback interface only.",
+    help="bridge: an address on the fleet's bridge, the default; none: a loopback interface only; host: the host's own"
+    " interfaces, with no wall between (app containers only).",
 )
 @click.option(
     "--port",

@@ -87,6 +87,8 @@ TABLES = (
     Need("ptys", "pseudo terminals", 2, 2, 1 << 16),
     # Host and gateway, seen from either side.
     Need("neighbours", "entries of the neighbour table", 2, 2, 1 << 16),
+    # The same, and those by link-local addresses.
+    Need("neighbours6", "entries of the IPv6 neighbour table", 4, 4, 1 << 16),
 )
 PER_USER = (
     # The kernel counts these by user, and an unprivileged container is a user of its own (see
@@ -109,7 +111,7 @@ OWN_KEYS = (
     Need("keys", "keys of one container", 2, 64, 1 << 14),
     Need("key-bytes", "bytes of one container's keys", 64, 2048, 1 << 21),
 )
-_ONLY_WARN = frozenset(("neighbours",))
+_ONLY_WARN = frozenset(("neighbours", "neighbours6"))
 """Short of these, containers start, but work badly."""
 
 _APP_ONLY = frozenset(("tini",))

@@ -161,7 +161,7 @@ class FleetNetwork:
                 {
                     "bridge": self.settings.bridge, "hardware": hardware_address(subnet.gateway.ip),
                     "addresses": addresses, "ports": ports, "rules": ruleset, "forward": self.settings.nat or bool(wanted),
-                    "localhost": bool(wanted),
+                    "localhost": bool(wanted), "domain": self.settings.domain if self.settings.dns else "",
                 },
             )  # fmt: skip
             if self.settings.dns:

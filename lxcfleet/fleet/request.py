@@ -79,16 +79,23 @@ def _like(request: CreateRequest, profile: Profile, config: Config) -> Spec:
         raise InvalidInput(f"{command[0]!r} can't be a command", why="env would take it for a variable")
     network = request.network or profile.network or config.network.default
     health = request.health or profile.health
-    if health is not None and health.needs_address and network is Network.NONE:
+    if health is not None and health.needs_address and network is not Network.BRIDGE:
         raise InvalidInput(
-            f"the check {health} needs a network", why="the container would have a loopback interface only",
-            hint="leave out --network none, or check it from inside with --health-exec",
+            f"the check {health} needs a network of its own", why=f"the container would have none with --network {network}",
+            hint="leave out --network, or check it from inside with --health-exec",
         )  # fmt: skip
     environment = {**profile.environment, **request.environment}
     for text in (*command, *environment, *environment.values(), *(health.command if health else ())):
         _check_encoding(text)
-    if network is Network.NONE and (request.ports or request.publish):
-        raise InvalidInput("a container without network has no ports", hint="leave out the ports, or --network none")
+    if network is Network.HOST and init is Init.SYSTEM:
+        raise InvalidInput(
+            "a system container can't use the host's network", why="its systemd would take it for its own",
+            hint="give a command after --, or leave out --network host",
+        )  # fmt: skip
+    if network is not Network.BRIDGE and (request.ports or request.publish):
+        raise InvalidInput(
+            f"a container with --network {network} has no ports of its own", hint="leave out the ports, or --network"
+        )
     return Spec(
         name="",
         init=init,

@@ -32,7 +32,9 @@ def run(
     except subprocess.TimeoutExpired as error:
         raise HostError(f"{argv[0]} did not end within {timeout:.0f} s", why=line) from error
     if done.returncode not in allowed:
-        detail = done.stderr.decode(errors="replace").strip().splitlines()
-        reason = detail[-1] if detail else f"exit status {done.returncode}"
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        # The line that says so (nft goes on with a picture of the place), or else the last one.
+        reason = next((text for text in said if "error" in text.lower()), said[-1] if said else None)
+        reason = reason or f"exit status {done.returncode}"
         raise HostError(f"{argv[0]} failed", why=f"{line}: {reason}")
     return done.stdout.decode(errors="surrogateescape")

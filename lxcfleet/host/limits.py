@@ -173,7 +173,8 @@ def _tables(inotify: _Inotify) -> dict[str, Table]:
         ("root-key-bytes", "kernel.keys.root_maxbytes", root_bytes, True),
         ("keys", "kernel.keys.maxkeys", keys, True),
         ("key-bytes", "kernel.keys.maxbytes", key_bytes, True),
-        ("neighbours", "net.ipv4.neigh.default.gc_thresh3", _neighbours(), True),
+        ("neighbours", "net.ipv4.neigh.default.gc_thresh3", _neighbours("arp_cache"), True),
+        ("neighbours6", "net.ipv6.neigh.default.gc_thresh3", _neighbours("ndisc_cache"), True),
         # No file tells how many there are; each task is in one of each, and few are held by anything else.
         ("mount-namespaces", "user.max_mnt_namespaces", tasks, False),
         ("user-namespaces", "user.max_user_namespaces", tasks, False),
@@ -204,9 +205,9 @@ def _key_users() -> dict[str, tuple[int, int]]:
     return users
 
 
-def _neighbours() -> int:
-    """Entries of the IPv4 neighbour table, which all network namespaces share."""
-    lines = _text(Path("/proc/net/stat/arp_cache")).splitlines()
+def _neighbours(table: str) -> int:
+    """Entries of a neighbour table, which all network namespaces share; ``arp_cache`` or ``ndisc_cache``."""
+    lines = _text(Path("/proc/net/stat") / table).splitlines()
     return int(lines[1].split()[0], 16) if len(lines) > 1 else 0
 
 

@@ -45,6 +45,11 @@ def ipv6_available() -> bool:
     return _read("ipv6/conf/all/disable_ipv6") == "0"
 
 
+def has_ipv6() -> bool:
+    """Whether the kernel has IPv6 at all, switched off or not."""
+    return (_SYSCTL / "ipv6").exists()
+
+
 def _read(name: str) -> str:
     try:
         return (_SYSCTL / name).read_text(encoding="ascii").strip()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import SLEEP, Fleet, until
+from .harness import DAEMON, SLEEP, Fleet, until
 
 pytestmark = pytest.mark.system
 
@@ -218,6 +218,55 @@ def test_no_network_means_none(fleet: Fleet) -> None:
     inside = fleet.ok("exec", name, "--", "ls", "/sys/class/net").split()
     assert inside == ["lo"]
     assert not os.path.exists(f"/sys/class/net/{fleet.bridge}")
+
+
+def test_the_hosts_network_for_those_who_say_so(fleet: Fleet) -> None:
+    name = fleet.name(1)
+    fleet.ok("create", name, "--network", "host", *SLEEP)
+    assert addresses(fleet)[name] == []
+    inside = fleet.ok("exec", name, "--", "ls", "/sys/class/net").split()
+    assert inside == sorted(os.listdir("/sys/class/net"))
+    assert fleet.inside(name, "cat /etc/resolv.conf") == Path("/etc/resolv.conf").read_text().strip()
+    with socket.create_server(("127.0.0.1", 0)) as service:
+        script = f"import socket; socket.create_connection(('127.0.0.1', {service.getsockname()[1]}), 5)"
+        fleet.ok("exec", name, "--", "python3", "-c", script)
+    # It is nobody there: it can look, and change nothing.
+    assert fleet.run("exec", name, "--", "ip", "link", "set", "lo", "down").status != 0
+    assert fleet.run("exec", name, "--", "sh", "-c", "echo 1 > /sys/fs/cgroup/cgroup.procs").status != 0
+    fleet.ok("restart", name)
+    refused = fleet.run("create", fleet.name(2), "--network", "host")
+    assert (refused.status, "system container" in refused.err) == (2, True)
+
+
+def test_without_nftables_it_is_said(fleet: Fleet) -> None:
+    fleet.stop_daemon()
+    hide = ["unshare", "-m", "--propagation", "slave", "sh", "-c", f"mount --bind /dev/null /usr/sbin/nft && exec {DAEMON}"]
+    daemon = subprocess.Popen(hide, env=fleet.environment(), stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: fleet.daemon_pid() == daemon.pid, 30, "the daemon answers")
+        refused = fleet.run("create", fleet.name(1), *SLEEP)
+        assert (refused.status, "nft" in refused.err) == (1, True)
+        assert fleet.ok("list", "-q") == ""
+        fleet.ok("create", fleet.name(1), "--network", "none", *SLEEP)
+        fleet.ok("destroy", "--force", fleet.name(1))
+    finally:
+        fleet.stop_daemon()
+        daemon.wait(10)
+
+
+def test_a_range_that_the_host_uses_is_refused(fleet: Fleet) -> None:
+    other = f"lo{fleet.tag}"
+    subprocess.run(["ip", "link", "add", other, "type", "bridge"], check=True)
+    try:
+        subprocess.run(["ip", "addr", "add", "10.98.7.1/24", "dev", other], check=True)
+        fleet.settings(f"network: {{bridge: {fleet.bridge}, ipv4: 10.98.0.0/16, ipv6: none}}\n")
+        fleet.stop_daemon()
+        fleet.start_daemon()
+        refused = fleet.run("create", fleet.name(1), *SLEEP)
+        assert (refused.status, "overlaps with 10.98.7" in refused.err) == (2, True)
+        assert fleet.ok("list", "-q") == ""
+    finally:
+        subprocess.run(["ip", "link", "del", other], check=True)
 
 
 def test_a_range_that_is_too_small_is_refused_with_the_numbers(fleet: Fleet) -> None:

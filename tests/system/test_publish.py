@@ -211,7 +211,7 @@ def test_what_can_not_be_published_is_refused(fleet: Fleet, port: int) -> None:
     refused = fleet.run("create", fleet.prefix.rstrip("-"), "-n", "2", "-p", f"{port}:80", *SLEEP)
     assert (refused.status, "label in common" in refused.err) == (2, True)
     refused = fleet.run("create", fleet.name(1), "--network", "none", "-p", f"{port}:80", *SLEEP)
-    assert (refused.status, "without network" in refused.err) == (2, True)
+    assert (refused.status, "has no ports of its own" in refused.err) == (2, True)
     assert fleet.ok("list", "-q") == ""
 
     fleet.create(fleet.name(1), options=("-p", f"{port}:80", "-l", "role=web"))

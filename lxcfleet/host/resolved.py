@@ -1,0 +1,32 @@
+"""The host's own look-ups of the fleet's names, where systemd-resolved does them; resolvectl(1)."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from lxcfleet.errors import HostError
+from lxcfleet.host import command
+
+log = logging.getLogger(__name__)
+
+PROGRAM = Path("/usr/bin/resolvectl")
+_RUNS = Path("/run/systemd/resolve/io.systemd.Resolve")
+
+
+def tell(bridge: str, server: str, domain: str) -> None:
+    """Have it ask ``server`` for the names in ``domain``, and for no others. Nothing where it does not run.
+
+    It belongs to the interface and goes with it. That it can't be done is no reason to have no network.
+    """
+    if not (PROGRAM.exists() and _RUNS.exists()):
+        return
+    try:
+        command.run([str(PROGRAM), "dns", bridge, server], timeout=10)
+        # The ~: names in this domain go there; and nothing else does.
+        command.run([str(PROGRAM), "domain", bridge, f"~{domain}"], timeout=10)
+        command.run([str(PROGRAM), "default-route", bridge, "false"], timeout=10)
+        # Nobody has signed it.
+        command.run([str(PROGRAM), "dnssec", bridge, "no"], timeout=10)
+    except HostError as error:
+        log.warning("systemd-resolved does not take the fleet's names: %s", error)
