@@ -226,6 +226,30 @@ def _answer_large(reply: Reply, error: Any, text: bytes) -> None:
     socket.send_fds(reply, [json.dumps({"error": error}).encode()], [memory])
 
 
+def _shadows(items: list[tuple[str, str]], reply: Reply, paths: Paths) -> None:
+    """Look for what hides the base's files in deltas, given by name and directory."""
+    from lxcfleet.patch import shadow  # few need it
+
+    body, text = None, b"[]"
+    try:
+        text = json.dumps([each.to_json() for each in shadow.find(items, paths.mask_mount)]).encode()
+    except OSError as error:
+        body = HostError.from_os_error("deltas can't be looked at", error).body()
+    _answer_large(reply, body, text)
+
+
+def _unshadow(item: dict[str, Any], reply: Reply, _: Paths) -> None:
+    """Remove files from a delta that is not mounted."""
+    from lxcfleet.patch import shadow
+
+    try:
+        shadow.remove(item["delta"], item["paths"])
+        _answer(reply, item["name"])
+    except OSError as error:
+        failed = HostError.from_os_error(f"{item['name']}: not all could be removed", error)
+        _answer(reply, item["name"], failed)
+
+
 def _exposure(items: list[dict[str, Any]], reply: Reply, paths: Paths) -> None:
     """Look for what each container can read and should not; one line of JSON each, in one memory file."""
     from lxcfleet.base import exposure  # few need it
@@ -348,6 +372,8 @@ _OPERATIONS: dict[str, Callable[[Any, Reply, Paths], None]] = {
     "unfreeze": _unfreeze,
     "check": _check_health,
     "stale": _stale,
+    "shadows": _shadows,
+    "unshadow": _unshadow,
     "exposure": _exposure,
     "mask": _mask,
     "release": _release,

@@ -44,6 +44,8 @@ from lxcfleet.names import Paths
 from lxcfleet.patch.driver import Driver
 from lxcfleet.patch.finder import Finder
 from lxcfleet.patch.numbers import PatchNumbers
+from lxcfleet.patch.owners import Owners
+from lxcfleet.patch.prover import Prover
 from lxcfleet.patch.service import Patch
 from lxcfleet.patch.watcher import Watcher
 
@@ -94,6 +96,7 @@ class Daemon:
         )
         self._finder = Finder(paths, self._launcher, self._lifecycle)
         self._rollouts = Driver(paths, self._fleet, self._stale)
+        self._owners = Owners()
         self._watcher = Watcher(
             paths,
             lambda: self._fleet.config.patch,
@@ -104,7 +107,7 @@ class Daemon:
             self._events,
             self._rollouts.take_up,
         )
-        self._patch = Patch(self._registry, self._finder, self._watcher)
+        self._patch = Patch(self._registry, self._finder, self._watcher, self._owners)
         self._sizes = DeltaSizes(paths, self._registry)
         self._patch_numbers = PatchNumbers(self._registry, self._finder)
         readings = Readings(
@@ -129,8 +132,9 @@ class Daemon:
         self._network.set_member(container, may)
 
     def _server(self) -> Server:
+        prover = Prover(self._registry, self._finder, self._owners)
         audit = Audit(self._registry, self._launcher)
-        return Server(self._fleet, self._patch, self._rollouts, audit, self._scrape, self._access)
+        return Server(self._fleet, self._patch, prover, self._rollouts, audit, self._scrape, self._access)
 
     async def _stale(self, containers: Sequence[Container]) -> set[str]:
         """Which of these run old code."""

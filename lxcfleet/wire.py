@@ -168,69 +168,6 @@ class EventRecord(TypedDict):
     message: str
 
 
-class ProcessRecord(TypedDict):
-    """A process in a container. ``pid``: as the host numbers it."""
-
-    pid: int
-    command: str
-
-
-class OldFileRecord(TypedDict):
-    """A file that should not run any more. ``why``: replaced or removed; ``layer``: who has the path now."""
-
-    path: str
-    why: str
-    layer: str
-    package: str | None
-    """Whose file it is on the host."""
-    version: str | None
-    """Which version of that the host has."""
-    processes: list[ProcessRecord]
-
-
-class NoticeRecord(TypedDict):
-    """How far a change of the host's packages is: see patch.notice."""
-
-    phase: str
-    policy: str
-    why: str
-    until: str | None
-    """When the maintenance window begins that it is waited for."""
-
-
-class StaleRecord(TypedDict):
-    """What ``stale`` found in one container."""
-
-    name: str
-    state: str
-    stale: bool
-    processes: int
-    """How many were looked at."""
-    mappings: int
-    """How many executable mappings of theirs were compared."""
-    files: list[OldFileRecord]
-    problem: str | None
-    """Why not all could be looked at."""
-
-
-class ExposedRecord(TypedDict):
-    """A file of the host's that a container can read and should not; ``rule``: the one that hides it."""
-
-    path: str
-    why: str
-    rule: str
-
-
-class ExposureRecord(TypedDict):
-    """What ``audit exposure`` found in one container."""
-
-    name: str
-    state: str
-    exposed: list[ExposedRecord]
-    problem: str | None
-    """Why it could not be looked at."""
-
-
 @dataclass(frozen=True)
 class CreateRequest:
     """``lxcfleet create``. Without a name PREFIX is ``c``; without a count the name is taken as it is."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 from urllib.parse import quote, urlencode
 
 from lxcfleet.api.calls import CALLS
 from lxcfleet.errors import Denied, FleetError, Unreachable, from_body
+from lxcfleet.findings import ExposureRecord, NoticeRecord, ProofRecord, ShadowsRecord, StaleRecord
 from lxcfleet.model import Selection
 from lxcfleet.names import Paths
 from lxcfleet.wire import (
@@ -22,14 +23,12 @@ from lxcfleet.wire import (
     CreateRequest,
     DoctorRecord,
     EventRecord,
-    ExposureRecord,
-    NoticeRecord,
     OperationRecord,
     ResultRecord,
     RolloutRecord,
     RolloutRequest,
-    StaleRecord,
     WaitRequest,
+    selection_to_json,
 )
 
 
@@ -142,6 +141,19 @@ class Client:
     def fix(self, count: int, init: str) -> DoctorRecord:
         """Raise what can be raised safely; gives the findings afterwards."""
         return cast(DoctorRecord, self._json("fix", body={"count": count, "init": init}))
+
+    def verify(self, selection: Selection, packages: Sequence[str] = ()) -> ProofRecord:
+        """Whether the patch is in the chosen containers; ``packages``: only these count."""
+        return cast(ProofRecord, self._json("verify", query={**_query(selection), "package": list(packages)}))
+
+    def shadows(self, selection: Selection) -> list[ShadowsRecord]:
+        """What hides files of the host in the deltas of the chosen containers."""
+        return cast(list[ShadowsRecord], self._json("shadows", query=_query(selection)))
+
+    def fix_shadows(self, selection: Selection, paths: Sequence[str], *, dry_run: bool = False) -> list[ResultRecord]:
+        """Remove shadows by name."""
+        body = {"selection": selection_to_json(selection), "paths": list(paths), "dry_run": dry_run}
+        return cast(list[ResultRecord], self._json("fix_shadows", body=body))
 
     def exposure(self, selection: Selection) -> list[ExposureRecord]:
         """What of the host the chosen containers can read and should not."""

@@ -20,9 +20,10 @@ from lxcfleet.fleet.service import Fleet
 from lxcfleet.model import Init, Selection
 from lxcfleet.names import MAX_COUNT, parse_label
 from lxcfleet.patch.driver import Driver
+from lxcfleet.patch.prover import Prover
 from lxcfleet.patch.service import Patch
 from lxcfleet.schema import Fields
-from lxcfleet.wire import ActionRequest, CreateRequest, RolloutRequest, WaitRequest
+from lxcfleet.wire import ActionRequest, CreateRequest, RolloutRequest, WaitRequest, read_selection
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +37,10 @@ class Server:
     """Answers the calls from what the fleet does."""
 
     def __init__(
-        self, fleet: Fleet, patch: Patch, rollouts: Driver, audit: Audit, scrape: Scrape, access: Access
+        self, fleet: Fleet, patch: Patch, prover: Prover, rollouts: Driver, audit: Audit, scrape: Scrape, access: Access
     ) -> None:
         self._fleet = fleet
-        self._patch = patch
+        self._patch, self._prover = patch, prover
         self._rollouts = rollouts
         self._audit = audit
         self._access = access
@@ -61,6 +62,9 @@ class Server:
             "fix": self._fix,
             "metrics": scrape.metrics,
             "targets": scrape.targets,
+            "verify": self._verify,
+            "shadows": self._shadows,
+            "fix_shadows": self._fix_shadows,
             "exposure": self._exposure,
             "notice": self._notice,
             "notify": self._notify,
@@ -149,6 +153,21 @@ class Server:
 
     async def _fix(self, request: web.Request) -> web.Response:
         return _json(self._fleet.room.fix(*_needs(Fields(await _body(request), "request"))))
+
+    async def _verify(self, request: web.Request) -> web.Response:
+        return _json(await self._prover.verify(_selection(request), request.query.getall("package", [])))
+
+    async def _shadows(self, request: web.Request) -> web.Response:
+        return _json(await self._prover.shadows(_selection(request)))
+
+    async def _fix_shadows(self, request: web.Request) -> web.Response:
+        fields = Fields(await _body(request), "request")
+        selection = read_selection(fields.nested("selection"))
+        paths, dry_run = fields.texts("paths"), fields.flag("dry_run")
+        if not (selection.patterns or selection.labels or selection.everything):
+            fields.complain("selection", "chooses nothing")
+        fields.finish("the request is not valid")
+        return _json(await self._prover.fix(selection, paths, dry_run=dry_run))
 
     async def _exposure(self, request: web.Request) -> web.Response:
         return _json(await self._audit.exposure(_selection(request)))

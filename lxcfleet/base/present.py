@@ -95,6 +95,10 @@ class Upper:
                     return Found(self._layer, status, has(handle, ORIGIN))
         return Found(self._layer, None) if above in (_Kind.OPAQUE, _Kind.NOWHERE) else None
 
+    def merges(self, path: str) -> bool:
+        """Whether this layer has a directory at ``path`` through which the lower layers show."""
+        return self._directory(path) is _Kind.MERGED
+
     def names(self, directory: str) -> list[str]:
         """What this layer has in ``directory``, which is one of its own; none if it is gone."""
         with self.opened(directory) as handle:
@@ -187,7 +191,9 @@ class Present:
         return found
 
     def below(self, path: str) -> Found:
-        """What mask and base have at ``path``, whether or not the delta hides it."""
+        """What mask and base have at ``path``, whether or not the delta hides it; a directory of both is the base's."""
+        if self._mask.merges(path):
+            return self.base.find(path)
         return self._mask.find(path) or self.base.find(path)
 
     def resolve(self, path: str) -> str:

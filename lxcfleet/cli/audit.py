@@ -6,6 +6,7 @@ import click
 
 from lxcfleet.cli import options, output
 from lxcfleet.cli.session import connect
+from lxcfleet.cli.shadow import shadow
 from lxcfleet.errors import FleetError
 
 FOUND = 4
@@ -20,6 +21,7 @@ def audit() -> None:
     \b
     Examples:
       lxcfleet audit exposure       what of the host they can read and should not
+      lxcfleet audit shadow         what in their deltas keeps patches of the host out
     """
 
 
@@ -75,5 +77,7 @@ def exposure(
             output.say("lxcfleet: a restart hides it: lxcfleet restart " + " ".join(record["name"] for record in found))
     return FOUND if found else SOME_FAILED if failed else 0
 
+
+audit.add_command(shadow)
 
 VERBS = {"audit": audit}

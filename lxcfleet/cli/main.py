@@ -31,6 +31,7 @@ VERBS: dict[str, str] = {
     "logs": "logs",
     "wait": "wait",
     "stale": "stale",
+    "verify": "verify",
     "audit": "audit",
     "patch": "patch",
     "rollout": "rollout",

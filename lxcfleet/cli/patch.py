@@ -10,8 +10,9 @@ from lxcfleet.api.client import Client
 from lxcfleet.cli import options, output, rolling
 from lxcfleet.cli.session import connect, session_of
 from lxcfleet.errors import HostError, Unreachable
+from lxcfleet.findings import NoticeRecord
 from lxcfleet.model import Selection
-from lxcfleet.wire import NoticeRecord, RolloutRequest
+from lxcfleet.wire import RolloutRequest
 
 FOUND = 4
 """Exit status of a check that found something."""

@@ -9,8 +9,8 @@ import click
 from lxcfleet.cli import options, output
 from lxcfleet.cli.session import connect
 from lxcfleet.errors import FleetError
+from lxcfleet.findings import OldFileRecord, StaleRecord
 from lxcfleet.model import Selection
-from lxcfleet.wire import OldFileRecord, StaleRecord
 
 FOUND = 4
 """Exit status of a check that found something."""

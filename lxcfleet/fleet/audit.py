@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 from lxcfleet.errors import HostError, from_body
+from lxcfleet.findings import ExposureRecord
 from lxcfleet.fleet.registry import Registry
 from lxcfleet.host.launch import TRIES, Launcher
 from lxcfleet.model import Selection
-from lxcfleet.wire import ExposureRecord
 
 
 class Audit:

@@ -123,6 +123,13 @@ class Registry:
         names = selection.choose({name: container.labels for name, container in self._containers.items()})
         return [self._containers[name] for name in names]
 
+    async def chosen(self, selection: Selection) -> list[Container]:
+        """The selected ones, as they are now; all of them if nothing is selected. Raises FleetError."""
+        await self.observe()
+        if not (selection.patterns or selection.labels):
+            selection = Selection(everything=True)
+        return self.choose(selection)
+
     def load(self) -> store.Leftovers:
         """Read all specs; what a crash left is returned."""
         specs, leftovers = store.load_all(self._paths)

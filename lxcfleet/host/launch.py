@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lxcfleet.errors import HostError
+from lxcfleet.errors import HostError, from_body
 from lxcfleet.host import maps
 from lxcfleet.names import Paths
 
@@ -201,6 +201,18 @@ class Launcher:
         for each in old:
             each.close()
         return bool(old)
+
+    async def ask_large(self, operation: str, argument: Any) -> Any:
+        """Like ``ask``, for an answer that comes in a memory file. Raises what the child says, or Died."""
+        for _ in range(TRIES):
+            async for reply in self.stream(operation, argument):
+                assert reply.descriptor is not None
+                with open(reply.descriptor, "rb") as file:
+                    text = file.read()
+                if reply.body["error"]:
+                    raise from_body(reply.body["error"])
+                return json.loads(text)
+        raise Died(f"{operation} failed", why=_DIED, hint="`journalctl -u lxcfleet` may have the reason")
 
     def kill(self) -> None:
         """End both the hard way; for tests of what survives that."""

@@ -88,9 +88,10 @@ def states(*, admin: Path | None = None) -> list[tuple[str, str]]:
     return [(name, status) for name, _, status in map(_fields, lines)]
 
 
-def check(package: str) -> list[str]:
-    """The packages that ``package`` may mean (``libc6`` for ``libc6:amd64``), installed ones; none if there is none."""
-    return [name for name in installed() if package in (name, name.partition(":")[0])]
+def by_architecture() -> dict[str, str]:
+    """Every package that is installed, NAME:ARCHITECTURE to version; raises HostError."""
+    text = _query(["--show", "--showformat", "${Package}:${Architecture}\\t${Version}\\t${db:Status-Abbrev}\\n"], None)
+    return {name: version for name, version, status in map(_fields, text.splitlines()) if status[1:2] == "i"}
 
 
 def files(packages: Sequence[str]) -> dict[str, list[str]]:

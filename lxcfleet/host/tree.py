@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,7 +97,7 @@ def _remove(parent: int, name: str) -> None:
             if not is_directory:
                 os.unlink(entry, dir_fd=current)
             elif len(stack) >= _DEEP:
-                lifted = f".lxcfleet-deep-{entry}"[:200]
+                lifted = f".lxcfleet-{secrets.token_hex(8)}"  # one that is there already could not be replaced
                 os.rename(entry, lifted, src_dir_fd=current, dst_dir_fd=stack[0][0])
                 stack[0][1].append((lifted, True))
             else:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from lxcfleet.errors import HostError, from_body
+from lxcfleet.errors import from_body
 from lxcfleet.fleet.lifecycle import Lifecycle
 from lxcfleet.fleet.registry import Container
-from lxcfleet.host.launch import TRIES, Launcher
+from lxcfleet.host.launch import Launcher
 from lxcfleet.names import Paths
 from lxcfleet.patch.scan import Target
+from lxcfleet.patch.shadow import Delta
 from lxcfleet.patch.stale import Scan
 
 
@@ -30,8 +30,24 @@ class Finder:
         found = {container.name: Scan(container.name, 0, 0) for container in chosen}
         if targets:
             await self._lifecycle.have_mask()
-            found |= {scan.name: scan for scan in await self._ask(targets)}
+            answer = await self._launcher.ask_large("stale", [target.to_json() for target in targets])
+            found |= {scan.name: scan for scan in map(Scan.from_json, answer)}
         return found
+
+    async def shadows(self, containers: Iterable[Container]) -> dict[str, Delta]:
+        """By name, what in each one's delta hides the base's files, whether it runs or not. Raises FleetError."""
+        items = [[container.name, str(self._paths.container(container.name).delta)] for container in containers]
+        if not items:
+            return {}
+        await self._lifecycle.have_mask()
+        return {delta.name: delta for delta in map(Delta.from_json, await self._launcher.ask_large("shadows", items))}
+
+    async def remove(self, container: Container, paths: Sequence[str]) -> None:
+        """Remove files from the delta of a container that does not run. Raises FleetError."""
+        delta = str(self._paths.container(container.name).delta)
+        answer = await self._launcher.ask("unshadow", {"name": container.name, "delta": delta, "paths": list(paths)})
+        if answer["error"]:
+            raise from_body(answer["error"])
 
     def _target(self, container: Container) -> Target | None:
         running = container.running
@@ -39,14 +55,3 @@ class Finder:
             return None
         delta = self._paths.container(container.name).delta
         return Target(container.name, running.pid, str(running.payload.directory), str(delta))
-
-    async def _ask(self, targets: list[Target]) -> list[Scan]:
-        for _ in range(TRIES):
-            async for reply in self._launcher.stream("stale", [target.to_json() for target in targets]):
-                assert reply.descriptor is not None
-                with open(reply.descriptor, "rb") as file:
-                    text = file.read()
-                if reply.body["error"]:
-                    raise from_body(reply.body["error"])
-                return [Scan.from_json(each) for each in json.loads(text)]
-        raise HostError("what containers run is not known", why="the process that looked was ended before it was done")

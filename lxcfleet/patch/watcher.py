@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lxcfleet.errors import FleetError, HostError
+from lxcfleet.findings import NoticeRecord
 from lxcfleet.fleet.events import Events
 from lxcfleet.fleet.lifecycle import Lifecycle
 from lxcfleet.fleet.registry import Registry
@@ -21,7 +22,6 @@ from lxcfleet.patch.finder import Finder
 from lxcfleet.patch.notice import Answer, Moment, Phase
 from lxcfleet.patch.stale import Scan
 from lxcfleet.windows import PatchSettings, Policy
-from lxcfleet.wire import NoticeRecord
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -21,6 +21,18 @@ from lxcfleet.errors import (
     NotFound,
     WrongState,
 )
+from lxcfleet.findings import (
+    DivergedRecord,
+    EvidenceRecord,
+    ExposedRecord,
+    ExposureRecord,
+    NoticeRecord,
+    OldFileRecord,
+    ProofRecord,
+    ShadowRecord,
+    ShadowsRecord,
+    StaleRecord,
+)
 from lxcfleet.model import RANGE_SIZE, Action, Init, Selection, State, natural_order
 from lxcfleet.names import first, next_free
 from lxcfleet.policy import RolloutSettings, overridden
@@ -31,17 +43,12 @@ from lxcfleet.wire import (
     CreateRequest,
     DoctorRecord,
     EventRecord,
-    ExposedRecord,
-    ExposureRecord,
     FindingRecord,
-    NoticeRecord,
-    OldFileRecord,
     OperationRecord,
     ResultRecord,
     RolloutMemberRecord,
     RolloutRecord,
     RolloutRequest,
-    StaleRecord,
     WaitRequest,
 )
 
@@ -81,6 +88,8 @@ class FakeContainer:
     old_files: list[OldFileRecord] = field(default_factory=list)
     exposed: list[ExposedRecord] = field(default_factory=list)
     unread: str | None = None
+    hidden: list[ShadowRecord] = field(default_factory=list)
+    diverged: DivergedRecord | None = None
     autostart: bool = True
     boot_order: int = 0
 
@@ -117,6 +126,16 @@ class FakeContainer:
             "files": self.old_files,
             "problem": self.unread,
         }
+
+    def evidence(self) -> EvidenceRecord:
+        """As ``verify`` gives it."""
+        reasons = ["1 of its processes runs old code"] if self.old_files else []
+        reasons += [f"its processes could not all be read: {self.unread}"] if self.unread else []
+        return {
+            "name": self.name, "state": self.state.value, "proven": not reasons, "reasons": reasons,
+            "restarted": NOW if self.state.alive else None, "processes": 2 if self.state.alive else 0,
+            "mappings": 8 if self.state.alive else 0, "old": self.old_files, "shadows": self.hidden,
+        }  # fmt: skip
 
     def details(self) -> ContainerDetails:
         """As ``info`` gives it."""
@@ -391,6 +410,43 @@ class FakeFleet:
     def chosen(self, selection: Selection) -> list[ContainerRecord]:
         """The chosen ones; all, if nothing was chosen."""
         return [self.containers[name].record() for name in self._choose(selection)]
+
+    def verify(self, selection: Selection, packages: Sequence[str]) -> ProofRecord:
+        """Whether the patch is everywhere."""
+        unknown = [name for name in packages if not name.startswith("lib")]
+        if unknown:
+            raise NotFound(f"no package {unknown[0]!r} is installed on the host")
+        records = [self.containers[name].evidence() for name in self._choose(selection)]
+        return {
+            "time": NOW, "host": "box", "system": "Debian GNU/Linux 12 (bookworm)", "kernel": "6.1.0",
+            "base": "0123456789abcdef",
+            "packages": {name: "1.0" for name in packages}, "proven": all(r["proven"] for r in records),
+            "containers": records,
+        }  # fmt: skip
+
+    def shadows(self, selection: Selection) -> list[ShadowsRecord]:
+        """What hides packages' files."""
+        return [
+            {"name": name, "state": each.state.value, "shadows": each.hidden, "diverged": each.diverged,
+             "problem": each.unread}
+            for name in self._choose(selection)
+            for each in [self.containers[name]]
+        ]  # fmt: skip
+
+    def fix_shadows(self, selection: Selection, paths: Sequence[str], *, dry_run: bool) -> list[ResultRecord]:
+        """Remove them."""
+        results = []
+        for name in self.choose(selection):
+            each = self.containers[name]
+            if each.state.alive:
+                results.append(_failed(name, WrongState(f"{name} is {each.state}", hint=f"stop it: lxcfleet stop {name}")))
+            elif set(paths) - {shadow["path"] for shadow in each.hidden}:
+                results.append(_failed(name, NotFound(f"{', '.join(paths)}: no shadow in {name} that can be removed")))
+            else:
+                if not dry_run:
+                    each.hidden = [shadow for shadow in each.hidden if shadow["path"] not in paths]
+                results.append(_done(name, "would be changed" if dry_run else "removed", changed=not dry_run))
+        return results
 
     def exposure(self, selection: Selection) -> list[ExposureRecord]:
         """What the chosen ones can read and should not: what a test gave them."""

@@ -22,7 +22,7 @@ from lxcfleet.fleet.readings import ContainerReading, FleetReading
 from lxcfleet.model import Init, Selection, State
 from lxcfleet.names import MAX_COUNT, Paths, parse_label
 from lxcfleet.schema import Fields
-from lxcfleet.wire import ActionRequest, CreateRequest, RolloutRequest, WaitRequest
+from lxcfleet.wire import ActionRequest, CreateRequest, RolloutRequest, WaitRequest, read_selection
 
 from .fake_attach import AttachServer
 from .fake_fleet import FakeFleet
@@ -226,6 +226,21 @@ class _Handler(BaseHTTPRequestHandler):
         needs = fields.integer("count", 1, 1, MAX_COUNT), fields.choice("init", Init, Init.SYSTEM)
         fields.finish("the request is not valid")
         return needs
+
+    def _verify(self, query: Query, _body: object) -> object:
+        return self._fleet.verify(_selection(query), query.get("package", []))
+
+    def _shadows(self, query: Query, _body: object) -> object:
+        return self._fleet.shadows(_selection(query))
+
+    def _fix_shadows(self, _query: Query, body: object) -> object:
+        fields = Fields(body, "request")
+        selection = read_selection(fields.nested("selection"))
+        paths, dry_run = fields.texts("paths"), fields.flag("dry_run")
+        if not (selection.patterns or selection.labels or selection.everything):
+            fields.complain("selection", "chooses nothing")
+        fields.finish("the request is not valid")
+        return self._fleet.fix_shadows(selection, paths, dry_run=dry_run)
 
     def _exposure(self, query: Query, _body: object) -> object:
         return self._fleet.exposure(_selection(query))

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from lxcfleet.errors import NotFound
+from lxcfleet.findings import ExposedRecord
 from lxcfleet.model import Selection
-from lxcfleet.wire import ExposedRecord
 
 from .conftest import Cli, Fleet
 from .fake_server import FakeDaemon

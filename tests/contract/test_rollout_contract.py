@@ -9,8 +9,9 @@ import json
 import pytest
 
 from lxcfleet.errors import Busy, InvalidInput, NotFound, WrongState
+from lxcfleet.findings import OldFileRecord
 from lxcfleet.model import Selection
-from lxcfleet.wire import OldFileRecord, RolloutRecord, RolloutRequest
+from lxcfleet.wire import RolloutRecord, RolloutRequest
 
 from .conftest import Cli, Fleet
 from .fake_server import FakeDaemon

@@ -13,9 +13,9 @@ import pytest
 from lxcfleet.cli import main
 from lxcfleet.cli.session import Session
 from lxcfleet.errors import NotFound
+from lxcfleet.findings import OldFileRecord
 from lxcfleet.model import Selection
 from lxcfleet.names import Paths
-from lxcfleet.wire import OldFileRecord
 
 from .conftest import Cli, Fleet
 from .fake_server import FakeDaemon

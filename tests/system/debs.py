@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from .harness import Fleet, until
+
 ROOT = Path(__file__).resolve().parents[2]
 HOOK = ROOT / "etc/apt/80lxcfleet"
 _ENVIRONMENT = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", "NEEDRESTART_SUSPEND": "1"}
@@ -25,7 +27,7 @@ class Package:
 
     def build(self, version: str, *, scripts: Mapping[str, str] | None = None, files: Sequence[str] = ()) -> Path:
         """Make a .deb of that version. ``scripts``: the maintainer's; ``files``: more of them in its directory."""
-        tree = self._directory / version
+        tree = self._directory / f"{self.name}-{version}"
         home = tree / self.home.relative_to("/")
         home.mkdir(parents=True)
         shutil.copy(_some_library(), home / self.library.name)
@@ -43,9 +45,13 @@ class Package:
         for name, text in (scripts or {}).items():
             (control / name).write_text(f"#!/bin/sh\n{text}\n")
             (control / name).chmod(0o755)
-        deb = self._directory / f"{self.name}_{version}_all.deb"
+        deb = self.deb(version)
         subprocess.run(["dpkg-deb", "--build", "--root-owner-group", tree, deb], check=True, capture_output=True)
         return deb
+
+    def deb(self, version: str) -> Path:
+        """The file of a version that was built."""
+        return self._directory / f"{self.name}_{version}_all.deb"
 
     def dpkg(self, *arguments: str | Path) -> int:
         """Run dpkg; its exit status."""
@@ -71,3 +77,27 @@ class Package:
 
 def _some_library() -> Path:
     return next(path for path in Path("/usr/lib").glob("*-linux-gnu/libz.so.1"))
+
+
+_MAPS = "import ctypes, time; ctypes.CDLL({!r}); print('mapped', flush=True); time.sleep(1e6)"
+
+
+def create_mapping(fleet: Fleet, package: Package, mapping: int, others: int) -> tuple[list[str], list[str]]:
+    """Containers that map the package's library, and others; their names."""
+    inside = [fleet.name(f"map{number}") for number in range(1, mapping + 1)]
+    outside = [fleet.name(f"other{number}") for number in range(1, others + 1)]
+    code = _MAPS.format(str(package.library))
+    fleet.ok("create", fleet.name("map"), "-n", str(mapping), "--", "python3", "-c", code)
+    if others:
+        fleet.ok("create", fleet.name("other"), "-n", str(others), "--", "sleep", "infinity")
+    wait_until_mapped(fleet, inside)
+    return inside, outside
+
+
+def wait_until_mapped(fleet: Fleet, names: Sequence[str]) -> None:
+    """Until they have it."""
+
+    def mapped() -> bool:
+        return all("mapped" in fleet.paths.container(name).console_log.read_text() for name in names)
+
+    until(mapped, 60, "they have mapped the library")

@@ -126,7 +126,7 @@ class Fleet:
 
     def json_any(self, *arguments: str) -> Any:
         """The JSON of a command line, whatever its exit status."""
-        return self.run(arguments[0], "-f", "json", *arguments[1:]).json
+        return self.run(*arguments, "-f", "json").json
 
     def inside(self, name: str, script: str, **options: Any) -> str:
         """What a shell script prints in a container where it must succeed."""

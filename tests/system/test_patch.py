@@ -6,17 +6,16 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .debs import HOOK, Package
+from .debs import HOOK, Package, create_mapping, wait_until_mapped
 from .harness import Fleet, until
 
 pytestmark = pytest.mark.system
 
-MAPS = "import ctypes, time; ctypes.CDLL({!r}); print('mapped', flush=True); time.sleep(1e6)"
 QUIET = 1
 ROLLOUT = "rollout: {min_healthy_time: 0, max_unavailable: 50%}\n"
 
@@ -38,12 +37,8 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Package]:
 @pytest.fixture
 def one(package: Package) -> Package:
     """Version 1 is on the host."""
-    assert package.dpkg("--install", deb(package, "1")) == 0
+    assert package.dpkg("--install", package.deb("1")) == 0
     return package
-
-
-def deb(package: Package, version: str) -> Path:
-    return package._directory / f"{package.name}_{version}_all.deb"
 
 
 def policy(fleet: Fleet, text: str) -> None:
@@ -53,25 +48,6 @@ def policy(fleet: Fleet, text: str) -> None:
     for file in (fleet.paths.notice, fleet.paths.notice_done):
         file.unlink(missing_ok=True)
     fleet.start_daemon()
-
-
-def create(fleet: Fleet, package: Package, mapping: int, others: int) -> tuple[list[str], list[str]]:
-    """Containers that map the library, and others."""
-    inside = [fleet.name(f"map{number}") for number in range(1, mapping + 1)]
-    outside = [fleet.name(f"other{number}") for number in range(1, others + 1)]
-    code = MAPS.format(str(package.library))
-    fleet.ok("create", fleet.name("map"), "-n", str(mapping), "--", "python3", "-c", code)
-    if others:
-        fleet.ok("create", fleet.name("other"), "-n", str(others), "--", "sleep", "infinity")
-    wait_until_mapped(fleet, inside)
-    return inside, outside
-
-
-def wait_until_mapped(fleet: Fleet, names: Sequence[str]) -> None:
-    def mapped() -> bool:
-        return all("mapped" in fleet.paths.container(name).console_log.read_text() for name in names)
-
-    until(mapped, 60, "they have mapped the library")
 
 
 def pids(fleet: Fleet) -> dict[str, int]:
@@ -86,10 +62,10 @@ def is_dealt_with(fleet: Fleet) -> bool:
 
 def test_apt_upgrades_and_exactly_the_stale_are_restarted(fleet: Fleet, one: Package) -> None:
     policy(fleet, f"policy: auto, quiet: {QUIET}")
-    mapping, others = create(fleet, one, 10, 10)
+    mapping, others = create_mapping(fleet, one, 10, 10)
     assert fleet.run("stale").status == 0
     before = pids(fleet)
-    ran = one.apt(deb(one, "2"), fleet.paths.run)
+    ran = one.apt(one.deb("2"), fleet.paths.run)
     assert ran.returncode == 0, ran
     stale = fleet.json_any("stale")
     found = {record["name"] for record in stale if record["stale"]}
@@ -109,8 +85,8 @@ def test_apt_upgrades_and_exactly_the_stale_are_restarted(fleet: Fleet, one: Pac
 
 def test_many_calls_are_one_patch(fleet: Fleet, one: Package) -> None:
     policy(fleet, f"policy: auto, quiet: {QUIET}")
-    create(fleet, one, 1, 0)
-    one.dpkg("--install", deb(one, "2"))
+    create_mapping(fleet, one, 1, 0)
+    one.dpkg("--install", one.deb("2"))
     calls = 200
     line = HOOK.read_text().split('"')[1].replace("/run/lxcfleet", str(fleet.paths.run))
     for _ in range(calls):
@@ -123,7 +99,7 @@ def test_many_calls_are_one_patch(fleet: Fleet, one: Package) -> None:
 
 def test_nothing_happens_while_dpkg_is_half_way(fleet: Fleet, one: Package) -> None:
     policy(fleet, f"policy: auto, quiet: {QUIET}")
-    mapping, _ = create(fleet, one, 1, 0)
+    mapping, _ = create_mapping(fleet, one, 1, 0)
     before = pids(fleet)
     broken = one.build("3", scripts={"postinst": "test -e /run/lxcfleet-test-mend"})
     assert one.dpkg("--install", broken) != 0
@@ -146,10 +122,10 @@ def test_nothing_happens_while_dpkg_is_half_way(fleet: Fleet, one: Package) -> N
 
 def test_what_happened_while_the_daemon_was_down(fleet: Fleet, one: Package) -> None:
     policy(fleet, f"policy: auto, quiet: {QUIET}")
-    create(fleet, one, 1, 1)
+    create_mapping(fleet, one, 1, 1)
     before = pids(fleet)
     fleet.stop_daemon()
-    assert one.apt(deb(one, "2"), fleet.paths.run).returncode == 0
+    assert one.apt(one.deb("2"), fleet.paths.run).returncode == 0
     fleet.start_daemon()
     until(lambda: fleet.events("restarted"), 30, "it catches up")
     after = until(lambda: None if None in pids(fleet).values() else pids(fleet), 30)
@@ -158,9 +134,9 @@ def test_what_happened_while_the_daemon_was_down(fleet: Fleet, one: Package) -> 
 
 def test_policies_that_restart_nothing(fleet: Fleet, one: Package) -> None:
     policy(fleet, "policy: notify, quiet: 0")
-    create(fleet, one, 1, 0)
+    create_mapping(fleet, one, 1, 0)
     before = pids(fleet)
-    one.dpkg("--install", deb(one, "2"))
+    one.dpkg("--install", one.deb("2"))
     fleet.ok("patch", "notify")
     (event,) = until(lambda: fleet.events("patched"), 20, "it tells")
     assert event["message"] == f"the host was patched; 1 containers run old code: {fleet.name('map1')}"
@@ -185,9 +161,9 @@ def test_policies_that_restart_nothing(fleet: Fleet, one: Package) -> None:
 
 def test_nobody_is_told_when_there_is_nobody(fleet: Fleet, one: Package, tmp_path: Path) -> None:
     """The hook on a host where lxcfleet has not run since the boot, or where its directory can't be written."""
-    assert one.apt(deb(one, "2"), tmp_path / "none").returncode == 0
+    assert one.apt(one.deb("2"), tmp_path / "none").returncode == 0
     assert not (tmp_path / "none").exists()
     (tmp_path / "file" / "patched").mkdir(parents=True)
-    assert one.apt(deb(one, "1"), tmp_path / "file").returncode == 0
+    assert one.apt(one.deb("1"), tmp_path / "file").returncode == 0
     fleet.stop_daemon()
     assert fleet.run("patch", "notify").err == "lxcfleet: noted; the daemon is down, and acts once it is started\n"

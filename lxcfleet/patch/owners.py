@@ -1,0 +1,37 @@
+"""Whose files are, remembered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+from lxcfleet.base.tree import stamp
+from lxcfleet.errors import HostError
+from lxcfleet.host import packages
+from lxcfleet.host.packages import Owner
+
+log = logging.getLogger(__name__)
+
+
+class Owners:
+    """The packages of files; remembered until dpkg's records change."""
+
+    def __init__(self) -> None:
+        self._stamp: list[int] | None = None
+        self._known: dict[str, Owner | None] = {}
+
+    async def find(self, paths: Iterable[str]) -> dict[str, Owner]:
+        """By path; those of no package are left out. Where dpkg can't be asked nobody owns anything, and the log says why."""
+        wanted = set(paths)
+        now = stamp(str(packages.STATUS))
+        if now != self._stamp:
+            self._stamp, self._known = now, {}
+        if missing := wanted - self._known.keys():
+            try:
+                found = await asyncio.to_thread(packages.owners, missing)
+            except HostError as error:
+                log.warning("%s", str(error).replace("\n", "; "))
+                return {}
+            self._known |= {path: found.get(path) for path in missing}
+        return {path: owner for path in wanted if (owner := self._known[path]) is not None}

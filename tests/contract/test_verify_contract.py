@@ -1,0 +1,114 @@
+"""The verbs ``verify`` and ``audit shadow``: the calls, and the command line in front of the fake."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lxcfleet.errors import InvalidInput, NotFound
+from lxcfleet.findings import ShadowRecord
+from lxcfleet.model import Selection, State
+
+from .conftest import Cli, Fleet
+from .fake_server import FakeDaemon
+from .test_stale_contract import OLD
+
+LIBRARY = "/usr/lib/x86_64-linux-gnu/libssl.so.3"
+SHADOW: ShadowRecord = {
+    "path": LIBRARY, "kind": "file", "age": "older", "same": False, "package": "libssl3:amd64", "version": "3.0.22-1",
+}  # fmt: skip
+
+
+def test_fresh_containers_are_proven(fleet: Fleet) -> None:
+    fleet.create("", count=2)
+    proof = fleet.client.verify(fleet.all)
+    assert proof["proven"]
+    assert proof["packages"] == {}
+    assert proof["base"]
+    for record in proof["containers"]:
+        assert record["proven"]
+        assert (record["reasons"], record["old"], record["shadows"]) == ([], [], [])
+        assert record["restarted"] is not None
+        assert record["processes"] > 0
+
+
+def test_packages_that_are_asked_for_are_named_with_their_versions(fleet: Fleet) -> None:
+    fleet.create("a")
+    (package,) = fleet.client.verify(fleet.all, ["libc6"])["packages"]
+    assert package.partition(":")[0] == "libc6"
+    with pytest.raises(NotFound):
+        fleet.client.verify(fleet.all, ["no-such-package"])
+
+
+def test_fresh_containers_have_no_shadows(fleet: Fleet) -> None:
+    fleet.create("a")
+    (record,) = fleet.client.shadows(fleet.all)
+    assert (record["shadows"], record["diverged"], record["problem"]) == ([], None, None)
+
+
+def test_what_is_no_shadow_is_not_removed(fleet: Fleet) -> None:
+    fleet.create("a", start=False)
+    (result,) = fleet.client.fix_shadows(fleet.all, ["/usr/bin/env"])
+    assert result["error"] is not None
+    assert (result["error"]["code"], result["changed"]) == ("not-found", False)
+    with pytest.raises(InvalidInput):
+        fleet.client.fix_shadows(Selection(), ["/usr/bin/env"])
+
+
+def test_all_proven(cli: Cli, fake: FakeDaemon) -> None:
+    fake.fleet.add("web1")
+    ran = cli("verify", "--package", "libssl3")
+    assert (ran.status, ran.err) == (0, "")
+    lines = ran.out.splitlines()
+    assert lines[0].endswith("box, Debian GNU/Linux 12 (bookworm), packages 0123456789abcdef: libssl3 1.0")
+    assert lines[1].split() == ["NAME", "PROVEN", "RESTARTED", "PROCESSES", "OLD", "SHADOWS", "WHY", "NOT"]
+    assert lines[2].split()[:2] == ["web1", "yes"]
+    assert lines[3] == "1 of 1 containers are proven"
+
+
+def test_some_not_proven(cli: Cli, fake: FakeDaemon) -> None:
+    fake.fleet.add("web1")
+    fake.fleet.add("web2").old_files.append(OLD)
+    fake.fleet.add("web3").unread = "/proc/1/maps: Permission denied"
+    ran = cli("verify")
+    assert ran.status == 4
+    assert "1 of its processes runs old code" in ran.out
+    assert ran.out.endswith("1 of 3 containers are proven\n")
+    assert (cli("verify", "-q").out, cli("verify", "-q").status) == ("web2\nweb3\n", 4)
+    proof = json.loads(cli("verify", "-f", "json").out)
+    assert [record["proven"] for record in proof["containers"]] == [True, False, False]
+    assert cli("verify", "web1").status == 0
+    assert cli("verify", "--package", "nothing").status == 1
+
+
+def test_shadows_are_shown(cli: Cli, fake: FakeDaemon) -> None:
+    fake.fleet.add("web1")
+    ran = cli("audit", "shadow")
+    assert (ran.status, ran.out, ran.err) == (0, "", "lxcfleet: no shadows: 1 deltas looked at\n")
+    web = fake.fleet.add("web2", hidden=[SHADOW])
+    web.diverged = {"added": {"jq:amd64": "1.6"}, "removed": [], "changed": {"libssl3:amd64": ["3.0.20", "3.0.22"]}}
+    ran = cli("audit", "shadow")
+    assert ran.status == 4
+    lines = ran.out.splitlines()
+    assert lines[1].split() == ["web2", LIBRARY, "file", "older", "libssl3:amd64", "3.0.22-1"]
+    assert lines[2:] == [
+        "web2: has packages of its own: jq:amd64 1.6", "web2: has other versions: libssl3:amd64 3.0.20 (host: 3.0.22)",
+    ]  # fmt: skip
+    assert cli("audit", "shadow", "-q").out == "web2\n"
+    fake.fleet.containers["web1"].unread = "no"
+    assert cli("audit", "shadow", "web1").status == 3
+
+
+def test_shadows_are_removed_from_stopped_containers_by_name(cli: Cli, fake: FakeDaemon) -> None:
+    web = fake.fleet.add("web1", hidden=[SHADOW])
+    assert cli("audit", "shadow", "--fix", LIBRARY, "-y").status == 2, "nobody is chosen"
+    assert cli("audit", "shadow", "web1", "--fix", LIBRARY).status == 2, "nobody confirms"
+    assert cli("audit", "shadow", "web1", "--fix", LIBRARY, "-y").status == 1, "it runs"
+    web.state = State.STOPPED
+    assert cli("audit", "shadow", "web1", "--fix", "/etc/passwd", "-y").status == 1
+    assert cli("audit", "shadow", "web1", "--fix", LIBRARY, "--dry-run").out == "web1  would be changed\n"
+    assert web.hidden == [SHADOW]
+    ran = cli("audit", "shadow", "web1", "--fix", LIBRARY, "-y")
+    assert (ran.status, ran.out) == (0, "web1  removed\n")
+    assert web.hidden == []

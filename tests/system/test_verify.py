@@ -1,0 +1,143 @@
+"""Proof that a patch is in the containers, and what in their deltas keeps it out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .debs import Package, create_mapping
+from .harness import Fleet, until
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Package]:
+    """Version 1 is on the host, version 2 is built."""
+    if os.geteuid() != 0 or shutil.which("dpkg-deb") is None:
+        pytest.skip("needs root and dpkg")
+    made = Package(f"lxcfleet-proof-{os.getpid()}", tmp_path_factory.mktemp("packages"))
+    try:
+        assert made.dpkg("--install", made.build("1")) == 0
+        made.build("2")
+        yield made
+    finally:
+        made.purge()
+
+
+@pytest.fixture
+def one(package: Package) -> Package:
+    """Version 1 is on the host."""
+    assert package.dpkg("--install", package.deb("1")) == 0
+    return package
+
+
+def test_the_life_of_a_patch(fleet: Fleet, one: Package, tmp_path: Path) -> None:
+    """Proven, patched, not proven, restarted, proven."""
+    mapping, others = create_mapping(fleet, one, 3, 2)
+    stopped = fleet.name("stopped")
+    fleet.ok("create", stopped, "--no-start", "--", "sleep", "infinity")
+    before = json.loads(fleet.ok("verify", "-f", "json"))
+    assert before["proven"]
+    assert {record["name"] for record in before["containers"]} == {*mapping, *others, stopped}
+    one.dpkg("--install", one.deb("2"))
+    ran = fleet.run("verify", "-f", "json", "--package", one.name)
+    assert ran.status == 4
+    assert ran.json["packages"] == {one.name: "2"}
+    assert ran.json["base"] != before["base"]
+    for record in ran.json["containers"]:
+        assert record["proven"] is (record["name"] not in mapping), record
+        assert [file["path"] for file in record["old"]] == [str(one.library)] * (record["name"] in mapping)
+    assert fleet.run("verify", "--package", "dpkg").status == 0, "of that nothing is old"
+    fleet.ok("restart", *mapping)
+    after = json.loads(fleet.ok("verify", "-f", "json", "--package", one.name))
+    restarted = {record["name"]: record["restarted"] for record in after["containers"]}
+    assert restarted[stopped] is None
+    known = {record["name"]: record["restarted"] for record in before["containers"]}
+    assert all(restarted[name] == known[name] for name in others)
+    assert fleet.run("verify", "--package", "no-such-package").status == 1
+
+
+def test_nothing_is_proven_while_dpkg_is_half_way(fleet: Fleet, one: Package) -> None:
+    fleet.create(fleet.name("a"))
+    assert fleet.run("verify").status == 0
+    assert one.dpkg("--install", one.build("3", scripts={"postinst": "exit 1"})) != 0
+    ran = fleet.run("verify")
+    assert ran.status == 4
+    assert f"{one.name} is half-configured" in ran.out
+
+
+def test_a_library_that_was_upgraded_inside(fleet: Fleet, one: Package) -> None:
+    """The delta keeps the patch out, until the shadow is removed; nothing else is."""
+    name, path = fleet.name("a"), str(one.library)
+    fleet.create(name)
+    assert fleet.run("audit", "shadow").status == 0
+    fleet.inside(name, f"cp {path} {path}.new && mv {path}.new {path} && rm {one.script} && echo mine >{one.home}/own")
+    one.dpkg("--install", one.deb("2"))
+    ran = fleet.run("audit", "shadow", "-f", "json")
+    assert ran.status == 4
+    (record,) = ran.json
+    found = {shadow["path"]: (shadow["kind"], shadow["package"], shadow["version"]) for shadow in record["shadows"]}
+    assert found == {path: ("file", one.name, "2"), str(one.script): ("removed", one.name, "2")}
+    assert record["diverged"] is None
+    ran = fleet.run("verify", "--package", one.name)
+    assert ran.status == 4
+    assert "2 files in its delta keep the host's out" in ran.out
+
+    running = fleet.run("audit", "shadow", name, "--fix", path, "--yes")
+    assert running.status == 1
+    assert "what it has mounted must not change below it" in running.err
+    fleet.ok("stop", name, "--timeout", "0")
+    own = fleet.run("audit", "shadow", name, "--fix", f"{one.home}/own", "--yes")
+    assert own.status == 1
+    assert f"{one.home}/own: no shadow in {name} that can be removed" in own.err
+    fleet.ok("audit", "shadow", name, "--fix", path, "--fix", str(one.script), "--dry-run")
+    assert fleet.run("audit", "shadow").status == 4
+    fleet.ok("audit", "shadow", name, "--fix", path, "--fix", str(one.script), "--yes")
+    assert fleet.run("audit", "shadow").status == 0
+    fleet.ok("start", name)
+    assert fleet.inside(name, f"tail -n1 {path}; cat {one.home}/own") == "version 2\nmine"
+    fleet.ok("verify", "--package", one.name)
+
+
+def test_a_directory_that_was_removed_inside(fleet: Fleet, one: Package) -> None:
+    name = fleet.name("a")
+    fleet.create(name)
+    fleet.inside(name, f"rm -r {one.home}")
+    ran = fleet.run("audit", "shadow", "-f", "json")
+    assert [(shadow["path"], shadow["kind"]) for shadow in ran.json[0]["shadows"]] == [(str(one.home), "removed")]
+    assert fleet.run("verify", "--package", one.name).status == 4
+    fleet.inside(name, f"mkdir {one.home}")
+    ran = fleet.run("audit", "shadow", "-f", "json")
+    assert [(shadow["path"], shadow["kind"]) for shadow in ran.json[0]["shadows"]] == [(str(one.home), "directory")]
+    fleet.ok("verify", "--package", "dpkg")
+
+
+def test_a_package_that_was_installed_inside(fleet: Fleet, one: Package) -> None:
+    name = fleet.name("a")
+    fleet.create(name)
+    extra = Package(f"{one.name}-extra", one.deb("1").parent)
+    deb = extra.build("7")
+    fleet.ok("exec", name, "--", "sh", "-c", "cat >/tmp/extra.deb && dpkg --install /tmp/extra.deb", input=deb.read_bytes())
+    (record,) = fleet.json_any("audit", "shadow")
+    assert record["diverged"] == {"added": {f"{extra.name}:all": "7"}, "removed": [], "changed": {}}
+    assert record["shadows"] == []
+    assert f"{name}: has packages of its own: {extra.name}:all 7" in fleet.run("audit", "shadow").out
+
+
+def test_system_containers_have_no_shadows(fleet: Fleet) -> None:
+    """What a boot writes hides nothing of a package's."""
+    name = fleet.name("sys")
+    fleet.create(name, command=())
+    until(lambda: fleet.run("wait", name, "--for", "healthy", "--timeout", "60").status == 0, 90, "it is up")
+    assert fleet.json_any("audit", "shadow") == [
+        {"name": name, "state": "running", "shadows": [], "diverged": None, "problem": None}
+    ]
+    (record,) = json.loads(fleet.ok("verify", "-f", "json"))["containers"]
+    assert record["proven"]
+    assert record["processes"] >= 2

@@ -1,0 +1,195 @@
+"""Shadows, and what proves that a patch is in a container."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lxcfleet.base.present import Layer
+from lxcfleet.host import tree
+from lxcfleet.patch.evidence import Owned, Seen, fingerprint, judge
+from lxcfleet.patch.shadow import Delta, Kind, Shadow, compare, find, parse_status, remove
+from lxcfleet.patch.stale import OldFile, Process, Scan, Why
+
+LIBRARY = "/usr/lib/libssl.so.3"
+OLD = OldFile(LIBRARY, Why.REPLACED, Layer.BASE, (Process(1, "nginx"), Process(2, "nginx")))
+SHADOW = Shadow(LIBRARY, Kind.FILE, False, 1.0, 2.0, False)
+CLEAN = Seen(Scan("web", 2, 8), ())
+
+
+def test_a_clean_container_is_proven() -> None:
+    assert judge(CLEAN, "", {}, ()).proven
+
+
+@pytest.mark.parametrize(
+    ("seen", "host", "reason"),
+    [
+        (CLEAN, "libc6 is half-configured", "the host itself is not in order: libc6 is half-configured"),
+        (replace(CLEAN, busy="restart"), "", "it is busy: restart"),
+        (replace(CLEAN, scan=Scan("web", 0, 0, problem="no")), "", "its processes could not all be read: no"),
+        (replace(CLEAN, shadow_problem="no"), "", "its delta could not be read: no"),
+        (replace(CLEAN, scan=Scan("web", 2, 8, (OLD,))), "", "2 of its processes run old code"),
+        (replace(CLEAN, shadows=(Owned(SHADOW, "libssl3", "3"),)), "", "1 file in its delta keep the host's out"),
+    ],
+)
+def test_what_is_not_proven(seen: Seen, host: str, reason: str) -> None:
+    assert judge(seen, host, {}, ()).reasons == (reason,)
+
+
+def test_settings_of_its_own_keep_no_fix_out() -> None:
+    own = Owned(replace(SHADOW, path="/etc/ssl/openssl.cnf"), "openssl", "3")
+    verdict = judge(replace(CLEAN, shadows=(own,)), "", {}, ())
+    assert verdict.proven
+    assert verdict.shadows == (own,)
+
+
+def test_only_the_packages_that_are_asked_for_count() -> None:
+    seen = replace(CLEAN, scan=Scan("web", 2, 8, (OLD,)), shadows=(Owned(SHADOW, "libssl3", "3"),))
+    assert not judge(seen, "", {LIBRARY: "libssl3"}, ("libssl3",)).proven
+    assert judge(seen, "", {LIBRARY: "libssl3"}, ("libc6",)).proven
+    gone = replace(OLD, path="/usr/lib/libssl.so.2", why=Why.REMOVED)
+    assert not judge(replace(CLEAN, scan=Scan("web", 2, 8, (gone,))), "", {}, ("libc6",)).proven, "it may have been libc6's"
+
+
+def test_a_fingerprint_tells_hosts_apart() -> None:
+    one = fingerprint({"libssl3": "3.0.20", "openssl": "3.0.20"})
+    assert one == fingerprint({"openssl": "3.0.20", "libssl3": "3.0.20"})
+    assert one != fingerprint({"libssl3": "3.0.22", "openssl": "3.0.20"})
+
+
+# shadows
+
+
+@pytest.fixture
+def layers(tmp_path: Path) -> dict[str, Path]:
+    made = {name: tmp_path / name for name in ("delta", "mask", "base")}
+    for path in made.values():
+        path.mkdir()
+    return made
+
+
+def put(layer: Path, path: str, text: str = "", modified: int = 1000) -> Path:
+    target = layer / path.lstrip("/")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text)
+    os.utime(target, (modified, modified))
+    return target
+
+
+def look(layers: dict[str, Path]) -> Delta:
+    (delta,) = find([("web", str(layers["delta"]))], layers["mask"], layers["base"])
+    assert Delta.from_json(delta.to_json()) == delta
+    return delta
+
+
+def test_shadows_beside_the_base(layers: dict[str, Path]) -> None:
+    for name in ("new", "old", "same", "only-base"):
+        put(layers["base"], f"/usr/lib/{name}", "one")
+    put(layers["delta"], "/usr/lib/new", "two", 2000)
+    put(layers["delta"], "/usr/lib/old", "two", 500)
+    put(layers["delta"], "/usr/lib/same", "one")
+    put(layers["delta"], "/usr/lib/own", "mine")
+    put(layers["delta"], "/home/me/data", "mine")
+    found = {each.path: (each.kind, each.age, each.same) for each in look(layers).shadows}
+    assert found == {
+        "/usr/lib/new": (Kind.FILE, "newer", False),
+        "/usr/lib/old": (Kind.FILE, "older", False),
+        "/usr/lib/same": (Kind.FILE, "same", True),
+    }
+
+
+def test_links_and_files_in_place_of_directories(layers: dict[str, Path]) -> None:
+    put(layers["base"], "/usr/share/doc/file")
+    (layers["base"] / "usr/link").symlink_to("share")
+    (layers["delta"] / "usr").mkdir()
+    (layers["delta"] / "usr/link").symlink_to("elsewhere")
+    put(layers["delta"], "/usr/share")
+    one, two = look(layers).shadows
+    assert (one.path, one.kind, one.directory, one.same) == ("/usr/link", Kind.FILE, False, False)
+    assert (two.path, two.directory) == ("/usr/share", True)
+    assert two.hides("/usr/share/doc/file")
+    assert not two.hides("/usr/shared")
+
+
+def test_what_the_mask_hides_has_no_shadow(layers: dict[str, Path]) -> None:
+    put(layers["base"], "/etc/fstab", "host")
+    put(layers["base"], "/etc/shown", "host")
+    put(layers["mask"], "/etc/fstab", "")
+    put(layers["delta"], "/etc/fstab", "own")
+    assert look(layers).shadows == ()
+    put(layers["delta"], "/etc/shown", "own")
+    assert [shadow.path for shadow in look(layers).shadows] == ["/etc/shown"]
+
+
+def test_only_what_the_base_has_is_walked(layers: dict[str, Path]) -> None:
+    # Deeper than any path that can be opened: it must not even be tried.
+    here = os.open(layers["delta"], os.O_RDONLY)
+    try:
+        for _ in range(1500):
+            os.mkdir("d", dir_fd=here)
+            below = os.open("d", os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = below
+    finally:
+        os.close(here)
+    try:
+        assert look(layers).shadows == ()
+    finally:
+        tree.remove(layers["delta"])
+
+
+def test_the_packages_of_a_container(layers: dict[str, Path]) -> None:
+    assert look(layers).packages is None
+    put(layers["delta"], "/var/lib/dpkg/status", STATUS)
+    assert look(layers).packages == {"jq:amd64": "1.6-2.1", "libssl3:amd64": "3.0.20-1"}
+
+
+STATUS = """\
+Package: jq
+Status: install ok installed
+Architecture: amd64
+Version: 1.6-2.1
+Description: a tool
+ Package: not-a-field
+ more
+
+Package: gone
+Status: deinstall ok config-files
+Architecture: amd64
+Version: 1
+
+Package: libssl3
+Status: hold ok installed
+Architecture: amd64
+Version: 3.0.20-1
+
+garbage without a colon
+\0\x01: x
+"""
+
+
+def test_packages_that_differ() -> None:
+    own = parse_status(STATUS.encode())
+    diverged = compare(own, {"libssl3:amd64": "3.0.22-1", "vim:amd64": "9"})
+    assert diverged.added == {"jq:amd64": "1.6-2.1"}
+    assert diverged.changed == {"libssl3:amd64": ("3.0.20-1", "3.0.22-1")}
+    assert diverged.removed == ("vim:amd64",)
+    assert not compare(own, own)
+
+
+def test_removing_takes_what_is_named_and_follows_nothing(layers: dict[str, Path], tmp_path: Path) -> None:
+    kept, gone = put(layers["delta"], "/usr/lib/kept"), put(layers["delta"], "/usr/lib/gone")
+    secret = put(tmp_path, "/secret/file")
+    (layers["delta"] / "etc").symlink_to(secret.parent)
+    remove(str(layers["delta"]), ["/usr/lib/gone"])
+    assert kept.exists()
+    assert not gone.exists()
+    for path in ("/etc/file", "/../../secret/file"):
+        with pytest.raises(OSError, match=r"Not a directory|cross-device"):
+            remove(str(layers["delta"]), [path])
+    with pytest.raises(OSError, match="directory"):
+        remove(str(layers["delta"]), ["/usr/lib"])
+    assert secret.exists()
