@@ -64,7 +64,7 @@ def service(tmp_path: Path) -> Iterator[tuple[FakeService, Path]]:
             above.chmod(above.stat().st_mode | 0o011)
     loop = asyncio.new_event_loop()
     nothing = cast(Any, SimpleNamespace(metrics=fake.wait, targets=fake.wait))
-    server = Server(cast(Any, fake), nothing, nothing, nothing, nothing, Access(FULL, READERS))
+    server = Server(cast(Any, fake), nothing, nothing, nothing, nothing, nothing, Access(FULL, READERS))
 
     async def start() -> web.AppRunner:
         runner = web.AppRunner(server.application)
