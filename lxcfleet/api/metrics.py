@@ -15,9 +15,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from lxcfleet import __version__
-from lxcfleet.fleet.readings import ContainerReading, FleetReading
+from lxcfleet.fleet.readings import ContainerReading, FleetReading, PatchReading
 from lxcfleet.model import Health, State
 from lxcfleet.net.ports import parse_port
+from lxcfleet.patch.state import Status
 from lxcfleet.wire import ContainerRecord
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -83,6 +84,21 @@ def _fleet(reading: FleetReading) -> Iterator[Metric]:
         if value is not None:
             family.add_metric([], value)
         yield family
+    yield from _rollout(patch)
+
+
+def _rollout(patch: PatchReading) -> Iterator[Metric]:
+    status = GaugeMetricFamily(
+        "lxcfleet_rollout_status", "1 for how the rollout is that is under way, or was last.", labels=["status"]
+    )
+    phases = GaugeMetricFamily("lxcfleet_rollout_containers", "Its containers by phase.", labels=["phase"])
+    if patch.rollout is not None:
+        for each in Status:
+            status.add_metric([each], int(each == patch.rollout))
+        for phase, count in patch.rollout_phases.items():
+            phases.add_metric([phase], count)
+    yield status
+    yield phases
 
 
 def _states(containers: Sequence[ContainerReading]) -> Iterator[Metric]:

@@ -48,6 +48,10 @@ class PatchReading:
     """When it was looked at, in seconds since the epoch."""
     packages_changed: float | None = None
     """When the host's packages changed last, in seconds since the epoch."""
+    rollout: str | None = None
+    """How the rollout is that is under way, or was last."""
+    rollout_phases: Mapping[str, int] = field(default_factory=dict)
+    """How many of its containers are how far."""
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,11 @@ class Driver:
     # -- what is asked ---------------------------------------------------------------------------------------
 
     @property
+    def last(self) -> Rollout | None:
+        """The rollout that is under way, or was last."""
+        return self._rollout
+
+    @property
     def active(self) -> Rollout | None:
         """The rollout that has not ended."""
         rollout = self._rollout

@@ -6,12 +6,14 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Callable
 
 from lxcfleet.errors import FleetError
 from lxcfleet.fleet.readings import PatchReading
 from lxcfleet.fleet.registry import Container, Registry
 from lxcfleet.host import packages
 from lxcfleet.patch.finder import Finder
+from lxcfleet.patch.state import Phase, Rollout
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +28,8 @@ IDLE_SECONDS = 900.0
 class PatchNumbers:
     """What is stale, as of the last look."""
 
-    def __init__(self, registry: Registry, finder: Finder) -> None:
-        self._registry, self._finder = registry, finder
+    def __init__(self, registry: Registry, finder: Finder, rollout: Callable[[], Rollout | None]) -> None:
+        self._registry, self._finder, self._rollout = registry, finder, rollout
         self._stale: dict[str, tuple[str, bool | None]] = {}
         """By container: which run of it was looked at, and what was found; None: not all of it could be read."""
         self._scanned: float | None = None
@@ -40,7 +42,10 @@ class PatchNumbers:
         self._asked = time.monotonic()
         self._wanted.set()
         stale = {c.name: found for c in self._registry if (found := self._known(c)) is not None}
-        return PatchReading(stale, self._scanned, _packages_changed())
+        rollout = self._rollout()
+        status = None if rollout is None else rollout.status
+        phases = {str(phase): 0 if rollout is None else len(rollout.by_phase(phase)) for phase in Phase}
+        return PatchReading(stale, self._scanned, _packages_changed(), status, phases)
 
     def _known(self, container: Container) -> bool | None:
         """Only what was found in this run of it: the one before may have been stale."""

@@ -179,3 +179,13 @@ def test_the_documents_speak_of_metrics_that_there_are() -> None:
     for file in (*FILES.glob("monitoring/*"), FILES / "monitoring.md"):
         spoken = set(re.findall(r"\blxcfleet_[a-z_]*[a-z]\b", re.sub(r"__meta_\w+", "", file.read_text())))
         assert spoken <= known, file
+
+
+def test_a_rollout_says_how_it_is() -> None:
+    patch = PatchReading(rollout="halted", rollout_phases={"done": 2, "failed": 1})
+    text = render(FleetReading([], daemon_started=0.0, operations_running=0, patch=patch)).decode()
+    assert 'lxcfleet_rollout_status{status="halted"} 1.0' in text
+    assert 'lxcfleet_rollout_status{status="running"} 0.0' in text
+    assert 'lxcfleet_rollout_containers{phase="failed"} 1.0' in text
+    none = render(FleetReading([], daemon_started=0.0, operations_running=0)).decode()
+    assert "lxcfleet_rollout_status{" not in none
