@@ -261,7 +261,7 @@ def _no_answer(path: str, error: Exception) -> FleetError:
     return Unreachable(
         "the daemon lxcfleetd does not answer",
         why=f"{path}: {error}",
-        hint="`systemctl status lxcfleet` or `lxcfleetd --foreground` (as root) tells more",
+        hint="`systemctl status lxcfleet` and `journalctl -u lxcfleet` tell more",
     )
 
 

@@ -98,5 +98,5 @@ def _silent(reason: str, log: Path, old: int) -> Unreachable:
     return Unreachable(
         "the daemon lxcfleetd did not come up",
         why="\n".join([reason, *last]),
-        hint=f"{log} has the rest; `lxcfleetd --foreground` shows it live",
+        hint=f"{log} has the rest",
     )
