@@ -306,11 +306,13 @@ def _network(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
             sysctl.forward([argument["bridge"], *netlink.uplinks()])
         if argument["localhost"]:
             sysctl.route_localhost(argument["bridge"])
-        if argument["domain"]:
-            resolved.tell(argument["bridge"], str(addresses[0].ip), argument["domain"])
         _answer(reply, "network")
     except FleetError as error:
         _answer(reply, "network", error)
+        return
+    if argument["domain"]:
+        reply.close()  # nobody waits for this
+        resolved.tell(argument["bridge"], str(addresses[0].ip), argument["domain"])
 
 
 def _publish(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
