@@ -1,0 +1,229 @@
+"""The watcher between hook and rollout, with a host that is not there: clocks that jump, records that can't be read."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from lxcfleet.errors import HostError
+from lxcfleet.host import dpkg, packages
+from lxcfleet.names import Paths
+from lxcfleet.patch import watcher
+from lxcfleet.patch.owners import Owners
+from lxcfleet.patch.stale import Scan
+from lxcfleet.patch.watcher import Watcher
+from lxcfleet.windows import PatchSettings, Policy
+
+OLD = Scan("web", 1, 1, files=(cast(Any, None),))
+
+
+class World:
+    """All that a watcher sees."""
+
+    def __init__(self, directory: Path) -> None:
+        self.paths = Paths(lxc=directory / "lxc", run=directory, etc=directory / "etc")
+        self.settings = PatchSettings(quiet=10)
+        self.clock = 1000.0
+        self.half_done = ""
+        self.found = {"web": OLD}
+        self.applied: list[list[str]] = []
+        self.failing = 0
+        self.events: list[str] = []
+        self.watcher = self.make()
+
+    def make(self) -> Watcher:
+        """A watcher, as a daemon that is started has it."""
+
+        async def nothing() -> None:
+            """Done."""
+
+        async def scan(_: object) -> dict[str, Scan]:
+            return self.found
+
+        lifecycle = cast(Any, SimpleNamespace(distrust_mask=lambda: None, refresh_mask=nothing))
+        registry = cast(Any, _Registry(nothing))
+        launcher, finder = cast(Any, SimpleNamespace(renew=lambda: False)), cast(Any, SimpleNamespace(scan=scan))
+        events = cast(Any, SimpleNamespace(add=lambda what, _name, _text="": self.events.append(what)))
+        admin = self.paths.run / "dpkg"
+        return Watcher(
+            self.paths, lambda: self.settings, registry, lifecycle, launcher, finder, events, self.apply, admin=admin
+        )
+
+    async def apply(self, stale: Any) -> None:
+        """The rollout."""
+        if self.failing:
+            self.failing -= 1
+            raise HostError("the disk is full")
+        self.applied.append(list(stale))
+
+    def pass_time(self, seconds: float) -> str:
+        """Look after so many seconds; how far it is."""
+        self.clock += seconds
+        asyncio.run(self.watcher.tick())
+        return self.watcher.record()["phase"]
+
+
+class _Registry:
+    def __init__(self, observe: Any) -> None:
+        self.observe = observe
+
+    def __len__(self) -> int:
+        return 1
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World(tmp_path)
+    monkeypatch.setattr(watcher, "time", SimpleNamespace(monotonic=lambda: made.clock))
+    monkeypatch.setattr(dpkg, "half_done", lambda _: made.half_done)
+    made.watcher = made.make()
+    return made
+
+
+def test_nothing_was_heard(world: World) -> None:
+    assert world.pass_time(100) == "idle"
+    assert world.applied == []
+
+
+def test_many_calls_are_one(world: World) -> None:
+    for _ in range(200):
+        world.watcher.notify()
+        os.utime(world.paths.notice, ns=(time.time_ns(), time.time_ns() + 1))
+        assert world.pass_time(1) == "quiet"
+    assert world.pass_time(9) == "quiet"
+    assert world.pass_time(1) == "idle"
+    assert world.applied == [["web"]]
+    assert world.pass_time(1000) == "idle"
+    assert world.applied == [["web"]]
+
+
+def test_a_clock_that_jumps_changes_nothing(world: World) -> None:
+    world.watcher.notify()
+    assert world.pass_time(0) == "quiet"
+    for moment in (10, 4_000_000_000):  # decades back, and the hook is called again; then decades ahead
+        os.utime(world.paths.notice, (moment, moment))
+        assert world.pass_time(5) == "quiet"
+    assert world.pass_time(9) == "quiet"
+    assert world.pass_time(1) == "idle"
+    assert world.applied == [["web"]]
+
+
+def test_a_daemon_that_was_down_catches_up_and_acts_once(world: World) -> None:
+    world.watcher.notify()
+    world.watcher = world.make()
+    assert world.pass_time(1) == "quiet"
+    assert world.pass_time(10) == "idle"
+    world.watcher = world.make()
+    assert world.pass_time(100) == "idle"
+    assert world.applied == [["web"]]
+
+
+def test_nothing_while_packages_are_half_way_or_can_not_be_read(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.half_done = "libc6 is half-configured"
+    world.watcher.notify()
+    world.pass_time(0)
+    assert world.pass_time(10) == "broken"
+    assert world.watcher.record()["why"].startswith("libc6 is half-configured")
+
+    def unreadable(_: object) -> str:
+        raise HostError("dpkg-query failed", why="parsing file '/var/lib/dpkg/status' near line 1")
+
+    monkeypatch.setattr(dpkg, "half_done", unreadable)
+    assert world.pass_time(10) == "broken"
+    assert "can't be read (parsing file" in world.watcher.record()["why"]
+    assert world.applied == []
+    monkeypatch.setattr(dpkg, "half_done", lambda _: "")
+    assert world.pass_time(10) == "idle"
+    assert world.applied == [["web"]]
+    assert world.events == ["patch-waits", "patched"]
+
+
+def test_a_failure_is_tried_again(world: World) -> None:
+    world.failing = 1
+    world.watcher.notify()
+    world.pass_time(0)
+    assert world.pass_time(10) == "failed"
+    assert world.watcher.record()["why"] == "the disk is full"
+    assert world.pass_time(10) == "failed"
+    assert world.pass_time(30) == "idle"
+    assert world.applied == [["web"]]
+
+
+@pytest.mark.parametrize("policy", [Policy.NOTIFY, Policy.MANUAL])
+def test_policies_that_restart_nothing(world: World, policy: Policy) -> None:
+    world.settings = PatchSettings(policy, quiet=0)
+    world.watcher.notify()
+    assert world.pass_time(0) == "idle"
+    assert world.applied == []
+    assert world.events == (["patched"] if policy is Policy.NOTIFY else [])
+
+
+def test_nothing_stale(world: World) -> None:
+    world.found = {"web": Scan("web", 1, 1, problem="/proc/1/maps: Permission denied")}
+    world.watcher.notify()
+    world.pass_time(0)
+    assert world.pass_time(10) == "idle"
+    assert world.applied == []
+    assert world.events == ["unread", "patched"]
+
+
+def test_dpkg_at_work_is_waited_for(world: World) -> None:
+    admin = world.paths.run / "dpkg"
+    admin.mkdir()
+    (admin / "lock-frontend").touch()
+    world.watcher.notify()
+    with _locked(admin / "lock-frontend") as holder:
+        assert world.pass_time(100) == "busy"
+        assert world.watcher.record()["why"] == f"process {holder} holds dpkg's lock"
+    assert world.pass_time(1) == "quiet"
+    assert world.pass_time(10) == "idle"
+    assert world.applied == [["web"]]
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """Somebody else holds the lock, as dpkg does."""
+    ready, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        descriptor = os.open(path, os.O_RDWR)
+        fcntl.lockf(descriptor, fcntl.LOCK_EX)
+        os.write(tell, b"x")
+        time.sleep(60)
+        os._exit(0)
+    try:
+        os.read(ready, 1)
+        yield child
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        os.close(ready)
+        os.close(tell)
+
+
+def test_asking_for_a_lock_takes_none(tmp_path: Path) -> None:
+    (tmp_path / "lock").touch()
+    assert dpkg.holder(tmp_path) is None
+    with _locked(tmp_path / "lock"):
+        pass
+    with _locked(tmp_path / "lock") as child:
+        assert dpkg.holder(tmp_path) == child
+
+
+def test_nobody_owns_anything_where_packages_can_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(_: object) -> object:
+        raise HostError("dpkg-query failed")
+
+    monkeypatch.setattr(packages, "owners", unreadable)
+    assert asyncio.run(Owners().find(["/usr/bin/env"])) == {}
