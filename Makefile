@@ -12,7 +12,7 @@ RUN_PACKAGES += $(if $(filter Y,$(shell cat /sys/module/apparmor/parameters/enab
 TEST_PACKAGES := haproxy iproute2 mypy python3-hypothesis python3-pytest
 # Programs of tests whose packages would start a service: unpacked, not installed.
 UNPACKED := prometheus
-ANSIBLE_PACKAGES := ansible-core ansible-lint openssh-client python3-venv
+ANSIBLE_PACKAGES := ansible-core ansible-lint openssh-client python3-venv vagrant
 DEB_PACKAGES := build-essential debhelper dh-python dpkg-dev fakeroot lintian pybuild-plugin-pyproject python3-all
 DEB_PACKAGES += python3-click python3-setuptools python3-yaml
 VM_PACKAGES = $(shell $(PYTHON) -m tests.vm.image --requirements)

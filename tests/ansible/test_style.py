@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from system.harness import ROOT
 
 CACHE = Path.home() / ".cache/lxcfleet/ansible"
 """Where ansible-test keeps its virtual environments."""
@@ -34,6 +35,27 @@ def run(collections: Path, *words: str, **variables: str) -> subprocess.Complete
 def test_ansible_lint(collections: Path) -> None:
     done = run(collections, "ansible-lint", "--offline", "--nocolor", "--profile", "production")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_it_can_be_installed(collections: Path, tmp_path: Path) -> None:
+    done = run(collections, "ansible-galaxy", "collection", "install", ".", "-p", str(tmp_path), HOME=str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "ansible_collections/lxcfleet/fleet/plugins/modules/containers.py").exists()
+    assert not (tmp_path / "ansible_collections/lxcfleet/fleet/tests/output").exists()
+
+
+def test_vagrantfile(tmp_path: Path) -> None:
+    """Without a provider, as on a build machine, its own settings are left out of it."""
+    if shutil.which("vagrant") is None:
+        pytest.skip("needs vagrant")
+    shutil.copytree(ROOT / "vagrant", tmp_path / "vagrant", ignore=shutil.ignore_patterns(".vagrant"))
+    done = subprocess.run(
+        ["vagrant", "validate", "--ignore-provider"], cwd=tmp_path / "vagrant", capture_output=True, text=True, check=False,
+        env={**os.environ, "VAGRANT_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)}, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    for script in (ROOT / "vagrant").glob("*.sh"):
+        subprocess.run(["sh", "-n", script], check=True)
 
 
 def test_ansible_test_sanity(collections: Path) -> None:
