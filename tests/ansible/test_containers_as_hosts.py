@@ -24,7 +24,12 @@ def listed(ansible: Ansible, **options: Any) -> dict[str, Any]:
     """What the inventory says."""
     ran = ansible.run("ansible-inventory", "-i", inventory(ansible, **options), "--list")
     assert ran.status == 0, ran
-    return dict(json.loads(ran.out))
+    return dict(json.loads(ran.out, object_hook=_plain))
+
+
+def _plain(data: dict[str, Any]) -> Any:
+    """What ansible-core from 2.19 on says of texts that come from outside."""
+    return data["__ansible_unsafe"] if data.keys() == {"__ansible_unsafe"} else data
 
 
 def test_containers_are_hosts_in_groups(ansible: Ansible) -> None:

@@ -126,6 +126,7 @@ def test_the_plain_command_works_too(ansible: Ansible) -> None:
 def test_the_playbook_of_a_hundred(ansible: Ansible) -> None:
     prefix = ansible.fleet.name("h")
     options = ("-i", "localhost,", "-c", "local", "-e", f'{{"name_prefix": "{prefix}", "count": 10}}')
+    options = (*options, "-e", "ansible_python_interpreter=/usr/bin/python3")
     for changed in (1, 0):
         ran = ansible.run("ansible-playbook", "lxcfleet.fleet.hundred", *options)
         assert ran.status == 0, ran

@@ -33,7 +33,9 @@ def run(collections: Path, *words: str, **variables: str) -> subprocess.Complete
 
 
 def test_ansible_lint(collections: Path) -> None:
-    done = run(collections, "ansible-lint", "--offline", "--nocolor", "--profile", "production")
+    """Newer ones than Debian 12's complain that ansible-core 2.14, which Debian 12 has, is old."""
+    command = ("ansible-lint", "--offline", "--nocolor", "--profile", "production", "--skip-list", "meta-runtime")
+    done = run(collections, *command)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
