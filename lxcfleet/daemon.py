@@ -109,7 +109,7 @@ class Daemon:
         )
         self._patch = Patch(self._registry, self._finder, self._watcher, self._owners)
         self._sizes = DeltaSizes(paths, self._registry)
-        self._patch_numbers = PatchNumbers(self._registry, self._finder, lambda: self._rollouts.last)
+        self._patch_numbers = PatchNumbers(self._registry, self._finder, lambda: self._rollouts.last, self._watcher)
         readings = Readings(
             self._registry, self._fleet.operations, self._sizes, self._prober.of, self._patch_numbers.read
         )

@@ -18,6 +18,7 @@ from lxcfleet import __version__
 from lxcfleet.fleet.readings import ContainerReading, FleetReading, PatchReading
 from lxcfleet.model import Health, State
 from lxcfleet.net.ports import parse_port
+from lxcfleet.patch import notice
 from lxcfleet.patch.state import Status
 from lxcfleet.wire import ContainerRecord
 
@@ -84,6 +85,13 @@ def _fleet(reading: FleetReading) -> Iterator[Metric]:
         if value is not None:
             family.add_metric([], value)
         yield family
+    phase = GaugeMetricFamily(
+        "lxcfleet_patch_phase", "1 for how far the last change of the host's packages is.", labels=["phase"]
+    )
+    if patch.phase:
+        for word in notice.Phase:
+            phase.add_metric([word], int(word == patch.phase))
+    yield phase
     yield from _rollout(patch)
 
 

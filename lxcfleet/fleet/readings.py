@@ -52,6 +52,8 @@ class PatchReading:
     """How the rollout is that is under way, or was last."""
     rollout_phases: Mapping[str, int] = field(default_factory=dict)
     """How many of its containers are how far."""
+    phase: str = ""
+    """How far the last change of the host's packages is."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from lxcfleet.fleet.registry import Container, Registry
 from lxcfleet.host import packages
 from lxcfleet.patch.finder import Finder
 from lxcfleet.patch.state import Phase, Rollout
+from lxcfleet.patch.watcher import Watcher
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +29,10 @@ IDLE_SECONDS = 900.0
 class PatchNumbers:
     """What is stale, as of the last look."""
 
-    def __init__(self, registry: Registry, finder: Finder, rollout: Callable[[], Rollout | None]) -> None:
-        self._registry, self._finder, self._rollout = registry, finder, rollout
+    def __init__(
+        self, registry: Registry, finder: Finder, rollout: Callable[[], Rollout | None], watcher: Watcher
+    ) -> None:
+        self._registry, self._finder, self._rollout, self._watcher = registry, finder, rollout, watcher
         self._stale: dict[str, tuple[str, bool | None]] = {}
         """By container: which run of it was looked at, and what was found; None: not all of it could be read."""
         self._scanned: float | None = None
@@ -45,7 +48,9 @@ class PatchNumbers:
         rollout = self._rollout()
         status = None if rollout is None else rollout.status
         phases = {str(phase): 0 if rollout is None else len(rollout.by_phase(phase)) for phase in Phase}
-        return PatchReading(stale, self._scanned, _packages_changed(), status, phases)
+        return PatchReading(
+            stale, self._scanned, _packages_changed(), status, phases, self._watcher.record()["phase"]
+        )
 
     def _known(self, container: Container) -> bool | None:
         """Only what was found in this run of it: the one before may have been stale."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -125,8 +126,9 @@ def test_the_plain_command_works_too(ansible: Ansible) -> None:
 
 def test_the_playbook_of_a_hundred(ansible: Ansible) -> None:
     prefix = ansible.fleet.name("h")
-    options = ("-i", "localhost,", "-c", "local", "-e", f'{{"name_prefix": "{prefix}", "count": 10}}')
-    options = (*options, "-e", "ansible_python_interpreter=/usr/bin/python3")
+    values = {"name_prefix": prefix, "count": 10, "ansible_python_interpreter": "/usr/bin/python3"}
+    options = ("-i", "localhost,", "-c", "local", "-e", json.dumps(values))
+
     for changed in (1, 0):
         ran = ansible.run("ansible-playbook", "lxcfleet.fleet.hundred", *options)
         assert ran.status == 0, ran

@@ -144,7 +144,8 @@ def test_prometheus_follows_the_fleet(fleet: Fleet, prometheus: Prometheus) -> N
 
     fleet.ok("stop", name, "--timeout", "0")
     until(lambda: prometheus.value(f"up{own}") is None, 20, "what is stopped is no target any more")
-    assert prometheus.value(f'lxcfleet_container_state{{container="{name}", state="stopped"}}') == "1"
+    stopped = f'lxcfleet_container_state{{container="{name}", state="stopped"}}'
+    until(lambda: prometheus.value(stopped) == "1", 20, "it is seen to be stopped")
 
 
 def test_rules_and_dashboard_work(fleet: Fleet, prometheus: Prometheus) -> None:

@@ -187,5 +187,10 @@ def test_a_rollout_says_how_it_is() -> None:
     assert 'lxcfleet_rollout_status{status="halted"} 1.0' in text
     assert 'lxcfleet_rollout_status{status="running"} 0.0' in text
     assert 'lxcfleet_rollout_containers{phase="failed"} 1.0' in text
+    assert "lxcfleet_patch_phase{" not in text
+    waiting = PatchReading(phase="window")
+    text = render(FleetReading([], daemon_started=0.0, operations_running=0, patch=waiting)).decode()
+    assert 'lxcfleet_patch_phase{phase="window"} 1.0' in text
+    assert 'lxcfleet_patch_phase{phase="idle"} 0.0' in text
     none = render(FleetReading([], daemon_started=0.0, operations_running=0)).decode()
     assert "lxcfleet_rollout_status{" not in none

@@ -13,6 +13,27 @@ options:
     default: lxcfleet
 """
 
+    ROLLOUT = r"""
+options:
+  max_unavailable:
+    description:
+      - How many of the containers to restart may be down at the same moment, such as C(5) or C(25%). This and what
+        follows is, where it is not said, as the host's settings say.
+    type: str
+  canaries:
+    description:
+      - How many go first, on their own, such as C(1) or C(5%). C(0); none do.
+    type: str
+  min_healthy_time:
+    description:
+      - Seconds that each container of a wave must have been healthy before the next wave begins.
+    type: float
+  healthy_deadline:
+    description:
+      - Seconds after its start at which a container that is not healthy halts the rollout.
+    type: float
+"""
+
     SELECTION = r"""
 options:
   names:

@@ -15,6 +15,13 @@ SELECTION = dict(
     all=dict(type="bool", default=False),
 )
 
+ROLLOUT = dict(
+    max_unavailable=dict(type="str"),
+    canaries=dict(type="str"),
+    min_healthy_time=dict(type="float"),
+    healthy_deadline=dict(type="float"),
+)
+
 
 def pairs(option, values):
     """A dictionary as repeated options C(-l KEY=VALUE); numbers and booleans as YAML's reader would write them."""
@@ -30,6 +37,12 @@ def selection(params):
     """The chosen containers as arguments."""
     chosen = list(params["names"]) + pairs("-l", params["labels"])
     return chosen + (["--all"] if params["all"] else [])
+
+
+def rollout_options(params):
+    """How a rollout goes, as arguments."""
+    said = [(option, params[option]) for option in sorted(ROLLOUT) if params[option] is not None]
+    return [f"--{option.replace('_', '-')}={value}" for option, value in said]
 
 
 class Lxcfleet:
@@ -56,6 +69,30 @@ class Lxcfleet:
         more = ["--dry-run"] if self._module.check_mode else []
         status, answer = self.run(verb, list(arguments) + more, command)
         return Change(status, answer)
+
+    def roll(self, verb, arguments):
+        """Carry a rollout out and end the module; in check mode it only plans."""
+        module = self._module
+        status, record = self.run(verb, list(arguments) + (["--dry-run"] if module.check_mode else []))
+        restarted = [name for wave in record["waves"] for name in wave] if module.check_mode else [
+            container["name"] for container in record["containers"] if container["wave"] is not None
+        ]
+        said = dict(
+            changed=bool(record["changed"]),
+            rollout=record,
+            restarted=restarted,
+            diff=dict(
+                before={name: "to be restarted" for name in restarted},
+                after={name: "restarted" for name in restarted},
+            ),
+        )
+        if status == DONE:
+            module.exit_json(**said)
+        halted = record["halted"]
+        if halted:
+            module.fail_json(msg=f"the rollout is halted at {halted['container'] or 'a gate'}: {halted['why']}", **said)
+        bad = [c["name"] for c in record["containers"] if c["phase"] == "failed" or c["stale"]]
+        module.fail_json(msg=f"the rollout is {record['status']}; failed or stale still: {', '.join(bad) or 'none'}", **said)
 
     def states(self, names=None):
         """Name to state of the containers that there are; of C(names) only, if given."""

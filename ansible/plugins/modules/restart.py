@@ -6,13 +6,14 @@ module: restart
 short_description: Restart containers on a fresh mount of the host
 version_added: 1.0.0
 description:
-  - Stops and starts containers at once, so that they run what the host has now. It always changes something where
-    containers are chosen. To restart just those that run old code, in waves, use M(lxcfleet.fleet.patch).
+  - Stops and starts containers, so that they run what the host has now; all at once, or in waves. It always changes
+    something where containers are chosen. To restart just those that run old code use M(lxcfleet.fleet.patch).
 author:
   - The lxcfleet developers (@lxcfleet)
 extends_documentation_fragment:
   - lxcfleet.fleet.cli
   - lxcfleet.fleet.cli.selection
+  - lxcfleet.fleet.cli.rollout
 attributes:
   check_mode:
     description: Nothing is changed, and what would be is told by C(lxcfleet --dry-run).
@@ -25,6 +26,12 @@ options:
     description:
       - Seconds until a stop becomes a kill. The host's settings say what is the default.
     type: float
+  rolling:
+    description:
+      - In waves, each of which has to be healthy before the next one begins. One that is not halts it, and the module
+        fails.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -33,33 +40,68 @@ EXAMPLES = r"""
     labels:
       role: web
     timeout: 30
+
+- name: Restart them one after the other
+  lxcfleet.fleet.restart:
+    labels:
+      role: web
+    rolling: true
+    max_unavailable: 1
 """
 
 RETURN = r"""
 containers:
   description: What became of each container.
-  returned: always
+  returned: unless it is rolling
   type: list
   elements: dict
   sample: [{"name": "web1", "status": "restarted", "changed": true, "error": null}]
 plan:
   description: What would be done, one line a step.
-  returned: in check mode
+  returned: in check mode, unless it is rolling
   type: list
   elements: str
+restarted:
+  description: The containers that were restarted, or would be.
+  returned: if it is rolling
+  type: list
+  elements: str
+rollout:
+  description: The rollout, as C(lxcfleet rollout status -f json) has it.
+  returned: if it is rolling
+  type: dict
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.lxcfleet.fleet.plugins.module_utils.cli import EXECUTABLE, SELECTION, Lxcfleet, selection
+from ansible_collections.lxcfleet.fleet.plugins.module_utils.cli import (
+    EXECUTABLE,
+    ROLLOUT,
+    SELECTION,
+    Lxcfleet,
+    rollout_options,
+    selection,
+)
 
 
 def main():
     """The module."""
-    module = AnsibleModule(dict(EXECUTABLE, timeout=dict(type="float"), **SELECTION), supports_check_mode=True)
+    module = AnsibleModule(
+        dict(
+            EXECUTABLE,
+            timeout=dict(type="float"),
+            rolling=dict(type="bool", default=False),
+            **SELECTION,
+            **ROLLOUT,
+        ),
+        supports_check_mode=True,
+    )
+    params = module.params
     lxcfleet = Lxcfleet(module)
-    timeout = module.params["timeout"]
+    timeout = [] if params["timeout"] is None else ["--timeout", str(params["timeout"])]
+    arguments = selection(params) + timeout + rollout_options(params)
+    if params["rolling"]:
+        lxcfleet.roll("restart", ["--rolling", *arguments])
     before = lxcfleet.states()
-    arguments = selection(module.params) + ([] if timeout is None else ["--timeout", str(timeout)])
     change = lxcfleet.change("restart", arguments)
     changing = [result["name"] for result in change.results if result["changed"]]
     after = {name: "running" for name in changing} if module.check_mode else lxcfleet.states(changing)

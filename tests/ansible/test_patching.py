@@ -1,0 +1,132 @@
+"""Patching by Ansible: only what is stale, in waves, proven; and the hosts after one that fails are not touched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from system.harness import Fleet
+
+from .conftest import Ansible
+
+pytestmark = pytest.mark.system
+
+SETTINGS = "alive_time: 0.2\nrollout: {min_healthy_time: 0.2, healthy_deadline: 5}\n"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick(own_fleet: Fleet) -> None:
+    """Rollouts that do not wait for long."""
+    own_fleet.stop_daemon()
+    own_fleet.settings(own_fleet.usual + SETTINGS)
+    own_fleet.start_daemon()
+
+
+@pytest.fixture
+def program() -> Iterator[Path]:
+    """A program of the host's that can be patched."""
+    directory = Path(f"/opt/lxcfleet-ansible-{os.getpid()}")
+    directory.mkdir()
+    try:
+        install(directory / "serve")
+        yield directory / "serve"
+    finally:
+        shutil.rmtree(directory)
+
+
+def install(path: Path) -> None:
+    """As dpkg does it: a new file, renamed to its place."""
+    new = path.with_suffix(".dpkg-new")
+    shutil.copy("/usr/bin/sleep", new)
+    os.rename(new, path)
+
+
+def runs(fleet: Fleet) -> dict[str, int]:
+    return {record["name"]: record["pid"] for record in fleet.records()}
+
+
+def test_only_what_is_stale_is_restarted(ansible: Ansible, program: Path) -> None:
+    fleet = ansible.fleet
+    stale = [fleet.name(f"s{number}") for number in (1, 2, 3)]
+    fleet.create(*stale, command=("--", str(program), "infinity"))
+    fleet.create(fleet.name("other"))
+    assert not ansible.task("patch")["changed"]
+    install(program)
+    before = runs(fleet)
+
+    planned = ansible.task("patch", "--check", "--diff")
+    assert (planned["changed"], sorted(planned["restarted"])) == (True, stale)
+    assert sorted(planned["diff"]["after"]) == stale
+    assert runs(fleet) == before
+
+    done = ansible.task("patch", max_unavailable="50%")
+    assert (done["changed"], sorted(done["restarted"]), done["rollout"]["status"]) == (True, stale, "done")
+    after = runs(fleet)
+    assert {name for name in after if after[name] != before[name]} == {*stale}
+    assert not ansible.task("patch")["changed"]
+
+
+def test_a_rollout_that_halts_is_a_failure(ansible: Ansible, program: Path) -> None:
+    fleet = ansible.fleet
+    name = fleet.name("bad")
+    # It ends at once when it is started again.
+    script = f"test -e /opt/once && exit 7; touch /opt/once; exec {program} infinity"
+    fleet.create(name, command=("--", "sh", "-c", script))
+    install(program)
+    result = ansible.task("patch")
+    assert result["failed"]
+    assert result["msg"].startswith(f"the rollout is halted at {name}: ")
+    fleet.ok("rollout", "abort")
+
+
+def test_restart_in_waves(ansible: Ansible) -> None:
+    fleet = ansible.fleet
+    names = [fleet.name(number) for number in (1, 2)]
+    fleet.create(*names)
+    before = runs(fleet)
+    planned = ansible.task("restart", "--check", names=[fleet.name("*")], rolling=True)
+    assert (planned["changed"], sorted(planned["restarted"])) == (True, names)
+    assert runs(fleet) == before
+    done = ansible.task("restart", names=[fleet.name("*")], rolling=True, max_unavailable=1)
+    assert (done["changed"], sorted(done["restarted"])) == (True, names)
+    assert all(runs(fleet)[name] != before[name] for name in names)
+
+
+def test_verify(ansible: Ansible, program: Path) -> None:
+    fleet = ansible.fleet
+    fleet.create(fleet.name("a"), command=("--", str(program), "infinity"))
+    proof = ansible.task("verify")
+    assert (proof["changed"], proof["proven"], proof["not_proven"]) == (False, True, {})
+    install(program)
+    proof = ansible.task("verify")
+    assert (proof["failed"], proof["proven"], [*proof["not_proven"]]) == (True, False, [fleet.name("a")])
+    assert proof["msg"].startswith("1 of 1 containers are not proven: ")
+
+
+def test_the_playbook_patches_host_after_host_and_stops_at_one_that_fails(ansible: Ansible, program: Path) -> None:
+    """Two hosts are this machine with two fleets; of the first one a container keeps the fix out."""
+    fleet = ansible.fleet
+    name = fleet.name("a")
+    fleet.create(name, command=("--", str(program), "infinity"))
+    install(program)
+    hosts = ("-i", "h1,h2", "-c", "local", "-e", "ansible_python_interpreter=/usr/bin/python3", "--skip-tags", "upgrade")
+    before = runs(fleet)
+    ran = ansible.run("ansible-playbook", "lxcfleet.fleet.patch", "--check", *hosts)
+    assert (ran.status, runs(fleet)) == (0, before), ran
+    ran = ansible.run("ansible-playbook", "lxcfleet.fleet.patch", *hosts)
+    assert ran.status == 0, ran
+    # The one host is patched, and nothing is left for the other, which is the same.
+    assert {host: counts["changed"] for host, counts in ran.stats.items()} == {"h1": 1, "h2": 0}
+    assert runs(fleet) != before
+
+    # A copy in the container hides the host's file: it runs old code whatever the host has.
+    fleet.ok("exec", name, "--", "sh", "-c", f"cp {program} {program}.own && mv {program}.own {program}")
+    fleet.ok("restart", name, "--timeout", "0")
+    ran = ansible.run("ansible-playbook", "lxcfleet.fleet.patch", *hosts)
+    if ran.status == 0:
+        pytest.skip("a copy that no package owns is no shadow")
+    assert ran.stats["h1"]["failures"] == 1
+    assert "h2" not in ran.stats
