@@ -80,13 +80,14 @@ def check(
     poll = select.poll()
     poll.register(process, select.POLLIN)
     poll.register(read, select.POLLIN)
-    text, deadline, ended = b"", time.monotonic() + timeout, False
+    text, deadline, ended, closed = b"", time.monotonic() + timeout, False, False
     while not ended and (left := deadline - time.monotonic()) > 0:
         ended = process in {descriptor for descriptor, _ in poll.poll(left * 1000)}
         with contextlib.suppress(BlockingIOError):
             piece = os.read(read, 65536)
             text = (text + piece)[-_KEPT:]
-            if not piece:
+            if not piece and not closed:  # its output may end before it does
+                closed = True
                 poll.unregister(read)
     if not ended:
         with contextlib.suppress(ProcessLookupError):

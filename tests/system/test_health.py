@@ -53,6 +53,13 @@ def test_a_command_inside_says_how_it_is(fleet: Fleet) -> None:
     assert events(fleet, name) == ["unhealthy", "healthy", "unhealthy"]
 
 
+def test_a_check_that_closes_its_output_first_is_heard_to_its_end(fleet: Fleet) -> None:
+    name = fleet.name("a")
+    fleet.create(name, options=("--health-exec", "echo so it is; exec >&- 2>&-; sleep 0.2; exit 7", *FAST))
+    until(lambda: health(fleet, name) == "unhealthy", 20)
+    assert fleet.record(name)["health_reason"] == "/bin/sh: exit status 7: so it is"
+
+
 def test_a_check_that_hangs_fails_and_leaves_nothing(fleet: Fleet) -> None:
     name = fleet.name("a")
     fleet.create(name, options=("--health-exec", "sleep 1000 & sleep 1000", *FAST))
