@@ -135,6 +135,10 @@ class ContainerPaths:
         """The overlay's work directory."""
         return self.directory / "work"
 
+    def part_work(self, point: str) -> Path:
+        """The work directory of the overlay of a part; see host.mounts."""
+        return self.directory / f"work{point.replace('/', '-')}"
+
     @property
     def pending(self) -> Path:
         """Holds one word while the daemon owes the container an action; see fleet.plan."""
@@ -237,6 +241,11 @@ class Paths:
     def root_mount(self) -> Path:
         """Mount point of a container's overlay, in private mount namespaces only."""
         return self.run / "root"
+
+    @property
+    def part_mount(self) -> Path:
+        """Where the overlays of parts are put together, in private mount namespaces only."""
+        return self.run / "part"
 
     @property
     def health(self) -> Path:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from lxcfleet.base import neutral, rules, units
 from lxcfleet.base.rules import Kind, Rule
@@ -14,14 +16,25 @@ from lxcfleet.base.tree import Tree, join, parent, parents
 from lxcfleet.host.image import Directory, Entry, File, Owner, Symlink, Whiteout
 from lxcfleet.names import Paths
 
+_MERGED = Directory(Owner(0o755))
+_NO_PARTS: Mapping[str, str] = {}
+
 Stamps = dict[str, list[int] | None]
 """What was looked at, and how it was then; see ``tree.stamp``."""
 
 
 def plan(
-    paths: Paths, operator: rules.Rules, tree: Tree, mounts: frozenset[str] = frozenset()
+    paths: Paths,
+    operator: rules.Rules,
+    tree: Tree,
+    mounts: frozenset[str] = frozenset(),
+    parts: Mapping[str, str] = _NO_PARTS,
 ) -> tuple[dict[str, Entry], Stamps]:
-    """The mask over ``tree``, path to entry in order, and the directories that were swept for it."""
+    """The mask over ``tree``, path to entry in order, and the directories that were swept for it.
+
+    Of the ``mounts`` containers see nothing, unless they are ``parts`` (see ``host.mounts``), which are as the rest of
+    the base, and marked in the mask.
+    """
     fixed = rules.expand(rules.built_in(paths), tree)
     own = [rule for rule in operator.rules if rule.kind is Kind.SHOW]
     packages = rules.package_directories(tree, [*fixed, *operator.rules])
@@ -32,10 +45,21 @@ def plan(
     first = compile_rules(all_rules, placed, tree)
     visited: Stamps = {}
     exempt = [tree.real(rule.path) for rule in own]
-    found = sweep(tree, first, exempt=exempt, mounts=mounts, visited=visited)
-    if not found:
-        return first, visited
-    return compile_rules([*all_rules, *map(_rule, found)], placed, tree), visited
+    found = sweep(tree, first, exempt=exempt, mounts=mounts - parts.keys(), visited=visited)
+    entries = compile_rules([*all_rules, *map(_rule, found)], placed, tree) if found else first
+    return mark(entries, parts, tree), visited
+
+
+def mark(entries: Mapping[str, Entry], parts: Mapping[str, str], tree: Tree) -> dict[str, Entry]:
+    """The entries with the ``parts`` of which clones see anything; those that a rule hides whole have no mark."""
+    marked = dict(entries)
+    for path, identity in parts.items():
+        way = [marked.get(each, _MERGED) for each in (*parents(path), path)]
+        if tree.is_directory(path) and all(isinstance(each, Directory) and not each.opaque for each in way):
+            for each in (*parents(path), path):
+                marked.setdefault(each, Directory(owner(tree, each)))
+            marked[path] = replace(cast(Directory, marked[path]), part=identity)
+    return dict(sorted(marked.items()))
 
 
 def _without(placed: Mapping[str, Entry], operator: Iterable[Rule]) -> dict[str, Entry]:
@@ -68,9 +92,6 @@ def compile_rules(all_rules: Iterable[Rule], placed: Mapping[str, Entry], tree: 
     compiler.visit("/", hidden=False, covered=False, why="")
     compiler.add_parents()
     return dict(sorted(compiler.entries.items()))
-
-
-_MERGED = Directory(Owner(0o755))
 
 
 class _Compiler:
@@ -109,7 +130,7 @@ class _Compiler:
         if path in self._placed:
             self.entries[path] = self._placed[path]
         elif hidden and path in self._ways and self._tree.is_directory(path):
-            self.entries[path] = Directory(self._owner(path), why=why)
+            self.entries[path] = Directory(owner(self._tree, path), why=why)
             names = names.union(self._tree.names(path))
         elif hidden:
             covered = self._hide(path, rule, why, covered)
@@ -123,7 +144,7 @@ class _Compiler:
         empty = rule is not None and rule.kind is Kind.EMPTY and tree.exists(path)
         whole = tree.real(path, last=True) if empty else path
         if path in self._kept or (empty and tree.is_directory(whole)):
-            self.entries[path] = Directory(self._owner(whole), opaque=not covered, why=why)
+            self.entries[path] = Directory(owner(self._tree, whole), opaque=not covered, why=why)
             return True
         if empty:
             self.entries[path] = File(b"", neutral.owner(tree, whole), why)
@@ -132,18 +153,20 @@ class _Compiler:
             self.entries[path] = Whiteout(why)
         return covered
 
-    def _owner(self, path: str) -> Owner:
-        status = self._tree.lstat(path)
-        if status is None or not stat.S_ISDIR(status.st_mode):
-            return Owner(0o755)
-        return Owner(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
-
     def add_parents(self) -> None:
         """A merged directory has the mode and owner of its topmost layer: repeat the base's on the way."""
         for path in list(self.entries):
             for above in parents(path):
                 if above not in self.entries:
-                    self.entries[above] = Directory(self._owner(above))
+                    self.entries[above] = Directory(owner(self._tree, above))
+
+
+def owner(tree: Tree, path: str) -> Owner:
+    """Of the directory ``path`` in the mask: as the base has it."""
+    status = tree.lstat(path)
+    if status is None or not stat.S_ISDIR(status.st_mode):
+        return Owner(0o755)
+    return Owner(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
 
 
 def is_hidden(entries: Mapping[str, Entry], tree: Tree, path: str) -> bool:

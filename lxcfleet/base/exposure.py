@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from typing import Any
 from lxcfleet.base import rules
 from lxcfleet.base.rules import Kind
 from lxcfleet.base.sweep import sweep
-from lxcfleet.base.tree import Tree, join, mount_points
+from lxcfleet.base.tree import Tree, join
 from lxcfleet.errors import FleetError
-from lxcfleet.host import inside, kernel
+from lxcfleet.host import inside, kernel, mounts
 from lxcfleet.host.inside import Mark
 from lxcfleet.names import Paths
 
@@ -51,19 +51,20 @@ class Exposed:
         return {"path": os.fsencode(self.path).decode("utf-8", "backslashreplace"), "why": self.why, "rule": self.rule}
 
 
-def secrets(paths: Paths, root: Path) -> list[Secret]:
+def secrets(paths: Paths, root: Path, parts: Collection[str] = ()) -> list[Secret]:
     """All that is private on the host, but for what the operator's rules show by name. Raises InvalidInput for them.
 
-    ``root`` is the host's root file system alone: what lies under a mount point nobody on the host can read.
+    ``root`` has the host's root file system and its ``parts``, and nothing else: what lies under another mount point
+    nobody on the host can read.
     """
     tree = Tree(root)
     shown = [tree.real(rule.path) for rule in rules.load(paths.mask_rules).rules if rule.kind is Kind.SHOW]
     # The deltas are no host's files, and many; that nobody sees into them shows at their directory.
     own = tree.real(str(paths.lxc), last=True)
-    mounts = (mount_points() - {"/"}) | {own}
+    elsewhere = (mounts.points() - {"/", *parts}) | {own}
     return [
         Secret(found.path, "the containers' own" if found.path == own else found.why, tuple(_marks(tree, found.path)))
-        for found in sweep(tree, {}, exempt=shown, mounts=mounts)
+        for found in sweep(tree, {}, exempt=shown, mounts=elsewhere)
     ]
 
 
@@ -112,7 +113,10 @@ def audit(paths: Paths, containers: Iterable[Mapping[str, Any]]) -> Iterable[dic
     """
     kernel.unshare_mounts()
     kernel.clone_read_only(Path("/"), paths.base_mount, None)
-    hidden = secrets(paths, paths.base_mount)
+    parts = mounts.parts()
+    for point in parts:
+        kernel.clone_read_only(Path(point), Path(f"{paths.base_mount}{point}"), None)
+    hidden = secrets(paths, paths.base_mount, parts)
     for container in containers:
         try:
             found = exposed(container["pid"], container["name"], hidden, paths.base_mount)

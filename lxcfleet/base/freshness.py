@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lxcfleet.base import mask
 from lxcfleet.errors import HostError
+from lxcfleet.host import mounts
 from lxcfleet.host.watch import Watch
 from lxcfleet.names import Paths
 
@@ -23,7 +24,8 @@ class Freshness:
         self._paths = paths
         self._root = root
         self._lock = threading.Lock()
-        self._watch: Watch | None = None
+        self._watched: dict[str, str] | None = None
+        self._watches: list[Watch] = []
         self._looked = False
 
     def is_current(self) -> bool:
@@ -34,16 +36,30 @@ class Freshness:
     def take_note(self) -> None:
         """Empty the kernel's queue, which holds only so many changes. Ask now and then."""
         with self._lock:
-            if self._watch is None:
-                self._watch = Watch.on(self._root)
+            parts = mounts.parts() if self._root == Path("/") else {}
+            if self._watched != parts:
+                self._begin(parts)
+            # Each is asked, that none of the queues runs over.
+            changed = [watch.changed(self._matters()) for watch in self._watches]
+            if not changed or any(changed):
                 self._looked = False
-            if self._watch is None or self._watch.changed(self._matters()):
-                self._looked = False
+
+    def _begin(self, parts: dict[str, str]) -> None:
+        for watch in self._watches:
+            watch.close()
+        found = [Watch.on(place) for place in (self._root, *map(Path, parts))]
+        self._watches = [watch for watch in found if watch is not None]
+        if len(self._watches) < len(found):
+            for watch in self._watches:
+                watch.close()
+            self._watches = []
+        self._watched = parts if self._watches else None
+        self._looked = False
 
     def looking(self) -> None:
         """All of the base is about to be looked at: only what changes from now on counts, if that succeeds."""
         with self._lock:
-            self._looked = self._watch is not None
+            self._looked = bool(self._watches)
 
     def failed(self) -> None:
         """It did not succeed."""

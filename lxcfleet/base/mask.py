@@ -20,9 +20,9 @@ from typing import Any
 
 from lxcfleet.base import compiler, rules
 from lxcfleet.base.compiler import Stamps
-from lxcfleet.base.tree import Tree, mount_points, parents, stamp
+from lxcfleet.base.tree import Tree, parents, stamp
 from lxcfleet.errors import FleetError, HostError
-from lxcfleet.host import image
+from lxcfleet.host import image, mounts
 from lxcfleet.host.image import Directory, Entry, File, Owner, Symlink, Whiteout
 from lxcfleet.names import Paths
 
@@ -48,6 +48,8 @@ def is_current(paths: Paths, root: Path = _ROOT) -> bool:
     # The change time of the image moves when it is renamed: its inode and content have to do.
     present = stamp(str(paths.mask_image))
     if present is None or present[:2] != record["image"][:2] or record["operator"] != _operator_stamps(paths):
+        return False
+    if record["parts"] != _parts(root):
         return False
     tree = Tree(root)
     return all(stamp(tree.outside(path)) == known for path, known in record["watched"].items())
@@ -79,7 +81,7 @@ def ensure(paths: Paths, *, root: Path = _ROOT, force: bool = False) -> bool:
 
 def plan(paths: Paths, root: Path = _ROOT) -> dict[str, Entry]:
     """The mask as it would be built now, path to entry; ``compiler.describe`` puts it in words."""
-    entries, _ = compiler.plan(paths, rules.load(paths.mask_rules), Tree(root), _mounts(root))
+    entries, _ = compiler.plan(paths, rules.load(paths.mask_rules), Tree(root), _mounts(root), _parts(root))
     return entries
 
 
@@ -124,10 +126,11 @@ def _build(paths: Paths, root: Path, work: Path) -> bool:
     # Stamps are taken before what they stand for is read: what changes meanwhile is seen as a change later.
     began = time.time()
     operator = _operator_stamps(paths)
+    parts = _parts(root)
     tree = Tree(root)
     for path in _WATCHED_FILES:
         tree.consult(path)
-    entries, swept = compiler.plan(paths, rules.load(paths.mask_rules), tree, _mounts(root))
+    entries, swept = compiler.plan(paths, rules.load(paths.mask_rules), tree, _mounts(root), parts)
     new, record = work / "image", work / "record"
     digest = _digest(entries)
     present = _present(paths, digest)
@@ -140,6 +143,7 @@ def _build(paths: Paths, root: Path, work: Path) -> bool:
         "digest": digest,
         "looked": began,
         "operator": operator,
+        "parts": parts,
         "watched": _watched(swept) | tree.consulted,
         "entries": _dump_entries(entries),
     }
@@ -190,7 +194,11 @@ def _operator_stamps(paths: Paths) -> Stamps:
 
 
 def _mounts(root: Path) -> frozenset[str]:
-    return mount_points() if root == _ROOT else frozenset()
+    return mounts.points() if root == _ROOT else frozenset()
+
+
+def _parts(root: Path) -> dict[str, str]:
+    return mounts.parts() if root == _ROOT else {}
 
 
 def _dump_entries(entries: dict[str, Entry]) -> dict[str, str]:
@@ -232,7 +240,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         record = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
-    keys = {"rules": str, "root": str, "image": list, "operator": dict, "watched": dict, "entries": dict}
+    keys = {"rules": str, "root": str, "image": list, "operator": dict, "parts": dict, "watched": dict, "entries": dict}
     if isinstance(record, dict) and all(isinstance(record.get(key), kind) for key, kind in keys.items()):
         return record
     return None

@@ -16,7 +16,7 @@ from lxcfleet.names import Paths
 
 def make_mount_points(paths: Paths) -> None:
     """The directories that all private mounts go to. Containers' root must be able to pass through."""
-    for directory in (paths.run, paths.base_mount, paths.mask_mount, paths.root_mount):
+    for directory in (paths.run, paths.base_mount, paths.mask_mount, paths.part_mount, paths.root_mount):
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     paths.user_namespace.touch(mode=0o600)
 

@@ -16,8 +16,8 @@ from enum import Enum, StrEnum, auto
 from pathlib import Path
 
 from lxcfleet.host import kernel
-from lxcfleet.host.image import OPAQUE
 from lxcfleet.host.maps import Identity
+from lxcfleet.host.mounts import OPAQUE
 
 ORIGIN = "trusted.overlay.origin"
 """What the kernel marks a file with that it copied up; its inode number stays that of the file below."""

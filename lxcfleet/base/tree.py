@@ -122,19 +122,6 @@ def stamp(path: str | int) -> list[int] | None:
     return [status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def mount_points() -> frozenset[str]:
-    """Every path of this process's root at which something is mounted; proc_pid_mountinfo(5)."""
-    with open("/proc/self/mountinfo", "rb") as file:
-        return frozenset(os.fsdecode(_unescape(line.split(b" ")[4])) for line in file)
-
-
-def _unescape(field: bytes) -> bytes:
-    """Undo the octal escapes that mountinfo has for space, tab, newline and backslash."""
-    for code in (b"040", b"011", b"012", b"134"):
-        field = field.replace(b"\\" + code, bytes([int(code, 8)]))
-    return field
-
-
 def parents(path: str) -> list[str]:
     """The directories above ``path``, ``/`` first."""
     parts = path.split("/")[1:-1]

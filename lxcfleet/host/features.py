@@ -10,7 +10,6 @@ import errno
 import importlib
 import json
 import os
-import re
 import shutil
 import signal
 import tempfile
@@ -19,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from lxcfleet.host import kernel
+from lxcfleet.host import kernel, mounts
+from lxcfleet.host.mounts import Mount
 from lxcfleet.names import Paths
 
 PROBE_PREFIX = ".lxcfleet-probe-"
@@ -46,7 +46,7 @@ _MUST_SHARE = frozenset((
     "/bin", "/etc", "/lib", "/lib64", "/sbin", "/usr", "/usr/bin", "/usr/lib", "/var", "/var/lib",
     "/var/lib/dpkg",
 ))  # fmt: skip
-"""A clone would find these empty if they were file systems of their own, and could not boot."""
+"""A clone would find these empty if they were on file systems that it can't have, and could not boot."""
 
 _SHOULD_SHARE = frozenset(("/opt", "/usr/local", "/usr/share"))
 
@@ -79,22 +79,17 @@ class Features:
         return any(probe.check == check and probe.level != "fail" for probe in self.probes)
 
 
-class _Mount(NamedTuple):
-    point: str
-    filesystem: str
-
-
 def read(paths: Paths) -> Features:
     """Try everything once. Never raises: what fails is a finding. Leaves nothing behind, also when killed
     (but for a small directory with ``PROBE_PREFIX``)."""
-    mounts = _mounts()
-    filesystem = _filesystem_of(paths.lxc, mounts)
+    table = _mounts()
+    filesystem = _filesystem_of(paths.lxc, table)
     version, tried = _try_all(paths)
     cgroup = _cgroup()
     apparmor = _first_line(Path("/sys/module/apparmor/parameters/enabled")) == "Y"
     seccomp = _SECCOMP.is_file()
     probes = (
-        *_mount_points(mounts),
+        *_mount_points(table),
         *_lxc(version, cgroup),
         *_delta_directory(paths.lxc, filesystem),
         *tried,
@@ -103,55 +98,42 @@ def read(paths: Paths) -> Features:
     return Features(probes, version, cgroup, apparmor, seccomp, filesystem)
 
 
-def _mounts() -> tuple[_Mount, ...]:
-    """Mount points with their type, in the order they were mounted; proc(5), /proc/PID/mountinfo."""
-    found = []
-    with (
-        contextlib.suppress(OSError),
-        open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file,
-    ):
-        for line in file:
-            fields, _, rest = line.partition(" - ")
-            point = re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), fields.split()[4])
-            found.append(_Mount(point, rest.split()[0]))
-    return tuple(found)
+def _mounts() -> tuple[Mount, ...]:
+    with contextlib.suppress(OSError):
+        return tuple(mounts.table())
+    return ()
 
 
-def _filesystem_of(directory: Path, mounts: tuple[_Mount, ...]) -> str:
+def _filesystem_of(directory: Path, table: tuple[Mount, ...]) -> str:
     """Type of the file system that ``directory`` is on."""
     path = os.path.realpath(directory)
-    points = [m for m in mounts if m.point in ("/", path) or path.startswith(m.point + "/")]
+    above = [m for m in table if m.point in ("/", path) or path.startswith(m.point + "/")]
     # The deepest mount point has it, and of several mounts on that one the last.
-    return (
-        max(enumerate(points), key=lambda pair: (len(pair[1].point), pair[0]))[1].filesystem if points else ""
-    )
+    return max(enumerate(above), key=lambda pair: (len(pair[1].point), pair[0]))[1].filesystem if above else ""
 
 
-def _mount_points(mounts: tuple[_Mount, ...]) -> Iterator[Probe]:
-    points = {mount.point for mount in mounts}
-    apart = sorted(points & _MUST_SHARE)
+def _mount_points(table: tuple[Mount, ...]) -> Iterator[Probe]:
+    last = {mount.point: mount for mount in table}
+    apart = [f"{m.point} ({m.filesystem})" for m in last.values() if m.point in _MUST_SHARE and not mounts.can_be_part(m)]
     if apart:
         yield Probe(
             "root-filesystem",
             "fail",
-            f"{', '.join(apart)} is not on the root file system, and would be empty in the containers",
-            "lxcfleet clones one file system only, so far: use a host with everything but data on /",
+            f"{', '.join(sorted(apart))} is not on the root file system, and would be empty in the containers",
+            f"on disks of their own may be {', '.join(sorted(mounts.CANDIDATES))}, with ext4, xfs or btrfs",
         )
     else:
-        yield Probe(
-            "root-filesystem", "ok", f"programs and libraries are on /, which is {_type_of_root(mounts)}"
-        )
-    empty = sorted(points & _SHOULD_SHARE)
+        where = {"/": f"/, which is {last['/'].filesystem if '/' in last else 'unknown'}"}
+        where |= {point: f"{point} ({last[point].filesystem})" for point in mounts.CANDIDATES if point in last}
+        parts = [text for point, text in where.items() if point == "/" or mounts.can_be_part(last[point])]
+        yield Probe("root-filesystem", "ok", f"programs and libraries are on {', '.join(parts)}")
+    empty = sorted(point for point, m in last.items() if point in _SHOULD_SHARE and not mounts.can_be_part(m))
     if empty:
         yield Probe(
             "empty-directories",
             "warning",
-            f"{', '.join(empty)} is on a file system of its own, and so is empty in the containers",
+            f"{', '.join(empty)} is on a file system that containers can't have, and so is empty in them",
         )
-
-
-def _type_of_root(mounts: tuple[_Mount, ...]) -> str:
-    return next((m.filesystem for m in reversed(mounts) if m.point == "/"), "unknown")
 
 
 def _lxc(version: str, cgroup: str) -> Iterator[Probe]:
@@ -311,49 +293,59 @@ def _attempts(scratch: Path) -> Iterator[Probe]:
     for name in ("base", "root", "delta", "work"):
         (scratch / name).mkdir()
     base = scratch / "base"
+    places = ["/", *mounts.parts()]
     try:
         namespace = kernel.user_namespace(_PROBE_ID, _PROBE_RANGE)
     except OSError as error:
         hint = "raise user.max_user_namespaces, or create with --privileged, which is less safe"
         yield _failed("user-namespace-support", "no user namespace can be made", error, hint)
-        kernel.clone_read_only(Path("/"), base, None)
+        _show(places, base, None)
     else:
         yield Probe("user-namespace-support", "ok", "user namespaces work")
-        yield _idmapped(base, namespace)
+        yield _idmapped(places, base, namespace)
     yield _overlay(scratch)
+    for point in places[1:]:
+        probe = _part_overlay(scratch, point)
+        if probe is not None:
+            yield probe
 
 
-def _idmapped(base: Path, namespace: int) -> Probe:
+def _show(places: list[str], base: Path, namespace: int | None) -> None:
+    for place in places:
+        kernel.clone_read_only(Path(place), Path(f"{base}{place}"), namespace)
+
+
+def _idmapped(places: list[str], base: Path, namespace: int) -> Probe:
     check = "idmapped-root"
     try:
-        kernel.clone_read_only(Path("/"), base, namespace)
+        _show(places, base, namespace)
     except OSError as error:
-        hint = "it takes Linux 5.12 and / on ext4, xfs or btrfs; --privileged does without, and is less safe"
-        probe = _failed(check, "the root file system can't be shown with shifted owners", error, hint)
-        kernel.clone_read_only(Path("/"), base, None)
+        hint = "it takes Linux 5.12 and ext4, xfs or btrfs; --privileged does without, and is less safe"
+        probe = _failed(check, f"the file system of {error.filename} can't be shown with shifted owners", error, hint)
+        with contextlib.suppress(OSError):  # it may have failed at the first
+            kernel.unmount(base)
+        _show(places, base, None)
         return probe
     finally:
         os.close(namespace)
     if (base / "etc").stat().st_uid != _PROBE_ID:
         return Probe(check, "fail", "the root file system is shown with wrong owners when shifted")
-    return Probe(check, "ok", "the root file system can be shown with shifted owners")
+    return Probe(check, "ok", f"{', '.join(places)} can be shown with shifted owners")
 
 
 def _overlay(scratch: Path) -> Probe:
     """Mount an overlay as a start does, then write, hide a file of the base and replace a directory in it."""
     check = "overlay"
     root, delta = scratch / "root", scratch / "delta"
-    options = f"lowerdir={scratch}/base,upperdir={delta},workdir={scratch}/work,{_OVERLAY_OPTIONS}"
     try:
         os.setxattr(delta, "trusted.overlay.lxcfleet", b"y")
     except OSError as error:
         hint = "use ext4, xfs or btrfs for the containers' directory"
         return _failed(check, "the deltas' file system has no trusted.* attributes", error, hint)
     try:
-        kernel.mount("lxcfleet", root, "overlay", 0, options)
+        _mount_overlay(scratch, "")
     except OSError as error:
-        hint = "`modprobe overlay`, and `dmesg | tail`, have the kernel's reason"
-        return _failed(check, f"no overlay of / can be mounted with its upper layer in {delta}", error, hint)
+        return _failed(check, f"no overlay of / can be mounted with its upper layer in {delta}", error, _NO_OVERLAY)
     try:
         (root / "etc/passwd").unlink()
         (root / "etc/lxcfleet-probe").write_text("written", encoding="ascii")
@@ -364,6 +356,27 @@ def _overlay(scratch: Path) -> Probe:
         message = "files that a container removes stay visible: the deltas' file system lacks d_type"
         return Probe(check, "fail", message, "make it anew: ext4, or xfs with ftype=1")
     return Probe(check, "ok", "overlays of / work with the deltas' file system")
+
+
+_NO_OVERLAY = "`modprobe overlay`, and `dmesg | tail`, have the kernel's reason"
+
+
+def _mount_overlay(scratch: Path, point: str) -> None:
+    suffix = point.replace("/", "-")
+    upper, work = scratch / f"delta{suffix}", scratch / f"work{suffix}"
+    upper.mkdir(exist_ok=True)
+    work.mkdir(exist_ok=True)
+    options = f"lowerdir={scratch}/base{point},upperdir={upper},workdir={work},{_OVERLAY_OPTIONS}"
+    kernel.mount("lxcfleet", scratch / "root", "overlay", 0, options)
+
+
+def _part_overlay(scratch: Path, point: str) -> Probe | None:
+    try:
+        _mount_overlay(scratch, point)
+        os.listdir(scratch / "root")
+    except OSError as error:
+        return _failed("overlay", f"no overlay of {point} can be mounted", error, _NO_OVERLAY)
+    return None
 
 
 def _loop_devices() -> Probe:

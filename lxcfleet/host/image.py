@@ -18,8 +18,8 @@ from pathlib import Path
 
 from lxcfleet.errors import HostError, NoCapacity, Unsupported
 from lxcfleet.host import command
+from lxcfleet.host.mounts import OPAQUE, PART
 
-OPAQUE = "trusted.overlay.opaque"
 _BLOCK = 4096
 _INODE = 256
 """Bytes; room for the one extended attribute, that would take a block otherwise."""
@@ -57,9 +57,11 @@ class Directory:
     owner: Owner
     opaque: bool = False
     why: str = ""
+    part: str = ""
+    """The base has a file system of its own here (see ``mounts``): its identity."""
 
     def __str__(self) -> str:
-        return f"{'opaque' if self.opaque else 'directory'} {self.owner}"
+        return f"{'opaque' if self.opaque else 'directory'} {self.owner}{' (a part)' if self.part else ''}"
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,8 @@ def _stage(entries: Mapping[str, Entry], root: Path, tree: Path) -> tuple[int, i
         _own(target, directory.owner)
         if directory.opaque:
             os.setxattr(target, OPAQUE, b"y")
+        if directory.part:
+            os.setxattr(target, PART, directory.part.encode("ascii"))
     inodes = len(entries) - whiteouts.links + whiteouts.inodes
     # A directory takes a block at least, and long names leave up to half of a block of them unused.
     return blocks + links + len(directories) + 2 * names // _BLOCK, inodes

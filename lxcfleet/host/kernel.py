@@ -18,8 +18,11 @@ _CLONE_NEWUSER = 0x10000000
 _CLONE_VM = 0x00000100
 
 MS_RDONLY = 0x1
+MS_NOSUID = 0x2
 MS_NODEV = 0x4
+MS_NOEXEC = 0x8
 MS_BIND = 0x1000
+_MS_MOVE = 0x2000
 MS_REC = 0x4000
 MS_SLAVE = 0x80000
 _MNT_DETACH = 2
@@ -83,6 +86,12 @@ def mount(source: str, target: Path, filesystem: str, flags: int, options: str) 
     )
 
 
+def move(source: Path, target: Path) -> None:
+    """Move the top mount at ``source``; mount(2), MS_MOVE."""
+    path = os.fspath(target)
+    _check(_libc.mount(os.fsencode(source), path.encode(), None, ctypes.c_ulong(_MS_MOVE), None), path)
+
+
 def unmount(target: Path) -> None:
     """Take the top mount off ``target``, at once for new users and in the end for old ones; umount2(2)."""
     path = os.fspath(target)
@@ -120,6 +129,19 @@ def clone_read_only(source: Path, target: Path, user_namespace: int | None) -> N
         _check(
             _libc.syscall(_SYS_MOVE_MOUNT, tree, b"", _AT_FDCWD, where.encode(), _MOVE_MOUNT_F_EMPTY_PATH), where
         )
+    finally:
+        os.close(tree)
+
+
+def open_apart(path: Path) -> int:
+    """A descriptor of the directory as if its mount were nowhere: it does not keep that from being unmounted.
+
+    What is found from it by file handle has a path that begins at the top of its mount; open_tree(2).
+    """
+    name = os.fspath(path)
+    tree = _check(_libc.syscall(_SYS_OPEN_TREE, _AT_FDCWD, name.encode(), _OPEN_TREE_CLONE | os.O_CLOEXEC), name)
+    try:
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree)
     finally:
         os.close(tree)
 
@@ -199,11 +221,25 @@ _STATX_BTIME = 0x800
 _AT_SYMLINK_NOFOLLOW = 0x100
 _BTIME_AT = 80
 """Where ``struct statx`` has the seconds and nanoseconds of the birth."""
+_STATX_MNT_ID = 0x1000
+_MNT_ID_AT = 144
+_AT_NO_AUTOMOUNT = 0x800
+_STATX_BYTES = 256
+
+
+def mount_number(path: str) -> int | None:
+    """By which number the mount table has the mount that ``path`` is on; None where nothing is; statx(2), Linux 5.8."""
+    answer = ctypes.create_string_buffer(_STATX_BYTES)
+    flags = _AT_SYMLINK_NOFOLLOW | _AT_NO_AUTOMOUNT
+    if _libc.statx(_AT_FDCWD, os.fsencode(path), flags, _STATX_MNT_ID, answer) < 0:
+        return None
+    (number,) = struct.unpack_from("Q", answer, _MNT_ID_AT)
+    return int(number)
 
 
 def born(path: str) -> float | None:
     """When the file was made, in seconds since the epoch; None where its file system doesn't say, or it is gone; statx(2)."""
-    answer = ctypes.create_string_buffer(256)
+    answer = ctypes.create_string_buffer(_STATX_BYTES)
     if _libc.statx(_AT_FDCWD, os.fsencode(path), _AT_SYMLINK_NOFOLLOW, _STATX_BTIME, answer) < 0:
         return None
     (mask,) = struct.unpack_from("I", answer)

@@ -6,9 +6,10 @@ A process may end at any moment: what can't be read of it any more raises Proces
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from typing import NamedTuple
+
+from lxcfleet.host.mounts import unescape
 
 _DELETED = b" (deleted)"
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -152,18 +153,13 @@ def mounts(pid: int) -> list[Mount]:
         words, (kind, source, *_) = fields.split(b" "), rest.split(b" ")
         major, _, minor = words[2].partition(b":")
         device = f"{int(major):02x}:{int(minor):02x}"
-        table.append(Mount(device, os.fsdecode(_unescape(words[4])), kind.decode(), os.fsdecode(source)))
+        table.append(Mount(device, os.fsdecode(unescape(words[4])), kind.decode(), os.fsdecode(source)))
     return table
 
 
 def device_name(device: int) -> str:
     """A device number as ``maps`` writes it."""
     return f"{os.major(device):02x}:{os.minor(device):02x}"
-
-
-def _unescape(field: bytes) -> bytes:
-    """Undo the octal escapes that mountinfo has for space, tab, newline and backslash."""
-    return re.sub(rb"\\(\d{3})", lambda match: bytes([int(match[1], 8)]), field)
 
 
 def _read(pid: int, file: str) -> bytes:

@@ -12,6 +12,8 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+from lxcfleet.host import kernel
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _FAN_CLOEXEC = 0x1
@@ -35,13 +37,17 @@ _BUFFER = 1 << 16
 class Watch:
     """Changes of owners, modes and directories on one file system, since it was last asked."""
 
-    def __init__(self, descriptor: int, top: int) -> None:
+    def __init__(self, descriptor: int, top: int, path: Path) -> None:
         self._descriptor = descriptor
         self._top = top
+        self._prefix = os.fspath(path).rstrip("/")
 
     @classmethod
     def on(cls, path: Path) -> Watch | None:
-        """A watch on the file system that ``path`` is on; None where this kernel or file system can't tell."""
+        """A watch on the file system that is mounted at ``path``; None where this kernel or file system can't tell.
+
+        It does not keep that from being unmounted.
+        """
         descriptor = _libc.fanotify_init(_FAN_CLOEXEC | _FAN_NONBLOCK | _FAN_REPORT_FID, os.O_RDONLY)
         if descriptor < 0:
             return None
@@ -50,7 +56,7 @@ class Watch:
         if _libc.fanotify_mark(descriptor, flags, wanted, _AT_FDCWD, os.fsencode(path)) < 0:
             os.close(descriptor)
             return None
-        return cls(descriptor, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        return cls(descriptor, kernel.open_apart(path), path)
 
     def close(self) -> None:
         """End it."""
@@ -91,6 +97,15 @@ class Watch:
         if descriptor < 0:
             return None
         try:
-            return os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(" (deleted)")
+            path = os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(" (deleted)")
+            return self._prefix + path if not self._prefix or self._has(path, descriptor) else None
         finally:
             os.close(descriptor)
+
+    def _has(self, path: str, descriptor: int) -> bool:
+        """Whether the file is at that path below the top: of a bind mount the kernel watches the rest, too."""
+        try:
+            found = os.stat(path.lstrip("/") or ".", dir_fd=self._top, follow_symlinks=False)
+        except OSError:
+            return False
+        return found.st_ino == os.fstat(descriptor).st_ino

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lxcfleet.base.present import Base, Layer, Present, Upper
-from lxcfleet.host import cgroup, kernel, maps, proc
+from lxcfleet.host import cgroup, kernel, maps, mounts, proc
 from lxcfleet.patch.stale import Process, Scan, Why, judge_mapped, merge, written_since
 
 _ROUNDS = 5
@@ -52,7 +52,8 @@ def scan(targets: Iterable[Target], mask: Path, root: Path = Path("/")) -> Itera
     """What each container runs, held against delta, ``mask`` and the base below ``root``. Raises OSError for the mask."""
     base, upper = Base(root), Upper(Layer.MASK, mask)
     try:
-        devices = {maps.device_name(os.stat(place).st_dev) for place in (root, mask)}
+        places = (root, mask, *map(Path, mounts.marked(str(mask))))
+        devices = {maps.device_name(os.stat(place).st_dev) for place in places}
         for target in targets:
             yield _scan_one(target, upper, base, devices)
     finally:

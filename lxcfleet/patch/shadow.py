@@ -17,7 +17,7 @@ from typing import Any
 
 from lxcfleet.base.present import Base, Layer, Present, Upper, has, is_whiteout
 from lxcfleet.host import kernel
-from lxcfleet.host.image import OPAQUE
+from lxcfleet.host.mounts import OPAQUE
 
 STATUS = "/var/lib/dpkg/status"
 _MAX_STATUS = 64 << 20

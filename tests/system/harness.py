@@ -79,6 +79,8 @@ class Fleet:
         self.usual = f"network: {{bridge: {self.bridge}, default: none}}\n"
         self.settings(self.usual)
         self.daemons: list[subprocess.Popen[bytes]] = []
+        self.within: tuple[str, ...] = ()
+        """A command before the daemon's, which starts it in other surroundings."""
 
     def settings(self, text: str) -> None:
         """The operator's settings; a daemon reads them when it starts."""
@@ -183,7 +185,7 @@ class Fleet:
         extra = {"LXCFLEET_KILL": kill} if kill else {}
         with (self.paths.run / "daemon.log").open("ab") as log:
             daemon = subprocess.Popen(
-                [DAEMON], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment(**extra)
+                [*self.within, DAEMON], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment(**extra)
             )
         self.daemons.append(daemon)
         until(lambda: self.daemon_pid() == daemon.pid or daemon.poll() is not None, 30, "the daemon answers")

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from lxcfleet.host import features
-from lxcfleet.host.features import Probe, _Mount
+from lxcfleet.host.features import Probe
+from lxcfleet.host.mounts import Mount
+
+
+def _Mount(point: str, filesystem: str) -> Mount:
+    return Mount(0, point, filesystem)
+
 
 ROOT = _Mount("/", "ext4")
 
@@ -21,16 +27,30 @@ def test_one_file_system_for_programs_is_fine_whatever_data_is_on() -> None:
     assert levels(list(features._mount_points(mounts))) == {"root-filesystem": "ok"}
 
 
-@pytest.mark.parametrize("point", ["/usr", "/var", "/var/lib"])
-def test_programs_on_a_file_system_of_their_own_are_refused_by_name(point: str) -> None:
-    (probe,) = features._mount_points((ROOT, _Mount(point, "ext4")))
+@pytest.mark.parametrize("point", ["/usr", "/var", "/var/lib", "/opt", "/usr/local"])
+def test_disks_of_their_own_are_fine_and_named(point: str) -> None:
+    (probe,) = features._mount_points((ROOT, _Mount("/boot", "vfat"), _Mount(point, "xfs")))
+    assert probe == Probe("root-filesystem", "ok", f"programs and libraries are on /, which is ext4, {point} (xfs)")
+
+
+@pytest.mark.parametrize(
+    ("point", "kind"),
+    [("/usr", "nfs4"), ("/var", "tmpfs"), ("/var/lib", "overlay"), ("/etc", "ext4"), ("/var/lib/dpkg", "ext4")],
+)
+def test_what_containers_need_and_cant_have_is_refused_by_name(point: str, kind: str) -> None:
+    (probe,) = features._mount_points((ROOT, _Mount(point, kind)))
     assert (probe.check, probe.level) == ("root-filesystem", "fail")
-    assert probe.message.startswith(f"{point} is not on the root file system")
+    assert probe.message.startswith(f"{point} ({kind}) is not on the root file system")
 
 
 def test_what_containers_can_do_without_is_a_warning() -> None:
-    found = list(features._mount_points((ROOT, _Mount("/opt", "ext4"))))
+    found = list(features._mount_points((ROOT, _Mount("/opt", "nfs4"))))
     assert levels(found) == {"root-filesystem": "ok", "empty-directories": "warning"}
+
+
+def test_of_mounts_over_each_other_the_last_counts() -> None:
+    (probe,) = features._mount_points((ROOT, _Mount("/usr", "ext4"), _Mount("/usr", "nfs4")))
+    assert probe.level == "fail"
 
 
 def test_the_deepest_and_last_mount_has_a_directory(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import pytest
 from lxcfleet.base import compiler, neutral, rules, units
 from lxcfleet.base.rules import Kind, Rule, Rules
 from lxcfleet.base.sweep import Private, sweep
-from lxcfleet.base.tree import Tree, _unescape, parents
+from lxcfleet.base.tree import Tree, parents
 from lxcfleet.host.image import Copy, Directory, Entry, File, Owner, Symlink, Whiteout
+from lxcfleet.host.mounts import unescape
 from lxcfleet.names import Paths
 
 SYSTEM = "usr/lib/systemd/system"
@@ -51,7 +52,9 @@ def plan(root: Path, *own: Rule, **more: object) -> dict[str, Entry]:
     operator = Rules(own, more.get("replace", ()), more.get("units", ()))  # type: ignore[arg-type]
     # No fleet's: what a real one wrote to its run directory is not to be read here.
     paths = Paths(run=Path("/run/lxcfleet-of-nobody"))
-    entries, _ = compiler.plan(paths, operator, Tree(root), more.get("mounts", frozenset()))  # type: ignore[arg-type]
+    entries, _ = compiler.plan(
+        paths, operator, Tree(root), more.get("mounts", frozenset()), more.get("parts", {})  # type: ignore[arg-type]
+    )
     return entries
 
 
@@ -257,6 +260,46 @@ def test_mount_points_are_not_looked_into(base: Path) -> None:
     assert isinstance(entries["/opt/bound"], Whiteout)
 
 
+def test_parts_are_looked_into_and_marked(base: Path) -> None:
+    put(base, "opt/public")
+    put(base, "opt/secret", mode=0o600)
+    put(base, "usr/local/bin/tool")
+    put(base, "opt/disk/x")
+    parts = {"/opt": "1.2.3", "/usr/local": "1.2.4"}
+    entries = plan(base, mounts=frozenset({"/", "/opt", "/usr/local", "/opt/disk"}), parts=parts)
+    assert isinstance(entries["/opt/secret"], Whiteout)
+    assert opaque(entries["/opt/disk"])
+    assert "/opt/public" not in entries
+    assert {path: e.part for path, e in entries.items() if isinstance(e, Directory) and e.part} == parts
+    assert not opaque(entries["/usr"])
+    assert list(entries) == sorted(entries)
+    owner = Owner(0o755, os.getuid(), os.getgid())
+    assert entries["/usr/local"] == Directory(owner, part="1.2.4")
+
+
+def test_a_part_of_which_clones_see_nothing_has_no_mark(base: Path) -> None:
+    for directory in ("opt", "usr/local", "var/lib"):
+        put(base, f"{directory}/x")
+    (base / "usr/local").chmod(0o750)
+    rules_ = own(Kind.HIDE, "/opt"), own(Kind.EMPTY, "/var")
+    parts = {"/opt": "1", "/usr/local": "2", "/var": "3", "/var/lib": "4", "/usr/share": "not there"}
+    entries = plan(base, *rules_, mounts=frozenset(parts), parts=parts)
+    assert [path for path, e in entries.items() if isinstance(e, Directory) and e.part] == ["/var", "/var/lib"]
+    assert opaque(plan(base, own(Kind.EMPTY, "/opt"), parts={"/opt": "1"})["/opt"])
+    assert plan(base, own(Kind.EMPTY, "/opt"), parts={"/opt": "1"})["/opt"] == plan(base, own(Kind.EMPTY, "/opt"))["/opt"]
+
+
+def test_var_on_a_disk_of_its_own_is_marked(base: Path) -> None:
+    """Its rule says ``empty``, but some of it is shown."""
+    put(base, "var/lib/private", mode=0o600)
+    entries = plan(base, mounts=frozenset({"/var"}), parts={"/var": "1.2.3"})
+    var = entries["/var"]
+    assert isinstance(var, Directory)
+    assert (var.part, var.opaque) == ("1.2.3", False)
+    assert hides(base, entries, "/var/lib/private")
+    assert not hides(base, entries, "/var/lib/dpkg/status")
+
+
 def test_an_unreadable_directory_counts_as_private(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.open
 
@@ -270,7 +313,7 @@ def test_an_unreadable_directory_counts_as_private(base: Path, monkeypatch: pyte
 
 
 def test_mountinfo_escapes() -> None:
-    assert _unescape(rb"/mnt/a\040b\011c\012d\134e") == b"/mnt/a b\tc\nd\\e"
+    assert unescape(rb"/mnt/a\040b\011c\012d\134e") == b"/mnt/a b\tc\nd\\e"
 
 
 # -- the operator's rules -----------------------------------------------------------------------------

@@ -195,11 +195,11 @@ def test_remove_and_purge_leave_the_containers(guest: Guest) -> None:
 
 
 def test_unsuited_hosts_do_not_break_apt(guest: Guest) -> None:
-    """/var on a file system of its own; no ids free."""
+    """A mount where containers can't have one; no ids free."""
     again = f"{INSTALL} --reinstall {HERE}/{DEB} 2>&1"
     guest.run("mount --bind /var/lib/dpkg /var/lib/dpkg")
     said = guest.run(again, timeout=LONG).stdout
-    assert "lxcfleet: /var/lib/dpkg is not on the root file system" in said
+    assert "lxcfleet: /var/lib/dpkg (ext4) is not on the root file system" in said
     assert "lxcfleet doctor" in said
     doctor = guest.run("lxcfleet doctor", check=False)
     assert doctor.returncode == 4
