@@ -5,6 +5,7 @@ Requests and replies are JSON. Starting containers is the booter's: see host.boo
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -13,12 +14,15 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_interface
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from lxcfleet.base import layers
 from lxcfleet.errors import Broken, FleetError, HostError
 from lxcfleet.host import attach, kernel, lxc, tree
 from lxcfleet.names import Paths
+
+if TYPE_CHECKING:
+    from lxcfleet.base.reconcile import Reconciler
 
 
 def run(message: bytes, descriptors: Sequence[int], paths: Paths, held: tuple[int, int]) -> NoReturn:
@@ -52,7 +56,9 @@ CHILD_SECONDS = 120
 """No child may take longer: liblxc can wait for ever on a monitor that hangs."""
 
 
-def _answer(reply: Reply, name: str, error: Exception | None = None, descriptor: int | None = None) -> None:
+def _answer(
+    reply: Reply, name: str, error: Exception | None = None, descriptor: int | None = None, notes: Sequence[str] = ()
+) -> None:
     body = None
     if isinstance(error, FleetError):
         body = error.body()
@@ -60,8 +66,20 @@ def _answer(reply: Reply, name: str, error: Exception | None = None, descriptor:
         body = HostError.from_os_error(f"{name} could not be prepared", error).body()
     elif error is not None:
         raise error
-    message = json.dumps({"name": name, "error": body}).encode()
+    message = json.dumps({"name": name, "error": body, "notes": list(notes)[:_NOTES]}).encode()
     socket.send_fds(reply, [message], [] if descriptor is None else [descriptor])
+
+
+_NOTES = 20
+"""So many fit into a datagram, and are worth reading; all are in the container's directory."""
+
+
+@functools.cache
+def _reconciler(paths: Paths) -> Reconciler:
+    """One for all the batches of this child."""
+    from lxcfleet.base.reconcile import Reconciler  # other children have no use for it
+
+    return Reconciler(paths)
 
 
 def _prepare(_: None, reply: Reply, paths: Paths) -> None:
@@ -103,11 +121,12 @@ def _prepare_one(item: dict[str, Any], reply: Reply, paths: Paths, home: int) ->
     if not item["mount"]:
         _answer(reply, name)
         return
+    notes = _reconciler(paths).reconcile(name) if item["reconcile"] else []
     kernel.unshare_mounts()
     try:
         layers.mount(paths, name, item["first_id"])
         namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        _answer(reply, name, descriptor=namespace)
+        _answer(reply, name, descriptor=namespace, notes=notes)
         os.close(namespace)
     finally:
         kernel.enter_mounts(home)

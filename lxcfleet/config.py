@@ -130,6 +130,8 @@ class Config:
     """Processor time that a new container may use at most, in processors; 0: no limit."""
     pids: int = PIDS
     """Processes and threads that a new container may have at most; 0: no limit."""
+    reconcile: bool = True
+    """Whether a container's own records of packages and accounts are merged with the host's at each start."""
     log_level: str = "info"
     """What the daemon writes to its log: debug, info, warning or error, and what is worse."""
     network: NetworkSettings = field(default_factory=NetworkSettings)
@@ -177,6 +179,7 @@ def parse(text: bytes, where: str) -> Config:
         memory=fields.size("memory", default.memory),
         cpus=fields.number("cpus", default.cpus, 0, MAX_CPUS),
         pids=fields.integer("pids", default.pids, 0, MAX_PIDS),
+        reconcile=fields.flag("reconcile", default.reconcile),
         log_level=fields.text("log_level", default.log_level),
         network=_network(fields.nested("network")),
         metrics=_metrics(fields.nested("metrics")),
@@ -267,6 +270,7 @@ def describe(config: Config) -> str:
         f"memory: {config.memory}",
         f"cpus: {config.cpus:g}",
         f"pids: {config.pids}",
+        f"reconcile: {str(config.reconcile).lower()}",
         f"log_level: {config.log_level}",
         "network:",
         f"  bridge: {config.network.bridge}",

@@ -83,6 +83,8 @@ class Daemon:
             self._network,
             _faults(self._launcher),
         )
+        self._lifecycle.reconcile = settings.reconcile
+        self._lifecycle.noted = lambda name, note: self._events.add("conflict", name, note)
         self._fleet = Fleet(
             paths,
             settings,

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from lxcfleet import config  # noqa: E402
-from lxcfleet.base import layers, mask, mask_mount  # noqa: E402
+from lxcfleet.base import layers, mask, mask_mount, reconcile  # noqa: E402
 from lxcfleet.errors import Broken, FleetError, WrongState  # noqa: E402
 from lxcfleet.fleet import store  # noqa: E402
 from lxcfleet.host import apparmor, kernel  # noqa: E402
@@ -34,11 +34,11 @@ def _check_bridge(bridge: str, name: str) -> None:
         )
 
 
-def _say(paths: Paths, name: str, message: str) -> None:
+def _say(paths: Paths, name: str, message: str, level: str = "ERROR") -> None:
     """liblxc shows what a hook prints only in its debug log, so it goes to the container's log, in that format."""
     print(f"lxcfleet: {message}", file=sys.stderr)
     with contextlib.suppress(OSError), paths.container(name).lxc_log.open("a", encoding="utf-8") as log:
-        log.write(f"lxc {name} {time.strftime('%Y%m%d%H%M%S')} ERROR    lxcfleet - hook.py - {message}\n")
+        log.write(f"lxc {name} {time.strftime('%Y%m%d%H%M%S')} {level:8} lxcfleet - hook.py - {message}\n")
 
 
 def main() -> None:
@@ -61,6 +61,9 @@ def main() -> None:
         kernel.make_slave(Path("/"))
         # No daemon says whether a single file changed its mode: look at all, once for the starts of one moment.
         mask_mount.refresh(paths, force=not 0 <= time.time() - mask.looked(paths) < LOOK_SECONDS)
+        if config.load(paths.config_file).reconcile:
+            for note in reconcile.Reconciler(paths).reconcile(name):
+                _say(paths, name, f"not merged: {note}", "WARN")
         layers.mount(paths, name, spec.first_id)
     except (FleetError, OSError) as error:
         _say(paths, name, str(error).replace("\n", "; "))

@@ -145,6 +145,11 @@ class ContainerPaths:
         return self.directory / "pending"
 
     @property
+    def base_record(self) -> Path:
+        """What the base was like at its last start; see base.reconcile."""
+        return self.directory / "base.json"
+
+    @property
     def console_log(self) -> Path:
         """What the container's console, and so an app container's command, printed."""
         return self.directory / "console.log"
@@ -261,6 +266,11 @@ class Paths:
     def rollout(self) -> Path:
         """The rollout that is under way, or was last; see patch.driver."""
         return self.run / "rollout.json"
+
+    @property
+    def base_snapshots(self) -> Path:
+        """What the base was like at containers' last starts; see base.reconcile."""
+        return self.lxc / ".lxcfleet-base"
 
     @property
     def sysctl_file(self) -> Path:

@@ -68,6 +68,8 @@ class ContainerDetails(ContainerRecord):
     cpus_limit: float | None
     processes_limit: int | None
     """What it may use at most; None: no limit."""
+    conflicts: list[str]
+    """What its last start could not merge with the host's changes; see docs/packages.md."""
     confinement: dict[str, str]
     """What holds it in, in words."""
 

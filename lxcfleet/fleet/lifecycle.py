@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from lxcfleet.base import container_config
@@ -82,6 +82,9 @@ class Lifecycle:
         self._mask_mounted: tuple[int, int | None] = (0, None)
         self.freshness = Freshness(paths)
         self.console_log_kib = console_log_kib
+        self.reconcile = True
+        self.noted: Callable[[str, str], None] = lambda _name, _note: None
+        """Called with what a start leaves to the operator, and of which container."""
 
     def confinement(self, spec: Spec) -> dict[str, str]:
         """What holds such a container in, in words."""
@@ -216,11 +219,14 @@ class Lifecycle:
             "first_id": container.spec.first_id,
             "make": make,
             "mount": mount,
+            "reconcile": self.reconcile,
             "files": files,
         }
         reply = await self._preparer.submit(item)
         if reply.body["error"]:
             raise from_body(reply.body["error"])
+        for note in reply.body["notes"]:
+            self.noted(container.name, note)
         return reply.descriptor
 
     async def _boot(self, container: Container, namespace: int) -> None:

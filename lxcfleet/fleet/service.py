@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import cast
 
+from lxcfleet.base import reconcile
 from lxcfleet.config import Config
 from lxcfleet.errors import InvalidInput, NotFound, WrongState
 from lxcfleet.fleet.actions import Actions
@@ -61,6 +62,7 @@ class Fleet:
         """Take over changed settings, and what changed in /etc/subuid."""
         self.config = config
         self._lifecycle.console_log_kib = config.console_log_kib
+        self._lifecycle.reconcile = config.reconcile
         self._network.settings = config.network
         self.prober.alive_time = config.alive_time
         self.room.reload()
@@ -121,6 +123,7 @@ class Fleet:
             "memory_limit_bytes": (spec.memory or None) if spec else None,
             "cpus_limit": (spec.cpus or None) if spec else None,
             "processes_limit": (spec.pids or None) if spec else None,
+            "conflicts": reconcile.conflicts(self._paths, name),
             "confinement": self._lifecycle.confinement(spec) if spec else {},
             "autostart": spec.autostart if spec else False,
             "boot_order": spec.boot_order if spec else 0,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
+import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +47,61 @@ def spread(directory: Path) -> None:
                 fcntl.ioctl(descriptor, _FS_IOC_SETFLAGS, struct.pack("l", flags | _FS_TOPDIR_FL))
     finally:
         os.close(descriptor)
+
+
+def read_within(top: Path, path: str, most: int) -> tuple[bytes, os.stat_result] | None:
+    """The regular file ``path`` below ``top``, of at most so many bytes; None where there is none such.
+
+    A container's root has filled ``top``: no link and no mount is followed. Raises OSError.
+    """
+    directory = _open_within(top, path)
+    if directory is None:
+        return None
+    try:
+        descriptor = os.open(
+            os.path.basename(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory
+        )
+    except OSError:
+        return None
+    finally:
+        os.close(directory)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > most:
+            return None
+        return file.read(most), status
+
+
+def replace_within(top: Path, path: str, content: bytes, like: os.stat_result) -> None:
+    """Replace the file that ``read_within`` gave in one step; owner and mode stay. Raises OSError."""
+    directory = _open_within(top, path)
+    if directory is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{top}{path}")
+    beside = ".lxcfleet-new"
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(beside, dir_fd=directory)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(beside, flags, 0o600, dir_fd=directory), "wb") as file:
+            file.write(content)
+            os.fchown(file.fileno(), like.st_uid, like.st_gid)
+            os.fchmod(file.fileno(), stat.S_IMODE(like.st_mode))
+        os.rename(beside, os.path.basename(path), src_dir_fd=directory, dst_dir_fd=directory)
+    finally:
+        os.close(directory)
+
+
+def _open_within(top: Path, path: str) -> int | None:
+    """The directory that holds ``path``; None where it is missing or no plain directory."""
+    above = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return kernel.open_beneath(above, os.path.dirname(path).lstrip("/") or ".")
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV):
+            return None
+        raise
+    finally:
+        os.close(above)
 
 
 def remove(path: Path) -> None:

@@ -151,6 +151,7 @@ class FakeContainer:
             "memory_limit_bytes": None,
             "cpus_limit": None,
             "processes_limit": 4096,
+            "conflicts": [],
             "confinement": {"system calls": "some denied"},
             "autostart": self.autostart,
             "boot_order": self.boot_order,

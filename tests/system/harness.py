@@ -251,7 +251,7 @@ class Fleet:
     def directories(self) -> list[str]:
         """What lies where the containers are."""
         there = self.paths.lxc.glob("*") if self.paths.lxc.exists() else ()
-        return sorted(str(path) for path in there if path != self.paths.running_record)
+        return sorted(str(path) for path in there if path not in (self.paths.running_record, self.paths.base_snapshots))
 
     def half_done(self) -> list[str]:
         """Directories that are none of a container, and notes of what is owed to one."""
