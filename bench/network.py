@@ -103,7 +103,9 @@ def name_of_one(own: fleet.Fleet, server: str, number: int) -> tuple[float, int]
     """
     name = f"{fleet.PREFIX}x{number}"
     with Asker(server, f"{name}.fleet") as asker:
+        began = time.time()
         own.cli("create", name, "--", "sh", "-c", SCRIPT)
+        fleet.observe.wait_written({name: own.paths.container(name).delta / "ready"}, began)
         ready = (own.paths.container(name).delta / "ready").stat().st_mtime
         pid = int(own.json("info", name)["pid"])
         time.sleep(0.1)
