@@ -20,6 +20,7 @@ from lxcfleet.base import layers
 from lxcfleet.errors import Broken, FleetError, HostError
 from lxcfleet.host import attach, kernel, lxc, tree
 from lxcfleet.names import Paths
+from lxcfleet.patch import scan
 
 if TYPE_CHECKING:
     from lxcfleet.base.reconcile import Reconciler
@@ -226,8 +227,6 @@ def _check_health(item: dict[str, Any], reply: Reply, paths: Paths) -> None:
 
 def _stale(items: list[dict[str, Any]], reply: Reply, paths: Paths) -> None:
     """Look at what containers run. All in one memory file, as one answer may be larger than a datagram."""
-    from lxcfleet.patch import scan  # few need it, and each child would carry it
-
     body, text = None, b"[]"
     try:
         found = scan.scan(map(scan.Target.from_json, items), paths.mask_mount)

@@ -293,7 +293,7 @@ def _memory(message: bytes) -> Iterator[int]:
 def _runs_old_code(pid: int) -> bool:
     """Whether a process of the host's maps a file that was replaced or removed. On an overlay this would not do."""
     try:
-        return any(mapping.deleted for mapping in maps.executable(pid))
+        return any(mapping.file.deleted for mapping in maps.executable(pid))
     except ProcessLookupError:
         return False
 

@@ -5,12 +5,14 @@ A process may end at any moment: what can't be read of it any more raises Proces
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from lxcfleet.host.mounts import unescape
 
+_PIECE = 1 << 16
 _DELETED = b" (deleted)"
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -34,18 +36,25 @@ class Identity(NamedTuple):
         return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
+class MappedFile(NamedTuple):
+    """A file as ``maps`` has it."""
+
+    device: str
+    """MAJOR:MINOR in hexadecimal, as ``maps`` has it: from Linux 6.8 on the overlay's, before that the device of
+    the layer that has the file."""
+    inode: str
+    path: str
+    """As the container knows it."""
+    deleted: bool
+    """The container itself removed or replaced it."""
+
+
 class Mapping(NamedTuple):
     """One range of a process's memory that has a file and may be executed."""
 
     range: str
     """Its name in ``map_files``."""
-    device: str
-    """MAJOR:MINOR in hexadecimal, as ``maps`` has it: from Linux 6.8 on the overlay's, before that the device of
-    the layer that has the file."""
-    path: str
-    """As the container knows it."""
-    deleted: bool
-    """The container itself removed or replaced it."""
+    file: MappedFile
 
 
 def executable(pid: int) -> list[Mapping]:
@@ -72,15 +81,25 @@ def _lines(text: bytes, mark: bytes) -> Iterator[Mapping]:
         end = len(text) if end < 0 else end
         words = text[text.rfind(b"\n", 0, at) + 1 : end].split(None, 5)
         if len(words) == 6 and words[1][2:] == mark[:2] and words[5].startswith(b"/"):
-            path = words[5]
-            deleted = path.endswith(_DELETED)
-            if deleted:
-                path = path[: -len(_DELETED)]
-            low, _, high = words[0].partition(b"-")
-            # map_files knows its ranges by their numbers without leading zeros.
-            name = f"{low.lstrip(b'0').decode() or '0'}-{high.lstrip(b'0').decode()}"
-            yield Mapping(name, words[3].decode(), os.fsdecode(path.replace(b"\\012", b"\n")), deleted)
+            yield Mapping(_range_name(words[0]), _mapped_file(words[3], words[4], words[5]))
         at = text.find(mark, end)
+
+
+def _range_name(text: bytes) -> str:
+    """As ``map_files`` has it, without leading zeros."""
+    if not text.startswith(b"0"):
+        return text.decode()
+    low, _, high = text.partition(b"-")
+    return f"{low.lstrip(b'0').decode() or '0'}-{high.lstrip(b'0').decode()}"
+
+
+@functools.lru_cache(4096)
+def _mapped_file(device: bytes, inode: bytes, path: bytes) -> MappedFile:
+    """Remembered, as processes have most of their files in common."""
+    deleted = path.endswith(_DELETED)
+    if deleted:
+        path = path[: -len(_DELETED)]
+    return MappedFile(device.decode(), inode.decode(), os.fsdecode(path.replace(b"\\012", b"\n")), deleted)
 
 
 def _of_threads(pid: int) -> Iterator[bytes]:
@@ -163,11 +182,18 @@ def device_name(device: int) -> str:
 
 
 def _read(pid: int, file: str) -> bytes:
+    """With bare system calls: a file object costs as much as a small file."""
     try:
-        with open(f"/proc/{pid}/{file}", "rb", 0) as stream:
-            return stream.read()
+        descriptor = os.open(f"/proc/{pid}/{file}", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise _gone(error) from error
+    try:
+        pieces = []
+        while piece := os.read(descriptor, _PIECE):
+            pieces.append(piece)
+    finally:
+        os.close(descriptor)
+    return b"".join(pieces)
 
 
 def _link(pid: int, file: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Iterable, Sequence
 
 from lxcfleet.errors import from_body
@@ -12,6 +14,10 @@ from lxcfleet.names import Paths
 from lxcfleet.patch.scan import Target
 from lxcfleet.patch.shadow import Delta
 from lxcfleet.patch.stale import Scan
+
+_SHARE = 20
+"""Containers for which a process more pays off."""
+_MAX_SHARES = 4
 
 
 class Finder:
@@ -30,8 +36,11 @@ class Finder:
         found = {container.name: Scan(container.name, 0, 0) for container in chosen}
         if targets:
             await self._lifecycle.have_mask()
-            answer = await self._launcher.ask_large("stale", [target.to_json() for target in targets])
-            found |= {scan.name: scan for scan in map(Scan.from_json, answer)}
+            items = [target.to_json() for target in targets]
+            shares = min(os.cpu_count() or 1, _MAX_SHARES, -(-len(items) // _SHARE))
+            asked = (self._launcher.ask_large("stale", items[number::shares]) for number in range(shares))
+            for answer in await asyncio.gather(*asked):
+                found |= {scan.name: scan for scan in map(Scan.from_json, answer)}
         return found
 
     async def shadows(self, containers: Iterable[Container]) -> dict[str, Delta]:

@@ -86,14 +86,19 @@ class _Container:
         self.found: list[tuple[str, Why, Layer, Process]] = []
         self.mappings = 0
         self.problem = ""
+        self._fresh: set[maps.MappedFile] = set()
+        """Files that other processes of the container have, too, and that were found to be those of the layers."""
 
     def read(self, present: Present, devices: set[str]) -> None:
         """Look at all its processes, until no new ones come."""
         self._present = present
+        # Within one file system equal numbers are equal files for as long as they are mapped; the mask, which has one of
+        # its own, provides no programs. Else each mapping is looked at by itself.
+        self._one_file_system = len(devices) == 2
         table = maps.mounts(self._target.pid)
         overlays = {mount.device for mount in table if mount.kind == "overlay" and mount.source == _SOURCE}
         self._root = maps.root_device(self._target.pid)
-        own = {mapping.device for mapping in maps.executable(self._target.pid)}
+        own = {file.device for _, file in maps.executable(self._target.pid)}
         # Which device a mapping has depends on the kernel; process 1 shows which. Where it is the layer's own, a volume
         # may have it, too.
         self._devices = overlays if own & overlays else devices
@@ -122,22 +127,24 @@ class _Container:
             # with software of its own.
             return
         old = []
-        for mapping in mapped:
-            if self._counts(mapping.device, mapping.path):
-                identity = maps.mapped_file(pid, mapping.range)
+        for name, file in mapped:
+            if file in self._fresh:
+                self.mappings += 1
+            elif file.device in self._devices and not file.path.startswith(self._elsewhere):
+                identity = maps.mapped_file(pid, name)
                 if identity is not None:
                     self.mappings += 1
-                    old += self._compare(mapping.path, identity, mapping.deleted)
+                    found = self._compare(file.path, identity, file.deleted)
+                    old += found
+                    if not found and self._one_file_system:
+                        self._fresh.add(file)
         program, deleted = maps.program(pid)
-        if all(mapping.path != program for mapping in mapped) and not program.startswith(self._elsewhere):
+        if all(file.path != program for _, file in mapped) and not program.startswith(self._elsewhere):
             old += self._compare(program, maps.program_file(pid), deleted)
         old += self._script(pid, program)
         if old:
             process = Process(pid, maps.command(pid))
             self.found += [(path, why, layer, process) for path, why, layer in dict.fromkeys(old)]
-
-    def _counts(self, device: str, path: str) -> bool:
-        return device in self._devices and not path.startswith(self._elsewhere)
 
     def _compare(self, path: str, identity: maps.Identity, deleted: bool) -> list[tuple[str, Why, Layer]]:
         for attempt in (1, 2):
@@ -152,7 +159,10 @@ class _Container:
 
     def _script(self, pid: int, program: str) -> list[tuple[str, Why, Layer]]:
         """The script that an interpreter was started for."""
-        path = script_of(program, maps.arguments(pid), maps.command(pid))
+        comm = maps.command(pid)
+        if not may_be_script(program, comm):
+            return []
+        path = script_of(program, maps.arguments(pid), comm)
         if path is None:
             return []
         path = self._present.resolve(path if path.startswith("/") else f"{maps.directory(pid)}/{path}")
@@ -168,6 +178,12 @@ class _Container:
 
 _SOURCE = "lxcfleet"
 """What base.layers gives as the device of its overlays."""
+
+
+def may_be_script(program: str, comm: str) -> bool:
+    """Whether a process may run a script: a program that is named as its file is none, unless it is an interpreter."""
+    name = os.path.basename(program)
+    return os.fsencode(name)[:_COMM] != os.fsencode(comm) or _INTERPRETER.fullmatch(name) is not None
 
 
 def script_of(program: str, arguments: list[str], comm: str) -> str | None:

@@ -188,11 +188,11 @@ def test_no_link_of_a_container_leads_out_of_its_delta(layers: dict[str, Path], 
 def test_our_own_mappings() -> None:
     mapped = maps.executable(os.getpid())
     program, deleted = maps.program(os.getpid())
-    mine = [mapping for mapping in mapped if mapping.path == program]
+    mine = [file for _, file in mapped if file.path == program]
     assert mine
     assert not deleted
     assert maps.device_name(os.stat(program).st_dev) == mine[0].device
-    assert all(mapping.path.startswith("/") for mapping in mapped)
+    assert all(file.path.startswith("/") for _, file in mapped)
 
 
 def test_a_process_that_is_gone() -> None:
