@@ -111,7 +111,10 @@ class Daemon:
         )
         self._patch = Patch(self._registry, self._finder, self._watcher, self._owners)
         self._sizes = DeltaSizes(paths, self._registry)
-        self._patch_numbers = PatchNumbers(self._registry, self._finder, lambda: self._rollouts.last, self._watcher)
+        self._prover = Prover(self._registry, self._finder, self._owners)
+        self._patch_numbers = PatchNumbers(
+            self._registry, self._finder, lambda: self._rollouts.last, self._watcher, self._prover.shadows
+        )
         readings = Readings(
             self._registry, self._fleet.operations, self._sizes, self._prober.of, self._patch_numbers.read
         )
@@ -134,9 +137,8 @@ class Daemon:
         self._network.set_member(container, may)
 
     def _server(self) -> Server:
-        prover = Prover(self._registry, self._finder, self._owners)
         audit = Audit(self._registry, self._launcher)
-        return Server(self._fleet, self._patch, prover, self._rollouts, audit, self._scrape, self._access)
+        return Server(self._fleet, self._patch, self._prover, self._rollouts, audit, self._scrape, self._access)
 
     async def _stale(self, containers: Sequence[Container]) -> set[str]:
         """Which of these run old code."""

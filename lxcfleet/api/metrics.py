@@ -139,6 +139,10 @@ def _numbers(containers: Sequence[ContainerReading]) -> Iterator[Metric]:
     yield _gauge(
         "lxcfleet_container_stale", "Whether it ran old code at the last look.", ((c, c.stale) for c in containers)
     )
+    yield _gauge(
+        "lxcfleet_container_shadows", "Files of its delta that hide a package's file of the host, at the last look.",
+        ((c, c.shadows) for c in containers),
+    )  # fmt: skip
     yield _counter(
         "lxcfleet_container_restarts", "How often it began to run again since lxcfleetd did.",
         ((c, c.restarts) for c in containers),

@@ -36,6 +36,8 @@ class ContainerReading:
     health: Health | None = None
     stale: bool | None = None
     """Whether it ran old code at the last look."""
+    shadows: int | None = None
+    """How many files of its delta hid a package's file of the host at the last look."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class PatchReading:
     """How many of its containers are how far."""
     phase: str = ""
     """How far the last change of the host's packages is."""
+    shadows: Mapping[str, int] = field(default_factory=dict)
+    """How many files of each delta hide a package's file of the host; one that was not looked at is missing."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,9 @@ class Readings:
             (replace(c), sizes.get(c.name), self._health(c), patch.stale.get(c.name) if c.running else None)
             for c in self._registry
         ]
-        containers = await asyncio.to_thread(lambda: [_reading(*each) for each in known])
+        containers = await asyncio.to_thread(
+            lambda: [replace(_reading(*each), shadows=patch.shadows.get(each[0].name)) for each in known]
+        )
         return FleetReading(containers, self._started, self._operations.running, patch)
 
 

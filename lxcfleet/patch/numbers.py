@@ -6,12 +6,14 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from lxcfleet.errors import FleetError
+from lxcfleet.findings import ShadowsRecord
 from lxcfleet.fleet.readings import PatchReading
 from lxcfleet.fleet.registry import Container, Registry
 from lxcfleet.host import packages
+from lxcfleet.model import Selection
 from lxcfleet.patch.finder import Finder
 from lxcfleet.patch.state import Phase, Rollout
 from lxcfleet.patch.watcher import Watcher
@@ -22,6 +24,10 @@ KEPT_SECONDS = 60.0
 """How long one scan is good enough."""
 LOOK_SECONDS = 5.0
 """How often it is looked for containers that were started since."""
+SHADOWS_SECONDS = 900.0
+"""How long one count of shadows is good enough: it looks at each file of each delta."""
+SHARE = 0.05
+"""The most of one processor that counting them may take."""
 IDLE_SECONDS = 900.0
 """When nobody asked for so long, nothing is scanned."""
 
@@ -30,9 +36,15 @@ class PatchNumbers:
     """What is stale, as of the last look."""
 
     def __init__(
-        self, registry: Registry, finder: Finder, rollout: Callable[[], Rollout | None], watcher: Watcher
+        self,
+        registry: Registry,
+        finder: Finder,
+        rollout: Callable[[], Rollout | None],
+        watcher: Watcher,
+        shadows: Callable[[Selection], Awaitable[list[ShadowsRecord]]],
     ) -> None:
         self._registry, self._finder, self._rollout, self._watcher = registry, finder, rollout, watcher
+        self._count, self._shadows, self._count_due = shadows, dict[str, int | None](), 0.0
         self._stale: dict[str, tuple[str, bool | None]] = {}
         """By container: which run of it was looked at, and what was found; None: not all of it could be read."""
         self._scanned: float | None = None
@@ -49,7 +61,8 @@ class PatchNumbers:
         status = None if rollout is None else rollout.status
         phases = {str(phase): 0 if rollout is None else len(rollout.by_phase(phase)) for phase in Phase}
         return PatchReading(
-            stale, self._scanned, _packages_changed(), status, phases, self._watcher.record()["phase"]
+            stale, self._scanned, _packages_changed(), status, phases, self._watcher.record()["phase"],
+            {name: found for name, found in self._shadows.items() if found is not None},
         )
 
     def _known(self, container: Container) -> bool | None:
@@ -66,6 +79,7 @@ class PatchNumbers:
                 continue
             try:
                 await self._look()
+                await self._count_shadows()
             except (FleetError, OSError) as error:
                 log.warning("can't look what is stale: %s", str(error).replace("\n", "; "))
             await asyncio.sleep(LOOK_SECONDS)
@@ -84,6 +98,23 @@ class PatchNumbers:
             self._due = time.monotonic() + KEPT_SECONDS
             self._scanned = time.time()
             self._stale = {name: found for name, found in self._stale.items() if name in self._registry}
+
+    async def _count_shadows(self) -> None:
+        """Look through all deltas when it is time to, else through those of new containers."""
+        began = time.monotonic()
+        names = [container.name for container in self._registry]
+        everything = began >= self._count_due
+        chosen = names if everything else [name for name in names if name not in self._shadows]
+        if everything:
+            self._count_due = began + SHADOWS_SECONDS  # also where it fails
+            self._shadows = {name: found for name, found in self._shadows.items() if name in self._registry}
+        if not chosen:
+            return
+        self._shadows |= dict.fromkeys(chosen)  # looked at once, whatever comes of it
+        for record in await self._count(Selection(tuple(chosen))):
+            self._shadows[record["name"]] = len(record["shadows"]) if record["problem"] is None else None
+        took = time.monotonic() - began
+        self._count_due = max(self._count_due, began + took / SHARE)
 
 
 def _packages_changed() -> float | None:

@@ -132,6 +132,7 @@ def test_prometheus_follows_the_fleet(fleet: Fleet, prometheus: Prometheus) -> N
     until(lambda: prometheus.value(f"answer{own}") == "42", 20, "the exporter was found and scraped")
     assert prometheus.value(f'answer{{container="{name}", role="web"}}') == "42"
     until(lambda: prometheus.value(f"lxcfleet_container_delta_bytes{own}") is not None, 20, "the delta was added up")
+    until(lambda: prometheus.value(f"lxcfleet_container_shadows{own}") == "0", 30, "its delta was looked through")
     until(lambda: prometheus.value(f"lxcfleet_container_stale{own}") == "0", 20, "it was looked at")
     until(lambda: prometheus.value(f'lxcfleet_container_health{{container="{name}",health="healthy"}}') == "1", 20)
     for metric in ("memory_bytes", "processes", "cpu_seconds_total"):

@@ -23,7 +23,7 @@ from lxcfleet.wire import ContainerRecord
 
 RUNNING = ContainerReading(
     "web1", State.RUNNING, "app", labels={"role": "web"}, restarts=2, started=1000.0, cpu_seconds=1.5,
-    memory_bytes=4096, processes=3, io_bytes=(10, 20), delta_bytes=512, health=Health.HEALTHY, stale=False,
+    memory_bytes=4096, processes=3, io_bytes=(10, 20), delta_bytes=512, health=Health.HEALTHY, stale=False, shadows=4,
 )  # fmt: skip
 STOPPED = ContainerReading("web2", State.STOPPED, "app")
 
@@ -56,6 +56,7 @@ def test_a_container_that_runs_says_all() -> None:
     assert found["lxcfleet_container_io_written_bytes_total", "web1"] == 20
     assert found["lxcfleet_container_delta_bytes", "web1"] == 512
     assert found["lxcfleet_container_stale", "web1"] == 0
+    assert found["lxcfleet_container_shadows", "web1"] == 4
     assert found["lxcfleet_container_health", "web1"] == 1
     assert found["lxcfleet_operations_running", ""] == 1
     assert found["lxcfleet_stale_scan_timestamp_seconds", ""] == 950
