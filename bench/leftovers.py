@@ -79,6 +79,8 @@ def find(
     """All that is left after all containers were destroyed, by kind, while the daemon still runs."""
     roots = (directory, ours.paths.run)
     missing = ranges_before - ours.ranges_free()
+    # What the daemon itself keeps, once for all containers.
+    records = (ours.paths.running_record, ours.paths.base_snapshots)
     return {
         "mounts": mounts(roots),
         "cgroups": [str(path) for prefix in _OURS for path in observe.cgroup_directories(prefix)],
@@ -86,5 +88,5 @@ def find(
         "loop devices": loop_devices(roots),
         "network devices": sorted(interfaces() - interfaces_before),
         "uid ranges": [f"{missing} fewer are free than before"] if missing else [],
-        "directories": [str(path) for path in ours.paths.lxc.iterdir()],
+        "directories": [str(path) for path in ours.paths.lxc.iterdir() if path not in records],
     }
