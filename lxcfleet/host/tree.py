@@ -17,14 +17,21 @@ from lxcfleet.host import kernel
 
 
 def write(path: Path, text: str, *, sync: bool = False) -> None:
-    """Replace ``path`` in one step; a crash of ours leaves the old text or the new, with ``sync`` one of the host, too."""
+    """Replace ``path`` in one step; a crash of ours leaves the old text or the new, with ``sync`` one of the host, too.
+
+    A full disk leaves the old one, and nothing beside it.
+    """
     beside = path.with_name(f".{path.name}.new")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
-    os.rename(beside, path)
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.rename(beside, path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 _FS_IOC_GETFLAGS = 0x80086601
