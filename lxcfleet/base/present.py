@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 from enum import Enum, StrEnum, auto
 from pathlib import Path
 
+from lxcfleet.base.tree import follow
 from lxcfleet.host import kernel
 from lxcfleet.host.maps import Identity
 from lxcfleet.host.mounts import OPAQUE
 
 ORIGIN = "trusted.overlay.origin"
 """What the kernel marks a file with that it copied up; its inode number stays that of the file below."""
-MAX_LINKS = 40
 
 
 class Layer(StrEnum):
@@ -198,23 +198,7 @@ class Present:
 
     def resolve(self, path: str) -> str:
         """``path`` without links, ``.`` and ``..``, as the container follows them; as far as that leads."""
-        done = ""
-        todo = [part for part in reversed(path.split("/")) if part not in ("", ".")]
-        links = 0
-        while todo:
-            part = todo.pop()
-            if part == "..":
-                done = done.rpartition("/")[0]
-                continue
-            here = f"{done}/{part}"
-            target = self._link(here) if links < MAX_LINKS else ""
-            if target:
-                links += 1
-                done = "" if target.startswith("/") else done
-                todo.extend(part for part in reversed(target.split("/")) if part not in ("", "."))
-            else:
-                done = here
-        return done or "/"
+        return follow(path, lambda here, _: self._link(here))
 
     def _link(self, path: str) -> str:
         found = self.find(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Container
+from collections.abc import Callable, Container
 from pathlib import Path
 
 MAX_LINKS = 40
@@ -90,24 +90,36 @@ class Tree:
         Links at ``fixed`` paths are taken for directories. A path that loops or leads nowhere comes back as
         far as it could be followed, with the rest appended.
         """
-        done = ""
-        todo = [part for part in reversed(path.split("/")) if part not in ("", ".")]
-        links = 0
-        while todo:
-            part = todo.pop()
-            if part == "..":
-                done = done.rpartition("/")[0]
-                continue
-            here = f"{done}/{part}"
-            if (todo or last) and here not in fixed and links < MAX_LINKS and self.is_link(here):
-                links += 1
-                target = self.link(here)
-                if target.startswith("/"):
-                    done = ""
-                todo.extend(part for part in reversed(target.split("/")) if part not in ("", "."))
-                continue
+
+        def link(here: str, more: bool) -> str:
+            return self.link(here) if (more or last) and here not in fixed and self.is_link(here) else ""
+
+        return follow(path, link)
+
+
+def follow(path: str, link: Callable[[str, bool], str]) -> str:
+    """``path`` without links, ``.`` and ``..``, as far as that leads.
+
+    ``link``: asked for each path on the way, and whether it is not the last; where it leads, or empty if it is no link
+    that is to be followed.
+    """
+    done = ""
+    todo = [part for part in reversed(path.split("/")) if part not in ("", ".")]
+    links = 0
+    while todo:
+        part = todo.pop()
+        if part == "..":
+            done = done.rpartition("/")[0]
+            continue
+        here = f"{done}/{part}"
+        target = link(here, bool(todo)) if links < MAX_LINKS else ""
+        if target:
+            links += 1
+            done = "" if target.startswith("/") else done
+            todo.extend(part for part in reversed(target.split("/")) if part not in ("", "."))
+        else:
             done = here
-        return done or "/"
+    return done or "/"
 
 
 def stamp(path: str | int) -> list[int] | None:

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 
+from lxcfleet.fleet.interest import Interest
 from lxcfleet.fleet.registry import Registry
 from lxcfleet.host import tree
 from lxcfleet.names import Paths
@@ -17,8 +18,6 @@ SHARE = 0.05
 """The most of one processor that this may take."""
 KEPT_SECONDS = 60.0
 """How long one finding is good enough."""
-IDLE_SECONDS = 900.0
-"""When nobody asked for so long, nothing is looked at."""
 _SLICE_SECONDS = 0.02
 
 
@@ -30,22 +29,17 @@ class DeltaSizes:
         self._registry = registry
         self._sizes: dict[str, int] = {}
         self._looked: dict[str, float] = {}
-        self._wanted = asyncio.Event()
-        self._asked = 0.0
+        self._interest = Interest()
 
     def read(self) -> dict[str, int]:
         """Bytes by container; those that were not looked at yet are missing. Asking keeps the looking alive."""
-        self._asked = time.monotonic()
-        self._wanted.set()
+        self._interest.show()
         return dict(self._sizes)
 
     async def run(self) -> None:
         """Look at one after the other, for ever."""
         while True:
-            await self._wanted.wait()
-            if time.monotonic() - self._asked > IDLE_SECONDS:
-                self._wanted.clear()
-                continue
+            await self._interest.wait()
             for name in [container.name for container in self._registry]:
                 if time.monotonic() - self._looked.get(name, -KEPT_SECONDS) >= KEPT_SECONDS:
                     await self._look(name)

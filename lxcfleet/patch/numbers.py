@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from lxcfleet.errors import FleetError
 from lxcfleet.findings import ShadowsRecord
+from lxcfleet.fleet.interest import Interest
 from lxcfleet.fleet.readings import PatchReading
 from lxcfleet.fleet.registry import Container, Registry
 from lxcfleet.host import packages
@@ -28,8 +29,6 @@ SHADOWS_SECONDS = 900.0
 """How long one count of shadows is good enough: it looks at each file of each delta."""
 SHARE = 0.05
 """The most of one processor that counting them may take."""
-IDLE_SECONDS = 900.0
-"""When nobody asked for so long, nothing is scanned."""
 
 
 class PatchNumbers:
@@ -49,13 +48,11 @@ class PatchNumbers:
         """By container: which run of it was looked at, and what was found; None: not all of it could be read."""
         self._scanned: float | None = None
         self._due = 0.0
-        self._wanted = asyncio.Event()
-        self._asked = 0.0
+        self._interest = Interest()
 
     def read(self) -> PatchReading:
         """What is known. Asking keeps the looking alive."""
-        self._asked = time.monotonic()
-        self._wanted.set()
+        self._interest.show()
         stale = {c.name: found for c in self._registry if (found := self._known(c)) is not None}
         rollout = self._rollout()
         status = None if rollout is None else rollout.status
@@ -73,10 +70,7 @@ class PatchNumbers:
     async def run(self) -> None:
         """Look again and again, for ever, while somebody asks."""
         while True:
-            await self._wanted.wait()
-            if time.monotonic() - self._asked > IDLE_SECONDS:
-                self._wanted.clear()
-                continue
+            await self._interest.wait()
             try:
                 await self._look()
                 await self._count_shadows()
