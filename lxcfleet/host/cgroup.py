@@ -156,9 +156,21 @@ def members(directory: str) -> list[int]:
         except OSError as error:
             if error.errno != errno.EOPNOTSUPP:  # a threaded one (v2), whose processes are listed above it
                 continue
-        with contextlib.suppress(OSError), os.scandir(here) as entries:
-            waiting += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        waiting += _below(here)
     return found
+
+
+def _below(directory: str) -> list[str]:
+    """The cgroups directly in one; none if it is gone.
+
+    A cgroup has dozens of files: its count of links (2 and one for each directory: kernfs_refresh_inode, Linux) spares
+    listing the many that have no cgroup in them.
+    """
+    with contextlib.suppress(OSError):
+        if os.stat(directory).st_nlink != 2:
+            with os.scandir(directory) as entries:
+                return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return []
 
 
 def remove(name: str) -> bool:

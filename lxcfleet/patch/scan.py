@@ -98,7 +98,8 @@ class _Container:
         table = maps.mounts(self._target.pid)
         overlays = {mount.device for mount in table if mount.kind == "overlay" and mount.source == _SOURCE}
         self._root = maps.root_device(self._target.pid)
-        own = {file.device for _, file in maps.executable(self._target.pid)}
+        self._first = maps.executable(self._target.pid)
+        own = {file.device for _, file in self._first}
         # Which device a mapping has depends on the kernel; process 1 shows which. Where it is the layer's own, a volume
         # may have it, too.
         self._devices = overlays if own & overlays else devices
@@ -121,7 +122,7 @@ class _Container:
             self.problem = f"{error.filename}: {error.strerror}"
 
     def _judge(self, pid: int) -> None:
-        mapped = maps.executable(pid)
+        mapped = self._first if pid == self._target.pid else maps.executable(pid)
         if not mapped or maps.root_device(pid) != self._root:
             # It has ended; or its number belongs to another process by now; or a container within has another root,
             # with software of its own.
