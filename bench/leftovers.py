@@ -80,7 +80,7 @@ def find(
     roots = (directory, ours.paths.run)
     missing = ranges_before - ours.ranges_free()
     # What the daemon itself keeps, once for all containers.
-    records = (ours.paths.running_record, ours.paths.base_snapshots)
+    records = (ours.paths.running_record,)
     return {
         "mounts": mounts(roots),
         "cgroups": [str(path) for prefix in _OURS for path in observe.cgroup_directories(prefix)],

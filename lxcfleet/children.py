@@ -293,10 +293,11 @@ def _mask(force: bool, reply: Reply, paths: Paths) -> None:
 
 
 def _release(_: None, reply: Reply, paths: Paths) -> None:
-    """Unmount the mask: no container is left that needs it."""
-    from lxcfleet.base import mask_mount  # see there
+    """Unmount the mask, and remove what the base was like: no container is left that needs either."""
+    from lxcfleet.base import mask_mount, reconcile  # see there
 
     mask_mount.release(paths)
+    reconcile.forget_all(paths)
     _answer(reply, "mask")
 
 

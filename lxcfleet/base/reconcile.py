@@ -133,6 +133,11 @@ def conflicts(paths: Paths, name: str) -> list[str]:
     return [str(each) for each in found] if isinstance(found, list) else []
 
 
+def forget_all(paths: Paths) -> None:
+    """Remove all snapshots: no container is left."""
+    shutil.rmtree(paths.base_snapshots, ignore_errors=True)
+
+
 def _file(path: str) -> str:
     return path.strip("/").replace("/", "-")
 

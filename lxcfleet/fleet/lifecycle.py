@@ -332,9 +332,9 @@ class Lifecycle:
             await self.refresh_mask()
 
     async def release_mask(self) -> None:
-        """No container is left: give back the mask's loop device."""
+        """No container is left: give back the mask's loop device, and what was kept of the base."""
         async with self._mask_lock:
-            if self._mask_mounted[0] == self._launcher.generation:
+            if self._mask_mounted[0] == self._launcher.generation or self._paths.base_snapshots.exists():
                 self._mask_mounted = (0, None)
                 with contextlib.suppress(FleetError):
                     await self._launcher.ask("release", None)

@@ -31,7 +31,9 @@ DAEMON = str(ROOT / "bin" / "lxcfleetd")
 SLEEP = ("--", "sleep", "infinity")
 """The command of app containers that just have to be there."""
 
-TIMEOUT = 60.0
+PATIENCE = float(os.environ.get("LXCFLEET_TEST_PATIENCE", "1"))
+"""How much slower than usual the machine may be: an emulated one is."""
+TIMEOUT = 60.0 * PATIENCE
 """No command may take longer."""
 
 PIPE = subprocess.PIPE
@@ -58,9 +60,9 @@ class Ran:
 
 def until(condition: Callable[[], Any], seconds: float = 10.0, what: str = "") -> Any:
     """What ``condition`` gives once that is true."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * PATIENCE
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what or condition}"
+        assert time.monotonic() < deadline, f"not within {seconds * PATIENCE:g} s: {what or condition}"
         time.sleep(0.01)
     return found
 
@@ -239,14 +241,15 @@ class Fleet:
 
     def assert_no_traces(self) -> None:
         """Nothing of any container is left: what the last process held may take the kernel a moment."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 10 * PATIENCE
         while left := self.traces():
             assert time.monotonic() < deadline, left
             time.sleep(0.05)
 
     def traces(self) -> list[str]:
         """Everything on this host that belongs to a container of this fleet."""
-        return [*self.directories(), *self.mounts(), *self.loops(), *self.cgroups(), *self.processes()]
+        snapshots = [str(path) for path in (self.paths.base_snapshots,) if path.exists()]
+        return [*self.directories(), *snapshots, *self.mounts(), *self.loops(), *self.cgroups(), *self.processes()]
 
     def directories(self) -> list[str]:
         """What lies where the containers are."""

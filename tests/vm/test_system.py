@@ -1,0 +1,39 @@
+"""What the system tests prove on the machine that builds this, proven once more where users are: cgroup v2, AppArmor,
+systemd, this suite's kernel, LXC and Python. The ones about what a clone may see and do, and where we meet the kernel.
+
+One boot per suite. LXCFLEET_TEST_PATIENCE tells the tests that an emulated processor is slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .guest import Guest
+from .image import SUITES
+from .test_patch import THERE
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = "/srv/lxcfleet"
+MODULES = ("confinement", "exposure", "access", "reconcile", "layers", "parts", "mask", "network", "isolation", "stale")
+
+
+@pytest.fixture(scope="module", params=SUITES)
+def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
+    """A host with what the tests need."""
+    with Guest.boot(request.param, packages=THERE) as booted:
+        booted.push(ROOT, HERE)
+        booted.run(f"apt-get -qq update && make -C {HERE} --no-print-directory test-packages 2>&1", timeout=900)
+        booted.run(f"cd {HERE} && PYTHONPATH={HERE} /usr/bin/python3 -P -m lxcfleet.prepare 40", timeout=600)
+        yield booted
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_on_a_real_host(guest: Guest, module: str) -> None:
+    done = guest.run(
+        f"cd {HERE} && LXCFLEET_TEST_PATIENCE=10 /usr/bin/python3 -m pytest -q -rs tests/system/test_{module}.py 2>&1",
+        check=False, timeout=2400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-8000:]
