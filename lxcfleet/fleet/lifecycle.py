@@ -236,24 +236,27 @@ class Lifecycle:
             await self._network.connect(container.spec)
         async with self._boots:
             pid = await self._boot_once_more(container.name, namespace)
-        if pid is None:
-            # Somebody else may have started it in the meantime, which is as good.
-            await self._registry.observe()
-            if container.running is None and container.name not in lxc.running(str(self._paths.lxc)):
-                raise HostError(
-                    f"{container.name} did not start",
-                    why=lxc.stop_reason(log_file, before) or "liblxc gives no reason",
-                    hint=f"see {log_file} and `lxcfleet logs {container.name}`",
-                )
-        else:
+        if pid is not None:
             self._registry.watch(container, pid)
-            if container.running is None:
-                await self._ended_at_once(container.name)
+        if container.running is None:
+            await self._ended_at_once(container.name)
+        # liblxc may report a start that it gives up right after (5.0.2: a mount that is refused).
+        if lxc.gave_up(log_file, before) or (pid is None and not await self._started_by_others(container)):
+            raise HostError(
+                f"{container.name} did not start",
+                why=lxc.stop_reason(log_file, before) or "liblxc gives no reason",
+                hint=f"see {log_file} and `lxcfleet logs {container.name}`",
+            )
         if container.running is not None:
             self._network.publish(container)
 
+    async def _started_by_others(self, container: Container) -> bool:
+        """Whether somebody else, as plain lxc-start does, started it meanwhile, which is as good."""
+        await self._registry.observe()
+        return container.running is not None or container.name in lxc.running(str(self._paths.lxc))
+
     async def _ended_at_once(self, name: str) -> None:
-        """Its command was that short: let the monitor, which nobody watched, tidy up."""
+        """Its command was that short, or it was given up: let the monitor, which nobody watched, tidy up."""
         deadline = time.monotonic() + TIDY_SECONDS
         while time.monotonic() < deadline:
             if name not in lxc.running(str(self._paths.lxc)) and cgroup.remove(name):

@@ -50,17 +50,27 @@ def running(lxc_path: str) -> set[str]:
 
 def stop_reason(log: str, since: int) -> str:
     """The last complaint in a container's LXC log after byte ``since``, without liblxc's own prefixes."""
+    errors = _errors(log, since)
+    return errors[0].split(" - ", 2)[-1] if errors else ""
+
+
+def gave_up(log: str, since: int) -> bool:
+    """Whether after byte ``since`` of a container's LXC log it says that the container was not started.
+
+    Of a container whose command ended at once it complains, too, but not in the module that starts.
+    """
+    return any(line.split(" - ")[0].endswith(" start") for line in _errors(log, since))
+
+
+def _errors(log: str, since: int) -> list[str]:
+    """Lines of errors: ``lxc NAME TIME ERROR    MODULE - FILE:FUNCTION:LINE - MESSAGE``."""
     try:
         with open(log, encoding="utf-8", errors="replace") as file:
             file.seek(since)
             lines = file.read(1 << 16).splitlines()
     except OSError:
-        return ""
-    errors = [line for line in lines if " ERROR " in line]
-    if not errors:
-        return ""
-    # lxc NAME TIME ERROR module - file:function:line - message
-    return errors[0].split(" - ", 2)[-1]
+        return []
+    return [line for line in lines if " ERROR " in line]
 
 
 def log_size(log: str) -> int:

@@ -204,6 +204,19 @@ def test_a_delta_that_is_a_link(fleet: Fleet, pair: tuple[str, str], tmp_path: P
     assert kept.read_text() == "x"
 
 
+def test_a_delta_that_nothing_can_be_mounted_in(fleet: Fleet, pair: tuple[str, str]) -> None:
+    """liblxc may report such a start, and give it up a moment later."""
+    broken, _ = pair
+    (fleet.delta(broken) / "proc").touch()
+    for _ in range(8):
+        ran = fleet.run("start", broken)
+        assert ran.status == FAILED
+        assert 'Failed to mount "proc"' in ran.err
+    assert fleet.states()[broken] == "stopped"
+    (fleet.delta(broken) / "proc").unlink()
+    fleet.ok("start", broken)
+
+
 def as_directory(spec: Path, _text: str) -> None:
     spec.unlink()
     spec.mkdir()
