@@ -9,7 +9,7 @@ RUN_PACKAGES := dnsmasq-base e2fsprogs lxc mount nftables passwd python3 python3
 RUN_PACKAGES += python3-prometheus-client python3-pyroute2 python3-yaml tini
 # liblxc runs its parser where the kernel has it on.
 RUN_PACKAGES += $(if $(filter Y,$(shell cat /sys/module/apparmor/parameters/enabled 2>/dev/null)),apparmor)
-TEST_PACKAGES := haproxy iproute2 mypy python3-hypothesis python3-pytest
+TEST_PACKAGES := haproxy iproute2 mypy python3-hypothesis python3-pytest udhcpc
 # Programs of tests whose packages would start a service: unpacked, not installed.
 UNPACKED := prometheus
 ANSIBLE_PACKAGES := ansible-core ansible-lint openssh-client python3-venv vagrant

@@ -334,14 +334,70 @@ def _network(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
         resolved.tell(argument["bridge"], str(addresses[0].ip), argument["domain"])
 
 
+def _bridge(argument: dict[str, str], reply: Reply, _: Paths) -> None:
+    """The host's address on the operator's bridge."""
+    from lxcfleet.host import netlink
+
+    try:
+        address = netlink.bridge_address(argument["bridge"])
+        reply.send(json.dumps({"address": None if address is None else str(address), "error": None}).encode())
+    except FleetError as error:
+        reply.send(json.dumps({"error": error.body()}).encode())
+
+
+def _join(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
+    """Have the packet filter's rules for the operator's bridge, and containers on it."""
+    from lxcfleet.host import netlink, nft, sysctl
+
+    try:
+        nft.apply(argument["rules"])
+        netlink.join_bridge(argument["bridge"], argument["ports"])
+        if argument["forward"]:
+            sysctl.forward([argument["bridge"], *netlink.uplinks()])
+        _answer(reply, "join")
+    except FleetError as error:
+        _answer(reply, "join", error)
+
+
+def _dhcp(items: list[dict[str, Any]], reply: Reply, paths: Paths) -> None:
+    """Start containers' DHCP clients."""
+    from lxcfleet.host import dhcp
+
+    failure = None
+    for item in items:
+        try:
+            client = dhcp.Client(item["name"], paths)
+            client.start(item["pid"], item["began"], item["daemon"], privileged=item["privileged"])
+        except (OSError, FleetError) as error:
+            failure = failure or error
+    _answer(reply, "dhcp", failure)
+
+
+def _leased(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
+    """Which addresses the packet filter has seen given to whom."""
+    from lxcfleet.host import nft
+
+    body, text = None, b"[]"
+    try:
+        text = json.dumps(nft.pairs("bridge", argument["table"], "leased")).encode()
+    except FleetError as error:
+        body = error.body()
+    _answer_large(reply, body, text)
+
+
 def _publish(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
     """Have ports of the host lead where they should."""
     from lxcfleet.host import nft, sysctl
+
+    if argument["forward"]:
+        from lxcfleet.host import netlink
 
     try:
         nft.apply(argument["rules"])
         if argument["localhost"]:
             sysctl.route_localhost(argument["bridge"])
+        if argument["forward"]:
+            sysctl.forward([argument["bridge"], *netlink.uplinks()])
         _answer(reply, "publish")
     except FleetError as error:
         _answer(reply, "publish", error)
@@ -374,7 +430,8 @@ def _disconnect(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
     from lxcfleet.host import netlink, nft
 
     try:
-        netlink.remove_bridge(argument["bridge"])
+        if argument["bridge"]:
+            netlink.remove_bridge(argument["bridge"])
         nft.apply(argument["rules"])
         _answer(reply, "network")
     except FleetError as error:
@@ -400,6 +457,10 @@ _OPERATIONS: dict[str, Callable[[Any, Reply, Paths], None]] = {
     "release": _release,
     "routes": _routes,
     "network": _network,
+    "bridge": _bridge,
+    "join": _join,
+    "dhcp": _dhcp,
+    "leased": _leased,
     "publish": _publish,
     "rules": _rules,
     "datagrams": _forget_datagrams,

@@ -12,7 +12,7 @@ from pathlib import Path
 from lxcfleet import checks, policy, strict_yaml, windows
 from lxcfleet.checks import HealthCheck
 from lxcfleet.errors import HostError, InvalidInput
-from lxcfleet.model import MAX_CPUS, MAX_ORDER, MAX_PIDS, PIDS, Init, Network
+from lxcfleet.model import MAX_CPUS, MAX_ORDER, MAX_PIDS, PIDS, Addresses, Init, Network
 from lxcfleet.names import MAX_DRAIN, check_label, check_variable
 from lxcfleet.net.addresses import AUTO, OFF, parse4, parse6
 from lxcfleet.net.ports import Port, Publication, check_ports, check_publications, parse_port, parse_publication
@@ -74,6 +74,9 @@ class NetworkSettings:
 
     bridge: str = "lxcfleet0"
     """Its name."""
+    addresses: Addresses = Addresses.OWN
+    """own: lxcfleet makes the bridge and gives addresses. dhcp: the bridge is one of the host's, which lxcfleet uses and
+    leaves alone, and addresses come from the DHCP server there."""
     ipv4: str = AUTO
     """A range such as 10.201.0.0/16, or auto: a /16 that collides with nothing on the host."""
     ipv6: str = AUTO
@@ -92,6 +95,11 @@ class NetworkSettings:
     """Whether containers may connect to the host itself; if not, to its name server only."""
     drain: float = 5.0
     """Seconds that containers with ports stay up after they left names and ports, before they are stopped."""
+
+    @property
+    def dhcp(self) -> bool:
+        """Whether the bridge is the operator's."""
+        return self.addresses is Addresses.DHCP
 
 
 @dataclass(frozen=True)
@@ -197,6 +205,7 @@ def _network(fields: Fields) -> NetworkSettings:
     default = NetworkSettings()
     settings = NetworkSettings(
         bridge=fields.text("bridge", default.bridge),
+        addresses=fields.choice("addresses", Addresses, default.addresses),
         ipv4=fields.text("ipv4", default.ipv4),
         ipv6=fields.text("ipv6", default.ipv6),
         nat=fields.flag("nat", default.nat),
@@ -208,6 +217,8 @@ def _network(fields: Fields) -> NetworkSettings:
         drain=fields.number("drain", default.drain, 0, MAX_DRAIN),
     )
     fields.close()
+    if settings.dhcp:
+        _check_dhcp(fields, settings)
     if settings.default is Network.HOST:
         fields.complain("default", "is to be bridge or none")
     if not _INTERFACE.fullmatch(settings.bridge):
@@ -221,6 +232,18 @@ def _network(fields: Fields) -> NetworkSettings:
             except InvalidInput as error:
                 fields.complain(key, error.message.partition(": ")[2])
     return settings
+
+
+def _check_dhcp(fields: Fields, settings: NetworkSettings) -> None:
+    """What has no meaning, or another one than it seems, on a bridge that is not ours."""
+    if settings.bridge == NetworkSettings.bridge:
+        fields.complain("bridge", "with `addresses: dhcp` it is the name of a bridge that the host has, such as br0")
+    if settings.ipv4 != AUTO:
+        fields.complain("ipv4", "with `addresses: dhcp` the DHCP server has the range")
+    if settings.ipv6 not in (AUTO, OFF):
+        fields.complain("ipv6", "with `addresses: dhcp` it is auto (as the network's router says) or none")
+    if not settings.host_access:
+        fields.complain("host_access", "with `addresses: dhcp` the host's own firewall has to say that")
 
 
 def _metrics(fields: Fields) -> MetricsSettings:
@@ -274,6 +297,7 @@ def describe(config: Config) -> str:
         f"log_level: {config.log_level}",
         "network:",
         f"  bridge: {config.network.bridge}",
+        f"  addresses: {config.network.addresses}",
         f"  ipv4: {config.network.ipv4}",
         f"  ipv6: {config.network.ipv6}",
         f"  nat: {str(config.network.nat).lower()}",

@@ -73,6 +73,7 @@ class Daemon:
         self._leftovers: Leftovers = self._registry.load()
         self._network = FleetNetwork(paths, settings.network, self._registry, self._launcher, self._events)
         self._prober = Prober(paths, self._launcher, self._events, settings.alive_time, self._serves)
+        self._network.moved = self._prober.look_again
         self._lifecycle = Lifecycle(
             paths,
             _platform(settings.network.bridge),
@@ -145,6 +146,7 @@ class Daemon:
         return {name for name, scan in (await self._finder.scan(containers)).items() if scan.stale}
 
     def _exited(self, container: Container) -> None:
+        self._network.ended(container.name)
         self._prober.end(container)
         self._fleet.actions.exited(container)
 
@@ -156,7 +158,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         api, attach = _listeners(self._paths, self._access)
         await self._registry.observe()
-        self._network.settle_names()
+        await self._network.settle()
         try:
             await self._network.check()
         except (FleetError, OSError) as error:

@@ -26,12 +26,10 @@ from lxcfleet.names import Paths  # noqa: E402
 LOOK_SECONDS = 5.0
 
 
-def _check_bridge(bridge: str, name: str) -> None:
-    if not os.path.exists(f"/sys/class/net/{bridge}"):
-        raise WrongState(
-            f"{name} can't start: the fleet's bridge {bridge} is not there",
-            hint=f"the daemon makes it: lxcfleet start {name}",
-        )
+def _check_bridge(settings: config.NetworkSettings, name: str) -> None:
+    if not os.path.exists(f"/sys/class/net/{settings.bridge}"):
+        hint = "it is the host's: see `lxcfleet doctor`" if settings.dhcp else f"the daemon makes it: lxcfleet start {name}"
+        raise WrongState(f"{name} can't start: the fleet's bridge {settings.bridge} is not there", hint=hint)
 
 
 def _say(paths: Paths, name: str, message: str, level: str = "ERROR") -> None:
@@ -55,8 +53,8 @@ def main() -> None:
         spec = store.load(paths, name)
         if spec is None or isinstance(spec, Broken):
             raise spec or Broken(f"{name} is no container of lxcfleet's", why=f"no spec beside {file}")
-        if spec.address is not None:
-            _check_bridge(config.load(paths.config_file).network.bridge, name)
+        if spec.connected:
+            _check_bridge(config.load(paths.config_file).network, name)
         apparmor.leave_profile()
         kernel.make_slave(Path("/"))
         # No daemon says whether a single file changed its mode: look at all, once for the starts of one moment.

@@ -11,6 +11,8 @@ from typing import Any
 
 from lxcfleet.checks import HealthCheck
 from lxcfleet.errors import ErrorBody, InvalidInput, NotFound
+from lxcfleet.net import lan
+from lxcfleet.net.addresses import hardware_address, interface_name
 from lxcfleet.net.ports import Port, Publication
 
 RANGE_SIZE = 65536
@@ -45,6 +47,15 @@ class Network(StrEnum):
     """Not at all: it has a loopback interface only."""
     HOST = "host"
     """It uses the host's own interfaces: no address of its own, and no wall between."""
+
+
+class Addresses(StrEnum):
+    """Where the bridge's containers have their addresses from."""
+
+    OWN = "own"
+    """From lxcfleet: the bridge is its own."""
+    DHCP = "dhcp"
+    """From the DHCP server of the network that the operator's bridge is part of."""
 
 
 class State(StrEnum):
@@ -100,6 +111,8 @@ class Spec:
     address: IPv4Interface | None = None
     """Its address on the fleet's bridge, with the length of the network's prefix."""
     address6: IPv6Interface | None = None
+    hardware: str | None = None
+    """Its MAC address on a bridge of the operator's, where a DHCP server gives it its address."""
     ports: tuple[Port, ...] = ()
     """What its program listens on, for those who look for it by the service's name."""
     publish: tuple[Publication, ...] = ()
@@ -129,6 +142,25 @@ class Spec:
     def privileged(self) -> bool:
         """Whether root inside is root on the host."""
         return self.first_id is None
+
+    @property
+    def connected(self) -> bool:
+        """Whether it is on a bridge."""
+        return self.network is Network.BRIDGE
+
+    @property
+    def mac(self) -> str:
+        """Its MAC address; empty if it is on no bridge."""
+        if self.hardware is not None:
+            return self.hardware
+        return "" if self.address is None else hardware_address(self.address.ip)
+
+    @property
+    def port(self) -> str:
+        """The name of its port of the bridge: the host's end of its veth. Empty if it is on no bridge."""
+        if self.hardware is not None:
+            return lan.port(self.hardware)
+        return "" if self.address is None else interface_name(self.address.ip)
 
 
 @dataclass(frozen=True)

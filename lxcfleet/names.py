@@ -303,6 +303,16 @@ class Paths:
         return self.run / "hosts"
 
     @property
+    def leases(self) -> Path:
+        """What each container's DHCP client has to say; see host.dhcp."""
+        return self.run / "leases"
+
+    @property
+    def clients(self) -> Path:
+        """The process ids of the containers' DHCP clients."""
+        return self.run / "clients"
+
+    @property
     def dnsmasq_config(self) -> Path:
         """The name server's configuration."""
         return self.run / "dnsmasq.conf"

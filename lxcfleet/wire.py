@@ -53,6 +53,8 @@ class ContainerDetails(ContainerRecord):
     delta_bytes: int
     """What its delta takes on disk."""
     first_id: int | None
+    hardware: str | None
+    """Its MAC address on the bridge; None: it is on none."""
     memory_bytes: int | None
     cpu_seconds: float | None
     processes: int | None

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from lxcfleet.model import RANGE_SIZE, Init, Network, Spec
 from lxcfleet.names import Paths
-from lxcfleet.net.addresses import hardware_address, interface_name
 
 APP_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TINI = "/usr/bin/tini-static"
@@ -181,18 +180,19 @@ _DEVICES = (
 def _network(spec: Spec, platform: Platform) -> list[str]:
     if spec.network is Network.HOST:
         return ["lxc.net.0.type = none"]
-    if spec.address is None:
+    if not spec.connected:
         return ["lxc.net.0.type = empty"]
     lines = [
         "lxc.net.0.type = veth",
         f"lxc.net.0.link = {platform.bridge}",
-        f"lxc.net.0.veth.pair = {interface_name(spec.address.ip)}",
-        f"lxc.net.0.hwaddr = {hardware_address(spec.address.ip)}",
+        f"lxc.net.0.veth.pair = {spec.port}",
+        f"lxc.net.0.hwaddr = {spec.mac}",
         "lxc.net.0.name = eth0",
         "lxc.net.0.flags = up",
-        f"lxc.net.0.ipv4.address = {spec.address}",
-        f"lxc.net.0.ipv4.gateway = {spec.address.network.network_address + 1}",
     ]
+    if spec.address is not None:
+        lines.append(f"lxc.net.0.ipv4.address = {spec.address}")
+        lines.append(f"lxc.net.0.ipv4.gateway = {spec.address.network.network_address + 1}")
     if spec.address6 is not None and platform.ipv6:
         lines.append(f"lxc.net.0.ipv6.address = {spec.address6}")
         lines.append(f"lxc.net.0.ipv6.gateway = {spec.address6.network.network_address + 1}")

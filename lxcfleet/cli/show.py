@@ -22,6 +22,7 @@ _FIELDS = (
 _WORDS = {
     "boot_order": "boot order",
     "delta_bytes": "delta", "memory_bytes": "memory", "cpu_seconds": "cpu", "first_id": "uids and gids",
+    "hardware": "mac address",
     "health_reason": "reason", "memory_limit_bytes": "memory limit", "cpus_limit": "cpu limit",
     "processes_limit": "process limit",
 }  # fmt: skip

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from ipaddress import IPv4Address
 
 from lxcfleet.model import Spec
-from lxcfleet.net.guard import Guest, differences
+from lxcfleet.net.guard import AnyGuest, Guest, differences
+from lxcfleet.net.lan import LanGuest
 
 
-def guest(spec: Spec) -> Guest | None:
+def guest(spec: Spec) -> AnyGuest | None:
     """The container as the bridge knows it; None: it is not connected."""
+    if spec.hardware is not None:
+        return LanGuest(spec.hardware, spec.isolated)
     if spec.address is None:
         return None
     return Guest(spec.address.ip, spec.address6.ip if spec.address6 is not None else None, spec.isolated)
@@ -21,18 +23,18 @@ class Admission:
     """Keeps the sets of net.guard. All that came meanwhile is admitted at once: one transaction for a hundred."""
 
     def __init__(
-        self, specs: Callable[[], Iterable[Spec]], carry_out: Callable[[list[Guest], list[Guest]], Awaitable[None]]
+        self, specs: Callable[[], Iterable[Spec]], carry_out: Callable[[list[AnyGuest], list[AnyGuest]], Awaitable[None]]
     ) -> None:
         self._specs = specs
         self._carry_out = carry_out
-        self._admitted: dict[IPv4Address, Guest] = {}
+        self._admitted: dict[str, AnyGuest] = {}
         self._lock = asyncio.Lock()
 
-    def wanted(self) -> dict[IPv4Address, Guest]:
-        """All that should be let in at this moment."""
-        return {each.ipv4: each for each in map(guest, self._specs()) if each is not None}
+    def wanted(self) -> dict[str, AnyGuest]:
+        """All that should be let in at this moment, by their ports of the bridge."""
+        return {each.port: each for each in map(guest, self._specs()) if each is not None}
 
-    def assume(self, admitted: dict[IPv4Address, Guest]) -> None:
+    def assume(self, admitted: dict[str, AnyGuest]) -> None:
         """The sets were just made, with these."""
         self._admitted = admitted
 
@@ -50,4 +52,4 @@ class Admission:
 
     def _knows(self, spec: Spec) -> bool:
         wanted = guest(spec)
-        return wanted is None or self._admitted.get(wanted.ipv4) == wanted
+        return wanted is None or self._admitted.get(wanted.port) == wanted

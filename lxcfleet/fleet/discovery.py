@@ -58,19 +58,25 @@ class Discovery:
 
     def members(self) -> list[Container]:
         """All that stand for their groups, and behind the host's ports."""
-        return [c for c in self._registry if c.name in self._found and self.is_member(c)]
+        return [c for c in self._registry if c.name in self._found and c.addresses and self.is_member(c)]
 
     def publish(self, container: Container) -> None:
-        """Let the container be found."""
-        if container.spec is None or container.spec.address is None:
+        """Let the container be found; if it has no address yet, as soon as ``moved`` says that it has."""
+        if container.spec is None or not container.spec.connected:
             return
         self._found.add(container.name)
         self._write(container)
         self._changed(container.name)
 
+    def moved(self, container: Container) -> None:
+        """It has other addresses, or none any more."""
+        if self.is_found(container.name):
+            self.publish(container)
+
     def _write(self, container: Container) -> None:
         text = self._text(container, self.is_member(container))
         if text is None:
+            self._file(container.name).unlink(missing_ok=True)
             return
         with contextlib.suppress(FileNotFoundError):
             if self._file(container.name).read_text(encoding="ascii") == text:
@@ -83,9 +89,9 @@ class Discovery:
 
     def _text(self, container: Container, member: bool) -> str | None:
         spec = container.spec
-        if spec is None or spec.address is None or not self.settings.dns:
+        addresses = container.addresses
+        if spec is None or not addresses or not self.settings.dns:
             return None
-        addresses = [a.ip for a in (spec.address, spec.address6) if a is not None]
         return hosts_lines(container.name, spec.labels if member else {}, addresses, self.settings.domain, spec.ports)
 
     def withdraw(self, name: str) -> None:

@@ -7,6 +7,8 @@ when it did not come that far, or does so no more. What the proof is depends on 
 - A system container without one: its systemd says ``running``. ``degraded``, which means that a unit failed, is
   unhealthy: a service that does not come back is what a rollout has to stop at.
 - An app container without one: that it has been alive for a while. Nothing has to be asked for that.
+
+One that has to have an address from a DHCP server is not healthy without.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from dataclasses import dataclass, replace
 from lxcfleet.checks import HealthCheck
 from lxcfleet.model import Health, Init, Spec
 
+ADDRESS_SECONDS = 30.0
+"""How long a DHCP server may take: some answer after seconds, and so long a bridge's new port may pass nothing on."""
 _FIRST_PAUSE = 0.1
 _SYSTEMD_FIRST_PAUSE = 0.5
 _SYSTEMD_PAUSE = 30.0
@@ -88,6 +92,11 @@ def pause_systemd(course: Course) -> float | None:
     if course.health is Health.HEALTHY:
         return None
     return min(_growing(_SYSTEMD_FIRST_PAUSE, course.checks), _SYSTEMD_PAUSE)
+
+
+def without_address(age: float) -> Health:
+    """The health of a container that waits for an address from a DHCP server: nobody can reach it."""
+    return Health.STARTING if age < ADDRESS_SECONDS else Health.UNHEALTHY
 
 
 def needs_checks(spec: Spec | None) -> bool:

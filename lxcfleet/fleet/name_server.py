@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
+
 from lxcfleet.config import NetworkSettings
 from lxcfleet.host import dnsmasq, tree
 from lxcfleet.host.standing import Standing
 from lxcfleet.names import Paths
-from lxcfleet.net.addresses import Subnet
 
 
 class NameServer:
     """Two programs that go on when the daemon ends. Its methods may block: call them in a thread."""
 
-    def __init__(self, paths: Paths, settings: NetworkSettings, subnet: Subnet) -> None:
+    def __init__(self, paths: Paths, settings: NetworkSettings, gateway: IPv4Address) -> None:
+        """``gateway``: the bridge's address."""
         self._paths = paths
-        gateway = subnet.gateway.ip
         self._config = dnsmasq.render(settings.bridge, settings.domain, gateway, paths)
         self._server = dnsmasq.server(paths)
         self._responder = dnsmasq.responder(settings.domain, gateway, paths)

@@ -7,30 +7,36 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_network
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, ip_network
 from pathlib import Path
 from typing import Any
 
 from lxcfleet.config import NetworkSettings
-from lxcfleet.errors import FleetError, HostError, from_body
-from lxcfleet.fleet import name_server, publishing
+from lxcfleet.errors import FleetError, HostError, NoCapacity, WrongState, from_body
+from lxcfleet.fleet import bridging, name_server, publishing
 from lxcfleet.fleet.admission import Admission
+from lxcfleet.fleet.capacity import Finding
 from lxcfleet.fleet.discovery import Discovery
 from lxcfleet.fleet.events import Events
+from lxcfleet.fleet.leases import Leases
 from lxcfleet.fleet.name_server import NameServer
 from lxcfleet.fleet.publishing import Publishing
 from lxcfleet.fleet.registry import Container, Registry
-from lxcfleet.host import bridge_port, sockets, sysctl, tree
+from lxcfleet.host import bridge_port, proc, sockets
 from lxcfleet.host.launch import Launcher
 from lxcfleet.host.nft_watch import TableWatch
 from lxcfleet.model import Spec
 from lxcfleet.names import Paths
-from lxcfleet.net import guard, rules
-from lxcfleet.net.addresses import OFF, AddressPool, Subnet, choose, hardware_address, interface_name
+from lxcfleet.net import guard, lan, rules
+from lxcfleet.net.addresses import OFF, AddressPool, Subnet, choose
 
 log = logging.getLogger(__name__)
 
+BOOT_SECONDS, BRIDGE_SECONDS = 180.0, 30.0
+"""So long after the host's boot a bridge of the operator's that is missing is waited for, and so long."""
 _MACHINE_ID = Path("/etc/machine-id")
 
 
@@ -55,6 +61,12 @@ class FleetNetwork:
         self._admission = Admission(self._specs, self._admit)
         self._publishing = Publishing(self._wanted_ports, self._publish_ports)
         self._discovery = Discovery(paths, settings, registry, self._changed)
+        self._leases = Leases(paths, registry, launcher, events, lambda: self._settings, self._moved)
+        self._lan: tuple[str, IPv4Address | None] | None = None
+        self._cut_off = False
+        self._forwards = False
+        self.moved: Callable[[], None] = lambda: None
+        """Called when a container got another address from elsewhere, or lost it."""
 
     # -- addresses -------------------------------------------------------------------------------------------
 
@@ -68,44 +80,62 @@ class FleetNetwork:
                 ipv6 = self.settings.ipv6 if used["ipv6"] else OFF
                 self._subnet = choose(self.settings.ipv4, ipv6, present, busy, _seed())
                 self._pool = AddressPool(self._subnet.ipv4, present)
-                self._announce()
+                bridging.announce(self._paths, self.settings, self._subnet.gateway.ip)
             return self._subnet
+
+    async def _gateway(self) -> IPv4Address | None:
+        """The host's address on the bridge, where the fleet's name server is. Raises as ``choose``, and Unsupported."""
+        if not self.settings.dhcp:
+            return (await self.choose()).gateway.ip
+        if self._lan is None or self._lan[0] != self.settings.bridge:
+            text = (await self._ask("bridge", {"bridge": self.settings.bridge}))["address"]
+            self._lan = self.settings.bridge, None if text is None else IPv4Address(text)
+            bridging.announce(self._paths, self.settings, self._lan[1])
+        return self._lan[1]
+
+    async def check_new(self, count: int) -> None:
+        """Refuse so many new containers if they can't be connected. Raises FleetError."""
+        if self.settings.dhcp:
+            bridging.check(self.settings)
+            await self._gateway()
+            return
+        subnet, free = await self.choose(), self._pool.free if self._pool is not None else 0
+        if count > free:
+            raise NoCapacity(
+                f"no room for {count} more containers in {subnet.ipv4}",
+                why=f"{count} addresses needed, {free} left",
+                hint="set network.ipv4 in lxcfleet.yaml to a larger range, or use --network none",
+            )
+
+    def findings(self) -> list[Finding]:
+        """What the host lacks for containers to be connected, as ``doctor`` says it."""
+        return bridging.findings(self.settings)
 
     def _present(self) -> Iterable[IPv4Address]:
         return [c.spec.address.ip for c in self._registry if c.spec is not None and c.spec.address is not None]
 
     def _specs(self) -> list[Spec]:
         """Of all that are connected."""
-        return [c.spec for c in self._registry if c.spec is not None and c.spec.address is not None]
+        return [c.spec for c in self._registry if c.spec is not None and c.spec.connected]
 
-    @property
-    def free(self) -> int | None:
-        """How many addresses are free; None before the network was chosen."""
-        return self._pool.free if self._pool is not None else None
+    def place(self, spec: Spec, others: Sequence[Spec]) -> Spec:
+        """The spec of a new container with addresses of its own; raises NoCapacity. ``check_new`` comes first.
 
-    def take(self) -> tuple[IPv4Interface, IPv6Interface | None]:
-        """The addresses of a new container; raises NoCapacity. ``choose`` comes first."""
+        ``others``: the new ones that come with it.
+        """
+        if self.settings.dhcp:
+            taken = {each.mac for each in (*self._specs(), *others)}
+            return replace(spec, hardware=lan.hardware(f"{_seed()} {self._paths.lxc}", spec.name, taken))
         assert self._subnet is not None
         assert self._pool is not None
         address = self._pool.take()
-        return IPv4Interface((address, self._subnet.ipv4.prefixlen)), self._subnet.ipv6_of(address)
+        own = IPv4Interface((address, self._subnet.ipv4.prefixlen))
+        return replace(spec, address=own, address6=self._subnet.ipv6_of(address))
 
     def give_back(self, address: IPv4Interface) -> None:
         """The address of a container that is gone."""
         if self._pool is not None:
             self._pool.give_back(address.ip)
-
-    def _announce(self) -> None:
-        """Tell clones where their name server is; the mask takes the file up."""
-        assert self._subnet is not None
-        if not self.settings.dns:
-            self._paths.resolv_conf.unlink(missing_ok=True)
-            return
-        text = f"search {self.settings.domain}\nnameserver {self._subnet.gateway.ip}\n"
-        with contextlib.suppress(OSError):
-            if self._paths.resolv_conf.read_text(encoding="ascii") == text:
-                return
-        tree.write(self._paths.resolv_conf, text)
 
     @property
     def settings(self) -> NetworkSettings:
@@ -124,13 +154,25 @@ class FleetNetwork:
 
     async def connect(self, spec: Spec) -> None:
         """Have all that a container needs which is about to start; quick if it is there. Raises FleetError."""
-        if spec.address is not None:
+        if spec.connected:
+            if (spec.hardware is not None) != self.settings.dhcp:
+                raise WrongState(
+                    f"{spec.name} can't start", why="it was made for another network than lxcfleet.yaml now has",
+                    hint="set network.addresses as it was, or destroy it and create it anew",
+                )  # fmt: skip
+            await self._await_bridge()
             await self.ensure()
             await self._admission.admit(spec)
 
+    async def _await_bridge(self) -> None:
+        """The operator's may come a while after us when the host boots."""
+        deadline = time.monotonic() + BRIDGE_SECONDS
+        while self.settings.dhcp and not self._bridge_there and proc.uptime() < BOOT_SECONDS and time.monotonic() < deadline:
+            await asyncio.sleep(0.2)
+
     def expect(self, specs: Iterable[Spec]) -> None:
         """These will start soon: get ready for all of them at once."""
-        first = next((spec for spec in specs if spec.address is not None), None)
+        first = next((spec for spec in specs if spec.connected), None)
         if first is not None and self._up:
             task = asyncio.get_running_loop().create_task(self._admission.admit(first))
             task.add_done_callback(_noticed)
@@ -139,33 +181,22 @@ class FleetNetwork:
         """Have the bridge, its rules and its name server; quick if they are there."""
         if self._up and self._bridge_there and not self._flushed:
             return
-        subnet = await self.choose()
+        gateway = await self._gateway()
         async with self._lock:
             if self._up and self._bridge_there and not self._flushed:
                 return
-            ports = [
-                interface_name(c.spec.address.ip)
-                for c in self._registry
-                if c.spec is not None and c.spec.address is not None and c.running is not None
-            ]
-            addresses = [str(a) for a in (subnet.gateway, subnet.gateway6) if a is not None]
-            wanted = self._wanted_ports()
-            ruleset = rules.render(
-                subnet, self.settings.bridge, nat=self.settings.nat, published=wanted, route6=sysctl.routes_ipv6(),
-                host_access=self.settings.host_access,
-            ) + guard.render(subnet.ipv4, self.settings.bridge, guard=self.settings.guard)  # fmt: skip
-            guests = self._admission.wanted()
-            ruleset += guard.admit(self.settings.bridge, guests.values())
-            await self._ask(
-                "network",
-                {
-                    "bridge": self.settings.bridge, "hardware": hardware_address(subnet.gateway.ip),
-                    "addresses": addresses, "ports": ports, "rules": ruleset, "forward": self.settings.nat or bool(wanted),
-                    "localhost": bool(wanted), "domain": self.settings.domain if self.settings.dns else "",
-                },
-            )  # fmt: skip
-            if self.settings.dns:
-                self._names = NameServer(self._paths, self.settings, subnet)
+            running = [c.spec for c in self._registry if c.spec is not None and c.running is not None]
+            ports = [spec.port for spec in running if spec.connected]
+            wanted, guests = self._wanted_ports(), self._admission.wanted()
+            if self.settings.dhcp:
+                leased = self._leases.admitted(await self._leases.seen())
+                await self._ask("join", bridging.lan(self.settings, ports, wanted, guests.values(), leased))
+            else:
+                assert self._subnet is not None
+                await self._ask("network", bridging.own(self.settings, self._subnet, ports, wanted, guests.values()))
+            self._names = None
+            if self.settings.dns and gateway is not None:
+                self._names = NameServer(self._paths, self.settings, gateway)
                 await asyncio.to_thread(self._names.start)
             self._admission.assume(guests)
             for container in self._registry:
@@ -192,36 +223,50 @@ class FleetNetwork:
 
     async def check(self) -> None:
         """Repair what somebody took away from under running containers."""
-        if not any(c.running is not None and c.spec is not None and c.spec.address for c in self._registry):
+        if not any(c.running is not None and c.spec is not None and c.spec.connected for c in self._registry):
             return
-        subnet = await self.choose()
+        if self.settings.dhcp and not self._bridge_there:
+            if not self._cut_off:
+                self._events.add("cut-off", None, f"the bridge {self.settings.bridge} is gone, with the containers' network")
+            self._up, self._cut_off = False, True
+            return
+        await self._repair()
+        if self.settings.dhcp:
+            await self._leases.keep()
+
+    async def _repair(self) -> None:
+        gateway = await self._gateway()
         missing = [] if self._bridge_there else [f"the bridge {self.settings.bridge}"]
+        missing += [f"the bridge {self.settings.bridge}"] if self._cut_off else []
         missing += ["the packet filter's rules"] if self._flushed else []
-        if self.settings.dns:
-            missing += (self._names or NameServer(self._paths, self.settings, subnet)).missing()
+        if self.settings.dns and gateway is not None:
+            missing += (self._names or NameServer(self._paths, self.settings, gateway)).missing()
         if self._up and not missing:
             return
         self._up = False
         await self.ensure()
+        self._cut_off = False
         if missing:
             verb = "was" if len(missing) == 1 else "were"
             self._events.add("repaired", None, f"{' and '.join(missing)} {verb} gone")
 
     async def release(self) -> None:
         """No container is left that is connected: take the bridge, its rules and its name server away."""
-        if any(c.spec is not None and c.spec.address is not None for c in self._registry):
+        if self._specs():
             return
+        self._leases.close()
         async with self._lock:
-            if self._subnet is None and not self._bridge_there:
+            if self._subnet is None and self._lan is None and not self._bridge_there:
                 return
-            self._up, self._subnet, self._pool, self._names = False, None, None, None
+            self._up, self._subnet, self._pool, self._names, self._lan = False, None, None, None, None
             if self._watch is not None:
                 self._watch.close()
                 self._watch = None
             try:
                 await asyncio.to_thread(name_server.stop, self._paths)
                 gone = rules.removal(self.settings.bridge) + guard.removal(self.settings.bridge)
-                await self._ask("disconnect", {"bridge": self.settings.bridge, "rules": gone})
+                ours = "" if self.settings.dhcp else self.settings.bridge
+                await self._ask("disconnect", {"bridge": ours, "rules": gone})
             except FleetError as error:
                 log.error("the fleet's network can't be taken away: %s", error)
 
@@ -251,10 +296,9 @@ class FleetNetwork:
 
     def _wanted_ports(self) -> list[rules.Published]:
         specs = self._specs()
-        members = [c.spec for c in self._discovery.members() if c.spec is not None]
-        return publishing.published(specs, members)
+        return publishing.published(specs, self._discovery.members())
 
-    async def _admit(self, new: list[guard.Guest], gone: list[guard.Guest]) -> None:
+    async def _admit(self, new: list[guard.AnyGuest], gone: list[guard.AnyGuest]) -> None:
         await self._ask("rules", {"rules": guard.admit(self.settings.bridge, new, gone)})
 
     async def _publish_ports(self, wanted: Sequence[rules.Published]) -> None:
@@ -263,8 +307,10 @@ class FleetNetwork:
         await self._ask(
             "publish",
             {"bridge": self.settings.bridge, "rules": rules.publish(self.settings.bridge, wanted),
-             "localhost": bool(wanted)},
+             "localhost": bool(wanted) and not self.settings.dhcp,
+             "forward": bool(wanted) and self.settings.dhcp and not self._forwards},
         )  # fmt: skip
+        self._forwards = self._forwards or bool(wanted)
 
     # -- who is found ----------------------------------------------------------------------------------------
 
@@ -272,11 +318,23 @@ class FleetNetwork:
         """Let a container that runs be found: by its name, and if it is a member also by its groups' names."""
         self._set_up_port(container)
         self._discovery.publish(container)
+        if container.waits_for_address:
+            self._leases.kick()
+
+    def _moved(self, container: Container) -> None:
+        """It has other addresses than before."""
+        self._discovery.moved(container)
+        self.moved()
+
+    def ended(self, name: str) -> None:
+        """A container has ended."""
+        self._leases.ended(name)
 
     def _set_up_port(self, container: Container) -> None:
         spec = container.spec
-        if spec is not None and spec.address is not None:
-            bridge_port.set_up(interface_name(spec.address.ip), hairpin=bool(spec.publish), isolated=spec.isolated)
+        if spec is not None and spec.connected:
+            leaf = spec.hardware is not None and self.settings.guard
+            bridge_port.set_up(spec.port, hairpin=bool(spec.publish), isolated=spec.isolated, leaf=leaf)
 
     def set_member(self, container: Container, healthy: bool) -> None:
         """Say whether a container is healthy: only those that are stand for their groups.
@@ -305,22 +363,22 @@ class FleetNetwork:
         """
         self.withdraw(container.name)
         if container.spec is not None and container.spec.publish:
-            await self._leave_ports(container.spec)
+            await self._leave_ports(container.spec, container.addresses)
         running, wait = container.running, self.drain_seconds(container) if seconds is None else seconds
         if running is not None and wait:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(running.gone.wait(), wait)
 
-    async def _leave_ports(self, spec: Spec) -> None:
+    async def _leave_ports(self, spec: Spec, addresses: Iterable[IPv4Address | IPv6Address]) -> None:
         await self.ensure()
         await self._publishing.apply()
         if any(publication.protocol == "udp" for publication in spec.publish):
-            await self._ask("datagrams", [str(a.ip) for a in (spec.address, spec.address6) if a is not None])
+            await self._ask("datagrams", [str(address) for address in addresses])
 
     def drain_seconds(self, container: Container) -> float:
         """How long it stays up after it was withdrawn."""
         spec = container.spec
-        if spec is None or spec.address is None:
+        if spec is None or not spec.connected:
             return 0.0
         if spec.drain is not None:
             return spec.drain
@@ -328,10 +386,17 @@ class FleetNetwork:
 
     def forget(self, name: str) -> None:
         """A container is destroyed."""
+        self._leases.ended(name)
         self._discovery.forget(name)
 
-    def settle_names(self) -> None:
-        """After a restart of the daemon: names for what runs and for nothing else."""
+    async def settle(self) -> None:
+        """After a restart of the daemon: addresses and names for what runs and for nothing else."""
+        self._leases.tidy()
+        if self.settings.dhcp:
+            try:
+                await self._leases.keep()
+            except (FleetError, OSError) as error:
+                log.error("containers' leases can't be read: %s", error)
         self._discovery.settle()
 
 

@@ -87,6 +87,8 @@ class Prober:
         running = container.running
         if running is None:
             return None
+        if container.waits_for_address:
+            return health.without_address(running.age)
         watch = self._watches.get(container.name)
         if watch is not None and watch.identity == running.identity:
             return watch.course.health
@@ -96,8 +98,14 @@ class Prober:
 
     def reason(self, container: Container) -> str:
         """What the last check that failed said; empty while all is well."""
+        if container.running is not None and container.waits_for_address:
+            return "no DHCP server has given it an address"
         watch = self._watches.get(container.name)
         return watch.course.reason if watch is not None and container.running is not None else ""
+
+    def look_again(self) -> None:
+        """A container has an address now, or none any more."""
+        self._wake()
 
     def healthy_seconds(self, container: Container) -> float:
         """For how long it has been healthy without a break; 0 if it is not."""
@@ -189,12 +197,11 @@ class Prober:
     async def _verdict(self, container: Container, running: Running, check: HealthCheck) -> Verdict:
         if running.payload.frozen:
             return Verdict(False, "it is frozen")
-        spec = container.spec
         if check.kind is Kind.EXEC:
             return await self._run(container, check)
-        if spec is None or spec.address is None:
+        if not container.addresses:
             return Verdict(False, "it has no address")
-        address = str(spec.address.ip)
+        address = str(container.addresses[0])
         async with self._connected:
             if check.kind is Kind.TCP:
                 problem = await reach.tcp(address, check.port, check.timeout)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from ipaddress import IPv4Address, IPv6Address
 
 from lxcfleet.errors import FleetError, InvalidInput
+from lxcfleet.fleet.registry import Container
 from lxcfleet.model import Spec
 from lxcfleet.net.ports import Publication
 from lxcfleet.net.rules import Published
@@ -16,17 +18,17 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = 5.0
 
 
-def published(specs: Iterable[Spec], members: Iterable[Spec]) -> list[Published]:
+def published(specs: Iterable[Spec], members: Iterable[Container]) -> list[Published]:
     """What is published by ``specs``, and who of them is behind it: the ``members``."""
-    behind: dict[Publication, list[Spec]] = {publication: [] for spec in specs for publication in spec.publish}
-    for spec in members:
-        for publication in spec.publish:
-            behind.setdefault(publication, []).append(spec)
+    behind: dict[Publication, list[Container]] = {publication: [] for spec in specs for publication in spec.publish}
+    for container in members:
+        for publication in container.spec.publish if container.spec is not None else ():
+            behind.setdefault(publication, []).append(container)
     return [
         Published(
             publication,
-            tuple(spec.address.ip for spec in there if spec.address is not None),
-            tuple(spec.address6.ip for spec in there if spec.address6 is not None),
+            tuple(a for container in there for a in container.addresses if isinstance(a, IPv4Address)),
+            tuple(a for container in there for a in container.addresses if isinstance(a, IPv6Address)),
         )
         for publication, there in sorted(behind.items(), key=lambda item: str(item[0]))
     ]

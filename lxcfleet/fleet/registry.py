@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
 
 from lxcfleet.errors import Broken
 from lxcfleet.fleet import store
@@ -64,6 +65,8 @@ class Container:
     """The action that has it in hand."""
     starts: int = 0
     """How often this daemon saw it begin to run, or run already."""
+    leased: tuple[IPv4Address | IPv6Address, ...] = ()
+    """The addresses that it has at the moment from others' servers and routers; see fleet.leases."""
 
     @property
     def state(self) -> State:
@@ -75,6 +78,18 @@ class Container:
         if self.spec is None:
             return State.BROKEN
         return State.STARTING if self.busy in ("create", "start", "restart") else State.STOPPED
+
+    @property
+    def addresses(self) -> tuple[IPv4Address | IPv6Address, ...]:
+        """Where it can be reached, IPv4 first; none if it is on no bridge, or waits for its address."""
+        if self.spec is None:
+            return ()
+        return self.leased or tuple(a.ip for a in (self.spec.address, self.spec.address6) if a is not None)
+
+    @property
+    def waits_for_address(self) -> bool:
+        """Whether others give it its address, and have not."""
+        return self.spec is not None and self.spec.hardware is not None and not self.leased
 
     @property
     def labels(self) -> dict[str, str]:

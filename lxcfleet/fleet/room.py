@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import cast
 
-from lxcfleet.errors import FleetError, NoCapacity
+from lxcfleet.errors import FleetError
 from lxcfleet.fleet import capacity, store
 from lxcfleet.fleet.ids import IdPool, installer_line
 from lxcfleet.fleet.lifecycle import Lifecycle
@@ -16,7 +16,7 @@ from lxcfleet.fleet.operations import now
 from lxcfleet.fleet.registry import Container, Registry
 from lxcfleet.host import idfiles, limits
 from lxcfleet.host.features import Features
-from lxcfleet.model import Init, Network, Spec
+from lxcfleet.model import Init, Spec
 from lxcfleet.names import Paths
 from lxcfleet.wire import DoctorRecord, FindingRecord
 
@@ -59,9 +59,8 @@ class Room:
                 specs.append(replace(like, name=name, first_id=None, created=now()))
                 if not like.privileged:
                     specs[-1] = replace(specs[-1], first_id=self._ids.take())
-                if like.network is Network.BRIDGE:
-                    address, address6 = self._network.take()
-                    specs[-1] = replace(specs[-1], address=address, address6=address6)
+                if like.connected:
+                    specs[-1] = self._network.place(specs[-1], specs[:-1])
         except FleetError:
             for spec in specs:
                 self._give_back(spec)
@@ -108,15 +107,8 @@ class Room:
             capacity.refuse(found, count, like.init)
 
     async def check_addresses(self, count: int) -> None:
-        """Refuse more containers than there are addresses."""
-        subnet = await self._network.choose()
-        free = self._network.free or 0
-        if count > free:
-            raise NoCapacity(
-                f"no room for {count} more containers in {subnet.ipv4}",
-                why=f"{count} addresses needed, {free} left",
-                hint="set network.ipv4 in lxcfleet.yaml to a larger range, or use --network none",
-            )
+        """Refuse more containers than there are addresses, and a bridge that is not there."""
+        await self._network.check_new(count)
 
     def expect(self, specs: Sequence[Spec]) -> None:
         """These will start soon."""
@@ -139,7 +131,7 @@ class Room:
     def doctor(self, count: int, init: Init) -> DoctorRecord:
         """Compare what ``count`` more containers need with what the host has."""
         have, free = limits.read(self._paths), self._ids.free
-        found = capacity.assess(count, init, have, self._features(), free)
+        found = [*capacity.assess(count, init, have, self._features(), free), *self._network.findings()]
         room = capacity.fits(init, have, self._features(), free)
         return {"findings": [cast(FindingRecord, finding.to_json()) for finding in found], "fits": room}
 

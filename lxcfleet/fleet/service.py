@@ -99,10 +99,7 @@ class Fleet:
         }
 
     def _addresses(self, container: Container) -> list[str]:
-        spec = container.spec
-        if spec is None or container.running is None:
-            return []
-        return [str(address.ip) for address in (spec.address, spec.address6) if address is not None]
+        return [str(address) for address in container.addresses] if container.running is not None else []
 
     async def info(self, name: str) -> ContainerDetails:
         """One container in full; raises NotFound."""
@@ -116,6 +113,7 @@ class Fleet:
             "directory": str(own.directory),
             "delta_bytes": await asyncio.to_thread(tree.disk_usage, own.delta),
             "first_id": spec.first_id if spec else None,
+            "hardware": (spec.mac or None) if spec else None,
             "memory_bytes": running.payload.memory if running else None,
             "cpu_seconds": running.payload.cpu_seconds if running else None,
             "processes": running.payload.processes if running else None,

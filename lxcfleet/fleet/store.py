@@ -15,6 +15,7 @@ from lxcfleet import checks, strict_yaml
 from lxcfleet.errors import Broken, InvalidInput
 from lxcfleet.model import MAX_CPUS, MAX_ORDER, MAX_PIDS, PIDS, Init, Network, Spec
 from lxcfleet.names import MAX_DRAIN, Paths, check_label, check_variable
+from lxcfleet.net import lan
 from lxcfleet.net.ports import check_ports, check_publications, parse_port, parse_publication
 from lxcfleet.schema import Fields
 
@@ -34,6 +35,7 @@ def render(spec: Spec) -> str:
         "network": str(spec.network),
         "address": None if spec.address is None else str(spec.address),
         "address6": None if spec.address6 is None else str(spec.address6),
+        "hardware": spec.hardware,
         "ports": [str(port) for port in spec.ports],
         "publish": [str(publication) for publication in spec.publish],
         "isolated": spec.isolated,
@@ -80,6 +82,7 @@ def _parse(name: str, text: bytes, where: str) -> Spec:
         network=fields.choice("network", Network, Network.NONE),
         address=_interface(fields, "address", IPv4Interface),
         address6=_interface(fields, "address6", IPv6Interface),
+        hardware=fields.optional_text("hardware"),
         ports=fields.parsed("ports", parse_port, check_ports),
         publish=fields.parsed("publish", parse_publication, check_publications),
         isolated=fields.flag("isolated"),
@@ -95,8 +98,10 @@ def _parse(name: str, text: bytes, where: str) -> Spec:
     )
     if not spec.created:
         fields.complain("created", "is missing; the file may have been cut off")
-    if (spec.network is Network.BRIDGE) != (spec.address is not None):
-        fields.complain("address", "a container on the bridge has one, others have none")
+    if spec.connected != (spec.address is not None or spec.hardware is not None):
+        fields.complain("address", "a container on the bridge has one, or a MAC address (hardware); others have none")
+    if spec.hardware is not None and (spec.address is not None or not lan.is_hardware(spec.hardware)):
+        fields.complain("hardware", "is to be a MAC address, and instead of an address")
     if (spec.init is Init.APP) != bool(spec.command):
         fields.complain("command", "an app container has one, a system container has none")
     fields.finish("")

@@ -15,6 +15,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 CLONE_NEWNS = 0x00020000
 _CLONE_NEWUSER = 0x10000000
+_CLONE_NEWPID = 0x20000000
+_CLONE_NEWNET = 0x40000000
 _CLONE_VM = 0x00000100
 
 MS_RDONLY = 0x1
@@ -69,6 +71,17 @@ def enter_container(process: int, *, users: bool) -> None:
     os.setgroups([])
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
+
+
+def enter_network(namespace: int, *, pids: bool = False) -> None:
+    """Enter the network namespace that the descriptor stands for: of a process, as a pidfd, or one itself. ``pids``:
+    children are then in the PID namespace of that process, too; setns(2)."""
+    _check(_libc.setns(namespace, _CLONE_NEWNET | (_CLONE_NEWPID if pids else 0)), "network namespace")
+
+
+def leave_pids(namespace: int) -> None:
+    """Have children in the PID namespace that the descriptor stands for; setns(2)."""
+    _check(_libc.setns(namespace, _CLONE_NEWPID), "PID namespace")
 
 
 def make_slave(path: Path) -> None:

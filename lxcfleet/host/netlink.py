@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterable, Iterator, Sequence
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_network
 from typing import Any
 
 from pyroute2 import IPRoute, NetlinkError
 
 from lxcfleet.errors import HostError, InvalidInput
+from lxcfleet.host import bridge_port
 from lxcfleet.net.addresses import OUR_HARDWARE
 
 _MTU_DEFAULT = 1500
@@ -67,7 +68,8 @@ def ensure_bridge(
         elif not _ours(netlink, index):
             raise InvalidInput(
                 f"network.bridge: {name} is there already and not lxcfleet's",
-                hint="choose another name in lxcfleet.yaml: this bridge is made and removed by lxcfleet itself",
+                hint=f"to use it with addresses from a DHCP server: `network: {{bridge: {name}, addresses: dhcp}}`; "
+                "else choose another name in lxcfleet.yaml: without that, lxcfleet makes the bridge itself",
             )
         present = {a.get_attr("IFA_ADDRESS") for a in netlink.get_addr(index=index)}
         for address in addresses:
@@ -80,6 +82,35 @@ def ensure_bridge(
             veth = _index(netlink, port)
             if veth is not None:
                 netlink.link("set", index=veth, master=index)
+
+
+def join_bridge(name: str, ports: Iterable[str]) -> None:
+    """Put the veths ``ports`` that there are on somebody else's bridge, of which nothing else is changed."""
+    with _netlink(f"connecting to the bridge {name}") as netlink:
+        index = _bridge(netlink, name)
+        for port in ports:
+            for link in netlink.get_links(ifname=port) if _index(netlink, port) else ():
+                if link.get_attr("IFLA_MASTER") != index:
+                    netlink.link("set", index=link["index"], master=index)
+
+
+def bridge_address(name: str) -> IPv4Address | None:
+    """The host's own address on somebody else's bridge; None if it has none there."""
+    with _netlink(f"reading the addresses of the bridge {name}") as netlink:
+        for entry in netlink.get_addr(index=_bridge(netlink, name), family=socket.AF_INET):
+            return IPv4Address(entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS"))
+    return None
+
+
+def _bridge(netlink: Any, name: str) -> int:
+    bridge_port.check_bridge(name)
+    index = _index(netlink, name)
+    if index is None or _ours(netlink, index):
+        raise InvalidInput(
+            f"network.bridge: {name} was made by lxcfleet, and has no DHCP server",
+            hint="name a bridge of the host's, or leave network.addresses out",
+        )
+    return index
 
 
 def _uplink_mtu(netlink: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 
@@ -12,6 +13,8 @@ log = logging.getLogger(__name__)
 
 PROGRAM = Path("/usr/bin/resolvectl")
 _RUNS = Path("/run/systemd/resolve/io.systemd.Resolve")
+_SERVERS = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
+"""The first has the servers themselves, where the second has systemd-resolved's own address; resolved.conf(5)."""
 
 
 def tell(bridge: str, server: str, domain: str) -> None:
@@ -30,3 +33,13 @@ def tell(bridge: str, server: str, domain: str) -> None:
         command.run([str(PROGRAM), "dnssec", bridge, "no"], timeout=10)
     except HostError as error:
         log.warning("systemd-resolved does not take the fleet's names: %s", error)
+
+
+def servers() -> str:
+    """A resolv.conf with the host's own name servers, but for those on its loopback, which nobody else can ask."""
+    for file in _SERVERS:
+        with contextlib.suppress(OSError):
+            lines = [line.split() for line in file.read_text(encoding="utf-8", errors="replace").splitlines()]
+            kept = [words for words in lines if words[:1] in (["nameserver"], ["search"]) and words[1:]]
+            return "".join(f"{' '.join(words)}\n" for words in kept if not words[1].startswith(("127.", "::1")))
+    return ""

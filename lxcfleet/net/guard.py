@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 from lxcfleet.net.addresses import hardware_address, interface_name
+from lxcfleet.net.lan import LanGuest, interface_id
 from lxcfleet.net.rules import table
 
 
@@ -22,40 +23,45 @@ class Guest:
     ipv6: IPv6Address | None
     isolated: bool
 
+    @property
+    def port(self) -> str:
+        """The port of the bridge that it is at."""
+        return interface_name(self.ipv4)
+
+    def elements(self) -> dict[tuple[str, str], list[str]]:
+        """By family and name of the set."""
+        port, hardware = f'"{self.port}"', hardware_address(self.ipv4)
+        addresses = [address for address in (link_local(hardware), self.ipv6) if address is not None]
+        ipv6 = [str(address) for address in addresses]
+        found = {
+            ("bridge", "hardware"): [f"{port} . {hardware}"],
+            ("bridge", "own4"): [f"{port} . {self.ipv4}"],
+            ("bridge", "own6"): [f"{port} . {address}" for address in ipv6],
+            ("bridge", "targets"): [f"{port} . {int(address):#034x}" for address in addresses],
+        }
+        if self.isolated:
+            found["bridge", "isolated"] = [port]
+            found["inet", "isolated4"] = [str(self.ipv4)]
+            found["inet", "isolated6"] = ipv6
+        return found
+
+
+AnyGuest = Guest | LanGuest
+
 
 def link_local(hardware: str) -> IPv6Address:
     """The address that the kernel gives an interface by itself; RFC 4291, appendix A."""
-    octets = bytes(int(part, 16) for part in hardware.split(":"))
-    own = bytes((octets[0] ^ 2,)) + octets[1:3] + b"\xff\xfe" + octets[3:]
-    return IPv6Address(b"\xfe\x80" + bytes(6) + own)
+    return IPv6Address(0xFE80 << 112 | interface_id(hardware))
 
 
-def _elements(guest: Guest) -> dict[tuple[str, str], list[str]]:
-    """By family and name of the set."""
-    port, hardware = f'"{interface_name(guest.ipv4)}"', hardware_address(guest.ipv4)
-    addresses = [address for address in (link_local(hardware), guest.ipv6) if address is not None]
-    ipv6 = [str(address) for address in addresses]
-    found = {
-        ("bridge", "hardware"): [f"{port} . {hardware}"],
-        ("bridge", "own4"): [f"{port} . {guest.ipv4}"],
-        ("bridge", "own6"): [f"{port} . {address}" for address in ipv6],
-        ("bridge", "targets"): [f"{port} . {int(address):#034x}" for address in addresses],
-    }
-    if guest.isolated:
-        found["bridge", "isolated"] = [port]
-        found["inet", "isolated4"] = [str(guest.ipv4)]
-        found["inet", "isolated6"] = ipv6
-    return found
-
-
-def admit(bridge: str, new: Iterable[Guest], gone: Iterable[Guest] = ()) -> str:
+def admit(bridge: str, new: Iterable[AnyGuest], gone: Iterable[AnyGuest] = ()) -> str:
     """Takes up ``new``, after it forgot ``gone``, in one transaction."""
     own = table(bridge)
     lines = []
     for verb, guests in (("delete", gone), ("add", new)):
         sets: dict[tuple[str, str], list[str]] = {}
         for guest in guests:
-            for name, elements in _elements(guest).items():
+            for name, elements in guest.elements().items():
                 sets.setdefault(name, []).extend(elements)
         lines += [f"{verb} element {family} {own} {name} {{ {', '.join(elements)} }}"
                   for (family, name), elements in sets.items()]  # fmt: skip
@@ -116,9 +122,9 @@ def removal(bridge: str) -> str:
 
 
 def differences(
-    wanted: Mapping[IPv4Address, Guest], present: Mapping[IPv4Address, Guest]
-) -> tuple[list[Guest], list[Guest]]:
-    """Whom to admit and whom to forget."""
-    new = [guest for address, guest in wanted.items() if present.get(address) != guest]
-    gone = [guest for address, guest in present.items() if wanted.get(address) != guest]
+    wanted: Mapping[str, AnyGuest], present: Mapping[str, AnyGuest]
+) -> tuple[list[AnyGuest], list[AnyGuest]]:
+    """Whom to admit and whom to forget; both by port."""
+    new = [guest for port, guest in wanted.items() if present.get(port) != guest]
+    gone = [guest for port, guest in present.items() if wanted.get(port) != guest]
     return new, gone

@@ -50,12 +50,7 @@ def render(
         f"table inet {own} {{",
         "  set isolated4 { type ipv4_addr; }",
         "  set isolated6 { type ipv6_addr; }",
-        "  chain published {",
-        *_published(published, 4),
-        "  }",
-        "  chain published6 {",
-        *_published(published, 6),
-        "  }",
+        *published_chains(published),
         "  chain arriving {",
         "    type nat hook prerouting priority dstnat; policy accept;",
         "    jump published",
@@ -106,16 +101,23 @@ def publish(bridge: str, published: Sequence[Published]) -> str:
             f"flush chain inet {own} published",
             f"flush chain inet {own} published6",
             f"table inet {own} {{",
-            "  chain published {",
-            *_published(published, 4),
-            "  }",
-            "  chain published6 {",
-            *_published(published, 6),
-            "  }",
+            *published_chains(published),
             "}",
             "",
         ]
     )
+
+
+def published_chains(published: Sequence[Published]) -> list[str]:
+    """The chains that say where the host's ports lead."""
+    return [
+        "  chain published {",
+        *_published(published, 4),
+        "  }",
+        "  chain published6 {",
+        *_published(published, 6),
+        "  }",
+    ]
 
 
 def _published(published: Sequence[Published], version: int) -> list[str]:

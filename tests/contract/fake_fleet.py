@@ -144,6 +144,7 @@ class FakeContainer:
             "directory": f"/var/lib/lxc/{self.name}",
             "delta_bytes": 106_496,
             "first_id": self.first_id,
+            "hardware": None,
             "memory_bytes": 1_500_000 if alive else None,
             "cpu_seconds": 0.25 if alive else None,
             "processes": 2 if alive else None,

@@ -69,6 +69,11 @@ def test_the_network_is_made_by_liblxc_from_the_spec() -> None:
     assert lines["lxc.net.0.ipv4.gateway"] == ["10.201.0.1"]
     assert lines["lxc.net.0.ipv6.gateway"] == ["fd00::1"]
     assert lines["lxc.net.0.veth.pair"] == ["lf0ac90009"]
+    leased = config(Spec("web", network=Network.BRIDGE, hardware="06:0a:0b:0c:0d:0e"), replace(PLATFORM, bridge="br0"))
+    assert leased["lxc.net.0.link"] == ["br0"]
+    assert leased["lxc.net.0.hwaddr"] == ["06:0a:0b:0c:0d:0e"]
+    assert leased["lxc.net.0.veth.pair"] == ["ld0a0b0c0d0e"]
+    assert "lxc.net.0.ipv4.address" not in leased
 
 
 def test_limits_are_written_for_the_cgroups_that_the_host_has() -> None:

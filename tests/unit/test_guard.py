@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxcfleet.host.nft_watch import messages
-from lxcfleet.net.guard import Guest, admit, differences, link_local, ports, removal, render
+from lxcfleet.net.guard import AnyGuest, Guest, admit, differences, link_local, ports, removal, render
 
 ONE = Guest(IPv4Address("10.201.0.2"), IPv6Address("fd00::2"), isolated=False)
 TWO = Guest(IPv4Address("10.201.0.3"), None, isolated=True)
@@ -36,12 +36,12 @@ def test_isolated_guests_are_in_the_sets_for_that() -> None:
 
 
 def test_who_is_admitted_and_who_forgotten() -> None:
-    present = {ONE.ipv4: ONE}
+    present: dict[str, AnyGuest] = {ONE.port: ONE}
     assert differences(present, {}) == ([ONE], [])
     assert differences(present, present) == ([], [])
     again = Guest(ONE.ipv4, ONE.ipv6, isolated=True)
-    assert differences({ONE.ipv4: again}, present) == ([again], [ONE])
-    assert differences({TWO.ipv4: TWO}, present) == ([TWO], [ONE])
+    assert differences({ONE.port: again}, present) == ([again], [ONE])
+    assert differences({TWO.port: TWO}, present) == ([TWO], [ONE])
 
 
 @pytest.mark.parametrize(

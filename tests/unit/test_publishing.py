@@ -10,6 +10,7 @@ import pytest
 
 from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.fleet.publishing import Publishing, check_shared, published
+from lxcfleet.fleet.registry import Container
 from lxcfleet.model import Network, Spec
 from lxcfleet.net.ports import parse_publication
 from lxcfleet.net.rules import Published, publish
@@ -24,7 +25,7 @@ def spec(number: int, *ports: str, **labels: str) -> Spec:
 
 def test_who_is_behind_a_port() -> None:
     one, two, three = spec(1, "80:8080"), spec(2, "80:8080", "53:53/udp"), spec(3)
-    found = published([one, two, three], [two, three])
+    found = published([one, two, three], [Container(each.name, each) for each in (two, three)])
     assert [(str(each.publication), list(map(str, each.ipv4))) for each in found] == [
         ("53:53/udp", ["10.0.0.2"]),
         ("80:8080/tcp", ["10.0.0.2"]),

@@ -1,0 +1,422 @@
+"""Containers on a bridge of the host's, with addresses from a real DHCP server: dnsmasq, in a namespace of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+
+import dns.message
+import dns.query
+import dns.rdatatype
+import pytest
+
+from .harness import SLEEP, Fleet, alive, command_lines, until
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(not Path("/sbin/udhcpc").exists(), reason="needs udhcpc"),
+]
+
+HOST, ROUTER = "10.77.9.1", "10.77.9.2"
+FIRST_RANGE, OTHER_RANGE = "10.77.9.50,10.77.9.99", "10.77.9.150,10.77.9.199"
+PREFIX6 = "fd77:9:"
+SECONDS = 30.0
+
+
+def ip(*words: str) -> str:
+    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
+
+
+class Rack:
+    """A bridge that the host's operator made, and a router on it that gives addresses."""
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self.name = name
+        self._directory = directory
+        self._server: subprocess.Popen[bytes] | None = None
+        ip("netns", "add", name)
+        ip("link", "add", name, "type", "bridge")
+        ip("addr", "add", f"{HOST}/24", "dev", name)
+        ip("link", "set", name, "up")
+        ip("link", "add", f"{name}r", "type", "veth", "peer", "name", "eth0", "netns", name)
+        ip("link", "set", f"{name}r", "master", name, "up")
+        for words in (f"addr add {ROUTER}/24 dev eth0", f"addr add {PREFIX6}:2/64 dev eth0 nodad", "link set eth0 up",
+                      "link set lo up"):  # fmt: skip
+            ip("-n", name, *words.split())
+
+    def serve(self, addresses: str = FIRST_RANGE) -> None:
+        """Have a DHCP server that gives these, and a router's advertisements."""
+        self.silence()
+        leases = self._directory / "leases"
+        leases.unlink(missing_ok=True)
+        self._server = subprocess.Popen(
+            [*self.within, "/usr/sbin/dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--no-ping",
+             "--interface=eth0", f"--dhcp-range={addresses},10m", f"--dhcp-range={PREFIX6}:,ra-only", "--enable-ra",
+             f"--dhcp-leasefile={leases}", f"--pid-file={self._directory}/pid", "--dhcp-authoritative", "--user=root"],
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    @property
+    def within(self) -> list[str]:
+        """What runs a command where the router is."""
+        return ["ip", "netns", "exec", self.name]
+
+    def silence(self) -> None:
+        """Nobody answers any more."""
+        if self._server is not None:
+            self._server.terminate()
+            self._server.wait(10)
+            self._server = None
+
+    def remove(self) -> None:
+        self.silence()
+        subprocess.run(["ip", "link", "del", self.name], capture_output=True, check=False)
+        ip("netns", "del", self.name)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, Rack]]:
+    if os.geteuid() != 0 or shutil.which("lxc-start") is None:
+        pytest.skip("needs root and LXC")
+    fleet = Fleet()
+    rack = Rack(f"lr{fleet.tag}", tmp_path_factory.mktemp("rack"))
+    try:
+        fleet.settings(f"network: {{bridge: {rack.name}, addresses: dhcp, domain: {fleet.tag}.test}}\n")
+        fleet.start_daemon()
+        yield fleet, rack
+    finally:
+        fleet.run("destroy", "--all", "--force", "-q")
+        fleet.remove()
+        rack.remove()
+
+
+@pytest.fixture
+def rack(place: tuple[Fleet, Rack]) -> Rack:
+    place[1].serve()
+    return place[1]
+
+
+@pytest.fixture
+def fleet(place: tuple[Fleet, Rack], rack: Rack) -> Iterator[Fleet]:
+    """The module's fleet; the test's containers go with the test, and leave the operator's bridge as it was."""
+    own, before, links = place[0], ip("-o", "-4", "addr", "show", "dev", rack.name), os.listdir("/sys/class/net")
+    if own.daemon_pid() is None:
+        own.start_daemon()
+    yield own
+    own.clean()
+    until(lambda: not left(own), what="clients and leases go")
+    assert {name for name in os.listdir("/sys/class/net") if name not in links and name.startswith("ld")} == set()
+    assert [line.split()[1:4] for line in ip("-o", "-4", "addr", "show", "dev", rack.name).splitlines()] == [
+        line.split()[1:4] for line in before.splitlines()
+    ]
+    tables = subprocess.run(["/usr/sbin/nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
+    assert rack.name not in tables
+
+
+def clients(fleet: Fleet) -> dict[str, int]:
+    """Containers and the processes of their clients, as the host has them."""
+    found = {}
+    for pid, line in command_lines():
+        if "/sbin/udhcpc " in line and f"hostname:{fleet.prefix}" in line:
+            found[line.rpartition("hostname:")[2].split()[0]] = pid
+    return found
+
+
+def left(fleet: Fleet) -> list[str]:
+    """What of leases is on the host."""
+    files = [str(file) for where in (fleet.paths.leases, fleet.paths.clients) for file in where.glob("*")]
+    return [*files, *clients(fleet)]
+
+
+def addresses(fleet: Fleet) -> dict[str, list[str]]:
+    return {record["name"]: record["addresses"] for record in fleet.records()}
+
+
+def wait(fleet: Fleet, *names: str) -> dict[str, str]:
+    """Wait for addresses; the IPv4 address of each."""
+    until(lambda: all(addresses(fleet)[name] for name in names), SECONDS, "all have addresses")
+    return {name: addresses(fleet)[name][0] for name in names}
+
+
+def lookup(name: str, kind: str = "A") -> set[str]:
+    """What the fleet's name server answers on the host."""
+    answer = dns.query.udp(dns.message.make_query(name, kind, use_edns=0, payload=8192), HOST, timeout=5)
+    return {str(item) for rrset in answer.answer if rrset.rdtype == dns.rdatatype.from_text(kind) for item in rrset}
+
+
+def test_twenty_at_once_have_addresses_and_names(fleet: Fleet, rack: Rack) -> None:
+    prefix, domain = fleet.prefix.rstrip("-"), f"{fleet.tag}.test"
+    fleet.ok("create", prefix, "-n", "20", "-l", "role=web", "--port", "http=80", *SLEEP)
+    names = list(fleet.states())
+    before = wait(fleet, *names)
+    assert len(set(before.values())) == len(names) == 20
+    low, high = map(IPv4Address, FIRST_RANGE.split(","))
+    assert all(low <= IPv4Address(address) <= high for address in before.values())
+    fleet.ok("wait", "--all", "--for", "healthy")
+
+    one, two = names[:2]
+    assert lookup(f"{one}.{domain}") == {before[one]}
+    assert lookup(f"web.role.{domain}") == set(before.values())
+    assert len(lookup(f"_http._tcp.web.role.{domain}", "SRV")) == 20
+    assert before[two] in fleet.inside(one, f"getent ahosts {two}")
+    # The route and the name server are there, and so is the router.
+    assert ROUTER in fleet.inside(one, "ip route show default")
+    until(lambda: any(":" in address for address in addresses(fleet)[one]), SECONDS, "the router's prefix counts, too")
+    own6 = next(address for address in addresses(fleet)[one] if ":" in address)
+    assert IPv6Address(own6).exploded.startswith("fd77:0009")
+    until(lambda: lookup(f"{one}.{domain}", "AAAA") == {own6})
+    listen = "import socket; s=socket.create_server(('::',7), family=socket.AF_INET6); print('up', flush=True); s.accept()"
+    server = fleet.spawn("exec", two, "--", "python3", "-c", listen)
+    other = addresses(fleet)[two][-1]
+    connect = f"import socket; socket.create_connection(('{other}', 7), 5)"
+    until(lambda: fleet.run("exec", one, "--", "python3", "-c", connect).status == 0, what="one reaches two by IPv6")
+    assert server.wait(10) == 0
+    assert ip_address(other).version == 6
+
+
+def test_a_restart_keeps_the_address(fleet: Fleet) -> None:
+    one, two = fleet.name(1), fleet.name(2)
+    fleet.create(one)
+    fleet.create(two, command=())  # systemd inside
+    before, began = wait(fleet, one, two), clients(fleet)
+    fleet.ok("restart", one, two)
+    assert wait(fleet, one, two) == before
+    assert not set(began.values()) & set(clients(fleet).values())
+    fleet.ok("stop", one)
+    assert addresses(fleet)[one] == []
+    assert set(clients(fleet)) == {two}
+    assert lookup(f"{one}.{fleet.tag}.test") == set()
+    fleet.ok("start", one)
+    assert wait(fleet, one) == {one: before[one]}
+    # The same name is the same client to the server, also when it is made anew.
+    fleet.ok("destroy", "--force", one)
+    fleet.create(one)
+    assert wait(fleet, one) == {one: before[one]}
+
+
+def test_clients_live_as_long_as_their_containers_whatever_becomes_of_the_daemon(fleet: Fleet) -> None:
+    one, two = fleet.name(1), fleet.name(2)
+    fleet.create(one, two)
+    before, pids, init = wait(fleet, one, two), clients(fleet), fleet.pid(two)
+    fleet.stop_daemon(signal.SIGKILL)
+    assert clients(fleet) == pids
+    assert lookup(f"{two}.{fleet.tag}.test") == {before[two]}
+    os.kill(init, signal.SIGKILL)
+    until(lambda: not alive(pids[two]), what="the client ends with its container, without anybody's doing")
+    assert alive(pids[one])
+    fleet.start_daemon()
+    assert addresses(fleet)[one][0] == before[one]
+    assert addresses(fleet)[two] == []
+    assert clients(fleet) == {one: pids[one]}
+    assert lookup(f"{one}.{fleet.tag}.test") == {before[one]}
+    assert lookup(f"{two}.{fleet.tag}.test") == set()
+    # One that was killed comes back.
+    os.kill(pids[one], signal.SIGKILL)
+    until(lambda: clients(fleet).get(one) not in (None, pids[one]), 15, "there is a client again")
+    assert wait(fleet, one) == {one: before[one]}
+
+
+def test_who_has_no_address_stands_for_nobody(fleet: Fleet, rack: Rack) -> None:
+    rack.silence()
+    name, group = fleet.name(1), f"web.role.{fleet.tag}.test"
+    fleet.create(name, options=("-l", "role=web"))
+    until(lambda: fleet.events("no-address"), SECONDS, "it is said")
+    record = fleet.record(name)
+    assert (record["state"], record["health"], record["addresses"]) == ("running", "starting", [])
+    assert "DHCP" in record["health_reason"]
+    assert lookup(group) == set()
+    late = fleet.run("wait", name, "--for", "healthy", "--timeout", "1")
+    assert (late.status, "no DHCP server" in late.err) == (1, True)
+    rack.serve()
+    address = wait(fleet, name)[name]
+    fleet.ok("wait", name, "--for", "healthy")
+    until(lambda: lookup(group) == {address})
+
+
+def test_another_address_is_taken_over(fleet: Fleet, rack: Rack) -> None:
+    one, two = fleet.name(1), fleet.name(2)
+    fleet.create(one, two)
+    before = wait(fleet, one, two)
+    rack.serve(OTHER_RANGE)
+    assert fleet.record(one)["hardware"].startswith("06:")
+    os.kill(clients(fleet)[one], signal.SIGUSR1)  # udhcpc asks to have it renewed
+    until(lambda: addresses(fleet)[one][:1] not in ([], [before[one]]), SECONDS, "it has the new one")
+    after = addresses(fleet)[one][0]
+    assert IPv4Address(after) >= IPv4Address(OTHER_RANGE.split(",", maxsplit=1)[0])
+    assert lookup(f"{one}.{fleet.tag}.test") == {after}
+    assert before[one] not in fleet.inside(one, "ip addr")
+    # With the daemon away the packet filter learns by itself.
+    fleet.stop_daemon(signal.SIGKILL)
+    os.kill(clients(fleet)[two], signal.SIGUSR1)
+    assert until(lambda: reaches_host(fleet, two, OTHER_RANGE), SECONDS, "it may use its new one")
+    fleet.start_daemon()
+    assert addresses(fleet)[two][0] != before[two]
+
+
+def reaches_host(fleet: Fleet, name: str, addresses: str) -> bool:
+    """Whether a container whose address is one of these gets a connection to the host; without the daemon's help."""
+    pid = next(pid for pid, line in command_lines() if line == "sleep infinity" and name in _cgroup(pid))
+    within = ["nsenter", "--net", "-t", str(pid)]
+    there = subprocess.run([*within, "ip", "-o", "-4", "addr", "show", "eth0"], capture_output=True, text=True, check=True)
+    low = addresses.split(",", maxsplit=1)[0].rpartition(".")[0]
+    own = [word.split("/")[0] for word in there.stdout.split() if word.startswith(low)][:1]
+    if not own or IPv4Address(own[0]) < IPv4Address(addresses.split(",", maxsplit=1)[0]):
+        return False
+    return _connects(within, own[0])
+
+
+def _connects(within: list[str], source: str) -> bool:
+    with socket.create_server((HOST, 0)) as service:
+        script = f"import socket; socket.create_connection(('{HOST}', {service.getsockname()[1]}), 2, ('{source}', 0))"
+        return subprocess.run([*within, "python3", "-c", script], capture_output=True, check=False).returncode == 0
+
+
+def _cgroup(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cgroup").read_text()
+    except OSError:
+        return ""
+
+
+def test_nobody_uses_or_gives_addresses_that_are_not_its_own(fleet: Fleet, rack: Rack) -> None:
+    one = fleet.name(1)
+    fleet.create(one)
+    address = wait(fleet, one)[one]
+    within = ["nsenter", "--net", "-t", str(fleet.pid(one))]
+    assert _connects(within, address)
+    fleet.inside(one, "ip addr add 10.77.9.222/24 dev eth0")
+    assert not _connects(within, "10.77.9.222")
+    fleet.inside(one, "ip addr del 10.77.9.222/24 dev eth0")
+
+    # What the client says is not believed if no server said it.
+    lease = fleet.paths.leases / one
+    (fleet.paths.leases / f"{one}.new").write_text("address 10.77.9.222/24\n")
+    os.rename(fleet.paths.leases / f"{one}.new", lease)
+    until(lambda: "which no DHCP server gave it" in fleet.log(), what="it is said")
+    until(lambda: addresses(fleet)[one] == [], what="it is not taken over")
+    os.kill(clients(fleet)[one], signal.SIGUSR1)
+    assert wait(fleet, one) == {one: address}
+
+    # No answers of a DHCP server's, and no questions for others.
+    send = "import socket; s=socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.setsockopt(1, 6, 1); s.bind(('', {0})); "
+    send += "[s.sendto(b'x' * 300, ('10.77.9.255', {1})) for _ in range(3)]"
+    for source, target, passes in ((67, 68, False), (68, 67, False), (999, 998, True)):
+        hear = "import socket; s=socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.setsockopt(1, 2, 1); s.bind(('', "
+        hear += f"{target})); s.settimeout(3); print('up', flush=True); print(s.recv(999)[:1])"
+        listen = [*rack.within, "python3", "-c", hear]
+        with subprocess.Popen(listen, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as ear:
+            assert ear.stdout is not None
+            ear.stdout.readline()
+            fleet.ok("exec", one, "--", "python3", "-c", send.format(source, target))
+            assert (ear.wait(10) == 0) is passes, (source, target)
+
+
+def test_rules_that_somebody_flushed_come_back_with_what_was_given(fleet: Fleet) -> None:
+    one = fleet.name(1)
+    fleet.create(one)
+    address = wait(fleet, one)[one]
+    within = ["nsenter", "--net", "-t", str(fleet.pid(one))]
+    own = f"lxcfleet_{fleet.paths.config_file.read_text().split('bridge: ')[1].split(',')[0]}"
+    for family in ("bridge", "inet"):
+        subprocess.run(["/usr/sbin/nft", "delete", "table", family, own], check=True)
+    until(lambda: fleet.events("repaired"), 15, "the rules are back")
+    assert _connects(within, address)
+    fleet.inside(one, "ip addr add 10.77.9.222/24 dev eth0")
+    assert not _connects(within, "10.77.9.222")
+
+
+def test_a_published_port_leads_to_who_has_an_address(fleet: Fleet, rack: Rack) -> None:
+    fleet.ok("create", fleet.name(1), "-p", "18093:80", "--", "python3", "-m", "http.server", "80")
+    wait(fleet, fleet.name(1))
+    ask = f"import urllib.request; print(urllib.request.urlopen('http://{HOST}:18093/', timeout=2).status)"
+    until(
+        lambda: subprocess.run([*rack.within, "python3", "-c", ask], capture_output=True, check=False).returncode == 0,
+        15, "another machine of the network is answered",
+    )  # fmt: skip
+    until(lambda: _status(HOST, 18093) == 200, 5, "and so is the host")
+
+
+def _status(host: str, port: int) -> int:
+    try:
+        with socket.create_connection((host, port), 2) as connection:
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            return int(connection.recv(64).split()[1])
+    except OSError:
+        return 0
+
+
+def test_a_bridge_that_goes_and_comes_back(fleet: Fleet, rack: Rack) -> None:
+    one = fleet.name(1)
+    fleet.create(one)
+    address = wait(fleet, one)[one]
+    ip("link", "del", rack.name)
+    until(lambda: fleet.events("cut-off"), 15, "it is said")
+    refused = fleet.run("create", fleet.name(2), *SLEEP)
+    assert (refused.status, f"{rack.name} is not there" in refused.err) == (1, True)
+    findings = {each["check"]: each for each in fleet.json_any("doctor")["findings"]}
+    assert findings["network"]["level"] == "fail"
+    assert not os.path.exists(f"/sys/class/net/{rack.name}")  # nobody else made one
+    ip("link", "add", rack.name, "type", "bridge")
+    ip("addr", "add", f"{HOST}/24", "dev", rack.name)
+    ip("link", "set", rack.name, "up")
+    ip("link", "set", f"{rack.name}r", "master", rack.name, "up")
+    until(lambda: fleet.events("repaired"), 15, "it is back")
+    within = ["nsenter", "--net", "-t", str(fleet.pid(one))]
+    until(lambda: _connects(within, address), SECONDS, "its container is on it again, and has forgotten the old MAC address")
+    assert fleet.json_any("doctor")["findings"][-1]["level"] == "ok"
+
+
+def test_a_bridge_of_others_is_used_only_if_that_is_said(fleet: Fleet, rack: Rack) -> None:
+    usual = fleet.paths.config_file.read_text()
+    try:
+        fleet.settings(f"network: {{bridge: {rack.name}}}\n")
+        fleet.stop_daemon()
+        fleet.start_daemon()
+        refused = fleet.run("create", fleet.name(1), *SLEEP)
+        assert (refused.status, "addresses: dhcp" in refused.err) == (1, True)
+    finally:
+        fleet.settings(usual)
+        fleet.stop_daemon()
+        fleet.start_daemon()
+
+
+def test_isolated_containers_reach_the_network_and_not_each_other(fleet: Fleet, rack: Rack) -> None:
+    one, two, free = fleet.name(1), fleet.name(2), fleet.name(3)
+    listen = ("--", "python3", "-m", "http.server", "80")
+    fleet.create(one, two, command=listen, options=("--isolated",))
+    fleet.create(free, command=listen)
+    found = wait(fleet, one, two, free)
+
+    def connects(name: str, address: str, port: int = 80) -> bool:
+        script = f"import socket; socket.create_connection(('{address}', {port}), 2)"
+        return fleet.run("exec", name, "--", "python3", "-c", script).status == 0
+
+    until(lambda: connects(free, found[one]), 15, "others reach it")
+    until(lambda: connects(one, found[free]), 15, "and it reaches them")
+    assert not connects(one, found[two])
+    with socket.create_server((HOST, 0)) as service:
+        assert connects(free, HOST, service.getsockname()[1])
+        assert not connects(one, HOST, service.getsockname()[1])
+    assert found[two] in fleet.inside(one, f"getent ahosts {two}")
+    assert _status(found[one], 80) == 200  # the host reaches all
+
+
+def test_the_client_of_a_privileged_container_is_out_of_its_reach(fleet: Fleet) -> None:
+    one = fleet.name(1)
+    fleet.create(one, options=("--privileged",))
+    wait(fleet, one)
+    pid, init = clients(fleet)[one], fleet.pid(one)
+    assert os.readlink(f"/proc/{pid}/ns/net") == os.readlink(f"/proc/{init}/ns/net")
+    assert os.readlink(f"/proc/{pid}/ns/pid") == os.readlink("/proc/self/ns/pid")
+    assert "udhcpc" not in fleet.inside(one, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+    fleet.stop_daemon(signal.SIGKILL)
+    os.kill(init, signal.SIGKILL)
+    until(lambda: not alive(init))
+    fleet.start_daemon()
+    until(lambda: not left(fleet), what="the next daemon ends it")

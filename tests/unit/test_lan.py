@@ -1,0 +1,155 @@
+"""Containers on a bridge of the operator's: their MAC addresses, leases and rules."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from lxcfleet import config
+from lxcfleet.errors import Broken, InvalidInput, Unsupported
+from lxcfleet.fleet import bridging, health, store
+from lxcfleet.fleet.discovery import Discovery
+from lxcfleet.fleet.registry import Container
+from lxcfleet.host import dhcp
+from lxcfleet.model import Health, Network, Spec
+from lxcfleet.names import Paths
+from lxcfleet.net import lan
+
+MAC = "06:0a:0b:0c:0d:0e"
+SPEC = Spec("web1", labels={"role": "web"}, network=Network.BRIDGE, hardware=MAC, created="2026-01-01T00:00:00+00:00")
+
+
+def test_a_name_has_always_the_same_mac_address() -> None:
+    first = lan.hardware("host", "c1", ())
+    assert first == lan.hardware("host", "c1", ["06:00:00:00:00:00"])
+    assert lan.is_hardware(first)
+    others = [lan.hardware("host", "c2", ()), lan.hardware("other", "c1", ()), lan.hardware("host", "c1", [first])]
+    assert len({first, *others}) == 4
+
+
+def test_ports_of_the_bridge_are_named_by_it() -> None:
+    assert lan.port(MAC) == SPEC.port == "ld0a0b0c0d0e"
+    assert SPEC.mac == MAC
+    assert len(SPEC.port) < 16
+    assert (Spec("c").port, Spec("c").mac) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("none\n", None), ("address 10.0.0.7/24\n", IPv4Interface("10.0.0.7/24"))],
+)
+def test_what_a_client_says(text: str, address: IPv4Interface | None) -> None:
+    assert lan.parse_lease(text).address == address
+
+
+@pytest.mark.parametrize("text", ["", "address", "address 10.0.0.300/24", "address fd00::1/64", "bound 10.0.0.1/24"])
+def test_what_a_client_would_not_say(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        lan.parse_lease(text)
+
+
+def test_the_kernels_own_addresses_of_a_prefix() -> None:
+    table = (
+        "fd770009000000000" "40a0bfffe0c0d0e 02 40 00 00     eth0\n"  # its own
+        "fd770009000000000" "40a0bfffe0c0d0f 02 40 00 00     eth0\n"  # somebody else's
+        "fd780009000000000" "40a0bfffe0c0d0e 02 40 00 40     eth0\n"  # not sure yet
+        "fe80000000000000040a0bfffe0c0d0e 02 40 20 80     eth0\n"  # of the link only
+        "00000000000000000000000000000001 01 80 10 80       lo\n"
+    )  # fmt: skip
+    assert lan.routed6(table, MAC) == [IPv6Address("fd77:9::40a:bff:fe0c:d0e")]
+    assert lan.routed6("", MAC) == []
+
+
+def test_guests_and_leases_are_elements_of_sets() -> None:
+    found = lan.LanGuest(MAC, isolated=False).elements()
+    assert found["bridge", "clients"] == ['"ld0a0b0c0d0e" . 0x060a0b0c0d0e']
+    assert found["bridge", "own6"] == ['"ld0a0b0c0d0e" . 0x040a0bfffe0c0d0e']
+    assert ("bridge", "isolated") not in found
+    assert lan.LanGuest(MAC, isolated=True).elements()["bridge", "isolated"] == ['"ld0a0b0c0d0e"']
+    elements = lan.lease_elements([("ld0a0b0c0d0e", IPv4Address("10.0.0.7"))])
+    wanted = 'add element bridge lxcfleet_br0 leased { "ld0a0b0c0d0e" . 0x0a000007 }\n'
+    assert lan.change_leases("br0", elements, []) == wanted
+    assert lan.change_leases("br0", [], []) == ""
+
+
+def test_others_on_the_bridge_are_none_of_our_business() -> None:
+    chain = lan.render_bridge("br0", guard=True, ipv6=True).partition("chain guard")[2]
+    rules = [line.strip() for line in chain.splitlines()[2:]]
+    assert rules[0] == "iifname != @ports accept"
+    assert rules[rules.index("}") - 1] == "drop"
+    assert "chain guard" not in lan.render_bridge("br0", guard=False, ipv6=True)
+    assert "fe80::/10" not in chain
+    assert "ip6 saddr != { ::, fe80::/10 } drop" in lan.render_bridge("br0", guard=True, ipv6=False)
+    assert 'oifname "br0" iifname' not in lan.render("br0", [], route6=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("addresses: dhcp", "bridge: with `addresses: dhcp`"),
+        ("bridge: br0, addresses: static", "addresses: 'static' is none of own, dhcp"),
+        ("bridge: br0, addresses: dhcp, ipv4: 10.1.0.0/16", "ipv4: with `addresses: dhcp`"),
+        ("bridge: br0, addresses: dhcp, ipv6: 'fd00::/64'", "ipv6: with `addresses: dhcp`"),
+        ("bridge: br0, addresses: dhcp, host_access: false", "host_access: with `addresses: dhcp`"),
+    ],
+)
+def test_settings_that_mean_nothing_there(text: str, complaint: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        config.parse(f"network: {{{text}}}".encode(), "file")
+    assert complaint in str(refused.value)
+
+
+def test_settings_that_do() -> None:
+    settings = config.parse(b"network: {bridge: br0, addresses: dhcp, ipv6: none}", "file")
+    assert settings.network.dhcp
+    assert not config.Config().network.dhcp
+    assert config.parse(config.describe(settings).encode(), "again") == settings
+
+
+def test_specs_with_a_mac_address_survive() -> None:
+    assert store.parse("web1", store.render(SPEC).encode(), "file") == SPEC
+    text = store.render(SPEC)
+    for wrong in (text.replace(MAC, "02:4c:00:00:00:01"), text.replace("address: null", "address: 10.0.0.2/24", 1),
+                  text.replace('network: "bridge"', 'network: "none"')):  # fmt: skip
+        assert wrong != text
+        with pytest.raises(Broken):
+            store.parse("web1", wrong.encode(), "file")
+
+
+def test_who_waits_for_an_address_is_not_found(tmp_path: Path) -> None:
+    paths = Paths(lxc=tmp_path / "lxc", run=tmp_path, etc=tmp_path / "etc")
+    there = SimpleNamespace(payload=SimpleNamespace(frozen=False))
+    web = Container("web1", SPEC, running=cast(Any, there))
+    settings = config.NetworkSettings(bridge="br0")
+    found = Discovery(paths, settings, cast(Any, [web]), lambda name: None)
+    found.moved(web)
+    found.publish(web)
+    assert (web.waits_for_address, found.members(), (paths.hosts / "web1").exists()) == (True, [], False)
+    web.leased = (IPv4Address("10.0.0.7"),)
+    found.moved(web)
+    assert (web.waits_for_address, found.members()) == (False, [web])
+    assert (paths.hosts / "web1").read_text().startswith("10.0.0.7 web1.fleet web.role.fleet")
+    found.withdraw("web1")  # one that is about to be stopped
+    web.leased = (IPv4Address("10.0.0.8"),)
+    found.moved(web)
+    assert (found.members(), (paths.hosts / "web1").exists()) == ([], False)
+
+
+def test_no_address_is_no_health() -> None:
+    assert health.without_address(1) is Health.STARTING
+    assert health.without_address(health.ADDRESS_SECONDS) is Health.UNHEALTHY
+
+
+def test_what_the_operator_has_to_see_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(dhcp, "PROGRAM", tmp_path / "udhcpc")
+    settings = config.parse(b"network: {bridge: nobridge9, addresses: dhcp}", "file").network
+    assert bridging.findings(config.NetworkSettings()) == []
+    client, bridge = bridging.findings(settings)
+    assert (client.level, client.hint) == ("fail", "apt install udhcpc")
+    assert "nobridge9 is not there" in bridge.message
+    with pytest.raises(Unsupported, match="DHCP"):
+        bridging.check(settings)
