@@ -59,8 +59,9 @@ def mount(paths: Paths, name: str, first_id: int | None) -> None:
         for part in reversed(seen):
             work = own.part_work(part.point)
             work.mkdir(mode=0o700, exist_ok=True)
-            _overlay(paths, name, part.point, Path(f"/proc/self/fd/{part.upper}"), work, paths.part_mount, part.flags)
-        _overlay(paths, name, "", own.delta, own.work, paths.root_mount)
+            upper = Path(f"/proc/self/fd/{part.upper}")
+            _overlay(paths, name, first_id, part.point, upper, work, paths.part_mount, part.flags)
+        _overlay(paths, name, first_id, "", own.delta, own.work, paths.root_mount)
         for part in seen:
             kernel.move(paths.part_mount, Path(f"{paths.root_mount}{part.point}"))
     finally:
@@ -157,13 +158,20 @@ def _is_opaque(handle: int) -> bool:
         return False
 
 
-def _overlay(paths: Paths, name: str, point: str, upper: Path, work: Path, target: Path, flags: int = 0) -> None:
-    """Mount the overlay of the directory ``point`` (empty: of the root) of mask and base."""
+def _overlay(
+    paths: Paths, name: str, first_id: int | None, point: str, upper: Path, work: Path, target: Path, flags: int = 0
+) -> None:
+    """Mount the overlay of the directory ``point`` (empty: of the root) of mask and base.
+
+    The kernel writes to the delta as who mounted it (fs/overlayfs/super.c, creator_cred), and root may have the blocks
+    that ext4 keeps for root when all others are taken. So it is mounted as the container's first id.
+    """
     options = f"lowerdir={paths.mask_mount}{point}:{paths.base_mount}{point},upperdir={upper},workdir={work},{OPTIONS}"
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
-            kernel.mount("lxcfleet", target, "overlay", kernel.MS_NODEV | flags, options)
+            with kernel.acting_as(first_id or 0):
+                kernel.mount("lxcfleet", target, "overlay", kernel.MS_NODEV | flags, options)
             return
         except OSError as error:
             if error.errno != errno.EBUSY or time.monotonic() > deadline:

@@ -5,10 +5,12 @@ Each function is one call, raises OSError with the path it was about, and names 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -166,6 +168,22 @@ _SECBIT_NO_SETUID_FIXUP = 0x4
 _stack = ctypes.create_string_buffer(16384)
 
 
+@contextlib.contextmanager
+def acting_as(uid: int) -> Iterator[None]:
+    """Be that user to the kernel's accounts meanwhile, with all capabilities of root; capabilities(7), SECBIT_NO_SETUID_FIXUP."""
+    kept = _libc.prctl(_PR_GET_SECUREBITS, 0, 0, 0, 0)
+    # Without this bit root would lose its capabilities with its effective uid.
+    _check(_libc.prctl(_PR_SET_SECUREBITS, kept | _SECBIT_NO_SETUID_FIXUP, 0, 0, 0), "securebits")
+    try:
+        os.seteuid(uid)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+    finally:
+        _libc.prctl(_PR_SET_SECUREBITS, kept, 0, 0, 0)
+
+
 def user_namespace(first_id: int, size: int) -> int:
     """A descriptor of a new user namespace that maps ids 0…size-1 to first_id…; user_namespaces(7).
 
@@ -180,15 +198,8 @@ def user_namespace(first_id: int, size: int) -> int:
     top = (ctypes.addressof(_stack) + len(_stack)) & ~15
     flags = _CLONE_NEWUSER | _CLONE_VM | signal.SIGCHLD
     function = ctypes.cast(_libc.pause, ctypes.c_void_p)
-    kept = _libc.prctl(_PR_GET_SECUREBITS, 0, 0, 0, 0)
-    # With another effective uid root would lose its capabilities, and may not be allowed to make one.
-    _check(_libc.prctl(_PR_SET_SECUREBITS, kept | _SECBIT_NO_SETUID_FIXUP, 0, 0, 0), "securebits")
-    os.seteuid(first_id)
-    try:
+    with acting_as(first_id):
         pid = _check(_libc.clone(function, ctypes.c_void_p(top), flags, None), "user namespace")
-    finally:
-        os.seteuid(0)
-        _libc.prctl(_PR_SET_SECUREBITS, kept, 0, 0, 0)
     try:
         for name in ("uid_map", "gid_map"):
             with open(f"/proc/{pid}/{name}", "w", encoding="ascii") as file:

@@ -471,3 +471,36 @@ def hog_cgroups() -> None:
         print(count, error.strerror)
     for number in range(count):
         os.rmdir(f"{top}/hog{number}")
+
+
+def fill_disk() -> None:
+    """Take all the disk space that is to be had, in every way that takes some, and say how much is left for others."""
+    import contextlib, mmap, os
+
+    chunk = os.urandom(1 << 20)
+    with contextlib.suppress(OSError), open("/root/written", "ab", buffering=0) as file:
+        while file.write(chunk) == len(chunk):
+            pass
+    size = 1 << 24
+    with contextlib.suppress(OSError), open("/root/reserved", "ab") as file:
+        while size >= 4096:
+            try:
+                os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, size)
+            except OSError:
+                size //= 2
+    pid = os.fork()  # no room for a page is a SIGBUS
+    if pid == 0:
+        with contextlib.suppress(OSError), open("/root/mapped", "ab+") as file:
+            file.truncate(1 << 26)
+            with mmap.mmap(file.fileno(), 1 << 26) as memory:
+                for at in range(0, 1 << 26, 4096):
+                    memory[at] = 1
+        os._exit(0)
+    os.waitpid(pid, 0)
+    with contextlib.suppress(OSError):
+        for number in range(100000):
+            with open(f"/root/small{number}", "wb", buffering=0) as file:
+                file.write(b"x")
+    os.sync()
+    left = os.statvfs("/")
+    print(left.f_bavail * left.f_frsize, left.f_favail)

@@ -5,6 +5,7 @@ What a fleet may leave behind is looked for on the host itself, never asked of t
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import secrets
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -320,6 +322,32 @@ class Fleet:
         ]
 
 
+@contextmanager
+def fleet_on_disk(*make: str, options: str = "loop") -> Iterator[Fleet]:
+    """A fleet whose containers are on an ext4 file system of their own, of 192 MiB, made with the options ``make``."""
+    fleet = Fleet()
+    image = fleet.paths.etc / "disk.ext4"
+    fleet.paths.lxc.mkdir()
+    with image.open("wb") as file:
+        file.truncate(192 << 20)
+    try:
+        subprocess.run(["mkfs.ext4", "-qF", *make, str(image)], check=True)
+        subprocess.run(["mount", "-o", options, str(image), str(fleet.paths.lxc)], check=True, capture_output=True)
+        (fleet.paths.lxc / "lost+found").rmdir()
+        fleet.start_daemon()
+        yield fleet
+        fleet.ok("destroy", "--all", "--force", "-q")
+        assert fleet.half_done() == []
+        until(lambda: not fleet.cgroups() and not fleet.processes(), 10, "nothing is left")
+    finally:
+        if fleet.daemons:
+            fleet.run("destroy", "--all", "--force", "-q")
+            fleet.stop_daemon()
+            (fleet.paths.lxc / "ballast").unlink(missing_ok=True)
+            until(lambda: subprocess.run(["umount", str(fleet.paths.lxc)], capture_output=True).returncode == 0, 15)
+        fleet.remove()
+
+
 def alive(pid: int | None) -> bool:
     """Whether the process is there and no zombie that its parent forgot."""
     return pid is not None and _read(pid, "stat").rpartition(b")")[2].split()[:1] not in ([], [b"Z"], [b"X"])
@@ -350,6 +378,11 @@ def _read(pid: int, file: str) -> bytes:
 def host_mounts() -> int:
     """How long the host's mount table is."""
     return len(Path("/proc/self/mountinfo").read_text().splitlines())
+
+
+def source(function: Callable[..., None], arguments: tuple[Any, ...] = ()) -> str:
+    """A program that calls ``function``."""
+    return f"{inspect.getsource(function)}\n{function.__name__}{arguments!r}"
 
 
 def python(script: str) -> list[str]:

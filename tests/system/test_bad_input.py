@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import SLEEP, Fleet, Ran, until
+from .harness import SLEEP, Fleet, Ran, fleet_on_disk, until
 
 pytestmark = pytest.mark.system
 
@@ -342,26 +342,8 @@ def test_a_file_of_that_name(fleet: Fleet) -> None:
 @pytest.fixture
 def small_disk() -> Iterator[Fleet]:
     """A fleet whose containers are on a small file system of their own."""
-    fleet = Fleet()
-    image = fleet.paths.etc / "disk.ext4"
-    fleet.paths.lxc.mkdir()
-    with image.open("wb") as file:
-        file.truncate(192 << 20)
-    subprocess.run(["mkfs.ext4", "-qF", "-m", "0", "-N", "40000", str(image)], check=True)
-    subprocess.run(["mount", "-o", "loop", str(image), str(fleet.paths.lxc)], check=True)
-    (fleet.paths.lxc / "lost+found").rmdir()
-    try:
-        fleet.start_daemon()
+    with fleet_on_disk("-m", "0", "-N", "40000") as fleet:
         yield fleet
-        fleet.ok("destroy", "--all", "--force", "-q")
-        assert fleet.half_done() == []
-        until(lambda: not fleet.cgroups() and not fleet.processes(), 10, "nothing is left")
-    finally:
-        fleet.run("destroy", "--all", "--force", "-q")
-        fleet.stop_daemon()
-        (fleet.paths.lxc / "ballast").unlink(missing_ok=True)
-        until(lambda: subprocess.run(["umount", str(fleet.paths.lxc)], capture_output=True).returncode == 0, 15)
-        fleet.remove()
 
 
 def fill(directory: Path) -> None:

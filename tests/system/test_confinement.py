@@ -6,7 +6,6 @@ Attempts print what they got in capitals; a test fails on those, and on what cha
 from __future__ import annotations
 
 import hashlib
-import inspect
 import os
 import socket
 import subprocess
@@ -21,7 +20,7 @@ import pytest
 from lxcfleet.host import cgroup
 
 from . import attacks
-from .harness import SLEEP, Fleet, until
+from .harness import SLEEP, Fleet, source, until
 
 pytestmark = pytest.mark.system
 
@@ -56,11 +55,6 @@ class Clones:
     def inside(self, kind: str, script: str) -> str:
         """What a shell says inside."""
         return self.fleet.inside(self.names[kind], script)
-
-
-def source(function: Callable[..., None], arguments: tuple[Any, ...]) -> str:
-    """A program that calls ``function``."""
-    return f"{inspect.getsource(function)}\n{function.__name__}{arguments!r}"
 
 
 @pytest.fixture(scope="module")
