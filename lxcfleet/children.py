@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from lxcfleet.base import layers
 from lxcfleet.errors import Broken, FleetError, HostError
-from lxcfleet.host import attach, kernel, lxc, tree
-from lxcfleet.names import Paths
+from lxcfleet.host import attach, kernel, lxc, quota, tree
+from lxcfleet.names import ContainerPaths, Paths
 from lxcfleet.patch import scan
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _prepare_one(item: dict[str, Any], reply: Reply, paths: Paths, home: int) ->
     notes = _reconciler(paths).reconcile(name) if item["reconcile"] else []
     kernel.unshare_mounts()
     try:
-        layers.mount(paths, name, item["first_id"])
+        layers.mount(paths, name, item["first_id"], item["disk"])
         namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         _answer(reply, name, descriptor=namespace, notes=notes)
         os.close(namespace)
@@ -173,6 +173,7 @@ def _check(paths: Paths, name: str, item: dict[str, Any]) -> None:
                 hint=f"if you are sure of its contents: chown {owner}:{owner} {directory}",
             )
     os.chmod(own.directory, 0o700)
+    lxc.rotate_log(str(own.lxc_log))
     if os.statvfs(own.delta).f_flag & os.ST_RDONLY:
         raise HostError(
             f"{name} can't start", why=f"the file system of {own.delta} is mounted read-only",
@@ -192,7 +193,10 @@ def _remove(names: list[str], reply: Reply, paths: Paths) -> None:
     """Remove what is left of containers, given by the names of their directories."""
     for name in names:
         try:
+            project = quota.own_project(ContainerPaths(paths.lxc / name).delta)
             tree.remove(paths.lxc / name)
+            if project:
+                quota.forget(paths.lxc, project)
             _answer(reply, name)
         except (OSError, FleetError) as error:
             _answer(reply, name, error)

@@ -58,6 +58,8 @@ class Profile:
     """At most so much memory, such as 512M; 0: no limit; the default of `memory:` above."""
     cpus: float | None = None
     """At most so much processor time, in processors; the default of `cpus:` above."""
+    disk: int | None = None
+    """At most so much disk space, such as 10G; 0: no limit; the default of `disk:` above."""
     pids: int | None = None
     """At most so many processes and threads; the default of `pids:` above."""
     no_new_privs: bool = False
@@ -136,6 +138,9 @@ class Config:
     """Memory that a new container may use at most, such as 512M; 0: no limit."""
     cpus: float = 0.0
     """Processor time that a new container may use at most, in processors; 0: no limit."""
+    disk: int = 0
+    """Disk space that a new container may take at most, such as 10G; 0: no limit. Takes project quotas; not for privileged
+    ones."""
     pids: int = PIDS
     """Processes and threads that a new container may have at most; 0: no limit."""
     reconcile: bool = True
@@ -186,6 +191,7 @@ def parse(text: bytes, where: str) -> Config:
         alive_time=fields.number("alive_time", default.alive_time, 0, 3600),
         memory=fields.size("memory", default.memory),
         cpus=fields.number("cpus", default.cpus, 0, MAX_CPUS),
+        disk=fields.size("disk", default.disk),
         pids=fields.integer("pids", default.pids, 0, MAX_PIDS),
         reconcile=fields.flag("reconcile", default.reconcile),
         log_level=fields.text("log_level", default.log_level),
@@ -272,12 +278,15 @@ def _profile(fields: Fields) -> Profile:
         rollout=policy.read_profile(fields.nested("rollout")),
         memory=fields.size("memory", 0) if fields.has("memory") else None,
         cpus=fields.number("cpus", 0, 0, MAX_CPUS) if fields.has("cpus") else None,
+        disk=fields.size("disk", 0) if fields.has("disk") else None,
         pids=fields.integer("pids", 0, 0, MAX_PIDS) if fields.has("pids") else None,
         no_new_privs=fields.flag("no_new_privs"),
         autostart=fields.flag("autostart", True),
         boot_order=fields.integer("boot_order", 0, -MAX_ORDER, MAX_ORDER),
     )
     fields.close()
+    if profile.privileged and profile.disk:
+        fields.complain("disk", "a privileged container could raise its limit, so it has none")
     if profile.init is Init.SYSTEM and profile.command:
         fields.complain("command", "a system container takes no command")
     return profile
@@ -292,6 +301,7 @@ def describe(config: Config) -> str:
         f"alive_time: {config.alive_time:g}",
         f"memory: {config.memory}",
         f"cpus: {config.cpus:g}",
+        f"disk: {config.disk}",
         f"pids: {config.pids}",
         f"reconcile: {str(config.reconcile).lower()}",
         f"log_level: {config.log_level}",
@@ -341,7 +351,8 @@ def _describe_profile(profile: Profile) -> list[str]:
     if profile.health:
         lines.append(f"health: {strict_yaml.inline(profile.health.to_json())}")
     lines.append(f"rollout: {strict_yaml.inline(profile.rollout.to_json())}")
-    for key, value in (("memory", profile.memory), ("cpus", profile.cpus), ("pids", profile.pids)):
+    limits = {"memory": profile.memory, "cpus": profile.cpus, "disk": profile.disk, "pids": profile.pids}
+    for key, value in limits.items():
         if value is not None:
             lines.append(f"{key}: {value:g}" if isinstance(value, float) else f"{key}: {value}")
     if profile.no_new_privs:

@@ -62,7 +62,7 @@ def main() -> None:
         if config.load(paths.config_file).reconcile:
             for note in reconcile.Reconciler(paths).reconcile(name):
                 _say(paths, name, f"not merged: {note}", "WARN")
-        layers.mount(paths, name, spec.first_id)
+        layers.mount(paths, name, spec.first_id, spec.disk)
     except (FleetError, OSError) as error:
         _say(paths, name, str(error).replace("\n", "; "))
         sys.exit(1)

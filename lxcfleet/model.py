@@ -133,6 +133,8 @@ class Spec:
     """Bytes of memory that it may use; 0: as much as there is."""
     cpus: float = 0.0
     """Processor time that it may use, in processors; 0: as much as there is."""
+    disk: int = 0
+    """Bytes of disk that its delta may take; 0: as much as there is. A privileged one can't be held to any."""
     pids: int = PIDS
     """Processes and threads that it may have; 0: as many as the host has room for."""
     no_new_privs: bool = False

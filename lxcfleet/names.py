@@ -76,7 +76,7 @@ def parse_size(text: str) -> int:
 
 
 def check_size(size: int) -> int:
-    """``size`` itself, if it can be an amount of memory for a container, or 0; raises InvalidInput."""
+    """``size`` itself, if it can be an amount of memory or disk space for a container, or 0; raises InvalidInput."""
     if size and not _LEAST_SIZE <= size <= _MOST_SIZE:
         raise InvalidInput(f"{size} bytes are not between {_LEAST_SIZE} and {_MOST_SIZE}", hint="0 is no limit")
     return size

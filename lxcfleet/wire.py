@@ -68,6 +68,7 @@ class ContainerDetails(ContainerRecord):
     """Why it is not healthy, where a check said so."""
     memory_limit_bytes: int | None
     cpus_limit: float | None
+    disk_limit_bytes: int | None
     processes_limit: int | None
     """What it may use at most; None: no limit."""
     conflicts: list[str]
@@ -197,6 +198,8 @@ class CreateRequest:
     memory: int | None = None
     """Bytes, 0: no limit; None, here and below: as the profile or the settings say."""
     cpus: float | None = None
+    disk: int | None = None
+    """Bytes, 0: no limit."""
     pids: int | None = None
     no_new_privs: bool = False
     autostart: bool | None = None
@@ -233,6 +236,7 @@ class CreateRequest:
             health=checks.read(fields),
             memory=fields.size("memory", 0) if fields.has("memory") else None,
             cpus=fields.number("cpus", 0, 0, MAX_CPUS) if fields.has("cpus") else None,
+            disk=fields.size("disk", 0) if fields.has("disk") else None,
             pids=fields.integer("pids", 0, 0, MAX_PIDS) if fields.has("pids") else None,
             no_new_privs=fields.flag("no_new_privs"),
             autostart=fields.flag("autostart") if fields.has("autostart") else None,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lxcfleet.errors import HostError, Unsupported
-from lxcfleet.host import kernel, mounts
+from lxcfleet.host import kernel, mounts, quota
 from lxcfleet.model import RANGE_SIZE
 from lxcfleet.names import ContainerPaths, Paths
 
@@ -39,8 +39,10 @@ class _Part(NamedTuple):
     flags: int
 
 
-def mount(paths: Paths, name: str, first_id: int | None) -> None:
+def mount(paths: Paths, name: str, first_id: int | None, disk: int) -> None:
     """Mount the container's root in the mount namespace of this process, at ``paths.root_mount``.
+
+    ``disk``: how many bytes its delta may take; 0: no limit.
 
     Base and mask are shifted into the container's id range; the delta is not: its files already have the
     range's owners, and a shifted upper layer fails with EOVERFLOW (kernel 6.1 to 6.18).
@@ -51,14 +53,17 @@ def mount(paths: Paths, name: str, first_id: int | None) -> None:
     marked = mounts.marked(str(paths.mask_mount))
     _mount_lower(paths, name, first_id, marked)
     own = paths.container(name)
+    works = sorted(own.directory.glob("work*"))
+    project = 0 if first_id is None else quota.keep([*works, own.delta], first_id, disk)
     seen: list[_Part] = []
     try:
-        seen.extend(_seen(paths, own, marked))
+        seen.extend(_seen(paths, own, marked, project))
         # The deepest first, and below the root's last: the kernel's log would have a line for each overlay whose upper
         # directory is inside that of another that is mounted already (fs/overlayfs/super.c, ovl_check_layer).
         for part in reversed(seen):
             work = own.part_work(part.point)
             work.mkdir(mode=0o700, exist_ok=True)
+            quota.mark(work, project)
             upper = Path(f"/proc/self/fd/{part.upper}")
             _overlay(paths, name, first_id, part.point, upper, work, paths.part_mount, part.flags)
         _overlay(paths, name, first_id, "", own.delta, own.work, paths.root_mount)
@@ -100,10 +105,10 @@ def _mount_lower(paths: Paths, name: str, first_id: int | None, marked: dict[str
             os.close(namespace)
 
 
-def _seen(paths: Paths, own: ContainerPaths, marked: dict[str, str]) -> Iterator[_Part]:
+def _seen(paths: Paths, own: ContainerPaths, marked: dict[str, str], project: int) -> Iterator[_Part]:
     """The parts that the container has not put something else in the place of, those further up first."""
     for point in marked:
-        upper = _upper(own, point, paths.mask_mount)
+        upper = _upper(own, point, paths.mask_mount, project)
         if upper is not None:
             # As on the host: what may not be run there, or not with other rights, may not be here.
             flags = os.statvfs(f"{paths.base_mount}{point}").f_flag
@@ -111,7 +116,7 @@ def _seen(paths: Paths, own: ContainerPaths, marked: dict[str, str]) -> Iterator
             yield _Part(point, upper, kept)
 
 
-def _upper(own: ContainerPaths, point: str, mask: Path) -> int | None:
+def _upper(own: ContainerPaths, point: str, mask: Path, project: int) -> int | None:
     """Open the delta's directory for a part, and make it if it is missing, with owner and mode that the mask has for it.
 
     None where a container that ran when this was no part yet has removed or replaced the directory (a directory made
@@ -123,7 +128,7 @@ def _upper(own: ContainerPaths, point: str, mask: Path) -> int | None:
     for name in point.split("/")[1:]:
         above, done = handle, f"{done}/{name}"
         try:
-            handle = _open_or_make(above, name, own, os.stat(done))
+            handle = _open_or_make(above, name, own, os.stat(done), project)
         except OSError as error:
             if error.errno in (errno.ENOTDIR, errno.ELOOP):
                 return None
@@ -136,7 +141,7 @@ def _upper(own: ContainerPaths, point: str, mask: Path) -> int | None:
     return handle
 
 
-def _open_or_make(above: int, name: str, own: ContainerPaths, like: os.stat_result) -> int:
+def _open_or_make(above: int, name: str, own: ContainerPaths, like: os.stat_result, project: int) -> int:
     flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         return os.open(name, flags, dir_fd=above)
@@ -147,6 +152,7 @@ def _open_or_make(above: int, name: str, own: ContainerPaths, like: os.stat_resu
     new.mkdir(mode=0o700, exist_ok=True)
     os.chown(new, like.st_uid, like.st_gid)
     os.chmod(new, stat.S_IMODE(like.st_mode))
+    quota.mark(new, project)
     os.rename(new, name, dst_dir_fd=above)
     return os.open(name, flags, dir_fd=above)
 

@@ -63,6 +63,7 @@ from lxcfleet.wire import CreateRequest
 @checks.health_options
 @click.option("--memory", metavar="SIZE", help="Memory that each may use at most, such as 512M; 0: no limit.")
 @click.option("--cpus", type=float, metavar="N", help="Processors that each may use at most, such as 1.5; 0: no limit.")
+@click.option("--disk", metavar="SIZE", help="Disk space that each may take at most, such as 10G; 0: no limit.")
 @click.option("--pids", type=int, metavar="N", help="Processes and threads that each may have at most; 0: no limit.")
 @click.option(
     "--no-new-privs", is_flag=True, help="Setuid programs give no rights in them (app containers only)."
@@ -101,6 +102,7 @@ def create(
     drain: float | None,
     memory: str | None,
     cpus: float | None,
+    disk: str | None,
     pids: int | None,
     no_new_privs: bool,
     autostart: bool | None,
@@ -127,7 +129,7 @@ def create(
       lxcfleet create api -n 3 --health-http 8080/ready -- /usr/bin/api
       lxcfleet create api -n 3 -l role=api -p 8080:80 -- /usr/sbin/nginx -g 'daemon off;'
       lxcfleet create job -e MODE=night -- sh -c 'sleep 60; echo $MODE'
-      lxcfleet create calc -n 4 --memory 2G --cpus 1.5 -- /opt/calc/run
+      lxcfleet create calc -n 4 --memory 2G --cpus 1.5 --disk 10G -- /opt/calc/run
       lxcfleet create db -n 2 --ensure -f json     for scripts: changes nothing the second time
     """
     command = options.command_after_dashes(ctx)
@@ -156,6 +158,7 @@ def create(
         health=checks.health(**health),
         memory=None if memory is None else parse_size(memory),
         cpus=cpus,
+        disk=None if disk is None else parse_size(disk),
         pids=pids,
         no_new_privs=no_new_privs,
         autostart=autostart,

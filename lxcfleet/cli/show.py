@@ -24,7 +24,7 @@ _WORDS = {
     "delta_bytes": "delta", "memory_bytes": "memory", "cpu_seconds": "cpu", "first_id": "uids and gids",
     "hardware": "mac address",
     "health_reason": "reason", "memory_limit_bytes": "memory limit", "cpus_limit": "cpu limit",
-    "processes_limit": "process limit",
+    "processes_limit": "process limit", "disk_limit_bytes": "disk limit",
 }  # fmt: skip
 
 
@@ -139,6 +139,7 @@ def _lines(details: ContainerDetails) -> list[tuple[str, str]]:
     ids = "the host's own: root inside is root outside" if first is None else f"{first} to {first + 65535}"
     cpu = details["cpu_seconds"]
     cpus, memory, processes = details["cpus_limit"], details["memory_limit_bytes"], details["processes_limit"]
+    disk = details["disk_limit_bytes"]
     texts = {
         "delta_bytes": output.size(details["delta_bytes"]),
         "memory_bytes": output.size(details["memory_bytes"]),
@@ -146,6 +147,7 @@ def _lines(details: ContainerDetails) -> list[tuple[str, str]]:
         "cpu_seconds": "" if cpu is None else f"{cpu:.2f} s",
         "privileged": "PRIVILEGED" if details["privileged"] else "no",
         "memory_limit_bytes": "none" if memory is None else output.size(memory),
+        "disk_limit_bytes": "none" if disk is None else output.size(disk),
         "cpus_limit": "none" if cpus is None else f"{cpus:g} processors",
         "processes_limit": "none" if processes is None else str(processes),
         "autostart": "yes" if details["autostart"] else "no",

@@ -20,7 +20,7 @@ from lxcfleet.fleet.network import FleetNetwork
 from lxcfleet.fleet.plan import DESTROY, START, Step
 from lxcfleet.fleet.preparer import Preparer
 from lxcfleet.fleet.registry import Container, Registry, Running
-from lxcfleet.host import cgroup, lxc, proc, tree
+from lxcfleet.host import cgroup, lxc, proc, quota, tree
 from lxcfleet.host.launch import TRIES, Died, Launcher
 from lxcfleet.model import Init, Spec
 from lxcfleet.names import Paths
@@ -99,6 +99,8 @@ class Lifecycle:
                 why=f"this kernel has no cgroup controller {', '.join(sorted(missing))}",
                 hint="look for cgroup_disable= in /proc/cmdline, or leave them out",
             )
+        if spec.disk:
+            quota.check(self._paths.lxc)
 
     async def carry_out(
         self, container: Container, steps: Sequence[Step], timeout: float = 10.0, drain: float | None = None
@@ -217,6 +219,7 @@ class Lifecycle:
         item = {
             "name": container.name,
             "first_id": container.spec.first_id,
+            "disk": container.spec.disk,
             "make": make,
             "mount": mount,
             "reconcile": self.reconcile,

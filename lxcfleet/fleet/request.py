@@ -96,6 +96,12 @@ def _like(request: CreateRequest, profile: Profile, config: Config) -> Spec:
         raise InvalidInput(
             f"a container with --network {network} has no ports of its own", hint="leave out the ports, or --network"
         )
+    privileged = request.privileged or profile.privileged
+    if privileged and _first(request.disk, profile.disk, 0):
+        raise InvalidInput(
+            "a privileged container's disk space can't be limited", why="its root is the host's, and could raise the limit",
+            hint="leave out --privileged or the limit",
+        )  # fmt: skip
     return Spec(
         name="",
         init=init,
@@ -111,9 +117,10 @@ def _like(request: CreateRequest, profile: Profile, config: Config) -> Spec:
         health=health,
         autostart=profile.autostart if request.autostart is None else request.autostart,
         boot_order=profile.boot_order if request.boot_order is None else request.boot_order,
-        first_id=None if request.privileged or profile.privileged else 0,
+        first_id=None if privileged else 0,
         memory=_first(request.memory, profile.memory, config.memory),
         cpus=_first(request.cpus, profile.cpus, config.cpus),
+        disk=0 if privileged else _first(request.disk, profile.disk, config.disk),
         pids=_first(request.pids, profile.pids, config.pids),
         no_new_privs=request.no_new_privs or (profile.no_new_privs and init is Init.APP),
     )

@@ -120,6 +120,7 @@ class Fleet:
             "environment": dict(spec.environment) if spec else {},
             "memory_limit_bytes": (spec.memory or None) if spec else None,
             "cpus_limit": (spec.cpus or None) if spec else None,
+            "disk_limit_bytes": (spec.disk or None) if spec else None,
             "processes_limit": (spec.pids or None) if spec else None,
             "conflicts": reconcile.conflicts(self._paths, name),
             "confinement": self._lifecycle.confinement(spec) if spec else {},

@@ -43,6 +43,7 @@ def render(spec: Spec) -> str:
         "health": None if spec.health is None else spec.health.to_json(),
         "memory": spec.memory,
         "cpus": spec.cpus,
+        "disk": spec.disk,
         "pids": spec.pids,
         "no_new_privs": spec.no_new_privs,
         "autostart": spec.autostart,
@@ -93,6 +94,7 @@ def _parse(name: str, text: bytes, where: str) -> Spec:
         created=fields.text("created"),
         memory=fields.size("memory", 0),
         cpus=fields.number("cpus", 0, 0, MAX_CPUS),
+        disk=fields.size("disk", 0),
         pids=fields.integer("pids", PIDS, 0, MAX_PIDS),
         no_new_privs=fields.flag("no_new_privs"),
     )
@@ -104,6 +106,8 @@ def _parse(name: str, text: bytes, where: str) -> Spec:
         fields.complain("hardware", "is to be a MAC address, and instead of an address")
     if (spec.init is Init.APP) != bool(spec.command):
         fields.complain("command", "an app container has one, a system container has none")
+    if spec.disk and spec.privileged:
+        fields.complain("disk", "a privileged container could raise its limit, so it has none")
     fields.finish("")
     return spec
 

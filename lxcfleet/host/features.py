@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from lxcfleet.host import kernel, mounts
+from lxcfleet.host import kernel, mounts, quota
 from lxcfleet.host.mounts import Mount
 from lxcfleet.names import Paths
 
@@ -92,6 +92,7 @@ def read(paths: Paths) -> Features:
         *_mount_points(table),
         *_lxc(version, cgroup),
         *_delta_directory(paths.lxc, filesystem),
+        _disk_limits(paths.lxc, filesystem),
         *tried,
         *_programs(apparmor, seccomp),
     )
@@ -186,6 +187,13 @@ def _delta_directory(directory: Path, filesystem: str) -> Iterator[Probe]:
         yield Probe("delta-directory", "warning", message)
     else:
         yield Probe("delta-directory", "ok", f"{directory} is on {filesystem}")
+
+
+def _disk_limits(directory: Path, filesystem: str) -> Probe:
+    if quota.enforced(directory):
+        return Probe("disk-limits", "ok", f"the file system of {directory} keeps containers' disk limits")
+    message = f"containers' disk space can't be limited: {directory} is on {filesystem} without project quotas"
+    return Probe("disk-limits", "warning", message, quota.advice(filesystem, directory))
 
 
 def _programs(apparmor: bool, seccomp: bool) -> Iterator[Probe]:

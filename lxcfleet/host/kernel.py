@@ -170,7 +170,7 @@ _stack = ctypes.create_string_buffer(16384)
 
 @contextlib.contextmanager
 def acting_as(uid: int) -> Iterator[None]:
-    """Be that user to the kernel's accounts meanwhile, with all capabilities of root; capabilities(7), SECBIT_NO_SETUID_FIXUP."""
+    """Have that effective uid meanwhile, and all capabilities of root; capabilities(7), SECBIT_NO_SETUID_FIXUP."""
     kept = _libc.prctl(_PR_GET_SECUREBITS, 0, 0, 0, 0)
     # Without this bit root would lose its capabilities with its effective uid.
     _check(_libc.prctl(_PR_SET_SECUREBITS, kept | _SECBIT_NO_SETUID_FIXUP, 0, 0, 0), "securebits")

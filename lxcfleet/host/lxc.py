@@ -73,6 +73,15 @@ def _errors(log: str, since: int) -> list[str]:
     return [line for line in lines if " ERROR " in line]
 
 
+_LOG_BYTES = 1 << 20
+
+
+def rotate_log(log: str) -> None:
+    """Begin a new log where a container that ends again and again has filled the present one; the one before is kept."""
+    if log_size(log) > _LOG_BYTES:
+        os.replace(log, f"{log}.1")
+
+
 def log_size(log: str) -> int:
     """Where a container's LXC log ends now."""
     try:

@@ -151,6 +151,7 @@ class FakeContainer:
             "environment": self.environment,
             "memory_limit_bytes": None,
             "cpus_limit": None,
+            "disk_limit_bytes": None,
             "processes_limit": 4096,
             "conflicts": [],
             "confinement": {"system calls": "some denied"},

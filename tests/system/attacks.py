@@ -475,7 +475,9 @@ def hog_cgroups() -> None:
 
 def fill_disk() -> None:
     """Take all the disk space that is to be had, in every way that takes some, and say how much is left for others."""
-    import contextlib, mmap, os
+    import contextlib
+    import mmap
+    import os
 
     chunk = os.urandom(1 << 20)
     with contextlib.suppress(OSError), open("/root/written", "ab", buffering=0) as file:
@@ -503,4 +505,59 @@ def fill_disk() -> None:
                 file.write(b"x")
     os.sync()
     left = os.statvfs("/")
-    print(left.f_bavail * left.f_frsize, left.f_favail)
+    print(left.f_bavail * left.f_frsize)
+
+
+def fill_inodes() -> None:
+    """Make all the files that can be made, and say how many."""
+    import contextlib
+    import os
+
+    number = 0
+    os.mkdir("/root/empty")
+    with contextlib.suppress(OSError):
+        for number in range(1000000):
+            os.mknod(f"/root/empty/{number}")
+    print(number)
+
+
+def escape_limit() -> None:
+    """Have what one writes counted by another project, or by none; ioctl_xfs_fsgetxattr(2), ioctl_iflags(2), quotactl(2)."""
+    import ctypes
+    import fcntl
+    import os
+    import struct
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    os.makedirs("/root/new", exist_ok=True)
+    with open("/root/new/file", "w"), open("/etc/hosts", "a"):
+        pass
+    for path in ("/", "/root", "/root/new", "/root/new/file", "/etc", "/etc/hosts", "/usr"):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            flags, *middle, project, rest = struct.unpack("5I8x", fcntl.ioctl(handle, 0x801C581F, bytes(28)))
+        except OSError as error:
+            print(f"unseen {path}: {error}")
+            flags, middle, project, rest = 0, [0, 0], 0, 0
+        for wanted_flags, wanted in ((flags, 0), (flags, project + 65536), (flags & ~0x200, project), (0, 0), (0x200, 1)):
+            if (wanted_flags, wanted) != (flags, project):
+                try:
+                    fcntl.ioctl(handle, 0x401C5820, struct.pack("5I8x", wanted_flags, *middle, wanted, rest))
+                    now = struct.unpack("5I8x", fcntl.ioctl(handle, 0x801C581F, bytes(28)))
+                    if (now[0] & 0x200, now[3]) != (flags & 0x200, project):
+                        print(f"CHANGED {path}: {now}")
+                except OSError as error:
+                    print(f"refused {path}: {error}")
+        try:
+            (old,) = struct.unpack("l", fcntl.ioctl(handle, 0x80086601, bytes(8)))
+            fcntl.ioctl(handle, 0x40086602, struct.pack("l", old ^ 0x20000000))
+            (now,) = struct.unpack("l", fcntl.ioctl(handle, 0x80086601, bytes(8)))
+            if (now ^ old) & 0x20000000:
+                print(f"CHANGED flags of {path}")
+        except OSError as error:
+            print(f"refused {path}: {error}")
+        record = ctypes.create_string_buffer(struct.pack("=8QI4x", 0, 0, 0, 0, 0, 0, 0, 0, 5))
+        for command in (0x800008, 0x800003):  # Q_SETQUOTA, Q_QUOTAOFF
+            if libc.syscall(443, handle, ctypes.c_uint(command << 8 | 2), ctypes.c_uint(project), record) == 0:
+                print(f"SET by {command:x}")
+        os.close(handle)

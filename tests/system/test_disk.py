@@ -1,17 +1,29 @@
-"""What one container can take of the disk that all share."""
+"""What one container can take of the disk that all share: its bytes, its inodes, its logs.
+
+Limits take a kernel with project quotas. tests/vm/test_system.py runs this in machines that have them.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
-from collections.abc import Iterator
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from lxcfleet.host import quota
+
 from . import attacks
-from .harness import Fleet, fleet_on_disk, source
+from .harness import SLEEP, Fleet, fleet_on_disk, source
 
 pytestmark = pytest.mark.system
+
+LIMIT = 16 << 20
+SLACK = 64 << 10
 
 
 @pytest.fixture
@@ -19,6 +31,18 @@ def plain_disk() -> Iterator[Fleet]:
     """A fleet on ext4 as it is made by default: 5 % are for root, and nobody's share is limited."""
     with fleet_on_disk() as fleet:
         yield fleet
+
+
+@pytest.fixture
+def limiting_disk() -> Iterator[Fleet]:
+    """A fleet on ext4 that can limit what each container takes."""
+    try:
+        with fleet_on_disk("-O", "project,quota", "-E", "quotatype=prjquota", options="loop,prjquota") as fleet:
+            yield fleet
+    except subprocess.CalledProcessError as error:
+        if "mount" not in error.cmd:
+            raise
+        pytest.skip(f"this kernel has no project quotas: {error.stderr!r}")
 
 
 def write(directory: Path, size: int) -> None:
@@ -31,12 +55,189 @@ def write(directory: Path, size: int) -> None:
     file.unlink()
 
 
+def fill(fleet: Fleet, name: str, attack: Callable[[], None] = attacks.fill_disk) -> int:
+    """Have a container take all that it can get; what it says."""
+    ran = fleet.run("exec", name, "--", "python3", "-c", source(attack), timeout=600)
+    assert ran.status == 0, ran
+    return int(ran.out)
+
+
+def ask_for(fleet: Fleet, name: str, disk: int) -> None:
+    """Write another limit into a container's spec."""
+    file = fleet.paths.container(name).spec
+    lines = [line for line in file.read_text().splitlines() if not line.startswith("disk:")]
+    file.write_text("\n".join([*lines, f"disk: {disk}", ""]))
+    fleet.stop_daemon()
+    fleet.start_daemon()
+
+
+def projects(top: Path) -> set[int]:
+    """By which projects the directories and files below are counted."""
+    found = set()
+    for directory, _, files in os.walk(top):
+        for path in (Path(directory), *(Path(directory, file) for file in files)):
+            if stat.S_ISREG(path.lstat().st_mode) or stat.S_ISDIR(path.lstat().st_mode):
+                handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+                found.add(quota._attributes(handle)[3])
+                os.close(handle)
+    return found
+
+
+def limit_of(fleet: Fleet, project: int) -> int:
+    """The limit that the file system has for a project, in bytes."""
+    record = ctypes.create_string_buffer(quota._RECORD.size)
+    quota._control(fleet.paths.lxc, quota._Q_GETQUOTA, project, record)
+    return int(quota._RECORD.unpack(record.raw)[0]) << 10
+
+
 def test_what_the_disk_keeps_for_root_stays_for_the_host(plain_disk: Fleet) -> None:
     fleet = plain_disk
     name = fleet.name("greedy")
     fleet.create(name)
     for _ in range(2):
-        ran = fleet.run("exec", name, "--", "python3", "-c", source(attacks.fill_disk))
-        assert (ran.status, int(ran.out.split()[0]) < 64 << 10) == (0, True), ran
+        assert fill(fleet, name) < SLACK
         write(fleet.paths.lxc, 6 << 20)
         fleet.ok("restart", name)
+
+
+def test_one_container_can_not_take_the_disk_of_the_others(limiting_disk: Fleet) -> None:
+    fleet = limiting_disk
+    greedy, other = fleet.name("greedy"), fleet.name("other")
+    fleet.create(greedy, options=("--disk", "16M"))
+    fleet.create(other)
+    free = os.statvfs(fleet.paths.lxc)
+    made = fill(fleet, greedy, attacks.fill_inodes)
+    assert quota.files_for(LIMIT) - 50 < made <= quota.files_for(LIMIT)
+    assert free.f_ffree - os.statvfs(fleet.paths.lxc).f_ffree <= made + 50
+    assert fleet.inside(other, "seq 500 | split -l 1 - /root/many && rm -r /root/* && echo done") == "done"
+    fleet.inside(greedy, "rm -r /root/empty")
+    for _ in range(2):
+        assert fill(fleet, greedy) < SLACK
+        assert (free.f_bfree - os.statvfs(fleet.paths.lxc).f_bfree) * free.f_frsize <= LIMIT + (1 << 20)
+        assert fleet.inside(other, "head -c 30000000 /dev/zero >/root/mine && sync && rm /root/mine && echo done") == "done"
+        write(fleet.paths.lxc, 6 << 20)
+        record = fleet.record(greedy)
+        assert record["disk_limit_bytes"] == LIMIT
+        assert LIMIT - SLACK <= record["delta_bytes"] <= LIMIT
+        fleet.ok("restart", greedy)
+    # It can make room for itself.
+    assert fleet.inside(greedy, "rm -r /root/* && head -c 8000000 /dev/zero >/root/again && echo done") == "done"
+    assert int(fleet.inside(greedy, "df -B1 --output=size / | tail -1")) == LIMIT
+
+
+def test_a_container_can_not_leave_its_limit(limiting_disk: Fleet) -> None:
+    fleet = limiting_disk
+    system, app = fleet.name("system"), fleet.name("app")
+    fleet.create(system, command=(), options=("--disk", "64M"))
+    fleet.create(app, options=("--disk", "16M"))
+    for name in (system, app):
+        ran = fleet.run("exec", name, "--", "python3", "-c", source(attacks.escape_limit))
+        assert ran.status == 0, ran
+        assert "refused" in ran.out
+        assert not {line for line in ran.out.splitlines() if line.split()[0].isupper()}, ran.out
+        # All that makes files in an overlay.
+        fleet.inside(
+            name,
+            "cd /etc; mv hosts hosts.old; ln hosts.old hosts; ln -s hosts link; mv link link2; rm -r apt; mkdir apt;"
+            "mkdir -p a/b; mv a /root/a; mv debian_version /root; echo new >debian_version; rm profile; echo x >profile;"
+            "mkfifo /root/fifo; mv /root/fifo /var; cp -a /etc/skel /root/skel; sed -i s/x/y/ profile",
+        )
+        own = fleet.paths.container(name)
+        assert projects(own.delta) == projects(own.work) == {fleet.record(name)["first_id"]}
+
+
+def test_what_came_from_elsewhere_is_limited_from_its_next_start(limiting_disk: Fleet) -> None:
+    fleet = limiting_disk
+    name = fleet.name("moved")
+    fleet.create(name)
+    fleet.inside(
+        name,
+        "cd /root; mkdir -p deep/er; echo text >deep/er/file; ln deep/er/file second; ln -s file deep/er/link;"
+        "mkfifo -m 640 deep/fifo; chown 5:6 deep/fifo; rm /etc/hosts; rm -r /etc/apt; mkdir -p /etc/apt;"
+        "chown -h 7 deep/er/link",
+    )
+    assert projects(fleet.delta(name)) == {0}
+    before = sorted(subprocess.check_output(["find", fleet.delta(name), "-printf", "%P %y %m %U %G %l %t\n"]).splitlines())
+    fleet.ok("stop", name)
+    ask_for(fleet, name, LIMIT)
+    fleet.ok("start", name)
+    after = sorted(subprocess.check_output(["find", fleet.delta(name), "-printf", "%P %y %m %U %G %l %t\n"]).splitlines())
+    assert after == before
+    assert projects(fleet.delta(name)) == {fleet.record(name)["first_id"]}
+    assert fleet.record(name)["disk_limit_bytes"] == LIMIT
+    # Whiteouts, links and the like can be replaced, moved and linked to, which takes that they are counted as well.
+    said = fleet.inside(
+        name, "cd /root; ls /etc/apt; test ! -e /etc/hosts; echo new >/etc/hosts; mv deep/er/link moved; mv deep/fifo fifo;"
+        "ln fifo fifo2; cat second /etc/hosts; stat -c %h second",
+    )  # fmt: skip
+    assert said.split() == ["text", "new", "2"]
+    assert fill(fleet, name) < SLACK
+    # And it can be lifted again.
+    fleet.ok("stop", name)
+    ask_for(fleet, name, 0)
+    fleet.ok("start", name)
+    fleet.inside(name, "head -c 50000000 /dev/zero >/root/more")
+
+
+def test_a_limit_goes_with_its_container(limiting_disk: Fleet) -> None:
+    fleet = limiting_disk
+    name = fleet.name("short")
+    fleet.create(name, options=("--disk", "16M"))
+    project = fleet.record(name)["first_id"]
+    assert limit_of(fleet, project) == LIMIT
+    fleet.ok("destroy", name, "--force")
+    assert limit_of(fleet, project) == 0
+    fleet.create(name)
+    assert fleet.record(name)["first_id"] == project
+    fleet.inside(name, "head -c 50000000 /dev/zero >/root/more")
+
+
+def test_a_copy_keeps_its_limit(limiting_disk: Fleet) -> None:
+    fleet = limiting_disk
+    name = fleet.name("restored")
+    fleet.create(name, options=("--disk", "16M"))
+    fleet.inside(name, "rm /etc/hosts; echo mine >/root/mine")
+    fleet.ok("stop", name)
+    own = fleet.paths.container(name)
+    archive = fleet.paths.etc / "backup.tar"
+    tar = ["tar", "--xattrs", "--xattrs-include=*", "--numeric-owner", "-C", str(fleet.paths.lxc)]
+    subprocess.run([*tar, "-cf", str(archive), name], check=True)
+    fleet.stop_daemon()
+    shutil.rmtree(own.directory)
+    subprocess.run([*tar, "-xf", str(archive)], check=True)
+    fleet.start_daemon()
+    fleet.ok("start", name)
+    assert fleet.inside(name, "cat /root/mine; echo >/etc/hosts") == "mine"
+    fill(fleet, name)
+    assert fleet.record(name)["delta_bytes"] <= LIMIT
+
+
+def test_a_limit_that_can_not_be_kept_is_refused(plain_disk: Fleet) -> None:
+    fleet = plain_disk
+    name = fleet.name("limited")
+    refused = fleet.run("create", name, "--disk", "16M", *SLEEP)
+    assert (refused.status, "project quotas" in refused.err) == (1, True), refused
+    assert not fleet.states()
+    found = {finding["check"]: finding for finding in fleet.json_any("doctor")["findings"]}
+    assert found["disk-limits"]["level"] == "warning"
+    assert "tune2fs -O project,quota" in found["disk-limits"]["hint"]
+    # Nor is it forgotten where the file system kept limits once.
+    fleet.create(name)
+    fleet.ok("stop", name)
+    ask_for(fleet, name, LIMIT)
+    refused = fleet.run("start", name)
+    assert (refused.status, "project quotas" in refused.err) == (1, True), refused
+    ask_for(fleet, name, 0)
+    fleet.ok("start", name)
+
+
+def test_the_log_of_starts_does_not_grow_for_ever(plain_disk: Fleet) -> None:
+    fleet = plain_disk
+    name = fleet.name("restless")
+    fleet.create(name)
+    own = fleet.paths.container(name)
+    for _ in range(2):
+        own.lxc_log.write_bytes(b"x\n" * (1 << 20))
+        fleet.ok("restart", name)
+    sizes = [path.stat().st_size for path in own.directory.glob("lxc.log*")]
+    assert sum(sizes) < (2 << 20) + SLACK

@@ -61,6 +61,17 @@ def test_what_makes_no_sense_is_refused(asked: CreateRequest) -> None:
         resolve(asked, CONFIG, ())
 
 
+def test_privileged_containers_have_no_disk_limit() -> None:
+    config = Config(disk=1 << 30, profiles={"small": Profile(disk=1 << 25)})
+    assert resolve(CreateRequest(), config, ()).like.disk == 1 << 30
+    assert resolve(CreateRequest(profile="small"), config, ()).like.disk == 1 << 25
+    assert resolve(CreateRequest(profile="small", disk=0), config, ()).like.disk == 0
+    assert resolve(CreateRequest(privileged=True), config, ()).like.disk == 0
+    for asked in (CreateRequest(privileged=True, disk=1 << 26), CreateRequest(privileged=True, profile="small")):
+        with pytest.raises(InvalidInput, match="privileged"):
+            resolve(asked, config, ())
+
+
 def test_an_unknown_profile_is_named() -> None:
     with pytest.raises(NotFound, match="'db'"):
         resolve(CreateRequest(profile="db"), CONFIG, ())

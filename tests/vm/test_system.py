@@ -17,7 +17,9 @@ from .test_patch import THERE
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = "/srv/lxcfleet"
-MODULES = ("confinement", "exposure", "access", "reconcile", "layers", "parts", "mask", "network", "isolation", "stale")
+MODULES = (
+    "confinement", "disk", "exposure", "access", "reconcile", "layers", "parts", "mask", "network", "isolation", "stale",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=SUITES)
@@ -37,3 +39,15 @@ def test_on_a_real_host(guest: Guest, module: str) -> None:
         check=False, timeout=2400,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-8000:]
+    # Here nothing is missing that limits of disk space take.
+    assert module != "disk" or "skipped" not in done.stdout, done.stdout[-8000:]
+
+
+def test_a_disk_that_exists_learns_to_limit(guest: Guest) -> None:
+    """docs/operations.md, "Limits of disk space"."""
+    guest.run(
+        "truncate -s 300M /srv/disk && mkfs.ext4 -qF /srv/disk && tune2fs -O project,quota -Q prjquota /srv/disk &&"
+        "mkdir -p /srv/mnt && mount -o loop,prjquota /srv/disk /srv/mnt"
+    )
+    check = "from pathlib import Path; from lxcfleet.host import quota; quota.check(Path('/srv/mnt'))"
+    guest.run(f'cd {HERE} && /usr/bin/python3 -c "{check}"; done=$?; umount /srv/mnt; exit $done')
