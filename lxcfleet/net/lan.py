@@ -164,6 +164,7 @@ def render_bridge(bridge: str, *, guard: bool, ipv6: bool) -> str:
             "    type filter hook input priority filter; policy accept;",
             "    iifname != @isolated accept",
             "    meta l4proto { tcp, udp } th dport 53 accept",
+            "    udp dport 67 accept",  # the host may be the DHCP server
             "    tcp flags & (syn | ack) == syn drop",
             "    udp dport 0-32767 drop",
             "  }",
