@@ -140,8 +140,12 @@ def addresses(fleet: Fleet) -> dict[str, list[str]]:
 
 def wait(fleet: Fleet, *names: str) -> dict[str, str]:
     """Wait for addresses; the IPv4 address of each."""
-    until(lambda: all(addresses(fleet)[name] for name in names), SECONDS, "all have addresses")
-    return {name: addresses(fleet)[name][0] for name in names}
+
+    def there() -> dict[str, str] | None:
+        found = addresses(fleet)
+        return {name: found[name][0] for name in names} if all(found[name] for name in names) else None
+
+    return dict(until(there, SECONDS, "all have addresses"))
 
 
 def lookup(name: str, kind: str = "A") -> set[str]:
