@@ -74,14 +74,13 @@ options:
       - name: ansible_lxcfleet_ssh_args
 """
 
-import os
 import shlex
 import subprocess
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError, AnsibleFileNotFound
 from ansible.module_utils.common.text.converters import to_bytes, to_text
 from ansible.utils.display import Display
-from ansible_collections.lxcfleet.fleet.plugins.module_utils.way import to_host
+from ansible_collections.lxcfleet.fleet.plugins.module_utils.way import make_socket_directory, to_host
 
 from ansible.plugins.connection import ConnectionBase
 
@@ -102,7 +101,7 @@ class Connection(ConnectionBase):
     def _connect(self):
         """Nothing is held open: each command is a call of its own."""
         if self.get_option("host"):
-            os.makedirs(os.path.expanduser("~/.ansible/cp"), mode=0o700, exist_ok=True)
+            make_socket_directory()
         self._connected = True
         return self
 

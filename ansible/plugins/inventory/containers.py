@@ -81,29 +81,25 @@ options:
 """
 
 EXAMPLES = r"""
-# lxcfleet.yml: the containers of this machine, in groups such as label_role_web
-plugin: lxcfleet.fleet.containers
-keyed_groups:
-  - key: lxcfleet_labels
-    prefix: label
-
-# prod.lxcfleet.yml: those of two hosts
+# lxcfleet.yml: containers of two hosts (without hosts, user and sudo: of this machine), in groups such as label_role_web
 plugin: lxcfleet.fleet.containers
 hosts: [h1.example.net, h2.example.net]
 user: admin
 sudo: true
 labels:
-  role: web
+  tier: front
+keyed_groups:
+  - key: lxcfleet_labels
+    prefix: label
 """
 
 import json
-import os
 import re
 import subprocess
 
 from ansible.errors import AnsibleError, AnsibleParserError
 from ansible_collections.lxcfleet.fleet.plugins.module_utils.cli import pairs
-from ansible_collections.lxcfleet.fleet.plugins.module_utils.way import to_host
+from ansible_collections.lxcfleet.fleet.plugins.module_utils.way import make_socket_directory, to_host
 
 from ansible.plugins.inventory import BaseInventoryPlugin, Constructable
 
@@ -154,7 +150,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable):
     def _ask(self, host):
         """The containers of a host."""
         if host != LOCAL:
-            os.makedirs(os.path.expanduser("~/.ansible/cp"), mode=0o700, exist_ok=True)
+            make_socket_directory()
         words = [self.get_option("executable"), "list", "-f", "json"]
         words += list(self.get_option("patterns")) + pairs("-l", self.get_option("labels"))
         command = to_host(words, **self._way(host))

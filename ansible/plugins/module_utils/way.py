@@ -1,6 +1,13 @@
 """The way to lxcfleet on a host: here, or by ssh. The connection and the inventory go the same."""
 
+import os
+import pwd
 import shlex
+
+
+def make_socket_directory():
+    """Have the directory of the default C(ControlPath). Its C(~) is for ssh the account's, whatever C(HOME) says."""
+    os.makedirs(os.path.join(pwd.getpwuid(os.getuid()).pw_dir, ".ansible/cp"), mode=0o700, exist_ok=True)
 
 
 def to_host(words, host=None, user=None, port=None, key=None, ssh="ssh", ssh_args="", sudo=False):
