@@ -5,6 +5,7 @@ One boot per suite; the tests of a suite go on with what the ones before them le
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,6 +177,28 @@ def test_so_does_a_power_failure(guest: Guest) -> None:
     expected = states(guest)
     guest.reboot(hard=True)
     until(lambda: states(guest) == expected, LONG, "all that ran run again")
+
+
+def test_a_host_with_services_and_secrets_exposes_nothing(guest: Guest) -> None:
+    guest.run(f"{INSTALL} nginx-light postgresql 2>&1", timeout=LONG)
+    guest.run("(umask 077; openssl genpkey -algorithm ED25519 -out /etc/nginx/server.key)")
+    guest.run("echo '0 3 * * * backup --password secret' | crontab -")
+    fleet(guest, "restart", "app1", "sys1")
+    fleet(guest, "wait", "app1", "sys1", "--for", "healthy", "--timeout", "600")
+    audit = json.loads(fleet(guest, "audit", "exposure", "-f", "json", "app1", "sys1"))
+    assert [each["exposed"] for each in audit] == [[], []]
+    private = (
+        "/etc/nginx/server.key", "/etc/ssh/ssh_host_ed25519_key", "/var/spool/cron/crontabs/root",
+        *guest.run("ls /etc/postgresql/*/main/pg_hba.conf /var/lib/postgresql/*/main/PG_VERSION").stdout.split(),
+    )  # fmt: skip
+    for path in private:
+        assert guest.run(["test", "-e", path], check=False).returncode == 0, path
+        assert guest.run(["lxcfleet", "exec", "app1", "sys1", "--", "cat", path], check=False).stdout == "", path
+    # sys1 has the host's nginx and PostgreSQL, and runs neither.
+    active = guest.run("lxcfleet exec sys1 -- systemctl is-active nginx.service postgresql.service", check=False).stdout
+    assert "inactive" in active
+    assert "active" not in active.replace("inactive", "")
+    assert fleet(guest, "exec", "sys1", "--", "systemctl", "is-system-running") == "running\n"
 
 
 def test_remove_and_purge_leave_the_containers(guest: Guest) -> None:
