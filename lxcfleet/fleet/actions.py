@@ -155,13 +155,19 @@ class Actions:
     # -- what happens by itself ------------------------------------------------------------------------------
 
     def exited(self, container: Container) -> None:
-        """A container's monitor ended. If it asked for a reboot it gets one, with a fresh mount."""
+        """A container's monitor ended. If it asked for a reboot it gets one, with a fresh mount.
+
+        One that took longer to end than its destroy waited for is destroyed now.
+        """
         if container.busy is not None or container.name not in self._registry:
             return
         self._network.withdraw(container.name)
         self._events.add("stopped", container.name)
-        if store.pending(self._paths, container.name) == plan.START:
-            self.resume(container, "rebooted from inside")
+        match store.pending(self._paths, container.name):
+            case plan.START:
+                self.resume(container, "rebooted from inside")
+            case plan.DESTROY:
+                self.resume(container, "it was to be destroyed, and has ended at last")
 
     def resume(self, container: Container, reason: str) -> None:
         """Go on with what is owed to a container."""

@@ -141,7 +141,7 @@ def arguments(pid: int) -> list[str]:
 
 def command(pid: int) -> str:
     """The process's short name."""
-    return os.fsdecode(_read(pid, "comm").rstrip(b"\n"))
+    return os.fsdecode(_read(pid, "comm", once=True).rstrip(b"\n"))
 
 
 def directory(pid: int) -> str:
@@ -169,11 +169,21 @@ def mounts(pid: int) -> list[Mount]:
     table = []
     for line in _read(pid, "mountinfo").splitlines():
         fields, _, rest = line.partition(b" - ")
-        words, (kind, source, *_) = fields.split(b" "), rest.split(b" ")
-        major, _, minor = words[2].partition(b":")
-        device = f"{int(major):02x}:{int(minor):02x}"
-        table.append(Mount(device, os.fsdecode(unescape(words[4])), kind.decode(), os.fsdecode(source)))
+        words, (kind, source, _) = fields.split(b" ", 5), rest.split(b" ", 2)
+        table.append(Mount(_hexadecimal(words[2]), _text(words[4]), _text(kind), _text(source)))
     return table
+
+
+@functools.lru_cache(4096)
+def _hexadecimal(device: bytes) -> str:
+    major, _, minor = device.partition(b":")
+    return f"{int(major):02x}:{int(minor):02x}"
+
+
+@functools.lru_cache(4096)
+def _text(word: bytes) -> str:
+    """Remembered, as containers' mounts are much alike."""
+    return os.fsdecode(unescape(word))
 
 
 def device_name(device: int) -> str:
@@ -181,13 +191,15 @@ def device_name(device: int) -> str:
     return f"{os.major(device):02x}:{os.minor(device):02x}"
 
 
-def _read(pid: int, file: str) -> bytes:
-    """With bare system calls: a file object costs as much as a small file."""
+def _read(pid: int, file: str, *, once: bool = False) -> bytes:
+    """With bare system calls: a file object costs as much as a small file. ``once``: one read has all of it."""
     try:
         descriptor = os.open(f"/proc/{pid}/{file}", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise _gone(error) from error
     try:
+        if once:
+            return os.read(descriptor, _PIECE)
         pieces = []
         while piece := os.read(descriptor, _PIECE):
             pieces.append(piece)

@@ -273,6 +273,16 @@ def test_a_directory_under_construction_is_removed_and_told(fleet: Fleet) -> Non
     assert fleet.name("c") in told
 
 
+def test_what_outlives_its_destroy_is_destroyed_when_it_ends(fleet: Fleet) -> None:
+    """As when a process of it hung in the kernel for longer than anybody waits."""
+    name = fleet.name("a")
+    fleet.create(name)
+    fleet.paths.container(name).pending.write_text("destroy\n")
+    os.kill(fleet.pid(name), signal.SIGKILL)
+    until(lambda: name not in fleet.states(), 30, "it is destroyed")
+    assert fleet.directories() == []
+
+
 def test_containers_of_others_are_left_alone(fleet: Fleet) -> None:
     fleet.stop_daemon()
     foreign = fleet.paths.lxc / "somebody-elses"
