@@ -18,7 +18,8 @@ from .test_patch import THERE
 ROOT = Path(__file__).resolve().parents[2]
 HERE = "/srv/lxcfleet"
 MODULES = (
-    "confinement", "disk", "exposure", "access", "reconcile", "layers", "parts", "mask", "network", "isolation", "stale",
+    "confinement", "disk", "exposure", "access", "reconcile", "layers", "parts", "mask", "network", "dhcp", "isolation",
+    "stale",
 )  # fmt: skip
 
 
