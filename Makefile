@@ -71,7 +71,7 @@ $(cache)/ruff-$(RUFF_VERSION)/bin/ruff:
 	$(@D)/pip install --quiet --disable-pip-version-check ruff==$(RUFF_VERSION)
 
 test-vm: root test-packages
-	tools/debian-packages $(VM_PACKAGES)
+	tools/debian-packages $(VM_PACKAGES) ansible-core dpkg-dev
 	$(PYTHON) -m pytest tests/vm $(ARGS)
 
 # ansible-test makes virtual environments of its own, from the package index that pip knows.

@@ -75,13 +75,25 @@ class Guest:
     @classmethod
     def boot(cls, suite: str, *, packages: Sequence[str] = PRODUCT_PACKAGES, memory_mib: int = 2048) -> Guest:
         """A guest that has booted and settled."""
-        guest = cls(ensure_image(suite, packages), memory_mib=memory_mib)
-        try:
-            guest._boot(fresh_disk=True)
-        except BaseException:
-            guest.close()
-            raise
+        (guest,) = cls.boot_all((suite,), packages=packages, memory_mib=memory_mib)
         return guest
+
+    @classmethod
+    def boot_all(
+        cls, suites: Sequence[str], *, packages: Sequence[str] = PRODUCT_PACKAGES, memory_mib: int = 2048
+    ) -> list[Guest]:
+        """Guests that have booted and settled, side by side."""
+        guests = [cls(ensure_image(suite, packages), memory_mib=memory_mib) for suite in suites]
+        try:
+            for guest in guests:
+                guest._start(fresh_disk=True)
+            for guest in guests:
+                guest._settle(fresh_disk=True)
+        except BaseException:
+            for guest in guests:
+                guest.close()
+            raise
+        return guests
 
     def __enter__(self) -> Guest:
         return self
@@ -120,14 +132,14 @@ class Guest:
         with contextlib.suppress(GuestError):  # the host may be gone before the command's end is known
             self.run(command, check=False, timeout=60)
         self._await_power_off()
-        self._boot(fresh_disk=False)
+        self._boot_again()
 
     def follow_reboot(self) -> None:
         """Wait, for however long, until the guest reboots or powers off of its own accord, and boot it again."""
         assert self._qemu is not None
         self._qemu.wait()
         self._disconnect()
-        self._boot(fresh_disk=False)
+        self._boot_again()
 
     def close(self) -> None:
         """End the guest and forget its disk. The serial log stays."""
@@ -146,12 +158,18 @@ class Guest:
 
     # -- power --------------------------------------------------------------------------------------
 
-    def _boot(self, *, fresh_disk: bool) -> None:
+    def _boot_again(self) -> None:
+        self._start(fresh_disk=False)
+        self._settle(fresh_disk=False)
+
+    def _start(self, *, fresh_disk: bool) -> None:
+        if fresh_disk:
+            self._create_disk()
+        self._start_qemu()
+
+    def _settle(self, *, fresh_disk: bool) -> None:
         """A boot that hangs or panics is tried again, as the emulator may be to blame; what led to it never is."""
         for attempts_left in reversed(range(BOOT_ATTEMPTS)):
-            if fresh_disk:
-                self._create_disk()
-            self._start_qemu()
             try:
                 self._await_boot()
             except BootError as error:
@@ -160,6 +178,7 @@ class Guest:
                     raise
                 log.warning("a boot failed and is tried again: %s", error)
                 self.port = _free_port()
+                self._start(fresh_disk=fresh_disk)
             else:
                 return
 
