@@ -17,8 +17,9 @@ import socket
 import sys
 from pathlib import Path
 
-from lxcfleet import children
-from lxcfleet.children import CHILD_SECONDS, MAX_DATAGRAM
+from lxcfleet.children import run
+from lxcfleet.children.answer import MAX_DATAGRAM
+from lxcfleet.children.preparing import CHILD_SECONDS
 from lxcfleet.host import kernel
 from lxcfleet.names import Paths
 
@@ -43,7 +44,7 @@ def main() -> None:
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.alarm(CHILD_SECONDS)
-            children.run(message, descriptors, paths, (requests.fileno(), int(sys.argv[2])))
+            run.run(message, descriptors, paths, (requests.fileno(), int(sys.argv[2])))
         for descriptor in descriptors:
             os.close(descriptor)
 

@@ -240,8 +240,8 @@ _ENVIRONMENT = {"PATH": APP_PATH, "HOME": "/root"}
 def init_command(spec: Spec) -> str:
     """Tini with the command, and the variables that the operator set, as one line of LXC's configuration.
 
-    liblxc splits this line at white space and knows no escapes (lxc_string_split_quoted). Words that can't be
-    misread stand as they are. Else the whole command is one word without any white space: the argument of env's
+    liblxc splits this line at blanks and knows neither quotes nor escapes (lxccontainer.c, split_init_cmd). Words that
+    can't be misread stand as they are. Else the whole command is one word without any white space: the argument of env's
     -S, which has escapes for all that there is (coreutils, env(1), since 8.30); that costs a start 0.7 ms. env
     replaces itself by tini, so that the variables, passwords maybe, are not in the command line of process 1, which
     all users may read. tini exits 127 if the command is not found and 126 if it can't be run.

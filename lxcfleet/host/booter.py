@@ -11,7 +11,6 @@ root as descriptors. The answer is the pid of its process 1, or ``null``.
 
 import _signal
 import _socket
-import ctypes
 import gc
 import posix
 import sys
@@ -26,7 +25,12 @@ _SECONDS = 120
 _NAME = 256
 _ANCILLARY = 64
 
-setns = ctypes.CDLL(None).setns
+if sys.version_info >= (3, 12):
+    setns = posix.setns
+else:
+    import ctypes  # ten mappings more for each fork to copy
+
+    setns = ctypes.CDLL(None).setns
 
 
 def main() -> None:
@@ -55,7 +59,7 @@ def boot(name: str, lxc_path: str, namespace: int, reply: int) -> None:
     """Start the container, answer, and exit."""
     try:
         answer = b"null"
-        if setns(namespace, _CLONE_NEWNS) == 0:
+        if not setns(namespace, _CLONE_NEWNS):
             posix.close(namespace)
             container = _lxc.Container(name, lxc_path)
             # The hook that mounts the layers is there for plain lxc-start.

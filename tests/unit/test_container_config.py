@@ -128,7 +128,7 @@ def test_no_value_makes_a_line_of_its_own(arguments: list[str], variables: dict[
 def test_arguments_arrive_as_they_were_given(arguments: list[str]) -> None:
     line = init_command(app("printf", "%s\\0", *arguments))
     assert "\n" not in line
-    # liblxc's lxc_string_split_quoted splits at isspace() of the C locale and at nothing else here.
+    # liblxc's split_init_cmd splits at blanks, and at nothing else here.
     words = line.encode().split()
     done = subprocess.run(words, capture_output=True, check=True)
     assert done.stdout == b"".join(a.encode() + b"\0" for a in arguments or [""])

@@ -1,0 +1,57 @@
+"""Containers that are there: removing them, and what liblxc is asked to do with them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from lxcfleet.children.answer import Reply, answer
+from lxcfleet.errors import FleetError, HostError
+from lxcfleet.host import attach, lxc, quota, tree
+from lxcfleet.names import ContainerPaths, Paths
+
+
+def remove(names: list[str], reply: Reply, paths: Paths) -> None:
+    """Remove what is left of containers, given by the names of their directories."""
+    for name in names:
+        try:
+            project = quota.own_project(ContainerPaths(paths.lxc / name).delta)
+            tree.remove(paths.lxc / name)
+            if project:
+                quota.forget(paths.lxc, project)
+            answer(reply, name)
+        except (OSError, FleetError) as error:
+            answer(reply, name, error)
+
+
+def inspect(names: list[str], reply: Reply, paths: Paths) -> None:
+    """Process 1 of each container, as the host numbers it; null for one that does not run."""
+    for name in names:
+        reply.send(json.dumps({"name": name, "pid": lxc.init_pid(name, str(paths.lxc))}).encode())
+
+
+def freeze(names: list[str], reply: Reply, paths: Paths) -> None:
+    """Stop all their processes where they are."""
+    for name in names:
+        answer(reply, name, None if lxc.freeze(name, str(paths.lxc)) else _refused(paths, name, "frozen"))
+
+
+def unfreeze(names: list[str], reply: Reply, paths: Paths) -> None:
+    """Let them go on."""
+    for name in names:
+        answer(reply, name, None if lxc.unfreeze(name, str(paths.lxc)) else _refused(paths, name, "unfrozen"))
+
+
+def check_health(item: dict[str, Any], reply: Reply, paths: Paths) -> None:
+    """Run a command inside and answer with its exit status (null: it took too long) and what it printed."""
+    name = item["name"]
+    try:
+        status, output = attach.check(name, str(paths.lxc), item["command"], item["environment"], item["timeout"])
+    except FleetError as error:
+        answer(reply, name, error)
+    else:
+        reply.send(json.dumps({"name": name, "error": None, "status": status, "output": output}).encode())
+
+
+def _refused(paths: Paths, name: str, what: str) -> HostError:
+    return HostError(f"{name} can't be {what}", why=f"liblxc's reason is in {paths.container(name).lxc_log}")
