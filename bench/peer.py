@@ -1,9 +1,10 @@
-"""The other side: bare, privileged LXC containers, configurations ready-made, four lxc-start at a time.
+"""The other side: bare LXC containers, configurations ready-made, four lxc-start at a time.
 
-Three kinds. ``plain`` is as lean as LXC goes: no include, so no hooks, no seccomp, no rules for devices, and
-for a root the host's own, which all share and can write to. ``clone`` is what comes closest to ours with LXC's
-own means: an overlay of its own over the host's root, and Debian's common.conf. ``system`` boots the host's
-systemd over the same mask as ours.
+Four kinds. ``plain`` is as lean as LXC goes: privileged, no include, so no hooks, no seccomp, no rules for devices,
+and for a root the host's own, which all share and can write to. ``clone`` is what comes closest to ours with LXC's
+own means: an overlay of its own over the host's root, and Debian's common.conf; privileged, too. ``unprivileged`` has
+what ours have: a uid range each, an overlay over the base with shifted owners, which LXC can't make and we have
+mounted before the clock runs. ``system`` boots the host's systemd over the same mask as ours, privileged.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from bench import observe
-from lxcfleet.host import kernel
+from lxcfleet.fleet.ids import IdPool
+from lxcfleet.host import kernel, limits
+from lxcfleet.model import RANGE_SIZE
 
-Kind = Literal["plain", "clone", "system"]
+Kind = Literal["plain", "clone", "unprivileged", "system"]
 
 AT_ONCE = 4
 PREFIX = "lfbare"
@@ -40,6 +43,13 @@ lxc.include = /usr/share/lxc/config/common.conf
 lxc.rootfs.path = overlay:/:{own}/delta
 lxc.init.cmd = /bin/sh {script} {ready}
 """
+_UNPRIVILEGED = """\
+lxc.include = /usr/share/lxc/config/common.conf
+lxc.rootfs.path = dir:{own}/root
+lxc.init.cmd = /bin/sh {script} {ready}
+lxc.idmap = u 0 {first} {size}
+lxc.idmap = g 0 {first} {size}
+"""
 _SYSTEM = """\
 lxc.rootfs.path = dir:{own}/root
 lxc.mount.auto = proc:mixed sys:mixed cgroup:mixed
@@ -59,26 +69,31 @@ class Bare:
         self.names = [f"{PREFIX}{number}" for number in range(1, count + 1)]
         self._ready = directory / "ready"
         self._files: dict[str, Path] = {}
+        self._mounts: _Mounts | None = None
 
-    def make(self, kind: Kind) -> None:
-        """Write all configurations."""
+    def make(self, kind: Kind, mask: Path | None = None) -> None:
+        """Write all configurations, and mount what LXC does not. ``mask``: the image of the mask, of system containers."""
         shutil.rmtree(self._directory, ignore_errors=True)
         self._ready.mkdir(parents=True)
         script = self._directory / "ready.sh"
         script.write_text('echo ready >"$1"\nexec sleep infinity\n', encoding="ascii")
-        apparmor = Path("/sys/kernel/security/apparmor").exists()
+        pool = IdPool(*limits.id_files())
+        firsts = {name: pool.take() for name in self.names} if kind == "unprivileged" else {}
         for name in self.names:
             own = self._directory / name
             for part in ("root", "delta", "work"):
                 (own / part).mkdir(parents=True)
             ready = self._ready / name
             # In a clone the file ends up in the delta.
-            self._files[name] = own / "delta" / ready.relative_to("/") if kind == "clone" else ready
-            text = {"plain": _PLAIN, "clone": _CLONE, "system": _SYSTEM}[kind] + _COMMON
-            if kind == "system" and apparmor:
-                text += _APPARMOR
-            values = {"name": name, "own": own, "script": script, "ready": ready}
-            (own / "config").write_text(text.format(**values), encoding="ascii")
+            inside = kind in ("clone", "unprivileged")
+            self._files[name] = own / "delta" / ready.relative_to("/") if inside else ready
+            first = firsts.get(name)
+            if first is not None:
+                os.chown(own / "delta", first, first)
+            values = {"name": name, "own": own, "script": script, "ready": ready, "first": first, "size": RANGE_SIZE}
+            (own / "config").write_text(_text(kind).format(**values), encoding="ascii")
+        if kind in ("unprivileged", "system"):
+            self._mounts = _Mounts(self._directory, self.names, firsts, mask)
 
     def start(self) -> float:
         """Start all app containers; seconds until each has written its file."""
@@ -93,46 +108,19 @@ class Bare:
         self._each(["lxc-stop", "-P", str(self._directory), "-k", "-n"])
         return time.perf_counter() - clock
 
-    def boot(self, mask: Path) -> float:
-        """Start all system containers; seconds until each is up. ``mask``: the image of the mask.
-
-        The overlays are mounted before the clock runs, in a mount namespace that a child of ours makes.
-        """
-        receive, send = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                self._mount(mask)
-                began = time.time()
-                self._each(["lxc-start", "-P", str(self._directory), "-p", "{pid}", "-n"])
-                os.write(send, str(began).encode())
-            finally:
-                os._exit(0)
-        os.close(send)
-        with open(receive, encoding="ascii") as file:
-            answer = file.read()
-        os.waitpid(pid, 0)
-        if not answer:
-            raise observe.Late("the bare system containers could not be started")
+    def boot(self) -> float:
+        """Start all system containers; seconds until each is up."""
+        clock = time.perf_counter()
+        self._each(["lxc-start", "-P", str(self._directory), "-p", "{pid}", "-n"])
         observe.wait_booted({name: self._init(name) for name in self.names})
-        return time.time() - float(answer)
+        return time.perf_counter() - clock
 
     def remove(self) -> None:
-        """Remove all files. Nothing may run any more."""
+        """Remove all mounts and files. Nothing may run any more."""
+        if self._mounts is not None:
+            self._mounts.end()
+            self._mounts = None
         shutil.rmtree(self._directory, ignore_errors=True)
-
-    def _mount(self, image: Path) -> None:
-        kernel.unshare_mounts()
-        kernel.make_slave(Path("/"))
-        mask, base = self._directory / "mask", self._directory / "base"
-        for point in (mask, base):
-            point.mkdir(exist_ok=True)
-        subprocess.run(["mount", "-t", "ext4", "-o", "loop,ro", str(image), str(mask)], check=True)
-        kernel.clone_read_only(Path("/"), base, None)
-        for name in self.names:
-            own = self._directory / name
-            layers = f"lowerdir={mask}:{base},upperdir={own}/delta,workdir={own}/work,{_OVERLAY}"
-            kernel.mount("bench", own / "root", "overlay", kernel.MS_NODEV, layers)
 
     def _init(self, name: str) -> int:
         """Process 1: the monitor's child."""
@@ -144,6 +132,63 @@ class Bare:
         """Run ``argv`` with each name added, some at a time; ``{pid}`` is the container's pid file."""
         words = [word.replace("{pid}", f"{self._directory}/{{}}/pid") for word in argv]
         xargs = ["xargs", "-P", str(AT_ONCE), "-I", "{}", *words, "{}"]
-        done = subprocess.run(xargs, input="\n".join(self.names), text=True, capture_output=True, check=False)
+        enter = [] if self._mounts is None else ["nsenter", f"--mount=/proc/{self._mounts.pid}/ns/mnt"]
+        done = subprocess.run([*enter, *xargs], input="\n".join(self.names), text=True, capture_output=True, check=False)
         if done.returncode != 0:
             raise observe.Late(f"{argv[0]} failed: {done.stderr.strip()[-500:]}")
+
+
+def _text(kind: Kind) -> str:
+    text = {"plain": _PLAIN, "clone": _CLONE, "unprivileged": _UNPRIVILEGED, "system": _SYSTEM}[kind] + _COMMON
+    return text + _APPARMOR if kind == "system" and Path("/sys/kernel/security/apparmor").exists() else text
+
+
+class _Mounts:
+    """The containers' roots, mounted in a namespace that a process of ours holds."""
+
+    def __init__(self, directory: Path, names: Sequence[str], firsts: Mapping[str, int], mask: Path | None) -> None:
+        self._directory = directory
+        ready, tell = os.pipe()
+        ending, self._open = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self._open)
+            try:
+                self._mount(names, firsts, mask)
+                os.write(tell, b"mounted")
+                os.read(ending, 1)  # until our parent closes its end, or is gone
+            finally:
+                os._exit(0)
+        os.close(tell)
+        os.close(ending)
+        with open(ready, "rb") as file:
+            mounted = file.read(7)
+        if not mounted:
+            self.end()
+            raise observe.Late("the roots of the bare containers could not be mounted")
+
+    def end(self) -> None:
+        """Let them go."""
+        os.close(self._open)
+        os.waitpid(self.pid, 0)
+
+    def _mount(self, names: Sequence[str], firsts: Mapping[str, int], image: Path | None) -> None:
+        kernel.unshare_mounts()
+        kernel.make_slave(Path("/"))
+        lower = ""
+        if image is not None:
+            mask = self._directory / "mask"
+            mask.mkdir()
+            subprocess.run(["mount", "-t", "ext4", "-o", "loop,ro", str(image), str(mask)], check=True)
+            lower = f"{mask}:"
+        for name in names:
+            own = self._directory / name
+            first = firsts.get(name)
+            base = own / "base"
+            base.mkdir()
+            users = None if first is None else kernel.user_namespace(first, RANGE_SIZE)
+            kernel.clone_read_only(Path("/"), base, users)
+            if users is not None:
+                os.close(users)
+            layers = f"lowerdir={lower}{base},upperdir={own}/delta,workdir={own}/work,{_OVERLAY}"
+            kernel.mount("bench", own / "root", "overlay", kernel.MS_NODEV, layers)

@@ -44,16 +44,13 @@ def rows(samples: Mapping[str, Sequence[float]], count: int, leftovers: int) -> 
         if name in middle:
             found.append(Row(what, f"{middle[name]:.2f} {unit}", "", middle[name], unit, limit))
 
-    for kind, words in (
-        ("plain", "bare, all on the host's own root"),
-        ("clone", "bare, with overlays and common.conf"),
+    for kind, words, limit in (
+        ("plain", "bare, privileged, all on the host's own root", 1.0),
+        ("clone", "bare, privileged, with overlays and common.conf", 1.0),
+        ("unprivileged", "bare, unprivileged as ours, overlays mounted before", None),
     ):
-        ratio(
-            f"create + start {count} app; start {count} {words}", "app create", f"{kind} start", 1.0, _seconds
-        )
-        ratio(
-            f"restart {count}; stop + start {count} {words}", "app restart", f"{kind} restart", 1.0, _seconds
-        )
+        ratio(f"create + start {count} app; start {count} {words}", "app create", f"{kind} start", limit, _seconds)
+        ratio(f"restart {count}; stop + start {count} {words}", "app restart", f"{kind} restart", limit, _seconds)
     ratio(f"destroy {count}; create {count}", "app destroy", "app create", 1.0, _seconds)
     ratio(f"create + boot {count} system; boot {count} bare", "system up", "bare system up", 1.0, _seconds)
     single("memory of a system container", "system memory", "MiB", 14.0)

@@ -58,7 +58,7 @@ class Bench:
     def app_round(self, number: int) -> None:
         """One round of app containers, each side first in every other one."""
         sides: list[Callable[[], None]] = [self._our_apps]
-        sides += [partial(self._bare_apps, kind) for kind in ("plain", "clone")]
+        sides += [partial(self._bare_apps, kind) for kind in ("plain", "clone", "unprivileged")]
         for side in sides if number % 2 == 0 else reversed(sides):
             side()
             time.sleep(1)
@@ -112,9 +112,9 @@ class Bench:
         self._look()
 
     def _bare_systems(self) -> None:
-        self.bare.make("system")
+        self.bare.make("system", self.ours.paths.mask_image)
         before = observe.meminfo("MemAvailable")
-        self._note("bare system up", self.bare.boot(self.ours.paths.mask_image))
+        self._note("bare system up", self.bare.boot())
         self._usage("bare system", self.bare.names, before)
         self.bare.stop()
         self.bare.remove()

@@ -246,12 +246,21 @@ def init_command(spec: Spec) -> str:
     replaces itself by tini, so that the variables, passwords maybe, are not in the command line of process 1, which
     all users may read. tini exits 127 if the command is not found and 126 if it can't be run.
     """
-    words = [TINI, "--", *spec.command]
+    words = _with_tini(spec)
     if not spec.environment and all(_PLAIN.fullmatch(word) for word in spec.command):
         return " ".join(words)
     variables = {**_ENVIRONMENT, "container": "lxc", **spec.environment}
     words = ["--", *(f"{key}={value}" for key, value in variables.items()), *words]
     return "/usr/bin/env -i -S" + "\\_".join(map(_quote, words))
+
+
+def arguments(spec: Spec) -> tuple[str, ...]:
+    """The same for liblxc's start(), which takes words as they are and so needs no env; empty: only the line will do."""
+    return () if spec.init is Init.SYSTEM or spec.environment else tuple(_with_tini(spec))
+
+
+def _with_tini(spec: Spec) -> list[str]:
+    return [TINI, "--", *spec.command]
 
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")

@@ -238,7 +238,8 @@ class Lifecycle:
         if container.spec is not None:
             await self._network.connect(container.spec)
         async with self._boots:
-            pid = await self._boot_once_more(container.name, namespace)
+            command = container_config.arguments(container.spec) if container.spec is not None else ()
+            pid = await self._boot_once_more(container.name, namespace, command)
         if pid is not None:
             self._registry.watch(container, pid)
         if container.running is None:
@@ -266,14 +267,14 @@ class Lifecycle:
                 return
             await asyncio.sleep(0.01)
 
-    async def _boot_once_more(self, name: str, namespace: int) -> int | None:
+    async def _boot_once_more(self, name: str, namespace: int, command: Sequence[str]) -> int | None:
         """Boot it; again, if what did it was killed before there was a monitor."""
         try:
-            return await self._launcher.boot(name, namespace)
+            return await self._launcher.boot(name, namespace, command)
         except Died:
             if name in lxc.running(str(self._paths.lxc)):
                 return None
-            return await self._launcher.boot(name, namespace)
+            return await self._launcher.boot(name, namespace, command)
 
     async def _halt(self, container: Container, timeout: float) -> None:
         running = container.running

@@ -5,8 +5,9 @@ container does. Each page that the booter or its child writes after the fork is 
 with all of the launcher's modules a monitor has 1.5 MiB of its own, with this little 0.7 MiB. So this is a
 script of its own that imports next to nothing (run with python -I -S), and does nothing but boot.
 
-One request is one datagram, the container's name, with a reply socket and the mount namespace that holds its
-root as descriptors. The answer is the pid of its process 1, or ``null``.
+One request is one datagram: the container's name and, where they are not to be read from its configuration, the words
+of its command, with a NUL between each; with a reply socket and the mount namespace that holds its root as
+descriptors. The answer is the pid of its process 1, or ``null``.
 """
 
 import _signal
@@ -22,7 +23,7 @@ import _lxc
 _CLONE_NEWNS = 0x00020000
 _SECONDS = 120
 """No boot may take longer: liblxc can wait for ever on a monitor that hangs."""
-_NAME = 256
+_REQUEST = 65536
 _ANCILLARY = 64
 
 if sys.version_info >= (3, 12):
@@ -43,19 +44,20 @@ def main() -> None:
     gc.disable()
     gc.freeze()
     while True:
-        message, ancillary, _, _ = requests.recvmsg(_NAME, _ANCILLARY)
+        message, ancillary, _, _ = requests.recvmsg(_REQUEST, _ANCILLARY)
         if not message:
             return
         reply, namespace = memoryview(ancillary[0][2]).cast("i")
         if posix.fork() == 0:
             _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
             _signal.alarm(_SECONDS)
-            boot(message.decode(), lxc_path, namespace, reply)
+            name, *command = message.decode().split("\0")
+            boot(name, command, lxc_path, namespace, reply)
         posix.close(reply)
         posix.close(namespace)
 
 
-def boot(name: str, lxc_path: str, namespace: int, reply: int) -> None:
+def boot(name: str, command: list[str], lxc_path: str, namespace: int, reply: int) -> None:
     """Start the container, answer, and exit."""
     try:
         answer = b"null"
@@ -65,7 +67,8 @@ def boot(name: str, lxc_path: str, namespace: int, reply: int) -> None:
             # The hook that mounts the layers is there for plain lxc-start.
             container.clear_config_item("lxc.hook.pre-start")
             container.clear_config_item("lxc.monitor.unshare")
-            if container.start(useinit=False, daemonize=True, close_fds=True):
+            words = {"cmd": tuple(command)} if command else {}
+            if container.start(useinit=False, daemonize=True, close_fds=True, **words):
                 answer = b"%d" % container.init_pid
         posix.write(reply, answer)
     finally:

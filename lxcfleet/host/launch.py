@@ -219,17 +219,22 @@ class Launcher:
         self._launcher.kill()
         self._booter.kill()
 
-    async def boot(self, name: str, namespace: int) -> int | None:
+    async def boot(self, name: str, namespace: int, command: Sequence[str] = ()) -> int | None:
         """Start a container whose root is mounted in the mount namespace that the descriptor stands for.
+
+        ``command``: of its process 1; empty: what its configuration says, which must come to the same.
 
         The pid of its process 1 (-1 if it has ended already); None if liblxc could not start it. Raises Died if
         the process that tried was killed: then it may run all the same.
         """
+        message = "\0".join((name, *command)).encode()
+        if len(message) > _MAX_DATAGRAM:
+            message = name.encode()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         with ours:
             with theirs:
-                await self._booter.send(name.encode(), [theirs.fileno(), namespace])
+                await self._booter.send(message, [theirs.fileno(), namespace])
             await _readable(ours)
             answer = ours.recv(64)
         if not answer:

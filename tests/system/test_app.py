@@ -48,6 +48,11 @@ def test_arguments_arrive_exactly(fleet: Fleet) -> None:
     (fleet.delta(name) / "var/args").unlink()
     fleet.run("restart", name)
     assert written(fleet, name, "var/args").split(b"\0") == [os.fsencode(argument) for argument in ARGUMENTS]
+    # And by plain lxc-start, which reads a line of text.
+    fleet.ok("stop", name)
+    (fleet.delta(name) / "var/args").unlink()
+    subprocess.run(["lxc-start", "-P", str(fleet.paths.lxc), "-n", name], check=True, timeout=60)
+    assert written(fleet, name, "var/args").split(b"\0") == [os.fsencode(argument) for argument in ARGUMENTS]
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lxcfleet.base.container_config import Platform, init_command, reboot_hook, render
+from lxcfleet.base.container_config import Platform, arguments, init_command, reboot_hook, render
 from lxcfleet.model import Init, Network, Spec
 from lxcfleet.names import Paths
 
@@ -157,6 +157,13 @@ def test_a_plain_command_needs_no_helper() -> None:
 @pytest.mark.parametrize("word", ["", " ", "a b", '"', "'", "\\", "#", "$HOME", "ü", "a\n"])
 def test_any_other_goes_through_env(word: str) -> None:
     assert init_command(app("printf", word)).startswith("/usr/bin/env -i -S")
+
+
+def test_liblxc_gets_words_where_it_needs_no_line() -> None:
+    assert arguments(app("sh", "-c", "two words; \'\"")) == ("/usr/bin/tini-static", "--", "sh", "-c", "two words; \'\"")
+    # Only env keeps variables out of what all users may read, and a system container's init takes no words of ours.
+    assert arguments(app("true", SECRET="s3cret")) == ()
+    assert arguments(Spec("web", Init.SYSTEM, first_id=1879048192)) == ()
 
 
 def test_only_what_has_something_to_reboot_may() -> None:
