@@ -87,6 +87,7 @@ from lxcfleet.wire import CreateRequest
 @click.pass_context
 def create(
     ctx: click.Context,
+    /,
     *,
     name: str | None,
     count: int | None,

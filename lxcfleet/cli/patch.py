@@ -117,6 +117,7 @@ def notify(ctx: click.Context, *, style: str, quiet: bool) -> None:
 @click.pass_context
 def apply(
     ctx: click.Context,
+    /,
     *,
     patterns: tuple[str, ...],
     labels: tuple[str, ...],

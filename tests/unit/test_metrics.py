@@ -33,8 +33,8 @@ def samples(*containers: ContainerReading) -> dict[tuple[str, str], float]:
     patch = PatchReading({}, scanned=950.0, packages_changed=None)
     text = render(FleetReading(containers, daemon_started=900.0, operations_running=1, patch=patch)).decode()
     found: dict[tuple[str, str], float] = {}
-    families: Any = text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
-    for family in families:
+    parse: Any = text_string_to_metric_families  # has no types before Debian 13's
+    for family in parse(text):
         for sample in family.samples:
             labels = sample.labels
             if sample.name in ("lxcfleet_container_state", "lxcfleet_container_health") and not sample.value:
