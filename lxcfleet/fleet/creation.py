@@ -140,14 +140,22 @@ class Creation:
         return Job(spec.name, job, forget)
 
     async def _undo(self, container: Container) -> None:
-        """A container whose creation failed leaves nothing: its init never ran, so its delta is empty."""
-        exists = self._paths.container(container.name).directory.exists()
+        """A container whose creation failed leaves nothing: its init never ran, so its delta is empty.
+
+        What somebody else put in its place meanwhile is not touched. And where it can't be taken away it is still
+        there, and keeps its name, its ids and its address until it is destroyed.
+        """
         try:
-            await self._lifecycle.carry_out(container, plan.undo_create(plan.Situation(exists=exists)))
+            ours = self._is_there(container)
+            await self._lifecycle.carry_out(container, plan.undo_create(plan.Situation(exists=ours)))
         except FleetError as error:
-            log.warning("%s: what its creation left can't be removed yet: %s", container.name, error)
-        self._room.forget(container)
-        await self._room.release_unused()
+            log.warning("%s: what its creation left can't be removed: %s", container.name, error)
+        if not self._is_there(container):
+            self._room.forget(container)
+            await self._room.release_unused()
+
+    def _is_there(self, container: Container) -> bool:
+        return store.load(self._paths, container.name) == container.spec
 
     def _presence(self, container: Container, *, start: bool) -> Job:
         """A container that only has to be there, and run if ``start``."""

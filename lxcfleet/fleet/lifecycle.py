@@ -245,7 +245,10 @@ class Lifecycle:
         if container.running is None:
             await self._ended_at_once(container.name)
         # liblxc may report a start that it gives up right after (5.0.2: a mount that is refused).
-        if lxc.gave_up(log_file, before) or (pid is None and not await self._started_by_others(container)):
+        gave_up = lxc.gave_up(log_file, before)
+        if gave_up and container.running is not None:
+            await _gone(container.running, TIDY_SECONDS)
+        if gave_up or (pid is None and not await self._started_by_others(container)):
             raise HostError(
                 f"{container.name} did not start",
                 why=lxc.stop_reason(log_file, before) or "liblxc gives no reason",

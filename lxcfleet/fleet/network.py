@@ -317,7 +317,10 @@ class FleetNetwork:
     def publish(self, container: Container) -> None:
         """Let a container that runs be found: by its name, and if it is a member also by its groups' names."""
         self._set_up_port(container)
-        self._discovery.publish(container)
+        try:
+            self._discovery.publish(container)
+        except OSError as error:
+            log.error("%s runs, and is found by no name until it starts again: %s", container.name, error)
         if container.waits_for_address:
             self._leases.kick()
 
@@ -363,7 +366,10 @@ class FleetNetwork:
         """
         self.withdraw(container.name)
         if container.spec is not None and container.spec.publish:
-            await self._leave_ports(container.spec, container.addresses)
+            try:
+                await self._leave_ports(container.spec, container.addresses)
+            except (FleetError, OSError) as error:  # that must keep nobody from stopping it
+                log.error("%s is stopped, and ports of the host still lead to it: %s", container.name, error)
         running, wait = container.running, self.drain_seconds(container) if seconds is None else seconds
         if running is not None and wait:
             with contextlib.suppress(TimeoutError):

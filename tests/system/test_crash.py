@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -281,6 +282,45 @@ def test_what_outlives_its_destroy_is_destroyed_when_it_ends(fleet: Fleet) -> No
     os.kill(fleet.pid(name), signal.SIGKILL)
     until(lambda: name not in fleet.states(), 30, "it is destroyed")
     assert fleet.directories() == []
+
+
+def test_what_somebody_puts_in_the_place_of_a_new_one_stays(fleet: Fleet) -> None:
+    """Between the look for a free name and the making, as a restore or lxc-create may."""
+    name = fleet.name("a")
+    fleet.create(fleet.name("warm"))  # so that a child can prepare the next one, but for the launcher
+    time.sleep(1.5)  # until that child has ended
+    launcher = fleet.servants()["launcher"]
+    os.kill(launcher, signal.SIGSTOP)
+    try:
+        with fleet.spawn("create", name, *SLEEP) as client:
+            until(lambda: name in fleet.states(), 20, "the daemon has begun")
+            precious = fleet.paths.lxc / name / "rootfs/home/data"
+            precious.parent.mkdir(parents=True)
+            precious.write_text("precious")
+            os.kill(launcher, signal.SIGCONT)
+            assert client.wait(30) != 0
+    finally:
+        os.kill(launcher, signal.SIGCONT)
+    assert precious.read_text() == "precious"
+    assert name not in fleet.states()
+    shutil.rmtree(fleet.paths.lxc / name)
+
+
+def test_one_that_runs_and_can_not_be_named_is_there_all_the_same(fleet: Fleet) -> None:
+    """As when the file system of /run is full."""
+    first, second, third = (fleet.name(letter) for letter in "abc")
+    fleet.create(first, options=["--network", "bridge"])
+    shutil.move(fleet.paths.hosts, fleet.paths.run / "hosts.away")
+    fleet.paths.hosts.write_text("in the way")
+    try:
+        fleet.create(second, options=["--network", "bridge"])
+    finally:
+        fleet.paths.hosts.unlink()
+        shutil.move(fleet.paths.run / "hosts.away", fleet.paths.hosts)
+    assert "found by no name" in fleet.log()
+    fleet.create(third, options=["--network", "bridge"])
+    assert fleet.states() == dict.fromkeys((first, second, third), "running")
+    assert len({fleet.record(name)["addresses"][0] for name in (first, second, third)}) == 3
 
 
 def test_containers_of_others_are_left_alone(fleet: Fleet) -> None:

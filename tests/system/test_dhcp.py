@@ -356,9 +356,10 @@ def _status(host: str, port: int) -> int:
 
 
 def test_a_bridge_that_goes_and_comes_back(fleet: Fleet, rack: Rack) -> None:
-    one = fleet.name(1)
+    one, published = fleet.name(1), fleet.name("p")
     fleet.create(one)
-    address = wait(fleet, one)[one]
+    fleet.ok("create", published, "-p", "18094:80", *SLEEP)
+    address = wait(fleet, one, published)[one]
     ip("link", "del", rack.name)
     until(lambda: fleet.events("cut-off"), 15, "it is said")
     refused = fleet.run("create", fleet.name(2), *SLEEP)
@@ -366,6 +367,8 @@ def test_a_bridge_that_goes_and_comes_back(fleet: Fleet, rack: Rack) -> None:
     findings = {each["check"]: each for each in fleet.json_any("doctor")["findings"]}
     assert findings["network"]["level"] == "fail"
     assert not os.path.exists(f"/sys/class/net/{rack.name}")  # nobody else made one
+    fleet.ok("stop", published)  # nobody has to mend the network before
+    fleet.ok("destroy", published)
     ip("link", "add", rack.name, "type", "bridge")
     ip("addr", "add", f"{HOST}/24", "dev", rack.name)
     ip("link", "set", rack.name, "up")
