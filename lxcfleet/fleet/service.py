@@ -107,7 +107,6 @@ class Fleet:
         container = self._get(name)
         own = self._paths.container(name)
         spec, running = container.spec, container.running
-        began = running.since if running else None
         details = {
             **self._record(container),
             "directory": str(own.directory),
@@ -126,7 +125,7 @@ class Fleet:
             "confinement": self._lifecycle.confinement(spec) if spec else {},
             "autostart": spec.autostart if spec else False,
             "boot_order": spec.boot_order if spec else 0,
-            "started": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds") if began else None,
+            "started": _moment(running.since) if running else None,
             "check": spec.health.to_json() if spec and spec.health else None,
             "health_reason": self.prober.reason(container),
         }
@@ -134,7 +133,7 @@ class Fleet:
 
     def _get(self, name: str) -> Container:
         if name not in self.registry:
-            raise NotFound(f"no container named {name!r}", hint="`lxcfleet list` shows the ones that exist")
+            raise NotFound(f"no container named {name}", hint="`lxcfleet list` shows the ones that exist")
         return self.registry[name]
 
     def log_file(self, name: str, kind: str) -> str:
@@ -189,3 +188,10 @@ class Fleet:
             f"{container.name} is not {until} after {timeout:g} s", why=f"it is {how}{': ' if reason else ''}{reason}",
             hint=f"`lxcfleet logs {container.name}` and `lxcfleet info {container.name}` tell more",
         )  # fmt: skip
+
+
+def _moment(seconds: float | None) -> str | None:
+    """A time of the clock, in seconds since 1970, as all times are printed."""
+    if not seconds:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
