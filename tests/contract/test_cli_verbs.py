@@ -500,6 +500,15 @@ def test_no_daemon_is_1_and_says_what_to_do(cli: Cli, fake: FakeDaemon) -> None:
     assert (ran.status, ran.out) == (1, "")
     assert ran.err.startswith("lxcfleet: the daemon lxcfleetd does not answer\n")
     assert len(ran.err.splitlines()) == 3
+    assert "systemctl status lxcfleet" in ran.err
+
+
+def test_a_daemon_without_systemd_has_a_log_of_its_own(cli: Cli, fake: FakeDaemon) -> None:
+    (fake.paths.run / "daemon.log").touch()
+    fake.paths.socket.rename(fake.paths.run / "away")
+    ran = cli("list")
+    (fake.paths.run / "away").rename(fake.paths.socket)
+    assert ran.err.splitlines()[-1] == f"  more is in: {fake.paths.run}/daemon.log"
 
 
 def test_debug_shows_where(cli: Cli) -> None:
