@@ -96,7 +96,7 @@ def parse_url(text: str) -> tuple[str | None, int, str]:
         parts = urlsplit(whole)
         port = parts.port
     except ValueError as error:
-        raise InvalidInput(f"{text!r} is no address of a check", why=str(error), hint=why) from error
+        raise InvalidInput(f"{text!r} is no address of a check", hint=why) from error
     path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._") + (f"?{parts.query}" if parts.query else "")
     wrong = parts.fragment or "@" in parts.netloc or not _PATH.fullmatch(path) or port == 0
     if not text or not text.isprintable() or wrong or (parts.hostname and not text.startswith("http://")):

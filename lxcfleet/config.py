@@ -202,7 +202,7 @@ def parse(text: bytes, where: str) -> Config:
         profiles={name: _profile(profiles.nested(name)) for name in profiles.keys()},
     )
     if config.log_level not in ("debug", "info", "warning", "error"):
-        fields.complain("log_level", "is none of debug, info, warning, error")
+        fields.complain("log_level", f"{config.log_level!r} is none of debug, info, warning, error")
     fields.finish(message)
     return config
 
@@ -228,7 +228,7 @@ def _network(fields: Fields) -> NetworkSettings:
     if settings.default is Network.HOST:
         fields.complain("default", "is to be bridge or none")
     if not _INTERFACE.fullmatch(settings.bridge):
-        fields.complain("bridge", f"{settings.bridge!r} can't be the name of an interface")
+        fields.complain("bridge", f"{settings.bridge!r} can't be an interface's name: 1 to 15 letters, digits and ._-")
     if not _DOMAIN.fullmatch(settings.domain):
         fields.complain("domain", f"{settings.domain!r} is not a domain in lower case")
     for key, text, parse_range in (("ipv4", settings.ipv4, parse4), ("ipv6", settings.ipv6, parse6)):

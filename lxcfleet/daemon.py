@@ -213,7 +213,7 @@ class Daemon:
                 await self._network.check()
                 await asyncio.to_thread(self._lifecycle.freshness.take_note)
             except (FleetError, OSError) as error:
-                log.error("can't look for running containers: %s", error)
+                log.error("looking after the fleet failed: %s", error)
 
     async def _recover(self) -> None:
         """Tidy up after a crash, and say so; go on with what is owed to containers."""

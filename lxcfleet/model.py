@@ -173,6 +173,11 @@ class Selection:
     labels: tuple[tuple[str, str], ...] = ()
     everything: bool = False
 
+    @property
+    def narrow(self) -> bool:
+        """Whether something may be left out."""
+        return bool(self.patterns or self.labels)
+
     def choose(self, containers: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
         """The chosen names out of ``containers`` (name to labels), in natural order.
 

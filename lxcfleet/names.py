@@ -40,8 +40,9 @@ def check_name(name: str) -> str:
 def check_label(key: str, value: str) -> tuple[str, str]:
     """The pair itself, if a label may be so; raises InvalidInput."""
     if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
+        pair = f"{key}={value}"
         raise InvalidInput(
-            f"{key}={value!r} can't be a label",
+            f"{pair!r} can't be a label",
             why="a key has 1 to 63 letters, digits and ._/-, a value up to 255 of them and @:+",
         )
     return key, value
@@ -78,7 +79,7 @@ def parse_size(text: str) -> int:
 def check_size(size: int) -> int:
     """``size`` itself, if it can be an amount of memory or disk space for a container, or 0; raises InvalidInput."""
     if size and not _LEAST_SIZE <= size <= _MOST_SIZE:
-        raise InvalidInput(f"{size} bytes are not between {_LEAST_SIZE} and {_MOST_SIZE}", hint="0 is no limit")
+        raise InvalidInput(f"{size} bytes are not between 4 MiB and 1024 TiB", hint="0 is no limit")
     return size
 
 

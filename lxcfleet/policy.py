@@ -25,7 +25,7 @@ class Share:
         digits = text.removesuffix("%")
         percent = digits != text
         if not digits.isascii() or not digits.isdigit() or len(digits) > 6 or (percent and int(digits) > 100):
-            raise InvalidInput(f"{text!r} is neither a number nor a percentage", hint="write it as 5 or as 25%")
+            raise InvalidInput(f"{text!r} is neither a number nor a percentage up to 100%", hint="write it as 5 or as 25%")
         return cls(int(digits), percent)
 
     def of(self, total: int) -> int:

@@ -15,6 +15,7 @@ T = TypeVar("T")
 _KINDS: dict[type, str] = {
     str: "text",
     int: "a whole number",
+    float: "a number",
     bool: "true or false",
     list: "a list",
     dict: "a mapping",

@@ -77,7 +77,7 @@ class AttachServer:
 
     def _check(self, name: str) -> None:
         if name not in self._registry:
-            raise NotFound(f"no container named {name!r}", hint="`lxcfleet list` shows the ones that exist")
+            raise NotFound(f"no container named {name}", hint="`lxcfleet list` shows the ones that exist")
         state = self._registry[name].state
         if state is State.FROZEN:
             raise WrongState(f"{name} is frozen", hint=f"let it go on: lxcfleet unfreeze {name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -258,10 +259,12 @@ def _no_answer(path: str, error: Exception) -> FleetError:
             why="it is open to root and the group lxcfleet",
             hint="run the command with sudo, or have yourself added: adduser YOU lxcfleet",
         )
+    log = os.path.join(os.path.dirname(path), "daemon.log")  # of one that no systemd started
+    told = log if os.path.exists(log) else "`systemctl status lxcfleet` and `journalctl -u lxcfleet`"
     return Unreachable(
         "the daemon lxcfleetd does not answer",
         why=f"{path}: {error}",
-        hint="`systemctl status lxcfleet` and `journalctl -u lxcfleet` tell more",
+        hint=f"more is in: {told}",
     )
 
 

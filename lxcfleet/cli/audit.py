@@ -14,7 +14,7 @@ FOUND = 4
 SOME_FAILED = 3
 
 
-@click.group()
+@click.group(cls=options.Suggesting)
 def audit() -> None:
     """Look for what should not be so in containers.
 
@@ -25,7 +25,7 @@ def audit() -> None:
     """
 
 
-@audit.command()
+@audit.command(short_help="Show what of the host they can read and should not.")
 @options.selected
 @options.formatted
 @options.quiet("Print only the names of containers that can read something.")
@@ -53,7 +53,8 @@ def exposure(
       lxcfleet audit exposure 'web*' -f json
       lxcfleet restart $(lxcfleet audit exposure -q)
     """
-    records = connect(ctx).exposure(options.optional_selection(patterns, labels, everything))
+    chosen = options.optional_selection(patterns, labels, everything)
+    records = connect(ctx).exposure(chosen)
     found = [record for record in records if record["exposed"]]
     rows = [(record["name"], each["path"], each["why"], each["rule"]) for record in found for each in record["exposed"]]
     if quiet:
@@ -71,8 +72,10 @@ def exposure(
         output.say_error(FleetError("it could not be looked at", why=record["problem"] or ""), record["name"])
     if style == "table" and not quiet:
         looked = sum(record["state"] in ("running", "frozen") for record in records) - len(failed)
-        if not found:
-            output.say(f"lxcfleet: nothing exposed: {looked} running containers looked at")
+        if not records and chosen.narrow:
+            output.say(output.NOT_CHOSEN)
+        elif not found:
+            output.say(f"lxcfleet: nothing exposed: {output.counted(looked, 'running container')} looked at")
         else:
             output.say("lxcfleet: a restart hides it: lxcfleet restart " + " ".join(record["name"] for record in found))
     return FOUND if found else SOME_FAILED if failed else 0

@@ -6,17 +6,21 @@ from pathlib import Path
 
 import click
 
+from lxcfleet.cli.options import Suggesting
 from lxcfleet.cli.output import write
 from lxcfleet.cli.session import session_of
 from lxcfleet.errors import InvalidInput
 
 
-@click.group()
+@click.group(cls=Suggesting)
 def config() -> None:
-    """Check or show the daemon's settings."""
+    """Check or show the daemon's settings, as they stand in the file.
+
+    The daemon goes by a changed file from `systemctl reload lxcfleet` on.
+    """
 
 
-@config.command()
+@config.command(short_help="Check a file of settings, and say all that is wrong.")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.pass_context
 def check(ctx: click.Context, file: Path | None) -> None:
@@ -31,7 +35,7 @@ def check(ctx: click.Context, file: Path | None) -> None:
 
     path = file or session_of(ctx).paths.config_file
     if file and not file.is_file():
-        raise InvalidInput(f"{file} is not a file")
+        raise InvalidInput(f"there is no file {file}")
     load(path)
     write(f"{path}: {'ok' if path.exists() else 'missing, all settings have their defaults'}\n")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from http.client import HTTPException
 
 import click
@@ -29,20 +29,24 @@ def events(ctx: click.Context, follow: bool, style: str) -> None:
     \b
     Examples:
       lxcfleet events
-      lxcfleet events -f --format json | jq 'select(.what == "died")'
+      lxcfleet events -f --format json | jq 'select(.what == "unhealthy")'
     """
     line: Callable[[EventRecord], str] = _as_json if style == "json" else _as_text
     client = connect(ctx)
     try:
-        for event in client.events(follow=follow):
+        for event in _received(client.events(follow=follow)):
             output.write(line(event) + "\n")
-    except BrokenPipeError:
-        raise
-    except (OSError, HTTPException, ValueError) as error:
-        raise Unreachable("the daemon went away", why=str(error)) from error
     except KeyboardInterrupt:
         if not follow:
             raise
+
+
+def _received(events: Iterable[EventRecord]) -> Iterator[EventRecord]:
+    """``events``; raises Unreachable where they break off. A stdout that takes no more is not the daemon's doing."""
+    try:
+        yield from events
+    except (OSError, HTTPException, ValueError) as error:
+        raise Unreachable("the daemon went away", why=str(error)) from error
 
 
 def _as_json(event: EventRecord) -> str:

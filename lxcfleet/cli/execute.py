@@ -123,7 +123,7 @@ def _in_many(
     client = connect(ctx)
     names = [container["name"] for container in client.containers(chosen)]
     if not names:
-        output.say("lxcfleet: nothing to do: no container is chosen by that")
+        output.say(output.NOTHING_CHOSEN)
 
     def request(name: str) -> AttachRequest:
         return {"name": name, "command": list(command), "environment": environment, "tty": False}

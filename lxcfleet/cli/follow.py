@@ -12,7 +12,7 @@ from typing import cast
 import click
 
 from lxcfleet.api.client import Client
-from lxcfleet.cli.output import columns, printable, say, show, write
+from lxcfleet.cli.output import NOTHING_CHOSEN, columns, printable, say, show, write
 from lxcfleet.cli.progress import Progress
 from lxcfleet.cli.session import connect
 from lxcfleet.errors import FleetError, Unreachable
@@ -123,6 +123,8 @@ def _show_plan(operation: OperationRecord, style: str, quiet: bool) -> int:
     else:
         rows = [["plan"], *([line] for line in plan)]
         show(style, data, lines=lambda: map(printable, plan), rows=lambda: rows)
+        if not results and style == "table":
+            say(NOTHING_CHOSEN)
     return status_of(results)
 
 
@@ -141,7 +143,7 @@ def show_results(
         write("".join(f"{result['name']}\n" for result in ordered if result["changed"]))
         return
     if not ordered and style == "table":
-        say("lxcfleet: nothing to do: no container is chosen by that")
+        say(NOTHING_CHOSEN)
     changed = any(result["changed"] for result in ordered)
     data = {"changed": changed, "operation": operation["id"] if operation else None, "results": ordered}
     show(style, data, lines=lambda: _lines(ordered, seconds), rows=lambda: _rows(ordered))

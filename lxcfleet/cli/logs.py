@@ -34,16 +34,20 @@ def logs(ctx: click.Context, name: str, follow: bool, lines: int | None, lxc: bo
     check_name(name)
     client = connect(ctx)
     try:
-        pieces = client.logs(name, kind="lxc" if lxc else "console", lines=lines or 0, follow=follow)
+        pieces = _received(client.logs(name, kind="lxc" if lxc else "console", lines=lines or 0, follow=follow))
         for piece in pieces if lxc else plain_line_ends(pieces):
             write_bytes(piece)
-    except BrokenPipeError:
-        raise
-    except (OSError, HTTPException) as error:
-        raise Unreachable("the daemon went away in the middle of the log", why=str(error)) from error
     except KeyboardInterrupt:
         if not follow:
             raise
+
+
+def _received(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """``pieces``; raises Unreachable where they break off. A stdout that takes no more is not the daemon's doing."""
+    try:
+        yield from pieces
+    except (OSError, HTTPException) as error:
+        raise Unreachable("the daemon went away in the middle of the log", why=str(error)) from error
 
 
 def plain_line_ends(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -10,6 +10,7 @@ from typing import NoReturn
 import click
 
 from lxcfleet import __version__
+from lxcfleet.cli.options import Suggesting
 from lxcfleet.cli.output import say_error
 from lxcfleet.cli.session import Session, session_of
 from lxcfleet.errors import FleetError, HostError, InvalidInput
@@ -43,9 +44,18 @@ VERBS: dict[str, str] = {
 
 ALIASES = {"ls": "list", "rm": "destroy"}
 
+MEANT = {
+    "attach": "shell", "console": "logs", "delete": "destroy", "enter": "shell", "help": "--help", "kill": "stop",
+    "pause": "freeze", "ps": "list", "reboot": "restart", "remove": "destroy", "run": "create", "show": "info",
+    "status": "list", "thaw": "unfreeze", "top": "list", "unpause": "unfreeze",
+}  # fmt: skip
+"""Words of other tools, and what does that here."""
 
-class Verbs(click.Group):
+
+class Verbs(Suggesting):
     """The verbs, each imported when it is called: a command line has to be there at once."""
+
+    meant = MEANT
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """In the order of a container's life."""
@@ -58,20 +68,6 @@ class Verbs(click.Group):
             return None
         verbs: dict[str, click.Command] = importlib.import_module(f"lxcfleet.cli.{VERBS[name]}").VERBS
         return verbs[name]
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Say which verb may have been meant."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            import difflib
-
-            close = difflib.get_close_matches(args[0], [*VERBS, *ALIASES], 1)
-            if close:
-                error.message += f" Did you mean {close[0]!r}?"
-            raise
 
 
 @click.group(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, TypeVar
 
 import click
 
@@ -18,6 +18,9 @@ from lxcfleet.names import MAX_DRAIN, check_name, check_variable, parse_label
 INITS = tuple(each.value for each in Init)
 STATES = tuple(each.value for each in State)
 """As plain words: click from 8.2 on would go by the names of an enumeration's members."""
+
+_CLOSE = 0.7
+"""So like each other two words have to be; below that `help` is like `shell`."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -103,6 +106,28 @@ def environment(variables: Iterable[str]) -> dict[str, str]:
     return result
 
 
+class Suggesting(click.Group):
+    """A group of verbs that says which one may have been meant."""
+
+    meant: ClassVar[Mapping[str, str]] = {}
+    """Words of other tools, and what does that here."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click has it, with a suggestion."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            close = difflib.get_close_matches(args[0], self.list_commands(ctx), 1, _CLOSE)
+            close = [self.meant[args[0]]] if args[0] in self.meant else close
+            if close:
+                error.message += f" Did you mean {close[0]!r}?"
+            raise
+
+
 class TakesCommand(click.Command):
     """A verb that takes ``-- CMD…`` at its end; ``command_after_dashes`` gives it."""
 
@@ -112,7 +137,14 @@ class TakesCommand(click.Command):
             cut = args.index("--")
             ctx.meta[AFTER_DASHES] = tuple(args[cut + 1 :])
             args = args[:cut]
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            known = isinstance(error, click.BadParameter) or (isinstance(error, click.NoSuchOption) and error.possibilities)
+            if AFTER_DASHES not in ctx.meta and not known:
+                error.message = f"{error.message.rstrip('.')}; a command to run goes after --"
+            raise
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         """Show it in the usage line."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
 from lxcfleet.errors import ErrorBody, FleetError, from_body
 
 FORMATS = ("table", "json", "yaml", "csv")
+
+NOT_CHOSEN = "lxcfleet: no container is chosen by that"
+NOTHING_CHOSEN = "lxcfleet: nothing to do: no container is chosen by that"
 
 Rows = Sequence[Sequence[str]]
 
@@ -31,7 +36,10 @@ def write(text: str) -> None:
 
 def write_bytes(data: bytes, *, error: bool = False) -> None:
     """Data for stdout, or for stderr, at once."""
-    stream = (sys.stderr if error else sys.stdout).buffer
+    text = sys.stderr if error else sys.stdout
+    if text is None:  # the caller closed it
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    stream = text.buffer
     rest = memoryview(data)
     while rest:  # with PYTHONUNBUFFERED the stream is a raw one, which may take a part only
         rest = rest[stream.write(rest) :]
@@ -85,7 +93,7 @@ def columns(rows: Rows, width: int | None = None) -> list[str]:
 
 def terminal_width() -> int | None:
     """How many characters a line on stdout may have; None: as many as it likes, as no person sees it."""
-    if not sys.stdout.isatty():
+    if sys.stdout is None or not sys.stdout.isatty():
         return None
     import shutil
 
@@ -97,6 +105,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def counted(number: int, what: str) -> str:
+    """``number`` of ``what``, in the plural unless it is one."""
+    return f"{number} {what}" + ("" if number == 1 else "es" if what.endswith("s") else "s")
 
 
 def size(count: int | None) -> str:

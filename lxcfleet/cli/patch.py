@@ -18,7 +18,7 @@ FOUND = 4
 """Exit status of a check that found something."""
 
 
-@click.group()
+@click.group(cls=options.Suggesting)
 def patch() -> None:
     """Patches of the host, and how they come into the containers.
 
@@ -30,7 +30,7 @@ def patch() -> None:
     """
 
 
-@patch.command()
+@patch.command(short_help="Show how far it is: host, stale containers, rollout.")
 @options.formatted
 @options.quiet("Print only the names of stale containers.")
 @click.pass_context

@@ -89,8 +89,7 @@ def roll(ctx: click.Context, request: RolloutRequest, *, wait: bool, style: str,
         _show_waves(record, style, quiet)
         return 0
     if not record["total"] and style == "table" and not quiet:
-        nothing = "no container is stale" if request.kind == "patch" else "no container that runs is chosen by that"
-        output.say(f"lxcfleet: nothing to do: {nothing}")
+        _say_nothing(record)
         return 0
     if wait and record["ended"] is None:
         try:
@@ -135,7 +134,13 @@ def _show_waves(record: RolloutRecord, style: str, quiet: bool) -> None:
     if style == "table" and left:
         output.say(f"lxcfleet: as things are, not restarted: {' '.join(left)}")
     if style == "table" and not record["total"]:
-        output.say("lxcfleet: nothing to do")
+        _say_nothing(record)
+
+
+def _say_nothing(record: RolloutRecord) -> None:
+    patch = record["kind"] == "patch"
+    nothing = "no container is stale" if patch else "no container that runs is chosen by that"
+    output.say(f"lxcfleet: nothing to do: {nothing}")
 
 
 def show(record: RolloutRecord, style: str, *, quiet: bool = False) -> int:
@@ -147,9 +152,11 @@ def show(record: RolloutRecord, style: str, *, quiet: bool = False) -> int:
     halted = record["halted"]
     if halted is not None and record["status"] == "halted":
         where = f" at {halted['container']}" if halted["container"] else ""
+        failed = any(each["phase"] == "failed" and each["name"] == halted["container"] for each in record["containers"])
+        accept = " (--accept: leave it as it is)" if failed else ""
         error = FleetError(
             f"the rollout is halted{where}", why=halted["why"],
-            hint="once that is mended: lxcfleet rollout resume (--accept: leave it as it is); or: lxcfleet rollout abort",
+            hint=f"once that is mended: lxcfleet rollout resume{accept}; or: lxcfleet rollout abort",
         )  # fmt: skip
         output.say_error(error)
         if halted["log"]:
@@ -171,7 +178,8 @@ def _lines(record: RolloutRecord) -> list[str]:
     for each in record["containers"]:
         counts[each["phase"]] = counts.get(each["phase"], 0) + 1
     summary = ", ".join(f"{count} {phase}" for phase, count in counts.items()) or "no containers"
-    head = [f"rollout {record['id']}: {record['status']}, wave {record['wave']}: {summary}"]
+    wave = f", wave {record['wave']}" if record["wave"] else ""
+    head = [f"rollout {record['id']}: {record['status']}{wave}: {summary}"]
     if record["waits_for"]:
         head.append(f"waits for {record['waits_for']}")
     shown = [each for each in record["containers"] if record["total"] <= SHORT or each["note"] or each["phase"] == "failed"]

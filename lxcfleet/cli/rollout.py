@@ -13,7 +13,7 @@ FOUND = 4
 """Exit status of a check that found something."""
 
 
-@click.group()
+@click.group(cls=options.Suggesting)
 def rollout() -> None:
     """Restarts in waves: how far they are; pause, resume and abort.
 

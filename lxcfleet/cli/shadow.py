@@ -16,11 +16,12 @@ from lxcfleet.model import Selection
 FOUND = 4
 """Exit status of a check that found something."""
 SOME_FAILED = 3
+NOTHING_DONE = 1
 _NAMED = 5
 """As many packages are named in a line."""
 
 
-@click.command()
+@click.command(short_help="Show files in deltas that keep the host's out.")
 @options.selected
 @click.option("--fix", "paths", multiple=True, metavar="PATH", help="Remove this file from the deltas; may be repeated.")
 @click.option("-y", "--yes", is_flag=True, help="With --fix: do not ask.")
@@ -72,7 +73,8 @@ def shadow(
     for record in failed:
         output.say_error(FleetError("its delta could not be read", why=record["problem"] or ""), record["name"])
     if style == "table" and not quiet and not found:
-        output.say(f"lxcfleet: no shadows: {len(records) - len(failed)} deltas looked at")
+        looked = output.counted(len(records) - len(failed), "delta")
+        output.say(f"lxcfleet: no shadows: {looked} looked at" if records or not chosen.narrow else output.NOT_CHOSEN)
     return FOUND if found else SOME_FAILED if failed else 0
 
 
@@ -88,12 +90,14 @@ def _fix(
     quiet: bool,
 ) -> int:
     named = [(record, each) for record in records for each in record["shadows"] if each["path"] in paths]
-    if not (yes or dry_run or quiet):
-        for line in output.columns([(record["name"], *_words(each)) for record, each in named]) if named else []:
+    if named and not (yes or dry_run or quiet):
+        for line in output.columns([(record["name"], *_words(each)) for record, each in named]):
             output.say(line)
         if not sys.stdin.isatty():
             raise InvalidInput("nobody is there to confirm", hint="look at what `audit shadow` shows, then add --yes")
-        click.confirm(f"Remove {len(named)} files from deltas?", abort=True, err=True)
+        if not click.confirm(f"Remove {output.counted(len(named), 'file')} from deltas?", err=True):
+            output.say("lxcfleet: nothing was removed")
+            return NOTHING_DONE
     results = connect(ctx).fix_shadows(chosen, paths, dry_run=dry_run)
     for result in results:
         if result["error"]:

@@ -18,6 +18,12 @@ _FIELDS = (
     "command", "profile", "pid", "created", "busy", "problem",
 )  # fmt: skip
 
+_OF_SPEC = frozenset((
+    "init", "command", "labels", "profile", "privileged", "network", "ports", "isolated", "publish", "created",
+    "first_id", "hardware", "environment", "memory_limit_bytes", "cpus_limit", "disk_limit_bytes", "processes_limit",
+    "autostart", "boot_order", "check",
+))  # fmt: skip
+"""Nobody knows these of a container whose spec can't be read."""
 
 _WORDS = {
     "boot_order": "boot order",
@@ -76,7 +82,7 @@ def list_(
     )
     if style == "table" and not containers:
         chosen = bool(patterns or labels or states)
-        output.say("lxcfleet: no container is chosen by that" if chosen else "lxcfleet: no containers")
+        output.say(output.NOT_CHOSEN if chosen else "lxcfleet: no containers")
 
 
 _COLUMNS = ("NAME", "STATE", "HEALTH", "KIND", "ADDRESSES", "PUBLISHED", "LABELS", "COMMAND")
@@ -92,7 +98,7 @@ def _table(containers: Sequence[ContainerRecord]) -> list[tuple[str, ...]]:
 def _row(container: ContainerRecord) -> tuple[str, ...]:
     kind = container["init"] + (",privileged" if container["privileged"] else "")
     problem = container["problem"]
-    last = f"! {problem}" if problem else shlex.join(container["command"])
+    last = f"! {problem.splitlines()[0]}" if problem else shlex.join(container["command"])
     addresses, labels = _text(container, "addresses"), _text(container, "labels")
     published = ",".join(each.replace(":", "->", 1) if each.count(":") == 1 else each for each in container["publish"])
     return container["name"], container["state"], container["health"] or "", kind, addresses, published, labels, last
@@ -146,17 +152,25 @@ def _lines(details: ContainerDetails) -> list[tuple[str, str]]:
         "first_id": ids,
         "cpu_seconds": "" if cpu is None else f"{cpu:.2f} s",
         "privileged": "PRIVILEGED" if details["privileged"] else "no",
+        "isolated": "yes" if details["isolated"] else "no",
         "memory_limit_bytes": "none" if memory is None else output.size(memory),
         "disk_limit_bytes": "none" if disk is None else output.size(disk),
         "cpus_limit": "none" if cpus is None else f"{cpus:g} processors",
         "processes_limit": "none" if processes is None else str(processes),
         "autostart": "yes" if details["autostart"] else "no",
         "environment": shlex.join(f"{key}={value}" for key, value in details["environment"].items()),
-        "check": " ".join(f"{key}={value}" for key, value in (details["check"] or {}).items()),
+        "check": " ".join(f"{key}={_setting(value)}" for key, value in (details["check"] or {}).items()),
     }
-    plain = [field for field in details if field != "confinement"]
+    plain = [field for field in details if field != "confinement" and not (details["problem"] and field in _OF_SPEC)]
     lines = [(f"{_WORDS.get(field, field)}:", texts.get(field, _text(details, field))) for field in plain]
     return [*lines, *((f"{what}:", how) for what, how in details["confinement"].items())]
+
+
+def _setting(value: object) -> str:
+    """A setting of a check, as it was typed."""
+    if isinstance(value, list):
+        return shlex.quote(value[-1] if value[:2] == ["/bin/sh", "-c"] else shlex.join(value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 VERBS = {"list": list_, "info": info}

@@ -65,7 +65,8 @@ def stale(
     _complain(records)
     if style == "table" and not quiet and not found:
         processes = sum(record["processes"] for record in records)
-        output.say(f"lxcfleet: nothing stale: {processes} processes in {len(records)} containers looked at")
+        looked = f"{output.counted(processes, 'process')} in {output.counted(len(records), 'container')}"
+        output.say(f"lxcfleet: nothing stale: {looked} looked at" if records or not chosen.narrow else output.NOT_CHOSEN)
     return FOUND if found else SOME_FAILED if any(record["problem"] for record in records) else 0
 
 

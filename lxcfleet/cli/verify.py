@@ -52,7 +52,7 @@ def verify(
     else:
         output.show(style, proof, lines=lambda: _lines(proof), rows=lambda: _rows(records))
     if style == "table" and not records:
-        output.say("lxcfleet: no containers" if not (patterns or labels) else "lxcfleet: no container is chosen by that")
+        output.say(output.NOT_CHOSEN if chosen.narrow else "lxcfleet: no containers")
     return 0 if proof["proven"] else FOUND
 
 

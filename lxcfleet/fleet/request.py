@@ -57,8 +57,8 @@ def _profile(request: CreateRequest, config: Config) -> Profile:
         known = ", ".join(sorted(config.profiles)) or "none"
         raise NotFound(
             f"there is no profile {request.profile!r}",
-            why=f"profiles in lxcfleet.yaml: {known}",
-            hint="`lxcfleet config show` lists them",
+            why=f"profiles that lxcfleetd has read: {known}",
+            hint="after a change of lxcfleet.yaml: lxcfleet config check && systemctl reload lxcfleet",
         ) from None
 
 
@@ -75,6 +75,9 @@ def _like(request: CreateRequest, profile: Profile, config: Config) -> Spec:
     if init is Init.SYSTEM and request.no_new_privs:
         hint = "systemd's services use sudo and its like; leave it out, or run a single command"
         raise InvalidInput("no-new-privs is for app containers", hint=hint)
+    if init is Init.SYSTEM and request.environment:
+        hint = "write it to a unit's Environment= inside, or give a command after --"
+        raise InvalidInput("environment variables are for app containers", why="systemd hands none on", hint=hint)
     if command and "=" in command[0]:
         raise InvalidInput(f"{command[0]!r} can't be a command", why="env would take it for a variable")
     network = request.network or profile.network or config.network.default
@@ -84,7 +87,7 @@ def _like(request: CreateRequest, profile: Profile, config: Config) -> Spec:
             f"the check {health} needs a network of its own", why=f"the container would have none with --network {network}",
             hint="leave out --network, or check it from inside with --health-exec",
         )  # fmt: skip
-    environment = {**profile.environment, **request.environment}
+    environment = {**profile.environment, **request.environment} if init is Init.APP else {}
     for text in (*command, *environment, *environment.values(), *(health.command if health else ())):
         _check_encoding(text)
     if network is Network.HOST and init is Init.SYSTEM:
@@ -150,7 +153,7 @@ def find_command(command: str, environment: Mapping[str, str], runnable: Callabl
         places = [f"{directory}/{command}" for directory in environment.get("PATH", APP_PATH).split(":")]
     if not any(runnable(place) for place in places):
         raise InvalidInput(
-            f"the command {command!r} does not exist in a clone of this host",
-            why="it is not installed on the host, or the mask hides it (below /home, /root, /srv, …)",
+            f"the command {command!r} can't be run in a clone of this host",
+            why="it is not installed on the host, no program, or the mask hides it (below /home, /root, /srv, …)",
             hint="install it on the host, or show its directory by a rule in /etc/lxcfleet/mask.d",
         )

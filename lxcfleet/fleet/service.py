@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import cast
 
@@ -26,6 +28,8 @@ from lxcfleet.host.features import Features
 from lxcfleet.model import Health, Result, Selection, State
 from lxcfleet.names import Paths
 from lxcfleet.wire import ActionRequest, ContainerDetails, ContainerRecord, CreateRequest, ResultRecord, WaitRequest
+
+log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.05
 
@@ -59,11 +63,20 @@ class Fleet:
         self._creation = Creation(paths, registry, lifecycle, operations, events, self.room, self.actions)
 
     def reload(self, config: Config) -> None:
-        """Take over changed settings, and what changed in /etc/subuid."""
-        self.config = config
+        """Take over changed settings, and what changed in /etc/subuid.
+
+        A network that stands is not rebuilt under running containers: of its settings two follow at once.
+        """
+        asked = network = config.network
+        if self._network.stands:
+            network = replace(self._network.settings, default=asked.default, drain=asked.drain)
+        later = [each.name for each in fields(asked) if getattr(asked, each.name) != getattr(network, each.name)]
+        if later:
+            log.warning("network: %s: to be taken over by a restart of lxcfleetd", ", ".join(later))
+        self.config = replace(config, network=network)
         self._lifecycle.console_log_kib = config.console_log_kib
         self._lifecycle.reconcile = config.reconcile
-        self._network.settings = config.network
+        self._network.settings = network
         self.prober.alive_time = config.alive_time
         self.room.reload()
 
@@ -107,7 +120,6 @@ class Fleet:
         container = self._get(name)
         own = self._paths.container(name)
         spec, running = container.spec, container.running
-        began = running.since if running else None
         details = {
             **self._record(container),
             "directory": str(own.directory),
@@ -126,7 +138,7 @@ class Fleet:
             "confinement": self._lifecycle.confinement(spec) if spec else {},
             "autostart": spec.autostart if spec else False,
             "boot_order": spec.boot_order if spec else 0,
-            "started": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds") if began else None,
+            "started": _moment(running.since) if running else None,
             "check": spec.health.to_json() if spec and spec.health else None,
             "health_reason": self.prober.reason(container),
         }
@@ -134,7 +146,7 @@ class Fleet:
 
     def _get(self, name: str) -> Container:
         if name not in self.registry:
-            raise NotFound(f"no container named {name!r}", hint="`lxcfleet list` shows the ones that exist")
+            raise NotFound(f"no container named {name}", hint="`lxcfleet list` shows the ones that exist")
         return self.registry[name]
 
     def log_file(self, name: str, kind: str) -> str:
@@ -189,3 +201,10 @@ class Fleet:
             f"{container.name} is not {until} after {timeout:g} s", why=f"it is {how}{': ' if reason else ''}{reason}",
             hint=f"`lxcfleet logs {container.name}` and `lxcfleet info {container.name}` tell more",
         )  # fmt: skip
+
+
+def _moment(seconds: float | None) -> str | None:
+    """A time of the clock, in seconds since 1970, as all times are printed."""
+    if not seconds:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -95,7 +95,7 @@ def parse4(text: str) -> IPv4Network:
     try:
         network = IPv4Network(text)
     except ValueError as error:
-        raise InvalidInput(f"network.ipv4: {error}", hint="write it like 10.201.0.0/16") from error
+        raise InvalidInput(f"network.ipv4: {text!r} is no IPv4 range: {error}", hint="write it like 10.201.0.0/16") from error
     if not 8 <= network.prefixlen <= 29:
         raise InvalidInput(f"network.ipv4: {text} has a prefix length that is not from 8 to 29")
     return network
@@ -106,7 +106,9 @@ def parse6(text: str) -> IPv6Network:
     try:
         network = IPv6Network(text)
     except ValueError as error:
-        raise InvalidInput(f"network.ipv6: {error}", hint="write it like fd12:3456:789a:1::/64") from error
+        raise InvalidInput(
+            f"network.ipv6: {text!r} is no IPv6 range: {error}", hint="write it like fd12:3456:789a:1::/64"
+        ) from error
     if network.prefixlen > _SMALLEST_PREFIX6:
         raise InvalidInput(f"network.ipv6: {text} is smaller than /{_SMALLEST_PREFIX6}")
     return network

@@ -12,7 +12,7 @@ from lxcfleet.errors import InvalidInput
 PROTOCOLS = ("tcp", "udp")
 _SERVICE = re.compile(r"(?=.{1,15}\Z)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
 """RFC 6335, section 5.1."""
-_PORT_HINT = "write it as NAME=PORT or NAME=PORT/udp, for example http=8080"
+_PORT_HINT = "write it as SERVICE=PORT or SERVICE=PORT/udp, for example http=8080"
 _PUBLISH_HINT = "write it as [ADDRESS:]HOST:CONTAINER[/udp], for example 8080:80"
 
 
@@ -49,10 +49,12 @@ class Publication:
 
 
 def parse_port(text: str) -> Port:
-    """``NAME=PORT[/PROTOCOL]``; raises InvalidInput."""
+    """``SERVICE=PORT[/PROTOCOL]``; raises InvalidInput."""
     service, equals, rest = text.partition("=")
+    if not equals:
+        raise InvalidInput(f"{text!r} does not say which service and which port", hint=_PORT_HINT)
     number, protocol = _number(rest, text, _PORT_HINT)
-    if not equals or not _SERVICE.fullmatch(service):
+    if not _SERVICE.fullmatch(service):
         raise InvalidInput(
             f"{text!r} is not a port",
             why="a service's name has 1 to 15 lower-case letters, digits and hyphens, one letter at least",
@@ -66,7 +68,7 @@ def parse_publication(text: str) -> Publication:
     begin, colon, last = text.rpartition(":")
     address, _, first = begin.rpartition(":")
     if not colon:
-        raise InvalidInput(f"{text!r} is no port of the host's for one of a container's", hint=_PUBLISH_HINT)
+        raise InvalidInput(f"{text!r} does not say which port of the host leads to which inside", hint=_PUBLISH_HINT)
     container, protocol = _number(last, text, _PUBLISH_HINT)
     host, plain = _number(first, text, _PUBLISH_HINT)
     if "/" in first or plain != "tcp":

@@ -46,6 +46,8 @@ RETRY_SECONDS = 1.0
 FOLLOW_SECONDS = 0.1
 """Changes of so long are told together."""
 
+_FOLLOW, _RESUME = "wait for it (`lxcfleet rollout status --follow`)", "go on with it (`lxcfleet rollout resume`)"
+
 
 class Driver:
     """The rollout that is under way, or was last."""
@@ -105,9 +107,10 @@ class Driver:
 
     async def _begin_restart(self, ask: RolloutRequest) -> RolloutRecord:
         if self.active is not None and not ask.dry_run:
+            next_step = _FOLLOW if self.active.status == Status.RUNNING else _RESUME
             raise Busy(
                 "a rollout is under way", why=f"it is {self.active.status} in wave {self.active.wave}",
-                hint="wait for it (`lxcfleet rollout status --follow`), or end it with `lxcfleet rollout abort`",
+                hint=f"{next_step}, or end it with `lxcfleet rollout abort`",
             )  # fmt: skip
         chosen = self._fleet.registry.choose(ask.selection)
         rollout = self._new(Kind.RESTART, ask, {c.name: self._member(c) for c in chosen if c.running is not None})

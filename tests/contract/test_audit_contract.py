@@ -44,6 +44,7 @@ def test_nothing_exposed(cli: Cli, fake: FakeDaemon) -> None:
     ran = cli("audit", "exposure")
     assert (ran.status, ran.out) == (0, "")
     assert ran.err == "lxcfleet: nothing exposed: 2 running containers looked at\n"
+    assert cli("audit", "exposure", "nix*").err == "lxcfleet: no container is chosen by that\n"
 
 
 def test_what_is_exposed_is_shown(cli: Cli, fake: FakeDaemon) -> None:

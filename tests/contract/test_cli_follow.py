@@ -157,14 +157,18 @@ def test_a_reader_that_goes_away_is_no_drama(
     assert process.wait() == 1
 
 
-def test_a_full_disk_is_said(spawn: Spawn, fake: FakeDaemon) -> None:
+@pytest.mark.parametrize("typed", [("list",), ("logs", "a"), ("events",)])
+def test_a_full_disk_is_said(spawn: Spawn, fake: FakeDaemon, typed: tuple[str, ...]) -> None:
     fake.fleet.add("a")
+    fake.fleet.logs["a", "console"] = b"one\n"
+    spawn("restart", "a").communicate(timeout=10)
     with open("/dev/full", "wb") as full:
-        process = spawn("list", stdout=full)
+        process = spawn(*typed, stdout=full)
         _, err = process.communicate(timeout=10)
     assert process.returncode == 1
     assert b"No space left on device" in err
     assert b"Traceback" not in err
+    assert b"daemon" not in err
 
 
 def test_logs_that_go_on(spawn: Spawn, fake: FakeDaemon) -> None:

@@ -205,8 +205,25 @@ def test_usage_errors_are_2(cli: Cli, fake: FakeDaemon, arguments: tuple[str, ..
     assert fake.fleet.containers["a"].state is State.RUNNING
 
 
-def test_an_unknown_verb_is_guessed(cli: Cli) -> None:
-    assert "Did you mean 'list'?" in cli("lisst").err
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [(["lisst"], "list"), (["ps"], "list"), (["delete"], "destroy"), (["help"], "--help"), (["patch", "staus"], "status")],
+)
+def test_an_unknown_verb_is_guessed(cli: Cli, typed: list[str], meant: str) -> None:
+    assert f"Did you mean {meant!r}?" in cli(*typed).err
+
+
+def test_words_of_other_tools_lead_to_what_is_there() -> None:
+    assert all(meant in VERBS or meant.startswith("-") for meant in main.MEANT.values())
+    assert not {*VERBS, *main.ALIASES} & {*main.MEANT}
+
+
+@pytest.mark.parametrize("typed", [("create", "a", "sleep", "9"), ("exec", "a", "ls", "-l")])
+def test_a_command_without_dashes_is_told_where_they_go(cli: Cli, typed: tuple[str, ...]) -> None:
+    ran = cli(*typed)
+    assert "a command to run goes after --" in ran.err
+    assert f"`lxcfleet {typed[0]} -h`" in ran.err
+    assert "--" not in cli("create", "a", "sleep", "--", "9").err
 
 
 # start, stop, …
@@ -261,6 +278,7 @@ def test_a_glob_that_matches_nothing_says_so(cli: Cli) -> None:
         "operation": "op2",
         "results": [],
     }
+    assert cli("stop", "web*", "--dry-run").err == ran.err
 
 
 def test_a_name_that_is_missing_is_1_and_nothing_is_done(cli: Cli, fake: FakeDaemon) -> None:
@@ -373,6 +391,14 @@ def test_info(cli: Cli) -> None:
     assert cli("info", "nix").status == 1
 
 
+def test_info_of_a_broken_one_says_nothing_of_its_spec(cli: Cli, fake: FakeDaemon) -> None:
+    fake.fleet.add("b", problem="its spec can't be used\nline 3: oops", first_id=None)
+    fields = [line.partition(":")[0] for line in cli("info", "b").out.splitlines()]
+    assert {"name", "problem", "delta", "pid"} <= {*fields}
+    assert not {"uids and gids", "privileged", "autostart", "process limit"} & {*fields}
+    assert cli("list").out.splitlines()[1].endswith("! its spec can't be used")
+
+
 # logs, wait, doctor, events, config
 
 
@@ -474,6 +500,15 @@ def test_no_daemon_is_1_and_says_what_to_do(cli: Cli, fake: FakeDaemon) -> None:
     assert (ran.status, ran.out) == (1, "")
     assert ran.err.startswith("lxcfleet: the daemon lxcfleetd does not answer\n")
     assert len(ran.err.splitlines()) == 3
+    assert "systemctl status lxcfleet" in ran.err
+
+
+def test_a_daemon_without_systemd_has_a_log_of_its_own(cli: Cli, fake: FakeDaemon) -> None:
+    (fake.paths.run / "daemon.log").touch()
+    fake.paths.socket.rename(fake.paths.run / "away")
+    ran = cli("list")
+    (fake.paths.run / "away").rename(fake.paths.socket)
+    assert ran.err.splitlines()[-1] == f"  more is in: {fake.paths.run}/daemon.log"
 
 
 def test_debug_shows_where(cli: Cli) -> None:

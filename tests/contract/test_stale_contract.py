@@ -64,6 +64,8 @@ def test_nothing_stale(cli: Cli, web: Callable[[str], None]) -> None:
     ran = cli("stale")
     assert (ran.status, ran.out) == (0, "")
     assert ran.err == "lxcfleet: nothing stale: 6 processes in 3 containers looked at\n"
+    assert cli("stale", "web1").err == "lxcfleet: nothing stale: 2 processes in 1 container looked at\n"
+    assert cli("stale", "nix*").err == "lxcfleet: no container is chosen by that\n"
 
 
 def test_stale_ones_are_shown(cli: Cli, web: Callable[[str], None]) -> None:

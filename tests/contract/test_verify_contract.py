@@ -85,7 +85,8 @@ def test_some_not_proven(cli: Cli, fake: FakeDaemon) -> None:
 def test_shadows_are_shown(cli: Cli, fake: FakeDaemon) -> None:
     fake.fleet.add("web1")
     ran = cli("audit", "shadow")
-    assert (ran.status, ran.out, ran.err) == (0, "", "lxcfleet: no shadows: 1 deltas looked at\n")
+    assert (ran.status, ran.out, ran.err) == (0, "", "lxcfleet: no shadows: 1 delta looked at\n")
+    assert cli("audit", "shadow", "nix*").err == "lxcfleet: no container is chosen by that\n"
     web = fake.fleet.add("web2", hidden=[SHADOW])
     web.diverged = {"added": {"jq:amd64": "1.6"}, "removed": [], "changed": {"libssl3:amd64": ["3.0.20", "3.0.22"]}}
     ran = cli("audit", "shadow")
@@ -104,6 +105,7 @@ def test_shadows_are_removed_from_stopped_containers_by_name(cli: Cli, fake: Fak
     web = fake.fleet.add("web1", hidden=[SHADOW])
     assert cli("audit", "shadow", "--fix", LIBRARY, "-y").status == 2, "nobody is chosen"
     assert cli("audit", "shadow", "web1", "--fix", LIBRARY).status == 2, "nobody confirms"
+    assert "nobody" not in cli("audit", "shadow", "web1", "--fix", "/none").err, "nothing to confirm"
     assert cli("audit", "shadow", "web1", "--fix", LIBRARY, "-y").status == 1, "it runs"
     web.state = State.STOPPED
     assert cli("audit", "shadow", "web1", "--fix", "/etc/passwd", "-y").status == 1

@@ -28,8 +28,9 @@ def test_labels() -> None:
     assert parse_label("role=web") == ("role", "web")
     assert parse_label("k=") == ("k", "")
     for text in ("role", "=web", "a b=c", "k=a b", "k=\n"):
-        with pytest.raises(InvalidInput):
+        with pytest.raises(InvalidInput) as raised:
             parse_label(text)
+        assert raised.value.message.startswith(repr(text))
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_the_usual_protocol_need_not_be_said() -> None:
      "http=80/", "http= 80", "http=٣", f"{'a' * 16}=1", "http=80=80"],
 )  # fmt: skip
 def test_what_is_no_port_is_refused(text: str) -> None:
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidInput, match="SERVICE=PORT"):
         parse_port(text)
 
 

@@ -61,6 +61,12 @@ def test_what_makes_no_sense_is_refused(asked: CreateRequest) -> None:
         resolve(asked, CONFIG, ())
 
 
+def test_variables_are_for_app_containers() -> None:
+    with pytest.raises(InvalidInput, match="systemd hands none on"):
+        resolve(CreateRequest(environment={"A": "1"}), CONFIG, ())
+    assert resolve(CreateRequest(profile="web", init=Init.SYSTEM), CONFIG, ()).like.environment == {}
+
+
 def test_privileged_containers_have_no_disk_limit() -> None:
     config = Config(disk=1 << 30, profiles={"small": Profile(disk=1 << 25)})
     assert resolve(CreateRequest(), config, ()).like.disk == 1 << 30
