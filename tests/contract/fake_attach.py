@@ -132,6 +132,8 @@ def _pass_on(connection: socket.socket, process: subprocess.Popen[bytes]) -> Non
     with contextlib.suppress(OSError):
         while process.poll() is None:
             data = connection.recv(1 << 16)
+            if process.poll() is not None:
+                return  # its end is what the client went away for
             os.killpg(process.pid, json.loads(data)["signal"] if data else signal.SIGHUP)
             if not data:
                 return
