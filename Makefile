@@ -32,7 +32,7 @@ RUFF_VERSION := 0.17.5
 .SILENT:
 .NOTPARALLEL:
 .PHONY: help demo clean-demo test lint test-ansible test-vm bench install uninstall docs root packages test-packages
-.PHONY: deb files modules programs manual host
+.PHONY: deb files modules programs manual documentation host
 
 help:
 	echo 'make demo        install it here, clone this host ten times, change the host, restart, look'
@@ -104,7 +104,7 @@ else
 install: files
 endif
 
-files: modules programs manual
+files: modules programs manual documentation
 
 # The new code takes the old one's place in one step, compiled.
 modules:
@@ -140,6 +140,12 @@ manual:
 	install -D -m 0644 build/manual/completion.zsh $(share)/zsh/$(if $(MODULES),site-functions,vendor-completions)/_lxcfleet
 	install -D -m 0644 build/manual/completion.fish $(share)/fish/vendor_completions.d/lxcfleet.fish
 
+documentation:
+	rm -rf $(share)/doc/lxcfleet
+	install -d -m 0755 $(share)/doc/lxcfleet
+	install -m 0644 -t $(share)/doc/lxcfleet README.md docs/*.md
+	cp -r --no-preserve=mode,ownership docs/monitoring $(share)/doc/lxcfleet/
+
 # The programs of the checkout, made to find the installed modules.
 wrapper = sed -e '/^\# /d' -e '/^import os$$/d' \
 	$(if $(MODULES),-e 's|^sys.path.insert.*|sys.path.insert(0, "$(MODULES)")|',-e '/^import sys$$/d' -e '/^sys\./d') \
@@ -168,6 +174,7 @@ uninstall: root
 	rm -rf $(lib) $(DESTDIR)$(PREFIX)/bin/lxcfleet $(DESTDIR)$(PREFIX)/sbin/lxcfleetd
 	rm -f $(units)/lxcfleet.socket $(units)/lxcfleet.service $(units)/lxcfleet-containers.service $(units)/lxcfleet.slice
 	rm -f $(share)/man/man1/lxcfleet.1 $(share)/man/man5/lxcfleet.yaml.5 $(share)/man/man8/lxcfleetd.8
+	rm -rf $(share)/doc/lxcfleet
 	rm -f $(share)/bash-completion/completions/lxcfleet $(share)/zsh/site-functions/_lxcfleet
 	rm -f $(share)/fish/vendor_completions.d/lxcfleet.fish
 	rm -f $(DESTDIR)/etc/apt/apt.conf.d/80lxcfleet
