@@ -148,7 +148,7 @@ def create(
         init=Init(init) if init else None,
         command=command,
         environment=options.environment(variables),
-        labels=dict(parse_label(label) for label in labels),
+        labels=_labels(labels),
         profile=profile,
         privileged=privileged,
         network=Network(network) if network else None,
@@ -168,6 +168,14 @@ def create(
         dry_run=dry_run,
     )
     return carry_out(ctx, lambda client: client.create(request), style=style, quiet=quiet, dry_run=dry_run)
+
+
+def _labels(texts: tuple[str, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, value in map(parse_label, texts):
+        if found.setdefault(key, value) != value:
+            raise InvalidInput(f"label {key} is given twice: as {found[key]!r} and as {value!r}", hint="choose one")
+    return found
 
 
 VERBS = {"create": create}

@@ -92,7 +92,8 @@ class Actions:
             _check_force(container, action, force=force)
             _check_state(container, action)
         except FleetError as error:
-            return Result(container.name, "failed", False, error.body()), [f"{container.name}: {error.message}"]
+            lines = [part for part in (error.message, error.hint) if part]
+            return Result(container.name, "failed", False, error.body()), lines
         word = "planned" if steps else "unchanged"
         return Result(container.name, word, bool(steps)), plan.describe(container.name, steps)
 

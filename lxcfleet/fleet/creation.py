@@ -17,7 +17,7 @@ from lxcfleet.fleet.lifecycle import Lifecycle
 from lxcfleet.fleet.operations import Job, Operation, Operations
 from lxcfleet.fleet.registry import Container, Registry
 from lxcfleet.fleet.room import Room
-from lxcfleet.model import Action, Network, Result, Spec
+from lxcfleet.model import Action, Network, Result, Spec, State
 from lxcfleet.names import Paths
 from lxcfleet.wire import CreateRequest
 
@@ -79,7 +79,7 @@ class Creation:
         lines = [line for name in wanted.new for line in plan.describe(name, steps)]
         for name in wanted.present:
             container = self._registry[name]
-            if start and container.running is None:
+            if start and container.state is not State.RUNNING:
                 result, some = self._actions.foresee(container, Action.START)
             else:
                 result, some = Result(name, "unchanged", False), [f"{name}: exists"]
@@ -161,7 +161,7 @@ class Creation:
         """A container that only has to be there, and run if ``start``."""
 
         async def job() -> Result:
-            if not start or container.running is not None:
+            if not start or container.state is State.RUNNING:
                 return Result(container.name, "unchanged", False)
             return await self._actions.act(container, Action.START, 0)
 

@@ -67,7 +67,7 @@ def plan(action: Action, now: Situation) -> tuple[Step, ...]:
     settle = (Step.SETTLE,) if now.pending else ()
     match action:
         case Action.START:
-            return settle if now.running else (Step.MOUNT, Step.BOOT, *settle)
+            return (*thaw, *settle) if now.running else (Step.MOUNT, Step.BOOT, *settle)
         case Action.STOP:
             # A start that is owed would bring it back: settle first.
             return (*settle, *halt)

@@ -67,6 +67,7 @@ ACTIONS = [
     ("restart", (), "running", "restarted", "running"),
     ("freeze", (), "running", "frozen", "frozen"),
     ("unfreeze", (), "frozen", "unfrozen", "running"),
+    ("start", (), "frozen", "started", "running"),
     ("destroy", ("--force",), "running", "destroyed", None),
 ]
 
@@ -149,6 +150,7 @@ def test_some_of_several_fail(fleet: Fleet) -> None:
 
 def test_formats(fleet: Fleet) -> None:
     names = three(fleet)
+    fleet.ok("wait", "--all", "--for", "healthy")  # from now on nothing changes
     records = fleet.json("list")
     assert [record["name"] for record in records] == names
     assert yaml.safe_load(fleet.ok("list", "-f", "yaml")) == records

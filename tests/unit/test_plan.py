@@ -128,6 +128,7 @@ def test_the_delta_is_removed_by_nothing_but_destroy_and_the_undoing_of_create()
 
 def test_what_is_as_asked_needs_no_step() -> None:
     assert plan(Action.START, RUNNING) == ()
+    assert plan(Action.START, FROZEN) == (Step.THAW,)  # who starts it wants it to run
     assert plan(Action.STOP, STOPPED) == ()
     assert plan(Action.FREEZE, FROZEN) == ()
     assert plan(Action.UNFREEZE, RUNNING) == ()
