@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from lxcfleet.children.answer import Reply, answer
@@ -27,19 +28,21 @@ def remove(names: list[str], reply: Reply, paths: Paths) -> None:
 def inspect(names: list[str], reply: Reply, paths: Paths) -> None:
     """Process 1 of each container, as the host numbers it; null for one that does not run."""
     for name in names:
-        reply.send(json.dumps({"name": name, "pid": lxc.init_pid(name, str(paths.lxc))}).encode())
+        try:
+            pid = lxc.init_pid(name, str(paths.lxc))
+        except FleetError:
+            pid = None
+        reply.send(json.dumps({"name": name, "pid": pid}).encode())
 
 
 def freeze(names: list[str], reply: Reply, paths: Paths) -> None:
     """Stop all their processes where they are."""
-    for name in names:
-        answer(reply, name, None if lxc.freeze(name, str(paths.lxc)) else _refused(paths, name, "frozen"))
+    _have(lxc.freeze, names, reply, paths, "frozen")
 
 
 def unfreeze(names: list[str], reply: Reply, paths: Paths) -> None:
     """Let them go on."""
-    for name in names:
-        answer(reply, name, None if lxc.unfreeze(name, str(paths.lxc)) else _refused(paths, name, "unfrozen"))
+    _have(lxc.unfreeze, names, reply, paths, "unfrozen")
 
 
 def check_health(item: dict[str, Any], reply: Reply, paths: Paths) -> None:
@@ -53,5 +56,13 @@ def check_health(item: dict[str, Any], reply: Reply, paths: Paths) -> None:
         reply.send(json.dumps({"name": name, "error": None, "status": status, "output": output}).encode())
 
 
-def _refused(paths: Paths, name: str, what: str) -> HostError:
-    return HostError(f"{name} can't be {what}", why=f"liblxc's reason is in {paths.container(name).lxc_log}")
+def _have(act: Callable[[str, str], bool], names: list[str], reply: Reply, paths: Paths, what: str) -> None:
+    for name in names:
+        error: FleetError | None = None
+        try:
+            if not act(name, str(paths.lxc)):
+                why = f"liblxc's reason is in {paths.container(name).lxc_log}"
+                error = HostError(f"{name} can't be {what}", why=why)
+        except FleetError as refused:
+            error = refused
+        answer(reply, name, error)

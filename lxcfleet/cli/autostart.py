@@ -58,6 +58,8 @@ def _spawn(paths: Paths, log: Path) -> int:
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640),
             (os.POSIX_SPAWN_DUP2, 1, 2),
+            # A lock or a pipe of whoever called us must not stay with the daemon. What is closed already does no harm.
+            *((os.POSIX_SPAWN_CLOSE, int(number)) for number in os.listdir("/proc/self/fd") if int(number) > 2),
         ],
         setsid=True,
         setsigmask=[],

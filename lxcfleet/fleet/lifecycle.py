@@ -20,7 +20,7 @@ from lxcfleet.fleet.network import FleetNetwork
 from lxcfleet.fleet.plan import DESTROY, START, Step
 from lxcfleet.fleet.preparer import Preparer
 from lxcfleet.fleet.registry import Container, Registry, Running
-from lxcfleet.host import cgroup, lxc, proc, quota, tree
+from lxcfleet.host import cgroup, lxc, monitor, proc, quota, tree
 from lxcfleet.host.launch import TRIES, Died, Launcher
 from lxcfleet.model import Init, Spec
 from lxcfleet.names import Paths
@@ -168,7 +168,7 @@ class Lifecycle:
 
     def _retire(self, name: str) -> None:
         """The point of no return of destroy: one rename, after which there is no container of that name."""
-        if name in lxc.running(str(self._paths.lxc)):
+        if monitor.runs(name, str(self._paths.lxc)):
             raise HostError(
                 f"{name} can't be removed", why="its monitor runs again: somebody else started it",
                 hint=f"stop it: lxcfleet stop {name}",
@@ -260,24 +260,26 @@ class Lifecycle:
     async def _started_by_others(self, container: Container) -> bool:
         """Whether somebody else, as plain lxc-start does, started it meanwhile, which is as good."""
         await self._registry.observe()
-        return container.running is not None or container.name in lxc.running(str(self._paths.lxc))
+        return container.running is not None or monitor.runs(container.name, str(self._paths.lxc))
 
     async def _ended_at_once(self, name: str) -> None:
         """Its command was that short, or it was given up: let the monitor, which nobody watched, tidy up."""
         deadline = time.monotonic() + TIDY_SECONDS
         while time.monotonic() < deadline:
-            if name not in lxc.running(str(self._paths.lxc)) and cgroup.remove(name):
+            if not monitor.runs(name, str(self._paths.lxc)) and cgroup.remove(name):
                 return
             await asyncio.sleep(0.01)
 
     async def _boot_once_more(self, name: str, namespace: int, command: Sequence[str]) -> int | None:
         """Boot it; again, if what did it was killed before there was a monitor."""
+        lxc_path = str(self._paths.lxc)
         try:
-            return await self._launcher.boot(name, namespace, command)
+            pid = await self._launcher.boot(name, namespace, command)
         except Died:
-            if name in lxc.running(str(self._paths.lxc)):
-                return None
-            return await self._launcher.boot(name, namespace, command)
+            pid = None if monitor.runs(name, lxc_path) else await self._launcher.boot(name, namespace, command)
+        if pid is None:
+            monitor.refuse_impostor(name, lxc_path)
+        return pid
 
     async def _halt(self, container: Container, timeout: float) -> None:
         running = container.running

@@ -16,7 +16,7 @@ from typing import Any
 
 from lxcfleet.config import NetworkSettings
 from lxcfleet.errors import FleetError, HostError, NoCapacity, WrongState, from_body
-from lxcfleet.fleet import bridging, name_server, publishing
+from lxcfleet.fleet import bridging, name_server, publishing, store
 from lxcfleet.fleet.admission import Admission
 from lxcfleet.fleet.capacity import Finding
 from lxcfleet.fleet.discovery import Discovery
@@ -31,7 +31,7 @@ from lxcfleet.host.nft_watch import TableWatch
 from lxcfleet.model import Spec
 from lxcfleet.names import Paths
 from lxcfleet.net import guard, lan, rules
-from lxcfleet.net.addresses import OFF, AddressPool, Subnet, choose
+from lxcfleet.net.addresses import OFF, AddressPool, Subnet, addresses_in, choose
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class FleetNetwork:
         async with self._lock:
             if self._subnet is None:
                 used = await self._ask("routes", {"except": self.settings.bridge})
-                present = list(self._present())
+                present = self._present()
                 busy = [ip_network(text) for text in used["networks"]]
                 ipv6 = self.settings.ipv6 if used["ipv6"] else OFF
                 self._subnet = choose(self.settings.ipv4, ipv6, present, busy, _seed())
@@ -111,8 +111,11 @@ class FleetNetwork:
         """What the host lacks for containers to be connected, as ``doctor`` says it."""
         return bridging.findings(self.settings)
 
-    def _present(self) -> Iterable[IPv4Address]:
-        return [c.spec.address.ip for c in self._registry if c.spec is not None and c.spec.address is not None]
+    def _present(self) -> list[IPv4Address]:
+        """The addresses that containers have; broken ones have what LXC's configuration says."""
+        ours = [c.spec.address.ip for c in self._registry if c.spec is not None and c.spec.address is not None]
+        broken = [store.config(self._paths, c.name) for c in self._registry if c.spec is None]
+        return ours + [address for text in broken for address in addresses_in(text)]
 
     def _specs(self) -> list[Spec]:
         """Of all that are connected."""
@@ -136,6 +139,11 @@ class FleetNetwork:
         """The address of a container that is gone."""
         if self._pool is not None:
             self._pool.give_back(address.ip)
+
+    def count_anew(self) -> None:
+        """A container is gone that may have had an address which no spec names."""
+        if self._subnet is not None:
+            self._pool = AddressPool(self._subnet.ipv4, self._present())
 
     @property
     def settings(self) -> NetworkSettings:
@@ -257,7 +265,7 @@ class FleetNetwork:
 
     async def release(self) -> None:
         """No container is left that is connected: take the bridge, its rules and its name server away."""
-        if self._specs():
+        if self._specs() or self._present():
             return
         self._leases.close()
         async with self._lock:

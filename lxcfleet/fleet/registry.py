@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
-from lxcfleet.errors import Broken
+from lxcfleet.errors import Broken, HostError
 from lxcfleet.fleet import store
 from lxcfleet.fleet.plan import Situation
-from lxcfleet.host import cgroup, lxc, proc
+from lxcfleet.host import cgroup, monitor, proc
 from lxcfleet.host.launch import Launcher
 from lxcfleet.model import Selection, Spec, State, natural_order
 from lxcfleet.names import Paths
@@ -112,6 +112,7 @@ class Registry:
         self._on_run = on_run
         self._on_exit = on_exit
         self._containers: dict[str, Container] = {}
+        self._impostors: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
         return name in self._containers
@@ -167,8 +168,10 @@ class Registry:
 
     async def observe(self) -> None:
         """Find containers that somebody else started: plain lxc-start, or an earlier daemon."""
-        alive = lxc.running(str(self._paths.lxc))
-        unknown = [c.name for c in self if c.name in alive and c.running is None and c.busy is None]
+        claimed = monitor.claimed(str(self._paths.lxc))
+        self._impostors &= claimed
+        unknown = [c.name for c in self if c.name in claimed and c.running is None and c.busy is None]
+        unknown = [name for name in unknown if self._has_monitor(name)]
         if not unknown:
             return
         async for reply in self._launcher.stream("inspect", unknown):
@@ -177,16 +180,32 @@ class Registry:
             if container is not None and container.running is None and container.busy is None and pid:
                 self.watch(container, pid)
 
+    def _has_monitor(self, name: str) -> bool:
+        """Whether root looks after it. Of anybody else who only says so it is told, once."""
+        try:
+            uid = monitor.listener(name, str(self._paths.lxc))
+        except HostError as error:
+            problem = str(error).replace("\n", "; ")
+        else:
+            if uid in (None, monitor.ROOT):
+                return uid == monitor.ROOT
+            problem = monitor.posing(name, str(self._paths.lxc), uid)
+        if name not in self._impostors:
+            self._impostors.add(name)
+            log.warning("%s does not count as running: %s", name, problem)
+        return False
+
     def watch(self, container: Container, pid: int) -> None:
         """Take note that it runs, and of its end. If it has ended already, that is noted at once."""
-        monitor = proc.parent_of(pid) if pid > 0 else None
-        descriptor = proc.open_pid(monitor) if monitor else None
-        if monitor is None or descriptor is None:
+        # Who said that this is its process 1 may be an impostor, if its monitor ended before it was asked.
+        parent = proc.parent_of(pid) if pid > 0 and self._has_monitor(container.name) else None
+        descriptor = proc.open_pid(parent) if parent else None
+        if parent is None or descriptor is None:
             self._on_exit(container)
             return
         began = proc.began(pid) or proc.uptime()
         payload = cgroup.payload(pid, container.name)
-        running = Running(pid, monitor, descriptor, payload, began, proc.as_time(began))
+        running = Running(pid, parent, descriptor, payload, began, proc.as_time(began))
         container.running = running
         container.resting = False
         container.starts += 1

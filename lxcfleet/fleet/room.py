@@ -41,9 +41,11 @@ class Room:
         self._builders = 0
 
     def _read_ids(self) -> IdPool:
-        names = {container.name for container in self._registry}
-        foreign = store.foreign_configs(self._paths, names)
-        return IdPool(*limits.id_files(), own=self._registry.ids(), foreign=foreign)
+        return IdPool(*limits.id_files(), own=self._registry.ids(), foreign=self._foreign())
+
+    def _foreign(self) -> list[str]:
+        """Configurations of those whose ids no spec names: others' containers, and broken ones of ours."""
+        return store.foreign_configs(self._paths, {c.name for c in self._registry if c.spec is not None})
 
     def reload(self) -> None:
         """Take over what changed in /etc/subuid."""
@@ -73,6 +75,9 @@ class Room:
         self._registry.forget(container.name)
         if container.spec is not None:
             self._give_back(container.spec)
+        else:
+            self._ids = self._read_ids()
+            self._network.count_anew()
 
     def _give_back(self, spec: Spec) -> None:
         if spec.first_id is not None:
@@ -147,8 +152,7 @@ class Room:
 
     def _give_root_ids(self) -> None:
         """Give root a range of ids for containers in /etc/subuid and /etc/subgid, unless it has room."""
-        foreign = store.foreign_configs(self._paths, {container.name for container in self._registry})
-        line = installer_line(*limits.id_files(), foreign=foreign)
+        line = installer_line(*limits.id_files(), foreign=self._foreign())
         if line is not None:
             _, first_id, count = line.split(":")
             idfiles.add_root_range(int(first_id), int(first_id) + int(count) - 1)

@@ -172,16 +172,18 @@ def pending(paths: Paths, name: str) -> str | None:
         return None
 
 
+def config(paths: Paths, name: str) -> str:
+    """The LXC configuration of any container; empty if it can't be read."""
+    try:
+        return paths.container(name).config.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
 def foreign_configs(paths: Paths, ours: set[str]) -> list[str]:
-    """LXC configurations of other containers, whose id ranges must be left alone."""
-    texts = []
-    for file in paths.lxc.glob("*/config"):
-        if file.parent.name not in ours and not file.parent.name.startswith("."):
-            try:
-                texts.append(file.read_text(encoding="utf-8", errors="replace"))
-            except OSError:
-                continue
-    return texts
+    """LXC configurations of all but ``ours``, whose id ranges must be left alone."""
+    names = (file.parent.name for file in paths.lxc.glob("*/config"))
+    return [config(paths, name) for name in names if name not in ours and not name.startswith(".")]
 
 
 def directory_of(paths: Paths, name: str) -> Path:

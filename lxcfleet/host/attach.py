@@ -20,6 +20,7 @@ from typing import Any
 import _lxc
 
 from lxcfleet.errors import FleetError, WrongState
+from lxcfleet.host import monitor
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
@@ -119,12 +120,13 @@ def _attach(name: str, lxc_path: str, callback: Callable[[], int]) -> int:
     If liblxc were given them and one were a terminal, it would try to make that the controlling one, and fail, as
     a terminal of the client's belongs to the client's session.
     """
-    container = _lxc.Container(name, lxc_path)
-    if not container.running:
-        raise WrongState(f"{name} is not running", hint=f"start it: lxcfleet start {name}")
-    with open(os.devnull, "r+b", buffering=0) as null:
+    with monitor.held(name, lxc_path) as lives, open(os.devnull, "r+b", buffering=0) as null:
+        container = _lxc.Container(name, lxc_path)
+        if not container.running:
+            raise WrongState(f"{name} is not running", hint=f"start it: lxcfleet start {name}")
         pid: int = container.attach(
-            lambda _: callback(),
+            # Where the monitor has ended, it may be somebody else who said where to go.
+            lambda _: callback() if lives() else NOT_EXECUTABLE,
             None,
             stdin=null.fileno(),
             stdout=null.fileno(),

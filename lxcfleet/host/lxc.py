@@ -9,43 +9,31 @@ import os
 
 import _lxc
 
+from lxcfleet.host import monitor
+
 
 def init_pid(name: str, lxc_path: str) -> int | None:
-    """Process 1 of a container as the host numbers it; None if it does not run."""
-    pid: int = _lxc.Container(name, lxc_path).init_pid
-    return pid if pid > 0 else None
+    """Process 1 of a container as the host numbers it; None if its monitor ends. Raises as ``monitor.held``."""
+    with monitor.held(name, lxc_path) as lives:
+        pid: int = _lxc.Container(name, lxc_path).init_pid
+        return pid if pid > 0 and lives() else None
 
 
 def freeze(name: str, lxc_path: str) -> bool:
-    """Stop all its processes where they are; False if liblxc could not."""
-    return bool(_lxc.Container(name, lxc_path).freeze())
+    """Stop all its processes where they are; False if liblxc could not. Raises as ``monitor.held``."""
+    with monitor.held(name, lxc_path):
+        return bool(_lxc.Container(name, lxc_path).freeze())
 
 
 def unfreeze(name: str, lxc_path: str) -> bool:
-    """Let them go on."""
-    return bool(_lxc.Container(name, lxc_path).unfreeze())
+    """Let them go on. Raises as ``monitor.held``."""
+    with monitor.held(name, lxc_path):
+        return bool(_lxc.Container(name, lxc_path).unfreeze())
 
 
 def version() -> str:
     """liblxc's version."""
     return str(_lxc.version)
-
-
-def running(lxc_path: str) -> set[str]:
-    """Names of the containers below ``lxc_path`` that have a monitor, ours and others'.
-
-    Each monitor listens on the abstract socket @LXCPATH/NAME/command (liblxc's commands.c), which the kernel takes
-    away with the monitor: no state that could be out of date. unix(7) on /proc/net/unix.
-    """
-    prefix = f"@{lxc_path}/"
-    found = set()
-    with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:
-        for line in table:
-            _, at, address = line.rstrip("\n").partition(prefix)
-            name, slash, rest = address.partition("/")
-            if at and slash and rest == "command":
-                found.add(name)
-    return found
 
 
 def stop_reason(log: str, since: int) -> str:

@@ -6,8 +6,10 @@ specs name; only a fleet without containers chooses anew.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import heapq
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
@@ -184,6 +186,18 @@ class AddressPool:
             self._taken.discard(number)
             if number < self._next:
                 heapq.heappush(self._returned, number)
+
+
+_ADDRESS = re.compile(r"^\s*lxc\.net\.\d+\.ipv4\.address\s*=\s*([\d.]+)", re.MULTILINE | re.ASCII)
+
+
+def addresses_in(config: str) -> list[IPv4Address]:
+    """The addresses that an LXC configuration gives; lxc.container.conf(5)."""
+    found = []
+    for text in _ADDRESS.findall(config):
+        with contextlib.suppress(ValueError):
+            found.append(IPv4Address(text))
+    return found
 
 
 OUR_HARDWARE = "02:4c:"

@@ -289,6 +289,49 @@ def test_a_broken_one_that_runs_can_be_stopped(fleet: Fleet) -> None:
     assert fleet.states() == {name: "broken"}
 
 
+def test_what_a_broken_one_has_is_nobody_elses(fleet: Fleet) -> None:
+    """Its uids own its files, and it may run with its address."""
+    fleet.settings(f"network: {{bridge: {fleet.bridge}, drain: 0}}\n")
+    fleet.stop_daemon()
+    fleet.start_daemon()
+    broken, new, after = fleet.name("broken"), fleet.name("new"), fleet.name("after")
+    fleet.create(broken)
+    own, before = fleet.paths.container(broken), fleet.record(broken)
+    text = own.spec.read_text()
+    own.spec.write_text("version:")
+    fleet.stop_daemon()
+    fleet.start_daemon()
+    assert fleet.record(broken)["problem"]
+    fleet.create(new)
+    found = fleet.record(new)
+    assert found["first_id"] != before["first_id"]
+    assert found["addresses"][0] != before["addresses"][0]
+    # The network is not taken away from under it.
+    fleet.ok("destroy", new, "--force")
+    assert Path(f"/sys/class/net/{fleet.bridge}").exists()
+    # Put right, it starts with what it had.
+    fleet.ok("stop", broken)
+    own.spec.write_text(text)
+    fleet.stop_daemon()
+    fleet.start_daemon()
+    fleet.ok("start", broken)
+    assert fleet.record(broken)["first_id"] == before["first_id"]
+    assert fleet.record(broken)["addresses"] == before["addresses"]
+    # What it had is free when it is gone.
+    own.spec.write_text("version:")
+    fleet.stop_daemon()
+    fleet.start_daemon()
+    fleet.create(new)
+    fleet.ok("destroy", broken, "--force")
+    fleet.create(after)
+    assert fleet.record(after)["first_id"] == before["first_id"]
+    assert fleet.record(after)["addresses"][0] == before["addresses"][0]
+    fleet.ok("destroy", "--all", "--force")
+    fleet.settings(fleet.usual)
+    fleet.stop_daemon()
+    fleet.start_daemon()
+
+
 def test_a_config_that_somebody_changed_is_written_anew(fleet: Fleet, pair: tuple[str, str]) -> None:
     broken, _ = pair
     config = fleet.paths.container(broken).config

@@ -42,6 +42,21 @@ def test_ten_clients_at_once_start_one_daemon(fleet: Fleet) -> None:
     assert len(fleet.states()) == 10
 
 
+def test_a_daemon_that_a_client_starts_has_nothing_of_the_callers(fleet: Fleet) -> None:
+    fleet.stop_daemon()
+    read, write = os.pipe()
+    with fleet.spawn("list", "-q", pass_fds=(write,)) as client:
+        client.communicate(timeout=60)
+    os.close(write)
+    daemon = fleet.daemon_pid()
+    pipe = os.readlink(f"/proc/self/fd/{read}")
+    for pid in (daemon, *fleet.servants().values()):
+        assert pipe not in {os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")}
+    os.set_blocking(read, False)
+    assert os.read(read, 1) == b""
+    os.close(read)
+
+
 def test_ten_clients_after_a_crash(fleet: Fleet) -> None:
     fleet.create(fleet.name("a"))
     before = fleet.pid(fleet.name("a"))

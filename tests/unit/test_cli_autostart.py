@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -86,6 +87,19 @@ def test_it_is_a_daemon(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "LXCFLEET_ETC" in environment
     assert "SSH_AUTH_SOCK" not in environment
     assert paths.run.stat().st_mode & 0o777 == 0o755
+
+
+def test_it_has_nothing_of_its_callers(paths: Paths) -> None:
+    read, write = os.pipe()
+    high = fcntl.fcntl(write, fcntl.F_DUPFD, 200)
+    for descriptor in (write, high):
+        os.set_inheritable(descriptor, True)
+    autostart.start(paths)
+    os.close(write)
+    os.close(high)
+    os.set_blocking(read, False)
+    assert os.read(read, 1) == b""  # nobody has the other end any more
+    os.close(read)
 
 
 def test_one_that_answers_is_left_alone(paths: Paths) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lxcfleet import config
 from lxcfleet.errors import InvalidInput, NoCapacity
-from lxcfleet.net.addresses import AddressPool, Subnet, choose, hardware_address, interface_name
+from lxcfleet.net.addresses import AddressPool, Subnet, addresses_in, choose, hardware_address, interface_name
 from lxcfleet.net.names import group_names, hosts_lines
 from lxcfleet.net.rules import removal, render
 
@@ -91,6 +91,14 @@ def test_no_address_is_given_twice(takes: list[bool]) -> None:
         elif held:
             pool.give_back(held.pop(0))
         assert pool.free + len(held) == 13
+
+
+def test_addresses_in_a_configuration() -> None:
+    text = (
+        "lxc.net.0.type = veth\nlxc.net.0.ipv4.address = 10.201.0.2/16\n  lxc.net.1.ipv4.address=10.0.0.3\n"
+        "#lxc.net.0.ipv4.address = 10.0.0.4\nlxc.net.0.ipv4.address = 10.0.0.999/8\nlxc.net.0.ipv4.gateway = 10.0.0.1\n"
+    )
+    assert addresses_in(text) == [IPv4Address("10.201.0.2"), IPv4Address("10.0.0.3")]
 
 
 def test_what_goes_with_an_address() -> None:

@@ -101,6 +101,8 @@ def test_only_our_own_directories_are_read(tmp_path: Path) -> None:
     assert list(specs) == ["ours"]
     assert leftovers == store.Leftovers((".lxcfleet-new-a",), (".lxcfleet-gone-b.0",))
     assert store.foreign_configs(paths, {"ours"}) == ["lxc.idmap = u 0 100000 65536\n"]
+    assert store.config(paths, "theirs") == "lxc.idmap = u 0 100000 65536\n"
+    assert store.config(paths, "ours") == ""
 
 
 def test_settings_that_are_missing_are_the_defaults(tmp_path: Path) -> None:

@@ -1,0 +1,104 @@
+"""Who listens where a container's monitor does."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from lxcfleet.errors import HostError, WrongState
+from lxcfleet.host import monitor
+
+Listen = Callable[[str], socket.socket]
+
+
+@pytest.fixture
+def lxc_path() -> str:
+    """Nobody else's."""
+    return f"/nowhere/{os.getpid()}"
+
+
+@pytest.fixture
+def bind(lxc_path: str) -> Iterator[Listen]:
+    """Takes the address of a monitor."""
+    taken = []
+
+    def act(name: str) -> socket.socket:
+        taken.append(socket.socket(socket.AF_UNIX))
+        taken[-1].bind(f"\0{lxc_path}/{name}/command")
+        return taken[-1]
+
+    yield act
+    for each in taken:
+        each.close()
+
+
+def test_it_is_the_kernel_who_says_so(lxc_path: str, bind: Listen) -> None:
+    assert monitor.listener("a", lxc_path) is None
+    taken = bind("a")
+    assert monitor.listener("a", lxc_path) is None
+    assert monitor.claimed(lxc_path) == {"a"}
+    taken.listen()
+    assert monitor.listener("a", lxc_path) == os.geteuid()
+    assert monitor.listener("b", lxc_path) is None
+    taken.close()
+    assert monitor.claimed(lxc_path) == set()
+
+
+def test_one_that_hears_nobody_is_not_waited_for(lxc_path: str, bind: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitor, "_PATIENCE", 0.01)
+    bind("a").listen(0)
+    with socket.socket(socket.AF_UNIX) as waits:
+        waits.connect(f"\0{lxc_path}/a/command")
+        with pytest.raises(HostError, match="who answers for a"):
+            monitor.runs("a", lxc_path)
+        with pytest.raises(HostError), monitor.held("a", lxc_path):
+            pass
+
+
+def test_a_path_that_no_address_has_room_for() -> None:
+    with pytest.raises(HostError, match="who answers for a"):
+        monitor.runs("a", "/" + "x" * 120)
+
+
+def test_an_end_is_noticed(lxc_path: str, bind: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitor, "ROOT", os.geteuid())
+    for accepts in (False, True):
+        taken = bind("a")
+        taken.listen()
+        with monitor.held("a", lxc_path) as lives:
+            connection = taken.accept()[0] if accepts else None
+            assert lives()
+            taken.close()
+            if connection is not None:
+                connection.close()
+            assert not lives()
+
+
+def test_others_are_refused(lxc_path: str, bind: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitor, "ROOT", os.geteuid() + 1)
+    monitor.refuse_impostor("a", lxc_path)
+    with pytest.raises(WrongState) as caught, monitor.held("a", lxc_path):
+        pass
+    assert "lxcfleet start a" in caught.value.hint
+    taken = bind("a")
+    with pytest.raises(WrongState, match="some process"):
+        monitor.refuse_impostor("a", lxc_path)
+    taken.listen()
+    with pytest.raises(WrongState, match=f"uid {os.geteuid()}") as caught:
+        monitor.refuse_impostor("a", lxc_path)
+    assert f"@{lxc_path}/a/command" in caught.value.hint
+    with pytest.raises(WrongState, match=f"uid {os.geteuid()}"), monitor.held("a", lxc_path):
+        pass
+    assert not monitor.runs("a", lxc_path)
+
+
+def test_roots_own_are_not(lxc_path: str, bind: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitor, "ROOT", os.geteuid())
+    bind("a").listen()
+    monitor.refuse_impostor("a", lxc_path)
+    assert monitor.runs("a", lxc_path)
+    with monitor.held("a", lxc_path) as lives:
+        assert lives()
