@@ -154,11 +154,6 @@ class FleetNetwork:
     def settings(self, settings: NetworkSettings) -> None:
         self._settings = self._discovery.settings = settings
 
-    @property
-    def stands(self) -> bool:
-        """Whether something was made by these settings that goes by them until it is taken away."""
-        return self._up or self._subnet is not None or self._lan is not None
-
     # -- the bridge ------------------------------------------------------------------------------------------
 
     @property

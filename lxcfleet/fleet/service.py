@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
-from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import cast
 
@@ -28,8 +26,6 @@ from lxcfleet.host.features import Features
 from lxcfleet.model import Health, Result, Selection, State
 from lxcfleet.names import Paths
 from lxcfleet.wire import ActionRequest, ContainerDetails, ContainerRecord, CreateRequest, ResultRecord, WaitRequest
-
-log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.05
 
@@ -63,20 +59,11 @@ class Fleet:
         self._creation = Creation(paths, registry, lifecycle, operations, events, self.room, self.actions)
 
     def reload(self, config: Config) -> None:
-        """Take over changed settings, and what changed in /etc/subuid.
-
-        A network that stands is not rebuilt under running containers: of its settings two follow at once.
-        """
-        asked = network = config.network
-        if self._network.stands:
-            network = replace(self._network.settings, default=asked.default, drain=asked.drain)
-        later = [each.name for each in fields(asked) if getattr(asked, each.name) != getattr(network, each.name)]
-        if later:
-            log.warning("network: %s: to be taken over by a restart of lxcfleetd", ", ".join(later))
-        self.config = replace(config, network=network)
+        """Take over changed settings, and what changed in /etc/subuid."""
+        self.config = config
         self._lifecycle.console_log_kib = config.console_log_kib
         self._lifecycle.reconcile = config.reconcile
-        self._network.settings = network
+        self._network.settings = config.network
         self.prober.alive_time = config.alive_time
         self.room.reload()
 

@@ -132,32 +132,6 @@ def test_sighup_reloads_and_disturbs_nobody(fleet: Fleet) -> None:
     assert (fleet.daemon_pid(), fleet.pid(name)) == (daemon, before)
 
 
-def test_a_network_that_stands_is_not_changed_by_a_reload(fleet: Fleet) -> None:
-    one, two = fleet.name("a"), fleet.name("b")
-    fleet.create(one, two, options=("--network", "bridge"))
-    daemon = fleet.daemon_pid()
-    assert daemon is not None
-    file = Path(fleet.paths.config_file)
-    usual = file.read_text()
-
-    def finds(name: str) -> bool:
-        return name in fleet.run("exec", one, "--", "getent", "hosts", name).out
-
-    until(lambda: finds(f"{two}.fleet"))
-    try:
-        file.write_text(usual.replace("network: {", "network: {domain: other, nat: false, "))
-        assert file.read_text() != usual
-        os.kill(daemon, signal.SIGHUP)
-        until(lambda: "network: nat, domain: to be taken over by a restart" in fleet.log())
-        assert finds(f"{two}.fleet")
-        fleet.stop_daemon()
-        fleet.ok("list", "-q")  # it starts another one
-        until(lambda: finds(f"{two}.other"))
-    finally:
-        file.write_text(usual)
-        fleet.stop_daemon()
-
-
 def test_the_sockets_are_roots_and_the_groups(fleet: Fleet) -> None:
     for path in (fleet.paths.socket, fleet.paths.attach_socket):
         found = path.stat()
