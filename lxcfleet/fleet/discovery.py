@@ -46,6 +46,16 @@ class Discovery:
         """A frozen container answers nobody, and is no member."""
         self._mark(self._frozen, container, frozen)
 
+    def look(self) -> None:
+        """Take note of who was frozen or thawed by somebody else, such as plain lxc-freeze."""
+        for container in self._registry:
+            if container.name in self._found and container.busy is None:
+                self.look_at(container)
+
+    def look_at(self, container: Container) -> None:
+        """Take note of whether it is frozen, by whoever did it."""
+        self.set_frozen(container, container.running is not None and container.running.payload.frozen)
+
     def _mark(self, names: set[str], container: Container, marked: bool) -> None:
         if marked != (container.name in names):
             (names.add if marked else names.discard)(container.name)
@@ -101,6 +111,10 @@ class Discovery:
             self._found.discard(name)
             self._changed(name)
 
+    def ended(self, name: str) -> None:
+        """It has ended: however it is started again, it is not frozen then."""
+        self._frozen.discard(name)
+
     def forget(self, name: str) -> None:
         """It is no more: another one of that name begins as a member."""
         self.withdraw(name)
@@ -130,5 +144,7 @@ class Discovery:
                 continue
             alone = self._text(container, False)
             seen = alone != self._text(container, True) and file.read_text(encoding="ascii") == alone
-            if seen and container.name not in self._frozen:
+            # One without a check was frozen, and whether it still is has been looked at.
+            checked = container.spec is not None and container.spec.health is not None
+            if seen and checked and container.name not in self._frozen:
                 self._unfit.add(container.name)

@@ -139,11 +139,10 @@ class Lifecycle:
             case Step.SETTLE:
                 own.pending.unlink(missing_ok=True)
             case Step.THAW:
-                await self._ask_for(container, "unfreeze")
-                self._network.set_frozen(container, False)
+                await self._freeze(container, "unfreeze")
             case Step.FREEZE:
-                self._network.set_frozen(container, True)
-                await self._ask_for(container, "freeze")
+                self._network.set_frozen(container, True)  # before it: nobody new is to wait for it
+                await self._freeze(container, "freeze")
             case Step.LEAVE:
                 await self._network.leave(container, drain)
             case Step.HALT:
@@ -201,8 +200,11 @@ class Lifecycle:
         if failure:
             raise failure
 
-    async def _ask_for(self, container: Container, operation: str) -> None:
-        answer = await self._launcher.ask(operation, [container.name])
+    async def _freeze(self, container: Container, operation: str) -> None:
+        try:
+            answer = await self._launcher.ask(operation, [container.name])
+        finally:
+            self._network.look_if_frozen(container)  # it may have failed
         if answer["error"]:
             raise from_body(answer["error"])
 

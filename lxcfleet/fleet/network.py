@@ -225,6 +225,7 @@ class FleetNetwork:
         """Repair what somebody took away from under running containers."""
         if not any(c.running is not None and c.spec is not None and c.spec.connected for c in self._registry):
             return
+        self._discovery.look()
         if self.settings.dhcp and not self._bridge_there:
             if not self._cut_off:
                 self._events.add("cut-off", None, f"the bridge {self.settings.bridge} is gone, with the containers' network")
@@ -329,6 +330,7 @@ class FleetNetwork:
     def ended(self, name: str) -> None:
         """A container has ended."""
         self._leases.ended(name)
+        self._discovery.ended(name)
 
     def _set_up_port(self, container: Container) -> None:
         spec = container.spec
@@ -351,6 +353,10 @@ class FleetNetwork:
     def set_frozen(self, container: Container, frozen: bool) -> None:
         """A frozen container stands for no group either."""
         self._discovery.set_frozen(container, frozen)
+
+    def look_if_frozen(self, container: Container) -> None:
+        """Take that from the container itself."""
+        self._discovery.look_at(container)
 
     def withdraw(self, name: str) -> None:
         """Let a container no longer be found: it ended, or is about to."""
