@@ -288,6 +288,11 @@ class Paths:
         return self.run / "resolv.conf"
 
     @property
+    def network_record(self) -> Path:
+        """Which bridge there is, and whose addresses; see fleet.bridging."""
+        return self.run / "network.json"
+
+    @property
     def notice(self) -> Path:
         """The package manager's hook touches this file whenever the host's packages changed."""
         return self.run / "patched"

@@ -27,12 +27,19 @@ class Discovery:
         self, paths: Paths, settings: NetworkSettings, registry: Registry, changed: Callable[[str], None]
     ) -> None:
         self._paths = paths
-        self.settings = settings
+        self._settings = settings
         self._registry = registry
         self._changed = changed
         self._found: set[str] = set()
         self._unfit: set[str] = set()
         self._frozen: set[str] = set()
+
+    def take_over(self, settings: NetworkSettings) -> None:
+        """The settings are others now: so may the names be."""
+        self._settings = settings
+        for container in self._registry:
+            if self.is_found(container.name):
+                self._write(container)
 
     def is_member(self, container: Container) -> bool:
         """Whether it would be found by its groups' names, if it is found at all."""
@@ -100,9 +107,9 @@ class Discovery:
     def _text(self, container: Container, member: bool) -> str | None:
         spec = container.spec
         addresses = container.addresses
-        if spec is None or not addresses or not self.settings.dns:
+        if spec is None or not addresses or not self._settings.dns:
             return None
-        return hosts_lines(container.name, spec.labels if member else {}, addresses, self.settings.domain, spec.ports)
+        return hosts_lines(container.name, spec.labels if member else {}, addresses, self._settings.domain, spec.ports)
 
     def withdraw(self, name: str) -> None:
         """Let it no longer be found."""
