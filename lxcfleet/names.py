@@ -243,6 +243,11 @@ class Paths:
         return self.run / "mask"
 
     @property
+    def next_mask_mount(self) -> Path:
+        """Where the next mask is mounted until it takes the place of the one before, in private mount namespaces only."""
+        return self.run / "mask.next"
+
+    @property
     def root_mount(self) -> Path:
         """Mount point of a container's overlay, in private mount namespaces only."""
         return self.run / "root"
