@@ -91,8 +91,8 @@ def _cell(text: str) -> str:
 def _settings() -> Iterator[str]:
     yield "## Settings\n"
     yield "`/etc/lxcfleet/lxcfleet.yaml`; every key may be left out. `lxcfleet config check [FILE]` finds what is wrong with"
-    yield "it, all at once; after a change `systemctl reload lxcfleet`. Rules for the mask are in files of their own:"
-    yield "[mask](mask.md).\n"
+    yield "it, all at once; after a change `systemctl reload lxcfleet`: no key takes a restart of lxcfleetd, and what"
+    yield "can't change at the moment is in its log. Rules for the mask are in files of their own: [mask](mask.md).\n"
     yield from _table(config.Config)
     for title, kind in sections():
         yield f"### {title}\n"

@@ -72,23 +72,25 @@ class Profile:
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """The fleet's bridge."""
+    """The fleet's bridge. A change that would leave containers behind is not taken over, neither by a reload nor by a
+    restart of lxcfleetd: the old value holds until they are gone, and the log says so."""
 
     bridge: str = "lxcfleet0"
-    """Its name."""
+    """Its name. Changes while no connected container runs."""
     addresses: Addresses = Addresses.OWN
     """own: lxcfleet makes the bridge and gives addresses. dhcp: the bridge is one of the host's, which lxcfleet uses and
-    leaves alone, and addresses come from the DHCP server there."""
+    leaves alone, and addresses come from the DHCP server there. Changes while there are no connected containers."""
     ipv4: str = AUTO
-    """A range such as 10.201.0.0/16, or auto: a /16 that collides with nothing on the host."""
+    """A range such as 10.201.0.0/16, or auto: a /16 that collides with nothing on the host. Changes while there are no
+    connected containers."""
     ipv6: str = AUTO
-    """A range, auto (a unique local one of the host's own) or none."""
+    """A range, auto (a unique local one of the host's own) or none. Changes while there are no connected containers."""
     nat: bool = True
     """Whether containers reach other networks under the host's address."""
     dns: bool = True
-    """Whether the fleet has a name server, for NAME.DOMAIN."""
+    """Whether the fleet has a name server, for NAME.DOMAIN. Containers that run get to know at their restart."""
     domain: str = "fleet"
-    """What follows the containers' names."""
+    """What follows the containers' names. Containers that run search the new one from their restart on."""
     default: Network = Network.BRIDGE
     """What containers get for which nothing is asked: bridge or none. Never the host's: that is to be said."""
     guard: bool = True

@@ -121,7 +121,7 @@ class Daemon:
         )
         self._scrape = Scrape(self._fleet, readings)
         self._listener = Listener(self._scrape)
-        self._listening: asyncio.Task[None] | None = None
+        self._reloading: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
 
     def _read_features(self) -> features.Features:
@@ -199,11 +199,18 @@ class Daemon:
         except FleetError as error:
             log.error("settings not taken over: %s", error)
             return
+        self._reloading = asyncio.get_running_loop().create_task(self._take_over(settings))
+
+    async def _take_over(self, settings: config.Config) -> None:
         logging.getLogger().setLevel(settings.log_level.upper())
         self._features = None
-        self._fleet.reload(settings)
-        self._listening = asyncio.get_running_loop().create_task(self._listener.listen(settings.metrics))
-        log.info("settings taken over")
+        await self._listener.listen(settings.metrics)
+        try:
+            stays = await self._fleet.reload(settings)
+        except (FleetError, OSError) as error:
+            log.error("settings taken over, but the network is not as they say: %s", error)
+        else:
+            log.info("settings taken over%s", ", but for those named above" if stays else "")
 
     async def _observe(self) -> None:
         while True:

@@ -244,6 +244,11 @@ class Paths:
         return self.run / "mask"
 
     @property
+    def next_mask_mount(self) -> Path:
+        """Where the next mask is mounted until it takes the place of the one before, in private mount namespaces only."""
+        return self.run / "mask.next"
+
+    @property
     def root_mount(self) -> Path:
         """Mount point of a container's overlay, in private mount namespaces only."""
         return self.run / "root"
@@ -287,6 +292,11 @@ class Paths:
     def resolv_conf(self) -> Path:
         """The resolv.conf that clones have, while the fleet has a name server."""
         return self.run / "resolv.conf"
+
+    @property
+    def network_record(self) -> Path:
+        """Which bridge there is, and whose addresses; see fleet.bridging."""
+        return self.run / "network.json"
 
     @property
     def notice(self) -> Path:

@@ -9,7 +9,9 @@ layers: the part, the mask's directory for it, and the delta's.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import stat
 import time
@@ -37,6 +39,21 @@ class _Part(NamedTuple):
     upper: int
     """A descriptor of the delta's directory for it."""
     flags: int
+
+
+@contextlib.contextmanager
+def mask_stays(paths: Paths, *, change: bool = False) -> Iterator[None]:
+    """Meanwhile nobody exchanges the mask; with ``change``, nobody takes it along who could find none.
+
+    Between two system calls there is none in the launcher's mount namespace. Who copies that gets the one before or the
+    one after, and keeps it.
+    """
+    directory = os.open(paths.run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX if change else fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(directory)
 
 
 def mount(paths: Paths, name: str, first_id: int | None, disk: int) -> None:

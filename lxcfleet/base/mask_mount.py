@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from lxcfleet.base import mask
+from lxcfleet.base import layers, mask
 from lxcfleet.host import command, kernel
 from lxcfleet.names import Paths
 
 
 def make_mount_points(paths: Paths) -> None:
     """The directories that all private mounts go to. Containers' root must be able to pass through."""
-    for directory in (paths.run, paths.base_mount, paths.mask_mount, paths.part_mount, paths.root_mount):
+    for directory in (
+        paths.run, paths.base_mount, paths.mask_mount, paths.next_mask_mount, paths.part_mount, paths.root_mount,
+    ):
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     paths.user_namespace.touch(mode=0o600)
 
@@ -24,17 +26,11 @@ def make_mount_points(paths: Paths) -> None:
 def refresh(paths: Paths, force: bool) -> None:
     """Build the mask anew if the host changed since, and mount it where ``mount`` looks for it."""
     make_mount_points(paths)
-    mounted = os.path.ismount(paths.mask_mount)
-    if mounted and _replaced(paths):
-        kernel.unmount(paths.mask_mount)
-        mounted = False
+    mounted = os.path.ismount(paths.mask_mount) and not _replaced(paths)
     if not force and mounted and mask.is_current(paths):
         return
     rebuilt = mask.ensure(paths, force=force)
-    if mounted and rebuilt:
-        kernel.unmount(paths.mask_mount)
-        mounted = False
-    if not mounted:
+    if not mounted or rebuilt:
         _mount(paths)
 
 
@@ -49,11 +45,24 @@ def _replaced(paths: Paths) -> bool:
 
 
 def _mount(paths: Paths) -> None:
-    """Mount the mask's image in the mount namespace of this process; mount(8) finds a loop device for it."""
-    command.run(["/usr/bin/mount", "-t", "ext4", "-o", "loop,ro,nodev", str(paths.mask_image), str(paths.mask_mount)])
+    """Mount the mask's image in the mount namespace of this process; mount(8) finds a loop device for it.
+
+    That takes a while, and others may be about to mount layers: elsewhere first, then in the place of the one before.
+    """
+    new = paths.next_mask_mount
+    _unmount(new)  # of one who was killed
+    command.run(["/usr/bin/mount", "-t", "ext4", "-o", "loop,ro,nodev", str(paths.mask_image), str(new)])
+    with layers.mask_stays(paths, change=True):
+        _unmount(paths.mask_mount)
+        kernel.move(new, paths.mask_mount)
 
 
 def release(paths: Paths) -> None:
     """Unmount the mask, if it is mounted."""
-    while os.path.ismount(paths.mask_mount):
-        kernel.unmount(paths.mask_mount)
+    for place in (paths.next_mask_mount, paths.mask_mount):
+        _unmount(place)
+
+
+def _unmount(place: Path) -> None:
+    while os.path.ismount(place):
+        kernel.unmount(place)

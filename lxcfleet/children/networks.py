@@ -39,9 +39,8 @@ def network(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
     except FleetError as error:
         answer(reply, "network", error)
         return
-    if argument["domain"]:
-        reply.close()  # nobody waits for this
-        resolved.tell(argument["bridge"], str(addresses[0].ip), argument["domain"])
+    reply.close()  # nobody waits for this
+    resolved.tell(argument["bridge"], str(addresses[0].ip), argument["domain"])
 
 
 def bridge(argument: dict[str, str], reply: Reply, _: Paths) -> None:

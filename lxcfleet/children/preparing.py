@@ -63,7 +63,8 @@ def _prepare_one(item: dict[str, Any], reply: Reply, paths: Paths, home: int) ->
         answer(reply, name)
         return
     notes = _reconciler(paths).reconcile(name) if item["reconcile"] else []
-    kernel.unshare_mounts()
+    with layers.mask_stays(paths):
+        kernel.unshare_mounts()
     try:
         layers.mount(paths, name, item["first_id"], item["disk"])
         namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import logging
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -11,12 +14,20 @@ from lxcfleet.config import NetworkSettings
 from lxcfleet.errors import FleetError
 from lxcfleet.fleet.capacity import Finding
 from lxcfleet.host import bridge_port, dhcp, resolved, sysctl, tree
+from lxcfleet.model import Addresses, Spec
 from lxcfleet.names import Paths
 from lxcfleet.net import guard, rules
 from lxcfleet.net import lan as other_bridge
-from lxcfleet.net.addresses import OFF, Subnet, hardware_address
+from lxcfleet.net.addresses import OFF, Subnet, choose, hardware_address
 from lxcfleet.net.guard import AnyGuest
 from lxcfleet.net.rules import Published
+
+log = logging.getLogger(__name__)
+
+WHERE = ("bridge", "addresses", "ipv4", "ipv6")
+"""Settings that say where containers are: those that are there can't follow a change of them. See ``change``."""
+_RULES = ("nat", "dns", "domain", "guard", "host_access")
+"""Settings that the packet filter's rules and the name server are made from."""
 
 
 def own(
@@ -96,3 +107,70 @@ def announce(paths: Paths, settings: NetworkSettings, gateway: IPv4Address | Non
         if paths.resolv_conf.read_text(encoding="ascii") == text:
             return
     tree.write(paths.resolv_conf, text)
+
+
+# -- other settings than before -------------------------------------------------------------------------------
+
+
+def change(
+    old: NetworkSettings, new: NetworkSettings, specs: Collection[Spec], *, run: bool
+) -> tuple[NetworkSettings, list[str]]:
+    """The settings to go on with: ``new``, but for what must stay as in ``old``; and for each such key why, and what to do.
+
+    ``specs``: of all connected containers, whose addresses are for good; ``run``: some run, with ports on the bridge.
+    """
+    stay: dict[str, str] = {}
+    if specs and not _same_network(old, new, specs):
+        for key in _different(old, new, ("addresses", "ipv4", "ipv6")):
+            stay[key] = "connected containers have addresses by it: set it back, or destroy them and reload"
+    if old.bridge != new.bridge and "addresses" in stay:
+        stay["bridge"] = "it is of the kind that network.addresses said before"
+    elif old.bridge != new.bridge and run:
+        stay["bridge"] = "containers run on it: set it back, or stop those that are connected and reload"
+    lines = [f"network.{key} stays {getattr(old, key)}, not {getattr(new, key)}: {why}" for key, why in stay.items()]
+    return replace(new, **{key: getattr(old, key) for key in stay}), lines
+
+
+def _different(old: NetworkSettings, new: NetworkSettings, keys: Sequence[str]) -> list[str]:
+    return [key for key in keys if getattr(old, key) != getattr(new, key)]
+
+
+def _same_network(old: NetworkSettings, new: NetworkSettings, specs: Collection[Spec]) -> bool:
+    """Whether other words come to the same, as where the range that was found for `auto` is written down."""
+    if not _different(old, new, ("addresses", "ipv4", "ipv6")):
+        return True
+    if old.addresses is not new.addresses:
+        return False
+    present = [spec.address.ip for spec in specs if spec.address is not None]
+    try:
+        before, after = (choose(each.ipv4, each.ipv6, present, [], "") for each in (old, new))
+    except FleetError:
+        return False
+    return bool(present) and before == after
+
+
+def elsewhere(old: NetworkSettings, new: NetworkSettings, specs: Collection[Spec]) -> bool:
+    """Whether what was set up by ``old`` must go first. ``specs``: of all connected containers."""
+    return old.bridge != new.bridge or not _same_network(old, new, specs)
+
+
+def same_rules(old: NetworkSettings, new: NetworkSettings) -> bool:
+    """Whether what is set up by ``old`` serves ``new``, too."""
+    return not _different(old, new, _RULES)
+
+
+def record(paths: Paths, settings: NetworkSettings) -> None:
+    """Note what is set up, for the next daemon, which may have other settings."""
+    tree.write(paths.network_record, json.dumps({key: getattr(settings, key) for key in WHERE}))
+
+
+def recorded(paths: Paths, settings: NetworkSettings) -> NetworkSettings:
+    """``settings``, but with what an earlier daemon has set up; as they are, if it has nothing."""
+    try:
+        data = {key: str(value) for key, value in json.loads(paths.network_record.read_text(encoding="utf-8")).items()}
+        return replace(settings, **{**data, "addresses": Addresses(data["addresses"])})
+    except FileNotFoundError:
+        return settings
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        log.warning("what an earlier daemon noted of the network is lost: %s", error)
+        return settings

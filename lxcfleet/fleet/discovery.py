@@ -27,12 +27,19 @@ class Discovery:
         self, paths: Paths, settings: NetworkSettings, registry: Registry, changed: Callable[[str], None]
     ) -> None:
         self._paths = paths
-        self.settings = settings
+        self._settings = settings
         self._registry = registry
         self._changed = changed
         self._found: set[str] = set()
         self._unfit: set[str] = set()
         self._frozen: set[str] = set()
+
+    def take_over(self, settings: NetworkSettings) -> None:
+        """The settings are others now: so may the names be."""
+        self._settings = settings
+        for container in self._registry:
+            if self.is_found(container.name):
+                self._write(container)
 
     def is_member(self, container: Container) -> bool:
         """Whether it would be found by its groups' names, if it is found at all."""
@@ -45,6 +52,16 @@ class Discovery:
     def set_frozen(self, container: Container, frozen: bool) -> None:
         """A frozen container answers nobody, and is no member."""
         self._mark(self._frozen, container, frozen)
+
+    def look(self) -> None:
+        """Take note of who was frozen or thawed by somebody else, such as plain lxc-freeze."""
+        for container in self._registry:
+            if container.name in self._found and container.busy is None:
+                self.look_at(container)
+
+    def look_at(self, container: Container) -> None:
+        """Take note of whether it is frozen, by whoever did it."""
+        self.set_frozen(container, container.running is not None and container.running.payload.frozen)
 
     def _mark(self, names: set[str], container: Container, marked: bool) -> None:
         if marked != (container.name in names):
@@ -90,9 +107,9 @@ class Discovery:
     def _text(self, container: Container, member: bool) -> str | None:
         spec = container.spec
         addresses = container.addresses
-        if spec is None or not addresses or not self.settings.dns:
+        if spec is None or not addresses or not self._settings.dns:
             return None
-        return hosts_lines(container.name, spec.labels if member else {}, addresses, self.settings.domain, spec.ports)
+        return hosts_lines(container.name, spec.labels if member else {}, addresses, self._settings.domain, spec.ports)
 
     def withdraw(self, name: str) -> None:
         """Let it no longer be found."""
@@ -100,6 +117,10 @@ class Discovery:
         if name in self._found:
             self._found.discard(name)
             self._changed(name)
+
+    def ended(self, name: str) -> None:
+        """It has ended: however it is started again, it is not frozen then."""
+        self._frozen.discard(name)
 
     def forget(self, name: str) -> None:
         """It is no more: another one of that name begins as a member."""
@@ -130,5 +151,7 @@ class Discovery:
                 continue
             alone = self._text(container, False)
             seen = alone != self._text(container, True) and file.read_text(encoding="ascii") == alone
-            if seen and container.name not in self._frozen:
+            # One without a check was frozen, and whether it still is has been looked at.
+            checked = container.spec is not None and container.spec.health is not None
+            if seen and checked and container.name not in self._frozen:
                 self._unfit.add(container.name)

@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from lxcfleet.base import container_config
@@ -75,7 +76,7 @@ class Lifecycle:
         self._registry = registry
         self._network = network
         self._faults = faults
-        self._boots = asyncio.Semaphore(start_slots)
+        self._slots, self._boots = start_slots, asyncio.Semaphore(start_slots)
         self._preparer = Preparer(launcher, os.cpu_count() or 1, self.refresh_mask)
         self._mask_lock = asyncio.Lock()
         self._mask_checked = 0.0
@@ -85,6 +86,11 @@ class Lifecycle:
         self.reconcile = True
         self.noted: Callable[[str, str], None] = lambda _name, _note: None
         """Called with what a start leaves to the operator, and of which container."""
+
+    def take_over_slots(self, start_slots: int) -> None:
+        """So many are started at once from now on; those that wait already go by the number before."""
+        if start_slots != self._slots:
+            self._slots, self._boots = start_slots, asyncio.Semaphore(start_slots)
 
     def confinement(self, spec: Spec) -> dict[str, str]:
         """What holds such a container in, in words."""
@@ -139,11 +145,10 @@ class Lifecycle:
             case Step.SETTLE:
                 own.pending.unlink(missing_ok=True)
             case Step.THAW:
-                await self._ask_for(container, "unfreeze")
-                self._network.set_frozen(container, False)
+                await self._freeze(container, "unfreeze")
             case Step.FREEZE:
-                self._network.set_frozen(container, True)
-                await self._ask_for(container, "freeze")
+                self._network.set_frozen(container, True)  # before it: nobody new is to wait for it
+                await self._freeze(container, "freeze")
             case Step.LEAVE:
                 await self._network.leave(container, drain)
             case Step.HALT:
@@ -201,17 +206,19 @@ class Lifecycle:
         if failure:
             raise failure
 
-    async def _ask_for(self, container: Container, operation: str) -> None:
-        answer = await self._launcher.ask(operation, [container.name])
+    async def _freeze(self, container: Container, operation: str) -> None:
+        try:
+            answer = await self._launcher.ask(operation, [container.name])
+        finally:
+            self._network.look_if_frozen(container)  # it may have failed
         if answer["error"]:
             raise from_body(answer["error"])
 
     async def _prepare(self, container: Container, *, make: bool, mount: bool) -> int | None:
         if container.spec is None:
             raise container.problem or WrongState(f"{container.name} is broken")
-        files = {
-            "config": container_config.render(container.spec, self._paths, self._platform, self.console_log_kib)
-        }
+        platform = replace(self._platform, bridge=self._network.settings.bridge)
+        files = {"config": container_config.render(container.spec, self._paths, platform, self.console_log_kib)}
         if make:
             files["lxcfleet.yaml"] = store.render(container.spec)
             if mount:

@@ -150,9 +150,26 @@ class FleetNetwork:
         """The operator's, as they are now."""
         return self._settings
 
-    @settings.setter
-    def settings(self, settings: NetworkSettings) -> None:
-        self._settings = self._discovery.settings = settings
+    async def take_over(self, settings: NetworkSettings) -> list[str]:
+        """Go on with these settings, also for what runs; what has to stay as it was is in the log, and comes back."""
+        async with self._lock:
+            specs, before, was_up = self._specs(), self._settings, self._up
+            connected = [c for c in self._registry if c.spec is not None and c.spec.connected]
+            run = any(c.running is not None or c.busy is not None for c in connected)
+            found, stays = bridging.change(before, settings, specs, run=run)
+            for line in stays:
+                log.error("%s", line)
+            if bridging.elsewhere(before, found, specs):
+                await self._take_away()
+            self._settings = found
+            self._discovery.take_over(found)
+            if not bridging.same_rules(before, found):
+                self._up, self._lan = False, None
+                if self._subnet is not None:
+                    bridging.announce(self._paths, found, self._subnet.gateway.ip)
+        if was_up and specs:
+            await self.ensure()
+        return stays
 
     # -- the bridge ------------------------------------------------------------------------------------------
 
@@ -202,10 +219,13 @@ class FleetNetwork:
             else:
                 assert self._subnet is not None
                 await self._ask("network", bridging.own(self.settings, self._subnet, ports, wanted, guests.values()))
+            bridging.record(self._paths, self.settings)
             self._names = None
             if self.settings.dns and gateway is not None:
                 self._names = NameServer(self._paths, self.settings, gateway)
                 await asyncio.to_thread(self._names.start)
+            else:
+                await asyncio.to_thread(name_server.stop, self._paths)
             self._admission.assume(guests)
             for container in self._registry:
                 if container.running is not None:
@@ -233,6 +253,7 @@ class FleetNetwork:
         """Repair what somebody took away from under running containers."""
         if not any(c.running is not None and c.spec is not None and c.spec.connected for c in self._registry):
             return
+        self._discovery.look()
         if self.settings.dhcp and not self._bridge_there:
             if not self._cut_off:
                 self._events.add("cut-off", None, f"the bridge {self.settings.bridge} is gone, with the containers' network")
@@ -264,19 +285,24 @@ class FleetNetwork:
             return
         self._leases.close()
         async with self._lock:
-            if self._subnet is None and self._lan is None and not self._bridge_there:
-                return
-            self._up, self._subnet, self._pool, self._names, self._lan = False, None, None, None, None
-            if self._watch is not None:
-                self._watch.close()
-                self._watch = None
-            try:
-                await asyncio.to_thread(name_server.stop, self._paths)
-                gone = rules.removal(self.settings.bridge) + guard.removal(self.settings.bridge)
-                ours = "" if self.settings.dhcp else self.settings.bridge
-                await self._ask("disconnect", {"bridge": ours, "rules": gone})
-            except FleetError as error:
-                log.error("the fleet's network can't be taken away: %s", error)
+            await self._take_away()
+
+    async def _take_away(self) -> None:
+        """Nobody is on the bridge. The caller has the lock."""
+        if self._subnet is None and self._lan is None and not self._bridge_there:
+            return
+        self._up, self._subnet, self._pool, self._names, self._lan = False, None, None, None, None
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        try:
+            await asyncio.to_thread(name_server.stop, self._paths)
+            gone = rules.removal(self.settings.bridge) + guard.removal(self.settings.bridge)
+            ours = "" if self.settings.dhcp else self.settings.bridge
+            await self._ask("disconnect", {"bridge": ours, "rules": gone})
+            self._paths.network_record.unlink(missing_ok=True)
+        except FleetError as error:
+            log.error("the fleet's network can't be taken away: %s", error)
 
     async def _ask(self, operation: str, argument: object) -> dict[str, Any]:
         answer = await self._launcher.ask(operation, argument)
@@ -340,11 +366,12 @@ class FleetNetwork:
     def ended(self, name: str) -> None:
         """A container has ended."""
         self._leases.ended(name)
+        self._discovery.ended(name)
 
     def _set_up_port(self, container: Container) -> None:
         spec = container.spec
         if spec is not None and spec.connected:
-            leaf = spec.hardware is not None and self.settings.guard
+            leaf = self.settings.guard if spec.hardware is not None else None
             bridge_port.set_up(spec.port, hairpin=bool(spec.publish), isolated=spec.isolated, leaf=leaf)
 
     def set_member(self, container: Container, healthy: bool) -> None:
@@ -362,6 +389,10 @@ class FleetNetwork:
     def set_frozen(self, container: Container, frozen: bool) -> None:
         """A frozen container stands for no group either."""
         self._discovery.set_frozen(container, frozen)
+
+    def look_if_frozen(self, container: Container) -> None:
+        """Take that from the container itself."""
+        self._discovery.look_at(container)
 
     def withdraw(self, name: str) -> None:
         """Let a container no longer be found: it ended, or is about to."""
@@ -405,6 +436,8 @@ class FleetNetwork:
 
     async def settle(self) -> None:
         """After a restart of the daemon: addresses and names for what runs and for nothing else."""
+        wanted, self._settings = self._settings, bridging.recorded(self._paths, self._settings)
+        await self.take_over(wanted)
         self._leases.tidy()
         if self.settings.dhcp:
             try:

@@ -58,14 +58,18 @@ class Fleet:
         self.boot = Boot(paths, registry, prober, self.actions, operations, events)
         self._creation = Creation(paths, registry, lifecycle, operations, events, self.room, self.actions)
 
-    def reload(self, config: Config) -> None:
-        """Take over changed settings, and what changed in /etc/subuid."""
+    async def reload(self, config: Config) -> list[str]:
+        """Take over changed settings, and what changed in /etc/subuid; what has to stay is in the log, and comes back.
+
+        Raises FleetError, OSError if the network is not as they say yet: that is tried again.
+        """
         self.config = config
         self._lifecycle.console_log_kib = config.console_log_kib
         self._lifecycle.reconcile = config.reconcile
-        self._network.settings = config.network
+        self._lifecycle.take_over_slots(config.start_slots)
         self.prober.alive_time = config.alive_time
         self.room.reload()
+        return await self._network.take_over(config.network)
 
     # -- reading ---------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ def check_bridge(name: str) -> None:
         )  # fmt: skip
 
 
-def set_up(interface: str, *, hairpin: bool, isolated: bool, leaf: bool = False) -> None:
+def set_up(interface: str, *, hairpin: bool, isolated: bool, leaf: bool | None = None) -> None:
     """Set the switches of a port. Fine if there is no such port.
 
     ``hairpin``: the bridge gives a frame back to the port that it came from. Where br_netfilter is on (Docker loads
@@ -29,19 +29,19 @@ def set_up(interface: str, *, hairpin: bool, isolated: bool, leaf: bool = False)
     ``isolated``: nothing passes between two such ports. So do the rules of net.guard; this holds also while somebody
     has flushed them.
     ``leaf``: there is no bridge behind it. One that says otherwise loses its port: where the bridge takes part in
-    spanning tree, it could have the network rearranged. The packet filter does not see these frames.
+    spanning tree, it could have the network rearranged. The packet filter does not see these frames. None: as it is.
     """
     if hairpin:
         _set(interface, "hairpin_mode")
     if isolated:
         _set(interface, "isolated")
-    if leaf:
-        _set(interface, "bpdu_guard")
+    if leaf is not None:
+        _set(interface, "bpdu_guard", on=leaf)
 
 
-def _set(interface: str, switch: str) -> None:
+def _set(interface: str, switch: str, *, on: bool = True) -> None:
     try:
         with contextlib.suppress(FileNotFoundError):
-            (_NET / interface / "brport" / switch).write_text("1\n", encoding="ascii")
+            (_NET / interface / "brport" / switch).write_text("1\n" if on else "0\n", encoding="ascii")
     except OSError as error:
         raise HostError.from_os_error(f"{interface}: the bridge's port can't be set up", error) from error

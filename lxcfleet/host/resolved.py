@@ -18,13 +18,16 @@ _SERVERS = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
 
 
 def tell(bridge: str, server: str, domain: str) -> None:
-    """Have it ask ``server`` for the names in ``domain``, and for no others. Nothing where it does not run.
+    """Have it ask ``server`` for the names in ``domain``, and for no others; empty: for none. Nothing where it does not run.
 
     It belongs to the interface and goes with it. That it can't be done is no reason to have no network.
     """
     if not (PROGRAM.exists() and _RUNS.exists()):
         return
     try:
+        if not domain:
+            command.run([str(PROGRAM), "revert", bridge], timeout=10)
+            return
         command.run([str(PROGRAM), "dns", bridge, server], timeout=10)
         # The ~: names in this domain go there; and nothing else does.
         command.run([str(PROGRAM), "domain", bridge, f"~{domain}"], timeout=10)

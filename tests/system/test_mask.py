@@ -4,6 +4,7 @@ import errno
 import os
 import pickle
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -14,10 +15,11 @@ from typing import TypeVar
 
 import pytest
 
-from lxcfleet.base import mask
+from lxcfleet.base import layers, mask, mask_mount
 from lxcfleet.base.freshness import Freshness
 from lxcfleet.base.sweep import sweep
 from lxcfleet.base.tree import Tree
+from lxcfleet.children import preparing
 from lxcfleet.errors import HostError, NoCapacity, Unsupported
 from lxcfleet.host import command, image, kernel
 from lxcfleet.host.image import Copy, Directory, Entry, File, Owner, Symlink, Whiteout
@@ -386,6 +388,42 @@ def test_two_at_once_build_one_image(paths: Paths, base: Path) -> None:
     started = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     said = sorted(process.communicate()[0].strip() for process in started)
     assert said == ["False", "False", "True"]
+
+
+def test_no_start_meets_a_moment_without_a_mask(paths: Paths, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mask is exchanged in the launcher's mount namespace while other children mount layers there."""
+    versions = 8
+
+    def ensure(*_: object, **__: object) -> bool:
+        new = paths.run / "new"
+        image.write({}, base, paths.run / "work", new)
+        os.rename(new, paths.mask_image)
+        return True
+
+    def look() -> tuple[set[bool], int, int]:
+        mask_mount.refresh(paths, force=True)
+        changing = os.fork()
+        if changing == 0:
+            for _ in range(versions):
+                mask_mount.refresh(paths, force=True)
+            os._exit(0)
+        seen = []
+        home = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+        monkeypatch.setattr(layers, "mount", lambda *_: seen.append(os.path.ismount(paths.mask_mount)))
+        while os.waitpid(changing, os.WNOHANG) == (0, 0):
+            preparing._prepare_one({"name": "x", "first_id": 1, "disk": 0, "make": False, "mount": True,
+                                    "reconcile": False}, socket.socketpair()[0], paths, home)  # fmt: skip
+        mounted = Path("/proc/self/mountinfo").read_text().count(str(paths.run))
+        mask_mount.release(paths)
+        return set(seen), len(seen), mounted - Path("/proc/self/mountinfo").read_text().count(str(paths.run))
+
+    (paths.run / "work").mkdir(parents=True)
+    monkeypatch.setattr(mask, "ensure", ensure)
+    monkeypatch.setattr(preparing, "_check", lambda *_: None)
+    monkeypatch.setattr(preparing, "answer", lambda *_, **__: None)
+    seen, times, mounted = apart(look)
+    assert (seen, mounted) == ({True}, 1)
+    assert times > versions
 
 
 def test_this_host(paths: Paths) -> None:

@@ -125,6 +125,35 @@ def test_a_frozen_container_stands_for_no_group(fleet: Fleet) -> None:
     until(lambda: lookup(fleet, one, group) == {*both[one], *both[two]}, what="it is back")
 
 
+def test_who_is_thawed_or_killed_by_others_stands_for_its_group_again(fleet: Fleet) -> None:
+    one, two = fleet.name(1), fleet.name(2)
+    fleet.create(one, two, options=("-l", "role=web"))
+    group, both = f"web.role.{fleet.tag}.test", addresses(fleet)
+    everyone = {*both[one], *both[two]}
+    fleet.ok("freeze", two)
+    assert lookup(fleet, one, group) == set(both[one])
+    plain(fleet, "lxc-unfreeze", two)
+    until(lambda: lookup(fleet, one, group) == everyone, 15, "that it was thawed is seen")
+    plain(fleet, "lxc-freeze", two)
+    until(lambda: lookup(fleet, one, group) == set(both[one]), 15, "that it was frozen is seen")
+
+    fleet.stop_daemon(signal.SIGKILL)
+    plain(fleet, "lxc-unfreeze", two)
+    fleet.start_daemon()
+    assert lookup(fleet, one, group) == everyone
+
+    fleet.ok("freeze", two)
+    plain(fleet, "lxc-stop", two, "-k")
+    until(lambda: fleet.state(two) == "stopped", what="its end is seen")
+    fleet.ok("start", two)
+    until(lambda: lookup(fleet, one, group) == everyone, what="it is back")
+
+
+def plain(fleet: Fleet, command: str, name: str, *options: str) -> None:
+    """LXC's own command."""
+    subprocess.run([command, "-P", str(fleet.paths.lxc), "-n", name, *options], check=True)
+
+
 def test_who_is_to_be_stopped_leaves_first(fleet: Fleet) -> None:
     one, two = fleet.name(1), fleet.name(2)
     fleet.create(one, two, options=("-l", "role=web", "--drain", "600"))

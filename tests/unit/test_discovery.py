@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from lxcfleet.checks import HealthCheck, Kind
 from lxcfleet.config import NetworkSettings
 from lxcfleet.fleet.discovery import Discovery
 from lxcfleet.fleet.registry import Container
@@ -23,10 +24,20 @@ def paths(tmp_path: Path) -> Paths:
     return own
 
 
-def running(name: str = "web1", *, frozen: bool = False) -> Container:
-    spec = Spec(name, labels={"role": "web"}, network=Network.BRIDGE, address=IPv4Interface("10.0.0.2/24"))
-    there = SimpleNamespace(payload=SimpleNamespace(frozen=frozen))
-    return Container(name, spec, running=cast(Any, there))
+CHECK = HealthCheck(Kind.TCP, port=80)
+
+
+def running(name: str = "web1", *, frozen: bool = False, check: HealthCheck | None = CHECK) -> Container:
+    own = IPv4Interface("10.0.0.2/24")
+    spec = Spec(name, labels={"role": "web"}, network=Network.BRIDGE, address=own, health=check)
+    container = Container(name, spec)
+    freeze(container, frozen)
+    return container
+
+
+def freeze(container: Container, frozen: bool) -> None:
+    """As anybody can."""
+    container.running = cast(Any, SimpleNamespace(payload=SimpleNamespace(frozen=frozen)))
 
 
 def discovery(paths: Paths, *containers: Container) -> Discovery:
@@ -83,6 +94,43 @@ def test_a_new_daemon_takes_over_who_was_a_member(paths: Paths, frozen: bool, fi
     new.settle()
     assert (names(paths), names(paths, "gone")) == (left, [])
     assert new.is_member(web) == (fit and not frozen)
+
+
+def test_who_was_frozen_or_thawed_by_others_is_seen(paths: Paths) -> None:
+    web = running()
+    found = discovery(paths, web)
+    found.publish(web)
+    freeze(web, True)
+    found.look()
+    assert (names(paths), found.members()) == (ALONE, [])
+    freeze(web, False)
+    web.busy = "freeze"  # we are about to, and it has left before
+    found.look()
+    assert names(paths) == ALONE
+    web.busy = None
+    found.look()
+    assert (names(paths), found.members()) == (BOTH, [web])
+
+
+def test_one_that_ended_frozen_begins_as_a_member(paths: Paths) -> None:
+    web = running(frozen=True)
+    found = discovery(paths, web)
+    found.settle()
+    assert names(paths) == ALONE
+    found.withdraw("web1")
+    found.ended("web1")
+    freeze(web, False)
+    found.publish(web)
+    assert names(paths) == BOTH
+
+
+def test_one_that_was_thawed_while_there_was_no_daemon_is_a_member(paths: Paths) -> None:
+    web = running(frozen=True, check=None)
+    discovery(paths, web).settle()
+    assert names(paths) == ALONE
+    freeze(web, False)
+    discovery(paths, web).settle()
+    assert names(paths) == BOTH
 
 
 def test_half_a_file_is_never_there(paths: Paths) -> None:

@@ -1,0 +1,74 @@
+"""Which changes of the network's settings containers that are there can follow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Interface, IPv6Interface
+from pathlib import Path
+
+import pytest
+
+from lxcfleet.config import NetworkSettings
+from lxcfleet.fleet import bridging
+from lxcfleet.model import Addresses, Network, Spec
+from lxcfleet.names import Paths
+
+OLD = NetworkSettings()
+SPECS = [
+    Spec("c1", network=Network.BRIDGE, address=IPv4Interface("10.201.0.2/16"), address6=IPv6Interface("fd00::2/64"))
+]
+LAN = NetworkSettings(bridge="br0", addresses=Addresses.DHCP)
+
+
+def kept(new: NetworkSettings, specs: list[Spec], *, run: bool) -> list[str]:
+    """The keys that stay as they were."""
+    found, lines = bridging.change(OLD, new, specs, run=run)
+    keys = [line.split()[0].removeprefix("network.") for line in lines]
+    assert replace(new, **{key: getattr(OLD, key) for key in keys}) == found
+    return keys
+
+
+@pytest.mark.parametrize(
+    ("new", "there", "running"),
+    [
+        (OLD, [], []),
+        (replace(OLD, nat=False, dns=False, domain="x", guard=False, host_access=False, drain=1), [], []),
+        (replace(OLD, bridge="other"), [], ["bridge"]),
+        (replace(OLD, ipv4="10.7.0.0/16"), ["ipv4"], ["ipv4"]),
+        (replace(OLD, ipv4="10.201.0.0/16"), [], []),  # what auto came to
+        (replace(OLD, ipv4="10.201.0.0/17"), ["ipv4"], ["ipv4"]),
+        (replace(OLD, ipv6="none"), ["ipv6"], ["ipv6"]),
+        (LAN, ["addresses", "bridge"], ["addresses", "bridge"]),
+    ],
+)
+def test_containers_stay_where_they_are(new: NetworkSettings, there: list[str], running: list[str]) -> None:
+    assert kept(new, [], run=False) == []
+    assert kept(new, SPECS, run=False) == there
+    assert kept(new, SPECS, run=True) == running
+
+
+def test_what_stays_is_told_with_a_next_step() -> None:
+    _, lines = bridging.change(OLD, replace(OLD, bridge="other", ipv6="none"), SPECS, run=True)
+    assert lines == [
+        "network.ipv6 stays auto, not none: connected containers have addresses by it: "
+        "set it back, or destroy them and reload",
+        "network.bridge stays lxcfleet0, not other: containers run on it: "
+        "set it back, or stop those that are connected and reload",
+    ]
+
+
+def test_only_another_place_takes_the_old_one_away() -> None:
+    assert not bridging.elsewhere(OLD, replace(OLD, guard=False), SPECS)
+    assert not bridging.elsewhere(OLD, replace(OLD, ipv4="10.201.0.0/16"), SPECS)
+    assert bridging.elsewhere(OLD, replace(OLD, bridge="other"), SPECS)
+    assert bridging.elsewhere(OLD, replace(OLD, ipv4="10.7.0.0/16"), [])
+
+
+def test_the_next_daemon_knows_what_is_set_up(tmp_path: Path) -> None:
+    paths = Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path)
+    assert bridging.recorded(paths, OLD) == OLD
+    bridging.record(paths, LAN)
+    assert bridging.recorded(paths, replace(OLD, nat=False)) == replace(LAN, nat=False)
+    for bad in ("", "[]", "{}", '{"addresses": "x"}', '{"addresses": "own", "color": 1}'):
+        paths.network_record.write_text(bad)
+        assert bridging.recorded(paths, OLD) == OLD
