@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lxcfleet.base.merge import MERGES
+from lxcfleet.base.merge import MERGES, merge
 from lxcfleet.base.tree import stamp
 from lxcfleet.host import tree
 from lxcfleet.names import Paths
@@ -53,23 +53,21 @@ class Reconciler:
             return []
         conflicts: list[str] = []
         if known is not None:
-            for path in MERGES:
-                conflicts += self._merge(own.delta, path, self._old(str(known), path))
+            conflicts = self._merge(own.delta, str(known))
         tree.write(own.base_record, json.dumps({"base": present, "conflicts": conflicts}) + "\n")
         return conflicts
 
-    def _merge(self, delta: Path, path: str, old: bytes | None) -> list[str]:
-        host = self._files.get(path)
-        if old is None or host is None or old == host:
+    def _merge(self, delta: Path, known: str) -> list[str]:
+        found = {path: file for path in MERGES if (file := tree.read_within(delta, path, _MOST)) is not None}
+        contents = {path: content for path, (content, _) in found.items()}
+        if all(content == self._files.get(path) for path, content in contents.items()):
             return []
-        found = tree.read_within(delta, path, _MOST)
-        if found is None:
-            return []
-        content, status = found
-        merged = MERGES[path](old, host, content)
-        if merged.content != content:
-            tree.replace_within(delta, path, merged.content, status)
-        return list(merged.conflicts)
+        old = {path: content for path in MERGES if (content := self._old(known, path)) is not None}
+        merged, conflicts = merge(old, self._files, contents)
+        for path, content in merged.items():
+            if content != contents[path]:
+                tree.replace_within(delta, path, content, found[path][1])
+        return conflicts
 
     def _snapshot(self) -> str:
         """The name of the base as it is, and clones see it, for which there is a snapshot."""

@@ -36,7 +36,8 @@ def changing(file: Path, lock: str) -> Iterator[list[str]]:
         new.rename(file)
 
 
-LOCKS = {STATUS: "/var/lib/dpkg/lock", Path("/etc/passwd"): "/etc/.pwd.lock"}
+PASSWD, GROUP = Path("/etc/passwd"), Path("/etc/group")
+LOCKS = {STATUS: "/var/lib/dpkg/lock", PASSWD: "/etc/.pwd.lock", GROUP: "/etc/.pwd.lock"}
 
 
 @pytest.fixture
@@ -114,12 +115,27 @@ def test_accounts_of_both_sides(fleet: Fleet, host: None) -> None:
     name = fleet.name("a")
     fleet.create(name)
     fleet.inside(name, "useradd --system --no-create-home local-app && passwd -d local-app")
-    passwd = Path("/etc/passwd")
-    with changing(passwd, LOCKS[passwd]) as parts:
+    with changing(PASSWD, LOCKS[PASSWD]) as parts:
         parts.append(f"{MARK}:x:64999:64999::/:/usr/sbin/nologin")
     fleet.ok("restart", name)
     assert fleet.inside(name, f"id -u {MARK} && id -u local-app").split()[0] == "64999"
     assert "local-app" in fleet.inside(name, "getent shadow local-app")
+
+
+def test_a_user_of_the_hosts_is_in_no_group_of_the_containers(fleet: Fleet, host: None) -> None:
+    name = fleet.name("a")
+    fleet.create(name)
+    fleet.inside(name, "groupadd -g 64998 secretreaders && useradd --system --no-create-home local-app")
+    with changing(GROUP, LOCKS[GROUP]) as parts:
+        parts.append(f"{MARK}:x:64998:")
+    with changing(PASSWD, LOCKS[PASSWD]) as parts:
+        parts.append(f"{MARK}:x:64998:64998::/:/usr/sbin/nologin")
+    fleet.ok("restart", name)
+    assert fleet.inside(name, f"id {MARK} 2>/dev/null || getent group 64998") == "secretreaders:x:64998:"
+    reason = "that secretreaders has here, and left out"
+    assert sorted(fleet.record(name)["conflicts"]) == [
+        f"group {MARK}: new on the host with the id {reason}", f"user {MARK}: new on the host with the group id {reason}"
+    ]  # fmt: skip
 
 
 def test_a_container_that_changed_nothing_has_the_hosts(fleet: Fleet, host: None) -> None:
