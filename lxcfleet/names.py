@@ -110,6 +110,10 @@ def check_count(count: int) -> int:
     return count
 
 
+def _snapshot(name: str) -> str:
+    return f"base-{os.path.basename(name)}"
+
+
 @dataclass(frozen=True)
 class ContainerPaths:
     """Where one container's files are."""
@@ -149,6 +153,10 @@ class ContainerPaths:
     def base_record(self) -> Path:
         """What the base was like at its last start; see base.reconcile."""
         return self.directory / "base.json"
+
+    def base_snapshot(self, name: str) -> Path:
+        """Its own name for a file of ``Paths.base_snapshots``, so that a copy of its directory has it, too."""
+        return self.directory / _snapshot(name)
 
     @property
     def console_log(self) -> Path:
@@ -277,6 +285,10 @@ class Paths:
     def base_snapshots(self) -> Path:
         """What the base was like at containers' last starts; see base.reconcile."""
         return self.lxc / ".lxcfleet-base"
+
+    def base_snapshot(self, name: str) -> Path:
+        """One of them."""
+        return self.base_snapshots / _snapshot(name)
 
     @property
     def sysctl_file(self) -> Path:

@@ -6,6 +6,7 @@ container's stays and the conflict is told: nothing is guessed.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,9 @@ class Merged:
 
 Entries = dict[str, bytes]
 """What a file consists of, by what names each part, in order."""
+
+Files = Mapping[str, bytes]
+"""Contents, by path."""
 
 Settle = Callable[[bytes | None, bytes, bytes], bytes | None]
 """What becomes of an entry that both sides changed: of old, host's and own; None if that is a conflict."""
@@ -90,7 +94,10 @@ def _version(stanza: bytes | None) -> str:
 
 
 def users(old: bytes, host: bytes, own: bytes) -> Merged:
-    """passwd(5). An account of the host's whose uid one of the container's own has, is left out and told."""
+    """passwd(5). An account of the host's whose uid one of the container's own has, is left out and told.
+
+    So is, see ``merge``, one whose primary group is another one there.
+    """
     return _accounts("user", old, host, own, _never)
 
 
@@ -110,12 +117,52 @@ def _accounts(kind: str, old: bytes, host: bytes, own: bytes, settle: Settle) ->
     result, conflicts = merge_entries(_lines(old), _lines(host), own_lines, settle)
     words = [f"{kind} {name}: changed here and on the host" for name in conflicts]
     ids = {_number(line): name for name, line in own_lines.items() if name in result}
-    for name in [name for name in result if name not in own_lines]:
+    for name in [name for name, line in result.items() if _number(line) != _number(own_lines.get(name, b""))]:
         other = ids.get(_number(result[name]))
         if other is not None:
-            del result[name]
-            words.append(f"{kind} {name}: new on the host with the id that {other} has here, and left out")
+            words.append(f"{kind} {name}: {_keep_own(result, name, own_lines, f'the id that {other} has here')}")
     return Merged(_text(result), tuple(words))
+
+
+def _keep_own(result: Entries, name: str, own: Entries, reason: str) -> str:
+    """Take an account of the host's back out of ``result``, in words."""
+    if name in own:
+        result[name] = own[name]
+        return f"changed on the host, to {reason}, and left as it is"
+    del result[name]
+    return f"new on the host with {reason}, and left out"
+
+
+def _in_their_groups(merged: Merged, own: bytes, strangers: Callable[[Entries, Entries], dict[str, str]]) -> Merged:
+    """passwd(5) without those of the host's users who would be in another group here than there."""
+    result, own_lines = _lines(merged.content), _lines(own)
+    words = [
+        f"user {name}: {_keep_own(result, name, own_lines, reason)}"
+        for name, reason in strangers(result, own_lines).items()
+    ]
+    return Merged(_text(result), (*merged.conflicts, *words)) if words else merged
+
+
+def _strangers(host_groups: bytes, groups: bytes, users: Entries, known: Entries) -> dict[str, str]:
+    """Which users have got, since they were as in ``known``, a primary group by another name than on the host, and how so.
+
+    Such a user would have what a group of the container's own has.
+    """
+    theirs, ours = _names_of_ids(host_groups), _names_of_ids(groups)
+    found = {}
+    for name, line in users.items():
+        gid = _number(line, _GROUP_OF_USER)
+        there, here = theirs.get(gid, ()), ours.get(gid, ())
+        if gid != _number(known.get(name, b""), _GROUP_OF_USER) and there != here and not set(there) & set(here):
+            found[name] = f"the group id that {here[0]} has here" if here else f"the group {there[0]}, which is not here"
+    return found
+
+
+def _names_of_ids(groups: bytes) -> dict[bytes, tuple[str, ...]]:
+    found: dict[bytes, tuple[str, ...]] = {}
+    for name, line in _lines(groups).items():
+        found[_number(line)] = (*found.get(_number(line), ()), name)
+    return found
 
 
 def _lines(content: bytes) -> Entries:
@@ -128,10 +175,14 @@ def _text(entries: Entries) -> bytes:
     return b"".join(line + b"\n" for line in entries.values())
 
 
-def _number(line: bytes) -> bytes:
-    """The id, the third field."""
+_GROUP_OF_USER = 3
+"""Which field of passwd(5) is the id of the primary group."""
+
+
+def _number(line: bytes, field: int = 2) -> bytes:
+    """The id; it is the third field of each."""
     parts = line.split(b":")
-    return parts[2] if len(parts) > 2 else b""
+    return parts[field] if len(parts) > field else b""
 
 
 def _members(old: bytes | None, host: bytes, own: bytes) -> bytes | None:
@@ -149,11 +200,38 @@ def _names(text: bytes) -> list[bytes]:
     return [name for name in text.split(b",") if name]
 
 
+# -- all of them ---------------------------------------------------------------------------------------------
+
+PASSWD = "/etc/passwd"
+GROUP = "/etc/group"
+
 MERGES: dict[str, Callable[[bytes, bytes, bytes], Merged]] = {
     "/var/lib/dpkg/status": packages,
-    "/etc/passwd": users,
-    "/etc/group": groups,
+    PASSWD: users,
+    GROUP: groups,
     "/etc/shadow": hashes,
     "/etc/gshadow": hashes,
 }
 """The files that are merged, by their paths."""
+
+
+def merge(old: Files, host: Files, own: Files) -> tuple[dict[str, bytes], list[str]]:
+    """Those files of a container's ``own`` that the host has changed, as they become, and all conflicts.
+
+    What is not in ``own`` the container has of the host.
+    """
+    merged = {
+        path: each(old[path], host[path], own[path])
+        for path, each in MERGES.items()
+        if path in own and path in old and path in host and old[path] != host[path]
+    }
+    seen = {**host, **own, **{path: each.content for path, each in merged.items()}}
+    strangers = functools.partial(_strangers, host.get(GROUP, b""), seen.get(GROUP, b""))
+    told = []
+    if PASSWD in merged:
+        merged[PASSWD] = _in_their_groups(merged[PASSWD], own[PASSWD], strangers)
+    elif PASSWD not in own:  # nothing that they could be left out of
+        found = strangers(_lines(host.get(PASSWD, b"")), _lines(old.get(PASSWD, b"")))
+        told = [f"user {name}: new on the host with {reason}" for name, reason in found.items()]
+    conflicts = [conflict for each in merged.values() for conflict in each.conflicts]
+    return {path: each.content for path, each in merged.items()}, conflicts + told

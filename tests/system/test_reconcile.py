@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import SLEEP, Fleet
+from .harness import SLEEP, Fleet, until
 
 pytestmark = pytest.mark.system
 
@@ -36,7 +36,8 @@ def changing(file: Path, lock: str) -> Iterator[list[str]]:
         new.rename(file)
 
 
-LOCKS = {STATUS: "/var/lib/dpkg/lock", Path("/etc/passwd"): "/etc/.pwd.lock"}
+PASSWD, GROUP = Path("/etc/passwd"), Path("/etc/group")
+LOCKS = {STATUS: "/var/lib/dpkg/lock", PASSWD: "/etc/.pwd.lock", GROUP: "/etc/.pwd.lock"}
 
 
 @pytest.fixture
@@ -114,12 +115,27 @@ def test_accounts_of_both_sides(fleet: Fleet, host: None) -> None:
     name = fleet.name("a")
     fleet.create(name)
     fleet.inside(name, "useradd --system --no-create-home local-app && passwd -d local-app")
-    passwd = Path("/etc/passwd")
-    with changing(passwd, LOCKS[passwd]) as parts:
+    with changing(PASSWD, LOCKS[PASSWD]) as parts:
         parts.append(f"{MARK}:x:64999:64999::/:/usr/sbin/nologin")
     fleet.ok("restart", name)
     assert fleet.inside(name, f"id -u {MARK} && id -u local-app").split()[0] == "64999"
     assert "local-app" in fleet.inside(name, "getent shadow local-app")
+
+
+def test_a_user_of_the_hosts_is_in_no_group_of_the_containers(fleet: Fleet, host: None) -> None:
+    name = fleet.name("a")
+    fleet.create(name)
+    fleet.inside(name, "groupadd -g 64998 secretreaders && useradd --system --no-create-home local-app")
+    with changing(GROUP, LOCKS[GROUP]) as parts:
+        parts.append(f"{MARK}:x:64998:")
+    with changing(PASSWD, LOCKS[PASSWD]) as parts:
+        parts.append(f"{MARK}:x:64998:64998::/:/usr/sbin/nologin")
+    fleet.ok("restart", name)
+    assert fleet.inside(name, f"id {MARK} 2>/dev/null || getent group 64998") == "secretreaders:x:64998:"
+    reason = "that secretreaders has here, and left out"
+    assert sorted(fleet.record(name)["conflicts"]) == [
+        f"group {MARK}: new on the host with the id {reason}", f"user {MARK}: new on the host with the group id {reason}"
+    ]  # fmt: skip
 
 
 def test_a_container_that_changed_nothing_has_the_hosts(fleet: Fleet, host: None) -> None:
@@ -192,4 +208,64 @@ def test_snapshots_are_shared_and_do_not_pile_up(fleet: Fleet, host: None) -> No
     records = [json.loads(file.read_text())["base"] for file in fleet.paths.lxc.glob("*/base.json")]
     assert len(records) == 4
     assert len(set(records)) == 1
-    assert (fleet.paths.base_snapshots / records[0]).stat().st_mode & 0o077 == 0
+    kept = fleet.paths.base_snapshot(records[0]).stat()
+    assert kept.st_mode & 0o077 == 0
+    assert kept.st_nlink == 5
+    install_on_host(f"{MARK}-shared", "1")
+    fleet.ok("restart", "--all")
+    for directory in fleet.directories():
+        (own,) = Path(directory).glob("base-*")
+        assert own.stat().st_ino != kept.st_ino
+        assert own.stat().st_nlink == 5
+
+
+def restored(fleet: Fleet, name: str, *leave_out: str) -> None:
+    """As docs/operations.md says, when nothing else of the fleet is left; without the files that match."""
+    archive = fleet.paths.etc / "backup.tar"
+    tar = ["tar", "--xattrs", "--xattrs-include=*", "--numeric-owner", "--hard-dereference", "-C", str(fleet.paths.lxc)]
+    fleet.ok("stop", name)
+    subprocess.run([*tar, "-cf", str(archive), *(f"--exclude={each}" for each in leave_out), name], check=True)
+    fleet.ok("destroy", "--all", "--force")
+    until(lambda: not fleet.paths.base_snapshots.exists(), what="nothing is kept of the base")
+    subprocess.run([*tar, "-xf", str(archive)], check=True)
+    fleet.stop_daemon()
+    fleet.start_daemon()
+
+
+def test_a_restored_container_is_merged(fleet: Fleet, host: None) -> None:
+    name = fleet.name("a")
+    install_on_host(f"{MARK}-shared", "1")
+    fleet.create(name)
+    install_inside(fleet, name, f"{MARK}-local", "5")
+    restored(fleet, name)
+    for now in ("2", "3"):
+        install_on_host(f"{MARK}-shared", now)
+        fleet.ok("restart", name)
+        assert version(fleet, name, f"{MARK}-shared") == now
+        assert version(fleet, name, f"{MARK}-local") == "5"
+        assert fleet.record(name)["conflicts"] == []
+
+
+def test_a_backup_without_what_the_host_was_like_is_told(fleet: Fleet, host: None) -> None:
+    name = fleet.name("a")
+    install_on_host(f"{MARK}-shared", "1")
+    fleet.create(name)
+    install_inside(fleet, name, f"{MARK}-local", "5")
+    restored(fleet, name, "base-*")
+    for now in ("2", "3"):
+        install_on_host(f"{MARK}-shared", now)
+        fleet.ok("restart", name)
+        (told,) = fleet.record(name)["conflicts"]
+        assert "docs/packages.md" in told
+        assert version(fleet, name, f"{MARK}-shared") == "1"
+    # The way out that docs/packages.md tells: the host's records, and what is the container's own once more.
+    fleet.ok("stop", name)
+    (fleet.delta(name) / "var/lib/dpkg/status").unlink()
+    fleet.ok("start", name)
+    assert fleet.record(name)["conflicts"] == []
+    assert version(fleet, name, f"{MARK}-shared") == "3"
+    install_inside(fleet, name, f"{MARK}-local", "5")
+    install_on_host(f"{MARK}-shared", "4")
+    fleet.ok("restart", name)
+    assert version(fleet, name, f"{MARK}-shared") == "4"
+    assert version(fleet, name, f"{MARK}-local") == "5"

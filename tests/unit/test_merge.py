@@ -97,6 +97,87 @@ def test_a_password_that_was_set_here_stays() -> None:
     assert merged.conflicts == ()
 
 
+def test_an_id_that_the_host_gave_to_an_old_account_is_not_given_twice() -> None:
+    old = PASSWD + b"tss:x:105:110::/:/bin/false\n"
+    own = old + b"app:x:998:998::/srv:/bin/sh\n"
+    merged = merge.users(old, PASSWD + b"tss:x:998:110::/:/bin/false\n", own)
+    assert merged.content == own
+    assert merged.conflicts == ("user tss: changed on the host, to the id that app has here, and left as it is",)
+
+
+GROUPS = b"root:x:0:\nadm:x:4:\n"
+APP = b"app:x:1000:1000::/srv:/bin/sh\n"
+
+
+def test_a_user_whose_group_is_left_out_is_left_out() -> None:
+    """Else it would have what the container's group of that id has."""
+    old = {merge.PASSWD: PASSWD, merge.GROUP: GROUPS}
+    host = {merge.PASSWD: PASSWD + b"foo:x:998:998::/:/bin/false\n", merge.GROUP: GROUPS + b"foo:x:998:\n"}
+    own = {merge.PASSWD: PASSWD + APP, merge.GROUP: GROUPS + b"secretreaders:x:998:app\n"}
+    merged, conflicts = merge.merge(old, host, own)
+    assert merged == own
+    assert conflicts == [
+        "user foo: new on the host with the group id that secretreaders has here, and left out",
+        "group foo: new on the host with the id that secretreaders has here, and left out",
+    ]
+    assert merge.merge(old, host, merged) == (merged, conflicts)  # after a crash before that was noted
+    # At the next merge the group is no news any more, and stays away; so do users that come into it then.
+    later = {**host, merge.PASSWD: host[merge.PASSWD] + b"bar:x:997:998::/:/bin/false\n"}
+    users, conflicts = merge.merge(host, later, own)
+    assert users == {merge.PASSWD: own[merge.PASSWD]}
+    assert conflicts == ["user bar: new on the host with the group id that secretreaders has here, and left out"]
+
+
+def test_a_user_stays_in_its_group_if_the_hosts_is_left_out() -> None:
+    old = {merge.PASSWD: PASSWD + b"foo:x:997:997::/:/bin/false\n", merge.GROUP: GROUPS + b"foo:x:997:\n"}
+    host = {merge.PASSWD: PASSWD + b"foo:x:997:998::/:/bin/false\n", merge.GROUP: GROUPS + b"foo:x:998:\n"}
+    own = {merge.PASSWD: old[merge.PASSWD] + APP, merge.GROUP: old[merge.GROUP] + b"secretreaders:x:998:app\n"}
+    merged, conflicts = merge.merge(old, host, own)
+    assert merged == own
+    assert conflicts == [
+        "user foo: changed on the host, to the group id that secretreaders has here, and left as it is",
+        "group foo: changed on the host, to the id that secretreaders has here, and left as it is",
+    ]
+
+
+def test_a_user_whose_group_the_container_has_not_is_left_out() -> None:
+    """Whatever group gets that id there, it is not the host's."""
+    old = {merge.PASSWD: PASSWD, merge.GROUP: GROUPS}
+    host = {merge.PASSWD: PASSWD + b"foo:x:998:4::/:/bin/false\n", merge.GROUP: GROUPS}
+    own = {merge.PASSWD: PASSWD + APP, merge.GROUP: b"root:x:0:\n"}
+    merged, conflicts = merge.merge(old, host, own)
+    assert merged == {merge.PASSWD: own[merge.PASSWD]}
+    assert conflicts == ["user foo: new on the host with the group adm, which is not here, and left out"]
+
+
+def test_users_whose_groups_are_the_same_arrive() -> None:
+    old = {merge.PASSWD: PASSWD, merge.GROUP: GROUPS}
+    new = b"foo:x:998:998::/:/bin/false\nbar:x:997:4::/:/bin/false\nodd:x:996:12345::/:/bin/false\n"
+    host = {merge.PASSWD: PASSWD + new, merge.GROUP: GROUPS + b"foo:x:998:\n"}
+    own = {merge.PASSWD: PASSWD + APP}
+    for each in (own, {**own, merge.GROUP: GROUPS + b"app:x:1000:\n"}):
+        merged, conflicts = merge.merge(old, host, each)
+        assert (merged[merge.PASSWD], conflicts) == (PASSWD + APP + new, [])
+
+
+def test_a_container_with_groups_only_is_told() -> None:
+    """It has the host's users, with nothing of its own that they could be left out of."""
+    old = {merge.PASSWD: PASSWD, merge.GROUP: GROUPS}
+    host = {merge.PASSWD: PASSWD + b"foo:x:998:998::/:/bin/false\n", merge.GROUP: GROUPS + b"foo:x:998:\n"}
+    own = {merge.GROUP: GROUPS + b"secretreaders:x:998:\n"}
+    merged, conflicts = merge.merge(old, host, own)
+    assert merged == own
+    assert conflicts[1:] == ["user foo: new on the host with the group id that secretreaders has here"]
+    assert merge.merge(host, {**host, merge.GROUP: host[merge.GROUP] + b"more:x:900:\n"}, own)[1] == []
+
+
+def test_a_file_that_the_host_has_not_changed_stays_as_it_is() -> None:
+    odd = b"\n# a comment\nroot:x:0:0:root:/root:/bin/bash\n\n"
+    old, host = {merge.PASSWD: PASSWD, merge.GROUP: GROUPS}, {merge.PASSWD: PASSWD, merge.GROUP: GROUPS + b"x:x:5:\n"}
+    merged, conflicts = merge.merge(old, host, {merge.PASSWD: odd, merge.GROUP: GROUPS})
+    assert (merged, conflicts) == ({merge.GROUP: host[merge.GROUP]}, [])
+
+
 entries = st.dictionaries(st.sampled_from("abcd"), st.sampled_from([b"1", b"2", b"3"]))
 
 
@@ -131,3 +212,29 @@ def test_merging_again_changes_nothing(old: dict[str, bytes], host: dict[str, by
 def test_damaged_files_do_not_stop_it(old: bytes, host: bytes, own: bytes) -> None:
     for each in merge.MERGES.values():
         each(old, host, own)
+
+
+accounts = st.dictionaries(st.sampled_from("abcd"), st.tuples(st.integers(1, 4), st.integers(1, 4)))
+named = st.dictionaries(st.sampled_from("abcd"), st.integers(1, 4))
+Side = tuple[dict[str, tuple[int, int]], dict[str, int]]
+sides = st.tuples(accounts, named)
+
+
+def files(side: Side) -> merge.Files:
+    users, groups = side
+    return {
+        merge.PASSWD: "".join(f"{name}:x:{uid}:{gid}::/:/bin/sh\n" for name, (uid, gid) in users.items()).encode(),
+        merge.GROUP: "".join(f"{name}:x:{gid}:\n" for name, gid in groups.items()).encode(),
+    }
+
+
+@given(sides, sides, sides)
+def test_the_hosts_users_are_in_no_group_of_the_containers(old: Side, host: Side, own: Side) -> None:
+    seen = {**files(own), **merge.merge(files(old), files(host), files(own))[0]}
+    groups = [line.split(":") for line in seen[merge.GROUP].decode().splitlines()]
+    for line in seen[merge.PASSWD].decode().splitlines():
+        name, _, _, gid = line.split(":")[:4]
+        if name not in own[0] or int(gid) != own[0][name][1]:
+            here = {group[0] for group in groups if group[2] == gid}
+            there = {group for group, number in host[1].items() if number == int(gid)}
+            assert here & there or not here | there

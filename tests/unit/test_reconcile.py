@@ -1,0 +1,203 @@
+"""What the base was like at a container's last start: where it is kept, and what happens without it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lxcfleet.base import reconcile
+from lxcfleet.base.reconcile import Reconciler
+from lxcfleet.names import Paths
+
+OWN = "Package: mine\nArchitecture: amd64\nVersion: 7\n\n"
+
+
+class Host:
+    """A base, and a container with a package of its own."""
+
+    def __init__(self, top: Path) -> None:
+        self.root = top / "root"
+        self.backup = top / "backup"
+        self.paths = Paths(lxc=top / "lxc", run=top / "run", etc=top / "etc")
+        self.own = self.paths.container("web")
+        (self.own.delta / "var/lib/dpkg").mkdir(parents=True)
+        (self.root / "var/lib/dpkg").mkdir(parents=True)
+
+    def install(self, version: str) -> None:
+        """Have a version of a package on the host."""
+        text = f"Package: ssl\nArchitecture: amd64\nVersion: {version}\n\n"
+        (self.root / "var/lib/dpkg/status").write_text(text)
+
+    def diverge(self) -> None:
+        """Have dpkg run in the container."""
+        self.status.write_text((self.root / "var/lib/dpkg/status").read_text() + OWN)
+
+    @property
+    def status(self) -> Path:
+        """What it writes."""
+        return self.own.delta / "var/lib/dpkg/status"
+
+    def start(self, name: str = "web") -> list[str]:
+        """What a start has to say, of a new process."""
+        return Reconciler(self.paths, self.root).reconcile(name)
+
+    def versions(self) -> list[str]:
+        """Of the packages, as the container sees them."""
+        return [line.split()[1] for line in self.status.read_text().splitlines() if line.startswith("Version")]
+
+    def kept(self) -> list[str]:
+        """The names of the snapshots that the container has."""
+        return sorted(path.name.removeprefix("base-") for path in self.own.directory.glob("base-*"))
+
+    def base(self) -> str:
+        """With which of them it began."""
+        return str(json.loads(self.own.base_record.read_text())["base"])
+
+    def restore(self) -> None:
+        """The container comes back from a backup when nothing of the fleet was left."""
+        shutil.rmtree(self.paths.lxc)
+        shutil.copytree(self.backup, self.own.directory)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    found = Host(tmp_path)
+    found.install("1")
+    assert found.start() == []
+    found.diverge()
+    return found
+
+
+def test_a_restored_container_is_merged(host: Host) -> None:
+    shutil.copytree(host.own.directory, host.backup)
+    host.install("2")
+    host.restore()
+    assert host.start() == []
+    assert host.versions() == ["2", "7"]
+    host.install("3")
+    assert host.start() == []
+    assert host.versions() == ["3", "7"]
+
+
+def test_the_snapshot_is_one_file_for_all(host: Host) -> None:
+    for name in ("a", "b"):
+        host.paths.container(name).delta.mkdir(parents=True)
+        host.start(name)
+    (shared,) = host.paths.base_snapshots.iterdir()
+    assert shared.stat().st_nlink == 4
+    assert shared.stat().st_mode & 0o777 == 0o600
+    assert host.kept() == [host.base()]
+
+
+def test_the_former_snapshot_goes(host: Host) -> None:
+    first = host.kept()
+    host.install("2")
+    host.start()
+    assert host.kept() == [host.base()] != first
+
+
+def test_on_a_file_system_of_its_own_a_container_has_a_copy(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "link", refuse)
+    host.install("2")
+    assert host.start() == []
+    (copy,) = host.own.directory.glob("base-*")
+    assert (copy.stat().st_nlink, copy.stat().st_mode & 0o777) == (1, 0o600)
+    assert copy.read_bytes() == host.paths.base_snapshot(host.base()).read_bytes()
+    shutil.copytree(host.own.directory, host.backup)
+    host.install("3")
+    host.restore()
+    assert host.start() == []
+    assert host.versions() == ["3", "7"]
+
+
+def test_a_lost_snapshot_is_told_at_each_start_and_nothing_is_merged(host: Host) -> None:
+    (kept,) = host.own.directory.glob("base-*")
+    kept.unlink()
+    shutil.copytree(host.own.directory, host.backup)
+    host.install("2")
+    host.restore()
+    base = host.base()
+    for version in ("2", "2", "3"):
+        host.install(version)
+        (told,) = host.start()
+        assert "docs/packages.md" in told
+        assert reconcile.conflicts(host.paths, "web") == [told]
+        assert (host.versions(), host.base()) == (["1", "7"], base)
+    # It may be found yet: in a backup of another container that began with the same.
+    kept.write_bytes(b"var/lib/dpkg/status 0\n")
+    assert len(host.start()) == 1  # that is another one
+    shutil.copy2(_snapshot_of(host, "1"), kept)
+    assert host.start() == []
+    assert host.versions() == ["3", "7"]
+    assert host.kept() == [host.base()] != [base]
+
+
+def _snapshot_of(host: Host, version: str) -> Path:
+    other = Host(host.backup / "other")
+    other.install(version)
+    other.start()
+    (file,) = other.own.directory.glob("base-*")
+    return file
+
+
+def test_the_shared_one_serves_while_it_is_there(host: Host) -> None:
+    (kept,) = host.own.directory.glob("base-*")
+    kept.unlink()
+    host.install("2")
+    assert host.start() == []
+    assert host.versions() == ["2", "7"]
+
+
+def test_a_link_that_is_gone_or_damaged_comes_back(host: Host) -> None:
+    (kept,) = host.own.directory.glob("base-*")
+    kept.unlink()
+    host.start()
+    assert kept.samefile(host.paths.base_snapshot(host.base()))
+    os.truncate(kept, 0)  # the shared one with it
+    host.start()
+    assert kept.samefile(host.paths.base_snapshot(host.base()))
+    assert kept.stat().st_size > 0
+
+
+def test_nothing_of_its_own_needs_no_snapshot(host: Host) -> None:
+    host.status.unlink()
+    shutil.rmtree(host.paths.base_snapshots)
+    shutil.rmtree(host.backup, ignore_errors=True)
+    for file in host.own.directory.glob("base-*"):
+        file.unlink()
+    host.install("2")
+    assert host.start() == []
+    host.diverge()
+    host.install("3")
+    assert host.start() == []
+    assert host.versions() == ["3", "7"]
+
+
+@pytest.mark.parametrize(
+    "base", ['"../../../etc/passwd"', '"\\u0000"', '"\\ud800"', "5", '["a"]', "{}", '""', '"' + "x" * 5000 + '"']
+)
+def test_whatever_the_record_holds(host: Host, base: str) -> None:
+    host.own.base_record.write_text(f'{{"base": {base}}}')
+    host.install("2")
+    assert len(host.start()) == 1
+    assert host.versions() == ["1", "7"]
+
+
+def test_snapshots_of_no_container_go_after_a_while(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconcile, "_KEPT_SECONDS", -1.0)
+    for version in ("2", "3"):
+        host.install(version)
+        host.start()
+    host.install("4")
+    host.start()
+    names = {path.name for path in host.paths.base_snapshots.iterdir()}
+    assert len(names) == 2  # the one before was its base until just now
+    assert host.own.base_snapshot(host.base()).name in names
