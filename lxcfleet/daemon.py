@@ -172,6 +172,7 @@ class Daemon:
         await web.SockSite(runner, api).start()
         tasks = [
             loop.create_task(AttachServer(attach, self._registry, self._launcher, self._access).serve()),
+            loop.create_task(self._clean(self._leftovers.gone)),
             loop.create_task(self._observe()),
             loop.create_task(self._sizes.run()),
             loop.create_task(self._fleet.boot.keep()),
@@ -224,16 +225,21 @@ class Daemon:
 
     async def _recover(self) -> None:
         """Tidy up after a crash, and say so; go on with what is owed to containers."""
-        for directory in (*self._leftovers.new, *self._leftovers.gone):
-            try:
-                await self._lifecycle.remove([directory])
-            except FleetError as error:
-                log.error("can't clean up: %s", error)
-            else:
-                self._events.add("cleaned", None, f"removed {directory}, left by a crash")
+        await self._clean(self._leftovers.new)  # at once: their names may be asked for. Nothing has run in them
         for container in list(self._registry):
             self._fleet.actions.resume(container, "begun before the daemon was restarted")
         await self._fleet.room.release_unused()
+
+    async def _clean(self, directories: Sequence[str]) -> None:
+        if not directories:
+            return
+        try:
+            await self._lifecycle.remove(directories)
+        except FleetError as error:
+            log.error("can't clean up: %s", error)
+        for directory in directories:
+            if not (self._paths.lxc / directory).exists():
+                self._events.add("cleaned", None, f"removed {directory}, left by a crash")
 
 
 class KillAt(NoFaults):

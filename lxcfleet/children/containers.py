@@ -8,21 +8,31 @@ from typing import Any
 
 from lxcfleet.children.answer import Reply, answer
 from lxcfleet.errors import FleetError, HostError
-from lxcfleet.host import attach, lxc, quota, tree
+from lxcfleet.host import attach, kernel, lxc, quota, tree
 from lxcfleet.names import ContainerPaths, Paths
 
 
 def remove(names: list[str], reply: Reply, paths: Paths) -> None:
     """Remove what is left of containers, given by the names of their directories."""
-    for name in names:
-        try:
-            project = quota.own_project(ContainerPaths(paths.lxc / name).delta)
-            tree.remove(paths.lxc / name)
-            if project:
-                quota.forget(paths.lxc, project)
-            answer(reply, name)
-        except (OSError, FleetError) as error:
-            answer(reply, name, error)
+    with kernel.unhurried():
+        # Of all first: another container may have the number long before all files are gone.
+        errors = {name: _forget_limit(paths, name) for name in names}
+        for name, error in errors.items():
+            try:
+                tree.remove(paths.lxc / name)
+                answer(reply, name, error)
+            except (OSError, FleetError) as failure:
+                answer(reply, name, failure)
+
+
+def _forget_limit(paths: Paths, name: str) -> OSError | None:
+    try:
+        project = quota.own_project(ContainerPaths(paths.lxc / name).delta)
+        if project:
+            quota.forget(paths.lxc, project)
+    except OSError as error:
+        return error
+    return None
 
 
 def inspect(names: list[str], reply: Reply, paths: Paths) -> None:

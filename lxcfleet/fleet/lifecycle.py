@@ -81,6 +81,7 @@ class Lifecycle:
         self._mask_lock = asyncio.Lock()
         self._mask_checked = 0.0
         self._mask_mounted: tuple[int, int | None] = (0, None)
+        self._removing: set[str] = set()
         self.freshness = Freshness(paths)
         self.console_log_kib = console_log_kib
         self.reconcile = True
@@ -192,15 +193,23 @@ class Lifecycle:
             return
 
     async def remove(self, directories: Sequence[str]) -> None:
-        """Remove what is left of containers; raises the first failure after all were tried."""
+        """Remove what is left of containers; raises the first failure after all were tried.
+
+        What somebody removes already is left to them.
+        """
         failure: FleetError | None = None
-        left = list(directories)
-        for _ in range(TRIES):
-            if left:
-                async for reply in self._launcher.stream("remove", left[:]):
-                    left.remove(reply.body["name"])
-                    if reply.body["error"]:
-                        failure = failure or from_body(reply.body["error"])
+        left = [each for each in directories if each not in self._removing]
+        ours = set(left)
+        self._removing |= ours
+        try:
+            for _ in range(TRIES):
+                if left:
+                    async for reply in self._launcher.stream("remove", left[:]):
+                        left.remove(reply.body["name"])
+                        if reply.body["error"]:
+                            failure = failure or from_body(reply.body["error"])
+        finally:
+            self._removing -= ours
         if failure is None and left:
             failure = Died("not all is removed", why=f"the processes that removed {', '.join(left)} were killed")
         if failure:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lxcfleet.errors import HostError, Unsupported
+from lxcfleet.host import kernel
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -93,9 +94,10 @@ def keep(trees: Sequence[Path], project: int, size: int) -> int:
         return project_of(top)
     try:
         if project_of(top) != project:
-            mark(trees[0], project)
-            for tree in trees:
-                _mark_tree(tree, project, trees[0])
+            with kernel.unhurried():
+                mark(trees[0], project)
+                for tree in trees:
+                    _mark_tree(tree, project, trees[0])
         limits = _RECORD.pack(-(-size // 1024), 0, 0, files_for(size) if size else 0, 0, 0, 0, 0, _LIMITS)
         _control(top, _Q_SETQUOTA, project, ctypes.create_string_buffer(limits, _RECORD.size))
     except OSError as error:

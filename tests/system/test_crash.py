@@ -268,10 +268,31 @@ def test_a_directory_under_construction_is_removed_and_told(fleet: Fleet) -> Non
         (directory / "file").write_text("x")
     fleet.start_daemon()
     assert fleet.states() == {keep: "running"}
-    assert not any(directory.exists() for directory in half)
+    assert not half[0].exists()
+    until(lambda: len(fleet.events("cleaned")) == 2, what="both are told")
+    assert not half[1].exists()
     told = "\n".join(event["message"] for event in fleet.events("cleaned"))
     assert fleet.name("b") in told
     assert fleet.name("c") in told
+
+
+def test_a_large_leftover_delays_nobody(fleet: Fleet) -> None:
+    """Nor does its removal outlive the daemon, whose lock it would keep."""
+    fleet.stop_daemon()
+    gone = fleet.paths.gone(fleet.name("c") + ".0").delta
+    for directory in range(60):
+        (gone / str(directory)).mkdir(parents=True)
+        for file in range(1000):
+            os.close(os.open(gone / str(directory) / str(file), os.O_CREAT | os.O_WRONLY))
+    fleet.start_daemon()
+    assert gone.exists()
+    fleet.stop_daemon(signal.SIGKILL)
+    until(lambda: not fleet.helpers(), 5, "nobody goes on")
+    assert gone.exists()
+    fleet.start_daemon()
+    fleet.create(fleet.name("c"))
+    until(lambda: fleet.events("cleaned"), 60, "it is removed")
+    assert not gone.parent.exists()
 
 
 def test_what_outlives_its_destroy_is_destroyed_when_it_ends(fleet: Fleet) -> None:
