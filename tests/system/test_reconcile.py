@@ -215,7 +215,7 @@ def test_snapshots_are_shared_and_do_not_pile_up(fleet: Fleet, host: None) -> No
     fleet.ok("restart", "--all")
     for directory in fleet.directories():
         (own,) = Path(directory).glob("base-*")
-        assert own.stat().st_ino != kept.st_ino
+        assert own.name != f"base-{records[0]}"  # inode numbers come back
         assert own.stat().st_nlink == 5
 
 
