@@ -125,7 +125,7 @@ def test_clean_demo(guest: Guest) -> None:
 
 def test_the_checks(guest: Guest) -> None:
     """With this suite's Python, mypy and libraries. What is in tests/system has no patience for an emulated CPU."""
-    said = make(guest, "test ARGS='-q tests/unit tests/contract'", timeout=1800)
+    said = make(guest, "test ARGS='-q tests/unit tests/contract'", timeout=3600)
     assert "passed" in said
 
 
