@@ -191,6 +191,7 @@ def test_it_can_be_turned_off(fleet: Fleet, host: None) -> None:
     install_on_host(f"{MARK}-shared", "1")
     fleet.settings(fleet.usual + "reconcile: false\n")
     fleet.stop_daemon()
+    fleet.start_daemon()
     try:
         fleet.create(name)
         install_inside(fleet, name, f"{MARK}-local", "5")
