@@ -88,7 +88,8 @@ def recover(now: Situation) -> tuple[Step, ...]:
         return leftovers
     if now.pending == DESTROY:
         return (*leftovers, *plan(Action.DESTROY, now))
-    return (*leftovers, *plan(Action.START, now))
+    # One that was frozen before stays so: what thaws it is the operator's word, or its restart.
+    return (*leftovers, *plan(Action.START, replace(now, frozen=False)))
 
 
 def undo_create(now: Situation) -> tuple[Step, ...]:
