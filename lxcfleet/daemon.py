@@ -54,7 +54,7 @@ log = logging.getLogger("lxcfleetd")
 OBSERVE_SECONDS = 5.0
 """How often it is looked for containers that somebody started with plain lxc-start."""
 ORPHAN_SECONDS = 150.0
-"""How long children of an earlier daemon may go on: longer than launcher.CHILD_SECONDS."""
+"""How long children of an earlier daemon may go on: longer than children.preparing.CHILD_SECONDS."""
 OPEN_FILES = 65536
 
 

@@ -9,39 +9,33 @@ import json
 import os
 import signal
 import socket
-import sys
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from lxcfleet.children import containers, looking, networks, preparing
 from lxcfleet.children.answer import Reply
-from lxcfleet.host import attach
+from lxcfleet.host import attach, proc
 from lxcfleet.names import Paths
 
 
 def run(message: bytes, descriptors: Sequence[int], paths: Paths, held: tuple[int, int]) -> NoReturn:
     """Do what ``message`` asks for and exit. ``held``: the launcher's request socket and the daemon's lock."""
-    status = 1
-    try:
-        if not message:
-            with open(descriptors[1], "rb") as file:
-                message = file.read()
-        operation, _, argument = message.partition(b" ")
-        if operation in (b"attach", b"check"):
-            for descriptor in held:  # a command may outlive the daemon, and must not hold its lock
-                os.close(descriptor)
-        if operation == b"attach":
-            signal.alarm(0)
-            attach.run(json.loads(argument), descriptors, str(paths.lxc))
-        else:
-            _OPERATIONS[operation.decode()](json.loads(argument), socket.socket(fileno=descriptors[0]), paths)
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
+    proc.finish(lambda: _do(message, descriptors, paths, held))
+
+
+def _do(message: bytes, descriptors: Sequence[int], paths: Paths, held: tuple[int, int]) -> None:
+    if not message:
+        with open(descriptors[1], "rb") as file:
+            message = file.read()
+    operation, _, argument = message.partition(b" ")
+    if operation in (b"attach", b"check"):
+        for descriptor in held:  # a command may outlive the daemon, and must not hold its lock
+            os.close(descriptor)
+    if operation == b"attach":
+        signal.alarm(0)
+        attach.run(json.loads(argument), descriptors, str(paths.lxc))
+    else:
+        _OPERATIONS[operation.decode()](json.loads(argument), socket.socket(fileno=descriptors[0]), paths)
 
 
 _OPERATIONS: dict[str, Callable[[Any, Reply, Paths], None]] = {

@@ -7,14 +7,12 @@ import json
 import os
 import signal
 import stat
-import sys
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lxcfleet.errors import HostError
-from lxcfleet.host import kernel
+from lxcfleet.host import kernel, proc
 
 _HASHED = 1 << 20
 """Bytes of a file that are compared."""
@@ -62,19 +60,7 @@ def readable(pid: int, name: str, marks: Sequence[Mark]) -> list[tuple[str, str 
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        status = 1
-        try:
-            signal.alarm(_SECONDS)
-            kernel.enter_container(process, users=other_users)
-            os.chdir("/")
-            with open(writing, "w", encoding="ascii") as pipe:
-                json.dump(_look(marks), pipe)
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(status)
+        proc.finish(lambda: _answer(process, marks, writing, other_users=other_users))
     os.close(writing)
     os.close(process)
     with open(reading, "rb") as pipe:
@@ -84,6 +70,14 @@ def readable(pid: int, name: str, marks: Sequence[Mark]) -> list[tuple[str, str 
         raise HostError(f"{name} can't be looked at", why=why, hint="a mount in it that hangs does that, too")
     found: list[Any] = json.loads(answer)
     return [(path, mark) for path, mark in found]
+
+
+def _answer(process: int, marks: Sequence[Mark], writing: int, *, other_users: bool) -> None:
+    signal.alarm(_SECONDS)
+    kernel.enter_container(process, users=other_users)
+    os.chdir("/")
+    with open(writing, "w", encoding="ascii") as pipe:
+        json.dump(_look(marks), pipe)
 
 
 def _look(marks: Sequence[Mark]) -> list[tuple[str, str | None]]:

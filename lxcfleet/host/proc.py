@@ -4,9 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
+
+
+def finish(work: Callable[[], object]) -> NoReturn:
+    """Do the last thing that this forked child does, and exit: with 0, or with 1 and a traceback if it raised."""
+    status = 1
+    try:
+        work()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def parent_of(pid: int) -> int | None:
