@@ -79,7 +79,8 @@ def parse_size(text: str) -> int:
 def check_size(size: int) -> int:
     """``size`` itself, if it can be an amount of memory or disk space for a container, or 0; raises InvalidInput."""
     if size and not _LEAST_SIZE <= size <= _MOST_SIZE:
-        raise InvalidInput(f"{size} bytes are not between 4 MiB and 1024 TiB", hint="0 is no limit")
+        limits = f"{_LEAST_SIZE >> 20} MiB and {_MOST_SIZE >> 40} TiB"
+        raise InvalidInput(f"{size} bytes are not between {limits}", hint="0 is no limit")
     return size
 
 
