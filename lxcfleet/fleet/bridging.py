@@ -167,7 +167,8 @@ def record(paths: Paths, settings: NetworkSettings) -> None:
 def recorded(paths: Paths, settings: NetworkSettings) -> NetworkSettings:
     """``settings``, but with what an earlier daemon has set up; as they are, if it has nothing."""
     try:
-        data = {key: str(value) for key, value in json.loads(paths.network_record.read_text(encoding="utf-8")).items()}
+        found = json.loads(paths.network_record.read_text(encoding="utf-8"))
+        data: dict[str, Any] = {key: str(value) for key, value in found.items()}
         return replace(settings, **{**data, "addresses": Addresses(data["addresses"])})
     except FileNotFoundError:
         return settings
