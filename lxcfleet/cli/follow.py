@@ -95,17 +95,21 @@ class _Following:
 
     def _follow(self) -> OperationRecord:
         """A new call repeats the results from before it, so an interrupted one loses nothing."""
+        for item in self._received():
+            if "results" in item:
+                return cast(OperationRecord, item)
+            result = cast(ResultRecord, item)
+            if result["name"] not in self._seen:
+                self._seen.add(result["name"])
+                self._progress.add(result)
+        raise self._lost("it closed the connection")
+
+    def _received(self) -> Iterator[ResultRecord | OperationRecord]:
+        """What comes; raises Unreachable where it breaks off. A stderr that takes no more is not the daemon's doing."""
         try:
-            for item in self._client.follow(self._id):
-                if "results" in item:
-                    return cast(OperationRecord, item)
-                result = cast(ResultRecord, item)
-                if result["name"] not in self._seen:
-                    self._seen.add(result["name"])
-                    self._progress.add(result)
+            yield from self._client.follow(self._id)
         except (OSError, HTTPException, ValueError) as error:
             raise self._lost(str(error)) from error
-        raise self._lost("it closed the connection")
 
     def _lost(self, why: str) -> Unreachable:
         return Unreachable(

@@ -16,6 +16,8 @@ from lxcfleet.cli.session import Session, session_of
 from lxcfleet.errors import FleetError, HostError, InvalidInput
 
 INTERRUPTED = 130
+READER_GONE = 141
+"""As of a program that SIGPIPE ended: who read what we print has seen enough, as ``head`` does."""
 
 VERBS: dict[str, str] = {
     "create": "create",
@@ -101,18 +103,35 @@ def cli(ctx: click.Context, debug: bool, verbose: bool) -> None:
 def main() -> NoReturn:
     """The program."""
     status = run(sys.argv[1:])
+    if status == READER_GONE:
+        _print_no_more()
     try:
         if sys.stdout is not None:  # it is where the caller closed it
             sys.stdout.flush()
     except OSError:
-        # That was said. What is left in the buffer would make Python (3.13) fail once more, with 120, as it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _print_no_more()  # that was said
     sys.exit(status)
+
+
+def _print_no_more() -> None:
+    """What is left in the buffers would make Python (3.13) fail once more, with 120 or aloud, as it ends."""
+    for descriptor in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 def run(arguments: list[str], session: Session | None = None) -> int:
     """One command line; gives its exit status. Errors are printed here and nowhere else."""
-    session = session or Session()
+    try:
+        return _run(arguments, session or Session())
+    except BrokenPipeError:  # of our own output: the daemon's sockets have errors of their own
+        return READER_GONE
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # click's own end where it meets one
+            return READER_GONE
+        raise
+
+
+def _run(arguments: list[str], session: Session) -> int:
     try:
         status = cli.main(arguments, prog_name="lxcfleet", standalone_mode=False, obj=session)
     except (click.Abort, KeyboardInterrupt):

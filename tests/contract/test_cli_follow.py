@@ -141,20 +141,53 @@ def test_a_daemon_that_dies(spawn: Spawn, fake: FakeDaemon) -> None:
     assert b"the daemon went away before operation op1 had ended" in err
 
 
+READ_BY_NOBODY = [
+    ("-h",), ("--version",), ("create", "b", "--dry-run"), ("restart", "a"), ("list",), ("list", "-f", "json"), ("info", "a"),
+    ("logs", "a"), ("logs", "a", "-f"), ("events",), ("doctor",), ("config", "show"), ("wait", "a"), ("stale", "--nagios"),
+    ("exec", "--all", "--", "echo"), ("exec", "--all", "-f", "json", "--", "true"), ("exec", "-t", "a", "--", "echo"),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("typed", READ_BY_NOBODY)
 def test_a_reader_that_goes_away_is_no_drama(
-    spawn: Spawn, fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch, unbuffered: str
+    spawn: Spawn, fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch, typed: tuple[str, ...], unbuffered: str
 ) -> None:
+    """The end is that of any program: silent, and 141 as by SIGPIPE."""
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
-    for number in range(3000):
-        fake.fleet.add(f"c{number}", command=("x" * 50,))
-    process = spawn("list")
+    fake.fleet.add("a")
+    fake.fleet.logs["a", "console"] = b"one\n"
+    fake.fleet.events.append({"time": "now", "what": "started", "container": "a", "message": ""})
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = spawn(*typed, stdout=writer)
+    os.close(writer)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (141, b"")
+
+
+def test_a_reader_of_many_that_goes_away(spawn: Spawn, fake: FakeDaemon) -> None:
+    fake.fleet.add("a")
+    fake.fleet.add("b")
+    process = spawn("exec", "--all", "--", "sh", "-c", "while echo y; do sleep 0.01; done")
     assert process.stdout is not None
     process.stdout.readline()
     process.stdout.close()
     assert process.stderr is not None
     assert process.stderr.read() == b""
-    assert process.wait() == 1
+    assert process.wait(30) == 141
+
+
+@pytest.mark.parametrize("typed", [("nix",), ("list", "nix"), ("restart", "--all"), ("exec", "--all", "--", "nix")])
+def test_messages_that_nobody_reads(spawn: Spawn, fake: FakeDaemon, typed: tuple[str, ...]) -> None:
+    """As with ``2>&1 | head -1``. It does not keep the daemon from what was asked of it."""
+    fake.fleet.add("a")
+    fake.fleet.fails["a"] = HostError("a has no luck")
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = spawn(*typed, stdout=writer, stderr=writer)
+    os.close(writer)
+    assert process.wait(30) == 141
 
 
 @pytest.mark.parametrize("typed", [("list",), ("logs", "a"), ("events",)])
