@@ -51,7 +51,7 @@ class InvalidInput(FleetError):
 
 
 class NotFound(FleetError):
-    """No container, profile or operation of that name."""
+    """No container or operation of that name."""
 
     code = "not-found"
     http_status = 404

@@ -72,7 +72,7 @@ def parse_size(text: str) -> int:
     """Bytes from a text such as 512M or 2GiB, in steps of 1024; raises InvalidInput."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise InvalidInput(f"{text!r} is not a size", hint="write it as 512M or 2G")
+        raise InvalidInput(f"{text!r} is not a size", hint="write it as 512M or 2G, in whole K, M, G or T; 0 is no limit")
     return check_size(int(match[1]) << 10 * " KMGT".index(match[2].upper() or " "))
 
 

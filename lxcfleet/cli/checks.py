@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from lxcfleet.checks import MAX_TIMEOUT, HealthCheck, Kind, parse_url
-from lxcfleet.cli.options import F
+from lxcfleet.cli.options import F, read_by
 from lxcfleet.errors import InvalidInput
 
 _USUAL = HealthCheck(Kind.TCP)
@@ -19,7 +19,8 @@ def health_options(function: F) -> F:
         click.option("--health-exec", metavar="CMD", help="Healthy is when this shell command inside exits with 0."),
         click.option("--health-tcp", type=click.IntRange(1, 65535), metavar="PORT", help="… when this port accepts."),
         click.option(
-            "--health-http", metavar="[PORT][/PATH]|URL", help="… when this is answered with a status from 200 to 399."
+            "--health-http", metavar="[PORT][/PATH]|URL", callback=read_by(parse_url),
+            help="… when this is answered with a status from 200 to 399."
         ),
         click.option(
             "--health-interval", type=click.FloatRange(0.1, 3600), metavar="SECONDS",
@@ -47,7 +48,7 @@ def health(
     *,
     health_exec: str | None,
     health_tcp: int | None,
-    health_http: str | None,
+    health_http: tuple[str | None, int, str] | None,
     health_interval: float | None,
     health_timeout: float | None,
     health_retries: int | None,
@@ -72,5 +73,5 @@ def health(
     if health_tcp is not None:
         return HealthCheck(Kind.TCP, port=health_tcp, **said)
     assert health_http is not None
-    host, port, path = parse_url(health_http)
+    host, port, path = health_http
     return HealthCheck(Kind.HTTP, host=host, port=port, path=path, **said)

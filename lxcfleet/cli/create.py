@@ -9,9 +9,9 @@ import click
 from lxcfleet.cli import checks, options
 from lxcfleet.cli.follow import carry_out
 from lxcfleet.errors import InvalidInput
-from lxcfleet.model import MAX_ORDER, Init, Network
+from lxcfleet.model import MAX_CPUS, MAX_ORDER, MAX_PIDS, Init, Network
 from lxcfleet.names import check_count, check_name, parse_label, parse_size
-from lxcfleet.net.ports import parse_port, parse_publication
+from lxcfleet.net.ports import Port, Publication, parse_port, parse_publication
 from lxcfleet.wire import CreateRequest
 
 
@@ -45,6 +45,7 @@ from lxcfleet.wire import CreateRequest
     "--port",
     "ports",
     multiple=True,
+    callback=options.read_by(parse_port),
     metavar="SERVICE=PORT[/udp]",
     help="What its program listens on, for SRV records: _http._tcp.NAME.fleet; may be repeated.",
 )
@@ -52,6 +53,7 @@ from lxcfleet.wire import CreateRequest
     "-p",
     "--publish",
     multiple=True,
+    callback=options.read_by(parse_publication),
     metavar="[ADDRESS:]HOST:CONTAINER[/udp]",
     help="Let a port of the host lead to one of theirs: to those of them that are healthy, if they share a label;"
     " may be repeated.",
@@ -61,10 +63,22 @@ from lxcfleet.wire import CreateRequest
 )
 @options.drain("Seconds that they stay up after they left names and ports, before they are stopped.")
 @checks.health_options
-@click.option("--memory", metavar="SIZE", help="Memory that each may use at most, such as 512M; 0: no limit.")
-@click.option("--cpus", type=float, metavar="N", help="Processors that each may use at most, such as 1.5; 0: no limit.")
-@click.option("--disk", metavar="SIZE", help="Disk space that each may take at most, such as 10G; 0: no limit.")
-@click.option("--pids", type=int, metavar="N", help="Processes and threads that each may have at most; 0: no limit.")
+@click.option(
+    "--memory", metavar="SIZE", callback=options.read_by(parse_size),
+    help="Memory that each may use at most, such as 512M; 0: no limit.",
+)
+@click.option(
+    "--cpus", metavar="N", type=click.FloatRange(0, MAX_CPUS),
+    help="Processors that each may use at most, such as 1.5; 0: no limit.",
+)
+@click.option(
+    "--disk", metavar="SIZE", callback=options.read_by(parse_size),
+    help="Disk space that each may take at most, such as 10G; 0: no limit.",
+)
+@click.option(
+    "--pids", metavar="N", type=click.IntRange(0, MAX_PIDS),
+    help="Processes and threads that each may have at most; 0: no limit.",
+)
 @click.option(
     "--no-new-privs", is_flag=True, help="Setuid programs give no rights in them (app containers only)."
 )
@@ -97,13 +111,13 @@ def create(
     variables: tuple[str, ...],
     privileged: bool,
     network: str | None,
-    ports: tuple[str, ...],
-    publish: tuple[str, ...],
+    ports: tuple[Port, ...],
+    publish: tuple[Publication, ...],
     isolated: bool,
     drain: float | None,
-    memory: str | None,
+    memory: int | None,
     cpus: float | None,
-    disk: str | None,
+    disk: int | None,
     pids: int | None,
     no_new_privs: bool,
     autostart: bool | None,
@@ -152,14 +166,14 @@ def create(
         profile=profile,
         privileged=privileged,
         network=Network(network) if network else None,
-        ports=tuple(parse_port(port) for port in ports),
-        publish=tuple(parse_publication(each) for each in publish),
+        ports=ports,
+        publish=publish,
         isolated=isolated,
         drain=drain,
         health=checks.health(**health),
-        memory=None if memory is None else parse_size(memory),
+        memory=memory,
         cpus=cpus,
-        disk=None if disk is None else parse_size(disk),
+        disk=disk,
         pids=pids,
         no_new_privs=no_new_privs,
         autostart=autostart,

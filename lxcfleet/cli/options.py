@@ -23,6 +23,7 @@ _CLOSE = 0.7
 """So like each other two words have to be; below that `help` is like `shell`."""
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 def selected(function: F) -> F:
@@ -70,6 +71,19 @@ def environment_option(function: F) -> F:
     """``-e NAME=VALUE``."""
     text = "An environment variable; may be repeated. NAME alone takes its value from here."
     return click.option("-e", "--env", "variables", multiple=True, metavar="NAME=VALUE", help=text)(function)
+
+
+def read_by(parse: Callable[[str], T]) -> Callable[..., Any]:
+    """What to call back with an option's text, or texts: ``parse`` reads them, and errors name the option."""
+
+    def read(_ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        try:
+            return tuple(map(parse, value)) if parameter.multiple else None if value is None else parse(value)
+        except InvalidInput as error:
+            option = max(parameter.opts, key=len)
+            raise InvalidInput(f"{option}: {error.message}", why=error.why, hint=error.hint) from error
+
+    return read
 
 
 def selection(patterns: Iterable[str], labels: Iterable[str], everything: bool) -> Selection:

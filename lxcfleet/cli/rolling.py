@@ -10,7 +10,7 @@ import click
 
 from lxcfleet.api.client import Client
 from lxcfleet.cli import output
-from lxcfleet.cli.options import F
+from lxcfleet.cli.options import F, read_by
 from lxcfleet.cli.progress import Progress
 from lxcfleet.cli.session import connect
 from lxcfleet.errors import FleetError, InvalidInput, Unreachable
@@ -29,9 +29,9 @@ def policy_options(function: F) -> F:
     seconds = click.FloatRange(0, MAX_SECONDS)
     made = (
         click.option(
-            "--max-unavailable", metavar="N|N%", callback=_share, help="How many may be down at the same moment."
+            "--max-unavailable", metavar="N|N%", callback=read_by(_share), help="How many may be down at the same moment."
         ),
-        click.option("--canaries", metavar="N|N%", callback=_share, help="How many go first, on their own."),
+        click.option("--canaries", metavar="N|N%", callback=read_by(_share), help="How many go first, on their own."),
         click.option(
             "--min-healthy-time", type=seconds, metavar="SECONDS",
             help="How long a wave must have been healthy before the next one.",
@@ -53,8 +53,8 @@ def rolling_options(function: F) -> F:
     )
 
 
-def _share(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    return None if value is None else str(Share.parse(value))
+def _share(text: str) -> str:
+    return str(Share.parse(text))
 
 
 def policy_of(more: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from lxcfleet.base.container_config import APP_PATH
 from lxcfleet.config import Config, Profile
-from lxcfleet.errors import AlreadyExists, InvalidInput, NotFound
+from lxcfleet.errors import AlreadyExists, InvalidInput
 from lxcfleet.model import Init, Network, Spec
 from lxcfleet.names import check_count, check_name, first, next_free
 from lxcfleet.wire import CreateRequest
@@ -28,7 +28,7 @@ class Wanted:
 
 
 def resolve(request: CreateRequest, config: Config, taken: Collection[str]) -> Wanted:
-    """What ``request`` asks for; raises InvalidInput, NotFound (a profile), AlreadyExists."""
+    """What ``request`` asks for; raises InvalidInput, AlreadyExists."""
     names = _names(request, taken)
     present = tuple(name for name in names if name in taken)
     if present and not request.ensure:
@@ -55,7 +55,7 @@ def _profile(request: CreateRequest, config: Config) -> Profile:
         return config.profiles[request.profile]
     except KeyError:
         known = ", ".join(sorted(config.profiles)) or "none"
-        raise NotFound(
+        raise InvalidInput(
             f"there is no profile {request.profile!r}",
             why=f"profiles that lxcfleetd has read: {known}",
             hint="after a change of lxcfleet.yaml: lxcfleet config check && systemctl reload lxcfleet",

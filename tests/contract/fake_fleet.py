@@ -550,7 +550,7 @@ def _check_create(request: CreateRequest) -> None:
     if request.init is Init.APP and not request.command:
         raise InvalidInput("an app container needs a command")
     if request.profile is not None:
-        raise NotFound(f"no profile named {request.profile}")
+        raise InvalidInput(f"there is no profile {request.profile!r}")
     if request.name is None and request.count is None:
         raise InvalidInput("neither name nor count")
 

@@ -206,6 +206,42 @@ def test_usage_errors_are_2(cli: Cli, fake: FakeDaemon, arguments: tuple[str, ..
 
 
 @pytest.mark.parametrize(
+    ("arguments", "form"),
+    [
+        (("--memory", "x"), "512M"),
+        (("--memory", "-1"), "512M"),
+        (("--disk", "1.5G"), "512M"),
+        (("--disk", "1K"), "4 MiB"),
+        (("--cpus", "-1"), "0<=x<=8192"),
+        (("--pids", "-1"), "0<=x<=4194304"),
+        (("--port", "http"), "SERVICE=PORT"),
+        (("--publish", "80"), "HOST:CONTAINER"),
+        (("--health-http", "https://x"), "--health-exec"),
+    ],
+)
+def test_a_bad_amount_names_the_option_and_what_may_be(
+    cli: Cli, fake: FakeDaemon, arguments: tuple[str, ...], form: str
+) -> None:
+    ran = cli("create", "a", *arguments)
+    assert ran.status == 2
+    assert arguments[0] in ran.err.splitlines()[0]
+    assert form in ran.err
+    assert fake.requests == []
+
+
+@pytest.mark.parametrize("option", ["--max-unavailable", "--canaries"])
+def test_a_bad_share_names_the_option(cli: Cli, option: str) -> None:
+    ran = cli("patch", "apply", option, "200%")
+    assert (ran.status, ran.err.splitlines()[0].split()[1]) == (2, f"{option}:")
+
+
+def test_an_unknown_profile_is_2(cli: Cli) -> None:
+    ran = cli("create", "a", "--profile", "nix")
+    assert ran.status == 2
+    assert "'nix'" in ran.err
+
+
+@pytest.mark.parametrize(
     ("typed", "meant"),
     [(["lisst"], "list"), (["ps"], "list"), (["delete"], "destroy"), (["help"], "--help"), (["patch", "staus"], "status")],
 )

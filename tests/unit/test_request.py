@@ -6,7 +6,7 @@ import pytest
 
 from lxcfleet.checks import HealthCheck, Kind
 from lxcfleet.config import Config, Profile
-from lxcfleet.errors import AlreadyExists, InvalidInput, NotFound
+from lxcfleet.errors import AlreadyExists, InvalidInput
 from lxcfleet.fleet.request import find_command, resolve
 from lxcfleet.model import Init, Network
 from lxcfleet.wire import CreateRequest
@@ -79,8 +79,9 @@ def test_privileged_containers_have_no_disk_limit() -> None:
 
 
 def test_an_unknown_profile_is_named() -> None:
-    with pytest.raises(NotFound, match="'db'"):
+    with pytest.raises(InvalidInput, match="'db'") as error:
         resolve(CreateRequest(profile="db"), CONFIG, ())
+    assert error.value.why.endswith(": web")
 
 
 def test_a_command_is_looked_for_in_the_path_of_the_container() -> None:
