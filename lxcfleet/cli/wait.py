@@ -43,6 +43,8 @@ def wait(
 ) -> int:
     """Wait until containers are running, stopped or healthy.
 
+    One that is broken is not waited for, unless it runs or is to be stopped: it fails at once.
+
     \b
     Examples:
       lxcfleet wait web1

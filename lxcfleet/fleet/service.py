@@ -10,7 +10,7 @@ from typing import cast
 
 from lxcfleet.base import reconcile
 from lxcfleet.config import Config
-from lxcfleet.errors import InvalidInput, NotFound, WrongState
+from lxcfleet.errors import Broken, InvalidInput, NotFound, WrongState
 from lxcfleet.fleet.actions import Actions
 from lxcfleet.fleet.boot import Boot
 from lxcfleet.fleet.creation import Creation
@@ -161,7 +161,7 @@ class Fleet:
     # -- waiting ---------------------------------------------------------------------------------------------
 
     async def wait(self, ask: WaitRequest) -> list[ResultRecord]:
-        """One result per chosen container, once it is as asked; a failure when the time is up."""
+        """One result per chosen container, once it is as asked; a failure when the time is up, or it can't become so."""
         await self.registry.observe()
         chosen = self.registry.choose(ask.selection)
         results = await asyncio.gather(*(self._wait_for(c, ask.until, ask.timeout) for c in chosen))
@@ -170,6 +170,8 @@ class Fleet:
     async def _wait_for(self, container: Container, until: str, timeout: float) -> Result:
         deadline = time.monotonic() + timeout
         while not self._is(container, until):
+            if container.state is State.BROKEN:
+                return Result(container.name, "failed", False, _never(container, until).body())
             left = deadline - time.monotonic()
             if left <= 0:
                 return Result(container.name, "failed", False, self._late(container, until, timeout).body())
@@ -183,7 +185,7 @@ class Fleet:
             case "running":
                 return container.state in (State.RUNNING, State.FROZEN)
             case _:
-                return container.state is State.STOPPED
+                return container.state in (State.STOPPED, State.BROKEN)  # nothing of it runs
 
     def _late(self, container: Container, until: str, timeout: float) -> WrongState:
         health, reason = self.prober.of(container), self.prober.reason(container)
@@ -192,6 +194,12 @@ class Fleet:
             f"{container.name} is not {until} after {timeout:g} s", why=f"it is {how}{': ' if reason else ''}{reason}",
             hint=f"`lxcfleet logs {container.name}` and `lxcfleet info {container.name}` tell more",
         )  # fmt: skip
+
+
+def _never(container: Container, until: str) -> Broken:
+    problem = container.problem or Broken("")
+    why = "\n".join(part for part in (problem.message, problem.why) if part)
+    return Broken(f"{container.name} is not {until}, and can't become so", why=why, hint=problem.hint)
 
 
 def _moment(seconds: float | None) -> str | None:

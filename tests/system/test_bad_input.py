@@ -90,7 +90,7 @@ def test_variables(fleet: Fleet, variable: str) -> None:
 
 
 def test_a_profile_that_is_not_there(fleet: Fleet) -> None:
-    assert_told(fleet.run("create", fleet.name("a"), "--profile", "none"), FAILED, "no profile 'none'")
+    assert_told(fleet.run("create", fleet.name("a"), "--profile", "none"), INVALID, "no profile 'none'")
 
 
 BROKEN_CONFIGS = [
@@ -264,6 +264,10 @@ def test_specs_that_can_not_be_used(fleet: Fleet) -> None:
         problem = fleet.record(name)["problem"]
         assert name in problem
         assert str(spec) in problem
+    for until in ("running", "healthy"):  # not for the minute that it waits else
+        ran = fleet.run("wait", *names, "--for", until, "-f", "json", timeout=20)
+        assert (ran.status, ran.results) == (FAILED, dict.fromkeys(names, "failed"))
+        assert str(specs[names[0]]) in ran.err
     ran = fleet.run("restart", "--all", "-f", "json")
     assert (ran.status, ran.results) == (SOME, {sound: "restarted", **dict.fromkeys(names, "failed")})
     new = fleet.name("new")
@@ -285,8 +289,10 @@ def test_a_broken_one_that_runs_can_be_stopped(fleet: Fleet) -> None:
     fleet.stop_daemon()
     fleet.start_daemon()
     assert fleet.states() == {name: "running"}
+    fleet.ok("wait", name)
     fleet.ok("stop", name)
     assert fleet.states() == {name: "broken"}
+    fleet.ok("wait", name, "--for", "stopped")
 
 
 def test_what_a_broken_one_has_is_nobody_elses(fleet: Fleet) -> None:
