@@ -62,9 +62,28 @@ def _lines(proof: ProofRecord) -> list[str]:
     good = sum(record["proven"] for record in records)
     head = f"{proof['time']}  {proof['host']}, {proof['system']}, packages {proof['base']}: {subject}"
     foot = f"{good} of {len(records)} containers are proven"
-    rows = [("NAME", "PROVEN", "RESTARTED", "PROCESSES", "OLD", "SHADOWS", "WHY NOT"), *map(_row, records)]
-    table = output.columns(rows, output.terminal_width()) if records else []
+    table = _table(records, output.terminal_width()) if records else []
     return [output.printable(head), *table, foot]
+
+
+def _table(records: Sequence[EvidenceRecord], width: int | None) -> list[str]:
+    """With the reasons below each container where they do not fit beside it: they are what has to be read."""
+    rows = [("NAME", "PROVEN", "RESTARTED", "PROCESSES", "OLD", "SHADOWS", "WHY NOT"), *map(_row, records)]
+    lines = output.columns(rows)
+    if width is None or max(map(len, lines)) <= width:
+        return lines
+    import textwrap
+
+    head, *lines = output.columns([row[:-1] for row in rows], width)
+    table = [head]
+    for line, record in zip(lines, records, strict=True):
+        table.append(line)
+        for reason in map(output.printable, record["reasons"]):
+            table += textwrap.wrap(
+                reason, width, initial_indent="    ", subsequent_indent="      ",
+                break_long_words=False, break_on_hyphens=False,
+            )  # fmt: skip
+    return table
 
 
 def _row(record: EvidenceRecord) -> tuple[str, ...]:

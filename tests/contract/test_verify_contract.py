@@ -82,6 +82,25 @@ def test_some_not_proven(cli: Cli, fake: FakeDaemon) -> None:
     assert cli("verify", "--package", "nothing").status == 1
 
 
+def test_reasons_are_never_cut(cli: Cli, fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake.fleet.add("web1")
+    fake.fleet.add("web2", unread="/proc/1/maps: Permission denied").old_files.append(OLD)
+    wide = cli("verify").out
+    monkeypatch.setattr("lxcfleet.cli.output.terminal_width", lambda: 70)
+    narrow = cli("verify").out
+    lines = narrow.splitlines()
+    assert max(map(len, lines[1:])) <= 70
+    assert "…" not in narrow
+    assert lines[1].split() == ["NAME", "PROVEN", "RESTARTED", "PROCESSES", "OLD", "SHADOWS"]
+    assert lines[4:-1] == [
+        "    1 of its processes runs old code",
+        "    its processes could not all be read: /proc/1/maps: Permission",
+        "      denied",
+    ]
+    monkeypatch.setattr("lxcfleet.cli.output.terminal_width", lambda: 500)
+    assert cli("verify").out == wide
+
+
 def test_shadows_are_shown(cli: Cli, fake: FakeDaemon) -> None:
     fake.fleet.add("web1")
     ran = cli("audit", "shadow")
