@@ -226,6 +226,8 @@ class Result:
     """One word for people: created, started, stopped, unchanged, failed, cancelled, …"""
     changed: bool
     error: ErrorBody | None = None
+    differs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """In what one that was there already is not as asked for: what it has and what was asked, by key of its spec."""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Result:

@@ -76,6 +76,14 @@ def parse_size(text: str) -> int:
     return check_size(int(match[1]) << 10 * " KMGT".index(match[2].upper() or " "))
 
 
+def as_size(count: int) -> str:
+    """The shortest text that ``parse_size`` reads as ``count`` bytes."""
+    unit = 0
+    while count and not count % 1024 and unit < 4:
+        count, unit = count >> 10, unit + 1
+    return f"{count}{' KMGT'[unit]}".rstrip()
+
+
 def check_size(size: int) -> int:
     """``size`` itself, if it can be an amount of memory or disk space for a container, or 0; raises InvalidInput."""
     if size and not _LEAST_SIZE <= size <= _MOST_SIZE:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from lxcfleet import checks, policy
 from lxcfleet.checks import HealthCheck
@@ -84,6 +84,8 @@ class ResultRecord(TypedDict):
     status: str
     changed: bool
     error: ErrorBody | None
+    differs: NotRequired[dict[str, tuple[str, str]]]
+    """Only of one that ``create --ensure`` found to be otherwise than asked for, which it stays."""
 
 
 class OperationRecord(TypedDict):

@@ -94,7 +94,7 @@ from lxcfleet.wire import CreateRequest
     help="Those with a lower number are up before them at boot, and end after them; default: 0.",
 )
 @click.option("--no-start", is_flag=True, help="Create them stopped.")
-@click.option("--ensure", is_flag=True, help="Make sure that they exist and run; leave those that do.")
+@click.option("--ensure", is_flag=True, help="Make sure that they exist and run; leave those that do, and say what differs.")
 @options.dry_run
 @options.formatted
 @options.quiet("Print only the names that changed.")

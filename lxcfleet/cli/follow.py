@@ -23,6 +23,8 @@ INTERRUPTED = 130
 
 SHORT = 20
 """So many containers get a line each; more are summed up in one."""
+_NAMED = 5
+"""As many of those that are alike are named."""
 
 
 def carry_out(
@@ -42,6 +44,7 @@ def carry_out(
             progress.note(f"lxcfleet: left; operation {operation['id']} goes on in the daemon")
             return INTERRUPTED
     show_results(ended["results"], style, quiet, seconds=progress.seconds, operation=ended)
+    _tell_differences(ended["results"], quiet)
     if ended["status"] == "cancelled":
         say(_cancelled(ended))
     return INTERRUPTED if following.interrupted else status_of(ended["results"])
@@ -129,7 +132,20 @@ def _show_plan(operation: OperationRecord, style: str, quiet: bool) -> int:
         show(style, data, lines=lambda: map(printable, plan), rows=lambda: rows)
         if not results and style == "table":
             say(NOTHING_CHOSEN)
+    _tell_differences(results, quiet)
     return status_of(results)
+
+
+def _tell_differences(results: Sequence[ResultRecord], quiet: bool) -> None:
+    """In what containers that were there are not as asked for; those that are alike in that together."""
+    alike: dict[str, list[str]] = {}
+    for result in results:
+        parts = [f"{key}: {has} (asked: {asked})" for key, (has, asked) in result.get("differs", {}).items()]
+        if parts and not quiet:
+            alike.setdefault("; ".join(parts), []).append(result["name"])
+    for text, names in alike.items():
+        shown = ", ".join(natural_order(names)[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+        say(printable(f"lxcfleet: {shown}: not as asked, and left so: {text}"))
 
 
 def show_results(

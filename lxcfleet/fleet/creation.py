@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import stat
@@ -71,7 +72,7 @@ class Creation:
             self._registry.add(Container(spec.name, spec, busy="create"))
         self._room.expect(specs)
         jobs = [self._creation(spec, steps) for spec in specs]
-        jobs += [self._presence(self._registry[name], start=ask.start) for name in wanted.present]
+        jobs += [self._presence(self._registry[name], wanted, start=ask.start) for name in wanted.present]
         return self._operations.begin("create", jobs, AT_ONCE)
 
     def _dry(self, wanted: request.Wanted, steps: tuple[plan.Step, ...], *, start: bool) -> Operation:
@@ -83,7 +84,7 @@ class Creation:
                 result, some = self._actions.foresee(container, Action.START)
             else:
                 result, some = Result(name, "unchanged", False), [f"{name}: exists"]
-            results.append(result)
+            results.append(dataclasses.replace(result, differs=_differences(container, wanted)))
             lines += some
         return self._operations.dry("create", results, lines)
 
@@ -157,12 +158,17 @@ class Creation:
     def _is_there(self, container: Container) -> bool:
         return store.load(self._paths, container.name) == container.spec
 
-    def _presence(self, container: Container, *, start: bool) -> Job:
+    def _presence(self, container: Container, wanted: request.Wanted, *, start: bool) -> Job:
         """A container that only has to be there, and run if ``start``."""
+        differs = _differences(container, wanted)
 
         async def job() -> Result:
             if not start or container.state is State.RUNNING:
-                return Result(container.name, "unchanged", False)
-            return await self._actions.act(container, Action.START, 0)
+                return Result(container.name, "unchanged", False, differs=differs)
+            return dataclasses.replace(await self._actions.act(container, Action.START, 0), differs=differs)
 
         return Job(container.name, job)
+
+
+def _differences(container: Container, wanted: request.Wanted) -> dict[str, tuple[str, str]]:
+    return {} if container.spec is None else request.differences(container.spec, wanted)

@@ -90,7 +90,12 @@ class Operation:
 
 def result_record(result: Result) -> ResultRecord:
     """A result as the API sends it."""
-    return {"name": result.name, "status": result.status, "changed": result.changed, "error": result.error}
+    record: ResultRecord = {
+        "name": result.name, "status": result.status, "changed": result.changed, "error": result.error
+    }  # fmt: skip
+    if result.differs:
+        record["differs"] = dict(result.differs)
+    return record
 
 
 class Job(NamedTuple):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lxcfleet.base.container_config import APP_PATH
+from lxcfleet.checks import HealthCheck
 from lxcfleet.config import Config, Profile
 from lxcfleet.errors import AlreadyExists, InvalidInput
 from lxcfleet.model import Init, Network, Spec
-from lxcfleet.names import check_count, check_name, first, next_free
+from lxcfleet.names import as_size, check_count, check_name, first, next_free
 from lxcfleet.wire import CreateRequest
 
 PREFIX = "c"
@@ -25,6 +27,8 @@ class Wanted:
     present: tuple[str, ...]
     like: Spec
     """The spec of all of them but for name, ids and time."""
+    left: frozenset[str] = frozenset()
+    """What neither the request nor its profile said of that: it is as the settings are now."""
 
 
 def resolve(request: CreateRequest, config: Config, taken: Collection[str]) -> Wanted:
@@ -37,7 +41,55 @@ def resolve(request: CreateRequest, config: Config, taken: Collection[str]) -> W
             hint="choose another name, or use --ensure if it only has to be there",
         )
     new = tuple(name for name in names if name not in present)
-    return Wanted(new, present, _like(request, _profile(request, config), config))
+    profile = _profile(request, config)
+    left = {key for key in _BY_SETTINGS if getattr(request, key) is None and getattr(profile, key) is None}
+    return Wanted(new, present, _like(request, profile, config), frozenset(left))
+
+
+_BY_SETTINGS = ("memory", "cpus", "disk", "pids", "network", "drain")
+_ASKED = (
+    "init", "command", "environment", "labels", "profile", "privileged", "network", "ports", "publish", "isolated",
+    "drain", "health", "memory", "cpus", "disk", "pids", "no_new_privs", "autostart", "boot_order",
+)  # fmt: skip
+
+
+def differences(spec: Spec, wanted: Wanted) -> dict[str, tuple[str, str]]:
+    """In what ``spec`` is not as it would be if it were made now: what it has and what is wanted, in words, by key.
+
+    Of variables only the names: their values may be secrets, and this ends in logs.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for key in _ASKED:
+        has, asked = getattr(spec, key), getattr(wanted.like, key)
+        if key in wanted.left or has == asked:
+            continue
+        if isinstance(has, Mapping) and isinstance(asked, Mapping):
+            told = "{}=…" if key == "environment" else "{}={}"
+            found[key] = (_items(told, has, asked), _items(told, asked, has))
+        else:
+            found[key] = (_told(key, has), _told(key, asked))
+    return found
+
+
+def _items(told: str, values: Mapping[str, object], others: Mapping[str, object]) -> str:
+    """The items that ``others`` has not."""
+    some = (told.format(*item) for item in sorted(values.items()) if item not in others.items())
+    return ", ".join(some) or "none"
+
+
+def _told(key: str, value: Any) -> str:
+    """A part of a spec, much as ``create`` takes it."""
+    if key == "command":
+        return shlex.join(value)
+    if key in ("memory", "disk"):
+        return as_size(value)
+    if isinstance(value, HealthCheck):
+        return _items("{}={}", value.to_json(), {})
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _names(request: CreateRequest, taken: Collection[str]) -> tuple[str, ...]:

@@ -42,6 +42,22 @@ def test_containers_are_made_once(ansible: Ansible) -> None:
     assert not ansible.task("containers", "--check", **ask)["changed"]
 
 
+def test_what_is_there_and_not_as_asked_for_is_warned_of(ansible: Ansible) -> None:
+    name = ansible.fleet.name("a")
+    ansible.task("containers", name=name, command=FOREVER, environment={"KEY": "secret"})
+    ask: dict[str, Any] = {"name": name, "command": ["sleep", "9"], "labels": {"role": "web"}, "environment": {"KEY": "x"}}
+    for state, more, changed in ("present", ("--check",), False), ("present", (), False), ("stopped", (), True):
+        done = ansible.task("containers", *more, state=state, **ask)
+        assert done["changed"] is changed
+        (warning,) = done["warnings"]
+        assert warning.startswith(f"{name}: not as asked, and left so: ")
+        assert "command: sleep infinity (asked: sleep 9)" in warning
+        assert "labels: none (asked: role=web)" in warning
+        assert "secret" not in warning
+    as_made = ansible.task("containers", name=name, state="stopped", command=FOREVER, environment={"KEY": "secret"})
+    assert not as_made.get("warnings")
+
+
 def test_a_life(ansible: Ansible) -> None:
     name = ansible.fleet.name("a")
     ask: dict[str, Any] = {"name": name, "command": FOREVER}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -227,8 +228,19 @@ def _failed(name: str, error: FleetError, status: str = "failed") -> ResultRecor
     return {"name": name, "status": status, "changed": False, "error": error.body()}
 
 
-def _done(name: str, status: str, *, changed: bool = True) -> ResultRecord:
-    return {"name": name, "status": status, "changed": changed, "error": None}
+def _done(
+    name: str, status: str, *, changed: bool = True, differs: dict[str, tuple[str, str]] | None = None
+) -> ResultRecord:
+    result: ResultRecord = {"name": name, "status": status, "changed": changed, "error": None}
+    if differs:
+        result["differs"] = differs
+    return result
+
+
+def _differences(container: FakeContainer, request: CreateRequest) -> dict[str, tuple[str, str]]:
+    if container.command == request.command:
+        return {}
+    return {"command": (shlex.join(container.command), shlex.join(request.command))}
 
 
 class FakeFleet:
@@ -282,10 +294,14 @@ class FakeFleet:
             if len(self.containers) + len(new) > ROOM:
                 raise NoCapacity(f"no room for {len(new)} more", why=f"keys: {ROOM} at most")
             if request.dry_run:
-                return self._planned("create", new, [name for name in names if name not in new])
+                record = self._planned("create", new, [name for name in names if name not in new])
+                for result in record["results"]:
+                    if result["name"] not in new and (differs := _differences(self.containers[result["name"]], request)):
+                        result["differs"] = differs
+                return record
             for name in new:  # held from now on, so that no other request gets it
                 self.containers[name] = _created(name, request)
-        return self._begin("create", names, lambda name: self._create(name, name in new, request.start))
+        return self._begin("create", names, lambda name: self._create(name, name in new, request))
 
     def _new_names(self, request: CreateRequest) -> tuple[str, ...]:
         if request.count is None:
@@ -300,19 +316,20 @@ class FakeFleet:
             raise AlreadyExists(f"{taken[0]} exists", hint="choose another name, or --ensure")
         return names
 
-    def _create(self, name: str, new: bool, start: bool) -> ResultRecord:
+    def _create(self, name: str, new: bool, request: CreateRequest) -> ResultRecord:
         container = self.containers[name]
-        if not new and (container.state is not State.STOPPED or not start):
-            return _done(name, "unchanged", changed=False)
+        differs = {} if new else _differences(container, request)
+        if not new and (container.state is not State.STOPPED or not request.start):
+            return _done(name, "unchanged", changed=False, differs=differs)
         try:
             self._work(name)
         except FleetError:
             if new:
                 del self.containers[name]
             raise
-        container.state = State.RUNNING if start else State.STOPPED
+        container.state = State.RUNNING if request.start else State.STOPPED
         self._note("created" if new else "started", name)
-        return _done(name, "created" if new else "started")
+        return _done(name, "created" if new else "started", differs=differs)
 
     def act(self, request: ActionRequest) -> OperationRecord:
         """Begin an action."""
@@ -373,14 +390,16 @@ class FakeFleet:
         """One result for each, once all are as asked or the time is up."""
         names = self.choose(request.selection)
         wanted = State.STOPPED if request.until == "stopped" else State.RUNNING
+        reached = (State.STOPPED, State.BROKEN) if wanted is State.STOPPED else (wanted,)
         end = time.monotonic() + request.timeout
-        while time.monotonic() < end and any(self.get(name).state is not wanted for name in names):
+        while time.monotonic() < end and any(self.get(name).state not in (*reached, State.BROKEN) for name in names):
             time.sleep(0.01)
         late = WrongState(f"not {request.until} after {request.timeout:g} s")
+        broken = Broken(f"not {request.until}, and can't become so", hint="restore its spec")
         return [
             _done(name, request.until, changed=False)
-            if self.get(name).state is wanted
-            else _failed(name, late)
+            if self.get(name).state in reached
+            else _failed(name, broken if self.get(name).state is State.BROKEN else late)
             for name in names
         ]
 

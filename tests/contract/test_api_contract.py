@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import http.client
 import json
 import os
@@ -323,6 +324,19 @@ def test_unknown_operations_are_not_found(client: Client, call: str) -> None:
 
 
 # wait, logs, events, doctor
+
+
+def test_ensure_tells_what_differs_and_leaves_it(fleet: Fleet) -> None:
+    fleet.create("a", command=("sleep", "1000"))
+    asked = CreateRequest(name=fleet.name("a"), command=("sleep", "1001"), ensure=True)
+    planned = fleet.client.create(dataclasses.replace(asked, dry_run=True))
+    for (result,) in planned["results"], fleet.end(fleet.client.create(asked))["results"]:
+        assert (result["status"], result["changed"], result["error"]) == ("unchanged", False, None)
+        assert [*result["differs"]["command"]] == ["sleep 1000", "sleep 1001"]
+        assert set(result["differs"]) == {"command"}
+    (result,) = fleet.create("a", command=("sleep", "1000"), ensure=True)["results"]
+    assert "differs" not in result
+    assert fleet.client.info(fleet.name("a"))["command"] == ["sleep", "1000"]
 
 
 def test_wait_gives_one_result_each(fleet: Fleet) -> None:

@@ -68,6 +68,18 @@ def test_create_ensure_twice(cli: Cli) -> None:
     assert cli("create", "-n", "3", "--ensure", "-q").out == "c3\n"
 
 
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_create_ensure_says_what_differs(cli: Cli, more: tuple[str, ...]) -> None:
+    cli("create", "-n", "8", "--", "sleep", "9")
+    ran = cli("create", "-n", "8", "--ensure", *more, "--", "sleep", "10")
+    told = "lxcfleet: c1, c2, c3, c4, c5 and 3 more: not as asked, and left so: command: sleep 9 (asked: sleep 10)\n"
+    assert (ran.status, ran.err) == (0, told)
+    data = json.loads(cli("create", "c1", "--ensure", "-f", "json", *more, "--", "sleep", "10").out)
+    assert (data["changed"], data["results"][0]["differs"]) == (False, {"command": ["sleep 9", "sleep 10"]})
+    assert cli("create", "c1", "--ensure", "-q", *more, "--", "sleep", "10").err == ""
+    assert cli("create", "c1", "--ensure", *more, "--", "sleep", "9").err == ""
+
+
 def test_create_options(cli: Cli, fake: FakeDaemon) -> None:
     cli("create", "a", "--privileged", "--no-start", "--init", "app", "--", "true")
     container = fake.fleet.containers["a"]
@@ -459,6 +471,9 @@ def test_wait(cli: Cli, fake: FakeDaemon) -> None:
     late = cli("wait", "b", "--timeout", "0", "-f", "json")
     assert late.status == 1
     assert json.loads(late.out)["results"][0]["error"]["code"] == "wrong-state"
+    fake.fleet.add("c", state=State.BROKEN, problem="its spec can't be used")
+    broken = cli("wait", "c", "-f", "json")
+    assert (broken.status, json.loads(broken.out)["results"][0]["error"]["code"]) == (1, "broken")
 
 
 def test_doctor(cli: Cli, fake: FakeDaemon) -> None:

@@ -264,8 +264,8 @@ def test_specs_that_can_not_be_used(fleet: Fleet) -> None:
         problem = fleet.record(name)["problem"]
         assert name in problem
         assert str(spec) in problem
-    for until in ("running", "healthy"):  # not for the minute that it waits else
-        ran = fleet.run("wait", *names, "--for", until, "-f", "json", timeout=20)
+    for state in ("running", "healthy"):  # not for the minute that it waits else
+        ran = fleet.run("wait", *names, "--for", state, "-f", "json", timeout=20)
         assert (ran.status, ran.results) == (FAILED, dict.fromkeys(names, "failed"))
         assert str(specs[names[0]]) in ran.err
     ran = fleet.run("restart", "--all", "-f", "json")

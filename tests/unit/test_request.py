@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from lxcfleet.checks import HealthCheck, Kind
-from lxcfleet.config import Config, Profile
+from lxcfleet.config import Config, NetworkSettings, Profile
 from lxcfleet.errors import AlreadyExists, InvalidInput
-from lxcfleet.fleet.request import find_command, resolve
-from lxcfleet.model import Init, Network
+from lxcfleet.fleet.request import differences, find_command, resolve
+from lxcfleet.model import PIDS, Init, Network
+from lxcfleet.net.ports import parse_port
 from lxcfleet.wire import CreateRequest
 
 CONFIG = Config(profiles={"web": Profile(Init.APP, ("nginx",), {"A": "1"}, {"role": "web"})})
@@ -76,6 +79,32 @@ def test_privileged_containers_have_no_disk_limit() -> None:
     for asked in (CreateRequest(privileged=True, disk=1 << 26), CreateRequest(privileged=True, profile="small")):
         with pytest.raises(InvalidInput, match="privileged"):
             resolve(asked, config, ())
+
+
+def test_one_that_is_there_may_differ_from_what_is_asked_for() -> None:
+    def differs(asked: CreateRequest, now: CreateRequest, config: Config = CONFIG) -> dict[str, tuple[str, str]]:
+        made = dataclasses.replace(resolve(asked, CONFIG, ()).like, name="a", first_id=1 << 20, created="once")
+        return differences(made, resolve(dataclasses.replace(now, name="a", ensure=True), config, {"a"}))
+
+    first = CreateRequest(command=("sleep", "9"), labels={"a": "1", "b": "2"}, environment={"KEY": "secret"}, memory=1 << 30)
+    assert differs(first, first) == {}
+    other = CreateRequest(
+        command=("sleep", "1 0"), labels={"a": "1", "c": "3"}, environment={"KEY": "other"}, memory=1 << 29, cpus=1.5,
+        ports=(parse_port("http=80"),), health=HealthCheck(Kind.TCP, port=80), privileged=True, autostart=False,
+    )  # fmt: skip
+    assert differs(first, other) == {
+        "command": ("sleep 9", "sleep '1 0'"), "labels": ("b=2", "c=3"), "environment": ("KEY=…", "KEY=…"),
+        "memory": ("1G", "512M"), "cpus": ("0", "1.5"), "ports": ("none", "http=80/tcp"), "privileged": ("no", "yes"),
+        "health": ("none", "interval=10.0, retries=3, start_period=30.0, tcp=80, timeout=5.0"), "autostart": ("yes", "no"),
+    }  # fmt: skip
+    assert differs(first, CreateRequest())["init"] == ("app", "system")
+    web = CreateRequest(profile="web")
+    assert differs(web, web) == {}
+    changed = Config(profiles={"web": Profile(Init.APP, ("apache",), {"A": "1"}, {"role": "web"}, pids=7)})
+    assert differs(web, web, changed) == {"command": ("nginx", "apache"), "pids": (str(PIDS), "7")}
+    settings = Config(memory=1 << 30, cpus=1.0, pids=9, network=NetworkSettings(default=Network.NONE))
+    plain = CreateRequest(command=("sleep", "9"))
+    assert differs(plain, plain, settings) == {}, "the settings changed; nobody asked for another limit"
 
 
 def test_an_unknown_profile_is_named() -> None:

@@ -109,6 +109,7 @@ class Change:
         self.changed = bool(answer.get("changed"))
         self.results = list(answer.get("results") or [])
         self.plan = list(answer.get("plan") or [])
+        self.differs = {result["name"]: result["differs"] for result in self.results if result.get("differs")}
 
     def add(self, other):
         """Take another call's outcome in; of a container's results the last one counts, unless it changed nothing."""
@@ -118,6 +119,7 @@ class Change:
         by_name.update({result["name"]: result for result in other.results if result["changed"] or result["error"]})
         self.results = list(by_name.values())
         self.plan += other.plan
+        self.differs.update(other.differs)
 
     def leave(self, module, before, after):
         """End the module. C(before) and C(after): name to state, for a diff."""
@@ -129,10 +131,20 @@ class Change:
             before=dict((name, before[name]) for name in before if name not in same),
             after=dict((name, after[name]) for name in after if name not in same),
         )
+        for warning in self._differences():
+            module.warn(warning)
         errors = [result["error"] for result in self.results if result["error"]]
         if errors or self.failed:
             module.fail_json(msg=self._message(errors), **said)
         module.exit_json(**said)
+
+    def _differences(self):
+        """What to warn of: in what containers that were there are not as asked for; those that are alike together."""
+        alike = {}
+        for name, differs in self.differs.items():
+            text = "; ".join(f"{key}: {has} (asked: {asked})" for key, (has, asked) in differs.items())
+            alike.setdefault(text, []).append(name)
+        return [f"{', '.join(names)}: not as asked, and left so: {text}" for text, names in alike.items()]
 
     def _message(self, errors):
         if not errors:

@@ -7,7 +7,8 @@ short_description: Clone containers from the host's root
 version_added: 1.0.0
 description:
   - Makes sure that containers are there and run, are there and are stopped, or are gone.
-  - A container that is there keeps what it was created with. To change its command or labels, remove it first.
+  - A container that is there keeps what it was created with, and a warning says in what it is not as asked for. To
+    change its command or labels, remove it first.
 author:
   - The lxcfleet developers (@lxcfleet)
 extends_documentation_fragment:
@@ -96,7 +97,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 containers:
-  description: What became of each container.
+  description:
+    - What became of each container. Of one that was there and is not as asked for, C(differs) has by key what it has
+      and what was asked; of variables only the names.
   returned: always
   type: list
   elements: dict
