@@ -46,6 +46,8 @@ def _verb(action: Action, text: str, *extra: _Decorator) -> click.Command:
             return rolling.restart(ctx, chosen, more, style=style, quiet=quiet, dry_run=dry_run)
         for option in rolling.refused(more):
             raise InvalidInput(f"{option} says how to restart in waves", hint="add --rolling")
+        if more.get("until_boot") and more.get("drain") is not None:
+            options.refuse(["--drain"], "with --until-boot nobody takes over, so nobody drains", "leave out one of them")
         request = ActionRequest(action, chosen, dry_run=dry_run, **more)
         return carry_out(ctx, lambda client: client.act(request), style=style, quiet=quiet, dry_run=dry_run)
 

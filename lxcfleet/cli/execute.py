@@ -84,6 +84,8 @@ def exec_(
     if not command:
         raise click.UsageError("no command: write -- and the command at the end", ctx)
     environment = options.environment(variables)
+    if tty and style != "table":
+        options.refuse(["-t"], f"-f {style} collects the output", "leave out one of them")
     name = _only_name(chosen)
     if name is None and tty and style == "table":
         name = _only_match(ctx, chosen)

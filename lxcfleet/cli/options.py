@@ -48,13 +48,28 @@ def formatted(function: F) -> F:
         "style",
         type=click.Choice(FORMATS),
         default="table",
+        callback=_one_of_two,
         help="How to print; default: table.",
     )(function)
 
 
 def quiet(text: str) -> Callable[[F], F]:
     """``-q``."""
-    return click.option("-q", "--quiet", is_flag=True, help=text)
+    return click.option("-q", "--quiet", is_flag=True, callback=_one_of_two, help=text)
+
+
+def _one_of_two(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """``-q`` leaves nothing that could be printed in a format. Called for both; the second one sees both."""
+    said = {**ctx.params, str(parameter.name): value}
+    if said.get("quiet") and said.get("style", "table") != "table":
+        raise InvalidInput(f"-q and -f {said['style']} exclude each other", hint="leave out one of them")
+    return value
+
+
+def refuse(said: Iterable[str], why: str, hint: str) -> None:
+    """Options that were ``said`` where they would do nothing; raises InvalidInput for the first."""
+    for option in said:
+        raise InvalidInput(f"{option} would do nothing", why=why, hint=hint)
 
 
 def dry_run(function: F) -> F:

@@ -59,7 +59,10 @@ def shadow(
       lxcfleet audit shadow web1 --fix /usr/lib/x86_64-linux-gnu/libssl.so.3
     """
     chosen = options.optional_selection(patterns, labels, everything)
-    if paths and not (chosen.patterns or chosen.labels or chosen.everything):
+    if not paths:
+        said = [option for option, given in (("--yes", yes), ("--dry-run", dry_run)) if given]
+        options.refuse(said, "without --fix nothing is removed", "add --fix PATH, or leave it out")
+    elif not (chosen.patterns or chosen.labels or chosen.everything):
         raise InvalidInput("no container chosen", hint="give names, globs, -l KEY=VALUE or --all")
     records = connect(ctx).shadows(chosen)
     if paths:
@@ -90,7 +93,7 @@ def _fix(
     quiet: bool,
 ) -> int:
     named = [(record, each) for record in records for each in record["shadows"] if each["path"] in paths]
-    if named and not (yes or dry_run or quiet):
+    if named and not (yes or dry_run):
         for line in output.columns([(record["name"], *_words(each)) for record, each in named]):
             output.say(line)
         if not sys.stdin.isatty():

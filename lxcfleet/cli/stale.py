@@ -55,6 +55,8 @@ def stale(
     """
     chosen = options.optional_selection(patterns, labels, everything)
     if nagios:
+        said = [option for option, given in (("-f", style != "table"), ("-q", quiet)) if given]
+        options.refuse(said, "--nagios prints one line of its own", "leave out one of them")
         return _plugin(ctx, chosen)
     records = connect(ctx).stale(chosen)
     found = [record for record in records if record["stale"]]

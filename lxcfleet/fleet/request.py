@@ -151,6 +151,11 @@ def _like(request: CreateRequest, profile: Profile, config: Config) -> Spec:
         raise InvalidInput(
             f"a container with --network {network} has no ports of its own", hint="leave out the ports, or --network"
         )
+    if network is Network.HOST and request.isolated:
+        raise InvalidInput(
+            "a container on the host's network can't be isolated", why="it has the host's own interfaces",
+            hint="leave out --isolated or --network host",
+        )  # fmt: skip
     privileged = request.privileged or profile.privileged
     if privileged and _first(request.disk, profile.disk, 0):
         raise InvalidInput(

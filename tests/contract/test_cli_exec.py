@@ -89,6 +89,7 @@ def test_statuses_of_what_can_not_be_run(cli: Cli) -> None:
         ("exec", "--nix", "web1", "--", "true"),
         ("exec", "--all", "web1", "--", "true"),
         ("exec", "-t", "web*", "--", "true"),
+        ("exec", "-t", "web1", "-f", "json", "--", "true"),
         ("exec", "web1", "-e", "NO_SUCH_VARIABLE", "--", "true"),
         ("shell",),
         ("shell", "nix"),

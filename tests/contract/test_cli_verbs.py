@@ -254,6 +254,29 @@ def test_an_unknown_profile_is_2(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (("list", "-q", "-f", "json"), "-q"),
+        (("wait", "a", "-f", "yaml", "-q"), "-q"),
+        (("restart", "--all", "-qf", "csv"), "-q"),
+        (("audit", "shadow", "--yes"), "--yes"),
+        (("audit", "shadow", "a", "--dry-run"), "--dry-run"),
+        (("stale", "--nagios", "-q"), "-q"),
+        (("stale", "--nagios", "-f", "json"), "-f"),
+        (("stop", "--all", "--until-boot", "--drain", "5"), "--drain"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(
+    cli: Cli, fake: FakeDaemon, arguments: tuple[str, ...], option: str
+) -> None:
+    ran = cli(*arguments)
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err.startswith(f"lxcfleet: {option} ")
+    assert "leave" in ran.err
+    assert fake.requests == []
+
+
+@pytest.mark.parametrize(
     ("typed", "meant"),
     [(["lisst"], "list"), (["ps"], "list"), (["delete"], "destroy"), (["help"], "--help"), (["patch", "staus"], "status")],
 )

@@ -124,6 +124,7 @@ def test_shadows_are_removed_from_stopped_containers_by_name(cli: Cli, fake: Fak
     web = fake.fleet.add("web1", hidden=[SHADOW])
     assert cli("audit", "shadow", "--fix", LIBRARY, "-y").status == 2, "nobody is chosen"
     assert cli("audit", "shadow", "web1", "--fix", LIBRARY).status == 2, "nobody confirms"
+    assert cli("audit", "shadow", "web1", "--fix", LIBRARY, "-q").status == 2, "nobody confirms, aloud or not"
     assert "nobody" not in cli("audit", "shadow", "web1", "--fix", "/none").err, "nothing to confirm"
     assert cli("audit", "shadow", "web1", "--fix", LIBRARY, "-y").status == 1, "it runs"
     web.state = State.STOPPED

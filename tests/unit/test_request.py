@@ -130,3 +130,9 @@ def test_a_check_comes_from_the_request_or_the_profile_and_needs_a_network_if_it
     with pytest.raises(InvalidInput, match="needs a network"):
         resolve(CreateRequest(profile="web", network=Network.NONE), config, ())
     assert resolve(CreateRequest(profile="web", network=Network.NONE, health=asked), config, ()).like.health == asked
+
+
+def test_nobody_is_isolated_on_the_host_s_network() -> None:
+    with pytest.raises(InvalidInput, match="can't be isolated"):
+        resolve(CreateRequest(command=("true",), network=Network.HOST, isolated=True), CONFIG, ())
+    assert resolve(CreateRequest(command=("true",), network=Network.NONE, isolated=True), CONFIG, ()).like.isolated
