@@ -152,17 +152,29 @@ def show(record: RolloutRecord, style: str, *, quiet: bool = False) -> int:
     halted = record["halted"]
     if halted is not None and record["status"] == "halted":
         where = f" at {halted['container']}" if halted["container"] else ""
-        failed = any(each["phase"] == "failed" and each["name"] == halted["container"] for each in record["containers"])
-        accept = " (--accept: leave it as it is)" if failed else ""
-        error = FleetError(
-            f"the rollout is halted{where}", why=halted["why"],
-            hint=f"once that is mended: lxcfleet rollout resume{accept}; or: lxcfleet rollout abort",
-        )  # fmt: skip
-        output.say_error(error)
+        output.say_error(FleetError(f"the rollout is halted{where}", why=halted["why"], hint=_next_step(record)))
         if halted["log"]:
             output.say("  the end of its console:")
             output.say("\n".join(f"  | {output.printable(line)}" for line in halted["log"].splitlines()))
     return status_of(record)
+
+
+def _next_step(record: RolloutRecord) -> str:
+    """What to do about a halt. What was left as it failed can halt it once more, as it counts as down."""
+    at = record["halted"] and record["halted"]["container"]
+    failed = [each["name"] for each in record["containers"] if each["phase"] == "failed"]
+    if at in failed:
+        return (
+            "once that is mended: lxcfleet rollout resume (--accept: leave it as it is; it counts as down)"
+            "; or: lxcfleet rollout abort"
+        )
+    if at is None or not failed:
+        return "once that is mended: lxcfleet rollout resume; or: lxcfleet rollout abort"
+    begin = "patch apply" if record["kind"] == "patch" else "restart … --rolling"
+    return (
+        f"what failed counts as down ({' '.join(failed)}): mend it, then: lxcfleet rollout resume\n"
+        f"or let more be down: lxcfleet rollout abort, then: lxcfleet {begin} --max-unavailable N"
+    )
 
 
 def status_of(record: RolloutRecord) -> int:

@@ -75,7 +75,7 @@ def pause(ctx: click.Context, *, style: str, quiet: bool) -> int:
 
 
 @rollout.command()
-@click.option("--accept", is_flag=True, help="Leave what failed as it is. It counts as down.")
+@click.option("--accept", is_flag=True, help="Leave what failed as it is. It counts among those that may be down.")
 @click.option("--no-wait", is_flag=True, help="Leave the rest to the daemon.")
 @options.formatted
 @options.quiet("Print only the names of those that were restarted.")

@@ -111,7 +111,8 @@ def test_a_halt_says_who_and_why_and_what_next(cli: Cli, web: FakeDaemon) -> Non
     assert ran.err.splitlines() == [
         "lxcfleet: the rollout is halted at web3",
         "  status 500",
-        "  once that is mended: lxcfleet rollout resume (--accept: leave it as it is); or: lxcfleet rollout abort",
+        "  once that is mended: lxcfleet rollout resume (--accept: leave it as it is; it counts as down);"
+        " or: lxcfleet rollout abort",
         "  the end of its console:",
         "  | Traceback\\x1b",
         "  |   oh",
@@ -124,6 +125,21 @@ def test_a_halt_says_who_and_why_and_what_next(cli: Cli, web: FakeDaemon) -> Non
     assert (busy.status, "under way" in busy.err) == (Busy.exit_status, True)
     assert cli("rollout", "abort").status == 0
     assert cli("rollout", "abort").status == 1
+
+
+@pytest.mark.parametrize(("kind", "begin"), [("patch", "patch apply"), ("restart", "restart … --rolling")])
+def test_a_halt_by_what_was_left_as_it_failed_says_so(cli: Cli, web: FakeDaemon, kind: str, begin: str) -> None:
+    web.fleet.halts_at = "web2"
+    assert cli("patch", "apply").status == 1
+    assert web.fleet.rollout is not None
+    web.fleet.rollout["kind"] = kind
+    web.fleet.rollout["halted"] = {"container": "web3", "why": "no more may be down, as web2 is not healthy", "log": ""}
+    assert cli("rollout", "status").err.splitlines() == [
+        "lxcfleet: the rollout is halted at web3",
+        "  no more may be down, as web2 is not healthy",
+        "  what failed counts as down (web2): mend it, then: lxcfleet rollout resume",
+        f"  or let more be down: lxcfleet rollout abort, then: lxcfleet {begin} --max-unavailable N",
+    ]
 
 
 def test_rolling_says_how(cli: Cli, web: FakeDaemon) -> None:

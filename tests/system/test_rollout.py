@@ -170,7 +170,9 @@ def test_a_container_that_does_not_come_up_halts_it_and_can_be_left_behind(quick
     ran = quick.run("restart", "--all", "--rolling", "--max-unavailable", "1")
     assert ran.status == 1, ran
     assert "| no good" in ran.err
-    assert quick.run("rollout", "resume", "--accept").status == 1  # it counts as down, and no more may be
+    ran = quick.run("rollout", "resume", "--accept")
+    assert ran.status == 1  # it counts as down, and no more may be
+    assert f"what failed counts as down ({names[0]}): mend it" in ran.err
     assert "no more may be down" in rollout(quick)["halted"]["why"]
     quick.ok("rollout", "abort")
     ran = quick.run("restart", names[1], names[2], "--rolling", "--max-unavailable", "1")
