@@ -19,7 +19,7 @@ import pytest
 
 from lxcfleet.host import cgroup
 
-from . import attacks
+from . import attacks, hogs
 from .harness import SLEEP, Fleet, source, until
 
 pytestmark = pytest.mark.system
@@ -272,7 +272,7 @@ def test_a_container_can_not_leave_its_cgroup(clones: Clones, unprivileged: str)
 
 
 def test_inotify_instances_are_each_containers_own(clones: Clones, hogging: Callable[..., str]) -> None:
-    count = int(hogging(attacks.hog_inotify).split()[0])
+    count = int(hogging(hogs.hog_inotify).split()[0])
     assert count >= 50  # all of its own: under whatever uid
     script = "import ctypes; print(ctypes.CDLL(None).inotify_init() >= 0)"
     assert clones.inside("other", f"python3 -c '{script}'") == "True"
@@ -280,19 +280,19 @@ def test_inotify_instances_are_each_containers_own(clones: Clones, hogging: Call
 
 
 def test_a_fork_bomb_ends_at_the_limit(clones: Clones, hogging: Callable[..., str]) -> None:
-    count = int(hogging(attacks.hog_processes).split()[0])
+    count = int(hogging(hogs.hog_processes).split()[0])
     assert 3500 < count < 4096
     assert clones.inside("other", "sh -c 'echo alive'") == "alive"
 
 
 def test_keys_are_refused(clones: Clones, kind: str) -> None:
-    assert clones.attack(kind, attacks.hog_keys) == ["0"]
+    assert clones.attack(kind, hogs.hog_keys) == ["0"]
 
 
 def test_the_hosts_terminals_are_kept_for_it(clones: Clones, hogging: Callable[..., str]) -> None:
     """The kernel keeps kernel.pty.reserve of them for the host. The others are the containers' own, each 1,024, where
     AppArmor keeps them from mounting more."""
-    hogging(attacks.hog_ptys)
+    hogging(hogs.hog_ptys)
     for descriptor in os.openpty():
         os.close(descriptor)
     if APPARMOR:
@@ -300,18 +300,18 @@ def test_the_hosts_terminals_are_kept_for_it(clones: Clones, hogging: Callable[.
 
 
 def test_namespaces_are_each_containers_own(clones: Clones, hogging: Callable[..., str]) -> None:
-    assert int(hogging(attacks.hog_namespaces)) > 100
+    assert int(hogging(hogs.hog_namespaces)) > 100
     assert clones.inside("other", "unshare -m -u -i true && echo made") == "made"
 
 
 def test_mounts_end_at_the_limit_of_one_namespace(clones: Clones, hogging: Callable[..., str]) -> None:
-    assert "No space" in hogging(attacks.hog_mounts)
+    assert "No space" in hogging(hogs.hog_mounts)
     assert clones.inside("other", "mount -t tmpfs x /mnt && umount /mnt && echo mounted") == "mounted"
 
 
 @pytest.mark.skipif(not cgroup.unified(), reason="only cgroup v2 can limit that")
 def test_cgroups_end_at_the_limit(clones: Clones) -> None:
-    assert int(clones.attack("system", attacks.hog_cgroups)[0].split()[0]) <= 4096
+    assert int(clones.attack("system", hogs.hog_cgroups)[0].split()[0]) <= 4096
 
 
 def test_the_console_can_not_fill_the_disk(own_fleet: Fleet) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from lxcfleet.host import quota
 
-from . import attacks
+from . import hogs
 from .harness import SLEEP, Fleet, fleet_on_disk, source
 
 pytestmark = pytest.mark.system
@@ -55,7 +55,7 @@ def write(directory: Path, size: int) -> None:
     file.unlink()
 
 
-def fill(fleet: Fleet, name: str, attack: Callable[[], None] = attacks.fill_disk) -> int:
+def fill(fleet: Fleet, name: str, attack: Callable[[], None] = hogs.fill_disk) -> int:
     """Have a container take all that it can get; what it says."""
     ran = fleet.run("exec", name, "--", "python3", "-c", source(attack), timeout=600)
     assert ran.status == 0, ran
@@ -106,7 +106,7 @@ def test_one_container_can_not_take_the_disk_of_the_others(limiting_disk: Fleet)
     fleet.create(greedy, options=("--disk", "16M"))
     fleet.create(other)
     free = os.statvfs(fleet.paths.lxc)
-    made = fill(fleet, greedy, attacks.fill_inodes)
+    made = fill(fleet, greedy, hogs.fill_inodes)
     assert quota.files_for(LIMIT) - 50 < made <= quota.files_for(LIMIT)
     assert free.f_ffree - os.statvfs(fleet.paths.lxc).f_ffree <= made + 50
     assert fleet.inside(other, "seq 500 | split -l 1 - /root/many && rm -r /root/* && echo done") == "done"
@@ -131,7 +131,7 @@ def test_a_container_can_not_leave_its_limit(limiting_disk: Fleet) -> None:
     fleet.create(system, command=(), options=("--disk", "64M"))
     fleet.create(app, options=("--disk", "16M"))
     for name in (system, app):
-        ran = fleet.run("exec", name, "--", "python3", "-c", source(attacks.escape_limit))
+        ran = fleet.run("exec", name, "--", "python3", "-c", source(hogs.escape_limit))
         assert ran.status == 0, ran
         assert "refused" in ran.out
         assert not {line for line in ran.out.splitlines() if line.split()[0].isupper()}, ran.out
