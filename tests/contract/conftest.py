@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +53,15 @@ def fake() -> Iterator[FakeDaemon]:
             yield daemon
     finally:
         shutil.rmtree(directory)
+
+
+def soon(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+    """What ``condition`` gives once that is true."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.02)
+    return value
 
 
 @dataclass
@@ -145,6 +155,12 @@ def cli(fake: FakeDaemon, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
         return Ran(status, out.decode("utf-8", "surrogateescape"), err.decode("utf-8", "surrogateescape"))
 
     return run
+
+
+def rows(text: str) -> list[list[str]]:
+    """A table as words; its columns must be aligned."""
+    lines = text.splitlines()
+    return [line.split() for line in lines]
 
 
 Spawn = Callable[..., "subprocess.Popen[bytes]"]

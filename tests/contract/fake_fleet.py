@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from lxcfleet.checks import HealthCheck
 from lxcfleet.errors import (
     AlreadyExists,
     Broken,
     Busy,
-    Cancelled,
     FleetError,
     InvalidInput,
     NoCapacity,
@@ -23,14 +19,9 @@ from lxcfleet.errors import (
     WrongState,
 )
 from lxcfleet.findings import (
-    DivergedRecord,
-    EvidenceRecord,
-    ExposedRecord,
     ExposureRecord,
     NoticeRecord,
-    OldFileRecord,
     ProofRecord,
-    ShadowRecord,
     ShadowsRecord,
     StaleRecord,
 )
@@ -39,7 +30,6 @@ from lxcfleet.names import first, next_free
 from lxcfleet.policy import RolloutSettings, overridden
 from lxcfleet.wire import (
     ActionRequest,
-    ContainerDetails,
     ContainerRecord,
     CreateRequest,
     DoctorRecord,
@@ -53,7 +43,8 @@ from lxcfleet.wire import (
     WaitRequest,
 )
 
-NOW = "2026-11-21T06:00:00Z"
+from .fake_containers import NOW, FakeContainer, FakeOperation, differences, done, failed
+
 ROOM = 5000
 """How many containers fit; less than two requests of the largest size."""
 
@@ -65,182 +56,6 @@ _DONE = {
     Action.UNFREEZE: ("unfrozen", State.RUNNING, (State.FROZEN,)),
 }
 """Of each action: its word, the state it leads to, and the states that it changes."""
-
-
-@dataclass
-class FakeContainer:
-    """One container."""
-
-    name: str
-    init: Init = Init.SYSTEM
-    command: tuple[str, ...] = ()
-    labels: dict[str, str] = field(default_factory=dict)
-    environment: dict[str, str] = field(default_factory=dict)
-    profile: str | None = None
-    first_id: int | None = 1_000_000
-    state: State = State.RUNNING
-    addresses: tuple[str, ...] = ()
-    ports: tuple[str, ...] = ()
-    publish: tuple[str, ...] = ()
-    isolated: bool = False
-    problem: str | None = None
-    check: HealthCheck | None = None
-    health: str = "healthy"
-    old_files: list[OldFileRecord] = field(default_factory=list)
-    exposed: list[ExposedRecord] = field(default_factory=list)
-    unread: str | None = None
-    hidden: list[ShadowRecord] = field(default_factory=list)
-    diverged: DivergedRecord | None = None
-    autostart: bool = True
-    boot_order: int = 0
-
-    def record(self) -> ContainerRecord:
-        """As ``list`` gives it."""
-        return {
-            "name": self.name,
-            "state": self.state.value,
-            "health": self.health if self.state.alive else None,
-            "init": self.init.value,
-            "command": list(self.command),
-            "labels": self.labels,
-            "profile": self.profile,
-            "privileged": self.first_id is None,
-            "network": "bridge",
-            "ports": list(self.ports),
-            "isolated": self.isolated,
-            "publish": list(self.publish),
-            "created": NOW,
-            "pid": 4711 if self.state.alive else None,
-            "addresses": list(self.addresses),
-            "busy": None,
-            "problem": self.problem,
-        }
-
-    def stale(self) -> StaleRecord:
-        """As ``stale`` gives it."""
-        return {
-            "name": self.name,
-            "state": self.state.value,
-            "stale": bool(self.old_files),
-            "processes": 2 if self.state.alive else 0,
-            "mappings": 8 if self.state.alive else 0,
-            "files": self.old_files,
-            "problem": self.unread,
-        }
-
-    def evidence(self) -> EvidenceRecord:
-        """As ``verify`` gives it."""
-        reasons = ["1 of its processes runs old code"] if self.old_files else []
-        reasons += [f"its processes could not all be read: {self.unread}"] if self.unread else []
-        return {
-            "name": self.name, "state": self.state.value, "proven": not reasons, "reasons": reasons,
-            "restarted": NOW if self.state.alive else None, "processes": 2 if self.state.alive else 0,
-            "mappings": 8 if self.state.alive else 0, "old": self.old_files, "shadows": self.hidden,
-        }  # fmt: skip
-
-    def details(self) -> ContainerDetails:
-        """As ``info`` gives it."""
-        alive = self.state.alive
-        more = {
-            "directory": f"/var/lib/lxc/{self.name}",
-            "delta_bytes": 106_496,
-            "first_id": self.first_id,
-            "hardware": None,
-            "memory_bytes": 1_500_000 if alive else None,
-            "cpu_seconds": 0.25 if alive else None,
-            "processes": 2 if alive else None,
-            "environment": self.environment,
-            "memory_limit_bytes": None,
-            "cpus_limit": None,
-            "disk_limit_bytes": None,
-            "processes_limit": 4096,
-            "conflicts": [],
-            "confinement": {"system calls": "some denied"},
-            "autostart": self.autostart,
-            "boot_order": self.boot_order,
-            "started": NOW if alive else None,
-            "check": self.check.to_json() if self.check else None,
-            "health_reason": "tcp 80: connection refused" if self.health == "unhealthy" else "",
-        }
-        return cast(ContainerDetails, {**self.record(), **more})
-
-
-class FakeOperation:
-    """Long work in a thread of its own, one container after the other."""
-
-    def __init__(self, number: int, action: str, names: tuple[str, ...]) -> None:
-        self.id = f"op{number}"
-        self.names = names
-        self.action = action
-        self.status = "running"
-        self.results: list[ResultRecord] = []
-        self.plan: list[str] = []
-        self.cancelled = threading.Event()
-        self.changed = threading.Condition()
-
-    def run(self, work: Callable[[str], ResultRecord]) -> None:
-        """Do the work for each; what has not begun when it is cancelled is not begun."""
-        for name in self.names:
-            if self.cancelled.is_set():
-                self._add(_failed(name, Cancelled(f"{name}: not begun"), "cancelled"))
-                continue
-            try:
-                self._add(work(name))
-            except FleetError as error:
-                self._add(_failed(name, error))
-        with self.changed:
-            self.status = "cancelled" if self.cancelled.is_set() else "done"
-            self.changed.notify_all()
-
-    def _add(self, result: ResultRecord) -> None:
-        with self.changed:
-            self.results.append(result)
-            self.changed.notify_all()
-
-    def record(self) -> OperationRecord:
-        """As the API gives it."""
-        return {
-            "id": self.id,
-            "action": self.action,
-            "status": self.status,
-            "created": NOW,
-            "total": len(self.names),
-            "done": len(self.results),
-            "changed": any(result["changed"] for result in self.results),
-            "results": list(self.results),
-            "plan": self.plan,
-        }
-
-    def follow(self) -> Iterator[ResultRecord | OperationRecord]:
-        """Each result as it comes, in the end the operation."""
-        for number in itertools.count():
-            with self.changed:
-                while len(self.results) <= number and self.status == "running":
-                    self.changed.wait()
-                if len(self.results) <= number:
-                    break
-                result = self.results[number]
-            yield result
-        yield self.record()
-
-
-def _failed(name: str, error: FleetError, status: str = "failed") -> ResultRecord:
-    return {"name": name, "status": status, "changed": False, "error": error.body()}
-
-
-def _done(
-    name: str, status: str, *, changed: bool = True, differs: dict[str, tuple[str, str]] | None = None
-) -> ResultRecord:
-    result: ResultRecord = {"name": name, "status": status, "changed": changed, "error": None}
-    if differs:
-        result["differs"] = differs
-    return result
-
-
-def _differences(container: FakeContainer, request: CreateRequest) -> dict[str, tuple[str, str]]:
-    if container.command == request.command:
-        return {}
-    return {"command": (shlex.join(container.command), shlex.join(request.command))}
 
 
 class FakeFleet:
@@ -296,7 +111,7 @@ class FakeFleet:
             if request.dry_run:
                 record = self._planned("create", new, [name for name in names if name not in new])
                 for result in record["results"]:
-                    if result["name"] not in new and (differs := _differences(self.containers[result["name"]], request)):
+                    if result["name"] not in new and (differs := differences(self.containers[result["name"]], request)):
                         result["differs"] = differs
                 return record
             for name in new:  # held from now on, so that no other request gets it
@@ -318,9 +133,9 @@ class FakeFleet:
 
     def _create(self, name: str, new: bool, request: CreateRequest) -> ResultRecord:
         container = self.containers[name]
-        differs = {} if new else _differences(container, request)
+        differs = {} if new else differences(container, request)
         if not new and (container.state is not State.STOPPED or not request.start):
-            return _done(name, "unchanged", changed=False, differs=differs)
+            return done(name, "unchanged", changed=False, differs=differs)
         try:
             self._work(name)
         except FleetError:
@@ -329,7 +144,7 @@ class FakeFleet:
             raise
         container.state = State.RUNNING if request.start else State.STOPPED
         self._note("created" if new else "started", name)
-        return _done(name, "created" if new else "started", differs=differs)
+        return done(name, "created" if new else "started", differs=differs)
 
     def act(self, request: ActionRequest) -> OperationRecord:
         """Begin an action."""
@@ -348,13 +163,13 @@ class FakeFleet:
             raise Broken(f"{name} is broken", why=container.problem)
         word, state, from_states = _DONE[request.action]
         if container.state is state and state not in from_states:
-            return _done(name, "unchanged", changed=False)
+            return done(name, "unchanged", changed=False)
         if container.state not in from_states:
             raise WrongState(f"{name} is {container.state}")
         self._work(name)
         container.state = state
         self._note(word, name)
-        return _done(name, word)
+        return done(name, word)
 
     def _destroy(self, container: FakeContainer, force: bool) -> ResultRecord:
         name = container.name
@@ -363,7 +178,7 @@ class FakeFleet:
         self._work(name)
         del self.containers[name]
         self._note("destroyed", name)
-        return _done(name, "destroyed")
+        return done(name, "destroyed")
 
     def _work(self, name: str) -> None:
         self.during(name)
@@ -382,8 +197,8 @@ class FakeFleet:
     def _planned(self, action: str, names: list[str], same: list[str]) -> OperationRecord:
         operation = FakeOperation(next(self._numbers), action, (*names, *same))
         operation.status, operation.plan = "done", [f"{action} {name}" for name in names]
-        operation.results = [_done(name, "planned") for name in names]
-        operation.results += [_done(name, "unchanged", changed=False) for name in same]
+        operation.results = [done(name, "planned") for name in names]
+        operation.results += [done(name, "unchanged", changed=False) for name in same]
         return operation.record()
 
     def wait(self, request: WaitRequest) -> list[ResultRecord]:
@@ -397,9 +212,9 @@ class FakeFleet:
         late = WrongState(f"not {request.until} after {request.timeout:g} s")
         broken = Broken(f"not {request.until}, and can't become so", hint="restore its spec")
         return [
-            _done(name, request.until, changed=False)
+            done(name, request.until, changed=False)
             if self.get(name).state in reached
-            else _failed(name, broken if self.get(name).state is State.BROKEN else late)
+            else failed(name, broken if self.get(name).state is State.BROKEN else late)
             for name in names
         ]
 
@@ -461,13 +276,13 @@ class FakeFleet:
         for name in self.choose(selection):
             each = self.containers[name]
             if each.state.alive:
-                results.append(_failed(name, WrongState(f"{name} is {each.state}", hint=f"stop it: lxcfleet stop {name}")))
+                results.append(failed(name, WrongState(f"{name} is {each.state}", hint=f"stop it: lxcfleet stop {name}")))
             elif set(paths) - {shadow["path"] for shadow in each.hidden}:
-                results.append(_failed(name, NotFound(f"{', '.join(paths)}: no shadow in {name} that can be removed")))
+                results.append(failed(name, NotFound(f"{', '.join(paths)}: no shadow in {name} that can be removed")))
             else:
                 if not dry_run:
                     each.hidden = [shadow for shadow in each.hidden if shadow["path"] not in paths]
-                results.append(_done(name, "would be changed" if dry_run else "removed", changed=not dry_run))
+                results.append(done(name, "would be changed" if dry_run else "removed", changed=not dry_run))
         return results
 
     def exposure(self, selection: Selection) -> list[ExposureRecord]:

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import http.client
-import json
-import os
-import socket
 import threading
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from lxcfleet.api.calls import CALLS, MAX_BODY
 from lxcfleet.api.client import Client
-from lxcfleet.errors import AlreadyExists, FleetError, InvalidInput, NotFound, Unreachable
+from lxcfleet.errors import AlreadyExists, FleetError, InvalidInput, NotFound
 from lxcfleet.model import Action, Selection
-from lxcfleet.names import Paths
 from lxcfleet.wire import (
     ActionRequest,
     ContainerDetails,
@@ -33,16 +24,7 @@ from lxcfleet.wire import (
     WaitRequest,
 )
 
-from .conftest import FOREVER, Fleet
-
-
-def soon(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """What ``condition`` gives once that is true."""
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.02)
-    return value
+from .conftest import FOREVER, Fleet, soon
 
 
 def has_fields_of(record: Any, kind: type) -> bool:
@@ -98,6 +80,19 @@ def test_ensure_changes_nothing_the_second_time(fleet: Fleet) -> None:
     assert set(fleet.states().values()) == {"running"}
 
 
+def test_ensure_tells_what_differs_and_leaves_it(fleet: Fleet) -> None:
+    fleet.create("a", command=("sleep", "1000"))
+    asked = CreateRequest(name=fleet.name("a"), command=("sleep", "1001"), ensure=True)
+    planned = fleet.client.create(dataclasses.replace(asked, dry_run=True))
+    for (result,) in planned["results"], fleet.end(fleet.client.create(asked))["results"]:
+        assert (result["status"], result["changed"], result["error"]) == ("unchanged", False, None)
+        assert [*result["differs"]["command"]] == ["sleep 1000", "sleep 1001"]
+        assert set(result["differs"]) == {"command"}
+    (result,) = fleet.create("a", command=("sleep", "1000"), ensure=True)["results"]
+    assert "differs" not in result
+    assert fleet.client.info(fleet.name("a"))["command"] == ["sleep", "1000"]
+
+
 def test_a_name_that_exists_is_refused(fleet: Fleet) -> None:
     fleet.create("web", start=False)
     with pytest.raises(AlreadyExists):
@@ -142,13 +137,6 @@ def test_a_dry_run_tells_what_would_change(fleet: Fleet) -> None:
     words = {r["name"].removeprefix(fleet.prefix): (r["status"], r["changed"]) for r in operation["results"]}
     assert (operation["changed"], words) == (True, {"1": ("planned", True), "2": ("unchanged", False)})
     assert fleet.states() == {"1": "running", "2": "stopped"}
-
-
-@pytest.mark.parametrize("fields", [{"init": "system", "command": ["true"]}, {"init": "app"}])
-def test_init_and_command_must_agree(fleet: Fleet, fields: dict[str, object]) -> None:
-    status, body = raw(fleet.client, "POST", "/1.0/containers", json.dumps({"name": fleet.prefix, **fields}))
-    assert (status, body["error"]["code"]) == (400, "invalid-input")
-    assert fleet.states() == {}
 
 
 def test_an_unknown_profile_is_refused(fleet: Fleet) -> None:
@@ -326,19 +314,6 @@ def test_unknown_operations_are_not_found(client: Client, call: str) -> None:
 # wait, logs, events, doctor
 
 
-def test_ensure_tells_what_differs_and_leaves_it(fleet: Fleet) -> None:
-    fleet.create("a", command=("sleep", "1000"))
-    asked = CreateRequest(name=fleet.name("a"), command=("sleep", "1001"), ensure=True)
-    planned = fleet.client.create(dataclasses.replace(asked, dry_run=True))
-    for (result,) in planned["results"], fleet.end(fleet.client.create(asked))["results"]:
-        assert (result["status"], result["changed"], result["error"]) == ("unchanged", False, None)
-        assert [*result["differs"]["command"]] == ["sleep 1000", "sleep 1001"]
-        assert set(result["differs"]) == {"command"}
-    (result,) = fleet.create("a", command=("sleep", "1000"), ensure=True)["results"]
-    assert "differs" not in result
-    assert fleet.client.info(fleet.name("a"))["command"] == ["sleep", "1000"]
-
-
 def test_wait_gives_one_result_each(fleet: Fleet) -> None:
     fleet.create("a")
     fleet.create("b", start=False)
@@ -411,152 +386,6 @@ def test_the_server_says_its_version(client: Client) -> None:
     assert client.server()["version"]
 
 
-# bad requests
-
-
-def raw(client: Client, method: str, path: str, body: str | bytes | None = None) -> tuple[int, Any]:
-    """A request that Client would not send; gives status and body."""
-    connection = http.client.HTTPConnection("localhost", timeout=30)
-    connection.sock = socket.socket(socket.AF_UNIX)
-    connection.sock.connect(str(client._paths.socket))
-    try:
-        connection.request(method, path, body, {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        return response.status, json.loads(response.read())
-    finally:
-        connection.close()
-
-
-BAD_BODIES = [
-    "",
-    "{",
-    "[]",
-    '"text"',
-    "null",
-    '{"name": 5}',
-    '{"name": "a", "count": "many"}',
-    '{"name": "a", "count": 0}',
-    '{"name": "a", "count": -1}',
-    '{"name": "a", "count": 1000000000}',
-    '{"name": "a", "count": true}',
-    '{"name": "a", "colour": "red"}',
-    '{"name": "a", "command": "ls"}',
-    '{"name": "a", "command": ["ls", 5]}',
-    '{"name": "a", "command": ["l\\u0000s"]}',
-    '{"name": "a", "labels": {"": "x"}}',
-    '{"name": "a", "labels": ["x"]}',
-    '{"name": "a", "environment": {"A=B": "x"}}',
-    '{"name": "a", "init": "sysv"}',
-    b"\xff\xfe",
-]
-
-
-@pytest.mark.parametrize("body", BAD_BODIES)
-@pytest.mark.parametrize("path", ["/1.0/containers", "/1.0/actions", "/1.0/wait"])
-def test_bad_bodies_are_refused(fleet: Fleet, path: str, body: str | bytes) -> None:
-    before = fleet.client.containers(Selection())
-    status, answer = raw(fleet.client, "POST", path, body)
-    assert (status, answer["error"]["code"]) == (400, "invalid-input")
-    assert set(answer["error"]) == {"code", "message", "why", "hint"}
-    assert fleet.client.containers(Selection()) == before
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        "a" * 64,
-        "a/b",
-        "a:b",
-        "a,b",
-        "a\nb",
-        "-a",
-        "a-",
-        ".",
-        "..",
-        "A",
-        "ä",
-        "a b",
-        "a\x00b",
-        "../../etc",
-    ],
-)
-def test_bad_names_are_refused(fleet: Fleet, name: str) -> None:
-    body = json.dumps({"name": name, "command": ["true"]})
-    status, answer = raw(fleet.client, "POST", "/1.0/containers", body)
-    assert (status, answer["error"]["code"]) == (400, "invalid-input")
-
-
-def test_a_name_that_gets_too_long_by_its_number_is_refused(fleet: Fleet) -> None:
-    body = json.dumps({"name": "a" * 62, "count": 10, "command": ["true"]})
-    status, answer = raw(fleet.client, "POST", "/1.0/containers", body)
-    assert (status, answer["error"]["code"]) == (400, "invalid-input")
-
-
-@pytest.mark.parametrize(
-    "path", ["/", "/2.0", "/1.0/nix", "/1.0/containers/%2e%2e/logs/x", "/1.0/containers/"]
-)
-def test_unknown_paths_are_not_found(client: Client, path: str) -> None:
-    status, answer = raw(client, "GET", path)
-    assert (status, answer["error"]["code"]) == (404, "not-found")
-
-
-@pytest.mark.parametrize("name", ["nix", "..", "%2e%2e", "a%2fb", "a%00b", "%ff", "a" * 5000])
-def test_unknown_containers_are_not_found(client: Client, name: str) -> None:
-    status, answer = raw(client, "GET", f"/1.0/containers/{name}")
-    assert status in (400, 404)
-    assert answer["error"]["code"] in ("invalid-input", "not-found")
-
-
-@pytest.mark.parametrize("query", ["label=x", "label==", "label=a%0ab=c"])
-def test_bad_labels_in_a_query_are_refused(client: Client, query: str) -> None:
-    status, answer = raw(client, "GET", f"/1.0/containers?{query}")
-    assert (status, answer["error"]["code"]) == (400, "invalid-input")
-
-
-@pytest.mark.parametrize(
-    "query", ["count=x&init=app", "count=0&init=app", "count=1&init=x", f"count={10**9}&init=app"]
-)
-def test_bad_doctor_queries_are_refused(client: Client, query: str) -> None:
-    status, answer = raw(client, "GET", f"/1.0/doctor?{query}")
-    assert (status, answer["error"]["code"]) == (400, "invalid-input")
-
-
-def test_a_huge_body_is_refused(client: Client) -> None:
-    """At once, by its length: it may break the connection before all of it is sent."""
-    connection = socket.socket(socket.AF_UNIX)
-    connection.connect(str(client._paths.socket))
-    head = f"POST /1.0/containers HTTP/1.1\r\nHost: x\r\nContent-Length: {MAX_BODY + 1}\r\n\r\n"
-    connection.sendall(head.encode())
-    connection.settimeout(10)
-    with contextlib.suppress(OSError):
-        connection.sendall(b" " * (MAX_BODY + 1))
-    assert connection.recv(65536).split()[1] in (b"400", b"413")
-    connection.close()
-    assert client.server()
-
-
-@pytest.mark.parametrize(
-    "data", [b"", b"GET", b"\x00\xff\r\n\r\n", b"GET /1.0 HTTP/1.1\r\nContent-Length: 9\r\n\r\n"]
-)
-def test_a_client_that_breaks_off_does_no_harm(client: Client, data: bytes) -> None:
-    connection = socket.socket(socket.AF_UNIX)
-    connection.connect(str(client._paths.socket))
-    connection.sendall(data)
-    connection.close()
-    assert client.server()
-
-
-def test_no_daemon_is_unreachable(tmp_path: Any) -> None:
-    with pytest.raises(Unreachable):
-        Client(Paths(run=tmp_path)).server()
-
-
-def test_every_call_has_a_method_of_its_name() -> None:
-    names = {"list": "containers"}
-    assert all(hasattr(Client, names.get(name, name)) for name in CALLS)
-
-
 # what Prometheus reads
 
 
@@ -584,152 +413,3 @@ def test_targets_are_the_exporters_of_what_runs(fleet: Fleet) -> None:
     (target,) = mine
     assert target["targets"] == [f"{addresses[fleet.name('a')][0]}:9100"]
     assert target["labels"]["__meta_lxcfleet_label_prometheus"] == "9100"
-
-
-# attach
-
-
-class Attached:
-    """A command in a container whose output comes through pipes."""
-
-    def __init__(
-        self, fleet: Fleet, *command: str, name: str | None = None, tty: bool = False, **environment: str
-    ):
-        out, write_out = os.pipe()
-        err, write_err = os.pipe()
-        read_in, self.stdin = os.pipe()
-        self.stdout, self.stderr = open(out, "rb"), open(err, "rb")  # noqa: SIM115
-        target = name or fleet.name("a")
-        request: Any = {"name": target, "command": list(command), "environment": environment, "tty": tty}
-        try:
-            self.socket = fleet.client.attach(request, (read_in, write_out, write_err))
-        finally:
-            for descriptor in (read_in, write_out, write_err):
-                os.close(descriptor)
-        self.socket.settimeout(20)
-
-    def say(self, data: bytes) -> None:
-        os.write(self.stdin, data)
-        os.close(self.stdin)
-
-    def end(self) -> dict[str, Any]:
-        message: dict[str, Any] = json.loads(self.socket.recv(65536))
-        self.socket.close()
-        return message
-
-
-@pytest.fixture
-def running(fleet: Fleet) -> Fleet:
-    fleet.create("a")
-    return fleet
-
-
-def test_attach_passes_output_and_status(running: Fleet) -> None:
-    command = Attached(running, "sh", "-c", "echo out; echo err >&2; exit 7")
-    assert command.end() == {"exit": 7}
-    assert (command.stdout.read(), command.stderr.read()) == (b"out\n", b"err\n")
-
-
-def test_attach_passes_stdin(running: Fleet) -> None:
-    command = Attached(running, "wc", "-c")
-    command.say(b"x" * 1000)
-    assert command.end() == {"exit": 0}
-    assert command.stdout.read().split() == [b"1000"]
-
-
-def test_attach_passes_the_environment(running: Fleet) -> None:
-    command = Attached(running, "sh", "-c", 'echo "$MODE"', MODE="a b\nc")
-    assert command.end() == {"exit": 0}
-    assert command.stdout.read() == b"a b\nc\n"
-
-
-def test_attach_passes_signals(running: Fleet) -> None:
-    command = Attached(running, "sh", "-c", "trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; done")
-    assert command.stdout.readline() == b"ready\n"
-    command.socket.send(b'{"signal": 15}')
-    assert command.end() == {"exit": 9}
-
-
-def test_a_command_that_a_signal_killed(running: Fleet) -> None:
-    assert Attached(running, "sh", "-c", "kill -9 $$").end() == {"exit": 137}
-
-
-def test_a_command_that_does_not_exist(running: Fleet) -> None:
-    command = Attached(running, "/no/such/command")
-    assert command.end() == {"exit": 127}
-    assert b"/no/such/command" in command.stderr.read()
-
-
-def test_a_command_that_can_not_be_run(running: Fleet) -> None:
-    assert Attached(running, "/etc/passwd").end() == {"exit": 126}
-
-
-def test_attach_to_nobody(fleet: Fleet) -> None:
-    assert Attached(fleet, "true", name="no-such-container").end()["error"]["code"] == "not-found"
-
-
-def test_attach_to_one_that_is_stopped(fleet: Fleet) -> None:
-    fleet.create("a", start=False)
-    assert Attached(fleet, "true").end()["error"]["code"] == "wrong-state"
-
-
-def test_a_client_that_goes_away_hangs_up(running: Fleet) -> None:
-    note = f"/tmp/{running.prefix}-hup"
-    script = f"trap 'echo hup > {note}; exit' HUP; echo ready; while :; do sleep 0.05; done"
-    command = Attached(running, "sh", "-c", script)
-    assert command.stdout.readline() == b"ready\n"
-    command.socket.close()
-
-    def noted() -> bool:
-        return Attached(running, "rm", note).end() == {"exit": 0}
-
-    soon(noted)
-
-
-def test_many_at_once(running: Fleet) -> None:
-    commands = [Attached(running, "sh", "-c", f"echo {number}; exit {number}") for number in range(20)]
-    assert [command.end()["exit"] for command in commands] == list(range(20))
-    assert [command.stdout.read() for command in commands] == [b"%d\n" % number for number in range(20)]
-
-
-def test_a_terminal(running: Fleet) -> None:
-    command = Attached(running, "sh", "-c", "tty && exit 5", tty=True)
-    data, descriptors, _, _ = socket.recv_fds(command.socket, 65536, 1)
-    assert json.loads(data) == {"terminal": True}
-    (master,) = descriptors
-    assert command.end() == {"exit": 5}
-    assert b"/dev/" in os.read(master, 1000)
-    os.close(master)
-    assert command.stdout.read() == b""
-
-
-def test_the_empty_command_is_a_shell(running: Fleet) -> None:
-    command = Attached(running)
-    command.say(b"echo $((6 * 7)); exit 4\n")
-    assert command.end() == {"exit": 4}
-    assert b"42\n" in command.stdout.read()
-
-
-@pytest.mark.parametrize("data", [b"{", b"[]", b"{}", b'{"name": 5}', b'{"name": "a", "command": "ls"}'])
-def test_bad_attach_requests(client: Client, data: bytes) -> None:
-    with (
-        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection,
-        open(os.devnull, "rb") as nothing,
-    ):
-        connection.connect(str(client._paths.attach_socket))
-        socket.send_fds(connection, [data], [nothing.fileno()] * 3)
-        connection.settimeout(10)
-        assert json.loads(connection.recv(65536))["error"]["code"] == "invalid-input"
-
-
-@pytest.mark.parametrize("count", [0, 1, 2])
-def test_attach_requests_without_descriptors(client: Client, count: int) -> None:
-    request = {"name": "a", "command": ["true"], "environment": {}, "tty": False}
-    with (
-        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection,
-        open(os.devnull, "rb") as nothing,
-    ):
-        connection.connect(str(client._paths.attach_socket))
-        socket.send_fds(connection, [json.dumps(request).encode()], [nothing.fileno()] * count)
-        connection.settimeout(10)
-        assert json.loads(connection.recv(65536))["error"]["code"] == "invalid-input"

@@ -1,0 +1,169 @@
+"""What no client should send, and what every daemon answers: against the fake one and against the real one."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+from typing import Any
+
+import pytest
+
+from lxcfleet.api.calls import CALLS, MAX_BODY
+from lxcfleet.api.client import Client
+from lxcfleet.errors import Unreachable
+from lxcfleet.model import Selection
+from lxcfleet.names import Paths
+
+from .conftest import Fleet
+
+
+def raw(client: Client, method: str, path: str, body: str | bytes | None = None) -> tuple[int, Any]:
+    """A request that Client would not send; gives status and body."""
+    connection = http.client.HTTPConnection("localhost", timeout=30)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(str(client._paths.socket))
+    try:
+        connection.request(method, path, body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+    finally:
+        connection.close()
+
+
+BAD_BODIES = [
+    "",
+    "{",
+    "[]",
+    '"text"',
+    "null",
+    '{"name": 5}',
+    '{"name": "a", "count": "many"}',
+    '{"name": "a", "count": 0}',
+    '{"name": "a", "count": -1}',
+    '{"name": "a", "count": 1000000000}',
+    '{"name": "a", "count": true}',
+    '{"name": "a", "colour": "red"}',
+    '{"name": "a", "command": "ls"}',
+    '{"name": "a", "command": ["ls", 5]}',
+    '{"name": "a", "command": ["l\\u0000s"]}',
+    '{"name": "a", "labels": {"": "x"}}',
+    '{"name": "a", "labels": ["x"]}',
+    '{"name": "a", "environment": {"A=B": "x"}}',
+    '{"name": "a", "init": "sysv"}',
+    b"\xff\xfe",
+]
+
+
+@pytest.mark.parametrize("fields", [{"init": "system", "command": ["true"]}, {"init": "app"}])
+def test_init_and_command_must_agree(fleet: Fleet, fields: dict[str, object]) -> None:
+    status, body = raw(fleet.client, "POST", "/1.0/containers", json.dumps({"name": fleet.prefix, **fields}))
+    assert (status, body["error"]["code"]) == (400, "invalid-input")
+    assert fleet.states() == {}
+
+
+@pytest.mark.parametrize("body", BAD_BODIES)
+@pytest.mark.parametrize("path", ["/1.0/containers", "/1.0/actions", "/1.0/wait"])
+def test_bad_bodies_are_refused(fleet: Fleet, path: str, body: str | bytes) -> None:
+    before = fleet.client.containers(Selection())
+    status, answer = raw(fleet.client, "POST", path, body)
+    assert (status, answer["error"]["code"]) == (400, "invalid-input")
+    assert set(answer["error"]) == {"code", "message", "why", "hint"}
+    assert fleet.client.containers(Selection()) == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "a" * 64,
+        "a/b",
+        "a:b",
+        "a,b",
+        "a\nb",
+        "-a",
+        "a-",
+        ".",
+        "..",
+        "A",
+        "ä",
+        "a b",
+        "a\x00b",
+        "../../etc",
+    ],
+)
+def test_bad_names_are_refused(fleet: Fleet, name: str) -> None:
+    body = json.dumps({"name": name, "command": ["true"]})
+    status, answer = raw(fleet.client, "POST", "/1.0/containers", body)
+    assert (status, answer["error"]["code"]) == (400, "invalid-input")
+
+
+def test_a_name_that_gets_too_long_by_its_number_is_refused(fleet: Fleet) -> None:
+    body = json.dumps({"name": "a" * 62, "count": 10, "command": ["true"]})
+    status, answer = raw(fleet.client, "POST", "/1.0/containers", body)
+    assert (status, answer["error"]["code"]) == (400, "invalid-input")
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/2.0", "/1.0/nix", "/1.0/containers/%2e%2e/logs/x", "/1.0/containers/"]
+)
+def test_unknown_paths_are_not_found(client: Client, path: str) -> None:
+    status, answer = raw(client, "GET", path)
+    assert (status, answer["error"]["code"]) == (404, "not-found")
+
+
+@pytest.mark.parametrize("name", ["nix", "..", "%2e%2e", "a%2fb", "a%00b", "%ff", "a" * 5000])
+def test_unknown_containers_are_not_found(client: Client, name: str) -> None:
+    status, answer = raw(client, "GET", f"/1.0/containers/{name}")
+    assert status in (400, 404)
+    assert answer["error"]["code"] in ("invalid-input", "not-found")
+
+
+@pytest.mark.parametrize("query", ["label=x", "label==", "label=a%0ab=c"])
+def test_bad_labels_in_a_query_are_refused(client: Client, query: str) -> None:
+    status, answer = raw(client, "GET", f"/1.0/containers?{query}")
+    assert (status, answer["error"]["code"]) == (400, "invalid-input")
+
+
+@pytest.mark.parametrize(
+    "query", ["count=x&init=app", "count=0&init=app", "count=1&init=x", f"count={10**9}&init=app"]
+)
+def test_bad_doctor_queries_are_refused(client: Client, query: str) -> None:
+    status, answer = raw(client, "GET", f"/1.0/doctor?{query}")
+    assert (status, answer["error"]["code"]) == (400, "invalid-input")
+
+
+def test_a_huge_body_is_refused(client: Client) -> None:
+    """At once, by its length: it may break the connection before all of it is sent."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(str(client._paths.socket))
+    head = f"POST /1.0/containers HTTP/1.1\r\nHost: x\r\nContent-Length: {MAX_BODY + 1}\r\n\r\n"
+    connection.sendall(head.encode())
+    connection.settimeout(10)
+    with contextlib.suppress(OSError):
+        connection.sendall(b" " * (MAX_BODY + 1))
+    assert connection.recv(65536).split()[1] in (b"400", b"413")
+    connection.close()
+    assert client.server()
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"GET", b"\x00\xff\r\n\r\n", b"GET /1.0 HTTP/1.1\r\nContent-Length: 9\r\n\r\n"]
+)
+def test_a_client_that_breaks_off_does_no_harm(client: Client, data: bytes) -> None:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(str(client._paths.socket))
+    connection.sendall(data)
+    connection.close()
+    assert client.server()
+
+
+def test_no_daemon_is_unreachable(tmp_path: Any) -> None:
+    with pytest.raises(Unreachable):
+        Client(Paths(run=tmp_path)).server()
+
+
+def test_every_call_has_a_method_of_its_name() -> None:
+    names = {"list": "containers"}
+    assert all(hasattr(Client, names.get(name, name)) for name in CALLS)

@@ -1,0 +1,155 @@
+"""``lxcfleet create``: what it prints, asks for, and exits with."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lxcfleet.errors import HostError
+from lxcfleet.model import Init, State
+
+from .conftest import Cli, rows
+from .fake_server import FakeDaemon
+
+
+def test_create_one(cli: Cli, fake: FakeDaemon) -> None:
+    ran = cli(
+        "create", "web", "-l", "tier=front", "-e", "MODE=a=b", "--", "sh", "-c", "exec sleep 1", "--", "-n"
+    )
+    assert (ran.status, ran.out, ran.err) == (0, "web  created\n", "")
+    container = fake.fleet.containers["web"]
+    assert container.command == ("sh", "-c", "exec sleep 1", "--", "-n")
+    assert (container.labels, container.environment) == ({"tier": "front"}, {"MODE": "a=b"})
+    assert (container.init, container.state, container.first_id is None) == (Init.APP, State.RUNNING, False)
+
+
+def test_create_without_a_name_makes_c1(cli: Cli, fake: FakeDaemon) -> None:
+    cli("create")
+    assert set(fake.fleet.containers) == {"c1"}
+    assert fake.fleet.containers["c1"].init is Init.SYSTEM
+
+
+def test_create_many_sums_up(cli: Cli, fake: FakeDaemon) -> None:
+    ran = cli("create", "-n", "21")
+    assert ran.status == 0
+    assert ran.out.startswith("21 created in 0.")
+    assert set(fake.fleet.containers) == {f"c{number}" for number in range(1, 22)}
+
+
+def test_create_lists_what_is_few_in_natural_order(cli: Cli) -> None:
+    assert [row[0] for row in rows(cli("create", "web", "-n", "20").out)] == [f"web{n}" for n in range(1, 21)]
+
+
+def test_create_ensure_twice(cli: Cli) -> None:
+    assert json.loads(cli("create", "-n", "2", "--ensure", "-f", "json").out)["changed"] is True
+    ran = cli("create", "-n", "2", "--ensure", "-f", "json")
+    data = json.loads(ran.out)
+    assert (ran.status, data["changed"]) == (0, False)
+    assert [result["status"] for result in data["results"]] == ["unchanged", "unchanged"]
+    assert cli("create", "-n", "3", "--ensure", "-q").out == "c3\n"
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_create_ensure_says_what_differs(cli: Cli, more: tuple[str, ...]) -> None:
+    cli("create", "-n", "8", "--", "sleep", "9")
+    ran = cli("create", "-n", "8", "--ensure", *more, "--", "sleep", "10")
+    told = "lxcfleet: c1, c2, c3, c4, c5 and 3 more: not as asked, and left so: command: sleep 9 (asked: sleep 10)\n"
+    assert (ran.status, ran.err) == (0, told)
+    data = json.loads(cli("create", "c1", "--ensure", "-f", "json", *more, "--", "sleep", "10").out)
+    assert (data["changed"], data["results"][0]["differs"]) == (False, {"command": ["sleep 9", "sleep 10"]})
+    assert cli("create", "c1", "--ensure", "-q", *more, "--", "sleep", "10").err == ""
+    assert cli("create", "c1", "--ensure", *more, "--", "sleep", "9").err == ""
+
+
+def test_create_options(cli: Cli, fake: FakeDaemon) -> None:
+    cli("create", "a", "--privileged", "--no-start", "--init", "app", "--", "true")
+    container = fake.fleet.containers["a"]
+    assert (container.first_id, container.state) == (None, State.STOPPED)
+
+
+def test_create_takes_a_variable_from_here(
+    cli: Cli, fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FROM_HERE", "x")
+    cli("create", "a", "-e", "FROM_HERE", "--", "true")
+    assert fake.fleet.containers["a"].environment == {"FROM_HERE": "x"}
+    monkeypatch.delenv("FROM_HERE")
+    assert cli("create", "b", "-e", "FROM_HERE", "--", "true").status == 2
+
+
+def test_create_that_exists(cli: Cli, fake: FakeDaemon) -> None:
+    fake.fleet.add("web", labels={"old": "yes"})
+    ran = cli("create", "web")
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err == "lxcfleet: web exists\n  choose another name, or --ensure\n"
+    assert fake.fleet.containers["web"].labels == {"old": "yes"}
+
+
+def test_create_more_than_fits(cli: Cli, fake: FakeDaemon) -> None:
+    fake.fleet.containers = {f"x{n}": fake.fleet.add(f"x{n}") for n in range(2000)}
+    ran = cli("create", "-n", "4096")
+    assert ran.status == 1
+    assert "no room" in ran.err
+    assert len(fake.fleet.containers) == 2000
+
+
+def test_create_dry_run(cli: Cli, fake: FakeDaemon) -> None:
+    ran = cli("create", "web", "-n", "2", "--dry-run")
+    assert (ran.status, ran.out) == (0, "create web1\ncreate web2\n")
+    data = json.loads(cli("create", "web", "-n", "2", "--dry-run", "-f", "json").out)
+    assert (data["changed"], data["plan"]) == (True, ["create web1", "create web2"])
+    assert fake.fleet.containers == {}
+
+
+def test_one_failure_of_many_is_3_and_leaves_the_rest(cli: Cli, fake: FakeDaemon) -> None:
+    fake.fleet.fails["c2"] = HostError(
+        "c2 did not start", why="/bin/nix: No such file (errno 2)", hint="look"
+    )
+    ran = cli("create", "-n", "3")
+    assert ran.status == 3
+    assert ran.err == "lxcfleet: c2 did not start\n  /bin/nix: No such file (errno 2)\n  look\n"
+    assert rows(ran.out) == [["c1", "created"], ["c2", "failed"], ["c3", "created"]]
+    assert set(fake.fleet.containers) == {"c1", "c3"}
+
+
+def test_all_failing_is_1(cli: Cli, fake: FakeDaemon) -> None:
+    fake.fleet.fails = {f"c{n}": HostError("no") for n in (1, 2)}
+    ran = cli("create", "-n", "2", "-f", "json")
+    assert ran.status == 1
+    data = json.loads(ran.out)
+    assert data["changed"] is False
+    assert [result["error"]["code"] for result in data["results"]] == ["host-error", "host-error"]
+    assert ran.err == "lxcfleet: c1: no\nlxcfleet: c2: no\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "check"),
+    [
+        (["--health-tcp", "80"], {"tcp": 80}),
+        (["--health-http", "8080/ready", "--health-interval", "2.5"], {"http": "8080/ready", "interval": 2.5}),
+        (["--health-exec", "test -e /up", "--health-retries", "1"], {"exec": ["/bin/sh", "-c", "test -e /up"], "retries": 1}),
+    ],
+)
+def test_create_takes_a_health_check(cli: Cli, fake: FakeDaemon, options: list[str], check: dict[str, object]) -> None:
+    assert cli("create", "web", *options, "--", "sleep", "1").status == 0
+    told = json.loads(cli("info", "web", "-f", "json").out)["check"]
+    usual: dict[str, object] = {"interval": 10.0, "timeout": 5.0, "retries": 3, "start_period": 30.0}
+    assert told == {**usual, **check}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--health-interval", "2"],
+        ["--health-tcp", "80", "--health-exec", "true"],
+        ["--health-tcp", "0"],
+        ["--health-http", "https://web/"],
+        ["--health-http", "up"],
+        ["--health-tcp", "80", "--health-timeout", "100000"],
+    ],
+)
+def test_a_health_check_that_makes_no_sense_is_refused(cli: Cli, fake: FakeDaemon, options: list[str]) -> None:
+    ran = cli("create", "web", *options, "--", "sleep", "1")
+    assert (ran.status, fake.fleet.containers) == (2, {})
+    assert "health" in ran.err or "check" in ran.err

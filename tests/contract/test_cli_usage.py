@@ -1,0 +1,254 @@
+"""What is typed wrong, asked for with -h, or goes wrong on the way: what is said, and the exit status."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lxcfleet.cli import follow, main
+from lxcfleet.cli.main import VERBS
+from lxcfleet.errors import HostError
+from lxcfleet.model import State
+
+from .conftest import Cli
+from .fake_server import FakeDaemon
+
+BAD_NAMES = ["", "a" * 64, "a/b", "a:b", "a,b", "a\nb", ".", "..", "A", "a b", "a\x00b", "c1-"]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+@pytest.mark.parametrize("verb", ["create", "info", "start", "logs", "destroy", "list", "wait"])
+def test_bad_names_are_2(cli: Cli, fake: FakeDaemon, verb: str, name: str) -> None:
+    ran = cli(verb, name)
+    assert (ran.status, ran.out) == (2, "")
+    assert "can't be a container's name" in ran.err
+    assert ran.err.isascii()
+    assert len(ran.err.splitlines()) <= 3
+    assert fake.requests == []
+
+
+@pytest.mark.parametrize("verb", ["create", "info", "start", "list"])
+def test_a_leading_dash_is_2(cli: Cli, fake: FakeDaemon, verb: str) -> None:
+    assert cli(verb, "-web").status == 2
+    assert fake.requests == []
+
+
+@pytest.mark.parametrize(
+    "count", ["0", "-1", "1000000000", "99999999999999999999", "many", "", "1.5", "0x10"]
+)
+@pytest.mark.parametrize("verb", ["create", "doctor"])
+def test_bad_counts_are_2(cli: Cli, fake: FakeDaemon, verb: str, count: str) -> None:
+    ran = cli(verb, "-n", count)
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err.startswith("lxcfleet: ")
+    assert fake.requests == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("create", "a", "b"),
+        ("create", "a", "--"),
+        ("create", "a", "--", ""),
+        ("create", "a", "--init", "system", "--", "true"),
+        ("create", "a", "--init", "app"),
+        ("create", "a", "--init", "sysv"),
+        ("create", "a", "-l", "x"),
+        ("create", "a", "-l", "=x"),
+        ("create", "a", "-l", "k=a b"),
+        ("create", "a", "-e", "=x"),
+        ("create", "a", "-f", "xml"),
+        ("create", "a" * 63, "-n", "10"),
+        ("start",),
+        ("stop",),
+        ("destroy",),
+        ("destroy", "--force"),
+        ("rm",),
+        ("wait",),
+        ("start", "--all", "a"),
+        ("stop", "a", "--timeout", "-1"),
+        ("stop", "a", "--timeout", "nan"),
+        ("stop", "a", "--timeout", "inf"),
+        ("wait", "a", "--for", "ever"),
+        ("list", "--state", "odd"),
+        ("list", "-l", "x"),
+        ("logs", "a", "-n", "0"),
+        ("logs",),
+        ("info",),
+        ("info", "a", "b"),
+        ("events", "a"),
+        ("nix",),
+        ("--nix",),
+        ("config", "nix"),
+    ],
+)
+def test_usage_errors_are_2(cli: Cli, fake: FakeDaemon, arguments: tuple[str, ...]) -> None:
+    fake.fleet.add("a")
+    ran = cli(*arguments)
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err.startswith("lxcfleet: ")
+    assert "Traceback" not in ran.err
+    assert set(fake.fleet.containers) == {"a"}
+    assert fake.fleet.containers["a"].state is State.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("arguments", "form"),
+    [
+        (("--memory", "x"), "512M"),
+        (("--memory", "-1"), "512M"),
+        (("--disk", "1.5G"), "512M"),
+        (("--disk", "1K"), "4 MiB"),
+        (("--cpus", "-1"), "0<=x<=8192"),
+        (("--pids", "-1"), "0<=x<=4194304"),
+        (("--port", "http"), "SERVICE=PORT"),
+        (("--publish", "80"), "HOST:CONTAINER"),
+        (("--health-http", "https://x"), "--health-exec"),
+    ],
+)
+def test_a_bad_amount_names_the_option_and_what_may_be(
+    cli: Cli, fake: FakeDaemon, arguments: tuple[str, ...], form: str
+) -> None:
+    ran = cli("create", "a", *arguments)
+    assert ran.status == 2
+    assert arguments[0] in ran.err.splitlines()[0]
+    assert form in ran.err
+    assert fake.requests == []
+
+
+@pytest.mark.parametrize("option", ["--max-unavailable", "--canaries"])
+def test_a_bad_share_names_the_option(cli: Cli, option: str) -> None:
+    ran = cli("patch", "apply", option, "200%")
+    assert (ran.status, ran.err.splitlines()[0].split()[1]) == (2, f"{option}:")
+
+
+def test_an_unknown_profile_is_2(cli: Cli) -> None:
+    ran = cli("create", "a", "--profile", "nix")
+    assert ran.status == 2
+    assert "'nix'" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (("list", "-q", "-f", "json"), "-q"),
+        (("wait", "a", "-f", "yaml", "-q"), "-q"),
+        (("restart", "--all", "-qf", "csv"), "-q"),
+        (("audit", "shadow", "--yes"), "--yes"),
+        (("audit", "shadow", "a", "--dry-run"), "--dry-run"),
+        (("stale", "--nagios", "-q"), "-q"),
+        (("stale", "--nagios", "-f", "json"), "-f"),
+        (("stop", "--all", "--until-boot", "--drain", "5"), "--drain"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(
+    cli: Cli, fake: FakeDaemon, arguments: tuple[str, ...], option: str
+) -> None:
+    ran = cli(*arguments)
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err.startswith(f"lxcfleet: {option} ")
+    assert "leave" in ran.err
+    assert fake.requests == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [(["lisst"], "list"), (["ps"], "list"), (["delete"], "destroy"), (["help"], "--help"), (["patch", "staus"], "status")],
+)
+def test_an_unknown_verb_is_guessed(cli: Cli, typed: list[str], meant: str) -> None:
+    assert f"Did you mean {meant!r}?" in cli(*typed).err
+
+
+def test_words_of_other_tools_lead_to_what_is_there() -> None:
+    assert all(meant in VERBS or meant.startswith("-") for meant in main.MEANT.values())
+    assert not {*VERBS, *main.ALIASES} & {*main.MEANT}
+
+
+@pytest.mark.parametrize("typed", [("create", "a", "sleep", "9"), ("exec", "a", "ls", "-l")])
+def test_a_command_without_dashes_is_told_where_they_go(cli: Cli, typed: tuple[str, ...]) -> None:
+    ran = cli(*typed)
+    assert "a command to run goes after --" in ran.err
+    assert f"`lxcfleet {typed[0]} -h`" in ran.err
+    assert "--" not in cli("create", "a", "sleep", "--", "9").err
+
+
+# help, errors
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "ls", "rm"])
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_every_verb_explains_itself(cli: Cli, fake: FakeDaemon, verb: str, option: str) -> None:
+    ran = cli(verb, option)
+    assert (ran.status, ran.err) == (0, "")
+    name = {"ls": "list", "rm": "destroy"}.get(verb, verb)
+    assert verb == "config" or f"  lxcfleet {name}" in ran.out
+    assert fake.requests == []
+
+
+def test_help_names_every_verb(cli: Cli) -> None:
+    ran = cli("-h")
+    assert ran.status == 0
+    assert all(f"\n  {verb} " in ran.out for verb in VERBS)
+    assert "..." not in ran.out.split("Commands:")[1], "a summary does not fit into its line"
+
+
+def test_version(cli: Cli) -> None:
+    assert cli("--version").out == "lxcfleet 0.1.0\n"
+
+
+def test_no_daemon_is_1_and_says_what_to_do(cli: Cli, fake: FakeDaemon) -> None:
+    fake.paths.socket.rename(fake.paths.run / "away")
+    ran = cli("list")
+    (fake.paths.run / "away").rename(fake.paths.socket)
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err.startswith("lxcfleet: the daemon lxcfleetd does not answer\n")
+    assert len(ran.err.splitlines()) == 3
+    assert "systemctl status lxcfleet" in ran.err
+
+
+def test_a_daemon_without_systemd_has_a_log_of_its_own(cli: Cli, fake: FakeDaemon) -> None:
+    (fake.paths.run / "daemon.log").touch()
+    fake.paths.socket.rename(fake.paths.run / "away")
+    ran = cli("list")
+    (fake.paths.run / "away").rename(fake.paths.socket)
+    assert ran.err.splitlines()[-1] == f"  more is in: {fake.paths.run}/daemon.log"
+
+
+def test_debug_shows_where(cli: Cli) -> None:
+    assert "Traceback" in cli("--debug", "info", "nix").err
+    assert "Traceback" not in cli("info", "nix").err
+
+
+def test_a_bug_is_not_a_traceback(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise KeyError("oops")
+
+    monkeypatch.setattr("lxcfleet.api.client.Client.containers", broken)
+    ran = cli("list")
+    assert ran.status == 1
+    assert ran.err.startswith("lxcfleet: internal error: KeyError: 'oops'\n")
+    assert "Traceback" in cli("--debug", "list").err
+
+
+def test_a_daemon_that_dies_meanwhile(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lxcfleet.api.client.Client.follow", lambda *_: iter([]))
+    ran = cli("create", "a")
+    assert ran.status == 1
+    assert "went away before operation op1 had ended" in ran.err
+
+
+def test_control_characters_do_not_reach_the_terminal(cli: Cli, fake: FakeDaemon) -> None:
+    fake.fleet.add("a")
+    fake.fleet.fails["a"] = HostError("a: \x1b]0;title\x07", why="first\n\x1b[2Jsecond")
+    ran = cli("restart", "a")
+    assert "\x1b" not in ran.err
+    assert "  \\x1b[2Jsecond\n" in ran.err
+
+
+def test_exit_status_of_an_interrupt(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lxcfleet.api.client.Client.containers", interrupted)
+    assert cli("list").status == main.INTERRUPTED == follow.INTERRUPTED == 130
