@@ -2,72 +2,23 @@
 
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mask_tree import SYSTEM, hides, opaque, own, plan, put, small_host
 
-from lxcfleet.base import compiler, neutral, rules, units
-from lxcfleet.base.rules import Kind, Rule, Rules
+from lxcfleet.base import compiler, neutral, rules
+from lxcfleet.base.rules import Kind, Rules
 from lxcfleet.base.sweep import Private, sweep
 from lxcfleet.base.tree import Tree, parents
-from lxcfleet.host.image import Copy, Directory, Entry, File, Owner, Symlink, Whiteout
+from lxcfleet.host.image import Directory, File, Owner, Whiteout
 from lxcfleet.host.mounts import unescape
 from lxcfleet.names import Paths
-
-SYSTEM = "usr/lib/systemd/system"
-Make = Callable[..., Path]
 
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    """A host, much reduced. All belongs to who runs the test."""
-    root = tmp_path / "host"
-    for name in ("usr/bin", "usr/lib", "var/lib/dpkg/info", "var/log"):
-        (root / name).mkdir(parents=True)
-    for name in ("etc", "tmp", "root", "home", "srv", "opt", "run", "proc", "data"):
-        (root / name).mkdir()
-    for link, target in {"bin": "usr/bin", "lib": "usr/lib", "var/run": "/run"}.items():
-        (root / link).symlink_to(target)
-    (root / "usr/bin/sh").write_text("")
-    (root / "var/lib/dpkg/status").write_text("")
-    for path in [root, *root.rglob("*")]:
-        if not path.is_symlink():
-            path.chmod(0o755)
-    return root
-
-
-def put(root: Path, path: str, content: str | bytes = "", mode: int = 0o644) -> Path:
-    file = root / path
-    file.parent.mkdir(parents=True, exist_ok=True)
-    for above in file.parents:
-        if above.is_relative_to(root) and above != root:
-            above.chmod(above.stat().st_mode | 0o055)
-    file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    file.chmod(mode)
-    return file
-
-
-def plan(root: Path, *own: Rule, **more: object) -> dict[str, Entry]:
-    operator = Rules(own, more.get("replace", ()), more.get("units", ()))  # type: ignore[arg-type]
-    # No fleet's: what a real one wrote to its run directory is not to be read here.
-    paths = Paths(run=Path("/run/lxcfleet-of-nobody"))
-    entries, _ = compiler.plan(
-        paths, operator, Tree(root), more.get("mounts", frozenset()), more.get("parts", {})  # type: ignore[arg-type]
-    )
-    return entries
-
-
-def own(kind: Kind, path: str) -> Rule:
-    return Rule(path, kind, "a.yaml", operator=True)
-
-
-def hides(root: Path, entries: dict[str, Entry], path: str) -> bool:
-    return compiler.is_hidden(entries, Tree(root), path)
-
-
-def opaque(entry: Entry | None) -> bool:
-    return isinstance(entry, Directory) and entry.opaque
+    return small_host(tmp_path / "host")
 
 
 # -- the built-in rules -----------------------------------------------------------------------------
@@ -419,113 +370,7 @@ def test_shadow_in_the_plan(base: Path) -> None:
     assert "/etc/gshadow" not in entries
 
 
-# -- units ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def with_units(base: Path) -> Path:
-    for name in ("dbus", "systemd-journald", "postgresql", "ssh", "getty@"):
-        put(base, f"{SYSTEM}/{name}.service", f"# {name}")
-    put(base, f"{SYSTEM}/basic.target")
-    put(base, f"{SYSTEM}/dbus.socket")
-    put(base, "etc/systemd/system/local.service")
-    put(base, "etc/systemd/journald.conf", "Storage=persistent")
-    (base / "etc/systemd/system/multi-user.target.wants").mkdir()
-    (base / "etc/systemd/system/multi-user.target.wants/ssh.service").symlink_to(
-        "/lib/systemd/system/ssh.service"
-    )
-    (base / "etc/systemd/system/sshd.service").symlink_to("/lib/systemd/system/ssh.service")
-    put(base, f"{SYSTEM}/ssh.service.d/limits.conf")
-    put(base, "etc/systemd/system/ssh.service.d/local.conf")
-    return base
-
-
-def test_only_allow_listed_units_are_left(with_units: Path) -> None:
-    entries = plan(with_units)
-    left = {
-        path.rpartition("/")[2] for path in entries if path.startswith(f"/{SYSTEM}/") and path.count("/") == 5
-    }
-    assert {
-        "basic.target",
-        "dbus.service",
-        "dbus.socket",
-        "systemd-journald.service",
-        "getty@.service",
-    } <= left
-    assert not {"postgresql.service", "ssh.service", "local.service"} & left
-    assert opaque(entries[f"/{SYSTEM}"])
-    assert opaque(entries["/etc/systemd"])
-    assert hides(with_units, entries, "/etc/systemd/system/multi-user.target.wants")
-    assert not hides(with_units, entries, "/etc/systemd/system")
-
-
-def test_units_are_copies_and_boot_ends_at_multi_user(with_units: Path) -> None:
-    entries = plan(with_units)
-    path = f"/{SYSTEM}/dbus.service"
-    assert entries[path] == Copy(path, Owner(0o644, os.getuid(), os.getgid()), "allow-listed")
-    assert entries[f"/{SYSTEM}/default.target"] == Symlink("multi-user.target", "allow-listed")
-    wanted = {p for p in entries if ".wants/" in p}
-    assert wanted == {
-        f"/{SYSTEM}/sysinit.target.wants/systemd-journald.service",
-        f"/{SYSTEM}/sockets.target.wants/dbus.socket",
-    }
-
-
-def test_the_hosts_settings_of_systemd_are_not_the_clones(with_units: Path) -> None:
-    entry = plan(with_units)["/etc/systemd/journald.conf"]
-    assert isinstance(entry, File)
-    assert b"Storage=volatile" in entry.content
-
-
-def test_an_allow_listed_name_that_leads_elsewhere_is_not_followed(with_units: Path) -> None:
-    (with_units / SYSTEM / "dbus.service").unlink()
-    (with_units / SYSTEM / "dbus.service").symlink_to("postgresql.service")
-    assert hides(with_units, plan(with_units), f"/{SYSTEM}/dbus.service")
-
-
-def test_a_unit_of_the_operators_list_comes_with_all_that_belongs_to_it(with_units: Path) -> None:
-    put(
-        with_units,
-        "usr/share/dbus-1/system-services/org.example.Ssh.service",
-        "[D-BUS Service]\nExec=/bin/false\nSystemdService=sshd.service\n",
-    )
-    entries = plan(with_units, units=("ssh.service",))
-    etc = "/etc/systemd/system"
-    for path, kind in {
-        f"/{SYSTEM}/ssh.service": Copy,
-        f"/{SYSTEM}/ssh.service.d/limits.conf": Copy,
-        f"{etc}/ssh.service.d/local.conf": Copy,
-        f"{etc}/sshd.service": Symlink,
-        f"{etc}/multi-user.target.wants/ssh.service": Symlink,
-        "/usr/share/dbus-1/system-services/org.example.Ssh.service": Copy,
-    }.items():
-        assert isinstance(entries[path], kind), path
-    assert hides(with_units, entries, f"/{SYSTEM}/postgresql.service")
-
-
-def test_an_instance_brings_its_template(with_units: Path) -> None:
-    wants = with_units / "etc/systemd/system/getty.target.wants"
-    wants.mkdir()
-    (wants / "getty@tty1.service").symlink_to("/lib/systemd/system/getty@.service")
-    entries = plan(with_units, units=("getty@tty1.service",))
-    assert isinstance(entries["/etc/systemd/system/getty.target.wants/getty@tty1.service"], Symlink)
-
-
-def test_no_service_is_wanted_that_is_not_allowed() -> None:
-    allowed = units.allowed()
-    wanted = {name for names in units._WANTS.values() for name in names.split()}
-    assert wanted <= allowed
-    assert not {name for name in allowed if name.startswith(("ssh", "cron", "apt", "lxc", "postgres"))}
-
-
 # -- the whole ---------------------------------------------------------------------------------------------
-
-
-def test_the_plan_is_the_same_each_time_and_in_order(with_units: Path) -> None:
-    put(with_units, "etc/key", mode=0o600)
-    first, second = plan(with_units), plan(with_units)
-    assert list(first.items()) == list(second.items())
-    assert list(first) == sorted(first)
 
 
 def test_description_gives_the_reason(base: Path) -> None:
