@@ -1,7 +1,7 @@
 """Writes the man pages and the shells' completions from the code: `docs/manual.py DIRECTORY`, for the installer.
 
 lxcfleet(1) and lxcfleet.yaml(5) come from the command line and the settings themselves, as docs/reference.md does;
-lxcfleetd(8) is text of its own, beside this file.
+lxcfleetd(8) and bash's completion are texts of their own, beside this file.
 """
 
 from __future__ import annotations
@@ -62,11 +62,22 @@ def main() -> None:
     page = (HERE / "lxcfleetd.8").read_text().replace("@DATE@", DATE).replace("@VERSION@", __version__)
     (directory / "lxcfleetd.8").write_text(page)
     for shell in SHELLS:
-        found = get_completion_class(shell)
-        assert found is not None
-        complete = found(cli, {}, "lxcfleet", "_LXCFLEET_COMPLETE")
-        # Without source(), which looks for the shell's version on the machine that builds this.
-        (directory / f"completion.{shell}").write_text(complete.source_template % complete.source_vars() + "\n")
+        (directory / f"completion.{shell}").write_text(_completion(shell))
+
+
+def _completion(shell: str) -> str:
+    """The script for a shell: click's, but for bash, whose words end at the = of a label."""
+    if shell == "bash":
+        return (HERE / "completion.bash").read_text()
+    found = get_completion_class(shell)
+    assert found is not None
+    complete = found(cli, {}, "lxcfleet", "_LXCFLEET_COMPLETE")
+    # Without source(), which looks for the shell's version on the machine that builds this.
+    script = complete.source_template % complete.source_vars() + "\n"
+    if shell == "zsh" and "loadautofunc" not in script:
+        # zsh loads it at the first TAB, which that of Debian 12's click leaves without an answer.
+        script += '_lxcfleet_completion "$@"\n'
+    return script
 
 
 # -- roff: man(7) -------------------------------------------------------------------------------------------

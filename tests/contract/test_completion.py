@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,8 @@ from lxcfleet.model import State
 
 from .fake_server import FakeDaemon
 
-CLIENT = str(Path(__file__).resolve().parents[2] / "bin/lxcfleet")
+ROOT = Path(__file__).resolve().parents[2]
+CLIENT = str(ROOT / "bin/lxcfleet")
 
 
 def offered(paths: dict[str, str], *words: str) -> list[str]:
@@ -63,3 +67,51 @@ def test_without_a_daemon_there_is_nothing_to_offer_and_none_is_started(tmp_path
     nowhere = {f"LXCFLEET_{name}": str(tmp_path) for name in ("RUN", "LXC", "ETC")}
     assert offered(nowhere, "stop", "") == []
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "becomes"),
+    [
+        ("list we\t", "list web"),
+        ("list -l z\t", "list -l zone=a "),
+        ("list -l tier=f\t", "list -l tier=front "),
+        ("list --label=tier=f\t", "list --label=tier=front "),
+        ("list --format=j\t", "list --format=json "),
+        ("list -l 'tier=f\t", "list -l 'tier=front' "),
+        ("create x -e A= -p 80:80 -l z\t", "create x -e A= -p 80:80 -l zone=a "),
+    ],
+)
+def test_bash(paths: dict[str, str], typed: str, becomes: str) -> None:
+    """What stands on bash's command line after a TAB: its words end at = and :, a label does not."""
+    terminal, theirs = pty.openpty()
+    environment = {**paths, "PATH": f"{ROOT}/bin:/usr/bin:/bin", "TERM": "dumb", "INPUTRC": "/dev/null", "PS1": ""}
+    bash = subprocess.Popen(
+        ["bash", "--norc", "--noprofile", "-i"], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        env=environment,
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        os.write(terminal, f"source {ROOT}/docs/completion.bash; PS1='ready:'\n".encode())
+        seen(terminal, "\nready:")
+        os.write(terminal, f"lxcfleet {typed}".encode())
+        seen(terminal, f"lxcfleet {becomes}")
+    finally:
+        bash.kill()
+        bash.wait()
+        os.close(terminal)
+
+
+def test_zsh_answers_the_first_tab(tmp_path: Path) -> None:
+    """At that it only loads the file, and takes what the file's own code offers."""
+    subprocess.run([sys.executable, ROOT / "docs/manual.py", tmp_path], check=True, timeout=60)
+    script = (tmp_path / "completion.zsh").read_text()
+    assert script.startswith("#compdef lxcfleet\n")
+    assert "\n_lxcfleet_completion \"$@\"\n" in script.replace("\n    ", "\n")
+
+
+def seen(terminal: int, text: str) -> None:
+    """Return once the terminal showed it."""
+    shown, deadline = "", time.monotonic() + 60
+    while text not in shown:
+        assert select.select([terminal], [], [], max(0, deadline - time.monotonic()))[0], shown
+        shown += os.read(terminal, 4096).decode(errors="replace").replace("\a", "")

@@ -57,7 +57,8 @@ def test_man_pages_and_completion(guest: Guest) -> None:
     for page in ("man1/lxcfleet.1", "man5/lxcfleet.yaml.5", "man8/lxcfleetd.8"):
         assert guest.run(f"zcat /usr/share/man/{page}.gz").stdout.startswith(".TH ")
     script = (
-        ". /usr/share/bash-completion/completions/lxcfleet; COMP_WORDS=(lxcfleet rest); COMP_CWORD=1;"
+        ". /usr/share/bash-completion/completions/lxcfleet;"
+        "COMP_LINE='lxcfleet rest'; COMP_WORDS=($COMP_LINE); COMP_CWORD=1;"
         "_lxcfleet_completion lxcfleet; echo ${COMPREPLY[@]}"
     )
     assert guest.run(["bash", "-c", script]).stdout == "restart\n"
