@@ -132,3 +132,17 @@ def test_the_playbook_patches_host_after_host_and_stops_at_one_that_fails(ansibl
     assert ran.stats["h1"]["failures"] == 1
     assert "h2" not in ran.stats
     fleet.ok("rollout", "abort")
+
+
+def test_a_host_that_is_lost_keeps_the_next_ones_from_being_touched(ansible: Ansible) -> None:
+    """Also where others of its batch are well, in which case Ansible itself goes on."""
+    (ansible.directory / "hosts").write_text(
+        "[all:vars]\nansible_python_interpreter=/usr/bin/python3\n[all]\nh1 ansible_connection=local\n"
+        "lost ansible_connection=ssh ansible_host=127.0.0.1 ansible_port=9\nh2 ansible_connection=local\n"
+    )
+    serial = ("-e", '{"patch_serial": [2, 1]}', "--skip-tags", "upgrade")
+    ran = ansible.run("ansible-playbook", "-i", "hosts", "lxcfleet.fleet.patch", *serial)
+    assert ran.status != 0
+    assert (ran.stats["lost"]["unreachable"], ran.stats["h1"]["failures"]) == (1, 0)
+    assert ran.task("Go on only if no host before was lost")["h2"]["msg"].endswith(": lost")
+    assert "h2" not in ran.task("Restart the containers that run old code")
