@@ -28,6 +28,12 @@ done
     printf 'plugin: lxcfleet.fleet.containers\nuser: root\nhosts:\n'
     for host do echo "  - ${host%%=*}"; done
 } > /home/vagrant/lxcfleet.yml
-printf 'Host *\n    StrictHostKeyChecking accept-new\n' > /home/vagrant/.ssh/config
+# A host that is destroyed and comes up again has another key.
+cat > /home/vagrant/.ssh/config <<'EOF'
+Host *
+    StrictHostKeyChecking no
+    UserKnownHostsFile /dev/null
+    LogLevel ERROR
+EOF
 chown -R vagrant:vagrant /home/vagrant/lxcfleet.yml /home/vagrant/.ssh
 su - vagrant -c 'ansible-galaxy collection install --force /lxcfleet/ansible && ansible all -m ansible.builtin.ping'

@@ -56,6 +56,10 @@ def test_vagrantfile(tmp_path: Path) -> None:
         env={**os.environ, "VAGRANT_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)}, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+    # The control node, which is the last one, finds hosts that are ready.
+    look = "module Vagrant; def self.configure(_) = nil; end; load ARGV[0]; puts ENV['VAGRANT_NO_PARALLEL']; p HOSTS.keys"
+    done = subprocess.run(["ruby", "-e", look, ROOT / "vagrant/Vagrantfile"], capture_output=True, text=True, check=True)
+    assert done.stdout == 'yes\n["h12", "h13"]\n'
     for script in (ROOT / "vagrant").glob("*.sh"):
         subprocess.run(["sh", "-n", script], check=True)
 
