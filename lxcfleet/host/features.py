@@ -241,10 +241,12 @@ def _try_all(paths: Paths) -> tuple[str, tuple[Probe, ...]]:
             return version, ()
         return version, (_failed("delta-directory", f"nothing can be made in {paths.lxc}", error, hint),)
     try:
-        return _in_child(scratch)
+        version, probes = _in_child(scratch)
     finally:
         # The child's mounts were its own: only the few plain files that it made are below here.
         shutil.rmtree(scratch, ignore_errors=True)
+    # That something else crashed says nothing about LXC.
+    return version or _in_child(None)[0], probes
 
 
 def _in_child(scratch: Path | None) -> tuple[str, tuple[Probe, ...]]:
@@ -288,6 +290,9 @@ def _failed(check: str, message: str, error: OSError, hint: str) -> Probe:
     return Probe(check, "fail", f"{message}: {error.strerror} ({name}, errno {error.errno})", hint)
 
 
+_REAL_ROOT = "lxcfleet needs a real root: it runs on the host, not in an unprivileged container"
+
+
 def _attempts(scratch: Path) -> Iterator[Probe]:
     """What a start needs, in its order; each is tried only if what it builds on works."""
     yield _loop_devices()
@@ -295,8 +300,7 @@ def _attempts(scratch: Path) -> Iterator[Probe]:
         kernel.unshare_mounts()
         kernel.make_slave(Path("/"))
     except OSError as error:
-        hint = "lxcfleet needs a real root: it runs on the host, not in an unprivileged container"
-        yield _failed("mount-namespace", "mounts can't be made apart from the host's", error, hint)
+        yield _failed("mount-namespace", "mounts can't be made apart from the host's", error, _REAL_ROOT)
         return
     for name in ("base", "root", "delta", "work"):
         (scratch / name).mkdir()
@@ -305,12 +309,22 @@ def _attempts(scratch: Path) -> Iterator[Probe]:
     try:
         namespace = kernel.user_namespace(_PROBE_ID, _PROBE_RANGE)
     except OSError as error:
+        namespace = None
         hint = "raise user.max_user_namespaces, or create with --privileged, which is less safe"
         yield _failed("user-namespace-support", "no user namespace can be made", error, hint)
-        _show(places, base, None)
     else:
         yield Probe("user-namespace-support", "ok", "user namespaces work")
-        yield _idmapped(places, base, namespace)
+    try:
+        if namespace is not None:
+            yield _idmapped(places, base, namespace)
+        else:
+            _show(places, base, None)
+    except OSError as error:
+        what = f"the file system of {error.filename} can't be shown read-only"
+        old = error.errno == errno.ENOSYS
+        hint = f"it takes Linux 5.12 or later; this is {os.uname().release}" if old else _REAL_ROOT
+        yield _failed("read-only-root", what, error, hint)
+        return
     yield _overlay(scratch)
     for point in places[1:]:
         probe = _part_overlay(scratch, point)
@@ -324,6 +338,7 @@ def _show(places: list[str], base: Path, namespace: int | None) -> None:
 
 
 def _idmapped(places: list[str], base: Path, namespace: int) -> Probe:
+    """With shifted owners, or else with their own, which raises OSError where not even that works."""
     check = "idmapped-root"
     try:
         _show(places, base, namespace)

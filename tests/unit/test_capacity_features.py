@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from lxcfleet.host import features
+from lxcfleet.host import features, kernel
 from lxcfleet.host.features import Probe
 from lxcfleet.host.mounts import Mount
+from lxcfleet.names import Paths
 
 
 def _Mount(point: str, filesystem: str) -> Mount:
@@ -98,3 +102,30 @@ def test_lxc_and_cgroup_versions(version: str, cgroup: str, expected: dict[str, 
 def test_an_error_keeps_its_number() -> None:
     probe = features._failed("overlay", "no overlay", OSError(22, "Invalid argument"), "see dmesg")
     assert probe == Probe("overlay", "fail", "no overlay: Invalid argument (EINVAL, errno 22)", "see dmesg")
+
+
+def test_a_kernel_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Before 5.12 there is no mount_setattr(2), so that not even privileged containers can be."""
+
+    def too_old(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented", "/")
+
+    monkeypatch.setattr(kernel, "unshare_mounts", lambda: None)
+    monkeypatch.setattr(kernel, "make_slave", lambda _: None)
+    monkeypatch.setattr(kernel, "unmount", too_old)
+    monkeypatch.setattr(kernel, "user_namespace", lambda *_: os.open("/dev/null", os.O_RDONLY))
+    monkeypatch.setattr(kernel, "clone_read_only", too_old)
+    probe = list(features._attempts(tmp_path))[-1]
+    assert (probe.check, probe.level) == ("read-only-root", "fail")
+    assert probe.message.endswith(": Function not implemented (ENOSYS, errno 38)")
+    assert probe.hint == f"it takes Linux 5.12 or later; this is {os.uname().release}"
+
+
+def test_a_trial_that_crashes_is_told_and_lxc_not_blamed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def crash(_: Path) -> NoReturn:
+        os._exit(1)
+
+    monkeypatch.setattr(features, "_attempts", crash)
+    monkeypatch.setattr(features, "_lxc_version", lambda: "5.0.2")
+    version, (probe,) = features._try_all(Paths(lxc=tmp_path))
+    assert (version, probe.check, probe.level) == ("5.0.2", "features", "fail")
