@@ -35,7 +35,8 @@ FILES = {
     "/etc/lxcfleet/mask.d/*.yaml": "Rules of your own for what containers see of the host.",
     "/var/lib/lxc/NAME/lxcfleet.yaml": "What was asked for when the container was created.",
     "/var/lib/lxc/NAME/delta/": "What the container wrote: its only state.",
-    "/run/lxcfleet/lxcfleet.sock": "Where lxcfleetd(8) answers: root and the group lxcfleet may use it.",
+    "/run/lxcfleet/lxcfleet.sock": "Where lxcfleetd(8) answers: root and the group lxcfleet may use it, the group "
+    "lxcfleet-ro to look.",
 }
 
 STATUS = {

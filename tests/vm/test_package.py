@@ -210,6 +210,7 @@ def test_remove_and_purge_leave_the_containers(guest: Guest) -> None:
     assert guest.run("test -e /etc/lxcfleet/lxcfleet.yaml && lxc-info -sHn app1").stdout == "RUNNING\n"
     said = guest.run("apt-get -o Dpkg::Use-Pty=0 purge --yes lxcfleet 2>&1", timeout=LONG).stdout
     assert "with all that they have written" in said
+    assert "their bridge" in said
     left = guest.run("ls /etc/lxcfleet /etc/sysctl.d/60-lxcfleet.conf /usr/bin/lxcfleet", check=False).stdout
     assert left == ""
     assert guest.run("cat /var/lib/lxc/app1/delta/etc/kept").stdout == "kept\n"
