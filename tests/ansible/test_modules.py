@@ -79,7 +79,7 @@ def test_a_life(ansible: Ansible) -> None:
 def test_what_can_not_be_is_said_as_lxcfleet_says_it(ansible: Ansible) -> None:
     bad = ansible.task("containers", name=ansible.fleet.name("a"), command=["/no/such/program"])
     assert bad["failed"]
-    assert bad["msg"].startswith("the command '/no/such/program' does not exist")
+    assert bad["msg"].startswith("the command '/no/such/program' can't be run")
     assert bad["rc"] == 2
     assert ansible.task("containers", name="Not A Name")["failed"]
     assert ansible.task("containers", name="x", executable="/no/such/lxcfleet")["failed"]
