@@ -14,6 +14,7 @@ import socket
 from typing import Any
 
 from lxcfleet.api.access import Access, Role, refuse
+from lxcfleet.api.calls import MAX_ATTACH
 from lxcfleet.errors import FleetError, InvalidInput, NotFound, WrongState
 from lxcfleet.fleet.registry import Registry
 from lxcfleet.host.launch import Launcher
@@ -24,7 +25,6 @@ from lxcfleet.wire import AttachRequest
 
 log = logging.getLogger(__name__)
 
-_MAX_REQUEST = 200_000
 _PATIENCE = 10.0
 """Seconds that a client may take to say what it wants."""
 
@@ -60,7 +60,7 @@ class AttachServer:
             try:
                 async with asyncio.timeout(_PATIENCE):
                     await _readable(connection)
-                message, descriptors, _, _ = socket.recv_fds(connection, _MAX_REQUEST, 8)
+                message, descriptors, _, _ = socket.recv_fds(connection, MAX_ATTACH, 8)
                 refuse(self._access.role(connection), Role.ALL)
                 request = _parse(message, descriptors)
                 await self._registry.observe()
@@ -90,7 +90,7 @@ def _parse(message: bytes, descriptors: list[int]) -> AttachRequest:
         raise InvalidInput("the request must come with stdin, stdout and stderr")
     try:
         data = json.loads(message)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput("the request is not JSON, or too long", why=str(error)) from error
     fields = Fields(data, "request")
     request: AttachRequest = {

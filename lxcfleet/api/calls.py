@@ -12,6 +12,8 @@ from dataclasses import dataclass
 VERSION = "1.0"
 MAX_BODY = 1 << 20
 """Bytes that a request may have."""
+MAX_ATTACH = 200_000
+"""The same of a request on the attach socket: it is one datagram, and the kernel takes little more by default."""
 
 
 @dataclass(frozen=True)

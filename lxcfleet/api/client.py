@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import Any, cast
 from urllib.parse import quote, urlencode
 
-from lxcfleet.api.calls import CALLS
-from lxcfleet.errors import Denied, FleetError, Unreachable, from_body
+from lxcfleet.api.calls import CALLS, MAX_ATTACH
+from lxcfleet.errors import Denied, FleetError, InvalidInput, Unreachable, from_body
 from lxcfleet.findings import ExposureRecord, NoticeRecord, ProofRecord, ShadowsRecord, StaleRecord
 from lxcfleet.model import Selection
 from lxcfleet.names import Paths
@@ -223,10 +223,17 @@ class Client:
     def attach(self, request: AttachRequest, descriptors: tuple[int, int, int]) -> socket.socket:
         """Run a command in a container; see AttachRequest for what the socket then says."""
         path = str(self._paths.attach_socket)
+        message = json.dumps(request).encode()
+        if len(message) > MAX_ATTACH:
+            raise InvalidInput(
+                "the command with its arguments and variables is too long",
+                why=f"it takes {len(message)} bytes on its way, at most {MAX_ATTACH} go",
+                hint="give it what it needs by stdin, for one as a script: lxcfleet exec NAME -- sh < SCRIPT",
+            )
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             connection.connect(path)
-            socket.send_fds(connection, [json.dumps(request).encode()], list(descriptors))
+            socket.send_fds(connection, [message], list(descriptors))
         except OSError as error:
             connection.close()
             raise _no_answer(path, error) from error

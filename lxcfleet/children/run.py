@@ -25,8 +25,10 @@ def run(message: bytes, descriptors: Sequence[int], paths: Paths, held: tuple[in
 
 def _do(message: bytes, descriptors: Sequence[int], paths: Paths, held: tuple[int, int]) -> None:
     if not message:
-        with open(descriptors[1], "rb") as file:
+        answers, memory, *others = descriptors
+        with open(memory, "rb") as file:
             message = file.read()
+        descriptors = [answers, *others]  # as they come with a request that fits into a datagram
     operation, _, argument = message.partition(b" ")
     if operation in (b"attach", b"check"):
         for descriptor in held:  # a command may outlive the daemon, and must not hold its lock

@@ -23,6 +23,8 @@ MESSAGE = 1 << 16
 """Bytes that a message on the attach socket may have."""
 
 _PIECE = 1 << 16
+_LEFT = 1 << 20
+"""Bytes that a terminal may hand over after its command has ended; what comes then is of processes that it left behind."""
 _QUIET = 100
 """Milliseconds without output after which a terminal whose command has ended counts as drained."""
 
@@ -197,20 +199,24 @@ class _Copy:
             return
         self._keys = self._keys[sent:]
 
-    def _show(self) -> None:
+    def _show(self) -> int:
+        """Print what there is; how many bytes that was."""
         try:
             data = os.read(self._master, _PIECE)
         except BlockingIOError:
-            return
+            return 0
         except OSError:  # EIO: nobody inside has the terminal open any more
             data = b""
         self._open = bool(data)
+        count = len(data)
         while data:
             data = data[os.write(1, data) :]
+        return count
 
     def _drain(self) -> None:
         """The kernel hands a terminal's output over by and by: also after the exit of what wrote it."""
         poll = select.poll()
         poll.register(self._master, select.POLLIN)
-        while self._open and poll.poll(_QUIET):
-            self._show()
+        left = _LEFT
+        while self._open and left > 0 and poll.poll(_QUIET):
+            left -= self._show()

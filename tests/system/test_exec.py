@@ -79,6 +79,18 @@ def test_arguments_and_environment(fleet: Fleet, name: str) -> None:
     assert fleet.inside(name, "id -u; pwd") == "0\n/root"
 
 
+@pytest.mark.parametrize("size", [60_000, 70_000, 120_000])
+def test_long_arguments(fleet: Fleet, name: str, size: int) -> None:
+    """What is too long for one datagram of the launcher's goes another way."""
+    ran = fleet.run("exec", "-e", f"X={'x' * size}", name, "--", "sh", "-c", "echo ${#X}; cat; exit 5", input=b"and stdin")
+    assert (ran.status, ran.out, ran.err) == (5, f"{size}\nand stdin", "")
+
+
+def test_too_long_arguments_are_refused_with_numbers(fleet: Fleet, name: str) -> None:
+    ran = fleet.run("exec", name, "--", "true", *["x" * 1000] * 220)
+    assert (ran.status, "200000" in ran.err) == (125, True)
+
+
 def test_nothing_of_the_daemon_is_open_inside(fleet: Fleet, name: str) -> None:
     """No descriptor comes along: one on the host's file system would be a way out."""
     assert fleet.inside(name, "ls /proc/self/fd | tr '\\n' ' '") in ("0 1 2 3", "0 1 2")  # 3: ls reads the directory
@@ -261,6 +273,11 @@ def test_all_output_of_a_terminal_arrives(fleet: Fleet, name: str) -> None:
     terminal = Terminal(fleet, "exec", name, "--", "sh", "-c", "seq 20000; echo the end")
     terminal.expect("19999\r\n20000\r\nthe end\r\n", 30)
     assert terminal.end() == 0
+
+
+def test_what_a_command_leaves_behind_does_not_keep_its_terminal(fleet: Fleet, name: str) -> None:
+    terminal = Terminal(fleet, "exec", name, "--", "sh", "-c", "trap '' HUP; yes & sleep 0.1; exit 6")
+    assert terminal.end() == 6
 
 
 def test_a_terminal_whose_client_dies_hangs_up(fleet: Fleet, name: str) -> None:
