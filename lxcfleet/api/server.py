@@ -6,7 +6,8 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -29,8 +30,15 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+T = TypeVar("T")
+
+_DIGITS = 18
+"""Of a number in a query, at most."""
+
 _FOLLOW_SECONDS = 0.2
 """How often a followed log file is looked at."""
+_THERE_SECONDS = 1.0
+"""How often it is looked whether a client that waits is still there: aiohttp leaves that to the next write."""
 
 
 class Server:
@@ -143,12 +151,13 @@ class Server:
         return await _stream(request, lines(), "application/x-ndjson")
 
     async def _wait(self, request: web.Request) -> web.Response:
-        return _json(await self._fleet.wait(WaitRequest.from_json(await _body(request))))
+        ask = WaitRequest.from_json(await _body(request))
+        return _json(await _while_there(request, self._fleet.wait(ask)))
 
     async def _doctor(self, request: web.Request) -> web.Response:
         query = request.query
-        count = query.get("count", "1")
-        fields = Fields({"count": int(count) if count.isdigit() else count, "init": query.get("init")}, "query")
+        count = _number(query.get("count", "1"))
+        fields = Fields({"count": count, "init": query.get("init")}, "query")
         return _json(self._fleet.room.doctor(*_needs(fields)))
 
     async def _fix(self, request: web.Request) -> web.Response:
@@ -218,10 +227,10 @@ class Server:
     async def _logs(self, request: web.Request) -> web.StreamResponse:
         query = request.query
         file = self._fleet.log_file(request.match_info["name"], query.get("kind", "console"))
-        lines = query.get("lines", "0")
-        if not lines.isdigit():
-            raise InvalidInput(f"lines={lines!r} is not a number")
-        pieces = _log_pieces(file, int(lines), follow=query.get("follow") == "1")
+        lines = _number(query.get("lines", "0"))
+        if isinstance(lines, str):
+            raise InvalidInput(f"lines={lines[:20]!r} is not a number of lines")
+        pieces = _log_pieces(file, lines, follow=query.get("follow") == "1")
         return await _stream(request, pieces, "text/plain")
 
 
@@ -237,6 +246,11 @@ def _needs(fields: Fields) -> tuple[int, Init]:
     init = fields.choice("init", Init, Init.SYSTEM)
     fields.finish("the request is not valid")
     return count, init
+
+
+def _number(text: str) -> int | str:
+    """The whole number in a query; the text itself if it is none, or more than anybody counts to."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS else text
 
 
 def _json(data: object, status: int = 200) -> web.Response:
@@ -260,13 +274,29 @@ async def _body(request: web.Request) -> object:
 async def _stream(request: web.Request, pieces: AsyncIterator[bytes], kind: str) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": kind})
     await response.prepare(request)
-    try:
+
+    async def write() -> None:
         async for piece in pieces:
             await response.write(piece)
         await response.write_eof()
+
+    try:
+        await _while_there(request, write())
     except ConnectionError:
         log.debug("a client went away before the end")
     return response
+
+
+async def _while_there(request: web.Request, work: Coroutine[Any, Any, T]) -> T:
+    """What ``work`` gives; it is cancelled once the client is gone, and ConnectionResetError raised."""
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        while not (await asyncio.wait({task}, timeout=_THERE_SECONDS))[0]:
+            if request.transport is None:
+                raise ConnectionResetError("the client went away")
+        return await task
+    finally:
+        task.cancel()
 
 
 async def _log_pieces(path: str, lines: int, *, follow: bool) -> AsyncIterator[bytes]:

@@ -1,0 +1,105 @@
+"""Clients of the API that go away, and numbers in their queries."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
+import pytest
+from aiohttp import web
+
+from lxcfleet.api import server as served
+from lxcfleet.api.access import Access
+from lxcfleet.api.server import Server
+from lxcfleet.fleet.events import Events
+
+
+async def for_ever(_: object) -> None:
+    await asyncio.sleep(3600)
+
+
+@contextlib.asynccontextmanager
+async def serving(directory: Path) -> AsyncIterator[str]:
+    """The path of a socket where the API answers, with only as much of a fleet behind it as these tests need."""
+    (directory / "log").write_text("a line\n")
+    room = MagicMock()
+    room.doctor.return_value = {"findings": [], "fits": None}
+    fleet = SimpleNamespace(events=Events(), wait=for_ever, room=room, log_file=lambda *_: str(directory / "log"))
+    nobody = MagicMock()
+    server = Server(fleet, nobody, nobody, nobody, nobody, nobody, Access(os.getgid(), None))  # type: ignore[arg-type]
+    runner = web.AppRunner(server.application, access_log=None)
+    await runner.setup()
+    path = str(directory / "socket")
+    await web.UnixSite(runner, path).start()
+    try:
+        yield path
+    finally:
+        await runner.cleanup()
+
+
+def request(target: str, body: object = None) -> bytes:
+    data = b"" if body is None else json.dumps(body).encode()
+    method = "GET" if body is None else "POST"
+    return f"{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
+
+
+async def soon(condition: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never came true")
+
+
+WAIT = {"selection": {"everything": True}, "until": "stopped", "timeout": 3600}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        request("/1.0/events?follow=1"),
+        request("/1.0/containers/a/logs?follow=1"),
+        request("/1.0/wait", WAIT),
+    ],
+    ids=["events", "logs", "wait"],
+)
+def test_nothing_goes_on_for_a_client_that_is_gone(raw: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing happens meanwhile that would have to be written to it, which is how aiohttp notices."""
+    monkeypatch.setattr(served, "_THERE_SECONDS", 0.05)
+
+    async def come_and_go() -> None:
+        async with serving(tmp_path) as path:
+            before = len(asyncio.all_tasks())
+            writers = []
+            for _ in range(5):
+                _, writer = await asyncio.open_unix_connection(path)
+                writer.write(raw)
+                writers.append(writer)
+            await soon(lambda: len(asyncio.all_tasks()) >= before + 10)  # each connection's, and each answer's
+            await asyncio.sleep(0.3)
+            assert len(asyncio.all_tasks()) >= before + 10
+            for writer in writers:
+                writer.close()
+            await soon(lambda: len(asyncio.all_tasks()) <= before)
+
+    asyncio.run(asyncio.wait_for(come_and_go(), 60))
+
+
+@pytest.mark.parametrize("number", ["%C2%B2", "9" * 5000, "-1", "1e3", "%D9%A3"], ids=["²", "long", "-1", "1e3", "٣"])
+@pytest.mark.parametrize("target", ["/1.0/doctor?count=", "/1.0/containers/a/logs?lines="])
+def test_what_is_no_number_is_the_callers_mistake(target: str, number: str, tmp_path: Path) -> None:
+    async def ask() -> bytes:
+        async with serving(tmp_path) as path:
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(request(target + number))
+            answer = await reader.readline()
+            writer.close()
+            return answer
+
+    assert b" 400 " in asyncio.run(asyncio.wait_for(ask(), 60))
