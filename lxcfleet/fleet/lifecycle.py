@@ -157,7 +157,11 @@ class Lifecycle:
             case Step.RETIRE:
                 self._retire(name)
             case Step.REMOVE:
-                await self.remove([d.name for d in self._paths.lxc.glob(f"{Paths.GONE_PREFIX}{name}.*")])
+                await self.remove(self.leftovers(name))
+
+    def leftovers(self, name: str) -> list[str]:
+        """The directories that were the container's, and are not removed yet."""
+        return [directory.name for directory in self._paths.lxc.glob(f"{Paths.GONE_PREFIX}{name}.*")]
 
     def owe_start(self, container: Container) -> None:
         """Note that it is owed a start. Raises HostError."""
@@ -226,6 +230,8 @@ class Lifecycle:
     async def _prepare(self, container: Container, *, make: bool, mount: bool) -> int | None:
         if container.spec is None:
             raise container.problem or WrongState(f"{container.name} is broken")
+        if mount:
+            self._registry.refuse_twin(container)
         platform = replace(self._platform, bridge=self._network.settings.bridge)
         files = {"config": container_config.render(container.spec, self._paths, platform, self.console_log_kib)}
         if make:

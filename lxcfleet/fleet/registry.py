@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
-from lxcfleet.errors import Broken, HostError
+from lxcfleet.errors import Broken, HostError, WrongState
 from lxcfleet.fleet import store
 from lxcfleet.fleet.plan import Situation
 from lxcfleet.host import cgroup, monitor, proc
@@ -67,6 +67,8 @@ class Container:
     """How often this daemon saw it begin to run, or run already."""
     leased: tuple[IPv4Address | IPv6Address, ...] = ()
     """The addresses that it has at the moment from others' servers and routers; see fleet.leases."""
+    twins: frozenset[str] = frozenset()
+    """Containers that have its ids or its address, as somebody copied a directory."""
 
     @property
     def state(self) -> State:
@@ -95,6 +97,16 @@ class Container:
     def labels(self) -> dict[str, str]:
         """Its labels; none if its spec can't be read."""
         return dict(self.spec.labels) if self.spec else {}
+
+
+def _twins(specs: Iterable[Spec]) -> set[frozenset[str]]:
+    """The names of those that have something which no two may have."""
+    holders: dict[object, set[str]] = {}
+    for spec in specs:
+        for own in (spec.first_id, spec.address and spec.address.ip, spec.address6 and spec.address6.ip, spec.hardware):
+            if own is not None:
+                holders.setdefault(own, set()).add(spec.name)
+    return {frozenset(names) for names in holders.values() if len(names) > 1}
 
 
 class Registry:
@@ -155,7 +167,23 @@ class Registry:
                 self.add(Container(name, None, spec))
             else:
                 self.add(Container(name, spec))
+        for names in _twins([spec for spec in specs.values() if isinstance(spec, Spec)]):
+            log.warning("%s have the same ids or the same address: only one of them can run", ", ".join(sorted(names)))
+            for name in names:
+                self[name].twins |= names - {name}
         return leftovers
+
+    def refuse_twin(self, container: Container) -> None:
+        """Raise WrongState if one runs, or is about to, that has the container's ids or its address: root of the one
+        could touch the other's processes."""
+        there = [self[name] for name in sorted(container.twins) if name in self]
+        twin = next((each for each in there if each.running is not None or each.busy is not None), None)
+        if twin is not None:
+            raise WrongState(
+                f"{container.name} can't start",
+                why=f"{twin.name} has the same ids or the same address: one's directory is a copy of the other's",
+                hint=f"stop or destroy {twin.name}, or keep copies elsewhere than in {self._paths.lxc}",
+            )
 
     def situation(self, container: Container) -> Situation:
         """What there is of a container that exists, as the planner sees it."""

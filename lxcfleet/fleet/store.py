@@ -6,6 +6,7 @@ and no other.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
@@ -14,10 +15,12 @@ from typing import TypeVar
 from lxcfleet import checks, strict_yaml
 from lxcfleet.errors import Broken, InvalidInput
 from lxcfleet.model import MAX_CPUS, MAX_ORDER, MAX_PIDS, PIDS, Init, Network, Spec
-from lxcfleet.names import MAX_DRAIN, Paths, check_label, check_variable
+from lxcfleet.names import MAX_DRAIN, Paths, check_label, check_name, check_variable
 from lxcfleet.net import lan
 from lxcfleet.net.ports import check_ports, check_publications, parse_port, parse_publication
 from lxcfleet.schema import Fields
+
+log = logging.getLogger(__name__)
 
 _VERSION = 1
 
@@ -133,7 +136,8 @@ class Leftovers:
 
 
 def load_all(paths: Paths) -> tuple[dict[str, Spec | Broken], Leftovers]:
-    """Every container of ours below LXC's path by name, and leftovers. Containers of others are passed over."""
+    """Every container of ours below LXC's path by name, and leftovers. Containers of others are passed over, and so is
+    what somebody put beside ours under a name that none can have, such as a copy NAME.bak."""
     specs: dict[str, Spec | Broken] = {}
     new: list[str] = []
     gone: list[str] = []
@@ -146,9 +150,18 @@ def load_all(paths: Paths) -> tuple[dict[str, Spec | Broken], Leftovers]:
             gone.append(directory.name)
         else:
             spec = load(paths, directory.name)
-            if spec is not None:
+            if spec is not None and _may_be_ours(directory):
                 specs[directory.name] = spec
     return specs, Leftovers(tuple(new), tuple(gone))
+
+
+def _may_be_ours(directory: Path) -> bool:
+    try:
+        check_name(directory.name)
+    except InvalidInput as error:
+        log.warning("%s has a spec and is left alone: %s", directory, str(error).replace("\n", "; "))
+        return False
+    return True
 
 
 def load(paths: Paths, name: str) -> Spec | Broken | None:

@@ -338,6 +338,31 @@ def test_what_a_broken_one_has_is_nobody_elses(fleet: Fleet) -> None:
     fleet.start_daemon()
 
 
+def test_copies_beside_a_container(fleet: Fleet) -> None:
+    """A copy has the ids of the first, so root of the one could touch the other's processes: only one may run."""
+    first, second, third, kept = fleet.name("a"), fleet.name("b"), fleet.name("c"), f"{fleet.name('a')}.bak"
+    fleet.create(first)
+    fleet.ok("stop", first)
+    fleet.stop_daemon()
+    for name in (second, third, kept):
+        subprocess.run(["cp", "-a", fleet.paths.lxc / first, fleet.paths.lxc / name], check=True)
+    fleet.start_daemon()
+    try:
+        assert fleet.states() == {name: "stopped" for name in (first, second, third)}
+        both = fleet.run("start", third, second, "-f", "json")
+        assert (both.status, sorted(both.results.values())) == (3, ["failed", "started"])
+        runs = next(name for name, state in fleet.states().items() if state == "running")
+        refused = fleet.run("start", first)
+        assert refused.status == 1
+        assert f"{runs} has the same ids" in refused.err
+        fleet.ok("destroy", runs, "--force")
+        fleet.ok("start", first)
+        fleet.ok("destroy", "--all", "--force")
+        assert fleet.directories() == [str(fleet.paths.lxc / kept)]
+    finally:
+        shutil.rmtree(fleet.paths.lxc / kept)
+
+
 def test_a_config_that_somebody_changed_is_written_anew(fleet: Fleet, pair: tuple[str, str]) -> None:
     broken, _ = pair
     config = fleet.paths.container(broken).config

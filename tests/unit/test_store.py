@@ -105,6 +105,15 @@ def test_only_our_own_directories_are_read(tmp_path: Path) -> None:
     assert store.config(paths, "ours") == ""
 
 
+def test_a_copy_under_a_name_that_none_can_have_is_none_of_ours(tmp_path: Path) -> None:
+    paths = Paths(lxc=tmp_path, run=tmp_path / "run", etc=tmp_path / "etc")
+    for name in ("web", "web.bak", "Web", "w\u00e9b", "web-", "x" * 64):
+        paths.container(name).directory.mkdir()
+        paths.container(name).spec.write_text(store.render(Spec(name, created=CREATED)))
+    specs, _ = store.load_all(paths)
+    assert list(specs) == ["web"]
+
+
 def test_settings_that_are_missing_are_the_defaults(tmp_path: Path) -> None:
     assert config.load(tmp_path / "none.yaml") == config.Config()
 
