@@ -104,7 +104,8 @@ class Actions:
 
         def rest(container: Container, turns_left: int) -> Job:
             async def job() -> Result:
-                again = container.running is not None or container.resting
+                owed = store.pending(self._paths, container.name) == plan.START  # it has not had its turn after the boot
+                again = container.running is not None or container.resting or owed
                 left = max(0.0, deadline - time.monotonic())
                 result = await self.act(container, Action.STOP, left / turns_left, 0)  # nobody drains: all end
                 container.resting = again

@@ -115,10 +115,11 @@ class Boot:
 
     def _job(self, container: Container) -> Job:
         async def job() -> Result:
-            if container.running is not None or container.busy is not None:  # somebody was faster
+            steps = plan.recover(self._registry.situation(container))
+            if container.running is not None or container.busy is not None or not steps:  # somebody was faster
                 return Result(container.name, "unchanged", False)
             try:
-                await self._actions.go_on(container, plan.recover(self._registry.situation(container)))
+                await self._actions.go_on(container, steps)
             except FleetError as error:
                 log.error("%s does not start after the boot: %s", container.name, error)
                 self._events.add("failed", container.name, f"start after the boot: {error.message}")

@@ -6,9 +6,9 @@ import asyncio
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lxcfleet.errors import Cancelled, FleetError, NotFound
 from lxcfleet.model import Result
@@ -38,6 +38,7 @@ class Operation:
         self.cancelled = False
         self.ended = False
         self._changed = asyncio.Event()
+        self._cancelling = asyncio.Event()
 
     def record(self) -> OperationRecord:
         """The operation as the API shows it."""
@@ -68,6 +69,17 @@ class Operation:
         """Do not begin what has not begun."""
         if not self.ended:
             self.cancelled = True
+            self._cancelling.set()
+
+    async def until_cancelled(self, waiting: Coroutine[Any, Any, None]) -> None:
+        """Come back when that does, or when the operation is cancelled."""
+        loop = asyncio.get_running_loop()
+        tasks = [loop.create_task(waiting), loop.create_task(self._cancelling.wait())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
 
     def _wake(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
@@ -106,6 +118,8 @@ class Job(NamedTuple):
     """Does it; raises FleetError if it fails."""
     forget: Callable[[], None] | None = None
     """Called instead if it never began."""
+    turn: Callable[[], Coroutine[Any, Any, None]] | None = None
+    """Waited for before it begins."""
 
 
 class Operations:
@@ -167,14 +181,17 @@ class Operations:
     async def _run(self, operation: Operation, jobs: Sequence[Job], at_once: int) -> None:
         slots = asyncio.Semaphore(at_once)
 
-        async def one(name: str, run: Callable[[], Awaitable[Result]], forget: Callable[[], None] | None) -> None:
+        async def one(job: Job) -> None:
+            name = job.name
             async with slots:
                 try:
+                    if job.turn is not None:
+                        await operation.until_cancelled(job.turn())
                     if operation.cancelled:
-                        if forget is not None:
-                            forget()
+                        if job.forget is not None:
+                            job.forget()
                         raise Cancelled(f"{name}: not begun", why="the operation was cancelled")
-                    result = await run()
+                    result = await job.run()
                 except FleetError as error:
                     status = "cancelled" if isinstance(error, Cancelled) else "failed"
                     result = Result(name, status, False, error.body())
@@ -186,6 +203,6 @@ class Operations:
             operation.add(result)
 
         try:
-            await asyncio.gather(*(one(*job) for job in jobs))
+            await asyncio.gather(*map(one, jobs))
         finally:
             operation.end()

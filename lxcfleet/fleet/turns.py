@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from itertools import groupby
 
 from lxcfleet.fleet.operations import Job
@@ -26,28 +27,29 @@ def in_turns(groups: Sequence[Sequence[Job]], ready: Callable[[int], Awaitable[N
     """The jobs of all groups, where those of a group begin once the ones before are done and ``ready``.
 
     ``ready`` is called with the number of the group that is done, and its end is waited for. The jobs must be begun
-    in the order that they are given in.
+    in the order that they are given in. One that waits for its turn has not begun, and can be cancelled.
     """
-    opened = [asyncio.Event() for _ in groups]
+    done = [asyncio.Event() for _ in groups]
     left = [len(group) for group in groups]
+    up = [False for _ in groups]
+    locks = [asyncio.Lock() for _ in groups]
 
-    async def close(number: int) -> None:
-        left[number] -= 1
-        if left[number] == 0 and number + 1 < len(groups):
-            try:
+    async def after(number: int) -> None:
+        await done[number].wait()
+        async with locks[number]:
+            if not up[number]:
                 await ready(number)
-            finally:
-                opened[number + 1].set()
+                up[number] = True
 
     def gated(number: int, job: Job) -> Job:
         async def run() -> Result:
-            if number:
-                await opened[number].wait()
             try:
                 return await job.run()
             finally:
-                await close(number)
+                left[number] -= 1
+                if left[number] == 0:
+                    done[number].set()
 
-        return Job(job.name, run, job.forget)
+        return Job(job.name, run, job.forget, partial(after, number - 1) if number else None)
 
     return [gated(number, job) for number, group in enumerate(groups) for job in group]

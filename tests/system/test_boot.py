@@ -60,6 +60,38 @@ def test_what_ran_runs_again_in_order(fleet: Fleet) -> None:
     assert (fleet.state(never), fleet.state(idle)) == ("stopped", "stopped")
 
 
+def test_a_host_that_goes_down_while_they_start_begins_anew(fleet: Fleet) -> None:
+    """Those whose turn has not come run neither before nor after the stop, and are to start all the same."""
+    first, later, last = (fleet.name(word) for word in ("a", "b", "c"))
+    check = ["--health-exec", "false", "--health-interval", "1"]
+    fleet.create(first, options=["--boot-order", "-1", *check])
+    fleet.create(later)
+    fleet.create(last, options=["--boot-order", "1"])
+    fleet.ok("stop", "--all", "--until-boot", "--timeout", "1")
+    reboot(fleet)
+    until(lambda: fleet.state(first) == "running", 20)
+    assert (fleet.state(later), fleet.state(last)) == ("stopped", "stopped")  # they wait until the first is healthy
+    fleet.ok("stop", "--all", "--until-boot", "--timeout", "1")
+    until(lambda: record(fleet)["resting"] == [first, later, last])
+    until(lambda: not any(each["status"] == "running" for each in fleet.client().operations()), 15, "the turns end")
+    assert set(fleet.states().values()) == {"stopped"}
+    fleet.ok("destroy", first)
+    reboot(fleet)
+    until(lambda: fleet.states() == {later: "running", last: "running"}, 20)
+
+
+def test_a_daemon_that_is_stopped_while_they_start_does_not_wait_for_their_turns(fleet: Fleet) -> None:
+    first, later = fleet.name("a"), fleet.name("b")
+    fleet.create(first, options=["--boot-order", "-1", "--health-exec", "false", "--health-interval", "1"])
+    fleet.create(later)
+    fleet.ok("stop", "--all", "--until-boot", "--timeout", "1")
+    reboot(fleet)
+    until(lambda: fleet.state(first) == "running", 20)
+    fleet.stop_daemon()  # within 30 s; those before it are waited for a minute
+    fleet.start_daemon()
+    until(lambda: fleet.states() == {first: "running", later: "running"}, 20)
+
+
 def test_a_daemon_that_is_replaced_starts_nothing(fleet: Fleet) -> None:
     fleet.ok("create", fleet.name("a"), "-n", "2", *SLEEP)
     fleet.ok("stop", "--until-boot", fleet.name("a1"))

@@ -75,6 +75,28 @@ def test_a_turn_waits_for_the_one_before_also_if_that_fails(at_once: int) -> Non
     assert min(said.index("c1 begins"), said.index("c2 begins")) > marks[-1]
 
 
+def test_who_waits_for_its_turn_has_not_begun() -> None:
+    """It may wait for a minute until those before it are healthy: neither a cancel nor the daemon's end waits for that."""
+
+    async def begin() -> list[str]:
+        async def run() -> Result:
+            return Result("x", "started", True)
+
+        async def ready(_: int) -> None:
+            waited.set()
+            await asyncio.sleep(3600)
+
+        waited = asyncio.Event()
+        operation = Operations().begin("test", in_turns([[Job("a", run)], [Job("b", run), Job("c", run)]], ready), 16)
+        await waited.wait()
+        operation.cancel()
+        async for _ in operation.follow():
+            pass
+        return [result.status for result in operation.results]
+
+    assert asyncio.run(asyncio.wait_for(begin(), 10)) == ["started", "cancelled", "cancelled"]
+
+
 def test_cancelled_turns_end() -> None:
     async def begin() -> list[str]:
         async def run() -> Result:
