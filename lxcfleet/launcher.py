@@ -41,12 +41,24 @@ def main() -> None:
         message, descriptors, _, _ = socket.recv_fds(requests, MAX_DATAGRAM, 8)
         if not message and not descriptors:
             return
-        if os.fork() == 0:
+        if _fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.alarm(CHILD_SECONDS)
             run.run(message, descriptors, paths, (requests.fileno(), int(sys.argv[2])))
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def _fork() -> int:
+    """As os.fork; -1 where the host has no room for another process: what was asked for stays unanswered then.
+
+    With this process the mask that it has mounted would go, which takes many more processes to have again.
+    """
+    try:
+        return os.fork()
+    except OSError as error:
+        print(f"lxcfleet.launcher: fork: {error.strerror}", file=sys.stderr, flush=True)
+        return -1
 
 
 if __name__ == "__main__":

@@ -144,14 +144,17 @@ class Creation:
         """A container whose creation failed leaves nothing: its init never ran, so its delta is empty.
 
         What somebody else put in its place meanwhile is not touched. And where it can't be taken away it is still
-        there, and keeps its name, its ids and its address until it is destroyed.
+        there, and keeps its name, its ids and its address until it is destroyed: also where only its name is gone, as
+        its files are the ids' still, and its disk limit is.
         """
+        remains = False
         try:
             ours = self._is_there(container)
             await self._lifecycle.carry_out(container, plan.undo_create(plan.Situation(exists=ours)))
-        except FleetError as error:
+        except (FleetError, OSError) as error:
             log.warning("%s: what its creation left can't be removed: %s", container.name, error)
-        if not self._is_there(container):
+            remains = bool(self._lifecycle.leftovers(container.name))
+        if not remains and not self._is_there(container):
             self._room.forget(container)
             await self._room.release_unused()
 

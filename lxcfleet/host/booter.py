@@ -48,7 +48,12 @@ def main() -> None:
         if not message:
             return
         reply, namespace = memoryview(ancillary[0][2]).cast("i")
-        if posix.fork() == 0:
+        try:
+            child = posix.fork()
+        except OSError as error:  # the host has no room for another process; unanswered, the daemon tries again
+            sys.stderr.write(f"lxcfleet.booter: fork: {error.strerror}\n")
+            child = -1
+        if child == 0:
             _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
             _signal.alarm(_SECONDS)
             name, *command = message.decode().split("\0")

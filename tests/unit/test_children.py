@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import json
+import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from lxcfleet.children import containers
+from lxcfleet import launcher
+from lxcfleet.children import containers, run
 from lxcfleet.errors import HostError
-from lxcfleet.host import quota, tree
+from lxcfleet.host import attach, kernel, quota, tree
 from lxcfleet.names import Paths
 
 
@@ -27,6 +32,61 @@ def _alarm() -> Iterator[None]:
 def left() -> float:
     """Seconds until the alarm; 0: there is none."""
     return signal.getitimer(signal.ITIMER_REAL)[0]
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_large_request_brings_the_same_descriptors(
+    large: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is too large for a datagram comes in a memory file, which is none of the command's streams."""
+    seen = []
+    monkeypatch.setattr(attach, "run", lambda request, descriptors, _: seen.append((request, list(descriptors))))
+    opened = [os.open(os.devnull, os.O_RDWR) for _ in range(6)]
+    message, rights = b'attach {"name": "a"}', opened[:4]
+    if large:
+        memory = os.memfd_create("request")
+        os.write(memory, message)
+        os.lseek(memory, 0, os.SEEK_SET)
+        message, rights = b"", [opened[0], memory, *opened[1:4]]
+    try:
+        run._do(message, rights, Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path), (opened[4], opened[5]))
+    finally:
+        for descriptor in opened[:4]:
+            os.close(descriptor)
+    assert seen == [({"name": "a"}, opened[:4])]
+
+
+def test_the_launcher_outlives_a_fork_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was asked for stays unanswered, and is asked for again; what it has mounted stays."""
+    for name in ("unshare_mounts", "make_slave"):
+        monkeypatch.setattr(kernel, name, lambda *_: None)
+    for name in ("disable", "freeze"):
+        monkeypatch.setattr(gc, name, lambda: None)
+    forks: list[int] = []
+
+    def fork() -> int:
+        forks.append(1)
+        if len(forks) == 1:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return 4711
+
+    monkeypatch.setattr(os, "fork", fork)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    answers, passed = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    monkeypatch.setattr(sys, "argv", ["launcher", str(theirs.detach()), "0"])
+    before = {number: signal.getsignal(number) for number in (signal.SIGCHLD, signal.SIGINT)}
+    try:
+        with ours, answers, passed:
+            for _ in range(2):
+                socket.send_fds(ours, [b"inspect []"], [passed.fileno()])
+            ours.shutdown(socket.SHUT_WR)
+            launcher.main()
+            passed.close()
+            assert answers.recv(1) == b""  # nobody else has a copy
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert len(forks) == 2
 
 
 def test_removing_takes_as_long_as_there_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
