@@ -1,6 +1,7 @@
 """How large the containers' deltas are, looked at in the background, a little at a time.
 
-Adding up a delta means to look at each of its files, so nobody who asks waits for it: they get what was found last.
+Adding up a delta means to look at each of its files, so who asks for those of all does not wait for it: they get what
+was found last. Who asks for one gets it as it is.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ SHARE = 0.05
 KEPT_SECONDS = 60.0
 """How long one finding is good enough."""
 _SLICE_SECONDS = 0.02
+AT_ONCE = 2
+"""Deltas that are added up at the same moment for who wants to know now: a start must not wait for a free thread."""
 
 
 class DeltaSizes:
@@ -57,6 +60,27 @@ class DeltaSizes:
             size = max(size, so_far)
             await asyncio.sleep((time.monotonic() - began) * (1 / SHARE - 1))
         self._sizes[name], self._looked[name] = size, time.monotonic()
+
+
+class Looks:
+    """Adding single deltas up at once. Who asks for one that is being added up shares the answer."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._going_on: dict[str, asyncio.Task[int]] = {}
+
+    async def size(self, name: str) -> int:
+        """Bytes that the delta takes on disk."""
+        task = self._going_on.get(name)
+        if task is None:
+            task = self._going_on[name] = asyncio.get_running_loop().create_task(self._look(name))
+            task.add_done_callback(lambda _: self._going_on.pop(name))
+        return await asyncio.shield(task)
+
+    async def _look(self, name: str) -> int:
+        async with self._slots:
+            return await asyncio.to_thread(tree.disk_usage, self._paths.container(name).delta)
 
 
 def _go_on(steps: Iterator[int]) -> tuple[int, bool]:

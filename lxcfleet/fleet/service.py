@@ -14,6 +14,7 @@ from lxcfleet.errors import Broken, InvalidInput, NotFound, WrongState
 from lxcfleet.fleet.actions import Actions
 from lxcfleet.fleet.boot import Boot
 from lxcfleet.fleet.creation import Creation
+from lxcfleet.fleet.delta_sizes import Looks
 from lxcfleet.fleet.events import Events
 from lxcfleet.fleet.lifecycle import Lifecycle
 from lxcfleet.fleet.network import FleetNetwork
@@ -21,7 +22,6 @@ from lxcfleet.fleet.operations import Operation, Operations, result_record
 from lxcfleet.fleet.prober import Prober
 from lxcfleet.fleet.registry import Container, Registry
 from lxcfleet.fleet.room import Room
-from lxcfleet.host import tree
 from lxcfleet.host.features import Features
 from lxcfleet.model import Health, Result, Selection, State
 from lxcfleet.names import Paths
@@ -51,6 +51,7 @@ class Fleet:
         self._lifecycle = lifecycle
         self.operations = operations
         self._network = network
+        self._looks = Looks(paths)
         self.events = events
         self.prober = prober
         self.room = Room(paths, registry, lifecycle, network, features)
@@ -114,7 +115,7 @@ class Fleet:
         details = {
             **self._record(container),
             "directory": str(own.directory),
-            "delta_bytes": await asyncio.to_thread(tree.disk_usage, own.delta),
+            "delta_bytes": await self._looks.size(name),
             "first_id": spec.first_id if spec else None,
             "hardware": (spec.mac or None) if spec else None,
             "memory_bytes": running.payload.memory if running else None,
