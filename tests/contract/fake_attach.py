@@ -74,7 +74,7 @@ class AttachServer:
 def _request(data: bytes, descriptors: list[int]) -> dict[str, Any]:
     try:
         fields = Fields(json.loads(data), "request")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput("the request is not JSON", why=str(error)) from error
     request = {
         "name": fields.text("name"),

@@ -135,7 +135,11 @@ def test_the_empty_command_is_a_shell(running: Fleet) -> None:
     assert b"42\n" in command.stdout.read()
 
 
-@pytest.mark.parametrize("data", [b"{", b"[]", b"{}", b'{"name": 5}', b'{"name": "a", "command": "ls"}'])
+@pytest.mark.parametrize(
+    "data",
+    [b"{", b"[]", b"{}", b'{"name": 5}', b'{"name": "a", "command": "ls"}', b"[" * 100_000],
+    ids=["cut", "list", "empty", "number", "text", "deep"],
+)
 def test_bad_attach_requests(client: Client, data: bytes) -> None:
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection,
