@@ -15,6 +15,8 @@ from lxcfleet.host.mounts import unescape
 _PIECE = 1 << 16
 _DELETED = b" (deleted)"
 _TICKS = os.sysconf("SC_CLK_TCK")
+_UP = "/.." * 1000
+"""Further up than the deepest directory that a path can name in practice (PATH_MAX has room for a few more)."""
 
 
 class Identity(NamedTuple):
@@ -154,11 +156,22 @@ def root_device(pid: int) -> int:
     return _stat(pid, "root").st_dev
 
 
+def top_device(pid: int) -> int:
+    """The device of the topmost directory that the process could ever see: of an overlay always its own.
+
+    A process that has shut itself into a directory (chroot(2)) can't go further up from there; we, whose root is another,
+    can.
+    """
+    return _stat(pid, f"root{_UP}").st_dev
+
+
 class Mount(NamedTuple):
     """One line of a process's mount table."""
 
     device: str
     """As in ``Mapping``."""
+    root: str
+    """The directory (or file) of its file system that is there."""
     point: str
     kind: str
     source: str
@@ -170,7 +183,7 @@ def mounts(pid: int) -> list[Mount]:
     for line in _read(pid, "mountinfo").splitlines():
         fields, _, rest = line.partition(b" - ")
         words, (kind, source, _) = fields.split(b" ", 5), rest.split(b" ", 2)
-        table.append(Mount(_hexadecimal(words[2]), _text(words[4]), _text(kind), _text(source)))
+        table.append(Mount(_hexadecimal(words[2]), _text(words[3]), _text(words[4]), _text(kind), _text(source)))
     return table
 
 

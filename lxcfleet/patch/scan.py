@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,13 +97,13 @@ class _Container:
         self._one_file_system = len(devices) == 2
         table = maps.mounts(self._target.pid)
         overlays = {mount.device for mount in table if mount.kind == "overlay" and mount.source == _SOURCE}
-        self._root = maps.root_device(self._target.pid)
+        self._root = maps.top_device(self._target.pid)
         self._first = maps.executable(self._target.pid)
         own = {file.device for _, file in self._first}
         # Which device a mapping has depends on the kernel; process 1 shows which. Where it is the layer's own, a volume
         # may have it, too.
         self._devices = overlays if own & overlays else devices
-        self._elsewhere = tuple(f"{m.point}/" for m in table if m.device not in overlays and m.point != "/")
+        self._mounted = places(table, overlays)
         for _ in range(_ROUNDS):
             new = set(cgroup.members(self._target.cgroup)) - self.seen
             if not new:
@@ -123,7 +123,7 @@ class _Container:
 
     def _judge(self, pid: int) -> None:
         mapped = self._first if pid == self._target.pid else maps.executable(pid)
-        if not mapped or maps.root_device(pid) != self._root:
+        if not mapped or self._root not in (maps.root_device(pid), maps.top_device(pid)):
             # It has ended; or its number belongs to another process by now; or a container within has another root,
             # with software of its own.
             return
@@ -131,17 +131,18 @@ class _Container:
         for name, file in mapped:
             if file in self._fresh:
                 self.mappings += 1
-            elif file.device in self._devices and not file.path.startswith(self._elsewhere):
+            elif file.device in self._devices and (path := place(file.path, self._mounted)) is not None:
                 identity = maps.mapped_file(pid, name)
                 if identity is not None:
                     self.mappings += 1
-                    found = self._compare(file.path, identity, file.deleted)
+                    found = self._compare(path, identity, file.deleted)
                     old += found
                     if not found and self._one_file_system:
                         self._fresh.add(file)
         program, deleted = maps.program(pid)
-        if all(file.path != program for _, file in mapped) and not program.startswith(self._elsewhere):
-            old += self._compare(program, maps.program_file(pid), deleted)
+        path = place(program, self._mounted)
+        if path is not None and all(file.path != program for _, file in mapped):
+            old += self._compare(path, maps.program_file(pid), deleted)
         old += self._script(pid, program)
         if old:
             process = Process(pid, maps.command(pid))
@@ -167,9 +168,12 @@ class _Container:
         if path is None:
             return []
         path = self._present.resolve(path if path.startswith("/") else f"{maps.directory(pid)}/{path}")
+        path = place(path, self._mounted)
+        if path is None:
+            return []
         now = self._present.find(path)
         # No patch of the base reaches the container's own scripts.
-        if path.startswith(self._elsewhere) or now.layer is not Layer.BASE or now.status is None:
+        if now.layer is not Layer.BASE or now.status is None:
             return []
         began, born = proc.began(pid), kernel.born(self._base.outside(path))
         if began is None or not written_since(proc.as_time(began), born, now.status.st_ctime):
@@ -179,6 +183,31 @@ class _Container:
 
 _SOURCE = "lxcfleet"
 """What base.layers gives as the device of its overlays."""
+
+
+def places(table: Iterable[maps.Mount], overlays: Collection[str]) -> list[tuple[str, str | None]]:
+    """What is mounted where, for ``place``: where the layers have that, or None. What lies deepest comes first.
+
+    ``overlays``: the devices of the overlays over the layers; each has its own place, and maybe more (bind mounts).
+    """
+    homes: dict[str, str] = {}
+    found: dict[str, str | None] = {}
+    for mount in table:
+        real = None
+        if mount.device in overlays:
+            home = homes.setdefault(mount.device, mount.point.rstrip("/"))
+            real = (home + mount.root).rstrip("/")
+        if mount.point != "/":
+            found[mount.point] = real
+    return sorted(found.items(), key=lambda item: len(item[0]), reverse=True)
+
+
+def place(path: str, mounted: Iterable[tuple[str, str | None]]) -> str | None:
+    """Where the layers have what a container has at ``path``; None if that is in a file system of another kind."""
+    for point, real in mounted:
+        if path.startswith(point) and path[len(point) : len(point) + 1] in ("", "/"):
+            return None if real is None else real + path[len(point) :]
+    return path
 
 
 def may_be_script(program: str, comm: str) -> bool:

@@ -36,6 +36,11 @@ class Software:
         (self.directory / name).write_text(text)
         (self.directory / name).chmod(0o755)
 
+    def library(self) -> Path:
+        """One that a program may load."""
+        source = next(path for path in Path("/usr/lib").glob("*-linux-gnu/libz.so.1"))
+        return Path(shutil.copy(source, self.directory / "libown.so"))
+
     def command(self, name: str) -> Sequence[str]:
         """For an app container."""
         return ("--", str(self.directory / name), "infinity")
@@ -177,6 +182,42 @@ def test_a_container_of_its_own_within(fleet: Fleet, software: Software) -> None
     with running(fleet, name, "sh", "-c", script, called="one"):
         software.replace("one")
         assert old(fleet) == {}
+
+
+CHROOTED = """
+import ctypes, os, sys, time
+ctypes.CDLL(sys.argv[1])
+os.mkdir("/run/empty")
+os.chroot("/run/empty")
+os.chdir("/")
+print("chrooted", flush=True)
+time.sleep(1000)
+"""
+
+
+def test_what_has_shut_itself_into_a_directory_is_looked_at(fleet: Fleet, software: Software) -> None:
+    """As dovecot's and stunnel's processes do, in a directory below /run, which is a file system of its own."""
+    name, library = fleet.name("a"), software.library()
+    fleet.create(name, command=("--", "python3", "-c", CHROOTED, str(library)))
+    until(lambda: "chrooted" in fleet.ok("logs", name), what="it has shut itself in")
+    assert old(fleet) == {}
+    software.replace(library.name)
+    assert old(fleet) == {name: [(str(library), "replaced", "base")]}
+
+
+def test_what_is_mounted_a_second_time_is_told_by_its_first_place(fleet: Fleet, software: Software) -> None:
+    """As a service with BindPaths= has it: a path in the container that no layer has."""
+    name, path = fleet.name("a"), software.directory / "one"
+    fleet.create(name)
+    shutil.copy(path, software.directory / "single")
+    script = f"mount --bind {path.parent} /mnt; touch /srv/one; mount --bind {path} /srv/one; "
+    with running(fleet, name, "sh", "-c", f"{script} /srv/one 1000 & exec /mnt/single 1000", called="single"):
+        until(lambda: "one" in fleet.inside(name, "cat /proc/[0-9]*/comm"), what="the other one runs")
+        assert old(fleet) == {}
+        software.replace("one")
+        software.replace("single")
+        expected = [str(path), str(path.with_name("single"))]
+        assert old(fleet) == {name: [(each, "replaced", "base") for each in expected]}
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lxcfleet.base.present import Base, Found, Layer, Present, Upper
 from lxcfleet.host import maps, packages
 from lxcfleet.host.maps import Identity
-from lxcfleet.patch.scan import Target, scan, script_of
+from lxcfleet.patch.scan import Target, place, places, scan, script_of
 from lxcfleet.patch.stale import OldFile, Process, Scan, Why, judge_mapped, merge, same, written_since
 
 LIBRARY = "/usr/lib/x86_64-linux-gnu/libssl.so.3"
@@ -182,6 +182,26 @@ def test_no_link_of_a_container_leads_out_of_its_delta(layers: dict[str, Path], 
     assert present(layers).find("/usr/lib").status is None
 
 
+def test_the_place_in_the_layers() -> None:
+    overlay, part, tmpfs = "00:40", "00:41", "00:42"
+    rows = [
+        (overlay, "/", "/", "overlay"),
+        (part, "/", "/usr", "overlay"),
+        (tmpfs, "/", "/run", "tmpfs"),
+        (overlay, "/opt/app", "/run/jail/app", "overlay"),
+        (part, "/lib", "/run/jail/lib", "overlay"),
+        ("08:01", "/srv/tool", "/usr/local/bin/tool", "ext4"),
+        (overlay, "/opt/app/one", "/srv/one", "overlay"),
+    ]
+    mounted = places([maps.Mount(*row, "lxcfleet") for row in rows], {overlay, part})
+    assert {path: place(path, mounted) for path in ("/opt/a", "/usr/bin/a", "/runs/a", "/run/a", "/usr/local/bin/tool")} == {
+        "/opt/a": "/opt/a", "/usr/bin/a": "/usr/bin/a", "/runs/a": "/runs/a", "/run/a": None, "/usr/local/bin/tool": None,
+    }  # fmt: skip
+    assert place("/run/jail/app/one", mounted) == "/opt/app/one"
+    assert place("/run/jail/lib/libc.so.6", mounted) == "/usr/lib/libc.so.6"
+    assert place("/srv/one", mounted) == "/opt/app/one"
+
+
 # processes and packages
 
 
@@ -198,7 +218,7 @@ def test_our_own_mappings() -> None:
 def test_a_process_that_is_gone() -> None:
     child = os.posix_spawn("/bin/true", ["true"], os.environ)
     os.waitpid(child, 0)
-    for read in (maps.executable, maps.program, maps.arguments, maps.root_device, maps.mounts):
+    for read in (maps.executable, maps.program, maps.arguments, maps.root_device, maps.top_device, maps.mounts):
         with pytest.raises(ProcessLookupError):
             read(child)
     assert maps.mapped_file(child, "1000-2000") is None
