@@ -22,16 +22,20 @@ class Owners:
         self._known: dict[str, Owner | None] = {}
 
     async def find(self, paths: Iterable[str]) -> dict[str, Owner]:
-        """By path; those of no package are left out. Where dpkg can't be asked nobody owns anything, and the log says why."""
+        """As ``sure``; but where dpkg can't be asked nobody owns anything, and the log says why."""
+        try:
+            return await self.sure(paths)
+        except HostError as error:
+            log.warning("%s", str(error).replace("\n", "; "))
+            return {}
+
+    async def sure(self, paths: Iterable[str]) -> dict[str, Owner]:
+        """By path; those of no package are left out. Raises HostError."""
         wanted = set(paths)
         now = stamp(str(packages.STATUS))
         if now != self._stamp:
             self._stamp, self._known = now, {}
         if missing := wanted - self._known.keys():
-            try:
-                found = await asyncio.to_thread(packages.owners, missing)
-            except HostError as error:
-                log.warning("%s", str(error).replace("\n", "; "))
-                return {}
+            found = await asyncio.to_thread(packages.owners, missing)
             self._known |= {path: found.get(path) for path in missing}
         return {path: owner for path in wanted if (owner := self._known[path]) is not None}

@@ -48,7 +48,7 @@ class Prover:
         scans = await self._finder.scan(containers)
         deltas = await self._finder.shadows(containers)
         files = await self._files(chosen)
-        old = await self._owners.find(file.path for scan in scans.values() for file in scan.files)
+        old = await self._owners.sure(file.path for scan in scans.values() for file in scan.files)
         owned = await self._owned(deltas.values(), installed, files)
         owners = {path: owner.package for path, owner in old.items()}
         records = []
@@ -97,8 +97,11 @@ class Prover:
     async def _owned(
         self, deltas: Collection[Delta], installed: Mapping[str, str], files: Mapping[str, str]
     ) -> dict[str, tuple[Owned, ...]]:
-        """The shadows of each container that hide a package's file. ``files``: those of the packages that are asked for."""
-        owners = await self._owners.find(shadow.path for delta in deltas for shadow in delta.shadows)
+        """The shadows of each container that hide a package's file. ``files``: those of the packages that are asked for.
+
+        Raises HostError: what nobody seems to own would hide nothing.
+        """
+        owners = await self._owners.sure(shadow.path for delta in deltas for shadow in delta.shadows)
 
         def owned(shadow: Shadow) -> list[Owned]:
             if shadow.directory and files:

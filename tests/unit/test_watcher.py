@@ -16,9 +16,12 @@ import pytest
 
 from lxcfleet.errors import HostError
 from lxcfleet.host import dpkg, packages
+from lxcfleet.model import Selection
 from lxcfleet.names import Paths
 from lxcfleet.patch import watcher
 from lxcfleet.patch.owners import Owners
+from lxcfleet.patch.prover import Prover
+from lxcfleet.patch.shadow import Delta, Kind, Shadow
 from lxcfleet.patch.stale import Scan
 from lxcfleet.patch.watcher import Watcher
 from lxcfleet.windows import PatchSettings, Policy
@@ -227,3 +230,31 @@ def test_nobody_owns_anything_where_packages_can_not_be_read(monkeypatch: pytest
 
     monkeypatch.setattr(packages, "owners", unreadable)
     assert asyncio.run(Owners().find(["/usr/bin/env"])) == {}
+
+
+def test_nothing_is_proven_where_packages_can_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What hides a package's file must not pass for a file of nobody's."""
+    shadow = Shadow("/usr/bin/env", Kind.FILE, False, 1.0, 2.0, False)
+    web = SimpleNamespace(name="web", running=None, busy=None, state="stopped")
+
+    async def chosen(_: object) -> list[object]:
+        return [web]
+
+    async def scan(_: object) -> dict[str, Scan]:
+        return {"web": Scan("web", 0, 0)}
+
+    async def shadows(_: object) -> dict[str, Delta]:
+        return {"web": Delta("web", (shadow,))}
+
+    def unreadable(_: object) -> object:
+        raise HostError("dpkg-query did not end within 60 s")
+
+    monkeypatch.setattr(packages, "owners", unreadable)
+    monkeypatch.setattr(packages, "installed", dict)
+    monkeypatch.setattr(packages, "by_architecture", dict)
+    monkeypatch.setattr(dpkg, "half_done", lambda: "")
+    registry, finder = cast(Any, SimpleNamespace(chosen=chosen)), cast(Any, SimpleNamespace(scan=scan, shadows=shadows))
+    prover = Prover(registry, finder, Owners())
+    for asked in (prover.verify(Selection(), ()), prover.shadows(Selection())):
+        with pytest.raises(HostError, match="did not end"):
+            asyncio.run(cast(Any, asked))
