@@ -33,7 +33,7 @@ class Finder:
         """
         chosen = list(containers)
         targets = [target for container in chosen if (target := self._target(container)) is not None]
-        found = {container.name: Scan(container.name, 0, 0) for container in chosen}
+        found = {container.name: self._unseen(container) for container in chosen}
         if targets:
             await self._lifecycle.have_mask()
             items = [target.to_json() for target in targets]
@@ -57,6 +57,11 @@ class Finder:
         answer = await self._launcher.ask("unshadow", {"name": container.name, "delta": delta, "paths": list(paths)})
         if answer["error"]:
             raise from_body(answer["error"])
+
+    def _unseen(self, container: Container) -> Scan:
+        """What is known without a look: what does not run runs nothing that is old."""
+        lost = container.running is not None and container.running.payload.directory is None
+        return Scan(container.name, 0, 0, problem="its cgroup was not found" if lost else "")
 
     def _target(self, container: Container) -> Target | None:
         running = container.running

@@ -107,11 +107,18 @@ class _Container:
         for _ in range(_ROUNDS):
             new = set(cgroup.members(self._target.cgroup)) - self.seen
             if not new:
+                self._be_sure()
                 return
             for pid in sorted(new):
                 self._process(pid)
             self.seen |= new
         self.problem = f"new processes came all the time ({len(self.seen)} so far)"
+
+    def _be_sure(self) -> None:
+        """A cgroup that is gone, or not the container's, has no processes: that proves nothing."""
+        if self._target.pid not in self.seen:
+            maps.root_device(self._target.pid)  # raises if it has ended meanwhile
+            self.problem = f"process 1 ({self._target.pid}) is not in {self._target.cgroup}"
 
     def _process(self, pid: int) -> None:
         try:

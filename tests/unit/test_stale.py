@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -11,7 +14,10 @@ from hypothesis import strategies as st
 
 from lxcfleet.base.present import Base, Found, Layer, Present, Upper
 from lxcfleet.host import maps, packages
+from lxcfleet.host.cgroup import Payload
 from lxcfleet.host.maps import Identity
+from lxcfleet.names import Paths
+from lxcfleet.patch.finder import Finder
 from lxcfleet.patch.scan import Target, place, places, scan, script_of
 from lxcfleet.patch.stale import OldFile, Process, Scan, Why, judge_mapped, merge, same, written_since
 
@@ -245,6 +251,23 @@ def test_a_container_whose_delta_is_gone_is_not_clean(layers: dict[str, Path]) -
     (result,) = scan([target], layers["mask"])
     assert not result.clean
     assert "No such file" in result.problem
+
+
+def test_a_container_whose_processes_are_not_found_is_not_clean(layers: dict[str, Path], tmp_path: Path) -> None:
+    """Somebody moved them to another cgroup."""
+    (tmp_path / "cgroup").mkdir()
+    (tmp_path / "cgroup/cgroup.procs").touch()
+    for cgroup in (tmp_path / "cgroup", tmp_path / "gone"):
+        (result,) = scan([Target("web", os.getpid(), str(cgroup), str(layers["delta"]))], layers["mask"])
+        assert not result.clean
+        assert result.problem == f"process 1 ({os.getpid()}) is not in {cgroup}"
+
+
+def test_a_container_without_a_cgroup_is_not_clean() -> None:
+    running = SimpleNamespace(pid=1, payload=Payload({}))
+    finder = Finder(Paths(), *cast(Any, (None, None)))
+    found = asyncio.run(finder.scan([cast(Any, SimpleNamespace(name="web", running=running))]))
+    assert found == {"web": Scan("web", 0, 0, problem="its cgroup was not found")}
 
 
 SEARCH = """\
