@@ -214,7 +214,8 @@ def merge(rollout: Rollout, found: Mapping[str, Member], patch: int) -> Rollout:
             members.append(_found_again(old, new, patch))
     for name, old in rollout.members.items():
         if old.phase is Phase.WAITING and name not in found and rollout.kind is Kind.PATCH:
-            members.append(_skip(old, "it is not stale any more"))
+            # No run of it has to be ended; should it be stale again after another patch, that is found like any other.
+            members.append(replace(_skip(old, "it is not stale any more"), identity=""))
     confirmed = patch == rollout.patch and not any(member.phase is Phase.WAITING for member in members)
     return replace(rollout, scanned=patch, confirmed=confirmed).update(*members)
 

@@ -133,6 +133,18 @@ def test_a_profile_may_have_a_limit_of_its_own() -> None:
     assert [len(wave) for wave in planner.preview(plan, well(4))] == [1, 1, 1, 1]
 
 
+def test_what_was_not_stale_for_a_while_is_not_lost() -> None:
+    """The process that ran the old library had ended when the second patch came; the next one runs it again."""
+    members = {member.name: member for member in many(2)}
+    plan = planner.merge(planner.patched(rollout(kind=Kind.PATCH)), members, 1)
+    plan = planner.merge(planner.patched(plan), {"c1": members["c1"]}, 2)
+    assert (plan.members["c2"].phase, plan.members["c2"].note) == (Phase.SKIPPED, "it is not stale any more")
+    plan = planner.settle(planner.begin_wave(plan, ("c1",)), {**well(2), "c1": HEALTHY})
+    plan = planner.merge(plan, {"c2": members["c2"]}, 2)
+    assert plan.by_phase(Phase.WAITING) == [members["c2"]]
+    assert planner.decide(plan, {**well(2), "c1": HEALTHY}) == Restart(("c2",))
+
+
 # gates
 
 
