@@ -98,7 +98,7 @@ class Daemon:
             self._read_features,
         )
         self._finder = Finder(paths, self._launcher, self._lifecycle)
-        self._rollouts = Driver(paths, self._fleet, self._stale)
+        self._rollouts = Driver(paths, self._fleet, self._finder.scan)
         self._owners = Owners()
         self._watcher = Watcher(
             paths,
@@ -140,10 +140,6 @@ class Daemon:
     def _server(self) -> Server:
         audit = Audit(self._registry, self._launcher)
         return Server(self._fleet, self._patch, self._prover, self._rollouts, audit, self._scrape, self._access)
-
-    async def _stale(self, containers: Sequence[Container]) -> set[str]:
-        """Which of these run old code."""
-        return {name for name, scan in (await self._finder.scan(containers)).items() if scan.stale}
 
     def _exited(self, container: Container) -> None:
         self._network.ended(container.name)

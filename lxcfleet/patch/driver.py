@@ -26,7 +26,7 @@ from lxcfleet.host import proc, tree
 from lxcfleet.model import Action, Health, Result, Selection
 from lxcfleet.names import Paths
 from lxcfleet.patch import rollout as planner
-from lxcfleet.patch import state
+from lxcfleet.patch import stale, state
 from lxcfleet.patch.records import record_of
 from lxcfleet.patch.rollout import Finish, Restart, Scan, Stop, Wait
 from lxcfleet.patch.state import Halt, Kind, Member, Phase, Rollout, Seen, Status
@@ -35,8 +35,8 @@ from lxcfleet.wire import RolloutRecord, RolloutRequest, read_selection, selecti
 
 log = logging.getLogger(__name__)
 
-Find = Callable[[Sequence[Container]], Awaitable[Collection[str]]]
-"""Tells which of these containers are stale. Raises FleetError."""
+Find = Callable[[Sequence[Container]], Awaitable[Mapping[str, stale.Scan]]]
+"""Tells what each of these containers runs that is old, by name. Raises FleetError."""
 
 LOG_LINES = 20
 LOG_BYTES = 16384
@@ -100,9 +100,9 @@ class Driver:
             return await self._begin_restart(ask)
         return await self._begin_patch(ask)
 
-    async def take_up(self, stale: Collection[str]) -> None:
+    async def take_up(self, found: Collection[str]) -> None:
         """The host was patched, and these are stale. Returns once that is written down. Raises FleetError."""
-        if stale:
+        if found:
             await self.begin(RolloutRequest(Kind.PATCH, Selection(everything=True)))
 
     async def _begin_restart(self, ask: RolloutRequest) -> RolloutRecord:
@@ -123,7 +123,7 @@ class Driver:
         asked = selection_to_json(selection)
         if self.active is not None and not ask.dry_run:
             return self._take_up(asked, ask)
-        found = await self._stale(self._fleet.registry.choose(selection))
+        found, _ = await self._stale(self._fleet.registry.choose(selection))
         if self.active is not None and not ask.dry_run:  # meanwhile another one began
             return self._take_up(asked, ask)
         rollout = planner.patched(self._new(Kind.PATCH, ask, {}), asked)
@@ -244,19 +244,22 @@ class Driver:
                 selection = read_selection(Fields(each, "selection"))
                 chosen |= {container.name: container for container in self._fleet.registry.choose(selection)}
         try:
-            found = await self._stale(list(chosen.values()))
+            found, unsure = await self._stale(list(chosen.values()))
         except FleetError as error:
             await self._halt(None, f"what is stale can't be told: {error.message}: {error.why}")
             return
         if self.active is not None:
-            self._keep(planner.merge(self.active, found, rollout.patch))
+            # What can't be read now, but was stale before, is stale as far as anybody knows.
+            kept = {member.name: member for member in self.active.by_phase(Phase.WAITING) if member.name in unsure}
+            self._keep(planner.merge(self.active, {**kept, **found}, rollout.patch))
 
-    async def _stale(self, containers: Sequence[Container]) -> dict[str, Member]:
-        """Members for the stale ones of these containers."""
+    async def _stale(self, containers: Sequence[Container]) -> tuple[dict[str, Member], set[str]]:
+        """Members for the stale ones of these containers, and those of which nobody can say whether they are."""
         # One that is restarted while we look has another identity then, and a mount that is newer than the patch.
         before = {c.name: self._member(c) for c in containers if c.running is not None}
         found = await self._find([c for c in containers if c.running is not None])
-        return {name: before[name] for name in before if name in found}
+        stale_ones = {name: before[name] for name in before if found[name].stale}
+        return stale_ones, {name for name in before if not (found[name].stale or found[name].clean)}
 
     def _member(self, container: Container) -> Member:
         assert container.running is not None
