@@ -38,7 +38,7 @@ from lxcfleet.fleet.readings import Readings
 from lxcfleet.fleet.registry import Container, Registry
 from lxcfleet.fleet.service import Fleet
 from lxcfleet.fleet.store import Leftovers
-from lxcfleet.host import cgroup, features, peer, sysctl, tree
+from lxcfleet.host import cgroup, dpkg, features, peer, sysctl, tree
 from lxcfleet.host.launch import Launcher
 from lxcfleet.names import Paths
 from lxcfleet.patch.driver import Driver
@@ -98,7 +98,7 @@ class Daemon:
             self._read_features,
         )
         self._finder = Finder(paths, self._launcher, self._lifecycle)
-        self._rollouts = Driver(paths, self._fleet, self._finder.scan)
+        self._rollouts = Driver(paths, self._fleet, self._finder.scan, dpkg.in_pieces)
         self._owners = Owners()
         self._watcher = Watcher(
             paths,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import struct
 from pathlib import Path
 
+from lxcfleet.errors import HostError
 from lxcfleet.host import packages
 
 _ADMIN = Path("/var/lib/dpkg")
@@ -42,14 +44,22 @@ def holder(admin: Path = _ADMIN) -> int | None:
 def half_done(admin: Path = _ADMIN) -> str:
     """What dpkg left in the middle, in words; empty if all is well. Raises HostError if the records can't be read.
 
-    As `dpkg --audit`, but for what does no harm, such as a package without checksums. Takes 0.05 s. On a host without
-    dpkg all is well.
+    As `dpkg --audit`, but for what does no harm, such as a package without checksums. Takes 0.05 s where dpkg's records
+    have changed since it was asked last. On a host without dpkg all is well.
     """
-    if not (admin / "status").exists():
+    try:
+        status = os.stat(admin / "status")
+    except OSError:
         return ""
     journal = [name for name in os.listdir(admin / "updates") if name.isdigit()] if (admin / "updates").is_dir() else []
     if journal:
         return "dpkg was interrupted"
+    return _wrong(admin, status.st_ino, status.st_mtime_ns)
+
+
+@functools.lru_cache(1)
+def _wrong(admin: Path, *_stamp: int) -> str:
+    """What is not in order by the records, which dpkg always writes to a new file."""
     wrong = []
     for name, state in packages.states(admin=None if admin == _ADMIN else admin):
         if state[2:3] == "R":
@@ -58,3 +68,19 @@ def half_done(admin: Path = _ADMIN) -> str:
             wrong.append(f"{name} is {_HALF[state[1]]}")
     more = len(wrong) - 3
     return ", ".join(wrong[:3]) + (f" and {more} more" if more > 0 else "")
+
+
+def trouble(admin: Path = _ADMIN) -> str:
+    """As ``half_done``, or why that can't be told."""
+    try:
+        return half_done(admin)
+    except HostError as error:
+        return f"the host's packages can't be read ({error.why or error.message})"
+
+
+def in_pieces(admin: Path = _ADMIN) -> str:
+    """Why no container should be started anew on the host as it is now; empty: nothing speaks against it."""
+    process = holder(admin)
+    if process is not None:
+        return f"{f'process {process}' if process > 0 else 'a process'} holds dpkg's lock"
+    return trouble(admin)

@@ -38,11 +38,16 @@ log = logging.getLogger(__name__)
 Find = Callable[[Sequence[Container]], Awaitable[Mapping[str, stale.Scan]]]
 """Tells what each of these containers runs that is old, by name. Raises FleetError."""
 
+InPieces = Callable[[], str]
+"""Tells what the package manager is in the middle of, so that nothing should be restarted; empty: nothing."""
+
 LOG_LINES = 20
 LOG_BYTES = 16384
 """So much of the end of a container's console a halt shows."""
 RETRY_SECONDS = 1.0
 """After this long something that failed in the daemon itself is tried again."""
+HOST_SECONDS = 1.0
+"""For so long the host is taken to be in one piece; and after that long it is looked again whether it is."""
 FOLLOW_SECONDS = 0.1
 """Changes of so long are told together."""
 
@@ -52,10 +57,13 @@ _FOLLOW, _RESUME = "wait for it (`lxcfleet rollout status --follow`)", "go on wi
 class Driver:
     """The rollout that is under way, or was last."""
 
-    def __init__(self, paths: Paths, fleet: Fleet, find: Find) -> None:
+    def __init__(self, paths: Paths, fleet: Fleet, find: Find, in_pieces: InPieces) -> None:
         self._paths = paths
         self._fleet = fleet
         self._find = find
+        self._in_pieces = in_pieces
+        self._one_piece: float | None = None
+        """When the host was last seen in one piece, in seconds since it booted."""
         self._rollout = self._load()
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
@@ -212,6 +220,8 @@ class Driver:
                     await asyncio.wait_for(self._wake.wait(), seconds)
             case Scan():
                 await self._scan(rollout)
+            case Restart() if rollout.patch and not self._host_is_well():
+                await self._wait_for_host()
             case Restart(names):
                 await self._restart(rollout, names)
             case Stop(container, why):
@@ -219,6 +229,20 @@ class Driver:
             case Finish():
                 self._keep(planner.end(rollout, Status.DONE, now()))
                 self._say(_summary(rollout))
+
+    def _host_is_well(self) -> bool:
+        return self._one_piece is not None and proc.uptime() - self._one_piece < HOST_SECONDS
+
+    async def _wait_for_host(self) -> None:
+        """See whether dpkg is at work again, or has left something half-way: no container should start on that.
+
+        What is to be done is decided anew afterwards, as it takes a while.
+        """
+        why = await asyncio.to_thread(self._in_pieces)
+        self._one_piece = None if why else proc.uptime()
+        if why:
+            self._wait_for(why)
+            await asyncio.sleep(HOST_SECONDS)
 
     def _wait_for(self, why: str) -> None:
         if why != self._waits_for:

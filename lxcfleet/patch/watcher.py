@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 """How often it is looked at the file that the hook touches: one system call."""
 AUDIT_SECONDS = 5.0
-"""How often dpkg's records are read while they are not in order."""
+"""How often it is asked whether dpkg's records are in order, while they are not or a window is waited for."""
 _NAMED = 20
 """As many containers are named in an event."""
 
@@ -117,18 +117,16 @@ class Watcher:
         if holder is not None:
             self._changed, self._half_done = clock, None
         quiet = clock - self._changed
-        if pending and quiet >= self._settings().quiet and self._half_done != "":
+        if pending and quiet >= self._settings().quiet:
             await self._audit(clock)
         failed = None if self._failed is None else clock - self._failed
         return Moment(pending, quiet, holder, self._half_done, datetime.now(UTC), failed)
 
     async def _audit(self, clock: float) -> None:
+        """Look at dpkg's records; now and then again, as a dpkg by hand may be over within a tick and call no hook."""
         if self._half_done is None or clock - self._audited >= AUDIT_SECONDS:
             self._audited = clock
-            try:
-                self._half_done = await asyncio.to_thread(dpkg.half_done, self._admin)
-            except HostError as error:
-                self._half_done = f"the host's packages can't be read ({error.why or error.message})"
+            self._half_done = await asyncio.to_thread(dpkg.trouble, self._admin)
 
     async def _act(self) -> None:
         """Look at what became stale, and do what the policy says."""

@@ -8,13 +8,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from lxcfleet.base.present import Layer
-from lxcfleet.model import Health, Result
+from lxcfleet.model import Health, Result, Selection
 from lxcfleet.names import Paths
+from lxcfleet.patch import driver
 from lxcfleet.patch.driver import Driver
 from lxcfleet.patch.stale import OldFile, Scan, Why
-from lxcfleet.patch.state import Status
+from lxcfleet.patch.state import Kind, Status
 from lxcfleet.policy import RolloutSettings, Share
+from lxcfleet.wire import RolloutRequest
 
 OLD = OldFile("/usr/lib/libssl.so.3", Why.REPLACED, Layer.BASE, ())
 POLICY = RolloutSettings(Share(1), Share(0), 0.0, 10.0, ())
@@ -74,7 +78,11 @@ class World:
             actions=SimpleNamespace(carry_out=self._carry_out, act=self._restart),
             operations=SimpleNamespace(any=lambda _: False),
         )  # fmt: skip
-        self.driver = Driver(self.paths, cast(Any, fleet), self._find)
+        self.in_pieces: list[str] = []
+        """What the package manager is in the middle of, look by look."""
+        self.driver = Driver(
+            self.paths, cast(Any, fleet), self._find, lambda: self.in_pieces.pop(0) if self.in_pieces else ""
+        )
 
     async def _find(self, boxes: Sequence[Any]) -> dict[str, Scan]:
         return {box.name: Scan(box.name, 1, 1, (OLD,) * box.old, box.unread) for box in boxes}
@@ -116,3 +124,41 @@ def test_what_can_not_be_read_now_and_was_stale_before_is_restarted(tmp_path: Pa
     assert rollout.status is Status.DONE
     assert {name: member.note for name, member in rollout.members.items()} == {"a": "", "b": "", "c": ""}
     assert world.restarted == ["a", "b", "c"]
+
+
+def test_nothing_is_restarted_while_the_package_manager_is_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another upgrade begins during the rollout, or dpkg was half-way when somebody said `patch apply`."""
+    monkeypatch.setattr(driver, "HOST_SECONDS", 0.02)
+    world = World(tmp_path, "a", "b")
+    world.in_pieces = ["process 7 holds dpkg's lock", "libc6 is unpacked, not configured"]
+
+    async def run() -> list[str]:
+        await world.driver.begin(RolloutRequest(Kind.PATCH, Selection(everything=True)))
+        task = asyncio.create_task(world.drive())
+        waited = []
+        async for record in world.driver.follow():
+            waited.append(record["waits_for"])
+            assert not (record["waits_for"] and world.restarted)
+        await task
+        return waited
+
+    monkeypatch.setattr(driver, "FOLLOW_SECONDS", 0.0)
+    said = asyncio.run(run())
+    assert [text for text in dict.fromkeys(said) if text] == [
+        "process 7 holds dpkg's lock", "libc6 is unpacked, not configured",
+    ]  # fmt: skip
+    assert world.restarted == ["a", "b"]
+
+
+def test_a_restart_that_was_asked_for_does_not_wait_for_packages(tmp_path: Path) -> None:
+    world = World(tmp_path, "a")
+    world.in_pieces = ["libc6 is unpacked, not configured"] * 1000
+
+    async def run() -> None:
+        await world.driver.begin(RolloutRequest(Kind.RESTART, Selection(everything=True)))
+        await world.drive()
+
+    asyncio.run(run())
+    assert world.restarted == ["a"]

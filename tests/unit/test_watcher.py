@@ -8,6 +8,8 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -181,6 +183,20 @@ def test_nothing_stale(world: World) -> None:
     assert world.events == ["unread", "patched"]
 
 
+def test_a_dpkg_that_failed_while_a_window_was_waited_for(world: World) -> None:
+    """By hand, so that no hook tells of it."""
+    opened = PatchSettings(Policy.WINDOW, 10, ("00:00-24:00",), "UTC")
+    world.settings = replace(opened, windows=(f"{datetime.now(UTC) + timedelta(days=3):%a} 00:00-24:00",))
+    world.watcher.notify()
+    world.pass_time(0)
+    assert world.pass_time(10) == "window"
+    world.half_done = "libc6 is half-configured"
+    world.pass_time(3600)
+    world.settings = opened
+    assert world.pass_time(1) == "broken"
+    assert world.applied == []
+
+
 def test_dpkg_at_work_is_waited_for(world: World) -> None:
     admin = world.paths.run / "dpkg"
     admin.mkdir()
@@ -258,3 +274,16 @@ def test_nothing_is_proven_where_packages_can_not_be_read(monkeypatch: pytest.Mo
     for asked in (prover.verify(Selection(), ()), prover.shadows(Selection())):
         with pytest.raises(HostError, match="did not end"):
             asyncio.run(cast(Any, asked))
+
+
+def test_dpkg_is_asked_anew_when_its_records_have_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["iU ", "ii "]
+    monkeypatch.setattr(packages, "states", lambda **_: [("web", words.pop())])
+    (tmp_path / "status").touch()
+    assert (dpkg.in_pieces(tmp_path), dpkg.in_pieces(tmp_path), words) == ("", "", ["iU "])
+    (tmp_path / "status-new").touch()
+    (tmp_path / "status-new").rename(tmp_path / "status")
+    assert dpkg.in_pieces(tmp_path) == "web is unpacked, not configured"
+    (tmp_path / "lock").touch()
+    with _locked(tmp_path / "lock") as child:
+        assert dpkg.in_pieces(tmp_path) == f"process {child} holds dpkg's lock"
