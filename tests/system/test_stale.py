@@ -211,7 +211,7 @@ def test_what_is_mounted_a_second_time_is_told_by_its_first_place(fleet: Fleet, 
     fleet.create(name)
     shutil.copy(path, software.directory / "single")
     script = f"mount --bind {path.parent} /mnt; touch /srv/one; mount --bind {path} /srv/one; "
-    with running(fleet, name, "sh", "-c", f"{script} /srv/one 1000 & exec /mnt/single 1000", called="single"):
+    with running(fleet, name, "sh", "-c", f"{script} /srv/one 1000 >/dev/null 2>&1 & exec /mnt/single 1000", called="single"):
         until(lambda: "one" in fleet.inside(name, "cat /proc/[0-9]*/comm"), what="the other one runs")
         assert old(fleet) == {}
         software.replace("one")
