@@ -27,6 +27,8 @@ NOT_EXECUTABLE = 126
 _HANGUP_SECONDS = 3.0
 _KEPT = 4096
 """Bytes of a check's output."""
+_KILLED_SECONDS = 1.0
+"""How long a command that was killed may take to end."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SHELL = ("/bin/sh", "-c", 'exec "$(getent passwd root | cut -d: -f7)" -l')
 """root's own login shell, as the container's passwd has it."""
@@ -59,8 +61,8 @@ def check(
 ) -> tuple[int | None, str]:
     """The exit status of ``command`` inside, and the end of what it printed.
 
-    None if it was not done within ``timeout`` seconds; it and its process group are killed then. Raises FleetError
-    if it can't be begun.
+    None if it was not done within ``timeout`` seconds; it and its process group are killed then, and left alone if that
+    does not end it: it may wait for a disk, or be frozen with its container. Raises FleetError if it can't be begun.
     """
     read, write = os.pipe()
     null = os.open(os.devnull, os.O_RDWR)
@@ -93,8 +95,16 @@ def check(
     if not ended:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
+        killed = select.poll()
+        killed.register(process, select.POLLIN)
+        if not killed.poll(_KILLED_SECONDS * 1000):
+            return None, _said(text)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return None if not ended else 128 - code if code < 0 else code, text.decode(errors="replace").strip()
+    return None if not ended else 128 - code if code < 0 else code, _said(text)
+
+
+def _said(text: bytes) -> str:
+    return text.decode(errors="replace").strip()
 
 
 def _start(request: Mapping[str, Any], standard: list[int], client: socket.socket, lxc_path: str) -> int:

@@ -1,0 +1,54 @@
+"""A check that is run inside a container, with a stand-in for entering it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+import pytest
+
+from lxcfleet.host import attach
+
+
+@pytest.fixture
+def entered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The processes that were begun."""
+    begun: list[int] = []
+
+    def enter(_name: str, _path: str, callback: Callable[[], int]) -> int:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(callback())
+        begun.append(pid)
+        return pid
+
+    monkeypatch.setattr(attach, "_attach", enter)
+    return begun
+
+
+def check(command: str, seconds: float) -> tuple[int | None, str]:
+    return attach.check("web", "/none", ("/bin/sh", "-c", command), {}, seconds)
+
+
+def test_what_a_check_says(entered: list[int]) -> None:
+    assert check("echo no; exit 3", 10) == (3, "no")
+    status, text = check("head -c 5000000 /dev/zero | tr '\\0' x; echo; echo end", 20)
+    assert (status, text[-5:], len(text) <= 4096) == (0, "x\nend", True)
+
+
+def test_a_check_that_is_not_done_in_time_is_killed(entered: list[int]) -> None:
+    assert check("echo begun; sleep 100", 0.2) == (None, "begun")
+    with pytest.raises(ProcessLookupError):
+        os.kill(entered[0], 0)
+
+
+def test_a_check_that_can_not_be_killed_holds_up_nobody(entered: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for a disk that is gone, or was frozen with its container (cgroup v1)."""
+    kill = os.killpg
+    monkeypatch.setattr(os, "killpg", lambda *_: None)
+    began = time.monotonic()
+    assert check("sleep 8", 0.2) == (None, "")
+    assert time.monotonic() - began < 4
+    kill(entered[0], 9)
+    os.waitpid(entered[0], 0)
