@@ -47,12 +47,13 @@ def run(request: Mapping[str, Any], descriptors: Sequence[int], lxc_path: str) -
     standard = list(descriptors[1:4])
     try:
         pid = _start(request, standard, client, lxc_path)
+        process = _opened(pid, request["name"])
     except FleetError as error:
         _send(client, {"error": error.body()})
         return
     for descriptor in standard:
         os.close(descriptor)
-    status = _watch(pid, client)
+    status = _watch(pid, process, client)
     _send(client, {"exit": status})
 
 
@@ -79,7 +80,7 @@ def check(
         os.close(write)
         os.close(null)
     os.set_blocking(read, False)
-    process = os.pidfd_open(pid)
+    process = _opened(pid, name)
     poll = select.poll()
     poll.register(process, select.POLLIN)
     poll.register(read, select.POLLIN)
@@ -199,9 +200,17 @@ def _take_terminal(give: socket.socket) -> None:
         os.close(slave)
 
 
-def _watch(pid: int, client: socket.socket) -> int:
+def _opened(pid: int, name: str) -> int:
+    """A descriptor of the process that liblxc said runs the command. Raises WrongState: it may be gone by then for good,
+    where the container is stopped at that moment."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise WrongState(f"the command was not run in {name}", why="the container ended at that moment") from None
+
+
+def _watch(pid: int, process: int, client: socket.socket) -> int:
     """Pass on the client's signals until the command ends; its exit status, 128 + N if signal N ended it."""
-    process = os.pidfd_open(pid)
     poll = select.poll()
     poll.register(process, select.POLLIN)
     poll.register(client, select.POLLIN | select.POLLHUP)

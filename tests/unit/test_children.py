@@ -56,6 +56,23 @@ def test_a_large_request_brings_the_same_descriptors(
     assert seen == [({"name": "a"}, opened[:4])]
 
 
+def test_a_command_whose_container_ends_as_it_begins_is_answered_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """liblxc may give the number of a process that is gone for good by then."""
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    monkeypatch.setattr(attach, "_start", lambda *_: child)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        opened = [theirs.detach(), *(os.open(os.devnull, os.O_RDWR) for _ in range(3))]
+        attach.run({"name": "web"}, opened, "/nowhere")
+        answer = json.loads(ours.recv(65536))
+        for descriptor in opened[1:]:
+            os.close(descriptor)
+    assert answer["error"]["code"] == "wrong-state"
+
+
 def test_the_launcher_outlives_a_fork_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was asked for stays unanswered, and is asked for again; what it has mounted stays."""
     for name in ("unshare_mounts", "make_slave"):
