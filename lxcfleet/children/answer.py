@@ -12,8 +12,9 @@ from lxcfleet.errors import FleetError, HostError
 
 Reply = socket.socket
 MAX_DATAGRAM = 65536
-_NOTES = 20
-"""So many fit into a datagram, and are worth reading; all are in the container's directory."""
+_NOTES, _NOTE = 20, 200
+"""So many, and of each so many characters (a character takes 12 bytes at most), fit into a datagram: a container's root
+writes what they are about, and one answer that can't be read would cost all of its batch. All are in its directory."""
 
 
 def answer(
@@ -27,7 +28,7 @@ def answer(
         body = HostError.from_os_error(f"{name} could not be prepared", error).body()
     elif error is not None:
         raise error
-    message = json.dumps({"name": name, "error": body, "notes": list(notes)[:_NOTES]}).encode()
+    message = json.dumps({"name": name, "error": body, "notes": [note[:_NOTE] for note in notes[:_NOTES]]}).encode()
     socket.send_fds(reply, [message], [] if descriptor is None else [descriptor])
 
 

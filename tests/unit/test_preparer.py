@@ -1,0 +1,61 @@
+"""Having many containers prepared by one child."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from typing import Any
+
+import pytest
+
+from lxcfleet.children.answer import answer
+from lxcfleet.errors import HostError
+from lxcfleet.fleet.preparer import Preparer
+from lxcfleet.host.launch import Conversation
+
+
+class _Launcher:
+    """One whose child answers what a test says."""
+
+    generation = 1
+
+    def __init__(self, notes: dict[str, list[str]]) -> None:
+        self._notes = notes
+
+    async def converse(self, _: str) -> Conversation:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        with theirs, open(os.devnull, "rb") as namespace:
+            for name, notes in self._notes.items():
+                answer(theirs, name, descriptor=namespace.fileno(), notes=notes)
+            await asyncio.sleep(0)
+            theirs.detach()  # the child would wait for more
+        return Conversation(ours, 1)
+
+
+@pytest.mark.parametrize(
+    ("note", "count"),
+    [("x" * 100_000, 1), ("\0" * 900, 30), ("\U0001f600" * 300, 30), ("short", 1)],
+    ids=["long", "many", "wide", "short"],
+)
+def test_what_one_container_says_keeps_no_other_from_its_start(note: str, count: int) -> None:
+    """Its root writes the entries that the notes are about, such as a package's version, as long as it likes."""
+
+    async def prepare() -> list[Any]:
+        launcher: Any = _Launcher({"bad": [note] * count, "good": []})
+
+        async def before() -> None:
+            pass
+
+        preparer = Preparer(launcher, 1, before)
+        asked = [preparer.submit({"name": name}) for name in ("bad", "good")]
+        replies: list[Any] = await asyncio.gather(*asked, return_exceptions=True)
+        preparer.close()
+        return replies
+
+    replies = asyncio.run(asyncio.wait_for(prepare(), 30))
+    assert [isinstance(reply, HostError) for reply in replies] == [False, False]
+    for reply in replies:
+        os.close(reply.descriptor)
+    assert replies[0].body["notes"][0][:5] == note[:5]
