@@ -113,13 +113,16 @@ class Upper:
             return "" if handle is None else os.readlink("", dir_fd=handle)
 
     def _directory(self, path: str) -> _Kind:
-        kind = self._directories.get(path)
-        if kind is None:
-            kind = self._directories[path] = self._look(path)
+        """Without recursion: a container may have made directories deeper than Python's stack."""
+        unknown = []
+        while (kind := self._directories.get(path)) is None:
+            unknown.append(path)
+            path = path.rpartition("/")[0]
+        for below in reversed(unknown):
+            kind = self._directories[below] = self._look(below, kind)
         return kind
 
-    def _look(self, path: str) -> _Kind:
-        above = self._directory(path.rpartition("/")[0])
+    def _look(self, path: str, above: _Kind) -> _Kind:
         if above in (_Kind.ABSENT, _Kind.HIDDEN, _Kind.NOWHERE):
             return above
         with self.opened(path) as handle:

@@ -137,8 +137,8 @@ def program_file(pid: int) -> Identity:
 
 
 def arguments(pid: int) -> list[str]:
-    """The command line."""
-    return [os.fsdecode(word) for word in _read(pid, "cmdline").rstrip(b"\0").split(b"\0")]
+    """The command line, as far as one piece has it: a process may say that any of its memory is that (prctl(2))."""
+    return [os.fsdecode(word) for word in _read(pid, "cmdline", once=True).rstrip(b"\0").split(b"\0")]
 
 
 def command(pid: int) -> str:

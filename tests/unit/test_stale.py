@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -169,6 +171,17 @@ def test_a_file_in_place_of_a_directory_hides_what_is_below(layers: dict[str, Pa
     assert present(layers).find("/usr/lib/a") == Found(Layer.DELTA, None, hidden=True)
 
 
+def test_directories_may_be_deeper_than_our_stack(layers: dict[str, Path]) -> None:
+    """A container that made such must not keep all others from being looked at."""
+    path = "/d" * 600
+    for layer, name in (("delta", "one"), ("base", "two")):
+        for depth in range(2, len(path) + 2, 2):
+            os.mkdir(f"{layers[layer]}{path[:depth]}")
+        put(layers[layer], f"{path}/{name}")
+    assert present(layers).find(f"{path}/one").layer is Layer.DELTA
+    assert present(layers).find(f"{path}/two").status is not None
+
+
 def test_links_are_followed_through_the_layers(layers: dict[str, Path]) -> None:
     put(layers["base"], "/usr/share/job/run")
     (layers["base"] / "bin").symlink_to("usr/bin")
@@ -219,6 +232,34 @@ def test_our_own_mappings() -> None:
     assert not deleted
     assert maps.device_name(os.stat(program).st_dev) == mine[0].device
     assert all(file.path.startswith("/") for _, file in mapped)
+
+
+LONG = """
+import ctypes, struct, sys, time
+size = 1 << 22
+libc = ctypes.CDLL(None)
+libc.mmap.restype = libc.sbrk.restype = ctypes.c_void_p
+start = libc.mmap(None, ctypes.c_size_t(size), 3, 0x4022, -1, ctypes.c_long(0))
+ctypes.memset(start, 120, size - 1)
+words = open("/proc/self/stat").read().rpartition(")")[2].split()
+field = lambda number: int(words[number - 3])
+own = [field(26), field(27), field(45), field(46), field(47), libc.sbrk(0), field(28), start, start + size]
+data = ctypes.create_string_buffer(struct.pack("=12Q2I", *own, field(50), field(51), 0, 0, 0xFFFFFFFF))
+print(libc.prctl(35, 14, ctypes.c_void_p(ctypes.addressof(data)), ctypes.c_ulong(104), 0), flush=True)
+time.sleep(60)
+"""
+"""PR_SET_MM, PR_SET_MM_MAP: takes no privilege."""
+
+
+def test_a_command_line_without_end() -> None:
+    with subprocess.Popen([sys.executable, "-c", LONG], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            if process.stdout.readline() != b"0\n":
+                pytest.skip("the kernel lets no process say so (CONFIG_CHECKPOINT_RESTORE)")
+            assert sum(map(len, maps.arguments(process.pid))) <= 65536
+        finally:
+            process.kill()
 
 
 def test_a_process_that_is_gone() -> None:
