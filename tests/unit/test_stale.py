@@ -19,6 +19,7 @@ from lxcfleet.host import maps, packages
 from lxcfleet.host.cgroup import Payload
 from lxcfleet.host.maps import Identity
 from lxcfleet.names import Paths
+from lxcfleet.patch import scan as scanning
 from lxcfleet.patch.finder import Finder
 from lxcfleet.patch.scan import Target, place, places, scan, script_of
 from lxcfleet.patch.stale import OldFile, Process, Scan, Why, judge_mapped, merge, same, written_since
@@ -302,6 +303,17 @@ def test_a_container_whose_processes_are_not_found_is_not_clean(layers: dict[str
         (result,) = scan([Target("web", os.getpid(), str(cgroup), str(layers["delta"]))], layers["mask"])
         assert not result.clean
         assert result.problem == f"process 1 ({os.getpid()}) is not in {cgroup}"
+
+
+def test_a_container_that_takes_too_long_is_not_clean(
+    layers: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And those after it are looked at."""
+    monkeypatch.setattr(scanning, "_SECONDS", 0.0)
+    (tmp_path / "cgroup.procs").write_text(f"{os.getpid()}\n{os.getppid()}\n")
+    target = Target("web", os.getpid(), str(tmp_path), str(layers["delta"]))
+    results = list(scan([target, target], layers["mask"]))
+    assert [result.problem for result in results] == ["it takes more than 0 s (1 processes so far)"] * 2
 
 
 def test_a_container_without_a_cgroup_is_not_clean() -> None:
