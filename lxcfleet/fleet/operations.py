@@ -128,6 +128,7 @@ class Operations:
     def __init__(self) -> None:
         self._all: OrderedDict[str, Operation] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ending = False
 
     def records(self) -> list[OperationRecord]:
         """All of them, oldest first."""
@@ -158,6 +159,8 @@ class Operations:
     def begin(self, action: str, jobs: Sequence[Job], at_once: int) -> Operation:
         """Do all jobs, ``at_once`` of them at the same time."""
         operation = self.remember(Operation(action, len(jobs)))
+        if self._ending:
+            operation.cancel()
         task = asyncio.get_running_loop().create_task(self._run(operation, jobs, at_once))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -173,10 +176,13 @@ class Operations:
         return len(self._tasks)
 
     async def settle(self) -> None:
-        """Wait until all that run have ended; what they have not begun is not begun any more."""
+        """The daemon ends: wait until all that run have ended; what they have not begun is not begun any more, nor is
+        what is asked for meanwhile."""
+        self._ending = True
         for operation in self._all.values():
             operation.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _run(self, operation: Operation, jobs: Sequence[Job], at_once: int) -> None:
         slots = asyncio.Semaphore(at_once)
@@ -190,7 +196,8 @@ class Operations:
                     if operation.cancelled:
                         if job.forget is not None:
                             job.forget()
-                        raise Cancelled(f"{name}: not begun", why="the operation was cancelled")
+                        why = "lxcfleetd ends" if self._ending else "the operation was cancelled"
+                        raise Cancelled(f"{name}: not begun", why=why)
                     result = await job.run()
                 except FleetError as error:
                     status = "cancelled" if isinstance(error, Cancelled) else "failed"

@@ -97,6 +97,35 @@ def test_who_waits_for_its_turn_has_not_begun() -> None:
     assert asyncio.run(asyncio.wait_for(begin(), 10)) == ["started", "cancelled", "cancelled"]
 
 
+def test_what_is_asked_for_while_the_daemon_ends_is_not_begun() -> None:
+    """A stop may drain for a while, and the API answers until the end: what began then would be cut off."""
+
+    async def end() -> tuple[list[str], list[str]]:
+        drained, begun = asyncio.Event(), asyncio.Event()
+
+        async def drain() -> Result:
+            begun.set()
+            await drained.wait()
+            return Result("a", "stopped", True)
+
+        async def create() -> Result:
+            await asyncio.sleep(3600)
+            return Result("b", "created", True)
+
+        operations = Operations()
+        stop = operations.begin("stop", [Job("a", drain)], 1)
+        await begun.wait()
+        settling = asyncio.create_task(operations.settle())
+        await asyncio.sleep(0.01)
+        late = operations.begin("create", [Job("b", create)], 1)
+        drained.set()
+        await settling
+        assert late.ended
+        return [result.status for result in stop.results], [result.status for result in late.results]
+
+    assert asyncio.run(asyncio.wait_for(end(), 10)) == (["stopped"], ["cancelled"])
+
+
 def test_cancelled_turns_end() -> None:
     async def begin() -> list[str]:
         async def run() -> Result:
