@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 
-from lxcfleet.errors import Busy, FleetError, WrongState
+from lxcfleet.errors import Busy, FleetError, NotFound, WrongState
 from lxcfleet.fleet import plan, store
 from lxcfleet.fleet.events import Events
 from lxcfleet.fleet.lifecycle import Lifecycle
@@ -134,10 +134,7 @@ class Actions:
         stop, None: as its spec says.
         """
         name = container.name
-        if container.busy is not None or name not in self._registry:
-            raise Busy(
-                f"{name} is busy: {container.busy or 'destroy'}", hint="wait until that is done, then try again"
-            )
+        self._check_free(container)
         container.busy = action
         try:
             steps = plan.plan(action, self._registry.situation(container))
@@ -154,6 +151,15 @@ class Actions:
         self._events.add(_DONE[action], name)
         return Result(name, _DONE[action], True)
 
+    def _check_free(self, container: Container) -> None:
+        """Raise Busy, or NotFound: an action waits for its turn, and meanwhile others may destroy the container, and
+        create one that it was not meant for by the same name."""
+        if container.busy is not None:
+            hint = "wait until that is done, then try again"
+            raise Busy(f"{container.name} is busy: {container.busy}", hint=hint)
+        if not self._registry.knows(container):
+            raise NotFound(f"{container.name} was destroyed meanwhile")
+
     # -- what happens by itself ------------------------------------------------------------------------------
 
     def exited(self, container: Container) -> None:
@@ -161,7 +167,7 @@ class Actions:
 
         One that took longer to end than its destroy waited for is destroyed now.
         """
-        if container.busy is not None or container.name not in self._registry:
+        if container.busy is not None or not self._registry.knows(container):
             return
         self._network.withdraw(container.name)
         self._events.add("stopped", container.name)
@@ -195,8 +201,7 @@ class Actions:
 
     async def go_on(self, container: Container, steps: Sequence[plan.Step]) -> None:
         """Do the steps that a crash or a reboot left to be done. Raises FleetError."""
-        if container.busy is not None:
-            raise Busy(f"{container.name} is busy: {container.busy}")
+        self._check_free(container)
         destroy = plan.Step.REMOVE in steps
         container.busy = Action.DESTROY if destroy else Action.START
         try:

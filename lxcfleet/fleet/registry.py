@@ -138,6 +138,10 @@ class Registry:
     def __getitem__(self, name: str) -> Container:
         return self._containers[name]
 
+    def knows(self, container: Container) -> bool:
+        """Whether it is there still, and not another one that has got its name since."""
+        return self._containers.get(container.name) is container
+
     def add(self, container: Container) -> None:
         """Know one more."""
         self._containers[container.name] = container
