@@ -9,13 +9,11 @@ import click
 from lxcfleet.api.client import Client
 from lxcfleet.cli import options, output, rolling
 from lxcfleet.cli.session import connect, session_of
+from lxcfleet.cli.stale import complain, status_of
 from lxcfleet.errors import HostError, Unreachable
 from lxcfleet.findings import NoticeRecord
 from lxcfleet.model import Selection
 from lxcfleet.wire import RolloutRequest
-
-FOUND = 4
-"""Exit status of a check that found something."""
 
 
 @click.group(cls=options.Suggesting)
@@ -37,7 +35,7 @@ def patch() -> None:
 def status(ctx: click.Context, *, style: str, quiet: bool) -> int:
     """Show how far a patch of the host is, which containers are stale, and how far the rollout is.
 
-    Exit status 4: some are stale.
+    Exit status 4: some are stale. 3: none is, but some could not be looked at.
 
     \b
     Examples:
@@ -55,7 +53,8 @@ def status(ctx: click.Context, *, style: str, quiet: bool) -> int:
         data = {"containers": len(records), "stale": stale, "notice": notice, "rollout": rollout}
         lines = [f"host:     {_told(notice)}", f"stale:    {' '.join(stale) or 'none'}", f"rollout:  {going}"]
         output.show(style, data, lines=lambda: lines, rows=lambda: [["stale"], *([name] for name in stale)])
-    return FOUND if stale else 0
+    complain(records)
+    return status_of(records)
 
 
 _PHASES = {

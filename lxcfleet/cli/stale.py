@@ -64,15 +64,23 @@ def stale(
         output.write("".join(f"{record['name']}\n" for record in found))
     else:
         output.show(style, records, lines=lambda: _table(found), rows=lambda: _rows(records))
-    _complain(records)
+    complain(records)
     if style == "table" and not quiet and not found:
         processes = sum(record["processes"] for record in records)
         looked = f"{output.counted(processes, 'process')} in {output.counted(len(records), 'container')}"
         output.say(f"lxcfleet: nothing stale: {looked} looked at" if records or not chosen.narrow else output.NOT_CHOSEN)
-    return FOUND if found else SOME_FAILED if any(record["problem"] for record in records) else 0
+    return status_of(records)
 
 
-def _complain(records: Sequence[StaleRecord]) -> None:
+def status_of(records: Sequence[StaleRecord]) -> int:
+    """The exit status that they come to."""
+    if any(record["stale"] for record in records):
+        return FOUND
+    return SOME_FAILED if any(record["problem"] for record in records) else 0
+
+
+def complain(records: Sequence[StaleRecord]) -> None:
+    """Say which could not be looked at, and why."""
     for record in records:
         if record["problem"]:
             error = FleetError("not all of it could be looked at", why=record["problem"])

@@ -81,6 +81,15 @@ def web(fake: FakeDaemon) -> FakeDaemon:
     return fake
 
 
+def test_status_tells_of_what_can_not_be_looked_at(cli: Cli, web: FakeDaemon) -> None:
+    web.fleet.containers["web1"].unread = "/proc/1/maps: Permission denied"
+    ran = cli("patch", "status")
+    assert ran.status == 4
+    assert "web1: not all of it could be looked at\n  /proc/1/maps: Permission denied" in ran.err
+    assert cli("patch", "apply").status == 0
+    assert cli("patch", "status").status == 3
+
+
 def test_apply(cli: Cli, web: FakeDaemon) -> None:
     ran = cli("patch", "apply", "--dry-run")
     assert (ran.status, ran.out, ran.err) == (0, "wave 1: web2\nwave 2: web3\n", "")
