@@ -15,8 +15,8 @@ from lxcfleet.host.mounts import unescape
 _PIECE = 1 << 16
 _DELETED = b" (deleted)"
 _TICKS = os.sysconf("SC_CLK_TCK")
-_UP = "/.." * 1000
-"""Further up than the deepest directory that a path can name in practice (PATH_MAX has room for a few more)."""
+_UP = 8, 1000
+"""So far up lies the top from almost everywhere; and further up than a path can lead down in practice."""
 
 
 class Identity(NamedTuple):
@@ -162,7 +162,11 @@ def top_device(pid: int) -> int:
     A process that has shut itself into a directory (chroot(2)) can't go further up from there; we, whose root is another,
     can.
     """
-    return _stat(pid, f"root{_UP}").st_dev
+    for steps in _UP:  # a thousand take 0.3 ms
+        here, above = (_stat(pid, "root" + "/.." * number) for number in (steps, steps + 1))
+        if os.path.samestat(here, above):
+            break
+    return above.st_dev
 
 
 class Mount(NamedTuple):

@@ -138,7 +138,7 @@ class _Container:
 
     def _judge(self, pid: int) -> None:
         mapped = self._first if pid == self._target.pid else maps.executable(pid)
-        if not mapped or self._root not in (maps.root_device(pid), maps.top_device(pid)):
+        if not mapped or (maps.root_device(pid) != self._root and maps.top_device(pid) != self._root):
             # It has ended; or its number belongs to another process by now; or a container within has another root,
             # with software of its own.
             return

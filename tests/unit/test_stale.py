@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -261,6 +262,27 @@ def test_a_command_line_without_end() -> None:
             assert sum(map(len, maps.arguments(process.pid))) <= 65536
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize("depth", [0, 7, 8, 9, 300])
+def test_the_top_is_found_from_however_far_below(tmp_path: Path, depth: int) -> None:
+    if os.geteuid():
+        pytest.skip("only root may change its root")
+    child = os.fork()
+    if child == 0:
+        os.chdir(tmp_path)
+        for _ in range(depth):
+            os.mkdir("d")
+            os.chdir("d")
+        os.chroot(".")
+        os.kill(os.getpid(), signal.SIGSTOP)
+        os._exit(0)
+    try:
+        os.waitpid(child, os.WUNTRACED)
+        assert maps.top_device(child) == maps.top_device(os.getpid()) == os.stat("/").st_dev
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_a_process_that_is_gone() -> None:
