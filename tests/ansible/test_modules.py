@@ -107,10 +107,11 @@ def test_restart(ansible: Ansible) -> None:
     fleet.create(fleet.name(1), options=("-l", "role=web"))
     fleet.create(fleet.name(2))
     before = {name: fleet.pid(fleet.name(name)) for name in (1, 2)}
-    planned = ansible.task("restart", "--check", labels={"role": "web"})
+    planned = ansible.task("restart", "--check", "--diff", labels={"role": "web"})
     assert (planned["changed"], words(planned)) == (True, ["planned"])
-    done = ansible.task("restart", labels={"role": "web"}, timeout=0)
-    assert (done["changed"], words(done)) == (True, ["restarted"])
+    assert planned["diff"] == {"before": {fleet.name(1): "running"}, "after": {fleet.name(1): "restarted"}}
+    done = ansible.task("restart", "--diff", labels={"role": "web"}, timeout=0)
+    assert (done["changed"], words(done), done["diff"]) == (True, ["restarted"], planned["diff"])
     assert fleet.pid(fleet.name(1)) != before[1]
     assert fleet.pid(fleet.name(2)) == before[2]
     assert ansible.task("restart")["failed"]

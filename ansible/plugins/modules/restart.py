@@ -19,7 +19,7 @@ attributes:
     description: Nothing is changed, and what would be is told by C(lxcfleet --dry-run).
     support: full
   diff_mode:
-    description: The states of containers that change, before and after.
+    description: The containers that are restarted.
     support: full
 options:
   timeout:
@@ -104,7 +104,7 @@ def main():
     before = lxcfleet.states()
     change = lxcfleet.change("restart", arguments)
     changing = [result["name"] for result in change.results if result["changed"]]
-    after = {name: "running" for name in changing} if module.check_mode else lxcfleet.states(changing)
+    after = dict.fromkeys(changing, "restarted")
     change.leave(module, {name: before[name] for name in changing if name in before}, after)
 
 
