@@ -113,6 +113,11 @@ def test_the_fleet_is_in_its_slice(guest: Guest) -> None:
         ("patch apply --dry-run", ""),
         ("rollout status", ""),
         ("doctor -f json", "findings"),
+        ("shell app1 <<<hostname", "app1"),
+        ("audit shadow app2", "no shadows"),
+        ("restart app1 app2 --rolling --min-healthy-time 30 --no-wait && lxcfleet rollout pause &&"
+         "lxcfleet rollout resume --no-wait && lxcfleet rollout abort", "aborted"),
+        ("patch notify", "packages changed"),
     ],
 )
 def test_verbs(guest: Guest, line: str, expected: str) -> None:
