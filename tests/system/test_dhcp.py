@@ -16,7 +16,7 @@ import dns.query
 import dns.rdatatype
 import pytest
 
-from .harness import SLEEP, Fleet, alive, command_lines, until
+from .harness import PATIENCE, SLEEP, Fleet, alive, command_lines, until
 
 pytestmark = [
     pytest.mark.system,
@@ -312,13 +312,13 @@ def test_nobody_uses_or_gives_addresses_that_are_not_its_own(fleet: Fleet, rack:
     send += "[s.sendto(b'x' * 300, ('10.77.9.255', {1})) for _ in range(3)]"
     for source, target, passes in ((67, 68, False), (68, 67, False), (999, 998, True)):
         hear = "import socket; s=socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.setsockopt(1, 2, 1); s.bind(('', "
-        hear += f"{target})); s.settimeout(3); print('up', flush=True); print(s.recv(999)[:1])"
+        hear += f"{target})); s.settimeout({3 * PATIENCE}); print('up', flush=True); print(s.recv(999)[:1])"
         listen = [*rack.within, "python3", "-c", hear]
         with subprocess.Popen(listen, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as ear:
             assert ear.stdout is not None
             ear.stdout.readline()
             fleet.ok("exec", one, "--", "python3", "-c", send.format(source, target))
-            assert (ear.wait(10) == 0) is passes, (source, target)
+            assert (ear.wait(10 * PATIENCE) == 0) is passes, (source, target)
 
 
 def test_rules_that_somebody_flushed_come_back_with_what_was_given(fleet: Fleet) -> None:
