@@ -15,6 +15,8 @@ HERE = "/srv/package"
 """Where the guest has the package."""
 DEB = f"lxcfleet_{lxcfleet.__version__}_all.deb"
 INSTALL = "DEBIAN_FRONTEND=noninteractive apt-get -o Dpkg::Use-Pty=0 install --yes --no-install-recommends"
+INSTALL_ALL = INSTALL.removesuffix(" --no-install-recommends")
+"""With all that packages recommend, as most hosts have it: lxc's lxcfs and uidmap for two."""
 SLEEP = ("--", "sleep", "infinity")
 LONG = 900.0
 """Seconds: each container's AppArmor profile is compiled, on an emulated CPU."""
