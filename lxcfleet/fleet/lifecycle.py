@@ -316,11 +316,7 @@ class Lifecycle:
                 return
         proc.send_signal(running.pid, running.monitor, signal.SIGKILL)
         if not await _gone(running, KILL_SECONDS):
-            raise HostError(
-                f"{container.name} does not end",
-                why=f"its init (pid {running.pid}) was killed {KILL_SECONDS:.0f} s ago and is still there",
-                hint="a process in it may hang in the kernel (state D in ps), on a dead disk or network share",
-            )
+            raise _stays(container.name, running)
 
     def distrust_mask(self) -> None:
         """Somebody asks for something new: what changed on the host until this moment must count."""
@@ -380,3 +376,18 @@ async def _gone(running: Running, seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+def _stays(name: str, running: Running) -> HostError:
+    """Why a container that was killed has not stopped."""
+    ago = f"{KILL_SECONDS:.0f} s ago"
+    if proc.has_ended(running.pid, running.monitor):
+        return HostError(
+            f"{name} has ended and is not tidied up yet",
+            why=f"its init was killed {ago}, and LXC's monitor (pid {running.monitor}) is still at it: the host may be busy",
+            hint="it counts as stopped once the monitor has ended, see `lxcfleet list`; a destroy is done then, by itself",
+        )
+    return HostError(
+        f"{name} does not end", why=f"its init (pid {running.pid}) was killed {ago} and is still there",
+        hint="a process in it may hang in the kernel (state D in ps), on a dead disk or network share",
+    )  # fmt: skip

@@ -34,6 +34,17 @@ def parent_of(pid: int) -> int | None:
         return None
 
 
+def has_ended(pid: int, parent: int) -> bool:
+    """Whether ``parent`` has no child ``pid`` any more that runs: one that it has not asked about runs no more either.
+    proc(5), /proc/PID/stat, fields 3 (Z: zombie, X: dead) and 4."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            state, above = file.read().rpartition(b")")[2].split()[:2]
+    except (OSError, ValueError):
+        return True
+    return state in (b"Z", b"X") or int(above) != parent
+
+
 def open_pid(pid: int) -> int | None:
     """A descriptor that stands for this very process, also after its number was used again; None if it is gone."""
     try:

@@ -1,0 +1,45 @@
+"""What is said of a container that was killed and has not stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from lxcfleet.fleet import lifecycle
+from lxcfleet.fleet.registry import Running
+from lxcfleet.host import cgroup, proc
+
+
+@pytest.fixture
+def init() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["sleep", "infinity"]) as process:
+        yield process
+        process.kill()
+
+
+def test_one_whose_init_is_still_there(init: subprocess.Popen[bytes]) -> None:
+    assert not proc.has_ended(init.pid, os.getpid())
+    assert "still there" in lifecycle._stays("web", running(init.pid)).why
+
+
+def test_one_whose_monitor_has_not_tidied_up_yet(init: subprocess.Popen[bytes]) -> None:
+    """On a slow host 28 monitors that each unload an AppArmor profile took minutes; nothing of the containers ran."""
+    os.kill(init.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, init.pid, os.WEXITED | os.WNOWAIT)
+    for _ in ("a zombie", "gone"):
+        assert proc.has_ended(init.pid, os.getpid())
+        error = lifecycle._stays("web", running(init.pid))
+        assert f"monitor (pid {os.getpid()}) is still at it" in error.why
+        init.wait()
+
+
+def test_a_number_that_somebody_else_has_now(init: subprocess.Popen[bytes]) -> None:
+    assert proc.has_ended(init.pid, parent=1)
+
+
+def running(pid: int) -> Running:
+    return Running(pid, os.getpid(), -1, cgroup.Payload({}), 0.0, 0.0)
