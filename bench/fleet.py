@@ -59,12 +59,16 @@ class Fleet:
         return json.loads(self.cli(*arguments, "-f", "json"))
 
     def prepare(self) -> None:
-        """Start the daemon and have the mask built, which is no part of what is measured."""
+        """Start the daemon."""
         self.clear()
         for needed in (self.paths.lxc, self.paths.etc):
             needed.mkdir(parents=True)
         settings = _SETTINGS.format(bridge=BRIDGE, network=self._network)
         self.paths.config_file.write_text(settings, encoding="ascii")
+        self.have_mask()
+
+    def have_mask(self) -> None:
+        """Have the mask built for the host as it is now, which is no part of what is measured."""
         self.cli("create", f"{PREFIX}0", "--", "sleep", "infinity")
         self.cli("destroy", f"{PREFIX}0", "--force")
 

@@ -71,6 +71,7 @@ class Bench:
             time.sleep(1)
 
     def _our_apps(self) -> None:
+        self.ours.have_mask()  # the peers' files changed the host
         before, kernel = observe.meminfo("MemAvailable"), observe.kernel_memory()
         stamp = self.ours.mask_stamp()
         self._note("app create", self.ours.create())
@@ -103,6 +104,7 @@ class Bench:
         self.bare.remove()
 
     def _our_systems(self) -> None:
+        self.ours.have_mask()
         before = observe.meminfo("MemAvailable")
         stamp = self.ours.mask_stamp()
         self._note("system up", self.ours.boot())

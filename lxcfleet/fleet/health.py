@@ -22,6 +22,9 @@ ADDRESS_SECONDS = 30.0
 """How long a DHCP server may take: some answer after seconds, and so long a bridge's new port may pass nothing on."""
 _FIRST_PAUSE = 0.1
 _SYSTEMD_FIRST_PAUSE = 0.5
+_BOOT_SECONDS = 0.08
+"""What a lean systemd's boot takes of one processor (bench/run.py --only system)."""
+_BOOTS_WAIT = 10.0
 _SYSTEMD_PAUSE = 30.0
 """At the most, in seconds, between two questions to a systemd that is not up, or not well."""
 
@@ -92,6 +95,15 @@ def pause_systemd(course: Course) -> float | None:
     if course.health is Health.HEALTHY:
         return None
     return min(_growing(_SYSTEMD_FIRST_PAUSE, course.checks), _SYSTEMD_PAUSE)
+
+
+def let_boot(age: float, booting: int, processors: int) -> float:
+    """Seconds to wait before a systemd is asked for the first time, while it and others boot.
+
+    A question takes about a quarter of a boot's processor time: asked while a hundred boot it would make all of them
+    later, and most answers would be "not yet". So they are asked when all can be up.
+    """
+    return max(0.0, min(_BOOT_SECONDS * booting / processors, _BOOTS_WAIT) - age)
 
 
 def without_address(age: float) -> Health:

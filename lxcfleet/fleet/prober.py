@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from lxcfleet.fleet.health import Course, Verdict
 from lxcfleet.fleet.registry import Container, Running
 from lxcfleet.host import proc, reach, tree
 from lxcfleet.host.launch import Launcher
-from lxcfleet.model import Health
+from lxcfleet.model import Health, Init
 from lxcfleet.names import Paths
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ _SYSTEMD_SECONDS = 10.0
 _STATE = ("systemctl", "is-system-running", "--wait")
 _FAILED = ("systemctl", "list-units", "--failed", "--plain", "--no-legend", "--no-pager")
 _LONGEST_REASON = 200
+_PROCESSORS = len(os.sched_getaffinity(0))
 
 
 @dataclass
@@ -49,6 +51,8 @@ class _Watch:
     course: Course
     since: float
     """When its health last changed, in seconds since the machine booted."""
+    boots: bool = False
+    """Whether that begins with the boot of a systemd."""
     task: asyncio.Task[None] | None = None
 
 
@@ -129,6 +133,7 @@ class Prober:
         if watch is None or watch.identity != running.identity:
             watch = _Watch(running.identity, Course(), proc.uptime())
         self._watches[container.name] = watch
+        watch.boots = container.spec is not None and container.spec.init is Init.SYSTEM
         self._tell(container, watch)
         watch.task = asyncio.get_running_loop().create_task(self._look_after(container, running, watch))
         self._wake()
@@ -182,6 +187,8 @@ class Prober:
     async def _ask_systemd(self, container: Container, running: Running, watch: _Watch) -> None:
         while container.running is running and (seconds := health.pause_systemd(watch.course)) is not None:
             await asyncio.sleep(seconds)
+            while not watch.course.checks and (left := health.let_boot(running.age, self._booting(), _PROCESSORS)) > 0:
+                await asyncio.sleep(left)
             if container.running is not running or running.payload.frozen:
                 continue
             word = await self._said(container, _STATE)
@@ -190,6 +197,10 @@ class Prober:
             failed = [line.split()[0] for line in units.splitlines() if line.strip()]
             if container.running is running:
                 self._note(container, watch, health.judge_systemd(watch.course, word, ", ".join(failed)))
+
+    def _booting(self) -> int:
+        """How many system containers are not known to be up."""
+        return sum(watch.boots and watch.course.health is Health.STARTING for watch in self._watches.values())
 
     async def _said(self, container: Container, command: tuple[str, ...]) -> str:
         """What a program in it printed; empty if it could not be run there."""

@@ -288,7 +288,7 @@ def test_profiles_and_reload(fleet: Fleet) -> None:
     try:
         profile = "{command: [sleep, infinity], labels: {tier: front}, environment: {MODE: night}}"
         file.write_text(f"{fleet.usual}profiles:\n  web: {profile}\n")
-        assert fleet.run("create", name, "--profile", "web").status == FAILED  # not read yet
+        assert fleet.run("create", name, "--profile", "web").status == INVALID  # not read yet
         subprocess.run(["kill", "-HUP", str(daemon)], check=True)
         until(lambda: fleet.run("create", name, "--profile", "web", "--ensure").status == 0)
         record = fleet.record(name)

@@ -102,6 +102,13 @@ def test_systemd_is_asked_ever_less_often() -> None:
     assert health.pause_systemd(course) == 30.0
 
 
+def test_systemd_is_not_asked_before_all_that_boot_can_be_up() -> None:
+    assert health.let_boot(0.5, booting=1, processors=2) == 0.0
+    assert health.let_boot(0.5, booting=100, processors=2) == pytest.approx(3.5)
+    assert health.let_boot(4.0, booting=100, processors=2) == 0.0
+    assert health.let_boot(0.0, booting=10_000, processors=1) == 10.0  # nobody waits for ever for others
+
+
 def test_an_app_container_without_a_check_is_asked_nothing() -> None:
     assert not health.needs_checks(Spec("a", Init.APP, ("true",)))
     assert health.needs_checks(Spec("a"))
