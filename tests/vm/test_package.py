@@ -118,7 +118,7 @@ def test_the_fleet_is_in_its_slice(guest: Guest) -> None:
         ("shell app1 <<<hostname", "app1"),
         ("audit shadow app2", "no shadows"),
         ("restart app1 app2 --rolling --min-healthy-time 30 --no-wait && lxcfleet rollout pause &&"
-         "lxcfleet rollout resume --no-wait && lxcfleet rollout abort", "aborted"),
+         "lxcfleet rollout resume --no-wait && lxcfleet rollout abort && lxcfleet wait --all --for running", "aborted"),
         ("patch notify", "packages changed"),
     ],
 )
