@@ -20,7 +20,9 @@ from lxcfleet.names import Paths
 log = logging.getLogger(__name__)
 
 _TIDY_SECONDS = 0.5
-"""After this long a process of a container that has ended is gone in the end."""
+"""After this long a process of a container that has ended is gone in the end, mostly."""
+_TIDIED_SECONDS = 60.0
+"""Who holds a cgroup for longer than that is not about to end."""
 
 
 @dataclass
@@ -255,11 +257,17 @@ class Registry:
         running.gone.set()
         self._on_exit(container)
 
-    def _tidy(self, name: str) -> None:
-        """Try again what was in use at the container's end, unless somebody has it in hand again."""
+    def _tidy(self, name: str, seconds: float = _TIDY_SECONDS) -> None:
+        """Try again what was in use at the container's end, ever less often, unless it runs again.
+
+        Also when it is destroyed by now: a process that takes long to end holds its cgroup, and nobody else would.
+        """
         container = self._containers.get(name)
-        if container is not None and container.running is None and container.busy is None:
-            cgroup.remove(name)
+        if container is not None and container.running is not None:
+            return
+        in_hand = container is not None and container.busy is not None
+        if (in_hand or not cgroup.remove(name)) and seconds < _TIDIED_SECONDS:
+            asyncio.get_running_loop().call_later(2 * seconds, self._tidy, name, 2 * seconds)
 
     def ids(self) -> Iterable[int]:
         """First ids of the ranges in use."""

@@ -179,7 +179,7 @@ def test_twenty_at_once_have_addresses_and_names(fleet: Fleet, rack: Rack) -> No
     server = fleet.spawn("exec", two, "--", "python3", "-c", listen)
     other = addresses(fleet)[two][-1]
     connect = f"import socket; socket.create_connection(('{other}', 7), 5)"
-    until(lambda: fleet.run("exec", one, "--", "python3", "-c", connect).status == 0, what="one reaches two by IPv6")
+    until(lambda: fleet.run("exec", one, "--", "python3", "-c", connect).status == 0, 30, what="one reaches two by IPv6")
     assert server.wait(10) == 0
     assert ip_address(other).version == 6
 

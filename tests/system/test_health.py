@@ -75,8 +75,9 @@ def test_a_port_and_a_page_say_how_it_is(fleet: Fleet) -> None:
     fleet.create(tcp, options=(*bridge, "--health-tcp", "8080", *FAST), command=SERVE)
     fleet.create(http, options=(*bridge, "--health-http", "8080/up", *FAST), command=SERVE)
     fleet.ok("wait", tcp, "--for", "healthy")
+    # Before its server is up the reason is another.
+    until(lambda: fleet.record(http)["health_reason"] == "http 8080/up: status 404", 20)
     until(lambda: health(fleet, http) == "unhealthy", 20)
-    assert fleet.record(http)["health_reason"] == "http 8080/up: status 404"
     fleet.inside(http, "touch /run/up")
     fleet.ok("wait", http, "--for", "healthy")
     fleet.ok("freeze", http)
