@@ -25,6 +25,7 @@ _SYSTEMD_FIRST_PAUSE = 0.5
 _BOOT_SECONDS = 0.08
 """What a lean systemd's boot takes of one processor (bench/run.py --only system)."""
 _BOOTS_WAIT = 10.0
+"""The longest that a systemd's first question waits for others to boot, in seconds."""
 _SYSTEMD_PAUSE = 30.0
 """At the most, in seconds, between two questions to a systemd that is not up, or not well."""
 

@@ -25,24 +25,27 @@ def finish(work: Callable[[], object]) -> NoReturn:
         os._exit(status)
 
 
-def parent_of(pid: int) -> int | None:
-    """The parent's pid; None if the process is gone. proc(5), /proc/PID/stat, field 4."""
+def _stat(pid: int) -> list[bytes] | None:
+    """What /proc/PID/stat has from field 3 on, which is the first here: the name before may have blanks and brackets;
+    None if the process is gone. proc(5)."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[1])
-    except (OSError, IndexError, ValueError):
+            return file.read().rpartition(b")")[2].split() or None
+    except OSError:
         return None
+
+
+def parent_of(pid: int) -> int | None:
+    """The parent's pid; None if the process is gone. Field 4."""
+    fields = _stat(pid)
+    return None if fields is None else int(fields[1])
 
 
 def has_ended(pid: int, parent: int) -> bool:
     """Whether ``parent`` has no child ``pid`` any more that runs: one that it has not asked about runs no more either.
-    proc(5), /proc/PID/stat, fields 3 (Z: zombie, X: dead) and 4."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            state, above = file.read().rpartition(b")")[2].split()[:2]
-    except (OSError, ValueError):
-        return True
-    return state in (b"Z", b"X") or int(above) != parent
+    Fields 3 (Z: zombie, X: dead) and 4."""
+    fields = _stat(pid)
+    return fields is None or fields[0] in (b"Z", b"X") or int(fields[1]) != parent
 
 
 def open_pid(pid: int) -> int | None:
@@ -82,16 +85,12 @@ def boot_id() -> str:
 
 
 def began(pid: int) -> float | None:
-    """When the process began, in seconds since the machine booted; None if it is gone. proc(5), field 22.
+    """When the process began, in seconds since the machine booted; None if it is gone. Field 22.
 
     With the pid it tells a process from all others since the boot.
     """
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            ticks = int(file.read().rpartition(b")")[2].split()[19])
-    except (OSError, IndexError, ValueError):
-        return None
-    return ticks / os.sysconf("SC_CLK_TCK")
+    fields = _stat(pid)
+    return None if fields is None else int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def uptime() -> float:
