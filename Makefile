@@ -56,7 +56,7 @@ clean-demo: root
 # -- checks -------------------------------------------------------------------------------------------------
 
 test: root test-packages
-	PYTHONPATH=$(CURDIR) $(PYTHON) -P -m lxcfleet.prepare 40
+	PYTHONPATH=$(CURDIR) $(PYTHON) -P -m lxcfleet.daemon.prepare 40
 	$(PYTHON) -m mypy
 	$(PYTHON) -m pytest $(ARGS)
 
@@ -166,7 +166,7 @@ deb:
 # What must be done on the host itself: the group, ids and limits, and the daemon.
 host:
 	for group in lxcfleet lxcfleet-ro; do getent group $$group >/dev/null || groupadd --system $$group; done
-	PYTHONPATH=$(PREFIX)/lib/lxcfleet $(PYTHON) -P -m lxcfleet.prepare 100 || [ $$? -eq 4 ]
+	PYTHONPATH=$(PREFIX)/lib/lxcfleet $(PYTHON) -P -m lxcfleet.daemon.prepare 100 || [ $$? -eq 4 ]
 	tools/daemon restart $(CLI)
 
 uninstall: root

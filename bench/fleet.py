@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import observe
-from lxcfleet.fleet.ids import IdPool, installer_line
-from lxcfleet.host import limits
-from lxcfleet.names import Paths
+from lxcfleet.capacity.ids import IdPool, installer_line
+from lxcfleet.host.facts import limits
+from lxcfleet.paths import Paths
 
 PROGRAM = Path(__file__).resolve().parent.parent / "bin/lxcfleet"
 PREFIX = "lfbench"

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Literal
 
 from bench import observe
-from lxcfleet.fleet.ids import IdPool
-from lxcfleet.host import kernel, limits
-from lxcfleet.model import RANGE_SIZE
+from lxcfleet.capacity.ids import IdPool
+from lxcfleet.host.facts import limits
+from lxcfleet.host.kernel import syscalls
+from lxcfleet.spec.spec import RANGE_SIZE
 
 Kind = Literal["plain", "clone", "unprivileged", "system"]
 
@@ -173,8 +174,8 @@ class _Mounts:
         os.waitpid(self.pid, 0)
 
     def _mount(self, names: Sequence[str], firsts: Mapping[str, int], image: Path | None) -> None:
-        kernel.unshare_mounts()
-        kernel.make_slave(Path("/"))
+        syscalls.unshare_mounts()
+        syscalls.make_slave(Path("/"))
         lower = ""
         if image is not None:
             mask = self._directory / "mask"
@@ -186,9 +187,9 @@ class _Mounts:
             first = firsts.get(name)
             base = own / "base"
             base.mkdir()
-            users = None if first is None else kernel.user_namespace(first, RANGE_SIZE)
-            kernel.clone_read_only(Path("/"), base, users)
+            users = None if first is None else syscalls.user_namespace(first, RANGE_SIZE)
+            syscalls.clone_read_only(Path("/"), base, users)
             if users is not None:
                 os.close(users)
             layers = f"lowerdir={lower}{base},upperdir={own}/delta,workdir={own}/work,{_OVERLAY}"
-            kernel.mount("bench", own / "root", "overlay", kernel.MS_NODEV, layers)
+            syscalls.mount("bench", own / "root", "overlay", syscalls.MS_NODEV, layers)

@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench import fleet
 from bench.run import DIRECTORY, RUN
 from lxcfleet.api.client import Client
-from lxcfleet.host import cgroup
-from lxcfleet.model import Selection
+from lxcfleet.host.process import cgroup
+from lxcfleet.spec.selection import Selection
 
 _ALL = Selection()
 _HOOK = Path(__file__).resolve().parent.parent / "etc/apt/80lxcfleet"

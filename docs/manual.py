@@ -19,8 +19,9 @@ import click
 import reference
 from click.shell_completion import get_completion_class
 
-from lxcfleet import __version__, config
+from lxcfleet import __version__
 from lxcfleet.cli.main import ALIASES, cli
+from lxcfleet.spec import config
 
 HERE = Path(__file__).resolve().parent
 SAMPLE = HERE.parent / "etc/lxcfleet.yaml"

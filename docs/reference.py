@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import click
 
-from lxcfleet import config
 from lxcfleet.cli.main import ALIASES, cli
+from lxcfleet.spec import config
 
 HEAD = """\
 # Reference

@@ -1,72 +1,18 @@
 #!/usr/bin/python3
-"""LXC's pre-start hook: mounts a container's layers when plain lxc-start or lxc@.service starts it.
+"""Where containers' configurations find LXC's pre-start hook. Its work is in launcher.hook.
 
-liblxc runs this in the monitor's own mount namespace (lxc.monitor.unshare = 1), so what is mounted here is what
-the container gets, and it goes when the container stops. lxcfleet's own starts mount the layers before, and
-leave this out.
+The path of this file stands in the configuration of each container, also of those that an earlier version made:
+so it stays where it is.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
-import time
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from lxcfleet import config  # noqa: E402
-from lxcfleet.base import layers, mask, mask_mount, reconcile  # noqa: E402
-from lxcfleet.errors import Broken, FleetError, WrongState  # noqa: E402
-from lxcfleet.fleet import store  # noqa: E402
-from lxcfleet.host import apparmor, kernel  # noqa: E402
-from lxcfleet.names import Paths  # noqa: E402
-
-LOOK_SECONDS = 5.0
-
-
-def _check_bridge(settings: config.NetworkSettings, name: str) -> None:
-    if not os.path.exists(f"/sys/class/net/{settings.bridge}"):
-        hint = "it is the host's: see `lxcfleet doctor`" if settings.dhcp else f"the daemon makes it: lxcfleet start {name}"
-        raise WrongState(f"{name} can't start: the fleet's bridge {settings.bridge} is not there", hint=hint)
-
-
-def _say(paths: Paths, name: str, message: str, level: str = "ERROR") -> None:
-    """liblxc shows what a hook prints only in its debug log, so it goes to the container's log, in that format."""
-    print(f"lxcfleet: {message}", file=sys.stderr)
-    with contextlib.suppress(OSError), paths.container(name).lxc_log.open("a", encoding="utf-8") as log:
-        log.write(f"lxc {name} {time.strftime('%Y%m%d%H%M%S')} {level:8} lxcfleet - hook.py - {message}\n")
-
-
-def main() -> None:
-    """Mount the layers of the container that LXC_NAME names, or fail so that it does not start.
-
-    Its arguments are the fleet's directories below /run and /etc.
-    """
-    os.environ["PATH"] = "/usr/sbin:/usr/bin:/sbin:/bin"
-    name = os.environ.get("LXC_NAME", "")
-    run, etc = (Path(argument) for argument in sys.argv[1:3])
-    file = Path(os.environ.get("LXC_CONFIG_FILE", str(Paths().container(name).config)))
-    paths = Paths(file.parent.parent, run, etc)
-    try:
-        spec = store.load(paths, name)
-        if spec is None or isinstance(spec, Broken):
-            raise spec or Broken(f"{name} is no container of lxcfleet's", why=f"no spec beside {file}")
-        if spec.connected:
-            _check_bridge(config.load(paths.config_file).network, name)
-        apparmor.leave_profile()
-        kernel.make_slave(Path("/"))
-        # No daemon says whether a single file changed its mode: look at all, once for the starts of one moment.
-        mask_mount.refresh(paths, force=not 0 <= time.time() - mask.looked(paths) < LOOK_SECONDS)
-        if config.load(paths.config_file).reconcile:
-            for note in reconcile.Reconciler(paths).reconcile(name):
-                _say(paths, name, f"not merged: {note}", "WARN")
-        layers.mount(paths, name, spec.first_id, spec.disk)
-    except (FleetError, OSError) as error:
-        _say(paths, name, str(error).replace("\n", "; "))
-        sys.exit(1)
-
+from lxcfleet.launcher.hook import main  # noqa: E402
 
 if __name__ == "__main__":
     main()

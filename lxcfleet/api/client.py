@@ -12,25 +12,20 @@ from typing import Any, cast
 from urllib.parse import quote, urlencode
 
 from lxcfleet.api.calls import CALLS, MAX_ATTACH
-from lxcfleet.errors import Denied, FleetError, InvalidInput, Unreachable, from_body
-from lxcfleet.findings import ExposureRecord, NoticeRecord, ProofRecord, ShadowsRecord, StaleRecord
-from lxcfleet.model import Selection
-from lxcfleet.names import Paths
-from lxcfleet.wire import (
-    ActionRequest,
-    AttachRequest,
+from lxcfleet.api.findings import ExposureRecord, NoticeRecord, ProofRecord, ShadowsRecord, StaleRecord
+from lxcfleet.api.records import (
     ContainerDetails,
     ContainerRecord,
-    CreateRequest,
     DoctorRecord,
     EventRecord,
     OperationRecord,
     ResultRecord,
     RolloutRecord,
-    RolloutRequest,
-    WaitRequest,
-    selection_to_json,
 )
+from lxcfleet.api.requests import ActionRequest, AttachRequest, CreateRequest, RolloutRequest, WaitRequest, selection_to_json
+from lxcfleet.errors import Denied, FleetError, InvalidInput, Unreachable, from_body
+from lxcfleet.paths import Paths
+from lxcfleet.spec.selection import Selection
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lxcfleet.base import rules
-from lxcfleet.base.rules import Kind
-from lxcfleet.base.sweep import sweep
+from lxcfleet.base.mask import rules
+from lxcfleet.base.mask.rules import Kind
+from lxcfleet.base.mask.sweep import sweep
 from lxcfleet.base.tree import Tree, join
 from lxcfleet.errors import FleetError
-from lxcfleet.host import inside, kernel, mounts
-from lxcfleet.host.inside import Mark
-from lxcfleet.names import Paths
+from lxcfleet.host.kernel import mounts, syscalls
+from lxcfleet.host.process import inside
+from lxcfleet.host.process.inside import Mark
+from lxcfleet.paths import Paths
 
 SAMPLE = 100
 """Of what is in a private directory so many files are looked for: who sees one sees most."""
@@ -111,11 +112,11 @@ def audit(paths: Paths, containers: Iterable[Mapping[str, Any]]) -> Iterable[dic
 
     Gives this process a mount namespace of its own.
     """
-    kernel.unshare_mounts()
-    kernel.clone_read_only(Path("/"), paths.base_mount, None)
+    syscalls.unshare_mounts()
+    syscalls.clone_read_only(Path("/"), paths.base_mount, None)
     parts = mounts.parts()
     for point in parts:
-        kernel.clone_read_only(Path(point), Path(f"{paths.base_mount}{point}"), None)
+        syscalls.clone_read_only(Path(point), Path(f"{paths.base_mount}{point}"), None)
     hidden = secrets(paths, paths.base_mount, parts)
     for container in containers:
         try:

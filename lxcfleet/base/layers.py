@@ -3,7 +3,7 @@
 What is mounted here the host's own mount table never shows, and it goes when the last process of the
 namespace does. So every start has a fresh overlay, and a crash leaves nothing to clean up.
 
-An overlay shows one file system of the host. Each part (see host.mounts) has one of its own, over the same three
+An overlay shows one file system of the host. Each part (see host.kernel.mounts) has one of its own, over the same three
 layers: the part, the mask's directory for it, and the delta's.
 """
 
@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lxcfleet.errors import HostError, Unsupported
-from lxcfleet.host import kernel, mounts, quota
-from lxcfleet.model import RANGE_SIZE
-from lxcfleet.names import ContainerPaths, Paths
+from lxcfleet.host.kernel import mounts, quota, syscalls
+from lxcfleet.paths import ContainerPaths, Paths
+from lxcfleet.spec.spec import RANGE_SIZE
 
 OPTIONS = "index=off,metacopy=off,redirect_dir=off,xino=off"
 """With these the kernel allows lower layers to change while nothing has the overlay mounted
@@ -85,7 +85,7 @@ def mount(paths: Paths, name: str, first_id: int | None, disk: int) -> None:
             _overlay(paths, name, first_id, part.point, upper, work, paths.part_mount, part.flags)
         _overlay(paths, name, first_id, "", own.delta, own.work, paths.root_mount)
         for part in seen:
-            kernel.move(paths.part_mount, Path(f"{paths.root_mount}{part.point}"))
+            syscalls.move(paths.part_mount, Path(f"{paths.root_mount}{part.point}"))
     finally:
         for part in seen:
             os.close(part.upper)
@@ -93,22 +93,22 @@ def mount(paths: Paths, name: str, first_id: int | None, disk: int) -> None:
 
 def _mount_lower(paths: Paths, name: str, first_id: int | None, marked: dict[str, str]) -> None:
     """Mount base, its parts and mask, read-only, with the container's owners."""
-    namespace = None if first_id is None else kernel.user_namespace(first_id, RANGE_SIZE)
+    namespace = None if first_id is None else syscalls.user_namespace(first_id, RANGE_SIZE)
     try:
-        kernel.clone_read_only(Path("/"), paths.base_mount, namespace)
+        syscalls.clone_read_only(Path("/"), paths.base_mount, namespace)
         for point, identity in marked.items():
             clone = f"{paths.base_mount}{point}"
-            kernel.clone_read_only(Path(point), Path(clone), namespace)
+            syscalls.clone_read_only(Path(point), Path(clone), namespace)
             if mounts.identify(clone) != identity:
                 raise HostError(
                     f"{name} can't be mounted",
                     why=f"on {point} is not what was there when the mask was made",
                     hint="try again: the next start looks at it",
                 )
-        kernel.clone_read_only(paths.mask_mount, paths.mask_mount, namespace)
+        syscalls.clone_read_only(paths.mask_mount, paths.mask_mount, namespace)
         if namespace is not None:
             # For liblxc, which is told to use this one (lxc.namespace.share.user) and makes none.
-            kernel.mount(f"/proc/self/fd/{namespace}", paths.user_namespace, "none", kernel.MS_BIND, "")
+            syscalls.mount(f"/proc/self/fd/{namespace}", paths.user_namespace, "none", syscalls.MS_BIND, "")
     except OSError as error:
         if error.errno == errno.EINVAL and namespace is not None:
             raise Unsupported(
@@ -129,7 +129,7 @@ def _seen(paths: Paths, own: ContainerPaths, marked: dict[str, str], project: in
         if upper is not None:
             # As on the host: what may not be run there, or not with other rights, may not be here.
             flags = os.statvfs(f"{paths.base_mount}{point}").f_flag
-            kept = (kernel.MS_NOSUID if flags & os.ST_NOSUID else 0) | (kernel.MS_NOEXEC if flags & os.ST_NOEXEC else 0)
+            kept = (syscalls.MS_NOSUID if flags & os.ST_NOSUID else 0) | (syscalls.MS_NOEXEC if flags & os.ST_NOEXEC else 0)
             yield _Part(point, upper, kept)
 
 
@@ -193,8 +193,8 @@ def _overlay(
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
-            with kernel.acting_as(first_id or 0):
-                kernel.mount("lxcfleet", target, "overlay", kernel.MS_NODEV | flags, options)
+            with syscalls.acting_as(first_id or 0):
+                syscalls.mount("lxcfleet", target, "overlay", syscalls.MS_NODEV | flags, options)
             return
         except OSError as error:
             if error.errno != errno.EBUSY or time.monotonic() > deadline:

@@ -16,9 +16,9 @@ from enum import Enum, StrEnum, auto
 from pathlib import Path
 
 from lxcfleet.base.tree import follow
-from lxcfleet.host import kernel
-from lxcfleet.host.maps import Identity
-from lxcfleet.host.mounts import OPAQUE
+from lxcfleet.host.kernel import syscalls
+from lxcfleet.host.kernel.mounts import OPAQUE
+from lxcfleet.host.process.maps import Identity
 
 ORIGIN = "trusted.overlay.origin"
 """What the kernel marks a file with that it copied up; its inode number stays that of the file below."""
@@ -136,7 +136,7 @@ class Upper:
     def opened(self, path: str) -> Iterator[int | None]:
         """A descriptor that stands for what this layer has at ``path``, itself; None: nothing."""
         try:
-            handle = kernel.look_beneath(self._handle, path.lstrip("/") or ".")
+            handle = syscalls.look_beneath(self._handle, path.lstrip("/") or ".")
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 raise

@@ -14,12 +14,12 @@ from pathlib import Path
 import lxcfleet
 from lxcfleet.api.client import answers
 from lxcfleet.errors import HostError, Unreachable
-from lxcfleet.names import Paths
+from lxcfleet.paths import Paths
 
 PATIENCE = 60.0
 """Seconds that a daemon may take until it answers: it tidies up after a crash first."""
 
-PROGRAM = ["-P", "-m", "lxcfleet.daemon"]
+PROGRAM = ["-P", "-m", "lxcfleet.daemon.main"]
 """What Python runs. -P: nothing that happens to lie in the directory where root typed the command."""
 
 _POLL = 0.02

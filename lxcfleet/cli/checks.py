@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from lxcfleet.checks import MAX_TIMEOUT, HealthCheck, Kind, parse_url
 from lxcfleet.cli.options import F, read_by
 from lxcfleet.errors import InvalidInput
+from lxcfleet.spec.checks import MAX_TIMEOUT, HealthCheck, Kind, parse_url
 
 _USUAL = HealthCheck(Kind.TCP)
 

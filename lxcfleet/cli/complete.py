@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from lxcfleet.api.client import Client
+from lxcfleet.api.records import ContainerRecord
 from lxcfleet.cli.session import Session
 from lxcfleet.errors import FleetError
-from lxcfleet.model import Selection
-from lxcfleet.names import Paths
-from lxcfleet.wire import ContainerRecord
+from lxcfleet.paths import Paths
+from lxcfleet.spec.selection import Selection
 
 AFTER_DASHES = "lxcfleet.command"
 """Where options.TakesCommand leaves the command after ``--`` in the context."""

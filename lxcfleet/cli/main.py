@@ -11,8 +11,8 @@ import click
 
 from lxcfleet import __version__
 from lxcfleet.cli.options import Suggesting
-from lxcfleet.cli.output import say_error
 from lxcfleet.cli.session import Session, session_of
+from lxcfleet.cli.ui.output import say_error
 from lxcfleet.errors import FleetError, HostError, InvalidInput
 
 INTERRUPTED = 130
@@ -68,7 +68,7 @@ class Verbs(Suggesting):
         name = ALIASES.get(cmd_name, cmd_name)
         if name not in VERBS:
             return None
-        verbs: dict[str, click.Command] = importlib.import_module(f"lxcfleet.cli.{VERBS[name]}").VERBS
+        verbs: dict[str, click.Command] = importlib.import_module(f"lxcfleet.cli.verbs.{VERBS[name]}").VERBS
         return verbs[name]
 
 

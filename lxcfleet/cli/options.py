@@ -10,10 +10,12 @@ import click
 
 from lxcfleet.cli import complete
 from lxcfleet.cli.complete import AFTER_DASHES
-from lxcfleet.cli.output import FORMATS
+from lxcfleet.cli.ui.output import FORMATS
 from lxcfleet.errors import InvalidInput
-from lxcfleet.model import Init, Selection, State, is_glob
-from lxcfleet.names import MAX_DRAIN, check_name, check_variable, parse_label
+from lxcfleet.spec.names import MAX_DRAIN, check_name, check_variable, parse_label
+from lxcfleet.spec.selection import Selection, is_glob
+from lxcfleet.spec.spec import Init
+from lxcfleet.spec.states import State
 
 INITS = tuple(each.value for each in Init)
 STATES = tuple(each.value for each in State)

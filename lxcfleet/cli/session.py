@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import click
 
 from lxcfleet.api.client import Client, answers
-from lxcfleet.names import Paths
+from lxcfleet.paths import Paths
 
 
 @dataclass

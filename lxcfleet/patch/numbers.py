@@ -8,16 +8,16 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 
+from lxcfleet.api.findings import ShadowsRecord
+from lxcfleet.containers.readings import PatchReading
+from lxcfleet.containers.registry import Container, Registry
 from lxcfleet.errors import FleetError
-from lxcfleet.findings import ShadowsRecord
-from lxcfleet.fleet.interest import Interest
-from lxcfleet.fleet.readings import PatchReading
-from lxcfleet.fleet.registry import Container, Registry
-from lxcfleet.host import packages
-from lxcfleet.model import Selection
-from lxcfleet.patch.finder import Finder
-from lxcfleet.patch.state import Phase, Rollout
+from lxcfleet.host.packages import database
+from lxcfleet.patch.rollout.state import Phase, Rollout
+from lxcfleet.patch.stale.finder import Finder
 from lxcfleet.patch.watcher import Watcher
+from lxcfleet.runtime.interest import Interest
+from lxcfleet.spec.selection import Selection
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +114,6 @@ class PatchNumbers:
 def _packages_changed() -> float | None:
     """When the host's packages changed last, in seconds since the epoch."""
     try:
-        return os.stat(packages.STATUS).st_mtime
+        return os.stat(database.STATUS).st_mtime
     except OSError:
         return None

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 from lxcfleet.base.tree import stamp
 from lxcfleet.errors import HostError
-from lxcfleet.host import packages
-from lxcfleet.host.packages import Owner
+from lxcfleet.host.packages import database
+from lxcfleet.host.packages.database import Owner
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +32,10 @@ class Owners:
     async def sure(self, paths: Iterable[str]) -> dict[str, Owner]:
         """By path; those of no package are left out. Raises HostError."""
         wanted = set(paths)
-        now = stamp(str(packages.STATUS))
+        now = stamp(str(database.STATUS))
         if now != self._stamp:
             self._stamp, self._known = now, {}
         if missing := wanted - self._known.keys():
-            found = await asyncio.to_thread(packages.owners, missing)
+            found = await asyncio.to_thread(database.owners, missing)
             self._known |= {path: found.get(path) for path in missing}
         return {path: owner for path in wanted if (owner := self._known[path]) is not None}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from lxcfleet.findings import NoticeRecord, OldFileRecord, StaleRecord
-from lxcfleet.fleet.registry import Container, Registry
-from lxcfleet.host.packages import Owner
-from lxcfleet.model import Selection
-from lxcfleet.patch.finder import Finder
+from lxcfleet.api.findings import NoticeRecord, OldFileRecord, StaleRecord
+from lxcfleet.containers.registry import Container, Registry
+from lxcfleet.host.packages.database import Owner
 from lxcfleet.patch.owners import Owners
-from lxcfleet.patch.stale import OldFile, Scan
+from lxcfleet.patch.stale.finder import Finder
+from lxcfleet.patch.stale.judge import OldFile, Scan
 from lxcfleet.patch.watcher import Watcher
+from lxcfleet.spec.selection import Selection
 
 
 class Patch:

@@ -9,19 +9,20 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from lxcfleet.api.findings import NoticeRecord
+from lxcfleet.containers.lifecycle import Lifecycle
+from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError, HostError
-from lxcfleet.findings import NoticeRecord
-from lxcfleet.fleet.events import Events
-from lxcfleet.fleet.lifecycle import Lifecycle
-from lxcfleet.fleet.registry import Registry
-from lxcfleet.host import dpkg, tree
-from lxcfleet.host.launch import Launcher
-from lxcfleet.names import Paths
+from lxcfleet.host.kernel import tree
+from lxcfleet.host.packages import dpkg
+from lxcfleet.launcher.client import Launcher
 from lxcfleet.patch import notice
-from lxcfleet.patch.finder import Finder
 from lxcfleet.patch.notice import Answer, Moment, Phase
-from lxcfleet.patch.stale import Scan
-from lxcfleet.windows import PatchSettings, Policy
+from lxcfleet.patch.stale.finder import Finder
+from lxcfleet.patch.stale.judge import Scan
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.events import Events
+from lxcfleet.spec.windows import PatchSettings, Policy
 
 log = logging.getLogger(__name__)
 

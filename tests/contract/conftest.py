@@ -21,11 +21,13 @@ from typing import Any, cast
 import pytest
 
 from lxcfleet.api.client import Client
+from lxcfleet.api.records import OperationRecord, ResultRecord
+from lxcfleet.api.requests import ActionRequest, CreateRequest
 from lxcfleet.cli import main, session
 from lxcfleet.cli.session import Session
-from lxcfleet.model import Action, Selection
-from lxcfleet.names import Paths
-from lxcfleet.wire import ActionRequest, CreateRequest, OperationRecord, ResultRecord
+from lxcfleet.paths import Paths
+from lxcfleet.spec.selection import Selection
+from lxcfleet.spec.states import Action
 
 from .fake_server import FakeDaemon
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from lxcfleet.errors import FleetError, InvalidInput, WrongState
-from lxcfleet.names import check_variable
-from lxcfleet.schema import Fields
+from lxcfleet.spec.names import check_variable
+from lxcfleet.spec.reader import Fields
 
 from .fake_fleet import FakeFleet
 

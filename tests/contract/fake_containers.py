@@ -9,27 +9,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import cast
 
-from lxcfleet.checks import HealthCheck
+from lxcfleet.api.findings import DivergedRecord, EvidenceRecord, ExposedRecord, OldFileRecord, ShadowRecord, StaleRecord
+from lxcfleet.api.records import ContainerDetails, ContainerRecord, OperationRecord, ResultRecord
+from lxcfleet.api.requests import CreateRequest
 from lxcfleet.errors import (
     Cancelled,
     FleetError,
 )
-from lxcfleet.findings import (
-    DivergedRecord,
-    EvidenceRecord,
-    ExposedRecord,
-    OldFileRecord,
-    ShadowRecord,
-    StaleRecord,
-)
-from lxcfleet.model import Init, State
-from lxcfleet.wire import (
-    ContainerDetails,
-    ContainerRecord,
-    CreateRequest,
-    OperationRecord,
-    ResultRecord,
-)
+from lxcfleet.spec.checks import HealthCheck
+from lxcfleet.spec.spec import Init
+from lxcfleet.spec.states import State
 
 NOW = "2026-11-21T06:00:00Z"
 

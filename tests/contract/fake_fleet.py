@@ -8,6 +8,18 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lxcfleet.api.findings import ExposureRecord, NoticeRecord, ProofRecord, ShadowsRecord, StaleRecord
+from lxcfleet.api.records import (
+    ContainerRecord,
+    DoctorRecord,
+    EventRecord,
+    FindingRecord,
+    OperationRecord,
+    ResultRecord,
+    RolloutMemberRecord,
+    RolloutRecord,
+)
+from lxcfleet.api.requests import ActionRequest, CreateRequest, RolloutRequest, WaitRequest
 from lxcfleet.errors import (
     AlreadyExists,
     Broken,
@@ -18,30 +30,11 @@ from lxcfleet.errors import (
     NotFound,
     WrongState,
 )
-from lxcfleet.findings import (
-    ExposureRecord,
-    NoticeRecord,
-    ProofRecord,
-    ShadowsRecord,
-    StaleRecord,
-)
-from lxcfleet.model import RANGE_SIZE, Action, Init, Selection, State, natural_order
-from lxcfleet.names import first, next_free
-from lxcfleet.policy import RolloutSettings, overridden
-from lxcfleet.wire import (
-    ActionRequest,
-    ContainerRecord,
-    CreateRequest,
-    DoctorRecord,
-    EventRecord,
-    FindingRecord,
-    OperationRecord,
-    ResultRecord,
-    RolloutMemberRecord,
-    RolloutRecord,
-    RolloutRequest,
-    WaitRequest,
-)
+from lxcfleet.spec.names import first, next_free
+from lxcfleet.spec.policy import RolloutSettings, overridden
+from lxcfleet.spec.selection import Selection, natural_order
+from lxcfleet.spec.spec import RANGE_SIZE, Init
+from lxcfleet.spec.states import Action, State
 
 from .fake_containers import NOW, FakeContainer, FakeOperation, differences, done, failed
 

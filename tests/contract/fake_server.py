@@ -16,13 +16,16 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from lxcfleet.api.calls import CALLS, MAX_BODY
-from lxcfleet.api.metrics import render, targets
+from lxcfleet.api.requests import ActionRequest, CreateRequest, RolloutRequest, WaitRequest, read_selection
+from lxcfleet.containers.readings import ContainerReading, FleetReading
+from lxcfleet.daemon.http.metrics import render, targets
 from lxcfleet.errors import FleetError, InvalidInput, NotFound
-from lxcfleet.fleet.readings import ContainerReading, FleetReading
-from lxcfleet.model import Init, Selection, State
-from lxcfleet.names import MAX_COUNT, Paths, parse_label
-from lxcfleet.schema import Fields
-from lxcfleet.wire import ActionRequest, CreateRequest, RolloutRequest, WaitRequest, read_selection
+from lxcfleet.paths import Paths
+from lxcfleet.spec.names import MAX_COUNT, parse_label
+from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.selection import Selection
+from lxcfleet.spec.spec import Init
+from lxcfleet.spec.states import State
 
 from .fake_attach import AttachServer
 from .fake_fleet import FakeFleet

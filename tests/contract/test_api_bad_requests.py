@@ -13,8 +13,8 @@ import pytest
 from lxcfleet.api.calls import CALLS, MAX_BODY
 from lxcfleet.api.client import Client
 from lxcfleet.errors import Unreachable
-from lxcfleet.model import Selection
-from lxcfleet.names import Paths
+from lxcfleet.paths import Paths
+from lxcfleet.spec.selection import Selection
 
 from .conftest import Fleet
 

@@ -9,20 +9,19 @@ from typing import Any
 import pytest
 
 from lxcfleet.api.client import Client
-from lxcfleet.errors import AlreadyExists, FleetError, InvalidInput, NotFound
-from lxcfleet.model import Action, Selection
-from lxcfleet.wire import (
-    ActionRequest,
+from lxcfleet.api.records import (
     ContainerDetails,
     ContainerRecord,
-    CreateRequest,
     DoctorRecord,
     EventRecord,
     FindingRecord,
     OperationRecord,
     ResultRecord,
-    WaitRequest,
 )
+from lxcfleet.api.requests import ActionRequest, CreateRequest, WaitRequest
+from lxcfleet.errors import AlreadyExists, FleetError, InvalidInput, NotFound
+from lxcfleet.spec.selection import Selection
+from lxcfleet.spec.states import Action
 
 from .conftest import FOREVER, Fleet, soon
 

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from lxcfleet.api.findings import ExposedRecord
 from lxcfleet.errors import NotFound
-from lxcfleet.findings import ExposedRecord
-from lxcfleet.model import Selection
+from lxcfleet.spec.selection import Selection
 
 from .conftest import Cli, Fleet
 from .fake_server import FakeDaemon

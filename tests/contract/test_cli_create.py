@@ -7,7 +7,8 @@ import json
 import pytest
 
 from lxcfleet.errors import HostError
-from lxcfleet.model import Init, State
+from lxcfleet.spec.spec import Init
+from lxcfleet.spec.states import State
 
 from .conftest import Cli, rows
 from .fake_server import FakeDaemon

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lxcfleet.model import State
+from lxcfleet.spec.states import State
 
 from .conftest import Cli, Spawn
 from .fake_server import FakeDaemon
@@ -201,7 +201,7 @@ def test_many_that_fail_are_not_all_named(cli: Cli, fake: FakeDaemon) -> None:
 def test_no_more_than_so_many_at_once(
     cli: Cli, fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("lxcfleet.cli.fanout.AT_ONCE", 2)
+    monkeypatch.setattr("lxcfleet.cli.ui.fanout.AT_ONCE", 2)
     for number in range(6):
         fake.fleet.add(f"c{number}")
     script = f"cd {tmp_path}; touch $NAME; ls | wc -l; sleep 0.1; rm $NAME"

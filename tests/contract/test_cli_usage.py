@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from lxcfleet.cli import follow, main
+from lxcfleet.cli import main
 from lxcfleet.cli.main import VERBS
+from lxcfleet.cli.ui import follow
 from lxcfleet.errors import HostError
-from lxcfleet.model import State
+from lxcfleet.spec.states import State
 
 from .conftest import Cli
 from .fake_server import FakeDaemon

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lxcfleet.model import Init, State
+from lxcfleet.spec.spec import Init
+from lxcfleet.spec.states import State
 
 from .conftest import Cli, rows
 from .fake_server import FakeDaemon
@@ -157,7 +158,7 @@ def test_list_formats_agree(cli: Cli) -> None:
 
 @pytest.mark.usefixtures("mixed")
 def test_list_fits_the_terminal(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lxcfleet.cli.output.terminal_width", lambda: 60)
+    monkeypatch.setattr("lxcfleet.cli.ui.output.terminal_width", lambda: 60)
     lines = cli("list").out.splitlines()
     assert max(map(len, lines)) == 60
     assert lines[-1].endswith("…")
@@ -245,7 +246,7 @@ def test_events(cli: Cli) -> None:
 
 
 def test_config(cli: Cli, fake: FakeDaemon, tmp_path: Path) -> None:
-    pytest.importorskip("lxcfleet.config")
+    pytest.importorskip("lxcfleet.spec.config")
     assert "defaults" in cli("config", "check").out
     assert isinstance(yaml.safe_load(cli("config", "show").out), dict)
     missing = cli("config", "check", str(tmp_path / "nix"))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lxcfleet.model import State
+from lxcfleet.spec.states import State
 
 from .fake_server import FakeDaemon
 

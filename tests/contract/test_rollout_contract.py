@@ -8,10 +8,11 @@ import json
 
 import pytest
 
+from lxcfleet.api.findings import OldFileRecord
+from lxcfleet.api.records import RolloutRecord
+from lxcfleet.api.requests import RolloutRequest
 from lxcfleet.errors import Busy, InvalidInput, NotFound, WrongState
-from lxcfleet.findings import OldFileRecord
-from lxcfleet.model import Selection
-from lxcfleet.wire import RolloutRecord, RolloutRequest
+from lxcfleet.spec.selection import Selection
 
 from .conftest import Cli, Fleet
 from .fake_server import FakeDaemon

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from lxcfleet.api.findings import OldFileRecord
 from lxcfleet.cli import main
 from lxcfleet.cli.session import Session
 from lxcfleet.errors import NotFound
-from lxcfleet.findings import OldFileRecord
-from lxcfleet.model import Selection
-from lxcfleet.names import Paths
+from lxcfleet.paths import Paths
+from lxcfleet.spec.selection import Selection
 
 from .conftest import Cli, Fleet
 from .fake_server import FakeDaemon

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
+from lxcfleet.api.findings import ShadowRecord
 from lxcfleet.errors import InvalidInput, NotFound
-from lxcfleet.findings import ShadowRecord
-from lxcfleet.model import Selection, State
+from lxcfleet.spec.selection import Selection
+from lxcfleet.spec.states import State
 
 from .conftest import Cli, Fleet
 from .fake_server import FakeDaemon
@@ -86,7 +87,7 @@ def test_reasons_are_never_cut(cli: Cli, fake: FakeDaemon, monkeypatch: pytest.M
     fake.fleet.add("web1")
     fake.fleet.add("web2", unread="/proc/1/maps: Permission denied").old_files.append(OLD)
     wide = cli("verify").out
-    monkeypatch.setattr("lxcfleet.cli.output.terminal_width", lambda: 70)
+    monkeypatch.setattr("lxcfleet.cli.ui.output.terminal_width", lambda: 70)
     narrow = cli("verify").out
     lines = narrow.splitlines()
     assert max(map(len, lines[1:])) <= 70
@@ -97,7 +98,7 @@ def test_reasons_are_never_cut(cli: Cli, fake: FakeDaemon, monkeypatch: pytest.M
         "    its processes could not all be read: /proc/1/maps: Permission",
         "      denied",
     ]
-    monkeypatch.setattr("lxcfleet.cli.output.terminal_width", lambda: 500)
+    monkeypatch.setattr("lxcfleet.cli.ui.output.terminal_width", lambda: 500)
     assert cli("verify").out == wide
 
 

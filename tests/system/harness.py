@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from lxcfleet.api.client import Client
-from lxcfleet.model import Selection
-from lxcfleet.names import Paths
+from lxcfleet.paths import Paths
+from lxcfleet.spec.selection import Selection
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENT = str(ROOT / "bin" / "lxcfleet")
@@ -184,7 +184,7 @@ class Fleet:
     # -- the daemon ------------------------------------------------------------------------------------------
 
     def start_daemon(self, kill: str = "", *, may_die: bool = False) -> subprocess.Popen[bytes]:
-        """A daemon that answers, or dies if it may. ``kill``: see daemon.KillAt."""
+        """A daemon that answers, or dies if it may. ``kill``: see daemon.main.KillAt."""
         self.paths.run.mkdir(exist_ok=True)
         extra = {"LXCFLEET_KILL": kill} if kill else {}
         with (self.paths.run / "daemon.log").open("ab") as log:

@@ -16,9 +16,9 @@ from typing import Any, cast
 import pytest
 from aiohttp import web
 
-from lxcfleet.api.access import AT_ONCE, HIDDEN, Access
-from lxcfleet.api.server import Server
-from lxcfleet.host import peer
+from lxcfleet.daemon.http.access import AT_ONCE, HIDDEN, Access
+from lxcfleet.daemon.http.server import Server
+from lxcfleet.host.process import peer
 
 from .harness import Fleet, until
 

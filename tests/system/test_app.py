@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lxcfleet.base.container_config import APP_PATH
+from lxcfleet.containers.lxc_config import APP_PATH
 
 from .harness import CLIENT, Fleet, alive, until
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from lxcfleet.host import cgroup
+from lxcfleet.host.process import cgroup
 
 from . import attacks, hogs
 from .harness import SLEEP, Fleet, source, until

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from lxcfleet.fleet import plan
-from lxcfleet.fleet.plan import Situation, Step
-from lxcfleet.model import Action
+from lxcfleet.containers import plan
+from lxcfleet.containers.plan import Situation, Step
+from lxcfleet.spec.states import Action
 
 from .harness import SLEEP, TIMEOUT, Fleet, alive, until
 

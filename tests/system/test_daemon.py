@@ -158,7 +158,7 @@ def test_somebody_without_rights_is_told(fleet: Fleet, verb: list[str]) -> None:
 def test_a_daemon_needs_root(fleet: Fleet) -> None:
     ran = subprocess.run(
         ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", "-P", "-m",
-         "lxcfleet.daemon"],
+         "lxcfleet.daemon.main"],
         capture_output=True, text=True, timeout=60, check=False, cwd="/",
         env=fleet.environment(PYTHONPATH=str(Path(DAEMON).parents[1])),
     )  # fmt: skip

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from lxcfleet.host import quota
+from lxcfleet.host.kernel import quota
 
 from . import hogs
 from .harness import SLEEP, Fleet, fleet_on_disk, source

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lxcfleet.api.calls import CALLS, MAX_BODY
-from lxcfleet.wire import ActionRequest, CreateRequest, RolloutRequest, WaitRequest
+from lxcfleet.api.requests import ActionRequest, CreateRequest, RolloutRequest, WaitRequest
 
 from .harness import Fleet
 

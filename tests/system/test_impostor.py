@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from lxcfleet.errors import WrongState
-from lxcfleet.host import attach, lxc
+from lxcfleet.host.lxc import attach, liblxc
 
 from .harness import Fleet, alive, source, until
 
@@ -107,7 +107,7 @@ def test_the_launchers_children_do_not_believe_him_either(fleet: Fleet, name: st
     """The daemon may have seen the monitor just before its end."""
     lxc_path = str(fleet.paths.lxc)
     with impostor(fleet, name):
-        for ask in (lxc.init_pid, lxc.freeze, lxc.unfreeze):
+        for ask in (liblxc.init_pid, liblxc.freeze, liblxc.unfreeze):
             with pytest.raises(WrongState, match=f"uid {NOBODY}"):
                 ask(name, lxc_path)
         with pytest.raises(WrongState, match=f"uid {NOBODY}"):

@@ -15,16 +15,18 @@ from typing import TypeVar
 
 import pytest
 
-from lxcfleet.base import layers, mask, mask_mount
-from lxcfleet.base.freshness import Freshness
-from lxcfleet.base.sweep import sweep
+from lxcfleet.base import layers
+from lxcfleet.base.mask import build, mount
+from lxcfleet.base.mask.freshness import Freshness
+from lxcfleet.base.mask.sweep import sweep
 from lxcfleet.base.tree import Tree
-from lxcfleet.children import preparing
 from lxcfleet.errors import HostError, NoCapacity, Unsupported
-from lxcfleet.host import command, image, kernel
-from lxcfleet.host.image import Copy, Directory, Entry, File, Owner, Symlink, Whiteout
-from lxcfleet.host.watch import Watch
-from lxcfleet.names import Paths
+from lxcfleet.host.kernel import image, syscalls
+from lxcfleet.host.kernel.image import Copy, Directory, Entry, File, Owner, Symlink, Whiteout
+from lxcfleet.host.kernel.watch import Watch
+from lxcfleet.host.process import command
+from lxcfleet.launcher.children import preparing
+from lxcfleet.paths import Paths
 
 from .harness import until
 
@@ -42,8 +44,8 @@ def apart(work: Callable[[], T]) -> T:
     if child == 0:
         status = 1
         try:
-            kernel.unshare_mounts()
-            kernel.make_slave(Path("/"))
+            syscalls.unshare_mounts()
+            syscalls.make_slave(Path("/"))
             with open(writing, "wb") as pipe:
                 pickle.dump(work(), pipe)
             status = 0
@@ -83,16 +85,16 @@ def mount_clone(paths: Paths, base: Path, *, shifted: bool = False) -> Path:
     mount_image(paths)
     if shifted:
         os.chown(paths.run / "up", FIRST_ID, FIRST_ID)
-        namespace = kernel.user_namespace(FIRST_ID, 65536)
-        kernel.clone_read_only(base, paths.base_mount, namespace)
-        kernel.clone_read_only(paths.mask_mount, paths.mask_mount, namespace)
+        namespace = syscalls.user_namespace(FIRST_ID, 65536)
+        syscalls.clone_read_only(base, paths.base_mount, namespace)
+        syscalls.clone_read_only(paths.mask_mount, paths.mask_mount, namespace)
         os.close(namespace)
     else:
-        kernel.clone_read_only(base, paths.base_mount, None)
+        syscalls.clone_read_only(base, paths.base_mount, None)
     layers = (
         f"lowerdir={paths.mask_mount}:{paths.base_mount},upperdir={paths.run}/up,workdir={paths.run}/work"
     )
-    kernel.mount("mask-test", paths.root_mount, "overlay", kernel.MS_NODEV, f"{layers},{OPTIONS}")
+    syscalls.mount("mask-test", paths.root_mount, "overlay", syscalls.MS_NODEV, f"{layers},{OPTIONS}")
     return paths.root_mount
 
 
@@ -137,7 +139,7 @@ def listing(top: Path) -> set[str]:
 def test_a_clone_sees_what_the_plan_says(paths: Paths, base: Path) -> None:
     paths.mask_rules.mkdir(parents=True)
     (paths.mask_rules / "a.yaml").write_text("show: [/srv/www]\nreplace: {/etc/motd: hello}\n")
-    assert mask.ensure(paths, root=base)
+    assert build.ensure(paths, root=base)
 
     def look() -> tuple[set[str], dict[str, bytes], dict[str, tuple[int, int, int]]]:
         root = mount_clone(paths, base)
@@ -167,12 +169,12 @@ def test_a_clone_sees_what_the_plan_says(paths: Paths, base: Path) -> None:
     assert owners["var/lib/nginx/body"][1:] == (33, 0)
     assert owners["etc/shadow"] == (0o640, 0, 0)
     # What ``hidden`` tells without a mount is what the kernel makes of the layers.
-    assert {path for path in before if mask.hidden(paths, path, base)} == gone
+    assert {path for path in before if build.hidden(paths, path, base)} == gone
 
 
 def test_hidden_stays_hidden_in_a_container_that_writes(paths: Paths, base: Path) -> None:
     """In a shifted clone: new things appear where hidden ones are, and never the hidden ones."""
-    mask.ensure(paths, root=base)
+    build.ensure(paths, root=base)
 
     def act() -> tuple[list[str], list[str], int]:
         root = mount_clone(paths, base, shifted=True)
@@ -264,9 +266,9 @@ def test_a_full_disk(paths: Paths, base: Path) -> None:
     paths.run.mkdir()
 
     def fill() -> tuple[str, list[str]]:
-        kernel.mount("mask-test", paths.run, "tmpfs", 0, "size=512k")
+        syscalls.mount("mask-test", paths.run, "tmpfs", 0, "size=512k")
         try:
-            mask.ensure(paths, root=base)
+            build.ensure(paths, root=base)
         except NoCapacity as error:
             return error.why, sorted(os.listdir(paths.run))
         return "no error", []
@@ -279,7 +281,7 @@ def test_a_full_disk(paths: Paths, base: Path) -> None:
 def test_no_mkfs(paths: Paths, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image, "_SEARCH", "/nonexistent")
     with pytest.raises(Unsupported, match=r"mkfs\.ext4 is missing") as caught:
-        mask.ensure(paths, root=base)
+        build.ensure(paths, root=base)
     assert "e2fsprogs" in caught.value.hint
     assert os.listdir(paths.run) == ["mask.lock"]
 
@@ -290,7 +292,7 @@ def test_mkfs_fails(paths: Paths, base: Path, tmp_path: Path, monkeypatch: pytes
     tool.chmod(0o755)
     monkeypatch.setattr(image, "_SEARCH", str(tmp_path))
     with pytest.raises(HostError, match="no such feature"):
-        mask.ensure(paths, root=base)
+        build.ensure(paths, root=base)
     assert os.listdir(paths.run) == ["mask.lock"]
 
 
@@ -300,7 +302,7 @@ def freshness(paths: Paths) -> Freshness:
     fresh = Freshness(paths)
     assert not fresh.is_current()
     fresh.looking()
-    mask.ensure(paths, force=True)
+    build.ensure(paths, force=True)
     return fresh
 
 
@@ -308,7 +310,7 @@ def settled(freshness: Freshness, paths: Paths) -> bool:
     """Whether nothing that matters changes on this host at the moment; else it is looked at once more."""
     if not freshness.is_current():
         freshness.looking()
-        mask.ensure(paths, force=True)
+        build.ensure(paths, force=True)
     return freshness.is_current()
 
 
@@ -335,8 +337,8 @@ def test_a_single_change_deep_down_is_noticed(paths: Paths, freshness: Freshness
             deep.chmod(0o700)
         assert not freshness.is_current()
         freshness.looking()
-        mask.ensure(paths, force=True)
-        entries = mask.plan(paths)
+        build.ensure(paths, force=True)
+        entries = build.plan(paths)
         hidden = {path for path, entry in entries.items() if path.startswith(str(deep)) and not isinstance(entry, Directory)}
         expected = {"mode": {"file"}, "group": set(), "new": {"other"}, "moved in": {"moved"}, "directory": set()}[change]
         assert {os.path.basename(path) for path in hidden} == expected
@@ -401,11 +403,11 @@ def test_no_start_meets_a_moment_without_a_mask(paths: Paths, base: Path, monkey
         return True
 
     def look() -> tuple[set[bool], int, int]:
-        mask_mount.refresh(paths, force=True)
+        mount.refresh(paths, force=True)
         changing = os.fork()
         if changing == 0:
             for _ in range(versions):
-                mask_mount.refresh(paths, force=True)
+                mount.refresh(paths, force=True)
             os._exit(0)
         seen = []
         home = os.open("/proc/self/ns/mnt", os.O_RDONLY)
@@ -414,11 +416,11 @@ def test_no_start_meets_a_moment_without_a_mask(paths: Paths, base: Path, monkey
             preparing._prepare_one({"name": "x", "first_id": 1, "disk": 0, "make": False, "mount": True,
                                     "reconcile": False}, socket.socketpair()[0], paths, home)  # fmt: skip
         mounted = Path("/proc/self/mountinfo").read_text().count(str(paths.run))
-        mask_mount.release(paths)
+        mount.release(paths)
         return set(seen), len(seen), mounted - Path("/proc/self/mountinfo").read_text().count(str(paths.run))
 
     (paths.run / "work").mkdir(parents=True)
-    monkeypatch.setattr(mask, "ensure", ensure)
+    monkeypatch.setattr(build, "ensure", ensure)
     monkeypatch.setattr(preparing, "_check", lambda *_: None)
     monkeypatch.setattr(preparing, "answer", lambda *_, **__: None)
     seen, times, mounted = apart(look)
@@ -428,9 +430,9 @@ def test_no_start_meets_a_moment_without_a_mask(paths: Paths, base: Path, monkey
 
 def test_this_host(paths: Paths) -> None:
     """The real thing: the host's own root, and nothing in it that other users can't read."""
-    assert mask.ensure(paths)
-    assert mask.is_current(paths)
-    planned = mask.plan(paths)
+    assert build.ensure(paths)
+    assert build.is_current(paths)
+    planned = build.plan(paths)
 
     def look() -> tuple[list[str], bytes, bytes, list[str], set[str]]:
         root = mount_clone(paths, Path("/"))

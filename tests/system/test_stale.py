@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lxcfleet.model import Selection
+from lxcfleet.spec.selection import Selection
 
 from .harness import Fleet, until
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from lxcfleet.base import compiler
-from lxcfleet.base.rules import Kind, Rule, Rules
+from lxcfleet.base.mask import compiler
+from lxcfleet.base.mask.rules import Kind, Rule, Rules
 from lxcfleet.base.tree import Tree
-from lxcfleet.host.image import Directory, Entry
-from lxcfleet.names import Paths
+from lxcfleet.host.kernel.image import Directory, Entry
+from lxcfleet.paths import Paths
 
 SYSTEM = "usr/lib/systemd/system"
 

@@ -6,10 +6,10 @@ import socket
 
 import pytest
 
-from lxcfleet.api.access import Access, Role, refuse
 from lxcfleet.api.calls import CALLS
+from lxcfleet.daemon.http.access import Access, Role, refuse
 from lxcfleet.errors import Denied
-from lxcfleet.host.peer import Peer, peer
+from lxcfleet.host.process.peer import Peer, peer
 
 FULL, READERS = 990, 991
 

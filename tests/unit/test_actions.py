@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
+from lxcfleet.containers import plan
+from lxcfleet.containers.actions import Actions
+from lxcfleet.containers.registry import Container, Registry
 from lxcfleet.errors import NotFound
-from lxcfleet.fleet import plan
-from lxcfleet.fleet.actions import Actions
-from lxcfleet.fleet.events import Events
-from lxcfleet.fleet.operations import Operations
-from lxcfleet.fleet.registry import Container, Registry
-from lxcfleet.model import Action, Spec
-from lxcfleet.names import Paths
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.events import Events
+from lxcfleet.runtime.operations import Operations
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.states import Action
 
 
 @pytest.mark.parametrize("action", [Action.START, Action.RESTART, Action.DESTROY, None])

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxcfleet.fleet.boot import Record, parse
-from lxcfleet.fleet.operations import Job, Operations
-from lxcfleet.fleet.registry import Container
-from lxcfleet.fleet.turns import in_turns, turns
-from lxcfleet.model import Result, Spec
+from lxcfleet.containers.boot import Record, parse
+from lxcfleet.containers.registry import Container
+from lxcfleet.containers.turns import in_turns, turns
+from lxcfleet.runtime.operations import Job, Operations
+from lxcfleet.spec.results import Result
+from lxcfleet.spec.spec import Spec
 
 NAMES = st.sets(st.from_regex(r"[a-z][a-z0-9]{0,5}", fullmatch=True))
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lxcfleet.config import NetworkSettings
-from lxcfleet.fleet import bridging
-from lxcfleet.model import Addresses, Network, Spec
-from lxcfleet.names import Paths
+from lxcfleet.network import bridging
+from lxcfleet.paths import Paths
+from lxcfleet.spec.config import NetworkSettings
+from lxcfleet.spec.spec import Addresses, Network, Spec
 
 OLD = NetworkSettings()
 SPECS = [

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lxcfleet.api.records import FindingRecord
+from lxcfleet.capacity import needs
+from lxcfleet.capacity.needs import Finding
 from lxcfleet.errors import NoCapacity, Unsupported
-from lxcfleet.fleet import capacity
-from lxcfleet.fleet.capacity import Finding
-from lxcfleet.host.features import Features, Probe
-from lxcfleet.host.limits import Limits, Table, render
-from lxcfleet.model import Init
-from lxcfleet.wire import FindingRecord
+from lxcfleet.host.facts.features import Features, Probe
+from lxcfleet.host.facts.limits import Limits, Table, render
+from lxcfleet.spec.spec import Init
 
 GIB = 1 << 30
 GOOD = Features(
@@ -62,19 +62,19 @@ def failures(findings: tuple[Finding, ...]) -> list[str]:
 
 
 def test_app_containers_fit_where_privileged_system_containers_exhaust_inotify() -> None:
-    assert failures(capacity.assess(100, Init.APP, ROOMY, GOOD, None)) == []
-    assert failures(capacity.assess(100, Init.SYSTEM, ROOMY, GOOD, None)) == ["inotify-instances"]
+    assert failures(needs.assess(100, Init.APP, ROOMY, GOOD, None)) == []
+    assert failures(needs.assess(100, Init.SYSTEM, ROOMY, GOOD, None)) == ["inotify-instances"]
 
 
 def test_unprivileged_containers_have_the_limits_of_users_each_for_itself() -> None:
-    assert failures(capacity.assess(400, Init.SYSTEM, ROOMY, GOOD, 4000)) == []
-    low = capacity.assess(1, Init.SYSTEM, limits(inotify_instances=replace(INOTIFY, limit=4)), GOOD, 4000)
+    assert failures(needs.assess(400, Init.SYSTEM, ROOMY, GOOD, 4000)) == []
+    low = needs.assess(1, Init.SYSTEM, limits(inotify_instances=replace(INOTIFY, limit=4)), GOOD, 4000)
     assert failures(low) == ["inotify-instances"]
     assert find(low, "inotify-instances").message == "inotify instances: 6 needed by each, 4 allowed"
 
 
 def test_a_failure_has_the_numbers_and_the_value_that_makes_room() -> None:
-    found = find(capacity.assess(100, Init.SYSTEM, ROOMY, GOOD, None), "inotify-instances")
+    found = find(needs.assess(100, Init.SYSTEM, ROOMY, GOOD, None), "inotify-instances")
     assert (found.need, found.have, found.fixable) == (600, 128 - 8 - 4, True)
     assert found.message == "inotify instances: 600 needed, 116 left (fs.inotify.max_user_instances is 128)"
     assert found.hint == "raise fs.inotify.max_user_instances from 128 to 2048"
@@ -82,24 +82,24 @@ def test_a_failure_has_the_numbers_and_the_value_that_makes_room() -> None:
 
 
 def test_failures_come_first() -> None:
-    levels = [f.level for f in capacity.assess(100, Init.SYSTEM, ROOMY, GOOD, None)]
+    levels = [f.level for f in needs.assess(100, Init.SYSTEM, ROOMY, GOOD, None)]
     assert levels[0] == "fail"
     assert set(levels[1:]) == {"ok"}
 
 
 def test_findings_are_what_the_api_promises() -> None:
-    for found in capacity.assess(100, Init.SYSTEM, ROOMY, GOOD, 3):
+    for found in needs.assess(100, Init.SYSTEM, ROOMY, GOOD, 3):
         assert found.to_json().keys() == FindingRecord.__annotations__.keys()
 
 
 def test_an_estimate_is_called_one() -> None:
-    found = capacity.assess(1, Init.SYSTEM, limits(inotify_instances=replace(INOTIFY, exact=False)), GOOD, None)
+    found = needs.assess(1, Init.SYSTEM, limits(inotify_instances=replace(INOTIFY, exact=False)), GOOD, None)
     assert "about 116 left" in find(found, "inotify-instances").message
 
 
 def test_memory_keeps_a_rest_for_the_host() -> None:
     tight = replace(ROOMY, memory_total=GIB, memory_available=GIB // 4)
-    found = find(capacity.assess(100, Init.SYSTEM, tight, GOOD, 4000), "memory")
+    found = find(needs.assess(100, Init.SYSTEM, tight, GOOD, 4000), "memory")
     assert found.level == "fail"
     assert found.have == GIB // 4 - GIB // 20
     assert found.message == "memory: 1.4 GiB needed, 204 MiB left"
@@ -108,61 +108,61 @@ def test_memory_keeps_a_rest_for_the_host() -> None:
 
 def test_disk_and_inodes_are_those_under_the_deltas() -> None:
     full = replace(ROOMY, disk_free=65 << 20, inodes_free=1100)
-    found = capacity.assess(10, Init.SYSTEM, full, GOOD, 4000)
+    found = needs.assess(10, Init.SYSTEM, full, GOOD, 4000)
     assert failures(found) == ["disk", "inodes"]
     assert find(found, "disk").message == "disk space: 2.5 MiB needed, 1.0 MiB left"
     assert "/var/lib/lxc" in find(found, "disk").hint
 
 
 def test_file_systems_without_inode_limit_are_not_asked_for_inodes() -> None:
-    found = capacity.assess(20, Init.SYSTEM, replace(ROOMY, inodes_free=None), GOOD, 4000)
+    found = needs.assess(20, Init.SYSTEM, replace(ROOMY, inodes_free=None), GOOD, 4000)
     assert "inodes" not in [f.check for f in found]
 
 
 def test_uid_ranges_are_counted_unless_privileged() -> None:
-    found = find(capacity.assess(5, Init.APP, ROOMY, GOOD, 4), "uid-ranges")
+    found = find(needs.assess(5, Init.APP, ROOMY, GOOD, 4), "uid-ranges")
     assert (found.level, found.need, found.have, found.fixable) == ("fail", 5, 4, True)
-    privileged = [f.check for f in capacity.assess(5, Init.APP, ROOMY, GOOD, None)]
+    privileged = [f.check for f in needs.assess(5, Init.APP, ROOMY, GOOD, None)]
     assert "uid-ranges" not in privileged
     assert "root-keys" in privileged
     assert "keys" not in privileged
 
 
 def test_a_containers_own_key_quota_does_not_depend_on_how_many_there_are() -> None:
-    assert find(capacity.assess(1000, Init.APP, ROOMY, GOOD, 4000), "keys").level == "ok"
-    low = capacity.assess(1, Init.SYSTEM, limits(keys=Table("kernel.keys.maxkeys", 20, 0)), GOOD, 4000)
+    assert find(needs.assess(1000, Init.APP, ROOMY, GOOD, 4000), "keys").level == "ok"
+    low = needs.assess(1, Init.SYSTEM, limits(keys=Table("kernel.keys.maxkeys", 20, 0)), GOOD, 4000)
     assert failures(low) == ["keys"]
-    assert capacity.fixes(low) == {"kernel.keys.maxkeys": 256}
-    busy = capacity.assess(1, Init.SYSTEM, limits(keys=Table("kernel.keys.maxkeys", 200, 190)), GOOD, 4000)
+    assert needs.fixes(low) == {"kernel.keys.maxkeys": 256}
+    busy = needs.assess(1, Init.SYSTEM, limits(keys=Table("kernel.keys.maxkeys", 200, 190)), GOOD, 4000)
     assert find(busy, "keys").level == "warning"
 
 
 def test_a_short_neighbour_table_is_a_warning_with_all_three_thresholds() -> None:
-    found = capacity.assess(900, Init.APP, ROOMY, GOOD, 4000)
+    found = needs.assess(900, Init.APP, ROOMY, GOOD, 4000)
     assert find(found, "neighbours").level == "warning"
     stem = "net.ipv4.neigh.default.gc_thresh"
-    assert capacity.fixes(found) == {f"{stem}1": 512, f"{stem}2": 2048, f"{stem}3": 4096}
-    capacity.refuse(found, 900, Init.APP)
+    assert needs.fixes(found) == {f"{stem}1": 512, f"{stem}2": 2048, f"{stem}3": 4096}
+    needs.refuse(found, 900, Init.APP)
 
 
 def test_what_the_kernel_sizes_itself_is_not_raised() -> None:
-    found = find(capacity.assess(4000, Init.SYSTEM, ROOMY, GOOD, 4000), "threads")
+    found = find(needs.assess(4000, Init.SYSTEM, ROOMY, GOOD, 4000), "threads")
     assert (found.level, found.fixable) == ("fail", False)
 
 
 def test_nothing_is_raised_above_its_ceiling() -> None:
     used_up = limits(inotify_instances=Table("fs.inotify.max_user_instances", 1 << 20, (1 << 20) - 1))
-    found = find(capacity.assess(100, Init.SYSTEM, used_up, GOOD, None), "inotify-instances")
+    found = find(needs.assess(100, Init.SYSTEM, used_up, GOOD, None), "inotify-instances")
     assert (found.level, found.fixable) == ("fail", False)
 
 
 def test_terminals_kept_for_the_host_are_not_promised() -> None:
-    found = find(capacity.assess(1, Init.APP, ROOMY, GOOD, 1), "ptys")
+    found = find(needs.assess(1, Init.APP, ROOMY, GOOD, 1), "ptys")
     assert found.have == 4096 - 4096 // 32 - 1024 - 2
 
 
 def test_tables_that_this_kernel_lacks_are_left_out() -> None:
-    found = capacity.assess(10, Init.SYSTEM, replace(ROOMY, tables={}), GOOD, 4000)
+    found = needs.assess(10, Init.SYSTEM, replace(ROOMY, tables={}), GOOD, 4000)
     assert {f.check for f in found} == {"overlay", "lxc", "memory", "disk", "inodes", "uid-ranges"}
 
 
@@ -174,23 +174,23 @@ def test_missing_features_matter_only_where_they_are_needed() -> None:
         Probe("apparmor", "warning", "AppArmor is off"),
     )
     poor = replace(GOOD, probes=probes)
-    assert failures(capacity.assess(1, Init.APP, ROOMY, poor, 9)) == ["idmapped-root", "tini"]
-    assert failures(capacity.assess(1, Init.SYSTEM, ROOMY, poor, 9)) == ["idmapped-root", "systemd"]
-    assert failures(capacity.assess(1, Init.APP, ROOMY, poor, None)) == ["tini"]
-    assert capacity.fits(Init.APP, ROOMY, poor, 9) == 0
+    assert failures(needs.assess(1, Init.APP, ROOMY, poor, 9)) == ["idmapped-root", "tini"]
+    assert failures(needs.assess(1, Init.SYSTEM, ROOMY, poor, 9)) == ["idmapped-root", "systemd"]
+    assert failures(needs.assess(1, Init.APP, ROOMY, poor, None)) == ["tini"]
+    assert needs.fits(Init.APP, ROOMY, poor, 9) == 0
 
 
 def test_refusing_names_what_is_missing_before_what_is_short() -> None:
     poor = replace(GOOD, probes=(Probe("overlay", "fail", "no overlay: ENODEV", "modprobe overlay"),))
     with pytest.raises(Unsupported) as caught:
-        capacity.refuse(capacity.assess(100, Init.SYSTEM, ROOMY, poor, 9), 100, Init.SYSTEM)
+        needs.refuse(needs.assess(100, Init.SYSTEM, ROOMY, poor, 9), 100, Init.SYSTEM)
     assert caught.value.message == "this host can't run system containers"
     assert (caught.value.why, caught.value.hint) == ("no overlay: ENODEV", "modprobe overlay")
 
 
 def test_refusing_gives_numbers_and_the_next_step() -> None:
     with pytest.raises(NoCapacity) as caught:
-        capacity.refuse(capacity.assess(100, Init.SYSTEM, ROOMY, GOOD, None), 100, Init.SYSTEM)
+        needs.refuse(needs.assess(100, Init.SYSTEM, ROOMY, GOOD, None), 100, Init.SYSTEM)
     assert str(caught.value).splitlines() == [
         "no room for 100 more system containers",
         "inotify instances: 600 needed, 116 left (fs.inotify.max_user_instances is 128)",
@@ -214,24 +214,24 @@ def test_refusing_says_how_many_fit(count: int, memory: int, hint: str) -> None:
     if count == 50:
         tight = replace(tight, tables={})
     with pytest.raises(NoCapacity) as caught:
-        capacity.refuse(capacity.assess(count, Init.SYSTEM, tight, GOOD, None), count, Init.SYSTEM)
+        needs.refuse(needs.assess(count, Init.SYSTEM, tight, GOOD, None), count, Init.SYSTEM)
     assert caught.value.hint == hint
 
 
 def test_the_next_step_for_app_containers_says_so() -> None:
     with pytest.raises(NoCapacity) as caught:
-        capacity.refuse(capacity.assess(2000, Init.APP, ROOMY, GOOD, 4000), 2000, Init.APP)
+        needs.refuse(needs.assess(2000, Init.APP, ROOMY, GOOD, 4000), 2000, Init.APP)
     assert caught.value.hint == "`lxcfleet doctor --fix -n 2000 --init app` makes room"
 
 
 def test_nothing_is_refused_that_fits() -> None:
-    capacity.refuse(capacity.assess(10, Init.SYSTEM, ROOMY, GOOD, 10), 10, Init.SYSTEM)
+    needs.refuse(needs.assess(10, Init.SYSTEM, ROOMY, GOOD, 10), 10, Init.SYSTEM)
 
 
 def test_fits_is_what_the_scarcest_thing_allows() -> None:
-    assert capacity.fits(Init.SYSTEM, ROOMY, GOOD, None) == 116 // 6
-    assert capacity.fits(Init.APP, ROOMY, GOOD, 7) == 7
-    assert capacity.fits(Init.APP, ROOMY, GOOD, 0) == 0
+    assert needs.fits(Init.SYSTEM, ROOMY, GOOD, None) == 116 // 6
+    assert needs.fits(Init.APP, ROOMY, GOOD, 7) == 7
+    assert needs.fits(Init.APP, ROOMY, GOOD, 0) == 0
 
 
 tables = st.builds(
@@ -246,21 +246,21 @@ tables = st.builds(
 @given(tables, st.sampled_from([*Init]), st.integers(1, 300), st.integers(0, 8 * GIB))
 def test_fits_and_refuse_agree(table: Table, init: Init, ids: int, memory: int) -> None:
     host = replace(limits(inotify_instances=table, ptys=table), memory_available=memory)
-    room = capacity.fits(init, host, GOOD, ids)
+    room = needs.fits(init, host, GOOD, ids)
     if room:
-        assert failures(capacity.assess(room, init, host, GOOD, ids)) == []
-    assert failures(capacity.assess(room + 1, init, host, GOOD, ids)) != []
+        assert failures(needs.assess(room, init, host, GOOD, ids)) == []
+    assert failures(needs.assess(room + 1, init, host, GOOD, ids)) != []
 
 
 @given(table=tables, count=st.integers(1, 4096), init=st.sampled_from([*Init]))
 def test_a_fix_makes_the_very_room_that_it_promises(table: Table, count: int, init: Init) -> None:
-    found = capacity.assess(count, init, limits(inotify_instances=table, ptys=table), GOOD, 5000)
+    found = needs.assess(count, init, limits(inotify_instances=table, ptys=table), GOOD, 5000)
     for check in ("inotify-instances", "ptys"):
         for finding in (f for f in found if f.check == check and f.fixable):
             ((_, value),) = finding.fixes
             assert value > table.limit
             cured = limits(**{check.replace("-", "_"): replace(table, limit=value)})
-            assert find(capacity.assess(count, init, cured, GOOD, 5000), check).level == "ok"
+            assert find(needs.assess(count, init, cured, GOOD, 5000), check).level == "ok"
 
 
 def test_the_sysctl_file_keeps_what_was_raised_before() -> None:
@@ -274,5 +274,5 @@ def test_the_sysctl_file_keeps_what_was_raised_before() -> None:
 @pytest.mark.parametrize(("count", "words"), [(1, "1 more app container"), (2, "2 more app containers")])
 def test_one_container_is_not_called_many(count: int, words: str) -> None:
     with pytest.raises(NoCapacity) as caught:
-        capacity.refuse(capacity.assess(count, Init.APP, ROOMY, GOOD, 0), count, Init.APP)
+        needs.refuse(needs.assess(count, Init.APP, ROOMY, GOOD, 0), count, Init.APP)
     assert caught.value.message == f"no room for {words}"

@@ -9,10 +9,11 @@ from typing import NoReturn
 
 import pytest
 
-from lxcfleet.host import features, kernel
-from lxcfleet.host.features import Probe
-from lxcfleet.host.mounts import Mount
-from lxcfleet.names import Paths
+from lxcfleet.host.facts import features
+from lxcfleet.host.facts.features import Probe
+from lxcfleet.host.kernel import syscalls
+from lxcfleet.host.kernel.mounts import Mount
+from lxcfleet.paths import Paths
 
 
 def _Mount(point: str, filesystem: str) -> Mount:
@@ -110,11 +111,11 @@ def test_a_kernel_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
     def too_old(*_: object) -> None:
         raise OSError(errno.ENOSYS, "Function not implemented", "/")
 
-    monkeypatch.setattr(kernel, "unshare_mounts", lambda: None)
-    monkeypatch.setattr(kernel, "make_slave", lambda _: None)
-    monkeypatch.setattr(kernel, "unmount", too_old)
-    monkeypatch.setattr(kernel, "user_namespace", lambda *_: os.open("/dev/null", os.O_RDONLY))
-    monkeypatch.setattr(kernel, "clone_read_only", too_old)
+    monkeypatch.setattr(syscalls, "unshare_mounts", lambda: None)
+    monkeypatch.setattr(syscalls, "make_slave", lambda _: None)
+    monkeypatch.setattr(syscalls, "unmount", too_old)
+    monkeypatch.setattr(syscalls, "user_namespace", lambda *_: os.open("/dev/null", os.O_RDONLY))
+    monkeypatch.setattr(syscalls, "clone_read_only", too_old)
     probe = list(features._attempts(tmp_path))[-1]
     assert (probe.check, probe.level) == ("read-only-root", "fail")
     assert probe.message.endswith(": Function not implemented (ENOSYS, errno 38)")

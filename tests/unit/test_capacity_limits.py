@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lxcfleet.errors import HostError
-from lxcfleet.host import limits
-from lxcfleet.names import Paths
+from lxcfleet.host.facts import limits
+from lxcfleet.paths import Paths
 
 
 @pytest.fixture

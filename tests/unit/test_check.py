@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lxcfleet.host import attach
+from lxcfleet.host.lxc import attach
 
 
 @pytest.fixture

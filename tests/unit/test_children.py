@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from lxcfleet import launcher
-from lxcfleet.children import containers, run
 from lxcfleet.errors import HostError
-from lxcfleet.host import attach, kernel, quota, tree
-from lxcfleet.names import Paths
+from lxcfleet.host.kernel import quota, syscalls, tree
+from lxcfleet.host.lxc import attach
+from lxcfleet.launcher import main
+from lxcfleet.launcher.children import containers, run
+from lxcfleet.paths import Paths
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +77,7 @@ def test_a_command_whose_container_ends_as_it_begins_is_answered_for(monkeypatch
 def test_the_launcher_outlives_a_fork_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was asked for stays unanswered, and is asked for again; what it has mounted stays."""
     for name in ("unshare_mounts", "make_slave"):
-        monkeypatch.setattr(kernel, name, lambda *_: None)
+        monkeypatch.setattr(syscalls, name, lambda *_: None)
     for name in ("disable", "freeze"):
         monkeypatch.setattr(gc, name, lambda: None)
     forks: list[int] = []
@@ -97,7 +98,7 @@ def test_the_launcher_outlives_a_fork_that_fails(monkeypatch: pytest.MonkeyPatch
             for _ in range(2):
                 socket.send_fds(ours, [b"inspect []"], [passed.fileno()])
             ours.shutdown(socket.SHUT_WR)
-            launcher.main()
+            main.main()
             passed.close()
             assert answers.recv(1) == b""  # nobody else has a copy
     finally:

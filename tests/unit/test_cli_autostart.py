@@ -19,7 +19,7 @@ import pytest
 from lxcfleet.api.client import answers
 from lxcfleet.cli import autostart, session
 from lxcfleet.errors import FleetError, HostError, Unreachable
-from lxcfleet.names import Paths
+from lxcfleet.paths import Paths
 
 DAEMON = """
 import os, socket, time

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from lxcfleet.cli.fanout import Collected, Prefixed, overall
-from lxcfleet.cli.logs import plain_line_ends
 from lxcfleet.cli.options import environment, optional_selection, selection
-from lxcfleet.cli.output import columns, printable, say_error, size
+from lxcfleet.cli.ui.fanout import Collected, Prefixed, overall
+from lxcfleet.cli.ui.output import columns, printable, say_error, size
+from lxcfleet.cli.verbs.logs import plain_line_ends
 from lxcfleet.errors import AlreadyExists, FleetError, InvalidInput
 
 
@@ -115,7 +115,7 @@ def test_a_selection_has_to_choose() -> None:
 
 
 def test_list_starts_without_what_it_does_not_need() -> None:
-    heavy = {"yaml", "asyncio", "subprocess", "aiohttp", "rich", "tty", "logging", "lxcfleet.config", "lxc"}
-    program = "import sys, lxcfleet.cli.main, lxcfleet.cli.show; print(*sys.modules)"
+    heavy = {"yaml", "asyncio", "subprocess", "aiohttp", "rich", "tty", "logging", "lxcfleet.spec.config", "lxc"}
+    program = "import sys, lxcfleet.cli.main, lxcfleet.cli.verbs.show; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert heavy & set(modules.stdout.split()) == set()

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lxcfleet.base.container_config import Platform, arguments, init_command, reboot_hook, render
-from lxcfleet.model import Init, Network, Spec
-from lxcfleet.names import Paths
+from lxcfleet.containers.lxc_config import Platform, arguments, init_command, reboot_hook, render
+from lxcfleet.paths import Paths
+from lxcfleet.spec.spec import Init, Network, Spec
 
 PLATFORM = Platform(
     cgroup2=True, controllers=frozenset(("cpu", "memory", "pids")), apparmor=True, seccomp=True, bridge="lxcfleet0",

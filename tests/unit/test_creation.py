@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
+from lxcfleet.containers.creation import Creation
+from lxcfleet.containers.plan import Step
+from lxcfleet.containers.registry import Container
 from lxcfleet.errors import FleetError, HostError
-from lxcfleet.fleet.creation import Creation
-from lxcfleet.fleet.events import Events
-from lxcfleet.fleet.operations import Operations
-from lxcfleet.fleet.plan import Step
-from lxcfleet.fleet.registry import Container
-from lxcfleet.model import Spec
-from lxcfleet.names import Paths
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.events import Events
+from lxcfleet.runtime.operations import Operations
+from lxcfleet.spec.spec import Spec
 
 SPEC = Spec("web", first_id=1879048192, created="2026-01-01T00:00:00Z")
 

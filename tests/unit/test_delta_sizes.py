@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from lxcfleet.fleet import delta_sizes
-from lxcfleet.fleet.delta_sizes import Looks
-from lxcfleet.host import tree
-from lxcfleet.names import Paths
+from lxcfleet.containers import delta_sizes
+from lxcfleet.containers.delta_sizes import Looks
+from lxcfleet.host.kernel import tree
+from lxcfleet.paths import Paths
 
 
 def test_many_who_ask_keep_no_start_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

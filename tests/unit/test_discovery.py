@@ -9,12 +9,12 @@ from typing import Any, cast
 
 import pytest
 
-from lxcfleet.checks import HealthCheck, Kind
-from lxcfleet.config import NetworkSettings
-from lxcfleet.fleet.discovery import Discovery
-from lxcfleet.fleet.registry import Container
-from lxcfleet.model import Network, Spec
-from lxcfleet.names import Paths
+from lxcfleet.containers.registry import Container
+from lxcfleet.network.discovery import Discovery
+from lxcfleet.paths import Paths
+from lxcfleet.spec.checks import HealthCheck, Kind
+from lxcfleet.spec.config import NetworkSettings
+from lxcfleet.spec.spec import Network, Spec
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxcfleet.net.dns import Zone, answer, read_hosts
-from lxcfleet.net.names import hosts_lines
-from lxcfleet.net.ports import Port
+from lxcfleet.network.dns import Zone, answer, read_hosts
+from lxcfleet.network.hosts import hosts_lines
+from lxcfleet.spec.ports import Port
 
 A, AAAA, SRV = 1, 28, 33
 OK, NO_NAME, NOT_DONE, REFUSED = 0, 3, 4, 5

@@ -7,9 +7,9 @@ import runpy
 from dataclasses import fields
 from pathlib import Path
 
-from lxcfleet.config import Config, MetricsSettings, NetworkSettings, describe, parse
-from lxcfleet.policy import RolloutSettings
-from lxcfleet.windows import PatchSettings
+from lxcfleet.spec.config import Config, MetricsSettings, NetworkSettings, describe, parse
+from lxcfleet.spec.policy import RolloutSettings
+from lxcfleet.spec.windows import PatchSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = (ROOT / "etc/lxcfleet.yaml").read_text(encoding="utf-8")

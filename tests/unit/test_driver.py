@@ -10,15 +10,17 @@ from typing import Any, cast
 
 import pytest
 
+from lxcfleet.api.requests import RolloutRequest
 from lxcfleet.base.present import Layer
-from lxcfleet.model import Health, Result, Selection
-from lxcfleet.names import Paths
-from lxcfleet.patch import driver
-from lxcfleet.patch.driver import Driver
-from lxcfleet.patch.stale import OldFile, Scan, Why
-from lxcfleet.patch.state import Kind, Status
-from lxcfleet.policy import RolloutSettings, Share
-from lxcfleet.wire import RolloutRequest
+from lxcfleet.patch.rollout import driver
+from lxcfleet.patch.rollout.driver import Driver
+from lxcfleet.patch.rollout.state import Kind, Status
+from lxcfleet.patch.stale.judge import OldFile, Scan, Why
+from lxcfleet.paths import Paths
+from lxcfleet.spec.policy import RolloutSettings, Share
+from lxcfleet.spec.results import Result
+from lxcfleet.spec.selection import Selection
+from lxcfleet.spec.states import Health
 
 OLD = OldFile("/usr/lib/libssl.so.3", Why.REPLACED, Layer.BASE, ())
 POLICY = RolloutSettings(Share(1), Share(0), 0.0, 10.0, ())

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from lxcfleet.base.present import Layer
-from lxcfleet.host import tree
-from lxcfleet.patch.evidence import Owned, Seen, fingerprint, judge
-from lxcfleet.patch.shadow import Delta, Kind, Shadow, compare, find, parse_status, remove
-from lxcfleet.patch.stale import OldFile, Process, Scan, Why
+from lxcfleet.host.kernel import tree
+from lxcfleet.patch.shadow.files import Delta, Kind, Shadow, compare, find, parse_status, remove
+from lxcfleet.patch.stale.judge import OldFile, Process, Scan, Why
+from lxcfleet.patch.verify.evidence import Owned, Seen, fingerprint, judge
 
 LIBRARY = "/usr/lib/libssl.so.3"
 OLD = OldFile(LIBRARY, Why.REPLACED, Layer.BASE, (Process(1, "nginx"), Process(2, "nginx")))

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxcfleet.host.nft_watch import messages
-from lxcfleet.net.guard import AnyGuest, Guest, admit, differences, link_local, ports, removal, render
+from lxcfleet.host.net.nft_watch import messages
+from lxcfleet.network.guard import AnyGuest, Guest, admit, differences, link_local, ports, removal, render
 
 ONE = Guest(IPv4Address("10.201.0.2"), IPv6Address("fd00::2"), isolated=False)
 TWO = Guest(IPv4Address("10.201.0.3"), None, isolated=True)

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from lxcfleet.fleet import lifecycle
-from lxcfleet.fleet.registry import Running
-from lxcfleet.host import cgroup, proc
+from lxcfleet.containers import lifecycle
+from lxcfleet.containers.registry import Running
+from lxcfleet.host.process import cgroup, proc
 
 
 @pytest.fixture

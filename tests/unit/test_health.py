@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxcfleet.checks import HealthCheck, Kind, parse_url
 from lxcfleet.errors import InvalidInput
-from lxcfleet.fleet import health
-from lxcfleet.fleet.health import Course, Verdict
-from lxcfleet.host import reach
-from lxcfleet.model import Health, Init, Spec
+from lxcfleet.health import judge
+from lxcfleet.health.judge import Course, Verdict
+from lxcfleet.host.net import reach
+from lxcfleet.spec.checks import HealthCheck, Kind, parse_url
+from lxcfleet.spec.spec import Init, Spec
+from lxcfleet.spec.states import Health
 
 CHECK = HealthCheck(Kind.TCP, port=80, interval=10, retries=3, start_period=30)
 PASS, FAIL = Verdict(True), Verdict(False, "tcp 80: connection refused")
@@ -24,7 +25,7 @@ PASS, FAIL = Verdict(True), Verdict(False, "tcp 80: connection refused")
 def after(*verdicts: Verdict, check: HealthCheck = CHECK, age: float = 100.0) -> Course:
     course = Course()
     for verdict in verdicts:
-        course = health.judge(check, course, verdict, age)
+        course = judge.judge(check, course, verdict, age)
     return course
 
 
@@ -53,12 +54,12 @@ def test_failures_at_the_start_do_not_count() -> None:
 def test_the_first_checks_come_fast_and_then_at_the_interval() -> None:
     course, pauses = Course(), []
     for _ in range(10):
-        course = health.judge(CHECK, course, FAIL, 1.0)
-        pauses.append(health.pause(CHECK, course))
+        course = judge.judge(CHECK, course, FAIL, 1.0)
+        pauses.append(judge.pause(CHECK, course))
     assert pauses[:4] == [0.1, 0.2, 0.4, 0.8]
     assert pauses[-1] == CHECK.interval
-    assert health.pause(CHECK, after(FAIL, PASS)) == CHECK.interval
-    assert health.pause(CHECK, after(FAIL)) == CHECK.interval  # these count
+    assert judge.pause(CHECK, after(FAIL, PASS)) == CHECK.interval
+    assert judge.pause(CHECK, after(FAIL)) == CHECK.interval  # these count
 
 
 @given(st.lists(st.booleans(), max_size=30), st.integers(1, 5), st.floats(0, 60))
@@ -67,13 +68,13 @@ def test_it_is_unhealthy_exactly_after_so_many_failures_that_count(said: list[bo
     course, row, ever = Course(), 0, False
     for number, passed in enumerate(said):
         age = float(number)
-        course = health.judge(check, course, PASS if passed else FAIL, age)
+        course = judge.judge(check, course, PASS if passed else FAIL, age)
         ever = ever or passed
         counts = ever or age >= period or row > 0
         row = 0 if passed else row + counts
         assert (course.health is Health.UNHEALTHY) == (row >= retries)
         assert (course.health is Health.STARTING) == (not ever and row < retries)
-        assert 0 < health.pause(check, course) <= check.interval
+        assert 0 < judge.pause(check, course) <= check.interval
 
 
 @pytest.mark.parametrize(
@@ -88,38 +89,38 @@ def test_it_is_unhealthy_exactly_after_so_many_failures_that_count(said: list[bo
     ],
 )
 def test_what_systemd_says(word: str, expected: Health) -> None:
-    course = health.judge_systemd(Course(), word, "nginx.service")
+    course = judge.judge_systemd(Course(), word, "nginx.service")
     assert course.health is expected
     assert ("nginx.service" in course.reason) == (word == "degraded")
-    assert (health.pause_systemd(course) is None) == (expected is Health.HEALTHY)
+    assert (judge.pause_systemd(course) is None) == (expected is Health.HEALTHY)
 
 
 def test_systemd_is_asked_ever_less_often() -> None:
     course = Course()
-    assert health.pause_systemd(course) == 0.5
+    assert judge.pause_systemd(course) == 0.5
     for _ in range(100):
-        course = health.judge_systemd(course, "degraded", "")
-    assert health.pause_systemd(course) == 30.0
+        course = judge.judge_systemd(course, "degraded", "")
+    assert judge.pause_systemd(course) == 30.0
 
 
 def test_systemd_is_not_asked_before_all_that_boot_can_be_up() -> None:
-    assert health.let_boot(0.5, booting=1, processors=2) == 0.0
-    assert health.let_boot(0.5, booting=100, processors=2) == pytest.approx(3.5)
-    assert health.let_boot(4.0, booting=100, processors=2) == 0.0
-    assert health.let_boot(0.0, booting=10_000, processors=1) == 10.0  # nobody waits for ever for others
+    assert judge.let_boot(0.5, booting=1, processors=2) == 0.0
+    assert judge.let_boot(0.5, booting=100, processors=2) == pytest.approx(3.5)
+    assert judge.let_boot(4.0, booting=100, processors=2) == 0.0
+    assert judge.let_boot(0.0, booting=10_000, processors=1) == 10.0  # nobody waits for ever for others
 
 
 def test_an_app_container_without_a_check_is_asked_nothing() -> None:
-    assert not health.needs_checks(Spec("a", Init.APP, ("true",)))
-    assert health.needs_checks(Spec("a"))
-    assert health.needs_checks(Spec("a", Init.APP, ("true",), health=CHECK))
-    assert [health.of_age(age, 1.0) for age in (0.0, 0.9, 1.0)] == [Health.STARTING, Health.STARTING, Health.HEALTHY]
+    assert not judge.needs_checks(Spec("a", Init.APP, ("true",)))
+    assert judge.needs_checks(Spec("a"))
+    assert judge.needs_checks(Spec("a", Init.APP, ("true",), health=CHECK))
+    assert [judge.of_age(age, 1.0) for age in (0.0, 0.9, 1.0)] == [Health.STARTING, Health.STARTING, Health.HEALTHY]
 
 
 def test_only_those_with_a_check_have_to_pass_it_to_serve() -> None:
     checked, plain = Spec("a", health=CHECK), Spec("a")
-    assert [health.serves(checked, each) for each in (*Health, None)] == [False, True, False, False]
-    assert all(health.serves(plain, each) for each in (*Health, None))
+    assert [judge.serves(checked, each) for each in (*Health, None)] == [False, True, False, False]
+    assert all(judge.serves(plain, each) for each in (*Health, None))
 
 
 @pytest.mark.parametrize(

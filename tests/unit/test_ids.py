@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lxcfleet.capacity.ids import IdPool, Ids, installer_line, overlaps, parse_idmaps, parse_subids
 from lxcfleet.errors import InvalidInput, NoCapacity
-from lxcfleet.fleet.ids import IdPool, Ids, installer_line, overlaps, parse_idmaps, parse_subids
-from lxcfleet.model import RANGE_SIZE
+from lxcfleet.spec.spec import RANGE_SIZE
 
 FIRST = 0x70000000
 USUAL = f"root:{FIRST}:{0x10000000}\n"

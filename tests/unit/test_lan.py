@@ -9,15 +9,18 @@ from typing import Any, cast
 
 import pytest
 
-from lxcfleet import config
+from lxcfleet.containers import store
+from lxcfleet.containers.registry import Container
 from lxcfleet.errors import Broken, InvalidInput, Unsupported
-from lxcfleet.fleet import bridging, health, store
-from lxcfleet.fleet.discovery import Discovery
-from lxcfleet.fleet.registry import Container
-from lxcfleet.host import dhcp
-from lxcfleet.model import Health, Network, Spec
-from lxcfleet.names import Paths
-from lxcfleet.net import lan
+from lxcfleet.health import judge
+from lxcfleet.host.net import dhcp
+from lxcfleet.network import bridging, lan
+from lxcfleet.network.discovery import Discovery
+from lxcfleet.paths import Paths
+from lxcfleet.spec import config
+from lxcfleet.spec.addresses import is_hardware, lan_port
+from lxcfleet.spec.spec import Network, Spec
+from lxcfleet.spec.states import Health
 
 MAC = "06:0a:0b:0c:0d:0e"
 SPEC = Spec("web1", labels={"role": "web"}, network=Network.BRIDGE, hardware=MAC, created="2026-01-01T00:00:00+00:00")
@@ -26,13 +29,13 @@ SPEC = Spec("web1", labels={"role": "web"}, network=Network.BRIDGE, hardware=MAC
 def test_a_name_has_always_the_same_mac_address() -> None:
     first = lan.hardware("host", "c1", ())
     assert first == lan.hardware("host", "c1", ["06:00:00:00:00:00"])
-    assert lan.is_hardware(first)
+    assert is_hardware(first)
     others = [lan.hardware("host", "c2", ()), lan.hardware("other", "c1", ()), lan.hardware("host", "c1", [first])]
     assert len({first, *others}) == 4
 
 
 def test_ports_of_the_bridge_are_named_by_it() -> None:
-    assert lan.port(MAC) == SPEC.port == "ld0a0b0c0d0e"
+    assert lan_port(MAC) == SPEC.port == "ld0a0b0c0d0e"
     assert SPEC.mac == MAC
     assert len(SPEC.port) < 16
     assert (Spec("c").port, Spec("c").mac) == ("", "")
@@ -141,8 +144,8 @@ def test_who_waits_for_an_address_is_not_found(tmp_path: Path) -> None:
 
 
 def test_no_address_is_no_health() -> None:
-    assert health.without_address(1) is Health.STARTING
-    assert health.without_address(health.ADDRESS_SECONDS) is Health.UNHEALTHY
+    assert judge.without_address(1) is Health.STARTING
+    assert judge.without_address(judge.ADDRESS_SECONDS) is Health.UNHEALTHY
 
 
 def test_what_the_operator_has_to_see_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lxcfleet.host import lxc
+from lxcfleet.host.lxc import liblxc
 
 REFUSED = (
     'lxc x 20260101134932.384 ERROR    utils - ../src/lxc/utils.c:safe_mount:1220 - Not a directory - Failed to mount "proc"',
@@ -25,14 +25,14 @@ def test_whether_a_start_was_given_up(tmp_path: Path, lines: tuple[str, ...], ex
     log = tmp_path / "log"
     before = "\n".join((*REFUSED, ""))  # of an earlier start
     log.write_text(before + "\n".join(lines))
-    assert lxc.gave_up(str(log), len(before)) is expected
+    assert liblxc.gave_up(str(log), len(before)) is expected
 
 
 def test_the_reason_is_the_first_complaint(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("\n".join(REFUSED))
-    assert lxc.stop_reason(str(log), 0) == 'Not a directory - Failed to mount "proc"'
+    assert liblxc.stop_reason(str(log), 0) == 'Not a directory - Failed to mount "proc"'
 
 
 def test_without_a_log(tmp_path: Path) -> None:
-    assert (lxc.gave_up(str(tmp_path / "none"), 0), lxc.stop_reason(str(tmp_path / "none"), 0)) == (False, "")
+    assert (liblxc.gave_up(str(tmp_path / "none"), 0), liblxc.stop_reason(str(tmp_path / "none"), 0)) == (False, "")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from lxcfleet.base import mask, rules
+from lxcfleet.base.mask import build, rules
 from lxcfleet.errors import HostError, InvalidInput, NoCapacity, Unsupported
-from lxcfleet.host import image
-from lxcfleet.host.image import Directory, Entry, File, Owner, Symlink, Whiteout
-from lxcfleet.names import Paths
+from lxcfleet.host.kernel import image
+from lxcfleet.host.kernel.image import Directory, Entry, File, Owner, Symlink, Whiteout
+from lxcfleet.paths import Paths
 
 
 @pytest.fixture
@@ -49,14 +49,14 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[Mapping[str, Entry]]:
 
 
 def test_builds_once(paths: Paths, base: Path, written: list[object]) -> None:
-    assert not mask.is_current(paths, base)
-    assert mask.ensure(paths, root=base)
-    assert mask.is_current(paths, base)
-    assert not mask.ensure(paths, root=base)
+    assert not build.is_current(paths, base)
+    assert build.ensure(paths, root=base)
+    assert build.is_current(paths, base)
+    assert not build.ensure(paths, root=base)
     assert len(written) == 1
-    assert not mask.ensure(paths, root=base, force=True)
+    assert not build.ensure(paths, root=base, force=True)
     (base / "etc/new-secret").touch(mode=0o600)
-    assert mask.ensure(paths, root=base, force=True)
+    assert build.ensure(paths, root=base, force=True)
     assert paths.mask_image.read_text() == "image 2"
     assert sorted(os.listdir(paths.run)) == ["mask.ext4", "mask.json", "mask.lock"]
 
@@ -127,33 +127,33 @@ def strip_record(_base: Path, paths: Paths) -> None:
     ],
 )  # fmt: skip
 def test_is_out_of_date_after_a_change(paths: Paths, base: Path, change: object) -> None:
-    mask.ensure(paths, root=base)
+    build.ensure(paths, root=base)
     for path in [base, *base.rglob("*")]:
         if not path.is_symlink():
             later(path)
-    mask.ensure(paths, root=base)
+    build.ensure(paths, root=base)
     assert callable(change)
     change(base, paths)
-    assert not mask.is_current(paths, base)
-    mask.ensure(paths, root=base)
-    assert mask.is_current(paths, base)
+    assert not build.is_current(paths, base)
+    build.ensure(paths, root=base)
+    assert build.is_current(paths, base)
 
 
 def test_an_image_is_only_written_for_another_content(paths: Paths, base: Path, written: list[object]) -> None:
-    mask.ensure(paths, root=base)
-    began = mask.looked(paths)
+    build.ensure(paths, root=base)
+    began = build.looked(paths)
     change_packages(base, paths)
-    assert not mask.is_current(paths, base)
-    assert not mask.ensure(paths, root=base)
-    assert (len(written), mask.is_current(paths, base)) == (1, True)
-    assert mask.looked(paths) > began
+    assert not build.is_current(paths, base)
+    assert not build.ensure(paths, root=base)
+    assert (len(written), build.is_current(paths, base)) == (1, True)
+    assert build.looked(paths) > began
     lose_image(base, paths)
-    assert mask.ensure(paths, root=base)
+    assert build.ensure(paths, root=base)
     assert len(written) == 2
 
 
 def test_the_view_knows_what_clones_can_see() -> None:
-    view = mask.View({"/": "directory", "/root": "opaque", "/etc": "directory", "/etc/shadow": "file", "/x": "whiteout"})
+    view = build.View({"/": "directory", "/root": "opaque", "/etc": "directory", "/etc/shadow": "file", "/x": "whiteout"})
     assert view.matters("/etc/ssl/key", False)
     assert view.matters("/etc/shadow", False)
     assert view.matters("/root", False)
@@ -167,28 +167,28 @@ def test_a_change_of_an_operators_file_counts(
     paths: Paths, base: Path, written: list[Mapping[str, Entry]]
 ) -> None:
     add_rule(base, paths)
-    mask.ensure(paths, root=base)
+    build.ensure(paths, root=base)
     assert isinstance(written[-1]["/opt/tool"], Whiteout)
     (paths.mask_rules / "a.yaml").write_text("hide: []\n")
-    assert mask.ensure(paths, root=base)
+    assert build.ensure(paths, root=base)
     assert "/opt/tool" not in written[-1]
 
 
 def test_changes_that_do_not_matter(paths: Paths, base: Path) -> None:
-    mask.ensure(paths, root=base)
+    build.ensure(paths, root=base)
     (base / "home/alice").mkdir()
     (base / "usr/bin/sh").write_text("patched")
-    assert mask.is_current(paths, base)
+    assert build.is_current(paths, base)
 
 
 def test_the_record_of_other_rules_or_another_base_does_not_count(
     paths: Paths, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mask.ensure(paths, root=base)
+    build.ensure(paths, root=base)
     shutil.copytree(base, tmp_path / "twin", symlinks=True)
-    assert not mask.is_current(paths, tmp_path / "twin")
+    assert not build.is_current(paths, tmp_path / "twin")
     monkeypatch.setattr(rules, "FORMAT", 99)
-    assert not mask.is_current(paths, base)
+    assert not build.is_current(paths, base)
 
 
 @pytest.mark.parametrize("step", ["write", "replace-image", "replace-record"])
@@ -200,7 +200,7 @@ def test_a_crash_leaves_the_old_image_or_the_new(
     class Crash(BaseException):
         pass
 
-    mask.ensure(paths, root=base)
+    build.ensure(paths, root=base)
     add_rule(base, paths)
     calls = {"write": 0, "replace-image": 0, "replace-record": 0}
 
@@ -214,16 +214,16 @@ def test_a_crash_leaves_the_old_image_or_the_new(
         os.rename(source, target)
 
     with monkeypatch.context() as patched:
-        patched.setattr(mask, "_remove", lambda _: None)  # kill -9 runs no `finally`
+        patched.setattr(build, "_remove", lambda _: None)  # kill -9 runs no `finally`
         patched.setattr(os, "replace", replace)
         if step == "write":
             patched.setattr(image, "write", crash)
         with pytest.raises(Crash):
-            mask.ensure(paths, root=base)
+            build.ensure(paths, root=base)
     assert paths.mask_image.exists()
-    assert not mask.is_current(paths, base)
+    assert not build.is_current(paths, base)
     assert (paths.run / "mask.new").exists()
-    assert mask.ensure(paths, root=base)
+    assert build.ensure(paths, root=base)
     assert sorted(os.listdir(paths.run)) == ["mask.ext4", "mask.json", "mask.lock"]
 
 
@@ -231,7 +231,7 @@ def test_a_crash_leaves_the_old_image_or_the_new(
 def test_failure_keeps_the_old_image(
     paths: Paths, base: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    mask.ensure(paths, root=base)
+    build.ensure(paths, root=base)
     (base / "etc/new-secret").touch(mode=0o600)
 
     def fail(*_: object) -> None:
@@ -239,17 +239,17 @@ def test_failure_keeps_the_old_image(
 
     monkeypatch.setattr(image, "write", fail)
     with pytest.raises(type(error)):
-        mask.ensure(paths, root=base, force=True)
+        build.ensure(paths, root=base, force=True)
     assert paths.mask_image.read_text() == "image 1"
     assert not (paths.run / "mask.new").exists()
 
 
 def test_wrong_rules_keep_the_old_image(paths: Paths, base: Path) -> None:
-    mask.ensure(paths, root=base)
+    build.ensure(paths, root=base)
     paths.mask_rules.mkdir(parents=True)
     (paths.mask_rules / "a.yaml").write_text("nonsense: 1\n")
     with pytest.raises(InvalidInput, match="nonsense: unknown key"):
-        mask.ensure(paths, root=base)
+        build.ensure(paths, root=base)
     assert paths.mask_image.read_text() == "image 1"
 
 
@@ -262,7 +262,7 @@ def test_leftovers_are_removed_and_links_in_them_not_followed(
     left = paths.run / "mask.new/tree"
     left.mkdir(parents=True)
     (left / "link").symlink_to(precious)
-    mask.ensure(paths, root=base)
+    build.ensure(paths, root=base)
     assert (precious / "file").exists()
     assert not (paths.run / "mask.new").exists()
 
@@ -270,18 +270,18 @@ def test_leftovers_are_removed_and_links_in_them_not_followed(
 def test_a_run_directory_that_cannot_be_made(paths: Paths, base: Path) -> None:
     paths.run.write_text("a file is in the way")
     with pytest.raises(HostError) as caught:
-        mask.ensure(paths, root=base)
+        build.ensure(paths, root=base)
     assert str(paths.run) in caught.value.why
 
 
 def test_hidden_asks_the_record(paths: Paths, base: Path) -> None:
     with pytest.raises(HostError, match="no mask yet"):
-        mask.hidden(paths, "/bin/sh", base)
+        build.hidden(paths, "/bin/sh", base)
     (base / "home/tool").write_text("")
     (base / "usr/bin/tool").symlink_to("/home/tool")
-    mask.ensure(paths, root=base)
+    build.ensure(paths, root=base)
     asked = ("/bin/sh", "/bin/tool", "/bin/none", "/home", "/etc/shadow", "/etc/machine-id", "/etc/hostname")
-    assert [mask.hidden(paths, path, base) for path in asked] == [
+    assert [build.hidden(paths, path, base) for path in asked] == [
         False,
         True,
         True,
@@ -300,14 +300,14 @@ def test_what_the_record_keeps_of_the_entries() -> None:
         "/d": File(b"x", Owner(0o600)),
         "/e": Symlink("a b\udcff"),
     }
-    loaded = mask._load_entries(json.loads(json.dumps(mask._dump_entries(entries))))
+    loaded = build._load_entries(json.loads(json.dumps(build._dump_entries(entries))))
     assert {path: type(entry) for path, entry in loaded.items()} == {p: type(e) for p, e in entries.items()}
     assert loaded["/e"] == Symlink("a b\udcff")
     assert [path for path, e in loaded.items() if isinstance(e, Directory) and e.opaque] == ["/b"]
 
 
 def test_plan_needs_no_image(paths: Paths, base: Path, written: list[object]) -> None:
-    entries = mask.plan(paths, base)
+    entries = build.plan(paths, base)
     assert "/home" in entries
     assert not written
     assert not paths.run.exists()

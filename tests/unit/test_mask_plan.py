@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from mask_tree import SYSTEM, hides, opaque, own, plan, put, small_host
 
-from lxcfleet.base import compiler, neutral, rules
-from lxcfleet.base.rules import Kind, Rules
-from lxcfleet.base.sweep import Private, sweep
+from lxcfleet.base.mask import compiler, neutral, rules
+from lxcfleet.base.mask.rules import Kind, Rules
+from lxcfleet.base.mask.sweep import Private, sweep
 from lxcfleet.base.tree import Tree, parents
-from lxcfleet.host.image import Directory, File, Owner, Whiteout
-from lxcfleet.host.mounts import unescape
-from lxcfleet.names import Paths
+from lxcfleet.host.kernel.image import Directory, File, Owner, Whiteout
+from lxcfleet.host.kernel.mounts import unescape
+from lxcfleet.paths import Paths
 
 
 @pytest.fixture

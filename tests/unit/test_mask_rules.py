@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from lxcfleet.base import rules
-from lxcfleet.base.rules import Kind
+from lxcfleet.base.mask import rules
+from lxcfleet.base.mask.rules import Kind
 from lxcfleet.errors import InvalidInput
-from lxcfleet.names import Paths
+from lxcfleet.paths import Paths
 
 
 def write(directory: Path, **files: str) -> Path:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from mask_tree import SYSTEM, hides, opaque, plan, put, small_host
 
-from lxcfleet.base import units
-from lxcfleet.host.image import Copy, File, Owner, Symlink
+from lxcfleet.base.mask import units
+from lxcfleet.host.kernel.image import Copy, File, Owner, Symlink
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxcfleet.base import merge
-from lxcfleet.base.merge import merge_entries
+from lxcfleet.base.merge import records
+from lxcfleet.base.merge.records import merge_entries
 
 
 def stanza(name: str, version: str, architecture: str = "amd64") -> str:
@@ -27,27 +27,27 @@ def versions(content: bytes) -> dict[str, str]:
 
 
 def test_the_hosts_patches_arrive_and_local_packages_stay() -> None:
-    merged = merge.packages(status(ssl="1", sh="1"), status(ssl="2", sh="1"), status(ssl="1", sh="1", nginx="5"))
+    merged = records.packages(status(ssl="1", sh="1"), status(ssl="2", sh="1"), status(ssl="1", sh="1", nginx="5"))
     assert versions(merged.content) == {"ssl": "2", "sh": "1", "nginx": "5"}
     assert merged.conflicts == ()
 
 
 def test_what_only_one_side_removed_is_gone() -> None:
-    merged = merge.packages(status(a="1", b="1", c="1"), status(b="1", c="1"), status(a="1", c="1"))
+    merged = records.packages(status(a="1", b="1", c="1"), status(b="1", c="1"), status(a="1", c="1"))
     assert versions(merged.content) == {"c": "1"}
 
 
 def test_a_package_that_both_changed_is_told_and_stays() -> None:
-    merged = merge.packages(status(ssl="1"), status(ssl="2"), status(ssl="1+local"))
+    merged = records.packages(status(ssl="1"), status(ssl="2"), status(ssl="1+local"))
     assert versions(merged.content) == {"ssl": "1+local"}
     assert merged.conflicts == ("package ssl:amd64: 1+local here, 2 on the host",)
 
 
 def test_removed_there_and_changed_here() -> None:
-    merged = merge.packages(status(ssl="1"), b"", status(ssl="2"))
+    merged = records.packages(status(ssl="1"), b"", status(ssl="2"))
     assert versions(merged.content) == {"ssl": "2"}
     assert merged.conflicts == ("package ssl:amd64: 2 here, none on the host",)
-    merged = merge.packages(status(ssl="1"), status(ssl="2"), b"")
+    merged = records.packages(status(ssl="1"), status(ssl="2"), b"")
     assert (merged.content, merged.conflicts) == (b"", ("package ssl:amd64: none here, 2 on the host",))
 
 
@@ -55,14 +55,14 @@ def test_architectures_are_packages_of_their_own() -> None:
     old = (stanza("c", "1") + stanza("c", "1", "i386")).encode()
     host = (stanza("c", "2") + stanza("c", "1", "i386")).encode()
     own = (stanza("c", "1") + stanza("c", "3", "i386")).encode()
-    merged = merge.packages(old, host, own)
+    merged = records.packages(old, host, own)
     assert merged.conflicts == ()
     assert merged.content == (stanza("c", "2") + stanza("c", "3", "i386")).encode()
 
 
 def test_a_status_without_changes_stays_as_it_is() -> None:
     text = status(a="1", b="2")
-    assert merge.packages(text, text, text).content == text
+    assert records.packages(text, text, text).content == text
 
 
 PASSWD = b"root:x:0:0:root:/root:/bin/bash\ndaemon:x:1:1::/:/usr/sbin/nologin\n"
@@ -71,28 +71,28 @@ PASSWD = b"root:x:0:0:root:/root:/bin/bash\ndaemon:x:1:1::/:/usr/sbin/nologin\n"
 def test_new_accounts_of_either_side() -> None:
     host = PASSWD + b"tss:x:105:110::/:/bin/false\n"
     own = PASSWD + b"app:x:998:998::/srv:/bin/sh\n"
-    merged = merge.users(PASSWD, host, own)
+    merged = records.users(PASSWD, host, own)
     assert merged.content == own + b"tss:x:105:110::/:/bin/false\n"
     assert merged.conflicts == ()
 
 
 def test_an_id_that_both_gave_away_is_told_and_not_given_twice() -> None:
-    merged = merge.users(PASSWD, PASSWD + b"tss:x:998:998::/:/bin/false\n", PASSWD + b"app:x:998:998::/srv:/bin/sh\n")
+    merged = records.users(PASSWD, PASSWD + b"tss:x:998:998::/:/bin/false\n", PASSWD + b"app:x:998:998::/srv:/bin/sh\n")
     assert b"tss" not in merged.content
     assert merged.conflicts == ("user tss: new on the host with the id that app has here, and left out",)
 
 
 def test_members_of_groups_of_both_sides() -> None:
-    merged = merge.groups(b"adm:x:4:a,b\n", b"adm:x:4:a,b,host\n", b"adm:x:4:b,own\n")
+    merged = records.groups(b"adm:x:4:a,b\n", b"adm:x:4:a,b,host\n", b"adm:x:4:b,own\n")
     assert merged.content == b"adm:x:4:b,own,host\n"
     assert merged.conflicts == ()
-    merged = merge.groups(b"adm:x:4:a\n", b"adm:x:5:a\n", b"adm:x:4:a,b\n")
+    merged = records.groups(b"adm:x:4:a\n", b"adm:x:5:a\n", b"adm:x:4:a,b\n")
     assert merged.content == b"adm:x:4:a,b\n"
     assert merged.conflicts == ("group adm: changed here and on the host",)
 
 
 def test_a_password_that_was_set_here_stays() -> None:
-    merged = merge.hashes(b"root:*::\n", b"root:*::\nnew:*::\n", b"root:$y$hash::\n")
+    merged = records.hashes(b"root:*::\n", b"root:*::\nnew:*::\n", b"root:$y$hash::\n")
     assert merged.content == b"root:$y$hash::\nnew:*::\n"
     assert merged.conflicts == ()
 
@@ -100,7 +100,7 @@ def test_a_password_that_was_set_here_stays() -> None:
 def test_an_id_that_the_host_gave_to_an_old_account_is_not_given_twice() -> None:
     old = PASSWD + b"tss:x:105:110::/:/bin/false\n"
     own = old + b"app:x:998:998::/srv:/bin/sh\n"
-    merged = merge.users(old, PASSWD + b"tss:x:998:110::/:/bin/false\n", own)
+    merged = records.users(old, PASSWD + b"tss:x:998:110::/:/bin/false\n", own)
     assert merged.content == own
     assert merged.conflicts == ("user tss: changed on the host, to the id that app has here, and left as it is",)
 
@@ -111,28 +111,28 @@ APP = b"app:x:1000:1000::/srv:/bin/sh\n"
 
 def test_a_user_whose_group_is_left_out_is_left_out() -> None:
     """Else it would have what the container's group of that id has."""
-    old = {merge.PASSWD: PASSWD, merge.GROUP: GROUPS}
-    host = {merge.PASSWD: PASSWD + b"foo:x:998:998::/:/bin/false\n", merge.GROUP: GROUPS + b"foo:x:998:\n"}
-    own = {merge.PASSWD: PASSWD + APP, merge.GROUP: GROUPS + b"secretreaders:x:998:app\n"}
-    merged, conflicts = merge.merge(old, host, own)
+    old = {records.PASSWD: PASSWD, records.GROUP: GROUPS}
+    host = {records.PASSWD: PASSWD + b"foo:x:998:998::/:/bin/false\n", records.GROUP: GROUPS + b"foo:x:998:\n"}
+    own = {records.PASSWD: PASSWD + APP, records.GROUP: GROUPS + b"secretreaders:x:998:app\n"}
+    merged, conflicts = records.merge(old, host, own)
     assert merged == own
     assert conflicts == [
         "user foo: new on the host with the group id that secretreaders has here, and left out",
         "group foo: new on the host with the id that secretreaders has here, and left out",
     ]
-    assert merge.merge(old, host, merged) == (merged, conflicts)  # after a crash before that was noted
+    assert records.merge(old, host, merged) == (merged, conflicts)  # after a crash before that was noted
     # At the next merge the group is no news any more, and stays away; so do users that come into it then.
-    later = {**host, merge.PASSWD: host[merge.PASSWD] + b"bar:x:997:998::/:/bin/false\n"}
-    users, conflicts = merge.merge(host, later, own)
-    assert users == {merge.PASSWD: own[merge.PASSWD]}
+    later = {**host, records.PASSWD: host[records.PASSWD] + b"bar:x:997:998::/:/bin/false\n"}
+    users, conflicts = records.merge(host, later, own)
+    assert users == {records.PASSWD: own[records.PASSWD]}
     assert conflicts == ["user bar: new on the host with the group id that secretreaders has here, and left out"]
 
 
 def test_a_user_stays_in_its_group_if_the_hosts_is_left_out() -> None:
-    old = {merge.PASSWD: PASSWD + b"foo:x:997:997::/:/bin/false\n", merge.GROUP: GROUPS + b"foo:x:997:\n"}
-    host = {merge.PASSWD: PASSWD + b"foo:x:997:998::/:/bin/false\n", merge.GROUP: GROUPS + b"foo:x:998:\n"}
-    own = {merge.PASSWD: old[merge.PASSWD] + APP, merge.GROUP: old[merge.GROUP] + b"secretreaders:x:998:app\n"}
-    merged, conflicts = merge.merge(old, host, own)
+    old = {records.PASSWD: PASSWD + b"foo:x:997:997::/:/bin/false\n", records.GROUP: GROUPS + b"foo:x:997:\n"}
+    host = {records.PASSWD: PASSWD + b"foo:x:997:998::/:/bin/false\n", records.GROUP: GROUPS + b"foo:x:998:\n"}
+    own = {records.PASSWD: old[records.PASSWD] + APP, records.GROUP: old[records.GROUP] + b"secretreaders:x:998:app\n"}
+    merged, conflicts = records.merge(old, host, own)
     assert merged == own
     assert conflicts == [
         "user foo: changed on the host, to the group id that secretreaders has here, and left as it is",
@@ -142,40 +142,40 @@ def test_a_user_stays_in_its_group_if_the_hosts_is_left_out() -> None:
 
 def test_a_user_whose_group_the_container_has_not_is_left_out() -> None:
     """Whatever group gets that id there, it is not the host's."""
-    old = {merge.PASSWD: PASSWD, merge.GROUP: GROUPS}
-    host = {merge.PASSWD: PASSWD + b"foo:x:998:4::/:/bin/false\n", merge.GROUP: GROUPS}
-    own = {merge.PASSWD: PASSWD + APP, merge.GROUP: b"root:x:0:\n"}
-    merged, conflicts = merge.merge(old, host, own)
-    assert merged == {merge.PASSWD: own[merge.PASSWD]}
+    old = {records.PASSWD: PASSWD, records.GROUP: GROUPS}
+    host = {records.PASSWD: PASSWD + b"foo:x:998:4::/:/bin/false\n", records.GROUP: GROUPS}
+    own = {records.PASSWD: PASSWD + APP, records.GROUP: b"root:x:0:\n"}
+    merged, conflicts = records.merge(old, host, own)
+    assert merged == {records.PASSWD: own[records.PASSWD]}
     assert conflicts == ["user foo: new on the host with the group adm, which is not here, and left out"]
 
 
 def test_users_whose_groups_are_the_same_arrive() -> None:
-    old = {merge.PASSWD: PASSWD, merge.GROUP: GROUPS}
+    old = {records.PASSWD: PASSWD, records.GROUP: GROUPS}
     new = b"foo:x:998:998::/:/bin/false\nbar:x:997:4::/:/bin/false\nodd:x:996:12345::/:/bin/false\n"
-    host = {merge.PASSWD: PASSWD + new, merge.GROUP: GROUPS + b"foo:x:998:\n"}
-    own = {merge.PASSWD: PASSWD + APP}
-    for each in (own, {**own, merge.GROUP: GROUPS + b"app:x:1000:\n"}):
-        merged, conflicts = merge.merge(old, host, each)
-        assert (merged[merge.PASSWD], conflicts) == (PASSWD + APP + new, [])
+    host = {records.PASSWD: PASSWD + new, records.GROUP: GROUPS + b"foo:x:998:\n"}
+    own = {records.PASSWD: PASSWD + APP}
+    for each in (own, {**own, records.GROUP: GROUPS + b"app:x:1000:\n"}):
+        merged, conflicts = records.merge(old, host, each)
+        assert (merged[records.PASSWD], conflicts) == (PASSWD + APP + new, [])
 
 
 def test_a_container_with_groups_only_is_told() -> None:
     """It has the host's users, with nothing of its own that they could be left out of."""
-    old = {merge.PASSWD: PASSWD, merge.GROUP: GROUPS}
-    host = {merge.PASSWD: PASSWD + b"foo:x:998:998::/:/bin/false\n", merge.GROUP: GROUPS + b"foo:x:998:\n"}
-    own = {merge.GROUP: GROUPS + b"secretreaders:x:998:\n"}
-    merged, conflicts = merge.merge(old, host, own)
+    old = {records.PASSWD: PASSWD, records.GROUP: GROUPS}
+    host = {records.PASSWD: PASSWD + b"foo:x:998:998::/:/bin/false\n", records.GROUP: GROUPS + b"foo:x:998:\n"}
+    own = {records.GROUP: GROUPS + b"secretreaders:x:998:\n"}
+    merged, conflicts = records.merge(old, host, own)
     assert merged == own
     assert conflicts[1:] == ["user foo: new on the host with the group id that secretreaders has here"]
-    assert merge.merge(host, {**host, merge.GROUP: host[merge.GROUP] + b"more:x:900:\n"}, own)[1] == []
+    assert records.merge(host, {**host, records.GROUP: host[records.GROUP] + b"more:x:900:\n"}, own)[1] == []
 
 
 def test_a_file_that_the_host_has_not_changed_stays_as_it_is() -> None:
     odd = b"\n# a comment\nroot:x:0:0:root:/root:/bin/bash\n\n"
-    old, host = {merge.PASSWD: PASSWD, merge.GROUP: GROUPS}, {merge.PASSWD: PASSWD, merge.GROUP: GROUPS + b"x:x:5:\n"}
-    merged, conflicts = merge.merge(old, host, {merge.PASSWD: odd, merge.GROUP: GROUPS})
-    assert (merged, conflicts) == ({merge.GROUP: host[merge.GROUP]}, [])
+    old, host = {records.PASSWD: PASSWD, records.GROUP: GROUPS}, {records.PASSWD: PASSWD, records.GROUP: GROUPS + b"x:x:5:\n"}
+    merged, conflicts = records.merge(old, host, {records.PASSWD: odd, records.GROUP: GROUPS})
+    assert (merged, conflicts) == ({records.GROUP: host[records.GROUP]}, [])
 
 
 entries = st.dictionaries(st.sampled_from("abcd"), st.sampled_from([b"1", b"2", b"3"]))
@@ -210,7 +210,7 @@ def test_merging_again_changes_nothing(old: dict[str, bytes], host: dict[str, by
 
 @given(st.binary(max_size=80), st.binary(max_size=80), st.binary(max_size=80))
 def test_damaged_files_do_not_stop_it(old: bytes, host: bytes, own: bytes) -> None:
-    for each in merge.MERGES.values():
+    for each in records.MERGES.values():
         each(old, host, own)
 
 
@@ -220,19 +220,19 @@ Side = tuple[dict[str, tuple[int, int]], dict[str, int]]
 sides = st.tuples(accounts, named)
 
 
-def files(side: Side) -> merge.Files:
+def files(side: Side) -> records.Files:
     users, groups = side
     return {
-        merge.PASSWD: "".join(f"{name}:x:{uid}:{gid}::/:/bin/sh\n" for name, (uid, gid) in users.items()).encode(),
-        merge.GROUP: "".join(f"{name}:x:{gid}:\n" for name, gid in groups.items()).encode(),
+        records.PASSWD: "".join(f"{name}:x:{uid}:{gid}::/:/bin/sh\n" for name, (uid, gid) in users.items()).encode(),
+        records.GROUP: "".join(f"{name}:x:{gid}:\n" for name, gid in groups.items()).encode(),
     }
 
 
 @given(sides, sides, sides)
 def test_the_hosts_users_are_in_no_group_of_the_containers(old: Side, host: Side, own: Side) -> None:
-    seen = {**files(own), **merge.merge(files(old), files(host), files(own))[0]}
-    groups = [line.split(":") for line in seen[merge.GROUP].decode().splitlines()]
-    for line in seen[merge.PASSWD].decode().splitlines():
+    seen = {**files(own), **records.merge(files(old), files(host), files(own))[0]}
+    groups = [line.split(":") for line in seen[records.GROUP].decode().splitlines()]
+    for line in seen[records.PASSWD].decode().splitlines():
         name, _, _, gid = line.split(":")[:4]
         if name not in own[0] or int(gid) != own[0][name][1]:
             here = {group[0] for group in groups if group[2] == gid}

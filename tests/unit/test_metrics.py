@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from lxcfleet import config
-from lxcfleet.api.metrics import label_names, render, targets
+from lxcfleet.api.records import ContainerRecord
+from lxcfleet.containers.readings import ContainerReading, FleetReading, PatchReading
+from lxcfleet.daemon.http.metrics import label_names, render, targets
 from lxcfleet.errors import InvalidInput
-from lxcfleet.fleet.readings import ContainerReading, FleetReading, PatchReading
-from lxcfleet.host.cgroup import io_v1, io_v2
-from lxcfleet.host.tree import disk_usage, disk_usage_steps
-from lxcfleet.model import Health, State
-from lxcfleet.wire import ContainerRecord
+from lxcfleet.host.kernel.tree import disk_usage, disk_usage_steps
+from lxcfleet.host.process.cgroup import io_v1, io_v2
+from lxcfleet.spec import config
+from lxcfleet.spec.states import Health, State
 
 RUNNING = ContainerReading(
     "web1", State.RUNNING, "app", labels={"role": "web"}, restarts=2, started=1000.0, cpu_seconds=1.5,

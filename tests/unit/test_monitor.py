@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from lxcfleet.errors import HostError, WrongState
-from lxcfleet.host import monitor
+from lxcfleet.host.lxc import monitor
 
 Listen = Callable[[str], socket.socket]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lxcfleet.host import kernel, mounts
-from lxcfleet.host.mounts import Mount
+from lxcfleet.host.kernel import mounts, syscalls
+from lxcfleet.host.kernel.mounts import Mount
 
 LINES = [
     b"21 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n",
@@ -32,15 +32,15 @@ def test_only_disks_at_known_places_can_be_parts() -> None:
 def test_what_lies_under_another_mount_is_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
     there = {"/opt": 30, "/usr/local": 31, "/var/lib": 99}
     monkeypatch.setattr(mounts, "table", lambda: TABLE)
-    monkeypatch.setattr(kernel, "mount_number", there.get)
+    monkeypatch.setattr(syscalls, "mount_number", there.get)
     monkeypatch.setattr(mounts, "identify", lambda point: f"of {point}")
     assert mounts.parts() == {"/opt": "of /opt"}
 
 
 def test_the_kernel_numbers_mounts_as_the_table_does() -> None:
     numbers = {mount.number: mount.point for mount in mounts.table()}
-    assert numbers[kernel.mount_number("/proc/self/status") or 0] == "/proc"
-    assert kernel.mount_number("/not/there") is None
+    assert numbers[syscalls.mount_number("/proc/self/status") or 0] == "/proc"
+    assert syscalls.mount_number("/not/there") is None
 
 
 def test_identities_tell_file_systems_apart(tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from lxcfleet.errors import InvalidInput, NotFound
-from lxcfleet.model import Result, Selection, exit_status, natural_order
-from lxcfleet.names import Paths, check_name, parse_label
+from lxcfleet.paths import Paths
+from lxcfleet.spec.names import check_name, parse_label
+from lxcfleet.spec.results import Result, exit_status
+from lxcfleet.spec.selection import Selection, natural_order
 
 FLEET = {"web1": {"role": "web"}, "web2": {"role": "web"}, "web10": {"role": "web"}, "db": {"role": "db"}}
 

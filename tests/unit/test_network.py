@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxcfleet import config
 from lxcfleet.errors import InvalidInput, NoCapacity
-from lxcfleet.net.addresses import AddressPool, Subnet, addresses_in, choose, hardware_address, interface_name
-from lxcfleet.net.names import group_names, hosts_lines
-from lxcfleet.net.rules import removal, render
+from lxcfleet.network.addresses import AddressPool, Subnet, addresses_in, choose
+from lxcfleet.network.hosts import group_names, hosts_lines
+from lxcfleet.network.rules import removal, render
+from lxcfleet.spec import config
+from lxcfleet.spec.addresses import hardware_address, interface_name
 
 SUBNET = Subnet(IPv4Network("10.201.0.0/16"), IPv6Network("fd00:1:2:3::/64"))
 DEFAULT_ROUTES = [ip_network("0.0.0.0/0"), ip_network("::/0")]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from lxcfleet.fleet.plan import (
+from lxcfleet.containers.plan import (
     DESTROY,
     NOTHING,
     START,
@@ -20,7 +20,7 @@ from lxcfleet.fleet.plan import (
     recover,
     undo_create,
 )
-from lxcfleet.model import Action
+from lxcfleet.spec.states import Action
 
 STOPPED = Situation(exists=True)
 RUNNING = Situation(exists=True, running=True)

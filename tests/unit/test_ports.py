@@ -7,14 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxcfleet.errors import InvalidInput
-from lxcfleet.net.ports import (
-    Port,
-    Publication,
-    check_ports,
-    check_publications,
-    parse_port,
-    parse_publication,
-)
+from lxcfleet.spec.ports import Port, Publication, check_ports, check_publications, parse_port, parse_publication
 
 NUMBERS = st.integers(1, 65535)
 PROTOCOLS = st.sampled_from(["tcp", "udp"])

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from lxcfleet.children.answer import answer
+from lxcfleet.containers.preparer import Preparer
 from lxcfleet.errors import HostError
-from lxcfleet.fleet.preparer import Preparer
-from lxcfleet.host.launch import Conversation
+from lxcfleet.launcher.children.answer import answer
+from lxcfleet.launcher.client import Conversation
 
 
 class _Launcher:

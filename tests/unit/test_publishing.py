@@ -8,12 +8,12 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 import pytest
 
+from lxcfleet.containers.registry import Container
 from lxcfleet.errors import HostError, InvalidInput
-from lxcfleet.fleet.publishing import Publishing, check_shared, published
-from lxcfleet.fleet.registry import Container
-from lxcfleet.model import Network, Spec
-from lxcfleet.net.ports import parse_publication
-from lxcfleet.net.rules import Published, publish
+from lxcfleet.network.publishing import Publishing, check_shared, published
+from lxcfleet.network.rules import Published, publish
+from lxcfleet.spec.ports import parse_publication
+from lxcfleet.spec.spec import Network, Spec
 
 
 def spec(number: int, *ports: str, **labels: str) -> Spec:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from lxcfleet.config import parse
+from lxcfleet.containers import store
 from lxcfleet.errors import Broken, InvalidInput, Unsupported
-from lxcfleet.fleet import store
-from lxcfleet.host import features, quota
-from lxcfleet.model import Spec
+from lxcfleet.host.facts import features
+from lxcfleet.host.kernel import quota
+from lxcfleet.spec.config import parse
+from lxcfleet.spec.spec import Spec
 
 PROC = Path("/proc")
 """A file system that keeps no limits on any host."""

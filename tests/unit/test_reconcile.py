@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from lxcfleet.base import reconcile
-from lxcfleet.base.reconcile import Reconciler
-from lxcfleet.names import Paths
+from lxcfleet.base.merge import reconcile
+from lxcfleet.base.merge.reconcile import Reconciler
+from lxcfleet.paths import Paths
 
 OWN = "Package: mine\nArchitecture: amd64\nVersion: 7\n\n"
 

@@ -6,13 +6,13 @@ import dataclasses
 
 import pytest
 
-from lxcfleet.checks import HealthCheck, Kind
-from lxcfleet.config import Config, NetworkSettings, Profile
+from lxcfleet.api.requests import CreateRequest
+from lxcfleet.containers.request import differences, find_command, resolve
 from lxcfleet.errors import AlreadyExists, InvalidInput
-from lxcfleet.fleet.request import differences, find_command, resolve
-from lxcfleet.model import PIDS, Init, Network
-from lxcfleet.net.ports import parse_port
-from lxcfleet.wire import CreateRequest
+from lxcfleet.spec.checks import HealthCheck, Kind
+from lxcfleet.spec.config import Config, NetworkSettings, Profile
+from lxcfleet.spec.ports import parse_port
+from lxcfleet.spec.spec import PIDS, Init, Network
 
 CONFIG = Config(profiles={"web": Profile(Init.APP, ("nginx",), {"A": "1"}, {"role": "web"})})
 

@@ -11,12 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxcfleet.errors import InvalidInput
-from lxcfleet.patch import rollout as planner
-from lxcfleet.patch import state
-from lxcfleet.patch.rollout import Finish, Restart, Scan, Stop, Wait
-from lxcfleet.patch.state import Halt, Kind, Member, Phase, Rollout, Seen, Status
-from lxcfleet.patch.waves import Blocked, choose
-from lxcfleet.policy import RolloutSettings, Share
+from lxcfleet.patch.rollout import planner, state
+from lxcfleet.patch.rollout.planner import Finish, Restart, Scan, Stop, Wait
+from lxcfleet.patch.rollout.state import Halt, Kind, Member, Phase, Rollout, Seen, Status
+from lxcfleet.patch.rollout.waves import Blocked, choose
+from lxcfleet.spec.policy import RolloutSettings, Share
 
 QUICK = RolloutSettings(Share(25, percent=True), Share(0), 0.0, 10.0, ("*",))
 OLD, NEW = "1@1.00", "2@2.00"

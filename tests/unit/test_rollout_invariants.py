@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lxcfleet.patch import rollout as planner
-from lxcfleet.patch import state
-from lxcfleet.patch.rollout import Finish, Restart, Scan, Stop, Wait
-from lxcfleet.patch.state import Halt, Kind, Member, Phase, Rollout, Seen, Status
-from lxcfleet.policy import RolloutSettings, Share
+from lxcfleet.patch.rollout import planner, state
+from lxcfleet.patch.rollout.planner import Finish, Restart, Scan, Stop, Wait
+from lxcfleet.patch.rollout.state import Halt, Kind, Member, Phase, Rollout, Seen, Status
+from lxcfleet.spec.policy import RolloutSettings, Share
 
 
 @dataclass

@@ -14,10 +14,10 @@ from unittest.mock import MagicMock
 import pytest
 from aiohttp import web
 
-from lxcfleet.api import server as served
-from lxcfleet.api.access import Access
-from lxcfleet.api.server import Server
-from lxcfleet.fleet.events import Events
+from lxcfleet.daemon.http import server as served
+from lxcfleet.daemon.http.access import Access
+from lxcfleet.daemon.http.server import Server
+from lxcfleet.runtime.events import Events
 
 
 async def for_ever(_: object) -> None:

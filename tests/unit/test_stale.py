@@ -16,14 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxcfleet.base.present import Base, Found, Layer, Present, Upper
-from lxcfleet.host import maps, packages
-from lxcfleet.host.cgroup import Payload
-from lxcfleet.host.maps import Identity
-from lxcfleet.names import Paths
-from lxcfleet.patch import scan as scanning
-from lxcfleet.patch.finder import Finder
-from lxcfleet.patch.scan import Target, place, places, scan, script_of
-from lxcfleet.patch.stale import OldFile, Process, Scan, Why, judge_mapped, merge, same, written_since
+from lxcfleet.host.packages import database
+from lxcfleet.host.process import maps
+from lxcfleet.host.process.cgroup import Payload
+from lxcfleet.host.process.maps import Identity
+from lxcfleet.patch.stale import scan as scanning
+from lxcfleet.patch.stale.finder import Finder
+from lxcfleet.patch.stale.judge import OldFile, Process, Scan, Why, judge_mapped, merge, same, written_since
+from lxcfleet.patch.stale.scan import Target, place, places, scan, script_of
+from lxcfleet.paths import Paths
 
 LIBRARY = "/usr/lib/x86_64-linux-gnu/libssl.so.3"
 
@@ -362,7 +363,7 @@ odd: /usr/share/a: b
 
 
 def test_what_dpkg_prints() -> None:
-    assert dict((path, package) for package, path in packages.parse_search(SEARCH.splitlines())) == {
+    assert dict((path, package) for package, path in database.parse_search(SEARCH.splitlines())) == {
         "/bin/ls": "coreutils",
         "/lib/libc.so.6": "libc6:amd64",
         "/bin/sh": "dash",
@@ -373,6 +374,6 @@ def test_what_dpkg_prints() -> None:
 
 
 def test_both_names_of_a_merged_directory() -> None:
-    assert packages.names_of(LIBRARY) == (LIBRARY, LIBRARY[4:])
-    assert packages.names_of(LIBRARY[4:]) == (LIBRARY[4:], LIBRARY)
-    assert packages.names_of("/usr/share/doc") == ("/usr/share/doc",)
+    assert database.names_of(LIBRARY) == (LIBRARY, LIBRARY[4:])
+    assert database.names_of(LIBRARY[4:]) == (LIBRARY[4:], LIBRARY)
+    assert database.names_of("/usr/share/doc") == ("/usr/share/doc",)

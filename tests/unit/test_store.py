@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxcfleet import config
-from lxcfleet.checks import HealthCheck, Kind
+from lxcfleet.api.requests import CreateRequest
+from lxcfleet.containers import store
 from lxcfleet.errors import Broken, InvalidInput
-from lxcfleet.fleet import store
-from lxcfleet.model import Init, Spec
-from lxcfleet.names import Paths
-from lxcfleet.wire import CreateRequest
+from lxcfleet.paths import Paths
+from lxcfleet.spec import config
+from lxcfleet.spec.checks import HealthCheck, Kind
+from lxcfleet.spec.spec import Init, Spec
 
 TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=20)
 CREATED = "2026-01-01T00:00:00Z"

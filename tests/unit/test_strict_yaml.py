@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lxcfleet import config, strict_yaml
+from lxcfleet.containers import store
 from lxcfleet.errors import Broken, InvalidInput
-from lxcfleet.fleet import store
+from lxcfleet.spec import config, strict_yaml
 
 BOMB = b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(
     b"%c: &%c [%s]\n" % (name, name, b",".join([b"*%c" % (name - 1)] * 9)) for name in b"bcdefghij"
@@ -110,14 +110,14 @@ def test_all_that_is_wrong_is_told_at_once_with_the_way_to_it() -> None:
     [("512M", 512 << 20), ("2G", 2 << 30), ("2GiB", 2 << 30), ("8388608", 8 << 20), ("0", 0), ("8192k", 8 << 20)],
 )
 def test_sizes(text: str, size: int) -> None:
-    from lxcfleet.names import parse_size
+    from lxcfleet.units import parse_size
 
     assert parse_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "much", "1", "-5M", "1.5G", "9" * 20, "4PB", "5 M x"])
 def test_what_is_no_size(text: str) -> None:
-    from lxcfleet.names import parse_size
+    from lxcfleet.units import parse_size
 
     with pytest.raises(InvalidInput):
         parse_size(text)

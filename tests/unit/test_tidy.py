@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from lxcfleet.fleet import registry
-from lxcfleet.fleet.registry import Container, Registry
-from lxcfleet.host import cgroup
-from lxcfleet.model import Spec
-from lxcfleet.names import Paths
+from lxcfleet.containers import registry
+from lxcfleet.containers.registry import Container, Registry
+from lxcfleet.host.process import cgroup
+from lxcfleet.paths import Paths
+from lxcfleet.spec.spec import Spec
 
 NOBODY: Any = None
 

@@ -17,16 +17,16 @@ from typing import Any, cast
 import pytest
 
 from lxcfleet.errors import HostError
-from lxcfleet.host import dpkg, packages
-from lxcfleet.model import Selection
-from lxcfleet.names import Paths
+from lxcfleet.host.packages import database, dpkg
 from lxcfleet.patch import watcher
 from lxcfleet.patch.owners import Owners
-from lxcfleet.patch.prover import Prover
-from lxcfleet.patch.shadow import Delta, Kind, Shadow
-from lxcfleet.patch.stale import Scan
+from lxcfleet.patch.shadow.files import Delta, Kind, Shadow
+from lxcfleet.patch.stale.judge import Scan
+from lxcfleet.patch.verify.prover import Prover
 from lxcfleet.patch.watcher import Watcher
-from lxcfleet.windows import PatchSettings, Policy
+from lxcfleet.paths import Paths
+from lxcfleet.spec.selection import Selection
+from lxcfleet.spec.windows import PatchSettings, Policy
 
 OLD = Scan("web", 1, 1, files=(cast(Any, None),))
 
@@ -244,7 +244,7 @@ def test_nobody_owns_anything_where_packages_can_not_be_read(monkeypatch: pytest
     def unreadable(_: object) -> object:
         raise HostError("dpkg-query failed")
 
-    monkeypatch.setattr(packages, "owners", unreadable)
+    monkeypatch.setattr(database, "owners", unreadable)
     assert asyncio.run(Owners().find(["/usr/bin/env"])) == {}
 
 
@@ -265,9 +265,9 @@ def test_nothing_is_proven_where_packages_can_not_be_read(monkeypatch: pytest.Mo
     def unreadable(_: object) -> object:
         raise HostError("dpkg-query did not end within 60 s")
 
-    monkeypatch.setattr(packages, "owners", unreadable)
-    monkeypatch.setattr(packages, "installed", dict)
-    monkeypatch.setattr(packages, "by_architecture", dict)
+    monkeypatch.setattr(database, "owners", unreadable)
+    monkeypatch.setattr(database, "installed", dict)
+    monkeypatch.setattr(database, "by_architecture", dict)
     monkeypatch.setattr(dpkg, "half_done", lambda: "")
     registry, finder = cast(Any, SimpleNamespace(chosen=chosen)), cast(Any, SimpleNamespace(scan=scan, shadows=shadows))
     prover = Prover(registry, finder, Owners())
@@ -278,7 +278,7 @@ def test_nothing_is_proven_where_packages_can_not_be_read(monkeypatch: pytest.Mo
 
 def test_dpkg_is_asked_anew_when_its_records_have_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["iU ", "ii "]
-    monkeypatch.setattr(packages, "states", lambda **_: [("web", words.pop())])
+    monkeypatch.setattr(database, "states", lambda **_: [("web", words.pop())])
     (tmp_path / "status").touch()
     assert (dpkg.in_pieces(tmp_path), dpkg.in_pieces(tmp_path), words) == ("", "", ["iU "])
     (tmp_path / "status-new").touch()

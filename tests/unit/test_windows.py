@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxcfleet import config
 from lxcfleet.errors import InvalidInput
 from lxcfleet.patch.notice import RETRY_SECONDS, Answer, Moment, Phase, answer
-from lxcfleet.windows import PatchSettings, Policy, Window
+from lxcfleet.spec import config
+from lxcfleet.spec.windows import PatchSettings, Policy, Window
 
 VIENNA = "Europe/Vienna"
 NIGHT = PatchSettings(Policy.WINDOW, windows=("Sat,Sun 02:00-05:00",), time_zone=VIENNA)

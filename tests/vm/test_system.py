@@ -29,7 +29,7 @@ def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
     with Guest.boot(request.param, packages=THERE) as booted:
         booted.push(ROOT, HERE)
         booted.run(f"apt-get -qq update && make -C {HERE} --no-print-directory test-packages 2>&1", timeout=900)
-        booted.run(f"cd {HERE} && PYTHONPATH={HERE} /usr/bin/python3 -P -m lxcfleet.prepare 40", timeout=600)
+        booted.run(f"cd {HERE} && PYTHONPATH={HERE} /usr/bin/python3 -P -m lxcfleet.daemon.prepare 40", timeout=600)
         yield booted
 
 

@@ -1,0 +1,164 @@
+"""What the daemon tells of what there is, as JSON. Values only."""
+
+from __future__ import annotations
+
+from typing import Any, NotRequired, TypedDict
+
+from lxcfleet.errors import ErrorBody
+
+
+class ContainerRecord(TypedDict):
+    """A container as ``list`` shows it."""
+
+    name: str
+    state: str
+    health: str | None
+    """starting, healthy or unhealthy, of one that runs."""
+    init: str
+    command: list[str]
+    labels: dict[str, str]
+    profile: str | None
+    privileged: bool
+    network: str
+    ports: list[str]
+    """What it listens on, as ``http=8080/tcp``."""
+    isolated: bool
+    publish: list[str]
+    """The host's ports that lead to it, as ``8080:80/tcp``."""
+    created: str
+    pid: int | None
+    """Process 1, as the host numbers it."""
+    addresses: list[str]
+    busy: str | None
+    """What is being done to it."""
+    problem: str | None
+    """Why it is broken."""
+
+
+class ContainerDetails(ContainerRecord):
+    """A container as ``info`` shows it."""
+
+    directory: str
+    delta_bytes: int
+    """What its delta takes on disk."""
+    first_id: int | None
+    hardware: str | None
+    """Its MAC address on the bridge; None: it is on none."""
+    memory_bytes: int | None
+    cpu_seconds: float | None
+    processes: int | None
+    environment: dict[str, str]
+    autostart: bool
+    boot_order: int
+    started: str | None
+    check: dict[str, Any] | None
+    """How its health is told, as in its spec."""
+    health_reason: str
+    """Why it is not healthy, where a check said so."""
+    memory_limit_bytes: int | None
+    cpus_limit: float | None
+    disk_limit_bytes: int | None
+    processes_limit: int | None
+    """What it may use at most; None: no limit."""
+    conflicts: list[str]
+    """What its last start could not merge with the host's changes; see docs/packages.md."""
+    confinement: dict[str, str]
+    """What holds it in, in words."""
+
+
+class ResultRecord(TypedDict):
+    """What became of one container; see spec.results.Result."""
+
+    name: str
+    status: str
+    changed: bool
+    error: ErrorBody | None
+    differs: NotRequired[dict[str, tuple[str, str]]]
+    """Only of one that ``create --ensure`` found to be otherwise than asked for, which it stays."""
+
+
+class OperationRecord(TypedDict):
+    """Long work. ``status``: running, done or cancelled."""
+
+    id: str
+    action: str
+    status: str
+    created: str
+    total: int
+    done: int
+    changed: bool
+    results: list[ResultRecord]
+    plan: list[str]
+    """With dry_run: what would be done, one line each; nothing was done then. ``changed`` and the results (with the
+    status planned, unchanged or failed) tell what would become of the containers."""
+
+
+class FindingRecord(TypedDict):
+    """One line of ``doctor``. ``level``: ok, warning or fail."""
+
+    check: str
+    level: str
+    message: str
+    have: int | None
+    need: int | None
+    hint: str
+    fixable: bool
+
+
+class DoctorRecord(TypedDict):
+    """The answer of ``doctor``: findings, and how many more containers fit (None: no limit met)."""
+
+    findings: list[FindingRecord]
+    fits: int | None
+
+
+class RolloutMemberRecord(TypedDict):
+    """A container of a rollout. ``phase``: see patch.rollout.state.Phase."""
+
+    name: str
+    phase: str
+    wave: int | None
+    stale: bool
+    """It runs old code still, though all was done that may be."""
+    note: str
+
+
+class HaltRecord(TypedDict):
+    """Why a rollout stopped, and the end of what the container printed."""
+
+    container: str | None
+    why: str
+    log: str
+
+
+class RolloutRecord(TypedDict):
+    """A rollout. ``kind``: patch or restart; ``status``: running, paused, halted, aborted or done."""
+
+    id: str
+    kind: str
+    status: str
+    created: str
+    ended: str | None
+    changed: bool
+    """Whether a container was restarted, or with dry_run would be."""
+    total: int
+    done: int
+    """Containers about which nothing is left to do."""
+    wave: int
+    patches: int
+    waits_for: str
+    """What it waits for at the moment, in words."""
+    halted: HaltRecord | None
+    policy: dict[str, Any]
+    containers: list[RolloutMemberRecord]
+    waves: list[list[str]]
+    """Those to come, if all goes well."""
+
+
+class EventRecord(TypedDict):
+    """Something that happened: ``what`` is a word such as started, stopped, created, destroyed, cleaned."""
+
+    time: str
+    what: str
+    container: str | None
+    message: str

@@ -1,0 +1,236 @@
+"""What travels between the client and the daemon: requests, and records of what there is. Values only.
+
+Requests are checked when they are read: everything that is wrong with one is told at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypedDict
+
+from lxcfleet.errors import InvalidInput
+from lxcfleet.spec import checks, policy
+from lxcfleet.spec.checks import HealthCheck
+from lxcfleet.spec.names import MAX_COUNT, MAX_DRAIN, check_label, check_name, check_variable
+from lxcfleet.spec.ports import Port, Publication, check_ports, check_publications, parse_port, parse_publication
+from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.selection import Selection
+from lxcfleet.spec.spec import MAX_CPUS, MAX_ORDER, MAX_PIDS, Init, Network
+from lxcfleet.spec.states import Action
+
+
+@dataclass(frozen=True)
+class CreateRequest:
+    """``lxcfleet create``. Without a name PREFIX is ``c``; without a count the name is taken as it is."""
+
+    name: str | None = None
+    count: int | None = None
+    ensure: bool = False
+    init: Init | None = None
+    command: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    profile: str | None = None
+    privileged: bool = False
+    network: Network | None = None
+    """None: as the profile or the settings say."""
+    ports: tuple[Port, ...] = ()
+    publish: tuple[Publication, ...] = ()
+    isolated: bool = False
+    drain: float | None = None
+    """Seconds; None: as the profile or the settings say."""
+    health: HealthCheck | None = None
+    """None: as the profile says."""
+    memory: int | None = None
+    """Bytes, 0: no limit; None, here and below: as the profile or the settings say."""
+    cpus: float | None = None
+    disk: int | None = None
+    """Bytes, 0: no limit."""
+    pids: int | None = None
+    no_new_privs: bool = False
+    autostart: bool | None = None
+    """None: as the profile says."""
+    boot_order: int | None = None
+    start: bool = True
+    dry_run: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The body."""
+        health = None if self.health is None else self.health.to_json()
+        texts = {"ports": [str(port) for port in self.ports], "publish": [str(each) for each in self.publish]}
+        return {**asdict(self), "command": list(self.command), "health": health, **texts}
+
+    @classmethod
+    def from_json(cls, data: object) -> CreateRequest:
+        """From a body; raises InvalidInput with everything that is wrong with it."""
+        fields = Fields(data, "request")
+        request = cls(
+            name=fields.optional_text("name"),
+            count=fields.integer("count", 1, 1, MAX_COUNT) if fields.has("count") else None,
+            ensure=fields.flag("ensure"),
+            init=fields.choice("init", Init, Init.SYSTEM) if fields.has("init") else None,
+            command=fields.texts("command"),
+            environment=fields.pairs("environment", check_variable),
+            labels=fields.pairs("labels", check_label),
+            profile=fields.optional_text("profile"),
+            privileged=fields.flag("privileged"),
+            network=fields.choice("network", Network, Network.BRIDGE) if fields.has("network") else None,
+            ports=fields.parsed("ports", parse_port, check_ports),
+            publish=fields.parsed("publish", parse_publication, check_publications),
+            isolated=fields.flag("isolated"),
+            drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
+            health=checks.read(fields),
+            memory=fields.size("memory", 0) if fields.has("memory") else None,
+            cpus=fields.number("cpus", 0, 0, MAX_CPUS) if fields.has("cpus") else None,
+            disk=fields.size("disk", 0) if fields.has("disk") else None,
+            pids=fields.integer("pids", 0, 0, MAX_PIDS) if fields.has("pids") else None,
+            no_new_privs=fields.flag("no_new_privs"),
+            autostart=fields.flag("autostart") if fields.has("autostart") else None,
+            boot_order=fields.integer("boot_order", 0, -MAX_ORDER, MAX_ORDER) if fields.has("boot_order") else None,
+            start=fields.flag("start", True),
+            dry_run=fields.flag("dry_run"),
+        )
+        if request.name is not None:
+            try:
+                check_name(request.name)
+            except InvalidInput as error:
+                fields.complain("name", f"{error.message}: {error.why}")
+        fields.finish("the request to create containers is not valid")
+        return request
+
+
+@dataclass(frozen=True)
+class ActionRequest:
+    """``lxcfleet start|stop|…``. ``force``: destroy what runs. ``until_boot``: stop what is to start at the next boot."""
+
+    action: Action
+    selection: Selection
+    timeout: float | None = None
+    """Seconds until a stop becomes a kill; None: as the settings say."""
+    drain: float | None = None
+    """Seconds from leaving names and ports to the stop; None: as each spec says."""
+    force: bool = False
+    until_boot: bool = False
+    dry_run: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The body."""
+        return {**asdict(self), "selection": selection_to_json(self.selection)}
+
+    @classmethod
+    def from_json(cls, data: object) -> ActionRequest:
+        """From a body; raises InvalidInput."""
+        fields = Fields(data, "request")
+        request = cls(
+            action=fields.choice("action", Action, Action.START),
+            selection=read_selection(fields.nested("selection")),
+            timeout=fields.number("timeout", 0, 0, 86400) if fields.has("timeout") else None,
+            drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
+            force=fields.flag("force"),
+            until_boot=fields.flag("until_boot"),
+            dry_run=fields.flag("dry_run"),
+        )
+        if request.until_boot and request.action is not Action.STOP:
+            fields.complain("until_boot", "goes with stop alone")
+        fields.finish("the request is not valid")
+        return request
+
+
+@dataclass(frozen=True)
+class RolloutRequest:
+    """``lxcfleet patch apply``, and ``restart --rolling``. ``policy``: what it says other than the settings."""
+
+    kind: str
+    selection: Selection
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    dry_run: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The body."""
+        return {**asdict(self), "selection": selection_to_json(self.selection)}
+
+    @classmethod
+    def from_json(cls, data: object) -> RolloutRequest:
+        """From a body; raises InvalidInput."""
+        fields = Fields(data, "request")
+        request = cls(
+            kind=fields.text("kind", "patch"),
+            selection=read_selection(fields.nested("selection")),
+            policy=_policy(fields),
+            dry_run=fields.flag("dry_run"),
+        )
+        if request.kind not in ("patch", "restart"):
+            fields.complain("kind", "is none of patch, restart")
+        fields.finish("the request is not valid")
+        return request
+
+
+def _policy(fields: Fields) -> dict[str, Any]:
+    inner = fields.nested("policy")
+    said = inner.keys()
+    settings = policy.read(inner, policy.RolloutSettings()).to_json()
+    return {key: settings[key] for key in said if key in settings}
+
+
+@dataclass(frozen=True)
+class WaitRequest:
+    """``lxcfleet wait``. ``until``: running, stopped or healthy."""
+
+    selection: Selection
+    until: str = "running"
+    timeout: float = 60.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The body."""
+        return {"selection": selection_to_json(self.selection), "until": self.until, "timeout": self.timeout}
+
+    @classmethod
+    def from_json(cls, data: object) -> WaitRequest:
+        """From a body; raises InvalidInput."""
+        fields = Fields(data, "request")
+        request = cls(
+            selection=read_selection(fields.nested("selection")),
+            until=fields.text("until", "running"),
+            timeout=fields.number("timeout", 60.0, 0, 86400),
+        )
+        if request.until not in ("running", "stopped", "healthy"):
+            fields.complain("until", "is none of running, stopped, healthy")
+        fields.finish("the request is not valid")
+        return request
+
+
+def selection_to_json(selection: Selection) -> dict[str, Any]:
+    """A selection as it stands in a body."""
+    return {
+        "patterns": list(selection.patterns),
+        "labels": dict(selection.labels),
+        "everything": selection.everything,
+    }
+
+
+def read_selection(inner: Fields) -> Selection:
+    """The selection that ``selection_to_json`` gave; complaints go to the fields."""
+    selection = Selection(
+        patterns=inner.texts("patterns"),
+        labels=tuple(inner.pairs("labels", check_label).items()),
+        everything=inner.flag("everything"),
+    )
+    inner.close()
+    return selection
+
+
+class AttachRequest(TypedDict):
+    """The first message on the attach socket; stdin, stdout and stderr travel with it as descriptors.
+
+    The socket is of type SOCK_SEQPACKET, each message one JSON object. With ``tty`` the answer
+    ``{"terminal": true}`` carries the master side of a terminal inside the container. The client may send
+    ``{"signal": N}``; at the end comes ``{"exit": status}`` or ``{"error": ErrorBody}``.
+    If the client goes away the command gets SIGHUP.
+    """
+
+    name: str
+    command: list[str]
+    """Empty: a login shell of root's."""
+    environment: dict[str, str]
+    tty: bool

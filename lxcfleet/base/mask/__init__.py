@@ -1,0 +1,1 @@
+"""The mask: rules, what the sweep finds, and the image that hides it."""

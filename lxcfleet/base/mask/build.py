@@ -1,0 +1,259 @@
+"""The mask: the layer between base and delta that hides what a clone must not see.
+
+It is an image, made from rules and from a look at the whole base, and shared by all clones. A record beside
+it tells what it was made from, so that the common question, whether it still fits, costs a few hundred lstat
+calls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lxcfleet.base.mask import compiler, rules
+from lxcfleet.base.mask.compiler import Stamps
+from lxcfleet.base.tree import Tree, parents, stamp
+from lxcfleet.errors import FleetError, HostError
+from lxcfleet.host.kernel import image, mounts
+from lxcfleet.host.kernel.image import Directory, Entry, File, Owner, Symlink, Whiteout
+from lxcfleet.paths import Paths
+
+_ROOT = Path("/")
+_WATCHED_FILES = ("/etc/passwd", "/etc/group", "/var/lib/dpkg/status")
+_WATCHED_BELOW = ("/etc/", "/var/", "/opt/", "/usr/local/")
+_DEPTH = 2
+_MAX_WATCHED = 1500
+"""Of the directories that were swept all below _WATCHED_BELOW and all that are not more than _DEPTH below /
+are watched, up to so many: 2 ms of lstat. What packages change further down shows in dpkg's status."""
+
+
+def is_current(paths: Paths, root: Path = _ROOT) -> bool:
+    """Whether the image was made by the rules of today from the base as it is; takes 3 ms.
+
+    Notices what came, went or was replaced in the watched directories, and packages that changed. Does not
+    notice a file whose mode alone changed, nor what happens deep in directories that are no package's:
+    ``ensure`` with ``force`` does, and ``freshness`` knows when that is needed.
+    """
+    record = _read(paths.mask_record)
+    if record is None or record["rules"] != rules.fingerprint(paths) or record["root"] != str(root):
+        return False
+    # The change time of the image moves when it is renamed: its inode and content have to do.
+    present = stamp(str(paths.mask_image))
+    if present is None or present[:2] != record["image"][:2] or record["operator"] != _operator_stamps(paths):
+        return False
+    if record["parts"] != _parts(root):
+        return False
+    tree = Tree(root)
+    return all(stamp(tree.outside(path)) == known for path, known in record["watched"].items())
+
+
+def ensure(paths: Paths, *, root: Path = _ROOT, force: bool = False) -> bool:
+    """Make the image current; returns whether it was built. Takes 1 s per 200,000 files, or none if it fits.
+
+    ``force`` looks through the whole base in any case; the image is only written if something else is to be in it.
+    One process at a time builds; a crash at any instant leaves the old image or the new one. Raises InvalidInput
+    for the operator's rules, NoCapacity for a full
+    disk, Unsupported for missing tools, HostError for all else; the old image stays then.
+    """
+    try:
+        paths.run.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with _locked(paths.run / "mask.lock"):
+            if not force and is_current(paths, root):
+                return False
+            work = paths.run / "mask.new"
+            _remove(work)
+            work.mkdir(mode=0o700)
+            try:
+                return _build(paths, root, work)
+            finally:
+                _remove(work)
+    except OSError as error:
+        raise HostError.from_os_error("the mask can't be built", error) from error
+
+
+def plan(paths: Paths, root: Path = _ROOT) -> dict[str, Entry]:
+    """The mask as it would be built now, path to entry; ``compiler.describe`` puts it in words."""
+    entries, _ = compiler.plan(paths, rules.load(paths.mask_rules), Tree(root), _mounts(root), _parts(root))
+    return entries
+
+
+def hidden(paths: Paths, path: str, root: Path = _ROOT) -> bool:
+    """Whether clones under the present image, with nothing in their delta, lack ``path``; links are followed.
+
+    What the base lacks is hidden, too. Raises HostError if there is no image yet.
+    """
+    record = _record(paths)
+    return compiler.is_hidden(_load_entries(record["entries"]), Tree(root), path)
+
+
+def view(paths: Paths) -> View:
+    """What clones see under the present image; raises HostError if there is none yet."""
+    return View(_record(paths)["entries"])
+
+
+def _record(paths: Paths) -> dict[str, Any]:
+    record = _read(paths.mask_record)
+    if record is None:
+        raise HostError("there is no mask yet", why=f"{paths.mask_record} can't be read")
+    return record
+
+
+class View:
+    """What of the base a mask leaves visible, by the words that the record has for its entries."""
+
+    def __init__(self, words: Mapping[str, str]) -> None:
+        self._words = words
+
+    def matters(self, path: str, inside: bool) -> bool:
+        """Whether clones can see what is at ``path``, or with ``inside`` what is in that directory.
+
+        A path that is hidden by itself matters, too: it may be one that the sweep found, and be public now.
+        """
+        above = parents(path)
+        hiding = ("opaque", "whiteout", "file", "link")
+        return not any(self._words.get(each, "").startswith(hiding) for each in (*above, *((path,) if inside else ())))
+
+
+def _build(paths: Paths, root: Path, work: Path) -> bool:
+    # Stamps are taken before what they stand for is read: what changes meanwhile is seen as a change later.
+    began = time.time()
+    operator = _operator_stamps(paths)
+    parts = _parts(root)
+    tree = Tree(root)
+    for path in _WATCHED_FILES:
+        tree.consult(path)
+    entries, swept = compiler.plan(paths, rules.load(paths.mask_rules), tree, _mounts(root), parts)
+    new, record = work / "image", work / "record"
+    digest = _digest(entries)
+    present = _present(paths, digest)
+    if present is None:
+        image.write(entries, root, work, new)
+    content = {
+        "rules": rules.fingerprint(paths),
+        "root": str(root),
+        "image": present or stamp(str(new)),
+        "digest": digest,
+        "looked": began,
+        "operator": operator,
+        "parts": parts,
+        "watched": _watched(swept) | tree.consulted,
+        "entries": _dump_entries(entries),
+    }
+    # The record names the image by its inode: between the two renames it fits neither image, which is "not
+    # current".
+    record.write_text(json.dumps(content), encoding="ascii")
+    record.chmod(0o600)  # they tell of files that are not everybody's
+    if present is None:
+        new.chmod(0o600)
+        os.replace(new, paths.mask_image)
+    os.replace(record, paths.mask_record)
+    return present is None
+
+
+def _digest(entries: Mapping[str, Entry]) -> str:
+    """Changes with what the image holds."""
+    digest = hashlib.sha256()
+    for path, entry in entries.items():
+        digest.update(f"{path!r} {entry!r}\n".encode())
+    return digest.hexdigest()
+
+
+def _present(paths: Paths, digest: str) -> list[int] | None:
+    """The stamp of the image that is there, if it has just this content."""
+    record, found = _read(paths.mask_record), stamp(str(paths.mask_image))
+    if record is None or found is None or record.get("digest") != digest or found[:2] != record["image"][:2]:
+        return None
+    return found
+
+
+def looked(paths: Paths) -> float:
+    """When all of the base was last looked at (time.time()); 0 if never."""
+    record = _read(paths.mask_record)
+    return float(record.get("looked", 0)) if record is not None else 0.0
+
+
+def _watched(swept: Stamps) -> Stamps:
+    chosen = [path for path in swept if path.startswith(_WATCHED_BELOW) or path.count("/") <= _DEPTH]
+    return {path: swept[path] for path in sorted(chosen, key=lambda path: path.count("/"))[:_MAX_WATCHED]}
+
+
+def _operator_stamps(paths: Paths) -> Stamps:
+    """The operator's files; where they can't even be listed, ``rules.load`` will say so."""
+    files = [paths.mask_rules, paths.resolv_conf]
+    with contextlib.suppress(FleetError):
+        files += rules.operator_files(paths.mask_rules)
+    return {str(file): stamp(str(file)) for file in files}
+
+
+def _mounts(root: Path) -> frozenset[str]:
+    return mounts.points() if root == _ROOT else frozenset()
+
+
+def _parts(root: Path) -> dict[str, str]:
+    return mounts.parts() if root == _ROOT else {}
+
+
+def _dump_entries(entries: dict[str, Entry]) -> dict[str, str]:
+    """As much of the entries as ``hidden`` asks for."""
+    return {path: _word(entry) for path, entry in entries.items()}
+
+
+def _word(entry: Entry) -> str:
+    match entry:
+        case Whiteout():
+            return "whiteout"
+        case Directory(opaque=opaque):
+            return "opaque" if opaque else "directory"
+        case Symlink(target):
+            return f"link {target}"
+        case _:
+            return "file"
+
+
+def _load_entries(words: dict[str, str]) -> dict[str, Entry]:
+    return {path: _entry(word) for path, word in words.items()}
+
+
+def _entry(word: str) -> Entry:
+    kind, _, target = word.partition(" ")
+    match kind:
+        case "whiteout":
+            return Whiteout()
+        case "link":
+            return Symlink(target)
+        case "file":
+            return File(b"", Owner(0))
+        case _:
+            return Directory(Owner(0), opaque=kind == "opaque")
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    keys = {"rules": str, "root": str, "image": list, "operator": dict, "parts": dict, "watched": dict, "entries": dict}
+    if isinstance(record, dict) and all(isinstance(record.get(key), kind) for key, kind in keys.items()):
+        return record
+    return None
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with open(path, "a", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _remove(directory: Path) -> None:
+    """Remove what an earlier attempt left; rmtree does not follow links."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(directory)

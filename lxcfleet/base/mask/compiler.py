@@ -1,0 +1,214 @@
+"""From rules to the entries of the mask: what to put at which path, and nothing that is not needed."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from lxcfleet.base.mask import neutral, rules, units
+from lxcfleet.base.mask.rules import Kind, Rule
+from lxcfleet.base.mask.sweep import Private, sweep
+from lxcfleet.base.tree import Tree, join, parent, parents
+from lxcfleet.host.kernel.image import Directory, Entry, File, Owner, Symlink, Whiteout
+from lxcfleet.paths import Paths
+
+_MERGED = Directory(Owner(0o755))
+_NO_PARTS: Mapping[str, str] = {}
+
+Stamps = dict[str, list[int] | None]
+"""What was looked at, and how it was then; see ``tree.stamp``."""
+
+
+def plan(
+    paths: Paths,
+    operator: rules.Rules,
+    tree: Tree,
+    mounts: frozenset[str] = frozenset(),
+    parts: Mapping[str, str] = _NO_PARTS,
+) -> tuple[dict[str, Entry], Stamps]:
+    """The mask over ``tree``, path to entry in order, and the directories that were swept for it.
+
+    Of the ``mounts`` containers see nothing, unless they are ``parts`` (see ``host.kernel.mounts``), which are as the rest of
+    the base, and marked in the mask.
+    """
+    fixed = rules.expand(rules.built_in(paths), tree)
+    own = [rule for rule in operator.rules if rule.kind is Kind.SHOW]
+    packages = rules.package_directories(tree, [*fixed, *operator.rules])
+    all_rules = [*fixed, *packages, *operator.rules]
+    built_in = {**neutral.files(tree, _content(paths.resolv_conf)), **units.files(tree, operator.units)}
+    placed = _without(built_in, operator.rules)
+    placed |= neutral.replacements(tree, operator.replace)
+    first = compile_rules(all_rules, placed, tree)
+    visited: Stamps = {}
+    exempt = [tree.real(rule.path) for rule in own]
+    found = sweep(tree, first, exempt=exempt, mounts=mounts - parts.keys(), visited=visited)
+    entries = compile_rules([*all_rules, *map(_rule, found)], placed, tree) if found else first
+    return mark(entries, parts, tree), visited
+
+
+def mark(entries: Mapping[str, Entry], parts: Mapping[str, str], tree: Tree) -> dict[str, Entry]:
+    """The entries with the ``parts`` of which clones see anything; those that a rule hides whole have no mark."""
+    marked = dict(entries)
+    for path, identity in parts.items():
+        way = [marked.get(each, _MERGED) for each in (*parents(path), path)]
+        if tree.is_directory(path) and all(isinstance(each, Directory) and not each.opaque for each in way):
+            for each in (*parents(path), path):
+                marked.setdefault(each, Directory(owner(tree, each)))
+            marked[path] = replace(cast(Directory, marked[path]), part=identity)
+    return dict(sorted(marked.items()))
+
+
+def _without(placed: Mapping[str, Entry], operator: Iterable[Rule]) -> dict[str, Entry]:
+    """The built-in files without those that the operator's rules show as the host has them, or hide."""
+    own = {rule.path: rule.kind for rule in operator}
+    return {
+        path: entry
+        for path, entry in placed.items()
+        if path not in own and not any(own.get(above, Kind.SHOW) is not Kind.SHOW for above in parents(path))
+    }
+
+
+def _content(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return None
+
+
+def _rule(found: Private) -> Rule:
+    return Rule(found.path, Kind.EMPTY if found.directory else Kind.HIDE, found.why)
+
+
+def compile_rules(all_rules: Iterable[Rule], placed: Mapping[str, Entry], tree: Tree) -> dict[str, Entry]:
+    """The entries that make ``all_rules`` true over ``tree``, with the ``placed`` ones on top.
+
+    Of rules about the same path the later holds; ``placed`` entries hold over rules.
+    """
+    compiler = _Compiler(all_rules, placed, tree)
+    compiler.visit("/", hidden=False, covered=False, why="")
+    compiler.add_parents()
+    return dict(sorted(compiler.entries.items()))
+
+
+class _Compiler:
+    def __init__(self, all_rules: Iterable[Rule], placed: Mapping[str, Entry], tree: Tree) -> None:
+        self._tree = tree
+        self.entries: dict[str, Entry] = {}
+        self._rules: dict[str, Rule] = {}
+        # Shallow ones first: a link at an emptied path will be a directory, and is not to be followed for the
+        # rules below it. Sorting keeps the given order among rules of equal depth.
+        emptied: set[str] = set()
+        for rule in sorted(all_rules, key=lambda rule: rule.path.count("/") if rule.path != "/" else 0):
+            path = tree.real(rule.path, fixed=emptied)
+            self._rules[path] = rule
+            if rule.kind is Kind.EMPTY:
+                emptied.add(path)
+        self._placed = {tree.real(path, fixed=emptied): entry for path, entry in placed.items()}
+        self._below: dict[str, set[str]] = {}
+        for path in (*self._rules, *self._placed):
+            while path != "/":
+                self._below.setdefault(parent(path), set()).add(path.rpartition("/")[2])
+                path = parent(path)
+        shown = [path for path, rule in self._rules.items() if rule.kind is Kind.SHOW and tree.exists(path)]
+        self._ways = {above for path in shown for above in parents(path)}
+        kept = [path for path, rule in self._rules.items() if rule.kind is Kind.EMPTY and tree.exists(path)]
+        self._kept = {above for path in (*kept, *self._placed) for above in parents(path)}
+
+    def visit(self, path: str, *, hidden: bool, covered: bool, why: str) -> None:
+        """Put into the entries what ``path`` and all below it need.
+
+        ``hidden``: the nearest rule above hides. ``covered``: an opaque directory above does so already.
+        """
+        rule = self._rules.get(path)
+        if rule is not None:
+            hidden, why = rule.kind is not Kind.SHOW, rule.why
+        names = self._below.get(path, set())
+        if path in self._placed:
+            self.entries[path] = self._placed[path]
+        elif hidden and path in self._ways and self._tree.is_directory(path):
+            self.entries[path] = Directory(owner(self._tree, path), why=why)
+            names = names.union(self._tree.names(path))
+        elif hidden:
+            covered = self._hide(path, rule, why, covered)
+        if isinstance(self.entries.get(path, _MERGED), Directory):
+            for name in sorted(names):
+                self.visit(join(path, name), hidden=hidden, covered=covered, why=why)
+
+    def _hide(self, path: str, rule: Rule | None, why: str, covered: bool) -> bool:
+        """Hide ``path``; returns whether all below it is hidden by that."""
+        tree = self._tree
+        empty = rule is not None and rule.kind is Kind.EMPTY and tree.exists(path)
+        whole = tree.real(path, last=True) if empty else path
+        if path in self._kept or (empty and tree.is_directory(whole)):
+            self.entries[path] = Directory(owner(self._tree, whole), opaque=not covered, why=why)
+            return True
+        if empty:
+            self.entries[path] = File(b"", neutral.owner(tree, whole), why)
+        elif not covered and tree.is_directory(parent(path)):
+            # For a path that the base does not have, too: it may get it while clones run.
+            self.entries[path] = Whiteout(why)
+        return covered
+
+    def add_parents(self) -> None:
+        """A merged directory has the mode and owner of its topmost layer: repeat the base's on the way."""
+        for path in list(self.entries):
+            for above in parents(path):
+                if above not in self.entries:
+                    self.entries[above] = Directory(owner(self._tree, above))
+
+
+def owner(tree: Tree, path: str) -> Owner:
+    """Of the directory ``path`` in the mask: as the base has it."""
+    status = tree.lstat(path)
+    if status is None or not stat.S_ISDIR(status.st_mode):
+        return Owner(0o755)
+    return Owner(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+
+
+def is_hidden(entries: Mapping[str, Entry], tree: Tree, path: str) -> bool:
+    """Whether a clone with nothing in its delta lacks ``path``, which may lead through links.
+
+    What is missing in the base, too, is hidden. ``tree`` is asked only for what ``entries`` leave visible.
+    """
+    done, below_opaque, links = "", False, 0
+    todo = [part for part in reversed(path.split("/")) if part not in ("", ".")]
+    while todo:
+        part = todo.pop()
+        if part == "..":
+            todo.extend(part for part in reversed(parent(done).split("/")) if part)
+            done, below_opaque = "", False
+            continue
+        here = f"{done}/{part}"
+        entry = entries.get(here)
+        if isinstance(entry, Whiteout) or (entry is None and (below_opaque or not tree.exists(here))):
+            return True
+        target = entry.target if isinstance(entry, Symlink) else None
+        if entry is None and tree.is_link(here):
+            target = tree.link(here)
+        if target is not None:
+            links += 1
+            if links > 40:
+                return True
+            start = "" if target.startswith("/") else done
+            todo.extend(part for part in reversed(f"{start}/{target}".split("/")) if part not in ("", "."))
+            done, below_opaque = "", False
+            continue
+        folder = isinstance(entry, Directory) or (entry is None and tree.is_directory(here))
+        if todo and not folder:
+            return True
+        below_opaque = below_opaque or (isinstance(entry, Directory) and entry.opaque)
+        done = here
+    return False
+
+
+def describe(entries: Mapping[str, Entry]) -> str:
+    """The mask as text, one path a line, with the reason for each."""
+    lines = []
+    for path, entry in entries.items():
+        printable = os.fsencode(path).decode("utf-8", "backslashreplace")
+        lines.append(f"{printable!r}: {entry}" + (f"  ({entry.why})" if entry.why else ""))
+    return "\n".join(lines)

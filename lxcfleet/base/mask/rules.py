@@ -1,0 +1,268 @@
+"""What a clone must not see: the rules that are built in, and those that the operator adds.
+
+A rule is about a path and all below it, up to the next rule further down. Whatever no rule hides is then held
+against one more, the sweep: what other users of the host can't read, no clone sees.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import re
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from lxcfleet.base.tree import Tree, join, parent, parents
+from lxcfleet.errors import InvalidInput
+from lxcfleet.paths import Paths
+from lxcfleet.spec.reader import Fields
+
+FORMAT = 1
+"""Raised when the same rules come to mean another mask."""
+
+MAX_FILE = 1 << 20
+"""Bytes that one file of the operator's may have."""
+
+
+class Kind(StrEnum):
+    """What a rule does with its path."""
+
+    HIDE = "hide"
+    """Gone."""
+    EMPTY = "empty"
+    """There, with the host's owner and mode, but empty."""
+    SHOW = "show"
+    """There, with all that no further rule hides, though what holds it is hidden or empty."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One path and what is done with it; ``why`` names where the rule comes from."""
+
+    path: str
+    kind: Kind
+    why: str
+    operator: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.path!r} ({self.why})"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the operator's files say. ``replace`` maps a path to its content and the file that says so."""
+
+    rules: tuple[Rule, ...] = ()
+    replace: tuple[tuple[str, str, str], ...] = ()
+    units: tuple[str, ...] = ()
+
+
+_TOP = "bin sbin lib lib32 lib64 libx32 usr etc opt"
+"""Directories of the Filesystem Hierarchy Standard that hold programs and their settings. All else in / is
+the host's own affair, or is in _EMPTY."""
+
+_TMPFILES = "home journal-nocow provision systemd-nologin systemd-pstore x11"
+
+_EMPTY = (
+    "/home /root /srv /mnt /media /boot /tmp /run /dev /proc /sys /lost+found",
+    "/var/tmp /var/log /var/cache /var/spool /var/backups /var/mail /var/local /var/opt /var/lib",
+    # Networks, keys and jobs of the host.
+    "/etc/network /etc/netplan /etc/NetworkManager/system-connections /etc/iptables /etc/wireguard /etc/ppp",
+    "/etc/cron.d /etc/cron.hourly /etc/cron.daily /etc/cron.weekly /etc/cron.monthly /etc/cron.yearly",
+    # Everything that systemd and its predecessor start things from; units.py puts the allow-listed back.
+    "/etc/systemd /usr/local/lib/systemd /usr/local/share/systemd /usr/share/systemd/user",
+    "/usr/lib/systemd/system /usr/lib/systemd/user /usr/lib/systemd/system-generators",
+    "/usr/lib/systemd/user-generators /usr/lib/systemd/system-environment-generators",
+    "/usr/lib/systemd/user-environment-generators",
+    "/usr/lib/systemd/system-shutdown /usr/lib/systemd/system-sleep",
+    "/etc/init.d /etc/rc0.d /etc/rc1.d /etc/rc2.d /etc/rc3.d /etc/rc4.d /etc/rc5.d /etc/rc6.d /etc/rcS.d",
+    "/etc/tmpfiles.d /usr/local/lib/tmpfiles.d",
+    "/usr/share/dbus-1/system-services /usr/local/share/dbus-1/system-services",
+    "/etc/subuid /etc/subgid /etc/subuid- /etc/subgid-",
+)
+_HIDE = (
+    "/etc/hostname /etc/mailname /etc/crontab /etc/anacrontab /etc/crypttab /etc/rc.local /etc/nftables.conf",
+    "/var/lib/lxc /var/lib/lxcfleet /etc/lxcfleet",
+    "/etc/exports /etc/lxc /etc/docker /etc/containers /etc/libvirt /etc/kubernetes",
+    "/etc/ssh/ssh_host_*",
+    # Hooks that act on the host, or tell a daemon of the host's, after each run of apt in the clone.
+    "/etc/apt/apt.conf.d/20auto-upgrades /etc/apt/apt.conf.d/50unattended-upgrades",
+    "/etc/apt/apt.conf.d/*periodic /etc/apt/apt.conf.d/*needrestart* /etc/apt/apt.conf.d/*lxcfleet*",
+    "/etc/apt/apt.conf.d/*packagekit* /etc/apt/apt.conf.d/*appstream* /etc/apt/apt.conf.d/*listchanges*",
+    "/etc/apt/apt.conf.d/*etckeeper* /etc/apt/apt.conf.d/*snapper* /etc/apt/apt.conf.d/*timeshift*",
+    "/etc/dpkg/dpkg.cfg.d/*needrestart* /etc/dpkg/dpkg.cfg.d/*lxcfleet*",
+    # Directories that nothing here uses, but that each delta would get at boot; and /run/nologin, for which
+    # only a unit makes amends that is not started.
+    *(f"/usr/lib/tmpfiles.d/{name}.conf" for name in _TMPFILES.split()),
+    # Forbids packages to start services when they are installed.
+    "/usr/sbin/policy-rc.d",
+)
+_SHOW_STATE = (
+    # The package manager's, which is what makes the clone's packages the host's.
+    "dpkg ucf pam shells.state",
+    # Public indexes, without which the first `apt install` costs each delta some 50 MiB.
+    "apt/lists",
+    # Made by packages from packages' files, for programs to read; nobody's state.
+    "aspell dictionaries-common emacsen-common gems ghc ghostscript hunspell ispell mecab python sgml-base",
+    "texmf vim xml-core",
+)
+_KEEP = ("/var/log", "/var/cache", "/var/spool", "/var/lib")
+"""Here directories that packages bring along stay, empty, so that the base's programs find a place for their
+state."""
+
+
+def built_in(paths: Paths) -> tuple[Rule, ...]:
+    """The rules that always hold. Paths may end in a pattern (``*`` and ``?`` in the last component)."""
+    own = [str(p) for p in (paths.lxc, paths.run, paths.etc)]
+    return (
+        Rule("/", Kind.EMPTY, "not a directory of the FHS"),
+        *(Rule(f"/{name}", Kind.SHOW, "programs and settings") for name in _TOP.split()),
+        Rule("/var", Kind.EMPTY, "not a directory of the FHS"),
+        *(Rule(f"/var/{name}", Kind.SHOW, "usually a link") for name in ("lock", "run")),
+        *(Rule(path, Kind.EMPTY, "the host's own") for path in " ".join(_EMPTY).split()),
+        *(Rule(path, Kind.HIDE, "the host's own") for path in " ".join(_HIDE).split()),
+        *(Rule(f"/var/lib/{name}", Kind.SHOW, "needed state") for name in " ".join(_SHOW_STATE).split()),
+        *(Rule(path, Kind.HIDE, "lxcfleet's and LXC's own") for path in own),
+    )
+
+
+def fingerprint(paths: Paths) -> str:
+    """Changes whenever the built-in rules do."""
+    text = f"{FORMAT} {built_in(paths)!r}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def expand(rules: Iterable[Rule], tree: Tree) -> list[Rule]:
+    """The rules with patterns replaced by what matches them in the base."""
+    result = []
+    for rule in rules:
+        directory, name = parent(rule.path), rule.path.rpartition("/")[2]
+        if rule.operator or not any(c in name for c in "*?"):
+            result.append(rule)
+            continue
+        for found in fnmatch.filter(tree.names(tree.real(directory, last=True)), name):
+            result.append(Rule(join(directory, found), rule.kind, rule.why))
+    return result
+
+
+def package_directories(tree: Tree, rules: Iterable[Rule]) -> list[Rule]:
+    """Rules that keep, empty, the directories that packages brought along, where ``rules`` hide all others.
+
+    ``/var/lib/dpkg/info/*.list`` has one absolute path a line, directories among them; dpkg-query(1), -L.
+    """
+    ruled = {rule.path: rule.kind for rule in rules}
+    keeps = {(path, Kind.EMPTY) for path in _KEEP}
+    info = "/var/lib/dpkg/info"
+    listed: set[bytes] = set()
+    for name in tree.names(info):
+        if name.endswith(".list"):
+            # Not through ``tree.read``, which would have it watched: a change shows in ``info``.
+            with open(tree.outside(join(info, name)), "rb") as file:
+                content = file.read()
+            if b"\n/var/" in content:
+                listed.update(line for line in content.split(b"\n") if line.startswith(b"/var/"))
+
+    def nearest(path: str) -> tuple[str, Kind]:
+        return next((above, ruled[above]) for above in (path, *reversed(parents(path))) if above in ruled)
+
+    below = tuple(f"{top}/" for top in _KEEP)
+    found = (path.decode("utf-8", "surrogateescape") for path in sorted(listed))
+    return [
+        Rule(path, Kind.EMPTY, "a package's directory")
+        for path in found
+        if path.startswith(below) and nearest(path) in keeps and tree.is_directory(path)
+    ]
+
+
+def load(directory: Path) -> Rules:
+    """The operator's rules: ``*.yaml`` in ``directory``, in the order of their names.
+
+    Raises InvalidInput with everything that is wrong with any of them, each complaint with file and key.
+    """
+    complaints: list[str] = []
+    rules: dict[str, Rule] = {}
+    replace: dict[str, tuple[str, str, str]] = {}
+    units: list[str] = []
+    for file in operator_files(directory):
+        fields = Fields(_parse(file, complaints), str(file), complaints)
+        for kind in Kind:
+            for number, path in enumerate(fields.texts(kind)):
+                key = f"{kind}[{number}]"
+                if _check_path(fields, key, path):
+                    rule = Rule(path, kind, f"{file.name}: {key}", operator=True)
+                    _check_conflict(fields, key, rule, rules.get(path), path in replace)
+                    rules[path] = rule
+        for path, content in fields.pairs("replace", lambda _path, _content: None).items():
+            if _check_path(fields, f"replace.{path}", path):
+                if path in rules or path in replace:
+                    fields.complain(f"replace.{path}", "another rule is about the same path")
+                replace[path] = (path, content, f"{file.name}: replace")
+        for number, unit in enumerate(fields.texts("units")):
+            if _UNIT.fullmatch(unit):
+                units.append(unit)
+            else:
+                fields.complain(f"units[{number}]", f"{unit!r} is not a unit's name, such as ssh.service")
+        fields.close()
+    if complaints:
+        raise InvalidInput(
+            f"the mask's rules in {directory} are wrong",
+            why="\n".join(complaints),
+            hint="the old mask stays in use",
+        )
+    return Rules(tuple(rules.values()), tuple(replace.values()), tuple(units))
+
+
+def operator_files(directory: Path) -> list[Path]:
+    """The files that ``load`` reads."""
+    try:
+        names = sorted(path.name for path in directory.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise InvalidInput(f"{directory} can't be read", why=error.strerror or "") from error
+    return [directory / name for name in names if name.endswith(".yaml") and not name.startswith(".")]
+
+
+_UNIT = re.compile(
+    r"[A-Za-z0-9:_.\\@-]{1,200}\.(service|socket|target|timer|path|mount|automount|slice|swap)"
+)
+
+
+def _check_path(fields: Fields, key: str, path: str) -> bool:
+    parts = path.split("/")
+    if path == "/" or parts[0] != "" or any(part in ("", ".", "..") for part in parts[1:]):
+        fields.complain(key, f"{path!r} is not an absolute path without '.', '..' and doubled slashes")
+        return False
+    return True
+
+
+def _check_conflict(fields: Fields, key: str, rule: Rule, other: Rule | None, replaced: bool) -> None:
+    if replaced or (other is not None and other.kind is not rule.kind):
+        fields.complain(key, f"another rule ({other.why if other else 'replace'}) is about the same path")
+
+
+def _parse(file: Path, complaints: list[str]) -> object:
+    """The YAML document in ``file``; what is wrong with it goes to ``complaints``, and None comes back."""
+    try:
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
+            complaints.append(f"{file}: not a regular file")
+            return None
+        if status.st_size > MAX_FILE:
+            complaints.append(f"{file}: larger than {MAX_FILE} bytes")
+            return None
+        text = file.read_bytes()
+    except OSError as error:
+        complaints.append(f"{file}: {error.strerror}")
+        return None
+    # Most hosts have no such file, and the import takes longer than all else here.
+    from lxcfleet.spec import strict_yaml  # noqa: PLC0415
+
+    try:
+        return strict_yaml.load(text)
+    except ValueError as error:
+        complaints.append(f"{file}: {error}")
+        return None

@@ -1,0 +1,161 @@
+"""What systemd finds in a clone: copies of the few allow-listed units, and whatever the delta adds.
+
+All directories that systemd reads units from are opaque in the mask, so that a service of the host can't
+start in a clone, nor one that the host gets later. What is listed here is what a boot to multi-user.target, a
+shutdown and the installation of packages with services need; everything else a clone gets from its own delta.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+
+from lxcfleet.base.mask import neutral
+from lxcfleet.base.tree import Tree, join
+from lxcfleet.host.kernel.image import Copy, Directory, Entry, File, Owner, Symlink
+
+_SYSTEM = "/usr/lib/systemd/system"
+_USER = "/usr/lib/systemd/user"
+_GENERATORS = "/usr/lib/systemd/system-generators"
+_BUS = "/usr/share/dbus-1/system-services"
+_SEARCH = ("/etc/systemd/system", "/usr/local/lib/systemd/system", _SYSTEM)
+"""Where the host's units are, in systemd's order of preference; systemd.unit(5)."""
+
+_TARGETS = """
+    basic default emergency exit final first-boot-complete getty getty-pre graphical halt local-fs
+    local-fs-pre multi-user network network-online network-pre nss-lookup nss-user-lookup paths poweroff
+    printer reboot remote-fs remote-fs-pre rescue rpcbind runlevel0 runlevel1 runlevel2 runlevel3 runlevel4
+    runlevel5 runlevel6 shutdown sigpwr slices soft-reboot sockets swap sysinit time-set time-sync timers
+    umount
+"""
+_UNITS = """
+    -.slice user.slice machine.slice
+    systemd-journald.service systemd-journald.socket systemd-journald-dev-log.socket
+    systemd-journald@.service systemd-journald@.socket systemd-journald-varlink@.socket syslog.socket
+    systemd-tmpfiles-setup.service
+    systemd-halt.service systemd-poweroff.service systemd-reboot.service systemd-exit.service
+    systemd-soft-reboot.service emergency.service rescue.service
+    dbus.socket dbus.service dbus-broker.service
+    systemd-logind.service dbus-org.freedesktop.login1.service systemd-logind-varlink.socket
+    systemd-hostnamed.service systemd-hostnamed.socket dbus-org.freedesktop.hostname1.service
+    systemd-localed.service dbus-org.freedesktop.locale1.service
+    systemd-timedated.service dbus-org.freedesktop.timedate1.service
+    user@.service user-runtime-dir@.service systemd-user-sessions.service
+    getty@.service serial-getty@.service console-getty.service container-getty@.service autovt@.service
+"""
+_DROP_INS = "user@.service.d user@0.service.d user-.slice.d systemd-localed.service.d"
+
+_WANTS = {
+    "sysinit.target.wants": "systemd-journald.service systemd-tmpfiles-setup.service",
+    # dbus.service itself comes with its first user.
+    "sockets.target.wants": "dbus.socket systemd-journald.socket systemd-journald-dev-log.socket",
+}
+_USER_TARGETS = """
+    basic bluetooth default exit graphical-session graphical-session-pre paths printer shutdown smartcard
+    sockets sound timers xdg-desktop-autostart
+"""
+_USER_UNITS = "app.slice background.slice session.slice systemd-exit.service dbus.socket dbus.service"
+_BUS_NAMES = "systemd1 login1 hostname1 locale1 timedate1"
+_GENERATOR_NAMES = "systemd-sysv-generator"
+"""Makes units of the scripts that old packages put into /etc/init.d; systemd-sysv-generator(8)."""
+
+_SETTINGS = {
+    # A journal of a megabyte in memory: journald allocates its files in steps of up to 8 MiB, which a tmpfs
+    # has to find at once, once per container; journald.conf(5).
+    "/etc/systemd/journald.conf": b"""\
+[Journal]
+Storage=volatile
+RuntimeMaxUse=2M
+RuntimeMaxFileSize=512K
+Audit=no
+ReadKMsg=no
+""",
+    "/etc/systemd/system.conf": b"[Manager]\nShowStatus=error\n",
+    "/etc/systemd/logind.conf": b"[Login]\nNAutoVTs=0\nReserveVT=0\n",
+}
+_ETC_DIRECTORIES = "/etc/systemd/system /etc/systemd/user /etc/systemd/network"
+
+
+def allowed() -> frozenset[str]:
+    """The names of all units of the host that the built-in list lets into clones."""
+    return frozenset([*_UNITS.split(), *(f"{name}.target" for name in _TARGETS.split())])
+
+
+def files(tree: Tree, operator: Iterable[str] = ()) -> dict[str, Entry]:
+    """What the mask puts into the opaque directories of units; ``operator`` names further units of the
+    host's."""
+    names = allowed()
+    result: dict[str, Entry] = {}
+    _copy(tree, _SYSTEM, names, result)
+    _copy(tree, _USER, {*_USER_UNITS.split(), *(f"{name}.target" for name in _USER_TARGETS.split())}, result)
+    _copy(tree, _GENERATORS, set(_GENERATOR_NAMES.split()), result)
+    _copy(tree, _BUS, {f"org.freedesktop.{name}.service" for name in _BUS_NAMES.split()}, result)
+    for directory in _DROP_INS.split():
+        _copy_all(tree, join(_SYSTEM, directory), result)
+    # The host's may be its graphical.target, or anything else that its administrator chose.
+    result[join(_SYSTEM, "default.target")] = Symlink("multi-user.target", "allow-listed")
+    for directory, wanted in _WANTS.items():
+        for name in wanted.split():
+            if join(_SYSTEM, name) in result:
+                result[join(join(_SYSTEM, directory), name)] = Symlink(f"../{name}", "allow-listed")
+    for path, content in _SETTINGS.items():
+        result[path] = File(content, Owner(0o644), "lean")
+    for path in _ETC_DIRECTORIES.split():
+        result[path] = Directory(Owner(0o755), why="for units of the clone's own")
+    for name in operator:
+        _copy_unit(tree, name, result)
+    return result
+
+
+def _copy(
+    tree: Tree, directory: str, names: Iterable[str], result: dict[str, Entry], why: str = "allow-listed"
+) -> None:
+    """Copy these names out of ``directory``; of links only those to one of ``names``, or to /dev/null."""
+    names = set(names)
+    tree.consult(directory)
+    for name in sorted(names):
+        path = join(directory, name)
+        if tree.is_file(path):
+            tree.consult(path)
+            result[path] = Copy(path, neutral.owner(tree, path), why)
+        elif tree.is_link(path):
+            target = tree.link(path)
+            if target == "/dev/null" or os.path.basename(target) in names:
+                result[path] = Symlink(target, why)
+
+
+def _copy_all(tree: Tree, directory: str, result: dict[str, Entry], why: str = "allow-listed") -> None:
+    """Copy the drop-ins in ``directory``."""
+    _copy(tree, directory, [name for name in tree.names(directory) if name.endswith(".conf")], result, why)
+
+
+def _copy_unit(tree: Tree, name: str, result: dict[str, Entry]) -> None:
+    """Copy the unit ``name`` with all that the host has for it: template, drop-ins, aliases, and being
+    enabled."""
+    why = f"units: {name}"
+    names = {name, re.sub(r"@.+\.", "@.", name)}
+    for directory in _SEARCH:
+        for found in tree.names(directory):
+            path = join(directory, found)
+            if tree.is_link(path) and os.path.basename(tree.link(path)) in names:
+                names.add(found)
+    for directory in _SEARCH:
+        _copy(tree, directory, names, result, why)
+        for each in sorted(names):
+            _copy_all(tree, join(directory, f"{each}.d"), result, why)
+        for found in tree.names(directory):
+            if found.endswith((".wants", ".requires", ".upholds")):
+                _copy_links(tree, join(directory, found), names, result, why)
+    for found in tree.names(_BUS):
+        content = tree.read(join(_BUS, found)) or b""
+        match = re.search(rb"^SystemdService=(.+)$", content, re.MULTILINE)
+        if match and os.fsdecode(match[1].strip()) in names:
+            _copy(tree, _BUS, [found], result, why)
+
+
+def _copy_links(tree: Tree, directory: str, names: set[str], result: dict[str, Entry], why: str) -> None:
+    for name in tree.names(directory):
+        path = join(directory, name)
+        if name in names and tree.is_link(path):
+            result[path] = Symlink(tree.link(path), why)

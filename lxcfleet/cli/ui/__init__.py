@@ -1,0 +1,1 @@
+"""What the user sees while and after something is done: tables, progress, terminals."""

@@ -1,0 +1,222 @@
+"""Run a command in one container with our own stdin, stdout and stderr, or on a terminal of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from lxcfleet.api.client import Client
+from lxcfleet.api.requests import AttachRequest
+from lxcfleet.errors import FleetError, Unreachable, from_body
+
+OWN: tuple[int, int, int] = (0, 1, 2)
+
+MESSAGE = 1 << 16
+"""Bytes that a message on the attach socket may have."""
+
+_PIECE = 1 << 16
+_LEFT = 1 << 20
+"""Bytes that a terminal may hand over after its command has ended; what comes then is of processes that it left behind."""
+_QUIET = 100
+"""Milliseconds without output after which a terminal whose command has ended counts as drained."""
+
+
+def run(client: Client, request: AttachRequest) -> int:
+    """Run it and give its exit status; raises FleetError if that could not be done."""
+    _fill_gaps()
+    with client.attach(request, OWN) as connection:
+        if request["tty"]:
+            return _with_terminal(connection)
+        with _passing_on(connection):
+            return exit_of(connection.recv(MESSAGE))
+
+
+def exit_of(data: bytes) -> int:
+    """The exit status in the daemon's last message; raises what went wrong instead of one."""
+    if not data:
+        raise Unreachable("the daemon went away while the command ran", why="it closed the connection")
+    message = json.loads(data)
+    if "error" in message:
+        raise from_body(message["error"])
+    if "exit" not in message:
+        raise FleetError("the daemon gave the command no terminal")
+    return int(message["exit"])
+
+
+def send_signal(connection: socket.socket, number: int) -> None:
+    """Have the command get a signal; one that has just ended needs none."""
+    with contextlib.suppress(OSError):
+        connection.send(json.dumps({"signal": number}).encode())
+
+
+def _fill_gaps() -> None:
+    """Open what the caller had closed, so that no other descriptor of ours gets the number."""
+    for descriptor in OWN:
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+@contextmanager
+def handling(
+    numbers: tuple[signal.Signals, ...], handler: Callable[[int, FrameType | None], None]
+) -> Iterator[None]:
+    """Have ``handler`` called for these signals, but not for those that we were started to ignore."""
+    before = {number: signal.getsignal(number) for number in numbers}
+    mine = [number for number, old in before.items() if old is not signal.SIG_IGN]
+    for number in mine:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number in mine:
+            signal.signal(number, before[number])
+
+
+@contextmanager
+def _passing_on(connection: socket.socket) -> Iterator[None]:
+    """Pass on what somebody sends us: the command is in no process group that a terminal here knows."""
+    with handling(
+        (signal.SIGINT, signal.SIGTERM, signal.SIGHUP), lambda number, _: send_signal(connection, number)
+    ):
+        yield
+
+
+def _with_terminal(connection: socket.socket) -> int:
+    data, descriptors, _flags, _address = socket.recv_fds(connection, MESSAGE, 1)
+    if not descriptors:
+        return exit_of(data)
+    master = descriptors[0]
+    try:
+        with _raw(), _resizing(master):
+            return _Copy(connection, master).run()
+    finally:
+        os.close(master)
+
+
+@contextmanager
+def _raw() -> Iterator[None]:
+    """Our terminal in raw mode: each key goes to the one inside, which decides what Ctrl-C means."""
+    import termios
+    import tty
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + number)  # by way of the ``finally`` below
+
+    if not os.isatty(0):
+        yield
+        return
+    before = termios.tcgetattr(0)
+    with handling((signal.SIGTERM, signal.SIGHUP), leave):
+        try:
+            tty.setraw(0, termios.TCSADRAIN)
+            yield
+        finally:
+            with contextlib.suppress(termios.error):  # hung up
+                termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+
+@contextmanager
+def _resizing(master: int) -> Iterator[None]:
+    """Keep the terminal inside as large as ours."""
+    import fcntl
+    import termios
+
+    def resize(*_: object) -> None:
+        for descriptor in OWN:
+            with contextlib.suppress(OSError):
+                window = fcntl.ioctl(descriptor, termios.TIOCGWINSZ, bytes(8))
+                fcntl.ioctl(master, termios.TIOCSWINSZ, window)
+                return
+
+    with handling((signal.SIGWINCH,), resize):
+        resize()
+        yield
+
+
+class _Copy:
+    """Both ways between our terminal and the one inside, until the command has ended."""
+
+    def __init__(self, connection: socket.socket, master: int) -> None:
+        self._connection = connection
+        self._master = master
+        self._keys = b""  # typed, and not yet taken by the terminal inside
+        self._typing = True
+        self._open = True
+        # a command that reads nothing must not keep us from showing what it prints
+        os.set_blocking(master, False)
+
+    def run(self) -> int:
+        """The command's exit status."""
+        while True:
+            ready = self._wait()
+            if 0 in ready:
+                self._read_keys()
+            if ready.get(self._master, 0) & select.POLLOUT:
+                self._send_keys()
+            if ready.get(self._master, 0) & ~select.POLLOUT:
+                self._show()
+            if self._connection.fileno() in ready:
+                status = exit_of(self._connection.recv(MESSAGE))
+                self._drain()
+                return status
+
+    def _wait(self) -> dict[int, int]:
+        poll = select.poll()
+        poll.register(self._connection, select.POLLIN)
+        if self._open:
+            poll.register(self._master, select.POLLIN | (select.POLLOUT if self._keys else 0))
+            if self._typing and not self._keys:
+                poll.register(0, select.POLLIN)
+        return dict(poll.poll())
+
+    def _read_keys(self) -> None:
+        try:
+            self._keys = os.read(0, _PIECE)
+        except OSError:  # hung up
+            self._keys = b""
+        if not self._keys:
+            self._typing = False
+            self._keys = b"\x04"  # Ctrl-D: how a terminal says that nothing more will come
+        self._send_keys()
+
+    def _send_keys(self) -> None:
+        try:
+            sent = os.write(self._master, self._keys)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._open = False
+            return
+        self._keys = self._keys[sent:]
+
+    def _show(self) -> int:
+        """Print what there is; how many bytes that was."""
+        try:
+            data = os.read(self._master, _PIECE)
+        except BlockingIOError:
+            return 0
+        except OSError:  # EIO: nobody inside has the terminal open any more
+            data = b""
+        self._open = bool(data)
+        count = len(data)
+        while data:
+            data = data[os.write(1, data) :]
+        return count
+
+    def _drain(self) -> None:
+        """The kernel hands a terminal's output over by and by: also after the exit of what wrote it."""
+        poll = select.poll()
+        poll.register(self._master, select.POLLIN)
+        left = _LEFT
+        while self._open and left > 0 and poll.poll(_QUIET):
+            left -= self._show()

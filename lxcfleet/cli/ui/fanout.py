@@ -1,0 +1,214 @@
+"""Run a command in many containers, so many at once, and keep their output apart."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Protocol
+
+from lxcfleet.api.client import Client
+from lxcfleet.api.requests import AttachRequest
+from lxcfleet.cli.ui.attach import MESSAGE, exit_of, handling, send_signal
+from lxcfleet.cli.ui.output import say_error, write_bytes
+from lxcfleet.errors import FleetError
+
+AT_ONCE = 16
+"""Commands that run at the same time: the host has few cores, and the containers share them."""
+
+FAILED = 125
+"""Stands for the exit status of a command that could not be run."""
+
+_PIECE = 1 << 16
+_LONGEST = 1 << 20
+"""A line longer than so many bytes is printed in parts."""
+
+
+class Sink(Protocol):
+    """Where output goes. ``stream`` is 1 or 2."""
+
+    def take(self, name: str, stream: int, data: bytes) -> None:
+        """Some output."""
+
+    def end(self, name: str, error: FleetError | None) -> None:
+        """That was all; ``error``: the command could not be run, or was lost."""
+
+
+@dataclass
+class _Run:
+    name: str
+    connection: socket.socket
+    pipes: dict[int, int] = field(default_factory=dict)
+    """Our end of each pipe that is still open, and the stream it carries."""
+
+
+class Fanout:
+    """Runs one command in many containers from a single thread."""
+
+    def __init__(self, client: Client, request: Callable[[str], AttachRequest], sink: Sink) -> None:
+        self._client = client
+        self._request = request
+        self._sink = sink
+        self._selector = selectors.DefaultSelector()
+        self._waiting: deque[str] = deque()
+        self._running: dict[str, _Run] = {}
+        self.statuses: dict[str, int] = {}
+        """Exit status of each that has ended."""
+        self.signal = 0
+        """What interrupted the whole, if anything did."""
+
+    def run(self, names: Sequence[str]) -> None:
+        """Run it in all. A signal is passed on, and then no further ones begin; a second Ctrl-C leaves."""
+        self._waiting.extend(names)
+        with (
+            open(os.devnull, "rb") as nothing,
+            handling((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), self._interrupt),
+        ):
+            while self._waiting or self._running:
+                while self._waiting and len(self._running) < AT_ONCE and not self.signal:
+                    self._begin(self._waiting.popleft(), nothing.fileno())
+                if self._running:
+                    for key, _ in self._selector.select():
+                        self._handle(key)
+
+    def _interrupt(self, number: int, _frame: FrameType | None) -> None:
+        if self.signal and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = number
+        self._waiting.clear()
+        for run in tuple(self._running.values()):
+            send_signal(run.connection, number)
+
+    def _begin(self, name: str, nothing: int) -> None:
+        out, out_end = os.pipe()
+        error, error_end = os.pipe()
+        try:
+            connection = self._client.attach(self._request(name), (nothing, out_end, error_end))
+        except FleetError as problem:
+            os.close(out)
+            os.close(error)
+            self._end(name, FAILED, problem)
+            return
+        finally:
+            os.close(out_end)
+            os.close(error_end)
+        run = self._running[name] = _Run(name, connection, {out: 1, error: 2})
+        self._selector.register(connection, selectors.EVENT_READ, run)
+        for pipe in run.pipes:
+            os.set_blocking(pipe, False)
+            self._selector.register(pipe, selectors.EVENT_READ, run)
+        if self.signal:
+            send_signal(connection, self.signal)
+
+    def _handle(self, key: selectors.SelectorKey) -> None:
+        run: _Run = key.data
+        if run.name not in self._running:
+            return  # ended by an earlier event of the same round
+        if key.fileobj is not run.connection:
+            self._read(run, key.fd)
+            return
+        status, problem = FAILED, None
+        try:
+            status = exit_of(run.connection.recv(MESSAGE))
+        except FleetError as error:
+            problem = error
+        for pipe in tuple(run.pipes):
+            while self._read(run, pipe):
+                pass
+        self._close(run)
+        self._end(run.name, status, problem)
+
+    def _read(self, run: _Run, pipe: int) -> bool:
+        """Take what is there; whether there may be more at once."""
+        try:
+            data = os.read(pipe, _PIECE)
+        except BlockingIOError:
+            return False
+        if data:
+            self._sink.take(run.name, run.pipes[pipe], data)
+            return True
+        self._selector.unregister(pipe)
+        os.close(pipe)
+        del run.pipes[pipe]
+        return False
+
+    def _close(self, run: _Run) -> None:
+        self._selector.unregister(run.connection)
+        run.connection.close()
+        for pipe in run.pipes:  # something that the command left behind has them open
+            self._selector.unregister(pipe)
+            os.close(pipe)
+        del self._running[run.name]
+
+    def _end(self, name: str, status: int, error: FleetError | None) -> None:
+        self.statuses[name] = status
+        self._sink.end(name, error)
+
+
+class Prefixed:
+    """A sink that prints each line behind the container's name, whole lines only."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        width = max(map(len, names), default=0) + 1
+        self._prefixes = {name: f"{name}:".ljust(width).encode() + b" " for name in names}
+        self._rest: dict[tuple[str, int], bytearray] = {}
+
+    def take(self, name: str, stream: int, data: bytes) -> None:
+        """Print the lines that are complete."""
+        rest = self._rest.setdefault((name, stream), bytearray())
+        rest += data
+        end = rest.rfind(b"\n") + 1
+        if not end and len(rest) > _LONGEST:
+            end = len(rest)
+        if end:
+            self._print(name, stream, bytes(rest[:end]))
+            del rest[:end]
+
+    def end(self, name: str, error: FleetError | None) -> None:
+        """Print the last line even if nothing ended it."""
+        for stream in (1, 2):
+            rest = self._rest.pop((name, stream), None)
+            if rest:
+                self._print(name, stream, bytes(rest))
+        if error is not None:
+            say_error(error, name)
+
+    def _print(self, name: str, stream: int, data: bytes) -> None:
+        prefix = self._prefixes[name]
+        lines = data.removesuffix(b"\n").split(b"\n")
+        write_bytes(b"".join(prefix + line + b"\n" for line in lines), error=stream == 2)
+
+
+class Collected:
+    """A sink that keeps everything."""
+
+    def __init__(self) -> None:
+        self.output: dict[tuple[str, int], bytearray] = {}
+        self.errors: dict[str, FleetError] = {}
+
+    def take(self, name: str, stream: int, data: bytes) -> None:
+        """Keep it."""
+        self.output.setdefault((name, stream), bytearray()).extend(data)
+
+    def end(self, name: str, error: FleetError | None) -> None:
+        """Keep what went wrong."""
+        if error is not None:
+            self.errors[name] = error
+
+    def text(self, name: str, stream: int) -> str:
+        """All output; bytes that are not UTF-8 as the surrogates that Python turns back into them."""
+        return self.output.get((name, stream), b"").decode("utf-8", "surrogateescape")
+
+
+def overall(statuses: Sequence[int]) -> int:
+    """One exit status for many: 0, the one that all have, or 3."""
+    with contextlib.suppress(ValueError):
+        (only,) = set(statuses) or {0}
+        return only
+    return 3

@@ -1,0 +1,203 @@
+"""Follow an operation to its end and say what became of it. Ctrl-C takes back what has not begun."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from http.client import HTTPException
+from types import FrameType
+from typing import cast
+
+import click
+
+from lxcfleet.api.client import Client
+from lxcfleet.api.records import OperationRecord, ResultRecord
+from lxcfleet.cli.session import connect
+from lxcfleet.cli.ui.output import NOTHING_CHOSEN, columns, printable, say, show, write
+from lxcfleet.cli.ui.progress import Progress
+from lxcfleet.errors import FleetError, Unreachable
+from lxcfleet.spec.results import Result, exit_status
+from lxcfleet.spec.selection import natural_order
+
+INTERRUPTED = 130
+
+SHORT = 20
+"""So many containers get a line each; more are summed up in one."""
+_NAMED = 5
+"""As many of those that are alike are named."""
+
+
+def carry_out(
+    ctx: click.Context, begin: Callable[[Client], OperationRecord], *, style: str, quiet: bool, dry_run: bool
+) -> int:
+    """Do what ``begin`` asks for; gives the exit status."""
+    client = connect(ctx)
+    with _patient() as asked_to_stop:
+        operation = begin(client)
+    if dry_run:
+        return _show_plan(operation, style, quiet)
+    with Progress(operation["action"], operation["total"]) as progress:
+        following = _Following(client, operation, progress)
+        try:
+            ended = following.to_the_end(cancel=bool(asked_to_stop))
+        except KeyboardInterrupt:
+            progress.note(f"lxcfleet: left; operation {operation['id']} goes on in the daemon")
+            return INTERRUPTED
+    show_results(ended["results"], style, quiet, seconds=progress.seconds, operation=ended)
+    _tell_differences(ended["results"], quiet)
+    if ended["status"] == "cancelled":
+        say(_cancelled(ended))
+    return INTERRUPTED if following.interrupted else status_of(ended["results"])
+
+
+@contextmanager
+def _patient() -> Iterator[list[int]]:
+    """Put the first Ctrl-C off until the daemon has said what the operation is called; a second one hits."""
+    pending: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        if pending:
+            raise KeyboardInterrupt
+        pending.append(number)
+
+    if before is signal.SIG_IGN:
+        yield pending
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield pending
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _Following:
+    def __init__(self, client: Client, operation: OperationRecord, progress: Progress) -> None:
+        self._client = client
+        self._id = operation["id"]
+        self._progress = progress
+        self._seen: set[str] = set()
+        self.interrupted = False
+
+    def to_the_end(self, *, cancel: bool) -> OperationRecord:
+        """The operation once it has ended; a second Ctrl-C raises KeyboardInterrupt."""
+        if not cancel:
+            try:
+                return self._follow()
+            except KeyboardInterrupt:
+                pass
+        self.interrupted = True
+        self._progress.note("lxcfleet: finishing what has begun; Ctrl-C again leaves at once")
+        try:
+            self._client.cancel(self._id)
+        except Unreachable:
+            raise
+        except FleetError:
+            pass  # it ended just now
+        return self._follow()
+
+    def _follow(self) -> OperationRecord:
+        """A new call repeats the results from before it, so an interrupted one loses nothing."""
+        for item in self._received():
+            if "results" in item:
+                return cast(OperationRecord, item)
+            result = cast(ResultRecord, item)
+            if result["name"] not in self._seen:
+                self._seen.add(result["name"])
+                self._progress.add(result)
+        raise self._lost("it closed the connection")
+
+    def _received(self) -> Iterator[ResultRecord | OperationRecord]:
+        """What comes; raises Unreachable where it breaks off. A stderr that takes no more is not the daemon's doing."""
+        try:
+            yield from self._client.follow(self._id)
+        except (OSError, HTTPException, ValueError) as error:
+            raise self._lost(str(error)) from error
+
+    def _lost(self, why: str) -> Unreachable:
+        return Unreachable(
+            f"the daemon went away before operation {self._id} had ended",
+            why=why,
+            hint="`lxcfleet list` shows what was done; the same command again does the rest",
+        )
+
+
+def _show_plan(operation: OperationRecord, style: str, quiet: bool) -> int:
+    plan, results = operation["plan"], operation["results"]
+    data = {"changed": operation["changed"], "dry_run": True, "plan": plan, "results": results}
+    if quiet:
+        write("".join(f"{result['name']}\n" for result in results if result["changed"]))
+    else:
+        rows = [["plan"], *([line] for line in plan)]
+        show(style, data, lines=lambda: map(printable, plan), rows=lambda: rows)
+        if not results and style == "table":
+            say(NOTHING_CHOSEN)
+    _tell_differences(results, quiet)
+    return status_of(results)
+
+
+def _tell_differences(results: Sequence[ResultRecord], quiet: bool) -> None:
+    """In what containers that were there are not as asked for; those that are alike in that together."""
+    alike: dict[str, list[str]] = {}
+    for result in results:
+        parts = [f"{key}: {has} (asked: {asked})" for key, (has, asked) in result.get("differs", {}).items()]
+        if parts and not quiet:
+            alike.setdefault("; ".join(parts), []).append(result["name"])
+    for text, names in alike.items():
+        shown = ", ".join(natural_order(names)[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+        say(printable(f"lxcfleet: {shown}: not as asked, and left so: {text}"))
+
+
+def show_results(
+    results: Sequence[ResultRecord],
+    style: str,
+    quiet: bool,
+    *,
+    seconds: float = 0.0,
+    operation: OperationRecord | None = None,
+) -> None:
+    """What became of each container."""
+    by_name = {result["name"]: result for result in results}
+    ordered = [by_name[name] for name in natural_order(by_name)]
+    if quiet:
+        write("".join(f"{result['name']}\n" for result in ordered if result["changed"]))
+        return
+    if not ordered and style == "table":
+        say(NOTHING_CHOSEN)
+    changed = any(result["changed"] for result in ordered)
+    data = {"changed": changed, "operation": operation["id"] if operation else None, "results": ordered}
+    show(style, data, lines=lambda: _lines(ordered, seconds), rows=lambda: _rows(ordered))
+
+
+def _lines(results: Sequence[ResultRecord], seconds: float) -> list[str]:
+    if not results:
+        return []
+    if len(results) <= SHORT:
+        return columns([(result["name"], result["status"]) for result in results])
+    counts: dict[str, int] = {}
+    for result in results:
+        counts[result["status"]] = counts.get(result["status"], 0) + 1
+    return [", ".join(f"{count} {status}" for status, count in counts.items()) + f" in {seconds:.1f} s"]
+
+
+def _rows(results: Sequence[ResultRecord]) -> list[list[str]]:
+    rows = [["name", "status", "changed", "error"]]
+    for result in results:
+        error = result["error"]
+        changed = str(result["changed"]).lower()
+        rows.append([result["name"], result["status"], changed, error["message"] if error else ""])
+    return rows
+
+
+def _cancelled(operation: OperationRecord) -> str:
+    errors = [result["error"] for result in operation["results"]]
+    done = errors.count(None)
+    failed = sum(error is not None and error["code"] != "cancelled" for error in errors)
+    failures = f"{failed} failed, " if failed else ""
+    return f"lxcfleet: cancelled: {done} done, {failures}{operation['total'] - done - failed} not begun"
+
+
+def status_of(results: Sequence[ResultRecord]) -> int:
+    """The exit status that ``results`` come to."""
+    return exit_status(Result.from_json(result) for result in results)

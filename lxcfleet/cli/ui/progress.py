@@ -1,0 +1,90 @@
+"""A bar on the terminal, once the work has lasted longer than a moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from types import FrameType
+from typing import Any
+
+from lxcfleet.api.records import ResultRecord
+from lxcfleet.cli.ui.output import say, say_error
+
+MOMENT = 0.4
+"""Seconds of work that need no bar."""
+
+_INTERVAL = 0.1
+_WIDTH = 30
+
+
+class Progress:
+    """Counts results, prints failures as they come, and draws the bar while it is entered.
+
+    A timer signal draws it: reads are simply resumed afterwards, and no second thread shares the terminal.
+    """
+
+    def __init__(self, what: str, total: int) -> None:
+        self._what = what
+        self._total = total
+        self._done = 0
+        self._failed = 0
+        self._drawn = False
+        self._talking = False
+        self._before: Any = None
+        self._begun = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        if self._total and sys.stderr.isatty():
+            self._before = signal.signal(signal.SIGALRM, self._tick)
+            signal.setitimer(signal.ITIMER_REAL, MOMENT, _INTERVAL)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self._before)
+        self._clear()
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return time.monotonic() - self._begun
+
+    def add(self, result: ResultRecord) -> None:
+        """One more is through. What was cancelled is summed up later, not said for each."""
+        self._done += 1
+        error = result["error"]
+        if error is not None and error["code"] != "cancelled":
+            self._failed += 1
+            self._talking = True
+            self._clear()
+            say_error(error, result["name"])
+            self._talking = False
+
+    def show(self, done: int, what: str) -> None:
+        """So many are through, and this is what is done."""
+        self._done, self._what = done, what
+
+    def note(self, text: str) -> None:
+        """Say something without tearing the bar."""
+        self._talking = True
+        self._clear()
+        say(text)
+        self._talking = False
+
+    def _tick(self, _signal: int, _frame: FrameType | None) -> None:
+        if self._talking:
+            return
+        filled = _WIDTH * min(self._done, self._total) // self._total
+        failed = f", {self._failed} failed" if self._failed else ""
+        bar = "#" * filled + "." * (_WIDTH - filled)
+        line = f"{self._what} [{bar}] {self._done}/{self._total}{failed} {self.seconds:.0f} s"
+        os.write(2, f"\r\x1b[K{line}".encode())
+        self._drawn = True
+
+    def _clear(self) -> None:
+        if self._drawn:
+            os.write(2, b"\r\x1b[K")
+            self._drawn = False

@@ -1,0 +1,213 @@
+"""Following a rollout and saying what became of it; the options that say how one goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from http.client import HTTPException
+from typing import Any
+
+import click
+
+from lxcfleet.api.client import Client
+from lxcfleet.api.records import RolloutMemberRecord, RolloutRecord
+from lxcfleet.api.requests import RolloutRequest
+from lxcfleet.cli.options import F, read_by
+from lxcfleet.cli.session import connect
+from lxcfleet.cli.ui import output
+from lxcfleet.cli.ui.progress import Progress
+from lxcfleet.errors import FleetError, InvalidInput, Unreachable
+from lxcfleet.spec.policy import MAX_SECONDS, Share
+from lxcfleet.spec.selection import Selection
+
+INTERRUPTED = 130
+SHORT = 20
+"""So many containers get a line each; of more only those that something is to be said of."""
+_POLICY = ("max_unavailable", "canaries", "min_healthy_time", "healthy_deadline")
+
+
+def policy_options(function: F) -> F:
+    """How a rollout goes."""
+    seconds = click.FloatRange(0, MAX_SECONDS)
+    made = (
+        click.option(
+            "--max-unavailable", metavar="N|N%", callback=read_by(_share), help="How many may be down at the same moment."
+        ),
+        click.option("--canaries", metavar="N|N%", callback=read_by(_share), help="How many go first, on their own."),
+        click.option(
+            "--min-healthy-time", type=seconds, metavar="SECONDS",
+            help="How long a wave must have been healthy before the next one.",
+        ),
+        click.option(
+            "--healthy-deadline", type=seconds, metavar="SECONDS", help="When one that is not healthy halts it."
+        ),
+        click.option("--no-wait", is_flag=True, help="Begin it, and leave the rest to the daemon."),
+    )  # fmt: skip
+    for option in reversed(made):
+        function = option(function)
+    return function
+
+
+def rolling_options(function: F) -> F:
+    """``restart --rolling`` and how that goes."""
+    return click.option("--rolling", is_flag=True, help="In waves; what follows says how, lxcfleet.yaml else.")(
+        policy_options(function)
+    )
+
+
+def _share(text: str) -> str:
+    return str(Share.parse(text))
+
+
+def policy_of(more: Mapping[str, Any]) -> dict[str, Any]:
+    """What was said of ``policy_options``."""
+    return {key: more[key] for key in _POLICY if more.get(key) is not None}
+
+
+def refused(more: dict[str, Any]) -> Iterator[str]:
+    """Options of a rollout that were given where there is none; none of them is in ``more`` afterwards."""
+    for key in (*_POLICY, "no_wait"):
+        value = more.pop(key, None)
+        if value not in (None, False):
+            yield "--" + key.replace("_", "-")
+
+
+def restart(
+    ctx: click.Context, chosen: Selection, more: Mapping[str, Any], *, style: str, quiet: bool, dry_run: bool
+) -> int:
+    """``restart --rolling``; gives the exit status."""
+    for key in ("timeout", "drain"):
+        if more.get(key) is not None:
+            raise InvalidInput(f"--{key} does not go with --rolling", hint="each container's own and lxcfleet.yaml's hold")
+    request = RolloutRequest("restart", chosen, policy_of(more), dry_run)
+    return roll(ctx, request, wait=not more["no_wait"], style=style, quiet=quiet)
+
+
+def roll(ctx: click.Context, request: RolloutRequest, *, wait: bool, style: str, quiet: bool) -> int:
+    """Begin a rollout and follow it to its end; gives the exit status."""
+    client = connect(ctx)
+    record = client.roll(request)
+    if request.dry_run:
+        _show_waves(record, style, quiet)
+        return 0
+    if not record["total"] and style == "table" and not quiet:
+        _say_nothing(record)
+        return 0
+    if wait and record["ended"] is None:
+        try:
+            record = follow(client, record, quiet=quiet)
+        except KeyboardInterrupt:
+            output.say("lxcfleet: left; the rollout goes on in the daemon: `lxcfleet rollout status`, `pause`, `abort`")
+            return INTERRUPTED
+    return show(record, style, quiet=quiet)
+
+
+def follow(client: Client, record: RolloutRecord, *, quiet: bool = False) -> RolloutRecord:
+    """The rollout once it has ended or is halted; draws how far it is. Raises Unreachable."""
+    with Progress("rollout", 0 if quiet else record["total"]) as progress:
+        try:
+            for latest in client.rollout_follow():
+                record = latest
+                waits = f", {record['waits_for']}" if record["waits_for"] else ""
+                progress.show(record["done"], f"wave {record['wave']}{waits}"[:60])
+        except (OSError, HTTPException, ValueError) as error:
+            raise _lost(str(error)) from error
+    if record["status"] in ("running", "paused"):
+        raise _lost("it closed the connection")
+    return record
+
+
+def _lost(why: str) -> Unreachable:
+    return Unreachable(
+        "the daemon went away before the rollout had ended", why=why,
+        hint="it goes on once the daemon is there again: `lxcfleet rollout status --follow`",
+    )  # fmt: skip
+
+
+def _show_waves(record: RolloutRecord, style: str, quiet: bool) -> None:
+    waves = record["waves"]
+    if quiet:
+        output.write("".join(f"{name}\n" for wave in waves for name in wave))
+        return
+    rows = [["wave", "name"], *([str(n), name] for n, wave in enumerate(waves, 1) for name in wave)]
+    lines = [f"wave {number}: {' '.join(wave)}" for number, wave in enumerate(waves, 1)]
+    left = [each["name"] for each in record["containers"] if each["name"] not in {name for wave in waves for name in wave}]
+    output.show(style, record, lines=lambda: lines, rows=lambda: rows)
+    if style == "table" and left:
+        output.say(f"lxcfleet: as things are, not restarted: {' '.join(left)}")
+    if style == "table" and not record["total"]:
+        _say_nothing(record)
+
+
+def _say_nothing(record: RolloutRecord) -> None:
+    patch = record["kind"] == "patch"
+    nothing = "no container is stale" if patch else "no container that runs is chosen by that"
+    output.say(f"lxcfleet: nothing to do: {nothing}")
+
+
+def show(record: RolloutRecord, style: str, *, quiet: bool = False) -> int:
+    """Print a rollout; gives the exit status that it comes to."""
+    if quiet:
+        output.write("".join(f"{each['name']}\n" for each in record["containers"] if each["wave"] is not None))
+    else:
+        output.show(style, record, lines=lambda: _lines(record), rows=lambda: _rows(record))
+    halted = record["halted"]
+    if halted is not None and record["status"] == "halted":
+        where = f" at {halted['container']}" if halted["container"] else ""
+        output.say_error(FleetError(f"the rollout is halted{where}", why=halted["why"], hint=_next_step(record)))
+        if halted["log"]:
+            output.say("  the end of its console:")
+            output.say("\n".join(f"  | {output.printable(line)}" for line in halted["log"].splitlines()))
+    return status_of(record)
+
+
+def _next_step(record: RolloutRecord) -> str:
+    """What to do about a halt. What was left as it failed can halt it once more, as it counts as down."""
+    at = record["halted"] and record["halted"]["container"]
+    failed = [each["name"] for each in record["containers"] if each["phase"] == "failed"]
+    if at in failed:
+        return (
+            "once that is mended: lxcfleet rollout resume (--accept: leave it as it is; it counts as down)"
+            "; or: lxcfleet rollout abort"
+        )
+    if at is None or not failed:
+        return "once that is mended: lxcfleet rollout resume; or: lxcfleet rollout abort"
+    begin = "patch apply" if record["kind"] == "patch" else "restart … --rolling"
+    return (
+        f"what failed counts as down ({' '.join(failed)}): mend it, then: lxcfleet rollout resume\n"
+        f"or let more be down: lxcfleet rollout abort, then: lxcfleet {begin} --max-unavailable N"
+    )
+
+
+def status_of(record: RolloutRecord) -> int:
+    """0: under way, or all is done; 1: nothing was done; 3: some failed, are stale still, or were not reached."""
+    bad = [each for each in record["containers"] if each["phase"] == "failed" or each["stale"]]
+    if record["status"] in ("running", "paused") or (record["status"] == "done" and not bad):
+        return 0
+    return 3 if any(each["phase"] == "done" and not each["stale"] for each in record["containers"]) else 1
+
+
+def _lines(record: RolloutRecord) -> list[str]:
+    counts: dict[str, int] = {}
+    for each in record["containers"]:
+        counts[each["phase"]] = counts.get(each["phase"], 0) + 1
+    summary = ", ".join(f"{count} {phase}" for phase, count in counts.items()) or "no containers"
+    wave = f", wave {record['wave']}" if record["wave"] else ""
+    head = [f"rollout {record['id']}: {record['status']}{wave}: {summary}"]
+    if record["waits_for"]:
+        head.append(f"waits for {record['waits_for']}")
+    shown = [each for each in record["containers"] if record["total"] <= SHORT or each["note"] or each["phase"] == "failed"]
+    if not shown:
+        return head
+    table = [("NAME", "PHASE", "WAVE", "NOTE"), *map(_row, shown)]
+    return [*head, *output.columns(table, output.terminal_width())]
+
+
+def _row(each: RolloutMemberRecord) -> tuple[str, ...]:
+    wave = "" if each["wave"] is None else str(each["wave"])
+    return each["name"], each["phase"], wave, each["note"]
+
+
+def _rows(record: RolloutRecord) -> list[list[str]]:
+    header = ["name", "phase", "wave", "stale", "note"]
+    rows = [[*_row(each)[:3], str(each["stale"]).lower(), each["note"]] for each in record["containers"]]
+    return [header, *rows]

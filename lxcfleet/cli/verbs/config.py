@@ -1,0 +1,57 @@
+"""config check and config show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lxcfleet.cli.options import Suggesting
+from lxcfleet.cli.session import session_of
+from lxcfleet.cli.ui.output import write
+from lxcfleet.errors import InvalidInput
+
+
+@click.group(cls=Suggesting)
+def config() -> None:
+    """Check or show the daemon's settings, as they stand in the file.
+
+    The daemon goes by a changed file from `systemctl reload lxcfleet` on.
+    """
+
+
+@config.command(short_help="Check a file of settings, and say all that is wrong.")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.pass_context
+def check(ctx: click.Context, file: Path | None) -> None:
+    """Check a file of settings; without FILE, the one that the daemon reads. Says all that is wrong with it.
+
+    \b
+    Examples:
+      lxcfleet config check
+      lxcfleet config check ./new.yaml && cp ./new.yaml /etc/lxcfleet/lxcfleet.yaml
+    """
+    from lxcfleet.spec.config import load
+
+    path = file or session_of(ctx).paths.config_file
+    if file and not file.is_file():
+        raise InvalidInput(f"there is no file {file}")
+    load(path)
+    write(f"{path}: {'ok' if path.exists() else 'missing, all settings have their defaults'}\n")
+
+
+@config.command()
+@click.pass_context
+def show(ctx: click.Context) -> None:
+    """Show all settings as YAML, those with their defaults too.
+
+    \b
+    Examples:
+      lxcfleet config show
+    """
+    from lxcfleet.spec.config import describe, load
+
+    write(describe(load(session_of(ctx).paths.config_file)).rstrip("\n") + "\n")
+
+
+VERBS = {"config": config}

@@ -1,0 +1,149 @@
+"""patch status, apply and notify: how far patches of the host are, and bringing them into the containers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from lxcfleet.api.client import Client
+from lxcfleet.api.findings import NoticeRecord
+from lxcfleet.api.requests import RolloutRequest
+from lxcfleet.cli import options
+from lxcfleet.cli.session import connect, session_of
+from lxcfleet.cli.ui import output, rolling
+from lxcfleet.cli.verbs.stale import complain, status_of
+from lxcfleet.errors import HostError, Unreachable
+from lxcfleet.spec.selection import Selection
+
+
+@click.group(cls=options.Suggesting)
+def patch() -> None:
+    """Patches of the host, and how they come into the containers.
+
+    \b
+    Examples:
+      lxcfleet patch status
+      lxcfleet patch apply --dry-run
+      lxcfleet patch notify
+    """
+
+
+@patch.command(short_help="Show how far it is: host, stale containers, rollout.")
+@options.formatted
+@options.quiet("Print only the names of stale containers.")
+@click.pass_context
+def status(ctx: click.Context, *, style: str, quiet: bool) -> int:
+    """Show how far a patch of the host is, which containers are stale, and how far the rollout is.
+
+    Exit status 4: some are stale. 3: none is, but some could not be looked at.
+
+    \b
+    Examples:
+      lxcfleet patch status
+      lxcfleet patch status -f json | jq .rollout.status
+    """
+    client = connect(ctx)
+    records = client.stale(Selection())
+    stale = [record["name"] for record in records if record["stale"]]
+    notice, rollout = client.notice(), client.rollout()
+    if quiet:
+        output.write("".join(f"{name}\n" for name in stale))
+    else:
+        going = f"{rollout['status']}, {rollout['done']} of {rollout['total']}" if rollout else "none yet"
+        data = {"containers": len(records), "stale": stale, "notice": notice, "rollout": rollout}
+        lines = [f"host:     {_told(notice)}", f"stale:    {' '.join(stale) or 'none'}", f"rollout:  {going}"]
+        output.show(style, data, lines=lambda: lines, rows=lambda: [["stale"], *([name] for name in stale)])
+    complain(records)
+    return status_of(records)
+
+
+_PHASES = {
+    "idle": "every change of its packages was dealt with",
+    "quiet": "waiting until packages stop changing",
+    "busy": "waiting for the package manager",
+    "broken": "waiting: dpkg left packages in the middle",
+    "window": "waiting for a maintenance window",
+    "ready": "looking at what became stale",
+    "failed": "a patch could not be dealt with, which is tried again",
+}
+
+
+def _told(notice: NoticeRecord) -> str:
+    """How far a change of the host's packages is."""
+    more = [part for part in (notice["why"], f"until {notice['until']}" if notice["until"] else "") if part]
+    return _PHASES.get(notice["phase"], notice["phase"]) + (f" ({', '.join(more)})" if more else "")
+
+
+@patch.command()
+@options.formatted
+@options.quiet("Print nothing.")
+@click.pass_context
+def notify(ctx: click.Context, *, style: str, quiet: bool) -> None:
+    """Tell the daemon that the host's packages changed.
+
+    The package manager's hook does so after each run of dpkg; this is for all else. It returns at once: the daemon acts
+    when dpkg is done and it has been quiet for a while, by the policy in lxcfleet.yaml. While the daemon is down it
+    takes note, for when it is started.
+
+    \b
+    Examples:
+      lxcfleet patch notify
+    """
+    paths = session_of(ctx).paths
+    try:
+        notice = Client(paths).notify()
+    except Unreachable:
+        if not paths.run.is_dir():
+            return  # no container has run since the machine booted
+        try:
+            paths.notice.touch(mode=0o644)
+        except OSError as error:
+            raise HostError.from_os_error("the change can't be noted", error) from error
+        if not quiet:
+            output.say("lxcfleet: noted; the daemon is down, and acts once it is started")
+        return
+    if not quiet:
+        rows = [tuple(notice), ["" if value is None else str(value) for value in notice.values()]]
+        output.show(style, notice, lines=lambda: [_told(notice)], rows=lambda: rows)
+
+
+@patch.command()
+@options.selected
+@rolling.policy_options
+@options.dry_run
+@options.formatted
+@options.quiet("Print only the names of those that were restarted.")
+@click.pass_context
+def apply(
+    ctx: click.Context,
+    /,
+    *,
+    patterns: tuple[str, ...],
+    labels: tuple[str, ...],
+    everything: bool,
+    dry_run: bool,
+    style: str,
+    quiet: bool,
+    **more: Any,
+) -> int:
+    """Restart what is stale, in waves: all containers, or those chosen.
+
+    No more than --max-unavailable are down at the same moment, each wave has to be healthy before the next one begins,
+    and one that is not halts it. Nothing is restarted that is not stale, and nothing twice. Without options the
+    settings below `rollout:` in lxcfleet.yaml hold. The daemon does it: Ctrl-C only stops looking.
+
+    Exit status 1: nothing was done. 3: some failed or were not reached.
+
+    \b
+    Examples:
+      lxcfleet patch apply --dry-run
+      lxcfleet patch apply
+      lxcfleet patch apply -l tier=front --max-unavailable 10% --min-healthy-time 30
+    """
+    chosen = options.optional_selection(patterns, labels, everything)
+    request = RolloutRequest("patch", chosen, rolling.policy_of(more), dry_run)
+    return rolling.roll(ctx, request, wait=not more["no_wait"], style=style, quiet=quiet)
+
+
+VERBS = {"patch": patch}

@@ -1,0 +1,125 @@
+"""rollout status, pause, resume and abort."""
+
+from __future__ import annotations
+
+import click
+
+from lxcfleet.api.client import Client
+from lxcfleet.api.records import RolloutRecord
+from lxcfleet.cli import options
+from lxcfleet.cli.session import connect
+from lxcfleet.cli.ui import output, rolling
+
+FOUND = 4
+"""Exit status of a check that found something."""
+
+
+@click.group(cls=options.Suggesting)
+def rollout() -> None:
+    """Restarts in waves: how far they are; pause, resume and abort.
+
+    There is one at a time. `patch apply`, a patch of the host and `restart --rolling` begin one; a patch that comes
+    meanwhile is taken up by it.
+
+    \b
+    Examples:
+      lxcfleet rollout status --follow
+      lxcfleet rollout pause
+    """
+
+
+@rollout.command()
+@click.option("--follow", is_flag=True, help="Until it has ended or is halted.")
+@options.formatted
+@options.quiet("Print only the names of those that were restarted.")
+@click.pass_context
+def status(ctx: click.Context, *, follow: bool, style: str, quiet: bool) -> int:
+    """Show the rollout that is under way, or was last.
+
+    Exit status 4: it is halted.
+
+    \b
+    Examples:
+      lxcfleet rollout status
+      lxcfleet rollout status --follow
+      lxcfleet rollout status -f json | jq -r '.containers[] | select(.phase == "failed") | .name'
+    """
+    client = connect(ctx)
+    record = client.rollout()
+    if record is None:
+        if style == "json":
+            output.write("null\n")
+        elif not quiet:
+            output.say("lxcfleet: there was no rollout yet")
+        return 0
+    if follow and record["ended"] is None:
+        try:
+            record = rolling.follow(client, record, quiet=quiet)
+        except KeyboardInterrupt:
+            return rolling.INTERRUPTED
+    rolling.show(record, style, quiet=quiet)
+    return FOUND if record["status"] == "halted" else 0
+
+
+@rollout.command()
+@options.formatted
+@options.quiet("Print nothing.")
+@click.pass_context
+def pause(ctx: click.Context, *, style: str, quiet: bool) -> int:
+    """Begin no further wave. The one that has begun comes to its end.
+
+    \b
+    Examples:
+      lxcfleet rollout pause
+    """
+    return _changed(connect(ctx).rollout_pause(), style, quiet)
+
+
+@rollout.command()
+@click.option("--accept", is_flag=True, help="Leave what failed as it is. It counts among those that may be down.")
+@click.option("--no-wait", is_flag=True, help="Leave the rest to the daemon.")
+@options.formatted
+@options.quiet("Print only the names of those that were restarted.")
+@click.pass_context
+def resume(ctx: click.Context, *, accept: bool, no_wait: bool, style: str, quiet: bool) -> int:
+    """Go on with a rollout that is paused or halted.
+
+    A container that failed its check is not restarted once more: it gets new time to become healthy.
+
+    \b
+    Examples:
+      lxcfleet rollout resume
+      lxcfleet rollout resume --accept
+    """
+    client: Client = connect(ctx)
+    record = client.rollout_resume(accept=accept)
+    if no_wait:
+        return _changed(record, style, quiet)
+    try:
+        record = rolling.follow(client, record, quiet=quiet)
+    except KeyboardInterrupt:
+        return rolling.INTERRUPTED
+    return rolling.show(record, style, quiet=quiet)
+
+
+@rollout.command()
+@options.formatted
+@options.quiet("Print nothing.")
+@click.pass_context
+def abort(ctx: click.Context, *, style: str, quiet: bool) -> int:
+    """End a rollout as it is. What is being restarted comes up; the rest runs on, stale or not.
+
+    \b
+    Examples:
+      lxcfleet rollout abort
+    """
+    return _changed(connect(ctx).rollout_abort(), style, quiet)
+
+
+def _changed(record: RolloutRecord, style: str, quiet: bool) -> int:
+    if not quiet:
+        rolling.show(record, style)
+    return 0
+
+
+VERBS = {"rollout": rollout}

@@ -1,0 +1,149 @@
+"""stale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from lxcfleet.api.findings import OldFileRecord, StaleRecord
+from lxcfleet.cli import options
+from lxcfleet.cli.session import connect
+from lxcfleet.cli.ui import output
+from lxcfleet.errors import FleetError
+from lxcfleet.spec.selection import Selection
+
+FOUND = 4
+"""Exit status of a check that found something."""
+SOME_FAILED = 3
+
+OK, WARNING, CRITICAL, UNKNOWN = range(4)
+"""Exit statuses of monitoring plugins; Monitoring Plugins Development Guidelines."""
+_WORDS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
+_SHOWN = 3
+"""Processes that a line of the table names, and containers that the plugin's line does."""
+
+
+@click.command()
+@options.selected
+@options.formatted
+@options.quiet("Print only the names of stale containers.")
+@click.option("--nagios", is_flag=True, help="One line and exit status 0, 1, 2 or 3, as monitoring plugins do.")
+@click.pass_context
+def stale(
+    ctx: click.Context,
+    *,
+    patterns: tuple[str, ...],
+    labels: tuple[str, ...],
+    everything: bool,
+    style: str,
+    quiet: bool,
+    nagios: bool,
+) -> int:
+    """Show which containers run old code: all, or those chosen.
+
+    A container is stale when one of its processes maps or runs a file that is no longer the host's file at that path,
+    as happens when the host is patched. Only a restart heals that; `verify` proves it afterwards.
+
+    Exit status 4: some are stale. 3: none is, but some could not be looked at.
+
+    \b
+    Examples:
+      lxcfleet stale
+      lxcfleet stale -q 'web*'
+      lxcfleet restart $(lxcfleet stale -q)
+      lxcfleet stale -f json | jq '.[] | select(.stale) | {name, files: [.files[].path]}'
+    """
+    chosen = options.optional_selection(patterns, labels, everything)
+    if nagios:
+        said = [option for option, given in (("-f", style != "table"), ("-q", quiet)) if given]
+        options.refuse(said, "--nagios prints one line of its own", "leave out one of them")
+        return _plugin(ctx, chosen)
+    records = connect(ctx).stale(chosen)
+    found = [record for record in records if record["stale"]]
+    if quiet:
+        output.write("".join(f"{record['name']}\n" for record in found))
+    else:
+        output.show(style, records, lines=lambda: _table(found), rows=lambda: _rows(records))
+    complain(records)
+    if style == "table" and not quiet and not found:
+        processes = sum(record["processes"] for record in records)
+        looked = f"{output.counted(processes, 'process')} in {output.counted(len(records), 'container')}"
+        output.say(f"lxcfleet: nothing stale: {looked} looked at" if records or not chosen.narrow else output.NOT_CHOSEN)
+    return status_of(records)
+
+
+def status_of(records: Sequence[StaleRecord]) -> int:
+    """The exit status that they come to."""
+    if any(record["stale"] for record in records):
+        return FOUND
+    return SOME_FAILED if any(record["problem"] for record in records) else 0
+
+
+def complain(records: Sequence[StaleRecord]) -> None:
+    """Say which could not be looked at, and why."""
+    for record in records:
+        if record["problem"]:
+            error = FleetError("not all of it could be looked at", why=record["problem"])
+            output.say_error(error, record["name"])
+
+
+def _table(records: Sequence[StaleRecord]) -> list[str]:
+    if not records:
+        return []
+    rows = [("NAME", "PROCESSES", "FILE", "WHY", "PACKAGE", "VERSION ON THE HOST")]
+    for record in records:
+        for file in record["files"]:
+            why = file["why"] if file["layer"] == "base" else f"{file['why']} ({file['layer']})"
+            package = (file["package"] or "", file["version"] or "")
+            rows.append((record["name"], _processes(file), file["path"], why, *package))
+    return output.columns(rows, output.terminal_width())
+
+
+def _processes(file: OldFileRecord) -> str:
+    shown = ", ".join(f"{process['command']} {process['pid']}" for process in file["processes"][:_SHOWN])
+    more = len(file["processes"]) - _SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _rows(records: Sequence[StaleRecord]) -> list[list[str]]:
+    rows = [["name", "state", "stale", "path", "why", "layer", "package", "version", "pids", "problem"]]
+    for record in records:
+        stale, problem = str(record["stale"]).lower(), record["problem"] or ""
+        for file in record["files"]:
+            pids = " ".join(str(process["pid"]) for process in file["processes"])
+            package = (file["package"] or "", file["version"] or "")
+            what = [file["path"], file["why"], file["layer"], *package, pids]
+            rows.append([record["name"], record["state"], stale, *what, problem])
+        if not record["files"]:
+            rows.append([record["name"], record["state"], stale, *[""] * 6, problem])
+    return rows
+
+
+def _plugin(ctx: click.Context, chosen: Selection) -> int:
+    try:
+        records = connect(ctx).stale(chosen)
+    except FleetError as error:
+        return _plugin_line(UNKNOWN, f"{error.message}: {error.why}".replace("\n", "; "))
+    found = [record["name"] for record in records if record["stale"]]
+    unread = [record["name"] for record in records if record["problem"]]
+    numbers = f"stale={len(found)};;0;0;{len(records)} unread={len(unread)};0;;0;{len(records)}"
+    if found:
+        return _plugin_line(CRITICAL, f"{len(found)} of {len(records)} containers run old code: {_some(found)}", numbers)
+    if unread:
+        return _plugin_line(WARNING, f"{len(unread)} containers could not be looked at: {_some(unread)}", numbers)
+    return _plugin_line(OK, f"no old code in {len(records)} containers", numbers)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN
+    return " ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _plugin_line(status: int, text: str, numbers: str = "") -> int:
+    line = output.printable(f"LXCFLEET {_WORDS[status]} - {text}").replace("|", "/")
+    output.write(line + (f" | {numbers}" if numbers else "") + "\n")
+    return status
+
+
+VERBS = {"stale": stale}

@@ -1,0 +1,229 @@
+"""Acting on containers that exist: what was asked for, and what they are owed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+from lxcfleet.api.requests import ActionRequest
+from lxcfleet.containers import plan, store
+from lxcfleet.containers.lifecycle import Lifecycle
+from lxcfleet.containers.outside import Network
+from lxcfleet.containers.registry import Container, Registry
+from lxcfleet.containers.room import Room
+from lxcfleet.containers.turns import in_turns, turns
+from lxcfleet.errors import Busy, FleetError, NotFound, WrongState
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.events import Events
+from lxcfleet.runtime.operations import Job, Operation, Operations
+from lxcfleet.spec.results import Result
+from lxcfleet.spec.states import Action
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 16
+"""Containers that are in the middle of a start at the same moment; the rest can still be cancelled."""
+STOPS_AT_ONCE = 256
+"""Stopping is waiting, so many may wait at once."""
+
+_DONE = {
+    Action.START: "started",
+    Action.STOP: "stopped",
+    Action.RESTART: "restarted",
+    Action.FREEZE: "frozen",
+    Action.UNFREEZE: "unfrozen",
+    Action.DESTROY: "destroyed",
+}
+
+
+class Actions:
+    """start, stop, restart, freeze, unfreeze and destroy; and going on with what was broken off."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        registry: Registry,
+        lifecycle: Lifecycle,
+        operations: Operations,
+        network: Network,
+        events: Events,
+        room: Room,
+    ) -> None:
+        self._paths = paths
+        self._registry = registry
+        self._lifecycle = lifecycle
+        self._operations = operations
+        self._network = network
+        self._events = events
+        self._room = room
+
+    async def begin(self, ask: ActionRequest, stop_timeout: float) -> Operation:
+        """Begin an action on the chosen containers; ``stop_timeout``: seconds, where ``ask`` names none."""
+        self._lifecycle.distrust_mask()
+        await self._registry.observe()
+        chosen = self._registry.choose(ask.selection)
+        if ask.dry_run:
+            plans = [self.foresee(container, ask.action, force=ask.force) for container in chosen]
+            lines = [line for _, some in plans for line in some]
+            return self._operations.dry(ask.action, [result for result, _ in plans], lines)
+        timeout = stop_timeout if ask.timeout is None else ask.timeout
+        if ask.action is Action.DESTROY:
+            timeout = 0.0  # its delta goes anyway
+        if ask.action is Action.START:
+            self._room.check_start([c for c in chosen if c.running is None])
+        if ask.until_boot:
+            return self._operations.begin(ask.action, self._rests(chosen, timeout), STOPS_AT_ONCE)
+        jobs = [self._job(container, ask, timeout) for container in chosen]
+        at_once = AT_ONCE if ask.action is Action.START else STOPS_AT_ONCE
+        return self._operations.begin(ask.action, jobs, at_once)
+
+    async def carry_out(self, action: str, jobs: Sequence[Job]) -> list[Result]:
+        """Do jobs that stop and start containers as one operation, to its end."""
+        self._lifecycle.distrust_mask()
+        operation = self._operations.begin(action, jobs, STOPS_AT_ONCE)
+        async for _ in operation.follow():
+            pass
+        return operation.results
+
+    def foresee(self, container: Container, action: Action, *, force: bool = True) -> tuple[Result, list[str]]:
+        """What would become of it, and the steps in words."""
+        steps = plan.plan(action, self._registry.situation(container))
+        try:
+            _check_force(container, action, force=force)
+            _check_state(container, action)
+        except FleetError as error:
+            lines = [part for part in (error.message, error.hint) if part]
+            return Result(container.name, "failed", False, error.body()), lines
+        word = "planned" if steps else "unchanged"
+        return Result(container.name, word, bool(steps)), plan.describe(container.name, steps)
+
+    def _rests(self, chosen: Sequence[Container], seconds: float) -> list[Job]:
+        """Stop them until the next boot: in turns, which share the time that all of it may take."""
+        groups = turns(chosen, last_first=True)
+        deadline = time.monotonic() + seconds
+
+        def rest(container: Container, turns_left: int) -> Job:
+            async def job() -> Result:
+                owed = store.pending(self._paths, container.name) == plan.START  # it has not had its turn after the boot
+                again = container.running is not None or container.resting or owed
+                left = max(0.0, deadline - time.monotonic())
+                result = await self.act(container, Action.STOP, left / turns_left, 0)  # nobody drains: all end
+                container.resting = again
+                return result
+
+            return Job(container.name, job)
+
+        async def ready(_: int) -> None:
+            pass  # what is stopped is stopped
+
+        return in_turns([[rest(c, len(groups) - n) for c in group] for n, group in enumerate(groups)], ready)
+
+    def _job(self, container: Container, ask: ActionRequest, timeout: float) -> Job:
+        async def job() -> Result:
+            _check_force(container, ask.action, force=ask.force)
+            return await self.act(container, ask.action, timeout, ask.drain)
+
+        return Job(container.name, job)
+
+    async def act(
+        self, container: Container, action: Action, timeout: float, drain: float | None = None
+    ) -> Result:
+        """Do ``action`` to one container. Raises FleetError.
+
+        ``timeout``: seconds until a stop becomes a kill; ``drain``: seconds from leaving names and ports to the
+        stop, None: as its spec says.
+        """
+        name = container.name
+        self._check_free(container)
+        container.busy = action
+        try:
+            steps = plan.plan(action, self._registry.situation(container))
+            _check_state(container, action)
+            await self._lifecycle.carry_out(container, steps, timeout, drain)
+        finally:
+            container.busy = None
+        container.resting = False
+        if action is Action.DESTROY:
+            self._room.forget(container)
+            await self._room.release_unused()
+        if not steps:
+            return Result(name, "unchanged", False)
+        self._events.add(_DONE[action], name)
+        return Result(name, _DONE[action], True)
+
+    def _check_free(self, container: Container) -> None:
+        """Raise Busy, or NotFound: an action waits for its turn, and meanwhile others may destroy the container, and
+        create one that it was not meant for by the same name."""
+        if container.busy is not None:
+            hint = "wait until that is done, then try again"
+            raise Busy(f"{container.name} is busy: {container.busy}", hint=hint)
+        if not self._registry.knows(container):
+            raise NotFound(f"{container.name} was destroyed meanwhile")
+
+    # -- what happens by itself ------------------------------------------------------------------------------
+
+    def exited(self, container: Container) -> None:
+        """A container's monitor ended. If it asked for a reboot it gets one, with a fresh mount.
+
+        One that took longer to end than its destroy waited for is destroyed now.
+        """
+        if container.busy is not None or not self._registry.knows(container):
+            return
+        self._network.withdraw(container.name)
+        self._events.add("stopped", container.name)
+        match store.pending(self._paths, container.name):
+            case plan.START:
+                self.resume(container, "rebooted from inside")
+            case plan.DESTROY:
+                self.resume(container, "it was to be destroyed, and has ended at last")
+
+    def resume(self, container: Container, reason: str) -> None:
+        """Go on with what is owed to a container."""
+        steps = plan.recover(self._registry.situation(container))
+        if not steps:
+            return
+        self._events.add("resumed", container.name, reason)
+
+        async def job() -> Result:
+            await self.go_on(container, steps)
+            return Result(container.name, "resumed", True)
+
+        self._operations.begin("resume", [Job(container.name, job)], 1)
+
+    def owe_start(self, container: Container) -> bool:
+        """Note that it is owed a start, which ``go_on`` then pays; whether that could be noted."""
+        try:
+            self._lifecycle.owe_start(container)
+        except FleetError as error:
+            log.error("%s", error)
+            return False
+        return True
+
+    async def go_on(self, container: Container, steps: Sequence[plan.Step]) -> None:
+        """Do the steps that a crash or a reboot left to be done. Raises FleetError."""
+        self._check_free(container)
+        destroy = plan.Step.REMOVE in steps
+        container.busy = Action.DESTROY if destroy else Action.START
+        try:
+            await self._lifecycle.carry_out(container, steps, 0.0)
+        finally:
+            container.busy = None
+        if destroy:
+            self._room.forget(container)
+            await self._room.release_unused()
+
+
+def _check_force(container: Container, action: Action, *, force: bool) -> None:
+    if action is Action.DESTROY and container.running is not None and not force:
+        raise WrongState(
+            f"{container.name} is running and was not destroyed",
+            hint=f"stop it first, or use --force: lxcfleet destroy --force {container.name}",
+        )
+
+
+def _check_state(container: Container, action: Action) -> None:
+    if container.spec is None and action in (Action.START, Action.RESTART):
+        raise container.problem or WrongState(f"{container.name} is broken")
+    if container.running is None and action in (Action.FREEZE, Action.UNFREEZE):
+        raise WrongState(f"{container.name} is not running", hint=f"start it: lxcfleet start {container.name}")

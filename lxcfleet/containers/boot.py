@@ -1,0 +1,175 @@
+"""What runs before a reboot of the host runs after it: the record of what runs, and starting that again.
+
+The record is a small file beside the containers, while anything runs. The daemon keeps it true, a moment later at
+most; it is the state of things when the host went down, in order or not. The first daemon of the next boot notes
+that each of those containers is owed a start (see plan), and pays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lxcfleet.containers import plan
+from lxcfleet.containers.actions import AT_ONCE, Actions
+from lxcfleet.containers.outside import Healths
+from lxcfleet.containers.registry import Container, Registry
+from lxcfleet.containers.turns import in_turns, turns
+from lxcfleet.errors import FleetError
+from lxcfleet.host.kernel import tree
+from lxcfleet.host.process import proc
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.events import Events
+from lxcfleet.runtime.operations import Job, Operations
+from lxcfleet.spec.results import Result
+from lxcfleet.spec.states import Health
+
+log = logging.getLogger(__name__)
+
+KEEP_SECONDS = 1.0
+"""How far the record may lag behind."""
+HEALTHY_SECONDS = 60.0
+"""How long those of a higher boot_order wait for the ones before them to be up."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What runs, and what is to run again after the next boot, at the boot that ``boot`` names."""
+
+    boot: str = ""
+    running: tuple[str, ...] = ()
+    resting: tuple[str, ...] = ()
+
+    def render(self) -> str:
+        """The file's text."""
+        return json.dumps({"boot": self.boot, "running": self.running, "resting": self.resting}) + "\n"
+
+
+def parse(text: str) -> Record:
+    """The record in ``text``; one that can't be used is empty."""
+    try:
+        data = json.loads(text)
+        return Record(str(data["boot"]), tuple(map(str, data["running"])), tuple(map(str, data["resting"])))
+    except (ValueError, KeyError, TypeError):
+        return Record()
+
+
+class Boot:
+    """Keeps the record, and starts what it says."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        registry: Registry,
+        prober: Healths,
+        actions: Actions,
+        operations: Operations,
+        events: Events,
+    ) -> None:
+        self._paths = paths
+        self._registry = registry
+        self._prober = prober
+        self._actions = actions
+        self._operations = operations
+        self._events = events
+        self._boot = proc.boot_id()
+        self._kept: Record | None = Record()
+        self._saving = threading.Lock()
+
+    def begin(self) -> None:
+        """Go on from the record: start what ran, if this is the first daemon since the host booted."""
+        record = self._read()
+        if record.boot == self._boot:
+            self._rest(record.resting)
+        elif record.boot:
+            self._start([*record.running, *record.resting])
+        self._save(self._seen())
+
+    def _read(self) -> Record:
+        try:
+            return parse(self._paths.running_record.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return Record()
+        except (OSError, ValueError) as error:
+            log.error("what ran before the boot is not known: %s", error)
+            return Record()
+
+    def _rest(self, names: Sequence[str]) -> None:
+        for name in names:
+            if name in self._registry and self._registry[name].running is None:
+                self._registry[name].resting = True
+
+    def _start(self, names: Sequence[str]) -> None:
+        owed = [self._registry[name] for name in dict.fromkeys(names) if name in self._registry]
+        owed = [c for c in owed if c.running is None and c.spec is not None and c.spec.autostart]
+        owed = [c for c in owed if self._actions.owe_start(c)]
+        if not owed:
+            return
+        log.info("starting what ran before the boot: %d containers", len(owed))
+        groups = turns(owed)
+        jobs = in_turns([[self._job(c) for c in group] for group in groups], lambda n: self._healthy(groups[n]))
+        self._operations.begin("autostart", jobs, AT_ONCE)
+
+    def _job(self, container: Container) -> Job:
+        async def job() -> Result:
+            steps = plan.recover(self._registry.situation(container))
+            if container.running is not None or container.busy is not None or not steps:  # somebody was faster
+                return Result(container.name, "unchanged", False)
+            try:
+                await self._actions.go_on(container, steps)
+            except FleetError as error:
+                log.error("%s does not start after the boot: %s", container.name, error)
+                self._events.add("failed", container.name, f"start after the boot: {error.message}")
+                raise
+            self._events.add("started", container.name, "ran before the boot")
+            return Result(container.name, "started", True)
+
+        return Job(container.name, job)
+
+    async def _healthy(self, group: Sequence[Container]) -> None:
+        """Wait until they are up, but not for ever."""
+        deadline = time.monotonic() + HEALTHY_SECONDS
+        while late := [c.name for c in group if self._prober.of(c) not in (None, Health.HEALTHY)]:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                log.warning("%s: not healthy after %.0f s; going on without", ", ".join(late), HEALTHY_SECONDS)
+                return
+            await self._prober.changed(min(left, KEEP_SECONDS))
+
+    async def keep(self) -> None:
+        """Have the record follow what runs, until cancelled."""
+        while True:
+            await asyncio.sleep(KEEP_SECONDS)
+            record = self._seen()
+            if record != self._kept:
+                await asyncio.to_thread(self._save, record)
+
+    def _seen(self) -> Record:
+        known = list(self._registry)
+        running = tuple(c.name for c in known if c.running is not None)
+        resting = tuple(c.name for c in known if c.running is None and c.resting)
+        return Record(self._boot, running, resting)
+
+    def _save(self, record: Record) -> None:
+        """Write it, and wait for the disk: a power failure may be next. What fails is tried again, and told once."""
+        with self._saving:
+            try:
+                if record.running or record.resting:
+                    tree.write(self._paths.running_record, record.render(), sync=True)
+                else:
+                    self._paths.running_record.unlink(missing_ok=True)
+            except OSError as error:
+                if self._kept is not None:
+                    log.error("can't note what runs, so it may not start after a reboot: %s", error)
+                self._kept = None
+            else:
+                self._kept = record
+
+    def close(self) -> None:
+        """The daemon ends: what it knows now is what counts."""
+        self._save(self._seen())

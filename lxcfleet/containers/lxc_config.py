@@ -1,0 +1,274 @@
+"""LXC's configuration of a container, written from its spec. Pure.
+
+It stands on its own: no include, so nothing that other packages drop into LXC's common.conf.d (lxcfs's hook
+sleeps half a second in each stop) reaches our containers.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from lxcfleet.paths import Paths
+from lxcfleet.spec.spec import RANGE_SIZE, Init, Network, Spec
+
+APP_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+TINI = "/usr/bin/tini-static"
+DENIED_CALLS = Path(__file__).resolve().parents[1] / "base" / "denied-calls"
+"""The seccomp profile; it has what LXC's own has, and more."""
+
+_DROPPED = "mac_admin mac_override sys_module sys_rawio sys_time"
+"""As LXC's own common.conf; in a user namespace they mean nothing outside, and nothing needs them."""
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What of the host the configuration depends on."""
+
+    cgroup2: bool
+    controllers: frozenset[str]
+    """Of cgroups, by the names of v2 (v1's devices among them)."""
+    apparmor: bool
+    seccomp: bool
+    bridge: str
+    """The fleet's bridge."""
+    cgroup: str
+    """Where containers' cgroups are, as a path below the root; empty: where liblxc makes them."""
+    hook: Path
+    """The program that mounts the layers for plain lxc-start."""
+    ipv6: bool = True
+    """Whether the kernel has it. One that had and has no more still starts its containers."""
+
+
+def render(spec: Spec, paths: Paths, platform: Platform, console_log_kib: int) -> str:
+    """The text of the file ``config``."""
+    own = paths.container(spec.name)
+    lines = [
+        "# Written by lxcfleet from lxcfleet.yaml beside it, and again at each start. Changes here are lost.",
+        f"lxc.uts.name = {spec.name}",
+        f"lxc.rootfs.path = dir:{paths.root_mount}",
+        "# lxcfleet mounts the layers itself; these two lines are for plain lxc-start and lxc@.service.",
+        "lxc.monitor.unshare = 1",
+        f"lxc.hook.pre-start = {_mount_hook(paths, platform)}",
+        "lxc.hook.version = 1",
+        *_identity(spec, paths),
+        *_confinement(spec, platform),
+        *_limits(spec, platform),
+        *([f"lxc.cgroup.dir = {platform.cgroup}"] if platform.cgroup else []),
+        *_network(spec, platform),
+        "lxc.pty.max = 1024",
+        "lxc.tty.max = 0",
+        f"lxc.console.logfile = {own.console_log}",
+        f"lxc.console.size = {console_log_kib}KB",
+        "lxc.console.rotate = 1",
+        f"lxc.log.file = {own.lxc_log}",
+        "lxc.log.level = ERROR",
+        *(_system(own.pending) if spec.init is Init.SYSTEM else _app(spec)),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _mount_hook(paths: Paths, platform: Platform) -> str:
+    return shlex.join([str(platform.hook), str(paths.run), str(paths.etc)])
+
+
+def reboot_hook(pending: Path) -> str:
+    """A shell line that turns a reboot into a stop (liblxc stops instead when post-stop fails) and leaves word.
+
+    LXC_TARGET is ``reboot`` or ``stop``; lxc.container.conf(5), "CONTAINER HOOKS ENVIRONMENT VARIABLES". liblxc
+    puts ``exec`` before the line (conf.c, run_buffer), hence the second shell.
+    """
+    script = f'[ "$LXC_TARGET" != reboot ] || {{ echo start >{shlex.quote(str(pending))}; exit 1; }}'
+    return f"/bin/sh -c {shlex.quote(script)}"
+
+
+def _identity(spec: Spec, paths: Paths) -> list[str]:
+    if spec.first_id is None:
+        return ["# Privileged: root inside is root on the host."]
+    return [
+        *(f"lxc.idmap = {kind} 0 {spec.first_id} {RANGE_SIZE}" for kind in "ug"),
+        f"lxc.namespace.share.user = {paths.user_namespace}",
+    ]
+
+
+def _confinement(spec: Spec, platform: Platform) -> list[str]:
+    lines = [f"lxc.cap.drop = {_dropped(spec)}", f"lxc.proc.oom_score_adj = {_OOM_SCORE}"]
+    if platform.seccomp:
+        lines.append(f"lxc.seccomp.profile = {DENIED_CALLS}")
+    if platform.apparmor:
+        lines += ["lxc.apparmor.profile = generated", "lxc.apparmor.allow_nesting = 1"]
+        # Each devpts mount has all the terminals that the containers share; lxc.pty.max limits the one that it gets.
+        lines.append("lxc.apparmor.raw = deny mount fstype=devpts,")
+    if spec.no_new_privs:
+        lines.append("lxc.no_new_privs = 1")
+    return lines
+
+
+def _dropped(spec: Spec) -> str:
+    """An app has nothing to reboot, so it can't: no hook has to run at each of its stops."""
+    return _DROPPED if spec.init is Init.SYSTEM else f"{_DROPPED} sys_boot"
+
+
+_OOM_SCORE = 500
+"""Where the host runs out of memory, containers are killed before the host's own programs; proc(5). Root inside can
+raise it, and can't lower it, as it was set by root of the host."""
+
+
+def _limits(spec: Spec, platform: Platform) -> list[str]:
+    """What it may use at most. The files belong to the host's root, also where the cgroup is the container's."""
+    if platform.cgroup2:
+        lines = [f"lxc.cgroup2.devices.{rule}" for rule in _DEVICES]
+        lines.append(f"lxc.cgroup2.cgroup.max.descendants = {_CGROUPS}")
+        if spec.memory:
+            lines.append(f"lxc.cgroup2.memory.max = {spec.memory}")
+        if spec.cpus:
+            lines.append(f"lxc.cgroup2.cpu.max = {_quota(spec)} {_PERIOD}")
+        if spec.pids and "pids" in platform.controllers:
+            lines.append(f"lxc.cgroup2.pids.max = {spec.pids}")
+        return lines
+    lines = [f"lxc.cgroup.devices.{rule}" for rule in _DEVICES if "devices" in platform.controllers]
+    if spec.memory:
+        lines.append(f"lxc.cgroup.memory.limit_in_bytes = {spec.memory}")
+    if spec.cpus:
+        lines += [f"lxc.cgroup.cpu.cfs_period_us = {_PERIOD}", f"lxc.cgroup.cpu.cfs_quota_us = {_quota(spec)}"]
+    if spec.pids and "pids" in platform.controllers:
+        lines.append(f"lxc.cgroup.pids.max = {spec.pids}")
+    return lines
+
+
+_CGROUPS = 4096
+"""How many cgroups a container may make below its own: each is kernel memory. cgroup v1 has no such limit."""
+_PERIOD = 100_000
+"""Microseconds; the kernel's default for v2."""
+
+
+def _quota(spec: Spec) -> int:
+    return max(1000, round(spec.cpus * _PERIOD))  # the kernel takes no less
+
+
+def needed_controllers(spec: Spec) -> frozenset[str]:
+    """The cgroup controllers without which the spec's limits can't be kept."""
+    return frozenset(name for name, value in (("memory", spec.memory), ("cpu", spec.cpus)) if value)
+
+
+def confinement(spec: Spec, platform: Platform) -> dict[str, str]:
+    """What holds a container in, in words, as ``info`` shows it."""
+    own = "root inside is root outside" if spec.first_id is None else "ids and kernel limits of its own"
+    return {
+        "users": own,
+        "system calls": "some denied (seccomp)" if platform.seccomp else "all: this host has no seccomp",
+        "apparmor": "a profile of its own" if platform.apparmor else "none: this kernel has it off",
+        "capabilities": f"all within it but {_dropped(spec).replace(' ', ', ')}",
+        "new privileges": "none by setuid or file capabilities" if spec.no_new_privs else "by setuid and file capabilities",
+        "devices": "null, zero, full, random, urandom, tty, console, ptmx, pts"
+        if platform.cgroup2 or "devices" in platform.controllers or spec.first_id is not None
+        else "not limited: this host has no devices cgroup",
+        "proc and sys": "/proc/sys and /sys read-only",
+    }
+
+
+_DEVICES = (
+    "deny = a",
+    *(f"allow = c {device} rwm" for device in ("1:3", "1:5", "1:7", "1:8", "1:9", "5:0", "5:1", "5:2", "136:*")),
+)
+"""null, zero, full, random, urandom, tty, console, ptmx, pts/*; the numbers are the kernel's devices.txt."""
+
+
+def _network(spec: Spec, platform: Platform) -> list[str]:
+    if spec.network is Network.HOST:
+        return ["lxc.net.0.type = none"]
+    if not spec.connected:
+        return ["lxc.net.0.type = empty"]
+    lines = [
+        "lxc.net.0.type = veth",
+        f"lxc.net.0.link = {platform.bridge}",
+        f"lxc.net.0.veth.pair = {spec.port}",
+        f"lxc.net.0.hwaddr = {spec.mac}",
+        "lxc.net.0.name = eth0",
+        "lxc.net.0.flags = up",
+    ]
+    if spec.address is not None:
+        lines.append(f"lxc.net.0.ipv4.address = {spec.address}")
+        lines.append(f"lxc.net.0.ipv4.gateway = {spec.address.network.network_address + 1}")
+    if spec.address6 is not None and platform.ipv6:
+        lines.append(f"lxc.net.0.ipv6.address = {spec.address6}")
+        lines.append(f"lxc.net.0.ipv6.gateway = {spec.address6.network.network_address + 1}")
+    return lines
+
+
+def _system(pending: Path) -> list[str]:
+    return [
+        "# A reboot in the same monitor would keep the old mount: stop, and owe the container a start.",
+        f"lxc.hook.post-stop = {reboot_hook(pending)}",
+        "lxc.init.cmd = /sbin/init",
+        "lxc.mount.auto = proc:mixed sys:mixed cgroup:mixed",
+        "lxc.signal.halt = SIGRTMIN+3",
+    ]
+
+
+def _app_sysfs(spec: Spec) -> list[str]:
+    if spec.network is not Network.HOST:
+        return ["lxc.mount.auto = proc:mixed sys:mixed"]
+    # A sysfs shows a network namespace, and only who owns that may mount one: so it is the host's, where root of
+    # the container is nobody.
+    return [
+        "lxc.mount.auto = proc:mixed",
+        "lxc.mount.entry = /sys sys none rbind,ro 0 0",
+        "# And so are its name servers.",
+        "lxc.mount.entry = /etc/resolv.conf etc/resolv.conf none bind,ro,optional 0 0",
+    ]
+
+
+def _app(spec: Spec) -> list[str]:
+    return [
+        *(f"lxc.environment = {key}={value}" for key, value in _ENVIRONMENT.items()),
+        f"lxc.init.cmd = {init_command(spec)}",
+        *_app_sysfs(spec),
+        "lxc.mount.entry = tmpfs run tmpfs rw,nosuid,nodev,mode=0755,size=10% 0 0",
+        "lxc.mount.entry = tmpfs tmp tmpfs rw,nosuid,nodev,mode=1777,size=10% 0 0",
+        "lxc.signal.halt = SIGTERM",
+    ]
+
+
+_ENVIRONMENT = {"PATH": APP_PATH, "HOME": "/root"}
+"""What each app's command has; liblxc clears the rest and adds ``container=lxc`` (start.c, do_start)."""
+
+
+def init_command(spec: Spec) -> str:
+    """Tini with the command, and the variables that the operator set, as one line of LXC's configuration.
+
+    liblxc splits this line at blanks and knows neither quotes nor escapes (lxccontainer.c, split_init_cmd). Words that
+    can't be misread stand as they are. Else the whole command is one word without any white space: the argument of env's
+    -S, which has escapes for all that there is (coreutils, env(1), since 8.30); that costs a start 0.7 ms. env
+    replaces itself by tini, so that the variables, passwords maybe, are not in the command line of process 1, which
+    all users may read. tini exits 127 if the command is not found and 126 if it can't be run.
+    """
+    words = _with_tini(spec)
+    if not spec.environment and all(_PLAIN.fullmatch(word) for word in spec.command):
+        return " ".join(words)
+    variables = {**_ENVIRONMENT, "container": "lxc", **spec.environment}
+    words = ["--", *(f"{key}={value}" for key, value in variables.items()), *words]
+    return "/usr/bin/env -i -S" + "\\_".join(map(_quote, words))
+
+
+def arguments(spec: Spec) -> tuple[str, ...]:
+    """The same for liblxc's start(), which takes words as they are and so needs no env; empty: only the line will do."""
+    return () if spec.init is Init.SYSTEM or spec.environment else tuple(_with_tini(spec))
+
+
+def _with_tini(spec: Spec) -> list[str]:
+    return [TINI, "--", *spec.command]
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")
+
+_ESCAPES = {
+    " ": "\\_", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\f": "\\f", "\v": "\\v", "\\": "\\\\", '"': '\\"', "$": "\\$",
+}  # fmt: skip
+
+
+def _quote(word: str) -> str:
+    return '"' + "".join(_ESCAPES.get(character, character) for character in word) + '"'

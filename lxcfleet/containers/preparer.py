@@ -1,0 +1,109 @@
+"""Having containers prepared for their start, many at a time, by few children of the launcher."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from lxcfleet.errors import FleetError, HostError
+from lxcfleet.launcher.client import TRIES, Conversation, Launcher, Reply
+
+BATCH = 8
+"""How many containers are prepared before the first answer is waited for."""
+IDLE_SECONDS = 1.0
+"""How long a child that has nothing to do is kept for what may come: a fork is dearer than a container's mounts."""
+
+_Batch = dict[str, tuple[dict[str, Any], "asyncio.Future[Reply]"]]
+"""By container name: none is in it twice, as one action at a time has a container."""
+
+
+class Preparer:
+    """Gathers what is to be prepared at the same moment into batches, and keeps the children that do it."""
+
+    def __init__(self, launcher: Launcher, slots: int, before: Callable[[], Awaitable[None]]) -> None:
+        """``slots``: how many children work at once; ``before``: what must be done before each batch."""
+        self._launcher = launcher
+        self._slots = slots
+        self._before = before
+        self._waiting: list[tuple[dict[str, Any], asyncio.Future[Reply]]] = []
+        self._batches: set[asyncio.Task[None]] = set()
+        self._idle: list[Conversation] = []
+        self._ending: asyncio.TimerHandle | None = None
+
+    async def submit(self, item: dict[str, Any]) -> Reply:
+        """The child's reply for ``item``; see children."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Reply] = loop.create_future()
+        self._waiting.append((item, future))
+        loop.call_soon(self._pump)
+        return await future
+
+    def _pump(self) -> None:
+        while self._waiting and len(self._batches) < self._slots:
+            share = -(-len(self._waiting) // self._slots)
+            batch = self._waiting[: min(share, BATCH)]
+            del self._waiting[: len(batch)]
+            by_name = {item["name"]: (item, future) for item, future in batch}
+            task = asyncio.get_running_loop().create_task(self._run(by_name))
+            self._batches.add(task)
+            task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._batches.discard(task)
+        self._pump()
+
+    async def _run(self, batch: _Batch) -> None:
+        failure: Exception = HostError("the container could not be prepared", why="its child process ended early")
+        try:
+            for _ in range(TRIES):
+                if batch:
+                    await self._before()
+                    await self._try(batch)
+        except (FleetError, OSError) as error:
+            failure = error if isinstance(error, FleetError) else HostError("the launcher failed", why=str(error))
+        finally:
+            for _, future in batch.values():
+                if not future.done():
+                    future.set_exception(failure)
+
+    async def _try(self, batch: _Batch) -> None:
+        """Have the batch prepared; what is left in it afterwards nobody answered for."""
+        conversation = await self._child()
+        try:
+            await conversation.say([item for item, _ in batch.values()])
+            while batch and (reply := await conversation.hear()) is not None:
+                _, future = batch.pop(reply.body["name"])
+                if not future.done():
+                    future.set_result(reply)
+                elif reply.descriptor is not None:
+                    os.close(reply.descriptor)
+        except ConnectionError:
+            pass  # the child was killed
+        finally:
+            if batch:
+                conversation.close()
+                self.close()  # what ended this child may have ended the idle ones
+            else:
+                self._keep(conversation)
+
+    async def _child(self) -> Conversation:
+        """One that is idle, if it is the present launcher's, else a new one."""
+        while self._idle:
+            conversation = self._idle.pop()
+            if conversation.generation == self._launcher.generation:
+                return conversation
+            conversation.close()
+        return await self._launcher.converse("prepare")
+
+    def _keep(self, conversation: Conversation) -> None:
+        self._idle.append(conversation)
+        if self._ending is not None:
+            self._ending.cancel()
+        self._ending = asyncio.get_running_loop().call_later(IDLE_SECONDS, self.close)
+
+    def close(self) -> None:
+        """Let the idle children end."""
+        while self._idle:
+            self._idle.pop().close()

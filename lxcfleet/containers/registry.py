@@ -1,0 +1,277 @@
+"""The containers that the daemon knows: their specs, and what of them runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+
+from lxcfleet.containers import store
+from lxcfleet.containers.plan import Situation
+from lxcfleet.errors import Broken, HostError, WrongState
+from lxcfleet.host.lxc import monitor
+from lxcfleet.host.process import cgroup, proc
+from lxcfleet.launcher.client import Launcher
+from lxcfleet.paths import Paths
+from lxcfleet.spec.selection import Selection, natural_order
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.states import State
+
+log = logging.getLogger(__name__)
+
+_TIDY_SECONDS = 0.5
+"""After this long a process of a container that has ended is gone in the end, mostly."""
+_TIDIED_SECONDS = 60.0
+"""Who holds a cgroup for longer than that is not about to end."""
+
+
+@dataclass
+class Running:
+    """The processes of a container that runs."""
+
+    pid: int
+    """Its process 1, as the host numbers it."""
+    monitor: int
+    """liblxc's process that looks after it; when that has ended, the container has stopped and is cleaned up."""
+    descriptor: int
+    """A pidfd of the monitor."""
+    payload: cgroup.Payload
+    began: float
+    """When process 1 began, in seconds since the machine booted."""
+    since: float
+    """The same in seconds since the epoch."""
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def identity(self) -> str:
+        """Tells this run of the container from all others since the machine booted."""
+        return f"{self.pid}@{self.began:.2f}"
+
+    @property
+    def age(self) -> float:
+        """Seconds since process 1 began."""
+        return proc.uptime() - self.began
+
+
+@dataclass
+class Container:
+    """One container as the daemon knows it."""
+
+    name: str
+    spec: Spec | None
+    problem: Broken | None = None
+    running: Running | None = None
+    resting: bool = False
+    """It was stopped only until the host boots again."""
+    busy: str | None = None
+    """The action that has it in hand."""
+    starts: int = 0
+    """How often this daemon saw it begin to run, or run already."""
+    leased: tuple[IPv4Address | IPv6Address, ...] = ()
+    """The addresses that it has at the moment from others' servers and routers; see network.leases."""
+    twins: frozenset[str] = frozenset()
+    """Containers that have its ids or its address, as somebody copied a directory."""
+
+    @property
+    def state(self) -> State:
+        """What it does at the moment."""
+        if self.running is not None:
+            if self.busy in ("stop", "destroy"):
+                return State.STOPPING
+            return State.FROZEN if self.running.payload.frozen else State.RUNNING
+        if self.spec is None:
+            return State.BROKEN
+        return State.STARTING if self.busy in ("create", "start", "restart") else State.STOPPED
+
+    @property
+    def addresses(self) -> tuple[IPv4Address | IPv6Address, ...]:
+        """Where it can be reached, IPv4 first; none if it is on no bridge, or waits for its address."""
+        if self.spec is None:
+            return ()
+        return self.leased or tuple(a.ip for a in (self.spec.address, self.spec.address6) if a is not None)
+
+    @property
+    def waits_for_address(self) -> bool:
+        """Whether others give it its address, and have not."""
+        return self.spec is not None and self.spec.hardware is not None and not self.leased
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Its labels; none if its spec can't be read."""
+        return dict(self.spec.labels) if self.spec else {}
+
+
+def _twins(specs: Iterable[Spec]) -> set[frozenset[str]]:
+    """The names of those that have something which no two may have."""
+    holders: dict[object, set[str]] = {}
+    for spec in specs:
+        for own in (spec.first_id, spec.address and spec.address.ip, spec.address6 and spec.address6.ip, spec.hardware):
+            if own is not None:
+                holders.setdefault(own, set()).add(spec.name)
+    return {frozenset(names) for names in holders.values() if len(names) > 1}
+
+
+class Registry:
+    """All containers of ours by name."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        launcher: Launcher,
+        on_run: Callable[[Container], None],
+        on_exit: Callable[[Container], None],
+    ) -> None:
+        self._paths = paths
+        self._launcher = launcher
+        self._on_run = on_run
+        self._on_exit = on_exit
+        self._containers: dict[str, Container] = {}
+        self._impostors: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._containers
+
+    def __len__(self) -> int:
+        return len(self._containers)
+
+    def __iter__(self) -> Iterator[Container]:
+        return iter([self._containers[name] for name in natural_order(self._containers)])
+
+    def __getitem__(self, name: str) -> Container:
+        return self._containers[name]
+
+    def knows(self, container: Container) -> bool:
+        """Whether it is there still, and not another one that has got its name since."""
+        return self._containers.get(container.name) is container
+
+    def add(self, container: Container) -> None:
+        """Know one more."""
+        self._containers[container.name] = container
+
+    def forget(self, name: str) -> None:
+        """Know one less."""
+        self._containers.pop(name, None)
+
+    def choose(self, selection: Selection) -> list[Container]:
+        """The selected ones in natural order; raises InvalidInput or NotFound."""
+        names = selection.choose({name: container.labels for name, container in self._containers.items()})
+        return [self._containers[name] for name in names]
+
+    async def chosen(self, selection: Selection) -> list[Container]:
+        """The selected ones, as they are now; all of them if nothing is selected. Raises FleetError."""
+        await self.observe()
+        if not (selection.patterns or selection.labels):
+            selection = Selection(everything=True)
+        return self.choose(selection)
+
+    def load(self) -> store.Leftovers:
+        """Read all specs; what a crash left is returned."""
+        specs, leftovers = store.load_all(self._paths)
+        for name, spec in specs.items():
+            if isinstance(spec, Broken):
+                log.warning("%s", str(spec).replace("\n", "; "))
+                self.add(Container(name, None, spec))
+            else:
+                self.add(Container(name, spec))
+        for names in _twins([spec for spec in specs.values() if isinstance(spec, Spec)]):
+            log.warning("%s have the same ids or the same address: only one of them can run", ", ".join(sorted(names)))
+            for name in names:
+                self[name].twins |= names - {name}
+        return leftovers
+
+    def refuse_twin(self, container: Container) -> None:
+        """Raise WrongState if one runs, or is about to, that has the container's ids or its address: root of the one
+        could touch the other's processes."""
+        there = [self[name] for name in sorted(container.twins) if name in self]
+        twin = next((each for each in there if each.running is not None or each.busy is not None), None)
+        if twin is not None:
+            raise WrongState(
+                f"{container.name} can't start",
+                why=f"{twin.name} has the same ids or the same address: one's directory is a copy of the other's",
+                hint=f"stop or destroy {twin.name}, or keep copies elsewhere than in {self._paths.lxc}",
+            )
+
+    def situation(self, container: Container) -> Situation:
+        """What there is of a container that exists, as the planner sees it."""
+        return Situation(
+            exists=True,
+            running=container.running is not None,
+            frozen=container.running is not None and container.running.payload.frozen,
+            pending=store.pending(self._paths, container.name),
+        )
+
+    async def observe(self) -> None:
+        """Find containers that somebody else started: plain lxc-start, or an earlier daemon."""
+        claimed = monitor.claimed(str(self._paths.lxc))
+        self._impostors &= claimed
+        unknown = [c.name for c in self if c.name in claimed and c.running is None and c.busy is None]
+        unknown = [name for name in unknown if self._has_monitor(name)]
+        if not unknown:
+            return
+        async for reply in self._launcher.stream("inspect", unknown):
+            name, pid = reply.body["name"], reply.body["pid"]
+            container = self._containers.get(name)
+            if container is not None and container.running is None and container.busy is None and pid:
+                self.watch(container, pid)
+
+    def _has_monitor(self, name: str) -> bool:
+        """Whether root looks after it. Of anybody else who only says so it is told, once."""
+        try:
+            uid = monitor.listener(name, str(self._paths.lxc))
+        except HostError as error:
+            problem = str(error).replace("\n", "; ")
+        else:
+            if uid in (None, monitor.ROOT):
+                return uid == monitor.ROOT
+            problem = monitor.posing(name, str(self._paths.lxc), uid)
+        if name not in self._impostors:
+            self._impostors.add(name)
+            log.warning("%s does not count as running: %s", name, problem)
+        return False
+
+    def watch(self, container: Container, pid: int) -> None:
+        """Take note that it runs, and of its end. If it has ended already, that is noted at once."""
+        # Who said that this is its process 1 may be an impostor, if its monitor ended before it was asked.
+        parent = proc.parent_of(pid) if pid > 0 and self._has_monitor(container.name) else None
+        descriptor = proc.open_pid(parent) if parent else None
+        if parent is None or descriptor is None:
+            self._on_exit(container)
+            return
+        began = proc.began(pid) or proc.uptime()
+        payload = cgroup.payload(pid, container.name)
+        running = Running(pid, parent, descriptor, payload, began, proc.as_time(began))
+        container.running = running
+        container.resting = False
+        container.starts += 1
+        loop = asyncio.get_running_loop()
+        loop.add_reader(descriptor, self._ended, container, running)
+        self._on_run(container)
+
+    def _ended(self, container: Container, running: Running) -> None:
+        asyncio.get_running_loop().remove_reader(running.descriptor)
+        os.close(running.descriptor)
+        if container.running is running:
+            container.running = None
+        if not cgroup.remove(container.name):
+            asyncio.get_running_loop().call_later(_TIDY_SECONDS, self._tidy, container.name)
+        running.gone.set()
+        self._on_exit(container)
+
+    def _tidy(self, name: str, seconds: float = _TIDY_SECONDS) -> None:
+        """Try again what was in use at the container's end, ever less often, unless it runs again.
+
+        Also when it is destroyed by now: a process that takes long to end holds its cgroup, and nobody else would.
+        """
+        container = self._containers.get(name)
+        if container is not None and container.running is not None:
+            return
+        in_hand = container is not None and container.busy is not None
+        if (in_hand or not cgroup.remove(name)) and seconds < _TIDIED_SECONDS:
+            asyncio.get_running_loop().call_later(2 * seconds, self._tidy, name, 2 * seconds)
+
+    def ids(self) -> Iterable[int]:
+        """First ids of the ranges in use."""
+        return [c.spec.first_id for c in self if c.spec is not None and c.spec.first_id is not None]

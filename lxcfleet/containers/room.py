@@ -1,0 +1,160 @@
+"""What containers need of the host: room, ids, addresses, the mask and the bridge. Taken, given back, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import cast
+
+from lxcfleet.api.records import DoctorRecord, FindingRecord
+from lxcfleet.capacity import needs
+from lxcfleet.capacity.ids import IdPool, installer_line
+from lxcfleet.containers import store
+from lxcfleet.containers.lifecycle import Lifecycle
+from lxcfleet.containers.outside import Network
+from lxcfleet.containers.registry import Container, Registry
+from lxcfleet.errors import FleetError
+from lxcfleet.host.facts import idfiles, limits
+from lxcfleet.host.facts.features import Features
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.operations import now
+from lxcfleet.spec.spec import Init, Spec
+
+
+class Room:
+    """The host's room for containers, and what of it each container of the registry holds."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        registry: Registry,
+        lifecycle: Lifecycle,
+        network: Network,
+        features: Callable[[], Features],
+    ) -> None:
+        self._paths = paths
+        self._registry = registry
+        self._lifecycle = lifecycle
+        self._network = network
+        self._features = features
+        self._ids = self._read_ids()
+        self._builders = 0
+
+    def _read_ids(self) -> IdPool:
+        return IdPool(*limits.id_files(), own=self._registry.ids(), foreign=self._foreign())
+
+    def _foreign(self) -> list[str]:
+        """Configurations of those whose ids no spec names: others' containers, and broken ones of ours."""
+        return store.foreign_configs(self._paths, {c.name for c in self._registry if c.spec is not None})
+
+    def reload(self) -> None:
+        """Take over what changed in /etc/subuid."""
+        self._ids = self._read_ids()
+
+    # -- taking and giving back ------------------------------------------------------------------------------
+
+    def take(self, names: Sequence[str], like: Spec) -> list[Spec]:
+        """Specs like ``like`` with id ranges and addresses of their own, for all names or for none."""
+        specs: list[Spec] = []
+        try:
+            for name in names:
+                specs.append(replace(like, name=name, first_id=None, created=now()))
+                if not like.privileged:
+                    specs[-1] = replace(specs[-1], first_id=self._ids.take())
+                if like.connected:
+                    specs[-1] = self._network.place(specs[-1], specs[:-1])
+        except FleetError:
+            for spec in specs:
+                self._give_back(spec)
+            raise
+        return specs
+
+    def forget(self, container: Container) -> None:
+        """It is no more: the registry need not know it, and others may have what it held."""
+        self._network.forget(container.name)
+        self._registry.forget(container.name)
+        if container.spec is not None:
+            self._give_back(container.spec)
+        else:
+            self._ids = self._read_ids()
+            self._network.count_anew()
+
+    def _give_back(self, spec: Spec) -> None:
+        if spec.first_id is not None:
+            self._ids.give_back(spec.first_id)
+        if spec.address is not None:
+            self._network.give_back(spec.address)
+
+    @contextmanager
+    def building(self) -> Iterator[None]:
+        """While somebody builds on what is there, nothing of it is released."""
+        self._builders += 1
+        try:
+            yield
+        finally:
+            self._builders -= 1
+
+    async def release_unused(self) -> None:
+        """Give back what only containers need: the bridge without connected ones, the mask without any."""
+        if self._builders:
+            return
+        await self._network.release()
+        if not len(self._registry):
+            await self._lifecycle.release_mask()
+
+    # -- checking --------------------------------------------------------------------------------------------
+
+    def check_new(self, count: int, like: Spec) -> None:
+        """Refuse, with the numbers, ``count`` new containers that this host has no room for or can't run."""
+        if count:
+            free = None if like.privileged else self._ids.free
+            found = needs.assess(count, like.init, limits.read(self._paths), self._features(), free)
+            needs.refuse(found, count, like.init)
+
+    async def check_addresses(self, count: int) -> None:
+        """Refuse more containers than there are addresses, and a bridge that is not there."""
+        await self._network.check_new(count)
+
+    def expect(self, specs: Sequence[Spec]) -> None:
+        """These will start soon."""
+        self._network.expect(specs)
+
+    def check_ports(self, like: Spec, count: int) -> None:
+        """Refuse ports of the host that are not to be had."""
+        self._network.check_ports(like, count)
+
+    def check_start(self, containers: Sequence[Container]) -> None:
+        """Refuse before the first of many is started, not at the one where the host is full."""
+        for init, privileged in ((each, flag) for each in Init for flag in (False, True)):
+            alike = [c for c in containers if c.spec and (c.spec.init, c.spec.privileged) == (init, privileged)]
+            count = len(alike)
+            if count:
+                free = None if privileged else count
+                found = needs.assess(count, init, limits.read(self._paths), self._features(), free)
+                needs.refuse(found, count, init)
+
+    def doctor(self, count: int, init: Init) -> DoctorRecord:
+        """Compare what ``count`` more containers need with what the host has."""
+        have, free = limits.read(self._paths), self._ids.free
+        found = [*needs.assess(count, init, have, self._features(), free), *self._network.findings()]
+        room = needs.fits(init, have, self._features(), free)
+        return {"findings": [cast(FindingRecord, finding.to_json()) for finding in found], "fits": room}
+
+    def fix(self, count: int, init: Init) -> DoctorRecord:
+        """Raise what can be raised safely, persistently."""
+        found = needs.assess(count, init, limits.read(self._paths), self._features(), self._ids.free)
+        values = needs.fixes(found)
+        if values:
+            limits.apply(values, self._paths.sysctl_file)
+        if any(finding.check == "uid-ranges" and finding.level != "ok" for finding in found):
+            self._give_root_ids()
+        return self.doctor(count, init)
+
+    def _give_root_ids(self) -> None:
+        """Give root a range of ids for containers in /etc/subuid and /etc/subgid, unless it has room."""
+        line = installer_line(*limits.id_files(), foreign=self._foreign())
+        if line is not None:
+            _, first_id, count = line.split(":")
+            idfiles.add_root_range(int(first_id), int(first_id) + int(count) - 1)
+            self._ids = self._read_ids()

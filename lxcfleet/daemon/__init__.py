@@ -1,0 +1,1 @@
+"""lxcfleetd: what puts the rooms together, and what the API asks of them."""

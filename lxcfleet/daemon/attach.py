@@ -1,0 +1,121 @@
+"""The attach socket: takes a client's file descriptors and hands them to a child of the launcher.
+
+The child then talks to the client on the client's own connection, so bytes never pass through the daemon, and
+a command goes on when the daemon does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+from typing import Any
+
+from lxcfleet.api.calls import MAX_ATTACH
+from lxcfleet.api.requests import AttachRequest
+from lxcfleet.containers.registry import Registry
+from lxcfleet.daemon.http.access import Access, Role, refuse
+from lxcfleet.errors import FleetError, InvalidInput, NotFound, WrongState
+from lxcfleet.launcher.client import Launcher
+from lxcfleet.spec.names import check_name, check_variable
+from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.states import State
+
+log = logging.getLogger(__name__)
+
+_PATIENCE = 10.0
+"""Seconds that a client may take to say what it wants."""
+
+
+class AttachServer:
+    """Accepts connections on the attach socket."""
+
+    def __init__(self, listener: socket.socket, registry: Registry, launcher: Launcher, access: Access) -> None:
+        self._access = access
+        self._listener = listener
+        self._registry = registry
+        self._launcher = launcher
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self) -> None:
+        """Accept until cancelled."""
+        loop = asyncio.get_running_loop()
+        self._listener.setblocking(False)
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(self._listener)
+            except OSError as error:
+                log.error("the attach socket: %s", error)
+                await asyncio.sleep(1)
+                continue
+            task = loop.create_task(self._answer(connection))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, connection: socket.socket) -> None:
+        descriptors: list[int] = []
+        with connection:
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    await _readable(connection)
+                message, descriptors, _, _ = socket.recv_fds(connection, MAX_ATTACH, 8)
+                refuse(self._access.role(connection), Role.ALL)
+                request = _parse(message, descriptors)
+                await self._registry.observe()
+                self._check(request["name"])
+                passed = [connection.fileno(), *descriptors]
+                await self._launcher.send("attach", json.dumps(request).encode(), passed)
+            except FleetError as error:
+                _say(connection, {"error": error.body()})
+            except (OSError, TimeoutError) as error:
+                log.debug("a client of the attach socket went away: %s", error)
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+
+    def _check(self, name: str) -> None:
+        if name not in self._registry:
+            raise NotFound(f"no container named {name}", hint="`lxcfleet list` shows the ones that exist")
+        state = self._registry[name].state
+        if state is State.FROZEN:
+            raise WrongState(f"{name} is frozen", hint=f"let it go on: lxcfleet unfreeze {name}")
+        if not state.alive:
+            raise WrongState(f"{name} is not running", hint=f"start it: lxcfleet start {name}")
+
+
+def _parse(message: bytes, descriptors: list[int]) -> AttachRequest:
+    if len(descriptors) != 3:
+        raise InvalidInput("the request must come with stdin, stdout and stderr")
+    try:
+        data = json.loads(message)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput("the request is not JSON, or too long", why=str(error)) from error
+    fields = Fields(data, "request")
+    request: AttachRequest = {
+        "name": check_name(fields.text("name")),
+        "command": list(fields.texts("command")),
+        "environment": fields.pairs("environment", check_variable),
+        "tty": fields.flag("tty"),
+    }
+    fields.finish("the request to run a command is not valid")
+    return request
+
+
+def _say(connection: socket.socket, message: dict[str, Any]) -> None:
+    try:
+        connection.send(json.dumps(message).encode())
+    except OSError as error:
+        log.debug("a client of the attach socket went away: %s", error)
+
+
+async def _readable(connection: socket.socket) -> None:
+    connection.setblocking(False)
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(connection, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(connection)

@@ -1,0 +1,1 @@
+"""The API's server side, and what Prometheus reads."""

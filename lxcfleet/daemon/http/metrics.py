@@ -1,0 +1,251 @@
+"""The fleet for Prometheus: its numbers as text, and the containers' own exporters as targets.
+
+https://prometheus.io/docs/instrumenting/exposition_formats, https://prometheus.io/docs/prometheus/latest/http_sd
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from ipaddress import ip_address
+from typing import TypedDict
+
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from lxcfleet import __version__
+from lxcfleet.api.records import ContainerRecord
+from lxcfleet.containers.readings import ContainerReading, FleetReading, PatchReading
+from lxcfleet.patch import notice
+from lxcfleet.patch.rollout.state import Status
+from lxcfleet.spec.ports import parse_port
+from lxcfleet.spec.states import Health, State
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+EXPORTER_LABEL = "prometheus"
+"""A container with the label ``prometheus=9100`` has an exporter on port 9100; ``prometheus=9100/path`` elsewhere than
+at /metrics. Those who have several say ``prometheus/NAME=PORT``."""
+EXPORTER_SERVICE = re.compile(r"metrics|(?P<before>.+)-metrics|metrics-(?P<after>.+)")
+"""So is called the service of a declared port that is an exporter."""
+
+
+class Target(TypedDict):
+    """One exporter, as http_sd has it."""
+
+    targets: list[str]
+    labels: dict[str, str]
+
+
+def render(reading: FleetReading) -> bytes:
+    """The reading in Prometheus' text format."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Once(reading))
+    return generate_latest(registry)
+
+
+class _Once(Collector):
+    """What prometheus_client asks for families of metrics."""
+
+    def __init__(self, reading: FleetReading) -> None:
+        self._reading = reading
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing ahead: it would be collected twice."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        """All families."""
+        yield from _fleet(self._reading)
+        yield from _states(self._reading.containers)
+        yield from _numbers(self._reading.containers)
+
+
+def _fleet(reading: FleetReading) -> Iterator[Metric]:
+    build = GaugeMetricFamily("lxcfleet_build_info", "The version of lxcfleetd.", labels=["version"])
+    build.add_metric([__version__], 1)
+    yield build
+    yield GaugeMetricFamily(
+        "lxcfleet_daemon_start_time_seconds", "When lxcfleetd began, since the epoch.", reading.daemon_started
+    )
+    yield GaugeMetricFamily(
+        "lxcfleet_operations_running", "Operations that are not done.", reading.operations_running
+    )
+    counts = GaugeMetricFamily("lxcfleet_containers", "Containers by state.", labels=["state"])
+    for state in State:
+        counts.add_metric([state], sum(1 for c in reading.containers if c.state is state))
+    yield counts
+    patch = reading.patch
+    for name, text, value in (
+        ("stale_scan", "When it was looked last what is stale, since the epoch.", patch.scanned),
+        ("host_packages_change", "When the host's packages changed last, since the epoch.", patch.packages_changed),
+    ):
+        family = GaugeMetricFamily(f"lxcfleet_{name}_timestamp_seconds", text)
+        if value is not None:
+            family.add_metric([], value)
+        yield family
+    phase = GaugeMetricFamily(
+        "lxcfleet_patch_phase", "1 for how far the last change of the host's packages is.", labels=["phase"]
+    )
+    if patch.phase:
+        for word in notice.Phase:
+            phase.add_metric([word], int(word == patch.phase))
+    yield phase
+    yield from _rollout(patch)
+
+
+def _rollout(patch: PatchReading) -> Iterator[Metric]:
+    status = GaugeMetricFamily(
+        "lxcfleet_rollout_status", "1 for how the rollout is that is under way, or was last.", labels=["status"]
+    )
+    phases = GaugeMetricFamily("lxcfleet_rollout_containers", "Its containers by phase.", labels=["phase"])
+    if patch.rollout is not None:
+        for each in Status:
+            status.add_metric([each], int(each == patch.rollout))
+        for phase, count in patch.rollout_phases.items():
+            phases.add_metric([phase], count)
+    yield status
+    yield phases
+
+
+def _states(containers: Sequence[ContainerReading]) -> Iterator[Metric]:
+    info = GaugeMetricFamily("lxcfleet_container_info", "What a container is, and its labels.")
+    state = GaugeMetricFamily(
+        "lxcfleet_container_state", "1 for the state that a container is in.", labels=["container", "state"]
+    )
+    health = GaugeMetricFamily(
+        "lxcfleet_container_health", "1 for the health of a container that runs.", labels=["container", "health"]
+    )
+    for container in containers:
+        own = {
+            "container": container.name,
+            "init": container.init,
+            "privileged": str(container.privileged).lower(),
+            "profile": container.profile,
+        }
+        info.add_sample(info.name, {**own, **label_names("label_", container.labels)}, 1)
+        for each in State:
+            state.add_metric([container.name, each], int(container.state is each))
+        if container.health is not None:
+            for word in Health:
+                health.add_metric([container.name, word], int(container.health is word))
+    yield info
+    yield state
+    yield health
+
+
+def _numbers(containers: Sequence[ContainerReading]) -> Iterator[Metric]:
+    yield _gauge(
+        "lxcfleet_container_stale", "Whether it ran old code at the last look.", ((c, c.stale) for c in containers)
+    )
+    yield _gauge(
+        "lxcfleet_container_shadows", "Files of its delta that hide a package's file of the host, at the last look.",
+        ((c, c.shadows) for c in containers),
+    )  # fmt: skip
+    yield _counter(
+        "lxcfleet_container_restarts", "How often it began to run again since lxcfleetd did.",
+        ((c, c.restarts) for c in containers),
+    )  # fmt: skip
+    yield _gauge(
+        "lxcfleet_container_start_time_seconds", "When its process 1 began, since the epoch.",
+        ((c, c.started) for c in containers),
+    )  # fmt: skip
+    yield _counter(
+        "lxcfleet_container_cpu_seconds", "Processor time since its start.", ((c, c.cpu_seconds) for c in containers)
+    )
+    yield _gauge(
+        "lxcfleet_container_memory_bytes", "Memory that is charged to it, page cache included.",
+        ((c, c.memory_bytes) for c in containers),
+    )  # fmt: skip
+    yield _gauge(
+        "lxcfleet_container_processes", "Its processes and threads.", ((c, c.processes) for c in containers)
+    )
+    for number, (name, what) in enumerate((("read", "Read from"), ("written", "Written to"))):
+        yield _counter(
+            f"lxcfleet_container_io_{name}_bytes", f"{what} block devices since its start.",
+            ((c, c.io_bytes[number] if c.io_bytes else None) for c in containers),
+        )  # fmt: skip
+    yield _gauge(
+        "lxcfleet_container_delta_bytes", "What its delta takes on disk, as of the last look.",
+        ((c, c.delta_bytes) for c in containers),
+    )  # fmt: skip
+
+
+Values = Iterable[tuple[ContainerReading, float | None]]
+
+
+def _gauge(name: str, text: str, values: Values) -> Metric:
+    return _fill(GaugeMetricFamily(name, text, labels=["container"]), values)
+
+
+def _counter(name: str, text: str, values: Values) -> Metric:
+    return _fill(CounterMetricFamily(name, text, labels=["container"]), values)
+
+
+def _fill(family: GaugeMetricFamily | CounterMetricFamily, values: Values) -> Metric:
+    """What is not known has no sample: 0 would be a lie."""
+    for container, value in values:
+        if value is not None:
+            family.add_metric([container.name], value)
+    return family
+
+
+_NO_LABEL = re.compile(r"[^a-zA-Z0-9_]")
+
+
+def label_names(prefix: str, labels: Mapping[str, str]) -> dict[str, str]:
+    """Our labels under names that Prometheus allows; of two that become the same the later one gets a number."""
+    found: dict[str, str] = {}
+    for key in sorted(labels):
+        wanted = name = prefix + _NO_LABEL.sub("_", key)
+        number = 1
+        while name in found:
+            number += 1
+            name = f"{wanted}_{number}"
+        found[name] = labels[key]
+    return found
+
+
+# -- the containers' own exporters ------------------------------------------------------------------------------
+
+
+def targets(containers: Iterable[ContainerRecord]) -> list[Target]:
+    """The exporters of containers that run: their address, the container's name, and what else there is to know of it.
+
+    What relabelling may use begins with ``__meta_lxcfleet_``; Prometheus drops it afterwards.
+    """
+    return [
+        {"targets": [f"{_host(container['addresses'][0])}:{port}"], "labels": _target_labels(container, job, path)}
+        for container in containers
+        if container["addresses"]
+        for job, port, path in _exporters(container["labels"], container["ports"])
+    ]
+
+
+def _exporters(labels: Mapping[str, str], ports: Iterable[str]) -> Iterator[tuple[str, int, str]]:
+    """Name (empty for the only one), port and path of each; a label that makes no sense is none of ours."""
+    for declared in map(parse_port, ports):
+        service = EXPORTER_SERVICE.fullmatch(declared.service)
+        if service and declared.protocol == "tcp":
+            yield service["before"] or service["after"] or "", declared.number, ""
+    for key, value in labels.items():
+        first, _, name = key.partition("/")
+        port, slash, path = value.partition("/")
+        if first == EXPORTER_LABEL and port.isascii() and port.isdigit() and 0 < int(port) < 65536:
+            yield name, int(port), slash + path
+
+
+def _host(address: str) -> str:
+    return f"[{address}]" if ip_address(address).version == 6 else address
+
+
+def _target_labels(container: ContainerRecord, exporter: str, path: str) -> dict[str, str]:
+    labels = {"container": container["name"]}
+    if exporter:
+        labels["exporter"] = exporter
+    if path:
+        labels["__metrics_path__"] = path
+    meta = {"name": container["name"], "state": container["state"], "init": container["init"]}
+    labels.update({f"__meta_lxcfleet_{key}": value for key, value in meta.items()})
+    return {**labels, **label_names("__meta_lxcfleet_label_", container["labels"])}

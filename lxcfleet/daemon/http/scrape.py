@@ -1,0 +1,82 @@
+"""What Prometheus reads: on the API's socket, and over TCP where the settings say so."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from aiohttp import web
+
+from lxcfleet.api.calls import CALLS
+from lxcfleet.containers.readings import FleetReading, Readings
+from lxcfleet.daemon.http import metrics
+from lxcfleet.daemon.service import Fleet
+from lxcfleet.spec.config import MetricsSettings
+from lxcfleet.spec.selection import Selection
+
+log = logging.getLogger(__name__)
+
+
+class Scrape:
+    """Answers to GET /metrics and GET /1.0/targets."""
+
+    def __init__(self, fleet: Fleet, readings: Readings) -> None:
+        self._fleet = fleet
+        self._readings = readings
+        self._going_on: asyncio.Task[bytes] | None = None
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        """Those who ask at the same time share one reading: many servers cost as much as one."""
+        if self._going_on is None:
+            self._going_on = asyncio.get_running_loop().create_task(self._render())
+            self._going_on.add_done_callback(self._done)
+        text = await asyncio.shield(self._going_on)
+        return web.Response(body=text, headers={"Content-Type": metrics.CONTENT_TYPE})
+
+    async def _render(self) -> bytes:
+        reading: FleetReading = await self._readings.read()
+        return await asyncio.to_thread(metrics.render, reading)
+
+    def _done(self, _: asyncio.Task[bytes]) -> None:
+        self._going_on = None
+
+    async def targets(self, _: web.Request) -> web.Response:
+        """The exporters of all containers that run."""
+        return web.json_response(metrics.targets(await self._fleet.containers(Selection())))
+
+
+class Listener:
+    """The way to these two answers over TCP: nothing else of the API is there, and nothing can be changed."""
+
+    def __init__(self, scrape: Scrape) -> None:
+        application = web.Application()
+        for name, handler in (("metrics", scrape.metrics), ("targets", scrape.targets)):
+            application.router.add_route(CALLS[name].method, CALLS[name].path, handler)
+        self._runner = web.AppRunner(application, access_log=None)
+        self._site: web.TCPSite | None = None
+        self._address: tuple[str, int] | None = None
+        self._lock = asyncio.Lock()
+
+    async def listen(self, settings: MetricsSettings) -> None:
+        """Listen where the settings say; a port that can't be had is told, and the fleet goes on without."""
+        async with self._lock:
+            if settings.address != self._address or self._site is None:
+                await self._listen(settings)
+
+    async def _listen(self, settings: MetricsSettings) -> None:
+        if self._runner.server is None:
+            await self._runner.setup()
+        if self._site is not None:
+            await self._site.stop()
+        self._site, self._address = None, settings.address
+        if settings.address is None:
+            return
+        site = web.TCPSite(self._runner, *settings.address)
+        try:
+            await site.start()
+        except OSError as error:
+            await site.stop()
+            log.error("metrics can't be read at %s: %s", settings.listen, error.strerror or error)
+        else:
+            self._site = site
+            log.info("metrics at http://%s%s", settings.listen, CALLS["metrics"].path)

@@ -1,0 +1,213 @@
+"""What the fleet can be asked for: the use-cases behind the API."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import cast
+
+from lxcfleet.api.records import ContainerDetails, ContainerRecord, ResultRecord
+from lxcfleet.api.requests import ActionRequest, CreateRequest, WaitRequest
+from lxcfleet.base.merge import reconcile
+from lxcfleet.containers.actions import Actions
+from lxcfleet.containers.boot import Boot
+from lxcfleet.containers.creation import Creation
+from lxcfleet.containers.delta_sizes import Looks
+from lxcfleet.containers.lifecycle import Lifecycle
+from lxcfleet.containers.registry import Container, Registry
+from lxcfleet.containers.room import Room
+from lxcfleet.errors import Broken, InvalidInput, NotFound, WrongState
+from lxcfleet.health.prober import Prober
+from lxcfleet.host.facts.features import Features
+from lxcfleet.network.fleet import FleetNetwork
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.events import Events
+from lxcfleet.runtime.operations import Operation, Operations, result_record
+from lxcfleet.spec.config import Config
+from lxcfleet.spec.results import Result
+from lxcfleet.spec.selection import Selection
+from lxcfleet.spec.states import Health, State
+
+_POLL_SECONDS = 0.05
+
+
+class Fleet:
+    """All containers of this host, and what can be done with them."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        config: Config,
+        registry: Registry,
+        lifecycle: Lifecycle,
+        operations: Operations,
+        network: FleetNetwork,
+        events: Events,
+        prober: Prober,
+        features: Callable[[], Features],
+    ) -> None:
+        self._paths = paths
+        self.config = config
+        self.registry = registry
+        self._lifecycle = lifecycle
+        self.operations = operations
+        self._network = network
+        self._looks = Looks(paths)
+        self.events = events
+        self.prober = prober
+        self.room = Room(paths, registry, lifecycle, network, features)
+        self.actions = Actions(paths, registry, lifecycle, operations, network, events, self.room)
+        self.boot = Boot(paths, registry, prober, self.actions, operations, events)
+        self._creation = Creation(paths, registry, lifecycle, operations, events, self.room, self.actions)
+
+    async def reload(self, config: Config) -> list[str]:
+        """Take over changed settings, and what changed in /etc/subuid; what has to stay is in the log, and comes back.
+
+        Raises FleetError, OSError if the network is not as they say yet: that is tried again.
+        """
+        self.config = config
+        self._lifecycle.console_log_kib = config.console_log_kib
+        self._lifecycle.reconcile = config.reconcile
+        self._lifecycle.take_over_slots(config.start_slots)
+        self.prober.alive_time = config.alive_time
+        self.room.reload()
+        return await self._network.take_over(config.network)
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    async def containers(self, selection: Selection) -> list[ContainerRecord]:
+        """The chosen containers; all of them if nothing is chosen."""
+        await self.registry.observe()
+        if not (selection.patterns or selection.labels):
+            selection = Selection(everything=True)
+        return [self._record(container) for container in self.registry.choose(selection)]
+
+    def _record(self, container: Container) -> ContainerRecord:
+        spec = container.spec
+        return {
+            "name": container.name,
+            "state": container.state,
+            "health": self.prober.of(container),
+            "init": spec.init if spec else "",
+            "command": list(spec.command) if spec else [],
+            "labels": container.labels,
+            "profile": spec.profile if spec else None,
+            "privileged": spec.privileged if spec else False,
+            "network": spec.network if spec else "",
+            "ports": [str(port) for port in spec.ports] if spec else [],
+            "isolated": spec.isolated if spec else False,
+            "publish": [str(publication) for publication in spec.publish] if spec else [],
+            "created": spec.created if spec else "",
+            "pid": container.running.pid if container.running else None,
+            "addresses": self._addresses(container),
+            "busy": container.busy,
+            "problem": str(container.problem) if container.problem else None,
+        }
+
+    def _addresses(self, container: Container) -> list[str]:
+        return [str(address) for address in container.addresses] if container.running is not None else []
+
+    async def info(self, name: str) -> ContainerDetails:
+        """One container in full; raises NotFound."""
+        await self.registry.observe()
+        container = self._get(name)
+        own = self._paths.container(name)
+        spec, running = container.spec, container.running
+        details = {
+            **self._record(container),
+            "directory": str(own.directory),
+            "delta_bytes": await self._looks.size(name),
+            "first_id": spec.first_id if spec else None,
+            "hardware": (spec.mac or None) if spec else None,
+            "memory_bytes": running.payload.memory if running else None,
+            "cpu_seconds": running.payload.cpu_seconds if running else None,
+            "processes": running.payload.processes if running else None,
+            "environment": dict(spec.environment) if spec else {},
+            "memory_limit_bytes": (spec.memory or None) if spec else None,
+            "cpus_limit": (spec.cpus or None) if spec else None,
+            "disk_limit_bytes": (spec.disk or None) if spec else None,
+            "processes_limit": (spec.pids or None) if spec else None,
+            "conflicts": reconcile.conflicts(self._paths, name),
+            "confinement": self._lifecycle.confinement(spec) if spec else {},
+            "autostart": spec.autostart if spec else False,
+            "boot_order": spec.boot_order if spec else 0,
+            "started": _moment(running.since) if running else None,
+            "check": spec.health.to_json() if spec and spec.health else None,
+            "health_reason": self.prober.reason(container),
+        }
+        return cast(ContainerDetails, details)  # Debian 12's mypy can't see that one record extends the other
+
+    def _get(self, name: str) -> Container:
+        if name not in self.registry:
+            raise NotFound(f"no container named {name}", hint="`lxcfleet list` shows the ones that exist")
+        return self.registry[name]
+
+    def log_file(self, name: str, kind: str) -> str:
+        """Where a container's log is; raises NotFound, InvalidInput."""
+        own = self._paths.container(self._get(name).name)
+        files = {"console": own.console_log, "lxc": own.lxc_log}
+        if kind not in files:
+            raise InvalidInput(f"there is no log {kind!r}", hint="choose console or lxc")
+        return str(files[kind])
+
+    # -- changing --------------------------------------------------------------------------------------------
+
+    async def create(self, ask: CreateRequest) -> Operation:
+        """Begin to create containers, once it is known that they can exist."""
+        return await self._creation.begin(ask, self.config)
+
+    async def act(self, ask: ActionRequest) -> Operation:
+        """Begin an action on the chosen containers."""
+        return await self.actions.begin(ask, self.config.stop_timeout)
+
+    # -- waiting ---------------------------------------------------------------------------------------------
+
+    async def wait(self, ask: WaitRequest) -> list[ResultRecord]:
+        """One result per chosen container, once it is as asked; a failure when the time is up, or it can't become so."""
+        await self.registry.observe()
+        chosen = self.registry.choose(ask.selection)
+        results = await asyncio.gather(*(self._wait_for(c, ask.until, ask.timeout) for c in chosen))
+        return [result_record(result) for result in results]
+
+    async def _wait_for(self, container: Container, until: str, timeout: float) -> Result:
+        deadline = time.monotonic() + timeout
+        while not self._is(container, until):
+            if container.state is State.BROKEN:
+                return Result(container.name, "failed", False, _never(container, until).body())
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return Result(container.name, "failed", False, self._late(container, until, timeout).body())
+            await asyncio.sleep(min(left, _POLL_SECONDS))
+        return Result(container.name, until, False)
+
+    def _is(self, container: Container, until: str) -> bool:
+        match until:
+            case "healthy":
+                return self.prober.of(container) is Health.HEALTHY
+            case "running":
+                return container.state in (State.RUNNING, State.FROZEN)
+            case _:
+                return container.state in (State.STOPPED, State.BROKEN)  # nothing of it runs
+
+    def _late(self, container: Container, until: str, timeout: float) -> WrongState:
+        health, reason = self.prober.of(container), self.prober.reason(container)
+        how = f"{container.state} and {health}" if until == "healthy" and health else str(container.state)
+        return WrongState(
+            f"{container.name} is not {until} after {timeout:g} s", why=f"it is {how}{': ' if reason else ''}{reason}",
+            hint=f"`lxcfleet logs {container.name}` and `lxcfleet info {container.name}` tell more",
+        )  # fmt: skip
+
+
+def _never(container: Container, until: str) -> Broken:
+    problem = container.problem or Broken("")
+    why = "\n".join(part for part in (problem.message, problem.why) if part)
+    return Broken(f"{container.name} is not {until}, and can't become so", why=why, hint=problem.hint)
+
+
+def _moment(seconds: float | None) -> str | None:
+    """A time of the clock, in seconds since 1970, as all times are printed."""
+    if not seconds:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

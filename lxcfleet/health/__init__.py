@@ -1,0 +1,1 @@
+"""How healthy containers are: who asks them, and the judgement on what they answer."""

@@ -1,0 +1,248 @@
+"""What a container may take of the disk: project quotas of ext4 and xfs; quotactl(2), ioctl_xfs_fsgetxattr(2).
+
+A project is a number that directories hand down to all that is made in them; the file system counts what each takes.
+A container's is the first id of its range: nobody else on the host has it, it stays, and it is in no further record.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import secrets
+import stat
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+from lxcfleet.errors import HostError, Unsupported
+from lxcfleet.host.kernel import syscalls
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+_SYS_QUOTACTL_FD = 443
+"""Linux 5.14; the same on every architecture."""
+_PROJECTS = 2
+_Q_GETQUOTA = 0x800007
+_Q_SETQUOTA = 0x800008
+_Q_XGETQSTATV = 0x5808
+_COUNTED_AND_KEPT = 0x30
+"""FS_QUOTA_PDQ_ACCT | FS_QUOTA_PDQ_ENFD."""
+_RECORD = struct.Struct("=8QI4x")
+"""struct if_dqblk: limits and use of space in KiB, KiB and bytes, of inodes, two times, and which of these count."""
+_LIMITS = 0x5
+"""QIF_LIMITS."""
+
+_FS_IOC_FSGETXATTR = 0x801C581F
+_FS_IOC_FSSETXATTR = 0x401C5820
+_ATTRIBUTES = struct.Struct("=5I8x")
+"""struct fsxattr: flags, extent size, extents, project, extent size of copies."""
+_INHERIT = 0x200
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+_HOW = {
+    "ext4": "`tune2fs -O project,quota -Q prjquota` while it is not mounted, and mount it with prjquota",
+    "xfs": "mount it with prjquota",
+}
+_SEE = "operations.md of the documentation tells how (/usr/share/doc/lxcfleet)"
+
+
+def enforced(directory: Path) -> bool:
+    """Whether the file system of ``directory`` keeps limits of projects."""
+    state = ctypes.create_string_buffer(b"\1", 512)  # FS_QSTATV_VERSION1
+    try:
+        _control(directory, _Q_XGETQSTATV, 0, state)
+    except OSError:
+        return False
+    (flags,) = struct.unpack_from("=H", state, 2)
+    return bool(flags & _COUNTED_AND_KEPT == _COUNTED_AND_KEPT)
+
+
+def check(directory: Path) -> None:
+    """Raise Unsupported unless a limit in ``directory`` would be kept."""
+    if not enforced(directory):
+        raise Unsupported(
+            "the disk limit that was asked for can't be kept",
+            why=f"the file system of {directory} has no project quotas in force",
+            hint=f"{_SEE} to get them; `disk: 0` in the settings or in the container's lxcfleet.yaml does without",
+        )  # fmt: skip
+
+
+def advice(filesystem: str, directory: Path) -> str:
+    """How a file system of that type would."""
+    return f"{_HOW.get(filesystem, f'mount ext4 or xfs with prjquota on {directory}')}; {_SEE}"
+
+
+def files_for(size: int) -> int:
+    """How many files go with so many bytes: as many as mke2fs makes inodes for on a disk of that size; mke2fs.conf(5)."""
+    return max(size >> 14, min(size >> 12, 1 << 17))
+
+
+def keep(trees: Sequence[Path], project: int, size: int) -> int:
+    """Limit what is in ``trees``, the last of them the one that matters, to ``size`` bytes in sum; 0: no limit.
+
+    The project that counts them; 0 where nothing does. Trees that came from elsewhere, out of a backup say, are gone
+    through once. Nothing may be at work in them. Raises Unsupported, HostError.
+    """
+    top = trees[-1]
+    if size:
+        check(top)
+    elif project_of(top) != project:
+        return project_of(top)
+    try:
+        if project_of(top) != project:
+            with syscalls.unhurried():
+                mark(trees[0], project)
+                for tree in trees:
+                    _mark_tree(tree, project, trees[0])
+        limits = _RECORD.pack(-(-size // 1024), 0, 0, files_for(size) if size else 0, 0, 0, 0, 0, _LIMITS)
+        _control(top, _Q_SETQUOTA, project, ctypes.create_string_buffer(limits, _RECORD.size))
+    except OSError as error:
+        raise HostError.from_os_error(f"the disk limit of {top} can't be set", error) from error
+    return project
+
+
+def mark(directory: Path, project: int) -> None:
+    """Have ``directory``, which is new and empty, and all that is made in it counted; 0: as it is. Raises OSError."""
+    if project:
+        handle = os.open(directory, _DIRECTORY)
+        try:
+            _mark(handle, project)
+        finally:
+            os.close(handle)
+
+
+def project_of(directory: Path) -> int:
+    """By which project the directory is counted; 0: by none."""
+    try:
+        handle = os.open(directory, _DIRECTORY)
+    except OSError:
+        return 0
+    try:
+        project: int = _attributes(handle)[3]
+    except OSError:
+        return 0
+    finally:
+        os.close(handle)
+    return project
+
+
+def own_project(delta: Path) -> int:
+    """The same, if it is the container's own; 0: it is not limited, or counted by a project of somebody else's."""
+    try:
+        owner = os.lstat(delta).st_uid
+    except OSError:
+        return 0
+    return owner if owner and project_of(delta) == owner else 0
+
+
+def used(delta: Path) -> int | None:
+    """Bytes that a container's files take, at once; None where they are not counted."""
+    project = own_project(delta)
+    if not project:
+        return None
+    record = ctypes.create_string_buffer(_RECORD.size)
+    try:
+        _control(delta, _Q_GETQUOTA, project, record)
+    except OSError:
+        return None
+    return int(_RECORD.unpack(record.raw)[2])
+
+
+def forget(directory: Path, project: int) -> None:
+    """No container has the project any more: its number may come again, without a limit."""
+    try:
+        _control(directory, _Q_SETQUOTA, project, ctypes.create_string_buffer(_RECORD.pack(*8 * (0,), _LIMITS)))
+    except OSError as error:
+        if error.errno not in (errno.ESRCH, errno.ENOSYS, errno.ENOENT):  # limits were turned off since
+            raise
+
+
+def _control(directory: Path, command: int, project: int, record: ctypes.Array[ctypes.c_char]) -> None:
+    handle = os.open(directory, _DIRECTORY)
+    try:
+        word = ctypes.c_uint(command << 8 | _PROJECTS)
+        if _libc.syscall(_SYS_QUOTACTL_FD, handle, word, ctypes.c_uint(project), record) < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), os.fspath(directory))
+    finally:
+        os.close(handle)
+
+
+def _attributes(handle: int) -> tuple[int, ...]:
+    return _ATTRIBUTES.unpack(fcntl.ioctl(handle, _FS_IOC_FSGETXATTR, bytes(_ATTRIBUTES.size)))
+
+
+def _mark(handle: int, project: int) -> None:
+    flags, extent, extents, _, copies = _attributes(handle)
+    if stat.S_ISDIR(os.fstat(handle).st_mode):
+        flags |= _INHERIT
+    fcntl.ioctl(handle, _FS_IOC_FSSETXATTR, _ATTRIBUTES.pack(flags, extent, extents, project, copies))
+
+
+def _mark_tree(top: Path, project: int, scratch: Path) -> None:
+    """Have all below ``top`` counted, and ``top`` itself last: if this is cut short, the next start does it again.
+
+    One descriptor and no recursion, however deep a container has made directories; upwards by "..", as nothing moves.
+    """
+    current = os.open(top, _DIRECTORY)
+    above = [(os.fstat(current), os.listdir(current))]
+    try:
+        while above:
+            found, names = above[-1]
+            if names:
+                below = _mark_entry(current, names.pop(), project, scratch)
+                if below is not None:
+                    os.close(current)
+                    current = below
+                    above.append((os.fstat(current), os.listdir(current)))
+                continue
+            os.utime(current, ns=(found.st_atime_ns, found.st_mtime_ns))  # as it was before links in it were replaced
+            _mark(current, project)
+            above.pop()
+            if above:
+                outer = os.open("..", _DIRECTORY, dir_fd=current)
+                os.close(current)
+                current = outer
+    finally:
+        os.close(current)
+
+
+def _mark_entry(directory: int, name: str, project: int, scratch: Path) -> int | None:
+    """Have what ``name`` is counted; a descriptor of it if it is a directory, which is not done yet."""
+    found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    if stat.S_ISDIR(found.st_mode):
+        return os.open(name, _DIRECTORY, dir_fd=directory)
+    if stat.S_ISREG(found.st_mode):
+        handle = os.open(name, _FILE, dir_fd=directory)
+        try:
+            _mark(handle, project)
+        finally:
+            os.close(handle)
+    else:
+        _make_anew(directory, name, found, scratch)
+    return None
+
+
+def _make_anew(directory: int, name: str, found: os.stat_result, scratch: Path) -> None:
+    """Replace a symlink, a whiteout or the like by one that is counted.
+
+    No descriptor leads to them that could be marked, and the kernel would not rename or link those that are counted
+    otherwise than the directory (EXDEV). ``scratch`` is a directory that is counted already.
+    """
+    old, new = f"/proc/self/fd/{directory}/{name}", scratch / f".lxcfleet-{secrets.token_hex(8)}"
+    if stat.S_ISLNK(found.st_mode):
+        os.symlink(os.readlink(name, dir_fd=directory), new)
+    else:
+        os.mknod(new, found.st_mode, found.st_rdev)
+    os.chown(new, found.st_uid, found.st_gid, follow_symlinks=False)
+    if not stat.S_ISLNK(found.st_mode):
+        os.chmod(new, stat.S_IMODE(found.st_mode))
+    for attribute in os.listxattr(old, follow_symlinks=False):
+        value = os.getxattr(old, attribute, follow_symlinks=False)
+        os.setxattr(new, attribute, value, follow_symlinks=False)
+    os.utime(new, ns=(found.st_atime_ns, found.st_mtime_ns), follow_symlinks=False)
+    os.rename(new, name, dst_dir_fd=directory)

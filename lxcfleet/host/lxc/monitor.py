@@ -1,0 +1,109 @@
+"""Containers' monitors, and who only poses as one.
+
+A monitor listens on the abstract socket @LXCPATH/NAME/command (liblxc's commands.c). While the container is stopped,
+any user of the host can do that, and liblxc believes whoever answers: which process is the container's first, whose
+namespaces are to be entered. So before liblxc is asked, the kernel is: who called listen(2); unix(7), SO_PEERCRED.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from lxcfleet.errors import HostError, WrongState
+from lxcfleet.host.process.peer import peer
+
+ROOT = 0
+_PATIENCE = 5.0
+"""Seconds that a monitor may take until it has heard those who came before."""
+
+
+def claimed(lxc_path: str) -> set[str]:
+    """Names of the containers below ``lxc_path`` whose monitor's address somebody has, whoever that is.
+
+    The kernel takes it away with the process: no state that could be out of date. unix(7) on /proc/net/unix.
+    """
+    prefix = f"@{lxc_path}/"
+    found = set()
+    with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:
+        for line in table:
+            _, at, address = line.rstrip("\n").partition(prefix)
+            name, slash, rest = address.partition("/")
+            if at and slash and rest == "command":
+                found.add(name)
+    return found
+
+
+def listener(name: str, lxc_path: str) -> int | None:
+    """The uid of who listens where the container's monitor does; None if nobody does.
+
+    Does not wait. Raises HostError if it can't be told, as too many others wait to be heard.
+    """
+    try:
+        with _connected(name, lxc_path, 0.0) as connection:
+            return peer(connection).uid
+    except ConnectionRefusedError:
+        return None
+
+
+def runs(name: str, lxc_path: str) -> bool:
+    """Whether the container has a monitor: a process of root's. Raises HostError as ``listener``."""
+    return listener(name, lxc_path) == ROOT
+
+
+def refuse_impostor(name: str, lxc_path: str) -> None:
+    """Raise WrongState if somebody who is not root has the address of the container's monitor, so that it can't start."""
+    uid = listener(name, lxc_path)
+    if uid != ROOT and (uid is not None or name in claimed(lxc_path)):
+        raise WrongState(f"{name} can't start", why=posing(name, lxc_path, uid), hint=_hint(name, lxc_path))
+
+
+def posing(name: str, lxc_path: str, uid: int | None) -> str:
+    """What is to be said of a process of ``uid`` (None: that does not even listen) that has a monitor's address."""
+    who = "some process" if uid is None else f"a process of uid {uid}"
+    return f"{who}, which is not its monitor, has the socket @{lxc_path}/{name}/command"
+
+
+def _hint(name: str, lxc_path: str) -> str:
+    return f"find and end it: ss -xap | grep -F @{lxc_path}/{name}/command"
+
+
+@contextmanager
+def held(name: str, lxc_path: str) -> Iterator[Callable[[], bool]]:
+    """A connection to the container's monitor, for as long as liblxc speaks to it.
+
+    What is given tells whether the monitor has been there all the time: as soon as it ends, somebody else can take its
+    place. Raises WrongState if it is not there, HostError if it hears nobody.
+    """
+    start = f"start it: lxcfleet start {name}"
+    try:
+        with _connected(name, lxc_path, _PATIENCE) as connection:
+            uid = peer(connection).uid
+            if uid != ROOT:
+                raise WrongState(f"{name} is not running", why=posing(name, lxc_path, uid), hint=_hint(name, lxc_path))
+            end = select.poll()
+            end.register(connection, 0)  # POLLHUP and POLLERR are always told
+            yield lambda: not end.poll(0)
+    except ConnectionRefusedError:
+        raise WrongState(f"{name} is not running", hint=start) from None
+
+
+@contextmanager
+def _connected(name: str, lxc_path: str, patience: float) -> Iterator[socket.socket]:
+    """A connection that says nothing, which a monitor does not mind. Raises ConnectionRefusedError, HostError."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        if patience:  # a timeout of Python's would not wait here
+            wait = struct.pack("ll", int(patience), int(patience % 1 * 1e6))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
+        else:
+            connection.setblocking(False)
+        try:
+            connection.connect(f"\0{lxc_path}/{name}/command")
+        except ConnectionRefusedError:
+            raise
+        except OSError as error:
+            raise HostError.from_os_error(f"who answers for {name} can't be told", error) from error
+        yield connection

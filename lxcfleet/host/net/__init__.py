@@ -1,0 +1,1 @@
+"""Interfaces, packet filter, name server, DHCP clients."""

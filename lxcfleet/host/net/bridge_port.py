@@ -1,0 +1,47 @@
+"""The bridge and the switches of its ports, in sysfs; Documentation/ABI/testing/sysfs-class-net, brport."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from lxcfleet.errors import HostError, Unsupported
+
+_NET = Path("/sys/class/net")
+
+
+def check_bridge(name: str) -> None:
+    """Raise Unsupported if the host has no such bridge."""
+    if not (_NET / name / "bridge").is_dir():
+        what = "is no bridge" if (_NET / name).exists() else "is not there"
+        raise Unsupported(
+            f"network.bridge: {name} {what}", why="with `addresses: dhcp` it is the host's to make",
+            hint=f"make it (interfaces(5), systemd.netdev(5), nmcli) with the network's interface as a port: "
+            f"`ip -d link show {name}`; or name another one in lxcfleet.yaml",
+        )  # fmt: skip
+
+
+def set_up(interface: str, *, hairpin: bool, isolated: bool, leaf: bool | None = None) -> None:
+    """Set the switches of a port. Fine if there is no such port.
+
+    ``hairpin``: the bridge gives a frame back to the port that it came from. Where br_netfilter is on (Docker loads
+    it), the bridge itself forwards what is addressed anew on its way, also from a container to itself.
+    ``isolated``: nothing passes between two such ports. So do the rules of network.guard; this holds also while somebody
+    has flushed them.
+    ``leaf``: there is no bridge behind it. One that says otherwise loses its port: where the bridge takes part in
+    spanning tree, it could have the network rearranged. The packet filter does not see these frames. None: as it is.
+    """
+    if hairpin:
+        _set(interface, "hairpin_mode")
+    if isolated:
+        _set(interface, "isolated")
+    if leaf is not None:
+        _set(interface, "bpdu_guard", on=leaf)
+
+
+def _set(interface: str, switch: str, *, on: bool = True) -> None:
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            (_NET / interface / "brport" / switch).write_text("1\n" if on else "0\n", encoding="ascii")
+    except OSError as error:
+        raise HostError.from_os_error(f"{interface}: the bridge's port can't be set up", error) from error

@@ -1,0 +1,153 @@
+"""DHCP clients of containers: Debian's udhcpc, one for each.
+
+A client is a process of the host's root, with the host's files, in the container's network namespace, whose interface it
+sets up, and in its PID namespace: so the kernel ends it together with the container, whoever else is still there. Root
+of an unprivileged container sees it and can't touch it, as it is no process of its user namespace. Root of a privileged
+one could, and so be root of the host: there the client stays in the host's PID namespace, and the daemon ends it.
+Clients go on when the daemon ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from lxcfleet.errors import HostError, Unsupported
+from lxcfleet.host.kernel import syscalls
+from lxcfleet.host.process import proc
+from lxcfleet.paths import Paths
+
+PROGRAM = Path("/sbin/udhcpc")
+SCRIPT = Path(__file__).resolve().parents[1] / "udhcpc-script"
+INTERFACE = "eth0"
+_TRIES, _PAUSE, _REST = 4, 2, 10
+"""It asks so often, so many seconds apart, and begins anew after a rest; for ever. A bridge's new port may pass nothing on
+for half a minute (spanning tree), and servers that look whether an address is in use take some seconds to answer."""
+_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True)
+class Client:
+    """The DHCP client of a container."""
+
+    name: str
+    paths: Paths
+
+    @property
+    def argv(self) -> list[str]:
+        """Its command line."""
+        tries = ["-t", str(_TRIES), "-T", str(_PAUSE), "-A", str(_REST)]
+        options = ["-O", "staticroutes", "-O", "mtu", "-x", f"hostname:{self.name}"]
+        return [str(PROGRAM), "-f", "-i", INTERFACE, "-s", str(SCRIPT), *tries, *options]
+
+    @property
+    def lease(self) -> Path:
+        """What it says goes there; see network.lan.parse_lease."""
+        return self.paths.leases / self.name
+
+    @property
+    def pid_file(self) -> Path:
+        """Where its pid is, as the host numbers it."""
+        return self.paths.clients / self.name
+
+    def running(self) -> int | None:
+        """Its pid, if it runs."""
+        try:
+            pid = int(self.pid_file.read_text(encoding="ascii"))
+            program = Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0]
+            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except (OSError, ValueError):
+            return None
+        # Not the whole command line: that of another version of ours may be another one.
+        ours = program == os.fsencode(PROGRAM) and f"LXCFLEET_LEASE={self.lease}".encode() in variables
+        return pid if ours else None
+
+    def forget(self) -> None:
+        """Its container has ended: end it if it has not, and remove what it leaves."""
+        pid = self.running()
+        process = None if pid is None else proc.open_pid(pid)
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(process, signal.SIGKILL)
+            os.close(process)
+        for file in (self.lease, self.lease.with_name(f"{self.name}.new"), self.pid_file):
+            file.unlink(missing_ok=True)
+
+    def start(self, pid: int, began: float, daemon: int, *, privileged: bool) -> None:
+        """Start it for the container whose process 1 is ``pid`` and began at ``began``; runs in a child of the launcher.
+
+        ``daemon``: a process in the host's mount namespace, while the launcher has one of its own. Fine if the container
+        has ended. Raises HostError.
+        """
+        try:
+            container = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        mounts = os.open(f"/proc/{daemon}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        network = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if proc.began(pid) != began or self.running() is not None:
+                return
+            syscalls.enter_network(container, pids=not privileged)
+            self._spawn(mounts)
+        except ProcessLookupError:
+            return
+        except OSError as error:
+            raise HostError.from_os_error(f"{self.name}: its DHCP client can't be started", error) from error
+        finally:
+            syscalls.enter_network(network)
+            syscalls.leave_pids(pids)
+            for descriptor in (container, mounts, network, pids):
+                os.close(descriptor)
+
+    def _spawn(self, mounts: int) -> None:
+        """It begins only once its pid is written down: whoever comes after us must find it."""
+        wait, go = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(go)
+            self._become(wait, mounts)
+        os.close(wait)
+        with open(go, "wb", buffering=0) as pipe:
+            self.pid_file.write_text(f"{child}\n", encoding="ascii")
+            pipe.write(b"y")
+
+    def _become(self, wait: int, mounts: int) -> NoReturn:
+        try:
+            if os.read(wait, 1) != b"y":
+                os._exit(1)
+            syscalls.enter_mounts(mounts)
+            os.setsid()
+            os.chdir("/")
+            null = os.open(os.devnull, os.O_RDWR)
+            for stream in range(3):
+                os.dup2(null, stream)
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+            signal.alarm(0)
+            for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP, signal.SIGALRM):
+                signal.signal(number, signal.SIG_DFL)
+            os.execve(PROGRAM, self.argv, {"PATH": _PATH, "LXCFLEET_LEASE": str(self.lease)})
+        finally:
+            os._exit(1)
+
+
+def check_installed() -> None:
+    """Raise Unsupported if there is no client."""
+    if not os.access(SCRIPT, os.X_OK):
+        raise Unsupported("containers can't get addresses by DHCP", why=f"{SCRIPT} can't be executed",
+                          hint="install lxcfleet anew")  # fmt: skip
+    if not PROGRAM.exists():
+        raise Unsupported("containers can't get addresses by DHCP", why=f"{PROGRAM} is missing",
+                          hint="apt install udhcpc")  # fmt: skip
+
+
+def addresses6(pid: int) -> str:
+    """The IPv6 addresses in the network namespace of a process, as the kernel lists them; empty where there are none."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/net/if_inet6").read_text(encoding="ascii")
+    return ""

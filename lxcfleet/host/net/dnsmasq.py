@@ -1,0 +1,70 @@
+"""The fleet's name server: Debian's dnsmasq, on the bridge only, with its own files; and the responder behind it."""
+
+from __future__ import annotations
+
+import sys
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from lxcfleet.errors import Unsupported
+from lxcfleet.host.process.standing import Standing
+from lxcfleet.paths import Paths
+
+PROGRAM = Path("/usr/sbin/dnsmasq")
+USER = "dnsmasq"
+"""dnsmasq-base makes it."""
+RESPONDER_PORT = 953
+"""Below 1024, so that no user of the host can answer instead."""
+
+
+def responder_address(gateway: IPv4Address) -> IPv4Address:
+    """Where the responder listens: in the loopback network, an address of this fleet's own."""
+    return IPv4Address(b"\x7f" + gateway.packed[1:])
+
+
+def render(bridge: str, domain: str, gateway: IPv4Address, paths: Paths) -> str:
+    """Its configuration; dnsmasq(8).
+
+    It answers for the domain from a directory that it watches (inotify): a file there that comes, changes or goes
+    is known at once. What it does not find there it asks the responder; all else the host's own name servers.
+    """
+    return "\n".join(
+        [
+            "# Written by lxcfleet.",
+            f"interface={bridge}",
+            "except-interface=lo",
+            "bind-dynamic",
+            "no-hosts",
+            f"hostsdir={paths.hosts}",
+            f"domain={domain}",
+            f"server=/{domain}/{responder_address(gateway)}#{RESPONDER_PORT}",
+            "# The SRV records of a group of two hundred fit into one answer.",
+            "edns-packet-max=8192",
+            "domain-needed",
+            "bogus-priv",
+            f"user={USER}",
+            f"pid-file={paths.dnsmasq_pid}",
+            "",
+        ]
+    )
+
+
+def server(paths: Paths) -> Standing:
+    """dnsmasq itself."""
+    return Standing("the name server", [str(PROGRAM), f"--conf-file={paths.dnsmasq_config}"], paths.dnsmasq_pid)
+
+
+def responder(domain: str, gateway: IPv4Address, paths: Paths) -> Standing:
+    """Who knows the SRV records; see lxcfleet.network.responder."""
+    package = Path(__file__).resolve().parents[3]
+    listen = [str(responder_address(gateway)), str(RESPONDER_PORT)]
+    module = ["-P", "-s", "-m", "lxcfleet.network.responder"]
+    argv = [sys.executable, *module, str(paths.hosts), domain, *listen, str(paths.responder_pid), USER]
+    return Standing("the server of SRV records", argv, paths.responder_pid, {"PYTHONPATH": str(package)})
+
+
+def check_installed() -> None:
+    """Raise Unsupported if there is no dnsmasq."""
+    if not PROGRAM.exists():
+        raise Unsupported("the fleet has no name server", why=f"{PROGRAM} is missing",
+                          hint="apt install dnsmasq-base, or set network.dns: false in lxcfleet.yaml")  # fmt: skip

@@ -1,0 +1,147 @@
+"""Bridges, addresses and routes, over netlink (pyroute2). Runs in children of the launcher only: it is large."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_network
+from typing import Any
+
+from pyroute2 import IPRoute, NetlinkError
+
+from lxcfleet.errors import HostError, InvalidInput
+from lxcfleet.host.net import bridge_port
+from lxcfleet.spec.addresses import OUR_HARDWARE
+
+_MTU_DEFAULT = 1500
+
+
+@contextlib.contextmanager
+def _netlink(what: str) -> Iterator[Any]:
+    """A netlink socket; the kernel's refusals as HostError (NetlinkError is no OSError)."""
+    try:
+        with IPRoute() as netlink:
+            yield netlink
+    except NetlinkError as error:
+        raise HostError(f"{what} failed", why=f"netlink: {error.args[-1]} (errno {error.code})") from error
+    except OSError as error:
+        raise HostError.from_os_error(f"{what} failed", error) from error
+
+
+def _index(netlink: Any, name: str) -> int | None:
+    found = netlink.link_lookup(ifname=name)
+    return int(found[0]) if found else None
+
+
+def networks_in_use(except_for: str) -> list[IPv4Network | IPv6Network]:
+    """All that the host's routes and interfaces reach, those of the interface ``except_for`` left out."""
+    found: set[IPv4Network | IPv6Network] = set()
+    with _netlink("reading the host's routes") as netlink:
+        own = _index(netlink, except_for)
+        for family, bits in ((socket.AF_INET, 32), (socket.AF_INET6, 128)):
+            for route in netlink.get_routes(family=family):
+                target = route.get_attr("RTA_DST")
+                if target is not None and route.get_attr("RTA_OIF") != own:
+                    found.add(ip_network(f"{target}/{route['dst_len']}", strict=False))
+            for entry in netlink.get_addr(family=family):
+                if entry["index"] != own and entry.get_attr("IFA_ADDRESS") is not None:
+                    prefix = min(entry["prefixlen"], bits)
+                    found.add(ip_network(f"{entry.get_attr('IFA_ADDRESS')}/{prefix}", strict=False))
+    return sorted(found, key=lambda network: (network.version, network.network_address, network.prefixlen))
+
+
+def ensure_bridge(
+    name: str, hardware: str, addresses: Sequence[IPv4Interface | IPv6Interface], ports: Iterable[str]
+) -> None:
+    """Have a bridge that is up, with these addresses and, of the veths ``ports``, those that there are.
+
+    ``hardware``: its MAC address. Without one of its own a bridge takes that of a port, and another when that port
+    goes: neighbours then talk to the old one for a while. Ours is also what tells our bridge from other people's,
+    which are refused: this one goes with the last container.
+    """
+    with _netlink(f"setting up the bridge {name}") as netlink:
+        index = _index(netlink, name)
+        if index is None:
+            netlink.link("add", ifname=name, kind="bridge", address=hardware, mtu=_uplink_mtu(netlink))
+            index = _index(netlink, name)
+        elif not _ours(netlink, index):
+            raise InvalidInput(
+                f"network.bridge: {name} is there already and not lxcfleet's",
+                hint=f"to use it with addresses from a DHCP server: `network: {{bridge: {name}, addresses: dhcp}}`; "
+                "else choose another name in lxcfleet.yaml: without that, lxcfleet makes the bridge itself",
+            )
+        present = {a.get_attr("IFA_ADDRESS") for a in netlink.get_addr(index=index)}
+        for address in addresses:
+            if str(address.ip) not in present:
+                family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+                netlink.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen,
+                             family=family)  # fmt: skip
+        netlink.link("set", index=index, state="up")
+        for port in ports:
+            veth = _index(netlink, port)
+            if veth is not None:
+                netlink.link("set", index=veth, master=index)
+
+
+def join_bridge(name: str, ports: Iterable[str]) -> None:
+    """Put the veths ``ports`` that there are on somebody else's bridge, of which nothing else is changed."""
+    with _netlink(f"connecting to the bridge {name}") as netlink:
+        index = _bridge(netlink, name)
+        for port in ports:
+            for link in netlink.get_links(ifname=port) if _index(netlink, port) else ():
+                if link.get_attr("IFLA_MASTER") != index:
+                    netlink.link("set", index=link["index"], master=index)
+
+
+def bridge_address(name: str) -> IPv4Address | None:
+    """The host's own address on somebody else's bridge; None if it has none there."""
+    with _netlink(f"reading the addresses of the bridge {name}") as netlink:
+        for entry in netlink.get_addr(index=_bridge(netlink, name), family=socket.AF_INET):
+            return IPv4Address(entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS"))
+    return None
+
+
+def _bridge(netlink: Any, name: str) -> int:
+    bridge_port.check_bridge(name)
+    index = _index(netlink, name)
+    if index is None or _ours(netlink, index):
+        raise InvalidInput(
+            f"network.bridge: {name} was made by lxcfleet, and has no DHCP server",
+            hint="name a bridge of the host's, or leave network.addresses out",
+        )
+    return index
+
+
+def _uplink_mtu(netlink: Any) -> int:
+    """The MTU of the interface that has the default route: packets of a larger one would be lost on the way."""
+    for route in netlink.get_default_routes(family=socket.AF_INET):
+        index = route.get_attr("RTA_OIF")
+        for link in netlink.get_links(index) if index else ():
+            return int(link.get_attr("IFLA_MTU") or _MTU_DEFAULT)
+    return _MTU_DEFAULT
+
+
+def uplinks() -> list[str]:
+    """Interfaces that a default route leads to."""
+    with _netlink("reading the host's routes") as netlink:
+        indexes = {
+            route.get_attr("RTA_OIF")
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for route in netlink.get_default_routes(family=family)
+        }
+        links = [link for index in indexes if index for link in netlink.get_links(index)]
+        return sorted(str(link.get_attr("IFLA_IFNAME")) for link in links)
+
+
+def _ours(netlink: Any, index: int) -> bool:
+    """Whether lxcfleet made the interface, by the beginning of its MAC address."""
+    return all(str(link.get_attr("IFLA_ADDRESS")).startswith(OUR_HARDWARE) for link in netlink.get_links(index))
+
+
+def remove_bridge(name: str) -> None:
+    """Take our bridge away, if it is there; other people's stay."""
+    with _netlink(f"removing the bridge {name}") as netlink:
+        index = _index(netlink, name)
+        if index is not None and _ours(netlink, index):
+            netlink.link("del", index=index)

@@ -1,0 +1,31 @@
+"""The packet filter, by nft."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from lxcfleet.errors import Unsupported
+from lxcfleet.host.process import command
+
+PROGRAM = Path("/usr/sbin/nft")
+
+
+def apply(rules: str) -> None:
+    """Have it take over ``rules``, all or nothing. Raises Unsupported or HostError."""
+    if not PROGRAM.exists():
+        raise Unsupported("containers can't be connected", why=f"{PROGRAM} is missing",
+                          hint="apt install nftables, or use --network none")  # fmt: skip
+    command.run([str(PROGRAM), "-f", "-"], input=rules.encode())
+
+
+def pairs(family: str, table: str, name: str) -> list[tuple[str, int]]:
+    """The elements of a set of pairs, an interface and a number; nothing if there is no such set. Raises HostError."""
+    text = command.run([str(PROGRAM), "-j", "list", "set", family, table, name], allowed=(0, 1))
+    found = []
+    for each in json.loads(text or "{}").get("nftables", []):
+        for element in each.get("set", {}).get("elem", []):
+            value = element["elem"]["val"] if "elem" in element else element
+            interface, number = value["concat"]
+            found.append((str(interface), int(str(number), 0)))
+    return found

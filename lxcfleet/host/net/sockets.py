@@ -1,0 +1,40 @@
+"""Ports of the host: whether a program listens on one."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from lxcfleet.errors import HostError, InvalidInput
+from lxcfleet.spec.ports import Publication
+
+
+def check_free(publication: Publication) -> None:
+    """Raise InvalidInput if a program of the host's has the port, or the host does not have the address."""
+    tcp = publication.protocol == "tcp"
+    tries = [(socket.AF_INET, publication.address or "0.0.0.0")]
+    if publication.address is None and socket.has_ipv6:
+        tries.append((socket.AF_INET6, "::"))
+    for family, address in tries:
+        try:
+            with socket.socket(family, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) as probe:
+                if tcp:  # else connections that have ended would count for a minute
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family is socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind((address, publication.host))
+        except OSError as error:
+            _tell(publication, error)
+
+
+def _tell(publication: Publication, error: OSError) -> None:
+    where = f"{publication.host}/{publication.protocol}"
+    if error.errno == errno.EADDRINUSE:
+        raise InvalidInput(
+            f"the host's port {where} is in use", why="a program of the host's listens on it",
+            hint=f"`ss -Hlnp{publication.protocol[0]} sport = :{publication.host}` tells which; choose another port",
+        )  # fmt: skip
+    if error.errno == errno.EADDRNOTAVAIL and publication.address:
+        raise InvalidInput(f"the host does not have the address {publication.address}", hint="`ip -br addr` shows them")
+    if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+        raise HostError.from_os_error(f"the host's port {where} can't be published", error)

@@ -1,0 +1,1 @@
+"""What dpkg knows, and whether it is at work."""

@@ -1,0 +1,132 @@
+"""A process of ours that takes requests on a socket, and the sending of datagrams in the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+from lxcfleet.errors import HostError
+
+log = logging.getLogger(__name__)
+
+_OPEN_FILES = 1024
+
+
+def _usual_open_files(hard: int) -> int:
+    """What processes get by default, and so containers, whatever the daemon needs for itself: programs that use
+    select(2) can't do with more, and some close every descriptor up to the limit."""
+    return hard if 0 <= hard < _OPEN_FILES else _OPEN_FILES
+
+
+class Servant:
+    """A process of ours that takes requests on a socket; started anew whenever it is gone."""
+
+    def __init__(self, name: str, arguments: Sequence[str], lock: int, environment: Mapping[str, str]) -> None:
+        self._name = name
+        self._arguments = arguments
+        self._lock = lock
+        self._environment = dict(environment)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._requests: socket.socket | None = None
+        self._sending = asyncio.Lock()
+        self.generation = 0
+        """Grows with each process started."""
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, while it runs."""
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    def start(self) -> socket.socket:
+        """Make sure that it runs; the socket for requests."""
+        if self._requests is not None and self.pid is not None:
+            return self._requests
+        self.close()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        arguments = [word.format(requests=theirs.fileno(), lock=self._lock) for word in self._arguments]
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, *arguments],
+                pass_fds=(theirs.fileno(), self._lock),
+                stdin=subprocess.DEVNULL,
+                cwd="/",
+                env=self._environment,
+                start_new_session=True,
+            )
+            _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (_usual_open_files(hard), hard))
+        ours.setblocking(False)
+        self._requests = ours
+        self.generation += 1
+        log.debug("%s started, pid %d", self._name, self._process.pid)
+        return ours
+
+    def close(self) -> None:
+        """Let it end. Its children finish what they do."""
+        if self._requests is not None:
+            self._requests.close()
+            self._requests = None
+        if self._process is not None:
+            try:
+                self._process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    def kill(self) -> None:
+        """End it the hard way."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+
+    async def send(self, message: bytes, descriptors: Sequence[int]) -> None:
+        """Send one request; it gets copies of ``descriptors``. Raises HostError."""
+        for attempt in (1, 2):
+            try:
+                async with self._sending:
+                    await self._send(message, descriptors)
+            except OSError as error:
+                if attempt == 2:
+                    raise HostError(f"the {self._name} can't be reached", why=str(error)) from error
+            else:
+                return
+
+    async def _send(self, message: bytes, descriptors: Sequence[int]) -> None:
+        try:
+            await send_datagram(self.start(), message, descriptors)
+        except ConnectionError:
+            self.close()  # it is about to end, though it is still there
+            raise
+
+
+async def readable(sock: socket.socket) -> None:
+    """Come back when there is something to read."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(sock, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(sock)
+
+
+async def send_datagram(sock: socket.socket, message: bytes, descriptors: Sequence[int]) -> None:
+    """Send one datagram, waiting for room. One sender at a time: a socket has one writer in the loop."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            socket.send_fds(sock, [message], descriptors)
+            return
+        except BlockingIOError:
+            ready = asyncio.Event()
+            loop.add_writer(sock, ready.set)
+            try:
+                await ready.wait()
+            finally:
+                loop.remove_writer(sock)

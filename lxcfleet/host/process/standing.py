@@ -1,0 +1,67 @@
+"""Programs that the daemon starts and that go on without it: found again by their pid file, watched, ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lxcfleet.errors import HostError
+from lxcfleet.host.process import command, proc
+
+_END_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One such program. It forks itself into the background and writes its pid."""
+
+    title: str
+    """What messages call it."""
+    argv: Sequence[str]
+    pid_file: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """All that it has."""
+
+    def running(self) -> int | None:
+        """Its pid, if it runs with these arguments."""
+        try:
+            pid = int(self.pid_file.read_text(encoding="ascii"))
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
+        except (OSError, ValueError):
+            return None
+        return pid if [word.encode() for word in self.argv] == words else None
+
+    def start(self) -> None:
+        """Start it; raises HostError with what it said."""
+        command.run(self.argv, timeout=10, environment=self.environment)
+
+    def stop(self) -> None:
+        """End it, with whatever arguments it runs, and wait for that. Fine if it does not run. Raises HostError."""
+        pid = self._present()
+        process = None if pid is None else proc.open_pid(pid)
+        if process is None:
+            return
+        try:
+            signal.pidfd_send_signal(process, signal.SIGTERM)
+            deadline = time.monotonic() + _END_SECONDS
+            while self._present() == pid:
+                if time.monotonic() > deadline:
+                    raise HostError(f"{self.title} does not end", why=f"pid {pid}")
+                time.sleep(0.01)
+        except ProcessLookupError:
+            return
+        finally:
+            os.close(process)
+
+    def _present(self) -> int | None:
+        """Its pid, if a program of this name that knows our pid file or directory runs under it."""
+        try:
+            pid = int(self.pid_file.read_text(encoding="ascii"))
+            line = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (OSError, ValueError):
+            return None
+        return pid if str(self.pid_file.parent).encode() in line else None

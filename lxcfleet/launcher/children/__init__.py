@@ -1,0 +1,1 @@
+"""What the launcher's children do: one operation each."""

@@ -1,0 +1,79 @@
+"""Containers that are there: removing them, and what liblxc is asked to do with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from lxcfleet.errors import FleetError, HostError
+from lxcfleet.host.kernel import quota, syscalls, tree
+from lxcfleet.host.lxc import attach, liblxc
+from lxcfleet.launcher.children.answer import Reply, answer
+from lxcfleet.paths import ContainerPaths, Paths
+
+
+def remove(names: list[str], reply: Reply, paths: Paths) -> None:
+    """Remove what is left of containers, given by the names of their directories."""
+    with syscalls.unhurried():
+        # Of all first: another container may have the number long before all files are gone.
+        errors = {name: _forget_limit(paths, name) for name in names}
+        for name, error in errors.items():
+            try:
+                tree.remove(paths.lxc / name)
+                answer(reply, name, error)
+            except (OSError, FleetError) as failure:
+                answer(reply, name, failure)
+
+
+def _forget_limit(paths: Paths, name: str) -> OSError | None:
+    try:
+        project = quota.own_project(ContainerPaths(paths.lxc / name).delta)
+        if project:
+            quota.forget(paths.lxc, project)
+    except OSError as error:
+        return error
+    return None
+
+
+def inspect(names: list[str], reply: Reply, paths: Paths) -> None:
+    """Process 1 of each container, as the host numbers it; null for one that does not run."""
+    for name in names:
+        try:
+            pid = liblxc.init_pid(name, str(paths.lxc))
+        except FleetError:
+            pid = None
+        reply.send(json.dumps({"name": name, "pid": pid}).encode())
+
+
+def freeze(names: list[str], reply: Reply, paths: Paths) -> None:
+    """Stop all their processes where they are."""
+    _have(liblxc.freeze, names, reply, paths, "frozen")
+
+
+def unfreeze(names: list[str], reply: Reply, paths: Paths) -> None:
+    """Let them go on."""
+    _have(liblxc.unfreeze, names, reply, paths, "unfrozen")
+
+
+def check_health(item: dict[str, Any], reply: Reply, paths: Paths) -> None:
+    """Run a command inside and answer with its exit status (null: it took too long) and what it printed."""
+    name = item["name"]
+    try:
+        status, output = attach.check(name, str(paths.lxc), item["command"], item["environment"], item["timeout"])
+    except FleetError as error:
+        answer(reply, name, error)
+    else:
+        reply.send(json.dumps({"name": name, "error": None, "status": status, "output": output}).encode())
+
+
+def _have(act: Callable[[str, str], bool], names: list[str], reply: Reply, paths: Paths, what: str) -> None:
+    for name in names:
+        error: FleetError | None = None
+        try:
+            if not act(name, str(paths.lxc)):
+                why = f"liblxc's reason is in {paths.container(name).lxc_log}"
+                error = HostError(f"{name} can't be {what}", why=why)
+        except FleetError as refused:
+            error = refused
+        answer(reply, name, error)

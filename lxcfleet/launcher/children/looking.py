@@ -1,0 +1,80 @@
+"""The base and what containers run of it: staleness, shadows, exposure, and the mask itself."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from lxcfleet.errors import FleetError, HostError
+from lxcfleet.launcher.children.answer import Reply, answer, answer_large
+from lxcfleet.patch.stale import scan
+from lxcfleet.paths import Paths
+
+
+def stale(items: list[dict[str, Any]], reply: Reply, paths: Paths) -> None:
+    """Look at what containers run. All in one memory file, as one answer may be larger than a datagram."""
+    body, text = None, b"[]"
+    try:
+        found = scan.scan(map(scan.Target.from_json, items), paths.mask_mount)
+        text = json.dumps([each.to_json() for each in found]).encode()
+    except OSError as error:
+        body = HostError.from_os_error("what containers run can't be compared", error).body()
+    answer_large(reply, body, text)
+
+
+def shadows(items: list[tuple[str, str]], reply: Reply, paths: Paths) -> None:
+    """Look for what hides the base's files in deltas, given by name and directory."""
+    from lxcfleet.patch.shadow import files  # few need it
+
+    body, text = None, b"[]"
+    try:
+        text = json.dumps([each.to_json() for each in files.find(items, paths.mask_mount)]).encode()
+    except OSError as error:
+        body = HostError.from_os_error("deltas can't be looked at", error).body()
+    answer_large(reply, body, text)
+
+
+def unshadow(item: dict[str, Any], reply: Reply, _: Paths) -> None:
+    """Remove files from a delta that is not mounted."""
+    from lxcfleet.patch.shadow import files
+
+    try:
+        files.remove(item["delta"], item["paths"])
+        answer(reply, item["name"])
+    except OSError as error:
+        failed = HostError.from_os_error(f"{item['name']}: not all could be removed", error)
+        answer(reply, item["name"], failed)
+
+
+def exposure(items: list[dict[str, Any]], reply: Reply, paths: Paths) -> None:
+    """Look for what each container can read and should not; one line of JSON each, in one memory file."""
+    from lxcfleet.base import exposure  # few need it
+
+    body, found = None, []
+    try:
+        found = list(exposure.audit(paths, items))
+    except (OSError, FleetError) as error:
+        known = error if isinstance(error, FleetError) else HostError.from_os_error("the host can't be looked at", error)
+        body = known.body()
+    answer_large(reply, body, json.dumps(found).encode())
+
+
+def mask(force: bool, reply: Reply, paths: Paths) -> None:
+    """Bring the mask up to date and have it mounted in the launcher's mount namespace, which this child shares."""
+    from lxcfleet.base.mask import mount  # see there
+
+    try:
+        mount.refresh(paths, force)
+        answer(reply, "mask")
+    except (OSError, FleetError) as error:
+        answer(reply, "mask", error)
+
+
+def release(_: None, reply: Reply, paths: Paths) -> None:
+    """Unmount the mask, and remove what the base was like: no container is left that needs either."""
+    from lxcfleet.base.mask import mount  # see there
+    from lxcfleet.base.merge import reconcile  # see there
+
+    mount.release(paths)
+    reconcile.forget_all(paths)
+    answer(reply, "mask")

@@ -1,0 +1,147 @@
+"""Networks: bridges, the packet filter, DHCP clients. What pyroute2 is needed for is imported there: it is large."""
+
+from __future__ import annotations
+
+import json
+from ipaddress import ip_interface
+from typing import Any
+
+from lxcfleet.errors import FleetError
+from lxcfleet.launcher.children.answer import Reply, answer, answer_large
+from lxcfleet.paths import Paths
+
+
+def routes(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
+    """What networks the host uses, and whether it has IPv6."""
+    from lxcfleet.host.net import netlink, sysctl  # the first takes 30 MB along
+
+    try:
+        used = [str(network) for network in netlink.networks_in_use(argument["except"])]
+        body = {"networks": used, "ipv6": sysctl.ipv6_available(), "error": None}
+    except FleetError as error:
+        body = {"error": error.body()}
+    reply.send(json.dumps(body).encode())
+
+
+def network(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
+    """Have the fleet's bridge, and the packet filter's rules for it."""
+    from lxcfleet.host.net import netlink, nft, resolved, sysctl
+
+    try:
+        addresses = [ip_interface(text) for text in argument["addresses"]]
+        netlink.ensure_bridge(argument["bridge"], argument["hardware"], addresses, argument["ports"])
+        nft.apply(argument["rules"])
+        if argument["forward"]:
+            sysctl.forward([argument["bridge"], *netlink.uplinks()])
+        if argument["localhost"]:
+            sysctl.route_localhost(argument["bridge"])
+        answer(reply, "network")
+    except FleetError as error:
+        answer(reply, "network", error)
+        return
+    reply.close()  # nobody waits for this
+    resolved.tell(argument["bridge"], str(addresses[0].ip), argument["domain"])
+
+
+def bridge(argument: dict[str, str], reply: Reply, _: Paths) -> None:
+    """The host's address on the operator's bridge."""
+    from lxcfleet.host.net import netlink
+
+    try:
+        address = netlink.bridge_address(argument["bridge"])
+        reply.send(json.dumps({"address": None if address is None else str(address), "error": None}).encode())
+    except FleetError as error:
+        reply.send(json.dumps({"error": error.body()}).encode())
+
+
+def join(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
+    """Have the packet filter's rules for the operator's bridge, and containers on it."""
+    from lxcfleet.host.net import netlink, nft, sysctl
+
+    try:
+        nft.apply(argument["rules"])
+        netlink.join_bridge(argument["bridge"], argument["ports"])
+        if argument["forward"]:
+            sysctl.forward([argument["bridge"], *netlink.uplinks()])
+        answer(reply, "join")
+    except FleetError as error:
+        answer(reply, "join", error)
+
+
+def dhcp(items: list[dict[str, Any]], reply: Reply, paths: Paths) -> None:
+    """Start containers' DHCP clients."""
+    from lxcfleet.host.net import dhcp
+
+    failure = None
+    for item in items:
+        try:
+            client = dhcp.Client(item["name"], paths)
+            client.start(item["pid"], item["began"], item["daemon"], privileged=item["privileged"])
+        except (OSError, FleetError) as error:
+            failure = failure or error
+    answer(reply, "dhcp", failure)
+
+
+def leased(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
+    """Which addresses the packet filter has seen given to whom."""
+    from lxcfleet.host.net import nft
+
+    body, text = None, b"[]"
+    try:
+        text = json.dumps(nft.pairs("bridge", argument["table"], "leased")).encode()
+    except FleetError as error:
+        body = error.body()
+    answer_large(reply, body, text)
+
+
+def publish(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
+    """Have ports of the host lead where they should."""
+    from lxcfleet.host.net import nft, sysctl
+
+    if argument["forward"]:
+        from lxcfleet.host.net import netlink
+
+    try:
+        nft.apply(argument["rules"])
+        if argument["localhost"]:
+            sysctl.route_localhost(argument["bridge"])
+        if argument["forward"]:
+            sysctl.forward([argument["bridge"], *netlink.uplinks()])
+        answer(reply, "publish")
+    except FleetError as error:
+        answer(reply, "publish", error)
+
+
+def rules(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
+    """Have nft read them."""
+    from lxcfleet.host.net import nft
+
+    try:
+        nft.apply(argument["rules"])
+        answer(reply, "rules")
+    except FleetError as error:
+        answer(reply, "rules", error)
+
+
+def forget_datagrams(members: list[str], reply: Reply, _: Paths) -> None:
+    """Have nobody's datagrams go to these addresses any more by habit."""
+    from lxcfleet.host.net import conntrack
+
+    try:
+        conntrack.forget_datagrams(members)
+        answer(reply, "datagrams")
+    except FleetError as error:
+        answer(reply, "datagrams", error)
+
+
+def disconnect(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
+    """Take the fleet's bridge and its rules away."""
+    from lxcfleet.host.net import netlink, nft
+
+    try:
+        if argument["bridge"]:
+            netlink.remove_bridge(argument["bridge"])
+        nft.apply(argument["rules"])
+        answer(reply, "network")
+    except FleetError as error:
+        answer(reply, "network", error)

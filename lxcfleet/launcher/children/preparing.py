@@ -1,0 +1,139 @@
+"""Making or checking containers' files, and mounting their layers."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from lxcfleet.base import layers
+from lxcfleet.errors import Broken, FleetError, HostError
+from lxcfleet.host.kernel import syscalls, tree
+from lxcfleet.host.lxc import liblxc
+from lxcfleet.launcher.children.answer import MAX_DATAGRAM, Reply, answer
+from lxcfleet.paths import Paths
+
+if TYPE_CHECKING:
+    from lxcfleet.base.merge.reconcile import Reconciler
+
+CHILD_SECONDS = 120
+"""No child may take longer: liblxc can wait for ever on a monitor that hangs."""
+
+
+def prepare(_: None, reply: Reply, paths: Paths) -> None:
+    """Make or check containers' files, mount their layers, and answer with the mount namespace of each.
+
+    Batches come until the daemon has no more: this child pays for its fork once.
+    """
+    home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    for items in _batches(reply):
+        if any(item["mount"] for item in items) and not os.path.ismount(paths.mask_mount):
+            return  # this launcher is a new one: unanswered, the daemon has it mount the mask, and asks again
+        for item in items:
+            try:
+                _prepare_one(item, reply, paths, home)
+            except (OSError, FleetError) as error:
+                answer(reply, item["name"], error)
+
+
+def _batches(reply: Reply) -> Iterator[list[dict[str, Any]]]:
+    """What the daemon says on the socket for replies, until it closes that."""
+    while True:
+        signal.alarm(0)
+        message, descriptors, _, _ = socket.recv_fds(reply, MAX_DATAGRAM, 1)
+        if descriptors:
+            with open(descriptors[0], "rb") as file:
+                message = file.read()
+        if not message:
+            return
+        signal.alarm(CHILD_SECONDS)
+        yield json.loads(message)
+
+
+def _prepare_one(item: dict[str, Any], reply: Reply, paths: Paths, home: int) -> None:
+    name = item["name"]
+    if item["make"]:
+        _make(paths, name, item)
+    else:
+        _check(paths, name, item)
+    if not item["mount"]:
+        answer(reply, name)
+        return
+    notes = _reconciler(paths).reconcile(name) if item["reconcile"] else []
+    with layers.mask_stays(paths):
+        syscalls.unshare_mounts()
+    try:
+        layers.mount(paths, name, item["first_id"], item["disk"])
+        namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        answer(reply, name, descriptor=namespace, notes=notes)
+        os.close(namespace)
+    finally:
+        syscalls.enter_mounts(home)
+
+
+@functools.cache
+def _reconciler(paths: Paths) -> Reconciler:
+    """One for all the batches of this child."""
+    from lxcfleet.base.merge.reconcile import Reconciler  # other children have no use for it
+
+    return Reconciler(paths)
+
+
+def _make(paths: Paths, name: str, item: dict[str, Any]) -> None:
+    """Put a new container's files together under another name, then give them theirs in one step."""
+    new = paths.new(name)
+    tree.remove(new.directory)
+    owner = item["first_id"] or 0
+    try:
+        # The host's users must not get at what a container's root wrote: programs that are setuid, for one.
+        new.directory.mkdir(mode=0o700)
+        new.delta.mkdir(mode=0o755)
+        os.chown(new.delta, owner, owner)
+        new.work.mkdir(mode=0o700)
+        for file, text in item["files"].items():
+            (new.directory / file).write_text(text, encoding="utf-8")
+        syscalls.rename_new(new.directory, paths.container(name).directory)
+    except FileExistsError as error:
+        tree.remove(new.directory)
+        raise FleetError(f"{name} can't be created", why=f"{error.filename} is in the way") from error
+    except OSError as error:
+        tree.remove(new.directory)
+        raise HostError.from_os_error(f"{name} can't be created", error) from error
+
+
+def _check(paths: Paths, name: str, item: dict[str, Any]) -> None:
+    """Refuse to start over files that are not as we made them; bring LXC's configuration up to date."""
+    own = paths.container(name)
+    for directory, owner in ((own.delta, item["first_id"] or 0), (own.work, 0)):
+        try:
+            found = os.lstat(directory)
+        except FileNotFoundError:
+            raise Broken(
+                f"{name} can't start: its directory {directory} is gone",
+                hint="restore it from a backup, or remove the container with `lxcfleet destroy`",
+            ) from None
+        if not os.path.isdir(directory) or os.path.islink(directory) or found.st_uid != owner:
+            raise Broken(
+                f"{name} can't start: {directory} is not the directory that lxcfleet made",
+                why=f"it should be a directory of uid {owner}, and has uid {found.st_uid}",
+                hint=f"if you are sure of its contents: chown {owner}:{owner} {directory}",
+            )
+    os.chmod(own.directory, 0o700)
+    liblxc.rotate_log(str(own.lxc_log))
+    if os.statvfs(own.delta).f_flag & os.ST_RDONLY:
+        raise HostError(
+            f"{name} can't start", why=f"the file system of {own.delta} is mounted read-only",
+            hint="`dmesg | tail` may tell why; after an error the kernel does that by itself",
+        )  # fmt: skip
+    for file, text in item["files"].items():
+        path = own.directory / file
+        try:
+            if path.read_text(encoding="utf-8") == text:
+                continue
+        except FileNotFoundError:
+            pass
+        tree.write(path, text)

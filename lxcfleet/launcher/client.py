@@ -1,0 +1,212 @@
+"""The daemon's end of the launcher and the booter: starts them, sends requests, gets replies; see there."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lxcfleet.errors import HostError, from_body
+from lxcfleet.host.lxc import BOOTER
+from lxcfleet.host.process import maps
+from lxcfleet.host.process.servant import Servant, readable, send_datagram
+from lxcfleet.paths import Paths
+
+log = logging.getLogger(__name__)
+
+_MAX_DATAGRAM = 65536
+_MAX_REPLY = 65536
+_PATH = "/usr/sbin:/sbin"
+"""Without newuidmap in reach liblxc writes the id maps itself, as root may: two programs less per start."""
+_DIED = "the process that did it ended before it was done"
+TRIES = 2
+"""How often a request is made that nobody answers: the first time somebody may have killed the launcher."""
+
+
+class Died(HostError):
+    """The process that was asked ended without an answer, whether or not it did what it was asked for."""
+
+
+class Reply(NamedTuple):
+    """One answer of a child, with the descriptor that came along, which the caller closes."""
+
+    body: Any
+    descriptor: int | None
+
+
+class Conversation:
+    """What is said to a child that does an operation, and what it answers."""
+
+    def __init__(self, sock: socket.socket, generation: int) -> None:
+        self._socket = sock
+        self.generation = generation
+        """Of the launcher that the child is from."""
+
+    async def say(self, argument: Any) -> None:
+        """Tell the child more; raises OSError if it is gone."""
+        message = json.dumps(argument).encode()
+        if len(message) <= _MAX_DATAGRAM:
+            await send_datagram(self._socket, message, [])
+            return
+        with _memory(message) as memory:
+            await send_datagram(self._socket, b"", [memory])
+
+    async def hear(self) -> Reply | None:
+        """The child's next reply; None when there will be no more."""
+        await readable(self._socket)
+        try:
+            message, passed, _, _ = socket.recv_fds(self._socket, _MAX_REPLY, 1)
+        except ConnectionError:
+            return None
+        return Reply(json.loads(message), passed[0] if passed else None) if message else None
+
+    def close(self) -> None:
+        """No more is said: the child ends when it has done what it is at."""
+        self._socket.close()
+
+
+class Launcher:
+    """The launcher and the booter."""
+
+    def __init__(self, paths: Paths, lock: int) -> None:
+        package = str(Path(__file__).resolve().parent.parent.parent)
+        environment = {**os.environ, **paths.environment(), "PYTHONPATH": package, "PATH": _PATH}
+        arguments = ["-P", "-s", "-m", "lxcfleet.launcher.main", "{requests}", "{lock}"]
+        self._launcher = Servant("launcher", arguments, lock, environment)
+        booter = str(BOOTER)
+        self._booter = Servant("booter", ["-I", "-S", booter, "{requests}", str(paths.lxc)], lock, environment)
+
+    @property
+    def generation(self) -> int:
+        """Grows with each launcher started: what the last one had mounted is gone."""
+        return self._launcher.generation
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Of the processes that run."""
+        return tuple(pid for pid in (self._launcher.pid, self._booter.pid) if pid is not None)
+
+    def start(self) -> None:
+        """Make sure that both run."""
+        self._launcher.start()
+        self._booter.start()
+
+    def close(self) -> None:
+        """Let both end."""
+        self._launcher.close()
+        self._booter.close()
+
+    def renew(self) -> bool:
+        """End those that run code which is no longer on the disk; whether there were any.
+
+        Monitors of containers are copies of the booter: what it has mapped they have, however fresh the container.
+        """
+        old = [each for each in (self._launcher, self._booter) if each.pid is not None and _runs_old_code(each.pid)]
+        for each in old:
+            each.close()
+        return bool(old)
+
+    async def ask_large(self, operation: str, argument: Any) -> Any:
+        """Like ``ask``, for an answer that comes in a memory file. Raises what the child says, or Died."""
+        for _ in range(TRIES):
+            async for reply in self.stream(operation, argument):
+                assert reply.descriptor is not None
+                with open(reply.descriptor, "rb") as file:
+                    text = file.read()
+                if reply.body["error"]:
+                    raise from_body(reply.body["error"])
+                return json.loads(text)
+        raise Died(f"{operation} failed", why=_DIED, hint="`journalctl -u lxcfleet` may have the reason")
+
+    def kill(self) -> None:
+        """End both the hard way; for tests of what survives that."""
+        self._launcher.kill()
+        self._booter.kill()
+
+    async def boot(self, name: str, namespace: int, command: Sequence[str] = ()) -> int | None:
+        """Start a container whose root is mounted in the mount namespace that the descriptor stands for.
+
+        ``command``: of its process 1; empty: what its configuration says, which must come to the same.
+
+        The pid of its process 1 (-1 if it has ended already); None if liblxc could not start it. Raises Died if
+        the process that tried was killed: then it may run all the same.
+        """
+        message = "\0".join((name, *command)).encode()
+        if len(message) > _MAX_DATAGRAM:
+            message = name.encode()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        with ours:
+            with theirs:
+                await self._booter.send(message, [theirs.fileno(), namespace])
+            await readable(ours)
+            answer = ours.recv(64)
+        if not answer:
+            raise Died(f"{name} did not start", why=_DIED)
+        pid: int | None = json.loads(answer)
+        return pid
+
+    async def send(self, operation: str, argument: bytes, descriptors: Sequence[int]) -> None:
+        """Send a request to the launcher; the first descriptor is where its child answers."""
+        message = operation.encode() + b" " + argument
+        if len(message) <= _MAX_DATAGRAM:
+            await self._launcher.send(message, descriptors)
+            return
+        with _memory(message) as memory:
+            await self._launcher.send(b"", [descriptors[0], memory, *descriptors[1:]])
+
+    async def converse(self, operation: str, argument: Any = None, descriptors: Sequence[int] = ()) -> Conversation:
+        """Have a child begin an operation. ``argument``: text as it is, else JSON. The caller closes it."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        try:
+            with theirs:
+                data = argument if isinstance(argument, str) else json.dumps(argument)
+                await self.send(operation, data.encode(), [theirs.fileno(), *descriptors])
+        except BaseException:
+            ours.close()
+            raise
+        return Conversation(ours, self.generation)
+
+    async def stream(self, operation: str, argument: Any, descriptors: Sequence[int] = ()) -> AsyncIterator[Reply]:
+        """Send a request and give its replies until the child is done. ``argument``: text as it is, else JSON."""
+        conversation = await self.converse(operation, argument, descriptors)
+        try:
+            while (reply := await conversation.hear()) is not None:
+                yield reply
+        finally:
+            conversation.close()
+
+    async def ask(self, operation: str, argument: Any, descriptors: Sequence[int] = ()) -> Any:
+        """The body of the one reply to a request that may be done twice; raises Died if nobody survives it."""
+        for _ in range(TRIES):
+            answer: list[Any] = [reply.body async for reply in self.stream(operation, argument, descriptors)]
+            if answer:
+                return answer[0]
+        raise Died(f"{operation} failed", why=_DIED, hint="`journalctl -u lxcfleet` may have the reason")
+
+
+@contextmanager
+def _memory(message: bytes) -> Iterator[int]:
+    """A descriptor that ``message`` can be read from: for what is too large for a datagram."""
+    memory = os.memfd_create("request", os.MFD_CLOEXEC)
+    try:
+        with open(memory, "wb", closefd=False) as file:
+            file.write(message)
+        os.lseek(memory, 0, os.SEEK_SET)
+        yield memory
+    finally:
+        os.close(memory)
+
+
+def _runs_old_code(pid: int) -> bool:
+    """Whether a process of the host's maps a file that was replaced or removed. On an overlay this would not do."""
+    try:
+        return any(mapping.file.deleted for mapping in maps.executable(pid))
+    except ProcessLookupError:
+        return False

@@ -1,0 +1,69 @@
+"""LXC's pre-start hook: mounts a container's layers when plain lxc-start or lxc@.service starts it.
+
+liblxc runs this in the monitor's own mount namespace (lxc.monitor.unshare = 1), so what is mounted here is what
+the container gets, and it goes when the container stops. lxcfleet's own starts mount the layers before, and
+leave this out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from pathlib import Path
+
+from lxcfleet.base import layers
+from lxcfleet.base.mask import build, mount
+from lxcfleet.base.merge import reconcile
+from lxcfleet.containers import store
+from lxcfleet.errors import Broken, FleetError, WrongState
+from lxcfleet.host.kernel import syscalls
+from lxcfleet.host.lxc import apparmor
+from lxcfleet.paths import Paths
+from lxcfleet.spec import config
+
+LOOK_SECONDS = 5.0
+
+
+def _check_bridge(settings: config.NetworkSettings, name: str) -> None:
+    if not os.path.exists(f"/sys/class/net/{settings.bridge}"):
+        hint = "it is the host's: see `lxcfleet doctor`" if settings.dhcp else f"the daemon makes it: lxcfleet start {name}"
+        raise WrongState(f"{name} can't start: the fleet's bridge {settings.bridge} is not there", hint=hint)
+
+
+def _say(paths: Paths, name: str, message: str, level: str = "ERROR") -> None:
+    """liblxc shows what a hook prints only in its debug log, so it goes to the container's log, in that format."""
+    print(f"lxcfleet: {message}", file=sys.stderr)
+    with contextlib.suppress(OSError), paths.container(name).lxc_log.open("a", encoding="utf-8") as log:
+        log.write(f"lxc {name} {time.strftime('%Y%m%d%H%M%S')} {level:8} lxcfleet - hook.py - {message}\n")
+
+
+def main() -> None:
+    """Mount the layers of the container that LXC_NAME names, or fail so that it does not start.
+
+    Its arguments are the fleet's directories below /run and /etc.
+    """
+    os.environ["PATH"] = "/usr/sbin:/usr/bin:/sbin:/bin"
+    name = os.environ.get("LXC_NAME", "")
+    run, etc = (Path(argument) for argument in sys.argv[1:3])
+    file = Path(os.environ.get("LXC_CONFIG_FILE", str(Paths().container(name).config)))
+    paths = Paths(file.parent.parent, run, etc)
+    try:
+        spec = store.load(paths, name)
+        if spec is None or isinstance(spec, Broken):
+            raise spec or Broken(f"{name} is no container of lxcfleet's", why=f"no spec beside {file}")
+        if spec.connected:
+            _check_bridge(config.load(paths.config_file).network, name)
+        apparmor.leave_profile()
+        syscalls.make_slave(Path("/"))
+        # No daemon says whether a single file changed its mode: look at all, once for the starts of one moment.
+        mount.refresh(paths, force=not 0 <= time.time() - build.looked(paths) < LOOK_SECONDS)
+        if config.load(paths.config_file).reconcile:
+            for note in reconcile.Reconciler(paths).reconcile(name):
+                _say(paths, name, f"not merged: {note}", "WARN")
+        layers.mount(paths, name, spec.first_id, spec.disk)
+    except (FleetError, OSError) as error:
+        _say(paths, name, str(error).replace("\n", "; "))
+        sys.exit(1)
+

@@ -1,0 +1,1 @@
+"""The fleet's network: addresses, the bridge and its rules, names, published ports."""

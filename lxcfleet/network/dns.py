@@ -1,0 +1,168 @@
+"""Answers of a name server, for the names that dnsmasq can't be taught while it runs. Pure.
+
+dnspython knows the messages; this knows the fleet's names. Everything has a lifetime of zero: who asks again gets
+what is true then.
+"""
+
+from __future__ import annotations
+
+import struct
+from ipaddress import ip_address
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.opcode
+import dns.rcode
+import dns.rdata
+from dns.message import Message
+from dns.rdata import GenericRdata, Rdata
+from dns.rdataclass import ANY as ANY_CLASS
+from dns.rdataclass import IN
+from dns.rdatatype import AAAA, ANY, SRV, A, RdataType
+from dns.rdtypes.IN.SRV import SRV as Service
+from dns.rrset import RRset
+
+PLAIN_SIZE = 512
+"""What fits into an answer over UDP for those who say nothing of what they take."""
+MAX_SIZE = 65535
+MARK = "#srv"
+"""Begins a line of a hosts file that is none for others; see network.hosts."""
+_WEIGHT = 10
+_OWN_SIZE = 4096
+_KINDS = (A, AAAA, SRV)
+
+Entry = dict[RdataType, list[Rdata]]
+"""What one name stands for."""
+Records = dict[str, Entry]
+"""What one file says, by name in lower case without the last dot."""
+
+
+def read_hosts(text: str) -> Records:
+    """A file of network.hosts: lines ``ADDRESS NAME…``, and ``#srv NAME PORT TARGET``. Others are passed over."""
+    records: Records = {}
+    for line in text.splitlines():
+        words = line.lower().split()
+        try:
+            if len(words) == 4 and words[0] == MARK:
+                service = dns.rdata.from_text(IN, SRV, f"0 {_WEIGHT} {int(words[2])} {words[3]}.")
+                records.setdefault(words[1], {}).setdefault(SRV, []).append(service)
+            elif words and not words[0].startswith("#"):
+                kind = A if ip_address(words[0]).version == 4 else AAAA
+                for name in words[1:]:
+                    data = dns.rdata.from_text(IN, kind, words[0])
+                    records.setdefault(name, {}).setdefault(kind, []).append(data)
+        except (ValueError, dns.exception.DNSException):
+            continue
+    return records
+
+
+class Zone:
+    """All names of the fleet. Each file can be replaced by itself."""
+
+    def __init__(self, domain: str) -> None:
+        self.domain = domain.lower()
+        self._files: dict[str, Records] = {}
+        self._names: dict[str, dict[str, Entry]] = {}
+        """By name, then by file."""
+        self._above: dict[str, int] = {}
+        """How many names end with this one: it exists, though it stands for nothing."""
+
+    def replace(self, file: str, records: Records) -> None:
+        """What ``file`` says now."""
+        for name in self._files.pop(file, {}):
+            del self._names[name][file]
+            if not self._names[name]:
+                del self._names[name]
+            self._count(name, -1)
+        if records:
+            self._files[file] = records
+        for name, entry in records.items():
+            self._names.setdefault(name, {})[file] = entry
+            self._count(name, 1)
+
+    def _count(self, name: str, step: int) -> None:
+        while "." in name:
+            name = name.partition(".")[2]
+            self._above[name] = self._above.get(name, 0) + step
+            if not self._above[name]:
+                del self._above[name]
+
+    def files(self) -> set[str]:
+        """Those that say something."""
+        return set(self._files)
+
+    def covers(self, name: str) -> bool:
+        """Whether it is ours to say what this name stands for."""
+        return name == self.domain or name.endswith(f".{self.domain}")
+
+    def exists(self, name: str) -> bool:
+        """Whether the name or one below it is there."""
+        return name in self._names or name in self._above or name == self.domain
+
+    def find(self, name: str, kind: RdataType) -> list[Rdata]:
+        """What the name stands for."""
+        return [data for entry in self._names.get(name, {}).values() for data in entry.get(kind, ())]
+
+
+def answer(message: bytes, zone: Zone, limit: int = 0) -> bytes | None:
+    """The answer to ``message``, if there is one. ``limit``: bytes; 0: as the question says, over UDP."""
+    try:
+        query = dns.message.from_wire(message)
+        if query.flags & dns.flags.QR or len(query.question) != 1:
+            return None
+        response = dns.message.make_response(query, our_payload=_OWN_SIZE)
+    except (dns.exception.DNSException, struct.error, ValueError):
+        return None
+    response.flags |= dns.flags.AA
+    _fill(response, query.question[0], zone, query.opcode())
+    size = limit or (max(PLAIN_SIZE, query.payload) if query.edns >= 0 else PLAIN_SIZE)
+    return _wire(response, size)
+
+
+def _fill(response: Message, question: RRset, zone: Zone, opcode: int) -> None:
+    name = question.name.to_text(omit_final_dot=True).lower()
+    if opcode != dns.opcode.QUERY or question.rdclass not in (IN, ANY_CLASS):
+        response.set_rcode(dns.rcode.NOTIMP)
+    elif not zone.covers(name):
+        response.set_rcode(dns.rcode.REFUSED)
+    elif not zone.exists(name):
+        response.set_rcode(dns.rcode.NXDOMAIN)
+    else:
+        for kind in _KINDS if question.rdtype == ANY else (question.rdtype,):
+            found = zone.find(name, kind)
+            if found:
+                response.answer.append(_records(question.name, kind, found))
+            if kind == SRV:
+                response.additional += _beside(found, zone)
+
+
+def _beside(services: list[Rdata], zone: Zone) -> list[RRset]:
+    """Addresses that will be asked for next."""
+    targets = dict.fromkeys(service.target for service in services if isinstance(service, Service))
+    found = ((target, zone.find(target.to_text(omit_final_dot=True), A)) for target in targets)
+    return [_records(target, A, addresses) for target, addresses in found if addresses]
+
+
+def _records(name: dns.name.Name, kind: RdataType, found: list[Rdata]) -> RRset:
+    records = RRset(name, IN, kind)
+    for data in found:
+        # As bytes: dnspython would compress a service's target, which RFC 2782 forbids.
+        records.add(GenericRdata(IN, kind, data.to_wire() or b""), ttl=0)  # type: ignore[no-untyped-call]
+    return records
+
+
+def _wire(response: Message, size: int) -> bytes:
+    """The message, no larger than ``size``. What is beside the answer may be left out silently; what is cut is said."""
+    try:
+        return response.to_wire(max_size=size)
+    except dns.exception.TooBig:
+        response.additional = []
+    while True:
+        try:
+            return response.to_wire(max_size=size)
+        except dns.exception.TooBig:
+            response.flags |= dns.flags.TC
+            whole = response.answer[-1]
+            response.answer[-1] = _records(whole.name, whole.rdtype, list(whole)[: len(whole) * 3 // 4])

@@ -1,0 +1,130 @@
+"""Who may send what on the fleet's bridge, as nft reads it: nobody under another's address. Pure.
+
+The sets hold what each port of the bridge may use. They are filled before a container starts, so that there is no
+moment in which it may do more; a port of ours that is in none of them may send nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+
+from lxcfleet.network.lan import LanGuest, interface_id
+from lxcfleet.network.rules import table
+from lxcfleet.spec.addresses import hardware_address, interface_name
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A container as the bridge knows it."""
+
+    ipv4: IPv4Address
+    ipv6: IPv6Address | None
+    isolated: bool
+
+    @property
+    def port(self) -> str:
+        """The port of the bridge that it is at."""
+        return interface_name(self.ipv4)
+
+    def elements(self) -> dict[tuple[str, str], list[str]]:
+        """By family and name of the set."""
+        port, hardware = f'"{self.port}"', hardware_address(self.ipv4)
+        addresses = [address for address in (link_local(hardware), self.ipv6) if address is not None]
+        ipv6 = [str(address) for address in addresses]
+        found = {
+            ("bridge", "hardware"): [f"{port} . {hardware}"],
+            ("bridge", "own4"): [f"{port} . {self.ipv4}"],
+            ("bridge", "own6"): [f"{port} . {address}" for address in ipv6],
+            ("bridge", "targets"): [f"{port} . {int(address):#034x}" for address in addresses],
+        }
+        if self.isolated:
+            found["bridge", "isolated"] = [port]
+            found["inet", "isolated4"] = [str(self.ipv4)]
+            found["inet", "isolated6"] = ipv6
+        return found
+
+
+AnyGuest = Guest | LanGuest
+
+
+def link_local(hardware: str) -> IPv6Address:
+    """The address that the kernel gives an interface by itself; RFC 4291, appendix A."""
+    return IPv6Address(0xFE80 << 112 | interface_id(hardware))
+
+
+def admit(bridge: str, new: Iterable[AnyGuest], gone: Iterable[AnyGuest] = ()) -> str:
+    """Takes up ``new``, after it forgot ``gone``, in one transaction."""
+    own = table(bridge)
+    lines = []
+    for verb, guests in (("delete", gone), ("add", new)):
+        sets: dict[tuple[str, str], list[str]] = {}
+        for guest in guests:
+            for name, elements in guest.elements().items():
+                sets.setdefault(name, []).extend(elements)
+        lines += [f"{verb} element {family} {own} {name} {{ {', '.join(elements)} }}"
+                  for (family, name), elements in sets.items()]  # fmt: skip
+    return "\n".join([*lines, ""])
+
+
+def ports(network: IPv4Network) -> str:
+    """The names of all ports of the fleet's bridge, as a pattern; see addresses.interface_name."""
+    return interface_name(network.network_address)[: 2 + network.prefixlen // 4] + "*"
+
+
+def render(network: IPv4Network, bridge: str, *, guard: bool) -> str:
+    """The table of the bridge itself. Without ``guard`` it only keeps isolated containers apart."""
+    own = table(bridge)
+    lines = [
+        f"table bridge {own} {{}}",
+        f"delete table bridge {own}",  # flush would leave the sets' elements
+        f"table bridge {own} {{",
+        "  set hardware { type ifname . ether_addr; }",
+        "  set own4 { type ifname . ipv4_addr; }",
+        "  set own6 { type ifname . ipv6_addr; }",
+        "  set targets { typeof iifname . @th,64,128; }",
+        "  set isolated { type ifname; }",
+        "  chain forwarding {",
+        "    type filter hook forward priority filter; policy accept;",
+        "    iifname @isolated oifname @isolated drop",
+        "  }",
+        *(_guard(ports(network)) if guard else ()),
+        "}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _guard(pattern: str) -> list[str]:
+    return [
+        "  chain guard {",
+        "    type filter hook prerouting priority -300; policy accept;",
+        f'    iifname != "{pattern}" accept',
+        "    iifname . ether saddr != @hardware drop",
+        "    iifname . ip saddr @own4 accept",
+        "    arp saddr ip 0.0.0.0 accept",
+        "    iifname . arp saddr ether @hardware iifname . arp saddr ip @own4 accept",
+        "    icmpv6 type { nd-router-advert, nd-redirect } drop",
+        # Whose address it says is here: RFC 4861, 4.4, 8 bytes into the message. nft has no name for that yet.
+        "    icmpv6 type nd-neighbor-advert iifname . @th,64,128 != @targets drop",
+        "    iifname . ip6 saddr @own6 accept",
+        # Before it has an address it asks whether somebody else has it.
+        "    ip6 saddr :: icmpv6 type { nd-neighbor-solicit, nd-router-solicit, mld2-listener-report } accept",
+        "    drop",
+        "  }",
+    ]
+
+
+def removal(bridge: str) -> str:
+    """Takes the table away, whether it is there or not."""
+    return f"table bridge {table(bridge)} {{}}\ndelete table bridge {table(bridge)}\n"
+
+
+def differences(
+    wanted: Mapping[str, AnyGuest], present: Mapping[str, AnyGuest]
+) -> tuple[list[AnyGuest], list[AnyGuest]]:
+    """Whom to admit and whom to forget; both by port."""
+    new = [guest for port, guest in wanted.items() if present.get(port) != guest]
+    gone = [guest for port, guest in present.items() if wanted.get(port) != guest]
+    return new, gone

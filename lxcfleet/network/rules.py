@@ -1,0 +1,147 @@
+"""The packet filter's rules for the fleet's bridge, as nft reads them. Pure.
+
+Everything is in a table of our own, so nobody else's rules are touched, and nobody's reload takes ours away.
+nft(8): adding, flushing and filling it is one transaction, so there is no moment without rules.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from lxcfleet.network.addresses import Subnet
+from lxcfleet.spec.ports import Publication
+
+
+@dataclass(frozen=True)
+class Published:
+    """A port of the host, and the members behind it at the moment."""
+
+    publication: Publication
+    ipv4: tuple[IPv4Address, ...]
+    ipv6: tuple[IPv6Address, ...] = ()
+
+
+def table(bridge: str) -> str:
+    """The name of the table of this bridge's fleet."""
+    return "lxcfleet_" + re.sub(r"[^A-Za-z0-9_]", "_", bridge)
+
+
+def render(
+    subnet: Subnet,
+    bridge: str,
+    *,
+    nat: bool,
+    published: Sequence[Published] = (),
+    route6: bool = False,
+    host_access: bool = True,
+) -> str:
+    """The whole table: packets from the fleet leave under the host's address, strangers' come in by published ports.
+
+    ``route6``: whether the host passes IPv6 packets on; if not, ports are published to itself only.
+    ``host_access``: whether containers that are not isolated may connect to the host itself.
+    """
+    own = table(bridge)
+    lines = [
+        f"table inet {own} {{}}",
+        f"delete table inet {own}",  # flush would leave the sets' elements
+        f"table inet {own} {{",
+        "  set isolated4 { type ipv4_addr; }",
+        "  set isolated6 { type ipv6_addr; }",
+        *published_chains(published),
+        "  chain arriving {",
+        "    type nat hook prerouting priority dstnat; policy accept;",
+        "    jump published",
+        *(["    jump published6"] if route6 else []),
+        "  }",
+        "  chain beginning_here {",
+        "    type nat hook output priority -100; policy accept;",
+        "    jump published",
+        "    jump published6",
+        "  }",
+        "  chain not_our_loopback {",
+        "    type filter hook prerouting priority raw; policy accept;",
+        f'    iifname "{bridge}" ip daddr 127.0.0.0/8 drop',
+        "  }",
+        "  chain forwarding {",
+        "    type filter hook forward priority filter; policy accept;",
+        f'    oifname "{bridge}" iifname != "{bridge}" ct state new ct status & dnat == 0 drop',
+        # What the bridge itself would not pass on must not take the way by the host.
+        f'    iifname "{bridge}" oifname "{bridge}" ct status & dnat == 0 ip saddr @isolated4 ip daddr @isolated4 drop',
+        f'    iifname "{bridge}" oifname "{bridge}" ct status & dnat == 0 ip6 saddr @isolated6 ip6 daddr @isolated6 drop',
+        "  }",
+        "  chain to_the_host {",
+        "    type filter hook input priority filter; policy accept;",
+        f'    iifname != "{bridge}" accept',
+        "    ct state established,related accept",
+        "    meta l4proto { tcp, udp } th dport 53 accept",
+        "    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, mld2-listener-report } accept",
+        *(["    ip saddr @isolated4 drop", "    ip6 saddr @isolated6 drop"] if host_access else ["    drop"]),
+        "  }",
+        "  chain translation {",
+        "    type nat hook postrouting priority srcnat; policy accept;",
+    ]
+    for family, network in (("ip", subnet.ipv4), ("ip6", subnet.ipv6)):
+        if network is not None:
+            if nat:
+                lines.append(f"    {family} saddr {network} {family} daddr != {network} masquerade")
+            # From one container to another by way of the host's port: the answer must come back the same way.
+            lines.append(f'    oifname "{bridge}" ct status & dnat != 0 {family} saddr {network} masquerade')
+    lines.append(f'    oifname "{bridge}" ip saddr 127.0.0.0/8 masquerade')
+    return "\n".join([*lines, "  }", "}", ""])
+
+
+def publish(bridge: str, published: Sequence[Published]) -> str:
+    """Replaces what is published, and nothing else; connections that there are stay where they are."""
+    own = table(bridge)
+    return "\n".join(
+        [
+            f"flush chain inet {own} published",
+            f"flush chain inet {own} published6",
+            f"table inet {own} {{",
+            *published_chains(published),
+            "}",
+            "",
+        ]
+    )
+
+
+def published_chains(published: Sequence[Published]) -> list[str]:
+    """The chains that say where the host's ports lead."""
+    return [
+        "  chain published {",
+        *_published(published, 4),
+        "  }",
+        "  chain published6 {",
+        *_published(published, 6),
+        "  }",
+    ]
+
+
+def _published(published: Sequence[Published], version: int) -> list[str]:
+    rules = []
+    for each in published:
+        publication = each.publication
+        members = [str(member) for member in (each.ipv4 if version == 4 else each.ipv6)]
+        if not members or (version == 6 and publication.address is not None):
+            continue
+        where = f"ip daddr {publication.address} " if publication.address else ""
+        rules.append(
+            f"    {where}{publication.protocol} dport {publication.host} "
+            f"dnat {'ip' if version == 4 else 'ip6'} to {_one_of(members)} : {publication.container}"
+        )
+    # Only what is meant for this host, not what passes through it to a port of the same number elsewhere.
+    return ["    fib daddr type != local return", *rules] if rules else []
+
+
+def _one_of(members: Sequence[str]) -> str:
+    """An expression that is one of ``members``, another for each connection; nft(8), numgen."""
+    pairs = ", ".join(f"{number} : {address}" for number, address in enumerate(members))
+    return f"numgen random mod {len(members)} map {{ {pairs} }}"
+
+
+def removal(bridge: str) -> str:
+    """Takes the table away, whether it is there or not."""
+    return f"table inet {table(bridge)} {{}}\ndelete table inet {table(bridge)}\n"

@@ -1,0 +1,1 @@
+"""Restarting many containers in waves, gated by their health."""

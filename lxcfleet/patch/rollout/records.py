@@ -1,0 +1,45 @@
+"""Rollouts as the API shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lxcfleet.api.records import RolloutRecord
+from lxcfleet.patch.rollout.state import Phase, Rollout
+from lxcfleet.spec.selection import natural_order
+
+_THROUGH = (Phase.DONE, Phase.SKIPPED, Phase.FAILED)
+
+
+def record_of(
+    rollout: Rollout, waves: Sequence[Sequence[str]] = (), waits_for: str = ""
+) -> RolloutRecord:
+    """The rollout, with the waves that are to come and what it waits for."""
+    members = [rollout.members[name] for name in natural_order(rollout.members)]
+    halted = rollout.halted
+    return {
+        "id": rollout.id,
+        "kind": rollout.kind,
+        "status": rollout.status,
+        "created": rollout.created,
+        "ended": rollout.ended,
+        "changed": any(member.wave is not None for member in members) or bool(waves),
+        "total": len(members),
+        "done": sum(member.phase in _THROUGH for member in members),
+        "wave": rollout.wave,
+        "patches": rollout.patch,
+        "waits_for": waits_for if not rollout.status.ended else "",
+        "halted": None if halted is None else {"container": halted.container, "why": halted.why, "log": halted.log},
+        "policy": rollout.policy.to_json(),
+        "containers": [
+            {
+                "name": member.name,
+                "phase": member.phase,
+                "wave": member.wave,
+                "stale": member.stale,
+                "note": member.note,
+            }
+            for member in members
+        ],
+        "waves": [list(wave) for wave in waves],
+    }

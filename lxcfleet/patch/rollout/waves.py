@@ -1,0 +1,108 @@
+"""Which containers may go down together: the next wave of a rollout. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lxcfleet.patch.rollout.state import Fleet, Member, Phase, Rollout, Seen
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """Nothing may be restarted at the moment."""
+
+    container: str
+    why: str
+
+
+def choose(rollout: Rollout, seen: Fleet) -> tuple[str, ...] | Blocked:
+    """The next wave out of those that wait; ``decide`` sees to it that none is under way.
+
+    All of a wave have the same priority. So many go as may be down at the same moment, less those that are down
+    anyway. Canaries are healthy ones, if there are any.
+    """
+    waiting = rollout.by_phase(Phase.WAITING)
+    level = [member for member in waiting if member.priority == waiting[0].priority]
+    ready = [member for member in level if seen[member.name].busy is None]
+    if not ready:
+        return Blocked(level[0].name, f"it is busy: {seen[level[0].name].busy}")
+    limits = _Limits(rollout, seen)
+    canaries = rollout.policy.canaries.of(limits.total) if rollout.canaried < rollout.patch else 0
+    if canaries:
+        expected = [member for member in ready if member.expected]
+        well = [member for member in expected if seen[member.name].healthy]
+        if chosen := limits.take(well or expected)[:canaries]:
+            return chosen
+        limits = _Limits(rollout, seen)
+    chosen = limits.take(ready)
+    return chosen or limits.blocked
+
+
+class _Limits:
+    """How many more may go down, of whom."""
+
+    def __init__(self, rollout: Rollout, seen: Fleet) -> None:
+        self._rollout = rollout
+        self._seen = seen
+        counted = [m for m in rollout.members.values() if m.expected and m.phase is not Phase.SKIPPED and m.name in seen]
+        self.total = len(counted)
+        self._down = [m.name for m in counted if not seen[m.name].healthy]
+        self._places = rollout.policy.max_unavailable.of(self.total)
+        self._budget = self._places - len(self._down)
+        self._pools = {
+            pool: share.of(sum(m.pool == pool for m in counted))
+            - sum(m.pool == pool for m in counted if not seen[m.name].healthy)
+            for pool, share in rollout.pools.items()
+        }
+        names = {m.name for m in counted}
+        self._size: dict[tuple[str, str], int] = {}
+        self._alive: dict[tuple[str, str], int] = {}
+        for name, now in seen.items():
+            for group in self._groups(now):
+                self._size[group] = self._size.get(group, 0) + (now.healthy or name in names)
+                self._alive[group] = self._alive.get(group, 0) + now.healthy
+        self.blocked = Blocked("", "")
+
+    def _groups(self, now: Seen) -> list[tuple[str, str]]:
+        keys = self._rollout.policy.groups
+        return [(key, value) for key, value in now.labels.items() if "*" in keys or key in keys]
+
+    def take(self, candidates: Sequence[Member]) -> tuple[str, ...]:
+        """As many of them as may go down together, in their order."""
+        return tuple(member.name for member in candidates if self._may(member))
+
+    def _may(self, member: Member) -> bool:
+        now = self._seen[member.name]
+        if member.expected and self._places < 1:
+            return self._refuse(member.name, "the wave is full")
+        if not now.healthy:  # it counts as down already, or never counted
+            self._places -= member.expected
+            return True
+        if member.expected:
+            if self._budget < 1:
+                return self._refuse(member.name, self._why_full())
+            if member.pool is not None and self._pools[member.pool] < 1:
+                return self._refuse(member.name, f"no more of the profile {member.pool} may be down")
+        for group in self._groups(now):
+            if self._size[group] > 1 and self._alive[group] < 2:
+                return self._refuse(member.name, f"none with the label {'='.join(group)} would be healthy")
+        if member.expected:
+            self._places -= 1
+            self._budget -= 1
+            if member.pool is not None:
+                self._pools[member.pool] -= 1
+        for group in self._groups(now):
+            self._alive[group] -= 1
+        return True
+
+    def _why_full(self) -> str:
+        ill = self._down[0] if self._down else ""
+        reason = f": {self._seen[ill].reason}" if ill and self._seen[ill].reason else ""
+        others = f" and {len(self._down) - 1} more are" if len(self._down) > 1 else " is"
+        return f"no more may be down, as {ill}{others} not healthy{reason}" if ill else "no more may be down"
+
+    def _refuse(self, name: str, why: str) -> bool:
+        if not self.blocked.container:
+            self.blocked = Blocked(name, why)
+        return False

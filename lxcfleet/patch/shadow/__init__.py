@@ -1,0 +1,1 @@
+"""Files of deltas that hide the host's."""

@@ -1,0 +1,71 @@
+"""Asking which containers run old code: the daemon's end of ``scan``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Sequence
+
+from lxcfleet.containers.lifecycle import Lifecycle
+from lxcfleet.containers.registry import Container
+from lxcfleet.errors import from_body
+from lxcfleet.launcher.client import Launcher
+from lxcfleet.patch.shadow.files import Delta
+from lxcfleet.patch.stale.judge import Scan
+from lxcfleet.patch.stale.scan import Target
+from lxcfleet.paths import Paths
+
+_SHARE = 20
+"""Containers for which a process more pays off."""
+_MAX_SHARES = 4
+
+
+class Finder:
+    """Finds old code in containers."""
+
+    def __init__(self, paths: Paths, launcher: Launcher, lifecycle: Lifecycle) -> None:
+        self._paths, self._launcher, self._lifecycle = paths, launcher, lifecycle
+
+    async def scan(self, containers: Iterable[Container]) -> dict[str, Scan]:
+        """By name, what was found in each; nothing in one that does not run. Raises FleetError.
+
+        Takes 0.1 s for 100 containers with 500 processes.
+        """
+        chosen = list(containers)
+        targets = [target for container in chosen if (target := self._target(container)) is not None]
+        found = {container.name: self._unseen(container) for container in chosen}
+        if targets:
+            await self._lifecycle.have_mask()
+            items = [target.to_json() for target in targets]
+            shares = min(os.cpu_count() or 1, _MAX_SHARES, -(-len(items) // _SHARE))
+            asked = (self._launcher.ask_large("stale", items[number::shares]) for number in range(shares))
+            for answer in await asyncio.gather(*asked):
+                found |= {scan.name: scan for scan in map(Scan.from_json, answer)}
+        return found
+
+    async def shadows(self, containers: Iterable[Container]) -> dict[str, Delta]:
+        """By name, what in each one's delta hides the base's files, whether it runs or not. Raises FleetError."""
+        items = [[container.name, str(self._paths.container(container.name).delta)] for container in containers]
+        if not items:
+            return {}
+        await self._lifecycle.have_mask()
+        return {delta.name: delta for delta in map(Delta.from_json, await self._launcher.ask_large("shadows", items))}
+
+    async def remove(self, container: Container, paths: Sequence[str]) -> None:
+        """Remove files from the delta of a container that does not run. Raises FleetError."""
+        delta = str(self._paths.container(container.name).delta)
+        answer = await self._launcher.ask("unshadow", {"name": container.name, "delta": delta, "paths": list(paths)})
+        if answer["error"]:
+            raise from_body(answer["error"])
+
+    def _unseen(self, container: Container) -> Scan:
+        """What is known without a look: what does not run runs nothing that is old."""
+        lost = container.running is not None and container.running.payload.directory is None
+        return Scan(container.name, 0, 0, problem="its cgroup was not found" if lost else "")
+
+    def _target(self, container: Container) -> Target | None:
+        running = container.running
+        if running is None or running.payload.directory is None:
+            return None
+        delta = self._paths.container(container.name).delta
+        return Target(container.name, running.pid, str(running.payload.directory), str(delta))

@@ -1,0 +1,261 @@
+"""Looking at what containers run; done by a child of the launcher, which sees the mask.
+
+Nothing of a container is entered or walked: its processes are read in /proc, its layers from outside.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lxcfleet.base.present import Base, Layer, Present, Upper
+from lxcfleet.host.kernel import mounts, syscalls
+from lxcfleet.host.process import cgroup, maps, proc
+from lxcfleet.patch.stale.judge import Process, Scan, Why, judge_mapped, merge, written_since
+
+_ROUNDS = 5
+"""How often it is looked for processes that began meanwhile."""
+_SECONDS = 30.0
+"""How long one container is looked at; a hundred with 500 processes take 0.1 s. One process can map so much that it takes
+ten, and a container that wants to can have hundreds: those after it must not wait for that."""
+_INTERPRETER = re.compile(r"(python|perl|ruby|php|lua|tclsh|guile|nodejs|node|(?:ba|da|k|z|a)?sh)[0-9.]*")
+_NO_SCRIPT = {"python": "cm", "perl": "eE", "ruby": "e", "php": "r", "lua": "e", "node": "ep", "nodejs": "ep"}
+"""Letters of the options after which no script comes but code; of shells it is ``c``."""
+_VALUE = {"python": "WX", "perl": "I", "ruby": "I"}
+"""Letters of the options that take the next word, if they are the last of theirs."""
+_COMM = 15
+"""As many bytes of a name as the kernel keeps."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A running container to look at."""
+
+    name: str
+    pid: int
+    """Its process 1."""
+    cgroup: str
+    """The directory of its payload in one hierarchy."""
+    delta: str
+
+    def to_json(self) -> dict[str, Any]:
+        """For the way to the process that looks."""
+        return {"name": self.name, "pid": self.pid, "cgroup": self.cgroup, "delta": self.delta}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Target:
+        """What ``to_json`` made."""
+        return cls(data["name"], data["pid"], data["cgroup"], data["delta"])
+
+
+def scan(targets: Iterable[Target], mask: Path, root: Path = Path("/")) -> Iterator[Scan]:
+    """What each container runs, held against delta, ``mask`` and the base below ``root``. Raises OSError for the mask."""
+    base, upper = Base(root), Upper(Layer.MASK, mask)
+    try:
+        places = (root, mask, *map(Path, mounts.marked(str(mask))))
+        devices = {maps.device_name(os.stat(place).st_dev) for place in places}
+        for target in targets:
+            yield _scan_one(target, upper, base, devices)
+    finally:
+        upper.close()
+
+
+def _scan_one(target: Target, mask: Upper, base: Base, devices: set[str]) -> Scan:
+    looked = _Container(target, base)
+    try:
+        delta = Upper(Layer.DELTA, Path(target.delta))
+    except OSError as error:
+        return Scan(target.name, 0, 0, problem=f"{error.filename}: {error.strerror}")
+    try:
+        looked.read(Present(delta, mask, base), devices | {maps.device_name(os.stat(target.delta).st_dev)})
+    except ProcessLookupError:
+        pass  # it has ended, and with it all that it ran
+    except OSError as error:
+        looked.problem = f"{error.filename}: {error.strerror}"
+    finally:
+        delta.close()
+    return Scan(target.name, len(looked.seen), looked.mappings, merge(looked.found), looked.problem)
+
+
+class _Container:
+    """One container while it is looked at."""
+
+    def __init__(self, target: Target, base: Base) -> None:
+        self._target, self._base = target, base
+        self.seen: set[int] = set()
+        self.found: list[tuple[str, Why, Layer, Process]] = []
+        self.mappings = 0
+        self.problem = ""
+        self._fresh: set[maps.MappedFile] = set()
+        """Files that other processes of the container have, too, and that were found to be those of the layers."""
+
+    def read(self, present: Present, devices: set[str]) -> None:
+        """Look at all its processes, until no new ones come."""
+        self._present = present
+        # Within one file system equal numbers are equal files for as long as they are mapped; the mask, which has one of
+        # its own, provides no programs. Else each mapping is looked at by itself.
+        self._one_file_system = len(devices) == 2
+        table = maps.mounts(self._target.pid)
+        overlays = {mount.device for mount in table if mount.kind == "overlay" and mount.source == _SOURCE}
+        self._root = maps.top_device(self._target.pid)
+        self._first = maps.executable(self._target.pid)
+        own = {file.device for _, file in self._first}
+        # Which device a mapping has depends on the kernel; process 1 shows which. Where it is the layer's own, a volume
+        # may have it, too.
+        self._devices = overlays if own & overlays else devices
+        self._mounted = places(table, overlays)
+        deadline = time.monotonic() + _SECONDS
+        for _ in range(_ROUNDS):
+            new = set(cgroup.members(self._target.cgroup)) - self.seen
+            if not new:
+                self._be_sure()
+                return
+            for pid in sorted(new):
+                self._process(pid)
+                self.seen.add(pid)
+                if time.monotonic() > deadline:
+                    self.problem = f"it takes more than {_SECONDS:g} s ({len(self.seen)} processes so far)"
+                    return
+        self.problem = f"new processes came all the time ({len(self.seen)} so far)"
+
+    def _be_sure(self) -> None:
+        """A cgroup that is gone, or not the container's, has no processes: that proves nothing."""
+        if self._target.pid not in self.seen:
+            maps.root_device(self._target.pid)  # raises if it has ended meanwhile
+            self.problem = f"process 1 ({self._target.pid}) is not in {self._target.cgroup}"
+
+    def _process(self, pid: int) -> None:
+        try:
+            self._judge(pid)
+        except ProcessLookupError:
+            pass
+        except PermissionError as error:
+            self.problem = f"{error.filename}: {error.strerror}"
+
+    def _judge(self, pid: int) -> None:
+        mapped = self._first if pid == self._target.pid else maps.executable(pid)
+        if not mapped or (maps.root_device(pid) != self._root and maps.top_device(pid) != self._root):
+            # It has ended; or its number belongs to another process by now; or a container within has another root,
+            # with software of its own.
+            return
+        old = []
+        for name, file in mapped:
+            if file in self._fresh:
+                self.mappings += 1
+            elif file.device in self._devices and (path := place(file.path, self._mounted)) is not None:
+                identity = maps.mapped_file(pid, name)
+                if identity is not None:
+                    self.mappings += 1
+                    found = self._compare(path, identity, file.deleted)
+                    old += found
+                    if not found and self._one_file_system:
+                        self._fresh.add(file)
+        program, deleted = maps.program(pid)
+        path = place(program, self._mounted)
+        if path is not None and all(file.path != program for _, file in mapped):
+            old += self._compare(path, maps.program_file(pid), deleted)
+        old += self._script(pid, program)
+        if old:
+            process = Process(pid, maps.command(pid))
+            self.found += [(path, why, layer, process) for path, why, layer in dict.fromkeys(old)]
+
+    def _compare(self, path: str, identity: maps.Identity, deleted: bool) -> list[tuple[str, Why, Layer]]:
+        for attempt in (1, 2):
+            now = self._present.find(path)
+            why = judge_mapped(identity, now, deleted=deleted)
+            if why is None:
+                return []
+            if attempt == 1:
+                # What this scan remembers may be older than what the process runs by now.
+                self._base.forget(path)
+        return [(path, why, now.layer)] if why else []
+
+    def _script(self, pid: int, program: str) -> list[tuple[str, Why, Layer]]:
+        """The script that an interpreter was started for."""
+        comm = maps.command(pid)
+        if not may_be_script(program, comm):
+            return []
+        path = script_of(program, maps.arguments(pid), comm)
+        if path is None:
+            return []
+        path = self._present.resolve(path if path.startswith("/") else f"{maps.directory(pid)}/{path}")
+        path = place(path, self._mounted)
+        if path is None:
+            return []
+        now = self._present.find(path)
+        # No patch of the base reaches the container's own scripts.
+        if now.layer is not Layer.BASE or now.status is None:
+            return []
+        began, born = proc.began(pid), syscalls.born(self._base.outside(path))
+        if began is None or not written_since(proc.as_time(began), born, now.status.st_ctime):
+            return []
+        return [(path, Why.REPLACED, Layer.BASE)]
+
+
+_SOURCE = "lxcfleet"
+"""What base.layers gives as the device of its overlays."""
+
+
+def places(table: Iterable[maps.Mount], overlays: Collection[str]) -> list[tuple[str, str | None]]:
+    """What is mounted where, for ``place``: where the layers have that, or None. What lies deepest comes first.
+
+    ``overlays``: the devices of the overlays over the layers; each has its own place, and maybe more (bind mounts).
+    """
+    homes: dict[str, str] = {}
+    found: dict[str, str | None] = {}
+    for mount in table:
+        real = None
+        if mount.device in overlays:
+            home = homes.setdefault(mount.device, mount.point.rstrip("/"))
+            real = (home + mount.root).rstrip("/")
+        if mount.point != "/":
+            found[mount.point] = real
+    return sorted(found.items(), key=lambda item: len(item[0]), reverse=True)
+
+
+def place(path: str, mounted: Iterable[tuple[str, str | None]]) -> str | None:
+    """Where the layers have what a container has at ``path``; None if that is in a file system of another kind."""
+    for point, real in mounted:
+        if path.startswith(point) and path[len(point) : len(point) + 1] in ("", "/"):
+            return None if real is None else real + path[len(point) :]
+    return path
+
+
+def may_be_script(program: str, comm: str) -> bool:
+    """Whether a process may run a script: a program that is named as its file is none, unless it is an interpreter."""
+    name = os.path.basename(program)
+    return os.fsencode(name)[:_COMM] != os.fsencode(comm) or _INTERPRETER.fullmatch(name) is not None
+
+
+def script_of(program: str, arguments: list[str], comm: str) -> str | None:
+    """The script that a process runs, as its command line has it; None if it runs none.
+
+    The kernel starts a script as ``INTERPRETER [OPTION] SCRIPT …`` and names the process after the script; people
+    start ``INTERPRETER [OPTION…] SCRIPT …``.
+    """
+    for word in arguments[1:3]:
+        name = os.path.basename(word)
+        if name and "/" in word and name.encode("utf-8", "surrogateescape")[:_COMM] == os.fsencode(comm):
+            return word
+    kind = _INTERPRETER.fullmatch(os.path.basename(program))
+    return None if kind is None else _first_argument(kind[1], arguments[1:])
+
+
+def _first_argument(interpreter: str, arguments: list[str]) -> str | None:
+    code, value = _NO_SCRIPT.get(interpreter, "c"), _VALUE.get(interpreter, "")
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("-") or word == "-":
+            return word if word not in ("", "-") else None
+        if word.startswith("--"):
+            continue
+        if any(letter in word for letter in code):
+            return None
+        if word[-1] in value:
+            next(words, None)
+    return None

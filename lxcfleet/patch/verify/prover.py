@@ -1,0 +1,207 @@
+"""Proving that a patch is everywhere, and finding and removing what keeps it out: the use-cases."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import socket
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lxcfleet.api.findings import DivergedRecord, EvidenceRecord, ProofRecord, ShadowRecord, ShadowsRecord
+from lxcfleet.api.records import ResultRecord
+from lxcfleet.containers.registry import Container, Registry
+from lxcfleet.errors import Busy, FleetError, NotFound, WrongState
+from lxcfleet.host.packages import database, dpkg
+from lxcfleet.host.packages.database import Owner
+from lxcfleet.host.process import proc
+from lxcfleet.patch.owners import Owners
+from lxcfleet.patch.service import file_record
+from lxcfleet.patch.shadow.files import Delta, Diverged, Kind, Shadow, compare
+from lxcfleet.patch.stale.finder import Finder
+from lxcfleet.patch.verify import evidence
+from lxcfleet.patch.verify.evidence import Owned, Seen, Verdict
+from lxcfleet.runtime.operations import now, result_record
+from lxcfleet.spec.results import Result
+from lxcfleet.spec.selection import Selection
+
+_OS_RELEASE = Path("/usr/lib/os-release")
+
+
+class Prover:
+    """Looks at containers and the host together."""
+
+    def __init__(self, registry: Registry, finder: Finder, owners: Owners) -> None:
+        self._registry, self._finder, self._owners = registry, finder, owners
+
+    async def verify(self, selection: Selection, names: Sequence[str]) -> ProofRecord:
+        """Whether the patch is in each of the chosen containers (all, if none is chosen).
+
+        ``names``: only these packages count; none: all. Raises NotFound for one that the host does not have, and
+        HostError if the host's packages can't be read, which nothing can be proven without.
+        """
+        installed = await asyncio.to_thread(database.installed)
+        chosen = sorted(set().union(*(_meant(name, installed) for name in names)))
+        containers = await self._registry.chosen(selection)
+        before = {container.name: container.running for container in containers}
+        half_done = await asyncio.to_thread(dpkg.half_done)
+        scans = await self._finder.scan(containers)
+        deltas = await self._finder.shadows(containers)
+        files = await self._files(chosen)
+        old = await self._owners.sure(file.path for scan in scans.values() for file in scan.files)
+        owned = await self._owned(deltas.values(), installed, files)
+        owners = {path: owner.package for path, owner in old.items()}
+        records = []
+        for container in containers:
+            delta = deltas[container.name]
+            changed = container.running is not before[container.name]
+            busy = container.busy or ("it was restarted meanwhile" if changed else None)
+            seen = Seen(scans[container.name], owned[container.name], delta.problem, busy)
+            records.append(self._evidence(container, evidence.judge(seen, half_done, owners, chosen), seen, old))
+        return {
+            "time": now(),
+            "host": socket.gethostname(),
+            "system": _system(),
+            "kernel": platform.release(),
+            "base": evidence.fingerprint(installed),
+            "packages": {name: installed[name] for name in chosen},
+            "proven": all(record["proven"] for record in records),
+            "containers": records,
+        }
+
+    def _evidence(
+        self, container: Container, verdict: Verdict, seen: Seen, owners: Mapping[str, Owner]
+    ) -> EvidenceRecord:
+        running = container.running
+        began = proc.began(running.pid) if running else None
+        since = None if began is None else datetime.fromtimestamp(proc.as_time(began), UTC)
+        return {
+            "name": container.name,
+            "state": container.state,
+            "proven": verdict.proven,
+            "reasons": list(verdict.reasons),
+            "restarted": since.isoformat(timespec="seconds").replace("+00:00", "Z") if since else None,
+            "processes": seen.scan.processes,
+            "mappings": seen.scan.mappings,
+            "old": [file_record(file, owners.get(file.path)) for file in verdict.old],
+            "shadows": [_shadow_record(each) for each in verdict.shadows],
+        }
+
+    async def _files(self, chosen: Sequence[str]) -> dict[str, str]:
+        """Each file of the packages with its package, by every name that it may have."""
+        if not chosen:
+            return {}
+        listed = await asyncio.to_thread(database.files, chosen)
+        return {name: package for package, paths in listed.items() for path in paths for name in database.names_of(path)}
+
+    async def _owned(
+        self, deltas: Collection[Delta], installed: Mapping[str, str], files: Mapping[str, str]
+    ) -> dict[str, tuple[Owned, ...]]:
+        """The shadows of each container that hide a package's file. ``files``: those of the packages that are asked for.
+
+        Raises HostError: what nobody seems to own would hide nothing.
+        """
+        owners = await self._owners.sure(shadow.path for delta in deltas for shadow in delta.shadows)
+
+        def owned(shadow: Shadow) -> list[Owned]:
+            if shadow.directory and files:
+                hidden = {package for path, package in files.items() if shadow.hides(path)}
+                return [Owned(shadow, package, installed.get(package, "")) for package in sorted(hidden)]
+            owner = owners.get(shadow.path)
+            return [] if owner is None else [Owned(shadow, owner.package, owner.version)]
+
+        return {d.name: tuple(each for shadow in d.shadows for each in owned(shadow)) for d in deltas}
+
+    # -- shadows ---------------------------------------------------------------------------------------------
+
+    async def shadows(self, selection: Selection) -> list[ShadowsRecord]:
+        """What hides packages' files in each of the chosen containers, and how its own packages differ. Raises FleetError."""
+        containers = await self._registry.chosen(selection)
+        installed = await asyncio.to_thread(database.installed)
+        deltas = await self._finder.shadows(containers)
+        owned = await self._owned(deltas.values(), installed, {})
+        host = await asyncio.to_thread(database.by_architecture)
+        return [
+            {
+                "name": container.name,
+                "state": container.state,
+                "shadows": [_shadow_record(each) for each in owned[container.name]],
+                "diverged": _diverged_record(compare(own, host)) if (own := deltas[container.name].packages) else None,
+                "problem": deltas[container.name].problem or None,
+            }
+            for container in containers
+        ]
+
+    async def fix(self, selection: Selection, paths: Sequence[str], *, dry_run: bool) -> list[ResultRecord]:
+        """Remove shadows by name from the chosen containers, which must not run. One result for each."""
+        results = []
+        for container in await self._registry.chosen(selection):
+            try:
+                results.append(await self._fix_one(container, paths, dry_run=dry_run))
+            except FleetError as error:
+                results.append(Result(container.name, "failed", False, error.body()))
+        return [result_record(result) for result in results]
+
+    async def _fix_one(self, container: Container, paths: Sequence[str], *, dry_run: bool) -> Result:
+        name = container.name
+        if container.busy is not None:
+            raise Busy(f"{name} is busy: {container.busy}", hint="wait until that is done, then try again")
+        if container.running is not None:
+            raise WrongState(f"{name} is {container.state}", why="what it has mounted must not change below it",
+                             hint=f"stop it first: lxcfleet stop {name}")  # fmt: skip
+        container.busy = "audit"
+        try:
+            deltas = await self._finder.shadows([container])
+            (owned,) = (await self._owned(deltas.values(), {}, {})).values()
+            removable = {each.shadow.path for each in owned if each.shadow.kind is not Kind.DIRECTORY}
+            if wrong := [path for path in paths if path not in removable]:
+                raise NotFound(
+                    f"{', '.join(wrong)}: no shadow in {name} that can be removed",
+                    why="only files and whiteouts are, that hide a package's file of the host",
+                    hint=f"`lxcfleet audit shadow {name}` shows them",
+                )
+            if not dry_run:
+                await self._finder.remove(container, paths)
+        finally:
+            container.busy = None
+        return Result(name, "would be changed" if dry_run else "removed", not dry_run)
+
+
+def _meant(name: str, installed: Mapping[str, str]) -> set[str]:
+    """The installed packages that a name stands for: with every architecture, if it has none."""
+    found = {each for each in installed if name in (each, each.partition(":")[0])}
+    if not found:
+        raise NotFound(f"no package {name!r} is installed on the host", hint="`dpkg -l` shows those that are")
+    return found
+
+
+def _system() -> str:
+    for line in _OS_RELEASE.read_text(encoding="utf-8").splitlines() if _OS_RELEASE.exists() else ():
+        key, _, value = line.partition("=")
+        if key == "PRETTY_NAME":
+            return value.strip('"')
+    return os.uname().sysname
+
+
+def _shadow_record(owned: Owned) -> ShadowRecord:
+    shadow = owned.shadow
+    return {
+        "path": shadow.path,
+        "kind": shadow.kind,
+        "age": shadow.age,
+        "same": shadow.same,
+        "package": owned.package,
+        "version": owned.version,
+    }
+
+
+def _diverged_record(diverged: Diverged) -> DivergedRecord | None:
+    if not diverged:
+        return None
+    return {
+        "added": dict(diverged.added),
+        "removed": list(diverged.removed),
+        "changed": {name: list(versions) for name, versions in diverged.changed.items()},
+    }

@@ -1,0 +1,249 @@
+"""Every path that the product uses."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+
+def _snapshot(name: str) -> str:
+    return f"base-{os.path.basename(name)}"
+
+
+@dataclass(frozen=True)
+class ContainerPaths:
+    """Where one container's files are."""
+
+    directory: Path
+
+    @property
+    def spec(self) -> Path:
+        """What the operator asked for: the record that everything else follows from."""
+        return self.directory / "lxcfleet.yaml"
+
+    @property
+    def config(self) -> Path:
+        """LXC's configuration, written from the spec."""
+        return self.directory / "config"
+
+    @property
+    def delta(self) -> Path:
+        """The overlay's upper directory: the container's only mutable state."""
+        return self.directory / "delta"
+
+    @property
+    def work(self) -> Path:
+        """The overlay's work directory."""
+        return self.directory / "work"
+
+    def part_work(self, point: str) -> Path:
+        """The work directory of the overlay of a part; see host.kernel.mounts."""
+        return self.directory / f"work{point.replace('/', '-')}"
+
+    @property
+    def pending(self) -> Path:
+        """Holds one word while the daemon owes the container an action; see containers.plan."""
+        return self.directory / "pending"
+
+    @property
+    def base_record(self) -> Path:
+        """What the base was like at its last start; see base.merge.reconcile."""
+        return self.directory / "base.json"
+
+    def base_snapshot(self, name: str) -> Path:
+        """Its own name for a file of ``Paths.base_snapshots``, so that a copy of its directory has it, too."""
+        return self.directory / _snapshot(name)
+
+    @property
+    def console_log(self) -> Path:
+        """What the container's console, and so an app container's command, printed."""
+        return self.directory / "console.log"
+
+    @property
+    def lxc_log(self) -> Path:
+        """What liblxc had to say about starts and stops."""
+        return self.directory / "lxc.log"
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Every path of the product. Tests give other roots; nothing else spells a path out."""
+
+    lxc: Path = Path("/var/lib/lxc")
+    run: Path = Path("/run/lxcfleet")
+    etc: Path = Path("/etc/lxcfleet")
+
+    NEW_PREFIX: ClassVar[str] = ".lxcfleet-new-"
+    GONE_PREFIX: ClassVar[str] = ".lxcfleet-gone-"
+
+    @classmethod
+    def from_environment(cls) -> Paths:
+        """The usual paths, or those that LXCFLEET_LXC, LXCFLEET_RUN and LXCFLEET_ETC name (a fleet for tests)."""
+        usual = cls()
+        return cls(
+            lxc=Path(os.environ.get("LXCFLEET_LXC", usual.lxc)),
+            run=Path(os.environ.get("LXCFLEET_RUN", usual.run)),
+            etc=Path(os.environ.get("LXCFLEET_ETC", usual.etc)),
+        )
+
+    def environment(self) -> dict[str, str]:
+        """What ``from_environment`` needs to give these paths again, for child processes."""
+        return {"LXCFLEET_LXC": str(self.lxc), "LXCFLEET_RUN": str(self.run), "LXCFLEET_ETC": str(self.etc)}
+
+    def container(self, name: str) -> ContainerPaths:
+        """The files of the container ``name``."""
+        return ContainerPaths(self.lxc / name)
+
+    def new(self, name: str) -> ContainerPaths:
+        """Where ``name`` is put together before it gets its own name."""
+        return ContainerPaths(self.lxc / f"{self.NEW_PREFIX}{name}")
+
+    def gone(self, name: str) -> ContainerPaths:
+        """Where ``name`` waits to be removed after it lost its own name."""
+        return ContainerPaths(self.lxc / f"{self.GONE_PREFIX}{name}")
+
+    @property
+    def socket(self) -> Path:
+        """The API."""
+        return self.run / "lxcfleet.sock"
+
+    @property
+    def attach_socket(self) -> Path:
+        """Where exec and shell hand over their file descriptors."""
+        return self.run / "attach.sock"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the daemon, its launcher and the launcher's children; see daemon."""
+        return self.run / "daemon.lock"
+
+    @property
+    def config_file(self) -> Path:
+        """The operator's settings."""
+        return self.etc / "lxcfleet.yaml"
+
+    @property
+    def mask_rules(self) -> Path:
+        """The operator's additions to the mask."""
+        return self.etc / "mask.d"
+
+    @property
+    def mask_image(self) -> Path:
+        """The mask as an ext4 image, which every clone mounts."""
+        return self.run / "mask.ext4"
+
+    @property
+    def mask_record(self) -> Path:
+        """What the mask image was made from, to tell when it is out of date."""
+        return self.run / "mask.json"
+
+    @property
+    def base_mount(self) -> Path:
+        """Mount point of the base, in private mount namespaces only."""
+        return self.run / "base"
+
+    @property
+    def mask_mount(self) -> Path:
+        """Mount point of the mask, in private mount namespaces only."""
+        return self.run / "mask"
+
+    @property
+    def next_mask_mount(self) -> Path:
+        """Where the next mask is mounted until it takes the place of the one before, in private mount namespaces only."""
+        return self.run / "mask.next"
+
+    @property
+    def root_mount(self) -> Path:
+        """Mount point of a container's overlay, in private mount namespaces only."""
+        return self.run / "root"
+
+    @property
+    def part_mount(self) -> Path:
+        """Where the overlays of parts are put together, in private mount namespaces only."""
+        return self.run / "part"
+
+    @property
+    def health(self) -> Path:
+        """How the containers' health was last; see health.prober."""
+        return self.run / "health.json"
+
+    @property
+    def user_namespace(self) -> Path:
+        """Where a container's user namespace is bound to, in private mount namespaces only."""
+        return self.run / "user"
+
+    @property
+    def rollout(self) -> Path:
+        """The rollout that is under way, or was last; see patch.rollout.driver."""
+        return self.run / "rollout.json"
+
+    @property
+    def base_snapshots(self) -> Path:
+        """What the base was like at containers' last starts; see base.merge.reconcile."""
+        return self.lxc / ".lxcfleet-base"
+
+    def base_snapshot(self, name: str) -> Path:
+        """One of them."""
+        return self.base_snapshots / _snapshot(name)
+
+    @property
+    def sysctl_file(self) -> Path:
+        """The kernel limits that were raised, for the next boot."""
+        return Path("/etc/sysctl.d/60-lxcfleet.conf")
+
+    @property
+    def running_record(self) -> Path:
+        """What runs, for the next boot; see containers.boot."""
+        return self.lxc / ".lxcfleet-running"
+
+    @property
+    def resolv_conf(self) -> Path:
+        """The resolv.conf that clones have, while the fleet has a name server."""
+        return self.run / "resolv.conf"
+
+    @property
+    def network_record(self) -> Path:
+        """Which bridge there is, and whose addresses; see network.bridging."""
+        return self.run / "network.json"
+
+    @property
+    def notice(self) -> Path:
+        """The package manager's hook touches this file whenever the host's packages changed."""
+        return self.run / "patched"
+
+    @property
+    def notice_done(self) -> Path:
+        """Which change of ``notice`` was dealt with."""
+        return self.run / "patched.done"
+
+    @property
+    def hosts(self) -> Path:
+        """One file per name that is to be found: the name server watches this directory."""
+        return self.run / "hosts"
+
+    @property
+    def leases(self) -> Path:
+        """What each container's DHCP client has to say; see host.net.dhcp."""
+        return self.run / "leases"
+
+    @property
+    def clients(self) -> Path:
+        """The process ids of the containers' DHCP clients."""
+        return self.run / "clients"
+
+    @property
+    def dnsmasq_config(self) -> Path:
+        """The name server's configuration."""
+        return self.run / "dnsmasq.conf"
+
+    @property
+    def dnsmasq_pid(self) -> Path:
+        """The name server's process id."""
+        return self.run / "dnsmasq.pid"
+
+    @property
+    def responder_pid(self) -> Path:
+        """The process id of the server of SRV records."""
+        return self.run / "responder.pid"

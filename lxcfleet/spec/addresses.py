@@ -1,0 +1,65 @@
+"""Addresses as specs and settings have them: ranges, MAC addresses, names of veths. Pure."""
+
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+
+from lxcfleet.errors import InvalidInput
+
+AUTO = "auto"
+OFF = "none"
+_SMALLEST_PREFIX6 = 96
+
+
+def parse4(text: str) -> IPv4Network:
+    """``text`` as a network with room for a bridge and a container; raises InvalidInput."""
+    try:
+        network = IPv4Network(text)
+    except ValueError as error:
+        raise InvalidInput(f"network.ipv4: {text!r} is no IPv4 range: {error}", hint="write it like 10.201.0.0/16") from error
+    if not 8 <= network.prefixlen <= 29:
+        raise InvalidInput(f"network.ipv4: {text} has a prefix length that is not from 8 to 29")
+    return network
+
+
+def parse6(text: str) -> IPv6Network:
+    """``text`` as a network; raises InvalidInput."""
+    try:
+        network = IPv6Network(text)
+    except ValueError as error:
+        raise InvalidInput(
+            f"network.ipv6: {text!r} is no IPv6 range: {error}", hint="write it like fd12:3456:789a:1::/64"
+        ) from error
+    if network.prefixlen > _SMALLEST_PREFIX6:
+        raise InvalidInput(f"network.ipv6: {text} is smaller than /{_SMALLEST_PREFIX6}")
+    return network
+
+
+OUR_HARDWARE = "02:4c:"
+"""How MAC addresses of ours begin; the second bit says that no vendor gave them."""
+
+
+def hardware_address(address: IPv4Address) -> str:
+    """The MAC address that goes with an address, locally administered: the same over restarts."""
+    return OUR_HARDWARE + ":".join(f"{byte:02x}" for byte in address.packed)
+
+
+def interface_name(address: IPv4Address) -> str:
+    """The name of the host's end of a container's veth: short enough for any address (IFNAMSIZ is 16)."""
+    return f"lf{int(address):08x}"
+
+_LAN_HARDWARE = re.compile(r"06(:[0-9a-f]{2}){5}")
+LAN_HARDWARE = "06"
+"""How MAC addresses of ours on a bridge of the operator's begin: locally administered, unicast, and not as on our own."""
+
+
+def is_hardware(text: str) -> bool:
+    """Whether it could be one of these."""
+    return _LAN_HARDWARE.fullmatch(text) is not None
+
+
+def lan_port(mac: str) -> str:
+    """The name of the host's end of the veth (IFNAMSIZ is 16)."""
+    return "ld" + mac.replace(":", "")[2:]

@@ -1,0 +1,138 @@
+"""What a spec, a profile or a request may say about how to tell that a container is healthy. Values only."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from lxcfleet.errors import InvalidInput
+from lxcfleet.spec.reader import Fields
+
+MAX_TIMEOUT = 60.0
+"""Seconds; the launcher's children may not take longer than 120."""
+_HTTP_PORT = 80
+
+
+class Kind(StrEnum):
+    """What is tried."""
+
+    EXEC = "exec"
+    """A command inside, which exits with 0."""
+    TCP = "tcp"
+    """A connection to a port, which is accepted."""
+    HTTP = "http"
+    """A GET request, which is answered with a status from 200 to 399."""
+
+
+@dataclass(frozen=True)
+class HealthCheck:
+    """A check that says of a running container whether it does its work. Times are in seconds."""
+
+    kind: Kind
+    command: tuple[str, ...] = ()
+    """Of exec."""
+    port: int = 0
+    """Of tcp and http."""
+    path: str = "/"
+    """Of http."""
+    host: str | None = None
+    """Of http: what its Host header says; None: the container's name."""
+    interval: float = 10.0
+    """Between two checks. Until the first one passes they come faster: 0.1 s apart, then twice that, …"""
+    timeout: float = 5.0
+    """After this long without an answer a check has failed."""
+    retries: int = 3
+    """So many failures in a row make a container unhealthy. One that passes makes it healthy."""
+    start_period: float = 30.0
+    """Failures do not count for so long after a start, as long as no check has passed."""
+
+    @property
+    def needs_address(self) -> bool:
+        """Whether it reaches the container over the network."""
+        return self.kind is not Kind.EXEC
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in specs and requests."""
+        what: dict[Kind, Any] = {Kind.EXEC: list(self.command), Kind.TCP: self.port, Kind.HTTP: self.url}
+        return {
+            str(self.kind): what[self.kind],
+            "interval": self.interval,
+            "timeout": self.timeout,
+            "retries": self.retries,
+            "start_period": self.start_period,
+        }
+
+    @property
+    def url(self) -> str:
+        """Of http: as ``parse_url`` takes it."""
+        return f"http://{self.host}:{self.port}{self.path}" if self.host else f"{self.port}{self.path}"
+
+    def __str__(self) -> str:
+        match self.kind:
+            case Kind.EXEC:
+                return f"exec {' '.join(self.command)}"
+            case Kind.TCP:
+                return f"tcp {self.port}"
+            case Kind.HTTP:
+                return f"http {self.url}"
+
+
+_PATH = re.compile(r"/[!-~]*")
+
+
+def parse_url(text: str) -> tuple[str | None, int, str]:
+    """``8080``, ``8080/path``, ``/path`` or ``http://HOST:8080/path`` as host, port and path; raises InvalidInput.
+
+    The request always goes to the container's own address; HOST is only what the Host header says.
+    """
+    why = "write it as PORT, PORT/PATH, /PATH or http://HOST:PORT/PATH"
+    if text.startswith("https:"):
+        raise InvalidInput(f"{text!r}: https can't be checked", hint="check it from inside: --health-exec 'curl …'")
+    whole = text if text.startswith("http://") else "http://" + (f":{text}" if text[:1].isdigit() else text)
+    try:
+        parts = urlsplit(whole)
+        port = parts.port
+    except ValueError as error:
+        raise InvalidInput(f"{text!r} is no address of a check", hint=why) from error
+    path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._") + (f"?{parts.query}" if parts.query else "")
+    wrong = parts.fragment or "@" in parts.netloc or not _PATH.fullmatch(path) or port == 0
+    if not text or not text.isprintable() or wrong or (parts.hostname and not text.startswith("http://")):
+        raise InvalidInput(f"{text!r} is no address of a check", hint=why)
+    return parts.hostname, port or _HTTP_PORT, path
+
+
+def read(fields: Fields, key: str = "health") -> HealthCheck | None:
+    """The check below ``key``; None where there is none. Complaints go to ``fields``."""
+    if not fields.has(key):
+        return None
+    inner = fields.nested(key)
+    usual = HealthCheck(Kind.TCP)
+    said = [kind for kind in Kind if inner.has(kind)]
+    command = inner.texts(Kind.EXEC)
+    port = inner.integer(Kind.TCP, 1, 1, 65535)
+    host, path = None, "/"
+    if inner.has(Kind.HTTP):
+        try:
+            host, port, path = parse_url(inner.text(Kind.HTTP))
+        except InvalidInput as error:
+            inner.complain(Kind.HTTP, error.message)
+    check = HealthCheck(
+        kind=said[0] if said else Kind.EXEC,
+        command=command,
+        port=0 if Kind.EXEC in said else port,
+        path=path,
+        host=host,
+        interval=inner.number("interval", usual.interval, 0.1, 3600),
+        timeout=inner.number("timeout", usual.timeout, 0.1, MAX_TIMEOUT),
+        retries=inner.integer("retries", usual.retries, 1, 1000),
+        start_period=inner.number("start_period", usual.start_period, 0, 86400),
+    )
+    inner.close()
+    if len(said) != 1:
+        fields.complain(key, "takes exactly one of exec, tcp and http")
+    elif check.kind is Kind.EXEC and not command:
+        inner.complain(Kind.EXEC, "expected a command as a list")
+    return check

@@ -1,0 +1,86 @@
+"""Names of containers, and every path that the product uses.
+
+A container's name is also its host name, a directory below LXC's path and a part of an abstract socket
+address, so it is held to what all three accept: one lower-case DNS label.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from lxcfleet.errors import InvalidInput
+
+MAX_NAME = 63
+"""Length of a DNS label (RFC 1035)."""
+
+MAX_COUNT = 4096
+"""The most containers that one request may name: as many as the uid range that the installer adds has room for."""
+
+MAX_DRAIN = 3600.0
+"""The longest drain time, in seconds."""
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_RULE = "a name has 1 to 63 lower-case letters, digits and hyphens, and neither begins nor ends with a hyphen"
+_LABEL_KEY = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9._/-]{0,61}[a-zA-Z0-9])?")
+_LABEL_VALUE = re.compile(r"[a-zA-Z0-9._/@:+-]{0,255}")
+
+
+def check_name(name: str) -> str:
+    """``name`` itself, if a container may have it; raises InvalidInput."""
+    if len(name) > MAX_NAME or not _NAME.fullmatch(name):
+        raise InvalidInput(f"{name!r} can't be a container's name", why=_RULE)
+    return name
+
+
+def check_label(key: str, value: str) -> tuple[str, str]:
+    """The pair itself, if a label may be so; raises InvalidInput."""
+    if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
+        pair = f"{key}={value}"
+        raise InvalidInput(
+            f"{pair!r} can't be a label",
+            why="a key has 1 to 63 letters, digits and ._/-, a value up to 255 of them and @:+",
+        )
+    return key, value
+
+
+def parse_label(text: str) -> tuple[str, str]:
+    """``KEY=VALUE`` as a pair; raises InvalidInput."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise InvalidInput(f"{text!r} is not a label", hint="write it as KEY=VALUE")
+    return check_label(key, value)
+
+
+def check_variable(name: str, value: str) -> tuple[str, str]:
+    """The pair itself, if it can be an environment variable; raises InvalidInput."""
+    if not name or "=" in name or any(ord(c) < 33 for c in name) or "\0" in value:
+        raise InvalidInput(f"{name!r} can't be the name of an environment variable")
+    return name, value
+
+
+def next_free(prefix: str, count: int, taken: Collection[str]) -> tuple[str, ...]:
+    """``count`` names PREFIX1, PREFIX2, … that ``taken`` does not have, lowest numbers first."""
+    check_count(count)
+    names: list[str] = []
+    number = 0
+    while len(names) < count:
+        number += 1
+        name = f"{prefix}{number}"
+        if name not in taken:
+            names.append(name)
+    check_name(names[-1])
+    check_name(names[0])
+    return tuple(names)
+
+
+def first(prefix: str, count: int) -> tuple[str, ...]:
+    """PREFIX1 to PREFIXcount."""
+    return next_free(prefix, count, ())
+
+
+def check_count(count: int) -> int:
+    """``count`` itself, if so many containers may be asked for at once; raises InvalidInput."""
+    if not 1 <= count <= MAX_COUNT:
+        raise InvalidInput(f"-n {count} is out of range", hint=f"ask for 1 to {MAX_COUNT} containers")
+    return count

@@ -1,0 +1,192 @@
+"""Reading mappings that people and programs wrote (YAML files, API bodies): strict, and all complaints at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import TypeVar
+
+from lxcfleet.errors import InvalidInput
+from lxcfleet.units import check_size, parse_size
+
+E = TypeVar("E", bound=StrEnum)
+T = TypeVar("T")
+
+_KINDS: dict[type, str] = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "a mapping",
+}
+
+
+class Fields:
+    """The fields of one mapping, taken one by one; ``finish`` raises everything that was wrong with them.
+
+    ``where`` is what stands before each key in a complaint, a file name for one; nested fields share the
+    complaints of the outermost ones, so that one ``finish`` reports them all.
+    """
+
+    def __init__(self, data: object, where: str, complaints: list[str] | None = None) -> None:
+        self._where = where
+        self._complaints: list[str] = [] if complaints is None else complaints
+        self._data: dict[str, object] = {}
+        if data is None:
+            return
+        if not isinstance(data, Mapping):
+            self._complaints.append(f"{where}: expected a mapping, found {_describe(data)}")
+            return
+        for key, value in data.items():
+            if isinstance(key, str):
+                self._data[key] = value
+            else:
+                self._complaints.append(f"{where}: {key!r} is not a text key")
+
+    def complain(self, key: str, problem: str) -> None:
+        """Note that the value of ``key`` is wrong."""
+        self._complaints.append(f"{self._where}: {key}: {problem}")
+
+    def _take(self, key: str, kind: type[T], default: T) -> T:
+        value = self._data.pop(key, None)
+        if value is None:
+            return default
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            self.complain(key, f"expected {_KINDS[kind]}, found {_describe(value)}")
+            return default
+        return value
+
+    def has(self, key: str) -> bool:
+        """Whether ``key`` is there and was not taken yet; null is as good as missing."""
+        if self._data.get(key) is None:
+            self._data.pop(key, None)
+        return key in self._data
+
+    def text(self, key: str, default: str = "") -> str:
+        """A text; control characters are refused, as values end up in line-based files."""
+        value = self._take(key, str, default)
+        if any(ord(c) < 32 or ord(c) == 127 for c in value):
+            self.complain(key, "holds control characters")
+            return default
+        return value
+
+    def optional_text(self, key: str) -> str | None:
+        """A text, or None where the key is missing."""
+        return self.text(key) if self.has(key) else None
+
+    def scalar(self, key: str, default: str) -> str:
+        """A text or a whole number, as text."""
+        value = self._data.get(key)
+        if isinstance(value, int) and not isinstance(value, bool):
+            self._data[key] = str(value)
+        return self.text(key, default)
+
+    def integer(self, key: str, default: int, low: int, high: int) -> int:
+        """A whole number from ``low`` to ``high``."""
+        if not self.has(key):
+            return default
+        value = self._take(key, int, low)
+        if not low <= value <= high:
+            self.complain(key, f"{value} is not between {low} and {high}")
+            return default
+        return value
+
+    def number(self, key: str, default: float, low: float, high: float) -> float:
+        """A number from ``low`` to ``high``."""
+        value = self._data.pop(key, None)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            self.complain(key, f"expected a number, found {_describe(value)}")
+            return default
+        if not low <= value <= high:
+            self.complain(key, f"{value} is not between {low} and {high}")
+            return default
+        return float(value)
+
+    def size(self, key: str, default: int) -> int:
+        """A size in bytes: a whole number, or a text such as 512M; 0 is none."""
+        value = self._data.pop(key, None)
+        if value is None:
+            return default
+        try:
+            if isinstance(value, bool) or not isinstance(value, int | str):
+                raise InvalidInput(f"expected a size such as 512M, found {_describe(value)}")
+            return parse_size(value) if isinstance(value, str) else check_size(value)
+        except InvalidInput as error:
+            self.complain(key, error.message)
+            return default
+
+    def flag(self, key: str, default: bool = False) -> bool:
+        """True or false."""
+        return self._take(key, bool, default)
+
+    def choice(self, key: str, kind: type[E], default: E) -> E:
+        """One of the words of ``kind``."""
+        value = self._take(key, str, str(default))
+        try:
+            return kind(value)
+        except ValueError:
+            self.complain(key, f"{value!r} is none of {', '.join(kind)}")
+            return default
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of texts, which may hold any character but NUL."""
+        items = []
+        for number, item in enumerate(self._take(key, list, [])):
+            if isinstance(item, str) and "\0" not in item:
+                items.append(item)
+            else:
+                self.complain(f"{key}[{number}]", f"expected text, found {_describe(item)}")
+        return tuple(items)
+
+    def parsed(self, key: str, parse: Callable[[str], T], check: Callable[[tuple[T, ...]], object]) -> tuple[T, ...]:
+        """A list of texts, each as ``parse`` reads it, and all together held against ``check``; both raise InvalidInput."""
+        items = []
+        try:
+            for text in self.texts(key):
+                items.append(parse(text))
+            check(tuple(items))
+        except InvalidInput as error:
+            self.complain(key, error.message)
+        return tuple(items)
+
+    def pairs(self, key: str, check: Callable[[str, str], object]) -> dict[str, str]:
+        """A mapping of text to text, each pair held against ``check``, which raises InvalidInput."""
+        result: dict[str, str] = {}
+        for name, value in self._take(key, dict, {}).items():
+            if not isinstance(name, str) or not isinstance(value, str):
+                self.complain(f"{key}.{name}", "expected text (quote numbers and words such as yes and no)")
+                continue
+            try:
+                check(name, value)
+            except InvalidInput as error:
+                self.complain(f"{key}.{name}", error.message)
+            else:
+                result[name] = value
+        return result
+
+    def nested(self, key: str) -> Fields:
+        """The mapping below ``key``; an empty one where it is missing."""
+        return Fields(self._data.pop(key, None), f"{self._where}: {key}", self._complaints)
+
+    def keys(self) -> tuple[str, ...]:
+        """The keys that were not taken yet."""
+        return tuple(self._data)
+
+    def close(self) -> None:
+        """Complain about every key that nobody took."""
+        for key in self._data:
+            self.complain(key, "unknown key")
+        self._data.clear()
+
+    def finish(self, message: str) -> None:
+        """Raise InvalidInput with ``message`` and all complaints, if there are any."""
+        self.close()
+        if self._complaints:
+            raise InvalidInput(message, why="\n".join(self._complaints))
+
+
+def _describe(value: object) -> str:
+    return _KINDS.get(type(value), type(value).__name__) if value is not None else "nothing"

@@ -1,0 +1,151 @@
+"""When the fleet may act on a patch by itself: policies and maintenance windows. Values only, but for the time zones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from enum import StrEnum
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from lxcfleet.errors import InvalidInput
+from lxcfleet.spec.reader import Fields
+
+MAX_QUIET = 86400.0
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_WINDOW = re.compile(r"(?:(\S+) +)?(\d\d):(\d\d)-(\d\d):(\d\d)")
+_RULE = "write it as 'Sat,Sun 02:00-05:00', 'Mon-Fri 22:00-01:30' or '03:00-04:00' for every day"
+
+
+class Policy(StrEnum):
+    """What becomes of containers that a patch made stale."""
+
+    AUTO = "auto"
+    """They are restarted in waves as soon as the host is quiet."""
+    WINDOW = "window"
+    """They are restarted in the next maintenance window."""
+    NOTIFY = "notify"
+    """They are named, in the events and as a warning in the log; nothing is restarted."""
+    MANUAL = "manual"
+    """Nothing at all happens by itself; it is not even looked."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Some hours on some days, by the clock on the wall; it may go past midnight."""
+
+    days: frozenset[int]
+    """On which it begins; Monday is 0."""
+    begin: time
+    end: time
+
+    @classmethod
+    def parse(cls, text: str) -> Window:
+        """Raises InvalidInput."""
+        found = _WINDOW.fullmatch(text.strip())
+        if found is None:
+            raise InvalidInput(f"{text!r} is not a maintenance window", hint=_RULE)
+        days, *numbers = found.groups()
+        try:
+            begin = time(int(numbers[0]), int(numbers[1]))
+            end = time() if numbers[2:] == ["24", "00"] else time(int(numbers[2]), int(numbers[3]))
+        except ValueError as error:
+            raise InvalidInput(f"{text!r} is not a maintenance window", why=str(error), hint=_RULE) from error
+        if begin == end and numbers[:2] == numbers[2:]:
+            raise InvalidInput(f"{text!r} is empty", hint="00:00-24:00 is a whole day")
+        return cls(_days(days, text), begin, end)
+
+    def on(self, day: date, zone: ZoneInfo | None) -> tuple[datetime, datetime] | None:
+        """When it begins on ``day`` and when it ends, in UTC; None if it does not begin on that day.
+
+        When clocks go forward a part of it may not exist, which can be all of it: then it ends when it begins.
+        """
+        if day.weekday() not in self.days:
+            return None
+        last = day if self.end > self.begin else day + timedelta(days=1)
+        return _utc(datetime.combine(day, self.begin), zone), _utc(datetime.combine(last, self.end), zone)
+
+
+def _utc(wall: datetime, zone: ZoneInfo | None) -> datetime:
+    """A time by the clock on the wall; None: the host's own zone."""
+    return wall.replace(tzinfo=zone).astimezone(UTC) if zone else wall.astimezone(UTC)
+
+
+def _days(text: str | None, whole: str) -> frozenset[int]:
+    if text is None:
+        return frozenset(range(7))
+    found: set[int] = set()
+    for part in text.lower().split(","):
+        first, dash, last = part.partition("-")
+        if first not in _DAYS or (dash and last not in _DAYS):
+            raise InvalidInput(f"{whole!r} is not a maintenance window", why=f"{part!r} is no day", hint=_RULE)
+        begin, end = _DAYS.index(first), _DAYS.index(last or first)
+        found.update(day % 7 for day in range(begin, (end if end >= begin else end + 7) + 1))
+    return frozenset(found)
+
+
+@dataclass(frozen=True)
+class PatchSettings:
+    """What the fleet does by itself when the host is patched."""
+
+    policy: Policy = Policy.AUTO
+    """auto: restart what is stale, in waves; window: do so in the next maintenance window; notify: only tell; manual: do
+    nothing until `lxcfleet patch apply`."""
+    quiet: float = 10.0
+    """Seconds without a change of packages, after which a patch counts as done."""
+    windows: tuple[str, ...] = ()
+    """Maintenance windows, such as `Sat,Sun 02:00-05:00`."""
+    time_zone: str = ""
+    """The windows' time zone, such as Europe/Vienna; empty: the host's."""
+
+    @property
+    def zone(self) -> ZoneInfo | None:
+        """The time zone; None: the host's. Raises InvalidInput."""
+        if not self.time_zone:
+            return None
+        try:
+            return ZoneInfo(self.time_zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise InvalidInput(f"no time zone {self.time_zone!r}", hint="they are below /usr/share/zoneinfo") from error
+
+    def is_open(self, now: datetime) -> bool:
+        """Whether it is within a maintenance window."""
+        return any(begin <= now < end for begin, end in self._around(now))
+
+    def next_opening(self, now: datetime) -> datetime | None:
+        """When the next window begins that has not begun; None without windows."""
+        return min((begin for begin, end in self._around(now) if now < begin < end), default=None)
+
+    def _around(self, now: datetime) -> Iterable[tuple[datetime, datetime]]:
+        """Windows from yesterday to next week (two days more: zones, and a window that clocks leave out)."""
+        today, zone = now.date(), self.zone
+        for window in map(Window.parse, self.windows):
+            for offset in range(-2, 16):
+                span = window.on(today + timedelta(days=offset), zone)
+                if span is not None:
+                    yield span
+
+
+def read(fields: Fields) -> PatchSettings:
+    """The settings in ``fields``. Complaints go to them."""
+    usual = PatchSettings()
+    settings = PatchSettings(
+        policy=fields.choice("policy", Policy, usual.policy),
+        quiet=fields.number("quiet", usual.quiet, 0, MAX_QUIET),
+        windows=fields.texts("windows"),
+        time_zone=fields.text("time_zone", usual.time_zone),
+    )
+    fields.close()
+    for number, window in enumerate(settings.windows):
+        try:
+            Window.parse(window)
+        except InvalidInput as error:
+            fields.complain(f"windows[{number}]", f"{error.message}: {error.hint}")
+    try:
+        _ = settings.zone
+    except InvalidInput as error:
+        fields.complain("time_zone", f"{error.message}: {error.hint}")
+    if settings.policy is Policy.WINDOW and not settings.windows:
+        fields.complain("windows", "with policy window there has to be one")
+    return settings

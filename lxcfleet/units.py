@@ -1,0 +1,35 @@
+"""Sizes as people write them. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from lxcfleet.errors import InvalidInput
+
+_SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)i?B?", re.IGNORECASE)
+_LEAST_SIZE = 4 << 20
+_MOST_SIZE = 1 << 50
+
+
+def parse_size(text: str) -> int:
+    """Bytes from a text such as 512M or 2GiB, in steps of 1024; raises InvalidInput."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise InvalidInput(f"{text!r} is not a size", hint="write it as 512M or 2G, in whole K, M, G or T; 0 is no limit")
+    return check_size(int(match[1]) << 10 * " KMGT".index(match[2].upper() or " "))
+
+
+def as_size(count: int) -> str:
+    """The shortest text that ``parse_size`` reads as ``count`` bytes."""
+    unit = 0
+    while count and not count % 1024 and unit < 4:
+        count, unit = count >> 10, unit + 1
+    return f"{count}{' KMGT'[unit]}".rstrip()
+
+
+def check_size(size: int) -> int:
+    """``size`` itself, if it can be an amount of memory or disk space for a container, or 0; raises InvalidInput."""
+    if size and not _LEAST_SIZE <= size <= _MOST_SIZE:
+        limits = f"{_LEAST_SIZE >> 20} MiB and {_MOST_SIZE >> 40} TiB"
+        raise InvalidInput(f"{size} bytes are not between {limits}", hint="0 is no limit")
+    return size
