@@ -23,7 +23,7 @@ from lxcfleet.host.facts import limits
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.spec.spec import RANGE_SIZE
 
-Kind = Literal["plain", "clone", "unprivileged", "system"]
+PeerKind = Literal["plain", "clone", "unprivileged", "system"]
 
 AT_ONCE = 4
 PREFIX = "lfbare"
@@ -72,7 +72,7 @@ class Bare:
         self._files: dict[str, Path] = {}
         self._mounts: _Mounts | None = None
 
-    def make(self, kind: Kind, mask: Path | None = None) -> None:
+    def make(self, kind: PeerKind, mask: Path | None = None) -> None:
         """Write all configurations, and mount what LXC does not. ``mask``: the image of the mask, of system containers."""
         shutil.rmtree(self._directory, ignore_errors=True)
         self._ready.mkdir(parents=True)
@@ -139,7 +139,7 @@ class Bare:
             raise observe.Late(f"{argv[0]} failed: {done.stderr.strip()[-500:]}")
 
 
-def _text(kind: Kind) -> str:
+def _text(kind: PeerKind) -> str:
     text = {"plain": _PLAIN, "clone": _CLONE, "unprivileged": _UNPRIVILEGED, "system": _SYSTEM}[kind] + _COMMON
     return text + _APPARMOR if kind == "system" and Path("/sys/kernel/security/apparmor").exists() else text
 

@@ -96,7 +96,7 @@ class Bench:
             subprocess.run(["/usr/bin/python3", "-c", "import click"], check=True)
             self._note("import click", time.perf_counter() - clock)
 
-    def _bare_apps(self, kind: peer.Kind) -> None:
+    def _bare_apps(self, kind: peer.PeerKind) -> None:
         self.bare.make(kind)
         self._note(f"{kind} start", self.bare.start())
         self._note(f"{kind} restart", self.bare.stop() + self.bare.start())

@@ -113,7 +113,7 @@ class DoctorRecord(TypedDict):
 
 
 class RolloutMemberRecord(TypedDict):
-    """A container of a rollout. ``phase``: see patch.rollout.state.Phase."""
+    """A container of a rollout. ``phase``: see patch.rollout.state.MemberPhase."""
 
     name: str
     phase: str

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lxcfleet.base.mask import rules
-from lxcfleet.base.mask.rules import Kind
+from lxcfleet.base.mask.rules import RuleKind
 from lxcfleet.base.mask.sweep import sweep
 from lxcfleet.base.tree import Tree, join
 from lxcfleet.errors import FleetError
@@ -59,7 +59,7 @@ def secrets(paths: Paths, root: Path, parts: Collection[str] = ()) -> list[Secre
     nobody on the host can read.
     """
     tree = Tree(root)
-    shown = [tree.real(rule.path) for rule in rules.load(paths.mask_rules).rules if rule.kind is Kind.SHOW]
+    shown = [tree.real(rule.path) for rule in rules.load(paths.mask_rules).rules if rule.kind is RuleKind.SHOW]
     # The deltas are no host's files, and many; that nobody sees into them shows at their directory.
     own = tree.real(str(paths.lxc), last=True)
     elsewhere = (mounts.points() - {"/", *parts}) | {own}

@@ -8,9 +8,9 @@ import click
 
 from lxcfleet.cli.options import F, read_by
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec.checks import MAX_TIMEOUT, HealthCheck, Kind, parse_url
+from lxcfleet.spec.checks import MAX_TIMEOUT, CheckKind, HealthCheck, parse_url
 
-_USUAL = HealthCheck(Kind.TCP)
+_USUAL = HealthCheck(CheckKind.TCP)
 
 
 def health_options(function: F) -> F:
@@ -69,9 +69,9 @@ def health(
         what = "only one of them" if kinds else "one of them"
         raise InvalidInput(f"give {what}: --health-exec, --health-tcp, --health-http")
     if health_exec is not None:
-        return HealthCheck(Kind.EXEC, command=("/bin/sh", "-c", health_exec), **said)
+        return HealthCheck(CheckKind.EXEC, command=("/bin/sh", "-c", health_exec), **said)
     if health_tcp is not None:
-        return HealthCheck(Kind.TCP, port=health_tcp, **said)
+        return HealthCheck(CheckKind.TCP, port=health_tcp, **said)
     assert health_http is not None
     host, port, path = health_http
-    return HealthCheck(Kind.HTTP, host=host, port=port, path=path, **said)
+    return HealthCheck(CheckKind.HTTP, host=host, port=port, path=path, **said)

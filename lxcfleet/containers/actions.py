@@ -78,7 +78,7 @@ class Actions:
         at_once = AT_ONCE if ask.action is Action.START else STOPS_AT_ONCE
         return self._operations.begin(ask.action, jobs, at_once)
 
-    async def carry_out(self, action: str, jobs: Sequence[Job]) -> list[Result]:
+    async def run_jobs(self, action: str, jobs: Sequence[Job]) -> list[Result]:
         """Do jobs that stop and start containers as one operation, to its end."""
         self._lifecycle.distrust_mask()
         operation = self._operations.begin(action, jobs, STOPS_AT_ONCE)

@@ -32,7 +32,7 @@ _SYSTEMD_PAUSE = 30.0
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckResult:
     """What one check said."""
 
     passed: bool
@@ -57,7 +57,7 @@ def serves(spec: Spec | None, health: Health | None) -> bool:
     return spec is None or spec.health is None or health is Health.HEALTHY
 
 
-def judge(check: HealthCheck, course: Course, verdict: Verdict, age: float) -> Course:
+def judge(check: HealthCheck, course: Course, verdict: CheckResult, age: float) -> Course:
     """The course after one more check. ``age``: seconds since the container started."""
     course = replace(course, checks=course.checks + 1)
     if verdict.passed:

@@ -20,14 +20,14 @@ from typing import Any
 from lxcfleet.containers.registry import Container, Running
 from lxcfleet.errors import FleetError
 from lxcfleet.health import judge
-from lxcfleet.health.judge import Course, Verdict
+from lxcfleet.health.judge import CheckResult, Course
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.net import reach
 from lxcfleet.host.process import proc
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.events import Events
-from lxcfleet.spec.checks import HealthCheck, Kind
+from lxcfleet.spec.checks import CheckKind, HealthCheck
 from lxcfleet.spec.spec import Init
 from lxcfleet.spec.states import Health
 
@@ -212,34 +212,34 @@ class Prober:
         except FleetError:
             return ""
 
-    async def _verdict(self, container: Container, running: Running, check: HealthCheck) -> Verdict:
+    async def _verdict(self, container: Container, running: Running, check: HealthCheck) -> CheckResult:
         if running.payload.frozen:
-            return Verdict(False, "it is frozen")
-        if check.kind is Kind.EXEC:
+            return CheckResult(False, "it is frozen")
+        if check.kind is CheckKind.EXEC:
             return await self._run(container, check)
         if not container.addresses:
-            return Verdict(False, "it has no address")
+            return CheckResult(False, "it has no address")
         address = str(container.addresses[0])
         async with self._connected:
-            if check.kind is Kind.TCP:
+            if check.kind is CheckKind.TCP:
                 problem = await reach.tcp(address, check.port, check.timeout)
             else:
                 host = check.host or container.name
                 problem = await reach.http(address, check.port, host, check.path, check.timeout)
-        return Verdict(not problem, problem)
+        return CheckResult(not problem, problem)
 
-    async def _run(self, container: Container, check: HealthCheck) -> Verdict:
+    async def _run(self, container: Container, check: HealthCheck) -> CheckResult:
         try:
             answer = await self._enter(container, check.command, check.timeout)
         except FleetError as error:
-            return Verdict(False, error.message)
+            return CheckResult(False, error.message)
         if answer["status"] == 0:
-            return Verdict(True)
+            return CheckResult(True)
         problem = f"not done after {check.timeout:g} s"
         if answer["status"] is not None:
             problem = f"exit status {answer['status']}"
         last = (str(answer["output"]).splitlines() or [""])[-1]
-        return Verdict(False, f"{check.command[0]}: {problem}{': ' if last else ''}{last}"[:_LONGEST_REASON])
+        return CheckResult(False, f"{check.command[0]}: {problem}{': ' if last else ''}{last}"[:_LONGEST_REASON])
 
     async def _enter(self, container: Container, command: tuple[str, ...], timeout: float) -> Any:
         assert container.spec is not None

@@ -46,7 +46,7 @@ class Subnet:
         return IPv6Interface((self.ipv6.network_address + number, self.ipv6.prefixlen))
 
 
-def choose(
+def choose_subnet(
     ipv4: str, ipv6: str, present: Iterable[IPv4Address], taken: Iterable[IPv4Network | IPv6Network], seed: str
 ) -> Subnet:
     """The network by the settings ``ipv4`` and ``ipv6``: a range, auto, or for IPv6 none.

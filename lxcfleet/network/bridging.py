@@ -16,7 +16,7 @@ from lxcfleet.host.kernel import tree
 from lxcfleet.host.net import bridge_port, dhcp, resolved, sysctl
 from lxcfleet.network import guard, rules
 from lxcfleet.network import lan as other_bridge
-from lxcfleet.network.addresses import Subnet, choose
+from lxcfleet.network.addresses import Subnet, choose_subnet
 from lxcfleet.network.guard import AnyGuest
 from lxcfleet.network.rules import Published
 from lxcfleet.paths import Paths
@@ -145,7 +145,7 @@ def _same_network(old: NetworkSettings, new: NetworkSettings, specs: Collection[
         return False
     present = [spec.address.ip for spec in specs if spec.address is not None]
     try:
-        before, after = (choose(each.ipv4, each.ipv6, present, [], "") for each in (old, new))
+        before, after = (choose_subnet(each.ipv4, each.ipv6, present, [], "") for each in (old, new))
     except FleetError:
         return False
     return bool(present) and before == after

@@ -23,7 +23,7 @@ from lxcfleet.host.net.nft_watch import TableWatch
 from lxcfleet.host.process import proc
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.network import bridging, guard, lan, name_server, publishing, rules
-from lxcfleet.network.addresses import AddressPool, Subnet, addresses_in, choose
+from lxcfleet.network.addresses import AddressPool, Subnet, addresses_in, choose_subnet
 from lxcfleet.network.admission import Admission
 from lxcfleet.network.discovery import Discovery
 from lxcfleet.network.leases import Leases
@@ -72,7 +72,7 @@ class FleetNetwork:
 
     # -- addresses -------------------------------------------------------------------------------------------
 
-    async def choose(self) -> Subnet:
+    async def choose_subnet(self) -> Subnet:
         """The fleet's network, settled on the first call. Raises InvalidInput, NoCapacity, HostError."""
         async with self._lock:
             if self._subnet is None:
@@ -80,15 +80,15 @@ class FleetNetwork:
                 present = self._present()
                 busy = [ip_network(text) for text in used["networks"]]
                 ipv6 = self.settings.ipv6 if used["ipv6"] else OFF
-                self._subnet = choose(self.settings.ipv4, ipv6, present, busy, _seed())
+                self._subnet = choose_subnet(self.settings.ipv4, ipv6, present, busy, _seed())
                 self._pool = AddressPool(self._subnet.ipv4, present)
                 bridging.announce(self._paths, self.settings, self._subnet.gateway.ip)
             return self._subnet
 
     async def _gateway(self) -> IPv4Address | None:
-        """The host's address on the bridge, where the fleet's name server is. Raises as ``choose``, and Unsupported."""
+        """The host's address on the bridge, where the fleet's name server is. Raises what ``choose_subnet`` does."""
         if not self.settings.dhcp:
-            return (await self.choose()).gateway.ip
+            return (await self.choose_subnet()).gateway.ip
         if self._lan is None or self._lan[0] != self.settings.bridge:
             text = (await self._ask("bridge", {"bridge": self.settings.bridge}))["address"]
             self._lan = self.settings.bridge, None if text is None else IPv4Address(text)
@@ -101,7 +101,7 @@ class FleetNetwork:
             bridging.check(self.settings)
             await self._gateway()
             return
-        subnet, free = await self.choose(), self._pool.free if self._pool is not None else 0
+        subnet, free = await self.choose_subnet(), self._pool.free if self._pool is not None else 0
         if count > free:
             raise NoCapacity(
                 f"no room for {count} more containers in {subnet.ipv4}",

@@ -27,7 +27,7 @@ from lxcfleet.spec.config import NetworkSettings
 
 log = logging.getLogger(__name__)
 
-Seen = set[tuple[str, IPv4Address]]
+HeldAddresses = set[tuple[str, IPv4Address]]
 """Ports of the bridge, and addresses that were given there."""
 
 
@@ -130,7 +130,7 @@ class Leases:
         for container, address in said:
             self._take_over(container, address)
 
-    def _if_true(self, container: Container, address: IPv4Address | None, seen: Seen) -> IPv4Address | None:
+    def _if_true(self, container: Container, address: IPv4Address | None, seen: HeldAddresses) -> IPv4Address | None:
         assert container.spec is not None
         if address is None or address in container.leased or (container.spec.port, address) in seen:
             return address
@@ -152,12 +152,12 @@ class Leases:
         # One that an earlier client left says nothing of this run.
         return lease.address.ip if lease.address is not None and client.running() is not None else None
 
-    async def seen(self) -> Seen:
+    async def seen(self) -> HeldAddresses:
         """What the packet filter has seen given. Raises FleetError."""
         found = await self._launcher.ask_large("leased", {"table": table(self._settings().bridge)})
         return {(port, IPv4Address(number)) for port, number in found}
 
-    async def _prune(self, said: Sequence[tuple[Container, IPv4Address | None]], seen: Seen) -> None:
+    async def _prune(self, said: Sequence[tuple[Container, IPv4Address | None]], seen: HeldAddresses) -> None:
         """Nobody keeps an address that it has no more, nor one of several that it was offered."""
         owned = {c.spec.port: address for c, address in said if c.spec is not None and address is not None}
         gone = [(port, address) for port, address in seen if port in owned and owned[port] != address]
@@ -179,7 +179,7 @@ class Leases:
             self._events.add("no-address", container.name, f"{before[0]} is no longer its own")
         self._moved(container)
 
-    def admitted(self, seen: Seen) -> list[str]:
+    def admitted(self, seen: HeldAddresses) -> list[str]:
         """Elements for a new set of what was given: what was in the old one, or known to be true before that was lost."""
         ports = {c.spec.port: c for c in self._registry if c.spec is not None and c.spec.hardware is not None}
         kept = {(port, address) for port, address in seen if port in ports}

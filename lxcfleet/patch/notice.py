@@ -14,7 +14,7 @@ from enum import StrEnum
 from lxcfleet.spec.windows import PatchSettings, Policy
 
 
-class Phase(StrEnum):
+class NoticePhase(StrEnum):
     """How far a change of the host's packages is."""
 
     IDLE = "idle"
@@ -59,7 +59,7 @@ class Moment:
 class Answer:
     """How far it is."""
 
-    phase: Phase
+    phase: NoticePhase
     why: str = ""
     until: datetime | None = None
     """When the window begins."""
@@ -68,16 +68,16 @@ class Answer:
 def answer(moment: Moment, settings: PatchSettings) -> Answer:
     """What to do at this moment."""
     if not moment.pending:
-        return Answer(Phase.IDLE)
+        return Answer(NoticePhase.IDLE)
     if moment.holder is not None:
         who = f"process {moment.holder}" if moment.holder > 0 else "a process"
-        return Answer(Phase.BUSY, f"{who} holds dpkg's lock")
+        return Answer(NoticePhase.BUSY, f"{who} holds dpkg's lock")
     if moment.quiet < settings.quiet:
-        return Answer(Phase.QUIET, f"packages changed {moment.quiet:.0f} s ago")
+        return Answer(NoticePhase.QUIET, f"packages changed {moment.quiet:.0f} s ago")
     if moment.half_done:
-        return Answer(Phase.BROKEN, f"{moment.half_done}; `dpkg --configure -a` or `apt -f install` may mend it")
+        return Answer(NoticePhase.BROKEN, f"{moment.half_done}; `dpkg --configure -a` or `apt -f install` may mend it")
     if settings.policy is Policy.WINDOW and not settings.is_open(moment.now):
-        return Answer(Phase.WINDOW, "outside of the maintenance windows", settings.next_opening(moment.now))
+        return Answer(NoticePhase.WINDOW, "outside of the maintenance windows", settings.next_opening(moment.now))
     if moment.failed is not None and moment.failed < RETRY_SECONDS:
-        return Answer(Phase.FAILED)
-    return Answer(Phase.READY)
+        return Answer(NoticePhase.FAILED)
+    return Answer(NoticePhase.READY)

@@ -13,7 +13,7 @@ from lxcfleet.containers.readings import PatchReading
 from lxcfleet.containers.registry import Container, Registry
 from lxcfleet.errors import FleetError
 from lxcfleet.host.packages import database
-from lxcfleet.patch.rollout.state import Phase, Rollout
+from lxcfleet.patch.rollout.state import MemberPhase, Rollout
 from lxcfleet.patch.stale.finder import Finder
 from lxcfleet.patch.watcher import Watcher
 from lxcfleet.runtime.interest import Interest
@@ -56,7 +56,7 @@ class PatchNumbers:
         stale = {c.name: found for c in self._registry if (found := self._known(c)) is not None}
         rollout = self._rollout()
         status = None if rollout is None else rollout.status
-        phases = {str(phase): 0 if rollout is None else len(rollout.by_phase(phase)) for phase in Phase}
+        phases = {str(phase): 0 if rollout is None else len(rollout.by_phase(phase)) for phase in MemberPhase}
         return PatchReading(
             stale, self._scanned, _packages_changed(), status, phases, self._watcher.record()["phase"],
             {name: found for name, found in self._shadows.items() if found is not None},

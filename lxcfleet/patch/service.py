@@ -7,7 +7,7 @@ from lxcfleet.containers.registry import Container, Registry
 from lxcfleet.host.packages.database import Owner
 from lxcfleet.patch.owners import Owners
 from lxcfleet.patch.stale.finder import Finder
-from lxcfleet.patch.stale.judge import OldFile, Scan
+from lxcfleet.patch.stale.judge import OldFile, StaleScan
 from lxcfleet.patch.watcher import Watcher
 from lxcfleet.spec.selection import Selection
 
@@ -36,7 +36,7 @@ class Patch:
         return self._watcher.record()
 
 
-def _stale_record(container: Container, scan: Scan, owners: dict[str, Owner]) -> StaleRecord:
+def _stale_record(container: Container, scan: StaleScan, owners: dict[str, Owner]) -> StaleRecord:
     return {
         "name": container.name,
         "state": container.state,

@@ -17,9 +17,9 @@ from lxcfleet.host.kernel import tree
 from lxcfleet.host.packages import dpkg
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.patch import notice
-from lxcfleet.patch.notice import Answer, Moment, Phase
+from lxcfleet.patch.notice import Answer, Moment, NoticePhase
 from lxcfleet.patch.stale.finder import Finder
-from lxcfleet.patch.stale.judge import Scan
+from lxcfleet.patch.stale.judge import StaleScan
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.events import Events
 from lxcfleet.spec.windows import PatchSettings, Policy
@@ -33,7 +33,7 @@ AUDIT_SECONDS = 5.0
 _NAMED = 20
 """As many containers are named in an event."""
 
-Apply = Callable[[Mapping[str, Scan]], Awaitable[None]]
+Apply = Callable[[Mapping[str, StaleScan]], Awaitable[None]]
 """Brings what is stale up to date: takes what was found in each stale container, and returns once that has begun and
 survives the daemon."""
 
@@ -65,7 +65,7 @@ class Watcher:
         self._half_done: str | None = None
         self._failed: float | None = None
         self._problem = ""
-        self._answer = Answer(Phase.IDLE)
+        self._answer = Answer(NoticePhase.IDLE)
 
     def notify(self) -> None:
         """Packages changed: what the hook says. Raises HostError."""
@@ -80,7 +80,7 @@ class Watcher:
         return {
             "phase": now.phase,
             "policy": settings.policy,
-            "why": self._problem if now.phase is Phase.FAILED else now.why,
+            "why": self._problem if now.phase is NoticePhase.FAILED else now.why,
             "until": now.until.isoformat(timespec="minutes").replace("+00:00", "Z") if now.until else None,
         }
 
@@ -97,14 +97,14 @@ class Watcher:
         """See how far it is."""
         moment = await self._look()
         before, self._answer = self._answer, notice.answer(moment, self._settings())
-        if self._answer.phase is not before.phase and self._answer.phase in (Phase.BROKEN, Phase.WINDOW):
+        if self._answer.phase is not before.phase and self._answer.phase in (NoticePhase.BROKEN, NoticePhase.WINDOW):
             until = f" until {self._answer.until:%Y-%m-%d %H:%M} UTC" if self._answer.until else ""
             self._events.add("patch-waits", None, f"{self._answer.why}{until}")
 
     async def tick(self) -> None:
         """Look once, and act if it is time to."""
         await self.look()
-        if self._answer.phase is Phase.READY:
+        if self._answer.phase is NoticePhase.READY:
             await self._act()
 
     async def _look(self) -> Moment:
@@ -139,11 +139,11 @@ class Watcher:
                 tree.write(self._paths.notice_done, heard)
         except (FleetError, OSError) as error:
             self._failed, self._problem = time.monotonic(), str(error).replace("\n", "; ")
-            self._answer = Answer(Phase.FAILED)
+            self._answer = Answer(NoticePhase.FAILED)
             log.error("a patch of the host can't be dealt with yet: %s", self._problem)
             return
         self._done = heard
-        self._answer = Answer(Phase.IDLE)
+        self._answer = Answer(NoticePhase.IDLE)
 
     async def _do(self, policy: Policy) -> None:
         if self._launcher.renew():

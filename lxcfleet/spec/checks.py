@@ -16,7 +16,7 @@ MAX_TIMEOUT = 60.0
 _HTTP_PORT = 80
 
 
-class Kind(StrEnum):
+class CheckKind(StrEnum):
     """What is tried."""
 
     EXEC = "exec"
@@ -31,7 +31,7 @@ class Kind(StrEnum):
 class HealthCheck:
     """A check that says of a running container whether it does its work. Times are in seconds."""
 
-    kind: Kind
+    kind: CheckKind
     command: tuple[str, ...] = ()
     """Of exec."""
     port: int = 0
@@ -52,11 +52,11 @@ class HealthCheck:
     @property
     def needs_address(self) -> bool:
         """Whether it reaches the container over the network."""
-        return self.kind is not Kind.EXEC
+        return self.kind is not CheckKind.EXEC
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in specs and requests."""
-        what: dict[Kind, Any] = {Kind.EXEC: list(self.command), Kind.TCP: self.port, Kind.HTTP: self.url}
+        what: dict[CheckKind, Any] = {CheckKind.EXEC: list(self.command), CheckKind.TCP: self.port, CheckKind.HTTP: self.url}
         return {
             str(self.kind): what[self.kind],
             "interval": self.interval,
@@ -72,11 +72,11 @@ class HealthCheck:
 
     def __str__(self) -> str:
         match self.kind:
-            case Kind.EXEC:
+            case CheckKind.EXEC:
                 return f"exec {' '.join(self.command)}"
-            case Kind.TCP:
+            case CheckKind.TCP:
                 return f"tcp {self.port}"
-            case Kind.HTTP:
+            case CheckKind.HTTP:
                 return f"http {self.url}"
 
 
@@ -109,20 +109,20 @@ def read(fields: Fields, key: str = "health") -> HealthCheck | None:
     if not fields.has(key):
         return None
     inner = fields.nested(key)
-    usual = HealthCheck(Kind.TCP)
-    said = [kind for kind in Kind if inner.has(kind)]
-    command = inner.texts(Kind.EXEC)
-    port = inner.integer(Kind.TCP, 1, 1, 65535)
+    usual = HealthCheck(CheckKind.TCP)
+    said = [kind for kind in CheckKind if inner.has(kind)]
+    command = inner.texts(CheckKind.EXEC)
+    port = inner.integer(CheckKind.TCP, 1, 1, 65535)
     host, path = None, "/"
-    if inner.has(Kind.HTTP):
+    if inner.has(CheckKind.HTTP):
         try:
-            host, port, path = parse_url(inner.text(Kind.HTTP))
+            host, port, path = parse_url(inner.text(CheckKind.HTTP))
         except InvalidInput as error:
-            inner.complain(Kind.HTTP, error.message)
+            inner.complain(CheckKind.HTTP, error.message)
     check = HealthCheck(
-        kind=said[0] if said else Kind.EXEC,
+        kind=said[0] if said else CheckKind.EXEC,
         command=command,
-        port=0 if Kind.EXEC in said else port,
+        port=0 if CheckKind.EXEC in said else port,
         path=path,
         host=host,
         interval=inner.number("interval", usual.interval, 0.1, 3600),
@@ -133,6 +133,6 @@ def read(fields: Fields, key: str = "health") -> HealthCheck | None:
     inner.close()
     if len(said) != 1:
         fields.complain(key, "takes exactly one of exec, tcp and http")
-    elif check.kind is Kind.EXEC and not command:
-        inner.complain(Kind.EXEC, "expected a command as a list")
+    elif check.kind is CheckKind.EXEC and not command:
+        inner.complain(CheckKind.EXEC, "expected a command as a list")
     return check

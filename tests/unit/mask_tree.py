@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lxcfleet.base.mask import compiler
-from lxcfleet.base.mask.rules import Kind, Rule, Rules
+from lxcfleet.base.mask.rules import Rule, RuleKind, Rules
 from lxcfleet.base.tree import Tree
 from lxcfleet.host.kernel.image import Directory, Entry
 from lxcfleet.paths import Paths
@@ -48,7 +48,7 @@ def plan(root: Path, *own: Rule, **more: object) -> dict[str, Entry]:
     return entries
 
 
-def own(kind: Kind, path: str) -> Rule:
+def own(kind: RuleKind, path: str) -> Rule:
     return Rule(path, kind, "a.yaml", operator=True)
 
 

@@ -12,7 +12,7 @@ import pytest
 from lxcfleet.containers.registry import Container
 from lxcfleet.network.discovery import Discovery
 from lxcfleet.paths import Paths
-from lxcfleet.spec.checks import HealthCheck, Kind
+from lxcfleet.spec.checks import CheckKind, HealthCheck
 from lxcfleet.spec.config import NetworkSettings
 from lxcfleet.spec.spec import Network, Spec
 
@@ -24,7 +24,7 @@ def paths(tmp_path: Path) -> Paths:
     return own
 
 
-CHECK = HealthCheck(Kind.TCP, port=80)
+CHECK = HealthCheck(CheckKind.TCP, port=80)
 
 
 def running(name: str = "web1", *, frozen: bool = False, check: HealthCheck | None = CHECK) -> Container:

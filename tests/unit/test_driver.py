@@ -14,8 +14,8 @@ from lxcfleet.api.requests import RolloutRequest
 from lxcfleet.base.present import Layer
 from lxcfleet.patch.rollout import driver
 from lxcfleet.patch.rollout.driver import Driver
-from lxcfleet.patch.rollout.state import Kind, Status
-from lxcfleet.patch.stale.judge import OldFile, Scan, Why
+from lxcfleet.patch.rollout.state import RolloutKind, Status
+from lxcfleet.patch.stale.judge import OldFile, StaleScan, Why
 from lxcfleet.paths import Paths
 from lxcfleet.spec.policy import RolloutSettings, Share
 from lxcfleet.spec.results import Result
@@ -77,7 +77,7 @@ class World:
         fleet = SimpleNamespace(
             prober=prober, registry=Registry(list(self.boxes.values())), config=config,
             events=SimpleNamespace(add=lambda *_: None),
-            actions=SimpleNamespace(carry_out=self._carry_out, act=self._restart),
+            actions=SimpleNamespace(run_jobs=self._run_jobs, act=self._restart),
             operations=SimpleNamespace(any=lambda _: False),
         )  # fmt: skip
         self.in_pieces: list[str] = []
@@ -86,10 +86,10 @@ class World:
             self.paths, cast(Any, fleet), self._find, lambda: self.in_pieces.pop(0) if self.in_pieces else ""
         )
 
-    async def _find(self, boxes: Sequence[Any]) -> dict[str, Scan]:
-        return {box.name: Scan(box.name, 1, 1, (OLD,) * box.old, box.unread) for box in boxes}
+    async def _find(self, boxes: Sequence[Any]) -> dict[str, StaleScan]:
+        return {box.name: StaleScan(box.name, 1, 1, (OLD,) * box.old, box.unread) for box in boxes}
 
-    async def _carry_out(self, _: str, jobs: Sequence[Any]) -> list[Result]:
+    async def _run_jobs(self, _: str, jobs: Sequence[Any]) -> list[Result]:
         return [await job.run() for job in jobs]
 
     async def _restart(self, box: Box, *_: object) -> Result:
@@ -137,7 +137,7 @@ def test_nothing_is_restarted_while_the_package_manager_is_at_work(
     world.in_pieces = ["process 7 holds dpkg's lock", "libc6 is unpacked, not configured"]
 
     async def run() -> list[str]:
-        await world.driver.begin(RolloutRequest(Kind.PATCH, Selection(everything=True)))
+        await world.driver.begin(RolloutRequest(RolloutKind.PATCH, Selection(everything=True)))
         task = asyncio.create_task(world.drive())
         waited = []
         async for record in world.driver.follow():
@@ -159,7 +159,7 @@ def test_a_restart_that_was_asked_for_does_not_wait_for_packages(tmp_path: Path)
     world.in_pieces = ["libc6 is unpacked, not configured"] * 1000
 
     async def run() -> None:
-        await world.driver.begin(RolloutRequest(Kind.RESTART, Selection(everything=True)))
+        await world.driver.begin(RolloutRequest(RolloutKind.RESTART, Selection(everything=True)))
         await world.drive()
 
     asyncio.run(run())

@@ -10,14 +10,14 @@ import pytest
 
 from lxcfleet.base.present import Layer
 from lxcfleet.host.kernel import tree
-from lxcfleet.patch.shadow.files import Delta, Kind, Shadow, compare, find, parse_status, remove
-from lxcfleet.patch.stale.judge import OldFile, Process, Scan, Why
-from lxcfleet.patch.verify.evidence import Owned, Seen, fingerprint, judge
+from lxcfleet.patch.shadow.files import Delta, Shadow, ShadowKind, compare, find, parse_status, remove
+from lxcfleet.patch.stale.judge import OldFile, Process, StaleScan, Why
+from lxcfleet.patch.verify.evidence import Evidence, Owned, fingerprint, judge
 
 LIBRARY = "/usr/lib/libssl.so.3"
 OLD = OldFile(LIBRARY, Why.REPLACED, Layer.BASE, (Process(1, "nginx"), Process(2, "nginx")))
-SHADOW = Shadow(LIBRARY, Kind.FILE, False, 1.0, 2.0, False)
-CLEAN = Seen(Scan("web", 2, 8), ())
+SHADOW = Shadow(LIBRARY, ShadowKind.FILE, False, 1.0, 2.0, False)
+CLEAN = Evidence(StaleScan("web", 2, 8), ())
 
 
 def test_a_clean_container_is_proven() -> None:
@@ -29,13 +29,13 @@ def test_a_clean_container_is_proven() -> None:
     [
         (CLEAN, "libc6 is half-configured", "the host itself is not in order: libc6 is half-configured"),
         (replace(CLEAN, busy="restart"), "", "it is busy: restart"),
-        (replace(CLEAN, scan=Scan("web", 0, 0, problem="no")), "", "its processes could not all be read: no"),
+        (replace(CLEAN, scan=StaleScan("web", 0, 0, problem="no")), "", "its processes could not all be read: no"),
         (replace(CLEAN, shadow_problem="no"), "", "its delta could not be read: no"),
-        (replace(CLEAN, scan=Scan("web", 2, 8, (OLD,))), "", "2 of its processes run old code"),
+        (replace(CLEAN, scan=StaleScan("web", 2, 8, (OLD,))), "", "2 of its processes run old code"),
         (replace(CLEAN, shadows=(Owned(SHADOW, "libssl3", "3"),)), "", "1 file in its delta keep the host's out"),
     ],
 )
-def test_what_is_not_proven(seen: Seen, host: str, reason: str) -> None:
+def test_what_is_not_proven(seen: Evidence, host: str, reason: str) -> None:
     assert judge(seen, host, {}, ()).reasons == (reason,)
 
 
@@ -47,11 +47,12 @@ def test_settings_of_its_own_keep_no_fix_out() -> None:
 
 
 def test_only_the_packages_that_are_asked_for_count() -> None:
-    seen = replace(CLEAN, scan=Scan("web", 2, 8, (OLD,)), shadows=(Owned(SHADOW, "libssl3", "3"),))
+    seen = replace(CLEAN, scan=StaleScan("web", 2, 8, (OLD,)), shadows=(Owned(SHADOW, "libssl3", "3"),))
     assert not judge(seen, "", {LIBRARY: "libssl3"}, ("libssl3",)).proven
     assert judge(seen, "", {LIBRARY: "libssl3"}, ("libc6",)).proven
     gone = replace(OLD, path="/usr/lib/libssl.so.2", why=Why.REMOVED)
-    assert not judge(replace(CLEAN, scan=Scan("web", 2, 8, (gone,))), "", {}, ("libc6",)).proven, "it may have been libc6's"
+    seen = replace(CLEAN, scan=StaleScan("web", 2, 8, (gone,)))
+    assert not judge(seen, "", {}, ("libc6",)).proven, "it may have been libc6's"
 
 
 def test_a_fingerprint_tells_hosts_apart() -> None:
@@ -95,9 +96,9 @@ def test_shadows_beside_the_base(layers: dict[str, Path]) -> None:
     put(layers["delta"], "/home/me/data", "mine")
     found = {each.path: (each.kind, each.age, each.same) for each in look(layers).shadows}
     assert found == {
-        "/usr/lib/new": (Kind.FILE, "newer", False),
-        "/usr/lib/old": (Kind.FILE, "older", False),
-        "/usr/lib/same": (Kind.FILE, "same", True),
+        "/usr/lib/new": (ShadowKind.FILE, "newer", False),
+        "/usr/lib/old": (ShadowKind.FILE, "older", False),
+        "/usr/lib/same": (ShadowKind.FILE, "same", True),
     }
 
 
@@ -108,7 +109,7 @@ def test_links_and_files_in_place_of_directories(layers: dict[str, Path]) -> Non
     (layers["delta"] / "usr/link").symlink_to("elsewhere")
     put(layers["delta"], "/usr/share")
     one, two = look(layers).shadows
-    assert (one.path, one.kind, one.directory, one.same) == ("/usr/link", Kind.FILE, False, False)
+    assert (one.path, one.kind, one.directory, one.same) == ("/usr/link", ShadowKind.FILE, False, False)
     assert (two.path, two.directory) == ("/usr/share", True)
     assert two.hides("/usr/share/doc/file")
     assert not two.hides("/usr/shared")

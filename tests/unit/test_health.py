@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 
 from lxcfleet.errors import InvalidInput
 from lxcfleet.health import judge
-from lxcfleet.health.judge import Course, Verdict
+from lxcfleet.health.judge import CheckResult, Course
 from lxcfleet.host.net import reach
-from lxcfleet.spec.checks import HealthCheck, Kind, parse_url
+from lxcfleet.spec.checks import CheckKind, HealthCheck, parse_url
 from lxcfleet.spec.spec import Init, Spec
 from lxcfleet.spec.states import Health
 
-CHECK = HealthCheck(Kind.TCP, port=80, interval=10, retries=3, start_period=30)
-PASS, FAIL = Verdict(True), Verdict(False, "tcp 80: connection refused")
+CHECK = HealthCheck(CheckKind.TCP, port=80, interval=10, retries=3, start_period=30)
+PASS, FAIL = CheckResult(True), CheckResult(False, "tcp 80: connection refused")
 
 
-def after(*verdicts: Verdict, check: HealthCheck = CHECK, age: float = 100.0) -> Course:
+def after(*verdicts: CheckResult, check: HealthCheck = CHECK, age: float = 100.0) -> Course:
     course = Course()
     for verdict in verdicts:
         course = judge.judge(check, course, verdict, age)
@@ -136,7 +136,7 @@ def test_only_those_with_a_check_have_to_pass_it_to_serve() -> None:
 def test_addresses_of_checks(text: str, meant: tuple[str | None, int, str]) -> None:
     assert parse_url(text) == meant
     host, port, path = meant
-    assert parse_url(HealthCheck(Kind.HTTP, host=host, port=port, path=path).url) == meant
+    assert parse_url(HealthCheck(CheckKind.HTTP, host=host, port=port, path=path).url) == meant
 
 
 @pytest.mark.parametrize(

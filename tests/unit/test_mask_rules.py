@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lxcfleet.base.mask import rules
-from lxcfleet.base.mask.rules import Kind
+from lxcfleet.base.mask.rules import RuleKind
 from lxcfleet.errors import InvalidInput
 from lxcfleet.paths import Paths
 
@@ -37,9 +37,9 @@ def test_all_keys(tmp_path: Path) -> None:
     )
     loaded = rules.load(directory)
     assert {(rule.path, rule.kind) for rule in loaded.rules} == {
-        ("/opt/secret", Kind.HIDE),
-        ("/srv/www", Kind.SHOW),
-        ("/opt/state", Kind.EMPTY),
+        ("/opt/secret", RuleKind.HIDE),
+        ("/srv/www", RuleKind.SHOW),
+        ("/opt/state", RuleKind.EMPTY),
     }
     assert all(rule.operator and rule.why.startswith("a.yaml: ") for rule in loaded.rules)
     assert loaded.replace == (("/etc/motd", "hello", "b.yaml: replace"),)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxcfleet.errors import InvalidInput, NoCapacity
-from lxcfleet.network.addresses import AddressPool, Subnet, addresses_in, choose
+from lxcfleet.network.addresses import AddressPool, Subnet, addresses_in, choose_subnet
 from lxcfleet.network.hosts import group_names, hosts_lines
 from lxcfleet.network.rules import removal, render
 from lxcfleet.spec import config
@@ -20,30 +20,30 @@ DEFAULT_ROUTES = [ip_network("0.0.0.0/0"), ip_network("::/0")]
 
 
 def test_auto_takes_a_range_that_nobody_uses() -> None:
-    assert choose("auto", "none", [], DEFAULT_ROUTES, "x").ipv4 == IPv4Network("10.201.0.0/16")
+    assert choose_subnet("auto", "none", [], DEFAULT_ROUTES, "x").ipv4 == IPv4Network("10.201.0.0/16")
     busy = [*DEFAULT_ROUTES, ip_network("10.201.5.0/24"), ip_network("10.202.0.0/15")]
-    assert choose("auto", "none", [], busy, "x").ipv4 == IPv4Network("10.204.0.0/16")
+    assert choose_subnet("auto", "none", [], busy, "x").ipv4 == IPv4Network("10.204.0.0/16")
 
 
 def test_auto_stays_where_the_containers_are() -> None:
     present = [IPv4Address("10.210.0.7")]
-    assert choose("auto", "none", present, [], "x").ipv4 == IPv4Network("10.210.0.0/16")
+    assert choose_subnet("auto", "none", present, [], "x").ipv4 == IPv4Network("10.210.0.0/16")
 
 
 def test_auto_gives_up_with_a_next_step() -> None:
     with pytest.raises(NoCapacity, match="no network is free") as caught:
-        choose("auto", "none", [], [ip_network("10.0.0.0/8")], "x")
+        choose_subnet("auto", "none", [], [ip_network("10.0.0.0/8")], "x")
     assert "network.ipv4" in caught.value.hint
 
 
 def test_ipv6_is_the_hosts_own_and_the_same_each_time() -> None:
-    one = choose("auto", "auto", [], [], "host a").ipv6
+    one = choose_subnet("auto", "auto", [], [], "host a").ipv6
     assert one is not None
     assert one.is_private
     assert one.prefixlen == 64
-    assert choose("auto", "auto", [], [], "host a").ipv6 == one
-    assert choose("auto", "auto", [], [], "host b").ipv6 != one
-    assert choose("auto", "none", [], [], "host a").ipv6 is None
+    assert choose_subnet("auto", "auto", [], [], "host a").ipv6 == one
+    assert choose_subnet("auto", "auto", [], [], "host b").ipv6 != one
+    assert choose_subnet("auto", "none", [], [], "host a").ipv6 is None
 
 
 @pytest.mark.parametrize(
@@ -60,12 +60,12 @@ def test_ipv6_is_the_hosts_own_and_the_same_each_time() -> None:
 def test_bad_ranges_are_refused(ipv4: str, ipv6: str, complaint: str) -> None:
     busy = [ip_network("192.0.2.128/25"), ip_network("fd00:9::/48")]
     with pytest.raises(InvalidInput, match=complaint):
-        choose(ipv4, ipv6, [], busy, "x")
+        choose_subnet(ipv4, ipv6, [], busy, "x")
 
 
 def test_a_range_that_leaves_containers_outside_is_refused() -> None:
     with pytest.raises(InvalidInput, match="1 containers have addresses outside"):
-        choose("10.5.0.0/24", "none", [IPv4Address("10.201.0.2")], [], "x")
+        choose_subnet("10.5.0.0/24", "none", [IPv4Address("10.201.0.2")], [], "x")
 
 
 def test_addresses_begin_after_the_bridges_and_are_reused() -> None:

@@ -9,7 +9,7 @@ import pytest
 from lxcfleet.api.requests import CreateRequest
 from lxcfleet.containers.request import differences, find_command, resolve
 from lxcfleet.errors import AlreadyExists, InvalidInput
-from lxcfleet.spec.checks import HealthCheck, Kind
+from lxcfleet.spec.checks import CheckKind, HealthCheck
 from lxcfleet.spec.config import Config, NetworkSettings, Profile
 from lxcfleet.spec.ports import parse_port
 from lxcfleet.spec.spec import PIDS, Init, Network
@@ -90,7 +90,7 @@ def test_one_that_is_there_may_differ_from_what_is_asked_for() -> None:
     assert differs(first, first) == {}
     other = CreateRequest(
         command=("sleep", "1 0"), labels={"a": "1", "c": "3"}, environment={"KEY": "other"}, memory=1 << 29, cpus=1.5,
-        ports=(parse_port("http=80"),), health=HealthCheck(Kind.TCP, port=80), privileged=True, autostart=False,
+        ports=(parse_port("http=80"),), health=HealthCheck(CheckKind.TCP, port=80), privileged=True, autostart=False,
     )  # fmt: skip
     assert differs(first, other) == {
         "command": ("sleep 9", "sleep '1 0'"), "labels": ("b=2", "c=3"), "environment": ("KEY=…", "KEY=…"),
@@ -123,7 +123,7 @@ def test_a_command_is_looked_for_in_the_path_of_the_container() -> None:
 
 
 def test_a_check_comes_from_the_request_or_the_profile_and_needs_a_network_if_it_connects() -> None:
-    profile, asked = HealthCheck(Kind.TCP, port=80), HealthCheck(Kind.EXEC, ("true",))
+    profile, asked = HealthCheck(CheckKind.TCP, port=80), HealthCheck(CheckKind.EXEC, ("true",))
     config = Config(profiles={"web": Profile(Init.APP, ("nginx",), health=profile)})
     assert resolve(CreateRequest(profile="web"), config, ()).like.health == profile
     assert resolve(CreateRequest(profile="web", health=asked), config, ()).like.health == asked

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from lxcfleet.errors import InvalidInput
 from lxcfleet.patch.rollout import planner, state
-from lxcfleet.patch.rollout.planner import Finish, Restart, Scan, Stop, Wait
-from lxcfleet.patch.rollout.state import Halt, Kind, Member, Phase, Rollout, Seen, Status
-from lxcfleet.patch.rollout.waves import Blocked, choose
+from lxcfleet.patch.rollout.planner import FindStale, Finish, Restart, Stop, Wait
+from lxcfleet.patch.rollout.state import Halt, LiveState, Member, MemberPhase, Rollout, RolloutKind, Status
+from lxcfleet.patch.rollout.waves import Blocked, next_wave
 from lxcfleet.spec.policy import RolloutSettings, Share
 
 QUICK = RolloutSettings(Share(25, percent=True), Share(0), 0.0, 10.0, ("*",))
@@ -25,7 +25,7 @@ def policy(**fields: Any) -> RolloutSettings:
     return replace(QUICK, **fields)
 
 
-def rollout(*members: Member, kind: Kind = Kind.RESTART, **fields: Any) -> Rollout:
+def rollout(*members: Member, kind: RolloutKind = RolloutKind.RESTART, **fields: Any) -> Rollout:
     named = {member.name: member for member in members}
     values: dict[str, Any] = {"policy": QUICK, "members": named, **fields}
     return Rollout(id="r1", kind=kind, created="now", **values)
@@ -39,13 +39,13 @@ def many(count: int, **fields: Any) -> list[Member]:
     return [Member(name, OLD, healthy_deadline=10.0, **fields) for name in names(count)]
 
 
-def well(count: int, labels: Mapping[str, str] = {}, **fields: Any) -> dict[str, Seen]:
-    now = Seen(OLD, labels, healthy=True, healthy_for=100.0, running_for=100.0)
+def well(count: int, labels: Mapping[str, str] = {}, **fields: Any) -> dict[str, LiveState]:
+    now = LiveState(OLD, labels, healthy=True, healthy_for=100.0, running_for=100.0)
     return {name: replace(now, **fields) for name in names(count)}
 
 
-HEALTHY = Seen(NEW, healthy=True, healthy_for=1.0, running_for=1.0)
-STARTING = Seen(NEW, running_for=1.0)
+HEALTHY = LiveState(NEW, healthy=True, healthy_for=1.0, running_for=1.0)
+STARTING = LiveState(NEW, running_for=1.0)
 
 
 # choosing
@@ -64,18 +64,18 @@ def test_canaries_go_first_and_are_healthy_ones() -> None:
     plan = rollout(*many(10), policy=policy(canaries=Share(2), max_unavailable=Share(4)))
     assert [len(wave) for wave in planner.preview(plan, well(10))] == [2, 4, 4]
     seen = {**well(10), "c1": replace(STARTING, identity=OLD)}
-    assert choose(plan, seen) == ("c2", "c3")
+    assert next_wave(plan, seen) == ("c2", "c3")
     more = policy(canaries=Share(50, percent=True), max_unavailable=Share(4))
     assert len(planner.preview(replace(plan, policy=more), well(10))[0]) == 4  # no more than may be down
 
 
 def test_a_patch_on_the_way_has_canaries_of_its_own() -> None:
-    plan = rollout(*many(8), kind=Kind.PATCH, policy=policy(canaries=Share(1)), patch=1, scanned=1)
+    plan = rollout(*many(8), kind=RolloutKind.PATCH, policy=policy(canaries=Share(1)), patch=1, scanned=1)
     plan = planner.begin_wave(plan, ("c1",))
     seen = {**well(8), "c1": HEALTHY}
     plan = planner.settle(plan, seen)
-    assert choose(plan, seen) == ("c2", "c3")
-    assert choose(planner.patched(plan), seen) == ("c2",)
+    assert next_wave(plan, seen) == ("c2", "c3")
+    assert next_wave(planner.patched(plan), seen) == ("c2",)
 
 
 def test_the_order_is_by_priority_and_then_by_name() -> None:
@@ -86,7 +86,7 @@ def test_the_order_is_by_priority_and_then_by_name() -> None:
 
 
 def test_never_all_of_one_label() -> None:
-    seen = {**well(4, {"tier": "front"}), "d1": Seen(OLD, {"tier": "db"}, healthy=True)}
+    seen = {**well(4, {"tier": "front"}), "d1": LiveState(OLD, {"tier": "db"}, healthy=True)}
     plan = rollout(*many(4), Member("d1", OLD), policy=policy(max_unavailable=Share(100, percent=True)))
     assert planner.preview(plan, seen) == [("c1", "c2", "c3", "d1"), ("c4",)]
     none = replace(plan, policy=replace(plan.policy, groups=()))
@@ -96,23 +96,23 @@ def test_never_all_of_one_label() -> None:
 
 
 def test_members_of_a_group_that_are_not_in_the_rollout_count() -> None:
-    seen = {"c1": Seen(OLD, {"a": "b"}, healthy=True), "c2": Seen(OLD, {"a": "b"}, unhealthy=True)}
+    seen = {"c1": LiveState(OLD, {"a": "b"}, healthy=True), "c2": LiveState(OLD, {"a": "b"}, unhealthy=True)}
     plan = rollout(*many(2), policy=policy(max_unavailable=Share(2)))
-    assert choose(plan, seen) == ("c2",)  # the last healthy one stays up
-    assert choose(rollout(*many(1)), {**seen, "c2": replace(seen["c2"], healthy=True)}) == ("c1",)
-    assert choose(rollout(*many(1)), seen) == ("c1",)  # the other one is no help, nor was it expected to be
+    assert next_wave(plan, seen) == ("c2",)  # the last healthy one stays up
+    assert next_wave(rollout(*many(1)), {**seen, "c2": replace(seen["c2"], healthy=True)}) == ("c1",)
+    assert next_wave(rollout(*many(1)), seen) == ("c1",)  # the other one is no help, nor was it expected to be
 
 
 def test_those_that_are_down_anyway_are_counted() -> None:
     plan = rollout(*many(8))  # two may be down
     seen = {**well(8), "c8": replace(STARTING, identity=OLD, reason="status 503")}
-    assert choose(plan, seen) == ("c1", "c8")
+    assert next_wave(plan, seen) == ("c1", "c8")
     seen["c7"] = seen["c6"] = seen["c8"]
-    assert choose(plan, seen) == ("c6", "c7")  # a wave is no larger for it
+    assert next_wave(plan, seen) == ("c6", "c7")  # a wave is no larger for it
     seen["c6"] = seen["c1"]
-    assert choose(plan, seen) == ("c7", "c8")
-    plan = plan.update(*(replace(plan.members[name], phase=Phase.DONE) for name in ("c7", "c8")))
-    blocked = choose(plan, seen)
+    assert next_wave(plan, seen) == ("c7", "c8")
+    plan = plan.update(*(replace(plan.members[name], phase=MemberPhase.DONE) for name in ("c7", "c8")))
+    blocked = next_wave(plan, seen)
     assert isinstance(blocked, Blocked)
     assert "c7 and 1 more are not healthy: status 503" in blocked.why
 
@@ -120,11 +120,11 @@ def test_those_that_are_down_anyway_are_counted() -> None:
 def test_what_was_ill_before_costs_nothing_and_is_not_waited_for() -> None:
     plan = rollout(*many(4), policy=policy(max_unavailable=Share(1)))
     plan = plan.update(replace(plan.members["c2"], expected=False))
-    seen = {**well(4), "c2": Seen(OLD, unhealthy=True)}
+    seen = {**well(4), "c2": LiveState(OLD, unhealthy=True)}
     assert planner.preview(plan, seen) == [("c1", "c2"), ("c3",), ("c4",)]
     plan = planner.begin_wave(plan, ("c2",))
     plan = planner.settle(plan, {**seen, "c2": replace(STARTING, unhealthy=True)})
-    assert (plan.members["c2"].phase, plan.members["c2"].note) == (Phase.DONE, "it was not healthy before either")
+    assert (plan.members["c2"].phase, plan.members["c2"].note) == (MemberPhase.DONE, "it was not healthy before either")
 
 
 def test_a_profile_may_have_a_limit_of_its_own() -> None:
@@ -135,12 +135,12 @@ def test_a_profile_may_have_a_limit_of_its_own() -> None:
 def test_what_was_not_stale_for_a_while_is_not_lost() -> None:
     """The process that ran the old library had ended when the second patch came; the next one runs it again."""
     members = {member.name: member for member in many(2)}
-    plan = planner.merge(planner.patched(rollout(kind=Kind.PATCH)), members, 1)
+    plan = planner.merge(planner.patched(rollout(kind=RolloutKind.PATCH)), members, 1)
     plan = planner.merge(planner.patched(plan), {"c1": members["c1"]}, 2)
-    assert (plan.members["c2"].phase, plan.members["c2"].note) == (Phase.SKIPPED, "it is not stale any more")
+    assert (plan.members["c2"].phase, plan.members["c2"].note) == (MemberPhase.SKIPPED, "it is not stale any more")
     plan = planner.settle(planner.begin_wave(plan, ("c1",)), {**well(2), "c1": HEALTHY})
     plan = planner.merge(plan, {"c2": members["c2"]}, 2)
-    assert plan.by_phase(Phase.WAITING) == [members["c2"]]
+    assert plan.by_phase(MemberPhase.WAITING) == [members["c2"]]
     assert planner.decide(plan, {**well(2), "c1": HEALTHY}) == Restart(("c2",))
 
 
@@ -155,14 +155,14 @@ def test_the_next_wave_waits_until_all_are_healthy_for_long_enough() -> None:
     plan = begun("c1", min_healthy_time=5.0)
     seen = {**well(4), "c1": STARTING}
     for now, phase in [
-        (STARTING, Phase.GATED),
-        (replace(HEALTHY, healthy_for=4.0, running_for=9.0), Phase.GATED),
-        (replace(HEALTHY, healthy_for=5.0, running_for=9.0), Phase.DONE),
+        (STARTING, MemberPhase.GATED),
+        (replace(HEALTHY, healthy_for=4.0, running_for=9.0), MemberPhase.GATED),
+        (replace(HEALTHY, healthy_for=5.0, running_for=9.0), MemberPhase.DONE),
     ]:
         seen["c1"] = now
         plan = planner.settle(plan, seen)
         assert plan.members["c1"].phase is phase
-        assert isinstance(planner.decide(plan, seen), Restart if phase is Phase.DONE else Wait)
+        assert isinstance(planner.decide(plan, seen), Restart if phase is MemberPhase.DONE else Wait)
 
 
 def test_it_waits_no_longer_than_it_has_to() -> None:
@@ -177,10 +177,10 @@ def test_it_waits_no_longer_than_it_has_to() -> None:
     ("now", "why"),
     [
         (replace(STARTING, running_for=10.0, reason="status 500"), "it was not healthy 10 s after its start: status 500"),
-        (Seen(None), "it does not run after its restart"),
+        (LiveState(None), "it does not run after its restart"),
     ],
 )
-def test_a_gate_that_fails_halts_and_says_who_and_why(now: Seen, why: str) -> None:
+def test_a_gate_that_fails_halts_and_says_who_and_why(now: LiveState, why: str) -> None:
     plan = begun("c1")
     seen = {**well(4), "c1": now}
     plan = planner.settle(plan, seen)
@@ -191,7 +191,7 @@ def test_a_gate_that_fails_halts_and_says_who_and_why(now: Seen, why: str) -> No
 
 def test_a_restart_that_failed_says_what_failed() -> None:
     plan = planner.note_failures(begun("c1"), {"c1": "c1 did not start: no space left on device"})
-    seen = {**well(4), "c1": Seen(None)}
+    seen = {**well(4), "c1": LiveState(None)}
     assert planner.decide(planner.settle(plan, seen), seen) == Stop("c1", "c1 did not start: no space left on device")
 
 
@@ -216,16 +216,16 @@ def test_what_is_busy_is_waited_for() -> None:
     ("now", "note"),
     [
         (None, "destroyed"),
-        (Seen(None), "stopped"),
+        (LiveState(None), "stopped"),
         (HEALTHY, "restarted meanwhile"),
-        (Seen(OLD, frozen=True), "frozen"),
-        (Seen(OLD, problem="c1 is broken: its spec can't be used"), "can't be used"),
+        (LiveState(OLD, frozen=True), "frozen"),
+        (LiveState(OLD, problem="c1 is broken: its spec can't be used"), "can't be used"),
     ],
 )
-def test_there_may_be_nothing_to_do_any_more(now: Seen | None, note: str) -> None:
+def test_there_may_be_nothing_to_do_any_more(now: LiveState | None, note: str) -> None:
     seen = {} if now is None else {"c1": now}
     plan = planner.settle(rollout(*many(1)), seen)
-    assert (plan.members["c1"].phase, note in plan.members["c1"].note) == (Phase.SKIPPED, True)
+    assert (plan.members["c1"].phase, note in plan.members["c1"].note) == (MemberPhase.SKIPPED, True)
     assert planner.decide(plan, seen) == Finish()
 
 
@@ -250,7 +250,7 @@ def test_resumed_after_a_halt_the_container_gets_a_new_deadline_and_no_second_re
     seen = {**well(4), "c1": replace(STARTING, running_for=10.0)}
     plan = planner.settle(begun("c1"), seen)
     plan = planner.resume(planner.halt(plan, Halt("c1", plan.members["c1"].note)), seen)
-    assert plan.members["c1"].phase is Phase.GATED
+    assert plan.members["c1"].phase is MemberPhase.GATED
     assert isinstance(planner.decide(planner.settle(plan, seen), seen), Wait)
     late = {**seen, "c1": replace(STARTING, running_for=20.0)}
     assert isinstance(planner.decide(planner.settle(plan, late), late), Stop)
@@ -266,28 +266,28 @@ def test_what_failed_can_be_left_behind_and_counts_as_down() -> None:
 
 
 def test_resumed_it_skips_what_was_not_restarted_and_does_not_run() -> None:
-    plan = begun("c1").update(replace(begun("c1").members["c1"], phase=Phase.FAILED))
-    assert planner.resume(plan, well(4)).members["c1"].phase is Phase.WAITING
-    assert planner.resume(plan, {}).members["c1"].phase is Phase.SKIPPED
-    assert planner.resume(plan, {"c1": Seen(None)}).members["c1"].accepted
+    plan = begun("c1").update(replace(begun("c1").members["c1"], phase=MemberPhase.FAILED))
+    assert planner.resume(plan, well(4)).members["c1"].phase is MemberPhase.WAITING
+    assert planner.resume(plan, {}).members["c1"].phase is MemberPhase.SKIPPED
+    assert planner.resume(plan, {"c1": LiveState(None)}).members["c1"].accepted
 
 
 # patches
 
 
 def test_a_second_patch_is_taken_up_and_nothing_is_restarted_twice_for_one() -> None:
-    plan = rollout(*many(4), kind=Kind.PATCH, patch=1, scanned=1)
+    plan = rollout(*many(4), kind=RolloutKind.PATCH, patch=1, scanned=1)
     plan = planner.begin_wave(plan, ("c1",))
     seen = {**well(4), "c1": HEALTHY}
     plan = planner.patched(planner.settle(plan, seen))
-    assert planner.decide(plan, seen) == Scan()
+    assert planner.decide(plan, seen) == FindStale()
     found = {"c1": Member("c1", NEW), **{name: Member(name, OLD) for name in ("c2", "c3")}}
     plan = planner.merge(plan, found, plan.patch)
     phases = {name: member.phase for name, member in plan.members.items()}
-    assert phases == {"c1": Phase.WAITING, "c2": Phase.WAITING, "c3": Phase.WAITING, "c4": Phase.SKIPPED}
+    assert phases == {**dict.fromkeys(("c1", "c2", "c3"), MemberPhase.WAITING), "c4": MemberPhase.SKIPPED}
     for name in ("c1", "c2", "c3"):
         plan = planner.settle(planner.begin_wave(plan, (name,)), {**seen, name: replace(HEALTHY, identity="3@3.00")})
-    assert planner.decide(plan, seen) == Scan()  # to confirm
+    assert planner.decide(plan, seen) == FindStale()  # to confirm
     plan = planner.merge(plan, {"c1": Member("c1", "3@3.00")}, plan.patch)
     assert "stale still" in plan.members["c1"].note
     assert planner.decide(plan, seen) == Finish()
@@ -295,16 +295,16 @@ def test_a_second_patch_is_taken_up_and_nothing_is_restarted_twice_for_one() -> 
 
 def test_during_a_restart_of_chosen_ones_a_patch_is_taken_up_too() -> None:
     plan = planner.patched(rollout(*many(1)))
-    assert planner.decide(plan, well(2)) == Scan()
+    assert planner.decide(plan, well(2)) == FindStale()
     plan = planner.merge(plan, {"c2": Member("c2", OLD)}, plan.patch)
-    assert {m.name for m in plan.by_phase(Phase.WAITING)} == {"c1", "c2"}
+    assert {m.name for m in plan.by_phase(MemberPhase.WAITING)} == {"c1", "c2"}
 
 
 def test_what_is_frozen_and_stale_does_not_keep_it_going() -> None:
-    plan = rollout(*many(1), kind=Kind.PATCH, patch=1, scanned=1, confirmed=False)
+    plan = rollout(*many(1), kind=RolloutKind.PATCH, patch=1, scanned=1, confirmed=False)
     seen = well(1, frozen=True)
     plan = planner.settle(plan, seen)
-    assert planner.decide(plan, seen) == Scan()
+    assert planner.decide(plan, seen) == FindStale()
     plan = planner.merge(plan, {"c1": Member("c1", OLD)}, plan.patch)
     assert planner.decide(plan, seen) == Finish()
 
@@ -317,7 +317,7 @@ def test_it_is_read_as_it_was_written(data: st.DataObject) -> None:
     text = st.text(max_size=5)
     member = st.builds(
         Member, text, text, st.integers(), st.none() | text, st.floats(0, 9), st.floats(0, 9), st.booleans(),
-        st.sampled_from(Phase), st.none() | st.integers(), st.none() | st.integers(), st.integers(), st.booleans(),
+        st.sampled_from(MemberPhase), st.none() | st.integers(), st.none() | st.integers(), st.integers(), st.booleans(),
         st.booleans(), text,
     )  # fmt: skip
     members = {each.name: each for each in data.draw(st.lists(member, max_size=3))}

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lxcfleet.patch.rollout import planner, state
-from lxcfleet.patch.rollout.planner import Finish, Restart, Scan, Stop, Wait
-from lxcfleet.patch.rollout.state import Halt, Kind, Member, Phase, Rollout, Seen, Status
+from lxcfleet.patch.rollout.planner import FindStale, Finish, Restart, Stop, Wait
+from lxcfleet.patch.rollout.state import Halt, LiveState, Member, MemberPhase, Rollout, RolloutKind, Status
 from lxcfleet.spec.policy import RolloutSettings, Share
 
 
@@ -42,9 +42,9 @@ class Box:
     def healthy(self) -> bool:
         return self.runs and not self.owed and not self.ill and self.delay is not None and self.age >= self.delay
 
-    def seen(self) -> Seen:
+    def seen(self) -> LiveState:
         running = self.runs and not self.owed
-        return Seen(
+        return LiveState(
             self.identity if running else None,
             self.labels,
             healthy=self.healthy,
@@ -81,12 +81,12 @@ class World:
             0.0, 8.0, data.draw(st.sampled_from([("*",), ("a",), ()])),
         )  # fmt: skip
         self.priorities = {name: data.draw(st.integers(0, 1)) for name in self.boxes}
-        begun = Rollout(id="r1", kind=Kind.PATCH, created="now", policy=self.policy, members={})
+        begun = Rollout(id="r1", kind=RolloutKind.PATCH, created="now", policy=self.policy, members={})
         self.file = state.to_json(planner.merge(planner.patched(begun), self.stale(), 1))
         self.blocked = 0
         self.kills = 0
 
-    def see(self) -> dict[str, Seen]:
+    def see(self) -> dict[str, LiveState]:
         return {name: box.seen() for name, box in self.boxes.items()}
 
     def stale(self) -> dict[str, Member]:
@@ -140,7 +140,7 @@ class World:
         seen = self.see()
         plan = planner.settle(self.read(), seen)
         decision = planner.decide(plan, seen, float(self.blocked))
-        if not isinstance(decision, Wait) or plan.by_phase(Phase.RESTARTING, Phase.GATED):
+        if not isinstance(decision, Wait) or plan.by_phase(MemberPhase.RESTARTING, MemberPhase.GATED):
             self.blocked = 0
         match decision:
             case Wait(seconds=None) | Finish():
@@ -148,7 +148,7 @@ class World:
                 return False
             case Wait():
                 self.write(plan)
-            case Scan():
+            case FindStale():
                 found = self.stale()
                 if not self.killed():
                     self.write(planner.merge(plan, found, plan.patch))
@@ -167,7 +167,7 @@ class World:
     def check_wave(self, plan: Rollout, chosen: tuple[str, ...]) -> None:
         """Nothing goes down that has to stay up."""
         assert chosen
-        counted = [m for m in plan.members.values() if m.phase is not Phase.SKIPPED and m.name in self.boxes]
+        counted = [m for m in plan.members.values() if m.phase is not MemberPhase.SKIPPED and m.name in self.boxes]
         allowed = self.policy.max_unavailable.of(len(counted))
         ill = [m.name for m in counted if not self.boxes[m.name].healthy]
         down = set(ill) | set(chosen)
@@ -200,7 +200,7 @@ def test_in_a_calm_world_each_stale_one_is_restarted_exactly_once_whatever_is_ki
     for name, box in world.boxes.items():
         assert sum(box.restarts.values()) == (name in stale), name
         assert not box.stale_since
-    assert {member.phase for member in plan.members.values()} <= {Phase.DONE}
+    assert {member.phase for member in plan.members.values()} <= {MemberPhase.DONE}
 
 
 @settings(max_examples=400, deadline=None)
@@ -223,5 +223,5 @@ def test_in_a_wild_world_it_ends_and_restarts_nothing_twice_for_one_patch(data: 
     plan = world.read()
     if plan.status is not Status.HALTED:
         left = [name for name, box in world.boxes.items() if box.stale_since and box.seen().identity]
-        skipped = {m.name for m in plan.members.values() if m.phase in (Phase.SKIPPED, Phase.FAILED) or m.note}
+        skipped = {m.name for m in plan.members.values() if m.phase in (MemberPhase.SKIPPED, MemberPhase.FAILED) or m.note}
         assert set(left) <= skipped | {n for n in left if world.boxes[n].stale_since > plan.scanned}

@@ -22,7 +22,7 @@ from lxcfleet.host.process.cgroup import Payload
 from lxcfleet.host.process.maps import Identity
 from lxcfleet.patch.stale import scan as scanning
 from lxcfleet.patch.stale.finder import Finder
-from lxcfleet.patch.stale.judge import OldFile, Process, Scan, Why, judge_mapped, merge, same, written_since
+from lxcfleet.patch.stale.judge import OldFile, Process, StaleScan, Why, judge_mapped, merge, same, written_since
 from lxcfleet.patch.stale.scan import Target, place, places, scan, script_of
 from lxcfleet.paths import Paths
 
@@ -130,8 +130,8 @@ def test_findings_of_one_file_are_one() -> None:
     replaced, removed = ("/b", Why.REPLACED, Layer.BASE), ("/a", Why.REMOVED, Layer.DELTA)
     files = merge([(*replaced, one), (*removed, two), (*replaced, two)])
     assert files == (OldFile(*removed, (two,)), OldFile(*replaced, (one, two)))
-    result = Scan("web", 2, 5, files, "no")
-    assert Scan.from_json(result.to_json()) == result
+    result = StaleScan("web", 2, 5, files, "no")
+    assert StaleScan.from_json(result.to_json()) == result
     assert result.stale
     assert not result.clean
 
@@ -308,7 +308,7 @@ def test_a_container_that_is_gone_is_not_stale(layers: dict[str, Path]) -> None:
     child = os.posix_spawn("/bin/true", ["true"], os.environ)
     os.waitpid(child, 0)
     target = Target("web", child, str(layers["base"] / "none"), str(layers["delta"]))
-    assert list(scan([target], layers["mask"])) == [Scan("web", 0, 0)]
+    assert list(scan([target], layers["mask"])) == [StaleScan("web", 0, 0)]
 
 
 def test_a_container_whose_delta_is_gone_is_not_clean(layers: dict[str, Path]) -> None:
@@ -343,7 +343,7 @@ def test_a_container_without_a_cgroup_is_not_clean() -> None:
     running = SimpleNamespace(pid=1, payload=Payload({}))
     finder = Finder(Paths(), *cast(Any, (None, None)))
     found = asyncio.run(finder.scan([cast(Any, SimpleNamespace(name="web", running=running))]))
-    assert found == {"web": Scan("web", 0, 0, problem="its cgroup was not found")}
+    assert found == {"web": StaleScan("web", 0, 0, problem="its cgroup was not found")}
 
 
 SEARCH = """\

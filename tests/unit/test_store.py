@@ -13,7 +13,7 @@ from lxcfleet.containers import store
 from lxcfleet.errors import Broken, InvalidInput
 from lxcfleet.paths import Paths
 from lxcfleet.spec import config
-from lxcfleet.spec.checks import HealthCheck, Kind
+from lxcfleet.spec.checks import CheckKind, HealthCheck
 from lxcfleet.spec.spec import Init, Spec
 
 TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=20)
@@ -37,10 +37,10 @@ def test_a_spec_is_read_as_it_was_written(command: list[str], environment: dict[
 @pytest.mark.parametrize(
     "check",
     [
-        HealthCheck(Kind.EXEC, ("sh", "-c", "a 'b'"), interval=0.5),
-        HealthCheck(Kind.TCP, port=80, retries=1, start_period=0),
-        HealthCheck(Kind.HTTP, port=8080, path="/a?b=c", host="web.example", timeout=2.5),
-        HealthCheck(Kind.HTTP, port=80),
+        HealthCheck(CheckKind.EXEC, ("sh", "-c", "a 'b'"), interval=0.5),
+        HealthCheck(CheckKind.TCP, port=80, retries=1, start_period=0),
+        HealthCheck(CheckKind.HTTP, port=8080, path="/a?b=c", host="web.example", timeout=2.5),
+        HealthCheck(CheckKind.HTTP, port=80),
     ],
 )
 def test_a_check_is_read_as_it_was_written(check: HealthCheck) -> None:

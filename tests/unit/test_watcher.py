@@ -20,15 +20,15 @@ from lxcfleet.errors import HostError
 from lxcfleet.host.packages import database, dpkg
 from lxcfleet.patch import watcher
 from lxcfleet.patch.owners import Owners
-from lxcfleet.patch.shadow.files import Delta, Kind, Shadow
-from lxcfleet.patch.stale.judge import Scan
+from lxcfleet.patch.shadow.files import Delta, Shadow, ShadowKind
+from lxcfleet.patch.stale.judge import StaleScan
 from lxcfleet.patch.verify.prover import Prover
 from lxcfleet.patch.watcher import Watcher
 from lxcfleet.paths import Paths
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.windows import PatchSettings, Policy
 
-OLD = Scan("web", 1, 1, files=(cast(Any, None),))
+OLD = StaleScan("web", 1, 1, files=(cast(Any, None),))
 
 
 class World:
@@ -51,7 +51,7 @@ class World:
         async def nothing() -> None:
             """Done."""
 
-        async def scan(_: object) -> dict[str, Scan]:
+        async def scan(_: object) -> dict[str, StaleScan]:
             return self.found
 
         lifecycle = cast(Any, SimpleNamespace(distrust_mask=lambda: None, refresh_mask=nothing))
@@ -175,7 +175,7 @@ def test_policies_that_restart_nothing(world: World, policy: Policy) -> None:
 
 
 def test_nothing_stale(world: World) -> None:
-    world.found = {"web": Scan("web", 1, 1, problem="/proc/1/maps: Permission denied")}
+    world.found = {"web": StaleScan("web", 1, 1, problem="/proc/1/maps: Permission denied")}
     world.watcher.notify()
     world.pass_time(0)
     assert world.pass_time(10) == "idle"
@@ -250,14 +250,14 @@ def test_nobody_owns_anything_where_packages_can_not_be_read(monkeypatch: pytest
 
 def test_nothing_is_proven_where_packages_can_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """What hides a package's file must not pass for a file of nobody's."""
-    shadow = Shadow("/usr/bin/env", Kind.FILE, False, 1.0, 2.0, False)
+    shadow = Shadow("/usr/bin/env", ShadowKind.FILE, False, 1.0, 2.0, False)
     web = SimpleNamespace(name="web", running=None, busy=None, state="stopped")
 
     async def chosen(_: object) -> list[object]:
         return [web]
 
-    async def scan(_: object) -> dict[str, Scan]:
-        return {"web": Scan("web", 0, 0)}
+    async def scan(_: object) -> dict[str, StaleScan]:
+        return {"web": StaleScan("web", 0, 0)}
 
     async def shadows(_: object) -> dict[str, Delta]:
         return {"web": Delta("web", (shadow,))}

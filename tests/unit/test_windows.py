@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxcfleet.errors import InvalidInput
-from lxcfleet.patch.notice import RETRY_SECONDS, Answer, Moment, Phase, answer
+from lxcfleet.patch.notice import RETRY_SECONDS, Answer, Moment, NoticePhase, answer
 from lxcfleet.spec import config
 from lxcfleet.spec.windows import PatchSettings, Policy, Window
 
@@ -115,30 +115,30 @@ USUAL = PatchSettings()
 
 
 def test_nothing_was_heard() -> None:
-    assert answer(replace(CALM, pending=False, holder=1, half_done="x"), USUAL) == Answer(Phase.IDLE)
+    assert answer(replace(CALM, pending=False, holder=1, half_done="x"), USUAL) == Answer(NoticePhase.IDLE)
 
 
 def test_it_waits_for_the_package_manager_then_for_quiet() -> None:
-    assert answer(replace(CALM, holder=4711), USUAL) == Answer(Phase.BUSY, "process 4711 holds dpkg's lock")
-    assert answer(replace(CALM, quiet=9.9), USUAL).phase is Phase.QUIET
-    assert answer(replace(CALM, quiet=10.0), USUAL).phase is Phase.READY
+    assert answer(replace(CALM, holder=4711), USUAL) == Answer(NoticePhase.BUSY, "process 4711 holds dpkg's lock")
+    assert answer(replace(CALM, quiet=9.9), USUAL).phase is NoticePhase.QUIET
+    assert answer(replace(CALM, quiet=10.0), USUAL).phase is NoticePhase.READY
 
 
 @pytest.mark.parametrize("policy", list(Policy))
 def test_nothing_is_done_to_a_host_in_pieces(policy: Policy) -> None:
     settings = replace(USUAL, policy=policy, windows=("00:00-24:00",))
     found = answer(replace(CALM, half_done="libc6 is half-configured"), settings)
-    assert found.phase is Phase.BROKEN
+    assert found.phase is NoticePhase.BROKEN
     assert found.why.startswith("libc6 is half-configured")
 
 
 def test_it_waits_for_the_window() -> None:
     assert answer(CALM, NIGHT) == Answer(
-        Phase.WINDOW, "outside of the maintenance windows", utc("2026-11-21T01:00")
+        NoticePhase.WINDOW, "outside of the maintenance windows", utc("2026-11-21T01:00")
     )
-    assert answer(replace(CALM, now=utc("2026-11-21T01:00")), NIGHT).phase is Phase.READY
+    assert answer(replace(CALM, now=utc("2026-11-21T01:00")), NIGHT).phase is NoticePhase.READY
 
 
 def test_a_failure_is_tried_again_later() -> None:
-    assert answer(replace(CALM, failed=1.0), USUAL).phase is Phase.FAILED
-    assert answer(replace(CALM, failed=RETRY_SECONDS), USUAL).phase is Phase.READY
+    assert answer(replace(CALM, failed=1.0), USUAL).phase is NoticePhase.FAILED
+    assert answer(replace(CALM, failed=RETRY_SECONDS), USUAL).phase is NoticePhase.READY

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from lxcfleet.base.mask import neutral, rules, units
-from lxcfleet.base.mask.rules import Kind, Rule
+from lxcfleet.base.mask.rules import Rule, RuleKind
 from lxcfleet.base.mask.sweep import Private, sweep
 from lxcfleet.base.tree import Tree, join, parent, parents
 from lxcfleet.host.kernel.image import Directory, Entry, File, Owner, Symlink, Whiteout
@@ -36,7 +36,7 @@ def plan(
     the base, and marked in the mask.
     """
     fixed = rules.expand(rules.built_in(paths), tree)
-    own = [rule for rule in operator.rules if rule.kind is Kind.SHOW]
+    own = [rule for rule in operator.rules if rule.kind is RuleKind.SHOW]
     packages = rules.package_directories(tree, [*fixed, *operator.rules])
     all_rules = [*fixed, *packages, *operator.rules]
     built_in = {**neutral.files(tree, _content(paths.resolv_conf)), **units.files(tree, operator.units)}
@@ -68,7 +68,7 @@ def _without(placed: Mapping[str, Entry], operator: Iterable[Rule]) -> dict[str,
     return {
         path: entry
         for path, entry in placed.items()
-        if path not in own and not any(own.get(above, Kind.SHOW) is not Kind.SHOW for above in parents(path))
+        if path not in own and not any(own.get(above, RuleKind.SHOW) is not RuleKind.SHOW for above in parents(path))
     }
 
 
@@ -80,7 +80,7 @@ def _content(file: Path) -> bytes | None:
 
 
 def _rule(found: Private) -> Rule:
-    return Rule(found.path, Kind.EMPTY if found.directory else Kind.HIDE, found.why)
+    return Rule(found.path, RuleKind.EMPTY if found.directory else RuleKind.HIDE, found.why)
 
 
 def compile_rules(all_rules: Iterable[Rule], placed: Mapping[str, Entry], tree: Tree) -> dict[str, Entry]:
@@ -105,7 +105,7 @@ class _Compiler:
         for rule in sorted(all_rules, key=lambda rule: rule.path.count("/") if rule.path != "/" else 0):
             path = tree.real(rule.path, fixed=emptied)
             self._rules[path] = rule
-            if rule.kind is Kind.EMPTY:
+            if rule.kind is RuleKind.EMPTY:
                 emptied.add(path)
         self._placed = {tree.real(path, fixed=emptied): entry for path, entry in placed.items()}
         self._below: dict[str, set[str]] = {}
@@ -113,9 +113,9 @@ class _Compiler:
             while path != "/":
                 self._below.setdefault(parent(path), set()).add(path.rpartition("/")[2])
                 path = parent(path)
-        shown = [path for path, rule in self._rules.items() if rule.kind is Kind.SHOW and tree.exists(path)]
+        shown = [path for path, rule in self._rules.items() if rule.kind is RuleKind.SHOW and tree.exists(path)]
         self._ways = {above for path in shown for above in parents(path)}
-        kept = [path for path, rule in self._rules.items() if rule.kind is Kind.EMPTY and tree.exists(path)]
+        kept = [path for path, rule in self._rules.items() if rule.kind is RuleKind.EMPTY and tree.exists(path)]
         self._kept = {above for path in (*kept, *self._placed) for above in parents(path)}
 
     def visit(self, path: str, *, hidden: bool, covered: bool, why: str) -> None:
@@ -125,7 +125,7 @@ class _Compiler:
         """
         rule = self._rules.get(path)
         if rule is not None:
-            hidden, why = rule.kind is not Kind.SHOW, rule.why
+            hidden, why = rule.kind is not RuleKind.SHOW, rule.why
         names = self._below.get(path, set())
         if path in self._placed:
             self.entries[path] = self._placed[path]
@@ -141,7 +141,7 @@ class _Compiler:
     def _hide(self, path: str, rule: Rule | None, why: str, covered: bool) -> bool:
         """Hide ``path``; returns whether all below it is hidden by that."""
         tree = self._tree
-        empty = rule is not None and rule.kind is Kind.EMPTY and tree.exists(path)
+        empty = rule is not None and rule.kind is RuleKind.EMPTY and tree.exists(path)
         whole = tree.real(path, last=True) if empty else path
         if path in self._kept or (empty and tree.is_directory(whole)):
             self.entries[path] = Directory(owner(self._tree, whole), opaque=not covered, why=why)

@@ -27,7 +27,7 @@ MAX_FILE = 1 << 20
 """Bytes that one file of the operator's may have."""
 
 
-class Kind(StrEnum):
+class RuleKind(StrEnum):
     """What a rule does with its path."""
 
     HIDE = "hide"
@@ -43,7 +43,7 @@ class Rule:
     """One path and what is done with it; ``why`` names where the rule comes from."""
 
     path: str
-    kind: Kind
+    kind: RuleKind
     why: str
     operator: bool = False
 
@@ -118,14 +118,14 @@ def built_in(paths: Paths) -> tuple[Rule, ...]:
     """The rules that always hold. Paths may end in a pattern (``*`` and ``?`` in the last component)."""
     own = [str(p) for p in (paths.lxc, paths.run, paths.etc)]
     return (
-        Rule("/", Kind.EMPTY, "not a directory of the FHS"),
-        *(Rule(f"/{name}", Kind.SHOW, "programs and settings") for name in _TOP.split()),
-        Rule("/var", Kind.EMPTY, "not a directory of the FHS"),
-        *(Rule(f"/var/{name}", Kind.SHOW, "usually a link") for name in ("lock", "run")),
-        *(Rule(path, Kind.EMPTY, "the host's own") for path in " ".join(_EMPTY).split()),
-        *(Rule(path, Kind.HIDE, "the host's own") for path in " ".join(_HIDE).split()),
-        *(Rule(f"/var/lib/{name}", Kind.SHOW, "needed state") for name in " ".join(_SHOW_STATE).split()),
-        *(Rule(path, Kind.HIDE, "lxcfleet's and LXC's own") for path in own),
+        Rule("/", RuleKind.EMPTY, "not a directory of the FHS"),
+        *(Rule(f"/{name}", RuleKind.SHOW, "programs and settings") for name in _TOP.split()),
+        Rule("/var", RuleKind.EMPTY, "not a directory of the FHS"),
+        *(Rule(f"/var/{name}", RuleKind.SHOW, "usually a link") for name in ("lock", "run")),
+        *(Rule(path, RuleKind.EMPTY, "the host's own") for path in " ".join(_EMPTY).split()),
+        *(Rule(path, RuleKind.HIDE, "the host's own") for path in " ".join(_HIDE).split()),
+        *(Rule(f"/var/lib/{name}", RuleKind.SHOW, "needed state") for name in " ".join(_SHOW_STATE).split()),
+        *(Rule(path, RuleKind.HIDE, "lxcfleet's and LXC's own") for path in own),
     )
 
 
@@ -154,7 +154,7 @@ def package_directories(tree: Tree, rules: Iterable[Rule]) -> list[Rule]:
     ``/var/lib/dpkg/info/*.list`` has one absolute path a line, directories among them; dpkg-query(1), -L.
     """
     ruled = {rule.path: rule.kind for rule in rules}
-    keeps = {(path, Kind.EMPTY) for path in _KEEP}
+    keeps = {(path, RuleKind.EMPTY) for path in _KEEP}
     info = "/var/lib/dpkg/info"
     listed: set[bytes] = set()
     for name in tree.names(info):
@@ -165,13 +165,13 @@ def package_directories(tree: Tree, rules: Iterable[Rule]) -> list[Rule]:
             if b"\n/var/" in content:
                 listed.update(line for line in content.split(b"\n") if line.startswith(b"/var/"))
 
-    def nearest(path: str) -> tuple[str, Kind]:
+    def nearest(path: str) -> tuple[str, RuleKind]:
         return next((above, ruled[above]) for above in (path, *reversed(parents(path))) if above in ruled)
 
     below = tuple(f"{top}/" for top in _KEEP)
     found = (path.decode("utf-8", "surrogateescape") for path in sorted(listed))
     return [
-        Rule(path, Kind.EMPTY, "a package's directory")
+        Rule(path, RuleKind.EMPTY, "a package's directory")
         for path in found
         if path.startswith(below) and nearest(path) in keeps and tree.is_directory(path)
     ]
@@ -188,7 +188,7 @@ def load(directory: Path) -> Rules:
     units: list[str] = []
     for file in operator_files(directory):
         fields = Fields(_parse(file, complaints), str(file), complaints)
-        for kind in Kind:
+        for kind in RuleKind:
             for number, path in enumerate(fields.texts(kind)):
                 key = f"{kind}[{number}]"
                 if _check_path(fields, key, path):

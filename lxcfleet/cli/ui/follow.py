@@ -28,7 +28,7 @@ _NAMED = 5
 """As many of those that are alike are named."""
 
 
-def carry_out(
+def run_operation(
     ctx: click.Context, begin: Callable[[Client], OperationRecord], *, style: str, quiet: bool, dry_run: bool
 ) -> int:
     """Do what ``begin`` asks for; gives the exit status."""

@@ -10,7 +10,7 @@ import click
 from lxcfleet.api.requests import ActionRequest
 from lxcfleet.cli import options
 from lxcfleet.cli.ui import rolling
-from lxcfleet.cli.ui.follow import carry_out
+from lxcfleet.cli.ui.follow import run_operation
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.states import Action
 
@@ -50,7 +50,7 @@ def _verb(action: Action, text: str, *extra: _Decorator) -> click.Command:
         if more.get("until_boot") and more.get("drain") is not None:
             options.refuse(["--drain"], "with --until-boot nobody takes over, so nobody drains", "leave out one of them")
         request = ActionRequest(action, chosen, dry_run=dry_run, **more)
-        return carry_out(ctx, lambda client: client.act(request), style=style, quiet=quiet, dry_run=dry_run)
+        return run_operation(ctx, lambda client: client.act(request), style=style, quiet=quiet, dry_run=dry_run)
 
     function: _Callback = click.pass_context(act)
     quiet: _Decorator = options.quiet("Print only the names that changed.")

@@ -8,7 +8,7 @@ import click
 
 from lxcfleet.api.requests import CreateRequest
 from lxcfleet.cli import checks, options
-from lxcfleet.cli.ui.follow import carry_out
+from lxcfleet.cli.ui.follow import run_operation
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.names import check_count, check_name, parse_label
 from lxcfleet.spec.ports import Port, Publication, parse_port, parse_publication
@@ -182,7 +182,7 @@ def create(
         start=not no_start,
         dry_run=dry_run,
     )
-    return carry_out(ctx, lambda client: client.create(request), style=style, quiet=quiet, dry_run=dry_run)
+    return run_operation(ctx, lambda client: client.create(request), style=style, quiet=quiet, dry_run=dry_run)
 
 
 def _labels(texts: tuple[str, ...]) -> dict[str, str]:

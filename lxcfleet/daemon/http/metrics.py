@@ -89,7 +89,7 @@ def _fleet(reading: FleetReading) -> Iterator[Metric]:
         "lxcfleet_patch_phase", "1 for how far the last change of the host's packages is.", labels=["phase"]
     )
     if patch.phase:
-        for word in notice.Phase:
+        for word in notice.NoticePhase:
             phase.add_metric([word], int(word == patch.phase))
     yield phase
     yield from _rollout(patch)

@@ -26,9 +26,9 @@ from lxcfleet.health.prober import Prober
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.process import proc
 from lxcfleet.patch.rollout import planner, state
-from lxcfleet.patch.rollout.planner import Finish, Restart, Scan, Stop, Wait
+from lxcfleet.patch.rollout.planner import FindStale, Finish, Restart, Stop, Wait
 from lxcfleet.patch.rollout.records import record_of
-from lxcfleet.patch.rollout.state import Halt, Kind, Member, Phase, Rollout, Seen, Status
+from lxcfleet.patch.rollout.state import Halt, LiveState, Member, MemberPhase, Rollout, RolloutKind, Status
 from lxcfleet.patch.stale import judge
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.events import Events
@@ -42,7 +42,7 @@ from lxcfleet.spec.states import Action, Health
 
 log = logging.getLogger(__name__)
 
-Find = Callable[[Sequence[Container]], Awaitable[Mapping[str, judge.Scan]]]
+Find = Callable[[Sequence[Container]], Awaitable[Mapping[str, judge.StaleScan]]]
 """Tells what each of these containers runs that is old, by name. Raises FleetError."""
 
 InPieces = Callable[[], str]
@@ -122,14 +122,14 @@ class Driver:
     async def begin(self, ask: RolloutRequest) -> RolloutRecord:
         """Begin a rollout, or have a patch taken up by the one that is under way. Raises FleetError."""
         await self._fleet.registry.observe()
-        if ask.kind == Kind.RESTART:
+        if ask.kind == RolloutKind.RESTART:
             return await self._begin_restart(ask)
         return await self._begin_patch(ask)
 
     async def take_up(self, found: Collection[str]) -> None:
         """The host was patched, and these are stale. Returns once that is written down. Raises FleetError."""
         if found:
-            await self.begin(RolloutRequest(Kind.PATCH, Selection(everything=True)))
+            await self.begin(RolloutRequest(RolloutKind.PATCH, Selection(everything=True)))
 
     async def _begin_restart(self, ask: RolloutRequest) -> RolloutRecord:
         if self.active is not None and not ask.dry_run:
@@ -139,7 +139,7 @@ class Driver:
                 hint=f"{next_step}, or end it with `lxcfleet rollout abort`",
             )  # fmt: skip
         chosen = self._fleet.registry.choose(ask.selection)
-        rollout = self._new(Kind.RESTART, ask, {c.name: self._member(c) for c in chosen if c.running is not None})
+        rollout = self._new(RolloutKind.RESTART, ask, {c.name: self._member(c) for c in chosen if c.running is not None})
         return await self._start(rollout, dry_run=ask.dry_run)
 
     async def _begin_patch(self, ask: RolloutRequest) -> RolloutRecord:
@@ -152,7 +152,7 @@ class Driver:
         found, _ = await self._stale(self._fleet.registry.choose(selection))
         if self.active is not None and not ask.dry_run:  # meanwhile another one began
             return self._take_up(asked, ask)
-        rollout = planner.patched(self._new(Kind.PATCH, ask, {}), asked)
+        rollout = planner.patched(self._new(RolloutKind.PATCH, ask, {}), asked)
         return await self._start(planner.merge(rollout, found, rollout.patch), dry_run=ask.dry_run)
 
     def _take_up(self, asked: Mapping[str, object], ask: RolloutRequest) -> RolloutRecord:
@@ -163,7 +163,7 @@ class Driver:
         self._say(f"takes up patch {rollout.patch}")
         return record_of(rollout)
 
-    def _new(self, kind: Kind, ask: RolloutRequest, members: Mapping[str, Member]) -> Rollout:
+    def _new(self, kind: RolloutKind, ask: RolloutRequest, members: Mapping[str, Member]) -> Rollout:
         profiles = self._fleet.config.profiles
         pools = {
             name: profile.rollout.max_unavailable
@@ -180,7 +180,7 @@ class Driver:
         if not rollout.members:
             return record_of(planner.end(rollout, Status.DONE, now()))
         self._keep(rollout)
-        self._say(f"begins: {len(rollout.members)} {'stale ' if rollout.kind is Kind.PATCH else ''}containers")
+        self._say(f"begins: {len(rollout.members)} {'stale ' if rollout.kind is RolloutKind.PATCH else ''}containers")
         return record_of(rollout)
 
     def pause(self) -> RolloutRecord:
@@ -236,7 +236,7 @@ class Driver:
                 self._wait_for(why)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), seconds)
-            case Scan():
+            case FindStale():
                 await self._scan(rollout)
             case Restart() if rollout.patch and not self._host_is_well():
                 await self._wait_for_host()
@@ -272,7 +272,7 @@ class Driver:
 
     def _note_blocked(self, rollout: Rollout, decision: planner.Decision) -> None:
         """Since when nothing could be begun, although nothing is under way."""
-        flying = rollout.by_phase(Phase.RESTARTING, Phase.GATED)
+        flying = rollout.by_phase(MemberPhase.RESTARTING, MemberPhase.GATED)
         blocked = isinstance(decision, Wait) and decision.seconds is not None and not flying
         if not blocked:
             self._blocked_since = None
@@ -292,7 +292,7 @@ class Driver:
             return
         if self.active is not None:
             # What can't be read now, but was stale before, is stale as far as anybody knows.
-            kept = {member.name: member for member in self.active.by_phase(Phase.WAITING) if member.name in unsure}
+            kept = {member.name: member for member in self.active.by_phase(MemberPhase.WAITING) if member.name in unsure}
             self._keep(planner.merge(self.active, {**kept, **found}, rollout.patch))
 
     async def _stale(self, containers: Sequence[Container]) -> tuple[dict[str, Member], set[str]]:
@@ -325,7 +325,7 @@ class Driver:
         self._waits_for = ""
         self._say(f"wave {rollout.wave + 1}: {', '.join(names)}")
         jobs = [Job(name, partial(self._restart_one, rollout.members[name])) for name in names]
-        results = await self._fleet.actions.carry_out("rollout", jobs)
+        results = await self._fleet.actions.run_jobs("rollout", jobs)
         if self._rollout is None or self._rollout.id != rollout.id:
             return
         failures = {r.name: _words(r.error) for r in results if r.error is not None}
@@ -350,18 +350,18 @@ class Driver:
             self._keep(planner.halt(self.active, Halt(container, why, text)))
             self._say(f"halted{f' at {container}' if container else ''}: {why}")
 
-    def _look(self, rollout: Rollout | None = None) -> dict[str, Seen]:
+    def _look(self, rollout: Rollout | None = None) -> dict[str, LiveState]:
         """How all containers are."""
         rollout = rollout or self._rollout
-        waiting = {member.name for member in rollout.by_phase(Phase.WAITING)} if rollout else set()
+        waiting = {member.name for member in rollout.by_phase(MemberPhase.WAITING)} if rollout else set()
         return {container.name: self._see(container, container.name in waiting) for container in self._fleet.registry}
 
-    def _see(self, container: Container, waits: bool) -> Seen:
+    def _see(self, container: Container, waits: bool) -> LiveState:
         running, prober = container.running, self._fleet.prober
         if running is None:
-            return Seen(None, container.labels, busy=container.busy or self._owed(container))
+            return LiveState(None, container.labels, busy=container.busy or self._owed(container))
         health = prober.of(container)
-        return Seen(
+        return LiveState(
             identity=running.identity,
             labels=container.labels,
             healthy=health is Health.HEALTHY,
@@ -415,7 +415,7 @@ def _summary(rollout: Rollout) -> str:
     members = rollout.members.values()
     counts = {
         "restarted": sum(member.wave is not None for member in members),
-        "failed": len(rollout.by_phase(Phase.FAILED)),
+        "failed": len(rollout.by_phase(MemberPhase.FAILED)),
         "stale still": sum(member.stale for member in members),
     }
     return "done: " + (", ".join(f"{count} {word}" for word, count in counts.items() if count) or "nothing to restart")

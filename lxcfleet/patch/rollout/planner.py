@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lxcfleet.patch.rollout.state import Fleet, Halt, Kind, Member, Phase, Rollout, Seen, Status
-from lxcfleet.patch.rollout.waves import Blocked, choose
+from lxcfleet.patch.rollout.state import Fleet, Halt, LiveState, Member, MemberPhase, Rollout, RolloutKind, Status
+from lxcfleet.patch.rollout.waves import Blocked, next_wave
 
 ATTEMPTS = 3
 """How often a restart is tried that does not even begin."""
@@ -35,7 +35,7 @@ class Wait:
 
 
 @dataclass(frozen=True)
-class Scan:
+class FindStale:
     """Find out what is stale, and ``merge`` it."""
 
 
@@ -59,43 +59,43 @@ class Finish:
     """All is done."""
 
 
-Decision = Wait | Scan | Restart | Stop | Finish
+Decision = Wait | FindStale | Restart | Stop | Finish
 
 
 def decide(rollout: Rollout, seen: Fleet, blocked_for: float = 0.0) -> Decision:
-    """What is next, after ``settle``. ``blocked_for``: seconds that ``choose`` has found nothing it might restart."""
+    """What is next, after ``settle``. ``blocked_for``: seconds that ``next_wave`` has found nothing it might restart."""
     if rollout.status.ended or rollout.status is Status.HALTED:
         return Wait(None, "halted" if rollout.status is Status.HALTED else "")
-    if failed := [member for member in rollout.by_phase(Phase.FAILED) if not member.accepted]:
+    if failed := [member for member in rollout.by_phase(MemberPhase.FAILED) if not member.accepted]:
         return Stop(failed[0].name, failed[0].note)
-    if flying := rollout.by_phase(Phase.RESTARTING, Phase.GATED):
+    if flying := rollout.by_phase(MemberPhase.RESTARTING, MemberPhase.GATED):
         pauses = [_pause(rollout, member, seen.get(member.name)) for member in flying]
         return Wait(min(pauses), _waits_for(rollout, flying[0], seen))
-    waiting = rollout.by_phase(Phase.WAITING)
+    waiting = rollout.by_phase(MemberPhase.WAITING)
     if rollout.status is Status.PAUSED and (waiting or not rollout.confirmed):
         return Wait(None, "paused")
     if rollout.scanned < rollout.patch:
-        return Scan()
+        return FindStale()
     if waiting:
-        chosen = choose(rollout, seen)
+        chosen = next_wave(rollout, seen)
         if isinstance(chosen, tuple):
             return Restart(chosen)
         if blocked_for > rollout.policy.healthy_deadline:
             return Stop(chosen.container, chosen.why)
         return Wait(LOOK_SECONDS, f"{chosen.container}: {chosen.why}")
-    return Finish() if rollout.confirmed else Scan()
+    return Finish() if rollout.confirmed else FindStale()
 
 
-def _pause(rollout: Rollout, member: Member, now: Seen | None) -> float:
-    if member.phase is Phase.GATED and now is not None and now.healthy:
+def _pause(rollout: Rollout, member: Member, now: LiveState | None) -> float:
+    if member.phase is MemberPhase.GATED and now is not None and now.healthy:
         return max(rollout.times(member)[0] - now.healthy_for, 0.01)
     return LOOK_SECONDS
 
 
 def _waits_for(rollout: Rollout, member: Member, seen: Fleet) -> str:
     now = seen.get(member.name)
-    how = "restarting" if member.phase is Phase.RESTARTING or now is None else now.reason or "not healthy yet"
-    if now is not None and now.healthy and member.phase is Phase.GATED:
+    how = "restarting" if member.phase is MemberPhase.RESTARTING or now is None else now.reason or "not healthy yet"
+    if now is not None and now.healthy and member.phase is MemberPhase.GATED:
         how = f"to be healthy for {rollout.times(member)[0]:g} s"
     return f"{member.name}: {how}"
 
@@ -108,27 +108,27 @@ def settle(rollout: Rollout, seen: Fleet) -> Rollout:
     return rollout.update(*(_settle(rollout, member, seen.get(member.name)) for member in rollout.members.values()))
 
 
-def _settle(rollout: Rollout, member: Member, now: Seen | None) -> Member:
-    if member.phase in (Phase.DONE, Phase.FAILED, Phase.SKIPPED):
+def _settle(rollout: Rollout, member: Member, now: LiveState | None) -> Member:
+    if member.phase in (MemberPhase.DONE, MemberPhase.FAILED, MemberPhase.SKIPPED):
         return member
     if now is None:
         return _skip(member, "it was destroyed")
     if now.busy is not None:
         return member
     match member.phase:
-        case Phase.WAITING:
+        case MemberPhase.WAITING:
             return _settle_waiting(member, now)
-        case Phase.RESTARTING:
+        case MemberPhase.RESTARTING:
             return _settle_restarting(rollout, member, now)
         case _:
             return _settle_gated(rollout, member, now)
 
 
 def _skip(member: Member, why: str) -> Member:
-    return replace(member, phase=Phase.SKIPPED, note=why)
+    return replace(member, phase=MemberPhase.SKIPPED, note=why)
 
 
-def _settle_waiting(member: Member, now: Seen) -> Member:
+def _settle_waiting(member: Member, now: LiveState) -> Member:
     if now.identity is None:
         return _skip(member, "it was stopped")
     if now.identity != member.identity:
@@ -140,27 +140,27 @@ def _settle_waiting(member: Member, now: Seen) -> Member:
     return member
 
 
-def _settle_restarting(rollout: Rollout, member: Member, now: Seen) -> Member:
+def _settle_restarting(rollout: Rollout, member: Member, now: LiveState) -> Member:
     if now.identity is None:
-        return replace(member, phase=Phase.FAILED, note=member.note or "it does not run after its restart")
+        return replace(member, phase=MemberPhase.FAILED, note=member.note or "it does not run after its restart")
     if now.identity != member.identity:
-        return _settle_gated(rollout, replace(member, phase=Phase.GATED, note=""), now)
+        return _settle_gated(rollout, replace(member, phase=MemberPhase.GATED, note=""), now)
     if member.attempts >= ATTEMPTS:
-        return replace(member, phase=Phase.FAILED, note=member.note or "it could not be restarted")
-    return replace(member, phase=Phase.WAITING)
+        return replace(member, phase=MemberPhase.FAILED, note=member.note or "it could not be restarted")
+    return replace(member, phase=MemberPhase.WAITING)
 
 
-def _settle_gated(rollout: Rollout, member: Member, now: Seen) -> Member:
+def _settle_gated(rollout: Rollout, member: Member, now: LiveState) -> Member:
     if now.identity is None:
-        return replace(member, phase=Phase.FAILED, note="it ended after its restart")
+        return replace(member, phase=MemberPhase.FAILED, note="it ended after its restart")
     if not member.expected:
-        return replace(member, phase=Phase.DONE, note="" if now.healthy else "it was not healthy before either")
+        return replace(member, phase=MemberPhase.DONE, note="" if now.healthy else "it was not healthy before either")
     long_enough, deadline = rollout.times(member)
     if now.healthy and now.healthy_for >= long_enough:
-        return replace(member, phase=Phase.DONE, note="")
+        return replace(member, phase=MemberPhase.DONE, note="")
     if not now.healthy and now.running_for >= deadline:
         why = f"it was not healthy {deadline:.0f} s after its start{': ' if now.reason else ''}{now.reason}"
-        return replace(member, phase=Phase.FAILED, note=why)
+        return replace(member, phase=MemberPhase.FAILED, note=why)
     return member
 
 
@@ -170,7 +170,7 @@ def begin_wave(rollout: Rollout, names: Sequence[str]) -> Rollout:
     members = [
         replace(
             rollout.members[name],
-            phase=Phase.RESTARTING,
+            phase=MemberPhase.RESTARTING,
             wave=wave,
             restarted_for=rollout.patch,
             note="",
@@ -189,7 +189,7 @@ def note_failures(rollout: Rollout, failures: Mapping[str, str]) -> Rollout:
 
 def not_begun(rollout: Rollout, names: Sequence[str]) -> Rollout:
     """Members of the wave that had ended by themselves before it was their turn."""
-    return rollout.update(*(replace(rollout.members[name], phase=Phase.WAITING) for name in names))
+    return rollout.update(*(replace(rollout.members[name], phase=MemberPhase.WAITING) for name in names))
 
 
 def patched(rollout: Rollout, selection: Mapping[str, object] | None = None) -> Rollout:
@@ -210,18 +210,18 @@ def merge(rollout: Rollout, found: Mapping[str, Member], patch: int) -> Rollout:
         old = rollout.members.get(name)
         if old is None:
             members.append(new)
-        elif old.phase in (Phase.DONE, Phase.SKIPPED) or old.accepted:
+        elif old.phase in (MemberPhase.DONE, MemberPhase.SKIPPED) or old.accepted:
             members.append(_found_again(old, new, patch))
     for name, old in rollout.members.items():
-        if old.phase is Phase.WAITING and name not in found and rollout.kind is Kind.PATCH:
+        if old.phase is MemberPhase.WAITING and name not in found and rollout.kind is RolloutKind.PATCH:
             # No run of it has to be ended; should it be stale again after another patch, that is found like any other.
             members.append(replace(_skip(old, "it is not stale any more"), identity=""))
-    confirmed = patch == rollout.patch and not any(member.phase is Phase.WAITING for member in members)
+    confirmed = patch == rollout.patch and not any(member.phase is MemberPhase.WAITING for member in members)
     return replace(rollout, scanned=patch, confirmed=confirmed).update(*members)
 
 
 def _found_again(old: Member, new: Member, patch: int) -> Member:
-    if old.phase is Phase.SKIPPED and old.identity == new.identity:
+    if old.phase is MemberPhase.SKIPPED and old.identity == new.identity:
         return replace(old, stale=True)  # that it is frozen, say, is as true as before
     if old.restarted_for is not None and old.restarted_for >= patch:
         return replace(old, stale=True, note="it is stale still, though it was restarted")
@@ -243,18 +243,19 @@ def resume(rollout: Rollout, seen: Fleet, *, accept: bool = False) -> Rollout:
 
     ``accept``: leave it as it is. It counts as down; and so does, in any case, what does not run.
     """
-    members = [_resume(rollout, member, seen.get(member.name), accept) for member in rollout.by_phase(Phase.FAILED)]
+    members = [_resume(rollout, member, seen.get(member.name), accept) for member in rollout.by_phase(MemberPhase.FAILED)]
     return replace(rollout, status=Status.RUNNING, halted=None).update(*members)
 
 
-def _resume(rollout: Rollout, member: Member, now: Seen | None, accept: bool) -> Member:
+def _resume(rollout: Rollout, member: Member, now: LiveState | None, accept: bool) -> Member:
     if now is None:
         return _skip(member, "it was destroyed")
     if accept or now.identity is None:
         return replace(member, accepted=True)
     if now.identity == member.identity:
-        return replace(member, phase=Phase.WAITING, attempts=0, note="")
-    return replace(member, phase=Phase.GATED, note="", healthy_deadline=now.running_for + rollout.policy.healthy_deadline)
+        return replace(member, phase=MemberPhase.WAITING, attempts=0, note="")
+    deadline = now.running_for + rollout.policy.healthy_deadline
+    return replace(member, phase=MemberPhase.GATED, note="", healthy_deadline=deadline)
 
 
 def end(rollout: Rollout, status: Status, moment: str) -> Rollout:
@@ -266,11 +267,11 @@ def preview(rollout: Rollout, seen: Fleet) -> list[tuple[str, ...]]:
     """The waves that there will be if all goes well; what is blocked is in none."""
     waves: list[tuple[str, ...]] = []
     rollout = settle(rollout, seen)
-    while rollout.by_phase(Phase.WAITING):
-        chosen = choose(rollout, seen)
+    while rollout.by_phase(MemberPhase.WAITING):
+        chosen = next_wave(rollout, seen)
         if isinstance(chosen, Blocked):
             return waves
         waves.append(chosen)
         rollout = begin_wave(rollout, chosen)
-        rollout = rollout.update(*(replace(rollout.members[name], phase=Phase.DONE) for name in chosen))
+        rollout = rollout.update(*(replace(rollout.members[name], phase=MemberPhase.DONE) for name in chosen))
     return waves

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lxcfleet.api.records import RolloutRecord
-from lxcfleet.patch.rollout.state import Phase, Rollout
+from lxcfleet.patch.rollout.state import MemberPhase, Rollout
 from lxcfleet.spec.selection import natural_order
 
-_THROUGH = (Phase.DONE, Phase.SKIPPED, Phase.FAILED)
+_THROUGH = (MemberPhase.DONE, MemberPhase.SKIPPED, MemberPhase.FAILED)
 
 
 def record_of(

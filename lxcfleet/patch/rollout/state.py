@@ -16,7 +16,7 @@ from lxcfleet.spec.selection import natural_order
 _VERSION = 1
 
 
-class Kind(StrEnum):
+class RolloutKind(StrEnum):
     """Why containers are restarted."""
 
     PATCH = "patch"
@@ -42,7 +42,7 @@ class Status(StrEnum):
         return self in (Status.ABORTED, Status.DONE)
 
 
-class Phase(StrEnum):
+class MemberPhase(StrEnum):
     """How far a member is."""
 
     WAITING = "waiting"
@@ -74,7 +74,7 @@ class Member:
     expected: bool = True
     """Whether it was well, or starting, when it became a member. What was ill before is restarted all the same,
     but nobody waits for it to become well."""
-    phase: Phase = Phase.WAITING
+    phase: MemberPhase = MemberPhase.WAITING
     wave: int | None = None
     """In which it was restarted; the first is 1."""
     restarted_for: int | None = None
@@ -102,7 +102,7 @@ class Rollout:
     """One rollout, running or not."""
 
     id: str
-    kind: Kind
+    kind: RolloutKind
     policy: RolloutSettings
     created: str
     members: Mapping[str, Member] = field(default_factory=dict)
@@ -134,14 +134,14 @@ class Rollout:
             self.policy.healthy_deadline if deadline is None else deadline,
         )
 
-    def by_phase(self, *phases: Phase) -> list[Member]:
+    def by_phase(self, *phases: MemberPhase) -> list[Member]:
         """Members in these phases, in the order in which they are restarted."""
         found = {name: member for name, member in self.members.items() if member.phase in phases}
         return sorted((found[name] for name in natural_order(found)), key=lambda member: member.priority)
 
 
 @dataclass(frozen=True)
-class Seen:
+class LiveState:
     """How a container is at the moment."""
 
     identity: str | None
@@ -163,7 +163,7 @@ class Seen:
     """Why it is not healthy."""
 
 
-Fleet = Mapping[str, Seen]
+Fleet = Mapping[str, LiveState]
 
 
 def to_json(rollout: Rollout) -> str:
@@ -187,7 +187,7 @@ def from_json(text: str) -> Rollout:
             raise ValueError("it was written by another version")
         members: list[Member] = [_member(each) for each in data.pop("members")]
         more: dict[str, Any] = {
-            "kind": Kind(data["kind"]),
+            "kind": RolloutKind(data["kind"]),
             "status": Status(data["status"]),
             "policy": policy.overridden(RolloutSettings(), data["policy"]),
             "pools": {name: Share.parse(share) for name, share in data["pools"].items()},
@@ -201,5 +201,5 @@ def from_json(text: str) -> Rollout:
 
 
 def _member(data: dict[str, Any]) -> Member:
-    data["phase"] = Phase(data["phase"])
+    data["phase"] = MemberPhase(data["phase"])
     return Member(**data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lxcfleet.patch.rollout.state import Fleet, Member, Phase, Rollout, Seen
+from lxcfleet.patch.rollout.state import Fleet, LiveState, Member, MemberPhase, Rollout
 
 
 @dataclass(frozen=True)
@@ -16,13 +16,13 @@ class Blocked:
     why: str
 
 
-def choose(rollout: Rollout, seen: Fleet) -> tuple[str, ...] | Blocked:
+def next_wave(rollout: Rollout, seen: Fleet) -> tuple[str, ...] | Blocked:
     """The next wave out of those that wait; ``decide`` sees to it that none is under way.
 
     All of a wave have the same priority. So many go as may be down at the same moment, less those that are down
     anyway. Canaries are healthy ones, if there are any.
     """
-    waiting = rollout.by_phase(Phase.WAITING)
+    waiting = rollout.by_phase(MemberPhase.WAITING)
     level = [member for member in waiting if member.priority == waiting[0].priority]
     ready = [member for member in level if seen[member.name].busy is None]
     if not ready:
@@ -45,7 +45,8 @@ class _Limits:
     def __init__(self, rollout: Rollout, seen: Fleet) -> None:
         self._rollout = rollout
         self._seen = seen
-        counted = [m for m in rollout.members.values() if m.expected and m.phase is not Phase.SKIPPED and m.name in seen]
+        members = [m for m in rollout.members.values() if m.name in seen]
+        counted = [m for m in members if m.expected and m.phase is not MemberPhase.SKIPPED]
         self.total = len(counted)
         self._down = [m.name for m in counted if not seen[m.name].healthy]
         self._places = rollout.policy.max_unavailable.of(self.total)
@@ -64,7 +65,7 @@ class _Limits:
                 self._alive[group] = self._alive.get(group, 0) + now.healthy
         self.blocked = Blocked("", "")
 
-    def _groups(self, now: Seen) -> list[tuple[str, str]]:
+    def _groups(self, now: LiveState) -> list[tuple[str, str]]:
         keys = self._rollout.policy.groups
         return [(key, value) for key, value in now.labels.items() if "*" in keys or key in keys]
 

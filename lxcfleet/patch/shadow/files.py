@@ -25,7 +25,7 @@ _MAX_COMPARED = 256 << 20
 _CHUNK = 1 << 20
 
 
-class Kind(StrEnum):
+class ShadowKind(StrEnum):
     """How a file is hidden."""
 
     FILE = "file"
@@ -41,7 +41,7 @@ class Shadow:
     """What hides a file, or a directory, of the base's."""
 
     path: str
-    kind: Kind
+    kind: ShadowKind
     directory: bool
     """The base has a directory there: all below it is hidden."""
     modified: float
@@ -53,7 +53,7 @@ class Shadow:
     @property
     def age(self) -> str:
         """The delta's beside the base's: newer, older or same; empty where there is nothing to compare."""
-        if self.kind is not Kind.FILE or self.directory:
+        if self.kind is not ShadowKind.FILE or self.directory:
             return ""
         return "newer" if self.modified > self.base_modified else "older" if self.modified < self.base_modified else "same"
 
@@ -69,7 +69,7 @@ class Shadow:
     def from_json(cls, data: list[Any]) -> Shadow:
         """What ``to_json`` made."""
         path, kind, *rest = data
-        return cls(path, Kind(kind), *rest)
+        return cls(path, ShadowKind(kind), *rest)
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,8 @@ class _Search:
             directory, base_directory = stat.S_ISDIR(status.st_mode), stat.S_ISDIR(hidden.st_mode)
             if directory and base_directory and not has(handle, OPAQUE):
                 return None, True
-            kind = Kind.REMOVED if is_whiteout(status) else Kind.DIRECTORY if directory else Kind.FILE
-            same = kind is Kind.FILE and self._same(handle, path, status, hidden)
+            kind = ShadowKind.REMOVED if is_whiteout(status) else ShadowKind.DIRECTORY if directory else ShadowKind.FILE
+            same = kind is ShadowKind.FILE and self._same(handle, path, status, hidden)
             return Shadow(path, kind, base_directory, status.st_mtime, hidden.st_mtime, same), False
 
     def _same(self, handle: int, path: str, status: os.stat_result, hidden: os.stat_result) -> bool:

@@ -11,7 +11,7 @@ from lxcfleet.containers.registry import Container
 from lxcfleet.errors import from_body
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.patch.shadow.files import Delta
-from lxcfleet.patch.stale.judge import Scan
+from lxcfleet.patch.stale.judge import StaleScan
 from lxcfleet.patch.stale.scan import Target
 from lxcfleet.paths import Paths
 
@@ -26,7 +26,7 @@ class Finder:
     def __init__(self, paths: Paths, launcher: Launcher, lifecycle: Lifecycle) -> None:
         self._paths, self._launcher, self._lifecycle = paths, launcher, lifecycle
 
-    async def scan(self, containers: Iterable[Container]) -> dict[str, Scan]:
+    async def scan(self, containers: Iterable[Container]) -> dict[str, StaleScan]:
         """By name, what was found in each; nothing in one that does not run. Raises FleetError.
 
         Takes 0.1 s for 100 containers with 500 processes.
@@ -40,7 +40,7 @@ class Finder:
             shares = min(os.cpu_count() or 1, _MAX_SHARES, -(-len(items) // _SHARE))
             asked = (self._launcher.ask_large("stale", items[number::shares]) for number in range(shares))
             for answer in await asyncio.gather(*asked):
-                found |= {scan.name: scan for scan in map(Scan.from_json, answer)}
+                found |= {scan.name: scan for scan in map(StaleScan.from_json, answer)}
         return found
 
     async def shadows(self, containers: Iterable[Container]) -> dict[str, Delta]:
@@ -58,10 +58,10 @@ class Finder:
         if answer["error"]:
             raise from_body(answer["error"])
 
-    def _unseen(self, container: Container) -> Scan:
+    def _unseen(self, container: Container) -> StaleScan:
         """What is known without a look: what does not run runs nothing that is old."""
         lost = container.running is not None and container.running.payload.directory is None
-        return Scan(container.name, 0, 0, problem="its cgroup was not found" if lost else "")
+        return StaleScan(container.name, 0, 0, problem="its cgroup was not found" if lost else "")
 
     def _target(self, container: Container) -> Target | None:
         running = container.running

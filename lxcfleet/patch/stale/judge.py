@@ -51,7 +51,7 @@ class OldFile:
 
 
 @dataclass(frozen=True)
-class Scan:
+class StaleScan:
     """What was found in one container."""
 
     name: str
@@ -84,7 +84,7 @@ class Scan:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Scan:
+    def from_json(cls, data: Mapping[str, Any]) -> StaleScan:
         """What ``to_json`` made."""
         files = tuple(
             OldFile(path, Why(why), Layer(layer), tuple(Process(pid, command) for pid, command in processes))

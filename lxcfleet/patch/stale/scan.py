@@ -16,7 +16,7 @@ from typing import Any
 from lxcfleet.base.present import Base, Layer, Present, Upper
 from lxcfleet.host.kernel import mounts, syscalls
 from lxcfleet.host.process import cgroup, maps, proc
-from lxcfleet.patch.stale.judge import Process, Scan, Why, judge_mapped, merge, written_since
+from lxcfleet.patch.stale.judge import Process, StaleScan, Why, judge_mapped, merge, written_since
 
 _ROUNDS = 5
 """How often it is looked for processes that began meanwhile."""
@@ -53,7 +53,7 @@ class Target:
         return cls(data["name"], data["pid"], data["cgroup"], data["delta"])
 
 
-def scan(targets: Iterable[Target], mask: Path, root: Path = Path("/")) -> Iterator[Scan]:
+def scan(targets: Iterable[Target], mask: Path, root: Path = Path("/")) -> Iterator[StaleScan]:
     """What each container runs, held against delta, ``mask`` and the base below ``root``. Raises OSError for the mask."""
     base, upper = Base(root), Upper(Layer.MASK, mask)
     try:
@@ -65,12 +65,12 @@ def scan(targets: Iterable[Target], mask: Path, root: Path = Path("/")) -> Itera
         upper.close()
 
 
-def _scan_one(target: Target, mask: Upper, base: Base, devices: set[str]) -> Scan:
+def _scan_one(target: Target, mask: Upper, base: Base, devices: set[str]) -> StaleScan:
     looked = _Container(target, base)
     try:
         delta = Upper(Layer.DELTA, Path(target.delta))
     except OSError as error:
-        return Scan(target.name, 0, 0, problem=f"{error.filename}: {error.strerror}")
+        return StaleScan(target.name, 0, 0, problem=f"{error.filename}: {error.strerror}")
     try:
         looked.read(Present(delta, mask, base), devices | {maps.device_name(os.stat(target.delta).st_dev)})
     except ProcessLookupError:
@@ -79,7 +79,7 @@ def _scan_one(target: Target, mask: Upper, base: Base, devices: set[str]) -> Sca
         looked.problem = f"{error.filename}: {error.strerror}"
     finally:
         delta.close()
-    return Scan(target.name, len(looked.seen), looked.mappings, merge(looked.found), looked.problem)
+    return StaleScan(target.name, len(looked.seen), looked.mappings, merge(looked.found), looked.problem)
 
 
 class _Container:

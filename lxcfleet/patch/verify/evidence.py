@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from lxcfleet.patch.shadow.files import Shadow
-from lxcfleet.patch.stale.judge import OldFile, Scan, Why
+from lxcfleet.patch.stale.judge import OldFile, StaleScan, Why
 
 CONFIGURATION = "/etc/"
 """Files here are settings: a container that has its own keeps no fix out."""
@@ -27,17 +27,17 @@ class Owned:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Evidence:
     """What is known of one container."""
 
-    scan: Scan
+    scan: StaleScan
     shadows: tuple[Owned, ...]
     shadow_problem: str = ""
     busy: str | None = None
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Proof:
     """What follows for one container."""
 
     old: tuple[OldFile, ...]
@@ -51,7 +51,7 @@ class Verdict:
         return not self.reasons
 
 
-def judge(seen: Seen, host: str, owners: Mapping[str, str], packages: Collection[str]) -> Verdict:
+def judge(seen: Evidence, host: str, owners: Mapping[str, str], packages: Collection[str]) -> Proof:
     """``host``: what is wrong with the host itself. ``owners``: the package of each old file that is one's.
 
     ``packages``: only what these own counts; none: everything does. Of a file that is gone from the host nobody knows
@@ -77,7 +77,7 @@ def judge(seen: Seen, host: str, owners: Mapping[str, str], packages: Collection
         reasons.append(f"{count} of its processes run{'s' if count == 1 else ''} old code")
     if keeping := [each for each in shadows if not each.shadow.path.startswith(CONFIGURATION)]:
         reasons.append(f"{len(keeping)} file{'s' if len(keeping) > 1 else ''} in its delta keep the host's out")
-    return Verdict(old, shadows, tuple(reasons))
+    return Proof(old, shadows, tuple(reasons))
 
 
 def fingerprint(packages: Mapping[str, str]) -> str:

@@ -19,10 +19,10 @@ from lxcfleet.host.packages.database import Owner
 from lxcfleet.host.process import proc
 from lxcfleet.patch.owners import Owners
 from lxcfleet.patch.service import file_record
-from lxcfleet.patch.shadow.files import Delta, Diverged, Kind, Shadow, compare
+from lxcfleet.patch.shadow.files import Delta, Diverged, Shadow, ShadowKind, compare
 from lxcfleet.patch.stale.finder import Finder
 from lxcfleet.patch.verify import evidence
-from lxcfleet.patch.verify.evidence import Owned, Seen, Verdict
+from lxcfleet.patch.verify.evidence import Evidence, Owned, Proof
 from lxcfleet.runtime.operations import now, result_record
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.selection import Selection
@@ -58,7 +58,7 @@ class Prover:
             delta = deltas[container.name]
             changed = container.running is not before[container.name]
             busy = container.busy or ("it was restarted meanwhile" if changed else None)
-            seen = Seen(scans[container.name], owned[container.name], delta.problem, busy)
+            seen = Evidence(scans[container.name], owned[container.name], delta.problem, busy)
             records.append(self._evidence(container, evidence.judge(seen, half_done, owners, chosen), seen, old))
         return {
             "time": now(),
@@ -72,7 +72,7 @@ class Prover:
         }
 
     def _evidence(
-        self, container: Container, verdict: Verdict, seen: Seen, owners: Mapping[str, Owner]
+        self, container: Container, verdict: Proof, seen: Evidence, owners: Mapping[str, Owner]
     ) -> EvidenceRecord:
         running = container.running
         began = proc.began(running.pid) if running else None
@@ -155,7 +155,7 @@ class Prover:
         try:
             deltas = await self._finder.shadows([container])
             (owned,) = (await self._owned(deltas.values(), {}, {})).values()
-            removable = {each.shadow.path for each in owned if each.shadow.kind is not Kind.DIRECTORY}
+            removable = {each.shadow.path for each in owned if each.shadow.kind is not ShadowKind.DIRECTORY}
             if wrong := [path for path in paths if path not in removable]:
                 raise NotFound(
                     f"{', '.join(wrong)}: no shadow in {name} that can be removed",
