@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 from lxcfleet.api.requests import ActionRequest
 from lxcfleet.containers import plan, store
+from lxcfleet.containers.container import Container
 from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.outside import Network
-from lxcfleet.containers.registry import Container, Registry
+from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
 from lxcfleet.containers.turns import in_turns, turns
 from lxcfleet.errors import Busy, FleetError, NotFound, WrongState

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 
 from lxcfleet.containers import plan
 from lxcfleet.containers.actions import AT_ONCE, Actions
+from lxcfleet.containers.container import Container
 from lxcfleet.containers.outside import Healths
-from lxcfleet.containers.registry import Container, Registry
+from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.turns import in_turns, turns
 from lxcfleet.errors import FleetError
 from lxcfleet.host.kernel import tree

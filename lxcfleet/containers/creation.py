@@ -12,8 +12,9 @@ from lxcfleet.api.requests import CreateRequest
 from lxcfleet.base.mask import build
 from lxcfleet.containers import plan, request, store
 from lxcfleet.containers.actions import AT_ONCE, Actions
+from lxcfleet.containers.container import Container
 from lxcfleet.containers.lifecycle import Lifecycle
-from lxcfleet.containers.registry import Container, Registry
+from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
 from lxcfleet.errors import AlreadyExists, FleetError
 from lxcfleet.paths import Paths

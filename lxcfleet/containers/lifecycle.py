@@ -15,10 +15,11 @@ from typing import Protocol
 
 from lxcfleet.base.mask.freshness import Freshness
 from lxcfleet.containers import lxc_config, store
+from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.outside import Network
 from lxcfleet.containers.plan import DESTROY, START, Step
 from lxcfleet.containers.preparer import Preparer
-from lxcfleet.containers.registry import Container, Registry, Running
+from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError, HostError, Unsupported, WrongState, from_body
 from lxcfleet.host.kernel import quota, tree
 from lxcfleet.host.lxc import liblxc, monitor

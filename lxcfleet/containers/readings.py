@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from lxcfleet.containers.container import Container
 from lxcfleet.containers.delta_sizes import DeltaSizes
-from lxcfleet.containers.registry import Container, Registry
+from lxcfleet.containers.registry import Registry
 from lxcfleet.runtime.operations import Operations
 from lxcfleet.spec.states import Health, State
 

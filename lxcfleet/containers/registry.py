@@ -6,10 +6,9 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
 
 from lxcfleet.containers import store
+from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.plan import Situation
 from lxcfleet.errors import Broken, HostError, WrongState
 from lxcfleet.host.lxc import monitor
@@ -18,7 +17,6 @@ from lxcfleet.launcher.client import Launcher
 from lxcfleet.paths import Paths
 from lxcfleet.spec.selection import Selection, natural_order
 from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.states import State
 
 log = logging.getLogger(__name__)
 
@@ -26,82 +24,6 @@ _TIDY_SECONDS = 0.5
 """After this long a process of a container that has ended is gone in the end, mostly."""
 _TIDIED_SECONDS = 60.0
 """Who holds a cgroup for longer than that is not about to end."""
-
-
-@dataclass
-class Running:
-    """The processes of a container that runs."""
-
-    pid: int
-    """Its process 1, as the host numbers it."""
-    monitor: int
-    """liblxc's process that looks after it; when that has ended, the container has stopped and is cleaned up."""
-    descriptor: int
-    """A pidfd of the monitor."""
-    payload: cgroup.Payload
-    began: float
-    """When process 1 began, in seconds since the machine booted."""
-    since: float
-    """The same in seconds since the epoch."""
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def identity(self) -> str:
-        """Tells this run of the container from all others since the machine booted."""
-        return f"{self.pid}@{self.began:.2f}"
-
-    @property
-    def age(self) -> float:
-        """Seconds since process 1 began."""
-        return proc.uptime() - self.began
-
-
-@dataclass
-class Container:
-    """One container as the daemon knows it."""
-
-    name: str
-    spec: Spec | None
-    problem: Broken | None = None
-    running: Running | None = None
-    resting: bool = False
-    """It was stopped only until the host boots again."""
-    busy: str | None = None
-    """The action that has it in hand."""
-    starts: int = 0
-    """How often this daemon saw it begin to run, or run already."""
-    leased: tuple[IPv4Address | IPv6Address, ...] = ()
-    """The addresses that it has at the moment from others' servers and routers; see network.leases."""
-    twins: frozenset[str] = frozenset()
-    """Containers that have its ids or its address, as somebody copied a directory."""
-
-    @property
-    def state(self) -> State:
-        """What it does at the moment."""
-        if self.running is not None:
-            if self.busy in ("stop", "destroy"):
-                return State.STOPPING
-            return State.FROZEN if self.running.payload.frozen else State.RUNNING
-        if self.spec is None:
-            return State.BROKEN
-        return State.STARTING if self.busy in ("create", "start", "restart") else State.STOPPED
-
-    @property
-    def addresses(self) -> tuple[IPv4Address | IPv6Address, ...]:
-        """Where it can be reached, IPv4 first; none if it is on no bridge, or waits for its address."""
-        if self.spec is None:
-            return ()
-        return self.leased or tuple(a.ip for a in (self.spec.address, self.spec.address6) if a is not None)
-
-    @property
-    def waits_for_address(self) -> bool:
-        """Whether others give it its address, and have not."""
-        return self.spec is not None and self.spec.hardware is not None and not self.leased
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """Its labels; none if its spec can't be read."""
-        return dict(self.spec.labels) if self.spec else {}
 
 
 def _twins(specs: Iterable[Spec]) -> set[frozenset[str]]:

@@ -11,9 +11,10 @@ from lxcfleet.api.records import DoctorRecord, FindingRecord
 from lxcfleet.capacity import needs
 from lxcfleet.capacity.ids import IdPool, installer_line
 from lxcfleet.containers import store
+from lxcfleet.containers.container import Container
 from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.outside import Network
-from lxcfleet.containers.registry import Container, Registry
+from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError
 from lxcfleet.host.facts import idfiles, limits
 from lxcfleet.host.facts.features import Features

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from itertools import groupby
 
-from lxcfleet.containers.registry import Container
+from lxcfleet.containers.container import Container
 from lxcfleet.runtime.operations import Job
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.selection import natural_order

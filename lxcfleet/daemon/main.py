@@ -22,11 +22,12 @@ from lxcfleet import __version__
 from lxcfleet.api.client import answers
 from lxcfleet.base.mask import mount
 from lxcfleet.containers import lxc_config
+from lxcfleet.containers.container import Container
 from lxcfleet.containers.delta_sizes import DeltaSizes
 from lxcfleet.containers.lifecycle import Faults, Lifecycle, NoFaults
 from lxcfleet.containers.plan import Step
 from lxcfleet.containers.readings import Readings
-from lxcfleet.containers.registry import Container, Registry
+from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.store import Leftovers
 from lxcfleet.daemon.attach import AttachServer
 from lxcfleet.daemon.http.access import Access

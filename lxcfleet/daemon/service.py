@@ -13,10 +13,11 @@ from lxcfleet.api.requests import ActionRequest, CreateRequest, WaitRequest
 from lxcfleet.base.merge import reconcile
 from lxcfleet.containers.actions import Actions
 from lxcfleet.containers.boot import Boot
+from lxcfleet.containers.container import Container
 from lxcfleet.containers.creation import Creation
 from lxcfleet.containers.delta_sizes import Looks
 from lxcfleet.containers.lifecycle import Lifecycle
-from lxcfleet.containers.registry import Container, Registry
+from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
 from lxcfleet.errors import Broken, InvalidInput, NotFound, WrongState
 from lxcfleet.health.prober import Prober

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lxcfleet.containers.registry import Container, Running
+from lxcfleet.containers.container import Container, Running
 from lxcfleet.errors import FleetError
 from lxcfleet.health import judge
 from lxcfleet.health.judge import CheckResult, Course

@@ -8,7 +8,8 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from lxcfleet.containers.registry import Container, Registry
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.registry import Registry
 from lxcfleet.network.hosts import hosts_lines
 from lxcfleet.paths import Paths
 from lxcfleet.spec.config import NetworkSettings

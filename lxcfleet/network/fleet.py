@@ -16,7 +16,8 @@ from typing import Any
 
 from lxcfleet.capacity.needs import Finding
 from lxcfleet.containers import store
-from lxcfleet.containers.registry import Container, Registry
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError, HostError, NoCapacity, WrongState, from_body
 from lxcfleet.host.net import bridge_port, sockets
 from lxcfleet.host.net.nft_watch import TableWatch

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from lxcfleet.containers.registry import Container, Registry
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError, from_body
 from lxcfleet.host.kernel.inotify import DirectoryWatch
 from lxcfleet.host.net import dhcp

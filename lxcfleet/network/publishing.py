@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
-from lxcfleet.containers.registry import Container
+from lxcfleet.containers.container import Container
 from lxcfleet.errors import FleetError, InvalidInput
 from lxcfleet.network.rules import Published
 from lxcfleet.spec.ports import Publication

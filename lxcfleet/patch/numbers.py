@@ -9,8 +9,9 @@ import time
 from collections.abc import Awaitable, Callable
 
 from lxcfleet.api.findings import ShadowsRecord
+from lxcfleet.containers.container import Container
 from lxcfleet.containers.readings import PatchReading
-from lxcfleet.containers.registry import Container, Registry
+from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError
 from lxcfleet.host.packages import database
 from lxcfleet.patch.rollout.state import MemberPhase, Rollout

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lxcfleet.api.findings import NoticeRecord, OldFileRecord, StaleRecord
-from lxcfleet.containers.registry import Container, Registry
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.registry import Registry
 from lxcfleet.host.packages.database import Owner
 from lxcfleet.patch.owners import Owners
 from lxcfleet.patch.stale.finder import Finder

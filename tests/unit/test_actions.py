@@ -12,7 +12,8 @@ import pytest
 
 from lxcfleet.containers import plan
 from lxcfleet.containers.actions import Actions
-from lxcfleet.containers.registry import Container, Registry
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import NotFound
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.events import Events

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxcfleet.containers.boot import Record, parse
-from lxcfleet.containers.registry import Container
+from lxcfleet.containers.container import Container
 from lxcfleet.containers.turns import in_turns, turns
 from lxcfleet.runtime.operations import Job, Operations
 from lxcfleet.spec.results import Result

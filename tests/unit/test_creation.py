@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from lxcfleet.containers.container import Container
 from lxcfleet.containers.creation import Creation
 from lxcfleet.containers.plan import Step
-from lxcfleet.containers.registry import Container
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.events import Events

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from lxcfleet.containers.registry import Container
+from lxcfleet.containers.container import Container
 from lxcfleet.network.discovery import Discovery
 from lxcfleet.paths import Paths
 from lxcfleet.spec.checks import CheckKind, HealthCheck

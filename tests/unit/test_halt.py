@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from lxcfleet.containers import lifecycle
-from lxcfleet.containers.registry import Running
+from lxcfleet.containers.container import Running
 from lxcfleet.host.process import cgroup, proc
 
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from lxcfleet.containers import store
-from lxcfleet.containers.registry import Container
+from lxcfleet.containers.container import Container
 from lxcfleet.errors import Broken, InvalidInput, Unsupported
 from lxcfleet.health import judge
 from lxcfleet.host.net import dhcp

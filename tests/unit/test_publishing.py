@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 import pytest
 
-from lxcfleet.containers.registry import Container
+from lxcfleet.containers.container import Container
 from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.network.publishing import Publishing, check_shared, published
 from lxcfleet.network.rules import Published, publish

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from lxcfleet.containers import registry
-from lxcfleet.containers.registry import Container, Registry
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.registry import Registry
 from lxcfleet.host.process import cgroup
 from lxcfleet.paths import Paths
 from lxcfleet.spec.spec import Spec

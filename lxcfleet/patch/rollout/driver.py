@@ -20,7 +20,8 @@ from lxcfleet.api.records import RolloutRecord
 from lxcfleet.api.requests import RolloutRequest, read_selection, selection_to_json
 from lxcfleet.containers import plan, store
 from lxcfleet.containers.actions import Actions
-from lxcfleet.containers.registry import Container, Registry
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import Busy, FleetError, HostError, WrongState
 from lxcfleet.health.prober import Prober
 from lxcfleet.host.kernel import tree

@@ -6,8 +6,8 @@ import asyncio
 import os
 from collections.abc import Iterable, Sequence
 
+from lxcfleet.containers.container import Container
 from lxcfleet.containers.lifecycle import Lifecycle
-from lxcfleet.containers.registry import Container
 from lxcfleet.errors import from_body
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.patch.shadow.files import Delta

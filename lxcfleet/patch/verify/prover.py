@@ -12,7 +12,8 @@ from pathlib import Path
 
 from lxcfleet.api.findings import DivergedRecord, EvidenceRecord, ProofRecord, ShadowRecord, ShadowsRecord
 from lxcfleet.api.records import ResultRecord
-from lxcfleet.containers.registry import Container, Registry
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import Busy, FleetError, NotFound, WrongState
 from lxcfleet.host.packages import database, dpkg
 from lxcfleet.host.packages.database import Owner
