@@ -21,7 +21,7 @@ from click.shell_completion import get_completion_class
 
 from lxcfleet import __version__
 from lxcfleet.cli.main import ALIASES, cli
-from lxcfleet.spec import config
+from lxcfleet.spec import settings
 
 HERE = Path(__file__).resolve().parent
 SAMPLE = HERE.parent / "etc/lxcfleet.yaml"
@@ -181,7 +181,7 @@ def _settings() -> Iterator[str]:
     yield "\\fBsystemctl reload lxcfleet\\fR. \\fBlxcfleet config show\\fR prints what is in force."
     yield ".SH SETTINGS"
     for kind, title in (
-        (config.Config, ""),
+        (settings.Config, ""),
         *((each, name) for name, each in reference.sections()),
     ):
         if title:
@@ -196,7 +196,7 @@ def _settings() -> Iterator[str]:
 def _table(kind: type) -> Iterator[str]:
     said = reference.attribute_docs(kind)
     for field in fields(kind):
-        if kind is config.Config and field.name not in said:
+        if kind is settings.Config and field.name not in said:
             continue  # sections of their own
         default = reference.default(field).strip("`")
         yield ".TP"

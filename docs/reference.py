@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import click
 
 from lxcfleet.cli.main import ALIASES, cli
-from lxcfleet.spec import config
+from lxcfleet.spec import settings
 
 HEAD = """\
 # Reference
@@ -93,7 +93,7 @@ def _settings() -> Iterator[str]:
     yield "`/etc/lxcfleet/lxcfleet.yaml`; every key may be left out. `lxcfleet config check [FILE]` finds what is wrong with"
     yield "it, all at once; after a change `systemctl reload lxcfleet`: no key takes a restart of lxcfleetd, and what"
     yield "can't change at the moment is in its log. Rules for the mask are in files of their own: [mask](mask.md).\n"
-    yield from _table(config.Config)
+    yield from _table(settings.Config)
     for title, kind in sections():
         yield f"### {title}\n"
         yield (inspect.getdoc(kind) or "").replace("``", "`") + "\n"
@@ -102,19 +102,19 @@ def _settings() -> Iterator[str]:
 
 def sections() -> Iterator[tuple[str, type]]:
     """The settings that hold others, as they are written, and what they hold."""
-    yield "`network:`", config.NetworkSettings
-    yield "`metrics:`", config.MetricsSettings
-    yield "`rollout:`", config.RolloutSettings
-    yield "`patch:`", config.PatchSettings
-    yield "`profiles:` NAME`:`", config.Profile
-    yield "`rollout:` of a profile", config.ProfileRollout
+    yield "`network:`", settings.NetworkSettings
+    yield "`metrics:`", settings.MetricsSettings
+    yield "`rollout:`", settings.RolloutSettings
+    yield "`patch:`", settings.PatchSettings
+    yield "`profiles:` NAME`:`", settings.Profile
+    yield "`rollout:` of a profile", settings.ProfileRollout
 
 
-def _table(settings: type) -> Iterator[str]:
-    said = attribute_docs(settings)
+def _table(section: type) -> Iterator[str]:
+    said = attribute_docs(section)
     yield "| key | default | |\n|---|---|---|"
-    for field in dataclasses.fields(settings):
-        if field.name in ("network", "metrics", "patch", "rollout", "profiles") and settings is config.Config:
+    for field in dataclasses.fields(section):
+        if field.name in ("network", "metrics", "patch", "rollout", "profiles") and section is settings.Config:
             continue
         yield f"| `{field.name}` | {default(field)} | {_cell(said.get(field.name, ''))} |"
     yield ""
@@ -124,7 +124,7 @@ def default(field: dataclasses.Field[object]) -> str:
     """What holds where the key is left out."""
     value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
     match value:
-        case None | () | {} | config.ProfileRollout():
+        case None | () | {} | settings.ProfileRollout():
             return ""
         case ("*",):
             return '`["*"]`'

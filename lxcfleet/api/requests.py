@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypedDict
 
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec import checks, policy
-from lxcfleet.spec.checks import HealthCheck
+from lxcfleet.spec import health, rollout
+from lxcfleet.spec.health import HealthCheck
 from lxcfleet.spec.names import MAX_COUNT, MAX_DRAIN, check_label, check_name, check_variable
 from lxcfleet.spec.ports import Port, Publication, check_ports, check_publications, parse_port, parse_publication
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.selection import Selection
-from lxcfleet.spec.spec import MAX_CPUS, MAX_ORDER, MAX_PIDS, Init, Network
 from lxcfleet.spec.states import Action
+from lxcfleet.spec.terms import MAX_CPUS, MAX_ORDER, MAX_PIDS, Init, Network
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class CreateRequest:
             publish=fields.parsed("publish", parse_publication, check_publications),
             isolated=fields.flag("isolated"),
             drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
-            health=checks.read(fields),
+            health=health.read(fields),
             memory=fields.size("memory", 0) if fields.has("memory") else None,
             cpus=fields.number("cpus", 0, 0, MAX_CPUS) if fields.has("cpus") else None,
             disk=fields.size("disk", 0) if fields.has("disk") else None,
@@ -169,7 +169,7 @@ class RolloutRequest:
 def _policy(fields: Fields) -> dict[str, Any]:
     inner = fields.nested("policy")
     said = inner.keys()
-    settings = policy.read(inner, policy.RolloutSettings()).to_json()
+    settings = rollout.read(inner, rollout.RolloutSettings()).to_json()
     return {key: settings[key] for key in said if key in settings}
 
 

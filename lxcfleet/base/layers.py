@@ -22,7 +22,7 @@ from typing import NamedTuple
 from lxcfleet.errors import HostError, Unsupported
 from lxcfleet.host.kernel import mounts, quota, syscalls
 from lxcfleet.paths import ContainerPaths, Paths
-from lxcfleet.spec.spec import RANGE_SIZE
+from lxcfleet.spec.terms import RANGE_SIZE
 
 OPTIONS = "index=off,metacopy=off,redirect_dir=off,xino=off"
 """With these the kernel allows lower layers to change while nothing has the overlay mounted

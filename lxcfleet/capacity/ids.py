@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from lxcfleet.errors import InvalidInput, NoCapacity
-from lxcfleet.spec.spec import RANGE_SIZE
+from lxcfleet.spec.terms import RANGE_SIZE
 
 INSTALLER_FIRST = 0x70000000
 """Above systemd-nspawn's range (524288–1879048191) and useradd's SUB_UID_MAX (600100000); below 2^31.

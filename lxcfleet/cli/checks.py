@@ -8,7 +8,7 @@ import click
 
 from lxcfleet.cli.options import F, read_by
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec.checks import MAX_TIMEOUT, CheckKind, HealthCheck, parse_url
+from lxcfleet.spec.health import MAX_TIMEOUT, CheckKind, HealthCheck, parse_url
 
 _USUAL = HealthCheck(CheckKind.TCP)
 

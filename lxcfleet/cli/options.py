@@ -14,8 +14,8 @@ from lxcfleet.cli.ui.output import FORMATS
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.names import MAX_DRAIN, check_name, check_variable, parse_label
 from lxcfleet.spec.selection import Selection, is_glob
-from lxcfleet.spec.spec import Init
 from lxcfleet.spec.states import State
+from lxcfleet.spec.terms import Init
 
 INITS = tuple(each.value for each in Init)
 STATES = tuple(each.value for each in State)

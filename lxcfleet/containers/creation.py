@@ -20,10 +20,11 @@ from lxcfleet.errors import AlreadyExists, FleetError
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.events import Events
 from lxcfleet.runtime.operations import Job, Operation, Operations
-from lxcfleet.spec.config import Config
 from lxcfleet.spec.results import Result
-from lxcfleet.spec.spec import Network, Spec
+from lxcfleet.spec.settings import Config
+from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Action, State
+from lxcfleet.spec.terms import Network
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,8 @@ from lxcfleet.host.lxc import liblxc, monitor
 from lxcfleet.host.process import cgroup, proc
 from lxcfleet.launcher.client import TRIES, Died, Launcher
 from lxcfleet.paths import Paths
-from lxcfleet.spec.spec import Init, Spec
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.terms import Init
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lxcfleet.paths import Paths
-from lxcfleet.spec.spec import RANGE_SIZE, Init, Network, Spec
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.terms import RANGE_SIZE, Init, Network
 
 APP_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TINI = "/usr/bin/tini-static"

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 from lxcfleet.api.requests import CreateRequest
 from lxcfleet.containers.lxc_config import APP_PATH
 from lxcfleet.errors import AlreadyExists, InvalidInput
-from lxcfleet.spec.checks import HealthCheck
-from lxcfleet.spec.config import Config, Profile
+from lxcfleet.spec.health import HealthCheck
 from lxcfleet.spec.names import check_count, check_name, first, next_free
-from lxcfleet.spec.spec import Init, Network, Spec
+from lxcfleet.spec.settings import Config, Profile
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.terms import Init, Network
 from lxcfleet.units import as_size
 
 PREFIX = "c"

@@ -20,7 +20,8 @@ from lxcfleet.host.facts import idfiles, limits
 from lxcfleet.host.facts.features import Features
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.operations import now
-from lxcfleet.spec.spec import Init, Spec
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.terms import Init
 
 
 class Room:

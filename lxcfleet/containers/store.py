@@ -14,12 +14,13 @@ from typing import TypeVar
 
 from lxcfleet.errors import Broken, InvalidInput
 from lxcfleet.paths import Paths
-from lxcfleet.spec import checks, strict_yaml
+from lxcfleet.spec import health, strict_yaml
 from lxcfleet.spec.addresses import is_hardware
 from lxcfleet.spec.names import MAX_DRAIN, check_label, check_name, check_variable
 from lxcfleet.spec.ports import check_ports, check_publications, parse_port, parse_publication
 from lxcfleet.spec.reader import Fields
-from lxcfleet.spec.spec import MAX_CPUS, MAX_ORDER, MAX_PIDS, PIDS, Init, Network, Spec
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.terms import MAX_CPUS, MAX_ORDER, MAX_PIDS, PIDS, Init, Network
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def _parse(name: str, text: bytes, where: str) -> Spec:
         publish=fields.parsed("publish", parse_publication, check_publications),
         isolated=fields.flag("isolated"),
         drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
-        health=checks.read(fields),
+        health=health.read(fields),
         autostart=fields.flag("autostart", True),
         boot_order=fields.integer("boot_order", 0, -MAX_ORDER, MAX_ORDER),
         created=fields.text("created"),

@@ -54,7 +54,7 @@ from lxcfleet.patch.watcher import Watcher
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.events import Events
 from lxcfleet.runtime.operations import Operations
-from lxcfleet.spec import config
+from lxcfleet.spec.settings import Config, load
 
 log = logging.getLogger("lxcfleetd")
 
@@ -70,7 +70,7 @@ class Daemon:
 
     def __init__(self, paths: Paths, lock: int) -> None:
         self._paths = paths
-        settings = config.load(paths.config_file)
+        settings = load(paths.config_file)
         logging.getLogger().setLevel(settings.log_level.upper())
         self._access = Access.of_host()
         self._launcher = Launcher(paths, lock)
@@ -199,13 +199,13 @@ class Daemon:
 
     def _reload(self) -> None:
         try:
-            settings = config.load(self._paths.config_file)
+            settings = load(self._paths.config_file)
         except FleetError as error:
             log.error("settings not taken over: %s", error)
             return
         self._reloading = asyncio.get_running_loop().create_task(self._take_over(settings))
 
-    async def _take_over(self, settings: config.Config) -> None:
+    async def _take_over(self, settings: Config) -> None:
         logging.getLogger().setLevel(settings.log_level.upper())
         self._features = None
         await self._listener.listen(settings.metrics)

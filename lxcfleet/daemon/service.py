@@ -26,9 +26,9 @@ from lxcfleet.network.fleet import FleetNetwork
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.events import Events
 from lxcfleet.runtime.operations import Operation, Operations, result_record
-from lxcfleet.spec.config import Config
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.selection import Selection
+from lxcfleet.spec.settings import Config
 from lxcfleet.spec.states import Health, State
 
 _POLL_SECONDS = 0.05

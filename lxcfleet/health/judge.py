@@ -15,9 +15,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from lxcfleet.spec.checks import HealthCheck
-from lxcfleet.spec.spec import Init, Spec
+from lxcfleet.spec.health import HealthCheck
+from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Health
+from lxcfleet.spec.terms import Init
 
 ADDRESS_SECONDS = 30.0
 """How long a DHCP server may take: some answer after seconds, and so long a bridge's new port may pass nothing on."""

@@ -27,9 +27,9 @@ from lxcfleet.host.process import proc
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.events import Events
-from lxcfleet.spec.checks import CheckKind, HealthCheck
-from lxcfleet.spec.spec import Init
+from lxcfleet.spec.health import CheckKind, HealthCheck
 from lxcfleet.spec.states import Health
+from lxcfleet.spec.terms import Init
 
 log = logging.getLogger(__name__)
 

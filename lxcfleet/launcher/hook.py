@@ -21,12 +21,12 @@ from lxcfleet.errors import Broken, FleetError, WrongState
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.lxc import apparmor
 from lxcfleet.paths import Paths
-from lxcfleet.spec import config
+from lxcfleet.spec.settings import NetworkSettings, load
 
 LOOK_SECONDS = 5.0
 
 
-def _check_bridge(settings: config.NetworkSettings, name: str) -> None:
+def _check_bridge(settings: NetworkSettings, name: str) -> None:
     if not os.path.exists(f"/sys/class/net/{settings.bridge}"):
         hint = "it is the host's: see `lxcfleet doctor`" if settings.dhcp else f"the daemon makes it: lxcfleet start {name}"
         raise WrongState(f"{name} can't start: the fleet's bridge {settings.bridge} is not there", hint=hint)
@@ -54,12 +54,12 @@ def main() -> None:
         if spec is None or isinstance(spec, Broken):
             raise spec or Broken(f"{name} is no container of lxcfleet's", why=f"no spec beside {file}")
         if spec.connected:
-            _check_bridge(config.load(paths.config_file).network, name)
+            _check_bridge(load(paths.config_file).network, name)
         apparmor.leave_profile()
         syscalls.make_slave(Path("/"))
         # No daemon says whether a single file changed its mode: look at all, once for the starts of one moment.
         mount.refresh(paths, force=not 0 <= time.time() - build.looked(paths) < LOOK_SECONDS)
-        if config.load(paths.config_file).reconcile:
+        if load(paths.config_file).reconcile:
             for note in reconcile.Reconciler(paths).reconcile(name):
                 _say(paths, name, f"not merged: {note}", "WARN")
         layers.mount(paths, name, spec.first_id, spec.disk)

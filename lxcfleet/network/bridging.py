@@ -21,8 +21,9 @@ from lxcfleet.network.guard import AnyGuest
 from lxcfleet.network.rules import Published
 from lxcfleet.paths import Paths
 from lxcfleet.spec.addresses import OFF, hardware_address
-from lxcfleet.spec.config import NetworkSettings
-from lxcfleet.spec.spec import Addresses, Spec
+from lxcfleet.spec.settings import NetworkSettings
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.terms import Addresses
 
 log = logging.getLogger(__name__)
 

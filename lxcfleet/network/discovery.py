@@ -12,7 +12,7 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.registry import Registry
 from lxcfleet.network.hosts import hosts_lines
 from lxcfleet.paths import Paths
-from lxcfleet.spec.config import NetworkSettings
+from lxcfleet.spec.settings import NetworkSettings
 
 log = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ from lxcfleet.network.publishing import Publishing
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.events import Events
 from lxcfleet.spec.addresses import OFF
-from lxcfleet.spec.config import NetworkSettings
+from lxcfleet.spec.settings import NetworkSettings
 from lxcfleet.spec.spec import Spec
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from lxcfleet.network import lan
 from lxcfleet.network.rules import table
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.events import Events
-from lxcfleet.spec.config import NetworkSettings
+from lxcfleet.spec.settings import NetworkSettings
 
 log = logging.getLogger(__name__)
 

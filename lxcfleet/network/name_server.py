@@ -8,7 +8,7 @@ from lxcfleet.host.kernel import tree
 from lxcfleet.host.net import dnsmasq
 from lxcfleet.host.process.standing import Standing
 from lxcfleet.paths import Paths
-from lxcfleet.spec.config import NetworkSettings
+from lxcfleet.spec.settings import NetworkSettings
 
 
 class NameServer:

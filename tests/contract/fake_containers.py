@@ -16,9 +16,9 @@ from lxcfleet.errors import (
     Cancelled,
     FleetError,
 )
-from lxcfleet.spec.checks import HealthCheck
-from lxcfleet.spec.spec import Init
+from lxcfleet.spec.health import HealthCheck
 from lxcfleet.spec.states import State
+from lxcfleet.spec.terms import Init
 
 NOW = "2026-11-21T06:00:00Z"
 

@@ -31,10 +31,10 @@ from lxcfleet.errors import (
     WrongState,
 )
 from lxcfleet.spec.names import first, next_free
-from lxcfleet.spec.policy import RolloutSettings, overridden
+from lxcfleet.spec.rollout import RolloutSettings, overridden
 from lxcfleet.spec.selection import Selection, natural_order
-from lxcfleet.spec.spec import RANGE_SIZE, Init
 from lxcfleet.spec.states import Action, State
+from lxcfleet.spec.terms import RANGE_SIZE, Init
 
 from .fake_containers import NOW, FakeContainer, FakeOperation, differences, done, failed
 

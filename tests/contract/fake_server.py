@@ -24,8 +24,8 @@ from lxcfleet.paths import Paths
 from lxcfleet.spec.names import MAX_COUNT, parse_label
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.selection import Selection
-from lxcfleet.spec.spec import Init
 from lxcfleet.spec.states import State
+from lxcfleet.spec.terms import Init
 
 from .fake_attach import AttachServer
 from .fake_fleet import FakeFleet

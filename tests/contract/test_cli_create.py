@@ -7,8 +7,8 @@ import json
 import pytest
 
 from lxcfleet.errors import HostError
-from lxcfleet.spec.spec import Init
 from lxcfleet.spec.states import State
+from lxcfleet.spec.terms import Init
 
 from .conftest import Cli, rows
 from .fake_server import FakeDaemon

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lxcfleet.spec.spec import Init
 from lxcfleet.spec.states import State
+from lxcfleet.spec.terms import Init
 
 from .conftest import Cli, rows
 from .fake_server import FakeDaemon
@@ -246,7 +246,7 @@ def test_events(cli: Cli) -> None:
 
 
 def test_config(cli: Cli, fake: FakeDaemon, tmp_path: Path) -> None:
-    pytest.importorskip("lxcfleet.spec.config")
+    pytest.importorskip("lxcfleet.spec.settings")
     assert "defaults" in cli("config", "check").out
     assert isinstance(yaml.safe_load(cli("config", "show").out), dict)
     missing = cli("config", "check", str(tmp_path / "nix"))

@@ -10,8 +10,9 @@ import pytest
 
 from lxcfleet.network import bridging
 from lxcfleet.paths import Paths
-from lxcfleet.spec.config import NetworkSettings
-from lxcfleet.spec.spec import Addresses, Network, Spec
+from lxcfleet.spec.settings import NetworkSettings
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.terms import Addresses, Network
 
 OLD = NetworkSettings()
 SPECS = [

@@ -115,7 +115,7 @@ def test_a_selection_has_to_choose() -> None:
 
 
 def test_list_starts_without_what_it_does_not_need() -> None:
-    heavy = {"yaml", "asyncio", "subprocess", "aiohttp", "rich", "tty", "logging", "lxcfleet.spec.config", "lxc"}
+    heavy = {"yaml", "asyncio", "subprocess", "aiohttp", "rich", "tty", "logging", "lxcfleet.spec.settings", "lxc"}
     program = "import sys, lxcfleet.cli.main, lxcfleet.cli.verbs.show; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert heavy & set(modules.stdout.split()) == set()

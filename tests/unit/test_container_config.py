@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from lxcfleet.containers.lxc_config import Platform, arguments, init_command, reboot_hook, render
 from lxcfleet.paths import Paths
-from lxcfleet.spec.spec import Init, Network, Spec
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.terms import Init, Network
 
 PLATFORM = Platform(
     cgroup2=True, controllers=frozenset(("cpu", "memory", "pids")), apparmor=True, seccomp=True, bridge="lxcfleet0",

@@ -12,9 +12,10 @@ import pytest
 from lxcfleet.containers.container import Container
 from lxcfleet.network.discovery import Discovery
 from lxcfleet.paths import Paths
-from lxcfleet.spec.checks import CheckKind, HealthCheck
-from lxcfleet.spec.config import NetworkSettings
-from lxcfleet.spec.spec import Network, Spec
+from lxcfleet.spec.health import CheckKind, HealthCheck
+from lxcfleet.spec.settings import NetworkSettings
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.terms import Network
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import runpy
 from dataclasses import fields
 from pathlib import Path
 
-from lxcfleet.spec.config import Config, MetricsSettings, NetworkSettings, describe, parse
-from lxcfleet.spec.policy import RolloutSettings
+from lxcfleet.spec.rollout import RolloutSettings
+from lxcfleet.spec.settings import Config, MetricsSettings, NetworkSettings, describe, parse
 from lxcfleet.spec.windows import PatchSettings
 
 ROOT = Path(__file__).resolve().parents[2]

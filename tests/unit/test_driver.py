@@ -17,8 +17,8 @@ from lxcfleet.patch.rollout.driver import Driver
 from lxcfleet.patch.rollout.state import RolloutKind, Status
 from lxcfleet.patch.stale.judge import OldFile, StaleScan, Why
 from lxcfleet.paths import Paths
-from lxcfleet.spec.policy import RolloutSettings, Share
 from lxcfleet.spec.results import Result
+from lxcfleet.spec.rollout import RolloutSettings, Share
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import Health
 

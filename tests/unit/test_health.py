@@ -14,9 +14,10 @@ from lxcfleet.errors import InvalidInput
 from lxcfleet.health import judge
 from lxcfleet.health.judge import CheckResult, Course
 from lxcfleet.host.net import reach
-from lxcfleet.spec.checks import CheckKind, HealthCheck, parse_url
-from lxcfleet.spec.spec import Init, Spec
+from lxcfleet.spec.health import CheckKind, HealthCheck, parse_url
+from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Health
+from lxcfleet.spec.terms import Init
 
 CHECK = HealthCheck(CheckKind.TCP, port=80, interval=10, retries=3, start_period=30)
 PASS, FAIL = CheckResult(True), CheckResult(False, "tcp 80: connection refused")

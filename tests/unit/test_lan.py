@@ -17,10 +17,11 @@ from lxcfleet.host.net import dhcp
 from lxcfleet.network import bridging, lan
 from lxcfleet.network.discovery import Discovery
 from lxcfleet.paths import Paths
-from lxcfleet.spec import config
 from lxcfleet.spec.addresses import is_hardware, lan_port
-from lxcfleet.spec.spec import Network, Spec
+from lxcfleet.spec.settings import Config, NetworkSettings, describe, parse
+from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Health
+from lxcfleet.spec.terms import Network
 
 MAC = "06:0a:0b:0c:0d:0e"
 SPEC = Spec("web1", labels={"role": "web"}, network=Network.BRIDGE, hardware=MAC, created="2026-01-01T00:00:00+00:00")
@@ -103,15 +104,15 @@ def test_others_on_the_bridge_are_none_of_our_business() -> None:
 )
 def test_settings_that_mean_nothing_there(text: str, complaint: str) -> None:
     with pytest.raises(InvalidInput) as refused:
-        config.parse(f"network: {{{text}}}".encode(), "file")
+        parse(f"network: {{{text}}}".encode(), "file")
     assert complaint in str(refused.value)
 
 
 def test_settings_that_do() -> None:
-    settings = config.parse(b"network: {bridge: br0, addresses: dhcp, ipv6: none}", "file")
+    settings = parse(b"network: {bridge: br0, addresses: dhcp, ipv6: none}", "file")
     assert settings.network.dhcp
-    assert not config.Config().network.dhcp
-    assert config.parse(config.describe(settings).encode(), "again") == settings
+    assert not Config().network.dhcp
+    assert parse(describe(settings).encode(), "again") == settings
 
 
 def test_specs_with_a_mac_address_survive() -> None:
@@ -128,7 +129,7 @@ def test_who_waits_for_an_address_is_not_found(tmp_path: Path) -> None:
     paths = Paths(lxc=tmp_path / "lxc", run=tmp_path, etc=tmp_path / "etc")
     there = SimpleNamespace(payload=SimpleNamespace(frozen=False))
     web = Container("web1", SPEC, running=cast(Any, there))
-    settings = config.NetworkSettings(bridge="br0")
+    settings = NetworkSettings(bridge="br0")
     found = Discovery(paths, settings, cast(Any, [web]), lambda name: None)
     found.moved(web)
     found.publish(web)
@@ -150,8 +151,8 @@ def test_no_address_is_no_health() -> None:
 
 def test_what_the_operator_has_to_see_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(dhcp, "PROGRAM", tmp_path / "udhcpc")
-    settings = config.parse(b"network: {bridge: nobridge9, addresses: dhcp}", "file").network
-    assert bridging.findings(config.NetworkSettings()) == []
+    settings = parse(b"network: {bridge: nobridge9, addresses: dhcp}", "file").network
+    assert bridging.findings(NetworkSettings()) == []
     client, bridge = bridging.findings(settings)
     assert (client.level, client.hint) == ("fail", "apt install udhcpc")
     assert "nobridge9 is not there" in bridge.message

@@ -18,7 +18,7 @@ from lxcfleet.daemon.http.metrics import label_names, render, targets
 from lxcfleet.errors import InvalidInput
 from lxcfleet.host.kernel.tree import disk_usage, disk_usage_steps
 from lxcfleet.host.process.cgroup import io_v1, io_v2
-from lxcfleet.spec import config
+from lxcfleet.spec.settings import describe, parse
 from lxcfleet.spec.states import Health, State
 
 RUNNING = ContainerReading(
@@ -140,16 +140,16 @@ def test_an_ipv6_address_stands_in_brackets() -> None:
     [("none", None), ("127.0.0.1:9753", ("127.0.0.1", 9753)), ("'[::1]:9753'", ("::1", 9753))],
 )
 def test_where_to_listen(listen: str, address: object) -> None:
-    settings = config.parse(f"metrics: {{listen: {listen}}}".encode(), "t").metrics
+    settings = parse(f"metrics: {{listen: {listen}}}".encode(), "t").metrics
     assert settings.address == address
-    described = config.describe(config.parse(f"metrics: {{listen: {listen}}}".encode(), "t"))
-    assert config.parse(described.encode(), "t").metrics == settings
+    described = describe(parse(f"metrics: {{listen: {listen}}}".encode(), "t"))
+    assert parse(described.encode(), "t").metrics == settings
 
 
 @pytest.mark.parametrize("listen", ["localhost:80", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:65536", "'::1:80'", "9753", "''"])
 def test_where_not_to_listen(listen: str) -> None:
     with pytest.raises(InvalidInput, match="listen"):
-        config.parse(f"metrics: {{listen: {listen}}}".encode(), "t")
+        parse(f"metrics: {{listen: {listen}}}".encode(), "t")
 
 
 def test_io_of_both_kinds_of_cgroups() -> None:

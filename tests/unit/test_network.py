@@ -12,7 +12,7 @@ from lxcfleet.errors import InvalidInput, NoCapacity
 from lxcfleet.network.addresses import AddressPool, Subnet, addresses_in, choose_subnet
 from lxcfleet.network.hosts import group_names, hosts_lines
 from lxcfleet.network.rules import removal, render
-from lxcfleet.spec import config
+from lxcfleet.spec import settings
 from lxcfleet.spec.addresses import hardware_address, interface_name
 
 SUBNET = Subnet(IPv4Network("10.201.0.0/16"), IPv6Network("fd00:1:2:3::/64"))
@@ -130,9 +130,9 @@ def test_labels_become_names_of_groups() -> None:
 def test_settings_of_the_network_are_checked() -> None:
     text = b"network: {bridge: 'a b', ipv4: none, ipv6: 1, domain: UPPER, colour: red}\n"
     with pytest.raises(InvalidInput) as caught:
-        config.parse(text, "f")
+        settings.parse(text, "f")
     assert {line.split(": ")[2] for line in caught.value.why.splitlines()} == {
         "bridge", "ipv4", "ipv6", "domain", "colour",
     }  # fmt: skip
-    good = config.parse(b"network: {ipv4: 10.9.0.0/16, ipv6: none, default: none}\n", "f")
-    assert config.parse(config.describe(good).encode(), "f") == good
+    good = settings.parse(b"network: {ipv4: 10.9.0.0/16, ipv6: none, default: none}\n", "f")
+    assert settings.parse(settings.describe(good).encode(), "f") == good

@@ -13,7 +13,8 @@ from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.network.publishing import Publishing, check_shared, published
 from lxcfleet.network.rules import Published, publish
 from lxcfleet.spec.ports import parse_publication
-from lxcfleet.spec.spec import Network, Spec
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.terms import Network
 
 
 def spec(number: int, *ports: str, **labels: str) -> Spec:

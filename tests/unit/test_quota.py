@@ -10,7 +10,7 @@ from lxcfleet.containers import store
 from lxcfleet.errors import Broken, InvalidInput, Unsupported
 from lxcfleet.host.facts import features
 from lxcfleet.host.kernel import quota
-from lxcfleet.spec.config import parse
+from lxcfleet.spec.settings import parse
 from lxcfleet.spec.spec import Spec
 
 PROC = Path("/proc")

@@ -9,10 +9,10 @@ import pytest
 from lxcfleet.api.requests import CreateRequest
 from lxcfleet.containers.request import differences, find_command, resolve
 from lxcfleet.errors import AlreadyExists, InvalidInput
-from lxcfleet.spec.checks import CheckKind, HealthCheck
-from lxcfleet.spec.config import Config, NetworkSettings, Profile
+from lxcfleet.spec.health import CheckKind, HealthCheck
 from lxcfleet.spec.ports import parse_port
-from lxcfleet.spec.spec import PIDS, Init, Network
+from lxcfleet.spec.settings import Config, NetworkSettings, Profile
+from lxcfleet.spec.terms import PIDS, Init, Network
 
 CONFIG = Config(profiles={"web": Profile(Init.APP, ("nginx",), {"A": "1"}, {"role": "web"})})
 

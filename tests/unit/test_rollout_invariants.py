@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lxcfleet.patch.rollout import planner, state
 from lxcfleet.patch.rollout.planner import FindStale, Finish, Restart, Stop, Wait
 from lxcfleet.patch.rollout.state import Halt, LiveState, Member, MemberPhase, Rollout, RolloutKind, Status
-from lxcfleet.spec.policy import RolloutSettings, Share
+from lxcfleet.spec.rollout import RolloutSettings, Share
 
 
 @dataclass

@@ -12,9 +12,10 @@ from lxcfleet.api.requests import CreateRequest
 from lxcfleet.containers import store
 from lxcfleet.errors import Broken, InvalidInput
 from lxcfleet.paths import Paths
-from lxcfleet.spec import config
-from lxcfleet.spec.checks import CheckKind, HealthCheck
-from lxcfleet.spec.spec import Init, Spec
+from lxcfleet.spec import settings
+from lxcfleet.spec.health import CheckKind, HealthCheck
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.terms import Init
 
 TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=20)
 CREATED = "2026-01-01T00:00:00Z"
@@ -115,20 +116,20 @@ def test_a_copy_under_a_name_that_none_can_have_is_none_of_ours(tmp_path: Path) 
 
 
 def test_settings_that_are_missing_are_the_defaults(tmp_path: Path) -> None:
-    assert config.load(tmp_path / "none.yaml") == config.Config()
+    assert settings.load(tmp_path / "none.yaml") == settings.Config()
 
 
 def test_settings_are_read_as_they_are_shown() -> None:
     text = b"workers: 3\nprofiles:\n  small:\n    init: app\n    command: [sleep, '1']\n    labels: {a: b}\n"
-    read = config.parse(text, "f")
+    read = settings.parse(text, "f")
     assert read.profiles["small"].command == ("sleep", "1")
-    assert config.parse(config.describe(read).encode(), "f") == read
+    assert settings.parse(settings.describe(read).encode(), "f") == read
 
 
 def test_all_that_is_wrong_with_settings_is_told_at_once() -> None:
     text = b"workers: 1000\nlog_level: loud\nnonsense: 1\nprofiles:\n  p:\n    init: system\n    command: [a]\n"
     with pytest.raises(InvalidInput) as caught:
-        config.parse(text, "lxcfleet.yaml")
+        settings.parse(text, "lxcfleet.yaml")
     lines = caught.value.why.splitlines()
     assert len(lines) == 4
     assert all(line.startswith("lxcfleet.yaml: ") for line in lines)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from lxcfleet.containers import store
 from lxcfleet.errors import Broken, InvalidInput
-from lxcfleet.spec import config, strict_yaml
+from lxcfleet.spec import strict_yaml
+from lxcfleet.spec.settings import parse
 
 BOMB = b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(
     b"%c: &%c [%s]\n" % (name, name, b",".join([b"*%c" % (name - 1)] * 9)) for name in b"bcdefghij"
@@ -74,7 +75,7 @@ def test_what_is_written_is_read_again(value: object) -> None:
 def test_settings_are_taken_or_refused_with_the_key(values: dict[str, object]) -> None:
     text = "\n".join(f"{key}: {strict_yaml.inline(value)}" for key, value in values.items())
     try:
-        config.parse(text.encode(), "file")
+        parse(text.encode(), "file")
     except InvalidInput as error:
         complaints = error.why.splitlines()
     else:
@@ -99,7 +100,7 @@ def test_a_spec_is_taken_or_broken(values: dict[str, object]) -> None:
 def test_all_that_is_wrong_is_told_at_once_with_the_way_to_it() -> None:
     text = b"workers: many\nnetwork: {bridge: 'a b', colour: red}\nprofiles: {web: {memory: much, init: odd}}\nx: 1\n"
     with pytest.raises(InvalidInput) as caught:
-        config.parse(text, "file")
+        parse(text, "file")
     for key in ("file: workers:", "file: network: bridge:", "file: network: colour:", "file: profiles: web: memory:",
                 "file: profiles: web: init:", "file: x: unknown key"):  # fmt: skip
         assert key in caught.value.why

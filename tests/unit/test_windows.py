@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lxcfleet.errors import InvalidInput
 from lxcfleet.patch.notice import RETRY_SECONDS, Answer, Moment, NoticePhase, answer
-from lxcfleet.spec import config
+from lxcfleet.spec import settings
 from lxcfleet.spec.windows import PatchSettings, Policy, Window
 
 VIENNA = "Europe/Vienna"
@@ -101,11 +101,11 @@ def test_a_whole_day() -> None:
 
 def test_complaints_about_settings_come_together() -> None:
     with pytest.raises(InvalidInput) as caught:
-        config.parse(b"patch: {policy: never, quiet: -1, windows: [Sat], time_zone: Mars/Olympus, when: now}", "file")
+        settings.parse(b"patch: {policy: never, quiet: -1, windows: [Sat], time_zone: Mars/Olympus, when: now}", "file")
     for key in ("policy", "quiet", "windows[0]", "time_zone", "when"):
         assert f"patch: {key}:" in caught.value.why
     with pytest.raises(InvalidInput):
-        config.parse(b"patch: {policy: window}", "file")
+        settings.parse(b"patch: {policy: window}", "file")
 
 
 # what to do at a moment

@@ -16,7 +16,7 @@ from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output
 from lxcfleet.cli.ui.progress import Progress
 from lxcfleet.errors import FleetError, InvalidInput, Unreachable
-from lxcfleet.spec.policy import MAX_SECONDS, Share
+from lxcfleet.spec.rollout import MAX_SECONDS, Share
 from lxcfleet.spec.selection import Selection
 
 INTERRUPTED = 130

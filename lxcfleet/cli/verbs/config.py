@@ -31,7 +31,7 @@ def check(ctx: click.Context, file: Path | None) -> None:
       lxcfleet config check
       lxcfleet config check ./new.yaml && cp ./new.yaml /etc/lxcfleet/lxcfleet.yaml
     """
-    from lxcfleet.spec.config import load
+    from lxcfleet.spec.settings import load
 
     path = file or session_of(ctx).paths.config_file
     if file and not file.is_file():
@@ -49,7 +49,7 @@ def show(ctx: click.Context) -> None:
     Examples:
       lxcfleet config show
     """
-    from lxcfleet.spec.config import describe, load
+    from lxcfleet.spec.settings import describe, load
 
     write(describe(load(session_of(ctx).paths.config_file)).rstrip("\n") + "\n")
 

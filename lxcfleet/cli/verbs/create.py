@@ -12,7 +12,7 @@ from lxcfleet.cli.ui.follow import run_operation
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.names import check_count, check_name, parse_label
 from lxcfleet.spec.ports import Port, Publication, parse_port, parse_publication
-from lxcfleet.spec.spec import MAX_CPUS, MAX_ORDER, MAX_PIDS, Init, Network
+from lxcfleet.spec.terms import MAX_CPUS, MAX_ORDER, MAX_PIDS, Init, Network
 from lxcfleet.units import parse_size
 
 

@@ -9,7 +9,7 @@ from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output
 from lxcfleet.spec.names import check_count
-from lxcfleet.spec.spec import Init
+from lxcfleet.spec.terms import Init
 
 FOUND = 4
 """Exit status of a check that found something."""

@@ -11,8 +11,8 @@ from lxcfleet.api.calls import CALLS
 from lxcfleet.containers.readings import FleetReading, Readings
 from lxcfleet.daemon.http import metrics
 from lxcfleet.daemon.service import Fleet
-from lxcfleet.spec.config import MetricsSettings
 from lxcfleet.spec.selection import Selection
+from lxcfleet.spec.settings import MetricsSettings
 
 log = logging.getLogger(__name__)
 

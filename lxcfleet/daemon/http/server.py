@@ -25,7 +25,7 @@ from lxcfleet.patch.verify.prover import Prover
 from lxcfleet.spec.names import MAX_COUNT, parse_label
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.selection import Selection
-from lxcfleet.spec.spec import Init
+from lxcfleet.spec.terms import Init
 
 log = logging.getLogger(__name__)
 

@@ -34,11 +34,11 @@ from lxcfleet.patch.stale import judge
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.events import Events
 from lxcfleet.runtime.operations import Job, Operations, now
-from lxcfleet.spec import policy as policies
-from lxcfleet.spec.config import Config
+from lxcfleet.spec import rollout as policies
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.selection import Selection
+from lxcfleet.spec.settings import Config
 from lxcfleet.spec.states import Action, Health
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from enum import StrEnum
 from typing import Any
 
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec import policy
-from lxcfleet.spec.policy import RolloutSettings, Share
+from lxcfleet.spec import rollout as policies
+from lxcfleet.spec.rollout import RolloutSettings, Share
 from lxcfleet.spec.selection import natural_order
 
 _VERSION = 1
@@ -189,7 +189,7 @@ def from_json(text: str) -> Rollout:
         more: dict[str, Any] = {
             "kind": RolloutKind(data["kind"]),
             "status": Status(data["status"]),
-            "policy": policy.overridden(RolloutSettings(), data["policy"]),
+            "policy": policies.overridden(RolloutSettings(), data["policy"]),
             "pools": {name: Share.parse(share) for name, share in data["pools"].items()},
             "members": {member.name: member for member in members},
             "halted": Halt(**data["halted"]) if data["halted"] else None,

@@ -10,14 +10,14 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from lxcfleet.errors import HostError, InvalidInput
-from lxcfleet.spec import checks, policy, strict_yaml, windows
+from lxcfleet.spec import health, rollout, strict_yaml, windows
 from lxcfleet.spec.addresses import AUTO, OFF, parse4, parse6
-from lxcfleet.spec.checks import HealthCheck
+from lxcfleet.spec.health import HealthCheck
 from lxcfleet.spec.names import MAX_DRAIN, check_label, check_variable
-from lxcfleet.spec.policy import ProfileRollout, RolloutSettings
 from lxcfleet.spec.ports import Port, Publication, check_ports, check_publications, parse_port, parse_publication
 from lxcfleet.spec.reader import Fields
-from lxcfleet.spec.spec import MAX_CPUS, MAX_ORDER, MAX_PIDS, PIDS, Addresses, Init, Network
+from lxcfleet.spec.rollout import ProfileRollout, RolloutSettings
+from lxcfleet.spec.terms import MAX_CPUS, MAX_ORDER, MAX_PIDS, PIDS, Addresses, Init, Network
 from lxcfleet.spec.windows import PatchSettings
 
 MAX_WORKERS = 64
@@ -199,7 +199,7 @@ def parse(text: bytes, where: str) -> Config:
         log_level=fields.text("log_level", default.log_level),
         network=_network(fields.nested("network")),
         metrics=_metrics(fields.nested("metrics")),
-        rollout=policy.read(fields.nested("rollout"), default.rollout),
+        rollout=rollout.read(fields.nested("rollout"), default.rollout),
         patch=windows.read(fields.nested("patch")),
         profiles={name: _profile(profiles.nested(name)) for name in profiles.keys()},
     )
@@ -276,8 +276,8 @@ def _profile(fields: Fields) -> Profile:
         publish=fields.parsed("publish", parse_publication, check_publications),
         isolated=fields.flag("isolated"),
         drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
-        health=checks.read(fields),
-        rollout=policy.read_profile(fields.nested("rollout")),
+        health=health.read(fields),
+        rollout=rollout.read_profile(fields.nested("rollout")),
         memory=fields.size("memory", 0) if fields.has("memory") else None,
         cpus=fields.number("cpus", 0, 0, MAX_CPUS) if fields.has("cpus") else None,
         disk=fields.size("disk", 0) if fields.has("disk") else None,
