@@ -78,9 +78,8 @@ class Daemon:
         self._registry = Registry(paths, self._launcher, self._began, self._exited)
         self._features: features.Features | None = None
         self._leftovers: Leftovers = self._registry.load()
-        self._network = FleetNetwork(paths, settings.network, self._registry, self._launcher, self._events)
+        self._network = FleetNetwork(paths, settings.network, self._registry, self._launcher, self._events, self._moved)
         self._prober = Prober(paths, self._launcher, self._events, settings.alive_time, self._serves)
-        self._network.moved = self._prober.look_again
         self._lifecycle = Lifecycle(
             paths,
             _platform(settings.network.bridge),
@@ -139,6 +138,9 @@ class Daemon:
 
     def _began(self, container: Container) -> None:
         self._prober.begin(container)
+
+    def _moved(self) -> None:
+        self._prober.look_again()
 
     def _serves(self, container: Container, may: bool) -> None:
         """Only healthy containers answer for their groups."""

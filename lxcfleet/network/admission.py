@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
 
-from lxcfleet.network.guard import AnyGuest, Guest, differences
+from lxcfleet.network import guard
+from lxcfleet.network.context import Context
+from lxcfleet.network.guard import AnyGuest, Guest
 from lxcfleet.network.lan import LanGuest
 from lxcfleet.spec.spec import Spec
 
@@ -20,36 +21,42 @@ def guest(spec: Spec) -> AnyGuest | None:
 
 
 class Admission:
-    """Keeps the sets of network.guard. All that came meanwhile is admitted at once: one transaction for a hundred."""
+    """Keeps the sets of network.guard. All containers that came meanwhile are admitted in one transaction."""
 
-    def __init__(
-        self, specs: Callable[[], Iterable[Spec]], carry_out: Callable[[list[AnyGuest], list[AnyGuest]], Awaitable[None]]
-    ) -> None:
-        self._specs = specs
-        self._carry_out = carry_out
+    def __init__(self, context: Context) -> None:
+        self._context = context
         self._admitted: dict[str, AnyGuest] = {}
         self._lock = asyncio.Lock()
 
     def wanted(self) -> dict[str, AnyGuest]:
         """All that should be let in at this moment, by their ports of the bridge."""
-        return {each.port: each for each in map(guest, self._specs()) if each is not None}
+        return {each.port: each for each in map(guest, self._context.specs()) if each is not None}
 
     def assume(self, admitted: dict[str, AnyGuest]) -> None:
         """The sets were just made, with these."""
         self._admitted = admitted
 
-    async def admit(self, spec: Spec) -> None:
-        """Come back once the bridge lets this container in. Raises FleetError."""
-        if self._knows(spec):
-            return
-        async with self._lock:
-            if self._knows(spec):
-                return
-            wanted = self.wanted()
-            new, gone = differences(wanted, self._admitted)
-            await self._carry_out(new, gone)
-            self._admitted = wanted
-
-    def _knows(self, spec: Spec) -> bool:
+    def knows(self, spec: Spec) -> bool:
+        """Whether the bridge lets this container in already; also if it is not connected."""
         wanted = guest(spec)
         return wanted is None or self._admitted.get(wanted.port) == wanted
+
+    async def admit(self, spec: Spec) -> None:
+        """Come back once the bridge lets this container in. Raises FleetError."""
+        if self.knows(spec):
+            return
+        async with self._lock:
+            if not self.knows(spec):
+                await self._catch_up()
+
+    async def admit_all(self) -> None:
+        """Come back once the bridge lets in all that there are. Raises FleetError."""
+        async with self._lock:
+            await self._catch_up()
+
+    async def _catch_up(self) -> None:
+        wanted = self.wanted()
+        new, gone = guard.differences(wanted, self._admitted)
+        if new or gone:
+            await self._context.ask("rules", {"rules": guard.admit(self._context.settings.bridge, new, gone)})
+            self._admitted = wanted

@@ -11,20 +11,16 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
 
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.registry import Registry
-from lxcfleet.errors import FleetError, from_body
 from lxcfleet.host.kernel.inotify import DirectoryWatch
 from lxcfleet.host.net import dhcp
 from lxcfleet.host.net.dhcp import Client
-from lxcfleet.launcher.client import Launcher
 from lxcfleet.network import lan
+from lxcfleet.network.context import Context
+from lxcfleet.network.discovery import Discovery
 from lxcfleet.network.rules import table
-from lxcfleet.paths import Paths
-from lxcfleet.runtime.events import Events
-from lxcfleet.spec.settings import NetworkSettings
+from lxcfleet.runtime.soon import Soon
 
 log = logging.getLogger(__name__)
 
@@ -36,25 +32,18 @@ class Leases:
     """The addresses of all containers that have them from a DHCP server."""
 
     def __init__(
-        self,
-        paths: Paths,
-        registry: Registry,
-        launcher: Launcher,
-        events: Events,
-        settings: Callable[[], NetworkSettings],
-        moved: Callable[[Container], None],
+        self, context: Context, discovery: Discovery, moved: Callable[[], None]
     ) -> None:
-        """``moved``: told of each container whose addresses are others than before."""
-        self._paths = paths
-        self._registry = registry
-        self._launcher = launcher
-        self._events = events
-        self._settings = settings
+        """``moved``: called when a container has other addresses than before."""
+        self._context = context
+        self._paths = context.paths
+        self._registry = context.registry
+        self._events = context.events
+        self._discovery = discovery
         self._moved = moved
         self._watch: DirectoryWatch | None = None
         self._lock = asyncio.Lock()
-        self._again = False
-        self._task: asyncio.Task[None] | None = None
+        self._soon = Soon(self.keep, "containers can't be given addresses")
         self._unanswered: set[str] = set()
 
     # -- clients ---------------------------------------------------------------------------------------------
@@ -77,7 +66,7 @@ class Leases:
                  "privileged": c.spec is not None and c.spec.privileged, "daemon": os.getpid()}
                 for c in missing if c.running is not None
             ]  # fmt: skip
-            await self._ask("dhcp", items)
+            await self._context.ask("dhcp", items)
 
     def _begin_watch(self) -> None:
         for directory in (self._paths.leases, self._paths.clients):
@@ -109,22 +98,12 @@ class Leases:
     # -- what they say ---------------------------------------------------------------------------------------
 
     def kick(self) -> None:
-        """Have that done soon."""
-        self._again = True
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._soon())
-
-    async def _soon(self) -> None:
-        while self._again:
-            self._again = False
-            try:
-                await self.keep()
-            except (FleetError, OSError) as error:
-                log.error("containers can't be given addresses: %s", error)
+        """Have ``keep`` done soon."""
+        self._soon.kick()
 
     async def _read(self) -> None:
         said = [(container, self._said(container)) for container in self._running()]
-        if self._settings().guard and any(address is not None and address not in c.leased for c, address in said):
+        if self._context.settings.guard and any(address is not None and address not in c.leased for c, address in said):
             seen = await self.seen()
             said = [(container, self._if_true(container, address, seen)) for container, address in said]
             await self._prune(said, seen)
@@ -149,13 +128,13 @@ class Leases:
             return None
         if lease.address is None and container.name not in self._unanswered:
             self._unanswered.add(container.name)
-            self._events.add("no-address", container.name, f"no DHCP server answers on {self._settings().bridge}")
+            self._events.add("no-address", container.name, f"no DHCP server answers on {self._context.settings.bridge}")
         # One that an earlier client left says nothing of this run.
         return lease.address.ip if lease.address is not None and client.running() is not None else None
 
     async def seen(self) -> HeldAddresses:
         """What the packet filter has seen given. Raises FleetError."""
-        found = await self._launcher.ask_large("leased", {"table": table(self._settings().bridge)})
+        found = await self._context.ask_large("leased", {"table": table(self._context.settings.bridge)})
         return {(port, IPv4Address(number)) for port, number in found}
 
     async def _prune(self, said: Sequence[tuple[Container, IPv4Address | None]], seen: HeldAddresses) -> None:
@@ -163,12 +142,12 @@ class Leases:
         owned = {c.spec.port: address for c, address in said if c.spec is not None and address is not None}
         gone = [(port, address) for port, address in seen if port in owned and owned[port] != address]
         if gone:
-            rules = lan.change_leases(self._settings().bridge, [], lan.lease_elements(gone))
-            await self._ask("rules", {"rules": rules})
+            rules = lan.change_leases(self._context.settings.bridge, [], lan.lease_elements(gone))
+            await self._context.ask("rules", {"rules": rules})
 
     def _take_over(self, container: Container, address: IPv4Address | None) -> None:
         found: list[IPv4Address | IPv6Address] = [] if address is None else [address]
-        if found and container.running is not None and container.spec is not None and self._settings().ipv6 != "none":
+        if found and container.running is not None and container.spec is not None and self._context.settings.ipv6 != "none":
             found += lan.routed6(dhcp.addresses6(container.running.pid), container.spec.mac)
         if container.leased == tuple(found) or container.running is None:
             return
@@ -178,7 +157,8 @@ class Leases:
             self._events.add("address", container.name, " ".join(map(str, found)))
         elif before:
             self._events.add("no-address", container.name, f"{before[0]} is no longer its own")
-        self._moved(container)
+        self._discovery.moved(container)
+        self._moved()
 
     def admitted(self, seen: HeldAddresses) -> list[str]:
         """Elements for a new set of what was given: what was in the old one, or known to be true before that was lost."""
@@ -186,9 +166,3 @@ class Leases:
         kept = {(port, address) for port, address in seen if port in ports}
         kept |= {(port, a) for port, c in ports.items() for a in c.leased if isinstance(a, IPv4Address)}
         return lan.lease_elements(sorted(kept))
-
-    async def _ask(self, operation: str, argument: object) -> dict[str, Any]:
-        answer = await self._launcher.ask(operation, argument)
-        if answer.get("error"):
-            raise from_body(answer["error"])
-        return dict(answer)

@@ -1,111 +1,71 @@
-"""Ports of the host that lead to containers: who may have which, and who is behind each at the moment."""
+"""Ports of the host, published: the packet filter's rules follow who is behind each."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from ipaddress import IPv4Address, IPv6Address
 
-from lxcfleet.containers.container import Container
-from lxcfleet.errors import FleetError, InvalidInput
+from lxcfleet.host.net import sockets
+from lxcfleet.network import rules, shared_ports
+from lxcfleet.network.context import Context
+from lxcfleet.network.membership import Membership
 from lxcfleet.network.rules import Published
-from lxcfleet.spec.ports import Publication
+from lxcfleet.runtime.soon import Soon
 from lxcfleet.spec.spec import Spec
-
-log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 5.0
 
 
-def published(specs: Iterable[Spec], members: Iterable[Container]) -> list[Published]:
-    """What is published by ``specs``, and who of them is behind it: the ``members``."""
-    behind: dict[Publication, list[Container]] = {publication: [] for spec in specs for publication in spec.publish}
-    for container in members:
-        for publication in container.spec.publish if container.spec is not None else ():
-            behind.setdefault(publication, []).append(container)
-    return [
-        Published(
-            publication,
-            tuple(a for container in there for a in container.addresses if isinstance(a, IPv4Address)),
-            tuple(a for container in there for a in container.addresses if isinstance(a, IPv6Address)),
-        )
-        for publication, there in sorted(behind.items(), key=lambda item: str(item[0]))
-    ]
-
-
-def check_shared(like: Spec, count: int, others: Iterable[Spec]) -> None:
-    """Refuse ports of the host that ``count`` new containers like ``like`` can't have beside ``others``.
-
-    Several containers share a port if they say the same of it and have a label in common. Raises InvalidInput.
-    """
-    present = list(others)
-    for publication in like.publish:
-        users = [
-            (spec, other) for spec in present for other in spec.publish
-            if other.key == publication.key and _meet(other.address, publication.address)
-        ]  # fmt: skip
-        group = set(like.labels.items())
-        for spec, other in users:
-            group &= set(spec.labels.items())
-            if other != publication:
-                raise _taken(publication, f"{spec.name} publishes it as {other}", "choose another port")
-        if len(users) + count > 1 and not group:
-            names = ", ".join(spec.name for spec, _ in users[:3])
-            if users:
-                raise _taken(
-                    publication, f"{names} and these have no label in common",
-                    "to share it give them the same label, -l KEY=VALUE; or choose another port",
-                )  # fmt: skip
-            raise InvalidInput(
-                f"{count} containers can't each have the host's port {publication.host}/{publication.protocol}",
-                hint="to share it they need a label in common: -l KEY=VALUE",
-            )
-
-
-def _meet(one: str | None, other: str | None) -> bool:
-    return one is None or other is None or one == other
-
-
-def _taken(publication: Publication, why: str, hint: str) -> InvalidInput:
-    where = f"{publication.host}/{publication.protocol}"
-    return InvalidInput(f"the host's port {where} is published already", why=why, hint=hint)
-
-
 class Publishing:
-    """Keeps the packet filter's rules as they should be. Changes of one moment become one transaction."""
+    """Keeps the rules as they should be. Changes of one moment become one transaction."""
 
-    def __init__(
-        self, wanted: Callable[[], list[Published]], carry_out: Callable[[Sequence[Published]], Awaitable[None]]
-    ) -> None:
-        self._wanted = wanted
-        self._carry_out = carry_out
+    def __init__(self, context: Context, membership: Membership) -> None:
+        self._context = context
+        self._membership = membership
         self._applied: list[Published] | None = None
         self._lock = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._forwards = False
+        self._soon = Soon(self.apply, "ports of the host can't be published", retry=RETRY_SECONDS)
+
+    def wanted(self) -> list[Published]:
+        """What is published at this moment, and the members behind it."""
+        return shared_ports.published(self._context.specs(), self._membership.members())
+
+    def check(self, like: Spec, count: int) -> None:
+        """Refuse ports of the host that ``count`` new containers like ``like`` can't have.
+
+        Raises InvalidInput, HostError.
+        """
+        others = self._context.specs()
+        shared_ports.check_shared(like, count, others)
+        shared = {publication for spec in others for publication in spec.publish}
+        for publication in like.publish:
+            if publication not in shared:
+                sockets.check_free(publication)
+
+    def kick(self) -> None:
+        """Have the rules follow soon."""
+        self._soon.kick()
 
     def distrust(self) -> None:
-        """The rules were made anew by somebody else: do it once more, if only to be sure."""
+        """The whole table was made anew: do it once more, as members may have changed meanwhile."""
         self._applied = None
         self.kick()
 
     async def apply(self) -> None:
         """Come back once the rules are as they should be at this moment. Raises FleetError."""
         async with self._lock:
-            wanted = self._wanted()
-            if wanted != self._applied:
+            while (wanted := self.wanted()) != self._applied:
                 await self._carry_out(wanted)
                 self._applied = wanted
 
-    def kick(self) -> None:
-        """Have that done soon."""
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._soon())
-
-    async def _soon(self) -> None:
-        while self._wanted() != self._applied:
-            try:
-                await self.apply()
-            except (FleetError, OSError) as error:
-                log.error("ports of the host can't be published: %s", error)
-                await asyncio.sleep(RETRY_SECONDS)
+    async def _carry_out(self, wanted: list[Published]) -> None:
+        if not self._context.up:
+            return  # the bridge is set up with what is wanted then
+        bridge, dhcp = self._context.settings.bridge, self._context.settings.dhcp
+        await self._context.ask(
+            "publish",
+            {"bridge": bridge, "rules": rules.publish(bridge, wanted),
+             "localhost": bool(wanted) and not dhcp,
+             "forward": bool(wanted) and dhcp and not self._forwards},
+        )  # fmt: skip
+        self._forwards = self._forwards or bool(wanted)

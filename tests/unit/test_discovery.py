@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from ipaddress import IPv4Interface
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
+from network_parts import Names, context_of, own_paths, run
 
 from lxcfleet.containers.container import Container
 from lxcfleet.network.discovery import Discovery
+from lxcfleet.network.membership import Membership
 from lxcfleet.paths import Paths
 from lxcfleet.spec.health import CheckKind, HealthCheck
-from lxcfleet.spec.settings import NetworkSettings
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.terms import Network
 
 
 @pytest.fixture
 def paths(tmp_path: Path) -> Paths:
-    own = Paths(lxc=tmp_path / "lxc", run=tmp_path / "run", etc=tmp_path / "etc")
-    own.hosts.mkdir(parents=True)
-    return own
+    return own_paths(tmp_path)
 
 
 CHECK = HealthCheck(CheckKind.TCP, port=80)
@@ -38,11 +35,12 @@ def running(name: str = "web1", *, frozen: bool = False, check: HealthCheck | No
 
 def freeze(container: Container, frozen: bool) -> None:
     """As anybody can."""
-    container.running = cast(Any, SimpleNamespace(payload=SimpleNamespace(frozen=frozen)))
+    run(container, frozen=frozen)
 
 
-def discovery(paths: Paths, *containers: Container) -> Discovery:
-    return Discovery(paths, NetworkSettings(), cast(Any, list(containers)), lambda name: None)
+def parts(paths: Paths, *containers: Container) -> tuple[Discovery, Membership]:
+    own = Names(context_of(paths, *containers))
+    return own.discovery, own.membership
 
 
 def names(paths: Paths, name: str = "web1") -> list[str]:
@@ -56,21 +54,21 @@ BOTH = ["web1.fleet", "web.role.fleet"]
 
 def test_only_healthy_containers_stand_for_their_groups(paths: Paths) -> None:
     web = running()
-    found = discovery(paths, web)
+    found, members = parts(paths, web)
     found.publish(web)
     assert names(paths) == BOTH
     found.set_member(web, False)
     assert names(paths) == ALONE
     found.set_frozen(web, True)
     found.set_member(web, True)
-    assert (names(paths), found.is_member(web)) == (ALONE, False)
+    assert (names(paths), members.is_member("web1")) == (ALONE, False)
     found.set_frozen(web, False)
     assert names(paths) == BOTH
 
 
 def test_what_was_said_holds_over_restarts(paths: Paths) -> None:
     web = running()
-    found = discovery(paths, web)
+    found, _ = parts(paths, web)
     found.set_member(web, False)
     assert names(paths) == []  # it was not found yet
     found.publish(web)
@@ -86,36 +84,36 @@ def test_what_was_said_holds_over_restarts(paths: Paths) -> None:
 @pytest.mark.parametrize(("frozen", "fit", "left"), [(False, False, ALONE), (False, True, BOTH), (True, True, ALONE)])
 def test_a_new_daemon_takes_over_who_was_a_member(paths: Paths, frozen: bool, fit: bool, left: list[str]) -> None:
     web = running(frozen=frozen)
-    old = discovery(paths, web)
+    old, _ = parts(paths, web)
     old.set_frozen(web, frozen)
     old.set_member(web, fit)
     old.publish(web)
     (paths.hosts / "gone").write_text("10.0.0.3 gone.fleet\n")
-    new = discovery(paths, web)
+    new, members = parts(paths, web)
     new.settle()
     assert (names(paths), names(paths, "gone")) == (left, [])
-    assert new.is_member(web) == (fit and not frozen)
+    assert members.is_member("web1") == (fit and not frozen)
 
 
 def test_who_was_frozen_or_thawed_by_others_is_seen(paths: Paths) -> None:
     web = running()
-    found = discovery(paths, web)
+    found, members = parts(paths, web)
     found.publish(web)
     freeze(web, True)
     found.look()
-    assert (names(paths), found.members()) == (ALONE, [])
+    assert (names(paths), members.members()) == (ALONE, [])
     freeze(web, False)
     web.busy = "freeze"  # we are about to, and it has left before
     found.look()
     assert names(paths) == ALONE
     web.busy = None
     found.look()
-    assert (names(paths), found.members()) == (BOTH, [web])
+    assert (names(paths), members.members()) == (BOTH, [web])
 
 
 def test_one_that_ended_frozen_begins_as_a_member(paths: Paths) -> None:
     web = running(frozen=True)
-    found = discovery(paths, web)
+    found, _ = parts(paths, web)
     found.settle()
     assert names(paths) == ALONE
     found.withdraw("web1")
@@ -127,16 +125,16 @@ def test_one_that_ended_frozen_begins_as_a_member(paths: Paths) -> None:
 
 def test_one_that_was_thawed_while_there_was_no_daemon_is_a_member(paths: Paths) -> None:
     web = running(frozen=True, check=None)
-    discovery(paths, web).settle()
+    parts(paths, web)[0].settle()
     assert names(paths) == ALONE
     freeze(web, False)
-    discovery(paths, web).settle()
+    parts(paths, web)[0].settle()
     assert names(paths) == BOTH
 
 
 def test_half_a_file_is_never_there(paths: Paths) -> None:
     web = running()
-    found = discovery(paths, web)
+    found, _ = parts(paths, web)
     found.publish(web)
     before = (paths.hosts / "web1").stat().st_ino
     found.set_member(web, False)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
+from network_parts import Names, context_of, own_paths, run
 
 from lxcfleet.containers import store
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import Broken, InvalidInput, Unsupported
 from lxcfleet.health import judge
 from lxcfleet.host.net import dhcp
-from lxcfleet.network import bridging, lan
-from lxcfleet.network.discovery import Discovery
-from lxcfleet.paths import Paths
+from lxcfleet.network import lan, needs
 from lxcfleet.spec.addresses import is_hardware, lan_port
 from lxcfleet.spec.settings import Config, NetworkSettings, describe, parse
 from lxcfleet.spec.spec import Spec
@@ -126,22 +123,22 @@ def test_specs_with_a_mac_address_survive() -> None:
 
 
 def test_who_waits_for_an_address_is_not_found(tmp_path: Path) -> None:
-    paths = Paths(lxc=tmp_path / "lxc", run=tmp_path, etc=tmp_path / "etc")
-    there = SimpleNamespace(payload=SimpleNamespace(frozen=False))
-    web = Container("web1", SPEC, running=cast(Any, there))
-    settings = NetworkSettings(bridge="br0")
-    found = Discovery(paths, settings, cast(Any, [web]), lambda name: None)
+    paths = own_paths(tmp_path)
+    web = Container("web1", SPEC)
+    run(web)
+    parts = Names(context_of(paths, web, settings=NetworkSettings(bridge="br0")))
+    found, membership = parts.discovery, parts.membership
     found.moved(web)
     found.publish(web)
-    assert (web.waits_for_address, found.members(), (paths.hosts / "web1").exists()) == (True, [], False)
+    assert (web.waits_for_address, membership.members(), (paths.hosts / "web1").exists()) == (True, [], False)
     web.leased = (IPv4Address("10.0.0.7"),)
     found.moved(web)
-    assert (web.waits_for_address, found.members()) == (False, [web])
+    assert (web.waits_for_address, membership.members()) == (False, [web])
     assert (paths.hosts / "web1").read_text().startswith("10.0.0.7 web1.fleet web.role.fleet")
     found.withdraw("web1")  # one that is about to be stopped
     web.leased = (IPv4Address("10.0.0.8"),)
     found.moved(web)
-    assert (found.members(), (paths.hosts / "web1").exists()) == ([], False)
+    assert (membership.members(), (paths.hosts / "web1").exists()) == ([], False)
 
 
 def test_no_address_is_no_health() -> None:
@@ -152,9 +149,9 @@ def test_no_address_is_no_health() -> None:
 def test_what_the_operator_has_to_see_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(dhcp, "PROGRAM", tmp_path / "udhcpc")
     settings = parse(b"network: {bridge: nobridge9, addresses: dhcp}", "file").network
-    assert bridging.findings(NetworkSettings()) == []
-    client, bridge = bridging.findings(settings)
+    assert needs.findings(NetworkSettings()) == []
+    client, bridge = needs.findings(settings)
     assert (client.level, client.hint) == ("fail", "apt install udhcpc")
     assert "nobridge9 is not there" in bridge.message
     with pytest.raises(Unsupported, match="DHCP"):
-        bridging.check(settings)
+        needs.check(settings)

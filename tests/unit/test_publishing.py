@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from pathlib import Path
 
 import pytest
+from network_parts import FakeLauncher, context_of, own_paths, run
 
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import HostError, InvalidInput
-from lxcfleet.network.publishing import Publishing, check_shared, published
+from lxcfleet.network.discovery import Discovery
+from lxcfleet.network.membership import Membership
+from lxcfleet.network.publishing import Publishing
 from lxcfleet.network.rules import Published, publish
+from lxcfleet.network.shared_ports import check_shared, published
 from lxcfleet.spec.ports import parse_publication
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.terms import Network
@@ -86,38 +90,86 @@ def test_rules_of_published_ports() -> None:
     assert "dnat" not in publish("br", [])
 
 
-def test_changes_of_one_moment_are_one_transaction() -> None:
-    wanted = [Published(parse_publication("80:80"), ())]
-    done: list[Sequence[Published]] = []
+PAIR = (spec(1, "80:80", role="web"), spec(2, "81:81", role="web"))
 
-    async def carry_out(what: Sequence[Published]) -> None:
-        done.append(what)
-        await asyncio.sleep(0.01)
+
+def parts(tmp_path: Path, launcher: FakeLauncher) -> tuple[Publishing, Discovery, list[Container]]:
+    """Two containers that run, on a bridge that is up."""
+    containers = [Container(each.name, each) for each in PAIR]
+    for container in containers:
+        run(container)
+    context = context_of(own_paths(tmp_path), *containers, launcher=launcher)
+    context.up = True
+    membership = Membership(context.registry)
+    publishing = Publishing(context, membership)
+    return publishing, Discovery(context, membership, publishing), containers
+
+
+async def turns() -> None:
+    """Let all that is ready go on."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def test_changes_of_one_moment_are_one_transaction(tmp_path: Path) -> None:
+    launcher = FakeLauncher()
 
     async def play() -> None:
-        publishing = Publishing(lambda: list(wanted), carry_out)
+        publishing, discovery, (one, two) = parts(tmp_path, launcher)
         for _ in range(5):
-            publishing.kick()
+            discovery.publish(one)
         await publishing.apply()
         await publishing.apply()
-        assert done == [wanted]
-        wanted.append(Published(parse_publication("81:81"), ()))
-        publishing.kick()
-        await asyncio.sleep(0.05)
-        assert done[1:] == [wanted]
+        assert launcher.operations() == ["publish"]
+        assert "10.0.0.1" in launcher.asked[0][1]["rules"]
+        discovery.publish(two)
+        await turns()
+        assert launcher.operations() == ["publish"] * 2
+        assert "10.0.0.2" in launcher.asked[1][1]["rules"]
         publishing.distrust()
-        await asyncio.sleep(0.05)
-        assert len(done) == 3
+        await turns()
+        assert launcher.operations() == ["publish"] * 3
 
     asyncio.run(play())
 
 
-def test_who_has_to_know_hears_of_a_failure() -> None:
-    async def carry_out(_: Sequence[Published]) -> None:
-        raise HostError("no")
+def test_nothing_is_published_on_a_bridge_that_is_not_up(tmp_path: Path) -> None:
+    launcher = FakeLauncher()
 
     async def play() -> None:
+        publishing, discovery, (one, _) = parts(tmp_path, launcher)
+        discovery._context.up = False
+        discovery.publish(one)
+        await publishing.apply()
+
+    asyncio.run(play())
+    assert launcher.asked == []
+
+
+def test_who_has_to_know_hears_of_a_failure(tmp_path: Path) -> None:
+    launcher = FakeLauncher()
+    launcher.failure = HostError("no")
+
+    async def play() -> None:
+        publishing, _, _ = parts(tmp_path, launcher)
         with pytest.raises(HostError):
-            await Publishing(lambda: [Published(parse_publication("80:80"), ())], carry_out).apply()
+            await publishing.apply()
+
+    asyncio.run(play())
+
+
+def test_what_could_not_be_published_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lxcfleet.network.publishing.RETRY_SECONDS", 0.0)
+    launcher = FakeLauncher()
+    launcher.failure = HostError("no")
+
+    async def play() -> None:
+        _, discovery, (one, _) = parts(tmp_path, launcher)
+        discovery.publish(one)
+        await turns()
+        launcher.failure = None
+        tried = len(launcher.asked)
+        await turns()
+        assert len(launcher.asked) == tried + 1 > 2
 
     asyncio.run(play())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lxcfleet.network import bridging
+from lxcfleet.network import changes, records
 from lxcfleet.paths import Paths
 from lxcfleet.spec.settings import NetworkSettings
 from lxcfleet.spec.spec import Spec
@@ -23,7 +23,7 @@ LAN = NetworkSettings(bridge="br0", addresses=Addresses.DHCP)
 
 def kept(new: NetworkSettings, specs: list[Spec], *, run: bool) -> list[str]:
     """The keys that stay as they were."""
-    found, lines = bridging.change(OLD, new, specs, run=run)
+    found, lines = changes.change(OLD, new, specs, run=run)
     keys = [line.split()[0].removeprefix("network.") for line in lines]
     assert replace(new, **{key: getattr(OLD, key) for key in keys}) == found
     return keys
@@ -49,7 +49,7 @@ def test_containers_stay_where_they_are(new: NetworkSettings, there: list[str], 
 
 
 def test_what_stays_is_told_with_a_next_step() -> None:
-    _, lines = bridging.change(OLD, replace(OLD, bridge="other", ipv6="none"), SPECS, run=True)
+    _, lines = changes.change(OLD, replace(OLD, bridge="other", ipv6="none"), SPECS, run=True)
     assert lines == [
         "network.ipv6 stays auto, not none: connected containers have addresses by it: "
         "set it back, or destroy them and reload",
@@ -59,17 +59,17 @@ def test_what_stays_is_told_with_a_next_step() -> None:
 
 
 def test_only_another_place_takes_the_old_one_away() -> None:
-    assert not bridging.elsewhere(OLD, replace(OLD, guard=False), SPECS)
-    assert not bridging.elsewhere(OLD, replace(OLD, ipv4="10.201.0.0/16"), SPECS)
-    assert bridging.elsewhere(OLD, replace(OLD, bridge="other"), SPECS)
-    assert bridging.elsewhere(OLD, replace(OLD, ipv4="10.7.0.0/16"), [])
+    assert not changes.elsewhere(OLD, replace(OLD, guard=False), SPECS)
+    assert not changes.elsewhere(OLD, replace(OLD, ipv4="10.201.0.0/16"), SPECS)
+    assert changes.elsewhere(OLD, replace(OLD, bridge="other"), SPECS)
+    assert changes.elsewhere(OLD, replace(OLD, ipv4="10.7.0.0/16"), [])
 
 
 def test_the_next_daemon_knows_what_is_set_up(tmp_path: Path) -> None:
     paths = Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path)
-    assert bridging.recorded(paths, OLD) == OLD
-    bridging.record(paths, LAN)
-    assert bridging.recorded(paths, replace(OLD, nat=False)) == replace(LAN, nat=False)
+    assert records.recorded(paths, OLD) == OLD
+    records.record(paths, LAN)
+    assert records.recorded(paths, replace(OLD, nat=False)) == replace(LAN, nat=False)
     for bad in ("", "[]", "{}", '{"addresses": "x"}', '{"addresses": "own", "color": 1}'):
         paths.network_record.write_text(bad)
-        assert bridging.recorded(paths, OLD) == OLD
+        assert records.recorded(paths, OLD) == OLD

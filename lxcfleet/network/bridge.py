@@ -1,0 +1,186 @@
+"""The bridge that containers are on: made when the first container needs it, gone with the last one, and repaired
+when somebody takes a part of it away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from ipaddress import IPv4Address
+
+from lxcfleet.containers.container import Container
+from lxcfleet.errors import FleetError, HostError
+from lxcfleet.host.net import bridge_port, sysctl
+from lxcfleet.host.net.nft_watch import TableWatch
+from lxcfleet.host.process import proc
+from lxcfleet.network import name_server, records, requests, rules
+from lxcfleet.network.addresses import Subnet
+from lxcfleet.network.addressing import Addressing
+from lxcfleet.network.admission import Admission
+from lxcfleet.network.context import Context
+from lxcfleet.network.leases import Leases
+from lxcfleet.network.name_server import NameServer
+from lxcfleet.network.publishing import Publishing
+from lxcfleet.runtime.soon import Soon
+from lxcfleet.spec.settings import NetworkSettings
+
+log = logging.getLogger(__name__)
+
+BOOT_SECONDS, BRIDGE_SECONDS = 180.0, 30.0
+"""In the first so many seconds after the host's boot, a bridge of the operator's that is missing is waited for; and for
+how many seconds."""
+
+
+class Bridge:
+    """The bridge with its rules and its name server."""
+
+    def __init__(
+        self, context: Context, addressing: Addressing, admission: Admission, publishing: Publishing, leases: Leases
+    ) -> None:
+        self._context = context
+        self._addressing = addressing
+        self._admission = admission
+        self._publishing = publishing
+        self._leases = leases
+        self._names: NameServer | None = None
+        self._watch: TableWatch | None = None
+        self._flushed = False
+        self._cut_off = False
+        self._repair_soon = Soon(self.check, "the fleet's network is not as it should be")
+
+    @property
+    def _whole(self) -> bool:
+        return self._context.up and self._context.bridge_there and not self._flushed
+
+    # -- made and taken away ---------------------------------------------------------------------------------
+
+    async def ensure(self) -> None:
+        """Have the bridge, its rules and its name server; quick if they are there. Raises FleetError, OSError."""
+        while not self._whole:
+            settings = self._context.settings
+            gateway = await self._addressing.gateway()
+            subnet = None if settings.dhcp else await self._addressing.subnet()
+            async with self._context.lock:
+                if self._context.settings is settings and not self._whole:
+                    await self._set_up(settings, subnet, gateway)
+                    return
+
+    async def _set_up(self, settings: NetworkSettings, subnet: Subnet | None, gateway: IPv4Address | None) -> None:
+        """``subnet``: None on the operator's bridge."""
+        running = self._context.running()
+        ports = [c.spec.port for c in running if c.spec is not None]
+        wanted, guests, route6 = self._publishing.wanted(), self._admission.wanted(), sysctl.routes_ipv6()
+        if subnet is None:
+            leased = self._leases.admitted(await self._leases.seen())
+            ask = requests.lan(settings, ports, wanted, guests.values(), leased, route6=route6)
+            await self._context.ask("join", ask)
+        else:
+            ask = requests.own(settings, subnet, ports, wanted, guests.values(), route6=route6)
+            await self._context.ask("network", ask)
+        records.record(self._context.paths, settings)
+        await self._have_names(settings, gateway)
+        self._admission.assume(guests)
+        for container in self._context.running():
+            self.set_up_port(container)
+        self._context.up, self._flushed = True, False
+        self._watch_rules()
+        if wanted:
+            self._publishing.distrust()
+
+    async def _have_names(self, settings: NetworkSettings, gateway: IPv4Address | None) -> None:
+        self._names = None
+        if settings.dns and gateway is not None:
+            self._names = NameServer(self._context.paths, settings, gateway)
+            await asyncio.to_thread(self._names.start)
+        else:
+            await asyncio.to_thread(name_server.stop, self._context.paths)
+
+    def set_up_port(self, container: Container) -> None:
+        """Set the switches of the port that a container which runs has. Raises HostError."""
+        spec = container.spec
+        if spec is not None and spec.connected:
+            leaf = self._context.settings.guard if spec.hardware is not None else None
+            bridge_port.set_up(spec.port, hairpin=bool(spec.publish), isolated=spec.isolated, leaf=leaf)
+
+    async def release(self) -> None:
+        """Take everything away if no container is left that has an address."""
+        if self._context.specs() or self._addressing.present():
+            return
+        self._leases.close()
+        async with self._context.lock:
+            await self.take_away()
+
+    async def take_away(self) -> None:
+        """Take bridge, rules and name server away: nobody is on it. The caller holds the context's lock."""
+        if not self._addressing.settled and not self._context.bridge_there:
+            return
+        self._context.up, self._names = False, None
+        self._addressing.forget()
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        try:
+            await asyncio.to_thread(name_server.stop, self._context.paths)
+            await self._context.ask("disconnect", requests.removal(self._context.settings))
+            self._context.paths.network_record.unlink(missing_ok=True)
+        except FleetError as error:
+            log.error("the fleet's network can't be taken away: %s", error)
+
+    # -- watched and repaired --------------------------------------------------------------------------------
+
+    async def wait_until_there(self) -> None:
+        """When the host boots, the operator's bridge may come a while after the daemon: wait for it."""
+        deadline = time.monotonic() + BRIDGE_SECONDS
+        while self._missing_host_bridge and proc.uptime() < BOOT_SECONDS and time.monotonic() < deadline:
+            await asyncio.sleep(0.2)
+
+    @property
+    def _missing_host_bridge(self) -> bool:
+        return self._context.settings.dhcp and not self._context.bridge_there
+
+    async def check(self) -> bool:
+        """Repair what somebody took away from under running containers. False: there is no network to look after.
+
+        Raises FleetError, OSError.
+        """
+        if not self._context.running():
+            return False
+        if self._missing_host_bridge:
+            if not self._cut_off:
+                bridge = self._context.settings.bridge
+                self._context.events.add("cut-off", None, f"the bridge {bridge} is gone, with the containers' network")
+            self._context.up, self._cut_off = False, True
+            return False
+        missing = await self._missing()
+        if not self._context.up or missing:
+            self._context.up = False
+            await self.ensure()
+            self._cut_off = False
+            if missing:
+                verb = "was" if len(missing) == 1 else "were"
+                self._context.events.add("repaired", None, f"{' and '.join(missing)} {verb} gone")
+        return True
+
+    async def _missing(self) -> list[str]:
+        """What was there and is not now, in words."""
+        settings = self._context.settings
+        gateway = await self._addressing.gateway()
+        missing = [] if self._context.bridge_there else [f"the bridge {settings.bridge}"]
+        missing += [f"the bridge {settings.bridge}"] if self._cut_off else []
+        missing += ["the packet filter's rules"] if self._flushed else []
+        if settings.dns and gateway is not None:
+            missing += (self._names or NameServer(self._context.paths, settings, gateway)).missing()
+        return missing
+
+    def _watch_rules(self) -> None:
+        if self._watch is None:
+            try:
+                self._watch = TableWatch(rules.table(self._context.settings.bridge), self._rules_gone)
+            except HostError as error:
+                log.warning("%s", error)
+
+    def _rules_gone(self) -> None:
+        """Somebody flushed them. Until they are back, containers may do everything: repair at once."""
+        if self._context.up and not self._flushed:
+            self._flushed = True
+            self._repair_soon.kick()

@@ -1,0 +1,69 @@
+"""What all parts of the fleet's network share: the containers, the launcher, and the settings in force."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.registry import Registry
+from lxcfleet.errors import from_body
+from lxcfleet.launcher.client import Launcher
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.events import Events
+from lxcfleet.spec.settings import NetworkSettings
+from lxcfleet.spec.spec import Spec
+
+_MACHINE_ID = Path("/etc/machine-id")
+
+
+class Context:
+    """Handed to each part when it is made."""
+
+    def __init__(
+        self, paths: Paths, settings: NetworkSettings, registry: Registry, launcher: Launcher, events: Events
+    ) -> None:
+        self.paths = paths
+        self.settings = settings
+        """The operator's settings as far as they are taken over; only FleetNetwork replaces them."""
+        self.registry = registry
+        self.events = events
+        self.lock = asyncio.Lock()
+        """Held while the bridge is made or taken away, and while the settings or the range change."""
+        self.up = False
+        """Whether bridge, rules and name server were set up by the settings in force."""
+        self._launcher = launcher
+
+    async def ask(self, operation: str, argument: object) -> dict[str, Any]:
+        """The answer of a child of the launcher. Raises FleetError."""
+        answer = await self._launcher.ask(operation, argument)
+        if answer.get("error"):
+            raise from_body(answer["error"])
+        return dict(answer)
+
+    async def ask_large(self, operation: str, argument: object) -> Any:
+        """The same for an answer that may not fit into a datagram. Raises FleetError."""
+        return await self._launcher.ask_large(operation, argument)
+
+    def specs(self) -> list[Spec]:
+        """The specs of all connected containers, whether they run or not."""
+        return [c.spec for c in self.registry if c.spec is not None and c.spec.connected]
+
+    def running(self) -> list[Container]:
+        """All connected containers that run."""
+        return [c for c in self.registry if c.running is not None and c.spec is not None and c.spec.connected]
+
+    @property
+    def bridge_there(self) -> bool:
+        """Whether the host has an interface of the bridge's name."""
+        return os.path.exists(f"/sys/class/net/{self.settings.bridge}")
+
+
+def seed() -> str:
+    """Something that is this host's own: its machine-id. Empty where it has none."""
+    try:
+        return _MACHINE_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,62 @@
+"""How a container leaves: nobody finds it any more, and those it serves have time to be done."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address
+
+from lxcfleet.containers.container import Container
+from lxcfleet.errors import FleetError
+from lxcfleet.network.bridge import Bridge
+from lxcfleet.network.context import Context
+from lxcfleet.network.discovery import Discovery
+from lxcfleet.network.publishing import Publishing
+from lxcfleet.spec.settings import NetworkSettings
+from lxcfleet.spec.spec import Spec
+
+log = logging.getLogger(__name__)
+
+
+def drain_seconds(spec: Spec | None, settings: NetworkSettings) -> float:
+    """How many seconds such a container stays up after it was withdrawn. Pure."""
+    if spec is None or not spec.connected:
+        return 0.0
+    if spec.drain is not None:
+        return spec.drain
+    return settings.drain if spec.ports or spec.publish else 0.0
+
+
+class Draining:
+    """Withdraws containers that are to be stopped."""
+
+    def __init__(self, context: Context, bridge: Bridge, discovery: Discovery, publishing: Publishing) -> None:
+        self._context = context
+        self._bridge = bridge
+        self._discovery = discovery
+        self._publishing = publishing
+
+    async def leave(self, container: Container, seconds: float | None = None) -> None:
+        """Withdraw it, and come back after its drain time, or when it ends, whichever comes first.
+
+        ``seconds``: the drain time; None: as its spec and the settings say.
+        """
+        self._discovery.withdraw(container.name)
+        if container.spec is not None and container.spec.publish:
+            try:
+                await self._leave_ports(container.spec, container.addresses)
+            except (FleetError, OSError) as error:  # a failure must keep nobody from stopping it
+                log.error("%s is stopped, and ports of the host still lead to it: %s", container.name, error)
+        wait = drain_seconds(container.spec, self._context.settings) if seconds is None else seconds
+        running = container.running
+        if running is not None and wait:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(running.gone.wait(), wait)
+
+    async def _leave_ports(self, spec: Spec, addresses: Iterable[IPv4Address | IPv6Address]) -> None:
+        await self._bridge.ensure()
+        await self._publishing.apply()
+        if any(publication.protocol == "udp" for publication in spec.publish):
+            await self._context.ask("datagrams", [str(address) for address in addresses])

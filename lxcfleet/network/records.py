@@ -1,0 +1,55 @@
+"""Two files about the network: one tells clones where their name server is, one tells the next daemon what is set up."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from dataclasses import replace
+from ipaddress import IPv4Address
+from typing import Any
+
+from lxcfleet.host.kernel import tree
+from lxcfleet.host.net import resolved
+from lxcfleet.network.changes import WHERE
+from lxcfleet.paths import Paths
+from lxcfleet.spec.settings import NetworkSettings
+from lxcfleet.spec.terms import Addresses
+
+log = logging.getLogger(__name__)
+
+
+def announce(paths: Paths, settings: NetworkSettings, gateway: IPv4Address | None) -> None:
+    """Write the resolv.conf of clones, which the mask takes up. ``gateway``: the host's address on the bridge.
+
+    Raises OSError.
+    """
+    if settings.dns and gateway is not None:
+        text = f"search {settings.domain}\nnameserver {gateway}\n"
+    elif settings.dhcp:
+        text = resolved.servers()  # those of the host are in reach on its own network
+    else:
+        paths.resolv_conf.unlink(missing_ok=True)
+        return
+    with contextlib.suppress(OSError):
+        if paths.resolv_conf.read_text(encoding="ascii") == text:
+            return
+    tree.write(paths.resolv_conf, text)
+
+
+def record(paths: Paths, settings: NetworkSettings) -> None:
+    """Note what is set up, for the next daemon, which may have other settings. Raises OSError."""
+    tree.write(paths.network_record, json.dumps({key: getattr(settings, key) for key in WHERE}))
+
+
+def recorded(paths: Paths, settings: NetworkSettings) -> NetworkSettings:
+    """``settings``, but with what an earlier daemon has set up; as they are, if it has set up nothing."""
+    try:
+        found = json.loads(paths.network_record.read_text(encoding="utf-8"))
+        data: dict[str, Any] = {key: str(value) for key, value in found.items()}
+        return replace(settings, **{**data, "addresses": Addresses(data["addresses"])})
+    except FileNotFoundError:
+        return settings
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        log.warning("what an earlier daemon noted of the network is lost: %s", error)
+        return settings

@@ -1,0 +1,64 @@
+"""What the launcher is asked for to have a bridge: one of our own, or containers on one of the operator's. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from lxcfleet.network import guard, rules
+from lxcfleet.network import lan as other_bridge
+from lxcfleet.network.addresses import Subnet
+from lxcfleet.network.guard import AnyGuest
+from lxcfleet.network.rules import Published
+from lxcfleet.spec.addresses import OFF, hardware_address
+from lxcfleet.spec.settings import NetworkSettings
+
+
+def own(
+    settings: NetworkSettings,
+    subnet: Subnet,
+    ports: Sequence[str],
+    published: Sequence[Published],
+    guests: Collection[AnyGuest],
+    *,
+    route6: bool,
+) -> dict[str, Any]:
+    """For a bridge that we make, on which containers have addresses of ours. ``route6``: see rules.render."""
+    bridge = settings.bridge
+    ruleset = rules.render(
+        subnet, bridge, nat=settings.nat, published=published, route6=route6, host_access=settings.host_access
+    )
+    ruleset += guard.render(subnet.ipv4, bridge, guard=settings.guard)
+    return {
+        "bridge": bridge,
+        "hardware": hardware_address(subnet.gateway.ip),
+        "addresses": [str(address) for address in (subnet.gateway, subnet.gateway6) if address is not None],
+        "ports": ports,
+        "rules": ruleset + guard.admit(bridge, guests),
+        "forward": settings.nat or bool(published),
+        "localhost": bool(published),
+        "domain": settings.domain if settings.dns else "",
+    }
+
+
+def lan(
+    settings: NetworkSettings,
+    ports: Sequence[str],
+    published: Sequence[Published],
+    guests: Collection[AnyGuest],
+    leased: Sequence[str],
+    *,
+    route6: bool,
+) -> dict[str, Any]:
+    """For the operator's bridge. ``leased``: elements of the set of addresses that were given, see network.lan."""
+    bridge = settings.bridge
+    ruleset = other_bridge.render(bridge, published, route6=route6)
+    ruleset += other_bridge.render_bridge(bridge, guard=settings.guard, ipv6=settings.ipv6 != OFF)
+    ruleset += guard.admit(bridge, guests) + other_bridge.change_leases(bridge, leased, [])
+    return {"bridge": bridge, "ports": ports, "rules": ruleset, "forward": bool(published)}
+
+
+def removal(settings: NetworkSettings) -> dict[str, Any]:
+    """To take everything away again; of the operator's bridge only the rules."""
+    gone = rules.removal(settings.bridge) + guard.removal(settings.bridge)
+    return {"bridge": "" if settings.dhcp else settings.bridge, "rules": gone}

@@ -1,0 +1,66 @@
+"""Ports of the host that lead to containers: who may have which, and who is behind each at the moment. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address
+
+from lxcfleet.containers.container import Container
+from lxcfleet.errors import InvalidInput
+from lxcfleet.network.rules import Published
+from lxcfleet.spec.ports import Publication
+from lxcfleet.spec.spec import Spec
+
+
+def published(specs: Iterable[Spec], members: Iterable[Container]) -> list[Published]:
+    """What is published by ``specs``, and who of them is behind it: the ``members``."""
+    behind: dict[Publication, list[Container]] = {publication: [] for spec in specs for publication in spec.publish}
+    for container in members:
+        for publication in container.spec.publish if container.spec is not None else ():
+            behind.setdefault(publication, []).append(container)
+    return [
+        Published(
+            publication,
+            tuple(a for container in there for a in container.addresses if isinstance(a, IPv4Address)),
+            tuple(a for container in there for a in container.addresses if isinstance(a, IPv6Address)),
+        )
+        for publication, there in sorted(behind.items(), key=lambda item: str(item[0]))
+    ]
+
+
+def check_shared(like: Spec, count: int, others: Iterable[Spec]) -> None:
+    """Refuse ports of the host that ``count`` new containers like ``like`` can't have beside ``others``.
+
+    Several containers share a port if they say the same of it and have a label in common. Raises InvalidInput.
+    """
+    present = list(others)
+    for publication in like.publish:
+        users = [
+            (spec, other) for spec in present for other in spec.publish
+            if other.key == publication.key and _meet(other.address, publication.address)
+        ]  # fmt: skip
+        group = set(like.labels.items())
+        for spec, other in users:
+            group &= set(spec.labels.items())
+            if other != publication:
+                raise _taken(publication, f"{spec.name} publishes it as {other}", "choose another port")
+        if len(users) + count > 1 and not group:
+            names = ", ".join(spec.name for spec, _ in users[:3])
+            if users:
+                raise _taken(
+                    publication, f"{names} and these have no label in common",
+                    "to share it give them the same label, -l KEY=VALUE; or choose another port",
+                )  # fmt: skip
+            raise InvalidInput(
+                f"{count} containers can't each have the host's port {publication.host}/{publication.protocol}",
+                hint="to share it they need a label in common: -l KEY=VALUE",
+            )
+
+
+def _meet(one: str | None, other: str | None) -> bool:
+    return one is None or other is None or one == other
+
+
+def _taken(publication: Publication, why: str, hint: str) -> InvalidInput:
+    where = f"{publication.host}/{publication.protocol}"
+    return InvalidInput(f"the host's port {where} is published already", why=why, hint=hint)

@@ -1,0 +1,48 @@
+"""Work that is done soon, in the background, once for all who asked for it until it began."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from lxcfleet.errors import FleetError
+
+log = logging.getLogger(__name__)
+
+
+class Soon:
+    """One piece of work. It never runs twice at a time; who asks while it runs has it done once more.
+
+    A failure is logged, never raised: who has to know of one awaits the work itself.
+    """
+
+    def __init__(
+        self, work: Callable[[], Awaitable[object]], complaint: str, *, retry: float | None = None, level: int = logging.ERROR
+    ) -> None:
+        """``complaint``: what the log says of a failure; ``retry``: seconds until it is tried again, None: it is not."""
+        self._work = work
+        self._complaint = complaint
+        self._retry = retry
+        self._level = level
+        self._again = False
+        self._task: asyncio.Task[None] | None = None
+
+    def kick(self) -> None:
+        """Have it done."""
+        self._again = True
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        while self._again:
+            self._again = False
+            try:
+                await self._work()
+            except (FleetError, OSError) as error:
+                log.log(self._level, "%s: %s", self._complaint, error)
+                if self._retry is not None:
+                    self._again = True
+                    await asyncio.sleep(self._retry)
+            except Exception:
+                log.exception("%s", self._complaint)

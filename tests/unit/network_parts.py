@@ -1,0 +1,85 @@
+"""Parts of the fleet's network without a host: the launcher is one that only takes note of what it is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.registry import Registry
+from lxcfleet.errors import HostError
+from lxcfleet.network.context import Context
+from lxcfleet.network.discovery import Discovery
+from lxcfleet.network.membership import Membership
+from lxcfleet.network.publishing import Publishing
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.events import Events
+from lxcfleet.spec.settings import NetworkSettings
+
+
+class FakeLauncher:
+    """Answers as if all were done."""
+
+    def __init__(self, answers: Callable[[str, Any], dict[str, Any]] | None = None) -> None:
+        self.asked: list[tuple[str, Any]] = []
+        self.failure: HostError | None = None
+        """What it answers with from now on."""
+        self._answers = answers or (lambda operation, argument: {})
+
+    async def ask(self, operation: str, argument: Any) -> dict[str, Any]:
+        """Take note of it."""
+        self.asked.append((operation, argument))
+        await asyncio.sleep(0)
+        if self.failure is not None:
+            return {"error": self.failure.body()}
+        return {"error": None, **self._answers(operation, argument)}
+
+    async def ask_large(self, operation: str, argument: Any) -> Any:
+        """The same."""
+        await self.ask(operation, argument)
+        return []
+
+    def operations(self) -> list[str]:
+        """What was asked for, without the arguments."""
+        return [operation for operation, _ in self.asked]
+
+
+def own_paths(directory: Path) -> Paths:
+    """Paths of a fleet below a directory of the test's."""
+    own = Paths(lxc=directory / "lxc", run=directory / "run", etc=directory / "etc")
+    own.hosts.mkdir(parents=True, exist_ok=True)
+    own.lxc.mkdir(exist_ok=True)
+    return own
+
+
+def registry_of(paths: Paths, *containers: Container) -> Registry:
+    """A registry that knows these containers."""
+    nobody: Any = None
+    registry = Registry(paths, nobody, nobody, nobody)
+    for container in containers:
+        registry.add(container)
+    return registry
+
+
+def context_of(
+    paths: Paths, *containers: Container, launcher: FakeLauncher | None = None, settings: NetworkSettings | None = None
+) -> Context:
+    """A context of these containers."""
+    registry = registry_of(paths, *containers)
+    return Context(paths, settings or NetworkSettings(), registry, cast(Any, launcher or FakeLauncher()), Events())
+
+
+class Names:
+    """Discovery with what it stands on."""
+
+    def __init__(self, context: Context) -> None:
+        self.membership = Membership(context.registry)
+        self.discovery = Discovery(context, self.membership, Publishing(context, self.membership))
+
+
+def run(container: Container, *, frozen: bool = False) -> None:
+    """Have the container run, as far as the network can see."""
+    container.running = cast(Any, SimpleNamespace(payload=SimpleNamespace(frozen=frozen), gone=asyncio.Event()))
