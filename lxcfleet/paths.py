@@ -205,7 +205,7 @@ class Paths:
 
     @property
     def network_record(self) -> Path:
-        """Which bridge there is, and whose addresses; see network.bridging."""
+        """Which bridge there is, and whose addresses; see network.records."""
         return self.run / "network.json"
 
     @property
