@@ -9,7 +9,8 @@ RUN_PACKAGES := dnsmasq-base e2fsprogs lxc mount nftables passwd python3 python3
 RUN_PACKAGES += python3-prometheus-client python3-pyroute2 python3-yaml tini
 # liblxc runs its parser where the kernel has it on.
 RUN_PACKAGES += $(if $(filter Y,$(shell cat /sys/module/apparmor/parameters/enabled 2>/dev/null)),apparmor)
-TEST_PACKAGES := haproxy iproute2 mypy python3-hypothesis python3-pytest udhcpc
+CHECK_PACKAGES := $(filter python3%,$(RUN_PACKAGES)) mypy python3-hypothesis python3-pytest python3-pytest-timeout
+TEST_PACKAGES := $(CHECK_PACKAGES) haproxy iproute2 udhcpc
 # Programs of tests whose packages would start a service: unpacked, not installed.
 UNPACKED := prometheus
 ANSIBLE_PACKAGES := ansible-core ansible-lint openssh-client python3-venv vagrant
@@ -28,16 +29,19 @@ etc := $(DESTDIR)/etc/lxcfleet
 cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lxcfleet
 version = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' lxcfleet/__init__.py)
 RUFF_VERSION := 0.17.5
+RUFF := $(cache)/ruff-$(RUFF_VERSION)/bin/ruff
 
 .SILENT:
 .NOTPARALLEL:
-.PHONY: help demo clean-demo test lint test-ansible test-vm bench install uninstall docs root packages test-packages
-.PHONY: deb files modules programs manual documentation host
+.PHONY: help demo clean-demo check test test-one lint test-ansible test-vm bench install uninstall docs root packages test-packages
+.PHONY: check-packages deb files modules programs manual documentation host
 
 help:
 	echo 'make demo        install it here, clone this host ten times, change the host, restart, look'
 	echo 'make clean-demo  remove what the demo made'
+	echo 'make check       types, style, and the tests that need neither root nor containers: a minute'
 	echo 'make test        check types and run all tests (as root: the system tests use real LXC)'
+	echo 'make test-one T=...  a module (test_exec), a file, or tests by a word of their names ("signals and not shell")'
 	echo 'make test-vm     the tests on throwaway Debian 12 and 13 machines in qemu (half an hour)'
 	echo 'make test-ansible  the Ansible collection: on real containers, and by ansible-lint and ansible-test'
 	echo 'make lint        check types and style'
@@ -55,20 +59,30 @@ clean-demo: root
 
 # -- checks -------------------------------------------------------------------------------------------------
 
+# What can run side by side does. Nothing is installed: as any user, with Debian's packages, and ruff if it is there.
+check: check-packages ruff
+	tools/side-by-side \
+	    'types: $(PYTHON) -m mypy' \
+	    'style: $(RUFF) check .' \
+	    'unit: $(PYTHON) -m pytest -q tests/unit' \
+	    'contract: $(PYTHON) -m pytest -q tests/contract'
+
 test: root test-packages
 	PYTHONPATH=$(CURDIR) $(PYTHON) -P -m lxcfleet.daemon.prepare 40
 	$(PYTHON) -m mypy
 	$(PYTHON) -m pytest $(ARGS)
 
-lint: test-packages
-	$(PYTHON) -m mypy
-	$(MAKE) --no-print-directory $(cache)/ruff-$(RUFF_VERSION)/bin/ruff
-	$(cache)/ruff-$(RUFF_VERSION)/bin/ruff check .
+test-one:
+	PYTHON=$(PYTHON) tools/test-one "$(T)" $(ARGS)
 
-$(cache)/ruff-$(RUFF_VERSION)/bin/ruff:
-	tools/debian-packages python3-venv
-	$(PYTHON) -m venv $(@D:/bin=)
-	$(@D)/pip install --quiet --disable-pip-version-check ruff==$(RUFF_VERSION)
+lint: check-packages ruff
+	tools/side-by-side 'types: $(PYTHON) -m mypy' 'style: $(RUFF) check .'
+
+# Debian has no ruff: it comes from the package index that pip knows, once, unless there is one on the PATH.
+ruff:
+	[ -x "$(RUFF)" ] || { tools/debian-packages python3-venv && rm -rf $(cache)/ruff-$(RUFF_VERSION) && \
+	    $(PYTHON) -m venv $(cache)/ruff-$(RUFF_VERSION) && \
+	    $(RUFF:ruff=pip) install --quiet --disable-pip-version-check ruff==$(RUFF_VERSION); }
 
 test-vm: root test-packages
 	tools/debian-packages $(VM_PACKAGES) ansible-core dpkg-dev
@@ -89,6 +103,9 @@ docs:
 
 packages:
 	tools/debian-packages $(RUN_PACKAGES)
+
+check-packages:
+	tools/debian-packages $(CHECK_PACKAGES)
 
 test-packages: packages
 	tools/debian-packages $(TEST_PACKAGES)

@@ -206,7 +206,7 @@ def test_the_daemon_is_killed_at_any_moment(fleet: Fleet, moment: float) -> None
     daemon = fleet.daemon_pid()
     assert daemon is not None
     with creating(fleet, 30) as client:
-        until(lambda: fleet.paths.lxc.glob(f"*{fleet.name('m')}*"), 20)
+        until(lambda: any(fleet.paths.lxc.glob(f"*{fleet.name('m')}*")), 20, "the daemon has begun")
         time.sleep(0.1 + moment + random.random() * 0.02)
         os.kill(daemon, signal.SIGKILL)
         assert client.wait(TIMEOUT) in (0, 1)

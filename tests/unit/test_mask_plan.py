@@ -5,7 +5,6 @@ import stat
 from pathlib import Path
 
 import pytest
-from mask_tree import SYSTEM, hides, opaque, own, plan, put, small_host
 
 from lxcfleet.base.mask import compiler, neutral, rules
 from lxcfleet.base.mask.rules import RuleKind, Rules
@@ -14,6 +13,8 @@ from lxcfleet.base.tree import Tree, parents
 from lxcfleet.host.kernel.image import Directory, File, Owner, Whiteout
 from lxcfleet.host.kernel.mounts import unescape
 from lxcfleet.paths import Paths
+
+from .mask_tree import SYSTEM, hides, opaque, own, plan, put, small_host
 
 
 @pytest.fixture

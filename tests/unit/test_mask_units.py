@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
-from mask_tree import SYSTEM, hides, opaque, plan, put, small_host
 
 from lxcfleet.base.mask import units
 from lxcfleet.host.kernel.image import Copy, File, Owner, Symlink
+
+from .mask_tree import SYSTEM, hides, opaque, plan, put, small_host
 
 
 @pytest.fixture

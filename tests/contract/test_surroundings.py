@@ -1,0 +1,72 @@
+"""The tests end, and pass, however they were started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(directory: Path, text: str, *options: str, **more: object) -> tuple[int, str]:
+    """The status and the words of a run over one file of tests, which has this project's limits."""
+    (directory / "tests/unit").mkdir(parents=True)
+    (directory / "tests/unit/test_it.py").write_text(text)
+    (directory / "tests/conftest.py").symlink_to(ROOT / "tests/conftest.py")
+    (directory / "setup.cfg").symlink_to(ROOT / "setup.cfg")
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, "tests/unit"]
+    done = subprocess.run(
+        words, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=50, check=False, **more  # type: ignore[call-overload]
+    )  # fmt: skip
+    return done.returncode, done.stdout.decode()
+
+
+def test_in_the_background_with_all_ignored_and_no_stdin() -> None:
+    """As under nohup, from a shell that runs it in the background, or from cron."""
+
+    def surroundings() -> None:
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGWINCH})
+        os.close(0)
+
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/contract/test_cli_exec.py"]
+    done = subprocess.run(
+        [*words, "-k", "signals or restored or yes"], cwd=ROOT, capture_output=True, preexec_fn=surroundings, timeout=50
+    )
+    assert done.returncode == 0, done.stdout.decode()
+
+
+WAITING = {
+    "in a wait for a process": "import subprocess\ndef test_a(): subprocess.run(['sleep', '60'])\n",
+    "in select": "import select\ndef test_a(): select.select([], [], [], 60)\n",
+    "in a lock": "import threading\ndef test_a():\n    lock = threading.Lock()\n    with lock: lock.acquire()\n",
+}
+
+
+@pytest.mark.parametrize("text", WAITING.values(), ids=WAITING)
+def test_one_that_hangs_fails_and_the_others_go_on(tmp_path: Path, text: str) -> None:
+    mark = "import pytest\npytestmark = pytest.mark.limit(0.5)\n"
+    status, said = run(tmp_path, mark + text + "def test_b(): pass\n")
+    assert status == 1, said
+    assert "Timeout" in said
+    assert "1 failed, 1 passed" in said
+
+
+def test_one_that_can_not_be_broken_off_ends_the_run(tmp_path: Path) -> None:
+    """C code that keeps the interpreter's lock, where no signal comes through."""
+    text = (
+        "import pytest, ctypes, signal, conftest\nconftest.GRACE = 0.5\n"
+        "@pytest.mark.limit(0.5)\ndef test_endless():\n"
+        "    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})\n"
+        "    ctypes.PyDLL(None).sleep(60)\n"
+    )
+    status, said = run(tmp_path, text)
+    assert status == 1, said
+    assert "Timeout (0:00:01)!" in said
+    assert "test_endless" in said

@@ -1,0 +1,82 @@
+"""The tests themselves: none asserts, or waits for, what is true whatever happens."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+WAITS = {"until", "soon"}
+"""Functions that wait until what their argument gives is true."""
+
+LAZY = {"map", "filter", "zip", "iter", "reversed", "enumerate", "glob", "iglob", "rglob", "iterdir", "scandir"}
+"""Functions and methods whose result is an iterator, and so always true."""
+
+
+METHODS = {"exists", "is_file", "is_dir", "is_set", "is_alive", "poll"}
+"""Methods that somebody may forget to call: a wait may be given one itself."""
+
+
+def always_true(expression: ast.expr) -> bool:
+    """Whether its value is an iterator, a function, or a tuple that is not empty."""
+    match expression:
+        case ast.GeneratorExp() | ast.Lambda():
+            return True
+        case ast.Tuple(elts=elements):
+            return bool(elements)
+        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)):
+            return name in LAZY
+        case ast.BoolOp(values=values):
+            return any(always_true(value) for value in values)
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return always_true(operand)
+        case ast.Await(value=value) | ast.NamedExpr(value=value):
+            return always_true(value)
+    return False
+
+
+def mistakes(source: str) -> Iterator[int]:
+    """Lines of asserts, and of waits, whose condition is always true."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Assert(test=test) if always_true(test):
+                yield node.lineno
+            case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name), args=[first, *_]) if name in WAITS:
+                waited_for = first.body if isinstance(first, ast.Lambda) else first
+                forgotten = isinstance(waited_for, ast.Attribute) and waited_for.attr in METHODS and waited_for is not first
+                if forgotten or always_true(waited_for):
+                    yield node.lineno
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "tests").rglob("*.py")), ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_condition_is_always_true(file: Path) -> None:
+    assert list(mistakes(file.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "assert (x for x in y)",
+        "assert path.glob('*')",
+        "assert a and map(f, b)",
+        "assert not filter(f, b)",
+        "assert (a, 'why')",
+        "until(lambda: (x for x in y), 20)",
+        "until(lambda: fleet.paths.lxc.glob('*'), 20)",
+        "until(lambda: path.exists)",
+        "soon(path.iterdir())",
+    ],
+)
+def test_such_a_condition_is_found(line: str) -> None:
+    assert list(mistakes(line)) == [1]
+
+
+@pytest.mark.parametrize(
+    "line", ["assert list(path.glob('*'))", "assert any(x for x in y)", "until(lambda: [*a.glob('*')])", "until(a.exists)"]
+)
+def test_others_are_not(line: str) -> None:
+    assert list(mistakes(line)) == []
