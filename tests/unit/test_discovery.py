@@ -6,7 +6,6 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 
 import pytest
-from network_parts import Names, context_of, own_paths, run
 
 from lxcfleet.containers.container import Container
 from lxcfleet.network.discovery import Discovery
@@ -15,6 +14,8 @@ from lxcfleet.paths import Paths
 from lxcfleet.spec.health import CheckKind, HealthCheck
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.terms import Network
+
+from .network_parts import Names, context_of, own_paths, run
 
 
 @pytest.fixture

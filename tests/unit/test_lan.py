@@ -6,7 +6,6 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address
 from pathlib import Path
 
 import pytest
-from network_parts import Names, context_of, own_paths, run
 
 from lxcfleet.containers import store
 from lxcfleet.containers.container import Container
@@ -19,6 +18,8 @@ from lxcfleet.spec.settings import Config, NetworkSettings, describe, parse
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Health
 from lxcfleet.spec.terms import Network
+
+from .network_parts import Names, context_of, own_paths, run
 
 MAC = "06:0a:0b:0c:0d:0e"
 SPEC = Spec("web1", labels={"role": "web"}, network=Network.BRIDGE, hardware=MAC, created="2026-01-01T00:00:00+00:00")

@@ -7,7 +7,6 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 
 import pytest
-from network_parts import FakeLauncher, context_of, own_paths, run
 
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import HostError, InvalidInput
@@ -19,6 +18,8 @@ from lxcfleet.network.shared_ports import check_shared, published
 from lxcfleet.spec.ports import parse_publication
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.terms import Network
+
+from .network_parts import FakeLauncher, context_of, own_paths, run
 
 
 def spec(number: int, *ports: str, **labels: str) -> Spec:
