@@ -44,7 +44,7 @@ class ContainerPaths:
 
     @property
     def pending(self) -> Path:
-        """Holds one word while the daemon owes the container an action; see containers.plan."""
+        """Holds what is to become of the container, in one word, until that is so; see containers.desired."""
         return self.directory / "pending"
 
     @property

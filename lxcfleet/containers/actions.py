@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lxcfleet.api.requests import ActionRequest
-from lxcfleet.containers import plan, store
+from lxcfleet.containers import plan, steps, store
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.lifecycle import Lifecycle
+from lxcfleet.containers.desired import Intent
+from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.outside import Network
+from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
 from lxcfleet.containers.turns import in_turns, turns
-from lxcfleet.errors import Busy, FleetError, NotFound, WrongState
+from lxcfleet.errors import FleetError, WrongState
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.events import Events
 from lxcfleet.runtime.operations import Job, Operation, Operations
@@ -39,13 +42,14 @@ _DONE = {
 
 
 class Actions:
-    """start, stop, restart, freeze, unfreeze and destroy; and going on with what was broken off."""
+    """start, stop, restart, freeze, unfreeze and destroy of chosen containers; and going on with what was broken off."""
 
     def __init__(
         self,
         paths: Paths,
         registry: Registry,
-        lifecycle: Lifecycle,
+        reconciler: Reconciler,
+        mask: MaskKeeper,
         operations: Operations,
         network: Network,
         events: Events,
@@ -53,7 +57,8 @@ class Actions:
     ) -> None:
         self._paths = paths
         self._registry = registry
-        self._lifecycle = lifecycle
+        self._reconciler = reconciler
+        self._mask = mask
         self._operations = operations
         self._network = network
         self._events = events
@@ -61,7 +66,7 @@ class Actions:
 
     async def begin(self, ask: ActionRequest, stop_timeout: float) -> Operation:
         """Begin an action on the chosen containers; ``stop_timeout``: seconds, where ``ask`` names none."""
-        self._lifecycle.distrust_mask()
+        self._mask.distrust()
         await self._registry.observe()
         chosen = self._registry.choose(ask.selection)
         if ask.dry_run:
@@ -81,7 +86,7 @@ class Actions:
 
     async def run_jobs(self, action: str, jobs: Sequence[Job]) -> list[Result]:
         """Do jobs that stop and start containers as one operation, to its end."""
-        self._lifecycle.distrust_mask()
+        self._mask.distrust()
         operation = self._operations.begin(action, jobs, STOPS_AT_ONCE)
         async for _ in operation.follow():
             pass
@@ -89,15 +94,15 @@ class Actions:
 
     def foresee(self, container: Container, action: Action, *, force: bool = True) -> tuple[Result, list[str]]:
         """What would become of it, and the steps in words."""
-        steps = plan.plan(action, self._registry.situation(container))
+        wanted = self._reconciler.plan(container, plan.WANTED[action])
         try:
             _check_force(container, action, force=force)
             _check_state(container, action)
         except FleetError as error:
             lines = [part for part in (error.message, error.hint) if part]
             return Result(container.name, "failed", False, error.body()), lines
-        word = "planned" if steps else "unchanged"
-        return Result(container.name, word, bool(steps)), plan.describe(container.name, steps)
+        word = "planned" if wanted else "unchanged"
+        return Result(container.name, word, bool(wanted)), steps.describe(container.name, wanted)
 
     def _rests(self, chosen: Sequence[Container], seconds: float) -> list[Job]:
         """Stop them until the next boot: in turns, which share the time that all of it may take."""
@@ -106,10 +111,11 @@ class Actions:
 
         def rest(container: Container, turns_left: int) -> Job:
             async def job() -> Result:
-                owed = store.pending(self._paths, container.name) == plan.START  # it has not had its turn after the boot
+                owed = store.noted(self._paths, container.name) is Intent.RUN  # it has not had its turn after the boot
                 again = container.running is not None or container.resting or owed
                 left = max(0.0, deadline - time.monotonic())
-                result = await self.act(container, Action.STOP, left / turns_left, 0)  # nobody drains: all end
+                # Nobody drains: all end.
+                result = await self.act(container, Action.STOP, left / turns_left, 0, lasting=False)
                 container.resting = again
                 return result
 
@@ -128,39 +134,25 @@ class Actions:
         return Job(container.name, job)
 
     async def act(
-        self, container: Container, action: Action, timeout: float, drain: float | None = None
+        self, container: Container, action: Action, timeout: float, drain: float | None = None, *, lasting: bool = True
     ) -> Result:
         """Do ``action`` to one container. Raises FleetError.
 
         ``timeout``: seconds until a stop becomes a kill; ``drain``: seconds from leaving names and ports to the
-        stop, None: as its spec says.
+        stop, None: as its spec says; ``lasting``: whether a stop holds after the host's next boot.
         """
         name = container.name
-        self._check_free(container)
-        container.busy = action
-        try:
-            steps = plan.plan(action, self._registry.situation(container))
-            _check_state(container, action)
-            await self._lifecycle.carry_out(container, steps, timeout, drain)
-        finally:
-            container.busy = None
+        want = replace(plan.WANTED[action], lasting=lasting)
+
+        def allowed(now: Container) -> None:
+            _check_state(now, action)
+
+        taken = await self._reconciler.bring(container, want, action, timeout, drain, allowed)
         container.resting = False
-        if action is Action.DESTROY:
-            self._room.forget(container)
-            await self._room.release_unused()
-        if not steps:
+        if not taken:
             return Result(name, "unchanged", False)
         self._events.add(_DONE[action], name)
         return Result(name, _DONE[action], True)
-
-    def _check_free(self, container: Container) -> None:
-        """Raise Busy, or NotFound: an action waits for its turn, and meanwhile others may destroy the container, and
-        create one that it was not meant for by the same name."""
-        if container.busy is not None:
-            hint = "wait until that is done, then try again"
-            raise Busy(f"{container.name} is busy: {container.busy}", hint=hint)
-        if not self._registry.knows(container):
-            raise NotFound(f"{container.name} was destroyed meanwhile")
 
     # -- what happens by itself ------------------------------------------------------------------------------
 
@@ -173,46 +165,25 @@ class Actions:
             return
         self._network.withdraw(container.name)
         self._events.add("stopped", container.name)
-        match store.pending(self._paths, container.name):
-            case plan.START:
+        match store.noted(self._paths, container.name):
+            case Intent.RUN:
                 self.resume(container, "rebooted from inside")
-            case plan.DESTROY:
+            case Intent.STOPPED:
+                self.resume(container, "it was to be stopped, and has ended at last")
+            case Intent.GONE:
                 self.resume(container, "it was to be destroyed, and has ended at last")
 
     def resume(self, container: Container, reason: str) -> None:
-        """Go on with what is owed to a container."""
-        steps = plan.recover(self._registry.situation(container))
-        if not steps:
+        """Go on with what was wanted of a container earlier."""
+        if not self._reconciler.owed(container):
             return
         self._events.add("resumed", container.name, reason)
 
         async def job() -> Result:
-            await self.go_on(container, steps)
+            await self._reconciler.go_on(container)
             return Result(container.name, "resumed", True)
 
         self._operations.begin("resume", [Job(container.name, job)], 1)
-
-    def owe_start(self, container: Container) -> bool:
-        """Note that it is owed a start, which ``go_on`` then pays; whether that could be noted."""
-        try:
-            self._lifecycle.owe_start(container)
-        except FleetError as error:
-            log.error("%s", error)
-            return False
-        return True
-
-    async def go_on(self, container: Container, steps: Sequence[plan.Step]) -> None:
-        """Do the steps that a crash or a reboot left to be done. Raises FleetError."""
-        self._check_free(container)
-        destroy = plan.Step.REMOVE in steps
-        container.busy = Action.DESTROY if destroy else Action.START
-        try:
-            await self._lifecycle.carry_out(container, steps, 0.0)
-        finally:
-            container.busy = None
-        if destroy:
-            self._room.forget(container)
-            await self._room.release_unused()
 
 
 def _check_force(container: Container, action: Action, *, force: bool) -> None:

@@ -2,7 +2,7 @@
 
 The record is a small file beside the containers, while anything runs. The daemon keeps it true, a moment later at
 most; it is the state of things when the host went down, in order or not. The first daemon of the next boot notes
-that each of those containers is owed a start (see plan), and pays.
+that each of those containers is to run, and has the reconciler go on from there.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lxcfleet.containers import plan
-from lxcfleet.containers.actions import AT_ONCE, Actions
+from lxcfleet.containers.actions import AT_ONCE
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.outside import Healths
+from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.turns import in_turns, turns
 from lxcfleet.errors import FleetError
@@ -68,14 +69,14 @@ class Boot:
         paths: Paths,
         registry: Registry,
         prober: Healths,
-        actions: Actions,
+        reconciler: Reconciler,
         operations: Operations,
         events: Events,
     ) -> None:
         self._paths = paths
         self._registry = registry
         self._prober = prober
-        self._actions = actions
+        self._reconciler = reconciler
         self._operations = operations
         self._events = events
         self._boot = proc.boot_id()
@@ -108,7 +109,7 @@ class Boot:
     def _start(self, names: Sequence[str]) -> None:
         owed = [self._registry[name] for name in dict.fromkeys(names) if name in self._registry]
         owed = [c for c in owed if c.running is None and c.spec is not None and c.spec.autostart]
-        owed = [c for c in owed if self._actions.owe_start(c)]
+        owed = [c for c in owed if self._want(c)]
         if not owed:
             return
         log.info("starting what ran before the boot: %d containers", len(owed))
@@ -116,13 +117,23 @@ class Boot:
         jobs = in_turns([[self._job(c) for c in group] for group in groups], lambda n: self._healthy(groups[n]))
         self._operations.begin("autostart", jobs, AT_ONCE)
 
+    def _want(self, container: Container) -> bool:
+        """Note that it is to run, unless something else was wanted of it when the host went down; whether that is noted."""
+        if self._reconciler.noted(container) not in (None, Intent.RUN):
+            return False
+        try:
+            self._reconciler.want(container, Intent.RUN)
+        except FleetError as error:
+            log.error("%s", error)
+            return False
+        return True
+
     def _job(self, container: Container) -> Job:
         async def job() -> Result:
-            steps = plan.recover(self._registry.situation(container))
-            if container.running is not None or container.busy is not None or not steps:  # somebody was faster
-                return Result(container.name, "unchanged", False)
+            if container.running is not None or container.busy is not None or not self._reconciler.owed(container):
+                return Result(container.name, "unchanged", False)  # somebody was faster
             try:
-                await self._actions.go_on(container, steps)
+                await self._reconciler.go_on(container)
             except FleetError as error:
                 log.error("%s does not start after the boot: %s", container.name, error)
                 self._events.add("failed", container.name, f"start after the boot: {error.message}")

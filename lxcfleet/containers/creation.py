@@ -6,17 +6,18 @@ import dataclasses
 import logging
 import os
 import stat
-from collections.abc import Sequence
 
 from lxcfleet.api.requests import CreateRequest
 from lxcfleet.base.mask import build
-from lxcfleet.containers import plan, request, store
+from lxcfleet.containers import plan, request, steps, store
 from lxcfleet.containers.actions import AT_ONCE, Actions
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.lifecycle import Lifecycle
+from lxcfleet.containers.masks import MaskKeeper
+from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
-from lxcfleet.errors import AlreadyExists, FleetError
+from lxcfleet.errors import AlreadyExists
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.events import Events
 from lxcfleet.runtime.operations import Job, Operation, Operations
@@ -37,6 +38,8 @@ class Creation:
         paths: Paths,
         registry: Registry,
         lifecycle: Lifecycle,
+        mask: MaskKeeper,
+        reconciler: Reconciler,
         operations: Operations,
         events: Events,
         room: Room,
@@ -45,6 +48,8 @@ class Creation:
         self._paths = paths
         self._registry = registry
         self._lifecycle = lifecycle
+        self._mask = mask
+        self._reconciler = reconciler
         self._operations = operations
         self._events = events
         self._room = room
@@ -52,7 +57,7 @@ class Creation:
 
     async def begin(self, ask: CreateRequest, config: Config) -> Operation:
         """Begin to create containers."""
-        self._lifecycle.distrust_mask()
+        self._mask.distrust()
         await self._registry.observe()
         try:
             with self._room.building():
@@ -68,20 +73,20 @@ class Creation:
             checked = wanted
         if wanted.new:
             self._room.check_ports(wanted.like, len(wanted.new))
-        steps = plan.create(ask.start)
+        planned = plan.create(ask.start)
         if ask.dry_run:
-            return self._dry(wanted, steps, start=ask.start)
+            return self._dry(wanted, planned, start=ask.start)
         specs = self._room.take(wanted.new, wanted.like)
         for spec in specs:
             self._registry.add(Container(spec.name, spec, busy="create"))
         self._room.expect(specs)
-        jobs = [self._creation(spec, steps) for spec in specs]
+        jobs = [self._creation(spec, planned) for spec in specs]
         jobs += [self._presence(self._registry[name], wanted, start=ask.start) for name in wanted.present]
         return self._operations.begin("create", jobs, AT_ONCE)
 
-    def _dry(self, wanted: request.Wanted, steps: tuple[plan.Step, ...], *, start: bool) -> Operation:
+    def _dry(self, wanted: request.Wanted, planned: plan.Steps, *, start: bool) -> Operation:
         results = [Result(name, "planned", True) for name in wanted.new]
-        lines = [line for name in wanted.new for line in plan.describe(name, steps)]
+        lines = [line for name in wanted.new for line in steps.describe(name, planned)]
         for name in wanted.present:
             container = self._registry[name]
             if start and container.state is not State.RUNNING:
@@ -113,7 +118,7 @@ class Creation:
             await self._room.check_addresses(len(wanted.new))
 
     async def _check_command(self, like: Spec) -> None:
-        await self._lifecycle.refresh_mask()
+        await self._mask.refresh()
 
         def runnable(path: str) -> bool:
             try:
@@ -125,17 +130,11 @@ class Creation:
 
         request.find_command(like.command[0], like.environment, runnable)
 
-    def _creation(self, spec: Spec, steps: Sequence[plan.Step]) -> Job:
+    def _creation(self, spec: Spec, planned: plan.Steps) -> Job:
         container = self._registry[spec.name]
 
         async def job() -> Result:
-            try:
-                await self._lifecycle.carry_out(container, steps)
-            except BaseException:
-                await self._undo(container)
-                raise
-            finally:
-                container.busy = None
+            await self._reconciler.create(container, planned)
             self._events.add("created", container.name)
             return Result(container.name, "created", True)
 
@@ -143,27 +142,6 @@ class Creation:
             self._room.forget(container)
 
         return Job(spec.name, job, forget)
-
-    async def _undo(self, container: Container) -> None:
-        """A container whose creation failed leaves nothing: its init never ran, so its delta is empty.
-
-        What somebody else put in its place meanwhile is not touched. And where it can't be taken away it is still
-        there, and keeps its name, its ids and its address until it is destroyed: also where only its name is gone, as
-        its files are the ids' still, and its disk limit is.
-        """
-        remains = False
-        try:
-            ours = self._is_there(container)
-            await self._lifecycle.carry_out(container, plan.undo_create(plan.Situation(exists=ours)))
-        except (FleetError, OSError) as error:
-            log.warning("%s: what its creation left can't be removed: %s", container.name, error)
-            remains = bool(self._lifecycle.leftovers(container.name))
-        if not remains and not self._is_there(container):
-            self._room.forget(container)
-            await self._room.release_unused()
-
-    def _is_there(self, container: Container) -> bool:
-        return store.load(self._paths, container.name) == container.spec
 
     def _presence(self, container: Container, wanted: request.Wanted, *, start: bool) -> Job:
         """A container that only has to be there, and run if ``start``."""

@@ -1,9 +1,8 @@
-"""Carrying out plans: each step of containers.plan, done for real."""
+"""What the steps of containers.steps are done with: the launcher, liblxc, the kernel and the disk."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import logging
 import os
@@ -11,13 +10,12 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
 
-from lxcfleet.base.mask.freshness import Freshness
 from lxcfleet.containers import lxc_config, store
 from lxcfleet.containers.container import Container, Running
+from lxcfleet.containers.desired import Intent
+from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.outside import Network
-from lxcfleet.containers.plan import DESTROY, START, Step
 from lxcfleet.containers.preparer import Preparer
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError, HostError, Unsupported, WrongState, from_body
@@ -36,8 +34,6 @@ KILL_SECONDS = 120.0
 AppArmor's parser compile the container's profile once more to remove it: seconds on a slow and busy host."""
 NUDGE_SECONDS = 1.0
 """An init that has just begun may not listen yet, so the signal to end is said again."""
-MASK_FRESH_SECONDS = 0.5
-"""The mask is compared with the host at most this often: once for all the starts of one moment."""
 TIDY_SECONDS = 2.0
 """How long a monitor may take to tidy up after a container that ended before anybody looked."""
 _TRIES = 1000
@@ -45,22 +41,8 @@ _NO_MATTER = (errno.ENOENT, errno.ENOSPC, errno.EDQUOT)
 """What must not keep a container from being destroyed: its directory is gone, or the disk is full."""
 
 
-class Faults(Protocol):
-    """Tests end the daemon or the launcher at a chosen step; see daemon."""
-
-    def reach(self, name: str, step: Step) -> None:
-        """The step is about to be done."""
-
-
-class NoFaults:
-    """What runs in production."""
-
-    def reach(self, name: str, step: Step) -> None:
-        """Nothing happens."""
-
-
 class Lifecycle:
-    """Does steps to containers, through the launcher where LXC or mounts are concerned."""
+    """The hands of all steps. What concerns LXC or mounts goes through the launcher."""
 
     def __init__(
         self,
@@ -71,21 +53,16 @@ class Lifecycle:
         start_slots: int,
         console_log_kib: int,
         network: Network,
-        faults: Faults,
+        mask: MaskKeeper,
     ) -> None:
         self._paths = paths
         self._platform = platform
         self._launcher = launcher
         self._registry = registry
         self._network = network
-        self._faults = faults
         self._slots, self._boots = start_slots, asyncio.Semaphore(start_slots)
-        self._preparer = Preparer(launcher, os.cpu_count() or 1, self.refresh_mask)
-        self._mask_lock = asyncio.Lock()
-        self._mask_checked = 0.0
-        self._mask_mounted: tuple[int, int | None] = (0, None)
+        self._preparer = Preparer(launcher, os.cpu_count() or 1, mask.refresh)
         self._removing: set[str] = set()
-        self.freshness = Freshness(paths)
         self.console_log_kib = console_log_kib
         self.reconcile = True
         self.noted: Callable[[str, str], None] = lambda _name, _note: None
@@ -112,75 +89,68 @@ class Lifecycle:
         if spec.disk:
             quota.check(self._paths.lxc)
 
-    async def carry_out(
-        self, container: Container, steps: Sequence[Step], timeout: float = 10.0, drain: float | None = None
-    ) -> None:
-        """Do ``steps`` in order. Raises FleetError.
+    # -- the steps -------------------------------------------------------------------------------------------
 
-        ``timeout``: seconds until a halt becomes a kill; ``drain``: seconds from leaving to the halt, None: its own.
+    def note(self, name: str, intent: Intent | None, *, must: bool) -> None:
+        """Write down what is to become of a container; None: nothing else than it is.
+
+        Raises HostError if that can't be written, and ``must``.
         """
-        namespace: int | None = None
+        pending = self._paths.container(name).pending
         try:
-            for step in steps:
-                self._faults.reach(container.name, step)
-                match step:
-                    case Step.MAKE:
-                        namespace = await self._prepare(container, make=True, mount=Step.MOUNT in steps)
-                    case Step.MOUNT:
-                        if namespace is None:
-                            namespace = await self._prepare(container, make=False, mount=True)
-                    case Step.BOOT:
-                        assert namespace is not None
-                        await self._boot(container, namespace)
-                    case _:
-                        await self._simple(container, step, timeout, drain)
-        finally:
-            if namespace is not None:
-                os.close(namespace)
+            if intent is None:
+                pending.unlink(missing_ok=True)
+            else:
+                tree.write(pending, intent.value + "\n")
+        except OSError as error:
+            if must and not (intent is Intent.GONE and error.errno in _NO_MATTER):
+                raise HostError.from_os_error(f"{name}: can't note what is to become of it", error) from error
+            log.warning("%s: what is to become of it can't be noted: %s", name, error)
 
-    async def _simple(self, container: Container, step: Step, timeout: float, drain: float | None) -> None:
-        name = container.name
-        own = self._paths.container(name)
-        match step:
-            case Step.OWE_START:
-                self._owe(name, START)
-            case Step.OWE_DESTROY:
-                self._owe(name, DESTROY)
-            case Step.SETTLE:
-                own.pending.unlink(missing_ok=True)
-            case Step.THAW:
-                await self._freeze(container, "unfreeze")
-            case Step.FREEZE:
-                self._network.set_frozen(container, True)  # before it: nobody new is to wait for it
-                await self._freeze(container, "freeze")
-            case Step.LEAVE:
-                await self._network.leave(container, drain)
-            case Step.HALT:
-                await self._halt(container, timeout)
-            case Step.RETIRE:
-                self._retire(name)
-            case Step.REMOVE:
-                await self.remove(self.leftovers(name))
+    async def thaw(self, container: Container) -> None:
+        """Unfreeze its processes. Raises FleetError."""
+        await self._freeze(container, "unfreeze")
 
-    def leftovers(self, name: str) -> list[str]:
-        """The directories that were the container's, and are not removed yet."""
+    async def freeze(self, container: Container) -> None:
+        """Freeze its processes. Raises FleetError."""
+        self._network.set_frozen(container, True)  # before it: nobody new is to wait for it
+        await self._freeze(container, "freeze")
+
+    async def leave(self, container: Container, drain: float | None) -> None:
+        """Withdraw it from names and ports, and wait; ``drain``: seconds, None: as its spec says."""
+        await self._network.leave(container, drain)
+
+    def come_back(self, container: Container) -> None:
+        """Let one that was withdrawn be found again, if it runs."""
+        if container.running is not None:
+            self._network.publish(container)
+
+    async def unmake(self, container: Container) -> None:
+        """Remove a container whose creation failed. What somebody else put in its place meanwhile is not touched."""
+        if store.load(self._paths, container.name) == container.spec:
+            self.retire(container.name)
+        await self.remove_leftovers(container.name)
+
+    def remains(self, container: Container) -> bool:
+        """Whether anything of it is on disk: then it keeps its name, its ids and its address.
+
+        Also where only its name is gone: its files are the ids' still, and its disk limit is.
+        """
+        if container.spec is None:
+            there = os.path.lexists(self._paths.container(container.name).directory)
+        else:
+            there = store.load(self._paths, container.name) == container.spec
+        return there or bool(self._leftovers(container.name))
+
+    async def remove_leftovers(self, name: str) -> None:
+        """Remove the directories that were the container's. Raises FleetError."""
+        await self.remove(self._leftovers(name))
+
+    def _leftovers(self, name: str) -> list[str]:
         return [directory.name for directory in self._paths.lxc.glob(f"{Paths.GONE_PREFIX}{name}.*")]
 
-    def owe_start(self, container: Container) -> None:
-        """Note that it is owed a start. Raises HostError."""
-        self._owe(container.name, START)
-
-    def _owe(self, name: str, word: str) -> None:
-        try:
-            tree.write(self._paths.container(name).pending, word + "\n")
-        except OSError as error:
-            if word == DESTROY and error.errno in _NO_MATTER:
-                log.warning("%s is destroyed without a note of it: %s", name, error)
-                return
-            raise HostError.from_os_error(f"{name}: can't note what is owed to it", error) from error
-
-    def _retire(self, name: str) -> None:
-        """The point of no return of destroy: one rename, after which there is no container of that name."""
+    def retire(self, name: str) -> None:
+        """Take its name away, by one rename. Raises HostError."""
         if monitor.runs(name, str(self._paths.lxc)):
             raise HostError(
                 f"{name} can't be removed", why="its monitor runs again: somebody else started it",
@@ -230,7 +200,11 @@ class Lifecycle:
         if answer["error"]:
             raise from_body(answer["error"])
 
-    async def _prepare(self, container: Container, *, make: bool, mount: bool) -> int | None:
+    async def prepare(self, container: Container, *, make: bool, mount: bool) -> int | None:
+        """Make its files, or check them, and mount its layers. Raises FleetError.
+
+        Gives a descriptor of the mount namespace, if ``mount``.
+        """
         if container.spec is None:
             raise container.problem or WrongState(f"{container.name} is broken")
         if mount:
@@ -240,7 +214,7 @@ class Lifecycle:
         if make:
             files["lxcfleet.yaml"] = store.render(container.spec)
             if mount:
-                files["pending"] = START + "\n"
+                files["pending"] = Intent.RUN.value + "\n"
         item = {
             "name": container.name,
             "first_id": container.spec.first_id,
@@ -257,7 +231,8 @@ class Lifecycle:
             self.noted(container.name, note)
         return reply.descriptor
 
-    async def _boot(self, container: Container, namespace: int) -> None:
+    async def boot(self, container: Container, namespace: int) -> None:
+        """Start its init in a mount namespace that ``prepare`` gave. Raises FleetError."""
         log_file = str(self._paths.container(container.name).lxc_log)
         before = liblxc.log_size(log_file)
         if container.spec is not None:
@@ -306,7 +281,8 @@ class Lifecycle:
             monitor.refuse_impostor(name, lxc_path)
         return pid
 
-    async def _halt(self, container: Container, timeout: float) -> None:
+    async def halt(self, container: Container, timeout: float) -> None:
+        """Ask its init to end; kill it after ``timeout`` seconds. Raises HostError if it is still there long after."""
         running = container.running
         if running is None:
             return
@@ -320,57 +296,6 @@ class Lifecycle:
         proc.send_signal(running.pid, running.monitor, signal.SIGKILL)
         if not await _gone(running, KILL_SECONDS):
             raise _stays(container.name, running)
-
-    def distrust_mask(self) -> None:
-        """Somebody asks for something new: what changed on the host until this moment must count."""
-        self._mask_checked = 0.0
-
-    async def refresh_mask(self) -> None:
-        """Have a mask mounted that fits the host as it is now."""
-        async with self._mask_lock:
-            self._launcher.start()
-            # Plain lxc-start may have had another image built.
-            fresh = self._mask_mounted == (self._launcher.generation, self._mask_image())
-            moment = time.monotonic()
-            if fresh and moment - self._mask_checked < MASK_FRESH_SECONDS:
-                return
-            current = await asyncio.to_thread(self.freshness.is_current)
-            if not fresh or not current:
-                await self._mount_mask(look=not current)
-            self._mask_mounted = (self._launcher.generation, self._mask_image())
-            self._mask_checked = moment
-
-    def _mask_image(self) -> int | None:
-        """The image's inode; the one of a mounted image is not given to another file."""
-        try:
-            return self._paths.mask_image.stat().st_ino
-        except OSError:
-            return None
-
-    async def _mount_mask(self, *, look: bool) -> None:
-        if look:
-            self.freshness.looking()
-        try:
-            answer = await self._launcher.ask("mask", look)
-            if answer["error"]:
-                raise from_body(answer["error"])
-        except BaseException:
-            self.freshness.failed()
-            raise
-
-    async def have_mask(self) -> None:
-        """Have a mask mounted, be it an older one."""
-        self._launcher.start()
-        if self._mask_mounted[0] != self._launcher.generation:
-            await self.refresh_mask()
-
-    async def release_mask(self) -> None:
-        """No container is left: give back the mask's loop device, and what was kept of the base."""
-        async with self._mask_lock:
-            if self._mask_mounted[0] == self._launcher.generation or self._paths.base_snapshots.exists():
-                self._mask_mounted = (0, None)
-                with contextlib.suppress(FleetError):
-                    await self._launcher.ask("release", None)
 
 
 async def _gone(running: Running, seconds: float) -> bool:

@@ -1,134 +1,98 @@
-"""What has to be done to a container, as steps: pure, printable, and safe to break off anywhere.
+"""From what is wanted of a container and what there is of it to the steps between them. Pure, and printable.
 
-A plan is a tuple of steps. The daemon, its launcher or the machine may die between any two of them, or in the
-middle of one. What is then on disk and running is a Situation, from which ``recover`` knows how to go on:
-the container ends as it was before, or as it was to become. Two marks make that possible. A container under
-construction has another name until it is whole, and one being removed loses its name first; and while the
-daemon owes a container an action, one word in its file ``pending`` says which.
+The daemon, its launcher or the machine may die at any of these steps. What is then there is observed anew, and
+``recover`` knows how to go on: the container ends as it was before, or as it was to become. Two marks make that
+possible. A container under construction has another name until it is whole, and one being removed loses its name first;
+and what is wanted is noted on disk before anything is done for it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from enum import StrEnum
-
+from lxcfleet.containers.desired import Desired, Intent, Observed
+from lxcfleet.containers.steps import (
+    Boot,
+    Freeze,
+    Halt,
+    Leave,
+    Make,
+    Mount,
+    Remove,
+    Retire,
+    Settle,
+    Step,
+    Thaw,
+    Want,
+)
 from lxcfleet.spec.states import Action
 
+Steps = tuple[Step, ...]
 
-class Step(StrEnum):
-    """One step; the value is what ``--dry-run`` and the log say of it."""
-
-    MAKE = "make its directory, spec, configuration and empty delta"
-    OWE_START = "note that it is owed a start"
-    OWE_DESTROY = "note that it is to be destroyed"
-    THAW = "unfreeze its processes"
-    LEAVE = "withdraw it from names and ports, and wait for its drain time"
-    HALT = "ask its init to end, and wait; kill it when the time is up"
-    MOUNT = "mount base, mask and delta in a mount namespace of its own"
-    BOOT = "start its init"
-    SETTLE = "note that nothing is owed any more"
-    RETIRE = "take its name away"
-    REMOVE = "remove its delta and its directory"
-    FREEZE = "freeze its processes"
+WANTED = {
+    Action.START: Desired(Intent.RUN),
+    Action.STOP: Desired(Intent.STOPPED),
+    Action.RESTART: Desired(Intent.RUN, anew=True),
+    Action.FREEZE: Desired(Intent.RUN, frozen=True),
+    Action.UNFREEZE: Desired(Intent.RUN),
+    Action.DESTROY: Desired(Intent.GONE),
+}
+"""What each action asks for. One that starts a frozen container wants it to run."""
 
 
-START = "start"
-DESTROY = "destroy"
-"""The words that ``pending`` may hold."""
+def create(start: bool) -> Steps:
+    """The steps to a container that does not exist yet."""
+    return (Make(start), Mount(), Boot(), Settle()) if start else (Make(start),)
 
 
-@dataclass(frozen=True)
-class Situation:
-    """What there is of one container."""
-
-    exists: bool
-    """It has its directory under its own name."""
-    running: bool = False
-    frozen: bool = False
-    pending: str | None = None
-    half_made: bool = False
-    """A directory that was to become it is there."""
-    half_removed: bool = False
-    """A directory that was it is there."""
-
-
-NOTHING = Situation(exists=False)
+def plan(want: Desired, now: Observed) -> Steps:
+    """The steps of a container that exists to what is wanted of it; none if it is so already."""
+    match want.intent:
+        case Intent.RUN:
+            return _run(want, now)
+        case Intent.STOPPED:
+            if not now.running:
+                return _settle(now)
+            if not want.lasting:
+                return (*_settle(now), *_halt(now))
+            # An intent that can't be noted must keep nobody from stopping a container.
+            return (*_want(Intent.STOPPED, now, must=False), *_halt(now), Settle())
+        case Intent.GONE:
+            return (*_want(Intent.GONE, now), *_halt(now), Retire(), Remove())
 
 
-def create(start: bool) -> tuple[Step, ...]:
-    """A container that does not exist yet. It is made with a start owed, if it is to be started."""
-    return (Step.MAKE, Step.MOUNT, Step.BOOT, Step.SETTLE) if start else (Step.MAKE,)
+def _run(want: Desired, now: Observed) -> Steps:
+    if now.running and not want.anew:
+        return (*_froze(want, now), *_settle(now))
+    start = (Mount(), Boot(), Settle())
+    if now.running:
+        # Without a note it could be ended and never come up again.
+        return (*_want(Intent.RUN, now), *_halt(now), *start)
+    return (*_want(Intent.RUN, now, must=False), *start)
 
 
-def plan(action: Action, now: Situation) -> tuple[Step, ...]:
-    """The steps of ``action`` on a container that exists; none if it is as asked already."""
-    thaw = (Step.THAW,) if now.frozen else ()
-    halt = (*thaw, Step.LEAVE, Step.HALT) if now.running else ()
-    settle = (Step.SETTLE,) if now.pending else ()
-    match action:
-        case Action.START:
-            return (*thaw, *settle) if now.running else (Step.MOUNT, Step.BOOT, *settle)
-        case Action.STOP:
-            # A start that is owed would bring it back: settle first.
-            return (*settle, *halt)
-        case Action.RESTART:
-            return (Step.OWE_START, *halt, Step.MOUNT, Step.BOOT, Step.SETTLE)
-        case Action.FREEZE:
-            return (Step.FREEZE,) if now.running and not now.frozen else ()
-        case Action.UNFREEZE:
-            return thaw
-        case Action.DESTROY:
-            return (Step.OWE_DESTROY, *halt, Step.RETIRE, Step.REMOVE)
+def _froze(want: Desired, now: Observed) -> Steps:
+    if want.frozen is None or want.frozen == now.frozen:
+        return ()
+    return (Freeze(),) if want.frozen else (Thaw(),)
 
 
-def recover(now: Situation) -> tuple[Step, ...]:
-    """The steps that end what a crash broke off."""
-    leftovers = (Step.REMOVE,) if now.half_made or now.half_removed else ()
-    if not now.exists or now.pending is None:
+def _want(intent: Intent, now: Observed, *, must: bool = True) -> Steps:
+    return () if now.noted is intent else (Want(intent, must, now.noted),)
+
+
+def _halt(now: Observed) -> Steps:
+    if not now.running:
+        return ()
+    return (Thaw(), Leave(), Halt()) if now.frozen else (Leave(), Halt())
+
+
+def _settle(now: Observed) -> Steps:
+    return (Settle(),) if now.noted else ()
+
+
+def recover(now: Observed) -> Steps:
+    """The steps that end what a crash or a reboot from inside broke off."""
+    leftovers = (Remove(),) if now.half_made or now.half_removed else ()
+    if not now.exists or now.noted is None:
         return leftovers
-    if now.pending == DESTROY:
-        return (*leftovers, *plan(Action.DESTROY, now))
     # One that was frozen before stays so: what thaws it is the operator's word, or its restart.
-    return (*leftovers, *plan(Action.START, replace(now, frozen=False)))
-
-
-def undo_create(now: Situation) -> tuple[Step, ...]:
-    """A new container whose first start failed before its init ran goes away again."""
-    return (Step.RETIRE, Step.REMOVE) if now.exists else (Step.REMOVE,)
-
-
-def after(step: Step, now: Situation, *, start: bool = True) -> Situation:
-    """What there is once ``step`` was done; the model that the tests replay crashes on.
-
-    ``start``: whether a container that is made is to be started.
-    """
-    match step:
-        case Step.MAKE:
-            return Situation(exists=True, pending=START if start else None)
-        case Step.OWE_START:
-            return replace(now, pending=START)
-        case Step.OWE_DESTROY:
-            return replace(now, pending=DESTROY)
-        case Step.THAW:
-            return replace(now, frozen=False)
-        case Step.FREEZE:
-            return replace(now, frozen=True)
-        case Step.HALT:
-            return replace(now, running=False)
-        case Step.LEAVE:
-            return now  # a container that runs on is found again
-        case Step.MOUNT:
-            return now  # a mount is gone with the process that made it
-        case Step.BOOT:
-            return replace(now, running=True)
-        case Step.SETTLE:
-            return replace(now, pending=None)
-        case Step.RETIRE:
-            return Situation(exists=False, half_removed=True)
-        case Step.REMOVE:
-            return replace(now, half_made=False, half_removed=False)
-
-
-def describe(name: str, steps: tuple[Step, ...]) -> list[str]:
-    """The plan in words."""
-    return [f"{name}: {step}" for step in steps] or [f"{name}: nothing to do"]
+    return (*leftovers, *plan(Desired(now.noted, frozen=None), now))

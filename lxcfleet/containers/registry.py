@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from lxcfleet.containers import store
 from lxcfleet.containers.container import Container, Running
-from lxcfleet.containers.plan import Situation
+from lxcfleet.containers.desired import Observed
 from lxcfleet.errors import Broken, HostError, WrongState
 from lxcfleet.host.lxc import monitor
 from lxcfleet.host.process import cgroup, proc
@@ -116,13 +116,13 @@ class Registry:
                 hint=f"stop or destroy {twin.name}, or keep copies elsewhere than in {self._paths.lxc}",
             )
 
-    def situation(self, container: Container) -> Situation:
+    def observed(self, container: Container) -> Observed:
         """What there is of a container that exists, as the planner sees it."""
-        return Situation(
+        return Observed(
             exists=True,
             running=container.running is not None,
             frozen=container.running is not None and container.running.payload.frozen,
-            pending=store.pending(self._paths, container.name),
+            noted=store.noted(self._paths, container.name),
         )
 
     async def observe(self) -> None:

@@ -12,7 +12,7 @@ from lxcfleet.capacity import needs
 from lxcfleet.capacity.ids import IdPool, installer_line
 from lxcfleet.containers import store
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.lifecycle import Lifecycle
+from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.outside import Network
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError
@@ -31,13 +31,13 @@ class Room:
         self,
         paths: Paths,
         registry: Registry,
-        lifecycle: Lifecycle,
+        mask: MaskKeeper,
         network: Network,
         features: Callable[[], Features],
     ) -> None:
         self._paths = paths
         self._registry = registry
-        self._lifecycle = lifecycle
+        self._mask = mask
         self._network = network
         self._features = features
         self._ids = self._read_ids()
@@ -103,7 +103,7 @@ class Room:
             return
         await self._network.release()
         if not len(self._registry):
-            await self._lifecycle.release_mask()
+            await self._mask.release()
 
     # -- checking --------------------------------------------------------------------------------------------
 

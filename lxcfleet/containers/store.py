@@ -12,6 +12,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 from typing import TypeVar
 
+from lxcfleet.containers.desired import Intent
 from lxcfleet.errors import Broken, InvalidInput
 from lxcfleet.paths import Paths
 from lxcfleet.spec import health, strict_yaml
@@ -179,10 +180,10 @@ def load(paths: Paths, name: str) -> Spec | Broken | None:
         return error
 
 
-def pending(paths: Paths, name: str) -> str | None:
-    """The word in the container's pending file; None if the daemon owes it nothing."""
+def noted(paths: Paths, name: str) -> Intent | None:
+    """What is to become of the container, as its file ``pending`` says; None: nothing else than it is."""
     try:
-        return paths.container(name).pending.read_text(encoding="ascii", errors="replace").strip() or None
+        return Intent.read(paths.container(name).pending.read_text(encoding="ascii", errors="replace"))
     except OSError:
         return None
 

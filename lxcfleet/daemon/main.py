@@ -24,10 +24,11 @@ from lxcfleet.base.mask import mount
 from lxcfleet.containers import lxc_config
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.delta_sizes import DeltaSizes
-from lxcfleet.containers.lifecycle import Faults, Lifecycle, NoFaults
-from lxcfleet.containers.plan import Step
+from lxcfleet.containers.lifecycle import Lifecycle
+from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.readings import Readings
 from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.steps import Observer
 from lxcfleet.containers.store import Leftovers
 from lxcfleet.daemon.attach import AttachServer
 from lxcfleet.daemon.http.access import Access
@@ -68,7 +69,8 @@ OPEN_FILES = 65536
 class Daemon:
     """All parts, put together."""
 
-    def __init__(self, paths: Paths, lock: int) -> None:
+    def __init__(self, paths: Paths, lock: int, observers: Sequence[Observer] = ()) -> None:
+        """``observers``: told of each step that is about to be done to a container."""
         self._paths = paths
         settings = load(paths.config_file)
         logging.getLogger().setLevel(settings.log_level.upper())
@@ -80,6 +82,7 @@ class Daemon:
         self._leftovers: Leftovers = self._registry.load()
         self._network = FleetNetwork(paths, settings.network, self._registry, self._launcher, self._events, self._moved)
         self._prober = Prober(paths, self._launcher, self._events, settings.alive_time, self._serves)
+        self._mask = MaskKeeper(paths, self._launcher)
         self._lifecycle = Lifecycle(
             paths,
             _platform(settings.network.bridge),
@@ -88,7 +91,7 @@ class Daemon:
             settings.start_slots,
             settings.console_log_kib,
             self._network,
-            _faults(self._launcher),
+            self._mask,
         )
         self._lifecycle.reconcile = settings.reconcile
         self._lifecycle.noted = lambda name, note: self._events.add("conflict", name, note)
@@ -97,20 +100,22 @@ class Daemon:
             settings,
             self._registry,
             self._lifecycle,
+            self._mask,
             Operations(),
             self._network,
             self._events,
             self._prober,
             self._read_features,
+            observers,
         )
-        self._finder = Finder(paths, self._launcher, self._lifecycle)
+        self._finder = Finder(paths, self._launcher, self._mask)
         self._rollouts = Driver(paths, self._fleet, self._finder.scan, dpkg.in_pieces)
         self._owners = Owners()
         self._watcher = Watcher(
             paths,
             lambda: self._fleet.config.patch,
             self._registry,
-            self._lifecycle,
+            self._mask,
             self._launcher,
             self._finder,
             self._events,
@@ -224,7 +229,7 @@ class Daemon:
             try:
                 await self._registry.observe()
                 await self._network.check()
-                await asyncio.to_thread(self._lifecycle.freshness.take_note)
+                await asyncio.to_thread(self._mask.freshness.take_note)
             except (FleetError, OSError) as error:
                 log.error("looking after the fleet failed: %s", error)
 
@@ -245,28 +250,6 @@ class Daemon:
         for directory in directories:
             if not (self._paths.lxc / directory).exists():
                 self._events.add("cleaned", None, f"removed {directory}, left by a crash")
-
-
-class KillAt(NoFaults):
-    """LXCFLEET_KILL=daemon:NAME:STEP or launcher:NAME:STEP ends that process when the step is reached; for tests."""
-
-    def __init__(self, launcher: Launcher, where: str) -> None:
-        self._launcher = launcher
-        self._process, self._name, self._step = where.split(":")
-
-    def reach(self, name: str, step: Step) -> None:
-        """Die here, if here it is."""
-        if (name, step.name) != (self._name, self._step):
-            return
-        if self._process == "daemon":
-            os.kill(os.getpid(), signal.SIGKILL)
-        self._launcher.kill()
-        self._name = ""
-
-
-def _faults(launcher: Launcher) -> Faults:
-    where = os.environ.get("LXCFLEET_KILL")
-    return KillAt(launcher, where) if where else NoFaults()
 
 
 def _platform(bridge: str) -> lxc_config.Platform:
@@ -376,12 +359,12 @@ def _raise_open_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
-async def _serve(paths: Paths, lock: int) -> None:
-    await Daemon(paths, lock).run()
+async def _serve(paths: Paths, lock: int, observers: Sequence[Observer]) -> None:
+    await Daemon(paths, lock, observers).run()
 
 
-def main() -> None:
-    """The command lxcfleetd."""
+def main(observers: Sequence[Observer] = ()) -> None:
+    """The command lxcfleetd. ``observers``: told of each step that is about to be done to a container."""
     parser = argparse.ArgumentParser(prog="lxcfleetd", description="The daemon that runs a fleet of containers.")
     parser.add_argument("--version", action="version", version=f"lxcfleetd {__version__}")
     parser.add_argument("--debug", action="store_true", help="tracebacks of errors")
@@ -400,7 +383,7 @@ def main() -> None:
         paths.lxc.mkdir(mode=0o755, parents=True, exist_ok=True)
         tree.spread(paths.lxc)
         mount.make_mount_points(paths)
-        asyncio.run(_serve(paths, lock))
+        asyncio.run(_serve(paths, lock, observers))
     except FleetError as error:
         if arguments.debug:
             raise

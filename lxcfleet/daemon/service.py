@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import cast
 
@@ -17,8 +17,11 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.creation import Creation
 from lxcfleet.containers.delta_sizes import Looks
 from lxcfleet.containers.lifecycle import Lifecycle
+from lxcfleet.containers.masks import MaskKeeper
+from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
+from lxcfleet.containers.steps import Observer
 from lxcfleet.errors import Broken, InvalidInput, NotFound, WrongState
 from lxcfleet.health.prober import Prober
 from lxcfleet.host.facts.features import Features
@@ -43,12 +46,15 @@ class Fleet:
         config: Config,
         registry: Registry,
         lifecycle: Lifecycle,
+        mask: MaskKeeper,
         operations: Operations,
         network: FleetNetwork,
         events: Events,
         prober: Prober,
         features: Callable[[], Features],
+        observers: Sequence[Observer] = (),
     ) -> None:
+        """``observers``: told of each step that is about to be done to a container."""
         self._paths = paths
         self.config = config
         self.registry = registry
@@ -58,10 +64,13 @@ class Fleet:
         self._looks = Looks(paths)
         self.events = events
         self.prober = prober
-        self.room = Room(paths, registry, lifecycle, network, features)
-        self.actions = Actions(paths, registry, lifecycle, operations, network, events, self.room)
-        self.boot = Boot(paths, registry, prober, self.actions, operations, events)
-        self._creation = Creation(paths, registry, lifecycle, operations, events, self.room, self.actions)
+        self.room = Room(paths, registry, mask, network, features)
+        self._reconciler = Reconciler(registry, lifecycle, self.room, config.stop_timeout, observers)
+        self.actions = Actions(paths, registry, self._reconciler, mask, operations, network, events, self.room)
+        self.boot = Boot(paths, registry, prober, self._reconciler, operations, events)
+        self._creation = Creation(
+            paths, registry, lifecycle, mask, self._reconciler, operations, events, self.room, self.actions
+        )
 
     async def reload(self, config: Config) -> list[str]:
         """Take over changed settings, and what changed in /etc/subuid; what has to stay is in the log, and comes back.
@@ -72,6 +81,7 @@ class Fleet:
         self._lifecycle.console_log_kib = config.console_log_kib
         self._lifecycle.reconcile = config.reconcile
         self._lifecycle.take_over_slots(config.start_slots)
+        self._reconciler.stop_timeout = config.stop_timeout
         self.prober.alive_time = config.alive_time
         self.room.reload()
         return await self._network.take_over(config.network)

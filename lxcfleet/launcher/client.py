@@ -123,11 +123,6 @@ class Launcher:
                 return json.loads(text)
         raise Died(f"{operation} failed", why=_DIED, hint="`journalctl -u lxcfleet` may have the reason")
 
-    def kill(self) -> None:
-        """End both the hard way; for tests of what survives that."""
-        self._launcher.kill()
-        self._booter.kill()
-
     async def boot(self, name: str, namespace: int, command: Sequence[str] = ()) -> int | None:
         """Start a container whose root is mounted in the mount namespace that the descriptor stands for.
 

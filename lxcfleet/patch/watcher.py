@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lxcfleet.api.findings import NoticeRecord
-from lxcfleet.containers.lifecycle import Lifecycle
+from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.kernel import tree
@@ -46,7 +46,7 @@ class Watcher:
         paths: Paths,
         settings: Callable[[], PatchSettings],
         registry: Registry,
-        lifecycle: Lifecycle,
+        mask: MaskKeeper,
         launcher: Launcher,
         finder: Finder,
         events: Events,
@@ -55,7 +55,7 @@ class Watcher:
         admin: Path = Path("/var/lib/dpkg"),
     ) -> None:
         self._paths, self._settings = paths, settings
-        self._registry, self._lifecycle, self._launcher = registry, lifecycle, launcher
+        self._registry, self._mask, self._launcher = registry, mask, launcher
         self._finder, self._events, self._apply = finder, events, apply
         self._admin = admin
         self._done = _read(paths.notice_done)
@@ -148,9 +148,9 @@ class Watcher:
     async def _do(self, policy: Policy) -> None:
         if self._launcher.renew():
             log.info("the launcher or the booter ran old code and is started anew")
-        self._lifecycle.distrust_mask()
+        self._mask.distrust()
         if len(self._registry):
-            await self._lifecycle.refresh_mask()
+            await self._mask.refresh()
         await self._registry.observe()
         found = await self._finder.scan(self._registry)
         stale = {name: scan for name, scan in found.items() if scan.stale}

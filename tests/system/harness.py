@@ -184,12 +184,13 @@ class Fleet:
     # -- the daemon ------------------------------------------------------------------------------------------
 
     def start_daemon(self, kill: str = "", *, may_die: bool = False) -> subprocess.Popen[bytes]:
-        """A daemon that answers, or dies if it may. ``kill``: see daemon.main.KillAt."""
+        """A daemon that answers, or dies if it may. ``kill``: see tests.system.killing_daemon."""
         self.paths.run.mkdir(exist_ok=True)
-        extra = {"LXCFLEET_KILL": kill} if kill else {}
+        program = [sys.executable, "-m", "tests.system.killing_daemon"] if kill else [DAEMON]
+        extra = {"KILL_AT": kill, "PYTHONPATH": str(ROOT)} if kill else {}
         with (self.paths.run / "daemon.log").open("ab") as log:
             daemon = subprocess.Popen(
-                [*self.within, DAEMON], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment(**extra)
+                [*self.within, *program], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment(**extra)
             )
         self.daemons.append(daemon)
         until(lambda: self.daemon_pid() == daemon.pid or daemon.poll() is not None, 30, "the daemon answers")

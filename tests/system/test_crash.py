@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import pytest
 
 from lxcfleet.containers import plan
-from lxcfleet.containers.plan import Situation, Step
+from lxcfleet.containers.desired import Observed
+from lxcfleet.containers.steps import Halt, Leave, Make, Step, Want
 from lxcfleet.spec.states import Action
 
 from .harness import SLEEP, TIMEOUT, Fleet, alive, until
@@ -23,9 +24,9 @@ from .harness import SLEEP, TIMEOUT, Fleet, alive, until
 pytestmark = pytest.mark.system
 
 ABSENT = "absent"
-STOPPED = Situation(exists=True)
-RUNNING = Situation(exists=True, running=True)
-FROZEN = Situation(exists=True, running=True, frozen=True)
+STOPPED = Observed(exists=True)
+RUNNING = Observed(exists=True, running=True)
+FROZEN = Observed(exists=True, running=True, frozen=True)
 
 
 @dataclass(frozen=True)
@@ -42,26 +43,31 @@ class Case:
         return f"{self.action}-{self.before}-{self.step.name}"
 
 
+def steps(action: Action, now: Observed) -> plan.Steps:
+    return plan.plan(plan.WANTED[action], now)
+
+
 def cases() -> Iterator[Case]:
-    """Every step of every plan. What is noted as owed is done; what is not noted yet never was asked for."""
+    """Every step of every plan. What is noted is done; what is not noted yet never was asked for."""
     for step in plan.create(start=True):
-        yield Case("create", ABSENT, step, ABSENT if step is Step.MAKE else "running")
-    for step in plan.plan(Action.START, STOPPED):
-        yield Case("start", "stopped", step, "stopped")
-    for step in plan.plan(Action.STOP, RUNNING):
-        yield Case("stop", "running", step, "running", same_process=True)
-    for step in plan.plan(Action.RESTART, RUNNING):
-        yield Case("restart", "running", step, "running", same_process=step in (Step.OWE_START, Step.LEAVE, Step.HALT))
-    for step in plan.plan(Action.RESTART, FROZEN)[:2]:
+        yield Case("create", ABSENT, step, ABSENT if isinstance(step, Make) else "running")
+    for step in steps(Action.START, STOPPED):
+        yield Case("start", "stopped", step, "stopped" if isinstance(step, Want) else "running")
+    for step in steps(Action.STOP, RUNNING):
+        begun = not isinstance(step, Want)
+        yield Case("stop", "running", step, "stopped" if begun else "running", same_process=not begun)
+    for step in steps(Action.RESTART, RUNNING):
+        yield Case("restart", "running", step, "running", same_process=isinstance(step, Want | Leave | Halt))
+    for step in steps(Action.RESTART, FROZEN)[:2]:
         yield Case("restart", "frozen", step, "frozen", same_process=True)
-    for step in plan.plan(Action.DESTROY, RUNNING):
-        begun = step is not Step.OWE_DESTROY
+    for step in steps(Action.DESTROY, RUNNING):
+        begun = not isinstance(step, Want)
         yield Case("destroy", "running", step, ABSENT if begun else "running", same_process=not begun)
-    for step in plan.plan(Action.DESTROY, STOPPED):
-        yield Case("destroy", "stopped", step, "stopped" if step is Step.OWE_DESTROY else ABSENT)
-    for step in plan.plan(Action.FREEZE, RUNNING):
+    for step in steps(Action.DESTROY, STOPPED):
+        yield Case("destroy", "stopped", step, "stopped" if isinstance(step, Want) else ABSENT)
+    for step in steps(Action.FREEZE, RUNNING):
         yield Case("freeze", "running", step, "running", same_process=True)
-    for step in plan.plan(Action.UNFREEZE, FROZEN):
+    for step in steps(Action.UNFREEZE, FROZEN):
         yield Case("unfreeze", "frozen", step, "frozen", same_process=True)
 
 

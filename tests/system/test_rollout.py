@@ -350,7 +350,7 @@ def test_the_daemon_is_killed_at_any_moment_and_nothing_is_restarted_twice(
     assert others[0] not in phases(quick)
 
 
-@pytest.mark.parametrize("step", ["OWE_START", "HALT", "MOUNT", "BOOT", "SETTLE"])
+@pytest.mark.parametrize("step", ["want", "halt", "mount", "boot", "settle"])
 def test_the_daemon_is_killed_at_each_step_of_a_restart(quick: Fleet, step: str) -> None:
     names = create(quick, "k", 3, command=("--", "sh", "-c", "echo started >>/starts; exec sleep infinity"))
     quick.stop_daemon()

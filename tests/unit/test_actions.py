@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from lxcfleet.containers import plan
 from lxcfleet.containers.actions import Actions
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import NotFound
 from lxcfleet.paths import Paths
@@ -27,13 +25,7 @@ def test_what_was_meant_for_one_that_is_gone_is_not_done_to_the_next_of_its_name
     action: Action | None, tmp_path: Path
 ) -> None:
     """The next one may be stopped, and then it would be destroyed, or started as the first was. None: what is owed."""
-    done: list[Sequence[plan.Step]] = []
-
-    async def carry_out(_: Container, steps: Sequence[plan.Step], *_rest: object) -> None:
-        done.append(steps)
-
     nobody: Any = None
-    lifecycle: Any = SimpleNamespace(carry_out=carry_out)
     paths = Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path)
     registry = Registry(paths, nobody, nobody, nobody)
     before, after = (Container("web", Spec("web", first_id=1879048192, created=created)) for created in ("1", "2"))
@@ -41,14 +33,15 @@ def test_what_was_meant_for_one_that_is_gone_is_not_done_to_the_next_of_its_name
     chosen = before
     registry.forget("web")
     registry.add(after)
-    actions = Actions(paths, registry, lifecycle, Operations(), nobody, Events(), nobody)
+    # Whatever it did with this would fail otherwise than by NotFound.
+    reconciler = Reconciler(registry, nobody, nobody, 10.0)
+    actions = Actions(paths, registry, reconciler, nobody, Operations(), nobody, Events(), nobody)
 
     async def act() -> None:
         if action is None:
-            await actions.go_on(chosen, plan.recover(plan.Situation(exists=True, pending=plan.START)))
+            await reconciler.go_on(chosen)
         else:
             await actions.act(chosen, action, 0)
 
     with pytest.raises(NotFound, match="destroyed meanwhile"):
         asyncio.run(act())
-    assert done == []

@@ -3,44 +3,70 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from lxcfleet.containers import plan, store
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.creation import Creation
-from lxcfleet.containers.plan import Step
+from lxcfleet.containers.lifecycle import Lifecycle
+from lxcfleet.containers.masks import MaskKeeper
+from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.paths import Paths
-from lxcfleet.runtime.events import Events
-from lxcfleet.runtime.operations import Operations
 from lxcfleet.spec.spec import Spec
 
 SPEC = Spec("web", first_id=1879048192, created="2026-01-01T00:00:00Z")
 
 
 @pytest.mark.parametrize("failure", [HostError("the launcher is gone"), OSError(24, "Too many open files")])
-@pytest.mark.parametrize("left", [(), (".lxcfleet-gone-web.0",)])
+@pytest.mark.parametrize("left", [True, False])
 def test_its_ids_are_nobody_elses_while_files_of_it_are_there(
-    failure: FleetError | OSError, left: Sequence[str], tmp_path: Path
+    failure: FleetError | OSError, left: bool
 ) -> None:
     """They belong to the ids; and whoever removes them later takes the disk limit of that number away."""
     forgotten = []
 
-    async def carry_out(_: Container, steps: Sequence[Step]) -> None:
-        assert steps == (Step.REMOVE,)
-        raise failure
+    class Hands:
+        async def prepare(self, _: Container, *, make: bool, mount: bool) -> int | None:
+            assert make
+            assert mount
+            raise failure
+
+        async def unmake(self, _: Container) -> None:
+            raise failure
+
+        def remains(self, _: Container) -> bool:
+            return left
 
     async def release_unused() -> None:
         pass
 
-    lifecycle: Any = SimpleNamespace(carry_out=carry_out, leftovers=lambda _: list(left))
+    hands: Any = Hands()
     room: Any = SimpleNamespace(forget=lambda container: forgotten.append(container.name), release_unused=release_unused)
     nobody: Any = None
-    paths = Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path)
-    creation = Creation(paths, nobody, lifecycle, Operations(), Events(), room, nobody)
-    asyncio.run(creation._undo(Container("web", SPEC)))
+    container = Container("web", SPEC, busy="create")
+    with pytest.raises(type(failure)):
+        asyncio.run(Reconciler(nobody, hands, room, 10.0).create(container, plan.create(start=True)))
     assert forgotten == ([] if left else ["web"])
+    assert container.busy is None
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_what_remains_of_a_container_is_its_directory_or_what_lost_its_name(broken: bool, tmp_path: Path) -> None:
+    nobody: Any = None
+    paths = Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path)
+    platform: Any = None
+    launcher: Any = None
+    lifecycle = Lifecycle(paths, platform, launcher, nobody, 1, 4, nobody, MaskKeeper(paths, nobody))
+    container = Container("web", None if broken else SPEC)
+    assert not lifecycle.remains(container)
+    paths.gone("web.0").directory.mkdir()
+    assert lifecycle.remains(container)
+    paths.gone("web.0").directory.rmdir()
+    paths.container("web").directory.mkdir()
+    assert lifecycle.remains(container) == broken  # what somebody else put there is none of ours
+    paths.container("web").spec.write_text(store.render(SPEC))
+    assert lifecycle.remains(container)

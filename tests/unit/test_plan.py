@@ -2,91 +2,104 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
+import os
 from dataclasses import replace
+from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lxcfleet.containers.plan import (
-    DESTROY,
-    NOTHING,
-    START,
-    Situation,
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.desired import NOTHING, Desired, Intent, Observed
+from lxcfleet.containers.plan import WANTED, Steps, create, plan, recover
+from lxcfleet.containers.steps import (
+    Halt,
+    Leave,
+    Make,
+    Mount,
+    Remove,
+    Retire,
+    Settle,
     Step,
-    after,
-    create,
+    Thaw,
+    Want,
+    Work,
     describe,
-    plan,
-    recover,
-    undo_create,
 )
+from lxcfleet.errors import FleetError, HostError
 from lxcfleet.spec.states import Action
 
-STOPPED = Situation(exists=True)
-RUNNING = Situation(exists=True, running=True)
-FROZEN = Situation(exists=True, running=True, frozen=True)
-OWED = Situation(exists=True, pending=START)
-BEGINNINGS = (STOPPED, RUNNING, FROZEN, OWED)
+STOPPED = Observed(exists=True)
+RUNNING = Observed(exists=True, running=True)
+FROZEN = Observed(exists=True, running=True, frozen=True)
+OWED = Observed(exists=True, noted=Intent.RUN)
+STOPPING = Observed(exists=True, running=True, noted=Intent.STOPPED)
+LEAVING = Observed(exists=True, running=True, noted=Intent.GONE)
+BEGINNINGS = (STOPPED, RUNNING, FROZEN, OWED, STOPPING, LEAVING)
 
 
-def play(steps: tuple[Step, ...], now: Situation, *, start: bool = True) -> Situation:
-    for step in steps:
-        now = after(step, now, start=start)
+def steps(action: Action, now: Observed) -> Steps:
+    return plan(WANTED[action], now)
+
+
+def play(some: Steps, now: Observed) -> Observed:
+    for step in some:
+        now = step.after(now)
     return now
 
 
-def halfway(step: Step, now: Situation) -> Situation:
+def halfway(step: Step, now: Observed) -> Observed:
     """What a crash in the middle of ``step`` leaves, where that is neither before nor after it."""
-    match step:
-        case Step.MAKE:
-            return replace(now, half_made=True)
-        case _:
-            return now
+    return replace(now, half_made=True) if isinstance(step, Make) else now
 
 
-def crashes(steps: tuple[Step, ...], now: Situation, *, start: bool = True) -> list[Situation]:
-    """All situations that a crash can leave: before, in the middle of and after each step."""
+def crashes(some: Steps, now: Observed) -> list[Observed]:
+    """All that a crash can leave: before, in the middle of and after each step."""
     found = [now]
-    for step in steps:
+    for step in some:
         found.append(halfway(step, now))
-        now = after(step, now, start=start)
+        now = step.after(now)
         found.append(now)
     return found
 
 
-def recovered(now: Situation) -> Situation:
+def recovered(now: Observed) -> Observed:
     return play(recover(now), now)
 
 
-def same(one: Situation, other: Situation) -> bool:
-    """Whether the user can't tell them apart: what is owed has been given in both."""
+def same(one: Observed, other: Observed) -> bool:
+    """Whether the user can't tell them apart: what was noted has been done in both."""
     return (one.exists, one.running) == (other.exists, other.running)
 
 
-def clean(now: Situation) -> bool:
-    return now.pending is None and not now.half_made and not now.half_removed
+def clean(now: Observed) -> bool:
+    return now.noted is None and not now.half_made and not now.half_removed
 
 
 TARGETS = {
-    Action.START: Situation(exists=True, running=True),
-    Action.STOP: Situation(exists=True),
-    Action.RESTART: Situation(exists=True, running=True),
-    Action.DESTROY: Situation(exists=False),
+    Action.START: Observed(exists=True, running=True),
+    Action.STOP: Observed(exists=True),
+    Action.RESTART: Observed(exists=True, running=True),
+    Action.DESTROY: Observed(exists=False),
 }
 
 
 @pytest.mark.parametrize(("action", "begin"), itertools.product(TARGETS, BEGINNINGS))
-def test_an_action_reaches_its_target(action: Action, begin: Situation) -> None:
-    end = play(plan(action, begin), begin)
+def test_an_action_reaches_its_target(action: Action, begin: Observed) -> None:
+    end = play(steps(action, begin), begin)
     assert same(end, TARGETS[action])
     assert clean(end)
 
 
 @pytest.mark.parametrize(("action", "begin"), itertools.product(TARGETS, BEGINNINGS))
-def test_a_crash_at_any_step_ends_as_it_was_or_as_it_was_to_become(action: Action, begin: Situation) -> None:
+def test_a_crash_at_any_step_ends_as_it_was_or_as_it_was_to_become(action: Action, begin: Observed) -> None:
     # What is owed before counts as given: that is what the daemon would have done.
     was = recovered(begin)
-    for left in crashes(plan(action, begin), begin):
+    for left in crashes(steps(action, begin), begin):
         end = recovered(left)
         assert clean(end), f"{left} recovers to {end}"
         assert same(end, was) or same(end, TARGETS[action]), f"{left} recovers to {end}"
@@ -94,17 +107,17 @@ def test_a_crash_at_any_step_ends_as_it_was_or_as_it_was_to_become(action: Actio
 
 @pytest.mark.parametrize("start", [True, False])
 def test_a_crash_while_creating_ends_with_nothing_or_all(start: bool) -> None:
-    target = Situation(exists=True, running=start)
-    for left in crashes(create(start), NOTHING, start=start):
+    target = Observed(exists=True, running=start)
+    for left in crashes(create(start), NOTHING):
         end = recovered(left)
         assert clean(end)
         assert same(end, NOTHING) or same(end, target)
 
 
 @pytest.mark.parametrize(("action", "begin"), itertools.product(TARGETS, BEGINNINGS))
-def test_a_second_crash_during_recovery_ends_well_too(action: Action, begin: Situation) -> None:
+def test_a_second_crash_during_recovery_ends_well_too(action: Action, begin: Observed) -> None:
     was = recovered(begin)
-    for left in crashes(plan(action, begin), begin):
+    for left in crashes(steps(action, begin), begin):
         for again in crashes(recover(left), left):
             end = recovered(again)
             assert clean(end)
@@ -112,34 +125,135 @@ def test_a_second_crash_during_recovery_ends_well_too(action: Action, begin: Sit
 
 
 def test_a_running_container_is_stopped_before_its_name_goes() -> None:
-    steps = plan(Action.DESTROY, FROZEN)
-    assert steps == (Step.OWE_DESTROY, Step.THAW, Step.LEAVE, Step.HALT, Step.RETIRE, Step.REMOVE)
+    assert steps(Action.DESTROY, FROZEN) == (Want(Intent.GONE), Thaw(), Leave(), Halt(), Retire(), Remove())
 
 
 def test_the_delta_is_removed_by_nothing_but_destroy_and_the_undoing_of_create() -> None:
     others = [action for action in Action if action is not Action.DESTROY]
     for action, begin in itertools.product(others, BEGINNINGS):
-        assert Step.RETIRE not in plan(action, begin)
-        assert Step.REMOVE not in plan(action, begin)
-    for pending, running in itertools.product((None, START, "nonsense"), (True, False)):
-        assert Step.RETIRE not in recover(Situation(exists=True, running=running, pending=pending))
-    assert Step.RETIRE in recover(Situation(exists=True, pending=DESTROY))
+        assert not {Retire(), Remove()} & {*steps(action, begin)}
+    for noted, running in itertools.product((None, Intent.RUN, Intent.STOPPED), (True, False)):
+        assert Retire() not in recover(Observed(exists=True, running=running, noted=noted))
+    assert Retire() in recover(Observed(exists=True, noted=Intent.GONE))
+
+
+@pytest.mark.parametrize(
+    ("text", "intent"),
+    [
+        ("start\n", Intent.RUN), ("destroy\n", Intent.GONE), ("stop\n", Intent.STOPPED),
+        ("", None), ("\n", None), ("nonsense", Intent.RUN),
+    ],
+)  # fmt: skip
+def test_words_of_former_versions_and_of_the_hook_are_understood(text: str, intent: Intent | None) -> None:
+    assert Intent.read(text) is intent
 
 
 def test_what_is_as_asked_needs_no_step() -> None:
-    assert plan(Action.START, RUNNING) == ()
-    assert plan(Action.START, FROZEN) == (Step.THAW,)  # who starts it wants it to run
-    assert plan(Action.STOP, STOPPED) == ()
-    assert plan(Action.FREEZE, FROZEN) == ()
-    assert plan(Action.UNFREEZE, RUNNING) == ()
+    assert steps(Action.START, RUNNING) == ()
+    assert steps(Action.START, FROZEN) == (Thaw(),)  # who starts it wants it to run
+    assert steps(Action.STOP, STOPPED) == ()
+    assert steps(Action.FREEZE, FROZEN) == ()
+    assert steps(Action.UNFREEZE, RUNNING) == ()
     assert recover(RUNNING) == ()
     assert describe("web", ()) == ["web: nothing to do"]
 
 
+def test_a_stop_until_the_next_boot_leaves_no_note() -> None:
+    resting = Desired(Intent.STOPPED, lasting=False)
+    assert plan(resting, RUNNING) == (Leave(), Halt())
+    assert plan(resting, OWED) == (Settle(),)
+
+
 def test_stop_takes_back_a_start_that_is_owed() -> None:
-    assert plan(Action.STOP, OWED) == (Step.SETTLE,)
+    assert steps(Action.STOP, OWED) == (Settle(),)
 
 
-def test_a_creation_that_failed_is_undone() -> None:
-    assert not play(undo_create(OWED), OWED).exists
-    assert undo_create(NOTHING) == (Step.REMOVE,)
+def test_only_a_restart_needs_its_note() -> None:
+    """A disk that is full keeps nobody from starting or stopping a container."""
+    must = {action: [step.must for step in steps(action, RUNNING) if isinstance(step, Want)] for action in TARGETS}
+    assert must == {Action.START: [], Action.STOP: [False], Action.RESTART: [True], Action.DESTROY: [True]}
+    assert Want(Intent.RUN, must=False) in steps(Action.START, STOPPED)
+
+
+# -- failures ------------------------------------------------------------------------------------------------------
+
+
+class ModelHands:
+    """Does steps to an Observed. ``fails``: at the call of that number, before it has any effect."""
+
+    def __init__(self, now: Observed, fails: int) -> None:
+        self.now = now
+        self.found = now.running
+        self._left = fails
+
+    def _act(self, now: Observed) -> None:
+        self._left -= 1
+        if self._left == 0:
+            raise HostError("as it may happen")
+        self.now = now
+
+    async def prepare(self, container: Container, *, make: bool, mount: bool) -> int | None:
+        self._act(Make(mount).after(self.now) if make else self.now)
+        return os.open("/", os.O_RDONLY) if mount else None
+
+    async def unmake(self, container: Container) -> None:
+        self.now = NOTHING
+
+    def note(self, name: str, intent: Intent | None, *, must: bool) -> None:
+        self._act(replace(self.now, noted=intent))
+
+    async def freeze(self, container: Container) -> None:
+        self._act(replace(self.now, frozen=True))
+
+    async def thaw(self, container: Container) -> None:
+        self._act(replace(self.now, frozen=False))
+
+    async def leave(self, container: Container, drain: float | None) -> None:
+        self.found = False
+        self._act(self.now)
+
+    def come_back(self, container: Container) -> None:
+        self.found = self.now.running
+
+    async def halt(self, container: Container, timeout: float) -> None:
+        self._act(Halt().after(self.now))
+
+    async def boot(self, container: Container, namespace: int) -> None:
+        self._act(replace(self.now, running=True))
+        self.found = True
+
+    def retire(self, name: str) -> None:
+        self._act(Retire().after(self.now))
+
+    async def remove_leftovers(self, name: str) -> None:
+        self._act(Remove().after(self.now))
+
+
+def carried_out(some: Steps, begin: Observed, fails: int) -> tuple[ModelHands, list[Step]]:
+    """What becomes of ``begin``, and the steps that began."""
+    hands, begun = ModelHands(begin, fails), []
+    container = Container("web", None, running=cast(Any, object()) if begin.running else None)
+    with contextlib.suppress(FleetError):
+        asyncio.run(Work(hands, container).carry_out(some, [lambda _, step: begun.append(step)]))
+    return hands, begun
+
+
+ACTS = st.sampled_from([*TARGETS])
+
+
+@given(ACTS, st.sampled_from(BEGINNINGS), st.integers(1, 8))
+def test_what_fails_before_the_point_of_no_return_is_undone(action: Action, begin: Observed, fails: int) -> None:
+    hands, begun = carried_out(steps(action, begin), begin, fails)
+    if begun and not {Halt(), Retire(), Settle()} & {*begun} and len(begun) >= fails:
+        assert hands.now == begin
+        assert hands.found == begin.running
+    end = recovered(hands.now)
+    assert same(end, recovered(begin)) or same(end, TARGETS[action])
+
+
+@given(st.booleans(), st.integers(1, 6))
+def test_a_creation_that_fails_leaves_nothing_or_what_runs(start: bool, fails: int) -> None:
+    hands, begun = carried_out(create(start), NOTHING, fails)
+    assert hands.now == NOTHING or hands.now.running or len(begun) == len(create(start))
+    if Mount() in begun and not hands.now.running:
+        assert hands.now == NOTHING

@@ -54,13 +54,13 @@ class World:
         async def scan(_: object) -> dict[str, StaleScan]:
             return self.found
 
-        lifecycle = cast(Any, SimpleNamespace(distrust_mask=lambda: None, refresh_mask=nothing))
+        mask = cast(Any, SimpleNamespace(distrust=lambda: None, refresh=nothing))
         registry = cast(Any, _Registry(nothing))
         launcher, finder = cast(Any, SimpleNamespace(renew=lambda: False)), cast(Any, SimpleNamespace(scan=scan))
         events = cast(Any, SimpleNamespace(add=lambda what, _name, _text="": self.events.append(what)))
         admin = self.paths.run / "dpkg"
         return Watcher(
-            self.paths, lambda: self.settings, registry, lifecycle, launcher, finder, events, self.apply, admin=admin
+            self.paths, lambda: self.settings, registry, mask, launcher, finder, events, self.apply, admin=admin
         )
 
     async def apply(self, stale: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
-import signal
 import socket
 import subprocess
 import sys
@@ -79,11 +78,6 @@ class Servant:
                 self._process.kill()
                 self._process.wait()
             self._process = None
-
-    def kill(self) -> None:
-        """End it the hard way."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGKILL)
 
     async def send(self, message: bytes, descriptors: Sequence[int]) -> None:
         """Send one request; it gets copies of ``descriptors``. Raises HostError."""

@@ -18,9 +18,10 @@ from typing import Any, Protocol
 
 from lxcfleet.api.records import RolloutRecord
 from lxcfleet.api.requests import RolloutRequest, read_selection, selection_to_json
-from lxcfleet.containers import plan, store
+from lxcfleet.containers import store
 from lxcfleet.containers.actions import Actions
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import Busy, FleetError, HostError, WrongState
 from lxcfleet.health.prober import Prober
@@ -379,7 +380,7 @@ class Driver:
         """Whether it will be started in a moment: after a kill of the daemon, or a reboot from inside."""
         if not self._fleet.operations.any("resume"):
             return None
-        return "start" if store.pending(self._paths, container.name) == plan.START else None
+        return "start" if store.noted(self._paths, container.name) is Intent.RUN else None
 
     # -- what is remembered ----------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.lifecycle import Lifecycle
+from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.errors import from_body
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.patch.shadow.files import Delta
@@ -23,8 +23,8 @@ _MAX_SHARES = 4
 class Finder:
     """Finds old code in containers."""
 
-    def __init__(self, paths: Paths, launcher: Launcher, lifecycle: Lifecycle) -> None:
-        self._paths, self._launcher, self._lifecycle = paths, launcher, lifecycle
+    def __init__(self, paths: Paths, launcher: Launcher, mask: MaskKeeper) -> None:
+        self._paths, self._launcher, self._mask = paths, launcher, mask
 
     async def scan(self, containers: Iterable[Container]) -> dict[str, StaleScan]:
         """By name, what was found in each; nothing in one that does not run. Raises FleetError.
@@ -35,7 +35,7 @@ class Finder:
         targets = [target for container in chosen if (target := self._target(container)) is not None]
         found = {container.name: self._unseen(container) for container in chosen}
         if targets:
-            await self._lifecycle.have_mask()
+            await self._mask.have()
             items = [target.to_json() for target in targets]
             shares = min(os.cpu_count() or 1, _MAX_SHARES, -(-len(items) // _SHARE))
             asked = (self._launcher.ask_large("stale", items[number::shares]) for number in range(shares))
@@ -48,7 +48,7 @@ class Finder:
         items = [[container.name, str(self._paths.container(container.name).delta)] for container in containers]
         if not items:
             return {}
-        await self._lifecycle.have_mask()
+        await self._mask.have()
         return {delta.name: delta for delta in map(Delta.from_json, await self._launcher.ask_large("shadows", items))}
 
     async def remove(self, container: Container, paths: Sequence[str]) -> None:

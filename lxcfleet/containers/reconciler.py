@@ -1,0 +1,139 @@
+"""The one way in which containers change: what is wanted, what there is, the steps between them, carried out.
+
+create, start, stop, restart, destroy, what a crash broke off, a reboot from inside and the start after the host's boot
+all come here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from lxcfleet.containers import plan
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.desired import Desired, Intent
+from lxcfleet.containers.lifecycle import Lifecycle
+from lxcfleet.containers.plan import Steps
+from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.room import Room
+from lxcfleet.containers.steps import Make, Observer, Remove, Step, Work
+from lxcfleet.errors import Busy, NotFound
+from lxcfleet.spec.states import Action
+
+log = logging.getLogger(__name__)
+
+_WORDS = {Intent.RUN: Action.START, Intent.STOPPED: Action.STOP, Intent.GONE: Action.DESTROY}
+"""How a container is said to be busy that becomes what was wanted of it earlier."""
+
+
+def _log_step(name: str, step: Step) -> None:
+    log.debug("%s: %s", name, step.describe())
+
+
+class Reconciler:
+    """Makes containers what is wanted of them; one thing at a time of each."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        lifecycle: Lifecycle,
+        room: Room,
+        stop_timeout: float,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        """``stop_timeout``: seconds until a stop that an earlier daemon began becomes a kill."""
+        self._registry = registry
+        self._lifecycle = lifecycle
+        self._room = room
+        self.stop_timeout = stop_timeout
+        self._observers: Sequence[Observer] = (_log_step, *observers)
+
+    def plan(self, container: Container, want: Desired) -> Steps:
+        """The steps from what there is of a container to what is wanted of it."""
+        return plan.plan(want, self._registry.observed(container))
+
+    def owed(self, container: Container) -> Steps:
+        """The steps to what was wanted of it earlier and is not done."""
+        return plan.recover(self._registry.observed(container))
+
+    def noted(self, container: Container) -> Intent | None:
+        """What was wanted of it earlier and is not done."""
+        return self._registry.observed(container).noted
+
+    def want(self, container: Container, intent: Intent) -> None:
+        """Note what is wanted of a container, for ``go_on`` to do. Raises HostError."""
+        self._lifecycle.note(container.name, intent, must=True)
+
+    async def bring(
+        self,
+        container: Container,
+        want: Desired,
+        busy: str,
+        timeout: float,
+        drain: float | None = None,
+        allowed: Callable[[Container], None] = lambda _: None,
+    ) -> Steps:
+        """Make a container what is wanted of it. Gives the steps that it took. Raises FleetError.
+
+        ``busy``: the word for what is done to it meanwhile; ``timeout``: seconds until a halt becomes a kill;
+        ``drain``: seconds from leaving names and ports to the halt, None: as its spec says; ``allowed``: raises
+        FleetError if, as the container now is, that can't be done.
+        """
+        with self._in_hand(container, busy):
+            steps = self.plan(container, want)
+            allowed(container)
+            await self._carry_out(Work(self._lifecycle, container, timeout, drain), steps)
+        return steps
+
+    async def create(self, container: Container, steps: Steps) -> None:
+        """Make a new container, which is marked as busy already; nothing is left of one that fails. Raises FleetError."""
+        try:
+            await self._carry_out(Work(self._lifecycle, container), steps)
+        finally:
+            container.busy = None
+
+    async def go_on(self, container: Container) -> Steps:
+        """Do what was wanted of it earlier and is not done. Gives the steps that it took. Raises FleetError."""
+        self._check_free(container)
+        now = self._registry.observed(container)
+        steps = plan.recover(now)
+        if steps:
+            with self._in_hand(container, _WORDS[now.noted or Intent.GONE]):
+                timeout = self.stop_timeout if now.noted is Intent.STOPPED else 0.0
+                await self._carry_out(Work(self._lifecycle, container, timeout), steps)
+        return steps
+
+    async def _carry_out(self, work: Work, steps: Steps) -> None:
+        container = work.container
+        try:
+            await work.carry_out(steps, self._observers)
+        except BaseException:
+            if any(isinstance(step, Make | Remove) for step in steps) and not self._lifecycle.remains(container):
+                await self._forget(container)
+            raise
+        if any(isinstance(step, Remove) for step in steps):
+            await self._forget(container)
+
+    async def _forget(self, container: Container) -> None:
+        """It is no more: others may have what it held."""
+        self._room.forget(container)
+        await self._room.release_unused()
+
+    @contextmanager
+    def _in_hand(self, container: Container, busy: str) -> Iterator[None]:
+        self._check_free(container)
+        container.busy = busy
+        try:
+            yield
+        finally:
+            container.busy = None
+
+    def _check_free(self, container: Container) -> None:
+        """Raise Busy, or NotFound: an action waits for its turn, and meanwhile others may destroy the container, and
+        create one that it was not meant for by the same name."""
+        if container.busy is not None:
+            hint = "wait until that is done, then try again"
+            raise Busy(f"{container.name} is busy: {container.busy}", hint=hint)
+        if not self._registry.knows(container):
+            raise NotFound(f"{container.name} was destroyed meanwhile")

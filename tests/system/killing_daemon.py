@@ -1,0 +1,46 @@
+"""A daemon that is killed, or whose launcher is, when it is about to do a chosen step to a chosen container.
+
+KILL_AT=daemon:NAME:STEP or KILL_AT=launcher:NAME:STEP in its environment says where; STEP is the name of a class in
+containers.steps in small letters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+
+from lxcfleet.containers.steps import Step
+from lxcfleet.daemon.main import main
+
+from .harness import command_lines, parent_of
+
+
+class KillAt:
+    """Watches the steps. Only the first time that the place is reached counts."""
+
+    def __init__(self, where: str) -> None:
+        self._process, self._name, self._step = where.split(":")
+
+    def __call__(self, name: str, step: Step) -> None:
+        """Kill, if here it is."""
+        if (name, step.name) != (self._name, self._step):
+            return
+        if self._process == "daemon":
+            os.kill(os.getpid(), signal.SIGKILL)
+        self._name = ""
+        for pid in servants():
+            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):  # whoever started it waits for it as well
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+def servants() -> list[int]:
+    """This daemon's launcher and booter."""
+    marks = ("lxcfleet.launcher", "booter.py")
+    own = os.getpid()
+    return [pid for pid, line in command_lines() if any(mark in line for mark in marks) and parent_of(pid) == own]
+
+
+if __name__ == "__main__":
+    main([KillAt(os.environ["KILL_AT"])])
