@@ -1,4 +1,8 @@
-"""The API, defined once: every call and where it is. Server and client both read this; wire has what travels.
+"""The API, declared once: every call with its path, its request, its reply, and who may call it.
+
+The server binds one handler to each call, the client makes its methods of them, and `make docs` writes docs/api.md;
+mypy holds all three to the types here. To add a call, declare it here, bind its handler in daemon.http.server,
+and name it in api.client.
 
 HTTP/1.1 over a Unix socket, JSON in and out, under ``/1.0``. Errors are ``{"error": ErrorBody}`` with the
 status of their class. Calls that change containers answer 202 with an operation, which lives in the daemon:
@@ -7,7 +11,42 @@ it goes on when the client goes away, and can be followed, waited for and cancel
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any
+
+from lxcfleet.api.findings import ExposureRecord, NoticeRecord, ProofRecord, ShadowsRecord, StaleRecord
+from lxcfleet.api.queries import (
+    CHOSEN,
+    EXAMINED,
+    FOLLOWED,
+    LOGS_OF,
+    VERIFIED,
+    DoctorRequest,
+    EventsRequest,
+    LogsRequest,
+    VerifyRequest,
+)
+from lxcfleet.api.records import (
+    ContainerDetails,
+    ContainerRecord,
+    DoctorRecord,
+    EventRecord,
+    OperationRecord,
+    ResultRecord,
+    RolloutRecord,
+    ServerRecord,
+    TargetRecord,
+)
+from lxcfleet.api.requests import (
+    ActionRequest,
+    CreateRequest,
+    FixShadowsRequest,
+    ResumeRequest,
+    RolloutRequest,
+    WaitRequest,
+)
+from lxcfleet.api.shape import AnyCall, Call, InBody, Named, Nothing, StreamCall, TextCall, many, maybe, one
+from lxcfleet.spec.selection import Selection
 
 VERSION = "1.0"
 MAX_BODY = 1 << 20
@@ -15,51 +54,119 @@ MAX_BODY = 1 << 20
 MAX_ATTACH = 200_000
 """The same of a request on the attach socket: it is one datagram, and the kernel takes little more by default."""
 
+_NOTHING, _BY_NAME, _BY_ID = Nothing(), Named("name"), Named("id")
+_SCRAPED = Nothing(strict=False)
+"""What scrapes may add keys to its query that mean nothing here."""
 
-@dataclass(frozen=True)
-class Call:
-    """One call. ``path`` may hold ``{name}`` or ``{id}``."""
+# -- containers ---------------------------------------------------------------------------------------------
 
-    method: str
-    path: str
-    summary: str
-    reads: bool = False
-    """Whether it changes nothing though it is no GET."""
+SERVER: Call[None, ServerRecord] = Call(
+    "server", "GET", "/1.0", "version, counts and paths of the daemon", _NOTHING, one(ServerRecord)
+)
+LIST: Call[Selection, list[ContainerRecord]] = Call(
+    "list", "GET", "/1.0/containers", "the chosen containers in natural order", CHOSEN, many(ContainerRecord)
+)
+CREATE: Call[CreateRequest, OperationRecord] = Call(
+    "create", "POST", "/1.0/containers", "begin to create containers", InBody(CreateRequest), one(OperationRecord), status=202
+)
+INFO: Call[str, ContainerDetails] = Call(
+    "info", "GET", "/1.0/containers/{name}", "one container in full", _BY_NAME, one(ContainerDetails), hides=("environment",)
+)
+LOGS: TextCall[LogsRequest] = TextCall("logs", "GET", "/1.0/containers/{name}/logs", "its console's or liblxc's log", LOGS_OF)
+ACT: Call[ActionRequest, OperationRecord] = Call(
+    "act", "POST", "/1.0/actions", "begin to start, stop, … or destroy containers", InBody(ActionRequest),
+    one(OperationRecord), status=202,
+)  # fmt: skip
+WAIT: Call[WaitRequest, list[ResultRecord]] = Call(
+    "wait", "POST", "/1.0/wait", "one result for each chosen container, once all are as asked or the time is up",
+    InBody(WaitRequest), many(ResultRecord), reads=True, waits=True,
+)  # fmt: skip
 
-    @property
-    def harmless(self) -> bool:
-        """Whether those may call it who may only read."""
-        return self.reads or self.method == "GET"
+# -- operations and events ----------------------------------------------------------------------------------
 
+OPERATIONS: Call[None, list[OperationRecord]] = Call(
+    "operations", "GET", "/1.0/operations", "the operations that run or ended lately", _NOTHING, many(OperationRecord)
+)
+OPERATION: Call[str, OperationRecord] = Call(
+    "operation", "GET", "/1.0/operations/{id}", "how far one operation is", _BY_ID, one(OperationRecord)
+)
+FOLLOW: StreamCall[str, ResultRecord | OperationRecord] = StreamCall(
+    "follow", "GET", "/1.0/operations/{id}/follow",
+    "each result as it comes, also those from before the call; in the end the operation itself",
+    _BY_ID, (one(ResultRecord), one(OperationRecord)),
+)  # fmt: skip
+CANCEL: Call[str, OperationRecord] = Call(
+    "cancel", "DELETE", "/1.0/operations/{id}", "do not begin what has not begun", _BY_ID, one(OperationRecord)
+)
+EVENTS: StreamCall[EventsRequest, EventRecord] = StreamCall(
+    "events", "GET", "/1.0/events", "what happened since the daemon started", FOLLOWED, (one(EventRecord),)
+)
 
-CALLS: dict[str, Call] = {
-    "server": Call("GET", "/1.0", "version, counts and paths of the daemon"),
-    "list": Call("GET", "/1.0/containers", "containers, chosen by a selection in the query"),
-    "create": Call("POST", "/1.0/containers", "create containers; takes a CreateRequest"),
-    "info": Call("GET", "/1.0/containers/{name}", "one container in full"),
-    "logs": Call("GET", "/1.0/containers/{name}/logs", "its console or LXC log as text; ?kind=&lines=&follow="),
-    "act": Call("POST", "/1.0/actions", "start, stop, …, destroy; takes an ActionRequest"),
-    "operations": Call("GET", "/1.0/operations", "operations that run or ended lately"),
-    "operation": Call("GET", "/1.0/operations/{id}", "one operation"),
-    "follow": Call("GET", "/1.0/operations/{id}/follow", "its results as JSON lines, until it ends"),
-    "cancel": Call("DELETE", "/1.0/operations/{id}", "do not begin what has not begun"),
-    "wait": Call("POST", "/1.0/wait", "answer once all chosen containers are as asked; takes a WaitRequest", reads=True),
-    "doctor": Call("GET", "/1.0/doctor", "compare what N more containers need with the host; ?count=&init="),
-    "fix": Call("POST", "/1.0/doctor/fix", "raise what can be raised safely, persistently; takes {count, init}"),
-    "metrics": Call("GET", "/metrics", "what Prometheus reads, as text"),
-    "targets": Call("GET", "/1.0/targets", "the containers' own exporters, for Prometheus' http_sd"),
-    "verify": Call("GET", "/1.0/verify", "whether a patch is in the containers chosen by the query; ?package="),
-    "shadows": Call("GET", "/1.0/audit/shadow", "what hides the host's files in deltas; chosen by a query"),
-    "fix_shadows": Call("POST", "/1.0/audit/shadow/fix", "remove shadows by name; takes {selection, paths, dry_run}"),
-    "exposure": Call("GET", "/1.0/audit/exposure", "what of the host containers can read; chosen by a query"),
-    "notice": Call("GET", "/1.0/patch", "how far the last change of the host's packages is"),
-    "notify": Call("POST", "/1.0/patch/notify", "the host's packages changed; answers how far that is"),
-    "stale": Call("GET", "/1.0/stale", "which containers run old code, chosen by a selection in the query"),
-    "rollout": Call("GET", "/1.0/rollout", "the rollout that is under way, or was last; null if there was none"),
-    "roll": Call("POST", "/1.0/rollout", "begin one, or have it take up a patch; takes a RolloutRequest"),
-    "rollout_follow": Call("GET", "/1.0/rollout/follow", "it at each change, as JSON lines, until it ends or halts"),
-    "rollout_pause": Call("POST", "/1.0/rollout/pause", "begin no further wave"),
-    "rollout_resume": Call("POST", "/1.0/rollout/resume", "go on; takes {accept}: leave what failed as it is"),
-    "rollout_abort": Call("POST", "/1.0/rollout/abort", "end it as it is"),
-    "events": Call("GET", "/1.0/events", "what happened, as JSON lines; ?follow="),
-}
+# -- the host -----------------------------------------------------------------------------------------------
+
+DOCTOR: Call[DoctorRequest, DoctorRecord] = Call(
+    "doctor", "GET", "/1.0/doctor", "compare what more containers need with what the host has", EXAMINED, one(DoctorRecord)
+)
+FIX: Call[DoctorRequest, DoctorRecord] = Call(
+    "fix", "POST", "/1.0/doctor/fix", "raise what can be raised safely, persistently; answers how it is then",
+    InBody(DoctorRequest), one(DoctorRecord),
+)  # fmt: skip
+METRICS: TextCall[None] = TextCall(
+    "metrics", "GET", "/metrics", "what Prometheus reads", _SCRAPED, "text/plain; version=0.0.4; charset=utf-8"
+)
+TARGETS: Call[None, list[TargetRecord]] = Call(
+    "targets", "GET", "/1.0/targets", "the containers' own exporters, for Prometheus' http_sd", _SCRAPED, many(TargetRecord)
+)
+
+# -- patches ------------------------------------------------------------------------------------------------
+
+STALE: Call[Selection, list[StaleRecord]] = Call(
+    "stale", "GET", "/1.0/stale", "what the chosen containers run that is old", CHOSEN, many(StaleRecord)
+)
+VERIFY: Call[VerifyRequest, ProofRecord] = Call(
+    "verify", "GET", "/1.0/verify", "whether a patch is in the chosen containers", VERIFIED, one(ProofRecord)
+)
+SHADOWS: Call[Selection, list[ShadowsRecord]] = Call(
+    "shadows", "GET", "/1.0/audit/shadow", "what hides the host's files in the deltas of the chosen containers", CHOSEN,
+    many(ShadowsRecord),
+)  # fmt: skip
+FIX_SHADOWS: Call[FixShadowsRequest, list[ResultRecord]] = Call(
+    "fix_shadows", "POST", "/1.0/audit/shadow/fix", "remove shadows by name", InBody(FixShadowsRequest), many(ResultRecord)
+)
+EXPOSURE: Call[Selection, list[ExposureRecord]] = Call(
+    "exposure", "GET", "/1.0/audit/exposure", "what of the host the chosen containers can read and should not", CHOSEN,
+    many(ExposureRecord),
+)  # fmt: skip
+NOTICE: Call[None, NoticeRecord] = Call(
+    "notice", "GET", "/1.0/patch", "how far the last change of the host's packages is", _NOTHING, one(NoticeRecord)
+)
+NOTIFY: Call[None, NoticeRecord] = Call(
+    "notify", "POST", "/1.0/patch/notify", "tell that the host's packages changed; answers how far that is", _NOTHING,
+    one(NoticeRecord),
+)  # fmt: skip
+
+# -- rollouts -----------------------------------------------------------------------------------------------
+
+ROLLOUT: Call[None, RolloutRecord | None] = Call(
+    "rollout", "GET", "/1.0/rollout", "the rollout that is under way, or was last", _NOTHING, maybe(RolloutRecord)
+)
+ROLL: Call[RolloutRequest, RolloutRecord] = Call(
+    "roll", "POST", "/1.0/rollout", "begin a rollout, or have the one that is under way take up a patch",
+    InBody(RolloutRequest), one(RolloutRecord), status=202,
+)  # fmt: skip
+ROLLOUT_FOLLOW: StreamCall[None, RolloutRecord] = StreamCall(
+    "rollout_follow", "GET", "/1.0/rollout/follow", "the rollout at each change, until it has ended or is halted", _NOTHING,
+    (one(RolloutRecord),),
+)  # fmt: skip
+ROLLOUT_PAUSE: Call[None, RolloutRecord] = Call(
+    "rollout_pause", "POST", "/1.0/rollout/pause", "begin no further wave", _NOTHING, one(RolloutRecord)
+)
+ROLLOUT_RESUME: Call[ResumeRequest, RolloutRecord] = Call(
+    "rollout_resume", "POST", "/1.0/rollout/resume", "go on", InBody(ResumeRequest), one(RolloutRecord)
+)
+ROLLOUT_ABORT: Call[None, RolloutRecord] = Call(
+    "rollout_abort", "POST", "/1.0/rollout/abort", "end the rollout as it is", _NOTHING, one(RolloutRecord)
+)
+
+CALLS: Mapping[str, AnyCall[Any]] = {call.name: call for call in [*globals().values()] if isinstance(call, AnyCall)}
+"""All of them by name, in the order above."""

@@ -1,4 +1,4 @@
-"""The client side of the API: the standard library and one class."""
+"""The client side of the API: the standard library and one class, whose methods come from the calls."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast, overload
 from urllib.parse import quote, urlencode
 
-from lxcfleet.api.calls import CALLS, MAX_ATTACH
-from lxcfleet.api.findings import ExposureRecord, NoticeRecord, ProofRecord, ShadowsRecord, StaleRecord
-from lxcfleet.api.records import (
-    ContainerDetails,
-    ContainerRecord,
-    DoctorRecord,
-    EventRecord,
-    OperationRecord,
-    ResultRecord,
-    RolloutRecord,
-)
-from lxcfleet.api.requests import ActionRequest, AttachRequest, CreateRequest, RolloutRequest, WaitRequest, selection_to_json
+from lxcfleet.api import calls
+from lxcfleet.api.calls import MAX_ATTACH
+from lxcfleet.api.requests import AttachRequest
+from lxcfleet.api.shape import AnyCall, Call, StreamCall, TextCall
 from lxcfleet.errors import Denied, FleetError, InvalidInput, Unreachable, from_body
 from lxcfleet.paths import Paths
-from lxcfleet.spec.selection import Selection
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+F = TypeVar("F")
+
+_PIECE = 65536
+
+
+class BrokenOff(Unreachable):
+    """The daemon went away after it was asked, before it had answered to the end."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -43,177 +44,123 @@ class _UnixConnection(http.client.HTTPConnection):
             raise
 
 
+class _Method(Generic[F]):
+    """A call as a method of the client: it takes the call's request, if there is one, and gives its reply."""
+
+    def __init__(self, call: AnyCall[Any]) -> None:
+        self._call = call
+        self.__doc__ = call.summary
+
+    def __get__(self, client: Client | None, owner: type[Client]) -> F:
+        if client is None:
+            return cast(F, self)
+        ways: dict[type, Any] = {Call: client.call, StreamCall: client.lines, TextCall: client.pieces}
+        way = ways[type(self._call)]
+        return cast(F, lambda request=None: way(self._call, request))
+
+
+@overload
+def _method(call: Call[Q, R]) -> _Method[Callable[[Q], R]]: ...
+@overload
+def _method(call: StreamCall[Q, R]) -> _Method[Callable[[Q], Iterator[R]]]: ...
+@overload
+def _method(call: TextCall[Q]) -> _Method[Callable[[Q], Iterator[bytes]]]: ...
+def _method(call: AnyCall[Any]) -> _Method[Any]:
+    return _Method(call)
+
+
+@overload
+def _plain(call: Call[None, R]) -> _Method[Callable[[], R]]: ...
+@overload
+def _plain(call: StreamCall[None, R]) -> _Method[Callable[[], Iterator[R]]]: ...
+@overload
+def _plain(call: TextCall[None]) -> _Method[Callable[[], Iterator[bytes]]]: ...
+def _plain(call: AnyCall[None]) -> _Method[Any]:
+    return _Method(call)
+
+
 class Client:
-    """Talks to the daemon. Every method raises the daemon's own errors, or Unreachable, or Denied."""
+    """Talks to the daemon.
+
+    Every method raises the daemon's own errors; Unreachable if the daemon does not answer, BrokenOff if it went away
+    in the middle; Denied.
+    """
 
     def __init__(self, paths: Paths | None = None, timeout: float | None = None) -> None:
+        """``timeout``: seconds that the daemon may be silent; None: for ever."""
         self._paths = paths or Paths()
         self._timeout = timeout
 
-    def _request(
-        self,
-        call: str,
-        *,
-        body: Mapping[str, Any] | None = None,
-        query: Mapping[str, object] | None = None,
-        **parts: str,
-    ) -> http.client.HTTPResponse:
-        definition = CALLS[call]
-        target = definition.path.format(**{key: quote(value, safe="") for key, value in parts.items()})
-        if query:
-            target += "?" + urlencode(query, doseq=True)
-        path = str(self._paths.socket)
-        connection = _UnixConnection(path, self._timeout)
-        data = None if body is None else json.dumps(body).encode()
-        try:
-            headers = {"Content-Type": "application/json", "Connection": "close"}
-            connection.request(definition.method, target, data, headers)
-            response = connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
-            raise _no_answer(path, error) from error
-        if response.status >= 400:
-            raise _error_of(response)
-        return response
+    server = _plain(calls.SERVER)
+    containers = _method(calls.LIST)
+    info = _method(calls.INFO)
+    create = _method(calls.CREATE)
+    act = _method(calls.ACT)
+    wait = _method(calls.WAIT)
+    logs = _method(calls.LOGS)
+    operations = _plain(calls.OPERATIONS)
+    operation = _method(calls.OPERATION)
+    follow = _method(calls.FOLLOW)
+    cancel = _method(calls.CANCEL)
+    events = _method(calls.EVENTS)
+    doctor = _method(calls.DOCTOR)
+    fix = _method(calls.FIX)
+    metrics = _plain(calls.METRICS)
+    targets = _plain(calls.TARGETS)
+    stale = _method(calls.STALE)
+    verify = _method(calls.VERIFY)
+    shadows = _method(calls.SHADOWS)
+    fix_shadows = _method(calls.FIX_SHADOWS)
+    exposure = _method(calls.EXPOSURE)
+    notice = _plain(calls.NOTICE)
+    notify = _plain(calls.NOTIFY)
+    rollout = _plain(calls.ROLLOUT)
+    roll = _method(calls.ROLL)
+    rollout_follow = _plain(calls.ROLLOUT_FOLLOW)
+    rollout_pause = _plain(calls.ROLLOUT_PAUSE)
+    rollout_resume = _method(calls.ROLLOUT_RESUME)
+    rollout_abort = _plain(calls.ROLLOUT_ABORT)
 
-    def _json(self, call: str, **arguments: Any) -> Any:
-        with self._request(call, **arguments) as response:
-            return json.load(response)
+    def call(self, call: Call[Q, R], request: Q) -> R:
+        """The reply to a call that has one JSON value."""
+        with self._asked(call, request) as response:
+            return cast(R, json.load(response))
+
+    def lines(self, call: StreamCall[Q, R], request: Q) -> Iterator[R]:
+        """The JSON values of a reply, as they come."""
+        rest = b""
+        for piece in self.pieces(call, request):
+            *whole, rest = (rest + piece).split(b"\n")
+            for line in whole:
+                yield cast(R, json.loads(line))
+
+    def pieces(self, call: AnyCall[Q], request: Q) -> Iterator[bytes]:
+        """The reply as it comes."""
+        with self._asked(call, request) as response:
+            yield from iter(lambda: response.read1(_PIECE), b"")
 
     @contextmanager
-    def _stream(self, call: str, **arguments: Any) -> Iterator[http.client.HTTPResponse]:
-        """An answer that is read piece by piece, and may break off."""
-        with self._request(call, **arguments) as response:
-            try:
+    def _asked(self, call: AnyCall[Q], request: Q) -> Iterator[http.client.HTTPResponse]:
+        """The reply that begins; what goes wrong while it is read is raised as BrokenOff."""
+        sent = call.takes.write(request)
+        target = call.path.format(**{key: quote(value, safe="") for key, value in sent.path.items()})
+        if sent.query:
+            target += "?" + urlencode(sent.query, doseq=True)
+        connection = _UnixConnection(str(self._paths.socket), self._timeout)
+        try:
+            connection.connect()
+        except OSError as error:
+            raise _no_answer(str(self._paths.socket), error) from error
+        try:
+            headers = {"Content-Type": "application/json", "Connection": "close"}
+            data = None if sent.body is None else json.dumps(sent.body).encode()
+            connection.request(call.method, target, data, headers)
+            with connection.getresponse() as response:
+                if response.status >= 400:
+                    raise _error_of(response)
                 yield response
-            except (OSError, http.client.HTTPException, ValueError) as error:
-                raise _no_answer(str(self._paths.socket), error) from error
-
-    def server(self) -> dict[str, Any]:
-        """Version, counts and paths of the daemon."""
-        return cast(dict[str, Any], self._json("server"))
-
-    def containers(self, selection: Selection) -> list[ContainerRecord]:
-        """The chosen containers in natural order."""
-        return cast(list[ContainerRecord], self._json("list", query=_query(selection)))
-
-    def info(self, name: str) -> ContainerDetails:
-        """One container in full."""
-        return cast(ContainerDetails, self._json("info", name=name))
-
-    def create(self, request: CreateRequest) -> OperationRecord:
-        """Begin to create containers."""
-        return cast(OperationRecord, self._json("create", body=request.to_json()))
-
-    def act(self, request: ActionRequest) -> OperationRecord:
-        """Begin an action."""
-        return cast(OperationRecord, self._json("act", body=request.to_json()))
-
-    def follow(self, operation: str) -> Iterator[ResultRecord | OperationRecord]:
-        """Each result as it comes (also those from before the call), in the end the operation itself."""
-        with self._stream("follow", id=operation) as response:
-            for line in response:
-                yield json.loads(line)
-
-    def operation(self, operation: str) -> OperationRecord:
-        """How far it is."""
-        return cast(OperationRecord, self._json("operation", id=operation))
-
-    def operations(self) -> list[OperationRecord]:
-        """Those that run or ended lately."""
-        return cast(list[OperationRecord], self._json("operations"))
-
-    def cancel(self, operation: str) -> OperationRecord:
-        """Do not begin what has not begun."""
-        return cast(OperationRecord, self._json("cancel", id=operation))
-
-    def wait(self, request: WaitRequest) -> list[ResultRecord]:
-        """One result per chosen container, once all are as asked or the time is up."""
-        return cast(list[ResultRecord], self._json("wait", body=request.to_json()))
-
-    def doctor(self, count: int, init: str) -> DoctorRecord:
-        """Compare what ``count`` more containers need with what the host has."""
-        return cast(DoctorRecord, self._json("doctor", query={"count": count, "init": init}))
-
-    def fix(self, count: int, init: str) -> DoctorRecord:
-        """Raise what can be raised safely; gives the findings afterwards."""
-        return cast(DoctorRecord, self._json("fix", body={"count": count, "init": init}))
-
-    def verify(self, selection: Selection, packages: Sequence[str] = ()) -> ProofRecord:
-        """Whether the patch is in the chosen containers; ``packages``: only these count."""
-        return cast(ProofRecord, self._json("verify", query={**_query(selection), "package": list(packages)}))
-
-    def shadows(self, selection: Selection) -> list[ShadowsRecord]:
-        """What hides files of the host in the deltas of the chosen containers."""
-        return cast(list[ShadowsRecord], self._json("shadows", query=_query(selection)))
-
-    def fix_shadows(self, selection: Selection, paths: Sequence[str], *, dry_run: bool = False) -> list[ResultRecord]:
-        """Remove shadows by name."""
-        body = {"selection": selection_to_json(selection), "paths": list(paths), "dry_run": dry_run}
-        return cast(list[ResultRecord], self._json("fix_shadows", body=body))
-
-    def exposure(self, selection: Selection) -> list[ExposureRecord]:
-        """What of the host the chosen containers can read and should not."""
-        return cast(list[ExposureRecord], self._json("exposure", query=_query(selection)))
-
-    def notice(self) -> NoticeRecord:
-        """How far the last change of the host's packages is."""
-        return cast(NoticeRecord, self._json("notice"))
-
-    def notify(self) -> NoticeRecord:
-        """Tell that the host's packages changed."""
-        return cast(NoticeRecord, self._json("notify", body={}))
-
-    def stale(self, selection: Selection) -> list[StaleRecord]:
-        """What the chosen containers run that is old."""
-        return cast(list[StaleRecord], self._json("stale", query=_query(selection)))
-
-    def rollout(self) -> RolloutRecord | None:
-        """The rollout that is under way, or was last."""
-        return cast("RolloutRecord | None", self._json("rollout"))
-
-    def roll(self, request: RolloutRequest) -> RolloutRecord:
-        """Begin a rollout, or have the one that is under way take up a patch."""
-        return cast(RolloutRecord, self._json("roll", body=request.to_json()))
-
-    def rollout_follow(self) -> Iterator[RolloutRecord]:
-        """The rollout at each change, until it has ended or is halted."""
-        with self._stream("rollout_follow") as response:
-            for line in response:
-                yield json.loads(line)
-
-    def rollout_pause(self) -> RolloutRecord:
-        """Begin no further wave."""
-        return cast(RolloutRecord, self._json("rollout_pause"))
-
-    def rollout_resume(self, *, accept: bool = False) -> RolloutRecord:
-        """Go on. ``accept``: leave what failed as it is."""
-        return cast(RolloutRecord, self._json("rollout_resume", body={"accept": accept}))
-
-    def rollout_abort(self) -> RolloutRecord:
-        """End it as it is."""
-        return cast(RolloutRecord, self._json("rollout_abort"))
-
-    def logs(self, name: str, *, kind: str = "console", lines: int = 0, follow: bool = False) -> Iterator[bytes]:
-        """Pieces of a log; ``lines``: only the last so many (0: all); ``kind``: console or lxc."""
-        query = {"kind": kind, "lines": lines, "follow": int(follow)}
-        with self._stream("logs", name=name, query=query) as response:
-            while piece := response.read1(65536):
-                yield piece
-
-    def metrics(self) -> str:
-        """What Prometheus reads."""
-        with self._request("metrics") as response:
-            return response.read().decode()
-
-    def targets(self) -> list[dict[str, Any]]:
-        """The containers' own exporters, as Prometheus' http_sd has them."""
-        return cast(list[dict[str, Any]], self._json("targets"))
-
-    def events(self, *, follow: bool = False) -> Iterator[EventRecord]:
-        """What happened since the daemon started."""
-        with self._stream("events", query={"follow": int(follow)}) as response:
-            for line in response:
-                yield json.loads(line)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise _broken_off(str(self._paths.socket), call, error) from error
 
     def attach(self, request: AttachRequest, descriptors: tuple[int, int, int]) -> socket.socket:
         """Run a command in a container; see AttachRequest for what the socket then says."""
@@ -233,13 +180,6 @@ class Client:
             connection.close()
             raise _no_answer(path, error) from error
         return connection
-
-
-def _query(selection: Selection) -> dict[str, list[str]]:
-    return {
-        "pattern": list(selection.patterns),
-        "label": [f"{key}={value}" for key, value in selection.labels],
-    }
 
 
 def answers(paths: Paths) -> bool:
@@ -268,6 +208,16 @@ def _no_answer(path: str, error: Exception) -> FleetError:
         why=f"{path}: {error}",
         hint=f"more is in: {told}",
     )
+
+
+def _broken_off(path: str, call: AnyCall[Any], error: Exception) -> FleetError:
+    """What a reply is worth that began, or was waited for, and did not come to its end."""
+    if isinstance(error, TimeoutError):
+        return _no_answer(path, error)
+    hint = "the same command again asks the next daemon"
+    if not call.harmless:
+        hint = "`lxcfleet list` and `lxcfleet events` show what was done; the same command again does the rest"
+    return BrokenOff("the daemon went away before it had answered", why=str(error) or type(error).__name__, hint=hint)
 
 
 def _error_of(response: http.client.HTTPResponse) -> FleetError:

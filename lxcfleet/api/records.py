@@ -7,6 +7,16 @@ from typing import Any, NotRequired, TypedDict
 from lxcfleet.errors import ErrorBody
 
 
+class ServerRecord(TypedDict):
+    """The daemon."""
+
+    version: str
+    api: str
+    pid: int
+    containers: int
+    """How many it knows."""
+
+
 class ContainerRecord(TypedDict):
     """A container as ``list`` shows it."""
 
@@ -153,6 +163,13 @@ class RolloutRecord(TypedDict):
     containers: list[RolloutMemberRecord]
     waves: list[list[str]]
     """Those to come, if all goes well."""
+
+
+class TargetRecord(TypedDict):
+    """An exporter, in the form that Prometheus' http_sd asks for."""
+
+    targets: list[str]
+    labels: dict[str, str]
 
 
 class EventRecord(TypedDict):

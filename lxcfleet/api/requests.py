@@ -200,6 +200,48 @@ class WaitRequest:
         return request
 
 
+@dataclass(frozen=True)
+class FixShadowsRequest:
+    """``lxcfleet audit shadow --fix``. ``paths``: the shadows to be removed."""
+
+    selection: Selection
+    paths: tuple[str, ...]
+    dry_run: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The body."""
+        return {"selection": selection_to_json(self.selection), "paths": list(self.paths), "dry_run": self.dry_run}
+
+    @classmethod
+    def from_json(cls, data: object) -> FixShadowsRequest:
+        """From a body; raises InvalidInput, also where nothing is chosen."""
+        fields = Fields(data, "request")
+        request = cls(read_selection(fields.nested("selection")), fields.texts("paths"), fields.flag("dry_run"))
+        if not (request.selection.narrow or request.selection.everything):
+            fields.complain("selection", "chooses nothing")
+        fields.finish("the request is not valid")
+        return request
+
+
+@dataclass(frozen=True)
+class ResumeRequest:
+    """``lxcfleet rollout resume``. ``accept``: leave what failed as it is."""
+
+    accept: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The body."""
+        return {"accept": self.accept}
+
+    @classmethod
+    def from_json(cls, data: object) -> ResumeRequest:
+        """From a body; raises InvalidInput."""
+        fields = Fields(data, "request")
+        request = cls(fields.flag("accept"))
+        fields.finish("the request is not valid")
+        return request
+
+
 def selection_to_json(selection: Selection) -> dict[str, Any]:
     """A selection as it stands in a body."""
     return {

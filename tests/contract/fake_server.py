@@ -16,21 +16,25 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from lxcfleet.api.calls import CALLS, MAX_BODY
-from lxcfleet.api.requests import ActionRequest, CreateRequest, RolloutRequest, WaitRequest, read_selection
+from lxcfleet.api.queries import DoctorRequest, EventsRequest, LogsRequest, VerifyRequest
+from lxcfleet.api.requests import (
+    ActionRequest,
+    CreateRequest,
+    FixShadowsRequest,
+    ResumeRequest,
+    RolloutRequest,
+    WaitRequest,
+)
+from lxcfleet.api.shape import Sent
 from lxcfleet.containers.readings import ContainerReading, FleetReading
 from lxcfleet.daemon.http.metrics import render, targets
 from lxcfleet.errors import FleetError, InvalidInput, NotFound
 from lxcfleet.paths import Paths
-from lxcfleet.spec.names import MAX_COUNT, parse_label
-from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import State
-from lxcfleet.spec.terms import Init
 
 from .fake_attach import AttachServer
 from .fake_fleet import FakeFleet
-
-Query = dict[str, list[str]]
 
 
 class FakeDaemon:
@@ -104,7 +108,9 @@ class _Handler(BaseHTTPRequestHandler):
             body = self._body()
             name, parts = self._call()
             query = parse_qs(urlsplit(self.path).query, keep_blank_values=True)
-            answer = getattr(self, f"_{name}")(query, body, **parts)
+            if not isinstance(body, dict) and CALLS[name].takes.body is not None:
+                raise InvalidInput("the request's body is not a JSON object")
+            answer = getattr(self, f"_{name}")(CALLS[name].takes.read(Sent(parts, query, body)))
         except FleetError as error:
             self._send({"error": error.body()}, error.http_status)
         except (BrokenPipeError, ConnectionResetError):
@@ -171,137 +177,105 @@ class _Handler(BaseHTTPRequestHandler):
 
     # the calls, each named as in CALLS
 
-    def _server(self, _query: Query, _body: object) -> object:
+    def _server(self, _: None) -> object:
         return self._fleet.details()
 
-    def _list(self, query: Query, _body: object) -> object:
-        return self._fleet.chosen(_selection(query))
+    def _list(self, chosen: Selection) -> object:
+        return self._fleet.chosen(chosen)
 
-    def _create(self, _query: Query, body: object) -> object:
-        return self._fleet.create(CreateRequest.from_json(body))
+    def _create(self, ask: CreateRequest) -> object:
+        return self._fleet.create(ask)
 
-    def _info(self, _query: Query, _body: object, name: str) -> object:
+    def _info(self, name: str) -> object:
         return self._fleet.get(name).details()
 
-    def _logs(self, query: Query, _body: object, name: str) -> None:
-        self._fleet.get(name)
-        key = (name, query["kind"][0])
-        lines, follow = _number(query, "lines"), query["follow"][0] == "1"
-        skip = (
-            len(b"".join(self._fleet.logs.get(key, b"").splitlines(keepends=True)[:-lines])) if lines else 0
-        )
+    def _logs(self, ask: LogsRequest) -> None:
+        self._fleet.get(ask.name)
+        text = self._fleet.logs.get((ask.name, ask.kind), b"")
+        skip = len(b"".join(text.splitlines(keepends=True)[: -ask.lines])) if ask.lines else 0
 
         def read() -> list[bytes]:
-            return [bytes([byte]) for byte in self._fleet.logs.get(key, b"")[skip:]]
+            return [bytes([byte]) for byte in self._fleet.logs.get((ask.name, ask.kind), b"")[skip:]]
 
-        self._stream(self._grow(read, follow))
+        self._stream(self._grow(read, ask.follow))
 
-    def _act(self, _query: Query, body: object) -> object:
-        return self._fleet.act(ActionRequest.from_json(body))
+    def _act(self, ask: ActionRequest) -> object:
+        return self._fleet.act(ask)
 
-    def _operations(self, _query: Query, _body: object) -> object:
+    def _operations(self, _: None) -> object:
         return [operation.record() for operation in self._fleet.operations.values()]
 
-    def _operation(self, _query: Query, _body: object, id: str) -> object:
-        return self._fleet.operation(id).record()
+    def _operation(self, identifier: str) -> object:
+        return self._fleet.operation(identifier).record()
 
-    def _follow(self, _query: Query, _body: object, id: str) -> None:
-        self._stream(json.dumps(item).encode() + b"\n" for item in self._fleet.operation(id).follow())
+    def _follow(self, identifier: str) -> None:
+        self._stream(json.dumps(item).encode() + b"\n" for item in self._fleet.operation(identifier).follow())
 
-    def _cancel(self, _query: Query, _body: object, id: str) -> object:
-        operation = self._fleet.operation(id)
+    def _cancel(self, identifier: str) -> object:
+        operation = self._fleet.operation(identifier)
         operation.cancelled.set()
         return operation.record()
 
-    def _wait(self, _query: Query, body: object) -> object:
-        return self._fleet.wait(WaitRequest.from_json(body))
+    def _wait(self, ask: WaitRequest) -> object:
+        return self._fleet.wait(ask)
 
-    def _doctor(self, query: Query, _body: object) -> object:
-        return self._fleet.doctor(*self._needs({"count": _number(query, "count"), "init": query["init"][0]}))
+    def _doctor(self, ask: DoctorRequest) -> object:
+        return self._fleet.doctor(ask.count, ask.init)
 
-    def _fix(self, _query: Query, body: object) -> object:
-        needs = self._needs(body)
+    def _fix(self, ask: DoctorRequest) -> object:
         self._fleet.fixed = True
-        return self._fleet.doctor(*needs)
+        return self._fleet.doctor(ask.count, ask.init)
 
-    def _needs(self, body: object) -> tuple[int, Init]:
-        fields = Fields(body, "request")
-        needs = fields.integer("count", 1, 1, MAX_COUNT), fields.choice("init", Init, Init.SYSTEM)
-        fields.finish("the request is not valid")
-        return needs
+    def _verify(self, ask: VerifyRequest) -> object:
+        return self._fleet.verify(ask.selection, ask.packages)
 
-    def _verify(self, query: Query, _body: object) -> object:
-        return self._fleet.verify(_selection(query), query.get("package", []))
+    def _shadows(self, chosen: Selection) -> object:
+        return self._fleet.shadows(chosen)
 
-    def _shadows(self, query: Query, _body: object) -> object:
-        return self._fleet.shadows(_selection(query))
+    def _fix_shadows(self, ask: FixShadowsRequest) -> object:
+        return self._fleet.fix_shadows(ask.selection, ask.paths, dry_run=ask.dry_run)
 
-    def _fix_shadows(self, _query: Query, body: object) -> object:
-        fields = Fields(body, "request")
-        selection = read_selection(fields.nested("selection"))
-        paths, dry_run = fields.texts("paths"), fields.flag("dry_run")
-        if not (selection.patterns or selection.labels or selection.everything):
-            fields.complain("selection", "chooses nothing")
-        fields.finish("the request is not valid")
-        return self._fleet.fix_shadows(selection, paths, dry_run=dry_run)
+    def _exposure(self, chosen: Selection) -> object:
+        return self._fleet.exposure(chosen)
 
-    def _exposure(self, query: Query, _body: object) -> object:
-        return self._fleet.exposure(_selection(query))
-
-    def _rollout(self, _query: Query, _body: object) -> object:
+    def _rollout(self, _: None) -> object:
         return self._fleet.rollout
 
-    def _roll(self, _query: Query, body: object) -> object:
-        return self._fleet.roll(RolloutRequest.from_json(body))
+    def _roll(self, ask: RolloutRequest) -> object:
+        return self._fleet.roll(ask)
 
-    def _rollout_follow(self, _query: Query, _body: object) -> None:
+    def _rollout_follow(self, _: None) -> None:
         self._stream([json.dumps(self._fleet.rollout).encode() + b"\n"] if self._fleet.rollout else [])
 
-    def _rollout_pause(self, _query: Query, _body: object) -> object:
+    def _rollout_pause(self, _: None) -> object:
         return self._fleet.change_rollout("paused")
 
-    def _rollout_resume(self, _query: Query, body: object) -> object:
-        fields = Fields(body, "request")
-        fields.flag("accept")
-        fields.finish("the request is not valid")
+    def _rollout_resume(self, _: ResumeRequest) -> object:
         return self._fleet.change_rollout("running")
 
-    def _rollout_abort(self, _query: Query, _body: object) -> object:
+    def _rollout_abort(self, _: None) -> object:
         return self._fleet.change_rollout("aborted")
 
-    def _notice(self, _query: Query, _body: object) -> object:
+    def _notice(self, _: None) -> object:
         return self._fleet.notice()
 
-    def _notify(self, _query: Query, _body: object) -> object:
+    def _notify(self, _: None) -> object:
         return self._fleet.notify()
 
-    def _stale(self, query: Query, _body: object) -> object:
-        return self._fleet.stale(_selection(query))
+    def _stale(self, chosen: Selection) -> object:
+        return self._fleet.stale(chosen)
 
-    def _metrics(self, _query: Query, _body: object) -> None:
+    def _metrics(self, _: None) -> None:
         records = self._fleet.chosen(Selection(everything=True))
         readings = [ContainerReading(r["name"], State(r["state"]), labels=r["labels"]) for r in records]
         self._stream([render(FleetReading(readings, daemon_started=0.0, operations_running=0))])
 
-    def _targets(self, _query: Query, _body: object) -> object:
+    def _targets(self, _: None) -> object:
         return targets(self._fleet.chosen(Selection(everything=True)))
 
-    def _events(self, query: Query, _body: object) -> None:
-        follow = query.get("follow", ["0"])[0] == "1"
-        events = self._grow(lambda: list(self._fleet.events), follow)
+    def _events(self, ask: EventsRequest) -> None:
+        events = self._grow(lambda: list(self._fleet.events), ask.follow)
         self._stream(json.dumps(event).encode() + b"\n" for event in events)
-
-
-def _selection(query: Query) -> Selection:
-    labels = tuple(parse_label(text) for text in query.get("label", ()))
-    return Selection(tuple(query.get("pattern", ())), labels)
-
-
-def _number(query: Query, key: str) -> int:
-    text = query[key][0]
-    if not text.isascii() or not text.isdigit():
-        raise InvalidInput(f"{key}: {text!r} is not a number")
-    return int(text)
 
 
 assert all(hasattr(_Handler, f"_{name}") for name in CALLS), "the fake does not speak the whole API"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lxcfleet.api.calls import CALLS, MAX_BODY
+from lxcfleet.api.calls import MAX_BODY
 from lxcfleet.api.client import Client
 from lxcfleet.errors import Unreachable
 from lxcfleet.paths import Paths
@@ -162,8 +162,3 @@ def test_a_client_that_breaks_off_does_no_harm(client: Client, data: bytes) -> N
 def test_no_daemon_is_unreachable(tmp_path: Any) -> None:
     with pytest.raises(Unreachable):
         Client(Paths(run=tmp_path)).server()
-
-
-def test_every_call_has_a_method_of_its_name() -> None:
-    names = {"list": "containers"}
-    assert all(hasattr(Client, names.get(name, name)) for name in CALLS)

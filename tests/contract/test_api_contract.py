@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lxcfleet.api.client import Client
+from lxcfleet.api.queries import DoctorRequest, EventsRequest, LogsRequest
 from lxcfleet.api.records import (
     ContainerDetails,
     ContainerRecord,
@@ -22,12 +23,17 @@ from lxcfleet.api.requests import ActionRequest, CreateRequest, WaitRequest
 from lxcfleet.errors import AlreadyExists, FleetError, InvalidInput, NotFound
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import Action
+from lxcfleet.spec.terms import Init
 
 from .conftest import FOREVER, Fleet, soon
 
 
 def has_fields_of(record: Any, kind: type) -> bool:
     return set(record) == set(kind.__annotations__)
+
+
+def metrics(fleet: Fleet) -> str:
+    return b"".join(fleet.client.metrics()).decode()
 
 
 def code_of(result: ResultRecord) -> str | None:
@@ -341,40 +347,40 @@ def test_logs(fleet: Fleet) -> None:
     fleet.create_speaking("a", "one\\ntwo\\nthree\\n")
 
     def log(**options: Any) -> bytes:
-        return b"".join(fleet.client.logs(fleet.name("a"), **options)).replace(b"\r\n", b"\n")
+        return b"".join(fleet.client.logs(LogsRequest(fleet.name("a"), **options))).replace(b"\r\n", b"\n")
 
     soon(lambda: log().endswith(b"three\n"))
     assert log() == b"one\ntwo\nthree\n"
     assert log(lines=2) == b"two\nthree\n"
-    followed = fleet.client.logs(fleet.name("a"), lines=1, follow=True)
+    followed = fleet.client.logs(LogsRequest(fleet.name("a"), lines=1, follow=True))
     assert next(followed)
 
 
 def test_logs_of_nobody_are_not_found(client: Client) -> None:
     with pytest.raises(NotFound):
-        next(client.logs("no-such-container"))
+        next(client.logs(LogsRequest("no-such-container")))
 
 
 def test_events_tell_what_happened(fleet: Fleet) -> None:
     fleet.create("a")
     fleet.act(Action.DESTROY, force=True)
-    mine = [event for event in fleet.client.events() if event["container"] == fleet.name("a")]
+    mine = [event for event in fleet.client.events(EventsRequest()) if event["container"] == fleet.name("a")]
     assert all(has_fields_of(event, EventRecord) for event in mine)
     words = [event["what"] for event in mine]
     assert words.index("created") < words.index("destroyed")
 
 
 def test_events_can_be_followed(fleet: Fleet) -> None:
-    stream = fleet.client.events(follow=True)
+    stream = fleet.client.events(EventsRequest(follow=True))
     thread = threading.Thread(target=fleet.create, args=("late",))
     thread.start()
     assert any(event["container"] == fleet.name("late") for event in stream)
     thread.join()
 
 
-@pytest.mark.parametrize("init", ["system", "app"])
-def test_doctor_compares(client: Client, init: str) -> None:
-    record = client.doctor(1, init)
+@pytest.mark.parametrize("init", Init)
+def test_doctor_compares(client: Client, init: Init) -> None:
+    record = client.doctor(DoctorRequest(1, init))
     assert has_fields_of(record, DoctorRecord)
     assert record["findings"]
     assert all(has_fields_of(finding, FindingRecord) for finding in record["findings"])
@@ -391,14 +397,14 @@ def test_the_server_says_its_version(client: Client) -> None:
 def test_the_fleet_as_numbers(fleet: Fleet) -> None:
     fleet.create("a", labels={"role": "web"})
     fleet.create("b", start=False)
-    text = fleet.client.metrics()
+    text = metrics(fleet)
     one, two = (f'container="{fleet.name(name)}"' for name in "ab")
     assert f'lxcfleet_container_state{{{one},state="running"}} 1.0\n' in text
     assert f'lxcfleet_container_state{{{two},state="running"}} 0.0\n' in text
     (info,) = (line for line in text.splitlines() if line.startswith("lxcfleet_container_info") and one in line)
     assert 'label_role="web"' in info
     fleet.act(Action.DESTROY, force=True)
-    assert one not in fleet.client.metrics()
+    assert one not in metrics(fleet)
 
 
 def test_targets_are_the_exporters_of_what_runs(fleet: Fleet) -> None:

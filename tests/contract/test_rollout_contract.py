@@ -10,7 +10,7 @@ import pytest
 
 from lxcfleet.api.findings import OldFileRecord
 from lxcfleet.api.records import RolloutRecord
-from lxcfleet.api.requests import RolloutRequest
+from lxcfleet.api.requests import ResumeRequest, RolloutRequest
 from lxcfleet.errors import Busy, InvalidInput, NotFound, WrongState
 from lxcfleet.spec.selection import Selection
 
@@ -25,7 +25,7 @@ OLD: OldFileRecord = {
 
 
 def ended(fleet: Fleet) -> RolloutRecord:
-    (*_, last) = fleet.client.rollout_follow()
+    *_, last = fleet.client.rollout_follow()
     return last
 
 
@@ -66,7 +66,7 @@ def test_nothing_is_under_way(fleet: Fleet) -> None:
     with pytest.raises(WrongState):
         fleet.client.rollout_pause()
     with pytest.raises(WrongState):
-        fleet.client.rollout_resume()
+        fleet.client.rollout_resume(ResumeRequest())
     with pytest.raises(WrongState):
         fleet.client.rollout_abort()
 

@@ -7,6 +7,8 @@ import json
 import pytest
 
 from lxcfleet.api.findings import ShadowRecord
+from lxcfleet.api.queries import VerifyRequest
+from lxcfleet.api.requests import FixShadowsRequest
 from lxcfleet.errors import InvalidInput, NotFound
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import State
@@ -23,7 +25,7 @@ SHADOW: ShadowRecord = {
 
 def test_fresh_containers_are_proven(fleet: Fleet) -> None:
     fleet.create("", count=2)
-    proof = fleet.client.verify(fleet.all)
+    proof = fleet.client.verify(VerifyRequest(fleet.all))
     assert proof["proven"]
     assert proof["packages"] == {}
     assert proof["base"]
@@ -36,10 +38,10 @@ def test_fresh_containers_are_proven(fleet: Fleet) -> None:
 
 def test_packages_that_are_asked_for_are_named_with_their_versions(fleet: Fleet) -> None:
     fleet.create("a")
-    (package,) = fleet.client.verify(fleet.all, ["libc6"])["packages"]
+    (package,) = fleet.client.verify(VerifyRequest(fleet.all, ("libc6",)))["packages"]
     assert package.partition(":")[0] == "libc6"
     with pytest.raises(NotFound):
-        fleet.client.verify(fleet.all, ["no-such-package"])
+        fleet.client.verify(VerifyRequest(fleet.all, ("no-such-package",)))
 
 
 def test_fresh_containers_have_no_shadows(fleet: Fleet) -> None:
@@ -50,11 +52,11 @@ def test_fresh_containers_have_no_shadows(fleet: Fleet) -> None:
 
 def test_what_is_no_shadow_is_not_removed(fleet: Fleet) -> None:
     fleet.create("a", start=False)
-    (result,) = fleet.client.fix_shadows(fleet.all, ["/usr/bin/env"])
+    (result,) = fleet.client.fix_shadows(FixShadowsRequest(fleet.all, ("/usr/bin/env",)))
     assert result["error"] is not None
     assert (result["error"]["code"], result["changed"]) == ("not-found", False)
     with pytest.raises(InvalidInput):
-        fleet.client.fix_shadows(Selection(), ["/usr/bin/env"])
+        fleet.client.fix_shadows(FixShadowsRequest(Selection(), ("/usr/bin/env",)))
 
 
 def test_all_proven(cli: Cli, fake: FakeDaemon) -> None:

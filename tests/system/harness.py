@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from lxcfleet.api.client import Client
+from lxcfleet.api.queries import EventsRequest
 from lxcfleet.paths import Paths
 from lxcfleet.spec.selection import Selection
 
@@ -179,7 +180,7 @@ class Fleet:
 
     def events(self, what: str) -> list[dict[str, Any]]:
         """Those of the daemon's events."""
-        return [dict(event) for event in self.client().events() if event["what"] == what]
+        return [dict(event) for event in self.client().events(EventsRequest()) if event["what"] == what]
 
     # -- the daemon ------------------------------------------------------------------------------------------
 

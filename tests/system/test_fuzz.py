@@ -18,13 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lxcfleet.api.calls import CALLS, MAX_BODY
-from lxcfleet.api.requests import ActionRequest, CreateRequest, RolloutRequest, WaitRequest
 
 from .harness import Fleet
 
 pytestmark = pytest.mark.system
 
-REQUESTS: dict[str, type] = {"create": CreateRequest, "act": ActionRequest, "wait": WaitRequest, "roll": RolloutRequest}
 UNTRIED = {"fix"}
 """It would raise this host's limits."""
 
@@ -57,14 +55,18 @@ def bodies(kind: type | None) -> st.SearchStrategy[Any]:
     return fitting | values.filter(lambda value: not isinstance(value, dict))
 
 
+def queries(keys: list[str]) -> st.SearchStrategy[dict[str, str]]:
+    """Keys that a call has, with values that may or may not fit; now and then another one, which is refused."""
+    known = st.dictionaries(st.sampled_from(keys), texts, max_size=4) if keys else st.just({})
+    return known | st.dictionaries(st.sampled_from([*keys, "x"]), texts, max_size=4)
+
+
 calls = st.sampled_from(sorted(CALLS.keys() - UNTRIED)).flatmap(
     lambda name: st.tuples(
         st.just(name),
         texts.map(lambda text: quote(text, safe="")),
-        st.dictionaries(
-            st.sampled_from(["pattern", "label", "kind", "lines", "follow", "count", "init", "x"]), texts, max_size=4
-        ),
-        bodies(REQUESTS.get(name)),
+        queries([key.name for key in CALLS[name].takes.keys]),
+        bodies(CALLS[name].takes.body),
     )
 )
 

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from lxcfleet.api.queries import EventsRequest
+
 from .harness import SLEEP, Fleet, until
 
 pytestmark = pytest.mark.system
@@ -23,7 +25,7 @@ def health(fleet: Fleet, name: str) -> str | None:
 
 def events(fleet: Fleet, name: str) -> list[str]:
     words = ("healthy", "unhealthy", "starting")
-    return [str(e["what"]) for e in fleet.client().events() if e["container"] == name and e["what"] in words]
+    return [str(e["what"]) for e in fleet.client().events(EventsRequest()) if e["container"] == name and e["what"] in words]
 
 
 def test_an_app_container_is_healthy_when_it_has_been_alive_for_a_while(fleet: Fleet) -> None:

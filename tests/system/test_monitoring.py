@@ -177,7 +177,7 @@ def test_a_port_that_is_taken_harms_nobody(fleet: Fleet, port: int) -> None:
         fleet.start_daemon()
         until(lambda: f"metrics can't be read at 127.0.0.1:{port}" in fleet.log(), what="it is told")
         fleet.create(fleet.name("a"), options=("--network", "none"))
-    fleet.client().metrics()
+    list(fleet.client().metrics())
 
 
 def test_the_address_can_be_changed_and_taken_away(fleet: Fleet, port: int) -> None:

@@ -14,8 +14,9 @@ from unittest.mock import MagicMock
 import pytest
 from aiohttp import web
 
-from lxcfleet.daemon.http import server as served
+from lxcfleet.daemon.http import routes
 from lxcfleet.daemon.http.access import Access
+from lxcfleet.daemon.http.scrape import Scrape
 from lxcfleet.daemon.http.server import Server
 from lxcfleet.runtime.events import Events
 
@@ -32,7 +33,8 @@ async def serving(directory: Path) -> AsyncIterator[str]:
     room.doctor.return_value = {"findings": [], "fits": None}
     fleet = SimpleNamespace(events=Events(), wait=for_ever, room=room, log_file=lambda *_: str(directory / "log"))
     nobody = MagicMock()
-    server = Server(fleet, nobody, nobody, nobody, nobody, nobody, Access(os.getgid(), None))  # type: ignore[arg-type]
+    scrape = Scrape(fleet, nobody)  # type: ignore[arg-type]
+    server = Server(fleet, nobody, nobody, nobody, nobody, scrape, Access(os.getgid(), None))  # type: ignore[arg-type]
     runner = web.AppRunner(server.application, access_log=None)
     await runner.setup()
     path = str(directory / "socket")
@@ -71,7 +73,7 @@ WAIT = {"selection": {"everything": True}, "until": "stopped", "timeout": 3600}
 )
 def test_nothing_goes_on_for_a_client_that_is_gone(raw: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing happens meanwhile that would have to be written to it, which is how aiohttp notices."""
-    monkeypatch.setattr(served, "_THERE_SECONDS", 0.05)
+    monkeypatch.setattr(routes, "THERE_SECONDS", 0.05)
 
     async def come_and_go() -> None:
         async with serving(tmp_path) as path:

@@ -34,15 +34,26 @@ def run(client: Client, request: AttachRequest) -> int:
     _fill_gaps()
     with client.attach(request, OWN) as connection:
         if request["tty"]:
-            return _with_terminal(connection)
+            return _with_terminal(connection, request["name"])
         with _passing_on(connection):
-            return exit_of(connection.recv(MESSAGE))
+            return exit_of(received(connection), request["name"])
 
 
-def exit_of(data: bytes) -> int:
-    """The exit status in the daemon's last message; raises what went wrong instead of one."""
+def received(connection: socket.socket) -> bytes:
+    """The daemon's next message; empty if there will be none."""
+    try:
+        return connection.recv(MESSAGE)
+    except ConnectionError:
+        return b""
+
+
+def exit_of(data: bytes, name: str) -> int:
+    """The exit status in the daemon's last message; raises what went wrong instead of one. ``name``: the container's."""
     if not data:
-        raise Unreachable("the daemon went away while the command ran", why="it closed the connection")
+        raise Unreachable(
+            f"the daemon went away while the command ran in {name}", why="it closed the connection: the exit status is lost",
+            hint=f"`lxcfleet exec {name} -- ps aux` shows whether the command still runs; run it again if it does not",
+        )  # fmt: skip
     message = json.loads(data)
     if "error" in message:
         raise from_body(message["error"])
@@ -91,14 +102,14 @@ def _passing_on(connection: socket.socket) -> Iterator[None]:
         yield
 
 
-def _with_terminal(connection: socket.socket) -> int:
+def _with_terminal(connection: socket.socket, name: str) -> int:
     data, descriptors, _flags, _address = socket.recv_fds(connection, MESSAGE, 1)
     if not descriptors:
-        return exit_of(data)
+        return exit_of(data, name)
     master = descriptors[0]
     try:
         with _raw(), _resizing(master):
-            return _Copy(connection, master).run()
+            return _Copy(connection, master, name).run()
     finally:
         os.close(master)
 
@@ -146,8 +157,9 @@ def _resizing(master: int) -> Iterator[None]:
 class _Copy:
     """Both ways between our terminal and the one inside, until the command has ended."""
 
-    def __init__(self, connection: socket.socket, master: int) -> None:
+    def __init__(self, connection: socket.socket, master: int, name: str) -> None:
         self._connection = connection
+        self._name = name
         self._master = master
         self._keys = b""  # typed, and not yet taken by the terminal inside
         self._typing = True
@@ -166,7 +178,7 @@ class _Copy:
             if ready.get(self._master, 0) & ~select.POLLOUT:
                 self._show()
             if self._connection.fileno() in ready:
-                status = exit_of(self._connection.recv(MESSAGE))
+                status = exit_of(received(self._connection), self._name)
                 self._drain()
                 return status
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from lxcfleet.api.client import Client
 from lxcfleet.api.requests import AttachRequest
-from lxcfleet.cli.ui.attach import MESSAGE, exit_of, handling, send_signal
+from lxcfleet.cli.ui.attach import exit_of, handling, received, send_signal
 from lxcfleet.cli.ui.output import say_error, write_bytes
 from lxcfleet.errors import FleetError
 
@@ -115,7 +115,7 @@ class Fanout:
             return
         status, problem = FAILED, None
         try:
-            status = exit_of(run.connection.recv(MESSAGE))
+            status = exit_of(received(run.connection), run.name)
         except FleetError as error:
             problem = error
         for pipe in tuple(run.pipes):

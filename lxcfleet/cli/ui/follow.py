@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from http.client import HTTPException
 from types import FrameType
 from typing import cast
 
@@ -16,7 +15,7 @@ from lxcfleet.api.records import OperationRecord, ResultRecord
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui.output import NOTHING_CHOSEN, columns, printable, say, show, write
 from lxcfleet.cli.ui.progress import Progress
-from lxcfleet.errors import FleetError, Unreachable
+from lxcfleet.errors import FleetError, NotFound, Unreachable
 from lxcfleet.spec.results import Result, exit_status
 from lxcfleet.spec.selection import natural_order
 
@@ -75,6 +74,7 @@ def _patient() -> Iterator[list[int]]:
 class _Following:
     def __init__(self, client: Client, operation: OperationRecord, progress: Progress) -> None:
         self._client = client
+        self._operation = operation
         self._id = operation["id"]
         self._progress = progress
         self._seen: set[str] = set()
@@ -91,35 +91,36 @@ class _Following:
         self._progress.note("lxcfleet: finishing what has begun; Ctrl-C again leaves at once")
         try:
             self._client.cancel(self._id)
-        except Unreachable:
-            raise
+        except Unreachable as error:
+            raise self._lost(error.why) from error
         except FleetError:
             pass  # it ended just now
         return self._follow()
 
     def _follow(self) -> OperationRecord:
         """A new call repeats the results from before it, so an interrupted one loses nothing."""
-        for item in self._received():
-            if "results" in item:
-                return cast(OperationRecord, item)
-            result = cast(ResultRecord, item)
-            if result["name"] not in self._seen:
-                self._seen.add(result["name"])
-                self._progress.add(result)
+        try:
+            for item in self._client.follow(self._id):
+                if "results" in item:
+                    return cast(OperationRecord, item)
+                result = cast(ResultRecord, item)
+                if result["name"] not in self._seen:
+                    self._seen.add(result["name"])
+                    self._progress.add(result)
+        except Unreachable as error:
+            raise self._lost(error.why) from error
+        except NotFound as error:
+            raise self._lost("it was restarted, and knows no operation of before") from error
         raise self._lost("it closed the connection")
 
-    def _received(self) -> Iterator[ResultRecord | OperationRecord]:
-        """What comes; raises Unreachable where it breaks off. A stderr that takes no more is not the daemon's doing."""
-        try:
-            yield from self._client.follow(self._id)
-        except (OSError, HTTPException, ValueError) as error:
-            raise self._lost(str(error)) from error
-
     def _lost(self, why: str) -> Unreachable:
+        """What is said where the daemon ends first: a restarted one goes on with what had begun, under no operation's id."""
+        done, total = len(self._seen), self._operation["total"]
         return Unreachable(
             f"the daemon went away before operation {self._id} had ended",
-            why=why,
-            hint="`lxcfleet list` shows what was done; the same command again does the rest",
+            why=f"{why}; of the {self._operation['action']}, {done} of {total} were told to be done",
+            hint="what had begun is finished once the daemon is back: `lxcfleet events -f` follows that, `lxcfleet list`"
+            " shows how far it is; the same command again does the rest",
         )
 
 

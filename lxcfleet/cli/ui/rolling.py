@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from http.client import HTTPException
 from typing import Any
 
 import click
@@ -109,16 +108,17 @@ def follow(client: Client, record: RolloutRecord, *, quiet: bool = False) -> Rol
                 record = latest
                 waits = f", {record['waits_for']}" if record["waits_for"] else ""
                 progress.show(record["done"], f"wave {record['wave']}{waits}"[:60])
-        except (OSError, HTTPException, ValueError) as error:
-            raise _lost(str(error)) from error
+        except Unreachable as error:
+            raise _lost(record, error.why) from error
     if record["status"] in ("running", "paused"):
-        raise _lost("it closed the connection")
+        raise _lost(record, "it closed the connection")
     return record
 
 
-def _lost(why: str) -> Unreachable:
+def _lost(record: RolloutRecord, why: str) -> Unreachable:
     return Unreachable(
-        "the daemon went away before the rollout had ended", why=why,
+        f"the daemon went away before rollout {record['id']} had ended",
+        why=f"{why}; {record['done']} of {record['total']} containers were told to be done",
         hint="it goes on once the daemon is there again: `lxcfleet rollout status --follow`",
     )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from lxcfleet.api.queries import DoctorRequest
 from lxcfleet.api.records import DoctorRecord, FindingRecord
 from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
@@ -43,7 +44,8 @@ def doctor(ctx: click.Context, count: int, init: str, fix: bool, style: str) -> 
     """
     check_count(count)
     client = connect(ctx)
-    record = client.fix(count, init) if fix else client.doctor(count, init)
+    asked = DoctorRequest(count, Init(init))
+    record = client.fix(asked) if fix else client.doctor(asked)
     output.show(style, record, lines=lambda: _lines(record, count, init), rows=lambda: _rows(record))
     return FOUND if any(finding["level"] == "fail" for finding in record["findings"]) else 0
 

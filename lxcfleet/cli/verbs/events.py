@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from http.client import HTTPException
+from collections.abc import Callable
 
 import click
 
+from lxcfleet.api.client import BrokenOff
+from lxcfleet.api.queries import EventsRequest
 from lxcfleet.api.records import EventRecord
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output
@@ -34,19 +35,18 @@ def events(ctx: click.Context, follow: bool, style: str) -> None:
     line: Callable[[EventRecord], str] = _as_json if style == "json" else _as_text
     client = connect(ctx)
     try:
-        for event in _received(client.events(follow=follow)):
+        for event in client.events(EventsRequest(follow)):
             output.write(line(event) + "\n")
+        if follow:
+            raise BrokenOff("", why="it closed the connection")
+    except BrokenOff as error:
+        raise Unreachable(
+            "the daemon went away: no more events come", why=error.why,
+            hint="a restarted daemon begins anew, with those of its own start: lxcfleet events -f",
+        ) from error  # fmt: skip
     except KeyboardInterrupt:
         if not follow:
             raise
-
-
-def _received(events: Iterable[EventRecord]) -> Iterator[EventRecord]:
-    """``events``; raises Unreachable where they break off. A stdout that takes no more is not the daemon's doing."""
-    try:
-        yield from events
-    except (OSError, HTTPException, ValueError) as error:
-        raise Unreachable("the daemon went away", why=str(error)) from error
 
 
 def _as_json(event: EventRecord) -> str:

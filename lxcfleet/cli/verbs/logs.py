@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from http.client import HTTPException
 
 import click
 
+from lxcfleet.api.client import BrokenOff
+from lxcfleet.api.queries import LogsRequest
 from lxcfleet.cli import complete
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui.output import write_bytes
@@ -34,20 +35,20 @@ def logs(ctx: click.Context, name: str, follow: bool, lines: int | None, lxc: bo
     check_name(name)
     client = connect(ctx)
     try:
-        pieces = _received(client.logs(name, kind="lxc" if lxc else "console", lines=lines or 0, follow=follow))
+        pieces = client.logs(LogsRequest(name, "lxc" if lxc else "console", lines or 0, follow))
         for piece in pieces if lxc else plain_line_ends(pieces):
             write_bytes(piece)
+        if follow:
+            raise BrokenOff("", why="it closed the connection")
+    except BrokenOff as error:
+        again = f"lxcfleet logs{' --lxc' if lxc else ''}{' -f' if follow else ''} {name}"
+        raise Unreachable(
+            f"the daemon went away in the middle of the log of {name}", why=error.why,
+            hint=f"the log is kept meanwhile; once the daemon is back: {again}",
+        ) from error  # fmt: skip
     except KeyboardInterrupt:
         if not follow:
             raise
-
-
-def _received(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """``pieces``; raises Unreachable where they break off. A stdout that takes no more is not the daemon's doing."""
-    try:
-        yield from pieces
-    except (OSError, HTTPException) as error:
-        raise Unreachable("the daemon went away in the middle of the log", why=str(error)) from error
 
 
 def plain_line_ends(pieces: Iterable[bytes]) -> Iterator[bytes]:

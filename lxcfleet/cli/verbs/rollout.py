@@ -6,6 +6,7 @@ import click
 
 from lxcfleet.api.client import Client
 from lxcfleet.api.records import RolloutRecord
+from lxcfleet.api.requests import ResumeRequest
 from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output, rolling
@@ -92,7 +93,7 @@ def resume(ctx: click.Context, *, accept: bool, no_wait: bool, style: str, quiet
       lxcfleet rollout resume --accept
     """
     client: Client = connect(ctx)
-    record = client.rollout_resume(accept=accept)
+    record = client.rollout_resume(ResumeRequest(accept))
     if no_wait:
         return _changed(record, style, quiet)
     try:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 from lxcfleet.api.findings import DivergedRecord, ShadowRecord, ShadowsRecord
+from lxcfleet.api.requests import FixShadowsRequest
 from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import follow, output
@@ -86,7 +87,7 @@ def _fix(
     ctx: click.Context,
     chosen: Selection,
     records: Sequence[ShadowsRecord],
-    paths: Sequence[str],
+    paths: tuple[str, ...],
     *,
     yes: bool,
     dry_run: bool,
@@ -102,7 +103,7 @@ def _fix(
         if not click.confirm(f"Remove {output.counted(len(named), 'file')} from deltas?", err=True):
             output.say("lxcfleet: nothing was removed")
             return NOTHING_DONE
-    results = connect(ctx).fix_shadows(chosen, paths, dry_run=dry_run)
+    results = connect(ctx).fix_shadows(FixShadowsRequest(chosen, paths, dry_run))
     for result in results:
         if result["error"]:
             output.say_error(result["error"], result["name"])

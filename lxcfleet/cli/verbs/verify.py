@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from lxcfleet.api.findings import EvidenceRecord, ProofRecord
+from lxcfleet.api.queries import VerifyRequest
 from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output
@@ -46,7 +47,7 @@ def verify(
       lxcfleet verify -f json >evidence-$(date -I).json
     """
     chosen = options.optional_selection(patterns, labels, everything)
-    proof = connect(ctx).verify(chosen, packages)
+    proof = connect(ctx).verify(VerifyRequest(chosen, packages))
     records = proof["containers"]
     if quiet:
         output.write("".join(f"{record['name']}\n" for record in records if not record["proven"]))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import click
 
+from lxcfleet.api.client import BrokenOff
 from lxcfleet.api.requests import WaitRequest
 from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui.follow import show_results, status_of
 from lxcfleet.cli.ui.output import say_error
+from lxcfleet.errors import Unreachable
 
 
 @click.command()
@@ -52,7 +54,13 @@ def wait(
       lxcfleet wait 'job*' --for stopped && echo done
     """
     chosen = options.selection(patterns, labels, everything)
-    results = connect(ctx).wait(WaitRequest(chosen, until, timeout))
+    try:
+        results = connect(ctx).wait(WaitRequest(chosen, until, timeout))
+    except BrokenOff as error:
+        raise Unreachable(
+            f"the daemon went away while it waited for containers to be {until}", why=error.why,
+            hint="containers run on; the same command again goes on waiting, for its whole time",
+        ) from error  # fmt: skip
     for result in results:
         if result["error"] is not None:
             say_error(result["error"], result["name"])

@@ -8,34 +8,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
-from typing import TypedDict
 
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from lxcfleet import __version__
-from lxcfleet.api.records import ContainerRecord
+from lxcfleet.api.records import ContainerRecord, TargetRecord
 from lxcfleet.containers.readings import ContainerReading, FleetReading, PatchReading
 from lxcfleet.patch import notice
 from lxcfleet.patch.rollout.state import Status
 from lxcfleet.spec.ports import parse_port
 from lxcfleet.spec.states import Health, State
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
 EXPORTER_LABEL = "prometheus"
 """A container with the label ``prometheus=9100`` has an exporter on port 9100; ``prometheus=9100/path`` elsewhere than
 at /metrics. Those who have several say ``prometheus/NAME=PORT``."""
 EXPORTER_SERVICE = re.compile(r"metrics|(?P<before>.+)-metrics|metrics-(?P<after>.+)")
 """So is called the service of a declared port that is an exporter."""
-
-
-class Target(TypedDict):
-    """One exporter, as http_sd has it."""
-
-    targets: list[str]
-    labels: dict[str, str]
 
 
 def render(reading: FleetReading) -> bytes:
@@ -210,7 +200,7 @@ def label_names(prefix: str, labels: Mapping[str, str]) -> dict[str, str]:
 # -- the containers' own exporters ------------------------------------------------------------------------------
 
 
-def targets(containers: Iterable[ContainerRecord]) -> list[Target]:
+def targets(containers: Iterable[ContainerRecord]) -> list[TargetRecord]:
     """The exporters of containers that run: their address, the container's name, and what else there is to know of it.
 
     What relabelling may use begins with ``__meta_lxcfleet_``; Prometheus drops it afterwards.

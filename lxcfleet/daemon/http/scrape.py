@@ -7,9 +7,11 @@ import logging
 
 from aiohttp import web
 
-from lxcfleet.api.calls import CALLS
+from lxcfleet.api import calls
+from lxcfleet.api.records import TargetRecord
 from lxcfleet.containers.readings import FleetReading, Readings
 from lxcfleet.daemon.http import metrics
+from lxcfleet.daemon.http.routes import Routes
 from lxcfleet.daemon.service import Fleet
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.settings import MetricsSettings
@@ -25,13 +27,17 @@ class Scrape:
         self._readings = readings
         self._going_on: asyncio.Task[bytes] | None = None
 
-    async def metrics(self, _: web.Request) -> web.Response:
+    def bind(self, routes: Routes) -> None:
+        """Have them answered."""
+        routes.whole(calls.METRICS, self.metrics)
+        routes.json(calls.TARGETS, self.targets)
+
+    async def metrics(self, _: None) -> bytes:
         """Those who ask at the same time share one reading: many servers cost as much as one."""
         if self._going_on is None:
             self._going_on = asyncio.get_running_loop().create_task(self._render())
             self._going_on.add_done_callback(self._done)
-        text = await asyncio.shield(self._going_on)
-        return web.Response(body=text, headers={"Content-Type": metrics.CONTENT_TYPE})
+        return await asyncio.shield(self._going_on)
 
     async def _render(self) -> bytes:
         reading: FleetReading = await self._readings.read()
@@ -40,9 +46,9 @@ class Scrape:
     def _done(self, _: asyncio.Task[bytes]) -> None:
         self._going_on = None
 
-    async def targets(self, _: web.Request) -> web.Response:
+    async def targets(self, _: None) -> list[TargetRecord]:
         """The exporters of all containers that run."""
-        return web.json_response(metrics.targets(await self._fleet.containers(Selection())))
+        return metrics.targets(await self._fleet.containers(Selection()))
 
 
 class Listener:
@@ -50,8 +56,9 @@ class Listener:
 
     def __init__(self, scrape: Scrape) -> None:
         application = web.Application()
-        for name, handler in (("metrics", scrape.metrics), ("targets", scrape.targets)):
-            application.router.add_route(CALLS[name].method, CALLS[name].path, handler)
+        routes = Routes()
+        scrape.bind(routes)
+        routes.add_to(application, calls.METRICS, calls.TARGETS)
         self._runner = web.AppRunner(application, access_log=None)
         self._site: web.TCPSite | None = None
         self._address: tuple[str, int] | None = None
@@ -79,4 +86,4 @@ class Listener:
             log.error("metrics can't be read at %s: %s", settings.listen, error.strerror or error)
         else:
             self._site = site
-            log.info("metrics at http://%s%s", settings.listen, CALLS["metrics"].path)
+            log.info("metrics at http://%s%s", settings.listen, calls.METRICS.path)

@@ -1,0 +1,158 @@
+"""The keys that queries have, each written and read in one way for all calls; the requests that are made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lxcfleet.api.shape import NOT_VALID, InQuery, Key, Query, single
+from lxcfleet.errors import InvalidInput
+from lxcfleet.spec.names import MAX_COUNT, parse_label
+from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.selection import Selection
+from lxcfleet.spec.terms import Init
+
+_DIGITS = 18
+"""Of a number in a query, at most."""
+LOGS = ("console", "lxc")
+
+
+def _one(texts: Sequence[str]) -> str:
+    if len(texts) > 1:
+        raise InvalidInput("is there more than once")
+    return texts[0]
+
+
+def number(name: str, meaning: str, default: int, low: int, high: int) -> Key[int]:
+    """A key that has a whole number from ``low`` to ``high``."""
+
+    def read(texts: Sequence[str]) -> int:
+        text = _one(texts)
+        if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
+            raise InvalidInput(f"expected a whole number, found {text[:_DIGITS]!r}")
+        if not low <= int(text) <= high:
+            raise InvalidInput(f"{int(text)} is not between {low} and {high}")
+        return int(text)
+
+    form = f"a whole number from {low}" + (f" to {high}" if high < 10**_DIGITS else "")
+    return Key(name, form, meaning, lambda value: [str(value)], read, default)
+
+
+def flag(name: str, meaning: str) -> Key[bool]:
+    """A key that is 1, or 0 as where it is left out."""
+
+    def read(texts: Sequence[str]) -> bool:
+        text = _one(texts)
+        if text not in ("0", "1"):
+            raise InvalidInput(f"expected 0 or 1, found {text[:_DIGITS]!r}")
+        return text == "1"
+
+    return Key(name, "0 or 1", meaning, lambda value: ["1"] if value else [], read, False)
+
+
+def word(name: str, meaning: str, default: str, words: Sequence[str]) -> Key[str]:
+    """A key that has one of some words."""
+
+    def read(texts: Sequence[str]) -> str:
+        text = _one(texts)
+        if text not in words:
+            raise InvalidInput(f"{text[:40]!r} is none of {', '.join(words)}")
+        return text
+
+    return Key(name, " or ".join(words), meaning, lambda value: [value], read, default)
+
+
+def texts(name: str, form: str, meaning: str, parse: Callable[[str], Any] = str) -> Key[tuple[Any, ...]]:
+    """A key that may be there many times; ``parse`` raises InvalidInput, and ``str`` of what it gives is written."""
+    return Key(name, f"{form}, any number of times", meaning, lambda values: map(str, values), _each(parse), ())
+
+
+def _each(parse: Callable[[str], Any]) -> Callable[[Sequence[str]], tuple[Any, ...]]:
+    return lambda found: tuple(map(parse, found))
+
+
+# -- the keys -----------------------------------------------------------------------------------------------
+
+PATTERN = texts("pattern", "a name or glob", "The containers of that name; without pattern and label all of them.")
+LABEL: Key[tuple[tuple[str, str], ...]] = Key(
+    "label", "KEY=VALUE, any number of times", "Of these only those that have all the labels.",
+    lambda labels: [f"{key}={value}" for key, value in labels], _each(parse_label), (),
+)  # fmt: skip
+PACKAGE = texts("package", "the name of a package", "Only these packages count; without one all do.")
+COUNT = number("count", "How many more containers.", 1, 1, MAX_COUNT)
+INIT = word("init", "Of which kind they are.", Init.SYSTEM.value, [each.value for each in Init])
+KIND = word("kind", "The console's log, or liblxc's.", "console", LOGS)
+LINES = number("lines", "Only the last so many lines; 0: all.", 0, 0, 10**_DIGITS)
+FOLLOW = flag("follow", "Go on with what comes later, for ever.")
+
+SELECTION: Query[Selection] = Query(PATTERN, LABEL, join=Selection, split=lambda chosen: (chosen.patterns, chosen.labels))
+"""Which containers a call that changes nothing is about: all of them, if nothing is chosen."""
+
+
+# -- the requests -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LogsRequest:
+    """``lxcfleet logs``."""
+
+    name: str
+    kind: str = "console"
+    lines: int = 0
+    follow: bool = False
+
+
+@dataclass(frozen=True)
+class EventsRequest:
+    """``lxcfleet events``."""
+
+    follow: bool = False
+
+
+@dataclass(frozen=True)
+class VerifyRequest:
+    """``lxcfleet verify``. ``packages``: only these count; none: all do."""
+
+    selection: Selection
+    packages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DoctorRequest:
+    """``lxcfleet doctor``: what ``count`` more containers with such an init need."""
+
+    count: int = 1
+    init: Init = Init.SYSTEM
+
+    def to_json(self) -> dict[str, Any]:
+        """The body of ``doctor --fix``."""
+        return {"count": self.count, "init": self.init.value}
+
+    @classmethod
+    def from_json(cls, data: object) -> DoctorRequest:
+        """From a body; raises InvalidInput."""
+        fields = Fields(data, "request")
+        request = cls(fields.integer("count", 1, 1, MAX_COUNT), fields.choice("init", Init, Init.SYSTEM))
+        fields.finish(NOT_VALID)
+        return request
+
+
+def _itself(chosen: Selection) -> Selection:
+    return chosen
+
+
+CHOSEN: InQuery[Selection] = InQuery(SELECTION, make=_itself, split=lambda chosen: (chosen,))
+"""A call about containers whose request is a selection."""
+LOGS_OF: InQuery[LogsRequest] = InQuery(
+    single(KIND), single(LINES), single(FOLLOW), path="name", make=LogsRequest,
+    split=lambda asked: (asked.name, asked.kind, asked.lines, asked.follow),
+)  # fmt: skip
+VERIFIED: InQuery[VerifyRequest] = InQuery(
+    SELECTION, single(PACKAGE), make=VerifyRequest, split=lambda asked: (asked.selection, asked.packages)
+)
+EXAMINED: InQuery[DoctorRequest] = InQuery(
+    single(COUNT), single(INIT), make=lambda count, init: DoctorRequest(count, Init(init)),
+    split=lambda asked: (asked.count, asked.init.value),
+)  # fmt: skip
+FOLLOWED: InQuery[EventsRequest] = InQuery(single(FOLLOW), make=EventsRequest, split=lambda asked: (asked.follow,))

@@ -1,0 +1,298 @@
+"""How a call is declared: where the parts of its request stand (path, query, body), and what its reply is.
+
+The client writes a request by the same shape that the server reads it by, and docs/api.md tells it. All of this is
+light at import, as the command line starts with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+from lxcfleet.errors import InvalidInput
+
+T = TypeVar("T")
+Q = TypeVar("Q")
+R = TypeVar("R")
+
+NOT_VALID = "the request is not valid"
+
+
+class Sent(NamedTuple):
+    """A request on its way."""
+
+    path: Mapping[str, str] = {}
+    """The parts of the path by name."""
+    query: Mapping[str, Sequence[str]] = {}
+    body: Any = None
+
+
+# -- the keys of a query ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Key(Generic[T]):
+    """One key of a query, and how a value is written there and read."""
+
+    name: str
+    form: str
+    """What may stand there, in words."""
+    meaning: str
+    write: Callable[[T], Iterable[str]]
+    """The values; none leaves the key out."""
+    read: Callable[[Sequence[str]], T]
+    """From the values, of which there is at least one; raises InvalidInput."""
+    default: T
+    """What holds where the key is not in the query."""
+
+
+class Query(Generic[T]):
+    """What one or more keys of a query come to."""
+
+    def __init__(self, *keys: Key[Any], join: Callable[..., T], split: Callable[[T], tuple[Any, ...]]) -> None:
+        self.keys = keys
+        self._join, self._split = join, split
+
+    def write(self, value: T) -> dict[str, list[str]]:
+        """The keys with their values."""
+        pairs = zip(self.keys, self._split(value), strict=True)
+        return {key.name: texts for key, one in pairs if (texts := [*key.write(one)])}
+
+    def read(self, query: Mapping[str, Sequence[str]], complaints: list[str]) -> T | None:
+        """The value, if all of the keys make sense; what is wrong with them goes to ``complaints``."""
+        values = []
+        for key in self.keys:
+            try:
+                values.append(key.read(query[key.name]) if query.get(key.name) else key.default)
+            except InvalidInput as error:
+                complaints.append("; ".join(part for part in (f"query: {key.name}: {error.message}", error.hint) if part))
+        return self._join(*values) if len(values) == len(self.keys) else None
+
+
+def single(key: Key[T]) -> Query[T]:
+    """What one key has."""
+    def itself(value: T) -> T:
+        return value
+
+    return Query(key, join=itself, split=lambda value: (value,))
+
+
+# -- where a request stands ---------------------------------------------------------------------------------
+
+
+class Takes(Protocol[Q]):
+    """What a call asks for. ``Q``: the type of the request."""
+
+    @property
+    def keys(self) -> Sequence[Key[Any]]:
+        """Of the query."""
+
+    @property
+    def body(self) -> type | None:
+        """What the body is; None: the call has none."""
+
+    @property
+    def strict(self) -> bool:
+        """Whether a key of the query that the call does not know is refused."""
+
+    def write(self, request: Q) -> Sent:
+        """The request on its way."""
+
+    def read(self, sent: Sent) -> Q:
+        """The request that came; raises InvalidInput with everything that is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """A call that asks for nothing but itself."""
+
+    strict: bool = True
+    keys: Sequence[Key[Any]] = ()
+    body: type | None = None
+
+    def write(self, _: None) -> Sent:
+        """As it is."""
+        return Sent()
+
+    def read(self, sent: Sent) -> None:
+        """As it is."""
+        _finish(unknown(sent.query, ()) if self.strict else [])
+
+
+@dataclass(frozen=True)
+class Named:
+    """A call of one thing, whose name or id stands in the path."""
+
+    part: str
+    keys: Sequence[Key[Any]] = ()
+    body: type | None = None
+    strict: bool = True
+
+    def write(self, request: str) -> Sent:
+        """The name in the path."""
+        return Sent(path={self.part: request})
+
+    def read(self, sent: Sent) -> str:
+        """The name in the path."""
+        _finish(unknown(sent.query, ()))
+        return sent.path[self.part]
+
+
+class InQuery(Generic[Q]):
+    """A call whose request is in its query, and may have a name in its path besides.
+
+    ``make`` gets the name in the path, if there is one, then what each of ``parts`` read; ``split`` gives the same back.
+    """
+
+    strict = True
+    body: type | None = None
+
+    def __init__(
+        self, *parts: Query[Any], make: Callable[..., Q], split: Callable[[Q], tuple[Any, ...]], path: str | None = None
+    ) -> None:
+        self.keys: Sequence[Key[Any]] = [key for part in parts for key in part.keys]
+        self._parts, self._make, self._split, self._path = parts, make, split, path
+
+    def write(self, request: Q) -> Sent:
+        """The request in the query."""
+        values = list(self._split(request))
+        path = {self._path: str(values.pop(0))} if self._path else {}
+        query: dict[str, list[str]] = {}
+        for part, value in zip(self._parts, values, strict=True):
+            query |= part.write(value)
+        return Sent(path, query)
+
+    def read(self, sent: Sent) -> Q:
+        """The request that the query has."""
+        complaints = unknown(sent.query, self.keys)
+        values = [part.read(sent.query, complaints) for part in self._parts]
+        _finish(complaints)
+        return self._make(*([sent.path[self._path]] if self._path else []), *values)
+
+
+class Body(Protocol):
+    """A request that is sent as a JSON object."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The object."""
+
+    @classmethod
+    def from_json(cls, data: object) -> Any:
+        """The request that the object is; raises InvalidInput."""
+
+
+B = TypeVar("B", bound=Body)
+
+
+class InBody(Generic[B]):
+    """A call whose request is a JSON object in its body."""
+
+    strict = True
+    keys: Sequence[Key[Any]] = ()
+
+    def __init__(self, kind: type[B]) -> None:
+        self.body: type | None = kind
+        self._kind = kind
+
+    def write(self, request: B) -> Sent:
+        """The request in the body."""
+        return Sent(body=request.to_json())
+
+    def read(self, sent: Sent) -> B:
+        """The request that the body has."""
+        _finish(unknown(sent.query, ()))
+        request: B = self._kind.from_json(sent.body)
+        return request
+
+
+def unknown(query: Iterable[str], keys: Sequence[Key[Any]]) -> list[str]:
+    """Complaints about the keys of a query that a call does not have: a typo would else choose everything."""
+    known = {key.name for key in keys}
+    return [f"query: {name[:40]}: unknown key" for name in query if name not in known]
+
+
+def _finish(complaints: Sequence[str]) -> None:
+    if complaints:
+        raise InvalidInput(NOT_VALID, why="\n".join(complaints))
+
+
+# -- what is answered ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Gives(Generic[R]):
+    """A JSON value. ``R``: its type."""
+
+    record: type
+    many: bool = False
+    """A list of such records."""
+    maybe: bool = False
+    """Such a record, or null."""
+
+    @property
+    def type(self) -> Any:
+        """``R`` itself."""
+        record: Any = self.record
+        return list[record] if self.many else record | None if self.maybe else record
+
+
+def one(record: type[T]) -> Gives[T]:
+    """A record."""
+    return Gives(record)
+
+
+def many(record: type[T]) -> Gives[list[T]]:
+    """A list of records."""
+    return Gives(record, many=True)
+
+
+def maybe(record: type[T]) -> Gives[T | None]:
+    """A record, or null."""
+    return Gives(record, maybe=True)
+
+
+@dataclass(frozen=True)
+class AnyCall(Generic[Q]):
+    """One call, whatever it answers. ``path`` may hold ``{name}`` or ``{id}``."""
+
+    name: str
+    method: str
+    path: str
+    summary: str
+    takes: Takes[Q]
+    reads: bool = field(default=False, kw_only=True)
+    """Whether it changes nothing though it is no GET."""
+
+    @property
+    def harmless(self) -> bool:
+        """Whether those may call it who may only read."""
+        return self.reads or self.method == "GET"
+
+
+@dataclass(frozen=True)
+class Call(AnyCall[Q], Generic[Q, R]):
+    """A call that is answered with one JSON value."""
+
+    gives: Gives[R]
+    status: int = field(default=200, kw_only=True)
+    """202: what was asked for goes on in the daemon."""
+    waits: bool = field(default=False, kw_only=True)
+    """The reply may take as long as the request says. Nobody works on it any more once the client is gone."""
+    hides: tuple[str, ...] = field(default=(), kw_only=True)
+    """Mappings in the reply whose values those who may only read do not see."""
+
+
+@dataclass(frozen=True)
+class StreamCall(AnyCall[Q], Generic[Q, R]):
+    """A call that is answered with JSON values, one a line, as they come. It ends with a line that is whole."""
+
+    gives: tuple[Gives[Any], ...]
+    """The kinds of its lines. ``R``: the type of any of them."""
+
+
+@dataclass(frozen=True)
+class TextCall(AnyCall[Q]):
+    """A call that is answered with text."""
+
+    content: str = "text/plain"

@@ -1,0 +1,191 @@
+"""The handlers of all calls: each takes a call's request and gives its reply, from what the rooms of the daemon do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Sequence
+
+from lxcfleet import __version__
+from lxcfleet.api import calls
+from lxcfleet.api.findings import ExposureRecord, NoticeRecord, ProofRecord, ShadowsRecord, StaleRecord
+from lxcfleet.api.queries import DoctorRequest, EventsRequest, LogsRequest, VerifyRequest
+from lxcfleet.api.records import (
+    ContainerDetails,
+    ContainerRecord,
+    DoctorRecord,
+    EventRecord,
+    OperationRecord,
+    ResultRecord,
+    RolloutRecord,
+    ServerRecord,
+)
+from lxcfleet.api.requests import (
+    ActionRequest,
+    CreateRequest,
+    FixShadowsRequest,
+    ResumeRequest,
+    RolloutRequest,
+    WaitRequest,
+)
+from lxcfleet.daemon.http import log_file
+from lxcfleet.daemon.http.routes import Routes
+from lxcfleet.daemon.service import Fleet
+from lxcfleet.patch.exposure import Audit
+from lxcfleet.patch.rollout.driver import Driver
+from lxcfleet.patch.service import Patch
+from lxcfleet.patch.verify.prover import Prover
+from lxcfleet.spec.selection import Selection
+
+
+class OfFleet:
+    """Calls about containers, operations and the host."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    def bind(self, routes: Routes) -> None:
+        """Have them answered."""
+        routes.json(calls.SERVER, self.server)
+        routes.json(calls.LIST, self.containers)
+        routes.json(calls.CREATE, self.create)
+        routes.json(calls.INFO, self.info)
+        routes.text(calls.LOGS, self.logs)
+        routes.json(calls.ACT, self.act)
+        routes.json(calls.WAIT, self.wait)
+        routes.json(calls.OPERATIONS, self.operations)
+        routes.json(calls.OPERATION, self.operation)
+        routes.lines(calls.FOLLOW, self.follow)
+        routes.json(calls.CANCEL, self.cancel)
+        routes.lines(calls.EVENTS, self.events)
+        routes.json(calls.DOCTOR, self.doctor)
+        routes.json(calls.FIX, self.fix)
+
+    async def server(self, _: None) -> ServerRecord:
+        """See calls.SERVER; so with all of them."""
+        count = len(self._fleet.registry)
+        return {"version": __version__, "api": calls.VERSION, "pid": os.getpid(), "containers": count}
+
+    async def containers(self, chosen: Selection) -> list[ContainerRecord]:
+        return await self._fleet.containers(chosen)
+
+    async def create(self, ask: CreateRequest) -> OperationRecord:
+        return (await self._fleet.create(ask)).record()
+
+    async def info(self, name: str) -> ContainerDetails:
+        return await self._fleet.info(name)
+
+    def logs(self, ask: LogsRequest) -> AsyncIterator[bytes]:
+        file = self._fleet.log_file(ask.name, ask.kind)
+        return log_file.pieces(file, ask.lines, follow=ask.follow)
+
+    async def act(self, ask: ActionRequest) -> OperationRecord:
+        return (await self._fleet.act(ask)).record()
+
+    async def wait(self, ask: WaitRequest) -> list[ResultRecord]:
+        return await self._fleet.wait(ask)
+
+    async def operations(self, _: None) -> list[OperationRecord]:
+        return self._fleet.operations.records()
+
+    async def operation(self, identifier: str) -> OperationRecord:
+        return self._fleet.operations.get(identifier).record()
+
+    def follow(self, identifier: str) -> AsyncIterator[Sequence[ResultRecord | OperationRecord]]:
+        operation = self._fleet.operations.get(identifier)
+
+        async def lines() -> AsyncIterator[Sequence[ResultRecord | OperationRecord]]:
+            async for results in operation.follow():
+                yield results
+            yield [operation.record()]
+
+        return lines()
+
+    async def cancel(self, identifier: str) -> OperationRecord:
+        operation = self._fleet.operations.get(identifier)
+        operation.cancel()
+        return operation.record()
+
+    async def events(self, ask: EventsRequest) -> AsyncIterator[Sequence[EventRecord]]:
+        async for event in self._fleet.events.read(follow=ask.follow):
+            yield [event]
+
+    async def doctor(self, ask: DoctorRequest) -> DoctorRecord:
+        return self._fleet.room.doctor(ask.count, ask.init)
+
+    async def fix(self, ask: DoctorRequest) -> DoctorRecord:
+        return self._fleet.room.fix(ask.count, ask.init)
+
+
+class OfPatches:
+    """Calls about what containers run and hide, and what they can read."""
+
+    def __init__(self, patch: Patch, prover: Prover, audit: Audit) -> None:
+        self._patch, self._prover, self._audit = patch, prover, audit
+
+    def bind(self, routes: Routes) -> None:
+        """Have them answered."""
+        routes.json(calls.STALE, self.stale)
+        routes.json(calls.VERIFY, self.verify)
+        routes.json(calls.SHADOWS, self.shadows)
+        routes.json(calls.FIX_SHADOWS, self.fix_shadows)
+        routes.json(calls.EXPOSURE, self.exposure)
+        routes.json(calls.NOTICE, self.notice)
+        routes.json(calls.NOTIFY, self.notify)
+
+    async def stale(self, chosen: Selection) -> list[StaleRecord]:
+        """See calls.STALE; so with all of them."""
+        return await self._patch.stale(chosen)
+
+    async def verify(self, ask: VerifyRequest) -> ProofRecord:
+        return await self._prover.verify(ask.selection, ask.packages)
+
+    async def shadows(self, chosen: Selection) -> list[ShadowsRecord]:
+        return await self._prover.shadows(chosen)
+
+    async def fix_shadows(self, ask: FixShadowsRequest) -> list[ResultRecord]:
+        return await self._prover.fix(ask.selection, ask.paths, dry_run=ask.dry_run)
+
+    async def exposure(self, chosen: Selection) -> list[ExposureRecord]:
+        return await self._audit.exposure(chosen)
+
+    async def notice(self, _: None) -> NoticeRecord:
+        return self._patch.notice()
+
+    async def notify(self, _: None) -> NoticeRecord:
+        return await self._patch.notify()
+
+
+class OfRollouts:
+    """Calls about the rollout."""
+
+    def __init__(self, rollouts: Driver) -> None:
+        self._rollouts = rollouts
+
+    def bind(self, routes: Routes) -> None:
+        """Have them answered."""
+        routes.json(calls.ROLLOUT, self.rollout)
+        routes.json(calls.ROLL, self.roll)
+        routes.lines(calls.ROLLOUT_FOLLOW, self.follow)
+        routes.json(calls.ROLLOUT_PAUSE, self.pause)
+        routes.json(calls.ROLLOUT_RESUME, self.resume)
+        routes.json(calls.ROLLOUT_ABORT, self.abort)
+
+    async def rollout(self, _: None) -> RolloutRecord | None:
+        """See calls.ROLLOUT; so with all of them."""
+        return self._rollouts.record()
+
+    async def roll(self, ask: RolloutRequest) -> RolloutRecord:
+        return await self._rollouts.begin(ask)
+
+    async def follow(self, _: None) -> AsyncIterator[Sequence[RolloutRecord]]:
+        async for record in self._rollouts.follow():
+            yield [record]
+
+    async def pause(self, _: None) -> RolloutRecord:
+        return self._rollouts.pause()
+
+    async def resume(self, ask: ResumeRequest) -> RolloutRecord:
+        return self._rollouts.resume(accept=ask.accept)
+
+    async def abort(self, _: None) -> RolloutRecord:
+        return self._rollouts.abort()

@@ -1,0 +1,156 @@
+"""From HTTP to handlers and back, as the declaration of each call says: the only code that knows aiohttp's requests.
+
+A handler takes the call's request and gives its reply. mypy holds it to the types of the call; so does ``Routes`` when the
+daemon starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, TypeVar, Union, get_type_hints
+
+from aiohttp import web
+
+from lxcfleet.api.calls import CALLS
+from lxcfleet.api.shape import AnyCall, Call, Sent, StreamCall, TextCall
+from lxcfleet.daemon.http.access import HIDDEN, Role
+from lxcfleet.errors import InvalidInput
+
+log = logging.getLogger(__name__)
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+T = TypeVar("T")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+THERE_SECONDS = 1.0
+"""How often it is looked whether a client that waits is still there: aiohttp leaves that to the next write."""
+
+
+class Routes:
+    """The handlers of calls."""
+
+    def __init__(self) -> None:
+        self._bound: dict[str, Handler] = {}
+
+    def json(self, call: Call[Q, R], handler: Callable[[Q], Awaitable[R]]) -> None:
+        """Bind a call that is answered with one JSON value."""
+
+        async def answer(request: web.Request) -> web.Response:
+            work = handler(await _read(call, request))
+            reply = await (_while_there(request, work) if call.waits else work)
+            if call.hides and request["role"] is not Role.ALL:
+                reply = _hidden(reply, call.hides)
+            return as_json(reply, call.status)
+
+        self._bind(call, handler, answer, call.gives.type)
+
+    def lines(self, call: StreamCall[Q, R], handler: Callable[[Q], AsyncIterator[Sequence[R]]]) -> None:
+        """Bind a call that is answered with JSON lines, of which the handler gives a few at a time."""
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            source = handler(await _read(call, request))  # raises what is wrong before the reply begins
+
+            async def pieces() -> AsyncIterator[bytes]:
+                async for some in source:
+                    yield b"".join(json.dumps(each).encode() + b"\n" for each in some)
+
+            return await _stream(request, pieces(), "application/x-ndjson")
+
+        kinds: Any = Union[tuple(each.type for each in call.gives)]  # noqa: UP007
+        self._bind(call, handler, answer, AsyncIterator[Sequence[kinds]])
+
+    def text(self, call: TextCall[Q], handler: Callable[[Q], AsyncIterator[bytes]]) -> None:
+        """Bind a call that is answered with text, piece by piece."""
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            return await _stream(request, handler(await _read(call, request)), call.content)
+
+        self._bind(call, handler, answer, AsyncIterator[bytes])
+
+    def whole(self, call: TextCall[Q], handler: Callable[[Q], Awaitable[bytes]]) -> None:
+        """Bind a call that is answered with text, all of it at once."""
+
+        async def answer(request: web.Request) -> web.Response:
+            text = await handler(await _read(call, request))
+            return web.Response(body=text, headers={"Content-Type": call.content})
+
+        self._bind(call, handler, answer, bytes)
+
+    def _bind(self, call: AnyCall[Any], handler: Callable[..., Any], answer: Handler, gives: object) -> None:
+        """Raises TypeError if the handler is not one for that call."""
+        hints = get_type_hints(handler)
+        found = hints.pop("return", None)
+        if found != gives:
+            raise TypeError(f"the handler of {call.name} gives {found}, and its call {gives}")
+        if len(inspect.signature(handler).parameters) != 1 or call.takes.body not in (None, *hints.values()):
+            raise TypeError(f"the handler of {call.name} must take the call's request and nothing else")
+        if CALLS.get(call.name) is not call or call.name in self._bound:
+            raise TypeError(f"{call.name} is not among the calls, or has a handler already")
+        self._bound[call.name] = answer
+
+    def add_to(self, application: web.Application, *only: AnyCall[Any]) -> None:
+        """Have these calls answered, or all of them. Raises LookupError if one has no handler."""
+        for call in only or CALLS.values():
+            if call.name not in self._bound:
+                raise LookupError(f"nothing answers the call {call.name}")
+            application.router.add_route(call.method, call.path, self._bound[call.name])
+
+
+def as_json(data: object, status: int = 200) -> web.Response:
+    """A reply."""
+    return web.Response(text=json.dumps(data), status=status, content_type="application/json")
+
+
+async def _read(call: AnyCall[Q], request: web.Request) -> Q:
+    query = {key: request.query.getall(key) for key in request.query}
+    body = await _body(request) if call.takes.body is not None else None
+    return call.takes.read(Sent(request.match_info, query, body))
+
+
+async def _body(request: web.Request) -> object:
+    try:
+        body = json.loads(await request.read())
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput("the request's body is not JSON", why=str(error)) from error
+    if not isinstance(body, dict):
+        raise InvalidInput("the request's body is not a JSON object")
+    return body
+
+
+def _hidden(reply: Any, keys: Sequence[str]) -> Any:
+    """The reply with the values of these mappings hidden."""
+    return {**reply, **{key: dict.fromkeys(reply[key], HIDDEN) for key in keys}}
+
+
+async def _stream(request: web.Request, pieces: AsyncIterator[bytes], kind: str) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": kind})
+    await response.prepare(request)
+
+    async def write() -> None:
+        async for piece in pieces:
+            await response.write(piece)
+        await response.write_eof()
+
+    try:
+        await _while_there(request, write())
+    except ConnectionError:
+        log.debug("a client went away before the end")
+    return response
+
+
+async def _while_there(request: web.Request, work: Awaitable[T]) -> T:
+    """What ``work`` gives; it is cancelled once the client is gone, and ConnectionResetError raised."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait({task}, timeout=THERE_SECONDS))[0]:
+            if request.transport is None:
+                raise ConnectionResetError("the client went away")
+        return await task
+    finally:
+        task.cancel()

@@ -1,0 +1,151 @@
+"""The declaration of the API: what the client writes the server reads, and a server that does not fit does not start."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from lxcfleet.api import calls
+from lxcfleet.api.calls import CALLS
+from lxcfleet.api.client import Client
+from lxcfleet.api.queries import DoctorRequest, EventsRequest, LogsRequest, VerifyRequest
+from lxcfleet.api.records import DoctorRecord, EventRecord, OperationRecord
+from lxcfleet.api.requests import (
+    ActionRequest,
+    CreateRequest,
+    FixShadowsRequest,
+    ResumeRequest,
+    RolloutRequest,
+    WaitRequest,
+)
+from lxcfleet.api.shape import Sent
+from lxcfleet.daemon.http.routes import Routes
+from lxcfleet.errors import InvalidInput
+from lxcfleet.spec.selection import Selection
+from lxcfleet.spec.states import Action
+from lxcfleet.spec.terms import Init
+
+WEB = Selection(("web*", "a"), (("tier", "front"), ("k", "a-b")))
+REQUESTS: dict[str, list[Any]] = {
+    "list": [Selection(), WEB],
+    "info": ["web1"],
+    "create": [CreateRequest("web", 3, command=("true",)), CreateRequest()],
+    "logs": [LogsRequest("a"), LogsRequest("a", "lxc", 7, follow=True)],
+    "act": [ActionRequest(Action.STOP, WEB, timeout=2.5)],
+    "wait": [WaitRequest(WEB, "healthy", 3)],
+    "operation": ["f00"], "follow": ["f00"], "cancel": ["f00"],
+    "events": [EventsRequest(), EventsRequest(follow=True)],
+    "doctor": [DoctorRequest(), DoctorRequest(7, Init.APP)],
+    "fix": [DoctorRequest(7, Init.APP)],
+    "stale": [WEB], "shadows": [WEB], "exposure": [WEB],
+    "verify": [VerifyRequest(WEB), VerifyRequest(Selection(), ("libc6", "openssl"))],
+    "fix_shadows": [FixShadowsRequest(WEB, ("/usr/bin/env",), dry_run=True)],
+    "roll": [RolloutRequest("restart", WEB, {"canaries": "2"})],
+    "rollout_resume": [ResumeRequest(accept=True)],
+}  # fmt: skip
+"""Of each call that takes something."""
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_what_is_written_is_read(name: str) -> None:
+    call = CALLS[name]
+    for request in REQUESTS.get(name, [None]):
+        assert call.takes.read(call.takes.write(request)) == request
+    assert (name in REQUESTS) == (call.takes.write(REQUESTS.get(name, [None])[-1]) != Sent())
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_an_unknown_key_of_a_query_is_refused(name: str) -> None:
+    """`?patern=web*` would else choose all. What scrapes may add keys of its own."""
+    call = CALLS[name]
+    sent = call.takes.write(REQUESTS.get(name, [None])[0])._replace(query={"patern": ["web*"]})
+    if name in ("metrics", "targets"):
+        assert call.takes.read(sent) is None
+        return
+    with pytest.raises(InvalidInput) as caught:
+        call.takes.read(sent)
+    assert caught.value.why == "query: patern: unknown key"
+
+
+@pytest.mark.parametrize(
+    ("name", "query", "complaint"),
+    [
+        ("doctor", {"count": ["x"]}, "count: expected a whole number"),
+        ("doctor", {"count": ["0"]}, "count: 0 is not between"),
+        ("doctor", {"count": ["1", "2"]}, "count: is there more than once"),
+        ("doctor", {"init": [""]}, "init: '' is none of"),
+        ("logs", {"kind": ["syslog"]}, "kind: 'syslog' is none of console, lxc"),
+        ("logs", {"follow": ["yes"]}, "follow: expected 0 or 1"),
+        ("list", {"label": ["x"]}, "label: 'x' is not a label"),
+    ],
+)
+def test_a_query_that_makes_no_sense_says_which_key(name: str, query: dict[str, list[str]], complaint: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        CALLS[name].takes.read(Sent({"name": "a"}, query))
+    assert complaint in caught.value.why
+
+
+def test_all_that_is_wrong_with_a_query_is_told_at_once() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        calls.DOCTOR.takes.read(Sent(query={"count": ["x"], "init": ["y"], "z": ["1"]}))
+    assert len(caught.value.why.splitlines()) == 3
+
+
+def test_every_call_is_a_method_of_the_client() -> None:
+    methods = {value._call.name for value in vars(Client).values() if hasattr(value, "_call")}
+    assert methods == CALLS.keys()
+
+
+def test_no_two_calls_have_the_same_way() -> None:
+    assert len({(call.method, call.path) for call in CALLS.values()}) == len(CALLS)
+
+
+# -- the server's side --------------------------------------------------------------------------------------
+
+
+async def _fix(_: DoctorRequest) -> DoctorRecord:
+    raise AssertionError
+
+
+async def _events(_: EventsRequest) -> AsyncIterator[Sequence[EventRecord]]:
+    yield []
+
+
+def test_a_call_that_nothing_answers_keeps_the_server_from_starting() -> None:
+    routes = Routes()
+    routes.json(calls.FIX, _fix)
+    routes.lines(calls.EVENTS, _events)
+    routes.add_to(web.Application(), calls.FIX, calls.EVENTS)
+    with pytest.raises(LookupError, match="nothing answers the call"):
+        routes.add_to(web.Application())
+
+
+async def _other_reply(_: DoctorRequest) -> OperationRecord:
+    raise AssertionError
+
+
+async def _other_request(_: ActionRequest) -> DoctorRecord:
+    raise AssertionError
+
+
+async def _more(_: DoctorRequest, __: str) -> DoctorRecord:
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("handler", "complaint"),
+    [(_other_reply, "gives"), (_other_request, "must take"), (_more, "must take"), (lambda _: None, "gives")],
+)
+def test_a_handler_of_another_signature_is_refused(handler: Any, complaint: str) -> None:
+    with pytest.raises(TypeError, match=f"the handler of fix {complaint}"):
+        Routes().json(calls.FIX, handler)
+
+
+def test_a_call_has_one_handler() -> None:
+    routes = Routes()
+    routes.json(calls.FIX, _fix)
+    with pytest.raises(TypeError, match="has a handler already"):
+        routes.json(calls.FIX, _fix)
