@@ -1,13 +1,15 @@
 """Answers of a name server, for the names that dnsmasq can't be taught while it runs. Pure.
 
-dnspython knows the messages; this knows the fleet's names. Everything has a lifetime of zero: who asks again gets
-what is true then.
+dnspython knows the messages; this module knows the fleet's names. Everything has a lifetime of zero: a client that asks
+again gets what is true then.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from ipaddress import ip_address
+from itertools import groupby
 
 import dns.exception
 import dns.flags
@@ -25,13 +27,18 @@ from dns.rdtypes.IN.SRV import SRV as Service
 from dns.rrset import RRset
 
 PLAIN_SIZE = 512
-"""What fits into an answer over UDP for those who say nothing of what they take."""
+"""Bytes that an answer over UDP may have if the question says nothing of it."""
 MAX_SIZE = 65535
 MARK = "#srv"
 """Begins a line of a hosts file that is none for others; see network.hosts."""
 _WEIGHT = 10
 _OWN_SIZE = 4096
 _KINDS = (A, AAAA, SRV)
+_HEADER = struct.Struct("!6H")
+"""Identity, flags, and how many records the four sections have; RFC 1035, 4.1.1."""
+_IS_ANSWER = 0x80
+"""In the third byte of a message."""
+_OPCODE = 0x7800
 
 Entry = dict[RdataType, list[Rdata]]
 """What one name stands for."""
@@ -107,18 +114,34 @@ class Zone:
 
 
 def answer(message: bytes, zone: Zone, limit: int = 0) -> bytes | None:
-    """The answer to ``message``, if there is one. ``limit``: bytes; 0: as the question says, over UDP."""
+    """The answer to ``message``; None if it must not be answered, as it is an answer itself, or too short for anything.
+
+    ``limit``: how many bytes the answer may have; 0: as many as the question says, over UDP.
+    """
+    if len(message) < _HEADER.size or message[2] & _IS_ANSWER:
+        return None
     try:
         query = dns.message.from_wire(message)
-        if query.flags & dns.flags.QR or len(query.question) != 1:
-            return None
         response = dns.message.make_response(query, our_payload=_OWN_SIZE)
-    except (dns.exception.DNSException, struct.error, ValueError):
-        return None
+    except Exception:
+        # Not only what dnspython documents: bytes from anybody must cost nobody else an answer.
+        return _malformed(message)
+    if len(query.question) != 1:
+        return _malformed(message)
     response.flags |= dns.flags.AA
-    _fill(response, query.question[0], zone, query.opcode())
+    if query.edns > 0:
+        response.set_rcode(dns.rcode.BADVERS)
+    else:
+        _fill(response, query.question[0], zone, query.opcode())
     size = limit or (max(PLAIN_SIZE, query.payload) if query.edns >= 0 else PLAIN_SIZE)
     return _wire(response, size)
+
+
+def _malformed(message: bytes) -> bytes:
+    """Says so: RFC 1035, 4.1.1. Nothing but the header is sent back, as nothing else could be read."""
+    identity, flags, *_ = _HEADER.unpack_from(message)
+    kept = flags & (_OPCODE | dns.flags.RD)
+    return _HEADER.pack(identity, dns.flags.QR | kept | dns.rcode.FORMERR, 0, 0, 0, 0)
 
 
 def _fill(response: Message, question: RRset, zone: Zone, opcode: int) -> None:
@@ -145,7 +168,7 @@ def _beside(services: list[Rdata], zone: Zone) -> list[RRset]:
     return [_records(target, A, addresses) for target, addresses in found if addresses]
 
 
-def _records(name: dns.name.Name, kind: RdataType, found: list[Rdata]) -> RRset:
+def _records(name: dns.name.Name, kind: RdataType, found: Iterable[Rdata]) -> RRset:
     records = RRset(name, IN, kind)
     for data in found:
         # As bytes: dnspython would compress a service's target, which RFC 2782 forbids.
@@ -153,16 +176,38 @@ def _records(name: dns.name.Name, kind: RdataType, found: list[Rdata]) -> RRset:
     return records
 
 
-def _wire(response: Message, size: int) -> bytes:
-    """The message, no larger than ``size``. What is beside the answer may be left out silently; what is cut is said."""
+def _wire(response: Message, size: int) -> bytes | None:
+    """The message, no larger than ``size``. Records beside the answer may be left out silently; a cut answer says so."""
+    whole = _fitting(response, size)
+    if whole is None:
+        response.additional = []
+        whole = _fitting(response, size)
+    if whole is not None:
+        return whole
+    response.flags |= dns.flags.TC
+    every = [(records.name, records.rdtype, data) for records in response.answer for data in records]
+
+    def cut(count: int) -> bytes | None:
+        response.answer = [
+            _records(name, kind, [data for _, _, data in some])
+            for (name, kind), some in groupby(every[:count], lambda record: record[:2])
+        ]
+        return _fitting(response, size)
+
+    # Each step halves how many records may fit; none at all always do.
+    best, fit, most = cut(0), 0, len(every)
+    while most - fit > 1:
+        middle = (fit + most) // 2
+        wire = cut(middle)
+        if wire is None:
+            most = middle
+        else:
+            best, fit = wire, middle
+    return best
+
+
+def _fitting(response: Message, size: int) -> bytes | None:
     try:
         return response.to_wire(max_size=size)
     except dns.exception.TooBig:
-        response.additional = []
-    while True:
-        try:
-            return response.to_wire(max_size=size)
-        except dns.exception.TooBig:
-            response.flags |= dns.flags.TC
-            whole = response.answer[-1]
-            response.answer[-1] = _records(whole.name, whole.rdtype, list(whole)[: len(whole) * 3 // 4])
+        return None

@@ -1,30 +1,37 @@
 """The fleet's second name server, behind dnsmasq: SRV records, and what of the domain is not there.
 
-dnsmasq reads SRV records from its configuration only, once. It sends what it does not know of the fleet's domain
-here, to an address of the loopback network. This program reads the same directory of files as dnsmasq does, goes on
-when the daemon ends, and answers from what is there at that moment. dnspython reads and writes the messages.
+dnsmasq reads SRV records from its configuration only, once. Questions about the fleet's domain that it has no answer
+to it sends here, to an address of the loopback network. This program reads the same directory of files as dnsmasq does,
+goes on when the daemon ends, and answers from what is there at that moment. dnspython reads and writes the messages.
+
+Any user of the host can reach it: no question may keep it from answering others.
 
     responder HOSTS DOMAIN ADDRESS PORT PID_FILE USER
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import pwd
-import selectors
 import signal
 import socket
-import struct
 import sys
 import time
+from pathlib import Path
+from typing import Any, cast
 
 from lxcfleet.network.dns import MAX_SIZE, Zone, answer, read_hosts
 
 _UNSURE_SECONDS = 0.05
 """A directory's time moves in steps of some milliseconds: one that changed just now may change again unseen."""
-_CONNECTIONS = 64
-_IDLE_SECONDS = 30.0
+CONNECTIONS = 64
+"""Clients over TCP that are served at a time."""
+IDLE_SECONDS = 30.0
+"""How long a client over TCP may take until it has sent a question and taken the answer."""
+QUESTION_SIZE = 4096
+"""Bytes of the largest question over TCP. One name and some options have fewer."""
 
 
 class Names:
@@ -60,86 +67,83 @@ class Names:
             self._zone.replace(name, {})
         for name, mark in there.items():
             if self._read.get(name) != mark:
-                with contextlib.suppress(OSError), open(os.path.join(self._directory, name), encoding="ascii") as text:
-                    self._zone.replace(name, read_hosts(text.read()))
+                with contextlib.suppress(OSError, ValueError):
+                    self._zone.replace(name, read_hosts(Path(self._directory, name).read_text(encoding="ascii")))
         self._read = there
 
 
-class Connection:
-    """One client over TCP: messages with their length before them."""
+class Datagrams(asyncio.DatagramProtocol):
+    """Answers questions over UDP."""
 
-    def __init__(self, peer: socket.socket) -> None:
-        self.peer = peer
-        self.until = time.monotonic() + _IDLE_SECONDS
-        self._buffer = b""
-
-    def serve(self, names: Names) -> bool:
-        """Answer what came; false if there is no more."""
-        try:
-            data = self.peer.recv(MAX_SIZE)
-            self._buffer += data
-            while len(self._buffer) >= 2:
-                end = 2 + int.from_bytes(self._buffer[:2], "big")
-                if len(self._buffer) < end:
-                    break
-                message, self._buffer = self._buffer[2:end], self._buffer[end:]
-                reply = answer(message, names.now(), MAX_SIZE)
-                if reply is None:
-                    return False
-                self.peer.sendall(struct.pack("!H", len(reply)) + reply)
-        except OSError:
-            return False
-        self.until = time.monotonic() + _IDLE_SECONDS
-        return bool(data)
-
-
-class Server:
-    """Waits on all sockets at once."""
-
-    def __init__(self, names: Names, udp: socket.socket, tcp: socket.socket) -> None:
+    def __init__(self, names: Names) -> None:
         self._names = names
-        self._udp = udp
-        self._tcp = tcp
-        self._wait = selectors.DefaultSelector()
-        self._wait.register(udp, selectors.EVENT_READ)
-        self._wait.register(tcp, selectors.EVENT_READ)
-        self._connections: list[Connection] = []
+        self._transport: asyncio.DatagramTransport | None = None
 
-    def serve(self) -> None:
-        """For ever."""
-        while True:
-            for key, _ in self._wait.select(_IDLE_SECONDS if self._connections else None):
-                if key.fileobj is self._udp:
-                    self._datagram()
-                elif key.fileobj is self._tcp:
-                    self._accept()
-                elif not key.data.serve(self._names):
-                    self._close(key.data)
-            now = time.monotonic()
-            for connection in [c for c in self._connections if c.until < now]:
-                self._close(connection)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is ready."""
+        self._transport = cast(asyncio.DatagramTransport, transport)
 
-    def _datagram(self) -> None:
-        with contextlib.suppress(OSError):
-            message, peer = self._udp.recvfrom(MAX_SIZE)
-            reply = answer(message, self._names.now())
-            if reply is not None:
-                self._udp.sendto(reply, peer)
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        """A datagram came."""
+        reply = answer(data, self._names.now())
+        if reply is not None and self._transport is not None:
+            self._transport.sendto(reply, addr)
 
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            peer, _ = self._tcp.accept()
-            peer.settimeout(1.0)
-            if len(self._connections) >= _CONNECTIONS:
-                self._close(self._connections[0])
-            connection = Connection(peer)
-            self._connections.append(connection)
-            self._wait.register(peer, selectors.EVENT_READ, connection)
 
-    def _close(self, connection: Connection) -> None:
-        self._connections.remove(connection)
-        self._wait.unregister(connection.peer)
-        connection.peer.close()
+class Streams:
+    """Answers questions over TCP: messages with their length before them; RFC 1035, 4.2.2, and RFC 7766.
+
+    A client can't hold more than one of ``CONNECTIONS`` places, nor longer than ``IDLE_SECONDS`` without a whole
+    question or without taking its answer. Where all places are taken, the client that was quiet for longest loses its own.
+    """
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._clients: dict[asyncio.StreamWriter, None] = {}
+        """Of all clients, the one that was quiet for longest first."""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one client to its end."""
+        if len(self._clients) >= CONNECTIONS:
+            self._drop(next(iter(self._clients)))
+        self._clients[writer] = None
+        writer.transport.set_write_buffer_limits(0)  # drain() then waits until the client has taken all of its answer
+        try:
+            while writer in self._clients:
+                await asyncio.wait_for(self._answer_next(reader, writer), IDLE_SECONDS)
+                await asyncio.sleep(0)  # a client with many questions at once lets others have their turn
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, _Refused):
+            pass
+        finally:
+            self._drop(writer)
+
+    async def _answer_next(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        size = int.from_bytes(await reader.readexactly(2), "big")
+        if size > QUESTION_SIZE:
+            raise _Refused
+        reply = answer(await reader.readexactly(size), self._names.now(), MAX_SIZE)
+        if reply is None:
+            raise _Refused
+        if writer in self._clients:
+            self._clients[writer] = self._clients.pop(writer)
+        writer.write(len(reply).to_bytes(2, "big") + reply)
+        await writer.drain()
+
+    def _drop(self, writer: asyncio.StreamWriter) -> None:
+        if writer in self._clients:
+            del self._clients[writer]
+            writer.transport.abort()
+
+
+class _Refused(Exception):
+    """What the client sends is no question."""
+
+
+async def serve(names: Names, udp: socket.socket, tcp: socket.socket) -> None:
+    """For ever."""
+    await asyncio.get_running_loop().create_datagram_endpoint(lambda: Datagrams(names), sock=udp)
+    server = await asyncio.start_server(Streams(names).serve, sock=tcp, limit=QUESTION_SIZE)
+    await server.serve_forever()
 
 
 def main() -> None:
@@ -165,7 +169,7 @@ def main() -> None:
     os.chdir("/")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    Server(Names(directory, domain), udp, tcp).serve()
+    asyncio.run(serve(Names(directory, domain), udp, tcp))
 
 
 def _become(user: str) -> None:

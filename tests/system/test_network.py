@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import struct
 import subprocess
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
-from .harness import DAEMON, SLEEP, Fleet, until
+from lxcfleet.host.net import dnsmasq
+
+from .harness import DAEMON, SLEEP, Fleet, alive, until
 
 pytestmark = pytest.mark.system
 
@@ -206,6 +210,38 @@ def test_a_group_of_two_hundred_is_one_answer(fleet: Fleet) -> None:
         lines = f"10.0.0.{number} c{number}.{domain}\n#srv _x._tcp.a.b.{domain} {number + 1} c{number}.{domain}\n"
         (fleet.paths.hosts / f"c{number}").write_text(lines)
     assert len(services(name_server(fleet), f"_x._tcp.a.b.{domain}")) == 200
+
+
+def test_no_client_ends_the_server_of_srv_records(fleet: Fleet) -> None:
+    """Any user of the host can reach it. A question for ANY about a group of 60, and a 65th client over TCP, ended it."""
+    fleet.paths.hosts.mkdir(exist_ok=True)
+    fleet.create(fleet.name(1))
+    pid, domain = pid_in(fleet.paths.responder_pid), f"{fleet.tag}.test"
+    for number in range(60):
+        lines = f"10.0.0.{number} c{number}.{domain} a.b.{domain}\n#srv a.b.{domain} {number + 1} c{number}.{domain}\n"
+        (fleet.paths.hosts / f"c{number}").write_text(lines)
+    address = (str(dnsmasq.responder_address(IPv4Address(name_server(fleet)))), dnsmasq.RESPONDER_PORT)
+    labels = b"".join(bytes((len(label),)) + label.encode() for label in f"a.b.{domain}".split("."))
+    question = struct.pack("!6H", 1, 0x100, 1, 0, 0, 0) + labels + struct.pack("!BHH", 0, 255, 1)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(5)
+        client.connect(address)
+        client.send(b"\xff" * 500)
+        client.send(question)
+        message = client.recv(65535)
+        flags, _, answers = struct.unpack_from("!3H", message, 2)
+        assert (flags & 0x820F, len(message) <= 512) == (0x8200, True)
+        assert answers > 20
+    with contextlib.ExitStack() as clients:
+        for _ in range(80):
+            last = clients.enter_context(socket.create_connection(address, 5))
+        last.sendall(struct.pack("!H", len(question)) + question)
+        reply = last.makefile("rb")
+        size = struct.unpack("!H", reply.read(2))[0]
+        assert struct.unpack_from("!H", reply.read(size), 6)[0] == 120
+    assert pid_in(fleet.paths.responder_pid) == pid
+    assert alive(pid)
+    assert not fleet.events("repaired")
 
 
 def test_the_host_reaches_a_container_and_back(fleet: Fleet) -> None:

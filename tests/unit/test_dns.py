@@ -14,8 +14,8 @@ from lxcfleet.network.dns import Zone, answer, read_hosts
 from lxcfleet.network.hosts import hosts_lines
 from lxcfleet.spec.ports import Port
 
-A, AAAA, SRV = 1, 28, 33
-OK, NO_NAME, NOT_DONE, REFUSED = 0, 3, 4, 5
+A, AAAA, SRV, ANY = 1, 28, 33, 255
+OK, MALFORMED, NO_NAME, NOT_DONE, REFUSED = 0, 1, 3, 4, 5
 
 
 class Said(NamedTuple):
@@ -132,6 +132,21 @@ def test_an_answer_is_no_larger_than_it_may_be(size: int | None) -> None:
     assert said.beside == []
 
 
+@pytest.mark.parametrize("kind", [A, AAAA, SRV, ANY])
+@pytest.mark.parametrize("name", [GROUP, "web.role.fleet"])
+@pytest.mark.parametrize("count", [1, 11, 60, 1000])
+def test_every_cut_answer_has_what_fits(name: str, kind: int, count: int) -> None:
+    """A question for ANY without EDNS about a group of 60 was worked on for ever."""
+    message = answer(question(name, kind), zone(count))
+    assert message is not None
+    said = read(message)
+    full = read(answer(question(name, kind), zone(count), limit=65535)).answers
+    assert set(said.answers) <= set(full)
+    assert said.cut == (len(said.answers) < len(full))
+    if said.cut:
+        assert 512 - 64 < len(message) <= 512  # the longest record would not have fitted
+
+
 def test_what_is_beside_is_left_out_first_and_silently() -> None:
     own = zone(30)
     said = read(answer(question(GROUP, SRV, 1232), own))
@@ -145,9 +160,27 @@ def test_two_hundred_fit_into_what_dnsmasq_and_haproxy_take() -> None:
     assert not read(answer(question(GROUP, SRV, 8192), zone(200))).cut
 
 
-@pytest.mark.parametrize("message", [b"", b"\0" * 11, question("web1.fleet", A)[:-3], b"\0\7\x80\0" + b"\0" * 20])
+@pytest.mark.parametrize("message", [b"", b"\0" * 11, b"\0\7\x80\0" + b"\0" * 20])
 def test_what_is_no_question_is_not_answered(message: bytes) -> None:
+    """Two servers that answered each other's answers would never end."""
     assert answer(message, zone()) is None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [question("web1.fleet", A)[:-3], question("web1.fleet", A)[:12], struct.pack("!6H", 7, 0x100, 0, 0, 0, 0),
+     struct.pack("!6H", 7, 0x100, 1, 0, 0, 0) + b"\xc0\x0c\0\1\0\1"],
+)  # fmt: skip
+def test_a_malformed_question_is_told_so(message: bytes) -> None:
+    assert answer(message, zone()) == struct.pack("!6H", 7, 0x8100 | MALFORMED, 0, 0, 0, 0)
+
+
+def test_a_later_version_of_edns_is_refused() -> None:
+    message = bytearray(question("web1.fleet", A, 1232))
+    message[-5] = 1  # the version, in the option record's lifetime
+    reply = answer(bytes(message), zone())
+    assert reply is not None
+    assert (reply[3] & 15, reply[-6], struct.unpack_from("!H", reply, 6)[0]) == (0, 1, 0)  # 16, in two parts
 
 
 def test_what_is_not_done_is_said() -> None:
