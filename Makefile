@@ -46,7 +46,7 @@ help:
 	echo 'make test-ansible  the Ansible collection: on real containers, and by ansible-lint and ansible-test'
 	echo 'make lint        check types and style'
 	echo 'make bench       measure it beside bare LXC'
-	echo 'make docs        write docs/reference.md anew from the code'
+	echo 'make docs        write docs/reference.md and docs/api.md anew from the code'
 	echo 'make deb         a Debian package, in build/'
 	echo 'make install     install on this machine (PREFIX=$(PREFIX); DESTDIR for a package)'
 	echo 'make uninstall   remove it again; containers stay'
@@ -98,6 +98,7 @@ bench: root packages
 
 docs:
 	$(PYTHON) docs/reference.py > docs/reference.md
+	$(PYTHON) docs/api.py > docs/api.md
 
 # -- installing ---------------------------------------------------------------------------------------------
 

@@ -131,7 +131,7 @@ class HostError(FleetError):
         return cls(message, why=f"{where}{error.strerror} (errno {error.errno})", hint=hint)
 
 
-_BY_CODE: dict[str, type[FleetError]] = {
+BY_CODE: dict[str, type[FleetError]] = {
     kind.code: kind
     for kind in (
         FleetError, InvalidInput, NotFound, AlreadyExists, Busy, WrongState, Broken, NoCapacity, Unsupported,
@@ -142,5 +142,5 @@ _BY_CODE: dict[str, type[FleetError]] = {
 
 def from_body(body: ErrorBody) -> FleetError:
     """The error that ``body`` describes, of the class that its code names."""
-    kind = _BY_CODE.get(body["code"], FleetError)
+    kind = BY_CODE.get(body["code"], FleetError)
     return kind(body["message"], why=body["why"], hint=body["hint"])

@@ -21,6 +21,12 @@ def test_the_reference_is_up_to_date() -> None:
     assert (ROOT / "docs/reference.md").read_text(encoding="utf-8") == page()
 
 
+def test_the_page_about_the_api_is_up_to_date() -> None:
+    """If not: ``make docs``."""
+    page = runpy.run_path(str(ROOT / "docs/api.py"))["page"]
+    assert (ROOT / "docs/api.md").read_text(encoding="utf-8") == page() + "\n"
+
+
 def test_the_sample_changes_nothing() -> None:
     assert parse(SAMPLE.encode(), "sample") == Config()
 
