@@ -11,6 +11,7 @@ from lxcfleet.api.requests import ActionRequest
 from lxcfleet.containers import plan, steps, store
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import Intent
+from lxcfleet.containers.events import ActionDone, StoppedByItself
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.outside import Network
 from lxcfleet.containers.reconciler import Reconciler
@@ -19,7 +20,7 @@ from lxcfleet.containers.room import Room
 from lxcfleet.containers.turns import in_turns, turns
 from lxcfleet.errors import FleetError, WrongState
 from lxcfleet.paths import Paths
-from lxcfleet.runtime.events import Events
+from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operation, Operations
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.states import Action
@@ -52,7 +53,7 @@ class Actions:
         mask: MaskKeeper,
         operations: Operations,
         network: Network,
-        events: Events,
+        bus: Bus,
         room: Room,
     ) -> None:
         self._paths = paths
@@ -61,7 +62,7 @@ class Actions:
         self._mask = mask
         self._operations = operations
         self._network = network
-        self._events = events
+        self._bus = bus
         self._room = room
 
     async def begin(self, ask: ActionRequest, stop_timeout: float) -> Operation:
@@ -151,7 +152,7 @@ class Actions:
         container.resting = False
         if not taken:
             return Result(name, "unchanged", False)
-        self._events.add(_DONE[action], name)
+        self._bus.publish(ActionDone(name, _DONE[action]))
         return Result(name, _DONE[action], True)
 
     # -- what happens by itself ------------------------------------------------------------------------------
@@ -164,7 +165,7 @@ class Actions:
         if container.busy is not None or not self._registry.knows(container):
             return
         self._network.withdraw(container.name)
-        self._events.add("stopped", container.name)
+        self._bus.publish(StoppedByItself(container.name))
         match store.noted(self._paths, container.name):
             case Intent.RUN:
                 self.resume(container, "rebooted from inside")
@@ -177,7 +178,7 @@ class Actions:
         """Go on with what was wanted of a container earlier."""
         if not self._reconciler.owed(container):
             return
-        self._events.add("resumed", container.name, reason)
+        self._bus.publish(ActionDone(container.name, "resumed", reason))
 
         async def job() -> Result:
             await self._reconciler.go_on(container)

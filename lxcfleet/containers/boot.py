@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from lxcfleet.containers.actions import AT_ONCE
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import Intent
+from lxcfleet.containers.events import ActionDone, StartFailed
 from lxcfleet.containers.outside import Healths
 from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
@@ -26,7 +27,7 @@ from lxcfleet.errors import FleetError
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.process import proc
 from lxcfleet.paths import Paths
-from lxcfleet.runtime.events import Events
+from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operations
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.states import Health
@@ -71,14 +72,14 @@ class Boot:
         prober: Healths,
         reconciler: Reconciler,
         operations: Operations,
-        events: Events,
+        bus: Bus,
     ) -> None:
         self._paths = paths
         self._registry = registry
         self._prober = prober
         self._reconciler = reconciler
         self._operations = operations
-        self._events = events
+        self._bus = bus
         self._boot = proc.boot_id()
         self._kept: Record | None = Record()
         self._saving = threading.Lock()
@@ -136,9 +137,9 @@ class Boot:
                 await self._reconciler.go_on(container)
             except FleetError as error:
                 log.error("%s does not start after the boot: %s", container.name, error)
-                self._events.add("failed", container.name, f"start after the boot: {error.message}")
+                self._bus.publish(StartFailed(container.name, f"start after the boot: {error.message}"))
                 raise
-            self._events.add("started", container.name, "ran before the boot")
+            self._bus.publish(ActionDone(container.name, "started", "ran before the boot"))
             return Result(container.name, "started", True)
 
         return Job(container.name, job)

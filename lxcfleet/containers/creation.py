@@ -12,6 +12,7 @@ from lxcfleet.base.mask import build
 from lxcfleet.containers import plan, request, steps, store
 from lxcfleet.containers.actions import AT_ONCE, Actions
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.events import ActionDone
 from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.reconciler import Reconciler
@@ -19,7 +20,7 @@ from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
 from lxcfleet.errors import AlreadyExists
 from lxcfleet.paths import Paths
-from lxcfleet.runtime.events import Events
+from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operation, Operations
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.settings import Config
@@ -41,7 +42,7 @@ class Creation:
         mask: MaskKeeper,
         reconciler: Reconciler,
         operations: Operations,
-        events: Events,
+        bus: Bus,
         room: Room,
         actions: Actions,
     ) -> None:
@@ -51,7 +52,7 @@ class Creation:
         self._mask = mask
         self._reconciler = reconciler
         self._operations = operations
-        self._events = events
+        self._bus = bus
         self._room = room
         self._actions = actions
 
@@ -135,7 +136,7 @@ class Creation:
 
         async def job() -> Result:
             await self._reconciler.create(container, planned)
-            self._events.add("created", container.name)
+            self._bus.publish(ActionDone(container.name, "created"))
             return Result(container.name, "created", True)
 
         def forget() -> None:

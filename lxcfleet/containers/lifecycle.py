@@ -8,12 +8,13 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from lxcfleet.containers import lxc_config, store
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.desired import Intent
+from lxcfleet.containers.events import ConflictNoted
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.outside import Network
 from lxcfleet.containers.preparer import Preparer
@@ -24,6 +25,7 @@ from lxcfleet.host.lxc import liblxc, monitor
 from lxcfleet.host.process import cgroup, proc
 from lxcfleet.launcher.client import TRIES, Died, Launcher
 from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.terms import Init
 
@@ -54,19 +56,19 @@ class Lifecycle:
         console_log_kib: int,
         network: Network,
         mask: MaskKeeper,
+        bus: Bus,
     ) -> None:
         self._paths = paths
         self._platform = platform
         self._launcher = launcher
         self._registry = registry
         self._network = network
+        self._bus = bus
         self._slots, self._boots = start_slots, asyncio.Semaphore(start_slots)
         self._preparer = Preparer(launcher, os.cpu_count() or 1, mask.refresh)
         self._removing: set[str] = set()
         self.console_log_kib = console_log_kib
         self.reconcile = True
-        self.noted: Callable[[str, str], None] = lambda _name, _note: None
-        """Called with what a start leaves to the operator, and of which container."""
 
     def take_over_slots(self, start_slots: int) -> None:
         """So many are started at once from now on; those that wait already go by the number before."""
@@ -228,7 +230,7 @@ class Lifecycle:
         if reply.body["error"]:
             raise from_body(reply.body["error"])
         for note in reply.body["notes"]:
-            self.noted(container.name, note)
+            self._bus.publish(ConflictNoted(container.name, note))
         return reply.descriptor
 
     async def boot(self, container: Container, namespace: int) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from lxcfleet.containers import store
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.desired import Observed
+from lxcfleet.containers.events import Began, Exited
 from lxcfleet.errors import Broken, HostError, WrongState
 from lxcfleet.host.lxc import monitor
 from lxcfleet.host.process import cgroup, proc
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec.selection import Selection, natural_order
 from lxcfleet.spec.spec import Spec
 
@@ -39,17 +41,10 @@ def _twins(specs: Iterable[Spec]) -> set[frozenset[str]]:
 class Registry:
     """All containers of ours by name."""
 
-    def __init__(
-        self,
-        paths: Paths,
-        launcher: Launcher,
-        on_run: Callable[[Container], None],
-        on_exit: Callable[[Container], None],
-    ) -> None:
+    def __init__(self, paths: Paths, launcher: Launcher, bus: Bus) -> None:
         self._paths = paths
         self._launcher = launcher
-        self._on_run = on_run
-        self._on_exit = on_exit
+        self._bus = bus
         self._containers: dict[str, Container] = {}
         self._impostors: set[str] = set()
 
@@ -160,7 +155,7 @@ class Registry:
         parent = proc.parent_of(pid) if pid > 0 and self._has_monitor(container.name) else None
         descriptor = proc.open_pid(parent) if parent else None
         if parent is None or descriptor is None:
-            self._on_exit(container)
+            self._bus.publish(Exited(container))
             return
         began = proc.began(pid) or proc.uptime()
         payload = cgroup.payload(pid, container.name)
@@ -170,7 +165,7 @@ class Registry:
         container.starts += 1
         loop = asyncio.get_running_loop()
         loop.add_reader(descriptor, self._ended, container, running)
-        self._on_run(container)
+        self._bus.publish(Began(container))
 
     def _ended(self, container: Container, running: Running) -> None:
         asyncio.get_running_loop().remove_reader(running.descriptor)
@@ -180,7 +175,7 @@ class Registry:
         if not cgroup.remove(container.name):
             asyncio.get_running_loop().call_later(_TIDY_SECONDS, self._tidy, container.name)
         running.gone.set()
-        self._on_exit(container)
+        self._bus.publish(Exited(container))
 
     def _tidy(self, name: str, seconds: float = _TIDY_SECONDS) -> None:
         """Try again what was in use at the container's end, ever less often, unless it runs again.

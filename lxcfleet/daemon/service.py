@@ -27,6 +27,7 @@ from lxcfleet.health.prober import Prober
 from lxcfleet.host.facts.features import Features
 from lxcfleet.network.fleet import FleetNetwork
 from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.events import Events
 from lxcfleet.runtime.operations import Operation, Operations, result_record
 from lxcfleet.spec.results import Result
@@ -49,6 +50,7 @@ class Fleet:
         mask: MaskKeeper,
         operations: Operations,
         network: FleetNetwork,
+        bus: Bus,
         events: Events,
         prober: Prober,
         features: Callable[[], Features],
@@ -62,14 +64,15 @@ class Fleet:
         self.operations = operations
         self._network = network
         self._looks = Looks(paths)
+        self.bus = bus
         self.events = events
         self.prober = prober
         self.room = Room(paths, registry, mask, network, features)
         self._reconciler = Reconciler(registry, lifecycle, self.room, config.stop_timeout, observers)
-        self.actions = Actions(paths, registry, self._reconciler, mask, operations, network, events, self.room)
-        self.boot = Boot(paths, registry, prober, self._reconciler, operations, events)
+        self.actions = Actions(paths, registry, self._reconciler, mask, operations, network, bus, self.room)
+        self.boot = Boot(paths, registry, prober, self._reconciler, operations, bus)
         self._creation = Creation(
-            paths, registry, lifecycle, mask, self._reconciler, operations, events, self.room, self.actions
+            paths, registry, lifecycle, mask, self._reconciler, operations, bus, self.room, self.actions
         )
 
     async def reload(self, config: Config) -> list[str]:
@@ -82,7 +85,7 @@ class Fleet:
         self._lifecycle.reconcile = config.reconcile
         self._lifecycle.take_over_slots(config.start_slots)
         self._reconciler.stop_timeout = config.stop_timeout
-        self.prober.alive_time = config.alive_time
+        self.prober.take_over(config.alive_time)
         self.room.reload()
         return await self._network.take_over(config.network)
 

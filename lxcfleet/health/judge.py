@@ -70,6 +70,11 @@ def judge(check: HealthCheck, course: Course, verdict: CheckResult, age: float) 
     return replace(course, health=health, failures=failures, reason=verdict.reason)
 
 
+def not_checked(course: Course, problem: str) -> Course:
+    """The course after a check that could not be carried out, by a defect of the daemon's."""
+    return replace(course, health=Health.UNHEALTHY, reason=f"it could not be checked: {problem}")
+
+
 def pause(check: HealthCheck, course: Course) -> float:
     """Seconds until the next check."""
     if course.health is Health.STARTING and course.failures == 0:

@@ -29,7 +29,8 @@ class Arrivals:
         self._admission = admission
         self._discovery = discovery
         self._leases = leases
-        self._admit_soon = Soon(admission.admit_all, "not admitted ahead of their start", level=logging.DEBUG)
+        complaint = "not admitted ahead of their start"
+        self._admit_soon = Soon(context.tasks, "admission", admission.admit_all, complaint, level=logging.DEBUG)
 
     async def connect(self, spec: Spec) -> None:
         """Have all that a container needs which is about to start; quick if it is there. Raises FleetError."""

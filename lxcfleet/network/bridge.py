@@ -18,6 +18,7 @@ from lxcfleet.network.addresses import Subnet
 from lxcfleet.network.addressing import Addressing
 from lxcfleet.network.admission import Admission
 from lxcfleet.network.context import Context
+from lxcfleet.network.events import BridgeGone, NetworkRepaired
 from lxcfleet.network.leases import Leases
 from lxcfleet.network.name_server import NameServer
 from lxcfleet.network.publishing import Publishing
@@ -46,7 +47,7 @@ class Bridge:
         self._watch: TableWatch | None = None
         self._flushed = False
         self._cut_off = False
-        self._repair_soon = Soon(self.check, "the fleet's network is not as it should be")
+        self._repair_soon = Soon(context.tasks, "network-repair", self.check, "the fleet's network is not as it should be")
 
     @property
     def _whole(self) -> bool:
@@ -147,8 +148,7 @@ class Bridge:
             return False
         if self._missing_host_bridge:
             if not self._cut_off:
-                bridge = self._context.settings.bridge
-                self._context.events.add("cut-off", None, f"the bridge {bridge} is gone, with the containers' network")
+                self._context.bus.publish(BridgeGone(self._context.settings.bridge))
             self._context.up, self._cut_off = False, True
             return False
         missing = await self._missing()
@@ -157,8 +157,7 @@ class Bridge:
             await self.ensure()
             self._cut_off = False
             if missing:
-                verb = "was" if len(missing) == 1 else "were"
-                self._context.events.add("repaired", None, f"{' and '.join(missing)} {verb} gone")
+                self._context.bus.publish(NetworkRepaired(tuple(missing)))
         return True
 
     async def _missing(self) -> list[str]:

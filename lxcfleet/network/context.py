@@ -12,7 +12,8 @@ from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import from_body
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.paths import Paths
-from lxcfleet.runtime.events import Events
+from lxcfleet.runtime.bus import Bus
+from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec.settings import NetworkSettings
 from lxcfleet.spec.spec import Spec
 
@@ -23,13 +24,14 @@ class Context:
     """Handed to each part when it is made."""
 
     def __init__(
-        self, paths: Paths, settings: NetworkSettings, registry: Registry, launcher: Launcher, events: Events
+        self, paths: Paths, settings: NetworkSettings, registry: Registry, launcher: Launcher, bus: Bus, tasks: Tasks
     ) -> None:
         self.paths = paths
         self.settings = settings
         """The operator's settings as far as they are taken over; only FleetNetwork replaces them."""
         self.registry = registry
-        self.events = events
+        self.bus = bus
+        self.tasks = tasks
         self.lock = asyncio.Lock()
         """Held while the bridge is made or taken away, and while the settings or the range change."""
         self.up = False

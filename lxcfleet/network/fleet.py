@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Interface
 
 from lxcfleet.capacity.needs import Finding
@@ -23,7 +23,8 @@ from lxcfleet.network.leases import Leases
 from lxcfleet.network.membership import Membership
 from lxcfleet.network.publishing import Publishing
 from lxcfleet.paths import Paths
-from lxcfleet.runtime.events import Events
+from lxcfleet.runtime.bus import Bus
+from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec.settings import NetworkSettings
 from lxcfleet.spec.spec import Spec
 
@@ -39,17 +40,16 @@ class FleetNetwork:
         settings: NetworkSettings,
         registry: Registry,
         launcher: Launcher,
-        events: Events,
-        moved: Callable[[], None],
+        bus: Bus,
+        tasks: Tasks,
     ) -> None:
-        """``moved``: called when a container got another address from a DHCP server or a router, or lost it."""
-        context = self._context = Context(paths, settings, registry, launcher, events)
+        context = self._context = Context(paths, settings, registry, launcher, bus, tasks)
         membership = Membership(registry)
         self._addressing = Addressing(context)
         self._admission = Admission(context)
         self._publishing = Publishing(context, membership)
         self._discovery = Discovery(context, membership, self._publishing)
-        self._leases = Leases(context, self._discovery, moved)
+        self._leases = Leases(context, self._discovery)
         self._bridge = Bridge(context, self._addressing, self._admission, self._publishing, self._leases)
         self._arrivals = Arrivals(context, self._bridge, self._admission, self._discovery, self._leases)
         self._draining = Draining(context, self._bridge, self._discovery, self._publishing)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
 
 from lxcfleet.containers.container import Container
@@ -19,6 +19,7 @@ from lxcfleet.host.net.dhcp import Client
 from lxcfleet.network import lan
 from lxcfleet.network.context import Context
 from lxcfleet.network.discovery import Discovery
+from lxcfleet.network.events import AddressChanged, NoDhcpAnswer
 from lxcfleet.network.rules import table
 from lxcfleet.runtime.soon import Soon
 
@@ -31,19 +32,14 @@ HeldAddresses = set[tuple[str, IPv4Address]]
 class Leases:
     """The addresses of all containers that have them from a DHCP server."""
 
-    def __init__(
-        self, context: Context, discovery: Discovery, moved: Callable[[], None]
-    ) -> None:
-        """``moved``: called when a container has other addresses than before."""
+    def __init__(self, context: Context, discovery: Discovery) -> None:
         self._context = context
         self._paths = context.paths
         self._registry = context.registry
-        self._events = context.events
         self._discovery = discovery
-        self._moved = moved
         self._watch: DirectoryWatch | None = None
         self._lock = asyncio.Lock()
-        self._soon = Soon(self.keep, "containers can't be given addresses")
+        self._soon = Soon(context.tasks, "leases", self.keep, "containers can't be given addresses")
         self._unanswered: set[str] = set()
 
     # -- clients ---------------------------------------------------------------------------------------------
@@ -128,7 +124,7 @@ class Leases:
             return None
         if lease.address is None and container.name not in self._unanswered:
             self._unanswered.add(container.name)
-            self._events.add("no-address", container.name, f"no DHCP server answers on {self._context.settings.bridge}")
+            self._context.bus.publish(NoDhcpAnswer(container.name, self._context.settings.bridge))
         # One that an earlier client left says nothing of this run.
         return lease.address.ip if lease.address is not None and client.running() is not None else None
 
@@ -154,11 +150,8 @@ class Leases:
         before, container.leased = container.leased, tuple(found)
         if found:
             self._unanswered.discard(container.name)
-            self._events.add("address", container.name, " ".join(map(str, found)))
-        elif before:
-            self._events.add("no-address", container.name, f"{before[0]} is no longer its own")
         self._discovery.moved(container)
-        self._moved()
+        self._context.bus.publish(AddressChanged(container, before, container.leased))
 
     def admitted(self, seen: HeldAddresses) -> list[str]:
         """Elements for a new set of what was given: what was in the old one, or known to be true before that was lost."""

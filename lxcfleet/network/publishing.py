@@ -24,7 +24,8 @@ class Publishing:
         self._applied: list[Published] | None = None
         self._lock = asyncio.Lock()
         self._forwards = False
-        self._soon = Soon(self.apply, "ports of the host can't be published", retry=RETRY_SECONDS)
+        complaint = "ports of the host can't be published"
+        self._soon = Soon(context.tasks, "publishing", self.apply, complaint, retry=RETRY_SECONDS)
 
     def wanted(self) -> list[Published]:
         """What is published at this moment, and the members behind it."""

@@ -17,11 +17,12 @@ from lxcfleet.host.kernel import tree
 from lxcfleet.host.packages import dpkg
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.patch import notice
+from lxcfleet.patch.events import NotReadable, Patched, PatchWaits
 from lxcfleet.patch.notice import Answer, Moment, NoticePhase
 from lxcfleet.patch.stale.finder import Finder
 from lxcfleet.patch.stale.judge import StaleScan
 from lxcfleet.paths import Paths
-from lxcfleet.runtime.events import Events
+from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec.windows import PatchSettings, Policy
 
 log = logging.getLogger(__name__)
@@ -30,8 +31,6 @@ TICK_SECONDS = 1.0
 """How often it is looked at the file that the hook touches: one system call."""
 AUDIT_SECONDS = 5.0
 """How often it is asked whether dpkg's records are in order, while they are not or a window is waited for."""
-_NAMED = 20
-"""As many containers are named in an event."""
 
 Apply = Callable[[Mapping[str, StaleScan]], Awaitable[None]]
 """Brings what is stale up to date: takes what was found in each stale container, and returns once that has begun and
@@ -49,14 +48,14 @@ class Watcher:
         mask: MaskKeeper,
         launcher: Launcher,
         finder: Finder,
-        events: Events,
+        bus: Bus,
         apply: Apply,
         *,
         admin: Path = Path("/var/lib/dpkg"),
     ) -> None:
         self._paths, self._settings = paths, settings
         self._registry, self._mask, self._launcher = registry, mask, launcher
-        self._finder, self._events, self._apply = finder, events, apply
+        self._finder, self._bus, self._apply = finder, bus, apply
         self._admin = admin
         self._done = _read(paths.notice_done)
         self._heard = self._done
@@ -99,7 +98,7 @@ class Watcher:
         before, self._answer = self._answer, notice.answer(moment, self._settings())
         if self._answer.phase is not before.phase and self._answer.phase in (NoticePhase.BROKEN, NoticePhase.WINDOW):
             until = f" until {self._answer.until:%Y-%m-%d %H:%M} UTC" if self._answer.until else ""
-            self._events.add("patch-waits", None, f"{self._answer.why}{until}")
+            self._bus.publish(PatchWaits(f"{self._answer.why}{until}"))
 
     async def tick(self) -> None:
         """Look once, and act if it is time to."""
@@ -156,12 +155,10 @@ class Watcher:
         stale = {name: scan for name, scan in found.items() if scan.stale}
         for name, scan in found.items():
             if scan.problem:
-                self._events.add("unread", name, scan.problem)
+                self._bus.publish(NotReadable(name, scan.problem))
+        self._bus.publish(Patched(tuple(stale)))
         if not stale:
-            self._events.add("patched", None, "the host was patched; no container runs old code")
             return
-        names = ", ".join(list(stale)[:_NAMED]) + (", …" if len(stale) > _NAMED else "")
-        self._events.add("patched", None, f"the host was patched; {len(stale)} containers run old code: {names}")
         if policy is Policy.NOTIFY:
             log.warning("%d containers run old code; `lxcfleet patch apply` restarts them in waves", len(stale))
         else:

@@ -1,1 +1,2 @@
-"""What the daemon's rooms share while it runs: events, operations, background work. It knows no container."""
+"""What the daemon's rooms share while it runs: the bus of events and their log, operations, background tasks.
+It knows no container."""

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 
 from lxcfleet.api.records import EventRecord
+from lxcfleet.runtime.bus import Event
 from lxcfleet.runtime.operations import now
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,12 @@ class Events:
         self._events.append((self._number, record))
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+
+    def hear(self, event: Event) -> None:
+        """Something happened: kept, if users are to see it."""
+        told = event.told()
+        if told is not None:
+            self.add(*told)
 
     async def read(self, *, follow: bool) -> AsyncIterator[EventRecord]:
         """Those so far; with ``follow`` also those to come, for ever."""

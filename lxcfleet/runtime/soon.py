@@ -7,20 +7,28 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from lxcfleet.errors import FleetError
+from lxcfleet.runtime.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
 
 class Soon:
-    """One piece of work. It never runs twice at a time; who asks while it runs has it done once more.
+    """One piece of work, as a background task. It never runs twice at a time; who asks while it runs has it done once more.
 
-    A failure is logged, never raised: who has to know of one awaits the work itself.
+    A FleetError or an OSError is logged: who has to know of one awaits the work itself. Any other failure is the group of
+    tasks' to deal with.
     """
 
     def __init__(
-        self, work: Callable[[], Awaitable[object]], complaint: str, *, retry: float | None = None, level: int = logging.ERROR
-    ) -> None:
-        """``complaint``: what the log says of a failure; ``retry``: seconds until it is tried again, None: it is not."""
+        self, tasks: Tasks, name: str, work: Callable[[], Awaitable[object]], complaint: str, *,
+        retry: float | None = None, level: int = logging.ERROR,
+    ) -> None:  # fmt: skip
+        """``name``: of the task; ``complaint``: what the log says of a failure.
+
+        ``retry``: seconds until it is tried again, None: it is not.
+        """
+        self._tasks = tasks
+        self._name = name
         self._work = work
         self._complaint = complaint
         self._retry = retry
@@ -32,7 +40,7 @@ class Soon:
         """Have it done."""
         self._again = True
         if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run())
+            self._task = self._tasks.do(self._name, self._run)
 
     async def _run(self) -> None:
         while self._again:
@@ -45,4 +53,5 @@ class Soon:
                     self._again = True
                     await asyncio.sleep(self._retry)
             except Exception:
-                log.exception("%s", self._complaint)
+                self._again = True
+                raise

@@ -16,7 +16,8 @@ from lxcfleet.network.discovery import Discovery
 from lxcfleet.network.membership import Membership
 from lxcfleet.network.publishing import Publishing
 from lxcfleet.paths import Paths
-from lxcfleet.runtime.events import Events
+from lxcfleet.runtime.bus import Bus
+from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec.settings import NetworkSettings
 
 
@@ -58,7 +59,7 @@ def own_paths(directory: Path) -> Paths:
 def registry_of(paths: Paths, *containers: Container) -> Registry:
     """A registry that knows these containers."""
     nobody: Any = None
-    registry = Registry(paths, nobody, nobody, nobody)
+    registry = Registry(paths, nobody, nobody)
     for container in containers:
         registry.add(container)
     return registry
@@ -69,7 +70,7 @@ def context_of(
 ) -> Context:
     """A context of these containers."""
     registry = registry_of(paths, *containers)
-    return Context(paths, settings or NetworkSettings(), registry, cast(Any, launcher or FakeLauncher()), Events())
+    return Context(paths, settings or NetworkSettings(), registry, cast(Any, launcher or FakeLauncher()), Bus(), Tasks())
 
 
 class Names:

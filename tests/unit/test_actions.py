@@ -14,7 +14,7 @@ from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import NotFound
 from lxcfleet.paths import Paths
-from lxcfleet.runtime.events import Events
+from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Operations
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Action
@@ -27,7 +27,7 @@ def test_what_was_meant_for_one_that_is_gone_is_not_done_to_the_next_of_its_name
     """The next one may be stopped, and then it would be destroyed, or started as the first was. None: what is owed."""
     nobody: Any = None
     paths = Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path)
-    registry = Registry(paths, nobody, nobody, nobody)
+    registry = Registry(paths, nobody, nobody)
     before, after = (Container("web", Spec("web", first_id=1879048192, created=created)) for created in ("1", "2"))
     registry.add(before)
     chosen = before
@@ -35,7 +35,7 @@ def test_what_was_meant_for_one_that_is_gone_is_not_done_to_the_next_of_its_name
     registry.add(after)
     # Whatever it did with this would fail otherwise than by NotFound.
     reconciler = Reconciler(registry, nobody, nobody, 10.0)
-    actions = Actions(paths, registry, reconciler, nobody, Operations(), nobody, Events(), nobody)
+    actions = Actions(paths, registry, reconciler, nobody, Operations(), nobody, Bus(), nobody)
 
     async def act() -> None:
         if action is None:

@@ -60,7 +60,7 @@ def test_what_remains_of_a_container_is_its_directory_or_what_lost_its_name(brok
     paths = Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path)
     platform: Any = None
     launcher: Any = None
-    lifecycle = Lifecycle(paths, platform, launcher, nobody, 1, 4, nobody, MaskKeeper(paths, nobody))
+    lifecycle = Lifecycle(paths, platform, launcher, nobody, 1, 4, nobody, MaskKeeper(paths, nobody), nobody)
     container = Container("web", None if broken else SPEC)
     assert not lifecycle.remains(container)
     paths.gone("web.0").directory.mkdir()

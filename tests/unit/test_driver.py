@@ -17,6 +17,7 @@ from lxcfleet.patch.rollout.driver import Driver
 from lxcfleet.patch.rollout.state import RolloutKind, Status
 from lxcfleet.patch.stale.judge import OldFile, StaleScan, Why
 from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.rollout import RolloutSettings, Share
 from lxcfleet.spec.selection import Selection
@@ -71,12 +72,10 @@ class World:
         self.boxes = {name: Box(name) for name in names}
         self.restarted: list[str] = []
         config = SimpleNamespace(profiles={}, rollout=POLICY, stop_timeout=1.0)
-        prober = SimpleNamespace(
-            listeners=[], of=lambda _: Health.HEALTHY, healthy_seconds=lambda _: 100.0, reason=lambda _: ""
-        )
+        prober = SimpleNamespace(of=lambda _: Health.HEALTHY, healthy_seconds=lambda _: 100.0, reason=lambda _: "")
         fleet = SimpleNamespace(
             prober=prober, registry=Registry(list(self.boxes.values())), config=config,
-            events=SimpleNamespace(add=lambda *_: None),
+            bus=Bus(),
             actions=SimpleNamespace(run_jobs=self._run_jobs, act=self._restart),
             operations=SimpleNamespace(any=lambda _: False),
         )  # fmt: skip

@@ -25,6 +25,7 @@ from lxcfleet.patch.stale.judge import StaleScan
 from lxcfleet.patch.verify.prover import Prover
 from lxcfleet.patch.watcher import Watcher
 from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Bus, Event
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.windows import PatchSettings, Policy
 
@@ -57,10 +58,11 @@ class World:
         mask = cast(Any, SimpleNamespace(distrust=lambda: None, refresh=nothing))
         registry = cast(Any, _Registry(nothing))
         launcher, finder = cast(Any, SimpleNamespace(renew=lambda: False)), cast(Any, SimpleNamespace(scan=scan))
-        events = cast(Any, SimpleNamespace(add=lambda what, _name, _text="": self.events.append(what)))
+        bus = Bus()
+        bus.subscribe("test", Event, lambda event: self.events.append(told.what) if (told := event.told()) else None)
         admin = self.paths.run / "dpkg"
         return Watcher(
-            self.paths, lambda: self.settings, registry, mask, launcher, finder, events, self.apply, admin=admin
+            self.paths, lambda: self.settings, registry, mask, launcher, finder, bus, self.apply, admin=admin
         )
 
     async def apply(self, stale: Any) -> None:

@@ -27,13 +27,14 @@ from lxcfleet.errors import Busy, FleetError, HostError, WrongState
 from lxcfleet.health.prober import Prober
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.process import proc
+from lxcfleet.patch.events import RolloutMoved
 from lxcfleet.patch.rollout import planner, state
 from lxcfleet.patch.rollout.planner import FindStale, Finish, Restart, Stop, Wait
 from lxcfleet.patch.rollout.records import record_of
 from lxcfleet.patch.rollout.state import Halt, LiveState, Member, MemberPhase, Rollout, RolloutKind, Status
 from lxcfleet.patch.stale import judge
 from lxcfleet.paths import Paths
-from lxcfleet.runtime.events import Events
+from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operations, now
 from lxcfleet.spec import rollout as policies
 from lxcfleet.spec.reader import Fields
@@ -70,7 +71,7 @@ class Fleet(Protocol):
     registry: Registry
     actions: Actions
     operations: Operations
-    events: Events
+    bus: Bus
     prober: Prober
 
 
@@ -89,7 +90,6 @@ class Driver:
         self._changed = asyncio.Event()
         self._blocked_since: float | None = None
         self._waits_for = ""
-        fleet.prober.listeners.append(self._wake.set)
 
     # -- what is asked ---------------------------------------------------------------------------------------
 
@@ -207,6 +207,10 @@ class Driver:
         if after.status is not before.status:
             self._say(word)
         return record_of(after)
+
+    def wake(self) -> None:
+        """A container began to run, has ended, or has another health: what is to be done may be something else now."""
+        self._wake.set()
 
     # -- what is done ----------------------------------------------------------------------------------------
 
@@ -401,7 +405,7 @@ class Driver:
         changed.set()
 
     def _say(self, text: str) -> None:
-        self._fleet.events.add("rollout", None, text)
+        self._fleet.bus.publish(RolloutMoved(text))
 
     def _load(self) -> Rollout | None:
         try:

@@ -1,0 +1,150 @@
+"""The daemon from its start to its end: it finds again what runs, tidies up after a crash, and serves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Sequence
+from functools import partial
+
+from aiohttp import web
+
+from lxcfleet import __version__
+from lxcfleet.containers.events import LeftoverRemoved
+from lxcfleet.containers.steps import Observer
+from lxcfleet.daemon import systemd
+from lxcfleet.daemon.attach import AttachServer
+from lxcfleet.daemon.http.access import Access
+from lxcfleet.daemon.listeners import listeners
+from lxcfleet.daemon.wiring import Parts
+from lxcfleet.errors import FleetError
+from lxcfleet.launcher.client import Launcher
+from lxcfleet.paths import Paths
+from lxcfleet.spec.settings import Config, load
+
+log = logging.getLogger("lxcfleetd")
+
+OBSERVE_SECONDS = 5.0
+"""How often it is looked for containers that somebody started with plain lxc-start."""
+
+
+class Daemon:
+    """One run of the daemon."""
+
+    def __init__(self, paths: Paths, lock: int, observers: Sequence[Observer] = ()) -> None:
+        """``lock``: the descriptor of the daemon's lock, which the launcher inherits; ``observers``: told of each step
+        that is about to be done to a container."""
+        settings = load(paths.config_file)
+        logging.getLogger().setLevel(settings.log_level.upper())
+        self._paths = paths
+        self._parts = Parts(paths, settings, Launcher(paths, lock), Access.of_host(), observers)
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until a signal says otherwise; containers run on."""
+        loop, parts = asyncio.get_running_loop(), self._parts
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        api, attach = listeners(self._paths, parts.access)
+        await self._find_again()
+        runner = web.AppRunner(parts.server.application, access_log=None)
+        await runner.setup()
+        await parts.listener.listen(parts.fleet.config.metrics)
+        await web.SockSite(runner, api).start()
+        tasks = self._begin(AttachServer(attach, parts.registry, parts.launcher, parts.access))
+        log.info("lxcfleetd %s: %d containers", __version__, len(parts.registry))
+        systemd.notify("READY=1")
+        await self._stop.wait()
+        systemd.notify("STOPPING=1")
+        log.info("ends; containers run on")
+        for task in tasks:
+            task.cancel()
+        parts.prober.close()
+        await parts.fleet.operations.settle()
+        parts.fleet.boot.close()
+        parts.tasks.close()
+        parts.launcher.close()
+
+    async def _find_again(self) -> None:
+        """Go on where an earlier daemon ended, in order or not."""
+        parts = self._parts
+        await parts.registry.observe()
+        await parts.network.settle()
+        try:
+            await parts.network.check()
+        except (FleetError, OSError) as error:
+            log.error("the fleet's network is not as it should be: %s", error)
+        parts.prober.repeat(parts.registry)
+        await self._recover()
+        parts.fleet.boot.begin()
+
+    async def _recover(self) -> None:
+        """Tidy up after a crash, and say so; go on with what is owed to containers."""
+        parts = self._parts
+        await self._clean(parts.leftovers.new)  # at once: their names may be asked for. Nothing has run in them
+        for container in list(parts.registry):
+            parts.fleet.actions.resume(container, "begun before the daemon was restarted")
+        await parts.fleet.room.release_unused()
+
+    def _begin(self, attach: AttachServer) -> list[asyncio.Task[None]]:
+        """The background tasks that run as long as the daemon serves; others are begun where something is to be done."""
+        parts, tasks = self._parts, self._parts.tasks
+        seconds = systemd.watchdog_seconds()
+        if seconds is not None:
+            tasks.keep("watchdog", partial(systemd.feed_watchdog, seconds, tasks))
+        return [
+            tasks.keep("attach", attach.serve),
+            tasks.do("cleanup", lambda: self._clean(parts.leftovers.gone)),
+            tasks.keep("observe", self._observe),
+            tasks.keep("delta-sizes", parts.sizes.run),
+            tasks.keep("boot-record", parts.fleet.boot.keep),
+            tasks.keep("patch-numbers", parts.patch_numbers.run),
+            tasks.keep("rollouts", parts.rollouts.run),
+            tasks.keep("patch-watcher", parts.watcher.run),
+        ]
+
+    async def _observe(self) -> None:
+        parts = self._parts
+        while True:
+            await asyncio.sleep(OBSERVE_SECONDS)
+            try:
+                await parts.registry.observe()
+                await parts.network.check()
+                await asyncio.to_thread(parts.mask.freshness.take_note)
+            except (FleetError, OSError) as error:
+                log.error("looking after the fleet failed: %s", error)
+
+    async def _clean(self, directories: Sequence[str]) -> None:
+        if not directories:
+            return
+        try:
+            await self._parts.lifecycle.remove(directories)
+        except FleetError as error:
+            log.error("can't clean up: %s", error)
+        for directory in directories:
+            if not (self._paths.lxc / directory).exists():
+                self._parts.bus.publish(LeftoverRemoved(directory))
+
+    # -- settings --------------------------------------------------------------------------------------------
+
+    def _reload(self) -> None:
+        try:
+            settings = load(self._paths.config_file)
+        except FleetError as error:
+            log.error("settings not taken over: %s", error)
+            return
+        self._parts.tasks.do("reload", lambda: self._take_over(settings))
+
+    async def _take_over(self, settings: Config) -> None:
+        logging.getLogger().setLevel(settings.log_level.upper())
+        parts = self._parts
+        parts.forget_features()
+        await parts.listener.listen(settings.metrics)
+        try:
+            stays = await parts.fleet.reload(settings)
+        except (FleetError, OSError) as error:
+            log.error("settings taken over, but the network is not as they say: %s", error)
+        else:
+            log.info("settings taken over%s", ", but for those named above" if stays else "")

@@ -1,0 +1,49 @@
+"""What systemd and the daemon tell each other: sockets, how far the daemon is, that it is well."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+
+from lxcfleet.runtime.tasks import Tasks
+
+
+def activated() -> bool:
+    """Whether systemd opened the sockets: then a socket that answers says nothing about another daemon."""
+    return os.environ.get("LISTEN_PID") == str(os.getpid())
+
+
+def sockets() -> list[socket.socket]:
+    """The sockets of the socket unit; sd_listen_fds(3)."""
+    if not activated():
+        return []
+    count = int(os.environ.pop("LISTEN_FDS", "0"))
+    for name in ("LISTEN_PID", "LISTEN_FDNAMES"):
+        os.environ.pop(name, None)
+    return [socket.socket(fileno=3 + number) for number in range(count)]
+
+
+def notify(state: str) -> None:
+    """Tell systemd how far the daemon is; sd_notify(3)."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.sendto(state.encode(), address.replace("@", "\0", 1))
+
+
+def watchdog_seconds() -> float | None:
+    """How often systemd wants to hear that the daemon is well; None: not at all. See sd_watchdog_enabled(3)."""
+    limit = os.environ.get("WATCHDOG_USEC", "")
+    return int(limit) / 3e6 if limit.isdigit() else None
+
+
+async def feed_watchdog(seconds: float, tasks: Tasks) -> None:
+    """Tell systemd again and again that the event loop runs, for ever.
+
+    Not while a background task fails again and again: systemd then ends the daemon and starts it anew.
+    """
+    while True:
+        if not tasks.hopeless():
+            notify("WATCHDOG=1")
+        await asyncio.sleep(seconds)

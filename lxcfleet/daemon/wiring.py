@@ -1,0 +1,179 @@
+"""All parts of the daemon, put together; who hears of which event."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from lxcfleet.containers import lxc_config
+from lxcfleet.containers.delta_sizes import DeltaSizes
+from lxcfleet.containers.events import Began, Exited
+from lxcfleet.containers.lifecycle import Lifecycle
+from lxcfleet.containers.masks import MaskKeeper
+from lxcfleet.containers.readings import Readings
+from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.steps import Observer
+from lxcfleet.daemon.http.access import Access
+from lxcfleet.daemon.http.scrape import Listener, Scrape
+from lxcfleet.daemon.http.server import Server
+from lxcfleet.daemon.service import Fleet
+from lxcfleet.health.checks import Checks
+from lxcfleet.health.events import HealthChanged, ServingJudged
+from lxcfleet.health.prober import Prober
+from lxcfleet.host.facts import features
+from lxcfleet.host.net import sysctl
+from lxcfleet.host.packages import dpkg
+from lxcfleet.host.process import cgroup
+from lxcfleet.launcher.client import Launcher
+from lxcfleet.network.events import AddressChanged
+from lxcfleet.network.fleet import FleetNetwork
+from lxcfleet.patch.exposure import Audit
+from lxcfleet.patch.numbers import PatchNumbers
+from lxcfleet.patch.owners import Owners
+from lxcfleet.patch.rollout.driver import Driver
+from lxcfleet.patch.service import Patch
+from lxcfleet.patch.stale.finder import Finder
+from lxcfleet.patch.verify.prover import Prover
+from lxcfleet.patch.watcher import Watcher
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Bus, Event
+from lxcfleet.runtime.events import Events
+from lxcfleet.runtime.operations import Operations
+from lxcfleet.runtime.tasks import Tasks
+from lxcfleet.spec.settings import Config
+
+log = logging.getLogger(__name__)
+
+
+class Parts:
+    """All parts, each made after those that it needs. Nothing runs yet, and nothing was changed on the host."""
+
+    def __init__(
+        self, paths: Paths, settings: Config, launcher: Launcher, access: Access, observers: Sequence[Observer] = ()
+    ) -> None:
+        """``observers``: told of each step that is about to be done to a container."""
+        self.paths = paths
+        self.access = access
+        self.launcher = launcher
+        self.events = Events()
+        self.bus = Bus()
+        self.tasks = Tasks()
+        self._features: features.Features | None = None
+        self.registry = Registry(paths, launcher, self.bus)
+        self.leftovers = self.registry.load()
+        self.network = FleetNetwork(paths, settings.network, self.registry, launcher, self.bus, self.tasks)
+        self.prober = Prober(paths, Checks(launcher), self.bus, self.tasks, settings.alive_time)
+        self.mask = MaskKeeper(paths, launcher)
+        self.lifecycle = Lifecycle(
+            paths,
+            _platform(settings.network.bridge),
+            launcher,
+            self.registry,
+            settings.start_slots,
+            settings.console_log_kib,
+            self.network,
+            self.mask,
+            self.bus,
+        )
+        self.lifecycle.reconcile = settings.reconcile
+        self.fleet = Fleet(
+            paths,
+            settings,
+            self.registry,
+            self.lifecycle,
+            self.mask,
+            Operations(),
+            self.network,
+            self.bus,
+            self.events,
+            self.prober,
+            self._read_features,
+            observers,
+        )
+        self._patches()
+        self._readers()
+        self._subscribe()
+
+    def _patches(self) -> None:
+        """The parts that are about patches of the host."""
+        self.finder = Finder(self.paths, self.launcher, self.mask)
+        self.rollouts = Driver(self.paths, self.fleet, self.finder.scan, dpkg.in_pieces)
+        self.owners = Owners()
+        self.watcher = Watcher(
+            self.paths,
+            lambda: self.fleet.config.patch,
+            self.registry,
+            self.mask,
+            self.launcher,
+            self.finder,
+            self.bus,
+            self.rollouts.take_up,
+        )
+        self.patch = Patch(self.registry, self.finder, self.watcher, self.owners)
+        self.prover = Prover(self.registry, self.finder, self.owners)
+
+    def _readers(self) -> None:
+        """The parts that only read: numbers for Prometheus, and the API."""
+        self.sizes = DeltaSizes(self.paths, self.registry)
+        self.patch_numbers = PatchNumbers(
+            self.registry, self.finder, lambda: self.rollouts.last, self.watcher, self.prover.shadows
+        )
+        readings = Readings(
+            self.registry, self.fleet.operations, self.sizes, self.prober.of, self.patch_numbers.read
+        )
+        self.scrape = Scrape(self.fleet, readings)
+        self.listener = Listener(self.scrape)
+        audit = Audit(self.registry, self.launcher)
+        self.server = Server(
+            self.fleet, self.patch, self.prover, self.rollouts, audit, self.scrape, self.access
+        )
+
+    def _subscribe(self) -> None:
+        """All subscribers, in the order in which they hear of an event.
+
+        Names and ports of a container that has ended are withdrawn before it is started again, as one that asked for
+        a reboot is.
+        """
+        subscribe = self.bus.subscribe
+        subscribe("log of events", Event, self.events.hear)
+        subscribe("health", Began, lambda event: self.prober.begin(event.container))
+        subscribe("network", Exited, lambda event: self.network.ended(event.container.name))
+        subscribe("health", Exited, lambda event: self.prober.end(event.container))
+        subscribe("actions", Exited, lambda event: self.fleet.actions.exited(event.container))
+        subscribe("network", ServingJudged, self._set_member)
+        subscribe("health", AddressChanged, lambda _: self.prober.wake())
+        wakes: list[type[Event]] = [Began, Exited, HealthChanged, AddressChanged]
+        for kind in wakes:
+            subscribe("rollouts", kind, lambda _: self.rollouts.wake())
+
+    def _set_member(self, event: ServingJudged) -> None:
+        """Only healthy containers answer for their groups."""
+        try:
+            self.network.set_member(event.container, event.serves)
+        except OSError as error:
+            log.error("%s: whether it answers for its groups can't be changed: %s", event.container.name, error)
+
+    def _read_features(self) -> features.Features:
+        """What the host can do, tried once: the first creation pays for it."""
+        if self._features is None:
+            self._features = features.read(self.paths)
+        return self._features
+
+    def forget_features(self) -> None:
+        """Have it tried anew what the host can do."""
+        self._features = None
+
+
+def _platform(bridge: str) -> lxc_config.Platform:
+    apparmor = Path("/sys/module/apparmor/parameters/enabled")
+    return lxc_config.Platform(
+        cgroup2=cgroup.unified(),
+        controllers=cgroup.controllers(),
+        apparmor=apparmor.exists() and apparmor.read_text(encoding="ascii").strip() == "Y",
+        seccomp=Path("/proc/sys/kernel/seccomp").exists(),
+        bridge=bridge,
+        ipv6=sysctl.has_ipv6(),
+        cgroup=cgroup.parent(),
+        hook=Path(__file__).resolve().parents[1] / "hook.py",
+    )

@@ -1,0 +1,92 @@
+"""One check of one container, carried out: a connection to it, or a command inside of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from lxcfleet.containers.container import Container, Running
+from lxcfleet.errors import FleetError
+from lxcfleet.health.judge import CheckResult
+from lxcfleet.host.net import reach
+from lxcfleet.launcher.client import Launcher
+from lxcfleet.spec.health import CheckKind, HealthCheck
+
+ENTERED_AT_ONCE = 8
+"""How many commands run inside containers at the same moment: each takes a process of the launcher."""
+CONNECTED_AT_ONCE = 128
+_SYSTEMD_SECONDS = 10.0
+"""How long one question to a systemd that is not up yet waits for it."""
+_STATE = ("systemctl", "is-system-running", "--wait")
+_FAILED = ("systemctl", "list-units", "--failed", "--plain", "--no-legend", "--no-pager")
+_LONGEST_REASON = 200
+
+
+class Checks:
+    """Carries checks out, a bounded number of them at the same moment."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        self._launcher = launcher
+        self._entered = asyncio.Semaphore(ENTERED_AT_ONCE)
+        self._connected = asyncio.Semaphore(CONNECTED_AT_ONCE)
+
+    async def check(self, container: Container, running: Running, check: HealthCheck) -> CheckResult:
+        """Do the check once. Whatever keeps it from passing is its result."""
+        if running.payload.frozen:
+            return CheckResult(False, "it is frozen")
+        if check.kind is CheckKind.EXEC:
+            return await self._run(container, check)
+        if not container.addresses:
+            return CheckResult(False, "it has no address")
+        address = str(container.addresses[0])
+        async with self._connected:
+            if check.kind is CheckKind.TCP:
+                problem = await reach.tcp(address, check.port, check.timeout)
+            else:
+                host = check.host or container.name
+                problem = await reach.http(address, check.port, host, check.path, check.timeout)
+        return CheckResult(not problem, problem)
+
+    async def systemd(self, container: Container) -> tuple[str, list[str]]:
+        """What its systemd says of itself in one word, empty if it does not answer, and the units that failed."""
+        word = await self._said(container, _STATE)
+        # While a hundred boot each question slows the others: the second only where it has an answer.
+        units = await self._said(container, _FAILED) if word == "degraded" else ""
+        return word, [line.split()[0] for line in units.splitlines() if line.strip()]
+
+    async def _said(self, container: Container, command: tuple[str, ...]) -> str:
+        """What a program in the container printed; empty if it could not be run there."""
+        try:
+            return str((await self._enter(container, command, _SYSTEMD_SECONDS))["output"])
+        except (FleetError, OSError):
+            return ""
+
+    async def _run(self, container: Container, check: HealthCheck) -> CheckResult:
+        try:
+            answer = await self._enter(container, check.command, check.timeout)
+        except FleetError as error:
+            return CheckResult(False, error.message)
+        except OSError as error:  # as where the daemon has no file descriptor left
+            return CheckResult(False, f"the check can't be done: {error.strerror}")
+        if answer["status"] == 0:
+            return CheckResult(True)
+        problem = f"not done after {check.timeout:g} s"
+        if answer["status"] is not None:
+            problem = f"exit status {answer['status']}"
+        last = (str(answer["output"]).splitlines() or [""])[-1]
+        return CheckResult(False, f"{check.command[0]}: {problem}{': ' if last else ''}{last}"[:_LONGEST_REASON])
+
+    async def _enter(self, container: Container, command: tuple[str, ...], timeout: float) -> Any:
+        """Run a command in the container; its status (None: it was not done in time) and output. Raises as ``ask``."""
+        assert container.spec is not None
+        item = {
+            "name": container.name,
+            "command": list(command),
+            "environment": dict(container.spec.environment),
+            "timeout": timeout,
+        }
+        async with self._entered:
+            answer = await self._launcher.ask("check", item)
+        if answer["error"]:
+            raise FleetError(answer["error"]["message"])
+        return answer

@@ -1,0 +1,53 @@
+"""What is known of the health of containers, in the file that the next daemon goes on from."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lxcfleet.health.judge import Course
+from lxcfleet.host.kernel import tree
+from lxcfleet.spec.states import Health
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of one run of a container."""
+
+    identity: str
+    """Of that run, as Running.identity has it: of any other run the record says nothing."""
+    course: Course
+    since: float
+    """When its health changed last, in seconds since the machine booted."""
+
+
+def save(file: Path, records: Mapping[str, Record]) -> None:
+    """Write down what is known, by container. A failure is logged: the next daemon then begins anew."""
+    data = {
+        name: [each.identity, each.course.health, each.course.failures, each.course.reason, each.since]
+        for name, each in records.items()
+    }
+    try:
+        tree.write(file, json.dumps(data))
+    except OSError as error:
+        log.warning("the containers' health can't be written down: %s", error)
+
+
+def load(file: Path) -> dict[str, Record]:
+    """What an earlier daemon wrote down; nothing, if that can't be read."""
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        return {
+            name: Record(identity, Course(Health(word), 1, failures, reason), since)
+            for name, (identity, word, failures, reason, since) in data.items()
+        }
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        log.warning("what an earlier daemon knew of the containers' health is lost: %s", error)
+        return {}

@@ -1,0 +1,58 @@
+"""What happens to the fleet's network, as events on the bus (runtime.bus)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from lxcfleet.containers.container import Container
+from lxcfleet.runtime.bus import Event, Told
+
+
+@dataclass(frozen=True)
+class AddressChanged(Event):
+    """A container got other addresses from a DHCP server or a router, or lost them."""
+
+    container: Container
+    before: tuple[IPv4Address | IPv6Address, ...]
+    after: tuple[IPv4Address | IPv6Address, ...]
+
+    def told(self) -> Told | None:
+        if self.after:
+            return Told("address", self.container.name, " ".join(map(str, self.after)))
+        if self.before:
+            return Told("no-address", self.container.name, f"{self.before[0]} is no longer its own")
+        return None
+
+
+@dataclass(frozen=True)
+class NoDhcpAnswer(Event):
+    """A container asked for an address, and no DHCP server answered."""
+
+    name: str
+    bridge: str
+
+    def told(self) -> Told:
+        return Told("no-address", self.name, f"no DHCP server answers on {self.bridge}")
+
+
+@dataclass(frozen=True)
+class BridgeGone(Event):
+    """The operator's bridge was taken away from under containers that run."""
+
+    bridge: str
+
+    def told(self) -> Told:
+        return Told("cut-off", None, f"the bridge {self.bridge} is gone, with the containers' network")
+
+
+@dataclass(frozen=True)
+class NetworkRepaired(Event):
+    """Parts of the fleet's network were missing, and are there again."""
+
+    missing: tuple[str, ...]
+    """Each in a few words."""
+
+    def told(self) -> Told:
+        verb = "was" if len(self.missing) == 1 else "were"
+        return Told("repaired", None, f"{' and '.join(self.missing)} {verb} gone")

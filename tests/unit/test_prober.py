@@ -1,0 +1,132 @@
+"""Who looks after the health of containers, and what a defect there costs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, cast
+
+from lxcfleet.containers.container import Container, Running
+from lxcfleet.health.events import HealthChanged, ServingJudged
+from lxcfleet.health.judge import CheckResult
+from lxcfleet.health.prober import Prober
+from lxcfleet.host.process import cgroup, proc
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Bus, Event
+from lxcfleet.runtime.tasks import Tasks
+from lxcfleet.spec.health import CheckKind, HealthCheck
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.states import Health
+from lxcfleet.spec.terms import Init
+
+CHECK = HealthCheck(CheckKind.TCP, port=80, interval=0.001, retries=3, start_period=0)
+
+
+class Checks:
+    """Answers as it is told; an exception is raised, and the last answer is given for ever."""
+
+    def __init__(self, *answers: CheckResult | Exception | tuple[str, list[str]]) -> None:
+        self.answers = list(answers)
+        self.asked = 0
+
+    def _answer(self) -> Any:
+        self.asked += 1
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def check(self, *_: object) -> CheckResult:
+        return cast(CheckResult, self._answer())
+
+    async def systemd(self, _: Container) -> tuple[str, list[str]]:
+        return cast("tuple[str, list[str]]", self._answer())
+
+
+class World:
+    """One container that runs, and all that is told of its health."""
+
+    def __init__(self, directory: Path, checks: Checks, spec: Spec) -> None:
+        self.bus, self.tasks = Bus(), Tasks(pause=0.001)
+        self.told: list[Event] = []
+        self.bus.subscribe("test", Event, self.told.append)
+        paths = Paths(lxc=directory, run=directory, etc=directory)
+        self.prober = Prober(paths, cast(Any, checks), self.bus, self.tasks, 1.0)
+        running = Running(1, 1, -1, cgroup.Payload({}), proc.uptime() - 100, 0.0)
+        self.container = Container(spec.name, spec, running=running)
+
+    def words(self) -> list[Health]:
+        return [event.health for event in self.told if isinstance(event, HealthChanged)]
+
+    def serving(self) -> list[bool]:
+        return [event.serves for event in self.told if isinstance(event, ServingJudged)]
+
+
+def run(world: World, test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def all_of_it() -> None:
+        world.prober.begin(world.container)
+        await test()
+        world.prober.close()
+
+    asyncio.run(asyncio.wait_for(all_of_it(), 60))
+
+
+async def until(world: World, *words: Health) -> None:
+    while world.words() != list(words):
+        await world.prober.changed(1)
+
+
+def test_a_defect_in_one_check_ends_neither_the_checks_nor_leaves_the_last_healthy_in_force(tmp_path: Path) -> None:
+    """Found: one unforeseen exception ended the checks for good, and gates took the container for healthy for ever."""
+    checks = Checks(CheckResult(True), ValueError("boom"), ValueError("boom"), CheckResult(True))
+    world = World(tmp_path, checks, Spec("web", Init.APP, ("true",), health=CHECK))
+
+    async def test() -> None:
+        await until(world, Health.HEALTHY, Health.UNHEALTHY, Health.HEALTHY)
+        asked = checks.asked
+        while checks.asked == asked:  # they go on
+            await asyncio.sleep(0.001)
+
+    run(world, test)
+    changes = [event for event in world.told if isinstance(event, HealthChanged)]
+    assert "ValueError: boom" in changes[1].reason
+    assert world.prober.reason(world.container) == ""
+    assert world.serving() == [False, True, False, True]
+    [reading] = world.tasks.readings()
+    assert (reading.name, reading.failures, reading.last) == ("health", 2, "web: ValueError: boom")
+
+
+def test_a_defect_while_systemd_is_asked_costs_one_question(tmp_path: Path) -> None:
+    world = World(tmp_path, Checks(ValueError("boom"), ("running", [])), Spec("web"))
+
+    async def test() -> None:
+        await until(world, Health.UNHEALTHY, Health.HEALTHY)
+
+    run(world, test)
+
+
+def test_what_an_earlier_daemon_knew_holds_for_the_same_run_only(tmp_path: Path) -> None:
+    spec = Spec("web", Init.APP, ("true",), health=CHECK)
+    first = World(tmp_path, Checks(CheckResult(True)), spec)
+
+    async def healthy() -> None:
+        await until(first, Health.HEALTHY)
+
+    run(first, healthy)
+    same, other = (World(tmp_path, Checks(CheckResult(True)), spec) for _ in range(2))
+    same.container.running = first.container.running
+    assert other.container.running is not None
+    other.container.running.began -= 10
+
+    def health(world: World) -> Health | None:
+        found: list[Health | None] = []
+
+        async def look() -> None:
+            found.append(world.prober.of(world.container))
+
+        run(world, look)
+        return found[0]
+
+    assert (health(same), same.serving()) == (Health.HEALTHY, [True])
+    assert (health(other), other.serving()) == (Health.STARTING, [False])
