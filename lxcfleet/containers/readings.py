@@ -10,7 +10,9 @@ from dataclasses import dataclass, field, replace
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.delta_sizes import DeltaSizes
 from lxcfleet.containers.registry import Registry
+from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Operations
+from lxcfleet.runtime.tasks import TaskReading, Tasks
 from lxcfleet.spec.states import Health, State
 
 
@@ -69,6 +71,10 @@ class FleetReading:
     daemon_started: float
     operations_running: int
     patch: PatchReading = field(default_factory=PatchReading)
+    tasks: Sequence[TaskReading] = ()
+    """The daemon's background tasks."""
+    event_failures: Mapping[str, int] = field(default_factory=dict)
+    """By subscriber of the bus: how many events it could not deal with."""
 
 
 class Readings:
@@ -81,12 +87,16 @@ class Readings:
         sizes: DeltaSizes,
         health: Callable[[Container], Health | None],
         patch: Callable[[], PatchReading],
+        tasks: Tasks,
+        bus: Bus,
     ) -> None:
         self._registry = registry
         self._operations = operations
         self._sizes = sizes
         self._health = health
         self._patch = patch
+        self._tasks = tasks
+        self._bus = bus
         self._started = time.time()
 
     async def read(self) -> FleetReading:
@@ -100,7 +110,8 @@ class Readings:
         containers = await asyncio.to_thread(
             lambda: [replace(_reading(*each), shadows=patch.shadows.get(each[0].name)) for each in known]
         )
-        return FleetReading(containers, self._started, self._operations.running, patch)
+        tasks, failures = self._tasks.readings(), dict(self._bus.failures)
+        return FleetReading(containers, self._started, self._operations.running, patch, tasks, failures)
 
 
 def _reading(

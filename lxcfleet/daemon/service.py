@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import cast
 
-from lxcfleet.api.records import ContainerDetails, ContainerRecord, ResultRecord
+from lxcfleet.api.records import ContainerDetails, ContainerRecord, DoctorRecord, FindingRecord, ResultRecord
 from lxcfleet.api.requests import ActionRequest, CreateRequest, WaitRequest
 from lxcfleet.base.merge import reconcile
 from lxcfleet.containers.actions import Actions
@@ -22,6 +22,7 @@ from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
 from lxcfleet.containers.steps import Observer
+from lxcfleet.daemon import findings
 from lxcfleet.errors import Broken, InvalidInput, NotFound, WrongState
 from lxcfleet.health.prober import Prober
 from lxcfleet.host.facts.features import Features
@@ -30,10 +31,12 @@ from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.events import Events
 from lxcfleet.runtime.operations import Operation, Operations, result_record
+from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.settings import Config
 from lxcfleet.spec.states import Health, State
+from lxcfleet.spec.terms import Init
 
 _POLL_SECONDS = 0.05
 
@@ -51,6 +54,7 @@ class Fleet:
         operations: Operations,
         network: FleetNetwork,
         bus: Bus,
+        tasks: Tasks,
         events: Events,
         prober: Prober,
         features: Callable[[], Features],
@@ -65,6 +69,7 @@ class Fleet:
         self._network = network
         self._looks = Looks(paths)
         self.bus = bus
+        self._tasks = tasks
         self.events = events
         self.prober = prober
         self.room = Room(paths, registry, mask, network, features)
@@ -152,6 +157,19 @@ class Fleet:
             "health_reason": self.prober.reason(container),
         }
         return cast(ContainerDetails, details)  # Debian 12's mypy can't see that one record extends the other
+
+    def doctor(self, count: int, init: Init) -> DoctorRecord:
+        """Compare what ``count`` more containers need with what the host has; and how the daemon itself is."""
+        return self._with_own(self.room.doctor(count, init))
+
+    def fix(self, count: int, init: Init) -> DoctorRecord:
+        """Raise what can be raised safely, persistently."""
+        return self._with_own(self.room.fix(count, init))
+
+    def _with_own(self, record: DoctorRecord) -> DoctorRecord:
+        own = findings.of_tasks(self._tasks.readings(), datetime.now(UTC))
+        record["findings"] += [cast(FindingRecord, finding.to_json()) for finding in own]
+        return record
 
     def _get(self, name: str) -> Container:
         if name not in self.registry:

@@ -86,6 +86,7 @@ class Parts:
             Operations(),
             self.network,
             self.bus,
+            self.tasks,
             self.events,
             self.prober,
             self._read_features,
@@ -120,7 +121,7 @@ class Parts:
             self.registry, self.finder, lambda: self.rollouts.last, self.watcher, self.prover.shadows
         )
         readings = Readings(
-            self.registry, self.fleet.operations, self.sizes, self.prober.of, self.patch_numbers.read
+            self.registry, self.fleet.operations, self.sizes, self.prober.of, self.patch_numbers.read, self.tasks, self.bus
         )
         self.scrape = Scrape(self.fleet, readings)
         self.listener = Listener(self.scrape)

@@ -63,6 +63,7 @@ class Bus:
 
         ``name``: of the subscriber, in the log and in metrics.
         """
+        self.failures[name] += 0
         self._subscriptions.append(_Subscription(name, kind, hear))  # type: ignore[arg-type]
 
     def publish(self, event: Event) -> None:

@@ -18,6 +18,7 @@ from lxcfleet.daemon.http.metrics import label_names, render, targets
 from lxcfleet.errors import InvalidInput
 from lxcfleet.host.kernel.tree import disk_usage, disk_usage_steps
 from lxcfleet.host.process.cgroup import io_v1, io_v2
+from lxcfleet.runtime.tasks import TaskReading
 from lxcfleet.spec.settings import describe, parse
 from lxcfleet.spec.states import Health, State
 
@@ -43,6 +44,16 @@ def samples(*containers: ContainerReading) -> dict[tuple[str, str], float]:
             assert (sample.name, key) not in found
             found[sample.name, key] = sample.value
     return found
+
+
+def test_background_tasks_say_how_often_they_failed_and_whether_they_run() -> None:
+    tasks = (TaskReading("observe", 0, True), TaskReading("rollouts", 3, False, "ValueError: boom"))
+    text = render(FleetReading((), 900.0, 0, tasks=tasks, event_failures={"network": 2})).decode().splitlines()
+    assert 'lxcfleet_task_failures_total{task="observe"} 0.0' in text
+    assert 'lxcfleet_task_failures_total{task="rollouts"} 3.0' in text
+    assert 'lxcfleet_task_up{task="observe"} 1.0' in text
+    assert 'lxcfleet_task_up{task="rollouts"} 0.0' in text
+    assert 'lxcfleet_event_failures_total{subscriber="network"} 2.0' in text
 
 
 def test_a_container_that_runs_says_all() -> None:

@@ -110,10 +110,10 @@ class OfFleet:
             yield [event]
 
     async def doctor(self, ask: DoctorRequest) -> DoctorRecord:
-        return self._fleet.room.doctor(ask.count, ask.init)
+        return self._fleet.doctor(ask.count, ask.init)
 
     async def fix(self, ask: DoctorRequest) -> DoctorRecord:
-        return self._fleet.room.fix(ask.count, ask.init)
+        return self._fleet.fix(ask.count, ask.init)
 
 
 class OfPatches:

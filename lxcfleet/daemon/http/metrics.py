@@ -48,6 +48,7 @@ class _Once(Collector):
     def collect(self) -> Iterable[Metric]:
         """All families."""
         yield from _fleet(self._reading)
+        yield from _tasks(self._reading)
         yield from _states(self._reading.containers)
         yield from _numbers(self._reading.containers)
 
@@ -83,6 +84,25 @@ def _fleet(reading: FleetReading) -> Iterator[Metric]:
             phase.add_metric([word], int(word == patch.phase))
     yield phase
     yield from _rollout(patch)
+
+
+def _tasks(reading: FleetReading) -> Iterator[Metric]:
+    failures = CounterMetricFamily(
+        "lxcfleet_task_failures", "How often a background task of lxcfleetd failed unexpectedly.", labels=["task"]
+    )
+    up = GaugeMetricFamily(
+        "lxcfleet_task_up", "0 while a background task of lxcfleetd waits for its restart after a failure, else 1.",
+        labels=["task"],
+    )  # fmt: skip
+    for task in reading.tasks:
+        failures.add_metric([task.name], task.failures)
+        up.add_metric([task.name], int(task.up))
+    events = CounterMetricFamily(
+        "lxcfleet_event_failures", "Events that a part of lxcfleetd could not deal with.", labels=["subscriber"]
+    )
+    for name, count in reading.event_failures.items():
+        events.add_metric([name], count)
+    yield from (failures, up, events)
 
 
 def _rollout(patch: PatchReading) -> Iterator[Metric]:

@@ -1,0 +1,29 @@
+"""What doctor says of the daemon itself."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from lxcfleet.daemon import findings
+from lxcfleet.runtime.tasks import TaskReading
+
+NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
+
+
+def test_nothing_of_tasks_that_never_failed() -> None:
+    assert findings.of_tasks([TaskReading("observe", 0, True)], NOW) == []
+
+
+def test_a_task_that_failed_and_runs_again_is_a_warning_for_a_day() -> None:
+    failed = TaskReading("observe", 3, True, "ValueError: boom", NOW - timedelta(hours=23))
+    [finding] = findings.of_tasks([failed], NOW)
+    assert (finding.check, finding.level) == ("tasks", "warning")
+    assert "observe failed 3 times, last at 2026-04-30 13:00:00 UTC: ValueError: boom" in finding.message
+    assert findings.of_tasks([failed], NOW + timedelta(hours=2)) == []
+
+
+def test_a_task_that_does_not_run_is_told_for_as_long_as_that() -> None:
+    failed = TaskReading("observe", 1, False, "ValueError: boom", NOW - timedelta(days=9))
+    [finding] = findings.of_tasks([failed], NOW)
+    assert finding.level == "fail"
+    assert "waits for its next start" in finding.message
