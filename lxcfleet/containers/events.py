@@ -26,6 +26,13 @@ class Exited(Event):
 
 
 @dataclass(frozen=True)
+class Gone(Event):
+    """A container is no more: it was destroyed, or its creation failed. The registry does not know it any longer."""
+
+    container: Container
+
+
+@dataclass(frozen=True)
 class ConflictNoted(Event):
     """A start left something for the operator to decide, as the host's records and the container's own differ."""
 

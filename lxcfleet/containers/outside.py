@@ -74,5 +74,8 @@ class Healths(Protocol):
     def of(self, container: Container) -> Health | None:
         """How the container is; None if it does not run."""
 
+    def reason(self, container: Container) -> str:
+        """Why it is not healthy, as far as a check said; empty while all is well."""
+
     async def changed(self, seconds: float) -> None:
         """Return when the health of some container changed, or after so many seconds."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from lxcfleet.containers import store
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.desired import Observed
-from lxcfleet.containers.events import Began, Exited
+from lxcfleet.containers.events import Began, Exited, Gone
 from lxcfleet.errors import Broken, HostError, WrongState
 from lxcfleet.host.lxc import monitor
 from lxcfleet.host.process import cgroup, proc
@@ -70,7 +70,9 @@ class Registry:
 
     def forget(self, name: str) -> None:
         """Know one less."""
-        self._containers.pop(name, None)
+        gone = self._containers.pop(name, None)
+        if gone is not None:
+            self._bus.publish(Gone(gone))
 
     def choose(self, selection: Selection) -> list[Container]:
         """The selected ones in natural order; raises InvalidInput or NotFound."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import cast
@@ -23,22 +21,19 @@ from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
 from lxcfleet.containers.steps import Observer
 from lxcfleet.daemon import findings
-from lxcfleet.errors import Broken, InvalidInput, NotFound, WrongState
+from lxcfleet.daemon.waiting import Waiting
+from lxcfleet.errors import InvalidInput, NotFound
 from lxcfleet.health.prober import Prober
 from lxcfleet.host.facts.features import Features
 from lxcfleet.network.fleet import FleetNetwork
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.events import Events
-from lxcfleet.runtime.operations import Operation, Operations, result_record
+from lxcfleet.runtime.operations import Operation, Operations
 from lxcfleet.runtime.tasks import Tasks
-from lxcfleet.spec.results import Result
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.settings import Config
-from lxcfleet.spec.states import Health, State
 from lxcfleet.spec.terms import Init
-
-_POLL_SECONDS = 0.05
 
 
 class Fleet:
@@ -72,6 +67,7 @@ class Fleet:
         self._tasks = tasks
         self.events = events
         self.prober = prober
+        self.waiting = Waiting(registry, prober)
         self.room = Room(paths, registry, mask, network, features)
         self._reconciler = Reconciler(registry, lifecycle, self.room, config.stop_timeout, observers)
         self.actions = Actions(paths, registry, self._reconciler, mask, operations, network, bus, self.room)
@@ -197,45 +193,8 @@ class Fleet:
     # -- waiting ---------------------------------------------------------------------------------------------
 
     async def wait(self, ask: WaitRequest) -> list[ResultRecord]:
-        """One result per chosen container, once it is as asked; a failure when the time is up, or it can't become so."""
-        await self.registry.observe()
-        chosen = self.registry.choose(ask.selection)
-        results = await asyncio.gather(*(self._wait_for(c, ask.until, ask.timeout) for c in chosen))
-        return [result_record(result) for result in results]
-
-    async def _wait_for(self, container: Container, until: str, timeout: float) -> Result:
-        deadline = time.monotonic() + timeout
-        while not self._is(container, until):
-            if container.state is State.BROKEN:
-                return Result(container.name, "failed", False, _never(container, until).body())
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return Result(container.name, "failed", False, self._late(container, until, timeout).body())
-            await asyncio.sleep(min(left, _POLL_SECONDS))
-        return Result(container.name, until, False)
-
-    def _is(self, container: Container, until: str) -> bool:
-        match until:
-            case "healthy":
-                return self.prober.of(container) is Health.HEALTHY
-            case "running":
-                return container.state in (State.RUNNING, State.FROZEN)
-            case _:
-                return container.state in (State.STOPPED, State.BROKEN)  # nothing of it runs
-
-    def _late(self, container: Container, until: str, timeout: float) -> WrongState:
-        health, reason = self.prober.of(container), self.prober.reason(container)
-        how = f"{container.state} and {health}" if until == "healthy" and health else str(container.state)
-        return WrongState(
-            f"{container.name} is not {until} after {timeout:g} s", why=f"it is {how}{': ' if reason else ''}{reason}",
-            hint=f"`lxcfleet logs {container.name}` and `lxcfleet info {container.name}` tell more",
-        )  # fmt: skip
-
-
-def _never(container: Container, until: str) -> Broken:
-    problem = container.problem or Broken("")
-    why = "\n".join(part for part in (problem.message, problem.why) if part)
-    return Broken(f"{container.name} is not {until}, and can't become so", why=why, hint=problem.hint)
+        """One result for each chosen container, once it is as asked; see Waiting."""
+        return await self.waiting.wait(ask)
 
 
 def _moment(seconds: float | None) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lxcfleet.containers import lxc_config
 from lxcfleet.containers.delta_sizes import DeltaSizes
-from lxcfleet.containers.events import Began, Exited
+from lxcfleet.containers.events import Began, Exited, Gone
 from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.readings import Readings
@@ -144,9 +144,10 @@ class Parts:
         subscribe("actions", Exited, lambda event: self.fleet.actions.exited(event.container))
         subscribe("network", ServingJudged, self._set_member)
         subscribe("health", AddressChanged, lambda _: self.prober.wake())
-        wakes: list[type[Event]] = [Began, Exited, HealthChanged, AddressChanged]
-        for kind in wakes:
+        changes: list[type[Event]] = [Began, Exited, Gone, HealthChanged, AddressChanged]
+        for kind in changes:
             subscribe("rollouts", kind, lambda _: self.rollouts.wake())
+            subscribe("waiting", kind, lambda _: self.fleet.waiting.wake())
 
     def _set_member(self, event: ServingJudged) -> None:
         """Only healthy containers answer for their groups."""

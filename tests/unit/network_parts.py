@@ -59,7 +59,7 @@ def own_paths(directory: Path) -> Paths:
 def registry_of(paths: Paths, *containers: Container) -> Registry:
     """A registry that knows these containers."""
     nobody: Any = None
-    registry = Registry(paths, nobody, nobody)
+    registry = Registry(paths, nobody, Bus())
     for container in containers:
         registry.add(container)
     return registry

@@ -27,7 +27,7 @@ def test_what_was_meant_for_one_that_is_gone_is_not_done_to_the_next_of_its_name
     """The next one may be stopped, and then it would be destroyed, or started as the first was. None: what is owed."""
     nobody: Any = None
     paths = Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path)
-    registry = Registry(paths, nobody, nobody)
+    registry = Registry(paths, nobody, Bus())
     before, after = (Container("web", Spec("web", first_id=1879048192, created=created)) for created in ("1", "2"))
     registry.add(before)
     chosen = before

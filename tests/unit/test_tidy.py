@@ -14,6 +14,7 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.registry import Registry
 from lxcfleet.host.process import cgroup
 from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec.spec import Spec
 
 NOBODY: Any = None
@@ -43,7 +44,7 @@ def tidy(registry_: Registry) -> None:
 
 
 def test_of_one_that_was_destroyed_meanwhile(tries: list[str], tmp_path: Path) -> None:
-    tidy(Registry(Paths(tmp_path, tmp_path, tmp_path), NOBODY, NOBODY))
+    tidy(Registry(Paths(tmp_path, tmp_path, tmp_path), NOBODY, Bus()))
     assert tries == ["web"] * 3
 
 
@@ -51,7 +52,7 @@ def test_not_of_one_that_somebody_has_in_hand_or_that_runs(
     tries: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry, "_TIDIED_SECONDS", 0.1)
-    fleet = Registry(Paths(tmp_path, tmp_path, tmp_path), NOBODY, NOBODY)
+    fleet = Registry(Paths(tmp_path, tmp_path, tmp_path), NOBODY, Bus())
     web = Container("web", Spec("web"), busy="create")
     fleet.add(web)
     tidy(fleet)

@@ -45,7 +45,8 @@ def wait(
 ) -> int:
     """Wait until containers are running, stopped or healthy.
 
-    One that is broken is not waited for, unless it runs or is to be stopped: it fails at once.
+    One that is broken is not waited for, unless it runs or is to be stopped: it fails at once. One that is destroyed
+    meanwhile counts as stopped, and fails at once where another state is waited for.
 
     \b
     Examples:

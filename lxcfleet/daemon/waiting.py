@@ -1,0 +1,91 @@
+"""Waiting until containers are as somebody wants them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+from lxcfleet.api.records import ResultRecord
+from lxcfleet.api.requests import WaitRequest
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.outside import Healths
+from lxcfleet.containers.registry import Registry
+from lxcfleet.errors import Broken, NotFound, WrongState
+from lxcfleet.runtime.operations import result_record
+from lxcfleet.spec.results import Result
+from lxcfleet.spec.states import Health, State
+
+LOOK_SECONDS = 0.2
+"""How often it is looked without an event: that a container got older, or is in nobody's hand any more, is no event."""
+
+
+class Waiting:
+    """Answers when containers are running, stopped or healthy."""
+
+    def __init__(self, registry: Registry, healths: Healths) -> None:
+        self._registry = registry
+        self._healths = healths
+        self._changed = asyncio.Event()
+
+    def wake(self) -> None:
+        """Something happened to a container: all look whether theirs is as they want it."""
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def wait(self, ask: WaitRequest) -> list[ResultRecord]:
+        """One result for each chosen container, once it is as asked.
+
+        A failure when the time is up, or once the container can't become so. One that is destroyed meanwhile is as good
+        as stopped, and can't become anything else.
+        """
+        await self._registry.observe()
+        chosen = self._registry.choose(ask.selection)
+        results = await asyncio.gather(*(self._wait_for(c, ask.until, ask.timeout) for c in chosen))
+        return [result_record(result) for result in results]
+
+    async def _wait_for(self, container: Container, until: str, timeout: float) -> Result:
+        deadline = time.monotonic() + timeout
+        while True:
+            changed = self._changed
+            if not self._registry.knows(container):
+                return _destroyed(container, until)
+            if self._is(container, until):
+                return Result(container.name, until, False)
+            if container.state is State.BROKEN:
+                return Result(container.name, "failed", False, _never(container, until).body())
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return Result(container.name, "failed", False, self._late(container, until, timeout).body())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), min(left, LOOK_SECONDS))
+
+    def _is(self, container: Container, until: str) -> bool:
+        match until:
+            case "healthy":
+                return self._healths.of(container) is Health.HEALTHY
+            case "running":
+                return container.state in (State.RUNNING, State.FROZEN)
+            case _:
+                return container.state in (State.STOPPED, State.BROKEN)  # nothing of it runs
+
+    def _late(self, container: Container, until: str, timeout: float) -> WrongState:
+        health, reason = self._healths.of(container), self._healths.reason(container)
+        how = f"{container.state} and {health}" if until == "healthy" and health else str(container.state)
+        return WrongState(
+            f"{container.name} is not {until} after {timeout:g} s", why=f"it is {how}{': ' if reason else ''}{reason}",
+            hint=f"`lxcfleet logs {container.name}` and `lxcfleet info {container.name}` tell more",
+        )  # fmt: skip
+
+
+def _destroyed(container: Container, until: str) -> Result:
+    if until == "stopped":
+        return Result(container.name, "destroyed", False)
+    error = NotFound(f"{container.name} was destroyed meanwhile", why=f"so it will not be {until}")
+    return Result(container.name, "failed", False, error.body())
+
+
+def _never(container: Container, until: str) -> Broken:
+    problem = container.problem or Broken("")
+    why = "\n".join(part for part in (problem.message, problem.why) if part)
+    return Broken(f"{container.name} is not {until}, and can't become so", why=why, hint=problem.hint)

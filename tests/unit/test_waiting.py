@@ -1,0 +1,119 @@
+"""Waiting for containers: what ends it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from lxcfleet.api.records import ResultRecord
+from lxcfleet.api.requests import WaitRequest
+from lxcfleet.containers.container import Container, Running
+from lxcfleet.containers.events import Gone
+from lxcfleet.containers.registry import Registry
+from lxcfleet.daemon import waiting
+from lxcfleet.daemon.waiting import Waiting
+from lxcfleet.errors import Broken
+from lxcfleet.host.process import cgroup
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Bus
+from lxcfleet.spec.selection import Selection
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.states import Health
+
+RUNNING = Running(1, 1, -1, cgroup.Payload({}), 0.0, 0.0)
+
+
+class Healths:
+    """Nobody is healthy."""
+
+    def of(self, _: Container) -> Health:
+        return Health.STARTING
+
+    def reason(self, _: Container) -> str:
+        return "connection refused"
+
+
+class _Registry(Registry):
+    async def observe(self) -> None:
+        """Nobody else starts any."""
+
+
+class World:
+    """One container, and somebody who waits for it."""
+
+    def __init__(self, directory: Path, *, runs: bool) -> None:
+        bus, nobody = Bus(), cast(Any, None)
+        self.registry = _Registry(Paths(directory, directory, directory), nobody, bus)
+        self.container = Container("web", Spec("web"), running=RUNNING if runs else None)
+        self.registry.add(self.container)
+        self.waiting = Waiting(self.registry, cast(Any, Healths()))
+        bus.subscribe("waiting", Gone, lambda _: self.waiting.wake())
+
+    def wait(self, until: str, timeout: float, meanwhile: Callable[[], None] = lambda: None) -> ResultRecord:
+        async def run() -> ResultRecord:
+            asyncio.get_running_loop().call_later(0.02, meanwhile)
+            ask = WaitRequest(Selection(("web",)), until, timeout)
+            [result] = await asyncio.wait_for(self.waiting.wait(ask), 60)
+            return result
+
+        return asyncio.run(run())
+
+
+@pytest.mark.parametrize(("until", "runs"), [("running", False), ("healthy", True), ("healthy", False)])
+def test_one_that_is_destroyed_meanwhile_fails_at_once(until: str, runs: bool, tmp_path: Path) -> None:
+    """Found: it was waited for to the end of the time, which may be a day."""
+    world = World(tmp_path, runs=runs)
+
+    def destroy() -> None:
+        world.registry.forget("web")
+        world.registry.add(Container("web", Spec("web")))  # another one of that name is not the one that was meant
+
+    result = world.wait(until, 86400, destroy)
+    assert result["status"] == "failed"
+    assert result["error"] is not None
+    assert "destroyed meanwhile" in result["error"]["message"]
+
+
+def test_one_that_is_destroyed_counts_as_stopped(tmp_path: Path) -> None:
+    world = World(tmp_path, runs=True)
+    result = world.wait("stopped", 86400, lambda: world.registry.forget("web"))
+    assert (result["status"], result["error"]) == ("destroyed", None)
+
+
+def test_an_event_ends_it_without_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "LOOK_SECONDS", 86400.0)
+    world = World(tmp_path, runs=False)
+
+    def start() -> None:
+        world.container.running = RUNNING
+        world.waiting.wake()
+
+    assert world.wait("running", 86400, start)["status"] == "running"
+
+
+def test_what_is_no_event_is_seen_at_the_next_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "LOOK_SECONDS", 0.001)
+    world = World(tmp_path, runs=False)
+
+    def start() -> None:
+        world.container.running = RUNNING
+
+    assert world.wait("running", 86400, start)["status"] == "running"
+
+
+def test_what_it_is_after_the_time(tmp_path: Path) -> None:
+    result = World(tmp_path, runs=True).wait("healthy", 0)
+    assert result["error"] is not None
+    assert "running and starting: connection refused" in result["error"]["why"]
+
+
+def test_a_broken_one_is_not_waited_for(tmp_path: Path) -> None:
+    world = World(tmp_path, runs=False)
+    world.container.spec, world.container.problem = None, Broken("web is broken", why="no such key")
+    result = world.wait("running", 86400)
+    assert result["error"] is not None
+    assert "no such key" in result["error"]["why"]
