@@ -17,8 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from lxcfleet import errors
 from lxcfleet.api import calls
 from lxcfleet.api.calls import CALLS
-from lxcfleet.api.requests import AttachRequest
+from lxcfleet.api.requests import AttachRequest, CreateRequest
 from lxcfleet.api.shape import AnyCall, Call, Gives, StreamCall
+from lxcfleet.spec.fields import askable
 from lxcfleet.spec.selection import Selection
 
 HEAD = """\
@@ -139,6 +140,9 @@ def _type(kind: type) -> Iterator[str]:
     hints = typing.get_type_hints(kind, include_extras=True)
     yield "| key | type | |\n|---|---|---|"
     for name, hint in hints.items():
+        if (kind, name) == (CreateRequest, "said"):  # it travels as keys beside the others
+            yield from (f"| `{key}` | {_cell(row.type.form)} | {_cell(row.help)} |" for key, row in askable().items())
+            continue
         yield f"| `{name}` | {_cell(_hint(kind, name, hint))} | {_cell(_prose(said.get(name, '')))} |"
     yield ""
 
@@ -174,13 +178,7 @@ def _told(hint: object) -> str:
         return "a mapping" if values in ((), (typing.Any,)) else f"a mapping of text to {_told(values[0]).removeprefix('a ')}"
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return ", ".join(str(each.value) for each in hint)
-    return _link(hint) if _described(hint) else _VALUES.get(getattr(hint, "__name__", ""), "a mapping")
-
-
-_VALUES = {
-    "Port": "text, as `http=8080/tcp`", "Publication": "text, as `8080:80/tcp`",
-    "HealthCheck": "a mapping, as in [a profile](health.md)",
-}  # fmt: skip
+    return _link(hint) if _described(hint) else "a mapping"
 
 
 def _link(kind: object) -> str:

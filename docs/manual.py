@@ -12,7 +12,6 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -194,14 +193,11 @@ def _settings() -> Iterator[str]:
 
 
 def _table(kind: type) -> Iterator[str]:
-    said = reference.attribute_docs(kind)
-    for field in fields(kind):
-        if kind is settings.Config and field.name not in said:
-            continue  # sections of their own
-        default = reference.default(field).strip("`")
+    for key, usual, text in reference.keys(kind):
+        default = usual.strip("`")
         yield ".TP"
-        yield f"\\fB{_roff(field.name)}\\fR" + (f" (default: {_roff(default)})" if default else "")
-        yield _roff(said.get(field.name, ""))
+        yield f"\\fB{_roff(key)}\\fR" + (f" (default: {_roff(default)})" if default else "")
+        yield _roff(text)
 
 
 if __name__ == "__main__":

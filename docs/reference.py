@@ -15,6 +15,7 @@ import click
 
 from lxcfleet.cli.main import ALIASES, cli
 from lxcfleet.spec import settings
+from lxcfleet.spec.fields import askable
 
 HEAD = """\
 # Reference
@@ -111,18 +112,33 @@ def sections() -> Iterator[tuple[str, type]]:
 
 
 def _table(section: type) -> Iterator[str]:
-    said = attribute_docs(section)
     yield "| key | default | |\n|---|---|---|"
-    for field in dataclasses.fields(section):
-        if field.name in ("network", "metrics", "patch", "rollout", "profiles") and section is settings.Config:
-            continue
-        yield f"| `{field.name}` | {default(field)} | {_cell(said.get(field.name, ''))} |"
+    for key, usual, text in keys(section):
+        yield f"| `{key}` | {usual} | {_cell(text)} |"
     yield ""
+
+
+def keys(section: type) -> Iterator[tuple[str, str, str]]:
+    """The keys of a section but those that are sections of their own: name, default and meaning."""
+    if section is settings.Profile:
+        for key, row in askable(profile=True).items():
+            yield key, f"`{row.setting}:`" if row.setting else row.usual or shown(row.default), row.help
+        yield "rollout", "", "How its containers take part in rollouts; see below."
+        return
+    said = attribute_docs(section)
+    for field in dataclasses.fields(section):
+        if field.name in said:
+            yield field.name, default(field), said[field.name]
 
 
 def default(field: dataclasses.Field[object]) -> str:
     """What holds where the key is left out."""
     value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return shown(value)
+
+
+def shown(value: object) -> str:
+    """A value as it stands in the file."""
     match value:
         case None | () | {} | settings.ProfileRollout():
             return ""

@@ -10,14 +10,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypedDict
 
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec import health, rollout
-from lxcfleet.spec.health import HealthCheck
-from lxcfleet.spec.names import MAX_COUNT, MAX_DRAIN, check_label, check_name, check_variable
-from lxcfleet.spec.ports import Port, Publication, check_ports, check_publications, parse_port, parse_publication
+from lxcfleet.spec import rollout
+from lxcfleet.spec.names import MAX_COUNT, MAX_DRAIN, check_label, check_name
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import Action
-from lxcfleet.spec.terms import MAX_CPUS, MAX_ORDER, MAX_PIDS, Init, Network
 
 
 @dataclass(frozen=True)
@@ -27,69 +24,40 @@ class CreateRequest:
     name: str | None = None
     count: int | None = None
     ensure: bool = False
-    init: Init | None = None
-    command: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    profile: str | None = None
-    privileged: bool = False
-    network: Network | None = None
-    """None: as the profile or the settings say."""
-    ports: tuple[Port, ...] = ()
-    publish: tuple[Publication, ...] = ()
-    isolated: bool = False
-    drain: float | None = None
-    """Seconds; None: as the profile or the settings say."""
-    health: HealthCheck | None = None
-    """None: as the profile says."""
-    memory: int | None = None
-    """Bytes, 0: no limit; None, here and below: as the profile or the settings say."""
-    cpus: float | None = None
-    disk: int | None = None
-    """Bytes, 0: no limit."""
-    pids: int | None = None
-    no_new_privs: bool = False
-    autostart: bool | None = None
-    """None: as the profile says."""
-    boot_order: int | None = None
     start: bool = True
     dry_run: bool = False
+    said: Mapping[str, Any] = field(default_factory=dict)
+    """Values by key of the table, ``spec.fields``. What is missing is as the profile or the settings say."""
 
     def to_json(self) -> dict[str, Any]:
         """The body."""
-        health = None if self.health is None else self.health.to_json()
-        texts = {"ports": [str(port) for port in self.ports], "publish": [str(each) for each in self.publish]}
-        return {**asdict(self), "command": list(self.command), "health": health, **texts}
+        from lxcfleet.spec.fields import askable  # noqa: PLC0415  the command line starts with this module
+        from lxcfleet.spec.rows import render_said  # noqa: PLC0415
+
+        own = {key: getattr(self, key) for key in ("name", "count", "ensure", "start", "dry_run")}
+        return {**own, **render_said(askable(), self.said)}
 
     @classmethod
     def from_json(cls, data: object) -> CreateRequest:
-        """From a body; raises InvalidInput with everything that is wrong with it."""
+        """From a body; raises InvalidInput with everything that is wrong with it.
+
+        An empty list or mapping, and false where that is the default, count as not said, as in the first version.
+        """
+        from lxcfleet.spec.fields import askable  # noqa: PLC0415
+        from lxcfleet.spec.rows import read_said  # noqa: PLC0415
+
         fields = Fields(data, "request")
         request = cls(
             name=fields.optional_text("name"),
             count=fields.integer("count", 1, 1, MAX_COUNT) if fields.has("count") else None,
             ensure=fields.flag("ensure"),
-            init=fields.choice("init", Init, Init.SYSTEM) if fields.has("init") else None,
-            command=fields.texts("command"),
-            environment=fields.pairs("environment", check_variable),
-            labels=fields.pairs("labels", check_label),
-            profile=fields.optional_text("profile"),
-            privileged=fields.flag("privileged"),
-            network=fields.choice("network", Network, Network.BRIDGE) if fields.has("network") else None,
-            ports=fields.parsed("ports", parse_port, check_ports),
-            publish=fields.parsed("publish", parse_publication, check_publications),
-            isolated=fields.flag("isolated"),
-            drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
-            health=health.read(fields),
-            memory=fields.size("memory", 0) if fields.has("memory") else None,
-            cpus=fields.number("cpus", 0, 0, MAX_CPUS) if fields.has("cpus") else None,
-            disk=fields.size("disk", 0) if fields.has("disk") else None,
-            pids=fields.integer("pids", 0, 0, MAX_PIDS) if fields.has("pids") else None,
-            no_new_privs=fields.flag("no_new_privs"),
-            autostart=fields.flag("autostart") if fields.has("autostart") else None,
-            boot_order=fields.integer("boot_order", 0, -MAX_ORDER, MAX_ORDER) if fields.has("boot_order") else None,
             start=fields.flag("start", True),
             dry_run=fields.flag("dry_run"),
+            said={
+                key: value
+                for key, value in read_said(askable().values(), fields).items()
+                if _says_something(value, askable()[key].default)
+            },
         )
         if request.name is not None:
             try:
@@ -98,6 +66,10 @@ class CreateRequest:
                 fields.complain("name", f"{error.message}: {error.why}")
         fields.finish("the request to create containers is not valid")
         return request
+
+
+def _says_something(value: object, default: object) -> bool:
+    return bool(value) or value != default or not isinstance(value, bool | tuple | Mapping)
 
 
 @dataclass(frozen=True)

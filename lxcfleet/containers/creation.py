@@ -22,6 +22,7 @@ from lxcfleet.errors import AlreadyExists
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operation, Operations
+from lxcfleet.spec.merging import differences
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.settings import Config
 from lxcfleet.spec.spec import Spec
@@ -157,4 +158,4 @@ class Creation:
 
 
 def _differences(container: Container, wanted: request.Wanted) -> dict[str, tuple[str, str]]:
-    return {} if container.spec is None else request.differences(container.spec, wanted)
+    return {} if container.spec is None else differences(container.spec, wanted.like, wanted.left)

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.types import ValueType
 
 MAX_TIMEOUT = 60.0
 """Seconds; the launcher's children may not take longer than 120."""
@@ -104,10 +105,7 @@ def parse_url(text: str) -> tuple[str | None, int, str]:
     return parts.hostname, port or _HTTP_PORT, path
 
 
-def read(fields: Fields, key: str = "health") -> HealthCheck | None:
-    """The check below ``key``; None where there is none. Complaints go to ``fields``."""
-    if not fields.has(key):
-        return None
+def _read(fields: Fields, key: str) -> HealthCheck:
     inner = fields.nested(key)
     usual = HealthCheck(CheckKind.TCP)
     said = [kind for kind in CheckKind if inner.has(kind)]
@@ -136,3 +134,57 @@ def read(fields: Fields, key: str = "health") -> HealthCheck | None:
     elif check.kind is CheckKind.EXEC and not command:
         inner.complain(CheckKind.EXEC, "expected a command as a list")
     return check
+
+
+class HealthType(ValueType[HealthCheck]):
+    """How a check is read and written."""
+
+    def read(self, fields: Fields, key: str) -> HealthCheck:
+        """See ValueType."""
+        return _read(fields, key)
+
+    def parse(self, text: str) -> HealthCheck:
+        """``tcp PORT``, ``http [PORT][/PATH]|URL`` or ``exec SHELL-COMMAND``, as ``str`` shows it; see ValueType."""
+        kind, _, rest = text.strip().partition(" ")
+        if kind not in tuple(CheckKind) or not rest.strip():
+            raise InvalidInput(f"{text!r} is no check", hint="write it as 'tcp PORT', 'http PORT/PATH' or 'exec COMMAND'")
+        fields = Fields({"health": {kind: self._what(CheckKind(kind), rest.strip())}}, "health")
+        check = _read(fields, "health")
+        fields.finish(f"{text!r} is no check")
+        return check
+
+    def _what(self, kind: CheckKind, text: str) -> object:
+        if kind is CheckKind.EXEC:
+            return ["/bin/sh", "-c", text]
+        return int(text) if kind is CheckKind.TCP and re.fullmatch("[0-9]{1,9}", text) else text
+
+    @property
+    def form(self) -> str:
+        """See ValueType."""
+        return "a mapping, as in [health](health.md)"
+
+    def schema(self) -> dict[str, Any]:
+        """See ValueType."""
+        usual = HealthCheck(CheckKind.TCP)
+        return {
+            "type": "object",
+            "properties": {
+                "exec": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+                "tcp": {"type": "integer", "minimum": 1, "maximum": 65535},
+                "http": {"type": "string", "minLength": 1},
+                "interval": {"type": "number", "minimum": 0.1, "maximum": 3600, "default": usual.interval},
+                "timeout": {"type": "number", "minimum": 0.1, "maximum": MAX_TIMEOUT, "default": usual.timeout},
+                "retries": {"type": "integer", "minimum": 1, "maximum": 1000, "default": usual.retries},
+                "start_period": {"type": "number", "minimum": 0, "maximum": 86400, "default": usual.start_period},
+            },
+            "oneOf": [{"required": [str(kind)]} for kind in CheckKind],
+            "additionalProperties": False,
+        }
+
+    def render(self, value: HealthCheck) -> dict[str, Any]:
+        """See ValueType."""
+        return value.to_json()
+
+    def tell(self, value: HealthCheck) -> str:
+        """See ValueType."""
+        return ", ".join(f"{key}={inner}" for key, inner in sorted(value.to_json().items()))

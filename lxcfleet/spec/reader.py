@@ -44,6 +44,11 @@ class Fields:
             else:
                 self._complaints.append(f"{where}: {key!r} is not a text key")
 
+    @property
+    def complaints(self) -> int:
+        """How many complaints there are so far."""
+        return len(self._complaints)
+
     def complain(self, key: str, problem: str) -> None:
         """Note that the value of ``key`` is wrong."""
         self._complaints.append(f"{self._where}: {key}: {problem}")

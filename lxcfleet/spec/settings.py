@@ -8,16 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from lxcfleet.errors import HostError, InvalidInput
-from lxcfleet.spec import health, rollout, strict_yaml, windows
+from lxcfleet.spec import combinations, rollout, strict_yaml, windows
 from lxcfleet.spec.addresses import AUTO, OFF, parse4, parse6
-from lxcfleet.spec.health import HealthCheck
-from lxcfleet.spec.names import MAX_DRAIN, check_label, check_variable
-from lxcfleet.spec.ports import Port, Publication, check_ports, check_publications, parse_port, parse_publication
+from lxcfleet.spec.fields import askable
+from lxcfleet.spec.names import MAX_DRAIN
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.rollout import ProfileRollout, RolloutSettings
-from lxcfleet.spec.terms import MAX_CPUS, MAX_ORDER, MAX_PIDS, PIDS, Addresses, Init, Network
+from lxcfleet.spec.rows import read_said, render_said
+from lxcfleet.spec.terms import MAX_CPUS, MAX_PIDS, PIDS, Addresses, Network
 from lxcfleet.spec.windows import PatchSettings
 
 MAX_WORKERS = 64
@@ -29,45 +30,10 @@ _DOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-
 class Profile:
     """Defaults that ``create --profile NAME`` takes over; what the command line says comes first."""
 
-    init: Init | None = None
-    """system or app; app where there is a command."""
-    command: tuple[str, ...] = ()
-    """An app container's command and its arguments, as a list."""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    """Variables of the command, by name."""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    """Labels, by key."""
-    privileged: bool = False
-    """Whether root inside is root on the host."""
-    network: Network | None = None
-    """bridge, none or host; the default of `network:` above."""
-    ports: tuple[Port, ...] = ()
-    """What its program listens on, as a list of SERVICE=PORT, with /udp where it is not TCP."""
-    publish: tuple[Publication, ...] = ()
-    """Ports of the host for those of its containers, as a list of HOST:CONTAINER, with /udp where it is not TCP."""
-    isolated: bool = False
-    """Whether they are kept from each other and other isolated containers, and from the host."""
-    drain: float | None = None
-    """Seconds from leaving names and ports to a stop; the default of `network:` above."""
-    health: HealthCheck | None = None
-    """How to tell that they do their work: one of `exec` (a list), `tcp` and `http`, with `interval`, `timeout`,
-    `retries` and `start_period`."""
+    said: Mapping[str, Any] = field(default_factory=dict)
+    """Values by key of the table, ``spec.fields``."""
     rollout: ProfileRollout = field(default_factory=ProfileRollout)
     """How its containers take part in rollouts; see below."""
-    memory: int | None = None
-    """At most so much memory, such as 512M; 0: no limit; the default of `memory:` above."""
-    cpus: float | None = None
-    """At most so much processor time, in processors; the default of `cpus:` above."""
-    disk: int | None = None
-    """At most so much disk space, such as 10G; 0: no limit; the default of `disk:` above."""
-    pids: int | None = None
-    """At most so many processes and threads; the default of `pids:` above."""
-    no_new_privs: bool = False
-    """Whether setuid and file capabilities have no effect in app containers."""
-    autostart: bool = True
-    """Whether it starts when the host boots, if it ran when the host went down."""
-    boot_order: int = 0
-    """Those with lower numbers start before it then, and end after it at shutdown."""
 
 
 @dataclass(frozen=True)
@@ -265,32 +231,11 @@ def _metrics(fields: Fields) -> MetricsSettings:
 
 
 def _profile(fields: Fields) -> Profile:
-    profile = Profile(
-        init=fields.choice("init", Init, Init.SYSTEM) if fields.has("init") else None,
-        command=fields.texts("command"),
-        environment=fields.pairs("environment", check_variable),
-        labels=fields.pairs("labels", check_label),
-        privileged=fields.flag("privileged"),
-        network=fields.choice("network", Network, Network.BRIDGE) if fields.has("network") else None,
-        ports=fields.parsed("ports", parse_port, check_ports),
-        publish=fields.parsed("publish", parse_publication, check_publications),
-        isolated=fields.flag("isolated"),
-        drain=fields.number("drain", 0, 0, MAX_DRAIN) if fields.has("drain") else None,
-        health=health.read(fields),
-        rollout=rollout.read_profile(fields.nested("rollout")),
-        memory=fields.size("memory", 0) if fields.has("memory") else None,
-        cpus=fields.number("cpus", 0, 0, MAX_CPUS) if fields.has("cpus") else None,
-        disk=fields.size("disk", 0) if fields.has("disk") else None,
-        pids=fields.integer("pids", 0, 0, MAX_PIDS) if fields.has("pids") else None,
-        no_new_privs=fields.flag("no_new_privs"),
-        autostart=fields.flag("autostart", True),
-        boot_order=fields.integer("boot_order", 0, -MAX_ORDER, MAX_ORDER),
-    )
+    said = read_said(askable(profile=True).values(), fields)
+    profile = Profile(said, rollout.read_profile(fields.nested("rollout")))
     fields.close()
-    if profile.privileged and profile.disk:
-        fields.complain("disk", "a privileged container could raise its limit, so it has none")
-    if profile.init is Init.SYSTEM and profile.command:
-        fields.complain("command", "a system container takes no command")
+    for key, problem in combinations.of_profile(said):
+        fields.complain(key, problem)
     return profile
 
 
@@ -331,37 +276,11 @@ def describe(config: Config) -> str:
         "profiles:" if config.profiles else "profiles: {}",
     ]
     for name, profile in config.profiles.items():
-        lines.append(f"  {name}:")
+        lines.append(f"  {strict_yaml.inline(name)}:")
         lines += [f"    {line}" for line in _describe_profile(profile)]
     return "\n".join(lines) + "\n"
 
 
 def _describe_profile(profile: Profile) -> list[str]:
-    lines = [f"privileged: {str(profile.privileged).lower()}"]
-    if profile.init:
-        lines.append(f"init: {profile.init}")
-    if profile.network:
-        lines.append(f"network: {profile.network}")
-    if profile.ports:
-        lines.append(f"ports: {strict_yaml.inline([str(port) for port in profile.ports])}")
-    if profile.publish:
-        lines.append(f"publish: {strict_yaml.inline([str(each) for each in profile.publish])}")
-    if profile.isolated:
-        lines.append("isolated: true")
-    if profile.drain is not None:
-        lines.append(f"drain: {profile.drain:g}")
-    if profile.health:
-        lines.append(f"health: {strict_yaml.inline(profile.health.to_json())}")
-    lines.append(f"rollout: {strict_yaml.inline(profile.rollout.to_json())}")
-    limits = {"memory": profile.memory, "cpus": profile.cpus, "disk": profile.disk, "pids": profile.pids}
-    for key, value in limits.items():
-        if value is not None:
-            lines.append(f"{key}: {value:g}" if isinstance(value, float) else f"{key}: {value}")
-    if profile.no_new_privs:
-        lines.append("no_new_privs: true")
-    lines.append(f"autostart: {str(profile.autostart).lower()}")
-    lines.append(f"boot_order: {profile.boot_order}")
-    lines.append(f"command: {strict_yaml.inline(list(profile.command))}")
-    lines.append(f"environment: {strict_yaml.inline(dict(profile.environment))}")
-    lines.append(f"labels: {strict_yaml.inline(dict(profile.labels))}")
-    return lines
+    values = {**render_said(askable(profile=True), profile.said), "rollout": profile.rollout.to_json()}
+    return [f"{key}: {strict_yaml.inline(value)}" for key, value in values.items()]

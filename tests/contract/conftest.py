@@ -89,10 +89,12 @@ class Fleet:
         assert all("results" not in item for item in items[:-1])
         return cast(OperationRecord, items[-1])
 
-    def create(self, name: object = "", **fields: Any) -> OperationRecord:
+    def create(
+        self, name: object = "", *, count: int | None = None, ensure: bool = False, start: bool = True, **said: Any
+    ) -> OperationRecord:
         """Create app containers that do nothing, to the end."""
-        fields = {"command": FOREVER, **fields}
-        return self.end(self.client.create(CreateRequest(name=self.name(name), **fields)))
+        said = {"command": FOREVER, **said}
+        return self.end(self.client.create(CreateRequest(self.name(name), count, ensure, start, said=said)))
 
     def act(self, action: Action, *names: object, **more: Any) -> list[ResultRecord]:
         """An action on all, or on some, to the end."""

@@ -194,6 +194,7 @@ def done(
 
 
 def differences(container: FakeContainer, request: CreateRequest) -> dict[str, tuple[str, str]]:
-    if container.command == request.command:
+    command = request.said.get("command", ())
+    if container.command == command:
         return {}
-    return {"command": (shlex.join(container.command), shlex.join(request.command))}
+    return {"command": (shlex.join(container.command), shlex.join(command))}

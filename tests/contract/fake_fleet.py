@@ -30,9 +30,11 @@ from lxcfleet.errors import (
     NotFound,
     WrongState,
 )
+from lxcfleet.spec.merging import merge
 from lxcfleet.spec.names import first, next_free
 from lxcfleet.spec.rollout import RolloutSettings, overridden
 from lxcfleet.spec.selection import Selection, natural_order
+from lxcfleet.spec.settings import Config
 from lxcfleet.spec.states import Action, State
 from lxcfleet.spec.terms import RANGE_SIZE, Init
 
@@ -372,30 +374,32 @@ def _rollout(request: RolloutRequest, names: list[str]) -> RolloutRecord:
 
 
 def _check_create(request: CreateRequest) -> None:
-    if request.init is Init.SYSTEM and request.command:
+    init, command = request.said.get("init"), request.said.get("command")
+    if init is Init.SYSTEM and command:
         raise InvalidInput("a system container takes no command")
-    if request.init is Init.APP and not request.command:
+    if init is Init.APP and not command:
         raise InvalidInput("an app container needs a command")
-    if request.profile is not None:
-        raise InvalidInput(f"there is no profile {request.profile!r}")
+    if "profile" in request.said:
+        raise InvalidInput(f"there is no profile {request.said['profile']!r}")
     if request.name is None and request.count is None:
         raise InvalidInput("neither name nor count")
 
 
 def _created(name: str, request: CreateRequest) -> FakeContainer:
+    spec = merge(request.said, {}, Config())
     return FakeContainer(
         name,
-        init=request.init or (Init.APP if request.command else Init.SYSTEM),
-        command=request.command,
-        labels=dict(request.labels),
-        environment=dict(request.environment),
-        check=request.health,
-        ports=tuple(map(str, request.ports)),
-        publish=tuple(map(str, request.publish)),
-        isolated=request.isolated,
-        first_id=None if request.privileged else RANGE_SIZE * 16,
-        autostart=request.autostart is not False,
-        boot_order=request.boot_order or 0,
+        init=spec.init,
+        command=spec.command,
+        labels=dict(spec.labels),
+        environment=dict(spec.environment),
+        check=spec.health,
+        ports=tuple(map(str, spec.ports)),
+        publish=tuple(map(str, spec.publish)),
+        isolated=spec.isolated,
+        first_id=None if spec.privileged else RANGE_SIZE * 16,
+        autostart=spec.autostart,
+        boot_order=spec.boot_order,
         state=State.STOPPED,
     )
 

@@ -87,7 +87,7 @@ def test_ensure_changes_nothing_the_second_time(fleet: Fleet) -> None:
 
 def test_ensure_tells_what_differs_and_leaves_it(fleet: Fleet) -> None:
     fleet.create("a", command=("sleep", "1000"))
-    asked = CreateRequest(name=fleet.name("a"), command=("sleep", "1001"), ensure=True)
+    asked = CreateRequest(name=fleet.name("a"), said={"command": ("sleep", "1001")}, ensure=True)
     planned = fleet.client.create(dataclasses.replace(asked, dry_run=True))
     for (result,) in planned["results"], fleet.end(fleet.client.create(asked))["results"]:
         assert (result["status"], result["changed"], result["error"]) == ("unchanged", False, None)
@@ -118,7 +118,7 @@ def test_privileged_shows(fleet: Fleet) -> None:
 
 
 def test_a_dry_run_only_plans(fleet: Fleet) -> None:
-    request = CreateRequest(name=fleet.prefix, count=2, command=FOREVER, dry_run=True)
+    request = CreateRequest(name=fleet.prefix, count=2, said={"command": FOREVER}, dry_run=True)
     operation = fleet.client.create(request)
     assert operation["status"] == "done"
     assert any(fleet.name(1) in line for line in operation["plan"])
@@ -131,7 +131,7 @@ def test_a_dry_run_tells_what_would_change(fleet: Fleet) -> None:
     fleet.act(Action.STOP, 2)
 
     def planned(**fields: Any) -> tuple[bool, dict[str, str]]:
-        request = CreateRequest(name=fleet.prefix, ensure=True, command=FOREVER, dry_run=True, **fields)
+        request = CreateRequest(name=fleet.prefix, ensure=True, said={"command": FOREVER}, dry_run=True, **fields)
         operation = fleet.client.create(request)
         words = {r["name"].removeprefix(fleet.prefix): r["status"] for r in operation["results"]}
         return operation["changed"], words
@@ -275,7 +275,7 @@ def test_a_glob_may_match_nothing(fleet: Fleet) -> None:
 
 
 def test_an_operation_goes_on_without_its_client(fleet: Fleet) -> None:
-    request = CreateRequest(name=fleet.prefix, count=2, command=FOREVER)
+    request = CreateRequest(name=fleet.prefix, count=2, said={"command": FOREVER})
     operation = fleet.client.create(request)
     stream = fleet.client.follow(operation["id"])
     next(stream)
@@ -299,7 +299,7 @@ def test_cancelling_what_has_ended_changes_nothing(fleet: Fleet) -> None:
 
 
 def test_what_was_cancelled_is_accounted_for(fleet: Fleet) -> None:
-    operation = fleet.client.create(CreateRequest(name=fleet.prefix, count=40, command=FOREVER))
+    operation = fleet.client.create(CreateRequest(name=fleet.prefix, count=40, said={"command": FOREVER}))
     fleet.client.cancel(operation["id"])
     ended = fleet.end(operation)
     done = {r["name"] for r in ended["results"] if r["error"] is None}

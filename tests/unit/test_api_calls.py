@@ -32,7 +32,7 @@ WEB = Selection(("web*", "a"), (("tier", "front"), ("k", "a-b")))
 REQUESTS: dict[str, list[Any]] = {
     "list": [Selection(), WEB],
     "info": ["web1"],
-    "create": [CreateRequest("web", 3, command=("true",)), CreateRequest()],
+    "create": [CreateRequest("web", 3, said={"command": ("true",)}), CreateRequest()],
     "logs": [LogsRequest("a"), LogsRequest("a", "lxc", 7, follow=True)],
     "act": [ActionRequest(Action.STOP, WEB, timeout=2.5)],
     "wait": [WaitRequest(WEB, "healthy", 3)],

@@ -52,6 +52,7 @@ def test_the_spec_keeps_the_limit_but_not_a_privileged_ones() -> None:
 
 def test_settings_have_it_for_all_and_for_profiles() -> None:
     config = parse(b"disk: 10G\nprofiles: {small: {disk: 32M}, free: {disk: 0}}\n", "settings")
-    assert (config.disk, config.profiles["small"].disk, config.profiles["free"].disk) == (10 << 30, 32 << 20, 0)
+    of_profiles = [config.profiles[name].said["disk"] for name in ("small", "free")]
+    assert (config.disk, *of_profiles) == (10 << 30, 32 << 20, 0)
     with pytest.raises(InvalidInput, match="disk"):
         parse(b"profiles: {root: {disk: 32M, privileged: true}}\n", "settings")

@@ -3,60 +3,73 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
 from lxcfleet.api.requests import CreateRequest
-from lxcfleet.containers.request import differences, find_command, resolve
+from lxcfleet.containers.request import find_command, resolve
 from lxcfleet.errors import AlreadyExists, InvalidInput
 from lxcfleet.spec.health import CheckKind, HealthCheck
+from lxcfleet.spec.merging import differences
 from lxcfleet.spec.ports import parse_port
 from lxcfleet.spec.settings import Config, NetworkSettings, Profile
 from lxcfleet.spec.terms import PIDS, Init, Network
 
-CONFIG = Config(profiles={"web": Profile(Init.APP, ("nginx",), {"A": "1"}, {"role": "web"})})
+
+def ask(
+    name: str | None = None, count: int | None = None, *, ensure: bool = False, **said: Any
+) -> CreateRequest:
+    return CreateRequest(name, count, ensure, said=said)
+
+
+def profile(**said: Any) -> Profile:
+    return Profile(said)
+
+
+CONFIG = Config(profiles={"web": profile(init=Init.APP, command=("nginx",), environment={"A": "1"}, labels={"role": "web"})})
 
 
 def test_names_are_the_next_free_numbers() -> None:
-    assert resolve(CreateRequest(count=3), CONFIG, {"c2"}).new == ("c1", "c3", "c4")
-    assert resolve(CreateRequest(name="web", count=2), CONFIG, ()).new == ("web1", "web2")
-    assert resolve(CreateRequest(name="web"), CONFIG, ()).new == ("web",)
+    assert resolve(ask(count=3), CONFIG, {"c2"}).new == ("c1", "c3", "c4")
+    assert resolve(ask(name="web", count=2), CONFIG, ()).new == ("web1", "web2")
+    assert resolve(ask(name="web"), CONFIG, ()).new == ("web",)
 
 
 def test_ensure_takes_the_first_numbers_and_leaves_what_is_there() -> None:
-    wanted = resolve(CreateRequest(count=3, ensure=True), CONFIG, {"c2", "c9"})
+    wanted = resolve(ask(count=3, ensure=True), CONFIG, {"c2", "c9"})
     assert (wanted.new, wanted.present) == (("c1", "c3"), ("c2",))
 
 
 def test_a_name_that_is_taken_is_refused() -> None:
     with pytest.raises(AlreadyExists):
-        resolve(CreateRequest(name="web"), CONFIG, {"web"})
+        resolve(ask(name="web"), CONFIG, {"web"})
 
 
 def test_a_command_makes_an_app_container() -> None:
-    assert resolve(CreateRequest(command=("sleep", "1")), CONFIG, ()).like.init is Init.APP
-    assert resolve(CreateRequest(), CONFIG, ()).like.init is Init.SYSTEM
+    assert resolve(ask(command=("sleep", "1")), CONFIG, ()).like.init is Init.APP
+    assert resolve(ask(), CONFIG, ()).like.init is Init.SYSTEM
 
 
 def test_what_is_asked_for_comes_before_the_profile() -> None:
-    asked = CreateRequest(profile="web", environment={"B": "2"}, labels={"role": "db"}, command=("sleep", "1"))
+    asked = ask(profile="web", environment={"B": "2"}, labels={"role": "db"}, command=("sleep", "1"))
     like = resolve(asked, CONFIG, ()).like
     assert like.command == ("sleep", "1")
     assert (dict(like.environment), dict(like.labels)) == ({"A": "1", "B": "2"}, {"role": "db"})
-    assert resolve(CreateRequest(profile="web"), CONFIG, ()).like.command == ("nginx",)
+    assert resolve(ask(profile="web"), CONFIG, ()).like.command == ("nginx",)
 
 
 @pytest.mark.parametrize(
     "asked",
     [
-        CreateRequest(init=Init.APP),
-        CreateRequest(init=Init.SYSTEM, command=("sleep",)),
-        CreateRequest(command=("A=b",)),
-        CreateRequest(command=("\ud800",)),
-        CreateRequest(name="x" * 64),
-        CreateRequest(name="x" * 62, count=20),
-        CreateRequest(count=0),
-        CreateRequest(count=10**9),
+        ask(init=Init.APP),
+        ask(init=Init.SYSTEM, command=("sleep",)),
+        ask(command=("A=b",)),
+        ask(command=("\ud800",)),
+        ask(name="x" * 64),
+        ask(name="x" * 62, count=20),
+        ask(count=0),
+        ask(count=10**9),
     ],
 )
 def test_what_makes_no_sense_is_refused(asked: CreateRequest) -> None:
@@ -66,17 +79,17 @@ def test_what_makes_no_sense_is_refused(asked: CreateRequest) -> None:
 
 def test_variables_are_for_app_containers() -> None:
     with pytest.raises(InvalidInput, match="systemd hands none on"):
-        resolve(CreateRequest(environment={"A": "1"}), CONFIG, ())
-    assert resolve(CreateRequest(profile="web", init=Init.SYSTEM), CONFIG, ()).like.environment == {}
+        resolve(ask(environment={"A": "1"}), CONFIG, ())
+    assert resolve(ask(profile="web", init=Init.SYSTEM), CONFIG, ()).like.environment == {}
 
 
 def test_privileged_containers_have_no_disk_limit() -> None:
-    config = Config(disk=1 << 30, profiles={"small": Profile(disk=1 << 25)})
-    assert resolve(CreateRequest(), config, ()).like.disk == 1 << 30
-    assert resolve(CreateRequest(profile="small"), config, ()).like.disk == 1 << 25
-    assert resolve(CreateRequest(profile="small", disk=0), config, ()).like.disk == 0
-    assert resolve(CreateRequest(privileged=True), config, ()).like.disk == 0
-    for asked in (CreateRequest(privileged=True, disk=1 << 26), CreateRequest(privileged=True, profile="small")):
+    config = Config(disk=1 << 30, profiles={"small": profile(disk=1 << 25)})
+    assert resolve(ask(), config, ()).like.disk == 1 << 30
+    assert resolve(ask(profile="small"), config, ()).like.disk == 1 << 25
+    assert resolve(ask(profile="small", disk=0), config, ()).like.disk == 0
+    assert resolve(ask(privileged=True), config, ()).like.disk == 0
+    for asked in (ask(privileged=True, disk=1 << 26), ask(privileged=True, profile="small")):
         with pytest.raises(InvalidInput, match="privileged"):
             resolve(asked, config, ())
 
@@ -84,11 +97,12 @@ def test_privileged_containers_have_no_disk_limit() -> None:
 def test_one_that_is_there_may_differ_from_what_is_asked_for() -> None:
     def differs(asked: CreateRequest, now: CreateRequest, config: Config = CONFIG) -> dict[str, tuple[str, str]]:
         made = dataclasses.replace(resolve(asked, CONFIG, ()).like, name="a", first_id=1 << 20, created="once")
-        return differences(made, resolve(dataclasses.replace(now, name="a", ensure=True), config, {"a"}))
+        wanted = resolve(dataclasses.replace(now, name="a", ensure=True), config, {"a"})
+        return differences(made, wanted.like, wanted.left)
 
-    first = CreateRequest(command=("sleep", "9"), labels={"a": "1", "b": "2"}, environment={"KEY": "secret"}, memory=1 << 30)
+    first = ask(command=("sleep", "9"), labels={"a": "1", "b": "2"}, environment={"KEY": "secret"}, memory=1 << 30)
     assert differs(first, first) == {}
-    other = CreateRequest(
+    other = ask(
         command=("sleep", "1 0"), labels={"a": "1", "c": "3"}, environment={"KEY": "other"}, memory=1 << 29, cpus=1.5,
         ports=(parse_port("http=80"),), health=HealthCheck(CheckKind.TCP, port=80), privileged=True, autostart=False,
     )  # fmt: skip
@@ -97,19 +111,20 @@ def test_one_that_is_there_may_differ_from_what_is_asked_for() -> None:
         "memory": ("1G", "512M"), "cpus": ("0", "1.5"), "ports": ("none", "http=80/tcp"), "privileged": ("no", "yes"),
         "health": ("none", "interval=10.0, retries=3, start_period=30.0, tcp=80, timeout=5.0"), "autostart": ("yes", "no"),
     }  # fmt: skip
-    assert differs(first, CreateRequest())["init"] == ("app", "system")
-    web = CreateRequest(profile="web")
+    assert differs(first, ask())["init"] == ("app", "system")
+    web = ask(profile="web")
     assert differs(web, web) == {}
-    changed = Config(profiles={"web": Profile(Init.APP, ("apache",), {"A": "1"}, {"role": "web"}, pids=7)})
+    now = profile(init=Init.APP, command=("apache",), environment={"A": "1"}, labels={"role": "web"}, pids=7)
+    changed = Config(profiles={"web": now})
     assert differs(web, web, changed) == {"command": ("nginx", "apache"), "pids": (str(PIDS), "7")}
     settings = Config(memory=1 << 30, cpus=1.0, pids=9, network=NetworkSettings(default=Network.NONE))
-    plain = CreateRequest(command=("sleep", "9"))
+    plain = ask(command=("sleep", "9"))
     assert differs(plain, plain, settings) == {}, "the settings changed; nobody asked for another limit"
 
 
 def test_an_unknown_profile_is_named() -> None:
     with pytest.raises(InvalidInput, match="'db'") as error:
-        resolve(CreateRequest(profile="db"), CONFIG, ())
+        resolve(ask(profile="db"), CONFIG, ())
     assert error.value.why.endswith(": web")
 
 
@@ -123,16 +138,16 @@ def test_a_command_is_looked_for_in_the_path_of_the_container() -> None:
 
 
 def test_a_check_comes_from_the_request_or_the_profile_and_needs_a_network_if_it_connects() -> None:
-    profile, asked = HealthCheck(CheckKind.TCP, port=80), HealthCheck(CheckKind.EXEC, ("true",))
-    config = Config(profiles={"web": Profile(Init.APP, ("nginx",), health=profile)})
-    assert resolve(CreateRequest(profile="web"), config, ()).like.health == profile
-    assert resolve(CreateRequest(profile="web", health=asked), config, ()).like.health == asked
+    usual, asked = HealthCheck(CheckKind.TCP, port=80), HealthCheck(CheckKind.EXEC, ("true",))
+    config = Config(profiles={"web": profile(init=Init.APP, command=("nginx",), health=usual)})
+    assert resolve(ask(profile="web"), config, ()).like.health == usual
+    assert resolve(ask(profile="web", health=asked), config, ()).like.health == asked
     with pytest.raises(InvalidInput, match="needs a network"):
-        resolve(CreateRequest(profile="web", network=Network.NONE), config, ())
-    assert resolve(CreateRequest(profile="web", network=Network.NONE, health=asked), config, ()).like.health == asked
+        resolve(ask(profile="web", network=Network.NONE), config, ())
+    assert resolve(ask(profile="web", network=Network.NONE, health=asked), config, ()).like.health == asked
 
 
 def test_nobody_is_isolated_on_the_host_s_network() -> None:
     with pytest.raises(InvalidInput, match="can't be isolated"):
-        resolve(CreateRequest(command=("true",), network=Network.HOST, isolated=True), CONFIG, ())
-    assert resolve(CreateRequest(command=("true",), network=Network.NONE, isolated=True), CONFIG, ()).like.isolated
+        resolve(ask(command=("true",), network=Network.HOST, isolated=True), CONFIG, ())
+    assert resolve(ask(command=("true",), network=Network.NONE, isolated=True), CONFIG, ()).like.isolated

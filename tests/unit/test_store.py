@@ -47,7 +47,7 @@ def test_a_spec_is_read_as_it_was_written(command: list[str], environment: dict[
 def test_a_check_is_read_as_it_was_written(check: HealthCheck) -> None:
     spec = Spec("web", Init.APP, ("sleep", "1"), health=check, created=CREATED)
     assert store.parse("web", store.render(spec).encode(), "spec") == spec
-    assert CreateRequest.from_json(CreateRequest(name="web", health=check).to_json()).health == check
+    assert CreateRequest.from_json(CreateRequest(name="web", said={"health": check}).to_json()).said == {"health": check}
 
 
 def test_a_spec_from_before_autostart_starts_at_boot() -> None:
@@ -122,7 +122,7 @@ def test_settings_that_are_missing_are_the_defaults(tmp_path: Path) -> None:
 def test_settings_are_read_as_they_are_shown() -> None:
     text = b"workers: 3\nprofiles:\n  small:\n    init: app\n    command: [sleep, '1']\n    labels: {a: b}\n"
     read = settings.parse(text, "f")
-    assert read.profiles["small"].command == ("sleep", "1")
+    assert read.profiles["small"].said["command"] == ("sleep", "1")
     assert settings.parse(settings.describe(read).encode(), "f") == read
 
 

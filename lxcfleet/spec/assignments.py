@@ -1,0 +1,115 @@
+"""``KEY=VALUE``, as `lxcfleet set` takes it: how specs of containers that exist are changed. Pure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lxcfleet.errors import InvalidInput
+from lxcfleet.spec import combinations
+from lxcfleet.spec.fields import table
+from lxcfleet.spec.merging import usual
+from lxcfleet.spec.rows import Change, Row
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.types import Items, Pairs
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One change of one field."""
+
+    row: Row
+    value: Any
+    """The new value; of a mapping the pairs that are added, and with None those that are taken away."""
+    partial: bool = False
+    """Whether ``value`` is about single pairs of a mapping."""
+    reset: bool = False
+    """Whether the field is to have its default again, as a new container would."""
+
+    def apply(self, has: Any, settings: object) -> Any:
+        """What becomes of the value ``has``."""
+        if self.reset:
+            return usual(self.row, settings)
+        if not self.partial:
+            return self.value
+        return {key: value for key, value in {**has, **self.value}.items() if value is not None}
+
+
+def parse(text: str) -> Assignment:
+    """``memory=512M``, ``labels.role=web``, ``publish=8080:80,8443:443``; nothing after the = gives the default, or takes
+    the pair of a mapping away. Raises InvalidInput for a key that isn't there or can't change, or a bad value."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise InvalidInput(f"{text!r} says no value", hint="write it as KEY=VALUE, for example memory=512M")
+    name, dot, inner = key.partition(".")
+    row = _row(name)
+    try:
+        if dot:
+            return _of_pair(row, inner, value)
+        return Assignment(row, row.type.parse(value)) if value else Assignment(row, None, reset=True)
+    except InvalidInput as error:
+        raise InvalidInput(f"{key}: {error.message}", why=error.why, hint=error.hint) from error
+
+
+def _row(key: str) -> Row:
+    try:
+        row = table()[key]
+    except KeyError:
+        close = difflib.get_close_matches(key, table(), 1)
+        known = ", ".join(each.key for each in table().values() if each.change is not Change.NEVER)
+        raise InvalidInput(
+            f"there is no field {key!r}", why=f"did you mean {close[0]!r}?" if close else "",
+            hint=f"what can be changed: {known}",
+        ) from None  # fmt: skip
+    if row.change is Change.NEVER:
+        raise InvalidInput(
+            f"{key} of a container that exists can't be changed", why=row.why, hint="destroy it and create it anew"
+        )
+    return row
+
+
+def _of_pair(row: Row, inner: str, value: str) -> Assignment:
+    if not isinstance(row.type, Pairs):
+        raise InvalidInput(f"{row.key} has no keys of its own", hint=f"write it as {row.key}=VALUE")
+    if value:
+        return Assignment(row, row.type.parse(f"{inner}={value}"), partial=True)
+    return Assignment(row, {inner: None}, partial=True)
+
+
+def combine(assignments: Iterable[Assignment]) -> tuple[Assignment, ...]:
+    """Assignments without repetitions: those of a list or a mapping are put together, others raise InvalidInput."""
+    found: dict[str, Assignment] = {}
+    for each in assignments:
+        key = each.row.key
+        before = found.get(key)
+        if before is None:
+            found[key] = each
+        elif each.partial and before.partial:
+            found[key] = replace(before, value={**before.value, **each.value})
+        elif isinstance(each.row.type, Items) and each.value and before.value:
+            value = (*before.value, *each.value)
+            each.row.type.check(value)
+            found[key] = replace(before, value=value)
+        else:
+            raise InvalidInput(f"{key} is given twice", hint="choose one")
+    return tuple(found.values())
+
+
+def apply(spec: Spec, assignments: Iterable[Assignment], settings: object) -> Spec:
+    """The spec with the changes. ``settings`` give defaults. Raises InvalidInput if its parts don't go together then."""
+    values: Mapping[str, Any] = {
+        each.row.key: each.apply(getattr(spec, each.row.key), settings) for each in assignments
+    }
+    changed = replace(spec, **values)
+    if changed != spec:
+        combinations.check(changed)
+    return changed
+
+
+def hardest(keys: Iterable[str]) -> Change:
+    """How a container comes to new values of those fields: live only if all of them can."""
+    changes = {table()[key].change for key in keys}
+    order = (Change.NEVER, Change.RESTART)
+    return next((change for change in order if change in changes), Change.LIVE)

@@ -1,0 +1,173 @@
+"""What fields may not be together: one list, for requests, profiles, changes of specs and specs on disk. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lxcfleet.errors import InvalidInput
+from lxcfleet.spec.addresses import is_hardware
+from lxcfleet.spec.fields import table
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.terms import Init, Network
+
+Values = Mapping[str, Any]
+"""Values of a spec by key: all of them, or those that a profile says."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A combination that means nothing."""
+
+    keys: tuple[str, ...]
+    """The fields that it is about; a complaint names the first."""
+    wrong: Callable[[Values], InvalidInput | None]
+    profile: bool = True
+    """Whether a profile alone may break it: what it says holds unless a request says otherwise."""
+
+
+def check(spec: Spec) -> None:
+    """Raise InvalidInput if parts of a new or a changed spec don't go together."""
+    values = {key: getattr(spec, key) for key in table()}
+    for rule in RULES:
+        error = rule.wrong(values)
+        if error is not None:
+            raise error
+
+
+def of_profile(said: Values) -> Iterator[tuple[str, str]]:
+    """What of a profile doesn't go together: the keys to blame, and why."""
+    for rule in RULES:
+        if rule.profile and all(key in said for key in rule.keys):
+            error = rule.wrong(said)
+            if error is not None:
+                yield rule.keys[0], f"{error.message}{': ' if error.why else ''}{error.why}"
+
+
+def on_disk(spec: Spec) -> Iterator[tuple[str, str]]:
+    """Why a spec can't be one that lxcfleet wrote: the keys to blame, and why. What an older version let through is no
+    reason: that container runs."""
+    if not spec.created:
+        yield "created", "is missing; the file may have been cut off"
+    if spec.connected != (spec.address is not None or spec.hardware is not None):
+        yield "address", "a container on the bridge has one, or a MAC address (hardware); others have none"
+    if spec.hardware is not None and (spec.address is not None or not is_hardware(spec.hardware)):
+        yield "hardware", "is to be a MAC address, and instead of an address"
+    if (spec.init is Init.APP) != bool(spec.command):
+        yield "command", "an app container has one, a system container has none"
+    if spec.disk and spec.privileged:
+        yield "disk", "a privileged container could raise its limit, so it has none"
+
+
+def as_it_is(spec: Spec) -> Spec:
+    """A spec from disk without what an older version let through and has no effect: isolation on the host's network."""
+    return replace(spec, isolated=False) if spec.isolated and spec.network is Network.HOST else spec
+
+
+# -- the rules ----------------------------------------------------------------------------------------------
+
+
+def _command_of_system(values: Values) -> InvalidInput | None:
+    if values["init"] is Init.SYSTEM and values["command"]:
+        hint = "leave out --init or the command"
+        return InvalidInput("a system container runs systemd and takes no command", hint=hint)
+    return None
+
+
+def _app_without_command(values: Values) -> InvalidInput | None:
+    if values["init"] is Init.APP and not values["command"]:
+        hint = "give it after --, for example: -- sleep infinity"
+        return InvalidInput("an app container needs a command", hint=hint)
+    return None
+
+
+def _of_other_init(values: Values) -> InvalidInput | None:
+    """A field that only the other kind of container has."""
+    for key, row in table().items():
+        if row.init is not None and values["init"] is not row.init and values[key] != row.default:
+            why, _, hint = row.init_why.partition("\n")
+            return InvalidInput(f"{key.replace('_', '-')} is for {row.init} containers", why=why, hint=hint)
+    return None
+
+
+def _command(values: Values) -> InvalidInput | None:
+    command = values["command"]
+    if command and "=" in command[0]:
+        return InvalidInput(f"{command[0]!r} can't be a command", why="env would take it for a variable")
+    return None
+
+
+def _check_without_network(values: Values) -> InvalidInput | None:
+    health, network = values["health"], values["network"]
+    if health is None or not health.needs_address or network is Network.BRIDGE:
+        return None
+    return InvalidInput(
+        f"the check {health} needs a network of its own", why=f"the container would have none with --network {network}",
+        hint="leave out --network, or check it from inside with --health-exec",
+    )  # fmt: skip
+
+
+def _encodings(values: Values) -> InvalidInput | None:
+    health = values["health"]
+    texts = (*values["command"], *values["environment"], *values["environment"].values())
+    for text in (*texts, *(health.command if health else ())):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return InvalidInput(f"{text!r} is not UTF-8")
+    return None
+
+
+def _system_on_host_network(values: Values) -> InvalidInput | None:
+    if values["network"] is not Network.HOST or values["init"] is not Init.SYSTEM:
+        return None
+    return InvalidInput(
+        "a system container can't use the host's network", why="its systemd would take it for its own",
+        hint="give a command after --, or leave out --network host",
+    )  # fmt: skip
+
+
+def _without_bridge(key: str) -> Callable[[Values], InvalidInput | None]:
+    def wrong(values: Values) -> InvalidInput | None:
+        if values["network"] is Network.BRIDGE or not values[key]:
+            return None
+        return InvalidInput(
+            f"a container with --network {values['network']} has no ports of its own",
+            hint="leave out the ports, or --network",
+        )
+
+    return wrong
+
+
+def _isolated_on_host_network(values: Values) -> InvalidInput | None:
+    if values["network"] is not Network.HOST or not values["isolated"]:
+        return None
+    return InvalidInput(
+        "a container on the host's network can't be isolated", why="it has the host's own interfaces",
+        hint="leave out --isolated or --network host",
+    )  # fmt: skip
+
+
+def _disk_of_privileged(values: Values) -> InvalidInput | None:
+    if not values["privileged"] or not values["disk"]:
+        return None
+    return InvalidInput(
+        "a privileged container's disk space can't be limited", why="its root is the host's, and could raise the limit",
+        hint="leave out --privileged or the limit",
+    )  # fmt: skip
+
+
+RULES = (
+    Rule(("command", "init"), _command_of_system),
+    Rule(("init",), _app_without_command, profile=False),
+    Rule(("init",), _of_other_init, profile=False),
+    Rule(("command",), _command),
+    Rule(("health", "network"), _check_without_network),
+    Rule(("command", "environment", "health"), _encodings),
+    Rule(("network", "init"), _system_on_host_network),
+    Rule(("ports", "network"), _without_bridge("ports")),
+    Rule(("publish", "network"), _without_bridge("publish")),
+    Rule(("isolated", "network"), _isolated_on_host_network),
+    Rule(("disk", "privileged"), _disk_of_privileged),
+)

@@ -1,0 +1,160 @@
+"""The table of fields: all that can be asked of a container, each key told once.
+
+A new field is an attribute of ``SpecFields`` with its row, and the code that carries it out; nothing else. Options of
+``create``, the reader and writer of specs, profiles, differences, ``info``, JSON Schema, the reference and Ansible's module
+follow from the row. What several fields may not be together is in ``combinations``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from ipaddress import IPv4Interface, IPv6Interface
+
+from lxcfleet.spec.health import HealthCheck, HealthType
+from lxcfleet.spec.names import MAX_DRAIN, check_label, check_name, check_variable
+from lxcfleet.spec.ports import Port, Publication, check_ports, check_publications, parse_port, parse_publication
+from lxcfleet.spec.rows import Change, Row, row, rows_of
+from lxcfleet.spec.terms import MAX_CPUS, MAX_ORDER, MAX_PIDS, PIDS, Init, Network
+from lxcfleet.spec.types import Choice, Command, Flag, Interface, Items, Number, Pairs, Size, Text, Whole
+
+_GIVEN = "lxcfleet gives it"
+_MADE = "the ids of all of its files go with it"
+
+
+@dataclass(frozen=True)
+class SpecFields:
+    """The table. Attributes are as the product uses them; ``spec.Spec`` adds what follows from them."""
+
+    name: str = row(
+        Text(check_name), "Its name.", default="",
+        create=False, profile=False, stored=False, change=Change.NEVER, why="its files, its host name and DNS go by it",
+    )
+    init: Init = row(
+        Choice(Init), "What runs as process 1: system, the host's systemd, or app, its one command under a small init.",
+        default=Init.SYSTEM, usual="app with a command, else system", option=("--init",),
+    )
+    command: tuple[str, ...] = row(
+        Command(), "The command and its arguments, as a list (app containers only).", default=(),
+        init=Init.APP, init_why="it runs systemd\nleave out --init or the command",
+    )
+    environment: Mapping[str, str] = row(
+        Pairs(check_variable, secret=True), "Variables of its command, by name.", default={},
+        option=("-e", "--env"), metavar="NAME=VALUE", secret=True,
+        init=Init.APP,
+        init_why="systemd hands none on\nwrite it to a unit's Environment= inside, or give a command after --",
+    )
+    labels: Mapping[str, str] = row(
+        Pairs(check_label), "Labels, by key.", default={}, change=Change.LIVE, option=("-l", "--label"), metavar="KEY=VALUE",
+    )
+    profile: str | None = row(
+        Text(), "The profile of the settings that it starts from.", option=("--profile",), metavar="PROFILE", profile=False,
+        change=Change.NEVER, why="it says what the container was created from",
+    )
+    first_id: int | None = row(
+        Whole(65536, 2**32 - 65537), "The first of its uids and gids on the host; none: it is privileged.",
+        create=False, profile=False, change=Change.NEVER, why=_MADE,
+    )
+    network: Network = row(
+        Choice(Network), "bridge: an address on the fleet's bridge; none: a loopback interface only; host: the host's own"
+        " interfaces, with no wall between (app containers only).", default=Network.NONE,
+        setting="network.default", option=("--network",),
+    )
+    address: IPv4Interface | None = row(
+        Interface(IPv4Interface), "Its address on the fleet's bridge.", create=False, profile=False, change=Change.NEVER,
+        why=_GIVEN,
+    )
+    address6: IPv6Interface | None = row(
+        Interface(IPv6Interface), "Its IPv6 address on the fleet's bridge.", create=False, profile=False,
+        change=Change.NEVER, why=_GIVEN,
+    )
+    hardware: str | None = row(
+        Text(), "Its MAC address on a bridge of the operator's, where a DHCP server gives it its address.",
+        create=False, profile=False, change=Change.NEVER, why=_GIVEN,
+    )
+    ports: tuple[Port, ...] = row(
+        Items(parse_port, check_ports), "What its program listens on, for SRV records: _http._tcp.NAME.fleet.", default=(),
+        change=Change.LIVE, option=("--port",), metavar="SERVICE=PORT[/udp]",
+    )
+    publish: tuple[Publication, ...] = row(
+        Items(parse_publication, check_publications), "Ports of the host that lead to its own. Those that containers with the"
+        " same label share lead to the healthy ones of them.", default=(),
+        change=Change.LIVE, option=("-p", "--publish"), metavar="[ADDRESS:]HOST:CONTAINER[/udp]",
+    )
+    isolated: bool = row(
+        Flag(), "Whether it is kept from other isolated containers, and from the host but for its names.", default=False,
+        option=("--isolated",),
+    )
+    drain: float | None = row(
+        Number(0, MAX_DRAIN), "Seconds that it stays up after it left names and ports, before it is stopped.",
+        setting="network.drain", change=Change.LIVE, option=("--drain",), metavar="SECONDS",
+    )
+    health: HealthCheck | None = row(
+        HealthType(), "How to tell that it does its work: one of `exec` (a list), `tcp` and `http`, with `interval`,"
+        " `timeout`, `retries` and `start_period`.", change=Change.LIVE,
+    )
+    memory: int = row(
+        Size(), "Memory that it may use at most, such as 512M; 0: no limit.", default=0,
+        setting="memory", change=Change.LIVE, option=("--memory",), metavar="SIZE",
+    )
+    cpus: float = row(
+        Number(0, MAX_CPUS), "Processors that it may use at most, such as 1.5; 0: no limit.", default=0.0,
+        setting="cpus", change=Change.LIVE, option=("--cpus",), metavar="N",
+    )
+    disk: int = row(
+        Size(), "Disk space that it may take at most, such as 10G; 0: no limit. Takes project quotas; not for a privileged"
+        " one.", default=0, setting="disk", change=Change.LIVE, option=("--disk",), metavar="SIZE",
+    )
+    pids: int = row(
+        Whole(0, MAX_PIDS), "Processes and threads that it may have at most; 0: no limit.", default=PIDS,
+        setting="pids", change=Change.LIVE, option=("--pids",), metavar="N",
+    )
+    no_new_privs: bool = row(
+        Flag(), "Whether setuid and file capabilities give no rights in it (app containers only).", default=False,
+        option=("--no-new-privs",), init=Init.APP,
+        init_why="systemd's services use sudo and its like\nleave it out, or run a single command",
+    )
+    autostart: bool = row(
+        Flag(), "Whether it starts when the host boots, if it ran when the host went down.", default=True,
+        usual="it does", change=Change.LIVE, option=("--autostart/--no-autostart",),
+    )
+    boot_order: int = row(
+        Whole(-MAX_ORDER, MAX_ORDER), "Those with lower numbers start before it when the host boots, and end after it at"
+        " shutdown.", default=0, usual="0",
+        change=Change.LIVE, option=("--boot-order",), metavar="N",
+    )
+    created: str = row(
+        Text(), "When it was created, as an ISO 8601 time in UTC.", default="", create=False, profile=False,
+        change=Change.NEVER, why=_GIVEN,
+    )  # fmt: skip
+
+
+PRIVILEGED = Row(
+    Flag(), "Whether root inside is root on the host. Only for what you trust.", key="privileged", default=False,
+    stored=False, option=("--privileged",), change=Change.NEVER, why=_MADE,
+)  # fmt: skip
+"""What is said instead of ``first_id``, which lxcfleet gives."""
+
+
+@cache
+def table() -> Mapping[str, Row]:
+    """All rows by key."""
+    rows: dict[str, Row] = {}
+    for key, each in rows_of(SpecFields).items():
+        rows[key] = each
+        if key == "profile":
+            rows[PRIVILEGED.key] = PRIVILEGED
+    return rows
+
+
+@cache
+def stored() -> Mapping[str, Row]:
+    """The rows that the file ``lxcfleet.yaml`` of a container has."""
+    return {key: each for key, each in table().items() if each.stored}
+
+
+@cache
+def askable(*, profile: bool = False) -> Mapping[str, Row]:
+    """The rows that a request may have, or a profile."""
+    return {key: each for key, each in table().items() if (each.profile if profile else each.create)}

@@ -1,0 +1,409 @@
+"""The types of values in specs and settings: how each is read, written, typed on a command line and told in words.
+
+A type is an object without state. It knows nothing of the key that has it; ``rows`` brings the two together.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from ipaddress import IPv4Interface, IPv6Interface
+from typing import Any, Generic, TypeVar
+
+from lxcfleet.errors import InvalidInput
+from lxcfleet.spec.reader import Fields
+from lxcfleet.units import as_size, parse_size
+
+T = TypeVar("T")
+E = TypeVar("E", bound=StrEnum)
+I = TypeVar("I", bound=IPv4Interface | IPv6Interface)  # noqa: E741
+
+NONE = "none"
+"""How an empty value is told."""
+
+
+class ValueType(ABC, Generic[T]):
+    """How values of one type are handled."""
+
+    @abstractmethod
+    def read(self, fields: Fields, key: str) -> T | None:
+        """The value below ``key``, which is there. Complaints go to ``fields``; then the result means nothing."""
+
+    @abstractmethod
+    def parse(self, text: str) -> T:
+        """The value that ``text`` stands for, as options of the command line take it. Raises InvalidInput."""
+
+    @property
+    @abstractmethod
+    def form(self) -> str:
+        """What may stand in a file or a request, in words."""
+
+    @abstractmethod
+    def schema(self) -> dict[str, Any]:
+        """Its JSON Schema (2020-12)."""
+
+    def render(self, value: T) -> Any:
+        """The value as plain JSON, which ``read`` reads as the same value."""
+        return value
+
+    def tell(self, value: T) -> str:
+        """The value in words, much as ``parse`` takes it."""
+        return str(value)
+
+    def merge(self, under: T, over: T) -> T:  # noqa: ARG002
+        """What holds where a profile says ``under`` and a request ``over``."""
+        return over
+
+    def tell_difference(self, has: T, wanted: T) -> tuple[str, str]:
+        """Both in words, as far as they differ."""
+        return self.tell(has), self.tell(wanted)
+
+
+class Flag(ValueType[bool]):
+    """True or false."""
+
+    WORDS: Mapping[str, bool] = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+    def read(self, fields: Fields, key: str) -> bool:
+        """See ValueType."""
+        return fields.flag(key)
+
+    def parse(self, text: str) -> bool:
+        """See ValueType."""
+        try:
+            return self.WORDS[text.lower()]
+        except KeyError:
+            raise InvalidInput(f"{text!r} is neither true nor false") from None
+
+    @property
+    def form(self) -> str:
+        """See ValueType."""
+        return "true or false"
+
+    def schema(self) -> dict[str, Any]:
+        """See ValueType."""
+        return {"type": "boolean"}
+
+    def tell(self, value: bool) -> str:
+        """See ValueType."""
+        return "yes" if value else "no"
+
+
+class Whole(ValueType[int]):
+    """A whole number within bounds."""
+
+    def __init__(self, low: int, high: int) -> None:
+        self.low = low
+        self.high = high
+
+    def read(self, fields: Fields, key: str) -> int:
+        """See ValueType."""
+        return fields.integer(key, self.low, self.low, self.high)
+
+    def parse(self, text: str) -> int:
+        """See ValueType."""
+        if not re.fullmatch(r"-?[0-9]{1,15}", text):
+            raise InvalidInput(f"{text!r} is not a whole number")
+        if not self.low <= int(text) <= self.high:
+            raise InvalidInput(f"{text} is not between {self.low} and {self.high}")
+        return int(text)
+
+    @property
+    def form(self) -> str:
+        """See ValueType."""
+        return f"a whole number from {self.low} to {self.high}"
+
+    def schema(self) -> dict[str, Any]:
+        """See ValueType."""
+        return {"type": "integer", "minimum": self.low, "maximum": self.high}
+
+
+class Number(ValueType[float]):
+    """A number within bounds."""
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low = low
+        self.high = high
+
+    def read(self, fields: Fields, key: str) -> float:
+        """See ValueType."""
+        return fields.number(key, self.low, self.low, self.high)
+
+    def parse(self, text: str) -> float:
+        """See ValueType."""
+        try:
+            value = float(text)
+        except ValueError:
+            raise InvalidInput(f"{text!r} is not a number") from None
+        if not self.low <= value <= self.high:
+            raise InvalidInput(f"{text} is not between {self.low:g} and {self.high:g}")
+        return value
+
+    @property
+    def form(self) -> str:
+        """See ValueType."""
+        return f"a number from {self.low:g} to {self.high:g}"
+
+    def schema(self) -> dict[str, Any]:
+        """See ValueType."""
+        return {"type": "number", "minimum": self.low, "maximum": self.high}
+
+    def tell(self, value: float) -> str:
+        """See ValueType."""
+        return f"{value:g}"
+
+
+class Size(ValueType[int]):
+    """An amount of memory or disk space in bytes; 0 is no limit."""
+
+    def read(self, fields: Fields, key: str) -> int:
+        """See ValueType."""
+        return fields.size(key, 0)
+
+    def parse(self, text: str) -> int:
+        """See ValueType."""
+        return parse_size(text)
+
+    @property
+    def form(self) -> str:
+        """See ValueType."""
+        return "a size such as 512M, or a whole number of bytes"
+
+    def schema(self) -> dict[str, Any]:
+        """See ValueType."""
+        return {
+            "oneOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": "string", "pattern": r"^\s*[0-9]{1,15}([KMGTkmgt][Ii]?)?[Bb]?\s*$"},
+            ]
+        }
+
+    def tell(self, value: int) -> str:
+        """See ValueType."""
+        return as_size(value)
+
+
+class Text(ValueType[str]):
+    """A text on one line. ``check`` raises InvalidInput for one that can't be; ``pattern``: the same as a regular
+    expression for the schema."""
+
+    def __init__(self, check: Callable[[str], object] | None = None, pattern: str = "") -> None:
+        self._check = check
+        self._pattern = pattern
+
+    def read(self, fields: Fields, key: str) -> str:
+        """See ValueType."""
+        text = fields.text(key)
+        if self._check is not None:
+            try:
+                self._check(text)
+            except InvalidInput as error:
+                fields.complain(key, error.message)
+        return text
+
+    def parse(self, text: str) -> str:
+        """See ValueType."""
+        if not text.isprintable():
+            raise InvalidInput(f"{text!r} holds control characters")
+        if self._check is not None:
+            self._check(text)
+        return text
+
+    @property
+    def form(self) -> str:
+        """See ValueType."""
+        return "text"
+
+    def schema(self) -> dict[str, Any]:
+        """See ValueType."""
+        return {"type": "string", **({"pattern": self._pattern} if self._pattern else {})}
+
+
+class Choice(ValueType[E]):
+    """One of the words of an enumeration, or of some of them."""
+
+    def __init__(self, kind: type[E], words: tuple[E, ...] = ()) -> None:
+        self.kind = kind
+        self.words: tuple[E, ...] = words or tuple(kind)
+
+    def read(self, fields: Fields, key: str) -> E:
+        """See ValueType."""
+        word = fields.choice(key, self.kind, self.words[0])
+        if word not in self.words:
+            fields.complain(key, f"is to be {' or '.join(self.words)}")
+        return word
+
+    def parse(self, text: str) -> E:
+        """See ValueType."""
+        for word in self.words:
+            if word == text:
+                return word
+        raise InvalidInput(f"{text!r} is none of {', '.join(self.words)}")
+
+    @property
+    def form(self) -> str:
+        """See ValueType."""
+        return " or ".join(self.words)
+
+    def schema(self) -> dict[str, Any]:
+        """See ValueType."""
+        return {"enum": [str(word) for word in self.words]}
+
+    def render(self, value: E) -> str:
+        """See ValueType."""
+        return str(value)
+
+
+class Command(ValueType[tuple[str, ...]]):
+    """A command and its arguments."""
+
+    def read(self, fields: Fields, key: str) -> tuple[str, ...]:
+        """See ValueType."""
+        return fields.texts(key)
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        """See ValueType."""
+        try:
+            return tuple(shlex.split(text))
+        except ValueError as error:
+            raise InvalidInput(f"{text!r} is no command", why=str(error)) from error
+
+    @property
+    def form(self) -> str:
+        """See ValueType."""
+        return "a list of text"
+
+    def schema(self) -> dict[str, Any]:
+        """See ValueType."""
+        return {"type": "array", "items": {"type": "string", "pattern": "^[^\\u0000]*$"}}
+
+    def render(self, value: tuple[str, ...]) -> list[str]:
+        """See ValueType."""
+        return list(value)
+
+    def tell(self, value: tuple[str, ...]) -> str:
+        """See ValueType."""
+        return shlex.join(value)
+
+
+class Items(ValueType[tuple[T, ...]]):
+    """A list of values that are written as texts. ``parse_one`` reads each; ``check`` looks at all of them together.
+    Both raise InvalidInput."""
+
+    def __init__(self, parse_one: Callable[[str], T], check: Callable[[tuple[T, ...]], object]) -> None:
+        self.parse_one = parse_one
+        self.check = check
+
+    def read(self, fields: Fields, key: str) -> tuple[T, ...]:
+        """See ValueType."""
+        return fields.parsed(key, self.parse_one, self.check)
+
+    def parse(self, text: str) -> tuple[T, ...]:
+        """See ValueType."""
+        items = tuple(self.parse_one(part.strip()) for part in text.split(",") if part.strip())
+        self.check(items)
+        return items
+
+    @property
+    def form(self) -> str:
+        """See ValueType."""
+        return "a list of text"
+
+    def schema(self) -> dict[str, Any]:
+        """See ValueType."""
+        return {"type": "array", "items": {"type": "string"}}
+
+    def render(self, value: tuple[T, ...]) -> list[str]:
+        """See ValueType."""
+        return [str(item) for item in value]
+
+    def tell(self, value: tuple[T, ...]) -> str:
+        """See ValueType."""
+        return ", ".join(map(str, value)) or NONE
+
+
+class Pairs(ValueType[Mapping[str, str]]):
+    """Texts by key. ``check`` raises InvalidInput for a pair that can't be. The values of ``secret`` ones are not told."""
+
+    def __init__(self, check: Callable[[str, str], tuple[str, str]], *, secret: bool = False) -> None:
+        self._check = check
+        self._secret = secret
+
+    def read(self, fields: Fields, key: str) -> Mapping[str, str]:
+        """See ValueType."""
+        return fields.pairs(key, self._check)
+
+    def parse(self, text: str) -> Mapping[str, str]:
+        """``KEY=VALUE``; see ValueType."""
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InvalidInput(f"{text!r} has no value", hint="write it as KEY=VALUE")
+        return dict([self._check(key, value)])
+
+    @property
+    def form(self) -> str:
+        """See ValueType."""
+        return "a mapping of text to text"
+
+    def schema(self) -> dict[str, Any]:
+        """See ValueType."""
+        return {"type": "object", "additionalProperties": {"type": "string"}}
+
+    def render(self, value: Mapping[str, str]) -> dict[str, str]:
+        """See ValueType."""
+        return dict(value)
+
+    def tell(self, value: Mapping[str, str]) -> str:
+        """See ValueType."""
+        return self._tell(value, {})
+
+    def merge(self, under: Mapping[str, str], over: Mapping[str, str]) -> Mapping[str, str]:
+        """See ValueType."""
+        return {**under, **over}
+
+    def tell_difference(self, has: Mapping[str, str], wanted: Mapping[str, str]) -> tuple[str, str]:
+        """See ValueType."""
+        return self._tell(has, wanted), self._tell(wanted, has)
+
+    def _tell(self, value: Mapping[str, str], others: Mapping[str, str]) -> str:
+        """The pairs that ``others`` has not."""
+        form = "{}=…" if self._secret else "{}={}"
+        return ", ".join(form.format(*pair) for pair in sorted(value.items()) if pair not in others.items()) or NONE
+
+
+class Interface(ValueType[I]):
+    """An IP address with the length of its network's prefix."""
+
+    def __init__(self, kind: Callable[[str], I]) -> None:
+        self._kind = kind
+
+    def read(self, fields: Fields, key: str) -> I | None:
+        """See ValueType."""
+        try:
+            return self._kind(fields.text(key))
+        except ValueError as error:
+            fields.complain(key, str(error))
+            return None
+
+    def parse(self, text: str) -> I:
+        """See ValueType."""
+        try:
+            return self._kind(text)
+        except ValueError as error:
+            raise InvalidInput(str(error)) from error
+
+    @property
+    def form(self) -> str:
+        """See ValueType."""
+        return "text"
+
+    def schema(self) -> dict[str, Any]:
+        """See ValueType."""
+        return {"type": "string"}
+
+    def render(self, value: I) -> str:
+        """See ValueType."""
+        return str(value)

@@ -1,0 +1,137 @@
+"""The table of fields: what is said of a field in one place holds wherever it is used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lxcfleet.api.requests import CreateRequest
+from lxcfleet.containers import store
+from lxcfleet.errors import Broken, InvalidInput
+from lxcfleet.spec import assignments, settings
+from lxcfleet.spec.fields import askable, stored, table
+from lxcfleet.spec.health import CheckKind, HealthCheck
+from lxcfleet.spec.rows import Change
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.terms import PIDS, Init, Network
+
+CONFIG = settings.Config(memory=1 << 20)
+CREATED = "2026-01-01T00:00:00Z"
+APP = Spec(
+    "web", Init.APP, ("sleep", "9"), {"A": "1"}, {"role": "web"}, first_id=1 << 20, created=CREATED,
+    memory=1 << 30, pids=7, health=HealthCheck(CheckKind.EXEC, ("false",)),
+)  # fmt: skip
+
+
+def test_every_field_says_what_it_is_and_why_it_can_t_change() -> None:
+    for key, row in table().items():
+        assert row.key == key
+        assert row.help.endswith("."), key
+        assert bool(row.why) >= (row.change is Change.NEVER), key
+
+
+def test_a_spec_with_a_field_of_a_later_version_is_broken_and_says_which() -> None:
+    text = store.render(APP) + "colour: red\n"
+    with pytest.raises(Broken) as caught:
+        store.parse("web", text.encode(), "/lxc/web/lxcfleet.yaml")
+    assert caught.value.why == "/lxc/web/lxcfleet.yaml: colour: unknown key"
+
+
+def test_isolation_on_the_host_s_network_is_refused_wherever_it_is_said() -> None:
+    with pytest.raises(InvalidInput, match="can't be isolated"):
+        settings.parse(b"profiles: {web: {isolated: true, network: host, command: [sleep, '9']}}", "f")
+    with pytest.raises(InvalidInput, match="can't be isolated"):
+        assignments.apply(APP, [assignments.parse("isolated=true"), assignments.parse("network=host")], CONFIG)
+
+
+def test_a_spec_that_an_older_version_let_through_is_read_as_it_is() -> None:
+    text = store.render(APP).replace("network: \"none\"", "network: host").replace("isolated: false", "isolated: true")
+    spec = store.parse("web", text.encode(), "f")
+    assert (spec.network, spec.isolated) == (Network.HOST, False)
+
+
+def test_an_empty_value_of_a_request_is_not_said() -> None:
+    body = {"name": "web", "command": [], "labels": {}, "isolated": False, "health": None, "autostart": False, "memory": 0}
+    assert CreateRequest.from_json(body).said == {"autostart": False, "memory": 0}
+
+
+def test_a_request_is_read_as_it_was_sent() -> None:
+    request = CreateRequest("web", 3, True, said={"network": Network.NONE, "memory": 1 << 30, "privileged": True})
+    assert CreateRequest.from_json(request.to_json()) == request
+
+
+@pytest.mark.parametrize(
+    ("texts", "changed"),
+    [
+        (["memory=512M"], {"memory": 512 << 20}),
+        (["memory="], {"memory": 1 << 20}),
+        (["pids=", "drain="], {"pids": PIDS}),
+        (["labels.role=db", "labels.zone=a"], {"labels": {"role": "db", "zone": "a"}}),
+        (["labels.role="], {"labels": {}}),
+        (["labels=tier=front"], {"labels": {"tier": "front"}}),
+        (["environment.MODE=a=b"], {"environment": {"A": "1", "MODE": "a=b"}}),
+        (["command=sh -c 'sleep 1'"], {"command": ("sh", "-c", "sleep 1")}),
+        (["autostart=no"], {"autostart": False}),
+        (["drain=2.5"], {"drain": 2.5}),
+        (["health=exec true"], {"health": HealthCheck(CheckKind.EXEC, ("/bin/sh", "-c", "true"))}),
+        (["health="], {"health": None}),
+    ],
+)
+def test_an_assignment_changes_what_it_names(texts: list[str], changed: dict[str, Any]) -> None:
+    after = assignments.apply(APP, assignments.combine(map(assignments.parse, texts)), CONFIG)
+    assert {key: getattr(after, key) for key in table() if getattr(after, key) != getattr(APP, key)} == changed
+
+
+def test_a_list_may_be_given_in_parts() -> None:
+    texts = ["publish=8080:80", "publish=8443:443,53:53/udp", "network=bridge"]
+    (publish, _) = assignments.combine(map(assignments.parse, texts))
+    assert list(map(str, publish.value)) == ["8080:80/tcp", "8443:443/tcp", "53:53/udp"]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("memory", "says no value"),
+        ("memroy=1G", "no field 'memroy'"),
+        ("first_id=65536", "can't be changed"),
+        ("privileged=true", "can't be changed"),
+        ("name=other", "can't be changed"),
+        ("memory=much", "memory: 'much' is not a size"),
+        ("pids=-1", "pids: -1 is not between"),
+        ("cpus=fast", "cpus: 'fast' is not a number"),
+        ("network=wifi", "network: 'wifi' is none of bridge, none, host"),
+        ("autostart=maybe", "autostart: 'maybe' is neither"),
+        ("memory.high=1", "has no keys of its own"),
+        ("labels.=1", "can't be a label"),
+        ("labels=role", "has no value"),
+        ("publish=80", "publish: '80' does not say"),
+        ("health=ping", "is no check"),
+        ("health=tcp 99999", "is no check"),
+        ("command='", "is no command"),
+    ],
+)
+def test_a_bad_assignment_is_refused(text: str, complaint: str) -> None:
+    with pytest.raises(InvalidInput, match=complaint):
+        assignments.parse(text)
+
+
+def test_one_field_has_one_value() -> None:
+    with pytest.raises(InvalidInput, match="memory is given twice"):
+        assignments.combine(map(assignments.parse, ["memory=1G", "memory=2G"]))
+
+
+def test_what_does_not_go_together_can_t_be_set() -> None:
+    for texts in (["command="], ["network=bridge", "ports=http=80", "network=none"], ["init=system"]):
+        with pytest.raises(InvalidInput):
+            assignments.apply(APP, assignments.combine(map(assignments.parse, texts)), CONFIG)
+
+
+def test_how_hard_a_change_is() -> None:
+    assert assignments.hardest(["memory", "labels"]) is Change.LIVE
+    assert assignments.hardest(["memory", "command"]) is Change.RESTART
+
+
+def test_what_is_given_can_t_be_asked_for() -> None:
+    assert set(stored()) - set(askable()) == {"first_id", "address", "address6", "hardware", "created"}
+    assert set(askable()) - set(askable(profile=True)) == {"profile"}
