@@ -33,7 +33,7 @@ RUFF := $(cache)/ruff-$(RUFF_VERSION)/bin/ruff
 
 .SILENT:
 .NOTPARALLEL:
-.PHONY: help demo clean-demo check test test-one lint test-ansible test-vm bench install uninstall docs root packages test-packages
+.PHONY: help demo clean-demo check test test-one clean-tests lint test-ansible test-vm bench install uninstall docs root packages test-packages
 .PHONY: check-packages deb files modules programs manual documentation host
 
 help:
@@ -42,6 +42,7 @@ help:
 	echo 'make check       types, style, and the tests that need neither root nor containers: a minute'
 	echo 'make test        check types and run all tests (as root: the system tests use real LXC)'
 	echo 'make test-one T=...  a module (test_exec), a file, or tests by a word of their names ("signals and not shell")'
+	echo 'make clean-tests remove what runs of the tests that were broken off left'
 	echo 'make test-vm     the tests on throwaway Debian 12 and 13 machines in qemu (half an hour)'
 	echo 'make test-ansible  the Ansible collection: on real containers, and by ansible-lint and ansible-test'
 	echo 'make lint        check types and style'
@@ -71,6 +72,10 @@ test: root test-packages
 	PYTHONPATH=$(CURDIR) $(PYTHON) -P -m lxcfleet.daemon.prepare 40
 	$(PYTHON) -m mypy
 	$(PYTHON) -m pytest $(ARGS)
+
+# What runs that were broken off left on this machine, which the next run would remove as well.
+clean-tests:
+	$(PYTHON) -m tests.leftovers
 
 test-one:
 	PYTHON=$(PYTHON) tools/test-one "$(T)" $(ARGS)

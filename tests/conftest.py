@@ -7,6 +7,7 @@ import os
 import signal
 from types import FrameType
 
+import leftovers
 import pytest
 
 PATIENCE = float(os.environ.get("LXCFLEET_TEST_PATIENCE", "1"))
@@ -25,10 +26,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Before any test is read."""
     _usual_surroundings()
     config.stash[_stderr] = os.dup(2)
+    leftovers.begin()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """After all."""
+    leftovers.end()
     os.close(config.stash[_stderr])
 
 

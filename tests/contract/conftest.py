@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import leftovers
 import pytest
 
 from lxcfleet.api.client import Client
@@ -50,6 +51,7 @@ def _no_real_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
 def fake() -> Iterator[FakeDaemon]:
     """A fake daemon. Not below tmp_path, which can be too long for a socket's address."""
     directory = Path(tempfile.mkdtemp(prefix="lxcfleet-"))
+    leftovers.note("directory", str(directory))
     try:
         with FakeDaemon(directory) as daemon:
             yield daemon

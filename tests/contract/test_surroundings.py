@@ -17,7 +17,8 @@ def run(directory: Path, text: str, *options: str, **more: object) -> tuple[int,
     """The status and the words of a run over one file of tests, which has this project's limits."""
     (directory / "tests/unit").mkdir(parents=True)
     (directory / "tests/unit/test_it.py").write_text(text)
-    (directory / "tests/conftest.py").symlink_to(ROOT / "tests/conftest.py")
+    for name in ("conftest.py", "leftovers.py"):
+        (directory / "tests" / name).symlink_to(ROOT / "tests" / name)
     (directory / "setup.cfg").symlink_to(ROOT / "setup.cfg")
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, "tests/unit"]
     done = subprocess.run(

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import leftovers
+
 from lxcfleet.api.client import Client
 from lxcfleet.api.queries import EventsRequest
 from lxcfleet.paths import Paths
@@ -75,6 +77,7 @@ class Fleet:
 
     def __init__(self) -> None:
         self.tag = secrets.token_hex(3)
+        leftovers.note("fleet", self.tag)
         name = f"lxcfleet-t{self.tag}"
         self.paths = Paths(lxc=Path("/var/lib") / name, run=Path("/run") / name, etc=Path("/etc") / name)
         self.prefix = f"t{self.tag}-"

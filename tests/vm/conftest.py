@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import leftovers
 import pytest
 
 from .product import DEB
@@ -20,3 +24,12 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("package")
     shutil.copy(ROOT / "build" / DEB, directory)
     return directory
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _folders() -> Iterator[None]:
+    """The guests' folders are in one that is removed also when this run is killed."""
+    with tempfile.TemporaryDirectory(prefix="lxcfleet-vms-", dir="/var/tmp") as directory:
+        leftovers.note("directory", directory)
+        os.environ["LXCFLEET_VM_FOLDERS"] = directory
+        yield

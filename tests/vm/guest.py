@@ -67,7 +67,7 @@ class Guest:
         self._image = image
         self._memory_mib = memory_mib
         # In /var/tmp: on a disk, unlike /tmp at times, and short, as a socket's path must be.
-        self._folder = Path(tempfile.mkdtemp(prefix="lxcfleet-vm-", dir="/var/tmp"))
+        self._folder = Path(tempfile.mkdtemp(prefix="lxcfleet-vm-", dir=os.environ.get("LXCFLEET_VM_FOLDERS", "/var/tmp")))
         self._disk = self._folder / "disk.qcow2"
         self._qemu: subprocess.Popen[bytes] | None = None
         self._log_start = 0  # where in the serial log the present boot begins

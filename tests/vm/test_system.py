@@ -50,5 +50,5 @@ def test_a_disk_that_exists_learns_to_limit(guest: Guest) -> None:
         "truncate -s 300M /srv/disk && mkfs.ext4 -qF /srv/disk && tune2fs -O project,quota -Q prjquota /srv/disk &&"
         "mkdir -p /srv/mnt && mount -o loop,prjquota /srv/disk /srv/mnt"
     )
-    check = "from pathlib import Path; from lxcfleet.host import quota; quota.check(Path('/srv/mnt'))"
+    check = "from pathlib import Path; from lxcfleet.host.kernel import quota; quota.check(Path('/srv/mnt'))"
     guest.run(f'cd {HERE} && /usr/bin/python3 -c "{check}"; done=$?; umount /srv/mnt; exit $done')
