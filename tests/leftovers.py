@@ -154,10 +154,13 @@ def _remove_fleet(tag: str) -> None:
     name = f"lxcfleet-t{tag}"
     directories = [Path("/var/lib") / name, Path("/run") / name, Path("/etc") / name]
     _thaw(tag)
-    _kill(lambda: [*_marked("LXCFLEET_RUN", f"/run/{name}"), *_monitors(directories[0]), *_inside(tag)])
-    for cgroup in sorted(_cgroups(tag), key=len, reverse=True):
-        with contextlib.suppress(OSError):
-            os.rmdir(cgroup)
+    containers, run, _ = directories
+    _kill(lambda: [*_marked("LXCFLEET_RUN", str(run)), *_monitors(containers), *_servants(run), *_inside(tag)])
+    deadline = time.monotonic() + 5
+    while (cgroups := _cgroups(tag)) and time.monotonic() < deadline:  # one whose last process is just ending is busy
+        for cgroup in sorted(cgroups, key=len, reverse=True):
+            with contextlib.suppress(OSError):
+                os.rmdir(cgroup)
     for point in reversed(_mounts(directories)):
         subprocess.run(["umount", "-l", point], stderr=subprocess.DEVNULL, check=False)
     _remove_from_network(tag)
@@ -204,6 +207,15 @@ def _monitors(containers: Path) -> Iterator[int]:
     """liblxc's monitors of containers in that directory."""
     for pid in _pids():
         if _read(pid, "cmdline").startswith(f"[lxc monitor] {containers} ".encode()):
+            yield pid
+
+
+def _servants(run: Path) -> Iterator[int]:
+    """The daemon's servants that have nothing in their environment: they are told their files."""
+    for pid in _pids():
+        program, *arguments = _read(pid, "cmdline").split(b"\0")
+        ours = os.path.basename(program) == b"dnsmasq" or b"lxcfleet.network.responder" in arguments
+        if ours and any(f"{run}/".encode() in argument for argument in arguments):
             yield pid
 
 
