@@ -112,23 +112,28 @@ def sweep() -> list[str]:
 
 def _ended(file: Path, directory: Path) -> bool:
     """Clean up after that run if it has ended: then nobody holds the lock."""
-    with contextlib.ExitStack() as stack:
-        try:
-            with _locked(directory):
-                descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
-                stack.callback(os.close, descriptor)
+    try:
+        with _locked(directory):
+            descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # it lives, or another one has just removed it
-            return False
-        left = _notes(file)
+            except OSError:
+                os.close(descriptor)
+                raise
+    except OSError:  # it lives, or another one has just removed it
+        return False
+    try:
+        notes = list(_notes(file))
         _kill(lambda: _marked(MARK, file.name))
-        for kind, value in left:
+        for kind, value in notes:
             if kind == "fleet" and TAG.fullmatch(value):
                 _remove_fleet(value)
             elif kind == "directory" and Path(value).name.startswith("lxcfleet-"):
                 shutil.rmtree(value, ignore_errors=True)
         file.unlink(missing_ok=True)
-        return True
+    finally:
+        os.close(descriptor)
+    return True
 
 
 @contextlib.contextmanager
