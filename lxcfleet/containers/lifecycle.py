@@ -26,6 +26,7 @@ from lxcfleet.host.process import cgroup, proc
 from lxcfleet.launcher.client import TRIES, Died, Launcher
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
+from lxcfleet.spec.settings import Config
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.terms import Init
 
@@ -52,8 +53,7 @@ class Lifecycle:
         platform: lxc_config.Platform,
         launcher: Launcher,
         registry: Registry,
-        start_slots: int,
-        console_log_kib: int,
+        settings: Config,
         network: Network,
         mask: MaskKeeper,
         bus: Bus,
@@ -64,16 +64,16 @@ class Lifecycle:
         self._registry = registry
         self._network = network
         self._bus = bus
-        self._slots, self._boots = start_slots, asyncio.Semaphore(start_slots)
+        self._settings = settings
+        self._boots = asyncio.Semaphore(settings.start_slots)
         self._preparer = Preparer(launcher, os.cpu_count() or 1, mask.refresh)
         self._removing: set[str] = set()
-        self.console_log_kib = console_log_kib
-        self.reconcile = True
 
-    def take_over_slots(self, start_slots: int) -> None:
-        """So many are started at once from now on; those that wait already go by the number before."""
-        if start_slots != self._slots:
-            self._slots, self._boots = start_slots, asyncio.Semaphore(start_slots)
+    def take_over(self, settings: Config) -> None:
+        """Go on with these settings. Those that wait for their start already go by the former number of slots."""
+        if settings.start_slots != self._settings.start_slots:
+            self._boots = asyncio.Semaphore(settings.start_slots)
+        self._settings = settings
 
     def confinement(self, spec: Spec) -> dict[str, str]:
         """What holds such a container in, in words."""
@@ -212,7 +212,7 @@ class Lifecycle:
         if mount:
             self._registry.refuse_twin(container)
         platform = replace(self._platform, bridge=self._network.bridge)
-        files = {"config": lxc_config.render(container.spec, self._paths, platform, self.console_log_kib)}
+        files = {"config": lxc_config.render(container.spec, self._paths, platform, self._settings.console_log_kib)}
         if make:
             files["lxcfleet.yaml"] = store.render(container.spec)
             if mount:
@@ -223,7 +223,7 @@ class Lifecycle:
             "disk": container.spec.disk,
             "make": make,
             "mount": mount,
-            "reconcile": self.reconcile,
+            "reconcile": self._settings.reconcile,
             "files": files,
         }
         reply = await self._preparer.submit(item)

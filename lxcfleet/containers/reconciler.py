@@ -46,8 +46,12 @@ class Reconciler:
         self._registry = registry
         self._lifecycle = lifecycle
         self._room = room
-        self.stop_timeout = stop_timeout
+        self._stop_timeout = stop_timeout
         self._observers: Sequence[Observer] = (_log_step, *observers)
+
+    def take_over(self, stop_timeout: float) -> None:
+        """The setting is another one now."""
+        self._stop_timeout = stop_timeout
 
     def plan(self, container: Container, want: Desired) -> Steps:
         """The steps from what there is of a container to what is wanted of it."""
@@ -100,7 +104,7 @@ class Reconciler:
         steps = plan.recover(now)
         if steps:
             with self._in_hand(container, _WORDS[now.noted or Intent.GONE]):
-                timeout = self.stop_timeout if now.noted is Intent.STOPPED else 0.0
+                timeout = self._stop_timeout if now.noted is Intent.STOPPED else 0.0
                 await self._carry_out(Work(self._lifecycle, container, timeout), steps)
         return steps
 

@@ -82,10 +82,8 @@ class Fleet:
         Raises FleetError, OSError if the network is not as they say yet: that is tried again.
         """
         self.config = config
-        self._lifecycle.console_log_kib = config.console_log_kib
-        self._lifecycle.reconcile = config.reconcile
-        self._lifecycle.take_over_slots(config.start_slots)
-        self._reconciler.stop_timeout = config.stop_timeout
+        self._lifecycle.take_over(config)
+        self._reconciler.take_over(config.stop_timeout)
         self.prober.take_over(config.alive_time)
         self.room.reload()
         return await self._network.take_over(config.network)

@@ -70,13 +70,11 @@ class Parts:
             _platform(settings.network.bridge),
             launcher,
             self.registry,
-            settings.start_slots,
-            settings.console_log_kib,
+            settings,
             self.network,
             self.mask,
             self.bus,
         )
-        self.lifecycle.reconcile = settings.reconcile
         self.fleet = Fleet(
             paths,
             settings,

@@ -16,6 +16,7 @@ from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.paths import Paths
+from lxcfleet.spec.settings import Config
 from lxcfleet.spec.spec import Spec
 
 SPEC = Spec("web", first_id=1879048192, created="2026-01-01T00:00:00Z")
@@ -60,7 +61,7 @@ def test_what_remains_of_a_container_is_its_directory_or_what_lost_its_name(brok
     paths = Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path)
     platform: Any = None
     launcher: Any = None
-    lifecycle = Lifecycle(paths, platform, launcher, nobody, 1, 4, nobody, MaskKeeper(paths, nobody), nobody)
+    lifecycle = Lifecycle(paths, platform, launcher, nobody, Config(), nobody, MaskKeeper(paths, nobody), nobody)
     container = Container("web", None if broken else SPEC)
     assert not lifecycle.remains(container)
     paths.gone("web.0").directory.mkdir()
