@@ -71,6 +71,10 @@ class AttachServer:
                 _say(connection, {"error": error.body()})
             except (OSError, TimeoutError) as error:
                 log.debug("a client of the attach socket went away: %s", error)
+            except Exception as error:
+                log.exception("a request to run a command failed unexpectedly")
+                defect = FleetError("the daemon failed unexpectedly", why=f"{type(error).__name__}: {error}")
+                _say(connection, {"error": defect.body()})
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)

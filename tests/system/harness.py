@@ -187,11 +187,19 @@ class Fleet:
 
     # -- the daemon ------------------------------------------------------------------------------------------
 
-    def start_daemon(self, kill: str = "", *, may_die: bool = False) -> subprocess.Popen[bytes]:
-        """A daemon that answers, or dies if it may. ``kill``: see tests.system.killing_daemon."""
+    def start_daemon(
+        self, kill: str = "", *, may_die: bool = False, module: str = "", **variables: str
+    ) -> subprocess.Popen[bytes]:
+        """A daemon that answers, or dies if it may.
+
+        ``kill``: see tests.system.killing_daemon; ``module``: one that is run in the daemon's place, with these
+        environment variables.
+        """
+        if kill:
+            module, variables = "tests.system.killing_daemon", {"KILL_AT": kill}
         self.paths.run.mkdir(exist_ok=True)
-        program = [sys.executable, "-m", "tests.system.killing_daemon"] if kill else [DAEMON]
-        extra = {"KILL_AT": kill, "PYTHONPATH": str(ROOT)} if kill else {}
+        program = [sys.executable, "-m", module] if module else [DAEMON]
+        extra = {**variables, "PYTHONPATH": str(ROOT)} if module else variables
         with (self.paths.run / "daemon.log").open("ab") as log:
             daemon = subprocess.Popen(
                 [*self.within, *program], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment(**extra)

@@ -1,0 +1,46 @@
+"""What systemd is told."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lxcfleet.daemon import systemd
+
+
+def test_the_watchdog_is_fed_only_while_no_task_is_hopeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next thing that happens is that systemd ends the daemon and starts it anew."""
+    told: list[str] = []
+    monkeypatch.setattr(systemd, "notify", told.append)
+    looks = iter([[], [], ["rollouts"], ["rollouts"], []])
+    looked = asyncio.Event()
+
+    def hopeless() -> list[str]:
+        found = next(looks, None)
+        if found is None:
+            looked.set()
+            return ["over"]
+        return found
+
+    tasks: Any = SimpleNamespace(hopeless=hopeless)
+
+    async def run() -> None:
+        feeding = asyncio.ensure_future(systemd.feed_watchdog(0.0001, tasks))
+        await asyncio.wait_for(looked.wait(), 60)
+        feeding.cancel()
+
+    asyncio.run(run())
+    assert told == ["WATCHDOG=1"] * 3
+
+
+@pytest.mark.parametrize(("text", "seconds"), [(None, None), ("", None), ("x", None), ("90000000", 30.0)])
+def test_how_often_it_wants_to_hear_of_the_daemon(
+    text: str | None, seconds: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WATCHDOG_USEC", raising=False)
+    if text is not None:
+        monkeypatch.setenv("WATCHDOG_USEC", text)
+    assert systemd.watchdog_seconds() == seconds
