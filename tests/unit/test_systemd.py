@@ -15,7 +15,7 @@ def test_the_watchdog_is_fed_only_while_no_task_is_hopeless(monkeypatch: pytest.
     """The next thing that happens is that systemd ends the daemon and starts it anew."""
     told: list[str] = []
     monkeypatch.setattr(systemd, "notify", told.append)
-    looks = iter([[], [], ["rollouts"], ["rollouts"], []])
+    looks = iter(list[list[str]](([], [], ["rollouts"], ["rollouts"], [])))
     looked = asyncio.Event()
 
     def hopeless() -> list[str]:
