@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lxcfleet.base import mount_plan
 from lxcfleet.base.mask import rules
 from lxcfleet.base.mask.rules import RuleKind
 from lxcfleet.base.mask.sweep import sweep
+from lxcfleet.base.stack import Layer, Stack
 from lxcfleet.base.tree import Tree, join
 from lxcfleet.errors import FleetError
 from lxcfleet.host.kernel import mounts, syscalls
@@ -69,6 +71,13 @@ def secrets(paths: Paths, root: Path, parts: Collection[str] = ()) -> list[Secre
     ]
 
 
+def _secrets_of(paths: Paths, host: Layer, parts: Mapping[str, str]) -> list[Secret]:
+    """All that is private in the layer with the host's files, which is mounted for that, with its parts in it."""
+    for clone in mount_plan.clones([host], parts.items(), shifted=False):
+        syscalls.clone_read_only(Path(clone.source), Path(clone.target), None)
+    return secrets(paths, Path(host.mount or host.source), parts)
+
+
 def _marks(tree: Tree, path: str) -> Iterable[Mark]:
     """The file itself; of a directory some of the files in it, those further up first."""
     waiting, left = [path], SAMPLE
@@ -108,19 +117,20 @@ def _same(root: Path, path: str, copy: str) -> bool:
 
 
 def audit(paths: Paths, containers: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
-    """One answer for each container (given by ``name`` and ``pid``): what it can read, or why that is not known.
+    """One answer for each container (given by ``name``, ``pid`` and ``stack``): what it can read, or why that is not known.
 
     Gives this process a mount namespace of its own.
     """
     syscalls.unshare_mounts()
-    syscalls.clone_read_only(Path("/"), paths.base_mount, None)
     parts = mounts.parts()
-    for point in parts:
-        syscalls.clone_read_only(Path(point), Path(f"{paths.base_mount}{point}"), None)
-    hidden = secrets(paths, paths.base_mount, parts)
+    hidden: dict[Layer, list[Secret]] = {}
     for container in containers:
+        # What lies over the host's files may show others, but never makes them secret: only their own layer is asked.
+        host = Stack.from_json(container["stack"]).bottom
+        if host not in hidden:
+            hidden[host] = _secrets_of(paths, host, parts)
         try:
-            found = exposed(container["pid"], container["name"], hidden, paths.base_mount)
+            found = exposed(container["pid"], container["name"], hidden[host], Path(host.mount or host.source))
         except FleetError as error:
             yield {"name": container["name"], "exposed": [], "problem": str(error)}
         else:

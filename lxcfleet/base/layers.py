@@ -1,10 +1,9 @@
-"""Mounting a container's layers, always in a mount namespace of its own: base, mask, delta.
+"""Mounting a container's layers, always in a mount namespace of its own.
 
 What is mounted here the host's own mount table never shows, and it goes when the last process of the
 namespace does. So every start has a fresh overlay, and a crash leaves nothing to clean up.
 
-An overlay shows one file system of the host. Each part (see host.kernel.mounts) has one of its own, over the same three
-layers: the part, the mask's directory for it, and the delta's.
+What is mounted where is decided before (see mount_plan), from the stack and from what the host's parts are like.
 """
 
 from __future__ import annotations
@@ -15,30 +14,25 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
+from lxcfleet.base import mount_plan
+from lxcfleet.base.mount_plan import MountPlan, Overlay, Part
+from lxcfleet.base.present import Shelf, part_layers
+from lxcfleet.base.stack import Stack
 from lxcfleet.errors import HostError, Unsupported
 from lxcfleet.host.kernel import mounts, quota, syscalls
 from lxcfleet.paths import ContainerPaths, Paths
 from lxcfleet.spec.terms import RANGE_SIZE
 
-OPTIONS = "index=off,metacopy=off,redirect_dir=off,xino=off"
-"""With these the kernel allows lower layers to change while nothing has the overlay mounted
-(Documentation/filesystems/overlayfs.rst, "Changes to underlying filesystems")."""
+DEVICE = "lxcfleet"
+"""What mount tables have as the device of our overlays."""
 
 BUSY_SECONDS = 5.0
 """How long the kernel may take to let go of the delta after the last process of an earlier mount is gone."""
 
-
-class _Part(NamedTuple):
-    """A part that the container sees."""
-
-    point: str
-    upper: int
-    """A descriptor of the delta's directory for it."""
-    flags: int
+_FLAGS = {"nosuid": syscalls.MS_NOSUID, "nodev": syscalls.MS_NODEV, "noexec": syscalls.MS_NOEXEC}
 
 
 @contextlib.contextmanager
@@ -56,63 +50,93 @@ def mask_stays(paths: Paths, *, change: bool = False) -> Iterator[None]:
         os.close(directory)
 
 
-def mount(paths: Paths, name: str, first_id: int | None, disk: int) -> None:
+def marked(stack: Stack) -> dict[str, str]:
+    """The host's parts for which the layers that hide things were made, mount point to identity."""
+    return {point: found for layer in stack.lower if layer.neutral for point, found in mounts.marked(layer.source).items()}
+
+
+def mount(paths: Paths, stack: Stack, name: str, first_id: int | None, disk: int) -> None:
     """Mount the container's root in the mount namespace of this process, at ``paths.root_mount``.
 
-    ``disk``: how many bytes its delta may take; 0: no limit.
-
-    Base and mask are shifted into the container's id range; the delta is not: its files already have the
-    range's owners, and a shifted upper layer fails with EOVERFLOW (kernel 6.1 to 6.18).
+    ``first_id``: where its id range begins; None: it is privileged. ``disk``: how many bytes its own layer may take; 0: no
+    limit. Raises FleetError, OSError.
     """
-    if not os.path.ismount(paths.mask_mount):
-        raise HostError(f"{name} can't be mounted", why="the mask is not: all of the host's files would show")
-    # The mask says which: of a part that it was not made for all files would show.
-    marked = mounts.marked(str(paths.mask_mount))
-    _mount_lower(paths, name, first_id, marked)
-    own = paths.container(name)
-    works = sorted(own.directory.glob("work*"))
-    project = 0 if first_id is None else quota.keep([*works, own.delta], first_id, disk)
-    seen: list[_Part] = []
+    for layer in stack.lower[:-1]:
+        if not os.path.ismount(layer.source):
+            shown = ": all of the host's files would show" if layer.neutral else ""
+            raise HostError(f"{name} can't be mounted", why=f"the {layer.name} is not{shown}")
+    # The mask says which parts there are: of a part that it was not made for all files would show.
+    perform(mount_plan.plan(paths, stack, name, first_id, survey(stack)), paths.container(name), disk)
+
+
+def survey(stack: Stack) -> list[Part]:
+    """The parts that a container with these layers has, but for what its own layer says, those further up first."""
+    found = []
+    shelf = Shelf()
     try:
-        seen.extend(_seen(paths, own, marked, project))
+        for point, identity in marked(stack).items():
+            having = part_layers(shelf, stack, point)
+            if having is not None:
+                found.append(Part(point, identity, having, _kept_options(stack.bottom.outside(point))))
+    finally:
+        shelf.close()
+    return found
+
+
+def _kept_options(place: str) -> tuple[str, ...]:
+    """As on the host: what may not be run there, or not with other rights, may not be in a container."""
+    flags = os.statvfs(place).f_flag
+    kept = {"nosuid": flags & os.ST_NOSUID, "noexec": flags & os.ST_NOEXEC}
+    return tuple(option for option, has in kept.items() if has)
+
+
+def perform(plan: MountPlan, own: ContainerPaths, disk: int) -> None:
+    """Make the mounts of ``plan`` in the mount namespace of this process. Raises FleetError, OSError."""
+    _show_lower(plan)
+    works = sorted(own.directory.glob("work*"))
+    root, *parts = plan.overlays
+    project = 0 if plan.first_id is None else quota.keep([*works, Path(root.upper)], plan.first_id, disk)
+    uppers: list[tuple[Overlay, int]] = []
+    """The parts that the container has not put something else in the place of."""
+    try:
+        for overlay in parts:
+            upper = _upper(own, Path(root.upper), overlay.point, root.lower, project)
+            if upper is not None:
+                uppers.append((overlay, upper))
         # The deepest first, and below the root's last: the kernel's log would have a line for each overlay whose upper
         # directory is inside that of another that is mounted already (fs/overlayfs/super.c, ovl_check_layer).
-        for part in reversed(seen):
-            work = own.part_work(part.point)
+        for overlay, upper in reversed(uppers):
+            work = Path(overlay.work)
             work.mkdir(mode=0o700, exist_ok=True)
             quota.mark(work, project)
-            upper = Path(f"/proc/self/fd/{part.upper}")
-            _overlay(paths, name, first_id, part.point, upper, work, paths.part_mount, part.flags)
-        _overlay(paths, name, first_id, "", own.delta, own.work, paths.root_mount)
-        for part in seen:
-            syscalls.move(paths.part_mount, Path(f"{paths.root_mount}{part.point}"))
+            _mount_overlay(plan, overlay, f"/proc/self/fd/{upper}", plan.staging)
+        _mount_overlay(plan, root, root.upper, plan.root)
+        for overlay, _ in uppers:
+            syscalls.move(Path(plan.staging), Path(f"{plan.root}{overlay.point}"))
     finally:
-        for part in seen:
-            os.close(part.upper)
+        for _, upper in uppers:
+            os.close(upper)
 
 
-def _mount_lower(paths: Paths, name: str, first_id: int | None, marked: dict[str, str]) -> None:
-    """Mount base, its parts and mask, read-only, with the container's owners."""
-    namespace = None if first_id is None else syscalls.user_namespace(first_id, RANGE_SIZE)
+def _show_lower(plan: MountPlan) -> None:
+    """Mount the lower layers, read-only, with the container's owners."""
+    namespace = None if plan.first_id is None else syscalls.user_namespace(plan.first_id, RANGE_SIZE)
     try:
-        syscalls.clone_read_only(Path("/"), paths.base_mount, namespace)
-        for point, identity in marked.items():
-            clone = f"{paths.base_mount}{point}"
-            syscalls.clone_read_only(Path(point), Path(clone), namespace)
-            if mounts.identify(clone) != identity:
+        for clone in plan.clones:
+            syscalls.clone_read_only(Path(clone.source), Path(clone.target), namespace if clone.shifted else None)
+            if clone.identity is not None and mounts.identify(clone.target) != clone.identity:
                 raise HostError(
-                    f"{name} can't be mounted",
-                    why=f"on {point} is not what was there when the mask was made",
+                    f"{plan.name} can't be mounted",
+                    why=f"on {clone.source} is not what was there when the mask was made",
                     hint="try again: the next start looks at it",
                 )
-        syscalls.clone_read_only(paths.mask_mount, paths.mask_mount, namespace)
         if namespace is not None:
             # For liblxc, which is told to use this one (lxc.namespace.share.user) and makes none.
-            syscalls.mount(f"/proc/self/fd/{namespace}", paths.user_namespace, "none", syscalls.MS_BIND, "")
+            syscalls.mount(f"/proc/self/fd/{namespace}", Path(plan.users), "none", syscalls.MS_BIND, "")
     except OSError as error:
         if error.errno == errno.EINVAL and namespace is not None:
             raise Unsupported(
-                f"{name} can't be unprivileged on this host",
+                f"{plan.name} can't be unprivileged on this host",
                 why=f"{error.filename}: its file system can't be mounted with shifted owners (errno {error.errno})",
                 hint="`lxcfleet doctor` tells what is missing; --privileged does without, and is less safe",
             ) from error
@@ -122,30 +146,20 @@ def _mount_lower(paths: Paths, name: str, first_id: int | None, marked: dict[str
             os.close(namespace)
 
 
-def _seen(paths: Paths, own: ContainerPaths, marked: dict[str, str], project: int) -> Iterator[_Part]:
-    """The parts that the container has not put something else in the place of, those further up first."""
-    for point in marked:
-        upper = _upper(own, point, paths.mask_mount, project)
-        if upper is not None:
-            # As on the host: what may not be run there, or not with other rights, may not be here.
-            flags = os.statvfs(f"{paths.base_mount}{point}").f_flag
-            kept = (syscalls.MS_NOSUID if flags & os.ST_NOSUID else 0) | (syscalls.MS_NOEXEC if flags & os.ST_NOEXEC else 0)
-            yield _Part(point, upper, kept)
-
-
-def _upper(own: ContainerPaths, point: str, mask: Path, project: int) -> int | None:
-    """Open the delta's directory for a part, and make it if it is missing, with owner and mode that the mask has for it.
+def _upper(own: ContainerPaths, top: Path, point: str, lower: Sequence[str], project: int) -> int | None:
+    """Open the directory of the container's own layer for a part, and make it if it is missing, with the owner and mode
+    that it has in the topmost of the ``lower`` layers, as they are mounted.
 
     None where a container that ran when this was no part yet has removed or replaced the directory (a directory made
     anew is opaque, which the top of an overlay can't be): the root's overlay shows what it wants then. Follows no
     link that it may have left.
     """
-    handle = os.open(own.delta, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    done = str(mask)
+    handle = os.open(top, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    done = ""
     for name in point.split("/")[1:]:
         above, done = handle, f"{done}/{name}"
         try:
-            handle = _open_or_make(above, name, own, os.stat(done), project)
+            handle = _open_or_make(above, name, own, _first(lower, done), project)
         except OSError as error:
             if error.errno in (errno.ENOTDIR, errno.ELOOP):
                 return None
@@ -156,6 +170,14 @@ def _upper(own: ContainerPaths, point: str, mask: Path, project: int) -> int | N
             os.close(handle)
             return None
     return handle
+
+
+def _first(lower: Sequence[str], path: str) -> os.stat_result:
+    """What the topmost layer that has something at ``path`` has there."""
+    for place in lower[:-1]:
+        with contextlib.suppress(FileNotFoundError):
+            return os.stat(place + path, follow_symlinks=False)
+    return os.stat(lower[-1] + path)
 
 
 def _open_or_make(above: int, name: str, own: ContainerPaths, like: os.stat_result, project: int) -> int:
@@ -181,25 +203,23 @@ def _is_opaque(handle: int) -> bool:
         return False
 
 
-def _overlay(
-    paths: Paths, name: str, first_id: int | None, point: str, upper: Path, work: Path, target: Path, flags: int = 0
-) -> None:
-    """Mount the overlay of the directory ``point`` (empty: of the root) of mask and base.
+def _mount_overlay(plan: MountPlan, overlay: Overlay, upper: str, target: str) -> None:
+    """Mount one overlay at ``target``. ``upper``: its upper directory, by whichever name.
 
-    The kernel writes to the delta as who mounted it (fs/overlayfs/super.c, creator_cred), and root may have the blocks
-    that ext4 keeps for root when all others are taken. So it is mounted as the container's first id.
+    The kernel writes to the upper directory as the user that mounted the overlay (fs/overlayfs/super.c, creator_cred), and
+    root may have the blocks that ext4 keeps for root when all others are taken. So it is mounted as the container's first id.
     """
-    options = f"lowerdir={paths.mask_mount}{point}:{paths.base_mount}{point},upperdir={upper},workdir={work},{OPTIONS}"
+    flags = sum(_FLAGS[option] for option in overlay.options)
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
-            with syscalls.acting_as(first_id or 0):
-                syscalls.mount("lxcfleet", target, "overlay", syscalls.MS_NODEV | flags, options)
+            with syscalls.acting_as(plan.first_id or 0):
+                syscalls.mount(DEVICE, Path(target), "overlay", flags, overlay.data(upper))
             return
         except OSError as error:
             if error.errno != errno.EBUSY or time.monotonic() > deadline:
-                what = f"its overlay of {point}" if point else "its overlay"
+                what = f"its overlay of {overlay.point}" if overlay.point else "its overlay"
                 raise HostError.from_os_error(
-                    f"{name}: {what} can't be mounted", error, hint="`dmesg | tail` has the kernel's reason"
+                    f"{plan.name}: {what} can't be mounted", error, hint="`dmesg | tail` has the kernel's reason"
                 ) from error
             time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""What a container that is mounted now finds at a path: delta over mask over base, as the overlay would merge them.
+"""What a container that is mounted now finds at a path: the layers of its stack, merged as the overlay would merge them.
 
 A running overlay goes on showing what was there when it was mounted, so this is looked up in the layers themselves.
 Paths are the container's, without links in them: what the kernel says a process has mapped.
@@ -10,26 +10,17 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum, StrEnum, auto
-from pathlib import Path
+from enum import Enum, auto
 
+from lxcfleet.base.stack import Layer, Stack
 from lxcfleet.base.tree import follow
 from lxcfleet.host.kernel import syscalls
-from lxcfleet.host.kernel.mounts import OPAQUE
 from lxcfleet.host.process.maps import Identity
 
 ORIGIN = "trusted.overlay.origin"
 """What the kernel marks a file with that it copied up; its inode number stays that of the file below."""
-
-
-class Layer(StrEnum):
-    """Who provides a path."""
-
-    DELTA = "delta"
-    MASK = "mask"
-    BASE = "base"
 
 
 @dataclass(frozen=True)
@@ -41,7 +32,7 @@ class Found:
     status: os.stat_result | None
     """None: nothing is there."""
     copied: bool = False
-    """The container changed a file of the base's: through the overlay it keeps its inode number."""
+    """The container changed a file of a lower layer: through the overlay it keeps its inode number."""
     hidden: bool = False
     """With nothing there: this layer took away what a lower one had there."""
 
@@ -51,8 +42,8 @@ class Found:
         return None if self.status is None else Identity.of(self.status)
 
 
-class _Kind(Enum):
-    """A directory in an upper layer."""
+class Shape(Enum):
+    """A directory in a layer that lies over others."""
 
     MERGED = auto()
     """It is there, and the layers below show through."""
@@ -67,37 +58,41 @@ class _Kind(Enum):
 
 
 class Upper:
-    """A layer that lies over others: a delta, or the mask.
+    """A layer that lies over others, opened.
 
-    Its content may be a container's, and may change while we look: nothing leads us out of it.
+    Its content may be a container's, and may change meanwhile: no link in it is followed, so nothing leads out of it.
     """
 
-    def __init__(self, layer: Layer, directory: Path) -> None:
-        self._layer = layer
-        self._handle = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        self._directories = {"": _Kind.MERGED}
+    def __init__(self, layer: Layer) -> None:
+        self.layer = layer
+        self.opaque = layer.opaque or ""
+        """The extended attribute that marks a directory which hides what lower layers have below it."""
+        self._handle = os.open(layer.source, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._directories = {"": Shape.MERGED}
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the layer's directory."""
         os.close(self._handle)
 
-    def find(self, path: str) -> Found | None:
-        """What this layer says of ``path``; None: nothing, so that the next one counts."""
-        above = self._directory(path.rpartition("/")[0])
-        if above is _Kind.HIDDEN:
-            return Found(self._layer, None, hidden=True)
-        if above in (_Kind.MERGED, _Kind.OPAQUE):
+    def find(self, path: str) -> tuple[Found | None, bool]:
+        """What this layer says of ``path``, None for nothing; and whether the next layer counts, too.
+
+        It does where this layer says nothing, and where it has a directory through which the lower layers show.
+        """
+        above = self.shape(path.rpartition("/")[0])
+        if above is Shape.HIDDEN:
+            return Found(self.layer, None, hidden=True), False
+        if above in (Shape.MERGED, Shape.OPAQUE):
             with self.opened(path) as handle:
                 if handle is not None:
                     status = os.fstat(handle)
                     if is_whiteout(status):
-                        return Found(self._layer, None, hidden=True)
-                    return Found(self._layer, status, has(handle, ORIGIN))
-        return Found(self._layer, None) if above in (_Kind.OPAQUE, _Kind.NOWHERE) else None
-
-    def merges(self, path: str) -> bool:
-        """Whether this layer has a directory at ``path`` through which the lower layers show."""
-        return self._directory(path) is _Kind.MERGED
+                        return Found(self.layer, None, hidden=True), False
+                    copied = not self.layer.read_only and has(handle, ORIGIN)
+                    found = Found(self.layer, status, copied)
+                    return found, _is_directory(found) and self.shape(path) is Shape.MERGED
+        nothing = above in (Shape.OPAQUE, Shape.NOWHERE)
+        return Found(self.layer, None) if nothing else None, not nothing
 
     def names(self, directory: str) -> list[str]:
         """What this layer has in ``directory``, which is one of its own; none if it is gone."""
@@ -112,25 +107,26 @@ class Upper:
         with self.opened(path) as handle:
             return "" if handle is None else os.readlink("", dir_fd=handle)
 
-    def _directory(self, path: str) -> _Kind:
-        """Without recursion: a container may have made directories deeper than Python's stack."""
+    def shape(self, path: str) -> Shape:
+        """What this layer makes of the directory ``path``. What was found once is remembered."""
+        # Without recursion: a container may have made directories deeper than Python's stack.
         unknown = []
-        while (kind := self._directories.get(path)) is None:
+        while (shape := self._directories.get(path)) is None:
             unknown.append(path)
             path = path.rpartition("/")[0]
         for below in reversed(unknown):
-            kind = self._directories[below] = self._look(below, kind)
-        return kind
+            shape = self._directories[below] = self._look(below, shape)
+        return shape
 
-    def _look(self, path: str, above: _Kind) -> _Kind:
-        if above in (_Kind.ABSENT, _Kind.HIDDEN, _Kind.NOWHERE):
+    def _look(self, path: str, above: Shape) -> Shape:
+        if above in (Shape.ABSENT, Shape.HIDDEN, Shape.NOWHERE):
             return above
         with self.opened(path) as handle:
             if handle is None:
-                return _Kind.NOWHERE if above is _Kind.OPAQUE else _Kind.ABSENT
+                return Shape.NOWHERE if above is Shape.OPAQUE else Shape.ABSENT
             if not stat.S_ISDIR(os.fstat(handle).st_mode):
-                return _Kind.HIDDEN
-            return _Kind.OPAQUE if above is _Kind.OPAQUE or has(handle, OPAQUE) else _Kind.MERGED
+                return Shape.HIDDEN
+            return Shape.OPAQUE if above is Shape.OPAQUE or has(handle, self.opaque) else Shape.MERGED
 
     @contextlib.contextmanager
     def opened(self, path: str) -> Iterator[int | None]:
@@ -148,27 +144,28 @@ class Upper:
             os.close(handle)
 
 
-class Base:
-    """The bottom layer, which many containers share: what was looked up once is remembered."""
+class Bottom:
+    """The lowest layer, which many containers share: what was looked up once is remembered."""
 
-    def __init__(self, root: Path = Path("/")) -> None:
-        self._prefix = os.fspath(root).rstrip("/")
+    def __init__(self, layer: Layer) -> None:
+        self.layer = layer
+        self._prefix = layer.outside("")
         self._known: dict[str, Found] = {}
 
     def find(self, path: str) -> Found:
-        """What the base has at ``path``."""
+        """What the lowest layer has at ``path``."""
         found = self._known.get(path)
         if found is None:
-            found = self._known[path] = Found(Layer.BASE, self._lstat(path))
+            found = self._known[path] = Found(self.layer, self._lstat(path))
         return found
 
     def forget(self, path: str) -> None:
         """Look again the next time: it may have changed meanwhile."""
         self._known.pop(path, None)
 
-    def outside(self, path: str) -> str:
-        """The path by which this host knows the base's ``path``."""
-        return self._prefix + path
+    def link(self, path: str) -> str:
+        """Where the symbolic link at ``path`` leads."""
+        return os.readlink(self._prefix + path)
 
     def _lstat(self, path: str) -> os.stat_result | None:
         try:
@@ -178,14 +175,14 @@ class Base:
 
 
 class Present:
-    """The layers of one container."""
+    """The layers of one container, opened."""
 
-    def __init__(self, delta: Upper, mask: Upper, base: Base) -> None:
-        self._delta, self._mask, self.base = delta, mask, base
+    def __init__(self, uppers: Sequence[Upper], bottom: Bottom) -> None:
+        self.uppers, self.bottom = tuple(uppers), bottom
 
     def find(self, path: str) -> Found:
-        """Who provides ``path``, and what."""
-        found = self._delta.find(path)
+        """Which layer provides ``path``, and what is there."""
+        found, _ = self.uppers[0].find(path)
         if found is None:
             return self.below(path)
         if found.status is None and not found.hidden and self.below(path).status is not None:
@@ -193,11 +190,21 @@ class Present:
             return replace(found, hidden=True)
         return found
 
-    def below(self, path: str) -> Found:
-        """What mask and base have at ``path``, whether or not the delta hides it; a directory of both is the base's."""
-        if self._mask.merges(path):
-            return self.base.find(path)
-        return self._mask.find(path) or self.base.find(path)
+    def below(self, path: str, upper: int = 0) -> Found:
+        """What the layers below ``uppers[upper]`` have at ``path``, whether or not it hides that.
+
+        A directory of several of them is the lowest one's.
+        """
+        directory: Found | None = None
+        for layer in self.uppers[upper + 1 :]:
+            found, more = layer.find(path)
+            if found is None:
+                continue
+            if not more:
+                return found if directory is None or _is_directory(found) else directory
+            directory = found
+        found = self.bottom.find(path)
+        return found if directory is None or _is_directory(found) else directory
 
     def resolve(self, path: str) -> str:
         """``path`` without links, ``.`` and ``..``, as the container follows them; as far as that leads."""
@@ -208,14 +215,48 @@ class Present:
         if found.status is None or not stat.S_ISLNK(found.status.st_mode):
             return ""
         with contextlib.suppress(OSError):
-            match found.layer:
-                case Layer.DELTA:
-                    return self._delta.link(path)
-                case Layer.MASK:
-                    return self._mask.link(path)
-                case Layer.BASE:
-                    return os.readlink(self.base.outside(path))
+            return self.opened(found.layer).link(path)
         return ""
+
+    def opened(self, layer: Layer) -> Upper | Bottom:
+        """The layer, as it is opened here."""
+        return next((upper for upper in self.uppers if upper.layer is layer), self.bottom)
+
+
+class Shelf:
+    """Layers that containers share, each opened once for all of them."""
+
+    def __init__(self) -> None:
+        self._uppers: dict[Layer, Upper] = {}
+        self._bottoms: dict[Layer, Bottom] = {}
+
+    @contextlib.contextmanager
+    def present(self, stack: Stack) -> Iterator[Present]:
+        """The layers of one container, the topmost one opened for as long as this lasts. Raises OSError."""
+        *shared, bottom = stack.lower
+        top = Upper(stack.top)
+        try:
+            if bottom not in self._bottoms:
+                self._bottoms[bottom] = Bottom(bottom)
+            yield Present([top, *map(self.upper, shared)], self._bottoms[bottom])
+        finally:
+            top.close()
+
+    def upper(self, layer: Layer) -> Upper:
+        """A layer that lies over others, and that containers share. Raises OSError."""
+        if layer not in self._uppers:
+            self._uppers[layer] = Upper(layer)
+        return self._uppers[layer]
+
+    def close(self) -> None:
+        """Close them all."""
+        for upper in self._uppers.values():
+            upper.close()
+        self._uppers.clear()
+
+
+def _is_directory(found: Found) -> bool:
+    return found.status is not None and stat.S_ISDIR(found.status.st_mode)
 
 
 def is_whiteout(status: os.stat_result) -> bool:
@@ -229,3 +270,20 @@ def has(handle: int, attribute: str) -> bool:
         return bool(os.getxattr(f"/proc/self/fd/{handle}", attribute))
     except OSError:
         return False
+
+
+def part_layers(shelf: Shelf, stack: Stack, point: str) -> tuple[Layer, ...] | None:
+    """The lower layers that have the directory ``point``, the topmost first; None where one of them takes it away.
+
+    An overlay of ``point`` alone has these as its lower layers.
+    """
+    found = []
+    for layer in stack.lower[:-1]:
+        match shelf.upper(layer).shape(point):
+            case Shape.MERGED:
+                found.append(layer)
+            case Shape.OPAQUE:
+                return (*found, layer)
+            case Shape.HIDDEN | Shape.NOWHERE:
+                return None
+    return (*found, stack.bottom)

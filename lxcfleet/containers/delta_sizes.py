@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
+from lxcfleet.base.stack import stack_of
 from lxcfleet.containers.registry import Registry
 from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
@@ -52,7 +54,7 @@ class DeltaSizes:
 
     async def _look(self, name: str) -> None:
         """Add one delta up, in slices with pauses that keep to the share."""
-        steps = tree.disk_usage_steps(self._paths.container(name).delta)
+        steps = tree.disk_usage_steps(_own_layer(self._paths, name))
         size, more = 0, True
         while more:
             began = time.monotonic()
@@ -80,7 +82,12 @@ class Looks:
 
     async def _look(self, name: str) -> int:
         async with self._slots:
-            return await asyncio.to_thread(tree.disk_usage, self._paths.container(name).delta)
+            return await asyncio.to_thread(tree.disk_usage, _own_layer(self._paths, name))
+
+
+def _own_layer(paths: Paths, name: str) -> Path:
+    """What counts for a container's use of disk: its own layer. The others are not its, and others have them, too."""
+    return Path(stack_of(paths, name).top.source)
 
 
 def _go_on(steps: Iterator[int]) -> tuple[int, bool]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lxcfleet.base.stack import stack_of
 from lxcfleet.containers import lxc_config, store
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.desired import Intent
@@ -219,6 +220,7 @@ class Lifecycle:
                 files["pending"] = Intent.RUN.value + "\n"
         item = {
             "name": container.name,
+            "stack": stack_of(self._paths, container.name).to_json(),
             "first_id": container.spec.first_id,
             "disk": container.spec.disk,
             "make": make,

@@ -123,7 +123,7 @@ class Parts:
         )
         self.scrape = Scrape(self.fleet, readings)
         self.listener = Listener(self.scrape)
-        audit = Audit(self.registry, self.launcher)
+        audit = Audit(self.paths, self.registry, self.launcher)
         self.server = Server(
             self.fleet, self.patch, self.prover, self.rollouts, audit, self.scrape, self.access
         )

@@ -16,6 +16,7 @@ from pathlib import Path
 from lxcfleet.base import layers
 from lxcfleet.base.mask import build, mount
 from lxcfleet.base.merge import reconcile
+from lxcfleet.base.stack import stack_of
 from lxcfleet.containers import store
 from lxcfleet.errors import Broken, FleetError, WrongState
 from lxcfleet.host.kernel import syscalls
@@ -59,10 +60,11 @@ def main() -> None:
         syscalls.make_slave(Path("/"))
         # No daemon says whether a single file changed its mode: look at all, once for the starts of one moment.
         mount.refresh(paths, force=not 0 <= time.time() - build.looked(paths) < LOOK_SECONDS)
+        stack = stack_of(paths, name)
         if load(paths.config_file).reconcile:
-            for note in reconcile.Reconciler(paths).reconcile(name):
+            for note in reconcile.Reconciler(paths, stack.lower).reconcile(name):
                 _say(paths, name, f"not merged: {note}", "WARN")
-        layers.mount(paths, name, spec.first_id, spec.disk)
+        layers.mount(paths, stack, name, spec.first_id, spec.disk)
     except (FleetError, OSError) as error:
         _say(paths, name, str(error).replace("\n", "; "))
         sys.exit(1)

@@ -6,17 +6,19 @@ import json
 from typing import Any
 
 from lxcfleet.api.findings import ExposureRecord
+from lxcfleet.base.stack import stack_of
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import HostError, from_body
 from lxcfleet.launcher.client import TRIES, Launcher
+from lxcfleet.paths import Paths
 from lxcfleet.spec.selection import Selection
 
 
 class Audit:
     """Looks at running containers from inside."""
 
-    def __init__(self, registry: Registry, launcher: Launcher) -> None:
-        self._registry, self._launcher = registry, launcher
+    def __init__(self, paths: Paths, registry: Registry, launcher: Launcher) -> None:
+        self._paths, self._registry, self._launcher = paths, registry, launcher
 
     async def exposure(self, selection: Selection) -> list[ExposureRecord]:
         """What each of the chosen containers (all, if none is chosen) can read; nothing of one that does not run.
@@ -27,7 +29,11 @@ class Audit:
         if not (selection.patterns or selection.labels):
             selection = Selection(everything=True)
         chosen = self._registry.choose(selection)
-        running = [{"name": c.name, "pid": c.running.pid} for c in chosen if c.running is not None]
+        running = [
+            {"name": c.name, "pid": c.running.pid, "stack": stack_of(self._paths, c.name).to_json()}
+            for c in chosen
+            if c.running is not None
+        ]
         found = {each["name"]: each for each in await self._ask(running)} if running else {}
         nothing: dict[str, Any] = {"exposed": [], "problem": None}
         return [

@@ -19,6 +19,7 @@ from lxcfleet.base import layers
 from lxcfleet.base.mask import build, mount
 from lxcfleet.base.mask.freshness import Freshness
 from lxcfleet.base.mask.sweep import sweep
+from lxcfleet.base.stack import stack_of
 from lxcfleet.base.tree import Tree
 from lxcfleet.errors import HostError, NoCapacity, Unsupported
 from lxcfleet.host.kernel import image, syscalls
@@ -412,9 +413,10 @@ def test_no_start_meets_a_moment_without_a_mask(paths: Paths, base: Path, monkey
         seen = []
         home = os.open("/proc/self/ns/mnt", os.O_RDONLY)
         monkeypatch.setattr(layers, "mount", lambda *_: seen.append(os.path.ismount(paths.mask_mount)))
+        item = {"name": "x", "first_id": 1, "disk": 0, "make": False, "mount": True, "reconcile": False,
+                "stack": stack_of(paths, "x").to_json()}  # fmt: skip
         while os.waitpid(changing, os.WNOHANG) == (0, 0):
-            preparing._prepare_one({"name": "x", "first_id": 1, "disk": 0, "make": False, "mount": True,
-                                    "reconcile": False}, socket.socketpair()[0], paths, home)  # fmt: skip
+            preparing._prepare_one(item, socket.socketpair()[0], paths, home)
         mounted = Path("/proc/self/mountinfo").read_text().count(str(paths.run))
         mount.release(paths)
         return set(seen), len(seen), mounted - Path("/proc/self/mountinfo").read_text().count(str(paths.run))

@@ -11,7 +11,6 @@ from typing import Any, cast
 import pytest
 
 from lxcfleet.api.requests import RolloutRequest
-from lxcfleet.base.present import Layer
 from lxcfleet.patch.rollout import driver
 from lxcfleet.patch.rollout.driver import Driver
 from lxcfleet.patch.rollout.state import RolloutKind, Status
@@ -23,7 +22,7 @@ from lxcfleet.spec.rollout import RolloutSettings, Share
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import Health
 
-OLD = OldFile("/usr/lib/libssl.so.3", Why.REPLACED, Layer.BASE, ())
+OLD = OldFile("/usr/lib/libssl.so.3", Why.REPLACED, "base", ())
 POLICY = RolloutSettings(Share(1), Share(0), 0.0, 10.0, ())
 
 

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from lxcfleet.base.present import Layer
 from lxcfleet.host.kernel import tree
 from lxcfleet.patch.shadow.files import Delta, Shadow, ShadowKind, compare, find, parse_status, remove
 from lxcfleet.patch.stale.judge import OldFile, Process, StaleScan, Why
 from lxcfleet.patch.verify.evidence import Evidence, Owned, fingerprint, judge
 
+from .layers_in import directories, put, stack_in
+
 LIBRARY = "/usr/lib/libssl.so.3"
-OLD = OldFile(LIBRARY, Why.REPLACED, Layer.BASE, (Process(1, "nginx"), Process(2, "nginx")))
-SHADOW = Shadow(LIBRARY, ShadowKind.FILE, False, 1.0, 2.0, False)
+OLD = OldFile(LIBRARY, Why.REPLACED, "base", (Process(1, "nginx"), Process(2, "nginx")))
+SHADOW = Shadow(LIBRARY, ShadowKind.FILE, False, 1.0, 2.0, False, "delta", True)
 CLEAN = Evidence(StaleScan("web", 2, 8), ())
 
 
@@ -66,22 +67,11 @@ def test_a_fingerprint_tells_hosts_apart() -> None:
 
 @pytest.fixture
 def layers(tmp_path: Path) -> dict[str, Path]:
-    made = {name: tmp_path / name for name in ("delta", "mask", "base")}
-    for path in made.values():
-        path.mkdir()
-    return made
-
-
-def put(layer: Path, path: str, text: str = "", modified: int = 1000) -> Path:
-    target = layer / path.lstrip("/")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text)
-    os.utime(target, (modified, modified))
-    return target
+    return directories(tmp_path)
 
 
 def look(layers: dict[str, Path]) -> Delta:
-    (delta,) = find([("web", str(layers["delta"]))], layers["mask"], layers["base"])
+    (delta,) = find([("web", stack_in(layers))])
     assert Delta.from_json(delta.to_json()) == delta
     return delta
 

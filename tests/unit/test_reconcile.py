@@ -12,6 +12,7 @@ import pytest
 
 from lxcfleet.base.merge import reconcile
 from lxcfleet.base.merge.reconcile import Reconciler
+from lxcfleet.base.stack import base, mask
 from lxcfleet.paths import Paths
 
 OWN = "Package: mine\nArchitecture: amd64\nVersion: 7\n\n"
@@ -44,7 +45,8 @@ class Host:
 
     def start(self, name: str = "web") -> list[str]:
         """What a start has to say, of a new process."""
-        return Reconciler(self.paths, self.root).reconcile(name)
+        lower = (mask(self.paths), base(self.paths)._replace(source=str(self.root)))
+        return Reconciler(self.paths, lower).reconcile(name)
 
     def versions(self) -> list[str]:
         """Of the packages, as the container sees them."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,7 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxcfleet.base.present import Base, Found, Layer, Present, Upper
+from lxcfleet.base.present import Found, Present, Shelf
+from lxcfleet.base.stack import Layer
 from lxcfleet.host.packages import database
 from lxcfleet.host.process import maps
 from lxcfleet.host.process.cgroup import Payload
@@ -26,6 +30,10 @@ from lxcfleet.patch.stale.judge import OldFile, Process, StaleScan, Why, judge_m
 from lxcfleet.patch.stale.scan import Target, place, places, scan, script_of
 from lxcfleet.paths import Paths
 
+from .layers_in import directories, layer_in, put, stack_in
+
+LAYERS = tuple(layer_in(Path("/layers"), name) for name in ("delta", "mask", "base"))
+DELTA, MASK, BASE = LAYERS
 LIBRARY = "/usr/lib/x86_64-linux-gnu/libssl.so.3"
 
 
@@ -41,10 +49,10 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_the_same_file_is_fresh(file: Path) -> None:
-    assert judge_mapped(Identity.of(file.stat()), found(Layer.BASE, file), deleted=False) is None
+    assert judge_mapped(Identity.of(file.stat()), found(BASE, file), deleted=False) is None
 
 
-@pytest.mark.parametrize("layer", list(Layer))
+@pytest.mark.parametrize("layer", LAYERS)
 def test_another_file_at_the_path_is_stale(file: Path, layer: Layer) -> None:
     mapped = Identity.of(file.stat())
     new = file.with_name("new")
@@ -56,13 +64,13 @@ def test_another_file_at_the_path_is_stale(file: Path, layer: Layer) -> None:
 
 def test_nothing_at_the_path_is_stale(file: Path) -> None:
     mapped = Identity.of(file.stat())
-    assert judge_mapped(mapped, found(Layer.BASE, None), deleted=False) is Why.REMOVED
-    assert judge_mapped(mapped, Found(Layer.DELTA, None, hidden=True), deleted=True) is Why.REMOVED
+    assert judge_mapped(mapped, found(BASE, None), deleted=False) is Why.REMOVED
+    assert judge_mapped(mapped, Found(DELTA, None, hidden=True), deleted=True) is Why.REMOVED
 
 
 def test_what_a_container_made_and_removed_is_its_own(file: Path) -> None:
     # libffi maps such files; a restart would only make new ones.
-    for layer in Layer:
+    for layer in LAYERS:
         assert judge_mapped(Identity.of(file.stat()), found(layer, None), deleted=True) is None
 
 
@@ -127,7 +135,7 @@ def test_the_script_of_a_process(program: str, arguments: list[str], comm: str, 
 
 def test_findings_of_one_file_are_one() -> None:
     one, two = Process(1, "a"), Process(2, "b")
-    replaced, removed = ("/b", Why.REPLACED, Layer.BASE), ("/a", Why.REMOVED, Layer.DELTA)
+    replaced, removed = ("/b", Why.REPLACED, "base"), ("/a", Why.REMOVED, "delta")
     files = merge([(*replaced, one), (*removed, two), (*replaced, two)])
     assert files == (OldFile(*removed, (two,)), OldFile(*replaced, (one, two)))
     result = StaleScan("web", 2, 5, files, "no")
@@ -141,51 +149,48 @@ def test_findings_of_one_file_are_one() -> None:
 
 @pytest.fixture
 def layers(tmp_path: Path) -> dict[str, Path]:
-    made = {name: tmp_path / name for name in ("delta", "mask", "base")}
-    for path in made.values():
-        path.mkdir()
-    return made
+    return directories(tmp_path)
 
 
-def put(layer: Path, path: str, text: str = "") -> Path:
-    target = layer / path.lstrip("/")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text)
-    return target
+@pytest.fixture
+def seen(layers: dict[str, Path]) -> Iterator[Callable[[], Present]]:
+    """What a container with these layers has; asked for once the layers are as they should be."""
+    shelf, stack = Shelf(), contextlib.ExitStack()
+    with stack:
+        stack.callback(shelf.close)
+        yield lambda: stack.enter_context(shelf.present(stack_in(layers)))
 
 
-def present(layers: dict[str, Path]) -> Present:
-    return Present(Upper(Layer.DELTA, layers["delta"]), Upper(Layer.MASK, layers["mask"]), Base(layers["base"]))
-
-
-def test_the_topmost_layer_provides(layers: dict[str, Path]) -> None:
+def test_the_topmost_layer_provides(layers: dict[str, Path], seen: Callable[[], Present]) -> None:
     put(layers["base"], "/usr/lib/a"), put(layers["base"], "/usr/lib/b"), put(layers["base"], "/usr/lib/c")
     put(layers["mask"], "/usr/lib/b"), put(layers["mask"], "/usr/lib/c")
     put(layers["delta"], "/usr/lib/c")
-    seen = present(layers)
-    assert [seen.find(f"/usr/lib/{name}").layer for name in "abcd"] == [Layer.BASE, Layer.MASK, Layer.DELTA, Layer.BASE]
-    assert seen.find("/usr/lib/d").status is None
-    assert seen.find("/usr/lib/a/below").status is None
+    present = seen()
+    assert [present.find(f"/usr/lib/{name}").layer.name for name in "abcd"] == ["base", "mask", "delta", "base"]
+    assert present.find("/usr/lib/d").status is None
+    assert present.find("/usr/lib/a/below").status is None
 
 
-def test_a_file_in_place_of_a_directory_hides_what_is_below(layers: dict[str, Path]) -> None:
+def test_a_file_in_place_of_a_directory_hides_what_is_below(
+    layers: dict[str, Path], seen: Callable[[], Present]
+) -> None:
     put(layers["base"], "/usr/lib/a")
     put(layers["delta"], "/usr")
-    assert present(layers).find("/usr/lib/a") == Found(Layer.DELTA, None, hidden=True)
+    assert seen().find("/usr/lib/a") == Found(layer_in(layers["delta"].parent, "delta"), None, hidden=True)
 
 
-def test_directories_may_be_deeper_than_our_stack(layers: dict[str, Path]) -> None:
+def test_directories_may_be_deeper_than_our_stack(layers: dict[str, Path], seen: Callable[[], Present]) -> None:
     """A container that made such must not keep all others from being looked at."""
     path = "/d" * 600
     for layer, name in (("delta", "one"), ("base", "two")):
         for depth in range(2, len(path) + 2, 2):
             os.mkdir(f"{layers[layer]}{path[:depth]}")
         put(layers[layer], f"{path}/{name}")
-    assert present(layers).find(f"{path}/one").layer is Layer.DELTA
-    assert present(layers).find(f"{path}/two").status is not None
+    assert seen().find(f"{path}/one").layer.name == "delta"
+    assert seen().find(f"{path}/two").status is not None
 
 
-def test_links_are_followed_through_the_layers(layers: dict[str, Path]) -> None:
+def test_links_are_followed_through_the_layers(layers: dict[str, Path], seen: Callable[[], Present]) -> None:
     put(layers["base"], "/usr/share/job/run")
     (layers["base"] / "bin").symlink_to("usr/bin")
     (layers["base"] / "usr/bin").mkdir()
@@ -194,14 +199,16 @@ def test_links_are_followed_through_the_layers(layers: dict[str, Path]) -> None:
     (layers["delta"] / "usr/share/job").mkdir(parents=True)
     (layers["delta"] / "usr/share/job/now").symlink_to("/usr/share/job/run")
     (layers["delta"] / "loop").symlink_to("loop")
-    assert present(layers).resolve("/bin/job") == "/usr/share/job/run"
-    assert present(layers).resolve("/loop/x") == "/loop/x"
+    assert seen().resolve("/bin/job") == "/usr/share/job/run"
+    assert seen().resolve("/loop/x") == "/loop/x"
 
 
-def test_no_link_of_a_container_leads_out_of_its_delta(layers: dict[str, Path], tmp_path: Path) -> None:
+def test_no_link_of_a_container_leads_out_of_its_delta(
+    layers: dict[str, Path], tmp_path: Path, seen: Callable[[], Present]
+) -> None:
     put(tmp_path, "secret/lib")
     (layers["delta"] / "usr").symlink_to(tmp_path / "secret")
-    assert present(layers).find("/usr/lib").status is None
+    assert seen().find("/usr/lib").status is None
 
 
 def test_the_place_in_the_layers() -> None:
@@ -307,13 +314,15 @@ def test_a_zombie_maps_nothing() -> None:
 def test_a_container_that_is_gone_is_not_stale(layers: dict[str, Path]) -> None:
     child = os.posix_spawn("/bin/true", ["true"], os.environ)
     os.waitpid(child, 0)
-    target = Target("web", child, str(layers["base"] / "none"), str(layers["delta"]))
-    assert list(scan([target], layers["mask"])) == [StaleScan("web", 0, 0)]
+    target = Target("web", child, str(layers["base"] / "none"), stack_in(layers))
+    assert Target.from_json(json.loads(json.dumps(target.to_json()))) == target
+    assert list(scan([target])) == [StaleScan("web", 0, 0)]
 
 
-def test_a_container_whose_delta_is_gone_is_not_clean(layers: dict[str, Path]) -> None:
-    target = Target("web", os.getpid(), "/none", str(layers["delta"] / "none"))
-    (result,) = scan([target], layers["mask"])
+@pytest.mark.parametrize("gone", ["delta", "mask"])
+def test_a_container_with_a_layer_that_is_gone_is_not_clean(layers: dict[str, Path], gone: str) -> None:
+    layers[gone].rmdir()
+    (result,) = scan([Target("web", os.getpid(), "/none", stack_in(layers))])
     assert not result.clean
     assert "No such file" in result.problem
 
@@ -323,7 +332,7 @@ def test_a_container_whose_processes_are_not_found_is_not_clean(layers: dict[str
     (tmp_path / "cgroup").mkdir()
     (tmp_path / "cgroup/cgroup.procs").touch()
     for cgroup in (tmp_path / "cgroup", tmp_path / "gone"):
-        (result,) = scan([Target("web", os.getpid(), str(cgroup), str(layers["delta"]))], layers["mask"])
+        (result,) = scan([Target("web", os.getpid(), str(cgroup), stack_in(layers))])
         assert not result.clean
         assert result.problem == f"process 1 ({os.getpid()}) is not in {cgroup}"
 
@@ -334,8 +343,8 @@ def test_a_container_that_takes_too_long_is_not_clean(
     """And those after it are looked at."""
     monkeypatch.setattr(scanning, "_SECONDS", 0.0)
     (tmp_path / "cgroup.procs").write_text(f"{os.getpid()}\n{os.getppid()}\n")
-    target = Target("web", os.getpid(), str(tmp_path), str(layers["delta"]))
-    results = list(scan([target, target], layers["mask"]))
+    target = Target("web", os.getpid(), str(tmp_path), stack_in(layers))
+    results = list(scan([target, target]))
     assert [result.problem for result in results] == ["it takes more than 0 s (1 processes so far)"] * 2
 
 

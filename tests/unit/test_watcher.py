@@ -252,7 +252,7 @@ def test_nobody_owns_anything_where_packages_can_not_be_read(monkeypatch: pytest
 
 def test_nothing_is_proven_where_packages_can_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """What hides a package's file must not pass for a file of nobody's."""
-    shadow = Shadow("/usr/bin/env", ShadowKind.FILE, False, 1.0, 2.0, False)
+    shadow = Shadow("/usr/bin/env", ShadowKind.FILE, False, 1.0, 2.0, False, "delta", True)
     web = SimpleNamespace(name="web", running=None, busy=None, state="stopped")
 
     async def chosen(_: object) -> list[object]:

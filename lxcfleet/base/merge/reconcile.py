@@ -19,10 +19,12 @@ import os
 import shutil
 import stat
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lxcfleet.base.merge.records import MERGES, Files, merge
+from lxcfleet.base.stack import Layer
 from lxcfleet.base.tree import stamp
 from lxcfleet.host.kernel import tree
 from lxcfleet.paths import ContainerPaths, Paths
@@ -40,9 +42,10 @@ _LOST = (
 class Reconciler:
     """Remembers what the base is like, for the starts of one process."""
 
-    def __init__(self, paths: Paths, root: Path = Path("/")) -> None:
+    def __init__(self, paths: Paths, lower: Sequence[Layer]) -> None:
+        """``lower``: the layers below the container's own, the topmost first."""
         self._paths = paths
-        self._root = root
+        self._lower_layers = tuple(lower)
         self._stamps: list[object] = []
         self._files: dict[str, bytes] = {}
         self._packed = b""
@@ -53,7 +56,7 @@ class Reconciler:
         """Merge the container's files with the host's; what both sides changed, in words. It must not be running.
 
         Where what the base was like at its last start is lost, its files and its record stay as they are.
-        The mask must be mounted. Raises OSError.
+        The layers must be mounted where they have their source. Raises OSError.
         """
         own = self._paths.container(name)
         present = self._snapshot()
@@ -124,8 +127,8 @@ class Reconciler:
             self._keep()
         return self._present
 
-    def _places(self, path: str) -> tuple[Path, Path]:
-        return Path(f"{self._paths.mask_mount}{path}"), Path(f"{str(self._root).rstrip('/')}{path}")
+    def _places(self, path: str) -> list[Path]:
+        return [Path(layer.outside(path)) for layer in self._lower_layers]
 
     def _lower(self, path: str) -> bytes | None:
         """What a clone with nothing in its delta has at ``path``."""

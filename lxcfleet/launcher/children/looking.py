@@ -5,30 +5,32 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from lxcfleet.base.stack import Stack
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.launcher.children.answer import Reply, answer, answer_large
 from lxcfleet.patch.stale import scan
 from lxcfleet.paths import Paths
 
 
-def stale(items: list[dict[str, Any]], reply: Reply, paths: Paths) -> None:
+def stale(items: list[dict[str, Any]], reply: Reply, _: Paths) -> None:
     """Look at what containers run. All in one memory file, as one answer may be larger than a datagram."""
     body, text = None, b"[]"
     try:
-        found = scan.scan(map(scan.Target.from_json, items), paths.mask_mount)
+        found = scan.scan(map(scan.Target.from_json, items))
         text = json.dumps([each.to_json() for each in found]).encode()
     except OSError as error:
         body = HostError.from_os_error("what containers run can't be compared", error).body()
     answer_large(reply, body, text)
 
 
-def shadows(items: list[tuple[str, str]], reply: Reply, paths: Paths) -> None:
-    """Look for what hides the base's files in deltas, given by name and directory."""
+def shadows(items: list[tuple[str, Any]], reply: Reply, _: Paths) -> None:
+    """Look for what hides the host's files in containers, given by name and stack."""
     from lxcfleet.patch.shadow import files  # few need it
 
     body, text = None, b"[]"
     try:
-        text = json.dumps([each.to_json() for each in files.find(items, paths.mask_mount)]).encode()
+        found = files.find((name, Stack.from_json(stack)) for name, stack in items)
+        text = json.dumps([each.to_json() for each in found]).encode()
     except OSError as error:
         body = HostError.from_os_error("deltas can't be looked at", error).body()
     answer_large(reply, body, text)

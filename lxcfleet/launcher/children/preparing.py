@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lxcfleet.base import layers
+from lxcfleet.base.stack import Layer, Stack
 from lxcfleet.errors import Broken, FleetError, HostError
 from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.host.lxc import liblxc
@@ -63,11 +64,12 @@ def _prepare_one(item: dict[str, Any], reply: Reply, paths: Paths, home: int) ->
     if not item["mount"]:
         answer(reply, name)
         return
-    notes = _reconciler(paths).reconcile(name) if item["reconcile"] else []
+    stack = Stack.from_json(item["stack"])
+    notes = _reconciler(paths, stack.lower).reconcile(name) if item["reconcile"] else []
     with layers.mask_stays(paths):
         syscalls.unshare_mounts()
     try:
-        layers.mount(paths, name, item["first_id"], item["disk"])
+        layers.mount(paths, stack, name, item["first_id"], item["disk"])
         namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         answer(reply, name, descriptor=namespace, notes=notes)
         os.close(namespace)
@@ -76,11 +78,11 @@ def _prepare_one(item: dict[str, Any], reply: Reply, paths: Paths, home: int) ->
 
 
 @functools.cache
-def _reconciler(paths: Paths) -> Reconciler:
-    """One for all the batches of this child."""
+def _reconciler(paths: Paths, lower: tuple[Layer, ...]) -> Reconciler:
+    """One for all the batches of this child, as far as containers have the same layers below their own."""
     from lxcfleet.base.merge.reconcile import Reconciler  # other children have no use for it
 
-    return Reconciler(paths)
+    return Reconciler(paths, lower)
 
 
 def _make(paths: Paths, name: str, item: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
-"""Files in deltas that hide the base's, so that patching the base does not reach the container.
+"""Files in a container's layers that hide the host's, so that patching the host does not reach the container.
 
-Finding and removing is done by a child of the launcher, which sees the mask. Nothing of a container is followed: its
-delta is looked at from outside, and only where the base has something, so what a container keeps for itself costs
-nothing, however much it is.
+Finding and removing is done by a child of the launcher, in whose mount namespace all layers are. No link of a container
+is followed: its layers are looked at from outside, and only where the host has something, so what a container keeps for
+itself costs nothing, however much it is.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
-from lxcfleet.base.present import Base, Layer, Present, Upper, has, is_whiteout
+from lxcfleet.base.present import Present, Shelf, Upper, has, is_whiteout
+from lxcfleet.base.stack import Layer, Stack
 from lxcfleet.host.kernel import syscalls
-from lxcfleet.host.kernel.mounts import OPAQUE
 
 STATUS = "/var/lib/dpkg/status"
 _MAX_STATUS = 64 << 20
@@ -29,41 +28,46 @@ class ShadowKind(StrEnum):
     """How a file is hidden."""
 
     FILE = "file"
-    """The delta has another file at its path."""
+    """The layer has another file at its path."""
     REMOVED = "removed"
-    """The delta says that nothing is there."""
+    """The layer says that nothing is there."""
     DIRECTORY = "directory"
-    """The delta has a directory of its own, which shows nothing of the base's."""
+    """The layer has a directory of its own, which shows nothing of the host's."""
 
 
 @dataclass(frozen=True)
 class Shadow:
-    """What hides a file, or a directory, of the base's."""
+    """What hides a file, or a directory, of the host's."""
 
     path: str
     kind: ShadowKind
     directory: bool
-    """The base has a directory there: all below it is hidden."""
+    """The host has a directory there: all below it is hidden."""
     modified: float
-    """When the delta's was modified, in seconds since the epoch; of a package's file that is when it was built."""
+    """When the layer's was modified, in seconds since the epoch; of a package's file that is when it was built."""
     base_modified: float
     same: bool
-    """The delta's has the same content, as yet."""
+    """The layer's has the same content, as yet."""
+    layer: str
+    """The name of the layer that hides it."""
+    own: bool
+    """Whether that is the container's own layer, so that the shadow can be removed from this container alone."""
 
     @property
     def age(self) -> str:
-        """The delta's beside the base's: newer, older or same; empty where there is nothing to compare."""
+        """The layer's beside the host's: newer, older or same; empty where there is nothing to compare."""
         if self.kind is not ShadowKind.FILE or self.directory:
             return ""
         return "newer" if self.modified > self.base_modified else "older" if self.modified < self.base_modified else "same"
 
     def hides(self, path: str) -> bool:
-        """Whether the base's ``path`` does not show because of it."""
+        """Whether the host's ``path`` does not show because of it."""
         return path == self.path or (self.directory and path.startswith(f"{self.path}/"))
 
     def to_json(self) -> list[Any]:
         """For the way from the process that looked."""
-        return [self.path, self.kind, self.directory, self.modified, self.base_modified, self.same]
+        numbers = [self.directory, self.modified, self.base_modified, self.same]
+        return [self.path, self.kind, *numbers, self.layer, self.own]
 
     @classmethod
     def from_json(cls, data: list[Any]) -> Shadow:
@@ -74,7 +78,7 @@ class Shadow:
 
 @dataclass(frozen=True)
 class Delta:
-    """What was found in one delta."""
+    """What was found in one container's layers."""
 
     name: str
     shadows: tuple[Shadow, ...] = ()
@@ -93,84 +97,101 @@ class Delta:
         return cls(data["name"], tuple(map(Shadow.from_json, data["shadows"])), data["packages"], data["problem"])
 
 
-def find(deltas: Iterable[tuple[str, str]], mask: Path, root: Path = Path("/")) -> Iterator[Delta]:
-    """What hides files of the base below ``root`` in each delta, given by name and directory. Raises OSError for the mask."""
-    base, upper = Base(root), Upper(Layer.MASK, mask)
+def find(containers: Iterable[tuple[str, Stack]]) -> Iterator[Delta]:
+    """What hides files of the host in each container, given by its name and its layers.
+
+    A layer that only hides (the mask) does so on purpose, and what it hides is no shadow.
+    """
+    shelf, shared = Shelf(), _Shared()
     try:
-        for name, directory in deltas:
+        for name, stack in containers:
             try:
-                delta = Upper(Layer.DELTA, Path(directory))
+                with shelf.present(stack) as present:
+                    yield Delta(name, (*_shadows(present, 0), *shared.shadows(present)), _packages(present))
             except OSError as error:
                 yield Delta(name, problem=f"{error.filename}: {error.strerror}")
-                continue
-            try:
-                search = _Search(delta, Present(delta, upper, base))
-                yield Delta(name, tuple(search.shadows()), search.packages())
-            except OSError as error:
-                yield Delta(name, problem=f"{error.filename}: {error.strerror}")
-            finally:
-                delta.close()
     finally:
-        upper.close()
+        shelf.close()
 
 
-class _Search:
-    def __init__(self, delta: Upper, present: Present) -> None:
-        self._delta, self._present = delta, present
+class _Shared:
+    """The shadows in layers that containers share, looked for once."""
 
-    def shadows(self) -> Iterator[Shadow]:
-        """All of them, sorted by path."""
-        waiting = [""]
-        while waiting:
-            directory = waiting.pop()
-            below = []
-            for name in sorted(self._delta.names(directory)):
-                path = f"{directory}/{name}"
-                found = self._present.below(path)
-                if found.layer is not Layer.BASE or found.status is None:
-                    continue
-                shadow, descend = self._judge(path, found.status)
-                if shadow is not None:
-                    yield shadow
-                if descend:
-                    below.append(path)
-            waiting += reversed(below)
+    def __init__(self) -> None:
+        self._found: dict[tuple[Layer, ...], list[Shadow]] = {}
 
-    def _judge(self, path: str, hidden: os.stat_result) -> tuple[Shadow | None, bool]:
-        """What the delta has at ``path``, where the base has ``hidden``; and whether to look below it."""
-        with self._delta.opened(path) as handle:
-            if handle is None:
-                return None, False
-            status = os.fstat(handle)
-            directory, base_directory = stat.S_ISDIR(status.st_mode), stat.S_ISDIR(hidden.st_mode)
-            if directory and base_directory and not has(handle, OPAQUE):
-                return None, True
-            kind = ShadowKind.REMOVED if is_whiteout(status) else ShadowKind.DIRECTORY if directory else ShadowKind.FILE
-            same = kind is ShadowKind.FILE and self._same(handle, path, status, hidden)
-            return Shadow(path, kind, base_directory, status.st_mtime, hidden.st_mtime, same), False
+    def shadows(self, present: Present) -> list[Shadow]:
+        """Those in all layers of the container but its own."""
+        lower = tuple(upper.layer for upper in present.uppers[1:])
+        if lower not in self._found:
+            numbers = [number for number, layer in enumerate(lower, 1) if not layer.neutral]
+            self._found[lower] = [shadow for number in numbers for shadow in _shadows(present, number)]
+        return self._found[lower]
 
-    def _same(self, handle: int, path: str, status: os.stat_result, hidden: os.stat_result) -> bool:
-        mine, theirs = stat.S_IFMT(status.st_mode), stat.S_IFMT(hidden.st_mode)
-        outside = self._present.base.outside(path)
-        if mine != theirs or status.st_size != hidden.st_size:
-            return False
-        if stat.S_ISLNK(status.st_mode):
-            return os.readlink("", dir_fd=handle) == os.readlink(outside)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_COMPARED:
-            return False
-        with _reading(handle) as one, open(outside, "rb") as other:
-            while chunk := one.read(_CHUNK):
-                if chunk != other.read(_CHUNK):
-                    return False
-        return True
 
-    def packages(self) -> dict[str, str] | None:
-        """The packages of a container that has dpkg records of its own."""
-        with self._delta.opened(STATUS) as handle:
-            if handle is None or not stat.S_ISREG(os.fstat(handle).st_mode):
-                return None
-            with _reading(handle) as file:
-                return parse_status(file.read(_MAX_STATUS))
+def _shadows(present: Present, number: int) -> Iterator[Shadow]:
+    """What hides the host's files in ``present.uppers[number]``, directory by directory."""
+    upper = present.uppers[number]
+    waiting = [""]
+    while waiting:
+        directory = waiting.pop()
+        below = []
+        for name in sorted(upper.names(directory)):
+            path = f"{directory}/{name}"
+            found = present.below(path, number)
+            if not found.layer.hosts or found.status is None:
+                continue
+            shadow, descend = _judge(upper, path, found.status, found.layer.outside(path))
+            if shadow is not None:
+                yield shadow
+            if descend:
+                below.append(path)
+        waiting += reversed(below)
+
+
+def _judge(upper: Upper, path: str, hidden: os.stat_result, outside: str) -> tuple[Shadow | None, bool]:
+    """What the layer has at ``path``, where the host has ``hidden``; and whether to look below it.
+
+    ``outside``: the path of the host's file.
+    """
+    with upper.opened(path) as handle:
+        if handle is None:
+            return None, False
+        status = os.fstat(handle)
+        directory, host_directory = stat.S_ISDIR(status.st_mode), stat.S_ISDIR(hidden.st_mode)
+        if directory and host_directory and not has(handle, upper.opaque):
+            return None, True
+        kind = ShadowKind.REMOVED if is_whiteout(status) else ShadowKind.DIRECTORY if directory else ShadowKind.FILE
+        same = kind is ShadowKind.FILE and _same(handle, status, outside, hidden)
+        layer, own = upper.layer.name, not upper.layer.read_only
+        return Shadow(path, kind, host_directory, status.st_mtime, hidden.st_mtime, same, layer, own), False
+
+
+def _same(handle: int, status: os.stat_result, outside: str, hidden: os.stat_result) -> bool:
+    mine, theirs = stat.S_IFMT(status.st_mode), stat.S_IFMT(hidden.st_mode)
+    if mine != theirs or status.st_size != hidden.st_size:
+        return False
+    if stat.S_ISLNK(status.st_mode):
+        return os.readlink("", dir_fd=handle) == os.readlink(outside)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_COMPARED:
+        return False
+    with _reading(handle) as one, open(outside, "rb") as other:
+        while chunk := one.read(_CHUNK):
+            if chunk != other.read(_CHUNK):
+                return False
+    return True
+
+
+def _packages(present: Present) -> dict[str, str] | None:
+    """The packages of a container that has dpkg records of its own, in whichever layer."""
+    upper = present.opened(present.find(STATUS).layer)
+    if not isinstance(upper, Upper) or upper.layer.neutral:
+        return None
+    with upper.opened(STATUS) as handle:
+        if handle is None or not stat.S_ISREG(os.fstat(handle).st_mode):
+            return None
+        with _reading(handle) as file:
+            return parse_status(file.read(_MAX_STATUS))
 
 
 def _reading(handle: int) -> Any:

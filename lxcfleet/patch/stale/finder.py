@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Iterable, Sequence
 
+from lxcfleet.base.stack import stack_of
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.errors import from_body
@@ -44,8 +45,9 @@ class Finder:
         return found
 
     async def shadows(self, containers: Iterable[Container]) -> dict[str, Delta]:
-        """By name, what in each one's delta hides the base's files, whether it runs or not. Raises FleetError."""
-        items = [[container.name, str(self._paths.container(container.name).delta)] for container in containers]
+        """By name, what in each one's layers hides the host's files, whether it runs or not. Raises FleetError."""
+        names = [container.name for container in containers]
+        items = [[name, stack_of(self._paths, name).to_json()] for name in names]
         if not items:
             return {}
         await self._mask.have()
@@ -53,8 +55,8 @@ class Finder:
 
     async def remove(self, container: Container, paths: Sequence[str]) -> None:
         """Remove files from the delta of a container that does not run. Raises FleetError."""
-        delta = str(self._paths.container(container.name).delta)
-        answer = await self._launcher.ask("unshadow", {"name": container.name, "delta": delta, "paths": list(paths)})
+        top = stack_of(self._paths, container.name).top.source
+        answer = await self._launcher.ask("unshadow", {"name": container.name, "delta": top, "paths": list(paths)})
         if answer["error"]:
             raise from_body(answer["error"])
 
@@ -67,5 +69,5 @@ class Finder:
         running = container.running
         if running is None or running.payload.directory is None:
             return None
-        delta = self._paths.container(container.name).delta
-        return Target(container.name, running.pid, str(running.payload.directory), str(delta))
+        stack = stack_of(self._paths, container.name)
+        return Target(container.name, running.pid, str(running.payload.directory), stack)

@@ -2,7 +2,7 @@
 
     stale: it maps or runs a file that is no longer the base's file at that path
 
-Paths that the delta or the mask provide are compared with those.
+A path that another layer than the base provides is compared with the file that is there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from lxcfleet.base.present import Found, Layer
+from lxcfleet.base.present import Found
 from lxcfleet.host.process.maps import Identity
 
 _XINO_BITS = 32
@@ -45,8 +45,8 @@ class OldFile:
 
     path: str
     why: Why
-    layer: Layer
-    """Who provides the path now; who removed it."""
+    layer: str
+    """The name of the layer that provides the path now, or that removed it."""
     processes: tuple[Process, ...]
 
 
@@ -87,7 +87,7 @@ class StaleScan:
     def from_json(cls, data: Mapping[str, Any]) -> StaleScan:
         """What ``to_json`` made."""
         files = tuple(
-            OldFile(path, Why(why), Layer(layer), tuple(Process(pid, command) for pid, command in processes))
+            OldFile(path, Why(why), layer, tuple(Process(pid, command) for pid, command in processes))
             for path, why, layer, processes in data["files"]
         )
         return cls(data["name"], data["processes"], data["mappings"], files, data["problem"])
@@ -100,7 +100,7 @@ def judge_mapped(mapped: Identity, now: Found, *, deleted: bool) -> Why | None:
     own, and it would do so again: no reason to restart it.
     """
     if now.identity is None:
-        return None if deleted and not (now.layer is Layer.DELTA and now.hidden) else Why.REMOVED
+        return None if deleted and not (now.hidden and not now.layer.read_only) else Why.REMOVED
     return None if same(mapped, now.identity, copied=now.copied) else Why.REPLACED
 
 
@@ -129,9 +129,9 @@ def written_since(started: float, born: float | None, changed: float) -> bool:
     return (changed if changed - born < _UNPACK_SECONDS else born) > started
 
 
-def merge(found: Iterable[tuple[str, Why, Layer, Process]]) -> tuple[OldFile, ...]:
+def merge(found: Iterable[tuple[str, Why, str, Process]]) -> tuple[OldFile, ...]:
     """One entry for each file, sorted by path."""
-    files: dict[tuple[str, Why, Layer], list[Process]] = {}
+    files: dict[tuple[str, Why, str], list[Process]] = {}
     for path, why, layer, process in found:
         files.setdefault((path, why, layer), []).append(process)
     return tuple(OldFile(*key, tuple(processes)) for key, processes in sorted(files.items()))

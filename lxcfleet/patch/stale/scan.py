@@ -1,4 +1,4 @@
-"""Looking at what containers run; done by a child of the launcher, which sees the mask.
+"""Looking at what containers run; done by a child of the launcher, in whose mount namespace all layers are.
 
 Nothing of a container is entered or walked: its processes are read in /proc, its layers from outside.
 """
@@ -10,11 +10,12 @@ import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from lxcfleet.base.present import Base, Layer, Present, Upper
-from lxcfleet.host.kernel import mounts, syscalls
+from lxcfleet.base import layers
+from lxcfleet.base.present import Present, Shelf
+from lxcfleet.base.stack import Layer, Stack
+from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.process import cgroup, maps, proc
 from lxcfleet.patch.stale.judge import Process, StaleScan, Why, judge_mapped, merge, written_since
 
@@ -41,67 +42,81 @@ class Target:
     """Its process 1."""
     cgroup: str
     """The directory of its payload in one hierarchy."""
-    delta: str
+    stack: Stack
 
     def to_json(self) -> dict[str, Any]:
         """For the way to the process that looks."""
-        return {"name": self.name, "pid": self.pid, "cgroup": self.cgroup, "delta": self.delta}
+        return {"name": self.name, "pid": self.pid, "cgroup": self.cgroup, "stack": self.stack.to_json()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Target:
         """What ``to_json`` made."""
-        return cls(data["name"], data["pid"], data["cgroup"], data["delta"])
+        return cls(data["name"], data["pid"], data["cgroup"], Stack.from_json(data["stack"]))
 
 
-def scan(targets: Iterable[Target], mask: Path, root: Path = Path("/")) -> Iterator[StaleScan]:
-    """What each container runs, held against delta, ``mask`` and the base below ``root``. Raises OSError for the mask."""
-    base, upper = Base(root), Upper(Layer.MASK, mask)
+def scan(targets: Iterable[Target]) -> Iterator[StaleScan]:
+    """What each container runs, held against its layers."""
+    shelf, devices = Shelf(), _Devices()
     try:
-        places = (root, mask, *map(Path, mounts.marked(str(mask))))
-        devices = {maps.device_name(os.stat(place).st_dev) for place in places}
         for target in targets:
-            yield _scan_one(target, upper, base, devices)
+            yield _scan_one(target, shelf, devices)
     finally:
-        upper.close()
+        shelf.close()
 
 
-def _scan_one(target: Target, mask: Upper, base: Base, devices: set[str]) -> StaleScan:
-    looked = _Container(target, base)
+class _Devices:
+    """The devices of layers, as /proc has them. Those of layers that containers share are looked up once."""
+
+    def __init__(self) -> None:
+        self._shared: dict[tuple[Layer, ...], list[tuple[str, bool]]] = {}
+
+    def of(self, stack: Stack) -> tuple[set[str], bool]:
+        """The devices of all layers, and whether all programs are on one of them. Raises OSError."""
+        if stack.lower not in self._shared:
+            parts = [(stack.bottom.outside(point), True) for point in layers.marked(stack)]
+            places = [*((layer.source, not layer.neutral) for layer in stack.lower), *parts]
+            self._shared[stack.lower] = [(_device(place), programs) for place, programs in places]
+        found = [(_device(stack.top.source), True), *self._shared[stack.lower]]
+        return {device for device, _ in found}, len({device for device, programs in found if programs}) == 1
+
+
+def _device(place: str) -> str:
+    return maps.device_name(os.stat(place).st_dev)
+
+
+def _scan_one(target: Target, shelf: Shelf, devices: _Devices) -> StaleScan:
+    looked = _Container(target)
     try:
-        delta = Upper(Layer.DELTA, Path(target.delta))
-    except OSError as error:
-        return StaleScan(target.name, 0, 0, problem=f"{error.filename}: {error.strerror}")
-    try:
-        looked.read(Present(delta, mask, base), devices | {maps.device_name(os.stat(target.delta).st_dev)})
+        with shelf.present(target.stack) as present:
+            looked.read(present, *devices.of(target.stack))
     except ProcessLookupError:
         pass  # it has ended, and with it all that it ran
     except OSError as error:
         looked.problem = f"{error.filename}: {error.strerror}"
-    finally:
-        delta.close()
     return StaleScan(target.name, len(looked.seen), looked.mappings, merge(looked.found), looked.problem)
 
 
 class _Container:
     """One container while it is looked at."""
 
-    def __init__(self, target: Target, base: Base) -> None:
-        self._target, self._base = target, base
+    def __init__(self, target: Target) -> None:
+        self._target = target
         self.seen: set[int] = set()
-        self.found: list[tuple[str, Why, Layer, Process]] = []
+        self.found: list[tuple[str, Why, str, Process]] = []
         self.mappings = 0
         self.problem = ""
         self._fresh: set[maps.MappedFile] = set()
         """Files that other processes of the container have, too, and that were found to be those of the layers."""
 
-    def read(self, present: Present, devices: set[str]) -> None:
-        """Look at all its processes, until no new ones come."""
-        self._present = present
-        # Within one file system equal numbers are equal files for as long as they are mapped; the mask, which has one of
-        # its own, provides no programs. Else each mapping is looked at by itself.
-        self._one_file_system = len(devices) == 2
+    def read(self, present: Present, devices: set[str], one_file_system: bool) -> None:
+        """Look at all its processes, until no new ones come.
+
+        ``one_file_system``: all programs are in one. There equal numbers are equal files for as long as they are mapped;
+        else each mapping is looked at by itself.
+        """
+        self._present, self._one_file_system = present, one_file_system
         table = maps.mounts(self._target.pid)
-        overlays = {mount.device for mount in table if mount.kind == "overlay" and mount.source == _SOURCE}
+        overlays = {mount.device for mount in table if mount.kind == "overlay" and mount.source == layers.DEVICE}
         self._root = maps.top_device(self._target.pid)
         self._first = maps.executable(self._target.pid)
         own = {file.device for _, file in self._first}
@@ -164,7 +179,7 @@ class _Container:
             process = Process(pid, maps.command(pid))
             self.found += [(path, why, layer, process) for path, why, layer in dict.fromkeys(old)]
 
-    def _compare(self, path: str, identity: maps.Identity, deleted: bool) -> list[tuple[str, Why, Layer]]:
+    def _compare(self, path: str, identity: maps.Identity, deleted: bool) -> list[tuple[str, Why, str]]:
         for attempt in (1, 2):
             now = self._present.find(path)
             why = judge_mapped(identity, now, deleted=deleted)
@@ -172,10 +187,10 @@ class _Container:
                 return []
             if attempt == 1:
                 # What this scan remembers may be older than what the process runs by now.
-                self._base.forget(path)
-        return [(path, why, now.layer)] if why else []
+                self._present.bottom.forget(path)
+        return [(path, why, now.layer.name)] if why else []
 
-    def _script(self, pid: int, program: str) -> list[tuple[str, Why, Layer]]:
+    def _script(self, pid: int, program: str) -> list[tuple[str, Why, str]]:
         """The script that an interpreter was started for."""
         comm = maps.command(pid)
         if not may_be_script(program, comm):
@@ -188,17 +203,13 @@ class _Container:
         if path is None:
             return []
         now = self._present.find(path)
-        # No patch of the base reaches the container's own scripts.
-        if now.layer is not Layer.BASE or now.status is None:
+        # No patch of the host reaches scripts that are not its own.
+        if not now.layer.hosts or now.status is None:
             return []
-        began, born = proc.began(pid), syscalls.born(self._base.outside(path))
+        began, born = proc.began(pid), syscalls.born(now.layer.outside(path))
         if began is None or not written_since(proc.as_time(began), born, now.status.st_ctime):
             return []
-        return [(path, Why.REPLACED, Layer.BASE)]
-
-
-_SOURCE = "lxcfleet"
-"""What base.layers gives as the device of its overlays."""
+        return [(path, Why.REPLACED, now.layer.name)]
 
 
 def places(table: Iterable[maps.Mount], overlays: Collection[str]) -> list[tuple[str, str | None]]:

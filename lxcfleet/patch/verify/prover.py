@@ -156,7 +156,8 @@ class Prover:
         try:
             deltas = await self._finder.shadows([container])
             (owned,) = (await self._owned(deltas.values(), {}, {})).values()
-            removable = {each.shadow.path for each in owned if each.shadow.kind is not ShadowKind.DIRECTORY}
+            own = [each.shadow for each in owned if each.shadow.own]
+            removable = {shadow.path for shadow in own if shadow.kind is not ShadowKind.DIRECTORY}
             if wrong := [path for path in paths if path not in removable]:
                 raise NotFound(
                     f"{', '.join(wrong)}: no shadow in {name} that can be removed",

@@ -1,0 +1,115 @@
+"""The layers of a container, as a value: what lies over what, and where each layer's files are found.
+
+Everything that asks which layer provides a path goes through a ``Stack`` from top to bottom. Which layers there are is
+decided in one place, ``stack_of``; nothing else counts on there being three, or on what they are called.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from lxcfleet.host.kernel import mounts
+from lxcfleet.paths import Paths
+
+
+class Layer(NamedTuple):
+    """One layer: a directory tree, and what is known of its files."""
+
+    name: str
+    """What the layer is called in findings and messages; no two layers of a stack have the same name."""
+    source: str
+    """The directory that has its files, in the launcher's mount namespace. That of a layer between the top and the bottom
+    is a mount point: the kernel refuses a directory of the base's own file system there (ELOOP)."""
+    mount: str | None
+    """Where a container's mount namespace has it, read-only; None: the container writes to ``source`` itself."""
+    idmapped: bool
+    """Whether its files have the owners that a privileged container sees, so that they must be shifted into the
+    container's id range. The files of other layers belong to that range already."""
+    hosts: bool
+    """Whether its files are the host's own: the host's packages own them, and a patch of the host changes them."""
+    neutral: bool
+    """Whether it is there to hide what lies below it, and has neutral files only: no program runs from it."""
+    opaque: str | None
+    """The extended attribute that marks a directory which hides what lower layers have below it. In such a layer a
+    character device 0:0 hides what they have at its path (Documentation/filesystems/overlayfs.rst). None: the layer
+    hides nothing, as it is the lowest."""
+
+    @property
+    def read_only(self) -> bool:
+        """Whether containers can't change it."""
+        return self.mount is not None
+
+    def outside(self, path: str) -> str:
+        """The path by which this host knows the layer's ``path``. Only for layers in which no container has made links."""
+        return self.source.rstrip("/") + path
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The layers of one container, the topmost first. The container writes to the topmost one, and to no other."""
+
+    layers: tuple[Layer, ...]
+
+    def __post_init__(self) -> None:
+        top, *lower = self.layers
+        if top.read_only or not lower or not all(layer.read_only for layer in lower):
+            raise ValueError("a stack has one layer at the top that can be written, and others below it")
+        if any((layer.opaque is None) != (layer is self.bottom) for layer in self.layers):
+            raise ValueError("every layer can hide what is below it, but for the lowest")
+        if len({layer.name for layer in self.layers}) != len(self.layers):
+            raise ValueError("two layers have the same name")
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    @property
+    def top(self) -> Layer:
+        """The container's own layer: its only state."""
+        return self.layers[0]
+
+    @property
+    def lower(self) -> tuple[Layer, ...]:
+        """The layers that the container can't change, the topmost first. Many containers share them."""
+        return self.layers[1:]
+
+    @property
+    def bottom(self) -> Layer:
+        """The layer that all others lie over."""
+        return self.layers[-1]
+
+    def to_json(self) -> list[Any]:
+        """For the way to the launcher and its children."""
+        return list(self.layers)
+
+    @classmethod
+    def from_json(cls, data: Sequence[Sequence[Any]]) -> Stack:
+        """What ``to_json`` made."""
+        return cls(tuple(Layer(*each) for each in data))
+
+
+def stack_of(paths: Paths, name: str) -> Stack:
+    """The layers of the container ``name``: its delta over the mask over the base.
+
+    A frozen base instead of the host's root, and layers between mask and delta, are to be added here.
+    """
+    return Stack((delta(paths, name), mask(paths), base(paths)))
+
+
+def delta(paths: Paths, name: str) -> Layer:
+    """What the container ``name`` changes."""
+    source = os.fspath(paths.container(name).delta)
+    return Layer("delta", source, None, idmapped=False, hosts=False, neutral=False, opaque=mounts.OPAQUE)
+
+
+def mask(paths: Paths) -> Layer:
+    """What hides the host's secrets, state and services. Its mount takes the place of the launcher's, with other owners."""
+    place = os.fspath(paths.mask_mount)
+    return Layer("mask", place, place, idmapped=True, hosts=False, neutral=True, opaque=mounts.OPAQUE)
+
+
+def base(paths: Paths) -> Layer:
+    """The host's root as it is now."""
+    return Layer("base", "/", os.fspath(paths.base_mount), idmapped=True, hosts=True, neutral=False, opaque=None)
