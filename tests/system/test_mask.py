@@ -383,9 +383,9 @@ def test_a_queue_that_ran_over_counts_as_a_change(paths: Paths) -> None:
 def test_two_at_once_build_one_image(paths: Paths, base: Path) -> None:
     program = (
         "import sys; from pathlib import Path\n"
-        "from lxcfleet.base import mask; from lxcfleet.names import Paths\n"
+        "from lxcfleet.base.mask import build; from lxcfleet.paths import Paths\n"
         "a, b, c, root = map(Path, sys.argv[1:])\n"
-        "print(mask.ensure(Paths(lxc=a, run=b, etc=c), root=root))"
+        "print(build.ensure(Paths(lxc=a, run=b, etc=c), root=root))"
     )
     argv = [sys.executable, "-c", program, str(paths.lxc), str(paths.run), str(paths.etc), str(base)]
     started = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(3)]
