@@ -193,11 +193,11 @@ def _settings() -> Iterator[str]:
 
 
 def _table(kind: type) -> Iterator[str]:
-    for key, usual, text in reference.keys(kind):
-        default = usual.strip("`")
+    for row in reference.keys(kind):
+        default = reference.default(row).strip("`")
         yield ".TP"
-        yield f"\\fB{_roff(key)}\\fR" + (f" (default: {_roff(default)})" if default else "")
-        yield _roff(text)
+        yield f"\\fB{_roff(row.key)}\\fR" + (f" (default: {_roff(default)})" if default else "")
+        yield _roff(row.help)
 
 
 if __name__ == "__main__":

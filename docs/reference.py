@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import dataclasses
 import inspect
 import sys
 from collections.abc import Iterator
@@ -14,8 +12,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import click
 
 from lxcfleet.cli.main import ALIASES, cli
-from lxcfleet.spec import settings
-from lxcfleet.spec.fields import askable
+from lxcfleet.spec import profiles, settings
+from lxcfleet.spec.rollout import ProfileRollout
+from lxcfleet.spec.rows import Row, SectionType, rows_of
 
 HEAD = """\
 # Reference
@@ -103,65 +102,37 @@ def _settings() -> Iterator[str]:
 
 def sections() -> Iterator[tuple[str, type]]:
     """The settings that hold others, as they are written, and what they hold."""
-    yield "`network:`", settings.NetworkSettings
-    yield "`metrics:`", settings.MetricsSettings
-    yield "`rollout:`", settings.RolloutSettings
-    yield "`patch:`", settings.PatchSettings
-    yield "`profiles:` NAME`:`", settings.Profile
-    yield "`rollout:` of a profile", settings.ProfileRollout
+    for key, row in rows_of(settings.Config).items():
+        if isinstance(row.type, SectionType):
+            yield f"`{key}:`", row.type.kind
+    yield "`profiles:` NAME`:`", profiles.Profile
+    yield "`rollout:` of a profile", ProfileRollout
 
 
 def _table(section: type) -> Iterator[str]:
     yield "| key | default | |\n|---|---|---|"
-    for key, usual, text in keys(section):
-        yield f"| `{key}` | {usual} | {_cell(text)} |"
+    for row in keys(section):
+        yield f"| `{row.key}` | {default(row)} | {_cell(row.help)} |"
     yield ""
 
 
-def keys(section: type) -> Iterator[tuple[str, str, str]]:
-    """The keys of a section but those that are sections of their own: name, default and meaning."""
-    if section is settings.Profile:
-        for key, row in askable(profile=True).items():
-            yield key, f"`{row.setting}:`" if row.setting else row.usual or shown(row.default), row.help
-        yield "rollout", "", "How its containers take part in rollouts; see below."
-        return
-    said = attribute_docs(section)
-    for field in dataclasses.fields(section):
-        if field.name in said:
-            yield field.name, default(field), said[field.name]
+def keys(section: type) -> Iterator[Row]:
+    """The keys of a section but those of the settings that are sections of their own."""
+    if section is profiles.Profile:
+        yield from profiles.rows().values()
+    else:
+        apart = (SectionType, profiles.ProfilesType)
+        yield from (row for row in rows_of(section).values() if not isinstance(row.type, apart))
 
 
-def default(field: dataclasses.Field[object]) -> str:
+def default(row: Row) -> str:
     """What holds where the key is left out."""
-    value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-    return shown(value)
-
-
-def shown(value: object) -> str:
-    """A value as it stands in the file."""
-    match value:
-        case None | () | {} | settings.ProfileRollout():
-            return ""
-        case ("*",):
-            return '`["*"]`'
-        case bool():
-            return f"`{str(value).lower()}`"
-        case float():
-            return f"`{value:g}`"
-        case _:
-            return f"`{value}`"
-
-
-def attribute_docs(settings: type) -> dict[str, str]:
-    """The strings that follow the fields of a class, by field."""
-    tree = ast.parse(inspect.getsource(settings)).body[0]
-    assert isinstance(tree, ast.ClassDef)
-    found = {}
-    for field, after in zip(tree.body, tree.body[1:], strict=False):
-        match field, after:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                found[name] = " ".join(text.split())
-    return found
+    if row.setting or row.usual:
+        return f"`{row.setting}:`" if row.setting else row.usual
+    if row.default in (None, (), {}) and not isinstance(row.default, bool):
+        return ""
+    value = row.render(row.default)
+    return f"`{value}`" if value and isinstance(value, str) else f"`{settings.plain(value)}`"
 
 
 if __name__ == "__main__":

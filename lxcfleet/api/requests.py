@@ -13,6 +13,7 @@ from lxcfleet.errors import InvalidInput
 from lxcfleet.spec import rollout
 from lxcfleet.spec.names import MAX_COUNT, MAX_DRAIN, check_label, check_name
 from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.rows import read_said, render_said, rows_of
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import Action
 
@@ -32,7 +33,6 @@ class CreateRequest:
     def to_json(self) -> dict[str, Any]:
         """The body."""
         from lxcfleet.spec.fields import askable  # noqa: PLC0415  the command line starts with this module
-        from lxcfleet.spec.rows import render_said  # noqa: PLC0415
 
         own = {key: getattr(self, key) for key in ("name", "count", "ensure", "start", "dry_run")}
         return {**own, **render_said(askable(), self.said)}
@@ -44,7 +44,6 @@ class CreateRequest:
         An empty list or mapping, and false where that is the default, count as not said, as in the first version.
         """
         from lxcfleet.spec.fields import askable  # noqa: PLC0415
-        from lxcfleet.spec.rows import read_said  # noqa: PLC0415
 
         fields = Fields(data, "request")
         request = cls(
@@ -139,10 +138,8 @@ class RolloutRequest:
 
 
 def _policy(fields: Fields) -> dict[str, Any]:
-    inner = fields.nested("policy")
-    said = inner.keys()
-    settings = rollout.read(inner, rollout.RolloutSettings()).to_json()
-    return {key: settings[key] for key in said if key in settings}
+    said = rollout.read_policy(fields.nested("policy"))
+    return {key: rows_of(rollout.RolloutSettings)[key].render(value) for key, value in said.items()}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from lxcfleet.containers.lxc_config import APP_PATH
 from lxcfleet.errors import AlreadyExists, InvalidInput
 from lxcfleet.spec.merging import left_to_settings, merge
 from lxcfleet.spec.names import check_count, check_name, first, next_free
-from lxcfleet.spec.settings import Config, Profile
+from lxcfleet.spec.profiles import Profile
+from lxcfleet.spec.settings import Config
 from lxcfleet.spec.spec import Spec
 
 PREFIX = "c"

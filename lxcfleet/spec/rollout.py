@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.rows import Checked, read_said, render_section, row, rows_of
+from lxcfleet.spec.types import Number, Texts, ValueType, Whole
 
 MAX_SECONDS = 86400.0
 
@@ -38,97 +40,104 @@ class Share:
         return f"{self.amount}%" if self.percent else str(self.amount)
 
 
+class ShareType(ValueType[Share]):
+    """How a share is read and written."""
+
+    def read(self, fields: Fields, key: str) -> Share | None:
+        """See ValueType."""
+        try:
+            return Share.parse(fields.scalar(key, "0"))
+        except InvalidInput as error:
+            fields.complain(key, error.message)
+            return None
+
+    def parse(self, text: str) -> Share:
+        """See ValueType."""
+        return Share.parse(text)
+
+    @property
+    def form(self) -> str:
+        """See ValueType."""
+        return "a number, or a percentage such as 25%"
+
+    def schema(self) -> dict[str, Any]:
+        """See ValueType."""
+        text = {"type": "string", "pattern": "^([0-9]{1,6}|0*([0-9]{1,2}|100)%)$"}
+        return {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 999_999}, text]}
+
+    def render(self, value: Share) -> str:
+        """See ValueType."""
+        return str(value)
+
+
+_SECONDS = Number(0, MAX_SECONDS)
+_NONE_AT_ALL = "with none nothing could ever be restarted"
+
+
 @dataclass(frozen=True)
-class RolloutSettings:
+class RolloutSettings(Checked):
     """How many containers are restarted at a time after a patch, and what has to be well before it goes on."""
 
-    max_unavailable: Share = Share(25, percent=True)
-    """How many of the containers to restart may be down at the same moment: a number or a percentage."""
-    canaries: Share = Share(1)
-    """How many go first, on their own: a number or a percentage; 0: none do."""
-    min_healthy_time: float = 5.0
-    """Seconds that each container of a wave must have been healthy before the next wave begins."""
-    healthy_deadline: float = 120.0
-    """Seconds after its start at which a container that is not healthy halts the rollout."""
-    groups: tuple[str, ...] = ("*",)
-    """Keys of labels: of several containers that share a value, at least one stays up. `"*"`: all keys."""
+    max_unavailable: Share = row(
+        ShareType(), "How many of the containers to restart may be down at the same moment: a number or a percentage.",
+        default=Share(25, percent=True),
+    )
+    canaries: Share = row(
+        ShareType(), "How many go first, on their own: a number or a percentage; 0: none do.", default=Share(1)
+    )
+    min_healthy_time: float = row(
+        _SECONDS, "Seconds that each container of a wave must have been healthy before the next wave begins.", default=5.0
+    )
+    healthy_deadline: float = row(
+        _SECONDS, "Seconds after its start at which a container that is not healthy halts the rollout.", default=120.0
+    )
+    groups: tuple[str, ...] = row(
+        Texts(), "Keys of labels: of several containers that share a value, at least one stays up. `\"*\"`: all keys.",
+        default=("*",),
+    )  # fmt: skip
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """See Checked."""
+        if self.max_unavailable.amount == 0:
+            yield "max_unavailable", _NONE_AT_ALL
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in settings and requests."""
-        return {
-            "max_unavailable": str(self.max_unavailable),
-            "canaries": str(self.canaries),
-            "min_healthy_time": self.min_healthy_time,
-            "healthy_deadline": self.healthy_deadline,
-            "groups": list(self.groups),
-        }
+        return render_section(self)
 
 
 @dataclass(frozen=True)
-class ProfileRollout:
+class ProfileRollout(Checked):
     """What a profile says about its containers in rollouts."""
 
-    priority: int | None = None
-    """Those with the lowest number go first, and the next ones wait for them; by default each one's boot order."""
-    max_unavailable: Share | None = None
-    """How many of this profile's may be down at the same moment, besides what holds for all."""
-    min_healthy_time: float | None = None
-    """Instead of what `rollout:` says."""
-    healthy_deadline: float | None = None
-    """Instead of what `rollout:` says."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As it stands in settings, without what is not said."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        said = {key: str(value) if isinstance(value, Share) else value for key, value in values.items()}
-        return {key: value for key, value in said.items() if value is not None}
-
-
-def read(inner: Fields, usual: RolloutSettings) -> RolloutSettings:
-    """What the fields say, and ``usual`` where they say nothing. Complaints go to the fields."""
-    settings = RolloutSettings(
-        max_unavailable=_share(inner, "max_unavailable", usual.max_unavailable),
-        canaries=_share(inner, "canaries", usual.canaries),
-        min_healthy_time=inner.number("min_healthy_time", usual.min_healthy_time, 0, MAX_SECONDS),
-        healthy_deadline=inner.number("healthy_deadline", usual.healthy_deadline, 0, MAX_SECONDS),
-        groups=inner.texts("groups") if inner.has("groups") else usual.groups,
+    priority: int | None = row(
+        Whole(-1000, 1000),
+        "Those with the lowest number go first, and the next ones wait for them; by default each one's boot order.",
     )
-    if settings.max_unavailable.amount == 0:
-        inner.complain("max_unavailable", "with none nothing could ever be restarted")
-    inner.close()
-    return settings
-
-
-def read_profile(inner: Fields) -> ProfileRollout:
-    """What a profile's fields say. Complaints go to the fields."""
-    said = ProfileRollout(
-        priority=inner.integer("priority", 0, -1000, 1000) if inner.has("priority") else None,
-        max_unavailable=_share(inner, "max_unavailable", Share(1)) if inner.has("max_unavailable") else None,
-        min_healthy_time=_seconds(inner, "min_healthy_time"),
-        healthy_deadline=_seconds(inner, "healthy_deadline"),
+    max_unavailable: Share | None = row(
+        ShareType(), "How many of this profile's may be down at the same moment, besides what holds for all."
     )
-    if said.max_unavailable is not None and said.max_unavailable.amount == 0:
-        inner.complain("max_unavailable", "with none nothing could ever be restarted")
-    inner.close()
-    return said
+    min_healthy_time: float | None = row(_SECONDS, "Instead of what `rollout:` says.")
+    healthy_deadline: float | None = row(_SECONDS, "Instead of what `rollout:` says.")
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """See Checked."""
+        if self.max_unavailable is not None and self.max_unavailable.amount == 0:
+            yield "max_unavailable", _NONE_AT_ALL
 
 
 def overridden(usual: RolloutSettings, said: Mapping[str, Any]) -> RolloutSettings:
     """``usual`` with what a request says instead; raises InvalidInput."""
     inner = Fields(said, "policy")
-    settings = read(inner, usual)
+    settings = replace(usual, **read_policy(inner))
     inner.finish("the request is not valid")
     return settings
 
 
-def _seconds(inner: Fields, key: str) -> float | None:
-    return inner.number(key, 0, 0, MAX_SECONDS) if inner.has(key) else None
-
-
-def _share(inner: Fields, key: str, usual: Share) -> Share:
-    text = inner.scalar(key, str(usual))
-    try:
-        return Share.parse(text)
-    except InvalidInput as error:
-        inner.complain(key, error.message)
-        return usual
+def read_policy(inner: Fields) -> dict[str, Any]:
+    """What a request says of a rollout, by key of the settings. Complaints go to ``inner``."""
+    said = read_said(rows_of(RolloutSettings).values(), inner)
+    inner.close()
+    for key, problem in RolloutSettings(**said).problems():
+        inner.complain(key, problem)
+    return said

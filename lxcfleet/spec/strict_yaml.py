@@ -43,6 +43,8 @@ def load(text: bytes) -> object:
         raise ValueError(str(error).split("\n", maxsplit=1)[0]) from error
 
 
+LONGEST_KEY = 1000
+"""YAML takes a key of more than 1024 characters only after a question mark."""
 _PAIR = re.compile(r"\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})")
 
 
@@ -59,7 +61,7 @@ def inline(value: object) -> str:
 
     match value:
         case dict():
-            return "{" + ", ".join(f"{inline(key)}: {inline(inner)}" for key, inner in value.items()) + "}"
+            return "{" + ", ".join(f"{_key(name)}: {inline(inner)}" for name, inner in value.items()) + "}"
         case list() | tuple():
             return "[" + ", ".join(map(inline, value)) + "]"
         case float():
@@ -68,3 +70,8 @@ def inline(value: object) -> str:
             return text if "." in text else text.replace("e", ".0e")
         case _:
             return _PAIR.sub(whole, json.dumps(value))
+
+
+def _key(name: object) -> str:
+    text = inline(name)
+    return text if len(text) <= LONGEST_KEY else f"? {text} "

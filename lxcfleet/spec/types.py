@@ -10,16 +10,18 @@ import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from ipaddress import IPv4Interface, IPv6Interface
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.reader import Fields
 from lxcfleet.units import as_size, parse_size
 
+if TYPE_CHECKING:  # every verb of the command line starts with this module
+    from ipaddress import IPv4Interface, IPv6Interface
+
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
-I = TypeVar("I", bound=IPv4Interface | IPv6Interface)  # noqa: E741
+I = TypeVar("I", bound="IPv4Interface | IPv6Interface")  # noqa: E741
 
 NONE = "none"
 """How an empty value is told."""
@@ -257,8 +259,8 @@ class Choice(ValueType[E]):
         return str(value)
 
 
-class Command(ValueType[tuple[str, ...]]):
-    """A command and its arguments."""
+class Texts(ValueType[tuple[str, ...]]):
+    """A list of texts, any texts."""
 
     def read(self, fields: Fields, key: str) -> tuple[str, ...]:
         """See ValueType."""
@@ -266,10 +268,7 @@ class Command(ValueType[tuple[str, ...]]):
 
     def parse(self, text: str) -> tuple[str, ...]:
         """See ValueType."""
-        try:
-            return tuple(shlex.split(text))
-        except ValueError as error:
-            raise InvalidInput(f"{text!r} is no command", why=str(error)) from error
+        return tuple(part.strip() for part in text.split(",") if part.strip())
 
     @property
     def form(self) -> str:
@@ -283,6 +282,21 @@ class Command(ValueType[tuple[str, ...]]):
     def render(self, value: tuple[str, ...]) -> list[str]:
         """See ValueType."""
         return list(value)
+
+    def tell(self, value: tuple[str, ...]) -> str:
+        """See ValueType."""
+        return ", ".join(value) or NONE
+
+
+class Command(Texts):
+    """A command and its arguments."""
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        """See ValueType."""
+        try:
+            return tuple(shlex.split(text))
+        except ValueError as error:
+            raise InvalidInput(f"{text!r} is no command", why=str(error)) from error
 
     def tell(self, value: tuple[str, ...]) -> str:
         """See ValueType."""

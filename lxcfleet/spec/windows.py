@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.rows import Checked, row
+from lxcfleet.spec.types import Choice, Number, Text, Texts
 
 MAX_QUIET = 86400.0
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -86,18 +87,32 @@ def _days(text: str | None, whole: str) -> frozenset[int]:
 
 
 @dataclass(frozen=True)
-class PatchSettings:
+class PatchSettings(Checked):
     """What the fleet does by itself when the host is patched."""
 
-    policy: Policy = Policy.AUTO
-    """auto: restart what is stale, in waves; window: do so in the next maintenance window; notify: only tell; manual: do
-    nothing until `lxcfleet patch apply`."""
-    quiet: float = 10.0
-    """Seconds without a change of packages, after which a patch counts as done."""
-    windows: tuple[str, ...] = ()
-    """Maintenance windows, such as `Sat,Sun 02:00-05:00`."""
-    time_zone: str = ""
-    """The windows' time zone, such as Europe/Vienna; empty: the host's."""
+    policy: Policy = row(
+        Choice(Policy), "auto: restart what is stale, in waves; window: do so in the next maintenance window; notify: only"
+        " tell; manual: do nothing until `lxcfleet patch apply`.", default=Policy.AUTO,
+    )
+    quiet: float = row(
+        Number(0, MAX_QUIET), "Seconds without a change of packages, after which a patch counts as done.", default=10.0
+    )
+    windows: tuple[str, ...] = row(Texts(), "Maintenance windows, such as `Sat,Sun 02:00-05:00`.", default=())
+    time_zone: str = row(Text(), "The windows' time zone, such as Europe/Vienna; empty: the host's.", default="")  # fmt: skip
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """See Checked."""
+        for number, window in enumerate(self.windows):
+            try:
+                Window.parse(window)
+            except InvalidInput as error:
+                yield f"windows[{number}]", f"{error.message}: {error.hint}"
+        try:
+            _ = self.zone
+        except InvalidInput as error:
+            yield "time_zone", f"{error.message}: {error.hint}"
+        if self.policy is Policy.WINDOW and not self.windows:
+            yield "windows", "with policy window there has to be one"
 
     @property
     def zone(self) -> ZoneInfo | None:
@@ -125,27 +140,3 @@ class PatchSettings:
                 span = window.on(today + timedelta(days=offset), zone)
                 if span is not None:
                     yield span
-
-
-def read(fields: Fields) -> PatchSettings:
-    """The settings in ``fields``. Complaints go to them."""
-    usual = PatchSettings()
-    settings = PatchSettings(
-        policy=fields.choice("policy", Policy, usual.policy),
-        quiet=fields.number("quiet", usual.quiet, 0, MAX_QUIET),
-        windows=fields.texts("windows"),
-        time_zone=fields.text("time_zone", usual.time_zone),
-    )
-    fields.close()
-    for number, window in enumerate(settings.windows):
-        try:
-            Window.parse(window)
-        except InvalidInput as error:
-            fields.complain(f"windows[{number}]", f"{error.message}: {error.hint}")
-    try:
-        _ = settings.zone
-    except InvalidInput as error:
-        fields.complain("time_zone", f"{error.message}: {error.hint}")
-    if settings.policy is Policy.WINDOW and not settings.windows:
-        fields.complain("windows", "with policy window there has to be one")
-    return settings

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import runpy
-from dataclasses import fields
 from pathlib import Path
 
 from lxcfleet.spec.rollout import RolloutSettings
+from lxcfleet.spec.rows import rows_of
 from lxcfleet.spec.settings import Config, MetricsSettings, NetworkSettings, describe, parse
 from lxcfleet.spec.windows import PatchSettings
 
@@ -35,8 +35,8 @@ def test_the_sample_has_all_settings_with_their_defaults() -> None:
     settings = re.sub(r"^#(?!#)", "", SAMPLE, flags=re.MULTILINE)
     assert parse(settings.encode(), "sample") == Config()
     parts = (Config, NetworkSettings, MetricsSettings, RolloutSettings, PatchSettings)
-    for each in (field for part in parts for field in fields(part)):
-        assert re.search(rf"^\s*{each.name}:", settings, re.MULTILINE), each.name
+    for key in (key for part in parts for key in rows_of(part)):
+        assert re.search(rf"^\s*{key}:", settings, re.MULTILINE), key
 
 
 def test_links_in_the_documents_lead_somewhere() -> None:

@@ -13,7 +13,8 @@ from lxcfleet.errors import AlreadyExists, InvalidInput
 from lxcfleet.spec.health import CheckKind, HealthCheck
 from lxcfleet.spec.merging import differences
 from lxcfleet.spec.ports import parse_port
-from lxcfleet.spec.settings import Config, NetworkSettings, Profile
+from lxcfleet.spec.profiles import Profile
+from lxcfleet.spec.settings import Config, NetworkSettings
 from lxcfleet.spec.terms import PIDS, Init, Network
 
 

@@ -1,0 +1,72 @@
+"""Profiles: what the settings say by name of containers that are to be created."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lxcfleet.errors import InvalidInput
+from lxcfleet.spec import combinations
+from lxcfleet.spec.fields import askable
+from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.rollout import ProfileRollout
+from lxcfleet.spec.rows import Row, SectionType, read_said, render_said, schema_of
+from lxcfleet.spec.types import ValueType
+
+ROLLOUT = Row(SectionType(ProfileRollout), "How its containers take part in rollouts; see below.", key="rollout")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Defaults that ``create --profile NAME`` takes over; what the command line says comes first."""
+
+    said: Mapping[str, Any] = field(default_factory=dict)
+    """Values by key of the table, ``spec.fields``."""
+    rollout: ProfileRollout = field(default_factory=ProfileRollout)
+
+
+def rows() -> Mapping[str, Row]:
+    """The keys that a profile may have."""
+    return {**askable(profile=True), ROLLOUT.key: ROLLOUT}
+
+
+class ProfilesType(ValueType[Mapping[str, Profile]]):
+    """How the mapping of all profiles is read and written."""
+
+    def read(self, fields: Fields, key: str) -> Mapping[str, Profile]:
+        """See ValueType."""
+        profiles = fields.nested(key)
+        return {name: _read(profiles.nested(name)) for name in profiles.keys()}
+
+    def parse(self, text: str) -> Mapping[str, Profile]:
+        """See ValueType."""
+        raise InvalidInput(f"{text!r} can't stand for profiles")
+
+    @property
+    def form(self) -> str:
+        """See ValueType."""
+        return "a mapping of names to mappings"
+
+    def schema(self) -> dict[str, Any]:
+        """See ValueType."""
+        one = schema_of(rows().values())
+        return {"type": "object", "additionalProperties": {**one, "type": ["object", "null"]}}
+
+    def render(self, value: Mapping[str, Profile]) -> dict[str, Any]:
+        """See ValueType."""
+        return {name: _render(profile) for name, profile in value.items()}
+
+
+def _render(profile: Profile) -> dict[str, Any]:
+    own = {} if profile.rollout == ProfileRollout() else {ROLLOUT.key: profile.rollout}
+    return render_said(rows(), {**profile.said, **own})
+
+
+def _read(fields: Fields) -> Profile:
+    said = read_said(rows().values(), fields)
+    fields.close()
+    own = said.pop(ROLLOUT.key, ProfileRollout())
+    for key, problem in combinations.of_profile(said):
+        fields.complain(key, problem)
+    return Profile(said, own)

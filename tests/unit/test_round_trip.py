@@ -1,0 +1,126 @@
+"""What is written is read as the same, whatever the names and values: specs, settings, requests."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import HealthCheck as Check
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lxcfleet.api.requests import CreateRequest
+from lxcfleet.containers import store
+from lxcfleet.errors import InvalidInput
+from lxcfleet.spec import combinations, rollout, windows
+from lxcfleet.spec.fields import askable
+from lxcfleet.spec.health import CheckKind, HealthCheck, HealthType
+from lxcfleet.spec.merging import merge
+from lxcfleet.spec.ports import parse_publication
+from lxcfleet.spec.profiles import Profile
+from lxcfleet.spec.rollout import ProfileRollout, Share, ShareType
+from lxcfleet.spec.rows import Row, SectionType, rows_of
+from lxcfleet.spec.settings import Config, MetricsSettings, NetworkSettings, describe, parse
+from lxcfleet.spec.types import Choice, Command, Flag, Items, Number, Pairs, Size, Text, Whole
+
+ANY = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=20)
+LINE = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=20)
+ODD = st.sampled_from(
+    ["on", "no", "~", "null", "1", "1e3", "", "a: b", "#", "- x", "é", "\U0001f600", "x" * 2000, "{", "'", "\\"]
+)  # fmt: skip
+VARIABLES = st.dictionaries(st.from_regex(r"[A-Za-z_.]{1,8}", fullmatch=True) | st.just("V" * 3000), ANY | ODD, max_size=3)
+LABELS = st.dictionaries(
+    st.from_regex(r"[a-zA-Z0-9]([a-zA-Z0-9._/-]{0,5}[a-zA-Z0-9])?", fullmatch=True),
+    st.from_regex(r"[a-zA-Z0-9._/@:+-]{0,9}", fullmatch=True), max_size=3,
+)  # fmt: skip
+SERVICES = st.sampled_from(["http=80", "dns=53/udp", "web-2=8080"])
+PUBLISHED = st.just((parse_publication("8080:80"),))
+SHARES = st.integers(1, 99).map(Share) | st.integers(1, 100).map(lambda n: Share(n, percent=True))
+CHECKS = st.one_of(
+    st.builds(HealthCheck, st.just(CheckKind.EXEC), st.lists(ANY, min_size=1, max_size=3).map(tuple),
+              interval=st.floats(0.1, 3600)),
+    st.builds(HealthCheck, st.just(CheckKind.TCP), port=st.integers(1, 65535), retries=st.integers(1, 1000)),
+)  # fmt: skip
+
+
+def values(row: Row) -> st.SearchStrategy[Any]:
+    """Values that the field may have. A type that is new has to be added here."""
+    match row.type:
+        case Flag():
+            return st.booleans()
+        case Whole():
+            return st.integers(row.type.low, row.type.high)
+        case Number():
+            return st.floats(row.type.low, row.type.high)
+        case Size():
+            return st.just(0) | st.integers(4 << 20, 1 << 50)
+        case Choice():
+            return st.sampled_from(row.type.words)
+        case Command():
+            return st.lists(ANY | ODD, max_size=3).map(tuple)
+        case Pairs():
+            return VARIABLES if row.secret else LABELS
+        case Items():
+            return st.lists(SERVICES, max_size=3, unique=True).map(_parsed(row.type)) if row.key == "ports" else PUBLISHED
+        case HealthType():
+            return CHECKS
+        case ShareType():
+            return SHARES
+        case Text():
+            return LINE
+        case _:
+            raise AssertionError(f"no values for {row}")
+
+
+def _parsed(items: Items[Any]) -> Callable[[list[str]], tuple[Any, ...]]:
+    return lambda texts: tuple(map(items.parse_one, texts))
+
+
+def said(*, profile: bool) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({}, optional={key: values(row) for key, row in askable(profile=profile).items()})
+
+
+OWN = st.builds(ProfileRollout, **{key: st.none() | values(row) for key, row in rows_of(ProfileRollout).items()})
+PROFILES = said(profile=True).filter(lambda said: not [*combinations.of_profile(said)])
+CONFIGS = st.builds(
+    Config,
+    network=st.builds(NetworkSettings, bridge=st.sampled_from(["on", "br0", "e5", "lxcfleet0"]), drain=st.floats(0, 3600)),
+    metrics=st.builds(MetricsSettings, listen=st.sampled_from(["none", "[::1]:80", "127.0.0.1:9753"])),
+    rollout=st.builds(
+        rollout.RolloutSettings, SHARES, SHARES, st.floats(0, 86400), groups=st.lists(ANY | ODD, max_size=3).map(tuple)
+    ),
+    patch=st.builds(windows.PatchSettings, windows=st.just(("Sat 02:00-03:00",)), time_zone=st.sampled_from(["", "UTC"])),
+    profiles=st.dictionaries(ANY | ODD, st.builds(Profile, PROFILES, OWN), max_size=3),
+    **{
+        key: values(row)
+        for key, row in rows_of(Config).items()
+        if not isinstance(row.type, SectionType) and key != "profiles"
+    },
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(Check))
+@given(CONFIGS)
+def test_what_config_show_prints_config_check_accepts_and_it_is_the_same(config: Config) -> None:
+    assert parse(describe(config).encode(), "shown") == config
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(Check))
+@given(said(profile=False))
+def test_a_request_and_its_spec_are_read_as_they_were_written(asked: dict[str, Any]) -> None:
+    sent = CreateRequest.from_json(CreateRequest("web", said=asked).to_json())
+    assert {**sent.said, **asked} == asked
+    assert all((not value and not isinstance(value, int | float | str)) or value is False
+               for key, value in asked.items() if key not in sent.said)  # fmt: skip
+    try:
+        like = merge(sent.said, {}, Config())
+    except InvalidInput:
+        return
+    spec = store.parse("", store.render(_placed(like)).encode(), "spec")
+    assert spec == _placed(like)
+
+
+def _placed(like: Any) -> Any:
+    more = {"hardware": "06:0a:0b:0c:0d:0e"} if like.connected else {}
+    return dataclasses.replace(like, created="now", first_id=None if like.privileged else 1 << 20, **more)
