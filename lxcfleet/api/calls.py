@@ -36,6 +36,7 @@ from lxcfleet.api.records import (
     RolloutRecord,
     ServerRecord,
     TargetRecord,
+    UsageRecord,
 )
 from lxcfleet.api.requests import (
     ActionRequest,
@@ -72,6 +73,10 @@ CREATE: Call[CreateRequest, OperationRecord] = Call(
 INFO: Call[str, ContainerDetails] = Call(
     "info", "GET", "/1.0/containers/{name}", "one container in full", _BY_NAME, one(ContainerDetails), hides=("environment",)
 )
+USAGE: Call[Selection, UsageRecord] = Call(
+    "usage", "GET", "/1.0/usage", "what the chosen containers have used so far; two answers give rates", CHOSEN,
+    one(UsageRecord),
+)  # fmt: skip
 LOGS: TextCall[LogsRequest] = TextCall("logs", "GET", "/1.0/containers/{name}/logs", "its console's or liblxc's log", LOGS_OF)
 ACT: Call[ActionRequest, OperationRecord] = Call(
     "act", "POST", "/1.0/actions", "begin to start, stop, … or destroy containers", InBody(ActionRequest),

@@ -94,6 +94,7 @@ class Client:
     server = _plain(calls.SERVER)
     containers = _method(calls.LIST)
     info = _method(calls.INFO)
+    usage = _method(calls.USAGE)
     create = _method(calls.CREATE)
     act = _method(calls.ACT)
     wait = _method(calls.WAIT)

@@ -76,6 +76,51 @@ class ContainerDetails(ContainerRecord):
     """What holds it in, in words."""
 
 
+class HostUsageRecord(TypedDict):
+    """The host's memory and swap, in bytes, and how many processors it has."""
+
+    processors: int
+    memory_total_bytes: int
+    memory_available_bytes: int
+    """What programs can have without swapping."""
+    swap_total_bytes: int
+    swap_free_bytes: int
+
+
+class ContainerUsageRecord(TypedDict):
+    """What one container has used. null: it does not run, the host does not count it, or it is on no bridge."""
+
+    name: str
+    state: str
+    health: str | None
+    run: str | None
+    """Another one each time that it starts: its counters begin anew then."""
+    cpu_seconds: float | None
+    memory_bytes: int | None
+    """What it has at the moment; so with the processes. All others count since it started."""
+    processes: int | None
+    io_read_bytes: int | None
+    """From block devices; what the host has in its memory is not read again."""
+    io_written_bytes: int | None
+    net_received_bytes: int | None
+    net_sent_bytes: int | None
+    cpus_limit: float | None
+    """In processors; null: no limit. So with those that follow."""
+    memory_limit_bytes: int | None
+    processes_limit: int | None
+
+
+class UsageRecord(TypedDict):
+    """What the containers have used at one moment. Two readings give a rate."""
+
+    time: float
+    """Seconds on a clock that never goes back; only the difference of two readings means something."""
+    cost: float
+    """Seconds of processor time that this reading took the daemon."""
+    host: HostUsageRecord
+    containers: list[ContainerUsageRecord]
+
+
 class ResultRecord(TypedDict):
     """What became of one container; see spec.results.Result."""
 

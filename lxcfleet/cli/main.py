@@ -23,6 +23,7 @@ VERBS: dict[str, str] = {
     "create": "create",
     "list": "show",
     "info": "show",
+    "top": "top",
     "start": "actions",
     "stop": "actions",
     "restart": "actions",
@@ -49,7 +50,7 @@ ALIASES = {"ls": "list", "rm": "destroy"}
 MEANT = {
     "attach": "shell", "console": "logs", "delete": "destroy", "enter": "shell", "help": "--help", "kill": "stop",
     "pause": "freeze", "ps": "list", "reboot": "restart", "remove": "destroy", "run": "create", "show": "info",
-    "status": "list", "thaw": "unfreeze", "top": "list", "unpause": "unfreeze",
+    "status": "list", "thaw": "unfreeze", "unpause": "unfreeze",
 }  # fmt: skip
 """Words of other tools, and what does that here."""
 

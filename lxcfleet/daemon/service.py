@@ -20,6 +20,7 @@ from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
 from lxcfleet.containers.steps import Observer
+from lxcfleet.containers.usage import Usages
 from lxcfleet.daemon import findings
 from lxcfleet.daemon.waiting import Waiting
 from lxcfleet.errors import InvalidInput, NotFound
@@ -68,6 +69,7 @@ class Fleet:
         self.events = events
         self.prober = prober
         self.waiting = Waiting(registry, prober)
+        self.usages = Usages(registry, prober.of)
         self.room = Room(paths, registry, mask, network, features)
         self._reconciler = Reconciler(registry, lifecycle, self.room, config.stop_timeout, observers)
         self.actions = Actions(paths, registry, self._reconciler, mask, operations, network, bus, self.room)

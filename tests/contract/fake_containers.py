@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from lxcfleet.api.findings import DivergedRecord, EvidenceRecord, ExposedRecord, OldFileRecord, ShadowRecord, StaleRecord
-from lxcfleet.api.records import ContainerDetails, ContainerRecord, OperationRecord, ResultRecord
+from lxcfleet.api.records import ContainerDetails, ContainerRecord, ContainerUsageRecord, OperationRecord, ResultRecord
 from lxcfleet.api.requests import CreateRequest
 from lxcfleet.errors import (
     Cancelled,
@@ -119,6 +119,18 @@ class FakeContainer:
             "health_reason": "tcp 80: connection refused" if self.health == "unhealthy" else "",
         }
         return cast(ContainerDetails, {**self.record(), **more})
+
+
+    def usage(self, now: float, cpus: float) -> ContainerUsageRecord:
+        """As ``top`` reads it; it uses so many processors."""
+        alive = self.state.alive
+        return {
+            "name": self.name, "state": self.state, "health": self.health, "run": "7@1.00" if alive else None,
+            "cpu_seconds": cpus * now if alive else None, "memory_bytes": 1_500_000 if alive else None,
+            "processes": 2 if alive else None, "io_read_bytes": 0 if alive else None,
+            "io_written_bytes": int(4096 * now) if alive else None, "net_received_bytes": None, "net_sent_bytes": None,
+            "cpus_limit": None, "memory_limit_bytes": 64 << 20, "processes_limit": 4096,
+        }  # fmt: skip
 
 
 class FakeOperation:

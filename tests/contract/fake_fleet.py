@@ -18,6 +18,7 @@ from lxcfleet.api.records import (
     ResultRecord,
     RolloutMemberRecord,
     RolloutRecord,
+    UsageRecord,
 )
 from lxcfleet.api.requests import ActionRequest, CreateRequest, RolloutRequest, WaitRequest
 from lxcfleet.errors import (
@@ -242,6 +243,19 @@ class FakeFleet:
     def chosen(self, selection: Selection) -> list[ContainerRecord]:
         """The chosen ones; all, if nothing was chosen."""
         return [self.containers[name].record() for name in self._choose(selection)]
+
+    def usage(self, selection: Selection) -> UsageRecord:
+        """What the chosen ones have used: each twice as much a second as the one before."""
+        now = time.monotonic()
+        chosen = [self.containers[name] for name in self._choose(selection)]
+        return {
+            "time": now, "cost": 0.001,
+            "host": {
+                "processors": 2, "memory_total_bytes": 8 << 30, "memory_available_bytes": 5 << 30,
+                "swap_total_bytes": 1 << 30, "swap_free_bytes": 1 << 30,
+            },
+            "containers": [container.usage(now, 0.1 * 2**number) for number, container in enumerate(chosen)],
+        }  # fmt: skip
 
     def verify(self, selection: Selection, packages: Sequence[str]) -> ProofRecord:
         """Whether the patch is everywhere."""

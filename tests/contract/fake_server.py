@@ -189,6 +189,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _info(self, name: str) -> object:
         return self._fleet.get(name).details()
 
+    def _usage(self, chosen: Selection) -> object:
+        return self._fleet.usage(chosen)
+
     def _logs(self, ask: LogsRequest) -> None:
         self._fleet.get(ask.name)
         text = self._fleet.logs.get((ask.name, ask.kind), b"")

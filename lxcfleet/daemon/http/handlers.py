@@ -18,6 +18,7 @@ from lxcfleet.api.records import (
     ResultRecord,
     RolloutRecord,
     ServerRecord,
+    UsageRecord,
 )
 from lxcfleet.api.requests import (
     ActionRequest,
@@ -49,6 +50,7 @@ class OfFleet:
         routes.json(calls.LIST, self.containers)
         routes.json(calls.CREATE, self.create)
         routes.json(calls.INFO, self.info)
+        routes.json(calls.USAGE, self.usage)
         routes.text(calls.LOGS, self.logs)
         routes.json(calls.ACT, self.act)
         routes.json(calls.WAIT, self.wait)
@@ -73,6 +75,9 @@ class OfFleet:
 
     async def info(self, name: str) -> ContainerDetails:
         return await self._fleet.info(name)
+
+    async def usage(self, chosen: Selection) -> UsageRecord:
+        return await self._fleet.usages.read(chosen)
 
     def logs(self, ask: LogsRequest) -> AsyncIterator[bytes]:
         file = self._fleet.log_file(ask.name, ask.kind)

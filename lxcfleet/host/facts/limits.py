@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lxcfleet.errors import HostError
+from lxcfleet.host.facts import memory
 from lxcfleet.paths import Paths
 
 _SYSCTL = Path("/proc/sys")
@@ -49,7 +50,7 @@ class Limits:
 
     memory_total: int
     memory_available: int
-    """MemAvailable plus free swap; proc(5)."""
+    """With free swap."""
     disk_free: int
     """Under the deltas, for users other than root."""
     inodes_free: int | None
@@ -66,13 +67,13 @@ def read(paths: Paths, *, budget: float = 0.006) -> Limits:
     Raises HostError if the directory of the containers or /proc can't be read.
     """
     try:
-        memory = _memory()
+        found = memory.read()
         disk = os.statvfs(paths.lxc)
     except OSError as error:
         raise HostError.from_os_error("can't find out what this host has left", error) from error
     return Limits(
-        memory_total=memory["MemTotal"],
-        memory_available=memory["MemAvailable"] + memory.get("SwapFree", 0),
+        memory_total=found.total,
+        memory_available=found.available + found.swap_free,
         disk_free=disk.f_bavail * disk.f_frsize,
         inodes_free=disk.f_favail if disk.f_files else None,
         disk_path=str(paths.lxc),
@@ -142,12 +143,6 @@ def _number(name: str) -> int | None:
     """The value of a sysctl, or None where this kernel or namespace lacks it."""
     text = _text(_entry(name)).split()
     return int(text[0]) if text and text[0].lstrip("-").isdigit() else None
-
-
-def _memory() -> dict[str, int]:
-    with open("/proc/meminfo", encoding="ascii") as file:
-        fields = (line.split() for line in file)
-        return {f[0].rstrip(":"): int(f[1]) * 1024 for f in fields}
 
 
 class _Inotify(NamedTuple):

@@ -52,16 +52,17 @@ class Payload:
 
     def _read(self, controller: str, legacy: str, modern: str) -> str | None:
         """The content of a controller's file by the name that v1 or v2 gives it."""
-        if controller in self.directories:
-            file = self.directories[controller] / legacy
-        elif "" in self.directories:
-            file = self.directories[""] / modern
-        else:
-            return None
+        file = self.file(controller, legacy, modern)
         try:
-            return file.read_text(encoding="ascii")
+            return None if file is None else file.read_text(encoding="ascii")
         except OSError:
             return None
+
+    def file(self, controller: str, legacy: str, modern: str) -> Path | None:
+        """A controller's file by the name that v1 or v2 gives it; None if the host has no such controller."""
+        if controller in self.directories:
+            return self.directories[controller] / legacy
+        return self.directories[""] / modern if "" in self.directories else None
 
     @property
     def frozen(self) -> bool:
@@ -72,23 +73,18 @@ class Payload:
     @property
     def memory(self) -> int | None:
         """Bytes of memory that are charged to it."""
-        return _number(self._read("memory", "memory.usage_in_bytes", "memory.current"))
+        return number(self._read("memory", "memory.usage_in_bytes", "memory.current"))
 
     @property
     def processes(self) -> int | None:
         """How many processes and threads it has."""
-        return _number(self._read("pids", "pids.current", "pids.current"))
+        return number(self._read("pids", "pids.current", "pids.current"))
 
     @property
     def cpu_seconds(self) -> float | None:
         """Processor time that it used since it started."""
-        if "cpuacct" in self.directories:
-            used = _number(self._read("cpuacct", "cpuacct.usage", ""))
-            return None if used is None else used / 1e9
-        for line in (self._read("", "cpu.stat", "cpu.stat") or "").splitlines():
-            if line.startswith("usage_usec "):
-                return int(line.split()[1]) / 1e6
-        return None
+        text = self._read("cpuacct", "cpuacct.usage", "cpu.stat") or ""
+        return cpu_v1(text) if "cpuacct" in self.directories else cpu_v2(text)
 
     @property
     def directory(self) -> Path | None:
@@ -105,6 +101,20 @@ class Payload:
         return None if text is None else io_v2(text)
 
 
+def cpu_v1(text: str) -> float | None:
+    """Seconds of a file that has nanoseconds; cgroup-v1/cpuacct."""
+    used = number(text)
+    return None if used is None else used / 1e9
+
+
+def cpu_v2(text: str) -> float | None:
+    """Seconds of a file with lines such as ``usage_usec 1000``; cgroup-v2, cpu.stat."""
+    for line in text.splitlines():
+        if line.startswith("usage_usec "):
+            return int(line.split()[1]) / 1e6
+    return None
+
+
 def io_v1(text: str) -> tuple[int, int]:
     """Sums of a file with lines such as ``8:0 Read 4096``; cgroup-v1/blkio-controller."""
     words = [line.split() for line in text.splitlines()]
@@ -119,7 +129,8 @@ def io_v2(text: str) -> tuple[int, int]:
     return read, written
 
 
-def _number(text: str | None) -> int | None:
+def number(text: str | None) -> int | None:
+    """The whole number that a file has; None if it has none."""
     return int(text) if text is not None and text.strip().isdigit() else None
 
 

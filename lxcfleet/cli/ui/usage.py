@@ -1,0 +1,153 @@
+"""What containers use, as rates and as a table. Pure: from two readings to lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypedDict, TypeVar
+
+from lxcfleet.api.records import ContainerUsageRecord, UsageRecord
+from lxcfleet.cli.ui.output import printable, size
+from lxcfleet.spec.selection import natural_order
+
+T = TypeVar("T")
+
+
+class UsageRow(TypedDict):
+    """One container. None is not known: it does not run, or is just seen for the first time, or is on no bridge."""
+
+    name: str
+    state: str
+    health: str | None
+    cpu_percent: float | None
+    """100: one processor."""
+    cpus_limit: float | None
+    memory_bytes: int | None
+    memory_limit_bytes: int | None
+    processes: int | None
+    processes_limit: int | None
+    io_read_per_second: float | None
+    """In bytes; so with all that follow."""
+    io_written_per_second: float | None
+    net_received_per_second: float | None
+    net_sent_per_second: float | None
+
+
+FIELDS = tuple(UsageRow.__annotations__)
+
+_ORDER: dict[str, Callable[[UsageRow], float | None]] = {
+    "cpu": lambda row: row["cpu_percent"],
+    "memory": lambda row: row["memory_bytes"],
+    "processes": lambda row: row["processes"],
+    "io": lambda row: _sum(row["io_read_per_second"], row["io_written_per_second"]),
+    "net": lambda row: _sum(row["net_received_per_second"], row["net_sent_per_second"]),
+}
+ORDERS = (*_ORDER, "name", "state")
+"""What rows can be sorted by."""
+
+
+def rows(before: UsageRecord | None, now: UsageRecord) -> list[UsageRow]:
+    """What each container used a second between the two readings; without a former one there are no rates."""
+    former = {} if before is None else {record["name"]: record for record in before["containers"]}
+    seconds = 0.0 if before is None else now["time"] - before["time"]
+    return [_row(former.get(record["name"]), record, seconds) for record in now["containers"]]
+
+
+def _row(before: ContainerUsageRecord | None, now: ContainerUsageRecord, seconds: float) -> UsageRow:
+    known = before if before is not None and before["run"] == now["run"] and seconds > 0 else None
+
+    def rate(read: Callable[[ContainerUsageRecord], float | None]) -> float | None:
+        old, new = None if known is None else read(known), read(now)
+        return None if old is None or new is None else max(0.0, new - old) / seconds
+
+    cpu = rate(lambda record: record["cpu_seconds"])
+    return {
+        "name": now["name"],
+        "state": now["state"],
+        "health": now["health"],
+        "cpu_percent": None if cpu is None else round(cpu * 100, 1),
+        "cpus_limit": now["cpus_limit"],
+        "memory_bytes": now["memory_bytes"],
+        "memory_limit_bytes": now["memory_limit_bytes"],
+        "processes": now["processes"],
+        "processes_limit": now["processes_limit"],
+        "io_read_per_second": _whole(rate(lambda record: record["io_read_bytes"])),
+        "io_written_per_second": _whole(rate(lambda record: record["io_written_bytes"])),
+        "net_received_per_second": _whole(rate(lambda record: record["net_received_bytes"])),
+        "net_sent_per_second": _whole(rate(lambda record: record["net_sent_bytes"])),
+    }
+
+
+def _whole(value: float | None) -> float | None:
+    return None if value is None else round(value)
+
+
+def _sum(first: float | None, second: float | None) -> float | None:
+    return None if first is None and second is None else (first or 0) + (second or 0)
+
+
+def in_order(found: Sequence[UsageRow], order: str, *, reverse: bool = False) -> list[UsageRow]:
+    """Sorted: names and states as they are read, all else with the largest first. What is not known comes last."""
+    by_name = sorted(found, key=_place({row["name"] for row in found}))
+    if order == "name":
+        return by_name[::-1] if reverse else by_name
+    if order == "state":
+        return sorted(by_name, key=lambda row: row["state"], reverse=reverse)
+    value = _ORDER[order]
+    known = [row for row in by_name if value(row) is not None]
+    known.sort(key=lambda row: value(row) or 0, reverse=not reverse)
+    return known + [row for row in by_name if value(row) is None]
+
+
+def _place(names: set[str]) -> Callable[[UsageRow], int]:
+    places = {name: number for number, name in enumerate(natural_order(names))}
+    return lambda row: places[row["name"]]
+
+
+_COLUMNS: Mapping[str, tuple[bool, Callable[[UsageRow], str]]] = {
+    "NAME": (False, lambda row: printable(row["name"])),
+    "STATE": (False, lambda row: printable(row["state"])),
+    "HEALTH": (False, lambda row: printable(row["health"] or "")),
+    "CPU %": (True, lambda row: _decimal(row["cpu_percent"])),
+    "OF": (True, lambda row: "" if row["cpus_limit"] is None else f"{row['cpus_limit'] * 100:g}"),
+    "MEMORY": (True, lambda row: size(row["memory_bytes"])),
+    "LIMIT": (True, lambda row: size(row["memory_limit_bytes"])),
+    "PROCS": (True, lambda row: "" if row["processes"] is None else str(row["processes"])),
+    "MAX": (True, lambda row: "" if row["processes_limit"] is None else str(row["processes_limit"])),
+    "READ/S": (True, lambda row: _bytes(row["io_read_per_second"])),
+    "WRITTEN/S": (True, lambda row: _bytes(row["io_written_per_second"])),
+    "RECEIVED/S": (True, lambda row: _bytes(row["net_received_per_second"])),
+    "SENT/S": (True, lambda row: _bytes(row["net_sent_per_second"])),
+}
+"""The heading of each column, whether it is a number, and what stands in it."""
+
+
+def table(found: Sequence[UsageRow]) -> list[str]:
+    """The heading and one line for each, aligned."""
+    columns = []
+    for heading, (right, text) in _COLUMNS.items():
+        cells = [heading, *(text(row) or "-" for row in found)]
+        width = max(map(len, cells))
+        columns.append([cell.rjust(width) if right else cell.ljust(width) for cell in cells])
+    return ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
+
+
+def summary(now: UsageRecord, found: Sequence[UsageRow]) -> str:
+    """The host and all of these containers in one line."""
+    host = now["host"]
+    running = sum(row["memory_bytes"] is not None for row in found)
+    cpu = sum(row["cpu_percent"] or 0 for row in found)
+    used = sum(row["memory_bytes"] or 0 for row in found)
+    swap = host["swap_total_bytes"]
+    swapped = f", swap {size(swap - host['swap_free_bytes'])} of {size(swap)}" if swap else ""
+    return (
+        f"{running} of {len(found)} running  cpu {cpu:.1f} of {host['processors'] * 100} %  memory {size(used)}; "
+        f"host has {size(host['memory_available_bytes'])} of {size(host['memory_total_bytes'])} free{swapped}"
+    )
+
+
+def _decimal(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _bytes(value: float | None) -> str:
+    return "" if value is None else "0" if value < 1 else size(round(value))

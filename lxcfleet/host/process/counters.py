@@ -1,0 +1,83 @@
+"""What one container has used so far, read again and again: its files in /sys stay open between two readings.
+
+Opening a file costs several times what reading it does, and a container has six of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from lxcfleet.host.process import cgroup
+from lxcfleet.host.process.cgroup import Payload
+
+_NET = Path("/sys/class/net")
+_SIZE = 16384
+
+
+class Counts(NamedTuple):
+    """Since the container started; None: the host does not count it, or the container is gone."""
+
+    cpu_seconds: float | None = None
+    memory_bytes: int | None = None
+    """What it has at the moment; so with the processes."""
+    processes: int | None = None
+    io_bytes: tuple[int, int] | None = None
+    """Read from block devices, and written."""
+    net_bytes: tuple[int, int] | None = None
+    """Received by the container, and sent."""
+
+
+class Counters:
+    """The counters of one container that runs."""
+
+    def __init__(self, payload: Payload, port: str) -> None:
+        """``port``: the host's end of its veth; empty if it is on no bridge."""
+        self._payload = payload
+        statistics = _NET / port / "statistics" if port else None
+        files = {
+            "cpu": payload.file("cpuacct", "cpuacct.usage", "cpu.stat"),
+            "memory": payload.file("memory", "memory.usage_in_bytes", "memory.current"),
+            "processes": payload.file("pids", "pids.current", "pids.current"),
+            "io": payload.file("blkio", "blkio.throttle.io_service_bytes_recursive", "io.stat"),
+            # What comes in at this end has been sent at the other.
+            "received": statistics / "tx_bytes" if statistics else None,
+            "sent": statistics / "rx_bytes" if statistics else None,
+        }
+        self._open: dict[str, int] = {}
+        for name, file in files.items():
+            if file is not None:
+                with contextlib.suppress(OSError):
+                    self._open[name] = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Close the files."""
+        for descriptor in self._open.values():
+            os.close(descriptor)
+        self._open = {}
+
+    def read(self) -> Counts:
+        """How far they are."""
+        cpu, io = self._text("cpu"), self._text("io")
+        return Counts(
+            None if cpu is None else cgroup.cpu_v1(cpu) if "cpuacct" in self._payload.directories else cgroup.cpu_v2(cpu),
+            cgroup.number(self._text("memory")),
+            cgroup.number(self._text("processes")),
+            None if io is None else cgroup.io_v1(io) if "blkio" in self._payload.directories else cgroup.io_v2(io),
+            _pair(cgroup.number(self._text("received")), cgroup.number(self._text("sent"))),
+        )
+
+    def _text(self, name: str) -> str | None:
+        descriptor = self._open.get(name)
+        if descriptor is None:
+            return None
+        try:
+            return os.pread(descriptor, _SIZE, 0).decode("ascii", "replace")
+        except OSError:  # ENODEV: the container has ended
+            return None
+
+
+def _pair(first: int | None, second: int | None) -> tuple[int, int] | None:
+    return None if first is None or second is None else (first, second)
