@@ -74,7 +74,7 @@ class Creation:
             await self._check(wanted)
             checked = wanted
         if wanted.new:
-            self._room.check_ports(wanted.like, len(wanted.new))
+            await self._room.check_ports(wanted.like, len(wanted.new))
         planned = plan.create(ask.start)
         if ask.dry_run:
             return self._dry(wanted, planned, start=ask.start)

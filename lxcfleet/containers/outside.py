@@ -46,7 +46,7 @@ class Network(Protocol):
     async def check_new(self, count: int) -> None:
         """Refuse so many new containers if they can't be connected. Raises FleetError."""
 
-    def check_ports(self, like: Spec, count: int) -> None:
+    async def check_ports(self, like: Spec, count: int) -> None:
         """Refuse ports of the host that ``count`` new containers like ``like`` can't have. Raises InvalidInput."""
 
     def place(self, spec: Spec, others: Sequence[Spec]) -> Spec:

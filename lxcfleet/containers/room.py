@@ -122,9 +122,9 @@ class Room:
         """These will start soon."""
         self._network.expect(specs)
 
-    def check_ports(self, like: Spec, count: int) -> None:
+    async def check_ports(self, like: Spec, count: int) -> None:
         """Refuse ports of the host that are not to be had."""
-        self._network.check_ports(like, count)
+        await self._network.check_ports(like, count)
 
     def check_start(self, containers: Sequence[Container]) -> None:
         """Refuse before the first of many is started, not at the one where the host is full."""

@@ -114,9 +114,9 @@ class FleetNetwork:
         """Refuse so many new containers if they can't be connected. Raises FleetError."""
         await self._addressing.check_new(count)
 
-    def check_ports(self, like: Spec, count: int) -> None:
+    async def check_ports(self, like: Spec, count: int) -> None:
         """Refuse ports of the host that ``count`` new containers like ``like`` can't have. Raises InvalidInput."""
-        self._publishing.check(like, count)
+        await self._publishing.check(like, count)
 
     def place(self, spec: Spec, others: Sequence[Spec]) -> Spec:
         """The spec of a new container with addresses of its own; see Addressing.place. Raises NoCapacity."""

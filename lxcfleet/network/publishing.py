@@ -31,9 +31,10 @@ class Publishing:
         """What is published at this moment, and the members behind it."""
         return shared_ports.published(self._context.specs(), self._membership.members())
 
-    def check(self, like: Spec, count: int) -> None:
+    async def check(self, like: Spec, count: int) -> None:
         """Refuse ports of the host that ``count`` new containers like ``like`` can't have.
 
+        Nothing else is done meanwhile, unless a port is in use: a thread finds out by which program.
         Raises InvalidInput, HostError.
         """
         others = self._context.specs()
@@ -41,7 +42,10 @@ class Publishing:
         shared = {publication for spec in others for publication in spec.publish}
         for publication in like.publish:
             if publication not in shared:
-                sockets.check_free(publication)
+                try:
+                    sockets.check_free(publication)
+                except sockets.PortInUse as error:
+                    raise await asyncio.to_thread(sockets.told_by_whom, error, publication) from error
 
     def kick(self) -> None:
         """Have the rules follow soon."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -206,6 +208,7 @@ def test_what_can_not_be_published_is_refused(fleet: Fleet, port: int) -> None:
         used = taken.getsockname()[1]
         refused = fleet.run("create", fleet.name(1), "-p", f"{used}:80", *SLEEP)
     assert (refused.status, f"port {used}/tcp is in use" in refused.err) == (2, True)
+    assert f"by {Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()})" in refused.err
     refused = fleet.run("create", fleet.name(1), "-p", f"192.0.2.77:{port}:80", *SLEEP)
     assert (refused.status, "does not have the address" in refused.err) == (2, True)
     refused = fleet.run("create", fleet.prefix.rstrip("-"), "-n", "2", "-p", f"{port}:80", *SLEEP)

@@ -5,12 +5,18 @@ from __future__ import annotations
 import errno
 import socket
 
+import psutil
+
 from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.spec.ports import Publication
 
 
+class PortInUse(InvalidInput):
+    """A program of the host's has the port."""
+
+
 def check_free(publication: Publication) -> None:
-    """Raise InvalidInput if a program of the host's has the port, or the host does not have the address."""
+    """Raise PortInUse if a program of the host's has the port, InvalidInput if the host does not have the address."""
     tcp = publication.protocol == "tcp"
     tries = [(socket.AF_INET, publication.address or "0.0.0.0")]
     if publication.address is None and socket.has_ipv6:
@@ -27,10 +33,32 @@ def check_free(publication: Publication) -> None:
             _tell(publication, error)
 
 
+def told_by_whom(error: PortInUse, publication: Publication) -> PortInUse:
+    """The same with the program that has the port. Slow on a host with many processes: all their files are looked at."""
+    holder = _holder(publication)
+    if holder is None:
+        return error
+    return PortInUse(
+        error.message, why=f"by {holder}", hint="choose another port, or have that program listen on another one"
+    )
+
+
+def _holder(publication: Publication) -> str | None:
+    """The program that has a port of the host, and its pid; None if that can't be told, or it has just ended."""
+    try:
+        for each in psutil.net_connections(publication.protocol):
+            here = each.laddr and each.laddr.port == publication.host
+            if here and each.pid and each.status in (psutil.CONN_LISTEN, psutil.CONN_NONE):  # UDP has no states
+                return f"{psutil.Process(each.pid).name()} (pid {each.pid})"
+    except (psutil.Error, OSError):
+        pass
+    return None
+
+
 def _tell(publication: Publication, error: OSError) -> None:
     where = f"{publication.host}/{publication.protocol}"
     if error.errno == errno.EADDRINUSE:
-        raise InvalidInput(
+        raise PortInUse(
             f"the host's port {where} is in use", why="a program of the host's listens on it",
             hint=f"`ss -Hlnp{publication.protocol[0]} sport = :{publication.host}` tells which; choose another port",
         )  # fmt: skip

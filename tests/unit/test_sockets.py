@@ -1,0 +1,44 @@
+"""Which program holds a port of the host."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lxcfleet.host.net import sockets
+from lxcfleet.host.net.sockets import PortInUse
+from lxcfleet.spec.ports import Publication, parse_publication
+
+
+def taken(port: int, protocol: str) -> tuple[PortInUse, Publication]:
+    publication = parse_publication(f"{port}:80/{protocol}")
+    with pytest.raises(PortInUse) as caught:
+        sockets.check_free(publication)
+    return caught.value, publication
+
+
+@pytest.mark.parametrize(("kind", "protocol"), [(socket.SOCK_STREAM, "tcp"), (socket.SOCK_DGRAM, "udp")])
+def test_the_program_is_named(kind: socket.SocketKind, protocol: str) -> None:
+    with socket.socket(socket.AF_INET, kind) as held:
+        held.bind(("127.0.0.1", 0))
+        if protocol == "tcp":
+            held.listen()
+        error, publication = taken(held.getsockname()[1], protocol)
+        told = sockets.told_by_whom(error, publication)
+        assert told.message == error.message
+        assert told.why == f"by {Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()})"
+    assert sockets.told_by_whom(error, publication) is error  # it is free now
+
+
+def test_what_can_not_be_told_is_not_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_kind: str) -> None:
+        raise psutil.AccessDenied
+
+    monkeypatch.setattr(psutil, "net_connections", refuse)
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        error, publication = taken(held.getsockname()[1], "tcp")
+        assert sockets.told_by_whom(error, publication) is error
