@@ -40,7 +40,7 @@ REQUESTS: dict[str, list[Any]] = {
     "events": [EventsRequest(), EventsRequest(follow=True)],
     "doctor": [DoctorRequest(), DoctorRequest(7, Init.APP)],
     "fix": [DoctorRequest(7, Init.APP)],
-    "stale": [WEB], "shadows": [WEB], "exposure": [WEB],
+    "stale": [WEB], "usage": [WEB], "shadows": [WEB], "exposure": [WEB],
     "verify": [VerifyRequest(WEB), VerifyRequest(Selection(), ("libc6", "openssl"))],
     "fix_shadows": [FixShadowsRequest(WEB, ("/usr/bin/env",), dry_run=True)],
     "roll": [RolloutRequest("restart", WEB, {"canaries": "2"})],
