@@ -101,14 +101,14 @@ class Launcher:
         self._launcher.close()
         self._booter.close()
 
-    def renew(self) -> bool:
+    async def renew(self) -> bool:
         """End those that run code which is no longer on the disk; whether there were any.
 
         Monitors of containers are copies of the booter: what it has mapped they have, however fresh the container.
         """
         old = [each for each in (self._launcher, self._booter) if each.pid is not None and _runs_old_code(each.pid)]
         for each in old:
-            each.close()
+            await each.end()
         return bool(old)
 
     async def ask_large(self, operation: str, argument: Any) -> Any:

@@ -145,7 +145,7 @@ class Watcher:
         self._answer = Answer(NoticePhase.IDLE)
 
     async def _do(self, policy: Policy) -> None:
-        if self._launcher.renew():
+        if await self._launcher.renew():
             log.info("the launcher or the booter ran old code and is started anew")
         self._mask.distrust()
         if len(self._registry):

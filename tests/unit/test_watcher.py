@@ -55,9 +55,12 @@ class World:
         async def scan(_: object) -> dict[str, StaleScan]:
             return self.found
 
+        async def renew() -> bool:
+            return False
+
         mask = cast(Any, SimpleNamespace(distrust=lambda: None, refresh=nothing))
         registry = cast(Any, _Registry(nothing))
-        launcher, finder = cast(Any, SimpleNamespace(renew=lambda: False)), cast(Any, SimpleNamespace(scan=scan))
+        launcher, finder = cast(Any, SimpleNamespace(renew=renew)), cast(Any, SimpleNamespace(scan=scan))
         bus = Bus()
         bus.subscribe("test", Event, lambda event: self.events.append(told.what) if (told := event.told()) else None)
         admin = self.paths.run / "dpkg"

@@ -15,6 +15,8 @@ from lxcfleet.errors import HostError
 log = logging.getLogger(__name__)
 
 _OPEN_FILES = 1024
+_END_SECONDS = 5.0
+"""How long one that is let go may take to end before it is killed."""
 
 
 def _usual_open_files(hard: int) -> int:
@@ -67,17 +69,23 @@ class Servant:
         return ours
 
     def close(self) -> None:
-        """Let it end. Its children finish what they do."""
+        """Let it end, and wait for that, a few seconds at most; then it is killed. Its children finish what they do."""
+        process = self._let_go()
+        if process is not None:
+            _wait(process)
+
+    async def end(self) -> None:
+        """The same, while the event loop goes on. What is asked for meanwhile goes to a new process."""
+        process = self._let_go()
+        if process is not None:
+            await asyncio.to_thread(_wait, process)
+
+    def _let_go(self) -> subprocess.Popen[bytes] | None:
         if self._requests is not None:
             self._requests.close()
             self._requests = None
-        if self._process is not None:
-            try:
-                self._process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process = None
+        process, self._process = self._process, None
+        return process
 
     async def send(self, message: bytes, descriptors: Sequence[int]) -> None:
         """Send one request; it gets copies of ``descriptors``. Raises HostError."""
@@ -95,8 +103,16 @@ class Servant:
         try:
             await send_datagram(self.start(), message, descriptors)
         except ConnectionError:
-            self.close()  # it is about to end, though it is still there
+            await self.end()  # it is about to, though it is still there
             raise
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 async def readable(sock: socket.socket) -> None:

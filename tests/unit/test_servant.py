@@ -1,0 +1,35 @@
+"""The processes that the daemon has work done by, let go while the daemon goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from pathlib import Path
+
+from lxcfleet.host.process.servant import Servant
+
+
+def test_the_event_loop_goes_on_while_one_ends(tmp_path: Path) -> None:
+    """Found: after a patch, and where a launcher was about to end, the daemon did nothing else for up to 5 seconds.
+
+    This one ends when there is a file, which only a loop that goes on can make: else it would be killed in the end.
+    """
+    file = tmp_path / "end"
+    lock = os.open(tmp_path / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+    program = f"import os, time\nwhile not os.path.exists({str(file)!r}): time.sleep(0.01)"
+    servant = Servant("servant", ["-c", program], lock, dict(os.environ))
+
+    async def run() -> subprocess.Popen[bytes]:
+        servant.start()
+        process = servant._process
+        assert process is not None
+        ending = asyncio.ensure_future(servant.end())
+        await asyncio.sleep(0)
+        assert servant.pid is None  # what is asked for now goes to another one
+        file.touch()
+        await ending
+        return process
+
+    assert asyncio.run(run()).returncode == 0
+    os.close(lock)
