@@ -1,7 +1,7 @@
 """How large the containers' deltas are, looked at in the background, a little at a time.
 
-Adding up a delta means to look at each of its files, so who asks for those of all does not wait for it: they get what
-was found last. Who asks for one gets it as it is.
+Adding up a delta means to look at each of its files. A question for the sizes of all deltas is not kept waiting for that:
+it is answered with what was found last. A question for one delta is answered as it is at that moment.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KEPT_SECONDS = 60.0
 """How long one finding is good enough."""
 _SLICE_SECONDS = 0.02
 AT_ONCE = 2
-"""Deltas that are added up at the same moment for who wants to know now: a start must not wait for a free thread."""
+"""How many deltas are added up at the same moment for questions for one: a start must not wait for a free thread."""
 
 
 class DeltaSizes:
@@ -65,7 +65,7 @@ class DeltaSizes:
 
 
 class Looks:
-    """Adding single deltas up at once. Who asks for one that is being added up shares the answer."""
+    """Adding single deltas up at once. Several questions for the same one at the same moment share one answer."""
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.launcher.client import TRIES, Conversation, Launcher, Reply
+
+log = logging.getLogger(__name__)
 
 BATCH = 8
 """How many containers are prepared before the first answer is waited for."""
@@ -63,6 +66,8 @@ class Preparer:
                     await self._try(batch)
         except (FleetError, OSError) as error:
             failure = error if isinstance(error, FleetError) else HostError("the launcher failed", why=str(error))
+        except Exception:
+            log.exception("preparing containers failed unexpectedly")
         finally:
             for _, future in batch.values():
                 if not future.done():

@@ -8,7 +8,7 @@ when it did not come that far, or does so no more. What the proof is depends on 
   unhealthy: a service that does not come back is what a rollout has to stop at.
 - An app container without one: that it has been alive for a while. Nothing has to be asked for that.
 
-One that has to have an address from a DHCP server is not healthy without.
+A container that has to have an address from a DHCP server is not healthy without one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What happened to the fleet: the last few thousand events, for those who ask and those who follow."""
+"""The log of events: the last few thousand of them, as `lxcfleet events` shows them."""
 
 from __future__ import annotations
 
@@ -17,27 +17,25 @@ KEPT = 5000
 
 
 class Events:
-    """The events since the daemon started; each also goes to the log."""
+    """The events since the daemon started; a subscriber of the bus. Each event also goes to the daemon's own log."""
 
     def __init__(self) -> None:
         self._events: deque[tuple[int, EventRecord]] = deque(maxlen=KEPT)
         self._number = 0
         self._changed = asyncio.Event()
 
-    def add(self, what: str, container: str | None, message: str = "") -> None:
-        """Something happened."""
+    def hear(self, event: Event) -> None:
+        """Keep an event that users are to see."""
+        told = event.told()
+        if told is None:
+            return
+        what, container, message = told
         log.info("%s%s%s", f"{container}: " if container else "", what, f": {message}" if message else "")
         self._number += 1
         record: EventRecord = {"time": now(), "what": what, "container": container, "message": message}
         self._events.append((self._number, record))
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-
-    def hear(self, event: Event) -> None:
-        """Something happened: kept, if users are to see it."""
-        told = event.told()
-        if told is not None:
-            self.add(*told)
 
     async def read(self, *, follow: bool) -> AsyncIterator[EventRecord]:
         """Those so far; with ``follow`` also those to come, for ever."""

@@ -1,4 +1,4 @@
-"""Looking at things in the background, but only while somebody asks for what was found."""
+"""Whether the results of a background task are still asked for, so that it can rest while they are not."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import asyncio
 import time
 
 IDLE_SECONDS = 900.0
-"""When nobody asked for so long, nothing is looked at."""
+"""How long results are worth the work after they were last asked for."""
 
 
 class Interest:
-    """Whether somebody asks."""
+    """Whether results are asked for."""
 
     def __init__(self) -> None:
         self._wanted = asyncio.Event()
         self._asked = 0.0
 
     def show(self) -> None:
-        """Somebody asked."""
+        """They were asked for just now."""
         self._asked = time.monotonic()
         self._wanted.set()
 
     async def wait(self) -> None:
-        """Come back when somebody asked lately."""
+        """Come back when they were asked for within IDLE_SECONDS."""
         while True:
             await self._wanted.wait()
             if time.monotonic() - self._asked <= IDLE_SECONDS:

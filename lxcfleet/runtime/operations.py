@@ -1,4 +1,4 @@
-"""Long work on many containers: how far it is, who wants to know, and taking back what has not begun."""
+"""Operations: long work on many containers, which can be followed, and cancelled as far as it has not begun."""
 
 from __future__ import annotations
 

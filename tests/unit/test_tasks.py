@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import lxcfleet
 from lxcfleet.runtime import tasks
 from lxcfleet.runtime.tasks import Tasks
 
@@ -115,6 +118,30 @@ def test_one_that_fails_for_long_is_hopeless_but_not_one_of_a_single_container()
             await asyncio.sleep(0.001)
 
     run(test, settled=0.2)
+
+
+WAITED_FOR = {
+    "runtime/tasks.py",  # the group itself
+    "runtime/operations.py",  # what goes wrong is a result of the operation
+    "containers/delta_sizes.py",  # the question for it waits, and meets the failure
+    "containers/preparer.py",  # so does the start
+    "daemon/attach.py",  # one request, which is told what went wrong
+    "daemon/http/routes.py",  # so is this one
+    "daemon/http/scrape.py",
+}
+"""The modules that may start a task of asyncio by themselves, and who deals with its failure there."""
+
+
+def test_background_work_is_started_through_the_group() -> None:
+    """A task that nobody waits for would end silently, if it were started otherwise."""
+    root = Path(lxcfleet.__file__).parent
+    starting = {
+        str(file.relative_to(root))
+        for file in root.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in ("create_task", "ensure_future")
+    }
+    assert starting == WAITED_FOR
 
 
 def test_what_is_cancelled_is_not_started_again() -> None:
