@@ -123,6 +123,10 @@ class Tasks:
             entry.began, entry.waits = time.monotonic(), False
             try:
                 await work()
+            except asyncio.CancelledError as error:
+                if _is_cancelled():
+                    raise
+                self._note(entry, error)  # something that it waited for was cancelled, not the task itself
             except Exception as error:
                 self._note(entry, error)
             else:
@@ -130,7 +134,7 @@ class Tasks:
             entry.waits = True
             await asyncio.sleep(min(self._pause * 2.0 ** min(entry.row - 1, _DOUBLINGS), LONGEST_PAUSE))
 
-    def _note(self, entry: _Task, error: Exception) -> None:
+    def _note(self, entry: _Task, error: BaseException) -> None:
         settled = time.monotonic() - entry.began >= self._settled
         entry.row = 1 if settled else entry.row + 1
         log.error("the task %s failed and is started again", _title(entry), exc_info=error)
@@ -140,6 +144,11 @@ class Tasks:
         history.failures += 1
         history.last = f"{entry.subject}: " * bool(entry.subject) + f"{type(error).__name__}: {error}"
         history.last_at = datetime.now(UTC)
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _title(entry: _Task) -> str:

@@ -120,6 +120,24 @@ def test_one_that_fails_for_long_is_hopeless_but_not_one_of_a_single_container()
     run(test, settled=0.2)
 
 
+def test_that_what_it_waits_for_is_cancelled_does_not_end_it() -> None:
+    async def test(group: Tasks) -> None:
+        work = Failing(0)
+        waits_for: list[asyncio.Future[None]] = [asyncio.get_running_loop().create_future()]
+
+        async def waiting() -> None:
+            if waits_for:
+                await waits_for.pop()
+            await work()
+
+        group.keep("observe", waiting)
+        waits_for[0].cancel()
+        await work.works.wait()
+        assert group.readings()[0].failures == 1
+
+    run(test)
+
+
 WAITED_FOR = {
     "runtime/tasks.py",  # the group itself
     "runtime/operations.py",  # what goes wrong is a result of the operation
