@@ -13,7 +13,6 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.events import ActionDone, StoppedByItself
 from lxcfleet.containers.masks import MaskKeeper
-from lxcfleet.containers.outside import Network
 from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
@@ -52,7 +51,6 @@ class Actions:
         reconciler: Reconciler,
         mask: MaskKeeper,
         operations: Operations,
-        network: Network,
         bus: Bus,
         room: Room,
     ) -> None:
@@ -61,7 +59,6 @@ class Actions:
         self._reconciler = reconciler
         self._mask = mask
         self._operations = operations
-        self._network = network
         self._bus = bus
         self._room = room
 
@@ -158,14 +155,24 @@ class Actions:
     # -- what happens by itself ------------------------------------------------------------------------------
 
     def exited(self, container: Container) -> None:
-        """A container's monitor ended. If it asked for a reboot it gets one, with a fresh mount.
+        """A container has ended. If something is done to it, ``ended_in_hand`` is called once that is over."""
+        if container.busy is None and self._registry.knows(container):
+            self._bus.publish(StoppedByItself(container.name))
+            self._follow(container)
 
-        One that took longer to end than its destroy waited for is destroyed now.
+    def ended_in_hand(self, container: Container, *, succeeded: bool) -> None:
+        """A container has ended while something was done to it that was not to end it. That is over now.
+
+        If that failed, nothing is gone on with: a start that fails would be tried for ever.
         """
-        if container.busy is not None or not self._registry.knows(container):
-            return
-        self._network.withdraw(container.name)
-        self._bus.publish(StoppedByItself(container.name))
+        if container.running is None and self._registry.knows(container):
+            self._bus.publish(StoppedByItself(container.name))
+            if succeeded and container.busy is None:
+                self._follow(container)
+
+    def _follow(self, container: Container) -> None:
+        """A container that asked for a reboot gets one, with a fresh mount. One that took longer to end than its stop or
+        its destroy waited for is stopped or destroyed now."""
         match store.noted(self._paths, container.name):
             case Intent.RUN:
                 self.resume(container, "rebooted from inside")

@@ -54,6 +54,8 @@ class Container:
     """The action that has it in hand."""
     starts: int = 0
     """How often this daemon saw it begin to run, or run already."""
+    ends: int = 0
+    """How often this daemon saw it end."""
     leased: tuple[IPv4Address | IPv6Address, ...] = ()
     """The addresses that it has at the moment from others' servers and routers; see network.leases."""
     twins: frozenset[str] = frozenset()

@@ -33,6 +33,15 @@ class Gone(Event):
 
 
 @dataclass(frozen=True)
+class EndedInHand(Event):
+    """A container ended while something was done to it that was not to end it. That is over now, and it does not run."""
+
+    container: Container
+    succeeded: bool
+    """Whether what was done to it succeeded."""
+
+
+@dataclass(frozen=True)
 class ConflictNoted(Event):
     """A start left something for the operator to decide, as the host's records and the container's own differ."""
 

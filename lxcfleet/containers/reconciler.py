@@ -7,8 +7,7 @@ all come here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from lxcfleet.containers import plan
 from lxcfleet.containers.container import Container
@@ -17,7 +16,7 @@ from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.plan import Steps
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
-from lxcfleet.containers.steps import Make, Observer, Remove, Step, Work
+from lxcfleet.containers.steps import Halt, Make, Observer, Remove, Step, Work
 from lxcfleet.errors import Busy, NotFound
 from lxcfleet.spec.states import Action
 
@@ -84,18 +83,18 @@ class Reconciler:
         ``drain``: seconds from leaving names and ports to the halt, None: as its spec says; ``allowed``: raises
         FleetError if, as the container now is, that can't be done.
         """
-        with self._in_hand(container, busy):
+        self._check_free(container)
+        with self._registry.in_hand(container, busy) as hold:
             steps = self.plan(container, want)
+            hold.ends_meant = _halts(steps)
             allowed(container)
             await self._carry_out(Work(self._lifecycle, container, timeout, drain), steps)
         return steps
 
     async def create(self, container: Container, steps: Steps) -> None:
         """Make a new container, which is marked as busy already; nothing is left of one that fails. Raises FleetError."""
-        try:
+        with self._registry.in_hand(container, "create"):
             await self._carry_out(Work(self._lifecycle, container), steps)
-        finally:
-            container.busy = None
 
     async def go_on(self, container: Container) -> Steps:
         """Do what was wanted of it earlier and is not done. Gives the steps that it took. Raises FleetError."""
@@ -103,7 +102,8 @@ class Reconciler:
         now = self._registry.observed(container)
         steps = plan.recover(now)
         if steps:
-            with self._in_hand(container, _WORDS[now.noted or Intent.GONE]):
+            with self._registry.in_hand(container, _WORDS[now.noted or Intent.GONE]) as hold:
+                hold.ends_meant = _halts(steps)
                 timeout = self._stop_timeout if now.noted is Intent.STOPPED else 0.0
                 await self._carry_out(Work(self._lifecycle, container, timeout), steps)
         return steps
@@ -124,15 +124,6 @@ class Reconciler:
         self._room.forget(container)
         await self._room.release_unused()
 
-    @contextmanager
-    def _in_hand(self, container: Container, busy: str) -> Iterator[None]:
-        self._check_free(container)
-        container.busy = busy
-        try:
-            yield
-        finally:
-            container.busy = None
-
     def _check_free(self, container: Container) -> None:
         """Raise Busy, or NotFound: an action waits for its turn, and meanwhile others may destroy the container, and
         create one that it was not meant for by the same name."""
@@ -141,3 +132,8 @@ class Reconciler:
             raise Busy(f"{container.name} is busy: {container.busy}", hint=hint)
         if not self._registry.knows(container):
             raise NotFound(f"{container.name} was destroyed meanwhile")
+
+
+def _halts(steps: Steps) -> int:
+    """How often they end the container."""
+    return sum(isinstance(step, Halt) for step in steps)

@@ -6,11 +6,13 @@ import asyncio
 import logging
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from lxcfleet.containers import store
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.desired import Observed
-from lxcfleet.containers.events import Began, Exited, Gone
+from lxcfleet.containers.events import Began, EndedInHand, Exited, Gone
 from lxcfleet.errors import Broken, HostError, WrongState
 from lxcfleet.host.lxc import monitor
 from lxcfleet.host.process import cgroup, proc
@@ -26,6 +28,14 @@ _TIDY_SECONDS = 0.5
 """After this long a process of a container that has ended is gone in the end, mostly."""
 _TIDIED_SECONDS = 60.0
 """Who holds a cgroup for longer than that is not about to end."""
+
+
+@dataclass
+class Hold:
+    """What a user of ``Registry.in_hand`` knows of what is done."""
+
+    ends_meant: int = 0
+    """How many ends of the container it brings about if it succeeds."""
 
 
 def _twins(specs: Iterable[Spec]) -> set[frozenset[str]]:
@@ -157,6 +167,7 @@ class Registry:
         parent = proc.parent_of(pid) if pid > 0 and self._has_monitor(container.name) else None
         descriptor = proc.open_pid(parent) if parent else None
         if parent is None or descriptor is None:
+            container.ends += 1
             self._bus.publish(Exited(container))
             return
         began = proc.began(pid) or proc.uptime()
@@ -177,7 +188,28 @@ class Registry:
         if not cgroup.remove(container.name):
             asyncio.get_running_loop().call_later(_TIDY_SECONDS, self._tidy, container.name)
         running.gone.set()
+        container.ends += 1
         self._bus.publish(Exited(container))
+
+    @contextmanager
+    def in_hand(self, container: Container, busy: str) -> Iterator[Hold]:
+        """Mark a container as busy, with the word ``busy``. An end of it that nobody meant is told when this is over."""
+        before = container.ends
+        container.busy = busy
+        hold = Hold()
+        try:
+            yield hold
+        except BaseException:
+            self._release(container, container.ends > before, succeeded=False)
+            raise
+        self._release(container, container.ends > before + hold.ends_meant, succeeded=True)
+
+    def _release(self, container: Container, ended: bool, *, succeeded: bool) -> None:
+        container.busy = None
+        if ended and container.running is None:
+            # Not at once: what was done is told first.
+            event = EndedInHand(container, succeeded)
+            asyncio.get_running_loop().call_soon(self._bus.publish, event)
 
     def _tidy(self, name: str, seconds: float = _TIDY_SECONDS) -> None:
         """Try again what was in use at the container's end, ever less often, unless it runs again.

@@ -72,7 +72,7 @@ class Fleet:
         self.usages = Usages(registry, prober.of)
         self.room = Room(paths, registry, mask, network, features)
         self._reconciler = Reconciler(registry, lifecycle, self.room, config.stop_timeout, observers)
-        self.actions = Actions(paths, registry, self._reconciler, mask, operations, network, bus, self.room)
+        self.actions = Actions(paths, registry, self._reconciler, mask, operations, bus, self.room)
         self.boot = Boot(paths, registry, prober, self._reconciler, operations, bus)
         self._creation = Creation(
             paths, registry, lifecycle, mask, self._reconciler, operations, bus, self.room, self.actions

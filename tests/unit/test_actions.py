@@ -35,7 +35,7 @@ def test_what_was_meant_for_one_that_is_gone_is_not_done_to_the_next_of_its_name
     registry.add(after)
     # Whatever it did with this would fail otherwise than by NotFound.
     reconciler = Reconciler(registry, nobody, nobody, 10.0)
-    actions = Actions(paths, registry, reconciler, nobody, Operations(), nobody, Bus(), nobody)
+    actions = Actions(paths, registry, reconciler, nobody, Operations(), Bus(), nobody)
 
     async def act() -> None:
         if action is None:

@@ -14,8 +14,10 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.reconciler import Reconciler
+from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec.settings import Config
 from lxcfleet.spec.spec import Spec
 
@@ -25,7 +27,7 @@ SPEC = Spec("web", first_id=1879048192, created="2026-01-01T00:00:00Z")
 @pytest.mark.parametrize("failure", [HostError("the launcher is gone"), OSError(24, "Too many open files")])
 @pytest.mark.parametrize("left", [True, False])
 def test_its_ids_are_nobody_elses_while_files_of_it_are_there(
-    failure: FleetError | OSError, left: bool
+    failure: FleetError | OSError, left: bool, tmp_path: Path
 ) -> None:
     """They belong to the ids; and whoever removes them later takes the disk limit of that number away."""
     forgotten = []
@@ -48,9 +50,10 @@ def test_its_ids_are_nobody_elses_while_files_of_it_are_there(
     hands: Any = Hands()
     room: Any = SimpleNamespace(forget=lambda container: forgotten.append(container.name), release_unused=release_unused)
     nobody: Any = None
+    registry = Registry(Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path), nobody, Bus())
     container = Container("web", SPEC, busy="create")
     with pytest.raises(type(failure)):
-        asyncio.run(Reconciler(nobody, hands, room, 10.0).create(container, plan.create(start=True)))
+        asyncio.run(Reconciler(registry, hands, room, 10.0).create(container, plan.create(start=True)))
     assert forgotten == ([] if left else ["web"])
     assert container.busy is None
 

@@ -152,8 +152,7 @@ class Prover:
         if container.running is not None:
             raise WrongState(f"{name} is {container.state}", why="what it has mounted must not change below it",
                              hint=f"stop it first: lxcfleet stop {name}")  # fmt: skip
-        container.busy = "audit"
-        try:
+        with self._registry.in_hand(container, "audit"):
             deltas = await self._finder.shadows([container])
             (owned,) = (await self._owned(deltas.values(), {}, {})).values()
             own = [each.shadow for each in owned if each.shadow.own]
@@ -166,8 +165,6 @@ class Prover:
                 )
             if not dry_run:
                 await self._finder.remove(container, paths)
-        finally:
-            container.busy = None
         return Result(name, "would be changed" if dry_run else "removed", not dry_run)
 
 

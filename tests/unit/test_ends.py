@@ -1,0 +1,187 @@
+"""A container may end at any moment. Its end is told once, whatever is done to it at the time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from lxcfleet.containers.actions import Actions
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.desired import Intent
+from lxcfleet.containers.events import EndedInHand, Exited
+from lxcfleet.containers.reconciler import Reconciler
+from lxcfleet.containers.registry import Registry
+from lxcfleet.errors import FleetError, HostError
+from lxcfleet.host.process import cgroup
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Bus, Event
+from lxcfleet.runtime.operations import Operations
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.states import Action
+
+
+class Fleet:
+    """One container, ``web``, and what does steps to it. ``during`` says what else happens in the middle of a step."""
+
+    def __init__(self, paths: Paths, during: dict[str, Callable[[Fleet], None]]) -> None:
+        self.bus = Bus()
+        self.told: list[str] = []
+        self._paths, self._during = paths, during
+        nobody: Any = None
+        self.registry: Registry = Registry(paths, nobody, self.bus)
+        room: Any = SimpleNamespace(forget=lambda container: self.registry.forget("web"), release_unused=self._nothing)
+        self.container = Container("web", Spec("web", first_id=1879048192))
+        self.registry.add(self.container)
+        reconciler = Reconciler(self.registry, cast(Any, self), room, 10.0)
+        self.actions = Actions(paths, self.registry, reconciler, nobody, Operations(), self.bus, room)
+        self.bus.subscribe("log", Event, self._hear)
+        self.bus.subscribe("actions", Exited, lambda event: self.actions.exited(event.container))
+        self.bus.subscribe(
+            "actions", EndedInHand, lambda event: self.actions.ended_in_hand(event.container, succeeded=event.succeeded)
+        )
+        (paths.lxc / "web").mkdir()
+
+    async def _nothing(self) -> None:
+        pass
+
+    def _hear(self, event: Event) -> None:
+        told = event.told()
+        if told is not None:
+            self.told.append(told.what)
+
+    def begin(self, *, frozen: bool = False) -> None:
+        """It runs."""
+        payload = SimpleNamespace(frozen=frozen)
+        descriptor = os.open(os.devnull, os.O_RDONLY)
+        self.container.running = cast(Any, SimpleNamespace(descriptor=descriptor, payload=payload, gone=asyncio.Event()))
+
+    def end(self) -> None:
+        """Its monitor ends."""
+        running = self.container.running
+        assert running is not None
+        self.registry._ended(self.container, running)
+
+    def end_for_a_reboot(self) -> None:
+        """As a system container's post-stop hook has it."""
+        self.note("web", Intent.RUN, must=True)
+        self.end()
+
+    async def _do(self, step: str) -> None:
+        await asyncio.sleep(0)
+        if step in self._during:
+            self._during[step](self)
+
+    # What steps are done with.
+
+    async def prepare(self, container: Container, *, make: bool, mount: bool) -> int | None:
+        """A descriptor."""
+        await self._do("mount")
+        return os.open(os.devnull, os.O_RDONLY)
+
+    def note(self, name: str, intent: Intent | None, *, must: bool) -> None:
+        """On disk."""
+        self._paths.container(name).pending.write_text("" if intent is None else intent.value)
+
+    async def freeze(self, container: Container) -> None:
+        """Fails if it has ended."""
+        await self._do("freeze")
+        if container.running is None:
+            raise HostError("can't be frozen")
+
+    async def thaw(self, container: Container) -> None:
+        """The same."""
+        await self._do("thaw")
+        if container.running is None:
+            raise HostError("can't be thawed")
+
+    async def leave(self, container: Container, drain: float | None) -> None:
+        """Time passes."""
+        await self._do("leave")
+
+    def come_back(self, container: Container) -> None:
+        """Nobody looks for it."""
+
+    async def halt(self, container: Container, timeout: float) -> None:
+        """End it."""
+        await self._do("halt")
+        if container.running is not None:
+            self.end()
+
+    async def boot(self, container: Container, namespace: int) -> None:
+        """Start it."""
+        self.begin()
+        await self._do("boot")
+
+    def retire(self, name: str) -> None:
+        """Nobody looks for its directory."""
+
+    async def remove_leftovers(self, name: str) -> None:
+        """There are none."""
+
+    def remains(self, container: Container) -> bool:
+        """Whether it is there."""
+        return True
+
+
+def fail(fleet: Fleet) -> None:
+    fleet.end()
+    raise HostError("did not start")
+
+
+@pytest.fixture(autouse=True)
+def no_cgroups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup, "remove", lambda name: True)
+
+
+@pytest.mark.parametrize(
+    ("runs", "action", "during", "told"),
+    [
+        (True, Action.STOP, {}, ["stopped"]),
+        (True, Action.STOP, {"leave": Fleet.end}, ["stopped"]),
+        (True, Action.RESTART, {"leave": Fleet.end}, ["restarted"]),
+        (True, Action.RESTART, {"boot": Fleet.end}, ["restarted", "stopped"]),
+        (True, Action.RESTART, {"boot": fail}, ["stopped"]),
+        (True, Action.FREEZE, {"freeze": Fleet.end}, ["stopped"]),
+        (True, Action.UNFREEZE, {"thaw": Fleet.end}, ["stopped"]),
+        (True, Action.DESTROY, {"leave": Fleet.end}, ["destroyed"]),
+        (False, Action.START, {}, ["started"]),
+        (False, Action.START, {"boot": Fleet.end}, ["started", "stopped"]),
+        (False, Action.START, {"boot": fail}, ["stopped"]),
+    ],
+)
+def test_every_end_is_told_once(
+    runs: bool, action: Action, during: dict[str, Callable[[Fleet], None]], told: list[str], tmp_path: Path
+) -> None:
+    async def play() -> None:
+        fleet = Fleet(Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path), during)
+        if runs:
+            fleet.begin(frozen=action is Action.UNFREEZE)
+        try:
+            await fleet.actions.act(fleet.container, action, 0)
+        except FleetError:
+            assert fleet.told == []  # the end is told once it is known that nothing else came of it
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert (fleet.told, fleet.container.busy) == (told, None)
+
+    asyncio.run(play())
+
+
+def test_a_reboot_from_inside_while_something_is_done_to_it_is_not_lost(tmp_path: Path) -> None:
+    async def play() -> None:
+        fleet = Fleet(Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path), {})
+        fleet.begin()
+        with fleet.registry.in_hand(fleet.container, "audit"):
+            fleet.end_for_a_reboot()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert fleet.told == ["stopped", "resumed"]
+        assert fleet.container.running is not None
+
+    asyncio.run(play())
