@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lxcfleet.containers import lxc_config
 from lxcfleet.containers.delta_sizes import DeltaSizes
-from lxcfleet.containers.events import Began, Exited, Gone
+from lxcfleet.containers.events import Began, EndedInHand, Exited, Gone
 from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.readings import Readings
@@ -136,16 +136,21 @@ class Parts:
         """
         subscribe = self.bus.subscribe
         subscribe("log of events", Event, self.events.hear)
+        subscribe("network", Began, lambda event: self.network.began(event.container))
         subscribe("health", Began, lambda event: self.prober.begin(event.container))
         subscribe("network", Exited, lambda event: self.network.ended(event.container.name))
         subscribe("health", Exited, lambda event: self.prober.end(event.container))
         subscribe("actions", Exited, lambda event: self.fleet.actions.exited(event.container))
+        subscribe("actions", EndedInHand, self._ended_in_hand)
         subscribe("network", ServingJudged, self._set_member)
         subscribe("health", AddressChanged, lambda _: self.prober.wake())
         changes: list[type[Event]] = [Began, Exited, Gone, HealthChanged, AddressChanged]
         for kind in changes:
             subscribe("rollouts", kind, lambda _: self.rollouts.wake())
             subscribe("waiting", kind, lambda _: self.fleet.waiting.wake())
+
+    def _ended_in_hand(self, event: EndedInHand) -> None:
+        self.fleet.actions.ended_in_hand(event.container, succeeded=event.succeeded)
 
     def _set_member(self, event: ServingJudged) -> None:
         """Only healthy containers answer for their groups."""

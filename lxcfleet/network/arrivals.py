@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 
 from lxcfleet.containers.container import Container
-from lxcfleet.errors import WrongState
+from lxcfleet.errors import FleetError, WrongState
 from lxcfleet.network.admission import Admission
 from lxcfleet.network.bridge import Bridge
 from lxcfleet.network.context import Context
@@ -29,6 +29,12 @@ class Arrivals:
         self._admission = admission
         self._discovery = discovery
         self._leases = leases
+        self._settled = False
+        self._met: set[str] = set()
+        """The names of those that were published in their present run."""
+        self._told: set[str] = set()
+        """The names of those of which the log says already that they can't be connected."""
+        self._welcome_soon = Soon(context.tasks, "arrivals", self.welcome, "not all that run are connected")
         complaint = "not admitted ahead of their start"
         self._admit_soon = Soon(context.tasks, "admission", admission.admit_all, complaint, level=logging.DEBUG)
 
@@ -61,6 +67,49 @@ class Arrivals:
         try:
             self._discovery.publish(container)
         except OSError as error:
-            log.error("%s runs, and is found by no name until it starts again: %s", container.name, error)
+            self._tell(container, f"it is found by no name yet: {error}")  # welcome() tries again
+        else:
+            self._met.add(container.name)
         if container.waits_for_address:
             self._leases.kick()
+
+    # -- containers that others start ------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """After a restart of the daemon, when all that run are found again."""
+        self._met = {container.name for container in self._context.running()}
+        self._settled = True
+
+    def began(self, container: Container) -> None:
+        """The daemon sees it run. What the daemon starts itself is published when it is booted, by the start."""
+        if self._settled and container.busy is None:
+            self._welcome_soon.kick()
+
+    def ended(self, name: str) -> None:
+        """It has ended: its next run is another arrival."""
+        self._met.discard(name)
+        self._told.discard(name)
+
+    async def welcome(self) -> None:
+        """Connect all containers that run and are not connected, as plain lxc-start began them. Raises FleetError, OSError.
+
+        What can't be done for one container is logged, and tried again the next time.
+        """
+        new = [c for c in self._context.running() if c.busy is None and c.name not in self._met]
+        if not new:
+            return
+        await self._bridge.ensure()
+        await self._admission.admit_all()
+        for container in new:
+            if container.running is not None and container.busy is None and container.spec is not None:
+                try:
+                    self._check_kind(container.spec)
+                    self.publish(container)
+                except FleetError as error:
+                    self._tell(container, str(error).replace("\n", "; "))
+
+    def _tell(self, container: Container, problem: str) -> None:
+        """Once in each run."""
+        if container.name not in self._told:
+            self._told.add(container.name)
+            log.error("%s runs, and %s", container.name, problem)

@@ -97,12 +97,15 @@ class FleetNetwork:
             except (FleetError, OSError) as error:
                 log.error("containers' leases can't be read: %s", error)
         self._discovery.settle()
+        self._arrivals.settle()
 
     async def check(self) -> None:
         """Repair what somebody took away from under running containers. Raises FleetError, OSError."""
         self._discovery.look()
-        if await self._bridge.check() and self._context.settings.dhcp:
-            await self._leases.keep()
+        if await self._bridge.check():
+            await self._arrivals.welcome()
+            if self._context.settings.dhcp:
+                await self._leases.keep()
 
     def findings(self) -> list[Finding]:
         """What the host lacks for containers to be connected, as ``doctor`` says it."""
@@ -132,6 +135,7 @@ class FleetNetwork:
 
     def forget(self, name: str) -> None:
         """A container is destroyed."""
+        self._arrivals.ended(name)
         self._leases.ended(name)
         self._discovery.forget(name)
 
@@ -148,6 +152,10 @@ class FleetNetwork:
     async def connect(self, spec: Spec) -> None:
         """Have all that a container needs which is about to start. Raises FleetError."""
         await self._arrivals.connect(spec)
+
+    def began(self, container: Container) -> None:
+        """The daemon sees a container run; one that plain lxc-start began gets what it has of the network soon."""
+        self._arrivals.began(container)
 
     def publish(self, container: Container) -> None:
         """Let a container that runs be found. Raises HostError."""
@@ -178,6 +186,7 @@ class FleetNetwork:
         await self._draining.leave(container, seconds)
 
     def ended(self, name: str) -> None:
-        """A container has ended: it is found no longer."""
+        """A container has ended: it is found no longer, whatever is done to it at the moment."""
+        self._arrivals.ended(name)
         self._leases.ended(name)
         self._discovery.ended(name)

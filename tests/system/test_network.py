@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from lxcfleet.host.net import dnsmasq
+from lxcfleet.spec.addresses import interface_name
 
 from .harness import DAEMON, SLEEP, Fleet, alive, until
 
@@ -156,6 +157,33 @@ def test_who_is_thawed_or_killed_by_others_stands_for_its_group_again(fleet: Fle
 def plain(fleet: Fleet, command: str, name: str, *options: str) -> None:
     """LXC's own command."""
     subprocess.run([command, "-P", str(fleet.paths.lxc), "-n", name, *options], check=True)
+
+
+def test_one_that_plain_lxc_start_began_has_all_of_the_network(fleet: Fleet) -> None:
+    one, two = fleet.name(1), fleet.name(2)
+    fleet.create(one, options=("-l", "role=web"))
+    server = "import socket; s=socket.create_server(('',7))\nwhile 1: c,a=s.accept(); c.send(b'two'); c.close()"
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    options = ("-l", "role=web", "--isolated", "-p", f"{port}:7", "--no-start", "--drain", "0")
+    fleet.ok("create", two, *options, "--", "python3", "-c", server)
+    group, domain = f"web.role.{fleet.tag}.test", f"{fleet.tag}.test"
+    before = addresses(fleet)[one]
+    for _ in range(2):
+        plain(fleet, "lxc-start", two)
+        until(lambda: len(lookup(fleet, one, group)) > len(before), 15, "it stands for its group")
+        assert lookup(fleet, one, f"{two}.{domain}") == set(addresses(fleet)[two])
+        until(lambda: _read("127.0.0.1", port) == "two", 15, "its port is published")
+        own = Path("/sys/class/net") / lxc_port(addresses(fleet)[two][0]) / "brport"
+        assert [(own / switch).read_text() for switch in ("isolated", "hairpin_mode")] == ["1\n", "1\n"]
+        plain(fleet, "lxc-stop", two, "-k")
+        until(lambda: lookup(fleet, one, group) == set(before), 15, "it is withdrawn")
+        assert _read("127.0.0.1", port) == ""
+
+
+def lxc_port(address: str) -> str:
+    """The port of the bridge that the container of this address is at."""
+    return interface_name(IPv4Address(address))
 
 
 def test_who_is_to_be_stopped_leaves_first(fleet: Fleet) -> None:

@@ -1,0 +1,171 @@
+"""Containers that plain lxc-start began have of the network what others have."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from ipaddress import IPv4Interface
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from lxcfleet.containers.container import Container
+from lxcfleet.errors import HostError
+from lxcfleet.host.net import bridge_port
+from lxcfleet.network.context import Context
+from lxcfleet.network.fleet import FleetNetwork
+from lxcfleet.runtime.bus import Bus
+from lxcfleet.runtime.tasks import Tasks
+from lxcfleet.spec.ports import parse_publication
+from lxcfleet.spec.settings import NetworkSettings
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.terms import Network
+
+from .network_parts import FakeLauncher, own_paths, registry_of, run
+
+
+class World:
+    """A fleet of web1 and web2, on a bridge that is there, whose ports are files below ``ports``."""
+
+    def __init__(self, directory: Path) -> None:
+        self.launcher = FakeLauncher(lambda operation, _: {"networks": [], "ipv6": False} if operation == "routes" else {})
+        self.paths = own_paths(directory)
+        self.ports = directory / "ports"
+        self.web1, self.web2 = (self._container(number) for number in (1, 2))
+        registry = registry_of(self.paths, self.web1, self.web2)
+        settings = NetworkSettings(dns=False)
+        self.tasks = Tasks()
+        self.network = FleetNetwork(self.paths, settings, registry, cast(Any, self.launcher), Bus(), self.tasks)
+
+    def _container(self, number: int) -> Container:
+        spec = Spec(
+            f"web{number}",
+            network=Network.BRIDGE,
+            labels={"role": "web"},
+            address=IPv4Interface(f"10.201.0.{number + 1}/16"),
+            publish=(parse_publication("80:8080"),),
+            isolated=True,
+        )
+        switches = self.ports / spec.port / "brport"
+        switches.mkdir(parents=True)
+        for switch in ("hairpin_mode", "isolated"):
+            (switches / switch).write_text("0\n")
+        return Container(spec.name, spec)
+
+    def switches(self, container: Container) -> list[str]:
+        """The switches of its port that are on."""
+        assert container.spec is not None
+        directory = self.ports / container.spec.port / "brport"
+        return sorted(file.name for file in directory.iterdir() if file.read_text() == "1\n")
+
+    def rules(self) -> str:
+        """All that the packet filter was told."""
+        return "\n".join(argument["rules"] for _, argument in self.launcher.asked if "rules" in argument)
+
+
+async def turns() -> None:
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[World], Coroutine[Any, Any, None]]], None]:
+    monkeypatch.setattr(bridge_port, "_NET", tmp_path / "ports")
+    monkeypatch.setattr(Context, "bridge_there", True)
+    monkeypatch.setattr("lxcfleet.network.name_server.stop", lambda paths: None)
+    monkeypatch.setattr("lxcfleet.network.bridge.TableWatch", lambda table, gone: None)
+
+    def run_it(story: Callable[[World], Coroutine[Any, Any, None]]) -> None:
+        async def whole() -> None:
+            world = World(tmp_path)
+            await world.network.settle()
+            await story(world)
+
+        asyncio.run(whole())
+
+    return run_it
+
+
+Play = Callable[[Callable[[World], Coroutine[Any, Any, None]]], None]
+
+
+def test_it_is_admitted_and_published_as_soon_as_the_daemon_sees_it(play: Play) -> None:
+    async def story(world: World) -> None:
+        run(world.web1)
+        world.network.began(world.web1)
+        await turns()
+        assert world.switches(world.web1) == ["hairpin_mode", "isolated"]
+        assert world.switches(world.web2) == []
+        assert "10.201.0.2" in world.rules()
+        world.launcher.asked.clear()
+        run(world.web2)
+        world.network.began(world.web2)
+        await turns()
+        assert "map { 0 : 10.201.0.2, 1 : 10.201.0.3 } : 8080" in world.rules()
+
+    play(story)
+
+
+def test_what_failed_is_done_at_the_next_check(play: Play) -> None:
+    async def story(world: World) -> None:
+        world.launcher.failure = HostError("no")
+        run(world.web1)
+        world.network.began(world.web1)
+        await turns()
+        assert world.switches(world.web1) == []
+        world.launcher.failure = None
+        await world.network.check()
+        assert world.switches(world.web1) == ["hairpin_mode", "isolated"]
+
+    play(story)
+
+
+def test_what_the_daemon_starts_itself_is_published_by_the_start(play: Play) -> None:
+    async def story(world: World) -> None:
+        run(world.web1)
+        world.web1.busy = "start"
+        world.network.began(world.web1)
+        await turns()
+        assert world.switches(world.web1) == []
+
+    play(story)
+
+
+def test_one_that_could_not_be_stopped_stays_withdrawn(play: Play) -> None:
+    async def story(world: World) -> None:
+        await world.network.connect(cast(Spec, world.web1.spec))
+        run(world.web1)
+        world.network.publish(world.web1)
+        await turns()
+        await world.network.leave(world.web1, 0)
+        world.launcher.asked.clear()
+        await world.network.check()
+        await turns()
+        assert "10.201.0.2" not in world.rules()
+        world.network.ended("web1")
+        run(world.web1)  # once more, by plain lxc-start
+        world.network.began(world.web1)
+        await turns()
+        assert "0 : 10.201.0.2" in world.rules()
+
+    play(story)
+
+
+def test_one_that_ends_is_withdrawn_whatever_is_done_to_it(play: Play) -> None:
+    async def story(world: World) -> None:
+        await world.network.connect(cast(Spec, world.web1.spec))
+        run(world.web1)
+        world.network.publish(world.web1)
+        await turns()
+        assert "0 : 10.201.0.2" in world.rules()
+        world.web1.busy = "freeze"
+        world.network.set_frozen(world.web1, True)
+        world.web1.running = None
+        world.network.ended("web1")
+        world.network.look_if_frozen(world.web1)
+        await turns()
+        assert world.launcher.asked[-1][0] == "publish"
+        assert "10.201.0.2" not in world.launcher.asked[-1][1]["rules"]
+
+    play(story)
