@@ -224,6 +224,11 @@ class Paths:
         return self.run / "hosts"
 
     @property
+    def starting(self) -> Path:
+        """LXC's hook announces starts here that the daemon did not begin; see containers.announcements."""
+        return self.run / "starting"
+
+    @property
     def leases(self) -> Path:
         """What each container's DHCP client has to say; see host.net.dhcp."""
         return self.run / "leases"

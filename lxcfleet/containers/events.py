@@ -9,6 +9,13 @@ from lxcfleet.runtime.bus import Event, Told
 
 
 @dataclass(frozen=True)
+class StartAnnounced(Event):
+    """Somebody else, as plain lxc-start does, is about to start a container."""
+
+    container: Container
+
+
+@dataclass(frozen=True)
 class Began(Event):
     """A container began to run, or was found running."""
 

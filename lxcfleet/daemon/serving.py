@@ -76,6 +76,7 @@ class Daemon:
             await parts.network.check()
         except (FleetError, OSError) as error:
             log.error("the fleet's network is not as it should be: %s", error)
+        parts.announcements.begin()
         parts.prober.repeat(parts.registry)
         await self._recover()
         parts.fleet.boot.begin()

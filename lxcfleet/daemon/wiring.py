@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lxcfleet.containers import lxc_config
+from lxcfleet.containers.announcements import StartAnnouncements
 from lxcfleet.containers.delta_sizes import DeltaSizes
-from lxcfleet.containers.events import Began, EndedInHand, Exited, Gone
+from lxcfleet.containers.events import Began, EndedInHand, Exited, Gone, StartAnnounced
 from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.readings import Readings
@@ -62,6 +63,7 @@ class Parts:
         self._features: features.Features | None = None
         self.registry = Registry(paths, launcher, self.bus)
         self.leftovers = self.registry.load()
+        self.announcements = StartAnnouncements(paths, self.registry, self.bus, self.tasks)
         self.network = FleetNetwork(paths, settings.network, self.registry, launcher, self.bus, self.tasks)
         self.prober = Prober(paths, Checks(launcher), self.bus, self.tasks, settings.alive_time)
         self.mask = MaskKeeper(paths, launcher)
@@ -136,6 +138,7 @@ class Parts:
         """
         subscribe = self.bus.subscribe
         subscribe("log of events", Event, self.events.hear)
+        subscribe("network", StartAnnounced, lambda event: self.network.announced(event.container))
         subscribe("network", Began, lambda event: self.network.began(event.container))
         subscribe("health", Began, lambda event: self.prober.begin(event.container))
         subscribe("network", Exited, lambda event: self.network.ended(event.container.name))

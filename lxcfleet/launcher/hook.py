@@ -17,7 +17,7 @@ from lxcfleet.base import layers
 from lxcfleet.base.mask import build, mount
 from lxcfleet.base.merge import reconcile
 from lxcfleet.base.stack import stack_of
-from lxcfleet.containers import store
+from lxcfleet.containers import announcements, store
 from lxcfleet.errors import Broken, FleetError, WrongState
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.lxc import apparmor
@@ -57,6 +57,8 @@ def main() -> None:
         if spec.connected:
             _check_bridge(load(paths.config_file).network, name)
         apparmor.leave_profile()
+        with contextlib.suppress(OSError):
+            announcements.announce(paths, name)
         syscalls.make_slave(Path("/"))
         # No daemon says whether a single file changed its mode: look at all, once for the starts of one moment.
         mount.refresh(paths, force=not 0 <= time.time() - build.looked(paths) < LOOK_SECONDS)

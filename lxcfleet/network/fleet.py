@@ -153,6 +153,11 @@ class FleetNetwork:
         """Have all that a container needs which is about to start. Raises FleetError."""
         await self._arrivals.connect(spec)
 
+    def announced(self, container: Container) -> None:
+        """Somebody else is about to start a container."""
+        if container.spec is not None:
+            self._arrivals.expect([container.spec])
+
     def began(self, container: Container) -> None:
         """The daemon sees a container run; one that plain lxc-start began gets what it has of the network soon."""
         self._arrivals.began(container)

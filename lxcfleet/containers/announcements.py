@@ -1,0 +1,76 @@
+"""Starts that somebody else begins, as plain lxc-start does: LXC's pre-start hook announces them to the daemon.
+
+An announcement is an empty file of the container's name, which the daemon takes away. Where one is lost the container is
+found all the same, a few seconds later, as the daemon looks for such containers anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+from lxcfleet.containers.events import StartAnnounced
+from lxcfleet.containers.registry import Registry
+from lxcfleet.host.kernel import tree
+from lxcfleet.host.kernel.inotify import DirectoryWatch
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Bus
+from lxcfleet.runtime.soon import Soon
+from lxcfleet.runtime.tasks import Tasks
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+"""Seconds until it is looked whether an announced container runs; each time twice as long."""
+
+
+def announce(paths: Paths, name: str) -> None:
+    """Tell the daemon that the container is about to start. Nothing if no daemon wants to know. Raises OSError."""
+    if paths.starting.is_dir():
+        tree.write(paths.starting / name, "")
+
+
+class StartAnnouncements:
+    """Hears of announcements, and looks soon whether the containers run."""
+
+    def __init__(self, paths: Paths, registry: Registry, bus: Bus, tasks: Tasks) -> None:
+        self._directory: Path = paths.starting
+        self._registry = registry
+        self._bus = bus
+        self._watch: DirectoryWatch | None = None
+        self._soon = Soon(tasks, "announced-starts", self.look, "announced starts can't be looked for")
+
+    def begin(self) -> None:
+        """Listen. Where that can't be done, the log says so."""
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._take()  # an earlier daemon's
+            self._watch = DirectoryWatch(self._directory, self._soon.kick)
+        except OSError as error:
+            log.warning("containers that plain lxc-start begins are found some seconds later: %s", error)
+
+    def _take(self) -> set[str]:
+        names = set()
+        for file in self._directory.iterdir():
+            if not file.name.startswith("."):  # one that is about to get its name
+                file.unlink(missing_ok=True)
+                names.add(file.name)
+        return names
+
+    async def look(self) -> None:
+        """Look for announced containers until all run, or they probably never will. Raises FleetError, OSError."""
+        expected: set[str] = set()
+        pause = FIRST_PAUSE
+        while pause <= LONGEST_PAUSE:
+            if new := {name for name in self._take() if name in self._registry}:
+                expected |= new
+                pause = FIRST_PAUSE
+                for name in sorted(new):
+                    self._bus.publish(StartAnnounced(self._registry[name]))
+            expected = {n for n in expected if n in self._registry and self._registry[n].running is None}
+            if not expected:
+                return
+            await asyncio.sleep(pause)
+            pause *= 2
+            await self._registry.observe()
