@@ -125,9 +125,9 @@ class HostError(FleetError):
     code = "host-error"
 
     @classmethod
-    def from_os_error(cls, message: str, error: OSError, *, hint: str = "") -> HostError:
-        """Wrap ``error``, whose file name is what the kernel was asked about."""
-        where = f"{error.filename}: " if error.filename else ""
+    def from_os_error(cls, message: str, error: OSError, *, path: object = None, hint: str = "") -> HostError:
+        """Wrap ``error``. ``path``: of the file that it is about, where the error names none, as that of a write does."""
+        where = f"{error.filename or path}: " if error.filename or path else ""
         return cls(message, why=f"{where}{error.strerror} (errno {error.errno})", hint=hint)
 
 

@@ -1,4 +1,4 @@
-"""Which network the fleet has, and who has which address in it. Pure.
+"""The range of addresses that the fleet has, and which of them are free. Pure.
 
 Addresses stand in the specs: stable over restarts, and no lease to lose. So the network is the one that the
 specs name; only a fleet without containers chooses anew.
@@ -18,7 +18,7 @@ from lxcfleet.errors import InvalidInput, NoCapacity
 from lxcfleet.spec.addresses import AUTO, OFF, parse4, parse6
 
 _CANDIDATES = tuple(IPv4Network(f"10.{number}.0.0/16") for number in (*range(201, 256), *range(100, 201)))
-"""What "auto" tries in turn: little used halves of 10.0.0.0/8, /16 for a thousand containers and more."""
+"""The ranges that "auto" tries in turn: little used ones of 10.0.0.0/8, /16 for a thousand containers and more."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class AddressPool:
     def __init__(self, network: IPv4Network, taken: Iterable[IPv4Address]) -> None:
         self._network = network
         first = int(network.network_address)
-        # The network's own, the bridge's and the broadcast address are nobody's.
+        # No container has the network's own address, the bridge's or the broadcast address.
         self._taken = {0, 1, network.num_addresses - 1, *(int(address) - first for address in taken)}
         self._returned: list[int] = []
         self._next = 2

@@ -1,4 +1,4 @@
-"""Who has which address: the fleet's range and what is free in it, or MAC addresses for a DHCP server to know."""
+"""Addresses of containers: the fleet's range and what is free in it, or MAC addresses for a DHCP server to know."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lxcfleet.spec.spec import Spec
 
 
 class Addressing:
-    """The fleet's range, settled when somebody needs it first, and the addresses of containers in it."""
+    """The fleet's range, settled when it is first needed, and the addresses of containers in it."""
 
     def __init__(self, context: Context) -> None:
         self._context = context

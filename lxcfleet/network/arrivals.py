@@ -81,7 +81,7 @@ class Arrivals:
         self._settled = True
 
     def began(self, container: Container) -> None:
-        """The daemon sees it run. What the daemon starts itself is published when it is booted, by the start."""
+        """The daemon sees it run. A start by the daemon itself publishes its container when that is booted."""
         if self._settled and container.busy is None:
             self._welcome_soon.kick()
 

@@ -161,7 +161,7 @@ class Bridge:
         return True
 
     async def _missing(self) -> list[str]:
-        """What was there and is not now, in words."""
+        """The parts that are missing, in words."""
         settings = self._context.settings
         gateway = await self._addressing.gateway()
         missing = [] if self._context.bridge_there else [f"the bridge {settings.bridge}"]

@@ -1,4 +1,4 @@
-"""What all parts of the fleet's network share: the containers, the launcher, and the settings in force."""
+"""The things that all parts of the fleet's network share: the containers, the launcher, and the settings in force."""
 
 from __future__ import annotations
 

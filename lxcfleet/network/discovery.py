@@ -52,7 +52,7 @@ class Discovery:
             self.moved(container)
 
     def look_at(self, container: Container) -> None:
-        """Take note of whether it is frozen, whoever did it."""
+        """Take note of whether it is frozen; somebody else may have done that."""
         self.set_frozen(container, container.running is not None and container.running.payload.frozen)
 
     def look(self) -> None:

@@ -26,11 +26,11 @@ from dns.rdatatype import AAAA, ANY, SRV, A, RdataType
 from dns.rdtypes.IN.SRV import SRV as Service
 from dns.rrset import RRset
 
+from lxcfleet.network.hosts import MARK
+
 PLAIN_SIZE = 512
 """Bytes that an answer over UDP may have if the question says nothing of it."""
 MAX_SIZE = 65535
-MARK = "#srv"
-"""Begins a line of a hosts file that is none for others; see network.hosts."""
 _WEIGHT = 10
 _OWN_SIZE = 4096
 _KINDS = (A, AAAA, SRV)
@@ -41,9 +41,9 @@ _IS_ANSWER = 0x80
 _OPCODE = 0x7800
 
 Entry = dict[RdataType, list[Rdata]]
-"""What one name stands for."""
+"""The records of one name."""
 Records = dict[str, Entry]
-"""What one file says, by name in lower case without the last dot."""
+"""The records in one file, by name in lower case without the last dot."""
 
 
 def read_hosts(text: str) -> Records:
@@ -77,7 +77,7 @@ class Zone:
         """How many names end with this one: it exists, though it stands for nothing."""
 
     def replace(self, file: str, records: Records) -> None:
-        """What ``file`` says now."""
+        """Replace the records of ``file``."""
         for name in self._files.pop(file, {}):
             del self._names[name][file]
             if not self._names[name]:
@@ -101,7 +101,7 @@ class Zone:
         return set(self._files)
 
     def covers(self, name: str) -> bool:
-        """Whether it is ours to say what this name stands for."""
+        """Whether the name is in the fleet's domain."""
         return name == self.domain or name.endswith(f".{self.domain}")
 
     def exists(self, name: str) -> bool:
@@ -109,7 +109,7 @@ class Zone:
         return name in self._names or name in self._above or name == self.domain
 
     def find(self, name: str, kind: RdataType) -> list[Rdata]:
-        """What the name stands for."""
+        """The records of this kind that the name has."""
         return [data for entry in self._names.get(name, {}).values() for data in entry.get(kind, ())]
 
 

@@ -1,4 +1,4 @@
-"""The fleet's network, put together from its parts; what the rest of the daemon knows of it."""
+"""The fleet's network, put together from its parts; the rest of the daemon knows this class alone."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class FleetNetwork:
                 await self._leases.keep()
 
     def findings(self) -> list[Finding]:
-        """What the host lacks for containers to be connected, as ``doctor`` says it."""
+        """The things that the host lacks for containers to be connected, as ``doctor`` tells them."""
         return needs.findings(self._context.settings)
 
     # -- containers that are to be made or destroyed ---------------------------------------------------------

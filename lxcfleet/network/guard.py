@@ -1,4 +1,4 @@
-"""Who may send what on the fleet's bridge, as nft reads it: nobody under another's address. Pure.
+"""The rules for frames on the fleet's bridge, as nft reads them: no container sends under another's address. Pure.
 
 The sets hold what each port of the bridge may use. They are filled before a container starts, so that there is no
 moment in which it may do more; a port of ours that is in none of them may send nothing.
@@ -106,10 +106,10 @@ def _guard(pattern: str) -> list[str]:
         "    arp saddr ip 0.0.0.0 accept",
         "    iifname . arp saddr ether @hardware iifname . arp saddr ip @own4 accept",
         "    icmpv6 type { nd-router-advert, nd-redirect } drop",
-        # Whose address it says is here: RFC 4861, 4.4, 8 bytes into the message. nft has no name for that yet.
+        # The address that it announces is 8 bytes into the message: RFC 4861, 4.4. nft has no name for that yet.
         "    icmpv6 type nd-neighbor-advert iifname . @th,64,128 != @targets drop",
         "    iifname . ip6 saddr @own6 accept",
-        # Before it has an address it asks whether somebody else has it.
+        # A container asks whether somebody else has an address before it takes it.
         "    ip6 saddr :: icmpv6 type { nd-neighbor-solicit, nd-router-solicit, mld2-listener-report } accept",
         "    drop",
         "  }",
@@ -124,7 +124,7 @@ def removal(bridge: str) -> str:
 def differences(
     wanted: Mapping[str, AnyGuest], present: Mapping[str, AnyGuest]
 ) -> tuple[list[AnyGuest], list[AnyGuest]]:
-    """Whom to admit and whom to forget; both by port."""
+    """The containers to admit, and those to forget. The arguments are by port of the bridge."""
     new = [guest for port, guest in wanted.items() if present.get(port) != guest]
     gone = [guest for port, guest in present.items() if wanted.get(port) != guest]
     return new, gone

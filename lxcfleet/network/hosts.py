@@ -8,10 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING
 
-from lxcfleet.network.dns import MARK
-from lxcfleet.spec.ports import Port
+if TYPE_CHECKING:  # the responder, which is to be small, imports this module
+    from lxcfleet.spec.ports import Port
 
+MARK = "#srv"
+"""Begins the line of an SRV record. Not in network.dns: the daemon, which writes these files, has no use for dnspython."""
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _MAX_NAME = 253
 """RFC 1035: 255 bytes on the wire."""

@@ -1,8 +1,8 @@
 """On a bridge of the operator's: MAC addresses of containers, leases, and the rules of the packet filter. Pure.
 
-Who may send from which address is not what the DHCP client says, as that sits where root of the container may feed it
-answers of its own. It is what passed the bridge on its way to the container: a DHCP server's answer is read by the
-packet filter itself, in the kernel, which lets the container use the address in it from then on (DHCP snooping).
+The addresses that a container may send from are not taken from what its DHCP client says: that client sits where root of
+the container may feed it answers of its own. The packet filter itself, in the kernel, reads the DHCP servers' answers that
+pass the bridge on their way to the container, and lets the container use the address in them from then on (DHCP snooping).
 So it holds also while the daemon does not run.
 """
 
@@ -37,7 +37,7 @@ def interface_id(mac: str) -> int:
 
 @dataclass(frozen=True)
 class Lease:
-    """What a DHCP client has to say."""
+    """The answer that a DHCP client got."""
 
     address: IPv4Interface | None
     """None: nobody has answered yet."""
@@ -116,11 +116,11 @@ def change_leases(bridge: str, new: Sequence[str], gone: Sequence[str]) -> str:
 
 # Fields of packets that nft has no names for, from the beginning of a header, in bits.
 _CLIENT = "@th,288,48"
-"""Whose MAC address a DHCP message is about: 8 bytes of UDP and 28 of the message before it; RFC 2131, section 2."""
+"""The MAC address that a DHCP message is about: 8 bytes of UDP and 28 of the message before it; RFC 2131, section 2."""
 _YOURS = "@th,192,32"
 """The address that it gives."""
 _SOURCE = "@nh,96,32"
-"""Who sent an IPv4 packet. ``ip saddr`` is of a type that does not go with that of ``_YOURS``."""
+"""The sender's address of an IPv4 packet. ``ip saddr`` is of a type that does not go with that of ``_YOURS``."""
 _ARP_SOURCE = "@nh,112,32"
 _SOURCE6 = "@nh,128,64"
 """The lower half of who sent an IPv6 packet."""
@@ -129,7 +129,7 @@ _TARGET6 = "@th,128,64"
 
 
 def render_bridge(bridge: str, *, guard: bool, ipv6: bool) -> str:
-    """The table of the bridge itself: what containers may send. Everybody else on it is none of our business."""
+    """The table of the bridge itself: the frames that containers may send. Other machines on it are left alone."""
     own = table(bridge)
     return "\n".join(
         [

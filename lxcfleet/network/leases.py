@@ -1,7 +1,7 @@
 """Containers' addresses that a DHCP server gives: their clients kept running, and what those say made known.
 
-What a client says counts if the packet filter has seen it pass the bridge, see network.lan: root of a container could tell
-the client anything, and have names and published ports lead where it wants.
+An address that a client reports counts only if the packet filter has seen it given on the bridge, see network.lan. Root of
+a container could tell the client anything, and so have names and published ports lead anywhere.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Leases:
         return lease.address.ip if lease.address is not None and client.running() is not None else None
 
     async def seen(self) -> HeldAddresses:
-        """What the packet filter has seen given. Raises FleetError."""
+        """The addresses that the packet filter has seen given. Raises FleetError."""
         found = await self._context.ask_large("leased", {"table": table(self._context.settings.bridge)})
         return {(port, IPv4Address(number)) for port, number in found}
 
@@ -154,7 +154,7 @@ class Leases:
         self._context.bus.publish(AddressChanged(container, before, container.leased))
 
     def admitted(self, seen: HeldAddresses) -> list[str]:
-        """Elements for a new set of what was given: what was in the old one, or known to be true before that was lost."""
+        """Elements for a new set of given addresses: those of the old set, and those that containers had before its loss."""
         ports = {c.spec.port: c for c in self._registry if c.spec is not None and c.spec.hardware is not None}
         kept = {(port, address) for port, address in seen if port in ports}
         kept |= {(port, a) for port, c in ports.items() for a in c.leased if isinstance(a, IPv4Address)}

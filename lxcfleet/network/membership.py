@@ -1,4 +1,4 @@
-"""Who is found, and who of them is a *member*: stands for its groups, and behind the host's ports."""
+"""Which containers are found, and which of them are *members*: stand for their groups, and behind the host's ports."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from lxcfleet.containers.registry import Registry
 
 
 class Membership:
-    """What is known of each container by its name. A container that is found is a member too, unless somebody said
+    """Facts about each container, by its name. A container that is found is a member too, unless somebody said
     that it is not healthy, or it is frozen."""
 
     def __init__(self, registry: Registry) -> None:

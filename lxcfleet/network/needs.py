@@ -1,4 +1,4 @@
-"""What a bridge of the operator's takes: the bridge itself and a DHCP client. A bridge of our own takes nothing."""
+"""Things that the operator has to provide for a bridge of the host's: the bridge and a DHCP client. Our own needs none."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Publishing:
         self._soon = Soon(context.tasks, "publishing", self.apply, complaint, retry=RETRY_SECONDS)
 
     def wanted(self) -> list[Published]:
-        """What is published at this moment, and the members behind it."""
+        """The ports that are published at this moment, with the members behind each."""
         return shared_ports.published(self._context.specs(), self._membership.members())
 
     async def check(self, like: Spec, count: int) -> None:

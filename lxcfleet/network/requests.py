@@ -1,4 +1,4 @@
-"""What the launcher is asked for to have a bridge: one of our own, or containers on one of the operator's. Pure."""
+"""Requests to the launcher that make or remove a bridge: one of our own, or containers on one of the operator's. Pure."""
 
 from __future__ import annotations
 

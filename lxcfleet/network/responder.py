@@ -45,7 +45,7 @@ class Names:
         self._sure = False
 
     def now(self) -> Zone:
-        """What is true at this moment."""
+        """The zone as it is at this moment."""
         try:
             stamp = os.stat(self._directory).st_mtime_ns
         except OSError:
@@ -136,7 +136,7 @@ class Streams:
 
 
 class _Refused(Exception):
-    """What the client sends is no question."""
+    """The client sent something that is no question."""
 
 
 async def serve(names: Names, udp: socket.socket, tcp: socket.socket) -> None:

@@ -68,7 +68,7 @@ def render(
         "  chain forwarding {",
         "    type filter hook forward priority filter; policy accept;",
         f'    oifname "{bridge}" iifname != "{bridge}" ct state new ct status & dnat == 0 drop',
-        # What the bridge itself would not pass on must not take the way by the host.
+        # Packets that the bridge itself would not pass on must not take the way by the host.
         f'    iifname "{bridge}" oifname "{bridge}" ct status & dnat == 0 ip saddr @isolated4 ip daddr @isolated4 drop',
         f'    iifname "{bridge}" oifname "{bridge}" ct status & dnat == 0 ip6 saddr @isolated6 ip6 daddr @isolated6 drop',
         "  }",

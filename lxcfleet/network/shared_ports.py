@@ -1,4 +1,4 @@
-"""Ports of the host that lead to containers: who may have which, and who is behind each at the moment. Pure."""
+"""Ports of the host that lead to containers: which containers may share one, and which are behind it now. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lxcfleet.spec.spec import Spec
 
 
 def published(specs: Iterable[Spec], members: Iterable[Container]) -> list[Published]:
-    """What is published by ``specs``, and who of them is behind it: the ``members``."""
+    """The ports that ``specs`` publish, each with those of the ``members`` that publish it."""
     behind: dict[Publication, list[Container]] = {publication: [] for spec in specs for publication in spec.publish}
     for container in members:
         for publication in container.spec.publish if container.spec is not None else ():

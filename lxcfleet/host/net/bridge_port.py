@@ -22,7 +22,7 @@ def check_bridge(name: str) -> None:
 
 
 def set_up(interface: str, *, hairpin: bool, isolated: bool, leaf: bool | None = None) -> None:
-    """Set the switches of a port. Fine if there is no such port.
+    """Set the switches of a port; nothing if there is no such port. Raises HostError.
 
     ``hairpin``: the bridge gives a frame back to the port that it came from. Where br_netfilter is on (Docker loads
     it), the bridge itself forwards what is addressed anew on its way, also from a container to itself.
@@ -40,8 +40,9 @@ def set_up(interface: str, *, hairpin: bool, isolated: bool, leaf: bool | None =
 
 
 def _set(interface: str, switch: str, *, on: bool = True) -> None:
+    file = _NET / interface / "brport" / switch
     try:
         with contextlib.suppress(FileNotFoundError):
-            (_NET / interface / "brport" / switch).write_text("1\n" if on else "0\n", encoding="ascii")
+            file.write_text("1\n" if on else "0\n", encoding="ascii")
     except OSError as error:
-        raise HostError.from_os_error(f"{interface}: the bridge's port can't be set up", error) from error
+        raise HostError.from_os_error(f"{interface}: the bridge's port can't be set up", error, path=file) from error

@@ -1,8 +1,9 @@
-"""What the kernel remembers of connections. Runs in children of the launcher only: pyroute2 is large."""
+"""The flows that the kernel remembers (conntrack). Runs in children of the launcher only: pyroute2 is large."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Collection
 from typing import Any
@@ -16,9 +17,9 @@ _FAMILIES = ((socket.AF_INET, "V4"), (socket.AF_INET6, "V6"))
 
 
 def forget_datagrams(members: Collection[str]) -> None:
-    """Forget whose datagrams went to these addresses: the next ones are given to another member.
+    """Forget the flows of datagrams to these addresses: the next datagram of each goes to another member. Raises HostError.
 
-    Without it a client that keeps sending keeps renewing what is remembered of it, and sends to nobody for ever.
+    Without it, a client that keeps sending renews its flow with each datagram, and sends to a member that is gone for ever.
     """
     try:
         for family, mark in _FAMILIES:
@@ -31,7 +32,9 @@ def forget_datagrams(members: Collection[str]) -> None:
                         with contextlib.suppress(NetlinkError):  # it may be gone by itself
                             table.entry("del", tuple_orig=NFCTAttrTuple(family=family, **there))
     except (NetlinkError, OSError) as error:
-        raise HostError("what is remembered of datagrams can't be read", why=f"netlink: {error}") from error
+        number = error.code if isinstance(error, NetlinkError) else error.errno
+        why = f"netlink: {os.strerror(number or 0)} (errno {number})"
+        raise HostError("flows of datagrams can't be forgotten", why=why) from error
 
 
 def _tuple(entry: Any, name: str, mark: str) -> dict[str, Any] | None:

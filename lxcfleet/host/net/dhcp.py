@@ -46,7 +46,7 @@ class Client:
 
     @property
     def lease(self) -> Path:
-        """What it says goes there; see network.lan.parse_lease."""
+        """The file that it writes its answers to; see network.lan.parse_lease."""
         return self.paths.leases / self.name
 
     @property
@@ -106,7 +106,7 @@ class Client:
                 os.close(descriptor)
 
     def _spawn(self, mounts: int) -> None:
-        """It begins only once its pid is written down: whoever comes after us must find it."""
+        """It begins only once its pid is written down: a later daemon must find it."""
         wait, go = os.pipe()
         child = os.fork()
         if child == 0:

@@ -26,7 +26,8 @@ def render(bridge: str, domain: str, gateway: IPv4Address, paths: Paths) -> str:
     """Its configuration; dnsmasq(8).
 
     It answers for the domain from a directory that it watches (inotify): a file there that comes, changes or goes
-    is known at once. What it does not find there it asks the responder; all else the host's own name servers.
+    is known at once. For names of the domain that it does not find there it asks the responder, for all others the
+    host's name servers.
     """
     return "\n".join(
         [
@@ -55,7 +56,7 @@ def server(paths: Paths) -> Standing:
 
 
 def responder(domain: str, gateway: IPv4Address, paths: Paths) -> Standing:
-    """Who knows the SRV records; see lxcfleet.network.responder."""
+    """The server of SRV records; see lxcfleet.network.responder."""
     package = Path(__file__).resolve().parents[3]
     listen = [str(responder_address(gateway)), str(RESPONDER_PORT)]
     module = ["-P", "-s", "-m", "lxcfleet.network.responder"]

@@ -50,7 +50,7 @@ class TableWatch:
         except BlockingIOError:
             return
         except OSError:
-            # More than the buffer holds: what was lost may have been about us.
+            # More came than the buffer holds, and the lost messages may have been about our table.
             self._missing.clear()
             self._gone()
 

@@ -13,26 +13,29 @@ _SYSCTL = Path("/proc/sys/net")
 def forward(interfaces: Iterable[str]) -> None:
     """Let IPv4 packets be forwarded that come in by these interfaces, and by no other.
 
-    Documentation/networking/ip-sysctl: conf/IF/forwarding counts for packets that come in there. IPv6's switch
-    makes the host a router that no longer listens to other routers, and so may cut it off: that one is the
+    Raises HostError. Documentation/networking/ip-sysctl: conf/IF/forwarding counts for packets that come in there. IPv6's
+    switch makes the host a router that no longer listens to other routers, and so may cut it off: that one is the
     operator's to set.
     """
-    try:
-        for name in interfaces:
-            (_SYSCTL / "ipv4" / "conf" / name / "forwarding").write_text("1\n", encoding="ascii")
-    except OSError as error:
-        raise HostError.from_os_error("forwarding can't be switched on", error) from error
+    for name in interfaces:
+        _switch_on(_SYSCTL / "ipv4" / "conf" / name / "forwarding", "forwarding can't be switched on")
 
 
 def route_localhost(bridge: str) -> None:
     """Let packets from 127.0.0.1 go out by the bridge, so that published ports answer on the host itself.
 
-    It would also let packets to 127.0.0.1 in by the bridge, which net.rules drops: have those rules first.
+    It would also let packets to 127.0.0.1 in by the bridge, which network.rules drops: have those rules first. Raises
+    HostError.
     """
+    complaint = "ports can't be published to the host itself"
+    _switch_on(_SYSCTL / "ipv4" / "conf" / bridge / "route_localnet", complaint)
+
+
+def _switch_on(file: Path, complaint: str) -> None:
     try:
-        (_SYSCTL / "ipv4" / "conf" / bridge / "route_localnet").write_text("1\n", encoding="ascii")
+        file.write_text("1\n", encoding="ascii")
     except OSError as error:
-        raise HostError.from_os_error("ports can't be published to the host itself", error) from error
+        raise HostError.from_os_error(complaint, error, path=file) from error
 
 
 def routes_ipv6() -> bool:

@@ -1,4 +1,4 @@
-"""Networks: bridges, the packet filter, DHCP clients. What pyroute2 is needed for is imported there: it is large."""
+"""Networks: bridges, the packet filter, DHCP clients. pyroute2 is large: only functions that need it import it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lxcfleet.paths import Paths
 
 
 def routes(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
-    """What networks the host uses, and whether it has IPv6."""
+    """The networks that the host uses, and whether it has IPv6."""
     from lxcfleet.host.net import netlink, sysctl  # the first takes 30 MB along
 
     try:
