@@ -28,9 +28,6 @@ class Network(Protocol):
     def publish(self, container: Container) -> None:
         """Let a container that runs be found."""
 
-    def withdraw(self, name: str) -> None:
-        """Let a container no longer be found."""
-
     async def leave(self, container: Container, seconds: float | None = None) -> None:
         """Withdraw a container that is to be stopped, and wait for its drain time."""
 
@@ -52,11 +49,8 @@ class Network(Protocol):
     def place(self, spec: Spec, others: Sequence[Spec]) -> Spec:
         """The spec of a new container with addresses of its own. Raises NoCapacity."""
 
-    def give_back(self, address: IPv4Interface) -> None:
-        """The address of a container that is gone is free."""
-
-    def count_anew(self) -> None:
-        """A container is gone whose address no spec names."""
+    def give_back(self, address: IPv4Interface | None) -> None:
+        """The address of a container that is gone is free. None: no spec says which address it had."""
 
     def expect(self, specs: Iterable[Spec]) -> None:
         """These will start soon."""

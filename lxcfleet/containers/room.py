@@ -80,7 +80,7 @@ class Room:
             self._give_back(container.spec)
         else:
             self._ids = self._read_ids()
-            self._network.count_anew()
+            self._network.give_back(None)
 
     def _give_back(self, spec: Spec) -> None:
         if spec.first_id is not None:

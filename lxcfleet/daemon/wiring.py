@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lxcfleet.containers import lxc_config
 from lxcfleet.containers.announcements import StartAnnouncements
+from lxcfleet.containers.container import Container
 from lxcfleet.containers.delta_sizes import DeltaSizes
 from lxcfleet.containers.events import Began, EndedInHand, Exited, Gone, StartAnnounced
 from lxcfleet.containers.lifecycle import Lifecycle
@@ -43,6 +44,7 @@ from lxcfleet.runtime.events import Events
 from lxcfleet.runtime.operations import Operations
 from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec.settings import Config
+from lxcfleet.spec.spec import Spec
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +140,7 @@ class Parts:
         """
         subscribe = self.bus.subscribe
         subscribe("log of events", Event, self.events.hear)
-        subscribe("network", StartAnnounced, lambda event: self.network.announced(event.container))
+        subscribe("network", StartAnnounced, lambda event: self.network.expect(_specs(event.container)))
         subscribe("network", Began, lambda event: self.network.began(event.container))
         subscribe("health", Began, lambda event: self.prober.begin(event.container))
         subscribe("network", Exited, lambda event: self.network.ended(event.container.name))
@@ -171,6 +173,10 @@ class Parts:
     def forget_features(self) -> None:
         """Have it tried anew what the host can do."""
         self._features = None
+
+
+def _specs(container: Container) -> list[Spec]:
+    return [] if container.spec is None else [container.spec]
 
 
 def _platform(bridge: str) -> lxc_config.Platform:

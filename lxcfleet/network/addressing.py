@@ -107,12 +107,9 @@ class Addressing:
         interface = IPv4Interface((address, self._subnet.ipv4.prefixlen))
         return replace(spec, address=interface, address6=self._subnet.ipv6_of(address))
 
-    def give_back(self, address: IPv4Interface) -> None:
-        """The container of this address is gone: the address is free."""
-        if self._pool is not None:
-            self._pool.give_back(address.ip)
-
-    def count_anew(self) -> None:
-        """A container is gone that may have had an address which no spec names."""
-        if self._subnet is not None:
+    def give_back(self, address: IPv4Interface | None) -> None:
+        """The container of this address is gone: the address is free. None: no spec says which address it had."""
+        if address is None and self._subnet is not None:
             self._pool = AddressPool(self._subnet.ipv4, self.present())
+        elif address is not None and self._pool is not None:
+            self._pool.give_back(address.ip)

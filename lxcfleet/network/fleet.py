@@ -125,13 +125,9 @@ class FleetNetwork:
         """The spec of a new container with addresses of its own; see Addressing.place. Raises NoCapacity."""
         return self._addressing.place(spec, others)
 
-    def give_back(self, address: IPv4Interface) -> None:
-        """The address of a container that is gone is free."""
+    def give_back(self, address: IPv4Interface | None) -> None:
+        """The address of a container that is gone is free. None: no spec says which address it had."""
         self._addressing.give_back(address)
-
-    def count_anew(self) -> None:
-        """A container is gone that may have had an address which no spec names."""
-        self._addressing.count_anew()
 
     def forget(self, name: str) -> None:
         """A container is destroyed."""
@@ -152,11 +148,6 @@ class FleetNetwork:
     async def connect(self, spec: Spec) -> None:
         """Have all that a container needs which is about to start. Raises FleetError."""
         await self._arrivals.connect(spec)
-
-    def announced(self, container: Container) -> None:
-        """Somebody else is about to start a container."""
-        if container.spec is not None:
-            self._arrivals.expect([container.spec])
 
     def began(self, container: Container) -> None:
         """The daemon sees a container run; one that plain lxc-start began gets what it has of the network soon."""
@@ -181,10 +172,6 @@ class FleetNetwork:
     def look_if_frozen(self, container: Container) -> None:
         """Take that from the container itself."""
         self._discovery.look_at(container)
-
-    def withdraw(self, name: str) -> None:
-        """Let a container no longer be found."""
-        self._discovery.withdraw(name)
 
     async def leave(self, container: Container, seconds: float | None = None) -> None:
         """Withdraw a container that is to be stopped, and wait for its drain time; see Draining.leave."""

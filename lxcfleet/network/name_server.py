@@ -22,8 +22,8 @@ class NameServer:
         self._responder = dnsmasq.responder(settings.domain, gateway, paths)
 
     def missing(self) -> list[str]:
-        """The titles of those that do not run."""
-        return [each.title for each in (self._responder, self._server) if each.running() is None]
+        """The titles of those that do not run, with whatever settings."""
+        return [each.title for each in (self._responder, self._server) if each.present() is None]
 
     def start(self) -> None:
         """Have both run with the settings as they are. Raises Unsupported or HostError."""

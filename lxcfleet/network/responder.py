@@ -6,7 +6,7 @@ goes on when the daemon ends, and answers from what is there at that moment. dns
 
 Any user of the host can reach it: no question may keep it from answering others.
 
-    responder HOSTS DOMAIN ADDRESS PORT PID_FILE USER
+    responder HOSTS DOMAIN ADDRESS PORT PID_FILE USER VERSION
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ async def serve(names: Names, udp: socket.socket, tcp: socket.socket) -> None:
 
 def main() -> None:
     """Bind, become a user who may do nothing, leave the terminal, serve."""
-    directory, domain, address, port, pid_file, user = sys.argv[1:]
+    directory, domain, address, port, pid_file, user, _ = sys.argv[1:]
     try:
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         udp.bind((address, int(port)))

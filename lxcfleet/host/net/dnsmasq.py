@@ -6,6 +6,7 @@ import sys
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from lxcfleet import __version__
 from lxcfleet.errors import Unsupported
 from lxcfleet.host.process.standing import Standing
 from lxcfleet.paths import Paths
@@ -60,7 +61,8 @@ def responder(domain: str, gateway: IPv4Address, paths: Paths) -> Standing:
     package = Path(__file__).resolve().parents[3]
     listen = [str(responder_address(gateway)), str(RESPONDER_PORT)]
     module = ["-P", "-s", "-m", "lxcfleet.network.responder"]
-    argv = [sys.executable, *module, str(paths.hosts), domain, *listen, str(paths.responder_pid), USER]
+    # The version, so that the daemon of another one starts it anew.
+    argv = [sys.executable, *module, str(paths.hosts), domain, *listen, str(paths.responder_pid), USER, __version__]
     return Standing("the server of SRV records", argv, paths.responder_pid, {"PYTHONPATH": str(package)})
 
 

@@ -41,14 +41,14 @@ class Standing:
 
     def stop(self) -> None:
         """End it, with whatever arguments it runs, and wait for that. Fine if it does not run. Raises HostError."""
-        pid = self._present()
+        pid = self.present()
         process = None if pid is None else proc.open_pid(pid)
         if process is None:
             return
         try:
             signal.pidfd_send_signal(process, signal.SIGTERM)
             deadline = time.monotonic() + _END_SECONDS
-            while self._present() == pid:
+            while self.present() == pid:
                 if time.monotonic() > deadline:
                     raise HostError(f"{self.title} does not end", why=f"pid {pid}")
                 time.sleep(0.01)
@@ -57,8 +57,8 @@ class Standing:
         finally:
             os.close(process)
 
-    def _present(self) -> int | None:
-        """Its pid, if a program of this name that knows our pid file or directory runs under it."""
+    def present(self) -> int | None:
+        """Its pid, if it runs, with whatever arguments: a program that knows our pid file or its directory."""
         try:
             pid = int(self.pid_file.read_text(encoding="ascii"))
             line = Path(f"/proc/{pid}/cmdline").read_bytes()
