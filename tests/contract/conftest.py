@@ -1,7 +1,7 @@
-"""Fixtures: a fake daemon, the command line in front of it, and a client of the fake or of the real one.
+"""Fixtures: the real daemon over a fake launcher, a client of it, and the command line in front of it.
 
-The real one is tested too when LXCFLEET_CONTRACT_SOCKET_DIR names the directory with its sockets. Tests make
-containers with names that nobody else has, and remove them.
+What is true of every daemon is tested over real LXC, too, when LXCFLEET_CONTRACT_SOCKET_DIR names the directory with the
+sockets of one. Tests make containers with names that nobody else has, and remove them.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from lxcfleet.paths import Paths
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import Action
 
-from .fake_server import FakeDaemon
+from .real_daemon import Daemon
 
 REAL = "LXCFLEET_CONTRACT_SOCKET_DIR"
 
-BOTH: list[Any] = ["fake", *([pytest.param("real", marks=pytest.mark.system)] if REAL in os.environ else [])]
+BOTH: list[Any] = ["over-fakes", *([pytest.param("real", marks=pytest.mark.system)] if REAL in os.environ else [])]
 
 FOREVER = ("sleep", "infinity")
 
@@ -48,13 +48,13 @@ def _no_real_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def fake() -> Iterator[FakeDaemon]:
-    """A fake daemon. Not below tmp_path, which can be too long for a socket's address."""
+def daemon() -> Iterator[Daemon]:
+    """The real daemon over a fake launcher. Not below tmp_path, which can be too long for a socket's address."""
     directory = Path(tempfile.mkdtemp(prefix="lxcfleet-"))
     leftovers.note("directory", str(directory))
     try:
-        with FakeDaemon(directory) as daemon:
-            yield daemon
+        with Daemon(directory) as running:
+            yield running
     finally:
         shutil.rmtree(directory)
 
@@ -73,7 +73,8 @@ class Fleet:
     """A client, and names of containers that only this test uses."""
 
     client: Client
-    fake: FakeDaemon | None
+    daemon: Daemon | None
+    """The real daemon over fakes; None: the one with real LXC."""
     prefix: str = field(default_factory=lambda: f"t{secrets.token_hex(4)}x")
 
     @property
@@ -113,19 +114,16 @@ class Fleet:
     def create_speaking(self, name: str, text: str) -> None:
         """One whose console says ``text`` in the end."""
         self.create(name, command=("sh", "-c", f"printf '{text}'; exec sleep infinity"))
-        if self.fake is not None:
-            said = text.encode().decode("unicode_escape").replace("\n", "\r\n")
-            self.fake.fleet.logs[self.name(name), "console"] = said.encode()
 
 
 @pytest.fixture(params=BOTH)
 def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
-    """The same for the fake and for the real daemon."""
+    """The same over fakes and over real LXC."""
     if request.param == "real":
         made = Fleet(Client(Paths(run=Path(os.environ[REAL])), timeout=60), None)
     else:
-        daemon = request.getfixturevalue("fake")
-        made = Fleet(Client(daemon.paths, timeout=10), daemon)
+        daemon = request.getfixturevalue("daemon")
+        made = Fleet(daemon.client, daemon)
     try:
         yield made
     finally:
@@ -134,7 +132,7 @@ def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
 
 @pytest.fixture
 def client(fleet: Fleet) -> Client:
-    """A client of the fake or of the real daemon."""
+    """A client of the daemon."""
     return fleet.client
 
 
@@ -151,12 +149,12 @@ Cli = Callable[..., Ran]
 
 
 @pytest.fixture
-def cli(fake: FakeDaemon, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
-    """Runs a command line in this process, in front of the fake daemon."""
+def cli(daemon: Daemon, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
+    """Runs a command line in this process."""
 
     def run(*arguments: str) -> Ran:
         capfdbinary.readouterr()
-        status = main.run(list(arguments), Session(fake.paths))
+        status = main.run(list(arguments), Session(daemon.paths))
         out, err = capfdbinary.readouterr()
         return Ran(status, out.decode("utf-8", "surrogateescape"), err.decode("utf-8", "surrogateescape"))
 
@@ -173,13 +171,13 @@ Spawn = Callable[..., "subprocess.Popen[bytes]"]
 
 
 @pytest.fixture
-def spawn(fake: FakeDaemon) -> Iterator[Spawn]:
+def spawn(daemon: Daemon) -> Iterator[Spawn]:
     """Starts a command line as a process of its own, for signals and terminals."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
         root = Path(main.__file__).parents[2]
-        environment = {**os.environ, **fake.paths.environment(), "PYTHONPATH": str(root), "TERM": "vt100"}
+        environment = {**os.environ, **daemon.paths.environment(), "PYTHONPATH": str(root), "TERM": "vt100"}
         pipe = subprocess.PIPE
         options = {"stdin": subprocess.DEVNULL, "stdout": pipe, "stderr": pipe, "env": environment, **options}
         process = subprocess.Popen([sys.executable, "-m", "lxcfleet.cli.main", *arguments], **options)

@@ -1,4 +1,4 @@
-"""The verb ``audit``: the call against fake and real daemon, the command line in front of the fake."""
+"""The verb ``audit``: the call against fake and real daemon, the command line in front of the daemon."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lxcfleet.errors import NotFound
 from lxcfleet.spec.selection import Selection
 
 from .conftest import Cli, Fleet
-from .fake_server import FakeDaemon
+from .real_daemon import Daemon
 
 KEY: ExposedRecord = {
     "path": "/etc/ssl/private/key.pem", "why": "not for other users (0600)", "rule": "hide: [/etc/ssl/private/key.pem]",
@@ -38,19 +38,19 @@ def test_nobody_of_that_name(fleet: Fleet) -> None:
         fleet.client.exposure(Selection((fleet.name("none"),)))
 
 
-def test_nothing_exposed(cli: Cli, fake: FakeDaemon) -> None:
-    fake.fleet.add("web1")
-    fake.fleet.add("web2")
+def test_nothing_exposed(cli: Cli, daemon: Daemon) -> None:
+    daemon.fleet.add("web1")
+    daemon.fleet.add("web2")
     ran = cli("audit", "exposure")
     assert (ran.status, ran.out) == (0, "")
     assert ran.err == "lxcfleet: nothing exposed: 2 running containers looked at\n"
     assert cli("audit", "exposure", "nix*").err == "lxcfleet: no container is chosen by that\n"
 
 
-def test_what_is_exposed_is_shown(cli: Cli, fake: FakeDaemon) -> None:
-    fake.fleet.add("web1")
-    fake.fleet.add("web2")
-    fake.fleet.containers["web2"].exposed.append(KEY)
+def test_what_is_exposed_is_shown(cli: Cli, daemon: Daemon) -> None:
+    daemon.fleet.add("web1")
+    daemon.fleet.add("web2")
+    daemon.fleet["web2"].can_read(KEY)
     ran = cli("audit", "exposure")
     assert ran.status == 4
     assert KEY["path"] in ran.out
@@ -63,9 +63,9 @@ def test_what_is_exposed_is_shown(cli: Cli, fake: FakeDaemon) -> None:
     assert cli("audit", "exposure", "-f", "csv").out.splitlines()[0] == "name,path,why,rule"
 
 
-def test_one_that_could_not_be_looked_at(cli: Cli, fake: FakeDaemon) -> None:
-    fake.fleet.add("web1")
-    fake.fleet.containers["web1"].unread = "it ended"
+def test_one_that_could_not_be_looked_at(cli: Cli, daemon: Daemon) -> None:
+    daemon.fleet.add("web1")
+    daemon.fleet["web1"].can_not_be_looked_at("it ended")
     ran = cli("audit", "exposure")
     assert ran.status == 3
     assert "it ended" in ran.err

@@ -11,31 +11,31 @@ from lxcfleet.spec.states import State
 from lxcfleet.spec.terms import Init
 
 from .conftest import Cli, rows
-from .fake_server import FakeDaemon
+from .real_daemon import Daemon
 
 
-def test_create_one(cli: Cli, fake: FakeDaemon) -> None:
+def test_create_one(cli: Cli, daemon: Daemon) -> None:
     ran = cli(
-        "create", "web", "-l", "tier=front", "-e", "MODE=a=b", "--", "sh", "-c", "exec sleep 1", "--", "-n"
+        "create", "web", "-l", "tier=front", "-e", "MODE=a=b", "--", "sh", "-c", "exec sleep 100", "--", "-n"
     )
     assert (ran.status, ran.out, ran.err) == (0, "web  created\n", "")
-    container = fake.fleet.containers["web"]
-    assert container.command == ("sh", "-c", "exec sleep 1", "--", "-n")
-    assert (container.labels, container.environment) == ({"tier": "front"}, {"MODE": "a=b"})
-    assert (container.init, container.state, container.first_id is None) == (Init.APP, State.RUNNING, False)
+    spec = daemon.fleet["web"].spec
+    assert spec.command == ("sh", "-c", "exec sleep 100", "--", "-n")
+    assert (spec.labels, spec.environment) == ({"tier": "front"}, {"MODE": "a=b"})
+    assert (spec.init, spec.privileged, daemon.fleet["web"].state) == (Init.APP, False, State.RUNNING)
 
 
-def test_create_without_a_name_makes_c1(cli: Cli, fake: FakeDaemon) -> None:
+def test_create_without_a_name_makes_c1(cli: Cli, daemon: Daemon) -> None:
     cli("create")
-    assert set(fake.fleet.containers) == {"c1"}
-    assert fake.fleet.containers["c1"].init is Init.SYSTEM
+    assert daemon.fleet.names == {"c1"}
+    assert daemon.fleet["c1"].spec.init is Init.SYSTEM
 
 
-def test_create_many_sums_up(cli: Cli, fake: FakeDaemon) -> None:
+def test_create_many_sums_up(cli: Cli, daemon: Daemon) -> None:
     ran = cli("create", "-n", "21")
     assert ran.status == 0
     assert ran.out.startswith("21 created in 0.")
-    assert set(fake.fleet.containers) == {f"c{number}" for number in range(1, 22)}
+    assert daemon.fleet.names == {f"c{number}" for number in range(1, 22)}
 
 
 def test_create_lists_what_is_few_in_natural_order(cli: Cli) -> None:
@@ -63,65 +63,68 @@ def test_create_ensure_says_what_differs(cli: Cli, more: tuple[str, ...]) -> Non
     assert cli("create", "c1", "--ensure", *more, "--", "sleep", "9").err == ""
 
 
-def test_create_options(cli: Cli, fake: FakeDaemon) -> None:
+def test_create_options(cli: Cli, daemon: Daemon) -> None:
     cli("create", "a", "--privileged", "--no-start", "--init", "app", "--", "true")
-    container = fake.fleet.containers["a"]
-    assert (container.first_id, container.state) == (None, State.STOPPED)
+    container = daemon.fleet["a"]
+    assert (container.spec.first_id, container.state) == (None, State.STOPPED)
 
 
 def test_create_takes_a_variable_from_here(
-    cli: Cli, fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FROM_HERE", "x")
     cli("create", "a", "-e", "FROM_HERE", "--", "true")
-    assert fake.fleet.containers["a"].environment == {"FROM_HERE": "x"}
+    assert daemon.fleet["a"].spec.environment == {"FROM_HERE": "x"}
     monkeypatch.delenv("FROM_HERE")
     assert cli("create", "b", "-e", "FROM_HERE", "--", "true").status == 2
 
 
-def test_create_that_exists(cli: Cli, fake: FakeDaemon) -> None:
-    fake.fleet.add("web", labels={"old": "yes"})
+def test_create_that_exists(cli: Cli, daemon: Daemon) -> None:
+    daemon.fleet.add("web", labels={"old": "yes"})
     ran = cli("create", "web")
     assert (ran.status, ran.out) == (1, "")
-    assert ran.err == "lxcfleet: web exists\n  choose another name, or --ensure\n"
-    assert fake.fleet.containers["web"].labels == {"old": "yes"}
+    assert ran.err.startswith("lxcfleet: a container named web exists already\n  choose another name, or use --ensure")
+    assert daemon.fleet["web"].spec.labels == {"old": "yes"}
 
 
-def test_create_more_than_fits(cli: Cli, fake: FakeDaemon) -> None:
-    fake.fleet.containers = {f"x{n}": fake.fleet.add(f"x{n}") for n in range(2000)}
+def test_create_more_than_fits(cli: Cli, daemon: Daemon) -> None:
     ran = cli("create", "-n", "4096")
     assert ran.status == 1
     assert "no room" in ran.err
-    assert len(fake.fleet.containers) == 2000
+    assert "4096 needed, 4000 left" in ran.err
+    assert daemon.fleet.names == set()
 
 
-def test_create_dry_run(cli: Cli, fake: FakeDaemon) -> None:
+def test_create_dry_run(cli: Cli, daemon: Daemon) -> None:
     ran = cli("create", "web", "-n", "2", "--dry-run")
-    assert (ran.status, ran.out) == (0, "create web1\ncreate web2\n")
+    assert ran.status == 0
+    steps = ran.out.splitlines()
+    assert steps[0] == "web1: make its directory, spec, configuration and empty delta"
+    assert steps[-1] == "web2: note that this is done"
     data = json.loads(cli("create", "web", "-n", "2", "--dry-run", "-f", "json").out)
-    assert (data["changed"], data["plan"]) == (True, ["create web1", "create web2"])
-    assert fake.fleet.containers == {}
+    assert (data["changed"], data["plan"]) == (True, steps)
+    assert daemon.fleet.names == set()
 
 
-def test_one_failure_of_many_is_3_and_leaves_the_rest(cli: Cli, fake: FakeDaemon) -> None:
-    fake.fleet.fails["c2"] = HostError(
+def test_one_failure_of_many_is_3_and_leaves_the_rest(cli: Cli, daemon: Daemon) -> None:
+    daemon.model.fails["c2"] = HostError(
         "c2 did not start", why="/bin/nix: No such file (errno 2)", hint="look"
     )
     ran = cli("create", "-n", "3")
     assert ran.status == 3
     assert ran.err == "lxcfleet: c2 did not start\n  /bin/nix: No such file (errno 2)\n  look\n"
     assert rows(ran.out) == [["c1", "created"], ["c2", "failed"], ["c3", "created"]]
-    assert set(fake.fleet.containers) == {"c1", "c3"}
+    assert daemon.fleet.names == {"c1", "c3"}
 
 
-def test_all_failing_is_1(cli: Cli, fake: FakeDaemon) -> None:
-    fake.fleet.fails = {f"c{n}": HostError("no") for n in (1, 2)}
+def test_all_failing_is_1(cli: Cli, daemon: Daemon) -> None:
+    daemon.model.fails = {f"c{n}": HostError("no") for n in (1, 2)}
     ran = cli("create", "-n", "2", "-f", "json")
     assert ran.status == 1
     data = json.loads(ran.out)
     assert data["changed"] is False
     assert [result["error"]["code"] for result in data["results"]] == ["host-error", "host-error"]
-    assert ran.err == "lxcfleet: c1: no\nlxcfleet: c2: no\n"
+    assert sorted(ran.err.splitlines()) == ["lxcfleet: c1: no", "lxcfleet: c2: no"]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +135,7 @@ def test_all_failing_is_1(cli: Cli, fake: FakeDaemon) -> None:
         (["--health-exec", "test -e /up", "--health-retries", "1"], {"exec": ["/bin/sh", "-c", "test -e /up"], "retries": 1}),
     ],
 )
-def test_create_takes_a_health_check(cli: Cli, fake: FakeDaemon, options: list[str], check: dict[str, object]) -> None:
+def test_create_takes_a_health_check(cli: Cli, daemon: Daemon, options: list[str], check: dict[str, object]) -> None:
     assert cli("create", "web", *options, "--", "sleep", "1").status == 0
     told = json.loads(cli("info", "web", "-f", "json").out)["check"]
     usual: dict[str, object] = {"interval": 10.0, "timeout": 5.0, "retries": 3, "start_period": 30.0}
@@ -150,7 +153,7 @@ def test_create_takes_a_health_check(cli: Cli, fake: FakeDaemon, options: list[s
         ["--health-tcp", "80", "--health-timeout", "100000"],
     ],
 )
-def test_a_health_check_that_makes_no_sense_is_refused(cli: Cli, fake: FakeDaemon, options: list[str]) -> None:
+def test_a_health_check_that_makes_no_sense_is_refused(cli: Cli, daemon: Daemon, options: list[str]) -> None:
     ran = cli("create", "web", *options, "--", "sleep", "1")
-    assert (ran.status, fake.fleet.containers) == (2, {})
+    assert (ran.status, daemon.fleet.names) == (2, set())
     assert "health" in ran.err or "check" in ran.err

@@ -19,13 +19,13 @@ import yaml
 from lxcfleet.spec.states import State
 
 from .conftest import Cli, Spawn
-from .fake_server import FakeDaemon
+from .real_daemon import Daemon
 
 
 @pytest.fixture(autouse=True)
-def _three(fake: FakeDaemon) -> None:
+def _three(daemon: Daemon) -> None:
     for name in ("web1", "web2", "db10"):
-        fake.fleet.add(name)
+        daemon.fleet.add(name)
 
 
 # one
@@ -102,10 +102,10 @@ def test_failures_of_our_own_are_125(cli: Cli, arguments: tuple[str, ...]) -> No
     assert ran.err.startswith("lxcfleet: ")
 
 
-def test_a_stopped_container_is_125(cli: Cli, fake: FakeDaemon) -> None:
-    fake.fleet.containers["web1"].state = State.STOPPED
+def test_a_stopped_container_is_125(cli: Cli, daemon: Daemon) -> None:
+    daemon.fleet["web1"].become(State.STOPPED)
     ran = cli("exec", "web1", "--", "true")
-    assert (ran.status, ran.err) == (125, "lxcfleet: web1 is stopped\n")
+    assert (ran.status, ran.err) == (125, "lxcfleet: web1 is not running\n  start it: lxcfleet start web1\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -133,8 +133,8 @@ def test_many_are_prefixed_and_aligned(cli: Cli) -> None:
     assert sorted(fewer.out.splitlines()) == ["db10: ", "web1: "]
 
 
-def test_names_of_different_length_are_aligned(cli: Cli, fake: FakeDaemon) -> None:
-    fake.fleet.add("a-longer-name")
+def test_names_of_different_length_are_aligned(cli: Cli, daemon: Daemon) -> None:
+    daemon.fleet.add("a-longer-name")
     ran = cli("exec", "--all", "--", "echo", "x")
     assert {line.index("x") for line in ran.out.splitlines()} == {len("a-longer-name: ")}
 
@@ -143,9 +143,9 @@ def test_a_glob_is_prefixed_even_if_it_matches_one(cli: Cli) -> None:
     assert cli("exec", "db*", "--", "echo", "x").out == "db10: x\n"
 
 
-def test_lines_stay_whole(cli: Cli, fake: FakeDaemon) -> None:
+def test_lines_stay_whole(cli: Cli, daemon: Daemon) -> None:
     for number in range(10):
-        fake.fleet.add(f"c{number}")
+        daemon.fleet.add(f"c{number}")
     script = "for i in 1 2 3 4 5; do printf aaaa; sleep 0.01; printf 'bbbb\\n'; done"
     ran = cli("exec", "c*", "--", "sh", "-c", script)
     assert [line.split(": ")[1] for line in ran.out.splitlines()] == ["aaaabbbb"] * 50
@@ -177,55 +177,56 @@ def test_what_stays_behind_does_not_hold_us(cli: Cli) -> None:
         os.kill(pid, signal.SIGKILL)  # raises if we had waited for its end
 
 
-def test_statuses_of_many(cli: Cli, fake: FakeDaemon) -> None:
+def test_statuses_of_many(cli: Cli, daemon: Daemon) -> None:
     assert cli("exec", "--all", "--", "sh", "-c", "exit 7").status == 7
     ran = cli("exec", "--all", "--", "sh", "-c", "[ $NAME = web1 ] || exit 5")
     assert ran.status == 3
     assert ran.err == "lxcfleet: not 0 in 2 of 3: db10 (5), web2 (5)\n"
-    fake.fleet.containers["web2"].state = State.STOPPED
+    daemon.fleet["web2"].become(State.STOPPED)
     ran = cli("exec", "--all", "--", "true")
     assert ran.status == 3
-    assert ran.err == "lxcfleet: web2 is stopped\nlxcfleet: not 0 in 1 of 3: web2 (125)\n"
+    assert ran.err.startswith("lxcfleet: web2 is not running\n  start it: lxcfleet start web2\n")
+    assert ran.err.endswith("\nlxcfleet: not 0 in 1 of 3: web2 (125)\n")
     assert cli("exec", "web1", "nix", "--", "true").status == 125
     assert cli("exec", "no*", "--", "true").status == 0
 
 
-def test_many_that_fail_are_not_all_named(cli: Cli, fake: FakeDaemon) -> None:
+def test_many_that_fail_are_not_all_named(cli: Cli, daemon: Daemon) -> None:
     for number in range(30):
-        fake.fleet.add(f"c{number}")
+        daemon.fleet.add(f"c{number}")
     ran = cli("exec", "c*", "--", "false")
     assert ran.status == 1
     assert ran.err.endswith("c8 (1), c9 (1) and 20 more\n")
 
 
 def test_no_more_than_so_many_at_once(
-    cli: Cli, fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    cli: Cli, daemon: Daemon, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("lxcfleet.cli.ui.fanout.AT_ONCE", 2)
     for number in range(6):
-        fake.fleet.add(f"c{number}")
+        daemon.fleet.add(f"c{number}")
     script = f"cd {tmp_path}; touch $NAME; ls | wc -l; sleep 0.1; rm $NAME"
     ran = cli("exec", "c*", "--", "sh", "-c", script)
     assert ran.status == 0
     assert max(int(line.split()[-1]) for line in ran.out.splitlines()) <= 2
 
 
-def test_many_as_json(cli: Cli, fake: FakeDaemon) -> None:
-    fake.fleet.containers["web2"].state = State.STOPPED
+def test_many_as_json(cli: Cli, daemon: Daemon) -> None:
+    daemon.fleet["web2"].become(State.STOPPED)
     ran = cli("exec", "web*", "-f", "json", "--", "sh", "-c", "echo out; printf '\\377' >&2; exit 2")
     assert ran.status == 3
     assert json.loads(ran.out) == [
         {"name": "web1", "exit": 2, "stdout": "out\n", "stderr": "\udcff"},
         {"name": "web2", "exit": 125, "stdout": "", "stderr": ""},
     ]
-    assert "web2 is stopped" in ran.err
+    assert "web2 is not running" in ran.err
     one = cli("exec", "web1", "-f", "yaml", "--", "echo", "x")
     assert yaml.safe_load(one.out) == [{"name": "web1", "exit": 0, "stdout": "x\n", "stderr": ""}]
 
 
-def test_ctrl_c_reaches_all_and_begins_no_more(spawn: Spawn, fake: FakeDaemon) -> None:
+def test_ctrl_c_reaches_all_and_begins_no_more(spawn: Spawn, daemon: Daemon) -> None:
     for number in range(20):
-        fake.fleet.add(f"c{number}")
+        daemon.fleet.add(f"c{number}")
     script = "trap 'echo got; exit 9' INT; echo ready; while :; do sleep 0.05; done"
     process = spawn("exec", "c*", "--", "sh", "-c", script)
     assert process.stdout is not None
@@ -336,10 +337,10 @@ def test_the_terminal_is_always_restored(spawn: Spawn, terminal: Terminal, numbe
     assert not terminal.raw()
 
 
-def test_a_lost_daemon_restores_the_terminal(spawn: Spawn, terminal: Terminal, fake: FakeDaemon) -> None:
+def test_a_lost_daemon_restores_the_terminal(spawn: Spawn, terminal: Terminal, daemon: Daemon) -> None:
     process = spawn("exec", "web1", "--", "sh", "-c", "echo ready; sleep 30", **on(terminal))
     terminal.await_(b"ready")
-    fake.hang_up()
+    daemon.hang_up()
     assert process.wait(30) == 125
     terminal.await_(b"the daemon went away while the command ran")
     assert not terminal.raw()

@@ -6,31 +6,32 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
 
+from lxcfleet.containers import creation
 from lxcfleet.errors import HostError
+from lxcfleet.runtime.operations import Operation
+from lxcfleet.spec.states import State
 
-from .conftest import Cli, Spawn
-from .fake_server import FakeDaemon
+from .conftest import Cli, Spawn, soon
+from .real_daemon import Daemon
 
 
-def soon(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.01)
+@pytest.fixture(autouse=True)
+def _one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers are made one after the other, so that it is known which have begun."""
+    monkeypatch.setattr(creation, "AT_ONCE", 1)
 
 
 class Stuck:
-    """Holds the fake's work on one container until it is let go."""
+    """Holds the daemon's work on one container until it is let go."""
 
-    def __init__(self, fake: FakeDaemon, name: str) -> None:
+    def __init__(self, daemon: Daemon, name: str) -> None:
         self._name = name
         self.reached = threading.Event()
         self.go = threading.Event()
-        fake.fleet.during = self._hold
+        daemon.model.during = self._hold
 
     def _hold(self, name: str) -> None:
         if name == self._name:
@@ -38,29 +39,40 @@ class Stuck:
             assert self.go.wait(20)
 
 
-def test_ctrl_c_takes_back_what_has_not_begun(spawn: Spawn, fake: FakeDaemon) -> None:
-    stuck = Stuck(fake, "c3")
+def cancelled(daemon: Daemon) -> Operation:
+    """The operation, once it is cancelled."""
+    soon(lambda: daemon.operation.cancelled)
+    return daemon.operation
+
+
+def followed(daemon: Daemon) -> None:
+    """Return once the client follows the operation."""
+    soon(lambda: any(line.endswith("/follow") for line in daemon.requests))
+
+
+def test_ctrl_c_takes_back_what_has_not_begun(spawn: Spawn, daemon: Daemon) -> None:
+    stuck = Stuck(daemon, "c3")
     process = spawn("create", "-n", "5")
     assert stuck.reached.wait(10)
-    time.sleep(0.1)  # it follows by now
+    followed(daemon)
     process.send_signal(signal.SIGINT)
-    assert fake.fleet.operations["op1"].cancelled.wait(10)
+    operation = cancelled(daemon)
     stuck.go.set()
     out, err = process.communicate(timeout=10)
     assert process.returncode == 130
     assert err.splitlines()[-1] == b"lxcfleet: cancelled: 3 done, 2 not begun"
     assert [line.split() for line in out.splitlines()][3:] == [[b"c4", b"cancelled"], [b"c5", b"cancelled"]]
-    assert fake.fleet.operations["op1"].record()["status"] == "cancelled"
+    assert operation.record()["status"] == "cancelled"
 
 
-def test_ctrl_c_counts_failures(spawn: Spawn, fake: FakeDaemon) -> None:
-    stuck = Stuck(fake, "c3")
-    fake.fleet.fails["c1"] = HostError("c1: no")
+def test_ctrl_c_counts_failures(spawn: Spawn, daemon: Daemon) -> None:
+    stuck = Stuck(daemon, "c3")
+    daemon.model.fails["c1"] = HostError("c1: no")
     process = spawn("create", "-n", "5", "-q")
     assert stuck.reached.wait(10)
-    time.sleep(0.1)
+    followed(daemon)
     process.send_signal(signal.SIGINT)
-    assert fake.fleet.operations["op1"].cancelled.wait(10)
+    cancelled(daemon)
     stuck.go.set()
     out, err = process.communicate(timeout=10)
     assert (process.returncode, out) == (130, b"c2\nc3\n")
@@ -69,35 +81,35 @@ def test_ctrl_c_counts_failures(spawn: Spawn, fake: FakeDaemon) -> None:
     assert err.splitlines()[-1] == b"lxcfleet: cancelled: 2 done, 1 failed, 2 not begun"
 
 
-def test_a_second_ctrl_c_leaves_at_once(spawn: Spawn, fake: FakeDaemon) -> None:
-    stuck = Stuck(fake, "c2")
+def test_a_second_ctrl_c_leaves_at_once(spawn: Spawn, daemon: Daemon) -> None:
+    stuck = Stuck(daemon, "c2")
     process = spawn("create", "-n", "3")
     assert stuck.reached.wait(10)
-    time.sleep(0.1)
+    followed(daemon)
     process.send_signal(signal.SIGINT)
-    assert fake.fleet.operations["op1"].cancelled.wait(10)
-    time.sleep(0.1)
+    operation = cancelled(daemon)
+    soon(lambda: sum(line.endswith("/follow") for line in daemon.requests) == 2)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert b"operation op1 goes on in the daemon" in err
+    assert f"operation {operation.id} goes on in the daemon".encode() in err
     stuck.go.set()
-    soon(lambda: fake.fleet.operations["op1"].status == "cancelled")
-    assert set(fake.fleet.containers) >= {"c1", "c2"}
+    soon(lambda: operation.record()["status"] == "cancelled")
+    assert daemon.fleet.names == {"c1", "c2"}
 
 
-def test_a_client_that_is_killed_stops_nothing(spawn: Spawn, fake: FakeDaemon) -> None:
-    stuck = Stuck(fake, "c2")
+def test_a_client_that_is_killed_stops_nothing(spawn: Spawn, daemon: Daemon) -> None:
+    stuck = Stuck(daemon, "c2")
     process = spawn("create", "-n", "3")
     assert stuck.reached.wait(10)
     process.kill()
     process.wait()
     stuck.go.set()
-    soon(lambda: fake.fleet.operations["op1"].status == "done")
+    soon(lambda: daemon.operation.record()["status"] == "done")
 
 
-def test_the_bar_comes_after_a_moment(spawn: Spawn, fake: FakeDaemon) -> None:
-    stuck = Stuck(fake, "c2")
+def test_the_bar_comes_after_a_moment(spawn: Spawn, daemon: Daemon) -> None:
+    stuck = Stuck(daemon, "c2")
     master, slave = os.openpty()
     process = spawn("create", "-n", "3", stderr=slave)
     os.close(slave)
@@ -113,9 +125,10 @@ def test_the_bar_comes_after_a_moment(spawn: Spawn, fake: FakeDaemon) -> None:
     os.close(master)
 
 
-def test_no_bar_for_quick_work(spawn: Spawn) -> None:
+def test_no_bar_for_quick_work(spawn: Spawn, daemon: Daemon) -> None:
+    daemon.fleet.add("a", state=State.STOPPED)
     master, slave = os.openpty()
-    process = spawn("create", "-n", "3", stderr=slave)
+    process = spawn("stop", "a", stderr=slave)
     process.communicate(timeout=10)
     os.set_blocking(master, False)
     with pytest.raises(BlockingIOError):
@@ -124,21 +137,108 @@ def test_no_bar_for_quick_work(spawn: Spawn) -> None:
     os.close(master)
 
 
-def test_no_bar_without_a_terminal(cli: Cli, fake: FakeDaemon) -> None:
-    fake.fleet.during = lambda _: time.sleep(0.25)
+def test_no_bar_without_a_terminal(cli: Cli, daemon: Daemon) -> None:
+    daemon.model.during = lambda _: time.sleep(0.25)
     assert cli("create", "-n", "2").err == ""
 
 
-def test_a_daemon_that_dies(spawn: Spawn, fake: FakeDaemon) -> None:
-    stuck = Stuck(fake, "c2")
+# a daemon that goes away in the middle
+
+
+def test_a_daemon_that_dies(spawn: Spawn, daemon: Daemon) -> None:
+    """The client said that the daemon does not answer: not what was lost, nor how to go on."""
+    stuck = Stuck(daemon, "c2")
     process = spawn("create", "-n", "2")
     assert stuck.reached.wait(10)
-    time.sleep(0.1)
-    fake.hang_up()
+    followed(daemon)
+    soon(lambda: daemon.operation.record()["done"] == 1)
+    time.sleep(0.2)  # that one is done has reached the client
+    daemon.hang_up()
     _, err = process.communicate(timeout=10)
     stuck.go.set()
     assert process.returncode == 1
-    assert b"the daemon went away before operation op1 had ended" in err
+    lost, why, *hint = err.decode().splitlines()
+    assert lost == f"lxcfleet: the daemon went away before operation {daemon.operation.id} had ended"
+    assert why.endswith("; of the create, 1 of 2 were told to be done")
+    assert "`lxcfleet events -f` follows that" in "".join(hint)
+    assert "the same command again does the rest" in "".join(hint)
+
+
+def test_a_daemon_that_dies_before_a_cancel(spawn: Spawn, daemon: Daemon) -> None:
+    stuck = Stuck(daemon, "c1")
+    process = spawn("create", "-n", "2")
+    assert stuck.reached.wait(10)
+    followed(daemon)
+    daemon.paths.socket.unlink()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    stuck.go.set()
+    assert process.returncode == 1
+    assert f"the daemon went away before operation {daemon.operation.id} had ended".encode() in err
+
+
+def test_a_daemon_that_dies_during_a_rollout(spawn: Spawn, daemon: Daemon) -> None:
+    daemon.fleet.add("a", "b")
+    stuck = Stuck(daemon, "b")
+    process = spawn("restart", "--all", "--rolling", "--max-unavailable", "1")
+    assert stuck.reached.wait(10)
+    followed(daemon)
+    soon(lambda: (daemon.client.rollout() or {"done": 0})["done"] == 1)
+    time.sleep(0.2)
+    daemon.hang_up()
+    _, err = process.communicate(timeout=10)
+    rollout = daemon.client.rollout()
+    stuck.go.set()
+    assert rollout is not None
+    lost, why, hint = err.decode().splitlines()
+    assert lost == f"lxcfleet: the daemon went away before rollout {rollout['id']} had ended"
+    assert why.endswith("; 1 of 2 containers were told to be done")
+    assert "`lxcfleet rollout status --follow`" in hint
+
+
+@pytest.mark.parametrize(
+    ("typed", "call", "lost", "again"),
+    [
+        (("events", "-f"), "/events", "the daemon went away: no more events come", "lxcfleet events -f"),
+        (("logs", "a", "-f"), "/logs", "the daemon went away in the middle of the log of a", "lxcfleet logs -f a"),
+        (
+            ("wait", "a", "--for", "stopped"), "/wait", "the daemon went away while it waited for containers to be stopped",
+            "the same command again goes on waiting",
+        ),
+    ],
+)  # fmt: skip
+def test_a_daemon_that_dies_meanwhile(
+    spawn: Spawn, daemon: Daemon, typed: tuple[str, ...], call: str, lost: str, again: str
+) -> None:
+    daemon.fleet.add("a")
+    daemon.fleet["a"].say(b"one\r\n")
+    process = spawn(*typed)
+    assert process.stdout is not None
+    if call == "/wait":
+        soon(lambda: any(line.endswith(call) for line in daemon.requests))
+        time.sleep(0.2)
+    else:
+        process.stdout.readline()
+    daemon.hang_up()
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 1
+    said = err.decode().splitlines()
+    assert said[0] == f"lxcfleet: {lost}"
+    assert again in said[-1]
+
+
+def test_a_daemon_that_dies_while_a_command_runs(spawn: Spawn, daemon: Daemon) -> None:
+    daemon.fleet.add("a")
+    process = spawn("exec", "a", "--", "sh", "-c", "echo ready; sleep 30")
+    assert process.stdout is not None
+    process.stdout.readline()
+    daemon.hang_up()
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 125
+    said = err.decode().splitlines()
+    assert said[0] == "lxcfleet: the daemon went away while the command ran in a"
+    assert "the exit status is lost" in said[1]
+    assert "lxcfleet exec a -- ps aux" in said[2]
 
 
 READ_BY_NOBODY = [
@@ -151,13 +251,12 @@ READ_BY_NOBODY = [
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("typed", READ_BY_NOBODY)
 def test_a_reader_that_goes_away_is_no_drama(
-    spawn: Spawn, fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch, typed: tuple[str, ...], unbuffered: str
+    spawn: Spawn, daemon: Daemon, monkeypatch: pytest.MonkeyPatch, typed: tuple[str, ...], unbuffered: str
 ) -> None:
     """The end is that of any program: silent, and 141 as by SIGPIPE."""
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
-    fake.fleet.add("a")
-    fake.fleet.logs["a", "console"] = b"one\n"
-    fake.fleet.events.append({"time": "now", "what": "started", "container": "a", "message": ""})
+    daemon.fleet.add("a")
+    daemon.fleet["a"].say(b"one\n")
     reader, writer = os.pipe()
     os.close(reader)
     process = spawn(*typed, stdout=writer)
@@ -166,9 +265,9 @@ def test_a_reader_that_goes_away_is_no_drama(
     assert (process.returncode, err) == (141, b"")
 
 
-def test_a_reader_of_many_that_goes_away(spawn: Spawn, fake: FakeDaemon) -> None:
-    fake.fleet.add("a")
-    fake.fleet.add("b")
+def test_a_reader_of_many_that_goes_away(spawn: Spawn, daemon: Daemon) -> None:
+    daemon.fleet.add("a")
+    daemon.fleet.add("b")
     process = spawn("exec", "--all", "--", "sh", "-c", "while echo y; do sleep 0.01; done")
     assert process.stdout is not None
     process.stdout.readline()
@@ -179,10 +278,10 @@ def test_a_reader_of_many_that_goes_away(spawn: Spawn, fake: FakeDaemon) -> None
 
 
 @pytest.mark.parametrize("typed", [("nix",), ("list", "nix"), ("restart", "--all"), ("exec", "--all", "--", "nix")])
-def test_messages_that_nobody_reads(spawn: Spawn, fake: FakeDaemon, typed: tuple[str, ...]) -> None:
+def test_messages_that_nobody_reads(spawn: Spawn, daemon: Daemon, typed: tuple[str, ...]) -> None:
     """As with ``2>&1 | head -1``. It does not keep the daemon from what was asked of it."""
-    fake.fleet.add("a")
-    fake.fleet.fails["a"] = HostError("a has no luck")
+    daemon.fleet.add("a")
+    daemon.model.fails["a"] = HostError("a has no luck")
     reader, writer = os.pipe()
     os.close(reader)
     process = spawn(*typed, stdout=writer, stderr=writer)
@@ -191,9 +290,9 @@ def test_messages_that_nobody_reads(spawn: Spawn, fake: FakeDaemon, typed: tuple
 
 
 @pytest.mark.parametrize("typed", [("list",), ("logs", "a"), ("events",)])
-def test_a_full_disk_is_said(spawn: Spawn, fake: FakeDaemon, typed: tuple[str, ...]) -> None:
-    fake.fleet.add("a")
-    fake.fleet.logs["a", "console"] = b"one\n"
+def test_a_full_disk_is_said(spawn: Spawn, daemon: Daemon, typed: tuple[str, ...]) -> None:
+    daemon.fleet.add("a")
+    daemon.fleet["a"].say(b"one\n")
     spawn("restart", "a").communicate(timeout=10)
     with open("/dev/full", "wb") as full:
         process = spawn(*typed, stdout=full)
@@ -204,22 +303,22 @@ def test_a_full_disk_is_said(spawn: Spawn, fake: FakeDaemon, typed: tuple[str, .
     assert b"daemon" not in err
 
 
-def test_logs_that_go_on(spawn: Spawn, fake: FakeDaemon) -> None:
-    fake.fleet.add("a")
-    fake.fleet.logs["a", "console"] = b"one\r\n"
+def test_logs_that_go_on(spawn: Spawn, daemon: Daemon) -> None:
+    daemon.fleet.add("a")
+    daemon.fleet["a"].say(b"one\r\n")
     process = spawn("logs", "a", "-f")
     assert process.stdout is not None
     assert process.stdout.readline() == b"one\n"
-    fake.fleet.logs["a", "console"] += b"two\r\n"
+    daemon.fleet["a"].say(b"two\r\n")
     assert process.stdout.readline() == b"two\n"
     process.send_signal(signal.SIGINT)
     assert process.stdout.read() == b""
     assert process.wait(30) == 0
 
 
-def test_events_that_go_on(spawn: Spawn, fake: FakeDaemon, cli: Cli) -> None:
+def test_events_that_go_on(spawn: Spawn, daemon: Daemon, cli: Cli) -> None:
     process = spawn("events", "-f")
-    soon(lambda: any("events" in line for line in fake.requests))
+    soon(lambda: any("events" in line for line in daemon.requests))
     cli("create", "late")
     assert process.stdout is not None
     assert b"late" in process.stdout.readline()
@@ -227,9 +326,10 @@ def test_events_that_go_on(spawn: Spawn, fake: FakeDaemon, cli: Cli) -> None:
     assert process.wait(30) == 0
 
 
-def test_wait_can_be_interrupted(spawn: Spawn, fake: FakeDaemon) -> None:
-    fake.fleet.add("a")
+def test_wait_can_be_interrupted(spawn: Spawn, daemon: Daemon) -> None:
+    daemon.fleet.add("a")
     process = spawn("wait", "a", "--for", "stopped")
-    soon(lambda: fake.requests)
+    soon(lambda: any(line.endswith("/wait") for line in daemon.requests))
+    time.sleep(0.1)  # it waits by now
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130

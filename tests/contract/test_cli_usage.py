@@ -13,37 +13,37 @@ from lxcfleet.errors import HostError
 from lxcfleet.spec.states import State
 
 from .conftest import Cli
-from .fake_server import FakeDaemon
+from .real_daemon import Daemon
 
 BAD_NAMES = ["", "a" * 64, "a/b", "a:b", "a,b", "a\nb", ".", "..", "A", "a b", "a\x00b", "c1-"]
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
 @pytest.mark.parametrize("verb", ["create", "info", "start", "logs", "destroy", "list", "wait"])
-def test_bad_names_are_2(cli: Cli, fake: FakeDaemon, verb: str, name: str) -> None:
+def test_bad_names_are_2(cli: Cli, daemon: Daemon, verb: str, name: str) -> None:
     ran = cli(verb, name)
     assert (ran.status, ran.out) == (2, "")
     assert "can't be a container's name" in ran.err
     assert ran.err.isascii()
     assert len(ran.err.splitlines()) <= 3
-    assert fake.requests == []
+    assert daemon.requests == []
 
 
 @pytest.mark.parametrize("verb", ["create", "info", "start", "list"])
-def test_a_leading_dash_is_2(cli: Cli, fake: FakeDaemon, verb: str) -> None:
+def test_a_leading_dash_is_2(cli: Cli, daemon: Daemon, verb: str) -> None:
     assert cli(verb, "-web").status == 2
-    assert fake.requests == []
+    assert daemon.requests == []
 
 
 @pytest.mark.parametrize(
     "count", ["0", "-1", "1000000000", "99999999999999999999", "many", "", "1.5", "0x10"]
 )
 @pytest.mark.parametrize("verb", ["create", "doctor"])
-def test_bad_counts_are_2(cli: Cli, fake: FakeDaemon, verb: str, count: str) -> None:
+def test_bad_counts_are_2(cli: Cli, daemon: Daemon, verb: str, count: str) -> None:
     ran = cli(verb, "-n", count)
     assert (ran.status, ran.out) == (2, "")
     assert ran.err.startswith("lxcfleet: ")
-    assert fake.requests == []
+    assert daemon.requests == []
 
 
 @pytest.mark.parametrize(
@@ -84,14 +84,14 @@ def test_bad_counts_are_2(cli: Cli, fake: FakeDaemon, verb: str, count: str) -> 
         ("config", "nix"),
     ],
 )
-def test_usage_errors_are_2(cli: Cli, fake: FakeDaemon, arguments: tuple[str, ...]) -> None:
-    fake.fleet.add("a")
+def test_usage_errors_are_2(cli: Cli, daemon: Daemon, arguments: tuple[str, ...]) -> None:
+    daemon.fleet.add("z")
     ran = cli(*arguments)
     assert (ran.status, ran.out) == (2, "")
     assert ran.err.startswith("lxcfleet: ")
     assert "Traceback" not in ran.err
-    assert set(fake.fleet.containers) == {"a"}
-    assert fake.fleet.containers["a"].state is State.RUNNING
+    assert daemon.fleet.names == {"z"}
+    assert daemon.fleet["z"].state is State.RUNNING
 
 
 @pytest.mark.parametrize(
@@ -109,13 +109,13 @@ def test_usage_errors_are_2(cli: Cli, fake: FakeDaemon, arguments: tuple[str, ..
     ],
 )
 def test_a_bad_amount_names_the_option_and_what_may_be(
-    cli: Cli, fake: FakeDaemon, arguments: tuple[str, ...], form: str
+    cli: Cli, daemon: Daemon, arguments: tuple[str, ...], form: str
 ) -> None:
     ran = cli("create", "a", *arguments)
     assert ran.status == 2
     assert arguments[0] in ran.err.splitlines()[0]
     assert form in ran.err
-    assert fake.requests == []
+    assert daemon.requests == []
 
 
 @pytest.mark.parametrize("option", ["--max-unavailable", "--canaries"])
@@ -144,13 +144,13 @@ def test_an_unknown_profile_is_2(cli: Cli) -> None:
     ],
 )
 def test_an_option_that_would_do_nothing_is_refused(
-    cli: Cli, fake: FakeDaemon, arguments: tuple[str, ...], option: str
+    cli: Cli, daemon: Daemon, arguments: tuple[str, ...], option: str
 ) -> None:
     ran = cli(*arguments)
     assert (ran.status, ran.out) == (2, "")
     assert ran.err.startswith(f"lxcfleet: {option} ")
     assert "leave" in ran.err
-    assert fake.requests == []
+    assert daemon.requests == []
 
 
 @pytest.mark.parametrize(
@@ -179,12 +179,12 @@ def test_a_command_without_dashes_is_told_where_they_go(cli: Cli, typed: tuple[s
 
 @pytest.mark.parametrize("verb", [*VERBS, "ls", "rm"])
 @pytest.mark.parametrize("option", ["-h", "--help"])
-def test_every_verb_explains_itself(cli: Cli, fake: FakeDaemon, verb: str, option: str) -> None:
+def test_every_verb_explains_itself(cli: Cli, daemon: Daemon, verb: str, option: str) -> None:
     ran = cli(verb, option)
     assert (ran.status, ran.err) == (0, "")
     name = {"ls": "list", "rm": "destroy"}.get(verb, verb)
     assert verb == "config" or f"  lxcfleet {name}" in ran.out
-    assert fake.requests == []
+    assert daemon.requests == []
 
 
 def test_help_names_every_verb(cli: Cli) -> None:
@@ -198,22 +198,22 @@ def test_version(cli: Cli) -> None:
     assert cli("--version").out == "lxcfleet 0.1.0\n"
 
 
-def test_no_daemon_is_1_and_says_what_to_do(cli: Cli, fake: FakeDaemon) -> None:
-    fake.paths.socket.rename(fake.paths.run / "away")
+def test_no_daemon_is_1_and_says_what_to_do(cli: Cli, daemon: Daemon) -> None:
+    daemon.paths.socket.rename(daemon.paths.run / "away")
     ran = cli("list")
-    (fake.paths.run / "away").rename(fake.paths.socket)
+    (daemon.paths.run / "away").rename(daemon.paths.socket)
     assert (ran.status, ran.out) == (1, "")
     assert ran.err.startswith("lxcfleet: the daemon lxcfleetd does not answer\n")
     assert len(ran.err.splitlines()) == 3
     assert "systemctl status lxcfleet" in ran.err
 
 
-def test_a_daemon_without_systemd_has_a_log_of_its_own(cli: Cli, fake: FakeDaemon) -> None:
-    (fake.paths.run / "daemon.log").touch()
-    fake.paths.socket.rename(fake.paths.run / "away")
+def test_a_daemon_without_systemd_has_a_log_of_its_own(cli: Cli, daemon: Daemon) -> None:
+    (daemon.paths.run / "daemon.log").touch()
+    daemon.paths.socket.rename(daemon.paths.run / "away")
     ran = cli("list")
-    (fake.paths.run / "away").rename(fake.paths.socket)
-    assert ran.err.splitlines()[-1] == f"  more is in: {fake.paths.run}/daemon.log"
+    (daemon.paths.run / "away").rename(daemon.paths.socket)
+    assert ran.err.splitlines()[-1] == f"  more is in: {daemon.paths.run}/daemon.log"
 
 
 def test_debug_shows_where(cli: Cli) -> None:
@@ -232,16 +232,16 @@ def test_a_bug_is_not_a_traceback(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> 
     assert "Traceback" in cli("--debug", "list").err
 
 
-def test_a_daemon_that_dies_meanwhile(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_daemon_that_dies_meanwhile(cli: Cli, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lxcfleet.api.client.Client.follow", lambda *_: iter([]))
     ran = cli("create", "a")
     assert ran.status == 1
-    assert "went away before operation op1 had ended" in ran.err
+    assert f"went away before operation {daemon.operation.id} had ended" in ran.err
 
 
-def test_control_characters_do_not_reach_the_terminal(cli: Cli, fake: FakeDaemon) -> None:
-    fake.fleet.add("a")
-    fake.fleet.fails["a"] = HostError("a: \x1b]0;title\x07", why="first\n\x1b[2Jsecond")
+def test_control_characters_do_not_reach_the_terminal(cli: Cli, daemon: Daemon) -> None:
+    daemon.fleet.add("a")
+    daemon.model.fails["a"] = HostError("a: \x1b]0;title\x07", why="first\n\x1b[2Jsecond")
     ran = cli("restart", "a")
     assert "\x1b" not in ran.err
     assert "  \\x1b[2Jsecond\n" in ran.err

@@ -14,7 +14,7 @@ import pytest
 
 from lxcfleet.spec.states import State
 
-from .fake_server import FakeDaemon
+from .real_daemon import Daemon
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENT = str(ROOT / "bin/lxcfleet")
@@ -32,11 +32,11 @@ def offered(paths: dict[str, str], *words: str) -> list[str]:
 
 
 @pytest.fixture
-def paths(fake: FakeDaemon) -> dict[str, str]:
-    fake.fleet.add("web1", labels={"tier": "front"})
-    fake.fleet.add("web2", labels={"tier": "front", "zone": "a"})
-    fake.fleet.add("db", state=State.STOPPED)
-    return fake.paths.environment()
+def paths(daemon: Daemon) -> dict[str, str]:
+    daemon.fleet.add("web1", labels={"tier": "front"})
+    daemon.fleet.add("web2", labels={"tier": "front", "zone": "a"})
+    daemon.fleet.add("db", state=State.STOPPED)
+    return daemon.paths.environment()
 
 
 def test_verbs_and_options(paths: dict[str, str]) -> None:

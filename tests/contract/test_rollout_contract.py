@@ -5,17 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+from typing import Any
 
 import pytest
 
 from lxcfleet.api.findings import OldFileRecord
 from lxcfleet.api.records import RolloutRecord
 from lxcfleet.api.requests import ResumeRequest, RolloutRequest
-from lxcfleet.errors import Busy, InvalidInput, NotFound, WrongState
+from lxcfleet.cli.ui import rolling
+from lxcfleet.errors import Busy, HostError, InvalidInput, NotFound, WrongState
 from lxcfleet.spec.selection import Selection
 
 from .conftest import Cli, Fleet
-from .fake_server import FakeDaemon
+from .real_daemon import Daemon
 
 QUICK = {"min_healthy_time": 0, "max_unavailable": "50%", "canaries": 0}
 OLD: OldFileRecord = {
@@ -75,32 +78,38 @@ def test_nothing_is_under_way(fleet: Fleet) -> None:
 
 
 @pytest.fixture
-def web(fake: FakeDaemon) -> FakeDaemon:
+def web(daemon: Daemon) -> Daemon:
     """Three containers, of which the last two are stale."""
     for name in ("web1", "web2", "web3"):
-        fake.fleet.add(name, old_files=[] if name == "web1" else [OLD])
-    return fake
+        container = daemon.fleet.add(name)
+        if name != "web1":
+            container.runs_old(OLD)
+    return daemon
 
 
-def test_status_tells_of_what_can_not_be_looked_at(cli: Cli, web: FakeDaemon) -> None:
-    web.fleet.containers["web1"].unread = "/proc/1/maps: Permission denied"
+ONE = ("--max-unavailable", "1")
+
+
+def test_status_tells_of_what_can_not_be_looked_at(cli: Cli, web: Daemon) -> None:
+    web.fleet["web1"].can_not_be_looked_at("/proc/1/maps: Permission denied")
     ran = cli("patch", "status")
     assert ran.status == 4
     assert "web1: not all of it could be looked at\n  /proc/1/maps: Permission denied" in ran.err
-    assert cli("patch", "apply").status == 0
+    assert cli("patch", "apply", "web2", "web3").status == 0
     assert cli("patch", "status").status == 3
 
 
-def test_apply(cli: Cli, web: FakeDaemon) -> None:
-    ran = cli("patch", "apply", "--dry-run")
+def test_apply(cli: Cli, web: Daemon) -> None:
+    ran = cli("patch", "apply", *ONE, "--dry-run")
     assert (ran.status, ran.out, ran.err) == (0, "wave 1: web2\nwave 2: web3\n", "")
     assert cli("patch", "apply", "--dry-run", "-q").out == "web2\nweb3\n"
     assert cli("patch", "status", "-q").out == "web2\nweb3\n"
     assert cli("patch", "status").status == 4
-    ran = cli("patch", "apply")
+    ran = cli("patch", "apply", *ONE)
     assert (ran.status, ran.err) == (0, "")
-    assert ran.out.splitlines()[0] == "rollout r1: done, wave 2: 2 done"
-    assert ran.out.splitlines()[2].split() == ["web2", "done", "1", "-"]
+    head, _, line, *_ = ran.out.splitlines()
+    assert re.fullmatch(r"rollout [0-9a-z]+: done, wave 2: 2 done", head)
+    assert line.split() == ["web2", "done", "1", "-"]
     again = cli("patch", "apply")
     assert (again.status, again.out) == (0, "")
     assert "no container is stale" in again.err
@@ -108,19 +117,20 @@ def test_apply(cli: Cli, web: FakeDaemon) -> None:
     assert json.loads(cli("patch", "apply", "-f", "json").out)["changed"] is False
 
 
-def test_apply_to_some(cli: Cli, web: FakeDaemon) -> None:
+def test_apply_to_some(cli: Cli, web: Daemon) -> None:
     assert cli("patch", "apply", "web2", "-q").out == "web2\n"
     assert cli("patch", "apply", "web9").status == 1
     assert cli("patch", "apply", "--max-unavailable", "many").status == 2
 
 
-def test_a_halt_says_who_and_why_and_what_next(cli: Cli, web: FakeDaemon) -> None:
-    web.fleet.halts_at = "web3"
-    ran = cli("patch", "apply")
+def test_a_halt_says_who_and_why_and_what_next(cli: Cli, web: Daemon) -> None:
+    web.fleet["web3"].say(b"Traceback\x1b\r\n  oh\r\n")
+    web.model.fails["web3"] = HostError("web3 did not start", why="status 500")
+    ran = cli("patch", "apply", *ONE)
     assert ran.status == 3
     assert ran.err.splitlines() == [
         "lxcfleet: the rollout is halted at web3",
-        "  status 500",
+        "  web3 did not start: status 500",
         "  once that is mended: lxcfleet rollout resume (--accept: leave it as it is; it counts as down);"
         " or: lxcfleet rollout abort",
         "  the end of its console:",
@@ -130,7 +140,7 @@ def test_a_halt_says_who_and_why_and_what_next(cli: Cli, web: FakeDaemon) -> Non
     ran = cli("rollout", "status")
     assert (ran.status, "web3  failed" in ran.out) == (4, True)
     rows = list(csv.DictReader(io.StringIO(cli("rollout", "status", "-f", "csv").out)))
-    assert [(row["name"], row["phase"], row["wave"]) for row in rows] == [("web2", "done", "1"), ("web3", "failed", "")]
+    assert [(row["name"], row["phase"], row["wave"]) for row in rows] == [("web2", "done", "1"), ("web3", "failed", "2")]
     busy = cli("restart", "web1", "--rolling")
     assert (busy.status, "under way" in busy.err) == (Busy.exit_status, True)
     assert cli("rollout", "abort").status == 0
@@ -138,13 +148,20 @@ def test_a_halt_says_who_and_why_and_what_next(cli: Cli, web: FakeDaemon) -> Non
 
 
 @pytest.mark.parametrize(("kind", "begin"), [("patch", "patch apply"), ("restart", "restart … --rolling")])
-def test_a_halt_by_what_was_left_as_it_failed_says_so(cli: Cli, web: FakeDaemon, kind: str, begin: str) -> None:
-    web.fleet.halts_at = "web2"
-    assert cli("patch", "apply").status == 1
-    assert web.fleet.rollout is not None
-    web.fleet.rollout["kind"] = kind
-    web.fleet.rollout["halted"] = {"container": "web3", "why": "no more may be down, as web2 is not healthy", "log": ""}
-    assert cli("rollout", "status").err.splitlines() == [
+def test_a_halt_by_what_was_left_as_it_failed_says_so(
+    capsys: pytest.CaptureFixture[str], kind: str, begin: str
+) -> None:
+    why = "no more may be down, as web2 is not healthy"
+    record: Any = {
+        "id": "r1", "kind": kind, "status": "halted", "wave": 1, "total": 2, "done": 1, "waits_for": "",
+        "halted": {"container": "web3", "why": why, "log": ""},
+        "containers": [
+            {"name": "web2", "phase": "failed", "wave": 1, "stale": False, "note": ""},
+            {"name": "web3", "phase": "waiting", "wave": None, "stale": False, "note": ""},
+        ],
+    }  # fmt: skip
+    rolling.show(record, "table")
+    assert capsys.readouterr().err.splitlines() == [
         "lxcfleet: the rollout is halted at web3",
         "  no more may be down, as web2 is not healthy",
         "  what failed counts as down (web2): mend it, then: lxcfleet rollout resume",
@@ -152,11 +169,11 @@ def test_a_halt_by_what_was_left_as_it_failed_says_so(cli: Cli, web: FakeDaemon,
     ]
 
 
-def test_rolling_says_how(cli: Cli, web: FakeDaemon) -> None:
-    ran = cli("restart", "--all", "--rolling", "--min-healthy-time", "3", "--canaries", "20%", "-f", "json")
+def test_rolling_says_how(cli: Cli, web: Daemon) -> None:
+    ran = cli("restart", "--all", "--rolling", "--min-healthy-time", "0.5", "--canaries", "20%", "-f", "json")
     assert ran.status == 0
     policy = json.loads(ran.out)["policy"]
-    assert (policy["min_healthy_time"], policy["canaries"], policy["max_unavailable"]) == (3, "20%", "25%")
+    assert (policy["min_healthy_time"], policy["canaries"], policy["max_unavailable"]) == (0.5, "20%", "25%")
     for wrong in (["--canaries", "1"], ["--no-wait"], ["--rolling", "--timeout", "3"], ["--rolling", "--drain", "1"]):
         assert cli("restart", "web1", *wrong).status == 2, wrong
     assert cli("restart", "none*", "--rolling").status == 0

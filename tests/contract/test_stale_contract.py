@@ -1,4 +1,4 @@
-"""The verbs ``stale`` and ``patch notify``: the calls against fake and real daemon, the command line in front of the fake."""
+"""The verbs ``stale`` and ``patch notify``: the calls, and the command line in front of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lxcfleet.paths import Paths
 from lxcfleet.spec.selection import Selection
 
 from .conftest import Cli, Fleet
-from .fake_server import FakeDaemon
+from .real_daemon import Daemon
 
 OLD: OldFileRecord = {
     "path": "/usr/lib/x86_64-linux-gnu/libssl.so.3",
@@ -54,10 +54,10 @@ def test_nobody_of_that_name(fleet: Fleet) -> None:
 
 
 @pytest.fixture
-def web(fake: FakeDaemon) -> Callable[[str], None]:
+def web(daemon: Daemon) -> Callable[[str], None]:
     for name in ("web1", "web2", "web3"):
-        fake.fleet.add(name)
-    return lambda name: fake.fleet.containers[name].old_files.append(OLD)
+        daemon.fleet.add(name)
+    return lambda name: daemon.fleet[name].runs_old(OLD)
 
 
 def test_nothing_stale(cli: Cli, web: Callable[[str], None]) -> None:
@@ -86,8 +86,8 @@ def test_stale_ones_are_shown(cli: Cli, web: Callable[[str], None]) -> None:
     ]  # fmt: skip
 
 
-def test_what_can_not_be_read_is_told(cli: Cli, fake: FakeDaemon, web: Callable[[str], None]) -> None:
-    fake.fleet.containers["web1"].unread = "/proc/1/maps: Permission denied"
+def test_what_can_not_be_read_is_told(cli: Cli, daemon: Daemon, web: Callable[[str], None]) -> None:
+    daemon.fleet["web1"].can_not_be_looked_at("/proc/1/maps: Permission denied")
     ran = cli("stale", "-q")
     assert (ran.status, ran.out) == (3, "")
     assert ran.err == "lxcfleet: web1: not all of it could be looked at\n  /proc/1/maps: Permission denied\n"
@@ -95,11 +95,11 @@ def test_what_can_not_be_read_is_told(cli: Cli, fake: FakeDaemon, web: Callable[
     assert cli("stale").status == 4
 
 
-def test_as_a_plugin(cli: Cli, fake: FakeDaemon, web: Callable[[str], None]) -> None:
+def test_as_a_plugin(cli: Cli, daemon: Daemon, web: Callable[[str], None]) -> None:
     ran = cli("stale", "--nagios")
     assert ran.status == 0
     assert ran.out == "LXCFLEET OK - no old code in 3 containers | stale=0;;0;0;3 unread=0;0;;0;3\n"
-    fake.fleet.containers["web1"].unread = "no"
+    daemon.fleet["web1"].can_not_be_looked_at("no")
     assert cli("stale", "--nagios").status == 1
     web("web2")
     ran = cli("stale", "--nagios")
@@ -119,10 +119,9 @@ def test_a_change_of_packages_is_told(fleet: Fleet) -> None:
     assert notice["phase"] in ("quiet", "busy")
 
 
-def test_notify_answers_how_far_it_is(cli: Cli, fake: FakeDaemon) -> None:
+def test_notify_answers_how_far_it_is(cli: Cli, daemon: Daemon) -> None:
     ran = cli("patch", "notify")
     assert (ran.status, ran.out) == (0, "waiting until packages stop changing (packages changed 0 s ago)\n")
-    assert fake.fleet.notices == 1
     assert json.loads(cli("patch", "notify", "-f", "json").out)["phase"] == "quiet"
     assert cli("patch", "notify", "-q").out == ""
     assert "host:     waiting until packages stop changing" in cli("patch", "status").out

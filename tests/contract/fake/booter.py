@@ -1,0 +1,77 @@
+"""What the fake launcher starts containers with: real processes with a real monitor each, and nothing of LXC.
+
+A script of its own, as the real booter is: it forks quickly, as it has no threads. One request is one datagram with a
+reply socket as descriptor: name, console's file, NAME=VALUE of the environment, an empty word, and the command, with a NUL
+between each. The answer is the pid of process 1, or ``null``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+
+SYSTEM = signal.SIGRTMIN + 3
+"""What a systemd is asked to end by."""
+
+
+def main() -> None:
+    """Serve requests from descriptor ``argv[1]`` until it is closed; containers are below ``argv[2]``."""
+    requests = socket.socket(fileno=int(sys.argv[1]))
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(requests, 1 << 16, 1)
+        if not message:
+            return
+        if os.fork() == 0:
+            requests.close()
+            monitor(message.decode().split("\0"), sys.argv[2], socket.socket(fileno=descriptors[0]))
+        os.close(descriptors[0])
+
+
+def monitor(words: list[str], lxc_path: str, reply: socket.socket) -> None:
+    """Be the container's monitor: listen where liblxc's would, start process 1, and end with it."""
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        name, console, *rest = words
+        end = rest.index("")
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(f"\0{lxc_path}/{name}/command")
+        listener.listen(64)
+        pid = os.fork()
+        if pid == 0:
+            reply.close()
+            listener.close()
+            init(console, dict(each.split("=", 1) for each in rest[:end]), rest[end + 1 :])
+        reply.send(str(pid).encode())
+        reply.close()
+        os.waitpid(pid, 0)
+    except OSError as error:
+        reply.send(b"null")
+        print(f"booter: {error}", file=sys.stderr)
+    finally:
+        os._exit(0)
+
+
+def init(console: str, environment: dict[str, str], command: list[str]) -> None:
+    """Be process 1, in a session of its own, whose processes all end with it."""
+    try:
+        os.setsid()
+        os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+        output = os.open(console, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.closerange(3, 256)
+        if not command:
+            signal.signal(SYSTEM, lambda *_: os._exit(0))
+            while True:
+                signal.pause()
+        os.execvpe(command[0], command, environment)
+    finally:
+        os._exit(127)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,321 @@
+"""A launcher without LXC, mounts, network and root, below the real daemon: a small model of what the host would do.
+
+What the daemon looks at itself is real: directories and specs on disk, a monitor with its socket and its child for each
+container that runs (see booter), the console's log. What takes LXC or the kernel's rights is a model: mounts, the freezer,
+the packet filter, what runs old code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lxcfleet.containers import store
+from lxcfleet.errors import FleetError, HostError
+from lxcfleet.host.lxc import monitor
+from lxcfleet.host.packages.database import Owner
+from lxcfleet.host.process.cgroup import Payload
+from lxcfleet.launcher.children.answer import MAX_DATAGRAM, answer, answer_large
+from lxcfleet.launcher.client import Launcher
+from lxcfleet.patch.shadow.files import Delta, Shadow
+from lxcfleet.patch.stale.judge import OldFile, StaleScan
+from lxcfleet.paths import Paths
+from lxcfleet.spec.spec import Spec
+
+from . import commands
+
+BOOTER = Path(__file__).with_name("booter.py")
+PROCESSES, MAPPINGS = 2, 8
+"""How many processes a container that runs is said to have, and executable mappings."""
+
+
+@dataclass
+class Model:
+    """What of the host tests can set, by container."""
+
+    old: dict[str, list[OldFile]] = field(default_factory=dict)
+    """What each container runs, until it is started anew, that is no longer the base's."""
+    unread: dict[str, str] = field(default_factory=dict)
+    """Why a container's processes can't be read."""
+    unread_deltas: dict[str, str] = field(default_factory=dict)
+    """Why a delta can't be read."""
+    shadows: dict[str, list[Shadow]] = field(default_factory=dict)
+    """What hides files of the base in each delta."""
+    packages: dict[str, dict[str, str]] = field(default_factory=dict)
+    """The packages of containers that have other ones than the host."""
+    installed: dict[str, str] = field(default_factory=lambda: {"libc6:amd64": "2.36-9", "libssl3:amd64": "3.0.22-1"})
+    """The host's packages with their versions."""
+    neighbours: int = 1024
+    """How many entries the host's neighbour table has: the one limit that --fix can raise."""
+    owners: dict[str, Owner] = field(default_factory=dict)
+    """Whose the host's files are."""
+    exposed: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    sick: dict[str, str] = field(default_factory=dict)
+    """What goes wrong with the health checks of commands in containers."""
+    fails: dict[str, FleetError] = field(default_factory=dict)
+    """What goes wrong when a container is made, started, frozen or removed."""
+    during: Callable[[str], object] = str
+    """Called with the name of each container while it is made, started, frozen or removed."""
+
+
+class FakeLauncher(Launcher):
+    """Stands in for launcher and booter. Each request is done in a thread, as the real one forks a child."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+        self.model = Model()
+        self._connections: list[socket.socket] = []
+        self._lock = threading.Lock()
+        self._booting: tuple[socket.socket, subprocess.Popen[bytes]] | None = None
+        """The booter, once it was needed."""
+        self._operations: dict[str, Callable[[Any, socket.socket], None]] = {
+            "prepare": self._prepare,
+            "remove": self._remove,
+            "inspect": self._inspect,
+            "freeze": lambda names, reply: self._freeze(names, reply, "1"),
+            "unfreeze": lambda names, reply: self._freeze(names, reply, "0"),
+            "check": self._check,
+            "stale": self._stale,
+            "shadows": self._shadows,
+            "unshadow": self._unshadow,
+            "exposure": self._exposure,
+            "routes": self._routes,
+            "mask": self._mask,
+            "leased": lambda _, reply: answer_large(reply, None, b"[]"),
+        }
+
+    @property
+    def generation(self) -> int:
+        """Always the first."""
+        return 1
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """None are the daemon's own."""
+        return ()
+
+    def start(self) -> None:
+        """It has been running all the time."""
+
+    def renew(self) -> bool:
+        """It never runs old code."""
+        return False
+
+    def kill(self) -> None:
+        """Nothing that could be killed."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End it, and all containers with it."""
+        if self._booting is not None:
+            self._booting[0].close()
+            self._booting[1].wait()
+        for name in monitor.claimed(str(self._paths.lxc)):
+            self._kill(name)
+
+    def hang_up(self) -> None:
+        """Break off the connections of commands that run, as where the child that runs them is killed."""
+        for connection in self._connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _kill(self, name: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            os.killpg(int((self._group(name) / "cgroup.procs").read_text()), signal.SIGKILL)
+
+    # -- requests --------------------------------------------------------------------------------------------
+
+    async def send(self, operation: str, argument: bytes, descriptors: Sequence[int]) -> None:
+        """Do it in a thread, which gets descriptors of its own."""
+        own = [os.dup(descriptor) for descriptor in descriptors]
+        reply = socket.socket(fileno=own[0])
+        work = self._operations.get(operation, lambda _, reply: answer(reply, operation))
+        if operation == "attach":
+            work = partial(self._attach, descriptors=own[1:])
+        threading.Thread(target=self._serve, args=(work, json.loads(argument), reply), daemon=True).start()
+
+    def _serve(self, work: Callable[[Any, socket.socket], None], argument: Any, reply: socket.socket) -> None:
+        reply.setblocking(True)
+        with reply, contextlib.suppress(ConnectionError):  # the daemon has ended
+            work(argument, reply)
+
+    def _attach(self, request: dict[str, Any], connection: socket.socket, descriptors: list[int]) -> None:
+        self._connections.append(connection)
+        commands.serve(connection, request, descriptors)
+
+    async def boot(self, name: str, namespace: int, command: Sequence[str] = ()) -> int | None:
+        """Start a monitor with its process 1."""
+        return await asyncio.to_thread(self._boot, name)
+
+    def _requests(self) -> socket.socket:
+        """Where the booter hears."""
+        with self._lock:
+            if self._booting is None:
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                with theirs:
+                    arguments = ["-I", "-S", str(BOOTER), str(theirs.fileno()), str(self._paths.lxc)]
+                    self._booting = ours, subprocess.Popen([sys.executable, *arguments], pass_fds=[theirs.fileno()])
+            return self._booting[0]
+
+    def _boot(self, name: str) -> int | None:
+        spec = store.load(self._paths, name)
+        assert isinstance(spec, Spec)
+        own = self._paths.container(name)
+        environment = {"PATH": os.environ["PATH"], "NAME": name, **spec.environment}
+        words = [name, str(own.console_log), *(f"{key}={value}" for key, value in environment.items()), "", *spec.command]
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            socket.send_fds(self._requests(), ["\0".join(words).encode()], [theirs.fileno()])
+            theirs.close()
+            said = ours.recv(64)
+        pid: int | None = json.loads(said) if said else None
+        self.model.old.pop(name, None)
+        if pid is not None:
+            group = self._group(name)
+            group.mkdir(parents=True, exist_ok=True)
+            files = {"cgroup.freeze": "0", "memory.current": "1500000", "pids.current": str(PROCESSES),
+                     "cpu.stat": "usage_usec 250000\n", "cgroup.procs": str(pid)}  # fmt: skip
+            for file, text in files.items():
+                (group / file).write_text(text)
+        return pid
+
+    def _mask(self, _: bool, reply: socket.socket) -> None:
+        """A mask that hides nothing."""
+        record = {"rules": "", "root": "/", "image": [], "operator": {}, "parts": {}, "watched": {}, "entries": {}}
+        self._paths.mask_record.write_text(json.dumps(record))
+        answer(reply, "mask")
+
+    # -- containers ------------------------------------------------------------------------------------------
+
+    def _group(self, name: str) -> Path:
+        return self._paths.run / "cgroup" / name
+
+    def payload(self, _pid: int, name: str) -> Payload:
+        """In place of host.process.cgroup.payload."""
+        return Payload({"": self._group(name)})
+
+    def forget_group(self, name: str) -> bool:
+        """In place of host.process.cgroup.remove."""
+        shutil.rmtree(self._group(name), ignore_errors=True)
+        return True
+
+    def _work(self, name: str) -> None:
+        """The middle of something that is done to a container. Raises what a test wants to go wrong."""
+        self.model.during(name)
+        if name in self.model.fails:
+            raise self.model.fails[name]
+
+    def _prepare(self, _: None, reply: socket.socket) -> None:
+        while True:
+            message, descriptors, _flags, _address = socket.recv_fds(reply, MAX_DATAGRAM, 1)
+            if descriptors:
+                with open(descriptors[0], "rb") as file:
+                    message = file.read()
+            if not message:
+                return
+            for item in json.loads(message):
+                self._prepare_one(item, reply)
+
+    def _prepare_one(self, item: dict[str, Any], reply: socket.socket) -> None:
+        name = item["name"]
+        own = self._paths.container(name)
+        try:
+            self._work(name)
+            if item["make"]:
+                own.directory.mkdir(mode=0o700)
+                own.delta.mkdir()
+                own.work.mkdir()
+            for file, text in item["files"].items():
+                (own.directory / file).write_text(text, encoding="utf-8")
+        except FleetError as error:
+            answer(reply, name, error)
+            return
+        namespace = os.open(os.devnull, os.O_RDONLY) if item["mount"] else None
+        answer(reply, name, descriptor=namespace)
+        if namespace is not None:
+            os.close(namespace)
+
+    def _remove(self, names: list[str], reply: socket.socket) -> None:
+        for name in names:
+            shutil.rmtree(self._paths.lxc / name, ignore_errors=True)
+            answer(reply, name)
+
+    def _inspect(self, names: list[str], reply: socket.socket) -> None:
+        for name in names:
+            procs = self._group(name) / "cgroup.procs"
+            reply.send(json.dumps({"name": name, "pid": int(procs.read_text()) if procs.exists() else None}).encode())
+
+    def _freeze(self, names: list[str], reply: socket.socket, state: str) -> None:
+        for name in names:
+            try:
+                self._work(name)
+                (self._group(name) / "cgroup.freeze").write_text(state)
+                answer(reply, name)
+            except FleetError as error:
+                answer(reply, name, error)
+            except OSError as error:
+                answer(reply, name, HostError(f"{name} can't be frozen", why=str(error)))
+
+    def _check(self, item: dict[str, Any], reply: socket.socket) -> None:
+        """What systemd says, or a health check's command, which is run as we are."""
+        status: int | None
+        if item["name"] in self.model.sick:
+            status, output = 1, self.model.sick[item["name"]]
+        elif item["command"][0] == "systemctl":
+            status, output = 0, "running"
+        else:
+            try:
+                done = subprocess.run(item["command"], capture_output=True, text=True, timeout=item["timeout"])
+                status, output = done.returncode, done.stdout + done.stderr
+            except subprocess.TimeoutExpired:
+                status, output = None, ""
+        reply.send(json.dumps({"name": item["name"], "error": None, "status": status, "output": output}).encode())
+
+    # -- what they run ---------------------------------------------------------------------------------------
+
+    def _stale(self, items: list[dict[str, Any]], reply: socket.socket) -> None:
+        found = [
+            StaleScan(name, PROCESSES, MAPPINGS, tuple(self.model.old.get(name, ())), self.model.unread.get(name, ""))
+            for name in (item["name"] for item in items)
+        ]
+        answer_large(reply, None, json.dumps([each.to_json() for each in found]).encode())
+
+    def _shadows(self, items: list[list[str]], reply: socket.socket) -> None:
+        found = [
+            Delta(
+                name,
+                tuple(self.model.shadows.get(name, ())),
+                self.model.packages.get(name),
+                self.model.unread_deltas.get(name, ""),
+            )
+            for name, _ in items
+        ]
+        answer_large(reply, None, json.dumps([each.to_json() for each in found]).encode())
+
+    def _unshadow(self, item: dict[str, Any], reply: socket.socket) -> None:
+        shadows = self.model.shadows.get(item["name"], [])
+        shadows[:] = [shadow for shadow in shadows if shadow.path not in item["paths"]]
+        answer(reply, item["name"])
+
+    def _exposure(self, items: list[dict[str, Any]], reply: socket.socket) -> None:
+        found = [
+            {"name": name, "exposed": self.model.exposed.get(name, []), "problem": self.model.unread.get(name)}
+            for name in (item["name"] for item in items)
+        ]
+        answer_large(reply, None, json.dumps(found).encode())
+
+    def _routes(self, _: dict[str, Any], reply: socket.socket) -> None:
+        reply.send(json.dumps({"networks": ["192.0.2.0/24"], "ipv6": True, "error": None}).encode())

@@ -1,0 +1,194 @@
+"""The real daemon, in a thread of the tests, over a fake launcher and in a directory of its own: no root, no LXC."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TypeVar
+from unittest import mock
+
+from aiohttp import web
+
+from lxcfleet.api.client import Client
+from lxcfleet.api.records import OperationRecord
+from lxcfleet.api.requests import CreateRequest
+from lxcfleet.daemon.attach import AttachServer
+from lxcfleet.daemon.http.access import Access
+from lxcfleet.daemon.http.routes import Handler
+from lxcfleet.daemon.wiring import Parts
+from lxcfleet.host.facts import limits
+from lxcfleet.host.facts.features import Features
+from lxcfleet.host.facts.limits import Limits, Table
+from lxcfleet.host.lxc import monitor
+from lxcfleet.host.net import bridge_port
+from lxcfleet.host.packages import database, dpkg
+from lxcfleet.host.process import cgroup
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.operations import Operation
+from lxcfleet.spec import settings
+from lxcfleet.spec.states import Action
+from lxcfleet.spec.terms import RANGE_SIZE
+
+from .fake.launcher import FakeLauncher
+from .host import Containers, acting, end
+
+T = TypeVar("T")
+
+SETTINGS = """\
+network: {dns: false}
+alive_time: 0
+stop_timeout: 5
+rollout: {canaries: 0, min_healthy_time: 0}
+"""
+ROOM = 4000
+"""For so many containers root has ids: less than one request may ask for."""
+IDS = f"root:1000000:{ROOM * RANGE_SIZE}\n"
+
+
+class _Parts(Parts):
+    """All parts, on a host that can do all that there is."""
+
+    def _read_features(self) -> Features:
+        return Features((), "6.0", "v2", False, False, "ext4")
+
+
+class Daemon:
+    """Runs while it is entered."""
+
+    def __init__(self, directory: Path) -> None:
+        self.paths = Paths(lxc=directory / "lxc", run=directory / "run", etc=directory / "etc")
+        for path in (self.paths.lxc, self.paths.run, self.paths.etc):
+            path.mkdir(exist_ok=True)
+        if not self.paths.config_file.exists():
+            self.paths.config_file.write_text(SETTINGS)
+        self.launcher = FakeLauncher(self.paths)
+        self.model = self.launcher.model
+        self.client = Client(self.paths, timeout=20)
+        self.fleet = Containers(self)
+        self.requests: list[str] = []
+        """Method and path of all calls."""
+        self._ready = threading.Event()
+        self._connections: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._main, daemon=True)
+
+    def __enter__(self) -> Daemon:
+        self._host = _on_a_host(self.launcher)
+        self._host.__enter__()
+        self._thread.start()
+        assert self._ready.wait(20)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(20)
+        self.launcher.close()
+        self._host.__exit__(None, None, None)
+
+    def _main(self) -> None:
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        parts = self.parts = _Parts(
+            self.paths, settings.load(self.paths.config_file), self.launcher, Access(os.getgid(), None)
+        )
+        await parts.registry.observe()
+        parts.server.application.middlewares.insert(0, self._record)
+        runner = web.AppRunner(parts.server.application, access_log=None)
+        await runner.setup()
+        await web.SockSite(runner, _listen(self.paths.socket, socket.SOCK_STREAM)).start()
+        listener = _listen(self.paths.attach_socket, socket.SOCK_SEQPACKET)
+        attach = AttachServer(listener, parts.registry, self.launcher, parts.access)
+        tasks = [parts.tasks.keep("attach", attach.serve), parts.tasks.keep("rollouts", parts.rollouts.run)]
+        self._runner = runner
+        self._ready.set()
+        await self._stop.wait()
+        for task in tasks:
+            task.cancel()
+        parts.prober.close()
+        parts.tasks.close()
+        await runner.cleanup()
+
+    @web.middleware
+    async def _record(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        self.requests.append(f"{request.method} {request.path}")
+        return await handler(request)
+
+    def create(self, request: CreateRequest) -> OperationRecord:
+        """Create containers, to the end."""
+        return end(self.client, self.client.create(request))
+
+    def act(self, action: Action, *names: str) -> OperationRecord:
+        """Do that to containers, to the end."""
+        return acting(self.client, action, *names)
+
+    @property
+    def operation(self) -> Operation:
+        """The operation that was begun last."""
+        return self.call(lambda: [*self.parts.fleet.operations._all.values()][-1])
+
+    def call(self, work: Callable[[], T]) -> T:
+        """Do something in the daemon's own thread."""
+
+        async def do() -> T:
+            return work()
+
+        return asyncio.run_coroutine_threadsafe(do(), self._loop).result(20)
+
+    def hang_up(self) -> None:
+        """Break all connections off, as where the daemon is killed."""
+
+        def abort() -> None:
+            assert self._runner.server is not None
+            for connection in list(self._runner.server.connections):
+                if connection.transport is not None:
+                    connection.transport.abort()
+
+        self.call(abort)
+        self.launcher.hang_up()
+
+
+def _listen(path: Path, kind: socket.SocketKind) -> socket.socket:
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, kind)
+    listener.bind(str(path))
+    listener.listen(128)
+    return listener
+
+
+@contextmanager
+def _on_a_host(launcher: FakeLauncher) -> Iterator[None]:
+    """What the daemon reads of the host itself is as the fake launcher has it."""
+    model = launcher.model
+
+    def has(_: Paths) -> Limits:
+        tables = {"neighbours": Table("net.ipv4.neigh.default.gc_thresh3", model.neighbours, 0)}
+        return Limits(1 << 40, 1 << 40, 1 << 40, None, "/var/lib/lxc", tables)
+
+    def have(values: Mapping[str, int], _: Path) -> None:
+        model.neighbours = values["net.ipv4.neigh.default.gc_thresh3"]
+
+    with ExitStack() as stack:
+        for module, name, fake in (
+            (cgroup, "payload", launcher.payload),
+            (cgroup, "remove", launcher.forget_group),
+            (monitor, "ROOT", os.getuid()),
+            (bridge_port, "set_up", lambda *_, **__: None),
+            (limits, "id_files", lambda: (IDS, IDS, "", "")),
+            (limits, "read", has),
+            (limits, "apply", have),
+            (database, "installed", lambda: model.installed),
+            (database, "by_architecture", lambda: model.installed),
+            (database, "files", lambda packages: {package: [] for package in packages}),
+            (database, "owners", lambda paths: {p: model.owners[p] for p in paths if p in model.owners}),
+            (dpkg, "half_done", lambda: ""),
+            (dpkg, "in_pieces", lambda: ""),
+        ):
+            stack.enter_context(mock.patch.object(module, name, fake))
+        yield
