@@ -9,7 +9,6 @@ from lxcfleet.api.client import Client
 from lxcfleet.api.findings import ExposedRecord, OldFileRecord, ShadowRecord
 from lxcfleet.api.records import OperationRecord
 from lxcfleet.api.requests import ActionRequest, CreateRequest
-from lxcfleet.base.present import Layer
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import Broken
 from lxcfleet.host.packages.database import Owner
@@ -63,14 +62,14 @@ class Handle:
     def runs_old(self, record: OldFileRecord) -> None:
         """It runs that old file, until it is restarted; the file is that package's."""
         processes = tuple(Process(each["pid"], each["command"]) for each in record["processes"])
-        file = OldFile(record["path"], Why(record["why"]), Layer(record["layer"]), processes)
+        file = OldFile(record["path"], Why(record["why"]), record["layer"], processes)
         self._daemon.model.old.setdefault(self.name, []).append(file)
         self._own(record["path"], record["package"], record["version"])
 
     def hides(self, record: ShadowRecord) -> None:
         """Its delta hides that file of the host."""
         modified = {"older": 1.0, "same": 2.0, "newer": 3.0}[record["age"]]
-        shadow = Shadow(record["path"], ShadowKind(record["kind"]), False, modified, 2.0, record["same"])
+        shadow = Shadow(record["path"], ShadowKind(record["kind"]), False, modified, 2.0, record["same"], "delta", True)
         self._daemon.model.shadows.setdefault(self.name, []).append(shadow)
         self._own(record["path"], record["package"], record["version"])
 
@@ -117,7 +116,7 @@ class Containers:
         if fields.get("init") is not Init.SYSTEM:
             fields = {"command": FOREVER, **fields}
         for name in names:
-            self._daemon.create(CreateRequest(name=name, start=state is not State.STOPPED, **fields))
+            self._daemon.create(CreateRequest(name, start=state is not State.STOPPED, said=fields))
         if state is State.FROZEN:
             self._daemon.act(Action.FREEZE, *names)
         return self[names[-1]]

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from aiohttp import web
 from lxcfleet.api.client import Client
 from lxcfleet.api.records import OperationRecord
 from lxcfleet.api.requests import CreateRequest
+from lxcfleet.containers import usage
 from lxcfleet.daemon.attach import AttachServer
 from lxcfleet.daemon.http.access import Access
 from lxcfleet.daemon.http.routes import Handler
@@ -28,6 +30,7 @@ from lxcfleet.host.lxc import monitor
 from lxcfleet.host.net import bridge_port
 from lxcfleet.host.packages import database, dpkg
 from lxcfleet.host.process import cgroup
+from lxcfleet.host.process.counters import Counters, Counts
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.operations import Operation
 from lxcfleet.spec import settings
@@ -162,6 +165,18 @@ def _listen(path: Path, kind: socket.SocketKind) -> socket.socket:
     return listener
 
 
+class _Clock:
+    """Remembers which time was told last, so that counters are exactly of that moment."""
+
+    last = 0.0
+    thread_time = staticmethod(time.thread_time)
+
+    def monotonic(self) -> float:
+        """As time.monotonic."""
+        self.last = time.monotonic()
+        return self.last
+
+
 @contextmanager
 def _on_a_host(launcher: FakeLauncher) -> Iterator[None]:
     """What the daemon reads of the host itself is as the fake launcher has it."""
@@ -174,6 +189,13 @@ def _on_a_host(launcher: FakeLauncher) -> Iterator[None]:
     def have(values: Mapping[str, int], _: Path) -> None:
         model.neighbours = values["net.ipv4.neigh.default.gc_thresh3"]
 
+    clock = _Clock()
+
+    def counts(counters: Counters) -> Counts:
+        name = counters._payload.directories[""].name
+        used = clock.last * model.loads.get(name, 0.0)
+        return Counts(used, 1_500_000, 2, (0, int(4096 * clock.last)))
+
     with ExitStack() as stack:
         for module, name, fake in (
             (cgroup, "payload", launcher.payload),
@@ -181,6 +203,8 @@ def _on_a_host(launcher: FakeLauncher) -> Iterator[None]:
             (monitor, "ROOT", os.getuid()),
             (bridge_port, "set_up", lambda *_, **__: None),
             (limits, "id_files", lambda: (IDS, IDS, "", "")),
+            (usage, "time", clock),
+            (Counters, "read", counts),
             (limits, "read", has),
             (limits, "apply", have),
             (database, "installed", lambda: model.installed),

@@ -20,9 +20,10 @@ import yaml
 
 from lxcfleet.api.records import ContainerUsageRecord, HostUsageRecord, UsageRecord
 from lxcfleet.cli.ui.usage import FIELDS
+from lxcfleet.spec.terms import Network
 
 from .conftest import Cli, Fleet, Spawn
-from .fake_server import FakeDaemon
+from .real_daemon import Daemon
 
 ENTER, LEAVE = b"\x1b[?1049h", b"\x1b[?1049l"
 
@@ -50,9 +51,9 @@ def test_what_containers_use(fleet: Fleet) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _three(fake: FakeDaemon) -> None:
-    for name in ("web1", "web2", "db10"):
-        fake.fleet.add(name)
+def _three(daemon: Daemon) -> None:
+    daemon.fleet.add("web1", "web2", "db10", network=Network.NONE, memory=64 << 20)
+    daemon.model.loads = {"db10": 0.05, "web1": 0.1, "web2": 0.2}
 
 
 def test_one_table(cli: Cli) -> None:
@@ -85,11 +86,11 @@ def test_nothing_chosen(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("more", [(), ("-f", "json")])
-def test_without_a_terminal_it_says_how(cli: Cli, fake: FakeDaemon, more: tuple[str, ...]) -> None:
+def test_without_a_terminal_it_says_how(cli: Cli, daemon: Daemon, more: tuple[str, ...]) -> None:
     ran = cli("top", *more)
     assert (ran.status, ran.out) == (2, "")
     assert "--once" in ran.err
-    assert fake.requests == []
+    assert not any(line.endswith("/usage") for line in daemon.requests)
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "1e9", "x"])
@@ -215,18 +216,20 @@ def test_each_picture_is_one_write_that_erases_no_more_than_it_must(
 
 
 def test_a_daemon_that_is_away_is_told_and_waited_for(
-    live: subprocess.Popen[bytes], terminal: Terminal, fake: FakeDaemon
+    live: subprocess.Popen[bytes], terminal: Terminal, daemon: Daemon
 ) -> None:
-    fake.paths.socket.rename(fake.paths.socket.with_name("away"))
+    daemon.paths.socket.rename(daemon.paths.socket.with_name("away"))
     terminal.await_(b"the daemon lxcfleetd does not answer")
-    fake.paths.socket.with_name("away").rename(fake.paths.socket)
+    daemon.paths.socket.with_name("away").rename(daemon.paths.socket)
     terminal.await_(b"3 of 3 running")
     terminal.type(b"q")
     assert ended(live, terminal) == 0
 
 
-def test_what_a_container_says_steers_nothing(live: subprocess.Popen[bytes], terminal: Terminal, fake: FakeDaemon) -> None:
-    fake.fleet.containers["web1"].health = "\x1b]0;x\x07"
+def test_what_a_container_says_steers_nothing(
+    live: subprocess.Popen[bytes], terminal: Terminal, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon.parts.fleet.usages, "_health", lambda _: "\x1b]0;x\x07")
     terminal.await_(b"\\x1b]0;x\\x07")
     terminal.type(b"q")
     assert ended(live, terminal) == 0

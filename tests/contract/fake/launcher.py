@@ -58,6 +58,8 @@ class Model:
     """The packages of containers that have other ones than the host."""
     installed: dict[str, str] = field(default_factory=lambda: {"libc6:amd64": "2.36-9", "libssl3:amd64": "3.0.22-1"})
     """The host's packages with their versions."""
+    loads: dict[str, float] = field(default_factory=dict)
+    """How many processors containers use all the time."""
     neighbours: int = 1024
     """How many entries the host's neighbour table has: the one limit that --fix can raise."""
     owners: dict[str, Owner] = field(default_factory=dict)
