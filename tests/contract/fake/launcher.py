@@ -112,7 +112,7 @@ class FakeLauncher(Launcher):
     def start(self) -> None:
         """It has been running all the time."""
 
-    def renew(self) -> bool:
+    async def renew(self) -> bool:
         """It never runs old code."""
         return False
 
