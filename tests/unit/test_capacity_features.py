@@ -105,6 +105,7 @@ def test_an_error_keeps_its_number() -> None:
     assert probe == Probe("overlay", "fail", "no overlay: Invalid argument (EINVAL, errno 22)", "see dmesg")
 
 
+@pytest.mark.reaches("devices", reason="the trial looks for /dev/loop-control")
 def test_a_kernel_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Before 5.12 there is no mount_setattr(2), so that not even privileged containers can be."""
 
@@ -122,6 +123,7 @@ def test_a_kernel_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
     assert probe.hint == f"it takes Linux 5.12 or later; this is {os.uname().release}"
 
 
+@pytest.mark.reaches("processes", reason="trials run in a child, which is to crash")
 def test_a_trial_that_crashes_is_told_and_lxc_not_blamed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def crash(_: Path) -> NoReturn:
         os._exit(1)

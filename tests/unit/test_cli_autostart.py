@@ -21,8 +21,11 @@ from lxcfleet.cli import autostart, session
 from lxcfleet.errors import FleetError, HostError, Unreachable
 from lxcfleet.paths import Paths
 
+pytestmark = pytest.mark.reaches("processes", reason="it is about starting a daemon")
+
 DAEMON = """
 import os, socket, time
+
 with open(os.environ["LXCFLEET_RUN"] + "/starts", "a") as starts:
     starts.write(f"{os.getpid()}\\n")
 time.sleep(0.1)

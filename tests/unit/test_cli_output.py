@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,8 @@ from lxcfleet.cli.ui.fanout import Collected, Prefixed, overall
 from lxcfleet.cli.ui.output import columns, printable, say_error, size
 from lxcfleet.cli.verbs.logs import plain_line_ends
 from lxcfleet.errors import AlreadyExists, FleetError, InvalidInput
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_columns_are_aligned_and_nothing_is_a_dash() -> None:
@@ -114,8 +117,9 @@ def test_a_selection_has_to_choose() -> None:
     assert not optional_selection((), (), False).everything
 
 
+@pytest.mark.reaches("processes", reason="what a fresh interpreter imports")
 def test_list_starts_without_what_it_does_not_need() -> None:
-    heavy = {"yaml", "asyncio", "subprocess", "aiohttp", "rich", "tty", "logging", "lxcfleet.spec.settings", "lxc"}
-    program = "import sys, lxcfleet.cli.main, lxcfleet.cli.verbs.show; print(*sys.modules)"
-    modules = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    heavy = {"yaml", "asyncio", "subprocess", "aiohttp", "rich", "tty", "logging", "psutil", "lxcfleet.spec.settings", "lxc"}
+    program = "import sys, lxcfleet.cli.main, lxcfleet.cli.verbs.show, lxcfleet.cli.verbs.top; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT)
     assert heavy & set(modules.stdout.split()) == set()

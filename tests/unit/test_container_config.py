@@ -124,6 +124,7 @@ def test_no_value_makes_a_line_of_its_own(arguments: list[str], variables: dict[
     assert not set("\r\v\f") & set(hostile)
 
 
+@pytest.mark.reaches("processes", reason="what env makes of the line")
 @settings(max_examples=60, deadline=None)
 @given(st.lists(ARGUMENT, max_size=5))
 def test_arguments_arrive_as_they_were_given(arguments: list[str]) -> None:
@@ -135,12 +136,14 @@ def test_arguments_arrive_as_they_were_given(arguments: list[str]) -> None:
     assert done.stdout == b"".join(a.encode() + b"\0" for a in arguments or [""])
 
 
+@pytest.mark.reaches("processes", reason="what env makes of the line")
 @pytest.mark.parametrize("value", ["a b", "$HOME", "it's \"quoted\"", "back\\slash", "two\nlines", "# no comment"])
 def test_variables_arrive_as_they_were_given(value: str) -> None:
     words = init_command(app("printenv", "VALUE", VALUE=value)).encode().split()
     assert subprocess.run(words, capture_output=True, check=True).stdout.decode() == value + "\n"
 
 
+@pytest.mark.reaches("processes", reason="what env makes of the line")
 def test_the_command_sees_no_variable_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "1")
     words = init_command(app("env", MODE="night")).split()
@@ -173,6 +176,7 @@ def test_only_what_has_something_to_reboot_may() -> None:
     assert "lxc.hook.post-stop" in config(Spec("web", Init.SYSTEM, first_id=1879048192))
 
 
+@pytest.mark.reaches("processes", reason="what a shell makes of the hook")
 @pytest.mark.parametrize(("target", "status", "word"), [("stop", 0, None), ("reboot", 1, "start\n")])
 def test_a_reboot_becomes_a_stop_that_is_owed_a_start(
     tmp_path: Path, target: str, status: int, word: str | None

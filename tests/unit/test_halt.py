@@ -13,6 +13,8 @@ from lxcfleet.containers import lifecycle
 from lxcfleet.containers.container import Running
 from lxcfleet.host.process import cgroup, proc
 
+pytestmark = pytest.mark.reaches("processes", reason="the end of a real process is waited for")
+
 
 @pytest.fixture
 def init() -> Iterator[subprocess.Popen[bytes]]:

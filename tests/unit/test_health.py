@@ -177,6 +177,7 @@ def get(port: int) -> Awaitable[str]:
     return reach.http("127.0.0.1", port, "web", "/up", 0.5)
 
 
+@pytest.mark.reaches("loopback", reason="a check is asked of a real port")
 @pytest.mark.parametrize(
     ("answer", "problem"),
     [
@@ -195,6 +196,7 @@ def test_http(answer: bytes | None, problem: str) -> None:
     assert bool(said) == bool(problem)
 
 
+@pytest.mark.reaches("loopback", reason="a check is asked of a real port")
 def test_tcp() -> None:
     assert ask(b"", lambda port: reach.tcp("127.0.0.1", port, 5)) == ""
     assert asyncio.run(reach.tcp("127.0.0.1", 1, 5)) == "tcp 1: connection refused"

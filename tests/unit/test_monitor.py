@@ -11,6 +11,8 @@ import pytest
 from lxcfleet.errors import HostError, WrongState
 from lxcfleet.host.lxc import monitor
 
+pytestmark = pytest.mark.reaches("abstract sockets", reason="liblxc listens on such a one")
+
 Listen = Callable[[str], socket.socket]
 
 

@@ -13,6 +13,8 @@ from lxcfleet.host.net import sockets
 from lxcfleet.host.net.sockets import PortInUse
 from lxcfleet.spec.ports import Publication, parse_publication
 
+pytestmark = pytest.mark.reaches("host sockets", "loopback", reason="it is about who has a port")
+
 
 def taken(port: int, protocol: str) -> tuple[PortInUse, Publication]:
     publication = parse_publication(f"{port}:80/{protocol}")

@@ -261,6 +261,7 @@ time.sleep(60)
 """PR_SET_MM, PR_SET_MM_MAP: takes no privilege."""
 
 
+@pytest.mark.reaches("processes", reason="what /proc tells of a real process")
 def test_a_command_line_without_end() -> None:
     with subprocess.Popen([sys.executable, "-c", LONG], stdout=subprocess.PIPE) as process:
         try:
@@ -272,6 +273,7 @@ def test_a_command_line_without_end() -> None:
             process.kill()
 
 
+@pytest.mark.reaches("processes", reason="what /proc tells of a real process")
 @pytest.mark.parametrize("depth", [0, 7, 8, 9, 300])
 def test_the_top_is_found_from_however_far_below(tmp_path: Path, depth: int) -> None:
     if os.geteuid():
@@ -293,6 +295,7 @@ def test_the_top_is_found_from_however_far_below(tmp_path: Path, depth: int) -> 
         os.waitpid(child, 0)
 
 
+@pytest.mark.reaches("processes", reason="what /proc tells of a real process")
 def test_a_process_that_is_gone() -> None:
     child = os.posix_spawn("/bin/true", ["true"], os.environ)
     os.waitpid(child, 0)
@@ -302,6 +305,7 @@ def test_a_process_that_is_gone() -> None:
     assert maps.mapped_file(child, "1000-2000") is None
 
 
+@pytest.mark.reaches("processes", reason="what /proc tells of a real process")
 def test_a_zombie_maps_nothing() -> None:
     child = os.posix_spawn("/bin/true", ["true"], os.environ)
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
@@ -311,6 +315,7 @@ def test_a_zombie_maps_nothing() -> None:
         os.waitpid(child, 0)
 
 
+@pytest.mark.reaches("processes", reason="what /proc tells of a real process")
 def test_a_container_that_is_gone_is_not_stale(layers: dict[str, Path]) -> None:
     child = os.posix_spawn("/bin/true", ["true"], os.environ)
     os.waitpid(child, 0)

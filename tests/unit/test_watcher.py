@@ -202,6 +202,7 @@ def test_a_dpkg_that_failed_while_a_window_was_waited_for(world: World) -> None:
     assert world.applied == []
 
 
+@pytest.mark.reaches("processes", reason="a lock is held by another process")
 def test_dpkg_at_work_is_waited_for(world: World) -> None:
     admin = world.paths.run / "dpkg"
     admin.mkdir()
@@ -236,6 +237,7 @@ def _locked(path: Path) -> Iterator[int]:
         os.close(tell)
 
 
+@pytest.mark.reaches("processes", reason="a lock is held by another process")
 def test_asking_for_a_lock_takes_none(tmp_path: Path) -> None:
     (tmp_path / "lock").touch()
     assert dpkg.holder(tmp_path) is None
@@ -281,6 +283,7 @@ def test_nothing_is_proven_where_packages_can_not_be_read(monkeypatch: pytest.Mo
             asyncio.run(cast(Any, asked))
 
 
+@pytest.mark.reaches("processes", reason="a lock is held by another process")
 def test_dpkg_is_asked_anew_when_its_records_have_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["iU ", "ii "]
     monkeypatch.setattr(database, "states", lambda **_: [("web", words.pop())])
