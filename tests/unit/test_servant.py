@@ -7,9 +7,12 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from lxcfleet.host.process.servant import Servant
 
 
+@pytest.mark.reaches("processes", reason="a real servant ends")
 def test_the_event_loop_goes_on_while_one_ends(tmp_path: Path) -> None:
     """Found: after a patch, and where a launcher was about to end, the daemon did nothing else for up to 5 seconds.
 
