@@ -199,7 +199,7 @@ class Fleet:
             module, variables = "tests.system.killing_daemon", {"KILL_AT": kill}
         self.paths.run.mkdir(exist_ok=True)
         program = [sys.executable, "-m", module] if module else [DAEMON]
-        extra = {**variables, "PYTHONPATH": str(ROOT)} if module else variables
+        extra = {**variables, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"} if module else variables
         with (self.paths.run / "daemon.log").open("ab") as log:
             daemon = subprocess.Popen(
                 [*self.within, *program], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment(**extra)
