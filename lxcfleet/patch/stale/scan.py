@@ -17,6 +17,7 @@ from lxcfleet.base.present import Present, Shelf
 from lxcfleet.base.stack import Layer, Stack
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.process import cgroup, maps, proc
+from lxcfleet.launcher.operations import ScanItem
 from lxcfleet.patch.stale.judge import Process, StaleScan, Why, judge_mapped, merge, written_since
 
 _ROUNDS = 5
@@ -44,7 +45,7 @@ class Target:
     """The directory of its payload in one hierarchy."""
     stack: Stack
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> ScanItem:
         """For the way to the process that looks."""
         return {"name": self.name, "pid": self.pid, "cgroup": self.cgroup, "stack": self.stack.to_json()}
 
