@@ -57,6 +57,11 @@ class ContainerPaths:
         return self.directory / _snapshot(name)
 
     @property
+    def fallen(self) -> Path:
+        """Says that a patch took it down; see patch.fallen."""
+        return self.directory / "fallen.json"
+
+    @property
     def console_log(self) -> Path:
         """What the container's console, and so an app container's command, printed."""
         return self.directory / "console.log"
@@ -180,6 +185,11 @@ class Paths:
         return self.run / "rollout.json"
 
     @property
+    def rollout_packages(self) -> Path:
+        """What the host's packages were before it; see patch.rollout.packages."""
+        return self.run / "rollout.packages.json"
+
+    @property
     def base_snapshots(self) -> Path:
         """What the base was like at containers' last starts; see base.merge.reconcile."""
         return self.lxc / ".lxcfleet-base"
@@ -217,6 +227,11 @@ class Paths:
     def notice_done(self) -> Path:
         """Which change of ``notice`` was dealt with."""
         return self.run / "patched.done"
+
+    @property
+    def well_before(self) -> Path:
+        """Which containers were well before packages changed; see patch.before."""
+        return self.run / "patched.well.json"
 
     @property
     def hosts(self) -> Path:

@@ -13,7 +13,8 @@ class ProcessRecord(TypedDict):
 
 
 class OldFileRecord(TypedDict):
-    """A file that should not run any more. ``why``: replaced or removed; ``layer``: who has the path now."""
+    """A file that is old. ``layer``: who has the path now. ``why``: replaced or removed, and a process runs it; served: the
+    container gets the old one when it opens it; monitor: its monitor maps it; modules: an interpreter may have read it."""
 
     path: str
     why: str
@@ -25,6 +26,14 @@ class OldFileRecord(TypedDict):
     processes: list[ProcessRecord]
 
 
+class FallRecord(TypedDict):
+    """A container that a patch took down, and that does not run. ``since``: when that was noted."""
+
+    name: str
+    since: str
+    why: str
+
+
 class NoticeRecord(TypedDict):
     """How far a change of the host's packages is: see patch.notice."""
 
@@ -33,6 +42,9 @@ class NoticeRecord(TypedDict):
     why: str
     until: str | None
     """When the maintenance window begins that it is waited for."""
+    down: list[FallRecord]
+    reboot: list[str]
+    """Packages that a reboot of the host is due for."""
 
 
 class StaleRecord(TypedDict):
@@ -98,6 +110,10 @@ class EvidenceRecord(TypedDict):
     processes: int
     mappings: int
     """How many executable mappings were compared with the files of the base."""
+    compared: int
+    """How many files of packages were compared with what the container is served."""
+    not_compared: list[str]
+    """What the proof does not rest on, in words."""
     old: list[OldFileRecord]
     """Files that run and should not; proven only if there are none."""
     shadows: list[ShadowRecord]
@@ -114,6 +130,9 @@ class ProofRecord(TypedDict):
     """A fingerprint of the host's packages and their versions, which is what the containers were compared with."""
     packages: dict[str, str]
     """Those asked for, with the version on the host; none: all count."""
+    reboot: list[str]
+    """Packages that a reboot of the host is due for: what the containers run of these is not what is installed. They count
+    against the proof only where they were asked for."""
     proven: bool
     containers: list[EvidenceRecord]
 

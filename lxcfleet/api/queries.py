@@ -80,6 +80,7 @@ LABEL: Key[tuple[tuple[str, str], ...]] = Key(
     lambda labels: [f"{key}={value}" for key, value in labels], _each(parse_label), (),
 )  # fmt: skip
 PACKAGE = texts("package", "the name of a package", "Only these packages count; without one all do.")
+DEEP = flag("deep", "Compare all files of packages that changed since a container's start, whatever the settings say.")
 COUNT = number("count", "How many more containers.", 1, 1, MAX_COUNT)
 INIT = word("init", "Of which kind they are.", Init.SYSTEM.value, [each.value for each in Init])
 KIND = word("kind", "The console's log, or liblxc's.", "console", LOGS)
@@ -112,10 +113,11 @@ class EventsRequest:
 
 @dataclass(frozen=True)
 class VerifyRequest:
-    """``lxcfleet verify``. ``packages``: only these count; none: all do."""
+    """``lxcfleet verify``. ``packages``: only these count; none: all do. ``deep``: documentation and translations, too."""
 
     selection: Selection
     packages: tuple[str, ...] = ()
+    deep: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,8 +151,9 @@ LOGS_OF: InQuery[LogsRequest] = InQuery(
     split=lambda asked: (asked.name, asked.kind, asked.lines, asked.follow),
 )  # fmt: skip
 VERIFIED: InQuery[VerifyRequest] = InQuery(
-    SELECTION, single(PACKAGE), make=VerifyRequest, split=lambda asked: (asked.selection, asked.packages)
-)
+    SELECTION, single(PACKAGE), single(DEEP), make=VerifyRequest,
+    split=lambda asked: (asked.selection, asked.packages, asked.deep),
+)  # fmt: skip
 EXAMINED: InQuery[DoctorRequest] = InQuery(
     single(COUNT), single(INIT), make=lambda count, init: DoctorRequest(count, Init(init)),
     split=lambda asked: (asked.count, asked.init.value),

@@ -184,6 +184,13 @@ class HaltRecord(TypedDict):
     container: str | None
     why: str
     log: str
+    exit_status: int | None
+    """Of its process 1; None: it has not ended, or how is not known."""
+    packages: dict[str, list[str]] | None
+    """Those that changed on the host since the container was last well, with their versions then and now; an empty one:
+    not installed; None: that is not known."""
+    commands: list[str]
+    """What puts the former versions back on the host."""
 
 
 class RolloutRecord(TypedDict):

@@ -73,3 +73,6 @@ class Healths(Protocol):
 
     async def changed(self, seconds: float) -> None:
         """Return when the health of some container changed, or after so many seconds."""
+
+    def healthy_seconds(self, container: Container) -> float:
+        """For how long it has been healthy without a break; 0 if it is not."""

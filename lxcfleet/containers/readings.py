@@ -61,6 +61,8 @@ class PatchReading:
     """How far the last change of the host's packages is."""
     shadows: Mapping[str, int] = field(default_factory=dict)
     """How many files of each delta hide a package's file of the host; one that was not looked at is missing."""
+    reboot: bool = False
+    """Whether a reboot of the host is due."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,9 @@ from lxcfleet.host.process import cgroup
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.network.events import AddressChanged
 from lxcfleet.network.fleet import FleetNetwork
+from lxcfleet.patch.before import Before
 from lxcfleet.patch.exposure import Audit
+from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.numbers import PatchNumbers
 from lxcfleet.patch.owners import Owners
 from lxcfleet.patch.rollout.driver import Driver
@@ -100,8 +102,9 @@ class Parts:
 
     def _patches(self) -> None:
         """The parts that are about patches of the host."""
-        self.finder = Finder(self.paths, self.launcher, self.mask)
-        self.rollouts = Driver(self.paths, self.fleet, self.finder.scan, dpkg.in_pieces)
+        self.finder = Finder(self.paths, self.launcher, self.mask, lambda: self.fleet.config.rollout.data)
+        fallen, before = Fallen(self.paths), Before(self.paths.well_before)
+        self.rollouts = Driver(self.paths, self.fleet, self.finder.scan, dpkg.in_pieces, fallen, before)
         self.owners = Owners()
         self.watcher = Watcher(
             self.paths,
@@ -112,9 +115,12 @@ class Parts:
             self.finder,
             self.bus,
             self.rollouts.take_up,
+            fallen,
+            before,
+            self.prober,
         )
         self.patch = Patch(self.registry, self.finder, self.watcher, self.owners)
-        self.prover = Prover(self.registry, self.finder, self.owners)
+        self.prover = Prover(self.registry, self.finder, self.owners, fallen)
 
     def _readers(self) -> None:
         """The parts that only read: numbers for Prometheus, and the API."""

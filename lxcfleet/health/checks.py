@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.errors import FleetError
+from lxcfleet.health import judge
 from lxcfleet.health.judge import CheckResult
 from lxcfleet.host.net import reach
 from lxcfleet.launcher.client import Launcher
-from lxcfleet.launcher.operations import CHECK, Checked, CheckItem
 from lxcfleet.spec.health import CheckKind, HealthCheck
 
 ENTERED_AT_ONCE = 8
@@ -74,19 +75,20 @@ class Checks:
         if answer["status"] is not None:
             problem = f"exit status {answer['status']}"
         last = (str(answer["output"]).splitlines() or [""])[-1]
-        return CheckResult(False, f"{check.command[0]}: {problem}{': ' if last else ''}{last}"[:_LONGEST_REASON])
+        reason = f"{check.command[0]}: {problem}{': ' if last else ''}{last}"[:_LONGEST_REASON]
+        return CheckResult(False, reason + judge.cause_of(str(answer["output"])))
 
-    async def _enter(self, container: Container, command: tuple[str, ...], timeout: float) -> Checked:
+    async def _enter(self, container: Container, command: tuple[str, ...], timeout: float) -> Any:
         """Run a command in the container; its status (None: it was not done in time) and output. Raises as ``ask``."""
         assert container.spec is not None
-        item: CheckItem = {
+        item = {
             "name": container.name,
             "command": list(command),
             "environment": dict(container.spec.environment),
             "timeout": timeout,
         }
         async with self._entered:
-            answer = await self._launcher.ask(CHECK, item)
+            answer = await self._launcher.ask("check", item)
         if answer["error"]:
             raise FleetError(answer["error"]["message"])
         return answer

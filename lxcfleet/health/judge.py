@@ -13,6 +13,7 @@ A container that has to have an address from a DHCP server is not healthy withou
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from lxcfleet.spec.health import HealthCheck
@@ -131,3 +132,14 @@ def of_age(age: float, alive_time: float) -> Health:
 
 def _growing(first: float, number: int) -> float:
     return first * 2.0 ** min(max(number - 1, 0), 20)
+
+
+_LINKER = re.compile(r"version `[^']+' not found|error while loading shared libraries|symbol lookup error")
+"""What the dynamic linker says where a program and its libraries don't belong together; ld.so(8)."""
+
+
+def cause_of(printed: str) -> str:
+    """What is to be added to a check's reason, by what it printed; mostly nothing."""
+    if _LINKER.search(printed) is None:
+        return ""
+    return " (a new program with old libraries: the host was patched, and the container not restarted since?)"

@@ -22,7 +22,7 @@ class NoticePhase(StrEnum):
     QUIET = "quiet"
     """It is waited for packages to stop changing."""
     BUSY = "busy"
-    """The package manager is at work."""
+    """The package manager is at work, whether or not the hook was heard yet: it is called after dpkg alone."""
     BROKEN = "broken"
     """dpkg left the host's packages in the middle; nothing is restarted until that is mended."""
     WINDOW = "window"
@@ -67,7 +67,7 @@ class Answer:
 
 def answer(moment: Moment, settings: PatchSettings) -> Answer:
     """What to do at this moment."""
-    if not moment.pending:
+    if not moment.pending and moment.holder is None:
         return Answer(NoticePhase.IDLE)
     if moment.holder is not None:
         who = f"process {moment.holder}" if moment.holder > 0 else "a process"

@@ -58,9 +58,10 @@ class PatchNumbers:
         rollout = self._rollout()
         status = None if rollout is None else rollout.status
         phases = {str(phase): 0 if rollout is None else len(rollout.by_phase(phase)) for phase in MemberPhase}
+        notice = self._watcher.record()
         return PatchReading(
-            stale, self._scanned, _packages_changed(), status, phases, self._watcher.record()["phase"],
-            {name: found for name, found in self._shadows.items() if found is not None},
+            stale, self._scanned, _packages_changed(), status, phases, notice["phase"],
+            {name: found for name, found in self._shadows.items() if found is not None}, bool(notice["reboot"]),
         )
 
     def _known(self, container: Container) -> bool | None:

@@ -23,7 +23,7 @@ class Patch:
         """What the chosen containers (all, if none is chosen) run that is old. Raises FleetError."""
         chosen = await self._registry.chosen(selection)
         scans = await self._finder.scan(chosen)
-        owners = await self._owners.find(file.path for scan in scans.values() for file in scan.files)
+        owners = await self._owners.find(file.path for scan in scans.values() for file in scan.files if not file.package)
         return [_stale_record(container, scans[container.name], owners) for container in chosen]
 
     def notice(self) -> NoticeRecord:
@@ -55,7 +55,7 @@ def file_record(file: OldFile, owner: Owner | None) -> OldFileRecord:
         "path": file.path,
         "why": file.why,
         "layer": file.layer,
-        "package": owner.package if owner else None,
+        "package": owner.package if owner else file.package or None,
         "version": owner.version if owner else None,
         "processes": [{"pid": process.pid, "command": process.command} for process in file.processes],
     }

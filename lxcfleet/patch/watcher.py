@@ -11,13 +11,16 @@ from pathlib import Path
 
 from lxcfleet.api.findings import NoticeRecord
 from lxcfleet.containers.masks import MaskKeeper
+from lxcfleet.containers.outside import Healths
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.kernel import tree
-from lxcfleet.host.packages import dpkg
+from lxcfleet.host.packages import dpkg, reboot
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.patch import notice
+from lxcfleet.patch.before import Before
 from lxcfleet.patch.events import NotReadable, Patched, PatchWaits
+from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.notice import Answer, Moment, NoticePhase
 from lxcfleet.patch.stale.finder import Finder
 from lxcfleet.patch.stale.judge import StaleScan
@@ -31,6 +34,10 @@ TICK_SECONDS = 1.0
 """How often it is looked at the file that the hook touches: one system call."""
 AUDIT_SECONDS = 5.0
 """How often it is asked whether dpkg's records are in order, while they are not or a window is waited for."""
+TIDY_SECONDS = 5.0
+"""How often it is looked whether what a patch took down is well again."""
+WELL_SECONDS = 60.0
+"""What has been healthy for so long does not end because of a patch any more."""
 
 Apply = Callable[[Mapping[str, StaleScan]], Awaitable[None]]
 """Brings what is stale up to date: takes what was found in each stale container, and returns once that has begun and
@@ -50,12 +57,17 @@ class Watcher:
         finder: Finder,
         bus: Bus,
         apply: Apply,
+        fallen: Fallen,
+        before: Before,
+        healths: Healths,
         *,
         admin: Path = Path("/var/lib/dpkg"),
     ) -> None:
         self._paths, self._settings = paths, settings
         self._registry, self._mask, self._launcher = registry, mask, launcher
         self._finder, self._bus, self._apply = finder, bus, apply
+        self._fallen, self._healths, self._tidied = fallen, healths, 0.0
+        self._before, self._calm = before, True
         self._admin = admin
         self._done = _read(paths.notice_done)
         self._heard = self._done
@@ -76,10 +88,13 @@ class Watcher:
     def record(self) -> NoticeRecord:
         """How far it is."""
         settings, now = self._settings(), self._answer
+        down = {container.name: fall for container in self._registry if (fall := self._fallen.of(container)) is not None}
         return {
             "phase": now.phase,
             "policy": settings.policy,
             "why": self._problem if now.phase is NoticePhase.FAILED else now.why,
+            "down": [{"name": name, "since": fall.since, "why": fall.why} for name, fall in down.items()],
+            "reboot": reboot.due(),
             "until": now.until.isoformat(timespec="minutes").replace("+00:00", "Z") if now.until else None,
         }
 
@@ -102,6 +117,7 @@ class Watcher:
 
     async def tick(self) -> None:
         """Look once, and act if it is time to."""
+        self._tidy()
         await self.look()
         if self._answer.phase is NoticePhase.READY:
             await self._act()
@@ -113,8 +129,12 @@ class Watcher:
             self._heard, self._changed = heard, clock
             self._half_done, self._failed = None, None
         pending = heard is not None and heard != self._done
-        holder = dpkg.holder(self._admin) if pending else None
-        if holder is not None:
+        holder = dpkg.holder(self._admin)
+        calm = not pending and holder is None
+        if self._calm and not calm:
+            self._before.note(list(self._registry), self._healths.of)
+        self._calm = calm
+        if pending and holder is not None:
             self._changed, self._half_done = clock, None
         quiet = clock - self._changed
         if pending and quiet >= self._settings().quiet:
@@ -153,16 +173,23 @@ class Watcher:
         await self._registry.observe()
         found = await self._finder.scan(self._registry)
         stale = {name: scan for name, scan in found.items() if scan.stale}
+        self._before.forget(name for name, scan in found.items() if scan.clean)
         for name, scan in found.items():
             if scan.problem:
                 self._bus.publish(NotReadable(name, scan.problem))
         self._bus.publish(Patched(tuple(stale)))
-        if not stale:
-            return
-        if policy is Policy.NOTIFY:
-            log.warning("%d containers run old code; `lxcfleet patch apply` restarts them in waves", len(stale))
-        else:
+        if policy is not Policy.NOTIFY:
             await self._apply(stale)
+        elif stale:
+            log.warning("%d containers run old code; `lxcfleet patch apply` restarts them in waves", len(stale))
+
+    def _tidy(self) -> None:
+        """Now and then forget what was taken down and is well again, by whomever it was started."""
+        moment = time.monotonic()
+        if moment - self._tidied >= TIDY_SECONDS:
+            self._tidied = moment
+            known = list(self._registry)
+            self._fallen.tidy(known, [c.name for c in known if self._healths.healthy_seconds(c) >= WELL_SECONDS])
 
 
 def _stamp(path: Path) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.rows import Checked, read_said, render_section, row, rows_of
-from lxcfleet.spec.types import Number, Texts, ValueType, Whole
+from lxcfleet.spec.types import Flag, Number, Text, Texts, ValueType, Whole
 
 MAX_SECONDS = 86400.0
 
@@ -71,6 +71,8 @@ class ShareType(ValueType[Share]):
 
 
 _SECONDS = Number(0, MAX_SECONDS)
+OF_SETTINGS = ("data", "on_halt")
+"""What no request may say: what counts as stale, and the operator's command."""
 _NONE_AT_ALL = "with none nothing could ever be restarted"
 
 
@@ -95,6 +97,14 @@ class RolloutSettings(Checked):
         Texts(), "Keys of labels: of several containers that share a value, at least one stays up. `\"*\"`: all keys.",
         default=("*",),
     )  # fmt: skip
+    data: bool = row(
+        Flag(), "Whether a container is stale that serves old files of packages (certificates, time zones, modules, programs"
+        " of jobs) to whoever opens them now; documentation, manual pages and translations do not count.", default=True,
+    )  # fmt: skip
+    on_halt: str = row(
+        Text(), "A command line that root runs on the host, by /bin/sh, when a rollout halts; see docs/rollouts.md.",
+        default="",
+    )  # fmt: skip
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """See Checked."""
@@ -102,8 +112,8 @@ class RolloutSettings(Checked):
             yield "max_unavailable", _NONE_AT_ALL
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in settings and requests."""
-        return render_section(self)
+        """As it stands in requests; without what settings alone may have."""
+        return {key: value for key, value in render_section(self).items() if key not in OF_SETTINGS}
 
 
 @dataclass(frozen=True)
@@ -136,7 +146,8 @@ def overridden(usual: RolloutSettings, said: Mapping[str, Any]) -> RolloutSettin
 
 def read_policy(inner: Fields) -> dict[str, Any]:
     """What a request says of a rollout, by key of the settings. Complaints go to ``inner``."""
-    said = read_said(rows_of(RolloutSettings).values(), inner)
+    rows = rows_of(RolloutSettings)
+    said = read_said([each for key, each in rows.items() if key not in OF_SETTINGS], inner)
     inner.close()
     for key, problem in RolloutSettings(**said).problems():
         inner.complain(key, problem)

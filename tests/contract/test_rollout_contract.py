@@ -133,9 +133,11 @@ def test_a_halt_says_who_and_why_and_what_next(cli: Cli, web: Daemon) -> None:
         "  web3 did not start: status 500",
         "  once that is mended: lxcfleet rollout resume (--accept: leave it as it is; it counts as down);"
         " or: lxcfleet rollout abort",
+        "  its exit status, if it ended: is not known",
         "  the end of its console:",
         "  | Traceback\\x1b",
         "  |   oh",
+        "  which packages of the host changed since it was well is not known",
     ]
     ran = cli("rollout", "status")
     assert (ran.status, "web3  failed" in ran.out) == (4, True)
@@ -154,7 +156,7 @@ def test_a_halt_by_what_was_left_as_it_failed_says_so(
     why = "no more may be down, as web2 is not healthy"
     record: Any = {
         "id": "r1", "kind": kind, "status": "halted", "wave": 1, "total": 2, "done": 1, "waits_for": "",
-        "halted": {"container": "web3", "why": why, "log": ""},
+        "halted": {"container": "web3", "why": why, "log": "", "exit_status": None, "packages": None, "commands": []},
         "containers": [
             {"name": "web2", "phase": "failed", "wave": 1, "stale": False, "note": ""},
             {"name": "web3", "phase": "waiting", "wave": None, "stale": False, "note": ""},

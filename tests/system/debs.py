@@ -25,8 +25,12 @@ class Package:
         self.script = self.home / "job"
         self._directory = directory
 
-    def build(self, version: str, *, scripts: Mapping[str, str] | None = None, files: Sequence[str] = ()) -> Path:
-        """Make a .deb of that version. ``scripts``: the maintainer's; ``files``: more of them in its directory."""
+    def build(
+        self, version: str, *, scripts: Mapping[str, str] | None = None, files: Sequence[str] = (),
+        texts: Mapping[str, str] | None = None,
+    ) -> Path:  # fmt: skip
+        """Make a .deb of that version. ``scripts``: the maintainer's; ``files``: more of them in its directory; ``texts``:
+        files elsewhere, by path."""
         tree = self._directory / f"{self.name}-{version}"
         home = tree / self.home.relative_to("/")
         home.mkdir(parents=True)
@@ -36,6 +40,9 @@ class Package:
         for name in ("job", *files):
             (home / name).write_text(f"#!/bin/sh\n# {version}\nwhile :; do sleep 1; done\n")
             (home / name).chmod(0o755)
+        for path, text in (texts or {}).items():
+            (tree / path.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+            (tree / path.lstrip("/")).write_text(text)
         control = tree / "DEBIAN"
         control.mkdir()
         (control / "control").write_text(

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,34 @@ def test_policies_that_restart_nothing(fleet: Fleet, one: Package) -> None:
     os.kill(pid, 1)
     until(lambda: fleet.events("restarted"), 20, "the window has opened")
     assert pids(fleet) != before
+
+
+def test_a_fleet_whose_checks_break_with_the_patch_is_rolled_by_canary(fleet: Fleet, one: Package, tmp_path: Path) -> None:
+    """Between patch and restart exec checks may fail in all containers: none of them was ill before."""
+    policy(fleet, f"policy: auto, quiet: {QUIET}")
+    check = ("--health-exec", "test ! -e /bad", "--health-interval", "0.2", "--health-retries", "1")
+    mend = "import ctypes, os, time; os.path.exists('/bad') and os.unlink('/bad')"
+    code = f"{mend}; ctypes.CDLL({str(one.library)!r}); time.sleep(1e6)"
+    fleet.ok("create", fleet.name("map"), "-n", "5", *check, "--health-start-period", "0", "--", "python3", "-c", code)
+    fleet.ok("wait", "--all", "--for", "healthy")
+    broken = tmp_path / "broken"
+    deb = one.build("4", scripts={"postinst": f"until test -e {broken}; do sleep 0.1; done"})
+    with ThreadPoolExecutor() as pool:
+        upgrade = pool.submit(one.apt, deb, fleet.paths.run)
+        until(lambda: fleet.client().notice()["phase"] == "busy", 30, "dpkg is seen at work before the hook is heard")
+        assert "holds dpkg's lock" in fleet.run("patch", "status").out
+        fleet.ok("exec", "--all", "--", "touch", "/bad")
+        until(lambda: {record["health"] for record in fleet.records()} == {"unhealthy"}, 30)
+        broken.touch()
+        assert upgrade.result().returncode == 0
+    until(lambda: is_dealt_with(fleet), 30, "the daemon has acted")
+    fleet.ok("rollout", "status", "--follow")
+    record = fleet.client().rollout()
+    assert record is not None
+    waves = sorted(each["wave"] or 0 for each in record["containers"])
+    assert (record["status"], waves) == ("done", [1, 2, 2, 3, 3])
+    assert {each["note"] for each in record["containers"]} == {""}
+    assert {each["health"] for each in fleet.records()} == {"healthy"}
 
 
 def test_nobody_is_told_when_there_is_nobody(fleet: Fleet, one: Package, tmp_path: Path) -> None:

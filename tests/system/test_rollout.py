@@ -52,10 +52,12 @@ def program() -> Iterator[Path]:
         shutil.rmtree(PROGRAM)
 
 
-def install(path: Path) -> None:
+def install(path: Path, content: str = "/usr/bin/sleep") -> None:
     """As dpkg does it: a new file, renamed to its place."""
     new = path.with_suffix(".dpkg-new")
-    shutil.copy("/usr/bin/sleep", new)
+    shutil.copy(content, new)
+    with new.open("ab") as file:
+        file.write(os.urandom(8))  # the same content would be no reason for a restart
     os.rename(new, path)
 
 
@@ -314,6 +316,31 @@ def test_only_chosen_ones(quick: Fleet, program: Path) -> None:
     assert quick.run("patch", "apply", names[0]).status == 0
     assert stale(quick) == set(names[1:])
     assert quick.run("patch", "apply", "no-such-one").status == 1
+
+
+@pytest.mark.parametrize("way", ["patch apply", "rollout resume", "abort"])
+def test_what_a_bad_version_took_down_comes_back_with_the_good_one(quick: Fleet, program: Path, way: str) -> None:
+    names = create(quick, "d", 3, command=("--", str(program), "infinity"))
+    before = runs(quick)
+    install(program, "/usr/bin/false")
+    assert quick.run("patch", "apply", "--max-unavailable", "1").status == 1
+    assert rollout(quick)["halted"]["container"] == names[0]
+    proof = quick.run("verify", names[0])
+    assert (proof.status, "a patch took it down" in proof.out) == (4, True)
+    if way == "abort":
+        quick.ok("rollout", "abort")
+        quick.paths.rollout.unlink()  # as after a reboot of the host
+        quick.stop_daemon()
+        quick.start_daemon()
+    down = quick.run("patch", "status")
+    assert (down.status, f"down:     {names[0]}" in down.out) == (4, True)
+    install(program)
+    assert quick.run(*("patch apply" if way == "abort" else way).split()).status == 0
+    assert set(quick.states().values()) == {"running"}
+    assert restarted(before, runs(quick)) == set(names)
+    assert (quick.run("verify").status, quick.run("patch", "status").status) == (0, 0)
+    starts = [event["container"] for event in quick.events("started")]
+    assert starts.count(names[0]) <= 2
 
 
 # kill -9

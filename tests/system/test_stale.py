@@ -45,11 +45,13 @@ class Software:
         """For an app container."""
         return ("--", str(self.directory / name), "infinity")
 
-    def replace(self, name: str) -> None:
-        """As dpkg does: a new file is renamed over the old one."""
+    def replace(self, name: str, more: bytes = b"\n# new\n") -> None:
+        """As dpkg does: a new file is renamed over the old one. ``more``: what it has more than that."""
         path = self.directory / name
         new = path.with_name(f"{name}.dpkg-new")
         shutil.copy2(path, new)
+        with new.open("ab") as file:
+            file.write(more)
         new.rename(path)
 
 
@@ -99,6 +101,34 @@ def test_exactly_those_that_map_it(fleet: Fleet, software: Software) -> None:
     assert old(fleet) == {}
     (software.directory / "two").unlink()
     assert old(fleet) == {two: [(str(software.directory / "two"), "removed", "base")]}
+
+
+def test_another_file_of_the_same_content_is_not_stale(fleet: Fleet, software: Software) -> None:
+    """After a way back, say: what ran the other version is stale, and nothing else is."""
+    one, job, new = (fleet.name(name) for name in ("one", "job", "new"))
+    fleet.create(one, command=software.command("one"))
+    fleet.create(job, command=software.command("job"))
+    before = {name: (software.directory / name).read_bytes() for name in ("one", "job")}
+    for name in before:
+        software.replace(name)
+    fleet.create(new, command=software.command("one"))
+    assert set(old(fleet)) == {one, job}
+    for name, content in before.items():
+        (software.directory / name).unlink()
+        software.write(name, "")
+        (software.directory / name).write_bytes(content)
+    assert old(fleet) == {new: [(str(software.directory / "one"), "replaced", "base")]}
+
+
+def test_scripts_behind_options(fleet: Fleet, software: Software) -> None:
+    path = str(software.directory / "job")
+    bash, python = fleet.name("bash"), fleet.name("python")
+    fleet.create(bash, command=("--", "bash", "-euo", "pipefail", path))
+    fleet.create(python, command=("--", "python3", "-Werror::SyntaxWarning", str(software.directory / "serve.py")))
+    until(lambda: all("processes" in record for record in fleet.json_any("stale")), 10)
+    for name in ("job", "serve.py"):
+        software.replace(name)
+    assert set(old(fleet)) == {bash, python}
 
 
 def test_scripts_and_what_was_started_with_exec(fleet: Fleet, software: Software) -> None:

@@ -63,6 +63,56 @@ def test_the_life_of_a_patch(fleet: Fleet, one: Package, tmp_path: Path) -> None
     assert fleet.run("verify", "--package", "no-such-package").status == 1
 
 
+def test_data_that_is_opened_now_is_old_where_it_was_opened_before(fleet: Fleet, one: Package) -> None:
+    """Nothing runs it, and yet who opens it gets the old one, until the container is restarted."""
+    reader, other = fleet.name("reader"), fleet.name("other")
+    for name in (reader, other):
+        fleet.create(name)
+    data, manual = one.home / "data", Path("/usr/share/doc") / one.name / "README"
+    for version in ("5", "6"):
+        one.build(version, texts={str(data): f"{version}\n", str(manual): f"{version}\n"})
+    one.dpkg("--install", one.deb("5"))
+    fleet.ok("restart", reader, other)
+    assert fleet.inside(reader, f"cat {data} {manual}") == "5\n5"
+    assert fleet.inside(other, f"cat {manual}") == "5"
+    for _ in range(2):  # that it was looked must not make more of it stale
+        assert fleet.run("verify", "--package", one.name).status == 0
+    one.dpkg("--install", one.deb("6"))
+    assert fleet.inside(reader, f"cat {data}") == "5"
+    assert fleet.inside(other, f"cat {data}") == "6"
+    for arguments in (("verify",), ("verify", "--package", one.name)):
+        records = {record["name"]: record for record in fleet.run(*arguments, "-f", "json").json["containers"]}
+        assert records[reader]["reasons"] == [f"serves old files of {one.name}"], arguments
+        assert (records[other]["reasons"], records[other]["compared"] > 0) == ([], True)
+    deep = {record["name"]: record for record in fleet.run("verify", "--deep", "-f", "json").json["containers"]}
+    assert [deep[name]["reasons"] for name in (reader, other)] == [[f"serves old files of {one.name}"]] * 2
+    (stale,) = [record for record in fleet.json_any("stale") if record["stale"]]
+    assert [(file["path"], file["why"], file["package"]) for file in stale["files"]] == [(str(data), "served", one.name)]
+    assert fleet.run("patch", "apply", "--min-healthy-time", "0").status == 0
+    assert fleet.inside(reader, f"cat {data}") == "6"
+    assert fleet.run("verify", "--deep", reader).status == 0
+
+
+def test_modules_that_an_interpreter_has_read(fleet: Fleet, one: Package) -> None:
+    module = f"lxcfleet_test_{os.getpid()}"
+    path = f"/usr/lib/python3/dist-packages/{module}.py"
+    for version in ("7", "8"):
+        one.build(version, texts={path: f"VERSION = {version}\n"})
+    one.dpkg("--install", one.deb("7"))
+    name, other = fleet.name("app"), fleet.name("other")
+    fleet.create(name, command=("--", "python3", "-c", f"import {module}, time; time.sleep(1e6)"))
+    fleet.create(other)
+    assert fleet.run("verify").status == 0
+    one.dpkg("--install", one.deb("8"))
+    ran = fleet.run("verify", "-f", "json")
+    reasons = {record["name"]: record["reasons"] for record in ran.json["containers"]}
+    assert reasons[other] == []
+    assert f"may run old modules of {one.name}" in reasons[name]
+    assert {(file["why"], file["package"]) for file in ran.json["containers"][0]["old"]} >= {("modules", one.name)}
+    fleet.ok("restart", name)
+    assert fleet.run("verify").status == 0
+
+
 def test_nothing_is_proven_while_dpkg_is_half_way(fleet: Fleet, one: Package) -> None:
     fleet.create(fleet.name("a"))
     assert fleet.run("verify").status == 0

@@ -11,6 +11,10 @@ from typing import Any, cast
 import pytest
 
 from lxcfleet.api.requests import RolloutRequest
+from lxcfleet.errors import FleetError, HostError
+from lxcfleet.host.process import proc
+from lxcfleet.patch.before import Before
+from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.rollout import driver
 from lxcfleet.patch.rollout.driver import Driver
 from lxcfleet.patch.rollout.state import RolloutKind, Status
@@ -35,9 +39,17 @@ class Box:
         self.number = 1
         self.old = True
         self.unread = ""
+        self.ends = False
+        """It ends as soon as it was restarted."""
+        self.down = False
+        self.resting = False
+        self.health = Health.HEALTHY
+        self.starts_ill = False
 
     @property
     def running(self) -> Any:
+        if self.down:
+            return None
         return SimpleNamespace(identity=f"{self.number}@1.00", age=100.0, payload=SimpleNamespace(frozen=False))
 
 
@@ -69,30 +81,48 @@ class World:
     def __init__(self, directory: Path, *names: str) -> None:
         self.paths = Paths(lxc=directory / "lxc", run=directory, etc=directory / "etc")
         self.boxes = {name: Box(name) for name in names}
+        for name in names:
+            self.paths.container(name).directory.mkdir(parents=True)
         self.restarted: list[str] = []
         config = SimpleNamespace(profiles={}, rollout=POLICY, stop_timeout=1.0)
-        prober = SimpleNamespace(of=lambda _: Health.HEALTHY, healthy_seconds=lambda _: 100.0, reason=lambda _: "")
-        fleet = SimpleNamespace(
+        prober = SimpleNamespace(of=lambda box: box.health, healthy_seconds=lambda _: 100.0, reason=lambda _: "")
+        self.fleet = SimpleNamespace(
             prober=prober, registry=Registry(list(self.boxes.values())), config=config,
             bus=Bus(),
             actions=SimpleNamespace(run_jobs=self._run_jobs, act=self._restart),
             operations=SimpleNamespace(any=lambda _: False),
         )  # fmt: skip
+        self.failing = 0
+        self.fallen, self.before = Fallen(self.paths), Before(self.paths.well_before)
         self.in_pieces: list[str] = []
         """What the package manager is in the middle of, look by look."""
-        self.driver = Driver(
-            self.paths, cast(Any, fleet), self._find, lambda: self.in_pieces.pop(0) if self.in_pieces else ""
-        )
+        self.driver = self.make()
+
+    def make(self) -> Driver:
+        """A driver, as a daemon that is started has it."""
+        return Driver(
+            self.paths, cast(Any, self.fleet), self._find, lambda: self.in_pieces.pop(0) if self.in_pieces else "",
+            self.fallen, self.before,
+        )  # fmt: skip
 
     async def _find(self, boxes: Sequence[Any]) -> dict[str, StaleScan]:
         return {box.name: StaleScan(box.name, 1, 1, (OLD,) * box.old, box.unread) for box in boxes}
 
     async def _run_jobs(self, _: str, jobs: Sequence[Any]) -> list[Result]:
-        return [await job.run() for job in jobs]
+        results = []
+        for job in jobs:
+            try:
+                results.append(await job.run())
+            except FleetError as error:
+                results.append(Result(job.name, "failed", False, error.body()))
+        return results
 
     async def _restart(self, box: Box, *_: object) -> Result:
         self.restarted.append(box.name)
-        box.number, box.old = box.number + 1, False
+        if self.failing:
+            self.failing -= 1
+            raise HostError("no space left on device")
+        box.number, box.old, box.down = box.number + 1, False, box.ends
         return Result(box.name, "restarted", True)
 
     async def drive(self, seconds: float = 5.0) -> None:
@@ -100,7 +130,7 @@ class World:
         task = asyncio.create_task(self.driver.run())
         try:
             async with asyncio.timeout(seconds):
-                while self.driver.active is not None:
+                while self.driver.active is not None and self.driver.active.status is not Status.HALTED:
                     await asyncio.sleep(0.01)
         finally:
             task.cancel()
@@ -162,3 +192,146 @@ def test_a_restart_that_was_asked_for_does_not_wait_for_packages(tmp_path: Path)
 
     asyncio.run(run())
     assert world.restarted == ["a"]
+
+
+# a patch that takes a container down
+
+
+def bad_patch(tmp_path: Path) -> World:
+    """It ends the first of three, and the rollout is halted."""
+    world = World(tmp_path, "a", "b", "c")
+    world.boxes["a"].ends = True
+
+    async def run() -> None:
+        await world.driver.take_up(["a", "b", "c"])
+        await world.drive()
+
+    asyncio.run(run())
+    rollout = world.driver.active
+    assert rollout is not None
+    assert (rollout.status, world.restarted) == (Status.HALTED, ["a"])
+    assert world.fallen.of(cast(Any, world.boxes["a"])) is not None
+    assert world.boxes["a"].resting, "it starts when the host boots"
+    return world
+
+
+def mend(world: World) -> None:
+    """The host has a good version again."""
+    world.boxes["a"].ends = False
+
+
+def is_well(world: World) -> bool:
+    """All run the good version, and nothing is noted any more."""
+    boxes = cast(Any, world.boxes.values())
+    return not any(box.down or box.old or world.fallen.of(box) for box in boxes)
+
+
+def test_a_repair_of_the_host_brings_back_what_the_bad_patch_took_down(tmp_path: Path) -> None:
+    world = bad_patch(tmp_path)
+    mend(world)
+
+    async def run() -> None:
+        await world.driver.take_up(["b", "c"])
+        await world.drive()
+
+    asyncio.run(run())
+    assert world.driver.last is not None
+    assert world.driver.last.status is Status.DONE
+    assert world.restarted == ["a", "a", "b", "c"]
+    assert is_well(world)
+
+
+def test_so_does_resume(tmp_path: Path) -> None:
+    world = bad_patch(tmp_path)
+    mend(world)
+
+    async def run() -> None:
+        world.driver.resume(accept=False)
+        await world.drive()
+
+    asyncio.run(run())
+    assert is_well(world)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_so_does_a_patch_or_apply_after_an_abort_or_a_reboot_even_if_nothing_else_is_stale(
+    tmp_path: Path, lost: bool
+) -> None:
+    world = bad_patch(tmp_path)
+    world.driver.abort()
+    if lost:
+        world.paths.rollout.unlink()
+        world.driver = world.make()
+    mend(world)
+    for box in world.boxes.values():
+        box.old = False
+
+    async def run() -> None:
+        await world.driver.take_up([])
+        await world.drive()
+
+    asyncio.run(run())
+    assert world.restarted == ["a", "a"]
+    assert is_well(world)
+
+
+def test_a_patch_that_ends_it_again_halts_again_with_one_start(tmp_path: Path) -> None:
+    world = bad_patch(tmp_path)
+
+    async def run() -> None:
+        await world.driver.take_up([])
+        await world.drive()
+
+    asyncio.run(run())
+    assert world.driver.active is not None
+    assert (world.driver.active.status, world.restarted) == (Status.HALTED, ["a", "a"])
+    assert world.fallen.of(cast(Any, world.boxes["a"])) is not None
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+def test_what_broke_with_the_patch_is_waited_for_and_halts(tmp_path: Path, remembered: bool) -> None:
+    """Its checks fail in the mixed view, and go on failing after the restart."""
+    world = World(tmp_path, "a", "b")
+    boxes = cast(Any, list(world.boxes.values()))
+    if remembered:
+        world.before.note(boxes, lambda _: Health.HEALTHY)
+    for box in boxes:
+        box.health = Health.UNHEALTHY
+
+    async def run() -> None:
+        await world.driver.take_up(["a", "b"])
+        await world.drive()
+
+    asyncio.run(run())
+    assert world.driver.last is not None
+    assert world.driver.last.status is (Status.HALTED if remembered else Status.DONE)
+    assert world.restarted == (["a"] if remembered else ["a", "b"])
+
+
+def test_a_full_disk_has_time_to_be_mended_before_the_attempts_are_used_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(proc, "uptime", lambda: clock.now)
+    world = World(tmp_path, "a")
+    world.failing = 2
+
+    async def run() -> list[int]:
+        await world.driver.take_up(["a"])
+        task = asyncio.create_task(world.driver.run())
+        tries = []
+        for number in range(1, 4):
+            async with asyncio.timeout(20.0):
+                while len(world.restarted) < number:
+                    await asyncio.sleep(0.01)
+            for _ in range(20):
+                await asyncio.sleep(0.01)  # longer than it takes to be tried thrice
+            tries.append(len(world.restarted))
+            clock.now += 30.0
+        task.cancel()
+        return tries
+
+    monkeypatch.setattr("lxcfleet.patch.rollout.planner.LOOK_SECONDS", 0.01)
+    assert asyncio.run(run()) == [1, 2, 3]
+    assert world.driver.last is not None
+    assert world.driver.last.status is Status.DONE

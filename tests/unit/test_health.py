@@ -201,3 +201,16 @@ def test_tcp() -> None:
     assert ask(b"", lambda port: reach.tcp("127.0.0.1", port, 5)) == ""
     assert asyncio.run(reach.tcp("127.0.0.1", 1, 5)) == "tcp 1: connection refused"
     assert asyncio.run(reach.http("127.0.0.1", 1, "web", "/", 5)) == "http 1/: connection refused"
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        "/bin/true: /lib/x86_64-linux-gnu/libc.so.6: version `GLIBC_2.38' not found (required by /bin/true)",
+        "curl: error while loading shared libraries: libssl.so.3: cannot open shared object file",
+        "php: symbol lookup error: php: undefined symbol: SSL_get0_group_name, version OPENSSL_3.2.0",
+    ],
+)
+def test_a_check_that_the_dynamic_linker_failed_says_why(printed: str) -> None:
+    assert "the host was patched" in judge.cause_of(f"before\n{printed}\nafter")
+    assert judge.cause_of("GLIBC is not found here; connection refused") == ""

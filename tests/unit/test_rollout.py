@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -125,6 +126,29 @@ def test_what_was_ill_before_costs_nothing_and_is_not_waited_for() -> None:
     plan = planner.begin_wave(plan, ("c2",))
     plan = planner.settle(plan, {**seen, "c2": replace(STARTING, unhealthy=True)})
     assert (plan.members["c2"].phase, plan.members["c2"].note) == (MemberPhase.DONE, "it was not healthy before either")
+
+
+def test_where_all_are_ill_they_are_not_restarted_in_one_wave() -> None:
+    """Their checks are wrong, say; or broke with the patch, and nobody knows any more that they were well before."""
+    plan = rollout(*many(8, expected=False), policy=policy(canaries=Share(1)))
+    seen = well(8, healthy=False, unhealthy=True)
+    assert planner.preview(plan, seen) == [("c1",), ("c2", "c3"), ("c4", "c5"), ("c6", "c7"), ("c8",)]
+    plan = planner.begin_wave(replace(plan, policy=policy(min_healthy_time=5.0)), ("c1",))
+    seen["c1"] = replace(STARTING, unhealthy=True)
+    assert isinstance(planner.decide(planner.settle(plan, seen), seen), Wait), "it has to stay up, at least"
+    seen["c1"] = LiveState(None)
+    assert isinstance(planner.decide(planner.settle(plan, seen), seen), Stop)
+
+
+def test_a_fleet_that_became_unhealthy_with_the_patch_is_rolled_by_canary_and_gate_with_its_limit() -> None:
+    plan = rollout(*many(8), policy=policy(canaries=Share(1)))
+    seen = well(8, healthy=False, unhealthy=True)
+    assert [len(wave) for wave in planner.preview(plan, seen)] == [1, 2, 2, 2, 1]
+    plan = planner.begin_wave(plan, ("c1",))
+    seen["c1"] = replace(STARTING, unhealthy=True, running_for=10.0)
+    assert isinstance(planner.decide(planner.settle(plan, seen), seen), Stop)
+    seen["c1"] = HEALTHY
+    assert planner.decide(planner.settle(plan, seen), seen) == Restart(("c2", "c3"))
 
 
 def test_a_profile_may_have_a_limit_of_its_own() -> None:
@@ -265,11 +289,111 @@ def test_what_failed_can_be_left_behind_and_counts_as_down() -> None:
     assert planner.decide(plan, seen) == Restart(("c2",))  # two may be down, and c1 is
 
 
-def test_resumed_it_skips_what_was_not_restarted_and_does_not_run() -> None:
+def test_resumed_what_was_not_restarted_is_and_what_does_not_run_is_started() -> None:
     plan = begun("c1").update(replace(begun("c1").members["c1"], phase=MemberPhase.FAILED))
     assert planner.resume(plan, well(4)).members["c1"].phase is MemberPhase.WAITING
     assert planner.resume(plan, {}).members["c1"].phase is MemberPhase.SKIPPED
-    assert planner.resume(plan, {"c1": LiveState(None)}).members["c1"].accepted
+    member = planner.resume(plan, {"c1": LiveState(None)}).members["c1"]
+    assert (member.phase, member.fallen, member.accepted) == (MemberPhase.WAITING, True, False)
+    assert planner.resume(plan, {"c1": LiveState(None)}, accept=True).members["c1"].accepted
+
+
+# a bad patch, and the one that mends it
+
+
+SICK = replace(STARTING, running_for=10.0, unhealthy=True, reason="status 500")
+GONE = LiveState(None)
+
+
+def halted_at(canary: LiveState, count: int = 4) -> tuple[Rollout, dict[str, LiveState]]:
+    """A bad patch: its canary came up like that."""
+    plan = rollout(kind=RolloutKind.PATCH, policy=policy(canaries=Share(1), max_unavailable=Share(2)))
+    plan = planner.merge(planner.patched(plan), {m.name: m for m in many(count)}, 1)
+    assert planner.decide(plan, well(count)) == Restart(("c1",))
+    seen = {**well(count), "c1": canary}
+    plan = planner.settle(planner.begin_wave(plan, ("c1",)), seen)
+    decision = planner.decide(plan, seen)
+    assert isinstance(decision, Stop)
+    return planner.halt(plan, Halt("c1", decision.why)), seen
+
+
+def test_a_new_change_of_the_host_supersedes_a_halt_and_the_sick_canary_is_restarted_first() -> None:
+    plan, seen = halted_at(SICK)
+    plan = planner.supersede(planner.patched(plan), seen)
+    assert (plan.status, plan.halted) == (Status.RUNNING, None)
+    assert planner.decide(plan, seen) == FindStale()
+    found = {name: Member(name, OLD) for name in ("c2", "c3", "c4")}
+    plan = planner.merge(plan, {**found, "c1": Member("c1", NEW, expected=False)}, plan.patch)
+    assert plan.members["c1"].expected, "it was well before the bad patch"
+    assert planner.decide(plan, seen) == Restart(("c1",)), "it is down anyway"
+    seen["c1"] = replace(HEALTHY, identity="3@3.00")
+    plan = planner.settle(planner.begin_wave(plan, ("c1",)), seen)
+    assert planner.decide(plan, seen) == Restart(("c2", "c3"))
+
+
+def test_after_the_way_back_only_what_ran_the_bad_version_is_restarted() -> None:
+    plan, seen = halted_at(SICK)
+    plan = planner.supersede(planner.patched(plan), seen)
+    plan = planner.merge(plan, {"c1": Member("c1", NEW, expected=False)}, plan.patch)
+    assert planner.decide(plan, seen) == Restart(("c1",))
+    seen["c1"] = replace(HEALTHY, identity="3@3.00")
+    plan = planner.settle(planner.begin_wave(plan, ("c1",)), seen)
+    assert planner.decide(plan, seen) == FindStale()
+    assert planner.decide(planner.merge(plan, {}, plan.patch), seen) == Finish()
+    assert {m.phase for m in plan.members.values() if m.name != "c1"} == {MemberPhase.SKIPPED}
+
+
+@pytest.mark.parametrize("how", ["patched", "resume"])
+def test_what_died_of_the_patch_is_started(how: str) -> None:
+    plan, seen = halted_at(GONE)
+    plan = planner.resume(plan, seen) if how == "resume" else planner.supersede(planner.patched(plan), seen)
+    assert planner.decide(planner.settle(plan, seen), seen) == FindStale()
+    plan = planner.merge(planner.settle(plan, seen), {"c1": Member("c1", "", fallen=True)}, plan.patch)
+    assert planner.decide(plan, seen) == Restart(("c1",))
+    plan = planner.begin_wave(plan, ("c1",))
+    assert planner.decide(planner.settle(plan, seen), seen) == Restart(("c1",)), "the daemon was killed before it was"
+    seen["c1"] = HEALTHY
+    plan = planner.settle(planner.note_starts(plan, ("c1",)), seen)
+    assert plan.members["c1"].phase is MemberPhase.DONE
+
+
+def test_what_died_and_dies_again_halts_it_again_after_one_start() -> None:
+    plan, seen = halted_at(GONE)
+    plan = planner.merge(planner.supersede(planner.patched(plan), seen), {}, 2)
+    plan = planner.note_starts(planner.begin_wave(plan, ("c1",)), ("c1",))
+    assert planner.decide(planner.settle(plan, seen), seen) == Stop("c1", "it does not run after its restart")
+
+
+def test_what_fell_and_was_started_by_hand_is_checked_and_not_skipped() -> None:
+    plan, seen = halted_at(GONE)
+    plan = planner.merge(planner.supersede(planner.patched(plan), seen), {}, 2)
+    plan = planner.settle(plan, {**seen, "c1": STARTING})
+    assert plan.members["c1"].phase is MemberPhase.GATED
+    assert planner.settle(plan, seen).members["c1"].phase is MemberPhase.FAILED
+
+
+def test_a_patch_that_is_no_cure_gives_a_new_deadline_and_restarts_nothing_twice() -> None:
+    plan, seen = halted_at(SICK)
+    plan = planner.supersede(planner.patched(plan), seen)
+    plan = planner.merge(plan, {name: Member(name, OLD) for name in ("c2", "c3", "c4")}, plan.patch)
+    assert isinstance(planner.decide(planner.settle(plan, seen), seen), Wait)
+    seen["c1"] = replace(SICK, running_for=20.0)
+    assert isinstance(planner.decide(planner.settle(plan, seen), seen), Stop)
+
+
+def test_a_mended_version_that_comes_while_the_canary_is_checked_is_not_waited_with() -> None:
+    """Nor does the check that fails in the same moment halt it."""
+    plan, seen = halted_at(SICK)
+    plan = replace(plan, status=Status.RUNNING, halted=None)
+    assert planner.decide(planner.patched(plan), seen) == FindStale()
+    plan = planner.merge(planner.patched(plan), {"c1": Member("c1", NEW, expected=False)}, 2)
+    assert planner.decide(plan, seen) == Restart(("c1",))
+
+
+def test_a_patch_during_a_pause_stays_paused() -> None:
+    plan = planner.pause(rollout(*many(2), kind=RolloutKind.PATCH, patch=1, scanned=1))
+    plan = planner.supersede(planner.patched(plan), well(2))
+    assert planner.decide(plan, well(2)) == Wait(None, "paused")
 
 
 # patches
@@ -318,7 +442,7 @@ def test_it_is_read_as_it_was_written(data: st.DataObject) -> None:
     member = st.builds(
         Member, text, text, st.integers(), st.none() | text, st.floats(0, 9), st.floats(0, 9), st.booleans(),
         st.sampled_from(MemberPhase), st.none() | st.integers(), st.none() | st.integers(), st.integers(), st.booleans(),
-        st.booleans(), text,
+        st.booleans(), text, st.booleans(),
     )  # fmt: skip
     members = {each.name: each for each in data.draw(st.lists(member, max_size=3))}
     plan = rollout(
@@ -329,6 +453,24 @@ def test_it_is_read_as_it_was_written(data: st.DataObject) -> None:
         selections=({"patterns": ["a*"], "labels": {}, "everything": False},),
     )
     assert state.from_json(state.to_json(plan)) == plan
+
+
+def test_what_the_former_version_wrote_is_read() -> None:
+    plan = rollout(*many(2), kind=RolloutKind.PATCH, halted=Halt("c1", "status 500", "log"), status=Status.HALTED)
+    data = json.loads(state.to_json(plan))
+    data["members"] = [{key: each[key] for key in each if key in FORMER_MEMBER} for each in data["members"]]
+    data["halted"] = {key: data["halted"][key] for key in ("container", "why", "log")}
+    assert state.from_json(json.dumps({key: data[key] for key in data if key in FORMER})) == plan
+
+
+FORMER = {
+    "version", "id", "kind", "policy", "created", "members", "pools", "status", "wave", "patch", "scanned", "confirmed",
+    "canaried", "halted", "ended", "selections",
+}  # fmt: skip
+FORMER_MEMBER = {
+    "name", "identity", "priority", "pool", "min_healthy_time", "healthy_deadline", "expected", "phase", "wave",
+    "restarted_for", "attempts", "accepted", "stale", "note",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"version": 2}', '{"version": 1, "members": 3}'])

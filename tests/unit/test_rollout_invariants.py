@@ -33,6 +33,8 @@ class Box:
     """It is stale whatever is done to it: a shadow, say."""
     restarts: dict[int, int] = field(default_factory=dict)
     """How often the rollout restarted it, by patch."""
+    starts: int = 0
+    """How often the rollout started it after it had fallen."""
 
     @property
     def identity(self) -> str:
@@ -54,7 +56,10 @@ class Box:
         )
 
     def restart(self, patch: int, owed: int) -> None:
-        self.restarts[patch] = self.restarts.get(patch, 0) + 1
+        if self.runs:
+            self.restarts[patch] = self.restarts.get(patch, 0) + 1
+        else:
+            self.starts, self.runs = self.starts + 1, True
         self.number += 1
         self.age, self.owed = 0, owed
         self.stale_since = self.stale_since if self.stuck else 0
@@ -88,6 +93,11 @@ class World:
 
     def see(self) -> dict[str, LiveState]:
         return {name: box.seen() for name, box in self.boxes.items()}
+
+    def fallen(self) -> dict[str, Member]:
+        """What the rollout took down, as a note beside each container says."""
+        failed = [m for m in self.read().by_phase(MemberPhase.FAILED) if m.name in self.boxes]
+        return {m.name: Member(m.name, "", fallen=True) for m in failed if not self.boxes[m.name].runs}
 
     def stale(self) -> dict[str, Member]:
         return {
@@ -127,7 +137,7 @@ class World:
             self.patches += 1
             for each in self.boxes.values():
                 each.stale_since = each.stale_since or self.patches * int(self.data.draw(st.booleans(), "stale again"))
-            self.write(planner.patched(self.read()))
+            self.write(planner.supersede(planner.patched(self.read()), self.see()))
 
     def read(self) -> Rollout:
         return state.from_json(self.file)
@@ -149,7 +159,7 @@ class World:
             case Wait():
                 self.write(plan)
             case FindStale():
-                found = self.stale()
+                found = {**self.stale(), **self.fallen()}
                 if not self.killed():
                     self.write(planner.merge(plan, found, plan.patch))
             case Stop(container, why):
@@ -162,6 +172,8 @@ class World:
                     if self.killed():
                         break
                     self.boxes[name].restart(plan.patch, owed=self.data.draw(st.integers(0, 2), "owed"))
+                else:
+                    self.write(planner.note_starts(self.read(), chosen))
         return True
 
     def check_wave(self, plan: Rollout, chosen: tuple[str, ...]) -> None:
@@ -220,6 +232,7 @@ def test_in_a_wild_world_it_ends_and_restarts_nothing_twice_for_one_patch(data: 
         raise AssertionError("it does not end")
     for box in world.boxes.values():
         assert max(box.restarts.values(), default=0) <= 1
+        assert box.starts <= planner.ATTEMPTS * (world.read().patch + 1)
     plan = world.read()
     if plan.status is not Status.HALTED:
         left = [name for name, box in world.boxes.items() if box.stale_since and box.seen().identity]

@@ -27,7 +27,8 @@ from lxcfleet.host.process.maps import Identity
 from lxcfleet.patch.stale import scan as scanning
 from lxcfleet.patch.stale.finder import Finder
 from lxcfleet.patch.stale.judge import OldFile, Process, StaleScan, Why, judge_mapped, merge, same, written_since
-from lxcfleet.patch.stale.scan import Target, place, places, scan, script_of
+from lxcfleet.patch.stale.scan import Target, place, places, scan
+from lxcfleet.patch.stale.scripts import script_of
 from lxcfleet.paths import Paths
 
 from .layers_in import directories, layer_in, put, stack_in
@@ -355,7 +356,7 @@ def test_a_container_that_takes_too_long_is_not_clean(
 
 def test_a_container_without_a_cgroup_is_not_clean() -> None:
     running = SimpleNamespace(pid=1, payload=Payload({}))
-    finder = Finder(Paths(), *cast(Any, (None, None)))
+    finder = Finder(Paths(), cast(Any, None), cast(Any, None), lambda: True)
     found = asyncio.run(finder.scan([cast(Any, SimpleNamespace(name="web", running=running))]))
     assert found == {"web": StaleScan("web", 0, 0, problem="its cgroup was not found")}
 

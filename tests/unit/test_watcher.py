@@ -19,6 +19,8 @@ import pytest
 from lxcfleet.errors import HostError
 from lxcfleet.host.packages import database, dpkg
 from lxcfleet.patch import watcher
+from lxcfleet.patch.before import Before
+from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.owners import Owners
 from lxcfleet.patch.shadow.files import Delta, Shadow, ShadowKind
 from lxcfleet.patch.stale.judge import StaleScan
@@ -27,6 +29,7 @@ from lxcfleet.patch.watcher import Watcher
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus, Event
 from lxcfleet.spec.selection import Selection
+from lxcfleet.spec.states import Health
 from lxcfleet.spec.windows import PatchSettings, Policy
 
 OLD = StaleScan("web", 1, 1, files=(cast(Any, None),))
@@ -41,6 +44,7 @@ class World:
         self.clock = 1000.0
         self.half_done = ""
         self.found = {"web": OLD}
+        self.boxes: list[Any] = []
         self.applied: list[list[str]] = []
         self.failing = 0
         self.events: list[str] = []
@@ -59,14 +63,16 @@ class World:
             return False
 
         mask = cast(Any, SimpleNamespace(distrust=lambda: None, refresh=nothing))
-        registry = cast(Any, _Registry(nothing))
+        registry = cast(Any, _Registry(nothing, self.boxes))
         launcher, finder = cast(Any, SimpleNamespace(renew=renew)), cast(Any, SimpleNamespace(scan=scan))
         bus = Bus()
         bus.subscribe("test", Event, lambda event: self.events.append(told.what) if (told := event.told()) else None)
         admin = self.paths.run / "dpkg"
+        healths = cast(Any, SimpleNamespace(of=lambda box: box.health, healthy_seconds=lambda _: 0))
         return Watcher(
-            self.paths, lambda: self.settings, registry, mask, launcher, finder, bus, self.apply, admin=admin
-        )
+            self.paths, lambda: self.settings, registry, mask, launcher, finder, bus, self.apply, Fallen(self.paths),
+            Before(self.paths.well_before), healths, admin=admin,
+        )  # fmt: skip
 
     async def apply(self, stale: Any) -> None:
         """The rollout."""
@@ -83,11 +89,14 @@ class World:
 
 
 class _Registry:
-    def __init__(self, observe: Any) -> None:
-        self.observe = observe
+    def __init__(self, observe: Any, boxes: list[Any]) -> None:
+        self.observe, self._boxes = observe, boxes
 
     def __len__(self) -> int:
         return 1
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._boxes)
 
 
 @pytest.fixture
@@ -179,12 +188,73 @@ def test_policies_that_restart_nothing(world: World, policy: Policy) -> None:
     assert world.events == (["patched"] if policy is Policy.NOTIFY else [])
 
 
+@contextlib.contextmanager
+def dpkg_at_work(world: World) -> Iterator[None]:
+    """A process, another one than this, holds dpkg's lock."""
+    admin = world.paths.run / "dpkg"
+    admin.mkdir(exist_ok=True)
+    (admin / "lock").touch()
+    ready, go_on = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        descriptor = os.open(admin / "lock", os.O_RDWR)
+        fcntl.lockf(descriptor, fcntl.LOCK_EX)
+        os.write(ready[1], b"x")
+        os.read(go_on[0], 1)
+        os._exit(0)
+    try:
+        os.read(ready[0], 1)
+        yield
+    finally:
+        os.write(go_on[1], b"x")
+        os.waitpid(child, 0)
+        for descriptor in (*ready, *go_on):
+            os.close(descriptor)
+
+
+@pytest.mark.reaches("processes", reason="another process holds the lock")
+def test_during_a_long_run_of_dpkg_nobody_says_that_all_was_dealt_with(world: World) -> None:
+    """The hook is called after dpkg alone."""
+    with dpkg_at_work(world):
+        assert world.pass_time(1) == "busy"
+        assert "holds dpkg's lock" in world.watcher.record()["why"]
+    assert world.pass_time(1) == "idle"
+
+
+def box(name: str, health: Health) -> Any:
+    running = SimpleNamespace(identity="1@1.00")
+    return SimpleNamespace(name=name, running=running, health=health, resting=True, busy=None)
+
+
+@pytest.mark.reaches("processes", reason="another process holds the lock")
+def test_what_becomes_unhealthy_with_a_patch_was_well_before_also_for_a_daemon_that_starts_in_between(
+    world: World,
+) -> None:
+    world.settings = PatchSettings(Policy.NOTIFY, quiet=10)
+    world.found = {"web": OLD, "ill": OLD, "other": StaleScan("other", 1, 1)}
+    world.boxes += [box("web", Health.HEALTHY), box("ill", Health.UNHEALTHY), box("other", Health.HEALTHY)]
+    web, ill, other = world.boxes
+    world.pass_time(1)
+    with dpkg_at_work(world):
+        world.pass_time(1)
+        web.health = Health.UNHEALTHY
+    world.watcher.notify()
+    world.watcher = world.make()
+    assert world.pass_time(1) == "quiet"
+    assert world.pass_time(10) == "idle"
+    world.watcher = world.make()
+    before = Before(world.paths.well_before)
+    assert [before.was_well(each) for each in (web, ill, other)] == [True, False, False]
+    web.running.identity = "2@2.00"
+    assert not before.was_well(web), "another run of it"
+
+
 def test_nothing_stale(world: World) -> None:
     world.found = {"web": StaleScan("web", 1, 1, problem="/proc/1/maps: Permission denied")}
     world.watcher.notify()
     world.pass_time(0)
     assert world.pass_time(10) == "idle"
-    assert world.applied == []
+    assert world.applied == [[]], "a rollout that is halted looks again"
     assert world.events == ["unread", "patched"]
 
 
@@ -263,7 +333,7 @@ def test_nothing_is_proven_where_packages_can_not_be_read(monkeypatch: pytest.Mo
     async def chosen(_: object) -> list[object]:
         return [web]
 
-    async def scan(_: object) -> dict[str, StaleScan]:
+    async def scan(_: object, _wanted: object) -> dict[str, StaleScan]:
         return {"web": StaleScan("web", 0, 0)}
 
     async def shadows(_: object) -> dict[str, Delta]:
@@ -276,8 +346,9 @@ def test_nothing_is_proven_where_packages_can_not_be_read(monkeypatch: pytest.Mo
     monkeypatch.setattr(database, "installed", dict)
     monkeypatch.setattr(database, "by_architecture", dict)
     monkeypatch.setattr(dpkg, "half_done", lambda: "")
-    registry, finder = cast(Any, SimpleNamespace(chosen=chosen)), cast(Any, SimpleNamespace(scan=scan, shadows=shadows))
-    prover = Prover(registry, finder, Owners())
+    registry = cast(Any, SimpleNamespace(chosen=chosen))
+    finder = cast(Any, SimpleNamespace(scan=scan, shadows=shadows, data=True))
+    prover = Prover(registry, finder, Owners(), cast(Any, SimpleNamespace(of=lambda _: None)))
     for asked in (prover.verify(Selection(), ()), prover.shadows(Selection())):
         with pytest.raises(HostError, match="did not end"):
             asyncio.run(cast(Any, asked))

@@ -115,7 +115,12 @@ USUAL = PatchSettings()
 
 
 def test_nothing_was_heard() -> None:
-    assert answer(replace(CALM, pending=False, holder=1, half_done="x"), USUAL) == Answer(NoticePhase.IDLE)
+    assert answer(replace(CALM, pending=False, half_done="x"), USUAL) == Answer(NoticePhase.IDLE)
+
+
+def test_dpkg_is_at_work_before_the_hook_is_heard() -> None:
+    busy = answer(replace(CALM, pending=False, holder=7), USUAL)
+    assert (busy.phase, busy.why) == (NoticePhase.BUSY, "process 7 holds dpkg's lock")
 
 
 def test_it_waits_for_the_package_manager_then_for_quiet() -> None:

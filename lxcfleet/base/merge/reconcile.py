@@ -171,6 +171,22 @@ def conflicts(paths: Paths, name: str) -> list[str]:
     return [str(each) for each in found] if isinstance(found, list) else []
 
 
+def last_base(paths: Paths, name: str) -> str:
+    """The name of what the base was like at the container's last start; empty if that is not known."""
+    return str(_record(paths.container(name).base_record).get("base") or "")
+
+
+def file_at_last_start(paths: Paths, name: str, path: str) -> bytes | None:
+    """What the base had at ``path``, one of those that are merged, at the container's last start; None if not known."""
+    base = last_base(paths, name)
+    for file in (paths.container(name).base_snapshot(base), paths.base_snapshot(base)) if base else ():
+        with contextlib.suppress(OSError, ValueError):
+            content = file.read_bytes()
+            if _digest(content) == base:
+                return _unpack(content).get(path)
+    return None
+
+
 def forget_all(paths: Paths) -> None:
     """Remove all snapshots: no container is left."""
     shutil.rmtree(paths.base_snapshots, ignore_errors=True)

@@ -69,6 +69,15 @@ def packages(old: bytes, host: bytes, own: bytes) -> Merged:
     return Merged(b"".join(stanza + b"\n\n" for stanza in result.values()), tuple(words))
 
 
+def versions(status: bytes) -> dict[str, str]:
+    """The packages that are installed by dpkg's status file, NAME:ARCHITECTURE to version."""
+    return {
+        name: _field(stanza, "Version")
+        for name, stanza in _stanzas(status).items()
+        if _field(stanza, "Status").endswith(" installed")
+    }
+
+
 def _stanzas(content: bytes) -> Entries:
     found: Entries = {}
     for stanza in content.split(b"\n\n"):
@@ -205,8 +214,10 @@ def _names(text: bytes) -> list[bytes]:
 PASSWD = "/etc/passwd"
 GROUP = "/etc/group"
 
+STATUS = "/var/lib/dpkg/status"
+
 MERGES: dict[str, Callable[[bytes, bytes, bytes], Merged]] = {
-    "/var/lib/dpkg/status": packages,
+    STATUS: packages,
     PASSWD: users,
     GROUP: groups,
     "/etc/shadow": hashes,

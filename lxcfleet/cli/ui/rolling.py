@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from lxcfleet.api.client import Client
-from lxcfleet.api.records import RolloutMemberRecord, RolloutRecord
+from lxcfleet.api.records import HaltRecord, RolloutMemberRecord, RolloutRecord
 from lxcfleet.api.requests import RolloutRequest
 from lxcfleet.cli.options import F, read_by
 from lxcfleet.cli.session import connect
@@ -154,10 +154,31 @@ def show(record: RolloutRecord, style: str, *, quiet: bool = False) -> int:
     if halted is not None and record["status"] == "halted":
         where = f" at {halted['container']}" if halted["container"] else ""
         output.say_error(FleetError(f"the rollout is halted{where}", why=halted["why"], hint=_next_step(record)))
-        if halted["log"]:
-            output.say("  the end of its console:")
-            output.say("\n".join(f"  | {output.printable(line)}" for line in halted["log"].splitlines()))
+        failed = any(each["name"] == halted["container"] and each["phase"] == "failed" for each in record["containers"])
+        for line in _causes(halted, failed=failed):
+            output.say(output.printable(line))
     return status_of(record)
+
+
+def _causes(halted: HaltRecord, *, failed: bool) -> list[str]:
+    """What is known of the cause, and the commands that undo it. ``failed``: it was restarted, and did not come up well."""
+    lines = []
+    if failed:
+        status = "is not known" if halted["exit_status"] is None else str(halted["exit_status"])
+        lines += [f"  its exit status, if it ended: {status}"]
+    if halted["log"]:
+        lines += ["  the end of its console:", *(f"  | {line}" for line in halted["log"].splitlines())]
+    packages = halted["packages"]
+    if packages is None:
+        return [*lines, "  which packages of the host changed since it was well is not known"] if failed else lines
+    if not packages:
+        return [*lines, "  no package of the host changed since it was well"]
+    lines.append("  packages of the host that changed since it was well:")
+    lines += [f"  | {name} {before or '(new)'} -> {now or '(removed)'}" for name, (before, now) in packages.items()]
+    lines.append("  to go back to what they were:")
+    lines += [f"    {command}" for command in halted["commands"]]
+    lines.append("  The rollout goes on by itself then. Unless they are held, unattended-upgrades installs them again.")
+    return lines
 
 
 def _next_step(record: RolloutRecord) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
+from lxcfleet.api.client import Client
 from lxcfleet.api.requests import AttachRequest
 from lxcfleet.cli import complete, options
 from lxcfleet.cli.session import connect, session_of
 from lxcfleet.cli.ui import attach, output
 from lxcfleet.cli.ui.fanout import Collected, Fanout, Prefixed, Sink, overall
-from lxcfleet.errors import InvalidInput
+from lxcfleet.errors import FleetError, InvalidInput
 from lxcfleet.spec.names import check_name
 from lxcfleet.spec.selection import Selection, is_glob, natural_order
 
@@ -22,6 +24,10 @@ FAILED = 125
 
 _NAMED = 10
 """So many containers are named when the command failed in some; the rest is counted."""
+
+_LINKER_FAILED = (1, 127)
+"""Exit statuses of a program whose libraries can't be loaded; ld.so(8)."""
+_LIBRARY = re.compile(r"/[^/]*\.so(\.[^/]*)?$")
 
 
 class _RunsCommand(options.TakesCommand):
@@ -117,7 +123,11 @@ def _in_one(
     if tty and "TERM" in os.environ:
         environment = {"TERM": os.environ["TERM"], **environment}
     request: AttachRequest = {"name": name, "command": list(command), "environment": environment, "tty": tty}
-    return attach.run(connect(ctx), request)
+    client = connect(ctx)
+    status = attach.run(client, request)
+    if command:
+        _explain(client, {name: status})
+    return status
 
 
 def _in_many(
@@ -145,7 +155,30 @@ def _in_many(
     status = overall([*fanout.statuses.values()])
     if status != 0:
         output.say(_failures(fanout.statuses))
+        _explain(client, fanout.statuses)
     return status
+
+
+def _explain(client: Client, statuses: Mapping[str, int]) -> None:
+    """Say of commands that may have failed because their container sees the host's new programs beside its old libraries.
+
+    What the dynamic linker says (``version `GLIBC_2.38' not found``) goes past us to the command's stderr. But its exit
+    status is 1 or 127, and in a container that runs replaced libraries it is the likely cause.
+    """
+    failed = tuple(name for name, status in statuses.items() if status in _LINKER_FAILED)
+    if not failed:
+        return
+    try:
+        records = client.stale(Selection(failed))
+    except FleetError:
+        return  # that must not hide what the command itself had to say
+    mixed = [record["name"] for record in records if any(_LIBRARY.search(file["path"]) for file in record["files"])]
+    if mixed:
+        named = ", ".join(mixed[:_NAMED]) + (", …" if len(mixed) > _NAMED else "")
+        output.say(
+            f"lxcfleet: the host was patched, and {named} not restarted since: until that is done new programs find old"
+            " libraries there, and may fail as if those were broken: lxcfleet patch apply"
+        )
 
 
 def _show(statuses: dict[str, int], collected: Collected, style: str) -> None:

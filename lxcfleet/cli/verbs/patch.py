@@ -12,7 +12,7 @@ from lxcfleet.api.requests import RolloutRequest
 from lxcfleet.cli import options
 from lxcfleet.cli.session import connect, session_of
 from lxcfleet.cli.ui import output, rolling
-from lxcfleet.cli.verbs.stale import complain, status_of
+from lxcfleet.cli.verbs.stale import FOUND, complain, status_of
 from lxcfleet.errors import HostError, Unreachable
 from lxcfleet.spec.selection import Selection
 
@@ -36,7 +36,9 @@ def patch() -> None:
 def status(ctx: click.Context, *, style: str, quiet: bool) -> int:
     """Show how far a patch of the host is, which containers are stale, and how far the rollout is.
 
-    Exit status 4: some are stale. 3: none is, but some could not be looked at.
+    A container that a patch took down (it did not come up on the new version) is named as down, until it is well again.
+
+    Exit status 4: some are stale, or down. 3: none is, but some could not be looked at.
 
     \b
     Examples:
@@ -53,10 +55,20 @@ def status(ctx: click.Context, *, style: str, quiet: bool) -> int:
         going = f"{rollout['status']}, {rollout['done']} of {rollout['total']}" if rollout else "none yet"
         data = {"containers": len(records), "stale": stale, "notice": notice, "rollout": rollout}
         lines = [f"host:     {_told(notice)}", f"stale:    {' '.join(stale) or 'none'}", f"rollout:  {going}"]
+        if stale and notice["policy"] != "auto":
+            lines.append(f"meanwhile: {_MIXED}")
+        lines += [f"down:     {each['name']}: a patch took it down: {each['why']}" for each in notice["down"]]
+        if notice["reboot"]:
+            lines.append(f"reboot:   the host has to be rebooted for {', '.join(notice['reboot'])}")
         output.show(style, data, lines=lambda: lines, rows=lambda: [["stale"], *([name] for name in stale)])
     complain(records)
-    return status_of(records)
+    return FOUND if notice["down"] else status_of(records)
 
+
+_MIXED = (
+    "what is stale sees new programs beside old libraries, and may fail to start some (`GLIBC_… not found`), until it is"
+    " restarted: lxcfleet patch apply"
+)
 
 _PHASES = {
     "idle": "every change of its packages was dealt with",
@@ -104,7 +116,8 @@ def notify(ctx: click.Context, *, style: str, quiet: bool) -> None:
             output.say("lxcfleet: noted; the daemon is down, and acts once it is started")
         return
     if not quiet:
-        rows = [tuple(notice), ["" if value is None else str(value) for value in notice.values()]]
+        told = {key: value for key, value in notice.items() if key not in ("down", "reboot")}
+        rows = [tuple(told), ["" if value is None else str(value) for value in told.values()]]
         output.show(style, notice, lines=lambda: [_told(notice)], rows=lambda: rows)
 
 

@@ -85,7 +85,8 @@ def pause(ctx: click.Context, *, style: str, quiet: bool) -> int:
 def resume(ctx: click.Context, *, accept: bool, no_wait: bool, style: str, quiet: bool) -> int:
     """Go on with a rollout that is paused or halted.
 
-    A container that failed its check is not restarted once more: it gets new time to become healthy.
+    After a halt stale containers are looked for again. What failed is restarted if it is stale, started if it does not run,
+    and else gets new time to become healthy. A new change of the host's packages does the same by itself.
 
     \b
     Examples:

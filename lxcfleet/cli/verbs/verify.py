@@ -19,6 +19,9 @@ FOUND = 4
 @click.command()
 @options.selected
 @click.option("--package", "packages", multiple=True, metavar="PKG", help="Only its files count; may be repeated.")
+@click.option(
+    "--deep", is_flag=True, help="Compare all files of changed packages with what containers are served: documentation, too."
+)
 @options.formatted
 @options.quiet("Print only the names of containers that are not proven.")
 @click.pass_context
@@ -29,14 +32,17 @@ def verify(
     labels: tuple[str, ...],
     everything: bool,
     packages: tuple[str, ...],
+    deep: bool,
     style: str,
     quiet: bool,
 ) -> int:
     """Prove that a patch is in every container: all, or those chosen.
 
-    A container is proven when all its processes could be read, none runs an old file, and nothing in its delta keeps
-    the host's files out (settings in /etc do not count). What could not be looked at is not proven, and nothing is
-    while dpkg has not finished. `-f json` is a record to be filed.
+    A container is proven when all its processes could be read, none runs an old file or may have read an old module, it is
+    served no old file of a package that changed since its start, and nothing in its delta keeps the host's files out
+    (settings in /etc do not count). With --package all files of these packages are compared. What could not be looked at
+    is not proven, and nothing is while dpkg has not finished. `-f json` is a record to be filed; it says what was not
+    compared.
 
     Exit status 0: all are proven. 4: some are not.
 
@@ -44,10 +50,11 @@ def verify(
     Examples:
       lxcfleet verify
       lxcfleet verify --package libssl3 --package openssl
+      lxcfleet verify --deep --package ca-certificates
       lxcfleet verify -f json >evidence-$(date -I).json
     """
     chosen = options.optional_selection(patterns, labels, everything)
-    proof = connect(ctx).verify(VerifyRequest(chosen, packages))
+    proof = connect(ctx).verify(VerifyRequest(chosen, packages, deep))
     records = proof["containers"]
     if quiet:
         output.write("".join(f"{record['name']}\n" for record in records if not record["proven"]))
@@ -55,6 +62,8 @@ def verify(
         output.show(style, proof, lines=lambda: _lines(proof), rows=lambda: _rows(records))
     if style == "table" and not records:
         output.say(output.NOT_CHOSEN if chosen.narrow else "lxcfleet: no containers")
+    if proof["reboot"] and style == "table" and not quiet:
+        output.say(f"lxcfleet: the host has to be rebooted for {', '.join(proof['reboot'])}: of these nothing is proven")
     return 0 if proof["proven"] else FOUND
 
 

@@ -142,7 +142,7 @@ class OfPatches:
         return await self._patch.stale(chosen)
 
     async def verify(self, ask: VerifyRequest) -> ProofRecord:
-        return await self._prover.verify(ask.selection, ask.packages)
+        return await self._prover.verify(ask.selection, ask.packages, deep=ask.deep)
 
     async def shadows(self, chosen: Selection) -> list[ShadowsRecord]:
         return await self._prover.shadows(chosen)

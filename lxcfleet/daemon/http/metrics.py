@@ -83,6 +83,9 @@ def _fleet(reading: FleetReading) -> Iterator[Metric]:
         for word in notice.NoticePhase:
             phase.add_metric([word], int(word == patch.phase))
     yield phase
+    yield GaugeMetricFamily(
+        "lxcfleet_host_reboot_required", "1 while a reboot of the host is due, for a kernel say.", int(patch.reboot)
+    )
     yield from _rollout(patch)
 
 

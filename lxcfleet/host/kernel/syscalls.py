@@ -259,6 +259,44 @@ def look_beneath(directory: int, name: str) -> int:
     return _check(_libc.syscall(_SYS_OPENAT2, directory, os.fsencode(name), ctypes.byref(how), size), name)
 
 
+def look_across(directory: int, name: str) -> int:
+    """As ``look_beneath``, but across mount points."""
+    how = _OpenHow(os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW, 0, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS)
+    size = ctypes.sizeof(how)
+    return _check(_libc.syscall(_SYS_OPENAT2, directory, os.fsencode(name), ctypes.byref(how), size), name)
+
+
+@contextlib.contextmanager
+def as_owner(uid: int) -> Iterator[None]:
+    """Have this thread ask file systems for files as ``uid``, without root's rights to files; setfsuid(2)."""
+    _libc.setfsuid(uid)
+    try:
+        yield
+    finally:
+        _libc.setfsuid(0)
+
+
+_RESOLVE_CACHED = 0x20
+"""Only what the kernel has looked up already; Linux 5.12."""
+
+
+def look_remembered(directory: int, name: str) -> int | None:
+    """As ``look_beneath``, but only for what the kernel has in mind, which it does not go to the file system for.
+
+    None: it has nothing in mind for ``name``, and would look it up. Raises FileNotFoundError where it has in mind that
+    nothing is there.
+    """
+    how = _OpenHow(
+        os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW, 0,
+        _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_XDEV | _RESOLVE_CACHED,
+    )  # fmt: skip
+    size = ctypes.sizeof(how)
+    try:
+        return _check(_libc.syscall(_SYS_OPENAT2, directory, os.fsencode(name), ctypes.byref(how), size), name)
+    except BlockingIOError:
+        return None
+
+
 _STATX_BTIME = 0x800
 _AT_SYMLINK_NOFOLLOW = 0x100
 _BTIME_AT = 80

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from lxcfleet.host.kernel.mounts import unescape
 
+_NO_FILES = ("/memfd:", "/dev/", "/SYSV", "/anon_hugepage")
+"""What is shown as deleted, and never was a file on a disk."""
 _PIECE = 1 << 16
 _DELETED = b" (deleted)"
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -69,6 +71,12 @@ def executable(pid: int) -> list[Mapping]:
     if not text:
         text = next(filter(None, _of_threads(pid)), b"")
     return [mapping for mark in (b"xp ", b"xs ") for mapping in _lines(text, mark)]
+
+
+def replaced(mapped: Iterable[Mapping]) -> list[str]:
+    """The files of a process of the host's that are no longer what is on the disk. On an overlay this would not do."""
+    files = {mapping.file for mapping in mapped if mapping.file.deleted}
+    return sorted({file.path for file in files if not file.path.startswith(_NO_FILES)})
 
 
 def _lines(text: bytes, mark: bytes) -> Iterator[Mapping]:

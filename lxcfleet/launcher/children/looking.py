@@ -8,16 +8,17 @@ from typing import Any
 from lxcfleet.base.stack import Stack
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.launcher.children.answer import Reply, answer, answer_large
-from lxcfleet.launcher.operations import ExposureItem, ScanItem, UnshadowItem
 from lxcfleet.patch.stale import scan
+from lxcfleet.patch.stale.served import Wanted
 from lxcfleet.paths import Paths
 
 
-def stale(items: list[ScanItem], reply: Reply, _: Paths) -> None:
+def stale(ask: dict[str, Any], reply: Reply, _: Paths) -> None:
     """Look at what containers run. All in one memory file, as one answer may be larger than a datagram."""
     body, text = None, b"[]"
     try:
-        found = scan.scan(map(scan.Target.from_json, items))
+        wanted = None if ask["wanted"] is None else Wanted.from_json(ask["wanted"])
+        found = scan.scan(map(scan.Target.from_json, ask["targets"]), wanted)
         text = json.dumps([each.to_json() for each in found]).encode()
     except OSError as error:
         body = HostError.from_os_error("what containers run can't be compared", error).body()
@@ -37,7 +38,7 @@ def shadows(items: list[tuple[str, Any]], reply: Reply, _: Paths) -> None:
     answer_large(reply, body, text)
 
 
-def unshadow(item: UnshadowItem, reply: Reply, _: Paths) -> None:
+def unshadow(item: dict[str, Any], reply: Reply, _: Paths) -> None:
     """Remove files from a delta that is not mounted."""
     from lxcfleet.patch.shadow import files
 
@@ -49,7 +50,7 @@ def unshadow(item: UnshadowItem, reply: Reply, _: Paths) -> None:
         answer(reply, item["name"], failed)
 
 
-def exposure(items: list[ExposureItem], reply: Reply, paths: Paths) -> None:
+def exposure(items: list[dict[str, Any]], reply: Reply, paths: Paths) -> None:
     """Look for what each container can read and should not; one line of JSON each, in one memory file."""
     from lxcfleet.base import exposure  # few need it
 

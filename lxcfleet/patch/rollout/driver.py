@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
@@ -27,8 +27,10 @@ from lxcfleet.errors import Busy, FleetError, HostError, WrongState
 from lxcfleet.health.prober import Prober
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.process import proc
+from lxcfleet.patch.before import Before
 from lxcfleet.patch.events import RolloutMoved
-from lxcfleet.patch.rollout import planner, state
+from lxcfleet.patch.fallen import Fallen
+from lxcfleet.patch.rollout import causes, halting, packages, planner, state
 from lxcfleet.patch.rollout.planner import FindStale, Finish, Restart, Stop, Wait
 from lxcfleet.patch.rollout.records import record_of
 from lxcfleet.patch.rollout.state import Halt, LiveState, Member, MemberPhase, Rollout, RolloutKind, Status
@@ -51,9 +53,8 @@ Find = Callable[[Sequence[Container]], Awaitable[Mapping[str, judge.StaleScan]]]
 InPieces = Callable[[], str]
 """Tells what the package manager is in the middle of, so that nothing should be restarted; empty: nothing."""
 
-LOG_LINES = 20
-LOG_BYTES = 16384
-"""So much of the end of a container's console a halt shows."""
+PAUSE_SECONDS = 10.0
+"""What could not be restarted is tried again after so long, and after twice as long the next time."""
 RETRY_SECONDS = 1.0
 """After this long something that failed in the daemon itself is tried again."""
 HOST_SECONDS = 1.0
@@ -78,8 +79,11 @@ class Fleet(Protocol):
 class Driver:
     """The rollout that is under way, or was last."""
 
-    def __init__(self, paths: Paths, fleet: Fleet, find: Find, in_pieces: InPieces) -> None:
+    def __init__(
+        self, paths: Paths, fleet: Fleet, find: Find, in_pieces: InPieces, fallen: Fallen, before: Before
+    ) -> None:
         self._paths = paths
+        self._fallen, self._before = fallen, before
         self._fleet = fleet
         self._find = find
         self._in_pieces = in_pieces
@@ -90,6 +94,8 @@ class Driver:
         self._changed = asyncio.Event()
         self._blocked_since: float | None = None
         self._waits_for = ""
+        self._pauses: dict[str, float] = {}
+        """By container, until when it is not tried again, in seconds since the host booted."""
 
     # -- what is asked ---------------------------------------------------------------------------------------
 
@@ -129,8 +135,11 @@ class Driver:
         return await self._begin_patch(ask)
 
     async def take_up(self, found: Collection[str]) -> None:
-        """The host was patched, and these are stale. Returns once that is written down. Raises FleetError."""
-        if found:
+        """The host was patched, and these are stale. Returns once that is written down. Raises FleetError.
+
+        A rollout that is under way looks again in any case: what it stopped for may be mended.
+        """
+        if found or self.active is not None or any(map(self._fallen.of, self._fleet.registry)):
             await self.begin(RolloutRequest(RolloutKind.PATCH, Selection(everything=True)))
 
     async def _begin_restart(self, ask: RolloutRequest) -> RolloutRecord:
@@ -161,9 +170,10 @@ class Driver:
         assert self._rollout is not None
         rollout = planner.patched(self._rollout, asked)
         rollout = replace(rollout, policy=policies.overridden(rollout.policy, ask.policy))
-        self._keep(rollout)
-        self._say(f"takes up patch {rollout.patch}")
-        return record_of(rollout)
+        halted = rollout.status is Status.HALTED
+        self._keep(planner.supersede(rollout, self._look()))
+        self._say(f"takes up patch {rollout.patch}{', and goes on after its halt' if halted else ''}")
+        return record_of(self._rollout)
 
     def _new(self, kind: RolloutKind, ask: RolloutRequest, members: Mapping[str, Member]) -> Rollout:
         profiles = self._fleet.config.profiles
@@ -302,32 +312,35 @@ class Driver:
             self._keep(planner.merge(self.active, {**kept, **found}, rollout.patch))
 
     async def _stale(self, containers: Sequence[Container]) -> tuple[dict[str, Member], set[str]]:
-        """Members for the stale ones of these containers, and those of which nobody can say whether they are."""
+        """Members for the stale ones of these containers and for those that a patch took down; and those of which nobody
+        can say whether they are stale."""
         # One that is restarted while we look has another identity then, and a mount that is newer than the patch.
         before = {c.name: self._member(c) for c in containers if c.running is not None}
+        fallen = {c.name: self._member(c) for c in containers if c.busy is None and self._fallen.of(c) is not None}
         found = await self._find([c for c in containers if c.running is not None])
         stale_ones = {name: before[name] for name in before if found[name].stale}
-        return stale_ones, {name for name in before if not (found[name].stale or found[name].clean)}
+        return {**stale_ones, **fallen}, {name for name in before if not (found[name].stale or found[name].clean)}
 
     def _member(self, container: Container) -> Member:
-        assert container.running is not None
         spec = container.spec
         profile = self._fleet.config.profiles.get((spec.profile if spec else None) or "")
         own = profile.rollout if profile else policies.ProfileRollout()
         boot_order = spec.boot_order if spec else 0
         return Member(
             name=container.name,
-            identity=container.running.identity,
+            identity="" if container.running is None else container.running.identity,
             priority=boot_order if own.priority is None else own.priority,
             pool=spec.profile if spec and own.max_unavailable is not None else None,
             min_healthy_time=own.min_healthy_time,
             healthy_deadline=own.healthy_deadline,
-            expected=self._fleet.prober.of(container) is not Health.UNHEALTHY,
+            expected=self._fleet.prober.of(container) is not Health.UNHEALTHY or self._before.was_well(container),
+            fallen=container.running is None,
         )
 
     async def _restart(self, rollout: Rollout, names: Sequence[str]) -> None:
         """One wave: all stop at once, and start as soon as they have."""
-        self._keep(planner.begin_wave(rollout, names))
+        bases = await asyncio.to_thread(packages.remember, self._paths, names, fresh=not rollout.wave)
+        self._keep(planner.begin_wave(rollout, names, bases))
         self._waits_for = ""
         self._say(f"wave {rollout.wave + 1}: {', '.join(names)}")
         jobs = [Job(name, partial(self._restart_one, rollout.members[name])) for name in names]
@@ -335,26 +348,46 @@ class Driver:
         if self._rollout is None or self._rollout.id != rollout.id:
             return
         failures = {r.name: _words(r.error) for r in results if r.error is not None}
+        self._pause(failures)
         untouched = [r.name for r in results if r.error is None and not r.changed]
         after = planner.not_begun(planner.note_failures(self._rollout, failures), untouched)
+        after = planner.note_starts(after, [r.name for r in results if r.changed])
         self._keep(planner.settle(after, self._look()))
+
+    def _pause(self, failures: Iterable[str]) -> None:
+        """What could not be restarted is left alone for a while: the disk is full, say, and somebody is mending that."""
+        for name in failures:
+            member = self._rollout.members[name] if self._rollout is not None else None
+            if member is not None and member.attempts + 1 < planner.ATTEMPTS:
+                pause = min(PAUSE_SECONDS * (member.attempts + 1), self._fleet.config.rollout.healthy_deadline / 4)
+                self._pauses[name] = proc.uptime() + pause
 
     async def _restart_one(self, member: Member) -> Result:
         registry = self._fleet.registry
         if member.name not in registry:
             return Result(member.name, "unchanged", False)
         container = registry[member.name]
+        if member.fallen and container.running is None:
+            return await self._fleet.actions.act(container, Action.START, self._fleet.config.stop_timeout)
         if container.running is None or container.running.identity != member.identity:
             return Result(member.name, "unchanged", False)
         return await self._fleet.actions.act(container, Action.RESTART, self._fleet.config.stop_timeout)
 
     async def _halt(self, container: str | None, why: str) -> None:
-        text = ""
+        text, changed = "", None
+        member = self._rollout.members.get(container or "") if self._rollout is not None else None
         if container is not None:
-            text = await asyncio.to_thread(_log_end, str(self._paths.container(container).console_log))
+            text = await asyncio.to_thread(halting.log_end, str(self._paths.container(container).console_log))
+        if member is not None and member.base:
+            changed = await asyncio.to_thread(packages.changed, self._paths, member.base)
         if self.active is not None:
-            self._keep(planner.halt(self.active, Halt(container, why, text)))
-            self._say(f"halted{f' at {container}' if container else ''}: {why}")
+            halt = Halt(container, why, text, changed)
+            self._keep(planner.halt(self.active, halt))
+            self._say(f"halted{f' at {container}' if container else ''}: {why}{causes.in_words(halt)}")
+            command = self._fleet.config.rollout.on_halt
+            if command:
+                facts = causes.environment(self.active, halt)
+                await halting.run(command, facts, self._say)
 
     def _look(self, rollout: Rollout | None = None) -> dict[str, LiveState]:
         """How all containers are."""
@@ -364,8 +397,9 @@ class Driver:
 
     def _see(self, container: Container, waits: bool) -> LiveState:
         running, prober = container.running, self._fleet.prober
+        busy = container.busy or self._owed(container) or self._pausing(container)
         if running is None:
-            return LiveState(None, container.labels, busy=container.busy or self._owed(container))
+            return LiveState(None, container.labels, busy=busy)
         health = prober.of(container)
         return LiveState(
             identity=running.identity,
@@ -375,10 +409,13 @@ class Driver:
             healthy_for=prober.healthy_seconds(container),
             running_for=running.age,
             frozen=waits and running.payload.frozen,
-            busy=container.busy,
+            busy=container.busy or self._pausing(container),
             problem=container.problem.message if container.problem else "",
             reason=prober.reason(container) or ("" if health is Health.HEALTHY else str(health)),
         )
+
+    def _pausing(self, container: Container) -> str | None:
+        return "it is tried again in a moment" if self._pauses.get(container.name, 0.0) > proc.uptime() else None
 
     def _owed(self, container: Container) -> str | None:
         """Whether it will be started in a moment: after a kill of the daemon, or a reboot from inside."""
@@ -393,12 +430,27 @@ class Driver:
         if rollout == self._rollout:
             return
         try:
+            self._note_fallen(rollout)
             tree.write(self._paths.rollout, state.to_json(rollout))
         except OSError as error:
             raise HostError.from_os_error("the rollout can't be written down, and so not gone on with", error) from error
         self._rollout = rollout
         self._wake.set()
         self._tell()
+
+    def _note_fallen(self, rollout: Rollout) -> None:
+        """Note beside the containers what a patch took down, and forget what came up again. Raises OSError."""
+        before = self._rollout.members if self._rollout is not None else {}
+        for member in rollout.members.values():
+            known = before.get(member.name)
+            if known is not None and known.phase is member.phase:
+                continue
+            if member.phase is MemberPhase.DONE and member.expected:
+                self._fallen.forget(member.name)
+            elif member.phase is MemberPhase.FAILED and rollout.patch and member.name in self._fleet.registry:
+                container = self._fleet.registry[member.name]
+                if container.running is None:
+                    self._fallen.note(container, member.note, now())
 
     def _tell(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
@@ -429,15 +481,3 @@ def _summary(rollout: Rollout) -> str:
 
 def _words(error: Any) -> str:
     return ": ".join(part for part in (error["message"], error["why"]) if part)
-
-
-def _log_end(path: str) -> str:
-    """The last lines of a log."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - LOG_BYTES))
-            text = file.read(LOG_BYTES)
-    except OSError:
-        return ""
-    return "\n".join(text.decode(errors="replace").splitlines()[-LOG_LINES:])

@@ -20,6 +20,8 @@ from lxcfleet.patch.rollout.waves import Blocked, next_wave
 
 ATTEMPTS = 3
 """How often a restart is tried that does not even begin."""
+STARTED = "started"
+"""The identity of a run that nobody has seen: of what had fallen, and ended again as soon as it was started."""
 LOOK_SECONDS = 0.25
 """How often it is looked at health that changes without anybody telling."""
 
@@ -66,6 +68,8 @@ def decide(rollout: Rollout, seen: Fleet, blocked_for: float = 0.0) -> Decision:
     """What is next, after ``settle``. ``blocked_for``: seconds that ``next_wave`` has found nothing it might restart."""
     if rollout.status.ended or rollout.status is Status.HALTED:
         return Wait(None, "halted" if rollout.status is Status.HALTED else "")
+    if _looks_at_once(rollout):
+        return FindStale()
     if failed := [member for member in rollout.by_phase(MemberPhase.FAILED) if not member.accepted]:
         return Stop(failed[0].name, failed[0].note)
     if flying := rollout.by_phase(MemberPhase.RESTARTING, MemberPhase.GATED):
@@ -84,6 +88,12 @@ def decide(rollout: Rollout, seen: Fleet, blocked_for: float = 0.0) -> Decision:
             return Stop(chosen.container, chosen.why)
         return Wait(LOOK_SECONDS, f"{chosen.container}: {chosen.why}")
     return Finish() if rollout.confirmed else FindStale()
+
+
+def _looks_at_once(rollout: Rollout) -> bool:
+    """Whether a new patch comes first: it may mend what fails its check, so nobody waits for that check, or halts by it."""
+    new = rollout.scanned < rollout.patch and rollout.status is not Status.PAUSED
+    return new and not rollout.by_phase(MemberPhase.RESTARTING)
 
 
 def _pause(rollout: Rollout, member: Member, now: LiveState | None) -> float:
@@ -130,7 +140,9 @@ def _skip(member: Member, why: str) -> Member:
 
 def _settle_waiting(member: Member, now: LiveState) -> Member:
     if now.identity is None:
-        return _skip(member, "it was stopped")
+        return member if member.fallen else _skip(member, "it was stopped")
+    if member.fallen:  # somebody started it: whether that did it good is not known yet
+        return replace(member, phase=MemberPhase.GATED, identity=now.identity, note="")
     if now.identity != member.identity:
         return _skip(member, "it was restarted meanwhile")
     if now.problem:
@@ -141,6 +153,8 @@ def _settle_waiting(member: Member, now: LiveState) -> Member:
 
 
 def _settle_restarting(rollout: Rollout, member: Member, now: LiveState) -> Member:
+    if now.identity is None and member.fallen and not member.identity and member.attempts < ATTEMPTS:
+        return replace(member, phase=MemberPhase.WAITING)  # nobody has started it yet
     if now.identity is None:
         return replace(member, phase=MemberPhase.FAILED, note=member.note or "it does not run after its restart")
     if now.identity != member.identity:
@@ -153,9 +167,11 @@ def _settle_restarting(rollout: Rollout, member: Member, now: LiveState) -> Memb
 def _settle_gated(rollout: Rollout, member: Member, now: LiveState) -> Member:
     if now.identity is None:
         return replace(member, phase=MemberPhase.FAILED, note="it ended after its restart")
-    if not member.expected:
-        return replace(member, phase=MemberPhase.DONE, note="" if now.healthy else "it was not healthy before either")
     long_enough, deadline = rollout.times(member)
+    if not member.expected:
+        if now.running_for < long_enough:  # at least it has to stay up
+            return member
+        return replace(member, phase=MemberPhase.DONE, note="" if now.healthy else "it was not healthy before either")
     if now.healthy and now.healthy_for >= long_enough:
         return replace(member, phase=MemberPhase.DONE, note="")
     if not now.healthy and now.running_for >= deadline:
@@ -164,8 +180,8 @@ def _settle_gated(rollout: Rollout, member: Member, now: LiveState) -> Member:
     return member
 
 
-def begin_wave(rollout: Rollout, names: Sequence[str]) -> Rollout:
-    """To be written down before the first of them is touched."""
+def begin_wave(rollout: Rollout, names: Sequence[str], bases: Mapping[str, str] = {}) -> Rollout:
+    """To be written down before the first of them is touched. ``bases``: what the host was like at their last starts."""
     wave = rollout.wave + 1
     members = [
         replace(
@@ -173,7 +189,9 @@ def begin_wave(rollout: Rollout, names: Sequence[str]) -> Rollout:
             phase=MemberPhase.RESTARTING,
             wave=wave,
             restarted_for=rollout.patch,
+            attempts=rollout.members[name].attempts + rollout.members[name].fallen,
             note="",
+            base=rollout.members[name].base or bases.get(name, ""),
         )
         for name in names
     ]
@@ -185,6 +203,12 @@ def note_failures(rollout: Rollout, failures: Mapping[str, str]) -> Rollout:
     """What the restarts of a wave had to say where they failed, by name."""
     members = [replace(rollout.members[name], note=why) for name, why in failures.items()]
     return rollout.update(*(replace(member, attempts=member.attempts + 1) for member in members))
+
+
+def note_starts(rollout: Rollout, names: Sequence[str]) -> Rollout:
+    """Those of the wave that had fallen and were started: should they not run, they have ended once more."""
+    started = [rollout.members[name] for name in names if rollout.members[name].fallen]
+    return rollout.update(*(replace(member, identity=STARTED) for member in started))
 
 
 def not_begun(rollout: Rollout, names: Sequence[str]) -> Rollout:
@@ -203,29 +227,36 @@ def patched(rollout: Rollout, selection: Mapping[str, object] | None = None) -> 
 def merge(rollout: Rollout, found: Mapping[str, Member], patch: int) -> Rollout:
     """After a look for what is stale: ``found`` has those, as new members, with their identities from before the look.
 
-    ``patch``: how many patches there were when the look began.
+    Among them is what a patch took down. ``patch``: how many patches there were when the look began.
     """
     members = []
     for name, new in found.items():
         old = rollout.members.get(name)
         if old is None:
             members.append(new)
-        elif old.phase in (MemberPhase.DONE, MemberPhase.SKIPPED) or old.accepted:
+        elif old.phase not in (MemberPhase.WAITING, MemberPhase.RESTARTING):
             members.append(_found_again(old, new, patch))
     for name, old in rollout.members.items():
-        if old.phase is MemberPhase.WAITING and name not in found and rollout.kind is RolloutKind.PATCH:
+        waits = old.phase is MemberPhase.WAITING and not old.fallen
+        if waits and name not in found and rollout.kind is RolloutKind.PATCH:
             # No run of it has to be ended; should it be stale again after another patch, that is found like any other.
             members.append(replace(_skip(old, "it is not stale any more"), identity=""))
-    confirmed = patch == rollout.patch and not any(member.phase is MemberPhase.WAITING for member in members)
-    return replace(rollout, scanned=patch, confirmed=confirmed).update(*members)
+    after = replace(rollout, scanned=patch).update(*members)
+    # A run that began before the patch, and is being checked, may map what is old a moment later.
+    unsure = after.by_phase(MemberPhase.WAITING, MemberPhase.RESTARTING, MemberPhase.GATED)
+    return replace(after, confirmed=patch == rollout.patch and not unsure)
 
 
 def _found_again(old: Member, new: Member, patch: int) -> Member:
-    if old.phase is MemberPhase.SKIPPED and old.identity == new.identity:
+    if old.phase is MemberPhase.SKIPPED and old.identity == new.identity and not new.fallen:
         return replace(old, stale=True)  # that it is frozen, say, is as true as before
     if old.restarted_for is not None and old.restarted_for >= patch:
-        return replace(old, stale=True, note="it is stale still, though it was restarted")
-    return replace(new, wave=old.wave, restarted_for=old.restarted_for)
+        unsettled = old.phase in (MemberPhase.GATED, MemberPhase.FAILED)
+        return old if unsettled else replace(old, stale=True, note="it is stale still, though it was restarted")
+    # It was well before the rollout made it ill, and that is what counts.
+    failed = old.phase in (MemberPhase.GATED, MemberPhase.FAILED)
+    expected, base = new.expected or (old.expected and failed), old.base if failed else ""
+    return replace(new, wave=old.wave, restarted_for=old.restarted_for, expected=expected, base=base)
 
 
 def halt(rollout: Rollout, why: Halt) -> Rollout:
@@ -238,20 +269,45 @@ def pause(rollout: Rollout) -> Rollout:
     return replace(rollout, status=Status.PAUSED) if rollout.status is Status.RUNNING else rollout
 
 
-def resume(rollout: Rollout, seen: Fleet, *, accept: bool = False) -> Rollout:
-    """Go on. What failed gets another chance: to be restarted if it was not, else to become healthy in time.
+def supersede(rollout: Rollout, seen: Fleet) -> Rollout:
+    """A new patch, after ``patched``, ends a halt: what failed because of the one before may be mended by this one.
 
-    ``accept``: leave it as it is. It counts as down; and so does, in any case, what does not run.
+    What failed and is stale is restarted once that is found; what is not gets another chance to become healthy.
     """
-    members = [_resume(rollout, member, seen.get(member.name), accept) for member in rollout.by_phase(MemberPhase.FAILED)]
+    if rollout.status is not Status.HALTED:
+        return rollout
+    members = [_another_chance(rollout, member, seen.get(member.name)) for member in _failed(rollout)]
     return replace(rollout, status=Status.RUNNING, halted=None).update(*members)
 
 
-def _resume(rollout: Rollout, member: Member, now: LiveState | None, accept: bool) -> Member:
+def resume(rollout: Rollout, seen: Fleet, *, accept: bool = False) -> Rollout:
+    """Go on. After a halt what failed gets another chance: started if it does not run, restarted if it is stale again
+    or was not restarted, else to become healthy in time.
+
+    ``accept``: leave it as it is. It counts as down.
+    """
+    if accept:
+        left = [_accept(member, seen.get(member.name)) for member in _failed(rollout)]
+        return replace(rollout, status=Status.RUNNING, halted=None).update(*left)
+    if rollout.status is Status.HALTED and rollout.patch:
+        return supersede(patched(rollout), seen)  # the host may have changed, whether somebody told of it or not
+    members = [_another_chance(rollout, member, seen.get(member.name)) for member in _failed(rollout)]
+    return replace(rollout, status=Status.RUNNING, halted=None).update(*members)
+
+
+def _failed(rollout: Rollout) -> list[Member]:
+    return [member for member in rollout.by_phase(MemberPhase.FAILED) if not member.accepted]
+
+
+def _accept(member: Member, now: LiveState | None) -> Member:
+    return _skip(member, "it was destroyed") if now is None else replace(member, accepted=True)
+
+
+def _another_chance(rollout: Rollout, member: Member, now: LiveState | None) -> Member:
     if now is None:
         return _skip(member, "it was destroyed")
-    if accept or now.identity is None:
-        return replace(member, accepted=True)
+    if now.identity is None:
+        return replace(member, phase=MemberPhase.WAITING, fallen=True, identity="", attempts=0, note="")
     if now.identity == member.identity:
         return replace(member, phase=MemberPhase.WAITING, attempts=0, note="")
     deadline = now.running_for + rollout.policy.healthy_deadline

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lxcfleet.api.records import RolloutRecord
-from lxcfleet.patch.rollout.state import MemberPhase, Rollout
+from lxcfleet.api.records import HaltRecord, RolloutRecord
+from lxcfleet.patch.rollout.causes import cure
+from lxcfleet.patch.rollout.state import Halt, MemberPhase, Rollout
 from lxcfleet.spec.selection import natural_order
 
 _THROUGH = (MemberPhase.DONE, MemberPhase.SKIPPED, MemberPhase.FAILED)
@@ -29,7 +30,7 @@ def record_of(
         "wave": rollout.wave,
         "patches": rollout.patch,
         "waits_for": waits_for if not rollout.status.ended else "",
-        "halted": None if halted is None else {"container": halted.container, "why": halted.why, "log": halted.log},
+        "halted": None if halted is None else _halt_record(halted),
         "policy": rollout.policy.to_json(),
         "containers": [
             {
@@ -42,4 +43,15 @@ def record_of(
             for member in members
         ],
         "waves": [list(wave) for wave in waves],
+    }
+
+
+def _halt_record(halted: Halt) -> HaltRecord:
+    return {
+        "container": halted.container,
+        "why": halted.why,
+        "log": halted.log,
+        "exit_status": halted.exit_status,
+        "packages": None if halted.packages is None else dict(halted.packages),
+        "commands": cure(halted.packages or {}),
     }

@@ -72,8 +72,8 @@ class Member:
     healthy_deadline: float | None = None
     """Its profile's, or a new one that it got; None: what the rollout's policy says."""
     expected: bool = True
-    """Whether it was well, or starting, when it became a member. What was ill before is restarted all the same,
-    but nobody waits for it to become well."""
+    """Whether it was well, or starting, when it became a member, or else before the host's packages changed. What was ill
+    before is restarted all the same, but nobody waits for it to become well."""
     phase: MemberPhase = MemberPhase.WAITING
     wave: int | None = None
     """In which it was restarted; the first is 1."""
@@ -85,6 +85,16 @@ class Member:
     stale: bool = False
     """It was found stale after all was done to it that may be."""
     note: str = ""
+    fallen: bool = False
+    """A patch took it down: it does not run, and is to be started. Its ``identity`` is empty until that was done."""
+
+    base: str = ""
+    """What the host was like at its last good start; see rollout.causes. Empty: that is not known."""
+
+    @property
+    def victim(self) -> bool:
+        """Whether the rollout itself may have made it ill: it has restarted it, or it fell."""
+        return self.fallen or self.restarted_for is not None
 
 
 @dataclass(frozen=True)
@@ -95,6 +105,10 @@ class Halt:
     why: str
     log: str = ""
     """The end of what the container printed."""
+    packages: Mapping[str, list[str]] | None = None
+    """Those that changed since the container was last well, with their versions then and now; None: that is not known."""
+    exit_status: int | None = None
+    """Of its process 1; None: it has not ended, or how is not known."""
 
 
 @dataclass(frozen=True)

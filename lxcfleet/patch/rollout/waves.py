@@ -20,7 +20,8 @@ def next_wave(rollout: Rollout, seen: Fleet) -> tuple[str, ...] | Blocked:
     """The next wave out of those that wait; ``decide`` sees to it that none is under way.
 
     All of a wave have the same priority. So many go as may be down at the same moment, less those that are down
-    anyway. Canaries are healthy ones, if there are any.
+    anyway. Canaries are those that an earlier patch of the same rollout made ill or took down, as they cost nothing;
+    else healthy ones, if there are any.
     """
     waiting = rollout.by_phase(MemberPhase.WAITING)
     level = [member for member in waiting if member.priority == waiting[0].priority]
@@ -30,9 +31,10 @@ def next_wave(rollout: Rollout, seen: Fleet) -> tuple[str, ...] | Blocked:
     limits = _Limits(rollout, seen)
     canaries = rollout.policy.canaries.of(limits.total) if rollout.canaried < rollout.patch else 0
     if canaries:
-        expected = [member for member in ready if member.expected]
+        expected = [member for member in ready if limits.counts(member)]
         well = [member for member in expected if seen[member.name].healthy]
-        if chosen := limits.take(well or expected)[:canaries]:
+        victims = [member for member in expected if member.victim and not seen[member.name].healthy]
+        if chosen := limits.take(victims or well or expected)[:canaries]:
             return chosen
         limits = _Limits(rollout, seen)
     chosen = limits.take(ready)
@@ -46,7 +48,10 @@ class _Limits:
         self._rollout = rollout
         self._seen = seen
         members = [m for m in rollout.members.values() if m.name in seen]
-        counted = [m for m in members if m.expected and m.phase is not MemberPhase.SKIPPED]
+        left = [m for m in members if m.phase is not MemberPhase.SKIPPED]
+        # Where all are ill, none is left out: they don't go down all at once either.
+        counted = [m for m in left if m.expected] or left
+        self._counted = {m.name for m in counted}
         self.total = len(counted)
         self._down = [m.name for m in counted if not seen[m.name].healthy]
         self._places = rollout.policy.max_unavailable.of(self.total)
@@ -56,12 +61,11 @@ class _Limits:
             - sum(m.pool == pool for m in counted if not seen[m.name].healthy)
             for pool, share in rollout.pools.items()
         }
-        names = {m.name for m in counted}
         self._size: dict[tuple[str, str], int] = {}
         self._alive: dict[tuple[str, str], int] = {}
         for name, now in seen.items():
             for group in self._groups(now):
-                self._size[group] = self._size.get(group, 0) + (now.healthy or name in names)
+                self._size[group] = self._size.get(group, 0) + (now.healthy or name in self._counted)
                 self._alive[group] = self._alive.get(group, 0) + now.healthy
         self.blocked = Blocked("", "")
 
@@ -69,18 +73,22 @@ class _Limits:
         keys = self._rollout.policy.groups
         return [(key, value) for key, value in now.labels.items() if "*" in keys or key in keys]
 
+    def counts(self, member: Member) -> bool:
+        """Whether it is one of those of which only some may be down."""
+        return member.name in self._counted
+
     def take(self, candidates: Sequence[Member]) -> tuple[str, ...]:
         """As many of them as may go down together, in their order."""
         return tuple(member.name for member in candidates if self._may(member))
 
     def _may(self, member: Member) -> bool:
-        now = self._seen[member.name]
-        if member.expected and self._places < 1:
+        now, counts = self._seen[member.name], self.counts(member)
+        if counts and self._places < 1:
             return self._refuse(member.name, "the wave is full")
         if not now.healthy:  # it counts as down already, or never counted
-            self._places -= member.expected
+            self._places -= counts
             return True
-        if member.expected:
+        if counts:
             if self._budget < 1:
                 return self._refuse(member.name, self._why_full())
             if member.pool is not None and self._pools[member.pool] < 1:
@@ -88,7 +96,7 @@ class _Limits:
         for group in self._groups(now):
             if self._size[group] > 1 and self._alive[group] < 2:
                 return self._refuse(member.name, f"none with the label {'='.join(group)} would be healthy")
-        if member.expected:
+        if counts:
             self._places -= 1
             self._budget -= 1
             if member.pool is not None:

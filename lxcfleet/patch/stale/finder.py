@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from lxcfleet.base.stack import stack_of
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.errors import from_body
 from lxcfleet.launcher.client import Launcher
-from lxcfleet.launcher.operations import SHADOWS, STALE, UNSHADOW, UnshadowItem
 from lxcfleet.patch.shadow.files import Delta
 from lxcfleet.patch.stale.judge import StaleScan
 from lxcfleet.patch.stale.scan import Target
+from lxcfleet.patch.stale.served import Wanted
 from lxcfleet.paths import Paths
 
 _SHARE = 20
@@ -25,12 +25,19 @@ _MAX_SHARES = 4
 class Finder:
     """Finds old code in containers."""
 
-    def __init__(self, paths: Paths, launcher: Launcher, mask: MaskKeeper) -> None:
-        self._paths, self._launcher, self._mask = paths, launcher, mask
+    def __init__(self, paths: Paths, launcher: Launcher, mask: MaskKeeper, data: Callable[[], bool]) -> None:
+        """``data``: whether files that a container is served in their old version count, as the settings say."""
+        self._paths, self._launcher, self._mask, self._data = paths, launcher, mask, data
 
-    async def scan(self, containers: Iterable[Container]) -> dict[str, StaleScan]:
+    @property
+    def data(self) -> bool:
+        """Whether files that a container is served in their old version count without being asked for."""
+        return self._data()
+
+    async def scan(self, containers: Iterable[Container], wanted: Wanted | None = None) -> dict[str, StaleScan]:
         """By name, what was found in each; nothing in one that does not run. Raises FleetError.
 
+        ``wanted``: which files that it is served are compared; None: as the settings say.
         Takes 0.1 s for 100 containers with 500 processes.
         """
         chosen = list(containers)
@@ -40,7 +47,11 @@ class Finder:
             await self._mask.have()
             items = [target.to_json() for target in targets]
             shares = min(os.cpu_count() or 1, _MAX_SHARES, -(-len(items) // _SHARE))
-            asked = (self._launcher.ask_large(STALE, items[number::shares]) for number in range(shares))
+            files = wanted or (Wanted() if self.data else None)
+            what = {"wanted": None if files is None else files.to_json()}
+            asked = (
+                self._launcher.ask_large("stale", {**what, "targets": items[number::shares]}) for number in range(shares)
+            )
             for answer in await asyncio.gather(*asked):
                 found |= {scan.name: scan for scan in map(StaleScan.from_json, answer)}
         return found
@@ -48,17 +59,16 @@ class Finder:
     async def shadows(self, containers: Iterable[Container]) -> dict[str, Delta]:
         """By name, what in each one's layers hides the host's files, whether it runs or not. Raises FleetError."""
         names = [container.name for container in containers]
-        items = [(name, stack_of(self._paths, name).to_json()) for name in names]
+        items = [[name, stack_of(self._paths, name).to_json()] for name in names]
         if not items:
             return {}
         await self._mask.have()
-        found = await self._launcher.ask_large(SHADOWS, items)
-        return {delta.name: delta for delta in map(Delta.from_json, found)}
+        return {delta.name: delta for delta in map(Delta.from_json, await self._launcher.ask_large("shadows", items))}
 
     async def remove(self, container: Container, paths: Sequence[str]) -> None:
         """Remove files from the delta of a container that does not run. Raises FleetError."""
         top = stack_of(self._paths, container.name).top.source
-        answer = await self._launcher.ask(UNSHADOW, UnshadowItem(name=container.name, delta=top, paths=list(paths)))
+        answer = await self._launcher.ask("unshadow", {"name": container.name, "delta": top, "paths": list(paths)})
         if answer["error"]:
             raise from_body(answer["error"])
 
@@ -72,4 +82,4 @@ class Finder:
         if running is None or running.payload.directory is None:
             return None
         stack = stack_of(self._paths, container.name)
-        return Target(container.name, running.pid, str(running.payload.directory), stack)
+        return Target(container.name, running.pid, str(running.payload.directory), stack, running.since, running.monitor)

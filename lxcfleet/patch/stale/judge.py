@@ -28,6 +28,12 @@ class Why(StrEnum):
     """Another file is at its path now."""
     REMOVED = "removed"
     """Nothing is at its path any more."""
+    SERVED = "served"
+    """Who opens it now gets the old one, whether or not a process has it."""
+    MONITOR = "monitor"
+    """The container's monitor, a process of the host's, maps it. A restart of the container renews that."""
+    MODULES = "modules"
+    """It is a module of an interpreter that has run since before it was replaced, and may have read it."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,8 @@ class OldFile:
     layer: str
     """The name of the layer that provides the path now, or that removed it."""
     processes: tuple[Process, ...]
+    package: str = ""
+    """Whose file it is, where that is known without asking dpkg."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,8 @@ class StaleScan:
     files: tuple[OldFile, ...] = ()
     problem: str = ""
     """Why not all of it could be looked at; what was found counts all the same."""
+    compared: int = 0
+    """How many files of packages were compared that it may be served in their old version."""
 
     @property
     def stale(self) -> bool:
@@ -79,18 +89,21 @@ class StaleScan:
             "name": self.name,
             "processes": self.processes,
             "mappings": self.mappings,
-            "files": [[f.path, f.why, f.layer, [[p.pid, p.command] for p in f.processes]] for f in self.files],
+            "files": [
+                [f.path, f.why, f.layer, [[p.pid, p.command] for p in f.processes], f.package] for f in self.files
+            ],
             "problem": self.problem,
+            "compared": self.compared,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> StaleScan:
         """What ``to_json`` made."""
         files = tuple(
-            OldFile(path, Why(why), layer, tuple(Process(pid, command) for pid, command in processes))
-            for path, why, layer, processes in data["files"]
+            OldFile(path, Why(why), layer, tuple(Process(pid, command) for pid, command in processes), package)
+            for path, why, layer, processes, package in data["files"]
         )
-        return cls(data["name"], data["processes"], data["mappings"], files, data["problem"])
+        return cls(data["name"], data["processes"], data["mappings"], files, data["problem"], data["compared"])
 
 
 def judge_mapped(mapped: Identity, now: Found, *, deleted: bool) -> Why | None:

@@ -6,32 +6,26 @@ Nothing of a container is entered or walked: its processes are read in /proc, it
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lxcfleet.base import layers
-from lxcfleet.base.present import Present, Shelf
+from lxcfleet.base.present import Found, Present, Shelf
 from lxcfleet.base.stack import Layer, Stack
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.process import cgroup, maps, proc
-from lxcfleet.launcher.operations import ScanItem
-from lxcfleet.patch.stale.judge import Process, StaleScan, Why, judge_mapped, merge, written_since
+from lxcfleet.patch.stale.alike import Alike
+from lxcfleet.patch.stale.judge import OldFile, Process, StaleScan, Why, judge_mapped, merge, written_since
+from lxcfleet.patch.stale.scripts import MODULES, kind_of, may_be_script, script_of
+from lxcfleet.patch.stale.served import Candidates, Memory, Served, Wanted, compare
 
 _ROUNDS = 5
 """How often it is looked for processes that began meanwhile."""
 _SECONDS = 30.0
 """How long one container is looked at; a hundred with 500 processes take 0.1 s. One process can map so much that it takes
 ten, and a container that wants to can have hundreds: those after it must not wait for that."""
-_INTERPRETER = re.compile(r"(python|perl|ruby|php|lua|tclsh|guile|nodejs|node|(?:ba|da|k|z|a)?sh)[0-9.]*")
-_NO_SCRIPT = {"python": "cm", "perl": "eE", "ruby": "e", "php": "r", "lua": "e", "node": "ep", "nodejs": "ep"}
-"""Letters of the options after which no script comes but code; of shells it is ``c``."""
-_VALUE = {"python": "WX", "perl": "I", "ruby": "I"}
-"""Letters of the options that take the next word, if they are the last of theirs."""
-_COMM = 15
-"""As many bytes of a name as the kernel keeps."""
 
 
 @dataclass(frozen=True)
@@ -44,23 +38,34 @@ class Target:
     cgroup: str
     """The directory of its payload in one hierarchy."""
     stack: Stack
+    since: float = 0.0
+    """When it was started, in seconds since the epoch."""
+    monitor: int | None = None
+    """Its monitor."""
 
-    def to_json(self) -> ScanItem:
+    def to_json(self) -> dict[str, Any]:
         """For the way to the process that looks."""
-        return {"name": self.name, "pid": self.pid, "cgroup": self.cgroup, "stack": self.stack.to_json()}
+        return {
+            "name": self.name, "pid": self.pid, "cgroup": self.cgroup, "stack": self.stack.to_json(), "since": self.since,
+            "monitor": self.monitor,
+        }  # fmt: skip
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Target:
         """What ``to_json`` made."""
-        return cls(data["name"], data["pid"], data["cgroup"], Stack.from_json(data["stack"]))
+        return cls(data["name"], data["pid"], data["cgroup"], Stack.from_json(data["stack"]), data["since"], data["monitor"])
 
 
-def scan(targets: Iterable[Target]) -> Iterator[StaleScan]:
-    """What each container runs, held against its layers."""
-    shelf, devices = Shelf(), _Devices()
+def scan(targets: Iterable[Target], wanted: Wanted | None = None) -> Iterator[StaleScan]:
+    """What each container runs, held against its layers. ``wanted``: which files that it is served are compared, too."""
+    chosen = list(targets)
+    shelf, devices, alike = Shelf(), _Devices(), Alike()
+    candidates, primed = None, set[str]()
+    if wanted is not None and chosen:
+        candidates = Candidates(wanted, min(target.since for target in chosen))
     try:
-        for target in targets:
-            yield _scan_one(target, shelf, devices)
+        for target in chosen:
+            yield _scan_one(_Container(target, candidates, alike, primed), shelf, devices)
     finally:
         shelf.close()
 
@@ -85,8 +90,8 @@ def _device(place: str) -> str:
     return maps.device_name(os.stat(place).st_dev)
 
 
-def _scan_one(target: Target, shelf: Shelf, devices: _Devices) -> StaleScan:
-    looked = _Container(target)
+def _scan_one(looked: _Container, shelf: Shelf, devices: _Devices) -> StaleScan:
+    target = looked.target
     try:
         with shelf.present(target.stack) as present:
             looked.read(present, *devices.of(target.stack))
@@ -94,20 +99,34 @@ def _scan_one(target: Target, shelf: Shelf, devices: _Devices) -> StaleScan:
         pass  # it has ended, and with it all that it ran
     except OSError as error:
         looked.problem = f"{error.filename}: {error.strerror}"
-    return StaleScan(target.name, len(looked.seen), looked.mappings, merge(looked.found), looked.problem)
+    return StaleScan(target.name, len(looked.seen), looked.mappings, looked.files(), looked.problem, looked.served.compared)
 
 
 class _Container:
     """One container while it is looked at."""
 
-    def __init__(self, target: Target) -> None:
-        self._target = target
+    def __init__(self, target: Target, candidates: Candidates | None, alike: Alike, primed: set[str]) -> None:
+        self.target = target
+        self._candidates, self._alike, self._primed = candidates, alike, primed
         self.seen: set[int] = set()
         self.found: list[tuple[str, Why, str, Process]] = []
         self.mappings = 0
         self.problem = ""
+        self.served = Served()
         self._fresh: set[maps.MappedFile] = set()
         """Files that other processes of the container have, too, and that were found to be those of the layers."""
+        self._packages: dict[str, str] = {}
+
+    def files(self) -> tuple[OldFile, ...]:
+        """All that is old: what processes have, and what else whoever opens it gets."""
+        had = merge(self.found)
+        known = {file.path for file in had}
+        served = [
+            OldFile(path, Why.SERVED, layer, (), package)
+            for path, package, layer in sorted(self.served.files)
+            if path not in known
+        ]
+        return (*(replace(file, package=self._packages.get(file.path, "")) for file in had), *served)
 
     def read(self, present: Present, devices: set[str], one_file_system: bool) -> None:
         """Look at all its processes, until no new ones come.
@@ -116,18 +135,35 @@ class _Container:
         else each mapping is looked at by itself.
         """
         self._present, self._one_file_system = present, one_file_system
-        table = maps.mounts(self._target.pid)
+        table = maps.mounts(self.target.pid)
         overlays = {mount.device for mount in table if mount.kind == "overlay" and mount.source == layers.DEVICE}
-        self._root = maps.top_device(self._target.pid)
-        self._first = maps.executable(self._target.pid)
+        self._root = maps.top_device(self.target.pid)
+        self._first = maps.executable(self.target.pid)
         own = {file.device for _, file in self._first}
         # Which device a mapping has depends on the kernel; process 1 shows which. Where it is the layer's own, a volume
         # may have it, too.
         self._devices = overlays if own & overlays else devices
         self._mounted = places(table, overlays)
+        self._memory = Memory(self.target.pid, self._mounted, present, self._alike, self._primed)
+        try:
+            self._read_processes()
+            self._read_monitor()
+            if self._candidates is not None:
+                self.served = compare(self._memory, self._candidates, self.target.since)
+        finally:
+            self._memory.close()
+
+    def _read_monitor(self) -> None:
+        """It is started from the host's own files, and goes on with those: here the kernel says which were replaced."""
+        pid = self.target.monitor
+        if pid is not None:
+            process, layer = Process(pid, "lxc monitor"), self._present.bottom.layer.name
+            self.found += [(path, Why.MONITOR, layer, process) for path in maps.replaced(maps.executable(pid))]
+
+    def _read_processes(self) -> None:
         deadline = time.monotonic() + _SECONDS
         for _ in range(_ROUNDS):
-            new = set(cgroup.members(self._target.cgroup)) - self.seen
+            new = set(cgroup.members(self.target.cgroup)) - self.seen
             if not new:
                 self._be_sure()
                 return
@@ -141,9 +177,9 @@ class _Container:
 
     def _be_sure(self) -> None:
         """A cgroup that is gone, or not the container's, has no processes: that proves nothing."""
-        if self._target.pid not in self.seen:
-            maps.root_device(self._target.pid)  # raises if it has ended meanwhile
-            self.problem = f"process 1 ({self._target.pid}) is not in {self._target.cgroup}"
+        if self.target.pid not in self.seen:
+            maps.root_device(self.target.pid)  # raises if it has ended meanwhile
+            self.problem = f"process 1 ({self.target.pid}) is not in {self.target.cgroup}"
 
     def _process(self, pid: int) -> None:
         try:
@@ -154,7 +190,7 @@ class _Container:
             self.problem = f"{error.filename}: {error.strerror}"
 
     def _judge(self, pid: int) -> None:
-        mapped = self._first if pid == self._target.pid else maps.executable(pid)
+        mapped = self._first if pid == self.target.pid else maps.executable(pid)
         if not mapped or (maps.root_device(pid) != self._root and maps.top_device(pid) != self._root):
             # It has ended; or its number belongs to another process by now; or a container within has another root,
             # with software of its own.
@@ -167,29 +203,38 @@ class _Container:
                 identity = maps.mapped_file(pid, name)
                 if identity is not None:
                     self.mappings += 1
-                    found = self._compare(path, identity, file.deleted)
+                    found = self._compare(path, identity, file.deleted, f"/proc/{pid}/map_files/{name}")
                     old += found
                     if not found and self._one_file_system:
                         self._fresh.add(file)
         program, deleted = maps.program(pid)
         path = place(program, self._mounted)
         if path is not None and all(file.path != program for _, file in mapped):
-            old += self._compare(path, maps.program_file(pid), deleted)
+            old += self._compare(path, maps.program_file(pid), deleted, f"/proc/{pid}/exe")
         old += self._script(pid, program)
+        old += self._modules(pid, program)
         if old:
             process = Process(pid, maps.command(pid))
             self.found += [(path, why, layer, process) for path, why, layer in dict.fromkeys(old)]
 
-    def _compare(self, path: str, identity: maps.Identity, deleted: bool) -> list[tuple[str, Why, str]]:
+    def _compare(self, path: str, identity: maps.Identity, deleted: bool, where: str) -> list[tuple[str, Why, str]]:
+        """``where``: the file that the process has can be read there."""
         for attempt in (1, 2):
             now = self._present.find(path)
             why = judge_mapped(identity, now, deleted=deleted)
+            if why is Why.REPLACED and self._is_alike(path, identity, where, now):
+                why = None
             if why is None:
                 return []
             if attempt == 1:
                 # What this scan remembers may be older than what the process runs by now.
                 self._present.bottom.forget(path)
         return [(path, why, now.layer.name)] if why else []
+
+    def _is_alike(self, path: str, identity: maps.Identity, where: str, now: Found) -> bool:
+        """Whether it was replaced by a file of the same content: a restart would change nothing."""
+        hosts = now.layer.hosts and now.identity is not None
+        return hosts and now.identity is not None and self._alike.same(identity, where, now.identity, now.layer.outside(path))
 
     def _script(self, pid: int, program: str) -> list[tuple[str, Why, str]]:
         """The script that an interpreter was started for."""
@@ -210,7 +255,23 @@ class _Container:
         began, born = proc.began(pid), syscalls.born(now.layer.outside(path))
         if began is None or not written_since(proc.as_time(began), born, now.status.st_ctime):
             return []
+        if self._memory.has_same(path):
+            return []
         return [(path, Why.REPLACED, now.layer.name)]
+
+    def _modules(self, pid: int, program: str) -> list[tuple[str, Why, str]]:
+        """Modules that changed since an interpreter began, the first of each package: it may have read any of them."""
+        kind = kind_of(program)
+        if self._candidates is None or kind not in MODULES:
+            return []
+        began = proc.began(pid)
+        old: dict[str, tuple[str, Why, str]] = {}
+        for package, path in self._candidates.modules(kind, proc.as_time(began)) if began is not None else ():
+            now = self._present.find(path)
+            if package not in old and now.layer.hosts and not self._memory.has_same(path):
+                old[package] = path, Why.MODULES, now.layer.name
+                self._packages[path] = package
+        return list(old.values())
 
 
 def places(table: Iterable[maps.Mount], overlays: Collection[str]) -> list[tuple[str, str | None]]:
@@ -236,38 +297,3 @@ def place(path: str, mounted: Iterable[tuple[str, str | None]]) -> str | None:
         if path.startswith(point) and path[len(point) : len(point) + 1] in ("", "/"):
             return None if real is None else real + path[len(point) :]
     return path
-
-
-def may_be_script(program: str, comm: str) -> bool:
-    """Whether a process may run a script: a program that is named as its file is none, unless it is an interpreter."""
-    name = os.path.basename(program)
-    return os.fsencode(name)[:_COMM] != os.fsencode(comm) or _INTERPRETER.fullmatch(name) is not None
-
-
-def script_of(program: str, arguments: list[str], comm: str) -> str | None:
-    """The script that a process runs, as its command line has it; None if it runs none.
-
-    The kernel starts a script as ``INTERPRETER [OPTION] SCRIPT …`` and names the process after the script; people
-    start ``INTERPRETER [OPTION…] SCRIPT …``.
-    """
-    for word in arguments[1:3]:
-        name = os.path.basename(word)
-        if name and "/" in word and name.encode("utf-8", "surrogateescape")[:_COMM] == os.fsencode(comm):
-            return word
-    kind = _INTERPRETER.fullmatch(os.path.basename(program))
-    return None if kind is None else _first_argument(kind[1], arguments[1:])
-
-
-def _first_argument(interpreter: str, arguments: list[str]) -> str | None:
-    code, value = _NO_SCRIPT.get(interpreter, "c"), _VALUE.get(interpreter, "")
-    words = iter(arguments)
-    for word in words:
-        if not word.startswith("-") or word == "-":
-            return word if word not in ("", "-") else None
-        if word.startswith("--"):
-            continue
-        if any(letter in word for letter in code):
-            return None
-        if word[-1] in value:
-            next(words, None)
-    return None

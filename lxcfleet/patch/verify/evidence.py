@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lxcfleet.patch.shadow.files import Shadow
 from lxcfleet.patch.stale.judge import OldFile, StaleScan, Why
+from lxcfleet.patch.stale.served import Wanted
 
+_NAMED = 10
+"""As many packages are named in a reason."""
 CONFIGURATION = "/etc/"
 """Files here are settings: a container that has its own keeps no fix out."""
 
@@ -34,6 +37,10 @@ class Evidence:
     shadows: tuple[Owned, ...]
     shadow_problem: str = ""
     busy: str | None = None
+    fallen: str | None = None
+    """Why a patch took it down, so that it does not run."""
+    pending: Mapping[str, str] = field(default_factory=dict)
+    """Packages that take effect with a reboot of the host, and why that has not been."""
 
 
 @dataclass(frozen=True)
@@ -59,25 +66,52 @@ def judge(seen: Evidence, host: str, owners: Mapping[str, str], packages: Collec
     """
 
     def counts(file: OldFile) -> bool:
-        return not packages or owners.get(file.path) in packages or (file.why is Why.REMOVED and file.path not in owners)
+        owner = file.package or owners.get(file.path)
+        return not packages or owner in packages or (file.why is Why.REMOVED and owner is None)
 
     old = tuple(file for file in seen.scan.files if counts(file))
     shadows = tuple(each for each in seen.shadows if not packages or each.package in packages)
     reasons = []
     if host:
         reasons.append(f"the host itself is not in order: {host}")
+    reasons += [f"{name} takes effect with a reboot of the host: {why}" for name, why in sorted(seen.pending.items())]
     if seen.busy is not None:
         reasons.append(f"it is busy: {seen.busy}")
+    if seen.fallen is not None:
+        reasons.append(f"a patch took it down, and it does not run: {seen.fallen}")
     if seen.scan.problem:
         reasons.append(f"its processes could not all be read: {seen.scan.problem}")
     if seen.shadow_problem:
         reasons.append(f"its delta could not be read: {seen.shadow_problem}")
-    if old:
-        count = len({process.pid for file in old for process in file.processes})
+    run = [file for file in old if file.why in (Why.REPLACED, Why.REMOVED)]
+    if run:
+        count = len({process.pid for file in run for process in file.processes})
         reasons.append(f"{count} of its processes run{'s' if count == 1 else ''} old code")
+    if any(file.why is Why.MONITOR for file in old):
+        reasons.append("its monitor runs old code, which a restart of the container renews")
+    for word, why in (("may run old modules of", Why.MODULES), ("serves old files of", Why.SERVED)):
+        if whose := sorted({file.package for file in old if file.why is why}):
+            reasons.append(f"{word} {', '.join(whose[:_NAMED])}{', …' if len(whose) > _NAMED else ''}")
     if keeping := [each for each in shadows if not each.shadow.path.startswith(CONFIGURATION)]:
         reasons.append(f"{len(keeping)} file{'s' if len(keeping) > 1 else ''} in its delta keep the host's out")
     return Proof(old, shadows, tuple(reasons))
+
+
+def not_compared(seen: Evidence, wanted: Wanted) -> list[str]:
+    """What a proof of this container does not rest on, in words."""
+    if not seen.scan.processes:
+        return []  # it starts on a fresh mount
+    left = ["memory without a file, and files that the container made itself"]
+    if not wanted.changed:
+        asked = ", but for those of the packages that are asked for" if wanted.packages else ""
+        left.append(f"files of packages that it is served, but does not run{asked}")
+        left.append("modules that interpreters have read")
+    elif not wanted.documentation:
+        left.append("documentation, manual pages and translations that it is served")
+    if wanted.changed or wanted.packages:
+        left.append("files in directories that do not belong to root")
+    left.append("files that packages had, and have no more, as far as no process maps them")
+    return left
 
 
 def fingerprint(packages: Mapping[str, str]) -> str:

@@ -15,13 +15,15 @@ from lxcfleet.api.records import ResultRecord
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import Busy, FleetError, NotFound, WrongState
-from lxcfleet.host.packages import database, dpkg
+from lxcfleet.host.packages import database, dpkg, reboot
 from lxcfleet.host.packages.database import Owner
 from lxcfleet.host.process import proc
+from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.owners import Owners
 from lxcfleet.patch.service import file_record
 from lxcfleet.patch.shadow.files import Delta, Diverged, Shadow, ShadowKind, compare
 from lxcfleet.patch.stale.finder import Finder
+from lxcfleet.patch.stale.served import Wanted
 from lxcfleet.patch.verify import evidence
 from lxcfleet.patch.verify.evidence import Evidence, Owned, Proof
 from lxcfleet.runtime.operations import now, result_record
@@ -34,13 +36,15 @@ _OS_RELEASE = Path("/usr/lib/os-release")
 class Prover:
     """Looks at containers and the host together."""
 
-    def __init__(self, registry: Registry, finder: Finder, owners: Owners) -> None:
-        self._registry, self._finder, self._owners = registry, finder, owners
+    def __init__(self, registry: Registry, finder: Finder, owners: Owners, fallen: Fallen) -> None:
+        self._registry, self._finder, self._owners, self._fallen = registry, finder, owners, fallen
 
-    async def verify(self, selection: Selection, names: Sequence[str]) -> ProofRecord:
+    async def verify(self, selection: Selection, names: Sequence[str], *, deep: bool = False) -> ProofRecord:
         """Whether the patch is in each of the chosen containers (all, if none is chosen).
 
-        ``names``: only these packages count; none: all. Raises NotFound for one that the host does not have, and
+        ``names``: only these packages count, and all their files are compared with what a container is served; none: all
+        count. ``deep``: of packages that changed since a container's start all files are compared, whatever the settings
+        say. Raises NotFound for one that the host does not have, and
         HostError if the host's packages can't be read, which nothing can be proven without.
         """
         installed = await asyncio.to_thread(database.installed)
@@ -48,10 +52,12 @@ class Prover:
         containers = await self._registry.chosen(selection)
         before = {container.name: container.running for container in containers}
         half_done = await asyncio.to_thread(dpkg.half_done)
-        scans = await self._finder.scan(containers)
+        pending = await asyncio.to_thread(reboot.pending, chosen)
+        wanted = Wanted(self._finder.data or deep, deep, tuple(chosen))
+        scans = await self._finder.scan(containers, wanted)
         deltas = await self._finder.shadows(containers)
         files = await self._files(chosen)
-        old = await self._owners.sure(file.path for scan in scans.values() for file in scan.files)
+        old = await self._owners.sure(file.path for scan in scans.values() for file in scan.files if not file.package)
         owned = await self._owned(deltas.values(), installed, files)
         owners = {path: owner.package for path, owner in old.items()}
         records = []
@@ -59,8 +65,12 @@ class Prover:
             delta = deltas[container.name]
             changed = container.running is not before[container.name]
             busy = container.busy or ("it was restarted meanwhile" if changed else None)
-            seen = Evidence(scans[container.name], owned[container.name], delta.problem, busy)
-            records.append(self._evidence(container, evidence.judge(seen, half_done, owners, chosen), seen, old))
+            fall = self._fallen.of(container)
+            why = fall.why if fall else None
+            seen = Evidence(scans[container.name], owned[container.name], delta.problem, busy, why, pending)
+            record = self._evidence(container, evidence.judge(seen, half_done, owners, chosen), seen, old)
+            record["not_compared"] = evidence.not_compared(seen, wanted)
+            records.append(record)
         return {
             "time": now(),
             "host": socket.gethostname(),
@@ -68,6 +78,7 @@ class Prover:
             "kernel": platform.release(),
             "base": evidence.fingerprint(installed),
             "packages": {name: installed[name] for name in chosen},
+            "reboot": await asyncio.to_thread(reboot.due),
             "proven": all(record["proven"] for record in records),
             "containers": records,
         }
@@ -86,6 +97,8 @@ class Prover:
             "restarted": since.isoformat(timespec="seconds").replace("+00:00", "Z") if since else None,
             "processes": seen.scan.processes,
             "mappings": seen.scan.mappings,
+            "compared": seen.scan.compared,
+            "not_compared": [],
             "old": [file_record(file, owners.get(file.path)) for file in verdict.old],
             "shadows": [_shadow_record(each) for each in verdict.shadows],
         }

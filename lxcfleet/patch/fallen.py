@@ -1,0 +1,73 @@
+"""Containers that a patch took down, noted beside each of them.
+
+A rollout stops a container, and it does not come up on the new version. It has not been stopped by anybody who wanted
+that, so it is not done with: it is started with the next patch, it counts against ``verify``, and it starts when the host
+boots. The note lies in the container's directory, as it has to survive the rollout and a reboot of the host.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lxcfleet.containers.container import Container
+from lxcfleet.host.kernel import tree
+from lxcfleet.paths import Paths
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Fall:
+    """What is known of it."""
+
+    since: str
+    """When it was noted, as in the API."""
+    why: str
+
+
+class Fallen:
+    """The notes."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+
+    def of(self, container: Container) -> Fall | None:
+        """What took the container down; None if it runs, or nothing did."""
+        if container.running is not None:
+            return None
+        file = self._file(container.name)
+        try:
+            data = json.loads(file.read_bytes())
+            return Fall(str(data["since"]), str(data["why"]))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError):
+            return Fall("", f"{file} can't be read")
+
+    def note(self, container: Container, why: str, moment: str) -> None:
+        """A patch took it down. Raises OSError."""
+        tree.write(self._file(container.name), json.dumps(asdict(Fall(moment, why))) + "\n", sync=True)
+        container.resting = True  # it starts with the host's next boot
+
+    def forget(self, name: str) -> None:
+        """It is well again."""
+        try:
+            self._file(name).unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("%s can't be removed: %s", self._file(name), error.strerror)
+
+    def tidy(self, containers: Iterable[Container], well: Iterable[str]) -> None:
+        """Forget those that are ``well``; have the others start when the host boots."""
+        names = set(well)
+        for container in containers:
+            if container.name in names:
+                self.forget(container.name)
+            elif container.busy is None and not container.resting and self.of(container) is not None:
+                container.resting = True
+
+    def _file(self, name: str) -> Path:
+        return self._paths.container(name).fallen

@@ -1,0 +1,86 @@
+"""What a halt has to do with the host's packages: what changed since a container was last well, and the way back. Pure.
+
+Which packages the host had at the last good start is known before the restart only: the container's record of that
+start is replaced by the next one. So the driver keeps them in a file of their own, by the name of the base's snapshot.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from lxcfleet.patch.rollout.state import Halt, Rollout
+
+MOST = 20
+"""As many packages are in one command line."""
+_LONGEST = 16384
+"""Characters of one variable of the environment."""
+
+Versions = Mapping[str, str]
+"""Of packages, by NAME:ARCHITECTURE."""
+
+
+def changes(before: Versions, now: Versions) -> dict[str, list[str]]:
+    """The versions then and now of each package that differs; an empty one: it is not installed.
+
+    Packages have their architecture with them only where there are several of the same name.
+    """
+    differ = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    names = [name.partition(":")[0] for name in differ]
+    short = {name: base if names.count(base) == 1 else name for name, base in zip(differ, names, strict=True)}
+    return {short[name]: [before.get(name, ""), now.get(name, "")] for name in differ}
+
+
+def cure(packages: Mapping[str, list[str]]) -> list[str]:
+    """Commands that put the former versions back on the host; none where nothing changed."""
+    back = [name for name, (before, _) in packages.items() if before][:MOST]
+    commands = []
+    if back:
+        wanted = " ".join(f"{name}={packages[name][0]}" for name in back)
+        commands.append(f"apt install {wanted} && apt-mark hold {' '.join(back)}")
+    elif new := [name for name, (before, now) in packages.items() if now and not before][:MOST]:
+        commands.append(f"apt remove {' '.join(new)}")
+    return commands
+
+
+def in_words(halt: Halt) -> str:
+    """What changed, for an event; empty where that is not known."""
+    if halt.packages is None:
+        return ""
+    said = [f"{name} {before or 'new'} -> {now or 'removed'}" for name, (before, now) in halt.packages.items()]
+    more = f" and {len(said) - MOST} more" if len(said) > MOST else ""
+    return f"; packages that changed since it was well: {', '.join(said[:MOST]) or 'none'}{more}"
+
+
+def environment(rollout: Rollout, halt: Halt) -> dict[str, str]:
+    """The facts for a command that is run when a rollout halts."""
+    packages = halt.packages or {}
+    facts = {
+        "ROLLOUT": rollout.id,
+        "CONTAINER": halt.container or "",
+        "WHY": halt.why,
+        "LOG": halt.log,
+        "EXIT_STATUS": "" if halt.exit_status is None else str(halt.exit_status),
+        "PACKAGES": "\n".join(" ".join((name, *(version or "-" for version in both))) for name, both in packages.items()),
+        "COMMANDS": "\n".join(cure(packages)),
+    }
+    return {f"LXCFLEET_{key}": value.replace("\0", "")[:_LONGEST] for key, value in facts.items()}
+
+
+def remember(text: str, base: str, versions: Versions) -> str:
+    """The file's new text, with what ``base`` had."""
+    return json.dumps({**_read(text), base: dict(versions)})
+
+
+def recall(text: str, base: str) -> dict[str, str] | None:
+    """What ``base`` had; None if that is not known."""
+    found = _read(text).get(base)
+    return found if isinstance(found, dict) else None
+
+
+def _read(text: str) -> dict[str, dict[str, str]]:
+    try:
+        data = json.loads(text)
+    except ValueError:
+        return {}
+    return data if isinstance(data, dict) else {}

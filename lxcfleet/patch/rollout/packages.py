@@ -1,0 +1,48 @@
+"""What the host's packages were at containers' last starts, kept for as long as a rollout may ask for it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterable
+
+from lxcfleet.base.merge import reconcile
+from lxcfleet.base.merge.records import STATUS, versions
+from lxcfleet.host.kernel import tree
+from lxcfleet.patch.rollout import causes
+from lxcfleet.paths import Paths
+
+log = logging.getLogger(__name__)
+
+
+def remember(paths: Paths, names: Iterable[str], *, fresh: bool) -> dict[str, str]:
+    """By container, what stands for the packages that the host had at its last start; those are not lost by the next.
+
+    ``fresh``: the rollout has just begun, so what was remembered before it is not needed. What can't be read or
+    written is left out: a halt then says that it does not know what changed.
+    """
+    bases = {name: base for name in names if (base := reconcile.last_base(paths, name))}
+    file = paths.rollout_packages
+    try:
+        before = text = "" if fresh or not file.exists() else file.read_text(encoding="utf-8")
+        for name, base in bases.items():
+            if causes.recall(text, base) is None:
+                status = reconcile.file_at_last_start(paths, name, STATUS)
+                if status is not None:
+                    text = causes.remember(text, base, versions(status))
+        if text != before or fresh:
+            tree.write(file, text)
+    except (OSError, ValueError) as error:
+        log.warning("what the host's packages were at the last starts is not known: %s", error)
+        return {}
+    return bases
+
+
+def changed(paths: Paths, base: str) -> dict[str, list[str]] | None:
+    """The packages that differ from what ``base`` stands for, with their versions then and now; None: not known."""
+    with contextlib.suppress(OSError, ValueError):
+        before = causes.recall(paths.rollout_packages.read_text(encoding="utf-8"), base)
+        if before is not None:
+            with open(STATUS, "rb") as file:
+                return causes.changes(before, versions(file.read()))
+    return None

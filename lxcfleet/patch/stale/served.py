@@ -1,0 +1,300 @@
+"""Files of packages that a container is served in their old version, though it may run none of them.
+
+Through the overlay that stands since the container was started, the kernel goes on showing each file that it has looked
+up there once, while what it looks up for the first time is the host's present file. So certificates, time zones, modules
+and programs of jobs may be old for whoever opens them now. What the kernel has in mind can be asked for without having
+it look anything up (RESOLVE_CACHED): the question changes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lxcfleet.base.present import Bottom, Found, Present, Upper
+from lxcfleet.host.kernel import syscalls
+from lxcfleet.host.packages import lists
+from lxcfleet.host.process.maps import Identity
+from lxcfleet.patch.stale.alike import Alike
+from lxcfleet.patch.stale.judge import same
+from lxcfleet.patch.stale.scripts import MODULES
+
+DOCUMENTATION = ("/usr/share/doc/", "/usr/share/man/", "/usr/share/locale/", "/usr/share/info/", "/usr/share/lintian/")
+"""What nobody restarts a container for."""
+SLACK_SECONDS = 3600.0
+"""A file may have changed so long before a container's start and be compared all the same: what is compared is told
+exactly, and a clock may have been set."""
+_ACCESS_LIST = "system.posix_acl_access"
+_MOST = 1000
+"""So many files are told of one container."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which files are compared."""
+
+    changed: bool = True
+    """Those of packages that changed since the container's start."""
+    documentation: bool = False
+    """Documentation, manual pages and translations, too."""
+    packages: tuple[str, ...] = ()
+    """All of these packages, whenever they changed."""
+
+    def to_json(self) -> dict[str, Any]:
+        """For the way to the process that looks."""
+        return {"changed": self.changed, "documentation": self.documentation, "packages": list(self.packages)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Wanted:
+        """What ``to_json`` made."""
+        return cls(data["changed"], data["documentation"], tuple(data["packages"]))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file that may be served in its old version."""
+
+    name: str
+    package: str
+    changed: float
+    """In seconds since the epoch."""
+    always: bool
+    """It is compared whenever it changed."""
+
+
+@dataclass
+class Served:
+    """What was found in one container."""
+
+    files: list[tuple[str, str, str]] = field(default_factory=list)
+    """Path, package, and the name of the layer that has the present file."""
+    compared: int = 0
+
+
+class Candidates:
+    """Files that are to be compared, by directory; the same for many containers."""
+
+    def __init__(self, wanted: Wanted, since: float) -> None:
+        """``since``: when the first of the containers was started, in seconds since the epoch."""
+        self.wanted = wanted
+        self._since = since - SLACK_SECONDS
+        self._places: dict[str, str] = {}
+        self._seen: set[str] = set()
+        self._modules: dict[str, list[tuple[str, str, float]]] = {}
+        self.directories: dict[str, list[Candidate]] = {}
+        for package, paths in lists.of(wanted.packages).items():
+            self._add(package, paths, always=True)
+        if wanted.changed:
+            for package, paths in lists.changed_since(self._since).items():
+                self._add(package, paths, always=False)
+        for package, path in lists.generated():
+            if wanted.changed or package in wanted.packages:
+                self._add(package, [path], always=package in wanted.packages)
+
+    def modules(self, kind: str, began: float) -> Iterator[tuple[str, str]]:
+        """Package and path of each module of an interpreter that changed after ``began``, in seconds since the epoch."""
+        if kind not in self._modules:
+            place = MODULES[kind]
+            self._modules[kind] = sorted(
+                (candidate.package, f"{directory}/{candidate.name}", candidate.changed)
+                for directory, candidates in self.directories.items()
+                if place.match(f"{directory}/")
+                for candidate in candidates
+            )
+        yield from ((package, path) for package, path, changed in self._modules[kind] if changed > began)
+
+    def _add(self, package: str, paths: Iterable[str], *, always: bool) -> None:
+        for path in paths:
+            if not self.wanted.documentation and path.startswith(DOCUMENTATION):
+                continue
+            above, _, name = path.rpartition("/")
+            directory = self._place(above)
+            whole = f"{directory}/{name}"
+            if whole in self._seen:
+                continue
+            try:
+                status = os.lstat(whole)
+            except OSError:
+                continue
+            ordinary = stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)
+            if ordinary and (always or status.st_ctime > self._since):
+                self._seen.add(whole)
+                candidate = Candidate(name, package, status.st_ctime, always)
+                self.directories.setdefault(directory, []).append(candidate)
+
+    def _place(self, directory: str) -> str:
+        """Where a directory really is: /lib is a link into /usr."""
+        if directory not in self._places:
+            self._places[directory] = os.path.realpath(directory or "/").rstrip("/")
+        return self._places[directory]
+
+
+class Memory:
+    """What the kernel has in mind of one container's files."""
+
+    def __init__(
+        self, pid: int, mounted: Sequence[tuple[str, str | None]], present: Present, alike: Alike, primed: set[str]
+    ) -> None:
+        """``pid``: process 1. ``mounted``: as ``scan.places`` has it. ``primed``: see ``_prime``; of the same scan.
+
+        Raises OSError where its root can't be entered, ProcessLookupError if it has ended.
+        """
+        try:
+            self._root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise ProcessLookupError(error.errno, error.strerror, error.filename) from error
+        self._mounted, self._present, self._alike, self._primed = mounted, present, alike, primed
+        # The kernel answers from mind alone only to a directory's owner: for others it has to look at access lists, and in
+        # a layer whose owners are shifted it does that in its own time (fs/overlayfs/inode.c, do_ovl_get_acl).
+        self._owner = os.fstat(self._root).st_uid
+        self._handles: dict[str, int | None] = {}
+
+    def close(self) -> None:
+        """Let go of it."""
+        for handle in (self._root, *self._handles.values()):
+            if handle is not None and handle >= 0:
+                os.close(handle)
+
+    def shows(self, directory: str) -> bool:
+        """Whether the container has the layers' directory at this path, and not something mounted there."""
+        return self._point(directory) is not None
+
+    def differs(self, path: str) -> Found | None:
+        """What a fresh mount would give at ``path``, if it is the host's, and another than the kernel has in mind."""
+        directory, _, name = path.rpartition("/")
+        handle = self._directory(directory)
+        if handle is None:
+            return None
+        try:
+            file = self._remembered(handle, name)
+        except FileNotFoundError:
+            return self._judge(None, path)  # it has in mind that nothing is there
+        except OSError:
+            return None  # the container has a link or a mount of its own there
+        if file is None:
+            return None
+        try:
+            return self._judge(file, path)
+        finally:
+            os.close(file)
+
+    def has_same(self, path: str) -> bool:
+        """Whether the kernel has another file in mind than a fresh mount would give, of the same content."""
+        directory, _, name = path.rpartition("/")
+        handle = self._directory(directory)
+        if handle is None:
+            return False
+        try:
+            file = self._remembered(handle, name)
+        except OSError:
+            return False
+        if file is None:
+            return False
+        try:
+            found = self._present.find(path)
+            other = found.identity is not None and not same(Identity.of(os.fstat(file)), found.identity, copied=False)
+            return other and self._judge(file, path) is None
+        finally:
+            os.close(file)
+
+    def _judge(self, file: int | None, path: str) -> Found | None:
+        for attempt in (1, 2):
+            found = self._present.find(path)
+            if not found.layer.hosts or found.status is None:
+                return None
+            if file is not None and self._same(file, path, found):
+                return None
+            if attempt == 1:
+                self._present.bottom.forget(path)  # what this scan remembers may be older than what the container has
+        return found
+
+    def _same(self, file: int, path: str, found: Found) -> bool:
+        status, now = os.fstat(file), found.identity
+        assert now is not None
+        assert found.status is not None
+        before = Identity.of(status)
+        if same(before, now, copied=False):
+            return True
+        if stat.S_IFMT(status.st_mode) != stat.S_IFMT(found.status.st_mode):
+            return False
+        there = found.layer.outside(path)
+        if stat.S_ISLNK(status.st_mode):
+            return os.readlink("", dir_fd=file) == os.readlink(there)
+        return self._alike.same(before, f"/proc/self/fd/{file}", now, there)
+
+    def _directory(self, directory: str) -> int | None:
+        """A descriptor for it, if the kernel has it in mind."""
+        if directory not in self._handles:
+            self._handles[directory] = self._look(directory)
+        return self._handles[directory]
+
+    def _look(self, directory: str) -> int | None:
+        point = self._point(directory)
+        if point is None:
+            return None
+        self._prime(directory)
+        try:
+            start = syscalls.look_across(self._root, point.lstrip("/") or ".")
+            rest = directory[len(point) :].lstrip("/")
+            if not rest:
+                return start
+            try:
+                return self._remembered(start, rest)
+            finally:
+                os.close(start)
+        except OSError:  # the container has a link or a mount of its own there, or nothing
+            return None
+
+    def _remembered(self, directory: int, name: str) -> int | None:
+        with syscalls.as_owner(self._owner):
+            return syscalls.look_remembered(directory, name)
+
+    def _prime(self, directory: str) -> None:
+        """Have the kernel know that the directories on the way have no access lists, or which.
+
+        It reads those when it is first asked, and counts what it has to read as not in mind (fs/namei.c, check_acl).
+        """
+        while directory:
+            opened: list[Upper | Bottom] = [*self._present.uppers, self._present.bottom]
+            for layer in opened:
+                key = f"{layer.layer.source} {directory}"
+                if key not in self._primed:
+                    self._primed.add(key)
+                    with contextlib.suppress(OSError):
+                        _read_access_list(layer, directory)
+            directory = directory.rpartition("/")[0]
+
+    def _point(self, directory: str) -> str | None:
+        """The mount point that it is below, if that shows the layers' directory of the same path; of the root: empty."""
+        for point, real in self._mounted:
+            if f"{directory}/".startswith(f"{point}/"):
+                return point if real == point else None
+        return ""
+
+
+def _read_access_list(layer: Upper | Bottom, directory: str) -> None:
+    if isinstance(layer, Bottom):
+        os.getxattr(layer.layer.outside(directory), _ACCESS_LIST)
+        return
+    with layer.opened(directory) as handle:
+        if handle is not None:
+            os.getxattr(f"/proc/self/fd/{handle}", _ACCESS_LIST)
+
+
+def compare(memory: Memory, candidates: Candidates, started: float) -> Served:
+    """What a container is served that was started at ``started``, in seconds since the epoch."""
+    served = Served()
+    for directory, all_candidates in candidates.directories.items():
+        chosen = [c for c in all_candidates if c.always or c.changed > started - SLACK_SECONDS]
+        if chosen and memory.shows(directory):
+            served.compared += len(chosen)
+            for candidate in chosen:
+                path = f"{directory}/{candidate.name}"
+                found = memory.differs(path)
+                if found is not None and len(served.files) < _MOST:
+                    served.files.append((path, candidate.package, found.layer.name))
+    return served

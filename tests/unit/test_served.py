@@ -1,0 +1,122 @@
+"""Which files of packages are compared with what a container is served, and whether two files are alike."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lxcfleet.host.packages import lists
+from lxcfleet.host.process.maps import Identity
+from lxcfleet.patch.stale.alike import Alike
+from lxcfleet.patch.stale.served import SLACK_SECONDS, Candidates, Wanted
+
+OLD, START = 1_000_000.0, 2_000_000.0
+
+
+@pytest.fixture
+def info(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two packages, one of which was installed after START."""
+    made = tmp_path / "info"
+    made.mkdir()
+    for package, moment in (("old", OLD), ("new:amd64", START + 1)):
+        home = tmp_path / package
+        (home / "lib").mkdir(parents=True)
+        (home / "lib" / "file").write_text(package)
+        (home / "lib" / "link").symlink_to("file")
+        listed = [home, home / "lib", home / "lib/file", home / "lib/link", home / "lib/gone"]
+        (made / f"{package}.list").write_text("/.\n" + "".join(f"{path}\n" for path in listed))
+        os.utime(made / f"{package}.list", (moment, moment))
+    monkeypatch.setattr(lists, "INFO", made)
+    changed_since, of, generated = lists.changed_since, lists.of, lists.generated
+    monkeypatch.setattr(lists, "changed_since", lambda moment: changed_since(moment, made))
+    monkeypatch.setattr(lists, "of", lambda packages: of(packages, made))
+    monkeypatch.setattr(lists, "generated", lambda: generated(made))
+    return made
+
+
+def chosen(wanted: Wanted, since: float = START) -> set[str]:
+    found = Candidates(wanted, since + SLACK_SECONDS)
+    return {f"{Path(directory).parent.name} {each.name}" for directory, some in found.directories.items() for each in some}
+
+
+def test_files_of_packages_that_changed_since_a_start_are_compared(info: Path) -> None:
+    assert chosen(Wanted()) == {"new:amd64 file", "new:amd64 link"}
+    assert chosen(Wanted(), OLD - 1) == {"new:amd64 file", "new:amd64 link", "old file", "old link"}
+    assert chosen(Wanted(), since=4e9) == set()
+
+
+def test_files_of_named_packages_are_compared_whenever_they_changed(info: Path) -> None:
+    named = Wanted(changed=False, packages=("old",))
+    assert chosen(named, since=4e9) == {"old file", "old link"}
+    assert chosen(Wanted(changed=False)) == set()
+
+
+def test_documentation_is_left_out_unless_it_is_asked_for(info: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lxcfleet.patch.stale.served.DOCUMENTATION", (str(info.parent / "new:amd64"),))
+    assert chosen(Wanted()) == set()
+    assert chosen(Wanted(documentation=True)) == {"new:amd64 file", "new:amd64 link"}
+
+
+def test_what_scripts_of_a_package_made_belongs_to_it(info: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = info.parent / "made" / "certs"
+    made.mkdir(parents=True)
+    (made / "a.crt").touch()
+    monkeypatch.setattr(lists, "GENERATED", {"old": (str(made),), "none": (str(info),)})
+    assert chosen(Wanted(changed=False, packages=("old",)), since=4e9) == {"old file", "old link", "made a.crt"}
+
+
+def test_a_directory_is_known_by_its_real_name(info: Path) -> None:
+    """/lib/x is /usr/lib/x, and one of them is enough."""
+    home = info.parent / "new:amd64"
+    (info.parent / "merged").symlink_to(home)
+    with (info / "new:amd64.list").open("a") as file:
+        file.write(f"{info.parent}/merged/lib/file\n")
+    os.utime(info / "new:amd64.list", (START + 1, START + 1))
+    candidates = Candidates(Wanted(), START + SLACK_SECONDS)
+    assert [each.name for each in candidates.directories[str(home / "lib")]] == ["file", "link"]
+    assert len(candidates.directories) == 1
+
+
+def test_modules_are_those_that_changed_since_an_interpreter_began(info: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import re
+
+    monkeypatch.setattr("lxcfleet.patch.stale.served.MODULES", {"python": re.compile(re.escape(str(info.parent)))})
+    candidates = Candidates(Wanted(), START + SLACK_SECONDS)
+    assert {package for package, _ in candidates.modules("python", OLD)} == {"new:amd64"}
+    assert list(candidates.modules("python", 4e9)) == []
+
+
+def test_wanted_is_read_as_it_was_written() -> None:
+    wanted = Wanted(False, True, ("a", "b"))
+    assert Wanted.from_json(wanted.to_json()) == wanted
+
+
+def test_files_are_alike_by_their_content(tmp_path: Path) -> None:
+    one, two, other, longer = (tmp_path / name for name in ("one", "two", "other", "longer"))
+    for path, content in ((one, b"a" * 3_000_000), (two, b"a" * 3_000_000), (other, b"a" * 2_999_999 + b"b"), (longer, b"a")):
+        path.write_bytes(content)
+
+    def same(first: Path, second: Path) -> bool:
+        return alike.same(Identity.of(first.stat()), str(first), Identity.of(second.stat()), str(second))
+
+    alike = Alike()
+    assert same(one, two)
+    assert not same(one, other)
+    assert not same(one, longer)
+    two.unlink()
+    two.mkdir()
+    identity = Identity.of(one.stat())
+    assert not alike.same(identity, str(one), identity, str(two)), "no file"
+    assert not alike.same(identity, str(one), identity._replace(inode=1), str(tmp_path / "none"))
+
+
+def test_two_files_are_compared_once(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_text("a")
+    two.write_text("a")
+    alike, before, after = Alike(), Identity.of(one.stat()), Identity.of(two.stat())
+    assert alike.same(before, str(one), after, str(two))
+    one.unlink()
+    assert alike.same(before, str(one), after, str(two)), "remembered"
