@@ -71,8 +71,9 @@ CREATE: Call[CreateRequest, OperationRecord] = Call(
     "create", "POST", "/1.0/containers", "begin to create containers", InBody(CreateRequest), one(OperationRecord), status=202
 )
 INFO: Call[str, ContainerDetails] = Call(
-    "info", "GET", "/1.0/containers/{name}", "one container in full", _BY_NAME, one(ContainerDetails), hides=("environment",)
-)
+    "info", "GET", "/1.0/containers/{name}", "one container in full", _BY_NAME, one(ContainerDetails),
+    hides=("environment", "spec.environment"),
+)  # fmt: skip
 USAGE: Call[Selection, UsageRecord] = Call(
     "usage", "GET", "/1.0/usage", "what the chosen containers have used so far; two answers give rates", CHOSEN,
     one(UsageRecord),

@@ -74,6 +74,8 @@ class ContainerDetails(ContainerRecord):
     """What its last start could not merge with the host's changes; see docs/packages.md."""
     confinement: dict[str, str]
     """What holds it in, in words."""
+    spec: dict[str, Any]
+    """What was asked for: all fields, as they stand in its file. Empty if that can't be read."""
 
 
 class HostUsageRecord(TypedDict):
@@ -206,6 +208,8 @@ class RolloutRecord(TypedDict):
     total: int
     done: int
     """Containers about which nothing is left to do."""
+    killed: int
+    """Containers that had to be killed, as they did not end in time."""
     wave: int
     patches: int
     waits_for: str

@@ -280,7 +280,7 @@ class Call(AnyCall[Q], Generic[Q, R]):
     waits: bool = field(default=False, kw_only=True)
     """The reply may take as long as the request says. Nobody works on it any more once the client is gone."""
     hides: tuple[str, ...] = field(default=(), kw_only=True)
-    """Mappings in the reply whose values those who may only read do not see."""
+    """Mappings in the reply whose values those who may only read do not see; ``spec.environment`` is one in another."""
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def _how(row: Row) -> dict[str, Any]:
         return {"is_flag": True, "default": None, "help": text}
     how: dict[str, Any] = {"metavar": row.metavar or None, "help": text, "shell_complete": _OFFERED.get(row.key)}
     match row.type:
-        case Choice():
+        case Choice() if not row.type.prefix:
             how["type"] = click.Choice([str(word) for word in row.type.words])
         case Whole():
             how["type"] = click.IntRange(row.type.low, row.type.high)
@@ -70,7 +70,7 @@ def _typed(row: Row, value: Any) -> Any:
     if value is None:
         return None
     match row.type:
-        case Choice():
+        case Choice() if not row.type.prefix:
             return row.type.parse(value)
         case Pairs():
             return _pairs(row, value)

@@ -74,6 +74,18 @@ class ActionDone(Event):
 
 
 @dataclass(frozen=True)
+class Killed(Event):
+    """A container that was asked to end did not, and was killed."""
+
+    name: str
+    seconds: float
+    """How long it had been given."""
+
+    def told(self) -> Told:
+        return Told("killed", self.name, f"it did not end within {self.seconds:g} s")
+
+
+@dataclass(frozen=True)
 class StartFailed(Event):
     """A start that nobody waits for failed."""
 

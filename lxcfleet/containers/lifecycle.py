@@ -15,7 +15,7 @@ from lxcfleet.base.stack import stack_of
 from lxcfleet.containers import lxc_config, store
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.desired import Intent
-from lxcfleet.containers.events import ConflictNoted
+from lxcfleet.containers.events import ConflictNoted, Killed
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.outside import Network
 from lxcfleet.containers.preparer import Preparer
@@ -291,15 +291,21 @@ class Lifecycle:
         if running is None:
             return
         system = container.spec is None or container.spec.init is Init.SYSTEM
-        ending = signal.SIGRTMIN + 3 if system else signal.SIGTERM
+        ending = signal.SIGRTMIN + 3 if container.spec is None or system else _number(container.spec)
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
             proc.send_signal(running.pid, running.monitor, ending)
             if await _gone(running, min(left, NUDGE_SECONDS) if system else left):
                 return
         proc.send_signal(running.pid, running.monitor, signal.SIGKILL)
+        if timeout > 0:
+            self._bus.publish(Killed(container.name, timeout))
         if not await _gone(running, KILL_SECONDS):
             raise _stays(container.name, running)
+
+
+def _number(spec: Spec) -> int:
+    return signal.Signals[f"SIG{lxc_config.stop_signal(spec)}"]
 
 
 async def _gone(running: Running, seconds: float) -> bool:

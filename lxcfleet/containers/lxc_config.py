@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lxcfleet.paths import Paths
 from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import RANGE_SIZE, Init, Network
+from lxcfleet.spec.terms import RANGE_SIZE, Init, Network, StopSignal
 
 APP_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TINI = "/usr/bin/tini-static"
@@ -225,17 +225,23 @@ def _app_sysfs(spec: Spec) -> list[str]:
 
 def _app(spec: Spec) -> list[str]:
     return [
-        *(f"lxc.environment = {key}={value}" for key, value in _ENVIRONMENT.items()),
+        *(f"lxc.environment = {key}={value}" for key, value in _variables(spec).items()),
         f"lxc.init.cmd = {init_command(spec)}",
         *_app_sysfs(spec),
         "lxc.mount.entry = tmpfs run tmpfs rw,nosuid,nodev,mode=0755,size=10% 0 0",
         "lxc.mount.entry = tmpfs tmp tmpfs rw,nosuid,nodev,mode=1777,size=10% 0 0",
-        "lxc.signal.halt = SIGTERM",
+        f"lxc.signal.halt = SIG{stop_signal(spec)}",
     ]
 
 
-_ENVIRONMENT = {"PATH": APP_PATH, "HOME": "/root"}
-"""What each app's command has; liblxc clears the rest and adds ``container=lxc`` (start.c, do_start)."""
+def stop_signal(spec: Spec) -> StopSignal:
+    """The signal that asks an app container's command to end."""
+    return spec.stop_signal or StopSignal.TERM
+
+
+def _variables(spec: Spec) -> dict[str, str]:
+    """What each app's command has; liblxc clears the rest and adds ``container=lxc`` (start.c, do_start)."""
+    return {"PATH": APP_PATH, **({} if spec.user else {"HOME": "/root"})}
 
 
 def init_command(spec: Spec) -> str:
@@ -248,9 +254,9 @@ def init_command(spec: Spec) -> str:
     all users may read. tini exits 127 if the command is not found and 126 if it can't be run.
     """
     words = _with_tini(spec)
-    if not spec.environment and all(_PLAIN.fullmatch(word) for word in spec.command):
+    if not spec.environment and all(_PLAIN.fullmatch(word) for word in words):
         return " ".join(words)
-    variables = {**_ENVIRONMENT, "container": "lxc", **spec.environment}
+    variables = {**_variables(spec), "container": "lxc", **spec.environment}
     words = ["--", *(f"{key}={value}" for key, value in variables.items()), *words]
     return "/usr/bin/env -i -S" + "\\_".join(map(_quote, words))
 
@@ -261,7 +267,36 @@ def arguments(spec: Spec) -> tuple[str, ...]:
 
 
 def _with_tini(spec: Spec) -> list[str]:
-    return [TINI, "--", *spec.command]
+    if spec.user is None:
+        return [TINI, "--", *spec.command]
+    own = " ".join(name for name in ("HOME", "USER", "LOGNAME") if name not in spec.environment)
+    return [TINI, "--", "/bin/sh", "-c", _AS_USER.replace("@NAMES@", own or ":"), spec.user, *spec.command]
+
+
+_AS_USER = """\
+fail() { echo "lxcfleet: can't run the command as $0: $1" >&2; exit 126; }
+user=${0%%:*} gid= home=/ groups=--clear-groups name=$user
+if entry=$(/usr/bin/getent passwd "$user"); then
+    groups=--init-groups
+    IFS=: read -r name _ user gid _ home _ <<END
+$entry
+END
+else
+    case $user in *[!0-9]*) fail "this container has no such user";; esac
+fi
+case $0 in *:*) gid=${0#*:};; esac
+[ "$gid" ] || fail "it is not in this container's /etc/passwd; write it as UID:GID"
+for own in @NAMES@; do
+    case $own in
+        HOME) export HOME="$home";;
+        USER) export USER="$name";;
+        LOGNAME) export LOGNAME="$name";;
+    esac
+done
+exec /usr/bin/setpriv --reuid "$user" --regid "$gid" $groups -- "$@"
+"""
+"""Becomes the user $0 and then the command "$@". Names are looked up inside, as each container has users of its own;
+lxc.init.uid takes numbers only, and tini stays root's so that it may pass signals on."""
 
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")

@@ -32,6 +32,7 @@ from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.events import Events
 from lxcfleet.runtime.operations import Operation, Operations
 from lxcfleet.runtime.tasks import Tasks
+from lxcfleet.spec.fields import stored
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.settings import Config
 from lxcfleet.spec.terms import Init
@@ -151,6 +152,7 @@ class Fleet:
             "started": _moment(running.since) if running else None,
             "check": spec.health.to_json() if spec and spec.health else None,
             "health_reason": self.prober.reason(container),
+            "spec": {key: row.render(getattr(spec, key)) for key, row in stored().items()} if spec else {},
         }
         return cast(ContainerDetails, details)  # Debian 12's mypy can't see that one record extends the other
 

@@ -10,7 +10,7 @@ from lxcfleet.containers import lxc_config
 from lxcfleet.containers.announcements import StartAnnouncements
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.delta_sizes import DeltaSizes
-from lxcfleet.containers.events import Began, EndedInHand, Exited, Gone, StartAnnounced
+from lxcfleet.containers.events import Began, EndedInHand, Exited, Gone, Killed, StartAnnounced
 from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.readings import Readings
@@ -153,6 +153,7 @@ class Parts:
         subscribe("health", Exited, lambda event: self.prober.end(event.container))
         subscribe("actions", Exited, lambda event: self.fleet.actions.exited(event.container))
         subscribe("actions", EndedInHand, self._ended_in_hand)
+        subscribe("rollouts", Killed, lambda event: self.rollouts.note_kill(event.name))
         subscribe("network", ServingJudged, self._set_member)
         subscribe("health", AddressChanged, lambda _: self.prober.wake())
         changes: list[type[Event]] = [Began, Exited, Gone, HealthChanged, AddressChanged]

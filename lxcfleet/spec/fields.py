@@ -13,10 +13,10 @@ from functools import cache
 from ipaddress import IPv4Interface, IPv6Interface
 
 from lxcfleet.spec.health import HealthCheck, HealthType
-from lxcfleet.spec.names import MAX_DRAIN, check_label, check_name, check_variable
+from lxcfleet.spec.names import MAX_DRAIN, check_label, check_name, check_user, check_variable
 from lxcfleet.spec.ports import Port, Publication, check_ports, check_publications, parse_port, parse_publication
 from lxcfleet.spec.rows import Change, Row, row, rows_of
-from lxcfleet.spec.terms import MAX_CPUS, MAX_ORDER, MAX_PIDS, PIDS, Init, Network
+from lxcfleet.spec.terms import MAX_CPUS, MAX_ORDER, MAX_PIDS, PIDS, Init, Network, StopSignal
 from lxcfleet.spec.types import Choice, Command, Flag, Interface, Items, Number, Pairs, Size, Text, Whole
 
 _GIVEN = "lxcfleet gives it"
@@ -114,6 +114,17 @@ class SpecFields:
         Flag(), "Whether setuid and file capabilities give no rights in it (app containers only).", default=False,
         option=("--no-new-privs",), init=Init.APP,
         init_why="systemd's services use sudo and its like\nleave it out, or run a single command",
+    )
+    user: str | None = row(
+        Text(check_user, pattern=r"^[a-zA-Z0-9_.-]+(:[a-zA-Z0-9_.-]+)?$"),
+        "The user that its command runs as, as its own /etc/passwd has it at each start: NAME, UID, NAME:GROUP or UID:GID"
+        " (app containers only).", usual="root", option=("--user",), metavar="USER",
+        init=Init.APP, init_why="systemd's services have users of their own\nwrite it to a unit's User= inside",
+    )
+    stop_signal: StopSignal | None = row(
+        Choice(StopSignal, prefix="SIG"), "The signal that asks its command to end, such as INT for PostgreSQL (app"
+        " containers only).", usual="TERM", change=Change.LIVE, option=("--stop-signal",), metavar="SIGNAL",
+        init=Init.APP, init_why="systemd has a signal of its own\nwrite it to a unit's KillSignal= inside",
     )
     autostart: bool = row(
         Flag(), "Whether it starts when the host boots, if it ran when the host went down.", default=True,

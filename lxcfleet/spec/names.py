@@ -22,6 +22,8 @@ MAX_DRAIN = 3600.0
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _RULE = "a name has 1 to 63 lower-case letters, digits and hyphens, and neither begins nor ends with a hyphen"
+_USER = re.compile(r"[0-9]{1,5}|[a-zA-Z_][a-zA-Z0-9_.-]{0,31}")
+_MAX_ID = 65535
 _LABEL_KEY = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9._/-]{0,61}[a-zA-Z0-9])?")
 _LABEL_VALUE = re.compile(r"[a-zA-Z0-9._/@:+-]{0,255}")
 
@@ -57,6 +59,15 @@ def check_variable(name: str, value: str) -> tuple[str, str]:
     if not name or "=" in name or any(ord(c) < 33 for c in name) or "\0" in value:
         raise InvalidInput(f"{name!r} can't be the name of an environment variable")
     return name, value
+
+
+def check_user(text: str) -> str:
+    """``text`` itself, if it can name a user of a container; raises InvalidInput."""
+    user, colon, group = text.partition(":")
+    for name in (user, group) if colon else (user,):
+        if not _USER.fullmatch(name) or (name.isdigit() and int(name) > _MAX_ID):
+            raise InvalidInput(f"{text!r} can't be a user", hint="write it as NAME, UID, NAME:GROUP or UID:GID")
+    return text
 
 
 def next_free(prefix: str, count: int, taken: Collection[str]) -> tuple[str, ...]:

@@ -86,7 +86,7 @@ class Row:
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema of the same or nothing: a key without a value is as good as a missing one."""
-    if isinstance(schema.get("type"), str):
+    if isinstance(schema.get("type"), str) and "oneOf" not in schema:
         return {**schema, "type": [schema["type"], "null"]}
     return {"anyOf": [schema, {"type": "null"}]}
 

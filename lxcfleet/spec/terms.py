@@ -45,3 +45,15 @@ class Addresses(StrEnum):
     """From lxcfleet: the bridge is its own."""
     DHCP = "dhcp"
     """From the DHCP server of the network that the operator's bridge is part of."""
+
+
+class StopSignal(StrEnum):
+    """The signals that ask a program to end, as different programs want it."""
+
+    HUP = "HUP"
+    INT = "INT"
+    QUIT = "QUIT"
+    TERM = "TERM"
+    USR1 = "USR1"
+    USR2 = "USR2"
+    WINCH = "WINCH"

@@ -194,7 +194,7 @@ class Text(ValueType[str]):
 
     def __init__(self, check: Callable[[str], object] | None = None, pattern: str = "") -> None:
         self._check = check
-        self._pattern = pattern
+        self.pattern = pattern
 
     def read(self, fields: Fields, key: str) -> str:
         """See ValueType."""
@@ -221,27 +221,29 @@ class Text(ValueType[str]):
 
     def schema(self) -> dict[str, Any]:
         """See ValueType."""
-        return {"type": "string", **({"pattern": self._pattern} if self._pattern else {})}
+        return {"type": "string", **({"pattern": self.pattern} if self.pattern else {})}
 
 
 class Choice(ValueType[E]):
-    """One of the words of an enumeration, or of some of them."""
+    """One of the words of an enumeration, or of some of them. ``prefix`` may stand before each word."""
 
-    def __init__(self, kind: type[E], words: tuple[E, ...] = ()) -> None:
+    def __init__(self, kind: type[E], words: tuple[E, ...] = (), prefix: str = "") -> None:
         self.kind = kind
         self.words: tuple[E, ...] = words or tuple(kind)
+        self.prefix = prefix
 
-    def read(self, fields: Fields, key: str) -> E:
+    def read(self, fields: Fields, key: str) -> E | None:
         """See ValueType."""
-        word = fields.choice(key, self.kind, self.words[0])
-        if word not in self.words:
-            fields.complain(key, f"is to be {' or '.join(self.words)}")
-        return word
+        try:
+            return self.parse(fields.text(key))
+        except InvalidInput as error:
+            fields.complain(key, error.message)
+            return None
 
     def parse(self, text: str) -> E:
         """See ValueType."""
         for word in self.words:
-            if word == text:
+            if word == text.removeprefix(self.prefix):
                 return word
         raise InvalidInput(f"{text!r} is none of {', '.join(self.words)}")
 
@@ -252,7 +254,7 @@ class Choice(ValueType[E]):
 
     def schema(self) -> dict[str, Any]:
         """See ValueType."""
-        return {"enum": [str(word) for word in self.words]}
+        return {"enum": [f"{prefix}{word}" for prefix in dict.fromkeys(("", self.prefix)) for word in self.words]}
 
     def render(self, value: E) -> str:
         """See ValueType."""

@@ -155,7 +155,7 @@ def test_a_halt_by_what_was_left_as_it_failed_says_so(
 ) -> None:
     why = "no more may be down, as web2 is not healthy"
     record: Any = {
-        "id": "r1", "kind": kind, "status": "halted", "wave": 1, "total": 2, "done": 1, "waits_for": "",
+        "id": "r1", "kind": kind, "status": "halted", "wave": 1, "total": 2, "done": 1, "killed": 0, "waits_for": "",
         "halted": {"container": "web3", "why": why, "log": "", "exit_status": None, "packages": None, "commands": []},
         "containers": [
             {"name": "web2", "phase": "failed", "wave": 1, "stale": False, "note": ""},

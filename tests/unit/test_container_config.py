@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lxcfleet.containers.lxc_config import Platform, arguments, init_command, reboot_hook, render
 from lxcfleet.paths import Paths
 from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import Init, Network
+from lxcfleet.spec.terms import Init, Network, StopSignal
 
 PLATFORM = Platform(
     cgroup2=True, controllers=frozenset(("cpu", "memory", "pids")), apparmor=True, seccomp=True, bridge="lxcfleet0",
@@ -189,3 +189,14 @@ def test_a_reboot_becomes_a_stop_that_is_owed_a_start(
     )
     assert done.returncode == status
     assert (pending.read_text() if pending.exists() else None) == word
+
+
+def test_a_user_is_looked_up_inside_and_tini_stays_root_s() -> None:
+    spec = Spec("web", Init.APP, ("sleep", "1 0"), user="daemon:adm", stop_signal=StopSignal.INT)
+    words = arguments(spec)
+    assert words[:4] == ("/usr/bin/tini-static", "--", "/bin/sh", "-c")
+    assert words[-3:] == ("daemon:adm", "sleep", "1 0")
+    assert not [value for value in config(spec)["lxc.environment"] if value.startswith("HOME")]
+    assert config(spec)["lxc.signal.halt"] == ["SIGINT"]
+    own = Spec("web", Init.APP, ("sleep", "9"), {"HOME": "/here"}, user="daemon")
+    assert "for own in USER LOGNAME;" in init_command(own).replace("\\_", " ")

@@ -6,15 +6,18 @@ from typing import Any
 
 import pytest
 
+from lxcfleet.api import calls
 from lxcfleet.api.requests import CreateRequest
 from lxcfleet.containers import store
+from lxcfleet.daemon.http import routes
+from lxcfleet.daemon.http.access import HIDDEN
 from lxcfleet.errors import Broken, InvalidInput
 from lxcfleet.spec import assignments, settings
 from lxcfleet.spec.fields import askable, stored, table
 from lxcfleet.spec.health import CheckKind, HealthCheck
 from lxcfleet.spec.rows import Change
 from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import PIDS, Init, Network
+from lxcfleet.spec.terms import PIDS, Init, Network, StopSignal
 
 CONFIG = settings.Config(memory=1 << 20)
 CREATED = "2026-01-01T00:00:00Z"
@@ -135,3 +138,33 @@ def test_how_hard_a_change_is() -> None:
 def test_what_is_given_can_t_be_asked_for() -> None:
     assert set(stored()) - set(askable()) == {"first_id", "address", "address6", "hardware", "created"}
     assert set(askable()) - set(askable(profile=True)) == {"profile"}
+
+
+def test_secrets_are_hidden_from_those_who_may_only_read() -> None:
+    secret = {f"spec.{key}" for key, row in table().items() if row.secret}
+    assert secret <= set(calls.INFO.hides)
+    reply = {"environment": {"A": "x"}, "spec": {"user": "a", "environment": {"A": "x"}}}
+    hidden = routes._hidden(reply, calls.INFO.hides)
+    assert hidden == {"environment": {"A": HIDDEN}, "spec": {"user": "a", "environment": {"A": HIDDEN}}}
+    assert routes._hidden({"environment": {}, "spec": {}}, calls.INFO.hides) == {"environment": {}, "spec": {}}
+
+
+@pytest.mark.parametrize(("text", "signal"), [("INT", StopSignal.INT), ("SIGQUIT", StopSignal.QUIT)])
+def test_a_signal_has_a_name(text: str, signal: StopSignal) -> None:
+    assert assignments.parse(f"stop_signal={text}").value is signal
+    read = settings.parse(f"profiles: {{a: {{stop_signal: {text}}}}}".encode(), "f")
+    assert read.profiles["a"].said["stop_signal"] is signal
+    for bad in ("9", "KILL", "int", ""):
+        with pytest.raises(InvalidInput):
+            settings.parse(f"profiles: {{a: {{stop_signal: '{bad}'}}}}".encode(), "f")
+
+
+@pytest.mark.parametrize("user", ["postgres", "70", "70:70", "www-data:adm", "_apt", "0"])
+def test_a_user_may_be(user: str) -> None:
+    assert assignments.parse(f"user={user}").value == user
+
+
+@pytest.mark.parametrize("user", ["a b", ":", "a:", ":a", "-u", "70000", "a:b:c", "$(id)", "a\nb", "é", "x" * 33])
+def test_no_user_has_such_a_name(user: str) -> None:
+    with pytest.raises(InvalidInput):
+        assignments.parse(f"user={user}")

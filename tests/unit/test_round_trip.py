@@ -68,7 +68,7 @@ def values(row: Row) -> st.SearchStrategy[Any]:
         case ShareType():
             return SHARES
         case Text():
-            return LINE
+            return st.sampled_from(["daemon", "7:8", "a.b-c_d:9"]) if row.type.pattern else LINE
         case _:
             raise AssertionError(f"no values for {row}")
 

@@ -26,6 +26,9 @@ _OF_SPEC = frozenset((
 ))  # fmt: skip
 """Nobody knows these of a container whose spec can't be read."""
 
+_TOLD = _OF_SPEC | {"address", "address6", "health", "memory", "cpus", "disk", "pids", "no_new_privs"}
+"""Fields of a spec that ``info`` tells under names of their own; others, also those to come, as they are."""
+
 _WORDS = {
     "boot_order": "boot order",
     "delta_bytes": "delta", "memory_bytes": "memory", "cpu_seconds": "cpu", "first_id": "uids and gids",
@@ -132,7 +135,7 @@ def info(ctx: click.Context, name: str, style: str) -> None:
       lxcfleet info web1 -f json | jq .pid
     """
     details = connect(ctx).info(check_name(name))
-    fields = tuple(details)
+    fields = tuple(field for field in details if field != "spec")
     output.show(
         style,
         details,
@@ -162,9 +165,11 @@ def _lines(details: ContainerDetails) -> list[tuple[str, str]]:
         "environment": shlex.join(f"{key}={value}" for key, value in details["environment"].items()),
         "check": " ".join(f"{key}={_setting(value)}" for key, value in (details["check"] or {}).items()),
     }
-    plain = [field for field in details if field != "confinement" and not (details["problem"] and field in _OF_SPEC)]
+    left_out = {"confinement", "spec", *(_OF_SPEC if details["problem"] else ())}
+    plain = [field for field in details if field not in left_out]
     lines = [(f"{_WORDS.get(field, field)}:", texts.get(field, _text(details, field))) for field in plain]
-    return [*lines, *((f"{what}:", how) for what, how in details["confinement"].items())]
+    more = [(f"{key.replace('_', ' ')}:", _text(details["spec"], key)) for key in details["spec"] if key not in _TOLD]
+    return [*lines, *more, *((f"{what}:", how) for what, how in details["confinement"].items())]
 
 
 def _setting(value: object) -> str:

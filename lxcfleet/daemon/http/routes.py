@@ -125,7 +125,15 @@ async def _body(request: web.Request) -> object:
 
 def _hidden(reply: Any, keys: Sequence[str]) -> Any:
     """The reply with the values of these mappings hidden."""
-    return {**reply, **{key: dict.fromkeys(reply[key], HIDDEN) for key in keys}}
+    hidden = dict(reply)
+    for key in keys:
+        outer, dot, inner = key.partition(".")
+        values = hidden.get(outer) or {}
+        if dot:
+            hidden[outer] = _hidden(values, [inner]) if inner in values else values
+        else:
+            hidden[outer] = dict.fromkeys(values, HIDDEN)
+    return hidden
 
 
 async def _stream(request: web.Request, pieces: AsyncIterator[bytes], kind: str) -> web.StreamResponse:

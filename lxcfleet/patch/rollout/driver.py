@@ -224,6 +224,12 @@ class Driver:
 
     # -- what is done ----------------------------------------------------------------------------------------
 
+    def note_kill(self, name: str) -> None:
+        """The stop of a container became a kill. Raises HostError."""
+        member = self.active.members.get(name) if self.active is not None else None
+        if self.active is not None and member is not None and member.phase is MemberPhase.RESTARTING:
+            self._keep(self.active.update(replace(member, killed=True)))
+
     async def run(self) -> None:
         """Drive whatever rollout there is, for ever."""
         while True:

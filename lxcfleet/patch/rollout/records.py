@@ -27,6 +27,7 @@ def record_of(
         "changed": any(member.wave is not None for member in members) or bool(waves),
         "total": len(members),
         "done": sum(member.phase in _THROUGH for member in members),
+        "killed": sum(member.killed for member in members),
         "wave": rollout.wave,
         "patches": rollout.patch,
         "waits_for": waits_for if not rollout.status.ended else "",

@@ -82,6 +82,8 @@ class Member:
     attempts: int = 0
     accepted: bool = False
     """It failed, and the operator said to go on."""
+    killed: bool = False
+    """Its stop became a kill, as it did not end in time."""
     stale: bool = False
     """It was found stale after all was done to it that may be."""
     note: str = ""
