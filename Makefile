@@ -9,7 +9,7 @@ RUN_PACKAGES := dnsmasq-base e2fsprogs lxc mount nftables passwd python3 python3
 RUN_PACKAGES += python3-prometheus-client python3-psutil python3-pyroute2 python3-yaml tini
 # liblxc runs its parser where the kernel has it on.
 RUN_PACKAGES += $(if $(filter Y,$(shell cat /sys/module/apparmor/parameters/enabled 2>/dev/null)),apparmor)
-CHECK_PACKAGES := $(filter python3%,$(RUN_PACKAGES)) mypy python3-hypothesis python3-pytest python3-pytest-timeout
+CHECK_PACKAGES := $(filter python3%,$(RUN_PACKAGES)) mypy python3-hypothesis python3-jsonschema python3-pytest python3-pytest-timeout
 TEST_PACKAGES := $(CHECK_PACKAGES) haproxy iproute2 udhcpc
 # Programs of tests whose packages would start a service: unpacked, not installed.
 UNPACKED := prometheus
@@ -47,7 +47,7 @@ help:
 	echo 'make test-ansible  the Ansible collection: on real containers, and by ansible-lint and ansible-test'
 	echo 'make lint        check types and style'
 	echo 'make bench       measure it beside bare LXC'
-	echo 'make docs        write docs/reference.md and docs/api.md anew from the code'
+	echo 'make docs        write docs/reference.md, docs/api.md and docs/schema anew from the code'
 	echo 'make deb         a Debian package, in build/'
 	echo 'make install     install on this machine (PREFIX=$(PREFIX); DESTDIR for a package)'
 	echo 'make uninstall   remove it again; containers stay'
@@ -104,6 +104,7 @@ bench: root packages
 docs:
 	$(PYTHON) docs/reference.py > docs/reference.md
 	$(PYTHON) docs/api.py > docs/api.md
+	$(PYTHON) docs/schema.py
 
 # -- installing ---------------------------------------------------------------------------------------------
 
@@ -150,7 +151,8 @@ programs:
 	    chmod 0644 $(units)/$$unit.service; \
 	done
 	[ ! -d /etc/apt/apt.conf.d ] || install -D -m 0644 etc/apt/80lxcfleet $(DESTDIR)/etc/apt/apt.conf.d/80lxcfleet
-	[ -e $(etc)/lxcfleet.yaml ] || install -m 0644 etc/lxcfleet.yaml $(etc)/lxcfleet.yaml
+	[ -e $(etc)/lxcfleet.yaml ] || { sed 's|/usr/share/|$(PREFIX)/share/|' etc/lxcfleet.yaml > $(etc)/lxcfleet.yaml \
+	    && chmod 0644 $(etc)/lxcfleet.yaml; }
 
 # Man pages and completions, made from the code.
 manual:
@@ -159,6 +161,7 @@ manual:
 	install -D -m 0644 -t $(share)/man/man1 build/manual/lxcfleet.1
 	install -D -m 0644 -t $(share)/man/man5 build/manual/lxcfleet.yaml.5
 	install -D -m 0644 -t $(share)/man/man8 build/manual/lxcfleetd.8
+	install -D -m 0644 -t $(share)/lxcfleet/schema docs/schema/*.json
 	install -D -m 0644 build/manual/completion.bash $(share)/bash-completion/completions/lxcfleet
 	install -D -m 0644 build/manual/completion.zsh $(share)/zsh/$(if $(MODULES),site-functions,vendor-completions)/_lxcfleet
 	install -D -m 0644 build/manual/completion.fish $(share)/fish/vendor_completions.d/lxcfleet.fish
@@ -197,7 +200,7 @@ uninstall: root
 	rm -rf $(lib) $(DESTDIR)$(PREFIX)/bin/lxcfleet $(DESTDIR)$(PREFIX)/sbin/lxcfleetd
 	rm -f $(units)/lxcfleet.socket $(units)/lxcfleet.service $(units)/lxcfleet-containers.service $(units)/lxcfleet.slice
 	rm -f $(share)/man/man1/lxcfleet.1 $(share)/man/man5/lxcfleet.yaml.5 $(share)/man/man8/lxcfleetd.8
-	rm -rf $(share)/doc/lxcfleet
+	rm -rf $(share)/doc/lxcfleet $(share)/lxcfleet
 	rm -f $(share)/bash-completion/completions/lxcfleet $(share)/zsh/site-functions/_lxcfleet
 	rm -f $(share)/fish/vendor_completions.d/lxcfleet.fish
 	rm -f $(DESTDIR)/etc/apt/apt.conf.d/80lxcfleet

@@ -27,12 +27,18 @@ def test_the_page_about_the_api_is_up_to_date() -> None:
     assert (ROOT / "docs/api.md").read_text(encoding="utf-8") == page() + "\n"
 
 
+def test_the_schemas_are_up_to_date() -> None:
+    """If not: ``make docs``."""
+    texts = runpy.run_path(str(ROOT / "docs/schema.py"))["texts"]()
+    assert texts == {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs/schema").iterdir()}
+
+
 def test_the_sample_changes_nothing() -> None:
     assert parse(SAMPLE.encode(), "sample") == Config()
 
 
 def test_the_sample_has_all_settings_with_their_defaults() -> None:
-    settings = re.sub(r"^#(?!#)", "", SAMPLE, flags=re.MULTILINE)
+    settings = re.sub(r"^#(?!#| yaml-language-server)", "", SAMPLE, flags=re.MULTILINE)
     assert parse(settings.encode(), "sample") == Config()
     parts = (Config, NetworkSettings, MetricsSettings, RolloutSettings, PatchSettings)
     for key in (key for part in parts for key in rows_of(part)):
