@@ -47,7 +47,7 @@ help:
 	echo 'make test-ansible  the Ansible collection: on real containers, and by ansible-lint and ansible-test'
 	echo 'make lint        check types and style'
 	echo 'make bench       measure it beside bare LXC'
-	echo 'make docs        write docs/reference.md, docs/api.md and docs/schema anew from the code'
+	echo 'make docs        write docs/reference.md, docs/api.md, docs/schema and Ansible's fields anew from the code'
 	echo 'make deb         a Debian package, in build/'
 	echo 'make install     install on this machine (PREFIX=$(PREFIX); DESTDIR for a package)'
 	echo 'make uninstall   remove it again; containers stay'
@@ -105,6 +105,7 @@ docs:
 	$(PYTHON) docs/reference.py > docs/reference.md
 	$(PYTHON) docs/api.py > docs/api.md
 	$(PYTHON) docs/schema.py
+	$(PYTHON) docs/ansible_fields.py
 
 # -- installing ---------------------------------------------------------------------------------------------
 

@@ -128,7 +128,7 @@ class SpecFields:
     )
     autostart: bool = row(
         Flag(), "Whether it starts when the host boots, if it ran when the host went down.", default=True,
-        usual="it does", change=Change.LIVE, option=("--autostart/--no-autostart",),
+        usual="yes", change=Change.LIVE, option=("--autostart/--no-autostart",),
     )
     boot_order: int = row(
         Whole(-MAX_ORDER, MAX_ORDER), "Those with lower numbers start before it when the host boots, and end after it at"

@@ -33,6 +33,13 @@ def test_the_schemas_are_up_to_date() -> None:
     assert texts == {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs/schema").iterdir()}
 
 
+def test_the_ansible_module_has_all_fields() -> None:
+    """If not: ``make docs``."""
+    made = runpy.run_path(str(ROOT / "docs/ansible_fields.py"))
+    text = made["MODULE"].read_text(encoding="utf-8")
+    assert made["page"](text) == text
+
+
 def test_the_sample_changes_nothing() -> None:
     assert parse(SAMPLE.encode(), "sample") == Config()
 

@@ -39,31 +39,126 @@ options:
     type: str
     choices: [present, stopped, absent]
     default: present
+  # documentation of fields: written by `make docs`
+  init:
+    description:
+      - >-
+        What runs as process 1: system, the host's systemd, or app, its one command under a small init. The
+        default is app with a command, else system.
+    type: str
+    choices: [system, app]
   command:
     description:
-      - The command of app containers with its arguments. Without one they are system containers, which boot the
-        host's systemd.
+      - >-
+        The command and its arguments, as a list (app containers only).
     type: list
     elements: str
-    default: []
   environment:
     description:
-      - Variables of the command.
+      - >-
+        Variables of its command, by name.
     type: dict
-    default: {}
   labels:
     description:
-      - Labels of new containers.
+      - >-
+        Labels, by key.
     type: dict
-    default: {}
   profile:
     description:
-      - A profile of the host's C(lxcfleet.yaml) for new containers.
+      - >-
+        The profile of the settings that it starts from.
     type: str
+  privileged:
+    description:
+      - >-
+        Whether root inside is root on the host. Only for what you trust.
+    type: bool
   network:
     description:
-      - How new containers are connected. The host's settings say what is the default.
+      - >-
+        bridge: an address on the fleet's bridge; none: a loopback interface only; host: the host's own
+        interfaces, with no wall between (app containers only).
     type: str
+    choices: [bridge, none, host]
+  ports:
+    description:
+      - >-
+        What its program listens on, for SRV records: _http._tcp.NAME.fleet.
+    type: list
+    elements: str
+  publish:
+    description:
+      - >-
+        Ports of the host that lead to its own. Those that containers with the same label share lead to the
+        healthy ones of them.
+    type: list
+    elements: str
+  isolated:
+    description:
+      - >-
+        Whether it is kept from other isolated containers, and from the host but for its names.
+    type: bool
+  drain:
+    description:
+      - >-
+        Seconds that it stays up after it left names and ports, before it is stopped.
+    type: float
+  health:
+    description:
+      - >-
+        How to tell that it does its work: one of C(exec) (a list), C(tcp) and C(http), with C(interval),
+        C(timeout), C(retries) and C(start_period).
+    type: dict
+  memory:
+    description:
+      - >-
+        Memory that it may use at most, such as 512M; 0: no limit.
+    type: str
+  cpus:
+    description:
+      - >-
+        Processors that it may use at most, such as 1.5; 0: no limit.
+    type: float
+  disk:
+    description:
+      - >-
+        Disk space that it may take at most, such as 10G; 0: no limit. Takes project quotas; not for a
+        privileged one.
+    type: str
+  pids:
+    description:
+      - >-
+        Processes and threads that it may have at most; 0: no limit.
+    type: int
+  no_new_privs:
+    description:
+      - >-
+        Whether setuid and file capabilities give no rights in it (app containers only).
+    type: bool
+  user:
+    description:
+      - >-
+        The user that its command runs as, as its own /etc/passwd has it at each start: NAME, UID, NAME:GROUP
+        or UID:GID (app containers only). The default is root.
+    type: str
+  stop_signal:
+    description:
+      - >-
+        The signal that asks its command to end, such as INT for PostgreSQL (app containers only). The default
+        is TERM.
+    type: str
+  autostart:
+    description:
+      - >-
+        Whether it starts when the host boots, if it ran when the host went down. The default is yes.
+    type: bool
+  boot_order:
+    description:
+      - >-
+        Those with lower numbers start before it when the host boots, and end after it at shutdown. The
+        default is 0.
+    type: int
+  # end of the documentation of fields
   options:
     description:
       - Further options of C(lxcfleet create), as they stand on a command line.
@@ -111,8 +206,57 @@ plan:
   elements: str
 """
 
+import shlex
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.lxcfleet.fleet.plugins.module_utils.cli import EXECUTABLE, Change, Lxcfleet, pairs
+
+# arguments of fields: written by `make docs`
+FIELDS = dict(
+    init=dict(type="str", choices=["system", "app"]),
+    command=dict(type="list", elements="str"),
+    environment=dict(type="dict"),
+    labels=dict(type="dict"),
+    profile=dict(type="str"),
+    privileged=dict(type="bool"),
+    network=dict(type="str", choices=["bridge", "none", "host"]),
+    ports=dict(type="list", elements="str"),
+    publish=dict(type="list", elements="str"),
+    isolated=dict(type="bool"),
+    drain=dict(type="float"),
+    health=dict(type="dict"),
+    memory=dict(type="str"),
+    cpus=dict(type="float"),
+    disk=dict(type="str"),
+    pids=dict(type="int"),
+    no_new_privs=dict(type="bool"),
+    user=dict(type="str"),
+    stop_signal=dict(type="str"),
+    autostart=dict(type="bool"),
+    boot_order=dict(type="int"),
+)
+OPTIONS = dict(
+    init=("--init", ""),
+    environment=("--env", ""),
+    labels=("--label", ""),
+    profile=("--profile", ""),
+    privileged=("--privileged", ""),
+    network=("--network", ""),
+    ports=("--port", ""),
+    publish=("--publish", ""),
+    isolated=("--isolated", ""),
+    drain=("--drain", ""),
+    memory=("--memory", ""),
+    cpus=("--cpus", ""),
+    disk=("--disk", ""),
+    pids=("--pids", ""),
+    no_new_privs=("--no-new-privs", ""),
+    user=("--user", ""),
+    stop_signal=("--stop-signal", ""),
+    autostart=("--autostart", "--no-autostart"),
+    boot_order=("--boot-order", ""),
+)
+# end of the arguments of fields
 
 
 def chosen(params):
@@ -129,11 +273,34 @@ def create(lxcfleet, params):
         arguments += ["-n", str(params["count"])]
     if params["state"] == "stopped":
         arguments += ["--no-start"]
-    for option in ("profile", "network"):
-        if params[option]:
-            arguments += ["--" + option, params[option]]
-    arguments += pairs("-l", params["labels"]) + pairs("-e", params["environment"]) + params["options"]
-    return lxcfleet.change("create", arguments, params["command"])
+    for key in sorted(OPTIONS):
+        arguments += said(OPTIONS[key], params[key])
+    arguments += check(params["health"] or {}) + params["options"]
+    return lxcfleet.change("create", arguments, params["command"] or [])
+
+
+def said(option, value):
+    """A field as C(create) takes it. C(option): its name, and for false the one that says so, if there is one."""
+    yes, no = option
+    if value is None or value == "":
+        return []
+    if isinstance(value, bool):
+        return [yes] if value else [no] if no else []
+    if isinstance(value, dict):
+        return pairs(yes, value)
+    if isinstance(value, list):
+        return [word for each in value for word in (yes, each)]
+    return [yes, str(value)]
+
+
+def check(health):
+    """How the containers' health is told, as C(create) takes it."""
+    words = []
+    for key in sorted(health):
+        value = health[key]
+        text = " ".join(shlex.quote(word) for word in value) if isinstance(value, list) else str(value)
+        words += ["--health-" + key.replace("_", "-"), text]
+    return words
 
 
 def act(lxcfleet, verb, names, params):
@@ -148,15 +315,11 @@ def main():
     """The module."""
     module = AnsibleModule(
         dict(
-            EXECUTABLE,
+            FIELDS,
+            **EXECUTABLE,
             name=dict(type="str", required=True),
             count=dict(type="int"),
             state=dict(type="str", choices=["present", "stopped", "absent"], default="present"),
-            command=dict(type="list", elements="str", default=[]),
-            environment=dict(type="dict", default={}),
-            labels=dict(type="dict", default={}),
-            profile=dict(type="str"),
-            network=dict(type="str"),
             options=dict(type="list", elements="str", default=[]),
             timeout=dict(type="float"),
         ),
