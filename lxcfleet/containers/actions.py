@@ -63,7 +63,8 @@ class Actions:
         self._room = room
 
     async def begin(self, ask: ActionRequest, stop_timeout: float) -> Operation:
-        """Begin an action on the chosen containers; ``stop_timeout``: seconds, where ``ask`` names none."""
+        """Begin an action on the chosen containers; ``stop_timeout``: seconds that a stop until the next boot may
+        take, where ``ask`` names none."""
         self._mask.distrust()
         await self._registry.observe()
         chosen = self._registry.choose(ask.selection)
@@ -71,13 +72,12 @@ class Actions:
             plans = [self.foresee(container, ask.action, force=ask.force) for container in chosen]
             lines = [line for _, some in plans for line in some]
             return self._operations.dry(ask.action, [result for result, _ in plans], lines)
-        timeout = stop_timeout if ask.timeout is None else ask.timeout
-        if ask.action is Action.DESTROY:
-            timeout = 0.0  # its delta goes anyway
+        timeout = 0.0 if ask.action is Action.DESTROY else ask.timeout  # of a destroyed one the delta goes anyway
         if ask.action is Action.START:
             self._room.check_start([c for c in chosen if c.running is None])
         if ask.until_boot:
-            return self._operations.begin(ask.action, self._rests(chosen, timeout), STOPS_AT_ONCE)
+            rests = self._rests(chosen, stop_timeout if timeout is None else timeout)
+            return self._operations.begin(ask.action, rests, STOPS_AT_ONCE)
         jobs = [self._job(container, ask, timeout) for container in chosen]
         at_once = AT_ONCE if ask.action is Action.START else STOPS_AT_ONCE
         return self._operations.begin(ask.action, jobs, at_once)
@@ -124,7 +124,7 @@ class Actions:
 
         return in_turns([[rest(c, len(groups) - n) for c in group] for n, group in enumerate(groups)], ready)
 
-    def _job(self, container: Container, ask: ActionRequest, timeout: float) -> Job:
+    def _job(self, container: Container, ask: ActionRequest, timeout: float | None) -> Job:
         async def job() -> Result:
             _check_force(container, ask.action, force=ask.force)
             return await self.act(container, ask.action, timeout, ask.drain)
@@ -132,12 +132,12 @@ class Actions:
         return Job(container.name, job)
 
     async def act(
-        self, container: Container, action: Action, timeout: float, drain: float | None = None, *, lasting: bool = True
+        self, container: Container, action: Action, timeout: float | None, drain: float | None = None, *, lasting: bool = True
     ) -> Result:
         """Do ``action`` to one container. Raises FleetError.
 
-        ``timeout``: seconds until a stop becomes a kill; ``drain``: seconds from leaving names and ports to the
-        stop, None: as its spec says; ``lasting``: whether a stop holds after the host's next boot.
+        ``timeout``: seconds until a stop becomes a kill, None: as the settings say; ``drain``: seconds from leaving names
+        and ports to the stop, None: as its spec says; ``lasting``: whether a stop holds after the host's next boot.
         """
         name = container.name
         want = replace(plan.WANTED[action], lasting=lasting)

@@ -73,22 +73,23 @@ class Reconciler:
         container: Container,
         want: Desired,
         busy: str,
-        timeout: float,
+        timeout: float | None,
         drain: float | None = None,
         allowed: Callable[[Container], None] = lambda _: None,
     ) -> Steps:
         """Make a container what is wanted of it. Gives the steps that it took. Raises FleetError.
 
-        ``busy``: the word for what is done to it meanwhile; ``timeout``: seconds until a halt becomes a kill;
-        ``drain``: seconds from leaving names and ports to the halt, None: as its spec says; ``allowed``: raises
-        FleetError if, as the container now is, that can't be done.
+        ``busy``: the word for what is done to it meanwhile; ``timeout``: seconds until a halt becomes a kill, None: as the
+        settings say; ``drain``: seconds from leaving names and ports to the halt, None: as its spec says; ``allowed``:
+        raises FleetError if, as the container now is, that can't be done.
         """
         self._check_free(container)
         with self._registry.in_hand(container, busy) as hold:
             steps = self.plan(container, want)
             hold.ends_meant = _halts(steps)
             allowed(container)
-            await self._carry_out(Work(self._lifecycle, container, timeout, drain), steps)
+            seconds = self._stop_timeout if timeout is None else timeout
+            await self._carry_out(Work(self._lifecycle, container, seconds, drain), steps)
         return steps
 
     async def create(self, container: Container, steps: Steps) -> None:

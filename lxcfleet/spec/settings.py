@@ -19,12 +19,11 @@ from lxcfleet.spec.profiles import Profile, ProfilesType
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.rollout import RolloutSettings
 from lxcfleet.spec.rows import Checked, SectionType, read_section, row, rows_of, section
-from lxcfleet.spec.terms import MAX_CPUS, MAX_PIDS, PIDS, Addresses, Network
+from lxcfleet.spec.terms import MAX_CPUS, MAX_PIDS, MAX_STOP_TIMEOUT, PIDS, Addresses, Network
 from lxcfleet.spec.types import Choice, Flag, Number, Size, Text, Whole
 from lxcfleet.spec.windows import PatchSettings
 
 MAX_WORKERS = 64
-MAX_STOP_TIMEOUT = 86400.0
 _INTERFACE = re.compile(r"[a-zA-Z][a-zA-Z0-9_.-]{0,14}")
 _DOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 

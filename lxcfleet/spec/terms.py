@@ -14,6 +14,8 @@ MAX_PIDS = 1 << 22
 """The kernel's PID_MAX_LIMIT."""
 MAX_CPUS = 8192
 """The kernel's largest NR_CPUS."""
+MAX_STOP_TIMEOUT = 86400.0
+"""The longest time, in seconds, that a stop may take before it becomes a kill."""
 MAX_ORDER = 1000
 """boot_order lies between this and its negative."""
 

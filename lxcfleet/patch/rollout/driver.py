@@ -377,7 +377,7 @@ class Driver:
             return await self._fleet.actions.act(container, Action.START, self._fleet.config.stop_timeout)
         if container.running is None or container.running.identity != member.identity:
             return Result(member.name, "unchanged", False)
-        return await self._fleet.actions.act(container, Action.RESTART, self._fleet.config.stop_timeout)
+        return await self._fleet.actions.act(container, Action.RESTART, None)
 
     async def _halt(self, container: str | None, why: str) -> None:
         text, changed = "", None
