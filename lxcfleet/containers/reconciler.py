@@ -79,8 +79,8 @@ class Reconciler:
     ) -> Steps:
         """Make a container what is wanted of it. Gives the steps that it took. Raises FleetError.
 
-        ``busy``: the word for what is done to it meanwhile; ``timeout``: seconds until a halt becomes a kill, None: as the
-        settings say; ``drain``: seconds from leaving names and ports to the halt, None: as its spec says; ``allowed``:
+        ``busy``: the word for what is done to it meanwhile; ``timeout``: seconds until a halt becomes a kill, None: as its
+        spec says; ``drain``: seconds from leaving names and ports to the halt, None: likewise; ``allowed``:
         raises FleetError if, as the container now is, that can't be done.
         """
         self._check_free(container)
@@ -88,7 +88,7 @@ class Reconciler:
             steps = self.plan(container, want)
             hold.ends_meant = _halts(steps)
             allowed(container)
-            seconds = self._stop_timeout if timeout is None else timeout
+            seconds = self._patience(container) if timeout is None else timeout
             await self._carry_out(Work(self._lifecycle, container, seconds, drain), steps)
         return steps
 
@@ -105,9 +105,14 @@ class Reconciler:
         if steps:
             with self._registry.in_hand(container, _WORDS[now.noted or Intent.GONE]) as hold:
                 hold.ends_meant = _halts(steps)
-                timeout = self._stop_timeout if now.noted is Intent.STOPPED else 0.0
+                timeout = self._patience(container) if now.noted is Intent.STOPPED else 0.0
                 await self._carry_out(Work(self._lifecycle, container, timeout), steps)
         return steps
+
+    def _patience(self, container: Container) -> float:
+        """Seconds until a stop becomes a kill, where nobody said so: as its spec says, else the settings."""
+        own = None if container.spec is None else container.spec.stop_timeout
+        return self._stop_timeout if own is None else own
 
     async def _carry_out(self, work: Work, steps: Steps) -> None:
         container = work.container

@@ -16,7 +16,7 @@ from lxcfleet.spec.health import HealthCheck, HealthType
 from lxcfleet.spec.names import MAX_DRAIN, check_label, check_name, check_user, check_variable
 from lxcfleet.spec.ports import Port, Publication, check_ports, check_publications, parse_port, parse_publication
 from lxcfleet.spec.rows import Change, Row, row, rows_of
-from lxcfleet.spec.terms import MAX_CPUS, MAX_ORDER, MAX_PIDS, PIDS, Init, Network, StopSignal
+from lxcfleet.spec.terms import MAX_CPUS, MAX_ORDER, MAX_PIDS, MAX_STOP_TIMEOUT, PIDS, Init, Network, StopSignal
 from lxcfleet.spec.types import Choice, Command, Flag, Interface, Items, Number, Pairs, Size, Text, Whole
 
 _GIVEN = "lxcfleet gives it"
@@ -125,6 +125,10 @@ class SpecFields:
         Choice(StopSignal, prefix="SIG"), "The signal that asks its command to end, such as INT for PostgreSQL (app"
         " containers only).", usual="TERM", change=Change.LIVE, option=("--stop-signal",), metavar="SIGNAL",
         init=Init.APP, init_why="systemd has a signal of its own\nwrite it to a unit's KillSignal= inside",
+    )
+    stop_timeout: float | None = row(
+        Number(0, MAX_STOP_TIMEOUT), "Seconds until its stop becomes a kill.",
+        setting="stop_timeout", change=Change.LIVE, option=("--stop-timeout",), metavar="SECONDS",
     )
     autostart: bool = row(
         Flag(), "Whether it starts when the host boots, if it ran when the host went down.", default=True,

@@ -55,6 +55,15 @@ def test_a_stop_that_became_a_kill_is_an_event_and_counted_by_the_rollout(fleet:
     assert "killed, as they did not end in time: 1" in fleet.ok("rollout", "status")
 
 
+def test_a_container_may_have_a_time_of_its_own_to_end(fleet: Fleet) -> None:
+    name = fleet.name("s")
+    fleet.ok("create", name, "--stop-timeout", "0.25", "--", "/usr/bin/python3", "-c", WAITS_FOR_INT)
+    ready(fleet, name)
+    fleet.ok("stop", name)
+    (event,) = [event for event in fleet.events("killed") if event["container"] == name]
+    assert event["message"] == "it did not end within 0.25 s"
+
+
 def test_a_system_container_has_neither(fleet: Fleet) -> None:
     for option, value in (("--stop-signal", "INT"), ("--user", "daemon")):
         ran = fleet.run("create", fleet.name("s"), option, value)

@@ -147,6 +147,11 @@ options:
         The signal that asks its command to end, such as INT for PostgreSQL (app containers only). The default
         is TERM.
     type: str
+  stop_timeout:
+    description:
+      - >-
+        Seconds until its stop becomes a kill.
+    type: float
   autostart:
     description:
       - >-
@@ -232,6 +237,7 @@ FIELDS = dict(
     no_new_privs=dict(type="bool"),
     user=dict(type="str"),
     stop_signal=dict(type="str"),
+    stop_timeout=dict(type="float"),
     autostart=dict(type="bool"),
     boot_order=dict(type="int"),
 )
@@ -253,6 +259,7 @@ OPTIONS = dict(
     no_new_privs=("--no-new-privs", ""),
     user=("--user", ""),
     stop_signal=("--stop-signal", ""),
+    stop_timeout=("--stop-timeout", ""),
     autostart=("--autostart", "--no-autostart"),
     boot_order=("--boot-order", ""),
 )
