@@ -56,7 +56,7 @@ def test_a_stop_that_became_a_kill_is_an_event_and_counted_by_the_rollout(fleet:
 
 
 def test_a_container_may_have_a_time_of_its_own_to_end(fleet: Fleet) -> None:
-    name = fleet.name("s")
+    name = fleet.name("own")
     fleet.ok("create", name, "--stop-timeout", "0.25", "--", "/usr/bin/python3", "-c", WAITS_FOR_INT)
     ready(fleet, name)
     fleet.ok("stop", name)
