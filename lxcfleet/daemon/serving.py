@@ -35,7 +35,7 @@ class Daemon:
     def __init__(self, paths: Paths, lock: int, observers: Sequence[Observer] = ()) -> None:
         """``lock``: the descriptor of the daemon's lock, which the launcher inherits; ``observers``: told of each step
         that is about to be done to a container."""
-        settings = load(paths.config_file)
+        settings = load(paths.config_file, log.warning)
         logging.getLogger().setLevel(settings.log_level.upper())
         self._paths = paths
         self._parts = Parts(paths, settings, Launcher(paths, lock), Access.of_host(), observers)
@@ -132,7 +132,7 @@ class Daemon:
 
     def _reload(self) -> None:
         try:
-            settings = load(self._paths.config_file)
+            settings = load(self._paths.config_file, log.warning)
         except FleetError as error:
             log.error("settings not taken over: %s", error)
             return

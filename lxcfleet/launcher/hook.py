@@ -54,8 +54,9 @@ def main() -> None:
         spec = store.load(paths, name)
         if spec is None or isinstance(spec, Broken):
             raise spec or Broken(f"{name} is no container of lxcfleet's", why=f"no spec beside {file}")
+        settings = load(paths.config_file, tolerate=lambda _: None)
         if spec.connected:
-            _check_bridge(load(paths.config_file).network, name)
+            _check_bridge(settings.network, name)
         apparmor.leave_profile()
         with contextlib.suppress(OSError):
             announcements.announce(paths, name)
@@ -63,7 +64,7 @@ def main() -> None:
         # No daemon says whether a single file changed its mode: look at all, once for the starts of one moment.
         mount.refresh(paths, force=not 0 <= time.time() - build.looked(paths) < LOOK_SECONDS)
         stack = stack_of(paths, name)
-        if load(paths.config_file).reconcile:
+        if settings.reconcile:
             for note in reconcile.Reconciler(paths, stack.lower).reconcile(name):
                 _say(paths, name, f"not merged: {note}", "WARN")
         layers.mount(paths, stack, name, spec.first_id, spec.disk)

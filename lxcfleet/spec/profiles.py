@@ -24,6 +24,8 @@ class Profile:
     said: Mapping[str, Any] = field(default_factory=dict)
     """Values by key of the table, ``spec.fields``."""
     rollout: ProfileRollout = field(default_factory=ProfileRollout)
+    problems: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    """What of it doesn't go together, so that no container can be created with it: a key and the reason each."""
 
 
 def rows() -> Mapping[str, Row]:
@@ -67,6 +69,4 @@ def _read(fields: Fields) -> Profile:
     said = read_said(rows().values(), fields)
     fields.close()
     own = said.pop(ROLLOUT.key, ProfileRollout())
-    for key, problem in combinations.of_profile(said):
-        fields.complain(key, problem)
-    return Profile(said, own)
+    return Profile(said, own, tuple(f"{key}: {problem}" for key, problem in combinations.of_profile(said)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
@@ -190,10 +190,10 @@ class Config:
         return self.workers or 2 * (os.cpu_count() or 1)
 
 
-def load(path: Path) -> Config:
+def load(path: Path, tolerate: Callable[[str], object] | None = None) -> Config:
     """The settings in ``path``, or the defaults where it does not exist.
 
-    Raises InvalidInput with all complaints, each with the file and the key.
+    ``tolerate``: see ``parse``. Raises InvalidInput with all complaints, each with the file and the key.
     """
     try:
         text = path.read_bytes()
@@ -201,11 +201,15 @@ def load(path: Path) -> Config:
         return Config()
     except OSError as error:
         raise HostError.from_os_error("the settings can't be read", error) from error
-    return parse(text, str(path))
+    return parse(text, str(path), tolerate)
 
 
-def parse(text: bytes, where: str) -> Config:
-    """The settings in ``text``; ``where`` names it in complaints. Raises InvalidInput."""
+def parse(text: bytes, where: str, tolerate: Callable[[str], object] | None = None) -> Config:
+    """The settings in ``text``; ``where`` names it in complaints. Raises InvalidInput.
+
+    ``tolerate``: told of each profile that contradicts itself, instead of a complaint. Earlier versions took such
+    profiles, and the daemon must start after an upgrade; a container can't be created with them.
+    """
     message = f"{where} is not valid; nothing of it is used"
     try:
         data = strict_yaml.load(text)
@@ -213,6 +217,12 @@ def parse(text: bytes, where: str) -> Config:
         raise InvalidInput(message, why=f"{where}: {error}") from error
     fields = Fields(data, where)
     config = read_section(Config, fields)
+    for name, profile in config.profiles.items():
+        for problem in profile.problems:
+            if tolerate is None:
+                fields.complain("profiles", f"{name}: {problem}")
+            else:
+                tolerate(f"{where}: profiles: {name}: {problem}")
     fields.finish(message)
     return config
 

@@ -9,6 +9,7 @@ import pytest
 from lxcfleet.api import calls
 from lxcfleet.api.requests import CreateRequest
 from lxcfleet.containers import store
+from lxcfleet.containers.request import resolve
 from lxcfleet.daemon.http import routes
 from lxcfleet.daemon.http.access import HIDDEN
 from lxcfleet.errors import Broken, InvalidInput
@@ -46,6 +47,15 @@ def test_isolation_on_the_host_s_network_is_refused_wherever_it_is_said() -> Non
         settings.parse(b"profiles: {web: {isolated: true, network: host, command: [sleep, '9']}}", "f")
     with pytest.raises(InvalidInput, match="can't be isolated"):
         assignments.apply(APP, [assignments.parse("isolated=true"), assignments.parse("network=host")], CONFIG)
+
+
+def test_the_daemon_starts_with_a_profile_that_an_older_version_let_through() -> None:
+    text = b"profiles: {web: {isolated: true, network: host, command: [sleep, '9']}, api: {ports: [http=80], network: none}}"
+    told: list[str] = []
+    config = settings.parse(text, "f", told.append)
+    assert [line.split(": ")[:3] for line in told] == [["f", "profiles", "web"], ["f", "profiles", "api"]]
+    with pytest.raises(InvalidInput, match="can't be isolated"):
+        resolve(CreateRequest(said={"profile": "web"}), config, ())
 
 
 def test_a_spec_that_an_older_version_let_through_is_read_as_it_is() -> None:
