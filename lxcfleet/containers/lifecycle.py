@@ -25,6 +25,7 @@ from lxcfleet.host.kernel import quota, tree
 from lxcfleet.host.lxc import liblxc, monitor
 from lxcfleet.host.process import cgroup, proc
 from lxcfleet.launcher.client import TRIES, Died, Launcher
+from lxcfleet.launcher.operations import FREEZE, REMOVE, UNFREEZE, Ask, Done, PrepareItem
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec.settings import Config
@@ -112,12 +113,12 @@ class Lifecycle:
 
     async def thaw(self, container: Container) -> None:
         """Unfreeze its processes. Raises FleetError."""
-        await self._freeze(container, "unfreeze")
+        await self._freeze(container, UNFREEZE)
 
     async def freeze(self, container: Container) -> None:
         """Freeze its processes. Raises FleetError."""
         self._network.set_frozen(container, True)  # before it: nobody new is to wait for it
-        await self._freeze(container, "freeze")
+        await self._freeze(container, FREEZE)
 
     async def leave(self, container: Container, drain: float | None) -> None:
         """Withdraw it from names and ports, and wait; ``drain``: seconds, None: as its spec says."""
@@ -184,10 +185,10 @@ class Lifecycle:
         try:
             for _ in range(TRIES):
                 if left:
-                    async for reply in self._launcher.stream("remove", left[:]):
-                        left.remove(reply.body["name"])
-                        if reply.body["error"]:
-                            failure = failure or from_body(reply.body["error"])
+                    async for answer in self._launcher.each(REMOVE, left[:]):
+                        left.remove(answer["name"])
+                        if answer["error"]:
+                            failure = failure or from_body(answer["error"])
         finally:
             self._removing -= ours
         if failure is None and left:
@@ -195,7 +196,7 @@ class Lifecycle:
         if failure:
             raise failure
 
-    async def _freeze(self, container: Container, operation: str) -> None:
+    async def _freeze(self, container: Container, operation: Ask[list[str], Done]) -> None:
         try:
             answer = await self._launcher.ask(operation, [container.name])
         finally:
@@ -218,7 +219,7 @@ class Lifecycle:
             files["lxcfleet.yaml"] = store.render(container.spec)
             if mount:
                 files["pending"] = Intent.RUN.value + "\n"
-        item = {
+        item: PrepareItem = {
             "name": container.name,
             "stack": stack_of(self._paths, container.name).to_json(),
             "first_id": container.spec.first_id,

@@ -9,6 +9,7 @@ import time
 from lxcfleet.base.mask.freshness import Freshness
 from lxcfleet.errors import FleetError, from_body
 from lxcfleet.launcher.client import Launcher
+from lxcfleet.launcher.operations import MASK, RELEASE
 from lxcfleet.paths import Paths
 
 FRESH_SECONDS = 0.5
@@ -56,7 +57,7 @@ class MaskKeeper:
         if look:
             self.freshness.looking()
         try:
-            answer = await self._launcher.ask("mask", look)
+            answer = await self._launcher.ask(MASK, look)
             if answer["error"]:
                 raise from_body(answer["error"])
         except BaseException:
@@ -75,4 +76,4 @@ class MaskKeeper:
             if self._mounted[0] == self._launcher.generation or self._paths.base_snapshots.exists():
                 self._mounted = (0, None)
                 with contextlib.suppress(FleetError):
-                    await self._launcher.ask("release", None)
+                    await self._launcher.ask(RELEASE, None)

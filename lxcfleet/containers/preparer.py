@@ -6,10 +6,10 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.launcher.client import TRIES, Conversation, Launcher, Reply
+from lxcfleet.launcher.operations import PREPARE, Done, PrepareItem
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +18,8 @@ BATCH = 8
 IDLE_SECONDS = 1.0
 """How long a child that has nothing to do is kept for what may come: a fork is dearer than a container's mounts."""
 
-_Batch = dict[str, tuple[dict[str, Any], "asyncio.Future[Reply]"]]
+_Child = Conversation[list[PrepareItem], Done]
+_Batch = dict[str, tuple[PrepareItem, "asyncio.Future[Reply[Done]]"]]
 """By container name: none is in it twice, as one action at a time has a container."""
 
 
@@ -30,15 +31,15 @@ class Preparer:
         self._launcher = launcher
         self._slots = slots
         self._before = before
-        self._waiting: list[tuple[dict[str, Any], asyncio.Future[Reply]]] = []
+        self._waiting: list[tuple[PrepareItem, asyncio.Future[Reply[Done]]]] = []
         self._batches: set[asyncio.Task[None]] = set()
-        self._idle: list[Conversation] = []
+        self._idle: list[_Child] = []
         self._ending: asyncio.TimerHandle | None = None
 
-    async def submit(self, item: dict[str, Any]) -> Reply:
+    async def submit(self, item: PrepareItem) -> Reply[Done]:
         """The child's reply for ``item``; see children."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Reply] = loop.create_future()
+        future: asyncio.Future[Reply[Done]] = loop.create_future()
         self._waiting.append((item, future))
         loop.call_soon(self._pump)
         return await future
@@ -93,16 +94,16 @@ class Preparer:
             else:
                 self._keep(conversation)
 
-    async def _child(self) -> Conversation:
+    async def _child(self) -> _Child:
         """One that is idle, if it is the present launcher's, else a new one."""
         while self._idle:
             conversation = self._idle.pop()
             if conversation.generation == self._launcher.generation:
                 return conversation
             conversation.close()
-        return await self._launcher.converse("prepare")
+        return await self._launcher.converse(PREPARE)
 
-    def _keep(self, conversation: Conversation) -> None:
+    def _keep(self, conversation: _Child) -> None:
         self._idle.append(conversation)
         if self._ending is not None:
             self._ending.cancel()

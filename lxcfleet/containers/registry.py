@@ -17,6 +17,7 @@ from lxcfleet.errors import Broken, HostError, WrongState
 from lxcfleet.host.lxc import monitor
 from lxcfleet.host.process import cgroup, proc
 from lxcfleet.launcher.client import Launcher
+from lxcfleet.launcher.operations import INSPECT
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec.selection import Selection, natural_order
@@ -140,8 +141,8 @@ class Registry:
         unknown = [name for name in unknown if self._has_monitor(name)]
         if not unknown:
             return
-        async for reply in self._launcher.stream("inspect", unknown):
-            name, pid = reply.body["name"], reply.body["pid"]
+        async for answer in self._launcher.each(INSPECT, unknown):
+            name, pid = answer["name"], answer["pid"]
             container = self._containers.get(name)
             if container is not None and container.running is None and container.busy is None and pid:
                 self.watch(container, pid)

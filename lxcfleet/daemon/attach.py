@@ -19,6 +19,7 @@ from lxcfleet.containers.registry import Registry
 from lxcfleet.daemon.http.access import Access, Role, refuse
 from lxcfleet.errors import FleetError, InvalidInput, NotFound, WrongState
 from lxcfleet.launcher.client import Launcher
+from lxcfleet.launcher.operations import ATTACH
 from lxcfleet.spec.names import check_name, check_variable
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.states import State
@@ -66,7 +67,7 @@ class AttachServer:
                 await self._registry.observe()
                 self._check(request["name"])
                 passed = [connection.fileno(), *descriptors]
-                await self._launcher.send("attach", json.dumps(request).encode(), passed)
+                await self._launcher.send(ATTACH, json.dumps(request).encode(), passed)
             except FleetError as error:
                 _say(connection, {"error": error.body()})
             except (OSError, TimeoutError) as error:

@@ -19,7 +19,7 @@ from lxcfleet.daemon.http.access import Access
 from lxcfleet.daemon.listeners import listeners
 from lxcfleet.daemon.wiring import Parts
 from lxcfleet.errors import FleetError
-from lxcfleet.launcher.client import Launcher
+from lxcfleet.launcher.client import HostLauncher
 from lxcfleet.paths import Paths
 from lxcfleet.spec.settings import Config, load
 
@@ -38,7 +38,7 @@ class Daemon:
         settings = load(paths.config_file, log.warning)
         logging.getLogger().setLevel(settings.log_level.upper())
         self._paths = paths
-        self._parts = Parts(paths, settings, Launcher(paths, lock), Access.of_host(), observers)
+        self._parts = Parts(paths, settings, HostLauncher(paths, lock), Access.of_host(), observers)
         self._stop = asyncio.Event()
 
     async def run(self) -> None:

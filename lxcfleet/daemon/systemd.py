@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 
 from lxcfleet.runtime.tasks import Tasks
+
+log = logging.getLogger(__name__)
 
 
 def activated() -> bool:
@@ -25,11 +28,14 @@ def sockets() -> list[socket.socket]:
 
 
 def notify(state: str) -> None:
-    """Tell systemd how far the daemon is; sd_notify(3)."""
+    """Tell systemd how far the daemon is; sd_notify(3). One that reads nothing at the moment is not waited for."""
     address = os.environ.get("NOTIFY_SOCKET")
     if address:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.sendto(state.encode(), address.replace("@", "\0", 1))
+            try:
+                sender.sendto(state.encode(), socket.MSG_DONTWAIT, address.replace("@", "\0", 1))
+            except BlockingIOError:
+                log.warning("systemd could not be told %s: it reads nothing", state)
 
 
 def watchdog_seconds() -> float | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.errors import FleetError
@@ -11,6 +10,7 @@ from lxcfleet.health import judge
 from lxcfleet.health.judge import CheckResult
 from lxcfleet.host.net import reach
 from lxcfleet.launcher.client import Launcher
+from lxcfleet.launcher.operations import CHECK, Checked, CheckItem
 from lxcfleet.spec.health import CheckKind, HealthCheck
 
 ENTERED_AT_ONCE = 8
@@ -78,17 +78,17 @@ class Checks:
         reason = f"{check.command[0]}: {problem}{': ' if last else ''}{last}"[:_LONGEST_REASON]
         return CheckResult(False, reason + judge.cause_of(str(answer["output"])))
 
-    async def _enter(self, container: Container, command: tuple[str, ...], timeout: float) -> Any:
+    async def _enter(self, container: Container, command: tuple[str, ...], timeout: float) -> Checked:
         """Run a command in the container; its status (None: it was not done in time) and output. Raises as ``ask``."""
         assert container.spec is not None
-        item = {
+        item: CheckItem = {
             "name": container.name,
             "command": list(command),
             "environment": dict(container.spec.environment),
             "timeout": timeout,
         }
         async with self._entered:
-            answer = await self._launcher.ask("check", item)
+            answer = await self._launcher.ask(CHECK, item)
         if answer["error"]:
             raise FleetError(answer["error"]["message"])
         return answer

@@ -7,19 +7,25 @@ import logging
 import os
 import socket
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, TypeVar, cast
 
 from lxcfleet.errors import HostError, from_body
 from lxcfleet.host.lxc import BOOTER
 from lxcfleet.host.packages import dpkg
 from lxcfleet.host.process import maps
 from lxcfleet.host.process.servant import Servant, readable, send_datagram
+from lxcfleet.launcher.operations import Ask, Each, Large, Operation
 from lxcfleet.paths import Paths
 
 log = logging.getLogger(__name__)
+
+A = TypeVar("A")
+R = TypeVar("R")
 
 _MAX_DATAGRAM = 65536
 _MAX_REPLY = 65536
@@ -36,14 +42,15 @@ class Died(HostError):
     """The process that was asked ended without an answer, whether or not it did what it was asked for."""
 
 
-class Reply(NamedTuple):
+@dataclass(frozen=True)
+class Reply(Generic[R]):
     """One answer of a child, with the descriptor that came along, which the caller closes."""
 
-    body: Any
+    body: R
     descriptor: int | None
 
 
-class Conversation:
+class Conversation(Generic[A, R]):
     """What is said to a child that does an operation, and what it answers."""
 
     def __init__(self, sock: socket.socket, generation: int) -> None:
@@ -51,7 +58,7 @@ class Conversation:
         self.generation = generation
         """Of the launcher that the child is from."""
 
-    async def say(self, argument: Any) -> None:
+    async def say(self, argument: A) -> None:
         """Tell the child more; raises OSError if it is gone."""
         message = json.dumps(argument).encode()
         if len(message) <= _MAX_DATAGRAM:
@@ -60,7 +67,7 @@ class Conversation:
         with _memory(message) as memory:
             await send_datagram(self._socket, b"", [memory])
 
-    async def hear(self) -> Reply | None:
+    async def hear(self) -> Reply[R] | None:
         """The child's next reply; None when there will be no more."""
         await readable(self._socket)
         try:
@@ -74,8 +81,97 @@ class Conversation:
         self._socket.close()
 
 
-class Launcher:
-    """The launcher and the booter."""
+class Launcher(ABC):
+    """What the daemon asks for all that it must not do itself: each operation is done by a process of its own."""
+
+    @property
+    @abstractmethod
+    def generation(self) -> int:
+        """Grows with each launcher started: what the last one had mounted is gone."""
+
+    @property
+    @abstractmethod
+    def pids(self) -> tuple[int, ...]:
+        """Of the processes that run."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Make sure that it runs."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let it end."""
+
+    @abstractmethod
+    async def renew(self) -> bool:
+        """End what runs code that is no longer on the disk; whether there was any."""
+
+    @abstractmethod
+    async def boot(self, name: str, namespace: int, command: Sequence[str] = ()) -> int | None:
+        """Start a container whose root is mounted in the mount namespace that the descriptor stands for.
+
+        ``command``: of its process 1; empty: what its configuration says, which must come to the same.
+
+        The pid of its process 1 (-1 if it has ended already); None if it could not be started. Raises Died if
+        the process that tried was killed: then it may run all the same.
+        """
+
+    @abstractmethod
+    async def send(self, operation: Operation[Any, Any], argument: bytes, descriptors: Sequence[int]) -> None:
+        """Have a child begin an operation; the first descriptor is where it answers."""
+
+    # -- what is made of these -------------------------------------------------------------------------------
+
+    async def converse(self, operation: Operation[A, R], argument: A | None = None) -> Conversation[A, R]:
+        """Have a child begin an operation. The caller closes what is given."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        try:
+            with theirs:
+                await self.send(operation, json.dumps(argument).encode(), [theirs.fileno()])
+        except BaseException:
+            ours.close()
+            raise
+        return Conversation(ours, self.generation)
+
+    async def _replies(self, operation: Operation[A, R], argument: A) -> AsyncIterator[Reply[R]]:
+        """The answers of a child, until it is done."""
+        conversation = await self.converse(operation, argument)
+        try:
+            while (reply := await conversation.hear()) is not None:
+                yield reply
+        finally:
+            conversation.close()
+
+    async def ask(self, operation: Ask[A, R], argument: A) -> R:
+        """The answer to a request that may be made twice; raises Died if no process that did it lives to answer."""
+        for _ in range(TRIES):
+            answers = [reply.body async for reply in self._replies(operation, argument)]
+            if answers:
+                return answers[0]
+        raise Died(f"{operation} failed", why=_DIED, hint="`journalctl -u lxcfleet` may have the reason")
+
+    async def each(self, operation: Each[A, R], argument: A) -> AsyncIterator[R]:
+        """The answers, as they come. If the child dies, some are missing."""
+        async for reply in self._replies(operation, argument):
+            yield reply.body
+
+    async def ask_large(self, operation: Large[A, R], argument: A) -> R:
+        """Like ``ask``, for an answer that comes in a memory file. Raises what the child says, or Died."""
+        for _ in range(TRIES):
+            async for reply in self._replies(operation, argument):
+                assert reply.descriptor is not None
+                with open(reply.descriptor, "rb") as file:
+                    text = file.read()
+                said: Any = reply.body
+                if said["error"]:
+                    raise from_body(said["error"])
+                return cast(R, json.loads(text))
+        raise Died(f"{operation} failed", why=_DIED, hint="`journalctl -u lxcfleet` may have the reason")
+
+
+class HostLauncher(Launcher):
+    """The launcher and the booter of this host, two processes."""
 
     def __init__(self, paths: Paths, lock: int) -> None:
         package = str(Path(__file__).resolve().parent.parent.parent)
@@ -116,18 +212,6 @@ class Launcher:
             await each.end()
         return bool(old)
 
-    async def ask_large(self, operation: str, argument: Any) -> Any:
-        """Like ``ask``, for an answer that comes in a memory file. Raises what the child says, or Died."""
-        for _ in range(TRIES):
-            async for reply in self.stream(operation, argument):
-                assert reply.descriptor is not None
-                with open(reply.descriptor, "rb") as file:
-                    text = file.read()
-                if reply.body["error"]:
-                    raise from_body(reply.body["error"])
-                return json.loads(text)
-        raise Died(f"{operation} failed", why=_DIED, hint="`journalctl -u lxcfleet` may have the reason")
-
     async def boot(self, name: str, namespace: int, command: Sequence[str] = ()) -> int | None:
         """Start a container whose root is mounted in the mount namespace that the descriptor stands for.
 
@@ -166,7 +250,7 @@ class Launcher:
             log.info("the booter ran old code and is started anew")
             await self._booter.end()
 
-    async def send(self, operation: str, argument: bytes, descriptors: Sequence[int]) -> None:
+    async def send(self, operation: Operation[Any, Any], argument: bytes, descriptors: Sequence[int]) -> None:
         """Send a request to the launcher; the first descriptor is where its child answers."""
         message = operation.encode() + b" " + argument
         if len(message) <= _MAX_DATAGRAM:
@@ -174,36 +258,6 @@ class Launcher:
             return
         with _memory(message) as memory:
             await self._launcher.send(b"", [descriptors[0], memory, *descriptors[1:]])
-
-    async def converse(self, operation: str, argument: Any = None, descriptors: Sequence[int] = ()) -> Conversation:
-        """Have a child begin an operation. ``argument``: text as it is, else JSON. The caller closes it."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        try:
-            with theirs:
-                data = argument if isinstance(argument, str) else json.dumps(argument)
-                await self.send(operation, data.encode(), [theirs.fileno(), *descriptors])
-        except BaseException:
-            ours.close()
-            raise
-        return Conversation(ours, self.generation)
-
-    async def stream(self, operation: str, argument: Any, descriptors: Sequence[int] = ()) -> AsyncIterator[Reply]:
-        """Send a request and give its replies until the child is done. ``argument``: text as it is, else JSON."""
-        conversation = await self.converse(operation, argument, descriptors)
-        try:
-            while (reply := await conversation.hear()) is not None:
-                yield reply
-        finally:
-            conversation.close()
-
-    async def ask(self, operation: str, argument: Any, descriptors: Sequence[int] = ()) -> Any:
-        """The body of the one reply to a request that may be done twice; raises Died if nobody survives it."""
-        for _ in range(TRIES):
-            answer: list[Any] = [reply.body async for reply in self.stream(operation, argument, descriptors)]
-            if answer:
-                return answer[0]
-        raise Died(f"{operation} failed", why=_DIED, hint="`journalctl -u lxcfleet` may have the reason")
 
 
 @contextmanager

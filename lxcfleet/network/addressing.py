@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Interface, ip_network
 
 from lxcfleet.containers import store
 from lxcfleet.errors import NoCapacity
+from lxcfleet.launcher.operations import BRIDGE, ROUTES, BridgeItem, RoutesItem
 from lxcfleet.network import lan, needs, records
 from lxcfleet.network.addresses import AddressPool, Subnet, addresses_in, choose_subnet
 from lxcfleet.network.context import Context, seed
@@ -35,7 +36,7 @@ class Addressing:
         context = self._context
         async with context.lock:
             if self._subnet is None:
-                used = await context.ask("routes", {"except": context.settings.bridge})
+                used = await context.ask(ROUTES, RoutesItem({"except": context.settings.bridge}))
                 present = self.present()
                 busy = [ip_network(text) for text in used["networks"]]
                 ipv6 = context.settings.ipv6 if used["ipv6"] else OFF
@@ -54,7 +55,7 @@ class Addressing:
         if not context.settings.dhcp:
             return (await self.subnet()).gateway.ip
         if self._host is None or self._host[0] != bridge:
-            text = (await context.ask("bridge", {"bridge": bridge}))["address"]
+            text = (await context.ask(BRIDGE, BridgeItem(bridge=bridge)))["address"]
             self._host = bridge, None if text is None else IPv4Address(text)
             records.announce(context.paths, context.settings, self._host[1])
         return self._host[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from lxcfleet.launcher.operations import RULES, RulesItem
 from lxcfleet.network import guard
 from lxcfleet.network.context import Context
 from lxcfleet.network.guard import AnyGuest, Guest
@@ -58,5 +59,5 @@ class Admission:
         wanted = self.wanted()
         new, gone = guard.differences(wanted, self._admitted)
         if new or gone:
-            await self._context.ask("rules", {"rules": guard.admit(self._context.settings.bridge, new, gone)})
+            await self._context.ask(RULES, RulesItem(rules=guard.admit(self._context.settings.bridge, new, gone)))
             self._admitted = wanted

@@ -13,6 +13,7 @@ from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.net import bridge_port, sysctl
 from lxcfleet.host.net.nft_watch import TableWatch
 from lxcfleet.host.process import proc
+from lxcfleet.launcher.operations import DISCONNECT, JOIN, NETWORK
 from lxcfleet.network import name_server, records, requests, rules
 from lxcfleet.network.addresses import Subnet
 from lxcfleet.network.addressing import Addressing
@@ -73,11 +74,11 @@ class Bridge:
         wanted, guests, route6 = self._publishing.wanted(), self._admission.wanted(), sysctl.routes_ipv6()
         if subnet is None:
             leased = self._leases.admitted(await self._leases.seen())
-            ask = requests.lan(settings, ports, wanted, guests.values(), leased, route6=route6)
-            await self._context.ask("join", ask)
+            joining = requests.lan(settings, ports, wanted, guests.values(), leased, route6=route6)
+            await self._context.ask(JOIN, joining)
         else:
             ask = requests.own(settings, subnet, ports, wanted, guests.values(), route6=route6)
-            await self._context.ask("network", ask)
+            await self._context.ask(NETWORK, ask)
         records.record(self._context.paths, settings)
         await self._have_names(settings, gateway)
         self._admission.assume(guests)
@@ -122,7 +123,7 @@ class Bridge:
             self._watch = None
         try:
             await asyncio.to_thread(name_server.stop, self._context.paths)
-            await self._context.ask("disconnect", requests.removal(self._context.settings))
+            await self._context.ask(DISCONNECT, requests.removal(self._context.settings))
             self._context.paths.network_record.unlink(missing_ok=True)
         except FleetError as error:
             log.error("the fleet's network can't be taken away: %s", error)

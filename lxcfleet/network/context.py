@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import from_body
 from lxcfleet.launcher.client import Launcher
+from lxcfleet.launcher.operations import Ask, Large
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec.settings import NetworkSettings
 from lxcfleet.spec.spec import Spec
+
+A = TypeVar("A")
+R = TypeVar("R")
 
 _MACHINE_ID = Path("/etc/machine-id")
 
@@ -38,14 +42,15 @@ class Context:
         """Whether bridge, rules and name server were set up by the settings in force."""
         self._launcher = launcher
 
-    async def ask(self, operation: str, argument: object) -> dict[str, Any]:
+    async def ask(self, operation: Ask[A, R], argument: A) -> R:
         """The answer of a child of the launcher. Raises FleetError."""
         answer = await self._launcher.ask(operation, argument)
-        if answer.get("error"):
-            raise from_body(answer["error"])
-        return dict(answer)
+        said: Any = answer
+        if said.get("error"):
+            raise from_body(said["error"])
+        return answer
 
-    async def ask_large(self, operation: str, argument: object) -> Any:
+    async def ask_large(self, operation: Large[A, R], argument: A) -> R:
         """The same for an answer that may not fit into a datagram. Raises FleetError."""
         return await self._launcher.ask_large(operation, argument)
 

@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import FleetError
+from lxcfleet.launcher.operations import DATAGRAMS
 from lxcfleet.network.bridge import Bridge
 from lxcfleet.network.context import Context
 from lxcfleet.network.discovery import Discovery
@@ -59,4 +60,4 @@ class Draining:
         await self._bridge.ensure()
         await self._publishing.apply()
         if any(publication.protocol == "udp" for publication in spec.publish):
-            await self._context.ask("datagrams", [str(address) for address in addresses])
+            await self._context.ask(DATAGRAMS, [str(address) for address in addresses])

@@ -16,6 +16,7 @@ from lxcfleet.containers.container import Container
 from lxcfleet.host.kernel.inotify import DirectoryWatch
 from lxcfleet.host.net import dhcp
 from lxcfleet.host.net.dhcp import Client
+from lxcfleet.launcher.operations import DHCP, LEASED, RULES, DhcpItem, LeasedItem, RulesItem
 from lxcfleet.network import lan
 from lxcfleet.network.context import Context
 from lxcfleet.network.discovery import Discovery
@@ -57,12 +58,12 @@ class Leases:
         self._begin_watch()
         missing = [c for c in self._running() if Client(c.name, self._paths).running() is None]
         if missing:
-            items = [
+            items: list[DhcpItem] = [
                 {"name": c.name, "pid": c.running.pid, "began": c.running.began,
                  "privileged": c.spec is not None and c.spec.privileged, "daemon": os.getpid()}
                 for c in missing if c.running is not None
             ]  # fmt: skip
-            await self._context.ask("dhcp", items)
+            await self._context.ask(DHCP, items)
 
     def _begin_watch(self) -> None:
         for directory in (self._paths.leases, self._paths.clients):
@@ -130,7 +131,7 @@ class Leases:
 
     async def seen(self) -> HeldAddresses:
         """The addresses that the packet filter has seen given. Raises FleetError."""
-        found = await self._context.ask_large("leased", {"table": table(self._context.settings.bridge)})
+        found = await self._context.ask_large(LEASED, LeasedItem(table=table(self._context.settings.bridge)))
         return {(port, IPv4Address(number)) for port, number in found}
 
     async def _prune(self, said: Sequence[tuple[Container, IPv4Address | None]], seen: HeldAddresses) -> None:
@@ -139,7 +140,7 @@ class Leases:
         gone = [(port, address) for port, address in seen if port in owned and owned[port] != address]
         if gone:
             rules = lan.change_leases(self._context.settings.bridge, [], lan.lease_elements(gone))
-            await self._context.ask("rules", {"rules": rules})
+            await self._context.ask(RULES, RulesItem(rules=rules))
 
     def _take_over(self, container: Container, address: IPv4Address | None) -> None:
         found: list[IPv4Address | IPv6Address] = [] if address is None else [address]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from lxcfleet.host.net import sockets
+from lxcfleet.launcher.operations import PUBLISH, PublishItem
 from lxcfleet.network import rules, shared_ports
 from lxcfleet.network.context import Context
 from lxcfleet.network.membership import Membership
@@ -68,9 +69,12 @@ class Publishing:
             return  # the bridge is set up with what is wanted then
         bridge, dhcp = self._context.settings.bridge, self._context.settings.dhcp
         await self._context.ask(
-            "publish",
-            {"bridge": bridge, "rules": rules.publish(bridge, wanted),
-             "localhost": bool(wanted) and not dhcp,
-             "forward": bool(wanted) and dhcp and not self._forwards},
-        )  # fmt: skip
+            PUBLISH,
+            PublishItem(
+                bridge=bridge,
+                rules=rules.publish(bridge, wanted),
+                localhost=bool(wanted) and not dhcp,
+                forward=bool(wanted) and dhcp and not self._forwards,
+            ),
+        )
         self._forwards = self._forwards or bool(wanted)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
+from lxcfleet.launcher.operations import DisconnectItem, JoinItem, NetworkItem
 from lxcfleet.network import guard, rules
 from lxcfleet.network import lan as other_bridge
 from lxcfleet.network.addresses import Subnet
@@ -22,7 +22,7 @@ def own(
     guests: Collection[AnyGuest],
     *,
     route6: bool,
-) -> dict[str, Any]:
+) -> NetworkItem:
     """For a bridge that we make, on which containers have addresses of ours. ``route6``: see rules.render."""
     bridge = settings.bridge
     ruleset = rules.render(
@@ -49,7 +49,7 @@ def lan(
     leased: Sequence[str],
     *,
     route6: bool,
-) -> dict[str, Any]:
+) -> JoinItem:
     """For the operator's bridge. ``leased``: elements of the set of addresses that were given, see network.lan."""
     bridge = settings.bridge
     ruleset = other_bridge.render(bridge, published, route6=route6)
@@ -58,7 +58,7 @@ def lan(
     return {"bridge": bridge, "ports": ports, "rules": ruleset, "forward": bool(published)}
 
 
-def removal(settings: NetworkSettings) -> dict[str, Any]:
+def removal(settings: NetworkSettings) -> DisconnectItem:
     """To take everything away again; of the operator's bridge only the rules."""
     gone = rules.removal(settings.bridge) + guard.removal(settings.bridge)
     return {"bridge": "" if settings.dhcp else settings.bridge, "rules": gone}

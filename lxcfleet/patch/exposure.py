@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
-from lxcfleet.api.findings import ExposureRecord
+from lxcfleet.api.findings import ExposedRecord, ExposureRecord
 from lxcfleet.base.stack import stack_of
 from lxcfleet.containers.registry import Registry
-from lxcfleet.errors import HostError, from_body
-from lxcfleet.launcher.client import TRIES, Launcher
+from lxcfleet.launcher.client import Launcher
+from lxcfleet.launcher.operations import EXPOSURE, Exposed, ExposedFile, ExposureItem
 from lxcfleet.paths import Paths
 from lxcfleet.spec.selection import Selection
 
@@ -29,31 +26,23 @@ class Audit:
         if not (selection.patterns or selection.labels):
             selection = Selection(everything=True)
         chosen = self._registry.choose(selection)
-        running = [
+        running: list[ExposureItem] = [
             {"name": c.name, "pid": c.running.pid, "stack": stack_of(self._paths, c.name).to_json()}
             for c in chosen
             if c.running is not None
         ]
-        found = {each["name"]: each for each in await self._ask(running)} if running else {}
-        nothing: dict[str, Any] = {"exposed": [], "problem": None}
+        found = {each["name"]: each for each in await self._launcher.ask_large(EXPOSURE, running)} if running else {}
+        nothing: Exposed = {"name": "", "exposed": [], "problem": None}
         return [
             {
                 "name": container.name,
                 "state": container.state,
-                "exposed": found.get(container.name, nothing)["exposed"],
+                "exposed": [_record(each) for each in found.get(container.name, nothing)["exposed"]],
                 "problem": found.get(container.name, nothing)["problem"],
             }
             for container in chosen
         ]
 
-    async def _ask(self, running: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        for _ in range(TRIES):
-            async for reply in self._launcher.stream("exposure", running):
-                assert reply.descriptor is not None
-                with open(reply.descriptor, "rb") as file:
-                    text = file.read()
-                if reply.body["error"]:
-                    raise from_body(reply.body["error"])
-                answer: list[dict[str, Any]] = json.loads(text)
-                return answer
-        raise HostError("what containers can read is not known", why="the process that looked was ended before it was done")
+
+def _record(file: ExposedFile) -> ExposedRecord:
+    return {"path": file["path"], "why": file["why"], "rule": file["rule"]}

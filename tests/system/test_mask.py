@@ -27,6 +27,7 @@ from lxcfleet.host.kernel.image import Copy, Directory, Entry, File, Owner, Syml
 from lxcfleet.host.kernel.watch import Watch
 from lxcfleet.host.process import command
 from lxcfleet.launcher.children import preparing
+from lxcfleet.launcher.operations import PrepareItem
 from lxcfleet.paths import Paths
 
 from .harness import until
@@ -413,8 +414,10 @@ def test_no_start_meets_a_moment_without_a_mask(paths: Paths, base: Path, monkey
         seen = []
         home = os.open("/proc/self/ns/mnt", os.O_RDONLY)
         monkeypatch.setattr(layers, "mount", lambda *_: seen.append(os.path.ismount(paths.mask_mount)))
-        item = {"name": "x", "first_id": 1, "disk": 0, "make": False, "mount": True, "reconcile": False,
-                "stack": stack_of(paths, "x").to_json()}  # fmt: skip
+        item: PrepareItem = {
+            "name": "x", "first_id": 1, "disk": 0, "make": False, "mount": True, "reconcile": False, "files": {},
+            "stack": stack_of(paths, "x").to_json(),
+        }  # fmt: skip
         while os.waitpid(changing, os.WNOHANG) == (0, 0):
             preparing._prepare_one(item, socket.socketpair()[0], paths, home)
         mounted = Path("/proc/self/mountinfo").read_text().count(str(paths.run))

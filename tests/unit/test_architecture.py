@@ -16,22 +16,26 @@ ROOT = Path(lxcfleet.__file__).parent
 VALUES = {"lxcfleet", "errors", "paths", "units"}
 """Modules at the top that every room may use: values alone."""
 
+LAUNCHER = {"launcher.client", "launcher.operations"}
+"""What the rooms of the daemon know of the launcher: what it can be asked, and how."""
+
 BELOW: dict[str, set[str]] = {
     "values": set(),
     "spec": {"values"},
     "api": {"spec", "values"},
     "host": {"spec", "values"},
     "base": {"host", "spec", "values"},
-    "launcher.client": {"host", "values"},
+    "launcher.operations": {"values"},
+    "launcher.client": {"launcher.operations", "host", "values"},
     "runtime": {"api", "spec", "values"},
     "capacity": {"host", "spec", "values"},
-    "containers": {"launcher.client", "runtime", "capacity", "base", "host", "api", "spec", "values"},
-    "network": {"containers", "capacity", "launcher.client", "runtime", "host", "api", "spec", "values"},
-    "health": {"containers", "launcher.client", "runtime", "host", "api", "spec", "values"},
-    "patch": {"health", "containers", "launcher.client", "runtime", "base", "host", "api", "spec", "values"},
-    "launcher": {"patch", "network", "containers", "base", "host", "spec", "values"},
+    "containers": {*LAUNCHER, "runtime", "capacity", "base", "host", "api", "spec", "values"},
+    "network": {"containers", "capacity", *LAUNCHER, "runtime", "host", "api", "spec", "values"},
+    "health": {"containers", *LAUNCHER, "runtime", "host", "api", "spec", "values"},
+    "patch": {"health", "containers", *LAUNCHER, "runtime", "base", "host", "api", "spec", "values"},
+    "launcher": {"launcher.operations", "patch", "network", "containers", "base", "host", "spec", "values"},
     "daemon": {
-        "patch", "network", "health", "containers", "capacity", "launcher.client", "runtime", "base", "host", "api", "spec",
+        "patch", "network", "health", "containers", "capacity", *LAUNCHER, "runtime", "base", "host", "api", "spec",
         "values",
     },
     "cli": {"api", "spec", "values"},

@@ -16,7 +16,7 @@ import pytest
 from lxcfleet.host.packages import dpkg
 from lxcfleet.host.process import maps
 from lxcfleet.launcher import client
-from lxcfleet.launcher.client import Launcher
+from lxcfleet.launcher.client import HostLauncher
 from lxcfleet.paths import Paths
 
 
@@ -73,7 +73,7 @@ def test_a_booter_that_runs_old_code_boots_nothing_more_unless_dpkg_is_at_work(
     monkeypatch.setattr(client, "_runs_old_code", lambda _: old)
     monkeypatch.setattr(dpkg, "holder", lambda: holder)
     monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    launcher = Launcher(Paths(), 0)
+    launcher = HostLauncher(Paths(), 0)
     monkeypatch.setattr(launcher, "_booter", cast(Any, booter))
     asyncio.run(launcher._freshen())
     asyncio.run(launcher._freshen())

@@ -23,7 +23,7 @@ class _Launcher:
     def __init__(self, notes: dict[str, list[str]]) -> None:
         self._notes = notes
 
-    async def converse(self, _: str) -> Conversation:
+    async def converse(self, _: str) -> Conversation[Any, Any]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         with theirs, open(os.devnull, "rb") as namespace:
@@ -49,7 +49,8 @@ def test_what_one_container_says_keeps_no_other_from_its_start(note: str, count:
             pass
 
         preparer = Preparer(launcher, 1, before)
-        asked = [preparer.submit({"name": name}) for name in ("bad", "good")]
+        items: list[Any] = [{"name": name} for name in ("bad", "good")]
+        asked = [preparer.submit(item) for item in items]
         replies: list[Any] = await asyncio.gather(*asked, return_exceptions=True)
         preparer.close()
         return replies

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,6 +36,17 @@ def test_the_watchdog_is_fed_only_while_no_task_is_hopeless(monkeypatch: pytest.
 
     asyncio.run(run())
     assert told == ["WATCHDOG=1"] * 3
+
+
+def test_a_systemd_that_reads_nothing_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found: once as many messages waited as the kernel keeps, the daemon hung in the next one."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    kept = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd_:
+        systemd_.bind(str(tmp_path / "notify"))
+        for _ in range(kept + 10):
+            systemd.notify("WATCHDOG=1")
+        assert systemd_.recv(100) == b"WATCHDOG=1"
 
 
 @pytest.mark.parametrize(("text", "seconds"), [(None, None), ("", None), ("x", None), ("90000000", 30.0)])

@@ -6,9 +6,12 @@ import json
 import os
 import socket
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from lxcfleet.errors import FleetError, HostError
+from lxcfleet.launcher.operations import Operation
+
+R = TypeVar("R")
 
 Reply = socket.socket
 MAX_DATAGRAM = 65536
@@ -30,6 +33,16 @@ def answer(
         raise error
     message = json.dumps({"name": name, "error": body, "notes": [note[:_NOTE] for note in notes[:_NOTES]]}).encode()
     socket.send_fds(reply, [message], [] if descriptor is None else [descriptor])
+
+
+def say(reply: Reply, _: Operation[Any, R], body: R) -> None:
+    """An answer to that operation."""
+    reply.send(json.dumps(body).encode())
+
+
+def fail(reply: Reply, error: FleetError) -> None:
+    """An answer that says what went wrong instead."""
+    reply.send(json.dumps({"error": error.body()}).encode())
 
 
 def answer_large(reply: Reply, error: Any, text: bytes) -> None:

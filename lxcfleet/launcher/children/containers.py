@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from typing import Any
 
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.kernel import quota, syscalls, tree
 from lxcfleet.host.lxc import attach, liblxc
-from lxcfleet.launcher.children.answer import Reply, answer
+from lxcfleet.launcher.children.answer import Reply, answer, say
+from lxcfleet.launcher.operations import CHECK, INSPECT, Checked, CheckItem, InitPid
 from lxcfleet.paths import ContainerPaths, Paths
 
 
@@ -43,7 +42,7 @@ def inspect(names: list[str], reply: Reply, paths: Paths) -> None:
             pid = liblxc.init_pid(name, str(paths.lxc))
         except FleetError:
             pid = None
-        reply.send(json.dumps({"name": name, "pid": pid}).encode())
+        say(reply, INSPECT, InitPid(name=name, pid=pid))
 
 
 def freeze(names: list[str], reply: Reply, paths: Paths) -> None:
@@ -56,7 +55,7 @@ def unfreeze(names: list[str], reply: Reply, paths: Paths) -> None:
     _have(liblxc.unfreeze, names, reply, paths, "unfrozen")
 
 
-def check_health(item: dict[str, Any], reply: Reply, paths: Paths) -> None:
+def check_health(item: CheckItem, reply: Reply, paths: Paths) -> None:
     """Run a command inside and answer with its exit status (null: it took too long) and what it printed."""
     name = item["name"]
     try:
@@ -64,7 +63,7 @@ def check_health(item: dict[str, Any], reply: Reply, paths: Paths) -> None:
     except FleetError as error:
         answer(reply, name, error)
     else:
-        reply.send(json.dumps({"name": name, "error": None, "status": status, "output": output}).encode())
+        say(reply, CHECK, Checked(name=name, error=None, status=status, output=output))
 
 
 def _have(act: Callable[[str, str], bool], names: list[str], reply: Reply, paths: Paths, what: str) -> None:

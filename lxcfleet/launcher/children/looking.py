@@ -8,12 +8,13 @@ from typing import Any
 from lxcfleet.base.stack import Stack
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.launcher.children.answer import Reply, answer, answer_large
+from lxcfleet.launcher.operations import ExposureItem, StaleItem, UnshadowItem
 from lxcfleet.patch.stale import scan
 from lxcfleet.patch.stale.served import Wanted
 from lxcfleet.paths import Paths
 
 
-def stale(ask: dict[str, Any], reply: Reply, _: Paths) -> None:
+def stale(ask: StaleItem, reply: Reply, _: Paths) -> None:
     """Look at what containers run. All in one memory file, as one answer may be larger than a datagram."""
     body, text = None, b"[]"
     try:
@@ -38,7 +39,7 @@ def shadows(items: list[tuple[str, Any]], reply: Reply, _: Paths) -> None:
     answer_large(reply, body, text)
 
 
-def unshadow(item: dict[str, Any], reply: Reply, _: Paths) -> None:
+def unshadow(item: UnshadowItem, reply: Reply, _: Paths) -> None:
     """Remove files from a delta that is not mounted."""
     from lxcfleet.patch.shadow import files
 
@@ -50,7 +51,7 @@ def unshadow(item: dict[str, Any], reply: Reply, _: Paths) -> None:
         answer(reply, item["name"], failed)
 
 
-def exposure(items: list[dict[str, Any]], reply: Reply, paths: Paths) -> None:
+def exposure(items: list[ExposureItem], reply: Reply, paths: Paths) -> None:
     """Look for what each container can read and should not; one line of JSON each, in one memory file."""
     from lxcfleet.base import exposure  # few need it
 

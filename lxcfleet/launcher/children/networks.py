@@ -4,26 +4,39 @@ from __future__ import annotations
 
 import json
 from ipaddress import ip_interface
-from typing import Any
 
 from lxcfleet.errors import FleetError
-from lxcfleet.launcher.children.answer import Reply, answer, answer_large
+from lxcfleet.launcher.children.answer import Reply, answer, answer_large, fail, say
+from lxcfleet.launcher.operations import (
+    BRIDGE,
+    ROUTES,
+    BridgeAddress,
+    BridgeItem,
+    DhcpItem,
+    DisconnectItem,
+    JoinItem,
+    LeasedItem,
+    NetworkItem,
+    PublishItem,
+    Routes,
+    RoutesItem,
+    RulesItem,
+)
 from lxcfleet.paths import Paths
 
 
-def routes(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
+def routes(argument: RoutesItem, reply: Reply, _: Paths) -> None:
     """The networks that the host uses, and whether it has IPv6."""
     from lxcfleet.host.net import netlink, sysctl  # the first takes 30 MB along
 
     try:
         used = [str(network) for network in netlink.networks_in_use(argument["except"])]
-        body = {"networks": used, "ipv6": sysctl.ipv6_available(), "error": None}
+        say(reply, ROUTES, Routes(networks=used, ipv6=sysctl.ipv6_available(), error=None))
     except FleetError as error:
-        body = {"error": error.body()}
-    reply.send(json.dumps(body).encode())
+        fail(reply, error)
 
 
-def network(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
+def network(argument: NetworkItem, reply: Reply, _: Paths) -> None:
     """Have the fleet's bridge, and the packet filter's rules for it."""
     from lxcfleet.host.net import netlink, nft, resolved, sysctl
 
@@ -43,18 +56,18 @@ def network(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
     resolved.tell(argument["bridge"], str(addresses[0].ip), argument["domain"])
 
 
-def bridge(argument: dict[str, str], reply: Reply, _: Paths) -> None:
+def bridge(argument: BridgeItem, reply: Reply, _: Paths) -> None:
     """The host's address on the operator's bridge."""
     from lxcfleet.host.net import netlink
 
     try:
         address = netlink.bridge_address(argument["bridge"])
-        reply.send(json.dumps({"address": None if address is None else str(address), "error": None}).encode())
+        say(reply, BRIDGE, BridgeAddress(address=None if address is None else str(address), error=None))
     except FleetError as error:
-        reply.send(json.dumps({"error": error.body()}).encode())
+        fail(reply, error)
 
 
-def join(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
+def join(argument: JoinItem, reply: Reply, _: Paths) -> None:
     """Have the packet filter's rules for the operator's bridge, and containers on it."""
     from lxcfleet.host.net import netlink, nft, sysctl
 
@@ -68,7 +81,7 @@ def join(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
         answer(reply, "join", error)
 
 
-def dhcp(items: list[dict[str, Any]], reply: Reply, paths: Paths) -> None:
+def dhcp(items: list[DhcpItem], reply: Reply, paths: Paths) -> None:
     """Start containers' DHCP clients."""
     from lxcfleet.host.net import dhcp
 
@@ -82,7 +95,7 @@ def dhcp(items: list[dict[str, Any]], reply: Reply, paths: Paths) -> None:
     answer(reply, "dhcp", failure)
 
 
-def leased(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
+def leased(argument: LeasedItem, reply: Reply, _: Paths) -> None:
     """Which addresses the packet filter has seen given to whom."""
     from lxcfleet.host.net import nft
 
@@ -94,7 +107,7 @@ def leased(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
     answer_large(reply, body, text)
 
 
-def publish(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
+def publish(argument: PublishItem, reply: Reply, _: Paths) -> None:
     """Have ports of the host lead where they should."""
     from lxcfleet.host.net import nft, sysctl
 
@@ -112,7 +125,7 @@ def publish(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
         answer(reply, "publish", error)
 
 
-def rules(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
+def rules(argument: RulesItem, reply: Reply, _: Paths) -> None:
     """Have nft read them."""
     from lxcfleet.host.net import nft
 
@@ -134,7 +147,7 @@ def forget_datagrams(members: list[str], reply: Reply, _: Paths) -> None:
         answer(reply, "datagrams", error)
 
 
-def disconnect(argument: dict[str, Any], reply: Reply, _: Paths) -> None:
+def disconnect(argument: DisconnectItem, reply: Reply, _: Paths) -> None:
     """Take the fleet's bridge and its rules away."""
     from lxcfleet.host.net import netlink, nft
 

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lxcfleet.base import layers
 from lxcfleet.base.stack import Layer, Stack
@@ -16,6 +16,7 @@ from lxcfleet.errors import Broken, FleetError, HostError
 from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.host.lxc import liblxc
 from lxcfleet.launcher.children.answer import MAX_DATAGRAM, Reply, answer
+from lxcfleet.launcher.operations import PrepareItem
 from lxcfleet.paths import Paths
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def prepare(_: None, reply: Reply, paths: Paths) -> None:
                 answer(reply, item["name"], error)
 
 
-def _batches(reply: Reply) -> Iterator[list[dict[str, Any]]]:
+def _batches(reply: Reply) -> Iterator[list[PrepareItem]]:
     """What the daemon says on the socket for replies, until it closes that."""
     while True:
         signal.alarm(0)
@@ -55,7 +56,7 @@ def _batches(reply: Reply) -> Iterator[list[dict[str, Any]]]:
         yield json.loads(message)
 
 
-def _prepare_one(item: dict[str, Any], reply: Reply, paths: Paths, home: int) -> None:
+def _prepare_one(item: PrepareItem, reply: Reply, paths: Paths, home: int) -> None:
     name = item["name"]
     if item["make"]:
         _make(paths, name, item)
@@ -85,7 +86,7 @@ def _reconciler(paths: Paths, lower: tuple[Layer, ...]) -> Reconciler:
     return Reconciler(paths, lower)
 
 
-def _make(paths: Paths, name: str, item: dict[str, Any]) -> None:
+def _make(paths: Paths, name: str, item: PrepareItem) -> None:
     """Put a new container's files together under another name, then give them theirs in one step."""
     new = paths.new(name)
     tree.remove(new.directory)
@@ -107,7 +108,7 @@ def _make(paths: Paths, name: str, item: dict[str, Any]) -> None:
         raise HostError.from_os_error(f"{name} can't be created", error) from error
 
 
-def _check(paths: Paths, name: str, item: dict[str, Any]) -> None:
+def _check(paths: Paths, name: str, item: PrepareItem) -> None:
     """Refuse to start over files that are not as we made them; bring LXC's configuration up to date."""
     own = paths.container(name)
     for directory, owner in ((own.delta, item["first_id"] or 0), (own.work, 0)):

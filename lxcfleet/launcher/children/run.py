@@ -10,13 +10,17 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from lxcfleet.host.lxc import attach
 from lxcfleet.host.process import proc
+from lxcfleet.launcher import operations
 from lxcfleet.launcher.children import containers, looking, networks, preparing
 from lxcfleet.launcher.children.answer import Reply
+from lxcfleet.launcher.operations import Operation
 from lxcfleet.paths import Paths
+
+A = TypeVar("A")
 
 
 def run(message: bytes, descriptors: Sequence[int], paths: Paths, held: tuple[int, int]) -> NoReturn:
@@ -31,37 +35,43 @@ def _do(message: bytes, descriptors: Sequence[int], paths: Paths, held: tuple[in
             message = file.read()
         descriptors = [answers, *others]  # as they come with a request that fits into a datagram
     operation, _, argument = message.partition(b" ")
-    if operation in (b"attach", b"check"):
+    if operation.decode() in (operations.ATTACH, operations.CHECK):
         for descriptor in held:  # a command may outlive the daemon, and must not hold its lock
             os.close(descriptor)
-    if operation == b"attach":
+    if operation.decode() == operations.ATTACH:
         signal.alarm(0)
         attach.run(json.loads(argument), descriptors, str(paths.lxc))
     else:
         _OPERATIONS[operation.decode()](json.loads(argument), socket.socket(fileno=descriptors[0]), paths)
 
 
-_OPERATIONS: dict[str, Callable[[Any, Reply, Paths], None]] = {
-    "prepare": preparing.prepare,
-    "remove": containers.remove,
-    "inspect": containers.inspect,
-    "freeze": containers.freeze,
-    "unfreeze": containers.unfreeze,
-    "check": containers.check_health,
-    "stale": looking.stale,
-    "shadows": looking.shadows,
-    "unshadow": looking.unshadow,
-    "exposure": looking.exposure,
-    "mask": looking.mask,
-    "release": looking.release,
-    "routes": networks.routes,
-    "network": networks.network,
-    "bridge": networks.bridge,
-    "join": networks.join,
-    "dhcp": networks.dhcp,
-    "leased": networks.leased,
-    "publish": networks.publish,
-    "rules": networks.rules,
-    "datagrams": networks.forget_datagrams,
-    "disconnect": networks.disconnect,
-}
+_OPERATIONS: dict[str, Callable[[Any, Reply, Paths], None]] = {}
+
+
+def _bind(operation: Operation[A, Any], work: Callable[[A, Reply, Paths], None]) -> None:
+    """Have that operation done by ``work``, which gets its argument and where to answer."""
+    _OPERATIONS[operation] = work
+
+
+_bind(operations.REMOVE, containers.remove)
+_bind(operations.INSPECT, containers.inspect)
+_bind(operations.FREEZE, containers.freeze)
+_bind(operations.UNFREEZE, containers.unfreeze)
+_bind(operations.CHECK, containers.check_health)
+_bind(operations.STALE, looking.stale)
+_bind(operations.SHADOWS, looking.shadows)
+_bind(operations.UNSHADOW, looking.unshadow)
+_bind(operations.EXPOSURE, looking.exposure)
+_bind(operations.MASK, looking.mask)
+_bind(operations.RELEASE, looking.release)
+_bind(operations.ROUTES, networks.routes)
+_bind(operations.NETWORK, networks.network)
+_bind(operations.BRIDGE, networks.bridge)
+_bind(operations.JOIN, networks.join)
+_bind(operations.DHCP, networks.dhcp)
+_bind(operations.LEASED, networks.leased)
+_bind(operations.PUBLISH, networks.publish)
+_bind(operations.RULES, networks.rules)
+_bind(operations.DATAGRAMS, networks.forget_datagrams)
+_bind(operations.DISCONNECT, networks.disconnect)
+_OPERATIONS[operations.PREPARE] = preparing.prepare  # its argument comes later, piece by piece

@@ -11,6 +11,7 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.errors import from_body
 from lxcfleet.launcher.client import Launcher
+from lxcfleet.launcher.operations import SHADOWS, STALE, UNSHADOW, StaleItem, UnshadowItem
 from lxcfleet.patch.shadow.files import Delta
 from lxcfleet.patch.stale.judge import StaleScan
 from lxcfleet.patch.stale.scan import Target
@@ -48,9 +49,10 @@ class Finder:
             items = [target.to_json() for target in targets]
             shares = min(os.cpu_count() or 1, _MAX_SHARES, -(-len(items) // _SHARE))
             files = wanted or (Wanted() if self.data else None)
-            what = {"wanted": None if files is None else files.to_json()}
+            what = None if files is None else files.to_json()
             asked = (
-                self._launcher.ask_large("stale", {**what, "targets": items[number::shares]}) for number in range(shares)
+                self._launcher.ask_large(STALE, StaleItem(wanted=what, targets=items[number::shares]))
+                for number in range(shares)
             )
             for answer in await asyncio.gather(*asked):
                 found |= {scan.name: scan for scan in map(StaleScan.from_json, answer)}
@@ -59,16 +61,17 @@ class Finder:
     async def shadows(self, containers: Iterable[Container]) -> dict[str, Delta]:
         """By name, what in each one's layers hides the host's files, whether it runs or not. Raises FleetError."""
         names = [container.name for container in containers]
-        items = [[name, stack_of(self._paths, name).to_json()] for name in names]
+        items = [(name, stack_of(self._paths, name).to_json()) for name in names]
         if not items:
             return {}
         await self._mask.have()
-        return {delta.name: delta for delta in map(Delta.from_json, await self._launcher.ask_large("shadows", items))}
+        found = await self._launcher.ask_large(SHADOWS, items)
+        return {delta.name: delta for delta in map(Delta.from_json, found)}
 
     async def remove(self, container: Container, paths: Sequence[str]) -> None:
         """Remove files from the delta of a container that does not run. Raises FleetError."""
         top = stack_of(self._paths, container.name).top.source
-        answer = await self._launcher.ask("unshadow", {"name": container.name, "delta": top, "paths": list(paths)})
+        answer = await self._launcher.ask(UNSHADOW, UnshadowItem(name=container.name, delta=top, paths=list(paths)))
         if answer["error"]:
             raise from_body(answer["error"])
 

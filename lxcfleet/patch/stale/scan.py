@@ -16,6 +16,7 @@ from lxcfleet.base.present import Found, Present, Shelf
 from lxcfleet.base.stack import Layer, Stack
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.process import cgroup, maps, proc
+from lxcfleet.launcher.operations import ScanItem
 from lxcfleet.patch.stale.alike import Alike
 from lxcfleet.patch.stale.judge import OldFile, Process, StaleScan, Why, judge_mapped, merge, written_since
 from lxcfleet.patch.stale.scripts import MODULES, kind_of, may_be_script, script_of
@@ -43,7 +44,7 @@ class Target:
     monitor: int | None = None
     """Its monitor."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> ScanItem:
         """For the way to the process that looks."""
         return {
             "name": self.name, "pid": self.pid, "cgroup": self.cgroup, "stack": self.stack.to_json(), "since": self.since,

@@ -28,8 +28,18 @@ from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.lxc import monitor
 from lxcfleet.host.packages.database import Owner
 from lxcfleet.host.process.cgroup import Payload
+from lxcfleet.launcher import operations
 from lxcfleet.launcher.children.answer import MAX_DATAGRAM, answer, answer_large
 from lxcfleet.launcher.client import Launcher
+from lxcfleet.launcher.operations import (
+    CheckItem,
+    ExposureItem,
+    Operation,
+    PrepareItem,
+    RoutesItem,
+    StaleItem,
+    UnshadowItem,
+)
 from lxcfleet.patch.shadow.files import Delta, Shadow
 from lxcfleet.patch.stale.judge import OldFile, StaleScan
 from lxcfleet.paths import Paths
@@ -84,19 +94,19 @@ class FakeLauncher(Launcher):
         self._booting: tuple[socket.socket, subprocess.Popen[bytes]] | None = None
         """The booter, once it was needed."""
         self._operations: dict[str, Callable[[Any, socket.socket], None]] = {
-            "prepare": self._prepare,
-            "remove": self._remove,
-            "inspect": self._inspect,
-            "freeze": lambda names, reply: self._freeze(names, reply, "1"),
-            "unfreeze": lambda names, reply: self._freeze(names, reply, "0"),
-            "check": self._check,
-            "stale": self._stale,
-            "shadows": self._shadows,
-            "unshadow": self._unshadow,
-            "exposure": self._exposure,
-            "routes": self._routes,
-            "mask": self._mask,
-            "leased": lambda _, reply: answer_large(reply, None, b"[]"),
+            operations.PREPARE: self._prepare,
+            operations.REMOVE: self._remove,
+            operations.INSPECT: self._inspect,
+            operations.FREEZE: lambda names, reply: self._freeze(names, reply, "1"),
+            operations.UNFREEZE: lambda names, reply: self._freeze(names, reply, "0"),
+            operations.CHECK: self._check,
+            operations.STALE: self._stale,
+            operations.SHADOWS: self._shadows,
+            operations.UNSHADOW: self._unshadow,
+            operations.EXPOSURE: self._exposure,
+            operations.ROUTES: self._routes,
+            operations.MASK: self._mask,
+            operations.LEASED: lambda _, reply: answer_large(reply, None, b"[]"),
         }
 
     @property
@@ -115,10 +125,6 @@ class FakeLauncher(Launcher):
     async def renew(self) -> bool:
         """It never runs old code."""
         return False
-
-    def kill(self) -> None:
-        """Nothing that could be killed."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """End it, and all containers with it."""
@@ -140,12 +146,12 @@ class FakeLauncher(Launcher):
 
     # -- requests --------------------------------------------------------------------------------------------
 
-    async def send(self, operation: str, argument: bytes, descriptors: Sequence[int]) -> None:
+    async def send(self, operation: Operation[Any, Any], argument: bytes, descriptors: Sequence[int]) -> None:
         """Do it in a thread, which gets descriptors of its own."""
         own = [os.dup(descriptor) for descriptor in descriptors]
         reply = socket.socket(fileno=own[0])
         work = self._operations.get(operation, lambda _, reply: answer(reply, operation))
-        if operation == "attach":
+        if operation == operations.ATTACH:
             work = partial(self._attach, descriptors=own[1:])
         threading.Thread(target=self._serve, args=(work, json.loads(argument), reply), daemon=True).start()
 
@@ -231,7 +237,7 @@ class FakeLauncher(Launcher):
             for item in json.loads(message):
                 self._prepare_one(item, reply)
 
-    def _prepare_one(self, item: dict[str, Any], reply: socket.socket) -> None:
+    def _prepare_one(self, item: PrepareItem, reply: socket.socket) -> None:
         name = item["name"]
         own = self._paths.container(name)
         try:
@@ -271,7 +277,7 @@ class FakeLauncher(Launcher):
             except OSError as error:
                 answer(reply, name, HostError(f"{name} can't be frozen", why=str(error)))
 
-    def _check(self, item: dict[str, Any], reply: socket.socket) -> None:
+    def _check(self, item: CheckItem, reply: socket.socket) -> None:
         """What systemd says, or a health check's command, which is run as we are."""
         status: int | None
         if item["name"] in self.model.sick:
@@ -288,14 +294,14 @@ class FakeLauncher(Launcher):
 
     # -- what they run ---------------------------------------------------------------------------------------
 
-    def _stale(self, ask: dict[str, Any], reply: socket.socket) -> None:
+    def _stale(self, ask: StaleItem, reply: socket.socket) -> None:
         found = [
             StaleScan(name, PROCESSES, MAPPINGS, tuple(self.model.old.get(name, ())), self.model.unread.get(name, ""))
             for name in (item["name"] for item in ask["targets"])
         ]
         answer_large(reply, None, json.dumps([each.to_json() for each in found]).encode())
 
-    def _shadows(self, items: list[list[str]], reply: socket.socket) -> None:
+    def _shadows(self, items: list[tuple[str, str]], reply: socket.socket) -> None:
         found = [
             Delta(
                 name,
@@ -307,17 +313,17 @@ class FakeLauncher(Launcher):
         ]
         answer_large(reply, None, json.dumps([each.to_json() for each in found]).encode())
 
-    def _unshadow(self, item: dict[str, Any], reply: socket.socket) -> None:
+    def _unshadow(self, item: UnshadowItem, reply: socket.socket) -> None:
         shadows = self.model.shadows.get(item["name"], [])
         shadows[:] = [shadow for shadow in shadows if shadow.path not in item["paths"]]
         answer(reply, item["name"])
 
-    def _exposure(self, items: list[dict[str, Any]], reply: socket.socket) -> None:
+    def _exposure(self, items: list[ExposureItem], reply: socket.socket) -> None:
         found = [
             {"name": name, "exposed": self.model.exposed.get(name, []), "problem": self.model.unread.get(name)}
             for name in (item["name"] for item in items)
         ]
         answer_large(reply, None, json.dumps(found).encode())
 
-    def _routes(self, _: dict[str, Any], reply: socket.socket) -> None:
+    def _routes(self, _: RoutesItem, reply: socket.socket) -> None:
         reply.send(json.dumps({"networks": ["192.0.2.0/24"], "ipv6": True, "error": None}).encode())
