@@ -24,6 +24,16 @@ class ContainerPaths:
         return self.directory / "lxcfleet.yaml"
 
     @property
+    def former_spec(self) -> Path:
+        """The spec before the change that is being made; nothing reads it after a crash."""
+        return self.directory / ".lxcfleet.yaml.former"
+
+    @property
+    def started(self) -> Path:
+        """The spec that its run has: the one that it was started with, and what was changed live since."""
+        return self.directory / "started.yaml"
+
+    @property
     def config(self) -> Path:
         """LXC's configuration, written from the spec."""
         return self.directory / "config"

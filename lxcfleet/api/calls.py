@@ -35,6 +35,7 @@ from lxcfleet.api.records import (
     ResultRecord,
     RolloutRecord,
     ServerRecord,
+    SetRecord,
     TargetRecord,
     UsageRecord,
 )
@@ -44,6 +45,7 @@ from lxcfleet.api.requests import (
     FixShadowsRequest,
     ResumeRequest,
     RolloutRequest,
+    SetRequest,
     WaitRequest,
 )
 from lxcfleet.api.shape import AnyCall, Call, InBody, Named, Nothing, StreamCall, TextCall, many, maybe, one
@@ -82,6 +84,10 @@ LOGS: TextCall[LogsRequest] = TextCall("logs", "GET", "/1.0/containers/{name}/lo
 ACT: Call[ActionRequest, OperationRecord] = Call(
     "act", "POST", "/1.0/actions", "begin to start, stop, … or destroy containers", InBody(ActionRequest),
     one(OperationRecord), status=202,
+)  # fmt: skip
+SET: Call[SetRequest, SetRecord] = Call(
+    "set", "POST", "/1.0/set", "change the specs of all chosen containers, or of none; begin to restart those that need it",
+    InBody(SetRequest), one(SetRecord),
 )  # fmt: skip
 WAIT: Call[WaitRequest, list[ResultRecord]] = Call(
     "wait", "POST", "/1.0/wait", "one result for each chosen container, once all are as asked or the time is up",

@@ -97,6 +97,7 @@ class Client:
     usage = _method(calls.USAGE)
     create = _method(calls.CREATE)
     act = _method(calls.ACT)
+    set = _method(calls.SET)
     wait = _method(calls.WAIT)
     logs = _method(calls.LOGS)
     operations = _plain(calls.OPERATIONS)

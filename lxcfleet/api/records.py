@@ -41,6 +41,8 @@ class ContainerRecord(TypedDict):
     addresses: list[str]
     busy: str | None
     """What is being done to it."""
+    restart_needed: list[str]
+    """The keys of its spec that were changed and are in force only after a restart."""
     problem: str | None
     """Why it is broken."""
 
@@ -219,6 +221,23 @@ class RolloutRecord(TypedDict):
     containers: list[RolloutMemberRecord]
     waves: list[list[str]]
     """Those to come, if all goes well."""
+
+
+class SetRecord(TypedDict):
+    """What became of ``set``."""
+
+    changed: bool
+    """Whether a spec was changed or a container is restarted, or with dry_run would be."""
+    dry_run: bool
+    results: list[ResultRecord]
+    plan: list[str]
+    """With dry_run: what would be done, in words."""
+    restarts: list[str]
+    """The containers that are restarted for it."""
+    restart_needed: list[str]
+    """Those that have what was asked for only after a restart, which was declined."""
+    rollout: RolloutRecord | None
+    """The rollout that restarts them."""
 
 
 class TargetRecord(TypedDict):

@@ -29,12 +29,14 @@ class CreateRequest:
     dry_run: bool = False
     said: Mapping[str, Any] = field(default_factory=dict)
     """Values by key of the table, ``spec.fields``. What is missing is as the profile or the settings say."""
+    update: bool = False
+    """Whether those that exist become as is asked for, too; takes ``ensure``."""
 
     def to_json(self) -> dict[str, Any]:
         """The body."""
         from lxcfleet.spec.fields import askable  # noqa: PLC0415  the command line starts with this module
 
-        own = {key: getattr(self, key) for key in ("name", "count", "ensure", "start", "dry_run")}
+        own = {key: getattr(self, key) for key in ("name", "count", "ensure", "update", "start", "dry_run")}
         return {**own, **render_said(askable(), self.said)}
 
     @classmethod
@@ -50,6 +52,7 @@ class CreateRequest:
             name=fields.optional_text("name"),
             count=fields.integer("count", 1, 1, MAX_COUNT) if fields.has("count") else None,
             ensure=fields.flag("ensure"),
+            update=fields.flag("update"),
             start=fields.flag("start", True),
             dry_run=fields.flag("dry_run"),
             said={
@@ -58,6 +61,8 @@ class CreateRequest:
                 if _says_something(value, askable()[key].default)
             },
         )
+        if request.update and not request.ensure:
+            fields.complain("update", "goes with ensure alone")
         if request.name is not None:
             try:
                 check_name(request.name)
@@ -105,6 +110,44 @@ class ActionRequest:
         if request.until_boot and request.action is not Action.STOP:
             fields.complain("until_boot", "goes with stop alone")
         fields.finish("the request is not valid")
+        return request
+
+
+@dataclass(frozen=True)
+class SetRequest:
+    """``lxcfleet set``. All chosen containers are changed, or if one can't be, none."""
+
+    selection: Selection
+    assignments: tuple[str, ...]
+    """Each a KEY=VALUE as the command line takes it, such as ``memory=512M``, ``labels.tier=front``, ``drain=`` (the
+    default) and ``labels.tier=`` (none)."""
+    restart: bool = True
+    """Whether those that run are restarted for what takes that, as a rollout."""
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    """What that rollout's says other than the settings."""
+    dry_run: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The body."""
+        return {**asdict(self), "assignments": list(self.assignments), "selection": selection_to_json(self.selection)}
+
+    @classmethod
+    def from_json(cls, data: object) -> SetRequest:
+        """From a body; raises InvalidInput with all that is wrong with it, also with any of the assignments."""
+        from lxcfleet.spec.assignments import parse_all  # noqa: PLC0415  the command line starts with this module
+
+        fields = Fields(data, "request")
+        request = cls(
+            selection=read_selection(fields.nested("selection")),
+            assignments=fields.texts("assignments"),
+            restart=fields.flag("restart", True),
+            policy=_policy(fields),
+            dry_run=fields.flag("dry_run"),
+        )
+        if not request.assignments:
+            fields.complain("assignments", "say what to set, as KEY=VALUE")
+        fields.finish("the request is not valid")
+        parse_all(request.assignments)
         return request
 
 

@@ -26,6 +26,17 @@ def names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     return [each["name"] for each in _containers(ctx) if each["name"].startswith(incomplete) and each["name"] not in given]
 
 
+def names_and_keys(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Containers, and the keys of what can be changed of them."""
+    from lxcfleet.spec.fields import table
+    from lxcfleet.spec.rows import Change
+
+    given = ctx.params.get("words") or ()
+    keys = [f"{key}=" for key, row in table().items() if row.change is not Change.NEVER]
+    found = [name for name in names(ctx, parameter, incomplete) if name not in given]
+    return found + [key for key in keys if key.startswith(incomplete)]
+
+
 def labels(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     """KEY=VALUE that containers have."""
     pairs = {f"{key}={value}" for each in _containers(ctx) for key, value in each["labels"].items()}

@@ -27,6 +27,7 @@ VERBS: dict[str, str] = {
     "start": "actions",
     "stop": "actions",
     "restart": "actions",
+    "set": "change",
     "freeze": "actions",
     "unfreeze": "actions",
     "destroy": "actions",

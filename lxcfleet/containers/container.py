@@ -46,8 +46,11 @@ class Container:
 
     name: str
     spec: Spec | None
+    """What its run has. Of one that does not run: what its next run will have. None: that can't be read."""
     problem: Broken | None = None
     running: Running | None = None
+    desired: Spec | None = None
+    """What it is to have from its next start on, where that is something else."""
     resting: bool = False
     """It was stopped only until the host boots again."""
     busy: str | None = None
@@ -71,6 +74,22 @@ class Container:
         if self.spec is None:
             return State.BROKEN
         return State.STARTING if self.busy in ("create", "start", "restart") else State.STOPPED
+
+    @property
+    def wanted(self) -> Spec | None:
+        """What the operator wants it to be: its spec on disk."""
+        return self.desired or self.spec
+
+    def want(self, spec: Spec) -> None:
+        """Take note of another spec on disk; it is in force once it runs anew."""
+        if self.running is None or spec == self.spec:
+            self.spec, self.desired = spec, None
+        else:
+            self.desired = spec
+
+    def take_effect(self) -> None:
+        """Its run is over: what was wanted for the next one holds."""
+        self.spec, self.desired = self.wanted, None
 
     @property
     def addresses(self) -> tuple[IPv4Address | IPv6Address, ...]:

@@ -5,23 +5,25 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import stat
+from collections.abc import Callable, Mapping, Sequence
 
 from lxcfleet.api.requests import CreateRequest
-from lxcfleet.base.mask import build
 from lxcfleet.containers import plan, request, steps, store
 from lxcfleet.containers.actions import AT_ONCE, Actions
+from lxcfleet.containers.changing import Changing, Planned, like
+from lxcfleet.containers.commands import check_command
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.events import ActionDone
-from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
-from lxcfleet.errors import AlreadyExists
+from lxcfleet.containers.specs import Specs
+from lxcfleet.errors import AlreadyExists, Broken, InvalidInput
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operation, Operations
+from lxcfleet.spec.fields import askable
 from lxcfleet.spec.merging import differences
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.settings import Config
@@ -39,63 +41,101 @@ class Creation:
         self,
         paths: Paths,
         registry: Registry,
-        lifecycle: Lifecycle,
+        specs: Specs,
         mask: MaskKeeper,
         reconciler: Reconciler,
         operations: Operations,
         bus: Bus,
         room: Room,
         actions: Actions,
+        changing: Changing,
     ) -> None:
         self._paths = paths
         self._registry = registry
-        self._lifecycle = lifecycle
+        self._specs = specs
         self._mask = mask
         self._reconciler = reconciler
         self._operations = operations
         self._bus = bus
         self._room = room
         self._actions = actions
+        self._changing = changing
 
-    async def begin(self, ask: CreateRequest, config: Config) -> Operation:
-        """Begin to create containers."""
+    async def begin(
+        self, ask: CreateRequest, config: Config, updating: Callable[[Sequence[Planned]], None]
+    ) -> Operation:
+        """Begin to create containers, and if that is asked for, have those that exist become like them.
+
+        ``updating``: called with what becomes of those, once all is checked and before anything is done; may raise
+        FleetError to have nothing done.
+        """
         self._mask.distrust()
         await self._registry.observe()
         try:
             with self._room.building():
-                return await self._begin(ask, config)
+                return await self._begin(ask, config, updating)
         finally:
             await self._room.release_unused()
 
-    async def _begin(self, ask: CreateRequest, config: Config) -> Operation:
-        checked = None
+    async def _begin(
+        self, ask: CreateRequest, config: Config, updating: Callable[[Sequence[Planned]], None]
+    ) -> Operation:
+        checked, planned = None, {}
         while (wanted := self._wanted(ask, config)) != checked:
             # While we look, another client may take a name.
             await self._check(wanted)
+            planned = await self._updates(wanted) if ask.update else {}
             checked = wanted
-        if wanted.new:
-            await self._room.check_ports(wanted.like, len(wanted.new))
-        planned = plan.create(ask.start)
+        updating([*planned.values()])
+        way = plan.create(ask.start)
         if ask.dry_run:
-            return self._dry(wanted, planned, start=ask.start)
-        specs = self._room.take(wanted.new, wanted.like)
-        for spec in specs:
+            return self._dry(wanted, way, planned, start=ask.start)
+        made = self._room.take(wanted.new, wanted.like)
+        for spec in made:
             self._registry.add(Container(spec.name, spec, busy="create"))
-        self._room.expect(specs)
-        jobs = [self._creation(spec, planned) for spec in specs]
-        jobs += [self._presence(self._registry[name], wanted, start=ask.start) for name in wanted.present]
+        try:
+            await self._changing.carry_out([*planned.values()])
+        except BaseException:
+            for spec in made:
+                self._room.forget(self._registry[spec.name])
+            raise
+        self._room.expect(made)
+        jobs = [self._creation(spec, way) for spec in made]
+        jobs += [self._presence(self._registry[name], wanted, planned.get(name), start=ask.start) for name in wanted.present]
         return self._operations.begin("create", jobs, AT_ONCE)
 
-    def _dry(self, wanted: request.Wanted, planned: plan.Steps, *, start: bool) -> Operation:
+    async def _updates(self, wanted: request.Wanted) -> dict[str, Planned]:
+        """What becomes of those that exist, so that they are as is asked for. Raises FleetError if one can't be so."""
+        present = [self._registry[name] for name in wanted.present]
+        specs = {}
+        for container in present:
+            if container.wanted is None:
+                raise container.problem or Broken(f"{container.name} is broken")
+            specs[container.name], never = like(container.wanted, wanted.like, wanted.left)
+            if never:
+                raise InvalidInput(
+                    f"{', '.join(never)} of {container.name} can't be changed", why="it exists",
+                    hint="destroy it and create it anew, or leave out --update",
+                )  # fmt: skip
+        return {each.container.name: each for each in await self._changing.check(present, specs, askable())}
+
+    def _dry(
+        self, wanted: request.Wanted, way: plan.Steps, planned: Mapping[str, Planned], *, start: bool
+    ) -> Operation:
         results = [Result(name, "planned", True) for name in wanted.new]
-        lines = [line for name in wanted.new for line in steps.describe(name, planned)]
+        lines = [line for name in wanted.new for line in steps.describe(name, way)]
         for name in wanted.present:
             container = self._registry[name]
             if start and container.state is not State.RUNNING:
                 result, some = self._actions.foresee(container, Action.START)
             else:
                 result, some = Result(name, "unchanged", False), [f"{name}: exists"]
-            results.append(dataclasses.replace(result, differs=_differences(container, wanted)))
+            if name in planned and planned[name].changed:
+                (result,), first = self._changing.foresee([planned[name]])
+                lines += first
+            else:
+                result = dataclasses.replace(result, differs=_differences(container, wanted))
+            results.append(result)
             lines += some
         return self._operations.dry("create", results, lines)
 
@@ -113,24 +153,13 @@ class Creation:
     async def _check(self, wanted: request.Wanted) -> None:
         """Refuse what this host has no room for or can't run."""
         self._room.check_new(len(wanted.new), wanted.like)
-        self._lifecycle.check_limits(wanted.like)
+        self._specs.check_limits(wanted.like)
         if wanted.like.command and wanted.new:
-            await self._check_command(wanted.like)
+            await check_command(self._paths, self._mask, wanted.like)
         if wanted.like.network is Network.BRIDGE and wanted.new:
             await self._room.check_addresses(len(wanted.new))
-
-    async def _check_command(self, like: Spec) -> None:
-        await self._mask.refresh()
-
-        def runnable(path: str) -> bool:
-            try:
-                found = os.stat(path)
-            except OSError:
-                return False
-            executable = stat.S_ISREG(found.st_mode) and found.st_mode & 0o111 != 0
-            return executable and not build.hidden(self._paths, path)
-
-        request.find_command(like.command[0], like.environment, runnable)
+        if wanted.new:
+            await self._room.check_ports(wanted.like, len(wanted.new))
 
     def _creation(self, spec: Spec, planned: plan.Steps) -> Job:
         container = self._registry[spec.name]
@@ -145,17 +174,22 @@ class Creation:
 
         return Job(spec.name, job, forget)
 
-    def _presence(self, container: Container, wanted: request.Wanted, *, start: bool) -> Job:
-        """A container that only has to be there, and run if ``start``."""
-        differs = _differences(container, wanted)
+    def _presence(
+        self, container: Container, wanted: request.Wanted, planned: Planned | None, *, start: bool
+    ) -> Job:
+        """A container that only has to be there, and run if ``start``. ``planned``: what was changed of it before."""
+        done = Result(container.name, "unchanged", False, differs=_differences(container, wanted))
+        if planned is not None:
+            done = planned.result("changed")
 
         async def job() -> Result:
             if not start or container.state is State.RUNNING:
-                return Result(container.name, "unchanged", False, differs=differs)
-            return dataclasses.replace(await self._actions.act(container, Action.START, 0), differs=differs)
+                return done
+            started = await self._actions.act(container, Action.START, 0)
+            return done if done.changed else dataclasses.replace(started, differs=done.differs)
 
         return Job(container.name, job)
 
 
 def _differences(container: Container, wanted: request.Wanted) -> dict[str, tuple[str, str]]:
-    return {} if container.spec is None else differences(container.spec, wanted.like, wanted.left)
+    return {} if container.wanted is None else differences(container.wanted, wanted.like, wanted.left)

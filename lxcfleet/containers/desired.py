@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from lxcfleet.spec.spec import Spec
+
 
 class Intent(Enum):
     """What is to become of a container; the value is the word that the file ``pending`` has for it."""
@@ -57,6 +59,10 @@ class Observed:
     """A directory that was to become it is there."""
     half_removed: bool = False
     """A directory that was it is there."""
+    spec: Spec | None = None
+    """The one on disk."""
+    in_force: Spec | None = None
+    """The one that its run has."""
 
 
 NOTHING = Observed(exists=False)

@@ -49,6 +49,15 @@ class EndedInHand(Event):
 
 
 @dataclass(frozen=True)
+class SpecChanged(Event):
+    """A container that runs goes on with another spec."""
+
+    container: Container
+    keys: tuple[str, ...]
+    """What of it is not as before."""
+
+
+@dataclass(frozen=True)
 class ConflictNoted(Event):
     """A start left something for the operator to decide, as the host's records and the container's own differ."""
 

@@ -9,7 +9,6 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 from lxcfleet.base.stack import stack_of
 from lxcfleet.containers import lxc_config, store
@@ -20,8 +19,9 @@ from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.outside import Network
 from lxcfleet.containers.preparer import Preparer
 from lxcfleet.containers.registry import Registry
-from lxcfleet.errors import FleetError, HostError, Unsupported, WrongState, from_body
-from lxcfleet.host.kernel import quota, tree
+from lxcfleet.containers.specs import Specs
+from lxcfleet.errors import FleetError, HostError, WrongState, from_body
+from lxcfleet.host.kernel import tree
 from lxcfleet.host.lxc import liblxc, monitor
 from lxcfleet.host.process import cgroup, proc
 from lxcfleet.launcher.client import TRIES, Died, Launcher
@@ -52,7 +52,7 @@ class Lifecycle:
     def __init__(
         self,
         paths: Paths,
-        platform: lxc_config.Platform,
+        specs: Specs,
         launcher: Launcher,
         registry: Registry,
         settings: Config,
@@ -61,7 +61,7 @@ class Lifecycle:
         bus: Bus,
     ) -> None:
         self._paths = paths
-        self._platform = platform
+        self._specs = specs
         self._launcher = launcher
         self._registry = registry
         self._network = network
@@ -76,22 +76,6 @@ class Lifecycle:
         if settings.start_slots != self._settings.start_slots:
             self._boots = asyncio.Semaphore(settings.start_slots)
         self._settings = settings
-
-    def confinement(self, spec: Spec) -> dict[str, str]:
-        """What holds such a container in, in words."""
-        return lxc_config.confinement(spec, self._platform)
-
-    def check_limits(self, spec: Spec) -> None:
-        """Raise Unsupported if this host can't keep the limits that were asked for."""
-        missing = lxc_config.needed_controllers(spec) - self._platform.controllers
-        if missing:
-            raise Unsupported(
-                "the limits that were asked for can't be kept",
-                why=f"this kernel has no cgroup controller {', '.join(sorted(missing))}",
-                hint="look for cgroup_disable= in /proc/cmdline, or leave them out",
-            )
-        if spec.disk:
-            quota.check(self._paths.lxc)
 
     # -- the steps -------------------------------------------------------------------------------------------
 
@@ -131,7 +115,7 @@ class Lifecycle:
 
     async def unmake(self, container: Container) -> None:
         """Remove a container whose creation failed. What somebody else put in its place meanwhile is not touched."""
-        if store.load(self._paths, container.name) == container.spec:
+        if store.load(self._paths, container.name) == container.wanted:
             self.retire(container.name)
         await self.remove_leftovers(container.name)
 
@@ -143,7 +127,7 @@ class Lifecycle:
         if container.spec is None:
             there = os.path.lexists(self._paths.container(container.name).directory)
         else:
-            there = store.load(self._paths, container.name) == container.spec
+            there = store.load(self._paths, container.name) == container.wanted
         return there or bool(self._leftovers(container.name))
 
     async def remove_leftovers(self, name: str) -> None:
@@ -213,8 +197,7 @@ class Lifecycle:
             raise container.problem or WrongState(f"{container.name} is broken")
         if mount:
             self._registry.refuse_twin(container)
-        platform = replace(self._platform, bridge=self._network.bridge)
-        files = {"config": lxc_config.render(container.spec, self._paths, platform, self._settings.console_log_kib)}
+        files = {"config": self._specs.config(container.spec)}
         if make:
             files["lxcfleet.yaml"] = store.render(container.spec)
             if mount:

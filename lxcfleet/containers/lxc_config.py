@@ -118,26 +118,43 @@ _OOM_SCORE = 500
 raise it, and can't lower it, as it was set by root of the host."""
 
 
+@dataclass(frozen=True)
+class CgroupLimit:
+    """What one file of a container's cgroup is to hold."""
+
+    controller: str
+    """By the name that v1 has for it; with v2 all are in one hierarchy."""
+    file: str
+    value: str
+    limits: bool
+    """Whether that is less than all there is."""
+
+
+def cgroup_limits(spec: Spec, platform: Platform) -> list[CgroupLimit]:
+    """What a container may use at most, as the host's cgroups have it."""
+    found = []
+    if platform.cgroup2:
+        found.append(CgroupLimit("memory", "memory.max", str(spec.memory or "max"), bool(spec.memory)))
+        quota = f"{_quota(spec)} {_PERIOD}" if spec.cpus else f"max {_PERIOD}"
+        found.append(CgroupLimit("cpu", "cpu.max", quota, bool(spec.cpus)))
+    else:
+        found.append(CgroupLimit("memory", "memory.limit_in_bytes", str(spec.memory or -1), bool(spec.memory)))
+        found.append(CgroupLimit("cpu", "cpu.cfs_period_us", str(_PERIOD), bool(spec.cpus)))
+        found.append(CgroupLimit("cpu", "cpu.cfs_quota_us", str(_quota(spec) if spec.cpus else -1), bool(spec.cpus)))
+    if "pids" in platform.controllers:
+        found.append(CgroupLimit("pids", "pids.max", str(spec.pids or "max"), bool(spec.pids)))
+    return found
+
+
 def _limits(spec: Spec, platform: Platform) -> list[str]:
     """What it may use at most. The files belong to the host's root, also where the cgroup is the container's."""
     if platform.cgroup2:
         lines = [f"lxc.cgroup2.devices.{rule}" for rule in _DEVICES]
         lines.append(f"lxc.cgroup2.cgroup.max.descendants = {_CGROUPS}")
-        if spec.memory:
-            lines.append(f"lxc.cgroup2.memory.max = {spec.memory}")
-        if spec.cpus:
-            lines.append(f"lxc.cgroup2.cpu.max = {_quota(spec)} {_PERIOD}")
-        if spec.pids and "pids" in platform.controllers:
-            lines.append(f"lxc.cgroup2.pids.max = {spec.pids}")
-        return lines
-    lines = [f"lxc.cgroup.devices.{rule}" for rule in _DEVICES if "devices" in platform.controllers]
-    if spec.memory:
-        lines.append(f"lxc.cgroup.memory.limit_in_bytes = {spec.memory}")
-    if spec.cpus:
-        lines += [f"lxc.cgroup.cpu.cfs_period_us = {_PERIOD}", f"lxc.cgroup.cpu.cfs_quota_us = {_quota(spec)}"]
-    if spec.pids and "pids" in platform.controllers:
-        lines.append(f"lxc.cgroup.pids.max = {spec.pids}")
-    return lines
+    else:
+        lines = [f"lxc.cgroup.devices.{rule}" for rule in _DEVICES if "devices" in platform.controllers]
+    prefix = "lxc.cgroup2" if platform.cgroup2 else "lxc.cgroup"
+    return lines + [f"{prefix}.{each.file} = {each.value}" for each in cgroup_limits(spec, platform) if each.limits]
 
 
 _CGROUPS = 4096

@@ -46,6 +46,12 @@ class Network(Protocol):
     async def check_ports(self, like: Spec, count: int) -> None:
         """Refuse ports of the host that ``count`` new containers like ``like`` can't have. Raises InvalidInput."""
 
+    async def check_changed(self, changed: Sequence[tuple[Spec, Spec]]) -> None:
+        """Refuse ports of the host that containers can't have by their new specs; pairs of former and new ones.
+
+        Raises InvalidInput, HostError.
+        """
+
     def place(self, spec: Spec, others: Sequence[Spec]) -> Spec:
         """The spec of a new container with addresses of its own. Raises NoCapacity."""
 

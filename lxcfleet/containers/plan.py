@@ -8,6 +8,7 @@ and what is wanted is noted on disk before anything is done for it.
 
 from __future__ import annotations
 
+from lxcfleet.containers.changes import put_live
 from lxcfleet.containers.desired import Desired, Intent, Observed
 from lxcfleet.containers.steps import (
     Boot,
@@ -16,13 +17,16 @@ from lxcfleet.containers.steps import (
     Leave,
     Make,
     Mount,
+    PutInForce,
     Remove,
     Retire,
     Settle,
     Step,
     Thaw,
     Want,
+    Write,
 )
+from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Action
 
 Steps = tuple[Step, ...]
@@ -89,10 +93,30 @@ def _settle(now: Observed) -> Steps:
     return (Settle(),) if now.noted else ()
 
 
+def change(spec: Spec, now: Observed) -> Steps:
+    """The steps to another spec of a container that exists; what of it takes a restart waits for one."""
+    assert now.spec is not None
+    if spec == now.spec:
+        return ()
+    write = Write(spec, now.spec)
+    return (write, *_overdue(write.after(now)))
+
+
+def _overdue(now: Observed) -> Steps:
+    """What is wanted and can change while it runs, and has not."""
+    if not now.running or now.spec is None or now.in_force is None:
+        return ()
+    live = put_live(now.in_force, now.spec)
+    return (PutInForce(live, now.in_force),) if live != now.in_force else ()
+
+
 def recover(now: Observed) -> Steps:
     """The steps that end what a crash or a reboot from inside broke off."""
     leftovers = (Remove(),) if now.half_made or now.half_removed else ()
-    if not now.exists or now.noted is None:
+    if not now.exists:
         return leftovers
+    if now.noted is None:
+        return (*leftovers, *_overdue(now))
     # One that was frozen before stays so: what thaws it is the operator's word, or its restart.
-    return (*leftovers, *plan(Desired(now.noted, frozen=None), now))
+    steps = plan(Desired(now.noted, frozen=None), now)
+    return (*leftovers, *(_overdue(now) if now.noted is Intent.RUN else ()), *steps)

@@ -6,8 +6,10 @@ all come here.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 from lxcfleet.containers import plan
 from lxcfleet.containers.container import Container
@@ -16,8 +18,10 @@ from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.plan import Steps
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
+from lxcfleet.containers.specs import Specs
 from lxcfleet.containers.steps import Halt, Make, Observer, Remove, Step, Work
 from lxcfleet.errors import Busy, NotFound
+from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Action
 
 log = logging.getLogger(__name__)
@@ -37,6 +41,7 @@ class Reconciler:
         self,
         registry: Registry,
         lifecycle: Lifecycle,
+        specs: Specs,
         room: Room,
         stop_timeout: float,
         observers: Sequence[Observer] = (),
@@ -44,6 +49,7 @@ class Reconciler:
         """``stop_timeout``: seconds until a stop that an earlier daemon began becomes a kill."""
         self._registry = registry
         self._lifecycle = lifecycle
+        self._specs = specs
         self._room = room
         self._stop_timeout = stop_timeout
         self._observers: Sequence[Observer] = (_log_step, *observers)
@@ -89,13 +95,13 @@ class Reconciler:
             hold.ends_meant = _halts(steps)
             allowed(container)
             seconds = self._patience(container) if timeout is None else timeout
-            await self._carry_out(Work(self._lifecycle, container, seconds, drain), steps)
+            await self._carry_out(Work(self._lifecycle, self._specs, container, seconds, drain), steps)
         return steps
 
     async def create(self, container: Container, steps: Steps) -> None:
         """Make a new container, which is marked as busy already; nothing is left of one that fails. Raises FleetError."""
         with self._registry.in_hand(container, "create"):
-            await self._carry_out(Work(self._lifecycle, container), steps)
+            await self._carry_out(Work(self._lifecycle, self._specs, container), steps)
 
     async def go_on(self, container: Container) -> Steps:
         """Do what was wanted of it earlier and is not done. Gives the steps that it took. Raises FleetError."""
@@ -103,16 +109,46 @@ class Reconciler:
         now = self._registry.observed(container)
         steps = plan.recover(now)
         if steps:
-            with self._registry.in_hand(container, _WORDS[now.noted or Intent.GONE]) as hold:
+            busy = "set" if now.noted is None else _WORDS[now.noted]
+            with self._registry.in_hand(container, busy) as hold:
                 hold.ends_meant = _halts(steps)
                 timeout = self._patience(container) if now.noted is Intent.STOPPED else 0.0
-                await self._carry_out(Work(self._lifecycle, container, timeout), steps)
+                await self._carry_out(Work(self._lifecycle, self._specs, container, timeout), steps)
         return steps
 
     def _patience(self, container: Container) -> float:
         """Seconds until a stop becomes a kill, where nobody said so: as its spec says, else the settings."""
         own = None if container.spec is None else container.spec.stop_timeout
         return self._stop_timeout if own is None else own
+
+    def plan_change(self, container: Container, spec: Spec) -> Steps:
+        """The steps from what there is of a container to another spec."""
+        return plan.change(spec, self._registry.observed(container))
+
+    async def change(self, wanted: Sequence[tuple[Container, Spec]]) -> None:
+        """Give containers other specs: all of them, or if one can't have it none. Raises FleetError.
+
+        Each spec is on disk before the first of them is put in force.
+        """
+        with ExitStack() as in_hand:
+            for container, _ in wanted:
+                self._check_free(container)
+                in_hand.enter_context(self._registry.in_hand(container, "set"))
+            works = [(Work(self._lifecycle, self._specs, c), self.plan_change(c, spec)) for c, spec in wanted]
+            try:
+                for work, steps in works:
+                    for step in steps[:1]:
+                        await work.take(step, self._observers)
+                rest = [work.take(step, self._observers) for work, steps in works for step in steps[1:]]
+                for outcome in await asyncio.gather(*rest, return_exceptions=True):
+                    if isinstance(outcome, BaseException):
+                        raise outcome
+            except BaseException:
+                for work, _ in reversed(works):
+                    await work.undo()
+                raise
+            for container, _ in wanted:
+                self._specs.forget_former(container)
 
     async def _carry_out(self, work: Work, steps: Steps) -> None:
         container = work.container

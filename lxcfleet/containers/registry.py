@@ -131,6 +131,8 @@ class Registry:
             running=container.running is not None,
             frozen=container.running is not None and container.running.payload.frozen,
             noted=store.noted(self._paths, container.name),
+            spec=container.wanted,
+            in_force=container.spec,
         )
 
     async def observe(self) -> None:
@@ -145,7 +147,16 @@ class Registry:
             name, pid = answer["name"], answer["pid"]
             container = self._containers.get(name)
             if container is not None and container.running is None and container.busy is None and pid:
-                self.watch(container, pid)
+                self.take_up(container, pid)
+
+    def take_up(self, container: Container, pid: int) -> None:
+        """Take note that it runs, though we did not start it just now: its run may have another spec than is on disk."""
+        started = store.started(self._paths, container.name) if container.spec is not None else None
+        if started is not None:
+            container.spec, container.desired = started, container.wanted
+        self.watch(container, pid)
+        if container.running is None:
+            container.take_effect()
 
     def _has_monitor(self, name: str) -> bool:
         """Whether root looks after it. Of anybody else who only says so it is told, once."""
@@ -186,6 +197,7 @@ class Registry:
         os.close(running.descriptor)
         if container.running is running:
             container.running = None
+            container.take_effect()
         if not cgroup.remove(container.name):
             asyncio.get_running_loop().call_later(_TIDY_SECONDS, self._tidy, container.name)
         running.gone.set()

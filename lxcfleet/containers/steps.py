@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from lxcfleet.containers.changes import different
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import NOTHING, Intent, Observed
 from lxcfleet.errors import FleetError
+from lxcfleet.spec.spec import Spec
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +60,25 @@ class Hands(Protocol):
         """Remove the directories that were its."""
 
 
+class SpecHands(Protocol):
+    """What steps change specs with; containers.specs has it."""
+
+    def write(self, container: Container, spec: Spec) -> None:
+        """Have another spec on disk, and keep the former one beside it. Raises HostError."""
+
+    def put_back(self, container: Container, former: Spec) -> None:
+        """Have the former spec on disk again. Raises OSError."""
+
+    async def put_in_force(self, container: Container, spec: Spec) -> None:
+        """Have a run go on with another spec. Raises FleetError."""
+
+
 @dataclass
 class Work:
     """One container in the middle of its steps."""
 
     hands: Hands
+    specs: SpecHands
     container: Container
     timeout: float = 10.0
     """Seconds until a halt becomes a kill."""
@@ -81,16 +97,20 @@ class Work:
         """Do ``steps`` in order; undo what can be undone if one of them fails. Raises FleetError."""
         try:
             for step in steps:
-                for observer in observers:
-                    observer(self.container.name, step)
-                await step.do(self)
-                self.done.append(step)
+                await self.take(step, observers)
         except BaseException:
             await self.undo()
             raise
         finally:
             if self.namespace is not None:
                 os.close(self.namespace)
+
+    async def take(self, step: Step, observers: Sequence[Observer] = ()) -> None:
+        """Do one step. Raises FleetError."""
+        for observer in observers:
+            observer(self.container.name, step)
+        await step.do(self)
+        self.done.append(step)
 
     async def undo(self) -> None:
         """Undo what was done. What can't be undone is in the log."""
@@ -213,6 +233,59 @@ class Settle(Step):
 
 
 @dataclass(frozen=True)
+class Write(Step):
+    """What is wanted is on disk before anything of it is put in force."""
+
+    spec: Spec
+    former: Spec
+
+    def describe(self) -> str:
+        """In words."""
+        return f"write its spec: {', '.join(different(self.former, self.spec))}"
+
+    async def do(self, work: Work) -> None:
+        """Do it."""
+        try:
+            work.specs.write(work.container, self.spec)
+        except BaseException:
+            await self.undo(work)
+            raise
+
+    async def undo(self, work: Work) -> None:
+        """The former one is wanted again."""
+        work.specs.put_back(work.container, self.former)
+
+    def after(self, now: Observed) -> Observed:
+        """It is on disk; a run has the former one still."""
+        return replace(now, spec=self.spec, in_force=now.in_force if now.running else self.spec)
+
+
+@dataclass(frozen=True)
+class PutInForce(Step):
+    """What can change while a container runs does."""
+
+    spec: Spec
+    """What the run is to have; what of the wanted spec takes a restart is not in it."""
+    former: Spec
+
+    def describe(self) -> str:
+        """In words."""
+        return f"change while it runs: {', '.join(different(self.former, self.spec))}"
+
+    async def do(self, work: Work) -> None:
+        """Do it."""
+        await work.specs.put_in_force(work.container, self.spec)
+
+    async def undo(self, work: Work) -> None:
+        """The run goes on as before."""
+        await work.specs.put_in_force(work.container, self.former)
+
+    def after(self, now: Observed) -> Observed:
+        """It has them."""
+        return replace(now, in_force=self.spec)
+
+
+@dataclass(frozen=True)
 class Thaw(Step):
     """Frozen processes can't end, and answer nobody."""
 
@@ -295,8 +368,8 @@ class Halt(Step):
         await work.hands.halt(work.container, work.timeout)
 
     def after(self, now: Observed) -> Observed:
-        """It has ended."""
-        return replace(now, running=False, frozen=False)
+        """It has ended; what was wanted for the next run holds."""
+        return replace(now, running=False, frozen=False, in_force=now.spec)
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,19 @@ def load(paths: Paths, name: str) -> Spec | Broken | None:
         return error
 
 
+def started(paths: Paths, name: str) -> Spec | None:
+    """The spec that the run of a container has; None where that is the one on disk, as far as anybody knows."""
+    own = paths.container(name)
+    try:
+        text = own.started.read_bytes()
+        return None if text == own.spec.read_bytes() else parse(name, text, str(own.started))
+    except FileNotFoundError:
+        return None  # it was started by a former version
+    except (OSError, Broken) as error:
+        log.warning("%s: what it was started with can't be read: %s", name, error)
+        return None
+
+
 def noted(paths: Paths, name: str) -> Intent | None:
     """What is to become of the container, as its file ``pending`` says; None: nothing else than it is."""
     try:

@@ -11,6 +11,7 @@ from lxcfleet.api.requests import ActionRequest, CreateRequest, WaitRequest
 from lxcfleet.base.merge import reconcile
 from lxcfleet.containers.actions import Actions
 from lxcfleet.containers.boot import Boot
+from lxcfleet.containers.changing import Changing, Planned, needs_restart
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.creation import Creation
 from lxcfleet.containers.delta_sizes import Looks
@@ -19,6 +20,7 @@ from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
+from lxcfleet.containers.specs import Specs
 from lxcfleet.containers.steps import Observer
 from lxcfleet.containers.usage import Usages
 from lxcfleet.daemon import findings
@@ -47,6 +49,7 @@ class Fleet:
         config: Config,
         registry: Registry,
         lifecycle: Lifecycle,
+        specs: Specs,
         mask: MaskKeeper,
         operations: Operations,
         network: FleetNetwork,
@@ -62,6 +65,7 @@ class Fleet:
         self.config = config
         self.registry = registry
         self._lifecycle = lifecycle
+        self._specs = specs
         self.operations = operations
         self._network = network
         self._looks = Looks(paths)
@@ -72,11 +76,13 @@ class Fleet:
         self.waiting = Waiting(registry, prober)
         self.usages = Usages(registry, prober.of)
         self.room = Room(paths, registry, mask, network, features)
-        self._reconciler = Reconciler(registry, lifecycle, self.room, config.stop_timeout, observers)
+        self._reconciler = Reconciler(registry, lifecycle, specs, self.room, config.stop_timeout, observers)
         self.actions = Actions(paths, registry, self._reconciler, mask, operations, bus, self.room)
         self.boot = Boot(paths, registry, prober, self._reconciler, operations, bus)
+        self.changing = Changing(paths, self._reconciler, specs, mask, network, bus)
         self._creation = Creation(
-            paths, registry, lifecycle, mask, self._reconciler, operations, bus, self.room, self.actions
+            paths, registry, specs, mask, self._reconciler, operations, bus, self.room, self.actions,
+            self.changing,
         )
 
     async def reload(self, config: Config) -> list[str]:
@@ -87,6 +93,7 @@ class Fleet:
         self.config = config
         self._lifecycle.take_over(config)
         self._reconciler.take_over(config.stop_timeout)
+        self._specs.take_over(config.console_log_kib)
         self.prober.take_over(config.alive_time)
         self.room.reload()
         return await self._network.take_over(config.network)
@@ -101,7 +108,7 @@ class Fleet:
         return [self._record(container) for container in self.registry.choose(selection)]
 
     def _record(self, container: Container) -> ContainerRecord:
-        spec = container.spec
+        spec = container.wanted
         return {
             "name": container.name,
             "state": container.state,
@@ -119,6 +126,7 @@ class Fleet:
             "pid": container.running.pid if container.running else None,
             "addresses": self._addresses(container),
             "busy": container.busy,
+            "restart_needed": list(needs_restart(container)),
             "problem": str(container.problem) if container.problem else None,
         }
 
@@ -130,7 +138,7 @@ class Fleet:
         await self.registry.observe()
         container = self._get(name)
         own = self._paths.container(name)
-        spec, running = container.spec, container.running
+        spec, running = container.wanted, container.running
         details = {
             **self._record(container),
             "directory": str(own.directory),
@@ -146,7 +154,7 @@ class Fleet:
             "disk_limit_bytes": (spec.disk or None) if spec else None,
             "processes_limit": (spec.pids or None) if spec else None,
             "conflicts": reconcile.conflicts(self._paths, name),
-            "confinement": self._lifecycle.confinement(spec) if spec else {},
+            "confinement": self._specs.confinement(spec) if spec else {},
             "autostart": spec.autostart if spec else False,
             "boot_order": spec.boot_order if spec else 0,
             "started": _moment(running.since) if running else None,
@@ -184,9 +192,11 @@ class Fleet:
 
     # -- changing --------------------------------------------------------------------------------------------
 
-    async def create(self, ask: CreateRequest) -> Operation:
-        """Begin to create containers, once it is known that they can exist."""
-        return await self._creation.begin(ask, self.config)
+    async def create(
+        self, ask: CreateRequest, updating: Callable[[Sequence[Planned]], None] = lambda _: None
+    ) -> Operation:
+        """Begin to create containers, once it is known that they can exist; see Creation.begin."""
+        return await self._creation.begin(ask, self.config, updating)
 
     async def act(self, ask: ActionRequest) -> Operation:
         """Begin an action on the chosen containers."""

@@ -10,11 +10,12 @@ from lxcfleet.containers import lxc_config
 from lxcfleet.containers.announcements import StartAnnouncements
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.delta_sizes import DeltaSizes
-from lxcfleet.containers.events import Began, EndedInHand, Exited, Gone, Killed, StartAnnounced
+from lxcfleet.containers.events import Began, EndedInHand, Exited, Gone, Killed, SpecChanged, StartAnnounced
 from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.readings import Readings
 from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.specs import Specs
 from lxcfleet.containers.steps import Observer
 from lxcfleet.daemon.http.access import Access
 from lxcfleet.daemon.http.scrape import Listener, Scrape
@@ -71,9 +72,11 @@ class Parts:
         self.network = FleetNetwork(paths, settings.network, self.registry, launcher, self.bus, self.tasks)
         self.prober = Prober(paths, Checks(launcher), self.bus, self.tasks, settings.alive_time)
         self.mask = MaskKeeper(paths, launcher)
+        platform = _platform(settings.network.bridge)
+        self.specs = Specs(paths, platform, launcher, self.network, self.bus, settings.console_log_kib)
         self.lifecycle = Lifecycle(
             paths,
-            _platform(settings.network.bridge),
+            self.specs,
             launcher,
             self.registry,
             settings,
@@ -86,6 +89,7 @@ class Parts:
             settings,
             self.registry,
             self.lifecycle,
+            self.specs,
             self.mask,
             Operations(),
             self.network,
@@ -154,6 +158,8 @@ class Parts:
         subscribe("actions", Exited, lambda event: self.fleet.actions.exited(event.container))
         subscribe("actions", EndedInHand, self._ended_in_hand)
         subscribe("rollouts", Killed, lambda event: self.rollouts.note_kill(event.name))
+        subscribe("network", SpecChanged, lambda event: self.network.respecified(event.container))
+        subscribe("health", SpecChanged, self._change_check)
         subscribe("network", ServingJudged, self._set_member)
         subscribe("health", AddressChanged, lambda _: self.prober.wake())
         changes: list[type[Event]] = [Began, Exited, Gone, HealthChanged, AddressChanged]
@@ -163,6 +169,10 @@ class Parts:
 
     def _ended_in_hand(self, event: EndedInHand) -> None:
         self.fleet.actions.ended_in_hand(event.container, succeeded=event.succeeded)
+
+    def _change_check(self, event: SpecChanged) -> None:
+        if "health" in event.keys:
+            self.prober.respecified(event.container)
 
     def _set_member(self, event: ServingJudged) -> None:
         """Only healthy containers answer for their groups."""

@@ -116,6 +116,9 @@ class Prober:
             watch = _Watch(known.identity, known.course, known.since, inherited=True)
         else:
             watch = _Watch(running.identity, Course(), proc.uptime())
+        self._look_after_run(container, running, watch)
+
+    def _look_after_run(self, container: Container, running: Running, watch: _Watch) -> None:
         self._watches[container.name] = watch
         watch.boots = container.spec is not None and container.spec.init is Init.SYSTEM
         self._tell(container, watch)
@@ -135,6 +138,19 @@ class Prober:
         watch = self._watches.pop(container.name, None)
         if watch is not None and watch.task is not None:
             watch.task.cancel()
+        self.wake()
+
+    def respecified(self, container: Container) -> None:
+        """A container that runs has another check. What is known of its health holds until that says something else."""
+        running, health, reason = container.running, self.of(container), self.reason(container)
+        watch = self._watches.pop(container.name, None)
+        if watch is not None and watch.task is not None:
+            watch.task.cancel()
+        if running is not None and judge.needs_checks(container.spec):
+            course = Course(health or Health.STARTING, reason=reason)
+            self._look_after_run(container, running, _Watch(running.identity, course, proc.uptime()))
+        else:
+            self._bus.publish(ServingJudged(container, judge.serves(container.spec, health)))
         self.wake()
 
     def wake(self) -> None:

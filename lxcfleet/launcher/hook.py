@@ -19,7 +19,7 @@ from lxcfleet.base.merge import reconcile
 from lxcfleet.base.stack import stack_of
 from lxcfleet.containers import announcements, store
 from lxcfleet.errors import Broken, FleetError, WrongState
-from lxcfleet.host.kernel import syscalls
+from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.host.lxc import apparmor
 from lxcfleet.paths import Paths
 from lxcfleet.spec.settings import NetworkSettings, load
@@ -68,6 +68,7 @@ def main() -> None:
             for note in reconcile.Reconciler(paths, stack.lower).reconcile(name):
                 _say(paths, name, f"not merged: {note}", "WARN")
         layers.mount(paths, stack, name, spec.first_id, spec.disk)
+        tree.keep_copy(paths.container(name).spec, paths.container(name).started)
     except (FleetError, OSError) as error:
         _say(paths, name, str(error).replace("\n", "; "))
         sys.exit(1)

@@ -75,6 +75,19 @@ class InitPid(TypedDict):
     pid: int | None
 
 
+class LimitItem(TypedDict):
+    """What a container that runs may use at most."""
+
+    name: str
+    pid: int
+    limits: list[tuple[str, str, str]]
+    """Controller, file and value of its cgroups."""
+    disk: int | None
+    """The most bytes that its delta may have, 0: no limit; None: as it is."""
+    memory: int | None
+    """Bytes beyond which its memory must not be already, or nothing is set; None: that does not matter."""
+
+
 class CheckItem(TypedDict):
     """A command to run in a container."""
 
@@ -242,6 +255,7 @@ REMOVE: Each[list[str], Done] = Each("remove")
 INSPECT: Each[list[str], InitPid] = Each("inspect")
 FREEZE: Ask[list[str], Done] = Ask("freeze")
 UNFREEZE: Ask[list[str], Done] = Ask("unfreeze")
+LIMIT: Ask[LimitItem, Done] = Ask("limit")
 CHECK: Ask[CheckItem, Checked] = Ask("check")
 ATTACH: Operation[Any, None] = Operation("attach")
 """Takes an AttachRequest of the API; the client gets the answers."""

@@ -75,7 +75,8 @@ class Addressing:
     def present(self) -> list[IPv4Address]:
         """The addresses that containers have; those of broken ones are read from LXC's configuration."""
         registry = self._context.registry
-        ours = [c.spec.address.ip for c in registry if c.spec is not None and c.spec.address is not None]
+        specs = [spec for c in registry for spec in (c.spec, c.desired) if spec is not None]
+        ours = list(dict.fromkeys(spec.address.ip for spec in specs if spec.address is not None))
         broken = [store.config(self._context.paths, c.name) for c in registry if c.spec is None]
         return ours + [address for text in broken for address in addresses_in(text)]
 
@@ -85,7 +86,9 @@ class Addressing:
             needs.check(self._context.settings)
             await self.gateway()
             return
-        subnet, free = await self.subnet(), self._pool.free if self._pool is not None else 0
+        subnet = await self.subnet()
+        self.give_back(None)  # one that left the bridge by a change of its spec has given its address back by nothing else
+        free = self._pool.free if self._pool is not None else 0
         if count > free:
             raise NoCapacity(
                 f"no room for {count} more containers in {subnet.ipv4}",

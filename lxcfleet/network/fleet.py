@@ -121,6 +121,19 @@ class FleetNetwork:
         """Refuse ports of the host that ``count`` new containers like ``like`` can't have. Raises InvalidInput."""
         await self._publishing.check(like, count)
 
+    async def check_changed(self, changed: Sequence[tuple[Spec, Spec]]) -> None:
+        """Refuse ports of the host that containers can't have by their new specs; pairs of former and new ones.
+
+        Raises InvalidInput, HostError.
+        """
+        await self._publishing.check_changed(changed)
+
+    def respecified(self, container: Container) -> None:
+        """A container that runs goes on with another spec: names and ports follow. Raises HostError, OSError."""
+        self._bridge.set_up_port(container)
+        self._discovery.moved(container)
+        self._publishing.kick()
+
     def place(self, spec: Spec, others: Sequence[Spec]) -> Spec:
         """The spec of a new container with addresses of its own; see Addressing.place. Raises NoCapacity."""
         return self._addressing.place(spec, others)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Sequence
 
 from lxcfleet.host.net import sockets
 from lxcfleet.launcher.operations import PUBLISH, PublishItem
@@ -11,6 +12,7 @@ from lxcfleet.network.context import Context
 from lxcfleet.network.membership import Membership
 from lxcfleet.network.rules import Published
 from lxcfleet.runtime.soon import Soon
+from lxcfleet.spec.ports import Publication
 from lxcfleet.spec.spec import Spec
 
 RETRY_SECONDS = 5.0
@@ -41,12 +43,22 @@ class Publishing:
         others = self._context.specs()
         shared_ports.check_shared(like, count, others)
         shared = {publication for spec in others for publication in spec.publish}
-        for publication in like.publish:
-            if publication not in shared:
-                try:
-                    sockets.check_free(publication)
-                except sockets.PortInUse as error:
-                    raise await asyncio.to_thread(sockets.told_by_whom, error, publication) from error
+        await _check_free(publication for publication in like.publish if publication not in shared)
+
+    async def check_changed(self, changed: Sequence[tuple[Spec, Spec]]) -> None:
+        """Refuse ports of the host that containers can't have by their new specs; pairs of former and new ones.
+
+        Raises InvalidInput, HostError.
+        """
+        names = {former.name for former, _ in changed}
+        present = self._context.specs()
+        shared = {publication for spec in present for publication in spec.publish}
+        others = [spec for spec in present if spec.name not in names]
+        for former, spec in changed:
+            if (spec.publish, spec.labels) != (former.publish, former.labels):
+                shared_ports.check_shared(spec, 1, others)
+                await _check_free(publication for publication in spec.publish if publication not in shared)
+            others.append(spec)
 
     def kick(self) -> None:
         """Have the rules follow soon."""
@@ -78,3 +90,11 @@ class Publishing:
             ),
         )
         self._forwards = self._forwards or bool(wanted)
+
+
+async def _check_free(publications: Iterable[Publication]) -> None:
+    for publication in publications:
+        try:
+            sockets.check_free(publication)
+        except sockets.PortInUse as error:
+            raise await asyncio.to_thread(sockets.told_by_whom, error, publication) from error

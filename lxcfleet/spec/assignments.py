@@ -53,6 +53,22 @@ def parse(text: str) -> Assignment:
         raise InvalidInput(f"{key}: {error.message}", why=error.why, hint=error.hint) from error
 
 
+def parse_all(texts: Iterable[str]) -> tuple[Assignment, ...]:
+    """What ``parse`` and ``combine`` make of texts. Raises InvalidInput with all that is wrong with any of them."""
+    found, wrong = [], []
+    for text in texts:
+        try:
+            found.append(parse(text))
+        except InvalidInput as error:
+            wrong.append(error)
+    if len(wrong) == 1:
+        raise wrong[0]
+    if wrong:
+        lines = [": ".join(part for part in (error.message, error.why) if part) for error in wrong]
+        raise InvalidInput("nothing was changed: some of that can't be set", why="\n".join(lines), hint=wrong[0].hint)
+    return combine(found)
+
+
 def _row(key: str) -> Row:
     try:
         row = table()[key]

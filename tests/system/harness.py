@@ -192,7 +192,7 @@ class Fleet:
     ) -> subprocess.Popen[bytes]:
         """A daemon that answers, or dies if it may.
 
-        ``kill``: see tests.system.killing_daemon; ``module``: one that is run in the daemon's place, with these
+        ``kill``: see killing_daemon; ``module``: one that is run in the daemon's place, with these
         environment variables.
         """
         if kill:

@@ -126,7 +126,7 @@ def test_a_daemon_that_dies_while_it_starts_them_goes_on(fleet: Fleet) -> None:
     fleet.ok("stop", "--all", "--until-boot")
     fleet.stop_daemon()
     fleet.paths.running_record.write_text(json.dumps({**record(fleet), "boot": "another"}))
-    killed = fleet.start_daemon(f"daemon:{fleet.name('a2')}:BOOT", may_die=True)
+    killed = fleet.start_daemon(f"daemon:{fleet.name('a2')}:boot", may_die=True)
     assert killed.wait(timeout=30) == -signal.SIGKILL
     fleet.start_daemon()
     until(lambda: set(fleet.states().values()) == {"running"}, 20)

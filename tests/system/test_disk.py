@@ -125,6 +125,27 @@ def test_one_container_can_not_take_the_disk_of_the_others(limiting_disk: Fleet)
     assert int(fleet.inside(greedy, "df -B1 --output=size / | tail -1")) == LIMIT
 
 
+def test_a_limit_changes_while_the_container_runs(limiting_disk: Fleet) -> None:
+    fleet = limiting_disk
+    name, free = fleet.name("a"), fleet.name("b")
+    fleet.create(name, options=("--disk", "16M"))
+    fleet.create(free)
+    pid = fleet.pid(name)
+    fleet.ok("set", name, "disk=32M")
+    assert fleet.inside(name, "head -c 24000000 /dev/zero >/root/more && sync && echo done") == "done"
+    assert int(fleet.inside(name, "df -B1 --output=size / | tail -1")) == 32 << 20
+    assert (fleet.record(name)["disk_limit_bytes"], fleet.pid(name)) == (32 << 20, pid)
+    fleet.ok("set", name, "disk=0")
+    assert fleet.inside(name, "head -c 40000000 /dev/zero >/root/more && sync && echo done") == "done"
+    refused = fleet.run("set", name, free, "disk=64M")
+    assert (refused.status, free in refused.err) == (1, True), refused
+    assert fleet.record(name)["disk_limit_bytes"] is None
+    fleet.ok("stop", free)
+    fleet.ok("set", name, free, "disk=64M")
+    fleet.ok("start", free)
+    assert int(fleet.inside(free, "df -B1 --output=size / | tail -1")) == 64 << 20
+
+
 def test_a_container_can_not_leave_its_limit(limiting_disk: Fleet) -> None:
     fleet = limiting_disk
     system, app = fleet.name("system"), fleet.name("app")

@@ -34,7 +34,7 @@ def test_what_was_meant_for_one_that_is_gone_is_not_done_to_the_next_of_its_name
     registry.forget("web")
     registry.add(after)
     # Whatever it did with this would fail otherwise than by NotFound.
-    reconciler = Reconciler(registry, nobody, nobody, 10.0)
+    reconciler = Reconciler(registry, nobody, nobody, nobody, 10.0)
     actions = Actions(paths, registry, reconciler, nobody, Operations(), Bus(), nobody)
 
     async def act() -> None:
@@ -49,7 +49,7 @@ def test_what_was_meant_for_one_that_is_gone_is_not_done_to_the_next_of_its_name
 
 def test_a_spec_says_how_long_its_container_may_take_to_end() -> None:
     nobody: Any = None
-    reconciler = Reconciler(nobody, nobody, nobody, 10.0)
+    reconciler = Reconciler(nobody, nobody, nobody, nobody, 10.0)
     assert reconciler._patience(Container("web", Spec("web", stop_timeout=0.5))) == 0.5
     assert reconciler._patience(Container("web", Spec("web"))) == 10.0
     assert reconciler._patience(Container("web", None)) == 10.0

@@ -19,6 +19,7 @@ from lxcfleet.api.requests import (
     FixShadowsRequest,
     ResumeRequest,
     RolloutRequest,
+    SetRequest,
     WaitRequest,
 )
 from lxcfleet.api.shape import Sent
@@ -35,6 +36,7 @@ REQUESTS: dict[str, list[Any]] = {
     "create": [CreateRequest("web", 3, said={"command": ("true",)}), CreateRequest()],
     "logs": [LogsRequest("a"), LogsRequest("a", "lxc", 7, follow=True)],
     "act": [ActionRequest(Action.STOP, WEB, timeout=2.5)],
+    "set": [SetRequest(WEB, ("memory=512M", "labels.tier="), False, {"canaries": "2"}, True)],
     "wait": [WaitRequest(WEB, "healthy", 3)],
     "operation": ["f00"], "follow": ["f00"], "cancel": ["f00"],
     "events": [EventsRequest(), EventsRequest(follow=True)],

@@ -53,7 +53,7 @@ def test_its_ids_are_nobody_elses_while_files_of_it_are_there(
     registry = Registry(Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path), nobody, Bus())
     container = Container("web", SPEC, busy="create")
     with pytest.raises(type(failure)):
-        asyncio.run(Reconciler(registry, hands, room, 10.0).create(container, plan.create(start=True)))
+        asyncio.run(Reconciler(registry, hands, nobody, room, 10.0).create(container, plan.create(start=True)))
     assert forgotten == ([] if left else ["web"])
     assert container.busy is None
 
@@ -62,9 +62,9 @@ def test_its_ids_are_nobody_elses_while_files_of_it_are_there(
 def test_what_remains_of_a_container_is_its_directory_or_what_lost_its_name(broken: bool, tmp_path: Path) -> None:
     nobody: Any = None
     paths = Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path)
-    platform: Any = None
+    specs: Any = None
     launcher: Any = None
-    lifecycle = Lifecycle(paths, platform, launcher, nobody, Config(), nobody, MaskKeeper(paths, nobody), nobody)
+    lifecycle = Lifecycle(paths, specs, launcher, nobody, Config(), nobody, MaskKeeper(paths, nobody), nobody)
     container = Container("web", None if broken else SPEC)
     assert not lifecycle.remains(container)
     paths.gone("web.0").directory.mkdir()

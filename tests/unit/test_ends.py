@@ -38,7 +38,7 @@ class Fleet:
         room: Any = SimpleNamespace(forget=lambda container: self.registry.forget("web"), release_unused=self._nothing)
         self.container = Container("web", Spec("web", first_id=1879048192))
         self.registry.add(self.container)
-        reconciler = Reconciler(self.registry, cast(Any, self), room, 10.0)
+        reconciler = Reconciler(self.registry, cast(Any, self), nobody, room, 10.0)
         self.actions = Actions(paths, self.registry, reconciler, nobody, Operations(), self.bus, room)
         self.bus.subscribe("log", Event, self._hear)
         self.bus.subscribe("actions", Exited, lambda event: self.actions.exited(event.container))

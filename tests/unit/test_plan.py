@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import NOTHING, Desired, Intent, Observed
-from lxcfleet.containers.plan import WANTED, Steps, create, plan, recover
+from lxcfleet.containers.plan import WANTED, Steps, change, create, plan, recover
 from lxcfleet.containers.steps import (
     Halt,
     Leave,
     Make,
     Mount,
+    PutInForce,
     Remove,
     Retire,
     Settle,
@@ -28,11 +29,17 @@ from lxcfleet.containers.steps import (
     Thaw,
     Want,
     Work,
+    Write,
     describe,
 )
 from lxcfleet.errors import FleetError, HostError
+from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Action
+from lxcfleet.spec.terms import Init
 
+SPEC = Spec("web", Init.APP, ("true",), first_id=1879048192, created="2026-01-01T00:00:00Z")
+LIVE = replace(SPEC, memory=1 << 29, labels={"tier": "front"})
+BOTH = replace(LIVE, command=("sleep", "1"))
 STOPPED = Observed(exists=True)
 RUNNING = Observed(exists=True, running=True)
 FROZEN = Observed(exists=True, running=True, frozen=True)
@@ -183,6 +190,7 @@ class ModelHands:
 
     def __init__(self, now: Observed, fails: int) -> None:
         self.now = now
+        self.was = now.spec or SPEC
         self.found = now.running
         self._left = fails
 
@@ -201,6 +209,15 @@ class ModelHands:
 
     def note(self, name: str, intent: Intent | None, *, must: bool) -> None:
         self._act(replace(self.now, noted=intent))
+
+    def write(self, container: Container, spec: Spec) -> None:
+        self._act(Write(spec, self.was).after(self.now))
+
+    def put_back(self, container: Container, former: Spec) -> None:
+        self.now = replace(self.now, spec=former, in_force=self.now.in_force if self.now.running else former)
+
+    async def put_in_force(self, container: Container, spec: Spec) -> None:
+        self._act(replace(self.now, in_force=spec))
 
     async def freeze(self, container: Container) -> None:
         self._act(replace(self.now, frozen=True))
@@ -234,7 +251,7 @@ def carried_out(some: Steps, begin: Observed, fails: int) -> tuple[ModelHands, l
     hands, begun = ModelHands(begin, fails), []
     container = Container("web", None, running=cast(Any, object()) if begin.running else None)
     with contextlib.suppress(FleetError):
-        asyncio.run(Work(hands, container).carry_out(some, [lambda _, step: begun.append(step)]))
+        asyncio.run(Work(hands, hands, container).carry_out(some, [lambda _, step: begun.append(step)]))
     return hands, begun
 
 
@@ -257,3 +274,41 @@ def test_a_creation_that_fails_leaves_nothing_or_what_runs(start: bool, fails: i
     assert hands.now == NOTHING or hands.now.running or len(begun) == len(create(start))
     if Mount() in begun and not hands.now.running:
         assert hands.now == NOTHING
+
+
+# -- changes of the spec -------------------------------------------------------------------------------------------
+
+HAS = Observed(exists=True, running=True, spec=SPEC, in_force=SPEC)
+
+
+def test_a_change_is_on_disk_before_it_is_in_force_and_what_takes_a_restart_waits() -> None:
+    assert change(LIVE, HAS) == (Write(LIVE, SPEC), PutInForce(LIVE, SPEC))
+    assert change(BOTH, HAS) == (Write(BOTH, SPEC), PutInForce(LIVE, SPEC))
+    assert change(replace(SPEC, command=("sleep", "1")), HAS) == (Write(replace(SPEC, command=("sleep", "1")), SPEC),)
+    assert change(BOTH, replace(HAS, running=False)) == (Write(BOTH, SPEC),)
+    assert change(SPEC, HAS) == ()
+    assert describe("web", change(BOTH, HAS)) == [
+        "web: write its spec: command, labels, memory",
+        "web: change while it runs: labels, memory",
+    ]
+
+
+@pytest.mark.parametrize("running", [True, False])
+@pytest.mark.parametrize("wanted", [LIVE, BOTH])
+def test_a_crash_while_a_spec_changes_ends_with_the_former_one_or_all_of_the_new_one(wanted: Spec, running: bool) -> None:
+    begin = replace(HAS, running=running)
+    for left in crashes(change(wanted, begin), begin):
+        end = recovered(left)
+        assert end.spec in (SPEC, wanted)
+        assert end.running == running
+        if running:
+            assert end.in_force == (SPEC if end.spec == SPEC else LIVE)
+            assert recover(end) == ()
+        again = play(plan(WANTED[Action.RESTART], end), end)
+        assert again.in_force == again.spec  # a restart has all of it
+
+
+def test_a_change_that_fails_leaves_the_former_spec_on_disk_and_in_force() -> None:
+    for fails in (1, 2):
+        hands, _ = carried_out(change(BOTH, HAS), HAS, fails)
+        assert (hands.now.spec, hands.now.in_force) == (SPEC, SPEC)

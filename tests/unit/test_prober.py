@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -130,3 +131,24 @@ def test_what_an_earlier_daemon_knew_holds_for_the_same_run_only(tmp_path: Path)
 
     assert (health(same), same.serving()) == (Health.HEALTHY, [True])
     assert (health(other), other.serving()) == (Health.STARTING, [False])
+
+
+def test_another_check_takes_over_what_is_known_until_it_says_something_else(tmp_path: Path) -> None:
+    """Nothing leaves its group because its check was changed."""
+    checks = Checks(CheckResult(True))
+    world = World(tmp_path, checks, Spec("web", Init.APP, ("true",), health=CHECK))
+
+    async def test() -> None:
+        await until(world, Health.HEALTHY)
+        checks.answers = [CheckResult(False, "closed")]
+        assert world.container.spec is not None
+        world.container.spec = replace(world.container.spec, health=replace(CHECK, port=CHECK.port + 1))
+        world.prober.respecified(world.container)
+        assert world.prober.of(world.container) is Health.HEALTHY
+        await until(world, Health.HEALTHY, Health.UNHEALTHY)
+        world.container.spec = replace(world.container.spec, health=None)
+        world.prober.respecified(world.container)
+        assert world.prober.of(world.container) is Health.HEALTHY
+
+    run(world, test)
+    assert world.serving() == [False, True, True, False, True]

@@ -10,6 +10,7 @@ import pytest
 
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import HostError, InvalidInput
+from lxcfleet.host.net import sockets
 from lxcfleet.network.discovery import Discovery
 from lxcfleet.network.membership import Membership
 from lxcfleet.network.publishing import Publishing
@@ -174,3 +175,24 @@ def test_what_could_not_be_published_is_tried_again(tmp_path: Path, monkeypatch:
         assert len(launcher.asked) == tried + 1 > 2
 
     asyncio.run(play())
+
+
+def test_a_change_of_many_is_held_against_the_others_and_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their own former ports are in nobody's way."""
+    monkeypatch.setattr(sockets, "check_free", lambda _: None)
+    one, two, three = spec(1, "80:8080"), spec(2), spec(3, "443:8443")
+    context = context_of(own_paths(tmp_path), *(Container(each.name, each) for each in (one, two, three)))
+    publishing = Publishing(context, Membership(context.registry))
+
+    def check(*changed: tuple[Spec, Spec]) -> None:
+        asyncio.run(publishing.check_changed(changed))
+
+    check((one, spec(1, "80:9090")))
+    check((one, spec(1)), (two, spec(2, "80:8080")))
+    check(*((each, spec(n, "80:8080", role="web")) for n, each in ((1, one), (2, two))))
+    with pytest.raises(InvalidInput, match="80/tcp"):
+        check(*((each, spec(n, "80:8080")) for n, each in ((1, one), (2, two))))
+    with pytest.raises(InvalidInput, match="443/tcp"):
+        check((two, spec(2, "443:8443")))

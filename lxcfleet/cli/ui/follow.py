@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import cast
+from typing import Any, cast
 
 import click
 
@@ -28,14 +28,20 @@ _NAMED = 5
 
 
 def run_operation(
-    ctx: click.Context, begin: Callable[[Client], OperationRecord], *, style: str, quiet: bool, dry_run: bool
+    ctx: click.Context,
+    begin: Callable[[Client], OperationRecord],
+    *,
+    style: str,
+    quiet: bool,
+    dry_run: bool,
+    update: bool = False,
 ) -> int:
-    """Do what ``begin`` asks for; gives the exit status."""
+    """Do what ``begin`` asks for; gives the exit status. ``update``: whether what differs is changed."""
     client = connect(ctx)
     with _patient() as asked_to_stop:
         operation = begin(client)
     if dry_run:
-        return _show_plan(operation, style, quiet)
+        return _show_plan(operation, style, quiet, update)
     with Progress(operation["action"], operation["total"]) as progress:
         following = _Following(client, operation, progress)
         try:
@@ -44,7 +50,10 @@ def run_operation(
             progress.note(f"lxcfleet: left; operation {operation['id']} goes on in the daemon")
             return INTERRUPTED
     show_results(ended["results"], style, quiet, seconds=progress.seconds, operation=ended)
-    _tell_differences(ended["results"], quiet)
+    if update:
+        _tell_changes(ended["results"], quiet or style != "table")
+    else:
+        _tell_differences(ended["results"], quiet)
     if ended["status"] == "cancelled":
         say(_cancelled(ended))
     return INTERRUPTED if following.interrupted else status_of(ended["results"])
@@ -124,7 +133,7 @@ class _Following:
         )
 
 
-def _show_plan(operation: OperationRecord, style: str, quiet: bool) -> int:
+def _show_plan(operation: OperationRecord, style: str, quiet: bool, update: bool) -> int:
     plan, results = operation["plan"], operation["results"]
     data = {"changed": operation["changed"], "dry_run": True, "plan": plan, "results": results}
     if quiet:
@@ -134,20 +143,38 @@ def _show_plan(operation: OperationRecord, style: str, quiet: bool) -> int:
         show(style, data, lines=lambda: map(printable, plan), rows=lambda: rows)
         if not results and style == "table":
             say(NOTHING_CHOSEN)
-    _tell_differences(results, quiet)
+    if not update:
+        _tell_differences(results, quiet)
     return status_of(results)
 
 
 def _tell_differences(results: Sequence[ResultRecord], quiet: bool) -> None:
     """In what containers that were there are not as asked for; those that are alike in that together."""
+    for names, text in [] if quiet else _alike(results, "{key}: {has} (asked: {asked})"):
+        say(printable(f"lxcfleet: {names}: not as asked, and left so: {text}"))
+
+
+def _tell_changes(results: Sequence[ResultRecord], quiet: bool) -> None:
+    """What was changed of containers; those of which it is the same together."""
+    for names, text in [] if quiet else _alike(results, "{key}: {asked} (was: {has})"):
+        say(printable(f"lxcfleet: {names}: {text}"))
+
+
+def _alike(results: Sequence[ResultRecord], form: str) -> Iterator[tuple[str, str]]:
     alike: dict[str, list[str]] = {}
     for result in results:
-        parts = [f"{key}: {has} (asked: {asked})" for key, (has, asked) in result.get("differs", {}).items()]
-        if parts and not quiet:
+        parts = [form.format(key=key, has=has, asked=asked) for key, (has, asked) in result.get("differs", {}).items()]
+        if parts:
             alike.setdefault("; ".join(parts), []).append(result["name"])
     for text, names in alike.items():
-        shown = ", ".join(natural_order(names)[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-        say(printable(f"lxcfleet: {shown}: not as asked, and left so: {text}"))
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        yield ", ".join(natural_order(names)[:_NAMED]) + more, text
+
+
+def show_changes(results: Sequence[ResultRecord], style: str, data: Any) -> None:
+    """What became of each container whose spec was to change; ``data``: what JSON has."""
+    show(style, data, lines=lambda: _lines(results, None), rows=lambda: _rows(results))
+    _tell_changes(results, style != "table")
 
 
 def show_results(
@@ -171,7 +198,7 @@ def show_results(
     show(style, data, lines=lambda: _lines(ordered, seconds), rows=lambda: _rows(ordered))
 
 
-def _lines(results: Sequence[ResultRecord], seconds: float) -> list[str]:
+def _lines(results: Sequence[ResultRecord], seconds: float | None) -> list[str]:
     if not results:
         return []
     if len(results) <= SHORT:
@@ -179,7 +206,8 @@ def _lines(results: Sequence[ResultRecord], seconds: float) -> list[str]:
     counts: dict[str, int] = {}
     for result in results:
         counts[result["status"]] = counts.get(result["status"], 0) + 1
-    return [", ".join(f"{count} {status}" for status, count in counts.items()) + f" in {seconds:.1f} s"]
+    took = "" if seconds is None else f" in {seconds:.1f} s"
+    return [", ".join(f"{count} {status}" for status, count in counts.items()) + took]
 
 
 def _rows(results: Sequence[ResultRecord]) -> list[list[str]]:

@@ -150,6 +150,11 @@ def show(record: RolloutRecord, style: str, *, quiet: bool = False) -> int:
         output.write("".join(f"{each['name']}\n" for each in record["containers"] if each["wave"] is not None))
     else:
         output.show(style, record, lines=lambda: _lines(record), rows=lambda: _rows(record))
+    return tell_halt(record)
+
+
+def tell_halt(record: RolloutRecord) -> int:
+    """Say why a rollout is halted, if it is; gives the exit status that it comes to."""
     halted = record["halted"]
     if halted is not None and record["status"] == "halted":
         where = f" at {halted['container']}" if halted["container"] else ""

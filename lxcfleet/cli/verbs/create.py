@@ -27,6 +27,7 @@ from lxcfleet.spec.terms import Init
 @field_options
 @click.option("--no-start", is_flag=True, help="Create them stopped.")
 @click.option("--ensure", is_flag=True, help="Make sure that they exist and run; leave those that do, and say what differs.")
+@click.option("--update", is_flag=True, help="With --ensure: change those that exist to what is asked for, too.")
 @options.dry_run
 @options.formatted
 @options.quiet("Print only the names that changed.")
@@ -39,6 +40,7 @@ def create(
     count: int | None,
     no_start: bool,
     ensure: bool,
+    update: bool,
     dry_run: bool,
     style: str,
     quiet: bool,
@@ -61,7 +63,10 @@ def create(
       lxcfleet create job -e MODE=night -- sh -c 'sleep 60; echo $MODE'
       lxcfleet create calc -n 4 --memory 2G --cpus 1.5 --disk 10G -- /opt/calc/run
       lxcfleet create db -n 2 --ensure -f json     for scripts: changes nothing the second time
+      lxcfleet create db -n 2 --ensure --update --memory 4G     and those that exist get 4G, too
     """
+    if update and not ensure:
+        options.refuse(["--update"], "it is about containers that exist", "add --ensure")
     command = options.command_after_dashes(ctx)
     if name is not None:
         check_name(name)
@@ -77,11 +82,14 @@ def create(
         name=name,
         count=check_count(count) if count is not None else None if name is not None else 1,
         ensure=ensure,
+        update=update,
         start=not no_start,
         dry_run=dry_run,
         said=asked,
     )
-    return run_operation(ctx, lambda client: client.create(request), style=style, quiet=quiet, dry_run=dry_run)
+    return run_operation(
+        ctx, lambda client: client.create(request), style=style, quiet=quiet, dry_run=dry_run, update=update
+    )
 
 
 VERBS = {"create": create}

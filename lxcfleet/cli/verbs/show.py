@@ -16,7 +16,7 @@ from lxcfleet.spec.names import check_name
 
 _FIELDS = (
     "name", "state", "health", "init", "privileged", "network", "addresses", "ports", "publish", "isolated", "labels",
-    "command", "profile", "pid", "created", "busy", "problem",
+    "command", "profile", "pid", "created", "busy", "problem", "restart_needed",
 )  # fmt: skip
 
 _OF_SPEC = frozenset((
@@ -30,7 +30,7 @@ _TOLD = _OF_SPEC | {"address", "address6", "health", "memory", "cpus", "disk", "
 """Fields of a spec that ``info`` tells under names of their own; others, also those to come, as they are."""
 
 _WORDS = {
-    "boot_order": "boot order",
+    "boot_order": "boot order", "restart_needed": "restart needed",
     "delta_bytes": "delta", "memory_bytes": "memory", "cpu_seconds": "cpu", "first_id": "uids and gids",
     "hardware": "mac address",
     "health_reason": "reason", "memory_limit_bytes": "memory limit", "cpus_limit": "cpu limit",

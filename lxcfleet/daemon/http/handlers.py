@@ -18,6 +18,7 @@ from lxcfleet.api.records import (
     ResultRecord,
     RolloutRecord,
     ServerRecord,
+    SetRecord,
     UsageRecord,
 )
 from lxcfleet.api.requests import (
@@ -26,11 +27,13 @@ from lxcfleet.api.requests import (
     FixShadowsRequest,
     ResumeRequest,
     RolloutRequest,
+    SetRequest,
     WaitRequest,
 )
 from lxcfleet.daemon.http import log_file
 from lxcfleet.daemon.http.routes import Routes
 from lxcfleet.daemon.service import Fleet
+from lxcfleet.daemon.setting import Setting
 from lxcfleet.patch.exposure import Audit
 from lxcfleet.patch.rollout.driver import Driver
 from lxcfleet.patch.service import Patch
@@ -41,8 +44,9 @@ from lxcfleet.spec.selection import Selection
 class OfFleet:
     """Calls about containers, operations and the host."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, setting: Setting) -> None:
         self._fleet = fleet
+        self._setting = setting
 
     def bind(self, routes: Routes) -> None:
         """Have them answered."""
@@ -53,6 +57,7 @@ class OfFleet:
         routes.json(calls.USAGE, self.usage)
         routes.text(calls.LOGS, self.logs)
         routes.json(calls.ACT, self.act)
+        routes.json(calls.SET, self.set)
         routes.json(calls.WAIT, self.wait)
         routes.json(calls.OPERATIONS, self.operations)
         routes.json(calls.OPERATION, self.operation)
@@ -71,7 +76,7 @@ class OfFleet:
         return await self._fleet.containers(chosen)
 
     async def create(self, ask: CreateRequest) -> OperationRecord:
-        return (await self._fleet.create(ask)).record()
+        return (await self._setting.create(ask)).record()
 
     async def info(self, name: str) -> ContainerDetails:
         return await self._fleet.info(name)
@@ -85,6 +90,9 @@ class OfFleet:
 
     async def act(self, ask: ActionRequest) -> OperationRecord:
         return (await self._fleet.act(ask)).record()
+
+    async def set(self, ask: SetRequest) -> SetRecord:
+        return await self._setting.set(ask)
 
     async def wait(self, ask: WaitRequest) -> list[ResultRecord]:
         return await self._fleet.wait(ask)

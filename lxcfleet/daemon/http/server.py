@@ -13,6 +13,7 @@ from lxcfleet.daemon.http.handlers import OfFleet, OfPatches, OfRollouts
 from lxcfleet.daemon.http.routes import Handler, Routes, as_json
 from lxcfleet.daemon.http.scrape import Scrape
 from lxcfleet.daemon.service import Fleet
+from lxcfleet.daemon.setting import Setting
 from lxcfleet.errors import Busy, FleetError, InvalidInput, NotFound
 from lxcfleet.patch.exposure import Audit
 from lxcfleet.patch.rollout.driver import Driver
@@ -32,7 +33,7 @@ class Server:
         self._readers = 0
         self.application = web.Application(client_max_size=calls.MAX_BODY, middlewares=[_errors, self._guard])
         routes = Routes()
-        OfFleet(fleet).bind(routes)
+        OfFleet(fleet, Setting(fleet, rollouts)).bind(routes)
         OfPatches(patch, prover, audit).bind(routes)
         OfRollouts(rollouts).bind(routes)
         scrape.bind(routes)

@@ -98,11 +98,26 @@ def keep(trees: Sequence[Path], project: int, size: int) -> int:
                 mark(trees[0], project)
                 for tree in trees:
                     _mark_tree(tree, project, trees[0])
-        limits = _RECORD.pack(-(-size // 1024), 0, 0, files_for(size) if size else 0, 0, 0, 0, 0, _LIMITS)
-        _control(top, _Q_SETQUOTA, project, ctypes.create_string_buffer(limits, _RECORD.size))
+        _limit(top, project, size)
     except OSError as error:
         raise HostError.from_os_error(f"the disk limit of {top} can't be set", error) from error
     return project
+
+
+def change(delta: Path, size: int) -> None:
+    """Another limit for a container that may be at work, and is counted already; 0: none. Raises HostError."""
+    project = own_project(delta)
+    if not project:  # number 0 is all that has no project
+        raise HostError(f"the disk limit of {delta} can't be set", why="its files are not counted")
+    try:
+        _limit(delta, project, size)
+    except OSError as error:
+        raise HostError.from_os_error(f"the disk limit of {delta} can't be set", error) from error
+
+
+def _limit(top: Path, project: int, size: int) -> None:
+    limits = _RECORD.pack(-(-size // 1024), 0, 0, files_for(size) if size else 0, 0, 0, 0, 0, _LIMITS)
+    _control(top, _Q_SETQUOTA, project, ctypes.create_string_buffer(limits, _RECORD.size))
 
 
 def mark(directory: Path, project: int) -> None:

@@ -34,6 +34,18 @@ def write(path: Path, text: str, *, sync: bool = False) -> None:
         raise
 
 
+def keep_copy(source: Path, target: Path) -> None:
+    """Have ``target`` hold what ``source`` holds. On a disk that is full there is no ``target`` afterwards."""
+    text = source.read_bytes()
+    with contextlib.suppress(OSError):
+        if target.read_bytes() == text:
+            return
+    try:
+        write(target, text.decode("utf-8", errors="surrogateescape"))
+    except OSError:
+        target.unlink(missing_ok=True)
+
+
 _FS_IOC_GETFLAGS = 0x80086601
 _FS_IOC_SETFLAGS = 0x40086602
 _FS_TOPDIR_FL = 0x00020000

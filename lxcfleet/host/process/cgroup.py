@@ -13,6 +13,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from lxcfleet.errors import WrongState
+from lxcfleet.units import as_size
+
 _ROOT = Path("/sys/fs/cgroup")
 
 
@@ -63,6 +66,13 @@ class Payload:
         if controller in self.directories:
             return self.directories[controller] / legacy
         return self.directories[""] / modern if "" in self.directories else None
+
+    def write(self, controller: str, file: str, value: str) -> None:
+        """Set a file of a controller, by v1's name or v2's as the host has it. Raises OSError."""
+        directory = self.directories.get(controller) or self.directories.get("")
+        if directory is None:
+            raise FileNotFoundError(errno.ENOENT, "it has no such cgroup", controller)
+        (directory / file).write_text(value, encoding="ascii")
 
     @property
     def frozen(self) -> bool:
@@ -132,6 +142,14 @@ def io_v2(text: str) -> tuple[int, int]:
 def number(text: str | None) -> int | None:
     """The whole number that a file has; None if it has none."""
     return int(text) if text is not None and text.strip().isdigit() else None
+
+
+def too_little_memory(name: str, limit: int, used: int) -> WrongState:
+    """Why a container can't be held to so much memory while it runs: the kernel would kill processes of it."""
+    return WrongState(
+        f"{name} can't be held to {as_size(limit)} of memory", why=f"it has {as_size(used)} in use ({used} bytes)",
+        hint=f"choose more, or stop it first: lxcfleet stop {name}",
+    )  # fmt: skip
 
 
 def payload(pid: int, name: str) -> Payload:

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.kernel import quota, syscalls, tree
 from lxcfleet.host.lxc import attach, liblxc
+from lxcfleet.host.process import cgroup
+from lxcfleet.host.process.cgroup import too_little_memory
 from lxcfleet.launcher.children.answer import Reply, answer, say
-from lxcfleet.launcher.operations import CHECK, INSPECT, Checked, CheckItem, InitPid
+from lxcfleet.launcher.operations import CHECK, INSPECT, Checked, CheckItem, InitPid, LimitItem
 from lxcfleet.paths import ContainerPaths, Paths
 
 
@@ -64,6 +66,27 @@ def check_health(item: CheckItem, reply: Reply, paths: Paths) -> None:
         answer(reply, name, error)
     else:
         say(reply, CHECK, Checked(name=name, error=None, status=status, output=output))
+
+
+def limit(item: LimitItem, reply: Reply, paths: Paths) -> None:
+    """Set what a container that runs may use at most."""
+    name = item["name"]
+    payload = cgroup.payload(item["pid"], name)
+    used = payload.memory
+    try:
+        if item["memory"] is not None and used is not None and used > item["memory"]:
+            answer(reply, name, too_little_memory(name, item["memory"], used))
+            return
+        for controller, file, value in item["limits"]:
+            payload.write(controller, file, value)
+        if item["disk"] is not None:
+            quota.change(paths.container(name).delta, item["disk"])
+    except OSError as error:
+        answer(reply, name, HostError.from_os_error(f"{name}: a limit can't be changed while it runs", error))
+    except FleetError as error:
+        answer(reply, name, error)
+    else:
+        answer(reply, name)
 
 
 def _have(act: Callable[[str, str], bool], names: list[str], reply: Reply, paths: Paths, what: str) -> None:

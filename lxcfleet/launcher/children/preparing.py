@@ -71,6 +71,7 @@ def _prepare_one(item: PrepareItem, reply: Reply, paths: Paths, home: int) -> No
         syscalls.unshare_mounts()
     try:
         layers.mount(paths, stack, name, item["first_id"], item["disk"])
+        tree.keep_copy(paths.container(name).spec, paths.container(name).started)
         namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         answer(reply, name, descriptor=namespace, notes=notes)
         os.close(namespace)

@@ -142,13 +142,18 @@ class Driver:
         if found or self.active is not None or any(map(self._fallen.of, self._fleet.registry)):
             await self.begin(RolloutRequest(RolloutKind.PATCH, Selection(everything=True)))
 
-    async def _begin_restart(self, ask: RolloutRequest) -> RolloutRecord:
-        if self.active is not None and not ask.dry_run:
+    def refuse_second(self) -> None:
+        """Raise Busy if one is under way: a restart that the operator asks for waits until that has ended."""
+        if self.active is not None:
             next_step = _FOLLOW if self.active.status == Status.RUNNING else _RESUME
             raise Busy(
                 "a rollout is under way", why=f"it is {self.active.status} in wave {self.active.wave}",
                 hint=f"{next_step}, or end it with `lxcfleet rollout abort`",
             )  # fmt: skip
+
+    async def _begin_restart(self, ask: RolloutRequest) -> RolloutRecord:
+        if not ask.dry_run:
+            self.refuse_second()
         chosen = self._fleet.registry.choose(ask.selection)
         rollout = self._new(RolloutKind.RESTART, ask, {c.name: self._member(c) for c in chosen if c.running is not None})
         return await self._start(rollout, dry_run=ask.dry_run)

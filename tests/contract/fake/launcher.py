@@ -34,6 +34,7 @@ from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.operations import (
     CheckItem,
     ExposureItem,
+    LimitItem,
     Operation,
     PrepareItem,
     RoutesItem,
@@ -99,6 +100,7 @@ class FakeLauncher(Launcher):
             operations.INSPECT: self._inspect,
             operations.FREEZE: lambda names, reply: self._freeze(names, reply, "1"),
             operations.UNFREEZE: lambda names, reply: self._freeze(names, reply, "0"),
+            operations.LIMIT: self._limit,
             operations.CHECK: self._check,
             operations.STALE: self._stale,
             operations.SHADOWS: self._shadows,
@@ -265,6 +267,11 @@ class FakeLauncher(Launcher):
         for name in names:
             procs = self._group(name) / "cgroup.procs"
             reply.send(json.dumps({"name": name, "pid": int(procs.read_text()) if procs.exists() else None}).encode())
+
+    def _limit(self, item: LimitItem, reply: socket.socket) -> None:
+        for _, file, value in item["limits"]:
+            (self._group(item["name"]) / file).write_text(value)
+        answer(reply, item["name"])
 
     def _freeze(self, names: list[str], reply: socket.socket, state: str) -> None:
         for name in names:

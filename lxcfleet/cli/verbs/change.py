@@ -1,0 +1,104 @@
+"""set: other specs for containers that exist."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from lxcfleet.api.records import SetRecord
+from lxcfleet.api.requests import SetRequest
+from lxcfleet.cli import complete, options
+from lxcfleet.cli.session import connect
+from lxcfleet.cli.ui import output, rolling
+from lxcfleet.cli.ui.follow import show_changes
+from lxcfleet.errors import InvalidInput
+from lxcfleet.spec.assignments import parse_all
+
+
+@click.command("set")
+@click.argument(
+    "words", nargs=-1, required=True, metavar="[NAME|GLOB]... KEY=VALUE...", shell_complete=complete.names_and_keys
+)
+@options.labelled("Only those that have this label; may be repeated.")
+@click.option("--all", "everything", is_flag=True, help="All containers.")
+@click.option("--no-restart", is_flag=True, help="Leave what takes a restart to their next one.")
+@rolling.policy_options
+@options.dry_run
+@options.formatted
+@options.quiet("Print only the names that changed.")
+@click.pass_context
+def set_(
+    ctx: click.Context,
+    /,
+    *,
+    words: tuple[str, ...],
+    labels: tuple[str, ...],
+    everything: bool,
+    no_restart: bool,
+    dry_run: bool,
+    style: str,
+    quiet: bool,
+    **more: Any,
+) -> int:
+    """Change limits, labels, commands and more of containers.
+
+    Nothing is changed unless all of it can be had by all of them. Limits, labels, ports, checks and the like change at
+    once, also while a container runs. What takes a restart (command, environment, network, …) is written down, and those
+    that run are restarted in waves, as `restart --rolling` does; with --no-restart at their next restart. KEY= gives a
+    key its default. `docs/reference.md` and lxcfleet-spec(5) have all keys.
+
+    \b
+    Examples:
+      lxcfleet set web1 memory=512M cpus=1.5
+      lxcfleet set 'web*' labels.tier=front labels.old=        one label more, another one less
+      lxcfleet set -l role=api publish=8080:80 --dry-run
+      lxcfleet set -l role=api environment.MODE=night --max-unavailable 1
+      lxcfleet set --all pids=1000 -f json
+      lxcfleet set db1 'command=/usr/bin/db --verbose' --no-restart
+    """
+    assignments = tuple(word for word in words if "=" in word)
+    chosen = options.selection([word for word in words if "=" not in word], labels, everything)
+    if not assignments:
+        raise InvalidInput("nothing to set", hint="write what is to change as KEY=VALUE, for example memory=512M")
+    parse_all(assignments)
+    if no_restart:
+        for option in rolling.refused(more):
+            raise InvalidInput(f"{option} says how to restart", hint="leave out --no-restart")
+    request = SetRequest(chosen, assignments, not no_restart, rolling.policy_of(more), dry_run)
+    client = connect(ctx)
+    record = client.set(request)
+    rollout = record["rollout"]
+    if rollout is not None and not more.get("no_wait") and rollout["ended"] is None:
+        try:
+            record["rollout"] = rollout = rolling.follow(client, rollout, quiet=quiet)
+        except KeyboardInterrupt:
+            output.say("lxcfleet: left; the specs are changed, and the rollout goes on: `lxcfleet rollout status`")
+            return rolling.INTERRUPTED
+    _show(record, style, quiet)
+    return 0 if rollout is None else rolling.tell_halt(rollout)
+
+
+def _show(record: SetRecord, style: str, quiet: bool) -> None:
+    results = record["results"]
+    if quiet:
+        output.write("".join(f"{result['name']}\n" for result in results if result["changed"]))
+        return
+    if record["dry_run"]:
+        rows = [["plan"], *([line] for line in record["plan"])]
+        output.show(style, record, lines=lambda: map(output.printable, record["plan"]), rows=lambda: rows)
+    else:
+        show_changes(results, style, record)
+    if style != "table":
+        return
+    if not results:
+        output.say(output.NOTHING_CHOSEN)
+    rollout = record["rollout"]
+    if rollout is not None:
+        output.say(f"lxcfleet: restarted in waves: rollout {rollout['id']} is {rollout['status']}")
+    if record["restart_needed"]:
+        few = " ".join(record["restart_needed"][:5]) + (" …" if len(record["restart_needed"]) > 5 else "")
+        output.say(f"lxcfleet: in force after a restart: lxcfleet restart --rolling {few}")
+
+
+VERBS = {"set": set_}

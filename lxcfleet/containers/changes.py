@@ -1,0 +1,28 @@
+"""What a change of a spec comes to for a container that runs: what is put in force at once, and what waits. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lxcfleet.spec.fields import stored
+from lxcfleet.spec.rows import Change
+from lxcfleet.spec.spec import Spec
+
+
+def different(one: Spec, other: Spec, change: Change | None = None) -> tuple[str, ...]:
+    """The keys in which two specs differ, in the table's order; with ``change`` only those that change that way."""
+    return tuple(
+        key
+        for key, row in stored().items()
+        if change in (None, row.change) and getattr(one, key) != getattr(other, key)
+    )
+
+
+def put_live(in_force: Spec, wanted: Spec) -> Spec:
+    """What a run that has ``in_force`` can have of ``wanted`` at once."""
+    return replace(in_force, **{key: getattr(wanted, key) for key in different(in_force, wanted, Change.LIVE)})
+
+
+def await_restart(in_force: Spec | None, wanted: Spec | None) -> tuple[str, ...]:
+    """The keys in which a run has something else than is wanted, until it is restarted."""
+    return () if in_force is None or wanted is None else different(in_force, wanted, Change.RESTART)

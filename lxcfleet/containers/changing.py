@@ -1,0 +1,234 @@
+"""Changing the specs of containers that exist: all that can be wrong is found before the first of them is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from lxcfleet.containers import changes, steps
+from lxcfleet.containers.commands import check_command
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.events import ActionDone
+from lxcfleet.containers.masks import MaskKeeper
+from lxcfleet.containers.outside import Network
+from lxcfleet.containers.reconciler import Reconciler
+from lxcfleet.containers.specs import Specs, lowers_memory
+from lxcfleet.errors import Broken, Busy, FleetError, WrongState
+from lxcfleet.host.kernel import quota
+from lxcfleet.host.process.cgroup import too_little_memory
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Bus
+from lxcfleet.spec.assignments import Assignment, apply
+from lxcfleet.spec.fields import askable
+from lxcfleet.spec.merging import differences
+from lxcfleet.spec.results import Result
+from lxcfleet.spec.rows import Change
+from lxcfleet.spec.settings import Config
+from lxcfleet.spec.spec import Spec
+
+SHOWN = 5
+"""So many names stand in one complaint; of more it says how many."""
+_LIMITS = ("memory", "cpus", "pids", "disk")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a change comes to for one container."""
+
+    container: Container
+    former: Spec
+    spec: Spec
+    restart: tuple[str, ...] = ()
+    """The keys that were asked for and are in force only after a restart, as it runs."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether its spec becomes another one."""
+        return self.spec != self.former
+
+    def result(self, word: str) -> Result:
+        """What became of it; ``word`` if that is a change."""
+        differs = differences(self.former, self.spec)
+        return Result(self.container.name, word if self.changed else "unchanged", self.changed, differs=differs)
+
+
+class Changing:
+    """``set``, and ``create --ensure --update``."""
+
+    def __init__(
+        self, paths: Paths, reconciler: Reconciler, specs: Specs, mask: MaskKeeper, network: Network, bus: Bus
+    ) -> None:
+        self._paths = paths
+        self._reconciler = reconciler
+        self._specs = specs
+        self._mask = mask
+        self._network = network
+        self._bus = bus
+
+    async def plan(
+        self, chosen: Sequence[Container], assignments: Sequence[Assignment], settings: Config
+    ) -> list[Planned]:
+        """What assignments come to for the chosen containers. Raises FleetError with all that is wrong with any of them."""
+        found: dict[str, Spec] = {}
+        wrong = _Complaints(len(chosen))
+        for container in chosen:
+            with wrong.of(container):
+                found[container.name] = apply(_changeable(container), assignments, settings)
+        wrong.finish()
+        return await self.check(chosen, found, {each.row.key for each in assignments})
+
+    async def check(
+        self, chosen: Sequence[Container], wanted: Mapping[str, Spec], asked: Iterable[str]
+    ) -> list[Planned]:
+        """The plan for those of the chosen containers that are to have other specs, by name.
+
+        ``asked``: the keys that the operator named. Raises FleetError with all that is wrong with any of them.
+        """
+        self._mask.distrust()
+        keys = {*asked}
+        wrong = _Complaints(len(chosen))
+        commands: set[tuple[str, ...]] = set()
+        planned = []
+        for container in chosen:
+            with wrong.of(container):
+                former = _changeable(container)
+                spec = self._placed(former, wanted[container.name])
+                if spec.command != former.command and spec.command[:1] not in commands:
+                    commands.add(spec.command[:1])
+                    await check_command(self._paths, self._mask, spec)
+                if any(getattr(former, key) != getattr(spec, key) for key in _LIMITS):
+                    self._specs.check_limits(spec)
+                    self._check_running(container, spec)
+                waits = changes.await_restart(container.spec, spec) if container.running is not None else ()
+                planned.append(Planned(container, former, spec, tuple(key for key in waits if key in keys)))
+        wrong.finish()
+        joining = [each for each in planned if each.spec.connected and not each.former.connected]
+        if joining:
+            await self._network.check_new(len(joining))
+        await self._network.check_changed([(each.former, each.spec) for each in planned if each.changed])
+        return planned
+
+    def _placed(self, former: Spec, spec: Spec) -> Spec:
+        """Without the addresses of a network that it leaves; those on the one that it joins it gets when it is written."""
+        if spec.network is former.network:
+            return spec
+        return replace(spec, address=None, address6=None, hardware=None)
+
+    def _check_running(self, container: Container, spec: Spec) -> None:
+        """Refuse limits that what it has in use is beyond."""
+        in_force, running = container.spec, container.running
+        if running is None or in_force is None:
+            return
+        used = running.payload.memory
+        if lowers_memory(in_force, spec) and used is not None and used > spec.memory:
+            raise too_little_memory(container.name, spec.memory, used)
+        if spec.disk != in_force.disk and not quota.own_project(self._paths.container(container.name).delta):
+            raise WrongState(
+                f"{container.name} can't get a first disk limit while it runs", why="its files are not counted yet",
+                hint=f"stop it first: lxcfleet stop {container.name}",
+            )  # fmt: skip
+
+    def foresee(self, planned: Sequence[Planned]) -> tuple[list[Result], list[str]]:
+        """What would become of them, and the steps in words."""
+        lines = []
+        for each in planned:
+            lines += steps.describe(each.container.name, self._reconciler.plan_change(each.container, each.spec))
+        return [each.result("planned") for each in planned], lines
+
+    async def carry_out(self, planned: Sequence[Planned]) -> list[Result]:
+        """Give all of them their specs, or none. Raises FleetError."""
+        wanted: list[tuple[Container, Spec]] = []
+        try:
+            for each in planned:
+                if each.container.wanted is not each.former:
+                    raise Busy(f"{each.container.name} was changed by somebody else meanwhile", hint="try again")
+                spec = each.spec
+                if spec.connected and not each.former.connected:
+                    spec = self._network.place(spec, [other for _, other in wanted])
+                if each.changed:
+                    wanted.append((each.container, spec))
+            await self._reconciler.change(wanted)
+        except BaseException:
+            if wanted:
+                self._network.give_back(None)
+            raise
+        for each in planned:
+            if each.changed:
+                keys = changes.different(each.former, each.spec)
+                self._bus.publish(ActionDone(each.container.name, "changed", ", ".join(keys)))
+        return [each.result("changed") for each in planned]
+
+
+def to_restart(planned: Iterable[Planned]) -> list[str]:
+    """The names of those for which what was asked for takes a restart."""
+    return [each.container.name for each in planned if each.restart]
+
+
+def _changeable(container: Container) -> Spec:
+    """Its spec on disk. Raises Broken, Busy."""
+    if container.wanted is None:
+        raise container.problem or Broken(f"{container.name} is broken")
+    if container.busy is not None:
+        raise Busy(f"{container.name} is busy: {container.busy}", hint="wait until that is done, then try again")
+    return container.wanted
+
+
+class _Complaints:
+    """What is wrong with some of many containers, told all at once; what is wrong with many in the same way is told once."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._found: list[tuple[str, FleetError]] = []
+        self._name = ""
+
+    def of(self, container: Container) -> _Complaints:
+        """What is raised within is about that container."""
+        self._name = container.name
+        return self
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, FleetError):
+            self._found.append((self._name, error))
+            return True
+        return False
+
+    def finish(self) -> None:
+        """Raise FleetError if anything was wrong."""
+        if not self._found:
+            return
+        _, first = self._found[0]
+        if self._total == 1:
+            raise first
+        by_text: dict[str, list[str]] = {}
+        for name, error in self._found:
+            by_text.setdefault(": ".join(part for part in (error.message, error.why) if part), []).append(name)
+        raise type(first)(
+            f"nothing was changed: {len(self._found)} of {self._total} containers can't have that",
+            why="\n".join(f"{_some(names)}: {text}" for text, names in by_text.items()), hint=first.hint,
+        )  # fmt: skip
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def needs_restart(container: Container) -> tuple[str, ...]:
+    """The keys in which its run is not as its spec, until it is restarted."""
+    return changes.await_restart(container.spec, container.wanted) if container.running is not None else ()
+
+
+def like(former: Spec, wanted: Spec, left: frozenset[str]) -> tuple[Spec, tuple[str, ...]]:
+    """A spec that becomes like the one that ``create`` would make now, and the keys that can't; ``left`` stay as they are."""
+    values, never = {}, []
+    for key, row in askable().items():
+        if key in left or getattr(former, key) == getattr(wanted, key):
+            continue
+        if row.change is Change.NEVER:
+            never.append(key)
+        else:
+            values[key] = getattr(wanted, key)
+    return replace(former, **values), tuple(never)

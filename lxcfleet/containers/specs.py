@@ -1,0 +1,158 @@
+"""Specs of containers that exist: writing them down, putting them in force, and what the host says to them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+from lxcfleet.containers import changes, lxc_config, store
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.events import SpecChanged
+from lxcfleet.containers.lxc_config import CgroupLimit
+from lxcfleet.containers.outside import Network
+from lxcfleet.errors import FleetError, HostError, Unsupported, from_body
+from lxcfleet.host.kernel import quota, tree
+from lxcfleet.launcher.client import Launcher
+from lxcfleet.launcher.operations import LIMIT, LimitItem
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Bus
+from lxcfleet.spec.spec import Spec
+
+log = logging.getLogger(__name__)
+
+
+class Specs:
+    """Keeps the files that are made from a container's spec, and the limits of a run, as the spec says."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        platform: lxc_config.Platform,
+        launcher: Launcher,
+        network: Network,
+        bus: Bus,
+        console_log_kib: int,
+    ) -> None:
+        self._paths = paths
+        self._platform = platform
+        self._launcher = launcher
+        self._network = network
+        self._bus = bus
+        self._console_log_kib = console_log_kib
+
+    def take_over(self, console_log_kib: int) -> None:
+        """The setting is another one now; configurations have it from the next start on."""
+        self._console_log_kib = console_log_kib
+
+    def config(self, spec: Spec) -> str:
+        """LXC's configuration of such a container."""
+        platform = replace(self._platform, bridge=self._network.bridge)
+        return lxc_config.render(spec, self._paths, platform, self._console_log_kib)
+
+    def confinement(self, spec: Spec) -> dict[str, str]:
+        """What holds such a container in, in words."""
+        return lxc_config.confinement(spec, self._platform)
+
+    def check_limits(self, spec: Spec) -> None:
+        """Raise Unsupported if this host can't keep the limits that were asked for."""
+        missing = lxc_config.needed_controllers(spec) - self._platform.controllers
+        if missing:
+            raise Unsupported(
+                "the limits that were asked for can't be kept",
+                why=f"this kernel has no cgroup controller {', '.join(sorted(missing))}",
+                hint="look for cgroup_disable= in /proc/cmdline, or leave them out",
+            )
+        if spec.disk:
+            quota.check(self._paths.lxc)
+
+    # -- the steps -------------------------------------------------------------------------------------------
+
+    def write(self, container: Container, spec: Spec) -> None:
+        """Have another spec on disk, in one step; the former one stays beside it. Raises HostError."""
+        own = self._paths.container(container.name)
+        try:
+            if container.running is not None and container.spec is not None and not own.started.exists():
+                # A former version started it: from now on the spec no longer says what with.
+                tree.write(own.started, store.render(container.spec))
+            own.former_spec.unlink(missing_ok=True)
+            os.link(own.spec, own.former_spec)
+            tree.write(own.spec, store.render(spec))
+            tree.write(own.config, self.config(spec))
+        except OSError as error:
+            raise HostError.from_os_error(f"the spec of {container.name} can't be written", error) from error
+        container.want(spec)
+
+    def put_back(self, container: Container, former: Spec) -> None:
+        """Have the former spec on disk again. That takes no room on a disk which may be full. Raises OSError."""
+        own = self._paths.container(container.name)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(own.former_spec, own.spec)
+        container.want(former)
+        try:
+            tree.write(own.config, self.config(former))
+        except OSError as error:
+            log.warning("%s is as it was to be, until the next start: %s", own.config, error)
+
+    def forget_former(self, container: Container) -> None:
+        """The change is made: its former spec is not needed any more."""
+        with contextlib.suppress(OSError):
+            self._paths.container(container.name).former_spec.unlink(missing_ok=True)
+
+    async def put_in_force(self, container: Container, spec: Spec) -> None:
+        """Have a run go on with another spec, which differs in what can change live. Raises FleetError."""
+        former, wanted = container.spec, container.wanted
+        if container.running is None or former is None or wanted is None:
+            return  # it has ended meanwhile; its next run has what is wanted
+        await self._limit(container, former, spec)
+        own = self._paths.container(container.name)
+        try:
+            if spec == wanted:
+                tree.write(own.started, own.spec.read_text(encoding="utf-8"))
+            else:
+                tree.write(own.started, store.render(spec))
+        except OSError as error:
+            # Then a daemon that starts does it once more, which changes nothing.
+            log.warning("%s: what is in force can't be written down: %s", container.name, error)
+        if container.running is not None:
+            container.spec = spec
+            container.want(wanted)
+            self._bus.publish(SpecChanged(container, changes.different(former, spec)))
+
+    async def _limit(self, container: Container, former: Spec, spec: Spec) -> None:
+        before = lxc_config.cgroup_limits(former, self._platform)
+        limits = [each for each in lxc_config.cgroup_limits(spec, self._platform) if each not in before]
+        disk = spec.disk if spec.disk != former.disk else None
+        if not limits and disk is None:
+            return
+        try:
+            await self._ask(container, limits, disk, spec.memory if lowers_memory(former, spec) else None)
+        except BaseException:
+            files = {each.file for each in limits}
+            with contextlib.suppress(FleetError):
+                again = [each for each in before if each.file in files]
+                await self._ask(container, again, None if disk is None else former.disk, None)
+            raise
+
+    async def _ask(
+        self, container: Container, limits: Sequence[CgroupLimit], disk: int | None, memory: int | None
+    ) -> None:
+        if container.running is None:
+            return
+        item: LimitItem = {
+            "name": container.name,
+            "pid": container.running.pid,
+            "limits": [(each.controller, each.file, each.value) for each in limits],
+            "disk": disk,
+            "memory": memory,
+        }
+        answer = await self._launcher.ask(LIMIT, item)
+        if answer["error"]:
+            raise from_body(answer["error"])
+
+
+def lowers_memory(former: Spec, spec: Spec) -> bool:
+    """Whether a container may have less memory than before."""
+    return spec.memory != 0 and (former.memory == 0 or spec.memory < former.memory)

@@ -1,0 +1,76 @@
+"""Changing specs of containers that exist, and restarting those that need it for that: a change of many is a rollout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lxcfleet.api.records import RolloutRecord, SetRecord
+from lxcfleet.api.requests import CreateRequest, RolloutRequest, SetRequest
+from lxcfleet.containers.changing import Planned, to_restart
+from lxcfleet.daemon.service import Fleet
+from lxcfleet.errors import FleetError
+from lxcfleet.patch.rollout.driver import Driver
+from lxcfleet.runtime.operations import Operation, result_record
+from lxcfleet.spec.assignments import parse_all
+from lxcfleet.spec.selection import Selection
+
+
+class Setting:
+    """``set``, and ``create --ensure --update``."""
+
+    def __init__(self, fleet: Fleet, rollouts: Driver) -> None:
+        self._fleet = fleet
+        self._rollouts = rollouts
+
+    async def set(self, ask: SetRequest) -> SetRecord:
+        """Change what was asked for in all chosen containers, or in none. Raises FleetError."""
+        fleet = self._fleet
+        await fleet.registry.observe()
+        chosen = fleet.registry.choose(ask.selection)
+        planned = await fleet.changing.plan(chosen, parse_all(ask.assignments), fleet.config)
+        names = to_restart(planned) if ask.restart else []
+        if ask.dry_run:
+            results, lines = fleet.changing.foresee(planned)
+            lines += [f"{name}: restart it, in its turn" for name in names]
+            rollout = None
+        else:
+            if names:
+                self._rollouts.refuse_second()
+            results, lines = await fleet.changing.carry_out(planned), []
+            rollout = await self._restart(names, ask.policy)
+        return {
+            "changed": bool(names) or any(result.changed for result in results),
+            "dry_run": ask.dry_run,
+            "results": [result_record(result) for result in results],
+            "plan": lines,
+            "restarts": names,
+            "restart_needed": [] if names else to_restart(planned),
+            "rollout": rollout,
+        }
+
+    async def create(self, ask: CreateRequest) -> Operation:
+        """Begin to create containers; with ``update`` those that exist become as is asked for. Raises FleetError."""
+        names: list[str] = []
+
+        def updating(planned: Sequence[Planned]) -> None:
+            if ask.start and (found := to_restart(planned)):
+                self._rollouts.refuse_second()
+                names.extend(found)
+
+        operation = await self._fleet.create(ask, updating)
+        if not ask.dry_run:
+            await self._restart(names, {})
+        return operation
+
+    async def _restart(self, names: Sequence[str], policy: Mapping[str, Any]) -> RolloutRecord | None:
+        if not names:
+            return None
+        try:
+            return await self._rollouts.begin(RolloutRequest("restart", Selection(tuple(names)), policy))
+        except FleetError as error:
+            few = " ".join(names[:5]) + (" …" if len(names) > 5 else "")
+            raise type(error)(
+                f"the specs are written, but nothing is restarted: {error.message}", why=error.why,
+                hint=f"restart them: lxcfleet restart --rolling {few}",
+            ) from error  # fmt: skip

@@ -1,0 +1,214 @@
+"""Specs of containers that exist are changed: live where that can be, else by a restart, and all of them or none."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from lxcfleet.host.process import cgroup
+
+from .harness import SLEEP, Fleet, until
+
+pytestmark = pytest.mark.system
+
+EAT = ("--", "python3", "-c", "import time; data = bytearray(96 << 20); time.sleep(10 ** 6)")
+
+
+def limit(fleet: Fleet, name: str, controller: str, legacy: str, modern: str) -> str:
+    """What the kernel holds a container to."""
+    directories = cgroup.payload(fleet.pid(name), name).directories
+    file = directories[controller] / legacy if controller in directories else directories[""] / modern
+    return file.read_text().strip()
+
+
+def memory(fleet: Fleet, name: str) -> str:
+    return limit(fleet, name, "memory", "memory.limit_in_bytes", "memory.max")
+
+
+def spec(fleet: Fleet, name: str) -> str:
+    return fleet.paths.container(name).spec.read_text()
+
+
+def test_limits_of_a_container_that_runs_change_at_once(fleet: Fleet) -> None:
+    name, other = fleet.name("a"), fleet.name("b")
+    fleet.create(name, other)
+    pids = {each: fleet.pid(each) for each in (name, other)}
+    done = fleet.json("set", name, other, "memory=256M", "cpus=0.5", "pids=321", "labels.tier=front", "drain=2")
+    assert done["changed"]
+    assert {result["name"]: result["status"] for result in done["results"]} == {name: "changed", other: "changed"}
+    assert done["results"][0]["differs"]["memory"] == ["0", "256M"]
+    for each in (name, other):
+        assert memory(fleet, each) == str(256 << 20)
+        assert limit(fleet, each, "cpu", "cpu.cfs_quota_us", "cpu.max").split()[0] == "50000"
+        assert limit(fleet, each, "pids", "pids.max", "pids.max") == "321"
+        assert fleet.pid(each) == pids[each]
+        record = fleet.record(each)
+        assert (record["labels"], record["restart_needed"]) == ({"tier": "front"}, [])
+        assert "lxc.cgroup" in fleet.paths.container(each).config.read_text()
+    again = fleet.json("set", name, "memory=256M")
+    assert (again["changed"], again["results"][0]["status"]) == (False, "unchanged")
+    fleet.ok("set", name, "memory=0", "labels.tier=")
+    assert int(memory(fleet, name).replace("max", str(1 << 62))) > 1 << 40
+    assert fleet.record(name)["labels"] == {}
+    fleet.stop_daemon()
+    fleet.start_daemon()
+    assert fleet.record(other)["labels"] == {"tier": "front"}
+    assert fleet.events("resumed") == []
+
+
+def test_what_takes_a_restart_is_restarted_in_waves_or_waits(fleet: Fleet) -> None:
+    names = [fleet.name(letter) for letter in "abc"]
+    fleet.create(*names)
+    fleet.ok("stop", names[2])
+    before = {name: fleet.pid(name) for name in names[:2]}
+    later = fleet.json("set", *names, "environment.MODE=day", "--no-restart")
+    assert later["restart_needed"] == names[:2]
+    assert {name: fleet.pid(name) for name in names[:2]} == before
+    assert fleet.record(names[0])["restart_needed"] == ["environment"]
+    assert "restart needed" in fleet.ok("info", names[0])
+    fleet.stop_daemon(signal.SIGKILL)
+    fleet.start_daemon()
+    assert fleet.record(names[0])["restart_needed"] == ["environment"]  # the next daemon knows as well
+    done = fleet.json("set", *names, "environment.MODE=night", "--max-unavailable", "1", "--min-healthy-time", "0")
+    assert (done["restarts"], done["rollout"]["status"]) == (names[:2], "done")
+    for name in names[:2]:
+        assert fleet.inside(name, "tr '\\0' '\\n' </proc/1/environ | grep MODE") == "MODE=night"
+        assert fleet.record(name)["restart_needed"] == []
+    fleet.ok("start", names[2])
+    assert fleet.inside(names[2], "tr '\\0' '\\n' </proc/1/environ | grep MODE") == "MODE=night"
+
+
+def test_memory_in_use_is_not_taken_and_nobody_is_changed(fleet: Fleet) -> None:
+    small, large = fleet.name("a"), fleet.name("b")
+    fleet.create(small)
+    fleet.create(large, command=EAT)
+    until(lambda: (fleet.record(large)["memory_bytes"] or 0) > 96 << 20, 20, "it has eaten")
+    specs = {name: spec(fleet, name) for name in (small, large)}
+    refused = fleet.run("set", small, large, "memory=32M")
+    assert refused.status == 1, refused
+    assert large in refused.err
+    assert "bytes) in use" in refused.err or "in use (" in refused.err
+    assert {name: spec(fleet, name) for name in (small, large)} == specs
+    assert fleet.state(large) == "running"
+    fleet.ok("set", large, "memory=512M")
+    assert memory(fleet, large) == str(512 << 20)
+
+
+def test_bad_input_changes_nothing(fleet: Fleet) -> None:
+    names = [fleet.name(n) for n in range(5)]
+    fleet.ok("create", fleet.name("c"), "-n", "5", *SLEEP)
+    names = sorted(fleet.states())
+    broken = names[2]
+    specs = {name: spec(fleet, name) for name in names}
+    unknown = fleet.run("set", "--all", "memroy=1G", "pids=0x", "first_id=100000", "name=x")
+    assert unknown.status == 2
+    assert all(word in unknown.err for word in ("did you mean 'memory'", "pids", "first_id", "name")), unknown.err
+    out_of_bounds = fleet.run("set", "--all", "boot_order=100000", "cpus=-1")
+    assert (out_of_bounds.status, "boot_order" in out_of_bounds.err, "cpus" in out_of_bounds.err) == (2, True, True)
+    none = fleet.run("set", "memory=1G")
+    assert none.status == 2
+    system_only = fleet.run("set", "--all", "init=system")
+    assert system_only.status == 2, system_only
+    command = fleet.run("set", "--all", "command=/no/such/program")
+    assert (command.status, "/no/such/program" in command.err) == (2, True)
+    host_port = fleet.run("set", "--all", "publish=8080:80")
+    assert host_port.status == 2, host_port
+    fleet.stop_daemon()
+    fleet.paths.container(broken).spec.write_text("version: 1\nwhatever: 3\n")
+    fleet.start_daemon()
+    one_broken = fleet.run("set", "--all", "labels.a=b")
+    assert one_broken.status == 1
+    assert broken in one_broken.err
+    assert {name: spec(fleet, name) for name in names if name != broken} == {
+        name: specs[name] for name in names if name != broken
+    }
+    assert fleet.half_done() == []
+
+
+def test_a_container_that_is_busy_refuses_for_all(fleet: Fleet) -> None:
+    stubborn, other = fleet.name("a"), fleet.name("b")
+    fleet.create(other)
+    fleet.create(stubborn, command=("--", "sh", "-c", "trap '' TERM; while :; do sleep 1; done"))
+    with fleet.spawn("stop", stubborn, "--timeout", "3") as client:
+        until(lambda: fleet.record(stubborn)["busy"] == "stop", 10)
+        refused = fleet.run("set", stubborn, other, "pids=100")
+        assert (refused.status, "busy" in refused.err) == (1, True), refused
+        client.wait(30)
+    assert "pids: 4096" in spec(fleet, other)
+
+
+@pytest.mark.parametrize("step", ["write", "putinforce"])
+def test_the_daemon_is_killed_while_specs_change(fleet: Fleet, step: str) -> None:
+    names = [fleet.name(letter) for letter in "abc"]
+    fleet.create(*names)
+    before = {name: fleet.pid(name) for name in names}
+    fleet.stop_daemon()
+    daemon = fleet.start_daemon(kill=f"daemon:{names[1]}:{step}")
+    assert fleet.run("set", *names, "memory=256M").status == 1
+    assert daemon.wait(10) == -signal.SIGKILL
+    fleet.start_daemon()
+    wanted = [name for name in names if f"memory: {256 << 20}" in spec(fleet, name)]
+    assert wanted == (names[:1] if step == "write" else names)  # what is on disk is wanted
+    for name in names:
+        until(lambda name=name: (memory(fleet, name) == str(256 << 20)) == (name in wanted), 10, name)  # type: ignore[misc]
+    assert {name: fleet.pid(name) for name in names} == before
+    assert not [path for name in names for path in fleet.paths.container(name).directory.glob("*.new")]
+
+
+def test_create_ensure_update(fleet: Fleet) -> None:
+    prefix = fleet.name("web")
+    fleet.ok("create", prefix, "-n", "2", "--memory", "128M", *SLEEP)
+    first = f"{prefix}1"
+    pid = fleet.pid(first)
+    left = fleet.json("create", prefix, "-n", "2", "--ensure", "--memory", "256M", *SLEEP)
+    assert (left["changed"], memory(fleet, first)) == (False, str(128 << 20))
+    planned = fleet.json("create", prefix, "-n", "3", "--ensure", "--update", "--memory", "256M", "--dry-run", *SLEEP)
+    assert (planned["changed"], memory(fleet, first)) == (True, str(128 << 20))
+    done = fleet.json("create", prefix, "-n", "3", "--ensure", "--update", "--memory", "256M", *SLEEP)
+    assert [result["status"] for result in done["results"]] == ["changed", "changed", "created"]
+    assert (memory(fleet, first), fleet.pid(first)) == (str(256 << 20), pid)
+    again = fleet.json("create", prefix, "-n", "3", "--ensure", "--update", "--memory", "256M", *SLEEP)
+    assert not again["changed"]
+    other = ("--", "sleep", "100000")
+    fleet.ok("create", prefix, "-n", "3", "--ensure", "--update", "--memory", "256M", *other)
+    until(lambda: json.loads(fleet.ok("rollout", "status", "-f", "json"))["ended"], 60, "they are restarted")
+    assert "100000" in Path(f"/proc/{fleet.pid(first)}/cmdline").read_text() or fleet.pid(first) != pid
+    never = fleet.run("create", prefix, "-n", "3", "--ensure", "--update", "--privileged", *other)
+    assert (never.status, "privileged" in never.err) == (2, True), never
+
+
+def test_names_follow_labels_and_ports_follow_publications(fleet: Fleet) -> None:
+    name, other = fleet.name("a"), fleet.name("b")
+    fleet.create(name, other, options=("--network", "bridge"))
+    fleet.ok("set", name, other, "labels.tier=front", "ports=http=80")
+    hosts = fleet.paths.hosts / name
+    assert "front" in hosts.read_text()
+    fleet.ok("set", name, "labels.tier=")
+    assert "front" not in hosts.read_text()
+    assert "front" in (fleet.paths.hosts / other).read_text()
+    fleet.ok("set", name, "network=none", "ports=", "labels.x=y")
+    until(lambda: fleet.record(name)["network"] == "none" and fleet.record(name)["restart_needed"] == [], 30)
+    assert fleet.record(name)["addresses"] == []
+    fleet.ok("set", name, "network=bridge")
+    assert len(fleet.record(name)["addresses"]) >= 1
+    assert fleet.record(name)["addresses"][0] != fleet.record(other)["addresses"][0]
+
+
+def test_a_health_check_is_changed_while_it_runs(fleet: Fleet) -> None:
+    name = fleet.name("a")
+    fleet.create(name)
+    until(lambda: fleet.record(name)["health"] == "healthy", 20)
+    pid = fleet.pid(name)
+    flag = os.path.join("/", "var", "lib", "well")
+    fleet.inside(name, f"touch {flag}")
+    fleet.ok("set", name, f"health=exec test -e {flag}")
+    assert fleet.record(name)["health"] in ("healthy", "starting")
+    assert fleet.record(name)["check"]
+    fleet.inside(name, f"rm {flag}")
+    until(lambda: fleet.record(name)["health"] == "unhealthy", 60)
+    fleet.ok("set", name, "health=")
+    assert (fleet.record(name)["health"], fleet.record(name)["check"], fleet.pid(name)) == ("healthy", None, pid)

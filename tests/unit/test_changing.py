@@ -1,0 +1,167 @@
+"""Changing specs of many containers: all of them, or none."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lxcfleet.containers import store
+from lxcfleet.containers.changing import Changing, Planned, like, to_restart
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.lxc_config import Platform
+from lxcfleet.containers.reconciler import Reconciler
+from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.specs import Specs
+from lxcfleet.errors import Broken, Busy, FleetError, HostError, InvalidInput
+from lxcfleet.host.kernel import tree
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Bus
+from lxcfleet.spec.assignments import parse_all
+from lxcfleet.spec.settings import Config
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.terms import Init
+
+NAMES = [f"web{number}" for number in range(1, 6)]
+
+
+class Network:
+    """One without a bridge."""
+
+    bridge = "lxcfleet0"
+
+    async def check_new(self, count: int) -> None:
+        raise AssertionError
+
+    async def check_changed(self, changed: Sequence[tuple[Spec, Spec]]) -> None:
+        assert changed
+
+    def give_back(self, address: None) -> None:
+        assert address is None
+
+
+class World:
+    """Containers on disk, none of which runs."""
+
+    def __init__(self, top: Path) -> None:
+        nobody: Any = None
+        network: Any = Network()
+        mask: Any = type("Mask", (), {"distrust": lambda _: None})()
+        self.paths = Paths(lxc=top, run=top, etc=top)
+        platform = Platform(True, frozenset({"memory", "cpu", "pids"}), False, False, "lxcfleet0", "", top)
+        bus = Bus()
+        self.registry = Registry(self.paths, nobody, bus)
+        self.specs = Specs(self.paths, platform, nobody, network, bus, 4)
+        reconciler = Reconciler(self.registry, nobody, self.specs, nobody, 10.0)
+        self.changing = Changing(self.paths, reconciler, self.specs, mask, network, bus)
+        for number, name in enumerate(NAMES):
+            spec = Spec(name, Init.APP, ("true",), first_id=1879048192 + 65536 * number, created="2026-01-01T00:00:00Z")
+            self.paths.container(name).directory.mkdir()
+            self.paths.container(name).spec.write_text(store.render(spec))
+            self.registry.add(Container(name, spec))
+
+    def on_disk(self) -> dict[str, str]:
+        return {name: self.paths.container(name).spec.read_text() for name in NAMES}
+
+    def set(self, *texts: str) -> list[Planned]:
+        async def change() -> list[Planned]:
+            planned = await self.changing.plan(list(self.registry), parse_all(texts), Config())
+            await self.changing.carry_out(planned)
+            return planned
+
+        return asyncio.run(change())
+
+    def refused(self, *texts: str) -> FleetError:
+        """The complaint; nothing may have changed."""
+        before, specs = self.on_disk(), {c.name: c.wanted for c in self.registry}
+        with pytest.raises(FleetError) as raised:
+            self.set(*texts)
+        assert self.on_disk() == before
+        assert {c.name: c.wanted for c in self.registry} == specs
+        assert not any(c.busy for c in self.registry if c.name != "web4")
+        assert not [path for path in self.paths.lxc.rglob(".*") if path.name != ".lxcfleet.yaml.former"]
+        return raised.value
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_all_get_what_is_set(world: World) -> None:
+    planned = world.set("labels.tier=front", "environment.MODE=night")
+    assert [each.changed for each in planned] == [True] * 5
+    assert to_restart(planned) == []  # none runs
+    for name in NAMES:
+        on_disk = store.load(world.paths, name)
+        assert on_disk == world.registry[name].spec
+        assert isinstance(on_disk, Spec)
+        assert (on_disk.labels, on_disk.environment) == ({"tier": "front"}, {"MODE": "night"})
+        assert "init.cmd" in world.paths.container(name).config.read_text()
+        assert not world.paths.container(name).former_spec.exists()
+
+
+@pytest.mark.parametrize("failing", range(1, 11))
+def test_a_disk_that_is_full_at_any_write_leaves_all_as_they_were(
+    world: World, failing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Putting the former specs back takes no room: every later write fails as well."""
+    write, count = tree.write, 0
+
+    def full(path: Path, text: str, **more: Any) -> None:
+        nonlocal count
+        count += 1
+        if count >= failing:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, text, **more)
+
+    monkeypatch.setattr(tree, "write", full)
+    error = world.refused("labels.tier=front")
+    assert isinstance(error, HostError)
+    assert "No space left" in error.why
+
+
+def test_one_that_is_broken_and_one_that_is_busy_are_told_together(world: World) -> None:
+    broken = world.registry["web2"]
+    broken.spec, broken.problem = None, Broken("web2 is broken: its spec can't be used", why="whatever: unknown key")
+    world.registry["web4"].busy = "stop"
+    error = world.refused("labels.tier=front")
+    assert "2 of 5" in error.message
+    assert "web2: web2 is broken" in error.why
+    assert "web4: web4 is busy: stop" in error.why
+
+
+def test_what_is_wrong_with_all_in_the_same_way_is_told_once(world: World) -> None:
+    error = world.refused("init=system")
+    assert isinstance(error, InvalidInput)
+    assert error.why.startswith("web1, web2, web3, web4, web5: ")
+    assert len(error.why.splitlines()) == 1
+
+
+def test_what_somebody_else_changed_meanwhile_is_not_overwritten(world: World) -> None:
+    async def race() -> None:
+        planned = await world.changing.plan(list(world.registry), parse_all(["labels.tier=front"]), Config())
+        web3 = world.registry["web3"]
+        assert web3.spec is not None
+        web3.spec = replace(web3.spec, labels={"tier": "back"})
+        await world.changing.carry_out(planned)
+
+    before = world.on_disk()
+    with pytest.raises(Busy, match="web3 was changed"):
+        asyncio.run(race())
+    assert world.on_disk() == before
+
+
+def test_update_leaves_what_the_settings_say_and_names_what_can_not_change() -> None:
+    has = Spec("web1", Init.APP, ("true",), first_id=1879048192, memory=1 << 30, created="2026-01-01T00:00:00Z")
+    wanted = Spec("", Init.APP, ("sleep", "1"), first_id=0, memory=0, labels={"a": "b"})
+    changed, never = like(has, wanted, frozenset({"memory"}))
+    assert changed == replace(has, command=("sleep", "1"), labels={"a": "b"})
+    assert never == ()
+    _, never = like(has, replace(wanted, first_id=None, profile="web"), frozenset())
+    assert never == ("profile", "privileged")

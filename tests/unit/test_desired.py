@@ -1,0 +1,132 @@
+"""What a container's run has, and what is wanted of it: two specs, as long as they are not the same."""
+
+from __future__ import annotations
+
+import errno
+import json
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lxcfleet.containers import lxc_config, store
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.lxc_config import Platform
+from lxcfleet.containers.registry import Registry
+from lxcfleet.host.kernel import tree
+from lxcfleet.host.process import cgroup
+from lxcfleet.host.process.cgroup import Payload
+from lxcfleet.launcher.children import containers as children
+from lxcfleet.paths import Paths
+from lxcfleet.spec.spec import Spec
+
+SPEC = Spec("web", first_id=1879048192, created="2026-01-01T00:00:00Z")
+OTHER = replace(SPEC, memory=1 << 29)
+RUNNING: Any = object()
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    paths = Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path)
+    paths.container("web").directory.mkdir()
+    paths.container("web").spec.write_text(store.render(OTHER))
+    return paths
+
+
+def test_what_is_wanted_of_a_container_that_runs_is_in_force_after_it_ended() -> None:
+    container = Container("web", SPEC, running=RUNNING)
+    container.want(OTHER)
+    assert (container.spec, container.wanted) == (SPEC, OTHER)
+    container.running = None
+    container.take_effect()
+    assert (container.spec, container.desired) == (OTHER, None)
+
+
+def test_what_is_wanted_of_one_that_does_not_run_or_as_it_is_holds_at_once() -> None:
+    stopped = Container("web", SPEC)
+    stopped.want(OTHER)
+    assert (stopped.spec, stopped.desired) == (OTHER, None)
+    back = Container("web", SPEC, running=RUNNING, desired=OTHER)
+    back.want(SPEC)
+    assert (back.spec, back.desired) == (SPEC, None)
+
+
+def test_a_daemon_finds_out_what_a_run_was_started_with(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths.container("web").started.write_text(store.render(SPEC))
+    told = []
+    nobody: Any = None
+    registry = Registry(paths, nobody, nobody)
+    monkeypatch.setattr(registry, "watch", lambda container, _pid: told.append(container.spec))
+    container = Container("web", OTHER, running=RUNNING)
+    registry.take_up(container, 1)
+    assert told == [SPEC]  # whoever is told that it runs sees what its run has
+    assert (container.spec, container.wanted) == (SPEC, OTHER)
+
+
+@pytest.mark.parametrize("text", [None, "nonsense: [", store.render(OTHER)])
+def test_without_a_usable_record_the_spec_on_disk_is_what_it_was_started_with(paths: Paths, text: str | None) -> None:
+    """As for one that a former version started."""
+    if text is not None:
+        paths.container("web").started.write_text(text)
+    assert store.started(paths, "web") is None
+
+
+def test_a_full_disk_keeps_no_container_from_starting(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = paths.container("web")
+    tree.keep_copy(own.spec, own.started)
+    assert own.started.read_text() == store.render(OTHER)
+    own.spec.write_text(store.render(SPEC))
+
+    def write(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tree, "write", write)
+    tree.keep_copy(own.spec, own.started)
+    assert not own.started.exists()
+
+
+# -- limits of a run -----------------------------------------------------------------------------------------------
+
+MODERN = Platform(True, frozenset({"memory", "cpu", "pids"}), False, False, "lxcfleet0", "", Path("/hook.py"))
+
+
+@pytest.mark.parametrize("unified", [True, False])
+def test_each_limit_that_configurations_have_can_be_set_and_taken_away_while_it_runs(unified: bool) -> None:
+    platform = replace(MODERN, cgroup2=unified)
+    limited = lxc_config.cgroup_limits(replace(SPEC, memory=1 << 29, cpus=0.5, pids=100), platform)
+    free = lxc_config.cgroup_limits(replace(SPEC, pids=0), platform)
+    assert [each.file for each in limited] == [each.file for each in free]
+    assert all(each.limits for each in limited)
+    assert not any(each.limits for each in free)
+    values = {each.file: each.value for each in free}
+    assert values["pids.max"] == "max"
+    assert values["memory.max" if unified else "memory.limit_in_bytes"] == ("max" if unified else "-1")
+
+
+def limited(item: dict[str, Any], paths: Paths) -> dict[str, Any]:
+    """What the launcher's child answers."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        whole: Any = {"name": "web", "pid": 1, "disk": None, "memory": None, **item}
+        children.limit(whole, theirs, paths)
+        answer: dict[str, Any] = json.loads(ours.recv(65536))
+        return answer
+
+
+def test_memory_in_use_is_not_taken_away(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "memory.current").write_text("104857600\n")
+    monkeypatch.setattr(cgroup, "payload", lambda *_: Payload({"": tmp_path}))
+    lower = {"memory": 50 << 20, "limits": [["memory", "memory.max", str(50 << 20)]]}
+    error = limited(lower, paths)["error"]
+    assert "104857600 bytes" in error["why"]
+    assert not (tmp_path / "memory.max").exists()
+    enough = {"memory": 200 << 20, "limits": [["memory", "memory.max", str(200 << 20)]]}
+    assert limited(enough, paths)["error"] is None
+    assert (tmp_path / "memory.max").read_text() == str(200 << 20)
+
+
+def test_a_limit_whose_cgroup_is_missing_is_told(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup, "payload", lambda *_: Payload({}))
+    assert "can't be changed" in limited({"limits": [["cpu", "cpu.max", "max"]]}, paths)["error"]["message"]
