@@ -1,0 +1,225 @@
+"""A fourth layer between delta and mask, as a real mount: the kernel merges what ``present`` says, and all else follows.
+
+Each test is in a mount namespace that goes with it. Needs root.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from lxcfleet.base import exposure, layers
+from lxcfleet.base.mask.mount import make_mount_points
+from lxcfleet.base.present import Shelf
+from lxcfleet.base.stack import Layer, Stack, stack_of
+from lxcfleet.host.kernel import image
+from lxcfleet.host.kernel.image import Directory, Entry, File, Owner, Whiteout
+from lxcfleet.host.kernel.mounts import OPAQUE
+from lxcfleet.host.process import command
+from lxcfleet.patch.shadow import files
+from lxcfleet.patch.stale.scan import Target, scan
+from lxcfleet.paths import Paths
+
+from .harness import until
+from .test_mask import apart
+
+pytestmark = pytest.mark.system
+
+T = TypeVar("T")
+FIRST_ID = 1879048192 + 3901 * 65536
+NAME = "four"
+OURS = Owner(0o755, 0, 0)
+PRIVATE = Owner(0o600, 0, 0)
+
+
+@pytest.fixture
+def host_files() -> Iterator[dict[str, Path]]:
+    """Files of the host: one that only the base has, one for each of the layers above to provide or to take away."""
+    top = Path(f"/usr/local/share/lxcfleet-test-stack-{os.getpid()}")
+    top.mkdir(parents=True)
+    made = {name: top / name for name in ("base", "mask", "app", "delta", "gone", "secret", "copied")}
+    for name, path in made.items():
+        path.write_text(f"the host's {name}\n")
+        os.utime(path, (1000, 1000))
+    for name in ("secret", "copied"):
+        made[name].chmod(0o600)
+    yield made
+    shutil.rmtree(top)
+
+
+class Mounted:
+    """A container's directory, and its layers where the launcher would have them. In a mount namespace of its own."""
+
+    def __init__(self, top: Path) -> None:
+        self.top = top
+        self.paths = Paths(lxc=top / "lxc", run=top / "run", etc=top / "etc")
+        make_mount_points(self.paths)
+        (self.paths.run / "app").mkdir()
+        (top / "apps").mkdir()
+        own = self.paths.container(NAME)
+        for directory in (own.directory, own.delta, own.work):
+            directory.mkdir(parents=True)
+        os.chown(own.delta, FIRST_ID, FIRST_ID)
+        mounted = str(self.paths.run / "app")
+        app = Layer("app", str(top / "apps"), mounted, idmapped=True, hosts=False, neutral=False, opaque=OPAQUE)
+        usual = stack_of(self.paths, NAME)
+        self.stack = Stack((usual.top, app, *usual.lower))
+
+    def put(self, layer: str, entries: dict[str, Entry]) -> None:
+        """Mount an image with these files as the source of a layer. Directories are made as they are needed."""
+        place = Path(next(each.source for each in self.stack if each.name == layer))
+        file = self.top / f"{layer}.ext4"
+        file.unlink(missing_ok=True)
+        (self.top / "making").mkdir(exist_ok=True)
+        image.write(entries, Path("/"), self.top / "making", file)
+        command.run(["/usr/bin/mount", "-t", "ext4", "-o", "loop,ro,nodev", str(file), str(place)])
+
+    def mount(self) -> Path:
+        """Mount the container's root; where it is."""
+        layers.mount(self.paths, self.stack, NAME, FIRST_ID, 0)
+        return self.paths.root_mount
+
+def in_a_namespace(work: Callable[[Mounted], T]) -> T:
+    """What ``work`` returns; all that it mounts is gone then."""
+    top = Path(f"/var/lib/lxcfleet-test-stack-{os.getpid()}")
+    top.mkdir(mode=0o755)
+    try:
+        return apart(lambda: work(Mounted(top)))
+    finally:
+        shutil.rmtree(top)
+
+
+def masking(*paths: Path) -> dict[str, Entry]:
+    """A layer that takes these away."""
+    return {str(path): Whiteout() for path in paths} | above(*paths)
+
+
+def above(*paths: Path) -> dict[str, Entry]:
+    """The directories above these."""
+    return {str(parent): Directory(OURS) for path in paths for parent in path.parents}
+
+
+def text(content: str, owner: Owner = OURS) -> File:
+    return File(content.encode(), owner)
+
+
+def run(root: Path, *command: str) -> subprocess.Popen[bytes]:
+    """A process whose mount namespace has nothing but the container's root."""
+    script = 'cd "$1" && shift && mount --move . / && exec chroot . "$@"'
+    running = subprocess.Popen(["unshare", "--mount", "sh", "-c", script, "sh", str(root), *command])
+    name = Path(command[0]).name
+    until(lambda: Path(f"/proc/{running.pid}/comm").read_text() == f"{name}\n")
+    return running
+
+
+def found_in(mounted: Mounted, path: Path) -> str | None:
+    """The layer that has ``path``, as ``present`` says; None: nothing is there."""
+    shelf = Shelf()
+    try:
+        with shelf.present(mounted.stack) as present:
+            found = present.find(str(path))
+            return None if found.status is None else found.layer.name
+    finally:
+        shelf.close()
+
+
+def test_what_is_mounted_is_what_the_stack_says(host_files: dict[str, Path]) -> None:
+    """The kernel merges the four layers as ``present`` does, with the container's owners."""
+    ours = [host_files[name] for name in ("base", "mask", "app", "delta", "gone")]
+
+    def look(mounted: Mounted) -> dict[str, tuple[str | None, str | None, int]]:
+        mounted.put("mask", {**above(*ours), str(ours[1]): text("mask"), str(ours[2]): text("mask")})
+        app = {str(ours[2]): text("app"), str(ours[3]): text("app"), str(ours[4]): Whiteout()}
+        mounted.put("app", {**above(*ours), **app})
+        own = Path(f"{mounted.stack.top.source}{ours[3]}")
+        own.parent.mkdir(parents=True)
+        own.write_text("delta")
+        for path in (own, *own.parents):
+            if str(path).startswith(mounted.stack.top.source):
+                os.chown(path, FIRST_ID, FIRST_ID)
+        said = {path.name: found_in(mounted, path) for path in ours}
+        root = mounted.mount()
+        result = {}
+        for path in ours:
+            inside = Path(f"{root}{path}")
+            there = inside.read_text().split()[-1] if inside.exists() else None
+            result[path.name] = (said[path.name], there, inside.stat().st_uid if inside.exists() else 0)
+        return result
+
+    assert in_a_namespace(look) == {
+        "base": ("base", "base", FIRST_ID),
+        "mask": ("mask", "mask", FIRST_ID),
+        "app": ("app", "app", FIRST_ID),
+        "delta": ("delta", "delta", FIRST_ID),
+        "gone": (None, None, 0),
+    }
+
+
+def test_a_program_of_the_fourth_layer_becomes_stale_with_it(host_files: dict[str, Path]) -> None:
+    """It is held against the app layer, not against the host; and it is found shadowing what the host has."""
+    program = host_files["app"]
+    sleep = Path("/usr/bin/sleep").read_bytes()
+
+    def look(mounted: Mounted) -> tuple[list[list[tuple[str, str, str]]], list[tuple[str, str, bool]]]:
+        mounted.put("mask", above(program))
+        mounted.put("app", {**above(program), str(program): File(sleep, OURS)})
+        root = mounted.mount()
+        running = run(root, str(program), "600")
+        try:
+            group = mounted.top / "cgroup"
+            group.mkdir()
+            (group / "cgroup.procs").write_text(f"{running.pid}\n")
+            target = Target(NAME, running.pid, str(group), mounted.stack)
+            stale = [_stale(target)]
+            program.write_bytes(sleep + b"patched")  # the host's: no container sees it
+            stale.append(_stale(target))
+            mounted.put("app", {**above(program), str(program): File(sleep + b"newer", OURS)})
+            stale.append(_stale(target))
+            mounted.put("app", masking(program))
+            stale.append(_stale(target))
+            mounted.put("app", {**above(program), str(program): File(sleep, OURS)})
+            (delta,) = files.find([(NAME, mounted.stack)])
+            return stale, [(shadow.path, shadow.layer, shadow.own) for shadow in delta.shadows]
+        finally:
+            running.kill()
+            running.wait()
+
+    path = str(program)
+    stale, shadows = in_a_namespace(look)
+    assert stale == [[], [], [(path, "replaced", "app")], [(path, "removed", "app")]]
+    assert shadows == [(path, "app", False)]
+
+
+def _stale(target: Target) -> list[tuple[str, str, str]]:
+    (found,) = scan([target])
+    assert found.problem == ""
+    assert found.mappings > 0
+    return [(file.path, str(file.why), file.layer) for file in found.files]
+
+
+def test_what_the_fourth_layer_has_of_the_hosts_secrets_is_an_exposure(host_files: dict[str, Path]) -> None:
+    """A copy of one in an app layer is told of; a file of the app's own by the same path is not."""
+    secret, copied = host_files["secret"], host_files["copied"]
+
+    def look(mounted: Mounted) -> list[str]:
+        mounted.put("mask", masking(secret, copied))
+        own, copy = text("the app's own\n", PRIVATE), File(copied.read_bytes(), PRIVATE)
+        mounted.put("app", {**above(secret), str(secret): own, str(copied): copy})
+        root = mounted.mount()
+        running = run(root, "sleep", "600")
+        try:
+            container = {"name": NAME, "pid": running.pid, "stack": mounted.stack.to_json()}
+            (found,) = exposure.audit(mounted.paths, [container])
+            assert found["problem"] is None
+            return [each["path"] for each in found["exposed"] if str(secret.parent) in each["path"]]
+        finally:
+            running.kill()
+            running.wait()
+
+    assert in_a_namespace(look) == [str(copied)]
