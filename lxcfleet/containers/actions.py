@@ -74,7 +74,7 @@ class Actions:
             return self._operations.dry(ask.action, [result for result, _ in plans], lines)
         timeout = 0.0 if ask.action is Action.DESTROY else ask.timeout  # of a destroyed one the delta goes anyway
         if ask.action is Action.START:
-            self._room.check_start([c for c in chosen if c.running is None])
+            await self._room.check_start([c for c in chosen if c.running is None])
         if ask.until_boot:
             rests = self._rests(chosen, stop_timeout if timeout is None else timeout)
             return self._operations.begin(ask.action, rests, STOPS_AT_ONCE)

@@ -152,7 +152,7 @@ class Creation:
 
     async def _check(self, wanted: request.Wanted) -> None:
         """Refuse what this host has no room for or can't run."""
-        self._room.check_new(len(wanted.new), wanted.like)
+        await self._room.check_new(len(wanted.new), wanted.like)
         self._specs.check_limits(wanted.like)
         if wanted.like.command and wanted.new:
             await check_command(self._paths, self._mask, wanted.like)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import cast
@@ -12,12 +12,12 @@ from lxcfleet.capacity import needs
 from lxcfleet.capacity.ids import IdPool, installer_line
 from lxcfleet.containers import store
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.host_keeper import HostKeeper
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.outside import Network
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError
-from lxcfleet.host.facts import idfiles, limits
-from lxcfleet.host.facts.features import Features
+from lxcfleet.host.facts import limits
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.operations import now
 from lxcfleet.spec.spec import Spec
@@ -33,13 +33,13 @@ class Room:
         registry: Registry,
         mask: MaskKeeper,
         network: Network,
-        features: Callable[[], Features],
+        host: HostKeeper,
     ) -> None:
         self._paths = paths
         self._registry = registry
         self._mask = mask
         self._network = network
-        self._features = features
+        self._host = host
         self._ids = self._read_ids()
         self._builders = 0
 
@@ -107,11 +107,12 @@ class Room:
 
     # -- checking --------------------------------------------------------------------------------------------
 
-    def check_new(self, count: int, like: Spec) -> None:
+    async def check_new(self, count: int, like: Spec) -> None:
         """Refuse, with the numbers, ``count`` new containers that this host has no room for or can't run."""
         if count:
+            features = await self._host.features()
             free = None if like.privileged else self._ids.free
-            found = needs.assess(count, like.init, limits.read(self._paths), self._features(), free)
+            found = needs.assess(count, like.init, limits.read(self._paths), features, free)
             needs.refuse(found, count, like.init)
 
     async def check_addresses(self, count: int) -> None:
@@ -126,37 +127,40 @@ class Room:
         """Refuse ports of the host that are not to be had."""
         await self._network.check_ports(like, count)
 
-    def check_start(self, containers: Sequence[Container]) -> None:
+    async def check_start(self, containers: Sequence[Container]) -> None:
         """Refuse before the first of many is started, not at the one where the host is full."""
+        features = await self._host.features()
         for init, privileged in ((each, flag) for each in Init for flag in (False, True)):
             alike = [c for c in containers if c.spec and (c.spec.init, c.spec.privileged) == (init, privileged)]
             count = len(alike)
             if count:
                 free = None if privileged else count
-                found = needs.assess(count, init, limits.read(self._paths), self._features(), free)
+                found = needs.assess(count, init, limits.read(self._paths), features, free)
                 needs.refuse(found, count, init)
 
-    def doctor(self, count: int, init: Init) -> DoctorRecord:
+    async def doctor(self, count: int, init: Init) -> DoctorRecord:
         """Compare what ``count`` more containers need with what the host has."""
+        features = await self._host.features()
         have, free = limits.read(self._paths), self._ids.free
-        found = [*needs.assess(count, init, have, self._features(), free), *self._network.findings()]
-        room = needs.fits(init, have, self._features(), free)
+        found = [*needs.assess(count, init, have, features, free), *self._network.findings()]
+        room = needs.fits(init, have, features, free)
         return {"findings": [cast(FindingRecord, finding.to_json()) for finding in found], "fits": room}
 
-    def fix(self, count: int, init: Init) -> DoctorRecord:
+    async def fix(self, count: int, init: Init) -> DoctorRecord:
         """Raise what can be raised safely, persistently."""
-        found = needs.assess(count, init, limits.read(self._paths), self._features(), self._ids.free)
+        features = await self._host.features()
+        found = needs.assess(count, init, limits.read(self._paths), features, self._ids.free)
         values = needs.fixes(found)
         if values:
             limits.apply(values, self._paths.sysctl_file)
         if any(finding.check == "uid-ranges" and finding.level != "ok" for finding in found):
-            self._give_root_ids()
-        return self.doctor(count, init)
+            await self._give_root_ids()
+        return await self.doctor(count, init)
 
-    def _give_root_ids(self) -> None:
+    async def _give_root_ids(self) -> None:
         """Give root a range of ids for containers in /etc/subuid and /etc/subgid, unless it has room."""
         line = installer_line(*limits.id_files(), foreign=self._foreign())
         if line is not None:
             _, first_id, count = line.split(":")
-            idfiles.add_root_range(int(first_id), int(first_id) + int(count) - 1)
+            await self._host.give_root_ids(int(first_id), int(first_id) + int(count) - 1)
             self._ids = self._read_ids()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import cast
 
@@ -15,6 +15,7 @@ from lxcfleet.containers.changing import Changing, Planned, needs_restart
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.creation import Creation
 from lxcfleet.containers.delta_sizes import Looks
+from lxcfleet.containers.host_keeper import HostKeeper
 from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.reconciler import Reconciler
@@ -27,7 +28,6 @@ from lxcfleet.daemon import findings
 from lxcfleet.daemon.waiting import Waiting
 from lxcfleet.errors import InvalidInput, NotFound
 from lxcfleet.health.prober import Prober
-from lxcfleet.host.facts.features import Features
 from lxcfleet.network.fleet import FleetNetwork
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
@@ -57,7 +57,7 @@ class Fleet:
         tasks: Tasks,
         events: Events,
         prober: Prober,
-        features: Callable[[], Features],
+        host: HostKeeper,
         observers: Sequence[Observer] = (),
     ) -> None:
         """``observers``: told of each step that is about to be done to a container."""
@@ -75,7 +75,7 @@ class Fleet:
         self.prober = prober
         self.waiting = Waiting(registry, prober)
         self.usages = Usages(registry, prober.of)
-        self.room = Room(paths, registry, mask, network, features)
+        self.room = Room(paths, registry, mask, network, host)
         self._reconciler = Reconciler(registry, lifecycle, specs, self.room, config.stop_timeout, observers)
         self.actions = Actions(paths, registry, self._reconciler, mask, operations, bus, self.room)
         self.boot = Boot(paths, registry, prober, self._reconciler, operations, bus)
@@ -164,13 +164,13 @@ class Fleet:
         }
         return cast(ContainerDetails, details)  # Debian 12's mypy can't see that one record extends the other
 
-    def doctor(self, count: int, init: Init) -> DoctorRecord:
+    async def doctor(self, count: int, init: Init) -> DoctorRecord:
         """Compare what ``count`` more containers need with what the host has; and how the daemon itself is."""
-        return self._with_own(self.room.doctor(count, init))
+        return self._with_own(await self.room.doctor(count, init))
 
-    def fix(self, count: int, init: Init) -> DoctorRecord:
+    async def fix(self, count: int, init: Init) -> DoctorRecord:
         """Raise what can be raised safely, persistently."""
-        return self._with_own(self.room.fix(count, init))
+        return self._with_own(await self.room.fix(count, init))
 
     def _with_own(self, record: DoctorRecord) -> DoctorRecord:
         own = findings.of_tasks(self._tasks.readings(), datetime.now(UTC))

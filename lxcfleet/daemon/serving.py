@@ -141,7 +141,7 @@ class Daemon:
     async def _take_over(self, settings: Config) -> None:
         logging.getLogger().setLevel(settings.log_level.upper())
         parts = self._parts
-        parts.forget_features()
+        parts.host.forget()
         await parts.listener.listen(settings.metrics)
         try:
             stays = await parts.fleet.reload(settings)

@@ -11,6 +11,7 @@ from lxcfleet.containers.announcements import StartAnnouncements
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.delta_sizes import DeltaSizes
 from lxcfleet.containers.events import Began, EndedInHand, Exited, Gone, Killed, SpecChanged, StartAnnounced
+from lxcfleet.containers.host_keeper import HostKeeper
 from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.readings import Readings
@@ -24,7 +25,6 @@ from lxcfleet.daemon.service import Fleet
 from lxcfleet.health.checks import Checks
 from lxcfleet.health.events import HealthChanged, ServingJudged
 from lxcfleet.health.prober import Prober
-from lxcfleet.host.facts import features
 from lxcfleet.host.net import sysctl
 from lxcfleet.host.packages import dpkg
 from lxcfleet.host.process import cgroup
@@ -65,7 +65,7 @@ class Parts:
         self.events = Events()
         self.bus = Bus()
         self.tasks = Tasks()
-        self._features: features.Features | None = None
+        self.host = HostKeeper(launcher)
         self.registry = Registry(paths, launcher, self.bus)
         self.leftovers = self.registry.load()
         self.announcements = StartAnnouncements(paths, self.registry, self.bus, self.tasks)
@@ -97,7 +97,7 @@ class Parts:
             self.tasks,
             self.events,
             self.prober,
-            self._read_features,
+            self.host,
             observers,
         )
         self._patches()
@@ -180,16 +180,6 @@ class Parts:
             self.network.set_member(event.container, event.serves)
         except OSError as error:
             log.error("%s: whether it answers for its groups can't be changed: %s", event.container.name, error)
-
-    def _read_features(self) -> features.Features:
-        """What the host can do, tried once: the first creation pays for it."""
-        if self._features is None:
-            self._features = features.read(self.paths)
-        return self._features
-
-    def forget_features(self) -> None:
-        """Have it tried anew what the host can do."""
-        self._features = None
 
 
 def _specs(container: Container) -> list[Spec]:

@@ -257,6 +257,10 @@ FREEZE: Ask[list[str], Done] = Ask("freeze")
 UNFREEZE: Ask[list[str], Done] = Ask("unfreeze")
 LIMIT: Ask[LimitItem, Done] = Ask("limit")
 CHECK: Ask[CheckItem, Checked] = Ask("check")
+FEATURES: Ask[None, dict[str, Any]] = Ask("features")
+"""What the host can do, as host.facts.features.Features has it in JSON."""
+ROOT_IDS: Ask[list[int], Done] = Ask("root_ids")
+"""Takes the first and the last of the ids that root is to get in /etc/subuid and /etc/subgid."""
 ATTACH: Operation[Any, None] = Operation("attach")
 """Takes an AttachRequest of the API; the client gets the answers."""
 

@@ -135,7 +135,7 @@ def test_what_is_mounted_is_what_the_stack_says(host_files: dict[str, Path]) -> 
 
     def look(mounted: Mounted) -> dict[str, tuple[str | None, str | None, int]]:
         mounted.put("mask", {**above(*ours), str(ours[1]): text("mask"), str(ours[2]): text("mask")})
-        app = {str(ours[2]): text("app"), str(ours[3]): text("app"), str(ours[4]): Whiteout()}
+        app: dict[str, Entry] = {str(ours[2]): text("app"), str(ours[3]): text("app"), str(ours[4]): Whiteout()}
         mounted.put("app", {**above(*ours), **app})
         own = Path(f"{mounted.stack.top.source}{ours[3]}")
         own.parent.mkdir(parents=True)

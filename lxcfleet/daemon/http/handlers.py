@@ -123,10 +123,10 @@ class OfFleet:
             yield [event]
 
     async def doctor(self, ask: DoctorRequest) -> DoctorRecord:
-        return self._fleet.doctor(ask.count, ask.init)
+        return await self._fleet.doctor(ask.count, ask.init)
 
     async def fix(self, ask: DoctorRequest) -> DoctorRecord:
-        return self._fleet.fix(ask.count, ask.init)
+        return await self._fleet.fix(ask.count, ask.init)
 
 
 class OfPatches:

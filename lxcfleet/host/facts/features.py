@@ -1,6 +1,6 @@
 """What the kernel, the file systems and the installed programs can do, tried for real where possible.
 
-``read`` forks and takes some 20 ms: once per start of the daemon, and for ``doctor``.
+``read`` forks, takes some 20 ms, and up to 20 s on a host that hangs: the daemon has a child of the launcher do it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from lxcfleet.host.kernel import mounts, quota, syscalls
 from lxcfleet.host.kernel.mounts import Mount
@@ -77,6 +77,16 @@ class Features:
     def ok(self, check: str) -> bool:
         """Whether that check was made and did not fail."""
         return any(probe.check == check and probe.level != "fail" for probe in self.probes)
+
+    def to_json(self) -> dict[str, Any]:
+        """For the way from the process that tried."""
+        return vars(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Features:
+        """What ``to_json`` made."""
+        told: dict[str, Any] = {**data, "probes": tuple(Probe(*probe) for probe in data["probes"])}
+        return cls(**told)
 
 
 def read(paths: Paths) -> Features:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 from lxcfleet.host.lxc import attach
 from lxcfleet.host.process import proc
 from lxcfleet.launcher import operations
-from lxcfleet.launcher.children import containers, looking, networks, preparing
+from lxcfleet.launcher.children import containers, host, looking, networks, preparing
 from lxcfleet.launcher.children.answer import Reply
 from lxcfleet.launcher.operations import Operation
 from lxcfleet.paths import Paths
@@ -63,6 +63,8 @@ _bind(operations.STALE, looking.stale)
 _bind(operations.SHADOWS, looking.shadows)
 _bind(operations.UNSHADOW, looking.unshadow)
 _bind(operations.EXPOSURE, looking.exposure)
+_bind(operations.FEATURES, host.features)
+_bind(operations.ROOT_IDS, host.root_ids)
 _bind(operations.MASK, looking.mask)
 _bind(operations.RELEASE, looking.release)
 _bind(operations.ROUTES, networks.routes)
