@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 from lxcfleet.errors import Unsupported
 from lxcfleet.host.process import command
 
 PROGRAM = Path("/usr/sbin/nft")
+_ENGLISH = {"LC_ALL": "C"}
 
 
 def apply(rules: str) -> None:
@@ -21,9 +24,15 @@ def apply(rules: str) -> None:
 
 def pairs(family: str, table: str, name: str) -> list[tuple[str, int]]:
     """The elements of a set of pairs, an interface and a number; nothing if there is no such set. Raises HostError."""
-    text = command.run([str(PROGRAM), "-j", "list", "set", family, table, name], allowed=(0, 1))
+    try:
+        text = command.run([str(PROGRAM), "-j", "list", "set", family, table, name], environment=_ENGLISH)
+    except command.ProgramFailed as error:
+        # nft has one exit status for all failures. That there is no such table or set it says as strerror(3) does.
+        if os.strerror(errno.ENOENT) in error.said:
+            return []
+        raise
     found = []
-    for each in json.loads(text or "{}").get("nftables", []):
+    for each in json.loads(text).get("nftables", []):
         for element in each.get("set", {}).get("elem", []):
             value = element["elem"]["val"] if "elem" in element else element
             interface, number = value["concat"]

@@ -9,6 +9,13 @@ from collections.abc import Container, Mapping, Sequence
 from lxcfleet.errors import HostError
 
 
+class ProgramFailed(HostError):
+    """A program ended with an exit status that means failure."""
+
+    said: str = ""
+    """All that it printed on stderr."""
+
+
 def run(
     argv: Sequence[str],
     *,
@@ -17,7 +24,8 @@ def run(
     environment: Mapping[str, str] | None = None,
     allowed: Container[int] = (0,),
 ) -> str:
-    """What ``argv`` printed on stdout; raises HostError with the command line and what it printed on stderr.
+    """What ``argv`` printed on stdout. Raises ProgramFailed with the command line and what it printed on stderr; HostError
+    where it could not be run, or did not end within ``timeout`` seconds.
 
     ``environment``: all that it gets; None: what this process has. ``allowed``: exit statuses that are no failure.
     Output that is not UTF-8 comes back with surrogate escapes.
@@ -36,5 +44,7 @@ def run(
         # The line that says so (nft goes on with a picture of the place), or else the last one.
         reason = next((text for text in said if "error" in text.lower()), said[-1] if said else None)
         reason = reason or f"exit status {done.returncode}"
-        raise HostError(f"{argv[0]} failed", why=f"{line}: {reason}")
+        failed = ProgramFailed(f"{argv[0]} failed", why=f"{line}: {reason}")
+        failed.said = "\n".join(said)
+        raise failed
     return done.stdout.decode(errors="surrogateescape")
