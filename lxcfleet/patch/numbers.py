@@ -44,7 +44,9 @@ class PatchNumbers:
         shadows: Callable[[Selection], Awaitable[list[ShadowsRecord]]],
     ) -> None:
         self._registry, self._finder, self._rollout, self._watcher = registry, finder, rollout, watcher
-        self._count, self._shadows, self._count_due = shadows, dict[str, int | None](), 0.0
+        self._count, self._count_due = shadows, 0.0
+        self._shadows: dict[str, int | None] = {}
+        """By container, as of its last count, which stays until the next one is done; None: not all could be read."""
         self._stale: dict[str, tuple[str, bool | None]] = {}
         """By container: which run of it was looked at, and what was found; None: not all of it could be read."""
         self._scanned: float | None = None
@@ -106,7 +108,8 @@ class PatchNumbers:
             self._shadows = {name: found for name, found in self._shadows.items() if name in self._registry}
         if not chosen:
             return
-        self._shadows |= dict.fromkeys(chosen)  # looked at once, whatever comes of it
+        # Looked at once, whatever comes of it: one that fails is not tried again at once.
+        self._shadows = {**dict.fromkeys(chosen), **self._shadows}
         for record in await self._count(Selection(tuple(chosen))):
             self._shadows[record["name"]] = len(record["shadows"]) if record["problem"] is None else None
         took = time.monotonic() - began

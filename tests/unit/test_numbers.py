@@ -1,0 +1,105 @@
+"""Patches as numbers: what those who watch the fleet see while it is counted anew."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from lxcfleet.errors import HostError
+from lxcfleet.patch.numbers import PatchNumbers
+
+
+class World:
+    """A fleet whose shadows are counted when the test says so."""
+
+    def __init__(self, **shadows: int | None) -> None:
+        self.shadows = shadows
+        """By container; None: its delta can't be read."""
+        self.may_end = asyncio.Event()
+        self.counting = asyncio.Event()
+        self.error: HostError | None = None
+        watcher = SimpleNamespace(record=lambda: {"phase": "idle"})
+        self.numbers = PatchNumbers(*cast(Any, (self, None, lambda: None, watcher, self._count)))
+
+    def __iter__(self) -> Any:
+        return iter([SimpleNamespace(name=name, running=None) for name in self.shadows])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.shadows
+
+    async def _count(self, selection: Any) -> list[Any]:
+        self.counting.set()
+        await self.may_end.wait()
+        if self.error is not None:
+            raise self.error
+        found = {name: self.shadows[name] for name in selection.patterns}
+        return [
+            {"name": name, "shadows": ["x"] * (count or 0), "problem": "no" if count is None else None}
+            for name, count in found.items()
+        ]
+
+    async def count(self) -> dict[str, int]:
+        """What is known once it was counted."""
+        self.may_end.set()
+        await self.numbers._count_shadows()
+        self.may_end.clear()
+        self.counting.clear()
+        return dict(self.numbers.read().shadows)
+
+    def later(self) -> None:
+        """It is time to count all anew."""
+        self.numbers._count_due = 0.0
+
+
+def test_counts_stay_while_they_are_counted_anew() -> None:
+    async def look() -> None:
+        world = World(web1=2, web2=0)
+        assert await world.count() == {"web1": 2, "web2": 0}
+        world.later()
+        world.shadows |= {"web2": 5, "web3": 1}
+        counting = asyncio.create_task(world.numbers._count_shadows())
+        await world.counting.wait()
+        assert world.numbers.read().shadows == {"web1": 2, "web2": 0}
+        world.may_end.set()
+        await counting
+        assert world.numbers.read().shadows == {"web1": 2, "web2": 5, "web3": 1}
+
+    asyncio.run(asyncio.wait_for(look(), 60))
+
+
+def test_a_count_that_fails_leaves_the_one_before() -> None:
+    async def look() -> None:
+        world = World(web1=2)
+        await world.count()
+        world.later()
+        world.error = HostError("the launcher ended")
+        with pytest.raises(HostError):
+            await world.count()
+        assert world.numbers.read().shadows == {"web1": 2}
+
+    asyncio.run(asyncio.wait_for(look(), 60))
+
+
+def test_what_can_not_be_counted_any_more_has_no_number() -> None:
+    async def look() -> None:
+        world = World(web1=2, web2=1)
+        await world.count()
+        world.later()
+        world.shadows = {"web1": None}
+        assert await world.count() == {}
+
+    asyncio.run(asyncio.wait_for(look(), 60))
+
+
+def test_new_containers_are_counted_before_all_are() -> None:
+    async def look() -> None:
+        world = World(web1=2)
+        await world.count()
+        assert world.numbers._count_due > 0
+        world.shadows |= {"web1": 9, "web2": 1}
+        assert await world.count() == {"web1": 2, "web2": 1}
+
+    asyncio.run(asyncio.wait_for(look(), 60))
