@@ -7,7 +7,7 @@ nft(8): adding, flushing and filling it is one transaction, so there is no momen
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
@@ -80,17 +80,25 @@ def render(
         "    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, mld2-listener-report } accept",
         *(["    ip saddr @isolated4 drop", "    ip6 saddr @isolated6 drop"] if host_access else ["    drop"]),
         "  }",
-        "  chain translation {",
-        "    type nat hook postrouting priority srcnat; policy accept;",
+        *_translation(subnet, bridge, nat=nat),
+        "}",
+        "",
     ]
+    return "\n".join(lines)
+
+
+def _translation(subnet: Subnet, bridge: str, *, nat: bool) -> Iterator[str]:
+    """The chain that gives packets another sender."""
+    yield "  chain translation {"
+    yield "    type nat hook postrouting priority srcnat; policy accept;"
     for family, network in (("ip", subnet.ipv4), ("ip6", subnet.ipv6)):
         if network is not None:
             if nat:
-                lines.append(f"    {family} saddr {network} {family} daddr != {network} masquerade")
+                yield f"    {family} saddr {network} {family} daddr != {network} masquerade"
             # From one container to another by way of the host's port: the answer must come back the same way.
-            lines.append(f'    oifname "{bridge}" ct status & dnat != 0 {family} saddr {network} masquerade')
-    lines.append(f'    oifname "{bridge}" ip saddr 127.0.0.0/8 masquerade')
-    return "\n".join([*lines, "  }", "}", ""])
+            yield f'    oifname "{bridge}" ct status & dnat != 0 {family} saddr {network} masquerade'
+    yield f'    oifname "{bridge}" ip saddr 127.0.0.0/8 masquerade'
+    yield "  }"
 
 
 def publish(bridge: str, published: Sequence[Published]) -> str:

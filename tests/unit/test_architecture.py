@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -107,3 +108,120 @@ def test_there_are_no_cycles() -> None:
 @pytest.mark.parametrize(("name", "file"), list(modules()))
 def test_rooms_are_small(name: str, file: Path) -> None:
     assert len(file.read_text(encoding="utf-8").splitlines()) <= 500, name
+
+
+# -- how large things are ------------------------------------------------------------------------------------------
+
+MOST_LINES = 60
+"""Of a function."""
+MOST_METHODS = 20
+"""Of a class. Properties do not count, nor do methods of one statement: they only pass on, or name a value."""
+
+TOO_LONG: dict[str, str] = {}
+"""Functions that are longer than they should be, and what is to come of them. May only become fewer."""
+
+TOO_LARGE: dict[str, str] = {
+    "patch.rollout.driver.Driver": "what is asked, what is done and what is kept become three classes",
+}
+"""Classes that have more methods than they should, and what is to come of them. May only become fewer."""
+
+Function: TypeAlias = "ast.FunctionDef | ast.AsyncFunctionDef"
+
+
+def parsed() -> Iterator[tuple[str, ast.Module]]:
+    for name, file in modules():
+        yield name.removeprefix("lxcfleet."), ast.parse(file.read_text(encoding="utf-8"))
+
+
+def is_small(method: Function) -> bool:
+    """A property, or nothing but one statement after its docstring."""
+    if any(ast.unparse(decorator) in ("property", "functools.cached_property") for decorator in method.decorator_list):
+        return True
+    told = ast.get_docstring(method, clean=False) is not None
+    return len(method.body) - told <= 1
+
+
+def long_functions(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(end_lineno=int(end)) | ast.AsyncFunctionDef(end_lineno=int(end)):
+                if end - node.lineno + 1 > MOST_LINES:
+                    yield node.name
+
+
+def large_classes(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            methods = [each for each in node.body if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef))]
+            if sum(not is_small(each) for each in methods) > MOST_METHODS:
+                yield node.name
+
+
+def test_functions_are_short() -> None:
+    found = {f"{module}.{name}" for module, tree in parsed() for name in long_functions(tree)}
+    assert found <= set(TOO_LONG), f"longer than {MOST_LINES} lines: {sorted(found - set(TOO_LONG))}"
+    assert set(TOO_LONG) <= found, f"short by now, so no exception any more: {sorted(set(TOO_LONG) - found)}"
+
+
+def test_classes_are_small() -> None:
+    found = {f"{module}.{name}" for module, tree in parsed() for name in large_classes(tree)}
+    assert found <= set(TOO_LARGE), f"more than {MOST_METHODS} methods: {sorted(found - set(TOO_LARGE))}"
+    assert set(TOO_LARGE) <= found, f"small by now, so no exception any more: {sorted(set(TOO_LARGE) - found)}"
+
+
+def test_what_is_counted() -> None:
+    lines = "\n".join("    x = 1" for _ in range(MOST_LINES))
+    assert list(long_functions(ast.parse(f"def short():\n{lines[10:]}"))) == []
+    assert list(long_functions(ast.parse(f"async def long():\n{lines}"))) == ["long"]
+    method = "    def m{}(self):\n        '''Says.'''\n        x = 1\n        return x\n"
+    value = "    @property\n    def p(self):\n        x = 1\n        return x\n"
+    passing = value + "    def d(self):\n        '''Says.'''\n        return 1\n"
+    body = "".join(method.format(number) for number in range(MOST_METHODS))
+    assert list(large_classes(ast.parse(f"class Small:\n{body}{passing}"))) == []
+    assert list(large_classes(ast.parse(f"class Large:\n{body}{method.format('more')}"))) == ["Large"]
+
+
+def test_packages_say_what_belongs_there() -> None:
+    packages = {name: ast.parse(file.read_text()) for name, file in modules() if file.name == "__init__.py"}
+    assert [name for name, tree in packages.items() if not ast.get_docstring(tree)] == []
+
+
+# -- names instead of numbers --------------------------------------------------------------------------------------
+
+TAKES_NUMBERS = ("ioctl", "prctl", "fcntl.fcntl", "quotactl")
+
+
+def literals(nodes: Sequence[ast.AST]) -> bool:
+    found = [node.value for each in nodes for node in ast.walk(each) if isinstance(node, ast.Constant)]
+    return any(isinstance(value, int) and not isinstance(value, bool) and value for value in found)
+
+
+def bare_numbers(tree: ast.AST) -> Iterator[str]:
+    """An errno that something is compared with, and the operation of an ioctl and the like, as a number."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Compare(left=ast.Attribute(attr="errno"), comparators=with_):
+                if literals(with_):
+                    yield ast.unparse(node)
+            case ast.Call(func=function, args=[*given]):
+                plain = [each for each in given[:2] if isinstance(each, ast.Constant)]
+                if ast.unparse(function).endswith(TAKES_NUMBERS) and literals(plain):
+                    yield ast.unparse(node)
+
+
+def test_error_numbers_and_operations_have_names() -> None:
+    assert {name: list(bare_numbers(tree)) for name, tree in parsed() if any(bare_numbers(tree))} == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["error.errno in (18, 16)", "e.errno != 40", "fcntl.ioctl(fd, 0x5413, b'')", "libc.prctl(38, 1)"]
+)
+def test_a_bare_number_is_found(text: str) -> None:
+    assert list(bare_numbers(ast.parse(text)))
+
+
+@pytest.mark.parametrize(
+    "text", ["error.errno in (errno.EXDEV, errno.EBUSY)", "fcntl.ioctl(fd, termios.TIOCSCTTY, 0)", "x == 18"]
+)
+def test_a_name_is_fine(text: str) -> None:
+    assert not list(bare_numbers(ast.parse(text)))

@@ -27,6 +27,7 @@ _PROJECTS = 2
 _Q_GETQUOTA = 0x800007
 _Q_SETQUOTA = 0x800008
 _Q_XGETQSTATV = 0x5808
+"""linux/quota.h has PRJQUOTA and those of the first kind, linux/dqblk_xfs.h the one of xfs's kind."""
 _COUNTED_AND_KEPT = 0x30
 """FS_QUOTA_PDQ_ACCT | FS_QUOTA_PDQ_ENFD."""
 _RECORD = struct.Struct("=8QI4x")
@@ -36,6 +37,7 @@ _LIMITS = 0x5
 
 _FS_IOC_FSGETXATTR = 0x801C581F
 _FS_IOC_FSSETXATTR = 0x401C5820
+"""linux/fs.h."""
 _ATTRIBUTES = struct.Struct("=5I8x")
 """struct fsxattr: flags, extent size, extents, project, extent size of copies."""
 _INHERIT = 0x200

@@ -49,6 +49,7 @@ def keep_copy(source: Path, target: Path) -> None:
 _FS_IOC_GETFLAGS = 0x80086601
 _FS_IOC_SETFLAGS = 0x40086602
 _FS_TOPDIR_FL = 0x00020000
+"""linux/fs.h. The ioctl numbers have the size of a long in them: these are of 64-bit machines."""
 
 
 def spread(directory: Path) -> None:
@@ -136,7 +137,7 @@ def remove(path: Path) -> None:
     try:
         _remove(parent, path.name)
     except OSError as error:
-        hint = "something is mounted there; unmount it, then try again" if error.errno in (18, 16) else ""
+        hint = "something is mounted there; unmount it, then try again" if error.errno in (errno.EXDEV, errno.EBUSY) else ""
         raise HostError.from_os_error(f"{path} can't be removed", error, hint=hint) from error
     finally:
         os.close(parent)
@@ -152,7 +153,7 @@ def _remove(parent: int, name: str) -> None:
         os.unlink(name, dir_fd=parent)
         return
     except OSError as error:
-        if error.errno != 40:  # ELOOP: a symlink, which goes as what it is
+        if error.errno != errno.ELOOP:  # a symlink, which goes as what it is
             raise
         os.unlink(name, dir_fd=parent)
         return
