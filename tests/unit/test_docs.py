@@ -58,6 +58,18 @@ def test_links_in_the_documents_lead_somewhere() -> None:
             assert (document.parent / target).exists(), (document, target)
 
 
+def test_the_map_has_each_room_and_each_place_that_it_names_exists() -> None:
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    rooms = {str(file.parent.relative_to(ROOT / "lxcfleet")) for file in (ROOT / "lxcfleet").rglob("__init__.py")} - {"."}
+    told = set(re.findall(r"^\| `([\w/]+)` \|", page, re.MULTILINE))
+    assert told == rooms
+    tests = {f"tests/{kind}" for kind in ("unit", "contract", "system", "vm", "ansible")}
+    named = set(re.findall(r"\b((?:[\w-]+/)+[\w-]+\.py)\b", page))
+    places = [ROOT, ROOT / "lxcfleet"]
+    assert len(named) > 40
+    assert not [name for name in named | tests if not any((place / name).exists() for place in places)]
+
+
 def test_settings_say_themselves() -> None:
     assert parse(describe(Config()).encode(), "described") == Config()
 
