@@ -24,7 +24,6 @@ from lxcfleet.daemon.http.access import Access
 from lxcfleet.daemon.http.routes import Handler
 from lxcfleet.daemon.wiring import Parts
 from lxcfleet.host.facts import limits
-from lxcfleet.host.facts.features import Features
 from lxcfleet.host.facts.limits import Limits, Table
 from lxcfleet.host.lxc import monitor
 from lxcfleet.host.net import bridge_port
@@ -51,13 +50,6 @@ rollout: {canaries: 0, min_healthy_time: 0}
 ROOM = 4000
 """For so many containers root has ids: less than one request may ask for."""
 IDS = f"root:1000000:{ROOM * RANGE_SIZE}\n"
-
-
-class _Parts(Parts):
-    """All parts, on a host that can do all that there is."""
-
-    def _read_features(self) -> Features:
-        return Features((), "6.0", "v2", False, False, "ext4")
 
 
 class Daemon:
@@ -98,7 +90,7 @@ class Daemon:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        parts = self.parts = _Parts(
+        parts = self.parts = Parts(
             self.paths, settings.load(self.paths.config_file), self.launcher, Access(os.getgid(), None)
         )
         await parts.registry.observe()

@@ -25,6 +25,7 @@ from typing import Any
 
 from lxcfleet.containers import store
 from lxcfleet.errors import FleetError, HostError
+from lxcfleet.host.facts.features import Features
 from lxcfleet.host.lxc import monitor
 from lxcfleet.host.packages.database import Owner
 from lxcfleet.host.process.cgroup import Payload
@@ -84,6 +85,10 @@ class Model:
     """Called with the name of each container while it is made, started, frozen or removed."""
 
 
+ABLE = Features((), "6.0", "v2", apparmor=False, seccomp=False, delta_filesystem="ext4")
+"""A host that can do all that there is."""
+
+
 class FakeLauncher(Launcher):
     """Stands in for launcher and booter. Each request is done in a thread, as the real one forks a child."""
 
@@ -108,6 +113,7 @@ class FakeLauncher(Launcher):
             operations.EXPOSURE: self._exposure,
             operations.ROUTES: self._routes,
             operations.MASK: self._mask,
+            operations.FEATURES: self._features,
             operations.LEASED: lambda _, reply: answer_large(reply, None, b"[]"),
         }
 
@@ -169,6 +175,9 @@ class FakeLauncher(Launcher):
     async def boot(self, name: str, namespace: int, command: Sequence[str] = ()) -> int | None:
         """Start a monitor with its process 1."""
         return await asyncio.to_thread(self._boot, name)
+
+    def _features(self, _: None, reply: socket.socket) -> None:
+        reply.send(json.dumps(ABLE.to_json()).encode())
 
     def _requests(self) -> socket.socket:
         """Where the booter hears."""
