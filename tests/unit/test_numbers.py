@@ -21,7 +21,7 @@ class World:
         self.may_end = asyncio.Event()
         self.counting = asyncio.Event()
         self.error: HostError | None = None
-        watcher = SimpleNamespace(record=lambda: {"phase": "idle"})
+        watcher = SimpleNamespace(record=lambda: {"phase": "idle", "reboot": None})
         self.numbers = PatchNumbers(*cast(Any, (self, None, lambda: None, watcher, self._count)))
 
     def __iter__(self) -> Any:

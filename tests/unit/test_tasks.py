@@ -142,6 +142,7 @@ WAITED_FOR = {
     "runtime/tasks.py",  # the group itself
     "runtime/operations.py",  # what goes wrong is a result of the operation
     "containers/delta_sizes.py",  # the question for it waits, and meets the failure
+    "containers/host_keeper.py",  # so does the question what the host can do
     "containers/preparer.py",  # so does the start
     "daemon/attach.py",  # one request, which is told what went wrong
     "daemon/http/routes.py",  # so is this one
