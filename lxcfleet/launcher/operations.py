@@ -6,7 +6,7 @@ is JSON. An operation is its name, so that it is sent as it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypedDict, TypeVar
 
 from lxcfleet.errors import ErrorBody
@@ -257,7 +257,7 @@ FREEZE: Ask[list[str], Done] = Ask("freeze")
 UNFREEZE: Ask[list[str], Done] = Ask("unfreeze")
 LIMIT: Ask[LimitItem, Done] = Ask("limit")
 CHECK: Ask[CheckItem, Checked] = Ask("check")
-FEATURES: Ask[None, dict[str, Any]] = Ask("features")
+FEATURES: Ask[None, Mapping[str, Any]] = Ask("features")
 """What the host can do, as host.facts.features.Features has it in JSON."""
 ROOT_IDS: Ask[list[int], Done] = Ask("root_ids")
 """Takes the first and the last of the ids that root is to get in /etc/subuid and /etc/subgid."""
