@@ -17,6 +17,7 @@ import pytest
 from aiohttp import web
 
 from lxcfleet.daemon.http.access import AT_ONCE, HIDDEN, Access
+from lxcfleet.daemon.http.scrape import Scrape
 from lxcfleet.daemon.http.server import Server
 from lxcfleet.host.process import peer
 
@@ -63,8 +64,9 @@ def service(tmp_path: Path) -> Iterator[tuple[FakeService, Path]]:
         if above.stat().st_mode & 0o001 == 0:
             above.chmod(above.stat().st_mode | 0o011)
     loop = asyncio.new_event_loop()
-    nothing = cast(Any, SimpleNamespace(metrics=fake.wait, targets=fake.wait))
-    server = Server(cast(Any, fake), nothing, nothing, nothing, nothing, nothing, Access(FULL, READERS))
+    nothing = cast(Any, None)
+    scrape = Scrape(cast(Any, fake), nothing)
+    server = Server(cast(Any, fake), nothing, nothing, nothing, nothing, scrape, Access(FULL, READERS))
 
     async def start() -> web.AppRunner:
         runner = web.AppRunner(server.application)
