@@ -50,7 +50,7 @@ class FakeService:
     async def wait(self, _ask: object) -> list[object]:
         return []
 
-    async def create(self, _ask: object) -> SimpleNamespace:
+    async def create(self, _ask: object, _updating: object) -> SimpleNamespace:
         self.changed.append("create")
         return SimpleNamespace(record=dict)
 
