@@ -212,13 +212,14 @@ def test_wait_until_it_is_there(fleet: Fleet) -> None:
 
 
 def test_logs(fleet: Fleet) -> None:
-    name = fleet.name("a")
-    fleet.create(name, command=("--", "sh", "-c", "seq 5; sleep 1; echo later; exec sleep infinity"))
+    name, waits = fleet.name("a"), "until [ -e /go ]; do sleep 0.1; done"
+    fleet.create(name, command=("--", "sh", "-c", f"seq 5; {waits}; echo later; exec sleep infinity"))
     until(lambda: "5" in fleet.ok("logs", name))
     assert fleet.ok("logs", name, "-n", "2").split() == ["4", "5"]
     client = fleet.spawn("logs", name, "-f", "-n", "1")
     assert client.stdout is not None
     assert client.stdout.readline() == b"5\n"
+    fleet.inside(name, "touch /go")
     assert client.stdout.readline() == b"later\n"
     fleet.ok("restart", name)
     assert client.stdout.readline() == b"1\n"
