@@ -191,7 +191,7 @@ class Paths:
 
     @property
     def rollout(self) -> Path:
-        """The rollout that is under way, or was last; see patch.rollout.driver."""
+        """The rollout that is under way, or was last; see patch.rollout.ledger."""
         return self.run / "rollout.json"
 
     @property

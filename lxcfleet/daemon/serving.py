@@ -102,7 +102,7 @@ class Daemon:
             tasks.keep("delta-sizes", parts.sizes.run),
             tasks.keep("boot-record", parts.fleet.boot.keep),
             tasks.keep("patch-numbers", parts.patch_numbers.run),
-            tasks.keep("rollouts", parts.rollouts.run),
+            tasks.keep("rollouts", parts.driver.run),
             tasks.keep("patch-watcher", parts.watcher.run),
         ]
 

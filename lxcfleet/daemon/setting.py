@@ -10,7 +10,7 @@ from lxcfleet.api.requests import CreateRequest, RolloutRequest, SetRequest
 from lxcfleet.containers.changing import Planned, to_restart
 from lxcfleet.daemon.service import Fleet
 from lxcfleet.errors import FleetError
-from lxcfleet.patch.rollout.driver import Driver
+from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.runtime.operations import Operation, result_record
 from lxcfleet.spec.assignments import parse_all
 from lxcfleet.spec.selection import Selection
@@ -19,7 +19,7 @@ from lxcfleet.spec.selection import Selection
 class Setting:
     """``set``, and ``create --ensure --update``."""
 
-    def __init__(self, fleet: Fleet, rollouts: Driver) -> None:
+    def __init__(self, fleet: Fleet, rollouts: Orders) -> None:
         self._fleet = fleet
         self._rollouts = rollouts
 

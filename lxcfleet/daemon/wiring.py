@@ -37,6 +37,9 @@ from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.numbers import PatchNumbers
 from lxcfleet.patch.owners import Owners
 from lxcfleet.patch.rollout.driver import Driver
+from lxcfleet.patch.rollout.ledger import Ledger
+from lxcfleet.patch.rollout.orders import Orders
+from lxcfleet.patch.rollout.sight import Sight
 from lxcfleet.patch.service import Patch
 from lxcfleet.patch.stale.finder import Finder
 from lxcfleet.patch.verify.prover import Prover
@@ -108,7 +111,10 @@ class Parts:
         """The parts that are about patches of the host."""
         self.finder = Finder(self.paths, self.launcher, self.mask, lambda: self.fleet.config.rollout.data)
         fallen, before = Fallen(self.paths), Before(self.paths.well_before)
-        self.rollouts = Driver(self.paths, self.fleet, self.finder.scan, dpkg.in_pieces, fallen, before)
+        ledger = Ledger(self.paths, self.registry, self.bus, fallen)
+        sight = Sight(self.paths, self.fleet, self.finder.scan, fallen, before)
+        self.rollouts = Orders(self.fleet, ledger, sight, fallen)
+        self.driver = Driver(self.paths, self.fleet, ledger, sight, dpkg.in_pieces)
         self.owners = Owners()
         self.watcher = Watcher(
             self.paths,
@@ -130,7 +136,7 @@ class Parts:
         """The parts that only read: numbers for Prometheus, and the API."""
         self.sizes = DeltaSizes(self.paths, self.registry)
         self.patch_numbers = PatchNumbers(
-            self.registry, self.finder, lambda: self.rollouts.last, self.watcher, self.prover.shadows
+            self.registry, self.finder, lambda: self.rollouts.ledger.last, self.watcher, self.prover.shadows
         )
         readings = Readings(
             self.registry, self.fleet.operations, self.sizes, self.prober.of, self.patch_numbers.read, self.tasks, self.bus

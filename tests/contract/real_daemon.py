@@ -100,7 +100,7 @@ class Daemon:
         await web.SockSite(runner, _listen(self.paths.socket, socket.SOCK_STREAM)).start()
         listener = _listen(self.paths.attach_socket, socket.SOCK_SEQPACKET)
         attach = AttachServer(listener, parts.registry, self.launcher, parts.access)
-        tasks = [parts.tasks.keep("attach", attach.serve), parts.tasks.keep("rollouts", parts.rollouts.run)]
+        tasks = [parts.tasks.keep("attach", attach.serve), parts.tasks.keep("rollouts", parts.driver.run)]
         self._runner = runner
         self._ready.set()
         await self._stop.wait()

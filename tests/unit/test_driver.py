@@ -15,8 +15,11 @@ from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.process import proc
 from lxcfleet.patch.before import Before
 from lxcfleet.patch.fallen import Fallen
-from lxcfleet.patch.rollout import driver
+from lxcfleet.patch.rollout import driver, ledger
 from lxcfleet.patch.rollout.driver import Driver
+from lxcfleet.patch.rollout.ledger import Ledger
+from lxcfleet.patch.rollout.orders import Orders
+from lxcfleet.patch.rollout.sight import Sight
 from lxcfleet.patch.rollout.state import RolloutKind, Status
 from lxcfleet.patch.stale.judge import OldFile, StaleScan, Why
 from lxcfleet.paths import Paths
@@ -96,14 +99,18 @@ class World:
         self.fallen, self.before = Fallen(self.paths), Before(self.paths.well_before)
         self.in_pieces: list[str] = []
         """What the package manager is in the middle of, look by look."""
-        self.driver = self.make()
+        self.make()
 
-    def make(self) -> Driver:
-        """A driver, as a daemon that is started has it."""
-        return Driver(
-            self.paths, cast(Any, self.fleet), self._find, lambda: self.in_pieces.pop(0) if self.in_pieces else "",
-            self.fallen, self.before,
-        )  # fmt: skip
+    def make(self) -> None:
+        """The parts of rollouts, as a daemon that is started has them."""
+        fleet = cast(Any, self.fleet)
+        self.ledger = Ledger(self.paths, fleet.registry, fleet.bus, self.fallen)
+        sight = Sight(self.paths, fleet, self._find, self.fallen, self.before)
+        self.orders = Orders(fleet, self.ledger, sight, self.fallen)
+        self.driver = Driver(self.paths, fleet, self.ledger, sight, self._in_pieces)
+
+    def _in_pieces(self) -> str:
+        return self.in_pieces.pop(0) if self.in_pieces else ""
 
     async def _find(self, boxes: Sequence[Any]) -> dict[str, StaleScan]:
         return {box.name: StaleScan(box.name, 1, 1, (OLD,) * box.old, box.unread) for box in boxes}
@@ -130,7 +137,7 @@ class World:
         task = asyncio.create_task(self.driver.run())
         try:
             async with asyncio.timeout(seconds):
-                while self.driver.active is not None and self.driver.active.status is not Status.HALTED:
+                while self.ledger.active is not None and self.ledger.active.status is not Status.HALTED:
                     await asyncio.sleep(0.01)
         finally:
             task.cancel()
@@ -143,13 +150,13 @@ def test_what_can_not_be_read_now_and_was_stale_before_is_restarted(tmp_path: Pa
 
     async def run() -> None:
         found = await world._find(list(world.boxes.values()))
-        await world.driver.take_up(found)
+        await world.orders.take_up(found)
         box.old, box.unread = False, "new processes came all the time"
-        await world.driver.take_up(found)
+        await world.orders.take_up(found)
         await world.drive()
 
     asyncio.run(run())
-    rollout = world.driver.last
+    rollout = world.ledger.last
     assert rollout is not None
     assert rollout.status is Status.DONE
     assert {name: member.note for name, member in rollout.members.items()} == {"a": "", "b": "", "c": ""}
@@ -165,16 +172,16 @@ def test_nothing_is_restarted_while_the_package_manager_is_at_work(
     world.in_pieces = ["process 7 holds dpkg's lock", "libc6 is unpacked, not configured"]
 
     async def run() -> list[str]:
-        await world.driver.begin(RolloutRequest(RolloutKind.PATCH, Selection(everything=True)))
+        await world.orders.begin(RolloutRequest(RolloutKind.PATCH, Selection(everything=True)))
         task = asyncio.create_task(world.drive())
         waited = []
-        async for record in world.driver.follow():
+        async for record in world.ledger.follow():
             waited.append(record["waits_for"])
             assert not (record["waits_for"] and world.restarted)
         await task
         return waited
 
-    monkeypatch.setattr(driver, "FOLLOW_SECONDS", 0.0)
+    monkeypatch.setattr(ledger, "FOLLOW_SECONDS", 0.0)
     said = asyncio.run(run())
     assert [text for text in dict.fromkeys(said) if text] == [
         "process 7 holds dpkg's lock", "libc6 is unpacked, not configured",
@@ -187,7 +194,7 @@ def test_a_restart_that_was_asked_for_does_not_wait_for_packages(tmp_path: Path)
     world.in_pieces = ["libc6 is unpacked, not configured"] * 1000
 
     async def run() -> None:
-        await world.driver.begin(RolloutRequest(RolloutKind.RESTART, Selection(everything=True)))
+        await world.orders.begin(RolloutRequest(RolloutKind.RESTART, Selection(everything=True)))
         await world.drive()
 
     asyncio.run(run())
@@ -203,11 +210,11 @@ def bad_patch(tmp_path: Path) -> World:
     world.boxes["a"].ends = True
 
     async def run() -> None:
-        await world.driver.take_up(["a", "b", "c"])
+        await world.orders.take_up(["a", "b", "c"])
         await world.drive()
 
     asyncio.run(run())
-    rollout = world.driver.active
+    rollout = world.ledger.active
     assert rollout is not None
     assert (rollout.status, world.restarted) == (Status.HALTED, ["a"])
     assert world.fallen.of(cast(Any, world.boxes["a"])) is not None
@@ -231,12 +238,12 @@ def test_a_repair_of_the_host_brings_back_what_the_bad_patch_took_down(tmp_path:
     mend(world)
 
     async def run() -> None:
-        await world.driver.take_up(["b", "c"])
+        await world.orders.take_up(["b", "c"])
         await world.drive()
 
     asyncio.run(run())
-    assert world.driver.last is not None
-    assert world.driver.last.status is Status.DONE
+    assert world.ledger.last is not None
+    assert world.ledger.last.status is Status.DONE
     assert world.restarted == ["a", "a", "b", "c"]
     assert is_well(world)
 
@@ -246,7 +253,7 @@ def test_so_does_resume(tmp_path: Path) -> None:
     mend(world)
 
     async def run() -> None:
-        world.driver.resume(accept=False)
+        world.orders.resume(accept=False)
         await world.drive()
 
     asyncio.run(run())
@@ -258,16 +265,16 @@ def test_so_does_a_patch_or_apply_after_an_abort_or_a_reboot_even_if_nothing_els
     tmp_path: Path, lost: bool
 ) -> None:
     world = bad_patch(tmp_path)
-    world.driver.abort()
+    world.orders.abort()
     if lost:
         world.paths.rollout.unlink()
-        world.driver = world.make()
+        world.make()
     mend(world)
     for box in world.boxes.values():
         box.old = False
 
     async def run() -> None:
-        await world.driver.take_up([])
+        await world.orders.take_up([])
         await world.drive()
 
     asyncio.run(run())
@@ -279,12 +286,12 @@ def test_a_patch_that_ends_it_again_halts_again_with_one_start(tmp_path: Path) -
     world = bad_patch(tmp_path)
 
     async def run() -> None:
-        await world.driver.take_up([])
+        await world.orders.take_up([])
         await world.drive()
 
     asyncio.run(run())
-    assert world.driver.active is not None
-    assert (world.driver.active.status, world.restarted) == (Status.HALTED, ["a", "a"])
+    assert world.ledger.active is not None
+    assert (world.ledger.active.status, world.restarted) == (Status.HALTED, ["a", "a"])
     assert world.fallen.of(cast(Any, world.boxes["a"])) is not None
 
 
@@ -299,12 +306,12 @@ def test_what_broke_with_the_patch_is_waited_for_and_halts(tmp_path: Path, remem
         box.health = Health.UNHEALTHY
 
     async def run() -> None:
-        await world.driver.take_up(["a", "b"])
+        await world.orders.take_up(["a", "b"])
         await world.drive()
 
     asyncio.run(run())
-    assert world.driver.last is not None
-    assert world.driver.last.status is (Status.HALTED if remembered else Status.DONE)
+    assert world.ledger.last is not None
+    assert world.ledger.last.status is (Status.HALTED if remembered else Status.DONE)
     assert world.restarted == (["a"] if remembered else ["a", "b"])
 
 
@@ -317,7 +324,7 @@ def test_a_full_disk_has_time_to_be_mended_before_the_attempts_are_used_up(
     world.failing = 2
 
     async def run() -> list[int]:
-        await world.driver.take_up(["a"])
+        await world.orders.take_up(["a"])
         task = asyncio.create_task(world.driver.run())
         tries = []
         for number in range(1, 4):
@@ -333,5 +340,5 @@ def test_a_full_disk_has_time_to_be_mended_before_the_attempts_are_used_up(
 
     monkeypatch.setattr("lxcfleet.patch.rollout.planner.LOOK_SECONDS", 0.01)
     assert asyncio.run(run()) == [1, 2, 3]
-    assert world.driver.last is not None
-    assert world.driver.last.status is Status.DONE
+    assert world.ledger.last is not None
+    assert world.ledger.last.status is Status.DONE

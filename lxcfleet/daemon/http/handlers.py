@@ -35,7 +35,7 @@ from lxcfleet.daemon.http.routes import Routes
 from lxcfleet.daemon.service import Fleet
 from lxcfleet.daemon.setting import Setting
 from lxcfleet.patch.exposure import Audit
-from lxcfleet.patch.rollout.driver import Driver
+from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.patch.service import Patch
 from lxcfleet.patch.verify.prover import Prover
 from lxcfleet.spec.selection import Selection
@@ -171,7 +171,7 @@ class OfPatches:
 class OfRollouts:
     """Calls about the rollout."""
 
-    def __init__(self, rollouts: Driver) -> None:
+    def __init__(self, rollouts: Orders) -> None:
         self._rollouts = rollouts
 
     def bind(self, routes: Routes) -> None:
@@ -185,13 +185,13 @@ class OfRollouts:
 
     async def rollout(self, _: None) -> RolloutRecord | None:
         """See calls.ROLLOUT; so with all of them."""
-        return self._rollouts.record()
+        return self._rollouts.ledger.record()
 
     async def roll(self, ask: RolloutRequest) -> RolloutRecord:
         return await self._rollouts.begin(ask)
 
     async def follow(self, _: None) -> AsyncIterator[Sequence[RolloutRecord]]:
-        async for record in self._rollouts.follow():
+        async for record in self._rollouts.ledger.follow():
             yield [record]
 
     async def pause(self, _: None) -> RolloutRecord:

@@ -16,7 +16,7 @@ from lxcfleet.daemon.service import Fleet
 from lxcfleet.daemon.setting import Setting
 from lxcfleet.errors import Busy, FleetError, InvalidInput, NotFound
 from lxcfleet.patch.exposure import Audit
-from lxcfleet.patch.rollout.driver import Driver
+from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.patch.service import Patch
 from lxcfleet.patch.verify.prover import Prover
 
@@ -27,7 +27,7 @@ class Server:
     """Answers the calls from what the fleet does."""
 
     def __init__(
-        self, fleet: Fleet, patch: Patch, prover: Prover, rollouts: Driver, audit: Audit, scrape: Scrape, access: Access
+        self, fleet: Fleet, patch: Patch, prover: Prover, rollouts: Orders, audit: Audit, scrape: Scrape, access: Access
     ) -> None:
         self._access = access
         self._readers = 0

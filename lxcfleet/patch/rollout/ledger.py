@@ -1,0 +1,136 @@
+"""The rollout on disk and in mind: one at a time, in one file. Each change is on disk before anything follows from it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+from lxcfleet.api.records import RolloutRecord
+from lxcfleet.containers.registry import Registry
+from lxcfleet.errors import HostError
+from lxcfleet.host.kernel import tree
+from lxcfleet.host.process import proc
+from lxcfleet.patch.events import RolloutMoved
+from lxcfleet.patch.fallen import Fallen
+from lxcfleet.patch.rollout import planner, state
+from lxcfleet.patch.rollout.planner import Wait
+from lxcfleet.patch.rollout.records import record_of
+from lxcfleet.patch.rollout.state import MemberPhase, Rollout, Status
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Bus
+from lxcfleet.runtime.operations import now
+
+log = logging.getLogger(__name__)
+
+FOLLOW_SECONDS = 0.1
+"""Changes of so long are told together."""
+
+
+class Ledger:
+    """Keeps the rollout that is under way, or was last, and tells those who follow it."""
+
+    def __init__(self, paths: Paths, registry: Registry, bus: Bus, fallen: Fallen) -> None:
+        self._paths, self._registry, self._bus, self._fallen = paths, registry, bus, fallen
+        self._rollout = self._load()
+        self.wake = asyncio.Event()
+        """Set when what is to be done may be something else than before."""
+        self._changed = asyncio.Event()
+        self._blocked_since: float | None = None
+        self.waits_for = ""
+        """What the rollout waits for at the moment, in words."""
+
+    @property
+    def last(self) -> Rollout | None:
+        """The rollout that is under way, or was last."""
+        return self._rollout
+
+    @property
+    def active(self) -> Rollout | None:
+        """The rollout that has not ended."""
+        rollout = self._rollout
+        return None if rollout is None or rollout.status.ended else rollout
+
+    def record(self) -> RolloutRecord | None:
+        """The rollout as the API shows it; None if there never was one."""
+        return None if self._rollout is None else record_of(self._rollout, waits_for=self.waits_for)
+
+    async def follow(self) -> AsyncIterator[RolloutRecord]:
+        """The rollout now and at each change, until it has ended or is halted."""
+        while True:
+            changed = self._changed
+            rollout = self._rollout
+            if rollout is None:
+                return
+            yield record_of(rollout, waits_for=self.waits_for)
+            if rollout.status.ended or rollout.status is Status.HALTED:
+                return
+            await changed.wait()
+            await asyncio.sleep(FOLLOW_SECONDS)
+
+    def keep(self, rollout: Rollout) -> None:
+        """Have it on disk, and then in mind. Raises HostError."""
+        if rollout == self._rollout:
+            return
+        try:
+            self._note_fallen(rollout)
+            tree.write(self._paths.rollout, state.to_json(rollout))
+        except OSError as error:
+            raise HostError.from_os_error("the rollout can't be written down, and so not gone on with", error) from error
+        self._rollout = rollout
+        self.wake.set()
+        self._tell()
+
+    def _note_fallen(self, rollout: Rollout) -> None:
+        """Note beside the containers what a patch took down, and forget what came up again. Raises OSError."""
+        before = self._rollout.members if self._rollout is not None else {}
+        for member in rollout.members.values():
+            known = before.get(member.name)
+            if known is not None and known.phase is member.phase:
+                continue
+            if member.phase is MemberPhase.DONE and member.expected:
+                self._fallen.forget(member.name)
+            elif member.phase is MemberPhase.FAILED and rollout.patch and member.name in self._registry:
+                container = self._registry[member.name]
+                if container.running is None:
+                    self._fallen.note(container, member.note, now())
+
+    def wait_for(self, why: str) -> None:
+        """Tell what the rollout waits for at the moment, in words."""
+        if why != self.waits_for:
+            self.waits_for = why
+            self._tell()
+
+    def unblock(self) -> None:
+        """What could not be begun so far may be begun now."""
+        self._blocked_since = None
+
+    def blocked_for(self) -> float:
+        """For how many seconds nothing could be begun, although nothing is under way."""
+        return 0.0 if self._blocked_since is None else proc.uptime() - self._blocked_since
+
+    def note_blocked(self, rollout: Rollout, decision: planner.Decision) -> None:
+        """Note whether something can be begun at the moment."""
+        flying = rollout.by_phase(MemberPhase.RESTARTING, MemberPhase.GATED)
+        blocked = isinstance(decision, Wait) and decision.seconds is not None and not flying
+        if not blocked:
+            self._blocked_since = None
+        elif self._blocked_since is None:
+            self._blocked_since = proc.uptime()
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def say(self, text: str) -> None:
+        """Tell of the rollout as an event."""
+        self._bus.publish(RolloutMoved(text))
+
+    def _load(self) -> Rollout | None:
+        try:
+            return state.from_json(self._paths.rollout.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            log.error("%s can't be read: %s. A rollout that was under way is not gone on with", self._paths.rollout, error)
+            return None

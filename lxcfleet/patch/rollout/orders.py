@@ -1,0 +1,138 @@
+"""What is asked of rollouts: to begin, to take up a patch, to pause, to go on, to end."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from functools import partial
+
+from lxcfleet.api.records import RolloutRecord
+from lxcfleet.api.requests import RolloutRequest, selection_to_json
+from lxcfleet.errors import Busy, WrongState
+from lxcfleet.patch.fallen import Fallen
+from lxcfleet.patch.rollout import planner
+from lxcfleet.patch.rollout.ledger import Ledger
+from lxcfleet.patch.rollout.records import record_of
+from lxcfleet.patch.rollout.sight import Fleet, Sight
+from lxcfleet.patch.rollout.state import Member, MemberPhase, Rollout, RolloutKind, Status
+from lxcfleet.runtime.operations import now
+from lxcfleet.spec import rollout as policies
+from lxcfleet.spec.selection import Selection
+
+_FOLLOW, _RESUME = "wait for it (`lxcfleet rollout status --follow`)", "go on with it (`lxcfleet rollout resume`)"
+
+
+class Orders:
+    """Changes the rollout as it is asked to. The driver does what follows."""
+
+    def __init__(self, fleet: Fleet, ledger: Ledger, sight: Sight, fallen: Fallen) -> None:
+        self._fleet, self.ledger, self._sight, self._fallen = fleet, ledger, sight, fallen
+
+    async def begin(self, ask: RolloutRequest) -> RolloutRecord:
+        """Begin a rollout, or have a patch taken up by the one that is under way. Raises FleetError."""
+        await self._fleet.registry.observe()
+        if ask.kind == RolloutKind.RESTART:
+            return await self._begin_restart(ask)
+        return await self._begin_patch(ask)
+
+    async def take_up(self, found: Collection[str]) -> None:
+        """The host was patched, and these are stale. Returns once that is written down. Raises FleetError.
+
+        A rollout that is under way looks again in any case: what it stopped for may be mended.
+        """
+        if found or self.ledger.active is not None or any(map(self._fallen.of, self._fleet.registry)):
+            await self.begin(RolloutRequest(RolloutKind.PATCH, Selection(everything=True)))
+
+    def refuse_second(self) -> None:
+        """Raise Busy if one is under way: a restart that the operator asks for waits until that has ended."""
+        if self.ledger.active is not None:
+            next_step = _FOLLOW if self.ledger.active.status == Status.RUNNING else _RESUME
+            raise Busy(
+                "a rollout is under way", why=f"it is {self.ledger.active.status} in wave {self.ledger.active.wave}",
+                hint=f"{next_step}, or end it with `lxcfleet rollout abort`",
+            )  # fmt: skip
+
+    async def _begin_restart(self, ask: RolloutRequest) -> RolloutRecord:
+        if not ask.dry_run:
+            self.refuse_second()
+        chosen = self._fleet.registry.choose(ask.selection)
+        members = {c.name: self._sight.member(c) for c in chosen if c.running is not None}
+        rollout = self._new(RolloutKind.RESTART, ask, members)
+        return await self._start(rollout, dry_run=ask.dry_run)
+
+    async def _begin_patch(self, ask: RolloutRequest) -> RolloutRecord:
+        said = ask.selection
+        everything = not (said.patterns or said.labels)
+        selection = Selection(everything=True) if everything else said
+        asked = selection_to_json(selection)
+        if self.ledger.active is not None and not ask.dry_run:
+            return self._take_up(asked, ask)
+        found, _ = await self._sight.stale(self._fleet.registry.choose(selection))
+        if self.ledger.active is not None and not ask.dry_run:  # meanwhile another one began
+            return self._take_up(asked, ask)
+        rollout = planner.patched(self._new(RolloutKind.PATCH, ask, {}), asked)
+        return await self._start(planner.merge(rollout, found, rollout.patch), dry_run=ask.dry_run)
+
+    def _take_up(self, asked: Mapping[str, object], ask: RolloutRequest) -> RolloutRecord:
+        assert self.ledger.last is not None
+        rollout = planner.patched(self.ledger.last, asked)
+        rollout = replace(rollout, policy=policies.overridden(rollout.policy, ask.policy))
+        halted = rollout.status is Status.HALTED
+        self.ledger.keep(planner.supersede(rollout, self._sight.look(self.ledger.last)))
+        self.ledger.say(f"takes up patch {rollout.patch}{', and goes on after its halt' if halted else ''}")
+        return record_of(self.ledger.last)
+
+    def _new(self, kind: RolloutKind, ask: RolloutRequest, members: Mapping[str, Member]) -> Rollout:
+        profiles = self._fleet.config.profiles
+        pools = {
+            name: profile.rollout.max_unavailable
+            for name, profile in profiles.items()
+            if profile.rollout.max_unavailable is not None
+        }
+        settings = policies.overridden(self._fleet.config.rollout, ask.policy)
+        return Rollout(secrets.token_hex(6), kind, settings, now(), members, pools)
+
+    async def _start(self, rollout: Rollout, *, dry_run: bool) -> RolloutRecord:
+        if dry_run:
+            waves = await asyncio.to_thread(planner.preview, rollout, self._sight.look(rollout))
+            return record_of(rollout, waves)
+        if not rollout.members:
+            return record_of(planner.end(rollout, Status.DONE, now()))
+        self.ledger.keep(rollout)
+        self.ledger.say(f"begins: {len(rollout.members)} {'stale ' if rollout.kind is RolloutKind.PATCH else ''}containers")
+        return record_of(rollout)
+
+    def pause(self) -> RolloutRecord:
+        """Begin no further wave. Raises WrongState."""
+        return self._change(planner.pause, "paused")
+
+    def resume(self, *, accept: bool) -> RolloutRecord:
+        """Go on. ``accept``: leave what failed as it is. Raises WrongState."""
+        return self._change(partial(planner.resume, seen=self._sight.look(self.ledger.last), accept=accept), "goes on")
+
+    def abort(self) -> RolloutRecord:
+        """End it as it is: what is being restarted comes up, the rest stays as it is. Raises WrongState."""
+        return self._change(lambda rollout: planner.end(rollout, Status.ABORTED, now()), "aborted")
+
+    def _change(self, change: Callable[[Rollout], Rollout], word: str) -> RolloutRecord:
+        before = self.ledger.active
+        if before is None:
+            raise WrongState("no rollout is under way", hint="`lxcfleet rollout status` shows the last one")
+        self.ledger.unblock()
+        after = change(before)
+        self.ledger.keep(after)
+        if after.status is not before.status:
+            self.ledger.say(word)
+        return record_of(after)
+
+    def wake(self) -> None:
+        """A container began to run, has ended, or has another health: what is to be done may be something else now."""
+        self.ledger.wake.set()
+
+    def note_kill(self, name: str) -> None:
+        """The stop of a container became a kill. Raises HostError."""
+        member = self.ledger.active.members.get(name) if self.ledger.active is not None else None
+        if self.ledger.active is not None and member is not None and member.phase is MemberPhase.RESTARTING:
+            self.ledger.keep(self.ledger.active.update(replace(member, killed=True)))

@@ -1,0 +1,120 @@
+"""How containers are, as the planner of rollouts sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+from lxcfleet.containers import store
+from lxcfleet.containers.actions import Actions
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.desired import Intent
+from lxcfleet.containers.registry import Registry
+from lxcfleet.health.prober import Prober
+from lxcfleet.host.process import proc
+from lxcfleet.patch.before import Before
+from lxcfleet.patch.fallen import Fallen
+from lxcfleet.patch.rollout import planner
+from lxcfleet.patch.rollout.state import LiveState, Member, MemberPhase, Rollout
+from lxcfleet.patch.stale import judge
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Bus
+from lxcfleet.runtime.operations import Operations
+from lxcfleet.spec import rollout as policies
+from lxcfleet.spec.settings import Config
+from lxcfleet.spec.states import Health
+
+Find = Callable[[Sequence[Container]], Awaitable[Mapping[str, judge.StaleScan]]]
+"""Tells what each of these containers runs that is old, by name. Raises FleetError."""
+
+PAUSE_SECONDS = 10.0
+"""What could not be restarted is tried again after so long, and after twice as long the next time."""
+
+
+class Fleet(Protocol):
+    """What rollouts use of the fleet; daemon.service has it."""
+
+    config: Config
+    registry: Registry
+    actions: Actions
+    operations: Operations
+    bus: Bus
+    prober: Prober
+
+
+class Sight:
+    """Looks at containers for rollouts, and knows which of them are left alone for a while."""
+
+    def __init__(self, paths: Paths, fleet: Fleet, find: Find, fallen: Fallen, before: Before) -> None:
+        self._paths, self._fleet, self._find = paths, fleet, find
+        self._fallen, self._before = fallen, before
+        self._pauses: dict[str, float] = {}
+        """By container, until when it is not tried again, in seconds since the host booted."""
+
+    def look(self, rollout: Rollout | None) -> dict[str, LiveState]:
+        """How all containers are."""
+        waiting = {member.name for member in rollout.by_phase(MemberPhase.WAITING)} if rollout else set()
+        return {container.name: self._see(container, container.name in waiting) for container in self._fleet.registry}
+
+    def _see(self, container: Container, waits: bool) -> LiveState:
+        running, prober = container.running, self._fleet.prober
+        busy = container.busy or self._owed(container) or self._pausing(container)
+        if running is None:
+            return LiveState(None, container.labels, busy=busy)
+        health = prober.of(container)
+        return LiveState(
+            identity=running.identity,
+            labels=container.labels,
+            healthy=health is Health.HEALTHY,
+            unhealthy=health is Health.UNHEALTHY,
+            healthy_for=prober.healthy_seconds(container),
+            running_for=running.age,
+            frozen=waits and running.payload.frozen,
+            busy=container.busy or self._pausing(container),
+            problem=container.problem.message if container.problem else "",
+            reason=prober.reason(container) or ("" if health is Health.HEALTHY else str(health)),
+        )
+
+    def _pausing(self, container: Container) -> str | None:
+        return "it is tried again in a moment" if self._pauses.get(container.name, 0.0) > proc.uptime() else None
+
+    def _owed(self, container: Container) -> str | None:
+        """Whether it will be started in a moment: after a kill of the daemon, or a reboot from inside."""
+        if not self._fleet.operations.any("resume"):
+            return None
+        return "start" if store.noted(self._paths, container.name) is Intent.RUN else None
+
+    async def stale(self, containers: Sequence[Container]) -> tuple[dict[str, Member], set[str]]:
+        """Members for the stale ones of these containers and for those that a patch took down; and those of which nobody
+        can say whether they are stale."""
+        # One that is restarted while we look has another identity then, and a mount that is newer than the patch.
+        before = {c.name: self.member(c) for c in containers if c.running is not None}
+        fallen = {c.name: self.member(c) for c in containers if c.busy is None and self._fallen.of(c) is not None}
+        found = await self._find([c for c in containers if c.running is not None])
+        stale_ones = {name: before[name] for name in before if found[name].stale}
+        return {**stale_ones, **fallen}, {name for name in before if not (found[name].stale or found[name].clean)}
+
+    def member(self, container: Container) -> Member:
+        """A container as a new member of a rollout."""
+        spec = container.spec
+        profile = self._fleet.config.profiles.get((spec.profile if spec else None) or "")
+        own = profile.rollout if profile else policies.ProfileRollout()
+        boot_order = spec.boot_order if spec else 0
+        return Member(
+            name=container.name,
+            identity="" if container.running is None else container.running.identity,
+            priority=boot_order if own.priority is None else own.priority,
+            pool=spec.profile if spec and own.max_unavailable is not None else None,
+            min_healthy_time=own.min_healthy_time,
+            healthy_deadline=own.healthy_deadline,
+            expected=self._fleet.prober.of(container) is not Health.UNHEALTHY or self._before.was_well(container),
+            fallen=container.running is None,
+        )
+
+    def leave_alone(self, rollout: Rollout, failures: Iterable[str]) -> None:
+        """What could not be restarted is left alone for a while: the disk is full, say, and somebody is mending that."""
+        for name in failures:
+            member = rollout.members[name]
+            if member.attempts + 1 < planner.ATTEMPTS:
+                pause = min(PAUSE_SECONDS * (member.attempts + 1), self._fleet.config.rollout.healthy_deadline / 4)
+                self._pauses[name] = proc.uptime() + pause
