@@ -33,7 +33,7 @@ SHELLS = {"bash": "lxcfleet", "zsh": "_lxcfleet", "fish": "lxcfleet.fish"}
 FILES = {
     "/etc/lxcfleet/lxcfleet.yaml": "The settings; see lxcfleet.yaml(5).",
     "/etc/lxcfleet/mask.d/*.yaml": "Rules of your own for what containers see of the host.",
-    "/var/lib/lxc/NAME/lxcfleet.yaml": "What was asked for when the container was created.",
+    "/var/lib/lxc/NAME/lxcfleet.yaml": "What is asked for: create writes it, and set changes it.",
     "/var/lib/lxc/NAME/delta/": "What the container wrote: its only state.",
     "/run/lxcfleet/lxcfleet.sock": "Where lxcfleetd(8) answers: root and the group lxcfleet may use it, the group "
     "lxcfleet-ro to look.",
@@ -177,7 +177,7 @@ def _settings() -> Iterator[str]:
     yield ".SH DESCRIPTION"
     yield "The operator's settings, as YAML; every key may be left out, and so may the file."
     yield "\\fBlxcfleet config check\\fR finds what is wrong with it, all at once. After a change:"
-    yield "\\fBsystemctl reload lxcfleet\\fR. \\fBlxcfleet config show\\fR prints what is in force."
+    yield "\\fBsystemctl reload lxcfleet\\fR. \\fBlxcfleet config show\\fR prints all keys, with their defaults."
     yield ".SH SETTINGS"
     for kind, title in (
         (settings.Config, ""),

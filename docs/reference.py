@@ -12,9 +12,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import click
 
 from lxcfleet.cli.main import ALIASES, cli
-from lxcfleet.spec import profiles, settings
+from lxcfleet.spec import fields, profiles, settings
 from lxcfleet.spec.rollout import ProfileRollout
-from lxcfleet.spec.rows import Row, SectionType, rows_of
+from lxcfleet.spec.rows import Change, Row, SectionType, rows_of
 
 HEAD = """\
 # Reference
@@ -98,6 +98,18 @@ def _settings() -> Iterator[str]:
         yield f"### {title}\n"
         yield (inspect.getdoc(kind) or "").replace("``", "`") + "\n"
         yield from _table(kind)
+    yield "### What `lxcfleet set` changes\n"
+    yield "Keys and values are those of a profile. How a container comes to a new value:\n"
+    for change, when in _WHEN.items():
+        yield f"- {when}: {', '.join(f'`{key}`' for key, row in fields.table().items() if row.change is change)}"
+    yield ""
+
+
+_WHEN = {
+    Change.LIVE: "at once, also while it runs",
+    Change.RESTART: "by a restart",
+    Change.NEVER: "not at all; destroy the container and create it anew",
+}
 
 
 def sections() -> Iterator[tuple[str, type]]:

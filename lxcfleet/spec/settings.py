@@ -147,7 +147,8 @@ class Config:
         Whole(0, MAX_WORKERS), "How many containers are started at the same moment; 0: two per core.", default=0
     )
     stop_timeout: float = row(
-        Number(0, MAX_STOP_TIMEOUT), "Seconds until a stop becomes a kill, where the command does not say.", default=10.0
+        Number(0, MAX_STOP_TIMEOUT),
+        "Seconds until a stop becomes a kill, where neither the command nor the container says.", default=10.0,
     )
     console_log_kib: int = row(
         Whole(4, 1 << 20),

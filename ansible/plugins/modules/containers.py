@@ -7,8 +7,8 @@ short_description: Clone containers from the host's root
 version_added: 1.0.0
 description:
   - Makes sure that containers are there and run, are there and are stopped, or are gone.
-  - A container that is there keeps what it was created with, and a warning says in what it is not as asked for. To
-    change its command or labels, remove it first.
+  - A container that is there stays as it is, and a warning says in what it is not as asked for. To change it, call
+    C(lxcfleet set) on the host, for example by M(ansible.builtin.command).
 author:
   - The lxcfleet developers (@lxcfleet)
 extends_documentation_fragment:

@@ -22,9 +22,12 @@ _timeout = click.option(
     type=click.FloatRange(0, 86400),
     default=None,
     metavar="SECONDS",
-    help="How long they may take to shut down until they are killed; default: stop_timeout of lxcfleet.yaml, 10.",
+    help="How long they may take to shut down until they are killed; default: each one's stop_timeout, else that of"
+    " lxcfleet.yaml.",
 )
-_drain = options.drain("How long they stay up after they left names and ports; default: what was said at their creation.")
+_drain = options.drain(
+    "How long they stay up after they left names and ports; default: each one's drain, else network.drain of lxcfleet.yaml."
+)
 _until_boot = click.option("--until-boot", is_flag=True, help="Those that run start again when the host boots.")
 _force = click.option("--force", is_flag=True, help="Also those that run.")
 

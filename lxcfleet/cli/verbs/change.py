@@ -46,7 +46,7 @@ def set_(
     Nothing is changed unless all of it can be had by all of them. Limits, labels, ports, checks and the like change at
     once, also while a container runs. What takes a restart (command, environment, network, …) is written down, and those
     that run are restarted in waves, as `restart --rolling` does; with --no-restart at their next restart. KEY= gives a
-    key its default. `docs/reference.md` and lxcfleet-spec(5) have all keys.
+    key its default. Keys are those of a profile but for `privileged` and `rollout`: lxcfleet.yaml(5) explains them.
 
     \b
     Examples:

@@ -19,8 +19,8 @@ FOUND = 4
 def rollout() -> None:
     """Restarts in waves: how far they are; pause, resume and abort.
 
-    There is one at a time. `patch apply`, a patch of the host and `restart --rolling` begin one; a patch that comes
-    meanwhile is taken up by it.
+    There is one at a time. A patch of the host begins one, and so do `patch apply`, `restart --rolling` and changes by
+    `set` that take a restart. A patch that comes meanwhile is taken up by it.
 
     \b
     Examples:

@@ -43,7 +43,8 @@ def stale(
     """Show which containers run old code: all, or those chosen.
 
     A container is stale when one of its processes maps or runs a file that is no longer the host's file at that path,
-    as happens when the host is patched. Only a restart heals that; `verify` proves it afterwards.
+    as happens when the host is patched. It is also stale when an interpreter in it may have read an old module, or when
+    it is served old files of packages. Only a restart heals that; `verify` proves it afterwards.
 
     Exit status 4: some are stale. 3: none is, but some could not be looked at.
 
