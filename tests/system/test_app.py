@@ -160,3 +160,11 @@ def test_run_and_tmp_are_its_own(fleet: Fleet) -> None:
     assert fleet.inside(name, "stat -c %a /run /tmp").split() == ["755", "1777"]
     fleet.ok("restart", name)
     assert fleet.inside(name, "ls /run/x /tmp/x /var/tmp/x 2>/dev/null || :") == "/var/tmp/x"
+
+
+def test_no_signal_is_ignored_as_a_program_starts(fleet: Fleet) -> None:
+    name = fleet.name("a")
+    fleet.create(name, command=("--", "sh", "-c", "grep SigIgn /proc/self/status >/out; exec sleep infinity"))
+    none = "SigIgn:\t0000000000000000"
+    assert until(lambda: fleet.inside(name, "cat /out")) == none
+    assert fleet.inside(name, "grep SigIgn /proc/self/status") == none

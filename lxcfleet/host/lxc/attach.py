@@ -165,7 +165,7 @@ def _exec(
         else:
             for number, descriptor in enumerate(streams):
                 os.dup2(descriptor, number)
-        for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP):
+        for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         home = variables["HOME"]
         os.chdir(home if os.path.isdir(home) else "/")

@@ -23,6 +23,9 @@ import _lxc
 _CLONE_NEWNS = 0x00020000
 _SECONDS = 120
 """No boot may take longer: liblxc can wait for ever on a monitor that hangs."""
+_USUAL = (_signal.SIGCHLD, _signal.SIGINT, _signal.SIGPIPE, _signal.SIGXFSZ)
+"""What Python or this process ignores has its default action in containers: a shell can't trap a signal that is ignored
+as it starts, and few programs set handlers for all of them."""
 _REQUEST = 65536
 _ANCILLARY = 64
 
@@ -54,7 +57,8 @@ def main() -> None:
             sys.stderr.write(f"lxcfleet.booter: fork: {error.strerror}\n")
             child = -1
         if child == 0:
-            _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+            for number in _USUAL:
+                _signal.signal(number, _signal.SIG_DFL)
             _signal.alarm(_SECONDS)
             name, *command = message.decode().split("\0")
             boot(name, command, lxc_path, namespace, reply)
