@@ -174,7 +174,8 @@ def test_create_ensure_update(fleet: Fleet) -> None:
     again = fleet.json("create", prefix, "-n", "3", "--ensure", "--update", "--memory", "256M", *SLEEP)
     assert not again["changed"]
     other = ("--", "sleep", "100000")
-    fleet.ok("create", prefix, "-n", "3", "--ensure", "--update", "--memory", "256M", *other)
+    restarting = fleet.run("create", prefix, "-n", "3", "--ensure", "--update", "--memory", "256M", *other)
+    assert (restarting.status, "3 of them are restarted in waves" in restarting.err) == (0, True), restarting
     until(lambda: json.loads(fleet.ok("rollout", "status", "-f", "json"))["ended"], 60, "they are restarted")
     assert "100000" in Path(f"/proc/{fleet.pid(first)}/cmdline").read_text() or fleet.pid(first) != pid
     never = fleet.run("create", prefix, "-n", "3", "--ensure", "--update", "--privileged", *other)

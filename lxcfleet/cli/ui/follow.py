@@ -52,6 +52,7 @@ def run_operation(
     show_results(ended["results"], style, quiet, seconds=progress.seconds, operation=ended)
     if update:
         _tell_changes(ended["results"], quiet or style != "table")
+        _tell_restarts(client, ended["results"])
     else:
         _tell_differences(ended["results"], quiet)
     if ended["status"] == "cancelled":
@@ -130,6 +131,19 @@ class _Following:
             why=f"{why}; of the {self._operation['action']}, {done} of {total} were told to be done",
             hint="what had begun is finished once the daemon is back: `lxcfleet events -f` follows that, `lxcfleet list`"
             " shows how far it is; the same command again does the rest",
+        )
+
+
+def _tell_restarts(client: Client, results: Sequence[ResultRecord]) -> None:
+    """That containers are being restarted whose change takes a restart: the daemon began that, and nobody waits for it."""
+    rollout, changed = client.rollout(), {result["name"] for result in results if result["changed"]}
+    if rollout is None or rollout["ended"] is not None:
+        return
+    count = sum(member["name"] in changed for member in rollout["containers"])
+    if count:
+        say(
+            f"lxcfleet: {count} of them are restarted in waves, as their changes take a restart:"
+            " `lxcfleet rollout status --follow` shows how far"
         )
 
 

@@ -119,6 +119,8 @@ def _text(container: Mapping[str, Any], field: str) -> str:
         return ",".join(value)
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
     return "" if value is None else str(value)
 
 
