@@ -4,6 +4,8 @@ from typing import Any
 
 SIGCHLD: int
 SIGINT: int
+SIGPIPE: int
+SIGXFSZ: int
 SIG_IGN: Any
 SIG_DFL: Any
 
