@@ -1,1 +1,1 @@
-"""The calls, the records that travel, and the client. What answers the calls is in daemon.http."""
+"""The calls, the records that travel, and the client. The handlers that answer the calls are in daemon.http."""

@@ -1,4 +1,4 @@
-"""The API, declared once: every call with its path, its request, its reply, and who may call it.
+"""The API, declared once: every call with its path, its request, its reply, and the right that it takes.
 
 The server binds one handler to each call, the client makes its methods of them, and `make docs` writes docs/api.md;
 mypy holds all three to the types here. To add a call, declare it here, bind its handler in daemon.http.server,
@@ -53,13 +53,13 @@ from lxcfleet.spec.selection import Selection
 
 VERSION = "1.0"
 MAX_BODY = 1 << 20
-"""Bytes that a request may have."""
+"""Bytes that the body of a request may have."""
 MAX_ATTACH = 200_000
-"""The same of a request on the attach socket: it is one datagram, and the kernel takes little more by default."""
+"""Bytes that a request on the attach socket may have: it is one datagram, and the kernel takes little more by default."""
 
 _NOTHING, _BY_NAME, _BY_ID = Nothing(), Named("name"), Named("id")
 _SCRAPED = Nothing(strict=False)
-"""What scrapes may add keys to its query that mean nothing here."""
+"""A request for Prometheus. Unknown keys in its query are ignored, as Prometheus' configuration may add some."""
 
 # -- containers ---------------------------------------------------------------------------------------------
 
@@ -181,4 +181,4 @@ ROLLOUT_ABORT: Call[None, RolloutRecord] = Call(
 )
 
 CALLS: Mapping[str, AnyCall[Any]] = {call.name: call for call in [*globals().values()] if isinstance(call, AnyCall)}
-"""All of them by name, in the order above."""
+"""All calls by name, in the order above."""

@@ -82,8 +82,8 @@ def _plain(call: AnyCall[None]) -> _Method[Any]:
 class Client:
     """Talks to the daemon.
 
-    Every method raises the daemon's own errors; Unreachable if the daemon does not answer, BrokenOff if it went away
-    in the middle; Denied.
+    Every method raises the daemon's own errors. It raises Unreachable if the daemon does not answer, BrokenOff if the
+    daemon went away before the end of the reply, and Denied if the caller may not use the socket.
     """
 
     def __init__(self, paths: Paths | None = None, timeout: float | None = None) -> None:
@@ -143,7 +143,7 @@ class Client:
 
     @contextmanager
     def _asked(self, call: AnyCall[Q], request: Q) -> Iterator[http.client.HTTPResponse]:
-        """The reply that begins; what goes wrong while it is read is raised as BrokenOff."""
+        """Send a request and give its reply, to be read. Raises BrokenOff if reading fails, also inside the ``with``."""
         sent = call.takes.write(request)
         target = call.path.format(**{key: quote(value, safe="") for key, value in sent.path.items()})
         if sent.query:
@@ -165,7 +165,7 @@ class Client:
             raise _broken_off(str(self._paths.socket), call, error) from error
 
     def attach(self, request: AttachRequest, descriptors: tuple[int, int, int]) -> socket.socket:
-        """Run a command in a container; see AttachRequest for what the socket then says."""
+        """Run a command in a container; AttachRequest tells which messages the socket then carries."""
         path = str(self._paths.attach_socket)
         message = json.dumps(request).encode()
         if len(message) > MAX_ATTACH:
@@ -185,7 +185,7 @@ class Client:
 
 
 def answers(paths: Paths) -> bool:
-    """Whether somebody listens on the daemon's socket; one that we may not use counts too."""
+    """Whether a daemon listens on its socket; a socket that this process may not use counts too."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(str(paths.socket))
@@ -203,7 +203,7 @@ def _no_answer(path: str, error: Exception) -> FleetError:
             why="it is open to root and the group lxcfleet",
             hint="run the command with sudo, or have yourself added: adduser YOU lxcfleet",
         )
-    log = os.path.join(os.path.dirname(path), "daemon.log")  # of one that no systemd started
+    log = os.path.join(os.path.dirname(path), "daemon.log")  # a daemon that systemd started logs to the journal
     told = log if os.path.exists(log) else "`systemctl status lxcfleet` and `journalctl -u lxcfleet`"
     return Unreachable(
         "the daemon lxcfleetd does not answer",
@@ -213,7 +213,7 @@ def _no_answer(path: str, error: Exception) -> FleetError:
 
 
 def _broken_off(path: str, call: AnyCall[Any], error: Exception) -> FleetError:
-    """What a reply is worth that began, or was waited for, and did not come to its end."""
+    """The error for a request that was sent and whose reply did not come, or not to its end."""
     if isinstance(error, TimeoutError):
         return _no_answer(path, error)
     hint = "the same command again asks the next daemon"

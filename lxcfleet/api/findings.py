@@ -1,4 +1,4 @@
-"""What travels between client and daemon about checks: stale, verify, audit. Values only."""
+"""The records of the checks stale, verify and audit, as they travel between client and daemon. Values only."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ from typing import TypedDict
 
 
 class ProcessRecord(TypedDict):
-    """A process in a container. ``pid``: as the host numbers it."""
+    """A process in a container. ``pid``: its number on the host."""
 
     pid: int
     command: str
 
 
 class OldFileRecord(TypedDict):
-    """A file that is old. ``layer``: who has the path now. ``why``: replaced or removed, and a process runs it; served: the
-    container gets the old one when it opens it; monitor: its monitor maps it; modules: an interpreter may have read it."""
+    """A file that is old. ``layer``: the layer that has the path now. ``why``: replaced or removed, while a process runs
+    it; served: the container gets the old file when it opens the path; monitor: the container's monitor maps the file;
+    modules: an interpreter may have read the file."""
 
     path: str
     why: str
     layer: str
     package: str | None
-    """Whose file it is on the host."""
+    """The package that owns the file on the host."""
     version: str | None
-    """Which version of that the host has."""
+    """The version of that package on the host."""
     processes: list[ProcessRecord]
 
 
 class FallRecord(TypedDict):
-    """A container that a patch took down, and that does not run. ``since``: when that was noted."""
+    """A container that does not run because of a patch. ``since``: when the daemon noted that."""
 
     name: str
     since: str
@@ -35,31 +36,31 @@ class FallRecord(TypedDict):
 
 
 class NoticeRecord(TypedDict):
-    """How far a change of the host's packages is: see patch.notice."""
+    """The progress of a change of the host's packages: see patch.notice."""
 
     phase: str
     policy: str
     why: str
     until: str | None
-    """When the maintenance window begins that it is waited for."""
+    """When the next maintenance window begins, if the daemon waits for one."""
     down: list[FallRecord]
     reboot: list[str]
-    """Packages that a reboot of the host is due for."""
+    """Packages whose new version takes a reboot of the host."""
 
 
 class StaleRecord(TypedDict):
-    """What ``stale`` found in one container."""
+    """The findings of ``stale`` in one container."""
 
     name: str
     state: str
     stale: bool
     processes: int
-    """How many were looked at."""
+    """How many processes were looked at."""
     mappings: int
-    """How many executable mappings of theirs were compared."""
+    """How many executable mappings of these processes were compared."""
     files: list[OldFileRecord]
     problem: str | None
-    """Why not all could be looked at."""
+    """Why not all processes could be looked at."""
 
 
 class ShadowRecord(TypedDict):
@@ -69,12 +70,12 @@ class ShadowRecord(TypedDict):
     kind: str
     """file, removed, or directory."""
     age: str
-    """The delta's beside the host's: newer, older or same; empty where there is nothing to compare."""
+    """The age of the delta's file: newer or older than the host's, or same; empty where there is nothing to compare."""
     same: bool
-    """It has the same content, as yet."""
+    """Whether both files have the same content, as yet."""
     package: str
     version: str
-    """Which the host has."""
+    """The version of that package on the host."""
 
 
 class DivergedRecord(TypedDict):
@@ -83,62 +84,62 @@ class DivergedRecord(TypedDict):
     added: dict[str, str]
     removed: list[str]
     changed: dict[str, list[str]]
-    """The container's version, and the host's."""
+    """The container's version of each package, and the host's."""
 
 
 class ShadowsRecord(TypedDict):
-    """What ``audit shadow`` found in one container."""
+    """The findings of ``audit shadow`` in one container."""
 
     name: str
     state: str
     shadows: list[ShadowRecord]
     diverged: DivergedRecord | None
-    """None: it has the host's packages."""
+    """null: the container has the host's packages."""
     problem: str | None
 
 
 class EvidenceRecord(TypedDict):
-    """What ``verify`` found out about one container."""
+    """The evidence of ``verify`` about one container."""
 
     name: str
     state: str
     proven: bool
     reasons: list[str]
-    """Why it is not proven."""
+    """Why the container is not proven."""
     restarted: str | None
-    """When its process 1 began; None: it does not run, and starts on a fresh mount."""
+    """When its process 1 began; null: the container does not run, so its next start gets a fresh mount."""
     processes: int
     mappings: int
     """How many executable mappings were compared with the files of the base."""
     compared: int
-    """How many files of packages were compared with what the container is served."""
+    """How many files of packages were compared with the files that the container gets when it opens them."""
     not_compared: list[str]
-    """What the proof does not rest on, in words."""
+    """The things that were not compared, in words: the proof does not rest on them."""
     old: list[OldFileRecord]
-    """Files that run and should not; proven only if there are none."""
+    """Old files that are still in use; the container is proven only if there are none."""
     shadows: list[ShadowRecord]
 
 
 class ProofRecord(TypedDict):
-    """The evidence after a patch, to be filed."""
+    """The evidence after a patch: a record for the operator to file."""
 
     time: str
     host: str
     system: str
     kernel: str
     base: str
-    """A fingerprint of the host's packages and their versions, which is what the containers were compared with."""
+    """A fingerprint of the host's packages and their versions, with which the containers were compared."""
     packages: dict[str, str]
-    """Those asked for, with the version on the host; none: all count."""
+    """The packages that were asked for, with their version on the host; empty: all packages count."""
     reboot: list[str]
-    """Packages that a reboot of the host is due for: what the containers run of these is not what is installed. They count
-    against the proof only where they were asked for."""
+    """Packages whose new version takes a reboot of the host: until then the containers run an older version than the
+    installed one. They count against the proof only where they were asked for."""
     proven: bool
     containers: list[EvidenceRecord]
 
 
 class ExposedRecord(TypedDict):
-    """A file of the host's that a container can read and should not; ``rule``: the one that hides it."""
+    """A file of the host that a container can read and should not; ``rule``: the rule of the mask that hides it."""
 
     path: str
     why: str
@@ -146,10 +147,10 @@ class ExposedRecord(TypedDict):
 
 
 class ExposureRecord(TypedDict):
-    """What ``audit exposure`` found in one container."""
+    """The findings of ``audit exposure`` in one container."""
 
     name: str
     state: str
     exposed: list[ExposedRecord]
     problem: str | None
-    """Why it could not be looked at."""
+    """Why the container could not be looked at."""

@@ -1,4 +1,4 @@
-"""The keys that queries have, each written and read in one way for all calls; the requests that are made of them."""
+"""The keys of queries, each written and read in the same way by all calls, and the requests that consist of such keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.terms import Init
 
 _DIGITS = 18
-"""Of a number in a query, at most."""
+"""Digits that a number in a query may have."""
 LOGS = ("console", "lxc")
 
 
@@ -25,7 +25,7 @@ def _one(texts: Sequence[str]) -> str:
 
 
 def number(name: str, meaning: str, default: int, low: int, high: int) -> Key[int]:
-    """A key that has a whole number from ``low`` to ``high``."""
+    """A key whose value is a whole number from ``low`` to ``high``."""
 
     def read(texts: Sequence[str]) -> int:
         text = _one(texts)
@@ -40,7 +40,7 @@ def number(name: str, meaning: str, default: int, low: int, high: int) -> Key[in
 
 
 def flag(name: str, meaning: str) -> Key[bool]:
-    """A key that is 1, or 0 as where it is left out."""
+    """A key whose value is 1 or 0; a missing key counts as 0."""
 
     def read(texts: Sequence[str]) -> bool:
         text = _one(texts)
@@ -52,7 +52,7 @@ def flag(name: str, meaning: str) -> Key[bool]:
 
 
 def word(name: str, meaning: str, default: str, words: Sequence[str]) -> Key[str]:
-    """A key that has one of some words."""
+    """A key whose value is one of ``words``."""
 
     def read(texts: Sequence[str]) -> str:
         text = _one(texts)
@@ -64,7 +64,7 @@ def word(name: str, meaning: str, default: str, words: Sequence[str]) -> Key[str
 
 
 def texts(name: str, form: str, meaning: str, parse: Callable[[str], Any] = str) -> Key[tuple[Any, ...]]:
-    """A key that may be there many times; ``parse`` raises InvalidInput, and ``str`` of what it gives is written."""
+    """A key that a query may have many times. ``parse`` reads each text and raises InvalidInput; ``str`` writes a value."""
     return Key(name, f"{form}, any number of times", meaning, lambda values: map(str, values), _each(parse), ())
 
 
@@ -88,7 +88,7 @@ LINES = number("lines", "Only the last so many lines; 0: all.", 0, 0, 10**_DIGIT
 FOLLOW = flag("follow", "Go on with what comes later, for ever.")
 
 SELECTION: Query[Selection] = Query(PATTERN, LABEL, join=Selection, split=lambda chosen: (chosen.patterns, chosen.labels))
-"""Which containers a call that changes nothing is about: all of them, if nothing is chosen."""
+"""The containers of a call that changes nothing: all containers, if nothing is chosen."""
 
 
 # -- the requests -------------------------------------------------------------------------------------------
@@ -113,7 +113,8 @@ class EventsRequest:
 
 @dataclass(frozen=True)
 class VerifyRequest:
-    """``lxcfleet verify``. ``packages``: only these count; none: all do. ``deep``: documentation and translations, too."""
+    """``lxcfleet verify``. ``packages``: only these count; empty: all count. ``deep``: compare documentation and
+    translations, too."""
 
     selection: Selection
     packages: tuple[str, ...] = ()
@@ -122,7 +123,7 @@ class VerifyRequest:
 
 @dataclass(frozen=True)
 class DoctorRequest:
-    """``lxcfleet doctor``: what ``count`` more containers with such an init need."""
+    """``lxcfleet doctor``: can the host take ``count`` more containers with this ``init``?"""
 
     count: int = 1
     init: Init = Init.SYSTEM

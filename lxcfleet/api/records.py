@@ -1,4 +1,4 @@
-"""What the daemon tells of what there is, as JSON. Values only."""
+"""The records that the daemon answers with, as JSON: containers, operations, rollouts and more. Values only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ServerRecord(TypedDict):
     api: str
     pid: int
     containers: int
-    """How many it knows."""
+    """How many containers the daemon knows."""
 
 
 class ContainerRecord(TypedDict):
@@ -23,7 +23,7 @@ class ContainerRecord(TypedDict):
     name: str
     state: str
     health: str | None
-    """starting, healthy or unhealthy, of one that runs."""
+    """starting, healthy or unhealthy; null: the container does not run."""
     init: str
     command: list[str]
     labels: dict[str, str]
@@ -31,20 +31,20 @@ class ContainerRecord(TypedDict):
     privileged: bool
     network: str
     ports: list[str]
-    """What it listens on, as ``http=8080/tcp``."""
+    """The ports that the container declares, as ``http=8080/tcp``."""
     isolated: bool
     publish: list[str]
-    """The host's ports that lead to it, as ``8080:80/tcp``."""
+    """The host's ports that lead to the container, as ``8080:80/tcp``."""
     created: str
     pid: int | None
-    """Process 1, as the host numbers it."""
+    """The number that its process 1 has on the host."""
     addresses: list[str]
     busy: str | None
-    """What is being done to it."""
+    """The action that is under way on the container; null: none."""
     restart_needed: list[str]
-    """The keys of its spec that were changed and are in force only after a restart."""
+    """The changed keys of its spec that take effect only after a restart."""
     problem: str | None
-    """Why it is broken."""
+    """Why the container is broken."""
 
 
 class ContainerDetails(ContainerRecord):
@@ -52,10 +52,10 @@ class ContainerDetails(ContainerRecord):
 
     directory: str
     delta_bytes: int
-    """What its delta takes on disk."""
+    """The space that its delta takes on disk."""
     first_id: int | None
     hardware: str | None
-    """Its MAC address on the bridge; None: it is on none."""
+    """Its MAC address on the bridge; null: the container is on no bridge."""
     memory_bytes: int | None
     cpu_seconds: float | None
     processes: int | None
@@ -64,20 +64,20 @@ class ContainerDetails(ContainerRecord):
     boot_order: int
     started: str | None
     check: dict[str, Any] | None
-    """How its health is told, as in its spec."""
+    """Its health check, as in its spec."""
     health_reason: str
-    """Why it is not healthy, where a check said so."""
+    """Why the container is not healthy, in the words of its check."""
     memory_limit_bytes: int | None
     cpus_limit: float | None
     disk_limit_bytes: int | None
     processes_limit: int | None
-    """What it may use at most; None: no limit."""
+    """The most processes that the container may have; null: no limit. So with the other limits."""
     conflicts: list[str]
-    """What its last start could not merge with the host's changes; see docs/packages.md."""
+    """The changes of the host that its last start could not merge with the container's own; see docs/packages.md."""
     confinement: dict[str, str]
-    """What holds it in, in words."""
+    """The means that confine the container, such as seccomp, each with its effect in words."""
     spec: dict[str, Any]
-    """What was asked for: all fields, as they stand in its file. Empty if that can't be read."""
+    """All fields of its spec, as they stand in the spec's file. Empty if that file can't be read."""
 
 
 class HostUsageRecord(TypedDict):
@@ -86,36 +86,37 @@ class HostUsageRecord(TypedDict):
     processors: int
     memory_total_bytes: int
     memory_available_bytes: int
-    """What programs can have without swapping."""
+    """Memory that programs can get without swapping."""
     swap_total_bytes: int
     swap_free_bytes: int
 
 
 class ContainerUsageRecord(TypedDict):
-    """What one container has used. null: it does not run, the host does not count it, or it is on no bridge."""
+    """The resources that one container has used. A value is null if the container does not run, if the host does not count
+    this resource, or, for the network, if the container is on no bridge."""
 
     name: str
     state: str
     health: str | None
     run: str | None
-    """Another one each time that it starts: its counters begin anew then."""
+    """An id of the container's current run: each start gives a new id, and the counters begin anew."""
     cpu_seconds: float | None
     memory_bytes: int | None
-    """What it has at the moment; so with the processes. All others count since it started."""
+    """At the moment, as are the processes. All other values count since the container started."""
     processes: int | None
     io_read_bytes: int | None
-    """From block devices; what the host has in its memory is not read again."""
+    """Read from block devices. Reads that the host's page cache served do not count."""
     io_written_bytes: int | None
     net_received_bytes: int | None
     net_sent_bytes: int | None
     cpus_limit: float | None
-    """In processors; null: no limit. So with those that follow."""
+    """In processors; null: no limit, also in the two limits that follow."""
     memory_limit_bytes: int | None
     processes_limit: int | None
 
 
 class UsageRecord(TypedDict):
-    """What the containers have used at one moment. Two readings give a rate."""
+    """The resources that the containers have used up to one moment. Two such readings give a rate."""
 
     time: float
     """Seconds on a clock that never goes back; only the difference of two readings means something."""
@@ -126,14 +127,15 @@ class UsageRecord(TypedDict):
 
 
 class ResultRecord(TypedDict):
-    """What became of one container; see spec.results.Result."""
+    """The outcome of an operation for one container; see spec.results.Result."""
 
     name: str
     status: str
     changed: bool
     error: ErrorBody | None
     differs: NotRequired[dict[str, tuple[str, str]]]
-    """Only of one that ``create --ensure`` found to be otherwise than asked for, which it stays."""
+    """The fields in which an existing container differs from the request, or did before it was changed: for each key the
+    former value and the value asked for. Only ``set`` and ``create --ensure`` give it."""
 
 
 class OperationRecord(TypedDict):
@@ -148,8 +150,8 @@ class OperationRecord(TypedDict):
     changed: bool
     results: list[ResultRecord]
     plan: list[str]
-    """With dry_run: what would be done, one line each; nothing was done then. ``changed`` and the results (with the
-    status planned, unchanged or failed) tell what would become of the containers."""
+    """With dry_run: the steps that would be done, one line each; nothing was done. ``changed`` and the results (with the
+    status planned, unchanged or failed) then tell how the containers would end up."""
 
 
 class FindingRecord(TypedDict):
@@ -165,7 +167,7 @@ class FindingRecord(TypedDict):
 
 
 class DoctorRecord(TypedDict):
-    """The answer of ``doctor``: findings, and how many more containers fit (None: no limit met)."""
+    """The answer of ``doctor``: findings, and how many more containers fit (null: no limit was found)."""
 
     findings: list[FindingRecord]
     fits: int | None
@@ -178,23 +180,23 @@ class RolloutMemberRecord(TypedDict):
     phase: str
     wave: int | None
     stale: bool
-    """It runs old code still, though all was done that may be."""
+    """Whether the container was found stale after the rollout had done all that it may do to it."""
     note: str
 
 
 class HaltRecord(TypedDict):
-    """Why a rollout stopped, and the end of what the container printed."""
+    """Why a rollout halted, and the end of the container's console output."""
 
     container: str | None
     why: str
     log: str
     exit_status: int | None
-    """Of its process 1; None: it has not ended, or how is not known."""
+    """The exit status of the container's process 1; null: it has not ended, or its status is not known."""
     packages: dict[str, list[str]] | None
-    """Those that changed on the host since the container was last well, with their versions then and now; an empty one:
-    not installed; None: that is not known."""
+    """The host's packages that changed since the container was last healthy, each with its version then and now (empty:
+    not installed); null: not known."""
     commands: list[str]
-    """What puts the former versions back on the host."""
+    """Commands that put the former versions back on the host."""
 
 
 class RolloutRecord(TypedDict):
@@ -206,38 +208,38 @@ class RolloutRecord(TypedDict):
     created: str
     ended: str | None
     changed: bool
-    """Whether a container was restarted, or with dry_run would be."""
+    """Whether a container was restarted, or with dry_run would be restarted."""
     total: int
     done: int
-    """Containers about which nothing is left to do."""
+    """How many containers are through: nothing is left to do about them."""
     killed: int
-    """Containers that had to be killed, as they did not end in time."""
+    """How many containers had to be killed, as they did not end in time."""
     wave: int
     patches: int
     waits_for: str
-    """What it waits for at the moment, in words."""
+    """The condition that the rollout waits for at the moment, in words."""
     halted: HaltRecord | None
     policy: dict[str, Any]
     containers: list[RolloutMemberRecord]
     waves: list[list[str]]
-    """Those to come, if all goes well."""
+    """The waves to come, if all goes well."""
 
 
 class SetRecord(TypedDict):
-    """What became of ``set``."""
+    """The outcome of ``set``."""
 
     changed: bool
-    """Whether a spec was changed or a container is restarted, or with dry_run would be."""
+    """Whether a spec was changed or a container is restarted; with dry_run: whether one would be."""
     dry_run: bool
     results: list[ResultRecord]
     plan: list[str]
-    """With dry_run: what would be done, in words."""
+    """With dry_run: the steps that would be done, in words."""
     restarts: list[str]
-    """The containers that are restarted for it."""
+    """The containers that are restarted because the change takes that."""
     restart_needed: list[str]
-    """Those that have what was asked for only after a restart, which was declined."""
+    """The containers for which the change takes effect only after a restart, where the request declined that restart."""
     rollout: RolloutRecord | None
-    """The rollout that restarts them."""
+    """The rollout that restarts the containers."""
 
 
 class TargetRecord(TypedDict):

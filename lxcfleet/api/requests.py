@@ -1,6 +1,6 @@
-"""What travels between the client and the daemon: requests, and records of what there is. Values only.
+"""The requests that the client sends to the daemon in bodies. Values only.
 
-Requests are checked when they are read: everything that is wrong with one is told at once.
+The daemon checks a request when it reads it, and tells everything that is wrong with it at once.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class CreateRequest:
     start: bool = True
     dry_run: bool = False
     said: Mapping[str, Any] = field(default_factory=dict)
-    """Values by key of the table, ``spec.fields``. What is missing is as the profile or the settings say."""
+    """Values by key of the table, ``spec.fields``. A missing key gets its value from the profile or the settings."""
     update: bool = False
-    """Whether those that exist become as is asked for, too; takes ``ensure``."""
+    """Whether containers that exist are changed to the values asked for, too; only with ``ensure``."""
 
     def to_json(self) -> dict[str, Any]:
         """The body."""
@@ -43,7 +43,7 @@ class CreateRequest:
     def from_json(cls, data: object) -> CreateRequest:
         """From a body; raises InvalidInput with everything that is wrong with it.
 
-        An empty list or mapping, and false where that is the default, count as not said, as in the first version.
+        An empty list or mapping, and false where false is the default, count as not said, as in the first version.
         """
         from lxcfleet.spec.fields import askable  # noqa: PLC0415
 
@@ -78,14 +78,15 @@ def _says_something(value: object, default: object) -> bool:
 
 @dataclass(frozen=True)
 class ActionRequest:
-    """``lxcfleet start|stop|…``. ``force``: destroy what runs. ``until_boot``: stop what is to start at the next boot."""
+    """``lxcfleet start|stop|…``. ``force``: destroy running containers, too. ``until_boot``: the stopped
+    containers start again when the host boots."""
 
     action: Action
     selection: Selection
     timeout: float | None = None
-    """Seconds until a stop becomes a kill; None: as the settings say."""
+    """Seconds until a stop becomes a kill; null: as the settings say."""
     drain: float | None = None
-    """Seconds from leaving names and ports to the stop; None: as each spec says."""
+    """Seconds between the withdrawal of names and ports and the stop; null: as each spec says."""
     force: bool = False
     until_boot: bool = False
     dry_run: bool = False
@@ -115,16 +116,16 @@ class ActionRequest:
 
 @dataclass(frozen=True)
 class SetRequest:
-    """``lxcfleet set``. All chosen containers are changed, or if one can't be, none."""
+    """``lxcfleet set``. Either all chosen containers are changed, or none if one of them can't be."""
 
     selection: Selection
     assignments: tuple[str, ...]
     """Each a KEY=VALUE as the command line takes it, such as ``memory=512M``, ``labels.tier=front``, ``drain=`` (the
     default) and ``labels.tier=`` (none)."""
     restart: bool = True
-    """Whether those that run are restarted for what takes that, as a rollout."""
+    """Whether a rollout restarts the running containers if a change takes a restart."""
     policy: Mapping[str, Any] = field(default_factory=dict)
-    """What that rollout's says other than the settings."""
+    """The values of that rollout's policy that differ from the settings."""
     dry_run: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -133,7 +134,7 @@ class SetRequest:
 
     @classmethod
     def from_json(cls, data: object) -> SetRequest:
-        """From a body; raises InvalidInput with all that is wrong with it, also with any of the assignments."""
+        """From a body; raises InvalidInput with all that is wrong with it, with any of the assignments, too."""
         from lxcfleet.spec.assignments import parse_all  # noqa: PLC0415  the command line starts with this module
 
         fields = Fields(data, "request")
@@ -153,7 +154,7 @@ class SetRequest:
 
 @dataclass(frozen=True)
 class RolloutRequest:
-    """``lxcfleet patch apply``, and ``restart --rolling``. ``policy``: what it says other than the settings."""
+    """``lxcfleet patch apply``, and ``restart --rolling``. ``policy``: its values that differ from the settings."""
 
     kind: str
     selection: Selection
@@ -237,7 +238,7 @@ class FixShadowsRequest:
 
 @dataclass(frozen=True)
 class ResumeRequest:
-    """``lxcfleet rollout resume``. ``accept``: leave what failed as it is."""
+    """``lxcfleet rollout resume``. ``accept``: leave the containers that failed as they are."""
 
     accept: bool = False
 
@@ -264,7 +265,7 @@ def selection_to_json(selection: Selection) -> dict[str, Any]:
 
 
 def read_selection(inner: Fields) -> Selection:
-    """The selection that ``selection_to_json`` gave; complaints go to the fields."""
+    """The selection in a body, as ``selection_to_json`` writes it; complaints go to ``fields``."""
     selection = Selection(
         patterns=inner.texts("patterns"),
         labels=tuple(inner.pairs("labels", check_label).items()),
@@ -285,6 +286,6 @@ class AttachRequest(TypedDict):
 
     name: str
     command: list[str]
-    """Empty: a login shell of root's."""
+    """Empty: a login shell of root."""
     environment: dict[str, str]
     tty: bool

@@ -1,7 +1,7 @@
-"""How a call is declared: where the parts of its request stand (path, query, body), and what its reply is.
+"""How a call is declared: where the parts of its request stand (path, query, body), and the type of its reply.
 
-The client writes a request by the same shape that the server reads it by, and docs/api.md tells it. All of this is
-light at import, as the command line starts with it.
+The client writes a request, the server reads it, and docs/api.md describes it, all from the same declaration. This module
+must import quickly, as every command line starts with it.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ class Sent(NamedTuple):
 
 @dataclass(frozen=True)
 class Key(Generic[T]):
-    """One key of a query, and how a value is written there and read."""
+    """One key of a query, and how its value is written and read."""
 
     name: str
     form: str
-    """What may stand there, in words."""
+    """The texts that the key may have, in words."""
     meaning: str
     write: Callable[[T], Iterable[str]]
-    """The values; none leaves the key out."""
+    """Gives the key's texts for a value; no text leaves the key out."""
     read: Callable[[Sequence[str]], T]
-    """From the values, of which there is at least one; raises InvalidInput."""
+    """Gives the value for the key's texts, of which there is at least one; raises InvalidInput."""
     default: T
-    """What holds where the key is not in the query."""
+    """The value where the key is not in the query."""
 
 
 class Query(Generic[T]):
-    """What one or more keys of a query come to."""
+    """A value that one or more keys of a query make up."""
 
     def __init__(self, *keys: Key[Any], join: Callable[..., T], split: Callable[[T], tuple[Any, ...]]) -> None:
         self.keys = keys
@@ -60,7 +60,7 @@ class Query(Generic[T]):
         return {key.name: texts for key, one in pairs if (texts := [*key.write(one)])}
 
     def read(self, query: Mapping[str, Sequence[str]], complaints: list[str]) -> T | None:
-        """The value, if all of the keys make sense; what is wrong with them goes to ``complaints``."""
+        """The value, or None if a key makes no sense; complaints about keys go to ``complaints``."""
         values = []
         for key in self.keys:
             try:
@@ -71,7 +71,7 @@ class Query(Generic[T]):
 
 
 def single(key: Key[T]) -> Query[T]:
-    """What one key has."""
+    """A query of one key."""
     def itself(value: T) -> T:
         return value
 
@@ -82,30 +82,30 @@ def single(key: Key[T]) -> Query[T]:
 
 
 class Takes(Protocol[Q]):
-    """What a call asks for. ``Q``: the type of the request."""
+    """The shape of a call's request. ``Q``: the type of the request."""
 
     @property
     def keys(self) -> Sequence[Key[Any]]:
-        """Of the query."""
+        """The keys of its query."""
 
     @property
     def body(self) -> type | None:
-        """What the body is; None: the call has none."""
+        """The type of its body; None: the call has no body."""
 
     @property
     def strict(self) -> bool:
-        """Whether a key of the query that the call does not know is refused."""
+        """Whether the server refuses unknown keys in the query."""
 
     def write(self, request: Q) -> Sent:
         """The request on its way."""
 
     def read(self, sent: Sent) -> Q:
-        """The request that came; raises InvalidInput with everything that is wrong with it."""
+        """The request that arrived; raises InvalidInput with everything that is wrong with it."""
 
 
 @dataclass(frozen=True)
 class Nothing:
-    """A call that asks for nothing but itself."""
+    """A call without a request: no part of its path, query or body varies."""
 
     strict: bool = True
     keys: Sequence[Key[Any]] = ()
@@ -122,7 +122,7 @@ class Nothing:
 
 @dataclass(frozen=True)
 class Named:
-    """A call of one thing, whose name or id stands in the path."""
+    """A call about one object, whose name or id stands in the path."""
 
     part: str
     keys: Sequence[Key[Any]] = ()
@@ -140,9 +140,10 @@ class Named:
 
 
 class InQuery(Generic[Q]):
-    """A call whose request is in its query, and may have a name in its path besides.
+    """A call whose request is in its query; a name in its path may belong to the request, too.
 
-    ``make`` gets the name in the path, if there is one, then what each of ``parts`` read; ``split`` gives the same back.
+    ``make`` gets the name in the path, if there is one, then the value that each of ``parts`` read. ``split`` takes a request
+    apart into the same values.
     """
 
     strict = True
@@ -179,7 +180,7 @@ class Body(Protocol):
 
     @classmethod
     def from_json(cls, data: object) -> Any:
-        """The request that the object is; raises InvalidInput."""
+        """The request in the object; raises InvalidInput."""
 
 
 B = TypeVar("B", bound=Body)
@@ -207,7 +208,7 @@ class InBody(Generic[B]):
 
 
 def unknown(query: Iterable[str], keys: Sequence[Key[Any]]) -> list[str]:
-    """Complaints about the keys of a query that a call does not have: a typo would else choose everything."""
+    """Complaints about unknown keys of a query: were a mistyped key ignored, the call would be about everything."""
     known = {key.name for key in keys}
     return [f"query: {name[:40]}: unknown key" for name in query if name not in known]
 
@@ -217,18 +218,18 @@ def _finish(complaints: Sequence[str]) -> None:
         raise InvalidInput(NOT_VALID, why="\n".join(complaints))
 
 
-# -- what is answered ---------------------------------------------------------------------------------------
+# -- replies ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Gives(Generic[R]):
-    """A JSON value. ``R``: its type."""
+    """A reply that is a JSON value. ``R``: its type."""
 
     record: type
     many: bool = False
-    """A list of such records."""
+    """Whether the reply is a list of such records."""
     maybe: bool = False
-    """Such a record, or null."""
+    """Whether the reply may be null instead."""
 
     @property
     def type(self) -> Any:
@@ -254,7 +255,7 @@ def maybe(record: type[T]) -> Gives[T | None]:
 
 @dataclass(frozen=True)
 class AnyCall(Generic[Q]):
-    """One call, whatever it answers. ``path`` may hold ``{name}`` or ``{id}``."""
+    """One call, with any kind of reply. ``path`` may hold ``{name}`` or ``{id}``."""
 
     name: str
     method: str
@@ -262,11 +263,11 @@ class AnyCall(Generic[Q]):
     summary: str
     takes: Takes[Q]
     reads: bool = field(default=False, kw_only=True)
-    """Whether it changes nothing though it is no GET."""
+    """Whether the call changes nothing though its method is not GET."""
 
     @property
     def harmless(self) -> bool:
-        """Whether those may call it who may only read."""
+        """Whether callers that may only read may use this call."""
         return self.reads or self.method == "GET"
 
 
@@ -276,19 +277,20 @@ class Call(AnyCall[Q], Generic[Q, R]):
 
     gives: Gives[R]
     status: int = field(default=200, kw_only=True)
-    """202: what was asked for goes on in the daemon."""
+    """202: the reply is an operation, which goes on in the daemon."""
     waits: bool = field(default=False, kw_only=True)
-    """The reply may take as long as the request says. Nobody works on it any more once the client is gone."""
+    """Whether the reply may take as long as the request says. The server gives up the work once the client is gone."""
     hides: tuple[str, ...] = field(default=(), kw_only=True)
-    """Mappings in the reply whose values those who may only read do not see; ``spec.environment`` is one in another."""
+    """Mappings in the reply whose values are hidden from callers that may only read. ``spec.environment`` names a mapping
+    inside another."""
 
 
 @dataclass(frozen=True)
 class StreamCall(AnyCall[Q], Generic[Q, R]):
-    """A call that is answered with JSON values, one a line, as they come. It ends with a line that is whole."""
+    """A call that is answered with JSON values, one a line, as they arise. The last line is always complete."""
 
     gives: tuple[Gives[Any], ...]
-    """The kinds of its lines. ``R``: the type of any of them."""
+    """The kinds of its lines. ``R``: the type of all kinds together."""
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""The command line: a thin client. It knows the daemon by its API alone."""
+"""The command line: a thin client that talks to the daemon only through the API."""

@@ -1,4 +1,4 @@
-"""Start the daemon on hosts without systemd: once, however many clients ask at the same moment."""
+"""Start the daemon on hosts without systemd. Many clients that ask at the same moment start only one daemon."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from lxcfleet.errors import HostError, Unreachable
 from lxcfleet.paths import Paths
 
 PATIENCE = 60.0
-"""Seconds that a daemon may take until it answers: it tidies up after a crash first."""
+"""Seconds that a new daemon may take until it answers. It tidies up first if an earlier daemon crashed."""
 
 PROGRAM = ["-P", "-m", "lxcfleet.daemon.main"]
-"""What Python runs. -P: nothing that happens to lie in the directory where root typed the command."""
+"""The arguments for Python. -P: no module is imported from the current directory, which can be anybody's."""
 
 _POLL = 0.02
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def start(paths: Paths) -> None:
-    """Return once the daemon answers; raises Unreachable with the end of its log if it does not."""
+    """Return once the daemon answers. Raises Unreachable, with the end of the daemon's log, if it does not."""
     try:
         paths.run.mkdir(mode=0o755, parents=True, exist_ok=True)
         with _locked(paths.run / "start.lock"):
@@ -58,7 +58,8 @@ def _spawn(paths: Paths, log: Path) -> int:
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640),
             (os.POSIX_SPAWN_DUP2, 1, 2),
-            # A lock or a pipe of whoever called us must not stay with the daemon. What is closed already does no harm.
+            # The daemon must not keep a lock or a pipe of the client's caller. A descriptor that is closed already does
+            # no harm.
             *((os.POSIX_SPAWN_CLOSE, int(number)) for number in os.listdir("/proc/self/fd") if int(number) > 2),
         ],
         setsid=True,
@@ -68,11 +69,11 @@ def _spawn(paths: Paths, log: Path) -> int:
 
 
 def _environment(paths: Paths) -> dict[str, str]:
-    """A daemon's own, not that of the shell which happened to be first; but the paths that we were given."""
+    """A clean environment for the daemon, not that of the calling shell; only lxcfleet's own variables are passed on."""
     environment = {name: value for name, value in os.environ.items() if name.startswith("LXCFLEET_")}
     environment.update(paths.environment(), PATH=_PATH, LANG="C.UTF-8", HOME="/root")
     parent = Path(lxcfleet.__file__).resolve().parent.parent
-    # an installed package is found anyway, and before the standard library it could hide parts of that
+    # Python finds an installed package anyway; its directory in PYTHONPATH could hide modules of the standard library.
     places = [] if parent.name in ("dist-packages", "site-packages") else [str(parent)]
     places += [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
     if places:
@@ -93,7 +94,7 @@ def _await(paths: Paths, pid: int, log: Path, old: int) -> None:
 
 
 def _silent(reason: str, log: Path, old: int) -> Unreachable:
-    """``old``: how much of the log was there before."""
+    """``old``: the size of the log before the daemon was started."""
     with log.open("rb") as stream:
         stream.seek(max(old, log.stat().st_size - 4096))
         last = stream.read().decode(errors="replace").splitlines()[-3:]

@@ -1,4 +1,4 @@
-"""The options of ``create`` that say how to tell that a container is healthy."""
+"""The options of ``create`` for a container's health check."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def health(
     health_retries: int | None,
     health_start_period: float | None,
 ) -> HealthCheck | None:
-    """What ``health_options`` took; raises InvalidInput."""
+    """The health check that these options ask for; raises InvalidInput."""
     times = {
         "interval": health_interval,
         "timeout": health_timeout,

@@ -1,4 +1,4 @@
-"""What the shell offers at TAB: names and labels of the containers that there are."""
+"""Completion for the shell's TAB key: names and labels of the existing containers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from lxcfleet.paths import Paths
 from lxcfleet.spec.selection import Selection
 
 AFTER_DASHES = "lxcfleet.command"
-"""Where options.TakesCommand leaves the command after ``--`` in the context."""
+"""The key in click's context under which options.TakesCommand stores the command after ``--``."""
 
 PATIENCE = 2.0
-"""Seconds: somebody waits at a prompt. What is not known by then is not offered."""
+"""Seconds to wait for the daemon, as somebody waits at a prompt. After that nothing is offered."""
 
 
 def names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """Containers that begin so and are not on the line yet; none in the command after ``--``."""
+    """Matching containers that are not on the line yet; none within the command after ``--``."""
     if AFTER_DASHES in ctx.meta:
         return []
     given = ctx.params.get("patterns") or ()
@@ -27,7 +27,7 @@ def names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
 
 
 def names_and_keys(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Containers, and the keys of what can be changed of them."""
+    """Matching containers, and the keys that ``set`` can change."""
     from lxcfleet.spec.fields import table
     from lxcfleet.spec.rows import Change
 
@@ -38,7 +38,7 @@ def names_and_keys(ctx: click.Context, parameter: click.Parameter, incomplete: s
 
 
 def labels(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """KEY=VALUE that containers have."""
+    """The labels of containers, as KEY=VALUE."""
     pairs = {f"{key}={value}" for each in _containers(ctx) for key, value in each["labels"].items()}
     return sorted(pair for pair in pairs if pair.startswith(incomplete))
 

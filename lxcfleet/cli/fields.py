@@ -1,4 +1,4 @@
-"""Options of ``create`` from the table of fields, and what they turn into."""
+"""Options of ``create`` made from the table of fields, and the values that they give."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lxcfleet.spec.rows import Row
 from lxcfleet.spec.types import Choice, Flag, Items, Number, Pairs, Whole
 
 _OFFERED = {"labels": complete.labels}
-"""What the shell offers for a field."""
+"""Completion for the option of a field."""
 
 
 def field_options(function: options.F) -> options.F:
-    """An option for each field that has one."""
+    """Add an option for each field that has one."""
     for row in reversed(askable().values()):
         if isinstance(row.type, HealthType):
             function = health_options(function)
@@ -30,10 +30,10 @@ def field_options(function: options.F) -> options.F:
 
 
 def _how(row: Row) -> dict[str, Any]:
-    """What click is to know of an option."""
+    """The arguments for click.option."""
     text = f"{row.help} Default: {row.usual}." if row.usual else row.help
     if isinstance(row.type, Flag):
-        # One that can only be set takes no value; without it nothing is said.
+        # A flag takes no value. Its default is None, as a missing flag leaves the value to the profile.
         return {"is_flag": True, "default": None, "help": text}
     how: dict[str, Any] = {"metavar": row.metavar or None, "help": text, "shell_complete": _OFFERED.get(row.key)}
     match row.type:
@@ -54,7 +54,7 @@ def _how(row: Row) -> dict[str, Any]:
 
 
 def said(taken: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``field_options`` took, by key of the table: only what was said. Raises InvalidInput."""
+    """The values of the options that were given, by key of the table. Raises InvalidInput."""
     found: dict[str, Any] = {}
     for key, row in askable().items():
         if isinstance(row.type, HealthType):

@@ -17,7 +17,7 @@ from lxcfleet.errors import FleetError, HostError, InvalidInput
 
 INTERRUPTED = 130
 READER_GONE = 141
-"""As of a program that SIGPIPE ended: who read what we print has seen enough, as ``head`` does."""
+"""The status of a program that SIGPIPE ended: the reader of our output went away, as ``head`` does."""
 
 VERBS: dict[str, str] = {
     "create": "create",
@@ -44,7 +44,7 @@ VERBS: dict[str, str] = {
     "events": "events",
     "config": "config",
 }
-"""Each verb and its module, which has it in ``VERBS`` and is imported only when it is needed."""
+"""Each verb and the name of its module. The module has the verb in its own ``VERBS``, and is imported only when needed."""
 
 ALIASES = {"ls": "list", "rm": "destroy"}
 
@@ -53,11 +53,11 @@ MEANT = {
     "pause": "freeze", "ps": "list", "reboot": "restart", "remove": "destroy", "run": "create", "show": "info",
     "status": "list", "thaw": "unfreeze", "unpause": "unfreeze",
 }  # fmt: skip
-"""Words of other tools, and what does that here."""
+"""Verbs of other tools, and the verb that does the same here."""
 
 
 class Verbs(Suggesting):
-    """The verbs, each imported when it is called: a command line has to be there at once."""
+    """The verbs. Each is imported only when it is called, so that the command line starts quickly."""
 
     meant = MEANT
 
@@ -108,27 +108,28 @@ def main() -> NoReturn:
     if status == READER_GONE:
         _print_no_more()
     try:
-        if sys.stdout is not None:  # it is where the caller closed it
+        if sys.stdout is not None:  # it is None if the caller closed it
             sys.stdout.flush()
     except OSError:
-        _print_no_more()  # that was said
+        _print_no_more()  # the verb has reported this error already
     sys.exit(status)
 
 
 def _print_no_more() -> None:
-    """What is left in the buffers would make Python (3.13) fail once more, with 120 or aloud, as it ends."""
+    """Send the rest of the output to /dev/null. Otherwise Python 3.13 fails at its end when it flushes its buffers: with
+    status 120, or with a message."""
     for descriptor in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 def run(arguments: list[str], session: Session | None = None) -> int:
-    """One command line; gives its exit status. Errors are printed here and nowhere else."""
+    """Run one command line and give its exit status. Errors are printed here and nowhere else."""
     try:
         return _run(arguments, session or Session())
-    except BrokenPipeError:  # of our own output: the daemon's sockets have errors of their own
+    except BrokenPipeError:  # it is about our output: broken connections to the daemon raise other errors
         return READER_GONE
     except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):  # click's own end where it meets one
+        if isinstance(end.__context__, BrokenPipeError):  # click exits by itself at a broken pipe
             return READER_GONE
         raise
 
@@ -154,7 +155,7 @@ def _report(error: Exception, session: Session) -> int:
 
 
 def _told(error: Exception) -> FleetError:
-    """``error`` in the words of errors.py."""
+    """``error`` as a FleetError."""
     if isinstance(error, FleetError):
         return error
     if isinstance(error, click.ClickException):

@@ -1,4 +1,4 @@
-"""Options and arguments that several verbs share, and what they turn into."""
+"""Options and arguments that several verbs share, and the values that they give."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from lxcfleet.spec.terms import Init
 
 INITS = tuple(each.value for each in Init)
 STATES = tuple(each.value for each in State)
-"""As plain words: click from 8.2 on would go by the names of an enumeration's members."""
+"""Plain words, as click from 8.2 on would offer the names of an enumeration's members instead of their values."""
 
 _CLOSE = 0.7
-"""So like each other two words have to be; below that `help` is like `shell`."""
+"""How similar a typo and a verb must be. With a smaller value `help` would suggest `shell`."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -61,7 +61,7 @@ def quiet(text: str) -> Callable[[F], F]:
 
 
 def _one_of_two(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
-    """``-q`` leaves nothing that could be printed in a format. Called for both; the second one sees both."""
+    """Refuse ``-q`` with ``-f``. click calls this for both options; only the second call sees both values."""
     said = {**ctx.params, str(parameter.name): value}
     if said.get("quiet") and said.get("style", "table") != "table":
         raise InvalidInput(f"-q and -f {said['style']} exclude each other", hint="leave out one of them")
@@ -69,7 +69,7 @@ def _one_of_two(ctx: click.Context, parameter: click.Parameter, value: Any) -> A
 
 
 def refuse(said: Iterable[str], why: str, hint: str) -> None:
-    """Options that were ``said`` where they would do nothing; raises InvalidInput for the first."""
+    """Raise InvalidInput for the first of the options ``said``, if any: they were given where they would do nothing."""
     for option in said:
         raise InvalidInput(f"{option} would do nothing", why=why, hint=hint)
 
@@ -91,7 +91,7 @@ def environment_option(function: F) -> F:
 
 
 def read_by(parse: Callable[[str], T]) -> Callable[..., Any]:
-    """What to call back with an option's text, or texts: ``parse`` reads them, and errors name the option."""
+    """A callback for click that reads an option's text or texts with ``parse``; errors name the option."""
 
     def read(_ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
         try:
@@ -104,7 +104,7 @@ def read_by(parse: Callable[[str], T]) -> Callable[..., Any]:
 
 
 def selection(patterns: Iterable[str], labels: Iterable[str], everything: bool) -> Selection:
-    """What ``selected`` took; raises InvalidInput if it chooses nothing or can't be."""
+    """The selection from the arguments of ``selected``; raises InvalidInput if it chooses nothing or makes no sense."""
     chosen = optional_selection(patterns, labels, everything)
     if not (chosen.patterns or chosen.labels or chosen.everything):
         raise InvalidInput("no container chosen", hint="give names, globs, -l KEY=VALUE or --all")
@@ -112,7 +112,7 @@ def selection(patterns: Iterable[str], labels: Iterable[str], everything: bool) 
 
 
 def optional_selection(patterns: Iterable[str], labels: Iterable[str], everything: bool) -> Selection:
-    """Like ``selection``, where nothing means everything."""
+    """Like ``selection``, but without names and options it means all containers."""
     chosen = tuple(patterns)
     for pattern in chosen:
         if not is_glob(pattern):
@@ -123,7 +123,7 @@ def optional_selection(patterns: Iterable[str], labels: Iterable[str], everythin
 
 
 def environment(variables: Iterable[str]) -> dict[str, str]:
-    """What ``environment_option`` took."""
+    """The variables from ``environment_option``."""
     result: dict[str, str] = {}
     for text in variables:
         name, equals, value = text.partition("=")
@@ -138,15 +138,15 @@ def environment(variables: Iterable[str]) -> dict[str, str]:
 
 
 class Suggesting(click.Group):
-    """A group of verbs that says which one may have been meant."""
+    """A group of verbs that suggests a verb when it does not know the typed one."""
 
     meant: ClassVar[Mapping[str, str]] = {}
-    """Words of other tools, and what does that here."""
+    """Verbs of other tools, and the verb that does the same here."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click has it, with a suggestion."""
+        """Like click's, with a suggestion in the error."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -163,7 +163,7 @@ class TakesCommand(click.Command):
     """A verb that takes ``-- CMD…`` at its end; ``command_after_dashes`` gives it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Cut the command off first: its options are not ours."""
+        """Cut the command off first: click must not read its options."""
         if "--" in args:
             cut = args.index("--")
             ctx.meta[AFTER_DASHES] = tuple(args[cut + 1 :])
@@ -178,7 +178,7 @@ class TakesCommand(click.Command):
             raise
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        """Show it in the usage line."""
+        """Show the command in the usage line."""
         return [*super().collect_usage_pieces(ctx), "[-- CMD...]"]
 
 

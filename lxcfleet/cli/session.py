@@ -1,4 +1,4 @@
-"""What one run of the command line knows, and the way to the daemon."""
+"""The state of one run of the command line, and its connection to the daemon."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lxcfleet.paths import Paths
 
 @dataclass
 class Session:
-    """One run. ``failure_status``: what exec and shell exit with when it was lxcfleet that failed."""
+    """One run of the command line. ``failure_status``: the exit status of exec and shell if lxcfleet itself failed."""
 
     paths: Paths = field(default_factory=Paths.from_environment)
     debug: bool = False
@@ -29,7 +29,7 @@ def session_of(ctx: click.Context) -> Session:
 
 
 def connect(ctx: click.Context) -> Client:
-    """A client whose daemon answers; starts the daemon where nothing else would."""
+    """A client for the daemon. Starts the daemon if it does not run and nothing else would start it."""
     session = session_of(ctx)
     if not answers(session.paths) and _may_start():
         from lxcfleet.cli import autostart
@@ -41,5 +41,5 @@ def connect(ctx: click.Context) -> Client:
 
 
 def _may_start() -> bool:
-    """Under systemd the socket unit starts the daemon, in a cgroup of its own; elsewhere root has to."""
+    """Under systemd the socket unit starts the daemon, in a cgroup of its own. On other hosts a client of root does it."""
     return os.geteuid() == 0 and not os.path.isdir("/run/systemd/system")

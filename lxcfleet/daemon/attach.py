@@ -1,7 +1,7 @@
 """The attach socket: takes a client's file descriptors and hands them to a child of the launcher.
 
-The child then talks to the client on the client's own connection, so bytes never pass through the daemon, and
-a command goes on when the daemon does not.
+The child then talks to the client on the client's own connection. So bytes never pass through the daemon, and
+a command goes on when the daemon ends.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lxcfleet.spec.states import State
 log = logging.getLogger(__name__)
 
 _PATIENCE = 10.0
-"""Seconds that a client may take to say what it wants."""
+"""Seconds that a client may take to send its request."""
 
 
 class AttachServer:

@@ -1,4 +1,4 @@
-"""What `lxcfleet doctor` says of the daemon itself. Pure."""
+"""Findings of `lxcfleet doctor` about the daemon itself. Pure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from lxcfleet.capacity.needs import Finding
 from lxcfleet.runtime.tasks import TaskReading
 
 TOLD_FOR = timedelta(days=1)
-"""A failure of a background task that works again is told for so long."""
+"""Seconds for which doctor tells a failure of a background task that works again."""
 
 
 def of_tasks(readings: Iterable[TaskReading], now: datetime) -> list[Finding]:
-    """A finding for each background task that failed lately, or does not run."""
+    """A finding for each background task that failed lately or does not run."""
     return [
         Finding(
             "tasks", "warning" if reading.up else "fail",

@@ -1,4 +1,4 @@
-"""The daemon's two sockets: the API's, and the one where clients hand over their file descriptors."""
+"""The daemon's two sockets: the API's, and the attach socket, where clients hand over their file descriptors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def listeners(paths: Paths, access: Access) -> tuple[socket.socket, socket.socket]:
-    """The API's socket and the attach socket: those that systemd passed, or new ones."""
+    """The API's socket and the attach socket: the sockets that systemd passed, or new ones."""
     passed = {each.type: each for each in systemd.sockets()}
     api = passed.get(socket.SOCK_STREAM) or _listen(paths.socket, socket.SOCK_STREAM)
     attach = passed.get(socket.SOCK_SEQPACKET) or _listen(paths.attach_socket, socket.SOCK_SEQPACKET)
@@ -29,7 +29,7 @@ def listeners(paths: Paths, access: Access) -> tuple[socket.socket, socket.socke
 
 
 def _listen(path: Path, kind: socket.SocketKind) -> socket.socket:
-    """A listening socket that root and the group may use."""
+    """A listening socket that root and the group lxcfleet may use."""
     listener = socket.socket(socket.AF_UNIX, kind)
     path.unlink(missing_ok=True)
     before = os.umask(0o177)

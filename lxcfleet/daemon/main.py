@@ -24,12 +24,12 @@ from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
 
 ORPHAN_SECONDS = 150.0
-"""How long children of an earlier daemon may go on: longer than launcher.children.preparing.CHILD_SECONDS."""
+"""Seconds for which children of an earlier daemon may go on: more than launcher.children.preparing.CHILD_SECONDS."""
 OPEN_FILES = 65536
 
 
 def _take_lock(paths: Paths) -> int:
-    """Be the only daemon, and wait until nobody works for an earlier one any more.
+    """Be the only daemon, and wait until no process works for an earlier daemon any more.
 
     The launcher and its children inherit the lock, so it is free only when the last of them has ended.
     """
@@ -58,7 +58,7 @@ def _check_rights() -> None:
 
 
 def _raise_open_files() -> None:
-    """Each running container takes a descriptor, and each that starts two more."""
+    """Each running container takes a descriptor of the daemon, and each starting container two more."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
@@ -69,14 +69,14 @@ async def _serve(paths: Paths, lock: int, observers: Sequence[Observer]) -> None
 
 
 def main(observers: Sequence[Observer] = ()) -> None:
-    """The command lxcfleetd. ``observers``: told of each step that is about to be done to a container."""
+    """The command lxcfleetd. ``observers`` are called before each step that changes a container."""
     parser = argparse.ArgumentParser(prog="lxcfleetd", description="The daemon that runs a fleet of containers.")
     parser.add_argument("--version", action="version", version=f"lxcfleetd {__version__}")
     parser.add_argument("--debug", action="store_true", help="tracebacks of errors")
     arguments = parser.parse_args()
-    faulthandler.enable()  # the watchdog's SIGABRT then says where it hung
+    faulthandler.enable()  # after the watchdog's SIGABRT the traceback says where the daemon hung
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    # It would log a traceback for each request that is no HTTP; what our own code does wrong, api.server logs.
+    # aiohttp would log a traceback for each request that is not HTTP. daemon.http.server logs the errors of our own code.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     paths = Paths.from_environment()
     try:

@@ -2,9 +2,9 @@
 
     python3 -m lxcfleet.daemon.prepare 100
 
-Gives root a range of ids for containers, and raises the kernel's limits as far as N more containers need it;
-both last. `lxcfleet doctor --fix` does the same at any later time. What the host lacks besides is said on stderr;
-the exit status is then 4.
+Gives root a range of ids for containers, and raises the kernel's limits as far as N more containers need it.
+Both persist. `lxcfleet doctor --fix` does the same at any later time. If the host lacks anything else, the command
+says so on stderr and exits with status 4.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from lxcfleet.paths import Paths
 from lxcfleet.spec.terms import Init
 
 FOUND = 4
-"""Exit status of a check that found something, as everywhere."""
+"""Exit status of a check that found something."""
 
 
 def main() -> None:
-    """The command: its argument is how many containers to make room for."""
+    """The command. Its argument is the number of containers to make room for."""
     paths = Paths.from_environment()
     try:
         for line in prepare(paths, int(sys.argv[1])):
@@ -38,14 +38,14 @@ def main() -> None:
 
 
 def lacking(found: features.Features) -> list[str]:
-    """What keeps this host from running containers, and what to do about it."""
+    """The reasons why this host can't run containers, each with a hint."""
     return [
         f"{probe.message}{f' ({probe.hint})' if probe.hint else ''}" for probe in found.probes if probe.level == "fail"
     ]
 
 
 def prepare(paths: Paths, count: int) -> list[str]:
-    """Do it, and say what was changed. Raises FleetError."""
+    """Prepare the host, and give a line for each change. Raises FleetError."""
     paths.lxc.mkdir(mode=0o755, parents=True, exist_ok=True)
     changed = []
     line = ids.installer_line(*limits.id_files(), foreign=store.foreign_configs(paths, set()))

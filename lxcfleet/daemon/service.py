@@ -1,4 +1,4 @@
-"""What the fleet can be asked for: the use-cases behind the API."""
+"""The use cases behind the API: each operation on the fleet that a client can ask for."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from lxcfleet.spec.terms import Init
 
 
 class Fleet:
-    """All containers of this host, and what can be done with them."""
+    """All containers of this host, and the operations on them."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Fleet:
         host: HostKeeper,
         observers: Sequence[Observer] = (),
     ) -> None:
-        """``observers``: told of each step that is about to be done to a container."""
+        """``observers`` are called before each step that changes a container."""
         self._paths = paths
         self.config = config
         self.registry = registry
@@ -86,9 +86,9 @@ class Fleet:
         )
 
     async def reload(self, config: Config) -> list[str]:
-        """Take over changed settings, and what changed in /etc/subuid; what has to stay is in the log, and comes back.
+        """Take over changed settings, and changes of /etc/subuid. Gives the settings that can't change yet; they are logged.
 
-        Raises FleetError, OSError if the network is not as they say yet: that is tried again.
+        Raises FleetError or OSError if the network could not be changed yet; the daemon tries that again later.
         """
         self.config = config
         self._lifecycle.take_over(config)
@@ -101,7 +101,7 @@ class Fleet:
     # -- reading ---------------------------------------------------------------------------------------------
 
     async def containers(self, selection: Selection) -> list[ContainerRecord]:
-        """The chosen containers; all of them if nothing is chosen."""
+        """The chosen containers; all containers if nothing is chosen."""
         await self.registry.observe()
         if not (selection.patterns or selection.labels):
             selection = Selection(everything=True)
@@ -162,14 +162,14 @@ class Fleet:
             "health_reason": self.prober.reason(container),
             "spec": {key: row.render(getattr(spec, key)) for key, row in stored().items()} if spec else {},
         }
-        return cast(ContainerDetails, details)  # Debian 12's mypy can't see that one record extends the other
+        return cast(ContainerDetails, details)  # Debian 12's mypy can't see that ContainerDetails extends ContainerRecord
 
     async def doctor(self, count: int, init: Init) -> DoctorRecord:
-        """Compare what ``count`` more containers need with what the host has; and how the daemon itself is."""
+        """Compare the needs of ``count`` more containers with the host's limits; add findings about the daemon itself."""
         return self._with_own(await self.room.doctor(count, init))
 
     async def fix(self, count: int, init: Init) -> DoctorRecord:
-        """Raise what can be raised safely, persistently."""
+        """Raise the limits that can be raised safely. The change persists over boots."""
         return self._with_own(await self.room.fix(count, init))
 
     def _with_own(self, record: DoctorRecord) -> DoctorRecord:
@@ -183,7 +183,7 @@ class Fleet:
         return self.registry[name]
 
     def log_file(self, name: str, kind: str) -> str:
-        """Where a container's log is; raises NotFound, InvalidInput."""
+        """The path of a container's log; raises NotFound, InvalidInput."""
         own = self._paths.container(self._get(name).name)
         files = {"console": own.console_log, "lxc": own.lxc_log}
         if kind not in files:
@@ -195,7 +195,7 @@ class Fleet:
     async def create(
         self, ask: CreateRequest, updating: Callable[[Sequence[Planned]], None] = lambda _: None
     ) -> Operation:
-        """Begin to create containers, once it is known that they can exist; see Creation.begin."""
+        """Check that the containers can exist, then begin to create them; see Creation.begin."""
         return await self._creation.begin(ask, self.config, updating)
 
     async def act(self, ask: ActionRequest) -> Operation:
@@ -205,12 +205,12 @@ class Fleet:
     # -- waiting ---------------------------------------------------------------------------------------------
 
     async def wait(self, ask: WaitRequest) -> list[ResultRecord]:
-        """One result for each chosen container, once it is as asked; see Waiting."""
+        """One result for each chosen container, once it is in the state asked for; see Waiting."""
         return await self.waiting.wait(ask)
 
 
 def _moment(seconds: float | None) -> str | None:
-    """A time of the clock, in seconds since 1970, as all times are printed."""
+    """A time, given in seconds since 1970, in the form of all printed times."""
     if not seconds:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""The daemon from its start to its end: it finds again what runs, tidies up after a crash, and serves."""
+"""The daemon from its start to its end: it finds the running containers again, tidies up after a crash, and serves."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from lxcfleet.spec.settings import Config, load
 log = logging.getLogger("lxcfleetd")
 
 OBSERVE_SECONDS = 5.0
-"""How often it is looked for containers that somebody started with plain lxc-start."""
+"""Seconds between two looks for containers that somebody started with plain lxc-start."""
 
 
 class Daemon:
     """One run of the daemon."""
 
     def __init__(self, paths: Paths, lock: int, observers: Sequence[Observer] = ()) -> None:
-        """``lock``: the descriptor of the daemon's lock, which the launcher inherits; ``observers``: told of each step
-        that is about to be done to a container."""
+        """``lock``: the descriptor of the daemon's lock, which the launcher inherits. ``observers`` are called before each
+        step that changes a container."""
         settings = load(paths.config_file, log.warning)
         logging.getLogger().setLevel(settings.log_level.upper())
         self._paths = paths
@@ -42,7 +42,7 @@ class Daemon:
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
-        """Serve until a signal says otherwise; containers run on."""
+        """Serve until SIGTERM or SIGINT; containers run on."""
         loop, parts = asyncio.get_running_loop(), self._parts
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -68,7 +68,7 @@ class Daemon:
         parts.launcher.close()
 
     async def _find_again(self) -> None:
-        """Go on where an earlier daemon ended, in order or not."""
+        """Go on where an earlier daemon stopped, whether it was shut down or crashed."""
         parts = self._parts
         await parts.registry.observe()
         await parts.network.settle()
@@ -82,15 +82,15 @@ class Daemon:
         parts.fleet.boot.begin()
 
     async def _recover(self) -> None:
-        """Tidy up after a crash, and say so; go on with what is owed to containers."""
+        """Tidy up after a crash, and say so; resume the actions on containers that were begun and not finished."""
         parts = self._parts
-        await self._clean(parts.leftovers.new)  # at once: their names may be asked for. Nothing has run in them
+        await self._clean(parts.leftovers.new)  # at once, as a client may ask for these names; nothing ever ran in them
         for container in list(parts.registry):
             parts.fleet.actions.resume(container, "begun before the daemon was restarted")
         await parts.fleet.room.release_unused()
 
     def _begin(self, attach: AttachServer) -> list[asyncio.Task[None]]:
-        """The background tasks that run as long as the daemon serves; others are begun where something is to be done."""
+        """Begin the background tasks that run as long as the daemon serves; other tasks begin when there is work for them."""
         parts, tasks = self._parts, self._parts.tasks
         seconds = systemd.watchdog_seconds()
         if seconds is not None:

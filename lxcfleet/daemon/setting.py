@@ -1,4 +1,4 @@
-"""Changing specs of containers that exist, and restarting those that need it for that: a change of many is a rollout."""
+"""Changing the specs of existing containers, and restarting the containers that need it: that restart is a rollout."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Setting:
         self._rollouts = rollouts
 
     async def set(self, ask: SetRequest) -> SetRecord:
-        """Change what was asked for in all chosen containers, or in none. Raises FleetError."""
+        """Change the specs of all chosen containers, or of none. Raises FleetError."""
         fleet = self._fleet
         await fleet.registry.observe()
         chosen = fleet.registry.choose(ask.selection)
@@ -50,7 +50,7 @@ class Setting:
         }
 
     async def create(self, ask: CreateRequest) -> Operation:
-        """Begin to create containers; with ``update`` those that exist become as is asked for. Raises FleetError."""
+        """Begin to create containers; with ``update`` change existing ones to the values asked for. Raises FleetError."""
         names: list[str] = []
 
         def updating(planned: Sequence[Planned]) -> None:

@@ -1,4 +1,4 @@
-"""What systemd and the daemon tell each other: sockets, how far the daemon is, that it is well."""
+"""The daemon's dealings with systemd: passed sockets, messages of readiness, the watchdog."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def activated() -> bool:
-    """Whether systemd opened the sockets: then a socket that answers says nothing about another daemon."""
+    """Whether systemd opened the sockets: then a socket that answers does not prove that another daemon runs."""
     return os.environ.get("LISTEN_PID") == str(os.getpid())
 
 
@@ -28,7 +28,7 @@ def sockets() -> list[socket.socket]:
 
 
 def notify(state: str) -> None:
-    """Tell systemd how far the daemon is; sd_notify(3). One that reads nothing at the moment is not waited for."""
+    """Tell systemd the daemon's state; sd_notify(3). Does not block: the message is lost while systemd reads none."""
     address = os.environ.get("NOTIFY_SOCKET")
     if address:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
@@ -39,15 +39,15 @@ def notify(state: str) -> None:
 
 
 def watchdog_seconds() -> float | None:
-    """How often systemd wants to hear that the daemon is well; None: not at all. See sd_watchdog_enabled(3)."""
+    """Seconds between two signs of life that systemd wants; None: it wants none. See sd_watchdog_enabled(3)."""
     limit = os.environ.get("WATCHDOG_USEC", "")
     return int(limit) / 3e6 if limit.isdigit() else None
 
 
 async def feed_watchdog(seconds: float, tasks: Tasks) -> None:
-    """Tell systemd again and again that the event loop runs, for ever.
+    """Tell systemd regularly that the event loop runs; never returns.
 
-    Not while a background task fails again and again: systemd then ends the daemon and starts it anew.
+    It tells nothing while a background task keeps failing, so that systemd ends the daemon and starts it anew.
     """
     while True:
         if not tasks.hopeless():

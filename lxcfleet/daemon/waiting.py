@@ -1,4 +1,4 @@
-"""Waiting until containers are as somebody wants them."""
+"""Waiting until containers are in the state that a client asked for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from lxcfleet.spec.results import Result
 from lxcfleet.spec.states import Health, State
 
 LOOK_SECONDS = 0.2
-"""How often it is looked without an event: that a container got older, or is in nobody's hand any more, is no event."""
+"""Seconds between two looks without an event. Not every change is an event: a container can become healthy by its age
+alone, and an action on it can end."""
 
 
 class Waiting:
@@ -29,15 +30,15 @@ class Waiting:
         self._changed = asyncio.Event()
 
     def wake(self) -> None:
-        """Something happened to a container: all look whether theirs is as they want it."""
+        """A container changed: have all waiting clients' conditions looked at again."""
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
     async def wait(self, ask: WaitRequest) -> list[ResultRecord]:
-        """One result for each chosen container, once it is as asked.
+        """One result for each chosen container, once it is in the state asked for.
 
-        A failure when the time is up, or once the container can't become so. One that is destroyed meanwhile is as good
-        as stopped, and can't become anything else.
+        The result is a failure when the time is up, or as soon as the container can't reach that state. A container that is
+        destroyed meanwhile counts as stopped, and can reach no other state.
         """
         await self._registry.observe()
         chosen = self._registry.choose(ask.selection)
@@ -67,7 +68,7 @@ class Waiting:
             case "running":
                 return container.state in (State.RUNNING, State.FROZEN)
             case _:
-                return container.state in (State.STOPPED, State.BROKEN)  # nothing of it runs
+                return container.state in (State.STOPPED, State.BROKEN)  # a broken container has no processes, either
 
     def _late(self, container: Container, until: str, timeout: float) -> WrongState:
         health, reason = self._healths.of(container), self._healths.reason(container)

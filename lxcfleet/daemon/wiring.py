@@ -1,4 +1,4 @@
-"""All parts of the daemon, put together; who hears of which event."""
+"""All parts of the daemon, put together, and the subscribers to each event."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ log = logging.getLogger(__name__)
 
 
 class Parts:
-    """All parts, each made after those that it needs. Nothing runs yet, and nothing was changed on the host."""
+    """All parts, each made after the parts that it needs. Making them starts nothing and changes nothing on the host."""
 
     def __init__(
         self, paths: Paths, settings: Config, launcher: Launcher, access: Access, observers: Sequence[Observer] = ()
     ) -> None:
-        """``observers``: told of each step that is about to be done to a container."""
+        """``observers`` are called before each step that changes a container."""
         self.paths = paths
         self.access = access
         self.launcher = launcher
@@ -108,7 +108,7 @@ class Parts:
         self._subscribe()
 
     def _patches(self) -> None:
-        """The parts that are about patches of the host."""
+        """Make the parts that deal with patches of the host."""
         self.finder = Finder(self.paths, self.launcher, self.mask, lambda: self.fleet.config.rollout.data)
         fallen, before = Fallen(self.paths), Before(self.paths.well_before)
         ledger = Ledger(self.paths, self.registry, self.bus, fallen)
@@ -133,7 +133,7 @@ class Parts:
         self.prover = Prover(self.registry, self.finder, self.owners, fallen)
 
     def _readers(self) -> None:
-        """The parts that only read: numbers for Prometheus, and the API."""
+        """Make the parts that read from all others: numbers for Prometheus, and the server of the API."""
         self.sizes = DeltaSizes(self.paths, self.registry)
         self.patch_numbers = PatchNumbers(
             self.registry, self.finder, lambda: self.rollouts.ledger.last, self.watcher, self.prover.shadows
@@ -149,10 +149,10 @@ class Parts:
         )
 
     def _subscribe(self) -> None:
-        """All subscribers, in the order in which they hear of an event.
+        """Subscribe all subscribers, in the order in which they hear of an event.
 
-        Names and ports of a container that has ended are withdrawn before it is started again, as one that asked for
-        a reboot is.
+        The order matters: the names and ports of a container that has ended must be withdrawn before it is started again,
+        as happens after a reboot from inside.
         """
         subscribe = self.bus.subscribe
         subscribe("log of events", Event, self.events.hear)
@@ -181,7 +181,7 @@ class Parts:
             self.prober.respecified(event.container)
 
     def _set_member(self, event: ServingJudged) -> None:
-        """Only healthy containers answer for their groups."""
+        """Only healthy containers have an address in the DNS names of their groups."""
         try:
             self.network.set_member(event.container, event.serves)
         except OSError as error:

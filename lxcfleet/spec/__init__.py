@@ -1,2 +1,2 @@
-"""What can be asked for: specs, profiles, settings, and how they are read. Values only: no I/O but for the one settings
-file, and nothing of what runs."""
+"""Everything that an operator can ask for: specs, profiles, settings, and how they are read. Values only: no I/O except
+for the one settings file, and nothing about running containers."""

@@ -38,28 +38,30 @@ def parse6(text: str) -> IPv6Network:
 
 
 OUR_HARDWARE = "02:4c:"
-"""How MAC addresses of ours begin; the second bit says that no vendor gave them."""
+"""The first bytes of MAC addresses on the fleet's own bridge. The second bit of the first byte marks them as locally
+administered."""
 
 
 def hardware_address(address: IPv4Address) -> str:
-    """The MAC address that goes with an address, locally administered: the same over restarts."""
+    """The MAC address that belongs to an IP address, so that a container keeps it over restarts."""
     return OUR_HARDWARE + ":".join(f"{byte:02x}" for byte in address.packed)
 
 
 def interface_name(address: IPv4Address) -> str:
-    """The name of the host's end of a container's veth: short enough for any address (IFNAMSIZ is 16)."""
+    """The name of the host's end of a container's veth. It fits in IFNAMSIZ (16) for any address."""
     return f"lf{int(address):08x}"
 
 _LAN_HARDWARE = re.compile(r"06(:[0-9a-f]{2}){5}")
 LAN_HARDWARE = "06"
-"""How MAC addresses of ours on a bridge of the operator's begin: locally administered, unicast, and not as on our own."""
+"""The first byte of MAC addresses that lxcfleet gives on a bridge of the operator: locally administered, unicast, and
+distinct from those on the fleet's own bridge."""
 
 
 def is_hardware(text: str) -> bool:
-    """Whether it could be one of these."""
+    """Whether ``text`` could be a MAC address that lxcfleet gave on a bridge of the operator."""
     return _LAN_HARDWARE.fullmatch(text) is not None
 
 
 def lan_port(mac: str) -> str:
-    """The name of the host's end of the veth (IFNAMSIZ is 16)."""
+    """The name of the host's end of a veth on a bridge of the operator. It fits in IFNAMSIZ (16)."""
     return "ld" + mac.replace(":", "")[2:]

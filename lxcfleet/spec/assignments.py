@@ -1,4 +1,4 @@
-"""``KEY=VALUE``, as `lxcfleet set` takes it: how specs of containers that exist are changed. Pure."""
+"""``KEY=VALUE``, as `lxcfleet set` takes it: changes of the specs of existing containers. Pure."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Assignment:
 
     row: Row
     value: Any
-    """The new value; of a mapping the pairs that are added, and with None those that are taken away."""
+    """The new value. If ``partial``: the pairs to add to the mapping; a pair with the value None is taken away."""
     partial: bool = False
-    """Whether ``value`` is about single pairs of a mapping."""
+    """Whether ``value`` holds single pairs of a mapping instead of the whole mapping."""
     reset: bool = False
-    """Whether the field is to have its default again, as a new container would."""
+    """Whether the field gets its default again, as in a new container."""
 
     def apply(self, has: Any, settings: object) -> Any:
-        """What becomes of the value ``has``."""
+        """The value after the change, where ``has`` is the value before it."""
         if self.reset:
             return usual(self.row, settings)
         if not self.partial:
@@ -38,8 +38,8 @@ class Assignment:
 
 
 def parse(text: str) -> Assignment:
-    """``memory=512M``, ``labels.role=web``, ``publish=8080:80,8443:443``; nothing after the = gives the default, or takes
-    the pair of a mapping away. Raises InvalidInput for a key that isn't there or can't change, or a bad value."""
+    """``memory=512M``, ``labels.role=web``, ``publish=8080:80,8443:443``. An empty value gives the default, or takes the
+    pair of a mapping away. Raises InvalidInput for a key that does not exist or can't change, or for a bad value."""
     key, equals, value = text.partition("=")
     if not equals:
         raise InvalidInput(f"{text!r} says no value", hint="write it as KEY=VALUE, for example memory=512M")
@@ -54,7 +54,7 @@ def parse(text: str) -> Assignment:
 
 
 def parse_all(texts: Iterable[str]) -> tuple[Assignment, ...]:
-    """What ``parse`` and ``combine`` make of texts. Raises InvalidInput with all that is wrong with any of them."""
+    """Parse all texts and combine the assignments. Raises InvalidInput with everything that is wrong with any text."""
     found, wrong = [], []
     for text in texts:
         try:
@@ -95,7 +95,8 @@ def _of_pair(row: Row, inner: str, value: str) -> Assignment:
 
 
 def combine(assignments: Iterable[Assignment]) -> tuple[Assignment, ...]:
-    """Assignments without repetitions: those of a list or a mapping are put together, others raise InvalidInput."""
+    """One assignment for each key. Several assignments of one list or mapping are joined; of another field they raise
+    InvalidInput."""
     found: dict[str, Assignment] = {}
     for each in assignments:
         key = each.row.key
@@ -114,7 +115,7 @@ def combine(assignments: Iterable[Assignment]) -> tuple[Assignment, ...]:
 
 
 def apply(spec: Spec, assignments: Iterable[Assignment], settings: object) -> Spec:
-    """The spec with the changes. ``settings`` give defaults. Raises InvalidInput if its parts don't go together then."""
+    """The spec with the changes. ``settings`` give defaults. Raises InvalidInput if the changed fields don't go together."""
     values: Mapping[str, Any] = {
         each.row.key: each.apply(getattr(spec, each.row.key), settings) for each in assignments
     }
@@ -125,7 +126,7 @@ def apply(spec: Spec, assignments: Iterable[Assignment], settings: object) -> Sp
 
 
 def hardest(keys: Iterable[str]) -> Change:
-    """How a container comes to new values of those fields: live only if all of them can."""
+    """How new values of these fields take effect together: live only if all of the fields can change live."""
     changes = {table()[key].change for key in keys}
     order = (Change.NEVER, Change.RESTART)
     return next((change for change in order if change in changes), Change.LIVE)

@@ -1,4 +1,4 @@
-"""What fields may not be together: one list, for requests, profiles, changes of specs and specs on disk. Pure."""
+"""Combinations of fields that are refused: one list, for requests, profiles, changes of specs and specs on disk. Pure."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.terms import Init, Network
 
 Values = Mapping[str, Any]
-"""Values of a spec by key: all of them, or those that a profile says."""
+"""Values by key: all values of a spec, or the values that a profile has."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A combination that means nothing."""
+    """A combination of fields that is refused, as it makes no sense."""
 
     keys: tuple[str, ...]
-    """The fields that it is about; a complaint names the first."""
+    """The fields of the combination; a complaint names the first."""
     wrong: Callable[[Values], InvalidInput | None]
     profile: bool = True
-    """Whether a profile alone may break it: what it says holds unless a request says otherwise."""
+    """Whether a profile is held to the rule by itself. Not if a request could still add the value that is missing."""
 
 
 def check(spec: Spec) -> None:
@@ -37,7 +37,7 @@ def check(spec: Spec) -> None:
 
 
 def of_profile(said: Values) -> Iterator[tuple[str, str]]:
-    """What of a profile doesn't go together: the keys to blame, and why."""
+    """The fields of a profile that don't go together: the key to blame, and why."""
     for rule in RULES:
         if rule.profile and all(key in said for key in rule.keys):
             error = rule.wrong(said)
@@ -46,8 +46,8 @@ def of_profile(said: Values) -> Iterator[tuple[str, str]]:
 
 
 def on_disk(spec: Spec) -> Iterator[tuple[str, str]]:
-    """Why a spec can't be one that lxcfleet wrote: the keys to blame, and why. What an older version let through is no
-    reason: that container runs."""
+    """The reasons why lxcfleet can't have written this spec: the key to blame, and why. A combination that an older version
+    allowed is no such reason, as that container runs."""
     if not spec.created:
         yield "created", "is missing; the file may have been cut off"
     if spec.connected != (spec.address is not None or spec.hardware is not None):
@@ -61,7 +61,7 @@ def on_disk(spec: Spec) -> Iterator[tuple[str, str]]:
 
 
 def as_it_is(spec: Spec) -> Spec:
-    """A spec from disk without what an older version let through and has no effect: isolation on the host's network."""
+    """A spec from disk without a field that has no effect: an older version allowed isolation on the host's network."""
     return replace(spec, isolated=False) if spec.isolated and spec.network is Network.HOST else spec
 
 
@@ -83,7 +83,7 @@ def _app_without_command(values: Values) -> InvalidInput | None:
 
 
 def _of_other_init(values: Values) -> InvalidInput | None:
-    """A field that only the other kind of container has."""
+    """Refuse a field that only the other kind of container has."""
     for key, row in table().items():
         if row.init is not None and values["init"] is not row.init and values[key] != row.default:
             why, _, hint = row.init_why.partition("\n")

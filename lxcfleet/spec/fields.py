@@ -1,8 +1,8 @@
-"""The table of fields: all that can be asked of a container, each key told once.
+"""The table of fields: everything that can be asked for a container, each key declared once.
 
 A new field is an attribute of ``SpecFields`` with its row, and the code that carries it out; nothing else. Options of
 ``create``, the reader and writer of specs, profiles, differences, ``info``, JSON Schema, the reference and Ansible's module
-follow from the row. What several fields may not be together is in ``combinations``.
+follow from the row. ``combinations`` has the rules on several fields together.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ PRIVILEGED = Row(
     Flag(), "Whether root inside is root on the host. Only for what you trust.", key="privileged", default=False,
     stored=False, option=("--privileged",), change=Change.NEVER, why=_MADE,
 )  # fmt: skip
-"""What is said instead of ``first_id``, which lxcfleet gives."""
+"""Requests and profiles have this key instead of ``first_id``, which lxcfleet assigns."""
 
 
 @cache
@@ -165,11 +165,11 @@ def table() -> Mapping[str, Row]:
 
 @cache
 def stored() -> Mapping[str, Row]:
-    """The rows that the file ``lxcfleet.yaml`` of a container has."""
+    """The rows whose keys stand in a container's file ``lxcfleet.yaml``."""
     return {key: each for key, each in table().items() if each.stored}
 
 
 @cache
 def askable(*, profile: bool = False) -> Mapping[str, Row]:
-    """The rows that a request may have, or a profile."""
+    """The rows whose keys a request may have, or with ``profile`` a profile."""
     return {key: each for key, each in table().items() if (each.profile if profile else each.create)}

@@ -1,4 +1,4 @@
-"""What a spec, a profile or a request may say about how to tell that a container is healthy. Values only."""
+"""Health checks as a spec, a profile or a request declares them. Values only."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ _HTTP_PORT = 80
 
 
 class CheckKind(StrEnum):
-    """What is tried."""
+    """The kind of a health check."""
 
     EXEC = "exec"
-    """A command inside, which exits with 0."""
+    """A command inside the container must exit with 0."""
     TCP = "tcp"
-    """A connection to a port, which is accepted."""
+    """A port must accept a connection."""
     HTTP = "http"
-    """A GET request, which is answered with a status from 200 to 399."""
+    """A GET request must be answered with a status from 200 to 399."""
 
 
 @dataclass(frozen=True)
 class HealthCheck:
-    """A check that says of a running container whether it does its work. Times are in seconds."""
+    """A check whether a running container does its work. Times are in seconds."""
 
     kind: CheckKind
     command: tuple[str, ...] = ()
-    """Of exec."""
+    """For exec."""
     port: int = 0
-    """Of tcp and http."""
+    """For tcp and http."""
     path: str = "/"
-    """Of http."""
+    """For http."""
     host: str | None = None
-    """Of http: what its Host header says; None: the container's name."""
+    """For http: the Host header; None: the container's name."""
     interval: float = 10.0
-    """Between two checks. Until the first one passes they come faster: 0.1 s apart, then twice that, …"""
+    """Between two checks. Until the first check passes the pauses are shorter: 0.1 s, then twice that, …"""
     timeout: float = 5.0
-    """After this long without an answer a check has failed."""
+    """A check without an answer for this long has failed."""
     retries: int = 3
-    """So many failures in a row make a container unhealthy. One that passes makes it healthy."""
+    """So many failures in a row make a container unhealthy. One check that passes makes it healthy."""
     start_period: float = 30.0
-    """Failures do not count for so long after a start, as long as no check has passed."""
+    """For this long after a start failures do not count, unless a check has passed."""
 
     @property
     def needs_address(self) -> bool:
-        """Whether it reaches the container over the network."""
+        """Whether the check reaches the container over the network."""
         return self.kind is not CheckKind.EXEC
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in specs and requests."""
+        """The check as JSON, the form in specs and requests."""
         what: dict[CheckKind, Any] = {CheckKind.EXEC: list(self.command), CheckKind.TCP: self.port, CheckKind.HTTP: self.url}
         return {
             str(self.kind): what[self.kind],
@@ -68,7 +68,7 @@ class HealthCheck:
 
     @property
     def url(self) -> str:
-        """Of http: as ``parse_url`` takes it."""
+        """For http: the text that ``parse_url`` takes."""
         return f"http://{self.host}:{self.port}{self.path}" if self.host else f"{self.port}{self.path}"
 
     def __str__(self) -> str:
@@ -87,7 +87,7 @@ _PATH = re.compile(r"/[!-~]*")
 def parse_url(text: str) -> tuple[str | None, int, str]:
     """``8080``, ``8080/path``, ``/path`` or ``http://HOST:8080/path`` as host, port and path; raises InvalidInput.
 
-    The request always goes to the container's own address; HOST is only what the Host header says.
+    The request always goes to the container's own address; HOST only goes into the Host header.
     """
     why = "write it as PORT, PORT/PATH, /PATH or http://HOST:PORT/PATH"
     if text.startswith("https:"):

@@ -1,4 +1,4 @@
-"""From what a request, its profile and the settings say to the spec that holds. Pure."""
+"""Merging a request, its profile and the settings into one spec. Pure."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ NOT_YET = 0
 
 
 def merge(request: Mapping[str, Any], profile: Mapping[str, Any], settings: object) -> Spec:
-    """The spec that a request comes to: what it says, before its profile, before ``settings``, before the defaults.
+    """The spec for a request. A value of the request comes before one of the profile, then ``settings``, then the default.
 
     ``request`` and ``profile`` have values by key of the table. The spec has no name, ids or address yet. Raises
-    InvalidInput if parts of it don't go together.
+    InvalidInput if fields don't go together.
     """
     init = _init(request, profile)
     values: dict[str, Any] = {}
     for key, row in askable().items():
-        # What a profile says for the other kind of container is no mistake of the request's: it is left out.
+        # A profile may serve both kinds of containers: its fields for the other kind are left out.
         of_profile = profile if row.init in (None, init) else {}
         if key in request and key in of_profile:
             values[key] = row.type.merge(of_profile[key], request[key])
@@ -35,14 +35,14 @@ def merge(request: Mapping[str, Any], profile: Mapping[str, Any], settings: obje
     values["init"] = init
     privileged = values.pop(PRIVILEGED.key, False)
     if privileged and "disk" not in request and "disk" not in profile:
-        values["disk"] = 0  # the settings' limit is for those that can be held to it
+        values["disk"] = 0  # the settings' limit can't hold a privileged container
     spec = Spec(**values, first_id=None if privileged else NOT_YET)
     combinations.check(spec)
     return spec
 
 
 def _init(request: Mapping[str, Any], profile: Mapping[str, Any]) -> Init:
-    """What runs as process 1: as was said, else an app where there is a command."""
+    """The kind of init that was asked for; otherwise app if there is a command."""
     if "init" in request:
         return Init(request["init"])
     if request.get("command"):
@@ -53,8 +53,8 @@ def _init(request: Mapping[str, Any], profile: Mapping[str, Any]) -> Init:
 
 
 def usual(row: Row, settings: object) -> Any:
-    """The value of a field of which nothing is said. Where None is one, the setting holds when the value is used, not from
-    the creation on."""
+    """The value of a field that neither request nor profile has. Where None is the default, the spec keeps None, and the
+    setting is read anew each time that the value is used."""
     if not row.setting or row.default is None:
         return row.default
     value = settings
@@ -64,14 +64,14 @@ def usual(row: Row, settings: object) -> Any:
 
 
 def left_to_settings(request: Mapping[str, Any], profile: Mapping[str, Any]) -> frozenset[str]:
-    """The keys that neither says, so that they are as the settings are at the moment."""
+    """The keys that neither request nor profile has: their values come from the settings."""
     return frozenset(key for key, row in table().items() if row.setting and key not in request and key not in profile)
 
 
 def differences(has: Spec, wanted: Spec, left: frozenset[str] = frozenset()) -> dict[str, tuple[str, str]]:
-    """In what ``has`` is not as ``wanted`` among what can be asked for: both in words, by key. Keys in ``left`` don't count.
+    """The fields in which ``has`` differs from ``wanted``: both values in words, by key. Keys in ``left`` don't count.
 
-    Of variables only the names: their values may be secrets, and this ends in logs.
+    Environment variables are told by name only: their values may be secrets, and the words end up in logs.
     """
     found: dict[str, tuple[str, str]] = {}
     for key, row in askable().items():

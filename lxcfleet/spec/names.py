@@ -1,7 +1,7 @@
-"""Names of containers, and every path that the product uses.
+"""Names of containers, labels, variables and users, and the bounds of counts and times.
 
 A container's name is also its host name, a directory below LXC's path and a part of an abstract socket
-address, so it is held to what all three accept: one lower-case DNS label.
+address. So it must be valid for all three: one lower-case DNS label.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MAX_NAME = 63
 """Length of a DNS label (RFC 1035)."""
 
 MAX_COUNT = 4096
-"""The most containers that one request may name: as many as the uid range that the installer adds has room for."""
+"""The most containers that one request may create: the uid range that the installer adds has room for so many."""
 
 MAX_DRAIN = 3600.0
 """The longest drain time, in seconds."""
@@ -36,7 +36,7 @@ def check_name(name: str) -> str:
 
 
 def check_label(key: str, value: str) -> tuple[str, str]:
-    """The pair itself, if a label may be so; raises InvalidInput."""
+    """The pair itself, if it can be a label; raises InvalidInput."""
     if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
         pair = f"{key}={value}"
         raise InvalidInput(
@@ -71,7 +71,7 @@ def check_user(text: str) -> str:
 
 
 def next_free(prefix: str, count: int, taken: Collection[str]) -> tuple[str, ...]:
-    """``count`` names PREFIX1, PREFIX2, … that ``taken`` does not have, lowest numbers first."""
+    """``count`` names PREFIX1, PREFIX2, … that are not in ``taken``, lowest numbers first."""
     check_count(count)
     names: list[str] = []
     number = 0
@@ -86,12 +86,12 @@ def next_free(prefix: str, count: int, taken: Collection[str]) -> tuple[str, ...
 
 
 def first(prefix: str, count: int) -> tuple[str, ...]:
-    """PREFIX1 to PREFIXcount."""
+    """The names PREFIX1 to PREFIXcount."""
     return next_free(prefix, count, ())
 
 
 def check_count(count: int) -> int:
-    """``count`` itself, if so many containers may be asked for at once; raises InvalidInput."""
+    """``count`` itself, if one request may ask for so many containers; raises InvalidInput."""
     if not 1 <= count <= MAX_COUNT:
         raise InvalidInput(f"-n {count} is out of range", hint=f"ask for 1 to {MAX_COUNT} containers")
     return count

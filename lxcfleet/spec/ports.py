@@ -1,4 +1,4 @@
-"""Ports: those that a container declares, and those of the host that lead to one. Pure."""
+"""Ports that a container declares, and ports of the host that lead to a container. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lxcfleet.errors import InvalidInput
 
 PROTOCOLS = ("tcp", "udp")
 _SERVICE = re.compile(r"(?=.{1,15}\Z)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
-"""RFC 6335, section 5.1."""
+"""The syntax of service names: RFC 6335, section 5.1."""
 _PORT_HINT = "write it as SERVICE=PORT or SERVICE=PORT/udp, for example http=8080"
 _PUBLISH_HINT = "write it as [ADDRESS:]HOST:CONTAINER[/udp], for example 8080:80"
 
@@ -36,7 +36,7 @@ class Publication:
     container: int
     protocol: str = "tcp"
     address: str | None = None
-    """The host's address that it is reached at; None: all of them."""
+    """The host's address on which the port is open; None: all of the host's addresses."""
 
     def __str__(self) -> str:
         begin = f"{self.address}:" if self.address else ""
@@ -44,7 +44,7 @@ class Publication:
 
     @property
     def key(self) -> tuple[str, int]:
-        """Protocol and port of the host."""
+        """Protocol and the host's port."""
         return self.protocol, self.host
 
 
@@ -91,7 +91,7 @@ def _number(text: str, whole: str, hint: str) -> tuple[int, str]:
 
 
 def check_ports(ports: Sequence[Port]) -> None:
-    """Raise InvalidInput if a service is there twice: its SRV record would be of two minds."""
+    """Raise InvalidInput if a service is declared twice: its SRV record would be ambiguous."""
     seen: set[tuple[str, str]] = set()
     for port in ports:
         if (port.service, port.protocol) in seen:
@@ -100,7 +100,7 @@ def check_ports(ports: Sequence[Port]) -> None:
 
 
 def check_publications(publications: Sequence[Publication]) -> None:
-    """Raise InvalidInput if a port of the host is to lead to two of the same container."""
+    """Raise InvalidInput if one port of the host is to lead to two ports of the container."""
     seen: set[tuple[str, int]] = set()
     for publication in publications:
         if publication.key in seen:

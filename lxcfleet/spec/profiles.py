@@ -1,4 +1,4 @@
-"""Profiles: what the settings say by name of containers that are to be created."""
+"""Profiles: named sets of defaults in the settings, for new containers."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ ROLLOUT = Row(SectionType(ProfileRollout), "How its containers take part in roll
 
 @dataclass(frozen=True)
 class Profile:
-    """Defaults that ``create --profile NAME`` takes over; what the command line says comes first."""
+    """Defaults that ``create --profile NAME`` takes over; the command line's values come first."""
 
     said: Mapping[str, Any] = field(default_factory=dict)
     """Values by key of the table, ``spec.fields``."""
     rollout: ProfileRollout = field(default_factory=ProfileRollout)
     problems: tuple[str, ...] = field(default=(), compare=False, repr=False)
-    """What of it doesn't go together, so that no container can be created with it: a key and the reason each."""
+    """Fields of the profile that don't go together, each with its key and the reason. No container can be created with
+    such a profile."""
 
 
 def rows() -> Mapping[str, Row]:
-    """The keys that a profile may have."""
+    """The rows of the keys that a profile may have."""
     return {**askable(profile=True), ROLLOUT.key: ROLLOUT}
 
 

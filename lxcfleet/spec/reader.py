@@ -23,10 +23,10 @@ _KINDS: dict[type, str] = {
 
 
 class Fields:
-    """The fields of one mapping, taken one by one; ``finish`` raises everything that was wrong with them.
+    """The fields of one mapping, read one by one; ``finish`` raises all complaints at once.
 
-    ``where`` is what stands before each key in a complaint, a file name for one; nested fields share the
-    complaints of the outermost ones, so that one ``finish`` reports them all.
+    ``where`` stands before each key in a complaint, for example a file name. Nested fields share the complaints of the
+    outermost fields, so that one ``finish`` reports them all.
     """
 
     def __init__(self, data: object, where: str, complaints: list[str] | None = None) -> None:
@@ -63,7 +63,7 @@ class Fields:
         return value
 
     def has(self, key: str) -> bool:
-        """Whether ``key`` is there and was not taken yet; null is as good as missing."""
+        """Whether the mapping has ``key`` and it was not read yet; null counts as missing."""
         if self._data.get(key) is None:
             self._data.pop(key, None)
         return key in self._data
@@ -147,7 +147,7 @@ class Fields:
         return tuple(items)
 
     def parsed(self, key: str, parse: Callable[[str], T], check: Callable[[tuple[T, ...]], object]) -> tuple[T, ...]:
-        """A list of texts, each as ``parse`` reads it, and all together held against ``check``; both raise InvalidInput."""
+        """A list of texts. ``parse`` reads each, ``check`` looks at all results together; both raise InvalidInput."""
         items = []
         try:
             for text in self.texts(key):
@@ -158,7 +158,7 @@ class Fields:
         return tuple(items)
 
     def pairs(self, key: str, check: Callable[[str, str], object]) -> dict[str, str]:
-        """A mapping of text to text, each pair held against ``check``, which raises InvalidInput."""
+        """A mapping of text to text. ``check`` looks at each pair, and raises InvalidInput."""
         result: dict[str, str] = {}
         for name, value in self._take(key, dict, {}).items():
             if not isinstance(name, str) or not isinstance(value, str):
@@ -177,11 +177,11 @@ class Fields:
         return Fields(self._data.pop(key, None), f"{self._where}: {key}", self._complaints)
 
     def keys(self) -> tuple[str, ...]:
-        """The keys that were not taken yet."""
+        """The keys that were not read yet."""
         return tuple(self._data)
 
     def close(self) -> None:
-        """Complain about every key that nobody took."""
+        """Complain about every key that was not read: it is unknown."""
         for key in self._data:
             self.complain(key, "unknown key")
         self._data.clear()

@@ -1,4 +1,4 @@
-"""What became of containers in an operation. Values only."""
+"""Outcomes of an operation, one for each container. Values only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lxcfleet.errors import ErrorBody
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one container in an operation."""
+    """The outcome of an operation for one container."""
 
     name: str
     status: str
@@ -19,7 +19,8 @@ class Result:
     changed: bool
     error: ErrorBody | None = None
     differs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """In what one that was there already is not as asked for: what it has and what was asked, by key of its spec."""
+    """The fields in which an existing container differs from the request, or did before it was changed: the former value
+    and the value asked for, by key of its spec."""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Result:
@@ -28,7 +29,7 @@ class Result:
 
 
 def exit_status(results: Iterable[Result]) -> int:
-    """0 if all were done, 1 if none was, 3 if some were."""
+    """The exit status of the client: 0 if no result failed, 1 if all failed, 3 if some failed."""
     failed = [r.error is not None for r in results]
     if not any(failed):
         return 0

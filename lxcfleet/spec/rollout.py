@@ -1,4 +1,4 @@
-"""What settings, profiles and requests say about rollouts. Values only."""
+"""The policy of rollouts, as settings, profiles and requests have it. Values only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_SECONDS = 86400.0
 
 @dataclass(frozen=True)
 class Share:
-    """So many of some containers: a number, or a percentage."""
+    """A part of a set of containers: a number or a percentage."""
 
     amount: int
     percent: bool = False
@@ -31,7 +31,7 @@ class Share:
         return cls(int(digits), percent)
 
     def of(self, total: int) -> int:
-        """How many of ``total`` that is: at least one, unless it is none at all."""
+        """The number of containers out of ``total``: at least one, unless the share is 0."""
         if self.amount == 0:
             return 0
         return max(1, total * self.amount // 100) if self.percent else self.amount
@@ -72,7 +72,7 @@ class ShareType(ValueType[Share]):
 
 _SECONDS = Number(0, MAX_SECONDS)
 OF_SETTINGS = ("data", "on_halt")
-"""What no request may say: what counts as stale, and the operator's command."""
+"""Keys that only the settings may have: the rule on stale data files, and the operator's command."""
 _NONE_AT_ALL = "with none nothing could ever be restarted"
 
 
@@ -112,13 +112,13 @@ class RolloutSettings(Checked):
             yield "max_unavailable", _NONE_AT_ALL
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in requests; without what settings alone may have."""
+        """The policy as JSON, the form in requests; without the keys that only the settings may have."""
         return {key: value for key, value in render_section(self).items() if key not in OF_SETTINGS}
 
 
 @dataclass(frozen=True)
 class ProfileRollout(Checked):
-    """What a profile says about its containers in rollouts."""
+    """The part of the policy that a profile sets for its containers."""
 
     priority: int | None = row(
         Whole(-1000, 1000),
@@ -137,7 +137,7 @@ class ProfileRollout(Checked):
 
 
 def overridden(usual: RolloutSettings, said: Mapping[str, Any]) -> RolloutSettings:
-    """``usual`` with what a request says instead; raises InvalidInput."""
+    """``usual``, with the values of a request in place of its own; raises InvalidInput."""
     inner = Fields(said, "policy")
     settings = replace(usual, **read_policy(inner))
     inner.finish("the request is not valid")
@@ -145,7 +145,7 @@ def overridden(usual: RolloutSettings, said: Mapping[str, Any]) -> RolloutSettin
 
 
 def read_policy(inner: Fields) -> dict[str, Any]:
-    """What a request says of a rollout, by key of the settings. Complaints go to ``inner``."""
+    """The policy in a request, by key of the settings. Complaints go to ``inner``."""
     rows = rows_of(RolloutSettings)
     said = read_said([each for key, each in rows.items() if key not in OF_SETTINGS], inner)
     inner.close()

@@ -1,7 +1,7 @@
-"""Rows: all that is told of one key of a spec or of the settings, in one place.
+"""Rows: a row declares one key of a spec or of the settings, with everything about it in one place.
 
-A dataclass declares its keys as attributes whose default is a ``row``. What reads, writes, shows or documents them goes
-through ``rows_of``, so that a key is told once.
+A dataclass declares its keys as attributes whose default is a ``row``. Code that reads, writes, shows or documents keys
+goes through ``rows_of``, so that each key is declared once.
 """
 
 from __future__ import annotations
@@ -22,58 +22,58 @@ _KEY = "row"
 
 
 class Change(StrEnum):
-    """How a container that exists comes to another value."""
+    """When a changed value takes effect in an existing container."""
 
     LIVE = "live"
     """At once, while it runs."""
     RESTART = "restart"
-    """By its next start."""
+    """At its next start."""
     NEVER = "never"
-    """Not at all: it is to be created anew."""
+    """Never: the container has to be created anew."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One key. What concerns containers alone says nothing of the settings' keys."""
+    """One key. Attributes about containers alone mean nothing for keys of the settings."""
 
     type: ValueType[Any]
     help: str
-    """One sentence or two. Of a container: about "it"."""
+    """One or two sentences. In a container's row "it" is the container."""
     key: str = ""
     default: Any = None
     usual: str = ""
     """The default in words, where the value alone does not tell it."""
     change: Change = Change.RESTART
     why: str = ""
-    """Why it can't change, or not at once."""
+    """Why the value can't change, or not at once."""
     create: bool = True
-    """Whether ``create`` takes it; else lxcfleet gives it."""
+    """Whether ``create`` takes the key; otherwise lxcfleet assigns the value."""
     profile: bool = True
-    """Whether profiles take it."""
+    """Whether a profile may have the key."""
     stored: bool = True
-    """Whether it stands in the file; else it follows from others."""
+    """Whether the key stands in the spec's file; otherwise its value follows from other keys."""
     setting: str = ""
-    """The setting that holds where neither a request nor a profile says it, such as ``network.drain``."""
+    """The setting that gives the value where neither request nor profile does, such as ``network.drain``."""
     option: tuple[str, ...] = ()
-    """The names of its option of ``create``."""
+    """The names of the key's option of ``create``."""
     metavar: str = ""
     secret: bool = False
-    """Whether it is shown only to those who may change containers."""
+    """Whether the value is shown only to callers that may change containers."""
     init: Init | None = None
-    """The only kind of container that may have it; None: both."""
+    """The only kind of container that may have the key; None: both."""
     init_why: str = ""
-    """Why the other kind may not, and after a line break: what to do instead."""
+    """Why the other kind may not have the key, and after a line break a hint."""
 
     def read(self, fields: Fields) -> Any:
-        """The value in ``fields``, which is there."""
+        """The value in ``fields``, which must have the key."""
         return self.type.read(fields, self.key)
 
     def render(self, value: Any) -> Any:
-        """The value as it stands in files and requests."""
+        """The value in the form of files and requests."""
         return None if value is None else self.type.render(value)
 
     def schema(self) -> dict[str, Any]:
-        """Its JSON Schema, with what editors show."""
+        """The key's JSON Schema, with the description that editors show."""
         inner = self.type.schema()
         either = {"enum": [*inner["enum"], None]} if "enum" in inner else _or_null(inner)
         usual = {} if self.default is None or self.setting or self.usual else {"default": self.render(self.default)}
@@ -85,7 +85,7 @@ class Row:
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of the same or nothing: a key without a value is as good as a missing one."""
+    """The schema, with null allowed, too: a key without a value counts as missing."""
     if isinstance(schema.get("type"), str) and "oneOf" not in schema:
         return {**schema, "type": [schema["type"], "null"]}
     return {"anyOf": [schema, {"type": "null"}]}
@@ -94,7 +94,7 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
 def row(
     type: ValueType[Any], help: str, *, default: Any = None, **told: Any
 ) -> Any:
-    """The default of an attribute that is a key."""
+    """Declare a key: gives the default for the attribute of the dataclass."""
     metadata = {_KEY: Row(type, help, default=default, **told)}
     if isinstance(default, Mapping):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
@@ -102,7 +102,7 @@ def row(
 
 
 def rows_of(table: Any) -> Mapping[str, Row]:
-    """The rows of a dataclass by key, in order."""
+    """The rows of a dataclass by key, in the order of declaration."""
     return _rows_of(table)
 
 
@@ -116,7 +116,7 @@ def _rows_of(table: Any) -> Mapping[str, Row]:
 
 
 def read_said(rows: Iterable[Row], fields: Fields) -> dict[str, Any]:
-    """The values of those keys that ``fields`` has, by key; complaints go to ``fields``, and what is wrong is left out."""
+    """The values of the keys that ``fields`` has, by key. Complaints go to ``fields``, and wrong values are left out."""
     said = {}
     for each in rows:
         if fields.has(each.key):
@@ -128,7 +128,7 @@ def read_said(rows: Iterable[Row], fields: Fields) -> dict[str, Any]:
 
 
 def render_said(rows: Mapping[str, Row], said: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by key as they stand in files and requests, in the rows' order."""
+    """Values by key in the form of files and requests, in the rows' order."""
     return {key: each.render(said[key]) for key, each in rows.items() if key in said}
 
 
@@ -136,10 +136,10 @@ def render_said(rows: Mapping[str, Row], said: Mapping[str, Any]) -> dict[str, A
 
 
 class Checked:
-    """A section whose keys may not be together in every way."""
+    """A section with rules on its keys together."""
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """What is wrong with it: keys, and why."""
+        """The broken rules: the key to blame, and why."""
         yield from ()
 
 
@@ -147,7 +147,7 @@ S = TypeVar("S")
 
 
 def read_section(kind: type[S], fields: Fields) -> S:
-    """A section from what ``fields`` say and the defaults; complaints go to ``fields``."""
+    """A section from the values in ``fields`` and the defaults; complaints go to ``fields``."""
     section = kind(**read_said(rows_of(kind).values(), fields))
     fields.close()
     if isinstance(section, Checked):
@@ -157,13 +157,13 @@ def read_section(kind: type[S], fields: Fields) -> S:
 
 
 def render_section(section: object) -> dict[str, Any]:
-    """A section as it stands in the file, with the keys that have a value."""
+    """A section in the form of files, with the keys that have a value."""
     values = {key: each.render(getattr(section, key)) for key, each in rows_of(type(section)).items()}
     return {key: value for key, value in values.items() if value is not None}
 
 
 def schema_of(rows: Iterable[Row]) -> dict[str, Any]:
-    """The JSON Schema of a mapping with those keys, each of which may be missing or null."""
+    """The JSON Schema of a mapping with these keys, each of which may be missing or null."""
     return {
         "type": "object",
         "properties": {each.key: each.schema() for each in rows},
@@ -200,6 +200,6 @@ class SectionType(ValueType[S]):
 
 
 def section(kind: type[Any]) -> Any:
-    """The default of an attribute that is a section."""
+    """Declare a section: gives the default for the attribute of the dataclass."""
     text = " ".join((kind.__doc__ or "").split())
     return dataclasses.field(default_factory=kind, metadata={_KEY: Row(SectionType(kind), text, default=kind())})

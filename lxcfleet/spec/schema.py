@@ -1,4 +1,4 @@
-"""JSON Schema (2020-12) of the settings file and of specs, from their rows. Editors complete and check files by it."""
+"""JSON Schema (2020-12) of the settings file and of specs, made from their rows. Editors complete and check files by it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def settings() -> dict[str, Any]:
-    """Of /etc/lxcfleet/lxcfleet.yaml, which may be empty."""
+    """The schema of /etc/lxcfleet/lxcfleet.yaml, which may be empty."""
     return {
         "$schema": _DIALECT,
         "title": "lxcfleet.yaml: the settings of lxcfleetd",
@@ -22,7 +22,7 @@ def settings() -> dict[str, Any]:
 
 
 def spec() -> dict[str, Any]:
-    """Of /var/lib/lxc/NAME/lxcfleet.yaml."""
+    """The schema of /var/lib/lxc/NAME/lxcfleet.yaml."""
     schema = schema_of(stored().values())
     return {
         "$schema": _DIALECT,
@@ -34,4 +34,4 @@ def spec() -> dict[str, Any]:
 
 
 FILES = {"lxcfleet.schema.json": settings, "spec.schema.json": spec}
-"""The files that `make docs` writes to docs/schema, and what is in them."""
+"""The files that `make docs` writes to docs/schema, each with the function that makes its content."""

@@ -19,7 +19,7 @@ class Selection:
 
     @property
     def narrow(self) -> bool:
-        """Whether something may be left out."""
+        """Whether the selection may leave containers out."""
         return bool(self.patterns or self.labels)
 
     def choose(self, containers: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
@@ -47,7 +47,7 @@ class Selection:
 
 
 def is_glob(pattern: str) -> bool:
-    """Whether ``pattern`` may match more than its own letters."""
+    """Whether ``pattern`` is a glob and not a plain name."""
     return any(c in pattern for c in "*?[")
 
 

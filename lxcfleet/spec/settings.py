@@ -1,4 +1,4 @@
-"""The operator's settings: /etc/lxcfleet/lxcfleet.yaml, every key optional. Each key is told once, by its row."""
+"""The operator's settings: /etc/lxcfleet/lxcfleet.yaml, every key optional. A row declares each key once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _DOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-
 
 
 class LogLevel(StrEnum):
-    """What the daemon writes to its log, and what is worse."""
+    """The lowest level of messages that the daemon writes to its log."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -82,7 +82,7 @@ class NetworkSettings(Checked):
 
     @property
     def dhcp(self) -> bool:
-        """Whether the bridge is the operator's."""
+        """Whether the bridge belongs to the operator, and a DHCP server gives the addresses."""
         return self.addresses is Addresses.DHCP
 
     def problems(self) -> Iterator[tuple[str, str]]:
@@ -101,7 +101,7 @@ class NetworkSettings(Checked):
                     yield key, error.message.partition(": ")[2]
 
     def _problems_of_dhcp(self) -> Iterator[tuple[str, str]]:
-        """What has no meaning, or another one than it seems, on a bridge that is not ours."""
+        """Keys that would have no effect, or a misleading one, on a bridge that belongs to the operator."""
         if self.bridge == NetworkSettings.bridge:
             yield "bridge", "with `addresses: dhcp` it is the name of a bridge that the host has, such as br0"
         if self.ipv4 != AUTO:
@@ -123,7 +123,7 @@ class MetricsSettings(Checked):
 
     @property
     def address(self) -> tuple[str, int] | None:
-        """Address and port; None: nowhere. Raises ValueError."""
+        """Address and port to listen on; None: do not listen. Raises ValueError."""
         if self.listen == OFF:
             return None
         parts = re.fullmatch(r"(?:\[(.+)\]|([^:]+)):([0-9]{1,5})", self.listen)
@@ -208,8 +208,8 @@ def load(path: Path, tolerate: Callable[[str], object] | None = None) -> Config:
 def parse(text: bytes, where: str, tolerate: Callable[[str], object] | None = None) -> Config:
     """The settings in ``text``; ``where`` names it in complaints. Raises InvalidInput.
 
-    ``tolerate``: told of each profile that contradicts itself, instead of a complaint. Earlier versions took such
-    profiles, and the daemon must start after an upgrade; a container can't be created with them.
+    ``tolerate`` is called for each profile that contradicts itself, instead of a complaint. Earlier versions accepted such
+    profiles, and the daemon must start after an upgrade. No container can be created with them.
     """
     message = f"{where} is not valid; nothing of it is used"
     try:
@@ -229,7 +229,7 @@ def parse(text: bytes, where: str, tolerate: Callable[[str], object] | None = No
 
 
 def describe(config: Config) -> str:
-    """The settings in force as YAML, the way the file would say them."""
+    """The settings in force as YAML, in the form of the file."""
     lines: list[str] = []
     for key, each in rows_of(Config).items():
         value = each.render(getattr(config, key))
@@ -241,10 +241,10 @@ def describe(config: Config) -> str:
 
 
 def _block(values: Mapping[str, Any], indent: str) -> Iterator[str]:
-    """A mapping with a line for each key, and for each of those of a profile."""
+    """The lines of a mapping: one for each key, and for a profile one for each of its keys."""
     for key, value in values.items():
         name = key if _WORD.fullmatch(key) and key not in _NO_TEXTS else strict_yaml.inline(key)
-        # YAML takes no longer keys but in this form.
+        # YAML takes longer keys only in this form.
         head = f"{indent}{name}:" if len(name) <= strict_yaml.LONGEST_KEY else f"{indent}? {name}\n{indent}:"
         if isinstance(value, dict) and indent == "  ":
             yield head
@@ -255,11 +255,11 @@ def _block(values: Mapping[str, Any], indent: str) -> Iterator[str]:
 
 _WORD = re.compile(r"[a-z][a-z0-9_./]{0,63}|[0-9]{1,3}%")
 _NO_TEXTS = ("true", "false", "yes", "no", "on", "off", "null", "y", "n")
-"""Words that YAML 1.1 takes for something else than themselves."""
+"""Words that YAML 1.1 does not read as texts."""
 
 
 def plain(value: object) -> str:
-    """A value as people write it, where it is read as the same."""
+    """A value in the form that people write, if YAML reads that as the same value; otherwise quoted."""
     if isinstance(value, str) and _WORD.fullmatch(value) and value not in _NO_TEXTS:
         return value
     if isinstance(value, float) and value.is_integer():

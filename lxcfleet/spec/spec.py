@@ -11,28 +11,28 @@ from lxcfleet.spec.terms import Network
 
 @dataclass(frozen=True)
 class Spec(SpecFields):
-    """What the operator asked for one container; the file ``lxcfleet.yaml`` holds just this."""
+    """Everything that the operator asked for one container; the file ``lxcfleet.yaml`` holds just this."""
 
     @property
     def privileged(self) -> bool:
-        """Whether root inside is root on the host."""
+        """Whether root in the container is root on the host."""
         return self.first_id is None
 
     @property
     def connected(self) -> bool:
-        """Whether it is on a bridge."""
+        """Whether the container is on a bridge."""
         return self.network is Network.BRIDGE
 
     @property
     def mac(self) -> str:
-        """Its MAC address; empty if it is on no bridge."""
+        """The container's MAC address; empty if the container is on no bridge."""
         if self.hardware is not None:
             return self.hardware
         return "" if self.address is None else hardware_address(self.address.ip)
 
     @property
     def port(self) -> str:
-        """The name of its port of the bridge: the host's end of its veth. Empty if it is on no bridge."""
+        """The name of the container's port of the bridge: the host's end of its veth. Empty if it is on no bridge."""
         if self.hardware is not None:
             return lan_port(self.hardware)
         return "" if self.address is None else interface_name(self.address.ip)

@@ -1,4 +1,4 @@
-"""What can be said of a container at a moment, and what can be asked of one. Values only."""
+"""A container's states and health, and the actions that can be asked for. Values only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """What a container does at the moment, as observed."""
+    """The observed state of a container."""
 
     STOPPED = "stopped"
     STARTING = "starting"
@@ -14,16 +14,16 @@ class State(StrEnum):
     FROZEN = "frozen"
     STOPPING = "stopping"
     BROKEN = "broken"
-    """Its files on disk can't be used; ``info`` says why."""
+    """The container's files on disk can't be used; ``info`` says why."""
 
     @property
     def alive(self) -> bool:
-        """Whether it has processes."""
+        """Whether a container in this state has processes."""
         return self in (State.RUNNING, State.FROZEN, State.STOPPING)
 
 
 class Health(StrEnum):
-    """Whether a container that runs does its work; see health.judge."""
+    """Whether a running container does its work; see health.judge."""
 
     STARTING = "starting"
     HEALTHY = "healthy"
@@ -31,7 +31,7 @@ class Health(StrEnum):
 
 
 class Action(StrEnum):
-    """What can be asked of containers that exist."""
+    """An action on existing containers."""
 
     START = "start"
     STOP = "stop"

@@ -49,10 +49,10 @@ _PAIR = re.compile(r"\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})")
 
 
 def inline(value: object) -> str:
-    """``value`` (texts, numbers, lists, mappings) as YAML on one line, whatever its texts hold.
+    """``value`` (texts, numbers, lists, mappings) as YAML on one line, with any characters in its texts.
 
-    JSON is YAML but for characters beyond 16 bits, which JSON writes as two halves and YAML as one number, and for
-    some numbers.
+    JSON is almost YAML. There are two exceptions: characters beyond 16 bits, which JSON writes as two surrogates and YAML
+    as one number, and numbers with an exponent.
     """
 
     def whole(pair: re.Match[str]) -> str:
@@ -65,7 +65,7 @@ def inline(value: object) -> str:
         case list() | tuple():
             return "[" + ", ".join(map(inline, value)) + "]"
         case float():
-            # 1e-05 is a text in YAML 1.1, and 1.0e-05 a number.
+            # YAML 1.1 reads 1e-05 as a text, and 1.0e-05 as a number.
             text = repr(value)
             return text if "." in text else text.replace("e", ".0e")
         case _:

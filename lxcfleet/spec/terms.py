@@ -1,15 +1,15 @@
-"""The words that specs and settings take, and the bounds of their numbers. Values only."""
+"""The enumerations of specs and settings, and the bounds of their numbers. Values only."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
 RANGE_SIZE = 65536
-"""How many uids (and gids) each unprivileged container has: all that a 16-bit /etc/passwd can name."""
+"""How many uids (and gids) each unprivileged container has: all 16-bit ids."""
 
 PIDS = 4096
-"""How many processes and threads a container may have unless something else is asked for: far more than most
-need, and far less than a host has numbers for."""
+"""The default limit of processes and threads in a container: far more than most containers need, and far less than a host
+has process ids."""
 MAX_PIDS = 1 << 22
 """The kernel's PID_MAX_LIMIT."""
 MAX_CPUS = 8192
@@ -21,7 +21,7 @@ MAX_ORDER = 1000
 
 
 class Init(StrEnum):
-    """What runs as process 1."""
+    """The kind of process 1."""
 
     SYSTEM = "system"
     """The host's systemd."""
@@ -33,24 +33,24 @@ class Network(StrEnum):
     """How a container is connected."""
 
     BRIDGE = "bridge"
-    """To the fleet's bridge, with an address of its own."""
+    """The container is on the fleet's bridge, with an address of its own."""
     NONE = "none"
-    """Not at all: it has a loopback interface only."""
+    """The container has a loopback interface only."""
     HOST = "host"
-    """It uses the host's own interfaces: no address of its own, and no wall between."""
+    """The container uses the host's own interfaces: it has no address of its own, and nothing separates it from the host."""
 
 
 class Addresses(StrEnum):
-    """Where the bridge's containers have their addresses from."""
+    """The source of the addresses of containers on the bridge."""
 
     OWN = "own"
-    """From lxcfleet: the bridge is its own."""
+    """lxcfleet: the bridge is its own."""
     DHCP = "dhcp"
-    """From the DHCP server of the network that the operator's bridge is part of."""
+    """The DHCP server of the network to which the operator's bridge belongs."""
 
 
 class StopSignal(StrEnum):
-    """The signals that ask a program to end, as different programs want it."""
+    """The signals by which programs can be asked to end; which one is right depends on the program."""
 
     HUP = "HUP"
     INT = "INT"

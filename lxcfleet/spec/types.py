@@ -1,4 +1,4 @@
-"""The types of values in specs and settings: how each is read, written, typed on a command line and told in words.
+"""The types of values in specs and settings: how a value is read, written, typed on a command line and put in words.
 
 A type is an object without state. It knows nothing of the key that has it; ``rows`` brings the two together.
 """
@@ -16,7 +16,7 @@ from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.reader import Fields
 from lxcfleet.units import as_size, parse_size
 
-if TYPE_CHECKING:  # every verb of the command line starts with this module
+if TYPE_CHECKING:  # every verb of the command line imports this module, so its own imports are few
     from ipaddress import IPv4Interface, IPv6Interface
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ E = TypeVar("E", bound=StrEnum)
 I = TypeVar("I", bound="IPv4Interface | IPv6Interface")  # noqa: E741
 
 NONE = "none"
-"""How an empty value is told."""
+"""The word for an empty value."""
 
 
 class ValueType(ABC, Generic[T]):
@@ -32,7 +32,7 @@ class ValueType(ABC, Generic[T]):
 
     @abstractmethod
     def read(self, fields: Fields, key: str) -> T | None:
-        """The value below ``key``, which is there. Complaints go to ``fields``; then the result means nothing."""
+        """The value of ``key``, which ``fields`` must have. Complaints go to ``fields``; the result then means nothing."""
 
     @abstractmethod
     def parse(self, text: str) -> T:
@@ -41,26 +41,26 @@ class ValueType(ABC, Generic[T]):
     @property
     @abstractmethod
     def form(self) -> str:
-        """What may stand in a file or a request, in words."""
+        """The values that a file or a request may have, in words."""
 
     @abstractmethod
     def schema(self) -> dict[str, Any]:
         """Its JSON Schema (2020-12)."""
 
     def render(self, value: T) -> Any:
-        """The value as plain JSON, which ``read`` reads as the same value."""
+        """The value as plain JSON, from which ``read`` reads the same value again."""
         return value
 
     def tell(self, value: T) -> str:
-        """The value in words, much as ``parse`` takes it."""
+        """The value in words, much like the text that ``parse`` takes."""
         return str(value)
 
     def merge(self, under: T, over: T) -> T:  # noqa: ARG002
-        """What holds where a profile says ``under`` and a request ``over``."""
+        """The value that holds if a profile has ``under`` and a request has ``over``."""
         return over
 
     def tell_difference(self, has: T, wanted: T) -> tuple[str, str]:
-        """Both in words, as far as they differ."""
+        """Both values in words, as far as they differ."""
         return self.tell(has), self.tell(wanted)
 
 
@@ -189,8 +189,8 @@ class Size(ValueType[int]):
 
 
 class Text(ValueType[str]):
-    """A text on one line. ``check`` raises InvalidInput for one that can't be; ``pattern``: the same as a regular
-    expression for the schema."""
+    """A text on one line. ``check`` raises InvalidInput for a text that is not allowed; ``pattern`` is the same rule as a
+    regular expression, for the schema."""
 
     def __init__(self, check: Callable[[str], object] | None = None, pattern: str = "") -> None:
         self._check = check
@@ -225,7 +225,7 @@ class Text(ValueType[str]):
 
 
 class Choice(ValueType[E]):
-    """One of the words of an enumeration, or of some of them. ``prefix`` may stand before each word."""
+    """A word of an enumeration, or one of ``words``. ``prefix`` may stand before each word."""
 
     def __init__(self, kind: type[E], words: tuple[E, ...] = (), prefix: str = "") -> None:
         self.kind = kind
@@ -262,7 +262,7 @@ class Choice(ValueType[E]):
 
 
 class Texts(ValueType[tuple[str, ...]]):
-    """A list of texts, any texts."""
+    """A list of any texts."""
 
     def read(self, fields: Fields, key: str) -> tuple[str, ...]:
         """See ValueType."""
@@ -306,7 +306,7 @@ class Command(Texts):
 
 
 class Items(ValueType[tuple[T, ...]]):
-    """A list of values that are written as texts. ``parse_one`` reads each; ``check`` looks at all of them together.
+    """A list of values that are written as texts. ``parse_one`` reads each value; ``check`` looks at all values together.
     Both raise InvalidInput."""
 
     def __init__(self, parse_one: Callable[[str], T], check: Callable[[tuple[T, ...]], object]) -> None:
@@ -342,7 +342,7 @@ class Items(ValueType[tuple[T, ...]]):
 
 
 class Pairs(ValueType[Mapping[str, str]]):
-    """Texts by key. ``check`` raises InvalidInput for a pair that can't be. The values of ``secret`` ones are not told."""
+    """Texts by key. ``check`` raises InvalidInput for a pair that is not allowed. ``secret``: the values are never shown."""
 
     def __init__(self, check: Callable[[str, str], tuple[str, str]], *, secret: bool = False) -> None:
         self._check = check
@@ -385,7 +385,7 @@ class Pairs(ValueType[Mapping[str, str]]):
         return self._tell(has, wanted), self._tell(wanted, has)
 
     def _tell(self, value: Mapping[str, str], others: Mapping[str, str]) -> str:
-        """The pairs that ``others`` has not."""
+        """The pairs in words, without those that ``others`` has, too."""
         form = "{}=…" if self._secret else "{}={}"
         return ", ".join(form.format(*pair) for pair in sorted(value.items()) if pair not in others.items()) or NONE
 

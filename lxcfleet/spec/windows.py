@@ -20,30 +20,30 @@ _RULE = "write it as 'Sat,Sun 02:00-05:00', 'Mon-Fri 22:00-01:30' or '03:00-04:0
 
 
 class Policy(StrEnum):
-    """What becomes of containers that a patch made stale."""
+    """The daemon's answer to containers that a patch made stale."""
 
     AUTO = "auto"
-    """They are restarted in waves as soon as the host is quiet."""
+    """The daemon restarts them in waves as soon as no package of the host changes any more."""
     WINDOW = "window"
-    """They are restarted in the next maintenance window."""
+    """The daemon restarts them in the next maintenance window."""
     NOTIFY = "notify"
-    """They are named, in the events and as a warning in the log; nothing is restarted."""
+    """The daemon names them, in the events and as a warning in its log, and restarts nothing."""
     MANUAL = "manual"
-    """Nothing at all happens by itself; it is not even looked."""
+    """The daemon does nothing by itself; it does not even look for stale containers."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """Some hours on some days, by the clock on the wall; it may go past midnight."""
+    """A maintenance window: some hours on some days, in local time. It may go past midnight."""
 
     days: frozenset[int]
-    """On which it begins; Monday is 0."""
+    """The days on which the window begins; Monday is 0."""
     begin: time
     end: time
 
     @classmethod
     def parse(cls, text: str) -> Window:
-        """Raises InvalidInput."""
+        """A window from its text in the settings; raises InvalidInput."""
         found = _WINDOW.fullmatch(text.strip())
         if found is None:
             raise InvalidInput(f"{text!r} is not a maintenance window", hint=_RULE)
@@ -58,9 +58,9 @@ class Window:
         return cls(_days(days, text), begin, end)
 
     def on(self, day: date, zone: ZoneInfo | None) -> tuple[datetime, datetime] | None:
-        """When it begins on ``day`` and when it ends, in UTC; None if it does not begin on that day.
+        """When the window that begins on ``day`` begins and ends, in UTC; None if no window begins on that day.
 
-        When clocks go forward a part of it may not exist, which can be all of it: then it ends when it begins.
+        When clocks go forward, a part of the window or all of it may not exist. In the latter case it ends when it begins.
         """
         if day.weekday() not in self.days:
             return None
@@ -69,7 +69,7 @@ class Window:
 
 
 def _utc(wall: datetime, zone: ZoneInfo | None) -> datetime:
-    """A time by the clock on the wall; None: the host's own zone."""
+    """A local time of ``zone`` in UTC; None: the host's own zone."""
     return wall.replace(tzinfo=zone).astimezone(UTC) if zone else wall.astimezone(UTC)
 
 
@@ -125,15 +125,16 @@ class PatchSettings(Checked):
             raise InvalidInput(f"no time zone {self.time_zone!r}", hint="they are below /usr/share/zoneinfo") from error
 
     def is_open(self, now: datetime) -> bool:
-        """Whether it is within a maintenance window."""
+        """Whether ``now`` is within a maintenance window."""
         return any(begin <= now < end for begin, end in self._around(now))
 
     def next_opening(self, now: datetime) -> datetime | None:
-        """When the next window begins that has not begun; None without windows."""
+        """When the next window begins, not counting one that has begun; None without windows."""
         return min((begin for begin, end in self._around(now) if now < begin < end), default=None)
 
     def _around(self, now: datetime) -> Iterable[tuple[datetime, datetime]]:
-        """Windows from yesterday to next week (two days more: zones, and a window that clocks leave out)."""
+        """All windows from yesterday to a week from now. Some more days are looked at, as time zones differ, and as a change
+        of the clocks can leave one window out."""
         today, zone = now.date(), self.zone
         for window in map(Window.parse, self.windows):
             for offset in range(-2, 16):

@@ -1,1 +1,1 @@
-"""What the two sides of the API owe each other, tested with a fake daemon and with the real one."""
+"""The contract between the client and the daemon, tested with the real daemon over a fake launcher, and over real LXC."""

@@ -1,7 +1,7 @@
 """Fixtures: the real daemon over a fake launcher, a client of it, and the command line in front of it.
 
-What is true of every daemon is tested over real LXC, too, when LXCFLEET_CONTRACT_SOCKET_DIR names the directory with the
-sockets of one. Tests make containers with names that nobody else has, and remove them.
+Tests with the fixture ``fleet`` also run over real LXC, if LXCFLEET_CONTRACT_SOCKET_DIR names the directory with the
+sockets of a running daemon. Such tests create containers with unique names, and remove them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ FOREVER = ("sleep", "infinity")
 
 @pytest.fixture(autouse=True)
 def _no_real_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test here may start a daemon, nor be led to another one by the caller's environment."""
+    """No test here may start a daemon, or reach another daemon through variables of the caller's environment."""
     monkeypatch.setattr(session, "_may_start", lambda: False)
     for name in [name for name in os.environ if name.startswith("LXCFLEET_") and name != REAL]:
         monkeypatch.delenv(name)
@@ -49,7 +49,7 @@ def _no_real_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def daemon() -> Iterator[Daemon]:
-    """The real daemon over a fake launcher. Not below tmp_path, which can be too long for a socket's address."""
+    """The real daemon over a fake launcher. Not below tmp_path, whose path can be too long for a socket's address."""
     directory = Path(tempfile.mkdtemp(prefix="lxcfleet-"))
     leftovers.note("directory", str(directory))
     try:
@@ -60,7 +60,7 @@ def daemon() -> Iterator[Daemon]:
 
 
 def soon(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """What ``condition`` gives once that is true."""
+    """Wait until ``condition`` gives a true value, and give that value."""
     end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, "it did not come true"
@@ -74,7 +74,7 @@ class Fleet:
 
     client: Client
     daemon: Daemon | None
-    """The real daemon over fakes; None: the one with real LXC."""
+    """The real daemon over a fake launcher; None: the client talks to a daemon with real LXC."""
     prefix: str = field(default_factory=lambda: f"t{secrets.token_hex(4)}x")
 
     @property
@@ -83,11 +83,11 @@ class Fleet:
         return Selection((f"{self.prefix}*",))
 
     def name(self, rest: object) -> str:
-        """A name that is this test's own."""
+        """A container's name that only this test uses."""
         return f"{self.prefix}{rest}"
 
     def end(self, operation: OperationRecord) -> OperationRecord:
-        """The operation once it has ended."""
+        """Follow the operation, and give it once it has ended."""
         items = list(self.client.follow(operation["id"]))
         assert all("results" not in item for item in items[:-1])
         return cast(OperationRecord, items[-1])
@@ -95,30 +95,30 @@ class Fleet:
     def create(
         self, name: object = "", *, count: int | None = None, ensure: bool = False, start: bool = True, **said: Any
     ) -> OperationRecord:
-        """Create app containers that do nothing, to the end."""
+        """Create app containers that only sleep, and wait for the end."""
         said = {"command": FOREVER, **said}
         return self.end(self.client.create(CreateRequest(self.name(name), count, ensure, start, said=said)))
 
     def act(self, action: Action, *names: object, **more: Any) -> list[ResultRecord]:
-        """An action on all, or on some, to the end."""
+        """Act on all of this test's containers, or on some, and wait for the end."""
         selection = Selection(tuple(self.name(name) for name in names)) if names else self.all
         return self.end(self.client.act(ActionRequest(action, selection, timeout=1.0, **more)))["results"]
 
     def states(self) -> dict[str, str]:
-        """What the containers do, by the rest of their names."""
+        """The containers' states, by name without the prefix."""
         return {
             record["name"].removeprefix(self.prefix): record["state"]
             for record in self.client.containers(self.all)
         }
 
     def create_speaking(self, name: str, text: str) -> None:
-        """One whose console says ``text`` in the end."""
+        """Create a container that prints ``text`` on its console."""
         self.create(name, command=("sh", "-c", f"printf '{text}'; exec sleep infinity"))
 
 
 @pytest.fixture(params=BOTH)
 def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
-    """The same over fakes and over real LXC."""
+    """A fleet over a fake launcher, and the same over real LXC."""
     if request.param == "real":
         made = Fleet(Client(Paths(run=Path(os.environ[REAL])), timeout=60), None)
     else:
@@ -138,7 +138,7 @@ def client(fleet: Fleet) -> Client:
 
 @dataclass
 class Ran:
-    """What one command line did."""
+    """The outcome of one command line."""
 
     status: int
     out: str
@@ -162,7 +162,7 @@ def cli(daemon: Daemon, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
 
 
 def rows(text: str) -> list[list[str]]:
-    """A table as words; its columns must be aligned."""
+    """The words of a table's rows; the columns must be aligned."""
     lines = text.splitlines()
     return [line.split() for line in lines]
 

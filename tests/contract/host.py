@@ -1,4 +1,4 @@
-"""Handles on containers of the real daemon over the fake launcher, by which tests say how things are to be."""
+"""Handles on containers of the real daemon over the fake launcher: tests use them to set the state of the model."""
 
 from __future__ import annotations
 
@@ -37,37 +37,37 @@ class Handle:
 
     @property
     def spec(self) -> Spec:
-        """What was asked for."""
+        """The container's spec."""
         spec = self._container.spec
         assert spec is not None
         return spec
 
     @property
     def state(self) -> State:
-        """What it does."""
+        """The container's state."""
         return self._daemon.call(lambda: self._container.state)
 
     def become(self, state: State) -> None:
-        """Stop, start or freeze it."""
+        """Stop, start or freeze the container."""
         actions = {State.STOPPED: Action.STOP, State.RUNNING: Action.START, State.FROZEN: Action.FREEZE}
         end = self._daemon.act(actions[state], self.name)
         assert [result["error"] for result in end["results"]] == [None]
 
     def say(self, text: bytes, *, lxc: bool = False) -> None:
-        """Have that in its console's log, or in liblxc's."""
+        """Add text to its console's log, or to liblxc's log."""
         own = self._daemon.paths.container(self.name)
         with open(own.lxc_log if lxc else own.console_log, "ab") as file:
             file.write(text)
 
     def runs_old(self, record: OldFileRecord) -> None:
-        """It runs that old file, until it is restarted; the file is that package's."""
+        """The container runs this old file until it is restarted; the record names the package that owns the file."""
         processes = tuple(Process(each["pid"], each["command"]) for each in record["processes"])
         file = OldFile(record["path"], Why(record["why"]), record["layer"], processes)
         self._daemon.model.old.setdefault(self.name, []).append(file)
         self._own(record["path"], record["package"], record["version"])
 
     def hides(self, record: ShadowRecord) -> None:
-        """Its delta hides that file of the host."""
+        """The container's delta has this shadow of a file of the host."""
         modified = {"older": 1.0, "same": 2.0, "newer": 3.0}[record["age"]]
         shadow = Shadow(record["path"], ShadowKind(record["kind"]), False, modified, 2.0, record["same"], "delta", True)
         self._daemon.model.shadows.setdefault(self.name, []).append(shadow)
@@ -78,11 +78,11 @@ class Handle:
             self._daemon.model.owners[path] = Owner(package, version or "")
 
     def can_read(self, *records: ExposedRecord) -> None:
-        """It can read those files of the host."""
+        """The container can read these files of the host."""
         self._daemon.model.exposed[self.name] = [dict(record) for record in records]  # type: ignore[arg-type]
 
     def can_not_be_looked_at(self, why: str, *, delta: bool = False) -> None:
-        """Its processes can't be read, or its ``delta``."""
+        """The container's processes can't be read, or with ``delta`` its delta."""
         unread = self._daemon.model.unread_deltas if delta else self._daemon.model.unread
         unread[self.name] = why
 
@@ -101,11 +101,11 @@ class Containers:
 
     @property
     def names(self) -> set[str]:
-        """Of all of them."""
+        """The names of all containers."""
         return {*self}
 
     def add(self, *names: str, state: State = State.RUNNING, problem: str | None = None, **fields: Any) -> Handle:
-        """Make app containers, or those that ``fields`` ask for; gives the last."""
+        """Create app containers, or containers with these ``fields``; gives the last one. ``problem``: they are broken."""
         if problem is not None:
             first, _, rest = problem.partition("\n")
             broken = Broken(first, why=rest)
@@ -123,12 +123,12 @@ class Containers:
 
 
 def end(client: Client, operation: OperationRecord) -> OperationRecord:
-    """The operation once it has ended."""
+    """Follow the operation, and give it once it has ended."""
     *_, last = client.follow(operation["id"])
     assert "results" in last
     return last  # type: ignore[return-value]
 
 
 def acting(client: Client, action: Action, *names: str) -> OperationRecord:
-    """An action to its end."""
+    """Act on containers, and give the operation once it has ended."""
     return end(client, client.act(ActionRequest(action, Selection(names), timeout=5.0, force=True)))

@@ -1,4 +1,4 @@
-"""The real daemon, in a thread of the tests, over a fake launcher and in a directory of its own: no root, no LXC."""
+"""The real daemon in a thread, over a fake launcher and with a directory of its own: it takes neither root nor LXC."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ stop_timeout: 5
 rollout: {canaries: 0, min_healthy_time: 0}
 """
 ROOM = 4000
-"""For so many containers root has ids: less than one request may ask for."""
+"""Root has ids for so many containers: fewer than one request may ask for."""
 IDS = f"root:1000000:{ROOM * RANGE_SIZE}\n"
 
 
 class Daemon:
-    """Runs while it is entered."""
+    """The daemon; it runs while the context is entered."""
 
     def __init__(self, directory: Path) -> None:
         self.paths = Paths(lxc=directory / "lxc", run=directory / "run", etc=directory / "etc")
@@ -66,7 +66,7 @@ class Daemon:
         self.client = Client(self.paths, timeout=20)
         self.fleet = Containers(self)
         self.requests: list[str] = []
-        """Method and path of all calls."""
+        """Method and path of all requests so far."""
         self._ready = threading.Event()
         self._connections: list[socket.socket] = []
         self._thread = threading.Thread(target=self._main, daemon=True)
@@ -116,11 +116,11 @@ class Daemon:
         return await handler(request)
 
     def create(self, request: CreateRequest) -> OperationRecord:
-        """Create containers, to the end."""
+        """Create containers, and give the operation once it has ended."""
         return end(self.client, self.client.create(request))
 
     def act(self, action: Action, *names: str) -> OperationRecord:
-        """Do that to containers, to the end."""
+        """Act on containers, and give the operation once it has ended."""
         return acting(self.client, action, *names)
 
     @property
@@ -129,7 +129,7 @@ class Daemon:
         return self.call(lambda: [*self.parts.fleet.operations._all.values()][-1])
 
     def call(self, work: Callable[[], T]) -> T:
-        """Do something in the daemon's own thread."""
+        """Call ``work`` in the daemon's own thread, and give its result."""
 
         async def do() -> T:
             return work()
@@ -137,7 +137,7 @@ class Daemon:
         return asyncio.run_coroutine_threadsafe(do(), self._loop).result(20)
 
     def hang_up(self) -> None:
-        """Break all connections off, as where the daemon is killed."""
+        """Break off all connections, as happens if the daemon is killed."""
 
         def abort() -> None:
             assert self._runner.server is not None
@@ -158,7 +158,7 @@ def _listen(path: Path, kind: socket.SocketKind) -> socket.socket:
 
 
 class _Clock:
-    """Remembers which time was told last, so that counters are exactly of that moment."""
+    """A clock that remembers its last time, so that the model's counters match the reading's time exactly."""
 
     last = 0.0
     thread_time = staticmethod(time.thread_time)
@@ -171,7 +171,7 @@ class _Clock:
 
 @contextmanager
 def _on_a_host(launcher: FakeLauncher) -> Iterator[None]:
-    """What the daemon reads of the host itself is as the fake launcher has it."""
+    """Everything that the daemon reads from the host comes from the fake launcher's model."""
     model = launcher.model
 
     def has(_: Paths) -> Limits:

@@ -1,4 +1,4 @@
-"""Running commands in containers, as every daemon owes it: against the fake one and against the real one."""
+"""Running commands in containers over the attach socket: over a fake launcher, and over real LXC."""
 
 from __future__ import annotations
 
@@ -89,16 +89,16 @@ def test_a_command_that_can_not_be_run(running: Fleet) -> None:
     assert Attached(running, "/etc/passwd").end() == {"exit": 126}
 
 
-def test_attach_to_nobody(fleet: Fleet) -> None:
+def test_attach_to_an_unknown_container(fleet: Fleet) -> None:
     assert Attached(fleet, "true", name="no-such-container").end()["error"]["code"] == "not-found"
 
 
-def test_attach_to_one_that_is_stopped(fleet: Fleet) -> None:
+def test_attach_to_a_stopped_container(fleet: Fleet) -> None:
     fleet.create("a", start=False)
     assert Attached(fleet, "true").end()["error"]["code"] == "wrong-state"
 
 
-def test_a_client_that_goes_away_hangs_up(running: Fleet) -> None:
+def test_the_command_gets_sighup_when_its_client_goes_away(running: Fleet) -> None:
     note = f"/tmp/{running.prefix}-hup"
     script = f"trap 'echo hup > {note}; exit' HUP; echo ready; while :; do sleep 0.05; done"
     command = Attached(running, "sh", "-c", script)
@@ -111,7 +111,7 @@ def test_a_client_that_goes_away_hangs_up(running: Fleet) -> None:
     soon(noted)
 
 
-def test_many_at_once(running: Fleet) -> None:
+def test_many_commands_at_once(running: Fleet) -> None:
     commands = [Attached(running, "sh", "-c", f"echo {number}; exit {number}") for number in range(20)]
     assert [command.end()["exit"] for command in commands] == list(range(20))
     assert [command.stdout.read() for command in commands] == [b"%d\n" % number for number in range(20)]

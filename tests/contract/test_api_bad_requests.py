@@ -1,4 +1,4 @@
-"""What no client should send, and what every daemon answers: against the fake one and against the real one."""
+"""Bad requests, and the daemon's answers to them: over a fake launcher, and over real LXC."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .conftest import Fleet
 
 
 def raw(client: Client, method: str, path: str, body: str | bytes | None = None) -> tuple[int, Any]:
-    """A request that Client would not send; gives status and body."""
+    """Send a request that Client would not send; gives status and body."""
     connection = http.client.HTTPConnection("localhost", timeout=30)
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.connect(str(client._paths.socket))
@@ -99,7 +99,7 @@ def test_bad_names_are_refused(fleet: Fleet, name: str) -> None:
     assert (status, answer["error"]["code"]) == (400, "invalid-input")
 
 
-def test_a_name_that_gets_too_long_by_its_number_is_refused(fleet: Fleet) -> None:
+def test_a_name_that_its_number_makes_too_long_is_refused(fleet: Fleet) -> None:
     body = json.dumps({"name": "a" * 62, "count": 10, "command": ["true"]})
     status, answer = raw(fleet.client, "POST", "/1.0/containers", body)
     assert (status, answer["error"]["code"]) == (400, "invalid-input")
@@ -135,7 +135,7 @@ def test_bad_doctor_queries_are_refused(client: Client, query: str) -> None:
 
 
 def test_a_huge_body_is_refused(client: Client) -> None:
-    """At once, by its length: it may break the connection before all of it is sent."""
+    """The daemon refuses it at once, by its length, and may break the connection before all of the body is sent."""
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(str(client._paths.socket))
     head = f"POST /1.0/containers HTTP/1.1\r\nHost: x\r\nContent-Length: {MAX_BODY + 1}\r\n\r\n"
@@ -159,6 +159,6 @@ def test_a_client_that_breaks_off_does_no_harm(client: Client, data: bytes) -> N
     assert client.server()
 
 
-def test_no_daemon_is_unreachable(tmp_path: Any) -> None:
+def test_without_a_daemon_the_client_raises_unreachable(tmp_path: Any) -> None:
     with pytest.raises(Unreachable):
         Client(Paths(run=tmp_path)).server()

@@ -1,4 +1,4 @@
-"""What every daemon owes its clients: these tests run against the fake one and against the real one."""
+"""The contract of the API's calls: over a fake launcher, and over real LXC."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_created_container_runs(fleet: Fleet) -> None:
     assert isinstance(record["pid"], int)
 
 
-def test_info_gives_all(fleet: Fleet) -> None:
+def test_info_has_all_details(fleet: Fleet) -> None:
     fleet.create("", environment={"MODE": "night"})
     details = fleet.client.info(fleet.prefix)
     assert has_fields_of(details, ContainerDetails)
@@ -105,13 +105,13 @@ def test_a_name_that_exists_is_refused(fleet: Fleet) -> None:
     assert fleet.states() == {"web": "stopped"}
 
 
-def test_no_start_leaves_it_stopped(fleet: Fleet) -> None:
+def test_without_a_start_the_new_container_is_stopped(fleet: Fleet) -> None:
     fleet.create("", start=False)
     (record,) = fleet.client.containers(fleet.all)
     assert (record["state"], record["pid"]) == ("stopped", None)
 
 
-def test_privileged_shows(fleet: Fleet) -> None:
+def test_a_privileged_container_is_shown_as_such(fleet: Fleet) -> None:
     fleet.create("", privileged=True, start=False)
     assert fleet.client.containers(fleet.all)[0]["privileged"]
     assert fleet.client.info(fleet.prefix)["first_id"] is None
@@ -150,7 +150,7 @@ def test_an_unknown_profile_is_refused(fleet: Fleet) -> None:
     assert fleet.states() == {}
 
 
-def test_of_two_who_create_the_same_name_one_wins(fleet: Fleet) -> None:
+def test_if_two_clients_create_the_same_name_one_wins(fleet: Fleet) -> None:
     outcomes: list[str] = []
 
     def create() -> None:
@@ -171,7 +171,7 @@ def test_of_two_who_create_the_same_name_one_wins(fleet: Fleet) -> None:
 # actions
 
 
-def test_a_life(fleet: Fleet) -> None:
+def test_a_container_s_life_from_create_to_destroy(fleet: Fleet) -> None:
     fleet.create("a")
     life = [
         (Action.FREEZE, "frozen"),
@@ -191,19 +191,19 @@ def test_a_life(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize(("action", "started"), [(Action.START, True), (Action.STOP, False)])
-def test_what_is_so_already_is_unchanged(fleet: Fleet, action: Action, started: bool) -> None:
+def test_a_container_that_is_as_asked_for_already_is_unchanged(fleet: Fleet, action: Action, started: bool) -> None:
     fleet.create("a", start=started)
     (result,) = fleet.act(action)
     assert (code_of(result), result["changed"]) == (None, False)
 
 
-def test_freezing_what_is_stopped_fails(fleet: Fleet) -> None:
+def test_freezing_a_stopped_container_fails(fleet: Fleet) -> None:
     fleet.create("a", start=False)
     (result,) = fleet.act(Action.FREEZE)
     assert (code_of(result), result["changed"]) == ("wrong-state", False)
 
 
-def test_destroying_what_runs_needs_force(fleet: Fleet) -> None:
+def test_destroying_a_running_container_needs_force(fleet: Fleet) -> None:
     fleet.create("", count=2)
     fleet.act(Action.STOP, 2)
     results = {r["name"]: code_of(r) for r in fleet.act(Action.DESTROY)}
@@ -256,7 +256,7 @@ def test_without_a_selection_nothing_is_done(fleet: Fleet) -> None:
         fleet.client.act(ActionRequest(Action.STOP, Selection()))
 
 
-def test_a_name_that_is_missing_stops_the_whole(fleet: Fleet) -> None:
+def test_with_one_unknown_name_nothing_is_done(fleet: Fleet) -> None:
     fleet.create("a")
     selection = Selection((fleet.name("a"), fleet.name("nix")))
     with pytest.raises(NotFound, match=fleet.name("nix")):
@@ -292,13 +292,13 @@ def test_an_operation_can_be_followed_twice(fleet: Fleet) -> None:
     assert operation["id"] in [each["id"] for each in fleet.client.operations()]
 
 
-def test_cancelling_what_has_ended_changes_nothing(fleet: Fleet) -> None:
+def test_cancelling_an_ended_operation_changes_nothing(fleet: Fleet) -> None:
     operation = fleet.create("", start=False)
     fleet.client.cancel(operation["id"])
     assert fleet.client.operation(operation["id"])["status"] == "done"
 
 
-def test_what_was_cancelled_is_accounted_for(fleet: Fleet) -> None:
+def test_each_cancelled_container_has_a_result(fleet: Fleet) -> None:
     operation = fleet.client.create(CreateRequest(name=fleet.prefix, count=40, said={"command": FOREVER}))
     fleet.client.cancel(operation["id"])
     ended = fleet.end(operation)
@@ -332,7 +332,7 @@ def test_wait_gives_one_result_each(fleet: Fleet) -> None:
     assert result["error"] is None
 
 
-def test_wait_ends_when_it_comes_true(fleet: Fleet) -> None:
+def test_wait_ends_when_the_container_reaches_the_state(fleet: Fleet) -> None:
     fleet.create("a")
     results: list[ResultRecord] = []
     wait = WaitRequest(fleet.all, "stopped", 20)
@@ -356,7 +356,7 @@ def test_logs(fleet: Fleet) -> None:
     assert next(followed)
 
 
-def test_logs_of_nobody_are_not_found(client: Client) -> None:
+def test_logs_of_an_unknown_container_are_not_found(client: Client) -> None:
     with pytest.raises(NotFound):
         next(client.logs(LogsRequest("no-such-container")))
 
@@ -379,7 +379,7 @@ def test_events_can_be_followed(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("init", Init)
-def test_doctor_compares(client: Client, init: Init) -> None:
+def test_doctor_compares_needs_with_the_host(client: Client, init: Init) -> None:
     record = client.doctor(DoctorRequest(1, init))
     assert has_fields_of(record, DoctorRecord)
     assert record["findings"]
@@ -391,10 +391,10 @@ def test_the_server_says_its_version(client: Client) -> None:
     assert client.server()["version"]
 
 
-# what Prometheus reads
+# metrics and targets for Prometheus
 
 
-def test_the_fleet_as_numbers(fleet: Fleet) -> None:
+def test_the_metrics_of_the_fleet(fleet: Fleet) -> None:
     fleet.create("a", labels={"role": "web"})
     fleet.create("b", start=False)
     text = metrics(fleet)
@@ -407,7 +407,7 @@ def test_the_fleet_as_numbers(fleet: Fleet) -> None:
     assert one not in metrics(fleet)
 
 
-def test_targets_are_the_exporters_of_what_runs(fleet: Fleet) -> None:
+def test_targets_are_the_exporters_of_running_containers(fleet: Fleet) -> None:
     fleet.create("a", labels={"prometheus": "9100"})
     fleet.create("b")
     addresses = {record["name"]: record["addresses"] for record in fleet.client.containers(fleet.all)}

@@ -1,4 +1,4 @@
-"""The verb ``audit``: the call against fake and real daemon, the command line in front of the daemon."""
+"""The verb ``audit exposure``: the call over a fake launcher and over real LXC, and the command line."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def test_a_new_container_exposes_nothing(fleet: Fleet) -> None:
         assert record["problem"] is None
 
 
-def test_what_does_not_run_exposes_nothing(fleet: Fleet) -> None:
+def test_a_stopped_container_exposes_nothing(fleet: Fleet) -> None:
     fleet.create("a", start=False)
     (record,) = fleet.client.exposure(fleet.all)
     assert (record["state"], record["exposed"]) == ("stopped", [])
 
 
-def test_nobody_of_that_name(fleet: Fleet) -> None:
+def test_an_unknown_name_is_not_found(fleet: Fleet) -> None:
     with pytest.raises(NotFound):
         fleet.client.exposure(Selection((fleet.name("none"),)))
 
@@ -47,7 +47,7 @@ def test_nothing_exposed(cli: Cli, daemon: Daemon) -> None:
     assert cli("audit", "exposure", "nix*").err == "lxcfleet: no container is chosen by that\n"
 
 
-def test_what_is_exposed_is_shown(cli: Cli, daemon: Daemon) -> None:
+def test_exposed_files_are_shown(cli: Cli, daemon: Daemon) -> None:
     daemon.fleet.add("web1")
     daemon.fleet.add("web2")
     daemon.fleet["web2"].can_read(KEY)
@@ -63,7 +63,7 @@ def test_what_is_exposed_is_shown(cli: Cli, daemon: Daemon) -> None:
     assert cli("audit", "exposure", "-f", "csv").out.splitlines()[0] == "name,path,why,rule"
 
 
-def test_one_that_could_not_be_looked_at(cli: Cli, daemon: Daemon) -> None:
+def test_a_container_that_could_not_be_looked_at_is_told(cli: Cli, daemon: Daemon) -> None:
     daemon.fleet.add("web1")
     daemon.fleet["web1"].can_not_be_looked_at("it ended")
     ran = cli("audit", "exposure")

@@ -1,4 +1,4 @@
-"""``lxcfleet create``: what it prints, asks for, and exits with."""
+"""``lxcfleet create``: its output, its requests and its exit status."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_create_many_sums_up(cli: Cli, daemon: Daemon) -> None:
     assert daemon.fleet.names == {f"c{number}" for number in range(1, 22)}
 
 
-def test_create_lists_what_is_few_in_natural_order(cli: Cli) -> None:
+def test_create_lists_few_containers_in_natural_order(cli: Cli) -> None:
     assert [row[0] for row in rows(cli("create", "web", "-n", "20").out)] == [f"web{n}" for n in range(1, 21)]
 
 
@@ -69,7 +69,7 @@ def test_create_options(cli: Cli, daemon: Daemon) -> None:
     assert (container.spec.first_id, container.state) == (None, State.STOPPED)
 
 
-def test_create_takes_a_variable_from_here(
+def test_create_takes_a_variable_from_the_environment(
     cli: Cli, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FROM_HERE", "x")
@@ -79,7 +79,7 @@ def test_create_takes_a_variable_from_here(
     assert cli("create", "b", "-e", "FROM_HERE", "--", "true").status == 2
 
 
-def test_create_that_exists(cli: Cli, daemon: Daemon) -> None:
+def test_create_refuses_a_name_that_exists(cli: Cli, daemon: Daemon) -> None:
     daemon.fleet.add("web", labels={"old": "yes"})
     ran = cli("create", "web")
     assert (ran.status, ran.out) == (1, "")
@@ -87,7 +87,7 @@ def test_create_that_exists(cli: Cli, daemon: Daemon) -> None:
     assert daemon.fleet["web"].spec.labels == {"old": "yes"}
 
 
-def test_create_more_than_fits(cli: Cli, daemon: Daemon) -> None:
+def test_create_refuses_more_containers_than_fit(cli: Cli, daemon: Daemon) -> None:
     ran = cli("create", "-n", "4096")
     assert ran.status == 1
     assert "no room" in ran.err
@@ -106,7 +106,7 @@ def test_create_dry_run(cli: Cli, daemon: Daemon) -> None:
     assert daemon.fleet.names == set()
 
 
-def test_one_failure_of_many_is_3_and_leaves_the_rest(cli: Cli, daemon: Daemon) -> None:
+def test_one_failure_of_many_gives_status_3_and_the_others_are_created(cli: Cli, daemon: Daemon) -> None:
     daemon.model.fails["c2"] = HostError(
         "c2 did not start", why="/bin/nix: No such file (errno 2)", hint="look"
     )
@@ -117,7 +117,7 @@ def test_one_failure_of_many_is_3_and_leaves_the_rest(cli: Cli, daemon: Daemon) 
     assert daemon.fleet.names == {"c1", "c3"}
 
 
-def test_all_failing_is_1(cli: Cli, daemon: Daemon) -> None:
+def test_if_all_fail_the_status_is_1(cli: Cli, daemon: Daemon) -> None:
     daemon.model.fails = {f"c{n}": HostError("no") for n in (1, 2)}
     ran = cli("create", "-n", "2", "-f", "json")
     assert ran.status == 1

@@ -28,10 +28,10 @@ def _three(daemon: Daemon) -> None:
         daemon.fleet.add(name)
 
 
-# one
+# one container
 
 
-def test_output_and_status_are_the_command_s(cli: Cli) -> None:
+def test_output_and_exit_status_of_the_command_are_passed_on(cli: Cli) -> None:
     ran = cli("exec", "web1", "--", "sh", "-c", "echo $NAME; echo err >&2; exit 42")
     assert (ran.status, ran.out, ran.err) == (42, "web1\n", "err\n")
 
@@ -71,7 +71,7 @@ def test_a_shell_without_a_terminal(spawn: Spawn) -> None:
     assert (process.returncode, out) == (6, b"web1\n")
 
 
-def test_statuses_of_what_can_not_be_run(cli: Cli) -> None:
+def test_exit_statuses_of_commands_that_can_not_be_run(cli: Cli) -> None:
     assert cli("exec", "web1", "--", "/no/such").status == 127
     assert cli("exec", "web1", "--", "/etc/passwd").status == 126
     assert cli("exec", "web1", "--", "sh", "-c", "kill -9 $$").status == 137
@@ -96,7 +96,7 @@ def test_statuses_of_what_can_not_be_run(cli: Cli) -> None:
         ("shell", ".."),
     ],
 )
-def test_failures_of_our_own_are_125(cli: Cli, arguments: tuple[str, ...]) -> None:
+def test_failures_of_lxcfleet_itself_are_125(cli: Cli, arguments: tuple[str, ...]) -> None:
     ran = cli(*arguments)
     assert (ran.status, ran.out) == (125, "")
     assert ran.err.startswith("lxcfleet: ")
@@ -119,7 +119,7 @@ def test_signals_are_passed_on(spawn: Spawn, number: signal.Signals) -> None:
     assert process.wait() == 9
 
 
-# many
+# many containers
 
 
 def test_many_are_prefixed_and_aligned(cli: Cli) -> None:
@@ -158,26 +158,26 @@ def test_bytes_of_many_pass_unharmed(cli: Cli) -> None:
     }  # fmt: skip
 
 
-def test_much_output_of_many(cli: Cli) -> None:
+def test_much_output_of_many_commands(cli: Cli) -> None:
     ran = cli("exec", "--all", "--", "sh", "-c", "yes 0123456789 | head -n 50000")
     assert ran.status == 0
     assert len(ran.out.splitlines()) == 150_000
 
 
-def test_many_read_nothing(cli: Cli) -> None:
+def test_many_commands_get_an_empty_stdin(cli: Cli) -> None:
     assert cli("exec", "--all", "--", "cat").status == 0
 
 
-def test_what_stays_behind_does_not_hold_us(cli: Cli) -> None:
+def test_processes_that_a_command_leaves_behind_are_not_waited_for(cli: Cli) -> None:
     ran = cli("exec", "web1", "web2", "--", "sh", "-c", "sleep 600 & echo $!")
     assert ran.status == 0
     left = [int(line.split()[-1]) for line in ran.out.splitlines()]
     assert len(left) == 2
     for pid in left:
-        os.kill(pid, signal.SIGKILL)  # raises if we had waited for its end
+        os.kill(pid, signal.SIGKILL)  # raises if exec had waited for the process to end
 
 
-def test_statuses_of_many(cli: Cli, daemon: Daemon) -> None:
+def test_the_exit_status_of_many_commands(cli: Cli, daemon: Daemon) -> None:
     assert cli("exec", "--all", "--", "sh", "-c", "exit 7").status == 7
     ran = cli("exec", "--all", "--", "sh", "-c", "[ $NAME = web1 ] || exit 5")
     assert ran.status == 3
@@ -199,7 +199,7 @@ def test_many_that_fail_are_not_all_named(cli: Cli, daemon: Daemon) -> None:
     assert ran.err.endswith("c8 (1), c9 (1) and 20 more\n")
 
 
-def test_no_more_than_so_many_at_once(
+def test_no_more_commands_run_at_once_than_the_limit(
     cli: Cli, daemon: Daemon, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("lxcfleet.cli.ui.fanout.AT_ONCE", 2)
@@ -303,7 +303,7 @@ def test_a_terminal_works_both_ways(spawn: Spawn, terminal: Terminal) -> None:
     assert not terminal.raw()
 
 
-def test_ctrl_c_goes_inside(spawn: Spawn, terminal: Terminal) -> None:
+def test_ctrl_c_goes_to_the_command_inside(spawn: Spawn, terminal: Terminal) -> None:
     script = "trap 'echo got; exit 9' INT; echo ready; while :; do sleep 0.05; done"
     process = spawn("exec", "web1", "--", "sh", "-c", script, **on(terminal))
     terminal.await_(b"ready")
@@ -312,7 +312,7 @@ def test_ctrl_c_goes_inside(spawn: Spawn, terminal: Terminal) -> None:
     assert process.wait(30) == 9
 
 
-def test_the_window_follows(spawn: Spawn, terminal: Terminal) -> None:
+def test_the_terminal_inside_follows_the_window_s_size(spawn: Spawn, terminal: Terminal) -> None:
     script = "trap 'stty size; exit' WINCH; echo ready; while :; do sleep 0.05; done"
     process = spawn("exec", "web1", "--", "sh", "-c", script, **on(terminal))
     terminal.await_(b"ready")
@@ -346,14 +346,14 @@ def test_a_lost_daemon_restores_the_terminal(spawn: Spawn, terminal: Terminal, d
     assert not terminal.raw()
 
 
-def test_no_terminal_if_that_is_asked_for(spawn: Spawn, terminal: Terminal) -> None:
+def test_with_capital_t_the_command_gets_no_terminal(spawn: Spawn, terminal: Terminal) -> None:
     process = spawn("exec", "-T", "web1", "--", "sh", "-c", "tty; echo $TERM.", **on(terminal))
     assert process.wait(30) == 0
     terminal.await_(b".\r\n")
     assert not terminal.raw()
 
 
-def test_a_terminal_without_one_here(spawn: Spawn) -> None:
+def test_with_t_the_command_gets_a_terminal_though_there_is_none_here(spawn: Spawn) -> None:
     process = spawn("exec", "-t", "web1", "--", "sh", "-c", "tty >&2; cat", stdin=subprocess.PIPE)
     out, _ = process.communicate(b"typed\n", timeout=30)
     assert process.returncode == 0

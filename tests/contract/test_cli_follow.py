@@ -1,4 +1,4 @@
-"""Following an operation: Ctrl-C, the bar, a daemon or reader that goes away; logs and events that go on."""
+"""Following an operation: Ctrl-C, the bar, a daemon or a reader of the output that goes away; following logs and events."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .real_daemon import Daemon
 
 @pytest.fixture(autouse=True)
 def _one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Containers are made one after the other, so that it is known which have begun."""
+    """Containers are made one after the other, so that a test knows which ones have begun."""
     monkeypatch.setattr(creation, "AT_ONCE", 1)
 
 
@@ -50,7 +50,7 @@ def followed(daemon: Daemon) -> None:
     soon(lambda: any(line.endswith("/follow") for line in daemon.requests))
 
 
-def test_ctrl_c_takes_back_what_has_not_begun(spawn: Spawn, daemon: Daemon) -> None:
+def test_ctrl_c_cancels_the_containers_that_have_not_begun(spawn: Spawn, daemon: Daemon) -> None:
     stuck = Stuck(daemon, "c3")
     process = spawn("create", "-n", "5")
     assert stuck.reached.wait(10)
@@ -145,14 +145,14 @@ def test_no_bar_without_a_terminal(cli: Cli, daemon: Daemon) -> None:
 # a daemon that goes away in the middle
 
 
-def test_a_daemon_that_dies(spawn: Spawn, daemon: Daemon) -> None:
-    """The client said that the daemon does not answer: not what was lost, nor how to go on."""
+def test_a_daemon_that_dies_during_an_operation(spawn: Spawn, daemon: Daemon) -> None:
+    """The client once said only that the daemon does not answer: neither which operation was lost nor how to go on."""
     stuck = Stuck(daemon, "c2")
     process = spawn("create", "-n", "2")
     assert stuck.reached.wait(10)
     followed(daemon)
     soon(lambda: daemon.operation.record()["done"] == 1)
-    time.sleep(0.2)  # that one is done has reached the client
+    time.sleep(0.2)  # by now the client has the result of c1
     daemon.hang_up()
     _, err = process.communicate(timeout=10)
     stuck.go.set()
@@ -207,7 +207,7 @@ def test_a_daemon_that_dies_during_a_rollout(spawn: Spawn, daemon: Daemon) -> No
         ),
     ],
 )  # fmt: skip
-def test_a_daemon_that_dies_meanwhile(
+def test_a_daemon_that_dies_during_a_call(
     spawn: Spawn, daemon: Daemon, typed: tuple[str, ...], call: str, lost: str, again: str
 ) -> None:
     daemon.fleet.add("a")
@@ -250,10 +250,10 @@ READ_BY_NOBODY = [
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("typed", READ_BY_NOBODY)
-def test_a_reader_that_goes_away_is_no_drama(
+def test_a_reader_that_goes_away_ends_the_verb_silently(
     spawn: Spawn, daemon: Daemon, monkeypatch: pytest.MonkeyPatch, typed: tuple[str, ...], unbuffered: str
 ) -> None:
-    """The end is that of any program: silent, and 141 as by SIGPIPE."""
+    """The verb ends like any program: silently, and with status 141 as after SIGPIPE."""
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     daemon.fleet.add("a")
     daemon.fleet["a"].say(b"one\n")
@@ -265,7 +265,7 @@ def test_a_reader_that_goes_away_is_no_drama(
     assert (process.returncode, err) == (141, b"")
 
 
-def test_a_reader_of_many_that_goes_away(spawn: Spawn, daemon: Daemon) -> None:
+def test_a_reader_of_many_commands_output_goes_away(spawn: Spawn, daemon: Daemon) -> None:
     daemon.fleet.add("a")
     daemon.fleet.add("b")
     process = spawn("exec", "--all", "--", "sh", "-c", "while echo y; do sleep 0.01; done")
@@ -278,8 +278,8 @@ def test_a_reader_of_many_that_goes_away(spawn: Spawn, daemon: Daemon) -> None:
 
 
 @pytest.mark.parametrize("typed", [("nix",), ("list", "nix"), ("restart", "--all"), ("exec", "--all", "--", "nix")])
-def test_messages_that_nobody_reads(spawn: Spawn, daemon: Daemon, typed: tuple[str, ...]) -> None:
-    """As with ``2>&1 | head -1``. It does not keep the daemon from what was asked of it."""
+def test_the_work_is_done_though_nobody_reads_the_messages(spawn: Spawn, daemon: Daemon, typed: tuple[str, ...]) -> None:
+    """As with ``2>&1 | head -1``: the daemon still does all that it was asked for."""
     daemon.fleet.add("a")
     daemon.model.fails["a"] = HostError("a has no luck")
     reader, writer = os.pipe()
@@ -290,7 +290,7 @@ def test_messages_that_nobody_reads(spawn: Spawn, daemon: Daemon, typed: tuple[s
 
 
 @pytest.mark.parametrize("typed", [("list",), ("logs", "a"), ("events",)])
-def test_a_full_disk_is_said(spawn: Spawn, daemon: Daemon, typed: tuple[str, ...]) -> None:
+def test_a_full_disk_is_reported(spawn: Spawn, daemon: Daemon, typed: tuple[str, ...]) -> None:
     daemon.fleet.add("a")
     daemon.fleet["a"].say(b"one\n")
     spawn("restart", "a").communicate(timeout=10)
@@ -303,7 +303,7 @@ def test_a_full_disk_is_said(spawn: Spawn, daemon: Daemon, typed: tuple[str, ...
     assert b"daemon" not in err
 
 
-def test_logs_that_go_on(spawn: Spawn, daemon: Daemon) -> None:
+def test_logs_are_followed(spawn: Spawn, daemon: Daemon) -> None:
     daemon.fleet.add("a")
     daemon.fleet["a"].say(b"one\r\n")
     process = spawn("logs", "a", "-f")
@@ -316,7 +316,7 @@ def test_logs_that_go_on(spawn: Spawn, daemon: Daemon) -> None:
     assert process.wait(30) == 0
 
 
-def test_events_that_go_on(spawn: Spawn, daemon: Daemon, cli: Cli) -> None:
+def test_events_are_followed(spawn: Spawn, daemon: Daemon, cli: Cli) -> None:
     process = spawn("events", "-f")
     soon(lambda: any("events" in line for line in daemon.requests))
     cli("create", "late")
@@ -330,6 +330,6 @@ def test_wait_can_be_interrupted(spawn: Spawn, daemon: Daemon) -> None:
     daemon.fleet.add("a")
     process = spawn("wait", "a", "--for", "stopped")
     soon(lambda: any(line.endswith("/wait") for line in daemon.requests))
-    time.sleep(0.1)  # it waits by now
+    time.sleep(0.1)  # by now the daemon waits for the container
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130

@@ -1,4 +1,4 @@
-"""top: one table, sets of data, and the live table on a terminal."""
+"""top: a single table, its data as JSON and YAML, and the live table on a terminal."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from .real_daemon import Daemon
 ENTER, LEAVE = b"\x1b[?1049h", b"\x1b[?1049l"
 
 
-# what every daemon owes its clients
+# the call, over a fake launcher and over real LXC
 
 
-def test_what_containers_use(fleet: Fleet) -> None:
+def test_readings_of_the_resources_that_containers_use(fleet: Fleet) -> None:
     fleet.create("", count=2)
     first, second = fleet.client.usage(fleet.all), fleet.client.usage(fleet.all)
     assert set(first) == set(UsageRecord.__annotations__)
@@ -47,7 +47,7 @@ def test_what_containers_use(fleet: Fleet) -> None:
         assert new["net_sent_bytes"] is None  # it is on no bridge
 
 
-# once
+# --once
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def _three(daemon: Daemon) -> None:
     daemon.model.loads = {"db10": 0.05, "web1": 0.1, "web2": 0.2}
 
 
-def test_one_table(cli: Cli) -> None:
+def test_once_prints_one_table(cli: Cli) -> None:
     ran = cli("top", "--once", "-i", "0.1")
     assert (ran.status, ran.err) == (0, "")
     heading, *lines = ran.out.splitlines()
@@ -65,7 +65,7 @@ def test_one_table(cli: Cli) -> None:
     assert re.search(r"^web2 +running +healthy +\d\d\.\d +- +1\.4 MiB +64\.0 MiB +2 +4096 +0 +4\.0 KiB +- +-$", lines[0])
 
 
-def test_sets_of_data(cli: Cli) -> None:
+def test_once_in_other_formats(cli: Cli) -> None:
     data = json.loads(cli("top", "--once", "-i", "0.1", "-f", "json", "--sort", "name", "web*").out)
     assert [(each["name"], each["state"]) for each in data] == [("web1", "running"), ("web2", "running")]
     assert all(tuple(each) == FIELDS for each in data)
@@ -79,14 +79,14 @@ def test_sets_of_data(cli: Cli) -> None:
     assert sorted(row[0] for row in rows) == ["db10", "web1", "web2"]
 
 
-def test_nothing_chosen(cli: Cli) -> None:
+def test_once_with_no_container_chosen(cli: Cli) -> None:
     ran = cli("top", "--once", "-i", "0.1", "nix*")
     assert (ran.status, ran.out, ran.err) == (0, "", "lxcfleet: no container is chosen by that\n")
     assert json.loads(cli("top", "--once", "-i", "0.1", "-f", "json", "nix*").out) == []
 
 
 @pytest.mark.parametrize("more", [(), ("-f", "json")])
-def test_without_a_terminal_it_says_how(cli: Cli, daemon: Daemon, more: tuple[str, ...]) -> None:
+def test_without_a_terminal_top_suggests_once(cli: Cli, daemon: Daemon, more: tuple[str, ...]) -> None:
     ran = cli("top", *more)
     assert (ran.status, ran.out) == (2, "")
     assert "--once" in ran.err
@@ -94,7 +94,7 @@ def test_without_a_terminal_it_says_how(cli: Cli, daemon: Daemon, more: tuple[st
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "1e9", "x"])
-def test_an_interval_that_is_none(cli: Cli, seconds: str) -> None:
+def test_an_interval_that_makes_no_sense_is_refused(cli: Cli, seconds: str) -> None:
     assert cli("top", "--once", "-i", seconds).status == 2
 
 
@@ -172,13 +172,13 @@ def test_keys_sort(live: subprocess.Popen[bytes], terminal: Terminal) -> None:
     terminal.await_(b"\x1b[0m\x1b[K\r\r\ndb10")
     terminal.type(b"r")
     terminal.await_(b"\x1b[0m\x1b[K\r\r\nweb2")
-    terminal.type(b"x\x1b[A\x1b[5~\x1bOP")  # what means nothing changes nothing
+    terminal.type(b"x\x1b[A\x1b[5~\x1bOP")  # unknown keys change nothing
     terminal.await_(b"\x1b[0m\x1b[K\r\r\nweb2")
     terminal.type(b"q")
     assert ended(live, terminal) == 0
 
 
-def test_it_follows_the_size_and_moves_on(live: subprocess.Popen[bytes], terminal: Terminal) -> None:
+def test_the_table_follows_the_terminal_s_size_and_scrolls(live: subprocess.Popen[bytes], terminal: Terminal) -> None:
     terminal.type(b"n")
     terminal.await_(b"\r\ndb10")
     terminal.resize(4, 30)  # one row fits
@@ -215,7 +215,7 @@ def test_each_picture_is_one_write_that_erases_no_more_than_it_must(
     assert b"\x1b[2J" not in terminal.seen
 
 
-def test_a_daemon_that_is_away_is_told_and_waited_for(
+def test_if_the_daemon_is_away_top_says_so_and_waits(
     live: subprocess.Popen[bytes], terminal: Terminal, daemon: Daemon
 ) -> None:
     daemon.paths.socket.rename(daemon.paths.socket.with_name("away"))
@@ -226,7 +226,7 @@ def test_a_daemon_that_is_away_is_told_and_waited_for(
     assert ended(live, terminal) == 0
 
 
-def test_what_a_container_says_steers_nothing(
+def test_control_characters_of_a_container_do_not_reach_the_terminal(
     live: subprocess.Popen[bytes], terminal: Terminal, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(daemon.parts.fleet.usages, "_health", lambda _: "\x1b]0;x\x07")

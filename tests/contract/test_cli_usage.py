@@ -1,4 +1,4 @@
-"""What is typed wrong, asked for with -h, or goes wrong on the way: what is said, and the exit status."""
+"""Wrong arguments, help and failures of a verb: the messages and the exit status."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BAD_NAMES = ["", "a" * 64, "a/b", "a:b", "a,b", "a\nb", ".", "..", "A", "a b", "
 
 @pytest.mark.parametrize("name", BAD_NAMES)
 @pytest.mark.parametrize("verb", ["create", "info", "start", "logs", "destroy", "list", "wait"])
-def test_bad_names_are_2(cli: Cli, daemon: Daemon, verb: str, name: str) -> None:
+def test_bad_names_give_status_2(cli: Cli, daemon: Daemon, verb: str, name: str) -> None:
     ran = cli(verb, name)
     assert (ran.status, ran.out) == (2, "")
     assert "can't be a container's name" in ran.err
@@ -30,7 +30,7 @@ def test_bad_names_are_2(cli: Cli, daemon: Daemon, verb: str, name: str) -> None
 
 
 @pytest.mark.parametrize("verb", ["create", "info", "start", "list"])
-def test_a_leading_dash_is_2(cli: Cli, daemon: Daemon, verb: str) -> None:
+def test_a_leading_dash_gives_status_2(cli: Cli, daemon: Daemon, verb: str) -> None:
     assert cli(verb, "-web").status == 2
     assert daemon.requests == []
 
@@ -39,7 +39,7 @@ def test_a_leading_dash_is_2(cli: Cli, daemon: Daemon, verb: str) -> None:
     "count", ["0", "-1", "1000000000", "99999999999999999999", "many", "", "1.5", "0x10"]
 )
 @pytest.mark.parametrize("verb", ["create", "doctor"])
-def test_bad_counts_are_2(cli: Cli, daemon: Daemon, verb: str, count: str) -> None:
+def test_bad_counts_give_status_2(cli: Cli, daemon: Daemon, verb: str, count: str) -> None:
     ran = cli(verb, "-n", count)
     assert (ran.status, ran.out) == (2, "")
     assert ran.err.startswith("lxcfleet: ")
@@ -84,7 +84,7 @@ def test_bad_counts_are_2(cli: Cli, daemon: Daemon, verb: str, count: str) -> No
         ("config", "nix"),
     ],
 )
-def test_usage_errors_are_2(cli: Cli, daemon: Daemon, arguments: tuple[str, ...]) -> None:
+def test_usage_errors_give_status_2(cli: Cli, daemon: Daemon, arguments: tuple[str, ...]) -> None:
     daemon.fleet.add("z")
     ran = cli(*arguments)
     assert (ran.status, ran.out) == (2, "")
@@ -108,7 +108,7 @@ def test_usage_errors_are_2(cli: Cli, daemon: Daemon, arguments: tuple[str, ...]
         (("--health-http", "https://x"), "--health-exec"),
     ],
 )
-def test_a_bad_amount_names_the_option_and_what_may_be(
+def test_a_bad_amount_names_the_option_and_the_allowed_form(
     cli: Cli, daemon: Daemon, arguments: tuple[str, ...], form: str
 ) -> None:
     ran = cli("create", "a", *arguments)
@@ -124,7 +124,7 @@ def test_a_bad_share_names_the_option(cli: Cli, option: str) -> None:
     assert (ran.status, ran.err.splitlines()[0].split()[1]) == (2, f"{option}:")
 
 
-def test_an_unknown_profile_is_2(cli: Cli) -> None:
+def test_an_unknown_profile_gives_status_2(cli: Cli) -> None:
     ran = cli("create", "a", "--profile", "nix")
     assert ran.status == 2
     assert "'nix'" in ran.err
@@ -157,17 +157,17 @@ def test_an_option_that_would_do_nothing_is_refused(
     ("typed", "meant"),
     [(["lisst"], "list"), (["ps"], "list"), (["delete"], "destroy"), (["help"], "--help"), (["patch", "staus"], "status")],
 )
-def test_an_unknown_verb_is_guessed(cli: Cli, typed: list[str], meant: str) -> None:
+def test_for_an_unknown_verb_a_similar_one_is_suggested(cli: Cli, typed: list[str], meant: str) -> None:
     assert f"Did you mean {meant!r}?" in cli(*typed).err
 
 
-def test_words_of_other_tools_lead_to_what_is_there() -> None:
+def test_verbs_of_other_tools_lead_to_existing_verbs() -> None:
     assert all(meant in VERBS or meant.startswith("-") for meant in main.MEANT.values())
     assert not {*VERBS, *main.ALIASES} & {*main.MEANT}
 
 
 @pytest.mark.parametrize("typed", [("create", "a", "sleep", "9"), ("exec", "a", "ls", "-l")])
-def test_a_command_without_dashes_is_told_where_they_go(cli: Cli, typed: tuple[str, ...]) -> None:
+def test_for_a_command_without_dashes_the_error_says_where_they_go(cli: Cli, typed: tuple[str, ...]) -> None:
     ran = cli(*typed)
     assert "a command to run goes after --" in ran.err
     assert f"`lxcfleet {typed[0]} -h`" in ran.err
@@ -179,7 +179,7 @@ def test_a_command_without_dashes_is_told_where_they_go(cli: Cli, typed: tuple[s
 
 @pytest.mark.parametrize("verb", [*VERBS, "ls", "rm"])
 @pytest.mark.parametrize("option", ["-h", "--help"])
-def test_every_verb_explains_itself(cli: Cli, daemon: Daemon, verb: str, option: str) -> None:
+def test_every_verb_has_help(cli: Cli, daemon: Daemon, verb: str, option: str) -> None:
     ran = cli(verb, option)
     assert (ran.status, ran.err) == (0, "")
     name = {"ls": "list", "rm": "destroy"}.get(verb, verb)
@@ -198,7 +198,7 @@ def test_version(cli: Cli) -> None:
     assert cli("--version").out == "lxcfleet 0.1.0\n"
 
 
-def test_no_daemon_is_1_and_says_what_to_do(cli: Cli, daemon: Daemon) -> None:
+def test_without_a_daemon_the_status_is_1_and_the_error_says_what_to_do(cli: Cli, daemon: Daemon) -> None:
     daemon.paths.socket.rename(daemon.paths.run / "away")
     ran = cli("list")
     (daemon.paths.run / "away").rename(daemon.paths.socket)
@@ -208,7 +208,7 @@ def test_no_daemon_is_1_and_says_what_to_do(cli: Cli, daemon: Daemon) -> None:
     assert "systemctl status lxcfleet" in ran.err
 
 
-def test_a_daemon_without_systemd_has_a_log_of_its_own(cli: Cli, daemon: Daemon) -> None:
+def test_the_error_names_the_log_of_a_daemon_without_systemd(cli: Cli, daemon: Daemon) -> None:
     (daemon.paths.run / "daemon.log").touch()
     daemon.paths.socket.rename(daemon.paths.run / "away")
     ran = cli("list")
@@ -216,12 +216,12 @@ def test_a_daemon_without_systemd_has_a_log_of_its_own(cli: Cli, daemon: Daemon)
     assert ran.err.splitlines()[-1] == f"  more is in: {daemon.paths.run}/daemon.log"
 
 
-def test_debug_shows_where(cli: Cli) -> None:
+def test_debug_shows_the_traceback(cli: Cli) -> None:
     assert "Traceback" in cli("--debug", "info", "nix").err
     assert "Traceback" not in cli("info", "nix").err
 
 
-def test_a_bug_is_not_a_traceback(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_debug_a_bug_shows_no_traceback(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> None:
         raise KeyError("oops")
 
@@ -232,7 +232,7 @@ def test_a_bug_is_not_a_traceback(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> 
     assert "Traceback" in cli("--debug", "list").err
 
 
-def test_a_daemon_that_dies_meanwhile(cli: Cli, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_follow_that_ends_early_names_the_operation(cli: Cli, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lxcfleet.api.client.Client.follow", lambda *_: iter([]))
     ran = cli("create", "a")
     assert ran.status == 1

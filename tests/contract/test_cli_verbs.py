@@ -1,4 +1,4 @@
-"""Every verb of the command line: what it prints, asks for, and exits with."""
+"""The verbs of the command line: their output, their requests and their exit statuses."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_glob_that_matches_nothing_says_so(cli: Cli, daemon: Daemon) -> None:
     assert cli("stop", "web*", "--dry-run").err == ran.err
 
 
-def test_a_name_that_is_missing_is_1_and_nothing_is_done(cli: Cli, daemon: Daemon) -> None:
+def test_with_one_unknown_name_the_status_is_1_and_nothing_is_done(cli: Cli, daemon: Daemon) -> None:
     daemon.fleet.add("a")
     ran = cli("stop", "a", "nix")
     assert ran.status == 1
@@ -147,7 +147,7 @@ def test_list_narrows(cli: Cli) -> None:
     assert "chosen" in nothing.err
 
 
-def test_list_of_nothing(cli: Cli) -> None:
+def test_list_without_containers(cli: Cli) -> None:
     ran = cli("list")
     assert (ran.status, ran.out, ran.err) == (0, "", "lxcfleet: no containers\n")
     assert json.loads(cli("list", "-f", "json").out) == []
@@ -189,7 +189,7 @@ def test_info(cli: Cli) -> None:
     assert cli("info", "nix").status == 1
 
 
-def test_info_of_a_broken_one_says_nothing_of_its_spec(cli: Cli, daemon: Daemon) -> None:
+def test_info_of_a_broken_container_leaves_its_spec_out(cli: Cli, daemon: Daemon) -> None:
     daemon.fleet.add("b", problem="its spec can't be used\nline 3: oops")
     fields = [line.partition(":")[0] for line in cli("info", "b").out.splitlines()]
     assert {"name", "problem", "delta", "pid"} <= {*fields}

@@ -1,4 +1,4 @@
-"""What the shell offers at TAB, as click's scripts for bash, zsh and fish ask for it."""
+"""Completion at TAB, as click's scripts for bash, zsh and fish ask for it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLIENT = str(ROOT / "bin/lxcfleet")
 
 
 def offered(paths: dict[str, str], *words: str) -> list[str]:
-    """What bash is offered for the last of the words."""
+    """The completions that bash gets for the last of the words."""
     environment = {
         **os.environ, **paths, "_LXCFLEET_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(("lxcfleet", *words)),
         "COMP_CWORD": str(len(words)),
@@ -50,7 +50,7 @@ def test_names(paths: dict[str, str], verb: str) -> None:
     assert offered(paths, verb, "w") == ["web1", "web2"]
 
 
-def test_names_that_are_there_are_not_offered_again(paths: dict[str, str]) -> None:
+def test_names_on_the_line_are_not_offered_again(paths: dict[str, str]) -> None:
     assert offered(paths, "restart", "web1", "web") == ["web2"]
 
 
@@ -59,11 +59,11 @@ def test_labels(paths: dict[str, str]) -> None:
     assert offered(paths, "create", "x", "--label", "z") == ["zone=a"]
 
 
-def test_the_command_after_dashes_is_not_ours(paths: dict[str, str]) -> None:
+def test_nothing_is_offered_within_the_command_after_dashes(paths: dict[str, str]) -> None:
     assert offered(paths, "exec", "web1", "--", "we") == []
 
 
-def test_without_a_daemon_there_is_nothing_to_offer_and_none_is_started(tmp_path: Path) -> None:
+def test_without_a_daemon_nothing_is_offered_and_none_is_started(tmp_path: Path) -> None:
     nowhere = {f"LXCFLEET_{name}": str(tmp_path) for name in ("RUN", "LXC", "ETC")}
     assert offered(nowhere, "stop", "") == []
     assert list(tmp_path.iterdir()) == []
@@ -82,7 +82,7 @@ def test_without_a_daemon_there_is_nothing_to_offer_and_none_is_started(tmp_path
     ],
 )
 def test_bash(paths: dict[str, str], typed: str, becomes: str) -> None:
-    """What stands on bash's command line after a TAB: its words end at = and :, a label does not."""
+    """Bash's command line after a TAB. Bash splits words at = and :, which may be inside a label."""
     terminal, theirs = pty.openpty()
     environment = {**paths, "PATH": f"{ROOT}/bin:/usr/bin:/bin", "TERM": "dumb", "INPUTRC": "/dev/null", "PS1": ""}
     bash = subprocess.Popen(
@@ -102,7 +102,7 @@ def test_bash(paths: dict[str, str], typed: str, becomes: str) -> None:
 
 
 def test_zsh_answers_the_first_tab(tmp_path: Path) -> None:
-    """At that it only loads the file, and takes what the file's own code offers."""
+    """At the first TAB zsh only loads the file; the file's own code has to give the completions."""
     subprocess.run([sys.executable, ROOT / "docs/manual.py", tmp_path], check=True, timeout=60)
     script = (tmp_path / "completion.zsh").read_text()
     assert script.startswith("#compdef lxcfleet\n")
@@ -110,7 +110,7 @@ def test_zsh_answers_the_first_tab(tmp_path: Path) -> None:
 
 
 def seen(terminal: int, text: str) -> None:
-    """Return once the terminal showed it."""
+    """Wait until the terminal has shown the text."""
     shown, deadline = "", time.monotonic() + 60
     while text not in shown:
         assert select.select([terminal], [], [], max(0, deadline - time.monotonic()))[0], shown

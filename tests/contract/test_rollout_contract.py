@@ -1,4 +1,4 @@
-"""Rollouts: what every daemon owes its clients, and the command line in front of the fake one."""
+"""Rollouts: the calls over a fake launcher and over real LXC, and the command line."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_dry_run_shows_the_waves(fleet: Fleet) -> None:
     assert planned["policy"]["max_unavailable"] == "50%"
 
 
-def test_nothing_is_stale(fleet: Fleet) -> None:
+def test_a_patch_rollout_does_nothing_if_no_container_is_stale(fleet: Fleet) -> None:
     fleet.create("", count=1)
     record = fleet.client.roll(RolloutRequest("patch", fleet.all))
     assert (record["status"], record["total"], record["changed"]) == ("done", 0, False)
@@ -65,7 +65,7 @@ def test_a_policy_that_makes_no_sense_is_refused(fleet: Fleet, policy: dict[str,
         fleet.client.roll(RolloutRequest("restart", fleet.all, policy))
 
 
-def test_nothing_is_under_way(fleet: Fleet) -> None:
+def test_pause_resume_and_abort_need_a_rollout(fleet: Fleet) -> None:
     with pytest.raises(WrongState):
         fleet.client.rollout_pause()
     with pytest.raises(WrongState):
@@ -90,7 +90,7 @@ def web(daemon: Daemon) -> Daemon:
 ONE = ("--max-unavailable", "1")
 
 
-def test_status_tells_of_what_can_not_be_looked_at(cli: Cli, web: Daemon) -> None:
+def test_status_names_containers_that_can_not_be_looked_at(cli: Cli, web: Daemon) -> None:
     web.fleet["web1"].can_not_be_looked_at("/proc/1/maps: Permission denied")
     ran = cli("patch", "status")
     assert ran.status == 4
@@ -99,7 +99,7 @@ def test_status_tells_of_what_can_not_be_looked_at(cli: Cli, web: Daemon) -> Non
     assert cli("patch", "status").status == 3
 
 
-def test_apply(cli: Cli, web: Daemon) -> None:
+def test_patch_apply(cli: Cli, web: Daemon) -> None:
     ran = cli("patch", "apply", *ONE, "--dry-run")
     assert (ran.status, ran.out, ran.err) == (0, "wave 1: web2\nwave 2: web3\n", "")
     assert cli("patch", "apply", "--dry-run", "-q").out == "web2\nweb3\n"
@@ -117,13 +117,13 @@ def test_apply(cli: Cli, web: Daemon) -> None:
     assert json.loads(cli("patch", "apply", "-f", "json").out)["changed"] is False
 
 
-def test_apply_to_some(cli: Cli, web: Daemon) -> None:
+def test_patch_apply_to_some_containers(cli: Cli, web: Daemon) -> None:
     assert cli("patch", "apply", "web2", "-q").out == "web2\n"
     assert cli("patch", "apply", "web9").status == 1
     assert cli("patch", "apply", "--max-unavailable", "many").status == 2
 
 
-def test_a_halt_says_who_and_why_and_what_next(cli: Cli, web: Daemon) -> None:
+def test_a_halt_names_the_container_the_reason_and_the_next_step(cli: Cli, web: Daemon) -> None:
     web.fleet["web3"].say(b"Traceback\x1b\r\n  oh\r\n")
     web.model.fails["web3"] = HostError("web3 did not start", why="status 500")
     ran = cli("patch", "apply", *ONE)
@@ -150,7 +150,7 @@ def test_a_halt_says_who_and_why_and_what_next(cli: Cli, web: Daemon) -> None:
 
 
 @pytest.mark.parametrize(("kind", "begin"), [("patch", "patch apply"), ("restart", "restart … --rolling")])
-def test_a_halt_by_what_was_left_as_it_failed_says_so(
+def test_a_halt_because_of_an_earlier_failed_container_says_so(
     capsys: pytest.CaptureFixture[str], kind: str, begin: str
 ) -> None:
     why = "no more may be down, as web2 is not healthy"
@@ -171,7 +171,7 @@ def test_a_halt_by_what_was_left_as_it_failed_says_so(
     ]
 
 
-def test_rolling_says_how(cli: Cli, web: Daemon) -> None:
+def test_restart_rolling_takes_the_policy_s_options(cli: Cli, web: Daemon) -> None:
     ran = cli("restart", "--all", "--rolling", "--min-healthy-time", "0.5", "--canaries", "20%", "-f", "json")
     assert ran.status == 0
     policy = json.loads(ran.out)["policy"]
@@ -181,7 +181,7 @@ def test_rolling_says_how(cli: Cli, web: Daemon) -> None:
     assert cli("restart", "none*", "--rolling").status == 0
 
 
-def test_status_of_no_rollout(cli: Cli) -> None:
+def test_status_without_a_rollout(cli: Cli) -> None:
     ran = cli("rollout", "status")
     assert (ran.status, ran.out, ran.err) == (0, "", "lxcfleet: there was no rollout yet\n")
     assert json.loads(cli("rollout", "status", "-f", "json").out) is None

@@ -42,13 +42,13 @@ def test_fresh_containers_are_not_stale(fleet: Fleet) -> None:
         assert record["mappings"] > 0
 
 
-def test_what_does_not_run_is_not_stale(fleet: Fleet) -> None:
+def test_a_stopped_container_is_not_stale(fleet: Fleet) -> None:
     fleet.create("a", start=False)
     (record,) = fleet.client.stale(fleet.all)
     assert (record["state"], record["stale"], record["processes"]) == ("stopped", False, 0)
 
 
-def test_nobody_of_that_name(fleet: Fleet) -> None:
+def test_an_unknown_name_is_not_found(fleet: Fleet) -> None:
     with pytest.raises(NotFound):
         fleet.client.stale(Selection((fleet.name("none"),)))
 
@@ -68,7 +68,7 @@ def test_nothing_stale(cli: Cli, web: Callable[[str], None]) -> None:
     assert cli("stale", "nix*").err == "lxcfleet: no container is chosen by that\n"
 
 
-def test_stale_ones_are_shown(cli: Cli, web: Callable[[str], None]) -> None:
+def test_stale_containers_are_shown(cli: Cli, web: Callable[[str], None]) -> None:
     web("web2")
     ran = cli("stale")
     assert (ran.status, ran.err) == (4, "")
@@ -86,7 +86,7 @@ def test_stale_ones_are_shown(cli: Cli, web: Callable[[str], None]) -> None:
     ]  # fmt: skip
 
 
-def test_what_can_not_be_read_is_told(cli: Cli, daemon: Daemon, web: Callable[[str], None]) -> None:
+def test_a_container_that_can_not_be_looked_at_is_told(cli: Cli, daemon: Daemon, web: Callable[[str], None]) -> None:
     daemon.fleet["web1"].can_not_be_looked_at("/proc/1/maps: Permission denied")
     ran = cli("stale", "-q")
     assert (ran.status, ran.out) == (3, "")
@@ -95,7 +95,7 @@ def test_what_can_not_be_read_is_told(cli: Cli, daemon: Daemon, web: Callable[[s
     assert cli("stale").status == 4
 
 
-def test_as_a_plugin(cli: Cli, daemon: Daemon, web: Callable[[str], None]) -> None:
+def test_stale_as_a_monitoring_plugin(cli: Cli, daemon: Daemon, web: Callable[[str], None]) -> None:
     ran = cli("stale", "--nagios")
     assert ran.status == 0
     assert ran.out == "LXCFLEET OK - no old code in 3 containers | stale=0;;0;0;3 unread=0;0;;0;3\n"
@@ -113,13 +113,13 @@ def test_as_a_plugin(cli: Cli, daemon: Daemon, web: Callable[[str], None]) -> No
 # patch notify
 
 
-def test_a_change_of_packages_is_told(fleet: Fleet) -> None:
+def test_the_daemon_can_be_told_of_changed_packages(fleet: Fleet) -> None:
     assert fleet.client.notice()["policy"] in ("auto", "window", "notify", "manual")
     notice = fleet.client.notify()
     assert notice["phase"] in ("quiet", "busy")
 
 
-def test_notify_answers_how_far_it_is(cli: Cli, daemon: Daemon) -> None:
+def test_notify_shows_the_progress_of_the_change(cli: Cli, daemon: Daemon) -> None:
     ran = cli("patch", "notify")
     assert (ran.status, ran.out) == (0, "waiting until packages stop changing (packages changed 0 s ago)\n")
     assert json.loads(cli("patch", "notify", "-f", "json").out)["phase"] == "quiet"
@@ -127,7 +127,7 @@ def test_notify_answers_how_far_it_is(cli: Cli, daemon: Daemon) -> None:
     assert "host:     waiting until packages stop changing" in cli("patch", "status").out
 
 
-def test_notify_without_a_daemon_leaves_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_notify_without_a_daemon_leaves_a_note_for_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = Paths(run=tmp_path / "run")
     assert main.run(["patch", "notify"], Session(paths)) == 0
     assert not paths.run.exists()

@@ -1,4 +1,4 @@
-"""The tests end, and pass, however they were started."""
+"""The tests end and pass in whatever environment they were started."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(directory: Path, text: str, *options: str, **more: object) -> tuple[int, str]:
-    """The status and the words of a run over one file of tests, which has this project's limits."""
+    """Run pytest over one file with this project's limits; gives its exit status and its output."""
     (directory / "tests/unit").mkdir(parents=True)
     (directory / "tests/unit/test_it.py").write_text(text)
     for name in ("conftest.py", "leftovers.py"):
@@ -27,8 +27,8 @@ def run(directory: Path, text: str, *options: str, **more: object) -> tuple[int,
     return done.returncode, done.stdout.decode()
 
 
-def test_in_the_background_with_all_ignored_and_no_stdin() -> None:
-    """As under nohup, from a shell that runs it in the background, or from cron."""
+def test_tests_pass_with_ignored_signals_and_no_stdin() -> None:
+    """As under nohup, in the background of a shell, or under cron."""
 
     def surroundings() -> None:
         for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE):
@@ -51,7 +51,7 @@ WAITING = {
 
 
 @pytest.mark.parametrize("text", WAITING.values(), ids=WAITING)
-def test_one_that_hangs_fails_and_the_others_go_on(tmp_path: Path, text: str) -> None:
+def test_a_test_that_hangs_fails_and_the_others_go_on(tmp_path: Path, text: str) -> None:
     mark = "import pytest\npytestmark = pytest.mark.limit(0.5)\n"
     status, said = run(tmp_path, mark + text + "def test_b(): pass\n")
     assert status == 1, said
@@ -59,8 +59,8 @@ def test_one_that_hangs_fails_and_the_others_go_on(tmp_path: Path, text: str) ->
     assert "1 failed, 1 passed" in said
 
 
-def test_one_that_can_not_be_broken_off_ends_the_run(tmp_path: Path) -> None:
-    """C code that keeps the interpreter's lock, where no signal comes through."""
+def test_a_test_that_can_not_be_broken_off_ends_the_run(tmp_path: Path) -> None:
+    """Python handles no signal while C code holds the interpreter's lock."""
     text = (
         "import pytest, ctypes, signal, conftest\nconftest.GRACE = 0.5\n"
         "@pytest.mark.limit(0.5)\ndef test_endless():\n"

@@ -1,4 +1,4 @@
-"""The verbs ``verify`` and ``audit shadow``: the calls, and the command line in front of the daemon."""
+"""The verbs ``verify`` and ``audit shadow``: the calls, and the command line."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_fresh_containers_have_no_shadows(fleet: Fleet) -> None:
     assert (record["shadows"], record["diverged"], record["problem"]) == ([], None, None)
 
 
-def test_what_is_no_shadow_is_not_removed(fleet: Fleet) -> None:
+def test_only_shadows_are_removed(fleet: Fleet) -> None:
     fleet.create("a", start=False)
     (result,) = fleet.client.fix_shadows(FixShadowsRequest(fleet.all, ("/usr/bin/env",)))
     assert result["error"] is not None
@@ -61,7 +61,7 @@ def test_what_is_no_shadow_is_not_removed(fleet: Fleet) -> None:
         fleet.client.fix_shadows(FixShadowsRequest(Selection(), ("/usr/bin/env",)))
 
 
-def test_all_proven(cli: Cli, daemon: Daemon) -> None:
+def test_if_all_are_proven_the_status_is_0(cli: Cli, daemon: Daemon) -> None:
     daemon.fleet.add("web1")
     ran = cli("verify", "--package", "libssl3")
     assert (ran.status, ran.err) == (0, "")
@@ -73,7 +73,7 @@ def test_all_proven(cli: Cli, daemon: Daemon) -> None:
     assert lines[3] == "1 of 1 containers are proven"
 
 
-def test_some_not_proven(cli: Cli, daemon: Daemon) -> None:
+def test_if_one_is_not_proven_the_status_is_4(cli: Cli, daemon: Daemon) -> None:
     daemon.fleet.add("web1")
     daemon.fleet.add("web2").runs_old(OLD)
     daemon.fleet.add("web3").can_not_be_looked_at("/proc/1/maps: Permission denied")

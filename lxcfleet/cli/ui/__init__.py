@@ -1,1 +1,1 @@
-"""What the user sees while and after something is done: tables, progress, terminals."""
+"""Everything that the user sees of a verb's work and its outcome: tables, progress, terminals."""

@@ -24,13 +24,13 @@ MESSAGE = 1 << 16
 
 _PIECE = 1 << 16
 _LEFT = 1 << 20
-"""Bytes that a terminal may hand over after its command has ended; what comes then is of processes that it left behind."""
+"""Bytes to print at most from a terminal whose command has ended; processes that it left behind could write for ever."""
 _QUIET = 100
 """Milliseconds without output after which a terminal whose command has ended counts as drained."""
 
 
 def run(client: Client, request: AttachRequest) -> int:
-    """Run it and give its exit status; raises FleetError if that could not be done."""
+    """Run the command and give its exit status; raises FleetError if it could not be run."""
     _fill_gaps()
     with client.attach(request, OWN) as connection:
         if request["tty"]:
@@ -40,7 +40,7 @@ def run(client: Client, request: AttachRequest) -> int:
 
 
 def received(connection: socket.socket) -> bytes:
-    """The daemon's next message; empty if there will be none."""
+    """The next message on the connection; empty once it is closed."""
     try:
         return connection.recv(MESSAGE)
     except ConnectionError:
@@ -48,7 +48,7 @@ def received(connection: socket.socket) -> bytes:
 
 
 def exit_of(data: bytes, name: str) -> int:
-    """The exit status in the daemon's last message; raises what went wrong instead of one. ``name``: the container's."""
+    """The exit status in the last message; raises the error if the message has one. ``name``: the container's name."""
     if not data:
         raise Unreachable(
             f"the daemon went away while the command ran in {name}", why="it closed the connection: the exit status is lost",
@@ -63,13 +63,13 @@ def exit_of(data: bytes, name: str) -> int:
 
 
 def send_signal(connection: socket.socket, number: int) -> None:
-    """Have the command get a signal; one that has just ended needs none."""
+    """Send the command a signal. A command that has just ended needs none, so errors don't matter."""
     with contextlib.suppress(OSError):
         connection.send(json.dumps({"signal": number}).encode())
 
 
 def _fill_gaps() -> None:
-    """Open what the caller had closed, so that no other descriptor of ours gets the number."""
+    """Open the standard streams that the caller closed, so that no other descriptor of ours gets such a number."""
     for descriptor in OWN:
         try:
             os.fstat(descriptor)
@@ -81,7 +81,7 @@ def _fill_gaps() -> None:
 def handling(
     numbers: tuple[signal.Signals, ...], handler: Callable[[int, FrameType | None], None]
 ) -> Iterator[None]:
-    """Have ``handler`` called for these signals, but not for those that we were started to ignore."""
+    """Have ``handler`` called for these signals, except for those that the caller has had ignored (as nohup does)."""
     before = {number: signal.getsignal(number) for number in numbers}
     mine = [number for number, old in before.items() if old is not signal.SIG_IGN]
     for number in mine:
@@ -95,7 +95,7 @@ def handling(
 
 @contextmanager
 def _passing_on(connection: socket.socket) -> Iterator[None]:
-    """Pass on what somebody sends us: the command is in no process group that a terminal here knows."""
+    """Pass signals on to the command: it is not in our process group, so a terminal's Ctrl-C does not reach it."""
     with handling(
         (signal.SIGINT, signal.SIGTERM, signal.SIGHUP), lambda number, _: send_signal(connection, number)
     ):
@@ -116,12 +116,12 @@ def _with_terminal(connection: socket.socket, name: str) -> int:
 
 @contextmanager
 def _raw() -> Iterator[None]:
-    """Our terminal in raw mode: each key goes to the one inside, which decides what Ctrl-C means."""
+    """Our terminal in raw mode: each key goes to the terminal inside the container, which decides what Ctrl-C means."""
     import termios
     import tty
 
     def leave(number: int, _frame: FrameType | None) -> None:
-        sys.exit(128 + number)  # by way of the ``finally`` below
+        sys.exit(128 + number)  # SystemExit runs the ``finally`` below
 
     if not os.isatty(0):
         yield
@@ -138,7 +138,7 @@ def _raw() -> Iterator[None]:
 
 @contextmanager
 def _resizing(master: int) -> Iterator[None]:
-    """Keep the terminal inside as large as ours."""
+    """Keep the terminal inside the container as large as ours."""
     import fcntl
     import termios
 
@@ -155,20 +155,20 @@ def _resizing(master: int) -> Iterator[None]:
 
 
 class _Copy:
-    """Both ways between our terminal and the one inside, until the command has ended."""
+    """Copies between our terminal and the one inside the container, both ways, until the command has ended."""
 
     def __init__(self, connection: socket.socket, master: int, name: str) -> None:
         self._connection = connection
         self._name = name
         self._master = master
-        self._keys = b""  # typed, and not yet taken by the terminal inside
+        self._keys = b""  # typed here, and not yet accepted by the terminal inside
         self._typing = True
         self._open = True
-        # a command that reads nothing must not keep us from showing what it prints
+        # A command that reads no input must not block us: its output has to be shown.
         os.set_blocking(master, False)
 
     def run(self) -> int:
-        """The command's exit status."""
+        """Copy until the command ends, and give its exit status."""
         while True:
             ready = self._wait()
             if 0 in ready:
@@ -212,12 +212,12 @@ class _Copy:
         self._keys = self._keys[sent:]
 
     def _show(self) -> int:
-        """Print what there is; how many bytes that was."""
+        """Print the output that has arrived, and give its length in bytes."""
         try:
             data = os.read(self._master, _PIECE)
         except BlockingIOError:
             return 0
-        except OSError:  # EIO: nobody inside has the terminal open any more
+        except OSError:  # EIO: no process inside has the terminal open any more
             data = b""
         self._open = bool(data)
         count = len(data)
@@ -226,7 +226,7 @@ class _Copy:
         return count
 
     def _drain(self) -> None:
-        """The kernel hands a terminal's output over by and by: also after the exit of what wrote it."""
+        """Print the rest: the kernel may deliver a terminal's output only after its writer has ended."""
         poll = select.poll()
         poll.register(self._master, select.POLLIN)
         left = _LEFT

@@ -1,4 +1,4 @@
-"""Run a command in many containers, so many at once, and keep their output apart."""
+"""Run a command in many containers, a limited number at once, and keep their output apart."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ AT_ONCE = 16
 """Commands that run at the same time: the host has few cores, and the containers share them."""
 
 FAILED = 125
-"""Stands for the exit status of a command that could not be run."""
+"""Used in place of the exit status of a command that could not be run."""
 
 _PIECE = 1 << 16
 _LONGEST = 1 << 20
-"""A line longer than so many bytes is printed in parts."""
+"""A line of more bytes than this is printed in parts."""
 
 
 class Sink(Protocol):
-    """Where output goes. ``stream`` is 1 or 2."""
+    """Takes the commands' output. ``stream`` is 1 (stdout) or 2 (stderr)."""
 
     def take(self, name: str, stream: int, data: bytes) -> None:
-        """Some output."""
+        """Take some output of the command in a container."""
 
     def end(self, name: str, error: FleetError | None) -> None:
-        """That was all; ``error``: the command could not be run, or was lost."""
+        """The command has ended; ``error``: it could not be run, or the connection to it was lost."""
 
 
 @dataclass
@@ -45,7 +45,7 @@ class _Run:
     name: str
     connection: socket.socket
     pipes: dict[int, int] = field(default_factory=dict)
-    """Our end of each pipe that is still open, and the stream it carries."""
+    """One running command. ``pipes``: our end of each pipe that is still open, and the stream that it carries."""
 
 
 class Fanout:
@@ -59,12 +59,13 @@ class Fanout:
         self._waiting: deque[str] = deque()
         self._running: dict[str, _Run] = {}
         self.statuses: dict[str, int] = {}
-        """Exit status of each that has ended."""
+        """The exit status of each command that has ended."""
         self.signal = 0
-        """What interrupted the whole, if anything did."""
+        """The signal that interrupted all commands; 0: none did."""
 
     def run(self, names: Sequence[str]) -> None:
-        """Run it in all. A signal is passed on, and then no further ones begin; a second Ctrl-C leaves."""
+        """Run the command in all containers. After a signal, which is passed on to the running commands, no further command
+        begins. A second Ctrl-C leaves at once."""
         self._waiting.extend(names)
         with (
             open(os.devnull, "rb") as nothing,
@@ -109,7 +110,7 @@ class Fanout:
     def _handle(self, key: selectors.SelectorKey) -> None:
         run: _Run = key.data
         if run.name not in self._running:
-            return  # ended by an earlier event of the same round
+            return  # an earlier event of the same round ended it
         if key.fileobj is not run.connection:
             self._read(run, key.fd)
             return
@@ -125,7 +126,7 @@ class Fanout:
         self._end(run.name, status, problem)
 
     def _read(self, run: _Run, pipe: int) -> bool:
-        """Take what is there; whether there may be more at once."""
+        """Take the output that has arrived; gives whether more may have arrived already."""
         try:
             data = os.read(pipe, _PIECE)
         except BlockingIOError:
@@ -141,7 +142,7 @@ class Fanout:
     def _close(self, run: _Run) -> None:
         self._selector.unregister(run.connection)
         run.connection.close()
-        for pipe in run.pipes:  # something that the command left behind has them open
+        for pipe in run.pipes:  # processes that the command left behind keep them open
             self._selector.unregister(pipe)
             os.close(pipe)
         del self._running[run.name]
@@ -152,7 +153,7 @@ class Fanout:
 
 
 class Prefixed:
-    """A sink that prints each line behind the container's name, whole lines only."""
+    """A sink that prints whole lines, each behind its container's name."""
 
     def __init__(self, names: Sequence[str]) -> None:
         width = max(map(len, names), default=0) + 1
@@ -171,7 +172,7 @@ class Prefixed:
             del rest[:end]
 
     def end(self, name: str, error: FleetError | None) -> None:
-        """Print the last line even if nothing ended it."""
+        """Print the last line, even if it has no line end."""
         for stream in (1, 2):
             rest = self._rest.pop((name, stream), None)
             if rest:
@@ -193,21 +194,21 @@ class Collected:
         self.errors: dict[str, FleetError] = {}
 
     def take(self, name: str, stream: int, data: bytes) -> None:
-        """Keep it."""
+        """Keep the output."""
         self.output.setdefault((name, stream), bytearray()).extend(data)
 
     def end(self, name: str, error: FleetError | None) -> None:
-        """Keep what went wrong."""
+        """Keep the error."""
         if error is not None:
             self.errors[name] = error
 
     def text(self, name: str, stream: int) -> str:
-        """All output; bytes that are not UTF-8 as the surrogates that Python turns back into them."""
+        """All output of one stream. Bytes that are not UTF-8 become surrogates, which Python writes as the same bytes."""
         return self.output.get((name, stream), b"").decode("utf-8", "surrogateescape")
 
 
 def overall(statuses: Sequence[int]) -> int:
-    """One exit status for many: 0, the one that all have, or 3."""
+    """One exit status for many commands: the status that all of them have (0 without commands), otherwise 3."""
     with contextlib.suppress(ValueError):
         (only,) = set(statuses) or {0}
         return only

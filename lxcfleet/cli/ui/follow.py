@@ -1,4 +1,4 @@
-"""Follow an operation to its end and say what became of it. Ctrl-C takes back what has not begun."""
+"""Follow an operation to its end and show its results. Ctrl-C cancels the part that has not begun."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from lxcfleet.spec.selection import natural_order
 INTERRUPTED = 130
 
 SHORT = 20
-"""So many containers get a line each; more are summed up in one."""
+"""Up to this many containers get a line each; more are summed up in one line."""
 _NAMED = 5
-"""As many of those that are alike are named."""
+"""How many containers with the same message are named in it."""
 
 
 def run_operation(
@@ -36,7 +36,8 @@ def run_operation(
     dry_run: bool,
     update: bool = False,
 ) -> int:
-    """Do what ``begin`` asks for; gives the exit status. ``update``: whether what differs is changed."""
+    """Begin an operation by ``begin``, follow it and show its results; gives the exit status. ``update``: whether the
+    operation changes existing containers that differ from the request."""
     client = connect(ctx)
     with _patient() as asked_to_stop:
         operation = begin(client)
@@ -62,7 +63,7 @@ def run_operation(
 
 @contextmanager
 def _patient() -> Iterator[list[int]]:
-    """Put the first Ctrl-C off until the daemon has said what the operation is called; a second one hits."""
+    """Put the first Ctrl-C off until the daemon has told the operation's id; a second Ctrl-C interrupts at once."""
     pending: list[int] = []
     before = signal.getsignal(signal.SIGINT)
 
@@ -104,11 +105,11 @@ class _Following:
         except Unreachable as error:
             raise self._lost(error.why) from error
         except FleetError:
-            pass  # it ended just now
+            pass  # the operation has just ended
         return self._follow()
 
     def _follow(self) -> OperationRecord:
-        """A new call repeats the results from before it, so an interrupted one loses nothing."""
+        """Follow the operation. A new call repeats all earlier results, so an interrupted call loses nothing."""
         try:
             for item in self._client.follow(self._id):
                 if "results" in item:
@@ -124,7 +125,8 @@ class _Following:
         raise self._lost("it closed the connection")
 
     def _lost(self, why: str) -> Unreachable:
-        """What is said where the daemon ends first: a restarted one goes on with what had begun, under no operation's id."""
+        """The error for a daemon that ends before the operation. A restarted daemon finishes the containers that had begun,
+        but it no longer knows the operation's id."""
         done, total = len(self._seen), self._operation["total"]
         return Unreachable(
             f"the daemon went away before operation {self._id} had ended",
@@ -135,7 +137,7 @@ class _Following:
 
 
 def _tell_restarts(client: Client, results: Sequence[ResultRecord]) -> None:
-    """That containers are being restarted whose change takes a restart: the daemon began that, and nobody waits for it."""
+    """Tell that a rollout restarts the containers whose change takes a restart. The client does not wait for it."""
     rollout, changed = client.rollout(), {result["name"] for result in results if result["changed"]}
     if rollout is None or rollout["ended"] is not None:
         return
@@ -163,13 +165,13 @@ def _show_plan(operation: OperationRecord, style: str, quiet: bool, update: bool
 
 
 def _tell_differences(results: Sequence[ResultRecord], quiet: bool) -> None:
-    """In what containers that were there are not as asked for; those that are alike in that together."""
+    """Tell the fields in which existing containers differ from the request: one message for all with the same differences."""
     for names, text in [] if quiet else _alike(results, "{key}: {has} (asked: {asked})"):
         say(printable(f"lxcfleet: {names}: not as asked, and left so: {text}"))
 
 
 def _tell_changes(results: Sequence[ResultRecord], quiet: bool) -> None:
-    """What was changed of containers; those of which it is the same together."""
+    """Tell the changed fields of containers: one message for all containers with the same changes."""
     for names, text in [] if quiet else _alike(results, "{key}: {asked} (was: {has})"):
         say(printable(f"lxcfleet: {names}: {text}"))
 
@@ -186,7 +188,7 @@ def _alike(results: Sequence[ResultRecord], form: str) -> Iterator[tuple[str, st
 
 
 def show_changes(results: Sequence[ResultRecord], style: str, data: Any) -> None:
-    """What became of each container whose spec was to change; ``data``: what JSON has."""
+    """Show the outcome for each container whose spec was to change. ``data``: the data for JSON and YAML."""
     show(style, data, lines=lambda: _lines(results, None), rows=lambda: _rows(results))
     _tell_changes(results, style != "table")
 
@@ -199,7 +201,7 @@ def show_results(
     seconds: float = 0.0,
     operation: OperationRecord | None = None,
 ) -> None:
-    """What became of each container."""
+    """Show the outcome for each container."""
     by_name = {result["name"]: result for result in results}
     ordered = [by_name[name] for name in natural_order(by_name)]
     if quiet:
@@ -242,5 +244,5 @@ def _cancelled(operation: OperationRecord) -> str:
 
 
 def status_of(results: Sequence[ResultRecord]) -> int:
-    """The exit status that ``results`` come to."""
+    """The exit status for ``results``."""
     return exit_status(Result.from_json(result) for result in results)

@@ -30,30 +30,30 @@ def show(style: str, data: object, *, lines: Callable[[], Iterable[str]], rows: 
 
 
 def write(text: str) -> None:
-    """Data for stdout, at once. Bytes that were not UTF-8 leave as they came."""
+    """Write data to stdout, unbuffered. Surrogates become the bytes again from which they were decoded."""
     write_bytes(text.encode("utf-8", "surrogateescape"))
 
 
 def write_bytes(data: bytes, *, error: bool = False) -> None:
-    """Data for stdout, or for stderr, at once."""
+    """Write data to stdout or stderr, unbuffered."""
     text = sys.stderr if error else sys.stdout
     if text is None:  # the caller closed it
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     stream = text.buffer
     rest = memoryview(data)
-    while rest:  # with PYTHONUNBUFFERED the stream is a raw one, which may take a part only
+    while rest:  # with PYTHONUNBUFFERED the stream is raw, and may write only a part
         rest = rest[stream.write(rest) :]
     stream.flush()
 
 
 def say(text: str) -> None:
-    """A message for people, on stderr."""
+    """Write a message for people to stderr."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 
 def say_error(error: FleetError | ErrorBody, subject: str = "") -> None:
-    """An error on stderr: what, why and what next. ``subject``: the container that it is about."""
+    """Write an error to stderr: what, why and what next. ``subject``: the container that the error is about."""
     if not isinstance(error, FleetError):
         error = from_body(error)
     where = f"{subject}: " if subject and subject not in error.message else ""
@@ -84,7 +84,7 @@ def _to_csv(rows: Rows) -> str:
 
 
 def columns(rows: Rows, width: int | None = None) -> list[str]:
-    """``rows`` as aligned lines, two spaces between columns, ``-`` for nothing; cut to ``width``."""
+    """``rows`` as aligned lines, with two spaces between columns and ``-`` for an empty cell, cut to ``width``."""
     cells = [[printable(cell) or "-" for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells)
@@ -92,7 +92,7 @@ def columns(rows: Rows, width: int | None = None) -> list[str]:
 
 
 def terminal_width() -> int | None:
-    """How many characters a line on stdout may have; None: as many as it likes, as no person sees it."""
+    """How many characters a line on stdout may have; None: any number, as stdout is no terminal."""
     if sys.stdout is None or not sys.stdout.isatty():
         return None
     import shutil
@@ -101,19 +101,19 @@ def terminal_width() -> int | None:
 
 
 def printable(text: str) -> str:
-    """``text`` with control characters spelled out: what a container says must not steer a terminal."""
+    """``text`` with control characters spelled out: output of a container must not control the user's terminal."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def counted(number: int, what: str) -> str:
-    """``number`` of ``what``, in the plural unless it is one."""
+    """``number`` and ``what``, in the plural unless ``number`` is 1."""
     return f"{number} {what}" + ("" if number == 1 else "es" if what.endswith("s") else "s")
 
 
 def size(count: int | None) -> str:
-    """Bytes for people."""
+    """A number of bytes in a form for people."""
     if count is None:
         return ""
     number = float(count)

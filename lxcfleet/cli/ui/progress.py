@@ -13,7 +13,7 @@ from lxcfleet.api.records import ResultRecord
 from lxcfleet.cli.ui.output import say, say_error
 
 MOMENT = 0.4
-"""Seconds of work that need no bar."""
+"""Work that takes fewer seconds gets no bar."""
 
 _INTERVAL = 0.1
 _WIDTH = 30
@@ -22,7 +22,7 @@ _WIDTH = 30
 class Progress:
     """Counts results, prints failures as they come, and draws the bar while it is entered.
 
-    A timer signal draws it: reads are simply resumed afterwards, and no second thread shares the terminal.
+    A timer signal draws the bar: Python resumes interrupted reads, and no second thread shares the terminal.
     """
 
     def __init__(self, what: str, total: int) -> None:
@@ -49,11 +49,11 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Since the beginning."""
+        """Seconds since the beginning."""
         return time.monotonic() - self._begun
 
     def add(self, result: ResultRecord) -> None:
-        """One more is through. What was cancelled is summed up later, not said for each."""
+        """Count one more result. A failure is printed, except for cancelled ones, which are summed up at the end."""
         self._done += 1
         error = result["error"]
         if error is not None and error["code"] != "cancelled":
@@ -64,11 +64,11 @@ class Progress:
             self._talking = False
 
     def show(self, done: int, what: str) -> None:
-        """So many are through, and this is what is done."""
+        """Set the number of results so far, and the text beside the bar."""
         self._done, self._what = done, what
 
     def note(self, text: str) -> None:
-        """Say something without tearing the bar."""
+        """Print a message without leaving parts of the bar on its line."""
         self._talking = True
         self._clear()
         say(text)

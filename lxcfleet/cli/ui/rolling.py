@@ -1,4 +1,4 @@
-"""Following a rollout and saying what became of it; the options that say how one goes."""
+"""Following a rollout and showing its outcome; the options for a rollout's policy."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from lxcfleet.spec.selection import Selection
 
 INTERRUPTED = 130
 SHORT = 20
-"""So many containers get a line each; of more only those that something is to be said of."""
+"""Up to this many containers get a line each; of more containers only those with a note or a failure do."""
 _POLICY = ("max_unavailable", "canaries", "min_healthy_time", "healthy_deadline")
 
 
 def policy_options(function: F) -> F:
-    """How a rollout goes."""
+    """Add the options for a rollout's policy."""
     seconds = click.FloatRange(0, MAX_SECONDS)
     made = (
         click.option(
@@ -47,7 +47,7 @@ def policy_options(function: F) -> F:
 
 
 def rolling_options(function: F) -> F:
-    """``restart --rolling`` and how that goes."""
+    """Add the options of ``restart --rolling``."""
     return click.option("--rolling", is_flag=True, help="In waves; what follows says how, lxcfleet.yaml else.")(
         policy_options(function)
     )
@@ -58,12 +58,12 @@ def _share(text: str) -> str:
 
 
 def policy_of(more: Mapping[str, Any]) -> dict[str, Any]:
-    """What was said of ``policy_options``."""
+    """The values of ``policy_options`` that were given."""
     return {key: more[key] for key in _POLICY if more.get(key) is not None}
 
 
 def refused(more: dict[str, Any]) -> Iterator[str]:
-    """Options of a rollout that were given where there is none; none of them is in ``more`` afterwards."""
+    """The options of a rollout that were given though no rollout begins. Takes all such options out of ``more``."""
     for key in (*_POLICY, "no_wait"):
         value = more.pop(key, None)
         if value not in (None, False):
@@ -101,7 +101,7 @@ def roll(ctx: click.Context, request: RolloutRequest, *, wait: bool, style: str,
 
 
 def follow(client: Client, record: RolloutRecord, *, quiet: bool = False) -> RolloutRecord:
-    """The rollout once it has ended or is halted; draws how far it is. Raises Unreachable."""
+    """Draw the rollout's progress, and give the rollout once it has ended or is halted. Raises Unreachable."""
     with Progress("rollout", 0 if quiet else record["total"]) as progress:
         try:
             for latest in client.rollout_follow():
@@ -145,7 +145,7 @@ def _say_nothing(record: RolloutRecord) -> None:
 
 
 def show(record: RolloutRecord, style: str, *, quiet: bool = False) -> int:
-    """Print a rollout; gives the exit status that it comes to."""
+    """Print a rollout; gives its exit status."""
     if quiet:
         output.write("".join(f"{each['name']}\n" for each in record["containers"] if each["wave"] is not None))
     else:
@@ -154,7 +154,7 @@ def show(record: RolloutRecord, style: str, *, quiet: bool = False) -> int:
 
 
 def tell_halt(record: RolloutRecord) -> int:
-    """Say why a rollout is halted, if it is; gives the exit status that it comes to."""
+    """Say why a rollout is halted, if it is; gives its exit status."""
     halted = record["halted"]
     if halted is not None and record["status"] == "halted":
         where = f" at {halted['container']}" if halted["container"] else ""
@@ -166,7 +166,8 @@ def tell_halt(record: RolloutRecord) -> int:
 
 
 def _causes(halted: HaltRecord, *, failed: bool) -> list[str]:
-    """What is known of the cause, and the commands that undo it. ``failed``: it was restarted, and did not come up well."""
+    """Everything known about the cause of a halt, and the commands that undo it. ``failed``: the halt's container was
+    restarted and did not become healthy."""
     lines = []
     if failed:
         status = "is not known" if halted["exit_status"] is None else str(halted["exit_status"])
@@ -187,7 +188,7 @@ def _causes(halted: HaltRecord, *, failed: bool) -> list[str]:
 
 
 def _next_step(record: RolloutRecord) -> str:
-    """What to do about a halt. What was left as it failed can halt it once more, as it counts as down."""
+    """A hint about a halt. A container that was left as it failed counts as down, so it can halt the rollout again."""
     at = record["halted"] and record["halted"]["container"]
     failed = [each["name"] for each in record["containers"] if each["phase"] == "failed"]
     if at in failed:
@@ -205,7 +206,8 @@ def _next_step(record: RolloutRecord) -> str:
 
 
 def status_of(record: RolloutRecord) -> int:
-    """0: under way, or all is done; 1: nothing was done; 3: some failed, are stale still, or were not reached."""
+    """The exit status. 0: under way, or all containers are done; 1: none was done; 3: some failed, are still stale, or were
+    not reached."""
     bad = [each for each in record["containers"] if each["phase"] == "failed" or each["stale"]]
     if record["status"] in ("running", "paused") or (record["status"] == "done" and not bad):
         return 0

@@ -1,4 +1,4 @@
-"""The whole terminal for one verb: drawn in one write a time, and left as it was, whatever ends the verb."""
+"""The whole terminal for one verb. Each picture is one write, and the terminal is restored however the verb ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 _ENTER = b"\x1b[?1049h\x1b[?25l"
-"""The alternate screen, without a cursor; xterm's control sequences, which all terminals of today know."""
+"""Switch to the alternate screen and hide the cursor, by xterm's control sequences, which all current terminals know."""
 _LEAVE = b"\x1b[?25h\x1b[?1049l"
 _REVERSED, _PLAIN = "\x1b[7m", "\x1b[0m"
 
@@ -36,7 +36,7 @@ class Screen:
         for end in self._wake:
             os.set_blocking(end, False)
         signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
-        self._handle(signal.SIGWINCH, _nothing)  # that it came wakes ``key``
+        self._handle(signal.SIGWINCH, _nothing)  # a signal with a handler wakes ``key``
         self._handle(signal.SIGTSTP, self._pause)
         for number in _ENDING:
             if signal.getsignal(number) is not signal.SIG_IGN:
@@ -57,9 +57,9 @@ class Screen:
             os.close(end)
 
     def draw(self, heading: Sequence[str], rows: Sequence[str], footer: str) -> None:
-        """Show lines, the last of the heading in reverse; each is cut to the terminal's width.
+        """Show lines, each cut to the terminal's width. The last line of the heading is in reverse.
 
-        Each line is followed by what erases the rest of it, so nothing flickers.
+        Each line is overwritten and only its rest is erased, so nothing flickers.
         """
         columns, lines = self.size()
         shown = [*heading, *rows][: max(0, lines - 1)]
@@ -77,7 +77,7 @@ class Screen:
         return found.columns, found.lines
 
     def key(self, seconds: float) -> str | None:
-        """The next key, ``resized`` if the terminal's size changed, None if nothing came in that time."""
+        """The next key, ``resized`` if the terminal's size changed, or None if neither happened within ``seconds``."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             ready, _, _ = select.select([0, self._wake[0]], [], [], left)
@@ -98,7 +98,7 @@ class Screen:
     def _take(self) -> None:
         self._before = termios.tcgetattr(0)
         mode = termios.tcgetattr(0)
-        mode[3] &= ~(termios.ICANON | termios.ECHO)  # keys come at once; Ctrl-C and Ctrl-Z still are signals
+        mode[3] &= ~(termios.ICANON | termios.ECHO)  # each key arrives at once, without Enter; Ctrl-C and Ctrl-Z stay signals
         termios.tcsetattr(0, termios.TCSADRAIN, mode)
         _write(_ENTER)
 
@@ -112,14 +112,14 @@ class Screen:
                 pass  # the terminal is gone
 
     def _pause(self, _number: int, _frame: FrameType | None) -> None:
-        """Ctrl-Z: the shell gets its terminal, until it has us go on."""
+        """On Ctrl-Z give the terminal back to the shell, until the shell continues this process."""
         self._give_back()
         os.kill(os.getpid(), signal.SIGSTOP)
         self._take()
 
 
 def _write(data: bytes) -> None:
-    """To the terminal, in one write where it takes it."""
+    """Write to the terminal, in one write if the terminal takes all of it."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(1, rest) :]

@@ -1,4 +1,4 @@
-"""What containers use, as rates and as a table. Pure: from two readings to lines."""
+"""The containers' use of resources, as rates and as a table. Pure: from two readings to lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class UsageRow(TypedDict):
-    """One container. None is not known: it does not run, or is just seen for the first time, or is on no bridge."""
+    """One container. None: not known, as the container does not run, is on no bridge, or has only one reading so far."""
 
     name: str
     state: str
@@ -26,7 +26,7 @@ class UsageRow(TypedDict):
     processes: int | None
     processes_limit: int | None
     io_read_per_second: float | None
-    """In bytes; so with all that follow."""
+    """In bytes, like the three values that follow."""
     io_written_per_second: float | None
     net_received_per_second: float | None
     net_sent_per_second: float | None
@@ -42,11 +42,11 @@ _ORDER: dict[str, Callable[[UsageRow], float | None]] = {
     "net": lambda row: _sum(row["net_received_per_second"], row["net_sent_per_second"]),
 }
 ORDERS = (*_ORDER, "name", "state")
-"""What rows can be sorted by."""
+"""The orders in which rows can be sorted."""
 
 
 def rows(before: UsageRecord | None, now: UsageRecord) -> list[UsageRow]:
-    """What each container used a second between the two readings; without a former one there are no rates."""
+    """The rates of each container between the two readings. Without a former reading there are no rates."""
     former = {} if before is None else {record["name"]: record for record in before["containers"]}
     seconds = 0.0 if before is None else now["time"] - before["time"]
     return [_row(former.get(record["name"]), record, seconds) for record in now["containers"]]
@@ -86,7 +86,7 @@ def _sum(first: float | None, second: float | None) -> float | None:
 
 
 def in_order(found: Sequence[UsageRow], order: str, *, reverse: bool = False) -> list[UsageRow]:
-    """Sorted: names and states as they are read, all else with the largest first. What is not known comes last."""
+    """The rows sorted: by name or state ascending, by numbers with the largest first. Unknown values come last."""
     by_name = sorted(found, key=_place({row["name"] for row in found}))
     if order == "name":
         return by_name[::-1] if reverse else by_name
@@ -118,11 +118,11 @@ _COLUMNS: Mapping[str, tuple[bool, Callable[[UsageRow], str]]] = {
     "RECEIVED/S": (True, lambda row: _bytes(row["net_received_per_second"])),
     "SENT/S": (True, lambda row: _bytes(row["net_sent_per_second"])),
 }
-"""The heading of each column, whether it is a number, and what stands in it."""
+"""For each column its heading, whether it holds numbers, and the function that gives a row's cell."""
 
 
 def table(found: Sequence[UsageRow]) -> list[str]:
-    """The heading and one line for each, aligned."""
+    """The heading and one line for each container, aligned."""
     columns = []
     for heading, (right, text) in _COLUMNS.items():
         cells = [heading, *(text(row) or "-" for row in found)]
@@ -132,7 +132,7 @@ def table(found: Sequence[UsageRow]) -> list[str]:
 
 
 def summary(now: UsageRecord, found: Sequence[UsageRow]) -> str:
-    """The host and all of these containers in one line."""
+    """One line about the host and all of these containers together."""
     host = now["host"]
     running = sum(row["memory_bytes"] is not None for row in found)
     cpu = sum(row["cpu_percent"] or 0 for row in found)

@@ -1,4 +1,4 @@
-"""set: other specs for containers that exist."""
+"""set: change the specs of existing containers."""
 
 from __future__ import annotations
 

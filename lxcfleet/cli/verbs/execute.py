@@ -20,23 +20,23 @@ from lxcfleet.spec.names import check_name
 from lxcfleet.spec.selection import Selection, is_glob, natural_order
 
 FAILED = 125
-"""Exit status if not the command failed but lxcfleet, as in podman, env and timeout."""
+"""Exit status if lxcfleet itself failed and not the command, as in podman, env and timeout."""
 
 _NAMED = 10
-"""So many containers are named when the command failed in some; the rest is counted."""
+"""How many containers are named if the command failed in some; the others are counted."""
 
 _LINKER_FAILED = (1, 127)
-"""Exit statuses of a program whose libraries can't be loaded; ld.so(8)."""
+"""The exit statuses of a program whose libraries can't be loaded; ld.so(8)."""
 _LIBRARY = re.compile(r"/[^/]*\.so(\.[^/]*)?$")
 
 
 class _RunsCommand(options.TakesCommand):
-    """Errors of its own, also those of usage, must not look like those of the command."""
+    """A verb that runs a command. Its own errors, also those of usage, exit with a status of their own."""
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """Said before parsing, which may already fail."""
+        """Set the status of failures before parsing, which may fail already."""
         if parent is not None:
             session_of(parent).failure_status = FAILED
         return super().make_context(info_name, args, parent, **extra)
@@ -102,7 +102,8 @@ def exec_(
 
 
 def _only_name(chosen: Selection) -> str | None:
-    """The name, if one container is chosen by that: then, and not by what a glob happens to match today."""
+    """The name, if exactly one container is chosen by its name. A glob does not count, even if only one container matches
+    it at the moment."""
     if len(chosen.patterns) == 1 and not chosen.labels and not is_glob(chosen.patterns[0]):
         return chosen.patterns[0]
     return None
@@ -160,10 +161,10 @@ def _in_many(
 
 
 def _explain(client: Client, statuses: Mapping[str, int]) -> None:
-    """Say of commands that may have failed because their container sees the host's new programs beside its old libraries.
+    """Give a hint if commands may have failed because their container has the host's new programs beside old libraries.
 
-    What the dynamic linker says (``version `GLIBC_2.38' not found``) goes past us to the command's stderr. But its exit
-    status is 1 or 127, and in a container that runs replaced libraries it is the likely cause.
+    The dynamic linker's message (``version `GLIBC_2.38' not found``) goes straight to the command's stderr. But its exit
+    status is 1 or 127, and in a container that runs replaced libraries the linker is the likely cause.
     """
     failed = tuple(name for name, status in statuses.items() if status in _LINKER_FAILED)
     if not failed:
@@ -171,7 +172,7 @@ def _explain(client: Client, statuses: Mapping[str, int]) -> None:
     try:
         records = client.stale(Selection(failed))
     except FleetError:
-        return  # that must not hide what the command itself had to say
+        return  # this error must not hide the command's own one
     mixed = [record["name"] for record in records if any(_LIBRARY.search(file["path"]) for file in record["files"])]
     if mixed:
         named = ", ".join(mixed[:_NAMED]) + (", …" if len(mixed) > _NAMED else "")

@@ -52,7 +52,7 @@ def logs(ctx: click.Context, name: str, follow: bool, lines: int | None, lxc: bo
 
 
 def plain_line_ends(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """``\\r\\n`` as ``\\n``: a console is a terminal, which ends lines so; a file does not."""
+    """Replace ``\\r\\n`` by ``\\n``: a console is a terminal and ends lines with ``\\r\\n``, unlike a file."""
     held = b""
     for piece in pieces:
         data = held + piece

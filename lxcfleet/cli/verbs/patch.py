@@ -1,4 +1,4 @@
-"""patch status, apply and notify: how far patches of the host are, and bringing them into the containers."""
+"""patch status, apply and notify: the progress of patches of the host, and bringing them into the containers."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ _PHASES = {
 
 
 def _told(notice: NoticeRecord) -> str:
-    """How far a change of the host's packages is."""
+    """The progress of a change of the host's packages, in one line."""
     more = [part for part in (notice["why"], f"until {notice['until']}" if notice["until"] else "") if part]
     return _PHASES.get(notice["phase"], notice["phase"]) + (f" ({', '.join(more)})" if more else "")
 
@@ -107,7 +107,7 @@ def notify(ctx: click.Context, *, style: str, quiet: bool) -> None:
         notice = Client(paths).notify()
     except Unreachable:
         if not paths.run.is_dir():
-            return  # no container has run since the machine booted
+            return  # no container has run since the host booted
         try:
             paths.notice.touch(mode=0o644)
         except OSError as error:

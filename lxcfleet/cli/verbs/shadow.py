@@ -20,7 +20,7 @@ FOUND = 4
 SOME_FAILED = 3
 NOTHING_DONE = 1
 _NAMED = 5
-"""As many packages are named in a line."""
+"""How many packages are named in a line."""
 
 
 @click.command(short_help="Show files in deltas that keep the host's out.")

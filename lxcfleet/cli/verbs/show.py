@@ -24,10 +24,10 @@ _OF_SPEC = frozenset((
     "first_id", "hardware", "environment", "memory_limit_bytes", "cpus_limit", "disk_limit_bytes", "processes_limit",
     "autostart", "boot_order", "check",
 ))  # fmt: skip
-"""Nobody knows these of a container whose spec can't be read."""
+"""Fields that are unknown for a container whose spec can't be read."""
 
 _TOLD = _OF_SPEC | {"address", "address6", "health", "memory", "cpus", "disk", "pids", "no_new_privs"}
-"""Fields of a spec that ``info`` tells under names of their own; others, also those to come, as they are."""
+"""Fields of a spec that ``info`` shows under other names. It shows all other fields, also future ones, as they are."""
 
 _WORDS = {
     "boot_order": "boot order", "restart_needed": "restart needed",
@@ -93,7 +93,7 @@ _COLUMNS = ("NAME", "STATE", "HEALTH", "KIND", "ADDRESSES", "PUBLISHED", "LABELS
 
 
 def _table(containers: Sequence[ContainerRecord]) -> list[tuple[str, ...]]:
-    """With the column PUBLISHED where there is something in it."""
+    """The table of containers. The column PUBLISHED is there only if a container publishes ports."""
     published = _COLUMNS.index("PUBLISHED")
     rows = [_COLUMNS, *map(_row, containers)]
     return rows if any(row[published] for row in rows[1:]) else [row[:published] + row[published + 1 :] for row in rows]
@@ -109,7 +109,7 @@ def _row(container: ContainerRecord) -> tuple[str, ...]:
 
 
 def _text(container: Mapping[str, Any], field: str) -> str:
-    """A field as one text; nothing is an empty one."""
+    """A field as one text; empty if the field has no value."""
     value = container[field]
     if field == "command":
         return shlex.join(value)
@@ -175,7 +175,7 @@ def _lines(details: ContainerDetails) -> list[tuple[str, str]]:
 
 
 def _setting(value: object) -> str:
-    """A setting of a check, as it was typed."""
+    """A value of a health check in the form in which it is typed."""
     if isinstance(value, list):
         return shlex.quote(value[-1] if value[:2] == ["/bin/sh", "-c"] else shlex.join(value))
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -18,10 +18,10 @@ FOUND = 4
 SOME_FAILED = 3
 
 OK, WARNING, CRITICAL, UNKNOWN = range(4)
-"""Exit statuses of monitoring plugins; Monitoring Plugins Development Guidelines."""
+"""Exit statuses of a monitoring plugin, by the Monitoring Plugins Development Guidelines."""
 _WORDS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 _SHOWN = 3
-"""Processes that a line of the table names, and containers that the plugin's line does."""
+"""How many processes a line of the table names, and how many containers the line of the monitoring plugin does."""
 
 
 @click.command()
@@ -75,14 +75,14 @@ def stale(
 
 
 def status_of(records: Sequence[StaleRecord]) -> int:
-    """The exit status that they come to."""
+    """The exit status for these records."""
     if any(record["stale"] for record in records):
         return FOUND
     return SOME_FAILED if any(record["problem"] for record in records) else 0
 
 
 def complain(records: Sequence[StaleRecord]) -> None:
-    """Say which could not be looked at, and why."""
+    """Say which containers could not be looked at, and why."""
     for record in records:
         if record["problem"]:
             error = FleetError("not all of it could be looked at", why=record["problem"])

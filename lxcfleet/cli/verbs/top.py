@@ -20,10 +20,10 @@ from lxcfleet.spec.selection import Selection
 INTERVAL = 2.0
 """Seconds between two readings."""
 SHARE = 0.005
-"""Where no interval was asked for, what is counted of looking takes no more than this much of one processor. The question
-and the answer on their way are not counted, and cost less than that: together it stays below a hundredth."""
+"""Without -i, the measured cost of the readings is kept below this part of one processor. The cost of the transfer is not
+measured, but is smaller still, so that both together stay below 1 %."""
 ONCE_SECONDS = 1.0
-"""Between the two readings that one table takes."""
+"""Seconds between the two readings for one table."""
 
 _SORTS = {"c": "cpu", "m": "memory", "p": "processes", "i": "io", "t": "net", "n": "name", "s": "state"}
 _HELP = "q quit  sort by: c cpu  m memory  p processes  i io  t net traffic  n name  s state  r the other way round"
@@ -105,12 +105,12 @@ class _Live:
         self._first = 0
         """How many rows are above the first that is shown."""
         self._before: UsageRecord | None = None
-        self._now = client.usage(chosen)  # what fails at once is told without a screen
+        self._now = client.usage(chosen)  # an error of the first reading is printed before the screen is taken
         self._problem = ""
-        self._pause = 0.3  # rates come soon
+        self._pause = 0.3  # the first rates need a second reading, so that one comes soon
 
     def run(self) -> None:
-        """Until q or Ctrl-C."""
+        """Show the table until q or Ctrl-C."""
         with Screen() as screen:
             due = time.monotonic() + self._pause
             self._draw(screen)
@@ -126,7 +126,7 @@ class _Live:
         began = time.process_time()
         try:
             now = self._client.usage(self._chosen)
-        except Unreachable as error:  # it may be restarting
+        except Unreachable as error:  # the daemon may be restarting
             self._problem, self._pause = error.message, INTERVAL
             return
         self._problem = ""

@@ -78,7 +78,7 @@ def _lines(proof: ProofRecord) -> list[str]:
 
 
 def _table(records: Sequence[EvidenceRecord], width: int | None) -> list[str]:
-    """With the reasons below each container where they do not fit beside it: they are what has to be read."""
+    """The table of containers. Reasons that do not fit beside a container stand below it, and are never cut."""
     rows = [("NAME", "PROVEN", "RESTARTED", "PROCESSES", "OLD", "SHADOWS", "WHY NOT"), *map(_row, records)]
     lines = output.columns(rows)
     if width is None or max(map(len, lines)) <= width:

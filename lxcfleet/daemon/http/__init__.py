@@ -1,1 +1,1 @@
-"""The API's server side, and what Prometheus reads."""
+"""The server side of the API, and the metrics for Prometheus."""

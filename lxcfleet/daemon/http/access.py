@@ -1,4 +1,4 @@
-"""Who may call what: root and the group lxcfleet everything, the group lxcfleet-ro what only reads."""
+"""Which caller may use which call: root and the group lxcfleet all of them, the group lxcfleet-ro those that only read."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lxcfleet.host.process.peer import Connection, Peer
 FULL = "lxcfleet"
 READERS = "lxcfleet-ro"
 AT_ONCE = 64
-"""How many calls of readers are answered at the same moment."""
+"""How many calls of read-only callers are answered at the same moment."""
 HIDDEN = "(hidden)"
-"""Instead of the values of variables, which may be passwords."""
+"""Stands for the value of an environment variable, which may be a password."""
 
 
 class Role(IntEnum):
-    """What a caller may do."""
+    """The rights of a caller."""
 
     NOTHING = 0
     READ = 1
@@ -34,17 +34,17 @@ class Access:
 
     @classmethod
     def of_host(cls) -> Access:
-        """As the host has them now."""
+        """The ids that the host has now."""
         return cls(peer.group(FULL), peer.group(READERS))
 
     def judge(self, caller: Peer) -> Role:
-        """What ``caller`` may do. It got as far as the socket, but that its file's mode may have been changed."""
+        """The rights of ``caller``. That it could open the socket proves none: the mode of the file may have been changed."""
         if caller.uid == 0 or self.full in caller.groups:
             return Role.ALL
         return Role.READ if self.readers in caller.groups else Role.NOTHING
 
     def role(self, connection: Connection | None) -> Role:
-        """The same of who is at the other end; nothing, if that is not to be found out."""
+        """The rights of the process at the other end: none, if the kernel does not tell its credentials."""
         try:
             return Role.NOTHING if connection is None else self.judge(peer.peer(connection))
         except OSError:

@@ -1,4 +1,4 @@
-"""The handlers of all calls: each takes a call's request and gives its reply, from what the rooms of the daemon do."""
+"""The handlers of all calls: each takes a call's request, has the daemon's other parts do the work, and gives the reply."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from lxcfleet.spec.selection import Selection
 
 
 class OfFleet:
-    """Calls about containers, operations and the host."""
+    """Handlers of calls about containers, operations and the host."""
 
     def __init__(self, fleet: Fleet, setting: Setting) -> None:
         self._fleet = fleet
@@ -68,7 +68,7 @@ class OfFleet:
         routes.json(calls.FIX, self.fix)
 
     async def server(self, _: None) -> ServerRecord:
-        """See calls.SERVER; so with all of them."""
+        """See calls.SERVER; likewise each handler the call of its name."""
         count = len(self._fleet.registry)
         return {"version": __version__, "api": calls.VERSION, "pid": os.getpid(), "containers": count}
 
@@ -130,7 +130,7 @@ class OfFleet:
 
 
 class OfPatches:
-    """Calls about what containers run and hide, and what they can read."""
+    """Handlers of calls about old code that containers run, shadows in their deltas, and host files that they can read."""
 
     def __init__(self, patch: Patch, prover: Prover, audit: Audit) -> None:
         self._patch, self._prover, self._audit = patch, prover, audit
@@ -146,7 +146,7 @@ class OfPatches:
         routes.json(calls.NOTIFY, self.notify)
 
     async def stale(self, chosen: Selection) -> list[StaleRecord]:
-        """See calls.STALE; so with all of them."""
+        """See calls.STALE; likewise each handler the call of its name."""
         return await self._patch.stale(chosen)
 
     async def verify(self, ask: VerifyRequest) -> ProofRecord:
@@ -169,7 +169,7 @@ class OfPatches:
 
 
 class OfRollouts:
-    """Calls about the rollout."""
+    """Handlers of calls about the rollout."""
 
     def __init__(self, rollouts: Orders) -> None:
         self._rollouts = rollouts
@@ -184,7 +184,7 @@ class OfRollouts:
         routes.json(calls.ROLLOUT_ABORT, self.abort)
 
     async def rollout(self, _: None) -> RolloutRecord | None:
-        """See calls.ROLLOUT; so with all of them."""
+        """See calls.ROLLOUT; likewise each handler the call of its name."""
         return self._rollouts.ledger.record()
 
     async def roll(self, ask: RolloutRequest) -> RolloutRecord:

@@ -1,4 +1,4 @@
-"""A container's log as a client gets it: the end of it, over rotations, and what comes later."""
+"""A container's log as a client gets it: its last lines across a rotation, then the lines that follow later."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 from collections.abc import AsyncIterator
 
 _FOLLOW_SECONDS = 0.2
-"""How often a log file that is followed is looked at."""
+"""Seconds between two looks at a log file that a client follows."""
 
 
 async def pieces(path: str, lines: int, *, follow: bool) -> AsyncIterator[bytes]:
-    """The file before the last rotation, then this one; with ``follow`` what comes, rotations included."""
+    """The file from before the last rotation, then the current one. With ``follow`` later lines, too, across rotations."""
     old = b"" if lines == 0 and follow else await asyncio.to_thread(_read_from, f"{path}.1", 0)
     text = old + (current := await asyncio.to_thread(_read_from, path, 0))
     yield _last_lines(text, lines)

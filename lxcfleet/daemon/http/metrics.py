@@ -22,10 +22,10 @@ from lxcfleet.spec.ports import parse_port
 from lxcfleet.spec.states import Health, State
 
 EXPORTER_LABEL = "prometheus"
-"""A container with the label ``prometheus=9100`` has an exporter on port 9100; ``prometheus=9100/path`` elsewhere than
-at /metrics. Those who have several say ``prometheus/NAME=PORT``."""
+"""The label ``prometheus=9100`` says that a container has an exporter on port 9100, at /metrics; ``prometheus=9100/path``
+says another path. A container with several exporters has a label ``prometheus/NAME=PORT`` for each."""
 EXPORTER_SERVICE = re.compile(r"metrics|(?P<before>.+)-metrics|metrics-(?P<after>.+)")
-"""So is called the service of a declared port that is an exporter."""
+"""A declared port whose service has such a name is an exporter."""
 
 
 def render(reading: FleetReading) -> bytes:
@@ -36,17 +36,17 @@ def render(reading: FleetReading) -> bytes:
 
 
 class _Once(Collector):
-    """What prometheus_client asks for families of metrics."""
+    """One reading as a collector, the interface that prometheus_client asks for metrics."""
 
     def __init__(self, reading: FleetReading) -> None:
         self._reading = reading
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing ahead: it would be collected twice."""
+        """Describe nothing: otherwise prometheus_client would collect twice."""
         return []
 
     def collect(self) -> Iterable[Metric]:
-        """All families."""
+        """All families of metrics."""
         yield from _fleet(self._reading)
         yield from _tasks(self._reading)
         yield from _states(self._reading.containers)
@@ -197,7 +197,7 @@ def _counter(name: str, text: str, values: Values) -> Metric:
 
 
 def _fill(family: GaugeMetricFamily | CounterMetricFamily, values: Values) -> Metric:
-    """What is not known has no sample: 0 would be a lie."""
+    """Add a sample for each known value. An unknown value gets no sample: 0 would be a lie."""
     for container, value in values:
         if value is not None:
             family.add_metric([container.name], value)
@@ -208,7 +208,7 @@ _NO_LABEL = re.compile(r"[^a-zA-Z0-9_]")
 
 
 def label_names(prefix: str, labels: Mapping[str, str]) -> dict[str, str]:
-    """Our labels under names that Prometheus allows; of two that become the same the later one gets a number."""
+    """Containers' labels under names that Prometheus allows. If two become the same name, the later one gets a number."""
     found: dict[str, str] = {}
     for key in sorted(labels):
         wanted = name = prefix + _NO_LABEL.sub("_", key)
@@ -224,9 +224,9 @@ def label_names(prefix: str, labels: Mapping[str, str]) -> dict[str, str]:
 
 
 def targets(containers: Iterable[ContainerRecord]) -> list[TargetRecord]:
-    """The exporters of containers that run: their address, the container's name, and what else there is to know of it.
+    """The exporters of running containers, each with its address and labels.
 
-    What relabelling may use begins with ``__meta_lxcfleet_``; Prometheus drops it afterwards.
+    Labels for relabelling begin with ``__meta_lxcfleet_``; Prometheus drops them after relabelling.
     """
     return [
         {"targets": [f"{_host(container['addresses'][0])}:{port}"], "labels": _target_labels(container, job, path)}
@@ -237,7 +237,7 @@ def targets(containers: Iterable[ContainerRecord]) -> list[TargetRecord]:
 
 
 def _exporters(labels: Mapping[str, str], ports: Iterable[str]) -> Iterator[tuple[str, int, str]]:
-    """Name (empty for the only one), port and path of each; a label that makes no sense is none of ours."""
+    """Name (empty for the only exporter), port and path of each. A label that makes no sense is not meant for Prometheus."""
     for declared in map(parse_port, ports):
         service = EXPORTER_SERVICE.fullmatch(declared.service)
         if service and declared.protocol == "tcp":

@@ -1,7 +1,7 @@
-"""From HTTP to handlers and back, as the declaration of each call says: the only code that knows aiohttp's requests.
+"""From HTTP to handlers and back, by the declaration of each call: the only code that handles aiohttp's requests.
 
-A handler takes the call's request and gives its reply. mypy holds it to the types of the call; so does ``Routes`` when the
-daemon starts.
+A handler takes the call's request and gives its reply. mypy compares a handler's types with those of its call; ``Routes``
+does so again when the daemon starts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 THERE_SECONDS = 1.0
-"""How often it is looked whether a client that waits is still there: aiohttp leaves that to the next write."""
+"""Seconds between two checks that a waiting client is still there: aiohttp notices only at the next write."""
 
 
 class Routes:
@@ -51,10 +51,10 @@ class Routes:
         self._bind(call, handler, answer, call.gives.type)
 
     def lines(self, call: StreamCall[Q, R], handler: Callable[[Q], AsyncIterator[Sequence[R]]]) -> None:
-        """Bind a call that is answered with JSON lines, of which the handler gives a few at a time."""
+        """Bind a call that is answered with JSON lines; the handler gives some lines at a time."""
 
         async def answer(request: web.Request) -> web.StreamResponse:
-            source = handler(await _read(call, request))  # raises what is wrong before the reply begins
+            source = handler(await _read(call, request))  # an invalid request is refused before the reply begins
 
             async def pieces() -> AsyncIterator[bytes]:
                 async for some in source:
@@ -83,7 +83,7 @@ class Routes:
         self._bind(call, handler, answer, bytes)
 
     def _bind(self, call: AnyCall[Any], handler: Callable[..., Any], answer: Handler, gives: object) -> None:
-        """Raises TypeError if the handler is not one for that call."""
+        """Raises TypeError if the handler's types are not those of the call."""
         hints = get_type_hints(handler)
         found = hints.pop("return", None)
         if found != gives:
@@ -95,7 +95,7 @@ class Routes:
         self._bound[call.name] = answer
 
     def add_to(self, application: web.Application, *only: AnyCall[Any]) -> None:
-        """Have these calls answered, or all of them. Raises LookupError if one has no handler."""
+        """Route these calls, or all of them, to their handlers. Raises LookupError if a call has no handler."""
         for call in only or CALLS.values():
             if call.name not in self._bound:
                 raise LookupError(f"nothing answers the call {call.name}")
@@ -103,7 +103,7 @@ class Routes:
 
 
 def as_json(data: object, status: int = 200) -> web.Response:
-    """A reply."""
+    """A reply with ``data`` as JSON."""
     return web.Response(text=json.dumps(data), status=status, content_type="application/json")
 
 
@@ -124,7 +124,7 @@ async def _body(request: web.Request) -> object:
 
 
 def _hidden(reply: Any, keys: Sequence[str]) -> Any:
-    """The reply with the values of these mappings hidden."""
+    """The reply with the values of the mappings ``keys`` hidden."""
     hidden = dict(reply)
     for key in keys:
         outer, dot, inner = key.partition(".")
@@ -153,7 +153,7 @@ async def _stream(request: web.Request, pieces: AsyncIterator[bytes], kind: str)
 
 
 async def _while_there(request: web.Request, work: Awaitable[T]) -> T:
-    """What ``work`` gives; it is cancelled once the client is gone, and ConnectionResetError raised."""
+    """The result of ``work``. Once the client is gone, ``work`` is cancelled and ConnectionResetError is raised."""
     task = asyncio.ensure_future(work)
     try:
         while not (await asyncio.wait({task}, timeout=THERE_SECONDS))[0]:

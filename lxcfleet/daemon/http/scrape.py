@@ -1,4 +1,4 @@
-"""What Prometheus reads: on the API's socket, and over TCP where the settings say so."""
+"""The two replies for Prometheus: on the API's socket, and over TCP where the settings say so."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Scrape:
         self._going_on: asyncio.Task[bytes] | None = None
 
     def bind(self, routes: Routes) -> None:
-        """Have them answered."""
+        """Bind the two calls."""
         routes.whole(calls.METRICS, self.metrics)
         routes.json(calls.TARGETS, self.targets)
 
     async def metrics(self, _: None) -> bytes:
-        """Those who ask at the same time share one reading: many servers cost as much as one."""
+        """Callers that ask at the same time share one reading, so many Prometheus servers cost as much as one."""
         if self._going_on is None:
             self._going_on = asyncio.get_running_loop().create_task(self._render())
             self._going_on.add_done_callback(self._done)
@@ -47,12 +47,12 @@ class Scrape:
         self._going_on = None
 
     async def targets(self, _: None) -> list[TargetRecord]:
-        """The exporters of all containers that run."""
+        """The exporters of all running containers."""
         return metrics.targets(await self._fleet.containers(Selection()))
 
 
 class Listener:
-    """The way to these two answers over TCP: nothing else of the API is there, and nothing can be changed."""
+    """Serves these two calls over TCP. No other call of the API is there, so nothing can be changed that way."""
 
     def __init__(self, scrape: Scrape) -> None:
         application = web.Application()
@@ -65,7 +65,7 @@ class Listener:
         self._lock = asyncio.Lock()
 
     async def listen(self, settings: MetricsSettings) -> None:
-        """Listen where the settings say; a port that can't be had is told, and the fleet goes on without."""
+        """Listen where the settings say. If that fails, the log says so, and the daemon goes on without these metrics."""
         async with self._lock:
             if settings.address != self._address or self._site is None:
                 await self._listen(settings)

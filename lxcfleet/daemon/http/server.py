@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Server:
-    """Answers the calls from what the fleet does."""
+    """Answers all calls of the API on the Unix socket."""
 
     def __init__(
         self, fleet: Fleet, patch: Patch, prover: Prover, rollouts: Orders, audit: Audit, scrape: Scrape, access: Access
@@ -42,7 +42,7 @@ class Server:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Nobody gets further than they may; those who only read do not keep all others waiting."""
+        """Refuse callers without the right for the call. Limit read-only callers, so that all others are still answered."""
         transport = request.transport
         role = self._access.role(transport.get_extra_info("socket") if transport else None)
         resource = request.match_info.route.resource

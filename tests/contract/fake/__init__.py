@@ -1,1 +1,1 @@
-"""A host that is not one: what the real daemon needs below it, without root, LXC and network."""
+"""A fake host: everything that the real daemon needs below it, without root, LXC and network."""

@@ -1,8 +1,8 @@
-"""What the fake launcher starts containers with: real processes with a real monitor each, and nothing of LXC.
+"""The fake launcher's booter starts containers as real processes, each with a real monitor process, but without LXC.
 
-A script of its own, as the real booter is: it forks quickly, as it has no threads. One request is one datagram with a
-reply socket as descriptor: name, console's file, NAME=VALUE of the environment, an empty word, and the command, with a NUL
-between each. The answer is the pid of process 1, or ``null``.
+Like the real booter it is a process of its own, without threads, so that it forks quickly. A request is one datagram with
+a reply socket as descriptor. Its words, with a NUL between them: name, console's file, NAME=VALUE for each variable, an
+empty word, and the command. The answer is the pid of process 1, or ``null``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import socket
 import sys
 
 SYSTEM = signal.SIGRTMIN + 3
-"""What a systemd is asked to end by."""
+"""The signal that asks systemd to shut down."""
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def monitor(words: list[str], lxc_path: str, reply: socket.socket) -> None:
-    """Be the container's monitor: listen where liblxc's would, start process 1, and end with it."""
+    """Be the container's monitor: listen on the socket where liblxc's monitor would, start process 1, and end with it."""
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         name, console, *rest = words
@@ -56,7 +56,7 @@ def monitor(words: list[str], lxc_path: str, reply: socket.socket) -> None:
 
 
 def init(console: str, environment: dict[str, str], command: list[str]) -> None:
-    """Be process 1, in a session of its own, whose processes all end with it."""
+    """Be process 1, in a session of its own. All processes of the session end with it."""
     try:
         os.setsid()
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)

@@ -1,4 +1,4 @@
-"""Commands that the fake launcher runs on this machine, as we are, and a client on the attach socket is told of."""
+"""Commands on the attach socket: the fake launcher runs them on this machine, as the user who runs the tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 
 def serve(connection: socket.socket, request: dict[str, Any], descriptors: list[int]) -> None:
-    """Run the command with these descriptors as stdin, stdout and stderr, and tell its exit status."""
+    """Run the command with these descriptors as stdin, stdout and stderr, and tell the client its exit status."""
     with connection:
         try:
             status = _run(connection, request, descriptors)
@@ -66,12 +66,12 @@ def _run(connection: socket.socket, request: dict[str, Any], descriptors: list[i
 
 
 def _pass_on(connection: socket.socket, process: subprocess.Popen[bytes]) -> None:
-    """Signals that the client sends; SIGHUP when it goes away."""
+    """Pass the client's signals on to the command; send it SIGHUP when the client goes away."""
     with contextlib.suppress(OSError):
         while process.poll() is None:
             data = connection.recv(1 << 16)
             if process.poll() is not None:
-                return  # its end is the reason why the client went away
+                return  # the command has ended, so the client went away
             os.killpg(process.pid, json.loads(data)["signal"] if data else signal.SIGHUP)
             if not data:
                 return

@@ -1,8 +1,8 @@
-"""A launcher without LXC, mounts, network and root, below the real daemon: a small model of what the host would do.
+"""A launcher without LXC, mounts, network and root, below the real daemon: a small model of the host.
 
-What the daemon looks at itself is real: directories and specs on disk, a monitor with its socket and its child for each
-container that runs (see booter), the console's log. What takes LXC or the kernel's rights is a model: mounts, the freezer,
-the packet filter, what runs old code.
+Everything that the daemon itself looks at is real: directories and specs on disk, the console's log, and for each running
+container a monitor with its socket and its child (see booter). Everything that takes LXC or root's rights is a model:
+mounts, the freezer, the packet filter, old code in containers.
 """
 
 from __future__ import annotations
@@ -51,46 +51,46 @@ from . import commands
 
 BOOTER = Path(__file__).with_name("booter.py")
 PROCESSES, MAPPINGS = 2, 8
-"""How many processes a container that runs is said to have, and executable mappings."""
+"""How many processes and executable mappings each running container has in the model."""
 
 
 @dataclass
 class Model:
-    """What of the host tests can set, by container."""
+    """The state of the model, which tests can set."""
 
     old: dict[str, list[OldFile]] = field(default_factory=dict)
-    """What each container runs, until it is started anew, that is no longer the base's."""
+    """The old files that each container runs until it is started anew."""
     unread: dict[str, str] = field(default_factory=dict)
     """Why a container's processes can't be read."""
     unread_deltas: dict[str, str] = field(default_factory=dict)
     """Why a delta can't be read."""
     shadows: dict[str, list[Shadow]] = field(default_factory=dict)
-    """What hides files of the base in each delta."""
+    """The shadows in each container's delta."""
     packages: dict[str, dict[str, str]] = field(default_factory=dict)
-    """The packages of containers that have other ones than the host."""
+    """The packages of containers whose packages differ from the host's."""
     installed: dict[str, str] = field(default_factory=lambda: {"libc6:amd64": "2.36-9", "libssl3:amd64": "3.0.22-1"})
     """The host's packages with their versions."""
     loads: dict[str, float] = field(default_factory=dict)
-    """How many processors containers use all the time."""
+    """How many processors each container uses all the time."""
     neighbours: int = 1024
-    """How many entries the host's neighbour table has: the one limit that --fix can raise."""
+    """The size of the host's neighbour table: the only limit of the model that `doctor --fix` can raise."""
     owners: dict[str, Owner] = field(default_factory=dict)
-    """Whose the host's files are."""
+    """The packages that own the host's files."""
     exposed: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     sick: dict[str, str] = field(default_factory=dict)
-    """What goes wrong with the health checks of commands in containers."""
+    """The output of failing health checks, by container."""
     fails: dict[str, FleetError] = field(default_factory=dict)
-    """What goes wrong when a container is made, started, frozen or removed."""
+    """The errors that the launcher gives when a container is made, started or frozen."""
     during: Callable[[str], object] = str
-    """Called with the name of each container while it is made, started, frozen or removed."""
+    """Called with a container's name while it is made, started or frozen."""
 
 
 ABLE = Features((), "6.0", "v2", apparmor=False, seccomp=False, delta_filesystem="ext4")
-"""A host that can do all that there is."""
+"""A host with all features."""
 
 
 class FakeLauncher(Launcher):
-    """Stands in for launcher and booter. Each request is done in a thread, as the real one forks a child."""
+    """Stands in for launcher and booter. A thread carries out each request, where the real launcher forks a child."""
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
@@ -98,7 +98,7 @@ class FakeLauncher(Launcher):
         self._connections: list[socket.socket] = []
         self._lock = threading.Lock()
         self._booting: tuple[socket.socket, subprocess.Popen[bytes]] | None = None
-        """The booter, once it was needed."""
+        """The connection to the booter and its process, once a container was started."""
         self._operations: dict[str, Callable[[Any, socket.socket], None]] = {
             operations.PREPARE: self._prepare,
             operations.REMOVE: self._remove,
@@ -119,23 +119,23 @@ class FakeLauncher(Launcher):
 
     @property
     def generation(self) -> int:
-        """Always the first."""
+        """Always the first generation."""
         return 1
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """None are the daemon's own."""
+        """No processes."""
         return ()
 
     def start(self) -> None:
-        """It has been running all the time."""
+        """Nothing to do: the fake launcher needs no start."""
 
     async def renew(self) -> bool:
-        """It never runs old code."""
+        """Nothing to do: the fake launcher never runs old code."""
         return False
 
     def close(self) -> None:
-        """End it, and all containers with it."""
+        """End the booter and all containers."""
         if self._booting is not None:
             self._booting[0].close()
             self._booting[1].wait()
@@ -143,7 +143,7 @@ class FakeLauncher(Launcher):
             self._kill(name)
 
     def hang_up(self) -> None:
-        """Break off the connections of commands that run, as where the child that runs them is killed."""
+        """Break off the connections of running commands, as happens if the launcher's child is killed."""
         for connection in self._connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -155,7 +155,7 @@ class FakeLauncher(Launcher):
     # -- requests --------------------------------------------------------------------------------------------
 
     async def send(self, operation: Operation[Any, Any], argument: bytes, descriptors: Sequence[int]) -> None:
-        """Do it in a thread, which gets descriptors of its own."""
+        """Carry the request out in a thread, which gets descriptors of its own."""
         own = [os.dup(descriptor) for descriptor in descriptors]
         reply = socket.socket(fileno=own[0])
         work = self._operations.get(operation, lambda _, reply: answer(reply, operation))
@@ -180,7 +180,7 @@ class FakeLauncher(Launcher):
         reply.send(json.dumps(ABLE.to_json()).encode())
 
     def _requests(self) -> socket.socket:
-        """Where the booter hears."""
+        """The socket for requests to the booter, which is started at the first request."""
         with self._lock:
             if self._booting is None:
                 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -232,7 +232,7 @@ class FakeLauncher(Launcher):
         return True
 
     def _work(self, name: str) -> None:
-        """The middle of something that is done to a container. Raises what a test wants to go wrong."""
+        """Called in the middle of each change of a container. Raises the error that a test has set for the container."""
         self.model.during(name)
         if name in self.model.fails:
             raise self.model.fails[name]
@@ -294,7 +294,7 @@ class FakeLauncher(Launcher):
                 answer(reply, name, HostError(f"{name} can't be frozen", why=str(error)))
 
     def _check(self, item: CheckItem, reply: socket.socket) -> None:
-        """What systemd says, or a health check's command, which is run as we are."""
+        """Answer for systemd, or run a health check's command as the user who runs the tests."""
         status: int | None
         if item["name"] in self.model.sick:
             status, output = 1, self.model.sick[item["name"]]
@@ -308,7 +308,7 @@ class FakeLauncher(Launcher):
                 status, output = None, ""
         reply.send(json.dumps({"name": item["name"], "error": None, "status": status, "output": output}).encode())
 
-    # -- what they run ---------------------------------------------------------------------------------------
+    # -- checks ----------------------------------------------------------------------------------------------
 
     def _stale(self, ask: StaleItem, reply: socket.socket) -> None:
         found = [
