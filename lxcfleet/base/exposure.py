@@ -1,6 +1,6 @@
-"""What of the host a running container can read, and no unprivileged user of the host could.
+"""The files of the host that a running container can read although no unprivileged user of the host could.
 
-The mask is not believed: all that is private on the host is looked for with the eyes of the container's root.
+The mask is not taken at its word: the audit looks for everything private on the host as the container's root sees it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lxcfleet.host.process.inside import Mark
 from lxcfleet.paths import Paths
 
 SAMPLE = 100
-"""Of what is in a private directory so many files are looked for: who sees one sees most."""
+"""At most so many files of a private directory are looked for: a container that sees one of them sees most of them."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Exposed:
 
     @property
     def rule(self) -> str:
-        """The rule that hides it, as it stands in a file of mask.d."""
+        """The rule for a file in mask.d that hides this secret."""
         return f"hide: [{self.path!r}]" if not self.path.isprintable() or " " in self.path else f"hide: [{self.path}]"
 
     def to_json(self) -> dict[str, str]:
@@ -55,14 +55,15 @@ class Exposed:
 
 
 def secrets(paths: Paths, root: Path, parts: Collection[str] = ()) -> list[Secret]:
-    """All that is private on the host, but for what the operator's rules show by name. Raises InvalidInput for them.
+    """Everything that is private on the host, except for paths that the operator's rules show by name.
+    Raises InvalidInput if those rules are wrong.
 
-    ``root`` has the host's root file system and its ``parts``, and nothing else: what lies under another mount point
-    nobody on the host can read.
+    ``root`` has the host's root file system and its ``parts``, and nothing else: nobody on the host can read the files that
+    lie under another mount point.
     """
     tree = Tree(root)
     shown = [tree.real(rule.path) for rule in rules.load(paths.mask_rules).rules if rule.kind is RuleKind.SHOW]
-    # The deltas are no host's files, and many; that nobody sees into them shows at their directory.
+    # Deltas are many and do not belong to the host. Whether anybody can see into them shows at their directory.
     own = tree.real(str(paths.lxc), last=True)
     elsewhere = (mounts.points() - {"/", *parts}) | {own}
     return [
@@ -79,7 +80,7 @@ def _secrets_of(paths: Paths, host: Layer, parts: Mapping[str, str]) -> list[Sec
 
 
 def _marks(tree: Tree, path: str) -> Iterable[Mark]:
-    """The file itself; of a directory some of the files in it, those further up first."""
+    """The file itself; for a directory, some of the files in it, those nearest to its top first."""
     waiting, left = [path], SAMPLE
     while waiting and left:
         here = waiting.pop(0)
@@ -95,7 +96,7 @@ def _marks(tree: Tree, path: str) -> Iterable[Mark]:
 
 
 def exposed(pid: int, name: str, hidden: Sequence[Secret], root: Path) -> list[Exposed]:
-    """What of ``hidden`` the container can read whose process 1 is ``pid``. Raises HostError."""
+    """Those of ``hidden`` that the container whose process 1 is ``pid`` can read. Raises HostError."""
     marks = [mark for secret in hidden for mark in secret.marks]
     seen = {path for path, copy in inside.readable(pid, name, marks) if copy is None or _same(root, path, copy)}
     result = []
@@ -109,7 +110,7 @@ def exposed(pid: int, name: str, hidden: Sequence[Secret], root: Path) -> list[E
 
 
 def _same(root: Path, path: str, copy: str) -> bool:
-    """Whether the host's file has the content that the container's has; one that it wrote itself has another."""
+    """Whether the container's file has the same content as the host's. If the container wrote the file itself, it has not."""
     try:
         return inside.digest(Tree(root).outside(path)) == copy
     except OSError:
@@ -117,7 +118,7 @@ def _same(root: Path, path: str, copy: str) -> bool:
 
 
 def audit(paths: Paths, containers: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
-    """One answer for each container (given by ``name``, ``pid`` and ``stack``): what it can read, or why that is not known.
+    """One answer for each container (``name``, ``pid`` and ``stack``): the files it can read, or why that is not known.
 
     Gives this process a mount namespace of its own.
     """
@@ -125,7 +126,7 @@ def audit(paths: Paths, containers: Iterable[Mapping[str, Any]]) -> Iterable[dic
     parts = mounts.parts()
     hidden: dict[Layer, list[Secret]] = {}
     for container in containers:
-        # What lies over the host's files may show others, but never makes them secret: only their own layer is asked.
+        # Layers above the base may show other files, but never make a file of the host secret. So only the base is asked.
         host = Stack.from_json(container["stack"]).bottom
         if host not in hidden:
             hidden[host] = _secrets_of(paths, host, parts)

@@ -1,9 +1,9 @@
 """Mounting a container's layers, always in a mount namespace of its own.
 
-What is mounted here the host's own mount table never shows, and it goes when the last process of the
-namespace does. So every start has a fresh overlay, and a crash leaves nothing to clean up.
+The host's own mount table never shows these mounts, and they go when the last process of the namespace does.
+So every start has a fresh overlay, and a crash leaves nothing to clean up.
 
-What is mounted where is decided before (see mount_plan), from the stack and from what the host's parts are like.
+The stack and the state of the host's parts decide beforehand what is mounted where (see mount_plan).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lxcfleet.paths import ContainerPaths, Paths
 from lxcfleet.spec.terms import RANGE_SIZE
 
 DEVICE = "lxcfleet"
-"""What mount tables have as the device of our overlays."""
+"""The device that mount tables give for our overlays."""
 
 BUSY_SECONDS = 5.0
 """How long the kernel may take to let go of the delta after the last process of an earlier mount is gone."""
@@ -37,10 +37,10 @@ _FLAGS = {"nosuid": syscalls.MS_NOSUID, "nodev": syscalls.MS_NODEV, "noexec": sy
 
 @contextlib.contextmanager
 def mask_stays(paths: Paths, *, change: bool = False) -> Iterator[None]:
-    """Meanwhile nobody exchanges the mask; with ``change``, nobody takes it along who could find none.
+    """Keep others from exchanging the mask; with ``change``, from copying the mount namespace while it has no mask.
 
-    Between two system calls there is none in the launcher's mount namespace. Who copies that gets the one before or the
-    one after, and keeps it.
+    During an exchange the launcher's mount namespace has no mask between two system calls. A process that copies the
+    namespace before or after that gets the old mask or the new one, and keeps it.
     """
     directory = os.open(paths.run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -58,19 +58,19 @@ def marked(stack: Stack) -> dict[str, str]:
 def mount(paths: Paths, stack: Stack, name: str, first_id: int | None, disk: int) -> None:
     """Mount the container's root in the mount namespace of this process, at ``paths.root_mount``.
 
-    ``first_id``: where its id range begins; None: it is privileged. ``disk``: how many bytes its own layer may take; 0: no
-    limit. Raises FleetError, OSError.
+    ``first_id``: where the container's id range begins; None: the container is privileged. ``disk``: how many bytes its own
+    layer may take; 0: no limit. Raises FleetError, OSError.
     """
     for layer in stack.lower[:-1]:
         if not os.path.ismount(layer.source):
             shown = ": all of the host's files would show" if layer.neutral else ""
             raise HostError(f"{name} can't be mounted", why=f"the {layer.name} is not{shown}")
-    # The mask says which parts there are: of a part that it was not made for all files would show.
+    # The mask says which parts there are: in a part that it was not made for, it would hide nothing.
     perform(mount_plan.plan(paths, stack, name, first_id, survey(stack)), paths.container(name), disk)
 
 
 def survey(stack: Stack) -> list[Part]:
-    """The parts that a container with these layers has, but for what its own layer says, those further up first."""
+    """The parts that a container with these layers has, unless its own layer removes them; the topmost first."""
     found = []
     shelf = Shelf()
     try:
@@ -84,7 +84,7 @@ def survey(stack: Stack) -> list[Part]:
 
 
 def _kept_options(place: str) -> tuple[str, ...]:
-    """As on the host: what may not be run there, or not with other rights, may not be in a container."""
+    """The host's restrictions on programs and set-id bits there, which hold in a container, too."""
     flags = os.statvfs(place).f_flag
     kept = {"nosuid": flags & os.ST_NOSUID, "noexec": flags & os.ST_NOEXEC}
     return tuple(option for option, has in kept.items() if has)
@@ -97,14 +97,14 @@ def perform(plan: MountPlan, own: ContainerPaths, disk: int) -> None:
     root, *parts = plan.overlays
     project = 0 if plan.first_id is None else quota.keep([*works, Path(root.upper)], plan.first_id, disk)
     uppers: list[tuple[Overlay, int]] = []
-    """The parts that the container has not put something else in the place of."""
+    """The parts whose directory the container has neither removed nor replaced."""
     try:
         for overlay in parts:
             upper = _upper(own, Path(root.upper), overlay.point, root.lower, project)
             if upper is not None:
                 uppers.append((overlay, upper))
-        # The deepest first, and below the root's last: the kernel's log would have a line for each overlay whose upper
-        # directory is inside that of another that is mounted already (fs/overlayfs/super.c, ovl_check_layer).
+        # The deepest overlay goes first, the root's last. In another order the kernel logs a line for each overlay whose
+        # upper directory is inside that of a mounted one (fs/overlayfs/super.c, ovl_check_layer).
         for overlay, upper in reversed(uppers):
             work = Path(overlay.work)
             work.mkdir(mode=0o700, exist_ok=True)
@@ -131,7 +131,7 @@ def _show_lower(plan: MountPlan) -> None:
                     hint="try again: the next start looks at it",
                 )
         if namespace is not None:
-            # For liblxc, which is told to use this one (lxc.namespace.share.user) and makes none.
+            # liblxc is told to use this user namespace (lxc.namespace.share.user), and makes none.
             syscalls.mount(f"/proc/self/fd/{namespace}", Path(plan.users), "none", syscalls.MS_BIND, "")
     except OSError as error:
         if error.errno == errno.EINVAL and namespace is not None:
@@ -150,9 +150,9 @@ def _upper(own: ContainerPaths, top: Path, point: str, lower: Sequence[str], pro
     """Open the directory of the container's own layer for a part, and make it if it is missing, with the owner and mode
     that it has in the topmost of the ``lower`` layers, as they are mounted.
 
-    None where a container that ran when this was no part yet has removed or replaced the directory (a directory made
-    anew is opaque, which the top of an overlay can't be): the root's overlay shows what it wants then. Follows no
-    link that it may have left.
+    None if the container has removed or replaced the directory, in a run when this was no part yet: then the root's overlay
+    shows what the container made of it. (A directory made anew is opaque, which the top of an overlay can't be.) Follows no
+    link that the container may have left.
     """
     handle = os.open(top, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     done = ""
@@ -173,7 +173,7 @@ def _upper(own: ContainerPaths, top: Path, point: str, lower: Sequence[str], pro
 
 
 def _first(lower: Sequence[str], path: str) -> os.stat_result:
-    """What the topmost layer that has something at ``path`` has there."""
+    """The status of ``path`` in the topmost layer that has it."""
     for place in lower[:-1]:
         with contextlib.suppress(FileNotFoundError):
             return os.stat(place + path, follow_symlinks=False)
@@ -186,7 +186,7 @@ def _open_or_make(above: int, name: str, own: ContainerPaths, like: os.stat_resu
         return os.open(name, flags, dir_fd=above)
     except FileNotFoundError:
         pass
-    # Elsewhere first: whatever ends us, the container never finds it without its owner and mode.
+    # The directory is made elsewhere first: even if we are killed, the container never finds it without its owner and mode.
     new = own.directory / "part.new"
     new.mkdir(mode=0o700, exist_ok=True)
     os.chown(new, like.st_uid, like.st_gid)
@@ -204,7 +204,7 @@ def _is_opaque(handle: int) -> bool:
 
 
 def _mount_overlay(plan: MountPlan, overlay: Overlay, upper: str, target: str) -> None:
-    """Mount one overlay at ``target``. ``upper``: its upper directory, by whichever name.
+    """Mount one overlay at ``target``. ``upper``: a name of its upper directory.
 
     The kernel writes to the upper directory as the user that mounted the overlay (fs/overlayfs/super.c, creator_cred), and
     root may have the blocks that ext4 keeps for root when all others are taken. So it is mounted as the container's first id.

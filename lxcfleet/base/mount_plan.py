@@ -1,6 +1,6 @@
-"""What is to be mounted where for a container's root, as a value: it can be printed and compared. Pure.
+"""The mounts that make a container's root, as a value that can be printed and compared. Pure.
 
-An overlay shows one file system of each layer. Each part (see host.kernel.mounts) is a file system of its own, and so has
+An overlay shows one file system of each layer. Each part (see host.kernel.mounts) is a file system of its own, so it gets
 an overlay of its own, over the same layers' directories for it.
 """
 
@@ -20,15 +20,15 @@ OPTIONS = "index=off,metacopy=off,redirect_dir=off,xino=off"
 
 
 class Part(NamedTuple):
-    """A part, as it is at the moment."""
+    """A part at this moment."""
 
     point: str
     identity: str
-    """Which file system it has to be; see host.kernel.mounts."""
+    """The identity of the file system that has to be there; see host.kernel.mounts."""
     layers: tuple[Layer, ...]
     """The lower layers that have its directory, the topmost first."""
     options: tuple[str, ...] = ()
-    """With which options it is mounted on the host, of those that a container must keep: nosuid, noexec."""
+    """Of the host's mount options for it, those that a container must keep: nosuid, noexec."""
 
 
 class Clone(NamedTuple):
@@ -39,14 +39,14 @@ class Clone(NamedTuple):
     shifted: bool
     """Whether file owners are shifted into the container's id range."""
     identity: str | None = None
-    """Which file system has to be there; None: whichever."""
+    """The identity of the file system that has to be there; None: any."""
 
 
 class Overlay(NamedTuple):
     """One overlay: of the root, or of a part."""
 
     point: str
-    """Where in the container's root it is; empty for the root itself."""
+    """Its place in the container's root; empty for the root itself."""
     lower: tuple[str, ...]
     """The topmost first."""
     upper: str
@@ -54,7 +54,7 @@ class Overlay(NamedTuple):
     options: tuple[str, ...]
 
     def data(self, upper: str) -> str:
-        """The options of overlayfs, with another name for the upper directory."""
+        """The options of overlayfs, with ``upper`` as the name of the upper directory."""
         return f"lowerdir={':'.join(self.lower)},upperdir={upper},workdir={self.work},{OPTIONS}"
 
 
@@ -64,17 +64,17 @@ class MountPlan:
 
     name: str
     root: str
-    """Where its root is put together."""
+    """The directory where the container's root is put together."""
     staging: str
-    """Where overlays of parts are mounted until the root is there."""
+    """The directory where overlays of parts are mounted until the root is there."""
     first_id: int | None
-    """Owners are shifted to this id and those after it; None: they stay, as the container is privileged."""
+    """Owners are shifted to this id and the following ones; None: they are not, as the container is privileged."""
     users: str
-    """Where its user namespace is bound to; a privileged one has none."""
+    """The file that its user namespace is bound to; a privileged container has none."""
     clones: tuple[Clone, ...]
-    """In the order in which they are mounted."""
+    """The clones, in the order in which they are mounted."""
     overlays: tuple[Overlay, ...]
-    """The root's first, then those of the parts, those further up first. They are mounted in the opposite order."""
+    """The root's overlay first, then those of the parts, from the root downwards. They are mounted in the opposite order."""
 
     def lines(self) -> list[str]:
         """The plan in words, one line for each mount, in the order in which they are made."""
@@ -89,7 +89,7 @@ class MountPlan:
 
 
 def plan(paths: Paths, stack: Stack, name: str, first_id: int | None, parts: Sequence[Part]) -> MountPlan:
-    """What is to be mounted for the container ``name``. ``parts``: those further up first.
+    """The mounts of the container ``name``. ``parts``: those nearest to the root first.
 
     The lower layers are shifted into the container's id range. The topmost one is not: its files already have the range's
     owners, and a shifted upper directory fails with EOVERFLOW (kernel 6.1 to 6.18).
@@ -118,9 +118,9 @@ def plan(paths: Paths, stack: Stack, name: str, first_id: int | None, parts: Seq
 
 
 def clones(lower: Sequence[Layer], parts: Iterable[tuple[str, str]], *, shifted: bool) -> tuple[Clone, ...]:
-    """What shows these layers read-only where overlays have them; the lowest first, with its ``parts`` in it.
+    """The clones that show these layers read-only where overlays expect them; the lowest layer first, with its ``parts``.
 
-    ``parts``: mount points, those further up first, each with the identity of what has to be there.
+    ``parts``: mount points, those nearest to the root first, each with the identity that its file system must have.
     """
     *others, bottom = lower
     base = Clone(bottom.source, _place(bottom), shifted and bottom.idmapped)
@@ -130,5 +130,5 @@ def clones(lower: Sequence[Layer], parts: Iterable[tuple[str, str]], *, shifted:
 
 
 def _place(layer: Layer) -> str:
-    """Where the container's mount namespace has a lower layer."""
+    """The place of a lower layer in the container's mount namespace."""
     return layer.mount or layer.source

@@ -1,7 +1,7 @@
-"""What a container that is mounted now finds at a path: the layers of its stack, merged as the overlay would merge them.
+"""The file that a mounted container finds at a path: the layers of its stack, merged as the overlay would merge them.
 
-A running overlay goes on showing what was there when it was mounted, so this is looked up in the layers themselves.
-Paths are the container's, without links in them: what the kernel says a process has mapped.
+A running overlay goes on showing the files that were there when it was mounted, so they are looked up in the layers.
+Paths are the container's, without links in them, as the kernel gives them for mapped files.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.process.maps import Identity
 
 ORIGIN = "trusted.overlay.origin"
-"""What the kernel marks a file with that it copied up; its inode number stays that of the file below."""
+"""The kernel marks a copied-up file with this attribute; the inode number of such a file stays that of the file below."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What is at a path."""
+    """The result of looking up a path."""
 
     layer: Layer
-    """The layer that provides it, or says that nothing is there."""
+    """The layer that provides the file, or that says nothing is there."""
     status: os.stat_result | None
-    """None: nothing is there."""
+    """None: no file is there."""
     copied: bool = False
-    """The container changed a file of a lower layer: through the overlay it keeps its inode number."""
+    """The container changed a file of a lower layer. Seen through the overlay, the file keeps its inode number."""
     hidden: bool = False
-    """With nothing there: this layer took away what a lower one had there."""
+    """No file is there because this layer removed the one of a lower layer."""
 
     @property
     def identity(self) -> Identity | None:
-        """Which file it is."""
+        """The identity of the file."""
         return None if self.status is None else Identity.of(self.status)
 
 
@@ -46,21 +46,21 @@ class Shape(Enum):
     """A directory in a layer that lies over others."""
 
     MERGED = auto()
-    """It is there, and the layers below show through."""
+    """The directory is there, and the layers below show through."""
     OPAQUE = auto()
-    """It is there, and they don't."""
+    """The directory is there, and the layers below do not show through."""
     ABSENT = auto()
-    """It is not there; the layers below show."""
+    """The directory is not there; the layers below show."""
     HIDDEN = auto()
-    """A whiteout is there, or a file: what is below it in the lower layers doesn't show."""
+    """A whiteout or a file is there: the lower layers' entries below this path do not show."""
     NOWHERE = auto()
-    """It is not there, and an opaque directory above hides the lower layers'."""
+    """The directory is not there, and an opaque directory above it hides the lower layers."""
 
 
 class Upper:
     """A layer that lies over others, opened.
 
-    Its content may be a container's, and may change meanwhile: no link in it is followed, so nothing leads out of it.
+    The layer may belong to a container and may change meanwhile: no link in it is followed, so nothing leads out of it.
     """
 
     def __init__(self, layer: Layer) -> None:
@@ -75,9 +75,9 @@ class Upper:
         os.close(self._handle)
 
     def find(self, path: str) -> tuple[Found | None, bool]:
-        """What this layer says of ``path``, None for nothing; and whether the next layer counts, too.
+        """This layer's entry for ``path`` (None: it has none), and whether the next layer counts, too.
 
-        It does where this layer says nothing, and where it has a directory through which the lower layers show.
+        The next layer counts if this one has no entry, or has a directory through which the lower layers show.
         """
         above = self.shape(path.rpartition("/")[0])
         if above is Shape.HIDDEN:
@@ -95,11 +95,11 @@ class Upper:
         return Found(self.layer, None) if nothing else None, not nothing
 
     def names(self, directory: str) -> list[str]:
-        """What this layer has in ``directory``, which is one of its own; none if it is gone."""
+        """The names that this layer has in ``directory``, one of its own; none if the directory is gone."""
         with self.opened(directory) as handle:
             if handle is None:
                 return []
-            # Listing takes a descriptor that was opened for it.
+            # Listing needs a descriptor that was opened for reading, unlike ours.
             return os.listdir(f"/proc/self/fd/{handle}")
 
     def link(self, path: str) -> str:
@@ -108,7 +108,7 @@ class Upper:
             return "" if handle is None else os.readlink("", dir_fd=handle)
 
     def shape(self, path: str) -> Shape:
-        """What this layer makes of the directory ``path``. What was found once is remembered."""
+        """The shape of the directory ``path`` in this layer. Results are remembered."""
         # Without recursion: a container may have made directories deeper than Python's stack.
         unknown = []
         while (shape := self._directories.get(path)) is None:
@@ -130,7 +130,7 @@ class Upper:
 
     @contextlib.contextmanager
     def opened(self, path: str) -> Iterator[int | None]:
-        """A descriptor that stands for what this layer has at ``path``, itself; None: nothing."""
+        """A descriptor for this layer's entry at ``path`` (a link itself, not its target); None: it has none."""
         try:
             handle = syscalls.look_beneath(self._handle, path.lstrip("/") or ".")
         except OSError as error:
@@ -145,7 +145,7 @@ class Upper:
 
 
 class Bottom:
-    """The lowest layer, which many containers share: what was looked up once is remembered."""
+    """The lowest layer, which many containers share, so results are remembered."""
 
     def __init__(self, layer: Layer) -> None:
         self.layer = layer
@@ -153,14 +153,14 @@ class Bottom:
         self._known: dict[str, Found] = {}
 
     def find(self, path: str) -> Found:
-        """What the lowest layer has at ``path``."""
+        """The lowest layer's entry at ``path``."""
         found = self._known.get(path)
         if found is None:
             found = self._known[path] = Found(self.layer, self._lstat(path))
         return found
 
     def forget(self, path: str) -> None:
-        """Look again the next time: it may have changed meanwhile."""
+        """Look up ``path`` again the next time, as it may have changed meanwhile."""
         self._known.pop(path, None)
 
     def link(self, path: str) -> str:
@@ -181,19 +181,19 @@ class Present:
         self.uppers, self.bottom = tuple(uppers), bottom
 
     def find(self, path: str) -> Found:
-        """Which layer provides ``path``, and what is there."""
+        """The layer that provides ``path``, and the file there."""
         found, _ = self.uppers[0].find(path)
         if found is None:
             return self.below(path)
         if found.status is None and not found.hidden and self.below(path).status is not None:
-            # New directories are opaque, too: only this tells whether they hide something.
+            # New directories are opaque, too. Only a look below tells whether this one hides something.
             return replace(found, hidden=True)
         return found
 
     def below(self, path: str, upper: int = 0) -> Found:
-        """What the layers below ``uppers[upper]`` have at ``path``, whether or not it hides that.
+        """The entry that the layers below ``uppers[upper]`` have at ``path``, even if that layer hides it.
 
-        A directory of several of them is the lowest one's.
+        If several of them have the directory, it is that of the lowest one.
         """
         directory: Found | None = None
         for layer in self.uppers[upper + 1 :]:
@@ -219,12 +219,12 @@ class Present:
         return ""
 
     def opened(self, layer: Layer) -> Upper | Bottom:
-        """The layer, as it is opened here."""
+        """The opened layer."""
         return next((upper for upper in self.uppers if upper.layer is layer), self.bottom)
 
 
 class Shelf:
-    """Layers that containers share, each opened once for all of them."""
+    """Layers that containers share, each opened once for all containers."""
 
     def __init__(self) -> None:
         self._uppers: dict[Layer, Upper] = {}
@@ -273,7 +273,7 @@ def has(handle: int, attribute: str) -> bool:
 
 
 def part_layers(shelf: Shelf, stack: Stack, point: str) -> tuple[Layer, ...] | None:
-    """The lower layers that have the directory ``point``, the topmost first; None where one of them takes it away.
+    """The lower layers that have the directory ``point``, the topmost first; None if one of them removes it.
 
     An overlay of ``point`` alone has these as its lower layers.
     """

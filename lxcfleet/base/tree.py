@@ -13,10 +13,10 @@ MAX_LINKS = 40
 
 
 class Tree:
-    """The base below ``root``. Paths are absolute in the base; bytes that are not UTF-8 are
-    surrogate-escaped.
+    """The base below ``root``. Paths are absolute in the base; bytes that are not UTF-8 become surrogate
+    escapes.
 
-    What it was asked once, it remembers: one object stands for one moment of the base.
+    Answers are remembered, so one object shows the base at one moment.
     """
 
     def __init__(self, root: Path = Path("/")) -> None:
@@ -24,14 +24,14 @@ class Tree:
         self._prefix = os.fspath(root).rstrip("/")
         self._known: dict[str, os.stat_result | None] = {}
         self.consulted: dict[str, list[int] | None] = {}
-        """What was listed or read, as it was just before (see ``stamp``)."""
+        """Stamps of the paths that were listed or read, taken just before that (see ``stamp``)."""
 
     def outside(self, path: str) -> str:
         """The path by which this host knows the base's ``path``."""
         return self._prefix + path
 
     def lstat(self, path: str) -> os.stat_result | None:
-        """What is at ``path``, links not followed; None where there is nothing."""
+        """The status of ``path``, without following links; None if nothing is there."""
         if path not in self._known:
             try:
                 self._known[path] = os.lstat(self.outside(path))
@@ -98,10 +98,10 @@ class Tree:
 
 
 def follow(path: str, link: Callable[[str, bool], str]) -> str:
-    """``path`` without links, ``.`` and ``..``, as far as that leads.
+    """``path`` without links, ``.`` and ``..``, as far as it can be followed.
 
-    ``link``: asked for each path on the way, and whether it is not the last; where it leads, or empty if it is no link
-    that is to be followed.
+    ``link`` is called with each path on the way, and whether it is not the last. It returns where a link leads, or an empty
+    text if the path is no link that is to be followed.
     """
     done = ""
     todo = [part for part in reversed(path.split("/")) if part not in ("", ".")]
@@ -123,9 +123,9 @@ def follow(path: str, link: Callable[[str, bool], str]) -> str:
 
 
 def stamp(path: str | int) -> list[int] | None:
-    """Changes with content, owner and mode of a file, and with what is in a directory; None where nothing is.
+    """A value that changes with the content, owner and mode of a file, or the entries of a directory; None: nothing is there.
 
-    The change time moves with every one of them, and can't be set back; inode(7).
+    The change time moves with each of these changes, and can't be set back; inode(7).
     """
     try:
         status = os.fstat(path) if isinstance(path, int) else os.lstat(path)

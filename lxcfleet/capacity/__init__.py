@@ -1,1 +1,1 @@
-"""What containers need, what the host has, and who has which ids. What is taken for one container is in containers.room."""
+"""What containers need, what the host has, and which container has which ids. containers.room takes both for a container."""

@@ -1,8 +1,8 @@
-"""Which uids and gids each unprivileged container gets. Pure: texts in, numbers out.
+"""The uids and gids of each unprivileged container. Pure: texts in, numbers out.
 
 A container's range has spec.spec.RANGE_SIZE ids and lies inside root's lines of both /etc/subuid and
 /etc/subgid, because newuidmap and newgidmap, which LXC runs where they are installed, refuse everything else
-(newuidmap(1)). Ranges of two containers never overlap: an id that both had would let one touch the other's
+(newuidmap(1)). Ranges of two containers never overlap: with a shared id, one container could touch the other's
 files and processes.
 """
 
@@ -69,7 +69,7 @@ class SubidLine(NamedTuple):
 def parse_subids(text: str) -> tuple[SubidLine, ...]:
     """The usable lines of /etc/subuid or /etc/subgid; subuid(5).
 
-    Lines that newuidmap could not use either (comments, missing or silly numbers) are left out, as it does.
+    Lines that newuidmap can't use either (comments, missing or silly numbers) are left out.
     """
     lines = []
     for line in text.splitlines():
@@ -106,7 +106,7 @@ def parse_idmaps(config: str) -> tuple[Ids, ...]:
 def overlaps(subuid: str, subgid: str, passwd: str, group: str) -> tuple[str, ...]:
     """Where root's lines overlap with other users' lines or with accounts of the host, one sentence each.
 
-    The pool leaves such ids out, so nothing is unsafe; but somebody should know.
+    The pool leaves such ids out, so nothing is unsafe; but the operator should know.
     """
     problems = []
     for file, text, accounts_file, accounts in (
@@ -150,7 +150,7 @@ class IdPool:
         for config in foreign:
             self._barred += parse_idmaps(config)
         self._taken = Counter(own)
-        # Counted, for a copied spec may give one range to two containers: it is free when both are gone.
+        # Ranges are counted, as a copied spec may give one range to two containers: it is free when both are gone.
         taken = [_range(first) for first in self._taken]
         self._free = list(_cut(self._allowed, [*self._barred, *taken]))
         self._problems = overlaps(subuid, subgid, passwd, group)
@@ -171,7 +171,7 @@ class IdPool:
     def give_back(self, first_id: int) -> None:
         """Take the range back from a container that is gone.
 
-        Raises InvalidInput if nobody has it: to hand out the same range twice would be worse than to stop.
+        Raises InvalidInput if no container has it: to hand out the same range twice would be worse than to stop.
         A range that root's lines no longer hold is forgotten.
         """
         if first_id not in self._taken:
@@ -187,7 +187,7 @@ class IdPool:
     def claim(self, first_id: int) -> None:
         """Note that a container that came from elsewhere (an import, a restored backup) has this range.
 
-        Raises InvalidInput if another one has any id of it, or if it is outside root's lines.
+        Raises InvalidInput if another container has any id of it, or if it is outside root's lines.
         """
         ids = _range(first_id)
         if not any(a.first <= ids.first and ids.end <= a.end for a in self._allowed):
@@ -221,10 +221,10 @@ def installer_line(
     foreign: Iterable[str] = (),
     enough: int = 256,
 ) -> str | None:
-    """The line that gives root room, to be added to whichever of /etc/subuid and /etc/subgid lacks it.
+    """The line that gives root room, to be added to /etc/subuid, /etc/subgid or both, wherever it is missing.
 
-    None if root has room for ``enough`` containers. Where the usual stretch overlaps with other users' lines,
-    accounts or other containers' ids, the largest free one from there on up, then one below it, is chosen.
+    None if root has room for ``enough`` containers. If the usual stretch overlaps with other users' lines,
+    accounts or other containers' ids, the largest free one above it is chosen, or else one below it.
     Raises NoCapacity if there is none.
     """
     barred = [*_foreign_ids(subuid, subgid, passwd, group), *_RESERVED]
@@ -273,7 +273,7 @@ def _root_ids(subuid: str, subgid: str) -> tuple[Ids, ...]:
 
 
 def _foreign_ids(subuid: str, subgid: str, passwd: str, group: str) -> list[Ids]:
-    """What others have: their lines in either file, and every account's and group's own id."""
+    """The ids that others have: their lines in either file, and the id of each account and group."""
     lines = [line.ids for text in (subuid, subgid) for line in parse_subids(text) if not line.root]
     own = [Ids(number, number + 1) for text in (passwd, group) for _, number in parse_accounts(text)]
     return lines + own
@@ -291,7 +291,7 @@ def _merge(stretches: Iterable[Ids]) -> list[Ids]:
 
 
 def _gaps(stretch: Ids, barred: Iterable[Ids]) -> Iterator[Ids]:
-    """What is left of ``stretch`` without ``barred``, lowest first."""
+    """The parts of ``stretch`` that are not in ``barred``, lowest first."""
     first = stretch.first
     for ids in _merge(other for other in barred if other.overlaps(stretch)):
         if first < ids.first:

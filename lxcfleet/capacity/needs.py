@@ -1,4 +1,4 @@
-"""Whether so many more containers fit on the host. Pure: what the host has comes in, findings go out."""
+"""Whether a given number of further containers fits on the host. Pure: what the host has comes in, findings go out."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of ``doctor``. ``have`` is what is left, ``need`` what the containers to come take; in bytes
-    where it is about memory or disk."""
+    """One line of ``doctor``. ``have`` is what is left, ``need`` what the new containers will take; both in bytes
+    for memory and disk."""
 
     check: str
     level: Level
@@ -31,11 +31,11 @@ class Finding:
     fixes: tuple[tuple[str, int], ...] = ()
     """Kernel settings with the values that make room."""
     feature: bool = False
-    """It is about something that the host has or lacks, not about how much."""
+    """The finding is about something that the host has or lacks, not about an amount."""
 
     @property
     def fixable(self) -> bool:
-        """Whether ``doctor --fix`` makes it good."""
+        """Whether ``doctor --fix`` can repair it."""
         return bool(self.fixes) or (self.check == "uid-ranges" and self.level != "ok")
 
     def to_json(self) -> dict[str, Any]:
@@ -52,25 +52,25 @@ class Finding:
 
 
 class Need(NamedTuple):
-    """What one more container takes of one thing."""
+    """How much of one resource a further container takes."""
 
     check: str
     words: str
     app: int
     system: int
     ceiling: int = 0
-    """The highest value that --fix sets; 0: none, as more would not be safe or not be possible."""
+    """The highest value that --fix sets; 0: it sets none, as more would be unsafe or impossible."""
 
     def times(self, count: int, init: Init) -> int:
-        """What ``count`` containers take."""
+        """How much ``count`` containers take."""
         return count * (self.app if init is Init.APP else self.system)
 
 
-# Measured on Debian 12 (LXC 5.0.2, kernel 6.18, 24 GiB, cgroup v1) with bench/measure.py: what the host's totals
-# grew by from 1 running container to 21, divided by 20. app: `sleep infinity`. system: as it boots, with
-# systemd and journald only; "in use" is the same with dbus, logind and a login on the console.
+# Measured on Debian 12 (LXC 5.0.2, kernel 6.18, 24 GiB, cgroup v1) with bench/measure.py: the growth of the host's totals
+# from 1 running container to 21, divided by 20. app: `sleep infinity`. system: as it boots, with systemd and journald
+# only; "in use" is the same with dbus, logind and a login on the console.
 MEMORY = Need("memory", "memory", 2 * _MIB, 14 * _MIB)
-"""app: 0.8 MiB of processes (PSS, bench/run.py) and 0.4 of the kernel; what the command takes nobody knows.
+"""app: 0.8 MiB of processes (PSS, bench/run.py) and 0.4 of the kernel; the command's own memory is not known.
 system: MemAvailable fell by 4 to 8 MiB; in use 9 of processes and 3 of the kernel."""
 DISK = Need("disk", "disk space", 64 * _KIB, 256 * _KIB)
 """du -s of a fresh container's directory: 24 and 84 KiB, in use 136; rounded up, as logs grow."""
@@ -79,21 +79,21 @@ INODES = Need("inodes", "inodes", 10, 50)
 TABLES = (
     # 3 (monitor, init, command) and 3, in use 6; rounded up for services. The ceiling is PID_MAX_LIMIT.
     Need("processes", "process numbers", 4, 24, 1 << 22),
-    # The kernel sizes threads-max after its memory, so that one is left alone.
+    # The kernel derives threads-max from its memory, so --fix leaves that one alone.
     Need("threads", "threads", 4, 24),
     # fs.file-nr: 40 to 47 and 78 to 107, in use 112; rounded up.
     Need("open-files", "open files", 64, 256, 1 << 24),
     # kernel.pty.nr: 1, the console; and one for a shell or exec.
     Need("ptys", "pseudo terminals", 2, 2, 1 << 16),
-    # Host and gateway, seen from either side.
+    # The host's entry for the container and the container's for the gateway.
     Need("neighbours", "entries of the neighbour table", 2, 2, 1 << 16),
-    # The same, and those by link-local addresses.
+    # The same two, and those for link-local addresses.
     Need("neighbours6", "entries of the IPv6 neighbour table", 4, 4, 1 << 16),
 )
 PER_USER = (
-    # The kernel counts these by user, and an unprivileged container is a user of its own (see
-    # kernel.user_namespace): each has the whole limit for itself, and only privileged ones share root's.
-    # Descriptors of all processes: 0 and 3 instances, in use 6; 0 and 5 watches, in use 19.
+    # The kernel counts these by user. An unprivileged container is a user of its own (see kernel.user_namespace) and has
+    # the whole limit for itself; only privileged containers share root's.
+    # Open descriptors of all processes: 0 and 3 instances, in use 6; 0 and 5 watches, in use 19.
     Need("inotify-instances", "inotify instances", 0, 6, 1 << 20),
     Need("inotify-watches", "inotify watches", 0, 20, 1 << 22),
     # 2, in use 3; systemd gives one more to each service with PrivateTmp= and its like.
@@ -112,7 +112,7 @@ OWN_KEYS = (
     Need("key-bytes", "bytes of one container's keys", 64, 2048, 1 << 21),
 )
 _ONLY_WARN = frozenset(("neighbours", "neighbours6"))
-"""Short of these, containers start, but work badly."""
+"""If these run short, containers start, but work badly."""
 
 _APP_ONLY = frozenset(("tini",))
 _SYSTEM_ONLY = frozenset(("systemd",))
@@ -122,7 +122,7 @@ _UNPRIVILEGED_ONLY = frozenset(("user-namespace-support", "idmapped-root"))
 def assess(
     count: int, init: Init, limits: Limits, features: Features, ids_free: int | None
 ) -> tuple[Finding, ...]:
-    """What speaks for and against ``count`` more running containers of that kind; the failures first.
+    """Findings for and against ``count`` more running containers of that kind; the failures first.
 
     ``ids_free``: how many uid ranges the pool has left; None for privileged containers.
     """
@@ -144,7 +144,7 @@ def fits(init: Init, limits: Limits, features: Features, ids_free: int | None) -
 
 
 def refuse(findings: Sequence[Finding], count: int, init: Init) -> None:
-    """Raise what ``assess(count, init, …)`` found against it, Unsupported or NoCapacity, if anything."""
+    """Raise Unsupported or NoCapacity if ``assess(count, init, …)`` found anything against it."""
     failures = [finding for finding in findings if finding.level == "fail"]
     missing = [finding for finding in failures if finding.feature]
     if missing:
@@ -162,7 +162,7 @@ def refuse(findings: Sequence[Finding], count: int, init: Init) -> None:
 
 
 def fixes(findings: Sequence[Finding]) -> dict[str, int]:
-    """The kernel settings that ``doctor --fix`` raises, and the values; for host.limits.apply."""
+    """The kernel settings that ``doctor --fix`` raises, with their new values; for host.limits.apply."""
     raised: dict[str, int] = {}
     for finding in findings:
         for name, value in finding.fixes:
@@ -186,7 +186,7 @@ def _next_step(failures: Sequence[Finding], count: int, init: Init) -> str:
 
 
 def _room(findings: Sequence[Finding], count: int) -> int:
-    """How many containers the scarcest thing is enough for, if ``findings`` are about ``count``."""
+    """For how many containers the scarcest resource is enough, if ``findings`` are about ``count``."""
     shares = [f.have * count // f.need for f in findings if f.need and f.have and f.check not in _ONLY_WARN]
     exhausted = any(f.level == "fail" and not f.have for f in findings)
     return 0 if exhausted else min(shares, default=0)
@@ -205,7 +205,7 @@ def _features(init: Init, features: Features, privileged: bool) -> Iterator[Find
 
 
 def _memory(count: int, init: Init, limits: Limits) -> Finding:
-    # Without a rest for the host's own work the out-of-memory killer comes with the last container.
+    # Without a reserve for the host's own work the last container would bring the out-of-memory killer.
     rest = min(limits.memory_total // 20, 512 * _MIB)
     have = max(0, limits.memory_available - rest)
     hint = "stop what is not needed, add memory, or create fewer"
@@ -243,7 +243,7 @@ def _tables(count: int, init: Init, limits: Limits, privileged: bool) -> Iterato
 
 
 def _rest(limit: int) -> int:
-    """What of a table is left for the host's own programs."""
+    """The part of a table that is left for the host's own programs."""
     return limit // 32
 
 
@@ -266,7 +266,7 @@ def _table(need: Need, wanted: int, table: Table) -> Finding:
 
 
 def _own(need: Need, wanted: int, table: Table) -> Finding:
-    """Compare a quota that each container has for itself: how many containers there are does not matter."""
+    """Compare a quota that each container has for itself, however many containers there are."""
     message = f"{need.words}: {wanted} needed by each, {table.limit} allowed"
     if table.used:
         message += f", {table.used} at most used by one now"
@@ -279,15 +279,15 @@ def _own(need: Need, wanted: int, table: Table) -> Finding:
 
 
 def _raised(entries: int) -> int:
-    """A limit with room for ``entries`` besides the host's rest: the next power of two."""
+    """A limit with room for ``entries`` besides the host's reserve: the next power of two."""
     return 1 << (entries * 32 // 31).bit_length()
 
 
 def _settings(sysctl: str, value: int) -> tuple[tuple[str, int], ...]:
-    """The setting, and those that belong with it."""
+    """The setting, and the settings that belong with it."""
     if not sysctl.endswith("gc_thresh3"):
         return ((sysctl, value),)
-    # The kernel begins to drop entries at gc_thresh2, and leaves up to gc_thresh1 alone; arp(7).
+    # The kernel begins to drop entries at gc_thresh2, and drops none up to gc_thresh1; arp(7).
     stem = sysctl[:-1]
     return ((f"{stem}1", value // 8), (f"{stem}2", value // 2), (f"{stem}3", value))
 

@@ -1,4 +1,4 @@
-"""Acting on containers that exist: what was asked for, and what they are owed."""
+"""Actions on existing containers: those that were asked for, and those that the daemon still owes."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from lxcfleet.spec.states import Action
 log = logging.getLogger(__name__)
 
 AT_ONCE = 16
-"""Containers that are in the middle of a start at the same moment; the rest can still be cancelled."""
+"""At most so many containers are in the middle of a start at the same moment; the rest can still be cancelled."""
 STOPS_AT_ONCE = 256
-"""Stopping is waiting, so many may wait at once."""
+"""A stop mostly waits, so many stops may run at once."""
 
 _DONE = {
     Action.START: "started",
@@ -42,7 +42,7 @@ _DONE = {
 
 
 class Actions:
-    """start, stop, restart, freeze, unfreeze and destroy of chosen containers; and going on with what was broken off."""
+    """start, stop, restart, freeze, unfreeze and destroy of chosen containers; and finishing what was broken off."""
 
     def __init__(
         self,
@@ -63,8 +63,8 @@ class Actions:
         self._room = room
 
     async def begin(self, ask: ActionRequest, stop_timeout: float) -> Operation:
-        """Begin an action on the chosen containers; ``stop_timeout``: seconds that a stop until the next boot may
-        take, where ``ask`` names none."""
+        """Begin an action on the chosen containers; ``stop_timeout``: the seconds that a stop until the next boot may take
+        if ``ask`` names none."""
         self._mask.distrust()
         await self._registry.observe()
         chosen = self._registry.choose(ask.selection)
@@ -72,7 +72,7 @@ class Actions:
             plans = [self.foresee(container, ask.action, force=ask.force) for container in chosen]
             lines = [line for _, some in plans for line in some]
             return self._operations.dry(ask.action, [result for result, _ in plans], lines)
-        timeout = 0.0 if ask.action is Action.DESTROY else ask.timeout  # of a destroyed one the delta goes anyway
+        timeout = 0.0 if ask.action is Action.DESTROY else ask.timeout  # the delta is removed anyway
         if ask.action is Action.START:
             await self._room.check_start([c for c in chosen if c.running is None])
         if ask.until_boot:
@@ -83,7 +83,7 @@ class Actions:
         return self._operations.begin(ask.action, jobs, at_once)
 
     async def run_jobs(self, action: str, jobs: Sequence[Job]) -> list[Result]:
-        """Do jobs that stop and start containers as one operation, to its end."""
+        """Run jobs that stop and start containers as one operation, to its end."""
         self._mask.distrust()
         operation = self._operations.begin(action, jobs, STOPS_AT_ONCE)
         async for _ in operation.follow():
@@ -91,7 +91,7 @@ class Actions:
         return operation.results
 
     def foresee(self, container: Container, action: Action, *, force: bool = True) -> tuple[Result, list[str]]:
-        """What would become of it, and the steps in words."""
+        """The result that the action would have, and its steps in words."""
         wanted = self._reconciler.plan(container, plan.WANTED[action])
         try:
             _check_force(container, action, force=force)
@@ -109,10 +109,10 @@ class Actions:
 
         def rest(container: Container, turns_left: int) -> Job:
             async def job() -> Result:
-                owed = store.noted(self._paths, container.name) is Intent.RUN  # it has not had its turn after the boot
+                owed = store.noted(self._paths, container.name) is Intent.RUN  # its turn after the boot has not come yet
                 again = container.running is not None or container.resting or owed
                 left = max(0.0, deadline - time.monotonic())
-                # Nobody drains: all end.
+                # All of them end, so there is no other container that clients could be drained to.
                 result = await self.act(container, Action.STOP, left / turns_left, 0, lasting=False)
                 container.resting = again
                 return result
@@ -120,7 +120,7 @@ class Actions:
             return Job(container.name, job)
 
         async def ready(_: int) -> None:
-            pass  # what is stopped is stopped
+            pass  # containers that are stopped by now stay stopped
 
         return in_turns([[rest(c, len(groups) - n) for c in group] for n, group in enumerate(groups)], ready)
 
@@ -136,7 +136,8 @@ class Actions:
     ) -> Result:
         """Do ``action`` to one container. Raises FleetError.
 
-        ``timeout``: seconds until a stop becomes a kill, None: as the settings say; ``drain``: seconds from leaving names
+        ``timeout``: seconds until a stop becomes a kill, None: as the settings say; ``drain``: seconds from the withdrawal of
+        names and ports to the stop, None: as its spec says; ``lasting``: whether a stop holds after the host's next boot.
         and ports to the stop, None: as its spec says; ``lasting``: whether a stop holds after the host's next boot.
         """
         name = container.name
@@ -155,15 +156,15 @@ class Actions:
     # -- what happens by itself ------------------------------------------------------------------------------
 
     def exited(self, container: Container) -> None:
-        """A container has ended. If something is done to it, ``ended_in_hand`` is called once that is over."""
+        """A container has ended. If an action is under way on it, ``ended_in_hand`` is called once that action is over."""
         if container.busy is None and self._registry.knows(container):
             self._bus.publish(StoppedByItself(container.name))
             self._follow(container)
 
     def ended_in_hand(self, container: Container, *, succeeded: bool) -> None:
-        """A container has ended while something was done to it that was not to end it. That is over now.
+        """A container ended during an action that was not meant to end it, and the action is over now.
 
-        If that failed, nothing is gone on with: a start that fails would be tried for ever.
+        If the action failed, nothing more is tried: a start that fails would be tried for ever.
         """
         if container.running is None and self._registry.knows(container):
             self._bus.publish(StoppedByItself(container.name))
@@ -171,8 +172,8 @@ class Actions:
                 self._follow(container)
 
     def _follow(self, container: Container) -> None:
-        """A container that asked for a reboot gets one, with a fresh mount. One that took longer to end than its stop or
-        its destroy waited for is stopped or destroyed now."""
+        """Give a container that asked for a reboot a start with a fresh mount. If it took longer to end than its stop or
+        destroy waited, stop or destroy it now."""
         match store.noted(self._paths, container.name):
             case Intent.RUN:
                 self.resume(container, "rebooted from inside")
@@ -182,7 +183,7 @@ class Actions:
                 self.resume(container, "it was to be destroyed, and has ended at last")
 
     def resume(self, container: Container, reason: str) -> None:
-        """Go on with what was wanted of a container earlier."""
+        """Finish what was wanted of a container earlier."""
         if not self._reconciler.owed(container):
             return
         self._bus.publish(ActionDone(container.name, "resumed", reason))

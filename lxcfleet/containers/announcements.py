@@ -1,7 +1,7 @@
-"""Starts that somebody else begins, as plain lxc-start does: LXC's pre-start hook announces them to the daemon.
+"""Starts outside the daemon, as by plain lxc-start: LXC's pre-start hook announces them to the daemon.
 
-An announcement is an empty file of the container's name, which the daemon takes away. Where one is lost the container is
-found all the same, a few seconds later, as the daemon looks for such containers anyway.
+An announcement is an empty file with the container's name, which the daemon removes. If one is lost, the daemon still finds
+the container a few seconds later, as it looks for running containers regularly.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from lxcfleet.runtime.tasks import Tasks
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
-"""Seconds until it is looked whether an announced container runs; each time twice as long."""
+"""Seconds until the daemon checks whether an announced container runs; they double with each check."""
 
 
 def announce(paths: Paths, name: str) -> None:
-    """Tell the daemon that the container is about to start. Nothing if no daemon wants to know. Raises OSError."""
+    """Tell the daemon that the container is about to start. Does nothing if no daemon listens. Raises OSError."""
     if paths.starting.is_dir():
         tree.write(paths.starting / name, "")
 
 
 class StartAnnouncements:
-    """Hears of announcements, and looks soon whether the containers run."""
+    """Receives announcements, and soon checks whether the containers run."""
 
     def __init__(self, paths: Paths, registry: Registry, bus: Bus, tasks: Tasks) -> None:
         self._directory: Path = paths.starting
@@ -42,10 +42,10 @@ class StartAnnouncements:
         self._soon = Soon(tasks, "announced-starts", self.look, "announced starts can't be looked for")
 
     def begin(self) -> None:
-        """Listen. Where that can't be done, the log says so."""
+        """Begin to listen. If that fails, the log says so."""
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._take()  # an earlier daemon's
+            self._take()  # announcements for an earlier daemon
             self._watch = DirectoryWatch(self._directory, self._soon.kick)
         except OSError as error:
             log.warning("containers that plain lxc-start begins are found some seconds later: %s", error)
@@ -53,13 +53,13 @@ class StartAnnouncements:
     def _take(self) -> set[str]:
         names = set()
         for file in self._directory.iterdir():
-            if not file.name.startswith("."):  # one that is about to get its name
+            if not file.name.startswith("."):  # a temporary file that is about to be renamed
                 file.unlink(missing_ok=True)
                 names.add(file.name)
         return names
 
     async def look(self) -> None:
-        """Look for announced containers until all run, or they probably never will. Raises FleetError, OSError."""
+        """Look for announced containers until all of them run or have had enough time. Raises FleetError, OSError."""
         expected: set[str] = set()
         pause = FIRST_PAUSE
         while pause <= LONGEST_PAUSE:

@@ -1,8 +1,8 @@
-"""What runs before a reboot of the host runs after it: the record of what runs, and starting that again.
+"""Starts the containers that ran before a reboot of the host again after it, by a record of what runs.
 
-The record is a small file beside the containers, while anything runs. The daemon keeps it true, a moment later at
-most; it is the state of things when the host went down, in order or not. The first daemon of the next boot notes
-that each of those containers is to run, and has the reconciler go on from there.
+The record is a small file beside the containers that exists while any of them runs. The daemon updates it within a moment,
+so it shows the state when the host went down, in order or not. The first daemon after the next boot notes that each of
+these containers is to run, and has the reconciler start them.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from lxcfleet.spec.states import Health
 log = logging.getLogger(__name__)
 
 KEEP_SECONDS = 1.0
-"""How far the record may lag behind."""
+"""The longest time, in seconds, that the record may lag behind."""
 HEALTHY_SECONDS = 60.0
-"""How long those of a higher boot_order wait for the ones before them to be up."""
+"""The longest time that containers of a higher boot_order wait until those before them are up."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What runs, and what is to run again after the next boot, at the boot that ``boot`` names."""
+    """The containers that run, and those that are to run again after the next boot, at the boot that ``boot`` names."""
 
     boot: str = ""
     running: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ class Record:
 
 
 def parse(text: str) -> Record:
-    """The record in ``text``; one that can't be used is empty."""
+    """The record in ``text``; empty if the text can't be used."""
     try:
         data = json.loads(text)
         return Record(str(data["boot"]), tuple(map(str, data["running"])), tuple(map(str, data["resting"])))
@@ -63,7 +63,7 @@ def parse(text: str) -> Record:
 
 
 class Boot:
-    """Keeps the record, and starts what it says."""
+    """Keeps the record, and starts the containers that it names."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Boot:
         self._operations.begin("autostart", jobs, AT_ONCE)
 
     def _want(self, container: Container) -> bool:
-        """Note that it is to run, unless something else was wanted of it when the host went down; whether that is noted."""
+        """Note that it is to run, unless another intent was noted when the host went down; returns whether it was noted."""
         if self._reconciler.noted(container) not in (None, Intent.RUN):
             return False
         try:
@@ -132,7 +132,7 @@ class Boot:
     def _job(self, container: Container) -> Job:
         async def job() -> Result:
             if container.running is not None or container.busy is not None or not self._reconciler.owed(container):
-                return Result(container.name, "unchanged", False)  # somebody was faster
+                return Result(container.name, "unchanged", False)  # somebody else has started it
             try:
                 await self._reconciler.go_on(container)
             except FleetError as error:
@@ -155,7 +155,7 @@ class Boot:
             await self._prober.changed(min(left, KEEP_SECONDS))
 
     async def keep(self) -> None:
-        """Have the record follow what runs, until cancelled."""
+        """Update the record whenever it changes, until cancelled."""
         while True:
             await asyncio.sleep(KEEP_SECONDS)
             record = self._seen()
@@ -169,7 +169,7 @@ class Boot:
         return Record(self._boot, running, resting)
 
     def _save(self, record: Record) -> None:
-        """Write it, and wait for the disk: a power failure may be next. What fails is tried again, and told once."""
+        """Write the record and wait for the disk, as a power failure may be next. A failed write is tried again."""
         with self._saving:
             try:
                 if record.running or record.resting:
@@ -184,5 +184,5 @@ class Boot:
                 self._kept = record
 
     def close(self) -> None:
-        """The daemon ends: what it knows now is what counts."""
+        """Write the record for the last time, as the daemon ends."""
         self._save(self._seen())

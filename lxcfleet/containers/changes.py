@@ -1,4 +1,4 @@
-"""What a change of a spec comes to for a container that runs: what is put in force at once, and what waits. Pure."""
+"""How a change of a spec affects a container that runs: the part in force at once, and the part that waits. Pure."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def different(one: Spec, other: Spec, change: Change | None = None) -> tuple[str
 
 
 def put_live(in_force: Spec, wanted: Spec) -> Spec:
-    """What a run that has ``in_force`` can have of ``wanted`` at once."""
+    """The spec in force after a run with ``in_force`` has taken over what can change live in ``wanted``."""
     return replace(in_force, **{key: getattr(wanted, key) for key in different(in_force, wanted, Change.LIVE)})
 
 
 def await_restart(in_force: Spec | None, wanted: Spec | None) -> tuple[str, ...]:
-    """The keys in which a run has something else than is wanted, until it is restarted."""
+    """The keys in which a run differs from the wanted spec until it is restarted."""
     return () if in_force is None or wanted is None else different(in_force, wanted, Change.RESTART)

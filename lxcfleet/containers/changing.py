@@ -1,4 +1,4 @@
-"""Changing the specs of containers that exist: all that can be wrong is found before the first of them is written."""
+"""Changes the specs of existing containers: every mistake is found before the first spec is written."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ from lxcfleet.spec.settings import Config
 from lxcfleet.spec.spec import Spec
 
 SHOWN = 5
-"""So many names stand in one complaint; of more it says how many."""
+"""A complaint lists at most so many names, and says how many more there are."""
 _LIMITS = ("memory", "cpus", "pids", "disk")
 
 
 @dataclass(frozen=True)
 class Planned:
-    """What a change comes to for one container."""
+    """The effect of a change on one container."""
 
     container: Container
     former: Spec
     spec: Spec
     restart: tuple[str, ...] = ()
-    """The keys that were asked for and are in force only after a restart, as it runs."""
+    """The keys that were asked for and take effect only after a restart, as the container runs."""
 
     @property
     def changed(self) -> bool:
-        """Whether its spec becomes another one."""
+        """Whether the container's spec becomes another one."""
         return self.spec != self.former
 
     def result(self, word: str) -> Result:
-        """What became of it; ``word`` if that is a change."""
+        """The result for this container; ``word`` if its spec changes."""
         differs = differences(self.former, self.spec)
         return Result(self.container.name, word if self.changed else "unchanged", self.changed, differs=differs)
 
@@ -68,7 +68,7 @@ class Changing:
     async def plan(
         self, chosen: Sequence[Container], assignments: Sequence[Assignment], settings: Config
     ) -> list[Planned]:
-        """What assignments come to for the chosen containers. Raises FleetError with all that is wrong with any of them."""
+        """The effect of assignments on the chosen containers. Raises FleetError with every mistake in any of them."""
         found: dict[str, Spec] = {}
         wrong = _Complaints(len(chosen))
         for container in chosen:
@@ -82,7 +82,7 @@ class Changing:
     ) -> list[Planned]:
         """The plan for those of the chosen containers that are to have other specs, by name.
 
-        ``asked``: the keys that the operator named. Raises FleetError with all that is wrong with any of them.
+        ``asked``: the keys that the operator named. Raises FleetError with every mistake in any of them.
         """
         self._mask.distrust()
         keys = {*asked}
@@ -109,13 +109,13 @@ class Changing:
         return planned
 
     def _placed(self, former: Spec, spec: Spec) -> Spec:
-        """Without the addresses of a network that it leaves; those on the one that it joins it gets when it is written."""
+        """The spec without addresses of a network that the container leaves. Its new ones come with the write."""
         if spec.network is former.network:
             return spec
         return replace(spec, address=None, address6=None, hardware=None)
 
     def _check_running(self, container: Container, spec: Spec) -> None:
-        """Refuse limits that what it has in use is beyond."""
+        """Refuse a limit that is below the container's present use."""
         in_force, running = container.spec, container.running
         if running is None or in_force is None:
             return
@@ -129,7 +129,7 @@ class Changing:
             )  # fmt: skip
 
     def foresee(self, planned: Sequence[Planned]) -> tuple[list[Result], list[str]]:
-        """What would become of them, and the steps in words."""
+        """The results that the change would have, and its steps in words."""
         lines = []
         for each in planned:
             lines += steps.describe(each.container.name, self._reconciler.plan_change(each.container, each.spec))
@@ -160,12 +160,12 @@ class Changing:
 
 
 def to_restart(planned: Iterable[Planned]) -> list[str]:
-    """The names of those for which what was asked for takes a restart."""
+    """The names of those containers for which the requested change needs a restart."""
     return [each.container.name for each in planned if each.restart]
 
 
 def _changeable(container: Container) -> Spec:
-    """Its spec on disk. Raises Broken, Busy."""
+    """The container's spec on disk. Raises Broken, Busy."""
     if container.wanted is None:
         raise container.problem or Broken(f"{container.name} is broken")
     if container.busy is not None:
@@ -174,7 +174,7 @@ def _changeable(container: Container) -> Spec:
 
 
 class _Complaints:
-    """What is wrong with some of many containers, told all at once; what is wrong with many in the same way is told once."""
+    """Mistakes in some of many containers, reported together; the same mistake in many containers is reported once."""
 
     def __init__(self, total: int) -> None:
         self._total = total
@@ -182,7 +182,7 @@ class _Complaints:
         self._name = ""
 
     def of(self, container: Container) -> _Complaints:
-        """What is raised within is about that container."""
+        """Attribute everything that is raised within to that container."""
         self._name = container.name
         return self
 
@@ -196,7 +196,7 @@ class _Complaints:
         return False
 
     def finish(self) -> None:
-        """Raise FleetError if anything was wrong."""
+        """Raise FleetError if there was any mistake."""
         if not self._found:
             return
         _, first = self._found[0]
@@ -217,12 +217,12 @@ def _some(names: Sequence[str]) -> str:
 
 
 def needs_restart(container: Container) -> tuple[str, ...]:
-    """The keys in which its run is not as its spec, until it is restarted."""
+    """The keys in which its run differs from its spec, until it is restarted."""
     return changes.await_restart(container.spec, container.wanted) if container.running is not None else ()
 
 
 def like(former: Spec, wanted: Spec, left: frozenset[str]) -> tuple[Spec, tuple[str, ...]]:
-    """A spec that becomes like the one that ``create`` would make now, and the keys that can't; ``left`` stay as they are."""
+    """A spec that becomes like the one that ``create`` would make now, and the keys that can't. Keys in ``left`` stay."""
     values, never = {}, []
     for key, row in askable().items():
         if key in left or getattr(former, key) == getattr(wanted, key):

@@ -19,7 +19,7 @@ class Running:
     pid: int
     """Its process 1, as the host numbers it."""
     monitor: int
-    """liblxc's process that looks after it; when that has ended, the container has stopped and is cleaned up."""
+    """liblxc's process that looks after the container. Once that has ended, the container has stopped and is cleaned up."""
     descriptor: int
     """A pidfd of the monitor."""
     payload: cgroup.Payload
@@ -46,27 +46,27 @@ class Container:
 
     name: str
     spec: Spec | None
-    """What its run has. Of one that does not run: what its next run will have. None: that can't be read."""
+    """The spec of its run. If it does not run: the spec of its next run. None: the spec can't be read."""
     problem: Broken | None = None
     running: Running | None = None
     desired: Spec | None = None
-    """What it is to have from its next start on, where that is something else."""
+    """The spec that holds from its next start on, if that is another one."""
     resting: bool = False
     """It was stopped only until the host boots again."""
     busy: str | None = None
-    """The action that has it in hand."""
+    """The word for the action that is under way on it; None: there is none."""
     starts: int = 0
     """How often this daemon saw it begin to run, or run already."""
     ends: int = 0
     """How often this daemon saw it end."""
     leased: tuple[IPv4Address | IPv6Address, ...] = ()
-    """The addresses that it has at the moment from others' servers and routers; see network.leases."""
+    """The addresses that other servers and routers have given it at the moment; see network.leases."""
     twins: frozenset[str] = frozenset()
-    """Containers that have its ids or its address, as somebody copied a directory."""
+    """Containers with the same ids or address, because somebody copied a directory."""
 
     @property
     def state(self) -> State:
-        """What it does at the moment."""
+        """Its state at the moment."""
         if self.running is not None:
             if self.busy in ("stop", "destroy"):
                 return State.STOPPING
@@ -77,30 +77,30 @@ class Container:
 
     @property
     def wanted(self) -> Spec | None:
-        """What the operator wants it to be: its spec on disk."""
+        """The spec that the operator wants: the one on disk."""
         return self.desired or self.spec
 
     def want(self, spec: Spec) -> None:
-        """Take note of another spec on disk; it is in force once it runs anew."""
+        """Take note of another spec on disk; it is in force from the next run on."""
         if self.running is None or spec == self.spec:
             self.spec, self.desired = spec, None
         else:
             self.desired = spec
 
     def take_effect(self) -> None:
-        """Its run is over: what was wanted for the next one holds."""
+        """Its run is over: the spec for the next run holds now."""
         self.spec, self.desired = self.wanted, None
 
     @property
     def addresses(self) -> tuple[IPv4Address | IPv6Address, ...]:
-        """Where it can be reached, IPv4 first; none if it is on no bridge, or waits for its address."""
+        """The addresses by which it can be reached, IPv4 first; none if it is on no bridge, or waits for its address."""
         if self.spec is None:
             return ()
         return self.leased or tuple(a.ip for a in (self.spec.address, self.spec.address6) if a is not None)
 
     @property
     def waits_for_address(self) -> bool:
-        """Whether others give it its address, and have not."""
+        """Whether it gets its address from a server on the network, and has none yet."""
         return self.spec is not None and self.spec.hardware is not None and not self.leased
 
     @property

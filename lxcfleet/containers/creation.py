@@ -1,4 +1,4 @@
-"""Creating containers, once it is known that they can exist."""
+"""Creates containers, after checking that the host can have them."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ class Creation:
     async def begin(
         self, ask: CreateRequest, config: Config, updating: Callable[[Sequence[Planned]], None]
     ) -> Operation:
-        """Begin to create containers, and if that is asked for, have those that exist become like them.
+        """Begin to create containers and, if ``ensure`` asks for it, have existing ones become like them.
 
-        ``updating``: called with what becomes of those, once all is checked and before anything is done; may raise
+        ``updating``: called with the changes of existing containers, after all checks and before anything is done; may raise
         FleetError to have nothing done.
         """
         self._mask.distrust()
@@ -82,7 +82,7 @@ class Creation:
     ) -> Operation:
         checked, planned = None, {}
         while (wanted := self._wanted(ask, config)) != checked:
-            # While we look, another client may take a name.
+            # During the checks, another client may take a name.
             await self._check(wanted)
             planned = await self._updates(wanted) if ask.update else {}
             checked = wanted
@@ -105,7 +105,7 @@ class Creation:
         return self._operations.begin("create", jobs, AT_ONCE)
 
     async def _updates(self, wanted: request.Wanted) -> dict[str, Planned]:
-        """What becomes of those that exist, so that they are as is asked for. Raises FleetError if one can't be so."""
+        """The changes that make existing containers like the requested ones. Raises FleetError if one of them can't be so."""
         present = [self._registry[name] for name in wanted.present]
         specs = {}
         for container in present:
@@ -177,7 +177,7 @@ class Creation:
     def _presence(
         self, container: Container, wanted: request.Wanted, planned: Planned | None, *, start: bool
     ) -> Job:
-        """A container that only has to be there, and run if ``start``. ``planned``: what was changed of it before."""
+        """A container that only has to exist, and to run if ``start``. ``planned``: the change that was made to it before."""
         done = Result(container.name, "unchanged", False, differs=_differences(container, wanted))
         if planned is not None:
             done = planned.result("changed")

@@ -1,7 +1,7 @@
-"""How large the containers' deltas are, looked at in the background, a little at a time.
+"""The sizes of the containers' deltas, added up in the background, a little at a time.
 
-Adding up a delta means to look at each of its files. A question for the sizes of all deltas is not kept waiting for that:
-it is answered with what was found last. A question for one delta is answered as it is at that moment.
+To add up a delta, each of its files is looked at. A question for the sizes of all deltas does not wait for that: the answer
+is the last sum of each. A question for one delta is answered with its present size.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from lxcfleet.paths import Paths
 from lxcfleet.runtime.interest import Interest
 
 SHARE = 0.05
-"""The most of one processor that this may take."""
+"""The largest share of one processor that this may take."""
 KEPT_SECONDS = 60.0
-"""How long one finding is good enough."""
+"""Seconds for which one sum is good enough."""
 _SLICE_SECONDS = 0.02
 AT_ONCE = 2
-"""How many deltas are added up at the same moment for questions for one: a start must not wait for a free thread."""
+"""At most so many deltas are added up at once for single questions: a start must not wait for a free thread."""
 
 
 class DeltaSizes:
-    """What each delta takes on disk, as of the last look."""
+    """The size of each delta on disk, as of the last look."""
 
     def __init__(self, paths: Paths, registry: Registry) -> None:
         self._paths = paths
@@ -37,7 +37,7 @@ class DeltaSizes:
         self._interest = Interest()
 
     def read(self) -> dict[str, int]:
-        """Bytes by container; those that were not looked at yet are missing. Asking keeps the looking alive."""
+        """Bytes by container, without those that were not looked at yet. Looking goes on only while somebody asks."""
         self._interest.show()
         return dict(self._sizes)
 
@@ -53,7 +53,7 @@ class DeltaSizes:
             await asyncio.sleep(1.0)
 
     async def _look(self, name: str) -> None:
-        """Add one delta up, in slices with pauses that keep to the share."""
+        """Add one delta up, in slices with pauses, within the share of processor time."""
         steps = tree.disk_usage_steps(_own_layer(self._paths, name))
         size, more = 0, True
         while more:
@@ -65,7 +65,7 @@ class DeltaSizes:
 
 
 class Looks:
-    """Adding single deltas up at once. Several questions for the same one at the same moment share one answer."""
+    """Adds single deltas up at once. Simultaneous questions for the same delta share one answer."""
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
@@ -86,7 +86,7 @@ class Looks:
 
 
 def _own_layer(paths: Paths, name: str) -> Path:
-    """What counts for a container's use of disk: its own layer. The others are not its, and others have them, too."""
+    """The layer that counts for a container's use of disk: its own. Other containers share the other layers."""
     return Path(stack_of(paths, name).top.source)
 
 

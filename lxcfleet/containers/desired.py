@@ -1,7 +1,7 @@
-"""What the operator wants of a container, and what there is of it. Values only; containers.plan goes from one to the other.
+"""The desired and the observed state of a container. Values only; containers.plan gives the steps from one to the other.
 
-The operator's intent is on disk, in the container's file ``pending``, before anything is done for it, and as long as it
-is not fulfilled. So whatever ends the daemon, the next one knows what was wanted.
+The operator's intent is on disk, in the container's file ``pending``, before anything is done for it, until it is
+fulfilled. So if the daemon dies at any moment, the next one knows what was wanted.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from lxcfleet.spec.spec import Spec
 
 
 class Intent(Enum):
-    """What is to become of a container; the value is the word that the file ``pending`` has for it."""
+    """What is to become of a container; the value is the word in the file ``pending``."""
 
     RUN = "start"
-    """It is to run. Also LXC's post-stop hook writes this word, when a system container reboots from inside."""
+    """It is to run. LXC's post-stop hook writes this word, too, when a system container reboots from inside."""
     STOPPED = "stop"
     GONE = "destroy"
 
@@ -24,7 +24,7 @@ class Intent(Enum):
     def read(cls, text: str) -> Intent | None:
         """The intent that a file with ``text`` has; None if it is empty.
 
-        A word that no version wrote counts as RUN: that loses nothing.
+        A word that no version wrote counts as RUN, as that loses nothing.
         """
         word = text.strip()
         if not word:
@@ -40,29 +40,29 @@ class Desired:
     frozen: bool | None = False
     """Whether its processes are to be frozen while it runs; None: as they are."""
     anew: bool = False
-    """Whether it is to be another run than the one of now: a restart."""
+    """Whether it is to get a new run, even if it runs now: a restart."""
     lasting: bool = True
-    """Whether that goes on disk. A stop until the host's next boot does not: the container is to run again then."""
+    """Whether the intent goes on disk. For a stop until the host's next boot it does not: the container runs again then."""
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What there is of one container: on disk, and of its processes."""
+    """The observed state of one container: on disk, and of its processes."""
 
     exists: bool
     """It has its directory under its own name."""
     running: bool = False
     frozen: bool = False
     noted: Intent | None = None
-    """The intent on disk, which is not fulfilled yet."""
+    """The intent on disk that is not fulfilled yet."""
     half_made: bool = False
-    """A directory that was to become it is there."""
+    """A directory is there that was to become the container."""
     half_removed: bool = False
-    """A directory that was it is there."""
+    """A directory is there that was the container."""
     spec: Spec | None = None
-    """The one on disk."""
+    """The spec on disk."""
     in_force: Spec | None = None
-    """The one that its run has."""
+    """The spec of its run."""
 
 
 NOTHING = Observed(exists=False)

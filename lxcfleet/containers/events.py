@@ -1,4 +1,4 @@
-"""What happens to containers, as events on the bus (runtime.bus)."""
+"""Events about containers on the bus (runtime.bus)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lxcfleet.runtime.bus import Event, Told
 
 @dataclass(frozen=True)
 class StartAnnounced(Event):
-    """Somebody else, as plain lxc-start does, is about to start a container."""
+    """A container is about to be started by somebody else, as by plain lxc-start."""
 
     container: Container
 
@@ -26,7 +26,7 @@ class Began(Event):
 class Exited(Event):
     """A container's monitor has ended, and so has the container.
 
-    The registry may know another container of that name by now, or none: ``Registry.knows`` tells.
+    The registry may have another container of that name by now, or none: ``Registry.knows`` tells.
     """
 
     container: Container
@@ -34,27 +34,27 @@ class Exited(Event):
 
 @dataclass(frozen=True)
 class Gone(Event):
-    """A container is no more: it was destroyed, or its creation failed. The registry does not know it any longer."""
+    """A container no longer exists: it was destroyed, or its creation failed. The registry does not know it any longer."""
 
     container: Container
 
 
 @dataclass(frozen=True)
 class EndedInHand(Event):
-    """A container ended while something was done to it that was not to end it. That is over now, and it does not run."""
+    """A container ended during an action that was not meant to end it. The action is over, and the container does not run."""
 
     container: Container
     succeeded: bool
-    """Whether what was done to it succeeded."""
+    """Whether the action succeeded."""
 
 
 @dataclass(frozen=True)
 class SpecChanged(Event):
-    """A container that runs goes on with another spec."""
+    """A running container goes on with another spec."""
 
     container: Container
     keys: tuple[str, ...]
-    """What of it is not as before."""
+    """The changed keys."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,13 @@ class ConflictNoted(Event):
 
 @dataclass(frozen=True)
 class ActionDone(Event):
-    """Something was done to a container: it was created, started, restarted, destroyed and so on."""
+    """An action on a container is over: it was created, started, restarted, destroyed and so on."""
 
     name: str
     word: str
-    """What was done, as `lxcfleet events` shows it."""
+    """The word for the action, as `lxcfleet events` shows it."""
     reason: str = ""
-    """Why, where nobody asked for it."""
+    """The reason, if nobody asked for the action."""
 
     def told(self) -> Told:
         return Told(self.word, self.name, self.reason)
@@ -88,7 +88,7 @@ class Killed(Event):
 
     name: str
     seconds: float
-    """How long it had been given."""
+    """Seconds that the container was given to end."""
 
     def told(self) -> Told:
         return Told("killed", self.name, f"it did not end within {self.seconds:g} s")
@@ -96,7 +96,7 @@ class Killed(Event):
 
 @dataclass(frozen=True)
 class StartFailed(Event):
-    """A start that nobody waits for failed."""
+    """A start failed that no client waits for."""
 
     name: str
     reason: str
@@ -107,7 +107,7 @@ class StartFailed(Event):
 
 @dataclass(frozen=True)
 class StoppedByItself(Event):
-    """A container has ended, and nobody had asked for that."""
+    """A container ended although nobody had asked for that."""
 
     name: str
 

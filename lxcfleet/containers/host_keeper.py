@@ -1,7 +1,7 @@
-"""The host under the containers: what it can do, and ids for its root.
+"""The host under the containers: the features that it has, and ids for its root.
 
-Trying that out forks and mounts, and giving ids waits for a program. Children of the launcher do both, so that the daemon
-neither forks nor keeps its other work waiting.
+A trial of the features forks and mounts, and giving ids waits for a program. Children of the launcher do both, so that the
+daemon neither forks nor keeps its other work waiting.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from lxcfleet.launcher.client import Launcher
 
 
 class HostKeeper:
-    """Asks the launcher's children, and remembers what the host can do."""
+    """Asks the launcher's children, and remembers the host's features."""
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
         self._trying: asyncio.Task[Features] | None = None
 
     async def features(self) -> Features:
-        """What the host can do: tried at the first question, and at the first one after ``forget``. Raises FleetError.
+        """The host's features: tried at the first question, and at the first one after ``forget``. Raises FleetError.
 
-        All that ask at the same moment wait for one trial.
+        Questions that arrive at the same moment share one trial.
         """
         if self._trying is None or _failed(self._trying):
             self._trying = asyncio.create_task(self._try())
@@ -34,7 +34,7 @@ class HostKeeper:
         return Features.from_json(await self._launcher.ask(operations.FEATURES, None))
 
     def forget(self) -> None:
-        """What the host can do may be otherwise by now. A question that waits already gets what its trial finds."""
+        """Have the features tried again, as they may have changed. A waiting question still gets the result of its trial."""
         self._trying = None
 
     async def give_root_ids(self, first: int, last: int) -> None:

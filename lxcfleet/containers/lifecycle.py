@@ -1,4 +1,4 @@
-"""What the steps of containers.steps are done with: the launcher, liblxc, the kernel and the disk."""
+"""The resources that the steps of containers.steps need: the launcher, liblxc, the kernel and the disk."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ from lxcfleet.spec.terms import Init
 log = logging.getLogger(__name__)
 
 KILL_SECONDS = 120.0
-"""How long a container may take to be gone after its init was killed. Its monitor cleans up first, and has
-AppArmor's parser compile the container's profile once more to remove it: seconds on a slow and busy host."""
+"""The longest time, in seconds, from the kill of a container's init to its end. The monitor cleans up first. For that
+AppArmor's parser compiles the container's profile once more: seconds on a slow and busy host."""
 NUDGE_SECONDS = 1.0
-"""An init that has just begun may not listen yet, so the signal to end is said again."""
+"""An init that has just begun may not listen yet, so the signal is sent again."""
 TIDY_SECONDS = 2.0
-"""How long a monitor may take to tidy up after a container that ended before anybody looked."""
+"""The longest time, in seconds, that a monitor may take to tidy up after a container that ended before anybody looked."""
 _TRIES = 1000
 _NO_MATTER = (errno.ENOENT, errno.ENOSPC, errno.EDQUOT)
-"""What must not keep a container from being destroyed: its directory is gone, or the disk is full."""
+"""Errors that must not keep a container from being destroyed: its directory is gone, or the disk is full."""
 
 
 class Lifecycle:
-    """The hands of all steps. What concerns LXC or mounts goes through the launcher."""
+    """Carries out all steps. The launcher does everything that involves LXC or mounts."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Lifecycle:
         self._removing: set[str] = set()
 
     def take_over(self, settings: Config) -> None:
-        """Go on with these settings. Those that wait for their start already go by the former number of slots."""
+        """Take over new settings. Steps that already wait for a slot keep the former number of slots."""
         if settings.start_slots != self._settings.start_slots:
             self._boots = asyncio.Semaphore(settings.start_slots)
         self._settings = settings
@@ -80,9 +80,9 @@ class Lifecycle:
     # -- the steps -------------------------------------------------------------------------------------------
 
     def note(self, name: str, intent: Intent | None, *, must: bool) -> None:
-        """Write down what is to become of a container; None: nothing else than it is.
+        """Write down what is to become of a container; None: it stays as it is.
 
-        Raises HostError if that can't be written, and ``must``.
+        Raises HostError if that can't be written and ``must`` is set.
         """
         pending = self._paths.container(name).pending
         try:
@@ -101,7 +101,7 @@ class Lifecycle:
 
     async def freeze(self, container: Container) -> None:
         """Freeze its processes. Raises FleetError."""
-        self._network.set_frozen(container, True)  # before it: nobody new is to wait for it
+        self._network.set_frozen(container, True)  # first, so that no new client is sent to it
         await self._freeze(container, FREEZE)
 
     async def leave(self, container: Container, drain: float | None) -> None:
@@ -109,20 +109,20 @@ class Lifecycle:
         await self._network.leave(container, drain)
 
     def come_back(self, container: Container) -> None:
-        """Let one that was withdrawn be found again, if it runs."""
+        """Let a withdrawn container be found again, if it runs."""
         if container.running is not None:
             self._network.publish(container)
 
     async def unmake(self, container: Container) -> None:
-        """Remove a container whose creation failed. What somebody else put in its place meanwhile is not touched."""
+        """Remove a container whose creation failed. If somebody put another one in its place, that is not touched."""
         if store.load(self._paths, container.name) == container.wanted:
             self.retire(container.name)
         await self.remove_leftovers(container.name)
 
     def remains(self, container: Container) -> bool:
-        """Whether anything of it is on disk: then it keeps its name, its ids and its address.
+        """Whether anything of it is on disk: if so, it keeps its name, its ids and its address.
 
-        Also where only its name is gone: its files are the ids' still, and its disk limit is.
+        This counts even if it has lost its name: its files still belong to the ids, and its disk limit still exists.
         """
         if container.spec is None:
             there = os.path.lexists(self._paths.container(container.name).directory)
@@ -131,7 +131,7 @@ class Lifecycle:
         return there or bool(self._leftovers(container.name))
 
     async def remove_leftovers(self, name: str) -> None:
-        """Remove the directories that were the container's. Raises FleetError."""
+        """Remove all directories of the container, whatever their present name. Raises FleetError."""
         await self.remove(self._leftovers(name))
 
     def _leftovers(self, name: str) -> list[str]:
@@ -158,9 +158,9 @@ class Lifecycle:
             return
 
     async def remove(self, directories: Sequence[str]) -> None:
-        """Remove what is left of containers; raises the first failure after all were tried.
+        """Remove leftovers of containers; raises the first failure after all were tried.
 
-        What somebody removes already is left to them.
+        A directory that another process is removing is left to it.
         """
         failure: FleetError | None = None
         left = [each for each in directories if each not in self._removing]
@@ -184,7 +184,7 @@ class Lifecycle:
         try:
             answer = await self._launcher.ask(operation, [container.name])
         finally:
-            self._network.look_if_frozen(container)  # it may have failed
+            self._network.look_if_frozen(container)  # freezing may have failed
         if answer["error"]:
             raise from_body(answer["error"])
 
@@ -232,7 +232,7 @@ class Lifecycle:
             self._registry.watch(container, pid)
         if container.running is None:
             await self._ended_at_once(container.name)
-        # liblxc may report a start that it gives up right after (5.0.2: a mount that is refused).
+        # liblxc may report a start as done, and give it up right after (5.0.2: for a mount that is refused).
         gave_up = liblxc.gave_up(log_file, before)
         if gave_up and container.running is not None:
             await _gone(container.running, TIDY_SECONDS)
@@ -246,12 +246,12 @@ class Lifecycle:
             self._network.publish(container)
 
     async def _started_by_others(self, container: Container) -> bool:
-        """Whether somebody else, as plain lxc-start does, started it meanwhile, which is as good."""
+        """Whether somebody else, as by plain lxc-start, started it meanwhile. That is as good."""
         await self._registry.observe()
         return container.running is not None or monitor.runs(container.name, str(self._paths.lxc))
 
     async def _ended_at_once(self, name: str) -> None:
-        """Its command was that short, or it was given up: let the monitor, which nobody watched, tidy up."""
+        """Let the monitor, which nobody watched, tidy up: the command was very short, or the start was given up."""
         deadline = time.monotonic() + TIDY_SECONDS
         while time.monotonic() < deadline:
             if not monitor.runs(name, str(self._paths.lxc)) and cgroup.remove(name):
@@ -259,7 +259,7 @@ class Lifecycle:
             await asyncio.sleep(0.01)
 
     async def _boot_once_more(self, name: str, namespace: int, command: Sequence[str]) -> int | None:
-        """Boot it; again, if what did it was killed before there was a monitor."""
+        """Boot it; once more, if the booter was killed before there was a monitor."""
         lxc_path = str(self._paths.lxc)
         try:
             pid = await self._launcher.boot(name, namespace, command)
@@ -301,7 +301,7 @@ async def _gone(running: Running, seconds: float) -> bool:
 
 
 def _stays(name: str, running: Running) -> HostError:
-    """Why a container that was killed has not stopped."""
+    """The error for a container that was killed and has not stopped."""
     ago = f"{KILL_SECONDS:.0f} s ago"
     if proc.has_ended(running.pid, running.monitor):
         return HostError(

@@ -1,7 +1,7 @@
 """LXC's configuration of a container, written from its spec. Pure.
 
-It stands on its own: no include, so nothing that other packages drop into LXC's common.conf.d (lxcfs's hook
-sleeps half a second in each stop) reaches our containers.
+It includes no other file, so that what other packages put into LXC's common.conf.d does not reach our containers (lxcfs's
+hook, for instance, sleeps half a second in each stop).
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from lxcfleet.spec.terms import RANGE_SIZE, Init, Network, StopSignal
 APP_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TINI = "/usr/bin/tini-static"
 DENIED_CALLS = Path(__file__).resolve().parents[1] / "base" / "denied-calls"
-"""The seccomp profile; it has what LXC's own has, and more."""
+"""The seccomp profile; it denies what LXC's own denies, and more."""
 
 _DROPPED = "mac_admin mac_override sys_module sys_rawio sys_time"
-"""As LXC's own common.conf; in a user namespace they mean nothing outside, and nothing needs them."""
+"""The same as in LXC's common.conf. In a user namespace these capabilities mean nothing outside, and nothing needs them."""
 
 
 @dataclass(frozen=True)
 class Platform:
-    """What of the host the configuration depends on."""
+    """The facts of the host that the configuration depends on."""
 
     cgroup2: bool
     controllers: frozenset[str]
-    """Of cgroups, by the names of v2 (v1's devices among them)."""
+    """The host's cgroup controllers, by the names of v2 (v1's ``devices`` among them)."""
     apparmor: bool
     seccomp: bool
     bridge: str
     """The fleet's bridge."""
     cgroup: str
-    """Where containers' cgroups are, as a path below the root; empty: where liblxc makes them."""
+    """The parent of the containers' cgroups, as a path below the root; empty: liblxc chooses."""
     hook: Path
     """The program that mounts the layers for plain lxc-start."""
     ipv6: bool = True
-    """Whether the kernel has it. One that had and has no more still starts its containers."""
+    """Whether the kernel has IPv6. Containers that had IPv6 addresses still start without it."""
 
 
 def render(spec: Spec, paths: Paths, platform: Platform, console_log_kib: int) -> str:
@@ -77,7 +77,7 @@ def _mount_hook(paths: Paths, platform: Platform) -> str:
 
 
 def reboot_hook(pending: Path) -> str:
-    """A shell line that turns a reboot into a stop (liblxc stops instead when post-stop fails) and leaves word.
+    """A shell line that notes a reboot in ``pending`` and turns it into a stop: liblxc stops if the post-stop hook fails.
 
     LXC_TARGET is ``reboot`` or ``stop``; lxc.container.conf(5), "CONTAINER HOOKS ENVIRONMENT VARIABLES". liblxc
     puts ``exec`` before the line (conf.c, run_buffer), hence the second shell.
@@ -101,7 +101,7 @@ def _confinement(spec: Spec, platform: Platform) -> list[str]:
         lines.append(f"lxc.seccomp.profile = {DENIED_CALLS}")
     if platform.apparmor:
         lines += ["lxc.apparmor.profile = generated", "lxc.apparmor.allow_nesting = 1"]
-        # Each devpts mount has all the terminals that the containers share; lxc.pty.max limits the one that it gets.
+        # A further devpts mount could use all terminals of the host: lxc.pty.max limits only the one that liblxc makes.
         lines.append("lxc.apparmor.raw = deny mount fstype=devpts,")
     if spec.no_new_privs:
         lines.append("lxc.no_new_privs = 1")
@@ -109,29 +109,29 @@ def _confinement(spec: Spec, platform: Platform) -> list[str]:
 
 
 def _dropped(spec: Spec) -> str:
-    """An app has nothing to reboot, so it can't: no hook has to run at each of its stops."""
+    """The capabilities to drop. An app can't reboot, so none of its stops has to run the hook for that."""
     return _DROPPED if spec.init is Init.SYSTEM else f"{_DROPPED} sys_boot"
 
 
 _OOM_SCORE = 500
-"""Where the host runs out of memory, containers are killed before the host's own programs; proc(5). Root inside can
-raise it, and can't lower it, as it was set by root of the host."""
+"""If the host runs out of memory, containers are killed before the host's own programs; proc(5). Root inside can raise
+this score, but not lower it, as the host's root has set it."""
 
 
 @dataclass(frozen=True)
 class CgroupLimit:
-    """What one file of a container's cgroup is to hold."""
+    """The content of one file of a container's cgroup."""
 
     controller: str
-    """By the name that v1 has for it; with v2 all are in one hierarchy."""
+    """The controller's name in v1; in v2 all controllers are in one hierarchy."""
     file: str
     value: str
     limits: bool
-    """Whether that is less than all there is."""
+    """Whether the value is an actual limit, less than all there is."""
 
 
 def cgroup_limits(spec: Spec, platform: Platform) -> list[CgroupLimit]:
-    """What a container may use at most, as the host's cgroups have it."""
+    """The most that a container may use, as the host's cgroups have it."""
     found = []
     if platform.cgroup2:
         found.append(CgroupLimit("memory", "memory.max", str(spec.memory or "max"), bool(spec.memory)))
@@ -147,7 +147,7 @@ def cgroup_limits(spec: Spec, platform: Platform) -> list[CgroupLimit]:
 
 
 def _limits(spec: Spec, platform: Platform) -> list[str]:
-    """What it may use at most. The files belong to the host's root, also where the cgroup is the container's."""
+    """Lines for these limits. The host's root owns the files, even if the cgroup is the container's."""
     if platform.cgroup2:
         lines = [f"lxc.cgroup2.devices.{rule}" for rule in _DEVICES]
         lines.append(f"lxc.cgroup2.cgroup.max.descendants = {_CGROUPS}")
@@ -158,13 +158,13 @@ def _limits(spec: Spec, platform: Platform) -> list[str]:
 
 
 _CGROUPS = 4096
-"""How many cgroups a container may make below its own: each is kernel memory. cgroup v1 has no such limit."""
+"""How many cgroups a container may make below its own: each takes kernel memory. cgroup v1 has no such limit."""
 _PERIOD = 100_000
 """Microseconds; the kernel's default for v2."""
 
 
 def _quota(spec: Spec) -> int:
-    return max(1000, round(spec.cpus * _PERIOD))  # the kernel takes no less
+    return max(1000, round(spec.cpus * _PERIOD))  # the kernel accepts no less
 
 
 def needed_controllers(spec: Spec) -> frozenset[str]:
@@ -173,7 +173,7 @@ def needed_controllers(spec: Spec) -> frozenset[str]:
 
 
 def confinement(spec: Spec, platform: Platform) -> dict[str, str]:
-    """What holds a container in, in words, as ``info`` shows it."""
+    """The means that confine a container, in words, as ``info`` shows them."""
     own = "root inside is root outside" if spec.first_id is None else "ids and kernel limits of its own"
     return {
         "users": own,
@@ -192,7 +192,7 @@ _DEVICES = (
     "deny = a",
     *(f"allow = c {device} rwm" for device in ("1:3", "1:5", "1:7", "1:8", "1:9", "5:0", "5:1", "5:2", "136:*")),
 )
-"""null, zero, full, random, urandom, tty, console, ptmx, pts/*; the numbers are the kernel's devices.txt."""
+"""null, zero, full, random, urandom, tty, console, ptmx, pts/*; the numbers are from the kernel's devices.txt."""
 
 
 def _network(spec: Spec, platform: Platform) -> list[str]:
@@ -230,8 +230,8 @@ def _system(pending: Path) -> list[str]:
 def _app_sysfs(spec: Spec) -> list[str]:
     if spec.network is not Network.HOST:
         return ["lxc.mount.auto = proc:mixed sys:mixed"]
-    # A sysfs shows a network namespace, and only who owns that may mount one: so it is the host's, where root of
-    # the container is nobody.
+    # A sysfs shows a network namespace, and only the owner of that namespace may mount one. So the host's sysfs is shown, in
+    # which the container's root has no rights.
     return [
         "lxc.mount.auto = proc:mixed",
         "lxc.mount.entry = /sys sys none rbind,ro 0 0",
@@ -257,18 +257,18 @@ def stop_signal(spec: Spec) -> StopSignal:
 
 
 def _variables(spec: Spec) -> dict[str, str]:
-    """What each app's command has; liblxc clears the rest and adds ``container=lxc`` (start.c, do_start)."""
+    """The variables of each app's command; liblxc clears the rest and adds ``container=lxc`` (start.c, do_start)."""
     return {"PATH": APP_PATH, **({} if spec.user else {"HOME": "/root"})}
 
 
 def init_command(spec: Spec) -> str:
     """Tini with the command, and the variables that the operator set, as one line of LXC's configuration.
 
-    liblxc splits this line at blanks and knows neither quotes nor escapes (lxccontainer.c, split_init_cmd). Words that
-    can't be misread stand as they are. Else the whole command is one word without any white space: the argument of env's
-    -S, which has escapes for all that there is (coreutils, env(1), since 8.30); that costs a start 0.7 ms. env
-    replaces itself by tini, so that the variables, passwords maybe, are not in the command line of process 1, which
-    all users may read. tini exits 127 if the command is not found and 126 if it can't be run.
+    liblxc splits this line at blanks and knows neither quotes nor escapes (lxccontainer.c, split_init_cmd). If no word can be
+    misread, the words stand as they are. Else the whole command is one word without white space: the argument of env's -S,
+    which has escapes for every character (coreutils, env(1), since 8.30); that costs a start 0.7 ms. env replaces itself by
+    tini, so the variables, which may be passwords, are not in the command line of process 1, which all users may read.
+    tini exits 127 if the command is not found and 126 if it can't be run.
     """
     words = _with_tini(spec)
     if not spec.environment and all(_PLAIN.fullmatch(word) for word in words):
@@ -279,7 +279,7 @@ def init_command(spec: Spec) -> str:
 
 
 def arguments(spec: Spec) -> tuple[str, ...]:
-    """The same for liblxc's start(), which takes words as they are and so needs no env; empty: only the line will do."""
+    """The words for liblxc's start(), which needs no escapes and so no env; empty: only ``init_command`` will do."""
     return () if spec.init is Init.SYSTEM or spec.environment else tuple(_with_tini(spec))
 
 
@@ -312,8 +312,8 @@ for own in @NAMES@; do
 done
 exec /usr/bin/setpriv --reuid "$user" --regid "$gid" $groups -- "$@"
 """
-"""Becomes the user $0 and then the command "$@". Names are looked up inside, as each container has users of its own;
-lxc.init.uid takes numbers only, and tini stays root's so that it may pass signals on."""
+"""Becomes the user $0 and then the command "$@". The shell looks names up inside, as each container has users of its own
+(lxc.init.uid takes numbers only). tini stays root's, so that it may pass signals on."""
 
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")

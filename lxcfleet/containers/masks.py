@@ -1,4 +1,4 @@
-"""The mask that all containers share: mounted before the first of them starts, kept like the host, and given back."""
+"""The mask that all containers share: mounted before the first of them starts, kept up to date, and released."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from lxcfleet.launcher.operations import MASK, RELEASE
 from lxcfleet.paths import Paths
 
 FRESH_SECONDS = 0.5
-"""The mask is compared with the host at most this often: once for all the starts of one moment."""
+"""Seconds between two comparisons of the mask with the host: simultaneous starts share one."""
 
 
 class MaskKeeper:
-    """Has the launcher mount the mask, and make it anew when the host has changed."""
+    """Has the launcher mount the mask, and build it anew when the host has changed."""
 
     def __init__(self, paths: Paths, launcher: Launcher) -> None:
         self._paths = paths
@@ -28,11 +28,11 @@ class MaskKeeper:
         self.freshness = Freshness(paths)
 
     def distrust(self) -> None:
-        """Somebody asks for something new: what changed on the host until this moment must count."""
+        """Have the next ``refresh`` compare again, as a new request must see every change of the host until now."""
         self._checked = 0.0
 
     async def refresh(self) -> None:
-        """Have a mask mounted that fits the host as it is now."""
+        """Have a mask mounted that fits the present host."""
         async with self._lock:
             self._launcher.start()
             # Plain lxc-start may have had another image built.
@@ -47,7 +47,7 @@ class MaskKeeper:
             self._checked = moment
 
     def _image(self) -> int | None:
-        """The image's inode; the one of a mounted image is not given to another file."""
+        """The image's inode. As long as an image is mounted, no other file gets its inode."""
         try:
             return self._paths.mask_image.stat().st_ino
         except OSError:
@@ -65,13 +65,13 @@ class MaskKeeper:
             raise
 
     async def have(self) -> None:
-        """Have a mask mounted, be it an older one."""
+        """Have a mask mounted, even if it is an older one."""
         self._launcher.start()
         if self._mounted[0] != self._launcher.generation:
             await self.refresh()
 
     async def release(self) -> None:
-        """No container is left: give back the mask's loop device, and what was kept of the base."""
+        """Release the mask's loop device and the snapshots of the base, as no container is left."""
         async with self._lock:
             if self._mounted[0] == self._launcher.generation or self._paths.base_snapshots.exists():
                 self._mounted = (0, None)

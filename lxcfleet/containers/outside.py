@@ -1,6 +1,6 @@
-"""What the containers' room needs of rooms that are built on it: the network and the health of containers.
+"""The interfaces of rooms that are built on this one: the network and the health of containers.
 
-Both know containers, so this room can't know them. The daemon's wiring hands them in.
+Both know containers, so this room can't import them. The daemon's wiring hands them in.
 """
 
 from __future__ import annotations
@@ -16,38 +16,38 @@ from lxcfleet.spec.states import Health
 
 
 class Network(Protocol):
-    """The fleet's network, as far as the life of a container goes. network.fleet has it."""
+    """The fleet's network, as far as the life of a container involves it. Implemented in network.fleet."""
 
     @property
     def bridge(self) -> str:
         """The name of the bridge that containers are on."""
 
     async def connect(self, spec: Spec) -> None:
-        """Have all that a container needs which is about to start. Raises FleetError."""
+        """Set up everything that a container needs before it starts. Raises FleetError."""
 
     def publish(self, container: Container) -> None:
-        """Let a container that runs be found."""
+        """Let a running container be found."""
 
     async def leave(self, container: Container, seconds: float | None = None) -> None:
         """Withdraw a container that is to be stopped, and wait for its drain time."""
 
     def set_frozen(self, container: Container, frozen: bool) -> None:
-        """A frozen container stands for no group."""
+        """Note whether a container is frozen: a frozen one does not answer for its groups."""
 
     def look_if_frozen(self, container: Container) -> None:
-        """Take that from the container itself."""
+        """Note whether it is frozen, by a look at the container itself."""
 
     def forget(self, name: str) -> None:
-        """The container is destroyed."""
+        """Forget a container that was destroyed."""
 
     async def check_new(self, count: int) -> None:
-        """Refuse so many new containers if they can't be connected. Raises FleetError."""
+        """Refuse ``count`` new containers if they can't be connected. Raises FleetError."""
 
     async def check_ports(self, like: Spec, count: int) -> None:
         """Refuse ports of the host that ``count`` new containers like ``like`` can't have. Raises InvalidInput."""
 
     async def check_changed(self, changed: Sequence[tuple[Spec, Spec]]) -> None:
-        """Refuse ports of the host that containers can't have by their new specs; pairs of former and new ones.
+        """Refuse ports of the host that containers can't have by their new specs. ``changed``: former and new specs.
 
         Raises InvalidInput, HostError.
         """
@@ -56,29 +56,29 @@ class Network(Protocol):
         """The spec of a new container with addresses of its own. Raises NoCapacity."""
 
     def give_back(self, address: IPv4Interface | None) -> None:
-        """The address of a container that is gone is free. None: no spec says which address it had."""
+        """Free the address of a container that no longer exists. None: no spec says which address it had."""
 
     def expect(self, specs: Iterable[Spec]) -> None:
-        """These will start soon."""
+        """Prepare for the start of these."""
 
     async def release(self) -> None:
-        """Take away what only connected containers need, where there are none."""
+        """Remove what only connected containers need, if there are none."""
 
     def findings(self) -> list[Finding]:
-        """What the host lacks for containers to be connected."""
+        """Findings about what the host lacks for containers to be connected."""
 
 
 class Healths(Protocol):
-    """The health of containers. health.prober has it."""
+    """The health of containers. Implemented in health.prober."""
 
     def of(self, container: Container) -> Health | None:
-        """How the container is; None if it does not run."""
+        """The container's health; None if it does not run."""
 
     def reason(self, container: Container) -> str:
-        """Why it is not healthy, as far as a check said; empty while all is well."""
+        """The reason why it is not healthy, from its checks; empty if it is healthy or no check gave one."""
 
     async def changed(self, seconds: float) -> None:
-        """Return when the health of some container changed, or after so many seconds."""
+        """Return when the health of some container changed, or after that many seconds."""
 
     def healthy_seconds(self, container: Container) -> float:
-        """For how long it has been healthy without a break; 0 if it is not."""
+        """Seconds for which it has been healthy without a break; 0 if it is not."""

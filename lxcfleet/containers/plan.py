@@ -1,9 +1,9 @@
-"""From what is wanted of a container and what there is of it to the steps between them. Pure, and printable.
+"""The steps from the observed to the desired state of a container. Pure, and printable.
 
-The daemon, its launcher or the machine may die at any of these steps. What is then there is observed anew, and
-``recover`` knows how to go on: the container ends as it was before, or as it was to become. Two marks make that
-possible. A container under construction has another name until it is whole, and one being removed loses its name first;
-and what is wanted is noted on disk before anything is done for it.
+The daemon, its launcher or the machine may die at any of these steps. The state is then observed anew, and ``recover``
+knows how to go on: the container ends as it was before, or as it was to become. Three rules make that possible. A container
+under construction has another name until it is whole. A container that is removed loses its name first. The intent is noted
+on disk before anything is done for it.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ WANTED = {
     Action.UNFREEZE: Desired(Intent.RUN),
     Action.DESTROY: Desired(Intent.GONE),
 }
-"""What each action asks for. One that starts a frozen container wants it to run."""
+"""The desired state for each action. To start a frozen container means that it is to run."""
 
 
 def create(start: bool) -> Steps:
-    """The steps to a container that does not exist yet."""
+    """The steps that create a container."""
     return (Make(start), Mount(), Boot(), Settle()) if start else (Make(start),)
 
 
 def plan(want: Desired, now: Observed) -> Steps:
-    """The steps of a container that exists to what is wanted of it; none if it is so already."""
+    """The steps of an existing container to the desired state; none if it is in that state."""
     match want.intent:
         case Intent.RUN:
             return _run(want, now)
@@ -57,7 +57,7 @@ def plan(want: Desired, now: Observed) -> Steps:
                 return _settle(now)
             if not want.lasting:
                 return (*_settle(now), *_halt(now))
-            # An intent that can't be noted must keep nobody from stopping a container.
+            # A full disk must keep nobody from stopping a container.
             return (*_want(Intent.STOPPED, now, must=False), *_halt(now), Settle())
         case Intent.GONE:
             return (*_want(Intent.GONE, now), *_halt(now), Retire(), Remove())
@@ -68,7 +68,7 @@ def _run(want: Desired, now: Observed) -> Steps:
         return (*_froze(want, now), *_settle(now))
     start = (Mount(), Boot(), Settle())
     if now.running:
-        # Without a note it could be ended and never come up again.
+        # Without a note, a crash in between could leave the container stopped for good.
         return (*_want(Intent.RUN, now), *_halt(now), *start)
     return (*_want(Intent.RUN, now, must=False), *start)
 
@@ -94,7 +94,7 @@ def _settle(now: Observed) -> Steps:
 
 
 def change(spec: Spec, now: Observed) -> Steps:
-    """The steps to another spec of a container that exists; what of it takes a restart waits for one."""
+    """The steps that give an existing container another spec; the part that needs a restart waits for one."""
     assert now.spec is not None
     if spec == now.spec:
         return ()
@@ -103,7 +103,7 @@ def change(spec: Spec, now: Observed) -> Steps:
 
 
 def _overdue(now: Observed) -> Steps:
-    """What is wanted and can change while it runs, and has not."""
+    """Steps for the part of the desired state that can change while it runs, and has not."""
     if not now.running or now.spec is None or now.in_force is None:
         return ()
     live = put_live(now.in_force, now.spec)
@@ -111,12 +111,12 @@ def _overdue(now: Observed) -> Steps:
 
 
 def recover(now: Observed) -> Steps:
-    """The steps that end what a crash or a reboot from inside broke off."""
+    """The steps that finish what a crash or a reboot from inside interrupted."""
     leftovers = (Remove(),) if now.half_made or now.half_removed else ()
     if not now.exists:
         return leftovers
     if now.noted is None:
         return (*leftovers, *_overdue(now))
-    # One that was frozen before stays so: what thaws it is the operator's word, or its restart.
+    # A container that was frozen before stays so: only the operator or a restart thaws it.
     steps = plan(Desired(now.noted, frozen=None), now)
     return (*leftovers, *(_overdue(now) if now.noted is Intent.RUN else ()), *steps)

@@ -1,4 +1,4 @@
-"""Having containers prepared for their start, many at a time, by few children of the launcher."""
+"""Has containers prepared for their start, many at a time, by few children of the launcher."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ log = logging.getLogger(__name__)
 BATCH = 8
 """How many containers are prepared before the first answer is waited for."""
 IDLE_SECONDS = 1.0
-"""How long a child that has nothing to do is kept for what may come: a fork is dearer than a container's mounts."""
+"""Seconds for which an idle child is kept for new work: a fork costs more than a container's mounts."""
 
 _Child = Conversation[list[PrepareItem], Done]
 _Batch = dict[str, tuple[PrepareItem, "asyncio.Future[Reply[Done]]"]]
-"""By container name: none is in it twice, as one action at a time has a container."""
+"""By container name. No name comes twice, as only one action at a time works on a container."""
 
 
 class Preparer:
-    """Gathers what is to be prepared at the same moment into batches, and keeps the children that do it."""
+    """Gathers simultaneous requests into batches, and keeps the children that prepare them."""
 
     def __init__(self, launcher: Launcher, slots: int, before: Callable[[], Awaitable[None]]) -> None:
-        """``slots``: how many children work at once; ``before``: what must be done before each batch."""
+        """``slots``: how many children work at once; ``before``: called before each batch."""
         self._launcher = launcher
         self._slots = slots
         self._before = before
@@ -75,7 +75,7 @@ class Preparer:
                     future.set_exception(failure)
 
     async def _try(self, batch: _Batch) -> None:
-        """Have the batch prepared; what is left in it afterwards nobody answered for."""
+        """Have the batch prepared. Items that stay in it got no answer."""
         conversation = await self._child()
         try:
             await conversation.say([item for item, _ in batch.values()])
@@ -90,12 +90,12 @@ class Preparer:
         finally:
             if batch:
                 conversation.close()
-                self.close()  # what ended this child may have ended the idle ones
+                self.close()  # the idle children may have been killed, too
             else:
                 self._keep(conversation)
 
     async def _child(self) -> _Child:
-        """One that is idle, if it is the present launcher's, else a new one."""
+        """An idle child of the present launcher, or else a new one."""
         while self._idle:
             conversation = self._idle.pop()
             if conversation.generation == self._launcher.generation:

@@ -1,4 +1,4 @@
-"""The fleet as numbers at one moment, for those who watch it: plain values, taken without a wait."""
+"""The fleet as numbers at one moment, for monitoring: plain values, taken without waiting."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lxcfleet.spec.states import Health, State
 
 @dataclass(frozen=True)
 class ContainerReading:
-    """One container. What is None was not to be had: it does not run, or the host does not count it."""
+    """One container. A value is None if it is not available: the container does not run, or the host does not count it."""
 
     name: str
     state: State
@@ -27,14 +27,14 @@ class ContainerReading:
     profile: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     restarts: int = 0
-    """How often it began to run again since the daemon did."""
+    """How often it was restarted since the daemon started."""
     started: float | None = None
-    """When, in seconds since the epoch."""
+    """The start of its run, in seconds since the epoch."""
     cpu_seconds: float | None = None
     memory_bytes: int | None = None
     processes: int | None = None
     io_bytes: tuple[int, int] | None = None
-    """Read from block devices, and written."""
+    """Bytes read from block devices, and written to them."""
     delta_bytes: int | None = None
     health: Health | None = None
     stale: bool | None = None
@@ -45,29 +45,29 @@ class ContainerReading:
 
 @dataclass(frozen=True)
 class PatchReading:
-    """What is known of patches."""
+    """The known facts about patches."""
 
     stale: Mapping[str, bool] = field(default_factory=dict)
-    """By container; one that was not looked at, or not all of it, is missing."""
+    """Whether each container is stale; without those that were not looked at, or not entirely."""
     scanned: float | None = None
-    """When it was looked at, in seconds since the epoch."""
+    """The time of the last look, in seconds since the epoch."""
     packages_changed: float | None = None
-    """When the host's packages changed last, in seconds since the epoch."""
+    """The time of the last change of the host's packages, in seconds since the epoch."""
     rollout: str | None = None
-    """How the rollout is that is under way, or was last."""
+    """The status of the present or last rollout."""
     rollout_phases: Mapping[str, int] = field(default_factory=dict)
-    """How many of its containers are how far."""
+    """The number of its containers in each phase."""
     phase: str = ""
-    """How far the last change of the host's packages is."""
+    """The phase of the last change of the host's packages."""
     shadows: Mapping[str, int] = field(default_factory=dict)
-    """How many files of each delta hide a package's file of the host; one that was not looked at is missing."""
+    """How many files of each delta hide a package's file of the host; without deltas that were not looked at."""
     reboot: bool = False
     """Whether a reboot of the host is due."""
 
 
 @dataclass(frozen=True)
 class FleetReading:
-    """All containers, and what the daemon is at."""
+    """All containers, and the daemon's own work."""
 
     containers: Sequence[ContainerReading]
     daemon_started: float
@@ -76,7 +76,7 @@ class FleetReading:
     tasks: Sequence[TaskReading] = ()
     """The daemon's background tasks."""
     event_failures: Mapping[str, int] = field(default_factory=dict)
-    """By subscriber of the bus: how many events it could not deal with."""
+    """By subscriber of the bus: how many events it failed to handle."""
 
 
 class Readings:
@@ -102,10 +102,10 @@ class Readings:
         self._started = time.time()
 
     async def read(self) -> FleetReading:
-        """How it is now. The cgroups of many containers are many files, so a thread reads them."""
+        """The present reading. The cgroups of many containers are many files, so a thread reads them."""
         sizes, patch = self._sizes.read(), self._patch()
         known = [
-            # A copy, as they change while the thread reads.
+            # A copy, as the containers change while the thread reads.
             (replace(c), sizes.get(c.name), self._health(c), patch.stale.get(c.name) if c.running else None)
             for c in self._registry
         ]

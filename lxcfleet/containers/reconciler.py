@@ -1,6 +1,6 @@
-"""The one way in which containers change: what is wanted, what there is, the steps between them, carried out.
+"""The one way in which containers change: desired state, observed state, and the steps between them, carried out.
 
-create, start, stop, restart, destroy, what a crash broke off, a reboot from inside and the start after the host's boot
+create, start, stop, restart, destroy, recovery from a crash, a reboot from inside and the start after the host's boot
 all come here.
 """
 
@@ -27,7 +27,7 @@ from lxcfleet.spec.states import Action
 log = logging.getLogger(__name__)
 
 _WORDS = {Intent.RUN: Action.START, Intent.STOPPED: Action.STOP, Intent.GONE: Action.DESTROY}
-"""How a container is said to be busy that becomes what was wanted of it earlier."""
+"""The word for what is done to a container that gets what was wanted of it earlier."""
 
 
 def _log_step(name: str, step: Step) -> None:
@@ -35,7 +35,7 @@ def _log_step(name: str, step: Step) -> None:
 
 
 class Reconciler:
-    """Makes containers what is wanted of them; one thing at a time of each."""
+    """Brings containers to their desired state; one change at a time for each."""
 
     def __init__(
         self,
@@ -55,23 +55,23 @@ class Reconciler:
         self._observers: Sequence[Observer] = (_log_step, *observers)
 
     def take_over(self, stop_timeout: float) -> None:
-        """The setting is another one now."""
+        """Take over a new setting."""
         self._stop_timeout = stop_timeout
 
     def plan(self, container: Container, want: Desired) -> Steps:
-        """The steps from what there is of a container to what is wanted of it."""
+        """The steps from the observed to the desired state of a container."""
         return plan.plan(want, self._registry.observed(container))
 
     def owed(self, container: Container) -> Steps:
-        """The steps to what was wanted of it earlier and is not done."""
+        """The steps to an earlier intent that is not fulfilled."""
         return plan.recover(self._registry.observed(container))
 
     def noted(self, container: Container) -> Intent | None:
-        """What was wanted of it earlier and is not done."""
+        """The earlier intent that is not fulfilled."""
         return self._registry.observed(container).noted
 
     def want(self, container: Container, intent: Intent) -> None:
-        """Note what is wanted of a container, for ``go_on`` to do. Raises HostError."""
+        """Note an intent for a container; ``go_on`` carries it out. Raises HostError."""
         self._lifecycle.note(container.name, intent, must=True)
 
     async def bring(
@@ -83,11 +83,11 @@ class Reconciler:
         drain: float | None = None,
         allowed: Callable[[Container], None] = lambda _: None,
     ) -> Steps:
-        """Make a container what is wanted of it. Gives the steps that it took. Raises FleetError.
+        """Bring a container to the desired state. Returns the steps that were taken. Raises FleetError.
 
-        ``busy``: the word for what is done to it meanwhile; ``timeout``: seconds until a halt becomes a kill, None: as its
-        spec says; ``drain``: seconds from leaving names and ports to the halt, None: likewise; ``allowed``:
-        raises FleetError if, as the container now is, that can't be done.
+        ``busy``: the word for the present action; ``timeout``: seconds until a halt becomes a kill, None: as its
+        spec says; ``drain``: seconds from the withdrawal of names and ports to the halt, None: likewise; ``allowed``:
+        raises FleetError if the container's present state forbids the action.
         """
         self._check_free(container)
         with self._registry.in_hand(container, busy) as hold:
@@ -99,12 +99,12 @@ class Reconciler:
         return steps
 
     async def create(self, container: Container, steps: Steps) -> None:
-        """Make a new container, which is marked as busy already; nothing is left of one that fails. Raises FleetError."""
+        """Create a container that is marked as busy already. If that fails, nothing of it is left. Raises FleetError."""
         with self._registry.in_hand(container, "create"):
             await self._carry_out(Work(self._lifecycle, self._specs, container), steps)
 
     async def go_on(self, container: Container) -> Steps:
-        """Do what was wanted of it earlier and is not done. Gives the steps that it took. Raises FleetError."""
+        """Fulfil an earlier intent. Returns the steps that were taken. Raises FleetError."""
         self._check_free(container)
         now = self._registry.observed(container)
         steps = plan.recover(now)
@@ -117,16 +117,16 @@ class Reconciler:
         return steps
 
     def _patience(self, container: Container) -> float:
-        """Seconds until a stop becomes a kill, where nobody said so: as its spec says, else the settings."""
+        """Seconds until a stop becomes a kill, if the request does not say so: as its spec says, else as the settings say."""
         own = None if container.spec is None else container.spec.stop_timeout
         return self._stop_timeout if own is None else own
 
     def plan_change(self, container: Container, spec: Spec) -> Steps:
-        """The steps from what there is of a container to another spec."""
+        """The steps that give a container another spec."""
         return plan.change(spec, self._registry.observed(container))
 
     async def change(self, wanted: Sequence[tuple[Container, Spec]]) -> None:
-        """Give containers other specs: all of them, or if one can't have it none. Raises FleetError.
+        """Give containers other specs: all of them, or none if one can't have its spec. Raises FleetError.
 
         Each spec is on disk before the first of them is put in force.
         """
@@ -162,13 +162,13 @@ class Reconciler:
             await self._forget(container)
 
     async def _forget(self, container: Container) -> None:
-        """It is no more: others may have what it held."""
+        """Release everything that a container held which no longer exists."""
         self._room.forget(container)
         await self._room.release_unused()
 
     def _check_free(self, container: Container) -> None:
-        """Raise Busy, or NotFound: an action waits for its turn, and meanwhile others may destroy the container, and
-        create one that it was not meant for by the same name."""
+        """Raise Busy, or NotFound. While an action waits for its turn, others may destroy the container and create another
+        one by the same name, for which the action was not meant."""
         if container.busy is not None:
             hint = "wait until that is done, then try again"
             raise Busy(f"{container.name} is busy: {container.busy}", hint=hint)
@@ -177,5 +177,5 @@ class Reconciler:
 
 
 def _halts(steps: Steps) -> int:
-    """How often they end the container."""
+    """How often these steps end the container."""
     return sum(isinstance(step, Halt) for step in steps)

@@ -1,4 +1,4 @@
-"""The containers that the daemon knows: their specs, and what of them runs."""
+"""The containers that the daemon knows: their specs, and their runs."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from lxcfleet.spec.spec import Spec
 log = logging.getLogger(__name__)
 
 _TIDY_SECONDS = 0.5
-"""After this long a process of a container that has ended is gone in the end, mostly."""
+"""Seconds after which the last process of an ended container has mostly gone."""
 _TIDIED_SECONDS = 60.0
-"""Who holds a cgroup for longer than that is not about to end."""
+"""Seconds after which a process that still holds a cgroup is not about to end."""
 
 
 @dataclass
 class Hold:
-    """What a user of ``Registry.in_hand`` knows of what is done."""
+    """What a user of ``Registry.in_hand`` knows about the action."""
 
     ends_meant: int = 0
-    """How many ends of the container it brings about if it succeeds."""
+    """How many ends of the container the action brings about if it succeeds."""
 
 
 def _twins(specs: Iterable[Spec]) -> set[frozenset[str]]:
-    """The names of those that have something which no two may have."""
+    """The names of containers that share something which no two may have."""
     holders: dict[object, set[str]] = {}
     for spec in specs:
         for own in (spec.first_id, spec.address and spec.address.ip, spec.address6 and spec.address6.ip, spec.hardware):
@@ -50,7 +50,7 @@ def _twins(specs: Iterable[Spec]) -> set[frozenset[str]]:
 
 
 class Registry:
-    """All containers of ours by name."""
+    """All containers of this fleet by name."""
 
     def __init__(self, paths: Paths, launcher: Launcher, bus: Bus) -> None:
         self._paths = paths
@@ -72,15 +72,15 @@ class Registry:
         return self._containers[name]
 
     def knows(self, container: Container) -> bool:
-        """Whether it is there still, and not another one that has got its name since."""
+        """Whether it is still registered: another container may have got its name since."""
         return self._containers.get(container.name) is container
 
     def add(self, container: Container) -> None:
-        """Know one more."""
+        """Register a container."""
         self._containers[container.name] = container
 
     def forget(self, name: str) -> None:
-        """Know one less."""
+        """Remove a container from the registry."""
         gone = self._containers.pop(name, None)
         if gone is not None:
             self._bus.publish(Gone(gone))
@@ -91,14 +91,14 @@ class Registry:
         return [self._containers[name] for name in names]
 
     async def chosen(self, selection: Selection) -> list[Container]:
-        """The selected ones, as they are now; all of them if nothing is selected. Raises FleetError."""
+        """The selected ones, after a look at what runs; all of them if nothing is selected. Raises FleetError."""
         await self.observe()
         if not (selection.patterns or selection.labels):
             selection = Selection(everything=True)
         return self.choose(selection)
 
     def load(self) -> store.Leftovers:
-        """Read all specs; what a crash left is returned."""
+        """Read all specs; returns what a crash left."""
         specs, leftovers = store.load_all(self._paths)
         for name, spec in specs.items():
             if isinstance(spec, Broken):
@@ -113,7 +113,7 @@ class Registry:
         return leftovers
 
     def refuse_twin(self, container: Container) -> None:
-        """Raise WrongState if one runs, or is about to, that has the container's ids or its address: root of the one
+        """Raise WrongState if a container with the same ids or the same address runs, or is about to: root of one
         could touch the other's processes."""
         there = [self[name] for name in sorted(container.twins) if name in self]
         twin = next((each for each in there if each.running is not None or each.busy is not None), None)
@@ -125,7 +125,7 @@ class Registry:
             )
 
     def observed(self, container: Container) -> Observed:
-        """What there is of a container that exists, as the planner sees it."""
+        """The observed state of an existing container, for the planner."""
         return Observed(
             exists=True,
             running=container.running is not None,
@@ -136,7 +136,7 @@ class Registry:
         )
 
     async def observe(self) -> None:
-        """Find containers that somebody else started: plain lxc-start, or an earlier daemon."""
+        """Find containers that were started by plain lxc-start or by an earlier daemon."""
         claimed = monitor.claimed(str(self._paths.lxc))
         self._impostors &= claimed
         unknown = [c.name for c in self if c.name in claimed and c.running is None and c.busy is None]
@@ -150,7 +150,7 @@ class Registry:
                 self.take_up(container, pid)
 
     def take_up(self, container: Container, pid: int) -> None:
-        """Take note that it runs, though we did not start it just now: its run may have another spec than is on disk."""
+        """Take note of a run that this daemon did not start: it may have another spec than the one on disk."""
         started = store.started(self._paths, container.name) if container.spec is not None else None
         if started is not None:
             container.spec, container.desired = started, container.wanted
@@ -159,7 +159,7 @@ class Registry:
             container.take_effect()
 
     def _has_monitor(self, name: str) -> bool:
-        """Whether root looks after it. Of anybody else who only says so it is told, once."""
+        """Whether a process of root's is its monitor. If another user poses as its monitor, that is logged, once."""
         try:
             uid = monitor.listener(name, str(self._paths.lxc))
         except HostError as error:
@@ -174,8 +174,8 @@ class Registry:
         return False
 
     def watch(self, container: Container, pid: int) -> None:
-        """Take note that it runs, and of its end. If it has ended already, that is noted at once."""
-        # Who said that this is its process 1 may be an impostor, if its monitor ended before it was asked.
+        """Take note of a run, and watch for its end. If it has ended already, its end is noted at once."""
+        # If the monitor ended before it was asked, an impostor may have said that this is process 1.
         parent = proc.parent_of(pid) if pid > 0 and self._has_monitor(container.name) else None
         descriptor = proc.open_pid(parent) if parent else None
         if parent is None or descriptor is None:
@@ -206,7 +206,7 @@ class Registry:
 
     @contextmanager
     def in_hand(self, container: Container, busy: str) -> Iterator[Hold]:
-        """Mark a container as busy, with the word ``busy``. An end of it that nobody meant is told when this is over."""
+        """Mark a container as busy, with the word ``busy``. Its end, if nobody meant it, is published when this is over."""
         before = container.ends
         container.busy = busy
         hold = Hold()
@@ -220,14 +220,14 @@ class Registry:
     def _release(self, container: Container, ended: bool, *, succeeded: bool) -> None:
         container.busy = None
         if ended and container.running is None:
-            # Not at once: what was done is told first.
+            # Not at once, so that the event of the action comes first.
             event = EndedInHand(container, succeeded)
             asyncio.get_running_loop().call_soon(self._bus.publish, event)
 
     def _tidy(self, name: str, seconds: float = _TIDY_SECONDS) -> None:
-        """Try again what was in use at the container's end, ever less often, unless it runs again.
+        """Try again to remove what was in use at the container's end, ever less often, until it runs again.
 
-        Also when it is destroyed by now: a process that takes long to end holds its cgroup, and nobody else would.
+        This goes on if it is destroyed: a process that takes long to end holds its cgroup, and nothing else cleans up.
         """
         container = self._containers.get(name)
         if container is not None and container.running is not None:

@@ -1,4 +1,4 @@
-"""From what the user asked for to specs: names, profile, kind of init, command. Pure."""
+"""Turns the user's request into specs: names, profile, kind of init, command. Pure."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from lxcfleet.spec.settings import Config
 from lxcfleet.spec.spec import Spec
 
 PREFIX = "c"
-"""Containers for which no name is given are c1, c2, …"""
+"""Containers without a requested name are c1, c2, …"""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a create request comes to: names to make, names that are there already, and what all are like."""
+    """The outcome of a create request: names to make, existing names, and the spec that all of them share."""
 
     new: tuple[str, ...]
     present: tuple[str, ...]
     like: Spec
-    """The spec of all of them but for name, ids and time."""
+    """The spec of all of them, without name, ids and time."""
     left: frozenset[str] = frozenset()
-    """What neither the request nor its profile said of that: it is as the settings are now."""
+    """Keys of it that neither the request nor its profile sets: they come from the present settings."""
 
 
 def resolve(request: CreateRequest, config: Config, taken: Collection[str]) -> Wanted:
@@ -69,7 +69,7 @@ def _profile(request: CreateRequest, config: Config) -> Profile:
 
 
 def find_command(command: str, environment: Mapping[str, str], runnable: Callable[[str], bool]) -> None:
-    """Raise InvalidInput unless ``command`` is a program in a new clone; ``runnable`` says so of a path there."""
+    """Raise InvalidInput unless ``command`` is a program in a new clone; ``runnable`` tells whether a path there is one."""
     if "/" in command:
         if not command.startswith("/"):
             raise InvalidInput(f"{command!r} is a relative path", hint="give the command by name or by absolute path")

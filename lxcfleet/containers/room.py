@@ -1,4 +1,4 @@
-"""What containers need of the host: room, ids, addresses, the mask and the bridge. Taken, given back, checked."""
+"""The host's room for containers: ids, addresses, the mask and the bridge. They are taken, given back and checked here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lxcfleet.spec.terms import Init
 
 
 class Room:
-    """The host's room for containers, and what of it each container of the registry holds."""
+    """The host's room for containers, and the share of it that each container holds."""
 
     def __init__(
         self,
@@ -47,11 +47,11 @@ class Room:
         return IdPool(*limits.id_files(), own=self._registry.ids(), foreign=self._foreign())
 
     def _foreign(self) -> list[str]:
-        """Configurations of those whose ids no spec names: others' containers, and broken ones of ours."""
+        """Configurations of containers without a spec that names their ids: containers of others, and broken ones of ours."""
         return store.foreign_configs(self._paths, {c.name for c in self._registry if c.spec is not None})
 
     def reload(self) -> None:
-        """Take over what changed in /etc/subuid."""
+        """Read /etc/subuid and /etc/subgid again."""
         self._ids = self._read_ids()
 
     # -- taking and giving back ------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ class Room:
         return specs
 
     def forget(self, container: Container) -> None:
-        """It is no more: the registry need not know it, and others may have what it held."""
+        """Forget a container that no longer exists, and release what it held."""
         self._network.forget(container.name)
         self._registry.forget(container.name)
         if container.spec is not None:
@@ -90,7 +90,7 @@ class Room:
 
     @contextmanager
     def building(self) -> Iterator[None]:
-        """While somebody builds on what is there, nothing of it is released."""
+        """Keep everything from being released while an operation relies on it."""
         self._builders += 1
         try:
             yield
@@ -98,7 +98,7 @@ class Room:
             self._builders -= 1
 
     async def release_unused(self) -> None:
-        """Give back what only containers need: the bridge without connected ones, the mask without any."""
+        """Release what only containers need: the bridge if none is connected, the mask if there is none."""
         if self._builders:
             return
         await self._network.release()
@@ -116,19 +116,19 @@ class Room:
             needs.refuse(found, count, like.init)
 
     async def check_addresses(self, count: int) -> None:
-        """Refuse more containers than there are addresses, and a bridge that is not there."""
+        """Refuse more containers than there are addresses, or a bridge that does not exist."""
         await self._network.check_new(count)
 
     def expect(self, specs: Sequence[Spec]) -> None:
-        """These will start soon."""
+        """Prepare for the start of these."""
         self._network.expect(specs)
 
     async def check_ports(self, like: Spec, count: int) -> None:
-        """Refuse ports of the host that are not to be had."""
+        """Refuse ports of the host that can't be published."""
         await self._network.check_ports(like, count)
 
     async def check_start(self, containers: Sequence[Container]) -> None:
-        """Refuse before the first of many is started, not at the one where the host is full."""
+        """Refuse before the first of many is started, not only when the host is full."""
         features = await self._host.features()
         for init, privileged in ((each, flag) for each in Init for flag in (False, True)):
             alike = [c for c in containers if c.spec and (c.spec.init, c.spec.privileged) == (init, privileged)]

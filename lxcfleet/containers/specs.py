@@ -1,4 +1,4 @@
-"""Specs of containers that exist: writing them down, putting them in force, and what the host says to them."""
+"""The specs of existing containers: how they are written, put in force, and checked against the host."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Specs:
-    """Keeps the files that are made from a container's spec, and the limits of a run, as the spec says."""
+    """Keeps the files that are made from a container's spec, and a run's limits, in line with the spec."""
 
     def __init__(
         self,
@@ -44,20 +44,20 @@ class Specs:
         self._console_log_kib = console_log_kib
 
     def take_over(self, console_log_kib: int) -> None:
-        """The setting is another one now; configurations have it from the next start on."""
+        """Take over a new setting; configurations have it from the next start on."""
         self._console_log_kib = console_log_kib
 
     def config(self, spec: Spec) -> str:
-        """LXC's configuration of such a container."""
+        """LXC's configuration for this spec."""
         platform = replace(self._platform, bridge=self._network.bridge)
         return lxc_config.render(spec, self._paths, platform, self._console_log_kib)
 
     def confinement(self, spec: Spec) -> dict[str, str]:
-        """What holds such a container in, in words."""
+        """The means that confine such a container, in words."""
         return lxc_config.confinement(spec, self._platform)
 
     def check_limits(self, spec: Spec) -> None:
-        """Raise Unsupported if this host can't keep the limits that were asked for."""
+        """Raise Unsupported if this host can't enforce the requested limits."""
         missing = lxc_config.needed_controllers(spec) - self._platform.controllers
         if missing:
             raise Unsupported(
@@ -71,11 +71,11 @@ class Specs:
     # -- the steps -------------------------------------------------------------------------------------------
 
     def write(self, container: Container, spec: Spec) -> None:
-        """Have another spec on disk, in one step; the former one stays beside it. Raises HostError."""
+        """Write another spec to disk in one step; the former one stays beside it. Raises HostError."""
         own = self._paths.container(container.name)
         try:
             if container.running is not None and container.spec is not None and not own.started.exists():
-                # A former version started it: from now on the spec no longer says what with.
+                # A former version started this run. From now on, the spec on disk is no longer that of the run.
                 tree.write(own.started, store.render(container.spec))
             own.former_spec.unlink(missing_ok=True)
             os.link(own.spec, own.former_spec)
@@ -86,7 +86,7 @@ class Specs:
         container.want(spec)
 
     def put_back(self, container: Container, former: Spec) -> None:
-        """Have the former spec on disk again. That takes no room on a disk which may be full. Raises OSError."""
+        """Write the former spec back to disk. That needs no free space. Raises OSError."""
         own = self._paths.container(container.name)
         with contextlib.suppress(FileNotFoundError):
             os.rename(own.former_spec, own.spec)
@@ -97,15 +97,15 @@ class Specs:
             log.warning("%s is as it was to be, until the next start: %s", own.config, error)
 
     def forget_former(self, container: Container) -> None:
-        """The change is made: its former spec is not needed any more."""
+        """Remove the former spec, as the change is complete."""
         with contextlib.suppress(OSError):
             self._paths.container(container.name).former_spec.unlink(missing_ok=True)
 
     async def put_in_force(self, container: Container, spec: Spec) -> None:
-        """Have a run go on with another spec, which differs in what can change live. Raises FleetError."""
+        """Give a run another spec, which differs only in what can change live. Raises FleetError."""
         former, wanted = container.spec, container.wanted
         if container.running is None or former is None or wanted is None:
-            return  # it has ended meanwhile; its next run has what is wanted
+            return  # the container has ended meanwhile; its next run gets the wanted spec
         await self._limit(container, former, spec)
         own = self._paths.container(container.name)
         try:
@@ -114,7 +114,7 @@ class Specs:
             else:
                 tree.write(own.started, store.render(spec))
         except OSError as error:
-            # Then a daemon that starts does it once more, which changes nothing.
+            # If this fails, the next daemon does it once more, which changes nothing.
             log.warning("%s: what is in force can't be written down: %s", container.name, error)
         if container.running is not None:
             container.spec = spec
@@ -154,5 +154,5 @@ class Specs:
 
 
 def lowers_memory(former: Spec, spec: Spec) -> bool:
-    """Whether a container may have less memory than before."""
+    """Whether the new spec gives a container less memory."""
     return spec.memory != 0 and (former.memory == 0 or spec.memory < former.memory)

@@ -1,8 +1,8 @@
-"""The steps that change a container. Each says what it is, does it, and takes it back where that can be.
+"""The steps that change a container. Each describes itself, does its work, and undoes it if that is possible.
 
-A step may be broken off anywhere: the daemon, its launcher or the machine may die between any two steps, or in the
-middle of one. What is then on disk and running is an Observed, from which containers.plan knows how to go on. If a step
-fails and the daemon lives, the steps before it are undone, the last one first, until the point of no return.
+A step may be interrupted at any point: the daemon, its launcher or the machine may die between two steps, or in the
+middle of one. The state on disk and of the processes is then an Observed, and containers.plan knows how to go on from it.
+If a step fails and the daemon lives, the steps before it are undone, the last one first, up to the point of no return.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Hands(Protocol):
-    """What steps are done with; containers.lifecycle has it. All raise FleetError."""
+    """The acts that steps consist of; implemented in containers.lifecycle. All raise FleetError."""
 
     async def prepare(self, container: Container, *, make: bool, mount: bool) -> int | None:
         """Make its files, or check them, and mount its layers. Gives a descriptor of the mount namespace, if ``mount``."""
@@ -33,7 +33,7 @@ class Hands(Protocol):
         """Remove a container whose creation failed."""
 
     def note(self, name: str, intent: Intent | None, *, must: bool) -> None:
-        """Write down what is to become of it; None: nothing else than it is. ``must``: raise if that can't be written."""
+        """Write down what is to become of it; None: it stays as it is. ``must``: raise if that can't be written."""
 
     async def freeze(self, container: Container) -> None:
         """Freeze its processes."""
@@ -45,7 +45,7 @@ class Hands(Protocol):
         """Withdraw it from names and ports, and wait."""
 
     def come_back(self, container: Container) -> None:
-        """Let one that was withdrawn be found again, if it runs."""
+        """Let a withdrawn container be found again, if it runs."""
 
     async def halt(self, container: Container, timeout: float) -> None:
         """End it."""
@@ -57,20 +57,20 @@ class Hands(Protocol):
         """Take its name away."""
 
     async def remove_leftovers(self, name: str) -> None:
-        """Remove the directories that were its."""
+        """Remove all directories of the container, whatever their present name."""
 
 
 class SpecHands(Protocol):
-    """What steps change specs with; containers.specs has it."""
+    """The acts that steps change specs with; implemented in containers.specs."""
 
     def write(self, container: Container, spec: Spec) -> None:
-        """Have another spec on disk, and keep the former one beside it. Raises HostError."""
+        """Write another spec to disk, and keep the former one beside it. Raises HostError."""
 
     def put_back(self, container: Container, former: Spec) -> None:
-        """Have the former spec on disk again. Raises OSError."""
+        """Write the former spec back to disk. Raises OSError."""
 
     async def put_in_force(self, container: Container, spec: Spec) -> None:
-        """Have a run go on with another spec. Raises FleetError."""
+        """Give a run another spec. Raises FleetError."""
 
 
 @dataclass
@@ -83,18 +83,18 @@ class Work:
     timeout: float = 10.0
     """Seconds until a halt becomes a kill."""
     drain: float | None = None
-    """Seconds from leaving names and ports to the halt; None: as its spec says."""
+    """Seconds from the withdrawal of names and ports to the halt; None: as its spec says."""
     namespace: int | None = None
-    """A descriptor of the mount namespace that its layers are mounted in."""
+    """A descriptor of the mount namespace that has its layers."""
     done: list[Step] = field(default_factory=list)
-    """The steps that would be undone now, in the order in which they were done."""
+    """The steps that an undo would undo now, in the order in which they were done."""
 
     def no_way_back(self) -> None:
-        """From here on nothing is undone: what fails is gone on with from what is on disk."""
+        """From here on nothing is undone: after a failure, recovery goes on from the state on disk."""
         self.done.clear()
 
     async def carry_out(self, steps: Iterable[Step], observers: Sequence[Observer] = ()) -> None:
-        """Do ``steps`` in order; undo what can be undone if one of them fails. Raises FleetError."""
+        """Do ``steps`` in order; if one of them fails, undo those that can be undone. Raises FleetError."""
         try:
             for step in steps:
                 await self.take(step, observers)
@@ -113,7 +113,7 @@ class Work:
         self.done.append(step)
 
     async def undo(self) -> None:
-        """Undo what was done. What can't be undone is in the log."""
+        """Undo the steps that were done. Failures go to the log."""
         while self.done:
             step = self.done.pop()
             try:
@@ -128,43 +128,44 @@ class Step(ABC):
 
     @property
     def name(self) -> str:
-        """The word for it in logs and tests."""
+        """The word for the step in logs and tests."""
         return type(self).__name__.lower()
 
     @abstractmethod
     def describe(self) -> str:
-        """What it does, in words, as ``--dry-run`` prints it."""
+        """The effect of the step in words, as ``--dry-run`` prints it."""
 
     @abstractmethod
     async def do(self, work: Work) -> None:
-        """Do it. Raises FleetError. One that fails half-way undoes its own half."""
+        """Do the step. Raises FleetError. A step that fails half-way undoes its own half."""
 
     async def undo(self, work: Work) -> None:
-        """Have things as they were before; nothing, where that can't be or need not be. Raises FleetError, OSError."""
+        """Restore the state before the step, if that is possible and necessary. Raises FleetError, OSError."""
         log.debug("%s: nothing to undo of “%s”", work.container.name, self.describe())
 
     @abstractmethod
     def after(self, now: Observed) -> Observed:
-        """What there is once it was done to what there is now."""
+        """The state after the step, if it is ``now`` before."""
 
 
 Observer = Callable[[str, Step], None]
-"""Told which step is about to be done to the container of that name."""
+"""Called with the name of a container and the step that is about to be done to it."""
 
 
 @dataclass(frozen=True)
 class Make(Step):
-    """A container under construction has another name until it is whole; then it gets its own in one system call."""
+    """Make a container's files under another name; once they are whole, they get their own name in one system call."""
 
     start: bool
-    """Whether it is to be started: that is noted in it from the beginning, and its layers are mounted on the same way."""
+    """Whether the container is to be started: then the intent is in its files from the beginning, and its layers are mounted
+    in the same go."""
 
     def describe(self) -> str:
-        """In words."""
+        """The step in words."""
         return "make its directory, spec, configuration and empty delta"
 
     async def do(self, work: Work) -> None:
-        """Do it. It may have been done though the answer got lost: then it is taken back as well."""
+        """Do the step. If the answer got lost, it may have been done all the same: then it is undone as well."""
         try:
             work.namespace = await work.hands.prepare(work.container, make=True, mount=self.start)
         except BaseException:
@@ -172,29 +173,29 @@ class Make(Step):
             raise
 
     async def undo(self, work: Work) -> None:
-        """Its init never ran, so its delta is empty."""
+        """Remove the container. Its init never ran, so its delta is empty."""
         try:
             await work.hands.unmake(work.container)
         except (FleetError, OSError) as error:
             log.warning("%s: what its creation left can't be removed: %s", work.container.name, error)
 
     def after(self, now: Observed) -> Observed:
-        """It is there."""
+        """The container is there."""
         return replace(now, exists=True, half_made=False, noted=Intent.RUN if self.start else None)
 
 
 @dataclass(frozen=True)
 class Want(Step):
-    """The intent goes on disk before anything is done for it."""
+    """Write the intent to disk, before anything is done for it."""
 
     intent: Intent
     must: bool = True
-    """Whether nothing may be done if that can't be written, as on a disk that is full."""
+    """Whether nothing may be done if that can't be written, for instance because the disk is full."""
     former: Intent | None = None
-    """What was noted before."""
+    """The intent that was noted before."""
 
     def describe(self) -> str:
-        """In words."""
+        """The step in words."""
         return {
             Intent.RUN: "note that it is to run",
             Intent.STOPPED: "note that it is to be stopped",
@@ -202,49 +203,49 @@ class Want(Step):
         }[self.intent]
 
     async def do(self, work: Work) -> None:
-        """Do it."""
+        """Note the intent."""
         work.hands.note(work.container.name, self.intent, must=self.must)
 
     async def undo(self, work: Work) -> None:
-        """What was wanted before is wanted again."""
+        """Note the former intent again."""
         work.hands.note(work.container.name, self.former, must=True)
 
     def after(self, now: Observed) -> Observed:
-        """It is noted."""
+        """The intent is noted."""
         return replace(now, noted=self.intent)
 
 
 @dataclass(frozen=True)
 class Settle(Step):
-    """What is wanted and what there is are the same."""
+    """Remove the noted intent: the container is in the desired state."""
 
     def describe(self) -> str:
-        """In words."""
+        """The step in words."""
         return "note that this is done"
 
     async def do(self, work: Work) -> None:
-        """Do it."""
+        """Remove the note."""
         work.no_way_back()
         work.hands.note(work.container.name, None, must=True)
 
     def after(self, now: Observed) -> Observed:
-        """Nothing is noted any more."""
+        """No intent is noted any more."""
         return replace(now, noted=None)
 
 
 @dataclass(frozen=True)
 class Write(Step):
-    """What is wanted is on disk before anything of it is put in force."""
+    """Write the wanted spec to disk, before anything of it is put in force."""
 
     spec: Spec
     former: Spec
 
     def describe(self) -> str:
-        """In words."""
+        """The step in words."""
         return f"write its spec: {', '.join(different(self.former, self.spec))}"
 
     async def do(self, work: Work) -> None:
-        """Do it."""
+        """Write the spec."""
         try:
             work.specs.write(work.container, self.spec)
         except BaseException:
@@ -252,49 +253,49 @@ class Write(Step):
             raise
 
     async def undo(self, work: Work) -> None:
-        """The former one is wanted again."""
+        """Write the former spec back."""
         work.specs.put_back(work.container, self.former)
 
     def after(self, now: Observed) -> Observed:
-        """It is on disk; a run has the former one still."""
+        """The spec is on disk; a run still has the former one."""
         return replace(now, spec=self.spec, in_force=now.in_force if now.running else self.spec)
 
 
 @dataclass(frozen=True)
 class PutInForce(Step):
-    """What can change while a container runs does."""
+    """Put in force those changes that need no restart."""
 
     spec: Spec
-    """What the run is to have; what of the wanted spec takes a restart is not in it."""
+    """The new spec of the run; changes that need a restart are not in it."""
     former: Spec
 
     def describe(self) -> str:
-        """In words."""
+        """The step in words."""
         return f"change while it runs: {', '.join(different(self.former, self.spec))}"
 
     async def do(self, work: Work) -> None:
-        """Do it."""
+        """Put the spec in force."""
         await work.specs.put_in_force(work.container, self.spec)
 
     async def undo(self, work: Work) -> None:
-        """The run goes on as before."""
+        """Put the former spec in force again."""
         await work.specs.put_in_force(work.container, self.former)
 
     def after(self, now: Observed) -> Observed:
-        """It has them."""
+        """The run has the new spec."""
         return replace(now, in_force=self.spec)
 
 
 @dataclass(frozen=True)
 class Thaw(Step):
-    """Frozen processes can't end, and answer nobody."""
+    """Unfreeze the processes: frozen ones can't end, and answer nobody."""
 
     def describe(self) -> str:
-        """In words."""
+        """The step in words."""
         return "unfreeze its processes"
 
     async def do(self, work: Work) -> None:
-        """Do it."""
+        """Unfreeze the processes."""
         await work.hands.thaw(work.container)
 
     async def undo(self, work: Work) -> None:
@@ -303,42 +304,42 @@ class Thaw(Step):
             await work.hands.freeze(work.container)
 
     def after(self, now: Observed) -> Observed:
-        """They run."""
+        """The processes run."""
         return replace(now, frozen=False)
 
 
 @dataclass(frozen=True)
 class Freeze(Step):
-    """It keeps its memory and uses no processor."""
+    """Freeze the processes: the container keeps its memory and uses no processor."""
 
     def describe(self) -> str:
-        """In words."""
+        """The step in words."""
         return "freeze its processes"
 
     async def do(self, work: Work) -> None:
-        """Do it."""
+        """Freeze the processes."""
         await work.hands.freeze(work.container)
 
     async def undo(self, work: Work) -> None:
-        """Unfreeze them again."""
+        """Unfreeze the processes again."""
         if work.container.running is not None:
             await work.hands.thaw(work.container)
 
     def after(self, now: Observed) -> Observed:
-        """They are frozen."""
+        """The processes are frozen."""
         return replace(now, frozen=True)
 
 
 @dataclass(frozen=True)
 class Leave(Step):
-    """Clients of its service go elsewhere before it ends."""
+    """Withdraw the container from names and ports, so that clients of its service go elsewhere before it ends."""
 
     def describe(self) -> str:
-        """In words."""
+        """The step in words."""
         return "withdraw it from names and ports, and wait for its drain time"
 
     async def do(self, work: Work) -> None:
-        """Do it."""
+        """Withdraw the container, and wait."""
         try:
             await work.hands.leave(work.container, work.drain)
         except BaseException:
@@ -346,102 +347,102 @@ class Leave(Step):
             raise
 
     async def undo(self, work: Work) -> None:
-        """It runs on, so it is found again."""
+        """Let the container be found again, as it runs on."""
         work.hands.come_back(work.container)
 
     def after(self, now: Observed) -> Observed:
-        """A daemon that starts lets all be found that run."""
+        """A withdrawal is not part of the state: a daemon that starts lets all running containers be found."""
         return now
 
 
 @dataclass(frozen=True)
 class Halt(Step):
-    """The point of no return of a stop: init was asked to end, and will."""
+    """End the container. This is the point of no return of a stop: init is asked to end, and will."""
 
     def describe(self) -> str:
-        """In words."""
+        """The step in words."""
         return "ask its init to end, and wait; kill it when the time is up"
 
     async def do(self, work: Work) -> None:
-        """Do it."""
+        """End the container."""
         work.no_way_back()
         await work.hands.halt(work.container, work.timeout)
 
     def after(self, now: Observed) -> Observed:
-        """It has ended; what was wanted for the next run holds."""
+        """The container has ended, and the spec for the next run holds."""
         return replace(now, running=False, frozen=False, in_force=now.spec)
 
 
 @dataclass(frozen=True)
 class Mount(Step):
-    """Its layers, fresh: no process outside sees the mount, and it is gone with the last process inside."""
+    """Mount the layers anew: no process outside sees the mount, and it goes with the last process inside."""
 
     def describe(self) -> str:
-        """In words."""
+        """The step in words."""
         return "mount base, mask and delta in a mount namespace of its own"
 
     async def do(self, work: Work) -> None:
-        """Do it, unless it was done in the same go as the making."""
+        """Mount the layers, unless ``Make`` has done it already."""
         if work.namespace is None:
             work.namespace = await work.hands.prepare(work.container, make=False, mount=True)
 
     def after(self, now: Observed) -> Observed:
-        """A mount is gone with the process that made it."""
+        """A mount is not part of the state: it goes with the process that made it."""
         return now
 
 
 @dataclass(frozen=True)
 class Boot(Step):
-    """The point of no return of a start: what init writes to the delta must not be lost."""
+    """Start init. This is the point of no return of a start: what init writes to the delta must not be lost."""
 
     def describe(self) -> str:
-        """In words."""
+        """The step in words."""
         return "start its init"
 
     async def do(self, work: Work) -> None:
-        """Do it."""
+        """Start init."""
         assert work.namespace is not None
         await work.hands.boot(work.container, work.namespace)
         work.no_way_back()
 
     def after(self, now: Observed) -> Observed:
-        """It runs."""
+        """The container runs."""
         return replace(now, running=True)
 
 
 @dataclass(frozen=True)
 class Retire(Step):
-    """The point of no return of a destroy: one rename, after which there is no container of that name."""
+    """Rename the container away. This is the point of no return of a destroy: no container has that name afterwards."""
 
     def describe(self) -> str:
-        """In words."""
+        """The step in words."""
         return "take its name away"
 
     async def do(self, work: Work) -> None:
-        """Do it."""
+        """Rename the container away."""
         work.hands.retire(work.container.name)
         work.no_way_back()
 
     def after(self, now: Observed) -> Observed:
-        """What was it has no name any more."""
+        """The container's directory has a name that marks it as leftover."""
         return replace(NOTHING, half_made=now.half_made, half_removed=True)
 
 
 @dataclass(frozen=True)
 class Remove(Step):
-    """All that was it goes."""
+    """Remove all directories of the container."""
 
     def describe(self) -> str:
-        """In words."""
+        """The step in words."""
         return "remove its delta and its directory"
 
     async def do(self, work: Work) -> None:
-        """Do it."""
+        """Remove the directories."""
         work.no_way_back()
         await work.hands.remove_leftovers(work.container.name)
 
     def after(self, now: Observed) -> Observed:
-        """Nothing is left."""
+        """Nothing is left of the container."""
         return replace(now, half_made=False, half_removed=False)
 
 

@@ -1,7 +1,7 @@
-"""Specs on disk: the one record that everything else follows from.
+"""Specs on disk: the one record from which everything else follows.
 
-``lxcfleet.yaml`` is written once, whole, and read strictly. One that can't be read makes its container broken
-and no other.
+``lxcfleet.yaml`` is written once, whole, and read strictly. If it can't be read, its container is broken, and no other
+container is.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def render(spec: Spec) -> str:
 
 
 def parse(name: str, text: bytes, where: str) -> Spec:
-    """The spec of the container ``name``; raises Broken with everything that is wrong with ``text``."""
+    """The spec of the container ``name``; raises Broken with every mistake in ``text``."""
     try:
         return _parse(name, text, where)
     except (InvalidInput, ValueError) as error:
@@ -59,15 +59,15 @@ def _parse(name: str, text: bytes, where: str) -> Spec:
 
 @dataclass(frozen=True)
 class Leftovers:
-    """What a crash may have left beside the containers: names that were being made, and being removed."""
+    """Leftovers of a crash beside the containers: names that were being made, and names that were being removed."""
 
     new: tuple[str, ...]
     gone: tuple[str, ...]
 
 
 def load_all(paths: Paths) -> tuple[dict[str, Spec | Broken], Leftovers]:
-    """Every container of ours below LXC's path by name, and leftovers. Containers of others are passed over, and so is
-    what somebody put beside ours under a name that none can have, such as a copy NAME.bak."""
+    """Every container of ours below LXC's path by name, and leftovers. Containers of others are skipped, and so are
+    directories under a name that no container can have, such as a copy NAME.bak."""
     specs: dict[str, Spec | Broken] = {}
     new: list[str] = []
     gone: list[str] = []
@@ -95,7 +95,7 @@ def _may_be_ours(directory: Path) -> bool:
 
 
 def load(paths: Paths, name: str) -> Spec | Broken | None:
-    """The spec of ``name``; Broken if it can't be used; None if this is no container of ours."""
+    """The spec of ``name``; Broken if it can't be used; None if ``name`` is no container of ours."""
     file = paths.container(name).spec
     try:
         return parse(name, file.read_bytes(), str(file))
@@ -108,20 +108,20 @@ def load(paths: Paths, name: str) -> Spec | Broken | None:
 
 
 def started(paths: Paths, name: str) -> Spec | None:
-    """The spec that the run of a container has; None where that is the one on disk, as far as anybody knows."""
+    """The spec of a container's run; None if it is the one on disk, as far as is known."""
     own = paths.container(name)
     try:
         text = own.started.read_bytes()
         return None if text == own.spec.read_bytes() else parse(name, text, str(own.started))
     except FileNotFoundError:
-        return None  # it was started by a former version
+        return None  # a former version started the container
     except (OSError, Broken) as error:
         log.warning("%s: what it was started with can't be read: %s", name, error)
         return None
 
 
 def noted(paths: Paths, name: str) -> Intent | None:
-    """What is to become of the container, as its file ``pending`` says; None: nothing else than it is."""
+    """The intent in the container's file ``pending``; None: there is none."""
     try:
         return Intent.read(paths.container(name).pending.read_text(encoding="ascii", errors="replace"))
     except OSError:
@@ -137,11 +137,11 @@ def config(paths: Paths, name: str) -> str:
 
 
 def foreign_configs(paths: Paths, ours: set[str]) -> list[str]:
-    """LXC configurations of all but ``ours``, whose id ranges must be left alone."""
+    """The LXC configurations of all containers but ``ours``: their id ranges must be left alone."""
     names = (file.parent.name for file in paths.lxc.glob("*/config"))
     return [config(paths, name) for name in names if name not in ours and not name.startswith(".")]
 
 
 def directory_of(paths: Paths, name: str) -> Path:
-    """Where the container lives."""
+    """The directory of the container."""
     return paths.container(name).directory

@@ -1,4 +1,4 @@
-"""In which order containers start at boot and end at shutdown. Pure, but for the waiting."""
+"""The order in which containers start at boot and end at shutdown. Pure, but for the waiting."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def turns(containers: Sequence[Container], *, last_first: bool = False) -> list[
 
 
 def in_turns(groups: Sequence[Sequence[Job]], ready: Callable[[int], Awaitable[None]]) -> list[Job]:
-    """The jobs of all groups, where those of a group begin once the ones before are done and ``ready``.
+    """The jobs of all groups. Those of a group begin once the group before is done and ``ready`` has returned.
 
-    ``ready`` is called with the number of the group that is done, and its end is waited for. The jobs must be begun
-    in the order that they are given in. One that waits for its turn has not begun, and can be cancelled.
+    ``ready`` is called with the number of the group that is done. The jobs must be begun in the given order.
+    A job that waits for its turn has not begun, and can be cancelled.
     """
     done = [asyncio.Event() for _ in groups]
     left = [len(group) for group in groups]

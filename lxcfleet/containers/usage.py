@@ -1,4 +1,4 @@
-"""What containers use, for those who look every few seconds: counters, of which two readings give a rate."""
+"""The resources that containers use, as counters: two readings give a rate."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import Health
 
 IDLE_SECONDS = 30.0
-"""Files are closed once nobody has asked for so long."""
+"""Seconds without a question after which the files are closed."""
 
 
 class Usages:
-    """Takes readings of what containers use."""
+    """Takes readings of the resources that containers use."""
 
     def __init__(self, registry: Registry, health: Callable[[Container], Health | None]) -> None:
         self._registry = registry
         self._health = health
         self._counters: dict[str, Counters] = {}
-        """By the run that they are of; see container.Running.identity."""
+        """The counters of each run; see container.Running.identity."""
         self._lock = asyncio.Lock()
         self._idle: asyncio.TimerHandle | None = None
 
     async def read(self, selection: Selection) -> UsageRecord:
-        """How it is now, of the chosen containers; of all, if nothing is chosen. A thread reads the many files."""
+        """The present counters of the chosen containers, or of all. A thread reads the many files."""
         await self._registry.observe()
         if not (selection.patterns or selection.labels):
             selection = Selection(everything=True)
@@ -80,7 +80,7 @@ class Usages:
         self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._close_all)
 
     def _close_all(self) -> None:
-        if not self._lock.locked():  # else somebody is just asking, and puts this off
+        if not self._lock.locked():  # if it is locked, another question is being answered, and puts this off
             self._forget(set())
 
     def _record(self, container: Container, run: tuple[Running | None, str], counts: Counts) -> ContainerUsageRecord:

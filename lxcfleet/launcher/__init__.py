@@ -1,2 +1,2 @@
-"""The process that forks a child for each thing that liblxc or the mount table is asked to do; its client in the daemon,
-what its children do, and LXC's pre-start hook, which does the same for plain lxc-start."""
+"""The process that forks a child for each call of liblxc and each change of mounts; its client in the daemon; the work
+of its children; and LXC's pre-start hook, which mounts the layers for plain lxc-start."""

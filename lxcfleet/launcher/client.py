@@ -1,4 +1,4 @@
-"""The daemon's end of the launcher and the booter: starts them, sends requests, gets replies; see there."""
+"""The daemon's end of the launcher and the booter: starts them, sends requests, receives replies; see there."""
 
 from __future__ import annotations
 
@@ -30,36 +30,36 @@ R = TypeVar("R")
 _MAX_DATAGRAM = 65536
 _MAX_REPLY = 65536
 _PATH = "/usr/sbin:/sbin"
-"""Without newuidmap in reach liblxc writes the id maps itself, as root may: two programs less per start."""
+"""If newuidmap can't be found, liblxc writes the id maps itself, as root may: that saves two programs per start."""
 _DIED = "the process that did it ended before it was done"
 LOOK_SECONDS = 1.0
-"""How often it is looked before a boot whether the booter runs old code."""
+"""Seconds between two checks whether the booter runs old code; they are made before a boot."""
 TRIES = 2
-"""How often a request is made that nobody answers: the first time somebody may have killed the launcher."""
+"""How often a request without an answer is made: the first time, somebody may have killed the launcher."""
 
 
 class Died(HostError):
-    """The process that was asked ended without an answer, whether or not it did what it was asked for."""
+    """The process that got a request ended without an answer. It may have done the work."""
 
 
 @dataclass(frozen=True)
 class Reply(Generic[R]):
-    """One answer of a child, with the descriptor that came along, which the caller closes."""
+    """One answer of a child, with the descriptor that came along. The caller closes that."""
 
     body: R
     descriptor: int | None
 
 
 class Conversation(Generic[A, R]):
-    """What is said to a child that does an operation, and what it answers."""
+    """The exchange with a child that does an operation."""
 
     def __init__(self, sock: socket.socket, generation: int) -> None:
         self._socket = sock
         self.generation = generation
-        """Of the launcher that the child is from."""
+        """The generation of the launcher that forked the child."""
 
     async def say(self, argument: A) -> None:
-        """Tell the child more; raises OSError if it is gone."""
+        """Send the child a further argument; raises OSError if it is gone."""
         message = json.dumps(argument).encode()
         if len(message) <= _MAX_DATAGRAM:
             await send_datagram(self._socket, message, [])
@@ -68,7 +68,7 @@ class Conversation(Generic[A, R]):
             await send_datagram(self._socket, b"", [memory])
 
     async def hear(self) -> Reply[R] | None:
-        """The child's next reply; None when there will be no more."""
+        """The child's next reply; None if there will be no more."""
         await readable(self._socket)
         try:
             message, passed, _, _ = socket.recv_fds(self._socket, _MAX_REPLY, 1)
@@ -77,53 +77,53 @@ class Conversation(Generic[A, R]):
         return Reply(json.loads(message), passed[0] if passed else None) if message else None
 
     def close(self) -> None:
-        """No more is said: the child ends when it has done what it is at."""
+        """End the requests: the child ends once it has done its present work."""
         self._socket.close()
 
 
 class Launcher(ABC):
-    """What the daemon asks for all that it must not do itself: each operation is done by a process of its own."""
+    """Does what the daemon must not do itself: each operation runs in a process of its own."""
 
     @property
     @abstractmethod
     def generation(self) -> int:
-        """Grows with each launcher started: what the last one had mounted is gone."""
+        """Grows with each launcher started: everything that the former one had mounted is gone."""
 
     @property
     @abstractmethod
     def pids(self) -> tuple[int, ...]:
-        """Of the processes that run."""
+        """The pids of the processes that run."""
 
     @abstractmethod
     def start(self) -> None:
-        """Make sure that it runs."""
+        """Make sure that the launcher runs."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let it end."""
+        """Let the launcher end."""
 
     @abstractmethod
     async def renew(self) -> bool:
-        """End what runs code that is no longer on the disk; whether there was any."""
+        """End processes whose code was replaced on disk; returns whether there were any."""
 
     @abstractmethod
     async def boot(self, name: str, namespace: int, command: Sequence[str] = ()) -> int | None:
         """Start a container whose root is mounted in the mount namespace that the descriptor stands for.
 
-        ``command``: of its process 1; empty: what its configuration says, which must come to the same.
+        ``command``: of its process 1; empty: the one in its configuration, which must have the same effect.
 
-        The pid of its process 1 (-1 if it has ended already); None if it could not be started. Raises Died if
-        the process that tried was killed: then it may run all the same.
+        Returns the pid of its process 1 (-1 if it has ended already), or None if it could not be started. Raises Died if
+        the process that tried was killed: then the container may run all the same.
         """
 
     @abstractmethod
     async def send(self, operation: Operation[Any, Any], argument: bytes, descriptors: Sequence[int]) -> None:
-        """Have a child begin an operation; the first descriptor is where it answers."""
+        """Have a child begin an operation; it answers on the first descriptor."""
 
     # -- what is made of these -------------------------------------------------------------------------------
 
     async def converse(self, operation: Operation[A, R], argument: A | None = None) -> Conversation[A, R]:
-        """Have a child begin an operation. The caller closes what is given."""
+        """Have a child begin an operation. The caller closes the conversation."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         try:
@@ -135,7 +135,7 @@ class Launcher(ABC):
         return Conversation(ours, self.generation)
 
     async def _replies(self, operation: Operation[A, R], argument: A) -> AsyncIterator[Reply[R]]:
-        """The answers of a child, until it is done."""
+        """The answers of a child, until the child is done."""
         conversation = await self.converse(operation, argument)
         try:
             while (reply := await conversation.hear()) is not None:
@@ -144,7 +144,7 @@ class Launcher(ABC):
             conversation.close()
 
     async def ask(self, operation: Ask[A, R], argument: A) -> R:
-        """The answer to a request that may be made twice; raises Died if no process that did it lives to answer."""
+        """The answer to a request that may be made twice; raises Died if no child lived to answer it."""
         for _ in range(TRIES):
             answers = [reply.body async for reply in self._replies(operation, argument)]
             if answers:
@@ -152,12 +152,12 @@ class Launcher(ABC):
         raise Died(f"{operation} failed", why=_DIED, hint="`journalctl -u lxcfleet` may have the reason")
 
     async def each(self, operation: Each[A, R], argument: A) -> AsyncIterator[R]:
-        """The answers, as they come. If the child dies, some are missing."""
+        """The answers in the order in which they come. If the child dies, some are missing."""
         async for reply in self._replies(operation, argument):
             yield reply.body
 
     async def ask_large(self, operation: Large[A, R], argument: A) -> R:
-        """Like ``ask``, for an answer that comes in a memory file. Raises what the child says, or Died."""
+        """Like ``ask``, for an answer that comes in a memory file. Raises the child's error, or Died."""
         for _ in range(TRIES):
             async for reply in self._replies(operation, argument):
                 assert reply.descriptor is not None
@@ -184,12 +184,12 @@ class HostLauncher(Launcher):
 
     @property
     def generation(self) -> int:
-        """Grows with each launcher started: what the last one had mounted is gone."""
+        """Grows with each launcher started: everything that the former one had mounted is gone."""
         return self._launcher.generation
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """Of the processes that run."""
+        """The pids of the processes that run."""
         return tuple(pid for pid in (self._launcher.pid, self._booter.pid) if pid is not None)
 
     def start(self) -> None:
@@ -203,9 +203,9 @@ class HostLauncher(Launcher):
         self._booter.close()
 
     async def renew(self) -> bool:
-        """End those that run code which is no longer on the disk; whether there were any.
+        """End the processes whose code was replaced on disk; returns whether there were any.
 
-        Monitors of containers are copies of the booter: what it has mapped they have, however fresh the container.
+        Monitors of containers are copies of the booter, so a new container would map the booter's old files.
         """
         old = [each for each in (self._launcher, self._booter) if each.pid is not None and _runs_old_code(each.pid)]
         for each in old:
@@ -215,10 +215,10 @@ class HostLauncher(Launcher):
     async def boot(self, name: str, namespace: int, command: Sequence[str] = ()) -> int | None:
         """Start a container whose root is mounted in the mount namespace that the descriptor stands for.
 
-        ``command``: of its process 1; empty: what its configuration says, which must come to the same.
+        ``command``: of its process 1; empty: the one in its configuration, which must have the same effect.
 
-        The pid of its process 1 (-1 if it has ended already); None if liblxc could not start it. Raises Died if
-        the process that tried was killed: then it may run all the same.
+        Returns the pid of its process 1 (-1 if it has ended already), or None if liblxc could not start it. Raises Died if
+        the process that tried was killed: then the container may run all the same.
         """
         await self._freshen()
         message = "\0".join((name, *command)).encode()
@@ -237,9 +237,9 @@ class HostLauncher(Launcher):
         return pid
 
     async def _freshen(self) -> None:
-        """See that the booter does not run old code, whatever the policy for patches is: the monitor would have it, too.
+        """Renew a booter that runs old code, whatever the policy for patches is, as monitors would have that code, too.
 
-        Not while dpkg is at work: nobody should be started anew on what lies half-way.
+        This does nothing while dpkg is at work, as no process should be started from half-installed packages.
         """
         moment = time.monotonic()
         if moment - self._looked < LOOK_SECONDS:
@@ -251,7 +251,7 @@ class HostLauncher(Launcher):
             await self._booter.end()
 
     async def send(self, operation: Operation[Any, Any], argument: bytes, descriptors: Sequence[int]) -> None:
-        """Send a request to the launcher; the first descriptor is where its child answers."""
+        """Send a request to the launcher; its child answers on the first descriptor."""
         message = operation.encode() + b" " + argument
         if len(message) <= _MAX_DATAGRAM:
             await self._launcher.send(message, descriptors)
@@ -262,7 +262,7 @@ class HostLauncher(Launcher):
 
 @contextmanager
 def _memory(message: bytes) -> Iterator[int]:
-    """A descriptor that ``message`` can be read from: for what is too large for a datagram."""
+    """A descriptor from which ``message`` can be read, for a request that is too large for a datagram."""
     memory = os.memfd_create("request", os.MFD_CLOEXEC)
     try:
         with open(memory, "wb", closefd=False) as file:
@@ -274,7 +274,7 @@ def _memory(message: bytes) -> Iterator[int]:
 
 
 def _runs_old_code(pid: int) -> bool:
-    """Whether a process of the host's maps a file that was replaced or removed."""
+    """Whether a process of the host maps a file that was replaced or removed."""
     try:
         return bool(maps.replaced(maps.executable(pid)))
     except ProcessLookupError:

@@ -1,8 +1,8 @@
 """LXC's pre-start hook: mounts a container's layers when plain lxc-start or lxc@.service starts it.
 
-liblxc runs this in the monitor's own mount namespace (lxc.monitor.unshare = 1), so what is mounted here is what
-the container gets, and it goes when the container stops. lxcfleet's own starts mount the layers before, and
-leave this out.
+liblxc runs this in the monitor's own mount namespace (lxc.monitor.unshare = 1). So the container gets these mounts, and
+they go when the container stops. lxcfleet's own starts mount the layers
+beforehand, and leave this hook out.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _check_bridge(settings: NetworkSettings, name: str) -> None:
 
 
 def _say(paths: Paths, name: str, message: str, level: str = "ERROR") -> None:
-    """liblxc shows what a hook prints only in its debug log, so it goes to the container's log, in that format."""
+    """Write to the container's log in liblxc's format, as liblxc shows the output of a hook only in its debug log."""
     print(f"lxcfleet: {message}", file=sys.stderr)
     with contextlib.suppress(OSError), paths.container(name).lxc_log.open("a", encoding="utf-8") as log:
         log.write(f"lxc {name} {time.strftime('%Y%m%d%H%M%S')} {level:8} lxcfleet - hook.py - {message}\n")
@@ -61,7 +61,7 @@ def main() -> None:
         with contextlib.suppress(OSError):
             announcements.announce(paths, name)
         syscalls.make_slave(Path("/"))
-        # No daemon says whether a single file changed its mode: look at all, once for the starts of one moment.
+        # Without a daemon, the changed mode of a file goes unnoticed. So look at the whole base; several starts share a look.
         mount.refresh(paths, force=not 0 <= time.time() - build.looked(paths) < LOOK_SECONDS)
         stack = stack_of(paths, name)
         if settings.reconcile:

@@ -1,11 +1,11 @@
-"""The launcher: the process that forks a child for each thing that liblxc or the mount table is asked to do.
+"""The launcher: the process that forks a child for each call of liblxc and each change of mounts.
 
 liblxc holds Python's global lock while it works and is not safe in threads, so the daemon never calls it. All
 children share the launcher's mount namespace, where the mask is mounted, and which goes when the launcher does.
 
-One request is one datagram, an operation's name and its argument, with a reply socket and what else it needs
-as descriptors. A request too large for a datagram comes in a memfd. The child answers on the reply socket;
-when that closes unanswered, the daemon knows that the child died. Nobody else keeps a copy of it.
+One request is one datagram: an operation's name and its argument, with a reply socket and any other descriptors.
+A request too large for a datagram comes in a memfd. The child answers on the reply socket, and no other process keeps a
+copy of it. So when the socket closes without an answer, the daemon knows that the child died.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def main() -> None:
 
 
 def _fork() -> int:
-    """As os.fork; -1 where the host has no room for another process: what was asked for stays unanswered then.
+    """Like os.fork, but -1 if the host has no room for another process: the request stays unanswered then.
 
-    With this process the mask that it has mounted would go, which takes many more processes to have again.
+    If this process ended, its mounted mask would go, too; to mount that again takes many more processes.
     """
     try:
         return os.fork()

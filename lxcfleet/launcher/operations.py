@@ -1,7 +1,7 @@
-"""What the launcher can be asked for, declared once: each operation with the types of its argument and its answers.
+"""The launcher's operations, declared once: each with the types of its argument and its answers.
 
-The launcher's client and its children both read this; mypy holds them, and all rooms that ask, to it. On the way everything
-is JSON. An operation is its name, so that it is sent as it is.
+The launcher's client and its children both read this, and mypy checks both sides and all callers against it. Arguments and
+answers are sent as JSON. An operation is its own name, so it is sent as it is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 class Operation(str, Generic[A, R]):
-    """An operation. ``A``: the type of its argument; ``R``: of one answer."""
+    """An operation. ``A``: the type of its argument; ``R``: the type of one answer."""
 
 
 class Ask(Operation[A, R], Generic[A, R]):
@@ -39,13 +39,13 @@ class Talk(Operation[A, R], Generic[A, R]):
 
 
 class Done(TypedDict):
-    """Whether it was done."""
+    """The outcome: done, or an error."""
 
     name: str
-    """The container's; if it is not about one, the operation's own."""
+    """The container's name; for an operation without a container, its own."""
     error: ErrorBody | None
     notes: list[str]
-    """What is left to the operator."""
+    """Notes for the operator."""
 
 
 class PrepareItem(TypedDict):
@@ -53,19 +53,19 @@ class PrepareItem(TypedDict):
 
     name: str
     stack: Any
-    """Its layers; see base.stack.Stack.to_json."""
+    """The container's layers; see base.stack.Stack.to_json."""
     first_id: int | None
-    """None: it is privileged."""
+    """The first id of its range; None: the container is privileged."""
     disk: int
     """The most bytes that its delta may have; 0: no limit."""
     make: bool
-    """Its files are to be made; false: they are checked."""
+    """Whether its files are made; otherwise they are checked."""
     mount: bool
-    """Its layers are to be mounted: the answer has the mount namespace as descriptor."""
+    """Whether its layers are mounted: then the mount namespace comes with the answer, as a descriptor."""
     reconcile: bool
-    """What the host changed is to be merged into its delta."""
+    """Whether the host's changes are merged into its delta."""
     files: dict[str, str]
-    """Texts by name in its directory."""
+    """Files for its directory: name to text."""
 
 
 class InitPid(TypedDict):
@@ -76,16 +76,16 @@ class InitPid(TypedDict):
 
 
 class LimitItem(TypedDict):
-    """What a container that runs may use at most."""
+    """Limits for a running container."""
 
     name: str
     pid: int
     limits: list[tuple[str, str, str]]
     """Controller, file and value of its cgroups."""
     disk: int | None
-    """The most bytes that its delta may have, 0: no limit; None: as it is."""
+    """The most bytes that its delta may have, 0: no limit; None: unchanged."""
     memory: int | None
-    """Bytes beyond which its memory must not be already, or nothing is set; None: that does not matter."""
+    """If the container uses more memory than this already, nothing is set; None: that is not checked."""
 
 
 class CheckItem(TypedDict):
@@ -99,33 +99,33 @@ class CheckItem(TypedDict):
 
 
 class Checked(TypedDict):
-    """What came of it."""
+    """The outcome of such a command."""
 
     name: str
     error: ErrorBody | None
     status: int | None
-    """None: it took too long."""
+    """The exit status; None: the command took too long."""
     output: str
 
 
 class ScanItem(TypedDict):
-    """A container that runs, to be looked at; see patch.stale.scan.Target."""
+    """A running container to look at; see patch.stale.scan.Target."""
 
     name: str
     pid: int
     cgroup: str
     stack: Any
     since: float
-    """When it was started, in seconds since the epoch."""
+    """The time of its start, in seconds since the epoch."""
     monitor: int | None
     """The process id of its monitor."""
 
 
 class StaleItem(TypedDict):
-    """Containers to look at, and what for."""
+    """Containers to look at, and the files to look for."""
 
     wanted: Any
-    """The files to look for in what they serve; see patch.stale.served.Wanted.to_json. None: for none."""
+    """The files to look for among those that containers are served; see patch.stale.served.Wanted.to_json. None: none."""
     targets: list[ScanItem]
 
 
@@ -138,7 +138,7 @@ class UnshadowItem(TypedDict):
 
 
 class ExposureItem(TypedDict):
-    """A container that runs, to be looked at from inside."""
+    """A running container to look at from inside."""
 
     name: str
     pid: int
@@ -146,7 +146,7 @@ class ExposureItem(TypedDict):
 
 
 class ExposedFile(TypedDict):
-    """A file that a container can read and should not; ``rule``: the one that hides it."""
+    """A file that a container can read and should not; ``rule``: the mask's rule that would hide it."""
 
     path: str
     why: str
@@ -154,7 +154,7 @@ class ExposedFile(TypedDict):
 
 
 class Exposed(TypedDict):
-    """What one container can read and should not."""
+    """The files that one container can read and should not."""
 
     name: str
     exposed: list[ExposedFile]
@@ -162,7 +162,7 @@ class Exposed(TypedDict):
 
 
 RoutesItem = TypedDict("RoutesItem", {"except": str})
-"""The interface whose networks do not count."""
+"""The interface whose networks are left out."""
 
 
 class Routes(TypedDict):
@@ -180,7 +180,7 @@ class BridgeItem(TypedDict):
 
 
 class BridgeAddress(TypedDict):
-    """The host's IPv4 address on it."""
+    """The host's IPv4 address on the bridge."""
 
     address: str | None
     error: ErrorBody | None
@@ -192,9 +192,9 @@ class JoinItem(TypedDict):
     bridge: str
     ports: Sequence[str]
     rules: str
-    """For nft."""
+    """The rules, for nft."""
     forward: bool
-    """The host is to forward packets."""
+    """Whether the host is to forward packets."""
 
 
 class NetworkItem(JoinItem):
@@ -202,11 +202,11 @@ class NetworkItem(JoinItem):
 
     hardware: str
     addresses: list[str]
-    """The host's, with the length of the prefix."""
+    """The host's addresses, with the length of the prefix."""
     localhost: bool
-    """Published ports are to be there on 127.0.0.1, too."""
+    """Whether published ports are reachable on 127.0.0.1, too."""
     domain: str
-    """For which the name server on the bridge is to be asked; empty: for none."""
+    """The domain for which the name server on the bridge is asked; empty: none."""
 
 
 class DhcpItem(TypedDict):
@@ -220,13 +220,13 @@ class DhcpItem(TypedDict):
 
 
 class LeasedItem(TypedDict):
-    """The table that has the set of the addresses that were given."""
+    """The table that has the set of given addresses."""
 
     table: str
 
 
 class PublishItem(TypedDict):
-    """Where ports of the host lead."""
+    """The ports of the host and where they lead."""
 
     bridge: str
     rules: str
@@ -258,20 +258,20 @@ UNFREEZE: Ask[list[str], Done] = Ask("unfreeze")
 LIMIT: Ask[LimitItem, Done] = Ask("limit")
 CHECK: Ask[CheckItem, Checked] = Ask("check")
 FEATURES: Ask[None, Mapping[str, Any]] = Ask("features")
-"""What the host can do, as host.facts.features.Features has it in JSON."""
+"""Answers the host's features, as host.facts.features.Features.to_json writes them."""
 ROOT_IDS: Ask[list[int], Done] = Ask("root_ids")
-"""Takes the first and the last of the ids that root is to get in /etc/subuid and /etc/subgid."""
+"""Takes the first and the last of the ids that root gets in /etc/subuid and /etc/subgid."""
 ATTACH: Operation[Any, None] = Operation("attach")
-"""Takes an AttachRequest of the API; the client gets the answers."""
+"""Takes an AttachRequest of the API; the answers go to the client."""
 
 STALE: Large[StaleItem, list[dict[str, Any]]] = Large("stale")
-"""Answers what patch.stale.judge.StaleScan.to_json gives, for each."""
+"""Answers patch.stale.judge.StaleScan.to_json for each container."""
 SHADOWS: Large[list[tuple[str, Any]], list[dict[str, Any]]] = Large("shadows")
-"""Takes names and stacks; answers what patch.shadow.files.Delta.to_json gives, for each."""
+"""Takes names and stacks; answers patch.shadow.files.Delta.to_json for each container."""
 UNSHADOW: Ask[UnshadowItem, Done] = Ask("unshadow")
 EXPOSURE: Large[list[ExposureItem], list[Exposed]] = Large("exposure")
 MASK: Ask[bool, Done] = Ask("mask")
-"""True: look through the whole base, whatever the record says."""
+"""Takes whether to look through the whole base, even if the record says that the mask is current."""
 RELEASE: Ask[None, Done] = Ask("release")
 
 ROUTES: Ask[RoutesItem, Routes] = Ask("routes")
@@ -280,7 +280,7 @@ NETWORK: Ask[NetworkItem, Done] = Ask("network")
 JOIN: Ask[JoinItem, Done] = Ask("join")
 DHCP: Ask[list[DhcpItem], Done] = Ask("dhcp")
 LEASED: Large[LeasedItem, list[tuple[str, int]]] = Large("leased")
-"""Answers ports, and the addresses, as numbers, that were given behind them."""
+"""Answers ports and the addresses, as numbers, that were given behind these ports."""
 PUBLISH: Ask[PublishItem, Done] = Ask("publish")
 RULES: Ask[RulesItem, Done] = Ask("rules")
 DATAGRAMS: Ask[list[str], Done] = Ask("datagrams")

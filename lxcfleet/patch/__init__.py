@@ -1,1 +1,1 @@
-"""Patches of the host: who hears of them, what runs old code, what hides them, the proof, and rollouts."""
+"""Patches of the host: noticing them, finding old code and shadows, proving the patch, and rollouts."""

@@ -1,7 +1,7 @@
 """Which containers were well before the host's packages changed.
 
-Between a patch and its restart a container sees new programs beside old libraries, and its checks may fail because of
-that alone. Such a container is not one that was ill anyway, which nobody waits for: it has to become well again.
+Between a patch and its restart a container sees new programs beside old libraries, and its checks may fail for that reason
+alone. Such a container must become well again, unlike one that was ill before, for which no rollout waits.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ log = logging.getLogger(__name__)
 
 
 class Before:
-    """The runs of containers that were not unhealthy when packages began to change; kept in a file."""
+    """The runs of containers that were not unhealthy when packages began to change. They are kept in a file."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._runs = _read(file)
 
     def was_well(self, container: Container) -> bool:
-        """Whether this run of it was."""
+        """Whether the container's present run was well."""
         running = container.running
         return running is not None and self._runs.get(container.name) == running.identity
 
     def note(self, containers: Iterable[Container], of: Callable[[Container], Health | None]) -> None:
-        """Packages begin to change. What was well before an earlier change, and has not been restarted since, stays so."""
+        """Packages begin to change: note the containers that are well. Earlier notes about the same run stay."""
         self._keep({
             c.name: c.running.identity
             for c in containers
@@ -39,7 +39,7 @@ class Before:
         })  # fmt: skip
 
     def forget(self, names: Iterable[str]) -> None:
-        """These were not touched by the change: what becomes ill of them, does so for a reason of its own."""
+        """Forget containers that the change did not touch: if they become ill, there is another reason."""
         gone = set(names)
         self._keep({name: run for name, run in self._runs.items() if name not in gone})
 

@@ -1,4 +1,4 @@
-"""What happens about patches of the host, as events on the bus (runtime.bus)."""
+"""Events about patches of the host on the bus (runtime.bus)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from lxcfleet.runtime.bus import Event, Told
 
 _NAMED = 20
-"""How many containers are named to the user."""
+"""A message names at most so many containers."""
 
 
 @dataclass(frozen=True)
 class PatchWaits(Event):
-    """The host was patched, and nothing is done about it yet."""
+    """The host was patched, and nothing was done about it yet."""
 
     why: str
 
@@ -22,10 +22,10 @@ class PatchWaits(Event):
 
 @dataclass(frozen=True)
 class Patched(Event):
-    """The host was patched, and it was looked at what runs old code since."""
+    """The host was patched, and its containers were checked for old code."""
 
     stale: tuple[str, ...]
-    """The names of the containers that do."""
+    """The names of the containers that run old code."""
 
     def told(self) -> Told:
         if not self.stale:
@@ -36,7 +36,7 @@ class Patched(Event):
 
 @dataclass(frozen=True)
 class NotReadable(Event):
-    """Of a container it could not be told whether it runs old code."""
+    """It could not be found out whether a container runs old code."""
 
     name: str
     problem: str
@@ -50,7 +50,7 @@ class RolloutMoved(Event):
     """A rollout began, came to another wave, halted or ended."""
 
     text: str
-    """How far it is."""
+    """The status of the rollout."""
 
     def told(self) -> Told:
         return Told("rollout", None, self.text)

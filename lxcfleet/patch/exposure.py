@@ -1,4 +1,4 @@
-"""Auditing containers: what of the host they can read and should not."""
+"""Auditing containers: the files of the host that they can read and should not."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Audit:
         self._paths, self._registry, self._launcher = paths, registry, launcher
 
     async def exposure(self, selection: Selection) -> list[ExposureRecord]:
-        """What each of the chosen containers (all, if none is chosen) can read; nothing of one that does not run.
+        """The findings for each of the chosen containers, or for all; none for a container that does not run.
 
-        Raises FleetError. Takes as long as looking through the host does, 1 s per 200,000 files.
+        Raises FleetError. Takes as long as a look through the host: 1 s per 200,000 files.
         """
         await self._registry.observe()
         if not (selection.patterns or selection.labels):

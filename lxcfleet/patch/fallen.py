@@ -1,8 +1,8 @@
 """Containers that a patch took down, noted beside each of them.
 
-A rollout stops a container, and it does not come up on the new version. It has not been stopped by anybody who wanted
-that, so it is not done with: it is started with the next patch, it counts against ``verify``, and it starts when the host
-boots. The note lies in the container's directory, as it has to survive the rollout and a reboot of the host.
+A rollout stops such a container, and it does not come up on the new version. Nobody wanted it to be stopped, so three things
+follow: it is started with the next patch, it counts against ``verify``, and it starts when the host boots. The note lies in
+the container's directory, as it has to survive the rollout and a reboot of the host.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Fall:
-    """What is known of it."""
+    """The note for one container."""
 
     since: str
-    """When it was noted, as in the API."""
+    """The time of the note, as in the API."""
     why: str
 
 
 class Fallen:
-    """The notes."""
+    """The notes of all containers."""
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
 
     def of(self, container: Container) -> Fall | None:
-        """What took the container down; None if it runs, or nothing did."""
+        """The note about a container; None if it runs, or no patch took it down."""
         if container.running is not None:
             return None
         file = self._file(container.name)
@@ -49,19 +49,19 @@ class Fallen:
             return Fall("", f"{file} can't be read")
 
     def note(self, container: Container, why: str, moment: str) -> None:
-        """A patch took it down. Raises OSError."""
+        """Note that a patch took it down. Raises OSError."""
         tree.write(self._file(container.name), json.dumps(asdict(Fall(moment, why))) + "\n", sync=True)
-        container.resting = True  # it starts with the host's next boot
+        container.resting = True  # so that it starts with the host's next boot
 
     def forget(self, name: str) -> None:
-        """It is well again."""
+        """Remove the note: the container is well again."""
         try:
             self._file(name).unlink(missing_ok=True)
         except OSError as error:
             log.warning("%s can't be removed: %s", self._file(name), error.strerror)
 
     def tidy(self, containers: Iterable[Container], well: Iterable[str]) -> None:
-        """Forget those that are ``well``; have the others start when the host boots."""
+        """Remove the notes of containers that are ``well``; have the others start when the host boots."""
         names = set(well)
         for container in containers:
             if container.name in names:

@@ -1,8 +1,8 @@
-"""What to do about a change of the host's packages, moment by moment. Pure.
+"""The reaction to a change of the host's packages, moment by moment. Pure.
 
-A package manager calls its hook many times in one upgrade, and what lies between two calls is a host in pieces. So the
-calls only make it known that something changed; acting has to wait until dpkg is done, nothing was left in the middle,
-it has been quiet for a while, and the policy allows it.
+A package manager calls its hook many times in one upgrade, and between two calls the host may be incomplete. So a call only
+says that something changed. To act, the daemon waits until dpkg is done, no package is unfinished, it has been quiet for a
+while, and the policy allows it.
 """
 
 from __future__ import annotations
@@ -15,54 +15,54 @@ from lxcfleet.spec.windows import PatchSettings, Policy
 
 
 class NoticePhase(StrEnum):
-    """How far a change of the host's packages is."""
+    """The phases of a change of the host's packages."""
 
     IDLE = "idle"
-    """All that was heard of was dealt with."""
+    """Every change so far was dealt with."""
     QUIET = "quiet"
-    """It is waited for packages to stop changing."""
+    """The daemon waits for packages to stop changing."""
     BUSY = "busy"
-    """The package manager is at work, whether or not the hook was heard yet: it is called after dpkg alone."""
+    """The package manager is at work. The hook may not have been called yet, as it runs only after dpkg."""
     BROKEN = "broken"
-    """dpkg left the host's packages in the middle; nothing is restarted until that is mended."""
+    """dpkg left packages unfinished; nothing is restarted until that is mended."""
     WINDOW = "window"
-    """It is waited for a maintenance window."""
+    """The daemon waits for a maintenance window."""
     READY = "ready"
-    """It is time to look at what became stale, and to act."""
+    """It is time to look for stale containers, and to act."""
     FAILED = "failed"
-    """That failed, and is tried again."""
+    """Acting failed, and is tried again."""
 
 
 RETRY_SECONDS = 30.0
-"""How long after a failure it is tried again."""
+"""Seconds from a failure to the next attempt."""
 
 
 @dataclass(frozen=True)
 class Moment:
-    """What there is at one moment."""
+    """The facts at one moment."""
 
     pending: bool
-    """The hook was heard since all was dealt with."""
+    """Whether the hook was called since everything was dealt with."""
     quiet: float
-    """Seconds since the hook was heard, or dpkg seen at work, for the last time. By a clock that nobody sets."""
+    """Seconds since the last call of the hook, or the last sight of dpkg at work. By a clock that nobody sets."""
     holder: int | None
-    """The process that holds dpkg's lock."""
+    """The process that holds dpkg's lock; None: none does."""
     half_done: str | None
-    """What dpkg left in the middle; None: that was not looked at."""
+    """The packages that dpkg left unfinished; None: that was not looked at."""
     now: datetime
-    """The time for people, by which maintenance windows go."""
+    """The local time, for maintenance windows."""
     failed: float | None = None
-    """Seconds since acting failed."""
+    """Seconds since acting failed; None: it did not."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """How far it is."""
+    """The phase at that moment."""
 
     phase: NoticePhase
     why: str = ""
     until: datetime | None = None
-    """When the window begins."""
+    """The beginning of the next window."""
 
 
 def answer(moment: Moment, settings: PatchSettings) -> Answer:

@@ -1,4 +1,4 @@
-"""Patches as numbers, for those who watch the fleet: looked at in the background, as nobody waits for a scan."""
+"""Patches as numbers, for monitoring: found in the background, as a client must not wait for a scan."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from lxcfleet.spec.selection import Selection
 log = logging.getLogger(__name__)
 
 KEPT_SECONDS = 60.0
-"""How long one scan is good enough."""
+"""Seconds for which one scan is good enough."""
 LOOK_SECONDS = 5.0
-"""How often it is looked for containers that were started since."""
+"""Seconds between two checks for containers that were started since."""
 SHADOWS_SECONDS = 900.0
-"""How long one count of shadows is good enough: it looks at each file of each delta."""
+"""Seconds for which one count of shadows is good enough: a count looks at each file of each delta."""
 SHARE = 0.05
-"""The most of one processor that counting them may take."""
+"""The largest share of one processor that counting them may take."""
 
 
 class PatchNumbers:
-    """What is stale, as of the last look."""
+    """The numbers of stale files and shadows, as of the last look."""
 
     def __init__(
         self,
@@ -46,15 +46,15 @@ class PatchNumbers:
         self._registry, self._finder, self._rollout, self._watcher = registry, finder, rollout, watcher
         self._count, self._count_due = shadows, 0.0
         self._shadows: dict[str, int | None] = {}
-        """By container, as of its last count, which stays until the next one is done; None: not all could be read."""
+        """By container, as of its last count, which stays until the next one is done; None: parts of it could not be read."""
         self._stale: dict[str, tuple[str, bool | None]] = {}
-        """By container: which run of it was looked at, and what was found; None: not all of it could be read."""
+        """By container: the run that was looked at, and the result; None: parts of it could not be read."""
         self._scanned: float | None = None
         self._due = 0.0
         self._interest = Interest()
 
     def read(self) -> PatchReading:
-        """What is known. Asking keeps the looking alive."""
+        """The present numbers. The background work goes on only while somebody asks."""
         self._interest.show()
         stale = {c.name: found for c in self._registry if (found := self._known(c)) is not None}
         rollout = self._rollout()
@@ -67,7 +67,7 @@ class PatchNumbers:
         )
 
     def _known(self, container: Container) -> bool | None:
-        """Only what was found in this run of it: the one before may have been stale."""
+        """The result for the container's present run, as the former run may have been stale."""
         run, found = self._stale.get(container.name, ("", None))
         return found if container.running is not None and container.running.identity == run else None
 
@@ -83,7 +83,7 @@ class PatchNumbers:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _look(self) -> None:
-        """Scan all that run when it is time to, else those that were started since."""
+        """Scan all running containers when that is due, else those that were started since."""
         everything = time.monotonic() >= self._due
         runs = {c.name: (c, c.running.identity) for c in self._registry if c.running is not None}
         chosen = [c for c, run in runs.values() if everything or self._stale.get(c.name, ("",))[0] != run]
@@ -98,17 +98,17 @@ class PatchNumbers:
             self._stale = {name: found for name, found in self._stale.items() if name in self._registry}
 
     async def _count_shadows(self) -> None:
-        """Look through all deltas when it is time to, else through those of new containers."""
+        """Look through all deltas when that is due, else through those of new containers."""
         began = time.monotonic()
         names = [container.name for container in self._registry]
         everything = began >= self._count_due
         chosen = names if everything else [name for name in names if name not in self._shadows]
         if everything:
-            self._count_due = began + SHADOWS_SECONDS  # also where it fails
+            self._count_due = began + SHADOWS_SECONDS  # This holds even if the count fails.
             self._shadows = {name: found for name, found in self._shadows.items() if name in self._registry}
         if not chosen:
             return
-        # Looked at once, whatever comes of it: one that fails is not tried again at once.
+        # The attempt counts even if it fails, so that it is not repeated at once.
         self._shadows = {**dict.fromkeys(chosen), **self._shadows}
         for record in await self._count(Selection(tuple(chosen))):
             self._shadows[record["name"]] = len(record["shadows"]) if record["problem"] is None else None

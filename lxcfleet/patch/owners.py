@@ -1,4 +1,4 @@
-"""Whose files are, remembered."""
+"""The packages that own files, remembered."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Owners:
         self._known: dict[str, Owner | None] = {}
 
     async def find(self, paths: Iterable[str]) -> dict[str, Owner]:
-        """As ``sure``; but where dpkg can't be asked nobody owns anything, and the log says why."""
+        """Like ``sure``; but if dpkg can't be asked, no file has an owner, and the log says why."""
         try:
             return await self.sure(paths)
         except HostError as error:
@@ -30,7 +30,7 @@ class Owners:
             return {}
 
     async def sure(self, paths: Iterable[str]) -> dict[str, Owner]:
-        """By path; those of no package are left out. Raises HostError."""
+        """The owner by path, without files that belong to no package. Raises HostError."""
         wanted = set(paths)
         now = stamp(str(database.STATUS))
         if now != self._stamp:

@@ -1,4 +1,4 @@
-"""What can be asked about patches: which containers run old code, and whether a patch is everywhere."""
+"""Questions about patches: which containers run old code, and whether a patch is everywhere."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from lxcfleet.spec.selection import Selection
 
 
 class Patch:
-    """Patches of the host, and how far they are in the containers."""
+    """Patches of the host, and their progress in the containers."""
 
     def __init__(self, registry: Registry, finder: Finder, watcher: Watcher, owners: Owners) -> None:
         self._registry, self._finder, self._watcher, self._owners = registry, finder, watcher, owners
 
     async def stale(self, selection: Selection) -> list[StaleRecord]:
-        """What the chosen containers (all, if none is chosen) run that is old. Raises FleetError."""
+        """The old files that the chosen containers (all, if none is chosen) run. Raises FleetError."""
         chosen = await self._registry.chosen(selection)
         scans = await self._finder.scan(chosen)
         owners = await self._owners.find(file.path for scan in scans.values() for file in scan.files if not file.package)
         return [_stale_record(container, scans[container.name], owners) for container in chosen]
 
     def notice(self) -> NoticeRecord:
-        """How far the last change of the host's packages is."""
+        """The progress of the last change of the host's packages."""
         return self._watcher.record()
 
     async def notify(self) -> NoticeRecord:
-        """The host's packages changed; how far that is. Raises FleetError."""
+        """Note that the host's packages changed; returns the progress. Raises FleetError."""
         self._watcher.notify()
         await self._watcher.look()
         return self._watcher.record()
@@ -50,7 +50,7 @@ def _stale_record(container: Container, scan: StaleScan, owners: dict[str, Owner
 
 
 def file_record(file: OldFile, owner: Owner | None) -> OldFileRecord:
-    """As the API shows it."""
+    """The file in the API's form."""
     return {
         "path": file.path,
         "why": file.why,

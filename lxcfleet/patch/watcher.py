@@ -1,4 +1,4 @@
-"""Watching for patches: hears of changed packages, waits for the moment to act, and has it done."""
+"""Watches for patches: notices changed packages, waits for the moment to act, and has the action begun."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from lxcfleet.spec.windows import PatchSettings, Policy
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
-"""How often it is looked at the file that the hook touches: one system call."""
+"""Seconds between two looks at the file that the hook touches: one system call."""
 AUDIT_SECONDS = 5.0
-"""How often it is asked whether dpkg's records are in order, while they are not or a window is waited for."""
+"""Seconds between two looks at dpkg's records, while these are unfinished or a window is waited for."""
 TIDY_SECONDS = 5.0
-"""How often it is looked whether what a patch took down is well again."""
+"""Seconds between two checks whether containers that a patch took down are well again."""
 WELL_SECONDS = 60.0
-"""What has been healthy for so long does not end because of a patch any more."""
+"""Seconds of health after which a container is taken to have survived the patch."""
 
 Apply = Callable[[Mapping[str, StaleScan]], Awaitable[None]]
-"""Brings what is stale up to date: takes what was found in each stale container, and returns once that has begun and
-survives the daemon."""
+"""Updates stale containers: takes the findings in each of them, and returns once the update has begun and would survive
+the daemon."""
 
 
 class Watcher:
-    """Between the package manager's hook and the rollout."""
+    """Leads from the package manager's hook to the rollout."""
 
     def __init__(
         self,
@@ -79,14 +79,14 @@ class Watcher:
         self._answer = Answer(NoticePhase.IDLE)
 
     def notify(self) -> None:
-        """Packages changed: what the hook says. Raises HostError."""
+        """Note that packages changed; the hook calls this. Raises HostError."""
         try:
             self._paths.notice.touch(mode=0o644)
         except OSError as error:
             raise HostError.from_os_error("the change can't be noted", error) from error
 
     def record(self) -> NoticeRecord:
-        """How far it is."""
+        """The progress, in the API's form."""
         settings, now = self._settings(), self._answer
         down = {container.name: fall for container in self._registry if (fall := self._fallen.of(container)) is not None}
         return {
@@ -99,7 +99,7 @@ class Watcher:
         }
 
     async def run(self) -> None:
-        """Watch, for ever."""
+        """Watch until cancelled."""
         while True:
             try:
                 await self.tick()
@@ -108,7 +108,7 @@ class Watcher:
             await asyncio.sleep(TICK_SECONDS)
 
     async def look(self) -> None:
-        """See how far it is."""
+        """Update the phase."""
         moment = await self._look()
         before, self._answer = self._answer, notice.answer(moment, self._settings())
         if self._answer.phase is not before.phase and self._answer.phase in (NoticePhase.BROKEN, NoticePhase.WINDOW):
@@ -116,7 +116,7 @@ class Watcher:
             self._bus.publish(PatchWaits(f"{self._answer.why}{until}"))
 
     async def tick(self) -> None:
-        """Look once, and act if it is time to."""
+        """Update the phase once, and act if it is time to."""
         self._tidy()
         await self.look()
         if self._answer.phase is NoticePhase.READY:
@@ -143,13 +143,13 @@ class Watcher:
         return Moment(pending, quiet, holder, self._half_done, datetime.now(UTC), failed)
 
     async def _audit(self, clock: float) -> None:
-        """Look at dpkg's records; now and then again, as a dpkg by hand may be over within a tick and call no hook."""
+        """Look at dpkg's records. This is repeated, as a dpkg that is run by hand may end within a tick and call no hook."""
         if self._half_done is None or clock - self._audited >= AUDIT_SECONDS:
             self._audited = clock
             self._half_done = await asyncio.to_thread(dpkg.trouble, self._admin)
 
     async def _act(self) -> None:
-        """Look at what became stale, and do what the policy says."""
+        """Look for stale containers, and do what the policy says."""
         heard, policy = self._heard, self._settings().policy
         try:
             if policy is not Policy.MANUAL:
@@ -184,7 +184,7 @@ class Watcher:
             log.warning("%d containers run old code; `lxcfleet patch apply` restarts them in waves", len(stale))
 
     def _tidy(self) -> None:
-        """Now and then forget what was taken down and is well again, by whomever it was started."""
+        """Now and then forget the fall of containers that are well again, whoever started them."""
         moment = time.monotonic()
         if moment - self._tidied >= TIDY_SECONDS:
             self._tidied = moment
@@ -193,7 +193,7 @@ class Watcher:
 
 
 def _stamp(path: Path) -> str | None:
-    """Another text after each touch; None if there is no such file."""
+    """A text that changes with each touch; None if there is no such file."""
     try:
         found = path.stat()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""For all unit tests: they are kept off the host."""
+"""Fixtures for all unit tests: they keep the tests off the host."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import hostguard
 import pytest
 from hypothesis import settings
 
-# How long an example takes is the machine's business, which may do other things beside.
+# The time of an example depends on the machine, which may be busy with other work.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)
 def _off_the_host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Nothing but what the test's mark ``reaches`` names can be done to the host; see tests/hostguard.py."""
+    """Keep the test from reaching the host, unless its mark ``reaches`` allows it; see tests/hostguard.py."""
     marks = list(request.node.iter_markers("reaches"))
     assert all(mark.kwargs.get("reason") for mark in marks), "the mark `reaches` takes a reason"
     before = os.getcwd()

@@ -34,7 +34,7 @@ def layer_in(top: Path, name: str) -> Layer:
 
 
 def stack_in(layers: Mapping[str, Path]) -> Stack:
-    """The stack of these directories, all of which are in one."""
+    """The stack of these directories, all in one directory."""
     top = layers["delta"].parent
     return Stack(tuple(layer_in(top, name) for name in ORDER if name in layers))
 

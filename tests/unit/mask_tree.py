@@ -1,4 +1,4 @@
-"""Small trees for tests of the mask, and what a plan over them comes to."""
+"""Small trees for tests of the mask, and the plan over them."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ SYSTEM = "usr/lib/systemd/system"
 
 
 def small_host(root: Path) -> Path:
-    """A host, much reduced. All belongs to who runs the test."""
+    """A much reduced host. All its files belong to the user who runs the tests."""
     for name in ("usr/bin", "usr/lib", "var/lib/dpkg/info", "var/log"):
         (root / name).mkdir(parents=True)
     for name in ("etc", "tmp", "root", "home", "srv", "opt", "run", "proc", "data"):
@@ -40,7 +40,7 @@ def put(root: Path, path: str, content: str | bytes = "", mode: int = 0o644) -> 
 
 def plan(root: Path, *own: Rule, **more: object) -> dict[str, Entry]:
     operator = Rules(own, more.get("replace", ()), more.get("units", ()))  # type: ignore[arg-type]
-    # No fleet's: what a real one wrote to its run directory is not to be read here.
+    # Paths of no fleet, so that the run directory of a real one is not read.
     paths = Paths(run=Path("/run/lxcfleet-of-nobody"))
     entries, _ = compiler.plan(
         paths, operator, Tree(root), more.get("mounts", frozenset()), more.get("parts", {})  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Parts of the fleet's network without a host: the launcher is one that only takes note of what it is asked for."""
+"""Parts of the fleet's network without a host: the launcher is a stand-in that records its requests."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from lxcfleet.spec.settings import NetworkSettings
 
 
 class FakeLauncher:
-    """Answers as if all were done."""
+    """Answers as if everything were done."""
 
     def __init__(self, answers: Callable[[str, Any], dict[str, Any]] | None = None) -> None:
         self.asked: list[tuple[str, Any]] = []
         self.failure: HostError | None = None
-        """What it answers with from now on."""
+        """Its answers from now on."""
         self._answers = answers or (lambda operation, argument: {})
 
     async def ask(self, operation: str, argument: Any) -> dict[str, Any]:
-        """Take note of it."""
+        """Record the request."""
         self.asked.append((operation, argument))
         await asyncio.sleep(0)
         if self.failure is not None:
@@ -44,7 +44,7 @@ class FakeLauncher:
         return []
 
     def operations(self) -> list[str]:
-        """What was asked for, without the arguments."""
+        """The requested operations, without the arguments."""
         return [operation for operation, _ in self.asked]
 
 
@@ -74,7 +74,7 @@ def context_of(
 
 
 class Names:
-    """Discovery with what it stands on."""
+    """Discovery with everything that it needs."""
 
     def __init__(self, context: Context) -> None:
         self.membership = Membership(context.registry)

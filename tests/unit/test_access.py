@@ -1,4 +1,4 @@
-"""Who may call what."""
+"""Access to the API: the role of each client, and the calls that it may make."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def test_a_group_that_does_not_exist_admits_nobody() -> None:
     assert Access(None, None).judge(caller(0)) is Role.ALL
 
 
-def test_who_can_not_be_told_may_nothing() -> None:
+def test_a_client_that_can_not_be_identified_may_do_nothing() -> None:
     with socket.socket() as not_connected:
         assert Access(FULL, READERS).role(not_connected) is Role.NOTHING
     assert Access(FULL, READERS).role(None) is Role.NOTHING
 
 
-def test_the_kernel_says_who_it_is() -> None:
+def test_the_kernel_identifies_the_client() -> None:
     import os
 
     ours, theirs = socket.socketpair(socket.AF_UNIX)
@@ -53,7 +53,7 @@ def test_the_kernel_says_who_it_is() -> None:
     assert found.groups == {os.getgid(), *os.getgroups()}
 
 
-def test_refusing_says_what_would_be_needed() -> None:
+def test_a_refusal_names_the_role_that_is_needed() -> None:
     refuse(Role.READ, Role.READ)
     with pytest.raises(Denied, match="only read"):
         refuse(Role.READ, Role.ALL)
@@ -62,7 +62,7 @@ def test_refusing_says_what_would_be_needed() -> None:
     assert "lxcfleet-ro" in caught.value.hint
 
 
-def test_what_changes_something_is_not_for_readers() -> None:
+def test_readers_may_call_nothing_that_changes_something() -> None:
     harmless = {name for name, call in CALLS.items() if call.harmless}
     assert {"list", "info", "wait", "stale", "exposure", "doctor"} <= harmless
     assert not {"create", "act", "cancel", "fix"} & harmless

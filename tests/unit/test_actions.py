@@ -1,4 +1,4 @@
-"""Actions that have waited for their turn."""
+"""Actions that waited for their turn."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from lxcfleet.spec.states import Action
 
 
 @pytest.mark.parametrize("action", [Action.START, Action.RESTART, Action.DESTROY, None])
-def test_what_was_meant_for_one_that_is_gone_is_not_done_to_the_next_of_its_name(
+def test_an_action_is_not_done_to_a_new_container_that_got_the_name_of_its_destroyed_one(
     action: Action | None, tmp_path: Path
 ) -> None:
-    """The next one may be stopped, and then it would be destroyed, or started as the first was. None: what is owed."""
+    """The new container might be stopped, and be destroyed or started like the old one. None: what the old one was owed."""
     nobody: Any = None
     paths = Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path)
     registry = Registry(paths, nobody, Bus())
@@ -33,7 +33,7 @@ def test_what_was_meant_for_one_that_is_gone_is_not_done_to_the_next_of_its_name
     chosen = before
     registry.forget("web")
     registry.add(after)
-    # Whatever it did with this would fail otherwise than by NotFound.
+    # Anything else that it did with this would fail with another error than NotFound.
     reconciler = Reconciler(registry, nobody, nobody, nobody, 10.0)
     actions = Actions(paths, registry, reconciler, nobody, Operations(), Bus(), nobody)
 
@@ -47,7 +47,7 @@ def test_what_was_meant_for_one_that_is_gone_is_not_done_to_the_next_of_its_name
         asyncio.run(act())
 
 
-def test_a_spec_says_how_long_its_container_may_take_to_end() -> None:
+def test_a_spec_limits_the_time_that_its_container_may_take_to_end() -> None:
     nobody: Any = None
     reconciler = Reconciler(nobody, nobody, nobody, nobody, 10.0)
     assert reconciler._patience(Container("web", Spec("web", stop_timeout=0.5))) == 0.5

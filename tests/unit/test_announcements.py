@@ -26,7 +26,7 @@ def paths(tmp_path: Path) -> Paths:
 
 
 class Story:
-    """Containers web1 and web2; ``runs`` says at which look they are found running."""
+    """Containers web1 and web2; ``runs`` says at which look each of them is found running."""
 
     def __init__(self, paths: Paths, monkeypatch: pytest.MonkeyPatch, **runs: int) -> None:
         self.paths = paths
@@ -66,13 +66,13 @@ def test_an_announced_container_is_looked_for_until_it_runs(paths: Paths, monkey
     assert (story.heard, story.looks, list(paths.starting.iterdir())) == (["web1", "web2"], 3, [])
 
 
-def test_one_that_does_not_come_is_not_looked_for_for_ever(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_container_that_does_not_start_is_not_looked_for_for_ever(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     story = Story(paths, monkeypatch)
     story.play("web1", "nobody")
     assert (story.heard, story.looks) == (["web1"], 5)
 
 
-def test_where_no_daemon_listens_nothing_is_announced(paths: Paths) -> None:
+def test_nothing_is_announced_without_a_daemon_that_listens(paths: Paths) -> None:
     announce(paths, "web1")
     assert not paths.starting.exists()
 

@@ -1,4 +1,4 @@
-"""Containers that plain lxc-start began have of the network what others have."""
+"""Containers that plain lxc-start began get the same network as others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .network_parts import FakeLauncher, own_paths, registry_of, run
 
 
 class World:
-    """A fleet of web1 and web2, on a bridge that is there, whose ports are files below ``ports``."""
+    """A fleet of web1 and web2 on a bridge that is up, whose ports are files below ``ports``."""
 
     def __init__(self, directory: Path) -> None:
         self.launcher = FakeLauncher(lambda operation, _: {"networks": [], "ipv6": False} if operation == "routes" else {})
@@ -54,13 +54,13 @@ class World:
         return Container(spec.name, spec)
 
     def switches(self, container: Container) -> list[str]:
-        """The switches of its port that are on."""
+        """The switches of its port that are set."""
         assert container.spec is not None
         directory = self.ports / container.spec.port / "brport"
         return sorted(file.name for file in directory.iterdir() if file.read_text() == "1\n")
 
     def rules(self) -> str:
-        """All that the packet filter was told."""
+        """All rules that the packet filter was given."""
         return "\n".join(argument["rules"] for _, argument in self.launcher.asked if "rules" in argument)
 
 
@@ -90,7 +90,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[
 Play = Callable[[Callable[[World], Coroutine[Any, Any, None]]], None]
 
 
-def test_it_is_admitted_and_published_as_soon_as_the_daemon_sees_it(play: Play) -> None:
+def test_a_container_is_admitted_and_published_as_soon_as_the_daemon_sees_it(play: Play) -> None:
     async def story(world: World) -> None:
         run(world.web1)
         world.network.began(world.web1)
@@ -107,7 +107,7 @@ def test_it_is_admitted_and_published_as_soon_as_the_daemon_sees_it(play: Play) 
     play(story)
 
 
-def test_what_failed_is_done_at_the_next_check(play: Play) -> None:
+def test_a_failed_arrival_is_repeated_at_the_next_check(play: Play) -> None:
     async def story(world: World) -> None:
         world.launcher.failure = HostError("no")
         run(world.web1)
@@ -121,7 +121,7 @@ def test_what_failed_is_done_at_the_next_check(play: Play) -> None:
     play(story)
 
 
-def test_what_the_daemon_starts_itself_is_published_by_the_start(play: Play) -> None:
+def test_a_container_that_the_daemon_starts_is_published_by_that_start(play: Play) -> None:
     async def story(world: World) -> None:
         run(world.web1)
         world.web1.busy = "start"
@@ -132,7 +132,7 @@ def test_what_the_daemon_starts_itself_is_published_by_the_start(play: Play) -> 
     play(story)
 
 
-def test_one_that_could_not_be_stopped_stays_withdrawn(play: Play) -> None:
+def test_a_container_that_could_not_be_stopped_stays_withdrawn(play: Play) -> None:
     async def story(world: World) -> None:
         await world.network.connect(cast(Spec, world.web1.spec))
         run(world.web1)
@@ -152,7 +152,7 @@ def test_one_that_could_not_be_stopped_stays_withdrawn(play: Play) -> None:
     play(story)
 
 
-def test_one_that_ends_is_withdrawn_whatever_is_done_to_it(play: Play) -> None:
+def test_a_container_that_ends_is_withdrawn_whatever_is_done_to_it(play: Play) -> None:
     async def story(world: World) -> None:
         await world.network.connect(cast(Spec, world.web1.spec))
         run(world.web1)

@@ -1,4 +1,4 @@
-"""The record of what runs, and the order in which it starts again."""
+"""The record of running containers, and the order in which they start again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_record_that_cannot_be_used_is_empty(text: str) -> None:
 
 
 @given(st.dictionaries(st.from_regex(r"[a-z]{1,3}", fullmatch=True), st.integers(-3, 3)))
-def test_turns_are_in_order_and_lose_nobody(orders: dict[str, int]) -> None:
+def test_turns_are_in_order_and_lose_no_container(orders: dict[str, int]) -> None:
     containers = [Container(name, Spec(name, boot_order=order)) for name, order in orders.items()]
     groups = [[container.name for container in group] for group in turns(containers)]
     assert sorted(name for group in groups for name in group) == sorted(orders)
@@ -76,8 +76,8 @@ def test_a_turn_waits_for_the_one_before_also_if_that_fails(at_once: int) -> Non
     assert min(said.index("c1 begins"), said.index("c2 begins")) > marks[-1]
 
 
-def test_who_waits_for_its_turn_has_not_begun() -> None:
-    """It may wait for a minute until those before it are healthy: neither a cancel nor the daemon's end waits for that."""
+def test_a_job_that_waits_for_its_turn_has_not_begun() -> None:
+    """A job may wait a minute until the containers before it are healthy. A cancel or the daemon's end can't wait for it."""
 
     async def begin() -> list[str]:
         async def run() -> Result:
@@ -98,8 +98,8 @@ def test_who_waits_for_its_turn_has_not_begun() -> None:
     assert asyncio.run(asyncio.wait_for(begin(), 10)) == ["started", "cancelled", "cancelled"]
 
 
-def test_what_is_asked_for_while_the_daemon_ends_is_not_begun() -> None:
-    """A stop may drain for a while, and the API answers until the end: what began then would be cut off."""
+def test_a_job_that_is_requested_while_the_daemon_ends_is_not_begun() -> None:
+    """A stop may drain for a while, and the API answers until the end. A job that began then would be cut off."""
 
     async def end() -> tuple[list[str], list[str]]:
         drained, begun = asyncio.Event(), asyncio.Event()

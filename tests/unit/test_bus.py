@@ -1,4 +1,4 @@
-"""Who hears of what happened."""
+"""The bus: which subscribers hear of an event, and in which order."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_subscribers_hear_of_what_they_asked_for_in_the_order_of_their_registrat
     assert heard == ["b c1", "Began", "Moved", "m c2"]
 
 
-def test_one_that_raises_is_logged_and_counted_and_keeps_nobody_from_hearing(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_subscriber_that_raises_is_logged_and_counted_and_the_others_still_hear(caplog: pytest.LogCaptureFixture) -> None:
     bus, heard = Bus(), list[str]()
 
     def fail(_: Event) -> None:
@@ -71,7 +71,7 @@ async def collected(events: Events) -> list[tuple[str, str | None, str]]:
     return [(e["what"], e["container"], e["message"]) async for e in events.read(follow=False)]
 
 
-def test_the_log_of_events_is_a_subscriber_and_takes_what_users_are_to_see() -> None:
+def test_the_log_of_events_is_a_subscriber_and_takes_the_events_for_users() -> None:
     bus, events = Bus(), Events()
     bus.subscribe("log of events", Event, events.hear)
     bus.publish(Began("c1"))

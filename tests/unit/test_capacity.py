@@ -66,7 +66,7 @@ def test_app_containers_fit_where_privileged_system_containers_exhaust_inotify()
     assert failures(needs.assess(100, Init.SYSTEM, ROOMY, GOOD, None)) == ["inotify-instances"]
 
 
-def test_unprivileged_containers_have_the_limits_of_users_each_for_itself() -> None:
+def test_each_unprivileged_container_has_the_limits_of_a_user_to_itself() -> None:
     assert failures(needs.assess(400, Init.SYSTEM, ROOMY, GOOD, 4000)) == []
     low = needs.assess(1, Init.SYSTEM, limits(inotify_instances=replace(INOTIFY, limit=4)), GOOD, 4000)
     assert failures(low) == ["inotify-instances"]
@@ -145,7 +145,7 @@ def test_a_short_neighbour_table_is_a_warning_with_all_three_thresholds() -> Non
     needs.refuse(found, 900, Init.APP)
 
 
-def test_what_the_kernel_sizes_itself_is_not_raised() -> None:
+def test_limits_that_the_kernel_sizes_itself_are_not_raised() -> None:
     found = find(needs.assess(4000, Init.SYSTEM, ROOMY, GOOD, 4000), "threads")
     assert (found.level, found.fixable) == ("fail", False)
 
@@ -263,7 +263,7 @@ def test_a_fix_makes_the_very_room_that_it_promises(table: Table, count: int, in
             assert find(needs.assess(count, init, cured, GOOD, 5000), check).level == "ok"
 
 
-def test_the_sysctl_file_keeps_what_was_raised_before() -> None:
+def test_the_sysctl_file_keeps_the_values_that_were_raised_before() -> None:
     present = "# old\nfs.file-max = 5\nkernel.pid_max = 4194304\n;kernel.pty.max = 9\nodd line\nname = text\n"
     text = render({"kernel.pid_max": 65536, "fs.file-max": 100}, present)
     assert text.splitlines()[1:] == ["fs.file-max = 100", "kernel.pid_max = 4194304"]

@@ -1,4 +1,4 @@
-"""What a mount table says about the root file system and the place of the deltas."""
+"""Findings from a mount table: about the root file system and the place of the deltas."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_one_file_system_for_programs_is_fine_whatever_data_is_on() -> None:
 
 
 @pytest.mark.parametrize("point", ["/usr", "/var", "/var/lib", "/opt", "/usr/local"])
-def test_disks_of_their_own_are_fine_and_named(point: str) -> None:
+def test_parts_on_disks_of_their_own_are_fine_and_named(point: str) -> None:
     (probe,) = features._mount_points((ROOT, _Mount("/boot", "vfat"), _Mount(point, "xfs")))
     assert probe == Probe("root-filesystem", "ok", f"programs and libraries are on /, which is ext4, {point} (xfs)")
 
@@ -42,13 +42,13 @@ def test_disks_of_their_own_are_fine_and_named(point: str) -> None:
     ("point", "kind"),
     [("/usr", "nfs4"), ("/var", "tmpfs"), ("/var/lib", "overlay"), ("/etc", "ext4"), ("/var/lib/dpkg", "ext4")],
 )
-def test_what_containers_need_and_cant_have_is_refused_by_name(point: str, kind: str) -> None:
+def test_directories_that_containers_need_and_cant_have_are_refused_by_name(point: str, kind: str) -> None:
     (probe,) = features._mount_points((ROOT, _Mount(point, kind)))
     assert (probe.check, probe.level) == ("root-filesystem", "fail")
     assert probe.message.startswith(f"{point} ({kind}) is not on the root file system")
 
 
-def test_what_containers_can_do_without_is_a_warning() -> None:
+def test_directories_that_containers_can_do_without_are_a_warning() -> None:
     found = list(features._mount_points((ROOT, _Mount("/opt", "nfs4"))))
     assert levels(found) == {"root-filesystem": "ok", "empty-directories": "warning"}
 
@@ -107,7 +107,7 @@ def test_an_error_keeps_its_number() -> None:
 
 @pytest.mark.reaches("devices", reason="the trial looks for /dev/loop-control")
 def test_a_kernel_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Before 5.12 there is no mount_setattr(2), so that not even privileged containers can be."""
+    """Before 5.12 there is no mount_setattr(2), so not even privileged containers are possible."""
 
     def too_old(*_: object) -> None:
         raise OSError(errno.ENOSYS, "Function not implemented", "/")
@@ -124,7 +124,7 @@ def test_a_kernel_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 @pytest.mark.reaches("processes", reason="trials run in a child, which is to crash")
-def test_a_trial_that_crashes_is_told_and_lxc_not_blamed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_trial_that_crashes_is_told_and_lxc_is_not_blamed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def crash(_: Path) -> NoReturn:
         os._exit(1)
 

@@ -1,4 +1,4 @@
-"""What a halt says of its cause: packages that changed, the way back, and the operator's command."""
+"""The cause of a halt: packages that changed, the way back, and the operator's command."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Version: 7
 """
 
 
-def test_versions_are_those_of_what_is_installed() -> None:
+def test_versions_are_those_of_installed_packages() -> None:
     assert records.versions(STATUS) == {"greet:all": "1"}
 
 
@@ -43,7 +43,7 @@ def test_changes_name_architectures_only_where_they_tell_packages_apart() -> Non
     }  # fmt: skip
 
 
-def test_the_way_back_is_what_can_be_typed() -> None:
+def test_the_way_back_is_a_command_line() -> None:
     assert causes.cure({"greet": ["1", "2"]}) == ["apt install greet=1 && apt-mark hold greet"]
     assert causes.cure({"a": ["1", ""], "b": ["", "1"]}) == ["apt install a=1 && apt-mark hold a"]
     assert causes.cure({"b": ["", "1"]}) == ["apt remove b"]
@@ -51,7 +51,7 @@ def test_the_way_back_is_what_can_be_typed() -> None:
     assert causes.cure({f"p{n}": ["1", "2"] for n in range(100)})[0].count("=") == causes.MOST
 
 
-def test_what_the_host_was_like_is_kept_until_the_next_rollout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_packages_at_a_start_are_kept_until_the_next_rollout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = Paths(lxc=tmp_path / "lxc", run=tmp_path, etc=tmp_path)
     status = tmp_path / "status"
     monkeypatch.setattr(packages, "STATUS", str(status))
@@ -130,13 +130,13 @@ def test_a_command_that_leaves_something_behind_is_not_waited_for() -> None:
 
 
 @pytest.mark.reaches("processes", reason="the operator's command is a process")
-def test_that_it_failed_is_told() -> None:
+def test_a_failure_of_the_command_is_told() -> None:
     said: list[str] = []
     asyncio.run(halting.run("echo no mail; exit 7", {}, said.append))
     asyncio.run(halting.run("true", {}, said.append))
     assert said == ["on_halt failed: exit status 7: no mail"]
 
 
-def test_a_request_names_no_command() -> None:
+def test_a_request_can_not_name_a_command() -> None:
     with pytest.raises(InvalidInput):
         policies.overridden(RolloutSettings(), {"on_halt": "reboot"})

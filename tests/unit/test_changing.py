@@ -31,7 +31,7 @@ NAMES = [f"web{number}" for number in range(1, 6)]
 
 
 class Network:
-    """One without a bridge."""
+    """A network without a bridge."""
 
     bridge = "lxcfleet0"
 
@@ -77,7 +77,7 @@ class World:
         return asyncio.run(change())
 
     def refused(self, *texts: str) -> FleetError:
-        """The complaint; nothing may have changed."""
+        """The error for these assignments; no container may have changed."""
         before, specs = self.on_disk(), {c.name: c.wanted for c in self.registry}
         with pytest.raises(FleetError) as raised:
             self.set(*texts)
@@ -93,7 +93,7 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-def test_all_get_what_is_set(world: World) -> None:
+def test_all_containers_get_the_assigned_values(world: World) -> None:
     planned = world.set("labels.tier=front", "environment.MODE=night")
     assert [each.changed for each in planned] == [True] * 5
     assert to_restart(planned) == []  # none runs
@@ -126,7 +126,7 @@ def test_a_disk_that_is_full_at_any_write_leaves_all_as_they_were(
     assert "No space left" in error.why
 
 
-def test_one_that_is_broken_and_one_that_is_busy_are_told_together(world: World) -> None:
+def test_a_broken_and_a_busy_container_are_told_together(world: World) -> None:
     broken = world.registry["web2"]
     broken.spec, broken.problem = None, Broken("web2 is broken: its spec can't be used", why="whatever: unknown key")
     world.registry["web4"].busy = "stop"
@@ -136,14 +136,14 @@ def test_one_that_is_broken_and_one_that_is_busy_are_told_together(world: World)
     assert "web4: web4 is busy: stop" in error.why
 
 
-def test_what_is_wrong_with_all_in_the_same_way_is_told_once(world: World) -> None:
+def test_the_same_mistake_in_all_containers_is_told_once(world: World) -> None:
     error = world.refused("init=system")
     assert isinstance(error, InvalidInput)
     assert error.why.startswith("web1, web2, web3, web4, web5: ")
     assert len(error.why.splitlines()) == 1
 
 
-def test_what_somebody_else_changed_meanwhile_is_not_overwritten(world: World) -> None:
+def test_a_change_by_somebody_else_meanwhile_is_not_overwritten(world: World) -> None:
     async def race() -> None:
         planned = await world.changing.plan(list(world.registry), parse_all(["labels.tier=front"]), Config())
         web3 = world.registry["web3"]
@@ -157,7 +157,7 @@ def test_what_somebody_else_changed_meanwhile_is_not_overwritten(world: World) -
     assert world.on_disk() == before
 
 
-def test_update_leaves_what_the_settings_say_and_names_what_can_not_change() -> None:
+def test_update_leaves_keys_of_the_settings_and_names_keys_that_can_not_change() -> None:
     has = Spec("web1", Init.APP, ("true",), first_id=1879048192, memory=1 << 30, created="2026-01-01T00:00:00Z")
     wanted = Spec("", Init.APP, ("sleep", "1"), first_id=0, memory=0, labels={"a": "b"})
     changed, never = like(has, wanted, frozenset({"memory"}))

@@ -33,7 +33,7 @@ def check(command: str, seconds: float) -> tuple[int | None, str]:
     return attach.check("web", "/none", ("/bin/sh", "-c", command), {}, seconds)
 
 
-def test_what_a_check_says(entered: list[int]) -> None:
+def test_a_check_gives_its_status_and_its_output(entered: list[int]) -> None:
     assert check("echo no; exit 3", 10) == (3, "no")
     status, text = check("head -c 5000000 /dev/zero | tr '\\0' x; echo; echo end", 20)
     assert (status, text[-5:], len(text) <= 4096) == (0, "x\nend", True)
@@ -46,7 +46,7 @@ def test_a_check_that_is_not_done_in_time_is_killed(entered: list[int]) -> None:
 
 
 def test_a_check_that_can_not_be_killed_holds_up_nobody(entered: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """It waits for a disk that is gone, or was frozen with its container (cgroup v1)."""
+    """The check waits for a disk that is gone, or was frozen with its container (cgroup v1)."""
     kill = os.killpg
     monkeypatch.setattr(os, "killpg", lambda *_: None)
     began = time.monotonic()

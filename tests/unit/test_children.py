@@ -1,4 +1,4 @@
-"""What the launcher's children take as long for as it takes."""
+"""Time limits of the launcher's children: work that depends on the number of files has none."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lxcfleet.paths import Paths
 
 @pytest.fixture(autouse=True)
 def _alarm() -> Iterator[None]:
-    """As the launcher sets one for each child."""
+    """An alarm, as the launcher sets one for each child."""
     signal.alarm(100)
     yield
     signal.alarm(0)
@@ -39,7 +39,7 @@ def left() -> float:
 def test_a_large_request_brings_the_same_descriptors(
     large: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is too large for a datagram comes in a memory file, which is none of the command's streams."""
+    """A request that is too large for a datagram comes in a memory file, which must not become a stream of the command."""
     seen = []
     monkeypatch.setattr(attach, "run", lambda request, descriptors, _: seen.append((request, list(descriptors))))
     opened = [os.open(os.devnull, os.O_RDWR) for _ in range(6)]
@@ -59,7 +59,7 @@ def test_a_large_request_brings_the_same_descriptors(
 
 @pytest.mark.reaches("processes", reason="the answer comes from a child")
 def test_a_command_whose_container_ends_as_it_begins_is_answered_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """liblxc may give the number of a process that is gone for good by then."""
+    """liblxc may return the pid of a process that no longer exists."""
     child = os.fork()
     if child == 0:
         os._exit(0)
@@ -76,7 +76,7 @@ def test_a_command_whose_container_ends_as_it_begins_is_answered_for(monkeypatch
 
 
 def test_the_launcher_outlives_a_fork_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was asked for stays unanswered, and is asked for again; what it has mounted stays."""
+    """The request gets no answer and is made again. The launcher lives, so its mounts stay."""
     for name in ("unshare_mounts", "make_slave"):
         monkeypatch.setattr(syscalls, name, lambda *_: None)
     for name in ("disable", "freeze"):
@@ -101,14 +101,14 @@ def test_the_launcher_outlives_a_fork_that_fails(monkeypatch: pytest.MonkeyPatch
             ours.shutdown(socket.SHUT_WR)
             main.main()
             passed.close()
-            assert answers.recv(1) == b""  # nobody else has a copy
+            assert answers.recv(1) == b""  # no other process has a copy
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     assert len(forks) == 2
 
 
-def test_removing_takes_as_long_as_there_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_removing_has_no_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
     def remove(path: Path) -> None:
@@ -127,7 +127,7 @@ def test_removing_takes_as_long_as_there_are_files(tmp_path: Path, monkeypatch: 
 
 
 def test_limits_are_forgotten_before_the_first_file_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another container may have the number before the last one does."""
+    """Another container may get the number before the last file is removed."""
     done = []
     monkeypatch.setattr(tree, "remove", lambda path: done.append(path.name))
     monkeypatch.setattr(quota, "own_project", lambda delta: int(delta.parent.name))
@@ -138,7 +138,7 @@ def test_limits_are_forgotten_before_the_first_file_goes(tmp_path: Path, monkeyp
     assert done == [1, 2, "1", "2"]
 
 
-def test_marking_takes_as_long_as_there_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_marking_has_no_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(quota, "check", lambda _: None)
     monkeypatch.setattr(quota, "mark", lambda *_: None)

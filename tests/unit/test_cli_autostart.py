@@ -1,4 +1,4 @@
-"""Starting the daemon: once, however many ask; and saying why it did not come up."""
+"""The start of the daemon: once for any number of clients, and with the reason if it does not come up."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ time.sleep(60)
 
 @pytest.fixture
 def paths(monkeypatch: pytest.MonkeyPatch) -> Iterator[Paths]:
-    """A place for a daemon, which is ended with its test; not below tmp_path, too long for a socket."""
+    """A place for a daemon, which is ended with its test. It is not below tmp_path, whose path is too long for a socket."""
     directory = Path(tempfile.mkdtemp(prefix="lxcfleet-"))
     monkeypatch.setattr(autostart, "PROGRAM", ["-c", DAEMON])
     yield Paths(directory / "lxc", directory / "run", directory / "etc")
@@ -57,7 +57,7 @@ def started(run: Path) -> list[int]:
     return [int(line) for line in file.read_text().split()] if file.exists() else []
 
 
-def test_ten_at_once_start_it_once(paths: Paths) -> None:
+def test_ten_clients_at_once_start_one_daemon(paths: Paths) -> None:
     problems: list[FleetError] = []
 
     def start() -> None:
@@ -76,7 +76,7 @@ def test_ten_at_once_start_it_once(paths: Paths) -> None:
     assert len(started(paths.run)) == 1
 
 
-def test_it_is_a_daemon(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_started_process_is_a_daemon(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSH_AUTH_SOCK", "secret")
     autostart.start(paths)
     log = paths.run / "daemon.log"
@@ -92,7 +92,7 @@ def test_it_is_a_daemon(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     assert paths.run.stat().st_mode & 0o777 == 0o755
 
 
-def test_it_has_nothing_of_its_callers(paths: Paths) -> None:
+def test_the_daemon_inherits_nothing_of_its_caller(paths: Paths) -> None:
     read, write = os.pipe()
     high = fcntl.fcntl(write, fcntl.F_DUPFD, 200)
     for descriptor in (write, high):
@@ -101,11 +101,11 @@ def test_it_has_nothing_of_its_callers(paths: Paths) -> None:
     os.close(write)
     os.close(high)
     os.set_blocking(read, False)
-    assert os.read(read, 1) == b""  # nobody has the other end any more
+    assert os.read(read, 1) == b""  # no other process has the other end any more
     os.close(read)
 
 
-def test_one_that_answers_is_left_alone(paths: Paths) -> None:
+def test_a_daemon_that_answers_is_left_alone(paths: Paths) -> None:
     paths.run.mkdir()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(paths.socket))
@@ -122,7 +122,7 @@ def test_a_socket_that_is_left_over_does_not_count(paths: Paths) -> None:
     assert len(started(paths.run)) == 1
 
 
-def test_one_that_ends_is_reported_with_its_last_words(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_daemon_that_ends_is_reported_with_its_last_words(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     paths.run.mkdir()
     (paths.run / "daemon.log").write_text("of another time\n")
     monkeypatch.setattr(autostart, "PROGRAM", ["-c", "print('no overlay here'); raise SystemExit(7)"])
@@ -132,21 +132,21 @@ def test_one_that_ends_is_reported_with_its_last_words(paths: Paths, monkeypatch
     assert str(paths.run / "daemon.log") in caught.value.hint
 
 
-def test_one_that_a_signal_ends(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_daemon_that_a_signal_ends_is_reported(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(autostart, "PROGRAM", ["-c", "import os; os.kill(os.getpid(), 9)"])
     with pytest.raises(Unreachable) as caught:
         autostart.start(paths)
     assert caught.value.why == "signal 9 ended it"
 
 
-def test_one_that_never_answers(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_daemon_that_never_answers_is_reported(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(autostart, "PATIENCE", 0.3)
     monkeypatch.setattr(autostart, "PROGRAM", ["-c", DAEMON.replace("sleep(0.1)", "sleep(60)")])
     with pytest.raises(Unreachable, match="did not answer within"):
         autostart.start(paths)
 
 
-def test_a_run_directory_that_can_not_be(paths: Paths, tmp_path: Path) -> None:
+def test_a_run_directory_that_can_not_be_made_is_reported(paths: Paths, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(HostError):
         autostart.start(Paths(run=tmp_path / "file" / "run"))

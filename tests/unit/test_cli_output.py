@@ -1,4 +1,4 @@
-"""What the command line prints: tables, texts that must not steer a terminal, lines of many containers."""
+"""The output of the command line: tables, texts that must not steer a terminal, lines of many containers."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_environment() -> None:
             environment([bad])
 
 
-def test_a_selection_has_to_choose() -> None:
+def test_a_selection_must_name_something() -> None:
     with pytest.raises(InvalidInput):
         selection((), (), False)
     with pytest.raises(InvalidInput):
@@ -118,7 +118,7 @@ def test_a_selection_has_to_choose() -> None:
 
 
 @pytest.mark.reaches("processes", reason="what a fresh interpreter imports")
-def test_list_starts_without_what_it_does_not_need() -> None:
+def test_list_imports_nothing_that_it_does_not_need() -> None:
     heavy = {"yaml", "asyncio", "subprocess", "aiohttp", "rich", "tty", "logging", "psutil", "lxcfleet.spec.settings", "lxc"}
     program = "import sys, lxcfleet.cli.main, lxcfleet.cli.verbs.show, lxcfleet.cli.verbs.top; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT)

@@ -44,7 +44,7 @@ def test_an_unprivileged_container_has_its_own_range() -> None:
     assert config(app("true"))["lxc.idmap"] == ["u 0 1879048192 65536", "g 0 1879048192 65536"]
 
 
-def test_a_privileged_one_has_none() -> None:
+def test_a_privileged_container_has_no_range() -> None:
     assert "lxc.idmap" not in config(Spec("web", Init.SYSTEM, first_id=None))
 
 
@@ -52,7 +52,7 @@ def test_nothing_is_included_that_other_packages_may_change() -> None:
     assert "lxc.include" not in config(app("true"))
 
 
-def test_confinement_follows_what_the_host_has() -> None:
+def test_confinement_follows_the_hosts_features() -> None:
     assert config(app("true"))["lxc.apparmor.profile"] == ["generated"]
     bare = config(app("true"), BARE)
     assert not {key for key in bare if "apparmor" in key or "cgroup" in key or "seccomp" in key}
@@ -103,7 +103,7 @@ def test_no_new_privileges_only_when_asked_for() -> None:
     assert config(replace(app("true"), no_new_privs=True))["lxc.no_new_privs"] == ["1"]
 
 
-def test_variables_are_not_in_the_command_line_that_stays() -> None:
+def test_variables_are_not_in_the_command_line_of_process_1() -> None:
     line = init_command(app("true", SECRET="s3cret"))
     program = line.split()[0]
     assert program == "/usr/bin/env"
@@ -116,7 +116,7 @@ HOSTILE = st.text(st.sampled_from("\n\r\v\f =#'\"\\$`lxc.hook.start\u2028\x85"),
 @settings(max_examples=200, deadline=None)
 @given(st.lists(HOSTILE, max_size=4), st.dictionaries(st.just("A"), HOSTILE))
 def test_no_value_makes_a_line_of_its_own(arguments: list[str], variables: dict[str, str]) -> None:
-    """liblxc reads lines; whatever command and variables hold, the keys are the ones that we wrote."""
+    """liblxc reads lines. Whatever command and variables hold, the keys must be those that we wrote."""
     hostile = render(replace(app("true", *arguments), environment=variables), Paths(), PLATFORM, 1024)
     plain = render(app("true"), Paths(), PLATFORM, 1024)
     keys = [line.partition(" = ")[0] for line in hostile.split("\n")]
@@ -159,18 +159,18 @@ def test_a_plain_command_needs_no_helper() -> None:
 
 
 @pytest.mark.parametrize("word", ["", " ", "a b", '"', "'", "\\", "#", "$HOME", "ü", "a\n"])
-def test_any_other_goes_through_env(word: str) -> None:
+def test_a_command_with_any_other_character_goes_through_env(word: str) -> None:
     assert init_command(app("printf", word)).startswith("/usr/bin/env -i -S")
 
 
-def test_liblxc_gets_words_where_it_needs_no_line() -> None:
+def test_liblxc_gets_words_if_no_line_is_needed() -> None:
     assert arguments(app("sh", "-c", "two words; \'\"")) == ("/usr/bin/tini-static", "--", "sh", "-c", "two words; \'\"")
-    # Only env keeps variables out of what all users may read, and a system container's init takes no words of ours.
+    # Only env keeps variables out of a place that all users may read, and a system container's init takes no words of ours.
     assert arguments(app("true", SECRET="s3cret")) == ()
     assert arguments(Spec("web", Init.SYSTEM, first_id=1879048192)) == ()
 
 
-def test_only_what_has_something_to_reboot_may() -> None:
+def test_only_system_containers_may_reboot() -> None:
     assert "sys_boot" in config(app("true"))["lxc.cap.drop"][0].split()
     assert "lxc.hook.post-stop" not in config(app("true"))
     assert "lxc.hook.post-stop" in config(Spec("web", Init.SYSTEM, first_id=1879048192))

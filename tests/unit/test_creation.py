@@ -1,4 +1,4 @@
-"""What a creation that failed leaves to others."""
+"""A failed creation: what is released, and when."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ SPEC = Spec("web", first_id=1879048192, created="2026-01-01T00:00:00Z")
 
 @pytest.mark.parametrize("failure", [HostError("the launcher is gone"), OSError(24, "Too many open files")])
 @pytest.mark.parametrize("left", [True, False])
-def test_its_ids_are_nobody_elses_while_files_of_it_are_there(
+def test_the_ids_of_a_failed_creation_stay_taken_while_it_has_files(
     failure: FleetError | OSError, left: bool, tmp_path: Path
 ) -> None:
-    """They belong to the ids; and whoever removes them later takes the disk limit of that number away."""
+    """The files belong to these ids, and whoever removes them later removes the disk limit of that number, too."""
     forgotten = []
 
     class Hands:
@@ -59,7 +59,7 @@ def test_its_ids_are_nobody_elses_while_files_of_it_are_there(
 
 
 @pytest.mark.parametrize("broken", [False, True])
-def test_what_remains_of_a_container_is_its_directory_or_what_lost_its_name(broken: bool, tmp_path: Path) -> None:
+def test_the_remains_of_a_container_are_its_directory_or_its_leftovers(broken: bool, tmp_path: Path) -> None:
     nobody: Any = None
     paths = Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path)
     specs: Any = None
@@ -71,6 +71,6 @@ def test_what_remains_of_a_container_is_its_directory_or_what_lost_its_name(brok
     assert lifecycle.remains(container)
     paths.gone("web.0").directory.rmdir()
     paths.container("web").directory.mkdir()
-    assert lifecycle.remains(container) == broken  # what somebody else put there is none of ours
+    assert lifecycle.remains(container) == broken  # a directory that somebody else put there is none of ours
     paths.container("web").spec.write_text(store.render(SPEC))
     assert lifecycle.remains(container)

@@ -1,4 +1,4 @@
-"""Adding up what a delta takes, for those who want to know now."""
+"""Adding up one delta at once, for clients that wait for the result."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
 
 
-def test_many_who_ask_keep_no_start_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A start needs one of the few threads that asyncio has, too."""
+def test_many_questions_keep_no_start_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start needs one of asyncio's few threads, too."""
     seen: list[str] = []
     end = threading.Event()
 
@@ -35,14 +35,14 @@ def test_many_who_ask_keep_no_start_waiting(tmp_path: Path, monkeypatch: pytest.
         began = time.monotonic()
         await asyncio.to_thread(lambda: None)
         waited, begun = time.monotonic() - began, list(seen)
-        asking[-1].cancel()  # one who goes away takes the answer from nobody
+        asking[-1].cancel()  # a client that goes away takes the answer from no other
         end.set()
         sizes = await asyncio.gather(*asking[:-1])
         assert waited < 5
         assert len(begun) == delta_sizes.AT_ONCE
         assert sorted(seen) == sorted(names)
         await looks.size("c0")
-        assert len(seen) == len(names) + 1  # as it is now, not as it was
+        assert len(seen) == len(names) + 1  # the present size, not the former one
         return sizes
 
     assert set(asyncio.run(asyncio.wait_for(ask(), 60))) == {7}

@@ -1,4 +1,4 @@
-"""What a container's run has, and what is wanted of it: two specs, as long as they are not the same."""
+"""The spec of a container's run and the wanted spec: two specs, as long as they differ."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def paths(tmp_path: Path) -> Paths:
     return paths
 
 
-def test_what_is_wanted_of_a_container_that_runs_is_in_force_after_it_ended() -> None:
+def test_the_spec_wanted_of_a_running_container_is_in_force_after_its_end() -> None:
     container = Container("web", SPEC, running=RUNNING)
     container.want(OTHER)
     assert (container.spec, container.wanted) == (SPEC, OTHER)
@@ -44,7 +44,7 @@ def test_what_is_wanted_of_a_container_that_runs_is_in_force_after_it_ended() ->
     assert (container.spec, container.desired) == (OTHER, None)
 
 
-def test_what_is_wanted_of_one_that_does_not_run_or_as_it_is_holds_at_once() -> None:
+def test_a_wanted_spec_holds_at_once_if_the_container_does_not_run_or_the_run_has_it() -> None:
     stopped = Container("web", SPEC)
     stopped.want(OTHER)
     assert (stopped.spec, stopped.desired) == (OTHER, None)
@@ -53,7 +53,7 @@ def test_what_is_wanted_of_one_that_does_not_run_or_as_it_is_holds_at_once() -> 
     assert (back.spec, back.desired) == (SPEC, None)
 
 
-def test_a_daemon_finds_out_what_a_run_was_started_with(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_daemon_finds_out_which_spec_a_run_was_started_with(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     paths.container("web").started.write_text(store.render(SPEC))
     told = []
     nobody: Any = None
@@ -61,13 +61,13 @@ def test_a_daemon_finds_out_what_a_run_was_started_with(paths: Paths, monkeypatc
     monkeypatch.setattr(registry, "watch", lambda container, _pid: told.append(container.spec))
     container = Container("web", OTHER, running=RUNNING)
     registry.take_up(container, 1)
-    assert told == [SPEC]  # whoever is told that it runs sees what its run has
+    assert told == [SPEC]  # subscribers that hear of the run see the spec of the run
     assert (container.spec, container.wanted) == (SPEC, OTHER)
 
 
 @pytest.mark.parametrize("text", [None, "nonsense: [", store.render(OTHER)])
-def test_without_a_usable_record_the_spec_on_disk_is_what_it_was_started_with(paths: Paths, text: str | None) -> None:
-    """As for one that a former version started."""
+def test_without_a_usable_record_a_run_counts_as_started_with_the_spec_on_disk(paths: Paths, text: str | None) -> None:
+    """A container that a former version started has no record."""
     if text is not None:
         paths.container("web").started.write_text(text)
     assert store.started(paths, "web") is None
@@ -106,7 +106,7 @@ def test_each_limit_that_configurations_have_can_be_set_and_taken_away_while_it_
 
 
 def limited(item: dict[str, Any], paths: Paths) -> dict[str, Any]:
-    """What the launcher's child answers."""
+    """The answer of the launcher's child."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         whole: Any = {"name": "web", "pid": 1, "disk": None, "memory": None, **item}

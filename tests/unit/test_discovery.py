@@ -1,4 +1,4 @@
-"""Who is found by which names, as files that the name server reads."""
+"""Which containers are found by which names, as files that the name server reads."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def running(name: str = "web1", *, frozen: bool = False, check: HealthCheck | No
 
 
 def freeze(container: Container, frozen: bool) -> None:
-    """As anybody can."""
+    """Freeze or thaw it without the daemon."""
     run(container, frozen=frozen)
 
 
@@ -67,11 +67,11 @@ def test_only_healthy_containers_stand_for_their_groups(paths: Paths) -> None:
     assert names(paths) == BOTH
 
 
-def test_what_was_said_holds_over_restarts(paths: Paths) -> None:
+def test_a_membership_that_was_set_holds_over_restarts(paths: Paths) -> None:
     web = running()
     found, _ = parts(paths, web)
     found.set_member(web, False)
-    assert names(paths) == []  # it was not found yet
+    assert names(paths) == []  # the daemon has not found it yet
     found.publish(web)
     assert names(paths) == ALONE
     found.withdraw("web1")
@@ -83,7 +83,7 @@ def test_what_was_said_holds_over_restarts(paths: Paths) -> None:
 
 
 @pytest.mark.parametrize(("frozen", "fit", "left"), [(False, False, ALONE), (False, True, BOTH), (True, True, ALONE)])
-def test_a_new_daemon_takes_over_who_was_a_member(paths: Paths, frozen: bool, fit: bool, left: list[str]) -> None:
+def test_a_new_daemon_takes_over_the_members_of_a_group(paths: Paths, frozen: bool, fit: bool, left: list[str]) -> None:
     web = running(frozen=frozen)
     old, _ = parts(paths, web)
     old.set_frozen(web, frozen)
@@ -96,7 +96,7 @@ def test_a_new_daemon_takes_over_who_was_a_member(paths: Paths, frozen: bool, fi
     assert members.is_member("web1") == (fit and not frozen)
 
 
-def test_who_was_frozen_or_thawed_by_others_is_seen(paths: Paths) -> None:
+def test_a_container_that_others_freeze_or_thaw_is_noticed(paths: Paths) -> None:
     web = running()
     found, members = parts(paths, web)
     found.publish(web)
@@ -104,7 +104,7 @@ def test_who_was_frozen_or_thawed_by_others_is_seen(paths: Paths) -> None:
     found.look()
     assert (names(paths), members.members()) == (ALONE, [])
     freeze(web, False)
-    web.busy = "freeze"  # we are about to, and it has left before
+    web.busy = "freeze"  # we are about to freeze it, and it has left before
     found.look()
     assert names(paths) == ALONE
     web.busy = None
@@ -112,7 +112,7 @@ def test_who_was_frozen_or_thawed_by_others_is_seen(paths: Paths) -> None:
     assert (names(paths), members.members()) == (BOTH, [web])
 
 
-def test_one_that_ended_frozen_begins_as_a_member(paths: Paths) -> None:
+def test_a_container_that_ended_frozen_begins_as_a_member(paths: Paths) -> None:
     web = running(frozen=True)
     found, _ = parts(paths, web)
     found.settle()
@@ -124,7 +124,7 @@ def test_one_that_ended_frozen_begins_as_a_member(paths: Paths) -> None:
     assert names(paths) == BOTH
 
 
-def test_one_that_was_thawed_while_there_was_no_daemon_is_a_member(paths: Paths) -> None:
+def test_a_container_that_was_thawed_without_a_daemon_is_a_member(paths: Paths) -> None:
     web = running(frozen=True, check=None)
     parts(paths, web)[0].settle()
     assert names(paths) == ALONE

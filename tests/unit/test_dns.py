@@ -19,7 +19,7 @@ OK, MALFORMED, NO_NAME, NOT_DONE, REFUSED = 0, 1, 3, 4, 5
 
 
 class Said(NamedTuple):
-    """An answer, taken apart."""
+    """An answer, parsed."""
 
     code: int
     cut: bool
@@ -99,7 +99,7 @@ def test_addresses() -> None:
     [("web.role.fleet", OK), ("role.fleet", OK), ("_tcp.web1.fleet", OK), ("fleet", OK), ("web3.fleet", NO_NAME),
      ("_https._tcp.web1.fleet", NO_NAME), ("example.org", REFUSED), ("notfleet", REFUSED), ("", REFUSED)],
 )  # fmt: skip
-def test_nothing_is_said_in_the_right_way(name: str, code: int) -> None:
+def test_a_name_without_records_gets_the_right_kind_of_empty_answer(name: str, code: int) -> None:
     assert read(answer(question(name, SRV), zone())) == Said(code, False, [], [])
 
 
@@ -113,7 +113,7 @@ def test_a_file_that_goes_takes_its_names_along() -> None:
         assert read(answer(question(name, SRV), own)).code == NO_NAME
 
 
-def test_a_file_that_changes_replaces_what_it_said() -> None:
+def test_a_file_that_changes_replaces_its_former_names() -> None:
     own = zone(1)
     own.replace("web1", read_hosts(hosts_lines("web1", {}, [IPv4Address("10.0.0.9")], "fleet")))
     assert read(answer(question("web1.fleet", A), own)).answers == [(A, "10.0.0.9")]
@@ -121,7 +121,7 @@ def test_a_file_that_changes_replaces_what_it_said() -> None:
 
 
 @pytest.mark.parametrize("size", [None, 512, 1232, 4096, 8192])
-def test_an_answer_is_no_larger_than_it_may_be(size: int | None) -> None:
+def test_an_answer_is_no_larger_than_the_client_accepts(size: int | None) -> None:
     own = zone(400)
     message = answer(question(GROUP, SRV, size), own)
     assert message is not None
@@ -135,8 +135,8 @@ def test_an_answer_is_no_larger_than_it_may_be(size: int | None) -> None:
 @pytest.mark.parametrize("kind", [A, AAAA, SRV, ANY])
 @pytest.mark.parametrize("name", [GROUP, "web.role.fleet"])
 @pytest.mark.parametrize("count", [1, 11, 60, 1000])
-def test_every_cut_answer_has_what_fits(name: str, kind: int, count: int) -> None:
-    """A question for ANY without EDNS about a group of 60 was worked on for ever."""
+def test_every_cut_answer_has_as_many_records_as_fit(name: str, kind: int, count: int) -> None:
+    """Before, a question for ANY without EDNS about a group of 60 was worked on for ever."""
     message = answer(question(name, kind), zone(count))
     assert message is not None
     said = read(message)
@@ -144,10 +144,10 @@ def test_every_cut_answer_has_what_fits(name: str, kind: int, count: int) -> Non
     assert set(said.answers) <= set(full)
     assert said.cut == (len(said.answers) < len(full))
     if said.cut:
-        assert 512 - 64 < len(message) <= 512  # the longest record would not have fitted
+        assert 512 - 64 < len(message) <= 512  # even the longest record would not have fitted
 
 
-def test_what_is_beside_is_left_out_first_and_silently() -> None:
+def test_additional_records_are_left_out_first_and_silently() -> None:
     own = zone(30)
     said = read(answer(question(GROUP, SRV, 1232), own))
     assert (said.cut, len(said.answers), said.beside) == (False, 30, [])
@@ -156,13 +156,13 @@ def test_what_is_beside_is_left_out_first_and_silently() -> None:
     assert (whole.cut, len(whole.answers)) == (False, 1000)
 
 
-def test_two_hundred_fit_into_what_dnsmasq_and_haproxy_take() -> None:
+def test_a_group_of_two_hundred_fits_into_the_answers_that_dnsmasq_and_haproxy_accept() -> None:
     assert not read(answer(question(GROUP, SRV, 8192), zone(200))).cut
 
 
 @pytest.mark.parametrize("message", [b"", b"\0" * 11, b"\0\7\x80\0" + b"\0" * 20])
-def test_what_is_no_question_is_not_answered(message: bytes) -> None:
-    """Two servers that answered each other's answers would never end."""
+def test_a_message_that_is_no_question_is_not_answered(message: bytes) -> None:
+    """Otherwise two servers could answer each other's answers for ever."""
     assert answer(message, zone()) is None
 
 
@@ -171,7 +171,7 @@ def test_what_is_no_question_is_not_answered(message: bytes) -> None:
     [question("web1.fleet", A)[:-3], question("web1.fleet", A)[:12], struct.pack("!6H", 7, 0x100, 0, 0, 0, 0),
      struct.pack("!6H", 7, 0x100, 1, 0, 0, 0) + b"\xc0\x0c\0\1\0\1"],
 )  # fmt: skip
-def test_a_malformed_question_is_told_so(message: bytes) -> None:
+def test_a_malformed_question_gets_an_error(message: bytes) -> None:
     assert answer(message, zone()) == struct.pack("!6H", 7, 0x8100 | MALFORMED, 0, 0, 0, 0)
 
 
@@ -183,7 +183,7 @@ def test_a_later_version_of_edns_is_refused() -> None:
     assert (reply[3] & 15, reply[-6], struct.unpack_from("!H", reply, 6)[0]) == (0, 1, 0)  # 16, in two parts
 
 
-def test_what_is_not_done_is_said() -> None:
+def test_a_kind_of_question_that_is_not_implemented_gets_an_error() -> None:
     assert read(answer(question("web1.fleet", A, kind_class=3), zone())).code == NOT_DONE
     notify = bytearray(question("web1.fleet", A))
     notify[2] |= 4 << 3
@@ -191,11 +191,11 @@ def test_what_is_not_done_is_said() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_are_a_problem(message: bytes) -> None:
+def test_any_bytes_are_survived(message: bytes) -> None:
     answer(message, zone())
     answer(struct.pack("!6H", 7, 0x100, 1, 0, 0, 1) + message, zone())
 
 
 @given(st.text(max_size=200))
-def test_no_file_is_a_problem(text: str) -> None:
+def test_any_file_is_survived(text: str) -> None:
     Zone("fleet").replace("x", read_hosts(text))

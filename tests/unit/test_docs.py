@@ -1,4 +1,4 @@
-"""What is written about the program is what the program says."""
+"""The documents agree with the program."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_the_map_has_each_room_and_each_place_that_it_names_exists() -> None:
     assert not [name for name in named | tests if not any((place / name).exists() for place in places)]
 
 
-def test_settings_say_themselves() -> None:
+def test_shown_settings_are_read_as_the_same() -> None:
     assert parse(describe(Config()).encode(), "described") == Config()
 
 

@@ -31,12 +31,12 @@ _WATCHED_FILES = ("/etc/passwd", "/etc/group", "/var/lib/dpkg/status")
 _WATCHED_BELOW = ("/etc/", "/var/", "/opt/", "/usr/local/")
 _DEPTH = 2
 _MAX_WATCHED = 1500
-"""Of the directories that were swept all below _WATCHED_BELOW and all that are not more than _DEPTH below /
-are watched, up to so many: 2 ms of lstat. What packages change further down shows in dpkg's status."""
+"""The watched directories: of the swept ones, all that lie below _WATCHED_BELOW or at most _DEPTH below /, up to so many.
+Looking at them takes 2 ms of lstat. Changes that packages make further down show in dpkg's status."""
 
 
 def is_current(paths: Paths, root: Path = _ROOT) -> bool:
-    """Whether the image was made by the rules of today from the base as it is; takes 3 ms.
+    """Whether the present rules and the present base would give this image; takes 3 ms.
 
     Notices what came, went or was replaced in the watched directories, and packages that changed. Does not
     notice a file whose mode alone changed, nor what happens deep in directories that are no package's:
@@ -45,7 +45,7 @@ def is_current(paths: Paths, root: Path = _ROOT) -> bool:
     record = _read(paths.mask_record)
     if record is None or record["rules"] != rules.fingerprint(paths) or record["root"] != str(root):
         return False
-    # The change time of the image moves when it is renamed: its inode and content have to do.
+    # A rename moves the change time of the image, so its inode and content are compared instead.
     present = stamp(str(paths.mask_image))
     if present is None or present[:2] != record["image"][:2] or record["operator"] != _operator_stamps(paths):
         return False
@@ -86,16 +86,16 @@ def plan(paths: Paths, root: Path = _ROOT) -> dict[str, Entry]:
 
 
 def hidden(paths: Paths, path: str, root: Path = _ROOT) -> bool:
-    """Whether clones under the present image, with nothing in their delta, lack ``path``; links are followed.
+    """Whether ``path`` is missing in clones that have the present image and an empty delta; links are followed.
 
-    What the base lacks is hidden, too. Raises HostError if there is no image yet.
+    A path that the base lacks counts as hidden. Raises HostError if there is no image yet.
     """
     record = _record(paths)
     return compiler.is_hidden(_load_entries(record["entries"]), Tree(root), path)
 
 
 def view(paths: Paths) -> View:
-    """What clones see under the present image; raises HostError if there is none yet."""
+    """The files that clones see under the present image; raises HostError if there is no image yet."""
     return View(_record(paths)["entries"])
 
 
@@ -107,15 +107,15 @@ def _record(paths: Paths) -> dict[str, Any]:
 
 
 class View:
-    """What of the base a mask leaves visible, by the words that the record has for its entries."""
+    """The part of the base that a mask leaves visible, according to the mask's record."""
 
     def __init__(self, words: Mapping[str, str]) -> None:
         self._words = words
 
     def matters(self, path: str, inside: bool) -> bool:
-        """Whether clones can see what is at ``path``, or with ``inside`` what is in that directory.
+        """Whether clones can see the file at ``path``, or with ``inside`` the entries of that directory.
 
-        A path that is hidden by itself matters, too: it may be one that the sweep found, and be public now.
+        A path that is itself hidden matters too: perhaps the sweep hid it, and it has become public since.
         """
         above = parents(path)
         hiding = ("opaque", "whiteout", "file", "link")
@@ -123,7 +123,7 @@ class View:
 
 
 def _build(paths: Paths, root: Path, work: Path) -> bool:
-    # Stamps are taken before what they stand for is read: what changes meanwhile is seen as a change later.
+    # Stamps are taken before the files they stand for are read, so a change in between is seen as a change later.
     began = time.time()
     operator = _operator_stamps(paths)
     parts = _parts(root)
@@ -147,10 +147,10 @@ def _build(paths: Paths, root: Path, work: Path) -> bool:
         "watched": _watched(swept) | tree.consulted,
         "entries": _dump_entries(entries),
     }
-    # The record names the image by its inode: between the two renames it fits neither image, which is "not
-    # current".
+    # The record names the image by its inode. Between the two renames it fits neither image, and so the mask counts as
+    # not current.
     record.write_text(json.dumps(content), encoding="ascii")
-    record.chmod(0o600)  # they tell of files that are not everybody's
+    record.chmod(0o600)  # the record has names of files that not everybody may see
     if present is None:
         new.chmod(0o600)
         os.replace(new, paths.mask_image)
@@ -159,7 +159,7 @@ def _build(paths: Paths, root: Path, work: Path) -> bool:
 
 
 def _digest(entries: Mapping[str, Entry]) -> str:
-    """Changes with what the image holds."""
+    """A digest that changes with the content of the image."""
     digest = hashlib.sha256()
     for path, entry in entries.items():
         digest.update(f"{path!r} {entry!r}\n".encode())
@@ -167,7 +167,7 @@ def _digest(entries: Mapping[str, Entry]) -> str:
 
 
 def _present(paths: Paths, digest: str) -> list[int] | None:
-    """The stamp of the image that is there, if it has just this content."""
+    """The stamp of the present image, if it has exactly this content."""
     record, found = _read(paths.mask_record), stamp(str(paths.mask_image))
     if record is None or found is None or record.get("digest") != digest or found[:2] != record["image"][:2]:
         return None
@@ -175,7 +175,7 @@ def _present(paths: Paths, digest: str) -> list[int] | None:
 
 
 def looked(paths: Paths) -> float:
-    """When all of the base was last looked at (time.time()); 0 if never."""
+    """The time of the last look at the whole base (time.time()); 0 if there was none."""
     record = _read(paths.mask_record)
     return float(record.get("looked", 0)) if record is not None else 0.0
 
@@ -186,7 +186,7 @@ def _watched(swept: Stamps) -> Stamps:
 
 
 def _operator_stamps(paths: Paths) -> Stamps:
-    """The operator's files; where they can't even be listed, ``rules.load`` will say so."""
+    """Stamps of the operator's files; if they can't even be listed, ``rules.load`` will say so."""
     files = [paths.mask_rules, paths.resolv_conf]
     with contextlib.suppress(FleetError):
         files += rules.operator_files(paths.mask_rules)
@@ -202,7 +202,7 @@ def _parts(root: Path) -> dict[str, str]:
 
 
 def _dump_entries(entries: dict[str, Entry]) -> dict[str, str]:
-    """As much of the entries as ``hidden`` asks for."""
+    """The part of the entries that ``hidden`` needs."""
     return {path: _word(entry) for path, entry in entries.items()}
 
 

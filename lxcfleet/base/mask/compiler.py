@@ -1,4 +1,4 @@
-"""From rules to the entries of the mask: what to put at which path, and nothing that is not needed."""
+"""Turns rules into the entries of the mask: what to put at which path, and nothing that is not needed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MERGED = Directory(Owner(0o755))
 _NO_PARTS: Mapping[str, str] = {}
 
 Stamps = dict[str, list[int] | None]
-"""What was looked at, and how it was then; see ``tree.stamp``."""
+"""The paths that were looked at, each with its stamp at that moment; see ``tree.stamp``."""
 
 
 def plan(
@@ -32,8 +32,8 @@ def plan(
 ) -> tuple[dict[str, Entry], Stamps]:
     """The mask over ``tree``, path to entry in order, and the directories that were swept for it.
 
-    Of the ``mounts`` containers see nothing, unless they are ``parts`` (see ``host.kernel.mounts``), which are as the rest of
-    the base, and marked in the mask.
+    Containers see nothing of the ``mounts``, unless they are ``parts`` (see ``host.kernel.mounts``). Parts are treated like
+    the rest of the base, and are marked in the mask.
     """
     fixed = rules.expand(rules.built_in(paths), tree)
     own = [rule for rule in operator.rules if rule.kind is RuleKind.SHOW]
@@ -51,7 +51,7 @@ def plan(
 
 
 def mark(entries: Mapping[str, Entry], parts: Mapping[str, str], tree: Tree) -> dict[str, Entry]:
-    """The entries with the ``parts`` of which clones see anything; those that a rule hides whole have no mark."""
+    """The entries, with marks for the ``parts`` of which clones see anything. A part that a rule hides whole has none."""
     marked = dict(entries)
     for path, identity in parts.items():
         way = [marked.get(each, _MERGED) for each in (*parents(path), path)]
@@ -63,7 +63,7 @@ def mark(entries: Mapping[str, Entry], parts: Mapping[str, str], tree: Tree) -> 
 
 
 def _without(placed: Mapping[str, Entry], operator: Iterable[Rule]) -> dict[str, Entry]:
-    """The built-in files without those that the operator's rules show as the host has them, or hide."""
+    """The built-in files, without those for which the operator's rules show the host's file or hide the path."""
     own = {rule.path: rule.kind for rule in operator}
     return {
         path: entry
@@ -86,7 +86,7 @@ def _rule(found: Private) -> Rule:
 def compile_rules(all_rules: Iterable[Rule], placed: Mapping[str, Entry], tree: Tree) -> dict[str, Entry]:
     """The entries that make ``all_rules`` true over ``tree``, with the ``placed`` ones on top.
 
-    Of rules about the same path the later holds; ``placed`` entries hold over rules.
+    Of several rules about the same path the last one holds; ``placed`` entries override rules.
     """
     compiler = _Compiler(all_rules, placed, tree)
     compiler.visit("/", hidden=False, covered=False, why="")
@@ -99,8 +99,8 @@ class _Compiler:
         self._tree = tree
         self.entries: dict[str, Entry] = {}
         self._rules: dict[str, Rule] = {}
-        # Shallow ones first: a link at an emptied path will be a directory, and is not to be followed for the
-        # rules below it. Sorting keeps the given order among rules of equal depth.
+        # Shallow paths come first: a link at an emptied path becomes a directory, so rules below it must not follow the link.
+        # Sorting is stable, so rules of equal depth keep their order.
         emptied: set[str] = set()
         for rule in sorted(all_rules, key=lambda rule: rule.path.count("/") if rule.path != "/" else 0):
             path = tree.real(rule.path, fixed=emptied)
@@ -119,7 +119,7 @@ class _Compiler:
         self._kept = {above for path in (*kept, *self._placed) for above in parents(path)}
 
     def visit(self, path: str, *, hidden: bool, covered: bool, why: str) -> None:
-        """Put into the entries what ``path`` and all below it need.
+        """Add the entries that ``path`` and everything below it need.
 
         ``hidden``: the nearest rule above hides. ``covered``: an opaque directory above does so already.
         """
@@ -139,7 +139,7 @@ class _Compiler:
                 self.visit(join(path, name), hidden=hidden, covered=covered, why=why)
 
     def _hide(self, path: str, rule: Rule | None, why: str, covered: bool) -> bool:
-        """Hide ``path``; returns whether all below it is hidden by that."""
+        """Hide ``path``; returns whether that hides everything below it, too."""
         tree = self._tree
         empty = rule is not None and rule.kind is RuleKind.EMPTY and tree.exists(path)
         whole = tree.real(path, last=True) if empty else path
@@ -149,12 +149,12 @@ class _Compiler:
         if empty:
             self.entries[path] = File(b"", neutral.owner(tree, whole), why)
         elif not covered and tree.is_directory(parent(path)):
-            # For a path that the base does not have, too: it may get it while clones run.
+            # A path that the base does not have is hidden as well: the host may get it while clones run.
             self.entries[path] = Whiteout(why)
         return covered
 
     def add_parents(self) -> None:
-        """A merged directory has the mode and owner of its topmost layer: repeat the base's on the way."""
+        """A merged directory has the mode and owner of its topmost layer, so the mask repeats the base's for each parent."""
         for path in list(self.entries):
             for above in parents(path):
                 if above not in self.entries:
@@ -162,7 +162,7 @@ class _Compiler:
 
 
 def owner(tree: Tree, path: str) -> Owner:
-    """Of the directory ``path`` in the mask: as the base has it."""
+    """Owner and mode of the directory ``path`` in the mask: those that the base has."""
     status = tree.lstat(path)
     if status is None or not stat.S_ISDIR(status.st_mode):
         return Owner(0o755)
@@ -172,7 +172,7 @@ def owner(tree: Tree, path: str) -> Owner:
 def is_hidden(entries: Mapping[str, Entry], tree: Tree, path: str) -> bool:
     """Whether a clone with nothing in its delta lacks ``path``, which may lead through links.
 
-    What is missing in the base, too, is hidden. ``tree`` is asked only for what ``entries`` leave visible.
+    A path that the base lacks counts as hidden. ``tree`` is asked only for paths that ``entries`` leave visible.
     """
     done, below_opaque, links = "", False, 0
     todo = [part for part in reversed(path.split("/")) if part not in ("", ".")]

@@ -1,4 +1,4 @@
-"""Whether the mask still fits the host, exactly: also when a single file changed its mode, deep down."""
+"""Whether the mask still fits the host, exactly: a single file that changes its mode deep down is noticed as well."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lxcfleet.paths import Paths
 
 
 class Freshness:
-    """Remembers whether anything changed since all of the base was last looked at.
+    """Remembers whether anything changed since the whole base was last looked at.
 
-    The kernel tells (see host.kernel.watch). Where it can't, nothing is ever taken for fresh, and each question costs a look
-    at all. Its methods may block for some 100 ms, and be called from any thread.
+    The kernel tells of changes (see host.kernel.watch). If it can't, the mask is never taken for fresh, and each question
+    costs a look at the whole base. The methods may block for some 100 ms; any thread may call them.
     """
 
     def __init__(self, paths: Paths, root: Path = Path("/")) -> None:
@@ -29,17 +29,17 @@ class Freshness:
         self._looked = False
 
     def is_current(self) -> bool:
-        """Whether the image fits the base as it is."""
+        """Whether the image fits the present base."""
         self.take_note()
         return self._looked and build.is_current(self._paths, self._root)
 
     def take_note(self) -> None:
-        """Empty the kernel's queue, which holds only so many changes. Ask now and then."""
+        """Empty the kernel's queue, whose length is limited. Call this now and then."""
         with self._lock:
             parts = mounts.parts() if self._root == Path("/") else {}
             if self._watched != parts:
                 self._begin(parts)
-            # Each is asked, that none of the queues runs over.
+            # Every watch is asked, so that no queue overflows.
             changed = [watch.changed(self._matters()) for watch in self._watches]
             if not changed or any(changed):
                 self._looked = False
@@ -57,17 +57,17 @@ class Freshness:
         self._looked = False
 
     def looking(self) -> None:
-        """All of the base is about to be looked at: only what changes from now on counts, if that succeeds."""
+        """Note that a look at the whole base begins: if it succeeds, only later changes count."""
         with self._lock:
             self._looked = bool(self._watches)
 
     def failed(self) -> None:
-        """It did not succeed."""
+        """Note that this look failed."""
         with self._lock:
             self._looked = False
 
     def _matters(self) -> Callable[[str, bool], bool]:
-        if not self._looked:  # it does not matter any more
+        if not self._looked:  # the answer no longer depends on the watches
             return lambda _path, _inside: False
         try:
             return build.view(self._paths).matters

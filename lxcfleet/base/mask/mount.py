@@ -1,7 +1,7 @@
-"""The mask where ``layers.mount`` looks for it: up to date and mounted, in the launcher's mount namespace only.
+"""Keeps the mask up to date and mounted where ``layers.mount`` looks for it, in the launcher's mount namespace only.
 
-Apart from layers, as it takes modules along (subprocess, threading) that the launcher must not carry: what they
-do at each fork would be memory that each container keeps.
+This is apart from layers because it imports subprocess and threading, which the launcher must not load: what these modules
+do at each fork would cost memory in each container.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lxcfleet.paths import Paths
 
 
 def make_mount_points(paths: Paths) -> None:
-    """The directories that all private mounts go to. Containers' root must be able to pass through."""
+    """Make the directories that all private mounts go to. The containers' root must be able to pass through them."""
     for directory in (
         paths.run, paths.base_mount, paths.mask_mount, paths.next_mask_mount, paths.part_mount, paths.root_mount,
     ):
@@ -37,7 +37,7 @@ def refresh(paths: Paths, force: bool) -> None:
 
 
 def _replaced(paths: Paths) -> bool:
-    """Whether there is a newer image than the mounted one: somebody else, as plain lxc-start does, had it built."""
+    """Whether the image is newer than the mounted one: plain lxc-start, for instance, may have had it built."""
     device = os.stat(paths.mask_mount).st_dev
     file = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/loop/backing_file")
     try:
@@ -49,10 +49,11 @@ def _replaced(paths: Paths) -> bool:
 def _mount(paths: Paths) -> None:
     """Mount the mask's image in the mount namespace of this process; mount(8) finds a loop device for it.
 
-    That takes a while, and others may be about to mount layers: elsewhere first, then in the place of the one before.
+    Mounting takes a while, and others may be about to mount layers. So the image is mounted elsewhere first, and then moved
+    over the former one.
     """
     new = paths.next_mask_mount
-    _unmount(new)  # of one who was killed
+    _unmount(new)  # left by a process that was killed
     command.run(["/usr/bin/mount", "-t", "ext4", "-o", "loop,ro,nodev", str(paths.mask_image), str(new)])
     with layers.mask_stays(paths, change=True):
         _unmount(paths.mask_mount)

@@ -43,7 +43,7 @@ def files(tree: Tree, resolv: bytes | None = None) -> dict[str, Entry]:
         "/etc/resolv.conf": File(resolv or _RESOLV, _READABLE, why),
     }
     if tree.exists("/etc/sudoers"):
-        # No other user may read the host's, so the sweep would hide it, and sudo refuses to work without.
+        # The host's file is private, so the sweep would hide it, and sudo refuses to work without it.
         result["/etc/sudoers"] = File(_SUDOERS, Owner(0o440), why)
     for path, fields in _ACCOUNTS.items():
         content = tree.read(path)
@@ -54,9 +54,9 @@ def files(tree: Tree, resolv: bytes | None = None) -> dict[str, Entry]:
 
 
 def lock_accounts(content: bytes, fields: int) -> bytes:
-    """The lines of a shadow or gshadow file with ``*`` for each password, which nothing hashes to.
+    """The lines of a shadow or gshadow file with ``*`` for each password: no password has that hash.
 
-    Nothing else is kept but the names and, last in gshadow's lines, the members. Lines without a name or
+    Only the names are kept and, as the last field of gshadow's lines, the members. Lines without a name or
     fields (damage, NIS's ``+``) are left out.
     """
     locked = []
@@ -71,12 +71,12 @@ def lock_accounts(content: bytes, fields: int) -> bytes:
 
 
 def replacements(tree: Tree, replace: Iterable[tuple[str, str, str]]) -> dict[str, Entry]:
-    """The operator's own files (path, content, who says so), with owner and mode as the host has them."""
+    """The operator's own files (path, content, the file that says so), with owner and mode of the host's file."""
     return {path: File(content.encode(), owner(tree, path), why) for path, content, why in replace}
 
 
 def owner(tree: Tree, path: str) -> Owner:
-    """Owner and mode of the regular file ``path`` in the base; root's and readable where there is none."""
+    """Owner and mode of the regular file ``path`` in the base; if there is none, root's and readable for all."""
     status = tree.lstat(path)
     if status is None or not stat.S_ISREG(status.st_mode):
         return _READABLE

@@ -1,7 +1,7 @@
-"""What a clone must not see: the rules that are built in, and those that the operator adds.
+"""The rules for what a clone must not see: the built-in ones and the operator's.
 
-A rule is about a path and all below it, up to the next rule further down. Whatever no rule hides is then held
-against one more, the sweep: what other users of the host can't read, no clone sees.
+A rule covers a path and everything below it, up to the next rule further down. Whatever no rule hides goes through one
+more check, the sweep: a clone does not see what other users of the host can't read.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from lxcfleet.paths import Paths
 from lxcfleet.spec.reader import Fields
 
 FORMAT = 1
-"""Raised when the same rules come to mean another mask."""
+"""To be raised when the same rules come to mean another mask."""
 
 MAX_FILE = 1 << 20
-"""Bytes that one file of the operator's may have."""
+"""The most bytes that one of the operator's files may have."""
 
 
 class RuleKind(StrEnum):
     """What a rule does with its path."""
 
     HIDE = "hide"
-    """Gone."""
+    """The path does not exist."""
     EMPTY = "empty"
-    """There, with the host's owner and mode, but empty."""
+    """The path exists, with the host's owner and mode, but it is empty."""
     SHOW = "show"
-    """There, with all that no further rule hides, though what holds it is hidden or empty."""
+    """The path shows everything that no rule further down hides, even if its parent directory is hidden or empty."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One path and what is done with it; ``why`` names where the rule comes from."""
+    """A path and what is done with it; ``why`` names where the rule comes from."""
 
     path: str
     kind: RuleKind
@@ -53,7 +53,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Rules:
-    """What the operator's files say. ``replace`` maps a path to its content and the file that says so."""
+    """The content of the operator's files. ``replace`` maps a path to its new content and the file that says so."""
 
     rules: tuple[Rule, ...] = ()
     replace: tuple[tuple[str, str, str], ...] = ()
@@ -61,8 +61,8 @@ class Rules:
 
 
 _TOP = "bin sbin lib lib32 lib64 libx32 usr etc opt"
-"""Directories of the Filesystem Hierarchy Standard that hold programs and their settings. All else in / is
-the host's own affair, or is in _EMPTY."""
+"""Directories of the Filesystem Hierarchy Standard that hold programs and their settings. Everything else in / belongs to
+the host alone, or is in _EMPTY."""
 
 _TMPFILES = "home journal-nocow provision systemd-nologin systemd-pstore x11"
 
@@ -72,7 +72,7 @@ _EMPTY = (
     # Networks, keys and jobs of the host.
     "/etc/network /etc/netplan /etc/NetworkManager/system-connections /etc/iptables /etc/wireguard /etc/ppp",
     "/etc/cron.d /etc/cron.hourly /etc/cron.daily /etc/cron.weekly /etc/cron.monthly /etc/cron.yearly",
-    # Everything that systemd and its predecessor start things from; units.py puts the allow-listed back.
+    # Every directory that systemd and its predecessor start things from; units.py puts the allow-listed units back.
     "/etc/systemd /usr/local/lib/systemd /usr/local/share/systemd /usr/share/systemd/user",
     "/usr/lib/systemd/system /usr/lib/systemd/user /usr/lib/systemd/system-generators",
     "/usr/lib/systemd/user-generators /usr/lib/systemd/system-environment-generators",
@@ -88,29 +88,29 @@ _HIDE = (
     "/var/lib/lxc /var/lib/lxcfleet /etc/lxcfleet",
     "/etc/exports /etc/lxc /etc/docker /etc/containers /etc/libvirt /etc/kubernetes",
     "/etc/ssh/ssh_host_*",
-    # Hooks that act on the host, or tell a daemon of the host's, after each run of apt in the clone.
+    # Hooks that, after each run of apt in the clone, would act on the host or tell a daemon of the host.
     "/etc/apt/apt.conf.d/20auto-upgrades /etc/apt/apt.conf.d/50unattended-upgrades",
     "/etc/apt/apt.conf.d/*periodic /etc/apt/apt.conf.d/*needrestart* /etc/apt/apt.conf.d/*lxcfleet*",
     "/etc/apt/apt.conf.d/*packagekit* /etc/apt/apt.conf.d/*appstream* /etc/apt/apt.conf.d/*listchanges*",
     "/etc/apt/apt.conf.d/*etckeeper* /etc/apt/apt.conf.d/*snapper* /etc/apt/apt.conf.d/*timeshift*",
     "/etc/dpkg/dpkg.cfg.d/*needrestart* /etc/dpkg/dpkg.cfg.d/*lxcfleet*",
-    # Directories that nothing here uses, but that each delta would get at boot; and /run/nologin, for which
-    # only a unit makes amends that is not started.
+    # Directories that nothing in a clone uses, but that each delta would get at boot. And /run/nologin, which only a unit
+    # removes that clones do not start.
     *(f"/usr/lib/tmpfiles.d/{name}.conf" for name in _TMPFILES.split()),
-    # Forbids packages to start services when they are installed.
+    # This file forbids packages to start services when they are installed.
     "/usr/sbin/policy-rc.d",
 )
 _SHOW_STATE = (
-    # The package manager's, which is what makes the clone's packages the host's.
+    # The package manager's records: through them the host's packages are the clone's.
     "dpkg ucf pam shells.state",
     # Public indexes, without which the first `apt install` costs each delta some 50 MiB.
     "apt/lists",
-    # Made by packages from packages' files, for programs to read; nobody's state.
+    # Files that packages generate from their own files, for programs to read. They are nobody's state.
     "aspell dictionaries-common emacsen-common gems ghc ghostscript hunspell ispell mecab python sgml-base",
     "texmf vim xml-core",
 )
 _KEEP = ("/var/log", "/var/cache", "/var/spool", "/var/lib")
-"""Here directories that packages bring along stay, empty, so that the base's programs find a place for their
+"""Empty directories that packages bring along stay in these, so that the base's programs find a place for their
 state."""
 
 
@@ -130,7 +130,7 @@ def built_in(paths: Paths) -> tuple[Rule, ...]:
 
 
 def fingerprint(paths: Paths) -> str:
-    """Changes whenever the built-in rules do."""
+    """A text that changes whenever the built-in rules do."""
     text = f"{FORMAT} {built_in(paths)!r}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -149,7 +149,7 @@ def expand(rules: Iterable[Rule], tree: Tree) -> list[Rule]:
 
 
 def package_directories(tree: Tree, rules: Iterable[Rule]) -> list[Rule]:
-    """Rules that keep, empty, the directories that packages brought along, where ``rules`` hide all others.
+    """Rules that keep directories of packages, empty, where ``rules`` hide everything else.
 
     ``/var/lib/dpkg/info/*.list`` has one absolute path a line, directories among them; dpkg-query(1), -L.
     """
@@ -159,7 +159,7 @@ def package_directories(tree: Tree, rules: Iterable[Rule]) -> list[Rule]:
     listed: set[bytes] = set()
     for name in tree.names(info):
         if name.endswith(".list"):
-            # Not through ``tree.read``, which would have it watched: a change shows in ``info``.
+            # ``tree.read`` would have the file watched, which is not needed: a change shows in the directory ``info``.
             with open(tree.outside(join(info, name)), "rb") as file:
                 content = file.read()
             if b"\n/var/" in content:
@@ -180,7 +180,7 @@ def package_directories(tree: Tree, rules: Iterable[Rule]) -> list[Rule]:
 def load(directory: Path) -> Rules:
     """The operator's rules: ``*.yaml`` in ``directory``, in the order of their names.
 
-    Raises InvalidInput with everything that is wrong with any of them, each complaint with file and key.
+    Raises InvalidInput with all mistakes in all of these files, each with file and key.
     """
     complaints: list[str] = []
     rules: dict[str, Rule] = {}
@@ -245,7 +245,7 @@ def _check_conflict(fields: Fields, key: str, rule: Rule, other: Rule | None, re
 
 
 def _parse(file: Path, complaints: list[str]) -> object:
-    """The YAML document in ``file``; what is wrong with it goes to ``complaints``, and None comes back."""
+    """The YAML document in ``file``; if it is wrong, None, and the mistakes are added to ``complaints``."""
     try:
         status = file.stat()
         if not stat.S_ISREG(status.st_mode):

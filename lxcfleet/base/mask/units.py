@@ -1,8 +1,8 @@
-"""What systemd finds in a clone: copies of the few allow-listed units, and whatever the delta adds.
+"""The units that systemd finds in a clone: copies of the few allow-listed ones, and those that the delta adds.
 
-All directories that systemd reads units from are opaque in the mask, so that a service of the host can't
-start in a clone, nor one that the host gets later. What is listed here is what a boot to multi-user.target, a
-shutdown and the installation of packages with services need; everything else a clone gets from its own delta.
+All directories that systemd reads units from are opaque in the mask, so no service of the host can start in a clone, not
+even one that the host gets later. The units listed here are needed for a boot to multi-user.target, a shutdown and the
+installation of packages with services. A clone gets all other units from its own delta.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _DROP_INS = "user@.service.d user@0.service.d user-.slice.d systemd-localed.serv
 
 _WANTS = {
     "sysinit.target.wants": "systemd-journald.service systemd-tmpfiles-setup.service",
-    # dbus.service itself comes with its first user.
+    # dbus.service itself is started with its first user.
     "sockets.target.wants": "dbus.socket systemd-journald.socket systemd-journald-dev-log.socket",
 }
 _USER_TARGETS = """
@@ -58,11 +58,11 @@ _USER_TARGETS = """
 _USER_UNITS = "app.slice background.slice session.slice systemd-exit.service dbus.socket dbus.service"
 _BUS_NAMES = "systemd1 login1 hostname1 locale1 timedate1"
 _GENERATOR_NAMES = "systemd-sysv-generator"
-"""Makes units of the scripts that old packages put into /etc/init.d; systemd-sysv-generator(8)."""
+"""This generator makes units of the scripts that old packages put into /etc/init.d; systemd-sysv-generator(8)."""
 
 _SETTINGS = {
-    # A journal of a megabyte in memory: journald allocates its files in steps of up to 8 MiB, which a tmpfs
-    # has to find at once, once per container; journald.conf(5).
+    # The journal takes a megabyte of memory. journald allocates its files in steps of up to 8 MiB, and the tmpfs of each
+    # container would have to provide that at once; journald.conf(5).
     "/etc/systemd/journald.conf": b"""\
 [Journal]
 Storage=volatile
@@ -78,13 +78,13 @@ _ETC_DIRECTORIES = "/etc/systemd/system /etc/systemd/user /etc/systemd/network"
 
 
 def allowed() -> frozenset[str]:
-    """The names of all units of the host that the built-in list lets into clones."""
+    """The names of all host units that the built-in list lets into clones."""
     return frozenset([*_UNITS.split(), *(f"{name}.target" for name in _TARGETS.split())])
 
 
 def files(tree: Tree, operator: Iterable[str] = ()) -> dict[str, Entry]:
-    """What the mask puts into the opaque directories of units; ``operator`` names further units of the
-    host's."""
+    """The content of the mask for the opaque directories of units; ``operator`` names further units of the
+    host."""
     names = allowed()
     result: dict[str, Entry] = {}
     _copy(tree, _SYSTEM, names, result)
@@ -93,7 +93,7 @@ def files(tree: Tree, operator: Iterable[str] = ()) -> dict[str, Entry]:
     _copy(tree, _BUS, {f"org.freedesktop.{name}.service" for name in _BUS_NAMES.split()}, result)
     for directory in _DROP_INS.split():
         _copy_all(tree, join(_SYSTEM, directory), result)
-    # The host's may be its graphical.target, or anything else that its administrator chose.
+    # The host's default target may be graphical.target, or another one that its administrator chose.
     result[join(_SYSTEM, "default.target")] = Symlink("multi-user.target", "allow-listed")
     for directory, wanted in _WANTS.items():
         for name in wanted.split():
@@ -111,7 +111,7 @@ def files(tree: Tree, operator: Iterable[str] = ()) -> dict[str, Entry]:
 def _copy(
     tree: Tree, directory: str, names: Iterable[str], result: dict[str, Entry], why: str = "allow-listed"
 ) -> None:
-    """Copy these names out of ``directory``; of links only those to one of ``names``, or to /dev/null."""
+    """Copy these names out of ``directory``; links only if they lead to one of ``names`` or to /dev/null."""
     names = set(names)
     tree.consult(directory)
     for name in sorted(names):
@@ -131,8 +131,8 @@ def _copy_all(tree: Tree, directory: str, result: dict[str, Entry], why: str = "
 
 
 def _copy_unit(tree: Tree, name: str, result: dict[str, Entry]) -> None:
-    """Copy the unit ``name`` with all that the host has for it: template, drop-ins, aliases, and being
-    enabled."""
+    """Copy the unit ``name`` with everything that the host has for it: template, drop-ins, aliases, and the links that
+    enable it."""
     why = f"units: {name}"
     names = {name, re.sub(r"@.+\.", "@.", name)}
     for directory in _SEARCH:

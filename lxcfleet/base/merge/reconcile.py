@@ -1,13 +1,13 @@
-"""Bringing a container's records of packages and accounts up to date with the host's, before each of its starts.
+"""Brings a container's records of packages and accounts up to date with the host's, before each start.
 
-A container that installs a package or adds a user has files of its own from then on, dpkg's status for one, and no
-later change of the host's files shows through them. So what both were like at the container's last start is kept, and
-at the next one the three are merged (see merge).
+When a container installs a package or adds a user, it gets files of its own, such as dpkg's status. From then on no change
+of the host's file shows through. So lxcfleet keeps the contents of both at the container's last start, and merges the
+three versions at the next start (see merge).
 
-What the base was like at a start is a file in ``paths.base_snapshots``, once for all containers that began with it,
-and each of them has a hard link to it: a backup of its directory is complete. Which one it is, is in the container's
-``base.json``. The file's name is the digest of what is in it: nobody merges with what was damaged or replaced, and
-copying a backup over what is there (``cp -a`` writes into the file that others share) changes nothing.
+The base's contents at a start are one file in ``paths.base_snapshots``, shared by all containers that began with it. Each
+of these has a hard link to the file, so a backup of its directory is complete. The container's ``base.json`` names the
+file. The name is the digest of the content, so a damaged or replaced file is never merged with. Copying a backup over
+the directory (``cp -a`` writes into shared files) does no harm either.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from lxcfleet.host.kernel import tree
 from lxcfleet.paths import ContainerPaths, Paths
 
 _MOST = 64 << 20
-"""Bytes of a file that are merged."""
+"""The largest file, in bytes, that is merged."""
 _KEPT_SECONDS = 3600.0
-"""A snapshot that no container refers to is kept so long: one that is about to may just be looked at."""
+"""A snapshot without a container is kept for this long: a container may be about to refer to it."""
 _LOST = (
     "records of packages and accounts: not merged with the host's, as what those were like at the last start is not "
     "known any more; docs/packages.md tells what to do"
@@ -40,7 +40,7 @@ _LOST = (
 
 
 class Reconciler:
-    """Remembers what the base is like, for the starts of one process."""
+    """Remembers the contents of the base, for all starts that one process prepares."""
 
     def __init__(self, paths: Paths, lower: Sequence[Layer]) -> None:
         """``lower``: the layers below the container's own, the topmost first."""
@@ -53,9 +53,9 @@ class Reconciler:
         self._read: dict[str, Files] = {}
 
     def reconcile(self, name: str) -> list[str]:
-        """Merge the container's files with the host's; what both sides changed, in words. It must not be running.
+        """Merge the container's files with the host's; returns in words what both changed. The container must not run.
 
-        Where what the base was like at its last start is lost, its files and its record stay as they are.
+        If the base's contents at its last start are lost, the container's files and its record stay as they are.
         The layers must be mounted where they have their source. Raises OSError.
         """
         own = self._paths.container(name)
@@ -76,7 +76,7 @@ class Reconciler:
         return conflicts
 
     def _merge(self, own: ContainerPaths, known: str) -> list[str] | None:
-        """Merge what the container has of its own; None if it can't be, for want of the base that it began with."""
+        """Merge the container's own files; None if that can't be done because the base that it began with is lost."""
         found = {path: file for path in MERGES if (file := tree.read_within(own.delta, path, _MOST)) is not None}
         contents = {path: content for path, (content, _) in found.items()}
         if all(content == self._files.get(path) for path, content in contents.items()):
@@ -91,10 +91,10 @@ class Reconciler:
         return conflicts
 
     def _old(self, own: ContainerPaths, snapshot: str) -> Files | None:
-        """What the base was like then: as the container has it, or others do."""
+        """The base's contents at that time: from the container's own link, or from the one that others share."""
         if snapshot not in self._read:
             for file in (own.base_snapshot(snapshot), self._paths.base_snapshot(snapshot)):
-                with contextlib.suppress(OSError, ValueError):  # the record may hold anything
+                with contextlib.suppress(OSError, ValueError):  # the record may be damaged
                     content = file.read_bytes()
                     if _digest(content) == snapshot:
                         self._read = {snapshot: _unpack(content)}
@@ -107,7 +107,7 @@ class Reconciler:
         file.unlink(missing_ok=True)
         try:
             os.link(self._paths.base_snapshot(self._present), file)
-        except OSError:  # it is on a file system of its own, or the last of the other containers was just destroyed
+        except OSError:  # the file system may differ, or the last other container was just destroyed
             _write(file, self._packed)
 
     def _forget_others(self, own: ContainerPaths) -> None:
@@ -117,7 +117,7 @@ class Reconciler:
                 file.unlink()
 
     def _snapshot(self) -> str:
-        """The name of the base as it is, and clones see it, for which there is a snapshot."""
+        """The name of the present base's snapshot, as clones see the base. The snapshot is made if it is missing."""
         stamps: list[object] = [stamp(str(file)) for path in MERGES for file in self._places(path)]
         if stamps != self._stamps or not self._paths.base_snapshot(self._present).is_file():
             self._files = {path: content for path in MERGES if (content := self._lower(path)) is not None}
@@ -131,7 +131,7 @@ class Reconciler:
         return [Path(layer.outside(path)) for layer in self._lower_layers]
 
     def _lower(self, path: str) -> bytes | None:
-        """What a clone with nothing in its delta has at ``path``."""
+        """The file at ``path`` for a clone with an empty delta."""
         for place in self._places(path):
             try:
                 status = os.lstat(place)
@@ -149,7 +149,7 @@ class Reconciler:
         self._forget()
 
     def _is_whole(self, file: Path) -> bool:
-        """Whether the present snapshot is in ``file``: after a power failure it may be empty."""
+        """Whether ``file`` holds the present snapshot: after a power failure it may be empty."""
         try:
             return file.stat().st_size == len(self._packed)
         except FileNotFoundError:
@@ -166,18 +166,18 @@ class Reconciler:
 
 
 def conflicts(paths: Paths, name: str) -> list[str]:
-    """What the last merge of a container's files left to its operator."""
+    """The conflicts that the last merge of a container's files left to the operator."""
     found = _record(paths.container(name).base_record).get("conflicts")
     return [str(each) for each in found] if isinstance(found, list) else []
 
 
 def last_base(paths: Paths, name: str) -> str:
-    """The name of what the base was like at the container's last start; empty if that is not known."""
+    """The name of the base's snapshot at the container's last start; empty if that is not known."""
     return str(_record(paths.container(name).base_record).get("base") or "")
 
 
 def file_at_last_start(paths: Paths, name: str, path: str) -> bytes | None:
-    """What the base had at ``path``, one of those that are merged, at the container's last start; None if not known."""
+    """The base's file at ``path`` at the container's last start; None if not known. Only for paths that are merged."""
     base = last_base(paths, name)
     for file in (paths.container(name).base_snapshot(base), paths.base_snapshot(base)) if base else ():
         with contextlib.suppress(OSError, ValueError):
@@ -188,7 +188,7 @@ def file_at_last_start(paths: Paths, name: str, path: str) -> bytes | None:
 
 
 def forget_all(paths: Paths) -> None:
-    """Remove all snapshots: no container is left."""
+    """Remove all snapshots, as no container is left."""
     shutil.rmtree(paths.base_snapshots, ignore_errors=True)
 
 
@@ -210,7 +210,7 @@ def _digest(packed: bytes) -> str:
 
 
 def _write(file: Path, content: bytes) -> None:
-    """Put a file in its place in one step; who else does has the same for it."""
+    """Put a file in its place in one step. Another process that does the same writes the same content."""
     new = file.with_name(f".new-{os.getpid()}")
     try:
         new.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Three-way merges of the files in which the host's packages and accounts and a container's own stand side by side. Pure.
 
-Each entry is taken from the side that changed it since both were the same. Where both did, and differently, the
-container's stays and the conflict is told: nothing is guessed.
+Each entry is taken from the side that changed it since both were the same. If both sides changed it, and differently,
+the container's entry stays and the conflict is reported: nothing is guessed.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ class Merged:
 
 
 Entries = dict[str, bytes]
-"""What a file consists of, by what names each part, in order."""
+"""The parts of a file, in order, by the names of the parts."""
 
 Files = Mapping[str, bytes]
 """Contents, by path."""
 
 Settle = Callable[[bytes | None, bytes, bytes], bytes | None]
-"""What becomes of an entry that both sides changed: of old, host's and own; None if that is a conflict."""
+"""Decides about an entry that both sides changed, from the old, the host's and the own one; None: it is a conflict."""
 
 
 def merge_entries(old: Mapping[str, bytes], host: Mapping[str, bytes], own: Mapping[str, bytes], settle: Settle) -> tuple[
@@ -70,7 +70,7 @@ def packages(old: bytes, host: bytes, own: bytes) -> Merged:
 
 
 def versions(status: bytes) -> dict[str, str]:
-    """The packages that are installed by dpkg's status file, NAME:ARCHITECTURE to version."""
+    """The packages that are installed according to dpkg's status file, NAME:ARCHITECTURE to version."""
     return {
         name: _field(stanza, "Version")
         for name, stanza in _stanzas(status).items()
@@ -103,9 +103,9 @@ def _version(stanza: bytes | None) -> str:
 
 
 def users(old: bytes, host: bytes, own: bytes) -> Merged:
-    """passwd(5). An account of the host's whose uid one of the container's own has, is left out and told.
+    """passwd(5). An account of the host is left out and reported if one of the container's own accounts has its uid.
 
-    So is, see ``merge``, one whose primary group is another one there.
+    So is an account whose primary group is another one in the container; see ``merge``.
     """
     return _accounts("user", old, host, own, _never)
 
@@ -134,7 +134,7 @@ def _accounts(kind: str, old: bytes, host: bytes, own: bytes, settle: Settle) ->
 
 
 def _keep_own(result: Entries, name: str, own: Entries, reason: str) -> str:
-    """Take an account of the host's back out of ``result``, in words."""
+    """Keep an account of the host out of ``result``; returns that in words."""
     if name in own:
         result[name] = own[name]
         return f"changed on the host, to {reason}, and left as it is"
@@ -143,7 +143,7 @@ def _keep_own(result: Entries, name: str, own: Entries, reason: str) -> str:
 
 
 def _in_their_groups(merged: Merged, own: bytes, strangers: Callable[[Entries, Entries], dict[str, str]]) -> Merged:
-    """passwd(5) without those of the host's users who would be in another group here than there."""
+    """passwd(5) without those users of the host whose primary group would be another one in the container."""
     result, own_lines = _lines(merged.content), _lines(own)
     words = [
         f"user {name}: {_keep_own(result, name, own_lines, reason)}"
@@ -153,9 +153,9 @@ def _in_their_groups(merged: Merged, own: bytes, strangers: Callable[[Entries, E
 
 
 def _strangers(host_groups: bytes, groups: bytes, users: Entries, known: Entries) -> dict[str, str]:
-    """Which users have got, since they were as in ``known``, a primary group by another name than on the host, and how so.
+    """The users whose primary group has got another name than on the host since ``known``, and how that came about.
 
-    Such a user would have what a group of the container's own has.
+    Such a user would get the rights of one of the container's own groups.
     """
     theirs, ours = _names_of_ids(host_groups), _names_of_ids(groups)
     found = {}
@@ -195,7 +195,7 @@ def _number(line: bytes, field: int = 2) -> bytes:
 
 
 def _members(old: bytes | None, host: bytes, own: bytes) -> bytes | None:
-    """The container's line with the host's changes of members, where nothing else differs."""
+    """The container's line with the host's changes of members, if nothing else differs."""
     before = b"" if old is None else old
     head, _, mine = own.rpartition(b":")
     if host.rpartition(b":")[0] != head or (old is not None and before.rpartition(b":")[0] != head):
@@ -227,9 +227,9 @@ MERGES: dict[str, Callable[[bytes, bytes, bytes], Merged]] = {
 
 
 def merge(old: Files, host: Files, own: Files) -> tuple[dict[str, bytes], list[str]]:
-    """Those files of a container's ``own`` that the host has changed, as they become, and all conflicts.
+    """The files of a container's ``own`` that the host has changed, with their new content, and all conflicts.
 
-    What is not in ``own`` the container has of the host.
+    A file that is not in ``own`` is the host's.
     """
     merged = {
         path: each(old[path], host[path], own[path])
@@ -241,7 +241,7 @@ def merge(old: Files, host: Files, own: Files) -> tuple[dict[str, bytes], list[s
     told = []
     if PASSWD in merged:
         merged[PASSWD] = _in_their_groups(merged[PASSWD], own[PASSWD], strangers)
-    elif PASSWD not in own:  # nothing that they could be left out of
+    elif PASSWD not in own:  # the container has no passwd of its own from which they could be left out
         found = strangers(_lines(host.get(PASSWD, b"")), _lines(old.get(PASSWD, b"")))
         told = [f"user {name}: new on the host with {reason}" for name, reason in found.items()]
     conflicts = [conflict for each in merged.values() for conflict in each.conflicts]

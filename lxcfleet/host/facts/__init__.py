@@ -1,1 +1,1 @@
-"""What the host has and can do."""
+"""The features and the free resources of the host."""

@@ -1,4 +1,4 @@
-"""What the kernel, the file systems and the installed programs can do, tried for real where possible.
+"""What the kernel, the file systems and the installed programs can do, tried out where possible.
 
 ``read`` forks, takes some 20 ms, and up to 20 s on a host that hangs: the daemon has a child of the launcher do it.
 """
@@ -23,7 +23,7 @@ from lxcfleet.host.kernel.mounts import Mount
 from lxcfleet.paths import Paths
 
 PROBE_PREFIX = ".lxcfleet-probe-"
-"""How the directories are called, beside the containers', in which overlays are tried. Safe to remove."""
+"""The prefix of the directories, beside the containers', in which overlays are tried. They are safe to remove."""
 
 _PROBE_SECONDS = 20
 _PROBE_ID = 0x70000000
@@ -39,20 +39,20 @@ _NO_UPPER = frozenset((
     "overlay", "nfs", "nfs4", "cifs", "smb3", "vfat", "exfat", "msdos", "ntfs", "ntfs3", "9p", "ecryptfs",
     "fuse", "fuseblk", "squashfs", "erofs", "iso9660",
 ))  # fmt: skip
-"""An upper layer needs trusted.* attributes, d_type and whiteouts, and must not be read-only; the kernel's
-Documentation/filesystems/overlayfs.rst. Some of these even mount, and break later."""
+"""An upper layer needs trusted.* attributes, d_type and whiteouts, and must not be read-only; see the kernel's
+Documentation/filesystems/overlayfs.rst. Some of these file systems mount as one, and break later."""
 
 _MUST_SHARE = frozenset((
     "/bin", "/etc", "/lib", "/lib64", "/sbin", "/usr", "/usr/bin", "/usr/lib", "/var", "/var/lib",
     "/var/lib/dpkg",
 ))  # fmt: skip
-"""A clone would find these empty if they were on file systems that it can't have, and could not boot."""
+"""If these were on file systems that containers can't have, a clone would find them empty, and could not boot."""
 
 _SHOULD_SHARE = frozenset(("/opt", "/usr/local", "/usr/share"))
 
 
 class Probe(NamedTuple):
-    """What one trial found. ``level``: ok, warning or fail, as in ``doctor``."""
+    """The result of one trial. ``level``: ok, warning or fail, as in ``doctor``."""
 
     check: str
     level: str
@@ -62,7 +62,7 @@ class Probe(NamedTuple):
 
 @dataclass(frozen=True)
 class Features:
-    """What this host can do."""
+    """The features of this host."""
 
     probes: tuple[Probe, ...]
     lxc_version: str
@@ -79,18 +79,18 @@ class Features:
         return any(probe.check == check and probe.level != "fail" for probe in self.probes)
 
     def to_json(self) -> dict[str, Any]:
-        """For the way from the process that tried."""
+        """For the answer of the process that tried."""
         return vars(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Features:
-        """What ``to_json`` made."""
+        """The features that ``to_json`` wrote."""
         told: dict[str, Any] = {**data, "probes": tuple(Probe(*probe) for probe in data["probes"])}
         return cls(**told)
 
 
 def read(paths: Paths) -> Features:
-    """Try everything once. Never raises: what fails is a finding. Leaves nothing behind, also when killed
+    """Try everything once. Never raises: a failure is a finding. Leaves nothing behind, even if it is killed
     (but for a small directory with ``PROBE_PREFIX``)."""
     table = _mounts()
     filesystem = _filesystem_of(paths.lxc, table)
@@ -119,7 +119,7 @@ def _filesystem_of(directory: Path, table: tuple[Mount, ...]) -> str:
     """Type of the file system that ``directory`` is on."""
     path = os.path.realpath(directory)
     above = [m for m in table if m.point in ("/", path) or path.startswith(m.point + "/")]
-    # The deepest mount point has it, and of several mounts on that one the last.
+    # The deepest mount point above it counts, and if several mounts are on that point, the last one.
     return max(enumerate(above), key=lambda pair: (len(pair[1].point), pair[0]))[1].filesystem if above else ""
 
 
@@ -238,24 +238,24 @@ def _first_line(file: Path) -> str:
 
 
 def _try_all(paths: Paths) -> tuple[str, tuple[Probe, ...]]:
-    """LXC's version, and what a child of ours found when it did what a container's start does.
+    """LXC's version, and the findings of a child of ours that did the same as a container's start.
 
-    In a child, for liblxc need not stay in the daemon's memory, and the mounts go when it ends.
+    A child, as liblxc need not stay in the daemon's memory, and the mounts go when the child ends.
     """
     try:
         scratch = Path(tempfile.mkdtemp(prefix=PROBE_PREFIX, dir=paths.lxc))
     except OSError as error:
         hint = "check the disk and the rights of the directory"
         version, _ = _in_child(None)
-        if not paths.lxc.is_dir():  # _delta_directory says so
+        if not paths.lxc.is_dir():  # _delta_directory reports this
             return version, ()
         return version, (_failed("delta-directory", f"nothing can be made in {paths.lxc}", error, hint),)
     try:
         version, probes = _in_child(scratch)
     finally:
-        # The child's mounts were its own: only the few plain files that it made are below here.
+        # The mounts were in the child's own namespace: below here are only the few plain files that it made.
         shutil.rmtree(scratch, ignore_errors=True)
-    # That something else crashed says nothing about LXC.
+    # If another trial crashed, that says nothing about LXC.
     return version or _in_child(None)[0], probes
 
 
@@ -278,7 +278,7 @@ def _in_child(scratch: Path | None) -> tuple[str, tuple[Probe, ...]]:
 
 
 def _child(scratch: Path | None, send: int) -> NoReturn:
-    """Try, write the findings to ``send`` as JSON, and exit without any clean-up of the parent's."""
+    """Try everything, write the findings to ``send`` as JSON, and exit without any clean-up of the parent's."""
     try:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(_PROBE_SECONDS)
@@ -304,7 +304,7 @@ _REAL_ROOT = "lxcfleet needs a real root: it runs on the host, not in an unprivi
 
 
 def _attempts(scratch: Path) -> Iterator[Probe]:
-    """What a start needs, in its order; each is tried only if what it builds on works."""
+    """The steps of a start, in order; each is tried only if the steps that it needs work."""
     yield _loop_devices()
     try:
         syscalls.unshare_mounts()
@@ -348,14 +348,14 @@ def _show(places: list[str], base: Path, namespace: int | None) -> None:
 
 
 def _idmapped(places: list[str], base: Path, namespace: int) -> Probe:
-    """With shifted owners, or else with their own, which raises OSError where not even that works."""
+    """Mount with shifted owners, or else with unshifted ones, which raises OSError if not even that works."""
     check = "idmapped-root"
     try:
         _show(places, base, namespace)
     except OSError as error:
         hint = "it takes Linux 5.12 and ext4, xfs or btrfs; --privileged does without, and is less safe"
         probe = _failed(check, f"the file system of {error.filename} can't be shown with shifted owners", error, hint)
-        with contextlib.suppress(OSError):  # it may have failed at the first
+        with contextlib.suppress(OSError):  # the first mount may have failed
             syscalls.unmount(base)
         _show(places, base, None)
         return probe

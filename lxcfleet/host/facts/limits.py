@@ -1,7 +1,7 @@
-"""What the host has left: memory, disk, and the kernel's tables that containers share.
+"""The resources that the host has left: memory, disk, and the kernel's tables that containers share.
 
-``read`` is called before each creation, so it takes a few milliseconds; what never changes while the daemon
-runs is in features.py.
+``read`` is called before each creation, so it takes only a few milliseconds. Facts that never change while the daemon
+runs are in features.py.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from lxcfleet.paths import Paths
 _SYSCTL = Path("/proc/sys")
 _ID_FILES = ("/etc/subuid", "/etc/subgid", "/etc/passwd", "/etc/group")
 _FIRST_FOREIGN_ID = 65536
-"""Processes with uids from here on are taken for ones in user namespaces of root's. That counts some too many
-where users of the host have such uids (Active Directory), never too few."""
+"""Processes with uids from here on count as those of root's user namespaces. If users of the host have such uids (Active
+Directory), that counts some too many, never too few."""
 
 
 @dataclass(frozen=True)
@@ -46,25 +46,25 @@ class Table:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the host has at the moment. Sizes in bytes."""
+    """The host's present resources. Sizes in bytes."""
 
     memory_total: int
     memory_available: int
-    """With free swap."""
+    """Including free swap."""
     disk_free: int
-    """Under the deltas, for users other than root."""
+    """Free space under the deltas, for users other than root."""
     inodes_free: int | None
     """None: the file system makes inodes as it needs them (btrfs)."""
     disk_path: str
-    """The directory that the two above are about."""
+    """The directory of the two values above."""
     tables: Mapping[str, Table]
-    """By capacity's name of the check. A table that this kernel does not have is missing."""
+    """By the name that capacity gives the check. A table that this kernel does not have is missing."""
 
 
 def read(paths: Paths, *, budget: float = 0.006) -> Limits:
     """Look at the host. At most ``budget`` seconds go into counting inotify instances.
 
-    Raises HostError if the directory of the containers or /proc can't be read.
+    Raises HostError if the containers' directory or /proc can't be read.
     """
     try:
         found = memory.read()
@@ -90,7 +90,7 @@ def id_files() -> tuple[str, str, str, str]:
 def apply(values: Mapping[str, int], file: Path) -> None:
     """Raise kernel settings (sysctl names to values), now and, by ``file`` in /etc/sysctl.d, at each boot.
 
-    Nothing is ever lowered: neither what the kernel has nor what the file asks for. Raises HostError.
+    Nothing is ever lowered: neither the kernel's value nor the file's. Raises HostError.
     """
     try:
         _replace(file, render(values, _text(file)))
@@ -104,7 +104,7 @@ def apply(values: Mapping[str, int], file: Path) -> None:
 
 
 def render(values: Mapping[str, int], present: str) -> str:
-    """The text of the sysctl.d file: ``values`` and what is in ``present`` already, the higher of the two."""
+    """The text of the sysctl.d file: ``values`` and those in ``present``, the higher one of each."""
     merged = dict(values)
     for line in present.splitlines():
         name, equals, value = (part.strip() for part in line.partition("="))
@@ -170,7 +170,7 @@ def _tables(inotify: _Inotify) -> dict[str, Table]:
         ("key-bytes", "kernel.keys.maxbytes", key_bytes, True),
         ("neighbours", "net.ipv4.neigh.default.gc_thresh3", _neighbours("arp_cache"), True),
         ("neighbours6", "net.ipv6.neigh.default.gc_thresh3", _neighbours("ndisc_cache"), True),
-        # No file tells how many there are; each task is in one of each, and few are held by anything else.
+        # No file tells this number. Each task is in one namespace of each kind, and few namespaces have no task.
         ("mount-namespaces", "user.max_mnt_namespaces", tasks, False),
         ("user-namespaces", "user.max_user_namespaces", tasks, False),
     )
@@ -209,16 +209,16 @@ def _neighbours(table: str) -> int:
 def _inotify(budget: float) -> _Inotify:
     """Inotify instances and watches that count against root, those of all containers among them.
 
-    The kernel charges an instance made in a user namespace to that one's owner as well (kernel/ucount.c),
-    and shows no total. So the descriptors of processes are looked at, in random order: when the time is up,
-    what the looked-at ones have stands for the rest.
+    The kernel charges an instance made in a user namespace to the owner of that namespace as well (kernel/ucount.c),
+    and shows no total. So the descriptors of processes are looked at, in random order. When the time is up, the rest is
+    estimated from the processes that were looked at.
     """
     deadline = time.monotonic() + budget
     pids = [entry for entry in os.listdir("/proc") if entry.isdigit()]
     random.shuffle(pids)
     instances = watches = seen = 0
     for pid in pids:
-        if seen and time.monotonic() > deadline:  # one at least, however slow the host is
+        if seen and time.monotonic() > deadline:  # at least one process, however slow the host is
             break
         seen += 1
         try:
@@ -227,7 +227,7 @@ def _inotify(budget: float) -> _Inotify:
                     instances += 1
                     watches += marks
         except OSError:
-            continue  # ended meanwhile
+            continue  # the process has ended meanwhile
     if seen == len(pids):
         return _Inotify(instances, watches, True)
     share = len(pids) / seen
@@ -239,7 +239,7 @@ def _watches(pid: str) -> Iterator[int]:
     directory = os.open(f"/proc/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for number in os.listdir(directory):
-            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            with contextlib.suppress(FileNotFoundError):  # the descriptor was closed meanwhile
                 if os.readlink(number, dir_fd=directory) == "anon_inode:inotify":
                     yield _text(Path(f"/proc/{pid}/fdinfo/{number}")).count("inotify wd:")
     finally:

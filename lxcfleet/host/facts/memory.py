@@ -8,16 +8,16 @@ import psutil
 
 
 class Memory(NamedTuple):
-    """Bytes at the moment."""
+    """The present amounts in bytes."""
 
     total: int
     available: int
-    """What programs can have without swapping: MemAvailable; proc(5)."""
+    """Memory that programs can have without swapping: MemAvailable; proc(5)."""
     swap_total: int
     swap_free: int
 
 
 def read() -> Memory:
-    """Look; raises OSError if /proc can't be read."""
+    """Read /proc; raises OSError if that fails."""
     memory, swap = psutil.virtual_memory(), psutil.swap_memory()
     return Memory(memory.total, memory.available, swap.total, swap.free)

@@ -22,14 +22,14 @@ from lxcfleet.host.process import command
 
 _BLOCK = 4096
 _INODE = 256
-"""Bytes; room for the one extended attribute, that would take a block otherwise."""
+"""Bytes: enough for the one extended attribute, which would take a block otherwise."""
 _SEARCH = "/usr/sbin:/sbin:/usr/bin:/bin"
 """Where mkfs.ext4 may be; a daemon's own PATH may lack the sbin directories."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """Who owns a node, and who may do what with it. ``uid`` and ``gid`` are the host's, before any shift."""
+    """Owner and mode of a node. ``uid`` and ``gid`` are the host's, before any shift."""
 
     mode: int
     uid: int = 0
@@ -41,7 +41,7 @@ class Owner:
 
 @dataclass(frozen=True)
 class Whiteout:
-    """Nothing is at this path, whatever the layers below have."""
+    """Hides this path, whatever the layers below have there."""
 
     why: str = ""
 
@@ -51,14 +51,14 @@ class Whiteout:
 
 @dataclass(frozen=True)
 class Directory:
-    """A directory; an opaque one has only what this layer puts into it, another shows the lower layers'
+    """A directory. An opaque one shows only the entries of this layer, any other one those of lower layers
     too."""
 
     owner: Owner
     opaque: bool = False
     why: str = ""
     part: str = ""
-    """The base has a file system of its own here (see ``mounts``): its identity."""
+    """The identity of the base's own file system at this path (see ``mounts``); set only for a part."""
 
     def __str__(self) -> str:
         return f"{'opaque' if self.opaque else 'directory'} {self.owner}{' (a part)' if self.part else ''}"
@@ -106,12 +106,12 @@ def write(entries: Mapping[str, Entry], root: Path, work: Path, image: Path) -> 
     """Write the layer ``entries`` (absolute path in the layer to entry) to the file ``image``.
 
     ``work`` is a directory that only root can enter, on the file system of ``image``; the tree is staged in
-    it and removed again. Copies are read below ``root``. Raises NoCapacity where the disk is full,
-    Unsupported where mkfs.ext4 is missing, HostError for what else the kernel refuses; ``image`` may be half
+    it and removed again. Copies are read below ``root``. Raises NoCapacity if the disk is full,
+    Unsupported if mkfs.ext4 is missing, and HostError for all other errors; ``image`` may be half
     written then.
     """
     tree = work / "tree"
-    # mkfs makes this directory in every image; as an entry it hides what the base has at its path.
+    # mkfs makes this directory in every image; as an entry it hides the base's file at its path.
     entries = {**entries, "/lost+found": Directory(Owner(0o700), opaque=True)}
     try:
         blocks, inodes = _stage(entries, root, tree)
@@ -125,12 +125,12 @@ def write(entries: Mapping[str, Entry], root: Path, work: Path, image: Path) -> 
             ) from error
         raise HostError.from_os_error("the mask can't be written", error) from error
     finally:
-        # The tree was made by root in a directory of root's; rmtree follows no symlink in it all the same.
+        # Root made this tree in a directory of root's. Even so, rmtree follows no symlink in it.
         shutil.rmtree(tree, ignore_errors=True)
 
 
 def _stage(entries: Mapping[str, Entry], root: Path, tree: Path) -> tuple[int, int]:
-    """Make the entries as files in ``tree``; returns how many blocks and inodes they will need at most."""
+    """Make the entries as files in ``tree``; returns the most blocks and inodes that they need."""
     tree.mkdir(mode=0o700)
     top = os.fspath(tree)
     whiteouts = _Whiteouts()

@@ -1,4 +1,4 @@
-"""Hears of files that come into a directory or go; inotify(7)."""
+"""Tells of files that appear in a directory or leave it; inotify(7)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class DirectoryWatch:
         asyncio.get_running_loop().add_reader(self._descriptor, self._read)
 
     def close(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         asyncio.get_running_loop().remove_reader(self._descriptor)
         os.close(self._descriptor)
 

@@ -1,7 +1,7 @@
-"""What is mounted where, and which of it are *parts*: file systems below the host's root that containers have, too.
+"""The mount table, and the *parts* in it: file systems below the host's root that containers have, too.
 
-An overlay shows one file system: a part gets an overlay of its own in each container. What is mounted elsewhere is an
-empty directory there.
+An overlay shows one file system, so a part gets an overlay of its own in each container. Any other mount point is an empty
+directory there.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import NamedTuple
 from lxcfleet.host.kernel import syscalls
 
 CANDIDATES = ("/usr", "/var", "/opt", "/usr/local", "/usr/share", "/var/lib")
-"""Where parts may be; those further up first."""
+"""The places where parts may be; those nearest to the root first."""
 
 _LAYERS = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "bcachefs", "zfs", "erofs", "squashfs"))
-"""File systems with software on them, on which owners can be shifted. Some only by later kernels than ours:
+"""File systems with software on them, on which owners can be shifted. Some of them need a later kernel than ours:
 ``features`` tries it out."""
 
 OPAQUE = "trusted.overlay.opaque"
-"""What marks a directory that hides what lower layers have below it; the kernel's overlayfs.rst."""
+"""This attribute marks a directory that hides the entries of lower layers below it; the kernel's overlayfs.rst."""
 
 PART = "trusted.lxcfleet.part"
-"""In the mask: this directory is a part, and the mask was made for the one of this identity."""
+"""This attribute, in the mask, marks the directory of a part with the identity of the part that the mask was made for."""
 
 
 class Mount(NamedTuple):
@@ -59,16 +59,16 @@ def points() -> frozenset[str]:
 
 
 def can_be_part(mount: Mount) -> bool:
-    """Whether containers have what is mounted there, if it is there to be seen."""
+    """Whether containers get this file system, if no other mount hides it."""
     return mount.point in CANDIDATES and mount.filesystem in _LAYERS
 
 
 def parts() -> dict[str, str]:
-    """The host's parts, mount point to identity, those further up first."""
+    """The host's parts, mount point to identity; those nearest to the root first."""
     mounted = {mount.number: mount for mount in table() if can_be_part(mount)}
     found = {}
     for point in CANDIDATES:
-        # By its number: another mount may lie over it.
+        # By the mount's number, as another mount may lie over it.
         mount = mounted.get(syscalls.mount_number(point) or 0) if mounted else None
         identity = None if mount is None or mount.point != point else identify(point)
         if identity is not None:
@@ -77,7 +77,7 @@ def parts() -> dict[str, str]:
 
 
 def identify(point: str) -> str | None:
-    """Tells the file system whose top is there from others; None where nothing is."""
+    """The identity of the file system whose top is at ``point``; None if there is none."""
     try:
         status, system = os.stat(point), os.statvfs(point)
     except OSError:
@@ -86,7 +86,7 @@ def identify(point: str) -> str | None:
 
 
 def marked(mask: str) -> dict[str, str]:
-    """The parts for which the mask that is mounted there was made."""
+    """The parts that the mask at ``mask`` was made for."""
     found = {}
     for point in CANDIDATES:
         try:

@@ -1,7 +1,7 @@
-"""What a container may take of the disk: project quotas of ext4 and xfs; quotactl(2), ioctl_xfs_fsgetxattr(2).
+"""Disk limits of containers: project quotas of ext4 and xfs; quotactl(2), ioctl_xfs_fsgetxattr(2).
 
-A project is a number that directories hand down to all that is made in them; the file system counts what each takes.
-A container's is the first id of its range: nobody else on the host has it, it stays, and it is in no further record.
+A project is a number that a directory hands down to everything that is made in it; the file system counts the space of each.
+A container's project is the first id of its range: that number is unique on the host, it stays the same, and needs no record.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _PROJECTS = 2
 _Q_GETQUOTA = 0x800007
 _Q_SETQUOTA = 0x800008
 _Q_XGETQSTATV = 0x5808
-"""linux/quota.h has PRJQUOTA and those of the first kind, linux/dqblk_xfs.h the one of xfs's kind."""
+"""linux/quota.h has PRJQUOTA and the first two commands, linux/dqblk_xfs.h has the last one."""
 _COUNTED_AND_KEPT = 0x30
 """FS_QUOTA_PDQ_ACCT | FS_QUOTA_PDQ_ENFD."""
 _RECORD = struct.Struct("=8QI4x")
-"""struct if_dqblk: limits and use of space in KiB, KiB and bytes, of inodes, two times, and which of these count."""
+"""struct if_dqblk: limits and use of space in KiB, KiB and bytes, of inodes, two times, and flags for the valid fields."""
 _LIMITS = 0x5
 """QIF_LIMITS."""
 
@@ -53,7 +53,7 @@ _SEE = "operations.md of the documentation tells how (/usr/share/doc/lxcfleet)"
 
 
 def enforced(directory: Path) -> bool:
-    """Whether the file system of ``directory`` keeps limits of projects."""
+    """Whether the file system of ``directory`` enforces limits of projects."""
     state = ctypes.create_string_buffer(b"\1", 512)  # FS_QSTATV_VERSION1
     try:
         _control(directory, _Q_XGETQSTATV, 0, state)
@@ -64,7 +64,7 @@ def enforced(directory: Path) -> bool:
 
 
 def check(directory: Path) -> None:
-    """Raise Unsupported unless a limit in ``directory`` would be kept."""
+    """Raise Unsupported unless a limit in ``directory`` would be enforced."""
     if not enforced(directory):
         raise Unsupported(
             "the disk limit that was asked for can't be kept",
@@ -74,20 +74,20 @@ def check(directory: Path) -> None:
 
 
 def advice(filesystem: str, directory: Path) -> str:
-    """How a file system of that type would."""
+    """How to make a file system of that type enforce limits."""
     return f"{_HOW.get(filesystem, f'mount ext4 or xfs with prjquota on {directory}')}; {_SEE}"
 
 
 def files_for(size: int) -> int:
-    """How many files go with so many bytes: as many as mke2fs makes inodes for on a disk of that size; mke2fs.conf(5)."""
+    """How many files may go with ``size`` bytes: as many as mke2fs makes inodes on a disk of that size; mke2fs.conf(5)."""
     return max(size >> 14, min(size >> 12, 1 << 17))
 
 
 def keep(trees: Sequence[Path], project: int, size: int) -> int:
-    """Limit what is in ``trees``, the last of them the one that matters, to ``size`` bytes in sum; 0: no limit.
+    """Limit the sum of what is in ``trees``, the last of which is the delta, to ``size`` bytes; 0: no limit.
 
-    The project that counts them; 0 where nothing does. Trees that came from elsewhere, out of a backup say, are gone
-    through once. Nothing may be at work in them. Raises Unsupported, HostError.
+    Returns the project that counts them; 0 if none does. A tree that came from elsewhere, for instance from a backup, is
+    walked once. No process may be at work in the trees. Raises Unsupported, HostError.
     """
     top = trees[-1]
     if size:
@@ -107,9 +107,9 @@ def keep(trees: Sequence[Path], project: int, size: int) -> int:
 
 
 def change(delta: Path, size: int) -> None:
-    """Another limit for a container that may be at work, and is counted already; 0: none. Raises HostError."""
+    """Change the limit of a container that may run, and that is counted already; 0: no limit. Raises HostError."""
     project = own_project(delta)
-    if not project:  # number 0 is all that has no project
+    if not project:  # project 0 is that of all files without a project
         raise HostError(f"the disk limit of {delta} can't be set", why="its files are not counted")
     try:
         _limit(delta, project, size)
@@ -123,7 +123,7 @@ def _limit(top: Path, project: int, size: int) -> None:
 
 
 def mark(directory: Path, project: int) -> None:
-    """Have ``directory``, which is new and empty, and all that is made in it counted; 0: as it is. Raises OSError."""
+    """Have the new and empty ``directory``, and everything made in it, counted; 0: do nothing. Raises OSError."""
     if project:
         handle = os.open(directory, _DIRECTORY)
         try:
@@ -133,7 +133,7 @@ def mark(directory: Path, project: int) -> None:
 
 
 def project_of(directory: Path) -> int:
-    """By which project the directory is counted; 0: by none."""
+    """The project that counts the directory; 0: none does."""
     try:
         handle = os.open(directory, _DIRECTORY)
     except OSError:
@@ -148,7 +148,7 @@ def project_of(directory: Path) -> int:
 
 
 def own_project(delta: Path) -> int:
-    """The same, if it is the container's own; 0: it is not limited, or counted by a project of somebody else's."""
+    """The project of the delta, if it is the container's own; 0: the container has no limit, or another project counts it."""
     try:
         owner = os.lstat(delta).st_uid
     except OSError:
@@ -157,7 +157,7 @@ def own_project(delta: Path) -> int:
 
 
 def used(delta: Path) -> int | None:
-    """Bytes that a container's files take, at once; None where they are not counted."""
+    """The bytes of a container's files, without looking at them; None if they are not counted."""
     project = own_project(delta)
     if not project:
         return None
@@ -170,7 +170,7 @@ def used(delta: Path) -> int | None:
 
 
 def forget(directory: Path, project: int) -> None:
-    """No container has the project any more: its number may come again, without a limit."""
+    """Remove the limit of a project that no container has any more, as its number may be used again."""
     try:
         _control(directory, _Q_SETQUOTA, project, ctypes.create_string_buffer(_RECORD.pack(*8 * (0,), _LIMITS)))
     except OSError as error:
@@ -201,9 +201,10 @@ def _mark(handle: int, project: int) -> None:
 
 
 def _mark_tree(top: Path, project: int, scratch: Path) -> None:
-    """Have all below ``top`` counted, and ``top`` itself last: if this is cut short, the next start does it again.
+    """Have everything below ``top`` counted, and ``top`` itself last: if this is interrupted, the next start repeats it.
 
-    One descriptor and no recursion, however deep a container has made directories; upwards by "..", as nothing moves.
+    This uses one descriptor and no recursion, as a container may have made directories of any depth. The way up is "..", as
+    no directory moves.
     """
     current = os.open(top, _DIRECTORY)
     above = [(os.fstat(current), os.listdir(current))]
@@ -217,7 +218,7 @@ def _mark_tree(top: Path, project: int, scratch: Path) -> None:
                     current = below
                     above.append((os.fstat(current), os.listdir(current)))
                 continue
-            os.utime(current, ns=(found.st_atime_ns, found.st_mtime_ns))  # as it was before links in it were replaced
+            os.utime(current, ns=(found.st_atime_ns, found.st_mtime_ns))  # replacing links in it changed its times
             _mark(current, project)
             above.pop()
             if above:
@@ -229,7 +230,7 @@ def _mark_tree(top: Path, project: int, scratch: Path) -> None:
 
 
 def _mark_entry(directory: int, name: str, project: int, scratch: Path) -> int | None:
-    """Have what ``name`` is counted; a descriptor of it if it is a directory, which is not done yet."""
+    """Have the entry ``name`` counted; returns a descriptor if it is a directory, whose entries are still to be done."""
     found = os.stat(name, dir_fd=directory, follow_symlinks=False)
     if stat.S_ISDIR(found.st_mode):
         return os.open(name, _DIRECTORY, dir_fd=directory)
@@ -247,8 +248,8 @@ def _mark_entry(directory: int, name: str, project: int, scratch: Path) -> int |
 def _make_anew(directory: int, name: str, found: os.stat_result, scratch: Path) -> None:
     """Replace a symlink, a whiteout or the like by one that is counted.
 
-    No descriptor leads to them that could be marked, and the kernel would not rename or link those that are counted
-    otherwise than the directory (EXDEV). ``scratch`` is a directory that is counted already.
+    No descriptor leads to such a file that could be marked, and the kernel refuses to rename or link a file into a directory
+    with another project (EXDEV). ``scratch`` is a directory that is counted already.
     """
     old, new = f"/proc/self/fd/{directory}/{name}", scratch / f".lxcfleet-{secrets.token_hex(8)}"
     if stat.S_ISLNK(found.st_mode):

@@ -35,7 +35,7 @@ _SYS_OPEN_TREE = 428
 _SYS_MOVE_MOUNT = 429
 _SYS_OPENAT2 = 437
 _SYS_MOUNT_SETATTR = 442
-"""The numbers are the same on every architecture: all four came after the tables were unified (Linux 5.1)."""
+"""These numbers are the same on every architecture: all four calls came after the tables were unified (Linux 5.1)."""
 
 _AT_FDCWD = -100
 _AT_EMPTY_PATH = 0x1000
@@ -67,8 +67,8 @@ def enter_mounts(namespace: int) -> None:
 
 
 def enter_container(process: int, *, users: bool) -> None:
-    """Enter the mount namespace of the process that the pidfd stands for, and with ``users`` its user namespace, as
-    root there; setns(2), with a pidfd since Linux 5.8."""
+    """Enter the mount namespace of the process that the pidfd stands for and, with ``users``, its user namespace as root;
+    setns(2), with a pidfd since Linux 5.8."""
     _check(_libc.setns(process, CLONE_NEWNS | (_CLONE_NEWUSER if users else 0)), "container")
     os.setgroups([])
     os.setresgid(0, 0, 0)
@@ -76,18 +76,18 @@ def enter_container(process: int, *, users: bool) -> None:
 
 
 def enter_network(namespace: int, *, pids: bool = False) -> None:
-    """Enter the network namespace that the descriptor stands for: of a process, as a pidfd, or one itself. ``pids``:
-    children are then in the PID namespace of that process, too; setns(2)."""
+    """Enter the network namespace of the process whose pidfd this is, or the namespace whose descriptor it is. ``pids``:
+    later children are in the process's PID namespace, too; setns(2)."""
     _check(_libc.setns(namespace, _CLONE_NEWNET | (_CLONE_NEWPID if pids else 0)), "network namespace")
 
 
 def leave_pids(namespace: int) -> None:
-    """Have children in the PID namespace that the descriptor stands for; setns(2)."""
+    """Have later children in the PID namespace that the descriptor stands for; setns(2)."""
     _check(_libc.setns(namespace, _CLONE_NEWPID), "PID namespace")
 
 
 def make_slave(path: Path) -> None:
-    """Let mounts come in from the parent namespace but never go out; mount(2), MS_SLAVE | MS_REC."""
+    """Let mounts of the parent namespace appear here, but not the reverse; mount(2), MS_SLAVE | MS_REC."""
     target = os.fspath(path)
     _check(_libc.mount(None, target.encode(), None, ctypes.c_ulong(MS_SLAVE | MS_REC), None), target)
 
@@ -108,7 +108,7 @@ def move(source: Path, target: Path) -> None:
 
 
 def unmount(target: Path) -> None:
-    """Take the top mount off ``target``, at once for new users and in the end for old ones; umount2(2)."""
+    """Take the top mount off ``target``: at once for new users, and for old ones when they have closed it; umount2(2)."""
     path = os.fspath(target)
     _check(_libc.umount2(path.encode(), _MNT_DETACH), path)
 
@@ -149,9 +149,9 @@ def clone_read_only(source: Path, target: Path, user_namespace: int | None) -> N
 
 
 def open_apart(path: Path) -> int:
-    """A descriptor of the directory as if its mount were nowhere: it does not keep that from being unmounted.
+    """A descriptor of the directory that does not keep its mount from being unmounted.
 
-    What is found from it by file handle has a path that begins at the top of its mount; open_tree(2).
+    A path that is found from it by file handle begins at the top of the mount; open_tree(2).
     """
     name = os.fspath(path)
     tree = _check(_libc.syscall(_SYS_OPEN_TREE, _AT_FDCWD, name.encode(), _OPEN_TREE_CLONE | os.O_CLOEXEC), name)
@@ -166,9 +166,9 @@ _PR_SET_PDEATHSIG = 1
 
 @contextlib.contextmanager
 def unhurried() -> Iterator[None]:
-    """No alarm(2) meanwhile: for what takes as long as there are files.
+    """Suspend alarm(2), for work that takes longer the more files there are.
 
-    It ends with the parent instead, PR_SET_PDEATHSIG in prctl(2): nothing may depend on how far it came.
+    Instead, this process ends with its parent (PR_SET_PDEATHSIG in prctl(2)), so the work may be broken off anywhere.
     """
     left = signal.alarm(0)
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -188,7 +188,7 @@ _stack = ctypes.create_string_buffer(16384)
 
 @contextlib.contextmanager
 def acting_as(uid: int) -> Iterator[None]:
-    """Have that effective uid meanwhile, and all capabilities of root; capabilities(7), SECBIT_NO_SETUID_FIXUP."""
+    """Have this effective uid within, and still all capabilities of root; capabilities(7), SECBIT_NO_SETUID_FIXUP."""
     kept = _libc.prctl(_PR_GET_SECUREBITS, 0, 0, 0, 0)
     # Without this bit root would lose its capabilities with its effective uid.
     _check(_libc.prctl(_PR_SET_SECUREBITS, kept | _SECBIT_NO_SETUID_FIXUP, 0, 0, 0), "securebits")
@@ -206,12 +206,12 @@ def user_namespace(first_id: int, size: int) -> int:
     """A descriptor of a new user namespace that maps ids 0…size-1 to first_id…; user_namespaces(7).
 
     It belongs to first_id, not to root: the kernel charges what is made in a user namespace to its owner as well
-    (kernel/ucount.c), and so each container has the host's limit of inotify instances, namespaces and the like
-    to itself. An owner has all rights in the namespace from outside; nobody outside has that uid.
+    (kernel/ucount.c), so each container has the host's limit of inotify instances, namespaces and the like
+    to itself. An owner has all rights in the namespace from outside, but no process outside has that uid.
 
-    A namespace needs a process to be born with. That process shares our memory (CLONE_VM) and runs nothing but
-    libc's ``pause`` on a stack of its own until it is killed, so no page table is copied: 0.1 ms, where a fork of
-    the interpreter takes 2 ms.
+    A namespace is made with a process in it. That process shares our memory (CLONE_VM) and runs nothing but
+    libc's ``pause`` on a stack of its own until it is killed. So no page table is copied, and this takes 0.1 ms, where a
+    fork of the interpreter takes 2 ms.
     """
     top = (ctypes.addressof(_stack) + len(_stack)) & ~15
     flags = _CLONE_NEWUSER | _CLONE_VM | signal.SIGCHLD
@@ -248,7 +248,7 @@ def open_beneath(directory: int, name: str) -> int:
 
 
 def look_beneath(directory: int, name: str) -> int:
-    """A descriptor that stands for what is at ``name``, which may have slashes, below ``directory``; not opened for use.
+    """A descriptor of the file ``name`` below ``directory``, not opened for use. ``name`` may have slashes.
 
     A symlink at the end stands for itself. Refuses symlinks on the way (ELOOP) and mount points (EXDEV); openat2(2).
     """
@@ -268,7 +268,7 @@ def look_across(directory: int, name: str) -> int:
 
 @contextlib.contextmanager
 def as_owner(uid: int) -> Iterator[None]:
-    """Have this thread ask file systems for files as ``uid``, without root's rights to files; setfsuid(2)."""
+    """Have this thread access files as ``uid``, without root's rights to files; setfsuid(2)."""
     _libc.setfsuid(uid)
     try:
         yield
@@ -277,13 +277,13 @@ def as_owner(uid: int) -> Iterator[None]:
 
 
 _RESOLVE_CACHED = 0x20
-"""Only what the kernel has looked up already; Linux 5.12."""
+"""Only names that the kernel has looked up already; Linux 5.12."""
 
 
 def look_remembered(directory: int, name: str) -> int | None:
-    """As ``look_beneath``, but only for what the kernel has in mind, which it does not go to the file system for.
+    """Like ``look_beneath``, but only if the kernel has the name in its cache and need not ask the file system.
 
-    None: it has nothing in mind for ``name``, and would look it up. Raises FileNotFoundError where it has in mind that
+    None: the kernel has no entry for ``name`` in its cache. Raises FileNotFoundError if it has an entry which says that
     nothing is there.
     """
     how = _OpenHow(
@@ -300,7 +300,7 @@ def look_remembered(directory: int, name: str) -> int | None:
 _STATX_BTIME = 0x800
 _AT_SYMLINK_NOFOLLOW = 0x100
 _BTIME_AT = 80
-"""Where ``struct statx`` has the seconds and nanoseconds of the birth."""
+"""The offset of the seconds and nanoseconds of the birth in ``struct statx``."""
 _STATX_MNT_ID = 0x1000
 _MNT_ID_AT = 144
 _AT_NO_AUTOMOUNT = 0x800
@@ -308,7 +308,7 @@ _STATX_BYTES = 256
 
 
 def mount_number(path: str) -> int | None:
-    """By which number the mount table has the mount that ``path`` is on; None where nothing is; statx(2), Linux 5.8."""
+    """The number that the mount table has for the mount of ``path``; None if nothing is there; statx(2), Linux 5.8."""
     answer = ctypes.create_string_buffer(_STATX_BYTES)
     flags = _AT_SYMLINK_NOFOLLOW | _AT_NO_AUTOMOUNT
     if _libc.statx(_AT_FDCWD, os.fsencode(path), flags, _STATX_MNT_ID, answer) < 0:
@@ -318,7 +318,7 @@ def mount_number(path: str) -> int | None:
 
 
 def born(path: str) -> float | None:
-    """When the file was made, in seconds since the epoch; None where its file system doesn't say, or it is gone; statx(2)."""
+    """The birth time of the file in seconds since the epoch; None if its file system keeps none, or it is gone; statx(2)."""
     answer = ctypes.create_string_buffer(_STATX_BYTES)
     if _libc.statx(_AT_FDCWD, os.fsencode(path), _AT_SYMLINK_NOFOLLOW, _STATX_BTIME, answer) < 0:
         return None
@@ -331,7 +331,7 @@ _RENAME_NOREPLACE = 1
 
 
 def rename_new(old: Path, new: Path) -> None:
-    """Rename, and fail with EEXIST where ``new`` is there already, be it an empty directory; renameat2(2)."""
+    """Rename ``old``, or fail with EEXIST if ``new`` exists, even as an empty directory; renameat2(2)."""
     source, target = os.fspath(old), os.fspath(new)
     _check(
         _libc.renameat2(_AT_FDCWD, source.encode(), _AT_FDCWD, target.encode(), _RENAME_NOREPLACE), target

@@ -17,9 +17,9 @@ from lxcfleet.host.kernel import quota, syscalls
 
 
 def write(path: Path, text: str, *, sync: bool = False) -> None:
-    """Replace ``path`` in one step; a crash of ours leaves the old text or the new, with ``sync`` one of the host, too.
+    """Replace ``path`` in one step. A crash of the daemon (with ``sync`` also of the host) leaves the old text or the new.
 
-    A full disk leaves the old one, and nothing beside it.
+    A full disk leaves the old text, and no other file beside it.
     """
     beside = path.with_name(f".{path.name}.new")
     try:
@@ -35,7 +35,7 @@ def write(path: Path, text: str, *, sync: bool = False) -> None:
 
 
 def keep_copy(source: Path, target: Path) -> None:
-    """Have ``target`` hold what ``source`` holds. On a disk that is full there is no ``target`` afterwards."""
+    """Copy ``source`` to ``target``. If the disk is full, there is no ``target`` afterwards."""
     text = source.read_bytes()
     with contextlib.suppress(OSError):
         if target.read_bytes() == text:
@@ -49,15 +49,15 @@ def keep_copy(source: Path, target: Path) -> None:
 _FS_IOC_GETFLAGS = 0x80086601
 _FS_IOC_SETFLAGS = 0x40086602
 _FS_TOPDIR_FL = 0x00020000
-"""linux/fs.h. The ioctl numbers have the size of a long in them: these are of 64-bit machines."""
+"""linux/fs.h. The ioctl numbers contain the size of a long: these are for 64-bit machines."""
 
 
 def spread(directory: Path) -> None:
     """Have ext4 put each new directory in ``directory`` into a block group of its own, as chattr(1) +T does.
 
-    ext4 passes over inodes that were deleted within the last minute, one by one (fs/ext4/ialloc.c,
-    recently_deleted): with all containers in one group a restart or a create after a destroy spends a sixth of
-    its time there. Other file systems don't know the flag, and don't need it.
+    ext4 skips inodes that were deleted within the last minute, one by one (fs/ext4/ialloc.c, recently_deleted). With all
+    containers in one block group, a restart or a create after a destroy spends a sixth of its time there. Other file
+    systems don't know the flag, and don't need it.
     """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -70,9 +70,9 @@ def spread(directory: Path) -> None:
 
 
 def read_within(top: Path, path: str, most: int) -> tuple[bytes, os.stat_result] | None:
-    """The regular file ``path`` below ``top``, of at most so many bytes; None where there is none such.
+    """Content and status of the regular file ``path`` below ``top``, of at most ``most`` bytes; None if there is none such.
 
-    A container's root has filled ``top``: no link and no mount is followed. Raises OSError.
+    A container's root has filled ``top``, so no link and no mount is followed. Raises OSError.
     """
     directory = _open_within(top, path)
     if directory is None:
@@ -93,7 +93,7 @@ def read_within(top: Path, path: str, most: int) -> tuple[bytes, os.stat_result]
 
 
 def replace_within(top: Path, path: str, content: bytes, like: os.stat_result) -> None:
-    """Replace the file that ``read_within`` gave in one step; owner and mode stay. Raises OSError."""
+    """Replace a file that ``read_within`` returned, in one step; owner and mode stay. Raises OSError."""
     directory = _open_within(top, path)
     if directory is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{top}{path}")
@@ -112,7 +112,7 @@ def replace_within(top: Path, path: str, content: bytes, like: os.stat_result) -
 
 
 def _open_within(top: Path, path: str) -> int | None:
-    """The directory that holds ``path``; None where it is missing or no plain directory."""
+    """A descriptor of the directory that holds ``path``; None if it is missing or no plain directory."""
     above = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return syscalls.open_beneath(above, os.path.dirname(path).lstrip("/") or ".")
@@ -127,8 +127,8 @@ def _open_within(top: Path, path: str) -> int | None:
 def remove(path: Path) -> None:
     """Remove ``path`` and all below it; fine if it is not there.
 
-    The kernel refuses to lead us through a symlink or onto another mount, bind mounts included (openat2(2)): with
-    the host's own root for a lower layer, a mount left below ``path`` must stop us. Raises HostError then.
+    The kernel refuses to lead us through a symlink or onto another mount, bind mounts included (openat2(2)). As the lower
+    layer is the host's own root, a mount left below ``path`` must stop us. Raises HostError then.
     """
     try:
         parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -144,7 +144,7 @@ def remove(path: Path) -> None:
 
 
 def _remove(parent: int, name: str) -> None:
-    """Depth first, without recursion: a container may have made directories deeper than Python's stack."""
+    """Remove depth first, without recursion: a container may have made directories deeper than Python's stack."""
     try:
         directory = syscalls.open_beneath(parent, name)
     except FileNotFoundError:
@@ -153,7 +153,7 @@ def _remove(parent: int, name: str) -> None:
         os.unlink(name, dir_fd=parent)
         return
     except OSError as error:
-        if error.errno != errno.ELOOP:  # a symlink, which goes as what it is
+        if error.errno != errno.ELOOP:  # a symlink is removed like a file
             raise
         os.unlink(name, dir_fd=parent)
         return
@@ -174,7 +174,7 @@ def _remove(parent: int, name: str) -> None:
             if not is_directory:
                 os.unlink(entry, dir_fd=current)
             elif len(stack) >= _DEEP:
-                lifted = f".lxcfleet-{secrets.token_hex(8)}"  # one that is there already could not be replaced
+                lifted = f".lxcfleet-{secrets.token_hex(8)}"  # a random name, as an existing one could not be replaced
                 os.rename(entry, lifted, src_dir_fd=current, dst_dir_fd=stack[0][0])
                 stack[0][1].append((lifted, True))
             else:
@@ -206,7 +206,7 @@ _STEP = 500
 
 
 def disk_usage_steps(path: Path) -> Iterator[int]:
-    """``disk_usage`` for those that have other things to do: the sum so far after every few hundred files."""
+    """Like ``disk_usage``, in slices: gives the sum so far after every few hundred files."""
     known = quota.used(path)
     if known is not None:
         yield known
@@ -228,6 +228,6 @@ def disk_usage_steps(path: Path) -> Iterator[int]:
                     count += 1
                     if count % _STEP == 0:
                         yield total
-        except OSError:  # it changes while we look
+        except OSError:  # files vanish while we look
             continue
     yield total

@@ -1,7 +1,7 @@
 """Noticing what changes on a whole file system, by the kernel's word instead of by looking at every file.
 
-fanotify(7) with file handles (Linux 5.1): nobody is told of anything while it happens; the kernel keeps a queue, and
-who wants to know whether something changed reads it. One whose queue ran over knows that, too.
+This uses fanotify(7) with file handles (Linux 5.1). No process is told of changes while they happen: the kernel keeps a
+queue, which is read to learn whether something changed. An overflow of the queue is noticed, too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _BUFFER = 1 << 16
 
 
 class Watch:
-    """Changes of owners, modes and directories on one file system, since it was last asked."""
+    """Tells whether owners, modes or directories on one file system changed since the last question."""
 
     def __init__(self, descriptor: int, top: int, path: Path) -> None:
         self._descriptor = descriptor
@@ -44,9 +44,9 @@ class Watch:
 
     @classmethod
     def on(cls, path: Path) -> Watch | None:
-        """A watch on the file system that is mounted at ``path``; None where this kernel or file system can't tell.
+        """A watch on the file system that is mounted at ``path``; None if this kernel or file system does not support it.
 
-        It does not keep that from being unmounted.
+        The watch does not keep that file system from being unmounted.
         """
         descriptor = _libc.fanotify_init(_FAN_CLOEXEC | _FAN_NONBLOCK | _FAN_REPORT_FID, os.O_RDONLY)
         if descriptor < 0:
@@ -59,15 +59,15 @@ class Watch:
         return cls(descriptor, syscalls.open_apart(path), path)
 
     def close(self) -> None:
-        """End it."""
+        """Stop watching."""
         os.close(self._descriptor)
         os.close(self._top)
 
     def changed(self, matters: Callable[[str, bool], bool]) -> bool:
-        """Whether since the last call anything changed that ``matters``: a path, and whether the change was in it (a
-        name came into the directory) and not of itself (its owner or mode).
+        """Whether any change since the last call ``matters``. That is called with a path, and with whether an entry of the
+        directory ``path`` changed, rather than the owner or mode of ``path`` itself.
 
-        Takes some µs for each of at most 16,384 events (what the kernel keeps). What has gone again does not count.
+        Takes some µs for each event, of which the kernel keeps 16,384. A file that has gone again does not count.
         """
         found = False
         seen: set[tuple[bytes, int]] = set()
@@ -85,13 +85,13 @@ class Watch:
                 elif (handle, mask) not in seen:
                     seen.add((handle, mask))
                     path = self._path(handle)
-                    # One event may tell of both.
+                    # One event may report both kinds of change.
                     inside, itself = mask & (_FAN_CREATE | _FAN_MOVED_TO), mask & _FAN_ATTRIB
                     found = path is not None and bool((inside and matters(path, True)) or (itself and matters(path, False)))
                 position += length
 
     def _path(self, handle: bytes) -> str | None:
-        """Where a file is now; open_by_handle_at(2)."""
+        """The present path of a file; open_by_handle_at(2)."""
         buffer = ctypes.create_string_buffer(handle, len(handle))
         descriptor = _libc.open_by_handle_at(self._top, buffer, os.O_PATH | os.O_CLOEXEC)
         if descriptor < 0:
@@ -103,7 +103,7 @@ class Watch:
             os.close(descriptor)
 
     def _has(self, path: str, descriptor: int) -> bool:
-        """Whether the file is at that path below the top: of a bind mount the kernel watches the rest, too."""
+        """Whether the file is at that path below the top: for a bind mount, the kernel watches all of its file system."""
         try:
             found = os.stat(path.lstrip("/") or ".", dir_fd=self._top, follow_symlinks=False)
         except OSError:

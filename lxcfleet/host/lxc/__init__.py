@@ -1,4 +1,4 @@
-"""liblxc and what stands around it: attach, monitors, the booter, AppArmor.
+"""liblxc and the programs around it: attach, monitors, the booter, AppArmor.
 
 Only the launcher's children and the booter may call liblxc itself: it holds Python's global lock.
 """

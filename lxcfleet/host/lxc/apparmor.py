@@ -1,4 +1,4 @@
-"""AppArmor, as far as it concerns the host's side of a container."""
+"""AppArmor on the host's side of a container."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ _CURRENT = Path("/proc/self/attr/current")
 
 
 def leave_profile() -> None:
-    """Leave the profile that this process was started under, where it may; apparmor(7), aa_change_profile(2).
+    """Leave the profile that this process was started under, if that is allowed; apparmor(7), aa_change_profile(2).
 
-    Debian's profile of lxc-start allows few mounts, none of ours among them, but does allow this
-    (/etc/apparmor.d/abstractions/lxc/start-container). Where there is no AppArmor, or the process is not
-    confined, nothing happens; where it is not allowed, the mounts will say so.
+    Debian's profile of lxc-start allows few mounts, none of ours among them, but it allows this
+    (/etc/apparmor.d/abstractions/lxc/start-container). Nothing happens if there is no AppArmor, or if the process is not
+    confined. If leaving is forbidden, the mounts will report it.
     """
     try:
         if _CURRENT.read_bytes().rstrip(b"\0\n") != b"unconfined":

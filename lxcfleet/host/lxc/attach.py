@@ -1,4 +1,4 @@
-"""Running a command inside a container, over liblxc's attach. Runs in children of the launcher only.
+"""Runs a command inside a container, by liblxc's attach. Only children of the launcher use this.
 
 The protocol with the client is wire.AttachRequest's.
 """
@@ -26,22 +26,22 @@ NOT_FOUND = 127
 NOT_EXECUTABLE = 126
 _HANGUP_SECONDS = 3.0
 _KEPT = 4096
-"""Bytes of a check's output."""
+"""The most bytes of a check's output that are kept."""
 _KILLED_SECONDS = 1.0
-"""How long a command that was killed may take to end."""
+"""The longest time, in seconds, that a killed command may take to end."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SHELL = ("/bin/sh", "-c", 'exec "$(getent passwd root | cut -d: -f7)" -l')
-"""root's own login shell, as the container's passwd has it."""
+"""Starts root's own login shell, according to the container's passwd."""
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """The whole environment of a command: nothing of ours leaks into the container."""
+    """The whole environment of a command: no variable of ours gets into the container."""
     return {"PATH": PATH, "HOME": "/root", "USER": "root", "LOGNAME": "root", "container": "lxc", **extra}
 
 
 def run(request: Mapping[str, Any], descriptors: Sequence[int], lxc_path: str) -> None:
     """Serve one AttachRequest: ``descriptors`` are the client's connection, stdin, stdout and stderr."""
-    for descriptor in descriptors:  # the command must not get hold of the client's connection
+    for descriptor in descriptors:  # so that the command does not inherit the client's connection
         os.set_inheritable(descriptor, False)
     client = socket.socket(fileno=descriptors[0])
     standard = list(descriptors[1:4])
@@ -60,17 +60,17 @@ def run(request: Mapping[str, Any], descriptors: Sequence[int], lxc_path: str) -
 def check(
     name: str, lxc_path: str, command: Sequence[str], variables: Mapping[str, str], timeout: float
 ) -> tuple[int | None, str]:
-    """The exit status of ``command`` inside, and the end of what it printed.
+    """Run ``command`` inside; returns its exit status, and the end of its output.
 
-    None if it was not done within ``timeout`` seconds; it and its process group are killed then, and left alone if that
-    does not end it: it may wait for a disk, or be frozen with its container. Raises FleetError if it can't be begun.
+    Returns None if it did not end within ``timeout`` seconds: then it and its process group are killed. If it survives that,
+    as it waits for a disk or is frozen with its container, it is left alone. Raises FleetError if it can't be started.
     """
     read, write = os.pipe()
     null = os.open(os.devnull, os.O_RDWR)
     become = _exec(command, environment(variables), [null, write, write])
 
     def lead() -> int:
-        with contextlib.suppress(PermissionError):  # it may lead a session already
+        with contextlib.suppress(PermissionError):  # the process may lead a session already
             os.setsid()
         return become()
 
@@ -90,7 +90,7 @@ def check(
         with contextlib.suppress(BlockingIOError):
             piece = os.read(read, 65536)
             text = (text + piece)[-_KEPT:]
-            if not piece and not closed:  # its output may end before it does
+            if not piece and not closed:  # the output may end before the command does
                 closed = True
                 poll.unregister(read)
     if not ended:
@@ -126,9 +126,9 @@ def _start(request: Mapping[str, Any], standard: list[int], client: socket.socke
 
 
 def _attach(name: str, lxc_path: str, callback: Callable[[], int]) -> int:
-    """Have ``callback`` run inside; it has to see to its standard streams itself.
+    """Have ``callback`` run inside; the callback has to set up its standard streams itself.
 
-    If liblxc were given them and one were a terminal, it would try to make that the controlling one, and fail, as
+    If liblxc were given the streams and one were a terminal, it would try to make that the controlling terminal, and fail:
     a terminal of the client's belongs to the client's session.
     """
     with monitor.held(name, lxc_path) as lives, open(os.devnull, "r+b", buffering=0) as null:
@@ -136,7 +136,7 @@ def _attach(name: str, lxc_path: str, callback: Callable[[], int]) -> int:
         if not container.running:
             raise WrongState(f"{name} is not running", hint=f"start it: lxcfleet start {name}")
         pid: int = container.attach(
-            # Where the monitor has ended, it may be somebody else who said where to go.
+            # If the monitor has ended, an impostor may have said which namespaces to enter.
             lambda _: callback() if lives() else NOT_EXECUTABLE,
             None,
             stdin=null.fileno(),
@@ -154,9 +154,9 @@ def _attach(name: str, lxc_path: str, callback: Callable[[], int]) -> int:
 def _exec(
     command: Sequence[str], variables: dict[str, str], streams: Sequence[int] | socket.socket
 ) -> Callable[[], int]:
-    """What runs inside, after liblxc has entered the container: become ``command``.
+    """Become ``command``. liblxc calls this inside the container, once it has entered it.
 
-    ``streams``: its standard streams, or where to hand out the terminal that it gets instead.
+    ``streams``: its standard streams, or a socket to which the terminal is sent that it gets instead.
     """
 
     def become() -> int:
@@ -182,10 +182,10 @@ def _exec(
 
 
 def _take_terminal(give: socket.socket) -> None:
-    """Make a terminal of the container's own the standard streams, and hand out its master side.
+    """Make a new terminal of the container's the standard streams, and send its master side to ``give``.
 
-    It is opened inside, so programs find it in the container's /dev/pts. Whatever a hostile container puts there,
-    the client only copies bytes to and from it.
+    The terminal is opened inside, so programs find it in the container's /dev/pts. Even if a hostile container puts something
+    else there, the client only copies bytes to and from it.
     """
     master, slave = os.openpty()
     socket.send_fds(give, [b"terminal"], [master])
@@ -201,8 +201,8 @@ def _take_terminal(give: socket.socket) -> None:
 
 
 def _opened(pid: int, name: str) -> int:
-    """A descriptor of the process that liblxc said runs the command. Raises WrongState: it may be gone by then for good,
-    where the container is stopped at that moment."""
+    """A descriptor of the process that, by liblxc's answer, runs the command. Raises WrongState if that process is gone,
+    for instance because the container is stopped at that moment."""
     try:
         return os.pidfd_open(pid)
     except ProcessLookupError:
@@ -210,7 +210,7 @@ def _opened(pid: int, name: str) -> int:
 
 
 def _watch(pid: int, process: int, client: socket.socket) -> int:
-    """Pass on the client's signals until the command ends; its exit status, 128 + N if signal N ended it."""
+    """Pass on the client's signals until the command ends; returns its exit status, or 128 + N if signal N ended it."""
     poll = select.poll()
     poll.register(process, select.POLLIN)
     poll.register(client, select.POLLIN | select.POLLHUP)

@@ -1,13 +1,13 @@
 """The booter: the process whose children start containers, and so become their monitors.
 
-liblxc turns the process that starts a container into the container's monitor, which stays for as long as the
-container does. Each page that the booter or its child writes after the fork is memory that every container keeps:
-with all of the launcher's modules a monitor has 1.5 MiB of its own, with this little 0.7 MiB. So this is a
+liblxc turns the process that starts a container into its monitor, which stays as long as the container. Each page
+that the booter or its child writes after the fork is memory that every container keeps. With all of the launcher's
+modules a monitor would have 1.5 MiB of its own; with this small script it has 0.7 MiB. So the booter is a
 script of its own that imports next to nothing (run with python -I -S), and does nothing but boot.
 
-One request is one datagram: the container's name and, where they are not to be read from its configuration, the words
-of its command, with a NUL between each; with a reply socket and the mount namespace that holds its root as
-descriptors. The answer is the pid of its process 1, or ``null``.
+One request is one datagram: the container's name and, unless its configuration has them, the words of its command, with
+a NUL between each. Two descriptors come along: a reply socket, and the mount namespace that holds its root. The answer is
+the pid of its process 1, or ``null``.
 """
 
 import _signal
@@ -16,23 +16,23 @@ import gc
 import posix
 import sys
 
-sys.path.append("/usr/lib/python3/dist-packages")  # what -S left out: where Debian has python3-lxc
+sys.path.append("/usr/lib/python3/dist-packages")  # -S leaves this out: the place of python3-lxc in Debian
 
 import _lxc
 
 _CLONE_NEWNS = 0x00020000
 _SECONDS = 120
-"""No boot may take longer: liblxc can wait for ever on a monitor that hangs."""
+"""The longest time, in seconds, that a boot may take: liblxc can wait for ever on a monitor that hangs."""
 _USUAL = (_signal.SIGCHLD, _signal.SIGINT, _signal.SIGPIPE, _signal.SIGXFSZ)
-"""What Python or this process ignores has its default action in containers: a shell can't trap a signal that is ignored
-as it starts, and few programs set handlers for all of them."""
+"""Signals that Python or this process ignores get their default action back in containers: a shell can't trap a signal that
+is ignored as it starts, and few programs set handlers for all of them."""
 _REQUEST = 65536
 _ANCILLARY = 64
 
 if sys.version_info >= (3, 12):
     setns = posix.setns
 else:
-    import ctypes  # ten mappings more for each fork to copy
+    import ctypes  # imported late: it has ten mappings, which each fork would copy
 
     setns = ctypes.CDLL(None).setns
 
@@ -53,7 +53,7 @@ def main() -> None:
         reply, namespace = memoryview(ancillary[0][2]).cast("i")
         try:
             child = posix.fork()
-        except OSError as error:  # the host has no room for another process; unanswered, the daemon tries again
+        except OSError as error:  # the host has no room for another process; the daemon gets no answer and tries again
             sys.stderr.write(f"lxcfleet.booter: fork: {error.strerror}\n")
             child = -1
         if child == 0:
@@ -73,7 +73,7 @@ def boot(name: str, command: list[str], lxc_path: str, namespace: int, reply: in
         if not setns(namespace, _CLONE_NEWNS):
             posix.close(namespace)
             container = _lxc.Container(name, lxc_path)
-            # The hook that mounts the layers is there for plain lxc-start.
+            # The hook that mounts the layers is only for plain lxc-start.
             container.clear_config_item("lxc.hook.pre-start")
             container.clear_config_item("lxc.monitor.unshare")
             words = {"cmd": tuple(command)} if command else {}

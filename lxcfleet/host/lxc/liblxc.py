@@ -1,6 +1,6 @@
-"""liblxc, as far as we use it. Only the launcher's children may call this: see launcher.
+"""liblxc, as far as lxcfleet uses it. Only the launcher's children may call this; see launcher.
 
-python3-lxc's C half is used alone: its Python half adds what the children have no use for.
+Only python3-lxc's C half is imported: the children need nothing of its Python half.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from lxcfleet.host.lxc import monitor
 
 
 def init_pid(name: str, lxc_path: str) -> int | None:
-    """Process 1 of a container as the host numbers it; None if its monitor ends. Raises as ``monitor.held``."""
+    """Process 1 of a container as the host numbers it; None if the monitor has ended. Raises the same as ``monitor.held``."""
     with monitor.held(name, lxc_path) as lives:
         pid: int = _lxc.Container(name, lxc_path).init_pid
         return pid if pid > 0 and lives() else None
 
 
 def freeze(name: str, lxc_path: str) -> bool:
-    """Stop all its processes where they are; False if liblxc could not. Raises as ``monitor.held``."""
+    """Freeze all processes of a container; False if liblxc could not. Raises the same as ``monitor.held``."""
     with monitor.held(name, lxc_path):
         return bool(_lxc.Container(name, lxc_path).freeze())
 
 
 def unfreeze(name: str, lxc_path: str) -> bool:
-    """Let them go on. Raises as ``monitor.held``."""
+    """Let its processes run again. Raises the same as ``monitor.held``."""
     with monitor.held(name, lxc_path):
         return bool(_lxc.Container(name, lxc_path).unfreeze())
 
@@ -43,9 +43,9 @@ def stop_reason(log: str, since: int) -> str:
 
 
 def gave_up(log: str, since: int) -> bool:
-    """Whether after byte ``since`` of a container's LXC log it says that the container was not started.
+    """Whether a container's LXC log says after byte ``since`` that the start was given up.
 
-    Of a container whose command ended at once it complains, too, but not in the module that starts.
+    If a container's command ends at once, the log has errors, too, but not from the module that starts.
     """
     return any(line.split(" - ")[0].endswith(" start") for line in _errors(log, since))
 
@@ -65,13 +65,13 @@ _LOG_BYTES = 1 << 20
 
 
 def rotate_log(log: str) -> None:
-    """Begin a new log where a container that ends again and again has filled the present one; the one before is kept."""
+    """Begin a new log if the present one is full, as by a container that ends again and again; the former log is kept."""
     if log_size(log) > _LOG_BYTES:
         os.replace(log, f"{log}.1")
 
 
 def log_size(log: str) -> int:
-    """Where a container's LXC log ends now."""
+    """The present size of a container's LXC log."""
     try:
         return os.stat(log).st_size
     except OSError:

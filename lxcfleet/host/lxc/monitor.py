@@ -1,8 +1,8 @@
-"""Containers' monitors, and who only poses as one.
+"""Containers' monitors, and how to tell them from impostors.
 
 A monitor listens on the abstract socket @LXCPATH/NAME/command (liblxc's commands.c). While the container is stopped,
-any user of the host can do that, and liblxc believes whoever answers: which process is the container's first, whose
-namespaces are to be entered. So before liblxc is asked, the kernel is: who called listen(2); unix(7), SO_PEERCRED.
+any user of the host can listen there, and liblxc believes the answers: which process is the container's first, whose
+namespaces to enter. So before liblxc is asked, the kernel is asked who called listen(2); unix(7), SO_PEERCRED.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from lxcfleet.host.process.peer import peer
 
 ROOT = 0
 _PATIENCE = 5.0
-"""Seconds that a monitor may take until it has heard those who came before."""
+"""Seconds that a monitor may take until it has served earlier clients."""
 
 
 def claimed(lxc_path: str) -> set[str]:
-    """Names of the containers below ``lxc_path`` whose monitor's address somebody has, whoever that is.
+    """Names of the containers below ``lxc_path`` for which some process has the monitor's address, whoever owns it.
 
-    The kernel takes it away with the process: no state that could be out of date. unix(7) on /proc/net/unix.
+    The kernel removes the address with the process, so this is never out of date. unix(7) on /proc/net/unix.
     """
     prefix = f"@{lxc_path}/"
     found = set()
@@ -38,9 +38,9 @@ def claimed(lxc_path: str) -> set[str]:
 
 
 def listener(name: str, lxc_path: str) -> int | None:
-    """The uid of who listens where the container's monitor does; None if nobody does.
+    """The uid of the process that listens on the monitor's address; None if none does.
 
-    Does not wait. Raises HostError if it can't be told, as too many others wait to be heard.
+    Does not wait. Raises HostError if too many other clients wait, so that this can't be told.
     """
     try:
         with _connected(name, lxc_path, 0.0) as connection:
@@ -55,14 +55,14 @@ def runs(name: str, lxc_path: str) -> bool:
 
 
 def refuse_impostor(name: str, lxc_path: str) -> None:
-    """Raise WrongState if somebody who is not root has the address of the container's monitor, so that it can't start."""
+    """Raise WrongState if a user other than root has the address of the container's monitor, as then it can't start."""
     uid = listener(name, lxc_path)
     if uid != ROOT and (uid is not None or name in claimed(lxc_path)):
         raise WrongState(f"{name} can't start", why=posing(name, lxc_path, uid), hint=_hint(name, lxc_path))
 
 
 def posing(name: str, lxc_path: str, uid: int | None) -> str:
-    """What is to be said of a process of ``uid`` (None: that does not even listen) that has a monitor's address."""
+    """The complaint about a process of ``uid`` that has a monitor's address; None: it does not even listen."""
     who = "some process" if uid is None else f"a process of uid {uid}"
     return f"{who}, which is not its monitor, has the socket @{lxc_path}/{name}/command"
 
@@ -73,10 +73,10 @@ def _hint(name: str, lxc_path: str) -> str:
 
 @contextmanager
 def held(name: str, lxc_path: str) -> Iterator[Callable[[], bool]]:
-    """A connection to the container's monitor, for as long as liblxc speaks to it.
+    """Keep a connection to the container's monitor while liblxc speaks to it.
 
-    What is given tells whether the monitor has been there all the time: as soon as it ends, somebody else can take its
-    place. Raises WrongState if it is not there, HostError if it hears nobody.
+    The returned function tells whether the monitor has been there all the time: as soon as a monitor ends, another process
+    can take its place. Raises WrongState if there is no monitor, HostError if it accepts no connection.
     """
     start = f"start it: lxcfleet start {name}"
     try:
@@ -93,9 +93,9 @@ def held(name: str, lxc_path: str) -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def _connected(name: str, lxc_path: str, patience: float) -> Iterator[socket.socket]:
-    """A connection that says nothing, which a monitor does not mind. Raises ConnectionRefusedError, HostError."""
+    """A connection without a request, which a monitor does not mind. Raises ConnectionRefusedError, HostError."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        if patience:  # a timeout of Python's would not wait here
+        if patience:  # Python's own timeout makes the socket non-blocking, and connect would not wait here.
             wait = struct.pack("ll", int(patience), int(patience % 1 * 1e6))
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
         else:

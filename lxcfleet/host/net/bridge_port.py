@@ -1,4 +1,4 @@
-"""The bridge and the switches of its ports, in sysfs; Documentation/ABI/testing/sysfs-class-net, brport."""
+"""The settings of a bridge and its ports, in sysfs; Documentation/ABI/testing/sysfs-class-net, brport."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def check_bridge(name: str) -> None:
 
 
 def set_up(interface: str, *, hairpin: bool, isolated: bool, leaf: bool | None = None) -> None:
-    """Set the switches of a port; nothing if there is no such port. Raises HostError.
+    """Set the switches of a port; does nothing if there is no such port. Raises HostError.
 
-    ``hairpin``: the bridge gives a frame back to the port that it came from. Where br_netfilter is on (Docker loads
-    it), the bridge itself forwards what is addressed anew on its way, also from a container to itself.
-    ``isolated``: nothing passes between two such ports. So do the rules of network.guard; this holds also while somebody
-    has flushed them.
-    ``leaf``: there is no bridge behind it. One that says otherwise loses its port: where the bridge takes part in
-    spanning tree, it could have the network rearranged. The packet filter does not see these frames. None: as it is.
+    ``hairpin``: the bridge may send a frame back to the port that it came from. With br_netfilter, which Docker loads, the
+    bridge itself forwards frames whose address is rewritten on the way, even from a container to itself.
+    ``isolated``: no frame passes between two such ports. The rules of network.guard say the same; this setting holds even
+    after somebody has flushed the rules.
+    ``leaf``: no bridge is behind this port. If it sends bridge frames, it is shut: on a bridge with spanning tree, it could
+    rearrange the network. The packet filter does not see these frames. None: this setting stays as it is.
     """
     if hairpin:
         _set(interface, "hairpin_mode")

@@ -1,4 +1,4 @@
-"""The flows that the kernel remembers (conntrack). Runs in children of the launcher only: pyroute2 is large."""
+"""The flows that the kernel remembers (conntrack). Only children of the launcher use this, as pyroute2 is large."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _FAMILIES = ((socket.AF_INET, "V4"), (socket.AF_INET6, "V6"))
 
 
 def forget_datagrams(members: Collection[str]) -> None:
-    """Forget the flows of datagrams to these addresses: the next datagram of each goes to another member. Raises HostError.
+    """Forget the flows of datagrams to these addresses, so that their next datagrams go to other members. Raises HostError.
 
-    Without it, a client that keeps sending renews its flow with each datagram, and sends to a member that is gone for ever.
+    Otherwise each datagram renews its flow, and a client that keeps sending sends for ever to a member that is gone.
     """
     try:
         for family, mark in _FAMILIES:
@@ -29,7 +29,7 @@ def forget_datagrams(members: Collection[str]) -> None:
                     if there is None or back is None or back["proto"] != socket.IPPROTO_UDP:
                         continue
                     if back["saddr"] in members:
-                        with contextlib.suppress(NetlinkError):  # it may be gone by itself
+                        with contextlib.suppress(NetlinkError):  # the flow may have expired
                             table.entry("del", tuple_orig=NFCTAttrTuple(family=family, **there))
     except (NetlinkError, OSError) as error:
         number = error.code if isinstance(error, NetlinkError) else error.errno

@@ -1,10 +1,10 @@
 """DHCP clients of containers: Debian's udhcpc, one for each.
 
-A client is a process of the host's root, with the host's files, in the container's network namespace, whose interface it
-sets up, and in its PID namespace: so the kernel ends it together with the container, whoever else is still there. Root
-of an unprivileged container sees it and can't touch it, as it is no process of its user namespace. Root of a privileged
-one could, and so be root of the host: there the client stays in the host's PID namespace, and the daemon ends it.
-Clients go on when the daemon ends.
+A client is a process of the host's root, with the host's files. It is in the container's network namespace, whose interface
+it sets up, and in its PID namespace, so the kernel ends it together with the container. Root of an unprivileged container
+sees the client and can't touch it, as it is no process of that user namespace. Root of a privileged container could, and
+so become root of the host. For these, the client stays in the host's PID namespace, and the daemon ends it. Clients keep
+running when the daemon ends.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ PROGRAM = Path("/sbin/udhcpc")
 SCRIPT = Path(__file__).resolve().parents[1] / "udhcpc-script"
 INTERFACE = "eth0"
 _TRIES, _PAUSE, _REST = 4, 2, 10
-"""It asks so often, so many seconds apart, and begins anew after a rest; for ever. A bridge's new port may pass nothing on
-for half a minute (spanning tree), and servers that look whether an address is in use take some seconds to answer."""
+"""A client asks so many times, so many seconds apart, rests and begins again, for ever. A bridge may block a new port for
+half a minute (spanning tree), and servers that check whether an address is in use take some seconds to answer."""
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -39,35 +39,35 @@ class Client:
 
     @property
     def argv(self) -> list[str]:
-        """Its command line."""
+        """The client's command line."""
         tries = ["-t", str(_TRIES), "-T", str(_PAUSE), "-A", str(_REST)]
         options = ["-O", "staticroutes", "-O", "mtu", "-x", f"hostname:{self.name}"]
         return [str(PROGRAM), "-f", "-i", INTERFACE, "-s", str(SCRIPT), *tries, *options]
 
     @property
     def lease(self) -> Path:
-        """The file that it writes its answers to; see network.lan.parse_lease."""
+        """The file to which the client writes its answers; see network.lan.parse_lease."""
         return self.paths.leases / self.name
 
     @property
     def pid_file(self) -> Path:
-        """Where its pid is, as the host numbers it."""
+        """The file with its pid, as the host numbers it."""
         return self.paths.clients / self.name
 
     def running(self) -> int | None:
-        """Its pid, if it runs."""
+        """The client's pid, if it runs."""
         try:
             pid = int(self.pid_file.read_text(encoding="ascii"))
             program = Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0]
             variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except (OSError, ValueError):
             return None
-        # Not the whole command line: that of another version of ours may be another one.
+        # The whole command line is not compared, as another version of lxcfleet may have another one.
         ours = program == os.fsencode(PROGRAM) and f"LXCFLEET_LEASE={self.lease}".encode() in variables
         return pid if ours else None
 
     def forget(self) -> None:
-        """Its container has ended: end it if it has not, and remove what it leaves."""
+        """End the client if it still runs, and remove its files. Its container has ended."""
         pid = self.running()
         process = None if pid is None else proc.open_pid(pid)
         if process is not None:
@@ -78,9 +78,9 @@ class Client:
             file.unlink(missing_ok=True)
 
     def start(self, pid: int, began: float, daemon: int, *, privileged: bool) -> None:
-        """Start it for the container whose process 1 is ``pid`` and began at ``began``; runs in a child of the launcher.
+        """Start the client for the container whose process 1 is ``pid``, begun at ``began``. Runs in a launcher's child.
 
-        ``daemon``: a process in the host's mount namespace, while the launcher has one of its own. Fine if the container
+        ``daemon``: a process in the host's mount namespace, as the launcher has one of its own. Does nothing if the container
         has ended. Raises HostError.
         """
         try:
@@ -106,7 +106,7 @@ class Client:
                 os.close(descriptor)
 
     def _spawn(self, mounts: int) -> None:
-        """It begins only once its pid is written down: a later daemon must find it."""
+        """Start the client once its pid is written down, as a later daemon must find it."""
         wait, go = os.pipe()
         child = os.fork()
         if child == 0:
@@ -137,7 +137,7 @@ class Client:
 
 
 def check_installed() -> None:
-    """Raise Unsupported if there is no client."""
+    """Raise Unsupported if no client is installed."""
     if not os.access(SCRIPT, os.X_OK):
         raise Unsupported("containers can't get addresses by DHCP", why=f"{SCRIPT} can't be executed",
                           hint="install lxcfleet anew")  # fmt: skip
@@ -147,7 +147,7 @@ def check_installed() -> None:
 
 
 def addresses6(pid: int) -> str:
-    """The IPv6 addresses in the network namespace of a process, as the kernel lists them; empty where there are none."""
+    """The IPv6 addresses in the network namespace of a process, as the kernel lists them; empty if there are none."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/net/if_inet6").read_text(encoding="ascii")
     return ""

@@ -1,4 +1,4 @@
-"""The fleet's name server: Debian's dnsmasq, on the bridge only, with its own files; and the responder behind it."""
+"""The fleet's name server: Debian's dnsmasq, on the bridge only, with its own files; and the responder behind dnsmasq."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ from lxcfleet.paths import Paths
 
 PROGRAM = Path("/usr/sbin/dnsmasq")
 USER = "dnsmasq"
-"""dnsmasq-base makes it."""
+"""The package dnsmasq-base makes this user."""
 RESPONDER_PORT = 953
 """Below 1024, so that no user of the host can answer instead."""
 
 
 def responder_address(gateway: IPv4Address) -> IPv4Address:
-    """Where the responder listens: in the loopback network, an address of this fleet's own."""
+    """The responder's address: one in the loopback network that is only this fleet's."""
     return IPv4Address(b"\x7f" + gateway.packed[1:])
 
 
 def render(bridge: str, domain: str, gateway: IPv4Address, paths: Paths) -> str:
-    """Its configuration; dnsmasq(8).
+    """dnsmasq's configuration; dnsmasq(8).
 
-    It answers for the domain from a directory that it watches (inotify): a file there that comes, changes or goes
-    is known at once. For names of the domain that it does not find there it asks the responder, for all others the
-    host's name servers.
+    dnsmasq answers for the domain from a directory that it watches (inotify), so it knows at once when a file is added,
+    changed or removed. For other names of the domain it asks the responder, and for all other names the host's name servers.
     """
     return "\n".join(
         [
@@ -52,7 +51,7 @@ def render(bridge: str, domain: str, gateway: IPv4Address, paths: Paths) -> str:
 
 
 def server(paths: Paths) -> Standing:
-    """dnsmasq itself."""
+    """dnsmasq as a standing program."""
     return Standing("the name server", [str(PROGRAM), f"--conf-file={paths.dnsmasq_config}"], paths.dnsmasq_pid)
 
 
@@ -61,7 +60,7 @@ def responder(domain: str, gateway: IPv4Address, paths: Paths) -> Standing:
     package = Path(__file__).resolve().parents[3]
     listen = [str(responder_address(gateway)), str(RESPONDER_PORT)]
     module = ["-P", "-s", "-m", "lxcfleet.network.responder"]
-    # The version, so that the daemon of another one starts it anew.
+    # The version is an argument, so that a daemon of another version starts its own responder.
     argv = [sys.executable, *module, str(paths.hosts), domain, *listen, str(paths.responder_pid), USER, __version__]
     return Standing("the server of SRV records", argv, paths.responder_pid, {"PYTHONPATH": str(package)})
 

@@ -1,4 +1,4 @@
-"""Bridges, addresses and routes, over netlink (pyroute2). Runs in children of the launcher only: it is large."""
+"""Bridges, addresses and routes, over netlink (pyroute2). Only children of the launcher use this, as pyroute2 is large."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MTU_DEFAULT = 1500
 
 @contextlib.contextmanager
 def _netlink(what: str) -> Iterator[Any]:
-    """A netlink socket; the kernel's refusals as HostError (NetlinkError is no OSError)."""
+    """A netlink socket; turns the kernel's errors into HostError (NetlinkError is no OSError)."""
     try:
         with IPRoute() as netlink:
             yield netlink
@@ -35,7 +35,7 @@ def _index(netlink: Any, name: str) -> int | None:
 
 
 def networks_in_use(except_for: str) -> list[IPv4Network | IPv6Network]:
-    """All that the host's routes and interfaces reach, those of the interface ``except_for`` left out."""
+    """All networks that the host's routes and interfaces reach, without those of the interface ``except_for``."""
     found: set[IPv4Network | IPv6Network] = set()
     with _netlink("reading the host's routes") as netlink:
         own = _index(netlink, except_for)
@@ -54,11 +54,11 @@ def networks_in_use(except_for: str) -> list[IPv4Network | IPv6Network]:
 def ensure_bridge(
     name: str, hardware: str, addresses: Sequence[IPv4Interface | IPv6Interface], ports: Iterable[str]
 ) -> None:
-    """Have a bridge that is up, with these addresses and, of the veths ``ports``, those that there are.
+    """Make sure that a bridge is up, with these addresses and those of the veths ``ports`` that exist.
 
-    ``hardware``: its MAC address. Without one of its own a bridge takes that of a port, and another when that port
-    goes: neighbours then talk to the old one for a while. Ours is also what tells our bridge from other people's,
-    which are refused: this one goes with the last container.
+    ``hardware``: its MAC address. Without one of its own, a bridge takes the address of a port, and another one when that
+    port goes: neighbours then use the old one for a while. The address also tells our bridge from other people's, which are
+    refused, because ours is removed with the last container.
     """
     with _netlink(f"setting up the bridge {name}") as netlink:
         index = _index(netlink, name)
@@ -85,7 +85,7 @@ def ensure_bridge(
 
 
 def join_bridge(name: str, ports: Iterable[str]) -> None:
-    """Put the veths ``ports`` that there are on somebody else's bridge, of which nothing else is changed."""
+    """Put those of the veths ``ports`` that exist on somebody else's bridge, and change nothing else of it."""
     with _netlink(f"connecting to the bridge {name}") as netlink:
         index = _bridge(netlink, name)
         for port in ports:
@@ -114,7 +114,7 @@ def _bridge(netlink: Any, name: str) -> int:
 
 
 def _uplink_mtu(netlink: Any) -> int:
-    """The MTU of the interface that has the default route: packets of a larger one would be lost on the way."""
+    """The MTU of the interface that has the default route: it would drop larger packets."""
     for route in netlink.get_default_routes(family=socket.AF_INET):
         index = route.get_attr("RTA_OIF")
         for link in netlink.get_links(index) if index else ():
@@ -123,7 +123,7 @@ def _uplink_mtu(netlink: Any) -> int:
 
 
 def uplinks() -> list[str]:
-    """Interfaces that a default route leads to."""
+    """Interfaces with a default route."""
     with _netlink("reading the host's routes") as netlink:
         indexes = {
             route.get_attr("RTA_OIF")
@@ -140,7 +140,7 @@ def _ours(netlink: Any, index: int) -> bool:
 
 
 def remove_bridge(name: str) -> None:
-    """Take our bridge away, if it is there; other people's stay."""
+    """Remove our bridge, if it exists; other people's bridges stay."""
     with _netlink(f"removing the bridge {name}") as netlink:
         index = _index(netlink, name)
         if index is not None and _ours(netlink, index):

@@ -1,4 +1,4 @@
-"""The packet filter, by nft."""
+"""The packet filter, by the program nft."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ENGLISH = {"LC_ALL": "C"}
 
 
 def apply(rules: str) -> None:
-    """Have it take over ``rules``, all or nothing. Raises Unsupported or HostError."""
+    """Load ``rules``, all or none of them. Raises Unsupported or HostError."""
     if not PROGRAM.exists():
         raise Unsupported("containers can't be connected", why=f"{PROGRAM} is missing",
                           hint="apt install nftables, or use --network none")  # fmt: skip
@@ -23,11 +23,11 @@ def apply(rules: str) -> None:
 
 
 def pairs(family: str, table: str, name: str) -> list[tuple[str, int]]:
-    """The elements of a set of pairs, an interface and a number; nothing if there is no such set. Raises HostError."""
+    """The elements of a set of pairs, an interface and a number; none if there is no such set. Raises HostError."""
     try:
         text = command.run([str(PROGRAM), "-j", "list", "set", family, table, name], environment=_ENGLISH)
     except command.ProgramFailed as error:
-        # nft has one exit status for all failures. That there is no such table or set it says as strerror(3) does.
+        # nft has one exit status for all failures. A missing table or set is told by the text of strerror(3).
         if os.strerror(errno.ENOENT) in error.said:
             return []
         raise

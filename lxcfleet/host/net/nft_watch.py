@@ -1,4 +1,4 @@
-"""Hears of it when somebody takes tables away from the packet filter: `nft flush ruleset` does, and so does each
+"""Tells when tables are removed from the packet filter, as by `nft flush ruleset` or each
 start of Debian's nftables.service. linux/netfilter/nf_tables.h, nfnetlink.h."""
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _BUFFER = 1 << 20
 
 
 class TableWatch:
-    """Calls ``gone`` when a transaction of whomever has left us without a table of this name."""
+    """Calls ``gone`` when a transaction, whoever made it, has removed our table of this name."""
 
     def __init__(self, table: str, gone: Callable[[], None]) -> None:
-        """Raises HostError where the kernel tells nothing."""
+        """Raises HostError if the kernel does not report such changes."""
         self._table = table
         self._gone = gone
         self._missing: set[int] = set()
@@ -38,7 +38,7 @@ class TableWatch:
         asyncio.get_running_loop().add_reader(self._socket, self._read)
 
     def close(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         asyncio.get_running_loop().remove_reader(self._socket)
         self._socket.close()
 
@@ -50,7 +50,7 @@ class TableWatch:
         except BlockingIOError:
             return
         except OSError:
-            # More came than the buffer holds, and the lost messages may have been about our table.
+            # The buffer overflowed, and the lost messages may have been about our table.
             self._missing.clear()
             self._gone()
 

@@ -1,4 +1,4 @@
-"""Whether a container answers over the network, asked from the host."""
+"""Checks from the host whether a container answers over the network."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _PIECES = 16
 
 
 async def tcp(address: str, port: int, timeout: float) -> str:
-    """Connect; empty if that is accepted, else the reason why not. ``timeout``: seconds."""
+    """Connect; returns an empty text on success, else the reason for the failure. ``timeout``: seconds."""
     return await _try(_connect(address, port), f"tcp {port}", timeout)
 
 
 async def http(address: str, port: int, host: str, path: str, timeout: float) -> str:
-    """GET ``path``; empty if the status is from 200 to 399, else the reason why not."""
+    """GET ``path``; returns an empty text if the status is from 200 to 399, else the reason for the failure."""
     return await _try(_get(address, port, host, path), f"http {port}{path}", timeout)
 
 
@@ -30,7 +30,7 @@ async def _try(attempt: Awaitable[str], what: str, timeout: float) -> str:
         return f"{what}: connection refused"
     except OSError as error:
         return f"{what}: {os.strerror(error.errno).lower() if error.errno else error}"
-    except ValueError:  # its first line has no end
+    except ValueError:  # the first line has no end
         return f"{what}: no HTTP answer"
     return f"{what}: {problem}" if problem else ""
 
@@ -42,7 +42,7 @@ async def _connect(address: str, port: int) -> str:
 
 
 async def _get(address: str, port: int, host: str, path: str) -> str:
-    """RFC 9112; of the answer only the status line counts. The rest is taken in so that the server is not cut off."""
+    """RFC 9112. Only the status line counts; the rest is read so that the server's connection is not cut off."""
     reader, writer = await asyncio.open_connection(address, port, limit=_MAX_STATUS_LINE)
     try:
         writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: lxcfleet\r\nConnection: close\r\n\r\n".encode())

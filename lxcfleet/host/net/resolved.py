@@ -1,4 +1,4 @@
-"""The host's own look-ups of the fleet's names, where systemd-resolved does them; resolvectl(1)."""
+"""Makes the host itself find the fleet's names, if it uses systemd-resolved; resolvectl(1)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ log = logging.getLogger(__name__)
 PROGRAM = Path("/usr/bin/resolvectl")
 _RUNS = Path("/run/systemd/resolve/io.systemd.Resolve")
 _SERVERS = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
-"""The first has the servers themselves, where the second has systemd-resolved's own address; resolved.conf(5)."""
+"""The first has the name servers themselves, even if the second has systemd-resolved's own address; resolved.conf(5)."""
 
 
 def tell(bridge: str, server: str, domain: str) -> None:
-    """Have it ask ``server`` for the names in ``domain``, and for no others; empty: for none. Nothing where it does not run.
+    """Have systemd-resolved ask ``server`` for names in ``domain`` only; empty: for none. Does nothing if it does not run.
 
-    It belongs to the interface and goes with it. That it can't be done is no reason to have no network.
+    The setting belongs to the interface and goes with it. A failure is no reason to have no network.
     """
     if not (PROGRAM.exists() and _RUNS.exists()):
         return
@@ -29,17 +29,17 @@ def tell(bridge: str, server: str, domain: str) -> None:
             command.run([str(PROGRAM), "revert", bridge], timeout=10)
             return
         command.run([str(PROGRAM), "dns", bridge, server], timeout=10)
-        # The ~: names in this domain go there; and nothing else does.
+        # With ~, names in this domain go to the server, and no others do.
         command.run([str(PROGRAM), "domain", bridge, f"~{domain}"], timeout=10)
         command.run([str(PROGRAM), "default-route", bridge, "false"], timeout=10)
-        # Nobody has signed it.
+        # The domain is not signed.
         command.run([str(PROGRAM), "dnssec", bridge, "no"], timeout=10)
     except HostError as error:
         log.warning("systemd-resolved does not take the fleet's names: %s", error)
 
 
 def servers() -> str:
-    """A resolv.conf with the host's own name servers, but for those on its loopback, which nobody else can ask."""
+    """A resolv.conf with the host's own name servers, without those on its loopback, which no container can reach."""
     for file in _SERVERS:
         with contextlib.suppress(OSError):
             lines = [line.split() for line in file.read_text(encoding="utf-8", errors="replace").splitlines()]

@@ -1,4 +1,4 @@
-"""Ports of the host: whether a program listens on one."""
+"""Checks whether a program listens on a port of the host."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lxcfleet.spec.ports import Publication
 
 
 class PortInUse(InvalidInput):
-    """A program of the host's has the port."""
+    """A program of the host has the port."""
 
 
 def check_free(publication: Publication) -> None:
-    """Raise PortInUse if a program of the host's has the port, InvalidInput if the host does not have the address."""
+    """Raise PortInUse if a program of the host has the port, InvalidInput if the host does not have the address."""
     tcp = publication.protocol == "tcp"
     tries = [(socket.AF_INET, publication.address or "0.0.0.0")]
     if publication.address is None and socket.has_ipv6:
@@ -24,7 +24,7 @@ def check_free(publication: Publication) -> None:
     for family, address in tries:
         try:
             with socket.socket(family, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) as probe:
-                if tcp:  # else connections that have ended would count for a minute
+                if tcp:  # otherwise, connections that have ended would count for a minute
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if family is socket.AF_INET6:
                     probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -34,7 +34,7 @@ def check_free(publication: Publication) -> None:
 
 
 def told_by_whom(error: PortInUse, publication: Publication) -> PortInUse:
-    """The same with the program that has the port. Slow on a host with many processes: all their files are looked at."""
+    """The same error, with the program that has the port. Slow with many processes, as it looks at all their files."""
     holder = _holder(publication)
     if holder is None:
         return error
@@ -44,7 +44,7 @@ def told_by_whom(error: PortInUse, publication: Publication) -> PortInUse:
 
 
 def _holder(publication: Publication) -> str | None:
-    """The program that has a port of the host, and its pid; None if that can't be told, or it has just ended."""
+    """The program that has a port of the host, and its pid; None if that can't be found out, or it has just ended."""
     try:
         for each in psutil.net_connections(publication.protocol):
             here = each.laddr and each.laddr.port == publication.host

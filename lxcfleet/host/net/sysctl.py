@@ -11,11 +11,11 @@ _SYSCTL = Path("/proc/sys/net")
 
 
 def forward(interfaces: Iterable[str]) -> None:
-    """Let IPv4 packets be forwarded that come in by these interfaces, and by no other.
+    """Let IPv4 packets that come in by these interfaces be forwarded, and no others.
 
-    Raises HostError. Documentation/networking/ip-sysctl: conf/IF/forwarding counts for packets that come in there. IPv6's
-    switch makes the host a router that no longer listens to other routers, and so may cut it off: that one is the
-    operator's to set.
+    Raises HostError. conf/IF/forwarding counts for packets that come in by that interface. IPv6's switch would make the
+    host a router that no longer listens to other routers, and may so cut it off: the operator has to
+    set that one.
     """
     for name in interfaces:
         _switch_on(_SYSCTL / "ipv4" / "conf" / name / "forwarding", "forwarding can't be switched on")
@@ -24,8 +24,8 @@ def forward(interfaces: Iterable[str]) -> None:
 def route_localhost(bridge: str) -> None:
     """Let packets from 127.0.0.1 go out by the bridge, so that published ports answer on the host itself.
 
-    It would also let packets to 127.0.0.1 in by the bridge, which network.rules drops: have those rules first. Raises
-    HostError.
+    This alone would also let packets to 127.0.0.1 in by the bridge. network.rules drops these, so load those rules first.
+    Raises HostError.
     """
     complaint = "ports can't be published to the host itself"
     _switch_on(_SYSCTL / "ipv4" / "conf" / bridge / "route_localnet", complaint)
@@ -39,7 +39,7 @@ def _switch_on(file: Path, complaint: str) -> None:
 
 
 def routes_ipv6() -> bool:
-    """Whether the host passes IPv6 packets on."""
+    """Whether the host forwards IPv6 packets."""
     return _read("ipv6/conf/all/forwarding") == "1"
 
 

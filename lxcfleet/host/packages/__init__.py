@@ -1,1 +1,1 @@
-"""What dpkg knows, and whether it is at work."""
+"""dpkg's records, and whether dpkg is at work."""

@@ -1,4 +1,4 @@
-"""The host's packages, as dpkg knows them: whose a file is, and which version."""
+"""The host's packages in dpkg's records: the owner of a file, and versions."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from lxcfleet.host.process import command
 
 STATUS = Path("/var/lib/dpkg/status")
 _MERGED = ("/bin/", "/sbin/", "/lib/", "/lib32/", "/lib64/", "/libx32/", "/libo32/")
-"""Directories that are links into /usr, while the packages of Debian 12 go on saying /lib and /bin."""
+"""Directories that are links into /usr, while packages of Debian 12 still name files below /lib and /bin."""
 _AT_ONCE = 2000
-"""Paths in one command line."""
+"""The most paths in one command line."""
 _ENGLISH = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 _ESCAPED = str.maketrans({character: f"\\{character}" for character in "*?[]\\"})
 
 
 class Owner(NamedTuple):
-    """A package, and the version that the host has of it."""
+    """A package, and its version on the host."""
 
     package: str
     version: str
@@ -36,9 +36,9 @@ def names_of(path: str) -> tuple[str, ...]:
 
 
 def owners(paths: Iterable[str], *, admin: Path | None = None) -> dict[str, Owner]:
-    """Whose each of ``paths`` is; those of no package are left out. Takes 0.2 s. Raises HostError.
+    """The package of each of ``paths``; without those that belong to none. Takes 0.2 s. Raises HostError.
 
-    A diverted file (dpkg-divert) is the diverting package's at its old name, and the other package's at its new one.
+    A diverted file (dpkg-divert) belongs to the diverting package at its old name, and to the other package at its new name.
     ``admin``: another database than the host's.
     """
     known = {name: path for path in paths for name in names_of(path)}
@@ -54,10 +54,10 @@ def owners(paths: Iterable[str], *, admin: Path | None = None) -> dict[str, Owne
 
 
 def parse_search(lines: Iterable[str]) -> list[tuple[str, str]]:
-    """Package and path from what ``dpkg-query --search`` prints; of several packages the first.
+    """Package and path from the output of ``dpkg-query --search``; if there are several packages, the first.
 
-    Before the line of a diverted path come two that say by whom it is diverted, and where to; a file that was moved has
-    only those, and is left out. Where a path has moved another package's file away, it belongs to the diverter.
+    Before the line of a diverted path there are two about the diversion: its package, and the new path. A file that was moved
+    has only those, and is left out. A path from which another package's file was moved away belongs to the diverter.
     """
     found = []
     diverter: dict[str, str] = {}
@@ -77,19 +77,19 @@ def parse_search(lines: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def installed(*, admin: Path | None = None) -> dict[str, str]:
-    """Every package that is installed, with its version; raises HostError."""
+    """Every installed package, with its version; raises HostError."""
     lines = _query(["--show", "--showformat", _FORMAT], admin).splitlines()
     return {name: version for name, version, status in map(_fields, lines) if status.startswith(("ii", "hi"))}
 
 
 def states(*, admin: Path | None = None) -> list[tuple[str, str]]:
-    """Every package that dpkg knows and its state in three letters, wanted, is, and error; raises HostError."""
+    """Every package that dpkg knows, with its three letters of state: wanted, present, error; raises HostError."""
     lines = _query(["--show", "--showformat", _FORMAT], admin).splitlines()
     return [(name, status) for name, _, status in map(_fields, lines)]
 
 
 def by_architecture() -> dict[str, str]:
-    """Every package that is installed, NAME:ARCHITECTURE to version; raises HostError."""
+    """Every installed package, NAME:ARCHITECTURE to version; raises HostError."""
     text = _query(["--show", "--showformat", "${Package}:${Architecture}\\t${Version}\\t${db:Status-Abbrev}\\n"], None)
     return {name: version for name, version, status in map(_fields, text.splitlines()) if status[1:2] == "i"}
 
@@ -119,7 +119,7 @@ def _fields(line: str) -> tuple[str, str, str]:
 
 
 def _query(arguments: Sequence[str], admin: Path | None, *, none: bool = False) -> str:
-    """What dpkg-query prints; ``none``: it may find nothing, which it says with exit status 1."""
+    """The output of dpkg-query; ``none``: it may find nothing, for which its exit status is 1."""
     place = [] if admin is None else ["--admindir", os.fspath(admin)]
     if admin is None and not STATUS.exists():
         raise HostError("the host's packages are not known", why=f"there is no {STATUS}: this is no Debian")

@@ -1,4 +1,4 @@
-"""Whether dpkg is at work, and whether it left the host in one piece."""
+"""Whether dpkg is at work, and whether it left its packages complete."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from lxcfleet.host.packages import database
 
 _ADMIN = Path("/var/lib/dpkg")
 _LOCKS = ("lock-frontend", "lock")
-"""The first one apt and its kin hold from their first call of dpkg to their last, the second one dpkg itself."""
+"""apt and its kin hold the first lock from their first call of dpkg to their last. dpkg itself holds the second one."""
 _FLOCK = "hhqqi"
 """struct flock: type, whence, start, length, pid; fcntl(2)."""
 _HALF = {"H": "half-installed", "U": "unpacked, not configured", "F": "half-configured", "W": "waiting for triggers",
          "t": "waiting for its triggers to run"}  # fmt: skip
-"""States of a package in the middle of something; dpkg-query(1), db:Status-Abbrev."""
+"""States of packages that dpkg has not finished; dpkg-query(1), db:Status-Abbrev."""
 
 
 def holder(admin: Path = _ADMIN) -> int | None:
-    """The process that holds one of dpkg's locks; None if nobody does.
+    """The process that holds one of dpkg's locks; None if none does.
 
-    Asks without taking the lock (F_GETLK): else an apt that comes at this moment would fail.
+    Asks without taking the lock (F_GETLK): otherwise an apt that starts at this moment would fail.
     """
     for name in _LOCKS:
         try:
@@ -42,10 +42,10 @@ def holder(admin: Path = _ADMIN) -> int | None:
 
 
 def half_done(admin: Path = _ADMIN) -> str:
-    """What dpkg left in the middle, in words; empty if all is well. Raises HostError if the records can't be read.
+    """The packages that dpkg left unfinished, in words; empty if there are none. Raises HostError for unreadable records.
 
-    As `dpkg --audit`, but for what does no harm, such as a package without checksums. Takes 0.05 s where dpkg's records
-    have changed since it was asked last. On a host without dpkg all is well.
+    The same as `dpkg --audit`, without harmless states such as a package without checksums. Takes 0.05 s if dpkg's records
+    have changed since the last call. A host without dpkg has no unfinished packages.
     """
     try:
         status = os.stat(admin / "status")
@@ -59,7 +59,7 @@ def half_done(admin: Path = _ADMIN) -> str:
 
 @functools.lru_cache(1)
 def _wrong(admin: Path, *_stamp: int) -> str:
-    """What is not in order by the records, which dpkg always writes to a new file."""
+    """The unfinished packages in the records. dpkg always writes its records to a new file."""
     wrong = []
     for name, state in database.states(admin=None if admin == _ADMIN else admin):
         if state[2:3] == "R":
@@ -71,7 +71,7 @@ def _wrong(admin: Path, *_stamp: int) -> str:
 
 
 def trouble(admin: Path = _ADMIN) -> str:
-    """As ``half_done``, or why that can't be told."""
+    """The same as ``half_done``, or the reason why that is unknown."""
     try:
         return half_done(admin)
     except HostError as error:
@@ -79,7 +79,7 @@ def trouble(admin: Path = _ADMIN) -> str:
 
 
 def in_pieces(admin: Path = _ADMIN) -> str:
-    """Why no container should be started anew on the host as it is now; empty: nothing speaks against it."""
+    """The reason why no container should be started on the present host; empty: there is none."""
     process = holder(admin)
     if process is not None:
         return f"{f'process {process}' if process > 0 else 'a process'} holds dpkg's lock"

@@ -1,4 +1,4 @@
-"""Which files packages have, from the lists that dpkg keeps: without a program, as they are read often."""
+"""The files of packages, from the lists that dpkg keeps: without a program, as they are read often."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ INFO = Path("/var/lib/dpkg/info")
 _LIST = ".list"
 
 GENERATED = {"ca-certificates": ("/etc/ssl/certs",)}
-"""Directories of files that a package's scripts make; dpkg does not list those."""
+"""Directories of files that packages' scripts make; dpkg does not list these files."""
 
 
 def changed_since(moment: float, info: Path = INFO) -> dict[str, list[str]]:
@@ -26,12 +26,12 @@ def changed_since(moment: float, info: Path = INFO) -> dict[str, list[str]]:
 
 
 def of(packages: Iterable[str], info: Path = INFO) -> dict[str, list[str]]:
-    """The files of each of these, by the names that dpkg-query has for them."""
+    """The files of each of these packages, by the names that dpkg-query has for them."""
     return {package: _read(info / f"{package}{_LIST}") for package in packages}
 
 
 def generated(info: Path = INFO) -> Iterator[tuple[str, str]]:
-    """Package and path of each file that a package's scripts have made."""
+    """Package and path of each file that a package's scripts made."""
     for package, directories in GENERATED.items():
         if (info / f"{package}{_LIST}").exists():
             for directory in directories:

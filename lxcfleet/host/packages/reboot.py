@@ -1,4 +1,4 @@
-"""What takes effect with a reboot of the host only: kernels and microcode, and whatever else asks for one."""
+"""Packages that take effect only with a reboot of the host: kernels, microcode, and others that ask for one."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from lxcfleet.host.packages.lists import INFO
 from lxcfleet.host.process import proc
 
 REQUIRED = Path("/run/reboot-required")
-"""Packages' scripts touch it, and append the package's name to the file with .pkgs after its name."""
+"""Packages' scripts touch this file, and append the package's name to the file with .pkgs after its name."""
 _KERNEL = re.compile(r"(?:linux-(?:image|modules|modules-extra)|kernel-image)-.+|(?:amd64|intel)-microcode")
 _IMAGE = re.compile(r"linux-image-(?:unsigned-)?(\d.*)")
 
 
 def due(required: Path = REQUIRED, info: Path = INFO) -> list[str]:
-    """The packages that a reboot is due for, or ``unknown`` where none is named; nothing: none is due."""
+    """The packages for which a reboot is due, or ``unknown`` if none is named; empty: none is due."""
     named = _lines(required.with_name(f"{required.name}.pkgs")) if required.exists() else []
     kernels = [file.name.removesuffix(".list") for file in info.glob("*.list") if _KERNEL.fullmatch(file.stem)]
     since = [name for name in kernels if _installed_since_boot(name, info)]
@@ -25,7 +25,7 @@ def due(required: Path = REQUIRED, info: Path = INFO) -> list[str]:
 
 
 def pending(packages: Iterable[str], required: Path = REQUIRED, info: Path = INFO) -> dict[str, str]:
-    """Those of ``packages`` that the host does not run yet, and why."""
+    """Those of ``packages`` that the host does not run yet, with the reason."""
     running, found = platform.release(), dict[str, str]()
     named = set(_lines(required.with_name(f"{required.name}.pkgs")))
     for package in packages:

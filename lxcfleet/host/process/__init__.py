@@ -1,1 +1,1 @@
-"""Processes: what runs, with which files, in which cgroup; running programs of the host's."""
+"""Processes: their files and cgroups; and running programs of the host."""

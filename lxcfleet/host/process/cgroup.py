@@ -1,4 +1,4 @@
-"""What a container uses and whether it is frozen, from its cgroup: v2, v1 and both at once.
+"""A container's use of resources, and whether it is frozen, from its cgroup: v2, v1 and both at once.
 
 liblxc puts the processes of NAME below a cgroup ``lxc.payload.NAME`` in each hierarchy; systemd inside moves
 them further down, so everything is read at that level. cgroups(7).
@@ -32,14 +32,14 @@ def controllers() -> frozenset[str]:
 
 
 SLICE = "lxcfleet.slice"
-"""The unit that systemd keeps for us; systemd.slice(5)."""
+"""The unit that is lxcfleet's slice; systemd.slice(5)."""
 
 
 def parent() -> str:
-    """The cgroup, as a path below the root, in which liblxc is to make those of containers; empty: its own choice.
+    """The cgroup, as a path below the root, in which liblxc is to make those of containers; empty: liblxc chooses.
 
-    That is the slice that systemd started this process in, on hosts with cgroup v2 alone. Slices never have
-    processes of their own, so controllers can be turned on in them; cgroups(7), "no internal processes".
+    This is the slice of this process, on hosts with cgroup v2 alone. Slices never have processes of
+    their own, so controllers can be turned on in them; cgroups(7), "no internal processes".
     """
     if not unified():
         return ""
@@ -76,34 +76,34 @@ class Payload:
 
     @property
     def frozen(self) -> bool:
-        """Whether its processes are frozen, by whoever did it."""
+        """Whether the container's processes are frozen, whoever froze them."""
         text = self._read("freezer", "freezer.state", "cgroup.freeze")
         return text is not None and text.strip() in ("1", "FROZEN", "FREEZING")
 
     @property
     def memory(self) -> int | None:
-        """Bytes of memory that are charged to it."""
+        """Bytes of memory that are charged to the container."""
         return number(self._read("memory", "memory.usage_in_bytes", "memory.current"))
 
     @property
     def processes(self) -> int | None:
-        """How many processes and threads it has."""
+        """The number of its processes and threads."""
         return number(self._read("pids", "pids.current", "pids.current"))
 
     @property
     def cpu_seconds(self) -> float | None:
-        """Processor time that it used since it started."""
+        """Seconds of processor time since its start."""
         text = self._read("cpuacct", "cpuacct.usage", "cpu.stat") or ""
         return cpu_v1(text) if "cpuacct" in self.directories else cpu_v2(text)
 
     @property
     def directory(self) -> Path | None:
-        """Where its processes are listed; None if it is gone. All hierarchies list them, those with v2's first."""
+        """The directory that lists its processes; None if it is gone. All hierarchies list them; v2's is preferred."""
         return self.directories.get("") or next(iter(self.directories.values()), None)
 
     @property
     def io_bytes(self) -> tuple[int, int] | None:
-        """Bytes that it read from block devices and wrote to them; None where nothing counts them."""
+        """Bytes that it read from block devices and wrote to them; None if the host does not count them."""
         if "blkio" in self.directories:
             text = self._read("blkio", "blkio.throttle.io_service_bytes_recursive", "")
             return None if text is None else io_v1(text)
@@ -140,12 +140,12 @@ def io_v2(text: str) -> tuple[int, int]:
 
 
 def number(text: str | None) -> int | None:
-    """The whole number that a file has; None if it has none."""
+    """The whole number in a file; None if there is none."""
     return int(text) if text is not None and text.strip().isdigit() else None
 
 
 def too_little_memory(name: str, limit: int, used: int) -> WrongState:
-    """Why a container can't be held to so much memory while it runs: the kernel would kill processes of it."""
+    """The error for a memory limit below the container's use: the kernel would kill processes of it."""
     return WrongState(
         f"{name} can't be held to {as_size(limit)} of memory", why=f"it has {as_size(used)} in use ({used} bytes)",
         hint=f"choose more, or stop it first: lxcfleet stop {name}",
@@ -153,7 +153,7 @@ def too_little_memory(name: str, limit: int, used: int) -> WrongState:
 
 
 def payload(pid: int, name: str) -> Payload:
-    """The cgroups of the container ``name``, whose process 1 is ``pid``; none if it is gone."""
+    """The cgroups of the container ``name``, whose process 1 is ``pid``; none if the container is gone."""
     directories: dict[str, Path] = {}
     try:
         text = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="surrogateescape")
@@ -183,17 +183,17 @@ def members(directory: str) -> list[int]:
             with open(f"{here}/cgroup.procs", "rb", 0) as file:
                 found += [int(word) for word in file.read().split()]
         except OSError as error:
-            if error.errno != errno.EOPNOTSUPP:  # a threaded one (v2), whose processes are listed above it
+            if error.errno != errno.EOPNOTSUPP:  # a threaded cgroup (v2): its processes are listed in its parent
                 continue
         waiting += _below(here)
     return found
 
 
 def _below(directory: str) -> list[str]:
-    """The cgroups directly in one; none if it is gone.
+    """The cgroups directly below ``directory``; none if it is gone.
 
-    A cgroup has dozens of files: its count of links (2 and one for each directory: kernfs_refresh_inode, Linux) spares
-    listing the many that have no cgroup in them.
+    A cgroup has dozens of files. Its number of links is 2 plus one for each directory (kernfs_refresh_inode, Linux), so a
+    cgroup without children, as most are, need not be listed.
     """
     with contextlib.suppress(OSError):
         if os.stat(directory).st_nlink != 2:
@@ -203,10 +203,10 @@ def _below(directory: str) -> list[str]:
 
 
 def remove(name: str) -> bool:
-    """Remove what is left of the cgroups of a container that has ended; whether nothing is left.
+    """Remove what is left of the cgroups of a container that has ended; returns whether nothing is left.
 
-    liblxc's monitor tries that once, and leaves its cgroup where another process in it is not quite gone (5.0.2:
-    one of ten starts of a command that ends at once). A monitor that was killed leaves all.
+    liblxc's monitor tries that once, and leaves its cgroup if another process in it is not quite gone (5.0.2: in
+    one of ten starts of a command that ends at once). A monitor that was killed leaves all its cgroups.
     """
     own = [top / f"lxc.{kind}.{name}" for top in _hierarchies() for kind in ("payload", "monitor")]
     for top in own:
@@ -218,14 +218,14 @@ def remove(name: str) -> bool:
 
 @functools.cache
 def _hierarchies() -> tuple[Path, ...]:
-    """Where root's containers have their cgroups."""
+    """The directories where root's containers have their cgroups."""
     if unified():
         return (_ROOT, _ROOT / SLICE)
     return tuple(path for path in _ROOT.iterdir() if path.is_dir() and not path.is_symlink())
 
 
 def _cut(path: str, component: str) -> str | None:
-    """``path`` up to ``component`` (liblxc appends -1, -2, … where a stale one of the name is in the way)."""
+    """``path`` up to ``component``. (liblxc appends -1, -2, … if a stale cgroup has the name.)"""
     parts = path.strip("/").split("/")
     for number, part in enumerate(parts):
         if part == component or (part.startswith(component + "-") and part[len(component) + 1 :].isdigit()):

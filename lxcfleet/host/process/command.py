@@ -1,4 +1,4 @@
-"""Run a program of the host's and get what it printed."""
+"""Runs a program of the host and returns its output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class ProgramFailed(HostError):
     """A program ended with an exit status that means failure."""
 
     said: str = ""
-    """All that it printed on stderr."""
+    """The whole output on stderr."""
 
 
 def run(
@@ -24,10 +24,10 @@ def run(
     environment: Mapping[str, str] | None = None,
     allowed: Container[int] = (0,),
 ) -> str:
-    """What ``argv`` printed on stdout. Raises ProgramFailed with the command line and what it printed on stderr; HostError
-    where it could not be run, or did not end within ``timeout`` seconds.
+    """The output of ``argv`` on stdout. Raises ProgramFailed with the command line and the output on stderr; HostError
+    if the program could not be run, or did not end within ``timeout`` seconds.
 
-    ``environment``: all that it gets; None: what this process has. ``allowed``: exit statuses that are no failure.
+    ``environment``: the whole environment; None: that of this process. ``allowed``: exit statuses that mean success.
     Output that is not UTF-8 comes back with surrogate escapes.
     """
     line = shlex.join(argv)
@@ -41,7 +41,7 @@ def run(
         raise HostError(f"{argv[0]} did not end within {timeout:.0f} s", why=line) from error
     if done.returncode not in allowed:
         said = done.stderr.decode(errors="replace").strip().splitlines()
-        # The line that says so (nft goes on with a picture of the place), or else the last one.
+        # The line with the error (nft prints further lines that show its place), or else the last line.
         reason = next((text for text in said if "error" in text.lower()), said[-1] if said else None)
         reason = reason or f"exit status {done.returncode}"
         failed = ProgramFailed(f"{argv[0]} failed", why=f"{line}: {reason}")

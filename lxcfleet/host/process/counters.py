@@ -1,6 +1,6 @@
-"""What one container has used so far, read again and again: its files in /sys stay open between two readings.
+"""The resources that one container has used so far. They are read again and again, so its files in /sys stay open.
 
-Opening a file costs several times what reading it does, and a container has six of them.
+Opening a file costs several times as much as reading it, and a container has six of them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _SIZE = 16384
 
 
 class Counts(NamedTuple):
-    """Since the container started; None: the host does not count it, or the container is gone."""
+    """Totals since the container started; None: the host does not count it, or the container is gone."""
 
     cpu_seconds: float | None = None
     memory_bytes: int | None = None
-    """What it has at the moment; so with the processes."""
+    """Present bytes of memory."""
     processes: int | None = None
     io_bytes: tuple[int, int] | None = None
     """Read from block devices, and written."""
@@ -31,10 +31,10 @@ class Counts(NamedTuple):
 
 
 class Counters:
-    """The counters of one container that runs."""
+    """The counters of one running container."""
 
     def __init__(self, payload: Payload, port: str) -> None:
-        """``port``: the host's end of its veth; empty if it is on no bridge."""
+        """``port``: the host's end of its veth; empty if the container is on no bridge."""
         self._payload = payload
         statistics = _NET / port / "statistics" if port else None
         files = {
@@ -42,7 +42,7 @@ class Counters:
             "memory": payload.file("memory", "memory.usage_in_bytes", "memory.current"),
             "processes": payload.file("pids", "pids.current", "pids.current"),
             "io": payload.file("blkio", "blkio.throttle.io_service_bytes_recursive", "io.stat"),
-            # What comes in at this end has been sent at the other.
+            # The bytes received at this end are those sent at the other.
             "received": statistics / "tx_bytes" if statistics else None,
             "sent": statistics / "rx_bytes" if statistics else None,
         }
@@ -59,7 +59,7 @@ class Counters:
         self._open = {}
 
     def read(self) -> Counts:
-        """How far they are."""
+        """The present counts."""
         cpu, io = self._text("cpu"), self._text("io")
         return Counts(
             None if cpu is None else cgroup.cpu_v1(cpu) if "cpuacct" in self._payload.directories else cgroup.cpu_v2(cpu),

@@ -16,14 +16,14 @@ from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.process import proc
 
 _HASHED = 1 << 20
-"""Bytes of a file that are compared."""
+"""The most bytes of a file that are compared."""
 _SECONDS = 20
-"""A container's root can mount what never answers."""
+"""Seconds: a container's root can mount a file system that never answers."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What tells one file from another."""
+    """The marks by which a file is recognized."""
 
     path: str
     kind: int
@@ -35,23 +35,23 @@ class Mark:
 
     @classmethod
     def of(cls, path: str, status: os.stat_result) -> Mark:
-        """From what lstat says."""
+        """The mark of the file with this lstat result."""
         return cls(path, stat.S_IFMT(status.st_mode), status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def digest(path: str) -> str:
-    """Of the beginning of a file. Raises OSError."""
+    """The digest of the beginning of a file. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
         return hashlib.sha256(file.read(_HASHED)).hexdigest()
 
 
 def readable(pid: int, name: str, marks: Sequence[Mark]) -> list[tuple[str, str | None]]:
-    """Which of the host's files root of a container can read at their path: the path, with a digest where it has a file
-    of the same size that may be a copy.
+    """The host's files that root of a container can read at their path. Each comes with a digest if the container's file only
+    has the same size, and so may be a copy.
 
-    ``pid`` is the container's process 1. Done by a child that enters its mount and user namespaces, and so has no more
-    rights than the container's root. Raises HostError.
+    ``pid`` is the container's process 1. A child does this: it enters the container's mount and user namespaces, and has
+    no more rights than the container's root. Raises HostError.
     """
     try:
         process = os.pidfd_open(pid)
@@ -98,7 +98,7 @@ def _look(marks: Sequence[Mark]) -> list[tuple[str, str | None]]:
             continue
         try:
             content = digest(mark.path)
-        except OSError:  # what can't be read is not exposed
+        except OSError:  # an unreadable file is not exposed
             continue
         if same:
             found.append((mark.path, None))

@@ -1,6 +1,6 @@
-"""What processes run: the files that they map executable, their program, their script. proc(5).
+"""The files that processes run: mapped executable, as their program, or as their script. proc(5).
 
-A process may end at any moment: what can't be read of it any more raises ProcessLookupError.
+A process may end at any moment: ProcessLookupError is raised for information that it no longer gives.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import NamedTuple
 from lxcfleet.host.kernel.mounts import unescape
 
 _NO_FILES = ("/memfd:", "/dev/", "/SYSV", "/anon_hugepage")
-"""What is shown as deleted, and never was a file on a disk."""
+"""Mappings that are shown as deleted, and never were files on a disk."""
 _PIECE = 1 << 16
 _DELETED = b" (deleted)"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _UP = 8, 1000
-"""So far up lies the top from almost everywhere; and further up than a path can lead down in practice."""
+"""Steps up: from almost every directory the first reaches the top; the second is further than a path can lead down."""
 
 
 class Identity(NamedTuple):
-    """Which file it is, the same whether it is asked for through an overlay or in its own file system.
+    """The identity of a file, the same through an overlay and in its own file system.
 
-    An overlay answers with a device of its own, but with all else of the file below. The change time can't be set,
-    and tells files of equal inode number in different file systems apart.
+    An overlay changes the device number, and nothing else of the file below. The change time can't be set, and so tells
+    files of equal inode number in different file systems apart.
     """
 
     inode: int
@@ -36,36 +36,36 @@ class Identity(NamedTuple):
 
     @classmethod
     def of(cls, status: os.stat_result) -> Identity:
-        """From what stat(2) gave."""
+        """The identity in a result of stat(2)."""
         return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 class MappedFile(NamedTuple):
-    """A file as ``maps`` has it."""
+    """A file in a line of ``maps``."""
 
     device: str
     """MAJOR:MINOR in hexadecimal, as ``maps`` has it: from Linux 6.8 on the overlay's, before that the device of
     the layer that has the file."""
     inode: str
     path: str
-    """As the container knows it."""
+    """The path, as the container knows it."""
     deleted: bool
-    """The container itself removed or replaced it."""
+    """Whether the container itself removed or replaced the file."""
 
 
 class Mapping(NamedTuple):
-    """One range of a process's memory that has a file and may be executed."""
+    """A range of a process's memory that maps a file and may be executed."""
 
     range: str
-    """Its name in ``map_files``."""
+    """The range's name in ``map_files``."""
     file: MappedFile
 
 
 def executable(pid: int) -> list[Mapping]:
-    """What the process maps executable; raises ProcessLookupError where there is no such process any more.
+    """The executable mappings of the process; raises ProcessLookupError if there is no such process any more.
 
-    Nothing for a process that has ended and waits for its parent. One whose first thread has ended while others run
-    has its maps in theirs.
+    A process that has ended and waits for its parent has none. If the first thread has ended while others run, their maps
+    are read.
     """
     text = _read(pid, "maps")
     if not text:
@@ -74,15 +74,15 @@ def executable(pid: int) -> list[Mapping]:
 
 
 def replaced(mapped: Iterable[Mapping]) -> list[str]:
-    """The files of a process of the host's that are no longer what is on the disk. On an overlay this would not do."""
+    """The files of a process of the host that were replaced or removed on disk. This does not work on an overlay."""
     files = {mapping.file for mapping in mapped if mapping.file.deleted}
     return sorted({file.path for file in files if not file.path.startswith(_NO_FILES)})
 
 
 def _lines(text: bytes, mark: bytes) -> Iterator[Mapping]:
-    """The lines of ``maps`` whose permissions end in ``mark``. Found by search: parsing all takes as long as reading.
+    """The lines of ``maps`` whose permissions end in ``mark``. This searches, as parsing all lines takes as long as reading.
 
-    A line has range, permissions, offset, device, inode and path. What has no path that begins with a slash has no
+    A line has range, permissions, offset, device, inode and path. A mapping without a path that begins with a slash has no
     file: [heap], [vdso], anonymous memory.
     """
     at = text.find(mark)
@@ -96,7 +96,7 @@ def _lines(text: bytes, mark: bytes) -> Iterator[Mapping]:
 
 
 def _range_name(text: bytes) -> str:
-    """As ``map_files`` has it, without leading zeros."""
+    """The range as ``map_files`` names it, without leading zeros."""
     if not text.startswith(b"0"):
         return text.decode()
     low, _, high = text.partition(b"-")
@@ -105,7 +105,7 @@ def _range_name(text: bytes) -> str:
 
 @functools.lru_cache(4096)
 def _mapped_file(device: bytes, inode: bytes, path: bytes) -> MappedFile:
-    """Remembered, as processes have most of their files in common."""
+    """Results are remembered, as processes have most of their files in common."""
     deleted = path.endswith(_DELETED)
     if deleted:
         path = path[: -len(_DELETED)]
@@ -126,7 +126,7 @@ def _of_threads(pid: int) -> Iterator[bytes]:
 
 
 def mapped_file(pid: int, name: str) -> Identity | None:
-    """The file in the range ``name``; None if that is not mapped any more. Takes CAP_SYS_ADMIN."""
+    """The identity of the file in the range ``name``; None if it is not mapped any more. Needs CAP_SYS_ADMIN."""
     try:
         return Identity.of(os.stat(f"/proc/{pid}/map_files/{name}"))
     except (FileNotFoundError, ProcessLookupError):
@@ -134,18 +134,18 @@ def mapped_file(pid: int, name: str) -> Identity | None:
 
 
 def program(pid: int) -> tuple[str, bool]:
-    """The path of what the process runs, and whether it is deleted."""
+    """The path of the process's program, and whether it is deleted."""
     path = _link(pid, "exe")
     return path.removesuffix(" (deleted)"), path.endswith(" (deleted)")
 
 
 def program_file(pid: int) -> Identity:
-    """The file that the process runs."""
+    """The identity of the process's program."""
     return Identity.of(_stat(pid, "exe"))
 
 
 def arguments(pid: int) -> list[str]:
-    """The command line, as far as one piece has it: a process may say that any of its memory is that (prctl(2))."""
+    """The command line, up to a limit: a process may declare any part of its memory to be that (prctl(2))."""
     return [os.fsdecode(word) for word in _read(pid, "cmdline", once=True).rstrip(b"\0").split(b"\0")]
 
 
@@ -155,22 +155,22 @@ def command(pid: int) -> str:
 
 
 def directory(pid: int) -> str:
-    """Where relative paths of the process begin, as the container knows it."""
+    """The directory where relative paths of the process begin, as the container knows it."""
     return _link(pid, "cwd")
 
 
 def root_device(pid: int) -> int:
-    """The device of the process's root directory: of an overlay always its own."""
+    """The device of the process's root directory; an overlay always has its own."""
     return _stat(pid, "root").st_dev
 
 
 def top_device(pid: int) -> int:
-    """The device of the topmost directory that the process could ever see: of an overlay always its own.
+    """The device of the topmost directory that the process could ever see; an overlay always has its own.
 
-    A process that has shut itself into a directory (chroot(2)) can't go further up from there; we, whose root is another,
-    can.
+    A process that has shut itself into a directory (chroot(2)) can't go further up from there. We can, as our root is
+    another one.
     """
-    for steps in _UP:  # a thousand take 0.3 ms
+    for steps in _UP:  # a thousand steps take 0.3 ms
         here, above = (_stat(pid, "root" + "/.." * number) for number in (steps, steps + 1))
         if os.path.samestat(here, above):
             break
@@ -181,9 +181,9 @@ class Mount(NamedTuple):
     """One line of a process's mount table."""
 
     device: str
-    """As in ``Mapping``."""
+    """The device as in ``Mapping``."""
     root: str
-    """The directory (or file) of its file system that is there."""
+    """The directory (or file) of its file system that is mounted there."""
     point: str
     kind: str
     source: str
@@ -207,7 +207,7 @@ def _hexadecimal(device: bytes) -> str:
 
 @functools.lru_cache(4096)
 def _text(word: bytes) -> str:
-    """Remembered, as containers' mounts are much alike."""
+    """Results are remembered, as containers' mounts are much alike."""
     return os.fsdecode(unescape(word))
 
 
@@ -217,7 +217,7 @@ def device_name(device: int) -> str:
 
 
 def _read(pid: int, file: str, *, once: bool = False) -> bytes:
-    """With bare system calls: a file object costs as much as a small file. ``once``: one read has all of it."""
+    """Read with bare system calls: a file object costs as much as a small file. ``once``: one read returns the whole file."""
     try:
         descriptor = os.open(f"/proc/{pid}/{file}", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError as error:
@@ -248,5 +248,5 @@ def _stat(pid: int, file: str) -> os.stat_result:
 
 
 def _gone(error: OSError) -> ProcessLookupError:
-    """Of a process that has ended its directory is missing, while an open file of it says so (ESRCH)."""
+    """The error for a process that has ended: its directory is missing, or an open file of it gives ESRCH."""
     return ProcessLookupError(error.errno, error.strerror, error.filename)

@@ -1,4 +1,4 @@
-"""Who is at the other end of a Unix socket, by the kernel's word; and who may get there."""
+"""The process at the other end of a Unix socket, by the kernel's word; and who may connect."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Protocol
 _SO_PEERGROUPS = 59
 """asm-generic/socket.h, since Linux 4.13; Python has no name for it."""
 _MOST = 1024
-"""Bytes that Python's getsockopt takes: 256 groups. Who is in more, counts as in none but its own."""
+"""Bytes that Python's getsockopt accepts: 256 groups. A process with more counts as a member of its primary group only."""
 _ACCESS_ACL = "system.posix_acl_access"
 
 
 class Connection(Protocol):
-    """A socket, or what asyncio gives out in its place."""
+    """A socket, or asyncio's substitute for one."""
 
     def getsockopt(self, level: int, option: int, length: int, /) -> bytes:
         """See socket.socket."""
@@ -27,7 +27,7 @@ class Connection(Protocol):
 
 @dataclass(frozen=True)
 class Peer:
-    """The process that connected, as it was then."""
+    """The process that connected, as it was at that moment."""
 
     pid: int
     uid: int
@@ -45,7 +45,7 @@ def peer(connection: Connection) -> Peer:
 
 
 def group(name: str) -> int | None:
-    """The id of a group of the host's; None if there is none of that name."""
+    """The id of a group of the host; None if there is no such group."""
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:

@@ -1,4 +1,4 @@
-"""A process of ours that takes requests on a socket, and the sending of datagrams in the loop."""
+"""A process of ours that takes requests on a socket; and sending datagrams in the event loop."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ log = logging.getLogger(__name__)
 
 _OPEN_FILES = 1024
 _END_SECONDS = 5.0
-"""How long one that is let go may take to end before it is killed."""
+"""Seconds that a servant which is let go may take to end before it is killed."""
 
 
 def _usual_open_files(hard: int) -> int:
-    """What processes get by default, and so containers, whatever the daemon needs for itself: programs that use
-    select(2) can't do with more, and some close every descriptor up to the limit."""
+    """The usual limit of open files, which containers inherit, whatever the daemon needs for itself: programs that use
+    select(2) can't use more, and some programs close every descriptor up to the limit."""
     return hard if 0 <= hard < _OPEN_FILES else _OPEN_FILES
 
 
 class Servant:
-    """A process of ours that takes requests on a socket; started anew whenever it is gone."""
+    """A process of ours that takes requests on a socket; it is started again whenever it is gone."""
 
     def __init__(self, name: str, arguments: Sequence[str], lock: int, environment: Mapping[str, str]) -> None:
         self._name = name
@@ -37,15 +37,15 @@ class Servant:
         self._requests: socket.socket | None = None
         self._sending = asyncio.Lock()
         self.generation = 0
-        """Grows with each process started."""
+        """Counts the processes that were started."""
 
     @property
     def pid(self) -> int | None:
-        """The process id, while it runs."""
+        """The process id, while the process runs."""
         return self._process.pid if self._process and self._process.poll() is None else None
 
     def start(self) -> socket.socket:
-        """Make sure that it runs; the socket for requests."""
+        """Make sure that the process runs; returns the socket for requests."""
         if self._requests is not None and self.pid is not None:
             return self._requests
         self.close()
@@ -69,13 +69,13 @@ class Servant:
         return ours
 
     def close(self) -> None:
-        """Let it end, and wait for that, a few seconds at most; then it is killed. Its children finish what they do."""
+        """Let the process end, and wait some seconds for that; then it is killed. Its children finish their work."""
         process = self._let_go()
         if process is not None:
             _wait(process)
 
     async def end(self) -> None:
-        """The same, while the event loop goes on. What is asked for meanwhile goes to a new process."""
+        """The same, while the event loop goes on. Requests that arrive meanwhile go to a new process."""
         process = self._let_go()
         if process is not None:
             await asyncio.to_thread(_wait, process)
@@ -88,7 +88,7 @@ class Servant:
         return process
 
     async def send(self, message: bytes, descriptors: Sequence[int]) -> None:
-        """Send one request; it gets copies of ``descriptors``. Raises HostError."""
+        """Send one request; the process gets copies of ``descriptors``. Raises HostError."""
         for attempt in (1, 2):
             try:
                 async with self._sending:
@@ -103,7 +103,7 @@ class Servant:
         try:
             await send_datagram(self.start(), message, descriptors)
         except ConnectionError:
-            await self.end()  # it is about to, though it is still there
+            await self.end()  # it is about to end, though it is still there
             raise
 
 
@@ -116,7 +116,7 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
 
 
 async def readable(sock: socket.socket) -> None:
-    """Come back when there is something to read."""
+    """Return when there is something to read."""
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
     loop.add_reader(sock, ready.set)

@@ -1,4 +1,4 @@
-"""Running a command line of the operator's: with a time limit, and no more of its output than is wanted."""
+"""Runs a command line of the operator's, with a limit on its time and output."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lxcfleet.errors import HostError
 
 
 def run(command: str, environment: Mapping[str, str], *, seconds: float, most: int) -> tuple[int, str]:
-    """The exit status and the first ``most`` bytes of what it printed on either stream; it has no input.
+    """Run ``command`` without input; returns its exit status and the first ``most`` bytes of its output on both streams.
 
-    It is run by /bin/sh in a session of its own, of which nothing is left. Raises HostError if it can't be started, or
-    did not end in time.
+    /bin/sh runs it in a session of its own, of which no process is left afterwards. Raises HostError if it can't be started,
+    or did not end in time.
     """
     try:
         process = subprocess.Popen(
@@ -40,7 +40,7 @@ def run(command: str, environment: Mapping[str, str], *, seconds: float, most: i
 
 
 def _read(process: subprocess.Popen[bytes], deadline: float, most: int) -> bytes | None:
-    """What it prints until it ends; None if the time is up before that."""
+    """Its output until it ends; None if the time is up before that."""
     assert process.stdout is not None
     descriptor, output = process.stdout.fileno(), b""
     end = os.pidfd_open(process.pid)

@@ -1,4 +1,4 @@
-"""Programs that the daemon starts and that go on without it: found again by their pid file, watched, ended."""
+"""Programs that the daemon starts and that outlive it: found again by their pid file, watched, ended."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Standing:
     """One such program. It forks itself into the background and writes its pid."""
 
     title: str
-    """What messages call it."""
+    """The name for messages."""
     argv: Sequence[str]
     pid_file: Path
     environment: Mapping[str, str] = field(default_factory=dict)
-    """All that it has."""
+    """The program's whole environment."""
 
     def running(self) -> int | None:
-        """Its pid, if it runs with these arguments."""
+        """The program's pid, if it runs with these arguments."""
         try:
             pid = int(self.pid_file.read_text(encoding="ascii"))
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
@@ -36,11 +36,11 @@ class Standing:
         return pid if [word.encode() for word in self.argv] == words else None
 
     def start(self) -> None:
-        """Start it; raises HostError with what it said."""
+        """Start the program; raises HostError with its output."""
         command.run(self.argv, timeout=10, environment=self.environment)
 
     def stop(self) -> None:
-        """End it, with whatever arguments it runs, and wait for that. Fine if it does not run. Raises HostError."""
+        """End the program, whatever its arguments, and wait for that. Does nothing if it does not run. Raises HostError."""
         pid = self.present()
         process = None if pid is None else proc.open_pid(pid)
         if process is None:
@@ -58,7 +58,7 @@ class Standing:
             os.close(process)
 
     def present(self) -> int | None:
-        """Its pid, if it runs, with whatever arguments: a program that knows our pid file or its directory."""
+        """The program's pid, if it runs, whatever its arguments: they name our pid file or its directory."""
         try:
             pid = int(self.pid_file.read_text(encoding="ascii"))
             line = Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -1,1 +1,1 @@
-"""What the launcher's children do: one operation each."""
+"""The work of the launcher's children: one operation each."""

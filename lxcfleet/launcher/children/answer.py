@@ -1,4 +1,4 @@
-"""How the launcher's children answer: JSON in datagrams, what is large in a memory file."""
+"""The answers of the launcher's children: JSON in datagrams, and large answers in a memory file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ R = TypeVar("R")
 Reply = socket.socket
 MAX_DATAGRAM = 65536
 _NOTES, _NOTE = 20, 200
-"""So many, and of each so many characters (a character takes 12 bytes at most), fit into a datagram: a container's root
-writes what they are about, and one answer that can't be read would cost all of its batch. All are in its directory."""
+"""The most notes in an answer, and the most characters of each (a character takes 12 bytes at most), so that it fits into a
+datagram. A container's root determines the notes, and an unreadable answer would cost its whole batch. All notes are in
+the container's directory."""
 
 
 def answer(
     reply: Reply, name: str, error: Exception | None = None, descriptor: int | None = None, notes: Sequence[str] = ()
 ) -> None:
-    """Say how it went with one container, ``name``: done, or the error. Raises what no user can do anything about."""
+    """Answer for the container ``name``: done, or the error. Raises exceptions about which no user can do anything."""
     body = None
     if isinstance(error, FleetError):
         body = error.body()
@@ -36,17 +37,17 @@ def answer(
 
 
 def say(reply: Reply, _: Operation[Any, R], body: R) -> None:
-    """An answer to that operation."""
+    """Send an answer of that operation."""
     reply.send(json.dumps(body).encode())
 
 
 def fail(reply: Reply, error: FleetError) -> None:
-    """An answer that says what went wrong instead."""
+    """Send an error as answer."""
     reply.send(json.dumps({"error": error.body()}).encode())
 
 
 def answer_large(reply: Reply, error: Any, text: bytes) -> None:
-    """Send ``text`` as a memory file: an answer may be larger than a datagram. ``error``: as FleetError.body has it."""
+    """Send ``text`` as a memory file, as it may be larger than a datagram. ``error``: in the form of FleetError.body."""
     memory = os.memfd_create("answer", os.MFD_CLOEXEC)
     with open(memory, "wb", closefd=False) as file:
         file.write(text)

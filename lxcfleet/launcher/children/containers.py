@@ -1,4 +1,4 @@
-"""Containers that are there: removing them, and what liblxc is asked to do with them."""
+"""Existing containers: removing them, and what only liblxc can do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lxcfleet.paths import ContainerPaths, Paths
 def remove(names: list[str], reply: Reply, paths: Paths) -> None:
     """Remove what is left of containers, given by the names of their directories."""
     with syscalls.unhurried():
-        # Of all first: another container may have the number long before all files are gone.
+        # All quotas first: another container may get the number long before all files are gone.
         errors = {name: _forget_limit(paths, name) for name in names}
         for name, error in errors.items():
             try:
@@ -48,17 +48,17 @@ def inspect(names: list[str], reply: Reply, paths: Paths) -> None:
 
 
 def freeze(names: list[str], reply: Reply, paths: Paths) -> None:
-    """Stop all their processes where they are."""
+    """Freeze all processes of these containers."""
     _have(liblxc.freeze, names, reply, paths, "frozen")
 
 
 def unfreeze(names: list[str], reply: Reply, paths: Paths) -> None:
-    """Let them go on."""
+    """Unfreeze the processes of these containers."""
     _have(liblxc.unfreeze, names, reply, paths, "unfrozen")
 
 
 def check_health(item: CheckItem, reply: Reply, paths: Paths) -> None:
-    """Run a command inside and answer with its exit status (null: it took too long) and what it printed."""
+    """Run a command inside; answer with its exit status (null: it took too long) and its output."""
     name = item["name"]
     try:
         status, output = attach.check(name, str(paths.lxc), item["command"], item["environment"], item["timeout"])
@@ -69,7 +69,7 @@ def check_health(item: CheckItem, reply: Reply, paths: Paths) -> None:
 
 
 def limit(item: LimitItem, reply: Reply, paths: Paths) -> None:
-    """Set what a container that runs may use at most."""
+    """Set limits of a running container."""
     name = item["name"]
     payload = cgroup.payload(item["pid"], name)
     used = payload.memory

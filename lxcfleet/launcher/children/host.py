@@ -1,4 +1,4 @@
-"""The host itself: what it can do, and ids for its root. Here, as the daemon neither forks nor waits for a program."""
+"""The host itself: its features, and ids for its root. Children do this, as the daemon neither forks nor waits."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from lxcfleet.paths import Paths
 
 def features(_: None, reply: Reply, paths: Paths) -> None:
     """Try out what the kernel, the file systems and the installed programs can do."""
-    from lxcfleet.host.facts import features  # few need it
+    from lxcfleet.host.facts import features  # imported late, as few children need it
 
     reply.send(json.dumps(features.read(paths).to_json()).encode())
 
 
 def root_ids(ids: Sequence[int], reply: Reply, _: Paths) -> None:
-    """Give root these ids, from the first to the last, for containers. Done twice it is done once."""
-    from lxcfleet.host.facts import idfiles  # few need it
+    """Give root these ids, from the first to the last, for containers. To do this twice has no further effect."""
+    from lxcfleet.host.facts import idfiles  # imported late, as few children need it
 
     first, last = ids
     try:

@@ -1,4 +1,4 @@
-"""The base and what containers run of it: staleness, shadows, exposure, and the mask itself."""
+"""The base and the files of it that containers use: staleness, shadows, exposure, and the mask itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lxcfleet.paths import Paths
 
 
 def stale(ask: StaleItem, reply: Reply, _: Paths) -> None:
-    """Look at what containers run. All in one memory file, as one answer may be larger than a datagram."""
+    """Look at the files that containers run. All answers are in one memory file, as one may be larger than a datagram."""
     body, text = None, b"[]"
     try:
         wanted = None if ask["wanted"] is None else Wanted.from_json(ask["wanted"])
@@ -27,8 +27,8 @@ def stale(ask: StaleItem, reply: Reply, _: Paths) -> None:
 
 
 def shadows(items: list[tuple[str, Any]], reply: Reply, _: Paths) -> None:
-    """Look for what hides the host's files in containers, given by name and stack."""
-    from lxcfleet.patch.shadow import files  # few need it
+    """Look for files that hide the host's in containers, given by name and stack."""
+    from lxcfleet.patch.shadow import files  # imported late, as few children need it
 
     body, text = None, b"[]"
     try:
@@ -52,8 +52,8 @@ def unshadow(item: UnshadowItem, reply: Reply, _: Paths) -> None:
 
 
 def exposure(items: list[ExposureItem], reply: Reply, paths: Paths) -> None:
-    """Look for what each container can read and should not; one line of JSON each, in one memory file."""
-    from lxcfleet.base import exposure  # few need it
+    """Look for files that a container can read and should not; one line of JSON for each container, in one memory file."""
+    from lxcfleet.base import exposure  # imported late, as few children need it
 
     body, found = None, []
     try:
@@ -66,7 +66,7 @@ def exposure(items: list[ExposureItem], reply: Reply, paths: Paths) -> None:
 
 def mask(force: bool, reply: Reply, paths: Paths) -> None:
     """Bring the mask up to date and have it mounted in the launcher's mount namespace, which this child shares."""
-    from lxcfleet.base.mask import mount  # see there
+    from lxcfleet.base.mask import mount  # imported late; see there for the reason
 
     try:
         mount.refresh(paths, force)
@@ -76,9 +76,9 @@ def mask(force: bool, reply: Reply, paths: Paths) -> None:
 
 
 def release(_: None, reply: Reply, paths: Paths) -> None:
-    """Unmount the mask, and remove what the base was like: no container is left that needs either."""
-    from lxcfleet.base.mask import mount  # see there
-    from lxcfleet.base.merge import reconcile  # see there
+    """Unmount the mask, and remove all snapshots of the base, as no container is left that needs either."""
+    from lxcfleet.base.mask import mount  # imported late; see there for the reason
+    from lxcfleet.base.merge import reconcile  # imported late; see there for the reason
 
     mount.release(paths)
     reconcile.forget_all(paths)

@@ -1,4 +1,4 @@
-"""Networks: bridges, the packet filter, DHCP clients. pyroute2 is large: only functions that need it import it."""
+"""Networks: bridges, the packet filter, DHCP clients. pyroute2 is large, so only functions that need it import it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from lxcfleet.paths import Paths
 
 def routes(argument: RoutesItem, reply: Reply, _: Paths) -> None:
     """The networks that the host uses, and whether it has IPv6."""
-    from lxcfleet.host.net import netlink, sysctl  # the first takes 30 MB along
+    from lxcfleet.host.net import netlink, sysctl  # netlink takes 30 MB
 
     try:
         used = [str(network) for network in netlink.networks_in_use(argument["except"])]
@@ -37,7 +37,7 @@ def routes(argument: RoutesItem, reply: Reply, _: Paths) -> None:
 
 
 def network(argument: NetworkItem, reply: Reply, _: Paths) -> None:
-    """Have the fleet's bridge, and the packet filter's rules for it."""
+    """Set up the fleet's bridge, and the packet filter's rules for it."""
     from lxcfleet.host.net import netlink, nft, resolved, sysctl
 
     try:
@@ -52,7 +52,7 @@ def network(argument: NetworkItem, reply: Reply, _: Paths) -> None:
     except FleetError as error:
         answer(reply, "network", error)
         return
-    reply.close()  # nobody waits for this
+    reply.close()  # so that the client does not wait for the rest
     resolved.tell(argument["bridge"], str(addresses[0].ip), argument["domain"])
 
 
@@ -68,7 +68,7 @@ def bridge(argument: BridgeItem, reply: Reply, _: Paths) -> None:
 
 
 def join(argument: JoinItem, reply: Reply, _: Paths) -> None:
-    """Have the packet filter's rules for the operator's bridge, and containers on it."""
+    """Load the packet filter's rules for the operator's bridge, and put containers on it."""
     from lxcfleet.host.net import netlink, nft, sysctl
 
     try:
@@ -96,7 +96,7 @@ def dhcp(items: list[DhcpItem], reply: Reply, paths: Paths) -> None:
 
 
 def leased(argument: LeasedItem, reply: Reply, _: Paths) -> None:
-    """Which addresses the packet filter has seen given to whom."""
+    """The addresses that the packet filter saw given to containers."""
     from lxcfleet.host.net import nft
 
     body, text = None, b"[]"
@@ -108,7 +108,7 @@ def leased(argument: LeasedItem, reply: Reply, _: Paths) -> None:
 
 
 def publish(argument: PublishItem, reply: Reply, _: Paths) -> None:
-    """Have ports of the host lead where they should."""
+    """Make ports of the host lead where they should."""
     from lxcfleet.host.net import nft, sysctl
 
     if argument["forward"]:
@@ -126,7 +126,7 @@ def publish(argument: PublishItem, reply: Reply, _: Paths) -> None:
 
 
 def rules(argument: RulesItem, reply: Reply, _: Paths) -> None:
-    """Have nft read them."""
+    """Have nft load these rules."""
     from lxcfleet.host.net import nft
 
     try:
@@ -137,7 +137,7 @@ def rules(argument: RulesItem, reply: Reply, _: Paths) -> None:
 
 
 def forget_datagrams(members: list[str], reply: Reply, _: Paths) -> None:
-    """Have nobody's datagrams go to these addresses any more by habit."""
+    """Make the kernel send no more datagrams to these addresses because of flows that it remembers."""
     from lxcfleet.host.net import conntrack
 
     try:

@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from lxcfleet.base.merge.reconcile import Reconciler
 
 CHILD_SECONDS = 120
-"""No child may take longer: liblxc can wait for ever on a monitor that hangs."""
+"""The longest time, in seconds, that a child may take: liblxc can wait for ever on a monitor that hangs."""
 
 
 def prepare(_: None, reply: Reply, paths: Paths) -> None:
     """Make or check containers' files, mount their layers, and answer with the mount namespace of each.
 
-    Batches come until the daemon has no more: this child pays for its fork once.
+    Batches come until the daemon has no more, so that one fork serves them all.
     """
     home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     for items in _batches(reply):
         if any(item["mount"] for item in items) and not os.path.ismount(paths.mask_mount):
-            return  # this launcher is a new one: unanswered, the daemon has it mount the mask, and asks again
+            return  # a new launcher without mask: the daemon gets no answer, has the mask mounted, and asks again
         for item in items:
             try:
                 _prepare_one(item, reply, paths, home)
@@ -43,7 +43,7 @@ def prepare(_: None, reply: Reply, paths: Paths) -> None:
 
 
 def _batches(reply: Reply) -> Iterator[list[PrepareItem]]:
-    """What the daemon says on the socket for replies, until it closes that."""
+    """The batches that the daemon sends on the reply socket, until it closes that."""
     while True:
         signal.alarm(0)
         message, descriptors, _, _ = socket.recv_fds(reply, MAX_DATAGRAM, 1)
@@ -81,19 +81,19 @@ def _prepare_one(item: PrepareItem, reply: Reply, paths: Paths, home: int) -> No
 
 @functools.cache
 def _reconciler(paths: Paths, lower: tuple[Layer, ...]) -> Reconciler:
-    """One for all the batches of this child, as far as containers have the same layers below their own."""
-    from lxcfleet.base.merge.reconcile import Reconciler  # other children have no use for it
+    """One Reconciler for all batches of this child, as long as containers have the same lower layers."""
+    from lxcfleet.base.merge.reconcile import Reconciler  # other children do not need it
 
     return Reconciler(paths, lower)
 
 
 def _make(paths: Paths, name: str, item: PrepareItem) -> None:
-    """Put a new container's files together under another name, then give them theirs in one step."""
+    """Put a new container's files together under another name, then rename them in one step."""
     new = paths.new(name)
     tree.remove(new.directory)
     owner = item["first_id"] or 0
     try:
-        # The host's users must not get at what a container's root wrote: programs that are setuid, for one.
+        # Users of the host must not reach files that a container's root wrote, such as setuid programs.
         new.directory.mkdir(mode=0o700)
         new.delta.mkdir(mode=0o755)
         os.chown(new.delta, owner, owner)
@@ -110,7 +110,7 @@ def _make(paths: Paths, name: str, item: PrepareItem) -> None:
 
 
 def _check(paths: Paths, name: str, item: PrepareItem) -> None:
-    """Refuse to start over files that are not as we made them; bring LXC's configuration up to date."""
+    """Refuse to start if files differ from how we made them; bring LXC's configuration up to date."""
     own = paths.container(name)
     for directory, owner in ((own.delta, item["first_id"] or 0), (own.work, 0)):
         try:

@@ -1,6 +1,6 @@
-"""What the launcher's children do: one operation each, then exit.
+"""The work of the launcher's children: one operation each, then exit.
 
-Requests and replies are JSON. Starting containers is the booter's: see host.lxc.booter.
+Requests and replies are JSON. The booter starts containers: see host.lxc.booter.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _do(message: bytes, descriptors: Sequence[int], paths: Paths, held: tuple[in
         answers, memory, *others = descriptors
         with open(memory, "rb") as file:
             message = file.read()
-        descriptors = [answers, *others]  # as they come with a request that fits into a datagram
+        descriptors = [answers, *others]  # this is their order in a request that fits into a datagram
     operation, _, argument = message.partition(b" ")
     if operation.decode() in (operations.ATTACH, operations.CHECK):
         for descriptor in held:  # a command may outlive the daemon, and must not hold its lock
@@ -49,7 +49,7 @@ _OPERATIONS: dict[str, Callable[[Any, Reply, Paths], None]] = {}
 
 
 def _bind(operation: Operation[A, Any], work: Callable[[A, Reply, Paths], None]) -> None:
-    """Have that operation done by ``work``, which gets its argument and where to answer."""
+    """Have ``work`` do that operation; it gets the argument and the socket for answers."""
     _OPERATIONS[operation] = work
 
 
@@ -77,4 +77,4 @@ _bind(operations.PUBLISH, networks.publish)
 _bind(operations.RULES, networks.rules)
 _bind(operations.DATAGRAMS, networks.forget_datagrams)
 _bind(operations.DISCONNECT, networks.disconnect)
-_OPERATIONS[operations.PREPARE] = preparing.prepare  # its argument comes later, piece by piece
+_OPERATIONS[operations.PREPARE] = preparing.prepare  # the argument comes later, piece by piece

@@ -1,7 +1,7 @@
-"""What a halt has to do with the host's packages: what changed since a container was last well, and the way back. Pure.
+"""The packages behind a halt: those that changed since a container was last well, and the way back. Pure.
 
-Which packages the host had at the last good start is known before the restart only: the container's record of that
-start is replaced by the next one. So the driver keeps them in a file of their own, by the name of the base's snapshot.
+The packages at the last good start have to be noted before the restart, as the next start replaces the container's record
+of it. So the driver keeps them in a file of their own, by the name of the base's snapshot.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from collections.abc import Mapping
 from lxcfleet.patch.rollout.state import Halt, Rollout
 
 MOST = 20
-"""As many packages are in one command line."""
+"""The most packages in one command line."""
 _LONGEST = 16384
-"""Characters of one variable of the environment."""
+"""The most characters of one variable of the environment."""
 
 Versions = Mapping[str, str]
-"""Of packages, by NAME:ARCHITECTURE."""
+"""Versions of packages, by NAME:ARCHITECTURE."""
 
 
 def changes(before: Versions, now: Versions) -> dict[str, list[str]]:
-    """The versions then and now of each package that differs; an empty one: it is not installed.
+    """For each package that differs, its version then and now. An empty version: it is not installed.
 
-    Packages have their architecture with them only where there are several of the same name.
+    The architecture is part of the name only if there are several packages of the same name.
     """
     differ = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     names = [name.partition(":")[0] for name in differ]
@@ -32,7 +32,7 @@ def changes(before: Versions, now: Versions) -> dict[str, list[str]]:
 
 
 def cure(packages: Mapping[str, list[str]]) -> list[str]:
-    """Commands that put the former versions back on the host; none where nothing changed."""
+    """Commands that restore the former versions on the host; none if nothing changed."""
     back = [name for name, (before, _) in packages.items() if before][:MOST]
     commands = []
     if back:
@@ -44,7 +44,7 @@ def cure(packages: Mapping[str, list[str]]) -> list[str]:
 
 
 def in_words(halt: Halt) -> str:
-    """What changed, for an event; empty where that is not known."""
+    """The changes in words, for an event; empty if they are not known."""
     if halt.packages is None:
         return ""
     said = [f"{name} {before or 'new'} -> {now or 'removed'}" for name, (before, now) in halt.packages.items()]
@@ -68,12 +68,12 @@ def environment(rollout: Rollout, halt: Halt) -> dict[str, str]:
 
 
 def remember(text: str, base: str, versions: Versions) -> str:
-    """The file's new text, with what ``base`` had."""
+    """The file's new text, which adds the versions for ``base``."""
     return json.dumps({**_read(text), base: dict(versions)})
 
 
 def recall(text: str, base: str) -> dict[str, str] | None:
-    """What ``base`` had; None if that is not known."""
+    """The versions for ``base``; None if they are not known."""
     found = _read(text).get(base)
     return found if isinstance(found, dict) else None
 

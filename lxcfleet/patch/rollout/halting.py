@@ -1,4 +1,4 @@
-"""What a halt is told with: the end of the container's log, and the operator's own command."""
+"""Details for a halt: the end of the container's log, and the operator's own command."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from lxcfleet.host.process import shell
 
 LOG_LINES = 20
 LOG_BYTES = 16384
-"""So much of the end of a container's console a halt shows."""
+"""A halt shows at most so many bytes of the end of a container's console."""
 COMMAND_SECONDS = 60.0
-"""How long the operator's command may take."""
+"""Seconds that the operator's command may take."""
 COMMAND_BYTES = 4096
-"""So much of what it prints is told if it fails."""
+"""A failure shows at most so many bytes of the command's output."""
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 
 
 async def run(command: str, facts: Mapping[str, str], say: Callable[[str], None]) -> None:
-    """Run the operator's command for halts; that it failed is told with ``say``."""
+    """Run the operator's command for halts; ``say`` is called with its failure."""
     try:
         status, printed = await asyncio.to_thread(
             shell.run, command, {**ENVIRONMENT, **facts}, seconds=COMMAND_SECONDS, most=COMMAND_BYTES

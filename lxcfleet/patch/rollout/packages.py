@@ -1,4 +1,4 @@
-"""What the host's packages were at containers' last starts, kept for as long as a rollout may ask for it."""
+"""The host's packages at containers' last starts, kept for as long as a rollout may ask for them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ log = logging.getLogger(__name__)
 
 
 def remember(paths: Paths, names: Iterable[str], *, fresh: bool) -> dict[str, str]:
-    """By container, what stands for the packages that the host had at its last start; those are not lost by the next.
+    """By container, the name of the host's packages at its last start. The next start no longer removes their record.
 
-    ``fresh``: the rollout has just begun, so what was remembered before it is not needed. What can't be read or
-    written is left out: a halt then says that it does not know what changed.
+    ``fresh``: the rollout has just begun, so earlier records are not needed. Records that can't be read or
+    written are left out: a halt then says that it does not know what changed.
     """
     bases = {name: base for name in names if (base := reconcile.last_base(paths, name))}
     file = paths.rollout_packages
@@ -39,7 +39,7 @@ def remember(paths: Paths, names: Iterable[str], *, fresh: bool) -> dict[str, st
 
 
 def changed(paths: Paths, base: str) -> dict[str, list[str]] | None:
-    """The packages that differ from what ``base`` stands for, with their versions then and now; None: not known."""
+    """The packages that differ from the record of ``base``, with their versions then and now; None: not known."""
     with contextlib.suppress(OSError, ValueError):
         before = causes.recall(paths.rollout_packages.read_text(encoding="utf-8"), base)
         if before is not None:

@@ -1,14 +1,13 @@
-"""Restarting many containers so that the service stands: what there is, and what to do next. Pure.
+"""Restarting many containers without an outage of the service: the state of a rollout, and its next step. Pure.
 
-A rollout is a value. ``settle`` brings it up to date with how the containers are, ``decide`` says what is next, and
-``begin_wave``, ``merge``, ``halt`` and ``finish`` are what became of that. The daemon writes the rollout down after each
-of these, and does what was decided only then; so whatever kills it, the next daemon reads the rollout, looks at the
-containers, and goes on. Nothing is remembered besides.
+A rollout is a value. ``settle`` updates it from the containers' state, and ``decide`` gives the next step. ``begin_wave``,
+``merge``, ``halt`` and ``finish`` record the outcome. The daemon writes the rollout down after each of these, and acts on
+a decision only then. So if the daemon is killed, the next one reads the rollout, looks at the containers, and goes on. It
+remembers nothing else.
 
-No container is restarted twice for one patch, because every member has the *identity* of the run that is to be
-ended (its process 1, and when that began). A container that has another one by now was restarted, by whomever: its
-mount is a fresh one. What is found stale later, after another patch, becomes a member anew.
-"""
+No container is restarted twice for one patch, because every member has the *identity* of the run that has to end (its
+process 1, and when that began). A container with another identity was restarted, by whomever, and has a fresh mount.
+If it is found stale later, after another patch, it becomes a member anew."""
 
 from __future__ import annotations
 
@@ -19,18 +18,18 @@ from lxcfleet.patch.rollout.state import Fleet, Halt, LiveState, Member, MemberP
 from lxcfleet.patch.rollout.waves import Blocked, next_wave
 
 ATTEMPTS = 3
-"""How often a restart is tried that does not even begin."""
+"""How often a restart is tried that fails before it begins."""
 STARTED = "started"
-"""The identity of a run that nobody has seen: of what had fallen, and ended again as soon as it was started."""
+"""The identity of a run that nobody has seen: the container had fallen, and ended again as soon as it was started."""
 LOOK_SECONDS = 0.25
-"""How often it is looked at health that changes without anybody telling."""
+"""Seconds between two looks at health, as it can change without an event."""
 
 # -- what to do next ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Wait:
-    """Look again after so many seconds, or when something changes. None: until the operator says something."""
+    """Look again after so many seconds, or when something changes. None: wait for the operator."""
 
     seconds: float | None
     why: str = ""
@@ -38,12 +37,12 @@ class Wait:
 
 @dataclass(frozen=True)
 class FindStale:
-    """Find out what is stale, and ``merge`` it."""
+    """Find the stale containers, and ``merge`` them."""
 
 
 @dataclass(frozen=True)
 class Restart:
-    """The next wave: ``begin_wave``, and restart these."""
+    """Begin the next wave: ``begin_wave``, and restart these."""
 
     names: tuple[str, ...]
 
@@ -58,14 +57,14 @@ class Stop:
 
 @dataclass(frozen=True)
 class Finish:
-    """All is done."""
+    """The rollout is done."""
 
 
 Decision = Wait | FindStale | Restart | Stop | Finish
 
 
 def decide(rollout: Rollout, seen: Fleet, blocked_for: float = 0.0) -> Decision:
-    """What is next, after ``settle``. ``blocked_for``: seconds that ``next_wave`` has found nothing it might restart."""
+    """The next step, after ``settle``. ``blocked_for``: seconds since ``next_wave`` last found one to restart."""
     if rollout.status.ended or rollout.status is Status.HALTED:
         return Wait(None, "halted" if rollout.status is Status.HALTED else "")
     if _looks_at_once(rollout):
@@ -91,7 +90,7 @@ def decide(rollout: Rollout, seen: Fleet, blocked_for: float = 0.0) -> Decision:
 
 
 def _looks_at_once(rollout: Rollout) -> bool:
-    """Whether a new patch comes first: it may mend what fails its check, so nobody waits for that check, or halts by it."""
+    """Whether a new patch comes first. It may mend a failing check, so the rollout does not wait for that, nor halt."""
     new = rollout.scanned < rollout.patch and rollout.status is not Status.PAUSED
     return new and not rollout.by_phase(MemberPhase.RESTARTING)
 
@@ -114,7 +113,7 @@ def _waits_for(rollout: Rollout, member: Member, seen: Fleet) -> str:
 
 
 def settle(rollout: Rollout, seen: Fleet) -> Rollout:
-    """The rollout as it is after a look at the containers. No restart of its own may be under way."""
+    """The rollout after a look at the containers. No restart by the rollout may be under way."""
     return rollout.update(*(_settle(rollout, member, seen.get(member.name)) for member in rollout.members.values()))
 
 
@@ -141,7 +140,7 @@ def _skip(member: Member, why: str) -> Member:
 def _settle_waiting(member: Member, now: LiveState) -> Member:
     if now.identity is None:
         return member if member.fallen else _skip(member, "it was stopped")
-    if member.fallen:  # somebody started it: whether that did it good is not known yet
+    if member.fallen:  # somebody started it; its health is not known yet
         return replace(member, phase=MemberPhase.GATED, identity=now.identity, note="")
     if now.identity != member.identity:
         return _skip(member, "it was restarted meanwhile")
@@ -154,7 +153,7 @@ def _settle_waiting(member: Member, now: LiveState) -> Member:
 
 def _settle_restarting(rollout: Rollout, member: Member, now: LiveState) -> Member:
     if now.identity is None and member.fallen and not member.identity and member.attempts < ATTEMPTS:
-        return replace(member, phase=MemberPhase.WAITING)  # nobody has started it yet
+        return replace(member, phase=MemberPhase.WAITING)  # it was not started yet
     if now.identity is None:
         return replace(member, phase=MemberPhase.FAILED, note=member.note or "it does not run after its restart")
     if now.identity != member.identity:
@@ -169,7 +168,7 @@ def _settle_gated(rollout: Rollout, member: Member, now: LiveState) -> Member:
         return replace(member, phase=MemberPhase.FAILED, note="it ended after its restart")
     long_enough, deadline = rollout.times(member)
     if not member.expected:
-        if now.running_for < long_enough:  # at least it has to stay up
+        if now.running_for < long_enough:  # without a check, it has to stay up at least that long
             return member
         return replace(member, phase=MemberPhase.DONE, note="" if now.healthy else "it was not healthy before either")
     if now.healthy and now.healthy_for >= long_enough:
@@ -181,7 +180,7 @@ def _settle_gated(rollout: Rollout, member: Member, now: LiveState) -> Member:
 
 
 def begin_wave(rollout: Rollout, names: Sequence[str], bases: Mapping[str, str] = {}) -> Rollout:
-    """To be written down before the first of them is touched. ``bases``: what the host was like at their last starts."""
+    """Written down before the first of them is touched. ``bases``: names of the host's packages at their last starts."""
     wave = rollout.wave + 1
     members = [
         replace(
@@ -200,13 +199,13 @@ def begin_wave(rollout: Rollout, names: Sequence[str], bases: Mapping[str, str] 
 
 
 def note_failures(rollout: Rollout, failures: Mapping[str, str]) -> Rollout:
-    """What the restarts of a wave had to say where they failed, by name."""
+    """Note why restarts of a wave failed, by name."""
     members = [replace(rollout.members[name], note=why) for name, why in failures.items()]
     return rollout.update(*(replace(member, attempts=member.attempts + 1) for member in members))
 
 
 def note_starts(rollout: Rollout, names: Sequence[str]) -> Rollout:
-    """Those of the wave that had fallen and were started: should they not run, they have ended once more."""
+    """Note that fallen members of the wave were started: if they do not run, they have ended once more."""
     started = [rollout.members[name] for name in names if rollout.members[name].fallen]
     return rollout.update(*(replace(member, identity=STARTED) for member in started))
 
@@ -217,7 +216,7 @@ def not_begun(rollout: Rollout, names: Sequence[str]) -> Rollout:
 
 
 def patched(rollout: Rollout, selection: Mapping[str, object] | None = None) -> Rollout:
-    """Another patch is there: stale containers have to be looked for again."""
+    """Note another patch, so that stale containers are looked for again."""
     selections = rollout.selections
     if selection is not None and selection not in selections:
         selections = (*selections, selection)
@@ -225,9 +224,9 @@ def patched(rollout: Rollout, selection: Mapping[str, object] | None = None) -> 
 
 
 def merge(rollout: Rollout, found: Mapping[str, Member], patch: int) -> Rollout:
-    """After a look for what is stale: ``found`` has those, as new members, with their identities from before the look.
+    """Take over the stale containers that were found, as new members with their identities from before the look.
 
-    Among them is what a patch took down. ``patch``: how many patches there were when the look began.
+    They include containers that a patch took down. ``patch``: the number of patches when the look began.
     """
     members = []
     for name, new in found.items():
@@ -239,40 +238,40 @@ def merge(rollout: Rollout, found: Mapping[str, Member], patch: int) -> Rollout:
     for name, old in rollout.members.items():
         waits = old.phase is MemberPhase.WAITING and not old.fallen
         if waits and name not in found and rollout.kind is RolloutKind.PATCH:
-            # No run of it has to be ended; should it be stale again after another patch, that is found like any other.
+            # No run of it has to end. If another patch makes it stale, it is found like any other container.
             members.append(replace(_skip(old, "it is not stale any more"), identity=""))
     after = replace(rollout, scanned=patch).update(*members)
-    # A run that began before the patch, and is being checked, may map what is old a moment later.
+    # A run that began before the patch, and is being checked, may still map an old file a moment later.
     unsure = after.by_phase(MemberPhase.WAITING, MemberPhase.RESTARTING, MemberPhase.GATED)
     return replace(after, confirmed=patch == rollout.patch and not unsure)
 
 
 def _found_again(old: Member, new: Member, patch: int) -> Member:
     if old.phase is MemberPhase.SKIPPED and old.identity == new.identity and not new.fallen:
-        return replace(old, stale=True)  # that it is frozen, say, is as true as before
+        return replace(old, stale=True)  # the reason to skip it, such as being frozen, still holds
     if old.restarted_for is not None and old.restarted_for >= patch:
         unsettled = old.phase in (MemberPhase.GATED, MemberPhase.FAILED)
         return old if unsettled else replace(old, stale=True, note="it is stale still, though it was restarted")
-    # It was well before the rollout made it ill, and that is what counts.
+    # It was well before the rollout made it ill, and that counts.
     failed = old.phase in (MemberPhase.GATED, MemberPhase.FAILED)
     expected, base = new.expected or (old.expected and failed), old.base if failed else ""
     return replace(new, wave=old.wave, restarted_for=old.restarted_for, expected=expected, base=base)
 
 
 def halt(rollout: Rollout, why: Halt) -> Rollout:
-    """A gate failed."""
+    """Halt the rollout, as a gate failed."""
     return replace(rollout, status=Status.HALTED, halted=why)
 
 
 def pause(rollout: Rollout) -> Rollout:
-    """No further wave begins."""
+    """Begin no further wave."""
     return replace(rollout, status=Status.PAUSED) if rollout.status is Status.RUNNING else rollout
 
 
 def supersede(rollout: Rollout, seen: Fleet) -> Rollout:
-    """A new patch, after ``patched``, ends a halt: what failed because of the one before may be mended by this one.
+    """End a halt for a new patch, after ``patched``: this patch may mend the failures that the former one caused.
 
-    What failed and is stale is restarted once that is found; what is not gets another chance to become healthy.
+    Failed members are restarted once they are found stale; the others get another chance to become healthy.
     """
     if rollout.status is not Status.HALTED:
         return rollout
@@ -281,16 +280,16 @@ def supersede(rollout: Rollout, seen: Fleet) -> Rollout:
 
 
 def resume(rollout: Rollout, seen: Fleet, *, accept: bool = False) -> Rollout:
-    """Go on. After a halt what failed gets another chance: started if it does not run, restarted if it is stale again
-    or was not restarted, else to become healthy in time.
+    """Go on. After a halt, failed members get another chance: one that does not run is started, one that is stale again or
+    was not restarted is restarted, and any other gets a new deadline to become healthy.
 
-    ``accept``: leave it as it is. It counts as down.
+    ``accept``: leave failed members as they are; they count as down.
     """
     if accept:
         left = [_accept(member, seen.get(member.name)) for member in _failed(rollout)]
         return replace(rollout, status=Status.RUNNING, halted=None).update(*left)
     if rollout.status is Status.HALTED and rollout.patch:
-        return supersede(patched(rollout), seen)  # the host may have changed, whether somebody told of it or not
+        return supersede(patched(rollout), seen)  # the host may have changed without notice
     members = [_another_chance(rollout, member, seen.get(member.name)) for member in _failed(rollout)]
     return replace(rollout, status=Status.RUNNING, halted=None).update(*members)
 
@@ -315,12 +314,12 @@ def _another_chance(rollout: Rollout, member: Member, now: LiveState | None) -> 
 
 
 def end(rollout: Rollout, status: Status, moment: str) -> Rollout:
-    """It is done, or the operator has had enough of it."""
+    """End the rollout: it is done, or the operator aborted it."""
     return replace(rollout, status=status, ended=moment)
 
 
 def preview(rollout: Rollout, seen: Fleet) -> list[tuple[str, ...]]:
-    """The waves that there will be if all goes well; what is blocked is in none."""
+    """The waves if all goes well, without blocked members."""
     waves: list[tuple[str, ...]] = []
     rollout = settle(rollout, seen)
     while rollout.by_phase(MemberPhase.WAITING):

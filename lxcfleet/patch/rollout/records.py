@@ -15,7 +15,7 @@ _THROUGH = (MemberPhase.DONE, MemberPhase.SKIPPED, MemberPhase.FAILED)
 def record_of(
     rollout: Rollout, waves: Sequence[Sequence[str]] = (), waits_for: str = ""
 ) -> RolloutRecord:
-    """The rollout, with the waves that are to come and what it waits for."""
+    """The rollout with its future waves and the reason for waiting."""
     members = [rollout.members[name] for name in natural_order(rollout.members)]
     halted = rollout.halted
     return {

@@ -1,4 +1,4 @@
-"""A rollout as a value: its members, how far each is, and how containers look. It goes to a file and comes back."""
+"""A rollout as a value: its members, the phase of each, and the state of containers. It can be written to a file and read."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class RolloutKind(StrEnum):
     """Why containers are restarted."""
 
     PATCH = "patch"
-    """They were found stale."""
+    """The containers were found stale."""
     RESTART = "restart"
     """The operator chose them."""
 
 
 class Status(StrEnum):
-    """How a rollout is."""
+    """The status of a rollout."""
 
     RUNNING = "running"
     PAUSED = "paused"
-    """By the operator; what is being restarted is brought to its end."""
+    """The operator paused it; restarts that have begun are finished."""
     HALTED = "halted"
-    """By a gate that failed."""
+    """A gate failed."""
     ABORTED = "aborted"
     DONE = "done"
 
@@ -43,7 +43,7 @@ class Status(StrEnum):
 
 
 class MemberPhase(StrEnum):
-    """How far a member is."""
+    """The phase of a member."""
 
     WAITING = "waiting"
     """It is to be restarted."""
@@ -54,29 +54,29 @@ class MemberPhase(StrEnum):
     DONE = "done"
     FAILED = "failed"
     SKIPPED = "skipped"
-    """There was nothing to do any more, or nothing that can be done; its note says why."""
+    """Nothing is left to do, or nothing can be done; its note says why."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """A container that the rollout is about."""
+    """A container that is part of the rollout."""
 
     name: str
     identity: str
-    """Of the run that is to be ended; see registry.Running."""
+    """The identity of the run that has to end; see registry.Running."""
     priority: int = 0
     pool: str | None = None
     """Its profile, if that limits how many may be down."""
     min_healthy_time: float | None = None
-    """Its profile's; None: what the rollout's policy says."""
+    """Its profile's value; None: the policy's."""
     healthy_deadline: float | None = None
-    """Its profile's, or a new one that it got; None: what the rollout's policy says."""
+    """Its profile's value, or a new one after a halt; None: the policy's."""
     expected: bool = True
-    """Whether it was well, or starting, when it became a member, or else before the host's packages changed. What was ill
-    before is restarted all the same, but nobody waits for it to become well."""
+    """Whether it was well, or starting, when it became a member, or else before the host's packages changed. A container that
+    was ill before is restarted all the same, but the rollout does not wait for it to become well."""
     phase: MemberPhase = MemberPhase.WAITING
     wave: int | None = None
-    """In which it was restarted; the first is 1."""
+    """The wave in which it was restarted; the first is 1."""
     restarted_for: int | None = None
     """The patch that it was last restarted for."""
     attempts: int = 0
@@ -85,32 +85,32 @@ class Member:
     killed: bool = False
     """Its stop became a kill, as it did not end in time."""
     stale: bool = False
-    """It was found stale after all was done to it that may be."""
+    """It is stale although everything was done that may be."""
     note: str = ""
     fallen: bool = False
-    """A patch took it down: it does not run, and is to be started. Its ``identity`` is empty until that was done."""
+    """A patch took it down: it does not run, and is to be started. Until then its ``identity`` is empty."""
 
     base: str = ""
-    """What the host was like at its last good start; see rollout.causes. Empty: that is not known."""
+    """The name of the host's packages at its last good start; see rollout.causes. Empty: not known."""
 
     @property
     def victim(self) -> bool:
-        """Whether the rollout itself may have made it ill: it has restarted it, or it fell."""
+        """Whether the rollout itself may have made it ill: the rollout restarted it, or it fell."""
         return self.fallen or self.restarted_for is not None
 
 
 @dataclass(frozen=True)
 class Halt:
-    """Why a rollout stopped."""
+    """The reason why a rollout stopped."""
 
     container: str | None
     why: str
     log: str = ""
-    """The end of what the container printed."""
+    """The end of the container's output."""
     packages: Mapping[str, list[str]] | None = None
-    """Those that changed since the container was last well, with their versions then and now; None: that is not known."""
+    """Packages that changed since the container was last well, with their versions then and now; None: not known."""
     exit_status: int | None = None
-    """Of its process 1; None: it has not ended, or how is not known."""
+    """Of process 1, in the form of wait(2); None: it has not ended, or its status is not known."""
 
 
 @dataclass(frozen=True)
@@ -126,24 +126,24 @@ class Rollout:
     status: Status = Status.RUNNING
     wave: int = 0
     patch: int = 0
-    """Counts the patches that it is about; 0: none."""
+    """The number of patches that it covers; 0: none."""
     scanned: int = 0
     """The last patch after which stale containers were looked for."""
     confirmed: bool = True
-    """Whether they were looked for once more since the last wave began."""
+    """Whether another look for them was made since the last wave began."""
     canaried: int = -1
-    """The last patch for which canaries went ahead."""
+    """The last patch for which canaries were restarted first."""
     halted: Halt | None = None
     ended: str | None = None
     selections: tuple[Mapping[str, object], ...] = ()
-    """Which containers patches are taken up for: any of these, as wire has selections."""
+    """The containers for which patches are taken up: those in any of these selections, in the API's form."""
 
     def update(self, *members: Member) -> Rollout:
-        """With other members by these names."""
+        """The rollout with these members added or replaced."""
         return replace(self, members={**self.members, **{member.name: member for member in members}})
 
     def times(self, member: Member) -> tuple[float, float]:
-        """For how long it must have been healthy, and by when it must be, in seconds."""
+        """Seconds for which it must have been healthy, and seconds within which it must be."""
         longest, deadline = member.min_healthy_time, member.healthy_deadline
         return (
             self.policy.min_healthy_time if longest is None else longest,
@@ -158,25 +158,25 @@ class Rollout:
 
 @dataclass(frozen=True)
 class LiveState:
-    """How a container is at the moment."""
+    """The state of a container at the moment."""
 
     identity: str | None
-    """Of its run; None: it does not run."""
+    """The identity of its run; None: it does not run."""
     labels: Mapping[str, str] = field(default_factory=dict)
     healthy: bool = False
     unhealthy: bool = False
-    """It is said to be; neither: it is starting."""
+    """A check says so; neither: it is starting."""
     healthy_for: float = 0.0
     """Seconds."""
     running_for: float = 0.0
     """Seconds."""
     frozen: bool = False
     busy: str | None = None
-    """What is being done to it, or is owed to it."""
+    """The word for an action that is under way or owed."""
     problem: str = ""
-    """Why it could not be started again."""
+    """The reason why it could not be started again."""
     reason: str = ""
-    """Why it is not healthy."""
+    """The reason why it is not healthy."""
 
 
 Fleet = Mapping[str, LiveState]
@@ -196,7 +196,7 @@ def to_json(rollout: Rollout) -> str:
 
 
 def from_json(text: str) -> Rollout:
-    """The rollout that was written; raises ValueError if it was not, or not by this version."""
+    """Read a rollout from its text; raises ValueError if it is none, or not one of this version."""
     try:
         data: dict[str, Any] = json.loads(text)
         if data.pop("version") != _VERSION:

@@ -1,4 +1,4 @@
-"""Which containers may go down together: the next wave of a rollout. Pure."""
+"""The containers that may go down together: the next wave of a rollout. Pure."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Blocked:
 
 
 def next_wave(rollout: Rollout, seen: Fleet) -> tuple[str, ...] | Blocked:
-    """The next wave out of those that wait; ``decide`` sees to it that none is under way.
+    """The next wave of the waiting members; ``decide`` calls this only if no wave is under way.
 
-    All of a wave have the same priority. So many go as may be down at the same moment, less those that are down
-    anyway. Canaries are those that an earlier patch of the same rollout made ill or took down, as they cost nothing;
-    else healthy ones, if there are any.
+    All members of a wave have the same priority. Its size is the number that may be down at once, less those that are
+    down already. Canaries are members that an earlier patch of the same rollout made ill or took down, as restarting them
+    costs nothing; otherwise they are healthy ones, if there are any.
     """
     waiting = rollout.by_phase(MemberPhase.WAITING)
     level = [member for member in waiting if member.priority == waiting[0].priority]
@@ -42,14 +42,14 @@ def next_wave(rollout: Rollout, seen: Fleet) -> tuple[str, ...] | Blocked:
 
 
 class _Limits:
-    """How many more may go down, of whom."""
+    """How many more containers may go down, by group."""
 
     def __init__(self, rollout: Rollout, seen: Fleet) -> None:
         self._rollout = rollout
         self._seen = seen
         members = [m for m in rollout.members.values() if m.name in seen]
         left = [m for m in members if m.phase is not MemberPhase.SKIPPED]
-        # Where all are ill, none is left out: they don't go down all at once either.
+        # If all are ill, all count, so that they don't go down all at once either.
         counted = [m for m in left if m.expected] or left
         self._counted = {m.name for m in counted}
         self.total = len(counted)
@@ -74,7 +74,7 @@ class _Limits:
         return [(key, value) for key, value in now.labels.items() if "*" in keys or key in keys]
 
     def counts(self, member: Member) -> bool:
-        """Whether it is one of those of which only some may be down."""
+        """Whether the member counts against the limits."""
         return member.name in self._counted
 
     def take(self, candidates: Sequence[Member]) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ class _Limits:
         now, counts = self._seen[member.name], self.counts(member)
         if counts and self._places < 1:
             return self._refuse(member.name, "the wave is full")
-        if not now.healthy:  # it counts as down already, or never counted
+        if not now.healthy:  # it counts as down already, or does not count at all
             self._places -= counts
             return True
         if counts:

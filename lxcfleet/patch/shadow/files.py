@@ -1,8 +1,8 @@
 """Files in a container's layers that hide the host's, so that patching the host does not reach the container.
 
-Finding and removing is done by a child of the launcher, in whose mount namespace all layers are. No link of a container
-is followed: its layers are looked at from outside, and only where the host has something, so what a container keeps for
-itself costs nothing, however much it is.
+A child of the launcher finds and removes them, as all layers are in its mount namespace. It follows no link of a container.
+It looks at the layers from outside, and only at paths that the host has, so a container's own files cost
+nothing, however many they are.
 """
 
 from __future__ import annotations
@@ -25,82 +25,82 @@ _CHUNK = 1 << 20
 
 
 class ShadowKind(StrEnum):
-    """How a file is hidden."""
+    """The way in which a file is hidden."""
 
     FILE = "file"
     """The layer has another file at its path."""
     REMOVED = "removed"
-    """The layer says that nothing is there."""
+    """The layer has a whiteout at its path."""
     DIRECTORY = "directory"
-    """The layer has a directory of its own, which shows nothing of the host's."""
+    """The layer has an opaque directory, which shows nothing of the host's."""
 
 
 @dataclass(frozen=True)
 class Shadow:
-    """What hides a file, or a directory, of the host's."""
+    """Hides a file, or a directory, of the host."""
 
     path: str
     kind: ShadowKind
     directory: bool
-    """The host has a directory there: all below it is hidden."""
+    """Whether the host has a directory there: if so, everything below it is hidden."""
     modified: float
-    """When the layer's was modified, in seconds since the epoch; of a package's file that is when it was built."""
+    """When the layer's file was modified, in seconds since the epoch; for a package's file, when it was built."""
     base_modified: float
     same: bool
-    """The layer's has the same content, as yet."""
+    """Whether the layer's file has the same content, so far."""
     layer: str
     """The name of the layer that hides it."""
     own: bool
-    """Whether that is the container's own layer, so that the shadow can be removed from this container alone."""
+    """Whether that is the container's own layer: then the shadow can be removed from this container alone."""
 
     @property
     def age(self) -> str:
-        """The layer's beside the host's: newer, older or same; empty where there is nothing to compare."""
+        """The layer's file compared with the host's: newer, older or same; empty if they can't be compared."""
         if self.kind is not ShadowKind.FILE or self.directory:
             return ""
         return "newer" if self.modified > self.base_modified else "older" if self.modified < self.base_modified else "same"
 
     def hides(self, path: str) -> bool:
-        """Whether the host's ``path`` does not show because of it."""
+        """Whether this shadow hides the host's ``path``."""
         return path == self.path or (self.directory and path.startswith(f"{self.path}/"))
 
     def to_json(self) -> list[Any]:
-        """For the way from the process that looked."""
+        """For the answer of the process that looked."""
         numbers = [self.directory, self.modified, self.base_modified, self.same]
         return [self.path, self.kind, *numbers, self.layer, self.own]
 
     @classmethod
     def from_json(cls, data: list[Any]) -> Shadow:
-        """What ``to_json`` made."""
+        """The shadow that ``to_json`` wrote."""
         path, kind, *rest = data
         return cls(path, ShadowKind(kind), *rest)
 
 
 @dataclass(frozen=True)
 class Delta:
-    """What was found in one container's layers."""
+    """The findings in one container's layers."""
 
     name: str
     shadows: tuple[Shadow, ...] = ()
     packages: Mapping[str, str] | None = None
-    """The container's own packages with their versions; None: it has the host's."""
+    """The container's own packages with their versions; None: it uses the host's."""
     problem: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """For the way from the process that looked."""
+        """For the answer of the process that looked."""
         shadows = [shadow.to_json() for shadow in self.shadows]
         return {"name": self.name, "shadows": shadows, "packages": self.packages, "problem": self.problem}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Delta:
-        """What ``to_json`` made."""
+        """The findings that ``to_json`` wrote."""
         return cls(data["name"], tuple(map(Shadow.from_json, data["shadows"])), data["packages"], data["problem"])
 
 
 def find(containers: Iterable[tuple[str, Stack]]) -> Iterator[Delta]:
-    """What hides files of the host in each container, given by its name and its layers.
+    """The shadows in each container, given by its name and its layers.
 
-    A layer that only hides (the mask) does so on purpose, and what it hides is no shadow.
+    A layer that only hides (the mask) does so on purpose, so it has no shadows.
     """
     shelf, shared = Shelf(), _Shared()
     try:
@@ -115,13 +115,13 @@ def find(containers: Iterable[tuple[str, Stack]]) -> Iterator[Delta]:
 
 
 class _Shared:
-    """The shadows in layers that containers share, looked for once."""
+    """Remembers the shadows in layers that containers share."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[Layer, ...], list[Shadow]] = {}
 
     def shadows(self, present: Present) -> list[Shadow]:
-        """Those in all layers of the container but its own."""
+        """The shadows in all layers of the container but its own."""
         lower = tuple(upper.layer for upper in present.uppers[1:])
         if lower not in self._found:
             numbers = [number for number, layer in enumerate(lower, 1) if not layer.neutral]
@@ -130,7 +130,7 @@ class _Shared:
 
 
 def _shadows(present: Present, number: int) -> Iterator[Shadow]:
-    """What hides the host's files in ``present.uppers[number]``, directory by directory."""
+    """The shadows in ``present.uppers[number]``, directory by directory."""
     upper = present.uppers[number]
     waiting = [""]
     while waiting:
@@ -150,7 +150,7 @@ def _shadows(present: Present, number: int) -> Iterator[Shadow]:
 
 
 def _judge(upper: Upper, path: str, hidden: os.stat_result, outside: str) -> tuple[Shadow | None, bool]:
-    """What the layer has at ``path``, where the host has ``hidden``; and whether to look below it.
+    """The shadow at ``path``, where the host has ``hidden``, if there is one; and whether to look below it.
 
     ``outside``: the path of the host's file.
     """
@@ -183,7 +183,7 @@ def _same(handle: int, status: os.stat_result, outside: str, hidden: os.stat_res
 
 
 def _packages(present: Present) -> dict[str, str] | None:
-    """The packages of a container that has dpkg records of its own, in whichever layer."""
+    """The packages of a container that has dpkg records of its own, in any layer; None: it has none."""
     upper = present.opened(present.find(STATUS).layer)
     if not isinstance(upper, Upper) or upper.layer.neutral:
         return None
@@ -195,12 +195,12 @@ def _packages(present: Present) -> dict[str, str] | None:
 
 
 def _reading(handle: int) -> Any:
-    """A file object for what an O_PATH descriptor stands for, which is a regular file: opening it has no effects."""
+    """A file object for the regular file of an O_PATH descriptor. (Opening other kinds of files may have effects.)"""
     return open(f"/proc/self/fd/{handle}", "rb")
 
 
 def remove(directory: str, paths: Iterable[str]) -> None:
-    """Take files, links and whiteouts out of a delta that nobody has mounted; raises OSError, for a directory too.
+    """Remove files, links and whiteouts from a delta that is not mounted; raises OSError, also for a directory.
 
     No link of the container's is followed (openat2(2)).
     """
@@ -218,7 +218,7 @@ def remove(directory: str, paths: Iterable[str]) -> None:
 
 
 def parse_status(text: bytes) -> dict[str, str]:
-    """The packages that are installed by dpkg's ``status`` file, NAME:ARCHITECTURE to version; deb-control(5)."""
+    """The packages that are installed according to dpkg's ``status`` file, NAME:ARCHITECTURE to version; deb-control(5)."""
     found = {}
     for paragraph in text.decode("utf-8", "replace").split("\n\n"):
         fields = {}
@@ -233,21 +233,21 @@ def parse_status(text: bytes) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Diverged:
-    """How a container's packages differ from the host's. Names are NAME:ARCHITECTURE."""
+    """The differences between a container's packages and the host's. Names are NAME:ARCHITECTURE."""
 
     added: Mapping[str, str]
-    """Installed in the container only, with the version."""
+    """Packages that only the container has, with the version."""
     removed: tuple[str, ...]
-    """Installed on the host only."""
+    """Packages that only the host has."""
     changed: Mapping[str, tuple[str, str]]
-    """Of another version: the container's, and the host's."""
+    """Packages of another version: the container's, and the host's."""
 
     def __bool__(self) -> bool:
         return bool(self.added or self.removed or self.changed)
 
 
 def compare(own: Mapping[str, str], host: Mapping[str, str]) -> Diverged:
-    """A container's packages beside the host's."""
+    """Compare a container's packages with the host's."""
     return Diverged(
         {name: own[name] for name in sorted(own.keys() - host.keys())},
         tuple(sorted(host.keys() - own.keys())),

@@ -1,4 +1,4 @@
-"""Whether two files have the same content, remembered: many processes have the same old file."""
+"""Compares the content of files, and remembers the results: many processes have the same old file."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _CHUNK = 1 << 20
 
 
 class Alike:
-    """For one look at many containers."""
+    """The comparisons during one look at many containers."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[Identity, Identity], bool] = {}
 
     def same(self, old: Identity, where: str, new: Identity, there: str) -> bool:
-        """Whether the file ``old``, to be read at ``where``, and ``new`` at ``there`` have the same content.
+        """Whether the file ``old``, readable at ``where``, and ``new``, readable at ``there``, have the same content.
 
-        False for what can't be read, or is too large to be.
+        False if one of them can't be read, or is too large to be compared.
         """
         if old.size != new.size:
             return False

@@ -1,4 +1,4 @@
-"""Asking which containers run old code: the daemon's end of ``scan``."""
+"""Asks which containers run old code: the daemon's end of ``scan``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lxcfleet.patch.stale.served import Wanted
 from lxcfleet.paths import Paths
 
 _SHARE = 20
-"""Containers for which a process more pays off."""
+"""The number of containers for which a further process pays off."""
 _MAX_SHARES = 4
 
 
@@ -27,18 +27,18 @@ class Finder:
     """Finds old code in containers."""
 
     def __init__(self, paths: Paths, launcher: Launcher, mask: MaskKeeper, data: Callable[[], bool]) -> None:
-        """``data``: whether files that a container is served in their old version count, as the settings say."""
+        """``data``: whether the settings say that files which a container is served in their old version count."""
         self._paths, self._launcher, self._mask, self._data = paths, launcher, mask, data
 
     @property
     def data(self) -> bool:
-        """Whether files that a container is served in their old version count without being asked for."""
+        """Whether files that a container is served in their old version count by default."""
         return self._data()
 
     async def scan(self, containers: Iterable[Container], wanted: Wanted | None = None) -> dict[str, StaleScan]:
-        """By name, what was found in each; nothing in one that does not run. Raises FleetError.
+        """The findings in each container by name; none for one that does not run. Raises FleetError.
 
-        ``wanted``: which files that it is served are compared; None: as the settings say.
+        ``wanted``: the served files that are compared; None: as the settings say.
         Takes 0.1 s for 100 containers with 500 processes.
         """
         chosen = list(containers)
@@ -59,7 +59,7 @@ class Finder:
         return found
 
     async def shadows(self, containers: Iterable[Container]) -> dict[str, Delta]:
-        """By name, what in each one's layers hides the host's files, whether it runs or not. Raises FleetError."""
+        """The shadows in each container's layers by name, whether it runs or not. Raises FleetError."""
         names = [container.name for container in containers]
         items = [(name, stack_of(self._paths, name).to_json()) for name in names]
         if not items:
@@ -76,7 +76,7 @@ class Finder:
             raise from_body(answer["error"])
 
     def _unseen(self, container: Container) -> StaleScan:
-        """What is known without a look: what does not run runs nothing that is old."""
+        """The result without a look: a container that does not run has no old code."""
         lost = container.running is not None and container.running.payload.directory is None
         return StaleScan(container.name, 0, 0, problem="its cgroup was not found" if lost else "")
 

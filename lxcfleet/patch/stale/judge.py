@@ -1,8 +1,8 @@
-"""Whether a process runs old code: its files held against what a fresh mount would give. Pure.
+"""Decides whether a process runs old code: compares its files with those of a fresh mount. Pure.
 
     stale: it maps or runs a file that is no longer the base's file at that path
 
-A path that another layer than the base provides is compared with the file that is there.
+If another layer than the base provides a path, the file is compared with the one in that layer.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from lxcfleet.base.present import Found
 from lxcfleet.host.process.maps import Identity
 
 _XINO_BITS = 32
-"""With xino the overlay puts a number of the layer above the inode's own bits (fs/overlayfs/inode.c, ovl_map_ino)."""
+"""With xino the overlay puts a number of the layer above the bits of the inode number (fs/overlayfs/inode.c, ovl_map_ino)."""
 _UNPACK_SECONDS = 3600.0
-"""The most that may lie between a package's file being written and being renamed to its place."""
+"""The most seconds between the writing of a package's file and its rename."""
 
 
 class Why(StrEnum):
-    """Why a file is old."""
+    """The reason why a file is old."""
 
     REPLACED = "replaced"
     """Another file is at its path now."""
     REMOVED = "removed"
     """Nothing is at its path any more."""
     SERVED = "served"
-    """Who opens it now gets the old one, whether or not a process has it."""
+    """A process that opens it now gets the old file, whether or not a process has it open."""
     MONITOR = "monitor"
-    """The container's monitor, a process of the host's, maps it. A restart of the container renews that."""
+    """The container's monitor, a process of the host, maps it. A restart of the container renews the monitor."""
     MODULES = "modules"
-    """It is a module of an interpreter that has run since before it was replaced, and may have read it."""
+    """It is a module, and an interpreter that runs since before its replacement may have read it."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Process:
 
 @dataclass(frozen=True)
 class OldFile:
-    """A file that should not run any more."""
+    """A file that should be in use no longer."""
 
     path: str
     why: Why
@@ -55,23 +55,23 @@ class OldFile:
     """The name of the layer that provides the path now, or that removed it."""
     processes: tuple[Process, ...]
     package: str = ""
-    """Whose file it is, where that is known without asking dpkg."""
+    """The package that owns it, if that is known without asking dpkg."""
 
 
 @dataclass(frozen=True)
 class StaleScan:
-    """What was found in one container."""
+    """The findings in one container."""
 
     name: str
     processes: int
-    """How many were looked at."""
+    """The number of processes that were looked at."""
     mappings: int
-    """How many executable mappings of theirs were compared."""
+    """The number of their executable mappings that were compared."""
     files: tuple[OldFile, ...] = ()
     problem: str = ""
-    """Why not all of it could be looked at; what was found counts all the same."""
+    """The reason why parts of the container could not be looked at; the findings count all the same."""
     compared: int = 0
-    """How many files of packages were compared that it may be served in their old version."""
+    """The number of packages' files that were compared with those it is served."""
 
     @property
     def stale(self) -> bool:
@@ -80,11 +80,11 @@ class StaleScan:
 
     @property
     def clean(self) -> bool:
-        """Whether it is known to run none."""
+        """Whether it is known to run no old code."""
         return not self.files and not self.problem
 
     def to_json(self) -> dict[str, Any]:
-        """For the way from the process that looked."""
+        """For the answer of the process that looked."""
         return {
             "name": self.name,
             "processes": self.processes,
@@ -98,7 +98,7 @@ class StaleScan:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> StaleScan:
-        """What ``to_json`` made."""
+        """The findings that ``to_json`` wrote."""
         files = tuple(
             OldFile(path, Why(why), layer, tuple(Process(pid, command) for pid, command in processes), package)
             for path, why, layer, processes, package in data["files"]
@@ -107,10 +107,10 @@ class StaleScan:
 
 
 def judge_mapped(mapped: Identity, now: Found, *, deleted: bool) -> Why | None:
-    """Why a mapped file is old; None if it is not.
+    """The reason why a mapped file is old; None if it is not.
 
-    ``deleted``: the container itself removed or replaced it. What it made, mapped and removed is nobody's code but its
-    own, and it would do so again: no reason to restart it.
+    ``deleted``: the container itself removed or replaced the file. A file that it made, mapped and removed is its own code,
+    and a restart would bring the same again: no reason to restart it.
     """
     if now.identity is None:
         return None if deleted and not (now.hidden and not now.layer.read_only) else Why.REMOVED
@@ -118,10 +118,10 @@ def judge_mapped(mapped: Identity, now: Found, *, deleted: bool) -> Why | None:
 
 
 def same(mapped: Identity, now: Identity, *, copied: bool) -> bool:
-    """Whether both are the same file, the first one as an overlay shows it.
+    """Whether both are the same file; ``mapped`` is seen through an overlay.
 
-    An inode number is not used again while a process maps the file, so within a file system it decides. Between file
-    systems (a delta elsewhere) the times and the size do. What the container changed keeps the number that it had below.
+    An inode number is not reused while a process maps the file, so it decides within a file system. Between file
+    systems (a delta elsewhere), times and size decide. A file that the container changed keeps the number it had below.
     """
     if mapped[1:] != now[1:]:
         return False
@@ -130,15 +130,15 @@ def same(mapped: Identity, now: Identity, *, copied: bool) -> bool:
 
 
 def written_since(started: float, born: float | None, changed: float) -> bool:
-    """Whether a script was replaced after a process began that reads it. All in seconds since the epoch.
+    """Whether a script was replaced after the process that reads it began. All in seconds since the epoch.
 
-    Nothing tells which file an interpreter has read, but it can't have read one that was not there yet. ``born``: when
-    the file at the path was made, None where the file system doesn't say; ``changed``: its change time.
+    The kernel does not tell which file an interpreter has read, but it can't have read one that was not there yet.
+    ``born``: the birth time of the file at the path, None if its file system keeps none; ``changed``: its change time.
     """
     if born is None:
         return changed > started
-    # A package's file is renamed to its place some time after it was written. A change much later is no rename but
-    # another owner, mode or link, and no new file.
+    # A package's file is renamed to its place some time after it was written. A much later change is no rename but
+    # a new owner, mode or link, and no new file.
     return (changed if changed - born < _UNPACK_SECONDS else born) > started
 
 

@@ -1,6 +1,6 @@
-"""Looking at what containers run; done by a child of the launcher, in whose mount namespace all layers are.
+"""Looks at the files that containers run; done by a child of the launcher, as all layers are in its mount namespace.
 
-Nothing of a container is entered or walked: its processes are read in /proc, its layers from outside.
+The child enters no container and walks none: it reads processes in /proc, and layers from outside.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from lxcfleet.patch.stale.scripts import MODULES, kind_of, may_be_script, script
 from lxcfleet.patch.stale.served import Candidates, Memory, Served, Wanted, compare
 
 _ROUNDS = 5
-"""How often it is looked for processes that began meanwhile."""
+"""How often the child looks for processes that began meanwhile."""
 _SECONDS = 30.0
-"""How long one container is looked at; a hundred with 500 processes take 0.1 s. One process can map so much that it takes
-ten, and a container that wants to can have hundreds: those after it must not wait for that."""
+"""Seconds for which one container is looked at; a hundred with 500 processes take 0.1 s. One process can map so much that
+it takes ten seconds, and a hostile container can have hundreds: the containers after it must not wait for that."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ class Target:
     pid: int
     """Its process 1."""
     cgroup: str
-    """The directory of its payload in one hierarchy."""
+    """The directory of its payload cgroup in one hierarchy."""
     stack: Stack
     since: float = 0.0
-    """When it was started, in seconds since the epoch."""
+    """The time of its start, in seconds since the epoch."""
     monitor: int | None = None
-    """Its monitor."""
+    """The pid of its monitor."""
 
     def to_json(self) -> ScanItem:
-        """For the way to the process that looks."""
+        """For the request to the process that looks."""
         return {
             "name": self.name, "pid": self.pid, "cgroup": self.cgroup, "stack": self.stack.to_json(), "since": self.since,
             "monitor": self.monitor,
@@ -53,12 +53,12 @@ class Target:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Target:
-        """What ``to_json`` made."""
+        """The target that ``to_json`` wrote."""
         return cls(data["name"], data["pid"], data["cgroup"], Stack.from_json(data["stack"]), data["since"], data["monitor"])
 
 
 def scan(targets: Iterable[Target], wanted: Wanted | None = None) -> Iterator[StaleScan]:
-    """What each container runs, held against its layers. ``wanted``: which files that it is served are compared, too."""
+    """Compare the files that each container runs with its layers. ``wanted``: the served files that are compared, too."""
     chosen = list(targets)
     shelf, devices, alike = Shelf(), _Devices(), Alike()
     candidates, primed = None, set[str]()
@@ -72,13 +72,13 @@ def scan(targets: Iterable[Target], wanted: Wanted | None = None) -> Iterator[St
 
 
 class _Devices:
-    """The devices of layers, as /proc has them. Those of layers that containers share are looked up once."""
+    """The devices of layers, in /proc's form. Those of shared layers are looked up once."""
 
     def __init__(self) -> None:
         self._shared: dict[tuple[Layer, ...], list[tuple[str, bool]]] = {}
 
     def of(self, stack: Stack) -> tuple[set[str], bool]:
-        """The devices of all layers, and whether all programs are on one of them. Raises OSError."""
+        """The devices of all layers, and whether all programs are on one device. Raises OSError."""
         if stack.lower not in self._shared:
             parts = [(stack.bottom.outside(point), True) for point in layers.marked(stack)]
             places = [*((layer.source, not layer.neutral) for layer in stack.lower), *parts]
@@ -97,7 +97,7 @@ def _scan_one(looked: _Container, shelf: Shelf, devices: _Devices) -> StaleScan:
         with shelf.present(target.stack) as present:
             looked.read(present, *devices.of(target.stack))
     except ProcessLookupError:
-        pass  # it has ended, and with it all that it ran
+        pass  # it has ended, and so have its processes
     except OSError as error:
         looked.problem = f"{error.filename}: {error.strerror}"
     return StaleScan(target.name, len(looked.seen), looked.mappings, looked.files(), looked.problem, looked.served.compared)
@@ -115,11 +115,11 @@ class _Container:
         self.problem = ""
         self.served = Served()
         self._fresh: set[maps.MappedFile] = set()
-        """Files that other processes of the container have, too, and that were found to be those of the layers."""
+        """Files that other processes of the container map, too, and that are known to be those of the layers."""
         self._packages: dict[str, str] = {}
 
     def files(self) -> tuple[OldFile, ...]:
-        """All that is old: what processes have, and what else whoever opens it gets."""
+        """All old files: those that processes have, and those that a process would get on opening them."""
         had = merge(self.found)
         known = {file.path for file in had}
         served = [
@@ -130,10 +130,10 @@ class _Container:
         return (*(replace(file, package=self._packages.get(file.path, "")) for file in had), *served)
 
     def read(self, present: Present, devices: set[str], one_file_system: bool) -> None:
-        """Look at all its processes, until no new ones come.
+        """Look at all processes of the container, until no new ones come.
 
-        ``one_file_system``: all programs are in one. There equal numbers are equal files for as long as they are mapped;
-        else each mapping is looked at by itself.
+        ``one_file_system``: all programs are in one file system. Then equal inode numbers mean equal files while they are
+        mapped; else each mapping is looked at by itself.
         """
         self._present, self._one_file_system = present, one_file_system
         table = maps.mounts(self.target.pid)
@@ -141,8 +141,8 @@ class _Container:
         self._root = maps.top_device(self.target.pid)
         self._first = maps.executable(self.target.pid)
         own = {file.device for _, file in self._first}
-        # Which device a mapping has depends on the kernel; process 1 shows which. Where it is the layer's own, a volume
-        # may have it, too.
+        # The kernel version decides which device a mapping has, and process 1 shows it. If it is the layer's own device, a
+        # volume may have the same.
         self._devices = overlays if own & overlays else devices
         self._mounted = places(table, overlays)
         self._memory = Memory(self.target.pid, self._mounted, present, self._alike, self._primed)
@@ -155,7 +155,7 @@ class _Container:
             self._memory.close()
 
     def _read_monitor(self) -> None:
-        """It is started from the host's own files, and goes on with those: here the kernel says which were replaced."""
+        """Check the monitor: it maps the host's own files, and the kernel says which of them were replaced."""
         pid = self.target.monitor
         if pid is not None:
             process, layer = Process(pid, "lxc monitor"), self._present.bottom.layer.name
@@ -177,9 +177,9 @@ class _Container:
         self.problem = f"new processes came all the time ({len(self.seen)} so far)"
 
     def _be_sure(self) -> None:
-        """A cgroup that is gone, or not the container's, has no processes: that proves nothing."""
+        """Check the cgroup: if it is gone, or not the container's, it has no processes, and that would prove nothing."""
         if self.target.pid not in self.seen:
-            maps.root_device(self.target.pid)  # raises if it has ended meanwhile
+            maps.root_device(self.target.pid)  # raises if the container has ended meanwhile
             self.problem = f"process 1 ({self.target.pid}) is not in {self.target.cgroup}"
 
     def _process(self, pid: int) -> None:
@@ -193,8 +193,8 @@ class _Container:
     def _judge(self, pid: int) -> None:
         mapped = self._first if pid == self.target.pid else maps.executable(pid)
         if not mapped or (maps.root_device(pid) != self._root and maps.top_device(pid) != self._root):
-            # It has ended; or its number belongs to another process by now; or a container within has another root,
-            # with software of its own.
+            # The process has ended, or its number belongs to another one by now; or a container inside the container has
+            # another root, with software of its own.
             return
         old = []
         for name, file in mapped:
@@ -219,7 +219,7 @@ class _Container:
             self.found += [(path, why, layer, process) for path, why, layer in dict.fromkeys(old)]
 
     def _compare(self, path: str, identity: maps.Identity, deleted: bool, where: str) -> list[tuple[str, Why, str]]:
-        """``where``: the file that the process has can be read there."""
+        """Compare a file. ``where``: the path at which the file of the process can be read."""
         for attempt in (1, 2):
             now = self._present.find(path)
             why = judge_mapped(identity, now, deleted=deleted)
@@ -228,12 +228,12 @@ class _Container:
             if why is None:
                 return []
             if attempt == 1:
-                # What this scan remembers may be older than what the process runs by now.
+                # The scan remembers results, which may be older than the file that the process runs by now.
                 self._present.bottom.forget(path)
         return [(path, why, now.layer.name)] if why else []
 
     def _is_alike(self, path: str, identity: maps.Identity, where: str, now: Found) -> bool:
-        """Whether it was replaced by a file of the same content: a restart would change nothing."""
+        """Whether the file was replaced by one with the same content: a restart would change nothing."""
         hosts = now.layer.hosts and now.identity is not None
         return hosts and now.identity is not None and self._alike.same(identity, where, now.identity, now.layer.outside(path))
 
@@ -250,7 +250,7 @@ class _Container:
         if path is None:
             return []
         now = self._present.find(path)
-        # No patch of the host reaches scripts that are not its own.
+        # A patch of the host changes only scripts of the host.
         if not now.layer.hosts or now.status is None:
             return []
         began, born = proc.began(pid), syscalls.born(now.layer.outside(path))
@@ -261,7 +261,7 @@ class _Container:
         return [(path, Why.REPLACED, now.layer.name)]
 
     def _modules(self, pid: int, program: str) -> list[tuple[str, Why, str]]:
-        """Modules that changed since an interpreter began, the first of each package: it may have read any of them."""
+        """Modules that changed since an interpreter began, one of each package: the interpreter may have read them."""
         kind = kind_of(program)
         if self._candidates is None or kind not in MODULES:
             return []
@@ -276,9 +276,9 @@ class _Container:
 
 
 def places(table: Iterable[maps.Mount], overlays: Collection[str]) -> list[tuple[str, str | None]]:
-    """What is mounted where, for ``place``: where the layers have that, or None. What lies deepest comes first.
+    """The mounts, for ``place``: each mount point with its place in the layers, or None. The deepest comes first.
 
-    ``overlays``: the devices of the overlays over the layers; each has its own place, and maybe more (bind mounts).
+    ``overlays``: the devices of the overlays over the layers; each of them may be mounted more than once (bind mounts).
     """
     homes: dict[str, str] = {}
     found: dict[str, str | None] = {}
@@ -293,7 +293,7 @@ def places(table: Iterable[maps.Mount], overlays: Collection[str]) -> list[tuple
 
 
 def place(path: str, mounted: Iterable[tuple[str, str | None]]) -> str | None:
-    """Where the layers have what a container has at ``path``; None if that is in a file system of another kind."""
+    """The place in the layers of a container's ``path``; None if that is in a file system of another kind."""
     for point, real in mounted:
         if path.startswith(point) and path[len(point) : len(point) + 1] in ("", "/"):
             return None if real is None else real + path[len(point) :]

@@ -1,8 +1,8 @@
-"""Which script an interpreter was started for, by its command line. Pure.
+"""Finds the script that an interpreter was started for, by its command line. Pure.
 
-Each interpreter has a grammar of its options in one table, ``GRAMMARS``, taken from its manual. What comes after the
-options is the script; but some options have code instead of one, or name the script, and a word after an option may be
-the option's value.
+The table ``GRAMMARS`` has a grammar of the options of each interpreter, taken from its manual. The script comes after the
+options. But some options have code instead of a script, others name the script, and a word after an option may be the
+option's value.
 """
 
 from __future__ import annotations
@@ -13,39 +13,39 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _COMM = 15
-"""As many bytes of a name as the kernel keeps."""
+"""The kernel keeps so many bytes of a name."""
 
 
 @dataclass(frozen=True)
 class Grammar:
-    """The options of one interpreter. Letters are those of options of one dash, of which a word may have several."""
+    """The options of one interpreter. A letter is an option of one dash, and a word may have several letters."""
 
     code: str = ""
-    """They have code, or say that it comes from elsewhere: there is no script."""
+    """Options with code, or with the meaning that it comes from elsewhere: there is no script."""
     value: str = ""
-    """They have a value: the rest of the word, or the next word."""
+    """Options with a value: the rest of the word, or the next word."""
     rest: str = ""
-    """They have the rest of the word as their value, if there is any."""
+    """Options whose value is the rest of the word, if there is any."""
     next: str = ""
-    """They have the next word, whatever comes after them in theirs: shells' ``-euo pipefail``."""
+    """Options whose value is the next word, whatever follows them in theirs: shells' ``-euo pipefail``."""
     file: str = ""
-    """Their value, as of ``value``, is the script."""
+    """Options whose value (as for ``value``) is the script."""
     values: frozenset[str] = frozenset()
-    """Whole words after which comes a value."""
+    """Whole words that are followed by a value."""
     files: frozenset[str] = frozenset()
-    """Whole words after which comes the script."""
+    """Whole words that are followed by the script."""
     codes: frozenset[str] = frozenset()
     """Whole words that have code."""
     whole: bool = False
-    """Options of one dash are whole words."""
+    """Whether options of one dash are whole words."""
     dash_ends: bool = False
-    """A dash alone ends the options; else it stands for the standard input."""
+    """Whether a single dash ends the options; else it stands for the standard input."""
     plus: bool = False
-    """Options may begin with a plus."""
+    """Whether options may begin with a plus."""
     verbs: frozenset[str] = frozenset()
     """Words that may stand among the options and mean nothing here."""
     only: str = ""
-    """A script has a name that ends like this; what has another is no script."""
+    """The end of every script's name; a word with another end is no script."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -118,11 +118,11 @@ MODULES = {
     "java": re.compile(r"/usr/share/java/|/usr/share/maven-repo/|/usr/lib/jvm/"),
     "dotnet": re.compile(r"/usr/share/dotnet/|/usr/lib/dotnet/"),
 }
-"""Where the distribution has modules that an interpreter reads while it runs, without mapping them."""
+"""The directories where the distribution has modules that an interpreter reads at run time, without mapping them."""
 
 
 def kind_of(program: str) -> str | None:
-    """Which interpreter the program is; None: it is none."""
+    """The kind of interpreter that the program is; None: it is none."""
     name = os.path.basename(program)
     if _SHELLS.fullmatch(name):
         return "sh"
@@ -131,15 +131,15 @@ def kind_of(program: str) -> str | None:
 
 
 def may_be_script(program: str, comm: str) -> bool:
-    """Whether a process may run a script: a program that is named as its file is none, unless it is an interpreter."""
+    """Whether a process may run a script. A process named after its program runs none, unless that is an interpreter."""
     name = os.path.basename(program)
     return os.fsencode(name)[:_COMM] != os.fsencode(comm) or kind_of(program) is not None
 
 
 def script_of(program: str, arguments: Sequence[str], comm: str) -> str | None:
-    """The script that a process runs, as its command line has it; None if it runs none.
+    """The script of a process, as its command line has it; None if it runs none.
 
-    The kernel starts a script as ``INTERPRETER [OPTION] SCRIPT …`` and names the process after the script; people
+    The kernel starts a script as ``INTERPRETER [OPTION] SCRIPT …`` and names the process after the script. People
     start ``INTERPRETER [OPTION…] SCRIPT …``.
     """
     for word in arguments[1:3]:
@@ -177,21 +177,21 @@ def _script(grammar: Grammar, arguments: Sequence[str]) -> str | None:
 
 
 def _only(grammar: Grammar, word: str | None) -> str | None:
-    """``dotnet exec APP.dll`` and ``java Main``: a word before the script, or a class, is no script."""
+    """The script, unless the word is another one before the script or a class: ``dotnet exec APP.dll``, ``java Main``."""
     return word if word and (not grammar.only or word.endswith(grammar.only)) else None
 
 
 @dataclass(frozen=True)
 class _Outcome:
     words: int = 0
-    """So many of the next words belong to the options."""
+    """The number of following words that belong to the options."""
     file: str | None = None
     """The script that the options name; empty: it is the next word."""
     code: bool = False
 
 
 def _letters(grammar: Grammar, letters: str) -> _Outcome:
-    """What the options of one word come to."""
+    """The meaning of a word of options."""
     words = 0
     for at, letter in enumerate(letters):
         rest = letters[at + 1 :]

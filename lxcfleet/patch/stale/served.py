@@ -1,9 +1,9 @@
 """Files of packages that a container is served in their old version, though it may run none of them.
 
-Through the overlay that stands since the container was started, the kernel goes on showing each file that it has looked
-up there once, while what it looks up for the first time is the host's present file. So certificates, time zones, modules
-and programs of jobs may be old for whoever opens them now. What the kernel has in mind can be asked for without having
-it look anything up (RESOLVE_CACHED): the question changes nothing.
+The overlay stands since the container was started. For each file that the kernel has looked up there once, it goes on
+showing the old version; for a file that it looks up for the first time, it shows the host's present one. So a process that
+opens certificates, time zones, modules or programs of jobs now may get old ones. The kernel's cache can be asked without
+a new look-up (RESOLVE_CACHED), so the question changes nothing.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ from lxcfleet.patch.stale.judge import same
 from lxcfleet.patch.stale.scripts import MODULES
 
 DOCUMENTATION = ("/usr/share/doc/", "/usr/share/man/", "/usr/share/locale/", "/usr/share/info/", "/usr/share/lintian/")
-"""What nobody restarts a container for."""
+"""Files for which nobody restarts a container."""
 SLACK_SECONDS = 3600.0
-"""A file may have changed so long before a container's start and be compared all the same: what is compared is told
-exactly, and a clock may have been set."""
+"""Seconds: a file that changed at most so long before a container's start is compared, too, as a clock may have been set. The
+comparison itself is exact."""
 _ACCESS_LIST = "system.posix_acl_access"
 _MOST = 1000
-"""So many files are told of one container."""
+"""The most files that are reported of one container."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which files are compared."""
+    """The files that are compared."""
 
     changed: bool = True
-    """Those of packages that changed since the container's start."""
+    """Whether files of packages that changed since the container's start are compared."""
     documentation: bool = False
-    """Documentation, manual pages and translations, too."""
+    """Whether documentation, manual pages and translations are compared, too."""
     packages: tuple[str, ...] = ()
-    """All of these packages, whenever they changed."""
+    """Packages whose files are all compared, whenever they changed."""
 
     def to_json(self) -> dict[str, Any]:
-        """For the way to the process that looks."""
+        """For the request to the process that looks."""
         return {"changed": self.changed, "documentation": self.documentation, "packages": list(self.packages)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Wanted:
-        """What ``to_json`` made."""
+        """The choice that ``to_json`` wrote."""
         return cls(data["changed"], data["documentation"], tuple(data["packages"]))
 
 
@@ -61,14 +61,14 @@ class Candidate:
     name: str
     package: str
     changed: float
-    """In seconds since the epoch."""
+    """The time of its change, in seconds since the epoch."""
     always: bool
-    """It is compared whenever it changed."""
+    """Whether it is compared whenever it changed."""
 
 
 @dataclass
 class Served:
-    """What was found in one container."""
+    """The findings in one container."""
 
     files: list[tuple[str, str, str]] = field(default_factory=list)
     """Path, package, and the name of the layer that has the present file."""
@@ -76,10 +76,10 @@ class Served:
 
 
 class Candidates:
-    """Files that are to be compared, by directory; the same for many containers."""
+    """Files to compare, by directory; the same for many containers."""
 
     def __init__(self, wanted: Wanted, since: float) -> None:
-        """``since``: when the first of the containers was started, in seconds since the epoch."""
+        """``since``: the earliest start of the containers, in seconds since the epoch."""
         self.wanted = wanted
         self._since = since - SLACK_SECONDS
         self._places: dict[str, str] = {}
@@ -127,34 +127,34 @@ class Candidates:
                 self.directories.setdefault(directory, []).append(candidate)
 
     def _place(self, directory: str) -> str:
-        """Where a directory really is: /lib is a link into /usr."""
+        """The real path of a directory: /lib is a link into /usr."""
         if directory not in self._places:
             self._places[directory] = os.path.realpath(directory or "/").rstrip("/")
         return self._places[directory]
 
 
 class Memory:
-    """What the kernel has in mind of one container's files."""
+    """The kernel's cached entries for one container's files."""
 
     def __init__(
         self, pid: int, mounted: Sequence[tuple[str, str | None]], present: Present, alike: Alike, primed: set[str]
     ) -> None:
-        """``pid``: process 1. ``mounted``: as ``scan.places`` has it. ``primed``: see ``_prime``; of the same scan.
+        """``pid``: process 1. ``mounted``: the result of ``scan.places``. ``primed``: see ``_prime``; of the same scan.
 
-        Raises OSError where its root can't be entered, ProcessLookupError if it has ended.
+        Raises OSError if its root can't be entered, ProcessLookupError if the process has ended.
         """
         try:
             self._root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError as error:
             raise ProcessLookupError(error.errno, error.strerror, error.filename) from error
         self._mounted, self._present, self._alike, self._primed = mounted, present, alike, primed
-        # The kernel answers from mind alone only to a directory's owner: for others it has to look at access lists, and in
-        # a layer whose owners are shifted it does that in its own time (fs/overlayfs/inode.c, do_ovl_get_acl).
+        # The kernel answers from its cache alone only to a directory's owner. For others it has to read access lists,
+        # which it does not do from the cache in a layer with shifted owners (fs/overlayfs/inode.c, do_ovl_get_acl).
         self._owner = os.fstat(self._root).st_uid
         self._handles: dict[str, int | None] = {}
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the descriptors."""
         for handle in (self._root, *self._handles.values()):
             if handle is not None and handle >= 0:
                 os.close(handle)
@@ -164,7 +164,7 @@ class Memory:
         return self._point(directory) is not None
 
     def differs(self, path: str) -> Found | None:
-        """What a fresh mount would give at ``path``, if it is the host's, and another than the kernel has in mind."""
+        """The file of a fresh mount at ``path``, if it is the host's and another one than the kernel's cached file."""
         directory, _, name = path.rpartition("/")
         handle = self._directory(directory)
         if handle is None:
@@ -172,7 +172,7 @@ class Memory:
         try:
             file = self._remembered(handle, name)
         except FileNotFoundError:
-            return self._judge(None, path)  # it has in mind that nothing is there
+            return self._judge(None, path)  # the cache says that nothing is there
         except OSError:
             return None  # the container has a link or a mount of its own there
         if file is None:
@@ -183,7 +183,7 @@ class Memory:
             os.close(file)
 
     def has_same(self, path: str) -> bool:
-        """Whether the kernel has another file in mind than a fresh mount would give, of the same content."""
+        """Whether the kernel's cached file is another one than that of a fresh mount, with the same content."""
         directory, _, name = path.rpartition("/")
         handle = self._directory(directory)
         if handle is None:
@@ -209,7 +209,7 @@ class Memory:
             if file is not None and self._same(file, path, found):
                 return None
             if attempt == 1:
-                self._present.bottom.forget(path)  # what this scan remembers may be older than what the container has
+                self._present.bottom.forget(path)  # remembered results may be older than the container's file
         return found
 
     def _same(self, file: int, path: str, found: Found) -> bool:
@@ -227,7 +227,7 @@ class Memory:
         return self._alike.same(before, f"/proc/self/fd/{file}", now, there)
 
     def _directory(self, directory: str) -> int | None:
-        """A descriptor for it, if the kernel has it in mind."""
+        """A descriptor of the directory, if the kernel has it in its cache."""
         if directory not in self._handles:
             self._handles[directory] = self._look(directory)
         return self._handles[directory]
@@ -246,7 +246,7 @@ class Memory:
                 return self._remembered(start, rest)
             finally:
                 os.close(start)
-        except OSError:  # the container has a link or a mount of its own there, or nothing
+        except OSError:  # the container has a link or a mount of its own there, or no entry
             return None
 
     def _remembered(self, directory: int, name: str) -> int | None:
@@ -254,9 +254,9 @@ class Memory:
             return syscalls.look_remembered(directory, name)
 
     def _prime(self, directory: str) -> None:
-        """Have the kernel know that the directories on the way have no access lists, or which.
+        """Have the kernel cache the access lists of the directories on the way, or that there are none.
 
-        It reads those when it is first asked, and counts what it has to read as not in mind (fs/namei.c, check_acl).
+        The kernel reads those at the first question, and counts what it must read as not cached (fs/namei.c, check_acl).
         """
         while directory:
             opened: list[Upper | Bottom] = [*self._present.uppers, self._present.bottom]
@@ -269,7 +269,7 @@ class Memory:
             directory = directory.rpartition("/")[0]
 
     def _point(self, directory: str) -> str | None:
-        """The mount point that it is below, if that shows the layers' directory of the same path; of the root: empty."""
+        """The mount point above the directory, if that shows the layers' directory of the same path; empty for the root."""
         for point, real in self._mounted:
             if f"{directory}/".startswith(f"{point}/"):
                 return point if real == point else None
@@ -286,7 +286,7 @@ def _read_access_list(layer: Upper | Bottom, directory: str) -> None:
 
 
 def compare(memory: Memory, candidates: Candidates, started: float) -> Served:
-    """What a container is served that was started at ``started``, in seconds since the epoch."""
+    """Compare the files that a container is served. ``started``: its start, in seconds since the epoch."""
     served = Served()
     for directory, all_candidates in candidates.directories.items():
         chosen = [c for c in all_candidates if c.always or c.changed > started - SLACK_SECONDS]

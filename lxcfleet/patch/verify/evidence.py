@@ -1,7 +1,7 @@
 """Whether a patch is everywhere: the judgement on each container, and on the host. Pure.
 
 A container is proven when all its processes were read, none maps or runs an old file, and nothing in its delta hides a
-package's file of the base's. What could not be looked at is not proven.
+package's file of the base's. If parts of it could not be looked at, it is not proven.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from lxcfleet.patch.stale.judge import OldFile, StaleScan, Why
 from lxcfleet.patch.stale.served import Wanted
 
 _NAMED = 10
-"""As many packages are named in a reason."""
+"""The most packages that a reason names."""
 CONFIGURATION = "/etc/"
-"""Files here are settings: a container that has its own keeps no fix out."""
+"""Directories of settings: a container's own settings keep no fix out."""
 
 
 @dataclass(frozen=True)
 class Owned:
-    """A shadow, and whose file it hides."""
+    """A shadow, and the package whose file it hides."""
 
     shadow: Shadow
     package: str
@@ -31,38 +31,38 @@ class Owned:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of one container."""
+    """The facts about one container."""
 
     scan: StaleScan
     shadows: tuple[Owned, ...]
     shadow_problem: str = ""
     busy: str | None = None
     fallen: str | None = None
-    """Why a patch took it down, so that it does not run."""
+    """The reason why a patch took it down; None: none did."""
     pending: Mapping[str, str] = field(default_factory=dict)
-    """Packages that take effect with a reboot of the host, and why that has not been."""
+    """Packages that take effect with a reboot of the host, and why they have not yet."""
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What follows for one container."""
+    """The judgement on one container."""
 
     old: tuple[OldFile, ...]
     shadows: tuple[Owned, ...]
     reasons: tuple[str, ...]
-    """Why it is not proven; none: it is."""
+    """The reasons why it is not proven; none: it is proven."""
 
     @property
     def proven(self) -> bool:
-        """Whether the fix is in it."""
+        """Whether the container has the fix."""
         return not self.reasons
 
 
 def judge(seen: Evidence, host: str, owners: Mapping[str, str], packages: Collection[str]) -> Proof:
-    """``host``: what is wrong with the host itself. ``owners``: the package of each old file that is one's.
+    """``host``: a defect of the host itself. ``owners``: the package of each old file that belongs to one.
 
-    ``packages``: only what these own counts; none: everything does. Of a file that is gone from the host nobody knows
-    whose it was, so it always counts.
+    ``packages``: only files of these count; none: every file counts. A file that is gone from the host has no known owner,
+    so it always counts.
     """
 
     def counts(file: OldFile) -> bool:
@@ -98,7 +98,7 @@ def judge(seen: Evidence, host: str, owners: Mapping[str, str], packages: Collec
 
 
 def not_compared(seen: Evidence, wanted: Wanted) -> list[str]:
-    """What a proof of this container does not rest on, in words."""
+    """Files that a proof of this container does not cover, in words."""
     if not seen.scan.processes:
         return []  # it starts on a fresh mount
     left = ["memory without a file, and files that the container made itself"]
@@ -115,6 +115,6 @@ def not_compared(seen: Evidence, wanted: Wanted) -> list[str]:
 
 
 def fingerprint(packages: Mapping[str, str]) -> str:
-    """Another text for each set of packages and versions."""
+    """A text that differs for each set of packages and versions."""
     text = "\n".join(f"{name} {version}" for name, version in sorted(packages.items()))
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]

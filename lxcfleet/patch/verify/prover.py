@@ -1,4 +1,4 @@
-"""Proving that a patch is everywhere, and finding and removing what keeps it out: the use-cases."""
+"""Proves that a patch is everywhere; finds and removes what keeps it out."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Prover:
         self._registry, self._finder, self._owners, self._fallen = registry, finder, owners, fallen
 
     async def verify(self, selection: Selection, names: Sequence[str], *, deep: bool = False) -> ProofRecord:
-        """Whether the patch is in each of the chosen containers (all, if none is chosen).
+        """Judge for each of the chosen containers (all, if none is chosen) whether it has the patch.
 
-        ``names``: only these packages count, and all their files are compared with what a container is served; none: all
-        count. ``deep``: of packages that changed since a container's start all files are compared, whatever the settings
-        say. Raises NotFound for one that the host does not have, and
-        HostError if the host's packages can't be read, which nothing can be proven without.
+        ``names``: only these packages count, and all their files are compared with those that a container is served; none:
+        all packages count. ``deep``: of packages that changed since a container's start, all files are compared, whatever the
+        settings say. Raises NotFound for a package that the host does not have, and HostError if the host's packages can't be
+        read, as then nothing can be proven.
         """
         installed = await asyncio.to_thread(database.installed)
         chosen = sorted(set().union(*(_meant(name, installed) for name in names)))
@@ -104,7 +104,7 @@ class Prover:
         }
 
     async def _files(self, chosen: Sequence[str]) -> dict[str, str]:
-        """Each file of the packages with its package, by every name that it may have."""
+        """Each file of the packages with its package, under every name that dpkg may have for it."""
         if not chosen:
             return {}
         listed = await asyncio.to_thread(database.files, chosen)
@@ -113,9 +113,9 @@ class Prover:
     async def _owned(
         self, deltas: Collection[Delta], installed: Mapping[str, str], files: Mapping[str, str]
     ) -> dict[str, tuple[Owned, ...]]:
-        """The shadows of each container that hide a package's file. ``files``: those of the packages that are asked for.
+        """The shadows of each container that hide a package's file. ``files``: those of the requested packages.
 
-        Raises HostError: what nobody seems to own would hide nothing.
+        Raises HostError if the owners can't be found out: without owners, no shadow would count.
         """
         owners = await self._owners.sure(shadow.path for delta in deltas for shadow in delta.shadows)
 
@@ -131,7 +131,7 @@ class Prover:
     # -- shadows ---------------------------------------------------------------------------------------------
 
     async def shadows(self, selection: Selection) -> list[ShadowsRecord]:
-        """What hides packages' files in each of the chosen containers, and how its own packages differ. Raises FleetError."""
+        """The shadows of packages' files in each chosen container, and how its own packages differ. Raises FleetError."""
         containers = await self._registry.chosen(selection)
         installed = await asyncio.to_thread(database.installed)
         deltas = await self._finder.shadows(containers)
@@ -149,7 +149,7 @@ class Prover:
         ]
 
     async def fix(self, selection: Selection, paths: Sequence[str], *, dry_run: bool) -> list[ResultRecord]:
-        """Remove shadows by name from the chosen containers, which must not run. One result for each."""
+        """Remove shadows at ``paths`` from the chosen containers, which must not run. One result for each."""
         results = []
         for container in await self._registry.chosen(selection):
             try:
