@@ -1,4 +1,4 @@
-"""The declaration of the API: what the client writes the server reads, and a server that does not fit does not start."""
+"""The declaration of the API: the server reads what the client writes; each call has a fitting handler."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ REQUESTS: dict[str, list[Any]] = {
     "roll": [RolloutRequest("restart", WEB, {"canaries": "2"})],
     "rollout_resume": [ResumeRequest(accept=True)],
 }  # fmt: skip
-"""Of each call that takes something."""
+"""The arguments of each call that takes some."""
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_what_is_written_is_read(name: str) -> None:
+def test_the_server_reads_what_the_client_writes(name: str) -> None:
     call = CALLS[name]
     for request in REQUESTS.get(name, [None]):
         assert call.takes.read(call.takes.write(request)) == request
@@ -61,7 +61,7 @@ def test_what_is_written_is_read(name: str) -> None:
 
 @pytest.mark.parametrize("name", CALLS)
 def test_an_unknown_key_of_a_query_is_refused(name: str) -> None:
-    """`?patern=web*` would else choose all. What scrapes may add keys of its own."""
+    """Otherwise `?patern=web*` would choose all containers. A scrape of metrics may have further keys."""
     call = CALLS[name]
     sent = call.takes.write(REQUESTS.get(name, [None])[0])._replace(query={"patern": ["web*"]})
     if name in ("metrics", "targets"):
@@ -90,7 +90,7 @@ def test_a_query_that_makes_no_sense_says_which_key(name: str, query: dict[str, 
     assert complaint in caught.value.why
 
 
-def test_all_that_is_wrong_with_a_query_is_told_at_once() -> None:
+def test_all_mistakes_in_a_query_are_told_at_once() -> None:
     with pytest.raises(InvalidInput) as caught:
         calls.DOCTOR.takes.read(Sent(query={"count": ["x"], "init": ["y"], "z": ["1"]}))
     assert len(caught.value.why.splitlines()) == 3
@@ -101,7 +101,7 @@ def test_every_call_is_a_method_of_the_client() -> None:
     assert methods == CALLS.keys()
 
 
-def test_no_two_calls_have_the_same_way() -> None:
+def test_no_two_calls_have_the_same_path() -> None:
     assert len({(call.method, call.path) for call in CALLS.values()}) == len(CALLS)
 
 
@@ -116,7 +116,7 @@ async def _events(_: EventsRequest) -> AsyncIterator[Sequence[EventRecord]]:
     yield []
 
 
-def test_a_call_that_nothing_answers_keeps_the_server_from_starting() -> None:
+def test_a_call_without_a_handler_keeps_the_server_from_starting() -> None:
     routes = Routes()
     routes.json(calls.FIX, _fix)
     routes.lines(calls.EVENTS, _events)

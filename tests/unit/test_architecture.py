@@ -1,4 +1,4 @@
-"""The shape of the house: which room may import from which, read from the source."""
+"""The architecture: which room may import from which, read from the source."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import lxcfleet
 ROOT = Path(lxcfleet.__file__).parent
 
 VALUES = {"lxcfleet", "errors", "paths", "units"}
-"""Modules at the top that every room may use: values alone."""
+"""Modules at the top that every room may use, as they only have values."""
 
 LAUNCHER = {"launcher.client", "launcher.operations"}
-"""What the rooms of the daemon know of the launcher: what it can be asked, and how."""
+"""The part of the launcher that the daemon's rooms may know: its operations and its client."""
 
 BELOW: dict[str, set[str]] = {
     "values": set(),
@@ -45,7 +45,7 @@ BELOW: dict[str, set[str]] = {
 """Each room, and the rooms that it may use besides itself."""
 
 KERNEL = {"lxc", "_lxc", "pyroute2", "psutil", "ctypes", "subprocess"}
-"""The door to the kernel and to programs is host's alone."""
+"""Only ``host`` may import these."""
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -66,7 +66,7 @@ def room(module: str) -> str:
 
 
 def imports(file: Path, *, lazy: bool = True) -> Iterator[str]:
-    """All that a module imports, ``from package import module`` as the module."""
+    """All modules that a module imports; ``from package import module`` counts as the module."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     nodes = ast.walk(tree) if lazy else iter(tree.body)
     for node in nodes:
@@ -113,16 +113,16 @@ def test_rooms_are_small(name: str, file: Path) -> None:
 # -- how large things are ------------------------------------------------------------------------------------------
 
 MOST_LINES = 60
-"""Of a function."""
+"""The most lines of a function."""
 MOST_METHODS = 20
-"""Of a class. Properties do not count, nor do methods of one statement: they only pass on, or name a value."""
+"""The most methods of a class. Properties and methods of one statement do not count: they only pass on, or name a value."""
 
 TOO_LONG: dict[str, str] = {}
-"""Functions that are longer than they should be, and what is to come of them. May only become fewer."""
+"""Functions that are too long, each with its remedy. The list may only become shorter."""
 
 TOO_LARGE: dict[str, str] = {
 }
-"""Classes that have more methods than they should, and what is to come of them. May only become fewer."""
+"""Classes with too many methods, each with its remedy. The list may only become shorter."""
 
 Function: TypeAlias = "ast.FunctionDef | ast.AsyncFunctionDef"
 
@@ -133,7 +133,7 @@ def parsed() -> Iterator[tuple[str, ast.Module]]:
 
 
 def is_small(method: Function) -> bool:
-    """A property, or nothing but one statement after its docstring."""
+    """Whether the method is a property, or has only one statement after its docstring."""
     if any(ast.unparse(decorator) in ("property", "functools.cached_property") for decorator in method.decorator_list):
         return True
     told = ast.get_docstring(method, clean=False) is not None
@@ -168,7 +168,7 @@ def test_classes_are_small() -> None:
     assert set(TOO_LARGE) <= found, f"small by now, so no exception any more: {sorted(set(TOO_LARGE) - found)}"
 
 
-def test_what_is_counted() -> None:
+def test_the_measures_count_lines_and_methods_as_they_say() -> None:
     lines = "\n".join("    x = 1" for _ in range(MOST_LINES))
     assert list(long_functions(ast.parse(f"def short():\n{lines[10:]}"))) == []
     assert list(long_functions(ast.parse(f"async def long():\n{lines}"))) == ["long"]
@@ -196,7 +196,7 @@ def literals(nodes: Sequence[ast.AST]) -> bool:
 
 
 def bare_numbers(tree: ast.AST) -> Iterator[str]:
-    """An errno that something is compared with, and the operation of an ioctl and the like, as a number."""
+    """Errnos in comparisons, and operations of ioctl and the like, that are written as numbers."""
     for node in ast.walk(tree):
         match node:
             case ast.Compare(left=ast.Attribute(attr="errno"), comparators=with_):

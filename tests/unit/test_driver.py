@@ -34,7 +34,7 @@ POLICY = RolloutSettings(Share(1), Share(0), 0.0, 10.0, ())
 
 
 class Box:
-    """A container that runs and is well."""
+    """A stand-in for a healthy container that runs."""
 
     def __init__(self, name: str) -> None:
         self.name, self.spec, self.problem, self.busy = name, None, None, None
@@ -43,7 +43,7 @@ class Box:
         self.old = True
         self.unread = ""
         self.ends = False
-        """It ends as soon as it was restarted."""
+        """Whether it ends as soon as it was restarted."""
         self.down = False
         self.resting = False
         self.health = Health.HEALTHY
@@ -57,7 +57,7 @@ class Box:
 
 
 class Registry:
-    """All of them."""
+    """A registry of these boxes."""
 
     def __init__(self, boxes: Sequence[Box]) -> None:
         self._boxes = {box.name: box for box in boxes}
@@ -75,11 +75,11 @@ class Registry:
         return list(self)
 
     async def observe(self) -> None:
-        """Nobody else starts any."""
+        """Does nothing, as nobody else starts any container."""
 
 
 class World:
-    """All that a driver sees and does."""
+    """The surroundings of a driver."""
 
     def __init__(self, directory: Path, *names: str) -> None:
         self.paths = Paths(lxc=directory / "lxc", run=directory, etc=directory / "etc")
@@ -98,11 +98,11 @@ class World:
         self.failing = 0
         self.fallen, self.before = Fallen(self.paths), Before(self.paths.well_before)
         self.in_pieces: list[str] = []
-        """What the package manager is in the middle of, look by look."""
+        """The package manager's unfinished work, look by look."""
         self.make()
 
     def make(self) -> None:
-        """The parts of rollouts, as a daemon that is started has them."""
+        """Make the parts of rollouts anew, as a daemon does when it starts."""
         fleet = cast(Any, self.fleet)
         self.ledger = Ledger(self.paths, fleet.registry, fleet.bus, self.fallen)
         sight = Sight(self.paths, fleet, self._find, self.fallen, self.before)
@@ -133,7 +133,7 @@ class World:
         return Result(box.name, "restarted", True)
 
     async def drive(self, seconds: float = 5.0) -> None:
-        """Until it has ended."""
+        """Run the driver until the rollout has ended."""
         task = asyncio.create_task(self.driver.run())
         try:
             async with asyncio.timeout(seconds):
@@ -143,8 +143,8 @@ class World:
             task.cancel()
 
 
-def test_what_can_not_be_read_now_and_was_stale_before_is_restarted(tmp_path: Path) -> None:
-    """A second patch is taken up while a container waits whose processes can't all be read at that moment."""
+def test_a_stale_container_that_can_not_be_read_at_the_second_look_is_restarted(tmp_path: Path) -> None:
+    """A second patch arrives while a container waits whose processes can't all be read at that moment."""
     world = World(tmp_path, "a", "b", "c")
     box = world.boxes["c"]
 
@@ -166,7 +166,7 @@ def test_what_can_not_be_read_now_and_was_stale_before_is_restarted(tmp_path: Pa
 def test_nothing_is_restarted_while_the_package_manager_is_at_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another upgrade begins during the rollout, or dpkg was half-way when somebody said `patch apply`."""
+    """Another upgrade begins during the rollout, or dpkg was unfinished when the operator said `patch apply`."""
     monkeypatch.setattr(driver, "HOST_SECONDS", 0.02)
     world = World(tmp_path, "a", "b")
     world.in_pieces = ["process 7 holds dpkg's lock", "libc6 is unpacked, not configured"]
@@ -205,7 +205,7 @@ def test_a_restart_that_was_asked_for_does_not_wait_for_packages(tmp_path: Path)
 
 
 def bad_patch(tmp_path: Path) -> World:
-    """It ends the first of three, and the rollout is halted."""
+    """A patch has ended the first of three containers, and the rollout is halted."""
     world = World(tmp_path, "a", "b", "c")
     world.boxes["a"].ends = True
 
@@ -223,12 +223,12 @@ def bad_patch(tmp_path: Path) -> World:
 
 
 def mend(world: World) -> None:
-    """The host has a good version again."""
+    """Give the host a good version again."""
     world.boxes["a"].ends = False
 
 
 def is_well(world: World) -> bool:
-    """All run the good version, and nothing is noted any more."""
+    """Whether all containers run the good version, and no fall is noted."""
     boxes = cast(Any, world.boxes.values())
     return not any(box.down or box.old or world.fallen.of(box) for box in boxes)
 
@@ -248,7 +248,7 @@ def test_a_repair_of_the_host_brings_back_what_the_bad_patch_took_down(tmp_path:
     assert is_well(world)
 
 
-def test_so_does_resume(tmp_path: Path) -> None:
+def test_resume_brings_it_back_too(tmp_path: Path) -> None:
     world = bad_patch(tmp_path)
     mend(world)
 
@@ -261,7 +261,7 @@ def test_so_does_resume(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", [False, True])
-def test_so_does_a_patch_or_apply_after_an_abort_or_a_reboot_even_if_nothing_else_is_stale(
+def test_a_patch_or_apply_after_an_abort_or_a_reboot_brings_it_back_even_if_nothing_else_is_stale(
     tmp_path: Path, lost: bool
 ) -> None:
     world = bad_patch(tmp_path)
@@ -282,7 +282,7 @@ def test_so_does_a_patch_or_apply_after_an_abort_or_a_reboot_even_if_nothing_els
     assert is_well(world)
 
 
-def test_a_patch_that_ends_it_again_halts_again_with_one_start(tmp_path: Path) -> None:
+def test_a_patch_that_ends_the_container_again_halts_again_with_one_start(tmp_path: Path) -> None:
     world = bad_patch(tmp_path)
 
     async def run() -> None:
@@ -296,8 +296,8 @@ def test_a_patch_that_ends_it_again_halts_again_with_one_start(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("remembered", [True, False])
-def test_what_broke_with_the_patch_is_waited_for_and_halts(tmp_path: Path, remembered: bool) -> None:
-    """Its checks fail in the mixed view, and go on failing after the restart."""
+def test_a_container_that_broke_with_the_patch_is_waited_for_and_halts(tmp_path: Path, remembered: bool) -> None:
+    """Its checks fail with new programs beside old libraries, and go on failing after the restart."""
     world = World(tmp_path, "a", "b")
     boxes = cast(Any, list(world.boxes.values()))
     if remembered:
@@ -332,7 +332,7 @@ def test_a_full_disk_has_time_to_be_mended_before_the_attempts_are_used_up(
                 while len(world.restarted) < number:
                     await asyncio.sleep(0.01)
             for _ in range(20):
-                await asyncio.sleep(0.01)  # longer than it takes to be tried thrice
+                await asyncio.sleep(0.01)  # longer than three attempts take
             tries.append(len(world.restarted))
             clock.now += 30.0
         task.cancel()

@@ -1,4 +1,4 @@
-"""A container may end at any moment. Its end is told once, whatever is done to it at the time."""
+"""A container may end at any moment. Its end is published once, even if an action is under way on it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from lxcfleet.spec.states import Action
 
 
 class Fleet:
-    """One container, ``web``, and what does steps to it. ``during`` says what else happens in the middle of a step."""
+    """One container, ``web``, and stand-ins for its steps. ``during`` is called in the middle of a step."""
 
     def __init__(self, paths: Paths, during: dict[str, Callable[[Fleet], None]]) -> None:
         self.bus = Bus()
@@ -56,19 +56,19 @@ class Fleet:
             self.told.append(told.what)
 
     def begin(self, *, frozen: bool = False) -> None:
-        """It runs."""
+        """The container begins to run."""
         payload = SimpleNamespace(frozen=frozen)
         descriptor = os.open(os.devnull, os.O_RDONLY)
         self.container.running = cast(Any, SimpleNamespace(descriptor=descriptor, payload=payload, gone=asyncio.Event()))
 
     def end(self) -> None:
-        """Its monitor ends."""
+        """The container's monitor ends."""
         running = self.container.running
         assert running is not None
         self.registry._ended(self.container, running)
 
     def end_for_a_reboot(self) -> None:
-        """As a system container's post-stop hook has it."""
+        """The container ends, and its post-stop hook has noted a reboot."""
         self.note("web", Intent.RUN, must=True)
         self.end()
 
@@ -77,55 +77,55 @@ class Fleet:
         if step in self._during:
             self._during[step](self)
 
-    # What steps are done with.
+    # The acts that steps consist of.
 
     async def prepare(self, container: Container, *, make: bool, mount: bool) -> int | None:
-        """A descriptor."""
+        """Return a descriptor."""
         await self._do("mount")
         return os.open(os.devnull, os.O_RDONLY)
 
     def note(self, name: str, intent: Intent | None, *, must: bool) -> None:
-        """On disk."""
+        """Write the intent to disk."""
         self._paths.container(name).pending.write_text("" if intent is None else intent.value)
 
     async def freeze(self, container: Container) -> None:
-        """Fails if it has ended."""
+        """Fail if the container has ended."""
         await self._do("freeze")
         if container.running is None:
             raise HostError("can't be frozen")
 
     async def thaw(self, container: Container) -> None:
-        """The same."""
+        """Fail if the container has ended."""
         await self._do("thaw")
         if container.running is None:
             raise HostError("can't be thawed")
 
     async def leave(self, container: Container, drain: float | None) -> None:
-        """Time passes."""
+        """Let time pass."""
         await self._do("leave")
 
     def come_back(self, container: Container) -> None:
-        """Nobody looks for it."""
+        """Do nothing, as nobody looks for the container."""
 
     async def halt(self, container: Container, timeout: float) -> None:
-        """End it."""
+        """End the container."""
         await self._do("halt")
         if container.running is not None:
             self.end()
 
     async def boot(self, container: Container, namespace: int) -> None:
-        """Start it."""
+        """Start the container."""
         self.begin()
         await self._do("boot")
 
     def retire(self, name: str) -> None:
-        """Nobody looks for its directory."""
+        """Do nothing, as nobody looks for its directory."""
 
     async def remove_leftovers(self, name: str) -> None:
-        """There are none."""
+        """Do nothing, as there are none."""
 
     def remains(self, container: Container) -> bool:
-        """Whether it is there."""
+        """Whether the container is there."""
         return True
 
 
@@ -155,7 +155,7 @@ def no_cgroups(monkeypatch: pytest.MonkeyPatch) -> None:
         (False, Action.START, {"boot": fail}, ["stopped"]),
     ],
 )
-def test_every_end_is_told_once(
+def test_every_end_is_published_once(
     runs: bool, action: Action, during: dict[str, Callable[[Fleet], None]], told: list[str], tmp_path: Path
 ) -> None:
     async def play() -> None:
@@ -165,7 +165,7 @@ def test_every_end_is_told_once(
         try:
             await fleet.actions.act(fleet.container, action, 0)
         except FleetError:
-            assert fleet.told == []  # the end is told once it is known that nothing else came of it
+            assert fleet.told == []  # the end is published once it is known that the action did not mean it
         for _ in range(20):
             await asyncio.sleep(0)
         assert (fleet.told, fleet.container.busy) == (told, None)
@@ -173,7 +173,7 @@ def test_every_end_is_told_once(
     asyncio.run(play())
 
 
-def test_a_reboot_from_inside_while_something_is_done_to_it_is_not_lost(tmp_path: Path) -> None:
+def test_a_reboot_from_inside_during_an_action_is_not_lost(tmp_path: Path) -> None:
     async def play() -> None:
         fleet = Fleet(Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path), {})
         fleet.begin()

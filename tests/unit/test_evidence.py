@@ -1,4 +1,4 @@
-"""Shadows, and what proves that a patch is in a container."""
+"""Shadows, and the proof that a patch is in a container."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ def test_a_clean_container_is_proven() -> None:
         (replace(CLEAN, fallen="exit"), "", "a patch took it down, and it does not run: exit"),
     ],
 )
-def test_what_is_not_proven(seen: Evidence, host: str, reason: str) -> None:
+def test_a_container_with_a_defect_is_not_proven(seen: Evidence, host: str, reason: str) -> None:
     assert judge(seen, host, {}, ()).reasons == (reason,)
 
 
-def test_settings_of_its_own_keep_no_fix_out() -> None:
+def test_a_containers_own_settings_keep_no_fix_out() -> None:
     own = Owned(replace(SHADOW, path="/etc/ssl/openssl.cnf"), "openssl", "3")
     verdict = judge(replace(CLEAN, shadows=(own,)), "", {}, ())
     assert verdict.proven
     assert verdict.shadows == (own,)
 
 
-def test_only_the_packages_that_are_asked_for_count() -> None:
+def test_only_the_requested_packages_count() -> None:
     seen = replace(CLEAN, scan=StaleScan("web", 2, 8, (OLD,)), shadows=(Owned(SHADOW, "libssl3", "3"),))
     assert not judge(seen, "", {LIBRARY: "libssl3"}, ("libssl3",)).proven
     assert judge(seen, "", {LIBRARY: "libssl3"}, ("libc6",)).proven
@@ -113,7 +113,7 @@ def test_links_and_files_in_place_of_directories(layers: dict[str, Path]) -> Non
     assert not two.hides("/usr/shared")
 
 
-def test_what_the_mask_hides_has_no_shadow(layers: dict[str, Path]) -> None:
+def test_a_file_that_the_mask_hides_has_no_shadow(layers: dict[str, Path]) -> None:
     put(layers["base"], "/etc/fstab", "host")
     put(layers["base"], "/etc/shown", "host")
     put(layers["mask"], "/etc/fstab", "")
@@ -123,8 +123,8 @@ def test_what_the_mask_hides_has_no_shadow(layers: dict[str, Path]) -> None:
     assert [shadow.path for shadow in look(layers).shadows] == ["/etc/shown"]
 
 
-def test_only_what_the_base_has_is_walked(layers: dict[str, Path]) -> None:
-    # Deeper than any path that can be opened: it must not even be tried.
+def test_only_paths_that_the_base_has_are_walked(layers: dict[str, Path]) -> None:
+    # This path is deeper than any that can be opened: it must not even be tried.
     here = os.open(layers["delta"], os.O_RDONLY)
     try:
         for _ in range(1500):
@@ -179,7 +179,7 @@ def test_packages_that_differ() -> None:
     assert not compare(own, own)
 
 
-def test_removing_takes_what_is_named_and_follows_nothing(layers: dict[str, Path], tmp_path: Path) -> None:
+def test_removing_takes_only_the_named_files_and_follows_no_link(layers: dict[str, Path], tmp_path: Path) -> None:
     kept, gone = put(layers["delta"], "/usr/lib/kept"), put(layers["delta"], "/usr/lib/gone")
     secret = put(tmp_path, "/secret/file")
     (layers["delta"] / "etc").symlink_to(secret.parent)

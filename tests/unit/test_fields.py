@@ -1,4 +1,4 @@
-"""The table of fields: what is said of a field in one place holds wherever it is used."""
+"""The table of fields: a fact that is stated there once holds wherever the field is used."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ APP = Spec(
 )  # fmt: skip
 
 
-def test_every_field_says_what_it_is_and_why_it_can_t_change() -> None:
+def test_every_field_has_a_help_and_a_reason_if_it_can_t_change() -> None:
     for key, row in table().items():
         assert row.key == key
         assert row.help.endswith("."), key
@@ -42,7 +42,7 @@ def test_a_spec_with_a_field_of_a_later_version_is_broken_and_says_which() -> No
     assert caught.value.why == "/lxc/web/lxcfleet.yaml: colour: unknown key"
 
 
-def test_isolation_on_the_host_s_network_is_refused_wherever_it_is_said() -> None:
+def test_isolation_on_the_host_s_network_is_refused_wherever_it_is_set() -> None:
     with pytest.raises(InvalidInput, match="can't be isolated"):
         settings.parse(b"profiles: {web: {isolated: true, network: host, command: [sleep, '9']}}", "f")
     with pytest.raises(InvalidInput, match="can't be isolated"):
@@ -64,7 +64,7 @@ def test_a_spec_that_an_older_version_let_through_is_read_as_it_is() -> None:
     assert (spec.network, spec.isolated) == (Network.HOST, False)
 
 
-def test_an_empty_value_of_a_request_is_not_said() -> None:
+def test_an_empty_value_in_a_request_counts_as_not_given() -> None:
     body = {"name": "web", "command": [], "labels": {}, "isolated": False, "health": None, "autostart": False, "memory": 0}
     assert CreateRequest.from_json(body).said == {"autostart": False, "memory": 0}
 
@@ -91,7 +91,7 @@ def test_a_request_is_read_as_it_was_sent() -> None:
         (["health="], {"health": None}),
     ],
 )
-def test_an_assignment_changes_what_it_names(texts: list[str], changed: dict[str, Any]) -> None:
+def test_an_assignment_changes_only_the_key_that_it_names(texts: list[str], changed: dict[str, Any]) -> None:
     after = assignments.apply(APP, assignments.combine(map(assignments.parse, texts)), CONFIG)
     assert {key: getattr(after, key) for key in table() if getattr(after, key) != getattr(APP, key)} == changed
 
@@ -134,18 +134,18 @@ def test_one_field_has_one_value() -> None:
         assignments.combine(map(assignments.parse, ["memory=1G", "memory=2G"]))
 
 
-def test_what_does_not_go_together_can_t_be_set() -> None:
+def test_values_that_contradict_each_other_can_t_be_set() -> None:
     for texts in (["command="], ["network=bridge", "ports=http=80", "network=none"], ["init=system"]):
         with pytest.raises(InvalidInput):
             assignments.apply(APP, assignments.combine(map(assignments.parse, texts)), CONFIG)
 
 
-def test_how_hard_a_change_is() -> None:
+def test_several_changes_are_as_hard_as_the_hardest() -> None:
     assert assignments.hardest(["memory", "labels"]) is Change.LIVE
     assert assignments.hardest(["memory", "command"]) is Change.RESTART
 
 
-def test_what_is_given_can_t_be_asked_for() -> None:
+def test_a_key_that_the_fleet_assigns_can_t_be_requested() -> None:
     assert set(stored()) - set(askable()) == {"first_id", "address", "address6", "hardware", "created"}
     assert set(askable()) - set(askable(profile=True)) == {"profile"}
 
@@ -170,11 +170,11 @@ def test_a_signal_has_a_name(text: str, signal: StopSignal) -> None:
 
 
 @pytest.mark.parametrize("user", ["postgres", "70", "70:70", "www-data:adm", "_apt", "0"])
-def test_a_user_may_be(user: str) -> None:
+def test_a_user_may_be_a_name_or_a_number_with_a_group(user: str) -> None:
     assert assignments.parse(f"user={user}").value == user
 
 
 @pytest.mark.parametrize("user", ["a b", ":", "a:", ":a", "-u", "70000", "a:b:c", "$(id)", "a\nb", "é", "x" * 33])
-def test_no_user_has_such_a_name(user: str) -> None:
+def test_an_impossible_user_is_refused(user: str) -> None:
     with pytest.raises(InvalidInput):
         assignments.parse(f"user={user}")

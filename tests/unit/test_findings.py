@@ -1,4 +1,4 @@
-"""What doctor says of the daemon itself."""
+"""Findings of doctor about the daemon itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lxcfleet.runtime.tasks import TaskReading
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
 
-def test_nothing_of_tasks_that_never_failed() -> None:
+def test_tasks_that_never_failed_give_no_finding() -> None:
     assert findings.of_tasks([TaskReading("observe", 0, True)], NOW) == []
 
 
@@ -22,7 +22,7 @@ def test_a_task_that_failed_and_runs_again_is_a_warning_for_a_day() -> None:
     assert findings.of_tasks([failed], NOW + timedelta(hours=2)) == []
 
 
-def test_a_task_that_does_not_run_is_told_for_as_long_as_that() -> None:
+def test_a_task_that_does_not_run_is_told_until_it_runs() -> None:
     failed = TaskReading("observe", 1, False, "ValueError: boom", NOW - timedelta(days=9))
     [finding] = findings.of_tasks([failed], NOW)
     assert finding.level == "fail"

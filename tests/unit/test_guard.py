@@ -1,4 +1,4 @@
-"""What containers may send, as rules; and how one hears that the rules are gone."""
+"""The packets that containers may send, as rules; and the notice that the rules are gone."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_isolated_guests_are_in_the_sets_for_that() -> None:
     assert "isolated" not in admit("br", [], gone=[ONE])
 
 
-def test_who_is_admitted_and_who_forgotten() -> None:
+def test_guests_are_admitted_and_forgotten() -> None:
     present: dict[str, AnyGuest] = {ONE.port: ONE}
     assert differences(present, {}) == ([ONE], [])
     assert differences(present, present) == ([], [])
@@ -52,7 +52,7 @@ def test_the_ports_of_a_network(network: str, pattern: str) -> None:
     assert ports(IPv4Network(network)) == pattern
 
 
-def test_the_rules_say_no_in_the_end() -> None:
+def test_the_last_rule_drops_every_other_packet() -> None:
     lines = render(IPv4Network("10.201.0.0/16"), "br", guard=True).split()
     assert lines[-3] == "drop"
     assert "hook prerouting" not in render(IPv4Network("10.201.0.0/16"), "br", guard=False)
@@ -64,7 +64,7 @@ def test_link_local_addresses() -> None:
 
 
 def message(kind: int, family: int, name: str) -> bytes:
-    """As the kernel sends it: some attribute, then the name."""
+    """A message in the kernel's form: some attribute, then the name."""
     text = name.encode() + b"\0"
     attributes = struct.pack("=HHI", 8, 2, 7) + struct.pack("=HH", 4 + len(text), 1) + text
     attributes += bytes(-len(attributes) % 4)
@@ -78,6 +78,6 @@ def test_messages_about_tables() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_are_a_problem(data: bytes) -> None:
+def test_any_bytes_are_survived(data: bytes) -> None:
     list(messages(data))
     list(messages(struct.pack("=IHHII", 16 + len(data), 0xA02, 0, 0, 0) + data))

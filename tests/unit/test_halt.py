@@ -1,4 +1,4 @@
-"""What is said of a container that was killed and has not stopped."""
+"""The error for a container that was killed and has not stopped."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def init() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def test_one_whose_init_is_still_there(init: subprocess.Popen[bytes]) -> None:
+def test_the_error_says_if_init_is_still_there(init: subprocess.Popen[bytes]) -> None:
     assert not proc.has_ended(init.pid, os.getpid())
     assert "still there" in lifecycle._stays("web", running(init.pid)).why
 
 
-def test_one_whose_monitor_has_not_tidied_up_yet(init: subprocess.Popen[bytes]) -> None:
-    """On a slow host 28 monitors that each unload an AppArmor profile took minutes; nothing of the containers ran."""
+def test_the_error_says_if_the_monitor_has_not_tidied_up_yet(init: subprocess.Popen[bytes]) -> None:
+    """On a slow host, 28 monitors took minutes to unload an AppArmor profile each, while no process of the containers ran."""
     os.kill(init.pid, signal.SIGKILL)
     os.waitid(os.P_PID, init.pid, os.WEXITED | os.WNOWAIT)
     for _ in ("a zombie", "gone"):
@@ -39,7 +39,7 @@ def test_one_whose_monitor_has_not_tidied_up_yet(init: subprocess.Popen[bytes]) 
         init.wait()
 
 
-def test_a_number_that_somebody_else_has_now(init: subprocess.Popen[bytes]) -> None:
+def test_the_error_says_if_another_process_has_the_pid_now(init: subprocess.Popen[bytes]) -> None:
     assert proc.has_ended(init.pid, parent=1)
 
 

@@ -1,4 +1,4 @@
-"""How a container's health follows from what its checks said, and the checks over the network."""
+"""How a container's health follows from the results of its checks; and the checks over the network."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def after(*verdicts: CheckResult, check: HealthCheck = CHECK, age: float = 100.0
     return course
 
 
-def test_one_that_passes_makes_it_healthy() -> None:
+def test_a_check_that_passes_makes_it_healthy() -> None:
     assert after(FAIL, PASS).health is Health.HEALTHY
     assert after(FAIL, FAIL, FAIL, PASS).health is Health.HEALTHY
     assert after(FAIL, FAIL, FAIL, PASS).reason == ""
@@ -60,7 +60,7 @@ def test_the_first_checks_come_fast_and_then_at_the_interval() -> None:
     assert pauses[:4] == [0.1, 0.2, 0.4, 0.8]
     assert pauses[-1] == CHECK.interval
     assert judge.pause(CHECK, after(FAIL, PASS)) == CHECK.interval
-    assert judge.pause(CHECK, after(FAIL)) == CHECK.interval  # these count
+    assert judge.pause(CHECK, after(FAIL)) == CHECK.interval  # from now on failures count
 
 
 @given(st.lists(st.booleans(), max_size=30), st.integers(1, 5), st.floats(0, 60))
@@ -89,7 +89,7 @@ def test_it_is_unhealthy_exactly_after_so_many_failures_that_count(said: list[bo
         ("", Health.STARTING),
     ],
 )
-def test_what_systemd_says(word: str, expected: Health) -> None:
+def test_health_follows_from_systemds_state(word: str, expected: Health) -> None:
     course = judge.judge_systemd(Course(), word, "nginx.service")
     assert course.health is expected
     assert ("nginx.service" in course.reason) == (word == "degraded")
@@ -104,11 +104,11 @@ def test_systemd_is_asked_ever_less_often() -> None:
     assert judge.pause_systemd(course) == 30.0
 
 
-def test_systemd_is_not_asked_before_all_that_boot_can_be_up() -> None:
+def test_systemd_is_not_asked_before_all_booting_containers_can_be_up() -> None:
     assert judge.let_boot(0.5, booting=1, processors=2) == 0.0
     assert judge.let_boot(0.5, booting=100, processors=2) == pytest.approx(3.5)
     assert judge.let_boot(4.0, booting=100, processors=2) == 0.0
-    assert judge.let_boot(0.0, booting=10_000, processors=1) == 10.0  # nobody waits for ever for others
+    assert judge.let_boot(0.0, booting=10_000, processors=1) == 10.0  # the wait for other containers has a limit
 
 
 def test_an_app_container_without_a_check_is_asked_nothing() -> None:
@@ -118,7 +118,7 @@ def test_an_app_container_without_a_check_is_asked_nothing() -> None:
     assert [judge.of_age(age, 1.0) for age in (0.0, 0.9, 1.0)] == [Health.STARTING, Health.STARTING, Health.HEALTHY]
 
 
-def test_only_those_with_a_check_have_to_pass_it_to_serve() -> None:
+def test_a_container_with_a_check_serves_only_once_the_check_passes() -> None:
     checked, plain = Spec("a", health=CHECK), Spec("a")
     assert [judge.serves(checked, each) for each in (*Health, None)] == [False, True, False, False]
     assert all(judge.serves(plain, each) for each in (*Health, None))
@@ -153,7 +153,7 @@ def test_no_addresses_of_checks(text: str) -> None:
 
 
 def ask(answer: bytes | None, check: Callable[[int], Awaitable[str]]) -> str:
-    """What a check says of a server that gives this answer; None: it says nothing."""
+    """The result of a check against a server with this answer; None: the server does not answer."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

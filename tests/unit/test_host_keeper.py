@@ -1,4 +1,4 @@
-"""What the daemon knows of the host: nothing of it is found out in the daemon's own process."""
+"""The host's features: the daemon never finds them out in its own process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FOUND = Features((Probe("lxc", "ok", "LXC 5.0.2"), Probe("tini", "fail", "is mis
 
 
 class FakeLauncher:
-    """Children that answer when the test says so."""
+    """A launcher whose children answer when the test says so."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, Any]] = []
@@ -49,7 +49,7 @@ async def keeping(answers: bool = True) -> tuple[HostKeeper, FakeLauncher]:
     return HostKeeper(cast(Any, launcher)), launcher
 
 
-def test_what_the_host_can_do_goes_to_the_daemon_unchanged() -> None:
+def test_the_hosts_features_reach_the_daemon_unchanged() -> None:
     assert Features.from_json(json.loads(json.dumps(FOUND.to_json()))) == FOUND
 
 
@@ -57,10 +57,10 @@ def test_the_first_question_waits_and_keeps_no_other_work_waiting() -> None:
     async def ask() -> None:
         keeper, launcher = await keeping(answers=False)
         asking = [asyncio.create_task(keeper.features()) for _ in range(3)]
-        for _ in range(5):  # other requests have their turns meanwhile
+        for _ in range(5):  # other requests get their turns meanwhile
             await asyncio.sleep(0)
         assert not any(task.done() for task in asking)
-        asking[0].cancel()  # a client that goes away takes the answer from nobody
+        asking[0].cancel()  # a client that goes away takes the answer from no other
         launcher.may_answer.set()
         assert await asyncio.gather(*asking[1:]) == [FOUND, FOUND]
         assert await keeper.features() == FOUND
@@ -69,7 +69,7 @@ def test_the_first_question_waits_and_keeps_no_other_work_waiting() -> None:
     asyncio.run(asyncio.wait_for(ask(), 60))
 
 
-def test_it_is_tried_anew_after_a_reload_and_after_a_failure() -> None:
+def test_features_are_tried_again_after_a_reload_and_after_a_failure() -> None:
     async def ask() -> None:
         keeper, launcher = await keeping()
         await keeper.features()
@@ -104,12 +104,12 @@ def told(child: Callable[[Any, socket.socket, Paths], None], argument: Any) -> A
         return json.loads(ours.recv(65536))
 
 
-def test_the_child_answers_with_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_child_answers_with_its_findings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "read", lambda _: FOUND)
     assert Features.from_json(told(host.features, None)) == FOUND
 
 
-def test_the_child_says_what_became_of_the_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_child_answers_whether_the_ids_were_given(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[tuple[int, int]] = []
     monkeypatch.setattr(idfiles, "add_root_range", lambda first, last: given.append((first, last)))
     assert told(host.root_ids, [1, 2])["error"] is None
@@ -128,7 +128,7 @@ FOR_CHILDREN = {f"lxcfleet.host.facts.{name}" for name in ("features", "idfiles"
 
 
 def test_the_daemon_itself_neither_tries_the_host_out_nor_runs_usermod() -> None:
-    """It has threads, so a fork can take a lock along that nobody will ever give back; and either can take long."""
+    """The daemon has threads, so a forked child can inherit a lock that nobody ever releases; and both can take long."""
     top = Path(lxcfleet.__file__).parent
     wrong = []
     for file in (file for room in OF_THE_DAEMON for file in sorted((top / room).rglob("*.py"))):

@@ -1,4 +1,4 @@
-"""What keeps the unit tests off the host."""
+"""The guard that keeps the unit tests off the host."""
 
 from __future__ import annotations
 
@@ -57,19 +57,19 @@ REACHES: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("reach", REACHES.values(), ids=REACHES)
-def test_it_is_refused(reach: Callable[[], object]) -> None:
+def test_an_attempt_to_reach_the_host_is_refused(reach: Callable[[], object]) -> None:
     told = pytest.raises(AssertionError, match="the host was reached")
     with told, hostguard.guarded(frozenset()), pytest.raises(HostReached):
         reach()
 
 
-def test_what_the_code_swallows_fails_the_test_all_the_same() -> None:
+def test_an_attempt_whose_error_is_swallowed_fails_the_test_all_the_same() -> None:
     told = pytest.raises(AssertionError, match="the host was reached")
     with told, hostguard.guarded(frozenset()), contextlib.suppress(Exception):
         Path(NOWHERE).write_text("x")
 
 
-def test_what_is_the_test_s_own_is_allowed(tmp_path: Path) -> None:
+def test_a_tests_own_files_and_sockets_are_allowed(tmp_path: Path) -> None:
     with hostguard.guarded(frozenset()):
         (tmp_path / "file").write_text("x")
         (tmp_path / "directory").mkdir()
@@ -86,12 +86,12 @@ def test_what_is_the_test_s_own_is_allowed(tmp_path: Path) -> None:
             file.write("x")
 
 
-def test_a_way_that_is_named_is_open() -> None:
+def test_a_mark_opens_the_way_that_it_names() -> None:
     with hostguard.guarded(frozenset({"processes", "loopback"})):
         subprocess.run([sys.executable, "-c", ""], check=True)
         bound(socket.AF_INET, ("127.0.0.1", 0))()
 
 
-def test_a_way_that_there_is_not_is_an_error() -> None:
+def test_a_mark_with_an_unknown_way_is_an_error() -> None:
     with pytest.raises(AssertionError, match="none of"), hostguard.guarded(frozenset({"loopbak"})):
         pass

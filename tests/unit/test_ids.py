@@ -1,4 +1,4 @@
-"""Uid ranges: what may be handed out, and that nothing is handed out twice."""
+"""Uid ranges: which ones may be handed out, and that none is handed out twice."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_a_range_that_root_lost_does_not_return_to_the_pool() -> None:
     assert pool.free == 1
 
 
-def test_claiming_takes_every_range_that_it_touches() -> None:
+def test_claiming_takes_every_range_that_the_claim_touches() -> None:
     pool = IdPool(root(FIRST, 4), root(FIRST, 4))
     pool.claim(FIRST + RANGE_SIZE // 2)
     assert pool.free == 2
@@ -150,7 +150,7 @@ def test_the_installer_adds_its_line_only_where_root_has_no_room() -> None:
     assert installer_line(USUAL, "", PASSWD, GROUP) == USUAL.strip(), "one of the files lacks it"
 
 
-def test_the_installer_goes_round_what_others_have() -> None:
+def test_the_installer_avoids_the_ids_of_others() -> None:
     ann = f"ann:{FIRST + 100}:65536\n"
     line = installer_line(ann, "", PASSWD, GROUP)
     assert line is not None
@@ -188,14 +188,14 @@ starts = st.lists(st.integers(0, 60 * RANGE_SIZE), max_size=5)
 
 
 def inside(ids: Ids, text: str) -> bool:
-    """Whether each id is in one of root's lines; by counting, unlike the code."""
+    """Whether each id is in one of root's lines; this counts, unlike the product's code."""
     mine = [line.ids for line in parse_subids(text) if line.root]
     edges = sorted({ids.first, ids.end, *(e for i in mine for e in i if ids.first < e < ids.end)})
     return all(any(i.first <= a and b <= i.end for i in mine) for a, b in itertools.pairwise(edges))
 
 
 @given(subuid=lines_of_ids, subgid=lines_of_ids, own=starts, accounts=starts, foreign=starts)
-def test_no_range_is_ever_handed_out_that_anyone_else_has(
+def test_no_range_of_anybody_else_is_ever_handed_out(
     subuid: str, subgid: str, own: list[int], accounts: list[int], foreign: list[int]
 ) -> None:
     passwd = "".join(f"user{n}:x:{uid}:0::/:/bin/sh\n" for n, uid in enumerate(accounts))

@@ -44,22 +44,22 @@ def test_ports_of_the_bridge_are_named_by_it() -> None:
     ("text", "address"),
     [("none\n", None), ("address 10.0.0.7/24\n", IPv4Interface("10.0.0.7/24"))],
 )
-def test_what_a_client_says(text: str, address: IPv4Interface | None) -> None:
+def test_a_lease_of_a_client_is_read(text: str, address: IPv4Interface | None) -> None:
     assert lan.parse_lease(text).address == address
 
 
 @pytest.mark.parametrize("text", ["", "address", "address 10.0.0.300/24", "address fd00::1/64", "bound 10.0.0.1/24"])
-def test_what_a_client_would_not_say(text: str) -> None:
+def test_a_text_that_no_client_writes_is_no_lease(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         lan.parse_lease(text)
 
 
 def test_the_kernels_own_addresses_of_a_prefix() -> None:
     table = (
-        "fd770009000000000" "40a0bfffe0c0d0e 02 40 00 00     eth0\n"  # its own
-        "fd770009000000000" "40a0bfffe0c0d0f 02 40 00 00     eth0\n"  # somebody else's
-        "fd780009000000000" "40a0bfffe0c0d0e 02 40 00 40     eth0\n"  # not sure yet
-        "fe80000000000000040a0bfffe0c0d0e 02 40 20 80     eth0\n"  # of the link only
+        "fd770009000000000" "40a0bfffe0c0d0e 02 40 00 00     eth0\n"  # the container's own address
+        "fd770009000000000" "40a0bfffe0c0d0f 02 40 00 00     eth0\n"  # the address of another machine
+        "fd780009000000000" "40a0bfffe0c0d0e 02 40 00 40     eth0\n"  # a tentative address
+        "fe80000000000000040a0bfffe0c0d0e 02 40 20 80     eth0\n"  # a link-local address
         "00000000000000000000000000000001 01 80 10 80       lo\n"
     )  # fmt: skip
     assert lan.routed6(table, MAC) == [IPv6Address("fd77:9::40a:bff:fe0c:d0e")]
@@ -78,7 +78,7 @@ def test_guests_and_leases_are_elements_of_sets() -> None:
     assert lan.change_leases("br0", [], []) == ""
 
 
-def test_others_on_the_bridge_are_none_of_our_business() -> None:
+def test_packets_of_others_on_the_bridge_are_left_alone() -> None:
     chain = lan.render_bridge("br0", guard=True, ipv6=True).partition("chain guard")[2]
     rules = [line.strip() for line in chain.splitlines()[2:]]
     assert rules[0] == "iifname != @ports accept"
@@ -100,13 +100,13 @@ def test_others_on_the_bridge_are_none_of_our_business() -> None:
         ("bridge: br0, addresses: dhcp, host_access: false", "host_access: with `addresses: dhcp`"),
     ],
 )
-def test_settings_that_mean_nothing_there(text: str, complaint: str) -> None:
+def test_settings_without_effect_on_such_a_bridge_are_refused(text: str, complaint: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         parse(f"network: {{{text}}}".encode(), "file")
     assert complaint in str(refused.value)
 
 
-def test_settings_that_do() -> None:
+def test_settings_with_an_effect_are_accepted() -> None:
     settings = parse(b"network: {bridge: br0, addresses: dhcp, ipv6: none}", "file")
     assert settings.network.dhcp
     assert not Config().network.dhcp
@@ -123,7 +123,7 @@ def test_specs_with_a_mac_address_survive() -> None:
             store.parse("web1", wrong.encode(), "file")
 
 
-def test_who_waits_for_an_address_is_not_found(tmp_path: Path) -> None:
+def test_a_container_that_waits_for_its_address_is_not_found(tmp_path: Path) -> None:
     paths = own_paths(tmp_path)
     web = Container("web1", SPEC)
     run(web)
@@ -136,18 +136,18 @@ def test_who_waits_for_an_address_is_not_found(tmp_path: Path) -> None:
     found.moved(web)
     assert (web.waits_for_address, membership.members()) == (False, [web])
     assert (paths.hosts / "web1").read_text().startswith("10.0.0.7 web1.fleet web.role.fleet")
-    found.withdraw("web1")  # one that is about to be stopped
+    found.withdraw("web1")  # a container that is about to be stopped
     web.leased = (IPv4Address("10.0.0.8"),)
     found.moved(web)
     assert (membership.members(), (paths.hosts / "web1").exists()) == ([], False)
 
 
-def test_no_address_is_no_health() -> None:
+def test_a_container_without_an_address_is_not_healthy() -> None:
     assert judge.without_address(1) is Health.STARTING
     assert judge.without_address(judge.ADDRESS_SECONDS) is Health.UNHEALTHY
 
 
-def test_what_the_operator_has_to_see_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_findings_for_the_operator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(dhcp, "PROGRAM", tmp_path / "udhcpc")
     settings = parse(b"network: {bridge: nobridge9, addresses: dhcp}", "file").network
     assert needs.findings(NetworkSettings()) == []

@@ -1,4 +1,4 @@
-"""What the launcher can be asked for: each operation is done by a child, and no other is."""
+"""The launcher's operations: a child does each of them, and there are no others."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from lxcfleet.launcher import operations
 from lxcfleet.launcher.children import run
 
 
-def test_every_operation_is_bound_to_what_does_it() -> None:
-    attach = {operations.ATTACH}  # whose child talks to the client
+def test_every_operation_is_bound_to_its_function() -> None:
+    attach = {operations.ATTACH}  # the child of this operation talks to the client
     assert run._OPERATIONS.keys() == {*operations.ALL} - attach
 
 

@@ -1,4 +1,4 @@
-"""What liblxc's log says of a start."""
+"""liblxc's log of a start."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENDED = (
 @pytest.mark.parametrize(("lines", "expected"), [(REFUSED, True), (ENDED, False), ((), False), (ENDED + REFUSED, True)])
 def test_whether_a_start_was_given_up(tmp_path: Path, lines: tuple[str, ...], expected: bool) -> None:
     log = tmp_path / "log"
-    before = "\n".join((*REFUSED, ""))  # of an earlier start
+    before = "\n".join((*REFUSED, ""))  # lines of an earlier start
     log.write_text(before + "\n".join(lines))
     assert liblxc.gave_up(str(log), len(before)) is expected
 

@@ -1,4 +1,4 @@
-"""When the mask is built, and what is left when that fails. The image itself is a stand-in here."""
+"""When the mask is built, and the state after a failed build. The image itself is a stand-in here."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from lxcfleet.paths import Paths
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    """A host, much reduced."""
+    """A much reduced host."""
     root = tmp_path / "host"
     for name in ("etc/app", "usr/bin", "var/lib/dpkg", "home", "opt/tool"):
         (root / name).mkdir(parents=True)
@@ -62,7 +62,7 @@ def test_builds_once(paths: Paths, base: Path, written: list[object]) -> None:
 
 
 def later(path: Path) -> None:
-    """Times of files have the grain of the kernel's clock tick: make sure that this change is a later one."""
+    """Wait for the next tick of the kernel's clock, which file times are taken from, so that this change is a later one."""
     status = path.lstat()
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
 
@@ -139,7 +139,7 @@ def test_is_out_of_date_after_a_change(paths: Paths, base: Path, change: object)
     assert build.is_current(paths, base)
 
 
-def test_an_image_is_only_written_for_another_content(paths: Paths, base: Path, written: list[object]) -> None:
+def test_an_image_is_only_written_if_its_content_changes(paths: Paths, base: Path, written: list[object]) -> None:
     build.ensure(paths, root=base)
     began = build.looked(paths)
     change_packages(base, paths)
@@ -195,7 +195,7 @@ def test_the_record_of_other_rules_or_another_base_does_not_count(
 def test_a_crash_leaves_the_old_image_or_the_new(
     paths: Paths, base: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """Whatever was done until the crash: the next attempt ends with one image and nothing beside it."""
+    """Wherever the crash was, the next attempt ends with one image and nothing beside it."""
 
     class Crash(BaseException):
         pass
@@ -292,7 +292,7 @@ def test_hidden_asks_the_record(paths: Paths, base: Path) -> None:
     ]
 
 
-def test_what_the_record_keeps_of_the_entries() -> None:
+def test_the_record_keeps_only_the_needed_part_of_the_entries() -> None:
     entries: dict[str, Entry] = {
         "/a\udcff\n": Whiteout("why"),
         "/b": Directory(Owner(0o700), opaque=True),

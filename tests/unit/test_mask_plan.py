@@ -1,4 +1,4 @@
-"""What ends up in the mask: the plan over small trees, and what a clone sees under it."""
+"""The content of the mask: the plan over small trees, and the files that a clone sees under it."""
 
 import os
 import stat
@@ -37,7 +37,7 @@ def test_the_hosts_own_directories_are_empty_with_the_hosts_mode(base: Path) -> 
     assert not hides(base, entries, "/home")
 
 
-def test_what_is_not_of_the_fhs_is_gone(base: Path) -> None:
+def test_directories_outside_the_fhs_are_gone(base: Path) -> None:
     put(base, "data/customers")
     entries = plan(base)
     assert isinstance(entries["/data"], Whiteout)
@@ -86,7 +86,7 @@ def test_packages_directories_inside_the_allow_list_are_left_alone(base: Path) -
     assert "/var/lib/dpkg/info" not in entries
 
 
-def test_own_state_is_hidden_wherever_it_is(base: Path) -> None:
+def test_lxcfleets_own_state_is_hidden_wherever_it_is(base: Path) -> None:
     put(base, "opt/clones/c1/delta/etc/passwd")
     entries, _ = compiler.plan(Paths(lxc=Path("/opt/clones")), Rules(), Tree(base))
     assert isinstance(entries["/opt/clones"], Whiteout)
@@ -100,7 +100,7 @@ def test_ssh_host_keys_and_their_public_halves(base: Path) -> None:
     assert hidden == {"ssh_host_rsa_key", "ssh_host_rsa_key.pub"}
 
 
-def test_a_rule_for_a_path_that_comes_later(base: Path) -> None:
+def test_a_rule_for_a_path_that_the_host_gets_later(base: Path) -> None:
     entries = plan(base)
     assert isinstance(entries["/etc/hostname"], Whiteout), "the host may get one while clones run"
     assert "/etc/NetworkManager/system-connections" not in entries, "a whiteout needs a directory to be in"
@@ -150,7 +150,7 @@ def test_a_linked_resolv_conf_becomes_a_file(base: Path) -> None:
     assert b"nameserver" not in entry.content
 
 
-def test_hidden_follows_links_into_what_is_hidden(base: Path) -> None:
+def test_hidden_follows_links_to_hidden_paths(base: Path) -> None:
     put(base, "data/tool")
     (base / "usr/bin/tool").symlink_to("/data/tool")
     (base / "usr/bin/loop").symlink_to("loop")
@@ -168,7 +168,7 @@ def test_hidden_does_not_leave_the_tree(base: Path) -> None:
 # -- the sweep --------------------------------------------------------------------------------------
 
 
-def test_what_others_cannot_read_is_hidden(base: Path) -> None:
+def test_files_that_others_cannot_read_are_hidden(base: Path) -> None:
     put(base, "etc/key", mode=0o640)
     put(base, "etc/private/inside")
     (base / "etc/private").chmod(0o711)

@@ -1,4 +1,4 @@
-"""The operator's rules: what is accepted, and how all mistakes are told at once."""
+"""The operator's rules: which ones are accepted, and how all mistakes are told at once."""
 
 import os
 from pathlib import Path

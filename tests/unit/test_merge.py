@@ -1,4 +1,4 @@
-"""Three-way merges: who changed an entry has it; where both did, the container's stays and it is told."""
+"""Three-way merges: an entry is taken from the side that changed it. If both did, the container's stays and that is told."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def test_the_hosts_patches_arrive_and_local_packages_stay() -> None:
     assert merged.conflicts == ()
 
 
-def test_what_only_one_side_removed_is_gone() -> None:
+def test_an_entry_that_only_one_side_removed_is_gone() -> None:
     merged = records.packages(status(a="1", b="1", c="1"), status(b="1", c="1"), status(a="1", c="1"))
     assert versions(merged.content) == {"c": "1"}
 
 
-def test_a_package_that_both_changed_is_told_and_stays() -> None:
+def test_a_package_that_both_sides_changed_is_told_and_stays() -> None:
     merged = records.packages(status(ssl="1"), status(ssl="2"), status(ssl="1+local"))
     assert versions(merged.content) == {"ssl": "1+local"}
     assert merged.conflicts == ("package ssl:amd64: 1+local here, 2 on the host",)
 
 
-def test_removed_there_and_changed_here() -> None:
+def test_a_package_that_the_host_removed_and_the_container_changed() -> None:
     merged = records.packages(status(ssl="1"), b"", status(ssl="2"))
     assert versions(merged.content) == {"ssl": "2"}
     assert merged.conflicts == ("package ssl:amd64: 2 here, none on the host",)
@@ -76,7 +76,7 @@ def test_new_accounts_of_either_side() -> None:
     assert merged.conflicts == ()
 
 
-def test_an_id_that_both_gave_away_is_told_and_not_given_twice() -> None:
+def test_an_id_that_both_sides_gave_away_is_told_and_not_given_twice() -> None:
     merged = records.users(PASSWD, PASSWD + b"tss:x:998:998::/:/bin/false\n", PASSWD + b"app:x:998:998::/srv:/bin/sh\n")
     assert b"tss" not in merged.content
     assert merged.conflicts == ("user tss: new on the host with the id that app has here, and left out",)
@@ -91,7 +91,7 @@ def test_members_of_groups_of_both_sides() -> None:
     assert merged.conflicts == ("group adm: changed here and on the host",)
 
 
-def test_a_password_that_was_set_here_stays() -> None:
+def test_a_password_that_was_set_in_the_container_stays() -> None:
     merged = records.hashes(b"root:*::\n", b"root:*::\nnew:*::\n", b"root:$y$hash::\n")
     assert merged.content == b"root:$y$hash::\nnew:*::\n"
     assert merged.conflicts == ()
@@ -110,7 +110,7 @@ APP = b"app:x:1000:1000::/srv:/bin/sh\n"
 
 
 def test_a_user_whose_group_is_left_out_is_left_out() -> None:
-    """Else it would have what the container's group of that id has."""
+    """Otherwise the user would get the rights of the container's group with that id."""
     old = {records.PASSWD: PASSWD, records.GROUP: GROUPS}
     host = {records.PASSWD: PASSWD + b"foo:x:998:998::/:/bin/false\n", records.GROUP: GROUPS + b"foo:x:998:\n"}
     own = {records.PASSWD: PASSWD + APP, records.GROUP: GROUPS + b"secretreaders:x:998:app\n"}
@@ -120,8 +120,8 @@ def test_a_user_whose_group_is_left_out_is_left_out() -> None:
         "user foo: new on the host with the group id that secretreaders has here, and left out",
         "group foo: new on the host with the id that secretreaders has here, and left out",
     ]
-    assert records.merge(old, host, merged) == (merged, conflicts)  # after a crash before that was noted
-    # At the next merge the group is no news any more, and stays away; so do users that come into it then.
+    assert records.merge(old, host, merged) == (merged, conflicts)  # as after a crash before the new base was noted
+    # At the next merge the group is not new any more, and stays away. Users that join it later do so, too.
     later = {**host, records.PASSWD: host[records.PASSWD] + b"bar:x:997:998::/:/bin/false\n"}
     users, conflicts = records.merge(host, later, own)
     assert users == {records.PASSWD: own[records.PASSWD]}
@@ -140,8 +140,8 @@ def test_a_user_stays_in_its_group_if_the_hosts_is_left_out() -> None:
     ]
 
 
-def test_a_user_whose_group_the_container_has_not_is_left_out() -> None:
-    """Whatever group gets that id there, it is not the host's."""
+def test_a_user_whose_group_is_missing_in_the_container_is_left_out() -> None:
+    """Another group may get that id there."""
     old = {records.PASSWD: PASSWD, records.GROUP: GROUPS}
     host = {records.PASSWD: PASSWD + b"foo:x:998:4::/:/bin/false\n", records.GROUP: GROUPS}
     own = {records.PASSWD: PASSWD + APP, records.GROUP: b"root:x:0:\n"}
@@ -161,7 +161,7 @@ def test_users_whose_groups_are_the_same_arrive() -> None:
 
 
 def test_a_container_with_groups_only_is_told() -> None:
-    """It has the host's users, with nothing of its own that they could be left out of."""
+    """The container has the host's passwd, so there is no file of its own from which users could be left out."""
     old = {records.PASSWD: PASSWD, records.GROUP: GROUPS}
     host = {records.PASSWD: PASSWD + b"foo:x:998:998::/:/bin/false\n", records.GROUP: GROUPS + b"foo:x:998:\n"}
     own = {records.GROUP: GROUPS + b"secretreaders:x:998:\n"}
@@ -197,19 +197,19 @@ def test_nothing_is_invented_or_lost(old: dict[str, bytes], host: dict[str, byte
 
 
 @given(entries, entries)
-def test_without_changes_of_ones_own_one_has_the_hosts(old: dict[str, bytes], host: dict[str, bytes]) -> None:
+def test_a_container_without_changes_of_its_own_gets_the_hosts_files(old: dict[str, bytes], host: dict[str, bytes]) -> None:
     assert merge_entries(old, host, old, lambda *_: None) == (host, [])
 
 
 @given(entries, entries, entries)
 def test_merging_again_changes_nothing(old: dict[str, bytes], host: dict[str, bytes], own: dict[str, bytes]) -> None:
-    """A crash after the file was written and before that was noted."""
+    """This happens after a crash between the write of the file and the note of the new base."""
     once, _ = merge_entries(old, host, own, lambda *_: None)
     assert merge_entries(old, host, once, lambda *_: None)[0] == once
 
 
 @given(st.binary(max_size=80), st.binary(max_size=80), st.binary(max_size=80))
-def test_damaged_files_do_not_stop_it(old: bytes, host: bytes, own: bytes) -> None:
+def test_damaged_files_do_not_stop_the_merge(old: bytes, host: bytes, own: bytes) -> None:
     for each in records.MERGES.values():
         each(old, host, own)
 

@@ -1,4 +1,4 @@
-"""What Prometheus is told: names, values, what is left out, and the containers' own exporters."""
+"""Metrics for Prometheus: names, values, omissions, and the containers' own exporters."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STOPPED = ContainerReading("web2", State.STOPPED, "app")
 
 
 def samples(*containers: ContainerReading) -> dict[tuple[str, str], float]:
-    """Name and container (or state) to value, as a parser reads it."""
+    """The value for each name and container (or state), as a parser reads it."""
     patch = PatchReading({}, scanned=950.0, packages_changed=None)
     text = render(FleetReading(containers, daemon_started=900.0, operations_running=1, patch=patch)).decode()
     found: dict[tuple[str, str], float] = {}
@@ -56,7 +56,7 @@ def test_background_tasks_say_how_often_they_failed_and_whether_they_run() -> No
     assert 'lxcfleet_event_failures_total{subscriber="network"} 2.0' in text
 
 
-def test_a_container_that_runs_says_all() -> None:
+def test_a_running_container_has_all_its_metrics() -> None:
     found = samples(RUNNING)
     assert found["lxcfleet_container_restarts_total", "web1"] == 2
     assert found["lxcfleet_container_start_time_seconds", "web1"] == 1000
@@ -74,12 +74,12 @@ def test_a_container_that_runs_says_all() -> None:
     assert ("lxcfleet_host_packages_change_timestamp_seconds", "") not in found
 
 
-def test_what_is_not_known_is_left_out() -> None:
+def test_unknown_values_are_left_out() -> None:
     names = {name for name, container in samples(STOPPED) if container == "web2"}
     assert names == {"lxcfleet_container_info", "lxcfleet_container_state", "lxcfleet_container_restarts_total"}
 
 
-def test_every_state_is_counted_also_those_of_nobody() -> None:
+def test_every_state_is_counted_even_if_no_container_is_in_it() -> None:
     found = samples(RUNNING, STOPPED)
     counts = {key: value for (name, key), value in found.items() if name == "lxcfleet_containers"}
     assert counts == {state: int(state in ("running", "stopped")) for state in State}
@@ -185,7 +185,7 @@ def test_a_delta_is_added_up_in_steps(tmp_path: Path) -> None:
 FILES = Path(__file__).resolve().parents[2] / "docs"
 
 
-def test_the_documents_speak_of_metrics_that_there_are() -> None:
+def test_the_documents_name_only_metrics_that_exist() -> None:
     text = render(FleetReading([RUNNING], daemon_started=0.0, operations_running=0)).decode()
     known = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
     for file in (*FILES.glob("monitoring/*"), FILES / "monitoring.md"):
@@ -193,7 +193,7 @@ def test_the_documents_speak_of_metrics_that_there_are() -> None:
         assert spoken <= known, file
 
 
-def test_a_rollout_says_how_it_is() -> None:
+def test_a_rollout_has_its_metrics() -> None:
     patch = PatchReading(rollout="halted", rollout_phases={"done": 2, "failed": 1})
     text = render(FleetReading([], daemon_started=0.0, operations_running=0, patch=patch)).decode()
     assert 'lxcfleet_rollout_status{status="halted"} 1.0' in text

@@ -1,4 +1,4 @@
-"""Who listens where a container's monitor does."""
+"""The process that listens on the address of a container's monitor."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Listen = Callable[[str], socket.socket]
 
 @pytest.fixture
 def lxc_path() -> str:
-    """Nobody else's."""
+    """A path that no other process uses."""
     return f"/nowhere/{os.getpid()}"
 
 
 @pytest.fixture
 def bind(lxc_path: str) -> Iterator[Listen]:
-    """Takes the address of a monitor."""
+    """A function that takes the address of a monitor."""
     taken = []
 
     def act(name: str) -> socket.socket:
@@ -37,7 +37,7 @@ def bind(lxc_path: str) -> Iterator[Listen]:
         each.close()
 
 
-def test_it_is_the_kernel_who_says_so(lxc_path: str, bind: Listen) -> None:
+def test_the_kernel_tells_who_listens(lxc_path: str, bind: Listen) -> None:
     assert monitor.listener("a", lxc_path) is None
     taken = bind("a")
     assert monitor.listener("a", lxc_path) is None
@@ -49,7 +49,7 @@ def test_it_is_the_kernel_who_says_so(lxc_path: str, bind: Listen) -> None:
     assert monitor.claimed(lxc_path) == set()
 
 
-def test_one_that_hears_nobody_is_not_waited_for(lxc_path: str, bind: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_listener_without_accept_is_not_waited_for(lxc_path: str, bind: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(monitor, "_PATIENCE", 0.01)
     bind("a").listen(0)
     with socket.socket(socket.AF_UNIX) as waits:
@@ -60,12 +60,12 @@ def test_one_that_hears_nobody_is_not_waited_for(lxc_path: str, bind: Listen, mo
             pass
 
 
-def test_a_path_that_no_address_has_room_for() -> None:
+def test_a_path_that_is_too_long_for_an_address() -> None:
     with pytest.raises(HostError, match="who answers for a"):
         monitor.runs("a", "/" + "x" * 120)
 
 
-def test_an_end_is_noticed(lxc_path: str, bind: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_a_monitor_is_noticed(lxc_path: str, bind: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(monitor, "ROOT", os.geteuid())
     for accepts in (False, True):
         taken = bind("a")
@@ -79,7 +79,7 @@ def test_an_end_is_noticed(lxc_path: str, bind: Listen, monkeypatch: pytest.Monk
             assert not lives()
 
 
-def test_others_are_refused(lxc_path: str, bind: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_impostor_is_refused(lxc_path: str, bind: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(monitor, "ROOT", os.geteuid() + 1)
     monitor.refuse_impostor("a", lxc_path)
     with pytest.raises(WrongState) as caught, monitor.held("a", lxc_path):
@@ -97,7 +97,7 @@ def test_others_are_refused(lxc_path: str, bind: Listen, monkeypatch: pytest.Mon
     assert not monitor.runs("a", lxc_path)
 
 
-def test_roots_own_are_not(lxc_path: str, bind: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_of_roots_is_no_impostor(lxc_path: str, bind: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(monitor, "ROOT", os.geteuid())
     bind("a").listen()
     monitor.refuse_impostor("a", lxc_path)

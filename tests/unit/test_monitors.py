@@ -1,4 +1,4 @@
-"""Processes of the host's that run replaced files: monitors of containers, and the booter that they are copies of."""
+"""Processes of the host that run replaced files: monitors of containers, and the booter whose copies they are."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def program(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def process(program: Path) -> Iterator[int]:
-    """Runs the program."""
+    """A process that runs the program."""
     child = os.posix_spawn(program, ["program", "1000"], os.environ)
     try:
         yield child
@@ -37,7 +37,7 @@ def process(program: Path) -> Iterator[int]:
 
 
 @pytest.mark.reaches("processes", reason="what /proc tells of a real process")
-def test_what_a_process_of_the_hosts_maps_is_told_once_it_was_replaced(program: Path, process: int) -> None:
+def test_a_mapped_file_of_a_host_process_is_told_once_it_was_replaced(program: Path, process: int) -> None:
     assert maps.replaced(maps.executable(process)) == []
     new = program.with_name("new")
     shutil.copy(program, new)
@@ -46,13 +46,13 @@ def test_what_a_process_of_the_hosts_maps_is_told_once_it_was_replaced(program: 
 
 
 @pytest.mark.parametrize("path", ["/memfd:code", "/dev/zero", "/SYSV00000000"])
-def test_what_never_was_a_file_was_not_replaced(path: str) -> None:
+def test_a_mapping_that_never_was_a_file_was_not_replaced(path: str) -> None:
     mapping = maps.Mapping("1-2", maps.MappedFile("00:01", "1", path, deleted=True))
     assert maps.replaced([mapping]) == []
 
 
 class Booter:
-    """The booter's servant."""
+    """A stand-in for the booter's process."""
 
     pid = 7
 
@@ -68,7 +68,7 @@ class Booter:
 def test_a_booter_that_runs_old_code_boots_nothing_more_unless_dpkg_is_at_work(
     monkeypatch: pytest.MonkeyPatch, old: bool, holder: int | None, ended: int
 ) -> None:
-    """With policy manual nobody else would renew it, and a fresh container would have an old monitor."""
+    """With the policy manual, nothing else would renew it, and a fresh container would have an old monitor."""
     clock, booter = SimpleNamespace(now=0.0), Booter()
     monkeypatch.setattr(client, "_runs_old_code", lambda _: old)
     monkeypatch.setattr(dpkg, "holder", lambda: holder)

@@ -50,12 +50,12 @@ def test_selections(selection: Selection, chosen: tuple[str, ...]) -> None:
     assert selection.choose(FLEET) == chosen
 
 
-def test_nothing_chosen_is_never_everything() -> None:
+def test_an_empty_selection_is_never_everything() -> None:
     with pytest.raises(InvalidInput):
         Selection().choose(FLEET)
 
 
-def test_a_name_that_is_not_there_is_an_error() -> None:
+def test_an_unknown_name_is_an_error() -> None:
     with pytest.raises(NotFound, match="nosuch"):
         Selection(("web1", "nosuch")).choose(FLEET)
 

@@ -102,7 +102,7 @@ def test_addresses_in_a_configuration() -> None:
     assert addresses_in(text) == [IPv4Address("10.201.0.2"), IPv4Address("10.0.0.3")]
 
 
-def test_what_goes_with_an_address() -> None:
+def test_the_gateway_and_the_hardware_address_follow_from_an_address() -> None:
     address = IPv4Address("10.201.1.2")
     assert SUBNET.gateway == IPv4Interface("10.201.0.1/16")
     assert SUBNET.gateway6 == IPv6Interface("fd00:1:2:3::1/64")

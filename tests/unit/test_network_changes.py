@@ -1,4 +1,4 @@
-"""Which changes of the network's settings containers that are there can follow."""
+"""Changes of the network's settings: which of them existing containers can follow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LAN = NetworkSettings(bridge="br0", addresses=Addresses.DHCP)
 
 
 def kept(new: NetworkSettings, specs: list[Spec], *, run: bool) -> list[str]:
-    """The keys that stay as they were."""
+    """The keys that keep their former value."""
     found, lines = changes.change(OLD, new, specs, run=run)
     keys = [line.split()[0].removeprefix("network.") for line in lines]
     assert replace(new, **{key: getattr(OLD, key) for key in keys}) == found
@@ -36,7 +36,7 @@ def kept(new: NetworkSettings, specs: list[Spec], *, run: bool) -> list[str]:
         (replace(OLD, nat=False, dns=False, domain="x", guard=False, host_access=False, drain=1), [], []),
         (replace(OLD, bridge="other"), [], ["bridge"]),
         (replace(OLD, ipv4="10.7.0.0/16"), ["ipv4"], ["ipv4"]),
-        (replace(OLD, ipv4="10.201.0.0/16"), [], []),  # what auto came to
+        (replace(OLD, ipv4="10.201.0.0/16"), [], []),  # the range that auto chose
         (replace(OLD, ipv4="10.201.0.0/17"), ["ipv4"], ["ipv4"]),
         (replace(OLD, ipv6="none"), ["ipv6"], ["ipv6"]),
         (LAN, ["addresses", "bridge"], ["addresses", "bridge"]),
@@ -48,7 +48,7 @@ def test_containers_stay_where_they_are(new: NetworkSettings, there: list[str], 
     assert kept(new, SPECS, run=True) == running
 
 
-def test_what_stays_is_told_with_a_next_step() -> None:
+def test_kept_settings_are_told_with_a_next_step() -> None:
     _, lines = changes.change(OLD, replace(OLD, bridge="other", ipv6="none"), SPECS, run=True)
     assert lines == [
         "network.ipv6 stays auto, not none: connected containers have addresses by it: "
@@ -58,14 +58,14 @@ def test_what_stays_is_told_with_a_next_step() -> None:
     ]
 
 
-def test_only_another_place_takes_the_old_one_away() -> None:
+def test_only_a_new_place_removes_the_old_one() -> None:
     assert not changes.elsewhere(OLD, replace(OLD, guard=False), SPECS)
     assert not changes.elsewhere(OLD, replace(OLD, ipv4="10.201.0.0/16"), SPECS)
     assert changes.elsewhere(OLD, replace(OLD, bridge="other"), SPECS)
     assert changes.elsewhere(OLD, replace(OLD, ipv4="10.7.0.0/16"), [])
 
 
-def test_the_next_daemon_knows_what_is_set_up(tmp_path: Path) -> None:
+def test_the_next_daemon_knows_the_present_network(tmp_path: Path) -> None:
     paths = Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path)
     assert records.recorded(paths, OLD) == OLD
     records.record(paths, LAN)

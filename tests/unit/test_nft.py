@@ -1,4 +1,4 @@
-"""What nft says of a set, and what it means."""
+"""nft's answers about a set, and their meaning."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BROKEN = "netlink: Error: cache initialization failed: Operation not permitted\n
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, status: int, out: str = "", err: str = "") -> list[dict[str, Any]]:
-    """What nft is called with, which prints this."""
+    """Replace nft by a program that prints this; returns its calls."""
     calls: list[dict[str, Any]] = []
 
     def run(argv: list[str], **how: Any) -> subprocess.CompletedProcess[bytes]:
@@ -34,11 +34,11 @@ def answering(monkeypatch: pytest.MonkeyPatch, status: int, out: str = "", err: 
 def test_a_set_that_is_not_there_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = answering(monkeypatch, 1, err=MISSING)
     assert nft.pairs("bridge", "lxcfleet", "leased") == []
-    assert calls[0]["env"]["LC_ALL"] == "C"  # by its words it is told from other failures
+    assert calls[0]["env"]["LC_ALL"] == "C"  # nft's words tell this from other failures
 
 
 def test_a_failure_is_no_empty_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From an empty set the daemon concludes that no container was given an address."""
+    """Otherwise the daemon would conclude that no container was given an address."""
     answering(monkeypatch, 1, err=BROKEN)
     with pytest.raises(HostError) as failed:
         nft.pairs("bridge", "lxcfleet", "leased")

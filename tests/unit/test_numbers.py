@@ -1,4 +1,4 @@
-"""Patches as numbers: what those who watch the fleet see while it is counted anew."""
+"""Patches as numbers: the values that clients get while the fleet is counted again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lxcfleet.patch.numbers import PatchNumbers
 
 
 class World:
-    """A fleet whose shadows are counted when the test says so."""
+    """A stand-in for a fleet, whose shadows are counted when the test says so."""
 
     def __init__(self, **shadows: int | None) -> None:
         self.shadows = shadows
@@ -42,7 +42,7 @@ class World:
         ]
 
     async def count(self) -> dict[str, int]:
-        """What is known once it was counted."""
+        """The numbers after a count."""
         self.may_end.set()
         await self.numbers._count_shadows()
         self.may_end.clear()
@@ -50,7 +50,7 @@ class World:
         return dict(self.numbers.read().shadows)
 
     def later(self) -> None:
-        """It is time to count all anew."""
+        """Let a full count become due."""
         self.numbers._count_due = 0.0
 
 
@@ -83,7 +83,7 @@ def test_a_count_that_fails_leaves_the_one_before() -> None:
     asyncio.run(asyncio.wait_for(look(), 60))
 
 
-def test_what_can_not_be_counted_any_more_has_no_number() -> None:
+def test_a_container_that_can_not_be_counted_any_more_has_no_number() -> None:
     async def look() -> None:
         world = World(web1=2, web2=1)
         await world.count()

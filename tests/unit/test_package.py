@@ -1,4 +1,4 @@
-"""The Debian package says of itself what the code says."""
+"""The Debian package agrees with the code."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ OTHERWISE = {
     "python3-psutil": "psutil", "python3-prometheus-client": "prometheus-client", "python3-pyroute2": "pyroute2",
     "python3-rich": "rich", "python3-yaml": "pyyaml",
 }  # fmt: skip
-"""Debian's packages that dh_python3 finds from their names in setup.cfg."""
+"""Debian packages that dh_python3 adds because of their names in setup.cfg."""
 
 
 def makefile(variable: str) -> set[str]:
-    """The words of a variable that is put together line by line, without what depends on the host."""
+    """The words of a variable that is assigned line by line, without those that depend on the host."""
     lines = re.findall(rf"^{variable} [:+]= (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     return {word for line in lines if not line.startswith("$(") for word in line.split()}
 
@@ -41,7 +41,7 @@ def test_the_package_depends_on_what_make_install_installs() -> None:
     assert makefile("RUN_PACKAGES") | {"apparmor"} == {each for each in stated if not each.startswith("$")} | found
 
 
-def test_what_is_no_module_is_packaged_too() -> None:
+def test_files_that_are_no_modules_are_packaged_too() -> None:
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg")
     assert setup["options.package_data"]["*"] == "*"

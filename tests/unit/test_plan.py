@@ -1,4 +1,4 @@
-"""The planner: what each action comes to, and that a crash at any step ends well."""
+"""The planner: the steps of each action, and a good end after a crash at any of them."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def play(some: Steps, now: Observed) -> Observed:
 
 
 def halfway(step: Step, now: Observed) -> Observed:
-    """What a crash in the middle of ``step`` leaves, where that is neither before nor after it."""
+    """The state after a crash in the middle of ``step``, if it is neither the one before nor the one after."""
     return replace(now, half_made=True) if isinstance(step, Make) else now
 
 
 def crashes(some: Steps, now: Observed) -> list[Observed]:
-    """All that a crash can leave: before, in the middle of and after each step."""
+    """The states that a crash can leave: before, in the middle of and after each step."""
     found = [now]
     for step in some:
         found.append(halfway(step, now))
@@ -79,7 +79,7 @@ def recovered(now: Observed) -> Observed:
 
 
 def same(one: Observed, other: Observed) -> bool:
-    """Whether the user can't tell them apart: what was noted has been done in both."""
+    """Whether both are the same for the user: the noted intent counts as fulfilled."""
     return (one.exists, one.running) == (other.exists, other.running)
 
 
@@ -104,7 +104,7 @@ def test_an_action_reaches_its_target(action: Action, begin: Observed) -> None:
 
 @pytest.mark.parametrize(("action", "begin"), itertools.product(TARGETS, BEGINNINGS))
 def test_a_crash_at_any_step_ends_as_it_was_or_as_it_was_to_become(action: Action, begin: Observed) -> None:
-    # What is owed before counts as given: that is what the daemon would have done.
+    # An intent that was owed before counts as fulfilled, as the daemon would have fulfilled it.
     was = recovered(begin)
     for left in crashes(steps(action, begin), begin):
         end = recovered(left)
@@ -155,9 +155,9 @@ def test_words_of_former_versions_and_of_the_hook_are_understood(text: str, inte
     assert Intent.read(text) is intent
 
 
-def test_what_is_as_asked_needs_no_step() -> None:
+def test_a_container_in_the_desired_state_needs_no_step() -> None:
     assert steps(Action.START, RUNNING) == ()
-    assert steps(Action.START, FROZEN) == (Thaw(),)  # who starts it wants it to run
+    assert steps(Action.START, FROZEN) == (Thaw(),)  # a start means that the container is to run
     assert steps(Action.STOP, STOPPED) == ()
     assert steps(Action.FREEZE, FROZEN) == ()
     assert steps(Action.UNFREEZE, RUNNING) == ()
@@ -176,7 +176,7 @@ def test_stop_takes_back_a_start_that_is_owed() -> None:
 
 
 def test_only_a_restart_needs_its_note() -> None:
-    """A disk that is full keeps nobody from starting or stopping a container."""
+    """A full disk must keep nobody from starting or stopping a container."""
     must = {action: [step.must for step in steps(action, RUNNING) if isinstance(step, Want)] for action in TARGETS}
     assert must == {Action.START: [], Action.STOP: [False], Action.RESTART: [True], Action.DESTROY: [True]}
     assert Want(Intent.RUN, must=False) in steps(Action.START, STOPPED)
@@ -186,7 +186,7 @@ def test_only_a_restart_needs_its_note() -> None:
 
 
 class ModelHands:
-    """Does steps to an Observed. ``fails``: at the call of that number, before it has any effect."""
+    """Does steps to an Observed. ``fails``: the number of the call that fails, before it has any effect."""
 
     def __init__(self, now: Observed, fails: int) -> None:
         self.now = now
@@ -247,7 +247,7 @@ class ModelHands:
 
 
 def carried_out(some: Steps, begin: Observed, fails: int) -> tuple[ModelHands, list[Step]]:
-    """What becomes of ``begin``, and the steps that began."""
+    """The state and the steps that began, if call number ``fails`` fails."""
     hands, begun = ModelHands(begin, fails), []
     container = Container("web", None, running=cast(Any, object()) if begin.running else None)
     with contextlib.suppress(FleetError):
@@ -259,7 +259,7 @@ ACTS = st.sampled_from([*TARGETS])
 
 
 @given(ACTS, st.sampled_from(BEGINNINGS), st.integers(1, 8))
-def test_what_fails_before_the_point_of_no_return_is_undone(action: Action, begin: Observed, fails: int) -> None:
+def test_a_failure_before_the_point_of_no_return_is_undone(action: Action, begin: Observed, fails: int) -> None:
     hands, begun = carried_out(steps(action, begin), begin, fails)
     if begun and not {Halt(), Retire(), Settle()} & {*begun} and len(begun) >= fails:
         assert hands.now == begin
@@ -269,7 +269,7 @@ def test_what_fails_before_the_point_of_no_return_is_undone(action: Action, begi
 
 
 @given(st.booleans(), st.integers(1, 6))
-def test_a_creation_that_fails_leaves_nothing_or_what_runs(start: bool, fails: int) -> None:
+def test_a_creation_that_fails_leaves_nothing_or_a_running_container(start: bool, fails: int) -> None:
     hands, begun = carried_out(create(start), NOTHING, fails)
     assert hands.now == NOTHING or hands.now.running or len(begun) == len(create(start))
     if Mount() in begun and not hands.now.running:
@@ -281,7 +281,7 @@ def test_a_creation_that_fails_leaves_nothing_or_what_runs(start: bool, fails: i
 HAS = Observed(exists=True, running=True, spec=SPEC, in_force=SPEC)
 
 
-def test_a_change_is_on_disk_before_it_is_in_force_and_what_takes_a_restart_waits() -> None:
+def test_a_change_is_on_disk_before_it_is_in_force_and_keys_that_need_a_restart_wait() -> None:
     assert change(LIVE, HAS) == (Write(LIVE, SPEC), PutInForce(LIVE, SPEC))
     assert change(BOTH, HAS) == (Write(BOTH, SPEC), PutInForce(LIVE, SPEC))
     assert change(replace(SPEC, command=("sleep", "1")), HAS) == (Write(replace(SPEC, command=("sleep", "1")), SPEC),)

@@ -25,7 +25,7 @@ def test_a_publication_is_written_as_it_is_read(host: int, container: int, proto
     assert parse_publication(str(publication)) == publication
 
 
-def test_the_usual_protocol_need_not_be_said() -> None:
+def test_the_usual_protocol_may_be_left_out() -> None:
     assert parse_port("http=80") == Port("http", 80)
     assert parse_port("dns=53/udp") == Port("dns", 53, "udp")
     assert parse_publication("8080:80") == Publication(8080, 80)
@@ -37,7 +37,7 @@ def test_the_usual_protocol_need_not_be_said() -> None:
     ["", "http", "http=", "http=0", "http=65536", "http=8080/sctp", "=80", "HTTP=80", "80=80", "a--b=1", "-a=1",
      "http=80/", "http= 80", "http=٣", f"{'a' * 16}=1", "http=80=80"],
 )  # fmt: skip
-def test_what_is_no_port_is_refused(text: str) -> None:
+def test_a_text_that_is_no_port_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match="SERVICE=PORT"):
         parse_port(text)
 
@@ -47,7 +47,7 @@ def test_what_is_no_port_is_refused(text: str) -> None:
     ["", "80", ":80", "80:", "8080:80/sctp", "8080/udp:80", "70000:80", "80:0", "a:80", "1.2.3:80:80", "::1:80:80",
      "1.2.3.4:80", "8080:80:tcp", "1.2.3.4::80"],
 )  # fmt: skip
-def test_what_publishes_nothing_is_refused(text: str) -> None:
+def test_a_text_that_is_no_publication_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput):
         parse_publication(text)
 
@@ -61,7 +61,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
             continue
 
 
-def test_nothing_is_there_twice() -> None:
+def test_no_port_comes_twice() -> None:
     check_ports([Port("dns", 53), Port("dns", 53, "udp")])
     with pytest.raises(InvalidInput, match="http/tcp is declared twice"):
         check_ports([Port("http", 80), Port("http", 81)])

@@ -16,7 +16,7 @@ from lxcfleet.launcher.client import Conversation
 
 
 class _Launcher:
-    """One whose child answers what a test says."""
+    """A launcher whose child sends the answers of the test."""
 
     generation = 1
 
@@ -30,7 +30,7 @@ class _Launcher:
             for name, notes in self._notes.items():
                 answer(theirs, name, descriptor=namespace.fileno(), notes=notes)
             await asyncio.sleep(0)
-            theirs.detach()  # the child would wait for more
+            theirs.detach()  # otherwise the child would wait for more
         return Conversation(ours, 1)
 
 
@@ -39,8 +39,8 @@ class _Launcher:
     [("x" * 100_000, 1), ("\0" * 900, 30), ("\U0001f600" * 300, 30), ("short", 1)],
     ids=["long", "many", "wide", "short"],
 )
-def test_what_one_container_says_keeps_no_other_from_its_start(note: str, count: int) -> None:
-    """Its root writes the entries that the notes are about, such as a package's version, as long as it likes."""
+def test_the_notes_about_one_container_keep_no_other_from_its_start(note: str, count: int) -> None:
+    """A container's root writes the records that the notes are about, such as a package's version, as long as it likes."""
 
     async def prepare() -> list[Any]:
         launcher: Any = _Launcher({"bad": [note] * count, "good": []})

@@ -1,4 +1,4 @@
-"""Who looks after the health of containers, and what a defect there costs."""
+"""The prober of containers' health, and the effect of a defect in it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHECK = HealthCheck(CheckKind.TCP, port=80, interval=0.001, retries=3, start_per
 
 
 class Checks:
-    """Answers as it is told; an exception is raised, and the last answer is given for ever."""
+    """A check with given answers: an exception is raised, and the last answer is repeated for ever."""
 
     def __init__(self, *answers: CheckResult | Exception | tuple[str, list[str]]) -> None:
         self.answers = list(answers)
@@ -46,7 +46,7 @@ class Checks:
 
 
 class World:
-    """One container that runs, and all that is told of its health."""
+    """One running container, and all events about its health."""
 
     def __init__(self, directory: Path, checks: Checks, spec: Spec) -> None:
         self.bus, self.tasks = Bus(), Tasks(pause=0.001)
@@ -78,15 +78,15 @@ async def until(world: World, *words: Health) -> None:
         await world.prober.changed(1)
 
 
-def test_a_defect_in_one_check_ends_neither_the_checks_nor_leaves_the_last_healthy_in_force(tmp_path: Path) -> None:
-    """Found: one unforeseen exception ended the checks for good, and gates took the container for healthy for ever."""
+def test_a_defect_in_one_check_ends_no_checks_and_leaves_no_container_healthy_for_ever(tmp_path: Path) -> None:
+    """Before, an unforeseen exception ended the checks for good, and gates took the container for healthy for ever."""
     checks = Checks(CheckResult(True), ValueError("boom"), ValueError("boom"), CheckResult(True))
     world = World(tmp_path, checks, Spec("web", Init.APP, ("true",), health=CHECK))
 
     async def test() -> None:
         await until(world, Health.HEALTHY, Health.UNHEALTHY, Health.HEALTHY)
         asked = checks.asked
-        while checks.asked == asked:  # they go on
+        while checks.asked == asked:  # the checks go on
             await asyncio.sleep(0.001)
 
     run(world, test)
@@ -107,7 +107,7 @@ def test_a_defect_while_systemd_is_asked_costs_one_question(tmp_path: Path) -> N
     run(world, test)
 
 
-def test_what_an_earlier_daemon_knew_holds_for_the_same_run_only(tmp_path: Path) -> None:
+def test_the_knowledge_of_an_earlier_daemon_holds_for_the_same_run_only(tmp_path: Path) -> None:
     spec = Spec("web", Init.APP, ("true",), health=CHECK)
     first = World(tmp_path, Checks(CheckResult(True)), spec)
 
@@ -133,8 +133,8 @@ def test_what_an_earlier_daemon_knew_holds_for_the_same_run_only(tmp_path: Path)
     assert (health(other), other.serving()) == (Health.STARTING, [False])
 
 
-def test_another_check_takes_over_what_is_known_until_it_says_something_else(tmp_path: Path) -> None:
-    """Nothing leaves its group because its check was changed."""
+def test_a_changed_check_takes_over_the_present_health_until_its_first_result(tmp_path: Path) -> None:
+    """A container must not leave its group because its check was changed."""
     checks = Checks(CheckResult(True))
     world = World(tmp_path, checks, Spec("web", Init.APP, ("true",), health=CHECK))
 

@@ -1,4 +1,4 @@
-"""Ports of the host: who may share one, and the rules for those behind it."""
+"""Ports of the host: which containers may share one, and the rules for containers behind it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def spec(number: int, *ports: str, **labels: str) -> Spec:
     )  # fmt: skip
 
 
-def test_who_is_behind_a_port() -> None:
+def test_a_port_leads_to_the_containers_behind_it() -> None:
     one, two, three = spec(1, "80:8080"), spec(2, "80:8080", "53:53/udp"), spec(3)
     found = published([one, two, three], [Container(each.name, each) for each in (two, three)])
     assert [(str(each.publication), list(map(str, each.ipv4))) for each in found] == [
@@ -50,7 +50,7 @@ def test_who_is_behind_a_port() -> None:
         ("81:80", {}, 2, "label in common: -l"),
     ],
 )
-def test_who_can_not_share_is_refused(ports: str, labels: dict[str, str], count: int, complaint: str) -> None:
+def test_containers_that_can_t_share_are_refused(ports: str, labels: dict[str, str], count: int, complaint: str) -> None:
     there = [spec(1, "80:80", role="web", tier="front"), spec(2, "80:80", role="web")]
     with pytest.raises(InvalidInput) as caught:
         check_shared(spec(9, ports, **labels), count, there)
@@ -67,11 +67,11 @@ def test_who_can_not_share_is_refused(ports: str, labels: dict[str, str], count:
         ("127.0.0.1:81:80", {}, 1),
     ],
 )
-def test_who_can_share_may(ports: str, labels: dict[str, str], count: int) -> None:
+def test_containers_that_can_share_a_port_may(ports: str, labels: dict[str, str], count: int) -> None:
     check_shared(spec(9, ports, **labels), count, [spec(1, "80:80", role="web", tier="front"), spec(2, "80:80", role="web")])
 
 
-def test_addresses_of_their_own_do_not_meet() -> None:
+def test_ports_on_different_addresses_do_not_conflict() -> None:
     check_shared(spec(9, "192.0.2.1:80:80"), 1, [spec(1, "192.0.2.2:80:80")])
     with pytest.raises(InvalidInput):
         check_shared(spec(9, "80:80"), 1, [spec(1, "192.0.2.2:80:80")])
@@ -96,7 +96,7 @@ PAIR = (spec(1, "80:80", role="web"), spec(2, "81:81", role="web"))
 
 
 def parts(tmp_path: Path, launcher: FakeLauncher) -> tuple[Publishing, Discovery, list[Container]]:
-    """Two containers that run, on a bridge that is up."""
+    """Two running containers, on a bridge that is up."""
     containers = [Container(each.name, each) for each in PAIR]
     for container in containers:
         run(container)
@@ -108,12 +108,12 @@ def parts(tmp_path: Path, launcher: FakeLauncher) -> tuple[Publishing, Discovery
 
 
 async def turns() -> None:
-    """Let all that is ready go on."""
+    """Let all tasks that are ready go on."""
     for _ in range(20):
         await asyncio.sleep(0)
 
 
-def test_changes_of_one_moment_are_one_transaction(tmp_path: Path) -> None:
+def test_simultaneous_changes_are_one_transaction(tmp_path: Path) -> None:
     launcher = FakeLauncher()
 
     async def play() -> None:
@@ -148,7 +148,7 @@ def test_nothing_is_published_on_a_bridge_that_is_not_up(tmp_path: Path) -> None
     assert launcher.asked == []
 
 
-def test_who_has_to_know_hears_of_a_failure(tmp_path: Path) -> None:
+def test_a_caller_that_waits_hears_of_a_failure(tmp_path: Path) -> None:
     launcher = FakeLauncher()
     launcher.failure = HostError("no")
 
@@ -160,7 +160,7 @@ def test_who_has_to_know_hears_of_a_failure(tmp_path: Path) -> None:
     asyncio.run(play())
 
 
-def test_what_could_not_be_published_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_publication_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lxcfleet.network.publishing.RETRY_SECONDS", 0.0)
     launcher = FakeLauncher()
     launcher.failure = HostError("no")
@@ -180,7 +180,7 @@ def test_what_could_not_be_published_is_tried_again(tmp_path: Path, monkeypatch:
 def test_a_change_of_many_is_held_against_the_others_and_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their own former ports are in nobody's way."""
+    """The containers' own former ports conflict with nothing."""
     monkeypatch.setattr(sockets, "check_free", lambda _: None)
     one, two, three = spec(1, "80:8080"), spec(2), spec(3, "443:8443")
     context = context_of(own_paths(tmp_path), *(Container(each.name, each) for each in (one, two, three)))

@@ -1,4 +1,4 @@
-"""Disk limits, as far as they need no file system that keeps them; tests/system/test_disk.py has those."""
+"""Disk limits, without a file system that enforces them; tests/system/test_disk.py tests real ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lxcfleet.spec.settings import parse
 from lxcfleet.spec.spec import Spec
 
 PROC = Path("/proc")
-"""A file system that keeps no limits on any host."""
+"""A file system that enforces no limits on any host."""
 
 
 def test_files_go_with_bytes_as_on_a_disk_of_that_size() -> None:
@@ -50,7 +50,7 @@ def test_the_spec_keeps_the_limit_but_not_a_privileged_ones() -> None:
         store.parse("web", store.render(spec).replace("1879048192", "null").encode(), "spec")
 
 
-def test_settings_have_it_for_all_and_for_profiles() -> None:
+def test_a_disk_limit_can_be_set_for_all_containers_and_for_profiles() -> None:
     config = parse(b"disk: 10G\nprofiles: {small: {disk: 32M}, free: {disk: 0}}\n", "settings")
     of_profiles = [config.profiles[name].said["disk"] for name in ("small", "free")]
     assert (config.disk, *of_profiles) == (10 << 30, 32 << 20, 0)

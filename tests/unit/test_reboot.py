@@ -14,7 +14,7 @@ from lxcfleet.host.process import proc
 
 @pytest.fixture
 def info(tmp_path: Path) -> Path:
-    """Lists of packages that were installed before the host booted, and of one that was after that."""
+    """The lists of packages that were installed before the host's boot, and of one installed after it."""
     made = tmp_path / "info"
     made.mkdir()
     before, after = proc.as_time(0) - 100, proc.as_time(0) + 1
@@ -37,14 +37,14 @@ def test_a_kernel_and_microcode_that_came_after_the_boot_are_due(tmp_path: Path,
     assert reboot.due(required, info) == ["dbus", "intel-microcode", "linux-image-9.9.9-test"]
 
 
-def test_who_asks_for_a_reboot_need_not_say_for_what(tmp_path: Path) -> None:
+def test_a_request_for_a_reboot_need_not_name_a_package(tmp_path: Path) -> None:
     required = tmp_path / "reboot-required"
     assert reboot.due(required, tmp_path) == []
     required.touch()
     assert reboot.due(required, tmp_path) == ["unknown"]
 
 
-def test_what_the_host_does_not_run_yet_is_pending(tmp_path: Path, info: Path) -> None:
+def test_a_kernel_that_the_host_does_not_run_yet_is_pending(tmp_path: Path, info: Path) -> None:
     required = tmp_path / "reboot-required"
     required.with_name("reboot-required.pkgs").write_text("dbus\n")
     running = platform.release()

@@ -1,4 +1,4 @@
-"""What the base was like at a container's last start: where it is kept, and what happens without it."""
+"""The base's contents at a container's last start: where they are kept, and a start without them."""
 
 from __future__ import annotations
 
@@ -30,38 +30,38 @@ class Host:
         (self.root / "var/lib/dpkg").mkdir(parents=True)
 
     def install(self, version: str) -> None:
-        """Have a version of a package on the host."""
+        """Install a version of a package on the host."""
         text = f"Package: ssl\nArchitecture: amd64\nVersion: {version}\n\n"
         (self.root / "var/lib/dpkg/status").write_text(text)
 
     def diverge(self) -> None:
-        """Have dpkg run in the container."""
+        """Have the container write its own dpkg records."""
         self.status.write_text((self.root / "var/lib/dpkg/status").read_text() + OWN)
 
     @property
     def status(self) -> Path:
-        """What it writes."""
+        """The container's dpkg status file."""
         return self.own.delta / "var/lib/dpkg/status"
 
     def start(self, name: str = "web") -> list[str]:
-        """What a start has to say, of a new process."""
+        """Start the container from a new process; returns the conflicts."""
         lower = (mask(self.paths), base(self.paths)._replace(source=str(self.root)))
         return Reconciler(self.paths, lower).reconcile(name)
 
     def versions(self) -> list[str]:
-        """Of the packages, as the container sees them."""
+        """The versions of the packages, as the container sees them."""
         return [line.split()[1] for line in self.status.read_text().splitlines() if line.startswith("Version")]
 
     def kept(self) -> list[str]:
-        """The names of the snapshots that the container has."""
+        """The names of the container's snapshots."""
         return sorted(path.name.removeprefix("base-") for path in self.own.directory.glob("base-*"))
 
     def base(self) -> str:
-        """With which of them it began."""
+        """The name of the snapshot that the container began with."""
         return str(json.loads(self.own.base_record.read_text())["base"])
 
     def restore(self) -> None:
-        """The container comes back from a backup when nothing of the fleet was left."""
+        """Restore the container from a backup, on a host without anything of the fleet."""
         shutil.rmtree(self.paths.lxc)
         shutil.copytree(self.backup, self.own.directory)
 
@@ -133,9 +133,9 @@ def test_a_lost_snapshot_is_told_at_each_start_and_nothing_is_merged(host: Host)
         assert "docs/packages.md" in told
         assert reconcile.conflicts(host.paths, "web") == [told]
         assert (host.versions(), host.base()) == (["1", "7"], base)
-    # It may be found yet: in a backup of another container that began with the same.
+    # A backup of another container with the same base may still have the snapshot.
     kept.write_bytes(b"var/lib/dpkg/status 0\n")
-    assert len(host.start()) == 1  # that is another one
+    assert len(host.start()) == 1  # that is a snapshot of another base
     shutil.copy2(_snapshot_of(host, "1"), kept)
     assert host.start() == []
     assert host.versions() == ["3", "7"]
@@ -150,7 +150,7 @@ def _snapshot_of(host: Host, version: str) -> Path:
     return file
 
 
-def test_the_shared_one_serves_while_it_is_there(host: Host) -> None:
+def test_the_shared_snapshot_serves_while_it_exists(host: Host) -> None:
     (kept,) = host.own.directory.glob("base-*")
     kept.unlink()
     host.install("2")
@@ -163,13 +163,13 @@ def test_a_link_that_is_gone_or_damaged_comes_back(host: Host) -> None:
     kept.unlink()
     host.start()
     assert kept.samefile(host.paths.base_snapshot(host.base()))
-    os.truncate(kept, 0)  # the shared one with it
+    os.truncate(kept, 0)  # this truncates the shared one, too
     host.start()
     assert kept.samefile(host.paths.base_snapshot(host.base()))
     assert kept.stat().st_size > 0
 
 
-def test_nothing_of_its_own_needs_no_snapshot(host: Host) -> None:
+def test_a_container_without_records_of_its_own_needs_no_snapshot(host: Host) -> None:
     host.status.unlink()
     shutil.rmtree(host.paths.base_snapshots)
     shutil.rmtree(host.backup, ignore_errors=True)
@@ -186,14 +186,14 @@ def test_nothing_of_its_own_needs_no_snapshot(host: Host) -> None:
 @pytest.mark.parametrize(
     "base", ['"../../../etc/passwd"', '"\\u0000"', '"\\ud800"', "5", '["a"]', "{}", '""', '"' + "x" * 5000 + '"']
 )
-def test_whatever_the_record_holds(host: Host, base: str) -> None:
+def test_a_start_survives_any_content_of_the_record(host: Host, base: str) -> None:
     host.own.base_record.write_text(f'{{"base": {base}}}')
     host.install("2")
     assert len(host.start()) == 1
     assert host.versions() == ["1", "7"]
 
 
-def test_snapshots_of_no_container_go_after_a_while(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_snapshots_without_a_container_go_after_a_while(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconcile, "_KEPT_SECONDS", -1.0)
     for version in ("2", "3"):
         host.install(version)
@@ -201,5 +201,5 @@ def test_snapshots_of_no_container_go_after_a_while(host: Host, monkeypatch: pyt
     host.install("4")
     host.start()
     names = {path.name for path in host.paths.base_snapshots.iterdir()}
-    assert len(names) == 2  # the one before was its base until just now
+    assert len(names) == 2  # the former snapshot was its base until just now
     assert host.own.base_snapshot(host.base()).name in names

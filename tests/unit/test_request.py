@@ -37,7 +37,7 @@ def test_names_are_the_next_free_numbers() -> None:
     assert resolve(ask(name="web"), CONFIG, ()).new == ("web",)
 
 
-def test_ensure_takes_the_first_numbers_and_leaves_what_is_there() -> None:
+def test_ensure_takes_the_first_numbers_and_leaves_existing_containers() -> None:
     wanted = resolve(ask(count=3, ensure=True), CONFIG, {"c2", "c9"})
     assert (wanted.new, wanted.present) == (("c1", "c3"), ("c2",))
 
@@ -52,7 +52,7 @@ def test_a_command_makes_an_app_container() -> None:
     assert resolve(ask(), CONFIG, ()).like.init is Init.SYSTEM
 
 
-def test_what_is_asked_for_comes_before_the_profile() -> None:
+def test_values_of_the_request_override_the_profile() -> None:
     asked = ask(profile="web", environment={"B": "2"}, labels={"role": "db"}, command=("sleep", "1"))
     like = resolve(asked, CONFIG, ()).like
     assert like.command == ("sleep", "1")
@@ -73,7 +73,7 @@ def test_what_is_asked_for_comes_before_the_profile() -> None:
         ask(count=10**9),
     ],
 )
-def test_what_makes_no_sense_is_refused(asked: CreateRequest) -> None:
+def test_requests_that_make_no_sense_are_refused(asked: CreateRequest) -> None:
     with pytest.raises(InvalidInput):
         resolve(asked, CONFIG, ())
 
@@ -95,7 +95,7 @@ def test_privileged_containers_have_no_disk_limit() -> None:
             resolve(asked, config, ())
 
 
-def test_one_that_is_there_may_differ_from_what_is_asked_for() -> None:
+def test_an_existing_container_may_differ_from_the_request() -> None:
     def differs(asked: CreateRequest, now: CreateRequest, config: Config = CONFIG) -> dict[str, tuple[str, str]]:
         made = dataclasses.replace(resolve(asked, CONFIG, ()).like, name="a", first_id=1 << 20, created="once")
         wanted = resolve(dataclasses.replace(now, name="a", ensure=True), config, {"a"})
@@ -129,7 +129,7 @@ def test_an_unknown_profile_is_named() -> None:
     assert error.value.why.endswith(": web")
 
 
-def test_a_command_is_looked_for_in_the_path_of_the_container() -> None:
+def test_a_command_is_looked_up_in_the_path_of_the_container() -> None:
     find_command("sleep", {}, {"/usr/bin/sleep"}.__contains__)
     find_command("tool", {"PATH": "/opt/bin"}, {"/opt/bin/tool"}.__contains__)
     find_command("/srv/run", {}, {"/srv/run"}.__contains__)
@@ -148,7 +148,7 @@ def test_a_check_comes_from_the_request_or_the_profile_and_needs_a_network_if_it
     assert resolve(ask(profile="web", network=Network.NONE, health=asked), config, ()).like.health == asked
 
 
-def test_nobody_is_isolated_on_the_host_s_network() -> None:
+def test_no_container_is_isolated_on_the_host_s_network() -> None:
     with pytest.raises(InvalidInput, match="can't be isolated"):
         resolve(ask(command=("true",), network=Network.HOST, isolated=True), CONFIG, ())
     assert resolve(ask(command=("true",), network=Network.NONE, isolated=True), CONFIG, ()).like.isolated

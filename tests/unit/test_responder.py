@@ -1,4 +1,4 @@
-"""The server of SRV records: what one client does costs no other client its answer."""
+"""The server of SRV records: no client can cost another client its answer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ QUESTION = framed(question(GROUP, SRV))
 
 
 class Client:
-    """One client over TCP, as the server sees it: what it sends and takes."""
+    """One client over TCP, as the server sees it."""
 
     def __init__(self, streams: Streams, *, takes: bool = True) -> None:
         self.reader = asyncio.StreamReader()
@@ -42,26 +42,26 @@ class Client:
         self.task = asyncio.get_running_loop().create_task(streams.serve(self.reader, cast(Any, self)))
 
     def send(self, data: bytes) -> None:
-        """Send it to the server."""
+        """Send data to the server."""
         self.reader.feed_data(data)
 
-    # What the server uses of a writer and its transport.
+    # The methods of a writer and its transport that the server uses.
 
     def set_write_buffer_limits(self, high: int) -> None:
-        """Every drain is a flush."""
+        """Do nothing, as every drain is a flush."""
         assert high == 0
 
     def write(self, data: bytes) -> None:
-        """The server answers."""
+        """Take an answer of the server."""
         self.taken += data
 
     async def drain(self) -> None:
-        """A client that takes nothing is waited for."""
+        """Wait for as long as the client takes nothing."""
         if not self._takes:
             await asyncio.get_running_loop().create_future()
 
     def abort(self) -> None:
-        """The server cuts it off."""
+        """The server closes the connection."""
         self.dropped = True
         if not self.reader.at_eof():
             self.reader.feed_eof()
@@ -75,7 +75,7 @@ async def turns() -> None:
 def test_questions_over_tcp(names: Names) -> None:
     async def play() -> None:
         client = Client(Streams(names))
-        for byte in QUESTION:  # in as many pieces as there may be
+        for byte in QUESTION:  # in the most pieces that are possible
             client.send(bytes((byte,)))
             await turns()
         client.send(QUESTION * 2)
@@ -91,7 +91,7 @@ def test_questions_over_tcp(names: Names) -> None:
 
 
 def test_more_clients_than_there_are_places_end_nothing(names: Names) -> None:
-    """The 65th client made the server close one that it was about to read from, which ended it."""
+    """Before, the 65th client made the server close a connection that it was about to read, and that ended the server."""
 
     async def play() -> None:
         streams = Streams(names)
@@ -104,7 +104,7 @@ def test_more_clients_than_there_are_places_end_nothing(names: Names) -> None:
         for client in (*clients, *more):
             client.send(QUESTION) if not client.dropped else None
         await turns()
-        # Those that were quiet for longest had to go; the first has asked something since.
+        # The clients that were quiet for longest had to go; the first one has asked something since.
         assert [c.dropped for c in clients] == [False, True, True, True] + [False] * (len(clients) - 4)
         assert all(c.taken for c in (clients[0], *clients[4:], *more))
         for client in clients[1:4]:
@@ -143,7 +143,7 @@ def test_a_client_can_not_wait_for_ever(
 
 
 class Socket:
-    """Takes note of what is sent to whom."""
+    """Records each datagram and its receiver."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[bytes, object]] = []

@@ -1,4 +1,4 @@
-"""The planner of rollouts: what it decides, and that its promises hold whatever happens around it."""
+"""The planner of rollouts: its decisions, and that its promises hold whatever happens around it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ HEALTHY = LiveState(NEW, healthy=True, healthy_for=1.0, running_for=1.0)
 STARTING = LiveState(NEW, running_for=1.0)
 
 
-# choosing
+# choosing the next wave
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_canaries_go_first_and_are_healthy_ones() -> None:
     seen = {**well(10), "c1": replace(STARTING, identity=OLD)}
     assert next_wave(plan, seen) == ("c2", "c3")
     more = policy(canaries=Share(50, percent=True), max_unavailable=Share(4))
-    assert len(planner.preview(replace(plan, policy=more), well(10))[0]) == 4  # no more than may be down
+    assert len(planner.preview(replace(plan, policy=more), well(10))[0]) == 4  # no more than may be down at once
 
 
 def test_a_patch_on_the_way_has_canaries_of_its_own() -> None:
@@ -101,15 +101,15 @@ def test_members_of_a_group_that_are_not_in_the_rollout_count() -> None:
     plan = rollout(*many(2), policy=policy(max_unavailable=Share(2)))
     assert next_wave(plan, seen) == ("c2",)  # the last healthy one stays up
     assert next_wave(rollout(*many(1)), {**seen, "c2": replace(seen["c2"], healthy=True)}) == ("c1",)
-    assert next_wave(rollout(*many(1)), seen) == ("c1",)  # the other one is no help, nor was it expected to be
+    assert next_wave(rollout(*many(1)), seen) == ("c1",)  # the other container is ill, as it was before the rollout
 
 
-def test_those_that_are_down_anyway_are_counted() -> None:
+def test_containers_that_are_down_anyway_are_counted() -> None:
     plan = rollout(*many(8))  # two may be down
     seen = {**well(8), "c8": replace(STARTING, identity=OLD, reason="status 503")}
     assert next_wave(plan, seen) == ("c1", "c8")
     seen["c7"] = seen["c6"] = seen["c8"]
-    assert next_wave(plan, seen) == ("c6", "c7")  # a wave is no larger for it
+    assert next_wave(plan, seen) == ("c6", "c7")  # the free places do not make the wave larger
     seen["c6"] = seen["c1"]
     assert next_wave(plan, seen) == ("c7", "c8")
     plan = plan.update(*(replace(plan.members[name], phase=MemberPhase.DONE) for name in ("c7", "c8")))
@@ -118,7 +118,7 @@ def test_those_that_are_down_anyway_are_counted() -> None:
     assert "c7 and 1 more are not healthy: status 503" in blocked.why
 
 
-def test_what_was_ill_before_costs_nothing_and_is_not_waited_for() -> None:
+def test_a_container_that_was_ill_before_costs_nothing_and_is_not_waited_for() -> None:
     plan = rollout(*many(4), policy=policy(max_unavailable=Share(1)))
     plan = plan.update(replace(plan.members["c2"], expected=False))
     seen = {**well(4), "c2": LiveState(OLD, unhealthy=True)}
@@ -129,7 +129,7 @@ def test_what_was_ill_before_costs_nothing_and_is_not_waited_for() -> None:
 
 
 def test_where_all_are_ill_they_are_not_restarted_in_one_wave() -> None:
-    """Their checks are wrong, say; or broke with the patch, and nobody knows any more that they were well before."""
+    """Their checks are wrong, or broke with the patch and it is no longer known that the containers were well before."""
     plan = rollout(*many(8, expected=False), policy=policy(canaries=Share(1)))
     seen = well(8, healthy=False, unhealthy=True)
     assert planner.preview(plan, seen) == [("c1",), ("c2", "c3"), ("c4", "c5"), ("c6", "c7"), ("c8",)]
@@ -156,8 +156,8 @@ def test_a_profile_may_have_a_limit_of_its_own() -> None:
     assert [len(wave) for wave in planner.preview(plan, well(4))] == [1, 1, 1, 1]
 
 
-def test_what_was_not_stale_for_a_while_is_not_lost() -> None:
-    """The process that ran the old library had ended when the second patch came; the next one runs it again."""
+def test_a_container_that_was_not_stale_for_a_while_is_not_lost() -> None:
+    """When the second patch came, the process with the old library had ended. The next process has the old library again."""
     members = {member.name: member for member in many(2)}
     plan = planner.merge(planner.patched(rollout(kind=RolloutKind.PATCH)), members, 1)
     plan = planner.merge(planner.patched(plan), {"c1": members["c1"]}, 2)
@@ -189,7 +189,7 @@ def test_the_next_wave_waits_until_all_are_healthy_for_long_enough() -> None:
         assert isinstance(planner.decide(plan, seen), Restart if phase is MemberPhase.DONE else Wait)
 
 
-def test_it_waits_no_longer_than_it_has_to() -> None:
+def test_the_next_wave_waits_no_longer_than_it_has_to() -> None:
     seen = {**well(4), "c1": replace(HEALTHY, healthy_for=4.0)}
     decision = planner.decide(planner.settle(begun("c1", min_healthy_time=5.0), seen), seen)
     assert isinstance(decision, Wait)
@@ -204,7 +204,7 @@ def test_it_waits_no_longer_than_it_has_to() -> None:
         (LiveState(None), "it does not run after its restart"),
     ],
 )
-def test_a_gate_that_fails_halts_and_says_who_and_why(now: LiveState, why: str) -> None:
+def test_a_gate_that_fails_halts_and_names_the_container_and_the_reason(now: LiveState, why: str) -> None:
     plan = begun("c1")
     seen = {**well(4), "c1": now}
     plan = planner.settle(plan, seen)
@@ -227,7 +227,7 @@ def test_a_container_that_can_t_be_restarted_is_tried_again_and_then_halts_it() 
     assert (tries, decision) == (planner.ATTEMPTS, Stop("c1", "it is busy: stop"))
 
 
-def test_what_is_busy_is_waited_for() -> None:
+def test_a_busy_container_is_waited_for() -> None:
     plan = rollout(*many(1))
     seen = well(1, busy="stop")
     decision = planner.decide(plan, seen)
@@ -253,7 +253,7 @@ def test_there_may_be_nothing_to_do_any_more(now: LiveState | None, note: str) -
     assert planner.decide(plan, seen) == Finish()
 
 
-def test_nothing_at_all_is_done_at_once() -> None:
+def test_a_rollout_without_members_is_done_at_once() -> None:
     assert planner.decide(rollout(), {}) == Finish()
     assert planner.preview(rollout(), {}) == []
 
@@ -261,7 +261,7 @@ def test_nothing_at_all_is_done_at_once() -> None:
 # the operator
 
 
-def test_paused_lets_what_has_begun_come_to_its_end_and_begins_nothing() -> None:
+def test_a_paused_rollout_finishes_restarts_that_have_begun_and_begins_none() -> None:
     plan = planner.pause(begun("c1"))
     seen = {**well(4), "c1": STARTING}
     assert isinstance(planner.decide(plan := planner.settle(plan, seen), seen), Wait)
@@ -282,14 +282,14 @@ def test_resumed_after_a_halt_the_container_gets_a_new_deadline_and_no_second_re
     assert planner.decide(planner.settle(plan, seen), seen) == Restart(("c2",))
 
 
-def test_what_failed_can_be_left_behind_and_counts_as_down() -> None:
+def test_failed_members_can_be_left_as_they_are_and_count_as_down() -> None:
     seen = {**well(8), "c1": replace(STARTING, running_for=10.0)}
     plan = planner.settle(begun("c1", count=8), seen)
     plan = planner.resume(plan, seen, accept=True)
-    assert planner.decide(plan, seen) == Restart(("c2",))  # two may be down, and c1 is
+    assert planner.decide(plan, seen) == Restart(("c2",))  # two containers may be down, and c1 is
 
 
-def test_resumed_what_was_not_restarted_is_and_what_does_not_run_is_started() -> None:
+def test_a_resume_restarts_members_that_were_not_restarted_and_starts_those_that_do_not_run() -> None:
     plan = begun("c1").update(replace(begun("c1").members["c1"], phase=MemberPhase.FAILED))
     assert planner.resume(plan, well(4)).members["c1"].phase is MemberPhase.WAITING
     assert planner.resume(plan, {}).members["c1"].phase is MemberPhase.SKIPPED
@@ -306,7 +306,7 @@ GONE = LiveState(None)
 
 
 def halted_at(canary: LiveState, count: int = 4) -> tuple[Rollout, dict[str, LiveState]]:
-    """A bad patch: its canary came up like that."""
+    """A rollout of a bad patch, whose canary has this state after its restart."""
     plan = rollout(kind=RolloutKind.PATCH, policy=policy(canaries=Share(1), max_unavailable=Share(2)))
     plan = planner.merge(planner.patched(plan), {m.name: m for m in many(count)}, 1)
     assert planner.decide(plan, well(count)) == Restart(("c1",))
@@ -331,7 +331,7 @@ def test_a_new_change_of_the_host_supersedes_a_halt_and_the_sick_canary_is_resta
     assert planner.decide(plan, seen) == Restart(("c2", "c3"))
 
 
-def test_after_the_way_back_only_what_ran_the_bad_version_is_restarted() -> None:
+def test_after_the_way_back_only_containers_with_the_bad_version_are_restarted() -> None:
     plan, seen = halted_at(SICK)
     plan = planner.supersede(planner.patched(plan), seen)
     plan = planner.merge(plan, {"c1": Member("c1", NEW, expected=False)}, plan.patch)
@@ -344,7 +344,7 @@ def test_after_the_way_back_only_what_ran_the_bad_version_is_restarted() -> None
 
 
 @pytest.mark.parametrize("how", ["patched", "resume"])
-def test_what_died_of_the_patch_is_started(how: str) -> None:
+def test_a_container_that_died_of_the_patch_is_started(how: str) -> None:
     plan, seen = halted_at(GONE)
     plan = planner.resume(plan, seen) if how == "resume" else planner.supersede(planner.patched(plan), seen)
     assert planner.decide(planner.settle(plan, seen), seen) == FindStale()
@@ -357,14 +357,14 @@ def test_what_died_of_the_patch_is_started(how: str) -> None:
     assert plan.members["c1"].phase is MemberPhase.DONE
 
 
-def test_what_died_and_dies_again_halts_it_again_after_one_start() -> None:
+def test_a_container_that_dies_again_halts_again_after_one_start() -> None:
     plan, seen = halted_at(GONE)
     plan = planner.merge(planner.supersede(planner.patched(plan), seen), {}, 2)
     plan = planner.note_starts(planner.begin_wave(plan, ("c1",)), ("c1",))
     assert planner.decide(planner.settle(plan, seen), seen) == Stop("c1", "it does not run after its restart")
 
 
-def test_what_fell_and_was_started_by_hand_is_checked_and_not_skipped() -> None:
+def test_a_fallen_container_that_was_started_by_hand_is_checked_and_not_skipped() -> None:
     plan, seen = halted_at(GONE)
     plan = planner.merge(planner.supersede(planner.patched(plan), seen), {}, 2)
     plan = planner.settle(plan, {**seen, "c1": STARTING})
@@ -381,8 +381,8 @@ def test_a_patch_that_is_no_cure_gives_a_new_deadline_and_restarts_nothing_twice
     assert isinstance(planner.decide(planner.settle(plan, seen), seen), Stop)
 
 
-def test_a_mended_version_that_comes_while_the_canary_is_checked_is_not_waited_with() -> None:
-    """Nor does the check that fails in the same moment halt it."""
+def test_a_mended_version_does_not_wait_for_the_check_of_the_canary() -> None:
+    """A failure of that check in the same moment does not halt the rollout either."""
     plan, seen = halted_at(SICK)
     plan = replace(plan, status=Status.RUNNING, halted=None)
     assert planner.decide(planner.patched(plan), seen) == FindStale()
@@ -411,20 +411,20 @@ def test_a_second_patch_is_taken_up_and_nothing_is_restarted_twice_for_one() -> 
     assert phases == {**dict.fromkeys(("c1", "c2", "c3"), MemberPhase.WAITING), "c4": MemberPhase.SKIPPED}
     for name in ("c1", "c2", "c3"):
         plan = planner.settle(planner.begin_wave(plan, (name,)), {**seen, name: replace(HEALTHY, identity="3@3.00")})
-    assert planner.decide(plan, seen) == FindStale()  # to confirm
+    assert planner.decide(plan, seen) == FindStale()  # a look that confirms that nothing is stale
     plan = planner.merge(plan, {"c1": Member("c1", "3@3.00")}, plan.patch)
     assert "stale still" in plan.members["c1"].note
     assert planner.decide(plan, seen) == Finish()
 
 
-def test_during_a_restart_of_chosen_ones_a_patch_is_taken_up_too() -> None:
+def test_a_patch_during_a_restart_of_chosen_containers_is_taken_up_too() -> None:
     plan = planner.patched(rollout(*many(1)))
     assert planner.decide(plan, well(2)) == FindStale()
     plan = planner.merge(plan, {"c2": Member("c2", OLD)}, plan.patch)
     assert {m.name for m in plan.by_phase(MemberPhase.WAITING)} == {"c1", "c2"}
 
 
-def test_what_is_frozen_and_stale_does_not_keep_it_going() -> None:
+def test_a_frozen_stale_container_does_not_keep_the_rollout_going() -> None:
     plan = rollout(*many(1), kind=RolloutKind.PATCH, patch=1, scanned=1, confirmed=False)
     seen = well(1, frozen=True)
     plan = planner.settle(plan, seen)
@@ -437,7 +437,7 @@ def test_what_is_frozen_and_stale_does_not_keep_it_going() -> None:
 
 
 @given(st.data())
-def test_it_is_read_as_it_was_written(data: st.DataObject) -> None:
+def test_a_rollout_is_read_as_it_was_written(data: st.DataObject) -> None:
     text = st.text(max_size=5)
     member = st.builds(
         Member, text, text, st.integers(), st.none() | text, st.floats(0, 9), st.floats(0, 9), st.booleans(),
@@ -455,7 +455,7 @@ def test_it_is_read_as_it_was_written(data: st.DataObject) -> None:
     assert state.from_json(state.to_json(plan)) == plan
 
 
-def test_what_the_former_version_wrote_is_read() -> None:
+def test_a_rollout_of_the_former_version_is_read() -> None:
     plan = rollout(*many(2), kind=RolloutKind.PATCH, halted=Halt("c1", "status 500", "log"), status=Status.HALTED)
     data = json.loads(state.to_json(plan))
     data["members"] = [{key: each[key] for key in each if key in FORMER_MEMBER} for each in data["members"]]
@@ -474,7 +474,7 @@ FORMER_MEMBER = {
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"version": 2}', '{"version": 1, "members": 3}'])
-def test_what_is_no_rollout_is_refused(text: str) -> None:
+def test_a_text_that_is_no_rollout_is_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011
         state.from_json(text)
     whole = state.to_json(rollout(*many(2)))
@@ -490,6 +490,6 @@ def test_shares(text: str, of_ten: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "%", "-1", "101%", "1.5", "x", "٣", "5 %"])
-def test_no_shares(text: str) -> None:
+def test_texts_that_are_no_shares_are_refused(text: str) -> None:
     with pytest.raises(InvalidInput):
         Share.parse(text)

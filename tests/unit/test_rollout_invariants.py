@@ -1,4 +1,4 @@
-"""Rollouts in a world that may do anything at any moment: what always holds."""
+"""Rollouts in a model world where anything may happen at any moment: invariants that always hold."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Box:
     number: int = 1
     age: int = 1000
     owed: int = 0
-    """Looks until a start that is owed to it is done."""
+    """Looks until a start that is owed to the container is done."""
     runs: bool = True
     ill: bool = False
-    """By itself."""
+    """Whether it ends by itself."""
     stale_since: int = 0
-    """The patch that it does not have."""
+    """The patch that the container does not have yet."""
     stuck: bool = False
-    """It is stale whatever is done to it: a shadow, say."""
+    """Whether it is stale whatever is done to it, because of a shadow for instance."""
     restarts: dict[int, int] = field(default_factory=dict)
     """How often the rollout restarted it, by patch."""
     starts: int = 0
@@ -66,7 +66,7 @@ class Box:
 
 
 class World:
-    """Containers, and a driver that is killed at will: it keeps nothing but what it wrote down."""
+    """Containers, and a driver that is killed at will: it keeps only what it wrote down."""
 
     def __init__(self, data: st.DataObject, *, calm: bool) -> None:
         self.data = data
@@ -95,7 +95,7 @@ class World:
         return {name: box.seen() for name, box in self.boxes.items()}
 
     def fallen(self) -> dict[str, Member]:
-        """What the rollout took down, as a note beside each container says."""
+        """The containers that the rollout took down, according to the notes beside them."""
         failed = [m for m in self.read().by_phase(MemberPhase.FAILED) if m.name in self.boxes]
         return {m.name: Member(m.name, "", fallen=True) for m in failed if not self.boxes[m.name].runs}
 
@@ -146,7 +146,7 @@ class World:
         self.file = state.to_json(plan)
 
     def step(self) -> bool:
-        """One turn of the driver, which may be killed after each thing that it does; whether it goes on."""
+        """Take one turn of the driver, which may be killed after each act; returns whether the rollout goes on."""
         seen = self.see()
         plan = planner.settle(self.read(), seen)
         decision = planner.decide(plan, seen, float(self.blocked))
@@ -177,7 +177,7 @@ class World:
         return True
 
     def check_wave(self, plan: Rollout, chosen: tuple[str, ...]) -> None:
-        """Nothing goes down that has to stay up."""
+        """Check that no container goes down which has to stay up."""
         assert chosen
         counted = [m for m in plan.members.values() if m.phase is not MemberPhase.SKIPPED and m.name in self.boxes]
         allowed = self.policy.max_unavailable.of(len(counted))

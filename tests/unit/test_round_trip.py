@@ -1,4 +1,4 @@
-"""What is written is read as the same, whatever the names and values: specs, settings, requests."""
+"""Reading gives back what was written, for any names and values: specs, settings, requests."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ CHECKS = st.one_of(
 
 
 def values(row: Row) -> st.SearchStrategy[Any]:
-    """Values that the field may have. A type that is new has to be added here."""
+    """Values that the field may have. A new type has to be added here."""
     match row.type:
         case Flag():
             return st.booleans()
@@ -102,7 +102,7 @@ CONFIGS = st.builds(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(Check))
 @given(CONFIGS)
-def test_what_config_show_prints_config_check_accepts_and_it_is_the_same(config: Config) -> None:
+def test_config_check_accepts_the_output_of_config_show_and_reads_the_same(config: Config) -> None:
     assert parse(describe(config).encode(), "shown") == config
 
 

@@ -1,4 +1,4 @@
-"""JSON Schema of settings and specs: what it lets through, and what not, beside what the readers do."""
+"""JSON Schema of settings and specs: texts that it accepts and refuses, compared with the readers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_they_are_schemas(make: Any) -> None:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(Check))
 @given(CONFIGS)
-def test_settings_that_can_be_are_valid(config: Config) -> None:
+def test_any_possible_settings_are_valid(config: Config) -> None:
     SETTINGS.validate(load(describe(config)))
 
 
@@ -59,7 +59,7 @@ def test_settings_that_can_be_are_valid(config: Config) -> None:
         "profiles: {a: {health: {tcp: 80}, memory: 1g, stop_signal: SIGINT}}", "profiles: {a: {network: null}}",
     ],
 )  # fmt: skip
-def test_what_people_write_is_valid(text: str) -> None:
+def test_settings_as_people_write_them_are_valid(text: str) -> None:
     parse(text.encode(), "f")
     SETTINGS.validate(load(text))
 
@@ -74,7 +74,7 @@ def test_what_people_write_is_valid(text: str) -> None:
         "profiles: {a: {command: sleep}}", "profiles: {a: {user: 'a b'}}", "profiles: {a: {rollout: {priority: x}}}", "[]",
     ],
 )  # fmt: skip
-def test_what_is_refused_is_not_valid(text: str) -> None:
+def test_settings_that_the_reader_refuses_are_not_valid(text: str) -> None:
     with pytest.raises(InvalidInput):
         parse(text.encode(), "f")
     assert not SETTINGS.is_valid(load(text))

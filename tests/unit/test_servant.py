@@ -1,4 +1,4 @@
-"""The processes that the daemon has work done by, let go while the daemon goes on."""
+"""Servant processes of the daemon, which are let go while the daemon goes on."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from lxcfleet.host.process.servant import Servant
 
 
 @pytest.mark.reaches("processes", reason="a real servant ends")
-def test_the_event_loop_goes_on_while_one_ends(tmp_path: Path) -> None:
-    """Found: after a patch, and where a launcher was about to end, the daemon did nothing else for up to 5 seconds.
+def test_the_event_loop_goes_on_while_a_servant_ends(tmp_path: Path) -> None:
+    """Before, after a patch or when a launcher was about to end, the daemon did nothing else for up to 5 seconds.
 
-    This one ends when there is a file, which only a loop that goes on can make: else it would be killed in the end.
+    This servant ends once there is a file, which only a loop that goes on can make. Otherwise it would be killed in the end.
     """
     file = tmp_path / "end"
     lock = os.open(tmp_path / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
@@ -29,7 +29,7 @@ def test_the_event_loop_goes_on_while_one_ends(tmp_path: Path) -> None:
         assert process is not None
         ending = asyncio.ensure_future(servant.end())
         await asyncio.sleep(0)
-        assert servant.pid is None  # what is asked for now goes to another one
+        assert servant.pid is None  # later requests go to another process
         file.touch()
         await ending
         return process

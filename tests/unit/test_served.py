@@ -1,4 +1,4 @@
-"""Which files of packages are compared with what a container is served, and whether two files are alike."""
+"""Files that a container is served: which ones are compared, and whether two files are alike."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_documentation_is_left_out_unless_it_is_asked_for(info: Path, monkeypatc
     assert chosen(Wanted(documentation=True)) == {"new:amd64 file", "new:amd64 link"}
 
 
-def test_what_scripts_of_a_package_made_belongs_to_it(info: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_a_packages_script_made_belongs_to_the_package(info: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = info.parent / "made" / "certs"
     made.mkdir(parents=True)
     (made / "a.crt").touch()
@@ -68,7 +68,7 @@ def test_what_scripts_of_a_package_made_belongs_to_it(info: Path, monkeypatch: p
 
 
 def test_a_directory_is_known_by_its_real_name(info: Path) -> None:
-    """/lib/x is /usr/lib/x, and one of them is enough."""
+    """/lib/x and /usr/lib/x are the same file, and one of them is enough."""
     home = info.parent / "new:amd64"
     (info.parent / "merged").symlink_to(home)
     with (info / "new:amd64.list").open("a") as file:

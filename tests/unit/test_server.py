@@ -27,7 +27,7 @@ async def for_ever(_: object) -> None:
 
 @contextlib.asynccontextmanager
 async def serving(directory: Path) -> AsyncIterator[str]:
-    """The path of a socket where the API answers, with only as much of a fleet behind it as these tests need."""
+    """The path of a socket where the API answers, with a minimal fleet behind it."""
     (directory / "log").write_text("a line\n")
     room = MagicMock()
     room.doctor.return_value = {"findings": [], "fits": None}
@@ -72,7 +72,7 @@ WAIT = {"selection": {"everything": True}, "until": "stopped", "timeout": 3600}
     ids=["events", "logs", "wait"],
 )
 def test_nothing_goes_on_for_a_client_that_is_gone(raw: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing happens meanwhile that would have to be written to it, which is how aiohttp notices."""
+    """aiohttp notices that a client is gone when it writes to it; here nothing is to be written."""
     monkeypatch.setattr(routes, "THERE_SECONDS", 0.05)
 
     async def come_and_go() -> None:
@@ -83,7 +83,7 @@ def test_nothing_goes_on_for_a_client_that_is_gone(raw: bytes, tmp_path: Path, m
                 _, writer = await asyncio.open_unix_connection(path)
                 writer.write(raw)
                 writers.append(writer)
-            await soon(lambda: len(asyncio.all_tasks()) >= before + 10)  # each connection's, and each answer's
+            await soon(lambda: len(asyncio.all_tasks()) >= before + 10)  # a task for each connection, and one for each answer
             await asyncio.sleep(0.3)
             assert len(asyncio.all_tasks()) >= before + 10
             for writer in writers:
@@ -95,7 +95,7 @@ def test_nothing_goes_on_for_a_client_that_is_gone(raw: bytes, tmp_path: Path, m
 
 @pytest.mark.parametrize("number", ["%C2%B2", "9" * 5000, "-1", "1e3", "%D9%A3"], ids=["²", "long", "-1", "1e3", "٣"])
 @pytest.mark.parametrize("target", ["/1.0/doctor?count=", "/1.0/containers/a/logs?lines="])
-def test_what_is_no_number_is_the_callers_mistake(target: str, number: str, tmp_path: Path) -> None:
+def test_a_text_that_is_no_number_is_the_clients_mistake(target: str, number: str, tmp_path: Path) -> None:
     async def ask() -> bytes:
         async with serving(tmp_path) as path:
             reader, writer = await asyncio.open_unix_connection(path)

@@ -1,4 +1,4 @@
-"""Which program holds a port of the host."""
+"""The program that holds a port of the host."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def taken(port: int, protocol: str) -> tuple[PortInUse, Publication]:
 
 
 @pytest.mark.parametrize(("kind", "protocol"), [(socket.SOCK_STREAM, "tcp"), (socket.SOCK_DGRAM, "udp")])
-def test_the_program_is_named(kind: socket.SocketKind, protocol: str) -> None:
+def test_the_error_names_the_program(kind: socket.SocketKind, protocol: str) -> None:
     with socket.socket(socket.AF_INET, kind) as held:
         held.bind(("127.0.0.1", 0))
         if protocol == "tcp":
@@ -33,10 +33,10 @@ def test_the_program_is_named(kind: socket.SocketKind, protocol: str) -> None:
         told = sockets.told_by_whom(error, publication)
         assert told.message == error.message
         assert told.why == f"by {Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()})"
-    assert sockets.told_by_whom(error, publication) is error  # it is free now
+    assert sockets.told_by_whom(error, publication) is error  # the port is free now
 
 
-def test_what_can_not_be_told_is_not_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_to_find_the_program_is_no_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_kind: str) -> None:
         raise psutil.AccessDenied
 

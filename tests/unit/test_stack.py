@@ -1,4 +1,4 @@
-"""Layers as a list: a fourth layer between mask and delta, and all who ask which layer provides a path."""
+"""Layers as a list: with a fourth layer between mask and delta, every search for the provider of a path works."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_the_usual_stack() -> None:
 
 
 @pytest.mark.parametrize("order", [(0,), (1, 2), (0, 2, 1), (0, 1), (0, 0, 2), (0, 1, 1, 2)])
-def test_what_is_no_stack(order: tuple[int, ...]) -> None:
+def test_an_order_that_is_no_stack_is_refused(order: tuple[int, ...]) -> None:
     usual = stack_of(PATHS, "web").layers
     with pytest.raises(ValueError, match=r"layer"):
         Stack(tuple(usual[number] for number in order))
@@ -105,7 +105,7 @@ def test_the_fourth_layer_hides(four: dict[str, Path], shelf: Shelf) -> None:
     assert provider(shelf, four, "/usr/lib/gone") is None
     assert provider(shelf, four, "/usr/share/doc/hidden") is None
     assert provider(shelf, four, "/usr/share/doc/own") == "app"
-    # What the container itself put in its place shows all the same.
+    # A file that the container itself put there shows all the same.
     put(four["delta"], "/usr/lib/gone")
     assert provider(shelf, four, "/usr/lib/gone") == "delta"
 
@@ -120,7 +120,7 @@ def test_the_mask_hides_nothing_of_the_fourth_layer(four: dict[str, Path], shelf
 def test_a_directory_of_several_layers_is_the_lowest_ones(four: dict[str, Path], shelf: Shelf) -> None:
     for name in ("mask", "app"):
         (four[name] / "opt/web").mkdir(parents=True)
-    put(four["base"], "/opt/web")  # a file: a directory over it hides it
+    put(four["base"], "/opt/web")  # this file hides the directory below it
     (four["base"] / "usr").mkdir()
     (four["app"] / "usr").mkdir()
     assert provider(shelf, four, "/opt/web") == "mask"
@@ -143,7 +143,7 @@ def judged(present: Present, mapped: Path, path: str) -> Why | None:
     return judge_mapped(Identity.of(mapped.stat()), present.find(path), deleted=False)
 
 
-def test_a_file_of_the_fourth_layer_is_held_against_that_layer(four: dict[str, Path], shelf: Shelf) -> None:
+def test_a_file_of_the_fourth_layer_is_compared_with_that_layer(four: dict[str, Path], shelf: Shelf) -> None:
     put(four["base"], "/usr/lib/libssl.so.3", "host's")
     mapped = put(four["app"], "/usr/lib/libssl.so.3", "the app's")
     kept = mapped.with_name("kept")
@@ -169,7 +169,7 @@ def test_a_file_that_the_fourth_layer_took_away_is_stale(four: dict[str, Path], 
 
 
 def look(four: dict[str, Path], *names: str) -> list[Delta]:
-    """What ``names`` have, all of which are over the same directories."""
+    """The shadows of ``names``, all of which have these directories."""
     return list(find((name, stack_in(four)) for name in names))
 
 

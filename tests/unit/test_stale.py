@@ -1,4 +1,4 @@
-"""What is stale: one file held against what a fresh mount would give."""
+"""Staleness: one file compared with that of a fresh mount."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_nothing_at_the_path_is_stale(file: Path) -> None:
     assert judge_mapped(mapped, Found(DELTA, None, hidden=True), deleted=True) is Why.REMOVED
 
 
-def test_what_a_container_made_and_removed_is_its_own(file: Path) -> None:
+def test_a_file_that_a_container_made_and_removed_is_its_own(file: Path) -> None:
     # libffi maps such files; a restart would only make new ones.
     for layer in LAYERS:
         assert judge_mapped(Identity.of(file.stat()), found(layer, None), deleted=True) is None
@@ -155,7 +155,7 @@ def layers(tmp_path: Path) -> dict[str, Path]:
 
 @pytest.fixture
 def seen(layers: dict[str, Path]) -> Iterator[Callable[[], Present]]:
-    """What a container with these layers has; asked for once the layers are as they should be."""
+    """Opens the layers of a container; called once the layers are as the test wants them."""
     shelf, stack = Shelf(), contextlib.ExitStack()
     with stack:
         stack.callback(shelf.close)
@@ -181,7 +181,7 @@ def test_a_file_in_place_of_a_directory_hides_what_is_below(
 
 
 def test_directories_may_be_deeper_than_our_stack(layers: dict[str, Path], seen: Callable[[], Present]) -> None:
-    """A container that made such must not keep all others from being looked at."""
+    """A container with such directories must not keep the others from being looked at."""
     path = "/d" * 600
     for layer, name in (("delta", "one"), ("base", "two")):
         for depth in range(2, len(path) + 2, 2):
@@ -346,7 +346,7 @@ def test_a_container_whose_processes_are_not_found_is_not_clean(layers: dict[str
 def test_a_container_that_takes_too_long_is_not_clean(
     layers: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And those after it are looked at."""
+    """The containers after it are looked at."""
     monkeypatch.setattr(scanning, "_SECONDS", 0.0)
     (tmp_path / "cgroup.procs").write_text(f"{os.getpid()}\n{os.getppid()}\n")
     target = Target("web", os.getpid(), str(tmp_path), stack_in(layers))
@@ -377,7 +377,7 @@ odd: /usr/share/a: b
 """
 
 
-def test_what_dpkg_prints() -> None:
+def test_the_output_of_dpkg_is_parsed() -> None:
     assert dict((path, package) for package, path in database.parse_search(SEARCH.splitlines())) == {
         "/bin/ls": "coreutils",
         "/lib/libc.so.6": "libc6:amd64",

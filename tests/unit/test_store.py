@@ -1,4 +1,4 @@
-"""Specs on disk and the operator's settings: what is written is read, and what is wrong is told whole."""
+"""Specs on disk and the operator's settings: they are read as written, and all mistakes are told at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YAML that people wrote, or somebody who means harm: values, or one ValueError that says where."""
+"""YAML from people, some of them hostile: it gives values, or one ValueError with the place."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_traps_are_refused(text: bytes, words: str) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=60) | st.text("ab:-[]{}&*!<|>'\"#%@\\ \n\t0.?,", max_size=60).map(str.encode))
-def test_whatever_it_is_it_is_read_or_refused(text: bytes) -> None:
+def test_any_text_is_read_or_refused(text: bytes) -> None:
     with contextlib.suppress(ValueError):
         strict_yaml.load(text)
 
@@ -64,7 +64,7 @@ plain = st.recursive(
 
 @settings(max_examples=80, deadline=None)
 @given(plain)
-def test_what_is_written_is_read_again(value: object) -> None:
+def test_values_are_read_as_they_were_written(value: object) -> None:
     text = strict_yaml.inline(value)
     assert "\n" not in text
     assert strict_yaml.load(f"key: {text}".encode()) == {"key": value}
@@ -117,7 +117,7 @@ def test_sizes(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "much", "1", "-5M", "1.5G", "9" * 20, "4PB", "5 M x"])
-def test_what_is_no_size(text: str) -> None:
+def test_a_text_that_is_no_size_is_refused(text: str) -> None:
     from lxcfleet.units import parse_size
 
     with pytest.raises(InvalidInput):

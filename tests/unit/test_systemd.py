@@ -1,4 +1,4 @@
-"""What systemd is told."""
+"""Notices to systemd."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lxcfleet.daemon import systemd
 
 
 def test_the_watchdog_is_fed_only_while_no_task_is_hopeless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next thing that happens is that systemd ends the daemon and starts it anew."""
+    """Without the notices, systemd ends the daemon and starts it again."""
     told: list[str] = []
     monkeypatch.setattr(systemd, "notify", told.append)
     looks = iter(list[list[str]](([], [], ["rollouts"], ["rollouts"], [])))
@@ -39,7 +39,7 @@ def test_the_watchdog_is_fed_only_while_no_task_is_hopeless(monkeypatch: pytest.
 
 
 def test_a_systemd_that_reads_nothing_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Found: once as many messages waited as the kernel keeps, the daemon hung in the next one."""
+    """Before, once the kernel's queue of messages was full, the daemon hung on the next one."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     kept = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd_:

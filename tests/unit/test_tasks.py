@@ -17,7 +17,7 @@ from lxcfleet.runtime.tasks import Tasks
 
 
 class Failing:
-    """Work that fails so many times, and then does its work for ever."""
+    """Work that fails several times, and then does its work for ever."""
 
     def __init__(self, times: int) -> None:
         self.left = times
@@ -42,7 +42,7 @@ def run(
     asyncio.run(asyncio.wait_for(all_of_it(), 60))
 
 
-def test_one_that_fails_is_logged_counted_and_started_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_task_that_fails_is_logged_counted_and_started_again(caplog: pytest.LogCaptureFixture) -> None:
     async def test(group: Tasks) -> None:
         work = Failing(3)
         group.keep("observe", work)
@@ -57,7 +57,7 @@ def test_one_that_fails_is_logged_counted_and_started_again(caplog: pytest.LogCa
     assert caplog.text.count("Traceback") == 3
 
 
-def test_while_it_waits_for_its_restart_it_is_not_up() -> None:
+def test_a_task_that_waits_for_its_restart_is_not_up() -> None:
     async def test(group: Tasks) -> None:
         group.keep("observe", Failing(1))
         while not group.readings()[0].failures:
@@ -67,7 +67,7 @@ def test_while_it_waits_for_its_restart_it_is_not_up() -> None:
     run(test, pause=1000)
 
 
-def test_that_one_ends_which_should_not_is_a_failure() -> None:
+def test_an_unexpected_end_of_a_task_is_a_failure() -> None:
     async def test(group: Tasks) -> None:
         runs = 0
         again = asyncio.Event()
@@ -86,7 +86,7 @@ def test_that_one_ends_which_should_not_is_a_failure() -> None:
     run(test)
 
 
-def test_one_that_has_an_end_is_done_once_and_again_only_where_it_failed() -> None:
+def test_a_task_with_an_end_runs_once_and_again_only_if_it_failed() -> None:
     async def test(group: Tasks) -> None:
         runs: list[int] = []
 
@@ -120,7 +120,7 @@ def test_one_that_fails_for_long_is_hopeless_but_not_one_of_a_single_container()
     run(test, settled=0.2)
 
 
-def test_that_what_it_waits_for_is_cancelled_does_not_end_it() -> None:
+def test_a_task_survives_the_cancellation_of_what_it_waits_for() -> None:
     async def test(group: Tasks) -> None:
         work = Failing(0)
         waits_for: list[asyncio.Future[None]] = [asyncio.get_running_loop().create_future()]
@@ -140,19 +140,19 @@ def test_that_what_it_waits_for_is_cancelled_does_not_end_it() -> None:
 
 WAITED_FOR = {
     "runtime/tasks.py",  # the group itself
-    "runtime/operations.py",  # what goes wrong is a result of the operation
-    "containers/delta_sizes.py",  # the question for it waits, and meets the failure
-    "containers/host_keeper.py",  # so does the question what the host can do
-    "containers/preparer.py",  # so does the start
-    "daemon/attach.py",  # one request, which is told what went wrong
-    "daemon/http/routes.py",  # so is this one
+    "runtime/operations.py",  # a failure is a result of the operation
+    "containers/delta_sizes.py",  # the client's question waits, and gets the failure
+    "containers/host_keeper.py",  # the question for the host's features waits, and gets the failure
+    "containers/preparer.py",  # the start waits, and gets the failure
+    "daemon/attach.py",  # one request, which gets the failure
+    "daemon/http/routes.py",  # one request, which gets the failure
     "daemon/http/scrape.py",
 }
-"""The modules that may start a task of asyncio by themselves, and who deals with its failure there."""
+"""The modules that may start a task of asyncio by themselves, with the place where its failure is handled."""
 
 
 def test_background_work_is_started_through_the_group() -> None:
-    """A task that nobody waits for would end silently, if it were started otherwise."""
+    """Any other task could end silently, as nobody waits for it."""
     root = Path(lxcfleet.__file__).parent
     starting = {
         str(file.relative_to(root))
@@ -163,7 +163,7 @@ def test_background_work_is_started_through_the_group() -> None:
     assert starting == WAITED_FOR
 
 
-def test_what_is_cancelled_is_not_started_again() -> None:
+def test_a_cancelled_task_is_not_started_again() -> None:
     async def test(group: Tasks) -> None:
         work = Failing(0)
         task = group.keep("health", work, subject="c1")

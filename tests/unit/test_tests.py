@@ -1,4 +1,4 @@
-"""The tests themselves: none asserts, or waits for, what is true whatever happens."""
+"""The tests themselves: none of them asserts, or waits for, a condition that is always true."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 WAITS = {"until", "soon"}
-"""Functions that wait until what their argument gives is true."""
+"""Functions that wait until the function in their argument returns something true."""
 
 LAZY = {"map", "filter", "zip", "iter", "reversed", "enumerate", "glob", "iglob", "rglob", "iterdir", "scandir"}
-"""Functions and methods whose result is an iterator, and so always true."""
+"""Functions and methods that return an iterator, which is always true."""
 
 
 METHODS = {"exists", "is_file", "is_dir", "is_set", "is_alive", "poll"}
-"""Methods that somebody may forget to call: a wait may be given one itself."""
+"""Methods whose call is easily forgotten. A wait may be given such a method itself."""
 
 
 def always_true(expression: ast.expr) -> bool:

@@ -1,4 +1,4 @@
-"""What a process that takes long to end leaves of a container's cgroups is removed in the end."""
+"""Cgroups that a slow process leaves after a container's end are removed in the end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOBODY: Any = None
 
 @pytest.fixture
 def tries(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """One for each time that somebody tried; the third succeeds."""
+    """One entry for each attempt; the third attempt succeeds."""
     tried: list[str] = []
 
     def remove(name: str) -> bool:
@@ -34,7 +34,7 @@ def tries(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def tidy(registry_: Registry) -> None:
-    """Until nothing more is to come."""
+    """Run until no attempt is to come."""
 
     async def run() -> None:
         registry_._tidy("web", 0.001)
@@ -43,12 +43,12 @@ def tidy(registry_: Registry) -> None:
     asyncio.run(run())
 
 
-def test_of_one_that_was_destroyed_meanwhile(tries: list[str], tmp_path: Path) -> None:
+def test_cgroups_of_a_container_that_was_destroyed_meanwhile_are_removed(tries: list[str], tmp_path: Path) -> None:
     tidy(Registry(Paths(tmp_path, tmp_path, tmp_path), NOBODY, Bus()))
     assert tries == ["web"] * 3
 
 
-def test_not_of_one_that_somebody_has_in_hand_or_that_runs(
+def test_cgroups_of_a_container_that_is_busy_or_runs_are_left(
     tries: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry, "_TIDIED_SECONDS", 0.1)

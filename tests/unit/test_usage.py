@@ -1,4 +1,4 @@
-"""What containers use: counters read from open files, rates, the order of rows, the table."""
+"""The resources that containers use: counters from open files, rates, the order of rows, the table."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_counters_of_cgroup_v2(tmp_path: Path, net: Path) -> None:
         io__stat="8:0 rbytes=10 wbytes=20 rios=1\n",
     )  # fmt: skip
     found = Counters(Payload({"": own}), "lx1")
-    assert found.read() == Counts(1.5, 4096, 3, (10, 20), (9, 7))  # what the host's end sent, the container received
+    assert found.read() == Counts(1.5, 4096, 3, (10, 20), (9, 7))  # the container received what the host's end sent
     (own / "memory.current").write_text("8192\n")
     (net / "rx_bytes").write_text("100\n")
     assert found.read() == Counts(1.5, 8192, 3, (10, 20), (9, 100))
@@ -52,7 +52,7 @@ def test_counters_of_cgroup_v1(tmp_path: Path) -> None:
     found.close()
 
 
-def test_what_is_not_there_is_none_and_no_file_stays_open(tmp_path: Path, net: Path) -> None:
+def test_a_missing_counter_is_none_and_no_file_stays_open(tmp_path: Path, net: Path) -> None:
     before = set(os.listdir("/proc/self/fd"))
     own = put(tmp_path / "own", pids__current="3\n")
     found = Counters(Payload({"": own}), "gone")
@@ -85,12 +85,12 @@ def reading(time: float, *containers: ContainerUsageRecord) -> UsageRecord:
     }  # fmt: skip
 
 
-def test_rates_are_a_second() -> None:
+def test_rates_are_per_second() -> None:
     before = reading(10.0, record())
     now = reading(12.0, record(cpu_seconds=2.0, io_written_bytes=8192, net_sent_bytes=5))
     (row,) = usage.rows(before, now)
     assert (row["cpu_percent"], row["io_written_per_second"], row["io_read_per_second"]) == (50.0, 4096, 0)
-    assert row["net_sent_per_second"] is None  # it was not known before
+    assert row["net_sent_per_second"] is None  # the counter was unknown before
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_without_two_readings_of_one_run_there_is_no_rate(before: UsageRecord | 
     assert (row["cpu_percent"], row["io_read_per_second"], row["memory_bytes"]) == (None, None, 4096)
 
 
-def test_a_counter_that_went_back_is_no_negative_rate() -> None:
+def test_a_counter_that_went_back_gives_no_negative_rate() -> None:
     (row,) = usage.rows(reading(1.0, record(cpu_seconds=5.0)), reading(2.0, record(cpu_seconds=4.0)))
     assert row["cpu_percent"] == 0.0
 
@@ -134,7 +134,7 @@ def rows() -> list[UsageRow]:
         ("processes", False, "c1 c2 c10 new"),
     ],
 )
-def test_the_largest_first_and_what_is_not_known_last(order: str, reverse: bool, names: str) -> None:
+def test_the_largest_value_is_first_and_unknown_values_are_last(order: str, reverse: bool, names: str) -> None:
     assert " ".join(row["name"] for row in usage.in_order(rows(), order, reverse=reverse)) == names
 
 
@@ -155,7 +155,7 @@ def test_the_table_is_aligned_and_steers_no_terminal() -> None:
     assert second.rstrip().endswith("-")
 
 
-def test_the_summary_has_the_host_in_it() -> None:
+def test_the_summary_includes_the_host() -> None:
     now = reading(1.0, record(cpu_seconds=1.5), record("b", memory_bytes=None))
     text = usage.summary(now, usage.rows(reading(0.0, record()), now))
     assert text == (

@@ -1,4 +1,4 @@
-"""Waiting for containers: what ends it."""
+"""Waiting for containers: the events that end it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RUNNING = Running(1, 1, -1, cgroup.Payload({}), 0.0, 0.0)
 
 
 class Healths:
-    """Nobody is healthy."""
+    """Stand-in for the healths: no container is healthy."""
 
     def of(self, _: Container) -> Health:
         return Health.STARTING
@@ -39,11 +39,11 @@ class Healths:
 
 class _Registry(Registry):
     async def observe(self) -> None:
-        """Nobody else starts any."""
+        """Does nothing, as nobody else starts any container."""
 
 
 class World:
-    """One container, and somebody who waits for it."""
+    """One container, and a client that waits for it."""
 
     def __init__(self, directory: Path, *, runs: bool) -> None:
         bus, nobody = Bus(), cast(Any, None)
@@ -64,13 +64,13 @@ class World:
 
 
 @pytest.mark.parametrize(("until", "runs"), [("running", False), ("healthy", True), ("healthy", False)])
-def test_one_that_is_destroyed_meanwhile_fails_at_once(until: str, runs: bool, tmp_path: Path) -> None:
-    """Found: it was waited for to the end of the time, which may be a day."""
+def test_a_wait_for_a_container_that_is_destroyed_meanwhile_fails_at_once(until: str, runs: bool, tmp_path: Path) -> None:
+    """Before, the wait lasted its whole time, which may be a day."""
     world = World(tmp_path, runs=runs)
 
     def destroy() -> None:
         world.registry.forget("web")
-        world.registry.add(Container("web", Spec("web")))  # another one of that name is not the one that was meant
+        world.registry.add(Container("web", Spec("web")))  # a new container of that name is not the one that the client meant
 
     result = world.wait(until, 86400, destroy)
     assert result["status"] == "failed"
@@ -78,13 +78,13 @@ def test_one_that_is_destroyed_meanwhile_fails_at_once(until: str, runs: bool, t
     assert "destroyed meanwhile" in result["error"]["message"]
 
 
-def test_one_that_is_destroyed_counts_as_stopped(tmp_path: Path) -> None:
+def test_a_destroyed_container_counts_as_stopped(tmp_path: Path) -> None:
     world = World(tmp_path, runs=True)
     result = world.wait("stopped", 86400, lambda: world.registry.forget("web"))
     assert (result["status"], result["error"]) == ("destroyed", None)
 
 
-def test_an_event_ends_it_without_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_event_ends_the_wait_without_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "LOOK_SECONDS", 86400.0)
     world = World(tmp_path, runs=False)
 
@@ -95,7 +95,7 @@ def test_an_event_ends_it_without_a_look(tmp_path: Path, monkeypatch: pytest.Mon
     assert world.wait("running", 86400, start)["status"] == "running"
 
 
-def test_what_is_no_event_is_seen_at_the_next_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_without_an_event_is_seen_at_the_next_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "LOOK_SECONDS", 0.001)
     world = World(tmp_path, runs=False)
 
@@ -105,13 +105,13 @@ def test_what_is_no_event_is_seen_at_the_next_look(tmp_path: Path, monkeypatch: 
     assert world.wait("running", 86400, start)["status"] == "running"
 
 
-def test_what_it_is_after_the_time(tmp_path: Path) -> None:
+def test_the_result_after_the_time_is_the_present_state(tmp_path: Path) -> None:
     result = World(tmp_path, runs=True).wait("healthy", 0)
     assert result["error"] is not None
     assert "running and starting: connection refused" in result["error"]["why"]
 
 
-def test_a_broken_one_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_broken_container_is_not_waited_for(tmp_path: Path) -> None:
     world = World(tmp_path, runs=False)
     world.container.spec, world.container.problem = None, Broken("web is broken", why="no such key")
     result = world.wait("running", 86400)

@@ -1,4 +1,4 @@
-"""The watcher between hook and rollout, with a host that is not there: clocks that jump, records that can't be read."""
+"""The watcher between hook and rollout, on a stand-in for a host: clocks that jump, records that can't be read."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OLD = StaleScan("web", 1, 1, files=(cast(Any, None),))
 
 
 class World:
-    """All that a watcher sees."""
+    """The surroundings of a watcher."""
 
     def __init__(self, directory: Path) -> None:
         self.paths = Paths(lxc=directory / "lxc", run=directory, etc=directory / "etc")
@@ -51,10 +51,10 @@ class World:
         self.watcher = self.make()
 
     def make(self) -> Watcher:
-        """A watcher, as a daemon that is started has it."""
+        """A new watcher, as a daemon makes one when it starts."""
 
         async def nothing() -> None:
-            """Done."""
+            """Do nothing."""
 
         async def scan(_: object) -> dict[str, StaleScan]:
             return self.found
@@ -75,14 +75,14 @@ class World:
         )  # fmt: skip
 
     async def apply(self, stale: Any) -> None:
-        """The rollout."""
+        """Stand-in for the rollout."""
         if self.failing:
             self.failing -= 1
             raise HostError("the disk is full")
         self.applied.append(list(stale))
 
     def pass_time(self, seconds: float) -> str:
-        """Look after so many seconds; how far it is."""
+        """Let so many seconds pass and look; returns the phase."""
         self.clock += seconds
         asyncio.run(self.watcher.tick())
         return self.watcher.record()["phase"]
@@ -113,7 +113,7 @@ def test_nothing_was_heard(world: World) -> None:
     assert world.applied == []
 
 
-def test_many_calls_are_one(world: World) -> None:
+def test_many_calls_of_the_hook_are_one_patch(world: World) -> None:
     for _ in range(200):
         world.watcher.notify()
         os.utime(world.paths.notice, ns=(time.time_ns(), time.time_ns() + 1))
@@ -190,7 +190,7 @@ def test_policies_that_restart_nothing(world: World, policy: Policy) -> None:
 
 @contextlib.contextmanager
 def dpkg_at_work(world: World) -> Iterator[None]:
-    """A process, another one than this, holds dpkg's lock."""
+    """Have another process than this one hold dpkg's lock."""
     admin = world.paths.run / "dpkg"
     admin.mkdir(exist_ok=True)
     (admin / "lock").touch()
@@ -213,8 +213,8 @@ def dpkg_at_work(world: World) -> Iterator[None]:
 
 
 @pytest.mark.reaches("processes", reason="another process holds the lock")
-def test_during_a_long_run_of_dpkg_nobody_says_that_all_was_dealt_with(world: World) -> None:
-    """The hook is called after dpkg alone."""
+def test_during_a_long_run_of_dpkg_the_patch_does_not_count_as_dealt_with(world: World) -> None:
+    """The hook is called only after dpkg."""
     with dpkg_at_work(world):
         assert world.pass_time(1) == "busy"
         assert "holds dpkg's lock" in world.watcher.record()["why"]
@@ -227,7 +227,7 @@ def box(name: str, health: Health) -> Any:
 
 
 @pytest.mark.reaches("processes", reason="another process holds the lock")
-def test_what_becomes_unhealthy_with_a_patch_was_well_before_also_for_a_daemon_that_starts_in_between(
+def test_a_container_that_fell_ill_with_a_patch_counts_as_well_before_even_after_a_restart_of_the_daemon(
     world: World,
 ) -> None:
     world.settings = PatchSettings(Policy.NOTIFY, quiet=10)
@@ -259,7 +259,7 @@ def test_nothing_stale(world: World) -> None:
 
 
 def test_a_dpkg_that_failed_while_a_window_was_waited_for(world: World) -> None:
-    """By hand, so that no hook tells of it."""
+    """dpkg was run by hand, so no hook is called."""
     opened = PatchSettings(Policy.WINDOW, 10, ("00:00-24:00",), "UTC")
     world.settings = replace(opened, windows=(f"{datetime.now(UTC) + timedelta(days=3):%a} 00:00-24:00",))
     world.watcher.notify()
@@ -288,7 +288,7 @@ def test_dpkg_at_work_is_waited_for(world: World) -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    """Somebody else holds the lock, as dpkg does."""
+    """Another process holds the lock, as dpkg does."""
     ready, tell = os.pipe()
     child = os.fork()
     if child == 0:
@@ -317,7 +317,7 @@ def test_asking_for_a_lock_takes_none(tmp_path: Path) -> None:
         assert dpkg.holder(tmp_path) == child
 
 
-def test_nobody_owns_anything_where_packages_can_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_file_has_an_owner_if_packages_can_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreadable(_: object) -> object:
         raise HostError("dpkg-query failed")
 
@@ -325,8 +325,8 @@ def test_nobody_owns_anything_where_packages_can_not_be_read(monkeypatch: pytest
     assert asyncio.run(Owners().find(["/usr/bin/env"])) == {}
 
 
-def test_nothing_is_proven_where_packages_can_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What hides a package's file must not pass for a file of nobody's."""
+def test_nothing_is_proven_if_packages_can_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shadow of a package's file must not count as one of a file without an owner."""
     shadow = Shadow("/usr/bin/env", ShadowKind.FILE, False, 1.0, 2.0, False, "delta", True)
     web = SimpleNamespace(name="web", running=None, busy=None, state="stopped")
 

@@ -1,4 +1,4 @@
-"""Maintenance windows, and what a change of the host's packages leads to, moment by moment."""
+"""Maintenance windows, and the reaction to a change of the host's packages, moment by moment."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_window_past_midnight_belongs_to_the_day_it_begins_on() -> None:
     assert not settings.is_open(utc("2026-11-20T01:00"))
 
 
-def test_when_clocks_change() -> None:
+def test_windows_follow_changes_of_the_clock() -> None:
     # On 29 March 2026 Vienna's clocks go from 02:00 to 03:00, on 25 October from 03:00 back to 02:00.
     gap = PatchSettings(windows=("02:15-02:45",), time_zone=VIENNA)
     opening = gap.next_opening(utc("2026-03-28T12:00"))
@@ -72,7 +72,7 @@ MOMENTS = st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1)).map(lambda ea
 
 
 @given(WINDOWS, MOMENTS, st.sampled_from(["UTC", VIENNA, "Pacific/Kiritimati", "America/St_Johns", ""]))
-def test_whoever_waits_for_the_opening_finds_it_open(window: str, now: datetime, zone: str) -> None:
+def test_a_wait_for_the_opening_ends_in_an_open_window(window: str, now: datetime, zone: str) -> None:
     try:
         Window.parse(window)
     except InvalidInput:
@@ -87,7 +87,7 @@ def test_whoever_waits_for_the_opening_finds_it_open(window: str, now: datetime,
 @pytest.mark.parametrize(
     "text", ["", "02:00", "Sat 2:00-5:00", "Sab 02:00-05:00", "Sat- 02:00-05:00", "25:00-26:00", "02:00-24:30", "02:00-02:00"]
 )
-def test_what_is_no_window(text: str) -> None:
+def test_a_text_that_is_no_window_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput):
         Window.parse(text)
 
@@ -108,7 +108,7 @@ def test_complaints_about_settings_come_together() -> None:
         settings.parse(b"patch: {policy: window}", "file")
 
 
-# what to do at a moment
+# the reaction at one moment
 
 CALM = Moment(pending=True, quiet=60.0, holder=None, half_done="", now=utc("2026-11-20T12:00"))
 USUAL = PatchSettings()
@@ -123,21 +123,21 @@ def test_dpkg_is_at_work_before_the_hook_is_heard() -> None:
     assert (busy.phase, busy.why) == (NoticePhase.BUSY, "process 7 holds dpkg's lock")
 
 
-def test_it_waits_for_the_package_manager_then_for_quiet() -> None:
+def test_the_daemon_waits_for_the_package_manager_then_for_quiet() -> None:
     assert answer(replace(CALM, holder=4711), USUAL) == Answer(NoticePhase.BUSY, "process 4711 holds dpkg's lock")
     assert answer(replace(CALM, quiet=9.9), USUAL).phase is NoticePhase.QUIET
     assert answer(replace(CALM, quiet=10.0), USUAL).phase is NoticePhase.READY
 
 
 @pytest.mark.parametrize("policy", list(Policy))
-def test_nothing_is_done_to_a_host_in_pieces(policy: Policy) -> None:
+def test_nothing_is_done_while_packages_are_unfinished(policy: Policy) -> None:
     settings = replace(USUAL, policy=policy, windows=("00:00-24:00",))
     found = answer(replace(CALM, half_done="libc6 is half-configured"), settings)
     assert found.phase is NoticePhase.BROKEN
     assert found.why.startswith("libc6 is half-configured")
 
 
-def test_it_waits_for_the_window() -> None:
+def test_the_daemon_waits_for_the_window() -> None:
     assert answer(CALM, NIGHT) == Answer(
         NoticePhase.WINDOW, "outside of the maintenance windows", utc("2026-11-21T01:00")
     )
