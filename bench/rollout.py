@@ -43,6 +43,8 @@ def install() -> None:
     PROGRAM.parent.mkdir(exist_ok=True)
     new = PROGRAM.with_suffix(".dpkg-new")
     shutil.copy("/usr/bin/sleep", new)
+    with new.open("ab") as file:
+        file.write(os.urandom(8))  # a patch changes the content; the same bytes would be no reason for a restart
     os.rename(new, PROGRAM)
 
 
