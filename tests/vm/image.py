@@ -36,8 +36,9 @@ BOOT_PACKAGES = (
 # What the product and its tests need from the distribution.
 PRODUCT_PACKAGES = (
     "dnsmasq-base", "e2fsprogs", "lxc", "mypy", "nftables", "python3-aiohttp", "python3-click",
-    "python3-hypothesis", "python3-lxc", "python3-prometheus-client", "python3-psutil", "python3-pyroute2",
-    "python3-pytest", "python3-rich", "python3-yaml", "strace", "tini", "uidmap",
+    "python3-hypothesis", "python3-jsonschema", "python3-lxc", "python3-prometheus-client", "python3-psutil",
+    "python3-pyroute2", "python3-pytest", "python3-pytest-timeout", "python3-rich", "python3-yaml", "strace", "tini",
+    "uidmap",
 )  # fmt: skip
 
 DISK_SIZE = "6G"
