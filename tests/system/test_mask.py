@@ -425,6 +425,9 @@ def test_no_start_meets_a_moment_without_a_mask(paths: Paths, base: Path, monkey
         return set(seen), len(seen), mounted - Path("/proc/self/mountinfo").read_text().count(str(paths.run))
 
     (paths.run / "work").mkdir(parents=True)
+    spec = paths.container("x").spec
+    spec.parent.mkdir(parents=True)
+    spec.touch()
     monkeypatch.setattr(build, "ensure", ensure)
     monkeypatch.setattr(preparing, "_check", lambda *_: None)
     monkeypatch.setattr(preparing, "answer", lambda *_, **__: None)
