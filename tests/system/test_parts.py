@@ -163,7 +163,7 @@ def test_a_patch_of_a_part_is_found_missing_and_comes_with_a_restart(fleet: Flee
     name = fleet.name("a")
     fleet.create(name, command=("--", "/opt/tool/sleep", "infinity"))
     assert stale(fleet) == {}
-    host.run("cp -p /opt/tool/sleep /opt/tool/sleep.new && mv /opt/tool/sleep.new /opt/tool/sleep")
+    host.run("cd /opt/tool && cp -p sleep sleep.new && echo other >>sleep.new && mv sleep.new sleep")
     assert stale(fleet) == {name: ["/opt/tool/sleep"]}
     fleet.ok("restart", name)
     assert stale(fleet) == {}
