@@ -110,6 +110,15 @@ def sweep() -> list[str]:
     return swept
 
 
+def _sweep_after(file: Path) -> None:
+    """Remove what the run of this file left. The kernel may end the pipe of a killed process before its lock is free."""
+    deadline = time.monotonic() + 10
+    sweep()
+    while file.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+        sweep()
+
+
 def _ended(file: Path, directory: Path) -> bool:
     """Clean up after that run if it has ended: then nobody holds the lock."""
     try:
@@ -124,11 +133,14 @@ def _ended(file: Path, directory: Path) -> bool:
         return False
     try:
         notes = list(_notes(file))
+        fleets = [value for kind, value in notes if kind == "fleet" and TAG.fullmatch(value)]
+        for tag in fleets:  # a child of the launcher that entered a frozen container can't be killed either
+            _thaw(tag)
         _kill(lambda: _marked(MARK, file.name))
+        for tag in fleets:
+            _remove_fleet(tag)
         for kind, value in notes:
-            if kind == "fleet" and TAG.fullmatch(value):
-                _remove_fleet(value)
-            elif kind == "directory" and Path(value).name.startswith("lxcfleet-"):
+            if kind == "directory" and Path(value).name.startswith("lxcfleet-"):
                 shutil.rmtree(value, ignore_errors=True)
         file.unlink(missing_ok=True)
     finally:
@@ -271,7 +283,7 @@ def main(arguments: list[str]) -> None:
     if arguments == ["--when-stdin-ends"]:
         while os.read(0, 4096):
             pass
-        sweep()
+        _sweep_after(registry() / os.environ[MARK])
         return
     for name in sweep():
         print(f"removed what run {name} left")

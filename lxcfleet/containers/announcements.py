@@ -50,6 +50,12 @@ class StartAnnouncements:
         except OSError as error:
             log.warning("containers that plain lxc-start begins are found some seconds later: %s", error)
 
+    def close(self) -> None:
+        """The daemon ends."""
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
     def _take(self) -> set[str]:
         names = set()
         for file in self._directory.iterdir():

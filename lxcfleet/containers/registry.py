@@ -71,6 +71,14 @@ class Registry:
     def __getitem__(self, name: str) -> Container:
         return self._containers[name]
 
+    def close(self) -> None:
+        """The daemon ends: the ends of containers are no longer waited for. The containers run on."""
+        loop = asyncio.get_running_loop()
+        for container in self._containers.values():
+            if container.running is not None:
+                loop.remove_reader(container.running.descriptor)
+                os.close(container.running.descriptor)
+
     def knows(self, container: Container) -> bool:
         """Whether it is still registered: another container may have got its name since."""
         return self._containers.get(container.name) is container

@@ -61,10 +61,8 @@ class Daemon:
         log.info("ends; containers run on")
         for task in tasks:
             task.cancel()
-        parts.prober.close()
         await parts.fleet.operations.settle()
-        parts.fleet.boot.close()
-        parts.tasks.close()
+        parts.close()
         parts.launcher.close()
 
     async def _find_again(self) -> None:

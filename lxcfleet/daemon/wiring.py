@@ -107,6 +107,16 @@ class Parts:
         self._readers()
         self._subscribe()
 
+    def close(self) -> None:
+        """The daemon ends: nothing is watched any more, and no descriptor of a container or of a watch stays open."""
+        self.prober.close()
+        self.fleet.boot.close()
+        self.tasks.close()
+        self.announcements.close()
+        self.network.close()
+        self.registry.close()
+        self.mask.freshness.close()
+
     def _patches(self) -> None:
         """Make the parts that deal with patches of the host."""
         self.finder = Finder(self.paths, self.launcher, self.mask, lambda: self.fleet.config.rollout.data)

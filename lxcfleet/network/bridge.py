@@ -112,15 +112,19 @@ class Bridge:
         async with self._context.lock:
             await self.take_away()
 
+    def close(self) -> None:
+        """No longer hear of changes of the rules."""
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
     async def take_away(self) -> None:
         """Take bridge, rules and name server away: nobody is on it. The caller holds the context's lock."""
         if not self._addressing.settled and not self._context.bridge_there:
             return
         self._context.up, self._names = False, None
         self._addressing.forget()
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
+        self.close()
         try:
             await asyncio.to_thread(name_server.stop, self._context.paths)
             await self._context.ask(DISCONNECT, requests.removal(self._context.settings))

@@ -107,6 +107,11 @@ class FleetNetwork:
             if self._context.settings.dhcp:
                 await self._leases.keep()
 
+    def close(self) -> None:
+        """The daemon ends. The network stays as it is."""
+        self._leases.close()
+        self._bridge.close()
+
     def findings(self) -> list[Finding]:
         """The things that the host lacks for containers to be connected, as ``doctor`` tells them."""
         return needs.findings(self._context.settings)

@@ -87,7 +87,7 @@ class Leases:
                     Client(file.name.removesuffix(".new"), self._paths).forget()
 
     def close(self) -> None:
-        """No container is left that has its address from elsewhere."""
+        """No longer hear of addresses: the daemon ends, or no container is left that has its address from elsewhere."""
         if self._watch is not None:
             self._watch.close()
             self._watch = None

@@ -106,8 +106,7 @@ class Daemon:
         await self._stop.wait()
         for task in tasks:
             task.cancel()
-        parts.prober.close()
-        parts.tasks.close()
+        parts.close()
         await runner.cleanup()
 
     @web.middleware

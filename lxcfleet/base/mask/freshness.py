@@ -44,9 +44,18 @@ class Freshness:
             if not changed or any(changed):
                 self._looked = False
 
-    def _begin(self, parts: dict[str, str]) -> None:
+    def close(self) -> None:
+        """End the kernel's watches: one user has 128 of them, which all processes share."""
+        with self._lock:
+            self._end()
+
+    def _end(self) -> None:
         for watch in self._watches:
             watch.close()
+        self._watches, self._watched, self._looked = [], None, False
+
+    def _begin(self, parts: dict[str, str]) -> None:
+        self._end()
         found = [Watch.on(place) for place in (self._root, *map(Path, parts))]
         self._watches = [watch for watch in found if watch is not None]
         if len(self._watches) < len(found):
