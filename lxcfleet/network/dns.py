@@ -138,10 +138,19 @@ def answer(message: bytes, zone: Zone, limit: int = 0) -> bytes | None:
 
 
 def _malformed(message: bytes) -> bytes:
-    """Says so: RFC 1035, 4.1.1. Nothing but the header is sent back, as nothing else could be read."""
-    identity, flags, *_ = _HEADER.unpack_from(message)
-    kept = flags & (_OPCODE | dns.flags.RD)
-    return _HEADER.pack(identity, dns.flags.QR | kept | dns.rcode.FORMERR, 0, 0, 0, 0)
+    """The answer that says so (FORMERR): RFC 1035, 4.1.1.
+
+    It has the questions, if these can be read. dnsmasq knows an answer by its question, keeps the question of one
+    without it for ten seconds, and refuses all others once it has 150 such questions.
+    """
+    try:
+        response = dns.message.make_response(dns.message.from_wire(message, question_only=True))
+        response.set_rcode(dns.rcode.FORMERR)
+        return response.to_wire(max_size=PLAIN_SIZE)
+    except Exception:  # as in ``answer``
+        identity, flags, *_ = _HEADER.unpack_from(message)
+        kept = flags & (_OPCODE | dns.flags.RD)
+        return _HEADER.pack(identity, dns.flags.QR | kept | dns.rcode.FORMERR, 0, 0, 0, 0)
 
 
 def _fill(response: Message, question: RRset, zone: Zone, opcode: int) -> None:

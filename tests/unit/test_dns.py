@@ -175,6 +175,18 @@ def test_a_malformed_question_gets_an_error(message: bytes) -> None:
     assert answer(message, zone()) == struct.pack("!6H", 7, 0x8100 | MALFORMED, 0, 0, 0, 0)
 
 
+_OPTION_TOO_LONG = b"\0" + struct.pack("!HHIH", 41, 4096, 0, 4) + struct.pack("!HH", 10, 40)
+_UNKNOWN_SIGNATURE = b"\0" + struct.pack("!HHIH", 250, 255, 0, 3) + b"abc"
+
+
+@pytest.mark.parametrize("beside", [_OPTION_TOO_LONG, _UNKNOWN_SIGNATURE, b"", b"\xc0"])
+def test_the_error_about_what_follows_a_question_has_the_question(beside: bytes) -> None:
+    """dnsmasq knows an answer by it: else it waits for ten seconds, and has room for 150 questions."""
+    asked = question(GROUP, SRV)[12:]
+    message = struct.pack("!6H", 7, 0x100, 1, 0, 0, 1) + asked + beside
+    assert answer(message, zone()) == struct.pack("!6H", 7, 0x8100 | MALFORMED, 1, 0, 0, 0) + asked
+
+
 def test_a_later_version_of_edns_is_refused() -> None:
     message = bytearray(question("web1.fleet", A, 1232))
     message[-5] = 1  # the version, in the option record's lifetime
