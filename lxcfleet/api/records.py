@@ -191,7 +191,11 @@ class HaltRecord(TypedDict):
     why: str
     log: str
     exit_status: int | None
-    """The exit status of the container's process 1; null: it has not ended, or its status is not known."""
+    """The exit status of the container's process 1, 128 and the signal's number if a signal ended it; null: it has not ended,
+    or its status is not known."""
+    ended: str
+    """How process 1 ended, in words: exit status, signal, and whether memory had run out; or that it has not ended, or that
+    its status is not known. Empty: the halt is about no container."""
     packages: dict[str, list[str]] | None
     """The host's packages that changed since the container was last healthy, each with its version then and now (empty:
     not installed); null: not known."""

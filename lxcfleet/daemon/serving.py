@@ -44,6 +44,7 @@ class Daemon:
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; containers run on."""
         loop, parts = asyncio.get_running_loop(), self._parts
+        parts.endings.check()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
@@ -108,6 +109,7 @@ class Daemon:
         parts = self._parts
         while True:
             await asyncio.sleep(OBSERVE_SECONDS)
+            parts.endings.check()
             try:
                 await parts.registry.observe()
                 await parts.network.check()

@@ -10,6 +10,7 @@ from lxcfleet.containers import lxc_config
 from lxcfleet.containers.announcements import StartAnnouncements
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.delta_sizes import DeltaSizes
+from lxcfleet.containers.endings import Endings
 from lxcfleet.containers.events import Began, EndedInHand, Exited, Gone, Killed, SpecChanged, StartAnnounced
 from lxcfleet.containers.host_keeper import HostKeeper
 from lxcfleet.containers.lifecycle import Lifecycle
@@ -71,6 +72,7 @@ class Parts:
         self.host = HostKeeper(launcher)
         self.registry = Registry(paths, launcher, self.bus)
         self.leftovers = self.registry.load()
+        self.endings = Endings(paths, self.registry)
         self.announcements = StartAnnouncements(paths, self.registry, self.bus, self.tasks)
         self.network = FleetNetwork(paths, settings.network, self.registry, launcher, self.bus, self.tasks)
         self.prober = Prober(paths, Checks(launcher), self.bus, self.tasks, settings.alive_time)
@@ -114,6 +116,7 @@ class Parts:
         self.tasks.close()
         self.announcements.close()
         self.network.close()
+        self.endings.close()
         self.registry.close()
         self.mask.freshness.close()
 
@@ -124,7 +127,7 @@ class Parts:
         ledger = Ledger(self.paths, self.registry, self.bus, fallen)
         sight = Sight(self.paths, self.fleet, self.finder.scan, fallen, before)
         self.rollouts = Orders(self.fleet, ledger, sight, fallen)
-        self.driver = Driver(self.paths, self.fleet, ledger, sight, dpkg.in_pieces)
+        self.driver = Driver(self.paths, self.fleet, ledger, sight, dpkg.in_pieces, self.endings)
         self.owners = Owners()
         self.watcher = Watcher(
             self.paths,
@@ -178,6 +181,7 @@ class Parts:
         subscribe("health", SpecChanged, self._change_check)
         subscribe("network", ServingJudged, self._set_member)
         subscribe("health", AddressChanged, lambda _: self.prober.wake())
+        subscribe("endings", Gone, lambda event: self.endings.forget(event.container.name))
         changes: list[type[Event]] = [Began, Exited, Gone, HealthChanged, AddressChanged]
         for kind in changes:
             subscribe("rollouts", kind, lambda _: self.rollouts.wake())

@@ -133,7 +133,7 @@ def test_a_halt_names_the_container_the_reason_and_the_next_step(cli: Cli, web: 
         "  web3 did not start: status 500",
         "  once that is mended: lxcfleet rollout resume (--accept: leave it as it is; it counts as down);"
         " or: lxcfleet rollout abort",
-        "  its exit status, if it ended: is not known",
+        "  its process 1: it ended; its exit status is not known, as lxcfleetd did not hear of it",
         "  the end of its console:",
         "  | Traceback\\x1b",
         "  |   oh",
@@ -156,7 +156,8 @@ def test_a_halt_because_of_an_earlier_failed_container_says_so(
     why = "no more may be down, as web2 is not healthy"
     record: Any = {
         "id": "r1", "kind": kind, "status": "halted", "wave": 1, "total": 2, "done": 1, "killed": 0, "waits_for": "",
-        "halted": {"container": "web3", "why": why, "log": "", "exit_status": None, "packages": None, "commands": []},
+        "halted": {"container": "web3", "why": why, "log": "", "exit_status": None, "ended": "",
+                   "packages": None, "commands": []},
         "containers": [
             {"name": "web2", "phase": "failed", "wave": 1, "stale": False, "note": ""},
             {"name": "web3", "phase": "waiting", "wave": None, "stale": False, "note": ""},

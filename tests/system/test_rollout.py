@@ -167,11 +167,13 @@ def test_a_container_whose_health_never_comes_halts_it(quick: Fleet) -> None:
 
 
 def test_a_container_that_does_not_come_up_halts_it_and_can_be_left_behind(quick: Fleet) -> None:
-    names = create(quick, "e", 3, command=("--", "sh", "-c", "test ! -e /bad && exec sleep infinity; echo no good"))
+    names = create(quick, "e", 3, command=("--", "sh", "-c", "test ! -e /bad && exec sleep infinity; echo no good; exit 37"))
     quick.inside(names[0], "touch /bad")
     ran = quick.run("restart", "--all", "--rolling", "--max-unavailable", "1")
     assert ran.status == 1, ran
     assert "| no good" in ran.err
+    assert "its process 1: exit status 37\n" in ran.err
+    assert (rollout(quick)["halted"]["exit_status"], rollout(quick)["halted"]["ended"]) == (37, "exit status 37")
     ran = quick.run("rollout", "resume", "--accept")
     assert ran.status == 1  # it counts as down, and no more may be
     assert f"what failed counts as down ({names[0]}): mend it" in ran.err
@@ -180,6 +182,23 @@ def test_a_container_that_does_not_come_up_halts_it_and_can_be_left_behind(quick
     ran = quick.run("restart", names[1], names[2], "--rolling", "--max-unavailable", "1")
     assert ran.status == 0
     assert quick.run("rollout", "resume").status == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "ended"),
+    [
+        ("sleep 0.3; exec sh -c 'kill -SEGV $$'", "exit status 139 (killed by SIGSEGV)"),
+        ("x=x; while :; do x=$x$x; done", "exit status 137 (killed by SIGKILL), as memory ran out"),
+    ],
+    ids=["signal", "memory"],
+)
+def test_a_halt_tells_which_signal_ended_its_container(quick: Fleet, script: str, ended: str) -> None:
+    command = ("--", "sh", "-c", f"test ! -e /bad && exec sleep infinity; {script}")
+    names = create(quick, "k", 2, "--memory", "64M", command=command)
+    quick.inside(names[0], "touch /bad")
+    ran = quick.run("restart", "--all", "--rolling", "--max-unavailable", "1", "--healthy-deadline", "20", timeout=60)
+    assert (ran.status, f"its process 1: {ended}\n" in ran.err) == (1, True), ran
+    assert any(ended in event["message"] for event in quick.events("rollout"))
 
 
 def test_a_service_that_does_not_come_back_halts_it(quick: Fleet) -> None:

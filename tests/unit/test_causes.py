@@ -94,14 +94,16 @@ def test_an_event_has_cause_and_versions() -> None:
 @pytest.mark.reaches("processes", reason="the operator's command is a process")
 def test_the_command_gets_the_facts_and_no_more_of_its_output_is_kept_than_is_wanted(tmp_path: Path) -> None:
     rollout = Rollout("r1", RolloutKind.PATCH, RolloutSettings(), "now")
-    facts = causes.environment(rollout, Halt("c1", "sick\0", "l" * 99999, {"greet": ["1", "2"], "new": ["", "1"]}, 37))
+    changed = {"greet": ["1", "2"], "new": ["", "1"]}
+    facts = causes.environment(rollout, Halt("c1", "sick\0", "l" * 99999, changed, 37, "exit status 37"))
     out = tmp_path / "out"
     command = f"env >{out}; yes | head -c 100000"
     status, printed = shell.run(command, {**halting.ENVIRONMENT, **facts}, seconds=60, most=100)
     assert (status, len(printed)) == (0, 100)
     said = out.read_text()
     for line in (
-        "LXCFLEET_CONTAINER=c1", "LXCFLEET_WHY=sick", "LXCFLEET_EXIT_STATUS=37", "LXCFLEET_PACKAGES=greet 1 2",
+        "LXCFLEET_CONTAINER=c1", "LXCFLEET_WHY=sick", "LXCFLEET_EXIT_STATUS=37", "LXCFLEET_ENDED=exit status 37",
+        "LXCFLEET_PACKAGES=greet 1 2",
         "LXCFLEET_COMMANDS=apt install greet=1 && apt-mark hold greet", "LXCFLEET_ROLLOUT=r1",
     ):  # fmt: skip
         assert f"{line}\n" in said

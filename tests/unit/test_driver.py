@@ -11,11 +11,13 @@ from typing import Any, cast
 import pytest
 
 from lxcfleet.api.requests import RolloutRequest
+from lxcfleet.containers import endings
+from lxcfleet.containers.endings import Ending
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.process import proc
 from lxcfleet.patch.before import Before
 from lxcfleet.patch.fallen import Fallen
-from lxcfleet.patch.rollout import driver, ledger
+from lxcfleet.patch.rollout import causes, driver, ledger
 from lxcfleet.patch.rollout.driver import Driver
 from lxcfleet.patch.rollout.ledger import Ledger
 from lxcfleet.patch.rollout.orders import Orders
@@ -95,6 +97,9 @@ class World:
             actions=SimpleNamespace(run_jobs=self._run_jobs, act=self._restart),
             operations=SimpleNamespace(any=lambda _: False),
         )  # fmt: skip
+        self.ending: Ending | None = None
+        """How all containers ended, as far as that is known."""
+        self.endings = SimpleNamespace(of=lambda _: self.ending)
         self.failing = 0
         self.fallen, self.before = Fallen(self.paths), Before(self.paths.well_before)
         self.in_pieces: list[str] = []
@@ -107,7 +112,7 @@ class World:
         self.ledger = Ledger(self.paths, fleet.registry, fleet.bus, self.fallen)
         sight = Sight(self.paths, fleet, self._find, self.fallen, self.before)
         self.orders = Orders(fleet, self.ledger, sight, self.fallen)
-        self.driver = Driver(self.paths, fleet, self.ledger, sight, self._in_pieces)
+        self.driver = Driver(self.paths, fleet, self.ledger, sight, self._in_pieces, cast(Any, self.endings))
 
     def _in_pieces(self) -> str:
         return self.in_pieces.pop(0) if self.in_pieces else ""
@@ -293,6 +298,27 @@ def test_a_patch_that_ends_the_container_again_halts_again_with_one_start(tmp_pa
     assert world.ledger.active is not None
     assert (world.ledger.active.status, world.restarted) == (Status.HALTED, ["a", "a"])
     assert world.fallen.of(cast(Any, world.boxes["a"])) is not None
+
+
+@pytest.mark.parametrize(
+    ("ending", "status", "ended"), [(Ending(37 << 8), 37, "exit status 37"), (None, None, endings.NOT_KNOWN)]
+)
+def test_a_halt_has_the_exit_status_of_its_container(
+    tmp_path: Path, ending: Ending | None, status: int | None, ended: str
+) -> None:
+    world = bad_patch(tmp_path)
+    world.ending = ending
+
+    async def run() -> None:
+        await world.orders.take_up([])
+        await world.drive()
+
+    asyncio.run(run())
+    assert world.ledger.active is not None
+    halt = world.ledger.active.halted
+    assert halt is not None
+    assert (halt.exit_status, halt.ended) == (status, ended)
+    assert f"process 1: {ended}" in causes.in_words(halt)
 
 
 @pytest.mark.parametrize("remembered", [True, False])

@@ -169,9 +169,8 @@ def _causes(halted: HaltRecord, *, failed: bool) -> list[str]:
     """Everything known about the cause of a halt, and the commands that undo it. ``failed``: the halt's container was
     restarted and did not become healthy."""
     lines = []
-    if failed:
-        status = "is not known" if halted["exit_status"] is None else str(halted["exit_status"])
-        lines += [f"  its exit status, if it ended: {status}"]
+    if failed and halted["ended"]:
+        lines += [f"  its process 1: {halted['ended']}"]
     if halted["log"]:
         lines += ["  the end of its console:", *(f"  | {line}" for line in halted["log"].splitlines())]
     packages = halted["packages"]

@@ -86,6 +86,11 @@ class Payload:
         return number(self._read("memory", "memory.usage_in_bytes", "memory.current"))
 
     @property
+    def out_of_memory_kills(self) -> int | None:
+        """How many of its processes the kernel killed because memory ran out."""
+        return out_of_memory(self._read("memory", "memory.oom_control", "memory.events") or "")
+
+    @property
     def processes(self) -> int | None:
         """The number of its processes and threads."""
         return number(self._read("pids", "pids.current", "pids.current"))
@@ -109,6 +114,12 @@ class Payload:
             return None if text is None else io_v1(text)
         text = self._read("", "io.stat", "io.stat")
         return None if text is None else io_v2(text)
+
+
+def out_of_memory(text: str) -> int | None:
+    """The number in the line ``oom_kill 1``; cgroup-v1/memory and cgroup-v2, memory.events."""
+    found = [line.split()[1] for line in text.splitlines() if line.startswith("oom_kill ")]
+    return number(found[0]) if found else None
 
 
 def cpu_v1(text: str) -> float | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from lxcfleet.containers.endings import RUNS
 from lxcfleet.patch.rollout.state import Halt, Rollout
 
 MOST = 20
@@ -44,12 +45,13 @@ def cure(packages: Mapping[str, list[str]]) -> list[str]:
 
 
 def in_words(halt: Halt) -> str:
-    """The changes in words, for an event; empty if they are not known."""
+    """The end of process 1, and the changes, in words, for an event; empty if neither is known."""
+    ended = f"; process 1: {halt.ended}" if halt.ended and halt.ended != RUNS else ""
     if halt.packages is None:
-        return ""
+        return ended
     said = [f"{name} {before or 'new'} -> {now or 'removed'}" for name, (before, now) in halt.packages.items()]
     more = f" and {len(said) - MOST} more" if len(said) > MOST else ""
-    return f"; packages that changed since it was well: {', '.join(said[:MOST]) or 'none'}{more}"
+    return f"{ended}; packages that changed since it was well: {', '.join(said[:MOST]) or 'none'}{more}"
 
 
 def environment(rollout: Rollout, halt: Halt) -> dict[str, str]:
@@ -61,6 +63,7 @@ def environment(rollout: Rollout, halt: Halt) -> dict[str, str]:
         "WHY": halt.why,
         "LOG": halt.log,
         "EXIT_STATUS": "" if halt.exit_status is None else str(halt.exit_status),
+        "ENDED": halt.ended,
         "PACKAGES": "\n".join(" ".join((name, *(version or "-" for version in both))) for name, both in packages.items()),
         "COMMANDS": "\n".join(cure(packages)),
     }

@@ -11,11 +11,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from lxcfleet.api.requests import read_selection
+from lxcfleet.containers import endings
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.endings import Endings
 from lxcfleet.errors import FleetError
 from lxcfleet.host.process import proc
 from lxcfleet.patch.rollout import causes, halting, packages, planner
@@ -43,9 +46,10 @@ HOST_SECONDS = 1.0
 class Driver:
     """Does what follows from the rollout as it stands."""
 
-    def __init__(self, paths: Paths, fleet: Fleet, ledger: Ledger, sight: Sight, in_pieces: InPieces) -> None:
+    def __init__(self, paths: Paths, fleet: Fleet, ledger: Ledger, sight: Sight, in_pieces: InPieces, ends: Endings) -> None:
         self._paths, self._fleet, self._ledger, self._sight = paths, fleet, ledger, sight
         self._in_pieces = in_pieces
+        self._endings = ends
         self._one_piece: float | None = None
         """When the host was last seen in one piece, in seconds since it booted."""
 
@@ -156,13 +160,23 @@ class Driver:
         if member is not None and member.base:
             changed = await asyncio.to_thread(packages.changed, self._paths, member.base)
         if self._ledger.active is not None:
-            halt = Halt(container, why, text, changed)
+            halt = self._with_ending(Halt(container, why, text, changed))
             self._ledger.keep(planner.halt(self._ledger.active, halt))
             self._ledger.say(f"halted{f' at {container}' if container else ''}: {why}{causes.in_words(halt)}")
             command = self._fleet.config.rollout.on_halt
             if command:
                 facts = causes.environment(self._ledger.active, halt)
                 await halting.run(command, facts, self._ledger.say)
+
+
+    def _with_ending(self, halt: Halt) -> Halt:
+        """The halt with the end of its container."""
+        if halt.container is None or halt.container not in self._fleet.registry:
+            return halt
+        container = self._fleet.registry[halt.container]
+        ending = self._endings.of(container)
+        status = None if ending is None else ending.exit_status
+        return replace(halt, exit_status=status, ended=endings.words(container, ending))
 
 
 def _summary(rollout: Rollout) -> str:

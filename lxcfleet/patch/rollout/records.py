@@ -53,6 +53,7 @@ def _halt_record(halted: Halt) -> HaltRecord:
         "why": halted.why,
         "log": halted.log,
         "exit_status": halted.exit_status,
+        "ended": halted.ended,
         "packages": None if halted.packages is None else dict(halted.packages),
         "commands": cure(halted.packages or {}),
     }

@@ -110,7 +110,9 @@ class Halt:
     packages: Mapping[str, list[str]] | None = None
     """Packages that changed since the container was last well, with their versions then and now; None: not known."""
     exit_status: int | None = None
-    """Of process 1, in the form of wait(2); None: it has not ended, or its status is not known."""
+    """Of process 1, as a shell shows it; None: it has not ended, or its status is not known."""
+    ended: str = ""
+    """How process 1 ended, in words; see containers.endings."""
 
 
 @dataclass(frozen=True)

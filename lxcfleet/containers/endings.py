@@ -1,0 +1,126 @@
+"""How containers ended: the exit status of process 1, as liblxc's monitors tell it.
+
+A status that nobody heard, as the daemon did not run at that moment, is not known.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from dataclasses import dataclass
+
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.registry import Registry
+from lxcfleet.errors import HostError
+from lxcfleet.host.lxc import monitor_fifo
+from lxcfleet.host.lxc.monitor_fifo import MonitorFifo, Record
+from lxcfleet.paths import Paths
+
+log = logging.getLogger(__name__)
+
+_SHELL = 128
+"""Shells, and the small init of app containers, exit with so much and a signal's number if the signal ended a program."""
+NOT_KNOWN = "it ended; its exit status is not known, as lxcfleetd did not hear of it"
+RUNS = "it has not ended"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How the last run of a container ended."""
+
+    status: int
+    """Of process 1, in the form of wait(2)."""
+    out_of_memory: bool = False
+    """The kernel had killed a process of the container when memory ran out, and SIGKILL ended its program."""
+
+    @property
+    def exit_status(self) -> int:
+        """The status as a shell shows it: 128 and the signal's number if a signal ended process 1."""
+        return os.waitstatus_to_exitcode(self.status) if os.WIFEXITED(self.status) else _SHELL + os.WTERMSIG(self.status)
+
+    @property
+    def words(self) -> str:
+        """The same in words."""
+        number = self.exit_status
+        if os.WIFSIGNALED(self.status):
+            # In a container, reboot(2) ends process 1 by one of these, and no other process there can send them to it.
+            meant = {int(signal.SIGINT): "it was shut down from inside", int(signal.SIGHUP): "it was rebooted from inside"}
+            text = meant.get(os.WTERMSIG(self.status), f"killed by {_signal(number - _SHELL)}")
+        else:
+            name = _signal(number - _SHELL)
+            text = f"exit status {number}" + (f" (killed by {name})" if name else "")
+        return f"{text}, as memory ran out" if self.out_of_memory else text
+
+
+def _signal(number: int) -> str:
+    """The signal's name; empty if there is none of that number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}" if signal.SIGRTMIN <= number <= signal.SIGRTMAX else ""
+
+
+def words(container: Container, ending: Ending | None) -> str:
+    """How a container ended, or that it did not."""
+    if container.running is not None:
+        return RUNS
+    return ending.words if ending is not None else NOT_KNOWN
+
+
+class Endings:
+    """How each container ended last, as far as this daemon heard of it."""
+
+    def __init__(self, paths: Paths, registry: Registry) -> None:
+        self._registry = registry
+        self._known: dict[str, Ending] = {}
+        self._fifo = MonitorFifo(paths.lxc, self._hear)
+        self._problem = ""
+
+    def check(self) -> None:
+        """Listen to monitors, if this daemon does not yet. A failure is logged, once."""
+        if not self._fifo.reads:
+            self._known.clear()  # the start of a new run may not have been heard
+        try:
+            self._fifo.check()
+            problem = ""
+        except HostError as error:
+            problem = str(error).replace("\n", "; ")
+        if problem and problem != self._problem:
+            log.warning("how containers end is not known for now: %s", problem)
+        self._problem = problem
+
+    def of(self, container: Container) -> Ending | None:
+        """How its last run ended; None: it runs, or that is not known."""
+        self._fifo.drain()
+        return None if container.running is not None else self._known.get(container.name)
+
+    def forget(self, name: str) -> None:
+        """The container does not exist any more."""
+        self._known.pop(name, None)
+
+    def close(self) -> None:
+        """The daemon ends."""
+        self._fifo.remove()
+
+    def _hear(self, record: Record) -> None:
+        if record.name not in self._registry:
+            return
+        if record.kind == monitor_fifo.EXIT:
+            container = self._registry[record.name]
+            self._known[record.name] = Ending(record.value, _killed(record.value) and _ran_out(container))
+        elif record.kind == monitor_fifo.STATE and record.value == monitor_fifo.STARTING:
+            self.forget(record.name)
+
+
+def _killed(status: int) -> bool:
+    """Whether SIGKILL ended its program."""
+    return Ending(status).exit_status == _SHELL + signal.SIGKILL
+
+
+def _ran_out(container: Container) -> bool:
+    """Whether the kernel killed a process of the container when memory ran out.
+
+    The counter is in the container's cgroup, which its monitor removes a moment after it told of the end.
+    """
+    return container.running is not None and bool(container.running.payload.out_of_memory_kills)

@@ -1,0 +1,146 @@
+"""What liblxc's monitors tell about containers: each change of state, and how process 1 ended.
+
+A monitor writes records to a FIFO if somebody has it open for reading, and drops them otherwise. It waits while the pipe
+is full, so whoever opens the FIFO has to read it all the time: a daemon that ends closes it, and no other process inherits
+it. The format and the lock are those of lxc-monitord (src/lxc/monitor.h and src/lxc/cmd/lxc_monitord.c, LXC 5.0 to 7.0).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import stat
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lxcfleet.errors import HostError
+
+RECORD = struct.Struct("@i256si")
+"""One record: the type, the container's name, and a value."""
+STATE = 0
+"""The type of a record whose value is the container's state."""
+EXIT = 2
+"""The type of a record whose value is the exit status of process 1, in the form of wait(2)."""
+STARTING = 1
+"""The state of a container that begins to run."""
+PIPE_BYTES = 1 << 20
+"""The pipe holds so many bytes, or 3900 records, while the reader does not get to read."""
+_ROOT = Path("/run/lxc")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record."""
+
+    kind: int
+    name: str
+    value: int
+
+
+def path_of(lxc_path: Path) -> Path:
+    """The FIFO of the containers below ``lxc_path``."""
+    return _ROOT / lxc_path.relative_to("/") / "monitor-fifo"
+
+
+def parse(data: bytes) -> list[Record]:
+    """The records in ``data``; a piece of a record at its end is left out."""
+    whole = len(data) - len(data) % RECORD.size
+    return [
+        Record(kind, name.partition(b"\0")[0].decode(errors="surrogateescape"), value)
+        for kind, name, value in RECORD.iter_unpack(data[:whole])
+    ]
+
+
+class MonitorFifo:
+    """The reading end of the FIFO. It calls ``hear`` with each record, in the event loop."""
+
+    def __init__(self, lxc_path: Path, hear: Callable[[Record], None]) -> None:
+        self._path = path_of(lxc_path)
+        self._hear = hear
+        self._descriptor: int | None = None
+
+    @property
+    def reads(self) -> bool:
+        """Whether records reach this process at the moment."""
+        return self._descriptor is not None
+
+    def check(self) -> None:
+        """Begin to read, unless that is done already; begin anew if another file has the path now. Raises HostError."""
+        try:
+            if self._descriptor is not None and not self._is_there(self._descriptor):
+                self.close()
+            if self._descriptor is None:
+                self._open()
+        except OSError as error:
+            raise HostError.from_os_error(f"liblxc's monitors can't be heard at {self._path}", error) from error
+
+    def drain(self) -> None:
+        """Hear all records that were written so far."""
+        while self._descriptor is not None:
+            try:
+                data = os.read(self._descriptor, 64 * RECORD.size)
+            except BlockingIOError:
+                return
+            for record in parse(data):
+                self._hear(record)
+
+    def close(self) -> None:
+        """Stop reading: monitors drop their records from now on."""
+        if self._descriptor is not None:
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def remove(self) -> None:
+        """Stop reading, and remove the FIFO and its directories, if they are empty."""
+        mine = self._descriptor is not None and self._is_there(self._descriptor)
+        self.close()
+        if mine:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+                for directory in self._path.parents:
+                    if directory == _ROOT:
+                        break
+                    directory.rmdir()
+
+    def _is_there(self, descriptor: int) -> bool:
+        try:
+            found = os.lstat(self._path)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(found, os.fstat(descriptor))
+
+    def _open(self) -> None:
+        self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkfifo(self._path, 0o600)
+        if not stat.S_ISFIFO(os.lstat(self._path).st_mode):
+            raise HostError(
+                "liblxc's monitors can't be heard", why=f"{self._path} is no FIFO", hint=f"remove it: rm {self._path}"
+            )
+        # For writing, too, so that it never ends. Not a moment passes between the opening and the first read.
+        descriptor = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            _lock(descriptor, self._path)
+            with contextlib.suppress(OSError):  # the smaller pipe serves, too
+                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            asyncio.get_running_loop().add_reader(descriptor, self.drain)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    """Take the lock that lxc-monitord takes: of two readers each would hear only a part."""
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise HostError(
+            "liblxc's monitors can't be heard", why=f"another process, such as lxc-monitor, reads {path}",
+            hint=f"`fuser -v {path}` shows which; end it",
+        ) from error  # fmt: skip

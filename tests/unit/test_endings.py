@@ -1,0 +1,204 @@
+"""How containers end, as liblxc's monitors tell it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from lxcfleet.containers.endings import NOT_KNOWN, RUNS, Ending, Endings, words
+from lxcfleet.host.lxc import monitor_fifo
+from lxcfleet.host.lxc.monitor_fifo import EXIT, RECORD, STARTING, STATE, Record
+from lxcfleet.host.process import cgroup
+from lxcfleet.paths import Paths
+
+
+def record(kind: int, name: str, value: int) -> bytes:
+    return RECORD.pack(kind, name.encode(), value)
+
+
+@pytest.mark.parametrize(
+    ("status", "number", "text"),
+    [
+        (0, 0, "exit status 0"),
+        (37 << 8, 37, "exit status 37"),
+        (137 << 8, 137, "exit status 137 (killed by SIGKILL)"),
+        (255 << 8, 255, "exit status 255"),
+        (signal.SIGKILL, 137, "killed by SIGKILL"),
+        (signal.SIGSEGV | 0x80, 139, "killed by SIGSEGV"),
+        (signal.SIGINT, 130, "it was shut down from inside"),
+        (signal.SIGHUP, 129, "it was rebooted from inside"),
+        (40, 168, "killed by signal 40"),
+    ],
+)
+def test_an_ending_in_words_and_as_a_shell_has_it(status: int, number: int, text: str) -> None:
+    assert (Ending(status).exit_status, Ending(status).words) == (number, text)
+
+
+def test_every_status_has_a_number_and_words() -> None:
+    assert [Ending(status << 8).exit_status for status in range(256)] == list(range(256))
+    assert [Ending(number).exit_status for number in range(1, 65)] == list(range(129, 193))
+    assert all(Ending(status).words for status in [*range(1, 65), *(status << 8 for status in range(256))])
+
+
+def test_records_are_those_of_liblxc() -> None:
+    assert RECORD.size == 264
+    assert RECORD.size < 4096  # so a record is written as a whole; pipe(7)
+    data = record(STATE, "web", 0) + record(EXIT, "web", 9472)
+    assert monitor_fifo.parse(data + data[:100]) == [Record(STATE, "web", 0), Record(EXIT, "web", 9472)]
+
+
+def test_processes_that_were_killed_for_memory_are_counted() -> None:
+    assert cgroup.out_of_memory("low 0\nhigh 0\nmax 17\noom 1\noom_kill 2\noom_group_kill 0\n") == 2
+    assert cgroup.out_of_memory("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n") == 1
+    assert cgroup.out_of_memory("") is None
+
+
+class Box:
+    """A container that runs until ``running`` is None."""
+
+    def __init__(self, name: str, kills: int | None) -> None:
+        self.name = name
+        self.running: Any = SimpleNamespace(payload=SimpleNamespace(out_of_memory_kills=kills))
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory in the place of /run/lxc."""
+    monkeypatch.setattr(monitor_fifo, "_ROOT", tmp_path / "lxc")
+
+
+class Monitors:
+    """Writes records, as monitors do."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.boxes = {name: Box(name, kills) for name, kills in (("a", 0), ("b", 1))}
+        self.paths = Paths(lxc=tmp_path / "containers", run=tmp_path, etc=tmp_path)
+        self.endings = Endings(self.paths, cast(Any, self.boxes))
+
+    def write(self, *records: bytes) -> None:
+        descriptor = os.open(monitor_fifo.path_of(self.paths.lxc), os.O_WRONLY | os.O_NONBLOCK)
+        os.write(descriptor, b"".join(records))
+        os.close(descriptor)
+
+    def end(self, name: str, status: int) -> Ending | None:
+        self.write(record(STATE, name, 3), record(EXIT, name, status))
+        self.endings._fifo.drain()
+        self.boxes[name].running = None
+        return self.of(name)
+
+    def of(self, name: str) -> Ending | None:
+        return self.endings.of(cast(Any, self.boxes[name]))
+
+
+def test_statuses_of_containers_that_ended_are_known(tmp_path: Path) -> None:
+    async def run() -> None:
+        monitors = Monitors(tmp_path)
+        monitors.endings.check()
+        assert monitors.end("a", 9472) == Ending(9472)
+        assert monitors.end("b", signal.SIGKILL) == Ending(signal.SIGKILL, out_of_memory=True)
+        assert "as memory ran out" in Ending(137 << 8, out_of_memory=True).words
+        monitors.write(record(EXIT, "stranger", 1), record(STATE, "a", STARTING))
+        assert monitors.of("a") is None
+        monitors.endings.close()
+        assert not (tmp_path / "lxc" / tmp_path.relative_to("/")).exists()
+
+    asyncio.run(run())
+
+
+def test_one_that_runs_has_not_ended(tmp_path: Path) -> None:
+    box = cast(Any, Box("a", 0))
+    assert words(box, None) == RUNS
+    box.running = None
+    assert (words(box, None), words(box, Ending(256))) == (NOT_KNOWN, "exit status 1")
+
+
+def test_what_ended_before_is_not_known_to_a_daemon_that_starts(tmp_path: Path) -> None:
+    async def run() -> None:
+        monitors = Monitors(tmp_path)
+        monitors.endings.check()
+        assert monitors.end("a", 256) is not None
+        monitors.endings.close()
+        with pytest.raises(FileNotFoundError):  # nobody reads, so nobody has to wait
+            monitors.write(record(EXIT, "a", 512))
+        monitors.endings.check()
+        assert monitors.of("a") is None
+        monitors.endings.close()
+
+    asyncio.run(run())
+
+
+def test_the_records_of_300_ends_wait_for_a_daemon_that_is_stopped(tmp_path: Path) -> None:
+    async def run() -> None:
+        monitors = Monitors(tmp_path)
+        monitors.endings.check()
+        for number in range(300):  # without a turn of the event loop
+            monitors.write(*[record(STATE, "a", 3)] * 4, record(EXIT, "a", number % 256 << 8))
+        monitors.boxes["a"].running = None
+        assert monitors.of("a") == Ending(299 % 256 << 8)
+        monitors.endings.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("instead", ["a file", "another FIFO", "nothing"])
+def test_a_fifo_that_is_replaced_is_noticed(tmp_path: Path, instead: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        monitors = Monitors(tmp_path)
+        monitors.endings.check()
+        path = monitor_fifo.path_of(monitors.paths.lxc)
+        path.unlink()
+        if instead == "a file":
+            path.touch()
+        elif instead == "another FIFO":
+            os.mkfifo(path)
+        monitors.endings.check()
+        monitors.endings.check()
+        if instead == "a file":
+            assert [line.count("is no FIFO; remove it") for line in caplog.messages] == [1]
+            path.unlink()
+            monitors.endings.check()
+        assert monitors.end("a", 256) == Ending(256)
+        monitors.endings.close()
+
+    asyncio.run(run())
+
+
+READER = """
+import fcntl, sys
+fifo = open(sys.argv[1], "r+b", 0)
+fcntl.lockf(fifo, fcntl.LOCK_EX)
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.reaches("processes", reason="a process of its own holds the lock")
+def test_no_record_is_taken_from_lxc_monitor(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    monitors = Monitors(tmp_path)
+    path = monitor_fifo.path_of(monitors.paths.lxc)
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    with subprocess.Popen([sys.executable, "-c", READER, path], stdin=-1, stdout=-1) as other:
+        assert other.stdout is not None
+        other.stdout.read(1)
+
+        async def look() -> None:
+            monitors.endings.check()
+            assert "lxc-monitor" in caplog.text
+            fifo = monitors.endings._fifo
+            assert not fifo.reads
+            other.kill()
+            other.wait()
+            monitors.endings.check()
+            assert monitors.endings._fifo.reads
+            monitors.endings.close()
+
+        asyncio.run(look())
