@@ -15,6 +15,7 @@ from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import HostError
 from lxcfleet.host.lxc import monitor_fifo
 from lxcfleet.host.lxc.monitor_fifo import MonitorFifo, Record
+from lxcfleet.host.process.kernel_log import KernelLog
 from lxcfleet.paths import Paths
 
 log = logging.getLogger(__name__)
@@ -74,13 +75,18 @@ class Endings:
     def __init__(self, paths: Paths, registry: Registry) -> None:
         self._registry = registry
         self._known: dict[str, Ending] = {}
+        self._short: set[str] = set()
+        """Containers of which the kernel killed a process in their present run, as memory ran out."""
         self._fifo = MonitorFifo(paths.lxc, self._hear)
+        self._kernel_log = KernelLog()
         self._problem = ""
 
     def check(self) -> None:
         """Listen to monitors, if this daemon does not yet. A failure is logged, once."""
         if not self._fifo.reads:
             self._known.clear()  # the start of a new run may not have been heard
+        self._kernel_log.begin()
+        self._read_kernel_log()
         try:
             self._fifo.check()
             problem = ""
@@ -98,29 +104,37 @@ class Endings:
     def forget(self, name: str) -> None:
         """The container does not exist any more."""
         self._known.pop(name, None)
+        self._short.discard(name)
 
     def close(self) -> None:
         """The daemon ends."""
         self._fifo.remove()
+        self._kernel_log.close()
 
     def _hear(self, record: Record) -> None:
         if record.name not in self._registry:
             return
         if record.kind == monitor_fifo.EXIT:
-            container = self._registry[record.name]
-            self._known[record.name] = Ending(record.value, _killed(record.value) and _ran_out(container))
+            self._known[record.name] = Ending(record.value, _killed(record.value) and self._ran_out(record.name))
         elif record.kind == monitor_fifo.STATE and record.value == monitor_fifo.STARTING:
+            self._read_kernel_log()  # so that nothing about its former run is read later
             self.forget(record.name)
+
+    def _ran_out(self, name: str) -> bool:
+        """Whether the kernel killed a process of the container when memory ran out.
+
+        The counter says so on hosts without a kernel log that can be read. It is in the container's cgroup, which its
+        monitor removes a moment after it told of the end.
+        """
+        self._read_kernel_log()
+        running = self._registry[name].running
+        return name in self._short or (running is not None and bool(running.payload.out_of_memory_kills))
+
+    def _read_kernel_log(self) -> None:
+        self._short.update(name for name in self._kernel_log.out_of_memory() if name in self._registry)
 
 
 def _killed(status: int) -> bool:
     """Whether SIGKILL ended its program."""
     return Ending(status).exit_status == _SHELL + signal.SIGKILL
 
-
-def _ran_out(container: Container) -> bool:
-    """Whether the kernel killed a process of the container when memory ran out.
-
-    The counter is in the container's cgroup, which its monitor removes a moment after it told of the end.
-    """
-    return container.running is not None and bool(container.running.payload.out_of_memory_kills)

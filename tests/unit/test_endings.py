@@ -16,7 +16,7 @@ import pytest
 from lxcfleet.containers.endings import NOT_KNOWN, RUNS, Ending, Endings, words
 from lxcfleet.host.lxc import monitor_fifo
 from lxcfleet.host.lxc.monitor_fifo import EXIT, RECORD, STARTING, STATE, Record
-from lxcfleet.host.process import cgroup
+from lxcfleet.host.process import cgroup, kernel_log
 from lxcfleet.paths import Paths
 
 
@@ -61,6 +61,21 @@ def test_processes_that_were_killed_for_memory_are_counted() -> None:
     assert cgroup.out_of_memory("") is None
 
 
+REAL = (
+    b"6,1085,16701834585,-;oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=lxc.payload.x,mems_allowed=0,"
+    b"oom_memcg=/lxcfleet.slice/lxc.payload.web,task_memcg=/lxcfleet.slice/lxc.payload.web/init.scope,task=sh,pid=2,uid=0\n"
+)
+
+
+def test_the_kernel_s_log_names_whom_it_killed_for_memory() -> None:
+    assert kernel_log.killed(REAL) == "web"
+    assert kernel_log.killed(REAL.replace(b"/lxcfleet.slice/", b"/")) == "web"
+    assert kernel_log.killed(REAL.replace(b"oom_memcg=/lxcfleet.slice/lxc.payload.web", b"global_oom")) == "web"
+    assert kernel_log.killed(REAL.replace(b"6,", b"14,", 1)) is None  # a program wrote it
+    assert kernel_log.killed(b"6,1,1,-;eth0: link up\n") is None
+    assert kernel_log.killed(REAL.replace(b"lxc.payload.web", b"system.slice")) is None
+
+
 class Box:
     """A container that runs until ``running`` is None."""
 
@@ -73,6 +88,7 @@ class Box:
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A directory in the place of /run/lxc."""
     monkeypatch.setattr(monitor_fifo, "_ROOT", tmp_path / "lxc")
+    monkeypatch.setattr(kernel_log.KernelLog, "begin", lambda _: None)
 
 
 class Monitors:
