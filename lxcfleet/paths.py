@@ -244,6 +244,16 @@ class Paths:
         return self.run / "patched.well.json"
 
     @property
+    def rebooting(self) -> Path:
+        """The containers that are stopped for a reboot of the host; see patch.rebooter."""
+        return self.run / "rebooting.json"
+
+    @property
+    def rebooted(self) -> Path:
+        """When the daemon rebooted the host last, or tried to; see patch.rebooter."""
+        return self.lxc / ".lxcfleet-rebooted"
+
+    @property
     def hosts(self) -> Path:
         """One file per name that is to be found: the name server watches this directory."""
         return self.run / "hosts"

@@ -46,6 +46,9 @@ class NoticeRecord(TypedDict):
     down: list[FallRecord]
     reboot: list[str]
     """Packages whose new version takes a reboot of the host."""
+    rebooting: str
+    """What becomes of that reboot, if the daemon is to do it (`patch: {reboot: window}`); empty: it is left to the
+    operator, or none is due."""
 
 
 class StaleRecord(TypedDict):

@@ -109,13 +109,20 @@ class Boot:
 
     def _start(self, names: Sequence[str]) -> None:
         owed = [self._registry[name] for name in dict.fromkeys(names) if name in self._registry]
-        owed = [c for c in owed if c.running is None and c.spec is not None and c.spec.autostart]
-        owed = [c for c in owed if self._want(c)]
+        self._begin([c for c in owed if c.spec is not None and c.spec.autostart], "ran before the boot")
+
+    def start_again(self, names: Sequence[str]) -> None:
+        """Start containers that were stopped for a reboot of the host which does not come."""
+        owed = [self._registry[name] for name in names if name in self._registry]
+        self._begin([c for c in owed if c.spec is not None], "the host was not rebooted")
+
+    def _begin(self, containers: Sequence[Container], reason: str) -> None:
+        owed = [c for c in containers if c.running is None and self._want(c)]
         if not owed:
             return
-        log.info("starting what ran before the boot: %d containers", len(owed))
+        log.info("starting %d containers again: %s", len(owed), reason)
         groups = turns(owed)
-        jobs = in_turns([[self._job(c) for c in group] for group in groups], lambda n: self._healthy(groups[n]))
+        jobs = in_turns([[self._job(c, reason) for c in group] for group in groups], lambda n: self._healthy(groups[n]))
         self._operations.begin("autostart", jobs, AT_ONCE)
 
     def _want(self, container: Container) -> bool:
@@ -129,17 +136,17 @@ class Boot:
             return False
         return True
 
-    def _job(self, container: Container) -> Job:
+    def _job(self, container: Container, reason: str) -> Job:
         async def job() -> Result:
             if container.running is not None or container.busy is not None or not self._reconciler.owed(container):
                 return Result(container.name, "unchanged", False)  # somebody else has started it
             try:
                 await self._reconciler.go_on(container)
             except FleetError as error:
-                log.error("%s does not start after the boot: %s", container.name, error)
-                self._bus.publish(StartFailed(container.name, f"start after the boot: {error.message}"))
+                log.error("%s does not start again (%s): %s", container.name, reason, error)
+                self._bus.publish(StartFailed(container.name, f"start, as {reason}: {error.message}"))
                 raise
-            self._bus.publish(ActionDone(container.name, "started", "ran before the boot"))
+            self._bus.publish(ActionDone(container.name, "started", reason))
             return Result(container.name, "started", True)
 
         return Job(container.name, job)

@@ -103,6 +103,7 @@ class Daemon:
             tasks.keep("patch-numbers", parts.patch_numbers.run),
             tasks.keep("rollouts", parts.driver.run),
             tasks.keep("patch-watcher", parts.watcher.run),
+            tasks.keep("host-reboots", parts.rebooter.run),
         ]
 
     async def _observe(self) -> None:

@@ -37,6 +37,7 @@ from lxcfleet.patch.exposure import Audit
 from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.numbers import PatchNumbers
 from lxcfleet.patch.owners import Owners
+from lxcfleet.patch.rebooter import Rebooter
 from lxcfleet.patch.rollout.driver import Driver
 from lxcfleet.patch.rollout.ledger import Ledger
 from lxcfleet.patch.rollout.orders import Orders
@@ -142,7 +143,10 @@ class Parts:
             before,
             self.prober,
         )
-        self.patch = Patch(self.registry, self.finder, self.watcher, self.owners)
+        self.rebooter = Rebooter(
+            self.paths, self.fleet, lambda: self.watcher.phase, lambda: self.rollouts.ledger.last, self.watcher.look
+        )
+        self.patch = Patch(self.registry, self.finder, self.watcher, self.owners, self.rebooter)
         self.prover = Prover(self.registry, self.finder, self.owners, fallen)
 
     def _readers(self) -> None:

@@ -35,6 +35,26 @@ class Patched(Event):
 
 
 @dataclass(frozen=True)
+class HostReboots(Event):
+    """The daemon is about to stop the fleet and to reboot the host."""
+
+    packages: tuple[str, ...]
+
+    def told(self) -> Told:
+        return Told("reboot", None, f"the host is rebooted for {', '.join(self.packages)}; its containers stop before")
+
+
+@dataclass(frozen=True)
+class RebootFailed(Event):
+    """The host does not go down; its containers are started again."""
+
+    why: str
+
+    def told(self) -> Told:
+        return Told("reboot-failed", None, f"the host was not rebooted, and its containers are started again: {self.why}")
+
+
+@dataclass(frozen=True)
 class NotReadable(Event):
     """It could not be found out whether a container runs old code."""
 

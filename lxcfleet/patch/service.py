@@ -7,6 +7,7 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.registry import Registry
 from lxcfleet.host.packages.database import Owner
 from lxcfleet.patch.owners import Owners
+from lxcfleet.patch.rebooter import Rebooter
 from lxcfleet.patch.stale.finder import Finder
 from lxcfleet.patch.stale.judge import OldFile, StaleScan
 from lxcfleet.patch.watcher import Watcher
@@ -16,8 +17,9 @@ from lxcfleet.spec.selection import Selection
 class Patch:
     """Patches of the host, and their progress in the containers."""
 
-    def __init__(self, registry: Registry, finder: Finder, watcher: Watcher, owners: Owners) -> None:
+    def __init__(self, registry: Registry, finder: Finder, watcher: Watcher, owners: Owners, rebooter: Rebooter) -> None:
         self._registry, self._finder, self._watcher, self._owners = registry, finder, watcher, owners
+        self._rebooter = rebooter
 
     async def stale(self, selection: Selection) -> list[StaleRecord]:
         """The old files that the chosen containers (all, if none is chosen) run. Raises FleetError."""
@@ -28,13 +30,15 @@ class Patch:
 
     def notice(self) -> NoticeRecord:
         """The progress of the last change of the host's packages."""
-        return self._watcher.record()
+        record = self._watcher.record()
+        record["rebooting"] = self._rebooter.words if record["reboot"] else ""
+        return record
 
     async def notify(self) -> NoticeRecord:
         """Note that the host's packages changed; returns the progress. Raises FleetError."""
         self._watcher.notify()
         await self._watcher.look()
-        return self._watcher.record()
+        return self.notice()
 
 
 def _stale_record(container: Container, scan: StaleScan, owners: dict[str, Owner]) -> StaleRecord:

@@ -95,8 +95,14 @@ class Watcher:
             "why": self._problem if now.phase is NoticePhase.FAILED else now.why,
             "down": [{"name": name, "since": fall.since, "why": fall.why} for name, fall in down.items()],
             "reboot": reboot.due(),
+            "rebooting": "",
             "until": now.until.isoformat(timespec="minutes").replace("+00:00", "Z") if now.until else None,
         }
+
+    @property
+    def phase(self) -> NoticePhase:
+        """The progress in one word."""
+        return self._answer.phase
 
     async def run(self) -> None:
         """Watch until cancelled."""

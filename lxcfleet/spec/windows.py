@@ -32,6 +32,15 @@ class Policy(StrEnum):
     """The daemon does nothing by itself; it does not even look for stale containers."""
 
 
+class Reboot(StrEnum):
+    """The daemon's answer to a package that takes effect only with a reboot of the host."""
+
+    NEVER = "never"
+    """The daemon tells of it, and leaves it to the operator."""
+    WINDOW = "window"
+    """The daemon reboots the host in a maintenance window, once the patch is dealt with."""
+
+
 @dataclass(frozen=True)
 class Window:
     """A maintenance window: some hours on some days, in local time. It may go past midnight."""
@@ -100,6 +109,12 @@ class PatchSettings(Checked):
     windows: tuple[str, ...] = row(Texts(), "Maintenance windows, such as `Sat,Sun 02:00-05:00`.", default=())
     time_zone: str = row(Text(), "The windows' time zone, such as Europe/Vienna; empty: the host's.", default="")  # fmt: skip
 
+    reboot: Reboot = row(
+        Choice(Reboot), "Whether the host is rebooted for packages that take effect only then, such as a kernel. never: only"
+        " tell; window: stop the fleet and reboot the host in a maintenance window, after the rollout.",
+        default=Reboot.NEVER,
+    )
+
     def problems(self) -> Iterator[tuple[str, str]]:
         """See Checked."""
         for number, window in enumerate(self.windows):
@@ -113,6 +128,8 @@ class PatchSettings(Checked):
             yield "time_zone", f"{error.message}: {error.hint}"
         if self.policy is Policy.WINDOW and not self.windows:
             yield "windows", "with policy window there has to be one"
+        if self.reboot is Reboot.WINDOW and not self.windows:
+            yield "windows", "with reboot: window there has to be one"
 
     @property
     def zone(self) -> ZoneInfo | None:
@@ -127,6 +144,10 @@ class PatchSettings(Checked):
     def is_open(self, now: datetime) -> bool:
         """Whether ``now`` is within a maintenance window."""
         return any(begin <= now < end for begin, end in self._around(now))
+
+    def opened(self, now: datetime) -> datetime | None:
+        """When the maintenance window that is open began; None if none is open."""
+        return max((begin for begin, end in self._around(now) if begin <= now < end), default=None)
 
     def next_opening(self, now: datetime) -> datetime | None:
         """When the next window begins, not counting one that has begun; None without windows."""

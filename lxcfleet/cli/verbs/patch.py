@@ -59,7 +59,8 @@ def status(ctx: click.Context, *, style: str, quiet: bool) -> int:
             lines.append(f"meanwhile: {_MIXED}")
         lines += [f"down:     {each['name']}: a patch took it down: {each['why']}" for each in notice["down"]]
         if notice["reboot"]:
-            lines.append(f"reboot:   the host has to be rebooted for {', '.join(notice['reboot'])}")
+            more = f" ({notice['rebooting']})" if notice["rebooting"] else ""
+            lines.append(f"reboot:   the host has to be rebooted for {', '.join(notice['reboot'])}{more}")
         output.show(style, data, lines=lambda: lines, rows=lambda: [["stale"], *([name] for name in stale)])
     complain(records)
     return FOUND if notice["down"] else status_of(records)
@@ -116,7 +117,7 @@ def notify(ctx: click.Context, *, style: str, quiet: bool) -> None:
             output.say("lxcfleet: noted; the daemon is down, and acts once it is started")
         return
     if not quiet:
-        told = {key: value for key, value in notice.items() if key not in ("down", "reboot")}
+        told = {key: value for key, value in notice.items() if key not in ("down", "reboot", "rebooting")}
         rows = [tuple(told), ["" if value is None else str(value) for value in told.values()]]
         output.show(style, notice, lines=lambda: [_told(notice)], rows=lambda: rows)
 
