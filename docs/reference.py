@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import click
 
 from lxcfleet.cli.main import ALIASES, cli
-from lxcfleet.spec import fields, profiles, settings
+from lxcfleet.spec import fields, health, profiles, settings
 from lxcfleet.spec.rollout import ProfileRollout
 from lxcfleet.spec.rows import Change, Row, SectionType, rows_of
 
@@ -118,6 +118,7 @@ def sections() -> Iterator[tuple[str, type]]:
         if isinstance(row.type, SectionType):
             yield f"`{key}:`", row.type.kind
     yield "`profiles:` NAME`:`", profiles.Profile
+    yield "`health:` of a profile", health.HealthCheck
     yield "`rollout:` of a profile", ProfileRollout
 
 
@@ -132,6 +133,8 @@ def keys(section: type) -> Iterator[Row]:
     """The keys of a section but those of the settings that are sections of their own."""
     if section is profiles.Profile:
         yield from profiles.rows().values()
+    elif section is health.HealthCheck:
+        yield from health.rows().values()
     else:
         apart = (SectionType, profiles.ProfilesType)
         yield from (row for row in rows_of(section).values() if not isinstance(row.type, apart))

@@ -5,65 +5,52 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import click
-
 from lxcfleet.cli import complete, options
-from lxcfleet.cli.checks import health, health_options
+from lxcfleet.cli.rows import option_of
 from lxcfleet.errors import InvalidInput
+from lxcfleet.spec import health
 from lxcfleet.spec.fields import askable
-from lxcfleet.spec.health import HealthType
 from lxcfleet.spec.rows import Row
-from lxcfleet.spec.types import Choice, Flag, Items, Number, Pairs, Whole
+from lxcfleet.spec.types import Choice, Pairs
 
 _OFFERED = {"labels": complete.labels}
 """Completion for the option of a field."""
 
 
 def field_options(function: options.F) -> options.F:
-    """Add an option for each field that has one."""
+    """Add an option for each field that has one. A health check has an option for each of its own keys."""
     for row in reversed(askable().values()):
-        if isinstance(row.type, HealthType):
-            function = health_options(function)
+        if isinstance(row.type, health.HealthType):
+            for inner in reversed(health.rows().values()):
+                function = option_of(inner, f"health_{inner.key}", usual=_default(inner))(function)
         elif row.option:
-            function = click.option(*row.option, row.key, **_how(row))(function)
+            function = option_of(row, offered=_OFFERED.get(row.key))(function)
     return function
 
 
-def _how(row: Row) -> dict[str, Any]:
-    """The arguments for click.option."""
-    text = f"{row.help} Default: {row.usual}." if row.usual else row.help
-    if isinstance(row.type, Flag):
-        # A flag takes no value. Its default is None, as a missing flag leaves the value to the profile.
-        return {"is_flag": True, "default": None, "help": text}
-    how: dict[str, Any] = {"metavar": row.metavar or None, "help": text, "shell_complete": _OFFERED.get(row.key)}
-    match row.type:
-        case Choice() if not row.type.prefix:
-            how["type"] = click.Choice([str(word) for word in row.type.words])
-        case Whole():
-            how["type"] = click.IntRange(row.type.low, row.type.high)
-        case Number():
-            how["type"] = click.FloatRange(row.type.low, row.type.high)
-        case Items():
-            how |= {"multiple": True, "callback": options.read_by(row.type.parse_one), "help": text + " May be repeated."}
-        case Pairs():
-            more = " NAME alone takes its value from here." if row.key == "environment" else ""
-            how |= {"multiple": True, "help": f"{text} May be repeated.{more}"}
-        case _:
-            how["callback"] = options.read_by(row.type.parse)
-    return how
+def _default(row: Row) -> str:
+    return "" if row.default is None else row.tell(row.default)
 
 
 def said(taken: Mapping[str, Any]) -> dict[str, Any]:
     """The values of the options that were given, by key of the table. Raises InvalidInput."""
     found: dict[str, Any] = {}
     for key, row in askable().items():
-        if isinstance(row.type, HealthType):
-            value: Any = health(**{name: inner for name, inner in taken.items() if name.startswith("health_")})
-        else:
-            value = _typed(row, taken.get(key))
+        value = _check(taken) if isinstance(row.type, health.HealthType) else _typed(row, taken.get(key))
         if value is not None and value != ():
             found[key] = value
     return found
+
+
+def _check(taken: Mapping[str, Any]) -> health.HealthCheck | None:
+    """The health check that the options ask for; None: they ask for none."""
+    given = {key: taken.get(f"health_{key}") for key in health.rows()}
+    given = {key: value for key, value in given.items() if value is not None}
+    kinds = [kind for kind in health.KINDS if kind in given]
+    if given and len(kinds) != 1:
+        what = "only one of them" if kinds else "one of them"
+        raise InvalidInput(f"give {what}: {', '.join(row.option[-1] for row in health.KINDS.values())}")
+    return health.check_of(given) if given else None
 
 
 def _typed(row: Row, value: Any) -> Any:

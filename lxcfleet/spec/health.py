@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.reader import Fields
-from lxcfleet.spec.types import ValueType
+from lxcfleet.spec.rows import Row, read_said, row, rows_of, schema_of
+from lxcfleet.spec.types import Number, Text, Texts, ValueType, Whole
 
 MAX_TIMEOUT = 60.0
 """Seconds; the launcher's children may not take longer than 120."""
 _HTTP_PORT = 80
+SHELL = ("/bin/sh", "-c")
 
 
 class CheckKind(StrEnum):
@@ -41,14 +46,22 @@ class HealthCheck:
     """For http."""
     host: str | None = None
     """For http: the Host header; None: the container's name."""
-    interval: float = 10.0
-    """Between two checks. Until the first check passes the pauses are shorter: 0.1 s, then twice that, …"""
-    timeout: float = 5.0
-    """A check without an answer for this long has failed."""
-    retries: int = 3
-    """So many failures in a row make a container unhealthy. One check that passes makes it healthy."""
-    start_period: float = 30.0
-    """For this long after a start failures do not count, unless a check has passed."""
+    interval: float = row(
+        Number(0.1, 3600), "Seconds from one check to the next. At first they come faster: after 0.1 s, then twice that, …",
+        default=10.0, option=("--health-interval",), metavar="SECONDS",
+    )
+    timeout: float = row(
+        Number(0.1, MAX_TIMEOUT), "Seconds that a check may take; without an answer by then it has failed.",
+        default=5.0, option=("--health-timeout",), metavar="SECONDS",
+    )
+    retries: int = row(
+        Whole(1, 1000), "So many failures in a row mean unhealthy. One check that passes means healthy.",
+        default=3, option=("--health-retries",), metavar="N",
+    )
+    start_period: float = row(
+        Number(0, 86400), "Seconds after a start in which failures do not count, unless a check has passed.",
+        default=30.0, option=("--health-start-period",), metavar="SECONDS",
+    )  # fmt: skip
 
     @property
     def needs_address(self) -> bool:
@@ -105,41 +118,80 @@ def parse_url(text: str) -> tuple[str | None, int, str]:
     return parts.hostname, port or _HTTP_PORT, path
 
 
-def _read(fields: Fields, key: str) -> HealthCheck:
+class _ShellCommand(Texts):
+    """A command as a list; on a command line a shell command."""
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        """See ValueType."""
+        return (*SHELL, text)
+
+    def schema(self) -> dict[str, Any]:
+        """See ValueType."""
+        return {**super().schema(), "minItems": 1}
+
+
+class _Url(Text):
+    """The address of a check over HTTP."""
+
+    def schema(self) -> dict[str, Any]:
+        """See ValueType."""
+        return {"type": "string", "minLength": 1}
+
+
+KINDS: Mapping[CheckKind, Row] = {
+    CheckKind.EXEC: Row(
+        _ShellCommand(), "Healthy is when this command inside exits with 0: in files a list, as an option a shell command.",
+        key="exec", option=("--health-exec",), metavar="CMD",
+    ),
+    CheckKind.TCP: Row(
+        Whole(1, 65535), "Healthy is when this port accepts a connection.", key="tcp",
+        option=("--health-tcp",), metavar="PORT",
+    ),
+    CheckKind.HTTP: Row(
+        _Url(parse_url), "Healthy is when this is answered with a status from 200 to 399.", key="http",
+        option=("--health-http",), metavar="[PORT][/PATH]|URL",
+    ),
+}  # fmt: skip
+"""The keys of which a check has exactly one."""
+
+
+@cache
+def rows() -> Mapping[str, Row]:
+    """All keys of a check."""
+    return {**{str(kind): each for kind, each in KINDS.items()}, **rows_of(HealthCheck)}
+
+
+def check_of(said: Mapping[str, Any]) -> HealthCheck:
+    """The check with these values by key. One of them is that of its kind."""
+    kind = next(kind for kind in CheckKind if kind in said)
+    more = {key: value for key, value in said.items() if key not in KINDS}
+    match kind:
+        case CheckKind.EXEC:
+            return HealthCheck(kind, command=said[kind], **more)
+        case CheckKind.TCP:
+            return HealthCheck(kind, port=said[kind], **more)
+        case CheckKind.HTTP:
+            host, port, path = parse_url(said[kind])
+            return HealthCheck(kind, host=host, port=port, path=path, **more)
+
+
+def _read(fields: Fields, key: str) -> HealthCheck | None:
     inner = fields.nested(key)
-    usual = HealthCheck(CheckKind.TCP)
-    said = [kind for kind in CheckKind if inner.has(kind)]
-    command = inner.texts(CheckKind.EXEC)
-    port = inner.integer(CheckKind.TCP, 1, 1, 65535)
-    host, path = None, "/"
-    if inner.has(CheckKind.HTTP):
-        try:
-            host, port, path = parse_url(inner.text(CheckKind.HTTP))
-        except InvalidInput as error:
-            inner.complain(CheckKind.HTTP, error.message)
-    check = HealthCheck(
-        kind=said[0] if said else CheckKind.EXEC,
-        command=command,
-        port=0 if CheckKind.EXEC in said else port,
-        path=path,
-        host=host,
-        interval=inner.number("interval", usual.interval, 0.1, 3600),
-        timeout=inner.number("timeout", usual.timeout, 0.1, MAX_TIMEOUT),
-        retries=inner.integer("retries", usual.retries, 1, 1000),
-        start_period=inner.number("start_period", usual.start_period, 0, 86400),
-    )
+    kinds = [kind for kind in CheckKind if inner.has(kind)]
+    said = read_said(rows().values(), inner)
     inner.close()
-    if len(said) != 1:
+    if len(kinds) != 1:
         fields.complain(key, "takes exactly one of exec, tcp and http")
-    elif check.kind is CheckKind.EXEC and not command:
+        return None
+    if said.get(CheckKind.EXEC) == ():
         inner.complain(CheckKind.EXEC, "expected a command as a list")
-    return check
+    return check_of(said) if kinds[0] in said else None
 
 
 class HealthType(ValueType[HealthCheck]):
     """How a check is read and written."""
 
-    def read(self, fields: Fields, key: str) -> HealthCheck:
+    def read(self, fields: Fields, key: str) -> HealthCheck | None:
         """See ValueType."""
         return _read(fields, key)
 
@@ -151,11 +203,12 @@ class HealthType(ValueType[HealthCheck]):
         fields = Fields({"health": {kind: self._what(CheckKind(kind), rest.strip())}}, "health")
         check = _read(fields, "health")
         fields.finish(f"{text!r} is no check")
+        assert check is not None, "what can't be read is complained of"
         return check
 
     def _what(self, kind: CheckKind, text: str) -> object:
         if kind is CheckKind.EXEC:
-            return ["/bin/sh", "-c", text]
+            return [*SHELL, text]
         return int(text) if kind is CheckKind.TCP and re.fullmatch("[0-9]{1,9}", text) else text
 
     @property
@@ -165,21 +218,9 @@ class HealthType(ValueType[HealthCheck]):
 
     def schema(self) -> dict[str, Any]:
         """See ValueType."""
-        usual = HealthCheck(CheckKind.TCP)
-        return {
-            "type": "object",
-            "properties": {
-                "exec": {"type": "array", "items": {"type": "string"}, "minItems": 1},
-                "tcp": {"type": "integer", "minimum": 1, "maximum": 65535},
-                "http": {"type": "string", "minLength": 1},
-                "interval": {"type": "number", "minimum": 0.1, "maximum": 3600, "default": usual.interval},
-                "timeout": {"type": "number", "minimum": 0.1, "maximum": MAX_TIMEOUT, "default": usual.timeout},
-                "retries": {"type": "integer", "minimum": 1, "maximum": 1000, "default": usual.retries},
-                "start_period": {"type": "number", "minimum": 0, "maximum": 86400, "default": usual.start_period},
-            },
-            "oneOf": [{"required": [str(kind)]} for kind in CheckKind],
-            "additionalProperties": False,
-        }
+        # A key without a value counts as missing, so it does not count as the one that is required.
+        one = [{"required": [str(kind)], "properties": {str(kind): {"not": {"type": "null"}}}} for kind in CheckKind]
+        return {**schema_of(rows().values()), "oneOf": one}
 
     def render(self, value: HealthCheck) -> dict[str, Any]:
         """See ValueType."""
@@ -187,4 +228,11 @@ class HealthType(ValueType[HealthCheck]):
 
     def tell(self, value: HealthCheck) -> str:
         """See ValueType."""
-        return ", ".join(f"{key}={inner}" for key, inner in sorted(value.to_json().items()))
+        return " ".join(f"{key}={self._word(inner)}" for key, inner in value.to_json().items())
+
+    @staticmethod
+    def _word(value: object) -> str:
+        """A key's value in the form in which it is typed."""
+        if isinstance(value, list):
+            return shlex.quote(value[-1] if value[:2] == list(SHELL) else shlex.join(value))
+        return f"{value:g}" if isinstance(value, float) else str(value)

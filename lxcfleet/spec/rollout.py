@@ -82,16 +82,19 @@ class RolloutSettings(Checked):
 
     max_unavailable: Share = row(
         ShareType(), "How many of the containers to restart may be down at the same moment: a number or a percentage.",
-        default=Share(25, percent=True),
+        default=Share(25, percent=True), option=("--max-unavailable",), metavar="N|N%",
     )
     canaries: Share = row(
-        ShareType(), "How many go first, on their own: a number or a percentage; 0: none do.", default=Share(1)
+        ShareType(), "How many go first, on their own: a number or a percentage; 0: none do.",
+        default=Share(1), option=("--canaries",), metavar="N|N%",
     )
     min_healthy_time: float = row(
-        _SECONDS, "Seconds that each container of a wave must have been healthy before the next wave begins.", default=5.0
+        _SECONDS, "Seconds that each container of a wave must have been healthy before the next wave begins.",
+        default=5.0, option=("--min-healthy-time",), metavar="SECONDS",
     )
     healthy_deadline: float = row(
-        _SECONDS, "Seconds after its start at which a container that is not healthy halts the rollout.", default=120.0
+        _SECONDS, "Seconds after its start at which a container that is not healthy halts the rollout.",
+        default=120.0, option=("--healthy-deadline",), metavar="SECONDS",
     )
     groups: tuple[str, ...] = row(
         Texts(), "Keys of labels: of several containers that share a value, at least one stays up. `\"*\"`: all keys.",

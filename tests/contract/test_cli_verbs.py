@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from lxcfleet.api.requests import WaitRequest
+from lxcfleet.spec.fields import stored
 from lxcfleet.spec.health import CheckKind, HealthCheck
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import State
@@ -187,6 +188,20 @@ def test_info(cli: Cli) -> None:
     ((row),) = csv.DictReader(io.StringIO(cli("info", "web10", "-f", "csv").out))
     assert row["command"] == f"sh -c {shlex.quote(QUOTED)}"
     assert cli("info", "nix").status == 1
+
+
+def test_info_has_a_line_for_each_field_of_the_spec(cli: Cli, daemon: Daemon) -> None:
+    check = HealthCheck(CheckKind.EXEC, command=("/bin/sh", "-c", "test -e /up"), interval=2.0)
+    daemon.fleet.add("web", health=check, memory=512 << 20, stop_timeout=2.5, boot_order=-3)
+    lines = dict(line.split(":", 1) for line in cli("info", "web").out.splitlines())
+    other = {"memory": "memory limit", "cpus": "cpu limit", "disk": "disk limit", "pids": "process limit", "health": "check"}
+    other |= {"first_id": "uids and gids", "hardware": "mac address"}
+    for key in set(stored()) - {"address", "address6"}:
+        assert other.get(key, key.replace("_", " ")) in lines
+    assert lines["check"].strip() == "exec='test -e /up' interval=2 timeout=5 retries=3 start_period=30"
+    assert [lines[key].strip() for key in ("memory limit", "cpu limit", "stop timeout", "boot order")] == [
+        "512M", "none", "2.5", "-3",
+    ]  # fmt: skip
 
 
 def test_info_of_a_broken_container_leaves_its_spec_out(cli: Cli, daemon: Daemon) -> None:

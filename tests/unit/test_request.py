@@ -110,7 +110,7 @@ def test_an_existing_container_may_differ_from_the_request() -> None:
     assert differs(first, other) == {
         "command": ("sleep 9", "sleep '1 0'"), "labels": ("b=2", "c=3"), "environment": ("KEY=…", "KEY=…"),
         "memory": ("1G", "512M"), "cpus": ("0", "1.5"), "ports": ("none", "http=80/tcp"), "privileged": ("no", "yes"),
-        "health": ("none", "interval=10.0, retries=3, start_period=30.0, tcp=80, timeout=5.0"), "autostart": ("yes", "no"),
+        "health": ("none", "tcp=80 interval=10 timeout=5 retries=3 start_period=30"), "autostart": ("yes", "no"),
     }  # fmt: skip
     assert differs(first, ask())["init"] == ("app", "system")
     web = ask(profile="web")

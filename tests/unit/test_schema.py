@@ -55,7 +55,7 @@ def test_any_possible_settings_are_valid(config: Config) -> None:
     "text",
     [
         "", "memory: 512M", "memory: 536870912", "rollout: {max_unavailable: 25%, canaries: 1}", "network:",
-        "profiles: {a: }",
+        "profiles: {a: }", "profiles: {a: {health: {exec: null, tcp: 80, retries: }}}",
         "profiles: {a: {health: {tcp: 80}, memory: 1g, stop_signal: SIGINT}}", "profiles: {a: {network: null}}",
     ],
 )  # fmt: skip

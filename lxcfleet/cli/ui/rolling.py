@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -10,39 +10,31 @@ import click
 from lxcfleet.api.client import Client
 from lxcfleet.api.records import HaltRecord, RolloutMemberRecord, RolloutRecord
 from lxcfleet.api.requests import RolloutRequest
-from lxcfleet.cli.options import F, read_by
+from lxcfleet.cli.options import F
+from lxcfleet.cli.rows import option_of
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output
 from lxcfleet.cli.ui.progress import Progress
 from lxcfleet.errors import FleetError, InvalidInput, Unreachable
-from lxcfleet.spec.rollout import MAX_SECONDS, Share
+from lxcfleet.spec.rollout import RolloutSettings
+from lxcfleet.spec.rows import Row, rows_of
 from lxcfleet.spec.selection import Selection
 
 INTERRUPTED = 130
 SHORT = 20
 """Up to this many containers get a line each; of more containers only those with a note or a failure do."""
-_POLICY = ("max_unavailable", "canaries", "min_healthy_time", "healthy_deadline")
+
+
+def _policy() -> Sequence[Row]:
+    """The rows of the policy that have an option."""
+    return [row for row in rows_of(RolloutSettings).values() if row.option]
 
 
 def policy_options(function: F) -> F:
     """Add the options for a rollout's policy."""
-    seconds = click.FloatRange(0, MAX_SECONDS)
-    made = (
-        click.option(
-            "--max-unavailable", metavar="N|N%", callback=read_by(_share), help="How many may be down at the same moment."
-        ),
-        click.option("--canaries", metavar="N|N%", callback=read_by(_share), help="How many go first, on their own."),
-        click.option(
-            "--min-healthy-time", type=seconds, metavar="SECONDS",
-            help="How long a wave must have been healthy before the next one.",
-        ),
-        click.option(
-            "--healthy-deadline", type=seconds, metavar="SECONDS", help="When one that is not healthy halts it."
-        ),
-        click.option("--no-wait", is_flag=True, help="Begin it, and leave the rest to the daemon."),
-    )  # fmt: skip
-    for option in reversed(made):
-        function = option(function)
+    function = click.option("--no-wait", is_flag=True, help="Begin it, and leave the rest to the daemon.")(function)
+    for row in reversed(_policy()):
+        function = option_of(row)(function)
     return function
 
 
@@ -53,21 +45,18 @@ def rolling_options(function: F) -> F:
     )
 
 
-def _share(text: str) -> str:
-    return str(Share.parse(text))
-
-
 def policy_of(more: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of ``policy_options`` that were given."""
-    return {key: more[key] for key in _POLICY if more.get(key) is not None}
+    """The values of ``policy_options`` that were given, as requests have them."""
+    return {row.key: row.render(more[row.key]) for row in _policy() if more.get(row.key) is not None}
 
 
 def refused(more: dict[str, Any]) -> Iterator[str]:
     """The options of a rollout that were given though no rollout begins. Takes all such options out of ``more``."""
-    for key in (*_POLICY, "no_wait"):
-        value = more.pop(key, None)
-        if value not in (None, False):
-            yield "--" + key.replace("_", "-")
+    for row in _policy():
+        if more.pop(row.key, None) is not None:
+            yield row.option[-1]
+    if more.pop("no_wait", False):
+        yield "--no-wait"
 
 
 def restart(

@@ -24,17 +24,20 @@ _OF_SPEC = frozenset((
     "first_id", "hardware", "environment", "memory_limit_bytes", "cpus_limit", "disk_limit_bytes", "processes_limit",
     "autostart", "boot_order", "check",
 ))  # fmt: skip
-"""Fields that are unknown for a container whose spec can't be read."""
+"""Fields of the record that follow from the spec. ``info`` shows the spec itself instead."""
 
-_TOLD = _OF_SPEC | {"address", "address6", "health", "memory", "cpus", "disk", "pids", "no_new_privs"}
-"""Fields of a spec that ``info`` shows under other names. It shows all other fields, also future ones, as they are."""
+_SHOWN = frozenset(("name", "first_id", "address", "address6", "hardware", "environment"))
+"""Keys of the spec that ``info`` shows in a form of its own, or with what there is."""
+
+_LIMITS = {"memory": "memory limit", "cpus": "cpu limit", "disk": "disk limit", "pids": "process limit"}
+"""Keys of the spec for which 0 means no limit, and their names in ``info``, where "memory" is what is in use."""
+
+_NAMES = {**_LIMITS, "health": "check"}
+"""Names in ``info`` of keys of the spec whose own name says something else there."""
 
 _WORDS = {
-    "boot_order": "boot order", "restart_needed": "restart needed",
-    "delta_bytes": "delta", "memory_bytes": "memory", "cpu_seconds": "cpu", "first_id": "uids and gids",
-    "hardware": "mac address",
-    "health_reason": "reason", "memory_limit_bytes": "memory limit", "cpus_limit": "cpu limit",
-    "processes_limit": "process limit", "disk_limit_bytes": "disk limit",
+    "restart_needed": "restart needed", "delta_bytes": "delta", "memory_bytes": "memory", "cpu_seconds": "cpu",
+    "health_reason": "reason",
 }  # fmt: skip
 
 
@@ -147,38 +150,46 @@ def info(ctx: click.Context, name: str, style: str) -> None:
 
 
 def _lines(details: ContainerDetails) -> list[tuple[str, str]]:
-    first = details["first_id"]
-    ids = "the host's own: root inside is root outside" if first is None else f"{first} to {first + 65535}"
     cpu = details["cpu_seconds"]
-    cpus, memory, processes = details["cpus_limit"], details["memory_limit_bytes"], details["processes_limit"]
-    disk = details["disk_limit_bytes"]
     texts = {
         "delta_bytes": output.size(details["delta_bytes"]),
         "memory_bytes": output.size(details["memory_bytes"]),
-        "first_id": ids,
         "cpu_seconds": "" if cpu is None else f"{cpu:.2f} s",
-        "privileged": "PRIVILEGED" if details["privileged"] else "no",
-        "isolated": "yes" if details["isolated"] else "no",
-        "memory_limit_bytes": "none" if memory is None else output.size(memory),
-        "disk_limit_bytes": "none" if disk is None else output.size(disk),
-        "cpus_limit": "none" if cpus is None else f"{cpus:g} processors",
-        "processes_limit": "none" if processes is None else str(processes),
-        "autostart": "yes" if details["autostart"] else "no",
-        "environment": shlex.join(f"{key}={value}" for key, value in details["environment"].items()),
-        "check": " ".join(f"{key}={_setting(value)}" for key, value in (details["check"] or {}).items()),
     }
-    left_out = {"confinement", "spec", *(_OF_SPEC if details["problem"] else ())}
-    plain = [field for field in details if field not in left_out]
-    lines = [(f"{_WORDS.get(field, field)}:", texts.get(field, _text(details, field))) for field in plain]
-    more = [(f"{key.replace('_', ' ')}:", _text(details["spec"], key)) for key in details["spec"] if key not in _TOLD]
-    return [*lines, *more, *((f"{what}:", how) for what, how in details["confinement"].items())]
+    observed = [field for field in details if field not in {"confinement", "spec", *_OF_SPEC}]
+    lines = [(_WORDS.get(field, field), texts.get(field, _text(details, field))) for field in observed]
+    if details["spec"]:
+        lines += _asked(details)
+    return [(f"{name}:", text) for name, text in (*lines, *details["confinement"].items())]
 
 
-def _setting(value: object) -> str:
-    """A value of a health check in the form in which it is typed."""
-    if isinstance(value, list):
-        return shlex.quote(value[-1] if value[:2] == ["/bin/sh", "-c"] else shlex.join(value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _asked(details: ContainerDetails) -> list[tuple[str, str]]:
+    """What the spec says: its fields as the table tells them, and what follows from them."""
+    # `list` has no need of the table.
+    from lxcfleet.spec.fields import stored
+    from lxcfleet.spec.reader import Fields
+
+    spec, first = details["spec"], details["first_id"]
+    fields, rows = Fields(spec, "spec"), stored()
+    lines = []
+    for key in spec:
+        if key in _SHOWN:
+            continue
+        if key not in rows:  # the daemon is newer than this program
+            told = _text(spec, key)
+        elif not fields.has(key):
+            told = ""
+        else:
+            value = rows[key].read(fields)
+            told = "none" if key in _LIMITS and not value else rows[key].tell(value)
+        lines.append((_NAMES.get(key, key.replace("_", " ")), told))
+    more = {
+        "environment": shlex.join(f"{key}={value}" for key, value in details["environment"].items()),
+        "privileged": "PRIVILEGED" if details["privileged"] else "no",
+        "uids and gids": "the host's own: root inside is root outside" if first is None else f"{first} to {first + 65535}",
+        "mac address": details["hardware"] or "",
+    }
+    return [*lines, *more.items()]
 
 
 VERBS = {"list": list_, "info": info}
