@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lxcfleet.api.findings import ExposureRecord, NoticeRecord, ProofRecord, ShadowsRecord, StaleRecord
+from lxcfleet.api.findings import ExposureRecord, NoticeRecord, PartRecord, ProofRecord, ShadowsRecord, StaleRecord
 from lxcfleet.api.queries import (
     CHOSEN,
     EXAMINED,
@@ -134,6 +134,9 @@ TARGETS: Call[None, list[TargetRecord]] = Call(
 
 STALE: Call[Selection, list[StaleRecord]] = Call(
     "stale", "GET", "/1.0/stale", "what the chosen containers run that is old", CHOSEN, many(StaleRecord)
+)
+PARTS: Call[None, list[PartRecord]] = Call(
+    "parts", "GET", "/1.0/parts", "what lxcfleet's own parts on the host run that is old", _NOTHING, many(PartRecord)
 )
 VERIFY: Call[VerifyRequest, ProofRecord] = Call(
     "verify", "GET", "/1.0/verify", "whether a patch is in the chosen containers", VERIFIED, one(ProofRecord)

@@ -110,6 +110,7 @@ class Client:
     metrics = _plain(calls.METRICS)
     targets = _plain(calls.TARGETS)
     stale = _method(calls.STALE)
+    parts = _plain(calls.PARTS)
     verify = _method(calls.VERIFY)
     shadows = _method(calls.SHADOWS)
     fix_shadows = _method(calls.FIX_SHADOWS)

@@ -66,6 +66,20 @@ class StaleRecord(TypedDict):
     """Why not all processes could be looked at."""
 
 
+class PartRecord(TypedDict):
+    """One of lxcfleet's own parts, a process of the host: lxcfleetd, launcher, booter, dnsmasq or responder."""
+
+    name: str
+    pid: int
+    stale: bool
+    renewing: bool
+    """Whether the daemon is about to renew it."""
+    files: list[OldFileRecord]
+    """The old files that it runs, or that it may have read."""
+    hint: str
+    """What renews it; empty if it is not stale."""
+
+
 class ShadowRecord(TypedDict):
     """A file in a delta that hides a package's file of the host."""
 
@@ -138,7 +152,10 @@ class ProofRecord(TypedDict):
     """Packages whose new version takes a reboot of the host: until then the containers run an older version than the
     installed one. They count against the proof only where they were asked for."""
     proven: bool
+    """Whether all containers are proven, and none of ``parts`` is stale."""
     containers: list[EvidenceRecord]
+    parts: list[PartRecord]
+    """lxcfleet's own parts; none if the request was about some of the containers only."""
 
 
 class ExposedRecord(TypedDict):

@@ -36,6 +36,7 @@ from lxcfleet.patch.before import Before
 from lxcfleet.patch.exposure import Audit
 from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.numbers import PatchNumbers
+from lxcfleet.patch.own import OwnParts
 from lxcfleet.patch.owners import Owners
 from lxcfleet.patch.rebooter import Rebooter
 from lxcfleet.patch.rollout.driver import Driver
@@ -130,12 +131,13 @@ class Parts:
         self.rollouts = Orders(self.fleet, ledger, sight, fallen)
         self.driver = Driver(self.paths, self.fleet, ledger, sight, dpkg.in_pieces, self.endings)
         self.owners = Owners()
+        self.own = OwnParts(self.launcher, self.network, self.owners)
         self.watcher = Watcher(
             self.paths,
             lambda: self.fleet.config.patch,
             self.registry,
             self.mask,
-            self.launcher,
+            self.own,
             self.finder,
             self.bus,
             self.rollouts.take_up,
@@ -147,7 +149,7 @@ class Parts:
             self.paths, self.fleet, lambda: self.watcher.phase, lambda: self.rollouts.ledger.last, self.watcher.look
         )
         self.patch = Patch(self.registry, self.finder, self.watcher, self.owners, self.rebooter)
-        self.prover = Prover(self.registry, self.finder, self.owners, fallen)
+        self.prover = Prover(self.registry, self.finder, self.owners, fallen, self.own)
 
     def _readers(self) -> None:
         """Make the parts that read from all others: numbers for Prometheus, and the server of the API."""
@@ -162,7 +164,7 @@ class Parts:
         self.listener = Listener(self.scrape)
         audit = Audit(self.paths, self.registry, self.launcher)
         self.server = Server(
-            self.fleet, self.patch, self.prover, self.rollouts, audit, self.scrape, self.access
+            self.fleet, self.patch, self.prover, self.rollouts, audit, self.own, self.scrape, self.access
         )
 
     def _subscribe(self) -> None:

@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar, cast
 from lxcfleet.errors import HostError, from_body
 from lxcfleet.host.lxc import BOOTER
 from lxcfleet.host.packages import dpkg
-from lxcfleet.host.process import maps
+from lxcfleet.host.process import outdated
 from lxcfleet.host.process.servant import Servant, readable, send_datagram
 from lxcfleet.launcher.operations import Ask, Each, Large, Operation
 from lxcfleet.paths import Paths
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 A = TypeVar("A")
 R = TypeVar("R")
 
+LAUNCHER, BOOTER_NAME = "launcher", "booter"
 _MAX_DATAGRAM = 65536
 _MAX_REPLY = 65536
 _PATH = "/usr/sbin:/sbin"
@@ -91,8 +92,8 @@ class Launcher(ABC):
 
     @property
     @abstractmethod
-    def pids(self) -> tuple[int, ...]:
-        """The pids of the processes that run."""
+    def processes(self) -> dict[str, int]:
+        """The pids of the processes that run, by the name of each."""
 
     @abstractmethod
     def start(self) -> None:
@@ -103,8 +104,8 @@ class Launcher(ABC):
         """Let the launcher end."""
 
     @abstractmethod
-    async def renew(self) -> bool:
-        """End processes whose code was replaced on disk; returns whether there were any."""
+    async def renew(self, names: Collection[str]) -> None:
+        """End those processes; each is started anew for the next request."""
 
     @abstractmethod
     async def boot(self, name: str, namespace: int, command: Sequence[str] = ()) -> int | None:
@@ -181,6 +182,7 @@ class HostLauncher(Launcher):
         booter = str(BOOTER)
         self._looked = -LOOK_SECONDS
         self._booter = Servant("booter", ["-I", "-S", booter, "{requests}", str(paths.lxc)], lock, environment)
+        self._servants = {LAUNCHER: self._launcher, BOOTER_NAME: self._booter}
 
     @property
     def generation(self) -> int:
@@ -188,9 +190,9 @@ class HostLauncher(Launcher):
         return self._launcher.generation
 
     @property
-    def pids(self) -> tuple[int, ...]:
-        """The pids of the processes that run."""
-        return tuple(pid for pid in (self._launcher.pid, self._booter.pid) if pid is not None)
+    def processes(self) -> dict[str, int]:
+        """The pids of the processes that run, by the name of each."""
+        return {name: pid for name, each in self._servants.items() if (pid := each.pid) is not None}
 
     def start(self) -> None:
         """Make sure that both run."""
@@ -202,15 +204,10 @@ class HostLauncher(Launcher):
         self._launcher.close()
         self._booter.close()
 
-    async def renew(self) -> bool:
-        """End the processes whose code was replaced on disk; returns whether there were any.
-
-        Monitors of containers are copies of the booter, so a new container would map the booter's old files.
-        """
-        old = [each for each in (self._launcher, self._booter) if each.pid is not None and _runs_old_code(each.pid)]
-        for each in old:
-            await each.end()
-        return bool(old)
+    async def renew(self, names: Collection[str]) -> None:
+        """End those processes; each is started anew for the next request. Containers and their monitors run on."""
+        for name in names:
+            await self._servants[name].end()
 
     async def boot(self, name: str, namespace: int, command: Sequence[str] = ()) -> int | None:
         """Start a container whose root is mounted in the mount namespace that the descriptor stands for.
@@ -275,7 +272,4 @@ def _memory(message: bytes) -> Iterator[int]:
 
 def _runs_old_code(pid: int) -> bool:
     """Whether a process of the host maps a file that was replaced or removed."""
-    try:
-        return bool(maps.replaced(maps.executable(pid)))
-    except ProcessLookupError:
-        return False
+    return bool(outdated.files(pid))

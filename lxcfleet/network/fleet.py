@@ -11,7 +11,7 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError
 from lxcfleet.launcher.client import Launcher
-from lxcfleet.network import changes, needs, records
+from lxcfleet.network import changes, name_server, needs, records
 from lxcfleet.network.addressing import Addressing
 from lxcfleet.network.admission import Admission
 from lxcfleet.network.arrivals import Arrivals
@@ -111,6 +111,10 @@ class FleetNetwork:
         """The daemon ends. The network stays as it is."""
         self._leases.close()
         self._bridge.close()
+
+    def programs(self) -> dict[str, int]:
+        """The pids of the programs on the host that serve the containers' network, by name."""
+        return name_server.programs(self._context.paths)
 
     def findings(self) -> list[Finding]:
         """The things that the host lacks for containers to be connected, as ``doctor`` tells them."""

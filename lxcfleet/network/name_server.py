@@ -10,6 +10,8 @@ from lxcfleet.host.process.standing import Standing
 from lxcfleet.paths import Paths
 from lxcfleet.spec.settings import NetworkSettings
 
+DNSMASQ, RESPONDER = "dnsmasq", "responder"
+
 
 class NameServer:
     """Two programs that go on when the daemon ends. Its methods may block: call them in a thread."""
@@ -35,6 +37,13 @@ class NameServer:
             self._server.stop()
             tree.write(file, self._config)
         _have(self._server)
+
+
+def programs(paths: Paths) -> dict[str, int]:
+    """The pids of those that run, with whatever settings, by name."""
+    files = {DNSMASQ: paths.dnsmasq_pid, RESPONDER: paths.responder_pid}
+    found = {name: Standing(name, (), pid_file).present() for name, pid_file in files.items()}
+    return {name: pid for name, pid in found.items() if pid is not None}
 
 
 def stop(paths: Paths) -> None:

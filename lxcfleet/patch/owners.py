@@ -6,10 +6,12 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
+from lxcfleet.api.findings import OldFileRecord
 from lxcfleet.base.tree import stamp
 from lxcfleet.errors import HostError
 from lxcfleet.host.packages import database
 from lxcfleet.host.packages.database import Owner
+from lxcfleet.patch.stale.judge import OldFile
 
 log = logging.getLogger(__name__)
 
@@ -39,3 +41,14 @@ class Owners:
             found = await asyncio.to_thread(database.owners, missing)
             self._known |= {path: found.get(path) for path in missing}
         return {path: owner for path in wanted if (owner := self._known[path]) is not None}
+
+def file_record(file: OldFile, owner: Owner | None) -> OldFileRecord:
+    """The file in the API's form."""
+    return {
+        "path": file.path,
+        "why": file.why,
+        "layer": file.layer,
+        "package": owner.package if owner else file.package or None,
+        "version": owner.version if owner else None,
+        "processes": [{"pid": process.pid, "command": process.command} for process in file.processes],
+    }

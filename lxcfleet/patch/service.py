@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from lxcfleet.api.findings import NoticeRecord, OldFileRecord, StaleRecord
+from lxcfleet.api.findings import NoticeRecord, StaleRecord
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.registry import Registry
 from lxcfleet.host.packages.database import Owner
-from lxcfleet.patch.owners import Owners
+from lxcfleet.patch.owners import Owners, file_record
 from lxcfleet.patch.rebooter import Rebooter
 from lxcfleet.patch.stale.finder import Finder
-from lxcfleet.patch.stale.judge import OldFile, StaleScan
+from lxcfleet.patch.stale.judge import StaleScan
 from lxcfleet.patch.watcher import Watcher
 from lxcfleet.spec.selection import Selection
 
@@ -50,16 +50,4 @@ def _stale_record(container: Container, scan: StaleScan, owners: dict[str, Owner
         "mappings": scan.mappings,
         "files": [file_record(file, owners.get(file.path)) for file in scan.files],
         "problem": scan.problem or None,
-    }
-
-
-def file_record(file: OldFile, owner: Owner | None) -> OldFileRecord:
-    """The file in the API's form."""
-    return {
-        "path": file.path,
-        "why": file.why,
-        "layer": file.layer,
-        "package": owner.package if owner else file.package or None,
-        "version": owner.version if owner else None,
-        "processes": [{"pid": process.pid, "command": process.command} for process in file.processes],
     }

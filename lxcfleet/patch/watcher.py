@@ -16,12 +16,12 @@ from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.packages import dpkg, reboot
-from lxcfleet.launcher.client import Launcher
 from lxcfleet.patch import notice
 from lxcfleet.patch.before import Before
 from lxcfleet.patch.events import NotReadable, Patched, PatchWaits
 from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.notice import Answer, Moment, NoticePhase
+from lxcfleet.patch.own import OwnParts
 from lxcfleet.patch.stale.finder import Finder
 from lxcfleet.patch.stale.judge import StaleScan
 from lxcfleet.paths import Paths
@@ -53,7 +53,7 @@ class Watcher:
         settings: Callable[[], PatchSettings],
         registry: Registry,
         mask: MaskKeeper,
-        launcher: Launcher,
+        own: OwnParts,
         finder: Finder,
         bus: Bus,
         apply: Apply,
@@ -64,7 +64,7 @@ class Watcher:
         admin: Path = Path("/var/lib/dpkg"),
     ) -> None:
         self._paths, self._settings = paths, settings
-        self._registry, self._mask, self._launcher = registry, mask, launcher
+        self._registry, self._mask, self._own = registry, mask, own
         self._finder, self._bus, self._apply = finder, bus, apply
         self._fallen, self._healths, self._tidied = fallen, healths, 0.0
         self._before, self._calm = before, True
@@ -171,8 +171,7 @@ class Watcher:
         self._answer = Answer(NoticePhase.IDLE)
 
     async def _do(self, policy: Policy) -> None:
-        if await self._launcher.renew():
-            log.info("the launcher or the booter ran old code and is started anew")
+        await self._own.renew_servants()
         self._mask.distrust()
         if len(self._registry):
             await self._mask.refresh()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lxcfleet.host.packages import lists
+from lxcfleet.host.process.alike import Alike
 from lxcfleet.host.process.maps import Identity
-from lxcfleet.patch.stale.alike import Alike
 from lxcfleet.patch.stale.served import SLACK_SECONDS, Candidates, Wanted
 
 OLD, START = 1_000_000.0, 2_000_000.0

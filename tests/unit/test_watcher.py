@@ -59,18 +59,15 @@ class World:
         async def scan(_: object) -> dict[str, StaleScan]:
             return self.found
 
-        async def renew() -> bool:
-            return False
-
         mask = cast(Any, SimpleNamespace(distrust=lambda: None, refresh=nothing))
         registry = cast(Any, _Registry(nothing, self.boxes))
-        launcher, finder = cast(Any, SimpleNamespace(renew=renew)), cast(Any, SimpleNamespace(scan=scan))
+        own, finder = cast(Any, SimpleNamespace(renew_servants=nothing)), cast(Any, SimpleNamespace(scan=scan))
         bus = Bus()
         bus.subscribe("test", Event, lambda event: self.events.append(told.what) if (told := event.told()) else None)
         admin = self.paths.run / "dpkg"
         healths = cast(Any, SimpleNamespace(of=lambda box: box.health, healthy_seconds=lambda _: 0))
         return Watcher(
-            self.paths, lambda: self.settings, registry, mask, launcher, finder, bus, self.apply, Fallen(self.paths),
+            self.paths, lambda: self.settings, registry, mask, own, finder, bus, self.apply, Fallen(self.paths),
             Before(self.paths.well_before), healths, admin=admin,
         )  # fmt: skip
 
@@ -348,7 +345,8 @@ def test_nothing_is_proven_if_packages_can_not_be_read(monkeypatch: pytest.Monke
     monkeypatch.setattr(dpkg, "half_done", lambda: "")
     registry = cast(Any, SimpleNamespace(chosen=chosen))
     finder = cast(Any, SimpleNamespace(scan=scan, shadows=shadows, data=True))
-    prover = Prover(registry, finder, Owners(), cast(Any, SimpleNamespace(of=lambda _: None)))
+    nothing = cast(Any, SimpleNamespace(of=lambda _: None))
+    prover = Prover(registry, finder, Owners(), nothing, nothing)
     for asked in (prover.verify(Selection(), ()), prover.shadows(Selection())):
         with pytest.raises(HostError, match="did not end"):
             asyncio.run(cast(Any, asked))

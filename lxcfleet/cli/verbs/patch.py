@@ -11,7 +11,7 @@ from lxcfleet.api.findings import NoticeRecord
 from lxcfleet.api.requests import RolloutRequest
 from lxcfleet.cli import options
 from lxcfleet.cli.session import connect, session_of
-from lxcfleet.cli.ui import output, rolling
+from lxcfleet.cli.ui import output, parts, rolling
 from lxcfleet.cli.verbs.stale import FOUND, complain, status_of
 from lxcfleet.errors import HostError, Unreachable
 from lxcfleet.spec.selection import Selection
@@ -37,6 +37,7 @@ def status(ctx: click.Context, *, style: str, quiet: bool) -> int:
     """Show how far a patch of the host is, which containers are stale, and how far the rollout is.
 
     A container that a patch took down (it did not come up on the new version) is named as down, until it is well again.
+    Lines that begin with `own` name lxcfleet's own parts that run old code.
 
     Exit status 4: some are stale, or down. 3: none is, but some could not be looked at.
 
@@ -48,22 +49,23 @@ def status(ctx: click.Context, *, style: str, quiet: bool) -> int:
     client = connect(ctx)
     records = client.stale(Selection())
     stale = [record["name"] for record in records if record["stale"]]
-    notice, rollout = client.notice(), client.rollout()
+    notice, rollout, own = client.notice(), client.rollout(), client.parts()
     if quiet:
         output.write("".join(f"{name}\n" for name in stale))
     else:
         going = f"{rollout['status']}, {rollout['done']} of {rollout['total']}" if rollout else "none yet"
-        data = {"containers": len(records), "stale": stale, "notice": notice, "rollout": rollout}
+        data = {"containers": len(records), "stale": stale, "notice": notice, "rollout": rollout, "parts": own}
         lines = [f"host:     {_told(notice)}", f"stale:    {' '.join(stale) or 'none'}", f"rollout:  {going}"]
         if stale and notice["policy"] != "auto":
             lines.append(f"meanwhile: {_MIXED}")
         lines += [f"down:     {each['name']}: a patch took it down: {each['why']}" for each in notice["down"]]
+        lines += [f"own:      {line}" for line in parts.lines(own)]
         if notice["reboot"]:
             more = f" ({notice['rebooting']})" if notice["rebooting"] else ""
             lines.append(f"reboot:   the host has to be rebooted for {', '.join(notice['reboot'])}{more}")
         output.show(style, data, lines=lambda: lines, rows=lambda: [["stale"], *([name] for name in stale)])
     complain(records)
-    return FOUND if notice["down"] else status_of(records)
+    return FOUND if notice["down"] else status_of(records, own)
 
 
 _MIXED = (

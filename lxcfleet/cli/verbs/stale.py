@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import click
 
-from lxcfleet.api.findings import OldFileRecord, StaleRecord
+from lxcfleet.api.findings import OldFileRecord, PartRecord, StaleRecord
 from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
-from lxcfleet.cli.ui import output
+from lxcfleet.cli.ui import output, parts
 from lxcfleet.errors import FleetError
 from lxcfleet.spec.selection import Selection
 
@@ -46,6 +46,9 @@ def stale(
     as happens when the host is patched. It is also stale when an interpreter in it may have read an old module, or when
     it is served old files of packages. Only a restart heals that; `verify` proves it afterwards.
 
+    If no containers are chosen, lxcfleet's own parts on the host are looked at, too: its daemon, launcher, booter, dnsmasq
+    and responder. The daemon renews them by itself; -q leaves them out.
+
     Exit status 4: some are stale. 3: none is, but some could not be looked at.
 
     \b
@@ -60,23 +63,26 @@ def stale(
         said = [option for option, given in (("-f", style != "table"), ("-q", quiet)) if given]
         options.refuse(said, "--nagios prints one line of its own", "leave out one of them")
         return _plugin(ctx, chosen)
-    records = connect(ctx).stale(chosen)
+    client = connect(ctx)
+    records = client.stale(chosen)
+    own = [] if chosen.narrow else client.parts()
     found = [record for record in records if record["stale"]]
     if quiet:
         output.write("".join(f"{record['name']}\n" for record in found))
     else:
-        output.show(style, records, lines=lambda: _table(found), rows=lambda: _rows(records))
+        shown = [*records, *parts.as_stale(own)]
+        output.show(style, shown, lines=lambda: [*_table(found), *parts.lines(own)], rows=lambda: _rows(shown))
     complain(records)
     if style == "table" and not quiet and not found:
         processes = sum(record["processes"] for record in records)
         looked = f"{output.counted(processes, 'process')} in {output.counted(len(records), 'container')}"
         output.say(f"lxcfleet: nothing stale: {looked} looked at" if records or not chosen.narrow else output.NOT_CHOSEN)
-    return status_of(records)
+    return status_of(records, own)
 
 
-def status_of(records: Sequence[StaleRecord]) -> int:
-    """The exit status for these records."""
-    if any(record["stale"] for record in records):
+def status_of(records: Sequence[StaleRecord], own: Sequence[PartRecord] = ()) -> int:
+    """The exit status for these containers and lxcfleet's own parts."""
+    if any(record["stale"] for record in (*records, *own)):
         return FOUND
     return SOME_FAILED if any(record["problem"] for record in records) else 0
 
@@ -123,7 +129,9 @@ def _rows(records: Sequence[StaleRecord]) -> list[list[str]]:
 
 def _plugin(ctx: click.Context, chosen: Selection) -> int:
     try:
-        records = connect(ctx).stale(chosen)
+        client = connect(ctx)
+        records = client.stale(chosen)
+        own = [] if chosen.narrow else client.parts()
     except FleetError as error:
         return _plugin_line(UNKNOWN, f"{error.message}: {error.why}".replace("\n", "; "))
     found = [record["name"] for record in records if record["stale"]]
@@ -131,6 +139,8 @@ def _plugin(ctx: click.Context, chosen: Selection) -> int:
     numbers = f"stale={len(found)};;0;0;{len(records)} unread={len(unread)};0;;0;{len(records)}"
     if found:
         return _plugin_line(CRITICAL, f"{len(found)} of {len(records)} containers run old code: {_some(found)}", numbers)
+    if old := [part["name"] for part in own if part["stale"]]:
+        return _plugin_line(WARNING, f"lxcfleet's own {' '.join(old)} run old code", numbers)
     if unread:
         return _plugin_line(WARNING, f"{len(unread)} containers could not be looked at: {_some(unread)}", numbers)
     return _plugin_line(OK, f"no old code in {len(records)} containers", numbers)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from lxcfleet import __version__
 from lxcfleet.api import calls
-from lxcfleet.api.findings import ExposureRecord, NoticeRecord, ProofRecord, ShadowsRecord, StaleRecord
+from lxcfleet.api.findings import ExposureRecord, NoticeRecord, PartRecord, ProofRecord, ShadowsRecord, StaleRecord
 from lxcfleet.api.queries import DoctorRequest, EventsRequest, LogsRequest, VerifyRequest
 from lxcfleet.api.records import (
     ContainerDetails,
@@ -35,6 +35,7 @@ from lxcfleet.daemon.http.routes import Routes
 from lxcfleet.daemon.service import Fleet
 from lxcfleet.daemon.setting import Setting
 from lxcfleet.patch.exposure import Audit
+from lxcfleet.patch.own import OwnParts
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.patch.service import Patch
 from lxcfleet.patch.verify.prover import Prover
@@ -132,12 +133,13 @@ class OfFleet:
 class OfPatches:
     """Handlers of calls about old code that containers run, shadows in their deltas, and host files that they can read."""
 
-    def __init__(self, patch: Patch, prover: Prover, audit: Audit) -> None:
-        self._patch, self._prover, self._audit = patch, prover, audit
+    def __init__(self, patch: Patch, prover: Prover, audit: Audit, own: OwnParts) -> None:
+        self._patch, self._prover, self._audit, self._own = patch, prover, audit, own
 
     def bind(self, routes: Routes) -> None:
         """Have them answered."""
         routes.json(calls.STALE, self.stale)
+        routes.json(calls.PARTS, self.parts)
         routes.json(calls.VERIFY, self.verify)
         routes.json(calls.SHADOWS, self.shadows)
         routes.json(calls.FIX_SHADOWS, self.fix_shadows)
@@ -148,6 +150,9 @@ class OfPatches:
     async def stale(self, chosen: Selection) -> list[StaleRecord]:
         """See calls.STALE; likewise each handler the call of its name."""
         return await self._patch.stale(chosen)
+
+    async def parts(self, _: None) -> list[PartRecord]:
+        return await self._own.records()
 
     async def verify(self, ask: VerifyRequest) -> ProofRecord:
         return await self._prover.verify(ask.selection, ask.packages, deep=ask.deep)

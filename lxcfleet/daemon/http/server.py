@@ -16,6 +16,7 @@ from lxcfleet.daemon.service import Fleet
 from lxcfleet.daemon.setting import Setting
 from lxcfleet.errors import Busy, FleetError, InvalidInput, NotFound
 from lxcfleet.patch.exposure import Audit
+from lxcfleet.patch.own import OwnParts
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.patch.service import Patch
 from lxcfleet.patch.verify.prover import Prover
@@ -27,14 +28,22 @@ class Server:
     """Answers all calls of the API on the Unix socket."""
 
     def __init__(
-        self, fleet: Fleet, patch: Patch, prover: Prover, rollouts: Orders, audit: Audit, scrape: Scrape, access: Access
+        self,
+        fleet: Fleet,
+        patch: Patch,
+        prover: Prover,
+        rollouts: Orders,
+        audit: Audit,
+        own: OwnParts,
+        scrape: Scrape,
+        access: Access,
     ) -> None:
         self._access = access
         self._readers = 0
         self.application = web.Application(client_max_size=calls.MAX_BODY, middlewares=[_errors, self._guard])
         routes = Routes()
         OfFleet(fleet, Setting(fleet, rollouts)).bind(routes)
-        OfPatches(patch, prover, audit).bind(routes)
+        OfPatches(patch, prover, audit, own).bind(routes)
         OfRollouts(rollouts).bind(routes)
         scrape.bind(routes)
         routes.add_to(self.application)

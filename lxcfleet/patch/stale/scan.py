@@ -16,8 +16,8 @@ from lxcfleet.base.present import Found, Present, Shelf
 from lxcfleet.base.stack import Layer, Stack
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.process import cgroup, maps, proc
+from lxcfleet.host.process.alike import Alike
 from lxcfleet.launcher.operations import ScanItem
-from lxcfleet.patch.stale.alike import Alike
 from lxcfleet.patch.stale.judge import OldFile, Process, StaleScan, Why, judge_mapped, merge, written_since
 from lxcfleet.patch.stale.scripts import MODULES, kind_of, may_be_script, script_of
 from lxcfleet.patch.stale.served import Candidates, Memory, Served, Wanted, compare

@@ -19,8 +19,8 @@ from lxcfleet.host.packages import database, dpkg, reboot
 from lxcfleet.host.packages.database import Owner
 from lxcfleet.host.process import proc
 from lxcfleet.patch.fallen import Fallen
-from lxcfleet.patch.owners import Owners
-from lxcfleet.patch.service import file_record
+from lxcfleet.patch.own import OwnParts
+from lxcfleet.patch.owners import Owners, file_record
 from lxcfleet.patch.shadow.files import Delta, Diverged, Shadow, ShadowKind, compare
 from lxcfleet.patch.stale.finder import Finder
 from lxcfleet.patch.stale.served import Wanted
@@ -36,8 +36,9 @@ _OS_RELEASE = Path("/usr/lib/os-release")
 class Prover:
     """Looks at containers and the host together."""
 
-    def __init__(self, registry: Registry, finder: Finder, owners: Owners, fallen: Fallen) -> None:
+    def __init__(self, registry: Registry, finder: Finder, owners: Owners, fallen: Fallen, own: OwnParts) -> None:
         self._registry, self._finder, self._owners, self._fallen = registry, finder, owners, fallen
+        self._own = own
 
     async def verify(self, selection: Selection, names: Sequence[str], *, deep: bool = False) -> ProofRecord:
         """Judge for each of the chosen containers (all, if none is chosen) whether it has the patch.
@@ -71,6 +72,7 @@ class Prover:
             record = self._evidence(container, evidence.judge(seen, half_done, owners, chosen), seen, old)
             record["not_compared"] = evidence.not_compared(seen, wanted)
             records.append(record)
+        parts = [] if selection.narrow else await self._own.records(chosen)
         return {
             "time": now(),
             "host": socket.gethostname(),
@@ -79,8 +81,9 @@ class Prover:
             "base": evidence.fingerprint(installed),
             "packages": {name: installed[name] for name in chosen},
             "reboot": await asyncio.to_thread(reboot.due),
-            "proven": all(record["proven"] for record in records),
+            "proven": all(record["proven"] for record in records) and not any(part["stale"] for part in parts),
             "containers": records,
+            "parts": parts,
         }
 
     def _evidence(

@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -123,16 +123,15 @@ class FakeLauncher(Launcher):
         return 1
 
     @property
-    def pids(self) -> tuple[int, ...]:
+    def processes(self) -> dict[str, int]:
         """No processes."""
-        return ()
+        return {}
 
     def start(self) -> None:
         """Nothing to do: the fake launcher needs no start."""
 
-    async def renew(self) -> bool:
+    async def renew(self, names: Collection[str]) -> None:
         """Nothing to do: the fake launcher never runs old code."""
-        return False
 
     def close(self) -> None:
         """End the booter and all containers."""

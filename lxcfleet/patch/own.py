@@ -1,0 +1,154 @@
+"""lxcfleet's own parts, which run on the host: whether they run old code.
+
+The parts are the daemon, its launcher and booter, dnsmasq and the responder behind it. A monitor belongs to its container,
+see stale.scan.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import sysconfig
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from lxcfleet.api.findings import PartRecord
+from lxcfleet.host.packages import lists
+from lxcfleet.host.packages.database import Owner
+from lxcfleet.host.process import outdated, proc
+from lxcfleet.launcher.client import BOOTER_NAME, LAUNCHER, Launcher
+from lxcfleet.patch.owners import Owners, file_record
+from lxcfleet.patch.stale.judge import OldFile, Process, Why
+
+log = logging.getLogger(__name__)
+
+DAEMON, DNSMASQ, RESPONDER = "lxcfleetd", "dnsmasq", "responder"
+_LAYER = "base"
+"""The host's root, as records of old files name it."""
+_STANDARD = sysconfig.get_path("stdlib") + "/"
+_PACKAGES = "/usr/lib/python3/dist-packages/"
+_OWN = f"{_PACKAGES}lxcfleet/"
+"""Left out: when lxcfleet itself is upgraded, its package restarts the daemon, and the responder is told by its version."""
+_DNSPYTHON = f"{_PACKAGES}dns/"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A process of lxcfleet's own."""
+
+    name: str
+    pid: int
+    files: tuple[OldFile, ...] = ()
+    """The old files that it runs."""
+
+    @property
+    def stale(self) -> bool:
+        """Whether it runs old code."""
+        return bool(self.files)
+
+
+class Programs(Protocol):
+    """The network, as far as it has programs on the host."""
+
+    def programs(self) -> dict[str, int]:
+        """The pids of the programs that run, by name."""
+
+
+class OwnParts:
+    """Looks at the parts."""
+
+    def __init__(self, launcher: Launcher, network: Programs, owners: Owners) -> None:
+        self._launcher, self._network, self._owners = launcher, network, owners
+        self.renewing: Collection[str] = ()
+        """The names of the parts that are being renewed, or will be soon."""
+
+    async def look(self) -> list[Part]:
+        """All parts that run."""
+        pids = {DAEMON: os.getpid(), **self._launcher.processes, **self._network.programs()}
+        return await asyncio.to_thread(_look, pids)
+
+    async def renew_servants(self) -> None:
+        """Have the launcher and the booter started anew if they run old code: monitors of containers are copies of the
+        booter. Containers run on."""
+        old = [part.name for part in await self.look() if part.stale and part.name in (LAUNCHER, BOOTER_NAME)]
+        if old:
+            log.info("%s ran old code and is started anew", " and ".join(old))
+            await self._launcher.renew(old)
+
+    async def records(self, packages: Collection[str] = ()) -> list[PartRecord]:
+        """The parts in the API's form. ``packages``: only files of these count; none: all count."""
+        parts = await self.look()
+        owners = await self._owners.find(file.path for part in parts for file in part.files if not file.package)
+        return [self._record(part, owners, packages) for part in parts]
+
+    def _record(self, part: Part, owners: dict[str, Owner], packages: Collection[str]) -> PartRecord:
+        files = [file_record(file, owners.get(file.path)) for file in part.files]
+        counted = [file for file in files if not packages or file["package"] in packages or file["why"] == Why.REMOVED]
+        renewing = part.name in self.renewing
+        return {
+            "name": part.name,
+            "pid": part.pid,
+            "stale": bool(counted),
+            "renewing": renewing,
+            "files": counted,
+            "hint": hint(part.name, renewing=renewing) if counted else "",
+        }
+
+
+def hint(name: str, *, renewing: bool) -> str:
+    """What renews a part that runs old code. Pure."""
+    if renewing:
+        return "it is being renewed"
+    if name == DAEMON:
+        return "systemctl restart lxcfleet renews it; containers run on"
+    return "lxcfleet patch notify has it renewed once the host is quiet"
+
+
+def _look(pids: dict[str, int]) -> list[Part]:
+    return [Part(name, pid, (*_mapped(name, pid), *_modules(name, pid))) for name, pid in pids.items()]
+
+
+def _mapped(name: str, pid: int) -> Iterable[OldFile]:
+    for path, removed in outdated.files(pid):
+        yield OldFile(path, Why.REMOVED if removed else Why.REPLACED, _LAYER, (Process(pid, name),))
+
+
+def _modules(name: str, pid: int) -> Iterable[OldFile]:
+    """Python modules that were replaced since the part began, one of each package: the part may have read them."""
+    since = proc.began(pid)
+    if since is None or name not in (DAEMON, LAUNCHER, RESPONDER):
+        return
+    began, loaded = proc.as_time(since), _loaded()
+    for package, paths in lists.changed_since(began).items():
+        for path in paths:
+            if may_have_read(name, path, loaded) and _changed(path) > began:
+                yield OldFile(path, Why.MODULES, _LAYER, (Process(pid, name),), package)
+                break
+
+
+def may_have_read(name: str, path: str, loaded: Collection[str]) -> bool:
+    """Whether a part may have read this Python module. Pure.
+
+    ``loaded``: the modules of the daemon. The other parts share the standard library with it, and little else.
+    """
+    if path.startswith(_OWN):
+        return False
+    if name == DAEMON:
+        return path in loaded
+    if name == RESPONDER and path.startswith(_DNSPYTHON):
+        return path.endswith(".py")
+    return name in (LAUNCHER, RESPONDER) and path.startswith(_STANDARD) and path in loaded
+
+
+def _loaded() -> set[str]:
+    return {file for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))}
+
+
+def _changed(path: str) -> float:
+    try:
+        return os.lstat(path).st_ctime
+    except OSError:
+        return 0.0

@@ -1,0 +1,99 @@
+"""lxcfleet's own parts on the host: they count for ``stale``, ``verify`` and ``patch status`` while they run old code."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+
+import pytest
+
+from lxcfleet.api.queries import VerifyRequest
+from lxcfleet.cli.verbs import verify
+from lxcfleet.patch import own
+from lxcfleet.patch.own import Part
+from lxcfleet.patch.stale.judge import OldFile, Process, Why
+from lxcfleet.spec.selection import Selection
+
+from .conftest import Cli
+from .real_daemon import Daemon
+
+LIBRARY = "/usr/lib/x86_64-linux-gnu/libssl.so.3"
+PARTS = ("lxcfleetd", "launcher", "booter", "responder", "dnsmasq")
+
+
+@pytest.fixture(autouse=True)
+def parts(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> dict[str, Part]:
+    """All parts. Each can be replaced by one that runs old code."""
+    found = {name: Part(name, 100 + number) for number, name in enumerate(PARTS)}
+    monkeypatch.setattr(own, "_look", lambda _: [*found.values()])
+    monkeypatch.setattr(verify, "PAUSE_SECONDS", 0.01)
+    daemon.fleet.add("web1")
+    return found
+
+
+def grow_old(parts: dict[str, Part], *names: str) -> None:
+    for name in names:
+        process = Process(parts[name].pid, name)
+        file = OldFile(LIBRARY, Why.MODULES, "base", (process,), "libssl3:amd64")
+        parts[name] = Part(name, parts[name].pid, (file,))
+
+
+def test_fresh_parts_are_told_and_count_for_nothing(cli: Cli, daemon: Daemon) -> None:
+    assert [(part["name"], part["stale"], part["hint"]) for part in daemon.client.parts()] == [
+        (name, False, "") for name in PARTS
+    ]
+    assert cli("stale").status == 0
+    assert json.loads(cli("verify", "-f", "json").out)["parts"] == daemon.client.parts()
+    assert cli("patch", "status").status == 0
+
+
+def test_a_part_that_runs_old_code_is_stale(cli: Cli, parts: dict[str, Part]) -> None:
+    grow_old(parts, "dnsmasq", "lxcfleetd")
+    ran = cli("stale")
+    assert ran.status == 4
+    assert ran.out.splitlines() == [
+        "lxcfleet's own lxcfleetd runs old code (libssl3:amd64): systemctl restart lxcfleet renews it; containers run on",
+        "lxcfleet's own dnsmasq runs old code (libssl3:amd64): lxcfleet patch notify has it renewed once the host is quiet",
+    ]
+    records = json.loads(cli("stale", "-f", "json").out)
+    assert [(r["name"], r["state"], r["stale"], len(r["files"])) for r in records] == [
+        ("web1", "running", False, 0), ("lxcfleetd", "on the host", True, 1), ("dnsmasq", "on the host", True, 1),
+    ]  # fmt: skip
+    rows = list(csv.DictReader(io.StringIO(cli("stale", "-f", "csv").out)))
+    assert [row["name"] for row in rows] == ["web1", "lxcfleetd", "dnsmasq"]
+    assert (cli("stale", "-q").status, cli("stale", "-q").out) == (4, ""), "names of containers only, to be restarted"
+    assert cli("stale", "--nagios").out.startswith("LXCFLEET WARNING - lxcfleet's own lxcfleetd dnsmasq run old code |")
+    assert cli("stale", "web1").status == 0, "the parts are none of the chosen containers"
+    ran = cli("patch", "status")
+    assert ran.status == 4
+    assert "own:      lxcfleet's own dnsmasq runs old code" in ran.out
+
+
+def test_nothing_is_proven_while_a_part_runs_old_code(cli: Cli, daemon: Daemon, parts: dict[str, Part]) -> None:
+    grow_old(parts, "responder")
+    ran = cli("verify")
+    assert ran.status == 4
+    assert "lxcfleet's own responder runs old code (libssl3:amd64)" in ran.out
+    assert "1 of 1 containers are proven" in ran.out
+    assert cli("verify", "web1").status == 0
+    proof = daemon.client.verify(VerifyRequest(Selection(), ("libssl3",)))
+    assert not proof["proven"]
+    (old,) = [part for part in proof["parts"] if part["stale"]]
+    assert (old["name"], [file["path"] for file in old["files"]]) == ("responder", [LIBRARY])
+    assert daemon.client.verify(VerifyRequest(Selection(), ("libc6",)))["proven"], "an old file of another package"
+
+
+def test_verify_waits_for_a_part_that_is_being_renewed(cli: Cli, daemon: Daemon, parts: dict[str, Part]) -> None:
+    grow_old(parts, "dnsmasq")
+    daemon.parts.own.renewing = ("dnsmasq",)
+    asked = iter(range(100))
+
+    def look(_: object) -> list[Part]:
+        return [Part("dnsmasq", os.getpid())] if next(asked) > 2 else [*parts.values()]
+
+    own._look = look  # type: ignore[assignment]
+    assert "it is being renewed" in cli("stale").out
+    ran = cli("verify")
+    assert (ran.status, "runs old code" in ran.out) == (0, False)
