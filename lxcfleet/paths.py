@@ -284,6 +284,16 @@ class Paths:
         return self.run / "dnsmasq.pid"
 
     @property
+    def stand_in_config(self) -> Path:
+        """The configuration of the name server that answers while dnsmasq is exchanged."""
+        return self.run / "stand-in.conf"
+
+    @property
+    def stand_in_pid(self) -> Path:
+        """Its pid."""
+        return self.run / "stand-in.pid"
+
+    @property
     def responder_pid(self) -> Path:
         """The process id of the server of SRV records."""
         return self.run / "responder.pid"

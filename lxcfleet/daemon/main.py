@@ -64,8 +64,8 @@ def _raise_open_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
-async def _serve(paths: Paths, lock: int, observers: Sequence[Observer]) -> None:
-    await Daemon(paths, lock, observers).run()
+async def _serve(paths: Paths, lock: int, observers: Sequence[Observer]) -> Sequence[int]:
+    return await Daemon(paths, lock, observers).run()
 
 
 def main(observers: Sequence[Observer] = ()) -> None:
@@ -88,7 +88,9 @@ def main(observers: Sequence[Observer] = ()) -> None:
         paths.lxc.mkdir(mode=0o755, parents=True, exist_ok=True)
         tree.spread(paths.lxc)
         mount.make_mount_points(paths)
-        asyncio.run(_serve(paths, lock, observers))
+        sockets = asyncio.run(_serve(paths, lock, observers))
+        if sockets:
+            systemd.run_anew(sockets)
     except FleetError as error:
         if arguments.debug:
             raise

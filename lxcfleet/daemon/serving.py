@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
+import time
 from collections.abc import Sequence
 from functools import partial
 
@@ -17,6 +19,7 @@ from lxcfleet.daemon import systemd
 from lxcfleet.daemon.attach import AttachServer
 from lxcfleet.daemon.http.access import Access
 from lxcfleet.daemon.listeners import listeners
+from lxcfleet.daemon.turnover import PAUSE_SECONDS, Turnover
 from lxcfleet.daemon.wiring import Parts
 from lxcfleet.errors import FleetError
 from lxcfleet.launcher.client import HostLauncher
@@ -25,6 +28,8 @@ from lxcfleet.spec.settings import Config, load
 
 log = logging.getLogger("lxcfleetd")
 
+LAST_SECONDS = 5.0
+"""The longest time, in seconds, that a daemon which starts itself anew takes to answer the last requests."""
 OBSERVE_SECONDS = 5.0
 """Seconds between two looks for containers that somebody started with plain lxc-start."""
 
@@ -41,8 +46,11 @@ class Daemon:
         self._parts = Parts(paths, settings, HostLauncher(paths, lock), Access.of_host(), observers)
         self._stop = asyncio.Event()
 
-    async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT; containers run on."""
+    async def run(self) -> Sequence[int]:
+        """Serve until SIGTERM or SIGINT; containers run on.
+
+        Returns earlier if the daemon is to be started anew: with descriptors of its listening sockets, where clients wait.
+        """
         loop, parts = asyncio.get_running_loop(), self._parts
         parts.endings.check()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -53,18 +61,32 @@ class Daemon:
         runner = web.AppRunner(parts.server.application, access_log=None)
         await runner.setup()
         await parts.listener.listen(parts.fleet.config.metrics)
-        await web.SockSite(runner, api).start()
+        site = web.SockSite(runner, api)
+        await site.start()
         tasks = self._begin(AttachServer(attach, parts.registry, parts.launcher, parts.access))
         log.info("lxcfleetd %s: %d containers", __version__, len(parts.registry))
         systemd.notify("READY=1")
-        await self._stop.wait()
+        parts.own.begin(daemon=False)
+        kept: Sequence[int] = ()
+        if await Turnover(parts, self._paths).wait(self._stop):
+            kept = os.dup(api.fileno()), os.dup(attach.fileno())
+            await site.stop()
+            await self._answer_last()
         systemd.notify("STOPPING=1")
-        log.info("ends; containers run on")
+        log.info("%s; containers run on", "starts itself anew" if kept else "ends")
         for task in tasks:
             task.cancel()
         await parts.fleet.operations.settle()
         parts.close()
         parts.launcher.close()
+        return kept
+
+    async def _answer_last(self) -> None:
+        """Answer requests that came before the daemon stopped to listen."""
+        deadline = time.monotonic() + LAST_SECONDS
+        await asyncio.sleep(PAUSE_SECONDS)
+        while self._parts.server.answering and time.monotonic() < deadline:
+            await asyncio.sleep(PAUSE_SECONDS)
 
     async def _find_again(self) -> None:
         """Go on where an earlier daemon stopped, whether it was shut down or crashed."""

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import socket
+import sys
+import time
+from collections.abc import Sequence
+from typing import NoReturn
 
+from lxcfleet.host.process.proc import RAN_ANEW
 from lxcfleet.runtime.tasks import Tasks
 
 log = logging.getLogger(__name__)
+
+_FIRST = 3
+"""The descriptor of the first passed socket; sd_listen_fds(3)."""
 
 
 def activated() -> bool:
@@ -24,7 +33,30 @@ def sockets() -> list[socket.socket]:
     count = int(os.environ.pop("LISTEN_FDS", "0"))
     for name in ("LISTEN_PID", "LISTEN_FDNAMES"):
         os.environ.pop(name, None)
-    return [socket.socket(fileno=3 + number) for number in range(count)]
+    return [socket.socket(fileno=_FIRST + number) for number in range(count)]
+
+
+ANEW = 75
+"""The exit status of a daemon that is to be started anew; the unit has it, too. sysexits.h: EX_TEMPFAIL."""
+
+
+def restarts() -> bool:
+    """Whether systemd started the daemon, and so starts it anew when it ends with the status ``ANEW``."""
+    return "NOTIFY_SOCKET" in os.environ and "INVOCATION_ID" in os.environ
+
+
+def run_anew(sockets: Sequence[int]) -> NoReturn:
+    """Start the daemon's program anew, as it is on disk now. ``sockets``: those that it listens on, where clients wait.
+
+    systemd keeps these sockets. Without systemd, this process runs the program anew and hands them over as systemd would.
+    """
+    if restarts():
+        sys.exit(ANEW)
+    spare = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, _FIRST + len(sockets)) for each in sockets]
+    for number, each in enumerate(spare):
+        os.dup2(each, _FIRST + number)
+    passed = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(spare)), RAN_ANEW: f"{time.time():f}"}
+    os.execve(sys.executable, sys.orig_argv, {**os.environ, **passed})
 
 
 def notify(state: str) -> None:

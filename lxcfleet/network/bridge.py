@@ -13,7 +13,7 @@ from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.net import bridge_port, sysctl
 from lxcfleet.host.net.nft_watch import TableWatch
 from lxcfleet.host.process import proc
-from lxcfleet.launcher.operations import DISCONNECT, JOIN, NETWORK
+from lxcfleet.launcher.operations import DISCONNECT, JOIN, NETWORK, RULES, RulesItem
 from lxcfleet.network import name_server, records, requests, rules
 from lxcfleet.network.addresses import Subnet
 from lxcfleet.network.addressing import Addressing
@@ -32,6 +32,9 @@ BOOT_SECONDS, BRIDGE_SECONDS = 180.0, 30.0
 """In the first so many seconds after the host's boot, a bridge of the operator's that is missing is waited for; and for
 how many seconds."""
 
+ANSWER_SECONDS = 5.0
+"""Seconds for which an old dnsmasq goes on while another one has taken over: after so many seconds a client asks again."""
+
 
 class Bridge:
     """The bridge with its rules and its name server."""
@@ -48,6 +51,9 @@ class Bridge:
         self._watch: TableWatch | None = None
         self._flushed = False
         self._cut_off = False
+        self._standing_in = False
+        self._exchanging = False
+        """Whether dnsmasq is missing for a moment because it is being exchanged."""
         self._repair_soon = Soon(context.tasks, "network-repair", self.check, "the fleet's network is not as it should be")
 
     @property
@@ -93,6 +99,8 @@ class Bridge:
         self._names = None
         if settings.dns and gateway is not None:
             self._names = NameServer(self._context.paths, settings, gateway)
+            if not self._standing_in:
+                await asyncio.to_thread(self._names.tidy)
             await asyncio.to_thread(self._names.start)
         else:
             await asyncio.to_thread(name_server.stop, self._context.paths)
@@ -131,6 +139,40 @@ class Bridge:
             self._context.paths.network_record.unlink(missing_ok=True)
         except FleetError as error:
             log.error("the fleet's network can't be taken away: %s", error)
+
+    async def renew(self, program: str) -> None:
+        """Have a program of the name server run as it is on disk now, without the loss of a question. Raises FleetError.
+
+        dnsmasq is exchanged while another one stands in. The old one goes on for a while, to answer what it was asked before.
+        """
+        names, context = self._names, self._context
+        if names is None:
+            return
+        if program == name_server.RESPONDER:
+            async with context.lock:
+                await asyncio.to_thread(names.renew_responder)
+            return
+        stand_in = await asyncio.to_thread(names.stand_in)
+        self._standing_in = True
+        try:
+            await asyncio.sleep(ANSWER_SECONDS)
+            async with context.lock:
+                if self._names is names:
+                    await self._exchange(names)
+        finally:
+            self._standing_in = False
+            await asyncio.to_thread(names.relieve, stand_in)
+
+    async def _exchange(self, names: NameServer) -> None:
+        """The caller holds the context's lock."""
+        bridge = self._context.settings.bridge
+        await self._context.ask(RULES, RulesItem(rules=rules.pause_names(bridge)))
+        self._exchanging = True
+        try:
+            await asyncio.to_thread(names.exchange)
+        finally:
+            self._exchanging = False
+            await self._context.ask(RULES, RulesItem(rules=rules.resume_names(bridge)))
 
     # -- watched and repaired --------------------------------------------------------------------------------
 
@@ -172,7 +214,7 @@ class Bridge:
         missing = [] if self._context.bridge_there else [f"the bridge {settings.bridge}"]
         missing += [f"the bridge {settings.bridge}"] if self._cut_off else []
         missing += ["the packet filter's rules"] if self._flushed else []
-        if settings.dns and gateway is not None:
+        if settings.dns and gateway is not None and not self._exchanging:
             missing += (self._names or NameServer(self._context.paths, settings, gateway)).missing()
         return missing
 

@@ -116,6 +116,10 @@ class FleetNetwork:
         """The pids of the programs on the host that serve the containers' network, by name."""
         return name_server.programs(self._context.paths)
 
+    async def renew(self, program: str) -> None:
+        """Have one of these programs run as it is on disk now, without the loss of a question. Raises FleetError."""
+        await self._bridge.renew(program)
+
     def findings(self) -> list[Finding]:
         """The things that the host lacks for containers to be connected, as ``doctor`` tells them."""
         return needs.findings(self._context.settings)

@@ -25,7 +25,7 @@ def own(
 ) -> NetworkItem:
     """For a bridge that we make, on which containers have addresses of ours. ``route6``: see rules.render."""
     bridge = settings.bridge
-    ruleset = rules.render(
+    ruleset = rules.resume_names(bridge) + rules.render(
         subnet, bridge, nat=settings.nat, published=published, route6=route6, host_access=settings.host_access
     )
     ruleset += guard.render(subnet.ipv4, bridge, guard=settings.guard)
@@ -52,7 +52,7 @@ def lan(
 ) -> JoinItem:
     """For the operator's bridge. ``leased``: elements of the set of addresses that were given, see network.lan."""
     bridge = settings.bridge
-    ruleset = other_bridge.render(bridge, published, route6=route6)
+    ruleset = rules.resume_names(bridge) + other_bridge.render(bridge, published, route6=route6)
     ruleset += other_bridge.render_bridge(bridge, guard=settings.guard, ipv6=settings.ipv6 != OFF)
     ruleset += guard.admit(bridge, guests) + other_bridge.change_leases(bridge, leased, [])
     return {"bridge": bridge, "ports": ports, "rules": ruleset, "forward": bool(published)}

@@ -6,6 +6,9 @@ goes on when the daemon ends, and answers from what is there at that moment. dns
 
 Any user of the host can reach it: no question may keep it from answering others.
 
+After a patch of the host the daemon sends SIGHUP: then the program runs itself anew with the same sockets. Questions wait in
+the sockets for that moment, and none is lost.
+
     responder HOSTS DOMAIN ADDRESS PORT PID_FILE USER VERSION
 """
 
@@ -22,6 +25,7 @@ import time
 from pathlib import Path
 from typing import Any, cast
 
+from lxcfleet.host.process.proc import RAN_ANEW
 from lxcfleet.network.dns import MAX_SIZE, Zone, answer, read_hosts
 
 _UNSURE_SECONDS = 0.05
@@ -32,6 +36,12 @@ IDLE_SECONDS = 30.0
 """How long a client over TCP may take until it has sent a question and taken the answer."""
 QUESTION_SIZE = 4096
 """Bytes of the largest question over TCP. One name and some options have fewer."""
+
+
+ANEW_SECONDS = 1.0
+"""The longest time for which clients over TCP are waited for before the program runs itself anew."""
+_SOCKETS = "LXCFLEET_SOCKETS"
+"""The variable that names the sockets of a program that was run anew."""
 
 
 class Names:
@@ -129,6 +139,12 @@ class Streams:
         writer.write(len(reply).to_bytes(2, "big") + reply)
         await writer.drain()
 
+    async def rest(self, seconds: float) -> None:
+        """Return once no client is served, or after so many seconds."""
+        deadline = time.monotonic() + seconds
+        while self._clients and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+
     def _drop(self, writer: asyncio.StreamWriter) -> None:
         if writer in self._clients:
             del self._clients[writer]
@@ -140,36 +156,69 @@ class _Refused(Exception):
 
 
 async def serve(names: Names, udp: socket.socket, tcp: socket.socket) -> None:
-    """For ever."""
-    await asyncio.get_running_loop().create_datagram_endpoint(lambda: Datagrams(names), sock=udp)
-    server = await asyncio.start_server(Streams(names).serve, sock=tcp, limit=QUESTION_SIZE)
-    await server.serve_forever()
+    """Until SIGHUP. The sockets stay open: what comes after that waits in them."""
+    loop, anew, streams = asyncio.get_running_loop(), asyncio.Event(), Streams(names)
+    transport, _ = await loop.create_datagram_endpoint(lambda: Datagrams(names), sock=udp.dup())
+    server = await asyncio.start_server(streams.serve, sock=tcp.dup(), limit=QUESTION_SIZE)
+    loop.add_signal_handler(signal.SIGHUP, anew.set)
+    await anew.wait()
+    server.close()
+    await streams.rest(ANEW_SECONDS)
+    transport.close()
 
 
 def main() -> None:
     """Bind, become a user who may do nothing, leave the terminal, serve."""
     directory, domain, address, port, pid_file, user, _ = sys.argv[1:]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    passed = os.environ.pop(_SOCKETS, "").split()
+    if passed:
+        udp, tcp = (socket.socket(fileno=int(number)) for number in passed)
+    else:
+        udp, tcp = _bind(address, int(port))
+        _leave(pid_file)
+        _become(user)
+    while True:
+        asyncio.run(serve(Names(directory, domain), udp, tcp))
+        _run_anew(udp, tcp)
+
+
+def _bind(address: str, port: int) -> tuple[socket.socket, socket.socket]:
     try:
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        udp.bind((address, int(port)))
+        udp.bind((address, port))
         udp.setblocking(False)
-        tcp = socket.create_server((address, int(port)), backlog=64)
+        tcp = socket.create_server((address, port), backlog=64)
         tcp.setblocking(False)
     except OSError as error:
         sys.exit(f"{address} port {port}: {error.strerror}")
+    return udp, tcp
+
+
+def _leave(pid_file: str) -> None:
+    """Go on in the background; the pid is in the file then."""
     if os.fork():
         os._exit(0)
     os.setsid()
     with open(pid_file, "w", encoding="ascii") as file:
         file.write(f"{os.getpid()}\n")
-    _become(user)
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
     os.chdir("/")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    asyncio.run(serve(Names(directory, domain), udp, tcp))
+
+
+def _run_anew(udp: socket.socket, tcp: socket.socket) -> None:
+    """Run the program as it is on disk now, with these sockets. Returns if that can't be done: then this one goes on."""
+    if not os.access(__file__, os.R_OK):  # the user that this process is now may not be allowed to
+        return
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # stays ignored until the new program is ready for it
+    for each in (udp, tcp):
+        each.set_inheritable(True)
+    variables = {**os.environ, _SOCKETS: f"{udp.fileno()} {tcp.fileno()}", RAN_ANEW: f"{time.time():f}"}
+    with contextlib.suppress(OSError):
+        os.execve(sys.executable, sys.orig_argv, variables)
 
 
 def _become(user: str) -> None:

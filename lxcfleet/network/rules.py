@@ -150,6 +150,30 @@ def _one_of(members: Sequence[str]) -> str:
     return f"numgen random mod {len(members)} map {{ {pairs} }}"
 
 
+def pause_names(bridge: str) -> str:
+    """Drops the beginnings of TCP connections to the name server while that is exchanged: clients try again a second later,
+    where a refusal would be an answer. In a table of its own."""
+    own = f"{table(bridge)}_pause"
+    return "\n".join(
+        [
+            resume_names(bridge),
+            f"table inet {own} {{",
+            "  chain names {",
+            "    type filter hook input priority raw; policy accept;",
+            f'    iifname "{bridge}" tcp dport 53 tcp flags & (syn | ack) == syn drop',
+            "  }",
+            "}",
+            "",
+        ]
+    )
+
+
+def resume_names(bridge: str) -> str:
+    """Undoes ``pause_names``, whether it was done or not."""
+    own = f"{table(bridge)}_pause"
+    return f"table inet {own} {{}}\ndelete table inet {own}\n"
+
+
 def removal(bridge: str) -> str:
     """Takes the table away, whether it is there or not."""
-    return f"table inet {table(bridge)} {{}}\ndelete table inet {table(bridge)}\n"
+    return resume_names(bridge) + f"table inet {table(bridge)} {{}}\ndelete table inet {table(bridge)}\n"

@@ -66,6 +66,16 @@ class NotReadable(Event):
 
 
 @dataclass(frozen=True)
+class PartRenewed(Event):
+    """One of lxcfleet's own parts ran old code and was renewed."""
+
+    name: str
+
+    def told(self) -> Told:
+        return Told("renewed", None, f"{self.name} ran old code and was renewed")
+
+
+@dataclass(frozen=True)
 class RolloutMoved(Event):
     """A rollout began, came to another wave, halted or ended."""
 

@@ -1,4 +1,4 @@
-"""lxcfleet's own parts, which run on the host: whether they run old code.
+"""lxcfleet's own parts, which run on the host: whether they run old code, and their renewal.
 
 The parts are the daemon, its launcher and booter, dnsmasq and the responder behind it. A monitor belongs to its container,
 see stale.scan.
@@ -16,12 +16,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lxcfleet.api.findings import PartRecord
+from lxcfleet.errors import FleetError
 from lxcfleet.host.packages import lists
 from lxcfleet.host.packages.database import Owner
 from lxcfleet.host.process import outdated, proc
 from lxcfleet.launcher.client import BOOTER_NAME, LAUNCHER, Launcher
+from lxcfleet.patch.events import PartRenewed
 from lxcfleet.patch.owners import Owners, file_record
 from lxcfleet.patch.stale.judge import OldFile, Process, Why
+from lxcfleet.runtime.bus import Bus
+from lxcfleet.runtime.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -56,14 +60,50 @@ class Programs(Protocol):
     def programs(self) -> dict[str, int]:
         """The pids of the programs that run, by name."""
 
+    async def renew(self, program: str) -> None:
+        """Have one of them run as it is on disk now. Raises FleetError."""
+
 
 class OwnParts:
-    """Looks at the parts."""
+    """Looks at the parts, and renews them."""
 
-    def __init__(self, launcher: Launcher, network: Programs, owners: Owners) -> None:
-        self._launcher, self._network, self._owners = launcher, network, owners
+    def __init__(self, launcher: Launcher, network: Programs, owners: Owners, bus: Bus, tasks: Tasks) -> None:
+        self._launcher, self._network, self._owners, self._bus, self._tasks = launcher, network, owners, bus, tasks
+        self._servants = asyncio.Lock()
+        self._renewal: asyncio.Task[None] | None = None
         self.renewing: Collection[str] = ()
         """The names of the parts that are being renewed, or will be soon."""
+        self.daemon_due = asyncio.Event()
+        """Set when the daemon is to be started anew as soon as nothing is under way."""
+
+    def begin(self, *, daemon: bool) -> None:
+        """Begin to renew the parts that run old code. ``daemon``: also the daemon itself."""
+        if self._renewal is None or self._renewal.done():
+            self._renewal = self._tasks.do("own-parts", lambda: self.renew(daemon=daemon))
+
+    async def renew(self, *, daemon: bool) -> None:
+        """Renew the parts that run old code, one after the other. Containers run on."""
+        old = {part.name for part in await self.look() if part.stale}
+        if not daemon:
+            old.discard(DAEMON)
+        self.renewing = old
+        try:
+            await self.renew_servants()
+            for name in (RESPONDER, DNSMASQ):
+                if name in old:
+                    await self._renew_program(name)
+        finally:
+            self.renewing = old & {DAEMON}
+            if DAEMON in old:
+                self.daemon_due.set()
+
+    async def _renew_program(self, name: str) -> None:
+        try:
+            await self._network.renew(name)
+        except (FleetError, OSError) as error:
+            log.error("%s runs old code and can't be renewed: %s", name, str(error).replace("\n", "; "))
+        else:
+            self._bus.publish(PartRenewed(name))
 
     async def look(self) -> list[Part]:
         """All parts that run."""
@@ -73,10 +113,11 @@ class OwnParts:
     async def renew_servants(self) -> None:
         """Have the launcher and the booter started anew if they run old code: monitors of containers are copies of the
         booter. Containers run on."""
-        old = [part.name for part in await self.look() if part.stale and part.name in (LAUNCHER, BOOTER_NAME)]
-        if old:
-            log.info("%s ran old code and is started anew", " and ".join(old))
+        async with self._servants:
+            old = [part.name for part in await self.look() if part.stale and part.name in (LAUNCHER, BOOTER_NAME)]
             await self._launcher.renew(old)
+        for name in old:
+            self._bus.publish(PartRenewed(name))
 
     async def records(self, packages: Collection[str] = ()) -> list[PartRecord]:
         """The parts in the API's form. ``packages``: only files of these count; none: all count."""
@@ -100,11 +141,11 @@ class OwnParts:
 
 def hint(name: str, *, renewing: bool) -> str:
     """What renews a part that runs old code. Pure."""
-    if renewing:
-        return "it is being renewed"
     if name == DAEMON:
+        if renewing:
+            return "it starts itself anew as soon as nothing is under way"
         return "systemctl restart lxcfleet renews it; containers run on"
-    return "lxcfleet patch notify has it renewed once the host is quiet"
+    return "it is being renewed" if renewing else "lxcfleet patch notify has it renewed once the host is quiet"
 
 
 def _look(pids: dict[str, int]) -> list[Part]:
@@ -121,7 +162,7 @@ def _modules(name: str, pid: int) -> Iterable[OldFile]:
     since = proc.began(pid)
     if since is None or name not in (DAEMON, LAUNCHER, RESPONDER):
         return
-    began, loaded = proc.as_time(since), _loaded()
+    began, loaded = max(proc.as_time(since), proc.ran_anew(pid) or 0.0), _loaded()
     for package, paths in lists.changed_since(began).items():
         for path in paths:
             if may_have_read(name, path, loaded) and _changed(path) > began:

@@ -71,6 +71,8 @@ class Watcher:
         self._admin = admin
         self._done = _read(paths.notice_done)
         self._heard = self._done
+        self._renewed = self._done
+        """The change of packages after which lxcfleet's own parts were renewed."""
         self._changed = time.monotonic()
         self._audited = 0.0
         self._half_done: str | None = None
@@ -125,6 +127,10 @@ class Watcher:
         """Update the phase once, and act if it is time to."""
         self._tidy()
         await self.look()
+        if self._answer.phase in (NoticePhase.READY, NoticePhase.WINDOW) and self._heard != self._renewed:
+            # Whatever the policy says about containers: these run on.
+            self._renewed = self._heard
+            self._own.begin(daemon=True)
         if self._answer.phase is NoticePhase.READY:
             await self._act()
 

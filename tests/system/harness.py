@@ -188,17 +188,17 @@ class Fleet:
     # -- the daemon ------------------------------------------------------------------------------------------
 
     def start_daemon(
-        self, kill: str = "", *, may_die: bool = False, module: str = "", **variables: str
+        self, kill: str = "", *, may_die: bool = False, module: str = "", python: str = sys.executable, **variables: str
     ) -> subprocess.Popen[bytes]:
         """A daemon that answers, or dies if it may.
 
-        ``kill``: see killing_daemon; ``module``: one that is run in the daemon's place, with these
-        environment variables.
+        ``kill``: see killing_daemon; ``module``: one that is run in the daemon's place, by this
+        ``python``, with these environment variables.
         """
         if kill:
             module, variables = "tests.system.killing_daemon", {"KILL_AT": kill}
         self.paths.run.mkdir(exist_ok=True)
-        program = [sys.executable, "-m", module] if module else [DAEMON]
+        program = [python, "-m", module] if module else [DAEMON]
         extra = {**variables, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"} if module else variables
         with (self.paths.run / "daemon.log").open("ab") as log:
             daemon = subprocess.Popen(

@@ -47,6 +47,7 @@ class World:
         self.boxes: list[Any] = []
         self.applied: list[list[str]] = []
         self.failing = 0
+        self.renewals = 0
         self.events: list[str] = []
         self.watcher = self.make()
 
@@ -61,7 +62,8 @@ class World:
 
         mask = cast(Any, SimpleNamespace(distrust=lambda: None, refresh=nothing))
         registry = cast(Any, _Registry(nothing, self.boxes))
-        own, finder = cast(Any, SimpleNamespace(renew_servants=nothing)), cast(Any, SimpleNamespace(scan=scan))
+        own = cast(Any, SimpleNamespace(renew_servants=nothing, begin=self.begin))
+        finder = cast(Any, SimpleNamespace(scan=scan))
         bus = Bus()
         bus.subscribe("test", Event, lambda event: self.events.append(told.what) if (told := event.told()) else None)
         admin = self.paths.run / "dpkg"
@@ -77,6 +79,11 @@ class World:
             self.failing -= 1
             raise HostError("the disk is full")
         self.applied.append(list(stale))
+
+    def begin(self, *, daemon: bool) -> None:
+        """Note that lxcfleet's own parts are renewed."""
+        assert daemon
+        self.renewals += 1
 
     def pass_time(self, seconds: float) -> str:
         """Let so many seconds pass and look; returns the phase."""
@@ -108,6 +115,17 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 def test_nothing_was_heard(world: World) -> None:
     assert world.pass_time(100) == "idle"
     assert world.applied == []
+
+
+@pytest.mark.parametrize("policy", [*Policy])
+def test_own_parts_are_renewed_once_whatever_the_policy_is(world: World, policy: Policy) -> None:
+    world.settings = replace(world.settings, policy=policy)
+    world.watcher.notify()
+    assert world.pass_time(1) == "quiet"
+    assert world.renewals == 0
+    for _ in range(3):
+        world.pass_time(10)
+    assert world.renewals == 1
 
 
 def test_many_calls_of_the_hook_are_one_patch(world: World) -> None:

@@ -40,7 +40,9 @@ class Server:
     ) -> None:
         self._access = access
         self._readers = 0
-        self.application = web.Application(client_max_size=calls.MAX_BODY, middlewares=[_errors, self._guard])
+        self.answering = 0
+        """How many requests are being answered, without those that are answered until the client goes."""
+        self.application = web.Application(client_max_size=calls.MAX_BODY, middlewares=[self._count, _errors, self._guard])
         routes = Routes()
         OfFleet(fleet, Setting(fleet, rollouts)).bind(routes)
         OfPatches(patch, prover, audit, own).bind(routes)
@@ -48,6 +50,15 @@ class Server:
         scrape.bind(routes)
         routes.add_to(self.application)
         self._harmless = {(call.method, call.path) for call in calls.CALLS.values() if call.harmless}
+
+    @web.middleware
+    async def _count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        endless = request.path == calls.EVENTS.path
+        self.answering += not endless
+        try:
+            return await handler(request)
+        finally:
+            self.answering -= not endless
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -16,6 +16,8 @@ USER = "dnsmasq"
 """The package dnsmasq-base makes this user."""
 RESPONDER_PORT = 953
 """Below 1024, so that no user of the host can answer instead."""
+STAND_IN_PORT = 954
+"""The port of the stand-in, at the responder's address."""
 
 
 def responder_address(gateway: IPv4Address) -> IPv4Address:
@@ -35,19 +37,48 @@ def render(bridge: str, domain: str, gateway: IPv4Address, paths: Paths) -> str:
             f"interface={bridge}",
             "except-interface=lo",
             "bind-dynamic",
-            "no-hosts",
-            f"hostsdir={paths.hosts}",
-            f"domain={domain}",
-            f"server=/{domain}/{responder_address(gateway)}#{RESPONDER_PORT}",
-            "# The SRV records of a group of two hundred fit into one answer.",
-            "edns-packet-max=8192",
-            "domain-needed",
-            "bogus-priv",
-            f"user={USER}",
+            *_answers(domain, gateway, paths),
             f"pid-file={paths.dnsmasq_pid}",
             "",
         ]
     )
+
+
+def render_stand_in(domain: str, gateway: IPv4Address, paths: Paths) -> str:
+    """The configuration of a second dnsmasq, which answers the same at the responder's address meanwhile."""
+    address = responder_address(gateway)
+    return "\n".join(
+        [
+            "# Written by lxcfleet.",
+            f"listen-address={address}",
+            f"port={STAND_IN_PORT}",
+            "bind-interfaces",
+            *_answers(domain, gateway, paths),
+            f"pid-file={paths.stand_in_pid}",
+            "",
+        ]
+    )
+
+
+def _answers(domain: str, gateway: IPv4Address, paths: Paths) -> list[str]:
+    """What is answered, and by whom."""
+    return [
+        "no-hosts",
+        f"hostsdir={paths.hosts}",
+        f"domain={domain}",
+        f"server=/{domain}/{responder_address(gateway)}#{RESPONDER_PORT}",
+        "# The SRV records of a group of two hundred fit into one answer.",
+        "edns-packet-max=8192",
+        "domain-needed",
+        "bogus-priv",
+        f"user={USER}",
+    ]
+
+
+def stand_in(paths: Paths) -> Standing:
+    """That second dnsmasq as a standing program."""
+    argv = [str(PROGRAM), f"--conf-file={paths.stand_in_config}"]
+    return Standing("the stand-in for the name server", argv, paths.stand_in_pid)
 
 
 def server(paths: Paths) -> Standing:

@@ -11,6 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+RAN_ANEW = "LXCFLEET_RAN_ANEW"
+"""The variable in which a program that runs itself anew, as the same process, says when that was, in seconds since the
+epoch."""
+
 
 def finish(work: Callable[[], object]) -> NoReturn:
     """Do the last work of this forked child, and exit: with 0, or with 1 and a traceback if the work raised."""
@@ -39,6 +43,15 @@ def parent_of(pid: int) -> int | None:
     """The parent's pid; None if the process is gone. Field 4."""
     fields = _stat(pid)
     return None if fields is None else int(fields[1])
+
+
+def has_children(pid: int) -> bool:
+    """Whether the first thread of the process has started processes that it has not waited for."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
+            return bool(file.read())
+    except OSError:
+        return False
 
 
 def has_ended(pid: int, parent: int) -> bool:
@@ -91,6 +104,17 @@ def began(pid: int) -> float | None:
     """
     fields = _stat(pid)
     return None if fields is None else int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def ran_anew(pid: int) -> float | None:
+    """When the process ran its program anew and said so in its environment, in seconds since the epoch; None: it did not."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            variables = file.read().split(b"\0")
+        said = dict(variable.partition(b"=")[::2] for variable in variables)
+        return float(said[RAN_ANEW.encode()])
+    except (OSError, KeyError, ValueError):
+        return None
 
 
 def uptime() -> float:

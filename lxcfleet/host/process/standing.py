@@ -13,6 +13,7 @@ from lxcfleet.errors import HostError
 from lxcfleet.host.process import command, proc
 
 _END_SECONDS = 3.0
+_ANEW_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,25 @@ class Standing:
             return
         finally:
             os.close(process)
+
+    def run_anew(self) -> bool:
+        """Have the program run itself anew, as it is on disk now, which SIGHUP asks it for; returns whether it did."""
+        pid = self.running()
+        process = None if pid is None else proc.open_pid(pid)
+        if pid is None or process is None:
+            return False
+        before, deadline = proc.ran_anew(pid), time.monotonic() + _ANEW_SECONDS
+        try:
+            signal.pidfd_send_signal(process, signal.SIGHUP)
+            while self.running() == pid and time.monotonic() < deadline:
+                if proc.ran_anew(pid) != before:
+                    return True
+                time.sleep(0.01)
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(process)
+        return False
 
     def present(self) -> int | None:
         """The program's pid, if it runs, whatever its arguments: they name our pid file or its directory."""

@@ -1,0 +1,134 @@
+"""lxcfleet's own parts after a patch of the host: they are told, and renewed without the loss of a question."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from .harness import SLEEP, Fleet, alive, until
+from .test_network import name_server, pid_in
+
+pytestmark = pytest.mark.system
+
+ASKING = Path(__file__).with_name("asking.py")
+A, SRV = 1, 33
+
+
+class Programs:
+    """Copies of the programs that lxcfleet's own parts run."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(mode=0o755)
+        self.python = Path(shutil.copy(os.path.realpath(sys.executable), directory / "python3"))
+        self.dnsmasq = Path(shutil.copy("/usr/sbin/dnsmasq", directory / "dnsmasq"))
+
+    def replace(self, *programs: Path) -> None:
+        """As dpkg does: a new file, with other bytes, is renamed over the old one."""
+        for program in programs:
+            new = program.with_name("dpkg-new")
+            shutil.copy2(program, new)
+            with new.open("ab") as file:
+                file.write(b"new")
+            new.rename(program)
+
+
+@pytest.fixture
+def programs() -> Iterator[Programs]:
+    if not Path("/usr/sbin/dnsmasq").exists():
+        pytest.skip("needs dnsmasq")
+    made = Programs(Path(f"/opt/lxcfleet-parts-{os.getpid()}"))
+    yield made
+    shutil.rmtree(made.directory)
+
+
+@pytest.fixture
+def fleet(programs: Programs) -> Iterator[Fleet]:
+    """A fleet with a name server, all of whose own parts are copies."""
+    own = Fleet()
+    network = f"network: {{bridge: {own.bridge}, domain: {own.tag}.test}}\n"
+    own.settings(f"{network}patch: {{policy: manual, quiet: 0}}\n")
+    try:
+        start(own, programs)
+        own.create(own.name(1), own.name(2))
+        yield own
+        own.clean()
+    finally:
+        own.run("destroy", "--all", "--force", "-q")
+        own.remove()
+
+
+def start(fleet: Fleet, programs: Programs) -> None:
+    fleet.start_daemon(module="tests.system.patched_daemon", python=str(programs.python), DNSMASQ=str(programs.dnsmasq))
+
+
+def parts(fleet: Fleet) -> dict[str, tuple[int, bool]]:
+    """Each part's pid, and whether it runs old code."""
+    return {part["name"]: (part["pid"], part["stale"]) for part in fleet.client().parts()}
+
+
+def old(fleet: Fleet) -> set[str]:
+    return {name for name, (_, stale) in parts(fleet).items() if stale}
+
+
+@contextmanager
+def asked(fleet: Fleet, *questions: tuple[str, int, str, int]) -> Iterator[list[tuple[int, int, float]]]:
+    """Questions from a container's network in the meantime, by many clients; in the end, what came of them."""
+    net, server = f"--net=/proc/{fleet.pid(fleet.name(1))}/ns/net", name_server(fleet)
+    found: list[tuple[int, int, float]] = []
+    clients = [
+        subprocess.Popen(
+            ["nsenter", net, sys.executable, str(ASKING), kind, server, str(number), name, str(rate)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for kind, number, name, rate in questions
+    ]  # fmt: skip
+    try:
+        yield found
+    finally:
+        for client in clients:
+            out, err = client.communicate("end", timeout=30)
+            asked, lost, longest = out.split()
+            found.append((int(asked), int(lost), float(longest)))
+            assert not err, err
+
+
+def everyone(fleet: Fleet) -> Sequence[tuple[str, int, str, int]]:
+    """Questions that dnsmasq answers, and others that the responder answers."""
+    known, domain = f"{fleet.name(2)}.{fleet.tag}.test", f"{fleet.tag}.test"
+    return (("udp", A, known, 200), ("udp", SRV, f"_x._tcp.{domain}", 200), ("tcp", A, known, 10), ("udp", A, known, 50))
+
+
+ALL = {"lxcfleetd", "launcher", "booter", "dnsmasq", "responder"}
+
+
+def test_all_parts_are_renewed_and_no_question_is_lost(fleet: Fleet, programs: Programs) -> None:
+    before = parts(fleet)
+    assert set(before) == ALL
+    assert old(fleet) == set()
+    containers = {record["name"]: record["pid"] for record in fleet.records()}
+    programs.replace(programs.python, programs.dnsmasq)
+    assert old(fleet) == ALL
+    ran = fleet.run("stale")
+    assert ran.status == 4
+    for name in ALL:
+        assert f"lxcfleet's own {name} runs old code ({programs.directory}/" in ran.out
+    with asked(fleet, *everyone(fleet)) as answers:
+        fleet.ok("patch", "notify", "-q")
+        until(lambda: fleet.daemon_pid() is not None and old(fleet) == set(), 60, "all parts are renewed")
+        # (The monitors of the containers are copies of the booter, and old: with this policy nobody restarts them.)
+        assert not any(part["stale"] for part in fleet.json_any("verify")["parts"])
+    assert all(asked > 30 and not lost for asked, lost, _ in answers), answers
+    after = parts(fleet)
+    assert after["responder"][0] == before["responder"][0], "it runs its program anew, in the same process"
+    assert not alive(before["dnsmasq"][0])
+    assert {record["name"]: record["pid"] for record in fleet.records()} == containers, "containers run on"
+    assert pid_in(fleet.paths.stand_in_pid) == 0 or not alive(pid_in(fleet.paths.stand_in_pid))
+    fleet.create(fleet.name(3), command=SLEEP)
