@@ -15,7 +15,7 @@ class ProcessRecord(TypedDict):
 class OldFileRecord(TypedDict):
     """A file that is old. ``layer``: the layer that has the path now. ``why``: replaced or removed, while a process runs
     it; served: the container gets the old file when it opens the path; monitor: the container's monitor maps the file;
-    modules: an interpreter may have read the file."""
+    client: its DHCP client does; modules: an interpreter may have read the file."""
 
     path: str
     why: str

@@ -22,6 +22,7 @@ from lxcfleet.daemon.listeners import listeners
 from lxcfleet.daemon.turnover import PAUSE_SECONDS, Turnover
 from lxcfleet.daemon.wiring import Parts
 from lxcfleet.errors import FleetError
+from lxcfleet.host.packages import dpkg
 from lxcfleet.launcher.client import HostLauncher
 from lxcfleet.paths import Paths
 from lxcfleet.spec.settings import Config, load
@@ -66,7 +67,8 @@ class Daemon:
         tasks = self._begin(AttachServer(attach, parts.registry, parts.launcher, parts.access))
         log.info("lxcfleetd %s: %d containers", __version__, len(parts.registry))
         systemd.notify("READY=1")
-        parts.own.begin(daemon=False)
+        if dpkg.holder() is None:
+            parts.own.begin(daemon=False)
         kept: Sequence[int] = ()
         if await Turnover(parts, self._paths).wait(self._stop):
             kept = os.dup(api.fileno()), os.dup(attach.fileno())

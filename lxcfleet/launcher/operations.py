@@ -119,6 +119,8 @@ class ScanItem(TypedDict):
     """The time of its start, in seconds since the epoch."""
     monitor: int | None
     """The process id of its monitor."""
+    client: int | None
+    """The process id of its DHCP client, if it has one."""
 
 
 class StaleItem(TypedDict):

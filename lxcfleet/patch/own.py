@@ -30,6 +30,8 @@ from lxcfleet.runtime.tasks import Tasks
 log = logging.getLogger(__name__)
 
 DAEMON, DNSMASQ, RESPONDER = "lxcfleetd", "dnsmasq", "responder"
+_PYTHON = (DAEMON, LAUNCHER, RESPONDER)
+"""The parts that read modules of packages."""
 _LAYER = "base"
 """The host's root, as records of old files name it."""
 _STANDARD = sysconfig.get_path("stdlib") + "/"
@@ -149,7 +151,19 @@ def hint(name: str, *, renewing: bool) -> str:
 
 
 def _look(pids: dict[str, int]) -> list[Part]:
-    return [Part(name, pid, (*_mapped(name, pid), *_modules(name, pid))) for name, pid in pids.items()]
+    began = {name: time for name, pid in pids.items() if name in _PYTHON and (time := _began(pid)) is not None}
+    lately = lists.changed_since(min(began.values(), default=0.0)) if began else {}
+    loaded = _loaded()
+
+    def modules(name: str, pid: int) -> Iterable[OldFile]:
+        """Python modules that were replaced since the part began, one of each package: the part may have read them."""
+        for package, paths in lately.items() if name in began else ():
+            for path in paths:
+                if may_have_read(name, path, loaded) and _changed(path) > began[name]:
+                    yield OldFile(path, Why.MODULES, _LAYER, (Process(pid, name),), package)
+                    break
+
+    return [Part(name, pid, (*_mapped(name, pid), *modules(name, pid))) for name, pid in pids.items()]
 
 
 def _mapped(name: str, pid: int) -> Iterable[OldFile]:
@@ -157,17 +171,10 @@ def _mapped(name: str, pid: int) -> Iterable[OldFile]:
         yield OldFile(path, Why.REMOVED if removed else Why.REPLACED, _LAYER, (Process(pid, name),))
 
 
-def _modules(name: str, pid: int) -> Iterable[OldFile]:
-    """Python modules that were replaced since the part began, one of each package: the part may have read them."""
+def _began(pid: int) -> float | None:
+    """When the process began to run its program, in seconds since the epoch."""
     since = proc.began(pid)
-    if since is None or name not in (DAEMON, LAUNCHER, RESPONDER):
-        return
-    began, loaded = max(proc.as_time(since), proc.ran_anew(pid) or 0.0), _loaded()
-    for package, paths in lists.changed_since(began).items():
-        for path in paths:
-            if may_have_read(name, path, loaded) and _changed(path) > began:
-                yield OldFile(path, Why.MODULES, _LAYER, (Process(pid, name),), package)
-                break
+    return None if since is None else max(proc.as_time(since), proc.ran_anew(pid) or 0.0)
 
 
 def may_have_read(name: str, path: str, loaded: Collection[str]) -> bool:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,3 +133,27 @@ def test_all_parts_are_renewed_and_no_question_is_lost(fleet: Fleet, programs: P
     assert {record["name"]: record["pid"] for record in fleet.records()} == containers, "containers run on"
     assert pid_in(fleet.paths.stand_in_pid) == 0 or not alive(pid_in(fleet.paths.stand_in_pid))
     fleet.create(fleet.name(3), command=SLEEP)
+
+
+def test_the_daemon_starts_anew_once_nobody_waits_for_it(fleet: Fleet, programs: Programs) -> None:
+    """Neither a client that is being answered nor one that comes meanwhile is let down; and what is not old stays."""
+    before, name = parts(fleet), fleet.name(1)
+    waiting = fleet.spawn("wait", name, "--for", "stopped", "--timeout", "60")
+    time.sleep(1)  # it is asked by then
+    programs.replace(programs.python)
+    fleet.ok("patch", "notify", "-q")
+    until(lambda: old(fleet) == {"lxcfleetd"}, 30, "the others are renewed")
+    assert "lxcfleet's own lxcfleetd runs old code" in fleet.run("patch", "status").out
+    assert "it starts itself anew as soon as nothing is under way" in fleet.run("stale").out
+    assert old(fleet) == {"lxcfleetd"}, "somebody waits for its answer"
+    fleet.ok("stop", name)
+    assert waiting.wait(20) == 0
+    waiting.communicate()
+    until(lambda: old(fleet) == set(), 30, "the daemon is renewed; each of these questions was answered")
+    after = parts(fleet)
+    assert after["lxcfleetd"][0] == before["lxcfleetd"][0], "without systemd it is the same process"
+    assert after["dnsmasq"] == before["dnsmasq"], "it ran no old code"
+    assert fleet.run("verify").status == 4, "the monitor of the container that still runs is old"
+    fleet.ok("restart", fleet.name(2))
+    assert fleet.run("verify").status == 0
+    assert fleet.run("stale").status == 0

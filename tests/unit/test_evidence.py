@@ -20,6 +20,7 @@ OLD = OldFile(LIBRARY, Why.REPLACED, "base", (Process(1, "nginx"), Process(2, "n
 SHADOW = Shadow(LIBRARY, ShadowKind.FILE, False, 1.0, 2.0, False, "delta", True)
 SERVED = StaleScan("web", 2, 8, (OldFile("/etc/ssl/certs/a.crt", Why.SERVED, "base", (), "ca-certificates"),))
 READ = StaleScan("web", 2, 8, (OldFile("/usr/lib/python3/x.py", Why.MODULES, "base", OLD.processes, "python3-urllib3"),))
+LEASING = StaleScan("web", 2, 8, (OldFile("/usr/bin/busybox", Why.CLIENT, "base", OLD.processes),))
 WATCHED = StaleScan("web", 2, 8, (OldFile("/usr/lib/liblxc.so.1", Why.MONITOR, "base", OLD.processes),))
 CLEAN = Evidence(StaleScan("web", 2, 8), ())
 
@@ -38,6 +39,7 @@ def test_a_clean_container_is_proven() -> None:
         (replace(CLEAN, scan=StaleScan("web", 2, 8, (OLD,))), "", "2 of its processes run old code"),
         (replace(CLEAN, shadows=(Owned(SHADOW, "libssl3", "3"),)), "", "1 file in its delta keep the host's out"),
         (replace(CLEAN, pending={"linux-image-9": "no"}), "", "linux-image-9 takes effect with a reboot of the host: no"),
+        (replace(CLEAN, scan=LEASING), "", "its DHCP client runs old code, which a restart of the container renews"),
         (replace(CLEAN, scan=WATCHED), "", "its monitor runs old code, which a restart of the container renews"),
         (replace(CLEAN, scan=SERVED), "", "serves old files of ca-certificates"),
         (replace(CLEAN, scan=READ), "", "may run old modules of python3-urllib3"),

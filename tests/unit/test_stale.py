@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -352,6 +353,25 @@ def test_a_container_that_takes_too_long_is_not_clean(
     target = Target("web", os.getpid(), str(tmp_path), stack_in(layers))
     results = list(scan([target, target]))
     assert [result.problem for result in results] == ["it takes more than 0 s (1 processes so far)"] * 2
+
+
+@pytest.mark.reaches("processes", reason="what /proc tells of a real process")
+@pytest.mark.skipif(os.geteuid() != 0, reason="map_files takes CAP_SYS_ADMIN")
+def test_a_dhcp_client_that_runs_old_code_makes_its_container_stale(layers: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "cgroup.procs").write_text(f"{os.getpid()}\n")
+    program = Path(shutil.copy("/bin/sleep", tmp_path / "udhcpc"))
+    client = os.posix_spawn(program, ["udhcpc", "1000"], os.environ)
+    try:
+        target = Target("web", os.getpid(), str(tmp_path), stack_in(layers), client=client)
+        assert Target.from_json(json.loads(json.dumps(target.to_json()))) == target
+        # (This process maps files that the layers of the test do not have.)
+        assert [file for result in scan([target]) for file in result.files if file.why is Why.CLIENT] == []
+        program.unlink()
+        (file,) = (file for result in scan([target]) for file in result.files if file.why is Why.CLIENT)
+        assert (file.path, file.why, [process.pid for process in file.processes]) == (str(program), Why.CLIENT, [client])
+    finally:
+        os.kill(client, signal.SIGKILL)
+        os.waitpid(client, 0)
 
 
 def test_a_container_without_a_cgroup_is_not_clean() -> None:

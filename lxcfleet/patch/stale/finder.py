@@ -10,6 +10,7 @@ from lxcfleet.base.stack import stack_of
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.errors import from_body
+from lxcfleet.host.net.dhcp import Client
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.operations import SHADOWS, STALE, UNSHADOW, StaleItem, UnshadowItem
 from lxcfleet.patch.shadow.files import Delta
@@ -85,4 +86,6 @@ class Finder:
         if running is None or running.payload.directory is None:
             return None
         stack = stack_of(self._paths, container.name)
-        return Target(container.name, running.pid, str(running.payload.directory), stack, running.since, running.monitor)
+        client = Client(container.name, self._paths).running()
+        place = str(running.payload.directory)
+        return Target(container.name, running.pid, place, stack, running.since, running.monitor, client)

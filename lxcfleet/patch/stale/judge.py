@@ -32,6 +32,8 @@ class Why(StrEnum):
     """A process that opens it now gets the old file, whether or not a process has it open."""
     MONITOR = "monitor"
     """The container's monitor, a process of the host, maps it. A restart of the container renews the monitor."""
+    CLIENT = "client"
+    """The container's DHCP client, a process of the host, maps it. A restart of the container renews the client."""
     MODULES = "modules"
     """It is a module, and an interpreter that runs since before its replacement may have read it."""
 

@@ -15,7 +15,7 @@ from lxcfleet.base import layers
 from lxcfleet.base.present import Found, Present, Shelf
 from lxcfleet.base.stack import Layer, Stack
 from lxcfleet.host.kernel import syscalls
-from lxcfleet.host.process import cgroup, maps, proc
+from lxcfleet.host.process import cgroup, maps, outdated, proc
 from lxcfleet.host.process.alike import Alike
 from lxcfleet.launcher.operations import ScanItem
 from lxcfleet.patch.stale.judge import OldFile, Process, StaleScan, Why, judge_mapped, merge, written_since
@@ -43,18 +43,23 @@ class Target:
     """The time of its start, in seconds since the epoch."""
     monitor: int | None = None
     """The pid of its monitor."""
+    client: int | None = None
+    """The pid of its DHCP client, if it has one."""
 
     def to_json(self) -> ScanItem:
         """For the request to the process that looks."""
         return {
             "name": self.name, "pid": self.pid, "cgroup": self.cgroup, "stack": self.stack.to_json(), "since": self.since,
-            "monitor": self.monitor,
+            "monitor": self.monitor, "client": self.client,
         }  # fmt: skip
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Target:
         """The target that ``to_json`` wrote."""
-        return cls(data["name"], data["pid"], data["cgroup"], Stack.from_json(data["stack"]), data["since"], data["monitor"])
+        return cls(
+            data["name"], data["pid"], data["cgroup"], Stack.from_json(data["stack"]), data["since"], data["monitor"],
+            data["client"],
+        )  # fmt: skip
 
 
 def scan(targets: Iterable[Target], wanted: Wanted | None = None) -> Iterator[StaleScan]:
@@ -148,18 +153,22 @@ class _Container:
         self._memory = Memory(self.target.pid, self._mounted, present, self._alike, self._primed)
         try:
             self._read_processes()
-            self._read_monitor()
+            self._read_companions()
             if self._candidates is not None:
                 self.served = compare(self._memory, self._candidates, self.target.since)
         finally:
             self._memory.close()
 
-    def _read_monitor(self) -> None:
-        """Check the monitor: it maps the host's own files, and the kernel says which of them were replaced."""
+    def _read_companions(self) -> None:
+        """Check the monitor and the DHCP client: they map the host's own files, and the kernel says which were replaced."""
         pid = self.target.monitor
         if pid is not None:
             process, layer = Process(pid, "lxc monitor"), self._present.bottom.layer.name
             self.found += [(path, Why.MONITOR, layer, process) for path in maps.replaced(maps.executable(pid))]
+        pid = self.target.client
+        if pid is not None:
+            process, layer = Process(pid, "udhcpc"), self._present.bottom.layer.name
+            self.found += [(old.path, Why.CLIENT, layer, process) for old in outdated.files(pid)]
 
     def _read_processes(self) -> None:
         deadline = time.monotonic() + _SECONDS

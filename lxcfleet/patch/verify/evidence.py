@@ -89,6 +89,8 @@ def judge(seen: Evidence, host: str, owners: Mapping[str, str], packages: Collec
         reasons.append(f"{count} of its processes run{'s' if count == 1 else ''} old code")
     if any(file.why is Why.MONITOR for file in old):
         reasons.append("its monitor runs old code, which a restart of the container renews")
+    if any(file.why is Why.CLIENT for file in old):
+        reasons.append("its DHCP client runs old code, which a restart of the container renews")
     for word, why in (("may run old modules of", Why.MODULES), ("serves old files of", Why.SERVED)):
         if whose := sorted({file.package for file in old if file.why is why}):
             reasons.append(f"{word} {', '.join(whose[:_NAMED])}{', …' if len(whose) > _NAMED else ''}")
