@@ -63,6 +63,8 @@ class PatchReading:
     """How many files of each delta hide a package's file of the host; without deltas that were not looked at."""
     reboot: bool = False
     """Whether a reboot of the host is due."""
+    parts: Mapping[str, bool] = field(default_factory=dict)
+    """Whether each of lxcfleet's own parts runs old code, as of the last look."""
 
 
 @dataclass(frozen=True)

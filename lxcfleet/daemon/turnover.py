@@ -12,8 +12,8 @@ from lxcfleet.patch.notice import NoticePhase
 from lxcfleet.patch.rollout.state import Status
 from lxcfleet.paths import Paths
 
-PAUSE_SECONDS = 0.1
-"""Seconds between two looks, while it is due."""
+PAUSE_SECONDS, LOOK_SECONDS = 0.1, 1.0
+"""Seconds between two looks whether it is time, while it is due; and whether it is due."""
 CALM = (NoticePhase.IDLE, NoticePhase.WINDOW)
 """The phases of a patch in which the daemon only waits, and the next daemon goes on waiting."""
 
@@ -49,16 +49,12 @@ class Turnover:
 
     async def wait(self, stop: asyncio.Event) -> bool:
         """Whether the daemon is to be started anew; False: it was told to end."""
-        loop = asyncio.get_running_loop()
-        told = {loop.create_task(stop.wait()), loop.create_task(self._parts.own.daemon_due.wait())}
-        await asyncio.wait(told, return_when=asyncio.FIRST_COMPLETED)
-        for each in told:
-            each.cancel()
         while not stop.is_set():
-            if is_time(self._moment()):
+            due = self._parts.own.daemon_due
+            if due and is_time(self._moment()):
                 return True
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), PAUSE_SECONDS)
+                await asyncio.wait_for(stop.wait(), PAUSE_SECONDS if due else LOOK_SECONDS)
         return False
 
     def _moment(self) -> Moment:

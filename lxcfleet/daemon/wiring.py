@@ -155,7 +155,8 @@ class Parts:
         """Make the parts that read from all others: numbers for Prometheus, and the server of the API."""
         self.sizes = DeltaSizes(self.paths, self.registry)
         self.patch_numbers = PatchNumbers(
-            self.registry, self.finder, lambda: self.rollouts.ledger.last, self.watcher, self.prover.shadows
+            self.registry, self.finder, lambda: self.rollouts.ledger.last, self.watcher, self.prover.shadows,
+            self.own.look,
         )
         readings = Readings(
             self.registry, self.fleet.operations, self.sizes, self.prober.of, self.patch_numbers.read, self.tasks, self.bus

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from lxcfleet.api.findings import ShadowsRecord
 from lxcfleet.containers.container import Container
@@ -14,6 +14,7 @@ from lxcfleet.containers.readings import PatchReading
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError
 from lxcfleet.host.packages import database
+from lxcfleet.patch.own import Part
 from lxcfleet.patch.rollout.state import MemberPhase, Rollout
 from lxcfleet.patch.stale.finder import Finder
 from lxcfleet.patch.watcher import Watcher
@@ -42,9 +43,12 @@ class PatchNumbers:
         rollout: Callable[[], Rollout | None],
         watcher: Watcher,
         shadows: Callable[[Selection], Awaitable[list[ShadowsRecord]]],
+        parts: Callable[[], Awaitable[Sequence[Part]]],
     ) -> None:
         self._registry, self._finder, self._rollout, self._watcher = registry, finder, rollout, watcher
         self._count, self._count_due = shadows, 0.0
+        self._look_at_parts = parts
+        self._parts: dict[str, bool] = {}
         self._shadows: dict[str, int | None] = {}
         """By container, as of its last count, which stays until the next one is done; None: parts of it could not be read."""
         self._stale: dict[str, tuple[str, bool | None]] = {}
@@ -64,6 +68,7 @@ class PatchNumbers:
         return PatchReading(
             stale, self._scanned, _packages_changed(), status, phases, notice["phase"],
             {name: found for name, found in self._shadows.items() if found is not None}, bool(notice["reboot"]),
+            self._parts,
         )
 
     def _known(self, container: Container) -> bool | None:
@@ -95,6 +100,7 @@ class PatchNumbers:
         if everything:
             self._due = time.monotonic() + KEPT_SECONDS
             self._scanned = time.time()
+            self._parts = {part.name: part.stale for part in await self._look_at_parts()}
             self._stale = {name: found for name, found in self._stale.items() if name in self._registry}
 
     async def _count_shadows(self) -> None:

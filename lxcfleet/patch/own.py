@@ -75,8 +75,8 @@ class OwnParts:
         self._renewal: asyncio.Task[None] | None = None
         self.renewing: Collection[str] = ()
         """The names of the parts that are being renewed, or will be soon."""
-        self.daemon_due = asyncio.Event()
-        """Set when the daemon is to be started anew as soon as nothing is under way."""
+        self.daemon_due = False
+        """Whether the daemon is to be started anew as soon as nothing is under way."""
 
     def begin(self, *, daemon: bool) -> None:
         """Begin to renew the parts that run old code. ``daemon``: also the daemon itself."""
@@ -96,8 +96,7 @@ class OwnParts:
                     await self._renew_program(name)
         finally:
             self.renewing = old & {DAEMON}
-            if DAEMON in old:
-                self.daemon_due.set()
+            self.daemon_due = self.daemon_due or DAEMON in old
 
     async def _renew_program(self, name: str) -> None:
         try:

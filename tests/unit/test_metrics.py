@@ -193,6 +193,13 @@ def test_the_documents_name_only_metrics_that_exist() -> None:
         assert spoken <= known, file
 
 
+def test_own_parts_have_a_metric() -> None:
+    patch = PatchReading(parts={"lxcfleetd": False, "dnsmasq": True})
+    text = render(FleetReading([], daemon_started=0.0, operations_running=0, patch=patch)).decode()
+    assert 'lxcfleet_part_stale{part="dnsmasq"} 1.0' in text
+    assert 'lxcfleet_part_stale{part="lxcfleetd"} 0.0' in text
+
+
 def test_a_rollout_has_its_metrics() -> None:
     patch = PatchReading(rollout="halted", rollout_phases={"done": 2, "failed": 1})
     text = render(FleetReading([], daemon_started=0.0, operations_running=0, patch=patch)).decode()

@@ -10,6 +10,8 @@ import pytest
 
 from lxcfleet.errors import HostError
 from lxcfleet.patch.numbers import PatchNumbers
+from lxcfleet.patch.own import Part
+from lxcfleet.patch.stale.judge import OldFile, Why
 
 
 class World:
@@ -22,13 +24,17 @@ class World:
         self.counting = asyncio.Event()
         self.error: HostError | None = None
         watcher = SimpleNamespace(record=lambda: {"phase": "idle", "reboot": None})
-        self.numbers = PatchNumbers(*cast(Any, (self, None, lambda: None, watcher, self._count)))
+        self.numbers = PatchNumbers(*cast(Any, (self, None, lambda: None, watcher, self._count, self._parts)))
 
     def __iter__(self) -> Any:
         return iter([SimpleNamespace(name=name, running=None) for name in self.shadows])
 
     def __contains__(self, name: object) -> bool:
         return name in self.shadows
+
+    async def _parts(self) -> list[Part]:
+        file = OldFile("/lib/libc.so.6", Why.REPLACED, "base", ())
+        return [Part("lxcfleetd", 7), Part("dnsmasq", 8, (file,))]
 
     async def _count(self, selection: Any) -> list[Any]:
         self.counting.set()
@@ -101,5 +107,15 @@ def test_new_containers_are_counted_before_all_are() -> None:
         assert world.numbers._count_due > 0
         world.shadows |= {"web1": 9, "web2": 1}
         assert await world.count() == {"web1": 2, "web2": 1}
+
+    asyncio.run(asyncio.wait_for(look(), 60))
+
+
+def test_own_parts_that_run_old_code_are_told() -> None:
+    async def look() -> None:
+        world = World()
+        assert world.numbers.read().parts == {}
+        await world.numbers._look()
+        assert world.numbers.read().parts == {"lxcfleetd": False, "dnsmasq": True}
 
     asyncio.run(asyncio.wait_for(look(), 60))

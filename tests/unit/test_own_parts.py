@@ -125,7 +125,7 @@ def test_what_runs_old_code_is_renewed_and_the_daemon_last(monkeypatch: pytest.M
     world = World(monkeypatch, *ALL)
     asyncio.run(world.parts.renew(daemon=True))
     assert world.done == ["booter", "launcher", "responder", "dnsmasq"]
-    assert world.parts.daemon_due.is_set()
+    assert world.parts.daemon_due
     assert world.parts.renewing == {DAEMON}
     assert world.told == [f"{name} ran old code and was renewed" for name in world.done]
 
@@ -133,14 +133,14 @@ def test_what_runs_old_code_is_renewed_and_the_daemon_last(monkeypatch: pytest.M
 def test_what_is_fresh_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch)
     asyncio.run(world.parts.renew(daemon=True))
-    assert (world.done, world.parts.daemon_due.is_set(), world.parts.renewing) == ([], False, set())
+    assert (world.done, world.parts.daemon_due, world.parts.renewing) == ([], False, set())
 
 
 def test_a_daemon_that_just_began_does_not_start_itself_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would do so for ever where files have times of the future."""
     world = World(monkeypatch, *ALL)
     asyncio.run(world.parts.renew(daemon=False))
-    assert not world.parts.daemon_due.is_set()
+    assert not world.parts.daemon_due
     assert world.old == {DAEMON}
 
 

@@ -86,6 +86,12 @@ def _fleet(reading: FleetReading) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "lxcfleet_host_reboot_required", "1 while a reboot of the host is due, for a kernel say.", int(patch.reboot)
     )
+    parts = GaugeMetricFamily(
+        "lxcfleet_part_stale", "Whether a part of lxcfleet's own ran old code at the last look.", labels=["part"]
+    )
+    for name, stale in patch.parts.items():
+        parts.add_metric([name], int(stale))
+    yield parts
     yield from _rollout(patch)
 
 
