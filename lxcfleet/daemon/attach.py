@@ -55,6 +55,11 @@ class AttachServer:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    async def settle(self) -> None:
+        """Return once those who were accepted have their commands; ``serve`` was cancelled."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
     async def _answer(self, connection: socket.socket) -> None:
         descriptors: list[int] = []
         with connection:

@@ -64,7 +64,8 @@ class Daemon:
         await parts.listener.listen(parts.fleet.config.metrics)
         site = web.SockSite(runner, api)
         await site.start()
-        tasks = self._begin(AttachServer(attach, parts.registry, parts.launcher, parts.access))
+        commands = AttachServer(attach, parts.registry, parts.launcher, parts.access)
+        tasks = self._begin(commands)
         log.info("lxcfleetd %s: %d containers", __version__, len(parts.registry))
         systemd.notify("READY=1")
         if dpkg.holder() is None:
@@ -73,7 +74,8 @@ class Daemon:
         if await Turnover(parts, self._paths).wait(self._stop):
             kept = os.dup(api.fileno()), os.dup(attach.fileno())
             await site.stop()
-            await self._answer_last()
+            tasks[0].cancel()  # the attach socket's
+            await self._answer_last(commands)
         systemd.notify("STOPPING=1")
         log.info("%s; containers run on", "starts itself anew" if kept else "ends")
         for task in tasks:
@@ -83,12 +85,13 @@ class Daemon:
         parts.launcher.close()
         return kept
 
-    async def _answer_last(self) -> None:
+    async def _answer_last(self, commands: AttachServer) -> None:
         """Answer requests that came before the daemon stopped to listen."""
         deadline = time.monotonic() + LAST_SECONDS
         await asyncio.sleep(PAUSE_SECONDS)
         while self._parts.server.answering and time.monotonic() < deadline:
             await asyncio.sleep(PAUSE_SECONDS)
+        await commands.settle()
 
     async def _find_again(self) -> None:
         """Go on where an earlier daemon stopped, whether it was shut down or crashed."""

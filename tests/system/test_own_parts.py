@@ -149,7 +149,9 @@ def test_the_daemon_starts_anew_once_nobody_waits_for_it(fleet: Fleet, programs:
     fleet.ok("stop", name)
     assert waiting.wait(20) == 0
     waiting.communicate()
+    command = fleet.spawn("exec", fleet.name(2), "--", "cat", stdin=subprocess.PIPE)
     until(lambda: old(fleet) == set(), 30, "the daemon is renewed; each of these questions was answered")
+    assert command.communicate(b"it goes on", timeout=20)[0] == b"it goes on"
     after = parts(fleet)
     assert after["lxcfleetd"][0] == before["lxcfleetd"][0], "without systemd it is the same process"
     assert after["dnsmasq"] == before["dnsmasq"], "it ran no old code"
