@@ -73,7 +73,7 @@ def stale(
         shown = [*records, *parts.as_stale(own)]
         output.show(style, shown, lines=lambda: [*_table(found), *parts.lines(own)], rows=lambda: _rows(shown))
     complain(records)
-    if style == "table" and not quiet and not found:
+    if style == "table" and not quiet and not found and not parts.lines(own):
         processes = sum(record["processes"] for record in records)
         looked = f"{output.counted(processes, 'process')} in {output.counted(len(records), 'container')}"
         output.say(f"lxcfleet: nothing stale: {looked} looked at" if records or not chosen.narrow else output.NOT_CHOSEN)
