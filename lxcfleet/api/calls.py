@@ -29,6 +29,7 @@ from lxcfleet.api.queries import (
 from lxcfleet.api.records import (
     ContainerDetails,
     ContainerRecord,
+    CreationRecord,
     DoctorRecord,
     EventRecord,
     OperationRecord,
@@ -69,8 +70,8 @@ SERVER: Call[None, ServerRecord] = Call(
 LIST: Call[Selection, list[ContainerRecord]] = Call(
     "list", "GET", "/1.0/containers", "the chosen containers in natural order", CHOSEN, many(ContainerRecord)
 )
-CREATE: Call[CreateRequest, OperationRecord] = Call(
-    "create", "POST", "/1.0/containers", "begin to create containers", InBody(CreateRequest), one(OperationRecord), status=202
+CREATE: Call[CreateRequest, CreationRecord] = Call(
+    "create", "POST", "/1.0/containers", "begin to create containers", InBody(CreateRequest), one(CreationRecord), status=202
 )
 INFO: Call[str, ContainerDetails] = Call(
     "info", "GET", "/1.0/containers/{name}", "one container in full", _BY_NAME, one(ContainerDetails),

@@ -154,6 +154,13 @@ class OperationRecord(TypedDict):
     status planned, unchanged or failed) then tell how the containers would end up."""
 
 
+class CreationRecord(OperationRecord):
+    """The operation of ``create``."""
+
+    rollout: str | None
+    """With update: the id of the rollout that restarts the containers whose change takes a restart; null: there is none."""
+
+
 class FindingRecord(TypedDict):
     """One line of ``doctor``. ``level``: ok, warning or fail."""
 

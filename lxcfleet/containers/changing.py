@@ -164,6 +164,11 @@ def to_restart(planned: Iterable[Planned]) -> list[str]:
     return [each.container.name for each in planned if each.restart]
 
 
+def restart_lines(planned: Iterable[Planned]) -> list[str]:
+    """The restarts of these containers as lines of a plan."""
+    return [f"{name}: restart it, in its turn" for name in to_restart(planned)]
+
+
 def _changeable(container: Container) -> Spec:
     """The container's spec on disk. Raises Broken, Busy."""
     if container.wanted is None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from lxcfleet.api.requests import CreateRequest
 from lxcfleet.containers import plan, request, steps, store
 from lxcfleet.containers.actions import AT_ONCE, Actions
-from lxcfleet.containers.changing import Changing, Planned, like
+from lxcfleet.containers.changing import Changing, Planned, like, restart_lines
 from lxcfleet.containers.commands import check_command
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.events import ActionDone
@@ -137,6 +137,7 @@ class Creation:
                 result = dataclasses.replace(result, differs=_differences(container, wanted))
             results.append(result)
             lines += some
+        lines += restart_lines(planned.values()) if start else []
         return self._operations.dry("create", results, lines)
 
     def _wanted(self, ask: CreateRequest, config: Config) -> request.Wanted:

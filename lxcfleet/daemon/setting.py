@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
-from lxcfleet.api.records import RolloutRecord, SetRecord
+from lxcfleet.api.records import CreationRecord, RolloutRecord, SetRecord
 from lxcfleet.api.requests import CreateRequest, RolloutRequest, SetRequest
-from lxcfleet.containers.changing import Planned, to_restart
+from lxcfleet.containers.changing import Planned, restart_lines, to_restart
 from lxcfleet.daemon.service import Fleet
 from lxcfleet.errors import FleetError
 from lxcfleet.patch.rollout.orders import Orders
-from lxcfleet.runtime.operations import Operation, result_record
+from lxcfleet.runtime.operations import result_record
 from lxcfleet.spec.assignments import parse_all
 from lxcfleet.spec.selection import Selection
 
@@ -32,7 +32,7 @@ class Setting:
         names = to_restart(planned) if ask.restart else []
         if ask.dry_run:
             results, lines = fleet.changing.foresee(planned)
-            lines += [f"{name}: restart it, in its turn" for name in names]
+            lines += restart_lines(planned) if ask.restart else []
             rollout = None
         else:
             if names:
@@ -49,7 +49,7 @@ class Setting:
             "rollout": rollout,
         }
 
-    async def create(self, ask: CreateRequest) -> Operation:
+    async def create(self, ask: CreateRequest) -> CreationRecord:
         """Begin to create containers; with ``update`` change existing ones to the values asked for. Raises FleetError."""
         names: list[str] = []
 
@@ -59,9 +59,9 @@ class Setting:
                 names.extend(found)
 
         operation = await self._fleet.create(ask, updating)
-        if not ask.dry_run:
-            await self._restart(names, {})
-        return operation
+        rollout = None if ask.dry_run else await self._restart(names, {})
+        # Debian 12's mypy can't see that CreationRecord extends OperationRecord.
+        return cast(CreationRecord, {**operation.record(), "rollout": rollout["id"] if rollout else None})
 
     async def _restart(self, names: Sequence[str], policy: Mapping[str, Any]) -> RolloutRecord | None:
         if not names:

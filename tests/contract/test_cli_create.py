@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -61,6 +62,47 @@ def test_create_ensure_says_what_differs(cli: Cli, more: tuple[str, ...]) -> Non
     assert (data["changed"], data["results"][0]["differs"]) == (False, {"command": ["sleep 9", "sleep 10"]})
     assert cli("create", "c1", "--ensure", "-q", *more, "--", "sleep", "10").err == ""
     assert cli("create", "c1", "--ensure", *more, "--", "sleep", "9").err == ""
+
+
+UPDATE = ("create", "c", "-n", "2", "--ensure", "--update")
+
+
+def test_update_follows_the_rollout_of_what_takes_a_restart(cli: Cli) -> None:
+    cli("create", "c", "-n", "2", "--", "sleep", "9")
+    before = {each["name"]: each["pid"] for each in json.loads(cli("list", "-f", "json").out)}
+    ran = cli(*UPDATE, "--", "sleep", "10")
+    assert ran.status == 0
+    assert "lxcfleet: c1, c2: command: sleep 10 (was: sleep 9)\n" in ran.err
+    assert re.search(r"lxcfleet: 2 of them restarted in waves: rollout [0-9a-z]+ is done\n", ran.err)
+    assert all(each["pid"] != before[each["name"]] for each in json.loads(cli("list", "-f", "json").out))
+    again = cli(*UPDATE, "-f", "json", "--", "sleep", "10")
+    assert (again.status, again.err, json.loads(again.out)["rollout"]) == (0, "", None)
+    live = cli(*UPDATE, "-f", "json", "--memory", "1G", "--", "sleep", "10")
+    assert (json.loads(live.out)["changed"], json.loads(live.out)["rollout"]) == (True, None)
+
+
+def test_update_tells_the_rollout_in_json_and_need_not_wait_for_it(cli: Cli) -> None:
+    cli("create", "c", "-n", "2", "--", "sleep", "9")
+    dry = json.loads(cli(*UPDATE, "--dry-run", "-f", "json", "--", "sleep", "10").out)
+    assert [line for line in dry["plan"] if "restart" in line] == [
+        "c1: restart it, in its turn", "c2: restart it, in its turn",
+    ]  # fmt: skip
+    done = json.loads(cli(*UPDATE, "-f", "json", "--", "sleep", "10").out)
+    assert (done["rollout"]["status"], done["rollout"]["done"]) == ("done", 2)
+    left = cli(*UPDATE, "--no-wait", "--", "sleep", "11")
+    assert (left.status, "2 of them restarted in waves: rollout" in left.err) == (0, True)
+    cli("rollout", "status", "--follow")
+    for wrong in (("--no-wait",), ("--ensure", "--no-wait")):
+        ran = cli("create", "c1", *wrong, "--", "sleep", "11")
+        assert (ran.status, "--no-wait would do nothing" in ran.err) == (2, True)
+
+
+def test_update_says_where_its_rollout_is_halted(cli: Cli, daemon: Daemon) -> None:
+    cli("create", "c", "-n", "2", "--", "sleep", "9")
+    daemon.model.fails["c2"] = HostError("c2 did not start", why="status 500")
+    ran = cli(*UPDATE, "--", "sleep", "10")
+    assert ran.status in (1, 3)
+    assert "lxcfleet: the rollout is halted at c2\n  c2 did not start: status 500" in ran.err
 
 
 def test_create_options(cli: Cli, daemon: Daemon) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, cast
@@ -11,7 +11,7 @@ from typing import Any, cast
 import click
 
 from lxcfleet.api.client import Client
-from lxcfleet.api.records import OperationRecord, ResultRecord
+from lxcfleet.api.records import CreationRecord, OperationRecord, ResultRecord, RolloutRecord
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui.output import NOTHING_CHOSEN, columns, printable, say, show, write
 from lxcfleet.cli.ui.progress import Progress
@@ -35,9 +35,11 @@ def run_operation(
     quiet: bool,
     dry_run: bool,
     update: bool = False,
+    wait: bool = True,
 ) -> int:
     """Begin an operation by ``begin``, follow it and show its results; gives the exit status. ``update``: whether the
-    operation changes existing containers that differ from the request."""
+    operation changes existing containers that differ from the request; ``wait``: whether to follow the rollout that
+    restarts those of them whose change takes a restart."""
     client = connect(ctx)
     with _patient() as asked_to_stop:
         operation = begin(client)
@@ -50,15 +52,24 @@ def run_operation(
         except KeyboardInterrupt:
             progress.note(f"lxcfleet: left; operation {operation['id']} goes on in the daemon")
             return INTERRUPTED
-    show_results(ended["results"], style, quiet, seconds=progress.seconds, operation=ended)
-    if update:
-        _tell_changes(ended["results"], quiet or style != "table")
-        _tell_restarts(client, ended["results"])
+    results = ended["results"]
+    if not update:
+        show_results(results, style, quiet, seconds=progress.seconds, operation=ended)
+        _tell_differences(results, quiet)
+        restarted = 0
     else:
-        _tell_differences(ended["results"], quiet)
+        rollout = cast(CreationRecord, operation)["rollout"]
+        try:
+            record = _restarts(client, rollout, wait=wait and not following.interrupted, quiet=quiet)
+        except KeyboardInterrupt:
+            say("lxcfleet: left; the specs are changed, and the rollout goes on: `lxcfleet rollout status`")
+            return INTERRUPTED
+        show_results(results, style, quiet, seconds=progress.seconds, operation=ended, more={"rollout": record})
+        _tell_changes(results, quiet or style != "table")
+        restarted = _tell_restarts(record, quiet or style != "table")
     if ended["status"] == "cancelled":
         say(_cancelled(ended))
-    return INTERRUPTED if following.interrupted else status_of(ended["results"])
+    return INTERRUPTED if following.interrupted else status_of(results) or restarted
 
 
 @contextmanager
@@ -136,17 +147,29 @@ class _Following:
         )
 
 
-def _tell_restarts(client: Client, results: Sequence[ResultRecord]) -> None:
-    """Tell that a rollout restarts the containers whose change takes a restart. The client does not wait for it."""
-    rollout, changed = client.rollout(), {result["name"] for result in results if result["changed"]}
-    if rollout is None or rollout["ended"] is not None:
-        return
-    count = sum(member["name"] in changed for member in rollout["containers"])
-    if count:
-        say(
-            f"lxcfleet: {count} of them are restarted in waves, as their changes take a restart:"
-            " `lxcfleet rollout status --follow` shows how far"
-        )
+def _restarts(client: Client, rollout: str | None, *, wait: bool, quiet: bool) -> RolloutRecord | None:
+    """The rollout that restarts containers for their changes, with ``wait`` at its end. None: there is none, or another
+    one has taken its place."""
+    record = client.rollout() if rollout is not None else None
+    if record is None or record["id"] != rollout:
+        return None
+    if wait and record["ended"] is None:
+        from lxcfleet.cli.ui import rolling
+
+        return rolling.follow(client, record, quiet=quiet)
+    return record
+
+
+def _tell_restarts(record: RolloutRecord | None, quiet: bool) -> int:
+    """Tell how the rollout of changes is; gives its exit status."""
+    if record is None:
+        return 0
+    from lxcfleet.cli.ui import rolling
+
+    if not quiet:
+        more = ": `lxcfleet rollout status --follow` shows how far" if record["ended"] is None else ""
+        say(f"lxcfleet: {record['total']} of them restarted in waves: rollout {record['id']} is {record['status']}{more}")
+    return rolling.tell_halt(record)
 
 
 def _show_plan(operation: OperationRecord, style: str, quiet: bool, update: bool) -> int:
@@ -200,8 +223,9 @@ def show_results(
     *,
     seconds: float = 0.0,
     operation: OperationRecord | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Show the outcome for each container."""
+    """Show the outcome for each container. ``more``: what JSON and YAML have besides."""
     by_name = {result["name"]: result for result in results}
     ordered = [by_name[name] for name in natural_order(by_name)]
     if quiet:
@@ -210,7 +234,7 @@ def show_results(
     if not ordered and style == "table":
         say(NOTHING_CHOSEN)
     changed = any(result["changed"] for result in ordered)
-    data = {"changed": changed, "operation": operation["id"] if operation else None, "results": ordered}
+    data = {"changed": changed, "operation": operation["id"] if operation else None, "results": ordered, **(more or {})}
     show(style, data, lines=lambda: _lines(ordered, seconds), rows=lambda: _rows(ordered))
 
 

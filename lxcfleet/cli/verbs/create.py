@@ -28,6 +28,7 @@ from lxcfleet.spec.terms import Init
 @click.option("--no-start", is_flag=True, help="Create them stopped.")
 @click.option("--ensure", is_flag=True, help="Make sure that they exist and run; leave those that do, and say what differs.")
 @click.option("--update", is_flag=True, help="With --ensure: change those that exist to what is asked for, too.")
+@click.option("--no-wait", is_flag=True, help="With --update: do not wait for the rollout of what has to be restarted.")
 @options.dry_run
 @options.formatted
 @options.quiet("Print only the names that changed.")
@@ -41,6 +42,7 @@ def create(
     no_start: bool,
     ensure: bool,
     update: bool,
+    no_wait: bool,
     dry_run: bool,
     style: str,
     quiet: bool,
@@ -52,6 +54,7 @@ def create(
     containers, which boot the host's systemd. NAME alone makes one container of that name; -n N adds N new
     ones with the next free numbers, and with --ensure it makes sure that 1 to N exist and run.
     If any of it can't be had (names, memory, disk, uid ranges, …) nothing is created.
+    With --ensure --update those that exist are changed as `set` does it: what takes a restart is restarted in waves.
 
     \b
     Examples:
@@ -65,6 +68,8 @@ def create(
       lxcfleet create db -n 2 --ensure -f json     for scripts: changes nothing the second time
       lxcfleet create db -n 2 --ensure --update --memory 4G     and those that exist get 4G, too
     """
+    if no_wait and not update:
+        options.refuse(["--no-wait"], "it is about the rollout of changes", "add --ensure --update")
     if update and not ensure:
         options.refuse(["--update"], "it is about containers that exist", "add --ensure")
     command = options.command_after_dashes(ctx)
@@ -88,8 +93,9 @@ def create(
         said=asked,
     )
     return run_operation(
-        ctx, lambda client: client.create(request), style=style, quiet=quiet, dry_run=dry_run, update=update
-    )
+        ctx, lambda client: client.create(request), style=style, quiet=quiet, dry_run=dry_run, update=update,
+        wait=not no_wait,
+    )  # fmt: skip
 
 
 VERBS = {"create": create}

@@ -12,6 +12,7 @@ from lxcfleet.api.queries import DoctorRequest, EventsRequest, LogsRequest, Veri
 from lxcfleet.api.records import (
     ContainerDetails,
     ContainerRecord,
+    CreationRecord,
     DoctorRecord,
     EventRecord,
     OperationRecord,
@@ -76,8 +77,8 @@ class OfFleet:
     async def containers(self, chosen: Selection) -> list[ContainerRecord]:
         return await self._fleet.containers(chosen)
 
-    async def create(self, ask: CreateRequest) -> OperationRecord:
-        return (await self._setting.create(ask)).record()
+    async def create(self, ask: CreateRequest) -> CreationRecord:
+        return await self._setting.create(ask)
 
     async def info(self, name: str) -> ContainerDetails:
         return await self._fleet.info(name)
