@@ -58,6 +58,32 @@ def test_what_is_there_and_not_as_asked_for_is_warned_of(ansible: Ansible) -> No
     assert not as_made.get("warnings")
 
 
+def test_update_changes_what_is_there(ansible: Ansible) -> None:
+    name = ansible.fleet.name("a")
+    ask: dict[str, Any] = {"name": name, "command": FOREVER, "update": True}
+    assert words(ansible.task("containers", **ask)) == ["created"]
+    pid = ansible.fleet.record(name)["pid"]
+    live = {**ask, "memory": "256M", "labels": {"role": "web"}}
+    for more in ("--check", "--diff"), ("--diff",):
+        done = ansible.task("containers", *more, **live)
+        assert (done["changed"], done["containers"][0]["error"], "warnings" in done) == (True, None, False)
+        assert done["diff"]["before"] == {name: {"labels": "none", "memory": "0", "state": "running"}}
+        assert done["diff"]["after"] == {name: {"labels": "role=web", "memory": "256M", "state": "running"}}
+    assert (ansible.fleet.record(name)["labels"], ansible.fleet.record(name)["pid"]) == ({"role": "web"}, pid)
+    again = ansible.task("containers", "--diff", **live)
+    assert (again["changed"], again["diff"]) == (False, {"before": {}, "after": {}})
+    by_restart = {**live, "command": ["sleep", "1000000"]}
+    planned = ansible.task("containers", "--check", **by_restart)
+    assert f"{name}: restart it, in its turn" in planned["plan"]
+    assert ansible.fleet.record(name)["pid"] == pid
+    done = ansible.task("containers", **by_restart)
+    assert (done["changed"], done["rollout"]["status"]) == (True, "done")
+    assert ansible.fleet.record(name)["pid"] != pid
+    refused = ansible.task("containers", **{**by_restart, "privileged": True})
+    assert (refused["failed"], "privileged" in refused["msg"]) == (True, True)
+    assert ansible.task("containers", **{**ask, "state": "absent"})["failed"]
+
+
 def test_a_life(ansible: Ansible) -> None:
     name = ansible.fleet.name("a")
     ask: dict[str, Any] = {"name": name, "command": FOREVER}

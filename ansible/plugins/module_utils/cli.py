@@ -109,6 +109,7 @@ class Change:
         self.changed = bool(answer.get("changed"))
         self.results = list(answer.get("results") or [])
         self.plan = list(answer.get("plan") or [])
+        self.rollout = answer.get("rollout")
         self.differs = {result["name"]: result["differs"] for result in self.results if result.get("differs")}
 
     def add(self, other):
@@ -119,24 +120,35 @@ class Change:
         by_name.update({result["name"]: result for result in other.results if result["changed"] or result["error"]})
         self.results = list(by_name.values())
         self.plan += other.plan
+        self.rollout = other.rollout or self.rollout
         self.differs.update(other.differs)
 
-    def leave(self, module, before, after):
-        """End the module. C(before) and C(after): name to state, for a diff."""
+    def leave(self, module, before, after, updated=False):
+        """End the module. C(before) and C(after): name to state, for a diff. C(updated): whether containers that differed
+        were changed."""
+        if updated:
+            before, after = self._with_fields(before, 0), self._with_fields(after, 1)
         same = [name for name in before if before[name] == after.get(name)]
         said = dict(changed=self.changed, containers=self.results)
+        if self.rollout:
+            said["rollout"] = self.rollout
         if module.check_mode:
             said["plan"] = self.plan
         said["diff"] = dict(
             before=dict((name, before[name]) for name in before if name not in same),
             after=dict((name, after[name]) for name in after if name not in same),
         )
-        for warning in self._differences():
+        for warning in [] if updated else self._differences():
             module.warn(warning)
         errors = [result["error"] for result in self.results if result["error"]]
         if errors or self.failed:
             module.fail_json(msg=self._message(errors), **said)
         module.exit_json(**said)
+
+    def _with_fields(self, states, which):
+        """The states, with the fields that changed as they were (C(which) is 0) or became (1)."""
+        changed = {name: {key: both[which] for key, both in differs.items()} for name, differs in self.differs.items()}
+        return {name: dict(changed[name], state=state) if name in changed else state for name, state in states.items()}
 
     def _differences(self):
         """What to warn of: in what containers that were there are not as asked for; those that are alike together."""
@@ -148,6 +160,9 @@ class Change:
 
     def _message(self, errors):
         if not errors:
+            halted = (self.rollout or {}).get("halted")
+            if halted:
+                return f"changed, but the restart is halted at {halted['container'] or 'a gate'}: {halted['why']}"
             return "lxcfleet failed"
         first = "\n".join(text for text in (errors[0]["message"], errors[0]["why"], errors[0]["hint"]) if text)
         if len(self.results) == 1:

@@ -7,8 +7,8 @@ short_description: Clone containers from the host's root
 version_added: 1.0.0
 description:
   - Makes sure that containers are there and run, are there and are stopped, or are gone.
-  - A container that is there stays as it is, and a warning says in what it is not as asked for. To change it, call
-    C(lxcfleet set) on the host, for example by M(ansible.builtin.command).
+  - A container that is there stays as it is, and a warning says in what it is not as asked for. With I(update) it is
+    changed.
 author:
   - The lxcfleet developers (@lxcfleet)
 extends_documentation_fragment:
@@ -18,7 +18,7 @@ attributes:
     description: Nothing is changed, and what would be is told by C(lxcfleet --dry-run).
     support: full
   diff_mode:
-    description: The states of containers that change, before and after.
+    description: The states of containers that change, and with I(update) the fields that do, before and after.
     support: full
 options:
   name:
@@ -39,6 +39,15 @@ options:
     type: str
     choices: [present, stopped, absent]
     default: present
+  update:
+    description:
+      - Whether containers that are there become as asked for, too. Limits, labels, ports and the like change at once; what
+        takes a restart is restarted in waves, and the module waits for that.
+      - A key that is not named here gets its value from the profile, else its default, but keys that have a setting of
+        their own (C(memory), C(network) and so on) stay as they are.
+      - Keys that can't change, such as I(privileged), fail the module if they differ. Not for I(state=absent).
+    type: bool
+    default: false
   # documentation of fields: written by `make docs`
   init:
     description:
@@ -189,6 +198,16 @@ EXAMPLES = r"""
   lxcfleet.fleet.containers:
     name: db
 
+- name: Give all of them more memory, also those that are there
+  lxcfleet.fleet.containers:
+    name: web
+    count: 100
+    labels:
+      role: web
+    command: [python3, -m, http.server, "80"]
+    memory: 512M
+    update: true
+
 - name: Remove it
   lxcfleet.fleet.containers:
     name: db
@@ -204,6 +223,11 @@ containers:
   type: list
   elements: dict
   sample: [{"name": "web1", "status": "created", "changed": true, "error": null}]
+rollout:
+  description:
+    - The restart, in waves, of the containers whose change takes one, as C(lxcfleet rollout status) shows it.
+  returned: with I(update), if there is one
+  type: dict
 plan:
   description: What would be done, one line a step.
   returned: in check mode
@@ -280,6 +304,8 @@ def create(lxcfleet, params):
         arguments += ["-n", str(params["count"])]
     if params["state"] == "stopped":
         arguments += ["--no-start"]
+    if params["update"]:
+        arguments += ["--update"]
     for key in sorted(OPTIONS):
         arguments += said(OPTIONS[key], params[key])
     arguments += check(params["health"] or {}) + params["options"]
@@ -327,12 +353,15 @@ def main():
             name=dict(type="str", required=True),
             count=dict(type="int"),
             state=dict(type="str", choices=["present", "stopped", "absent"], default="present"),
+            update=dict(type="bool", default=False),
             options=dict(type="list", elements="str", default=[]),
             timeout=dict(type="float"),
         ),
         supports_check_mode=True,
     )
     params = module.params
+    if params["update"] and params["state"] == "absent":
+        module.fail_json(msg="update does not go with state=absent: what is destroyed is not changed before")
     lxcfleet = Lxcfleet(module)
     names = chosen(params)
     before = lxcfleet.states(names)
@@ -343,7 +372,7 @@ def main():
         change = create(lxcfleet, params)
         if params["state"] == "stopped" and not change.failed:
             change.add(act(lxcfleet, "stop", there, params))
-    change.leave(module, before, after(module, lxcfleet, before, change))
+    change.leave(module, before, after(module, lxcfleet, before, change), updated=params["update"])
 
 
 def after(module, lxcfleet, before, change):
