@@ -123,10 +123,3 @@ def apply(spec: Spec, assignments: Iterable[Assignment], settings: object) -> Sp
     if changed != spec:
         combinations.check(changed)
     return changed
-
-
-def hardest(keys: Iterable[str]) -> Change:
-    """How new values of these fields take effect together: live only if all of the fields can change live."""
-    changes = {table()[key].change for key in keys}
-    order = (Change.NEVER, Change.RESTART)
-    return next((change for change in order if change in changes), Change.LIVE)

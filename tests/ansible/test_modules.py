@@ -63,7 +63,7 @@ def test_update_changes_what_is_there(ansible: Ansible) -> None:
     ask: dict[str, Any] = {"name": name, "command": FOREVER, "update": True}
     assert words(ansible.task("containers", **ask)) == ["created"]
     pid = ansible.fleet.record(name)["pid"]
-    live = {**ask, "memory": "256M", "labels": {"role": "web"}}
+    live: dict[str, Any] = {**ask, "memory": "256M", "labels": {"role": "web"}}
     for more in ("--check", "--diff"), ("--diff",):
         done = ansible.task("containers", *more, **live)
         assert (done["changed"], done["containers"][0]["error"], "warnings" in done) == (True, None, False)
@@ -72,7 +72,7 @@ def test_update_changes_what_is_there(ansible: Ansible) -> None:
     assert (ansible.fleet.record(name)["labels"], ansible.fleet.record(name)["pid"]) == ({"role": "web"}, pid)
     again = ansible.task("containers", "--diff", **live)
     assert (again["changed"], again["diff"]) == (False, {"before": {}, "after": {}})
-    by_restart = {**live, "command": ["sleep", "1000000"]}
+    by_restart: dict[str, Any] = {**live, "command": ["sleep", "1000000"]}
     planned = ansible.task("containers", "--check", **by_restart)
     assert f"{name}: restart it, in its turn" in planned["plan"]
     assert ansible.fleet.record(name)["pid"] == pid

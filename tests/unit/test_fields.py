@@ -140,11 +140,6 @@ def test_values_that_contradict_each_other_can_t_be_set() -> None:
             assignments.apply(APP, assignments.combine(map(assignments.parse, texts)), CONFIG)
 
 
-def test_several_changes_are_as_hard_as_the_hardest() -> None:
-    assert assignments.hardest(["memory", "labels"]) is Change.LIVE
-    assert assignments.hardest(["memory", "command"]) is Change.RESTART
-
-
 def test_a_key_that_the_fleet_assigns_can_t_be_requested() -> None:
     assert set(stored()) - set(askable()) == {"first_id", "address", "address6", "hardware", "created"}
     assert set(askable()) - set(askable(profile=True)) == {"profile"}
