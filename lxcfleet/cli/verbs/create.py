@@ -68,10 +68,7 @@ def create(
       lxcfleet create db -n 2 --ensure -f json     for scripts: changes nothing the second time
       lxcfleet create db -n 2 --ensure --update --memory 4G     and those that exist get 4G, too
     """
-    if no_wait and not update:
-        options.refuse(["--no-wait"], "it is about the rollout of changes", "add --ensure --update")
-    if update and not ensure:
-        options.refuse(["--update"], "it is about containers that exist", "add --ensure")
+    _check_update(ensure=ensure, update=update, no_wait=no_wait)
     command = options.command_after_dashes(ctx)
     if name is not None:
         check_name(name)
@@ -96,6 +93,14 @@ def create(
         ctx, lambda client: client.create(request), style=style, quiet=quiet, dry_run=dry_run, update=update,
         wait=not no_wait,
     )  # fmt: skip
+
+
+def _check_update(*, ensure: bool, update: bool, no_wait: bool) -> None:
+    """Refuse options about changes where nothing changes."""
+    if no_wait and not update:
+        options.refuse(["--no-wait"], "it is about the rollout of changes", "add --ensure --update")
+    if update and not ensure:
+        options.refuse(["--update"], "it is about containers that exist", "add --ensure")
 
 
 VERBS = {"create": create}
