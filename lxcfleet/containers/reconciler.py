@@ -31,7 +31,8 @@ _WORDS = {Intent.RUN: Action.START, Intent.STOPPED: Action.STOP, Intent.GONE: Ac
 
 
 def _log_step(name: str, step: Step) -> None:
-    log.debug("%s: %s", name, step.describe())
+    if log.isEnabledFor(logging.DEBUG):
+        log.debug("%s: %s", name, step.describe())
 
 
 class Reconciler:

@@ -41,6 +41,9 @@ class Record:
     value: int
 
 
+_AT_ONCE = 64 * RECORD.size
+
+
 def path_of(lxc_path: Path) -> Path:
     """The FIFO of the containers below ``lxc_path``."""
     return _ROOT / lxc_path.relative_to("/") / "monitor-fifo"
@@ -82,11 +85,13 @@ class MonitorFifo:
         """Hear all records that were written so far."""
         while self._descriptor is not None:
             try:
-                data = os.read(self._descriptor, 64 * RECORD.size)
+                data = os.read(self._descriptor, _AT_ONCE)
             except BlockingIOError:
                 return
             for record in parse(data):
                 self._hear(record)
+            if len(data) < _AT_ONCE:
+                return  # there was no more
 
     def close(self) -> None:
         """Stop reading: monitors drop their records from now on."""

@@ -71,7 +71,8 @@ def _prepare_one(item: PrepareItem, reply: Reply, paths: Paths, home: int) -> No
         syscalls.unshare_mounts()
     try:
         layers.mount(paths, stack, name, item["first_id"], item["disk"])
-        tree.keep_copy(paths.container(name).spec, paths.container(name).started)
+        if not item["make"]:
+            tree.keep_copy(paths.container(name).spec, paths.container(name).started)
         namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         answer(reply, name, descriptor=namespace, notes=notes)
         os.close(namespace)
@@ -100,6 +101,9 @@ def _make(paths: Paths, name: str, item: PrepareItem) -> None:
         new.work.mkdir(mode=0o700)
         for file, text in item["files"].items():
             (new.directory / file).write_text(text, encoding="utf-8")
+        if item["mount"]:
+            # What it is started with, as ``keep_copy`` has it: the directory is not in use yet, so it need not be replaced.
+            new.started.write_text(item["files"][new.spec.name], encoding="utf-8")
         syscalls.rename_new(new.directory, paths.container(name).directory)
     except FileExistsError as error:
         tree.remove(new.directory)
