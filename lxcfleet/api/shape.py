@@ -1,7 +1,7 @@
 """How a call is declared: where the parts of its request stand (path, query, body), and the type of its reply.
 
 The client writes a request, the server reads it, and docs/api.md describes it, all from the same declaration. This module
-must import quickly, as every command line starts with it.
+must import quickly, as every command line starts with it: so its dataclasses have no methods but ``__init__``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Sent(NamedTuple):
 # -- the keys of a query ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Key(Generic[T]):
     """One key of a query, and how its value is written and read."""
 
@@ -103,7 +103,7 @@ class Takes(Protocol[Q]):
         """The request that arrived; raises InvalidInput with everything that is wrong with it."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Nothing:
     """A call without a request: no part of its path, query or body varies."""
 
@@ -120,7 +120,7 @@ class Nothing:
         _finish(unknown(sent.query, ()) if self.strict else [])
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Named:
     """A call about one object, whose name or id stands in the path."""
 
@@ -221,7 +221,7 @@ def _finish(complaints: Sequence[str]) -> None:
 # -- replies ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Gives(Generic[R]):
     """A reply that is a JSON value. ``R``: its type."""
 
@@ -253,7 +253,7 @@ def maybe(record: type[T]) -> Gives[T | None]:
     return Gives(record, maybe=True)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class AnyCall(Generic[Q]):
     """One call, with any kind of reply. ``path`` may hold ``{name}`` or ``{id}``."""
 
@@ -271,7 +271,7 @@ class AnyCall(Generic[Q]):
         return self.reads or self.method == "GET"
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Call(AnyCall[Q], Generic[Q, R]):
     """A call that is answered with one JSON value."""
 
@@ -285,7 +285,7 @@ class Call(AnyCall[Q], Generic[Q, R]):
     inside another."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class StreamCall(AnyCall[Q], Generic[Q, R]):
     """A call that is answered with JSON values, one a line, as they arise. The last line is always complete."""
 
@@ -293,7 +293,7 @@ class StreamCall(AnyCall[Q], Generic[Q, R]):
     """The kinds of its lines. ``R``: the type of all kinds together."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class TextCall(AnyCall[Q]):
     """A call that is answered with text."""
 

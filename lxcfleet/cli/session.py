@@ -11,7 +11,7 @@ from lxcfleet.api.client import Client, answers
 from lxcfleet.paths import Paths
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Session:
     """One run of the command line. ``failure_status``: the exit status of exec and shell if lxcfleet itself failed."""
 

@@ -32,7 +32,7 @@ class Change(StrEnum):
     """Never: the container has to be created anew."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Row:
     """One key. Attributes about containers alone mean nothing for keys of the settings."""
 
