@@ -72,7 +72,7 @@ def _measure(ours: fleet.Fleet, options: argparse.Namespace) -> int:
     time.sleep(2)
     client = Client(ours.paths)
     cgroups = [cgroup.payload(record["pid"] or 0, record["name"]).directory for record in client.containers(_ALL)]
-    pids = [pid for directory in cgroups for pid in cgroup.members(str(directory))]
+    pids = [pid for directory in cgroups for pid in cgroup.members(str(directory))[0]]
     found = client.stale(_ALL)
     processes, mappings = (sum(record[key] for record in found) for key in ("processes", "mappings"))
     hook = _HOOK.read_text().split('"')[1].replace("/run/lxcfleet", str(RUN))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 
 from lxcfleet.errors import Broken
 from lxcfleet.host.process import cgroup, proc
@@ -27,7 +28,14 @@ class Running:
     """When process 1 began, in seconds since the machine booted."""
     since: float
     """The same in seconds since the epoch."""
+    monitors: frozenset[Path] = frozenset()
+    """The monitor's cgroups."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def cgroups(self) -> frozenset[Path]:
+        """All cgroups of the run."""
+        return self.monitors | frozenset(self.payload.directories.values())
 
     @property
     def identity(self) -> str:

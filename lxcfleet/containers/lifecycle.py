@@ -144,7 +144,7 @@ class Lifecycle:
                 f"{name} can't be removed", why="its monitor runs again: somebody else started it",
                 hint=f"stop it: lxcfleet stop {name}",
             )  # fmt: skip
-        cgroup.remove(name)
+        cgroup.remove(cgroup.usual(name))
         for number in range(_TRIES):
             gone = self._paths.gone(f"{name}.{number}").directory
             try:
@@ -254,7 +254,7 @@ class Lifecycle:
         """Let the monitor, which nobody watched, tidy up: the command was very short, or the start was given up."""
         deadline = time.monotonic() + TIDY_SECONDS
         while time.monotonic() < deadline:
-            if not monitor.runs(name, str(self._paths.lxc)) and cgroup.remove(name):
+            if not monitor.runs(name, str(self._paths.lxc)) and cgroup.remove(cgroup.usual(name)):
                 return
             await asyncio.sleep(0.01)
 
@@ -284,8 +284,11 @@ class Lifecycle:
         proc.send_signal(running.pid, running.monitor, signal.SIGKILL)
         if timeout > 0:
             self._bus.publish(Killed(container.name, timeout))
-        if not await _gone(running, KILL_SECONDS):
-            raise _stays(container.name, running)
+        deadline = time.monotonic() + KILL_SECONDS
+        while not await _gone(running, NUDGE_SECONDS):
+            if time.monotonic() > deadline:
+                raise _stays(container.name, running)
+            await asyncio.to_thread(cgroup.thaw, running.payload)
 
 
 def _number(spec: Spec) -> int:

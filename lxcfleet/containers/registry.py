@@ -13,6 +13,7 @@ from lxcfleet.containers import store
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.desired import Observed
 from lxcfleet.containers.events import Began, EndedInHand, Exited, Gone
+from lxcfleet.containers.tidying import Tidying
 from lxcfleet.errors import Broken, HostError, WrongState
 from lxcfleet.host.lxc import monitor
 from lxcfleet.host.process import cgroup, proc
@@ -24,11 +25,6 @@ from lxcfleet.spec.selection import Selection, natural_order
 from lxcfleet.spec.spec import Spec
 
 log = logging.getLogger(__name__)
-
-_TIDY_SECONDS = 0.5
-"""Seconds after which the last process of an ended container has mostly gone."""
-_TIDIED_SECONDS = 60.0
-"""Seconds after which a process that still holds a cgroup is not about to end."""
 
 
 @dataclass
@@ -58,6 +54,8 @@ class Registry:
         self._bus = bus
         self._containers: dict[str, Container] = {}
         self._impostors: set[str] = set()
+        self.tidying = Tidying(self._containers)
+        """Removes what ended containers left."""
 
     def __contains__(self, name: str) -> bool:
         return name in self._containers
@@ -74,6 +72,7 @@ class Registry:
     def close(self) -> None:
         """The daemon ends: the ends of containers are no longer waited for. The containers run on."""
         loop = asyncio.get_running_loop()
+        self.tidying.close()
         for container in self._containers.values():
             if container.running is not None:
                 loop.remove_reader(container.running.descriptor)
@@ -192,7 +191,8 @@ class Registry:
             return
         began = proc.began(pid) or proc.uptime()
         payload = cgroup.payload(pid, container.name)
-        running = Running(pid, parent, descriptor, payload, began, proc.as_time(began))
+        monitors = cgroup.of_monitor(parent, container.name)
+        running = Running(pid, parent, descriptor, payload, began, proc.as_time(began), monitors)
         container.running = running
         container.resting = False
         container.starts += 1
@@ -206,8 +206,7 @@ class Registry:
         if container.running is running:
             container.running = None
             container.take_effect()
-        if not cgroup.remove(container.name):
-            asyncio.get_running_loop().call_later(_TIDY_SECONDS, self._tidy, container.name)
+        self.tidying.ended(container.name, running)
         running.gone.set()
         container.ends += 1
         self._bus.publish(Exited(container))
@@ -231,18 +230,6 @@ class Registry:
             # Not at once, so that the event of the action comes first.
             event = EndedInHand(container, succeeded)
             asyncio.get_running_loop().call_soon(self._bus.publish, event)
-
-    def _tidy(self, name: str, seconds: float = _TIDY_SECONDS) -> None:
-        """Try again to remove what was in use at the container's end, ever less often, until it runs again.
-
-        This goes on if it is destroyed: a process that takes long to end holds its cgroup, and nothing else cleans up.
-        """
-        container = self._containers.get(name)
-        if container is not None and container.running is not None:
-            return
-        in_hand = container is not None and container.busy is not None
-        if (in_hand or not cgroup.remove(name)) and seconds < _TIDIED_SECONDS:
-            asyncio.get_running_loop().call_later(2 * seconds, self._tidy, name, 2 * seconds)
 
     def ids(self) -> Iterable[int]:
         """First ids of the ranges in use."""

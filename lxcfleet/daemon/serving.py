@@ -125,6 +125,7 @@ class Daemon:
             tasks.keep("attach", attach.serve),
             tasks.do("cleanup", lambda: self._clean(parts.leftovers.gone)),
             tasks.keep("observe", self._observe),
+            tasks.keep("cgroups", parts.registry.tidying.run),
             tasks.keep("delta-sizes", parts.sizes.run),
             tasks.keep("boot-record", parts.fleet.boot.keep),
             tasks.keep("patch-numbers", parts.patch_numbers.run),

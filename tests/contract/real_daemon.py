@@ -190,7 +190,7 @@ def _on_a_host(launcher: FakeLauncher) -> Iterator[None]:
     with ExitStack() as stack:
         for module, name, fake in (
             (cgroup, "payload", launcher.payload),
-            (cgroup, "remove", launcher.forget_group),
+            (cgroup, "remove", launcher.forget_groups),
             (monitor, "ROOT", os.getuid()),
             (bridge_port, "set_up", lambda *_, **__: None),
             (limits, "id_files", lambda: (IDS, IDS, "", "")),

@@ -59,7 +59,8 @@ class Fleet:
         """The container begins to run."""
         payload = SimpleNamespace(frozen=frozen)
         descriptor = os.open(os.devnull, os.O_RDONLY)
-        self.container.running = cast(Any, SimpleNamespace(descriptor=descriptor, payload=payload, gone=asyncio.Event()))
+        running = SimpleNamespace(descriptor=descriptor, payload=payload, gone=asyncio.Event(), cgroups=frozenset())
+        self.container.running = cast(Any, running)
 
     def end(self) -> None:
         """The container's monitor ends."""
@@ -136,7 +137,7 @@ def fail(fleet: Fleet) -> None:
 
 @pytest.fixture(autouse=True)
 def no_cgroups(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cgroup, "remove", lambda name: True)
+    monkeypatch.setattr(cgroup, "remove", lambda cgroups, most=None: True)
 
 
 @pytest.mark.parametrize(

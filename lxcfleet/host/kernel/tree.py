@@ -14,6 +14,7 @@ from pathlib import Path
 
 from lxcfleet.errors import HostError
 from lxcfleet.host.kernel import quota, syscalls
+from lxcfleet.host.kernel.descent import Descent
 
 
 def write(path: Path, text: str, *, sync: bool = False) -> None:
@@ -211,23 +212,46 @@ def disk_usage_steps(path: Path) -> Iterator[int]:
     if known is not None:
         yield known
         return
-    total = count = 0
-    try:
-        device = os.lstat(path).st_dev
-    except OSError:
+    if not os.path.lexists(path):
         return
-    waiting = [os.fspath(path)]
-    while waiting:
-        try:
-            with os.scandir(waiting.pop()) as entries:
-                for entry in entries:
+    count = _Count()
+    for _ in Descent(os.fspath(path), count.look):
+        if count.new >= _STEP:
+            count.new = 0
+            yield count.bytes
+    yield count.bytes
+
+
+_BLOCK = 512
+"""Bytes; stat(2), st_blocks."""
+
+
+class _Count:
+    """What was added up."""
+
+    def __init__(self) -> None:
+        self._blocks = 0.0
+        self.new = 0
+        """The files since the last pause."""
+
+    @property
+    def bytes(self) -> int:
+        """So many so far."""
+        return int(self._blocks * _BLOCK)
+
+    def look(self, directory: int) -> Iterator[str]:
+        """Add up the files of one directory; gives the directories in it."""
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                try:
                     found = entry.stat(follow_symlinks=False)
-                    total += found.st_blocks * 512
-                    if entry.is_dir(follow_symlinks=False) and found.st_dev == device:
-                        waiting.append(entry.path)
-                    count += 1
-                    if count % _STEP == 0:
-                        yield total
-        except OSError:  # files vanish while we look
-            continue
-    yield total
+                except OSError:  # files vanish while we look
+                    continue
+                if stat.S_ISDIR(found.st_mode):
+                    self._blocks += found.st_blocks
+                    yield entry.name
+                else:  # a file with several names counts once: each name has its share, and none has to be remembered
+                    self._blocks += found.st_blocks / max(1, found.st_nlink)
+                self.new += 1
+                if self.new % _STEP == 0:
+                    yield ""

@@ -10,10 +10,14 @@ import contextlib
 import errno
 import functools
 import os
+import re
+import time
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lxcfleet.errors import WrongState
+from lxcfleet.host.kernel.descent import Descent
 from lxcfleet.units import as_size
 
 _ROOT = Path("/sys/fs/cgroup")
@@ -165,14 +169,23 @@ def too_little_memory(name: str, limit: int, used: int) -> WrongState:
 
 def payload(pid: int, name: str) -> Payload:
     """The cgroups of the container ``name``, whose process 1 is ``pid``; none if the container is gone."""
+    return Payload(_cgroups(pid, f"lxc.payload.{name}"))
+
+
+def of_monitor(pid: int, name: str) -> frozenset[Path]:
+    """The cgroups that liblxc made for the monitor ``pid`` of the container ``name``."""
+    return frozenset(_cgroups(pid, f"lxc.monitor.{name}").values())
+
+
+def _cgroups(pid: int, own_name: str) -> dict[str, Path]:
     directories: dict[str, Path] = {}
     try:
         text = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
-        return Payload(directories)
+        return directories
     for line in text.splitlines():
         _, controllers, path = line.split(":", 2)
-        own = _cut(path, f"lxc.payload.{name}")
+        own = _cut(path, own_name)
         if own is None:
             continue
         if not controllers:
@@ -181,50 +194,119 @@ def payload(pid: int, name: str) -> Payload:
         for controller in controllers.split(","):
             if controller:
                 directories[controller] = _ROOT / controller.removeprefix("name=") / own
-    return Payload(directories)
+    return directories
 
 
-def members(directory: str) -> list[int]:
-    """The processes in a cgroup and in all below it; none if it is gone."""
-    found = []
-    waiting = [directory]
-    while waiting:
-        here = waiting.pop()
+def members(directory: str) -> tuple[list[int], bool]:
+    """The processes in a cgroup and in all below it, and whether each of these cgroups was seen; none if it is gone.
+
+    Its root may nest cgroups so deep that no path leads there, and on v1 as many as it likes.
+    """
+    found: list[int] = []
+
+    def look(descriptor: int) -> list[str]:
         try:
-            with open(f"{here}/cgroup.procs", "rb", 0) as file:
-                found += [int(word) for word in file.read().split()]
+            with open("cgroup.procs", "rb", 0, opener=_in(descriptor)) as file:
+                found.extend(int(word) for word in file.readall().split())
         except OSError as error:
             if error.errno != errno.EOPNOTSUPP:  # a threaded cgroup (v2): its processes are listed in its parent
-                continue
-        waiting += _below(here)
-    return found
+                raise
+        return _below(descriptor)
+
+    descent = Descent(directory, look)
+    descent.run()
+    return found, descent.whole
 
 
-def _below(directory: str) -> list[str]:
-    """The cgroups directly below ``directory``; none if it is gone.
+def _in(directory: int) -> Callable[[str, int], int]:
+    return lambda name, flags: os.open(name, flags, dir_fd=directory)
+
+
+def _below(directory: int) -> list[str]:
+    """The names of the cgroups directly below the one that is open.
 
     A cgroup has dozens of files. Its number of links is 2 plus one for each directory (kernfs_refresh_inode, Linux), so a
     cgroup without children, as most are, need not be listed.
     """
-    with contextlib.suppress(OSError):
-        if os.stat(directory).st_nlink != 2:
-            with os.scandir(directory) as entries:
-                return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-    return []
+    if os.fstat(directory).st_nlink == 2:
+        return []
+    with os.scandir(directory) as entries:
+        return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
-def remove(name: str) -> bool:
-    """Remove what is left of the cgroups of a container that has ended; returns whether nothing is left.
+def thaw(payload: Payload) -> None:
+    """Thaw all that is frozen in a container that is to end: on v1 a frozen process does not even die of SIGKILL.
+
+    Root inside may have frozen processes in a cgroup below the container's own; on v1 only a look at each finds them.
+    """
+    top = payload.directories.get("freezer")
+    if top is not None:
+        Descent(str(top), _thaw).run()
+
+
+def _thaw(directory: int) -> list[str]:
+    with contextlib.suppress(OSError), open("freezer.state", "wb", 0, opener=_in(directory)) as file:
+        file.write(b"THAWED")
+    return _below(directory)
+
+
+def usual(name: str) -> tuple[Path, ...]:
+    """The cgroups that liblxc makes for a container, unless there are such already."""
+    return tuple(top / f"lxc.{kind}.{name}" for top in _hierarchies() for kind in _KINDS)
+
+
+def remove(cgroups: Iterable[Path], most: int | None = None) -> bool:
+    """Remove what is left of cgroups of a container that has ended; returns whether nothing is left.
 
     liblxc's monitor tries that once, and leaves its cgroup if another process in it is not quite gone (5.0.2: in
     one of ten starts of a command that ends at once). A monitor that was killed leaves all its cgroups.
+    ``most``: the number of cgroups after which this gives up, for callers who can't wait; else it may take seconds.
     """
-    own = [top / f"lxc.{kind}.{name}" for top in _hierarchies() for kind in ("payload", "monitor")]
-    for top in own:
-        for directory, _, _ in os.walk(top, topdown=False):
-            with contextlib.suppress(OSError):  # in use
-                os.rmdir(directory)
-    return not any(top.exists() for top in own)
+    gone, count = True, 0
+    for top in cgroups:
+        for _ in Descent(str(top), _below, _remove):
+            count += 1
+            if most is not None and count > most:
+                return False
+        with contextlib.suppress(OSError):  # in use
+            os.rmdir(top)
+        gone = gone and not top.exists()
+    return gone
+
+
+def left_behind(names: Collection[str], used: Collection[Path]) -> dict[str, set[Path]]:
+    """The cgroups without processes of containers ``names``, by name, but for those that are in use and quite new ones.
+
+    liblxc appends -1, -2, … to a name if a stale cgroup has it: that is ours only if no container has such a name.
+    """
+    found: dict[str, set[Path]] = {}
+    for top in _hierarchies():
+        with contextlib.suppress(OSError), os.scandir(top) as entries:
+            for entry in entries:
+                kind, _, rest = entry.name.removeprefix("lxc.").partition(".")
+                name = rest if rest in names else _NUMBERED.sub("", rest)
+                own = entry.name.startswith("lxc.") and kind in _KINDS and name in names
+                if own and Path(entry.path) not in used and _is_over(entry):
+                    found.setdefault(name, set()).add(Path(entry.path))
+    return found
+
+
+def _is_over(entry: os.DirEntry[str]) -> bool:
+    try:
+        return time.time() - entry.stat().st_ctime > _NEW_SECONDS and members(entry.path) == ([], True)
+    except OSError:
+        return False
+
+
+_KINDS = ("payload", "monitor")
+_NUMBERED = re.compile(r"-[0-9]+$")
+_NEW_SECONDS = 10.0
+"""A cgroup that is so new may be about to get its first process."""
+
+
+def _remove(above: int, name: str) -> None:
+    with contextlib.suppress(OSError):  # in use
+        os.rmdir(name, dir_fd=above)
 
 
 @functools.cache

@@ -173,9 +173,12 @@ class _Container:
     def _read_processes(self) -> None:
         deadline = time.monotonic() + _SECONDS
         for _ in range(_ROUNDS):
-            new = set(cgroup.members(self.target.cgroup)) - self.seen
+            found, whole = cgroup.members(self.target.cgroup)
+            new = set(found) - self.seen
             if not new:
                 self._be_sure()
+                if not whole and not self.problem:
+                    self.problem = "its cgroups can't all be looked at"
                 return
             for pid in sorted(new):
                 self._process(pid)

@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -225,9 +225,11 @@ class FakeLauncher(Launcher):
         """In place of host.process.cgroup.payload."""
         return Payload({"": self._group(name)})
 
-    def forget_group(self, name: str) -> bool:
+    def forget_groups(self, cgroups: Iterable[Path], _most: int | None = None) -> bool:
         """In place of host.process.cgroup.remove."""
-        shutil.rmtree(self._group(name), ignore_errors=True)
+        for each in cgroups:
+            if each.is_relative_to(self._paths.run):
+                shutil.rmtree(each, ignore_errors=True)
         return True
 
     def _work(self, name: str) -> None:
