@@ -29,7 +29,7 @@ class Tidying:
 
     def __init__(self, containers: Mapping[str, Container]) -> None:
         self._containers = containers
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     def ended(self, name: str, running: Running) -> None:
         """A run is over."""
@@ -49,29 +49,28 @@ class Tidying:
             await asyncio.sleep(LAST_SECONDS)
 
     def later(self, name: str, left: Iterable[Path], seconds: float = FIRST_SECONDS) -> None:
-        """Remove them in so many seconds.
+        """Remove them in so many seconds, in a thread.
 
         This goes on if the container is destroyed: a process that takes long to end holds its cgroup.
         """
-        task = asyncio.get_running_loop().create_task(self._tidy(name, frozenset(left), seconds))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        asyncio.get_running_loop().call_later(seconds, self._tidy, name, frozenset(left), seconds)
 
     def close(self) -> None:
         """The daemon ends; the next one removes what is left."""
-        for task in self._under_way:
-            task.cancel()
+        self._closed = True
 
-    async def _tidy(self, name: str, left: frozenset[Path], seconds: float) -> None:
-        while True:
-            await asyncio.sleep(seconds)
-            container = self._containers.get(name)
-            busy = container is not None and container.busy is not None
-            now = container.running if container is not None else None
-            if now is not None:
-                left -= set(now.cgroups)
-            if not busy and await asyncio.to_thread(cgroup.remove, left):
-                return
-            if seconds >= LAST_SECONDS:
-                return
-            seconds = 2 * seconds or FIRST_SECONDS
+    def _tidy(self, name: str, left: frozenset[Path], seconds: float) -> None:
+        if self._closed:
+            return
+        container = self._containers.get(name)
+        if container is not None and container.busy is not None:
+            self._again(name, left, seconds)
+            return
+        if container is not None and container.running is not None:
+            left -= container.running.cgroups
+        removed = asyncio.get_running_loop().run_in_executor(None, cgroup.remove, left)
+        removed.add_done_callback(lambda done: None if done.result() else self._again(name, left, seconds))
+
+    def _again(self, name: str, left: frozenset[Path], seconds: float) -> None:
+        if seconds < LAST_SECONDS and not self._closed:
+            self.later(name, left, 2 * seconds or FIRST_SECONDS)
