@@ -8,7 +8,7 @@ import os
 from collections.abc import Awaitable, Callable
 
 from lxcfleet.errors import FleetError, HostError
-from lxcfleet.launcher.client import TRIES, Conversation, Launcher, Reply
+from lxcfleet.launcher.client import Conversation, Launcher, Reply
 from lxcfleet.launcher.operations import PREPARE, Done, PrepareItem
 
 log = logging.getLogger(__name__)
@@ -59,20 +59,36 @@ class Preparer:
         self._pump()
 
     async def _run(self, batch: _Batch) -> None:
-        failure: Exception = HostError("the container could not be prepared", why="its child process ended early")
+        """Have all prepared. One that is the end of its child is tried again, alone and last, so that the others go on."""
+        failure: Exception = HostError(
+            "the container could not be prepared", why="the process that did it was killed or took too long, twice"
+        )
+        suspects: _Batch = {}
         try:
-            for _ in range(TRIES):
-                if batch:
-                    await self._before()
-                    await self._try(batch)
+            while batch:
+                await self._before()
+                await self._try(batch)
+                if batch:  # the child works on one after the other: what kills it is the first without an answer
+                    name = next(iter(batch))
+                    suspects[name] = batch.pop(name)
+            for name in [*suspects]:
+                await self._before()
+                batch[name] = suspects.pop(name)
+                await self._try(batch)
+                self._fail(batch, failure)
         except (FleetError, OSError) as error:
             failure = error if isinstance(error, FleetError) else HostError("the launcher failed", why=str(error))
         except Exception:
             log.exception("preparing containers failed unexpectedly")
         finally:
-            for _, future in batch.values():
-                if not future.done():
-                    future.set_exception(failure)
+            self._fail(batch, failure)
+            self._fail(suspects, failure)
+
+    def _fail(self, batch: _Batch, failure: Exception) -> None:
+        for _, future in batch.values():
+            if not future.done():
+                future.set_exception(failure)
+        batch.clear()
 
     async def _try(self, batch: _Batch) -> None:
         """Have the batch prepared. Items that stay in it got no answer."""

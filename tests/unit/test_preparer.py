@@ -12,7 +12,7 @@ import pytest
 from lxcfleet.containers.preparer import Preparer
 from lxcfleet.errors import HostError
 from lxcfleet.launcher.children.answer import answer
-from lxcfleet.launcher.client import Conversation
+from lxcfleet.launcher.client import Conversation, Reply
 
 
 class _Launcher:
@@ -60,3 +60,53 @@ def test_the_notes_about_one_container_keep_no_other_from_its_start(note: str, c
     for reply in replies:
         os.close(reply.descriptor)
     assert replies[0].body["notes"][0][:5] == note[:5]
+
+
+class _Fragile:
+    """A launcher whose children answer one after the other, and are killed by the container ``bad``."""
+
+    generation = 1
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+
+    async def converse(self, _: str) -> Any:
+        launcher = self
+
+        class Child:
+            generation = 1
+
+            async def say(self, items: list[Any]) -> None:
+                self.left = [item["name"] for item in items]
+                launcher.batches.append(list(self.left))
+
+            async def hear(self) -> Any:
+                name = self.left.pop(0)
+                if name == "bad":
+                    return None
+                body = {"name": name, "error": None, "notes": []}
+                return Reply(body, None)
+
+            def close(self) -> None:
+                pass
+
+        return Child()
+
+
+def test_the_culprit_of_a_batch_is_found_and_the_others_go_on() -> None:
+    """Three innocent containers failed after 241 s, as the records of a fourth took too long, twice."""
+    launcher: Any = _Fragile()
+
+    async def prepare() -> list[Any]:
+        async def before() -> None:
+            pass
+
+        preparer = Preparer(launcher, 1, before)
+        asked = [preparer.submit({"name": name}) for name in ("a", "bad", "b", "c")]  # type: ignore[typeddict-item]
+        replies: list[Any] = await asyncio.gather(*asked, return_exceptions=True)
+        preparer.close()
+        return replies
+
+    replies = asyncio.run(asyncio.wait_for(prepare(), 30))
+    assert [isinstance(reply, HostError) for reply in replies] == [False, True, False, False]
+    assert launcher.batches == [["a", "bad", "b", "c"], ["b", "c"], ["bad"]]

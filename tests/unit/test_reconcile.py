@@ -6,11 +6,12 @@ import errno
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
-from lxcfleet.base.merge import reconcile
+from lxcfleet.base.merge import reconcile, records
 from lxcfleet.base.merge.reconcile import Reconciler
 from lxcfleet.base.stack import base, mask
 from lxcfleet.paths import Paths
@@ -203,3 +204,32 @@ def test_snapshots_without_a_container_go_after_a_while(host: Host, monkeypatch:
     names = {path.name for path in host.paths.base_snapshots.iterdir()}
     assert len(names) == 2  # the former snapshot was its base until just now
     assert host.own.base_snapshot(host.base()).name in names
+
+
+def test_a_file_that_is_too_large_is_not_merged_and_that_is_told_at_each_start(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """60 MiB of a container's took two minutes and 3.7 GB, while others waited for the same child."""
+    monkeypatch.setitem(records.MOST, records.STATUS, 100)
+    host.status.write_text(host.status.read_text() + OWN * 3)
+    before = host.status.read_text()
+    host.install("2")
+    for _ in range(2):
+        (told,) = host.start()
+        assert told == f"/var/lib/dpkg/status: not merged with the host's, as it has {len(before)}, and at most 100 are read"
+        assert host.status.read_text() == before
+    monkeypatch.setitem(records.MOST, records.STATUS, 10_000)
+    assert host.start() == []
+    assert "Version: 2" in host.status.read_text()
+
+
+def test_accounts_with_the_same_id_are_merged_quickly() -> None:
+    """The time grew with the square of their number."""
+    own = b"".join(b"u%d:x:5:5::/:\n" % number for number in range(40_000))
+    groups = b"".join(b"g%d:x:5:\n" % number for number in range(40_000))
+    old = {records.PASSWD: b"a:x:1:1\n", records.GROUP: b"g:x:1:\n"}
+    host = {records.PASSWD: b"b:x:2:7\n", records.GROUP: b"h:x:7:\n"}
+    began = time.process_time()
+    merged, _ = records.merge(old, host, {records.PASSWD: own, records.GROUP: groups})
+    assert time.process_time() - began < 5
+    assert merged[records.PASSWD].count(b"\n") == 40_001

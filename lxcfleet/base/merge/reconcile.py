@@ -23,14 +23,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lxcfleet.base.merge.records import MERGES, Files, merge
+from lxcfleet.base.merge.records import MERGES, MOST, Files, merge
 from lxcfleet.base.stack import Layer
 from lxcfleet.base.tree import stamp
 from lxcfleet.host.kernel import tree
 from lxcfleet.paths import ContainerPaths, Paths
+from lxcfleet.units import as_size
 
 _MOST = 64 << 20
-"""The largest file, in bytes, that is merged."""
+"""The largest file of the host, in bytes, that is remembered."""
+_USUAL = 1 << 20
 _KEPT_SECONDS = 3600.0
 """A snapshot without a container is kept for this long: a container may be about to refer to it."""
 _LOST = (
@@ -66,6 +68,9 @@ class Reconciler:
             if known is None:
                 _note(own, present, [])
             return []
+        if large := [told for path in MERGES if (told := _too_large(own, path))]:
+            _note(own, str(known), large)
+            return large
         conflicts = self._merge(own, str(known))
         if conflicts is None:
             _note(own, str(known), [_LOST])
@@ -77,7 +82,7 @@ class Reconciler:
 
     def _merge(self, own: ContainerPaths, known: str) -> list[str] | None:
         """Merge the container's own files; None if that can't be done because the base that it began with is lost."""
-        found = {path: file for path in MERGES if (file := tree.read_within(own.delta, path, _MOST)) is not None}
+        found = {path: file for path in MERGES if (file := tree.read_within(own.delta, path, _most(path))) is not None}
         contents = {path: content for path, (content, _) in found.items()}
         if all(content == self._files.get(path) for path, content in contents.items()):
             return []
@@ -190,6 +195,18 @@ def file_at_last_start(paths: Paths, name: str, path: str) -> bytes | None:
 def forget_all(paths: Paths) -> None:
     """Remove all snapshots, as no container is left."""
     shutil.rmtree(paths.base_snapshots, ignore_errors=True)
+
+
+def _most(path: str) -> int:
+    return MOST.get(path, _USUAL)
+
+
+def _too_large(own: ContainerPaths, path: str) -> str:
+    """In words that the container's file is too large to be merged; empty if it is not."""
+    size = tree.size_within(own.delta, path)
+    if size <= _most(path):
+        return ""
+    return f"{path}: not merged with the host's, as it has {as_size(size)}, and at most {as_size(_most(path))} are read"
 
 
 def _pack(files: Files) -> bytes:

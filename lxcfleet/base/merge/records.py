@@ -168,10 +168,10 @@ def _strangers(host_groups: bytes, groups: bytes, users: Entries, known: Entries
 
 
 def _names_of_ids(groups: bytes) -> dict[bytes, tuple[str, ...]]:
-    found: dict[bytes, tuple[str, ...]] = {}
+    found: dict[bytes, list[str]] = {}
     for name, line in _lines(groups).items():
-        found[_number(line)] = (*found.get(_number(line), ()), name)
-    return found
+        found.setdefault(_number(line), []).append(name)
+    return {number: tuple(names) for number, names in found.items()}
 
 
 def _lines(content: bytes) -> Entries:
@@ -215,6 +215,11 @@ PASSWD = "/etc/passwd"
 GROUP = "/etc/group"
 
 STATUS = "/var/lib/dpkg/status"
+
+MOST = {STATUS: 8 << 20, PASSWD: 1 << 20, GROUP: 1 << 20}
+"""Bytes of the largest file of a container that is merged, by its path; others: 1 MiB. Debian's status has 1 MiB for
+each 1,000 packages. A container's root writes these files, and the starts of others must not wait for them."""
+
 
 MERGES: dict[str, Callable[[bytes, bytes, bytes], Merged]] = {
     STATUS: packages,

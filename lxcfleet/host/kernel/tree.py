@@ -75,22 +75,40 @@ def read_within(top: Path, path: str, most: int) -> tuple[bytes, os.stat_result]
 
     A container's root has filled ``top``, so no link and no mount is followed. Raises OSError.
     """
+    descriptor = _open_file_within(top, path)
+    if descriptor is None:
+        return None
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > most:
+            return None
+        return file.read(most), status
+
+
+def size_within(top: Path, path: str) -> int:
+    """Bytes of the regular file ``path`` below ``top``; 0 if there is none such. Raises OSError."""
+    descriptor = _open_file_within(top, path)
+    if descriptor is None:
+        return 0
+    try:
+        status = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
+
+
+def _open_file_within(top: Path, path: str) -> int | None:
     directory = _open_within(top, path)
     if directory is None:
         return None
     try:
-        descriptor = os.open(
+        return os.open(
             os.path.basename(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory
         )
     except OSError:
         return None
     finally:
         os.close(directory)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > most:
-            return None
-        return file.read(most), status
 
 
 def replace_within(top: Path, path: str, content: bytes, like: os.stat_result) -> None:

@@ -36,6 +36,7 @@ def prepare(_: None, reply: Reply, paths: Paths) -> None:
         if any(item["mount"] for item in items) and not os.path.ismount(paths.mask_mount):
             return  # a new launcher without mask: the daemon gets no answer, has the mask mounted, and asks again
         for item in items:
+            signal.alarm(CHILD_SECONDS)
             try:
                 _prepare_one(item, reply, paths, home)
             except (OSError, FleetError) as error:
@@ -52,7 +53,6 @@ def _batches(reply: Reply) -> Iterator[list[PrepareItem]]:
                 message = file.read()
         if not message:
             return
-        signal.alarm(CHILD_SECONDS)
         yield json.loads(message)
 
 
