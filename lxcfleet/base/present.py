@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
@@ -55,6 +55,15 @@ class Shape(Enum):
     """A whiteout or a file is there: the lower layers' entries below this path do not show."""
     NOWHERE = auto()
     """The directory is not there, and an opaque directory above it hides the lower layers."""
+
+
+_MOST_REMEMBERED, _LONGEST = 300_000, 512
+"""Results, and characters of a path; a container chooses the paths that are asked for."""
+
+
+def worth_remembering(path: str, known: Sized) -> bool:
+    """Whether there is room for what was found at ``path``."""
+    return len(path) <= _LONGEST and len(known) < _MOST_REMEMBERED
 
 
 class Upper:
@@ -115,7 +124,9 @@ class Upper:
             unknown.append(path)
             path = path.rpartition("/")[0]
         for below in reversed(unknown):
-            shape = self._directories[below] = self._look(below, shape)
+            shape = self._look(below, shape)
+            if worth_remembering(below, self._directories):
+                self._directories[below] = shape
         return shape
 
     def _look(self, path: str, above: Shape) -> Shape:
@@ -156,7 +167,9 @@ class Bottom:
         """The lowest layer's entry at ``path``."""
         found = self._known.get(path)
         if found is None:
-            found = self._known[path] = Found(self.layer, self._lstat(path))
+            found = Found(self.layer, self._lstat(path))
+            if worth_remembering(path, self._known):
+                self._known[path] = found
         return found
 
     def forget(self, path: str) -> None:

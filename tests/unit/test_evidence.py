@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lxcfleet.host.kernel import tree
+from lxcfleet.patch.shadow import files
 from lxcfleet.patch.shadow.files import Delta, Shadow, ShadowKind, compare, find, parse_status, remove
 from lxcfleet.patch.stale.judge import OldFile, Process, StaleScan, Why
 from lxcfleet.patch.verify.evidence import Evidence, Owned, fingerprint, judge
@@ -170,6 +171,27 @@ Version: 3.0.20-1
 garbage without a colon
 \0\x01: x
 """
+
+
+def test_more_packages_than_are_compared_are_told(layers: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """1.9 million of them kept the daemon from answering anybody for three seconds."""
+    many = "".join(f"Package: p{number}\nStatus: install ok installed\n\n" for number in range(50))
+    put(layers["delta"], files.STATUS, many)
+    assert len(look(layers).packages or ()) == 50
+    monkeypatch.setattr(files, "_MAX_PACKAGES", 49)
+    assert (look(layers).packages, look(layers).problem[:29]) == (None, f"{files.STATUS} has more")
+    monkeypatch.setattr(files, "_MAX_PACKAGES", 50)
+    monkeypatch.setattr(files, "_MAX_STATUS", len(many) - 1)
+    assert look(layers).packages is None
+
+
+def test_more_shadows_than_are_listed_are_told(layers: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abcd":
+        put(layers["base"], f"/usr/lib/{name}", "one")
+        put(layers["delta"], f"/usr/lib/{name}", "two")
+    monkeypatch.setattr(files, "_MAX_SHADOWS", 200)
+    assert len(look(layers).shadows) == 2
+    assert look(layers).problem == "it hides more of the host's files than are listed (2)"
 
 
 def test_packages_that_differ() -> None:

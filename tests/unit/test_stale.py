@@ -19,12 +19,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lxcfleet.base import present
 from lxcfleet.base.present import Found, Present, Shelf
 from lxcfleet.base.stack import Layer
 from lxcfleet.host.packages import database
 from lxcfleet.host.process import maps
 from lxcfleet.host.process.cgroup import Payload
 from lxcfleet.host.process.maps import Identity
+from lxcfleet.launcher.client import Died
+from lxcfleet.patch.shadow.files import Delta
 from lxcfleet.patch.stale import scan as scanning
 from lxcfleet.patch.stale.finder import Finder
 from lxcfleet.patch.stale.judge import OldFile, Process, StaleScan, Why, judge_mapped, merge, same, written_since
@@ -372,6 +375,50 @@ def test_a_dhcp_client_that_runs_old_code_makes_its_container_stale(layers: dict
     finally:
         os.kill(client, signal.SIGKILL)
         os.waitpid(client, 0)
+
+
+def test_a_process_that_maps_more_than_is_read_makes_its_container_not_known(
+    layers: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """60,000 mappings with long paths took 2 GB."""
+    (tmp_path / "cgroup.procs").write_text(f"{os.getpid()}\n")
+    monkeypatch.setattr(maps, "_MOST", 100)
+    (result,) = scan([Target("web", os.getpid(), str(tmp_path), stack_in(layers))])
+    assert not result.clean
+    assert result.problem == f"/proc/{os.getpid()}/mountinfo: has more than 0 MiB, and is not read"
+
+
+def test_more_old_files_than_an_answer_has_room_for_are_told(
+    layers: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scanning, "_MOST_FOUND", 300)
+    looked = scanning._Container(Target("web", 1, "/none", stack_in(layers)), None, cast(Any, None), set())
+    old = [(f"/usr/lib/{number:0>50}", Why.REPLACED, "base") for number in range(4)]
+    assert looked._fitting(old[:2]) == old[:2]
+    assert looked._fitting(old[2:3]) == []
+    assert looked.problem == "it runs more old files than are listed (2)"
+
+
+def test_what_a_container_asks_for_is_not_remembered_without_end() -> None:
+    assert present.worth_remembering("/usr/lib/x", {})
+    assert not present.worth_remembering("/" + "x" * 600, {})
+    assert not present.worth_remembering("/x", range(present._MOST_REMEMBERED))
+
+
+def test_a_container_that_is_the_end_of_the_process_that_looks_is_told_and_the_others_are_looked_at() -> None:
+    class Fragile:
+        async def ask_large(self, operation: str, item: Any) -> list[Any]:
+            names = [each["name"] for each in item["targets"]] if operation == "stale" else [name for name, _ in item]
+            if "bad" in names:
+                raise Died("it died")
+            return [StaleScan(name, 1, 1).to_json() if operation == "stale" else Delta(name).to_json() for name in names]
+
+    finder = Finder(Paths(), cast(Any, Fragile()), cast(Any, None), lambda: True)
+    targets: list[Any] = [{"name": name} for name in ("a", "bad", "b")]
+    found = asyncio.run(finder._ask({"wanted": None, "targets": targets}))
+    assert [(each.name, each.clean) for each in found] == [("a", True), ("bad", False), ("b", True)]
+    deltas = asyncio.run(finder._ask_shadows([("a", None), ("bad", None), ("b", None)]))
+    assert [(each.name, bool(each.problem)) for each in deltas] == [("a", False), ("bad", True), ("b", False)]
 
 
 def test_a_container_without_a_cgroup_is_not_clean() -> None:

@@ -5,6 +5,7 @@ A process may end at any moment: ProcessLookupError is raised for information th
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,8 @@ from lxcfleet.host.kernel.mounts import unescape
 _NO_FILES = ("/memfd:", "/dev/", "/SYSV", "/anon_hugepage")
 """Mappings that are shown as deleted, and never were files on a disk."""
 _PIECE = 1 << 16
+_MOST = 16 << 20
+"""Bytes of the largest table of mappings or mounts that is read. The largest ordinary ones have 2 MiB."""
 _DELETED = b" (deleted)"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _UP = 8, 1000
@@ -217,7 +220,10 @@ def device_name(device: int) -> str:
 
 
 def _read(pid: int, file: str, *, once: bool = False) -> bytes:
-    """Read with bare system calls: a file object costs as much as a small file. ``once``: one read returns the whole file."""
+    """Read with bare system calls: a file object costs as much as a small file. ``once``: one read returns the whole file.
+
+    Raises OSError if the file is larger than what is read.
+    """
     try:
         descriptor = os.open(f"/proc/{pid}/{file}", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError as error:
@@ -225,9 +231,12 @@ def _read(pid: int, file: str, *, once: bool = False) -> bytes:
     try:
         if once:
             return os.read(descriptor, _PIECE)
-        pieces = []
+        pieces, size = [], 0
         while piece := os.read(descriptor, _PIECE):
             pieces.append(piece)
+            size += len(piece)
+            if size > _MOST:
+                raise OSError(errno.EFBIG, f"has more than {_MOST >> 20} MiB, and is not read", f"/proc/{pid}/{file}")
     finally:
         os.close(descriptor)
     return b"".join(pieces)

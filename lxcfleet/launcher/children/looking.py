@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import signal
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 from lxcfleet.base.stack import Stack
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.launcher.children.answer import Reply, answer, answer_large
+from lxcfleet.launcher.children.preparing import CHILD_SECONDS
 from lxcfleet.launcher.operations import ExposureItem, StaleItem, UnshadowItem
 from lxcfleet.patch.stale import scan
 from lxcfleet.patch.stale.served import Wanted
 from lxcfleet.paths import Paths
+
+T = TypeVar("T")
+
+
+def _each_in_time(found: Iterable[T]) -> Iterator[T]:
+    """Each container has the time that this child has for all."""
+    for each in found:
+        signal.alarm(CHILD_SECONDS)
+        yield each
 
 
 def stale(ask: StaleItem, reply: Reply, _: Paths) -> None:
@@ -19,7 +31,7 @@ def stale(ask: StaleItem, reply: Reply, _: Paths) -> None:
     body, text = None, b"[]"
     try:
         wanted = None if ask["wanted"] is None else Wanted.from_json(ask["wanted"])
-        found = scan.scan(map(scan.Target.from_json, ask["targets"]), wanted)
+        found = _each_in_time(scan.scan(map(scan.Target.from_json, ask["targets"]), wanted))
         text = json.dumps([each.to_json() for each in found]).encode()
     except OSError as error:
         body = HostError.from_os_error("what containers run can't be compared", error).body()
@@ -32,7 +44,7 @@ def shadows(items: list[tuple[str, Any]], reply: Reply, _: Paths) -> None:
 
     body, text = None, b"[]"
     try:
-        found = files.find((name, Stack.from_json(stack)) for name, stack in items)
+        found = _each_in_time(files.find((name, Stack.from_json(stack)) for name, stack in items))
         text = json.dumps([each.to_json() for each in found]).encode()
     except OSError as error:
         body = HostError.from_os_error("deltas can't be looked at", error).body()

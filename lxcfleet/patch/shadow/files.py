@@ -19,7 +19,13 @@ from lxcfleet.base.stack import Layer, Stack
 from lxcfleet.host.kernel import syscalls
 
 STATUS = "/var/lib/dpkg/status"
-_MAX_STATUS = 64 << 20
+_MAX_STATUS = 16 << 20
+_MAX_PACKAGES = 20_000
+"""What is read of a container's own dpkg records. Debian's status has 1 MiB for each 1,000 packages."""
+_MAX_FIELD = 200
+"""Characters of a package's name and of its version."""
+_MAX_SHADOWS = 4 << 20
+"""Characters of the paths of a container's shadows, and 64 for each."""
 _MAX_COMPARED = 256 << 20
 _CHUNK = 1 << 20
 
@@ -107,11 +113,25 @@ def find(containers: Iterable[tuple[str, Stack]]) -> Iterator[Delta]:
         for name, stack in containers:
             try:
                 with shelf.present(stack) as present:
-                    yield Delta(name, (*_shadows(present, 0), *shared.shadows(present)), _packages(present))
+                    own, more = _fitting(_shadows(present, 0))
+                    packages, problem = _packages(present)
+                    yield Delta(name, (*own, *shared.shadows(present)), packages, more or problem)
             except OSError as error:
                 yield Delta(name, problem=f"{error.filename}: {error.strerror}")
     finally:
         shelf.close()
+
+
+def _fitting(shadows: Iterator[Shadow]) -> tuple[list[Shadow], str]:
+    """Those for which there is room in the answer, and in words that there are more."""
+    found: list[Shadow] = []
+    room = _MAX_SHADOWS
+    for shadow in shadows:
+        room -= 64 + len(shadow.path)
+        if room < 0:
+            return found, f"it hides more of the host's files than are listed ({len(found)})"
+        found.append(shadow)
+    return found, ""
 
 
 class _Shared:
@@ -182,16 +202,24 @@ def _same(handle: int, status: os.stat_result, outside: str, hidden: os.stat_res
     return True
 
 
-def _packages(present: Present) -> dict[str, str] | None:
-    """The packages of a container that has dpkg records of its own, in any layer; None: it has none."""
+def _packages(present: Present) -> tuple[dict[str, str] | None, str]:
+    """The packages of a container that has dpkg records of its own, in any layer; None: it has none.
+
+    If they are more than is read, it is told that in words.
+    """
     upper = present.opened(present.find(STATUS).layer)
     if not isinstance(upper, Upper) or upper.layer.neutral:
-        return None
+        return None, ""
     with upper.opened(STATUS) as handle:
         if handle is None or not stat.S_ISREG(os.fstat(handle).st_mode):
-            return None
+            return None, ""
         with _reading(handle) as file:
-            return parse_status(file.read(_MAX_STATUS))
+            text = file.read(_MAX_STATUS + 1)
+    found = {} if len(text) > _MAX_STATUS else parse_status(text, _MAX_PACKAGES + 1)
+    if len(text) <= _MAX_STATUS and len(found) <= _MAX_PACKAGES:
+        return found, ""
+    most = f"{_MAX_STATUS >> 20} MiB or {_MAX_PACKAGES} packages"
+    return None, f"{STATUS} has more than {most}, and its packages are not compared"
 
 
 def _reading(handle: int) -> Any:
@@ -217,17 +245,22 @@ def remove(directory: str, paths: Iterable[str]) -> None:
         os.close(top)
 
 
-def parse_status(text: bytes) -> dict[str, str]:
-    """The packages that are installed according to dpkg's ``status`` file, NAME:ARCHITECTURE to version; deb-control(5)."""
+def parse_status(text: bytes, most: int | None = None) -> dict[str, str]:
+    """The packages that are installed according to dpkg's ``status`` file, NAME:ARCHITECTURE to version; deb-control(5).
+
+    ``most``: so many packages are enough.
+    """
     found = {}
     for paragraph in text.decode("utf-8", "replace").split("\n\n"):
         fields = {}
         for line in paragraph.split("\n"):
             key, colon, value = line.partition(":")
             if colon and not line.startswith((" ", "\t")):
-                fields[key.lower()] = value.strip()
+                fields[key.lower()] = value.strip()[:_MAX_FIELD]
         if fields.get("package") and fields.get("status", "").endswith(" installed"):
             found[f"{fields['package']}:{fields.get('architecture', '')}"] = fields.get("version", "")
+            if most is not None and len(found) >= most:
+                break
     return found
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from lxcfleet.base.stack import stack_of
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.errors import from_body
 from lxcfleet.host.net.dhcp import Client
-from lxcfleet.launcher.client import Launcher
+from lxcfleet.launcher.client import Died, Launcher
 from lxcfleet.launcher.operations import SHADOWS, STALE, UNSHADOW, StaleItem, UnshadowItem
 from lxcfleet.patch.shadow.files import Delta
 from lxcfleet.patch.stale.judge import StaleScan
@@ -22,6 +23,7 @@ from lxcfleet.paths import Paths
 _SHARE = 20
 """The number of containers for which a further process pays off."""
 _MAX_SHARES = 4
+_KILLED = "the process that looked at it was killed or took too long"
 
 
 class Finder:
@@ -51,13 +53,22 @@ class Finder:
             shares = min(os.cpu_count() or 1, _MAX_SHARES, -(-len(items) // _SHARE))
             files = wanted or (Wanted() if self.data else None)
             what = None if files is None else files.to_json()
-            asked = (
-                self._launcher.ask_large(STALE, StaleItem(wanted=what, targets=items[number::shares]))
-                for number in range(shares)
-            )
+            asked = (self._ask(StaleItem(wanted=what, targets=items[number::shares])) for number in range(shares))
             for answer in await asyncio.gather(*asked):
-                found |= {scan.name: scan for scan in map(StaleScan.from_json, answer)}
+                found |= {scan.name: scan for scan in answer}
         return found
+
+    async def _ask(self, item: StaleItem) -> list[StaleScan]:
+        """The findings in some containers. If one of them is the end of the process that looks, that one is not known."""
+        targets = item["targets"]
+        try:
+            answer = await self._launcher.ask_large(STALE, item)
+        except Died:
+            if len(targets) > 1:
+                each = [await self._ask(StaleItem(wanted=item["wanted"], targets=[target])) for target in targets]
+                return [scan for scans in each for scan in scans]
+            return [StaleScan(targets[0]["name"], 0, 0, problem=_KILLED)]
+        return [StaleScan.from_json(each) for each in answer]
 
     async def shadows(self, containers: Iterable[Container]) -> dict[str, Delta]:
         """The shadows in each container's layers by name, whether it runs or not. Raises FleetError."""
@@ -66,8 +77,16 @@ class Finder:
         if not items:
             return {}
         await self._mask.have()
-        found = await self._launcher.ask_large(SHADOWS, items)
-        return {delta.name: delta for delta in map(Delta.from_json, found)}
+        return {delta.name: delta for delta in await self._ask_shadows(items)}
+
+    async def _ask_shadows(self, items: list[tuple[str, Any]]) -> list[Delta]:
+        try:
+            answer = await self._launcher.ask_large(SHADOWS, items)
+        except Died:
+            if len(items) > 1:
+                return [delta for item in items for delta in await self._ask_shadows([item])]
+            return [Delta(items[0][0], problem=_KILLED)]
+        return [Delta.from_json(each) for each in answer]
 
     async def remove(self, container: Container, paths: Sequence[str]) -> None:
         """Remove files from the delta of a container that does not run. Raises FleetError."""

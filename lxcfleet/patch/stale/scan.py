@@ -24,9 +24,13 @@ from lxcfleet.patch.stale.served import Candidates, Memory, Served, Wanted, comp
 
 _ROUNDS = 5
 """How often the child looks for processes that began meanwhile."""
-_SECONDS = 30.0
-"""Seconds for which one container is looked at; a hundred with 500 processes take 0.1 s. One process can map so much that
-it takes ten seconds, and a hostile container can have hundreds: the containers after it must not wait for that."""
+_SECONDS = 10.0
+"""Seconds for which one container is looked at; a hundred with 500 processes take 0.1 s. A hostile container can map and
+mount so much that it takes minutes: the containers after it must not wait for that."""
+_MOST_FOUND = 2 << 20
+"""Characters of the paths of old files, each path once, and 64 for each process that has one."""
+_MOST_FRESH = 50_000
+"""Files that are known to be those of the layers and are remembered."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,9 @@ class _Container:
         self.found: list[tuple[str, Why, str, Process]] = []
         self.mappings = 0
         self.problem = ""
+        self._deadline = time.monotonic() + _SECONDS
+        self._room = _MOST_FOUND
+        self._paths: set[str] = set()
         self.served = Served()
         self._fresh: set[maps.MappedFile] = set()
         """Files that other processes of the container map, too, and that are known to be those of the layers."""
@@ -171,7 +178,6 @@ class _Container:
             self.found += [(old.path, Why.CLIENT, layer, process) for old in outdated.files(pid)]
 
     def _read_processes(self) -> None:
-        deadline = time.monotonic() + _SECONDS
         for _ in range(_ROUNDS):
             found, whole = cgroup.members(self.target.cgroup)
             new = set(found) - self.seen
@@ -183,10 +189,15 @@ class _Container:
             for pid in sorted(new):
                 self._process(pid)
                 self.seen.add(pid)
-                if time.monotonic() > deadline:
-                    self.problem = f"it takes more than {_SECONDS:g} s ({len(self.seen)} processes so far)"
+                if self._late():
                     return
         self.problem = f"new processes came all the time ({len(self.seen)} so far)"
+
+    def _late(self) -> bool:
+        if time.monotonic() <= self._deadline:
+            return False
+        self.problem = f"it takes more than {_SECONDS:g} s ({len(self.seen)} processes so far)"
+        return True
 
     def _be_sure(self) -> None:
         """Check the cgroup: if it is gone, or not the container's, it has no processes, and that would prove nothing."""
@@ -199,8 +210,8 @@ class _Container:
             self._judge(pid)
         except ProcessLookupError:
             pass
-        except PermissionError as error:
-            self.problem = f"{error.filename}: {error.strerror}"
+        except OSError as error:
+            self.problem = f"{error.filename or f'process {pid}'}: {error.strerror}"
 
     def _judge(self, pid: int) -> None:
         mapped = self._first if pid == self.target.pid else maps.executable(pid)
@@ -214,11 +225,13 @@ class _Container:
                 self.mappings += 1
             elif file.device in self._devices and (path := place(file.path, self._mounted)) is not None:
                 identity = maps.mapped_file(pid, name)
+                if self._late():
+                    break
                 if identity is not None:
                     self.mappings += 1
                     found = self._compare(path, identity, file.deleted, f"/proc/{pid}/map_files/{name}")
-                    old += found
-                    if not found and self._one_file_system:
+                    old += self._fitting(found)
+                    if not found and self._one_file_system and len(self._fresh) < _MOST_FRESH:
                         self._fresh.add(file)
         program, deleted = maps.program(pid)
         path = place(program, self._mounted)
@@ -229,6 +242,16 @@ class _Container:
         if old:
             process = Process(pid, maps.command(pid))
             self.found += [(path, why, layer, process) for path, why, layer in dict.fromkeys(old)]
+
+    def _fitting(self, found: list[tuple[str, Why, str]]) -> list[tuple[str, Why, str]]:
+        """Those for which there is room in the answer; if there is none, that is told."""
+        for path, *_ in found:
+            self._room -= 64 + (0 if path in self._paths else len(path))
+            if self._room < 0:
+                self.problem = f"it runs more old files than are listed ({len(self._paths)})"
+                return []
+            self._paths.add(path)
+        return found
 
     def _compare(self, path: str, identity: maps.Identity, deleted: bool, where: str) -> list[tuple[str, Why, str]]:
         """Compare a file. ``where``: the path at which the file of the process can be read."""
