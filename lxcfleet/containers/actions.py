@@ -13,7 +13,7 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.events import ActionDone, StoppedByItself
 from lxcfleet.containers.masks import MaskKeeper
-from lxcfleet.containers.reconciler import Reconciler
+from lxcfleet.containers.reconciler import Reconciler, refuse_unseen
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
 from lxcfleet.containers.turns import in_turns, turns
@@ -204,6 +204,7 @@ def _check_force(container: Container, action: Action, *, force: bool) -> None:
 
 
 def _check_state(container: Container, action: Action) -> None:
+    refuse_unseen(container)
     if container.spec is None and action in (Action.START, Action.RESTART):
         raise container.problem or WrongState(f"{container.name} is broken")
     if container.running is None and action in (Action.FREEZE, Action.UNFREEZE):

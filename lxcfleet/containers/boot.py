@@ -171,7 +171,7 @@ class Boot:
 
     def _seen(self) -> Record:
         known = list(self._registry)
-        running = tuple(c.name for c in known if c.running is not None)
+        running = tuple(c.name for c in known if c.running is not None or c.unseen)
         resting = tuple(c.name for c in known if c.running is None and c.resting)
         return Record(self._boot, running, resting)
 

@@ -57,6 +57,8 @@ class Container:
     """The spec of its run. If it does not run: the spec of its next run. None: the spec can't be read."""
     problem: Broken | None = None
     running: Running | None = None
+    unseen: bool = False
+    """Its monitor runs, and its process 1 can't be told: so it must not count as stopped."""
     desired: Spec | None = None
     """The spec that holds from its next start on, if that is another one."""
     resting: bool = False
@@ -79,6 +81,8 @@ class Container:
             if self.busy in ("stop", "destroy"):
                 return State.STOPPING
             return State.FROZEN if self.running.payload.frozen else State.RUNNING
+        if self.unseen:
+            return State.UNKNOWN
         if self.spec is None:
             return State.BROKEN
         return State.STARTING if self.busy in ("create", "start", "restart") else State.STOPPED

@@ -20,7 +20,7 @@ from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
 from lxcfleet.containers.specs import Specs
 from lxcfleet.containers.steps import Halt, Make, Observer, Remove, Step, Work
-from lxcfleet.errors import Busy, NotFound
+from lxcfleet.errors import Busy, HostError, NotFound
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Action
 
@@ -175,6 +175,16 @@ class Reconciler:
             raise Busy(f"{container.name} is busy: {container.busy}", hint=hint)
         if not self._registry.knows(container):
             raise NotFound(f"{container.name} was destroyed meanwhile")
+        refuse_unseen(container)
+
+
+def refuse_unseen(container: Container) -> None:
+    """Raise HostError if it can't be told whether the container runs: nothing must be done as if it did not."""
+    if container.unseen:
+        raise HostError(
+            f"what {container.name} does is not known", why="its monitor runs, and its process 1 can't be told",
+            hint="its disk may give errors: see `dmesg | tail` and the daemon's log",
+        )  # fmt: skip
 
 
 def _halts(steps: Steps) -> int:

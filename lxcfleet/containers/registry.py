@@ -148,6 +148,8 @@ class Registry:
         self._impostors &= claimed
         unknown = [c.name for c in self if c.name in claimed and c.running is None and c.busy is None]
         unknown = [name for name in unknown if self._has_monitor(name)]
+        for each in self:
+            each.unseen = each.unseen and each.name in unknown
         if not unknown:
             return
         async for answer in self._launcher.each(INSPECT, unknown):
@@ -155,6 +157,17 @@ class Registry:
             container = self._containers.get(name)
             if container is not None and container.running is None and container.busy is None and pid:
                 self.take_up(container, pid)
+        for name in unknown:
+            self._note_unseen(name)
+
+    def _note_unseen(self, name: str) -> None:
+        """Note whether it runs all the same: liblxc could not tell, as on a disk that gives errors."""
+        container = self._containers.get(name)
+        if container is None or container.running is not None or container.busy is not None:
+            return
+        before, container.unseen = container.unseen, self._has_monitor(name)
+        if container.unseen and not before:
+            log.error("%s: its monitor runs, and its process 1 can't be told", name)
 
     def take_up(self, container: Container, pid: int) -> None:
         """Take note of a run that this daemon did not start: it may have another spec than the one on disk."""
@@ -194,7 +207,7 @@ class Registry:
         monitors = cgroup.of_monitor(parent, container.name)
         running = Running(pid, parent, descriptor, payload, began, proc.as_time(began), monitors)
         container.running = running
-        container.resting = False
+        container.unseen = container.resting = False
         container.starts += 1
         loop = asyncio.get_running_loop()
         loop.add_reader(descriptor, self._ended, container, running)

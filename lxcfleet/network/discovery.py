@@ -101,7 +101,7 @@ class Discovery:
             file.unlink(missing_ok=True)
             return
         with contextlib.suppress(FileNotFoundError):
-            if file.read_text(encoding="ascii") == text:
+            if _content(file) == text:
                 return
         # By a rename: the name server must never read half a file.
         file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -121,16 +121,26 @@ class Discovery:
         for container in alive.values():
             self.publish(container)
 
+    def _is_unseen(self, name: str) -> bool:
+        """Whether it may run: then its name stays."""
+        return name in self._context.registry and self._context.registry[name].unseen
+
     def _read_back(self, alive: Mapping[str, Container]) -> None:
         """Containers that were no members are told by what is written of them."""
         for file in self._context.paths.hosts.iterdir():
             container = alive.get(file.name)
             if container is None:
-                file.unlink(missing_ok=True)
+                if not self._is_unseen(file.name):
+                    file.unlink(missing_ok=True)
                 continue
             alone = self._text(container, member=False)
-            seen = alone != self._text(container, member=True) and file.read_text(encoding="ascii") == alone
+            seen = alone != self._text(container, member=True) and _content(file) == alone
             # One without a check was no member because it was frozen, and whether it still is has been looked at.
             checked = container.spec is not None and container.spec.health is not None
             if seen and checked and not self._membership.is_frozen(container.name):
                 self._membership.set_fit(container.name, False)
+
+
+def _content(file: Path) -> str:
+    """What is in a file that somebody may have damaged."""
+    return file.read_text(encoding="ascii", errors="replace")

@@ -15,6 +15,8 @@ class State(StrEnum):
     STOPPING = "stopping"
     BROKEN = "broken"
     """The container's files on disk can't be used; ``info`` says why."""
+    UNKNOWN = "unknown"
+    """Its monitor runs, and liblxc does not tell of its processes; the log of the daemon says more."""
 
     @property
     def alive(self) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 import _lxc
 
 from lxcfleet.errors import FleetError, WrongState
-from lxcfleet.host.lxc import monitor
+from lxcfleet.host.lxc import liblxc, monitor
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
@@ -132,7 +132,7 @@ def _attach(name: str, lxc_path: str, callback: Callable[[], int]) -> int:
     a terminal of the client's belongs to the client's session.
     """
     with monitor.held(name, lxc_path) as lives, open(os.devnull, "r+b", buffering=0) as null:
-        container = _lxc.Container(name, lxc_path)
+        container = liblxc.container(name, lxc_path)
         if not container.running:
             raise WrongState(f"{name} is not running", hint=f"start it: lxcfleet start {name}")
         pid: int = container.attach(

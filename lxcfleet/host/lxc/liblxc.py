@@ -5,30 +5,63 @@ Only python3-lxc's C half is imported: the children need nothing of its Python h
 
 from __future__ import annotations
 
+import errno
 import os
+from pathlib import Path
+from typing import Any
 
 import _lxc
 
+from lxcfleet.errors import HostError
+from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.lxc import monitor
+
+
+def container(name: str, lxc_path: str) -> Any:
+    """liblxc's object for a container, which reads the container's configuration.
+
+    liblxc refuses a container whose log it can't write. So if the disk has become read-only, this process, which is to
+    end soon, gets a copy of the configuration in memory in place of the container's directory. Raises FleetError.
+    """
+    directory = Path(lxc_path, name)
+    try:
+        os.close(os.open(directory / "lxc.log", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno in (errno.EROFS, errno.EIO):
+            _copy_in_memory(directory)
+    try:
+        return _lxc.Container(name, lxc_path)
+    except Exception as error:  # liblxc does not say which
+        raise HostError(f"{name}: liblxc can't use its configuration", why=f"{directory}/config: {error}") from error
+
+
+def _copy_in_memory(directory: Path) -> None:
+    try:
+        config = (directory / "config").read_bytes()
+        syscalls.unshare_mounts()
+        syscalls.mount("lxcfleet", directory, "tmpfs", 0, "mode=0700,size=1m")
+        (directory / "config").write_bytes(config)
+    except OSError as error:
+        raise HostError.from_os_error(f"{directory.name}: its configuration can't be read", error) from error
 
 
 def init_pid(name: str, lxc_path: str) -> int | None:
     """Process 1 of a container as the host numbers it; None if the monitor has ended. Raises the same as ``monitor.held``."""
     with monitor.held(name, lxc_path) as lives:
-        pid: int = _lxc.Container(name, lxc_path).init_pid
+        pid: int = container(name, lxc_path).init_pid
         return pid if pid > 0 and lives() else None
 
 
 def freeze(name: str, lxc_path: str) -> bool:
     """Freeze all processes of a container; False if liblxc could not. Raises the same as ``monitor.held``."""
     with monitor.held(name, lxc_path):
-        return bool(_lxc.Container(name, lxc_path).freeze())
+        return bool(container(name, lxc_path).freeze())
 
 
 def unfreeze(name: str, lxc_path: str) -> bool:
     """Let its processes run again. Raises the same as ``monitor.held``."""
     with monitor.held(name, lxc_path):
-        return bool(_lxc.Container(name, lxc_path).unfreeze())
+        return bool(container(name, lxc_path).unfreeze())
 
 
 def version() -> str:
