@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -11,8 +12,9 @@ from lxcfleet.api.requests import ActionRequest
 from lxcfleet.containers import plan, steps, store
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import Intent
-from lxcfleet.containers.events import ActionDone, StoppedByItself
+from lxcfleet.containers.events import ActionDone, RebootsAgain, StartFailed, StoppedByItself
 from lxcfleet.containers.masks import MaskKeeper
+from lxcfleet.containers.reboots import Reboots
 from lxcfleet.containers.reconciler import Reconciler, refuse_unseen
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
@@ -30,6 +32,8 @@ AT_ONCE = 16
 """At most so many containers are in the middle of a start at the same moment; the rest can still be cancelled."""
 STOPS_AT_ONCE = 256
 """A stop mostly waits, so many stops may run at once."""
+
+_REBOOTED = "rebooted from inside"
 
 _DONE = {
     Action.START: "started",
@@ -61,6 +65,7 @@ class Actions:
         self._operations = operations
         self._bus = bus
         self._room = room
+        self._reboots = Reboots()
 
     async def begin(self, ask: ActionRequest, stop_timeout: float) -> Operation:
         """Begin an action on the chosen containers; ``stop_timeout``: the seconds that a stop until the next boot may take
@@ -176,11 +181,26 @@ class Actions:
         destroy waited, stop or destroy it now."""
         match store.noted(self._paths, container.name):
             case Intent.RUN:
-                self.resume(container, "rebooted from inside")
+                self._reboot(container)
             case Intent.STOPPED:
                 self.resume(container, "it was to be stopped, and has ended at last")
             case Intent.GONE:
                 self.resume(container, "it was to be destroyed, and has ended at last")
+
+    def _reboot(self, container: Container) -> None:
+        """Start a container that asked for a reboot: at once, or later if it does that all the time."""
+        seconds = self._reboots.wait(container.name, time.monotonic())
+        if not seconds:
+            self.resume(container, _REBOOTED)
+            return
+        self._bus.publish(RebootsAgain(container.name, seconds))
+        asyncio.get_running_loop().call_later(seconds, self._reboot_now, container)
+
+    def _reboot_now(self, container: Container) -> None:
+        """Start it, if nothing else was done to it meanwhile."""
+        free = self._registry.knows(container) and container.busy is None and container.running is None
+        if free and store.noted(self._paths, container.name) is Intent.RUN:
+            self.resume(container, _REBOOTED)
 
     def resume(self, container: Container, reason: str) -> None:
         """Finish what was wanted of a container earlier."""
@@ -189,7 +209,13 @@ class Actions:
         self._bus.publish(ActionDone(container.name, "resumed", reason))
 
         async def job() -> Result:
-            await self._reconciler.go_on(container)
+            try:
+                await self._reconciler.go_on(container)
+            except FleetError as error:
+                if container.running is None and self._registry.knows(container):
+                    log.error("%s: not done, though it is owed: %s", container.name, error)
+                    self._bus.publish(StartFailed(container.name, f"{reason}: {error.message}"))
+                raise
             return Result(container.name, "resumed", True)
 
         self._operations.begin("resume", [Job(container.name, job)], 1)

@@ -106,6 +106,17 @@ class StartFailed(Event):
 
 
 @dataclass(frozen=True)
+class RebootsAgain(Event):
+    """A container has rebooted from inside too often, and is started later."""
+
+    name: str
+    seconds: float
+
+    def told(self) -> Told:
+        return Told("waits", self.name, f"it reboots again and again: it is started in {self.seconds:g} s")
+
+
+@dataclass(frozen=True)
 class StoppedByItself(Event):
     """A container ended although nobody had asked for that."""
 

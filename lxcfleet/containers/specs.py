@@ -113,7 +113,7 @@ class Specs:
                 tree.write(own.started, own.spec.read_text(encoding="utf-8"))
             else:
                 tree.write(own.started, store.render(spec))
-        except OSError as error:
+        except (OSError, ValueError) as error:
             # If this fails, the next daemon does it once more, which changes nothing.
             log.warning("%s: what is in force can't be written down: %s", container.name, error)
         if container.running is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lxcfleet.containers.desired import Intent
 from lxcfleet.errors import Broken, InvalidInput
+from lxcfleet.host.process import proc
 from lxcfleet.paths import Paths
 from lxcfleet.spec import combinations, strict_yaml
 from lxcfleet.spec.fields import stored
@@ -121,11 +122,19 @@ def started(paths: Paths, name: str) -> Spec | None:
 
 
 def noted(paths: Paths, name: str) -> Intent | None:
-    """The intent in the container's file ``pending``; None: there is none."""
+    """The intent in the container's file ``pending``; None: there is none.
+
+    An empty file is one that LXC's post-stop hook could not write to, as the disk was full: a reboot was asked for. If it was
+    left by an earlier boot of the host, a power failure may have emptied it, and it says nothing.
+    """
+    pending = paths.container(name).pending
     try:
-        return Intent.read(paths.container(name).pending.read_text(encoding="ascii", errors="replace"))
+        text = pending.read_text(encoding="ascii", errors="replace")
+        if not text and pending.stat().st_mtime > proc.as_time(0.0):
+            return Intent.RUN
     except OSError:
         return None
+    return Intent.read(text)
 
 
 def config(paths: Paths, name: str) -> str:

@@ -42,7 +42,7 @@ class NameServer:
         self._paths.hosts.mkdir(mode=0o755, exist_ok=True)
         _have(self._responder)
         file = self._paths.dnsmasq_config
-        if not file.exists() or file.read_text(encoding="utf-8") != self._config:
+        if not file.exists() or file.read_text(encoding="utf-8", errors="replace") != self._config:
             self._server.stop()
             tree.write(file, self._config)
         _have(self._server)

@@ -32,7 +32,7 @@ def announce(paths: Paths, settings: NetworkSettings, gateway: IPv4Address | Non
         paths.resolv_conf.unlink(missing_ok=True)
         return
     with contextlib.suppress(OSError):
-        if paths.resolv_conf.read_text(encoding="ascii") == text:
+        if paths.resolv_conf.read_text(encoding="ascii", errors="replace") == text:
             return
     tree.write(paths.resolv_conf, text)
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lxcfleet.containers import store
 from lxcfleet.containers.actions import Actions
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.desired import Intent
+from lxcfleet.containers.events import StartFailed
+from lxcfleet.containers.reboots import Reboots
 from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
-from lxcfleet.errors import NotFound
+from lxcfleet.errors import HostError, NotFound
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Operations
@@ -53,3 +58,57 @@ def test_a_spec_limits_the_time_that_its_container_may_take_to_end() -> None:
     assert reconciler._patience(Container("web", Spec("web", stop_timeout=0.5))) == 0.5
     assert reconciler._patience(Container("web", Spec("web"))) == 10.0
     assert reconciler._patience(Container("web", None)) == 10.0
+
+
+def test_reboots_in_a_row_wait_ever_longer() -> None:
+    """An init that rebooted at once kept 85 % of two processors busy."""
+    reboots = Reboots()
+    moment, waits = 0.0, []
+    for _ in range(12):
+        waits.append(reboots.wait("web", moment))
+        moment += waits[-1] + 0.5
+    assert waits == [0, 0, 0, 2, 4, 8, 16, 32, 60, 60, 60, 60]
+    assert reboots.wait("db", moment) == 0
+    assert reboots.wait("web", moment + 200) == 0
+    assert list(reboots._known) == ["web"]
+
+
+def test_a_reboot_that_the_full_disk_kept_from_being_noted_is_not_lost(tmp_path: Path) -> None:
+    """LXC's hook could make the file, and not write the word to it: the container stayed down, and nobody was told."""
+    paths = Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path)
+    pending = paths.container("web").pending
+    pending.parent.mkdir()
+    assert store.noted(paths, "web") is None
+    pending.touch()
+    assert store.noted(paths, "web") is Intent.RUN
+    os.utime(pending, (1000, 1000))
+    assert store.noted(paths, "web") is None, "a power failure may have emptied it"
+
+
+def test_a_start_after_a_reboot_that_fails_is_told(tmp_path: Path) -> None:
+    nobody: Any = None
+    paths = Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path)
+    bus = Bus()
+    told: list[StartFailed] = []
+    bus.subscribe("test", StartFailed, told.append)
+    registry = Registry(paths, nobody, bus)
+    web = Container("web", Spec("web"))
+    registry.add(web)
+
+    class Failing:
+        def owed(self, _: Container) -> bool:
+            return True
+
+        async def go_on(self, _: Container) -> None:
+            raise HostError("the disk is full")
+
+    reconciler: Any = Failing()
+    operations = Operations()
+    actions = Actions(paths, registry, reconciler, nobody, operations, bus, nobody)
+
+    async def follow() -> None:
+        actions.resume(web, "rebooted from inside")
+        await asyncio.sleep(0.05)
+
+    asyncio.run(follow())
+    assert told == [StartFailed("web", "rebooted from inside: the disk is full")]

@@ -141,3 +141,23 @@ def test_half_a_file_is_never_there(paths: Paths) -> None:
     found.set_member(web, False)
     assert (paths.hosts / "web1").stat().st_ino != before
     assert sorted(p.name for p in paths.run.iterdir()) == ["hosts"]
+
+
+def test_a_damaged_file_of_names_is_written_anew(paths: Paths) -> None:
+    """A byte that is not ASCII kept the daemon from starting."""
+    web = running()
+    found, _ = parts(paths, web)
+    paths.hosts.mkdir(parents=True, exist_ok=True)
+    (paths.hosts / "web1").write_bytes(b"10.0.0.2 \xff\xfe\n")
+    found.settle()
+    assert names(paths) == BOTH
+
+
+def test_a_container_that_may_run_keeps_its_name(paths: Paths) -> None:
+    web, db = Container("web1", Spec("web1"), unseen=True), Container("db", Spec("db"))
+    found, _ = parts(paths, web, db)
+    paths.hosts.mkdir(parents=True, exist_ok=True)
+    for name in ("web1", "db"):
+        (paths.hosts / name).write_text(f"10.0.0.2 {name}.fleet\n")
+    found.settle()
+    assert (names(paths), names(paths, "db")) == (ALONE, [])

@@ -83,7 +83,7 @@ def stand_in(paths: Paths) -> Standing:
 
 def server(paths: Paths) -> Standing:
     """dnsmasq as a standing program."""
-    return Standing("the name server", [str(PROGRAM), f"--conf-file={paths.dnsmasq_config}"], paths.dnsmasq_pid)
+    return Standing("the name server", [str(PROGRAM), f"--conf-file={paths.dnsmasq_config}"], paths.dnsmasq_pid, user=USER)
 
 
 def responder(domain: str, gateway: IPv4Address, paths: Paths) -> Standing:
@@ -93,7 +93,7 @@ def responder(domain: str, gateway: IPv4Address, paths: Paths) -> Standing:
     module = ["-P", "-s", "-m", "lxcfleet.network.responder"]
     # The version is an argument, so that a daemon of another version starts its own responder.
     argv = [sys.executable, *module, str(paths.hosts), domain, *listen, str(paths.responder_pid), USER, __version__]
-    return Standing("the server of SRV records", argv, paths.responder_pid, {"PYTHONPATH": str(package)})
+    return Standing("the server of SRV records", argv, paths.responder_pid, {"PYTHONPATH": str(package)}, USER)
 
 
 def check_installed() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -26,13 +27,15 @@ class Standing:
     pid_file: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     """The program's whole environment."""
+    user: str = ""
+    """The user that the program becomes; empty: it stays root's."""
 
     def running(self) -> int | None:
         """The program's pid, if it runs with these arguments."""
+        pid = self.present()
         try:
-            pid = int(self.pid_file.read_text(encoding="ascii"))
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
-        except (OSError, ValueError):
+        except OSError:
             return None
         return pid if [word.encode() for word in self.argv] == words else None
 
@@ -83,5 +86,29 @@ class Standing:
             pid = int(self.pid_file.read_text(encoding="ascii"))
             line = Path(f"/proc/{pid}/cmdline").read_bytes()
         except (OSError, ValueError):
+            return self._lost()
+        return pid if str(self.pid_file.parent).encode() in line else self._lost()
+
+    def _lost(self) -> int | None:
+        """The program's pid, if its pid file does not tell it: a full disk may leave that empty.
+
+        Everybody can start a process with these arguments, so it must be root's or the program's user's, and in no container.
+        """
+        if not self.argv:
             return None
-        return pid if str(self.pid_file.parent).encode() in line else None
+        marks = [word.encode() for word in self.argv if str(self.pid_file.parent) in word]
+        ours = os.stat("/proc/self/ns/pid").st_ino
+        for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
+            try:
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                if words[0] == self.argv[0].encode() and all(mark in words for mark in marks) and self._is_own(pid, ours):
+                    return pid
+            except (OSError, KeyError):  # it has ended, or there is no such user
+                continue
+        return None
+
+    def _is_own(self, pid: int, namespace: int) -> bool:
+        directory = Path(f"/proc/{pid}")
+        owner = directory.stat().st_uid
+        own = owner == 0 or (self.user and owner == pwd.getpwnam(self.user).pw_uid)
+        return bool(own) and os.stat(directory / "ns/pid").st_ino == namespace

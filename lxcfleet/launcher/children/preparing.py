@@ -140,7 +140,7 @@ def _check(paths: Paths, name: str, item: PrepareItem) -> None:
     for file, text in item["files"].items():
         path = own.directory / file
         try:
-            if path.read_text(encoding="utf-8") == text:
+            if path.read_text(encoding="utf-8", errors="replace") == text:
                 continue
         except FileNotFoundError:
             pass
