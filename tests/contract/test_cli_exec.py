@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lxcfleet.cli.ui import fanout
 from lxcfleet.spec.states import State
 
 from .conftest import Cli, Spawn
@@ -29,6 +30,16 @@ def _three(daemon: Daemon) -> None:
 
 
 # one container
+
+
+def test_output_without_end_is_cut_off_and_that_is_told(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client had grown to 2.2 GB."""
+    monkeypatch.setattr(fanout, "MOST_OUTPUT", 100_000)
+    ran = cli("exec", "web*", "-f", "json", "--", "yes")
+    shown = json.loads(ran.out)
+    assert [(each["exit"], len(each["stdout"])) for each in shown] == [(125, 100_000)] * 2
+    assert ran.status == 125
+    assert "web1: its output was cut off\n  at most" in ran.err
 
 
 def test_output_and_exit_status_of_the_command_are_passed_on(cli: Cli) -> None:

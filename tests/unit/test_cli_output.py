@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lxcfleet.cli.options import environment, optional_selection, selection
+from lxcfleet.cli.ui import output
 from lxcfleet.cli.ui.fanout import Collected, Prefixed, overall
 from lxcfleet.cli.ui.output import columns, printable, say_error, size
 from lxcfleet.cli.verbs.logs import plain_line_ends
@@ -123,3 +127,22 @@ def test_list_imports_nothing_that_it_does_not_need() -> None:
     program = "import sys, lxcfleet.cli.main, lxcfleet.cli.verbs.show, lxcfleet.cli.verbs.top; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT)
     assert heavy & set(modules.stdout.split()) == set()
+
+
+def test_bytes_that_are_no_utf8_can_be_shown_in_every_format(capfd: pytest.CaptureFixture[str]) -> None:
+    """A process may have any name: `-f yaml` crashed."""
+    data = [{"path": os.fsdecode(b"/a\xff\x9b\x1b[2J\r"), "n": (1, None)}]
+    output.show("yaml", data, lines=list, rows=list)
+    assert yaml.safe_load(capfd.readouterr().out) == [{"path": "/a\\xff\\x9b\x1b[2J\r", "n": [1, None]}]
+    output.show("json", data, lines=list, rows=list)
+    assert json.loads(capfd.readouterr().out)[0]["path"] == data[0]["path"]
+
+
+def test_csv_has_no_control_characters(capfd: pytest.CaptureFixture[str]) -> None:
+    output.show("csv", None, lines=list, rows=lambda: [["a\x1b[2J", "b\rc", "d\n\te", "f\u202eg", "\udc9b\u2028"]])
+    assert capfd.readouterr().out == 'a\\x1b[2J,b\\rc,"d\n\te",f\\u202eg,\\udc9b\\u2028\n'
+
+
+def test_a_carriage_return_forges_no_other_containers_line() -> None:
+    assert output.on_terminal(b"fine\ttext \xc3\xa4") == b"fine\ttext \xc3\xa4"
+    assert output.on_terminal(b"x\rweb2: all is well\x1b[K") == b"x\\x0dweb2: all is well\\x1b[K"

@@ -16,7 +16,7 @@ from typing import Protocol
 from lxcfleet.api.client import Client
 from lxcfleet.api.requests import AttachRequest
 from lxcfleet.cli.ui.attach import exit_of, handling, received, send_signal
-from lxcfleet.cli.ui.output import say_error, write_bytes
+from lxcfleet.cli.ui.output import on_terminal, say_error, write_bytes
 from lxcfleet.errors import FleetError
 
 AT_ONCE = 16
@@ -33,8 +33,8 @@ _LONGEST = 1 << 20
 class Sink(Protocol):
     """Takes the commands' output. ``stream`` is 1 (stdout) or 2 (stderr)."""
 
-    def take(self, name: str, stream: int, data: bytes) -> None:
-        """Take some output of the command in a container."""
+    def take(self, name: str, stream: int, data: bytes) -> bool:
+        """Take some output of the command in a container; returns whether more is wanted."""
 
     def end(self, name: str, error: FleetError | None) -> None:
         """The command has ended; ``error``: it could not be run, or the connection to it was lost."""
@@ -131,8 +131,7 @@ class Fanout:
             data = os.read(pipe, _PIECE)
         except BlockingIOError:
             return False
-        if data:
-            self._sink.take(run.name, run.pipes[pipe], data)
+        if data and self._sink.take(run.name, run.pipes[pipe], data):
             return True
         self._selector.unregister(pipe)
         os.close(pipe)
@@ -159,8 +158,9 @@ class Prefixed:
         width = max(map(len, names), default=0) + 1
         self._prefixes = {name: f"{name}:".ljust(width).encode() + b" " for name in names}
         self._rest: dict[tuple[str, int], bytearray] = {}
+        self._spelled = {1: _is_terminal(1), 2: _is_terminal(2)}
 
-    def take(self, name: str, stream: int, data: bytes) -> None:
+    def take(self, name: str, stream: int, data: bytes) -> bool:
         """Print the lines that are complete."""
         rest = self._rest.setdefault((name, stream), bytearray())
         rest += data
@@ -170,6 +170,7 @@ class Prefixed:
         if end:
             self._print(name, stream, bytes(rest[:end]))
             del rest[:end]
+        return True
 
     def end(self, name: str, error: FleetError | None) -> None:
         """Print the last line, even if it has no line end."""
@@ -183,19 +184,48 @@ class Prefixed:
     def _print(self, name: str, stream: int, data: bytes) -> None:
         prefix = self._prefixes[name]
         lines = data.removesuffix(b"\n").split(b"\n")
+        if self._spelled[stream]:
+            lines = [on_terminal(line.removesuffix(b"\r")) for line in lines]
         write_bytes(b"".join(prefix + line + b"\n" for line in lines), error=stream == 2)
 
 
+def _is_terminal(stream: int) -> bool:
+    with contextlib.suppress(OSError):
+        return os.isatty(stream)
+    return False
+
+
+MOST_OUTPUT = 16 << 20
+"""Bytes that are kept of each stream of one command."""
+MOST_OUTPUTS = 256 << 20
+"""Bytes that are kept of all commands."""
+
+
 class Collected:
-    """A sink that keeps everything."""
+    """A sink that keeps everything, up to a limit: a container's output may never end."""
 
     def __init__(self) -> None:
         self.output: dict[tuple[str, int], bytearray] = {}
         self.errors: dict[str, FleetError] = {}
+        self.cut: set[str] = set()
+        """Containers of whose output not all was kept."""
+        self._kept = 0
 
-    def take(self, name: str, stream: int, data: bytes) -> None:
-        """Keep the output."""
-        self.output.setdefault((name, stream), bytearray()).extend(data)
+    def take(self, name: str, stream: int, data: bytes) -> bool:
+        """Keep the output. A command that gives too much finds its output closed, as that of `yes | head` does."""
+        kept = self.output.setdefault((name, stream), bytearray())
+        room = min(MOST_OUTPUT - len(kept), MOST_OUTPUTS - self._kept)
+        kept += data[:room]
+        self._kept += min(room, len(data))
+        if len(data) <= room:
+            return True
+        self.cut.add(name)
+        self.errors[name] = FleetError(
+            f"{name}: its output was cut off",
+            why=f"at most {MOST_OUTPUT >> 20} MiB are kept of a command, and {MOST_OUTPUTS >> 20} MiB of all",
+            hint="let it write to a file, or choose one container and no format",
+        )
+        return False
 
     def end(self, name: str, error: FleetError | None) -> None:
         """Keep the error."""

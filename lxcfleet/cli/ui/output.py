@@ -71,7 +71,16 @@ def to_json(data: object, *, indent: int | None = 2) -> str:
 def _to_yaml(data: object) -> str:
     import yaml
 
-    return str(yaml.dump(data, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True))
+    return str(yaml.dump(_readable(data), Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True))
+
+
+def _readable(data: object) -> object:
+    """``data`` with bytes that are no UTF-8 spelled out: YAML has no way to write them. JSON has them as they are."""
+    if isinstance(data, str):
+        return data.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if isinstance(data, dict):
+        return {_readable(key): _readable(value) for key, value in data.items()}
+    return [_readable(each) for each in data] if isinstance(data, list | tuple) else data
 
 
 def _to_csv(rows: Rows) -> str:
@@ -79,8 +88,30 @@ def _to_csv(rows: Rows) -> str:
     import io
 
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(rows)
+    csv.writer(stream, lineterminator="\n").writerows([[_in_cell(cell) for cell in row] for row in rows])
     return stream.getvalue()
+
+
+_IN_CELLS = "\n\t"
+"""What a cell may have besides what can be printed; CSV puts it in quotes."""
+
+
+def _in_cell(text: str) -> str:
+    """``text`` with control characters spelled out, also where a row is another one to people than to programs."""
+    if text.isprintable():
+        return text
+    kept = (c.isprintable() or c in _IN_CELLS or "\udca0" <= c <= "\udcff" for c in text)
+    return "".join(c if keep else c.encode("unicode_escape").decode() for c, keep in zip(text, kept, strict=True))
+
+
+def on_terminal(line: bytes) -> bytes:
+    """A line of a command's output with control characters spelled out: a carriage return could forge another line."""
+    if line.translate(None, _CONTROLS) == line:
+        return line
+    return b"".join(b"\\x%02x" % c if c in _CONTROLS else bytes((c,)) for c in line)
+
+
+_CONTROLS = bytes(c for c in (*range(32), 127) if c != ord("\t"))
 
 
 def columns(rows: Rows, width: int | None = None) -> list[str]:

@@ -148,6 +148,7 @@ def _in_many(
         sink = Prefixed(names)
     fanout = Fanout(client, request, sink)
     fanout.run(names)
+    fanout.statuses.update(dict.fromkeys(collected.cut, FAILED))
     if style != "table":
         _show(fanout.statuses, collected, style)
     if fanout.signal:
