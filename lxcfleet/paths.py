@@ -92,6 +92,8 @@ class Paths:
 
     NEW_PREFIX: ClassVar[str] = ".lxcfleet-new-"
     GONE_PREFIX: ClassVar[str] = ".lxcfleet-gone-"
+    PROBE_PREFIX: ClassVar[str] = ".lxcfleet-probe-"
+    """Of directories in which overlays are tried."""
 
     @classmethod
     def from_environment(cls) -> Paths:

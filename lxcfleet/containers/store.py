@@ -60,7 +60,8 @@ def _parse(name: str, text: bytes, where: str) -> Spec:
 
 @dataclass(frozen=True)
 class Leftovers:
-    """Leftovers of a crash beside the containers: names that were being made, and names that were being removed."""
+    """Leftovers of a crash beside the containers: names that were being made, and names that were being removed, or in which
+    overlays were tried."""
 
     new: tuple[str, ...]
     gone: tuple[str, ...]
@@ -77,7 +78,7 @@ def load_all(paths: Paths) -> tuple[dict[str, Spec | Broken], Leftovers]:
     for directory in sorted(paths.lxc.iterdir()):
         if directory.name.startswith(Paths.NEW_PREFIX):
             new.append(directory.name)
-        elif directory.name.startswith(Paths.GONE_PREFIX):
+        elif directory.name.startswith((Paths.GONE_PREFIX, Paths.PROBE_PREFIX)):
             gone.append(directory.name)
         else:
             spec = load(paths, directory.name)

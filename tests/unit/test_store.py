@@ -96,11 +96,12 @@ def test_only_our_own_directories_are_read(tmp_path: Path) -> None:
     (tmp_path / "theirs" / "config").write_text("lxc.idmap = u 0 100000 65536\n")
     (tmp_path / ".lxcfleet-new-a").mkdir()
     (tmp_path / ".lxcfleet-gone-b.0").mkdir()
+    (tmp_path / ".lxcfleet-probe-x").mkdir()
     (tmp_path / "ours").mkdir()
     (tmp_path / "ours" / "lxcfleet.yaml").write_text(store.render(Spec("ours", created="2026-01-01T00:00:00Z")))
     specs, leftovers = store.load_all(paths)
     assert list(specs) == ["ours"]
-    assert leftovers == store.Leftovers((".lxcfleet-new-a",), (".lxcfleet-gone-b.0",))
+    assert leftovers == store.Leftovers((".lxcfleet-new-a",), (".lxcfleet-gone-b.0", ".lxcfleet-probe-x"))
     assert store.foreign_configs(paths, {"ours"}) == ["lxc.idmap = u 0 100000 65536\n"]
     assert store.config(paths, "theirs") == "lxc.idmap = u 0 100000 65536\n"
     assert store.config(paths, "ours") == ""

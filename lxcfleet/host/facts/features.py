@@ -22,9 +22,6 @@ from lxcfleet.host.kernel import mounts, quota, syscalls
 from lxcfleet.host.kernel.mounts import Mount
 from lxcfleet.paths import Paths
 
-PROBE_PREFIX = ".lxcfleet-probe-"
-"""The prefix of the directories, beside the containers', in which overlays are tried. They are safe to remove."""
-
 _PROBE_SECONDS = 20
 _PROBE_ID = 0x70000000
 _PROBE_RANGE = 65536
@@ -91,7 +88,7 @@ class Features:
 
 def read(paths: Paths) -> Features:
     """Try everything once. Never raises: a failure is a finding. Leaves nothing behind, even if it is killed
-    (but for a small directory with ``PROBE_PREFIX``)."""
+    (but for a small directory with ``Paths.PROBE_PREFIX``)."""
     table = _mounts()
     filesystem = _filesystem_of(paths.lxc, table)
     version, tried = _try_all(paths)
@@ -243,7 +240,7 @@ def _try_all(paths: Paths) -> tuple[str, tuple[Probe, ...]]:
     A child, as liblxc need not stay in the daemon's memory, and the mounts go when the child ends.
     """
     try:
-        scratch = Path(tempfile.mkdtemp(prefix=PROBE_PREFIX, dir=paths.lxc))
+        scratch = Path(tempfile.mkdtemp(prefix=Paths.PROBE_PREFIX, dir=paths.lxc))
     except OSError as error:
         hint = "check the disk and the rights of the directory"
         version, _ = _in_child(None)
