@@ -87,7 +87,10 @@ class Fleet:
 
     def note(self, name: str, intent: Intent | None, *, must: bool) -> None:
         """Write the intent to disk."""
-        self._paths.container(name).pending.write_text("" if intent is None else intent.value)
+        if intent is None:
+            self._paths.container(name).pending.unlink(missing_ok=True)
+        else:
+            self._paths.container(name).pending.write_text(intent.value)
 
     async def freeze(self, container: Container) -> None:
         """Fail if the container has ended."""
