@@ -129,6 +129,8 @@ def failing_disk(fleet: Fleet) -> Iterator[None]:
         fleet.stop_daemon()
         until(lambda: subprocess.run(["umount", str(fleet.paths.lxc)], capture_output=True).returncode == 0, 15)
         image = str(fleet.paths.etc / "disk.ext4")
+        attached = ["losetup", "-j", image]
+        until(lambda: not subprocess.run(attached, capture_output=True, check=True).stdout, 15, "no process has it mounted")
         subprocess.run(["fsck.ext4", "-fy", image], capture_output=True, check=False)
         subprocess.run(["mount", "-o", "loop", image, str(fleet.paths.lxc)], check=True)
         fleet.start_daemon()
