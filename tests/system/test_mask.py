@@ -349,6 +349,33 @@ def test_a_single_change_deep_down_is_noticed(paths: Paths, freshness: Freshness
         shutil.rmtree(deep.parents[2])
 
 
+@pytest.mark.parametrize("place", ["/usr/share", "delta"])
+def test_a_path_that_is_longer_than_the_kernel_tells_is_no_failure(paths: Paths, freshness: Freshness, place: str) -> None:
+    """Any user of the host, and any container in its delta, can make such directories."""
+    top = paths.lxc / "a/delta" if place == "delta" else Path(place)
+    top.mkdir(parents=True, exist_ok=True)
+    top /= "lxcfleet-test-long"
+    top.mkdir()
+    try:
+        until(lambda: settled(freshness, paths))
+        directory = os.open(top, os.O_RDONLY)
+        for _ in range(25):
+            os.mkdir("d" * 200, dir_fd=directory)
+            below = os.open("d" * 200, os.O_RDONLY, dir_fd=directory)
+            os.close(directory)
+            directory = below
+        freshness.take_note()
+        until(lambda: settled(freshness, paths))
+        os.close(os.open("private", os.O_CREAT, 0o600, dir_fd=directory))
+        os.close(directory)
+        assert place != "delta" or freshness.is_current()
+        until(lambda: settled(freshness, paths))
+        hidden = [path for path in build.plan(paths) if path.startswith(f"{top}/")]
+        assert (place == "delta") == (not hidden), "what can't be looked into is hidden"
+    finally:
+        shutil.rmtree(top)
+
+
 def test_changes_where_clones_see_nothing_do_not_count(paths: Paths, freshness: Freshness) -> None:
     """What containers write into their deltas, and the host into /tmp, is not looked at all the time."""
     own = paths.lxc / "a/delta"

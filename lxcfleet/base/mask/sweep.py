@@ -68,6 +68,10 @@ def sweep(
     return search.found
 
 
+_LONGEST = 2000
+"""Bytes of a path. The kernel takes no paths of more than 4095, neither of the base nor of the mask's copy."""
+
+
 class _Search:
     def __init__(self, plan: Mapping[str, Entry], exempt: frozenset[str], mounts: Container[str]) -> None:
         self.found: list[Private] = []
@@ -97,6 +101,8 @@ class _Search:
     def _judge(self, path: str, mode: int) -> None:
         mounted = path in self._mounts
         why = "" if path in self._exempt else _private(mode, mounted)
+        if not why and stat.S_ISDIR(mode) and len(os.fsencode(path)) > _LONGEST:
+            why = "its path is too long to look into it"
         if why:
             self.found.append(Private(path, stat.S_ISDIR(mode), why))
         if stat.S_ISDIR(mode) and not mounted and (not why or path in self._ways):

@@ -7,6 +7,7 @@ queue, which is read to learn whether something changed. An overflow of the queu
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 from collections.abc import Callable
@@ -32,6 +33,8 @@ _EVENT = struct.Struct("=IBBHQii")
 _HANDLE = 12
 """Bytes of an information record before its file handle: struct fanotify_event_info_fid."""
 _BUFFER = 1 << 16
+_UNKNOWN = ""
+"""Instead of a path: the kernel does not tell it."""
 
 
 class Watch:
@@ -87,17 +90,29 @@ class Watch:
                     path = self._path(handle)
                     # One event may report both kinds of change.
                     inside, itself = mask & (_FAN_CREATE | _FAN_MOVED_TO), mask & _FAN_ATTRIB
-                    found = path is not None and bool((inside and matters(path, True)) or (itself and matters(path, False)))
+                    found = path == _UNKNOWN or (
+                        path is not None and bool((inside and matters(path, True)) or (itself and matters(path, False)))
+                    )
                 position += length
 
     def _path(self, handle: bytes) -> str | None:
-        """The present path of a file; open_by_handle_at(2)."""
+        """The present path of a file; open_by_handle_at(2). None: it is gone, or not below the top.
+
+        Any user can make directories whose path is longer than the kernel tells; then this is the path of the nearest
+        directory above that is short enough, or for another file ``_UNKNOWN``.
+        """
         buffer = ctypes.create_string_buffer(handle, len(handle))
         descriptor = _libc.open_by_handle_at(self._top, buffer, os.O_PATH | os.O_CLOEXEC)
         if descriptor < 0:
             return None
         try:
-            path = os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(" (deleted)")
+            while (path := _told(descriptor)) == _UNKNOWN:
+                try:
+                    above = os.open("..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=descriptor)
+                except OSError:
+                    return _UNKNOWN
+                os.close(descriptor)
+                descriptor = above
             return self._prefix + path if not self._prefix or self._has(path, descriptor) else None
         finally:
             os.close(descriptor)
@@ -109,3 +124,13 @@ class Watch:
         except OSError:
             return False
         return found.st_ino == os.fstat(descriptor).st_ino
+
+
+def _told(descriptor: int) -> str:
+    """The path that the kernel tells for a descriptor; ``_UNKNOWN`` if it is too long."""
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(" (deleted)")
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return _UNKNOWN
