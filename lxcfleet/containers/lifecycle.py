@@ -77,6 +77,10 @@ class Lifecycle:
             self._boots = asyncio.Semaphore(settings.start_slots)
         self._settings = settings
 
+    def close(self) -> None:
+        """The daemon ends."""
+        self._preparer.close()
+
     # -- the steps -------------------------------------------------------------------------------------------
 
     def note(self, name: str, intent: Intent | None, *, must: bool) -> None:

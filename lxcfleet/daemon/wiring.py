@@ -121,6 +121,7 @@ class Parts:
         self.endings.close()
         self.registry.close()
         self.mask.freshness.close()
+        self.lifecycle.close()
 
     def _patches(self) -> None:
         """Make the parts that deal with patches of the host."""
