@@ -227,6 +227,18 @@ class LeasedItem(TypedDict):
     table: str
 
 
+class DatagramPort(TypedDict):
+    """A UDP port of the host, and where it leads."""
+
+    address: str | None
+    """The host's address that it is published at; None: all of them."""
+    port: int
+    to: int
+    """The containers' port."""
+    members: list[str]
+    """The addresses of the containers behind it."""
+
+
 class PublishItem(TypedDict):
     """The ports of the host and where they lead."""
 
@@ -234,6 +246,8 @@ class PublishItem(TypedDict):
     rules: str
     localhost: bool
     forward: bool
+    datagrams: list[DatagramPort]
+    """The ports whose flows are to be forgotten unless they lead to a member."""
 
 
 class RulesItem(TypedDict):
@@ -285,8 +299,6 @@ LEASED: Large[LeasedItem, list[tuple[str, int]]] = Large("leased")
 """Answers ports and the addresses, as numbers, that were given behind these ports."""
 PUBLISH: Ask[PublishItem, Done] = Ask("publish")
 RULES: Ask[RulesItem, Done] = Ask("rules")
-DATAGRAMS: Ask[list[str], Done] = Ask("datagrams")
-"""Takes addresses."""
 DISCONNECT: Ask[DisconnectItem, Done] = Ask("disconnect")
 
 ALL: tuple[Operation[Any, Any], ...] = tuple(each for each in [*globals().values()] if isinstance(each, Operation))

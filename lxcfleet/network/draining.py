@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address
 
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import FleetError
-from lxcfleet.launcher.operations import DATAGRAMS
 from lxcfleet.network.bridge import Bridge
 from lxcfleet.network.context import Context
 from lxcfleet.network.discovery import Discovery
@@ -47,7 +44,7 @@ class Draining:
         self._discovery.withdraw(container.name)
         if container.spec is not None and container.spec.publish:
             try:
-                await self._leave_ports(container.spec, container.addresses)
+                await self._leave_ports()
             except (FleetError, OSError) as error:  # a failure must keep nobody from stopping it
                 log.error("%s is stopped, and ports of the host still lead to it: %s", container.name, error)
         wait = drain_seconds(container.spec, self._context.settings) if seconds is None else seconds
@@ -56,8 +53,6 @@ class Draining:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(running.gone.wait(), wait)
 
-    async def _leave_ports(self, spec: Spec, addresses: Iterable[IPv4Address | IPv6Address]) -> None:
+    async def _leave_ports(self) -> None:
         await self._bridge.ensure()
         await self._publishing.apply()
-        if any(publication.protocol == "udp" for publication in spec.publish):
-            await self._context.ask(DATAGRAMS, [str(address) for address in addresses])

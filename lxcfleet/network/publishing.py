@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Iterable, Sequence
 
 from lxcfleet.host.net import sockets
-from lxcfleet.launcher.operations import PUBLISH, PublishItem
-from lxcfleet.network import rules, shared_ports
+from lxcfleet.launcher.operations import PUBLISH, DatagramPort, PublishItem
+from lxcfleet.network import flows, rules, shared_ports
 from lxcfleet.network.context import Context
 from lxcfleet.network.membership import Membership
 from lxcfleet.network.rules import Published
@@ -73,10 +73,10 @@ class Publishing:
         """Come back once the rules are as they should be at this moment. Raises FleetError."""
         async with self._lock:
             while (wanted := self.wanted()) != self._applied:
-                await self._carry_out(wanted)
+                await self._carry_out(wanted, flows.changed(self._applied, wanted))
                 self._applied = wanted
 
-    async def _carry_out(self, wanted: list[Published]) -> None:
+    async def _carry_out(self, wanted: list[Published], datagrams: list[DatagramPort]) -> None:
         if not self._context.up:
             return  # the bridge is set up with what is wanted then
         bridge, dhcp = self._context.settings.bridge, self._context.settings.dhcp
@@ -87,6 +87,7 @@ class Publishing:
                 rules=rules.publish(bridge, wanted),
                 localhost=bool(wanted) and not dhcp,
                 forward=bool(wanted) and dhcp and not self._forwards,
+                datagrams=datagrams,
             ),
         )
         self._forwards = self._forwards or bool(wanted)

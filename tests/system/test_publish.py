@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -201,6 +205,46 @@ def test_datagrams_go_elsewhere_when_a_member_leaves(fleet: Fleet, port: int) ->
         first = until(said, what="an answer")
         fleet.ok("stop", first)
         assert until(said, what="an answer of the other one") != first
+
+
+def test_a_client_that_keeps_sending_is_served_again(fleet: Fleet, port: int) -> None:
+    """The kernel remembers its flow, and each datagram renews it; the port's members come, go and come back."""
+    name = fleet.name(1)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(0.2)
+
+        def served() -> bool:
+            with contextlib.suppress(OSError):
+                client.sendto(b"?", ("127.0.0.1", port))
+                return client.recv(100).decode() == name
+            time.sleep(0.1)
+            return False
+
+        assert not served()  # from before the port was published
+        fleet.ok("create", name, "-p", f"{port}:8080/udp", *SERVE)
+        until(served, what="it is served once there is a member")
+        stopped = threading.Event()
+
+        def keep_sending() -> None:
+            while not stopped.wait(0.1):
+                with contextlib.suppress(OSError):
+                    client.sendto(b"?", ("127.0.0.1", port))
+
+        for before, after in ((("freeze", name), ("unfreeze", name)), (("stop", name), ("start", name))):
+            sender = threading.Thread(target=keep_sending)
+            stopped.clear()
+            sender.start()
+            fleet.ok(*before)
+            time.sleep(0.5)
+            fleet.ok(*after)
+            stopped.set()
+            sender.join()
+            until(served, what=f"it is served after {after[0]}")
+        os.kill(fleet.record(name)["pid"], signal.SIGKILL)
+        until(lambda: not served(), what="nobody is there")
+        until(lambda: fleet.record(name)["state"] == "stopped", what="that it ended is seen")
+        fleet.ok("start", name)
+        until(served, what="it is served after a kill")
 
 
 def test_what_can_not_be_published_is_refused(fleet: Fleet, port: int) -> None:

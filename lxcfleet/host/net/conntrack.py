@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Collection
+from collections.abc import Callable
 from typing import Any
 
 from pyroute2 import NetlinkError
@@ -16,10 +16,11 @@ from lxcfleet.errors import HostError
 _FAMILIES = ((socket.AF_INET, "V4"), (socket.AF_INET6, "V6"))
 
 
-def forget_datagrams(members: Collection[str]) -> None:
-    """Forget the flows of datagrams to these addresses, so that their next datagrams go to other members. Raises HostError.
+def forget_datagrams(is_wrong: Callable[[str, int, str, int], bool]) -> None:
+    """Forget the flows of datagrams that are wrong, so that the rules decide anew about their next datagrams.
 
-    Otherwise each datagram renews its flow, and a client that keeps sending sends for ever to a member that is gone.
+    ``is_wrong`` takes the address and the port that a flow is sent to, and those that its answers come from. Raises
+    HostError.
     """
     try:
         for family, mark in _FAMILIES:
@@ -28,7 +29,7 @@ def forget_datagrams(members: Collection[str]) -> None:
                     there, back = _tuple(entry, "CTA_TUPLE_ORIG", mark), _tuple(entry, "CTA_TUPLE_REPLY", mark)
                     if there is None or back is None or back["proto"] != socket.IPPROTO_UDP:
                         continue
-                    if back["saddr"] in members:
+                    if is_wrong(there["daddr"], there["dport"], back["saddr"], back["sport"]):
                         with contextlib.suppress(NetlinkError):  # the flow may have expired
                             table.entry("del", tuple_orig=NFCTAttrTuple(family=family, **there))
     except (NetlinkError, OSError) as error:

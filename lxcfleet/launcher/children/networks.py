@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 from ipaddress import ip_interface
 
-from lxcfleet.errors import FleetError
+from lxcfleet.errors import FleetError, HostError
 from lxcfleet.launcher.children.answer import Reply, answer, answer_large, fail, say
 from lxcfleet.launcher.operations import (
     BRIDGE,
     ROUTES,
     BridgeAddress,
     BridgeItem,
+    DatagramPort,
     DhcpItem,
     DisconnectItem,
     JoinItem,
@@ -22,7 +24,10 @@ from lxcfleet.launcher.operations import (
     RoutesItem,
     RulesItem,
 )
+from lxcfleet.network import flows
 from lxcfleet.paths import Paths
+
+log = logging.getLogger(__name__)
 
 
 def routes(argument: RoutesItem, reply: Reply, _: Paths) -> None:
@@ -120,9 +125,22 @@ def publish(argument: PublishItem, reply: Reply, _: Paths) -> None:
             sysctl.route_localhost(argument["bridge"])
         if argument["forward"]:
             sysctl.forward([argument["bridge"], *netlink.uplinks()])
+        if argument["datagrams"]:
+            _forget_datagrams(argument["datagrams"])
         answer(reply, "publish")
     except FleetError as error:
         answer(reply, "publish", error)
+
+
+def _forget_datagrams(ports: list[DatagramPort]) -> None:
+    """Make the kernel forget flows to these ports that do not lead to their members: their next datagrams do."""
+    from lxcfleet.host.net import conntrack, netlink
+
+    try:
+        local = netlink.host_addresses()
+        conntrack.forget_datagrams(lambda *flow: flows.is_wrong(flows.Flow(*flow), ports, local))
+    except HostError as error:  # the ports themselves are published
+        log.warning("clients that keep sending to %s may get no answer: %s", [port["port"] for port in ports], error)
 
 
 def rules(argument: RulesItem, reply: Reply, _: Paths) -> None:
@@ -134,17 +152,6 @@ def rules(argument: RulesItem, reply: Reply, _: Paths) -> None:
         answer(reply, "rules")
     except FleetError as error:
         answer(reply, "rules", error)
-
-
-def forget_datagrams(members: list[str], reply: Reply, _: Paths) -> None:
-    """Make the kernel send no more datagrams to these addresses because of flows that it remembers."""
-    from lxcfleet.host.net import conntrack
-
-    try:
-        conntrack.forget_datagrams(members)
-        answer(reply, "datagrams")
-    except FleetError as error:
-        answer(reply, "datagrams", error)
 
 
 def disconnect(argument: DisconnectItem, reply: Reply, _: Paths) -> None:

@@ -75,6 +75,5 @@ _bind(operations.DHCP, networks.dhcp)
 _bind(operations.LEASED, networks.leased)
 _bind(operations.PUBLISH, networks.publish)
 _bind(operations.RULES, networks.rules)
-_bind(operations.DATAGRAMS, networks.forget_datagrams)
 _bind(operations.DISCONNECT, networks.disconnect)
 _OPERATIONS[operations.PREPARE] = preparing.prepare  # the argument comes later, piece by piece
