@@ -109,8 +109,10 @@ class Bridge:
         """Set the switches of the port that a container which runs has. Raises HostError."""
         spec = container.spec
         if spec is not None and spec.connected:
-            leaf = self._context.settings.guard if spec.hardware is not None else None
-            bridge_port.set_up(spec.port, hairpin=bool(spec.publish), isolated=spec.isolated, leaf=leaf)
+            guard = self._context.settings.guard
+            leaf = guard if spec.hardware is not None else None
+            only = spec.mac if guard or spec.isolated else None
+            bridge_port.set_up(spec.port, hairpin=bool(spec.publish), isolated=spec.isolated, only=only, leaf=leaf)
 
     async def release(self) -> None:
         """Take everything away if no container is left that has an address."""

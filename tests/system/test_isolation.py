@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -108,6 +112,38 @@ def seen_by(fleet: Fleet, name: str, neighbour: str) -> str:
     )
     words = found.stdout.split()
     return words[words.index("lladdr") + 1] if "lladdr" in words else ""
+
+
+SPY = """
+import socket, struct
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+s.bind(("eth0", 0))
+s.setsockopt(263, 1, struct.pack("iHH8s", socket.if_nametoindex("eth0"), 1, 0, b""))  # SOL_PACKET: promiscuous
+print("listens", flush=True)
+while True:
+    if b"secret-datagram" in s.recv(2000):
+        print("seen", flush=True)
+"""
+
+
+def test_what_is_sent_to_a_container_that_died_reaches_no_other(fleet: Fleet) -> None:
+    victim, spy, late = fleet.name("victim"), fleet.name("spy"), fleet.name("late")
+    fleet.ok("create", victim, *SERVE)
+    fleet.ok("create", spy, "--isolated", "--", "python3", "-c", SPY)
+    until(lambda: "listens" in fleet.ok("logs", spy), what="the spy listens")
+    until(lambda: from_host(address(fleet, victim)), what="the host reaches it")
+    where = address(fleet, victim)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        for sent in range(40):
+            if sent == 10:
+                os.kill(fleet.pid(victim), signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                client.sendto(b"secret-datagram", (where, 9))
+            time.sleep(0.05)
+    # Frames reach those that they are for, also from the first moment, when nothing came from there yet.
+    fleet.ok("create", late, *SERVE)
+    until(lambda: from_host(address(fleet, late)), what="the host reaches it")
+    assert fleet.ok("logs", spy).count("seen") == 0
 
 
 def test_isolated_containers_are_kept_from_each_other_and_from_the_host(fleet: Fleet) -> None:

@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 
 from lxcfleet.errors import HostError, Unsupported
+from lxcfleet.host.net import neighbours
 
 _NET = Path("/sys/class/net")
 
@@ -21,13 +22,15 @@ def check_bridge(name: str) -> None:
         )  # fmt: skip
 
 
-def set_up(interface: str, *, hairpin: bool, isolated: bool, leaf: bool | None = None) -> None:
+def set_up(interface: str, *, hairpin: bool, isolated: bool, only: str | None = None, leaf: bool | None = None) -> None:
     """Set the switches of a port; does nothing if there is no such port. Raises HostError.
 
     ``hairpin``: the bridge may send a frame back to the port that it came from. With br_netfilter, which Docker loads, the
     bridge itself forwards frames whose address is rewritten on the way, even from a container to itself.
     ``isolated``: no frame passes between two such ports. The rules of network.guard say the same; this setting holds even
     after somebody has flushed the rules.
+    ``only``: the one MAC address behind this port. Then the bridge sends it no frames for addresses that it does not know,
+    as those of a container that has just died. None: there may be others.
     ``leaf``: no bridge is behind this port. If it sends bridge frames, it is shut: on a bridge with spanning tree, it could
     rearrange the network. The packet filter does not see these frames. None: this setting stays as it is.
     """
@@ -35,6 +38,8 @@ def set_up(interface: str, *, hairpin: bool, isolated: bool, leaf: bool | None =
         _set(interface, "hairpin_mode")
     if isolated:
         _set(interface, "isolated")
+    known = only is not None and neighbours.pin(interface, only)
+    _set(interface, "unicast_flood", on=not known)
     if leaf is not None:
         _set(interface, "bpdu_guard", on=leaf)
 
