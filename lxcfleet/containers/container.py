@@ -71,6 +71,8 @@ class Container:
     """How often this daemon saw it end."""
     leased: tuple[IPv4Address | IPv6Address, ...] = ()
     """The addresses that other servers and routers have given it at the moment; see network.leases."""
+    tentative: bool = False
+    """Whether its IPv6 address does not answer yet, as it makes sure that nobody else has it; see network.discovery."""
     twins: frozenset[str] = frozenset()
     """Containers with the same ids or address, because somebody copied a directory."""
 
@@ -109,6 +111,11 @@ class Container:
         if self.spec is None:
             return ()
         return self.leased or tuple(a.ip for a in (self.spec.address, self.spec.address6) if a is not None)
+
+    @property
+    def answering(self) -> tuple[IPv4Address | IPv6Address, ...]:
+        """Those of its addresses that answer already."""
+        return tuple(a for a in self.addresses if a.version == 4) if self.tentative else self.addresses
 
     @property
     def waits_for_address(self) -> bool:

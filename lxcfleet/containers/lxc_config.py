@@ -209,7 +209,8 @@ def _network(spec: Spec, platform: Platform) -> list[str]:
         "lxc.net.0.flags = up",
     ]
     if spec.address is not None:
-        lines.append(f"lxc.net.0.ipv4.address = {spec.address}")
+        # With the broadcast address, which liblxc 5 and 6.0 work out wrongly.
+        lines.append(f"lxc.net.0.ipv4.address = {spec.address} {spec.address.network.broadcast_address}")
         lines.append(f"lxc.net.0.ipv4.gateway = {spec.address.network.network_address + 1}")
     if spec.address6 is not None and platform.ipv6:
         lines.append(f"lxc.net.0.ipv6.address = {spec.address6}")

@@ -12,7 +12,7 @@ import heapq
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
 from lxcfleet.errors import InvalidInput, NoCapacity
 from lxcfleet.spec.addresses import AUTO, OFF, parse4, parse6
@@ -160,6 +160,19 @@ class AddressPool:
             self._taken.discard(number)
             if number < self._next:
                 heapq.heappush(self._returned, number)
+
+
+_TENTATIVE, _OPTIMISTIC = 0x40, 0x04
+"""linux/if_addr.h: it is not used yet, as another host may have it; it is used all the same."""
+
+
+def is_tentative(table: str, address: IPv6Address) -> bool:
+    """Whether the address does not answer yet. ``table``: /proc/PID/net/if_inet6, lines of address, index, length of the
+    prefix, scope, flags and name, all but the last in hexadecimal."""
+    own = f"{int(address):032x}"
+    lines = (line.split() for line in table.splitlines())
+    flags = [int(words[4], 16) for words in lines if len(words) == 6 and words[0] == own]
+    return any(each & _TENTATIVE and not each & _OPTIMISTIC for each in flags)
 
 
 _ADDRESS = re.compile(r"^\s*lxc\.net\.\d+\.ipv4\.address\s*=\s*([\d.]+)", re.MULTILINE | re.ASCII)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from lxcfleet.containers.container import Container
+from lxcfleet.host.net import dhcp
+from lxcfleet.network.addresses import is_tentative
 from lxcfleet.network.context import Context
 from lxcfleet.network.hosts import hosts_lines
 from lxcfleet.network.membership import Membership
 from lxcfleet.network.publishing import Publishing
+from lxcfleet.runtime.soon import Soon
+
+TENTATIVE_SECONDS = 0.5
+"""A container's kernel takes up to two seconds to find out that nobody else has its IPv6 address."""
 
 
 class Discovery:
@@ -21,12 +28,16 @@ class Discovery:
         self._context = context
         self._membership = membership
         self._publishing = publishing
+        self._tentative: dict[str, Container] = {}
+        complaint = "IPv6 addresses of containers are not found"
+        self._tentative_soon = Soon(context.tasks, "tentative-addresses", self._await_addresses, complaint)
 
     def publish(self, container: Container) -> None:
         """Let a container that runs be found; if it has no address yet, as soon as ``moved`` is called. Raises OSError."""
         if container.spec is None or not container.spec.connected:
             return
         self._membership.find(container.name)
+        self._look_at_address(container)
         self._write(container)
         self._tell_ports(container.name)
 
@@ -35,6 +46,26 @@ class Discovery:
         self._file(name).unlink(missing_ok=True)
         if self._membership.lose(name):
             self._tell_ports(name)
+
+    def _look_at_address(self, container: Container) -> None:
+        """An IPv6 address is found once it answers: who asks for it before waits for two seconds."""
+        spec, running = container.spec, container.running
+        container.tentative = (
+            spec is not None and spec.address6 is not None and running is not None
+            and is_tentative(dhcp.addresses6(running.pid), spec.address6.ip)
+        )  # fmt: skip
+        if container.tentative:
+            self._tentative[container.name] = container
+            self._tentative_soon.kick()
+
+    async def _await_addresses(self) -> None:
+        """Publish addresses that answer meanwhile. Raises OSError."""
+        while self._tentative:
+            await asyncio.sleep(TENTATIVE_SECONDS)
+            waiting, self._tentative = self._tentative, {}
+            for container in waiting.values():
+                if self._membership.is_found(container.name):
+                    self.publish(container)
 
     def moved(self, container: Container) -> None:
         """It has other addresses than before, or none any more."""
@@ -89,7 +120,7 @@ class Discovery:
         return self._context.paths.hosts / name
 
     def _text(self, container: Container, *, member: bool) -> str | None:
-        spec, settings, addresses = container.spec, self._context.settings, container.addresses
+        spec, settings, addresses = container.spec, self._context.settings, container.answering
         if spec is None or not addresses or not settings.dns:
             return None
         return hosts_lines(container.name, spec.labels if member else {}, addresses, settings.domain, spec.ports)
@@ -116,6 +147,7 @@ class Discovery:
         alive = {c.name: c for c in self._context.registry if c.running is not None}
         for container in alive.values():
             self.look_at(container)
+            self._look_at_address(container)
         if self._context.paths.hosts.is_dir():
             self._read_back(alive)
         for container in alive.values():

@@ -207,6 +207,7 @@ def render(bridge: str, published: Sequence[Published], *, route6: bool) -> str:
             "  chain beginning_here {",
             "    type nat hook output priority -100; policy accept;",
             "    ip daddr 127.0.0.0/8 accept",  # these packets could not leave the host
+            "    ip6 daddr ::1 accept",
             "    jump published",
             "    jump published6",
             "  }",

@@ -26,8 +26,9 @@ def own(
     """For a bridge that we make, on which containers have addresses of ours. ``route6``: see rules.render."""
     bridge = settings.bridge
     ruleset = rules.resume_names(bridge) + rules.render(
-        subnet, bridge, nat=settings.nat, published=published, route6=route6, host_access=settings.host_access
-    )
+        subnet, bridge, nat=settings.nat, published=published, route6=route6, host_access=settings.host_access,
+        dns=settings.dns,
+    )  # fmt: skip
     ruleset += guard.render(subnet.ipv4, bridge, guard=settings.guard)
     return {
         "bridge": bridge,

@@ -37,13 +37,16 @@ def render(
     published: Sequence[Published] = (),
     route6: bool = False,
     host_access: bool = True,
+    dns: bool = True,
 ) -> str:
     """The whole table: packets from the fleet leave under the host's address, strangers' come in by published ports.
 
     ``route6``: whether the host passes IPv6 packets on; if not, ports are published to itself only.
     ``host_access``: whether containers that are not isolated may connect to the host itself.
+    ``dns``: whether the fleet's name server is at the bridge's addresses. Then no published port 53 takes its place.
     """
     own = table(bridge)
+    name_server = list(_name_server(subnet)) if dns else []
     lines = [
         f"table inet {own} {{}}",
         f"delete table inet {own}",  # flush would leave the sets' elements
@@ -53,11 +56,14 @@ def render(
         *published_chains(published),
         "  chain arriving {",
         "    type nat hook prerouting priority dstnat; policy accept;",
+        *name_server,
         "    jump published",
         *(["    jump published6"] if route6 else []),
         "  }",
         "  chain beginning_here {",
         "    type nat hook output priority -100; policy accept;",
+        "    ip6 daddr ::1 accept",  # the kernel would not let these packets leave the host
+        *name_server,
         "    jump published",
         "    jump published6",
         "  }",
@@ -72,6 +78,25 @@ def render(
         f'    iifname "{bridge}" oifname "{bridge}" ct status & dnat == 0 ip saddr @isolated4 ip daddr @isolated4 drop',
         f'    iifname "{bridge}" oifname "{bridge}" ct status & dnat == 0 ip6 saddr @isolated6 ip6 daddr @isolated6 drop',
         "  }",
+        *_to_the_host(bridge, host_access=host_access),
+        *_translation(subnet, bridge, nat=nat),
+        "}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _name_server(subnet: Subnet) -> Iterator[str]:
+    """Questions to the fleet's name server stay where they are."""
+    for gateway in (subnet.gateway, subnet.gateway6):
+        if gateway is not None:
+            family = "ip" if gateway.version == 4 else "ip6"
+            yield f"    {family} daddr {gateway.ip} meta l4proto {{ tcp, udp }} th dport 53 accept"
+
+
+def _to_the_host(bridge: str, *, host_access: bool) -> list[str]:
+    """The chain that says what containers may send to the host itself."""
+    return [
         "  chain to_the_host {",
         "    type filter hook input priority filter; policy accept;",
         f'    iifname != "{bridge}" accept',
@@ -80,11 +105,7 @@ def render(
         "    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, mld2-listener-report } accept",
         *(["    ip saddr @isolated4 drop", "    ip6 saddr @isolated6 drop"] if host_access else ["    drop"]),
         "  }",
-        *_translation(subnet, bridge, nat=nat),
-        "}",
-        "",
     ]
-    return "\n".join(lines)
 
 
 def _translation(subnet: Subnet, bridge: str, *, nat: bool) -> Iterator[str]:

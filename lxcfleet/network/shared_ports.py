@@ -21,8 +21,8 @@ def published(specs: Iterable[Spec], members: Iterable[Container]) -> list[Publi
     return [
         Published(
             publication,
-            tuple(a for container in there for a in container.addresses if isinstance(a, IPv4Address)),
-            tuple(a for container in there for a in container.addresses if isinstance(a, IPv6Address)),
+            tuple(a for container in there for a in container.answering if isinstance(a, IPv4Address)),
+            tuple(a for container in there for a in container.answering if isinstance(a, IPv6Address)),
         )
         for publication, there in sorted(behind.items(), key=lambda item: str(item[0]))
     ]

@@ -8,6 +8,20 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 from lxcfleet.errors import InvalidInput
 
+_IMPOSSIBLE4 = {
+    "0.0.0.0/8": "addresses of no host",
+    "127.0.0.0/8": "each host's loopback",
+    "169.254.0.0/16": "link-local addresses",
+    "224.0.0.0/4": "multicast addresses",
+    "240.0.0.0/4": "reserved addresses",
+}
+_IMPOSSIBLE6 = {
+    "::/8": "reserved addresses",
+    "fe80::/10": "link-local addresses",
+    "ff00::/8": "multicast addresses",
+}
+"""Ranges that no network of hosts can have; IANA's registries of special-purpose addresses."""
+
 AUTO = "auto"
 OFF = "none"
 _SMALLEST_PREFIX6 = 96
@@ -21,6 +35,9 @@ def parse4(text: str) -> IPv4Network:
         raise InvalidInput(f"network.ipv4: {text!r} is no IPv4 range: {error}", hint="write it like 10.201.0.0/16") from error
     if not 8 <= network.prefixlen <= 29:
         raise InvalidInput(f"network.ipv4: {text} has a prefix length that is not from 8 to 29")
+    for impossible, words in _IMPOSSIBLE4.items():
+        if network.overlaps(IPv4Network(impossible)):
+            raise InvalidInput(f"network.ipv4: {text} overlaps with {impossible}, {words}")
     return network
 
 
@@ -34,6 +51,9 @@ def parse6(text: str) -> IPv6Network:
         ) from error
     if network.prefixlen > _SMALLEST_PREFIX6:
         raise InvalidInput(f"network.ipv6: {text} is smaller than /{_SMALLEST_PREFIX6}")
+    for impossible, words in _IMPOSSIBLE6.items():
+        if network.overlaps(IPv6Network(impossible)):
+            raise InvalidInput(f"network.ipv6: {text} overlaps with {impossible}, {words}")
     return network
 
 

@@ -9,7 +9,7 @@ import socket
 import struct
 import subprocess
 from collections.abc import Iterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_interface
 from pathlib import Path
 
 import pytest
@@ -113,6 +113,37 @@ def test_containers_have_addresses_and_names(fleet: Fleet) -> None:
     fleet.ok("start", two)
     until(lambda: lookup(fleet, one, two), what="the name is back")
     assert addresses(fleet) == before
+
+
+def test_who_has_just_started_is_reached_by_name_at_once(fleet: Fleet) -> None:
+    """Its IPv6 address does not answer for two seconds; so it has no AAAA record for so long."""
+    one, two = fleet.name(1), fleet.name(2)
+    server = "import socket\ns = socket.create_server(('', 8080), family=socket.AF_INET6, dualstack_ipv6=True)\n"
+    fleet.create(one)
+    fleet.ok("create", two, "--", "python3", "-c", server + "while True: s.accept()[0].close()")
+    client = f"""
+import socket, time
+begun = time.monotonic(); worst = 0
+while time.monotonic() - begun < 6:
+    before = time.monotonic()
+    try:
+        socket.create_connection(("{two}", 8080), 5).close(); worst = max(worst, time.monotonic() - before)
+    except OSError:
+        pass
+    time.sleep(.05)
+print(worst)"""
+    with fleet.spawn("exec", one, "--", "python3", "-c", client) as asks:
+        fleet.ok("restart", two, "--drain", "0")
+        said, _ = asks.communicate(timeout=60)
+    assert float(said) < 0.9
+    until(lambda: lookup(fleet, one, two) == set(addresses(fleet)[two]), what="its IPv6 address is found, too")
+
+
+def test_a_container_knows_the_broadcast_address_of_its_network(fleet: Fleet) -> None:
+    fleet.create(fleet.name(1))
+    line = fleet.inside(fleet.name(1), "ip -o -4 addr show eth0").split()
+    network = ip_interface(line[line.index("inet") + 1]).network
+    assert line[line.index("brd") + 1] == str(network.broadcast_address)
 
 
 def test_a_frozen_container_stands_for_no_group(fleet: Fleet) -> None:

@@ -141,6 +141,9 @@ def test_a_port_leads_to_a_container_from_everywhere(fleet: Fleet, machine: Mach
     if address6:
         bridge6 = address6[0].partition("::")[0] + "::1"
         until(lambda: ask(bridge6, port).startswith(name), what="it has made sure that its IPv6 address is its own")
+    # By ::1 it is refused at once, as the kernel does not route it: clients go on to 127.0.0.1.
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("::1", port), timeout=2)
     # From another container, and from itself, by way of the host.
     for inside in (other, name):
         said = fleet.ok("exec", inside, "--", "python3", "-c", CLIENT, machine.host, str(port))

@@ -83,4 +83,4 @@ class Names:
 
 def run(container: Container, *, frozen: bool = False) -> None:
     """Have the container run, as far as the network can see."""
-    container.running = cast(Any, SimpleNamespace(payload=SimpleNamespace(frozen=frozen), gone=asyncio.Event()))
+    container.running = cast(Any, SimpleNamespace(payload=SimpleNamespace(frozen=frozen), pid=0, gone=asyncio.Event()))

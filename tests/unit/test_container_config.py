@@ -66,7 +66,7 @@ def test_the_network_is_made_by_liblxc_from_the_spec() -> None:
     )  # fmt: skip
     lines = config(connected)
     assert lines["lxc.net.0.link"] == ["lxcfleet0"]
-    assert lines["lxc.net.0.ipv4.address"] == ["10.201.0.9/16"]
+    assert lines["lxc.net.0.ipv4.address"] == ["10.201.0.9/16 10.201.255.255"]
     assert lines["lxc.net.0.ipv4.gateway"] == ["10.201.0.1"]
     assert lines["lxc.net.0.ipv6.gateway"] == ["fd00::1"]
     assert lines["lxc.net.0.veth.pair"] == ["lf0ac90009"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Interface
+import asyncio
+from dataclasses import replace
+from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 
 import pytest
@@ -161,3 +163,28 @@ def test_a_container_that_may_run_keeps_its_name(paths: Paths) -> None:
         (paths.hosts / name).write_text(f"10.0.0.2 {name}.fleet\n")
     found.settle()
     assert (names(paths), names(paths, "db")) == (ALONE, [])
+
+
+def test_an_ipv6_address_is_found_once_it_answers(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lxcfleet.network.discovery.TENTATIVE_SECONDS", 0.0)
+    web = running()
+    assert web.spec is not None
+    web.spec = replace(web.spec, address6=IPv6Interface("fd00::2/64"))
+    flags = ["c0"]
+    table = "fd000000000000000000000000000002 02 40 00 {} eth0\n"
+    monkeypatch.setattr("lxcfleet.host.net.dhcp.addresses6", lambda _: table.format(flags[0]))
+
+    def addresses() -> list[str]:
+        return [line.split()[0] for line in (paths.hosts / "web1").read_text().splitlines() if not line.startswith("#")]
+
+    async def play() -> None:
+        found, _ = parts(paths, web)
+        found.publish(web)
+        assert addresses() == ["10.0.0.2"]
+        await asyncio.sleep(0.01)
+        assert addresses() == ["10.0.0.2"]
+        flags[0] = "80"
+        await asyncio.sleep(0.01)
+        assert addresses() == ["10.0.0.2", "fd00::2"]
+
+    asyncio.run(play())

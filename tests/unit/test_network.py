@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network, ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lxcfleet.errors import InvalidInput, NoCapacity
-from lxcfleet.network.addresses import AddressPool, Subnet, addresses_in, choose_subnet
+from lxcfleet.network.addresses import AddressPool, Subnet, addresses_in, choose_subnet, is_tentative
 from lxcfleet.network.hosts import group_names, hosts_lines
 from lxcfleet.network.rules import removal, render
 from lxcfleet.spec import settings
@@ -55,12 +55,34 @@ def test_ipv6_is_the_hosts_own_and_the_same_each_time() -> None:
         ("nonsense", "none", "nonsense"),
         ("auto", "fd00::/120", "smaller than"),
         ("auto", "fd00:9::/64", "overlaps with fd00:9::/48"),
+        ("127.10.0.0/16", "none", "loopback"),
+        ("224.0.0.0/16", "none", "multicast"),
+        ("0.0.0.0/8", "none", "of no host"),
+        ("240.0.0.0/8", "none", "reserved"),
+        ("255.255.255.0/24", "none", "reserved"),
+        ("169.254.7.0/24", "none", "link-local"),
+        ("auto", "fe80::/64", "link-local"),
+        ("auto", "fe00::/8", "link-local"),
+        ("auto", "ff00::/64", "multicast"),
+        ("auto", "::/64", "reserved"),
     ],
 )
 def test_bad_ranges_are_refused(ipv4: str, ipv6: str, complaint: str) -> None:
     busy = [ip_network("192.0.2.128/25"), ip_network("fd00:9::/48")]
     with pytest.raises(InvalidInput, match=complaint):
         choose_subnet(ipv4, ipv6, [], busy, "x")
+
+
+def test_an_address_is_tentative_until_its_kernel_says_otherwise() -> None:
+    line = "{} 02 40 00 {} eth0\n"
+    own, other = "fd000001000200030000000000000009", "fe80000000000000004cfffe0ac90009"
+    address = IPv6Address("fd00:1:2:3::9")
+    assert is_tentative(line.format(other, "80") + line.format(own, "c0"), address)
+    assert is_tentative(line.format(own, "c8"), address)  # another has it
+    assert not is_tentative(line.format(other, "c0") + line.format(own, "80"), address)
+    assert not is_tentative(line.format(own, "c4"), address)  # optimistic
+    assert not is_tentative(line.format(other, "c0"), address)
+    assert not is_tentative("nonsense\n", address)
 
 
 def test_a_range_that_leaves_containers_outside_is_refused() -> None:
@@ -96,7 +118,7 @@ def test_no_address_is_given_twice(takes: list[bool]) -> None:
 
 def test_addresses_in_a_configuration() -> None:
     text = (
-        "lxc.net.0.type = veth\nlxc.net.0.ipv4.address = 10.201.0.2/16\n  lxc.net.1.ipv4.address=10.0.0.3\n"
+        "lxc.net.0.type = veth\nlxc.net.0.ipv4.address = 10.201.0.2/16\n  lxc.net.1.ipv4.address=10.0.0.3/8 10.255.255.255\n"
         "#lxc.net.0.ipv4.address = 10.0.0.4\nlxc.net.0.ipv4.address = 10.0.0.999/8\nlxc.net.0.ipv4.gateway = 10.0.0.1\n"
     )
     assert addresses_in(text) == [IPv4Address("10.201.0.2"), IPv4Address("10.0.0.3")]
@@ -114,6 +136,13 @@ def test_the_gateway_and_the_hardware_address_follow_from_an_address() -> None:
 
 def test_rules_are_in_a_table_of_their_own() -> None:
     text = render(SUBNET, "br-1", nat=True)
+    # The fleet's name server is asked before any published port counts.
+    for chain in text.split("  chain ")[1:]:
+        if "jump published" in chain:
+            for address in ("ip daddr 10.201.0.1", "ip6 daddr fd00:1:2:3::1"):
+                accepted = chain.index(f"{address} meta l4proto {{ tcp, udp }} th dport 53 accept")
+                assert accepted < chain.index("jump published")
+    assert "daddr 10.201.0.1 meta" not in render(SUBNET, "br-1", nat=True, dns=False)
     assert text.count("table inet lxcfleet_br_1") == 3
     assert "ip saddr 10.201.0.0/16 ip daddr != 10.201.0.0/16 masquerade" in text
     assert "daddr != 10.201.0.0/16 masquerade" not in render(SUBNET, "br-1", nat=False)
