@@ -64,8 +64,8 @@ class Network(Protocol):
     async def release(self) -> None:
         """Remove what only connected containers need, if there are none."""
 
-    def findings(self) -> list[Finding]:
-        """Findings about what the host lacks for containers to be connected."""
+    def findings(self, count: int) -> list[Finding]:
+        """Findings for and against so many more containers that are connected."""
 
 
 class Healths(Protocol):

@@ -142,8 +142,10 @@ class Room:
         """Compare what ``count`` more containers need with what the host has."""
         features = await self._host.features()
         have, free = limits.read(self._paths), self._ids.free
-        found = [*needs.assess(count, init, have, features, free), *self._network.findings()]
-        room = needs.fits(init, have, features, free)
+        connected = self._network.findings(count)
+        found = [*needs.assess(count, init, have, features, free), *connected]
+        amounts = [finding.have for finding in connected if finding.have is not None]
+        room = min([needs.fits(init, have, features, free), *amounts])
         return {"findings": [cast(FindingRecord, finding.to_json()) for finding in found], "fits": room}
 
     async def fix(self, count: int, init: Init) -> DoctorRecord:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import FleetError, WrongState
+from lxcfleet.network import needs
 from lxcfleet.network.admission import Admission
 from lxcfleet.network.bridge import Bridge
 from lxcfleet.network.context import Context
@@ -16,6 +17,10 @@ from lxcfleet.runtime.soon import Soon
 from lxcfleet.spec.spec import Spec
 
 log = logging.getLogger(__name__)
+
+
+MANY = 1000
+"""A fleet of fewer containers needs no look at how many ports the bridge has left."""
 
 
 class Arrivals:
@@ -44,6 +49,8 @@ class Arrivals:
             self._check_kind(spec)
             await self._bridge.wait_until_there()
             await self._bridge.ensure()
+            if len(self._context.registry) >= MANY:
+                needs.check_ports(self._context.settings.bridge, 1)
             await self._admission.admit(spec)
 
     def _check_kind(self, spec: Spec) -> None:

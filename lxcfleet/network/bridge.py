@@ -14,12 +14,12 @@ from lxcfleet.host.net import bridge_port, sysctl
 from lxcfleet.host.net.nft_watch import TableWatch
 from lxcfleet.host.process import proc
 from lxcfleet.launcher.operations import DISCONNECT, JOIN, NETWORK, RULES, RulesItem
-from lxcfleet.network import name_server, records, requests, rules
+from lxcfleet.network import inspection, name_server, records, requests, rules
 from lxcfleet.network.addresses import Subnet
 from lxcfleet.network.addressing import Addressing
 from lxcfleet.network.admission import Admission
 from lxcfleet.network.context import Context
-from lxcfleet.network.events import BridgeGone, NetworkRepaired
+from lxcfleet.network.events import BridgeGone, NetworkRepaired, NoNames
 from lxcfleet.network.leases import Leases
 from lxcfleet.network.name_server import NameServer
 from lxcfleet.network.publishing import Publishing
@@ -48,8 +48,12 @@ class Bridge:
         self._publishing = publishing
         self._leases = leases
         self._names: NameServer | None = None
+        self._nameless = False
+        """Whether it was told that the name server can't run."""
         self._watch: TableWatch | None = None
         self._flushed = False
+        self._route6 = False
+        self._switches = inspection.Switches()
         self._cut_off = False
         self._standing_in = False
         self._exchanging = False
@@ -86,6 +90,7 @@ class Bridge:
             ask = requests.own(settings, subnet, ports, wanted, guests.values(), route6=route6)
             await self._context.ask(NETWORK, ask)
         records.record(self._context.paths, settings)
+        self._route6 = route6
         await self._have_names(settings, gateway)
         self._admission.assume(guests)
         for container in self._context.running():
@@ -96,14 +101,25 @@ class Bridge:
             self._publishing.distrust()
 
     async def _have_names(self, settings: NetworkSettings, gateway: IPv4Address | None) -> None:
+        """Have the name server run. That it can't is told; containers start and run all the same."""
         self._names = None
-        if settings.dns and gateway is not None:
-            self._names = NameServer(self._context.paths, settings, gateway)
-            if not self._standing_in:
-                await asyncio.to_thread(self._names.tidy)
-            await asyncio.to_thread(self._names.start)
-        else:
+        if not settings.dns or gateway is None:
             await asyncio.to_thread(name_server.stop, self._context.paths)
+            return
+        names = self._names = NameServer(self._context.paths, settings, gateway)
+        try:
+            if not self._standing_in:
+                await asyncio.to_thread(names.tidy)
+            await asyncio.to_thread(names.start)
+        except (FleetError, OSError) as error:
+            if not self._nameless:
+                log.error("containers have no names: %s", error)
+                self._context.bus.publish(NoNames(str(error)))
+            self._nameless = True
+        else:
+            if self._nameless:
+                self._context.bus.publish(NetworkRepaired(("the name server could not run",)))
+            self._nameless = False
 
     def set_up_port(self, container: Container) -> None:
         """Set the switches of the port that a container which runs has. Raises HostError."""
@@ -132,7 +148,7 @@ class Bridge:
         """Take bridge, rules and name server away: nobody is on it. The caller holds the context's lock."""
         if not self._addressing.settled and not self._context.bridge_there:
             return
-        self._context.up, self._names = False, None
+        self._context.up, self._names, self._nameless = False, None, False
         self._addressing.forget()
         self.close()
         try:
@@ -200,25 +216,49 @@ class Bridge:
                 self._context.bus.publish(BridgeGone(self._context.settings.bridge))
             self._context.up, self._cut_off = False, True
             return False
-        missing = await self._missing()
-        if not self._context.up or missing:
+        faults = await self._faults()
+        if not self._flushed:  # the rules come before the switches, see sysctl.route_localhost
+            faults += self._switch_on()
+        if not self._context.up or faults or self._route6 != sysctl.routes_ipv6():
             self._context.up = False
             await self.ensure()
             self._cut_off = False
-            if missing:
-                self._context.bus.publish(NetworkRepaired(tuple(missing)))
+            self._switch_on()
+        faults += await self._repair_names()
+        if faults:
+            self._context.bus.publish(NetworkRepaired(tuple(faults)))
         return True
 
-    async def _missing(self) -> list[str]:
-        """The parts that are missing, in words."""
+    async def _faults(self) -> list[str]:
+        """Those that take setting up anew, in words."""
+        settings = self._context.settings
+        found = ["the packet filter's rules were gone"] if self._flushed else []
+        if self._cut_off or not self._context.bridge_there:
+            return [f"the bridge {settings.bridge} was gone", *found]
+        subnet = None if settings.dhcp else await self._addressing.subnet()
+        own = [each.ip for each in (subnet.gateway, subnet.gateway6) if each is not None] if subnet is not None else []
+        return found + inspection.faults(settings.bridge, own, self._context.running())
+
+    def _switch_on(self) -> list[str]:
+        """What was switched off. Interfaces may also have come, or got addresses, since the bridge was set up."""
+        settings, published = self._context.settings, bool(self._publishing.wanted())
+        forward = published or (settings.nat and not settings.dhcp)
+        return self._switches.switch_on(settings.bridge, forward=forward, localhost=published and not settings.dhcp)
+
+    async def _repair_names(self) -> list[str]:
+        """Start again what does not run of the name server; its titles."""
         settings = self._context.settings
         gateway = await self._addressing.gateway()
-        missing = [] if self._context.bridge_there else [f"the bridge {settings.bridge}"]
-        missing += [f"the bridge {settings.bridge}"] if self._cut_off else []
-        missing += ["the packet filter's rules"] if self._flushed else []
-        if settings.dns and gateway is not None and not self._exchanging:
-            missing += (self._names or NameServer(self._context.paths, settings, gateway)).missing()
-        return missing
+        if not settings.dns or gateway is None or self._exchanging:
+            return []
+        names, told = NameServer(self._context.paths, settings, gateway), self._nameless
+        missing = await asyncio.to_thread(names.missing)
+        if not missing and names.current:
+            return []
+        async with self._context.lock:
+            if self._context.settings is settings:
+                await self._have_names(settings, gateway)
+        return [] if told or self._nameless else [f"{title} was gone" for title in missing]
 
     def _watch_rules(self) -> None:
         if self._watch is None:

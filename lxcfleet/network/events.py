@@ -8,6 +8,9 @@ from ipaddress import IPv4Address, IPv6Address
 from lxcfleet.containers.container import Container
 from lxcfleet.runtime.bus import Event, Told
 
+_SHOWN = 5
+"""So many things that were wrong are named in one message."""
+
 
 @dataclass(frozen=True)
 class AddressChanged(Event):
@@ -48,11 +51,21 @@ class BridgeGone(Event):
 
 @dataclass(frozen=True)
 class NetworkRepaired(Event):
-    """Parts of the fleet's network were missing, and are there again."""
+    """Parts of the fleet's network were missing or switched off, and are as they should be again."""
 
-    missing: tuple[str, ...]
-    """Each in a few words."""
+    faults: tuple[str, ...]
+    """Each as a sentence without a full stop."""
 
     def told(self) -> Told:
-        verb = "was" if len(self.missing) == 1 else "were"
-        return Told("repaired", None, f"{' and '.join(self.missing)} {verb} gone")
+        shown = [*self.faults[:_SHOWN], *([f"{len(self.faults) - _SHOWN} more"] if len(self.faults) > _SHOWN else [])]
+        return Told("repaired", None, "; ".join(shown))
+
+
+@dataclass(frozen=True)
+class NoNames(Event):
+    """The fleet's name server can't run. Containers go on and start without names."""
+
+    why: str
+
+    def told(self) -> Told:
+        return Told("no-names", None, self.why.replace("\n", "; "))

@@ -120,9 +120,9 @@ class FleetNetwork:
         """Have one of these programs run as it is on disk now, without the loss of a question. Raises FleetError."""
         await self._bridge.renew(program)
 
-    def findings(self) -> list[Finding]:
-        """The things that the host lacks for containers to be connected, as ``doctor`` tells them."""
-        return needs.findings(self._context.settings)
+    def findings(self, count: int) -> list[Finding]:
+        """What the host has and lacks for so many more containers to be connected, as ``doctor`` tells it."""
+        return needs.findings(self._context.settings, count=count, served=name_server.DNSMASQ in self.programs())
 
     # -- containers that are to be made or destroyed ---------------------------------------------------------
 

@@ -36,15 +36,20 @@ class NameServer:
         """The titles of those that do not run, with whatever settings."""
         return [each.title for each in (self._responder, self._server) if each.present() is None]
 
+    @property
+    def current(self) -> bool:
+        """Whether the configuration is what it should be at this moment."""
+        file = self._paths.dnsmasq_config
+        return file.exists() and file.read_text(encoding="utf-8", errors="replace") == self._config
+
     def start(self) -> None:
         """Have both run with the settings as they are. Raises Unsupported or HostError."""
         dnsmasq.check_installed()
         self._paths.hosts.mkdir(mode=0o755, exist_ok=True)
         _have(self._responder)
-        file = self._paths.dnsmasq_config
-        if not file.exists() or file.read_text(encoding="utf-8", errors="replace") != self._config:
+        if not self.current:
             self._server.stop()
-            tree.write(file, self._config)
+            tree.write(self._paths.dnsmasq_config, self._config)
         _have(self._server)
 
 

@@ -1,13 +1,15 @@
-"""Things that the operator has to provide for a bridge of the host's: the bridge and a DHCP client. Our own needs none."""
+"""What the host has to provide for containers to be connected: ports of a bridge, port 53 for the name server; for a bridge
+of the operator's also that, and a DHCP client."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from lxcfleet.capacity.needs import Finding
-from lxcfleet.errors import FleetError
-from lxcfleet.host.net import bridge_port, dhcp
+from lxcfleet.capacity.needs import Finding, Level
+from lxcfleet.errors import FleetError, NoCapacity
+from lxcfleet.host.net import bridge_port, dhcp, dnsmasq, interfaces, resolved
 from lxcfleet.spec.settings import NetworkSettings
+from lxcfleet.spec.terms import Network
 
 
 def _checks(settings: NetworkSettings) -> list[Callable[[], None]]:
@@ -20,8 +22,47 @@ def check(settings: NetworkSettings) -> None:
         each()
 
 
-def findings(settings: NetworkSettings) -> list[Finding]:
-    """The same for ``doctor``; nothing about a bridge of our own."""
+def ports_left(bridge: str) -> int:
+    """How many more containers can be on the bridge."""
+    return interfaces.MOST_PORTS - len(interfaces.ports(bridge))
+
+
+def check_ports(bridge: str, count: int) -> None:
+    """Raise NoCapacity if the bridge has no room for so many more ports."""
+    left = ports_left(bridge)
+    if count > left:
+        raise NoCapacity(
+            f"no room for {count} more container{'s' if count != 1 else ''} on {bridge}",
+            why=f"a bridge has at most {interfaces.MOST_PORTS} ports, and {left} are left",
+            hint="stop some of those that run, or use --network none",
+        )
+
+
+def findings(settings: NetworkSettings, *, count: int, served: bool) -> list[Finding]:
+    """The same for ``doctor``. ``count``: how many more containers; ``served``: whether the name server runs."""
+    found = _operators(settings)
+    left = ports_left(settings.bridge)
+    if settings.default is Network.BRIDGE:
+        message = f"ports of {settings.bridge}: {count} needed, {left} left"
+        level: Level = "ok" if count <= left else "fail"
+        hint = "" if count <= left else "create fewer, or use --network none for some"
+        found.append(Finding("bridge-ports", level, message, left, count, hint))
+    if settings.dns and not served:
+        try:
+            dnsmasq.check_installed()
+            dnsmasq.check_port()
+        except FleetError as error:
+            message = f"{error.message}: {error.why}" if error.why else error.message
+            found.append(Finding("names", "warning", message, hint=error.hint or "", feature=True))
+    if settings.dns and not resolved.has_servers():
+        hint = "`ls -l /etc/resolv.conf` shows where it leads; start what makes that file, or write one"
+        message = "containers find no names but the fleet's: resolv.conf leads to a directory that is not there"
+        found.append(Finding("names", "warning", message, hint=hint, feature=True))
+    return found
+
+
+def _operators(settings: NetworkSettings) -> list[Finding]:
+    """Nothing about a bridge of our own."""
     found = []
     for each in _checks(settings):
         try:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 
-from lxcfleet.host.net import sockets
+from lxcfleet.errors import InvalidInput
+from lxcfleet.host.net import dnsmasq, sockets
 from lxcfleet.launcher.operations import PUBLISH, DatagramPort, PublishItem
-from lxcfleet.network import flows, rules, shared_ports
+from lxcfleet.network import flows, name_server, rules, shared_ports
 from lxcfleet.network.context import Context
 from lxcfleet.network.membership import Membership
 from lxcfleet.network.rules import Published
@@ -43,7 +44,7 @@ class Publishing:
         others = self._context.specs()
         shared_ports.check_shared(like, count, others)
         shared = {publication for spec in others for publication in spec.publish}
-        await _check_free(publication for publication in like.publish if publication not in shared)
+        await self._check_free(publication for publication in like.publish if publication not in shared)
 
     async def check_changed(self, changed: Sequence[tuple[Spec, Spec]]) -> None:
         """Refuse ports of the host that containers can't have by their new specs; pairs of former and new ones.
@@ -57,7 +58,7 @@ class Publishing:
         for former, spec in changed:
             if (spec.publish, spec.labels) != (former.publish, former.labels):
                 shared_ports.check_shared(spec, 1, others)
-                await _check_free(publication for publication in spec.publish if publication not in shared)
+                await self._check_free(publication for publication in spec.publish if publication not in shared)
             others.append(spec)
 
     def kick(self) -> None:
@@ -86,16 +87,32 @@ class Publishing:
                 bridge=bridge,
                 rules=rules.publish(bridge, wanted),
                 localhost=bool(wanted) and not dhcp,
-                forward=bool(wanted) and dhcp and not self._forwards,
+                forward=bool(wanted) and not self._forwards,
                 datagrams=datagrams,
             ),
         )
         self._forwards = self._forwards or bool(wanted)
 
+    async def _check_free(self, publications: Iterable[Publication]) -> None:
+        for publication in publications:
+            if publication.host == dnsmasq.PORT:
+                self._check_name_server(publication)
+            try:
+                sockets.check_free(publication)
+            except sockets.PortInUse as error:
+                ours = name_server.programs(self._context.paths).get(name_server.DNSMASQ)
+                users = await asyncio.to_thread(sockets.users, publication)
+                # The rules leave the fleet's name server alone: it keeps the port at its own address.
+                if publication.address is None and users == {ours}:
+                    continue
+                raise sockets.told_by_whom(error, users) from error
 
-async def _check_free(publications: Iterable[Publication]) -> None:
-    for publication in publications:
-        try:
-            sockets.check_free(publication)
-        except sockets.PortInUse as error:
-            raise await asyncio.to_thread(sockets.told_by_whom, error, publication) from error
+    def _check_name_server(self, publication: Publication) -> None:
+        """On the operator's bridge, the name server is at the host's own address."""
+        settings = self._context.settings
+        if settings.dhcp and settings.dns and publication.address is None:
+            raise InvalidInput(
+                f"the host's port {publication.host}/{publication.protocol} is the fleet's name server's",
+                why=f"containers ask it at the host's address on {settings.bridge}",
+                hint="publish it at another address of the host (ADDRESS:53:PORT), or set network.dns: false",
+            )

@@ -8,6 +8,7 @@ import signal
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address, ip_interface
 from pathlib import Path
@@ -333,6 +334,50 @@ def test_a_bridge_and_a_name_server_that_were_taken_away_come_back(fleet: Fleet)
     os.kill(old, signal.SIGKILL)
     until(lambda: dnsmasq_pid(fleet) not in (0, old) and lookup(fleet, one, two), 15, "the name server is repaired")
     until(lambda: len(fleet.events("repaired")) == 2, what="both repairs are told")
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True)
+
+
+def test_what_other_tools_do_to_the_bridge_is_repaired(fleet: Fleet) -> None:
+    one, two, bridge = fleet.name(1), fleet.name(2), fleet.bridge
+    fleet.create(one, two)
+    where = addresses(fleet)[two]
+    server, switch = name_server(fleet), Path(f"/proc/sys/net/ipv4/conf/{bridge}/forwarding")
+    until(lambda: lookup(fleet, one, two) == set(where), what="its IPv6 address answers")
+    time.sleep(6)  # so that the daemon has seen what there is
+    switch.write_text("0\n")
+    ip("link", "set", interface_name(IPv4Address(where[0])), "nomaster")
+    ip("addr", "flush", "dev", bridge)
+    ip("link", "set", bridge, "down")
+    until(lambda: fleet.events("repaired"), 15, "that is told")
+    said = fleet.events("repaired")[0]["message"]
+    for part in (f"{bridge} was down", f"lost {server}", f"{two} was not on {bridge}", f"forwarding for {bridge} was off"):
+        assert part in said
+    assert switch.read_text() == "1\n"
+    until(lambda: lookup(fleet, one, two) == set(where), 15, "names are found")
+    fleet.inside(one, f"ping -c1 -W5 {where[0]}")
+
+
+def test_containers_start_without_a_name_server_and_that_is_told(fleet: Fleet) -> None:
+    fleet.stop_daemon()
+    own = f"network: {{bridge: {fleet.bridge}, domain: {fleet.tag}.test, ipv4: 10.213.53.0/24}}\n"
+    fleet.settings(own)
+    name = fleet.name(1)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND: the address is not there yet
+        other.bind(("10.213.53.1", 53))
+        fleet.start_daemon()
+        fleet.create(name)
+        assert len(fleet.events("no-names")) == 1
+        assert "in use" in fleet.events("no-names")[0]["message"]
+        fleet.ok("restart", name)
+        time.sleep(6)
+        assert fleet.record(name)["state"] == "running"
+        assert len(fleet.events("no-names")) == 1
+    until(lambda: lookup(fleet, name, name) == set(addresses(fleet)[name]), 15, "names are there once the port is free")
+    assert "name server" in fleet.events("repaired")[-1]["message"]
 
 
 def test_no_network_means_none(fleet: Fleet) -> None:

@@ -279,6 +279,18 @@ def test_a_port_for_the_host_alone(fleet: Fleet, machine: Machine, port: int) ->
     assert machine.ask(machine.host, port).startswith("!")
 
 
+def test_an_interface_that_comes_later_leads_to_published_ports(fleet: Fleet, port: int) -> None:
+    """Also one without a default route; the host's network at boot, a card that gets its address by DHCP."""
+    fleet.ok("create", fleet.name(1), "-p", f"{port}:8080", *SERVE)
+    until(lambda: ask("127.0.0.1", port), what="the host itself reaches it")
+    late = Machine(fleet.tag)
+    try:
+        until(lambda: late.ask(late.host, port).startswith(fleet.name(1)), 15, "the other machine reaches it")
+        assert not fleet.events("repaired")
+    finally:
+        late.remove()
+
+
 def test_no_container_reaches_the_hosts_loopback(fleet: Fleet, port: int) -> None:
     fleet.create(fleet.name(1), options=("-p", f"{port}:8080"))
     with socket.create_server(("127.0.0.1", 0)) as secret:

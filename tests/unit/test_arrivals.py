@@ -13,6 +13,7 @@ import pytest
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import HostError
 from lxcfleet.host.net import bridge_port
+from lxcfleet.network import inspection
 from lxcfleet.network.context import Context
 from lxcfleet.network.fleet import FleetNetwork
 from lxcfleet.runtime.bus import Bus
@@ -73,6 +74,8 @@ async def turns() -> None:
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[World], Coroutine[Any, Any, None]]], None]:
     monkeypatch.setattr(bridge_port, "_NET", tmp_path / "ports")
     monkeypatch.setattr(Context, "bridge_there", True)
+    monkeypatch.setattr(inspection, "faults", lambda *_: [])
+    monkeypatch.setattr(inspection.Switches, "switch_on", lambda *_, **__: [])
     monkeypatch.setattr("lxcfleet.network.name_server.stop", lambda paths: None)
     monkeypatch.setattr("lxcfleet.network.bridge.TableWatch", lambda table, gone: None)
 

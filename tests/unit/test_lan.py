@@ -9,9 +9,9 @@ import pytest
 
 from lxcfleet.containers import store
 from lxcfleet.containers.container import Container
-from lxcfleet.errors import Broken, InvalidInput, Unsupported
+from lxcfleet.errors import Broken, InvalidInput, NoCapacity, Unsupported
 from lxcfleet.health import judge
-from lxcfleet.host.net import dhcp
+from lxcfleet.host.net import dhcp, interfaces
 from lxcfleet.network import lan, needs
 from lxcfleet.spec.addresses import is_hardware, lan_port
 from lxcfleet.spec.settings import Config, NetworkSettings, describe, parse
@@ -150,9 +150,19 @@ def test_a_container_without_an_address_is_not_healthy() -> None:
 def test_findings_for_the_operator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(dhcp, "PROGRAM", tmp_path / "udhcpc")
     settings = parse(b"network: {bridge: nobridge9, addresses: dhcp}", "file").network
-    assert needs.findings(NetworkSettings()) == []
-    client, bridge = needs.findings(settings)
+    client, bridge, ports = needs.findings(settings, count=1, served=True)
+    assert ports.check == "bridge-ports"
     assert (client.level, client.hint) == ("fail", "apt install udhcpc")
     assert "nobridge9 is not there" in bridge.message
     with pytest.raises(Unsupported, match="DHCP"):
         needs.check(settings)
+
+
+def test_a_bridge_has_room_for_so_many_containers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interfaces, "ports", lambda _: {f"p{number}" for number in range(1000)})
+    for count, level in ((23, "ok"), (24, "fail")):
+        (found,) = needs.findings(NetworkSettings(dns=False), count=count, served=True)
+        assert (found.check, found.level, found.have, found.need) == ("bridge-ports", level, 23, count)
+    needs.check_ports("br0", 23)
+    with pytest.raises(NoCapacity, match="no room for 24 more containers on br0"):
+        needs.check_ports("br0", 24)

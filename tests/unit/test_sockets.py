@@ -30,10 +30,10 @@ def test_the_error_names_the_program(kind: socket.SocketKind, protocol: str) -> 
         if protocol == "tcp":
             held.listen()
         error, publication = taken(held.getsockname()[1], protocol)
-        told = sockets.told_by_whom(error, publication)
+        told = sockets.told_by_whom(error, sockets.users(publication))
         assert told.message == error.message
         assert told.why == f"by {Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()})"
-    assert sockets.told_by_whom(error, publication) is error  # the port is free now
+    assert sockets.told_by_whom(error, sockets.users(publication)) is error  # the port is free now
 
 
 def test_a_failure_to_find_the_program_is_no_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,4 +43,4 @@ def test_a_failure_to_find_the_program_is_no_error_of_its_own(monkeypatch: pytes
     monkeypatch.setattr(psutil, "net_connections", refuse)
     with socket.create_server(("127.0.0.1", 0)) as held:
         error, publication = taken(held.getsockname()[1], "tcp")
-        assert sockets.told_by_whom(error, publication) is error
+        assert sockets.told_by_whom(error, sockets.users(publication)) is error

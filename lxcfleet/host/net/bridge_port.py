@@ -38,10 +38,18 @@ def set_up(interface: str, *, hairpin: bool, isolated: bool, only: str | None = 
         _set(interface, "hairpin_mode")
     if isolated:
         _set(interface, "isolated")
-    known = only is not None and neighbours.pin(interface, only)
-    _set(interface, "unicast_flood", on=not known)
+    if only is None or _pin(interface, only):
+        _set(interface, "unicast_flood", on=only is None)
     if leaf is not None:
         _set(interface, "bpdu_guard", on=leaf)
+
+
+def _pin(interface: str, hardware: str) -> bool:
+    try:
+        index = int((_NET / interface / "ifindex").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return False
+    return neighbours.pin(index, hardware)
 
 
 def _set(interface: str, switch: str, *, on: bool = True) -> None:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import sys
 from ipaddress import IPv4Address
 from pathlib import Path
 
 from lxcfleet import __version__
 from lxcfleet.errors import Unsupported
+from lxcfleet.host.net import resolved
 from lxcfleet.host.process.standing import Standing
 from lxcfleet.paths import Paths
 
 PROGRAM = Path("/usr/sbin/dnsmasq")
 USER = "dnsmasq"
 """The package dnsmasq-base makes this user."""
+PORT = 53
 RESPONDER_PORT = 953
 """Below 1024, so that no user of the host can answer instead."""
 STAND_IN_PORT = 954
 """The port of the stand-in, at the responder's address."""
+
+
+_NOBODYS = IPv4Address("127.53.53.53")
+"""An address of the host on which nobody listens."""
 
 
 def responder_address(gateway: IPv4Address) -> IPv4Address:
@@ -69,6 +77,8 @@ def _answers(domain: str, gateway: IPv4Address, paths: Paths) -> list[str]:
         f"server=/{domain}/{responder_address(gateway)}#{RESPONDER_PORT}",
         "# The SRV records of a group of two hundred fit into one answer.",
         "edns-packet-max=8192",
+        # dnsmasq would not start at all without the directory in which it watches for the host's name servers.
+        *([] if resolved.has_servers() else ["no-resolv"]),
         "domain-needed",
         "bogus-priv",
         f"user={USER}",
@@ -94,6 +104,23 @@ def responder(domain: str, gateway: IPv4Address, paths: Paths) -> Standing:
     # The version is an argument, so that a daemon of another version starts its own responder.
     argv = [sys.executable, *module, str(paths.hosts), domain, *listen, str(paths.responder_pid), USER, __version__]
     return Standing("the server of SRV records", argv, paths.responder_pid, {"PYTHONPATH": str(package)}, USER)
+
+
+def check_port() -> None:
+    """Raise Unsupported if a program has port 53 of all addresses. One that has it on some addresses is in nobody's way."""
+    for kind, protocol in ((socket.SOCK_DGRAM, "udp"), (socket.SOCK_STREAM, "tcp")):
+        with socket.socket(socket.AF_INET, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(kind is socket.SOCK_STREAM))
+            try:
+                probe.bind((str(_NOBODYS), PORT))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    continue
+                raise Unsupported(
+                    "the fleet has no name server", why=f"a program of the host's has port 53/{protocol} of all addresses",
+                    hint=f"`ss -Hlnp{protocol[0]} sport = :53` tells which; have it listen on some addresses only, or set "
+                    "network.dns: false in lxcfleet.yaml",
+                ) from error  # fmt: skip
 
 
 def check_installed() -> None:

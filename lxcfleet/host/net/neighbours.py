@@ -25,22 +25,21 @@ _HEADER, _NEIGHBOUR = struct.Struct("=IHHII"), struct.Struct("=BxxxiHBB")
 _ANSWER = struct.Struct("=i")
 
 
-def pin(interface: str, hardware: str) -> bool:
-    """Have the bridge always send frames for this MAC address to this port, also before anything came from there.
+def pin(index: int, hardware: str) -> bool:
+    """Have a bridge always send frames for this MAC address to this port, also before anything came from there.
 
-    False: there is no such port of a bridge. Raises HostError.
+    ``index``: the interface's number. False: it is no port of a bridge. Raises HostError.
     """
     try:
-        index = socket.if_nametoindex(interface)
         code = _ask(index, bytes(int(part, 16) for part in hardware.split(":")))
     except OSError as error:
         if error.errno in _NO_PORT:
             return False
-        raise _failure(interface, error) from error
+        raise _failure(error) from error
     if code in _NO_PORT:
         return False
     if code:
-        raise _failure(interface, OSError(code, os.strerror(code)))
+        raise _failure(OSError(code, os.strerror(code)))
     return True
 
 
@@ -56,5 +55,5 @@ def _ask(index: int, hardware: bytes) -> int:
     return -int(_ANSWER.unpack_from(answer, _HEADER.size)[0])
 
 
-def _failure(interface: str, error: OSError) -> HostError:
-    return HostError.from_os_error(f"{interface}: the bridge can't be told whose port it is", error)
+def _failure(error: OSError) -> HostError:
+    return HostError.from_os_error("a bridge can't be told whose port it has", error)

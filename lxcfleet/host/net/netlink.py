@@ -11,7 +11,7 @@ from typing import Any
 from pyroute2 import IPRoute, NetlinkError
 
 from lxcfleet.errors import HostError, InvalidInput
-from lxcfleet.host.net import bridge_port
+from lxcfleet.host.net import bridge_port, sysctl
 from lxcfleet.spec.addresses import OUR_HARDWARE
 
 _MTU_DEFAULT = 1500
@@ -80,7 +80,7 @@ def ensure_bridge(
             )
         present = {a.get_attr("IFA_ADDRESS") for a in netlink.get_addr(index=index)}
         for address in addresses:
-            if str(address.ip) not in present:
+            if str(address.ip) not in present and (address.version == 4 or sysctl.takes_ipv6(name)):
                 family = socket.AF_INET if address.version == 4 else socket.AF_INET6
                 netlink.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen,
                              family=family)  # fmt: skip
@@ -127,18 +127,6 @@ def _uplink_mtu(netlink: Any) -> int:
         for link in netlink.get_links(index) if index else ():
             return int(link.get_attr("IFLA_MTU") or _MTU_DEFAULT)
     return _MTU_DEFAULT
-
-
-def uplinks() -> list[str]:
-    """Interfaces with a default route."""
-    with _netlink("reading the host's routes") as netlink:
-        indexes = {
-            route.get_attr("RTA_OIF")
-            for family in (socket.AF_INET, socket.AF_INET6)
-            for route in netlink.get_default_routes(family=family)
-        }
-        links = [link for index in indexes if index for link in netlink.get_links(index)]
-        return sorted(str(link.get_attr("IFLA_IFNAME")) for link in links)
 
 
 def _ours(netlink: Any, index: int) -> bool:

@@ -38,6 +38,11 @@ def tell(bridge: str, server: str, domain: str) -> None:
         log.warning("systemd-resolved does not take the fleet's names: %s", error)
 
 
+def has_servers() -> bool:
+    """Whether resolv.conf is there, or could come: it may be a link into a directory that does not exist."""
+    return _SERVERS[-1].resolve().parent.is_dir()
+
+
 def servers() -> str:
     """A resolv.conf with the host's own name servers, without those on its loopback, which no container can reach."""
     for file in _SERVERS:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
+from collections.abc import Collection
 
 import psutil
 
@@ -33,26 +35,23 @@ def check_free(publication: Publication) -> None:
             _tell(publication, error)
 
 
-def told_by_whom(error: PortInUse, publication: Publication) -> PortInUse:
-    """The same error, with the program that has the port. Slow with many processes, as it looks at all their files."""
-    holder = _holder(publication)
-    if holder is None:
-        return error
-    return PortInUse(
-        error.message, why=f"by {holder}", hint="choose another port, or have that program listen on another one"
-    )
+def told_by_whom(error: PortInUse, users: Collection[int]) -> PortInUse:
+    """The same error, with the program that has the port, if that can be found out."""
+    for pid in users:
+        with contextlib.suppress(psutil.Error):
+            why = f"by {psutil.Process(pid).name()} (pid {pid})"
+            return PortInUse(error.message, why=why, hint="choose another port, or have that program listen on another one")
+    return error
 
 
-def _holder(publication: Publication) -> str | None:
-    """The program that has a port of the host, and its pid; None if that can't be found out, or it has just ended."""
+def users(publication: Publication) -> set[int]:
+    """The pids of the programs that have a port of the host. Slow with many processes, as it looks at all their files."""
     try:
-        for each in psutil.net_connections(publication.protocol):
-            here = each.laddr and each.laddr.port == publication.host
-            if here and each.pid and each.status in (psutil.CONN_LISTEN, psutil.CONN_NONE):  # UDP has no states
-                return f"{psutil.Process(each.pid).name()} (pid {each.pid})"
+        found = psutil.net_connections(publication.protocol)
     except (psutil.Error, OSError):
-        pass
-    return None
+        return set()
+    listening = [each for each in found if each.status in (psutil.CONN_LISTEN, psutil.CONN_NONE)]  # UDP has no states
+    return {each.pid for each in listening if each.laddr and each.laddr.port == publication.host and each.pid}
 
 
 def _tell(publication: Publication, error: OSError) -> None:

@@ -31,6 +31,21 @@ def route_localhost(bridge: str) -> None:
     _switch_on(_SYSCTL / "ipv4" / "conf" / bridge / "route_localnet", complaint)
 
 
+def forwards(interface: str) -> bool | None:
+    """Whether IPv4 packets that come in by the interface are forwarded; None: there is no such interface."""
+    return _is_on(f"ipv4/conf/{interface}/forwarding")
+
+
+def routes_localhost(bridge: str) -> bool | None:
+    """Whether packets from 127.0.0.1 may go out by the bridge; None: there is no such interface."""
+    return _is_on(f"ipv4/conf/{bridge}/route_localnet")
+
+
+def _is_on(name: str) -> bool | None:
+    said = _read(name)
+    return said == "1" if said else None
+
+
 def _switch_on(file: Path, complaint: str) -> None:
     try:
         file.write_text("1\n", encoding="ascii")
@@ -46,6 +61,11 @@ def routes_ipv6() -> bool:
 def ipv6_available() -> bool:
     """Whether the kernel has IPv6 and it is not switched off for all interfaces."""
     return _read("ipv6/conf/all/disable_ipv6") == "0"
+
+
+def takes_ipv6(interface: str) -> bool:
+    """Whether the interface can have IPv6 addresses."""
+    return _read(f"ipv6/conf/{interface}/disable_ipv6") == "0"
 
 
 def has_ipv6() -> bool:

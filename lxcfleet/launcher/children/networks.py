@@ -43,14 +43,14 @@ def routes(argument: RoutesItem, reply: Reply, _: Paths) -> None:
 
 def network(argument: NetworkItem, reply: Reply, _: Paths) -> None:
     """Set up the fleet's bridge, and the packet filter's rules for it."""
-    from lxcfleet.host.net import netlink, nft, resolved, sysctl
+    from lxcfleet.host.net import interfaces, netlink, nft, resolved, sysctl
 
     try:
         addresses = [ip_interface(text) for text in argument["addresses"]]
         netlink.ensure_bridge(argument["bridge"], argument["hardware"], addresses, argument["ports"])
         nft.apply(argument["rules"])
         if argument["forward"]:
-            sysctl.forward([argument["bridge"], *netlink.uplinks()])
+            sysctl.forward([argument["bridge"], *interfaces.routed()])
         if argument["localhost"]:
             sysctl.route_localhost(argument["bridge"])
         answer(reply, "network")
@@ -74,13 +74,13 @@ def bridge(argument: BridgeItem, reply: Reply, _: Paths) -> None:
 
 def join(argument: JoinItem, reply: Reply, _: Paths) -> None:
     """Load the packet filter's rules for the operator's bridge, and put containers on it."""
-    from lxcfleet.host.net import netlink, nft, sysctl
+    from lxcfleet.host.net import interfaces, netlink, nft, sysctl
 
     try:
         nft.apply(argument["rules"])
         netlink.join_bridge(argument["bridge"], argument["ports"])
         if argument["forward"]:
-            sysctl.forward([argument["bridge"], *netlink.uplinks()])
+            sysctl.forward([argument["bridge"], *interfaces.routed()])
         answer(reply, "join")
     except FleetError as error:
         answer(reply, "join", error)
@@ -114,17 +114,14 @@ def leased(argument: LeasedItem, reply: Reply, _: Paths) -> None:
 
 def publish(argument: PublishItem, reply: Reply, _: Paths) -> None:
     """Make ports of the host lead where they should."""
-    from lxcfleet.host.net import nft, sysctl
-
-    if argument["forward"]:
-        from lxcfleet.host.net import netlink
+    from lxcfleet.host.net import interfaces, nft, sysctl
 
     try:
         nft.apply(argument["rules"])
         if argument["localhost"]:
             sysctl.route_localhost(argument["bridge"])
         if argument["forward"]:
-            sysctl.forward([argument["bridge"], *netlink.uplinks()])
+            sysctl.forward([argument["bridge"], *interfaces.routed()])
         if argument["datagrams"]:
             _forget_datagrams(argument["datagrams"])
         answer(reply, "publish")

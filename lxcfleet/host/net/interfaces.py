@@ -1,0 +1,74 @@
+"""The host's interfaces as /proc and /sys show them: cheap enough for the daemon to look at every few seconds."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+from lxcfleet.spec.addresses import OUR_HARDWARE
+
+_NET = Path("/sys/class/net")
+_ROUTES = Path("/proc/net/route")
+_ADDRESSES6 = Path("/proc/net/if_inet6")
+_UP = 0x1
+"""IFF_UP, linux/if.h."""
+
+
+def is_up(name: str) -> bool:
+    """Whether the interface is there and was not set down."""
+    try:
+        return bool(int((_NET / name / "flags").read_text(encoding="ascii"), 16) & _UP)
+    except (OSError, ValueError):
+        return False
+
+
+def has_address(name: str, address: IPv4Address | IPv6Address) -> bool:
+    """Whether the host has the address; an IPv6 address, whether this interface has it."""
+    if address.version == 4:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+            probe.bind((str(address), 0))
+            return True
+        return False
+    own = f"{int(address):032x}"
+    try:
+        lines = [line.split() for line in _ADDRESSES6.read_text(encoding="ascii").splitlines()]
+    except OSError:
+        return False
+    return any(words[0] == own and words[5] == name for words in lines if len(words) == 6)
+
+
+MOST_PORTS = 1023
+"""So many ports the kernel lets a bridge have: BR_MAX_PORTS in net/bridge/br_private.h, less number 0."""
+
+
+def ports(bridge: str) -> set[str]:
+    """The interfaces that are on the bridge; none if there is no such bridge."""
+    try:
+        return {each.name for each in (_NET / bridge / "brif").iterdir()}
+    except OSError:
+        return set()
+
+
+def loose(bridge: str, names: set[str]) -> set[str]:
+    """Those of the interfaces that are there, and on no bridge or another one."""
+    return {name for name in names - ports(bridge) if (_NET / name).exists()}
+
+
+def routed() -> list[str]:
+    """The interfaces that IPv4 routes go out by, but for bridges of lxcfleet's own: each by which the host has a neighbour,
+    or a way to others. proc_net(5), route."""
+    try:
+        lines = _ROUTES.read_text(encoding="ascii").splitlines()[1:]
+    except OSError:
+        return []
+    names = {line.split()[0] for line in lines if line.split()}
+    return sorted(name for name in names - {"lo", "*"} if not _hardware(name).startswith(OUR_HARDWARE))
+
+
+def _hardware(name: str) -> str:
+    try:
+        return (_NET / name / "address").read_text(encoding="ascii")
+    except OSError:
+        return ""
