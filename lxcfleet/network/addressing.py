@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Interface, ip_network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network, ip_network
 
 from lxcfleet.containers import store
 from lxcfleet.errors import NoCapacity
+from lxcfleet.host.net import dnsmasq
+from lxcfleet.host.net.claim import Claim
 from lxcfleet.launcher.operations import BRIDGE, ROUTES, BridgeItem, RoutesItem
 from lxcfleet.network import lan, needs, records
 from lxcfleet.network.addresses import AddressPool, Subnet, addresses_in, choose_subnet
 from lxcfleet.network.context import Context, seed
-from lxcfleet.spec.addresses import OFF
+from lxcfleet.spec.addresses import AUTO, OFF
 from lxcfleet.spec.spec import Spec
 
 
@@ -23,6 +26,7 @@ class Addressing:
         self._context = context
         self._subnet: Subnet | None = None
         self._pool: AddressPool | None = None
+        self._claim: Claim | None = None
         self._host: tuple[str, IPv4Address | None] | None = None
         """The operator's bridge, and the host's address on it."""
 
@@ -39,11 +43,23 @@ class Addressing:
                 used = await context.ask(ROUTES, RoutesItem({"except": context.settings.bridge}))
                 present = self.present()
                 busy = [ip_network(text) for text in used["networks"]]
-                ipv6 = context.settings.ipv6 if used["ipv6"] else OFF
-                self._subnet = choose_subnet(context.settings.ipv4, ipv6, present, busy, seed())
+                self._subnet = self._choose(present, busy, context.settings.ipv6 if used["ipv6"] else OFF)
                 self._pool = AddressPool(self._subnet.ipv4, present)
                 records.announce(context.paths, context.settings, self._subnet.gateway.ip)
             return self._subnet
+
+    def _choose(self, present: list[IPv4Address], busy: list[IPv4Network | IPv6Network], ipv6: str) -> Subnet:
+        """A range that no other daemon has chosen just now: it makes its bridge a moment later."""
+        settings = self._context.settings
+        while True:
+            found = choose_subnet(settings.ipv4, ipv6, present, busy, seed())
+            try:
+                self._claim = Claim(dnsmasq.responder_address(found.gateway.ip))
+            except OSError as error:
+                if settings.ipv4 == AUTO and not present and error.errno == errno.EADDRINUSE:
+                    busy = [*busy, found.ipv4]
+                    continue
+            return found
 
     async def gateway(self) -> IPv4Address | None:
         """The host's address on the bridge, where the fleet's name server is. None: it has none there.
@@ -69,6 +85,13 @@ class Addressing:
     def forget(self) -> None:
         """Nobody is on the bridge any more: the range is settled anew for the next container."""
         self._subnet, self._pool, self._host = None, None, None
+        self.close()
+
+    def close(self) -> None:
+        """The daemon ends, or nobody is on the bridge."""
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
 
     # -- containers' addresses -------------------------------------------------------------------------------
 

@@ -111,6 +111,7 @@ class FleetNetwork:
         """The daemon ends. The network stays as it is."""
         self._leases.close()
         self._bridge.close()
+        self._addressing.close()
 
     def programs(self) -> dict[str, int]:
         """The pids of the programs on the host that serve the containers' network, by name."""

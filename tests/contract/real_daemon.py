@@ -26,10 +26,11 @@ from lxcfleet.daemon.wiring import Parts
 from lxcfleet.host.facts import limits
 from lxcfleet.host.facts.limits import Limits, Table
 from lxcfleet.host.lxc import monitor
-from lxcfleet.host.net import bridge_port
+from lxcfleet.host.net import bridge_port, dnsmasq, interfaces, resolved
 from lxcfleet.host.packages import database, dpkg
 from lxcfleet.host.process import cgroup
 from lxcfleet.host.process.counters import Counters, Counts
+from lxcfleet.network import addressing
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.operations import Operation
 from lxcfleet.spec import settings
@@ -193,6 +194,11 @@ def _on_a_host(launcher: FakeLauncher) -> Iterator[None]:
             (cgroup, "remove", launcher.forget_groups),
             (monitor, "ROOT", os.getuid()),
             (bridge_port, "set_up", lambda *_, **__: None),
+            (interfaces, "ports", lambda _: set()),
+            (addressing, "Claim", lambda _: ExitStack()),
+            (dnsmasq, "check_installed", lambda: None),
+            (dnsmasq, "check_port", lambda: None),
+            (resolved, "has_servers", lambda: True),
             (limits, "id_files", lambda: (IDS, IDS, "", "")),
             (usage, "time", clock),
             (Counters, "read", counts),

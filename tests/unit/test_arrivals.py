@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from ipaddress import IPv4Interface
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import HostError
 from lxcfleet.host.net import bridge_port
-from lxcfleet.network import inspection
+from lxcfleet.network import addressing, inspection
 from lxcfleet.network.context import Context
 from lxcfleet.network.fleet import FleetNetwork
 from lxcfleet.runtime.bus import Bus
@@ -74,6 +75,7 @@ async def turns() -> None:
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[World], Coroutine[Any, Any, None]]], None]:
     monkeypatch.setattr(bridge_port, "_NET", tmp_path / "ports")
     monkeypatch.setattr(Context, "bridge_there", True)
+    monkeypatch.setattr(addressing, "Claim", lambda _: contextlib.ExitStack())
     monkeypatch.setattr(inspection, "faults", lambda *_: [])
     monkeypatch.setattr(inspection.Switches, "switch_on", lambda *_, **__: [])
     monkeypatch.setattr("lxcfleet.network.name_server.stop", lambda paths: None)
