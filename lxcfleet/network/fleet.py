@@ -52,7 +52,7 @@ class FleetNetwork:
         self._leases = Leases(context, self._discovery)
         self._bridge = Bridge(context, self._addressing, self._admission, self._publishing, self._leases)
         self._arrivals = Arrivals(context, self._bridge, self._admission, self._discovery, self._leases)
-        self._draining = Draining(context, self._bridge, self._discovery, self._publishing)
+        self._draining = Draining(context, self._bridge, membership, self._discovery, self._publishing)
 
     # -- settings --------------------------------------------------------------------------------------------
 

@@ -191,6 +191,19 @@ def test_a_group_shares_a_port(fleet: Fleet, machine: Machine, port: int) -> Non
     assert behind() == {two, three, fleet.name("x")}
 
 
+def test_drain_makes_no_outage_of_a_restart_of_all(fleet: Fleet, port: int) -> None:
+    prefix = fleet.prefix.rstrip("-")
+    fleet.ok("create", prefix, "-n", "2", "-l", "role=web", "-p", f"{port}:8080", "--drain", "4", *SERVE)
+    until(lambda: ask("127.0.0.1", port), what="a member answers")
+    with fleet.spawn("restart", "--all", "-q") as restart:
+        begun = time.monotonic()
+        while time.monotonic() - begun < 3:
+            assert ask("127.0.0.1", port)
+            time.sleep(0.05)
+        assert restart.wait(60) == 0
+    until(lambda: ask("127.0.0.1", port), what="they are back")
+
+
 def test_datagrams_go_elsewhere_when_a_member_leaves(fleet: Fleet, port: int) -> None:
     prefix = fleet.prefix.rstrip("-")
     fleet.ok("create", prefix, "-n", "2", "-l", "role=dns", "-p", f"{port}:8080/udp", *SERVE)
