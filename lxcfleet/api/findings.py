@@ -148,6 +148,8 @@ class ProofRecord(TypedDict):
     """A fingerprint of the host's packages and their versions, with which the containers were compared."""
     packages: dict[str, str]
     """The packages that were asked for, with their version on the host; empty: all packages count."""
+    renamed: dict[str, list[str]]
+    """Names that were asked for and that no package has any more, with the packages that provide or replace these."""
     reboot: list[str]
     """Packages whose new version takes a reboot of the host: until then the containers run an older version than the
     installed one. They count against the proof only where they were asked for."""

@@ -205,6 +205,7 @@ def _on_a_host(launcher: FakeLauncher) -> Iterator[None]:
             (limits, "read", has),
             (limits, "apply", have),
             (database, "installed", lambda: model.installed),
+            (database, "substitutes", lambda names: {n: model.successors[n] for n in names if n in model.successors}),
             (database, "by_architecture", lambda: model.installed),
             (database, "files", lambda packages: {package: [] for package in packages}),
             (database, "owners", lambda paths: {p: model.owners[p] for p in paths if p in model.owners}),

@@ -73,6 +73,23 @@ def test_if_all_are_proven_the_status_is_0(cli: Cli, daemon: Daemon) -> None:
     assert lines[3] == "1 of 1 containers are proven"
 
 
+def test_a_package_is_found_by_the_name_that_it_had_before_a_release_upgrade(cli: Cli, daemon: Daemon) -> None:
+    daemon.fleet.add("web1")
+    daemon.model.installed["liblxc1t64:amd64"] = "1:6.0.4-4"
+    daemon.model.successors["liblxc1"] = ["liblxc1t64:amd64"]
+    ran = cli("verify", "--package", "liblxc1", "--package", "libc6")
+    assert ran.status == 0
+    assert "libc6:amd64 2.36-9, liblxc1t64:amd64 1:6.0.4-4 (asked for as liblxc1)" in ran.out.splitlines()[0]
+    proof = json.loads(cli("verify", "-f", "json", "--package", "liblxc1:amd64").out)
+    assert (proof["packages"], proof["renamed"]) == (
+        {"liblxc1t64:amd64": "1:6.0.4-4"}, {"liblxc1:amd64": ["liblxc1t64:amd64"]},
+    )  # fmt: skip
+    assert json.loads(cli("verify", "-f", "json", "--package", "libc6").out)["renamed"] == {}
+    ran = cli("verify", "--package", "nothing", "--package", "liblxc1")
+    assert (ran.status, "no package 'nothing' is installed" in ran.err) == (1, True)
+    assert "liblxc1" not in ran.err
+
+
 def test_if_one_is_not_proven_the_status_is_4(cli: Cli, daemon: Daemon) -> None:
     daemon.fleet.add("web1")
     daemon.fleet.add("web2").runs_old(OLD)

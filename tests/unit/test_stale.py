@@ -459,3 +459,20 @@ def test_both_names_of_a_merged_directory() -> None:
     assert database.names_of(LIBRARY) == (LIBRARY, LIBRARY[4:])
     assert database.names_of(LIBRARY[4:]) == (LIBRARY[4:], LIBRARY)
     assert database.names_of("/usr/share/doc") == ("/usr/share/doc",)
+
+
+RELATIONS = """\
+liblxc1t64:amd64\tii \tliblxc1 (= 1:6.0.4-4)\tliblxc0 (<< 1:1.0), liblxc1 (<< 1:6)
+postfix\tii \tdefault-mta, mail-transport-agent\tmail-transport-agent, sendmail
+exim4\trc \tmail-transport-agent\tmail-transport-agent
+mailer\tii \tmail-transport-agent\t
+other\tii \t\tliblxc1 (<< 1), gone-data:any
+"""
+
+
+def test_the_packages_that_took_over_from_others() -> None:
+    names = ("liblxc1", "default-mta", "mail-transport-agent", "gone-data", "no")
+    assert database.parse_relations(names, RELATIONS.splitlines()) == {
+        "liblxc1": ["liblxc1t64:amd64"], "default-mta": ["postfix"], "mail-transport-agent": ["postfix"],
+        "gone-data": ["other"],
+    }  # fmt: skip

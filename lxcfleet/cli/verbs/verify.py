@@ -88,7 +88,12 @@ def _proof(client: Client, ask: VerifyRequest) -> ProofRecord:
 
 def _lines(proof: ProofRecord) -> list[str]:
     records = proof["containers"]
-    subject = ", ".join(f"{name} {version}" for name, version in proof["packages"].items()) or "all packages"
+    former = {name: old for old, found in proof["renamed"].items() for name in found}
+    packages = [
+        f"{name} {version}{f' (asked for as {former[name]})' if name in former else ''}"
+        for name, version in proof["packages"].items()
+    ]
+    subject = ", ".join(packages) or "all packages"
     good = sum(record["proven"] for record in records)
     head = f"{proof['time']}  {proof['host']}, {proof['system']}, packages {proof['base']}: {subject}"
     foot = f"{good} of {len(records)} containers are proven"

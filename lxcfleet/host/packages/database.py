@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,6 +93,38 @@ def by_architecture() -> dict[str, str]:
     """Every installed package, NAME:ARCHITECTURE to version; raises HostError."""
     text = _query(["--show", "--showformat", "${Package}:${Architecture}\\t${Version}\\t${db:Status-Abbrev}\\n"], None)
     return {name: version for name, version, status in map(_fields, text.splitlines()) if status[1:2] == "i"}
+
+
+def substitutes(names: Iterable[str]) -> dict[str, list[str]]:
+    """The installed packages that took over from packages of these names, as after a release upgrade (liblxc1, liblxc1t64).
+
+    A name without any is left out. Raises HostError.
+    """
+    wanted = set(names)
+    asked = "${binary:Package}\\t${db:Status-Abbrev}\\t${Provides}\\t${Replaces}\\n"
+    return parse_relations(wanted, _query(["--show", "--showformat", asked], None).splitlines()) if wanted else {}
+
+
+def parse_relations(names: Collection[str], lines: Iterable[str]) -> dict[str, list[str]]:
+    """The successors of packages, from lines with a package, its state, what it provides and what it replaces.
+
+    A package that both provides and replaces a name is its successor. Without one, those that provide it count, and
+    without these those that replace it.
+    """
+    found = dict[str, tuple[list[str], list[str], list[str]]]()
+    for line in lines:
+        package, status, *relations = line.split("\t")
+        if status[1:2] == "i":
+            provided, replaced = map(_named, relations)
+            for name in (provided | replaced).intersection(names):
+                both, provides, replaces = found.setdefault(name, ([], [], []))
+                (replaces if name not in provided else both if name in replaced else provides).append(package)
+    return {name: both or provides or replaces for name, (both, provides, replaces) in found.items()}
+
+
+def _named(relation: str) -> set[str]:
+    """The names in a field such as Provides: without versions and architectures; deb-control(5)."""
+    return {name for part in re.split("[,|]", relation) if (name := part.partition("(")[0].strip().partition(":")[0])}
 
 
 def files(packages: Sequence[str]) -> dict[str, list[str]]:

@@ -49,7 +49,8 @@ class Prover:
         read, as then nothing can be proven.
         """
         installed = await asyncio.to_thread(database.installed)
-        chosen = sorted(set().union(*(_meant(name, installed) for name in names)))
+        meant, renamed = await asyncio.to_thread(_meant, names, installed)
+        chosen = sorted(meant)
         containers = await self._registry.chosen(selection)
         before = {container.name: container.running for container in containers}
         half_done = await asyncio.to_thread(dpkg.half_done)
@@ -80,6 +81,7 @@ class Prover:
             "kernel": platform.release(),
             "base": evidence.fingerprint(installed),
             "packages": {name: installed[name] for name in chosen},
+            "renamed": renamed,
             "reboot": await asyncio.to_thread(reboot.due),
             "proven": all(record["proven"] for record in records) and not any(part["stale"] for part in parts),
             "containers": records,
@@ -184,12 +186,21 @@ class Prover:
         return Result(name, "would be changed" if dry_run else "removed", not dry_run)
 
 
-def _meant(name: str, installed: Mapping[str, str]) -> set[str]:
-    """The installed packages that a name stands for: with every architecture, if it has none."""
-    found = {each for each in installed if name in (each, each.partition(":")[0])}
-    if not found:
-        raise NotFound(f"no package {name!r} is installed on the host", hint="`dpkg -l` shows those that are")
-    return found
+def _meant(names: Sequence[str], installed: Mapping[str, str]) -> tuple[set[str], dict[str, list[str]]]:
+    """The installed packages that names stand for: with every architecture, if a name has none; and the packages of those
+    names that no package has now, but that another one took over. Raises FleetError.
+    """
+    direct = {name: {each for each in installed if name in (each, each.partition(":")[0])} for name in names}
+    gone = {name: name.partition(":")[0] for name, found in direct.items() if not found}
+    successors = database.substitutes(gone.values())
+    renamed = {name: sorted(set(successors.get(base, ())) & installed.keys()) for name, base in gone.items()}
+    if lost := [name for name, found in renamed.items() if not found]:
+        raise NotFound(
+            f"no package {', '.join(map(repr, lost))} is installed on the host",
+            why="no installed package provides or replaces one of that name, either",
+            hint="`dpkg -l` shows those that are installed",
+        )
+    return set().union(*direct.values(), *renamed.values()), renamed
 
 
 def _system() -> str:

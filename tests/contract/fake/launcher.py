@@ -70,6 +70,8 @@ class Model:
     """The packages of containers whose packages differ from the host's."""
     installed: dict[str, str] = field(default_factory=lambda: {"libc6:amd64": "2.36-9", "libssl3:amd64": "3.0.22-1"})
     """The host's packages with their versions."""
+    successors: dict[str, list[str]] = field(default_factory=dict)
+    """The packages that took over from packages of these names."""
     loads: dict[str, float] = field(default_factory=dict)
     """How many processors each container uses all the time."""
     neighbours: int = 1024
