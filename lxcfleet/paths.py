@@ -255,6 +255,15 @@ class Paths:
         """When the daemon rebooted the host last, or tried to; see patch.rebooter."""
         return self.lxc / ".lxcfleet-rebooted"
 
+    def package_lists(self) -> Path:
+        """The files that each package had at the last look; see host.packages.losses."""
+        return self.run / "packages.lists.gz"
+
+    @property
+    def lost_files(self) -> Path:
+        """The files that packages have lost since the host booted."""
+        return self.run / "packages.lost.json"
+
     @property
     def hosts(self) -> Path:
         """One file per name that is to be found: the name server watches this directory."""

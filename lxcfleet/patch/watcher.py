@@ -108,6 +108,7 @@ class Watcher:
 
     async def run(self) -> None:
         """Watch until cancelled."""
+        await self._finder.note_lists()
         while True:
             try:
                 await self.tick()

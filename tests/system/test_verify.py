@@ -93,6 +93,34 @@ def test_data_that_is_opened_now_is_old_where_it_was_opened_before(fleet: Fleet,
     assert fleet.run("verify", "--deep", reader).status == 0
 
 
+def test_files_that_a_patch_took_away_are_served_until_the_restart(fleet: Fleet, one: Package) -> None:
+    """As a certificate that is trusted no more."""
+    reader, other = fleet.name("reader"), fleet.name("other")
+    for name in (reader, other):
+        fleet.create(name)
+    bad, good = (one.home / "certs" / name for name in ("bad", "good"))
+    one.build("9", texts={str(bad): "bad", str(good): "good"})
+    one.build("10", texts={str(good): "good"})
+    one.dpkg("--install", one.deb("9"))
+    fleet.ok("restart", reader, other)
+    assert fleet.inside(reader, f"cat {bad} {good}") == "badgood"
+    assert fleet.run("verify", "--package", one.name).status == 0
+    one.dpkg("--install", one.deb("10"))
+    assert not bad.exists()
+    assert fleet.inside(reader, f"cat {bad}") == "bad"
+    for arguments in (("verify",), ("verify", "--package", one.name), ("verify", "--deep")):
+        records = {record["name"]: record for record in fleet.run(*arguments, "-f", "json").json["containers"]}
+        assert records[reader]["reasons"] == [f"serves old files of {one.name}"], arguments
+        assert [(file["path"], file["why"]) for file in records[reader]["old"]] == [(str(bad), "served")]
+        assert records[other]["reasons"] == []
+        assert not any("have no more" in left for left in records[reader]["not_compared"])
+    (stale,) = [record for record in fleet.json_any("stale") if record["stale"]]
+    assert stale["name"] == reader
+    assert fleet.run("patch", "apply", "--min-healthy-time", "0").status == 0
+    assert fleet.run("exec", reader, "--", "cat", str(bad)).status == 1
+    assert fleet.run("verify", "--package", one.name).status == 0
+
+
 def test_modules_that_an_interpreter_has_read(fleet: Fleet, one: Package) -> None:
     module = f"lxcfleet_test_{os.getpid()}"
     path = f"/usr/lib/python3/dist-packages/{module}.py"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 INFO = Path("/var/lib/dpkg/info")
-_LIST = ".list"
+LIST = ".list"
 
 GENERATED = {"ca-certificates": ("/etc/ssl/certs",)}
 """Directories of files that packages' scripts make; dpkg does not list these files."""
@@ -20,22 +20,44 @@ def changed_since(moment: float, info: Path = INFO) -> dict[str, list[str]]:
     """
     found = {}
     for entry in _entries(info):
-        if entry.name.endswith(_LIST) and entry.stat().st_mtime > moment:
-            found[entry.name.removesuffix(_LIST)] = _read(Path(entry.path))
+        if entry.name.endswith(LIST) and entry.stat().st_mtime > moment:
+            found[entry.name.removesuffix(LIST)] = _read(Path(entry.path))
     return found
 
 
 def of(packages: Iterable[str], info: Path = INFO) -> dict[str, list[str]]:
     """The files of each of these packages, by the names that dpkg-query has for them."""
-    return {package: _read(info / f"{package}{_LIST}") for package in packages}
+    return {package: _read(info / f"{package}{LIST}") for package in packages}
+
+
+def changes(info: Path = INFO) -> list[int]:
+    """Times that differ as soon as a package's list, or a file that its scripts make, comes or goes."""
+    return [_changed(info), *(_changed(Path(each)) for directories in GENERATED.values() for each in directories)]
+
+
+def stamps(info: Path = INFO) -> dict[str, int]:
+    """By package, the time of its list, in nanoseconds since the epoch, or of the files that its scripts make, if later."""
+    found = {}
+    for entry in _entries(info):
+        if entry.name.endswith(LIST):
+            package = entry.name.removesuffix(LIST)
+            found[package] = max(entry.stat().st_mtime_ns, *(_changed(Path(each)) for each in GENERATED.get(package, ())), 0)
+    return found
 
 
 def generated(info: Path = INFO) -> Iterator[tuple[str, str]]:
     """Package and path of each file that a package's scripts made."""
     for package, directories in GENERATED.items():
-        if (info / f"{package}{_LIST}").exists():
+        if (info / f"{package}{LIST}").exists():
             for directory in directories:
                 yield from ((package, entry.path) for entry in _entries(Path(directory)))
+
+
+def _changed(directory: Path) -> int:
+    try:
+        return directory.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _entries(directory: Path) -> list[os.DirEntry[str]]:

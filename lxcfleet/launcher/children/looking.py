@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from lxcfleet.base.stack import Stack
 from lxcfleet.errors import FleetError, HostError
+from lxcfleet.host.packages import losses
 from lxcfleet.launcher.children.answer import Reply, answer, answer_large
 from lxcfleet.launcher.children.preparing import CHILD_SECONDS
 from lxcfleet.launcher.operations import ExposureItem, StaleItem, UnshadowItem
@@ -26,12 +27,13 @@ def _each_in_time(found: Iterable[T]) -> Iterator[T]:
         yield each
 
 
-def stale(ask: StaleItem, reply: Reply, _: Paths) -> None:
+def stale(ask: StaleItem, reply: Reply, paths: Paths) -> None:
     """Look at the files that containers run. All answers are in one memory file, as one may be larger than a datagram."""
     body, text = None, b"[]"
     try:
         wanted = None if ask["wanted"] is None else Wanted.from_json(ask["wanted"])
-        found = _each_in_time(scan.scan(map(scan.Target.from_json, ask["targets"]), wanted))
+        targets = map(scan.Target.from_json, ask["targets"])
+        found = _each_in_time(scan.scan(targets, wanted, losses.read(paths.lost_files)))
         text = json.dumps([each.to_json() for each in found]).encode()
     except OSError as error:
         body = HostError.from_os_error("what containers run can't be compared", error).body()

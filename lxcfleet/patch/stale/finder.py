@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -12,12 +13,13 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.errors import from_body
 from lxcfleet.host.net.dhcp import Client
+from lxcfleet.host.packages.losses import Losses
 from lxcfleet.launcher.client import Died, Launcher
 from lxcfleet.launcher.operations import SHADOWS, STALE, UNSHADOW, StaleItem, UnshadowItem
 from lxcfleet.patch.shadow.files import Delta
 from lxcfleet.patch.stale.judge import StaleScan
 from lxcfleet.patch.stale.scan import Target
-from lxcfleet.patch.stale.served import Wanted
+from lxcfleet.patch.stale.served import DOCUMENTATION, Wanted
 from lxcfleet.paths import Paths
 
 _SHARE = 20
@@ -32,11 +34,21 @@ class Finder:
     def __init__(self, paths: Paths, launcher: Launcher, mask: MaskKeeper, data: Callable[[], bool]) -> None:
         """``data``: whether the settings say that files which a container is served in their old version count."""
         self._paths, self._launcher, self._mask, self._data = paths, launcher, mask, data
+        self._losses = Losses(paths.package_lists, paths.lost_files, DOCUMENTATION)
 
     @property
     def data(self) -> bool:
         """Whether files that a container is served in their old version count by default."""
         return self._data()
+
+    @property
+    def blind(self) -> str:
+        """The reason why files that packages have no more can't be found; empty: they can."""
+        return self._losses.problem
+
+    async def note_lists(self) -> None:
+        """Note the files that packages have now, as a patch may take some of them away."""
+        await asyncio.to_thread(self._losses.update, time.time())
 
     async def scan(self, containers: Iterable[Container], wanted: Wanted | None = None) -> dict[str, StaleScan]:
         """The findings in each container by name; none for one that does not run. Raises FleetError.
@@ -53,6 +65,7 @@ class Finder:
             shares = min(os.cpu_count() or 1, _MAX_SHARES, -(-len(items) // _SHARE))
             files = wanted or (Wanted() if self.data else None)
             what = None if files is None else files.to_json()
+            await self.note_lists()
             asked = (self._ask(StaleItem(wanted=what, targets=items[number::shares])) for number in range(shares))
             for answer in await asyncio.gather(*asked):
                 found |= {scan.name: scan for scan in answer}

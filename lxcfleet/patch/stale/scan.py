@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from lxcfleet.base import layers
 from lxcfleet.base.present import Found, Present, Shelf
 from lxcfleet.base.stack import Layer, Stack
 from lxcfleet.host.kernel import syscalls
+from lxcfleet.host.packages.losses import Loss
 from lxcfleet.host.process import cgroup, maps, outdated, proc
 from lxcfleet.host.process.alike import Alike
 from lxcfleet.launcher.operations import ScanItem
@@ -66,13 +67,16 @@ class Target:
         )  # fmt: skip
 
 
-def scan(targets: Iterable[Target], wanted: Wanted | None = None) -> Iterator[StaleScan]:
-    """Compare the files that each container runs with its layers. ``wanted``: the served files that are compared, too."""
+def scan(targets: Iterable[Target], wanted: Wanted | None = None, lost: Sequence[Loss] = ()) -> Iterator[StaleScan]:
+    """Compare the files that each container runs with its layers. ``wanted``: the served files that are compared, too.
+
+    ``lost``: files that packages have no more.
+    """
     chosen = list(targets)
     shelf, devices, alike = Shelf(), _Devices(), Alike()
     candidates, primed = None, set[str]()
     if wanted is not None and chosen:
-        candidates = Candidates(wanted, min(target.since for target in chosen))
+        candidates = Candidates(wanted, min(target.since for target in chosen), lost)
     try:
         for target in chosen:
             yield _scan_one(_Container(target, candidates, alike, primed), shelf, devices)

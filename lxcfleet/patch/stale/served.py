@@ -19,6 +19,7 @@ from lxcfleet.base.present import Bottom, Found, Present, Upper
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.packages import lists
 from lxcfleet.host.process.alike import Alike
+from lxcfleet.host.packages.losses import Loss
 from lxcfleet.host.process.maps import Identity
 from lxcfleet.patch.stale.judge import same
 from lxcfleet.patch.stale.scripts import MODULES
@@ -64,6 +65,8 @@ class Candidate:
     """The time of its change, in seconds since the epoch."""
     always: bool
     """Whether it is compared whenever it changed."""
+    lost: bool = False
+    """Whether no package has it any more."""
 
 
 @dataclass
@@ -78,8 +81,9 @@ class Served:
 class Candidates:
     """Files to compare, by directory; the same for many containers."""
 
-    def __init__(self, wanted: Wanted, since: float) -> None:
-        """``since``: the earliest start of the containers, in seconds since the epoch."""
+    def __init__(self, wanted: Wanted, since: float, lost: Sequence[Loss] = ()) -> None:
+        """``since``: the earliest start of the containers, in seconds since the epoch; ``lost``: files that packages have no
+        more."""
         self.wanted = wanted
         self._since = since - SLACK_SECONDS
         self._places: dict[str, str] = {}
@@ -94,6 +98,10 @@ class Candidates:
         for package, path in lists.generated():
             if wanted.changed or package in wanted.packages:
                 self._add(package, [path], always=package in wanted.packages)
+        for loss in lost:
+            always = loss.package in wanted.packages
+            if always or (wanted.changed and loss.noticed > self._since):
+                self._add_lost(loss, always=always)
 
     def modules(self, kind: str, began: float) -> Iterator[tuple[str, str]]:
         """Package and path of each module of an interpreter that changed after ``began``, in seconds since the epoch."""
@@ -104,6 +112,7 @@ class Candidates:
                 for directory, candidates in self.directories.items()
                 if place.match(f"{directory}/")
                 for candidate in candidates
+                if not candidate.lost
             )
         yield from ((package, path) for package, path, changed in self._modules[kind] if changed > began)
 
@@ -111,8 +120,7 @@ class Candidates:
         for path in paths:
             if not self.wanted.documentation and path.startswith(DOCUMENTATION):
                 continue
-            above, _, name = path.rpartition("/")
-            directory = self._place(above)
+            directory, name = self._split(path)
             whole = f"{directory}/{name}"
             if whole in self._seen:
                 continue
@@ -125,6 +133,18 @@ class Candidates:
                 self._seen.add(whole)
                 candidate = Candidate(name, package, status.st_ctime, always)
                 self.directories.setdefault(directory, []).append(candidate)
+
+    def _add_lost(self, loss: Loss, *, always: bool) -> None:
+        directory, name = self._split(loss.path)
+        whole = f"{directory}/{name}"
+        if whole not in self._seen and not os.path.lexists(whole):
+            self._seen.add(whole)
+            candidate = Candidate(name, loss.package, loss.noticed, always, lost=True)
+            self.directories.setdefault(directory, []).append(candidate)
+
+    def _split(self, path: str) -> tuple[str, str]:
+        above, _, name = path.rpartition("/")
+        return self._place(above), name
 
     def _place(self, directory: str) -> str:
         """The real path of a directory: /lib is a link into /usr."""
@@ -164,7 +184,8 @@ class Memory:
         return self._point(directory) is not None
 
     def differs(self, path: str) -> Found | None:
-        """The file of a fresh mount at ``path``, if it is the host's and another one than the kernel's cached file."""
+        """The file of a fresh mount at ``path``, or that it has none, if the host decides that, and the kernel's cache has
+        another file."""
         directory, _, name = path.rpartition("/")
         handle = self._directory(directory)
         if handle is None:
@@ -204,9 +225,12 @@ class Memory:
     def _judge(self, file: int | None, path: str) -> Found | None:
         for attempt in (1, 2):
             found = self._present.find(path)
-            if not found.layer.hosts or found.status is None:
+            if not found.layer.hosts:
                 return None
-            if file is not None and self._same(file, path, found):
+            if found.status is None:
+                if file is None or stat.S_ISDIR(os.fstat(file).st_mode):
+                    return None
+            elif file is not None and self._same(file, path, found):
                 return None
             if attempt == 1:
                 self._present.bottom.forget(path)  # remembered results may be older than the container's file

@@ -99,8 +99,11 @@ def judge(seen: Evidence, host: str, owners: Mapping[str, str], packages: Collec
     return Proof(old, shadows, tuple(reasons))
 
 
-def not_compared(seen: Evidence, wanted: Wanted) -> list[str]:
-    """Files that a proof of this container does not cover, in words."""
+def not_compared(seen: Evidence, wanted: Wanted, blind: str = "") -> list[str]:
+    """Files that a proof of this container does not cover, in words.
+
+    ``blind``: the reason why it is not known which files packages have lost.
+    """
     if not seen.scan.processes:
         return []  # it starts on a fresh mount
     left = ["memory without a file, and files that the container made itself"]
@@ -112,7 +115,9 @@ def not_compared(seen: Evidence, wanted: Wanted) -> list[str]:
         left.append("documentation, manual pages and translations that it is served")
     if wanted.changed or wanted.packages:
         left.append("files in directories that do not belong to root")
-    left.append("files that packages had, and have no more, as far as no process maps them")
+    if blind or not (wanted.changed or wanted.packages):
+        why = f" ({blind})" if blind else ""
+        left.append(f"files that packages had and have no more, as far as no process maps them{why}")
     return left
 
 

@@ -71,7 +71,7 @@ class Prover:
             why = fall.why if fall else None
             seen = Evidence(scans[container.name], owned[container.name], delta.problem, busy, why, pending)
             record = self._evidence(container, evidence.judge(seen, half_done, owners, chosen), seen, old)
-            record["not_compared"] = evidence.not_compared(seen, wanted)
+            record["not_compared"] = evidence.not_compared(seen, wanted, self._finder.blind)
             records.append(record)
         parts = [] if selection.narrow else await self._own.records(chosen)
         return {
