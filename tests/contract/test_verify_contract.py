@@ -118,7 +118,7 @@ def test_reasons_are_never_cut(cli: Cli, daemon: Daemon, monkeypatch: pytest.Mon
     assert "…" not in narrow
     assert lines[1].split() == ["NAME", "PROVEN", "RESTARTED", "PROCESSES", "OLD", "SHADOWS"]
     assert lines[4:-1] == [
-        "    its processes could not all be read: /proc/1/maps: Permission",
+        "    not all of it could be looked at: /proc/1/maps: Permission",
         "      denied",
         "    6 of its processes run old code",
     ]

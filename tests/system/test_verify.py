@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from .debs import Package, create_mapping
-from .harness import Fleet, until
+from .harness import PATIENCE, Fleet, until
 
 pytestmark = pytest.mark.system
 
@@ -139,6 +140,66 @@ def test_modules_that_an_interpreter_has_read(fleet: Fleet, one: Package) -> Non
     assert {(file["why"], file["package"]) for file in ran.json["containers"][0]["old"]} >= {("modules", one.name)}
     fleet.ok("restart", name)
     assert fleet.run("verify").status == 0
+
+
+def test_modules_after_the_way_back(fleet: Fleet, one: Package) -> None:
+    """Whoever began with the version that is there again has read no other, unless it looked one up meanwhile."""
+    module = f"lxcfleet_test_{os.getpid()}"
+    path = f"/usr/lib/python3/dist-packages/{module}.py"
+    for version in ("11", "12"):
+        one.build(version, texts={path: f"VERSION = {version}\n"})
+    one.dpkg("--install", one.deb("11"))
+    app, idle, between = fleet.name("app"), fleet.name("idle"), fleet.name("between")
+    wait = "time.sleep(1e6)"
+    fleet.create(app, command=("--", "python3", "-c", f"import {module}, time; {wait}"))
+    fleet.create(idle, between, command=("--", "python3", "-c", f"import time; {wait}"))
+    one.dpkg("--install", one.deb("12"))
+    assert fleet.inside(between, f"cat {path}") == "VERSION = 12"
+    stale = {record["name"] for record in fleet.json_any("stale") if record["stale"]}
+    assert stale == {app, idle, between}, "an interpreter may have read it"
+    one.dpkg("--install", one.deb("11"))
+    records = {record["name"]: record["reasons"] for record in fleet.run("verify", "-f", "json").json["containers"]}
+    assert records[app] == []
+    assert records[idle] == []
+    assert records[between] != [], "it has looked up the other one"
+
+
+def test_a_frozen_container_is_looked_at_without_waiting_for_it(fleet: Fleet, one: Package) -> None:
+    reader, other = fleet.name("reader"), fleet.name("other")
+    for name in (reader, other):
+        fleet.create(name)
+    data = one.home / "data"
+    for version in ("13", "14"):
+        one.build(version, texts={str(data): version})
+    one.dpkg("--install", one.deb("13"))
+    fleet.ok("restart", reader, other)
+    fleet.inside(reader, f"cat {data}")
+    fleet.ok("freeze", reader, other)
+    one.dpkg("--install", one.deb("14"))
+    began = time.monotonic()
+    records = {record["name"]: record for record in fleet.run("verify", "--deep", "-f", "json").json["containers"]}
+    assert records[reader]["reasons"] == [f"serves old files of {one.name}"]
+    assert records[other]["reasons"] == []
+    assert records[other]["processes"] > 0
+    refused = fleet.run("exec", reader, "--", "true")
+    assert refused.status == 125
+    assert "frozen" in refused.err
+    assert time.monotonic() - began < 20 * PATIENCE
+    fleet.ok("unfreeze", reader, other)
+
+
+def test_a_container_whose_process_1_has_another_root_is_not_proven(fleet: Fleet, one: Package) -> None:
+    name, other = fleet.name("a"), fleet.name("b")
+    fleet.create(name, options=["--privileged"])
+    fleet.create(other)
+    assert fleet.run("verify", "--deep").status == 0
+    fleet.inside(name, "mount --make-rprivate / && mount -t tmpfs none /mnt && mkdir /mnt/old && cd /mnt && pivot_root . old")
+    records = {record["name"]: record for record in fleet.run("verify", "--deep", "-f", "json").json["containers"]}
+    assert records[other]["proven"]
+    assert "process 1 has another root" in records[name]["reasons"][0]
+    ran = fleet.run("stale", name)
+    assert ran.status != 0
+    assert "process 1 has another root" in ran.err
 
 
 def test_nothing_is_proven_while_dpkg_is_half_way(fleet: Fleet, one: Package) -> None:

@@ -35,7 +35,7 @@ def test_a_clean_container_is_proven() -> None:
     [
         (CLEAN, "libc6 is half-configured", "the host itself is not in order: libc6 is half-configured"),
         (replace(CLEAN, busy="restart"), "", "it is busy: restart"),
-        (replace(CLEAN, scan=StaleScan("web", 0, 0, problem="no")), "", "its processes could not all be read: no"),
+        (replace(CLEAN, scan=StaleScan("web", 0, 0, problem="no")), "", "not all of it could be looked at: no"),
         (replace(CLEAN, shadow_problem="no"), "", "its delta could not be read: no"),
         (replace(CLEAN, scan=StaleScan("web", 2, 8, (OLD,))), "", "2 of its processes run old code"),
         (replace(CLEAN, shadows=(Owned(SHADOW, "libssl3", "3"),)), "", "1 file in its delta keep the host's out"),

@@ -15,6 +15,7 @@ from lxcfleet.launcher.children.preparing import CHILD_SECONDS
 from lxcfleet.launcher.operations import ExposureItem, StaleItem, UnshadowItem
 from lxcfleet.patch.stale import scan
 from lxcfleet.patch.stale.served import Wanted
+from lxcfleet.patch.stale.versions import Versions
 from lxcfleet.paths import Paths
 
 T = TypeVar("T")
@@ -33,7 +34,8 @@ def stale(ask: StaleItem, reply: Reply, paths: Paths) -> None:
     try:
         wanted = None if ask["wanted"] is None else Wanted.from_json(ask["wanted"])
         targets = map(scan.Target.from_json, ask["targets"])
-        found = _each_in_time(scan.scan(targets, wanted, losses.read(paths.lost_files)))
+        look = scan.scan(targets, wanted, losses.read(paths.lost_files), Versions(paths).as_at_start)
+        found = _each_in_time(look)
         text = json.dumps([each.to_json() for each in found]).encode()
     except OSError as error:
         body = HostError.from_os_error("what containers run can't be compared", error).body()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,10 +67,21 @@ class Target:
         )  # fmt: skip
 
 
-def scan(targets: Iterable[Target], wanted: Wanted | None = None, lost: Sequence[Loss] = ()) -> Iterator[StaleScan]:
+AsAtStart = Callable[[str, str], bool]
+"""Tells whether the host has the same version of a package as at the last start of a container: by its name, and the
+package's."""
+
+
+def _unknown(_name: str, _package: str) -> bool:
+    return False
+
+
+def scan(
+    targets: Iterable[Target], wanted: Wanted | None = None, lost: Sequence[Loss] = (), as_at_start: AsAtStart = _unknown
+) -> Iterator[StaleScan]:
     """Compare the files that each container runs with its layers. ``wanted``: the served files that are compared, too.
 
-    ``lost``: files that packages have no more.
+    ``lost``: files that packages have no more; ``as_at_start``: whether a container began with a package's present version.
     """
     chosen = list(targets)
     shelf, devices, alike = Shelf(), _Devices(), Alike()
@@ -79,7 +90,7 @@ def scan(targets: Iterable[Target], wanted: Wanted | None = None, lost: Sequence
         candidates = Candidates(wanted, min(target.since for target in chosen), lost)
     try:
         for target in chosen:
-            yield _scan_one(_Container(target, candidates, alike, primed), shelf, devices)
+            yield _scan_one(_Container(target, candidates, alike, primed, as_at_start), shelf, devices)
     finally:
         shelf.close()
 
@@ -119,8 +130,10 @@ def _scan_one(looked: _Container, shelf: Shelf, devices: _Devices) -> StaleScan:
 class _Container:
     """One container while it is looked at."""
 
-    def __init__(self, target: Target, candidates: Candidates | None, alike: Alike, primed: set[str]) -> None:
-        self.target = target
+    def __init__(
+        self, target: Target, candidates: Candidates | None, alike: Alike, primed: set[str], as_at_start: AsAtStart
+    ) -> None:
+        self.target, self._as_at_start = target, as_at_start
         self._candidates, self._alike, self._primed = candidates, alike, primed
         self.seen: set[int] = set()
         self.found: list[tuple[str, Why, str, Process]] = []
@@ -161,12 +174,16 @@ class _Container:
         # volume may have the same.
         self._devices = overlays if own & overlays else devices
         self._mounted = places(table, overlays)
-        self._memory = Memory(self.target.pid, self._mounted, present, self._alike, self._primed)
+        top = {mount.device for mount in table if mount.point == mount.root == "/"} & overlays
+        self._memory = Memory(self.target.pid, top, self._mounted, present, self._alike, self._primed)
         try:
             self._read_processes()
             self._read_companions()
             if self._candidates is not None:
-                self.served = compare(self._memory, self._candidates, self.target.since)
+                if self._memory.rooted:
+                    self.served = compare(self._memory, self._candidates, self.target.since)
+                else:
+                    self.problem = self.problem or "process 1 has another root, so the files that it is served are not known"
         finally:
             self._memory.close()
 
@@ -308,10 +325,14 @@ class _Container:
         old: dict[str, tuple[str, Why, str]] = {}
         for package, path in self._candidates.modules(kind, proc.as_time(began)) if began is not None else ():
             now = self._present.find(path)
-            if package not in old and now.layer.hosts and not self._memory.has_same(path):
+            if package not in old and now.layer.hosts and not self._memory.has_same(path) and self._may_be_old(package, path):
                 old[package] = path, Why.MODULES, now.layer.name
                 self._packages[path] = package
         return list(old.values())
+
+    def _may_be_old(self, package: str, path: str) -> bool:
+        """After the way back to the version that the container began with, only a file that it looked up meanwhile is old."""
+        return not self._as_at_start(self.target.name, package) or self._memory.differs(path) is not None
 
 
 def places(table: Iterable[maps.Mount], overlays: Collection[str]) -> list[tuple[str, str | None]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.packages import lists
 from lxcfleet.host.process.alike import Alike
 from lxcfleet.host.packages.losses import Loss
+from lxcfleet.host.process import maps
 from lxcfleet.host.process.maps import Identity
 from lxcfleet.patch.stale.judge import same
 from lxcfleet.patch.stale.scripts import MODULES
@@ -157,9 +158,11 @@ class Memory:
     """The kernel's cached entries for one container's files."""
 
     def __init__(
-        self, pid: int, mounted: Sequence[tuple[str, str | None]], present: Present, alike: Alike, primed: set[str]
-    ) -> None:
-        """``pid``: process 1. ``mounted``: the result of ``scan.places``. ``primed``: see ``_prime``; of the same scan.
+        self, pid: int, top: Collection[str], mounted: Sequence[tuple[str, str | None]], present: Present, alike: Alike,
+        primed: set[str],
+    ) -> None:  # fmt: skip
+        """``pid``: process 1. ``top``: the device that its root should be on. ``mounted``: the result of ``scan.places``.
+        ``primed``: see ``_prime``; of the same scan.
 
         Raises OSError if its root can't be entered, ProcessLookupError if the process has ended.
         """
@@ -170,7 +173,10 @@ class Memory:
         self._mounted, self._present, self._alike, self._primed = mounted, present, alike, primed
         # The kernel answers from its cache alone only to a directory's owner. For others it has to read access lists,
         # which it does not do from the cache in a layer with shifted owners (fs/overlayfs/inode.c, do_ovl_get_acl).
-        self._owner = os.fstat(self._root).st_uid
+        status = os.fstat(self._root)
+        self._owner = status.st_uid
+        self.rooted = maps.device_name(status.st_dev) in top
+        """Whether the root of process 1 is that of the layers; else nothing can be asked."""
         self._handles: dict[str, int | None] = {}
 
     def close(self) -> None:

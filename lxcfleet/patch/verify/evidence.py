@@ -80,7 +80,7 @@ def judge(seen: Evidence, host: str, owners: Mapping[str, str], packages: Collec
     if seen.fallen is not None:
         reasons.append(f"a patch took it down, and it does not run: {seen.fallen}")
     if seen.scan.problem:
-        reasons.append(f"its processes could not all be read: {seen.scan.problem}")
+        reasons.append(f"not all of it could be looked at: {seen.scan.problem}")
     if seen.shadow_problem:
         reasons.append(f"its delta could not be read: {seen.shadow_problem}")
     run = [file for file in old if file.why in (Why.REPLACED, Why.REMOVED)]

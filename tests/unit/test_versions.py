@@ -1,0 +1,48 @@
+"""Which packages have the version that a container began with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from lxcfleet.base.merge import reconcile
+from lxcfleet.base.merge.records import STATUS
+from lxcfleet.patch.stale.versions import Versions
+from lxcfleet.paths import Paths
+
+
+def stanza(name: str, version: str, architecture: str = "amd64") -> str:
+    return f"Package: {name}\nStatus: install ok installed\nArchitecture: {architecture}\nVersion: {version}\n\n"
+
+
+@pytest.fixture
+def versions(tmp_path: Path) -> Versions:
+    """A container began with one record, and the host has another one."""
+    paths = Paths(lxc=tmp_path / "lxc", run=tmp_path, etc=tmp_path)
+    began = stanza("libc6", "1") + stanza("libc6", "1", "i386") + stanza("python3-x", "1", "all") + stanza("gone", "1")
+    packed = reconcile._pack({STATUS: began.encode()})
+    base = reconcile._digest(packed)
+    for directory in (paths.base_snapshots, paths.container("web").directory):
+        directory.mkdir(parents=True)
+    paths.base_snapshot(base).write_bytes(packed)
+    paths.container("web").base_record.write_text(json.dumps({"base": base}))
+    status = tmp_path / "status"
+    status.write_text(stanza("libc6", "1") + stanza("libc6", "2", "i386") + stanza("python3-x", "1", "all"))
+    assert hashlib.sha256(packed).hexdigest().startswith(base)
+    return Versions(paths, status)
+
+
+@pytest.mark.parametrize(
+    ("package", "same"),
+    [("python3-x", True), ("libc6:amd64", True), ("libc6:i386", False), ("libc6", False), ("gone", False), ("new", False)],
+)
+def test_a_package_is_as_at_the_start_if_it_has_the_same_version(versions: Versions, package: str, same: bool) -> None:
+    assert versions.as_at_start("web", package) is same
+
+
+def test_what_is_not_known_is_not_as_at_the_start(versions: Versions, tmp_path: Path) -> None:
+    assert not versions.as_at_start("other", "python3-x")
+    assert not Versions(Paths(lxc=tmp_path / "lxc", run=tmp_path, etc=tmp_path), tmp_path / "no").as_at_start("web", "libc6")
