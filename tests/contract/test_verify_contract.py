@@ -109,7 +109,7 @@ def test_reasons_are_never_cut(cli: Cli, daemon: Daemon, monkeypatch: pytest.Mon
     daemon.fleet.add("web1")
     web = daemon.fleet.add("web2")
     web.runs_old(OLD)
-    web.can_not_be_looked_at("/proc/1/maps: Permission denied")
+    web.can_not_be_looked_at("/proc/1/maps: Permission denied, once more")
     wide = cli("verify").out
     monkeypatch.setattr("lxcfleet.cli.ui.output.terminal_width", lambda: 70)
     narrow = cli("verify").out
@@ -118,8 +118,8 @@ def test_reasons_are_never_cut(cli: Cli, daemon: Daemon, monkeypatch: pytest.Mon
     assert "…" not in narrow
     assert lines[1].split() == ["NAME", "PROVEN", "RESTARTED", "PROCESSES", "OLD", "SHADOWS"]
     assert lines[4:-1] == [
-        "    not all of it could be looked at: /proc/1/maps: Permission",
-        "      denied",
+        "    not all of it could be looked at: /proc/1/maps: Permission denied,",
+        "      once more",
         "    6 of its processes run old code",
     ]
     monkeypatch.setattr("lxcfleet.cli.ui.output.terminal_width", lambda: 500)
