@@ -255,6 +255,7 @@ class Paths:
         """When the daemon rebooted the host last, or tried to; see patch.rebooter."""
         return self.lxc / ".lxcfleet-rebooted"
 
+    @property
     def package_lists(self) -> Path:
         """The files that each package had at the last look; see host.packages.losses."""
         return self.run / "packages.lists.gz"
