@@ -44,6 +44,8 @@ class NoticeRecord(TypedDict):
     until: str | None
     """When the next maintenance window begins, if the daemon waits for one."""
     down: list[FallRecord]
+    stopped: list[FallRecord]
+    """Containers that a patch took down and that the operator stopped since: no rollout starts them."""
     reboot: list[str]
     """Packages whose new version takes a reboot of the host."""
     rebooting: str
@@ -123,6 +125,8 @@ class EvidenceRecord(TypedDict):
     proven: bool
     reasons: list[str]
     """Why the container is not proven."""
+    note: str | None
+    """Something that does not count against the proof, and that one should know."""
     restarted: str | None
     """When its process 1 began; null: the container does not run, so its next start gets a fresh mount."""
     processes: int

@@ -12,7 +12,7 @@ from lxcfleet.api.requests import ActionRequest
 from lxcfleet.containers import plan, steps, store
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import Intent
-from lxcfleet.containers.events import ActionDone, RebootsAgain, StartFailed, StoppedByItself
+from lxcfleet.containers.events import ActionDone, RebootsAgain, StartFailed, StoppedByItself, Wished
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.reboots import Reboots
 from lxcfleet.containers.reconciler import Reconciler, refuse_unseen
@@ -104,6 +104,8 @@ class Actions:
         except FleetError as error:
             lines = [part for part in (error.message, error.hint) if part]
             return Result(container.name, "failed", False, error.body()), lines
+        if not wanted and _stays_down(container, action):
+            return Result(container.name, "planned", True), [f"{container.name}: stay down, also after the host's next boot"]
         word = "planned" if wanted else "unchanged"
         return Result(container.name, word, bool(wanted)), steps.describe(container.name, wanted)
 
@@ -152,8 +154,11 @@ class Actions:
             _check_state(now, action)
 
         taken = await self._reconciler.bring(container, want, action, timeout, drain, allowed)
+        changed = bool(taken) or _stays_down(container, action)
         container.resting = False
-        if not taken:
+        if lasting:
+            self._bus.publish(Wished(container, action))
+        if not changed:
             return Result(name, "unchanged", False)
         self._bus.publish(ActionDone(name, _DONE[action]))
         return Result(name, _DONE[action], True)
@@ -219,6 +224,11 @@ class Actions:
             return Result(container.name, "resumed", True)
 
         self._operations.begin("resume", [Job(container.name, job)], 1)
+
+
+def _stays_down(container: Container, action: Action) -> bool:
+    """Whether a stop changes that a container which is down starts with the host's next boot, or with the next patch."""
+    return action is Action.STOP and container.resting
 
 
 def _check_force(container: Container, action: Action, *, force: bool) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lxcfleet.containers.container import Container
 from lxcfleet.runtime.bus import Event, Told
+from lxcfleet.spec.states import Action
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,14 @@ class ActionDone(Event):
 
     def told(self) -> Told:
         return Told(self.word, self.name, self.reason)
+
+
+@dataclass(frozen=True)
+class Wished(Event):
+    """An action on a container is over, whether or not there was something to do, and holds after the host's next boot."""
+
+    container: Container
+    action: Action
 
 
 @dataclass(frozen=True)

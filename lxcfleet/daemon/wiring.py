@@ -11,7 +11,7 @@ from lxcfleet.containers.announcements import StartAnnouncements
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.delta_sizes import DeltaSizes
 from lxcfleet.containers.endings import Endings
-from lxcfleet.containers.events import Began, EndedInHand, Exited, Gone, Killed, SpecChanged, StartAnnounced
+from lxcfleet.containers.events import Began, EndedInHand, Exited, Gone, Killed, SpecChanged, StartAnnounced, Wished
 from lxcfleet.containers.host_keeper import HostKeeper
 from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.masks import MaskKeeper
@@ -184,6 +184,7 @@ class Parts:
         subscribe("health", Exited, lambda event: self.prober.end(event.container))
         subscribe("actions", Exited, lambda event: self.fleet.actions.exited(event.container))
         subscribe("actions", EndedInHand, self._ended_in_hand)
+        subscribe("rollouts", Wished, lambda event: self.rollouts.note_wish(event.container, event.action))
         subscribe("rollouts", Killed, lambda event: self.rollouts.note_kill(event.name))
         subscribe("network", SpecChanged, lambda event: self.network.respecified(event.container))
         subscribe("health", SpecChanged, self._change_check)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from lxcfleet.containers.container import Container
@@ -27,6 +27,8 @@ class Fall:
     since: str
     """The time of the note, as in the API."""
     why: str
+    stopped: str = ""
+    """When the operator stopped it since, which means that it stays down; empty: nobody did."""
 
 
 class Fallen:
@@ -37,16 +39,22 @@ class Fallen:
 
     def of(self, container: Container) -> Fall | None:
         """The note about a container; None if it runs, or no patch took it down."""
-        if container.running is not None:
-            return None
-        file = self._file(container.name)
-        try:
-            data = json.loads(file.read_bytes())
-            return Fall(str(data["since"]), str(data["why"]))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError):
-            return Fall("", f"{file} can't be read")
+        return None if container.running is not None else self._read(container.name)
+
+    def down(self, container: Container) -> Fall | None:
+        """The same, but None also if the operator stopped it since: it is not to be started again."""
+        fall = self.of(container)
+        return None if fall is None or fall.stopped else fall
+
+    def mark(self, container: Container, moment: str) -> None:
+        """Note beside its fall that the operator stopped a container at ``moment``; empty: that this holds no longer.
+
+        Raises OSError.
+        """
+        fall = self._read(container.name)
+        if fall is not None and bool(fall.stopped) != bool(moment):
+            marked = replace(fall, stopped=moment)
+            tree.write(self._file(container.name), json.dumps(asdict(marked)) + "\n", sync=True)
 
     def note(self, container: Container, why: str, moment: str) -> None:
         """Note that a patch took it down. Raises OSError."""
@@ -66,8 +74,18 @@ class Fallen:
         for container in containers:
             if container.name in names:
                 self.forget(container.name)
-            elif container.busy is None and not container.resting and self.of(container) is not None:
+            elif container.busy is None and not container.resting and self.down(container) is not None:
                 container.resting = True
+
+    def _read(self, name: str) -> Fall | None:
+        file = self._file(name)
+        try:
+            data = json.loads(file.read_bytes())
+            return Fall(str(data["since"]), str(data["why"]), str(data.get("stopped", "")))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError):
+            return Fall("", f"{file} can't be read")
 
     def _file(self, name: str) -> Path:
         return self._paths.container(name).fallen

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lxcfleet.api.findings import NoticeRecord
+from lxcfleet.api.findings import FallRecord, NoticeRecord
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.outside import Healths
 from lxcfleet.containers.registry import Registry
@@ -19,7 +19,7 @@ from lxcfleet.host.packages import dpkg, reboot
 from lxcfleet.patch import notice
 from lxcfleet.patch.before import Before
 from lxcfleet.patch.events import NotReadable, Patched, PatchWaits
-from lxcfleet.patch.fallen import Fallen
+from lxcfleet.patch.fallen import Fall, Fallen
 from lxcfleet.patch.notice import Answer, Moment, NoticePhase
 from lxcfleet.patch.own import OwnParts
 from lxcfleet.patch.stale.finder import Finder
@@ -90,12 +90,13 @@ class Watcher:
     def record(self) -> NoticeRecord:
         """The progress, in the API's form."""
         settings, now = self._settings(), self._answer
-        down = {container.name: fall for container in self._registry if (fall := self._fallen.of(container)) is not None}
+        falls = {container.name: fall for container in self._registry if (fall := self._fallen.of(container)) is not None}
         return {
             "phase": now.phase,
             "policy": settings.policy,
             "why": self._problem if now.phase is NoticePhase.FAILED else now.why,
-            "down": [{"name": name, "since": fall.since, "why": fall.why} for name, fall in down.items()],
+            "down": _records(falls, stopped=False),
+            "stopped": _records(falls, stopped=True),
             "reboot": reboot.due(),
             "rebooting": "",
             "until": now.until.isoformat(timespec="minutes").replace("+00:00", "Z") if now.until else None,
@@ -202,6 +203,11 @@ class Watcher:
             self._tidied = moment
             known = list(self._registry)
             self._fallen.tidy(known, [c.name for c in known if self._healths.healthy_seconds(c) >= WELL_SECONDS])
+
+
+def _records(falls: Mapping[str, Fall], *, stopped: bool) -> list[FallRecord]:
+    chosen = {name: fall for name, fall in falls.items() if bool(fall.stopped) is stopped}
+    return [{"name": name, "since": fall.since, "why": fall.why} for name, fall in chosen.items()]
 
 
 def _stamp(path: Path) -> str | None:

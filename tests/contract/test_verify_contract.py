@@ -12,6 +12,7 @@ from lxcfleet.api.findings import ShadowRecord
 from lxcfleet.api.queries import VerifyRequest
 from lxcfleet.api.requests import FixShadowsRequest
 from lxcfleet.errors import InvalidInput, NotFound
+from lxcfleet.patch.fallen import Fallen
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import State
 
@@ -88,6 +89,33 @@ def test_a_package_is_found_by_the_name_that_it_had_before_a_release_upgrade(cli
     ran = cli("verify", "--package", "nothing", "--package", "liblxc1")
     assert (ran.status, "no package 'nothing' is installed" in ran.err) == (1, True)
     assert "liblxc1" not in ran.err
+
+
+def test_a_container_that_a_patch_took_down_can_be_stopped_to_stay_down(cli: Cli, daemon: Daemon) -> None:
+    web = daemon.fleet.add("web1")
+    web.become(State.STOPPED)
+    assert cli("stop", "web1").out == "web1  unchanged\n"
+    container = daemon.parts.registry["web1"]
+    fallen = Fallen(daemon.paths)
+    daemon.call(lambda: fallen.note(container, "it ended after its restart", "2026-01-01T00:00:00Z"))
+    ran = cli("verify")
+    assert (ran.status, "a patch took it down, and it does not run: it ended after its restart" in ran.out) == (4, True)
+    ran = cli("patch", "status")
+    assert (ran.status, "down:     web1: a patch took it down: it ended after its restart" in ran.out) == (4, True)
+    assert "web1: stay down, also after the host's next boot" in cli("stop", "web1", "--dry-run").out
+    assert cli("stop", "web1").out == "web1  stopped\n"
+    assert cli("stop", "web1").out == "web1  unchanged\n"
+    ran = cli("verify")
+    assert ran.status == 0
+    assert "web1: a patch took it down, and it was stopped since: it ended after its restart" in ran.out
+    ran = cli("patch", "status")
+    assert (ran.status, "stopped:  web1: after a patch took it down: it ended after its restart" in ran.out) == (0, True)
+    notice = json.loads(cli("patch", "status", "-f", "json").out)["notice"]
+    assert (notice["down"], [each["name"] for each in notice["stopped"]]) == ([], ["web1"])
+    assert cli("patch", "apply").status == 0
+    assert web.state == State.STOPPED
+    web.become(State.RUNNING)
+    assert json.loads(cli("patch", "status", "-f", "json").out)["notice"]["stopped"] == []
 
 
 def test_if_one_is_not_proven_the_status_is_4(cli: Cli, daemon: Daemon) -> None:

@@ -362,6 +362,23 @@ def test_what_a_bad_version_took_down_comes_back_with_the_good_one(quick: Fleet,
     assert starts.count(names[0]) <= 2
 
 
+def test_what_a_bad_version_took_down_stays_down_if_it_is_stopped(quick: Fleet, program: Path) -> None:
+    names = create(quick, "d", 3, command=("--", str(program), "infinity"))
+    install(program, "/usr/bin/false")
+    assert quick.run("patch", "apply", "--max-unavailable", "1").status == 1
+    ran = quick.run("stop", names[0], "-f", "json")
+    assert (ran.status, ran.results) == (0, {names[0]: "stopped"})
+    install(program)
+    quick.stop_daemon()
+    quick.start_daemon()
+    assert quick.run("rollout", "resume").status == 0
+    assert quick.states()[names[0]] == "stopped"
+    assert quick.run("verify").status == 0
+    assert f"stopped:  {names[0]}" in quick.run("patch", "status").out
+    quick.ok("start", names[0])
+    assert set(quick.states().values()) == {"running"}
+
+
 # kill -9
 
 

@@ -29,7 +29,7 @@ from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.rollout import RolloutSettings, Share
 from lxcfleet.spec.selection import Selection
-from lxcfleet.spec.states import Health
+from lxcfleet.spec.states import Action, Health
 
 OLD = OldFile("/usr/lib/libssl.so.3", Why.REPLACED, "base", ())
 POLICY = RolloutSettings(Share(1), Share(0), 0.0, 10.0, ())
@@ -298,6 +298,36 @@ def test_a_patch_that_ends_the_container_again_halts_again_with_one_start(tmp_pa
     assert world.ledger.active is not None
     assert (world.ledger.active.status, world.restarted) == (Status.HALTED, ["a", "a"])
     assert world.fallen.of(cast(Any, world.boxes["a"])) is not None
+
+
+@pytest.mark.parametrize("when", ["while it is halted", "after an abort", "before it is noted"])
+def test_a_container_that_was_stopped_after_a_patch_took_it_down_stays_down_until_it_is_started(
+    tmp_path: Path, when: str
+) -> None:
+    world = bad_patch(tmp_path)
+    box = cast(Any, world.boxes["a"])
+    if when == "after an abort":
+        world.orders.abort()
+    elif when == "before it is noted":
+        world.fallen.forget("a")
+    world.orders.note_wish(box, Action.STOP)
+    box.resting = False
+    mend(world)
+
+    async def run() -> None:
+        await world.orders.take_up(["b", "c"])
+        await world.drive()
+
+    asyncio.run(run())
+    assert world.restarted == ["a", "b", "c"], "a was not started again"
+    assert box.down
+    assert world.fallen.down(box) is None
+    fall = world.fallen.of(box)
+    assert when == "before it is noted" or (fall is not None and bool(fall.stopped))
+    world.fallen.tidy([box], [])
+    assert not box.resting, "it does not start when the host boots either"
+    world.orders.note_wish(box, Action.START)
+    assert when == "before it is noted" or world.fallen.down(box) is not None
 
 
 @pytest.mark.parametrize(

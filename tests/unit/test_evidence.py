@@ -12,7 +12,7 @@ from lxcfleet.host.kernel import tree
 from lxcfleet.patch.shadow import files
 from lxcfleet.patch.shadow.files import Delta, Shadow, ShadowKind, compare, find, parse_status, remove
 from lxcfleet.patch.stale.judge import OldFile, Process, StaleScan, Why
-from lxcfleet.patch.verify.evidence import Evidence, Owned, fingerprint, judge
+from lxcfleet.patch.verify.evidence import Evidence, Owned, fingerprint, judge, note
 
 from .layers_in import directories, put, stack_in
 
@@ -49,6 +49,13 @@ def test_a_clean_container_is_proven() -> None:
 )
 def test_a_container_with_a_defect_is_not_proven(seen: Evidence, host: str, reason: str) -> None:
     assert judge(seen, host, {}, ()).reasons == (reason,)
+
+
+def test_a_container_that_was_stopped_after_its_fall_is_like_any_that_does_not_run() -> None:
+    seen = replace(CLEAN, fallen="exit", stopped=True)
+    assert judge(seen, "", {}, ()).proven
+    assert note(seen) == "a patch took it down, and it was stopped since: exit"
+    assert note(CLEAN) is None
 
 
 def test_a_containers_own_settings_keep_no_fix_out() -> None:

@@ -58,6 +58,7 @@ def status(ctx: click.Context, *, style: str, quiet: bool) -> int:
         lines = [f"host:     {_told(notice)}", f"stale:    {' '.join(stale) or 'none'}", f"rollout:  {going}"]
         if stale and notice["policy"] != "auto":
             lines.append(f"meanwhile: {_MIXED}")
+        lines += [f"stopped:  {each['name']}: after a patch took it down: {each['why']}" for each in notice["stopped"]]
         lines += [f"down:     {each['name']}: a patch took it down: {each['why']}" for each in notice["down"]]
         lines += [f"own:      {line}" for line in parts.lines(own)]
         if notice["reboot"]:
@@ -119,7 +120,7 @@ def notify(ctx: click.Context, *, style: str, quiet: bool) -> None:
             output.say("lxcfleet: noted; the daemon is down, and acts once it is started")
         return
     if not quiet:
-        told = {key: value for key, value in notice.items() if key not in ("down", "reboot", "rebooting")}
+        told = {key: value for key, value in notice.items() if key not in ("down", "stopped", "reboot", "rebooting")}
         rows = [tuple(told), ["" if value is None else str(value) for value in told.values()]]
         output.show(style, notice, lines=lambda: [_told(notice)], rows=lambda: rows)
 

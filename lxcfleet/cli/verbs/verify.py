@@ -98,7 +98,8 @@ def _lines(proof: ProofRecord) -> list[str]:
     head = f"{proof['time']}  {proof['host']}, {proof['system']}, packages {proof['base']}: {subject}"
     foot = f"{good} of {len(records)} containers are proven"
     table = _table(records, output.terminal_width()) if records else []
-    return [output.printable(head), *table, *parts.lines(proof["parts"]), foot]
+    notes = [output.printable(f"{record['name']}: {record['note']}") for record in records if record["note"]]
+    return [output.printable(head), *table, *notes, *parts.lines(proof["parts"]), foot]
 
 
 def _table(records: Sequence[EvidenceRecord], width: int | None) -> list[str]:

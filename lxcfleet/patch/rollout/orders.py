@@ -10,7 +10,8 @@ from functools import partial
 
 from lxcfleet.api.records import RolloutRecord
 from lxcfleet.api.requests import RolloutRequest, selection_to_json
-from lxcfleet.errors import Busy, WrongState
+from lxcfleet.containers.container import Container
+from lxcfleet.errors import Busy, HostError, WrongState
 from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.rollout import planner
 from lxcfleet.patch.rollout.ledger import Ledger
@@ -20,6 +21,7 @@ from lxcfleet.patch.rollout.state import Member, MemberPhase, Rollout, RolloutKi
 from lxcfleet.runtime.operations import now
 from lxcfleet.spec import rollout as policies
 from lxcfleet.spec.selection import Selection
+from lxcfleet.spec.states import Action
 
 _FOLLOW, _RESUME = "wait for it (`lxcfleet rollout status --follow`)", "go on with it (`lxcfleet rollout resume`)"
 
@@ -42,7 +44,7 @@ class Orders:
 
         A rollout that is under way looks again in any case: what it stopped for may be mended.
         """
-        if found or self.ledger.active is not None or any(map(self._fallen.of, self._fleet.registry)):
+        if found or self.ledger.active is not None or any(map(self._fallen.down, self._fleet.registry)):
             await self.begin(RolloutRequest(RolloutKind.PATCH, Selection(everything=True)))
 
     def refuse_second(self) -> None:
@@ -136,3 +138,14 @@ class Orders:
         member = self.ledger.active.members.get(name) if self.ledger.active is not None else None
         if self.ledger.active is not None and member is not None and member.phase is MemberPhase.RESTARTING:
             self.ledger.keep(self.ledger.active.update(replace(member, killed=True)))
+
+    def note_wish(self, container: Container, action: Action) -> None:
+        """Somebody acted on a container: one that was stopped is not started by any rollout. Raises HostError."""
+        if action not in (Action.START, Action.STOP, Action.RESTART):
+            return
+        try:
+            self._fallen.mark(container, now() if action is Action.STOP else "")
+        except OSError as error:
+            raise HostError.from_os_error(f"that {container.name} stays down can't be noted", error) from error
+        if action is Action.STOP and self.ledger.active is not None:
+            self.ledger.keep(planner.leave_stopped(self.ledger.active, container.name))

@@ -313,6 +313,14 @@ def _another_chance(rollout: Rollout, member: Member, now: LiveState | None) -> 
     return replace(member, phase=MemberPhase.GATED, note="", healthy_deadline=deadline)
 
 
+def leave_stopped(rollout: Rollout, name: str) -> Rollout:
+    """The operator stopped a member: it stays as it is, whether it waits, is checked, or failed."""
+    member = rollout.members.get(name)
+    if member is None or member.phase not in (MemberPhase.WAITING, MemberPhase.GATED, MemberPhase.FAILED):
+        return rollout
+    return rollout.update(_skip(member, "it was stopped"))
+
+
 def end(rollout: Rollout, status: Status, moment: str) -> Rollout:
     """End the rollout: it is done, or the operator aborted it."""
     return replace(rollout, status=status, ended=moment)

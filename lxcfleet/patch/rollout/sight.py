@@ -89,7 +89,7 @@ class Sight:
         can say whether they are stale."""
         # One that is restarted while we look has another identity then, and a mount that is newer than the patch.
         before = {c.name: self.member(c) for c in containers if c.running is not None}
-        fallen = {c.name: self.member(c) for c in containers if c.busy is None and self._fallen.of(c) is not None}
+        fallen = {c.name: self.member(c) for c in containers if c.busy is None and self._fallen.down(c) is not None}
         found = await self._find([c for c in containers if c.running is not None])
         stale_ones = {name: before[name] for name in before if found[name].stale}
         return {**stale_ones, **fallen}, {name for name in before if not (found[name].stale or found[name].clean)}

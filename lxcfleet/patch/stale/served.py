@@ -18,9 +18,9 @@ from typing import Any
 from lxcfleet.base.present import Bottom, Found, Present, Upper
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.packages import lists
-from lxcfleet.host.process.alike import Alike
 from lxcfleet.host.packages.losses import Loss
 from lxcfleet.host.process import maps
+from lxcfleet.host.process.alike import Alike
 from lxcfleet.host.process.maps import Identity
 from lxcfleet.patch.stale.judge import same
 from lxcfleet.patch.stale.scripts import MODULES

@@ -39,6 +39,8 @@ class Evidence:
     busy: str | None = None
     fallen: str | None = None
     """The reason why a patch took it down; None: none did."""
+    stopped: bool = False
+    """Whether the operator stopped it since: then it stays down, and starts on a fresh mount if it is started."""
     pending: Mapping[str, str] = field(default_factory=dict)
     """Packages that take effect with a reboot of the host, and why they have not yet."""
 
@@ -77,7 +79,7 @@ def judge(seen: Evidence, host: str, owners: Mapping[str, str], packages: Collec
     reasons += [f"{name} takes effect with a reboot of the host: {why}" for name, why in sorted(seen.pending.items())]
     if seen.busy is not None:
         reasons.append(f"it is busy: {seen.busy}")
-    if seen.fallen is not None:
+    if seen.fallen is not None and not seen.stopped:
         reasons.append(f"a patch took it down, and it does not run: {seen.fallen}")
     if seen.scan.problem:
         reasons.append(f"not all of it could be looked at: {seen.scan.problem}")
@@ -97,6 +99,13 @@ def judge(seen: Evidence, host: str, owners: Mapping[str, str], packages: Collec
     if keeping := [each for each in shadows if not each.shadow.path.startswith(CONFIGURATION)]:
         reasons.append(f"{len(keeping)} file{'s' if len(keeping) > 1 else ''} in its delta keep the host's out")
     return Proof(old, shadows, tuple(reasons))
+
+
+def note(seen: Evidence) -> str | None:
+    """A fact that does not count against the proof."""
+    if seen.fallen is None or not seen.stopped:
+        return None
+    return f"a patch took it down, and it was stopped since: {seen.fallen}"
 
 
 def not_compared(seen: Evidence, wanted: Wanted, blind: str = "") -> list[str]:

@@ -68,8 +68,8 @@ class Prover:
             changed = container.running is not before[container.name]
             busy = container.busy or ("it was restarted meanwhile" if changed else None)
             fall = self._fallen.of(container)
-            why = fall.why if fall else None
-            seen = Evidence(scans[container.name], owned[container.name], delta.problem, busy, why, pending)
+            why, stopped = (fall.why, bool(fall.stopped)) if fall else (None, False)
+            seen = Evidence(scans[container.name], owned[container.name], delta.problem, busy, why, stopped, pending)
             record = self._evidence(container, evidence.judge(seen, half_done, owners, chosen), seen, old)
             record["not_compared"] = evidence.not_compared(seen, wanted, self._finder.blind)
             records.append(record)
@@ -99,6 +99,7 @@ class Prover:
             "state": container.state,
             "proven": verdict.proven,
             "reasons": list(verdict.reasons),
+            "note": evidence.note(seen),
             "restarted": since.isoformat(timespec="seconds").replace("+00:00", "Z") if since else None,
             "processes": seen.scan.processes,
             "mappings": seen.scan.mappings,
