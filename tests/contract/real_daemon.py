@@ -210,6 +210,7 @@ def _on_a_host(launcher: FakeLauncher) -> Iterator[None]:
             (database, "files", lambda packages: {package: [] for package in packages}),
             (database, "owners", lambda paths: {p: model.owners[p] for p in paths if p in model.owners}),
             (dpkg, "half_done", lambda: ""),
+            (dpkg, "holder", lambda *_: None),
             (dpkg, "in_pieces", lambda: ""),
         ):
             stack.enter_context(mock.patch.object(module, name, fake))
