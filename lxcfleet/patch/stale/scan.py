@@ -21,7 +21,7 @@ from lxcfleet.host.process.alike import Alike
 from lxcfleet.launcher.operations import ScanItem
 from lxcfleet.patch.stale.judge import OldFile, Process, StaleScan, Why, judge_mapped, merge, written_since
 from lxcfleet.patch.stale.scripts import MODULES, kind_of, may_be_script, script_of
-from lxcfleet.patch.stale.served import Candidates, Memory, Served, Wanted, compare
+from lxcfleet.patch.stale.served import Candidates, Memory, Notes, Served, Wanted, compare
 
 _ROUNDS = 5
 """How often the child looks for processes that began meanwhile."""
@@ -85,12 +85,12 @@ def scan(
     """
     chosen = list(targets)
     shelf, devices, alike = Shelf(), _Devices(), Alike()
-    candidates, primed = None, set[str]()
+    candidates, notes = None, Notes()
     if wanted is not None and chosen:
         candidates = Candidates(wanted, min(target.since for target in chosen), lost)
     try:
         for target in chosen:
-            yield _scan_one(_Container(target, candidates, alike, primed, as_at_start), shelf, devices)
+            yield _scan_one(_Container(target, candidates, alike, notes, as_at_start), shelf, devices)
     finally:
         shelf.close()
 
@@ -131,10 +131,10 @@ class _Container:
     """One container while it is looked at."""
 
     def __init__(
-        self, target: Target, candidates: Candidates | None, alike: Alike, primed: set[str], as_at_start: AsAtStart
+        self, target: Target, candidates: Candidates | None, alike: Alike, notes: Notes, as_at_start: AsAtStart
     ) -> None:
         self.target, self._as_at_start = target, as_at_start
-        self._candidates, self._alike, self._primed = candidates, alike, primed
+        self._candidates, self._alike, self._notes = candidates, alike, notes
         self.seen: set[int] = set()
         self.found: list[tuple[str, Why, str, Process]] = []
         self.mappings = 0
@@ -175,7 +175,7 @@ class _Container:
         self._devices = overlays if own & overlays else devices
         self._mounted = places(table, overlays)
         top = {mount.device for mount in table if mount.point == mount.root == "/"} & overlays
-        self._memory = Memory(self.target.pid, top, self._mounted, present, self._alike, self._primed)
+        self._memory = Memory(self.target.pid, top, self._mounted, present, self._alike, self._notes)
         try:
             self._read_processes()
             self._read_companions()

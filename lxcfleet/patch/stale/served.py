@@ -31,6 +31,8 @@ SLACK_SECONDS = 3600.0
 """Seconds: a file that changed at most so long before a container's start is compared, too, as a clock may have been set. The
 comparison itself is exact."""
 _ACCESS_LIST = "system.posix_acl_access"
+_AT_ONCE = 200
+"""So many files are open at the same moment."""
 _MOST = 1000
 """The most files that are reported of one container."""
 
@@ -154,15 +156,25 @@ class Candidates:
         return self._places[directory]
 
 
+@dataclass
+class Notes:
+    """Results that hold for all containers of one scan."""
+
+    primed: set[str] = field(default_factory=set)
+    """Layers' directories whose access lists the kernel has in its cache; see ``Memory._prime``."""
+    old: set[tuple[str, Identity]] = field(default_factory=set)
+    """Files that are certainly not those at their paths any more."""
+
+
 class Memory:
     """The kernel's cached entries for one container's files."""
 
     def __init__(
         self, pid: int, top: Collection[str], mounted: Sequence[tuple[str, str | None]], present: Present, alike: Alike,
-        primed: set[str],
+        notes: Notes,
     ) -> None:  # fmt: skip
         """``pid``: process 1. ``top``: the device that its root should be on. ``mounted``: the result of ``scan.places``.
-        ``primed``: see ``_prime``; of the same scan.
+        ``notes``: of the same scan.
 
         Raises OSError if its root can't be entered, ProcessLookupError if the process has ended.
         """
@@ -170,7 +182,7 @@ class Memory:
             self._root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError as error:
             raise ProcessLookupError(error.errno, error.strerror, error.filename) from error
-        self._mounted, self._present, self._alike, self._primed = mounted, present, alike, primed
+        self._mounted, self._present, self._alike, self._notes = mounted, present, alike, notes
         # The kernel answers from its cache alone only to a directory's owner. For others it has to read access lists,
         # which it does not do from the cache in a layer with shifted owners (fs/overlayfs/inode.c, do_ovl_get_acl).
         status = os.fstat(self._root)
@@ -193,32 +205,30 @@ class Memory:
         """The file of a fresh mount at ``path``, or that it has none, if the host decides that, and the kernel's cache has
         another file."""
         directory, _, name = path.rpartition("/")
+        return next((found for _, found in self.differing(directory, [name])), None)
+
+    def differing(self, directory: str, names: Sequence[str]) -> Iterator[tuple[str, Found]]:
+        """The same for many files of a directory: those that differ, by their names."""
         handle = self._directory(directory)
         if handle is None:
-            return None
-        try:
-            file = self._remembered(handle, name)
-        except FileNotFoundError:
-            return self._judge(None, path)  # the cache says that nothing is there
-        except OSError:
-            return None  # the container has a link or a mount of its own there
-        if file is None:
-            return None
-        try:
-            return self._judge(file, path)
-        finally:
-            os.close(file)
+            return
+        for start in range(0, len(names), _AT_ONCE):
+            files = self._remembered(handle, names[start : start + _AT_ONCE])
+            try:
+                for name, file in files.items():
+                    found = self._judge(file, f"{directory}/{name}")
+                    if found is not None:
+                        yield name, found
+            finally:
+                for file in files.values():
+                    if file is not None:
+                        os.close(file)
 
     def has_same(self, path: str) -> bool:
         """Whether the kernel's cached file is another one than that of a fresh mount, with the same content."""
         directory, _, name = path.rpartition("/")
         handle = self._directory(directory)
-        if handle is None:
-            return False
-        try:
-            file = self._remembered(handle, name)
-        except OSError:
-            return False
+        file = None if handle is None else self._remembered(handle, [name]).get(name)
         if file is None:
             return False
         try:
@@ -229,21 +239,29 @@ class Memory:
             os.close(file)
 
     def _judge(self, file: int | None, path: str) -> Found | None:
+        """``file``: the kernel's cached file; None: the cache says that nothing is there."""
+        status = None if file is None else os.fstat(file)
+        known = None if status is None else (path, Identity.of(status))
         for attempt in (1, 2):
             found = self._present.find(path)
             if not found.layer.hosts:
                 return None
             if found.status is None:
-                if file is None or stat.S_ISDIR(os.fstat(file).st_mode):
+                if status is None or stat.S_ISDIR(status.st_mode):
                     return None
-            elif file is not None and self._same(file, path, found):
-                return None
+            elif file is not None and status is not None:
+                if known in self._notes.old:
+                    return found
+                if self._same(file, status, path, found):
+                    return None
             if attempt == 1:
                 self._present.bottom.forget(path)  # remembered results may be older than the container's file
+        if known is not None:
+            self._notes.old.add(known)
         return found
 
-    def _same(self, file: int, path: str, found: Found) -> bool:
-        status, now = os.fstat(file), found.identity
+    def _same(self, file: int, status: os.stat_result, path: str, found: Found) -> bool:
+        now = found.identity
         assert now is not None
         assert found.status is not None
         before = Identity.of(status)
@@ -273,15 +291,27 @@ class Memory:
             if not rest:
                 return start
             try:
-                return self._remembered(start, rest)
+                return self._remembered(start, [rest]).get(rest)
             finally:
                 os.close(start)
         except OSError:  # the container has a link or a mount of its own there, or no entry
             return None
 
-    def _remembered(self, directory: int, name: str) -> int | None:
+    def _remembered(self, directory: int, names: Iterable[str]) -> dict[str, int | None]:
+        """Descriptors of the files that the kernel has in its cache, by name; None: the cache says that nothing is there."""
+        found: dict[str, int | None] = {}
         with syscalls.as_owner(self._owner):
-            return syscalls.look_remembered(directory, name)
+            for name in names:
+                try:
+                    file = syscalls.look_remembered(directory, name)
+                except FileNotFoundError:
+                    found[name] = None
+                except OSError:
+                    continue  # the container has a link or a mount of its own there
+                else:
+                    if file is not None:
+                        found[name] = file
+        return found
 
     def _prime(self, directory: str) -> None:
         """Have the kernel cache the access lists of the directories on the way, or that there are none.
@@ -292,8 +322,8 @@ class Memory:
             opened: list[Upper | Bottom] = [*self._present.uppers, self._present.bottom]
             for layer in opened:
                 key = f"{layer.layer.source} {directory}"
-                if key not in self._primed:
-                    self._primed.add(key)
+                if key not in self._notes.primed:
+                    self._notes.primed.add(key)
                     with contextlib.suppress(OSError):
                         _read_access_list(layer, directory)
             directory = directory.rpartition("/")[0]
@@ -322,9 +352,8 @@ def compare(memory: Memory, candidates: Candidates, started: float) -> Served:
         chosen = [c for c in all_candidates if c.always or c.changed > started - SLACK_SECONDS]
         if chosen and memory.shows(directory):
             served.compared += len(chosen)
-            for candidate in chosen:
-                path = f"{directory}/{candidate.name}"
-                found = memory.differs(path)
-                if found is not None and len(served.files) < _MOST:
-                    served.files.append((path, candidate.package, found.layer.name))
+            packages = {candidate.name: candidate.package for candidate in chosen}
+            for name, found in memory.differing(directory, [*packages]):
+                if len(served.files) < _MOST:
+                    served.files.append((f"{directory}/{name}", packages[name], found.layer.name))
     return served
