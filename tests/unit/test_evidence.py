@@ -12,7 +12,8 @@ from lxcfleet.host.kernel import tree
 from lxcfleet.patch.shadow import files
 from lxcfleet.patch.shadow.files import Delta, Shadow, ShadowKind, compare, find, parse_status, remove
 from lxcfleet.patch.stale.judge import OldFile, Process, StaleScan, Why
-from lxcfleet.patch.verify.evidence import Evidence, Owned, fingerprint, judge, note
+from lxcfleet.patch.stale.served import Wanted
+from lxcfleet.patch.verify.evidence import Evidence, Owned, fingerprint, judge, not_compared, note
 
 from .layers_in import directories, put, stack_in
 
@@ -56,6 +57,13 @@ def test_a_container_that_was_stopped_after_its_fall_is_like_any_that_does_not_r
     assert judge(seen, "", {}, ()).proven
     assert note(seen) == "a patch took it down, and it was stopped since: exit"
     assert note(CLEAN) is None
+
+
+def test_a_container_of_which_nothing_was_read_has_nothing_compared() -> None:
+    seen = replace(CLEAN, scan=StaleScan("web", 0, 0, problem="no"))
+    assert not_compared(seen, Wanted()) == ["its processes, and the files that it is served: no"]
+    left = not_compared(CLEAN, Wanted(documentation=True), "no space")
+    assert left[-1] == "files that packages had and have no more, as far as no process maps them (no space)"
 
 
 def test_a_containers_own_settings_keep_no_fix_out() -> None:

@@ -113,8 +113,10 @@ def not_compared(seen: Evidence, wanted: Wanted, blind: str = "") -> list[str]:
 
     ``blind``: the reason why it is not known which files packages have lost.
     """
+    if seen.scan.problem and not seen.scan.processes:
+        return [f"its processes, and the files that it is served: {seen.scan.problem}"]
     if not seen.scan.processes:
-        return []  # it starts on a fresh mount
+        return ["processes, as it does not run: it will start on a fresh mount"]
     left = ["memory without a file, and files that the container made itself"]
     if not wanted.changed:
         asked = ", but for those of the packages that are asked for" if wanted.packages else ""
@@ -124,6 +126,8 @@ def not_compared(seen: Evidence, wanted: Wanted, blind: str = "") -> list[str]:
         left.append("documentation, manual pages and translations that it is served")
     if wanted.changed or wanted.packages:
         left.append("files in directories that do not belong to root")
+    if seen.scan.problem:
+        left.append(f"the parts that could not be looked at: {seen.scan.problem}")
     if blind or not (wanted.changed or wanted.packages):
         why = f" ({blind})" if blind else ""
         left.append(f"files that packages had and have no more, as far as no process maps them{why}")

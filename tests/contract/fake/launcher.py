@@ -62,6 +62,10 @@ class Model:
     """The old files that each container runs until it is started anew."""
     unread: dict[str, str] = field(default_factory=dict)
     """Why a container's processes can't be read."""
+    compared: dict[str, int] = field(default_factory=dict)
+    """How many files of packages are compared with those that each container is served."""
+    wanted: Any = None
+    """The served files that the daemon asked for last; None: none, or it has not asked."""
     unread_deltas: dict[str, str] = field(default_factory=dict)
     """Why a delta can't be read."""
     shadows: dict[str, list[Shadow]] = field(default_factory=dict)
@@ -314,8 +318,13 @@ class FakeLauncher(Launcher):
     # -- checks ----------------------------------------------------------------------------------------------
 
     def _stale(self, ask: StaleItem, reply: socket.socket) -> None:
+        model = self.model
+        model.wanted = ask["wanted"]
         found = [
-            StaleScan(name, PROCESSES, MAPPINGS, tuple(self.model.old.get(name, ())), self.model.unread.get(name, ""))
+            StaleScan(
+                name, PROCESSES, MAPPINGS, tuple(model.old.get(name, ())), model.unread.get(name, ""),
+                model.compared.get(name, 0),
+            )
             for name in (item["name"] for item in ask["targets"])
         ]
         answer_large(reply, None, json.dumps([each.to_json() for each in found]).encode())
