@@ -33,6 +33,7 @@ from lxcfleet.patch.stale.finder import Finder
 from lxcfleet.patch.stale.judge import OldFile, Process, StaleScan, Why, judge_mapped, merge, same, written_since
 from lxcfleet.patch.stale.scan import Target, place, places, scan
 from lxcfleet.patch.stale.scripts import script_of
+from lxcfleet.patch.stale.served import Notes
 from lxcfleet.paths import Paths
 
 from .layers_in import directories, layer_in, put, stack_in
@@ -392,7 +393,8 @@ def test_more_old_files_than_an_answer_has_room_for_are_told(
     layers: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scanning, "_MOST_FOUND", 300)
-    looked = scanning._Container(Target("web", 1, "/none", stack_in(layers)), None, cast(Any, None), set())
+    target = Target("web", 1, "/none", stack_in(layers))
+    looked = scanning._Container(target, None, cast(Any, None), Notes(), scanning._unknown)
     old = [(f"/usr/lib/{number:0>50}", Why.REPLACED, "base") for number in range(4)]
     assert looked._fitting(old[:2]) == old[:2]
     assert looked._fitting(old[2:3]) == []
