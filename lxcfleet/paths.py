@@ -136,6 +136,10 @@ class Paths:
         """Held by the daemon, its launcher and the launcher's children; see daemon."""
         return self.run / "daemon.lock"
 
+    def lock_of(self, what: str) -> Path:
+        """A lock of the mask's, in a directory that only root can enter; see host.kernel.locks."""
+        return self.run / "locks" / what
+
     @property
     def config_file(self) -> Path:
         """The operator's settings."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
 import time
@@ -22,7 +21,7 @@ from lxcfleet.base.mount_plan import MountPlan, Overlay, Part
 from lxcfleet.base.present import Shelf, part_layers
 from lxcfleet.base.stack import Stack
 from lxcfleet.errors import HostError, Unsupported
-from lxcfleet.host.kernel import mounts, quota, syscalls
+from lxcfleet.host.kernel import locks, mounts, quota, syscalls
 from lxcfleet.paths import ContainerPaths, Paths
 from lxcfleet.spec.terms import RANGE_SIZE
 
@@ -42,12 +41,8 @@ def mask_stays(paths: Paths, *, change: bool = False) -> Iterator[None]:
     During an exchange the launcher's mount namespace has no mask between two system calls. A process that copies the
     namespace before or after that gets the old mask or the new one, and keeps it.
     """
-    directory = os.open(paths.run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(directory, fcntl.LOCK_EX if change else fcntl.LOCK_SH)
+    with locks.held(paths.lock_of("exchange"), shared=not change):
         yield
-    finally:
-        os.close(directory)
 
 
 def marked(stack: Stack) -> dict[str, str]:

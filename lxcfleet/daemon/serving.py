@@ -96,6 +96,7 @@ class Daemon:
     async def _find_again(self) -> None:
         """Go on where an earlier daemon stopped, whether it was shut down or crashed."""
         parts = self._parts
+        parts.monitor_guard.begin()
         await parts.registry.observe()
         await parts.network.settle()
         try:
@@ -126,6 +127,7 @@ class Daemon:
             tasks.do("cleanup", lambda: self._clean(parts.leftovers.gone)),
             tasks.keep("observe", self._observe),
             tasks.keep("cgroups", parts.registry.tidying.run),
+            tasks.keep("monitor-guard", parts.monitor_guard.run),
             tasks.keep("delta-sizes", parts.sizes.run),
             tasks.keep("boot-record", parts.fleet.boot.keep),
             tasks.keep("patch-numbers", parts.patch_numbers.run),

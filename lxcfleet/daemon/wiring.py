@@ -15,6 +15,7 @@ from lxcfleet.containers.events import Began, EndedInHand, Exited, Gone, Killed,
 from lxcfleet.containers.host_keeper import HostKeeper
 from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.masks import MaskKeeper
+from lxcfleet.containers.monitor_guard import MonitorGuard
 from lxcfleet.containers.readings import Readings
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.specs import Specs
@@ -75,6 +76,7 @@ class Parts:
         self.registry = Registry(paths, launcher, self.bus)
         self.leftovers = self.registry.load()
         self.endings = Endings(paths, self.registry)
+        self.monitor_guard = MonitorGuard(paths)
         self.announcements = StartAnnouncements(paths, self.registry, self.bus, self.tasks)
         self.network = FleetNetwork(paths, settings.network, self.registry, launcher, self.bus, self.tasks)
         self.prober = Prober(paths, Checks(launcher), self.bus, self.tasks, settings.alive_time)
@@ -178,8 +180,10 @@ class Parts:
         subscribe = self.bus.subscribe
         subscribe("log of events", Event, self.events.hear)
         subscribe("network", StartAnnounced, lambda event: self.network.expect(_specs(event.container)))
+        subscribe("monitor guard", Began, lambda event: self.monitor_guard.began(event.container))
         subscribe("network", Began, lambda event: self.network.began(event.container))
         subscribe("health", Began, lambda event: self.prober.begin(event.container))
+        subscribe("monitor guard", Exited, lambda event: self.monitor_guard.ended(event.container.name))
         subscribe("network", Exited, lambda event: self.network.ended(event.container.name))
         subscribe("health", Exited, lambda event: self.prober.end(event.container))
         subscribe("actions", Exited, lambda event: self.fleet.actions.exited(event.container))

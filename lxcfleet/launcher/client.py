@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar, cast
 from lxcfleet.errors import HostError, from_body
 from lxcfleet.host.lxc import BOOTER
 from lxcfleet.host.packages import dpkg
-from lxcfleet.host.process import outdated
+from lxcfleet.host.process import descriptors, outdated
 from lxcfleet.host.process.servant import Servant, readable, send_datagram
 from lxcfleet.launcher.operations import Ask, Each, Large, Operation
 from lxcfleet.paths import Paths
@@ -179,9 +179,13 @@ class HostLauncher(Launcher):
         environment = {**os.environ, **paths.environment(), "PYTHONPATH": package, "PATH": _PATH}
         arguments = ["-P", "-s", "-m", "lxcfleet.launcher.main", "{requests}", "{lock}"]
         self._launcher = Servant("launcher", arguments, lock, environment)
-        booter = str(BOOTER)
+        # Monitors get many descriptors from their first moment on, if liblxc may give containers their usual limits back.
+        # Otherwise monitor_guard does that some milliseconds later.
+        wide = descriptors.may_raise()
+        soft, hard = descriptors.usual()
+        boots = ["-I", "-S", str(BOOTER), "{requests}", str(paths.lxc), f"{soft}:{hard}" if wide else ""]
         self._looked = -LOOK_SECONDS
-        self._booter = Servant("booter", ["-I", "-S", booter, "{requests}", str(paths.lxc)], lock, environment)
+        self._booter = Servant("booter", boots, lock, environment, wide=wide)
         self._servants = {LAUNCHER: self._launcher, BOOTER_NAME: self._booter}
 
     @property

@@ -1,19 +1,24 @@
-"""A user of the host who says to be the monitor of a container, for real: root must not believe him."""
+"""A user of the host at the abstract socket of a container's monitor, for real: he may pose as it, or crowd it."""
 
 from __future__ import annotations
 
 import os
+import re
+import resource
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from lxcfleet.errors import WrongState
 from lxcfleet.host.lxc import attach, liblxc
 
-from .harness import Fleet, alive, source, until
+from .harness import SLEEP, Fleet, alive, parent_of, source, until
 
 pytestmark = pytest.mark.system
 
@@ -135,3 +140,137 @@ def test_what_root_starts_without_us_is_believed(fleet: Fleet, name: str) -> Non
         fleet.ok("freeze", name)
         fleet.ok("unfreeze", name)
         fleet.ok("stop", name)
+
+
+def crowd(address: str, count: int) -> None:
+    """Hold so many connections to a monitor; again and again those that were closed."""
+    import os
+    import resource
+    import socket
+    import time
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with open("/proc/self/uid_map") as ids:
+        outside = ids.read().split()[2] == "4294967295"
+    if outside:  # and not in a container
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+    held: list[socket.socket] = []
+    while True:
+        for _ in range(count - len(held)):
+            held.append(socket.socket(socket.AF_UNIX))
+            held[-1].connect(f"\0{address}")
+        print("ready", flush=True)
+        time.sleep(0.5)
+        held = []
+
+
+def ask(address: str, count: int) -> None:
+    """Ask a monitor so often for what only root gets."""
+    import os
+    import socket
+
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+    for _ in range(count):
+        with socket.socket(socket.AF_UNIX) as sock:
+            try:
+                sock.connect(f"\0{address}")
+                sock.send(bytes(16))
+            except OSError:
+                continue
+
+
+@contextmanager
+def crowded(fleet: Fleet, name: str) -> Iterator[None]:
+    """Somebody crowds the monitor of a container, for the time being."""
+    program = [sys.executable, "-c", source(crowd, (address(fleet, name), 3000))]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, cwd="/") as holding:
+        try:
+            assert holding.stdout is not None
+            for _ in range(2):
+                assert holding.stdout.readline() == b"ready\n"
+            yield
+        finally:
+            holding.kill()
+
+
+def monitor_of(fleet: Fleet, name: str) -> int:
+    found = parent_of(fleet.pid(name))
+    assert found is not None
+    return found
+
+
+def test_a_crowd_of_connections_does_not_end_a_container(fleet: Fleet) -> None:
+    """liblxc's monitor ended when it had no descriptor left, and the container with it."""
+    name = fleet.name("a")
+    fleet.create(name)
+    pid, monitor = fleet.pid(name), monitor_of(fleet, name)
+    with crowded(fleet, name):
+        until(lambda: f"{name}: processes of uid {NOBODY} crowd" in fleet.log(), 10, "the log names him")
+        until(lambda: len(os.listdir(f"/proc/{monitor}/fd")) < 1000, 10, "the monitor lets go of them")
+        assert fleet.inside(name, "hostname") == name
+        assert fleet.pid(name) == pid
+        fleet.ok("freeze", name)
+        fleet.ok("unfreeze", name)
+        fleet.ok("stop", name)
+        assert fleet.states() == {name: "stopped"}
+
+
+def test_a_container_in_the_hosts_network_does_not_end_another(fleet: Fleet) -> None:
+    name, other = fleet.name("a"), fleet.name("b")
+    fleet.create(name)
+    fleet.create(other, options=["--network", "host"])
+    pid = fleet.pid(name)
+    with fleet.spawn("exec", other, "--", "python3", "-c", source(crowd, (address(fleet, name), 1500))) as holding:
+        try:
+            assert holding.stdout is not None
+            for _ in range(2):
+                assert holding.stdout.readline() == b"ready\n"
+            assert fleet.inside(name, "hostname") == name
+            assert fleet.pid(name) == pid
+        finally:
+            holding.terminate()
+
+
+def test_monitors_that_a_former_daemon_started_get_more_descriptors(fleet: Fleet) -> None:
+    """And one that a daemon stopped, to shut strangers out, and did not let go on, as it was killed."""
+    name = fleet.name("a")
+    fleet.create(name)
+    monitor = monitor_of(fleet, name)
+    _, hard = resource.prlimit(monitor, resource.RLIMIT_NOFILE)
+    fleet.stop_daemon(signal.SIGKILL)
+    resource.prlimit(monitor, resource.RLIMIT_NOFILE, (1024, hard))
+    os.kill(monitor, signal.SIGSTOP)
+    fleet.start_daemon()
+    until(lambda: resource.prlimit(monitor, resource.RLIMIT_NOFILE)[0] > 1024, 10, "it may have more")
+    assert fleet.inside(name, "ulimit -n") == "1024"
+    with crowded(fleet, name):
+        assert fleet.inside(name, "hostname") == name
+
+
+def test_containers_have_the_usual_limit_of_descriptors(fleet: Fleet) -> None:
+    name = fleet.name("a")
+    fleet.create(name)
+    limits = Path(f"/proc/{fleet.pid(name)}/limits").read_text()
+    assert re.search(r"Max open files +1024 ", limits), limits
+    assert resource.prlimit(monitor_of(fleet, name), resource.RLIMIT_NOFILE)[0] > 1024
+
+
+def test_what_a_monitor_refuses_does_not_fill_the_disk(fleet: Fleet) -> None:
+    """liblxc writes some lines into the container's log for each request; without a limit, 14 MB in a second."""
+    name = fleet.name("a")
+    fleet.ok("create", name, *SLEEP)
+    log, largest = fleet.paths.container(name).lxc_log, 0
+    with subprocess.Popen([sys.executable, "-c", source(ask, (address(fleet, name), 60_000))], cwd="/") as asking:
+        while asking.poll() is None:
+            largest = max(largest, log.stat().st_size)
+            time.sleep(0.01)
+    assert asking.returncode == 0
+    assert largest > 0
+    until(lambda: log.stat().st_size <= 2 << 20, 10, "the log is cut")
+    assert largest < 20 << 20
+    assert fleet.inside(name, "hostname") == name

@@ -277,7 +277,7 @@ def test_a_full_disk(paths: Paths, base: Path) -> None:
 
     why, left = apart(fill)
     assert os.strerror(errno.ENOSPC) in why
-    assert left == ["mask.lock"]
+    assert left == ["locks"]
 
 
 def test_no_mkfs(paths: Paths, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +285,7 @@ def test_no_mkfs(paths: Paths, base: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(Unsupported, match=r"mkfs\.ext4 is missing") as caught:
         build.ensure(paths, root=base)
     assert "e2fsprogs" in caught.value.hint
-    assert os.listdir(paths.run) == ["mask.lock"]
+    assert os.listdir(paths.run) == ["locks"]
 
 
 def test_mkfs_fails(paths: Paths, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,7 +295,7 @@ def test_mkfs_fails(paths: Paths, base: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(image, "_SEARCH", str(tmp_path))
     with pytest.raises(HostError, match="no such feature"):
         build.ensure(paths, root=base)
-    assert os.listdir(paths.run) == ["mask.lock"]
+    assert os.listdir(paths.run) == ["locks"]
 
 
 @pytest.fixture

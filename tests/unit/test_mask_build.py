@@ -58,7 +58,7 @@ def test_builds_once(paths: Paths, base: Path, written: list[object]) -> None:
     (base / "etc/new-secret").touch(mode=0o600)
     assert build.ensure(paths, root=base, force=True)
     assert paths.mask_image.read_text() == "image 2"
-    assert sorted(os.listdir(paths.run)) == ["mask.ext4", "mask.json", "mask.lock"]
+    assert sorted(os.listdir(paths.run)) == ["locks", "mask.ext4", "mask.json"]
 
 
 def later(path: Path) -> None:
@@ -224,7 +224,7 @@ def test_a_crash_leaves_the_old_image_or_the_new(
     assert not build.is_current(paths, base)
     assert (paths.run / "mask.new").exists()
     assert build.ensure(paths, root=base)
-    assert sorted(os.listdir(paths.run)) == ["mask.ext4", "mask.json", "mask.lock"]
+    assert sorted(os.listdir(paths.run)) == ["locks", "mask.ext4", "mask.json"]
 
 
 @pytest.mark.parametrize("error", [NoCapacity("full"), Unsupported("no mkfs"), HostError("broken")])

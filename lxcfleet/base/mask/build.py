@@ -8,13 +8,12 @@ calls.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from lxcfleet.base.mask import compiler, rules
 from lxcfleet.base.mask.compiler import Stamps
 from lxcfleet.base.tree import Tree, parents, stamp
 from lxcfleet.errors import FleetError, HostError
-from lxcfleet.host.kernel import image, mounts
+from lxcfleet.host.kernel import image, locks, mounts
 from lxcfleet.host.kernel.image import Directory, Entry, File, Owner, Symlink, Whiteout
 from lxcfleet.paths import Paths
 
@@ -65,7 +64,7 @@ def ensure(paths: Paths, *, root: Path = _ROOT, force: bool = False) -> bool:
     """
     try:
         paths.run.mkdir(mode=0o755, parents=True, exist_ok=True)
-        with _locked(paths.run / "mask.lock"):
+        with locks.held(paths.lock_of("build")):
             if not force and is_current(paths, root):
                 return False
             work = paths.run / "mask.new"
@@ -244,13 +243,6 @@ def _read(path: Path) -> dict[str, Any] | None:
     if isinstance(record, dict) and all(isinstance(record.get(key), kind) for key, kind in keys.items()):
         return record
     return None
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with open(path, "a", encoding="ascii") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _remove(directory: Path) -> None:

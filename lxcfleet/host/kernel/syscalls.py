@@ -34,8 +34,9 @@ _MNT_DETACH = 2
 _SYS_OPEN_TREE = 428
 _SYS_MOVE_MOUNT = 429
 _SYS_OPENAT2 = 437
+_SYS_PIDFD_GETFD = 438
 _SYS_MOUNT_SETATTR = 442
-"""These numbers are the same on every architecture: all four calls came after the tables were unified (Linux 5.1)."""
+"""These numbers are the same on every architecture: all of these calls came after the tables were unified (Linux 5.1)."""
 
 _AT_FDCWD = -100
 _AT_EMPTY_PATH = 0x1000
@@ -84,6 +85,11 @@ def enter_network(namespace: int, *, pids: bool = False) -> None:
 def leave_pids(namespace: int) -> None:
     """Have later children in the PID namespace that the descriptor stands for; setns(2)."""
     _check(_libc.setns(namespace, _CLONE_NEWPID), "PID namespace")
+
+
+def descriptor_of(process: int, number: int) -> int:
+    """A copy of descriptor ``number`` of the process that the pidfd ``process`` stands for; pidfd_getfd(2)."""
+    return _check(_libc.syscall(_SYS_PIDFD_GETFD, process, number, 0), f"descriptor {number}")
 
 
 def make_slave(path: Path) -> None:

@@ -38,9 +38,13 @@ else:
 
 
 def main() -> None:
-    """Serve requests from descriptor ``argv[1]`` until the daemon closes it; containers are below ``argv[2]``."""
+    """Serve requests from descriptor ``argv[1]`` until the daemon closes it; containers are below ``argv[2]``.
+
+    ``argv[3]``: the limits of open files that containers get, if this process and so the monitors have higher ones; see
+    strangers.
+    """
     requests = _socket.socket(fileno=int(sys.argv[1]))
-    lxc_path = sys.argv[2]
+    lxc_path, open_files = sys.argv[2:4]
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)  # the kernel reaps
     _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
     gc.collect()
@@ -61,12 +65,12 @@ def main() -> None:
                 _signal.signal(number, _signal.SIG_DFL)
             _signal.alarm(_SECONDS)
             name, *command = message.decode().split("\0")
-            boot(name, command, lxc_path, namespace, reply)
+            boot(name, command, lxc_path, open_files, namespace, reply)
         posix.close(reply)
         posix.close(namespace)
 
 
-def boot(name: str, command: list[str], lxc_path: str, namespace: int, reply: int) -> None:
+def boot(name: str, command: list[str], lxc_path: str, open_files: str, namespace: int, reply: int) -> None:
     """Start the container, answer, and exit."""
     try:
         answer = b"null"
@@ -76,6 +80,8 @@ def boot(name: str, command: list[str], lxc_path: str, namespace: int, reply: in
             # The hook that mounts the layers is only for plain lxc-start.
             container.clear_config_item("lxc.hook.pre-start")
             container.clear_config_item("lxc.monitor.unshare")
+            if open_files:
+                container.set_config_item("lxc.prlimit.nofile", open_files)
             words = {"cmd": tuple(command)} if command else {}
             if container.start(useinit=False, daemonize=True, close_fds=True, **words):
                 answer = b"%d" % container.init_pid

@@ -36,12 +36,22 @@ class Peer:
 
 def peer(connection: Connection) -> Peer:
     """The other end of a connected Unix socket; unix(7), SO_PEERCRED and SO_PEERGROUPS. Raises OSError."""
-    size = struct.calcsize("3i")
-    pid, uid, gid = struct.unpack("3I", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    pid, uid, gid = _credentials(connection)
     more = b""
     with contextlib.suppress(OSError):
         more = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST)
     return Peer(pid, uid, frozenset((gid, *struct.unpack(f"{len(more) // 4}I", more))))
+
+
+def uid_of(connection: Connection) -> int:
+    """The uid of the other end alone, which is quicker. Raises OSError."""
+    return _credentials(connection)[1]
+
+
+def _credentials(connection: Connection) -> tuple[int, int, int]:
+    size = struct.calcsize("3i")
+    pid, uid, gid = struct.unpack("3I", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return pid, uid, gid
 
 
 def group(name: str) -> int | None:

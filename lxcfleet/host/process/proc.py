@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -59,6 +61,18 @@ def has_ended(pid: int, parent: int) -> bool:
     Fields 3 (Z: zombie, X: dead) and 4."""
     fields = _stat(pid)
     return fields is None or fields[0] in (b"Z", b"X") or int(fields[1]) != parent
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether SIGSTOP has stopped the process. Field 3, T."""
+    fields = _stat(pid)
+    return fields is not None and fields[0] == b"T"
+
+
+def make_thread_urgent() -> None:
+    """Let this thread, not the whole process, run before others; setpriority(2), "C library/kernel differences"."""
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), -20)
 
 
 def open_pid(pid: int) -> int | None:

@@ -11,25 +11,23 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from lxcfleet.errors import HostError
+from lxcfleet.host.process import descriptors as limits
 
 log = logging.getLogger(__name__)
 
-_OPEN_FILES = 1024
 _END_SECONDS = 5.0
 """Seconds that a servant which is let go may take to end before it is killed."""
-
-
-def _usual_open_files(hard: int) -> int:
-    """The usual limit of open files, which containers inherit, whatever the daemon needs for itself: programs that use
-    select(2) can't use more, and some programs close every descriptor up to the limit."""
-    return hard if 0 <= hard < _OPEN_FILES else _OPEN_FILES
 
 
 class Servant:
     """A process of ours that takes requests on a socket; it is started again whenever it is gone."""
 
-    def __init__(self, name: str, arguments: Sequence[str], lock: int, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, arguments: Sequence[str], lock: int, environment: Mapping[str, str], *, wide: bool = False
+    ) -> None:
+        """``wide``: it may have as many descriptors as the host allows, and not only the usual ones."""
         self._name = name
+        self._wide = wide
         self._arguments = arguments
         self._lock = lock
         self._environment = dict(environment)
@@ -60,8 +58,9 @@ class Servant:
                 env=self._environment,
                 start_new_session=True,
             )
-            _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-            resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (_usual_open_files(hard), hard))
+            resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, limits.usual())
+            if self._wide:
+                limits.widen(self._process.pid)
         ours.setblocking(False)
         self._requests = ours
         self.generation += 1

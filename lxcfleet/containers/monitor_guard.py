@@ -1,0 +1,165 @@
+"""Keeps users of the host, and containers in the host's network, from ending or filling what monitors need.
+
+Who connects to a monitor again and again would use up its descriptors, and with that end its container; who asks it again and
+again would have it write refusals into the container's log until the disk is full. See host.lxc.strangers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lxcfleet.containers.container import Container
+from lxcfleet.host.lxc import liblxc, strangers
+from lxcfleet.host.process import descriptors, proc
+from lxcfleet.paths import Paths
+
+log = logging.getLogger(__name__)
+
+CROWD = 256
+"""Descriptors from which on a monitor's are looked at; without strangers it has about 40."""
+_CONNECTS = 200_000
+"""As many connections as a monitor accepts in a second."""
+_SHORTEST, _LONGEST = 0.02, 1.0
+"""Seconds between two looks, at least and at most."""
+_SHARE = 0.01
+"""The share of one processor that looking may take, while nobody attacks."""
+_ATTACKED = 0.01
+"""Seconds for which a monitor may accept connections while strangers come."""
+_OVER_SECONDS = 10.0
+"""Seconds without strangers after which an attack counts as over, and is told of as a whole."""
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """What is looked at of one container that runs."""
+
+    pid: int
+    log: Path
+
+
+@dataclass
+class _Attack:
+    """Connections of strangers to one container's monitor, which were shut down."""
+
+    shut: Counter[int]
+    last: float
+
+
+class MonitorGuard:
+    """Looks at the monitors of all containers that run, for ever."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+        self._monitors: dict[str, Monitor] = {}
+        self._attacks: dict[str, _Attack] = {}
+        self._limits: dict[int, int] = {}
+        """How many descriptors each monitor may have. A daemon of a former version started some with few."""
+
+    def begin(self) -> None:
+        """The daemon starts. Raises OSError."""
+        strangers.let_go_on(str(self._paths.lxc))
+
+    def began(self, container: Container) -> None:
+        """A container runs; its monitor gets all descriptors that the host allows."""
+        if container.running is not None:
+            monitor = Monitor(container.running.monitor, self._paths.container(container.name).lxc_log)
+            self._limit(monitor.pid)
+            self._monitors[container.name] = monitor
+
+    def ended(self, name: str) -> None:
+        """It has ended."""
+        self._monitors.pop(name, None)
+
+    async def run(self) -> None:
+        """Look, for ever, in a thread of its own: an attacker needs less time than the event loop may take for other things,
+        and its own threads may all wait for a disk."""
+        loop = asyncio.get_running_loop()
+        failure: asyncio.Future[None] = loop.create_future()
+        over = threading.Event()
+
+        def work() -> None:
+            try:
+                self._watch(over)
+            except Exception as error:
+                loop.call_soon_threadsafe(failure.set_exception, error)
+
+        threading.Thread(target=work, name="monitor-guard", daemon=True).start()
+        try:
+            await failure
+        finally:
+            over.set()
+
+    def _watch(self, over: threading.Event) -> None:
+        proc.make_thread_urgent()
+        took = 0.0
+        while not over.wait(max(pause(self._limits.values()), took / _SHARE)):
+            began = time.monotonic()
+            monitors = dict(self._monitors)
+            self._limits = {each.pid: self._limit(each.pid) for each in monitors.values()}
+            found = self._look(monitors)
+            took = 0.0 if found else time.monotonic() - began
+            self._note(found, began)
+
+    def _look(self, monitors: Mapping[str, Monitor]) -> dict[str, Counter[int]]:
+        """Shut strangers out; returns how many connections of each uid that were, by container."""
+        found = {}
+        for name, monitor in monitors.items():
+            with contextlib.suppress(OSError):  # the monitor has ended
+                liblxc.cut_log(str(monitor.log))
+                if descriptors.count(monitor.pid) >= CROWD and (shut := self._shut_out(name, monitor.pid)):
+                    found[name] = shut
+        return found
+
+    def _shut_out(self, name: str, pid: int) -> Counter[int]:
+        """Shut strangers out until no more come at once, or for some seconds: then the others are looked at, too."""
+        shut: Counter[int] = Counter()
+        deadline = time.monotonic() + _LONGEST
+        while some := strangers.shut_out(pid, f"{self._paths.lxc}/{name}/command"):
+            shut += some
+            if some.total() < CROWD or time.monotonic() > deadline:
+                break
+            time.sleep(_ATTACKED)  # the monitor closes them now, and answers root
+        return shut
+
+    def _limit(self, pid: int) -> int:
+        if pid not in self._limits:
+            try:
+                self._limits[pid] = descriptors.widen(pid)
+            except OSError:  # it has ended
+                return descriptors.usual()[1]
+        return self._limits[pid]
+
+    def _note(self, found: Mapping[str, Counter[int]], moment: float) -> None:
+        """Log an attack when it begins and when it is over, not for each connection."""
+        for name, shut in found.items():
+            attack = self._attacks.setdefault(name, _Attack(Counter(), 0.0))
+            if not attack.shut:
+                log.warning(
+                    "%s: processes of uid %s crowd its monitor's socket: their connections are closed; `ss -xap | grep -F"
+                    " @%s/%s/command` shows them",
+                    name, _uids(shut), self._paths.lxc, name,
+                )  # fmt: skip
+            attack.shut += shut
+            attack.last = moment
+        for name, attack in list(self._attacks.items()):
+            if moment - attack.last >= _OVER_SECONDS:
+                del self._attacks[name]
+                count = attack.shut.total()
+                log.warning("%s: %d connections of uid %s to its monitor were closed", name, count, _uids(attack.shut))
+
+
+def pause(limits: Iterable[int]) -> float:
+    """Seconds until the next look, so that the monitor with the fewest descriptors does not run out of them meanwhile."""
+    return max(_SHORTEST, min(_LONGEST, min(limits, default=_CONNECTS) / 4 / _CONNECTS))
+
+
+def _uids(shut: Counter[int]) -> str:
+    return ", ".join(str(uid) for uid, _ in shut.most_common(3)) + (", …" if len(shut) > 3 else "")

@@ -1,0 +1,68 @@
+"""Connections of users other than root to containers' monitors.
+
+Any user of the host, and root of any container in the host's network, can connect to the monitor's abstract socket. liblxc
+refuses what they ask, but keeps a connection that asks nothing, for ever and without a limit. If the monitor has no
+descriptor left for the next one, it ends, and its container with it (liblxc's commands.c, lxc_cmd_accept). So a monitor gets
+all descriptors that the host allows, and connections of others are shut down long before they are used up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from lxcfleet.host.kernel import syscalls
+from lxcfleet.host.lxc.monitor import ROOT
+from lxcfleet.host.process import proc
+from lxcfleet.host.process.peer import uid_of
+
+
+def shut_out(monitor: int, address: str) -> Counter[int]:
+    """Shut down all connections of users other than root to the abstract socket ``address`` of the process ``monitor``.
+
+    The process then sees their end, and closes them. Meanwhile it is stopped: it can accept three times as many in a second
+    as can be shut down. Returns how many each user had. Raises OSError if the process is gone.
+    """
+    shut: Counter[int] = Counter()
+    name = b"\0" + os.fsencode(address)
+    process = os.pidfd_open(monitor)
+    try:
+        signal.pidfd_send_signal(process, signal.SIGSTOP)
+        for connection in _sockets(process, monitor):
+            with connection, contextlib.suppress(OSError):  # no Unix socket
+                # Of the listening socket, this is the uid of the process that listens.
+                uid = uid_of(connection)
+                if uid != ROOT and connection.getsockname() == name:
+                    connection.shutdown(socket.SHUT_RDWR)
+                    shut[uid] += 1
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(process, signal.SIGCONT)
+        os.close(process)
+    return shut
+
+
+def let_go_on(lxc_path: str) -> None:
+    """Let monitors go on that a daemon stopped and, as that was killed, did not let go on: they would answer nobody."""
+    title = f"[lxc monitor] {lxc_path} ".encode()
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal() and proc.is_stopped(int(entry)):
+            with contextlib.suppress(OSError):  # it has ended
+                root = os.stat(f"/proc/{entry}").st_uid == ROOT
+                if root and Path(f"/proc/{entry}/cmdline").read_bytes().startswith(title):
+                    os.kill(int(entry), signal.SIGCONT)
+
+
+def _sockets(process: int, pid: int) -> Iterator[socket.socket]:
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            if os.readlink(f"/proc/{pid}/fd/{number}").startswith("socket:"):
+                copy = syscalls.descriptor_of(process, int(number))
+                yield socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=copy)
+        except OSError:  # closed meanwhile
+            continue
