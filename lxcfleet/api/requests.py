@@ -276,7 +276,8 @@ def read_selection(inner: Fields) -> Selection:
 
 
 class AttachRequest(TypedDict):
-    """The first message on the attach socket; stdin, stdout and stderr travel with it as descriptors.
+    """The first message on the attach socket; stdin, stdout and stderr travel with it as descriptors. A terminal is refused:
+    processes that the command leaves behind could go on to use it.
 
     The socket is of type SOCK_SEQPACKET, each message one JSON object. With ``tty`` the answer
     ``{"terminal": true}`` carries the master side of a terminal inside the container. The client may send

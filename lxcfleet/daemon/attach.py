@@ -98,6 +98,12 @@ class AttachServer:
 def _parse(message: bytes, descriptors: list[int]) -> AttachRequest:
     if len(descriptors) != 3:
         raise InvalidInput("the request must come with stdin, stdout and stderr")
+    if any(map(os.isatty, descriptors)):
+        raise InvalidInput(
+            "a terminal must not be handed to a container",
+            why="processes that the command leaves behind could read what is typed on it later",
+            hint="copy it to and from a pipe, as `lxcfleet exec` does",
+        )
     try:
         data = json.loads(message)
     except (ValueError, RecursionError) as error:

@@ -162,3 +162,20 @@ def test_attach_requests_without_descriptors(client: Client, count: int) -> None
         socket.send_fds(connection, [json.dumps(request).encode()], [nothing.fileno()] * count)
         connection.settimeout(10)
         assert json.loads(connection.recv(65536))["error"]["code"] == "invalid-input"
+
+
+@pytest.mark.parametrize("tty", [True, False])
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_terminal_is_not_taken(running: Fleet, number: int, tty: bool) -> None:
+    """A client of an earlier version, or of somebody else's making, would hand it to the container."""
+    master, slave = os.openpty()
+    null = os.open(os.devnull, os.O_RDWR)
+    given = [null, null, null]
+    given[number] = slave
+    request: Any = {"name": running.name("a"), "command": ["true"], "environment": {}, "tty": tty}
+    with running.client.attach(request, (given[0], given[1], given[2])) as sock:
+        sock.settimeout(20)
+        answer = json.loads(sock.recv(65536))
+    for descriptor in (master, slave, null):
+        os.close(descriptor)
+    assert "a terminal must not be handed to a container" in answer["error"]["message"]

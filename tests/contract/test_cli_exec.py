@@ -5,10 +5,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import select
 import signal
 import struct
 import subprocess
 import termios
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -362,6 +364,58 @@ def test_with_capital_t_the_command_gets_no_terminal(spawn: Spawn, terminal: Ter
     assert process.wait(30) == 0
     terminal.await_(b".\r\n")
     assert not terminal.raw()
+
+
+@pytest.mark.parametrize("streams", [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)])
+def test_no_terminal_of_ours_is_handed_over(
+    spawn: Spawn, terminal: Terminal, tmp_path: Path, streams: tuple[int, ...]
+) -> None:
+    """A process that the command left behind read what was typed after its end, and turned the echo off."""
+    seen = tmp_path / "seen"
+    script = (
+        "import os\n"
+        f"with open({str(seen)!r}, 'w') as file:\n"
+        "    print(*(os.isatty(n) or os.readlink(f'/proc/self/fd/{n}')[:5] == '/dev/p' for n in range(3)), file=file)\n"
+        "os.write(1, b'out'), os.write(2, b'err')"
+    )
+    words = ("stdin", "stdout", "stderr")
+    given = {word: terminal.slave if n in streams else subprocess.DEVNULL for n, word in enumerate(words)}
+    process = spawn("exec", "-T", "web1", "--", "python3", "-c", script, **given)
+    assert process.wait(30) == 0
+    assert seen.read_text() == "False False False\n"
+    for number, text in ((1, b"out"), (2, b"err")):
+        if number in streams:
+            terminal.await_(text)
+
+
+def test_what_is_typed_reaches_a_command_whose_output_goes_elsewhere(spawn: Spawn, terminal: Terminal) -> None:
+    process = spawn("exec", "web1", "--", "cat", stdin=terminal.slave, stdout=subprocess.PIPE, stderr=terminal.slave)
+    terminal.type(b"hello\n")
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"hello\n"
+    assert not terminal.raw()
+    terminal.type(b"\x04")
+    assert process.wait(30) == 0
+
+
+def test_a_command_that_reads_nothing_does_not_wait_for_what_is_typed(spawn: Spawn, terminal: Terminal) -> None:
+    process = spawn("exec", "web1", "--", "sh", "-c", "exec <&-; sleep 0.2; seq 50000; exit 7", stdin=terminal.slave)
+    out, _ = process.communicate(timeout=30)
+    assert (process.returncode, out.splitlines()[-1]) == (7, b"50000")
+
+
+def test_a_command_that_leaves_a_process_behind_is_not_waited_for(spawn: Spawn, terminal: Terminal) -> None:
+    process = spawn("exec", "-T", "web1", "--", "sh", "-c", "trap '' HUP; yes & sleep 0.1; echo 'the end'", **on(terminal))
+    sink = threading.Thread(target=_swallow, args=(terminal, process))
+    sink.start()
+    assert process.wait(30) == 0
+    sink.join()
+
+
+def _swallow(terminal: Terminal, process: subprocess.Popen[bytes]) -> None:
+    while process.poll() is None:
+        if select.select([terminal.master], [], [], 0.1)[0]:
+            os.read(terminal.master, 65536)
 
 
 def test_with_t_the_command_gets_a_terminal_though_there_is_none_here(spawn: Spawn) -> None:

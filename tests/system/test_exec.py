@@ -7,6 +7,7 @@ import fcntl
 import os
 import pty
 import select
+import shlex
 import signal
 import struct
 import subprocess
@@ -267,6 +268,41 @@ def test_exec_from_a_terminal_in_a_pipe(fleet: Fleet, name: str, script: str) ->
     ran = Terminal(fleet, program=["/bin/sh", "-c", script.format(CLIENT, name)])
     assert ran.end() == 0
     assert ran.seen.split()[0] in (b"out", b"in", b"x")
+
+
+KEEPS = """
+import os, sys, time
+if os.fork(): os._exit(0)
+os.setsid()
+found = []
+for number in range(3):
+    try:
+        found.append(os.isatty(number) and os.ttyname(number))
+    except OSError as error:
+        found.append(str(error))
+open("/found", "w").write(repr(found))
+time.sleep(2)
+try:
+    os.write(1, b"[sudo] password")
+    os.write(2, b"[sudo] password")
+except OSError:
+    pass
+open("/read", "wb").write(os.read(0, 100))
+"""
+
+
+@pytest.mark.parametrize("streams", [">/dev/null", "</dev/null", "2>/dev/null | cat"])
+def test_nothing_inside_has_our_terminal(fleet: Fleet, name: str, streams: str) -> None:
+    """What a command leaves behind reads nothing that is typed later, and prints nothing."""
+    line = f"{CLIENT} exec {name} -- python3 -c {shlex.quote(KEEPS)} {streams}; echo back; read word; echo got $word; sleep 3"
+    terminal = Terminal(fleet, program=["/bin/sh", "-c", line])
+    terminal.expect("back")
+    terminal.type("hunter2\n")
+    terminal.expect("got hunter2")
+    assert terminal.end() == 0
+    assert b"sudo" not in terminal.seen
+    assert fleet.inside(name, "cat /found; rm /found") == "[False, False, False]"
+    assert fleet.inside(name, "cat /read 2>/dev/null; rm -f /read") == ""
 
 
 def test_all_output_of_a_terminal_arrives(fleet: Fleet, name: str) -> None:

@@ -1,4 +1,5 @@
-"""Run a command in one container with our own stdin, stdout and stderr, or on a terminal of its own."""
+"""Run a command in one container with our own stdin, stdout and stderr, or on a terminal of its own. It never gets a terminal
+of ours; see relay."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from types import FrameType
 
 from lxcfleet.api.client import Client
 from lxcfleet.api.requests import AttachRequest
+from lxcfleet.cli.ui import relay
 from lxcfleet.errors import FleetError, Unreachable, from_body
 
 OWN: tuple[int, int, int] = (0, 1, 2)
@@ -32,10 +34,14 @@ _QUIET = 100
 def run(client: Client, request: AttachRequest) -> int:
     """Run the command and give its exit status; raises FleetError if it could not be run."""
     _fill_gaps()
-    with client.attach(request, OWN) as connection:
-        if request["tty"]:
+    if request["tty"]:
+        with relay.nothing() as streams, client.attach(request, streams) as connection:
             return _with_terminal(connection, request["name"])
-        with _passing_on(connection):
+    with contextlib.closing(relay.Relay()) as pipes:
+        first, second, third = pipes.given
+        with client.attach(request, (first, second, third)) as connection, _passing_on(connection):
+            pipes.handed_over()
+            pipes.until_readable(connection)
             return exit_of(received(connection), request["name"])
 
 
