@@ -27,7 +27,7 @@ HEAD = """\
 
 Written by `make docs` from `lxcfleet/api`; a test sees to it that the two agree.
 
-HTTP/1.1 over the Unix socket `/run/lxcfleet/lxcfleet.sock`, JSON in and out:
+HTTP/1.1 over the Unix socket `/run/lxcfleet/lxcfleet.sock`, one request on each connection, JSON in and out:
 
     curl --unix-socket /run/lxcfleet/lxcfleet.sock 'http://localhost/1.0/containers?label=tier=front'
 

@@ -4,9 +4,9 @@ The server binds one handler to each call, the client makes its methods of them,
 mypy holds all three to the types here. To add a call, declare it here, bind its handler in daemon.http.handlers,
 and name it in api.client.
 
-HTTP/1.1 over a Unix socket, JSON in and out, under ``/1.0``. Errors are ``{"error": ErrorBody}`` with the
-status of their class. Calls that change containers answer 202 with an operation, which lives in the daemon:
-it goes on when the client goes away, and can be followed, waited for and cancelled.
+HTTP/1.1 over a Unix socket, one request on each connection, JSON in and out, under ``/1.0``. Errors are
+``{"error": ErrorBody}`` with the status of their class. Calls that change containers answer 202 with an operation, which
+lives in the daemon: it goes on when the client goes away, and can be followed, waited for and cancelled.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar, cast, overload
@@ -36,9 +37,13 @@ class _UnixConnection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
         try:
+            if self.timeout is not None:
+                # With Python's own timeout connect would not wait its turn, but fail while many others connect.
+                wait = struct.pack("ll", int(self.timeout), int(self.timeout % 1 * 1e6))
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
             self.sock.connect(self._path)
+            self.sock.settimeout(self.timeout)
         except OSError:
             self.sock.close()
             raise

@@ -22,6 +22,7 @@ from lxcfleet.daemon.serving import Daemon
 from lxcfleet.errors import FleetError, HostError, Unsupported
 from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
+from lxcfleet.runtime.repeats import Repeats
 
 ORPHAN_SECONDS = 150.0
 """Seconds for which children of an earlier daemon may go on: more than launcher.children.preparing.CHILD_SECONDS."""
@@ -76,6 +77,8 @@ def main(observers: Sequence[Observer] = ()) -> None:
     arguments = parser.parse_args()
     faulthandler.enable()  # after the watchdog's SIGABRT the traceback says where the daemon hung
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Repeats())
     # aiohttp would log a traceback for each request that is not HTTP. daemon.http.server logs the errors of our own code.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     paths = Paths.from_environment()

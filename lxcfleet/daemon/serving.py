@@ -10,13 +10,12 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from aiohttp import web
-
 from lxcfleet import __version__
 from lxcfleet.containers.events import LeftoverRemoved
 from lxcfleet.containers.steps import Observer
 from lxcfleet.daemon import systemd
 from lxcfleet.daemon.attach import AttachServer
+from lxcfleet.daemon.http import gate
 from lxcfleet.daemon.http.access import Access
 from lxcfleet.daemon.listeners import listeners
 from lxcfleet.daemon.turnover import PAUSE_SECONDS, Turnover
@@ -59,11 +58,10 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         api, attach = listeners(self._paths, parts.access)
         await self._find_again()
-        runner = web.AppRunner(parts.server.application, access_log=None)
+        runner = gate.runner_of(parts.server.application)
         await runner.setup()
         await parts.listener.listen(parts.fleet.config.metrics)
-        site = web.SockSite(runner, api)
-        await site.start()
+        site = await loop.create_server(gate.for_callers(runner, parts.access), sock=api)
         commands = AttachServer(attach, parts.registry, parts.launcher, parts.access)
         tasks = self._begin(commands)
         log.info("lxcfleetd %s: %d containers", __version__, len(parts.registry))
@@ -73,11 +71,12 @@ class Daemon:
         kept: Sequence[int] = ()
         if await Turnover(parts, self._paths).wait(self._stop):
             kept = os.dup(api.fileno()), os.dup(attach.fileno())
-            await site.stop()
+            site.close()
             tasks[0].cancel()  # the attach socket's
             await self._answer_last(commands)
         systemd.notify("STOPPING=1")
         log.info("%s; containers run on", "starts itself anew" if kept else "ends")
+        site.close()
         for task in tasks:
             task.cancel()
         await parts.fleet.operations.settle()

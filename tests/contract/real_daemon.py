@@ -20,6 +20,7 @@ from lxcfleet.api.records import OperationRecord
 from lxcfleet.api.requests import CreateRequest
 from lxcfleet.containers import usage
 from lxcfleet.daemon.attach import AttachServer
+from lxcfleet.daemon.http import gate
 from lxcfleet.daemon.http.access import Access
 from lxcfleet.daemon.http.routes import Handler
 from lxcfleet.daemon.wiring import Parts
@@ -96,9 +97,10 @@ class Daemon:
         )
         await parts.registry.observe()
         parts.server.application.middlewares.insert(0, self._record)
-        runner = web.AppRunner(parts.server.application, access_log=None)
+        runner = gate.runner_of(parts.server.application)
         await runner.setup()
-        await web.SockSite(runner, _listen(self.paths.socket, socket.SOCK_STREAM)).start()
+        entrance = gate.for_callers(runner, parts.access)
+        site = await self._loop.create_server(entrance, sock=_listen(self.paths.socket, socket.SOCK_STREAM))
         listener = _listen(self.paths.attach_socket, socket.SOCK_SEQPACKET)
         attach = AttachServer(listener, parts.registry, self.launcher, parts.access)
         tasks = [parts.tasks.keep("attach", attach.serve), parts.tasks.keep("rollouts", parts.driver.run)]
@@ -108,6 +110,7 @@ class Daemon:
         for task in tasks:
             task.cancel()
         parts.close()
+        site.close()
         await runner.cleanup()
 
     @web.middleware

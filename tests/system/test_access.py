@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +19,7 @@ import pytest
 from aiohttp import web
 
 from lxcfleet.daemon.http.access import AT_ONCE, HIDDEN, Access
+from lxcfleet.daemon.http.access import READERS as READING
 from lxcfleet.daemon.http.scrape import Scrape
 from lxcfleet.daemon.http.server import Server
 from lxcfleet.host.process import peer
@@ -159,6 +162,62 @@ def test_readers_can_not_keep_the_daemon_busy(service: tuple[FakeService, Path])
         fake.holding.clear()
         holder.communicate()
     assert call(path, "GET", "/1.0/containers", READERS) == "200 []"
+
+
+HOG = """
+import grp, os, resource, socket, sys, time
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+os.setgroups([grp.getgrnam(sys.argv[3]).gr_gid]); os.setgid(65534); os.setuid(65534)
+ask = b"GET /1.0 HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n" * 2000
+held = []
+print("ready", flush=True)
+while True:
+    held.append(socket.socket(socket.AF_UNIX))
+    held[-1].connect(sys.argv[1])
+    if sys.argv[2] == "ask":
+        held[-1].setblocking(False)
+        try:
+            held[-1].send(ask)
+        except OSError:
+            pass
+    if len(held) > 3000:
+        held = held[-300:]
+"""
+"""Connects again and again, closes late, and reads nothing."""
+
+
+@pytest.mark.parametrize("way", ["ask", "idle"])
+def test_a_reader_takes_neither_memory_nor_connections_from_others(fleet: Fleet, way: str) -> None:
+    """Requests that were sent ahead made the daemon grow by up to 3,300 MiB; 20,000 connections hung all others."""
+    if peer.group(READING) is None:
+        pytest.skip(f"there is no group {READING}")
+    name = fleet.name("a")
+    fleet.create(name)
+    pid = fleet.daemon_pid()
+    assert pid is not None
+    before, log = memory(pid), len(fleet.log())
+    argv = [sys.executable, "-c", HOG, str(fleet.paths.socket), way, READING]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, cwd="/") as hog:
+        assert hog.stdout is not None
+        assert hog.stdout.readline() == b"ready\n"
+        try:
+            deadline = time.monotonic() + 8
+            while time.monotonic() < deadline:
+                assert fleet.states() == {name: "running"}
+                assert fleet.inside(name, "hostname") == name
+                assert memory(pid) - before < 64 << 10
+            fleet.ok("restart", name)
+            assert len(os.listdir(f"/proc/{pid}/fd")) < 1000
+        finally:
+            hog.kill()
+    assert len(fleet.log()) - log < 10_000
+
+
+def memory(pid: int) -> int:
+    """KiB that a process has in memory."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.partition("VmRSS:")[2].split()[0])
 
 
 def test_the_real_sockets(fleet: Fleet) -> None:

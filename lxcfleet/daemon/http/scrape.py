@@ -10,7 +10,7 @@ from aiohttp import web
 from lxcfleet.api import calls
 from lxcfleet.api.records import TargetRecord
 from lxcfleet.containers.readings import FleetReading, Readings
-from lxcfleet.daemon.http import metrics
+from lxcfleet.daemon.http import gate, metrics
 from lxcfleet.daemon.http.routes import Routes
 from lxcfleet.daemon.service import Fleet
 from lxcfleet.spec.selection import Selection
@@ -59,8 +59,9 @@ class Listener:
         routes = Routes()
         scrape.bind(routes)
         routes.add_to(application, calls.METRICS, calls.TARGETS)
-        self._runner = web.AppRunner(application, access_log=None)
-        self._site: web.TCPSite | None = None
+        self._runner = gate.runner_of(application)
+        self._gate = gate.for_network(self._runner)
+        self._site: asyncio.Server | None = None
         self._address: tuple[str, int] | None = None
         self._lock = asyncio.Lock()
 
@@ -74,15 +75,13 @@ class Listener:
         if self._runner.server is None:
             await self._runner.setup()
         if self._site is not None:
-            await self._site.stop()
+            self._site.close()
         self._site, self._address = None, settings.address
         if settings.address is None:
             return
-        site = web.TCPSite(self._runner, *settings.address)
         try:
-            await site.start()
+            site = await asyncio.get_running_loop().create_server(self._gate, *settings.address)
         except OSError as error:
-            await site.stop()
             log.error("metrics can't be read at %s: %s", settings.listen, error.strerror or error)
         else:
             self._site = site

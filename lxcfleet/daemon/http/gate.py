@@ -1,0 +1,236 @@
+"""The gate before HTTP: how many connections there may be, what each may send, and how long it may take.
+
+aiohttp reads all that a client sends ahead, and keeps each answer until the client reads it. So whoever may only ask could
+take all of the daemon's memory, or its descriptors. Here a connection carries one request: its head within some seconds, a
+body of the length that the head gives, and nothing after that. Root, and who may do everything, have no limits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import cast
+
+from aiohttp import web
+
+from lxcfleet.daemon.http.access import Access, Role
+from lxcfleet.errors import Busy, FleetError, InvalidInput
+from lxcfleet.host.process import peer
+
+_HEAD = 1 << 15
+"""Bytes that a request's line and headers may have."""
+_AHEAD = 1 << 16
+"""Bytes that a client may send after its request; they are dropped."""
+_SWEEP_SECONDS = 1.0
+_END = re.compile(rb"\r?\n\r?\n")
+_LINE = re.compile(rb"[A-Z]{1,16} [^\r\n]+ HTTP/1\.[01]\r?\n")
+_LENGTH = re.compile(rb"\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r?\n", re.IGNORECASE)
+_CHUNKED = re.compile(rb"\ntransfer-encoding:", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The limits."""
+
+    each: int
+    """Connections that one user, or one address, may have."""
+    total: int
+    """Connections that all of these may have together."""
+    head: float = 10.0
+    """Seconds until the request's head is there."""
+    body: float = 60.0
+    """Seconds until all of the request is there."""
+    unread: float = 60.0
+    """Seconds for which a client may read nothing of an answer."""
+
+
+READERS = Bounds(each=32, total=256)
+"""For those who may only read. They may have that many calls answered, too: access.AT_ONCE."""
+SCRAPERS = Bounds(each=16, total=64, unread=15.0)
+"""For those who reach the metrics' port."""
+
+
+class Gate:
+    """Makes the protocol of each new connection, and knows all that there are."""
+
+    def __init__(
+        self, runner: web.AppRunner, bounds: Bounds, owner: Callable[[asyncio.BaseTransport], Hashable | None]
+    ) -> None:
+        """``owner``: for whom a connection counts; None: it is not limited."""
+        self._runner = runner
+        self.bounds = bounds
+        self._owner = owner
+        self._counts: Counter[Hashable] = Counter()
+        self._connections: set[_Connection] = set()
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    def __call__(self) -> asyncio.Protocol:
+        """The protocol of a new connection."""
+        return _Connection(self)
+
+    def admit(self, connection: _Connection, transport: asyncio.BaseTransport) -> asyncio.Protocol:
+        """The protocol that serves an admitted connection. Raises Busy."""
+        owner = self._owner(transport)
+        connection.limited = owner is not None
+        if owner is not None:
+            if self._counts[owner] >= self.bounds.each or self._counts.total() >= self.bounds.total:
+                raise Busy("too many connections", hint="close some, or try again in a moment")
+            self._counts[owner] += 1
+            connection.owner = owner
+            self._connections.add(connection)
+            if self._sweeping is None:
+                self._sweep()
+        if self._runner.server is None:
+            raise Busy("the daemon ends", hint="the same command again asks the next daemon")
+        return cast(asyncio.Protocol, self._runner.server())
+
+    def gone(self, connection: _Connection) -> None:
+        """A connection has ended."""
+        if connection in self._connections:
+            self._connections.discard(connection)
+            self._counts[connection.owner] -= 1
+            if not self._counts[connection.owner]:
+                del self._counts[connection.owner]
+
+    def _sweep(self) -> None:
+        """End the connections that take too long; again while there are some."""
+        loop = asyncio.get_running_loop()
+        for connection in list(self._connections):
+            connection.check(loop.time())
+        self._sweeping = loop.call_later(_SWEEP_SECONDS, self._sweep) if self._connections else None
+
+
+class _Connection(asyncio.Protocol):
+    """Hands one request on to aiohttp, and what aiohttp must know of the connection."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self.owner: Hashable = None
+        self.limited = False
+        self._inner: asyncio.Protocol | None = None
+        self._transport: asyncio.Transport | None = None
+        self._head: bytes | None = b""
+        """As much of the request's head as has come; None: it is complete."""
+        self._left = 0
+        """Bytes of the body that are still to come."""
+        self._ahead = 0
+        self._began = self._moved = asyncio.get_running_loop().time()
+        self._unread = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol; likewise the others."""
+        self._transport = cast(asyncio.Transport, transport)
+        try:
+            self._inner = self._gate.admit(self, transport)
+        except Busy as error:
+            self._refuse(error)
+        else:
+            self._inner.connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gate.gone(self)
+        if self._inner is not None:
+            self._inner.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        if self._inner is not None:
+            self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._inner is not None:
+            self._inner.resume_writing()
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received() if self._inner is not None else None
+
+    def data_received(self, data: bytes) -> None:
+        if self._inner is None or self._transport is None or self._transport.is_closing():
+            return
+        if self._head is not None:
+            self._head = (self._head + data).lstrip(b"\r\n")
+            data = self._split(self._head)
+        body, rest = data[: self._left], data[self._left :]
+        if body:
+            self._left -= len(body)
+            self._inner.data_received(body)
+        self._ahead += len(rest)
+        if self._ahead > _AHEAD and self.limited:
+            self._transport.abort()
+
+    def _split(self, head: bytes) -> bytes:
+        """Hand the head on, if it is complete; returns what follows it."""
+        assert self._inner is not None
+        end = _END.search(head)
+        if end is None and len(head) <= _HEAD and (b"\n" not in head or _LINE.match(head)):
+            return b""
+        self._head = None
+        if end is None or not _LINE.match(head):  # aiohttp says what is wrong with it
+            self._inner.data_received(head[:_HEAD])
+            return b""
+        if _CHUNKED.search(head, 0, end.end()):
+            self._refuse(InvalidInput("a request's body must have a length", hint="give Content-Length"), 411)
+            return b""
+        length = _LENGTH.search(head, 0, end.end())
+        self._left = int(length[1]) if length else 0
+        self._inner.data_received(head[: end.end()])
+        return head[end.end() :]
+
+    def _refuse(self, error: FleetError, status: int = 0) -> None:
+        assert self._transport is not None
+        body = json.dumps({"error": error.body()}).encode()
+        head = (
+            f"HTTP/1.1 {status or error.http_status} Refused\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        self._transport.write(head.encode() + body)
+        self._transport.close()
+
+    def check(self, moment: float) -> None:
+        """End the connection if it takes too long."""
+        assert self._transport is not None
+        bounds = self._gate.bounds
+        unread = self._transport.get_write_buffer_size()
+        if not unread or unread < self._unread:
+            self._moved = moment
+        self._unread = unread
+        age = moment - self._began
+        slow = age > bounds.head if self._head is not None else self._left > 0 and age > bounds.body
+        if slow or moment - self._moved > bounds.unread:
+            self._transport.abort()
+
+
+async def _close(_: web.Request, response: web.StreamResponse) -> None:
+    response.force_close()
+    response.headers["Connection"] = "close"
+
+
+def runner_of(application: web.Application) -> web.AppRunner:
+    """What serves ``application`` behind a gate: one request on each connection."""
+    application.on_response_prepare.append(_close)
+    return web.AppRunner(application, access_log=None)
+
+
+def for_callers(runner: web.AppRunner, access: Access, bounds: Bounds = READERS) -> Gate:
+    """The gate of the API's socket: each uid that may only read has so many connections."""
+
+    def owner(transport: asyncio.BaseTransport) -> Hashable | None:
+        try:
+            caller = peer.peer(transport.get_extra_info("socket"))
+        except OSError:
+            return "unknown"
+        return None if access.judge(caller) is Role.ALL else caller.uid
+
+    return Gate(runner, bounds, owner)
+
+
+def for_network(runner: web.AppRunner, bounds: Bounds = SCRAPERS) -> Gate:
+    """The gate of a port: each address has so many connections."""
+
+    def owner(transport: asyncio.BaseTransport) -> Hashable:
+        return (transport.get_extra_info("peername") or ("unknown",))[0]
+
+    return Gate(runner, bounds, owner)

@@ -1,0 +1,214 @@
+"""The gate before HTTP: who may only read, or only reaches the metrics' port, does not take the daemon from the others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+
+import pytest
+from aiohttp import web
+
+from lxcfleet.daemon.http import gate
+from lxcfleet.daemon.http.gate import Bounds
+
+from .real_daemon import Daemon
+
+ASK = b"GET /1.0 HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def connected(daemon: Daemon) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX)
+    made.connect(str(daemon.paths.socket))
+    made.settimeout(20)
+    return made
+
+
+def rest(sock: socket.socket) -> bytes:
+    return b"".join(iter(lambda: sock.recv(65536), b""))
+
+
+def test_a_connection_carries_one_request(daemon: Daemon) -> None:
+    with closing(connected(daemon)) as sock:
+        sock.sendall(ASK * 3)
+        answer = rest(sock)
+    assert answer.count(b"HTTP/1.1 200 OK") == 1
+    assert b"Connection: close" in answer
+    assert daemon.requests.count("GET /1.0") == 1
+
+
+@pytest.mark.parametrize("pieces", [1, 7, 1000])
+def test_a_request_may_come_in_pieces(daemon: Daemon, pieces: int) -> None:
+    daemon.fleet.add("a")
+    body = json.dumps({"selection": {"patterns": ["a"]}, "until": "running", "timeout": 5}).encode()
+    head = f"POST /1.0/wait HTTP/1.1\r\nHost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    whole = head + body
+    size = max(1, len(whole) // pieces)
+    with closing(connected(daemon)) as sock:
+        for start in range(0, len(whole), size):
+            sock.sendall(whole[start : start + size])
+        answer = rest(sock)
+    assert answer.startswith(b"HTTP/1.1 200"), answer
+
+
+def test_a_body_without_a_length_is_refused(daemon: Daemon) -> None:
+    with closing(connected(daemon)) as sock:
+        sock.sendall(b"POST /1.0/wait HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n")
+        answer = rest(sock)
+    assert answer.startswith(b"HTTP/1.1 411")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["message"] == "a request's body must have a length"
+
+
+NONSENSE = (b"nonsense\r\n\r\n", b"\x16\x03\x01\x02\x00\n", b"GET / HTTP/7.0\r\n\r\n", b"GET / HTTP/1.1\r\nx" * 9000)
+
+
+@pytest.mark.parametrize("text", NONSENSE)
+def test_what_is_not_http_is_answered_at_once(daemon: Daemon, text: bytes) -> None:
+    with closing(connected(daemon)) as sock:
+        sock.sendall(text)
+        assert b" 40" in rest(sock).partition(b"\r\n")[0]
+
+
+class Served:
+    """A server behind a gate for a port."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.asked = 0
+
+    async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+    async def ask(self) -> bytes:
+        reader, writer = await self.open()
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        return answer
+
+
+@asynccontextmanager
+async def served(bounds: Bounds, size: int = 10) -> AsyncIterator[Served]:
+    application = web.Application()
+    made = Served(0)
+
+    async def answer(_: web.Request) -> web.Response:
+        made.asked += 1
+        return web.Response(body=bytes(size))
+
+    application.router.add_get("/", answer)
+    runner = gate.runner_of(application)
+    await runner.setup()
+    server = await asyncio.get_running_loop().create_server(gate.for_network(runner, bounds), "127.0.0.1", 0)
+    made.port = server.sockets[0].getsockname()[1]
+    try:
+        yield made
+    finally:
+        server.close()
+        await runner.cleanup()
+
+
+async def until_closed(reader: asyncio.StreamReader) -> float:
+    """Seconds until the other end closes."""
+    began = time.monotonic()
+    try:
+        async with asyncio.timeout(20):
+            while await reader.read(1):
+                pass
+    except ConnectionError:
+        pass
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("bounds", [Bounds(each=4, total=100), Bounds(each=100, total=4)])
+def test_there_are_so_many_connections_and_no_more(bounds: Bounds) -> None:
+    async def run() -> None:
+        async with served(bounds) as server:
+            held = [await server.open() for _ in range(4)]
+            assert (await server.ask()).startswith(b"HTTP/1.1 409")
+            held[0][1].close()
+            for _ in range(100):
+                answer = await server.ask()
+                if answer.startswith(b"HTTP/1.1 200"):
+                    break
+                await asyncio.sleep(0.05)
+            assert answer.startswith(b"HTTP/1.1 200")
+            for _, writer in held:
+                writer.close()
+
+    asyncio.run(run())
+
+
+def slow_head(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"GET / HTTP/1.1\r\nHost: ")
+
+
+def slow_body(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx")
+
+
+def nothing(_: asyncio.StreamWriter) -> None:
+    pass
+
+
+@pytest.mark.parametrize("send", [slow_head, slow_body, nothing])
+def test_who_takes_too_long_is_cut_off(send: Callable[[asyncio.StreamWriter], None]) -> None:
+    async def run() -> None:
+        async with served(Bounds(each=4, total=4, head=0.5, body=0.5)) as server:
+            reader, writer = await server.open()
+            send(writer)
+            assert await until_closed(reader) < 10
+            writer.close()
+
+    asyncio.run(run())
+
+
+def test_an_answer_that_nobody_reads_does_not_stay() -> None:
+    async def run() -> None:
+        async with served(Bounds(each=4, total=4, unread=0.5), size=50 << 20) as server:
+            held = []
+            for _ in range(4):
+                sock = socket.socket()
+                sock.setblocking(False)
+                await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", server.port))
+                await asyncio.get_running_loop().sock_sendall(sock, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                held.append(sock)
+            for _ in range(200):
+                await asyncio.sleep(0.05)
+                if not (await server.ask()).startswith(b"HTTP/1.1 409"):
+                    break
+            else:
+                raise AssertionError("the connections of who reads nothing stay")
+            for sock in held:
+                sock.close()
+
+    asyncio.run(run())
+
+
+def test_requests_that_are_sent_ahead_are_not_kept() -> None:
+    """Before, 40 connections made the daemon grow by 40 to 3,300 MiB in 15 seconds."""
+
+    async def run() -> None:
+        async with served(Bounds(each=100, total=100)) as server:
+            many = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 20_000
+            for _ in range(20):
+                reader, writer = await server.open()
+                writer.write(many)
+                await until_closed(reader)
+                writer.close()
+            assert server.asked <= 20
+
+    asyncio.run(run())
+
+
+def test_who_may_do_everything_is_not_limited(daemon: Daemon) -> None:
+    """Root's connections do not count, however many readers there are."""
+    held = [connected(daemon) for _ in range(gate.READERS.total + 10)]
+    with closing(connected(daemon)) as sock:
+        sock.sendall(ASK)
+        assert rest(sock).startswith(b"HTTP/1.1 200")
+    for each in held:
+        each.close()
