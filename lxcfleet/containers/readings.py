@@ -77,6 +77,8 @@ class FleetReading:
     patch: PatchReading = field(default_factory=PatchReading)
     tasks: Sequence[TaskReading] = ()
     """The daemon's background tasks."""
+    names_work: bool | None = None
+    """Whether containers can look up names; None: not known."""
     event_failures: Mapping[str, int] = field(default_factory=dict)
     """By subscriber of the bus: how many events it failed to handle."""
 
@@ -93,6 +95,7 @@ class Readings:
         patch: Callable[[], PatchReading],
         tasks: Tasks,
         bus: Bus,
+        names_work: Callable[[], bool | None],
     ) -> None:
         self._registry = registry
         self._operations = operations
@@ -101,6 +104,7 @@ class Readings:
         self._patch = patch
         self._tasks = tasks
         self._bus = bus
+        self._names_work = names_work
         self._started = time.time()
 
     async def read(self) -> FleetReading:
@@ -115,7 +119,9 @@ class Readings:
             lambda: [replace(_reading(*each), shadows=patch.shadows.get(each[0].name)) for each in known]
         )
         tasks, failures = self._tasks.readings(), dict(self._bus.failures)
-        return FleetReading(containers, self._started, self._operations.running, patch, tasks, failures)
+        return FleetReading(
+            containers, self._started, self._operations.running, patch, tasks, self._names_work(), failures
+        )
 
 
 def _reading(

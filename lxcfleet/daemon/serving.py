@@ -132,6 +132,7 @@ class Daemon:
             tasks.keep("patch-numbers", parts.patch_numbers.run),
             tasks.keep("rollouts", parts.driver.run),
             tasks.keep("patch-watcher", parts.watcher.run),
+            tasks.keep("name-lookups", parts.network.lookups.run),
             tasks.keep("host-reboots", parts.rebooter.run),
         ]
 

@@ -162,8 +162,9 @@ class Parts:
             self.own.look,
         )
         readings = Readings(
-            self.registry, self.fleet.operations, self.sizes, self.prober.of, self.patch_numbers.read, self.tasks, self.bus
-        )
+            self.registry, self.fleet.operations, self.sizes, self.prober.of, self.patch_numbers.read, self.tasks, self.bus,
+            lambda: self.network.lookups.work,
+        )  # fmt: skip
         self.scrape = Scrape(self.fleet, readings)
         self.listener = Listener(self.scrape)
         audit = Audit(self.paths, self.registry, self.launcher)

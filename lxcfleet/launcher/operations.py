@@ -256,6 +256,25 @@ class RulesItem(TypedDict):
     rules: str
 
 
+class LookupItem(TypedDict):
+    """A running container from whose network a name server is asked."""
+
+    pid: int
+    began: float
+    server: str
+    """Its IPv4 address."""
+    question: str
+    """The name to ask for."""
+    seconds: float
+
+
+class LookedUp(TypedDict):
+    """Whether there was an answer; None: the container has ended."""
+
+    answered: bool | None
+    error: ErrorBody | None
+
+
 class DisconnectItem(TypedDict):
     """A bridge to remove, empty for none, and the rules that take its tables away."""
 
@@ -299,6 +318,7 @@ LEASED: Large[LeasedItem, list[tuple[str, int]]] = Large("leased")
 """Answers ports and the addresses, as numbers, that were given behind these ports."""
 PUBLISH: Ask[PublishItem, Done] = Ask("publish")
 RULES: Ask[RulesItem, Done] = Ask("rules")
+LOOKUP: Ask[LookupItem, LookedUp] = Ask("lookup")
 DISCONNECT: Ask[DisconnectItem, Done] = Ask("disconnect")
 
 ALL: tuple[Operation[Any, Any], ...] = tuple(each for each in [*globals().values()] if isinstance(each, Operation))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from ipaddress import IPv4Address
 
 from lxcfleet.containers.container import Container
@@ -40,13 +41,21 @@ class Bridge:
     """The bridge with its rules and its name server."""
 
     def __init__(
-        self, context: Context, addressing: Addressing, admission: Admission, publishing: Publishing, leases: Leases
+        self,
+        context: Context,
+        addressing: Addressing,
+        admission: Admission,
+        publishing: Publishing,
+        leases: Leases,
+        filter_changed: Callable[[], None],
     ) -> None:
+        """``filter_changed``: called when the packet filter's rules were changed, whoever did that."""
         self._context = context
         self._addressing = addressing
         self._admission = admission
         self._publishing = publishing
         self._leases = leases
+        self._filter_changed = filter_changed
         self._names: NameServer | None = None
         self._nameless = False
         """Whether it was told that the name server can't run."""
@@ -263,7 +272,8 @@ class Bridge:
     def _watch_rules(self) -> None:
         if self._watch is None:
             try:
-                self._watch = TableWatch(rules.table(self._context.settings.bridge), self._rules_gone)
+                own = rules.table(self._context.settings.bridge)
+                self._watch = TableWatch(own, self._rules_gone, self._filter_changed)
             except HostError as error:
                 log.warning("%s", error)
 

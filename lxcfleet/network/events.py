@@ -50,6 +50,27 @@ class BridgeGone(Event):
 
 
 @dataclass(frozen=True)
+class LookupsFail(Event):
+    """Containers get no answer from the fleet's name server."""
+
+    names: tuple[str, ...]
+    """The containers that were asked from."""
+    why: str
+    hint: str
+
+    def told(self) -> Told:
+        return Told("names-fail", None, f"{', '.join(self.names)} can't look up names: {self.why}; {self.hint}")
+
+
+@dataclass(frozen=True)
+class LookupsAnswered(Event):
+    """Containers get answers from the fleet's name server again."""
+
+    def told(self) -> Told:
+        return Told("names-work", None, "containers can look up names again")
+
+
+@dataclass(frozen=True)
 class NetworkRepaired(Event):
     """Parts of the fleet's network were missing or switched off, and are as they should be again."""
 

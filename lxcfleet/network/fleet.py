@@ -20,6 +20,7 @@ from lxcfleet.network.context import Context
 from lxcfleet.network.discovery import Discovery
 from lxcfleet.network.draining import Draining
 from lxcfleet.network.leases import Leases
+from lxcfleet.network.lookups import Lookups
 from lxcfleet.network.membership import Membership
 from lxcfleet.network.publishing import Publishing
 from lxcfleet.paths import Paths
@@ -50,7 +51,11 @@ class FleetNetwork:
         self._publishing = Publishing(context, membership)
         self._discovery = Discovery(context, membership, self._publishing)
         self._leases = Leases(context, self._discovery)
-        self._bridge = Bridge(context, self._addressing, self._admission, self._publishing, self._leases)
+        self.lookups = Lookups(context, self._addressing)
+        """Whether containers can look up names."""
+        self._bridge = Bridge(
+            context, self._addressing, self._admission, self._publishing, self._leases, self.lookups.wake
+        )
         self._arrivals = Arrivals(context, self._bridge, self._admission, self._discovery, self._leases)
         self._draining = Draining(context, self._bridge, membership, self._discovery, self._publishing)
 
@@ -122,8 +127,10 @@ class FleetNetwork:
         await self._bridge.renew(program)
 
     def findings(self, count: int) -> list[Finding]:
-        """What the host has and lacks for so many more containers to be connected, as ``doctor`` tells it."""
-        return needs.findings(self._context.settings, count=count, served=name_server.DNSMASQ in self.programs())
+        """What the host has and lacks for so many more containers to be connected and to look up names, as ``doctor`` tells
+        it."""
+        served = name_server.DNSMASQ in self.programs()
+        return [*needs.findings(self._context.settings, count=count, served=served), *self.lookups.findings()]
 
     # -- containers that are to be made or destroyed ---------------------------------------------------------
 

@@ -79,7 +79,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[
     monkeypatch.setattr(inspection, "faults", lambda *_: [])
     monkeypatch.setattr(inspection.Switches, "switch_on", lambda *_, **__: [])
     monkeypatch.setattr("lxcfleet.network.name_server.stop", lambda paths: None)
-    monkeypatch.setattr("lxcfleet.network.bridge.TableWatch", lambda table, gone: None)
+    monkeypatch.setattr("lxcfleet.network.bridge.TableWatch", lambda *_: None)
 
     def run_it(story: Callable[[World], Coroutine[Any, Any, None]]) -> None:
         async def whole() -> None:

@@ -92,6 +92,12 @@ def _fleet(reading: FleetReading) -> Iterator[Metric]:
     for name, stale in patch.parts.items():
         parts.add_metric([name], int(stale))
     yield parts
+    names = GaugeMetricFamily(
+        "lxcfleet_name_lookups_work", "Whether containers get answers from the fleet's name server, at the last look."
+    )
+    if reading.names_work is not None:
+        names.add_metric([], int(reading.names_work))
+    yield names
     yield from _rollout(patch)
 
 

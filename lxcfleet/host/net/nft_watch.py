@@ -21,12 +21,13 @@ _BUFFER = 1 << 20
 
 
 class TableWatch:
-    """Calls ``gone`` when a transaction, whoever made it, has removed our table of this name."""
+    """Calls ``changed`` after each transaction, whoever made it, and ``gone`` if it has removed our table of this name."""
 
-    def __init__(self, table: str, gone: Callable[[], None]) -> None:
+    def __init__(self, table: str, gone: Callable[[], None], changed: Callable[[], None]) -> None:
         """Raises HostError if the kernel does not report such changes."""
         self._table = table
         self._gone = gone
+        self._changed = changed
         self._missing: set[int] = set()
         try:
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETFILTER)
@@ -56,6 +57,7 @@ class TableWatch:
 
     def _note(self, kind: int, family: int, name: str) -> None:
         if kind == _NEW_GENERATION:
+            self._changed()
             if self._missing:
                 self._missing.clear()
                 self._gone()

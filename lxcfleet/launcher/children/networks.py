@@ -10,6 +10,7 @@ from lxcfleet.errors import FleetError, HostError
 from lxcfleet.launcher.children.answer import Reply, answer, answer_large, fail, say
 from lxcfleet.launcher.operations import (
     BRIDGE,
+    LOOKUP,
     ROUTES,
     BridgeAddress,
     BridgeItem,
@@ -18,6 +19,8 @@ from lxcfleet.launcher.operations import (
     DisconnectItem,
     JoinItem,
     LeasedItem,
+    LookedUp,
+    LookupItem,
     NetworkItem,
     PublishItem,
     Routes,
@@ -149,6 +152,19 @@ def rules(argument: RulesItem, reply: Reply, _: Paths) -> None:
         answer(reply, "rules")
     except FleetError as error:
         answer(reply, "rules", error)
+
+
+def lookup(argument: LookupItem, reply: Reply, _: Paths) -> None:
+    """Ask a name server from a container's network."""
+    from lxcfleet.host.net import lookup
+
+    try:
+        found = lookup.answered_inside(
+            argument["pid"], argument["began"], argument["server"], argument["question"], argument["seconds"]
+        )
+        say(reply, LOOKUP, LookedUp(answered=found, error=None))
+    except FleetError as error:
+        fail(reply, error)
 
 
 def disconnect(argument: DisconnectItem, reply: Reply, _: Paths) -> None:

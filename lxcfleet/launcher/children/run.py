@@ -75,5 +75,6 @@ _bind(operations.DHCP, networks.dhcp)
 _bind(operations.LEASED, networks.leased)
 _bind(operations.PUBLISH, networks.publish)
 _bind(operations.RULES, networks.rules)
+_bind(operations.LOOKUP, networks.lookup)
 _bind(operations.DISCONNECT, networks.disconnect)
 _OPERATIONS[operations.PREPARE] = preparing.prepare  # the argument comes later, piece by piece

@@ -36,6 +36,7 @@ from lxcfleet.launcher.operations import (
     CheckItem,
     ExposureItem,
     LimitItem,
+    LookupItem,
     Operation,
     PrepareItem,
     RoutesItem,
@@ -118,6 +119,7 @@ class FakeLauncher(Launcher):
             operations.UNSHADOW: self._unshadow,
             operations.EXPOSURE: self._exposure,
             operations.ROUTES: self._routes,
+            operations.LOOKUP: self._lookup,
             operations.MASK: self._mask,
             operations.FEATURES: self._features,
             operations.LEASED: lambda _, reply: answer_large(reply, None, b"[]"),
@@ -352,6 +354,9 @@ class FakeLauncher(Launcher):
             for name in (item["name"] for item in items)
         ]
         answer_large(reply, None, json.dumps(found).encode())
+
+    def _lookup(self, _: LookupItem, reply: socket.socket) -> None:
+        reply.send(b'{"answered": true, "error": null}')
 
     def _routes(self, _: RoutesItem, reply: socket.socket) -> None:
         reply.send(json.dumps({"networks": ["192.0.2.0/24"], "ipv6": True, "error": None}).encode())
