@@ -250,6 +250,11 @@ class Paths:
         return self.run / "patched.well.json"
 
     @property
+    def apparmor(self) -> Path:
+        """The settings of AppArmor's parser for containers' profiles; see host.lxc.apparmor."""
+        return self.run / "apparmor"
+
+    @property
     def rebooting(self) -> Path:
         """The containers that are stopped for a reboot of the host; see patch.rebooter."""
         return self.run / "rebooting.json"

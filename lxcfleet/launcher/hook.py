@@ -69,6 +69,7 @@ def main() -> None:
                 _say(paths, name, f"not merged: {note}", "WARN")
         layers.mount(paths, stack, name, spec.first_id, spec.disk)
         tree.keep_copy(paths.container(name).spec, paths.container(name).started)
+        apparmor.allow_socket_locks(paths.apparmor)
     except (FleetError, OSError) as error:
         _say(paths, name, str(error).replace("\n", "; "))
         sys.exit(1)

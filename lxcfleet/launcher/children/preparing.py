@@ -14,7 +14,7 @@ from lxcfleet.base import layers
 from lxcfleet.base.stack import Layer, Stack
 from lxcfleet.errors import Broken, FleetError, HostError
 from lxcfleet.host.kernel import syscalls, tree
-from lxcfleet.host.lxc import liblxc
+from lxcfleet.host.lxc import apparmor, liblxc
 from lxcfleet.launcher.children.answer import MAX_DATAGRAM, Reply, answer
 from lxcfleet.launcher.operations import PrepareItem
 from lxcfleet.paths import Paths
@@ -73,6 +73,7 @@ def _prepare_one(item: PrepareItem, reply: Reply, paths: Paths, home: int) -> No
         layers.mount(paths, stack, name, item["first_id"], item["disk"])
         if not item["make"]:
             tree.keep_copy(paths.container(name).spec, paths.container(name).started)
+        apparmor.allow_socket_locks(paths.apparmor)
         namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         answer(reply, name, descriptor=namespace, notes=notes)
         os.close(namespace)
