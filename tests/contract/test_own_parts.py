@@ -94,6 +94,7 @@ def test_verify_waits_for_a_part_that_is_being_renewed(cli: Cli, daemon: Daemon,
         return [Part("dnsmasq", os.getpid())] if next(asked) > 2 else [*parts.values()]
 
     own._look = look  # type: ignore[assignment]
-    assert "it is being renewed" in cli("stale").out
+    told = cli("stale")
+    assert (told.status, "it is being renewed" in told.out) == (0, True)
     ran = cli("verify")
     assert (ran.status, "runs old code" in ran.out) == (0, False)

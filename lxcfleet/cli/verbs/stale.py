@@ -47,7 +47,7 @@ def stale(
     it is served old files of packages. Only a restart heals that; `verify` proves it afterwards.
 
     If no containers are chosen, lxcfleet's own parts on the host are looked at, too: its daemon, launcher, booter, dnsmasq
-    and responder. The daemon renews them by itself; -q leaves them out.
+    and responder. The daemon renews them by itself, and those that it is about to renew do not count; -q leaves them out.
 
     Exit status 4: some are stale. 3: none is, but some could not be looked at.
 
@@ -81,8 +81,8 @@ def stale(
 
 
 def status_of(records: Sequence[StaleRecord], own: Sequence[PartRecord] = ()) -> int:
-    """The exit status for these containers and lxcfleet's own parts."""
-    if any(record["stale"] for record in (*records, *own)):
+    """The exit status for these containers and lxcfleet's own parts. Parts that are being renewed do not count."""
+    if any(record["stale"] for record in records) or any(part["stale"] and not part["renewing"] for part in own):
         return FOUND
     return SOME_FAILED if any(record["problem"] for record in records) else 0
 
@@ -139,7 +139,7 @@ def _plugin(ctx: click.Context, chosen: Selection) -> int:
     numbers = f"stale={len(found)};;0;0;{len(records)} unread={len(unread)};0;;0;{len(records)}"
     if found:
         return _plugin_line(CRITICAL, f"{len(found)} of {len(records)} containers run old code: {_some(found)}", numbers)
-    if old := [part["name"] for part in own if part["stale"]]:
+    if old := [part["name"] for part in own if part["stale"] and not part["renewing"]]:
         return _plugin_line(WARNING, f"lxcfleet's own {' '.join(old)} run old code", numbers)
     if unread:
         return _plugin_line(WARNING, f"{len(unread)} containers could not be looked at: {_some(unread)}", numbers)
