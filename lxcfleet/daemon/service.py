@@ -94,7 +94,7 @@ class Fleet:
         self._lifecycle.take_over(config)
         self._reconciler.take_over(config.stop_timeout)
         self._specs.take_over(config.console_log_kib)
-        self.prober.take_over(config.alive_time)
+        self.prober.take_over(config.alive_time, config.rollout.min_healthy_time)
         self.room.reload()
         return await self._network.take_over(config.network)
 

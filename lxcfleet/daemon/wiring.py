@@ -79,7 +79,8 @@ class Parts:
         self.monitor_guard = MonitorGuard(paths)
         self.announcements = StartAnnouncements(paths, self.registry, self.bus, self.tasks)
         self.network = FleetNetwork(paths, settings.network, self.registry, launcher, self.bus, self.tasks)
-        self.prober = Prober(paths, Checks(launcher), self.bus, self.tasks, settings.alive_time)
+        wanted = settings.rollout.min_healthy_time
+        self.prober = Prober(paths, Checks(launcher), self.bus, self.tasks, settings.alive_time, wanted)
         self.mask = MaskKeeper(paths, launcher)
         platform = _platform(settings.network.bridge)
         self.specs = Specs(paths, platform, launcher, self.network, self.bus, settings.console_log_kib)

@@ -7,7 +7,7 @@ import asyncio
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.errors import FleetError
 from lxcfleet.health import judge
-from lxcfleet.health.judge import CheckResult
+from lxcfleet.health.judge import CheckResult, Systemd
 from lxcfleet.host.net import reach
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.operations import CHECK, Checked, CheckItem
@@ -18,8 +18,18 @@ ENTERED_AT_ONCE = 8
 CONNECTED_AT_ONCE = 128
 _SYSTEMD_SECONDS = 10.0
 """How long one question to a systemd that is not up yet waits for it."""
-_STATE = ("systemctl", "is-system-running", "--wait")
-_FAILED = ("systemctl", "list-units", "--failed", "--plain", "--no-legend", "--no-pager")
+_ASK_SYSTEMD = """
+word=$(systemctl is-system-running --wait)
+case $word in running|degraded)
+    systemctl list-units --all --plain --no-legend --no-pager --state=failed,auto-restart,auto-restart-queued
+    systemctl show --no-pager --property=Id,NRestarts '*.service' |
+    awk 'BEGIN { RS = ""; FS = "\\n" } /NRestarts=[1-9]/ { for (i = 1; i <= NF; i++) { split($i, part, "=")
+        if (part[1] == "Id") id = part[2]; else if (part[1] == "NRestarts") n = part[2] } print id, "restarts", n }'
+esac
+echo "systemd is $word"
+"""
+"""Asks systemd inside for its state, for the units that failed or wait for their next start, and for the restarts of each
+service. One command does all of it, as it costs a process of the launcher. ``judge.read_systemd`` reads the answer."""
 _LONGEST_REASON = 200
 
 
@@ -48,12 +58,9 @@ class Checks:
                 problem = await reach.http(address, check.port, host, check.path, check.timeout)
         return CheckResult(not problem, problem)
 
-    async def systemd(self, container: Container) -> tuple[str, list[str]]:
-        """What its systemd says of itself in one word, empty if it does not answer, and the units that failed."""
-        word = await self._said(container, _STATE)
-        # While a hundred boot each question slows the others: the second only where it has an answer.
-        units = await self._said(container, _FAILED) if word == "degraded" else ""
-        return word, [line.split()[0] for line in units.splitlines() if line.strip()]
+    async def systemd(self, container: Container) -> Systemd:
+        """What its systemd says of itself and of its units."""
+        return judge.read_systemd(await self._said(container, ("/bin/sh", "-c", _ASK_SYSTEMD)))
 
     async def _said(self, container: Container, command: tuple[str, ...]) -> str:
         """What a program in the container printed; empty if it could not be run there."""

@@ -4,8 +4,9 @@ A container that runs is *starting* until it proves that it does its work, and t
 when it did not come that far, or does so no more. What the proof is depends on the container:
 
 - With a check, a check that passes.
-- A system container without one: its systemd says ``running``. ``degraded``, which means that a unit failed, is
-  unhealthy: a service that does not come back is what a rollout has to stop at.
+- A system container without one: its systemd is up, no unit failed, and no service is being restarted again and again. A
+  service that does not come back, or not for long, is what a rollout has to stop at. So it is asked once more when it has
+  been healthy for as long as a rollout demands. Units that its spec says to ignore do not count.
 - An app container without one: that it has been alive for a while. Nothing has to be asked for that.
 
 A container that has to have an address from a DHCP server is not healthy without one.
@@ -14,7 +15,8 @@ A container that has to have an address from a DHCP server is not healthy withou
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field, replace
 
 from lxcfleet.spec.health import HealthCheck
 from lxcfleet.spec.spec import Spec
@@ -31,6 +33,10 @@ _BOOTS_WAIT = 10.0
 """The longest that a systemd's first question waits for others to boot, in seconds."""
 _SYSTEMD_PAUSE = 30.0
 """At the most, in seconds, between two questions to a systemd that is not up, or not well."""
+_LOOP_PAUSE = 5.0
+"""At least so many seconds lie between two questions about a service that was restarted: one that crashes every few seconds
+looks well in between."""
+_SOON = 0.1
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,38 @@ class Course:
     """In a row, as far as they count."""
     reason: str = ""
     """What the last check that failed said; empty while all is well."""
+    restarts: Mapping[str, int] | None = None
+    """The restarts of each service of a system container, as of the last question; None: it has not told of any yet."""
+
+
+@dataclass(frozen=True)
+class Systemd:
+    """What a container's systemd said."""
+
+    word: str = ""
+    """Its state; systemctl(1), is-system-running. Empty: it did not answer."""
+    failed: tuple[str, ...] = ()
+    """The units that failed."""
+    waiting: tuple[str, ...] = ()
+    """The units that failed and will be started again by their Restart=."""
+    restarts: Mapping[str, int] = field(default_factory=dict)
+    """How often each service was restarted by its Restart= so far, without those that never were."""
+
+
+def read_systemd(text: str) -> Systemd:
+    """The answer to the question of ``checks``: lines of ``systemctl list-units``, of restarts, and the state at last."""
+    word, failed, waiting, restarts = "", [], [], {}
+    for line in text.splitlines():
+        match line.split():
+            case ["systemd", "is", said]:
+                word = said
+            case [unit, "restarts", number] if number.isdecimal():
+                restarts[unit] = int(number)
+            case [unit, _, _, ("auto-restart" | "auto-restart-queued"), *_]:
+                waiting.append(unit)
+            case [unit, _, "failed", *_]:
+                failed.append(unit)
+    return Systemd(word, tuple(failed), tuple(waiting), restarts)
 
 
 def serves(spec: Spec | None, health: Health | None) -> bool:
@@ -83,27 +121,53 @@ def pause(check: HealthCheck, course: Course) -> float:
     return check.interval
 
 
-def judge_systemd(course: Course, word: str, failed: str) -> Course:
-    """The course after systemd said how it is. ``failed``: the units that failed, as text.
+def judge_systemd(course: Course, said: Systemd, ignored: Container[str] = ()) -> Course:
+    """The course after systemd said how it is. ``ignored``: units that do not count.
 
-    systemctl(1), is-system-running. Other words than these mean that it is not up yet, or could not answer.
+    Other words than these mean that it is not up yet, or could not answer.
     """
+    before = said.restarts if course.restarts is None else course.restarts
     course = replace(course, checks=course.checks + 1)
-    match word:
-        case "running":
+    match said.word:
+        case "running" | "degraded":
+            course = replace(course, restarts=said.restarts)
+            if reason := _ill(said, before, ignored):
+                return replace(course, health=Health.UNHEALTHY, reason=reason)
             return replace(course, health=Health.HEALTHY, reason="")
-        case "degraded":
-            return replace(course, health=Health.UNHEALTHY, reason=f"systemd is degraded: {failed or 'a unit'} failed")
         case "maintenance":
             return replace(course, health=Health.UNHEALTHY, reason="systemd is in maintenance mode")
-    return replace(course, health=Health.STARTING, reason=f"systemd is {word}" if word else "systemd does not answer")
+    reason = f"systemd is {said.word}" if said.word else "systemd does not answer"
+    return replace(course, health=Health.STARTING, reason=reason)
 
 
-def pause_systemd(course: Course) -> float | None:
-    """Seconds until systemd is asked again; None: no more, as it is up and well."""
-    if course.health is Health.HEALTHY:
+def _ill(said: Systemd, before: Mapping[str, int], ignored: Container[str]) -> str:
+    """The reason why its services do not all run; empty: they do. ``before``: restarts as of the question before."""
+    if failed := [unit for unit in said.failed if unit not in ignored]:
+        return f"systemd is degraded: {', '.join(failed)} failed"
+    if said.word == "degraded" and not said.failed:
+        return "systemd is degraded: a unit failed"
+    again = {*said.waiting, *(unit for unit, number in said.restarts.items() if number > before.get(unit, 0))}
+    if looping := sorted(unit for unit in again if unit not in ignored):
+        times = [f"{unit} ends and is started again{_times(said.restarts.get(unit, 0))}" for unit in looping]
+        return ", ".join(times)
+    return ""
+
+
+def _times(number: int) -> str:
+    return f" ({number} times so far)" if number > 1 else ""
+
+
+def pause_systemd(course: Course, well: float, wanted: float) -> float | None:
+    """Seconds until systemd is asked again; None: no more, as it is up and well and has been for long enough.
+
+    ``well``: for how many seconds it was healthy as of the last question; ``wanted``: for how many it has to be.
+    """
+    if course.health is not Health.HEALTHY:
+        pause = min(_growing(_SYSTEMD_FIRST_PAUSE, course.checks), _SYSTEMD_PAUSE)
+        return max(pause, _LOOP_PAUSE) if course.health is Health.UNHEALTHY and course.restarts else pause
+    if well >= wanted:
         return None
-    return min(_growing(_SYSTEMD_FIRST_PAUSE, course.checks), _SYSTEMD_PAUSE)
+    return max(_SOON, min(wanted - well, max(well, _LOOP_PAUSE), _SYSTEMD_PAUSE))
 
 
 def let_boot(age: float, booting: int, processors: int) -> float:

@@ -1,8 +1,8 @@
 """The health of all containers: has them checked, where that takes asking, and knows what came of it.
 
 A container with a check has a background task that does the check at its interval. A system container without one has a
-task that asks its systemd until that is up and well, and then ends. Nothing is ever done for an app container without a
-check: its health follows from its age, so that a thousand of them cost nothing.
+task that asks its systemd until that has been up and well for as long as a rollout demands, and then ends. Nothing is ever
+done for an app container without a check: its health follows from its age, so that a thousand of them cost nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import contextlib
 import os
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from lxcfleet.containers.container import Container, Running
@@ -31,6 +31,8 @@ from lxcfleet.spec.terms import Init
 
 SAVE_SECONDS = 0.2
 """Changes within so long are written down together."""
+_SHORT = 0.1
+"""So many seconds short of what is demanded, health is known until the question that is due is answered."""
 _PROCESSORS = len(os.sched_getaffinity(0))
 
 
@@ -42,31 +44,47 @@ class _Watch:
     course: Course
     since: float
     """When its health last changed, in seconds since the machine booted."""
+    asked: float
+    """When it was last asked, on the same clock."""
+    wanted: float
+    """For how many seconds its systemd has to be well, as of the last question, until it is asked no more."""
+    demanded: asyncio.Event = field(default_factory=asyncio.Event)
+    """``wanted`` has another value, and so the next question another time."""
     inherited: bool = False
     """An earlier daemon looked after it, and this one has not checked it yet."""
     boots: bool = False
     """Whether that begins with the boot of a systemd."""
     task: asyncio.Task[None] | None = None
 
+    @property
+    def proven(self) -> float:
+        """Seconds for which it was healthy as of the last question."""
+        return self.asked - self.since if self.course.health is Health.HEALTHY else 0.0
+
 
 class Prober:
     """The health of all containers."""
 
-    def __init__(self, paths: Paths, checks: Checks, bus: Bus, tasks: Tasks, alive_time: float) -> None:
-        """``alive_time``: seconds that a container of which nothing is asked has to run until it is healthy."""
+    def __init__(
+        self, paths: Paths, checks: Checks, bus: Bus, tasks: Tasks, alive_time: float, wanted: float = 0.0
+    ) -> None:
+        """``alive_time``: seconds that a container of which nothing is asked has to run until it is healthy. ``wanted``:
+        seconds for which a systemd has to be well until it is asked no more."""
         self._paths = paths
         self._checks = checks
         self._bus = bus
         self._tasks = tasks
         self._alive_time = alive_time
+        self._wanted = wanted
         self._watches: dict[str, _Watch] = {}
         self._changed = asyncio.Event()
         self._saving: asyncio.TimerHandle | None = None
         self._remembered = record.load(paths.health)
 
-    def take_over(self, alive_time: float) -> None:
-        """The setting is another one now."""
+    def take_over(self, alive_time: float, wanted: float) -> None:
+        """The settings are others now. What already runs keeps the former ones."""
         self._alive_time = alive_time
+        self._wanted = wanted
 
     # -- what is known ---------------------------------------------------------------------------------------
 
@@ -96,7 +114,21 @@ class Prober:
         if self.of(container) is not Health.HEALTHY or container.running is None:
             return 0.0
         watch = self._watches.get(container.name)
-        return container.running.age - self._alive_time if watch is None else proc.uptime() - watch.since
+        if watch is None:
+            return container.running.age - self._alive_time
+        seconds = proc.uptime() - watch.since
+        # A service may have failed since the last question. Only the next one can tell.
+        return min(seconds, watch.wanted - _SHORT) if _owes_answer(container, watch) else seconds
+
+    def demand(self, container: Container, seconds: float) -> None:
+        """Have its systemd asked until it was well for so many seconds: a gate waits for that."""
+        watch = self._watches.get(container.name)
+        if watch is None or container.running is None or not _is_asked(container) or watch.wanted == seconds:
+            return
+        watch.wanted = seconds
+        watch.demanded.set()
+        if watch.task is None or watch.task.done():
+            self._begin_task(container, container.running, watch)
 
     async def changed(self, seconds: float) -> None:
         """Return when the health of some container changed, or after so many seconds."""
@@ -113,18 +145,25 @@ class Prober:
             return
         known = self._remembered.pop(container.name, None)
         if known is not None and known.identity == running.identity:
-            watch = _Watch(known.identity, known.course, known.since, inherited=True)
+            watch = _Watch(known.identity, known.course, known.since, known.asked, self._wanted, inherited=True)
         else:
-            watch = _Watch(running.identity, Course(), proc.uptime())
+            watch = self._new_watch(running, Course())
         self._look_after_run(container, running, watch)
+
+    def _new_watch(self, running: Running, course: Course) -> _Watch:
+        now = proc.uptime()
+        return _Watch(running.identity, course, now, now, self._wanted)
 
     def _look_after_run(self, container: Container, running: Running, watch: _Watch) -> None:
         self._watches[container.name] = watch
         watch.boots = container.spec is not None and container.spec.init is Init.SYSTEM
         self._tell(container, watch)
+        self._begin_task(container, running, watch)
+        self.wake()
+
+    def _begin_task(self, container: Container, running: Running, watch: _Watch) -> None:
         look_after = partial(self._look_after, container, running, watch)
         watch.task = self._tasks.do("health", look_after, subject=container.name)
-        self.wake()
 
     def repeat(self, containers: Iterable[Container]) -> None:
         """Tell of all once more whether they may stand for their groups."""
@@ -148,7 +187,7 @@ class Prober:
             watch.task.cancel()
         if running is not None and judge.needs_checks(container.spec):
             course = Course(health or Health.STARTING, reason=reason)
-            self._look_after_run(container, running, _Watch(running.identity, course, proc.uptime()))
+            self._look_after_run(container, running, self._new_watch(running, course))
         else:
             self._bus.publish(ServingJudged(container, judge.serves(container.spec, health)))
         self.wake()
@@ -196,15 +235,24 @@ class Prober:
             await asyncio.sleep(judge.pause(check, watch.course) * spread)
 
     async def _ask_systemd(self, container: Container, running: Running, watch: _Watch) -> None:
-        while container.running is running and (seconds := judge.pause_systemd(watch.course)) is not None:
-            await asyncio.sleep(seconds)
+        while (
+            container.running is running
+            and (seconds := judge.pause_systemd(watch.course, watch.proven, watch.wanted)) is not None
+        ):
+            watch.demanded.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(watch.demanded.wait(), seconds)
+                continue
             while not watch.course.checks and (left := judge.let_boot(running.age, self._booting(), _PROCESSORS)) > 0:
                 await asyncio.sleep(left)
             if container.running is not running or running.payload.frozen:
                 continue
-            word, failed = await self._checks.systemd(container)
+            asked = proc.uptime()
+            said = await self._checks.systemd(container)
             if container.running is running:
-                self._note(container, watch, judge.judge_systemd(watch.course, word, ", ".join(failed)))
+                watch.asked = asked
+                self._note(container, watch, judge.judge_systemd(watch.course, said))
+                self._save_soon()
 
     def _booting(self) -> int:
         """How many system containers are not known to be up."""
@@ -215,11 +263,11 @@ class Prober:
     def _note(self, container: Container, watch: _Watch, course: Course) -> None:
         before, watch.course = watch.course, course
         if course.health is not before.health:
-            watch.since = proc.uptime()
+            watch.since = watch.asked = proc.uptime()
             self._bus.publish(HealthChanged(container, course.health, course.reason))
             self._tell(container, watch)
             self.wake()
-        if replace(course, checks=0) != replace(before, checks=0) or not before.checks:
+        if replace(course, checks=0, restarts=None) != replace(before, checks=0, restarts=None) or not before.checks:
             self._save_soon()
 
     def _tell(self, container: Container, watch: _Watch) -> None:
@@ -233,5 +281,15 @@ class Prober:
         if self._saving is not None:
             self._saving.cancel()
             self._saving = None
-        known = {name: Record(each.identity, each.course, each.since) for name, each in self._watches.items()}
+        known = {name: Record(each.identity, each.course, each.since, each.asked) for name, each in self._watches.items()}
         record.save(self._paths.health, known)
+
+
+def _is_asked(container: Container) -> bool:
+    """Whether its systemd is asked, and not a check of its own."""
+    spec = container.spec
+    return spec is not None and spec.health is None and spec.init is Init.SYSTEM
+
+
+def _owes_answer(container: Container, watch: _Watch) -> bool:
+    return _is_asked(container) and watch.proven < watch.wanted

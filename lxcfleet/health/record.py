@@ -24,12 +24,14 @@ class Record:
     course: Course
     since: float
     """When its health changed last, in seconds since the machine booted."""
+    asked: float
+    """When it was last asked, on the same clock."""
 
 
 def save(file: Path, records: Mapping[str, Record]) -> None:
     """Write down what is known, by container. A failure is logged: the next daemon then begins anew."""
     data = {
-        name: [each.identity, each.course.health, each.course.failures, each.course.reason, each.since]
+        name: [each.identity, each.course.health, each.course.failures, each.course.reason, each.since, each.asked]
         for name, each in records.items()
     }
     try:
@@ -43,8 +45,8 @@ def load(file: Path) -> dict[str, Record]:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
         return {
-            name: Record(identity, Course(Health(word), 1, failures, reason), since)
-            for name, (identity, word, failures, reason, since) in data.items()
+            name: Record(identity, Course(Health(word), 1, failures, reason), since, *(asked or [since]))
+            for name, (identity, word, failures, reason, since, *asked) in data.items()
         }
     except FileNotFoundError:
         return {}

@@ -135,6 +135,34 @@ def test_system_containers_say_it_themselves(fleet: Fleet) -> None:
     fleet.ok("wait", name, "--for", "healthy", "--timeout", "60")
 
 
+def test_a_service_that_crashes_again_and_again_is_not_healthy_and_halts_a_rollout(fleet: Fleet) -> None:
+    """Before, its systemd said running, and so the rollout was done."""
+    one, two = fleet.name(1), fleet.name(2)
+    fleet.create(one, two, command=())
+    fleet.ok("wait", one, two, "--for", "healthy", "--timeout", "60")
+    # It lives for a second, so that most looks find it running.
+    unit = "[Service]\\nExecStart=/bin/sleep 1\\nRestart=always\\nRestartSec=50ms\\n[Install]\\nWantedBy=multi-user.target\\n"
+    unit += "[Unit]\\nStartLimitIntervalSec=0\\n"
+    for name in (one, two):
+        fleet.inside(name, f"printf '{unit}' >/etc/systemd/system/crash.service && systemctl -q enable crash")
+    pid = fleet.pid(two)
+    ran = fleet.run("restart", one, two, "--rolling", "--min-healthy-time", "6", "--healthy-deadline", "20")
+    assert (ran.status, "crash.service ends and is started again" in ran.err) == (1, True), ran.err
+    assert fleet.pid(two) == pid, "it went on after its canary"
+    fleet.ok("rollout", "abort")
+
+
+def test_a_service_that_fails_after_the_boot_halts_a_rollout(fleet: Fleet) -> None:
+    name = fleet.name("s")
+    fleet.create(name, command=())
+    fleet.ok("wait", name, "--for", "healthy", "--timeout", "60")
+    unit = "[Service]\\nExecStart=/bin/sh -c \"sleep 3; exit 1\"\\n[Install]\\nWantedBy=multi-user.target\\n"
+    fleet.inside(name, f"printf '{unit}' >/etc/systemd/system/late.service && systemctl -q enable late")
+    ran = fleet.run("restart", name, "--rolling", "--min-healthy-time", "5", "--healthy-deadline", "10")
+    assert (ran.status, "late.service failed" in ran.err) == (1, True), ran.err
+    fleet.ok("rollout", "abort")
+
+
 def test_health_is_known_over_a_kill_of_the_daemon(fleet: Fleet) -> None:
     good, bad, plain, system = (fleet.name(each) for each in "gbps")
     fleet.create(good, options=("--health-exec", "true", "--health-interval", "60"))

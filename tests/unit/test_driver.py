@@ -90,7 +90,9 @@ class World:
             self.paths.container(name).directory.mkdir(parents=True)
         self.restarted: list[str] = []
         config = SimpleNamespace(profiles={}, rollout=POLICY, stop_timeout=1.0)
-        prober = SimpleNamespace(of=lambda box: box.health, healthy_seconds=lambda _: 100.0, reason=lambda _: "")
+        prober = SimpleNamespace(
+            of=lambda box: box.health, healthy_seconds=lambda _: 100.0, reason=lambda _: "", demand=lambda *_: None
+        )
         self.fleet = SimpleNamespace(
             prober=prober, registry=Registry(list(self.boxes.values())), config=config,
             bus=Bus(),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lxcfleet.errors import InvalidInput
 from lxcfleet.health import judge
-from lxcfleet.health.judge import CheckResult, Course
+from lxcfleet.health.judge import CheckResult, Course, Systemd
 from lxcfleet.host.net import reach
 from lxcfleet.spec.health import CheckKind, HealthCheck, parse_url
 from lxcfleet.spec.spec import Spec
@@ -90,18 +90,75 @@ def test_it_is_unhealthy_exactly_after_so_many_failures_that_count(said: list[bo
     ],
 )
 def test_health_follows_from_systemds_state(word: str, expected: Health) -> None:
-    course = judge.judge_systemd(Course(), word, "nginx.service")
+    failed = ("nginx.service",) if word == "degraded" else ()
+    course = judge.judge_systemd(Course(), Systemd(word, failed))
     assert course.health is expected
     assert ("nginx.service" in course.reason) == (word == "degraded")
-    assert (judge.pause_systemd(course) is None) == (expected is Health.HEALTHY)
+    assert (judge.pause_systemd(course, 5, 5) is None) == (expected is Health.HEALTHY)
 
 
 def test_systemd_is_asked_ever_less_often() -> None:
     course = Course()
-    assert judge.pause_systemd(course) == 0.5
+    assert judge.pause_systemd(course, 0, 5) == 0.5
     for _ in range(100):
-        course = judge.judge_systemd(course, "degraded", "")
-    assert judge.pause_systemd(course) == 30.0
+        course = judge.judge_systemd(course, Systemd("degraded"))
+    assert judge.pause_systemd(course, 0, 5) == 30.0
+
+
+def test_a_systemd_that_is_well_is_asked_until_it_was_well_for_long_enough() -> None:
+    """Before, a service that failed two seconds after the boot left its container healthy."""
+    well = judge.judge_systemd(Course(), Systemd("running"))
+    assert judge.pause_systemd(well, 0.0, 5.0) == 5.0
+    assert judge.pause_systemd(well, 0.0, 3.0) == 3.0
+    assert judge.pause_systemd(well, 4.999, 5.0) == 0.1
+    assert judge.pause_systemd(well, 5.0, 5.0) is None
+    assert judge.pause_systemd(well, 0.0, 0.0) is None
+    assert [judge.pause_systemd(well, age, 600.0) for age in (0, 5, 10, 200)] == [5, 5, 10, 30]
+
+
+def test_what_a_systemd_says_of_its_units_is_read() -> None:
+    said = judge.read_systemd(
+        "web.service loaded activating auto-restart Web server\n"
+        "data.mount loaded failed failed Data\n"
+        "gone.service not-found failed failed gone.service\n"
+        "web.service restarts 7\n"
+        "failed restarts many\n\n"
+        "systemd is degraded"
+    )
+    assert said == Systemd("degraded", ("data.mount", "gone.service"), ("web.service",), {"web.service": 7})
+    assert judge.read_systemd("") == Systemd()
+    assert judge.read_systemd("systemd is ") == Systemd()
+
+
+def test_a_service_that_is_restarted_again_and_again_is_not_healthy() -> None:
+    """Before, one with Restart= that crashed again and again was healthy, as its systemd says running."""
+    waiting = judge.judge_systemd(Course(), Systemd("running", waiting=("web.service",)))
+    assert (waiting.health, waiting.reason) == (Health.UNHEALTHY, "web.service ends and is started again")
+    # It runs whenever it is looked at, and was restarted in between.
+    before = judge.judge_systemd(Course(), Systemd("running", restarts={"web.service": 2, "once.service": 1}))
+    assert before.health is Health.HEALTHY
+    after = judge.judge_systemd(before, Systemd("running", restarts={"web.service": 3, "once.service": 1}))
+    assert (after.health, after.reason) == (Health.UNHEALTHY, "web.service ends and is started again (3 times so far)")
+    assert judge.pause_systemd(after, 0, 5) == 5.0
+    assert judge.judge_systemd(after, Systemd("running", restarts={"web.service": 3})).health is Health.HEALTHY
+    # Somebody reset the number.
+    assert judge.judge_systemd(after, Systemd("running")).health is Health.HEALTHY
+
+
+def test_restarts_while_it_booted_do_not_count() -> None:
+    booting = judge.judge_systemd(Course(), Systemd("starting"))
+    assert judge.judge_systemd(booting, Systemd("running", restarts={"web.service": 2})).health is Health.HEALTHY
+
+
+def test_ignored_units_do_not_count() -> None:
+    said = Systemd("degraded", ("a.service",), ("b.service",), {"c.service": 2})
+    before = judge.judge_systemd(Course(), Systemd("running", restarts={"c.service": 1}))
+    ignored = ("a.service", "b.service", "c.service")
+    assert judge.judge_systemd(before, said, ignored).health is Health.HEALTHY
+    for unit in ignored:
+        rest = [each for each in ignored if each != unit]
+        course = judge.judge_systemd(before, said, rest)
+        assert (course.health, unit in course.reason) == (Health.UNHEALTHY, True)
 
 
 def test_systemd_is_not_asked_before_all_booting_containers_can_be_up() -> None:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.health.events import HealthChanged, ServingJudged
-from lxcfleet.health.judge import CheckResult
+from lxcfleet.health.judge import CheckResult, Systemd
 from lxcfleet.health.prober import Prober
 from lxcfleet.host.process import cgroup, proc
 from lxcfleet.paths import Paths
@@ -27,7 +27,7 @@ CHECK = HealthCheck(CheckKind.TCP, port=80, interval=0.001, retries=3, start_per
 class Checks:
     """A check with given answers: an exception is raised, and the last answer is repeated for ever."""
 
-    def __init__(self, *answers: CheckResult | Exception | tuple[str, list[str]]) -> None:
+    def __init__(self, *answers: CheckResult | Exception | Systemd) -> None:
         self.answers = list(answers)
         self.asked = 0
 
@@ -41,8 +41,8 @@ class Checks:
     async def check(self, *_: object) -> CheckResult:
         return cast(CheckResult, self._answer())
 
-    async def systemd(self, _: Container) -> tuple[str, list[str]]:
-        return cast("tuple[str, list[str]]", self._answer())
+    async def systemd(self, _: Container) -> Systemd:
+        return cast(Systemd, self._answer())
 
 
 class World:
@@ -99,7 +99,7 @@ def test_a_defect_in_one_check_ends_no_checks_and_leaves_no_container_healthy_fo
 
 
 def test_a_defect_while_systemd_is_asked_costs_one_question(tmp_path: Path) -> None:
-    world = World(tmp_path, Checks(ValueError("boom"), ("running", [])), Spec("web"))
+    world = World(tmp_path, Checks(ValueError("boom"), Systemd("running")), Spec("web"))
 
     async def test() -> None:
         await until(world, Health.UNHEALTHY, Health.HEALTHY)
@@ -152,3 +152,40 @@ def test_a_changed_check_takes_over_the_present_health_until_its_first_result(tm
 
     run(world, test)
     assert world.serving() == [False, True, True, False, True]
+
+
+def test_a_service_that_fails_while_a_gate_waits_is_seen(tmp_path: Path) -> None:
+    """Before, systemd was not asked any more once it was up."""
+    checks = Checks(Systemd("running"), Systemd("degraded", ("late.service",)))
+    world = World(tmp_path, checks, Spec("web"))
+
+    async def test() -> None:
+        world.prober.demand(world.container, 0.3)
+        await until(world, Health.HEALTHY)
+        while world.words() == [Health.HEALTHY]:
+            assert world.prober.healthy_seconds(world.container) < 0.3
+            await asyncio.sleep(0.01)
+        assert world.words() == [Health.HEALTHY, Health.UNHEALTHY]
+        assert "late.service" in world.prober.reason(world.container)
+
+    run(world, test)
+
+
+def test_a_systemd_that_was_well_for_long_enough_is_asked_no_more_until_a_gate_demands_more(tmp_path: Path) -> None:
+    checks = Checks(Systemd("running"))
+    world = World(tmp_path, checks, Spec("web"))
+
+    async def test() -> None:
+        world.prober.demand(world.container, 0.1)
+        while world.prober.healthy_seconds(world.container) < 0.1:
+            await asyncio.sleep(0.01)
+        assert checks.asked == 2
+        await asyncio.sleep(0.3)
+        assert checks.asked == 2
+        assert world.prober.healthy_seconds(world.container) > 0.3
+        world.prober.demand(world.container, 0.5)
+        while world.prober.healthy_seconds(world.container) < 0.5:
+            await asyncio.sleep(0.01)
+        assert checks.asked == 3
+
+    run(world, test)

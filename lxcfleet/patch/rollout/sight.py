@@ -52,7 +52,11 @@ class Sight:
         """By container, until when it is not tried again, in seconds since the host booted."""
 
     def look(self, rollout: Rollout | None) -> dict[str, LiveState]:
-        """How all containers are."""
+        """How all containers are. Those that a gate waits for are asked for as long as it takes."""
+        if rollout is not None:
+            for member in rollout.by_phase(MemberPhase.GATED):
+                if member.name in self._fleet.registry:
+                    self._fleet.prober.demand(self._fleet.registry[member.name], rollout.times(member)[0])
         waiting = {member.name for member in rollout.by_phase(MemberPhase.WAITING)} if rollout else set()
         return {container.name: self._see(container, container.name in waiting) for container in self._fleet.registry}
 
