@@ -45,7 +45,7 @@ def said(taken: Mapping[str, Any]) -> dict[str, Any]:
 def _check(taken: Mapping[str, Any]) -> health.HealthCheck | None:
     """The health check that the options ask for; None: they ask for none."""
     given = {key: taken.get(f"health_{key}") for key in health.rows()}
-    given = {key: value for key, value in given.items() if value is not None}
+    given = {key: value for key, value in given.items() if value not in (None, ())}
     kinds = [kind for kind in health.KINDS if kind in given]
     if given and len(kinds) != 1:
         what = "only one of them" if kinds else "one of them"

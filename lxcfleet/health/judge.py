@@ -94,7 +94,7 @@ def read_systemd(text: str) -> Systemd:
 
 def serves(spec: Spec | None, health: Health | None) -> bool:
     """Whether a container may stand for its groups: it has no check, or it passes."""
-    return spec is None or spec.health is None or health is Health.HEALTHY
+    return spec is None or spec.check is None or health is Health.HEALTHY
 
 
 def judge(check: HealthCheck, course: Course, verdict: CheckResult, age: float) -> Course:

@@ -210,8 +210,8 @@ class Prober:
         spec = container.spec
         assert spec is not None
         try:
-            if spec.health is not None:
-                await self._check_for_ever(container, running, watch, spec.health)
+            if spec.check is not None:
+                await self._check_for_ever(container, running, watch, spec.check)
             else:
                 await self._ask_systemd(container, running, watch)
         except Exception as error:
@@ -251,7 +251,8 @@ class Prober:
             said = await self._checks.systemd(container)
             if container.running is running:
                 watch.asked = asked
-                self._note(container, watch, judge.judge_systemd(watch.course, said))
+                ignored = container.spec.health.units if container.spec and container.spec.health else ()
+                self._note(container, watch, judge.judge_systemd(watch.course, said, ignored))
                 self._save_soon()
 
     def _booting(self) -> int:
@@ -288,7 +289,7 @@ class Prober:
 def _is_asked(container: Container) -> bool:
     """Whether its systemd is asked, and not a check of its own."""
     spec = container.spec
-    return spec is not None and spec.health is None and spec.init is Init.SYSTEM
+    return spec is not None and spec.check is None and spec.init is Init.SYSTEM
 
 
 def _owes_answer(container: Container, watch: _Watch) -> bool:

@@ -168,7 +168,7 @@ class Discovery:
             alone = self._text(container, member=False)
             seen = alone != self._text(container, member=True) and _content(file) == alone
             # One without a check was no member because it was frozen, and whether it still is has been looked at.
-            checked = container.spec is not None and container.spec.health is not None
+            checked = container.spec is not None and container.spec.check is not None
             if seen and checked and not self._membership.is_frozen(container.name):
                 self._membership.set_fit(container.name, False)
 

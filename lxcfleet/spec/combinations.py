@@ -9,6 +9,7 @@ from typing import Any
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.addresses import is_hardware
 from lxcfleet.spec.fields import table
+from lxcfleet.spec.health import CheckKind
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.terms import Init, Network
 
@@ -108,6 +109,15 @@ def _check_without_network(values: Values) -> InvalidInput | None:
     )  # fmt: skip
 
 
+def _units_of_app(values: Values) -> InvalidInput | None:
+    health = values["health"]
+    if values["init"] is Init.SYSTEM or health is None or health.kind is not CheckKind.UNITS:
+        return None
+    return InvalidInput(
+        "ignore_units is for system containers", why="an app container has no systemd", hint="give it another check, or none"
+    )
+
+
 def _encodings(values: Values) -> InvalidInput | None:
     health = values["health"]
     texts = (*values["command"], *values["environment"], *values["environment"].values())
@@ -164,6 +174,7 @@ RULES = (
     Rule(("init",), _of_other_init, profile=False),
     Rule(("command",), _command),
     Rule(("health", "network"), _check_without_network),
+    Rule(("health", "init"), _units_of_app),
     Rule(("command", "environment", "health"), _encodings),
     Rule(("network", "init"), _system_on_host_network),
     Rule(("ports", "network"), _without_bridge("ports")),

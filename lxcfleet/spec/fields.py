@@ -92,7 +92,7 @@ class SpecFields:
     )
     health: HealthCheck | None = row(
         HealthType(), "How to tell that it does its work: one of `exec` (a list), `tcp` and `http`, with `interval`,"
-        " `timeout`, `retries` and `start_period`.", change=Change.LIVE,
+        " `timeout`, `retries` and `start_period`; or `ignore_units`, a list of units that may fail.", change=Change.LIVE,
     )
     memory: int = row(
         Size(), "Memory that it may use at most, such as 512M; 0: no limit.", default=0,

@@ -14,12 +14,14 @@ from urllib.parse import quote, urlsplit
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.rows import Row, read_said, row, rows_of, schema_of
-from lxcfleet.spec.types import Number, Text, Texts, ValueType, Whole
+from lxcfleet.spec.types import Items, Number, Text, Texts, ValueType, Whole
 
 MAX_TIMEOUT = 60.0
 """Seconds; the launcher's children may not take longer than 120."""
 _HTTP_PORT = 80
 SHELL = ("/bin/sh", "-c")
+UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,200}\.(service|socket|target|timer|path|mount|automount|slice|swap)")
+"""The name of a unit of systemd; systemd.unit(5)."""
 
 
 class CheckKind(StrEnum):
@@ -31,6 +33,8 @@ class CheckKind(StrEnum):
     """A port must accept a connection."""
     HTTP = "http"
     """A GET request must be answered with a status from 200 to 399."""
+    UNITS = "ignore_units"
+    """The container's systemd is asked, as without a check, and these units do not count."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class HealthCheck:
     """For http."""
     host: str | None = None
     """For http: the Host header; None: the container's name."""
+    units: tuple[str, ...] = ()
+    """For ignore_units."""
     interval: float = row(
         Number(0.1, 3600), "Seconds from one check to the next. At first they come faster: after 0.1 s, then twice that, …",
         default=10.0, option=("--health-interval",), metavar="SECONDS",
@@ -66,10 +72,12 @@ class HealthCheck:
     @property
     def needs_address(self) -> bool:
         """Whether the check reaches the container over the network."""
-        return self.kind is not CheckKind.EXEC
+        return self.kind in (CheckKind.TCP, CheckKind.HTTP)
 
     def to_json(self) -> dict[str, Any]:
         """The check as JSON, the form in specs and requests."""
+        if self.kind is CheckKind.UNITS:
+            return {str(self.kind): list(self.units)}
         what: dict[CheckKind, Any] = {CheckKind.EXEC: list(self.command), CheckKind.TCP: self.port, CheckKind.HTTP: self.url}
         return {
             str(self.kind): what[self.kind],
@@ -92,6 +100,8 @@ class HealthCheck:
                 return f"tcp {self.port}"
             case CheckKind.HTTP:
                 return f"http {self.url}"
+            case CheckKind.UNITS:
+                return f"ignore_units {' '.join(self.units)}"
 
 
 _PATH = re.compile(r"/[!-~]*")
@@ -138,6 +148,17 @@ class _Url(Text):
         return {"type": "string", "minLength": 1}
 
 
+def _unit(text: str) -> str:
+    if not UNIT.fullmatch(text):
+        raise InvalidInput(f"{text!r} is not a unit's name, such as ssh.service")
+    return text
+
+
+def _some_units(units: tuple[str, ...]) -> None:
+    if not units:
+        raise InvalidInput("expected the names of units")
+
+
 KINDS: Mapping[CheckKind, Row] = {
     CheckKind.EXEC: Row(
         _ShellCommand(), "Healthy is when this command inside exits with 0: in files a list, as an option a shell command.",
@@ -151,6 +172,10 @@ KINDS: Mapping[CheckKind, Row] = {
         _Url(parse_url), "Healthy is when this is answered with a status from 200 to 399.", key="http",
         option=("--health-http",), metavar="[PORT][/PATH]|URL",
     ),
+    CheckKind.UNITS: Row(
+        Items(_unit, _some_units), "Healthy is when its systemd is well, and these units do not count (system containers"
+        " only).", key="ignore_units", option=("--health-ignore-unit",), metavar="UNIT",
+    ),
 }  # fmt: skip
 """The keys of which a check has exactly one."""
 
@@ -162,7 +187,7 @@ def rows() -> Mapping[str, Row]:
 
 
 def check_of(said: Mapping[str, Any]) -> HealthCheck:
-    """The check with these values by key. One of them is that of its kind."""
+    """The check with these values by key. One of them is that of its kind. Raises InvalidInput."""
     kind = next(kind for kind in CheckKind if kind in said)
     more = {key: value for key, value in said.items() if key not in KINDS}
     match kind:
@@ -173,6 +198,10 @@ def check_of(said: Mapping[str, Any]) -> HealthCheck:
         case CheckKind.HTTP:
             host, port, path = parse_url(said[kind])
             return HealthCheck(kind, host=host, port=port, path=path, **more)
+        case CheckKind.UNITS:
+            for name in more:
+                raise InvalidInput(f"{name} does nothing with ignore_units", why="systemd is asked after a start only")
+            return HealthCheck(kind, units=said[kind])
 
 
 def _read(fields: Fields, key: str) -> HealthCheck | None:
@@ -181,11 +210,18 @@ def _read(fields: Fields, key: str) -> HealthCheck | None:
     said = read_said(rows().values(), inner)
     inner.close()
     if len(kinds) != 1:
-        fields.complain(key, "takes exactly one of exec, tcp and http")
+        fields.complain(key, "takes exactly one of exec, tcp, http and ignore_units")
         return None
     if said.get(CheckKind.EXEC) == ():
         inner.complain(CheckKind.EXEC, "expected a command as a list")
-    return check_of(said) if kinds[0] in said else None
+    try:
+        return check_of(said) if kinds[0] in said else None
+    except InvalidInput as error:
+        fields.complain(key, error.message)
+        return None
+
+
+_FORMS = "write it as 'tcp PORT', 'http PORT/PATH', 'exec COMMAND' or 'ignore_units UNIT...'"
 
 
 class HealthType(ValueType[HealthCheck]):
@@ -196,10 +232,11 @@ class HealthType(ValueType[HealthCheck]):
         return _read(fields, key)
 
     def parse(self, text: str) -> HealthCheck:
-        """``tcp PORT``, ``http [PORT][/PATH]|URL`` or ``exec SHELL-COMMAND``, as ``str`` shows it; see ValueType."""
+        """``tcp PORT``, ``http [PORT][/PATH]|URL``, ``exec SHELL-COMMAND`` or ``ignore_units UNIT…``, as ``str`` shows it;
+        see ValueType."""
         kind, _, rest = text.strip().partition(" ")
         if kind not in tuple(CheckKind) or not rest.strip():
-            raise InvalidInput(f"{text!r} is no check", hint="write it as 'tcp PORT', 'http PORT/PATH' or 'exec COMMAND'")
+            raise InvalidInput(f"{text!r} is no check", hint=_FORMS)
         fields = Fields({"health": {kind: self._what(CheckKind(kind), rest.strip())}}, "health")
         check = _read(fields, "health")
         fields.finish(f"{text!r} is no check")
@@ -209,6 +246,8 @@ class HealthType(ValueType[HealthCheck]):
     def _what(self, kind: CheckKind, text: str) -> object:
         if kind is CheckKind.EXEC:
             return [*SHELL, text]
+        if kind is CheckKind.UNITS:
+            return text.split()
         return int(text) if kind is CheckKind.TCP and re.fullmatch("[0-9]{1,9}", text) else text
 
     @property

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lxcfleet.spec.addresses import hardware_address, interface_name, lan_port
 from lxcfleet.spec.fields import SpecFields
+from lxcfleet.spec.health import CheckKind, HealthCheck
 from lxcfleet.spec.terms import Network
 
 
@@ -36,3 +37,8 @@ class Spec(SpecFields):
         if self.hardware is not None:
             return lan_port(self.hardware)
         return "" if self.address is None else interface_name(self.address.ip)
+
+    @property
+    def check(self) -> HealthCheck | None:
+        """The check that is asked again and again; None: its systemd is asked after a start, or nothing."""
+        return None if self.health is None or self.health.kind is CheckKind.UNITS else self.health

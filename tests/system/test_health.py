@@ -131,6 +131,10 @@ def test_system_containers_say_it_themselves(fleet: Fleet) -> None:
     fleet.ok("restart", name)
     until(lambda: health(fleet, name) == "unhealthy", 60)
     assert fleet.record(name)["health_reason"] == "systemd is degraded: wrong.service failed"
+    fleet.ok("set", name, "health=ignore_units wrong.service")
+    fleet.ok("wait", name, "--for", "healthy", "--timeout", "60")
+    fleet.ok("set", name, "health=")
+    until(lambda: health(fleet, name) == "unhealthy", 60)
     fleet.inside(name, "systemctl disable -q wrong; systemctl reset-failed")
     fleet.ok("wait", name, "--for", "healthy", "--timeout", "60")
 

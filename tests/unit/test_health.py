@@ -14,7 +14,9 @@ from lxcfleet.errors import InvalidInput
 from lxcfleet.health import judge
 from lxcfleet.health.judge import CheckResult, Course, Systemd
 from lxcfleet.host.net import reach
-from lxcfleet.spec.health import CheckKind, HealthCheck, parse_url
+from lxcfleet.spec import combinations
+from lxcfleet.spec.health import CheckKind, HealthCheck, HealthType, parse_url
+from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Health
 from lxcfleet.spec.terms import Init
@@ -271,3 +273,38 @@ def test_tcp() -> None:
 def test_a_check_that_the_dynamic_linker_failed_says_why(printed: str) -> None:
     assert "the host was patched" in judge.cause_of(f"before\n{printed}\nafter")
     assert judge.cause_of("GLIBC is not found here; connection refused") == ""
+
+
+def test_units_to_ignore_are_a_check_of_systemd() -> None:
+    kind = HealthType()
+    check = kind.parse("ignore_units a.service b.mount")
+    assert check == HealthCheck(CheckKind.UNITS, units=("a.service", "b.mount"))
+    assert kind.parse(str(check)) == check
+    assert kind.read(Fields({"health": kind.render(check)}, "x"), "health") == check
+    spec = Spec("a", health=check)
+    assert (spec.check, judge.needs_checks(spec), judge.serves(spec, Health.STARTING)) == (None, True, True)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"ignore_units": ["a.service"], "interval": 3},
+        {"ignore_units": ["a.service"], "tcp": 3},
+        {"ignore_units": ["a"]},
+        {"ignore_units": ["../a.service\n"]},
+        {"ignore_units": []},
+        {"ignore_units": "a.service"},
+    ],
+)
+def test_wrong_units_to_ignore_are_refused(said: dict[str, object]) -> None:
+    fields = Fields({"health": said}, "x")
+    HealthType().read(fields, "health")
+    with pytest.raises(InvalidInput):
+        fields.finish("wrong")
+
+
+def test_an_app_container_has_no_units_to_ignore() -> None:
+    check = HealthCheck(CheckKind.UNITS, units=("a.service",))
+    combinations.check(Spec("a", health=check))
+    with pytest.raises(InvalidInput):
+        combinations.check(Spec("a", Init.APP, ("true",), health=check))

@@ -116,7 +116,7 @@ options:
     description:
       - >-
         How to tell that it does its work: one of C(exec) (a list), C(tcp) and C(http), with C(interval),
-        C(timeout), C(retries) and C(start_period).
+        C(timeout), C(retries) and C(start_period); or C(ignore_units), a list of units that may fail.
     type: dict
   memory:
     description:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-import re
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 from lxcfleet.base.tree import Tree, join, parent, parents
 from lxcfleet.errors import InvalidInput
 from lxcfleet.paths import Paths
+from lxcfleet.spec.health import UNIT
 from lxcfleet.spec.reader import Fields
 
 FORMAT = 1
@@ -201,7 +201,7 @@ def load(directory: Path) -> Rules:
                     fields.complain(f"replace.{path}", "another rule is about the same path")
                 replace[path] = (path, content, f"{file.name}: replace")
         for number, unit in enumerate(fields.texts("units")):
-            if _UNIT.fullmatch(unit):
+            if UNIT.fullmatch(unit):
                 units.append(unit)
             else:
                 fields.complain(f"units[{number}]", f"{unit!r} is not a unit's name, such as ssh.service")
@@ -224,11 +224,6 @@ def operator_files(directory: Path) -> list[Path]:
     except OSError as error:
         raise InvalidInput(f"{directory} can't be read", why=error.strerror or "") from error
     return [directory / name for name in names if name.endswith(".yaml") and not name.startswith(".")]
-
-
-_UNIT = re.compile(
-    r"[A-Za-z0-9:_.\\@-]{1,200}\.(service|socket|target|timer|path|mount|automount|slice|swap)"
-)
 
 
 def _check_path(fields: Fields, key: str, path: str) -> bool:
