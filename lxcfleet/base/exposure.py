@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from lxcfleet.base import mount_plan
-from lxcfleet.base.mask import rules
-from lxcfleet.base.mask.rules import RuleKind
 from lxcfleet.base.mask.sweep import sweep
 from lxcfleet.base.stack import Layer, Stack
 from lxcfleet.base.tree import Tree, join
@@ -23,6 +21,8 @@ from lxcfleet.host.kernel import mounts, syscalls
 from lxcfleet.host.process import inside
 from lxcfleet.host.process.inside import Mark
 from lxcfleet.paths import Paths
+from lxcfleet.spec import mask_rules
+from lxcfleet.spec.mask_rules import RuleKind
 
 SAMPLE = 100
 """At most so many files of a private directory are looked for: a container that sees one of them sees most of them."""
@@ -62,12 +62,12 @@ def secrets(paths: Paths, root: Path, parts: Collection[str] = ()) -> list[Secre
     lie under another mount point.
     """
     tree = Tree(root)
-    shown = [tree.real(rule.path) for rule in rules.load(paths.mask_rules).rules if rule.kind is RuleKind.SHOW]
+    shown = [tree.real(rule.path) for rule in mask_rules.load(paths.mask_rules).rules if rule.kind is RuleKind.SHOW]
     # Deltas are many and do not belong to the host. Whether anybody can see into them shows at their directory.
     own = tree.real(str(paths.lxc), last=True)
     elsewhere = (mounts.points() - {"/", *parts}) | {own}
     return [
-        Secret(found.path, "the containers' own" if found.path == own else found.why, tuple(_marks(tree, found.path)))
+        Secret(found.path, "the containers' own" if found.path == own else found.why, tuple(_marks(tree, found.path, shown)))
         for found in sweep(tree, {}, exempt=shown, mounts=elsewhere)
     ]
 
@@ -79,8 +79,9 @@ def _secrets_of(paths: Paths, host: Layer, parts: Mapping[str, str]) -> list[Sec
     return secrets(paths, Path(host.mount or host.source), parts)
 
 
-def _marks(tree: Tree, path: str) -> Iterable[Mark]:
-    """The file itself; for a directory, some of the files in it, those nearest to its top first."""
+def _marks(tree: Tree, path: str, shown: Collection[str]) -> Iterable[Mark]:
+    """The file itself; for a directory, some of the files in it, those nearest to its top first. What is ``shown`` on purpose
+    is left out, with all below it: what is private there is found by itself."""
     waiting, left = [path], SAMPLE
     while waiting and left:
         here = waiting.pop(0)
@@ -90,7 +91,8 @@ def _marks(tree: Tree, path: str) -> Iterable[Mark]:
                 yield Mark.of(here, status)
                 left -= 1
             elif len(waiting) < SAMPLE:
-                waiting += [join(here, name) for name in sorted(os.listdir(tree.outside(here)))[:SAMPLE]]
+                found = [join(here, name) for name in sorted(os.listdir(tree.outside(here)))]
+                waiting += [each for each in found if each not in shown][:SAMPLE]
         except OSError:
             continue  # it has gone
 

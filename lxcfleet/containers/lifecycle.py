@@ -223,6 +223,15 @@ class Lifecycle:
             self._bus.publish(ConflictNoted(container.name, note))
         return reply.descriptor
 
+    async def check(self, container: Container) -> None:
+        """See that a container that runs could start again. Raises FleetError: nothing is stopped for a start that fails."""
+        try:
+            await self.prepare(container, make=False, mount=False)
+        except FleetError as error:
+            error.why = f"{error.message}{': ' if error.why else ''}{error.why}"
+            error.message = f"{container.name} is not stopped, as it could not start again"
+            raise
+
     async def boot(self, container: Container, namespace: int) -> None:
         """Start its init in a mount namespace that ``prepare`` gave. Raises FleetError."""
         log_file = str(self._paths.container(container.name).lxc_log)

@@ -12,6 +12,7 @@ from lxcfleet.containers.changes import put_live
 from lxcfleet.containers.desired import Desired, Intent, Observed
 from lxcfleet.containers.steps import (
     Boot,
+    Check,
     Freeze,
     Halt,
     Leave,
@@ -69,7 +70,7 @@ def _run(want: Desired, now: Observed) -> Steps:
     start = (Mount(), Boot(), Settle())
     if now.running:
         # Without a note, a crash in between could leave the container stopped for good.
-        return (*_want(Intent.RUN, now), *_halt(now), *start)
+        return (Check(), *_want(Intent.RUN, now), *_halt(now), *start)
     return (*_want(Intent.RUN, now, must=False), *start)
 
 

@@ -29,6 +29,9 @@ class Hands(Protocol):
     async def prepare(self, container: Container, *, make: bool, mount: bool) -> int | None:
         """Make its files, or check them, and mount its layers. Gives a descriptor of the mount namespace, if ``mount``."""
 
+    async def check(self, container: Container) -> None:
+        """See that a container that runs could start again: the mask's rules, its spec and its files."""
+
     async def unmake(self, container: Container) -> None:
         """Remove a container whose creation failed."""
 
@@ -182,6 +185,23 @@ class Make(Step):
     def after(self, now: Observed) -> Observed:
         """The container is there."""
         return replace(now, exists=True, half_made=False, noted=Intent.RUN if self.start else None)
+
+
+@dataclass(frozen=True)
+class Check(Step):
+    """See that the container can start again, before it is stopped for that."""
+
+    def describe(self) -> str:
+        """The step in words."""
+        return "see that it can start again"
+
+    async def do(self, work: Work) -> None:
+        """Do the check."""
+        await work.hands.check(work.container)
+
+    def after(self, now: Observed) -> Observed:
+        """Nothing is changed."""
+        return now
 
 
 @dataclass(frozen=True)

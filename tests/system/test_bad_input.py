@@ -490,3 +490,25 @@ def test_a_read_only_disk(small_disk: Fleet) -> None:
     finally:
         subprocess.run(["mount", "-o", "remount,rw", str(fleet.paths.lxc)], check=True)
     fleet.ok("start", name)
+
+
+def test_a_wrong_rule_stops_no_container(fleet: Fleet) -> None:
+    """Before, a restart and a rollout stopped containers, which then could not start again."""
+    one, two = fleet.name(1), fleet.name(2)
+    fleet.create(one, two)
+    pids = [fleet.pid(one), fleet.pid(two)]
+    rules = fleet.paths.mask_rules / "typo.yaml"
+    rules.parent.mkdir(parents=True, exist_ok=True)
+    rules.write_text("units: [apache2]\n")
+    checked = fleet.run("config", "check")
+    assert (checked.status, "typo.yaml: units[0]" in checked.err) == (2, True), checked
+    ran = fleet.run("restart", one)
+    assert (ran.status, "is not stopped, as it could not start again" in ran.err) == (1, True), ran
+    assert "typo.yaml: units[0]" in ran.err
+    rolled = fleet.run("restart", one, two, "--rolling", "--healthy-deadline", "4", timeout=120)
+    assert rolled.status == 1, rolled
+    assert [fleet.pid(one), fleet.pid(two)] == pids
+    rules.unlink()
+    assert fleet.ok("config", "check")
+    assert fleet.run("rollout", "resume", timeout=120).status == 0
+    assert {fleet.pid(one), fleet.pid(two)}.isdisjoint(pids)

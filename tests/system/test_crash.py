@@ -16,7 +16,7 @@ import pytest
 
 from lxcfleet.containers import plan
 from lxcfleet.containers.desired import Observed
-from lxcfleet.containers.steps import Halt, Leave, Make, Step, Want
+from lxcfleet.containers.steps import Check, Halt, Leave, Make, Step, Want
 from lxcfleet.spec.states import Action
 
 from .harness import SLEEP, TIMEOUT, Fleet, alive, until
@@ -57,7 +57,7 @@ def cases() -> Iterator[Case]:
         begun = not isinstance(step, Want)
         yield Case("stop", "running", step, "stopped" if begun else "running", same_process=not begun)
     for step in steps(Action.RESTART, RUNNING):
-        yield Case("restart", "running", step, "running", same_process=isinstance(step, Want | Leave | Halt))
+        yield Case("restart", "running", step, "running", same_process=isinstance(step, Check | Want | Leave | Halt))
     for step in steps(Action.RESTART, FROZEN)[:2]:
         yield Case("restart", "frozen", step, "frozen", same_process=True)
     for step in steps(Action.DESTROY, RUNNING):

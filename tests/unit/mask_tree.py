@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from lxcfleet.base.mask import compiler
-from lxcfleet.base.mask.rules import Rule, RuleKind, Rules
 from lxcfleet.base.tree import Tree
 from lxcfleet.host.kernel.image import Directory, Entry
 from lxcfleet.paths import Paths
+from lxcfleet.spec.mask_rules import Rule, RuleKind, Rules
 
 SYSTEM = "usr/lib/systemd/system"
 

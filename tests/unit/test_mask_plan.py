@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from lxcfleet.base.mask import compiler, neutral, rules
-from lxcfleet.base.mask.rules import RuleKind, Rules
 from lxcfleet.base.mask.sweep import Private, sweep
 from lxcfleet.base.tree import Tree, parents
 from lxcfleet.host.kernel.image import Directory, File, Owner, Whiteout
 from lxcfleet.host.kernel.mounts import unescape
 from lxcfleet.paths import Paths
+from lxcfleet.spec.mask_rules import RuleKind, Rules
 
 from .mask_tree import SYSTEM, hides, opaque, own, plan, put, small_host
 

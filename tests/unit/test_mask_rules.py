@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from lxcfleet.base.mask import rules
-from lxcfleet.base.mask.rules import RuleKind
+from lxcfleet.base.mask.rules import fingerprint
 from lxcfleet.errors import InvalidInput
 from lxcfleet.paths import Paths
+from lxcfleet.spec import mask_rules as rules
+from lxcfleet.spec.mask_rules import RuleKind
 
 
 def write(directory: Path, **files: str) -> Path:
@@ -127,5 +128,5 @@ def test_not_utf8(tmp_path: Path) -> None:
 
 
 def test_fingerprint_follows_the_paths(tmp_path: Path) -> None:
-    assert rules.fingerprint(Paths()) == rules.fingerprint(Paths())
-    assert rules.fingerprint(Paths()) != rules.fingerprint(Paths(lxc=tmp_path))
+    assert fingerprint(Paths()) == fingerprint(Paths())
+    assert fingerprint(Paths()) != fingerprint(Paths(lxc=tmp_path))

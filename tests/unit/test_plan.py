@@ -17,6 +17,7 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import NOTHING, Desired, Intent, Observed
 from lxcfleet.containers.plan import WANTED, Steps, change, create, plan, recover
 from lxcfleet.containers.steps import (
+    Check,
     Halt,
     Leave,
     Make,
@@ -135,6 +136,16 @@ def test_a_running_container_is_stopped_before_its_name_goes() -> None:
     assert steps(Action.DESTROY, FROZEN) == (Want(Intent.GONE), Thaw(), Leave(), Halt(), Retire(), Remove())
 
 
+@pytest.mark.parametrize("begin", [RUNNING, FROZEN])
+def test_a_restart_looks_before_it_stops(begin: Observed) -> None:
+    """Before, a wrong rule in mask.d stopped a container for a start that could only fail."""
+    some = steps(Action.RESTART, begin)
+    assert some[0] == Check()
+    hands, begun = carried_out(some, begin, 1)
+    assert begun == [Check()]
+    assert (hands.now, hands.found) == (begin, True)
+
+
 def test_the_delta_is_removed_by_nothing_but_destroy_and_the_undoing_of_create() -> None:
     others = [action for action in Action if action is not Action.DESTROY]
     for action, begin in itertools.product(others, BEGINNINGS):
@@ -203,6 +214,9 @@ class ModelHands:
     async def prepare(self, container: Container, *, make: bool, mount: bool) -> int | None:
         self._act(Make(mount).after(self.now) if make else self.now)
         return os.open("/", os.O_RDONLY) if mount else None
+
+    async def check(self, container: Container) -> None:
+        self._act(self.now)
 
     async def unmake(self, container: Container) -> None:
         self.now = NOTHING

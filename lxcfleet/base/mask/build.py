@@ -24,6 +24,7 @@ from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.kernel import image, locks, mounts
 from lxcfleet.host.kernel.image import Directory, Entry, File, Owner, Symlink, Whiteout
 from lxcfleet.paths import Paths
+from lxcfleet.spec import mask_rules
 
 _ROOT = Path("/")
 _WATCHED_FILES = ("/etc/passwd", "/etc/group", "/var/lib/dpkg/status")
@@ -80,7 +81,7 @@ def ensure(paths: Paths, *, root: Path = _ROOT, force: bool = False) -> bool:
 
 def plan(paths: Paths, root: Path = _ROOT) -> dict[str, Entry]:
     """The mask as it would be built now, path to entry; ``compiler.describe`` puts it in words."""
-    entries, _ = compiler.plan(paths, rules.load(paths.mask_rules), Tree(root), _mounts(root), _parts(root))
+    entries, _ = compiler.plan(paths, mask_rules.load(paths.mask_rules), Tree(root), _mounts(root), _parts(root))
     return entries
 
 
@@ -129,7 +130,7 @@ def _build(paths: Paths, root: Path, work: Path) -> bool:
     tree = Tree(root)
     for path in _WATCHED_FILES:
         tree.consult(path)
-    entries, swept = compiler.plan(paths, rules.load(paths.mask_rules), tree, _mounts(root), parts)
+    entries, swept = compiler.plan(paths, mask_rules.load(paths.mask_rules), tree, _mounts(root), parts)
     new, record = work / "image", work / "record"
     digest = _digest(entries)
     present = _present(paths, digest)
@@ -185,10 +186,10 @@ def _watched(swept: Stamps) -> Stamps:
 
 
 def _operator_stamps(paths: Paths) -> Stamps:
-    """Stamps of the operator's files; if they can't even be listed, ``rules.load`` will say so."""
+    """Stamps of the operator's files; if they can't even be listed, ``mask_rules.load`` will say so."""
     files = [paths.mask_rules, paths.resolv_conf]
     with contextlib.suppress(FleetError):
-        files += rules.operator_files(paths.mask_rules)
+        files += mask_rules.operator_files(paths.mask_rules)
     return {str(file): stamp(str(file)) for file in files}
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import cast
 
 from lxcfleet.base.mask import neutral, rules, units
-from lxcfleet.base.mask.rules import Rule, RuleKind
 from lxcfleet.base.mask.sweep import Private, sweep
 from lxcfleet.base.tree import Tree, join, parent, parents
 from lxcfleet.host.kernel.image import Directory, Entry, File, Owner, Symlink, Whiteout
 from lxcfleet.paths import Paths
+from lxcfleet.spec.mask_rules import Rule, RuleKind, Rules
 
 _MERGED = Directory(Owner(0o755))
 _NO_PARTS: Mapping[str, str] = {}
@@ -25,7 +25,7 @@ Stamps = dict[str, list[int] | None]
 
 def plan(
     paths: Paths,
-    operator: rules.Rules,
+    operator: Rules,
     tree: Tree,
     mounts: frozenset[str] = frozenset(),
     parts: Mapping[str, str] = _NO_PARTS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -24,20 +25,36 @@ def config() -> None:
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.pass_context
 def check(ctx: click.Context, file: Path | None) -> None:
-    """Check a file of settings; without FILE, the one that the daemon reads. Says all that is wrong with it.
+    """Check a file of settings; without FILE, the one that the daemon reads and the rules in mask.d beside it. Says all that
+    is wrong with them.
 
     \b
     Examples:
       lxcfleet config check
       lxcfleet config check ./new.yaml && cp ./new.yaml /etc/lxcfleet/lxcfleet.yaml
     """
+    from lxcfleet.spec import mask_rules
     from lxcfleet.spec.settings import load
 
-    path = file or session_of(ctx).paths.config_file
+    paths = session_of(ctx).paths
     if file and not file.is_file():
         raise InvalidInput(f"there is no file {file}")
-    load(path)
+    path, wrong = file or paths.config_file, []
+    looks: list[Callable[[], object]] = [lambda: load(path)]
+    if file is None:
+        looks.append(lambda: mask_rules.load(paths.mask_rules))
+    for look in looks:
+        try:
+            look()
+        except InvalidInput as error:
+            wrong.append(error)
+    if len(wrong) > 1:
+        raise InvalidInput("neither the settings nor the mask's rules are valid", why="\n".join(each.why for each in wrong))
+    if wrong:
+        raise wrong[0]
     write(f"{path}: {'ok' if path.exists() else 'missing, all settings have their defaults'}\n")
+    if file is None and (found := len(mask_rules.operator_files(paths.mask_rules))):
+        write(f"{paths.mask_rules}: ok, {found} {'file' if found == 1 else 'files'}\n")
 
 
 @config.command()
