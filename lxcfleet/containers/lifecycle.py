@@ -211,6 +211,7 @@ class Lifecycle:
             "stack": stack_of(self._paths, container.name).to_json(),
             "first_id": container.spec.first_id,
             "disk": container.spec.disk,
+            "app": container.spec.init is Init.APP,
             "make": make,
             "mount": mount,
             "reconcile": self._settings.reconcile,

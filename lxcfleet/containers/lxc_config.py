@@ -17,6 +17,8 @@ from lxcfleet.spec.terms import RANGE_SIZE, Init, Network, StopSignal
 
 APP_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TINI = "/usr/bin/tini-static"
+USUAL_LANGUAGE = "C.UTF-8"
+"""What systemd inside takes by itself, too; without any, programs take all text for ASCII."""
 DENIED_CALLS = Path(__file__).resolve().parents[1] / "base" / "denied-calls"
 """The seccomp profile; it denies what LXC's own denies, and more."""
 
@@ -230,7 +232,7 @@ def _system(pending: Path) -> list[str]:
 
 def _app_sysfs(spec: Spec) -> list[str]:
     if spec.network is not Network.HOST:
-        return ["lxc.mount.auto = proc:mixed sys:mixed"]
+        return ["lxc.mount.auto = proc:mixed sys:mixed cgroup:ro:force"]
     # A sysfs shows a network namespace, and only the owner of that namespace may mount one. So the host's sysfs is shown, in
     # which the container's root has no rights.
     return [
@@ -246,7 +248,6 @@ def _app(spec: Spec) -> list[str]:
         *(f"lxc.environment = {key}={value}" for key, value in _variables(spec).items()),
         f"lxc.init.cmd = {init_command(spec)}",
         *_app_sysfs(spec),
-        "lxc.mount.entry = tmpfs run tmpfs rw,nosuid,nodev,mode=0755,size=10% 0 0",
         "lxc.mount.entry = tmpfs tmp tmpfs rw,nosuid,nodev,mode=1777,size=10% 0 0",
         f"lxc.signal.halt = SIG{stop_signal(spec)}",
     ]
@@ -259,7 +260,7 @@ def stop_signal(spec: Spec) -> StopSignal:
 
 def _variables(spec: Spec) -> dict[str, str]:
     """The variables of each app's command; liblxc clears the rest and adds ``container=lxc`` (start.c, do_start)."""
-    return {"PATH": APP_PATH, **({} if spec.user else {"HOME": "/root"})}
+    return {"PATH": APP_PATH, "LANG": USUAL_LANGUAGE, **({} if spec.user else {"HOME": "/root"})}
 
 
 def init_command(spec: Spec) -> str:

@@ -71,6 +71,7 @@ class AttachServer:
                 request = _parse(message, descriptors)
                 await self._registry.observe()
                 self._check(request["name"])
+                request["environment"] = {**self._language(request["name"]), **request["environment"]}
                 passed = [connection.fileno(), *descriptors]
                 await self._launcher.send(ATTACH, json.dumps(request).encode(), passed)
             except FleetError as error:
@@ -84,6 +85,12 @@ class AttachServer:
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)
+
+    def _language(self, name: str) -> dict[str, str]:
+        """The variables that give its own command a language."""
+        spec = self._registry[name].spec
+        own = {} if spec is None else spec.environment
+        return {key: value for key, value in own.items() if key == "LANG" or key.startswith("LC_")}
 
     def _check(self, name: str) -> None:
         if name not in self._registry:

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from lxcfleet.base import layers
+from lxcfleet.base import layers, runtime
 from lxcfleet.base.mask import build, mount
 from lxcfleet.base.merge import reconcile
 from lxcfleet.base.stack import stack_of
@@ -23,6 +23,7 @@ from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.host.lxc import apparmor
 from lxcfleet.paths import Paths
 from lxcfleet.spec.settings import NetworkSettings, load
+from lxcfleet.spec.terms import Init
 
 LOOK_SECONDS = 5.0
 
@@ -68,6 +69,8 @@ def main() -> None:
             for note in reconcile.Reconciler(paths, stack.lower).reconcile(name):
                 _say(paths, name, f"not merged: {note}", "WARN")
         layers.mount(paths, stack, name, spec.first_id, spec.disk)
+        if spec.init is Init.APP:
+            runtime.mount(paths.root_mount, Path(stack.bottom.outside("/")), spec.first_id or 0)
         tree.keep_copy(paths.container(name).spec, paths.container(name).started)
         apparmor.allow_socket_locks(paths.apparmor)
     except (FleetError, OSError) as error:

@@ -58,6 +58,8 @@ class PrepareItem(TypedDict):
     """The first id of its range; None: the container is privileged."""
     disk: int
     """The most bytes that its delta may have; 0: no limit."""
+    app: bool
+    """Whether its /run is made for it, as it has no systemd that would."""
     make: bool
     """Whether its files are made; otherwise they are checked."""
     mount: bool

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import resource
 import subprocess
 import time
 from pathlib import Path
@@ -98,7 +100,7 @@ def test_the_environment_is_clean(fleet: Fleet) -> None:
         entry.split("=", 1) for entry in written(fleet, fleet.name("a"), "var/env").decode().split("\0") if entry
     )
     assert seen.pop("PWD", "/") == "/"
-    assert seen == {"PATH": APP_PATH, "HOME": "/root", "container": "lxc", **values}
+    assert seen == {"PATH": APP_PATH, "HOME": "/root", "LANG": "C.UTF-8", "container": "lxc", **values}
     assert fleet.record(fleet.name("a"))["environment"] == values
 
 
@@ -177,3 +179,95 @@ def ignored(line: str) -> set[int]:
     """
     mask = int(line.split()[1], 16)
     return {number for number in range(1, 65) if mask >> (number - 1) & 1} - {32, 33}
+
+
+INHERITED = """
+import json, os, resource, sys
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+limits = {n[7:].lower(): resource.getrlimit(getattr(resource, n)) for n in dir(resource) if n.startswith("RLIMIT_")}
+print(json.dumps({
+    "umask": status["Umask"].strip(), "groups": status["Groups"].split(), "blocked": int(status["SigBlk"], 16),
+    "nice": os.getpriority(os.PRIO_PROCESS, 0), "oom": int(open("/proc/self/oom_score_adj").read()),
+    "policy": os.sched_getscheduler(0), "descriptors": sorted(map(int, os.listdir("/proc/self/fd")))[:-1],
+    "session": os.getsid(0), "group": os.getpgid(0) > 0,
+    "leader": {"app": 1}.get(sys.argv[1], os.getpid()), "language": os.environ.get("LANG"), "limits": limits,
+    "variables": sorted(os.environ.keys() - {"LC_CTYPE"}), "directory": os.getcwd(),
+}), flush=True)
+"""
+ODD = "umask 077; ulimit -S -f 99999999 -n 8192 -s 16384 -c 100; exec nice -n 7 \"$0\" \"$@\" 9</dev/null"
+"""How nobody should start a daemon."""
+
+
+def test_a_program_inherits_what_a_login_has_whatever_the_daemon_was_started_with(own_fleet: Fleet) -> None:
+    fleet = own_fleet
+    fleet.stop_daemon()
+    before, fleet.within = fleet.within, (*fleet.within, "sh", "-c", ODD)
+    fleet.start_daemon()
+    fleet.within = before
+    name = app(fleet, fleet.name("inherits"), "python3", "-c", f"{INHERITED}\nimport time; time.sleep(1000)", "app")
+    seen = {
+        "app": json.loads(until(lambda: fleet.ok("logs", name), 10)),
+        "exec": json.loads(fleet.ok("exec", name, "--", "python3", "-c", INHERITED, "exec")),
+    }
+    unlimited = [-1, -1]
+    limits = {
+        "as": unlimited, "core": [0, -1], "cpu": unlimited, "data": unlimited, "fsize": unlimited, "rss": unlimited,
+        "memlock": [8388608, 8388608], "nofile": [1024, 524288], "rtprio": [0, 0], "stack": [8388608, -1],
+    }  # fmt: skip
+    for who, found in seen.items():
+        all_limits = found.pop("limits")
+        most = {key: resource.getrlimit(getattr(resource, f"RLIMIT_{key.upper()}"))[1] for key in limits}
+        # Without a capability for that, the daemon can't raise a hard limit.
+        right = {key: ([soft, hard], [soft, most[key]]) for key, (soft, hard) in limits.items()}
+        assert all(all_limits[key] in right[key] for key in limits), (who, all_limits)
+        assert found.pop("session") == found.pop("leader"), who
+        own = ["HOME", "LANG", "PATH", "container"] + ["LOGNAME", "USER"] * (who == "exec")
+        assert found == {
+            "umask": "0022", "groups": [], "blocked": 0, "nice": 0, "oom": 500, "policy": 0, "descriptors": [0, 1, 2],
+            "group": True, "language": "C.UTF-8", "variables": sorted(own), "directory": "/root" if who == "exec" else "/",
+        }, who  # fmt: skip
+
+
+def test_its_limits_are_visible_in_its_cgroup(fleet: Fleet) -> None:
+    """Node, Java and Go size their heaps and pools by these files."""
+    name = fleet.name("a")
+    fleet.create(name, options=("--memory", "64M"))
+    files = "/sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes"
+    assert fleet.inside(name, f"cat {files} 2>/dev/null || :").split() == [str(64 << 20)]
+    assert fleet.run("exec", name, "--", "sh", "-c", "cd /sys/fs/cgroup; cd memory 2>/dev/null; mkdir x").status != 0
+
+
+def test_run_lock_is_there_as_programs_expect_it(fleet: Fleet) -> None:
+    """Before, `apache2ctl -D FOREGROUND` ended at once, as /var/lock leads to nothing."""
+    name = app(fleet, fleet.name("a"), "sh", "-c", "mktemp -d /var/lock/x.XXXXXX && exec sleep infinity")
+    time.sleep(0.5)
+    assert fleet.state(name) == "running"
+    assert fleet.inside(name, "stat -c %a /run/lock") == "1777"
+
+
+def test_run_has_what_packages_ask_for_in_tmpfiles_d(fleet: Fleet) -> None:
+    conf = Path(f"/usr/lib/tmpfiles.d/zz-lxcfleet-test-{fleet.tag}.conf")
+    conf.write_text(f"d /run/{fleet.tag} 2775 daemon man -\nd /run/{fleet.tag}/deep 0700 daemon\n")
+    try:
+        name = app(fleet, fleet.name("a"), "sleep", "infinity")
+        look = f"stat -c '%a %U %G' /run /run/{fleet.tag} /run/{fleet.tag}/deep; stat -f -c %T /run"
+        expected = ["755 root root", "2775 daemon man", "700 daemon root", "tmpfs"]
+        assert fleet.inside(name, look).splitlines() == expected
+        fleet.inside(name, f"rmdir /run/{fleet.tag}/deep && chown man /run/{fleet.tag} && mkdir /run/own")
+        fleet.ok("stop", name)
+        subprocess.run(["lxc-start", "-P", str(fleet.paths.lxc), "-n", name], check=True, timeout=60)
+        assert fleet.inside(name, look).splitlines() == expected
+        fleet.ok("restart", name)
+        assert fleet.inside(name, look).splitlines() == expected
+        assert fleet.inside(name, "ls /run/own 2>/dev/null || echo none") == "none"
+    finally:
+        conf.unlink()
+
+
+def test_commands_have_the_language_of_the_program(fleet: Fleet) -> None:
+    name = fleet.name("a")
+    fleet.create(name, options=("-e", "LANG=de_DE.UTF-8", "-e", "LC_TIME=C", "-e", "OTHER=x"))
+    said = fleet.ok("exec", name, "--", "sh", "-c", "echo $LANG $LC_TIME $OTHER").split()
+    assert said == ["de_DE.UTF-8", "C"]
+    assert fleet.ok("exec", "-e", "LANG=C", name, "--", "sh", "-c", "echo $LANG").split() == ["C"]
+    assert fleet.ok("shell", name, input=b"echo $LANG").split()[-1] == "de_DE.UTF-8"

@@ -148,13 +148,13 @@ def test_the_command_sees_no_variable_of_ours(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("SECRET", "1")
     words = init_command(app("env", MODE="night")).split()
     done = subprocess.run(words, capture_output=True, check=True, text=True)
-    assert {line.partition("=")[0] for line in done.stdout.splitlines()} == {"PATH", "HOME", "container", "MODE"}
+    assert {line.partition("=")[0] for line in done.stdout.splitlines()} == {"PATH", "LANG", "HOME", "container", "MODE"}
 
 
 def test_a_plain_command_needs_no_helper() -> None:
     assert init_command(app("sleep", "infinity")) == "/usr/bin/tini-static -- sleep infinity"
     assert config(app("true"))["lxc.environment"] == [
-        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root",
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "HOME=/root",
     ]  # fmt: skip
 
 

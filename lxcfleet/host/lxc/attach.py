@@ -36,7 +36,8 @@ SHELL = ("/bin/sh", "-c", 'exec "$(getent passwd root | cut -d: -f7)" -l')
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
     """The whole environment of a command: no variable of ours gets into the container."""
-    return {"PATH": PATH, "HOME": "/root", "USER": "root", "LOGNAME": "root", "container": "lxc", **extra}
+    root = {"HOME": "/root", "USER": "root", "LOGNAME": "root"}
+    return {"PATH": PATH, "LANG": "C.UTF-8", **root, "container": "lxc", **extra}
 
 
 def run(request: Mapping[str, Any], descriptors: Sequence[int], lxc_path: str) -> None:
@@ -67,15 +68,8 @@ def check(
     """
     read, write = os.pipe()
     null = os.open(os.devnull, os.O_RDWR)
-    become = _exec(command, environment(variables), [null, write, write])
-
-    def lead() -> int:
-        with contextlib.suppress(PermissionError):  # the process may lead a session already
-            os.setsid()
-        return become()
-
     try:
-        pid = _attach(name, lxc_path, lead)
+        pid = _attach(name, lxc_path, _exec(command, environment(variables), [null, write, write]))
     finally:
         os.close(write)
         os.close(null)
@@ -131,6 +125,8 @@ def _attach(name: str, lxc_path: str, callback: Callable[[], int]) -> int:
     If liblxc were given the streams and one were a terminal, it would try to make that the controlling terminal, and fail:
     a terminal of the client's belongs to the client's session.
     """
+    # Before it loses the rights for that: it shall have the priority that any program has, whatever the daemon has.
+    os.setpriority(os.PRIO_PROCESS, 0, 0)
     with monitor.held(name, lxc_path) as lives, open(os.devnull, "r+b", buffering=0) as null:
         container = liblxc.container(name, lxc_path)
         if not container.running:
@@ -165,6 +161,9 @@ def _exec(
         else:
             for number, descriptor in enumerate(streams):
                 os.dup2(descriptor, number)
+            with contextlib.suppress(PermissionError):  # the process may lead a session already
+                os.setsid()  # else what it sends to its process group would go to ours, too
+        os.umask(0o022)
         for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         home = variables["HOME"]

@@ -47,6 +47,8 @@ def main() -> None:
     lxc_path, open_files = sys.argv[2:4]
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)  # the kernel reaps
     _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
+    posix.umask(0o022)  # what containers inherit is what any program has, whatever the daemon has
+    posix.setpriority(posix.PRIO_PROCESS, 0, 0)
     gc.collect()
     gc.disable()
     gc.freeze()

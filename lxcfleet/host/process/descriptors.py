@@ -8,6 +8,8 @@ from pathlib import Path
 
 _MOST = Path("/proc/sys/fs/nr_open")
 _USUAL = 1024
+_USUAL_HARD = 524288
+"""What a login of systemd's has; systemd-system.conf(5)."""
 _SYS_RESOURCE = 24
 """capabilities(7): CAP_SYS_RESOURCE."""
 
@@ -15,10 +17,11 @@ _SYS_RESOURCE = 24
 def usual() -> tuple[int, int]:
     """The usual limits, soft and hard, which containers get whatever the daemon needs for itself.
 
-    Programs that use select(2) can't use more descriptors, and some programs close every one up to the limit.
+    Programs that use select(2) can't use more descriptors than the soft limit, and some close every one up to the limit.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return (hard if 0 <= hard < _USUAL else _USUAL), hard
+    hard = min(hard, _USUAL_HARD) if hard >= 0 else _USUAL_HARD
+    return min(_USUAL, hard), hard
 
 
 def may_raise() -> bool:

@@ -15,8 +15,33 @@ from lxcfleet.host.process import descriptors as limits
 
 log = logging.getLogger(__name__)
 
+_NO_LIMIT = resource.RLIM_INFINITY
+_LIMITS = {
+    resource.RLIMIT_AS: (_NO_LIMIT, _NO_LIMIT),
+    resource.RLIMIT_CORE: (0, _NO_LIMIT),
+    resource.RLIMIT_CPU: (_NO_LIMIT, _NO_LIMIT),
+    resource.RLIMIT_DATA: (_NO_LIMIT, _NO_LIMIT),
+    resource.RLIMIT_FSIZE: (_NO_LIMIT, _NO_LIMIT),
+    resource.RLIMIT_MEMLOCK: (8 << 20, 8 << 20),
+    resource.RLIMIT_RSS: (_NO_LIMIT, _NO_LIMIT),
+    resource.RLIMIT_RTPRIO: (0, 0),
+    resource.RLIMIT_STACK: (8 << 20, _NO_LIMIT),
+}
+"""What a login of systemd's has; systemd-system.conf(5). Containers inherit it, whatever the daemon was started with or needs
+for itself. The limit of open files is in host.process.descriptors."""
 _END_SECONDS = 5.0
 """Seconds that a servant which is let go may take to end before it is killed."""
+
+
+def _set_limits(pid: int) -> None:
+    """Give a process the usual limits, as far as this one may: to raise a hard limit takes a capability."""
+    for which, (soft, hard) in [*_LIMITS.items(), (resource.RLIMIT_NOFILE, limits.usual())]:
+        most = resource.getrlimit(which)[1]
+        try:
+            resource.prlimit(pid, which, (soft, hard))
+        except (PermissionError, ValueError):
+            reachable = soft if most == _NO_LIMIT else most if soft == _NO_LIMIT else min(soft, most)
+            resource.prlimit(pid, which, (reachable, most))
 
 
 class Servant:
@@ -58,7 +83,7 @@ class Servant:
                 env=self._environment,
                 start_new_session=True,
             )
-            resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, limits.usual())
+            _set_limits(self._process.pid)
             if self._wide:
                 limits.widen(self._process.pid)
         ours.setblocking(False)

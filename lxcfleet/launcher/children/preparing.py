@@ -8,9 +8,10 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lxcfleet.base import layers
+from lxcfleet.base import layers, runtime
 from lxcfleet.base.stack import Layer, Stack
 from lxcfleet.errors import Broken, FleetError, HostError
 from lxcfleet.host.kernel import syscalls, tree
@@ -71,6 +72,8 @@ def _prepare_one(item: PrepareItem, reply: Reply, paths: Paths, home: int) -> No
         syscalls.unshare_mounts()
     try:
         layers.mount(paths, stack, name, item["first_id"], item["disk"])
+        if item["app"]:
+            runtime.mount(paths.root_mount, Path(stack.bottom.outside("/")), item["first_id"] or 0)
         if not item["make"]:
             tree.keep_copy(paths.container(name).spec, paths.container(name).started)
         apparmor.allow_socket_locks(paths.apparmor)

@@ -1,0 +1,105 @@
+"""The /run of an app container: empty, but for the directories that programs expect there.
+
+In a system container systemd-tmpfiles makes them at boot. An app container has nothing that would, so the directories that
+the host's packages ask for in tmpfiles.d are made here, a few system calls each.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from lxcfleet.host.kernel import syscalls
+
+_FILES = "usr/lib/tmpfiles.d"
+_LEFT_OUT = re.compile(r"systemd.*|legacy|lxcfleet.*")
+"""Files about systemd's own directories, which nothing in an app container uses."""
+_PATH = re.compile(r"/(?:var/)?run((?:/[A-Za-z0-9_][A-Za-z0-9_.@+-]*)+)/?")
+_MODE = re.compile(r"[~:]?([0-7]{3,4})")
+_LOCK = "/lock"
+_MOST = 256
+
+
+@dataclass(frozen=True)
+class Directory:
+    """A directory in /run."""
+
+    path: str
+    """Below /run; it begins with a slash."""
+    mode: int = 0o755
+    user: int = 0
+    group: int = 0
+
+
+def directories(base: Path) -> list[Directory]:
+    """The directories that packages in ``base`` ask for, each after its parent; tmpfiles.d(5). Lines with specifiers, and
+    with users that the base does not have, are left out."""
+    found = {_LOCK: Directory(_LOCK, 0o1777)}
+    users, groups = _ids(base / "etc/passwd"), _ids(base / "etc/group")
+    for line in _lines(base / _FILES):
+        words = [*line.split(), "-", "-", "-", "-", "-"]
+        place, mode = _PATH.fullmatch(words[1]), _MODE.fullmatch("0755" if words[2] == "-" else words[2])
+        user, group = _id(words[3], users), _id(words[4], groups)
+        if words[0][:1] in ("d", "D") and place and mode and user is not None and group is not None and len(found) < _MOST:
+            found.setdefault(place[1], Directory(place[1], int(mode[1], 8), user, group))
+    return [found[path] for path in sorted(found)]
+
+
+def mount(root: Path, base: Path, first_id: int) -> None:
+    """Mount /run below ``root``, with the directories that ``base`` asks for. Raises OSError.
+
+    ``first_id``: the container's root, as this host numbers it. Follows no link that the container may have left.
+    """
+    place = os.open(root / "run", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        options = f"mode=0755,size=10%,uid={first_id},gid={first_id}"
+        syscalls.mount("tmpfs", Path(f"/proc/self/fd/{place}"), "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, options)
+    finally:
+        os.close(place)
+    for each in directories(base):
+        _make(root / "run", each, first_id)
+
+
+def _make(run: Path, wanted: Directory, first_id: int) -> None:
+    place = run
+    for name in wanted.path.split("/")[1:]:
+        place /= name
+        with suppress(FileExistsError):
+            place.mkdir()
+            os.chown(place, first_id, first_id)
+    os.chown(place, first_id + wanted.user, first_id + wanted.group)
+    place.chmod(wanted.mode)
+
+
+def _lines(directory: Path) -> Iterator[str]:
+    try:
+        files = sorted(each for each in directory.iterdir() if each.suffix == ".conf")
+    except OSError:
+        return
+    for file in files:
+        if not _LEFT_OUT.fullmatch(file.stem):
+            with suppress(OSError):
+                yield from (line for line in file.read_text(errors="replace").splitlines() if line[:1] in ("d", "D"))
+
+
+def _ids(file: Path) -> dict[str, int]:
+    """Ids by name; passwd(5), group(5)."""
+    found: dict[str, int] = {}
+    with suppress(OSError):
+        for line in file.read_text(errors="replace").splitlines():
+            name, _, number, *_ = [*line.split(":"), "", ""]
+            if number.isdecimal():
+                found[name] = int(number)
+    return found
+
+
+def _id(word: str, known: dict[str, int]) -> int | None:
+    word = word.lstrip(":")
+    if word in ("-", ""):
+        return 0
+    number = int(word) if word.isdecimal() else known.get(word)
+    return number if number is not None and number < 65536 else None

@@ -1,0 +1,39 @@
+"""The directories that programs expect in an app container's /run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lxcfleet.base.runtime import Directory, directories
+
+
+def base(directory: Path, **files: str) -> Path:
+    (directory / "etc").mkdir()
+    (directory / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\npostgres:x:107:112::/var/lib/x:/bin/sh\nbroken\n")
+    (directory / "etc/group").write_text("root:x:0:\npostgres:x:112:\nbig:x:70000:\n")
+    (directory / "usr/lib/tmpfiles.d").mkdir(parents=True)
+    for name, text in files.items():
+        (directory / f"usr/lib/tmpfiles.d/{name}.conf").write_text(text)
+    return directory
+
+
+LOCK = Directory("/lock", 0o1777)
+
+
+def test_directories_are_those_that_packages_ask_for(tmp_path: Path) -> None:
+    text = "# a\nd /run/postgresql 2775 postgres postgres - -\nD /var/run/a/b\nd! /run/c ~0700 107 :112\nd /run/c 0755\n"
+    assert directories(base(tmp_path, postgresql=text)) == [
+        Directory("/a/b"), Directory("/c", 0o700, 107, 112), LOCK, Directory("/postgresql", 0o2775, 107, 112),
+    ]  # fmt: skip
+
+
+def test_all_other_lines_are_left_out(tmp_path: Path) -> None:
+    text = (
+        "f /run/file 0644\nL /run/link - - - - /etc\nd /run/%m 0755\nd /run/../etc 0777\nd /run 0777\nd /etc/x 0755\n"
+        "d /run/x 0755 nobody-knows root\nd /run/y 0755 root big\nd /run/z rwx\nd\n\n d /run/w\nd /run/q/./r\nd /run/\u00e4\n"
+    )
+    assert directories(base(tmp_path, other=text, systemd="d /run/user", legacy="d /run/lock/subsys")) == [LOCK]
+
+
+def test_a_base_without_such_files_is_fine(tmp_path: Path) -> None:
+    assert directories(tmp_path) == [LOCK]
