@@ -85,6 +85,10 @@ class Fleet:
         await self._do("mount")
         return os.open(os.devnull, os.O_RDONLY)
 
+    async def check(self, container: Container) -> None:
+        """Let time pass."""
+        await self._do("check")
+
     def note(self, name: str, intent: Intent | None, *, must: bool) -> None:
         """Write the intent to disk."""
         if intent is None:
