@@ -103,14 +103,14 @@ def test_containers_have_addresses_and_names(fleet: Fleet) -> None:
     before = addresses(fleet)
     assert before[one] != before[two]
     domain = f"{fleet.tag}.test"
-    assert lookup(fleet, one, f"{two}.{domain}") == set(before[two])
-    assert lookup(fleet, one, two) == set(before[two])
-    assert lookup(fleet, one, f"web.role.{domain}") == {*before[one], *before[two]}
+    until(lambda: lookup(fleet, one, f"{two}.{domain}") == set(before[two]))
+    until(lambda: lookup(fleet, one, two) == set(before[two]))
+    until(lambda: lookup(fleet, one, f"web.role.{domain}") == {*before[one], *before[two]})
     assert fleet.ok("exec", one, "--", "getent", "hosts", before[two][0]).split()[1] == f"{two}.{domain}"
 
     fleet.ok("stop", two)
     until(lambda: not lookup(fleet, one, two), what="the name of a stopped container is withdrawn")
-    assert lookup(fleet, one, f"web.role.{domain}") == set(before[one])
+    until(lambda: lookup(fleet, one, f"web.role.{domain}") == set(before[one]))
     fleet.ok("start", two)
     until(lambda: lookup(fleet, one, two), what="the name is back")
     assert addresses(fleet) == before
@@ -154,10 +154,10 @@ def test_a_frozen_container_stands_for_no_group(fleet: Fleet) -> None:
     both = addresses(fleet)
     fleet.ok("freeze", two)
     until(lambda: lookup(fleet, one, group) == set(both[one]), what="the group is without it")
-    assert lookup(fleet, one, two) == set(both[two])
+    until(lambda: lookup(fleet, one, two) == set(both[two]))
     fleet.stop_daemon(signal.SIGKILL)
     fleet.start_daemon()
-    assert lookup(fleet, one, group) == set(both[one])
+    until(lambda: lookup(fleet, one, group) == set(both[one]))
     fleet.ok("unfreeze", two)
     until(lambda: lookup(fleet, one, group) == {*both[one], *both[two]}, what="it is back")
 
@@ -168,7 +168,7 @@ def test_who_is_thawed_or_killed_by_others_stands_for_its_group_again(fleet: Fle
     group, both = f"web.role.{fleet.tag}.test", addresses(fleet)
     everyone = {*both[one], *both[two]}
     fleet.ok("freeze", two)
-    assert lookup(fleet, one, group) == set(both[one])
+    until(lambda: lookup(fleet, one, group) == set(both[one]))
     plain(fleet, "lxc-unfreeze", two)
     until(lambda: lookup(fleet, one, group) == everyone, 15, "that it was thawed is seen")
     plain(fleet, "lxc-freeze", two)
@@ -177,7 +177,7 @@ def test_who_is_thawed_or_killed_by_others_stands_for_its_group_again(fleet: Fle
     fleet.stop_daemon(signal.SIGKILL)
     plain(fleet, "lxc-unfreeze", two)
     fleet.start_daemon()
-    assert lookup(fleet, one, group) == everyone
+    until(lambda: lookup(fleet, one, group) == everyone)
 
     fleet.ok("freeze", two)
     plain(fleet, "lxc-stop", two, "-k")
@@ -204,7 +204,7 @@ def test_one_that_plain_lxc_start_began_has_all_of_the_network(fleet: Fleet) -> 
     for _ in range(2):
         plain(fleet, "lxc-start", two)
         until(lambda: len(lookup(fleet, one, group)) > len(before), 15, "it stands for its group")
-        assert lookup(fleet, one, f"{two}.{domain}") == set(addresses(fleet)[two])
+        until(lambda: lookup(fleet, one, f"{two}.{domain}") == set(addresses(fleet)[two]))
         until(lambda: _read("127.0.0.1", port) == "two", 15, "its port is published")
         own = Path("/sys/class/net") / lxc_port(addresses(fleet)[two][0]) / "brport"
         assert [(own / switch).read_text() for switch in ("isolated", "hairpin_mode")] == ["1\n", "1\n"]
@@ -225,7 +225,7 @@ def test_who_is_to_be_stopped_leaves_first(fleet: Fleet) -> None:
     stop = fleet.spawn("stop", two)
     until(lambda: not lookup(fleet, one, two), what="its name is withdrawn")
     assert fleet.record(two)["pid"] == pid
-    assert lookup(fleet, one, f"web.role.{fleet.tag}.test") == set(addresses(fleet)[one])
+    until(lambda: lookup(fleet, one, f"web.role.{fleet.tag}.test") == set(addresses(fleet)[one]))
     assert "wait for its drain time" in fleet.ok("stop", two, "--dry-run")
     os.kill(pid, signal.SIGKILL)  # one that ends meanwhile is not waited for
     assert stop.wait(30) == 0
@@ -233,7 +233,7 @@ def test_who_is_to_be_stopped_leaves_first(fleet: Fleet) -> None:
     began = fleet.pid(one)
     fleet.ok("restart", one, "--drain", "0")
     assert fleet.pid(one) != began
-    assert lookup(fleet, one, one) == set(addresses(fleet)[one])
+    until(lambda: lookup(fleet, one, one) == set(addresses(fleet)[one]))
     fleet.ok("destroy", "--all", "--force", "--drain", "0")
 
 
@@ -466,10 +466,10 @@ def test_a_system_container_has_the_network_when_it_is_up(fleet: Fleet) -> None:
     fleet.create(one, command=())
     fleet.create(two)
     fleet.ok("wait", one, "--for", "healthy")
-    assert lookup(fleet, one, two) == set(addresses(fleet)[two])
+    until(lambda: lookup(fleet, one, two) == set(addresses(fleet)[two]))
     fleet.ok("restart", one)
     fleet.ok("wait", one, "--for", "healthy")
-    assert lookup(fleet, one, two) == set(addresses(fleet)[two])
+    until(lambda: lookup(fleet, one, two) == set(addresses(fleet)[two]))
 
 
 def test_other_peoples_bridges_are_left_alone(fleet: Fleet) -> None:
