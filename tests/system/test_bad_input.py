@@ -505,7 +505,7 @@ def test_a_wrong_rule_stops_no_container(fleet: Fleet) -> None:
     ran = fleet.run("restart", one)
     assert (ran.status, "is not stopped, as it could not start again" in ran.err) == (1, True), ran
     assert "typo.yaml: units[0]" in ran.err
-    rolled = fleet.run("restart", one, two, "--rolling", "--healthy-deadline", "4", timeout=120)
+    rolled = fleet.run("restart", one, two, "--rolling", "--healthy-deadline", "4", "--min-healthy-time", "0", timeout=120)
     assert rolled.status == 1, rolled
     assert [fleet.pid(one), fleet.pid(two)] == pids
     rules.unlink()

@@ -12,7 +12,7 @@ from .harness import SLEEP, Fleet, until
 
 pytestmark = pytest.mark.system
 
-SECONDS = 60.0
+SECONDS = 30.0
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def fleet() -> Iterator[Fleet]:
     own = Fleet()
     own.settings(f"network: {{bridge: {own.bridge}, domain: {own.tag}.test}}\n")
     try:
-        own.start_daemon()
+        own.start_daemon(module="tests.system.looking_daemon")
         yield own
         own.clean()
     finally:
