@@ -135,7 +135,7 @@ def test_readers_see_no_passwords(service: tuple[FakeService, Path]) -> None:
     assert "s3cret" in call(path, "GET", "/1.0/containers/a", FULL)
 
 
-def test_a_socket_that_anybody_may_use_lets_nobody_else_in(service: tuple[FakeService, Path]) -> None:
+def test_the_daemon_refuses_strangers_on_a_socket_that_anybody_may_open(service: tuple[FakeService, Path]) -> None:
     """Whatever happened to the file's mode: the daemon asks the kernel who it is."""
     _, path = service
     path.chmod(0o666)
@@ -220,7 +220,7 @@ def memory(pid: int) -> int:
     return int(text.partition("VmRSS:")[2].split()[0])
 
 
-def test_the_real_sockets(fleet: Fleet) -> None:
+def test_the_daemons_own_sockets_refuse_strangers(fleet: Fleet) -> None:
     for path in (fleet.paths.socket, fleet.paths.attach_socket):
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
         assert path.stat().st_uid == 0

@@ -73,7 +73,7 @@ def test_any_arguments_arrive_exactly(own_fleet: Fleet, arguments: list[str]) ->
         own_fleet.ok("destroy", name, "--force")
 
 
-def test_a_command_by_an_odd_path(fleet: Fleet) -> None:
+def test_a_command_with_an_odd_path_runs(fleet: Fleet) -> None:
     """A program whose own name needs quotes."""
     odd = Path(f"/usr/local/bin/lxcfleet test {fleet.tag} $x")
     odd.write_text("#!/bin/sh\nprintf '%s\\nEND\\n' \"$0\" >/var/name\n")
@@ -85,7 +85,7 @@ def test_a_command_by_an_odd_path(fleet: Fleet) -> None:
         odd.unlink()
 
 
-def test_the_environment_is_clean(fleet: Fleet) -> None:
+def test_a_program_starts_with_a_clean_environment(fleet: Fleet) -> None:
     values = {"MODE": "night shift", "EMPTY": "", "ODD": "a=b $HOME \"q\" 'x' \\ ü\nline"}
     options = [word for key, value in values.items() for word in ("-e", f"{key}={value}")]
     script = "env -0 >/var/env; printf '\\nEND\\n' >>/var/env; sleep infinity"
@@ -128,7 +128,7 @@ def test_stop_reaches_the_command(fleet: Fleet) -> None:
     assert fleet.state(name) == "stopped"
 
 
-def test_one_that_does_not_listen_is_killed(fleet: Fleet) -> None:
+def test_a_command_that_ignores_sigterm_is_killed(fleet: Fleet) -> None:
     name = app(fleet, fleet.name("a"), "sh", "-c", "trap '' TERM; while :; do sleep 0.05; done")
     time.sleep(0.2)
     pid = fleet.pid(name)
@@ -138,7 +138,7 @@ def test_one_that_does_not_listen_is_killed(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("command", ["exit 0", "exit 7", "kill -9 $$", "sleep 0.3"])
-def test_it_stops_when_its_command_ends(fleet: Fleet, command: str) -> None:
+def test_a_container_stops_when_its_command_ends(fleet: Fleet, command: str) -> None:
     name = app(fleet, fleet.name("a"), "sh", "-c", f"{command}; exit")
     fleet.ok("wait", name, "--for", "stopped", "--timeout", "10")
     assert fleet.state(name) == "stopped"
@@ -156,7 +156,7 @@ def test_commands_that_end_at_once_leave_nothing(fleet: Fleet) -> None:
     until(lambda: not fleet.cgroups(), 5, "their cgroups are gone")
 
 
-def test_run_and_tmp_are_its_own(fleet: Fleet) -> None:
+def test_a_container_has_run_and_tmp_of_its_own(fleet: Fleet) -> None:
     name = app(fleet, fleet.name("a"), "sleep", "infinity")
     fleet.inside(name, "touch /run/x /tmp/x /var/tmp/x")
     assert fleet.inside(name, "stat -c %a /run /tmp").split() == ["755", "1777"]
@@ -198,7 +198,7 @@ ODD = "umask 077; ulimit -S -f 99999999 -n 8192 -s 16384 -c 100; exec nice -n 7 
 """How nobody should start a daemon."""
 
 
-def test_a_program_inherits_what_a_login_has_whatever_the_daemon_was_started_with(own_fleet: Fleet) -> None:
+def test_a_program_starts_as_from_a_login_however_the_daemon_was_started(own_fleet: Fleet) -> None:
     fleet = own_fleet
     fleet.stop_daemon()
     before, fleet.within = fleet.within, (*fleet.within, "sh", "-c", ODD)
@@ -228,7 +228,7 @@ def test_a_program_inherits_what_a_login_has_whatever_the_daemon_was_started_wit
         }, who  # fmt: skip
 
 
-def test_its_limits_are_visible_in_its_cgroup(fleet: Fleet) -> None:
+def test_a_containers_limits_are_visible_in_its_cgroup(fleet: Fleet) -> None:
     """Node, Java and Go size their heaps and pools by these files."""
     name = fleet.name("a")
     fleet.create(name, options=("--memory", "64M"))
@@ -237,7 +237,7 @@ def test_its_limits_are_visible_in_its_cgroup(fleet: Fleet) -> None:
     assert fleet.run("exec", name, "--", "sh", "-c", "cd /sys/fs/cgroup; cd memory 2>/dev/null; mkdir x").status != 0
 
 
-def test_run_lock_is_there_as_programs_expect_it(fleet: Fleet) -> None:
+def test_any_program_can_write_to_run_lock(fleet: Fleet) -> None:
     """Before, `apache2ctl -D FOREGROUND` ended at once, as /var/lock leads to nothing."""
     name = app(fleet, fleet.name("a"), "sh", "-c", "mktemp -d /var/lock/x.XXXXXX && exec sleep infinity")
     time.sleep(0.5)
@@ -264,7 +264,7 @@ def test_run_has_what_packages_ask_for_in_tmpfiles_d(fleet: Fleet) -> None:
         conf.unlink()
 
 
-def test_commands_have_the_language_of_the_program(fleet: Fleet) -> None:
+def test_exec_and_shell_have_the_language_of_the_container(fleet: Fleet) -> None:
     name = fleet.name("a")
     fleet.create(name, options=("-e", "LANG=de_DE.UTF-8", "-e", "LC_TIME=C", "-e", "OTHER=x"))
     said = fleet.ok("exec", name, "--", "sh", "-c", "echo $LANG $LC_TIME $OTHER").split()

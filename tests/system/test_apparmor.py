@@ -26,6 +26,6 @@ def test_systemd_may_lock_a_socket_for_its_services(own_fleet: Fleet, name: str,
     own_fleet.inside(name, "systemctl start locking.service")
 
 
-def test_the_host_s_own_settings_of_apparmor_stay_as_they_are(own_fleet: Fleet, name: str) -> None:
+def test_the_hosts_own_settings_of_apparmor_stay_as_they_are(own_fleet: Fleet, name: str) -> None:
     assert "/etc/apparmor" not in Path("/proc/self/mountinfo").read_text()
     assert "parser.conf" not in own_fleet.inside(name, "cat /proc/self/mountinfo")

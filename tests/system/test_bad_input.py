@@ -33,29 +33,29 @@ NAMES = ["", "x" * 64, "a/b", "a:b", "a,b", "a\nb", ".", "..", "a b", "ä", "UPP
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("verb", ["create", "info", "shell"])
-def test_names(fleet: Fleet, verb: str, name: str) -> None:
+def test_an_invalid_name_is_refused(fleet: Fleet, verb: str, name: str) -> None:
     ran = fleet.run(verb, name, *(SLEEP if verb == "create" else ()))
     assert_told(ran, 125 if verb == "shell" else INVALID)
     assert "\x1b" not in ran.err
     assert fleet.states() == {}
 
 
-def test_a_name_with_a_leading_dash(fleet: Fleet) -> None:
+def test_a_name_with_a_leading_dash_is_refused(fleet: Fleet) -> None:
     assert_told(fleet.run("create", "-x", *SLEEP), INVALID)
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "1000000000", "4097", "many", "1.5", ""])
-def test_counts(fleet: Fleet, count: str) -> None:
+def test_an_invalid_count_is_refused(fleet: Fleet, count: str) -> None:
     assert_told(fleet.run("create", fleet.name("a"), "-n", count, *SLEEP), INVALID)
     assert fleet.states() == {}
 
 
-def test_a_name_that_grows_too_long(fleet: Fleet) -> None:
+def test_a_name_that_its_number_makes_too_long_is_refused(fleet: Fleet) -> None:
     assert_told(fleet.run("create", "x" * 62, "-n", "12", *SLEEP), INVALID)
     assert fleet.states() == {}
 
 
-def test_a_name_that_exists(fleet: Fleet) -> None:
+def test_a_name_that_exists_is_refused(fleet: Fleet) -> None:
     name = fleet.name("a")
     fleet.create(name)
     pid = fleet.pid(name)
@@ -63,7 +63,7 @@ def test_a_name_that_exists(fleet: Fleet) -> None:
     assert fleet.pid(name) == pid
 
 
-def test_two_clients_create_the_same_name(fleet: Fleet) -> None:
+def test_of_two_clients_that_create_the_same_name_one_is_refused(fleet: Fleet) -> None:
     for number in range(5):
         name = fleet.name(f"a{number}")
         clients = [fleet.spawn("create", name, *SLEEP) for _ in range(2)]
@@ -77,19 +77,19 @@ LABELS = ["x", "=x", "a=b c", "a b=c", "a=\n", "ä=b", "a=" + "x" * 256, "x" * 6
 
 
 @pytest.mark.parametrize("label", LABELS)
-def test_labels(fleet: Fleet, label: str) -> None:
+def test_an_invalid_label_is_refused(fleet: Fleet, label: str) -> None:
     assert_told(fleet.run("create", fleet.name("a"), "-l", label, *SLEEP), INVALID)
     assert_told(fleet.run("list", "-l", label), INVALID)
     assert fleet.states() == {}
 
 
 @pytest.mark.parametrize("variable", ["=x", "a b=c", "a\n=c"])
-def test_variables(fleet: Fleet, variable: str) -> None:
+def test_an_invalid_variable_is_refused(fleet: Fleet, variable: str) -> None:
     assert_told(fleet.run("create", fleet.name("a"), "-e", variable, *SLEEP), INVALID)
     assert_told(fleet.run("exec", "-e", variable, fleet.name("a"), "--", "true"), 125)
 
 
-def test_a_profile_that_is_not_there(fleet: Fleet) -> None:
+def test_an_unknown_profile_is_refused(fleet: Fleet) -> None:
     assert_told(fleet.run("create", fleet.name("a"), "--profile", "none"), INVALID, "no profile 'none'")
 
 
@@ -100,7 +100,7 @@ BROKEN_CONFIGS = [
 
 
 @pytest.mark.parametrize("text", BROKEN_CONFIGS)
-def test_a_config_that_does_not_parse(fleet: Fleet, text: str) -> None:
+def test_config_check_refuses_an_invalid_settings_file(fleet: Fleet, text: str) -> None:
     file = fleet.paths.config_file
     file.write_bytes(text.encode("latin-1"))
     try:
@@ -109,7 +109,7 @@ def test_a_config_that_does_not_parse(fleet: Fleet, text: str) -> None:
         fleet.settings(fleet.usual)
 
 
-def test_a_daemon_without_sense_in_its_config(fleet: Fleet) -> None:
+def test_a_daemon_with_invalid_settings_does_not_start(fleet: Fleet) -> None:
     """It says so and does not start; containers run on."""
     name = fleet.name("a")
     fleet.create(name)
@@ -128,13 +128,13 @@ COMMANDS = ["no-such-program", "/no/such/program", "/etc/passwd", "/etc", "./rel
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_that_can_not_run(fleet: Fleet, command: str) -> None:
+def test_a_command_that_can_not_run_is_refused(fleet: Fleet, command: str) -> None:
     assert_told(fleet.run("create", fleet.name("a"), "-n", "3", "--", command, "x"), INVALID)
     assert fleet.states() == {}
     assert fleet.directories() == []
 
 
-def test_a_program_that_only_the_host_sees(fleet: Fleet) -> None:
+def test_a_program_that_the_mask_hides_is_refused(fleet: Fleet) -> None:
     program = Path(f"/root/{fleet.name('program')}")
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
@@ -144,7 +144,7 @@ def test_a_program_that_only_the_host_sees(fleet: Fleet) -> None:
         program.unlink()
 
 
-def test_arguments_that_are_not_text(fleet: Fleet) -> None:
+def test_arguments_that_are_not_text_are_refused(fleet: Fleet) -> None:
     assert_told(fleet.run("create", fleet.name("a"), "--", "echo", os.fsdecode(b"\xff")), INVALID)
     assert fleet.states() == {}
 
@@ -166,7 +166,7 @@ def pair(fleet: Fleet) -> tuple[str, str]:
     return broken, sound
 
 
-def test_a_delta_that_is_gone(fleet: Fleet, pair: tuple[str, str]) -> None:
+def test_a_container_whose_delta_is_gone_does_not_start(fleet: Fleet, pair: tuple[str, str]) -> None:
     broken, sound = pair
     shutil.rmtree(fleet.delta(broken))
     for verb in ("start", "restart"):
@@ -179,7 +179,7 @@ def test_a_delta_that_is_gone(fleet: Fleet, pair: tuple[str, str]) -> None:
     assert broken not in fleet.states()
 
 
-def test_a_delta_of_somebody_else(fleet: Fleet, pair: tuple[str, str]) -> None:
+def test_a_container_whose_delta_has_another_owner_does_not_start(fleet: Fleet, pair: tuple[str, str]) -> None:
     broken, _ = pair
     delta = fleet.delta(broken)
     owner = delta.stat().st_uid
@@ -192,7 +192,7 @@ def test_a_delta_of_somebody_else(fleet: Fleet, pair: tuple[str, str]) -> None:
     fleet.ok("start", broken)
 
 
-def test_a_delta_that_is_a_link(fleet: Fleet, pair: tuple[str, str], tmp_path: Path) -> None:
+def test_a_container_whose_delta_is_a_link_does_not_start(fleet: Fleet, pair: tuple[str, str], tmp_path: Path) -> None:
     """Through it a container could write anywhere on the host, and destroy would remove what it points to."""
     broken, _ = pair
     kept = tmp_path / "kept"
@@ -204,7 +204,7 @@ def test_a_delta_that_is_a_link(fleet: Fleet, pair: tuple[str, str], tmp_path: P
     assert kept.read_text() == "x"
 
 
-def test_a_delta_that_nothing_can_be_mounted_in(fleet: Fleet, pair: tuple[str, str]) -> None:
+def test_a_container_with_a_file_in_place_of_a_mount_point_does_not_start(fleet: Fleet, pair: tuple[str, str]) -> None:
     """liblxc may report such a start, and give it up a moment later."""
     broken, _ = pair
     (fleet.delta(broken) / "proc").touch()
@@ -245,7 +245,7 @@ HURTS: list[Callable[[Path, str], object]] = [
 ]  # fmt: skip
 
 
-def test_specs_that_can_not_be_used(fleet: Fleet) -> None:
+def test_a_container_with_an_unusable_spec_is_broken(fleet: Fleet) -> None:
     """Each is reported broken, nothing else suffers, and each can be put right or destroyed."""
     sound = fleet.name("sound")
     fleet.create(sound)
@@ -282,7 +282,7 @@ def test_specs_that_can_not_be_used(fleet: Fleet) -> None:
     assert sorted(fleet.directories()) == sorted(str(fleet.paths.container(name).directory) for name in (sound, new))
 
 
-def test_a_broken_one_that_runs_can_be_stopped(fleet: Fleet) -> None:
+def test_a_broken_container_that_runs_can_be_stopped(fleet: Fleet) -> None:
     name = fleet.name("a")
     fleet.create(name)
     fleet.paths.container(name).spec.write_text("version:")
@@ -295,7 +295,7 @@ def test_a_broken_one_that_runs_can_be_stopped(fleet: Fleet) -> None:
     fleet.ok("wait", name, "--for", "stopped")
 
 
-def test_what_a_broken_one_has_is_nobody_elses(fleet: Fleet) -> None:
+def test_no_other_container_gets_the_ids_and_address_of_a_broken_one(fleet: Fleet) -> None:
     """Its uids own its files, and it may run with its address."""
     fleet.settings(f"network: {{bridge: {fleet.bridge}, drain: 0}}\n")
     fleet.stop_daemon()
@@ -338,7 +338,7 @@ def test_what_a_broken_one_has_is_nobody_elses(fleet: Fleet) -> None:
     fleet.start_daemon()
 
 
-def test_copies_beside_a_container(fleet: Fleet) -> None:
+def test_only_one_of_several_copies_of_a_container_may_run(fleet: Fleet) -> None:
     """A copy has the ids of the first, so root of the one could touch the other's processes: only one may run."""
     first, second, third, kept = fleet.name("a"), fleet.name("b"), fleet.name("c"), f"{fleet.name('a')}.bak"
     fleet.create(first)
@@ -363,7 +363,7 @@ def test_copies_beside_a_container(fleet: Fleet) -> None:
         shutil.rmtree(fleet.paths.lxc / kept)
 
 
-def test_a_config_that_somebody_changed_is_written_anew(fleet: Fleet, pair: tuple[str, str]) -> None:
+def test_an_lxc_config_that_somebody_changed_is_written_anew(fleet: Fleet, pair: tuple[str, str]) -> None:
     broken, _ = pair
     config = fleet.paths.container(broken).config
     config.write_text("lxc.mount.entry = / mnt none bind 0 0\nnonsense\n")
@@ -371,7 +371,7 @@ def test_a_config_that_somebody_changed_is_written_anew(fleet: Fleet, pair: tupl
     assert "nonsense" not in config.read_text()
 
 
-def test_a_directory_that_vanished_under_a_running_container(fleet: Fleet) -> None:
+def test_a_running_container_whose_directory_vanished_can_be_destroyed(fleet: Fleet) -> None:
     name = fleet.name("a")
     fleet.create(name)
     shutil.rmtree(fleet.paths.container(name).directory)
@@ -380,7 +380,7 @@ def test_a_directory_that_vanished_under_a_running_container(fleet: Fleet) -> No
     assert fleet.states() == {}
 
 
-def test_something_else_of_that_name(fleet: Fleet) -> None:
+def test_a_container_of_plain_lxc_keeps_its_name_and_files(fleet: Fleet) -> None:
     name = fleet.name("a")
     directory = fleet.paths.lxc / name
     directory.mkdir(parents=True)
@@ -396,7 +396,7 @@ def test_something_else_of_that_name(fleet: Fleet) -> None:
         shutil.rmtree(directory)
 
 
-def test_a_file_of_that_name(fleet: Fleet) -> None:
+def test_create_refuses_the_name_of_a_file_or_link(fleet: Fleet) -> None:
     name = fleet.name("a")
     path = fleet.paths.lxc / name
     for link in (False, True):
@@ -431,7 +431,7 @@ def fill(directory: Path) -> None:
                 size //= 2
 
 
-def test_the_disk_is_full_in_the_middle(small_disk: Fleet) -> None:
+def test_a_disk_that_fills_up_during_a_create_leaves_whole_containers(small_disk: Fleet) -> None:
     fleet = small_disk
     first = fleet.name("first")
     fleet.create(first)
@@ -465,7 +465,7 @@ def test_the_disk_is_full_in_the_middle(small_disk: Fleet) -> None:
     assert set(fleet.states()) == {first}
 
 
-def test_no_inodes_are_refused_with_numbers(small_disk: Fleet) -> None:
+def test_a_create_without_enough_inodes_is_refused_with_numbers(small_disk: Fleet) -> None:
     fleet = small_disk
     refused = fleet.run("create", fleet.name("m"), "-n", "4000", *SLEEP)
     assert refused.status == FAILED
@@ -474,7 +474,7 @@ def test_no_inodes_are_refused_with_numbers(small_disk: Fleet) -> None:
     assert fleet.directories() == []
 
 
-def test_a_read_only_disk(small_disk: Fleet) -> None:
+def test_each_verb_tells_of_a_read_only_disk(small_disk: Fleet) -> None:
     fleet = small_disk
     name = fleet.name("a")
     fleet.create(name)

@@ -30,7 +30,7 @@ def reboot(fleet: Fleet) -> None:
     fleet.start_daemon()
 
 
-def test_the_record_follows_what_runs(fleet: Fleet) -> None:
+def test_the_record_names_the_containers_that_run(fleet: Fleet) -> None:
     fleet.ok("create", fleet.name("a"), "-n", "2", *SLEEP)
     both = [fleet.name("a1"), fleet.name("a2")]
     until(lambda: record(fleet)["running"] == both)
@@ -42,7 +42,7 @@ def test_the_record_follows_what_runs(fleet: Fleet) -> None:
     until(lambda: (record(fleet)["running"], record(fleet)["resting"]) == (both[1:], []))
 
 
-def test_what_ran_runs_again_in_order(fleet: Fleet) -> None:
+def test_containers_that_ran_start_again_in_order(fleet: Fleet) -> None:
     first, second, last, never, idle = (fleet.name(word) for word in ("z", "y", "x", "never", "idle"))
     fleet.create(first, options=["--boot-order", "-1"])
     fleet.create(second)
@@ -60,7 +60,7 @@ def test_what_ran_runs_again_in_order(fleet: Fleet) -> None:
     assert (fleet.state(never), fleet.state(idle)) == ("stopped", "stopped")
 
 
-def test_a_host_that_goes_down_while_they_start_begins_anew(fleet: Fleet) -> None:
+def test_a_shutdown_during_the_autostart_loses_no_container(fleet: Fleet) -> None:
     """Those whose turn has not come run neither before nor after the stop, and are to start all the same."""
     first, later, last = (fleet.name(word) for word in ("a", "b", "c"))
     check = ["--health-exec", "false", "--health-interval", "1"]
@@ -80,7 +80,7 @@ def test_a_host_that_goes_down_while_they_start_begins_anew(fleet: Fleet) -> Non
     until(lambda: fleet.states() == {later: "running", last: "running"}, 20)
 
 
-def test_a_daemon_that_is_stopped_while_they_start_does_not_wait_for_their_turns(fleet: Fleet) -> None:
+def test_a_daemon_that_is_stopped_during_the_autostart_does_not_wait_for_its_end(fleet: Fleet) -> None:
     first, later = fleet.name("a"), fleet.name("b")
     fleet.create(first, options=["--boot-order", "-1", "--health-exec", "false", "--health-interval", "1"])
     fleet.create(later)
@@ -92,7 +92,7 @@ def test_a_daemon_that_is_stopped_while_they_start_does_not_wait_for_their_turns
     until(lambda: fleet.states() == {first: "running", later: "running"}, 20)
 
 
-def test_a_daemon_that_is_replaced_starts_nothing(fleet: Fleet) -> None:
+def test_a_new_daemon_in_the_same_boot_starts_no_container(fleet: Fleet) -> None:
     fleet.ok("create", fleet.name("a"), "-n", "2", *SLEEP)
     fleet.ok("stop", "--until-boot", fleet.name("a1"))
     fleet.ok("stop", fleet.name("a2"))
@@ -104,7 +104,7 @@ def test_a_daemon_that_is_replaced_starts_nothing(fleet: Fleet) -> None:
     until(lambda: fleet.states() == {fleet.name("a1"): "running", fleet.name("a2"): "stopped"}, 20)
 
 
-def test_a_host_that_died(fleet: Fleet) -> None:
+def test_all_containers_start_again_after_a_crash_of_the_host(fleet: Fleet) -> None:
     """The daemon and all containers end in one moment, unannounced."""
     fleet.create(fleet.name("s"), command=())
     fleet.ok("create", fleet.name("a"), "-n", "5", *SLEEP)
@@ -121,7 +121,7 @@ def test_a_host_that_died(fleet: Fleet) -> None:
     until(lambda: set(fleet.states().values()) == {"running"}, 20)
 
 
-def test_a_daemon_that_dies_while_it_starts_them_goes_on(fleet: Fleet) -> None:
+def test_a_new_daemon_completes_the_autostart_of_a_killed_one(fleet: Fleet) -> None:
     fleet.ok("create", fleet.name("a"), "-n", "3", *SLEEP)
     fleet.ok("stop", "--all", "--until-boot")
     fleet.stop_daemon()

@@ -66,7 +66,7 @@ def run(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Tag]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_nothing_is_left(tmp_path: Path, fleet: Fleet, number: signal.Signals) -> None:
+def test_a_run_that_a_signal_breaks_off_leaves_nothing(tmp_path: Path, fleet: Fleet, number: signal.Signals) -> None:
     fleet.create(fleet.name("a"))
     before = fleet.pid(fleet.name("a"))
     with run(tmp_path) as (other, tag):
@@ -79,7 +79,7 @@ def test_nothing_is_left(tmp_path: Path, fleet: Fleet, number: signal.Signals) -
     assert fleet.pid(fleet.name("a")) == before
 
 
-def test_what_is_left_is_removed_by_the_next_run(tmp_path: Path, fleet: Fleet) -> None:
+def test_the_next_run_removes_the_leftovers_of_a_killed_run(tmp_path: Path, fleet: Fleet) -> None:
     """Should also the helper be killed that removes it else."""
     fleet.create(fleet.name("a"))
     before = fleet.pid(fleet.name("a"))

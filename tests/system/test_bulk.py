@@ -20,7 +20,7 @@ def finished(client: subprocess.Popen[bytes]) -> Ran:
     return Ran(client.returncode, out.decode(), err.decode())
 
 
-def test_a_hundred(fleet: Fleet) -> None:
+def test_a_hundred_containers_are_created_used_and_destroyed(fleet: Fleet) -> None:
     mounts = host_mounts()
     assert "100 created" in fleet.ok("create", fleet.name("m"), "-n", "100", *SLEEP)
     records = fleet.records()
@@ -39,7 +39,7 @@ def test_a_hundred(fleet: Fleet) -> None:
     fleet.assert_no_traces()
 
 
-def test_one_of_many_fails(fleet: Fleet) -> None:
+def test_one_create_of_many_that_fails_leaves_nothing_and_the_others_run(fleet: Fleet) -> None:
     """A directory that is in the way appears after the daemon looked; the rest is done, that one leaves nothing."""
     names = [fleet.name(f"m{number}") for number in range(1, 41)]
     victim = fleet.paths.new(names[39]).directory
@@ -59,7 +59,7 @@ def test_one_of_many_fails(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("moment", [0.0, 0.15, 0.4])
-def test_ctrl_c_takes_back_what_has_not_begun(fleet: Fleet, moment: float) -> None:
+def test_ctrl_c_cancels_the_creates_that_have_not_begun(fleet: Fleet, moment: float) -> None:
     client = fleet.spawn("create", fleet.name("m"), "-n", "200", "-f", "json", *SLEEP)
     until(lambda: len(fleet.directories()) > 1, 20, "it has begun")
     time.sleep(moment)
@@ -81,7 +81,7 @@ def test_ctrl_c_takes_back_what_has_not_begun(fleet: Fleet, moment: float) -> No
     fleet.ok("create", fleet.name("m"), "-n", "3", *SLEEP)
 
 
-def test_two_ctrl_c_leave_at_once_and_the_work_goes_on(fleet: Fleet) -> None:
+def test_a_second_ctrl_c_ends_the_client_at_once_and_the_daemon_goes_on(fleet: Fleet) -> None:
     client = fleet.spawn("create", fleet.name("m"), "-n", "100", *SLEEP)
     until(lambda: len(fleet.directories()) > 1, 20, "it has begun")
     client.send_signal(signal.SIGINT)
@@ -94,7 +94,7 @@ def test_two_ctrl_c_leave_at_once_and_the_work_goes_on(fleet: Fleet) -> None:
     assert fleet.half_done() == []
 
 
-def test_ctrl_c_during_a_restart_leaves_all_running(fleet: Fleet) -> None:
+def test_ctrl_c_during_a_restart_leaves_all_containers_running(fleet: Fleet) -> None:
     fleet.ok("create", fleet.name("m"), "-n", "60", *SLEEP)
     client = fleet.spawn("restart", "--all", "-f", "json")
     time.sleep(0.2)
@@ -105,7 +105,7 @@ def test_ctrl_c_during_a_restart_leaves_all_running(fleet: Fleet) -> None:
     assert fleet.half_done() == []
 
 
-def test_actions_that_meet_on_one_container(fleet: Fleet) -> None:
+def test_actions_that_meet_on_one_container_succeed_or_say_why_not(fleet: Fleet) -> None:
     name = fleet.name("a")
     fleet.create(name)
     clients = [fleet.spawn(verb, name) for verb in ("restart", "stop", "restart", "freeze", "start", "stop")]
@@ -118,7 +118,7 @@ def test_actions_that_meet_on_one_container(fleet: Fleet) -> None:
     assert fleet.inside(name, "echo ok") == "ok"
 
 
-def test_destroy_and_create_in_turns(fleet: Fleet) -> None:
+def test_create_and_destroy_in_turns_leave_nothing(fleet: Fleet) -> None:
     for _ in range(5):
         fleet.ok("create", fleet.name("m"), "-n", "10", *SLEEP)
         fleet.ok("destroy", "--all", "--force")

@@ -60,7 +60,7 @@ def system(fleet: Fleet, name: str) -> str:
 
 
 @pytest.mark.parametrize("options", [(), ("--privileged",)], ids=["unprivileged", "privileged"])
-def test_the_hosts_secrets_are_not_there(fleet: Fleet, secrets: list[Path], options: tuple[str, ...]) -> None:
+def test_a_clone_does_not_see_the_hosts_secrets(fleet: Fleet, secrets: list[Path], options: tuple[str, ...]) -> None:
     name = fleet.name("a")
     fleet.create(name, options=options)
     seen = fleet.inside(name, f"ls -d {' '.join(map(str, secrets))} 2>/dev/null || :")
@@ -76,7 +76,7 @@ def test_the_hosts_secrets_are_not_there(fleet: Fleet, secrets: list[Path], opti
     assert [fields[0] for fields in shadow] == accounts
 
 
-def test_nothing_is_readable_that_others_on_the_host_could_not_read(fleet: Fleet) -> None:
+def test_a_clone_can_not_read_private_files_of_the_host(fleet: Fleet) -> None:
     """As the sweep promises, told by looking from inside: no private file of the host's has content."""
     name = fleet.name("a")
     fleet.create(name)
@@ -87,7 +87,7 @@ def test_nothing_is_readable_that_others_on_the_host_could_not_read(fleet: Fleet
             assert fleet.ok("exec", name, "--", "cat", path) != host.read_text(errors="surrogateescape"), path
 
 
-def test_app_and_system_containers_see_the_same_programs(fleet: Fleet) -> None:
+def test_a_clone_has_the_packages_of_the_host(fleet: Fleet) -> None:
     name = fleet.name("a")
     fleet.create(name)
     count = fleet.inside(name, "dpkg-query -W | wc -l")
@@ -96,7 +96,7 @@ def test_app_and_system_containers_see_the_same_programs(fleet: Fleet) -> None:
     assert fleet.inside(name, "cat /etc/os-release") == Path("/etc/os-release").read_text().strip()
 
 
-def test_a_system_container_boots_lean(fleet: Fleet, host_service: str) -> None:
+def test_a_system_container_runs_only_allowed_services(fleet: Fleet, host_service: str) -> None:
     name = system(fleet, fleet.name("a"))
     assert fleet.ok("exec", name, "--", "systemctl", "is-system-running").strip() == "running"
     units = fleet.inside(name, "systemctl list-units --all --plain --no-legend --type=service").splitlines()
@@ -109,7 +109,7 @@ def test_a_system_container_boots_lean(fleet: Fleet, host_service: str) -> None:
     assert int(fleet.record(name)["delta_bytes"]) < 300 << 10
 
 
-def test_a_service_of_the_deltas_own_starts(fleet: Fleet) -> None:
+def test_a_service_in_the_delta_starts(fleet: Fleet) -> None:
     name = system(fleet, fleet.name("a"))
     unit = "[Service]\\nExecStart=/bin/sleep infinity\\n[Install]\\nWantedBy=multi-user.target\\n"
     fleet.inside(name, f"printf '{unit}' >/etc/systemd/system/own.service && systemctl enable own.service")
@@ -120,7 +120,7 @@ def test_a_service_of_the_deltas_own_starts(fleet: Fleet) -> None:
     assert not Path("/etc/systemd/system/own.service").exists()
 
 
-def test_a_vendors_unit_in_the_delta_starts_too(fleet: Fleet) -> None:
+def test_a_packages_unit_in_the_delta_starts(fleet: Fleet) -> None:
     """As a package installs it: below /usr/lib, enabled by a link."""
     name = system(fleet, fleet.name("a"))
     unit = "[Service]\\nExecStart=/bin/sleep infinity\\n[Install]\\nWantedBy=multi-user.target\\n"
@@ -132,7 +132,7 @@ def test_a_vendors_unit_in_the_delta_starts_too(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("how", ["systemctl poweroff", "poweroff", "halt", "shutdown -h now", "kill -s RTMIN+4 1"])
-def test_poweroff_from_inside_stops_it(fleet: Fleet, how: str) -> None:
+def test_poweroff_from_inside_stops_the_container(fleet: Fleet, how: str) -> None:
     name = system(fleet, fleet.name("a"))
     fleet.run("exec", name, "--", "sh", "-c", how)
     fleet.ok("wait", name, "--for", "stopped", "--timeout", "20")
@@ -149,7 +149,7 @@ def test_stop_is_a_clean_shutdown(fleet: Fleet) -> None:
     assert (fleet.delta(name) / "var/lib/ended").exists()
 
 
-def test_twenty_system_containers_at_once(fleet: Fleet) -> None:
+def test_twenty_system_containers_boot_at_once(fleet: Fleet) -> None:
     fleet.ok("create", fleet.name("s"), "-n", "20")
     fleet.ok("wait", "--all", "--for", "healthy", "--timeout", "60")
     assert list(fleet.states().values()) == ["running"] * 20
@@ -175,7 +175,7 @@ def test_an_operators_rule_takes_effect(fleet: Fleet) -> None:
         rules.unlink(missing_ok=True)
 
 
-def test_a_wrong_rule_starts_nothing_and_stops_nothing(fleet: Fleet) -> None:
+def test_with_a_wrong_rule_no_container_starts_and_none_is_stopped(fleet: Fleet) -> None:
     one, two = fleet.name("a"), fleet.name("b")
     fleet.create(one)
     rules = fleet.paths.mask_rules / "wrong.yaml"

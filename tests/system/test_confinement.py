@@ -128,12 +128,12 @@ def secrets() -> Iterator[list[Path]]:
 # -- devices and the kernel ----------------------------------------------------------------------------------
 
 
-def test_the_hosts_disk_can_be_neither_made_nor_mounted(clones: Clones, kind: str) -> None:
+def test_the_hosts_disk_can_be_neither_read_nor_mounted(clones: Clones, kind: str) -> None:
     device = os.stat("/").st_dev
     assert succeeded(clones.attack(kind, attacks.make_device, os.major(device), os.minor(device))) == []
 
 
-def test_dangerous_calls_are_refused(clones: Clones, kind: str) -> None:
+def test_dangerous_system_calls_are_refused(clones: Clones, kind: str) -> None:
     answers = dict(line.split(": ") for line in clones.attack(kind, attacks.system_calls))
     assert set(answers.values()) == {"1"}, answers  # EPERM
 
@@ -142,7 +142,7 @@ def test_no_file_is_opened_by_its_handle(clones: Clones, kind: str) -> None:
     assert succeeded(clones.attack(kind, attacks.file_handles)) == []
 
 
-def test_the_kernels_settings_stay(clones: Clones, unprivileged: str) -> None:
+def test_the_kernels_settings_can_not_be_changed(clones: Clones, unprivileged: str) -> None:
     def settings() -> list[str]:
         files = [Path(f"/proc/sys/{name}") for name in ("kernel/core_pattern", "fs/file-max", "kernel/modprobe")]
         return [file.read_text() for file in files if file.exists()]
@@ -154,13 +154,13 @@ def test_the_kernels_settings_stay(clones: Clones, unprivileged: str) -> None:
     assert settings() == before
 
 
-def test_what_is_executed_in_a_container_is_confined_like_it(clones: Clones, kind: str) -> None:
+def test_a_command_of_exec_is_confined_like_its_container(clones: Clones, kind: str) -> None:
     script = "grep -E '^(CapBnd|Seccomp|NoNewPrivs)' /proc/{}/status; cat /proc/{}/attr/current 2>/dev/null || :"
     assert clones.inside(kind, script.format("self", "self")) == clones.inside(kind, script.format(1, 1))
     assert "Seccomp:\t2" in clones.inside(kind, "cat /proc/self/status")
 
 
-def test_dropped_capabilities_are_not_there(clones: Clones, kind: str) -> None:
+def test_no_process_has_a_dropped_capability(clones: Clones, kind: str) -> None:
     for who in ("1", "self"):
         line = clones.inside(kind, f"grep CapBnd /proc/{who}/status").split()[1]
         # mac_override, mac_admin, sys_module, sys_rawio and sys_time; linux/capability.h
@@ -168,7 +168,7 @@ def test_dropped_capabilities_are_not_there(clones: Clones, kind: str) -> None:
 
 
 @pytest.mark.skipif(not APPARMOR, reason="this kernel has no AppArmor")
-def test_apparmor_confines_it(clones: Clones, kind: str) -> None:
+def test_apparmor_confines_a_container(clones: Clones, kind: str) -> None:
     pid = clones.fleet.pid(clones.names[kind])
     assert "lxc-" in Path(f"/proc/{pid}/attr/current").read_text()
 
@@ -176,7 +176,7 @@ def test_apparmor_confines_it(clones: Clones, kind: str) -> None:
 # -- the base, the mask and the deltas -----------------------------------------------------------------------
 
 
-def test_deltas_are_not_to_be_found(clones: Clones, kind: str) -> None:
+def test_a_container_can_not_find_a_delta(clones: Clones, kind: str) -> None:
     """Neither its own nor another's, though both are on the file system that is the base."""
     name = f"{MARK}-in-a-delta"
     clones.inside("other", f"echo secret >/{name}")
@@ -184,7 +184,7 @@ def test_deltas_are_not_to_be_found(clones: Clones, kind: str) -> None:
     assert clones.attack(kind, attacks.find, name) == []
 
 
-def test_what_the_mask_hides_stays_hidden(clones: Clones, secrets: list[Path], kind: str) -> None:
+def test_a_file_that_the_mask_hides_stays_hidden(clones: Clones, secrets: list[Path], kind: str) -> None:
     clones.fleet.ok("restart", clones.names[kind])
     said = clones.attack(kind, attacks.uncover, [str(path) for path in secrets])
     assert [line for line in said if MARK in line and "secret of" in line] == []
@@ -242,7 +242,7 @@ def test_users_of_the_host_see_nothing_of_a_container(clones: Clones, own_fleet:
 # -- others --------------------------------------------------------------------------------------------------
 
 
-def test_sockets_of_the_host_are_not_to_be_reached(clones: Clones, kind: str) -> None:
+def test_sockets_of_the_host_can_not_be_reached(clones: Clones, kind: str) -> None:
     with socket.socket(socket.AF_UNIX) as abstract, socket.socket() as local:
         abstract.bind(f"\0{MARK}")
         abstract.listen()
@@ -251,7 +251,7 @@ def test_sockets_of_the_host_are_not_to_be_reached(clones: Clones, kind: str) ->
         assert succeeded(clones.attack(kind, attacks.reach, MARK, local.getsockname()[1])) == []
 
 
-def test_processes_of_others_are_not_to_be_reached(clones: Clones, kind: str) -> None:
+def test_processes_of_others_can_not_be_reached(clones: Clones, kind: str) -> None:
     bystander = subprocess.Popen(["sleep", "60"])
     try:
         said = clones.attack(kind, attacks.processes_of_others, bystander.pid)
@@ -271,7 +271,7 @@ def test_a_container_can_not_leave_its_cgroup(clones: Clones, unprivileged: str)
 # -- limits, and starving others -----------------------------------------------------------------------------
 
 
-def test_inotify_instances_are_each_containers_own(clones: Clones, hogging: Callable[..., str]) -> None:
+def test_each_container_has_inotify_instances_of_its_own(clones: Clones, hogging: Callable[..., str]) -> None:
     count = int(hogging(hogs.hog_inotify).split()[0])
     assert count >= 50  # all of its own: under whatever uid
     script = "import ctypes; print(ctypes.CDLL(None).inotify_init() >= 0)"
@@ -285,11 +285,11 @@ def test_a_fork_bomb_ends_at_the_limit(clones: Clones, hogging: Callable[..., st
     assert clones.inside("other", "sh -c 'echo alive'") == "alive"
 
 
-def test_keys_are_refused(clones: Clones, kind: str) -> None:
+def test_kernel_keys_are_refused(clones: Clones, kind: str) -> None:
     assert clones.attack(kind, hogs.hog_keys) == ["0"]
 
 
-def test_the_hosts_terminals_are_kept_for_it(clones: Clones, hogging: Callable[..., str]) -> None:
+def test_the_kernel_keeps_terminals_for_the_host(clones: Clones, hogging: Callable[..., str]) -> None:
     """The kernel keeps kernel.pty.reserve of them for the host. The others are the containers' own, each 1,024, where
     AppArmor keeps them from mounting more."""
     hogging(hogs.hog_ptys)
@@ -299,7 +299,7 @@ def test_the_hosts_terminals_are_kept_for_it(clones: Clones, hogging: Callable[.
         assert clones.inside("other", "python3 -c 'import os; os.openpty(); print(True)'") == "True"
 
 
-def test_namespaces_are_each_containers_own(clones: Clones, hogging: Callable[..., str]) -> None:
+def test_each_container_has_a_number_of_namespaces_of_its_own(clones: Clones, hogging: Callable[..., str]) -> None:
     assert int(hogging(hogs.hog_namespaces)) > 100
     assert clones.inside("other", "unshare -m -u -i true && echo made") == "made"
 
@@ -333,7 +333,7 @@ def limit(fleet: Fleet, name: str, controller: str, legacy: str, modern: str) ->
     return file.read_text().strip()
 
 
-def test_limits_that_were_asked_for_hold(own_fleet: Fleet) -> None:
+def test_a_containers_limits_hold(own_fleet: Fleet) -> None:
     name = own_fleet.name("limited")
     own_fleet.ok("create", name, "--memory", "64M", "--cpus", "0.5", "--pids", "32", "--no-new-privs", *SLEEP)
     assert limit(own_fleet, name, "memory", "memory.limit_in_bytes", "memory.max") == str(64 << 20)
@@ -352,7 +352,7 @@ def test_limits_that_were_asked_for_hold(own_fleet: Fleet) -> None:
     own_fleet.ok("destroy", name, "--force")
 
 
-def test_info_tells_what_holds_it(clones: Clones, kind: str) -> None:
+def test_info_tells_how_a_container_is_confined(clones: Clones, kind: str) -> None:
     record = clones.fleet.record(clones.names[kind])
     assert record["processes_limit"] == 4096
     words = {"users", "system calls", "apparmor", "capabilities", "new privileges", "devices", "proc and sys"}

@@ -119,7 +119,7 @@ def assert_usable(fleet: Fleet, name: str, state: str) -> None:
 
 
 @EACH
-def test_the_daemon_is_killed(fleet: Fleet, case: Case) -> None:
+def test_a_kill_of_the_daemon_at_each_step_leaves_a_usable_container(fleet: Fleet, case: Case) -> None:
     witness = fleet.name("w")
     fleet.create(witness)
     name = arrange(fleet, case)
@@ -148,7 +148,7 @@ def test_the_daemon_is_killed(fleet: Fleet, case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", [case for case in cases() if case.before in (ABSENT, "running")], ids=str)
-def test_the_launcher_is_killed(fleet: Fleet, case: Case) -> None:
+def test_a_kill_of_the_launcher_at_each_step_leaves_a_usable_container(fleet: Fleet, case: Case) -> None:
     witness = fleet.name("w")
     fleet.create(witness)
     name = arrange(fleet, case)
@@ -205,7 +205,7 @@ MOMENTS = [0.0, 0.03, 0.08, 0.15, 0.25]
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_the_daemon_is_killed_at_any_moment(fleet: Fleet, moment: float) -> None:
+def test_a_kill_of_the_daemon_at_any_moment_leaves_whole_containers(fleet: Fleet, moment: float) -> None:
     witness = fleet.name("w")
     fleet.create(witness)
     pid = fleet.pid(witness)
@@ -222,7 +222,7 @@ def test_the_daemon_is_killed_at_any_moment(fleet: Fleet, moment: float) -> None
 
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("servant", ["launcher", "booter"])
-def test_the_launcher_is_killed_at_any_moment(fleet: Fleet, servant: str, moment: float) -> None:
+def test_a_kill_of_the_launcher_at_any_moment_leaves_whole_containers(fleet: Fleet, servant: str, moment: float) -> None:
     witness = fleet.name("w")
     fleet.create(witness)
     pid = fleet.pid(witness)
@@ -236,7 +236,7 @@ def test_the_launcher_is_killed_at_any_moment(fleet: Fleet, servant: str, moment
 
 @pytest.mark.parametrize("moment", MOMENTS[::2])
 @pytest.mark.parametrize("action", ["restart", "destroy"])
-def test_both_are_killed_while_many_restart_or_go(fleet: Fleet, action: str, moment: float) -> None:
+def test_a_kill_of_daemon_and_launcher_during_a_restart_or_destroy_leaves_whole_containers(fleet: Fleet, action: str, moment: float) -> None:
     fleet.ok("create", fleet.name("m"), "-n", "20", *SLEEP)
     witness = fleet.name("w")
     fleet.create(witness)
@@ -255,7 +255,7 @@ def test_both_are_killed_while_many_restart_or_go(fleet: Fleet, action: str, mom
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
-def test_the_client_is_killed_and_the_work_goes_on(fleet: Fleet, number: signal.Signals) -> None:
+def test_the_daemon_goes_on_after_a_kill_of_the_client(fleet: Fleet, number: signal.Signals) -> None:
     with creating(fleet, 30) as client:
         until(lambda: len(fleet.directories()) > 2, 20, "it has begun")
         client.send_signal(number)
@@ -263,7 +263,7 @@ def test_the_client_is_killed_and_the_work_goes_on(fleet: Fleet, number: signal.
     until(lambda: list(fleet.states().values()) == ["running"] * 30, 20, "all are there")
 
 
-def test_a_directory_under_construction_is_removed_and_told(fleet: Fleet) -> None:
+def test_half_made_and_half_removed_directories_are_removed_and_told(fleet: Fleet) -> None:
     """What only a kill of the children could leave: half of a new container, half of an old one."""
     keep = fleet.name("a")
     fleet.create(keep)
@@ -282,7 +282,7 @@ def test_a_directory_under_construction_is_removed_and_told(fleet: Fleet) -> Non
     assert fleet.name("c") in told
 
 
-def test_a_large_leftover_delays_nobody(fleet: Fleet) -> None:
+def test_the_removal_of_a_large_leftover_delays_no_daemon_and_no_create(fleet: Fleet) -> None:
     """Nor does its removal outlive the daemon, whose lock it would keep."""
     fleet.stop_daemon()
     gone = fleet.paths.gone(fleet.name("c") + ".0").delta
@@ -301,7 +301,7 @@ def test_a_large_leftover_delays_nobody(fleet: Fleet) -> None:
     assert not gone.parent.exists()
 
 
-def test_what_outlives_its_destroy_is_destroyed_when_it_ends(fleet: Fleet) -> None:
+def test_a_container_that_outlives_its_destroy_is_destroyed_when_it_ends(fleet: Fleet) -> None:
     """As when a process of it hung in the kernel for longer than anybody waits."""
     name = fleet.name("a")
     fleet.create(name)
@@ -311,7 +311,7 @@ def test_what_outlives_its_destroy_is_destroyed_when_it_ends(fleet: Fleet) -> No
     assert fleet.directories() == []
 
 
-def test_what_somebody_puts_in_the_place_of_a_new_one_stays(fleet: Fleet) -> None:
+def test_a_directory_that_takes_the_place_of_a_new_container_stays(fleet: Fleet) -> None:
     """Between the look for a free name and the making, as a restore or lxc-create may."""
     name = fleet.name("a")
     fleet.create(fleet.name("warm"))  # so that a child can prepare the next one, but for the launcher
@@ -333,7 +333,7 @@ def test_what_somebody_puts_in_the_place_of_a_new_one_stays(fleet: Fleet) -> Non
     shutil.rmtree(fleet.paths.lxc / name)
 
 
-def test_one_that_runs_and_can_not_be_named_is_there_all_the_same(fleet: Fleet) -> None:
+def test_a_container_whose_dns_name_can_not_be_written_runs_all_the_same(fleet: Fleet) -> None:
     """As when the file system of /run is full."""
     first, second, third = (fleet.name(letter) for letter in "abc")
     fleet.create(first, options=["--network", "bridge"])
@@ -350,7 +350,7 @@ def test_one_that_runs_and_can_not_be_named_is_there_all_the_same(fleet: Fleet) 
     assert len({fleet.record(name)["addresses"][0] for name in (first, second, third)}) == 3
 
 
-def test_containers_of_others_are_left_alone(fleet: Fleet) -> None:
+def test_containers_that_are_not_lxcfleets_are_left_alone(fleet: Fleet) -> None:
     fleet.stop_daemon()
     foreign = fleet.paths.lxc / "somebody-elses"
     foreign.mkdir(parents=True)

@@ -42,7 +42,7 @@ def test_ten_clients_at_once_start_one_daemon(fleet: Fleet) -> None:
     assert len(fleet.states()) == 10
 
 
-def test_a_daemon_that_a_client_starts_has_nothing_of_the_callers(fleet: Fleet) -> None:
+def test_a_daemon_that_a_client_starts_inherits_no_descriptor(fleet: Fleet) -> None:
     fleet.stop_daemon()
     read, write = os.pipe()
     with fleet.spawn("list", "-q", pass_fds=(write,)) as client:
@@ -57,7 +57,7 @@ def test_a_daemon_that_a_client_starts_has_nothing_of_the_callers(fleet: Fleet) 
     os.close(read)
 
 
-def test_ten_clients_after_a_crash(fleet: Fleet) -> None:
+def test_ten_clients_after_a_crash_start_one_daemon(fleet: Fleet) -> None:
     fleet.create(fleet.name("a"))
     before = fleet.pid(fleet.name("a"))
     daemon = fleet.daemon_pid()
@@ -97,7 +97,7 @@ def test_containers_run_on_without_the_daemon(fleet: Fleet, number: signal.Signa
     assert set(fleet.states().values()) == {"stopped"}
 
 
-def test_one_that_ends_while_no_daemon_runs_is_stopped(fleet: Fleet) -> None:
+def test_a_container_that_ended_while_no_daemon_ran_is_stopped(fleet: Fleet) -> None:
     name = fleet.name("a")
     fleet.create(name)
     pid = fleet.pid(name)
@@ -109,7 +109,7 @@ def test_one_that_ends_while_no_daemon_runs_is_stopped(fleet: Fleet) -> None:
     fleet.ok("start", name)
 
 
-def test_sigterm_in_the_middle_leaves_whole_containers(fleet: Fleet) -> None:
+def test_sigterm_during_a_create_leaves_whole_containers(fleet: Fleet) -> None:
     client = fleet.spawn("create", fleet.name("m"), "-n", "60", *SLEEP)
     until(lambda: len(fleet.directories()) > 3, 20, "it has begun")
     fleet.stop_daemon()
@@ -121,7 +121,7 @@ def test_sigterm_in_the_middle_leaves_whole_containers(fleet: Fleet) -> None:
     assert fleet.half_done() == []
 
 
-def test_sighup_reloads_and_disturbs_nobody(fleet: Fleet) -> None:
+def test_sighup_reloads_the_settings_and_disturbs_no_container(fleet: Fleet) -> None:
     name = fleet.name("a")
     fleet.create(name)
     before, daemon = fleet.pid(name), fleet.daemon_pid()
@@ -132,7 +132,7 @@ def test_sighup_reloads_and_disturbs_nobody(fleet: Fleet) -> None:
     assert (fleet.daemon_pid(), fleet.pid(name)) == (daemon, before)
 
 
-def test_the_sockets_are_roots_and_the_groups(fleet: Fleet) -> None:
+def test_only_root_and_its_group_may_open_the_sockets(fleet: Fleet) -> None:
     for path in (fleet.paths.socket, fleet.paths.attach_socket):
         found = path.stat()
         assert stat.S_IMODE(found.st_mode) == 0o660
@@ -140,7 +140,7 @@ def test_the_sockets_are_roots_and_the_groups(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("verb", [["list"], ["create", "x1"], ["exec", "x1", "--", "id"], ["destroy", "--all"]])
-def test_somebody_without_rights_is_told(fleet: Fleet, verb: list[str]) -> None:
+def test_a_user_without_rights_is_told_so(fleet: Fleet, verb: list[str]) -> None:
     name = fleet.name("a")
     fleet.create(name)
     ran = subprocess.run(
@@ -187,7 +187,7 @@ NONSENSE = [
 ]  # fmt: skip
 
 
-def test_nonsense_on_the_sockets_stops_nothing(fleet: Fleet) -> None:
+def test_nonsense_on_the_sockets_does_not_stop_the_daemon(fleet: Fleet) -> None:
     name = fleet.name("a")
     fleet.create(name)
     daemon = fleet.daemon_pid()
@@ -204,7 +204,7 @@ def test_nonsense_on_the_sockets_stops_nothing(fleet: Fleet) -> None:
     assert fleet.inside(name, "echo ok") == "ok"
 
 
-def test_descriptors_do_not_leak(fleet: Fleet) -> None:
+def test_the_daemon_leaks_no_descriptors(fleet: Fleet) -> None:
     name = fleet.name("a")
     fleet.create(name)
     daemon = fleet.daemon_pid()

@@ -154,7 +154,7 @@ def lookup(name: str, kind: str = "A") -> set[str]:
     return {str(item) for rrset in answer.answer if rrset.rdtype == dns.rdatatype.from_text(kind) for item in rrset}
 
 
-def test_twenty_at_once_have_addresses_and_names(fleet: Fleet, rack: Rack) -> None:
+def test_twenty_containers_at_once_get_addresses_and_names(fleet: Fleet, rack: Rack) -> None:
     prefix, domain = fleet.prefix.rstrip("-"), f"{fleet.tag}.test"
     fleet.ok("create", prefix, "-n", "20", "-l", "role=web", "--port", "http=80", *SLEEP)
     names = list(fleet.states())
@@ -204,7 +204,7 @@ def test_a_restart_keeps_the_address(fleet: Fleet) -> None:
     assert wait(fleet, one) == {one: before[one]}
 
 
-def test_clients_live_as_long_as_their_containers_whatever_becomes_of_the_daemon(fleet: Fleet) -> None:
+def test_a_dhcp_client_lives_as_long_as_its_container_even_without_the_daemon(fleet: Fleet) -> None:
     one, two = fleet.name(1), fleet.name(2)
     fleet.create(one, two)
     before, pids, init = wait(fleet, one, two), clients(fleet), fleet.pid(two)
@@ -226,7 +226,7 @@ def test_clients_live_as_long_as_their_containers_whatever_becomes_of_the_daemon
     assert wait(fleet, one) == {one: before[one]}
 
 
-def test_who_has_no_address_stands_for_nobody(fleet: Fleet, rack: Rack) -> None:
+def test_a_container_without_an_address_does_not_answer_for_its_group(fleet: Fleet, rack: Rack) -> None:
     rack.silence()
     name, group = fleet.name(1), f"web.role.{fleet.tag}.test"
     fleet.create(name, options=("-l", "role=web"))
@@ -243,7 +243,7 @@ def test_who_has_no_address_stands_for_nobody(fleet: Fleet, rack: Rack) -> None:
     until(lambda: lookup(group) == {address})
 
 
-def test_another_address_is_taken_over(fleet: Fleet, rack: Rack) -> None:
+def test_another_address_from_the_server_is_taken_over(fleet: Fleet, rack: Rack) -> None:
     one, two = fleet.name(1), fleet.name(2)
     fleet.create(one, two)
     before = wait(fleet, one, two)
@@ -288,7 +288,7 @@ def _cgroup(pid: int) -> str:
         return ""
 
 
-def test_nobody_uses_or_gives_addresses_that_are_not_its_own(fleet: Fleet, rack: Rack) -> None:
+def test_a_container_can_neither_use_nor_give_addresses_that_are_not_its_own(fleet: Fleet, rack: Rack) -> None:
     one = fleet.name(1)
     fleet.create(one)
     address = wait(fleet, one)[one]
@@ -321,7 +321,7 @@ def test_nobody_uses_or_gives_addresses_that_are_not_its_own(fleet: Fleet, rack:
             assert (ear.wait(10 * PATIENCE) == 0) is passes, (source, target)
 
 
-def test_rules_that_somebody_flushed_come_back_with_what_was_given(fleet: Fleet) -> None:
+def test_rules_that_somebody_flushed_come_back_with_the_leased_addresses(fleet: Fleet) -> None:
     one = fleet.name(1)
     fleet.create(one)
     address = wait(fleet, one)[one]
@@ -335,7 +335,7 @@ def test_rules_that_somebody_flushed_come_back_with_what_was_given(fleet: Fleet)
     assert not _connects(within, "10.77.9.222")
 
 
-def test_a_published_port_leads_to_who_has_an_address(fleet: Fleet, rack: Rack) -> None:
+def test_a_published_port_leads_to_a_container_with_a_leased_address(fleet: Fleet, rack: Rack) -> None:
     fleet.ok("create", fleet.name(1), "-p", "18093:80", "--", "python3", "-m", "http.server", "80")
     wait(fleet, fleet.name(1))
     ask = f"import urllib.request; print(urllib.request.urlopen('http://{HOST}:18093/', timeout=2).status)"
@@ -355,7 +355,7 @@ def _status(host: str, port: int) -> int:
         return 0
 
 
-def test_a_bridge_that_goes_and_comes_back(fleet: Fleet, rack: Rack) -> None:
+def test_containers_are_connected_again_when_a_removed_bridge_is_back(fleet: Fleet, rack: Rack) -> None:
     one, published = fleet.name(1), fleet.name("p")
     fleet.create(one)
     fleet.ok("create", published, "-p", "18094:80", *SLEEP)
@@ -379,7 +379,7 @@ def test_a_bridge_that_goes_and_comes_back(fleet: Fleet, rack: Rack) -> None:
     assert fleet.json_any("doctor")["findings"][-1]["level"] == "ok"
 
 
-def test_a_bridge_of_others_is_used_only_if_that_is_said(fleet: Fleet, rack: Rack) -> None:
+def test_a_bridge_of_the_hosts_is_used_only_if_the_settings_say_so(fleet: Fleet, rack: Rack) -> None:
     usual = fleet.paths.config_file.read_text()
     try:
         fleet.settings(f"network: {{bridge: {rack.name}}}\n")
@@ -414,7 +414,7 @@ def test_isolated_containers_reach_the_network_and_not_each_other(fleet: Fleet, 
     assert _status(found[one], 80) == 200  # the host reaches all
 
 
-def test_the_client_of_a_privileged_container_is_out_of_its_reach(fleet: Fleet) -> None:
+def test_the_dhcp_client_of_a_privileged_container_is_out_of_its_reach(fleet: Fleet) -> None:
     one = fleet.name(1)
     fleet.create(one, options=("--privileged",))
     wait(fleet, one)

@@ -90,7 +90,7 @@ def limit_of(fleet: Fleet, project: int) -> int:
     return int(quota._RECORD.unpack(record.raw)[0]) << 10
 
 
-def test_what_the_disk_keeps_for_root_stays_for_the_host(plain_disk: Fleet) -> None:
+def test_the_disk_space_that_is_kept_for_root_stays_for_the_host(plain_disk: Fleet) -> None:
     fleet = plain_disk
     name = fleet.name("greedy")
     fleet.create(name)
@@ -167,7 +167,7 @@ def test_a_container_can_not_leave_its_limit(limiting_disk: Fleet) -> None:
         assert projects(own.delta) == projects(own.work) == {fleet.record(name)["first_id"]}
 
 
-def test_what_came_from_elsewhere_is_limited_from_its_next_start(limiting_disk: Fleet) -> None:
+def test_a_delta_without_a_limit_is_limited_from_its_next_start(limiting_disk: Fleet) -> None:
     fleet = limiting_disk
     name = fleet.name("moved")
     fleet.create(name)
@@ -200,7 +200,7 @@ def test_what_came_from_elsewhere_is_limited_from_its_next_start(limiting_disk: 
     fleet.inside(name, "head -c 50000000 /dev/zero >/root/more")
 
 
-def test_a_limit_goes_with_its_container(limiting_disk: Fleet) -> None:
+def test_a_limit_is_removed_with_its_container(limiting_disk: Fleet) -> None:
     fleet = limiting_disk
     name = fleet.name("short")
     fleet.create(name, options=("--disk", "16M"))
@@ -213,7 +213,7 @@ def test_a_limit_goes_with_its_container(limiting_disk: Fleet) -> None:
     fleet.inside(name, "head -c 50000000 /dev/zero >/root/more")
 
 
-def test_a_copy_keeps_its_limit(limiting_disk: Fleet) -> None:
+def test_a_container_restored_from_a_backup_keeps_its_limit(limiting_disk: Fleet) -> None:
     fleet = limiting_disk
     name = fleet.name("restored")
     fleet.create(name, options=("--disk", "16M"))
@@ -233,7 +233,7 @@ def test_a_copy_keeps_its_limit(limiting_disk: Fleet) -> None:
     assert fleet.record(name)["delta_bytes"] <= LIMIT
 
 
-def test_a_limit_that_can_not_be_kept_is_refused(plain_disk: Fleet) -> None:
+def test_a_limit_that_the_file_system_can_not_keep_is_refused(plain_disk: Fleet) -> None:
     fleet = plain_disk
     name = fleet.name("limited")
     refused = fleet.run("create", name, "--disk", "16M", *SLEEP)

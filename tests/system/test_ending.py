@@ -55,7 +55,7 @@ def test_a_stop_that_became_a_kill_is_an_event_and_counted_by_the_rollout(fleet:
     assert "killed, as they did not end in time: 1" in fleet.ok("rollout", "status")
 
 
-def test_a_container_may_have_a_time_of_its_own_to_end(fleet: Fleet) -> None:
+def test_a_container_may_have_a_stop_timeout_of_its_own(fleet: Fleet) -> None:
     name = fleet.name("own")
     fleet.ok("create", name, "--stop-timeout", "0.25", "--", "/usr/bin/python3", "-c", WAITS_FOR_INT)
     ready(fleet, name)
@@ -64,7 +64,7 @@ def test_a_container_may_have_a_time_of_its_own_to_end(fleet: Fleet) -> None:
     assert event["message"] == "it did not end within 0.25 s"
 
 
-def test_a_system_container_has_neither(fleet: Fleet) -> None:
+def test_a_system_container_takes_neither_a_stop_signal_nor_a_user(fleet: Fleet) -> None:
     for option, value in (("--stop-signal", "INT"), ("--user", "daemon")):
         ran = fleet.run("create", fleet.name("s"), option, value)
         assert ran.status == 2
@@ -97,7 +97,7 @@ def test_a_command_runs_as_a_user_of_the_container(fleet: Fleet, user: str, told
     assert not [event for event in fleet.events("killed") if event["container"] == name]
 
 
-def test_a_user_that_the_container_does_not_have_is_told(fleet: Fleet) -> None:
+def test_the_log_tells_of_a_user_that_the_container_does_not_have(fleet: Fleet) -> None:
     name = fleet.name("nobody")
     fleet.run("create", name, "--user", "no-such-user", "--", "sleep", "1000")
     until(lambda: "no such user" in fleet.ok("logs", name), 10, "the log says so")

@@ -29,7 +29,7 @@ def name(fleet: Fleet) -> str:
     return name
 
 
-def test_streams_are_binary_clean(fleet: Fleet, name: str) -> None:
+def test_exec_passes_streams_on_unchanged(fleet: Fleet, name: str) -> None:
     data = bytes(range(256)) * 4096 + os.urandom(100_000)
     with fleet.spawn("exec", name, "--", "cat", stdin=subprocess.PIPE) as client:
         out, err = client.communicate(data, timeout=60)
@@ -37,23 +37,23 @@ def test_streams_are_binary_clean(fleet: Fleet, name: str) -> None:
     assert out == data
 
 
-def test_stderr_stays_apart(fleet: Fleet, name: str) -> None:
+def test_stdout_and_stderr_stay_apart(fleet: Fleet, name: str) -> None:
     ran = fleet.run("exec", name, "--", "sh", "-c", "echo out; echo err >&2")
     assert (ran.out, ran.err) == ("out\n", "err\n")
 
 
 @pytest.mark.parametrize(("script", "status"), [("true", 0), ("exit 1", 1), ("exit 42", 42), ("exit 255", 255)])
-def test_the_exit_status_is_the_commands(fleet: Fleet, name: str, script: str, status: int) -> None:
+def test_exec_ends_with_the_commands_exit_status(fleet: Fleet, name: str, script: str, status: int) -> None:
     ran = fleet.run("exec", name, "--", "sh", "-c", script)
     assert (ran.status, ran.err) == (status, "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV])
-def test_a_signal_shows_as_128_plus_its_number(fleet: Fleet, name: str, number: signal.Signals) -> None:
+def test_exec_tells_of_a_signal_as_128_plus_its_number(fleet: Fleet, name: str, number: signal.Signals) -> None:
     assert fleet.run("exec", name, "--", "sh", "-c", f"kill -{int(number)} $$").status == 128 + number
 
 
-def test_statuses_of_what_did_not_run(fleet: Fleet, name: str) -> None:
+def test_a_command_that_does_not_run_has_an_exit_status_that_says_so(fleet: Fleet, name: str) -> None:
     missing = fleet.run("exec", name, "--", "no-such-program")
     assert (missing.status, "not found" in missing.err) == (127, True)
     assert fleet.run("exec", name, "--", "/etc/passwd").status == 126
@@ -70,7 +70,7 @@ def test_statuses_of_what_did_not_run(fleet: Fleet, name: str) -> None:
     assert (stopped.status, "start it" in stopped.err) == (125, True)
 
 
-def test_arguments_and_environment(fleet: Fleet, name: str) -> None:
+def test_arguments_and_environment_reach_the_command(fleet: Fleet, name: str) -> None:
     words = ["", "a b", "$HOME", "\\", "new\nline", "ü", "'\""]
     assert fleet.ok("exec", name, "--", "printf", "%s\\0", *words).split("\0")[:-1] == words
     lines = fleet.ok("exec", "-e", "X=a b", "-e", "HOME=/tmp", name, "--", "env", TOKEN="secret").splitlines()
@@ -81,7 +81,7 @@ def test_arguments_and_environment(fleet: Fleet, name: str) -> None:
 
 
 @pytest.mark.parametrize("size", [60_000, 70_000, 120_000])
-def test_long_arguments(fleet: Fleet, name: str, size: int) -> None:
+def test_long_variables_and_stdin_reach_the_command(fleet: Fleet, name: str, size: int) -> None:
     """What is too long for one datagram of the launcher's goes another way."""
     ran = fleet.run("exec", "-e", f"X={'x' * size}", name, "--", "sh", "-c", "echo ${#X}; cat; exit 5", input=b"and stdin")
     assert (ran.status, ran.out, ran.err) == (5, f"{size}\nand stdin", "")
@@ -92,7 +92,7 @@ def test_too_long_arguments_are_refused_with_numbers(fleet: Fleet, name: str) ->
     assert (ran.status, "200000" in ran.err) == (125, True)
 
 
-def test_nothing_of_the_daemon_is_open_inside(fleet: Fleet, name: str) -> None:
+def test_a_command_inherits_no_descriptor_of_the_daemon(fleet: Fleet, name: str) -> None:
     """No descriptor comes along: one on the host's file system would be a way out."""
     assert fleet.inside(name, "ls /proc/self/fd | tr '\\n' ' '") in ("0 1 2 3", "0 1 2")  # 3: ls reads the directory
     links = fleet.inside(name, "ls -l /proc/self/fd /proc/1/fd | grep -o '[^ ]*$'")
@@ -101,7 +101,7 @@ def test_nothing_of_the_daemon_is_open_inside(fleet: Fleet, name: str) -> None:
     assert dict(line.split(":\t") for line in status.splitlines())["SigBlk"] == "0" * 16
 
 
-def test_the_commands_processes_are_the_containers(fleet: Fleet, name: str) -> None:
+def test_a_command_has_the_containers_uids_cgroup_and_namespaces(fleet: Fleet, name: str) -> None:
     first = fleet.record(name)["first_id"]
     client = fleet.spawn("exec", name, "--", "sleep", "77")
     try:
@@ -165,7 +165,7 @@ def test_a_command_survives_the_daemon(fleet: Fleet, name: str) -> None:
     assert (client.returncode, out) == (0, b"got it\n")
 
 
-def test_many_at_once(fleet: Fleet) -> None:
+def test_exec_runs_a_command_in_many_containers(fleet: Fleet) -> None:
     fleet.ok("create", fleet.name("c"), "-n", "12", *SLEEP)
     lines = fleet.ok("exec", "--all", "--", "hostname").splitlines()
     names = [fleet.name(f"c{number}") for number in range(1, 13)]
@@ -228,7 +228,7 @@ class Terminal:
         raise AssertionError(f"the client does not end: {self.seen!r}")
 
 
-def test_a_shell_on_a_terminal(fleet: Fleet, name: str) -> None:
+def test_a_shell_on_a_terminal_follows_its_size_and_keys(fleet: Fleet, name: str) -> None:
     terminal = Terminal(fleet, "shell", name)
     terminal.expect("#")
     terminal.type("stty size; tty; echo $((6*7))-$TERM\n")
@@ -254,7 +254,7 @@ def test_ctrl_d_ends_a_shell(fleet: Fleet, name: str) -> None:
     assert terminal.end() == 0
 
 
-def test_exec_has_a_terminal_if_we_have_one(fleet: Fleet, name: str) -> None:
+def test_exec_gives_the_command_a_terminal_if_the_client_has_one(fleet: Fleet, name: str) -> None:
     script = "test -t 0 && test -t 1 && test -t 2 && stty size && ps -o tty= -p $$ && exit 3"
     terminal = Terminal(fleet, "exec", name, "--", "sh", "-c", script)
     terminal.expect("33 101")
@@ -263,7 +263,7 @@ def test_exec_has_a_terminal_if_we_have_one(fleet: Fleet, name: str) -> None:
 
 
 @pytest.mark.parametrize("script", ["{} exec {} -- echo out | cat", "echo in | {} exec {} -- cat", "{} exec -T {} -- echo x"])
-def test_exec_from_a_terminal_in_a_pipe(fleet: Fleet, name: str, script: str) -> None:
+def test_exec_in_a_pipe_gives_the_command_no_terminal(fleet: Fleet, name: str, script: str) -> None:
     """Some of our streams are a terminal then, but the command gets none of its own."""
     ran = Terminal(fleet, program=["/bin/sh", "-c", script.format(CLIENT, name)])
     assert ran.end() == 0
@@ -292,7 +292,7 @@ open("/read", "wb").write(os.read(0, 100))
 
 
 @pytest.mark.parametrize("streams", [">/dev/null", "</dev/null", "2>/dev/null | cat"])
-def test_nothing_inside_has_our_terminal(fleet: Fleet, name: str, streams: str) -> None:
+def test_no_process_inside_has_the_operators_terminal(fleet: Fleet, name: str, streams: str) -> None:
     """What a command leaves behind reads nothing that is typed later, and prints nothing."""
     line = f"{CLIENT} exec {name} -- python3 -c {shlex.quote(KEEPS)} {streams}; echo back; read word; echo got $word; sleep 3"
     terminal = Terminal(fleet, program=["/bin/sh", "-c", line])
@@ -305,18 +305,18 @@ def test_nothing_inside_has_our_terminal(fleet: Fleet, name: str, streams: str) 
     assert fleet.inside(name, "cat /read 2>/dev/null; rm -f /read") == ""
 
 
-def test_all_output_of_a_terminal_arrives(fleet: Fleet, name: str) -> None:
+def test_all_output_of_a_command_on_a_terminal_arrives(fleet: Fleet, name: str) -> None:
     terminal = Terminal(fleet, "exec", name, "--", "sh", "-c", "seq 20000; echo the end")
     terminal.expect("19999\r\n20000\r\nthe end\r\n", 30)
     assert terminal.end() == 0
 
 
-def test_what_a_command_leaves_behind_does_not_keep_its_terminal(fleet: Fleet, name: str) -> None:
+def test_a_background_process_does_not_keep_the_terminal(fleet: Fleet, name: str) -> None:
     terminal = Terminal(fleet, "exec", name, "--", "sh", "-c", "trap '' HUP; yes & sleep 0.1; exit 6")
     assert terminal.end() == 6
 
 
-def test_a_terminal_whose_client_dies_hangs_up(fleet: Fleet, name: str) -> None:
+def test_a_command_on_a_terminal_ends_when_its_client_is_killed(fleet: Fleet, name: str) -> None:
     terminal = Terminal(fleet, "exec", name, "--", "sleep", "infinity")
     until(lambda: fleet.record(name)["processes"] > 2, 10, "it runs")
     os.kill(terminal.pid, signal.SIGKILL)
@@ -324,6 +324,6 @@ def test_a_terminal_whose_client_dies_hangs_up(fleet: Fleet, name: str) -> None:
     until(lambda: fleet.record(name)["processes"] <= 2, 10, "the command is gone")
 
 
-def test_shell_reads_a_script(fleet: Fleet, name: str) -> None:
+def test_shell_reads_a_script_from_stdin(fleet: Fleet, name: str) -> None:
     ran = fleet.run("shell", name, input=b"echo from a script; exit 4\n")
     assert (ran.status, ran.out) == (4, "from a script\n")

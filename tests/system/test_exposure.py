@@ -67,7 +67,7 @@ def test_a_file_that_becomes_private_is_told_of_until_the_next_start(fleet: Flee
     assert fleet.inside(old, f"cat {host_file}") == "a key, later"
 
 
-def test_a_new_secret_and_a_private_directory(fleet: Fleet, host_file: Path) -> None:
+def test_a_new_private_file_and_a_new_private_directory_are_told_of(fleet: Fleet, host_file: Path) -> None:
     name = fleet.name("a")
     fleet.create(name)
     key = host_file.with_name("key")
@@ -91,7 +91,7 @@ def test_a_copy_in_the_delta_is_told_of(fleet: Fleet, host_file: Path) -> None:
     assert exposed(fleet)[name] == [str(host_file)]
 
 
-def test_what_a_container_wrote_itself_is_its_own(fleet: Fleet, host_file: Path) -> None:
+def test_a_file_that_a_container_wrote_itself_is_not_told_of(fleet: Fleet, host_file: Path) -> None:
     name = fleet.name("a")
     fleet.create(name)
     fleet.inside(name, f"rm {host_file}; echo 'of the same' >{host_file}")
@@ -99,7 +99,7 @@ def test_what_a_container_wrote_itself_is_its_own(fleet: Fleet, host_file: Path)
     assert exposed(fleet)[name] == []
 
 
-def test_what_a_rule_shows_by_name_is_meant(fleet: Fleet, host_file: Path) -> None:
+def test_a_file_that_a_rule_shows_by_name_is_not_told_of(fleet: Fleet, host_file: Path) -> None:
     rules = fleet.paths.mask_rules / "mine.yaml"
     rules.parent.mkdir(parents=True, exist_ok=True)
     rules.write_text(f"show: [{host_file}]\n")
@@ -115,7 +115,7 @@ def test_what_a_rule_shows_by_name_is_meant(fleet: Fleet, host_file: Path) -> No
         rules.unlink(missing_ok=True)
 
 
-def test_a_socket_of_the_hosts(fleet: Fleet, host_file: Path) -> None:
+def test_a_socket_of_the_host_is_told_of(fleet: Fleet, host_file: Path) -> None:
     name = fleet.name("a")
     fleet.create(name)
     with socket.socket(socket.AF_UNIX) as listener:
@@ -123,7 +123,7 @@ def test_a_socket_of_the_hosts(fleet: Fleet, host_file: Path) -> None:
         assert exposed(fleet)[name] == [str(host_file.with_name("socket"))]
 
 
-def test_a_container_that_hangs_the_audit_is_named(fleet: Fleet, host_file: Path) -> None:
+def test_a_container_can_not_hang_the_audit(fleet: Fleet, host_file: Path) -> None:
     """It may mount, link or remove whatever it likes on the way."""
     name, other = fleet.name("a"), fleet.name("b")
     fleet.create(name, other)

@@ -147,13 +147,13 @@ def check(status: int, content: bytes) -> None:
 
 @settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
 @given(call=calls)
-def test_calls_with_nonsense_in_them(own_fleet: Fleet, daemon: Daemon, call: tuple[str, str, dict[str, str], Any]) -> None:
+def test_a_call_with_nonsense_in_it_gets_a_proper_answer(own_fleet: Fleet, daemon: Daemon, call: tuple[str, str, dict[str, str], Any]) -> None:
     check(*ask(own_fleet, request(*call)))
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(junk=st.binary(max_size=200), cut=st.integers(0, 200))
-def test_what_is_no_http(own_fleet: Fleet, daemon: Daemon, junk: bytes, cut: int) -> None:
+def test_bytes_that_are_not_http_do_not_stop_the_daemon(own_fleet: Fleet, daemon: Daemon, junk: bytes, cut: int) -> None:
     good = request("create", "", {}, {"name": "x", "dry_run": True})
     for raw in (junk, good[:cut] + junk, junk + good):
         with socket.socket(socket.AF_UNIX) as sock:
@@ -167,7 +167,7 @@ def test_what_is_no_http(own_fleet: Fleet, daemon: Daemon, junk: bytes, cut: int
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(message=st.binary(max_size=100) | values.map(lambda value: json.dumps(value).encode()), count=st.integers(0, 6))
-def test_what_is_no_attach_request(own_fleet: Fleet, daemon: Daemon, message: bytes, count: int) -> None:
+def test_a_message_that_is_no_attach_request_gets_an_error(own_fleet: Fleet, daemon: Daemon, message: bytes, count: int) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock, open(os.devnull, "rb") as null:
         sock.connect(str(own_fleet.paths.attach_socket))
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [null.fileno()] * count))] if count else []
@@ -194,7 +194,7 @@ def test_what_is_no_attach_request(own_fleet: Fleet, daemon: Daemon, message: by
     ],
     ids=["deep list", "deep mapping", "large", "many", "infinite", "nan", "long command", "variables", "glob", "encoding"],
 )
-def test_too_much_of_something(own_fleet: Fleet, daemon: Daemon, body: bytes) -> None:
+def test_a_body_with_too_much_of_something_does_not_stop_the_daemon(own_fleet: Fleet, daemon: Daemon, body: bytes) -> None:
     path = "/1.0/actions" if b"action" in body else "/1.0/containers"
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
     status, content = ask(own_fleet, head.encode() + body)
@@ -203,7 +203,7 @@ def test_too_much_of_something(own_fleet: Fleet, daemon: Daemon, body: bytes) ->
     assert ask(own_fleet, request("server", "", {}, None))[0] == 200
 
 
-def test_long_lines_and_many_headers(own_fleet: Fleet, daemon: Daemon) -> None:
+def test_long_lines_and_many_headers_do_not_stop_the_daemon(own_fleet: Fleet, daemon: Daemon) -> None:
     for raw in (
         b"GET /1.0/containers?pattern=" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
         b"GET /1.0 HTTP/1.1\r\n" + b"X: y\r\n" * 50_000 + b"Connection: close\r\n\r\n",
@@ -213,7 +213,7 @@ def test_long_lines_and_many_headers(own_fleet: Fleet, daemon: Daemon) -> None:
     assert ask(own_fleet, request("server", "", {}, None))[0] == 200
 
 
-def test_nothing_grows(own_fleet: Fleet, daemon: Daemon) -> None:
+def test_the_daemon_does_not_grow_with_its_calls(own_fleet: Fleet, daemon: Daemon) -> None:
     """Ten thousand calls later it has no more descriptors, and no more memory than a cache takes."""
     names = ("server", "list", "info", "create", "operations")
     good = [request(name, "x", {}, {"name": "x", "dry_run": True}) for name in names]

@@ -187,7 +187,7 @@ def install(path: Path) -> None:
     os.rename(new, path)
 
 
-def test_no_request_fails_while_twenty_are_patched(fleet: Fleet, interpreter: Path, tmp_path: Path) -> None:
+def test_no_request_fails_while_twenty_containers_are_patched(fleet: Fleet, interpreter: Path, tmp_path: Path) -> None:
     prefix = fleet.prefix.rstrip("-")
     fleet.ok("create", prefix, "-n", "20", *OPTIONS, "--", str(interpreter), "-c", SERVER, timeout=120)
     everyone = set(fleet.states())

@@ -38,7 +38,7 @@ def test_an_app_container_is_healthy_when_it_has_been_alive_for_a_while(fleet: F
     assert health(fleet, name) is None
 
 
-def test_a_command_inside_says_how_it_is(fleet: Fleet) -> None:
+def test_a_command_inside_decides_a_containers_health(fleet: Fleet) -> None:
     name = fleet.name("a")
     check = "echo looking; test -e /up || { echo it is down >&2; exit 3; }"
     fleet.create(name, options=("--health-exec", check, *FAST))
@@ -55,14 +55,14 @@ def test_a_command_inside_says_how_it_is(fleet: Fleet) -> None:
     assert events(fleet, name) == ["unhealthy", "healthy", "unhealthy"]
 
 
-def test_a_check_that_closes_its_output_first_is_heard_to_its_end(fleet: Fleet) -> None:
+def test_a_check_that_closes_its_output_early_is_waited_for(fleet: Fleet) -> None:
     name = fleet.name("a")
     fleet.create(name, options=("--health-exec", "echo so it is; exec >&- 2>&-; sleep 0.2; exit 7", *FAST))
     until(lambda: health(fleet, name) == "unhealthy", 20)
     assert fleet.record(name)["health_reason"] == "/bin/sh: exit status 7: so it is"
 
 
-def test_a_check_that_hangs_fails_and_leaves_nothing(fleet: Fleet) -> None:
+def test_a_check_that_hangs_fails_and_leaves_no_process(fleet: Fleet) -> None:
     name = fleet.name("a")
     fleet.create(name, options=("--health-exec", "sleep 1000 & sleep 1000", *FAST))
     until(lambda: health(fleet, name) == "unhealthy", 20)
@@ -71,7 +71,7 @@ def test_a_check_that_hangs_fails_and_leaves_nothing(fleet: Fleet) -> None:
     assert sleeping <= 3, "its own, and what is being asked just now"
 
 
-def test_a_port_and_a_page_say_how_it_is(fleet: Fleet) -> None:
+def test_a_port_or_a_page_decides_a_containers_health(fleet: Fleet) -> None:
     tcp, http = fleet.name("t"), fleet.name("h")
     bridge = ("--network", "bridge")
     fleet.create(tcp, options=(*bridge, "--health-tcp", "8080", *FAST), command=SERVE)
@@ -116,12 +116,12 @@ def test_only_healthy_containers_answer_for_their_group(fleet: Fleet) -> None:
     assert found(two) == {ip[two]}
 
 
-def test_a_check_over_the_network_needs_one(fleet: Fleet) -> None:
+def test_a_check_over_the_network_needs_a_network(fleet: Fleet) -> None:
     refused = fleet.run("create", fleet.name("a"), "--health-tcp", "80", *SLEEP)
     assert (refused.status, "needs a network" in refused.err) == (2, True)
 
 
-def test_system_containers_say_it_themselves(fleet: Fleet) -> None:
+def test_systemd_decides_a_system_containers_health(fleet: Fleet) -> None:
     name = fleet.name("s")
     fleet.create(name, command=())
     fleet.ok("wait", name, "--for", "healthy", "--timeout", "60")
@@ -139,7 +139,7 @@ def test_system_containers_say_it_themselves(fleet: Fleet) -> None:
     fleet.ok("wait", name, "--for", "healthy", "--timeout", "60")
 
 
-def test_a_service_that_crashes_again_and_again_is_not_healthy_and_halts_a_rollout(fleet: Fleet) -> None:
+def test_a_service_that_crashes_again_and_again_halts_a_rollout(fleet: Fleet) -> None:
     """Before, its systemd said running, and so the rollout was done."""
     one, two = fleet.name(1), fleet.name(2)
     fleet.create(one, two, command=())
@@ -167,7 +167,7 @@ def test_a_service_that_fails_after_the_boot_halts_a_rollout(fleet: Fleet) -> No
     fleet.ok("rollout", "abort")
 
 
-def test_health_is_known_over_a_kill_of_the_daemon(fleet: Fleet) -> None:
+def test_health_survives_a_kill_of_the_daemon(fleet: Fleet) -> None:
     good, bad, plain, system = (fleet.name(each) for each in "gbps")
     fleet.create(good, options=("--health-exec", "true", "--health-interval", "60"))
     fleet.create(bad, options=("--health-exec", "false", *FAST))
@@ -190,14 +190,14 @@ def test_health_is_known_over_a_kill_of_the_daemon(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"x": 1}', '{"x": ["a", "wild", 1, "", 0]}'])
-def test_notes_of_health_that_are_damaged_do_no_harm(fleet: Fleet, text: str) -> None:
+def test_a_damaged_record_of_health_does_no_harm(fleet: Fleet, text: str) -> None:
     fleet.stop_daemon()
     fleet.paths.health.write_text(text)
     fleet.start_daemon()
     assert fleet.states() == {}
 
 
-def test_nothing_is_done_for_containers_without_checks(fleet: Fleet) -> None:
+def test_containers_without_checks_cause_no_forks(fleet: Fleet) -> None:
     fleet.ok("create", fleet.name("m"), "-n", "10", *SLEEP)
     fleet.ok("wait", "--all", "--for", "healthy")
     servants = list(fleet.servants().values())

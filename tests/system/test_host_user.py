@@ -53,7 +53,7 @@ def held(*directories: str) -> Iterator[list[str]]:
             holding.kill()
 
 
-def test_locks_of_a_user_stop_nothing(fleet: Fleet) -> None:
+def test_locks_of_a_host_user_keep_no_container_from_starting(fleet: Fleet) -> None:
     """A lock on the directory of the daemon's files, or on the lock of the mask, kept all containers from starting."""
     first, second = fleet.name("a"), fleet.name("b")
     fleet.create(first)

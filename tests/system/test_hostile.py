@@ -112,7 +112,7 @@ def fill_deep() -> None:
         os.fsync(file.fileno())
 
 
-def test_the_size_of_a_delta_is_true_however_deep_and_linked(fleet: Fleet) -> None:
+def test_the_size_of_a_delta_is_right_with_deep_paths_and_links(fleet: Fleet) -> None:
     with container(fleet, "size") as name:
         inside(fleet, name, fill_deep)
         subprocess.run(["sync", "-f", str(fleet.paths.lxc)], check=True)
@@ -136,7 +136,7 @@ def failing_disk(fleet: Fleet) -> Iterator[None]:
         fleet.start_daemon()
 
 
-def test_on_a_disk_that_turned_read_only_running_containers_are_known_and_served() -> None:
+def test_running_containers_on_a_disk_that_turned_read_only_are_known_and_served() -> None:
     """A new daemon called them stopped, `exec` said that the daemon went away, and `stop` that nothing had to be done."""
     with fleet_on_disk() as fleet:
         one, two = fleet.name(1), fleet.name(2)

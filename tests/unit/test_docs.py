@@ -85,4 +85,4 @@ def test_every_attempt_is_on_the_security_page() -> None:
     page = (ROOT / "docs/security.md").read_text(encoding="utf-8")
     source = (ROOT / "tests/system/test_confinement.py").read_text(encoding="utf-8")
     missing = [name for name in re.findall(r"^def (test_\w+)", source, re.M) if f"`{name}`" not in page]
-    assert missing == ["test_info_tells_what_holds_it"]
+    assert missing == ["test_info_tells_how_a_container_is_confined"]
