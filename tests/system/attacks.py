@@ -1,13 +1,13 @@
-"""What root inside a container tries. Each function runs inside, alone, and prints what it got: see test_confinement.
+"""Attacks that root in a container tries: see test_confinement.
 
-They are sent as source, so each one imports what it uses.
+A test sends the source of one function into a container, so each function imports all that it uses. It prints what it got.
 """
 
 from __future__ import annotations
 
 
 def make_device(major: int, minor: int) -> None:
-    """Make the host's disk as a device node, on the root and on a file system of one's own, and read it."""
+    """Make a device node of the host's disk, on the root and on a file system of the container's own. Read and mount it."""
     import ctypes
     import os
     import stat
@@ -46,7 +46,7 @@ def system_calls() -> None:
     }  # fmt: skip
     libc = ctypes.CDLL(None, use_errno=True)
     for name, number in (x86 if platform.machine() == "x86_64" else arm).items():
-        # What would be done or not depends on the arguments; a call that is let in says anything but EPERM to these.
+        # With these arguments, a call that is let in succeeds or fails with another error than EPERM.
         result = libc.syscall(number, 0, 0, 0, 0, 0)
         print(f"{name}: {'DONE' if result >= 0 else ctypes.get_errno()}")
 
@@ -66,7 +66,7 @@ def file_handles() -> None:
 
 
 def find(mark: str) -> None:
-    """Look for a file of that name everywhere that can be reached, through one's own mounts as well."""
+    """Look for a file of that name everywhere that can be reached, also through mounts of the container's own."""
     import ctypes
     import os
 
@@ -94,7 +94,7 @@ def find(mark: str) -> None:
 
 
 def uncover(paths: list[str]) -> None:
-    """Get at what the mask hides: remove, replace, rename, and undo whiteouts and opaque marks."""
+    """Read files that the mask hides: remove, replace and rename them, and undo whiteouts and opaque marks."""
     import contextlib
     import ctypes
     import os
@@ -146,7 +146,7 @@ def uncover(paths: list[str]) -> None:
 
 
 def attributes() -> None:
-    """Attributes that steer the overlay: on one's own files, to have them lead somewhere else."""
+    """Set attributes that steer the overlay on files of the container's own, so that they lead somewhere else."""
     import os
 
     os.makedirs("/own", exist_ok=True)
@@ -162,7 +162,7 @@ def attributes() -> None:
 
 
 def change_base(path: str) -> None:
-    """Change a file of the host's by every way there is."""
+    """Change a file of the host in every possible way."""
     import contextlib
     import ctypes
     import fcntl
@@ -220,7 +220,7 @@ def change_base(path: str) -> None:
 
 
 def kernel_settings() -> None:
-    """Settings and files of the kernel's that are the host's, after making /proc and /sys writable."""
+    """Make /proc and /sys writable. Then write the settings and read the files of the host's kernel."""
     import ctypes
     import os
 
@@ -242,7 +242,7 @@ def kernel_settings() -> None:
             ("/sys/fs/cgroup/devices/release_agent", "/tmp/x"), ("/sys/power/state", "mem"),
         ):  # fmt: skip
             try:
-                with open(top + name, "r+", encoding="ascii") as file:  # nothing is to be made
+                with open(top + name, "r+", encoding="ascii") as file:  # this mode makes no new file
                     file.write(value)
                 print(f"WROTE {top + name}")
             except OSError as error:
@@ -257,7 +257,7 @@ def kernel_settings() -> None:
 
 
 def escape_cgroup() -> None:
-    """Leave one's cgroup, raise its limits, or see others' cgroups."""
+    """Leave the container's cgroup, raise its limits, or see the cgroups of others."""
     import ctypes
     import glob
     import os
@@ -286,7 +286,7 @@ def escape_cgroup() -> None:
 
 
 def reach(name: str, port: int) -> None:
-    """Connect to sockets of the host's and of others: abstract ones, ones in /run, and on the loopback."""
+    """Connect to sockets of the host and of others: abstract sockets, sockets in /run, and sockets on the loopback."""
     import os
     import socket
 
@@ -314,7 +314,7 @@ def reach(name: str, port: int) -> None:
 
 
 def processes_of_others(host_pid: int) -> None:
-    """See, trace, signal or enter processes outside."""
+    """See, trace, signal or enter processes outside the container."""
     import ctypes
     import os
 

@@ -1,4 +1,4 @@
-"""A run that is to be broken off: test_broken_off.py starts it."""
+"""A test run that test_broken_off.py starts and then breaks off."""
 
 from __future__ import annotations
 

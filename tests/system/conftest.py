@@ -1,4 +1,4 @@
-"""Fixtures: each module has a fleet of its own, and each test finds it without containers."""
+"""Fixtures: each module has a fleet of its own, and each test begins without containers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .harness import Fleet
 
 @pytest.fixture(scope="module")
 def own_fleet() -> Iterator[Fleet]:
-    """A fleet with a daemon; at the end nothing of it is left on the host."""
+    """A fleet with a daemon. At the end nothing of the fleet is left on the host."""
     if os.geteuid() != 0 or shutil.which("lxc-start") is None:
         pytest.skip("needs root and LXC")
     fleet = Fleet()
@@ -30,7 +30,7 @@ def own_fleet() -> Iterator[Fleet]:
 
 @pytest.fixture
 def fleet(own_fleet: Fleet) -> Iterator[Fleet]:
-    """The module's fleet; the test's containers go with the test."""
+    """The module's fleet. The test's containers are destroyed after the test."""
     if own_fleet.daemon_pid() is None:
         own_fleet.start_daemon()
     yield own_fleet

@@ -1,4 +1,4 @@
-"""Small packages, built and installed for real: what a test patches the host with."""
+"""Small packages with which a test patches the host. They are really built and installed."""
 
 from __future__ import annotations
 
@@ -29,8 +29,11 @@ class Package:
         self, version: str, *, scripts: Mapping[str, str] | None = None, files: Sequence[str] = (),
         texts: Mapping[str, str] | None = None,
     ) -> Path:  # fmt: skip
-        """Make a .deb of that version. ``scripts``: the maintainer's; ``files``: more of them in its directory; ``texts``:
-        files elsewhere, by path."""
+        """Make a .deb of that version.
+
+        ``scripts``: maintainer scripts by name. ``files``: more scripts in the package's directory. ``texts``: files
+        elsewhere, by path.
+        """
         tree = self._directory / f"{self.name}-{version}"
         home = tree / self.home.relative_to("/")
         home.mkdir(parents=True)
@@ -57,17 +60,17 @@ class Package:
         return deb
 
     def deb(self, version: str) -> Path:
-        """The file of a version that was built."""
+        """The path of the .deb of a version that was built."""
         return self._directory / f"{self.name}_{version}_all.deb"
 
     def dpkg(self, *arguments: str | Path) -> int:
-        """Run dpkg; its exit status."""
+        """Run dpkg. Return its exit status."""
         return subprocess.run(
             ["dpkg", *arguments], env=_ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False
         ).returncode
 
     def apt(self, deb: Path, run: Path) -> subprocess.CompletedProcess[str]:
-        """Install with apt-get, with our hook in front of the fleet whose sockets are in ``run``."""
+        """Install a .deb with apt-get and lxcfleet's hook, which tells the fleet whose sockets are in ``run``."""
         hook = self._directory / "apt.conf"
         hook.write_text(HOOK.read_text().replace("/run/lxcfleet", str(run)))
         options = ["-qq", "-y", "--allow-downgrades", "-o", "DPkg::Lock::Timeout=120"]
@@ -77,7 +80,7 @@ class Package:
         )  # fmt: skip
 
     def purge(self) -> None:
-        """Remove it from the host, whatever state it is in."""
+        """Remove the package from the host, whatever state it is in."""
         self.dpkg("--purge", "--force-all", self.name)
         assert not self.home.exists()
 
@@ -90,7 +93,7 @@ _MAPS = "import ctypes, time; ctypes.CDLL({!r}); print('mapped', flush=True); ti
 
 
 def create_mapping(fleet: Fleet, package: Package, mapping: int, others: int) -> tuple[list[str], list[str]]:
-    """Containers that map the package's library, and others; their names."""
+    """Create containers that map the package's library, and others that do not. Return the names of both."""
     inside = [fleet.name(f"map{number}") for number in range(1, mapping + 1)]
     outside = [fleet.name(f"other{number}") for number in range(1, others + 1)]
     code = _MAPS.format(str(package.library))
@@ -102,9 +105,9 @@ def create_mapping(fleet: Fleet, package: Package, mapping: int, others: int) ->
 
 
 def wait_until_mapped(fleet: Fleet, names: Sequence[str]) -> None:
-    """Until they have it."""
+    """Wait until these containers have mapped the library."""
 
     def mapped() -> bool:
         return all("mapped" in fleet.paths.container(name).console_log.read_text() for name in names)
 
-    until(mapped, 60, "they have mapped the library")
+    until(mapped, 60, "the containers have mapped the library")

@@ -1,7 +1,7 @@
-"""A daemon whose background tasks fail when they are told to.
+"""A daemon whose background tasks fail when a test tells them to.
 
-FAIL_TASKS in its environment names a directory. The first try of each task fails. Later a running task fails as soon as the
-directory has a file of its name, which is removed then. So a task that somebody adds is covered without a word here.
+FAIL_TASKS in the daemon's environment names a directory. The first try of each task fails. Later a running task fails as soon
+as the directory has a file with the task's name. The task removes that file. So a new task is covered without a change here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _POLL_SECONDS = 0.05
 
 
 class FailingTasks(Tasks):
-    """The group, with work that fails."""
+    """The daemon's group of tasks. Their work fails."""
 
     def __init__(self) -> None:
         super().__init__(pause=0.05)

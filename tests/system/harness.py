@@ -1,6 +1,6 @@
-"""A whole fleet for tests: real daemon, real LXC, directories that no other fleet uses.
+"""A whole fleet for tests: a real daemon, real LXC, and directories that no other fleet uses.
 
-What a fleet may leave behind is looked for on the host itself, never asked of the daemon.
+The tests look for a fleet's leftovers on the host itself. They never ask the daemon about them.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ CLIENT = str(ROOT / "bin" / "lxcfleet")
 DAEMON = str(ROOT / "bin" / "lxcfleetd")
 
 SLEEP = ("--", "sleep", "infinity")
-"""The command of app containers that just have to be there."""
+"""The command of app containers that only have to run."""
 
 PATIENCE = float(os.environ.get("LXCFLEET_TEST_PATIENCE", "1"))
-"""How much slower than usual the machine may be: an emulated one is."""
+"""How many times slower than usual the machine may be. An emulated machine is slow."""
 TIMEOUT = 60.0 * PATIENCE
-"""No command may take longer."""
+"""The seconds that one command may take at most."""
 
 PIPE = subprocess.PIPE
 
 
 @dataclass(frozen=True)
 class Ran:
-    """What one command line did."""
+    """The result of one command line."""
 
     status: int
     out: str
@@ -54,17 +54,17 @@ class Ran:
 
     @property
     def json(self) -> Any:
-        """Its stdout."""
+        """The JSON that the command printed."""
         return json.loads(self.out)
 
     @property
     def results(self) -> dict[str, str]:
-        """Name to status word, of a verb that was told ``-f json``."""
+        """The status word of each container, from a verb that ran with ``-f json``."""
         return {result["name"]: result["status"] for result in self.json["results"]}
 
 
 def until(condition: Callable[[], Any], seconds: float = 10.0, what: str = "") -> Any:
-    """What ``condition`` gives once that is true."""
+    """Wait until ``condition`` gives something true, and return that."""
     deadline = time.monotonic() + seconds * PATIENCE
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {seconds * PATIENCE:g} s: {what or condition}"
@@ -83,15 +83,15 @@ class Fleet:
         self.prefix = f"t{self.tag}-"
         self.bridge = f"lt{self.tag}"
         self.paths.etc.mkdir(parents=True)
-        # A bridge of its own, which only the tests of the network make.
+        # Each fleet names a bridge of its own. Only the tests of the network make it.
         self.usual = f"network: {{bridge: {self.bridge}, default: none}}\n"
         self.settings(self.usual)
         self.daemons: list[subprocess.Popen[bytes]] = []
         self.within: tuple[str, ...] = ()
-        """A command before the daemon's, which starts it in other surroundings."""
+        """A command in front of the daemon's own, which starts the daemon in other surroundings."""
 
     def settings(self, text: str) -> None:
-        """The operator's settings; a daemon reads them when it starts."""
+        """Write the operator's settings. A daemon reads them when it starts."""
         self.paths.config_file.write_text(text)
 
     # -- the command line ------------------------------------------------------------------------------------
@@ -101,17 +101,17 @@ class Fleet:
         return f"{self.prefix}{rest}"
 
     def environment(self, **extra: str) -> dict[str, str]:
-        """For programs that belong to this fleet."""
+        """The environment of a program that belongs to this fleet."""
         mine = {key: value for key, value in os.environ.items() if not key.startswith("LXCFLEET_")}
         return {**mine, **self.paths.environment(), "TERM": "vt100", **extra}
 
     def spawn(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-        """A client that runs by the side."""
+        """Start a client, and do not wait for its end."""
         options = {"stdin": subprocess.DEVNULL, "stdout": PIPE, "stderr": PIPE, **options}
         return subprocess.Popen([CLIENT, *arguments], env=self.environment(), **options)
 
     def run(self, *arguments: str, input: bytes = b"", timeout: float = TIMEOUT, **extra: str) -> Ran:
-        """One command line, whatever comes of it."""
+        """Run one command line, which may fail."""
         done = subprocess.run(
             [CLIENT, *arguments],
             input=input,
@@ -125,64 +125,64 @@ class Fleet:
         )
 
     def ok(self, *arguments: str, **options: Any) -> str:
-        """One command line that must succeed; its stdout."""
+        """Run one command line, which must succeed. Return its stdout."""
         ran = self.run(*arguments, **options)
         assert ran.status == 0, (arguments, ran)
         return ran.out
 
     def json(self, *arguments: str, **options: Any) -> Any:
-        """One command line that must succeed and print JSON."""
+        """Run one command line, which must succeed. Return the JSON that it prints."""
         return json.loads(self.ok(arguments[0], "-f", "json", *arguments[1:], **options))
 
     def json_any(self, *arguments: str) -> Any:
-        """The JSON of a command line, whatever its exit status."""
+        """Run one command line, which may fail. Return the JSON that it prints."""
         return self.run(*arguments, "-f", "json").json
 
     def inside(self, name: str, script: str, **options: Any) -> str:
-        """What a shell script prints in a container where it must succeed."""
+        """Run a shell script in a container, where it must succeed. Return its output."""
         return self.ok("exec", name, "--", "sh", "-c", script, **options).strip()
 
     # -- containers ------------------------------------------------------------------------------------------
 
     def create(self, *names: str, command: Sequence[str] = SLEEP, options: Sequence[str] = ()) -> None:
-        """App containers by these names; system containers with ``command=()``."""
+        """Create app containers with these names, or system containers with ``command=()``."""
         for name in names:
             self.ok("create", name, *options, *command)
 
     def client(self) -> Client:
-        """For what is asked often: a command line takes twenty times as long."""
+        """A client of the API, for frequent questions: a command line takes twenty times as long."""
         if self.daemon_pid() is None:
-            self.ok("list", "-q")  # it starts a daemon
+            self.ok("list", "-q")  # the client starts a daemon
         return Client(self.paths, timeout=TIMEOUT)
 
     def record(self, name: str) -> dict[str, Any]:
-        """What ``info`` says of a container."""
+        """The record that ``info`` shows of a container."""
         return dict(self.client().info(name))
 
     def records(self) -> list[dict[str, Any]]:
-        """What ``list`` says of all of them."""
+        """The records that ``list`` shows of all containers."""
         return [dict(record) for record in self.client().containers(Selection())]
 
     def state(self, name: str) -> str:
-        """What it does."""
+        """The state of a container."""
         return str(self.record(name)["state"])
 
     def pid(self, name: str) -> int:
-        """Its process 1."""
+        """The pid of a container's init, as the host sees it."""
         pid = self.record(name)["pid"]
         assert isinstance(pid, int)
         return pid
 
     def states(self) -> dict[str, str]:
-        """All containers."""
+        """The state of each container, by name."""
         return {record["name"]: record["state"] for record in self.records()}
 
     def delta(self, name: str) -> Path:
-        """What a container has written."""
+        """The delta directory of a container."""
         return self.paths.container(name).delta
 
     def events(self, what: str) -> list[dict[str, Any]]:
-        """Those of the daemon's events."""
+        """The daemon's events of one kind."""
         return [dict(event) for event in self.client().events(EventsRequest()) if event["what"] == what]
 
     # -- the daemon ------------------------------------------------------------------------------------------
@@ -190,9 +190,9 @@ class Fleet:
     def start_daemon(
         self, kill: str = "", *, may_die: bool = False, module: str = "", python: str = sys.executable, **variables: str
     ) -> subprocess.Popen[bytes]:
-        """A daemon that answers, or dies if it may.
+        """Start a daemon, and wait until it answers. With ``may_die`` the daemon may also end.
 
-        ``kill``: see killing_daemon; ``module``: one that is run in the daemon's place, by this
+        ``kill``: see killing_daemon. ``module``: a module that runs in the daemon's place, by this
         ``python``, with these environment variables.
         """
         if kill:
@@ -210,7 +210,7 @@ class Fleet:
         return daemon
 
     def stop_daemon(self, number: int = signal.SIGTERM) -> None:
-        """End whatever daemon there is, and its launcher; containers run on."""
+        """End the daemon, if one runs, and its launcher. Containers run on."""
         pid, servants = self.daemon_pid(), self.servants()
         if pid is None:
             return
@@ -220,7 +220,7 @@ class Fleet:
         self.reap()
 
     def reap(self) -> None:
-        """Take note of daemons that have ended."""
+        """Forget the daemons that have ended."""
         self.daemons = [daemon for daemon in self.daemons if daemon.poll() is None]
 
     def daemon_pid(self) -> int | None:
@@ -243,19 +243,19 @@ class Fleet:
         }
 
     def log(self) -> str:
-        """What the daemons said."""
+        """The log of this fleet's daemons."""
         return (self.paths.run / "daemon.log").read_text(errors="replace")
 
     # -- traces ----------------------------------------------------------------------------------------------
 
     def clean(self) -> None:
-        """Destroy all containers; nothing may be left of them."""
+        """Destroy all containers, and check that nothing of them is left."""
         if self.directories() or self.processes():
             self.ok("destroy", "--all", "--force", "-q")
         self.assert_no_traces()
 
     def assert_no_traces(self) -> None:
-        """Nothing of any container is left: what the last process held may take the kernel a moment."""
+        """Check that nothing of any container is left. The kernel may need a moment to free what the last process held."""
         deadline = time.monotonic() + 10 * PATIENCE
         while left := self.traces():
             assert time.monotonic() < deadline, left
@@ -267,34 +267,34 @@ class Fleet:
         return [*self.directories(), *snapshots, *self.mounts(), *self.loops(), *self.cgroups(), *self.processes()]
 
     def directories(self) -> list[str]:
-        """What lies where the containers are."""
+        """The files and directories at the place of the containers."""
         there = self.paths.lxc.glob("*") if self.paths.lxc.exists() else ()
         return sorted(str(path) for path in there if path not in (self.paths.running_record, self.paths.base_snapshots))
 
     def half_done(self) -> list[str]:
-        """Directories that are none of a container, and notes of what is owed to one."""
+        """Directories of containers that are half made or half removed, and notes of actions that are still due."""
         marks = (f"{Paths.NEW_PREFIX}*", f"{Paths.GONE_PREFIX}*", "*/pending")
         return [str(path) for mark in marks for path in self.paths.lxc.glob(mark)]
 
     def mounts(self) -> list[str]:
-        """Our mounts in the host's mount table."""
+        """The fleet's mounts in the host's mount table."""
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
         return [line for line in lines if str(self.paths.run) in line]
 
     def loops(self) -> list[str]:
-        """Loop devices on our mask."""
+        """Loop devices on the fleet's mask."""
         found = []
         for file in Path("/sys/block").glob("loop*/loop/backing_file"):
             try:
                 text = file.read_text()
             except OSError:
-                continue  # given back just now
+                continue  # the device was released just now
             if f"{self.paths.run}/" in text:
                 found.append(f"{file.parts[3]}: {text.strip()}")
         return found
 
     def cgroups(self) -> list[str]:
-        """Cgroups of our containers, in every hierarchy."""
+        """Cgroups of the fleet's containers, in every hierarchy."""
         return [
             os.path.join(directory, name)
             for directory, names, _ in os.walk("/sys/fs/cgroup")
@@ -303,7 +303,7 @@ class Fleet:
         ]
 
     def processes(self) -> list[str]:
-        """Monitors, and whatever runs in our containers."""
+        """The monitors of the fleet's containers, and all processes in the containers."""
         found = [f"{pid}: {line}" for pid, line in command_lines() if f"[lxc monitor] {self.paths.lxc}" in line]
         for file in Path("/proc").glob("[0-9]*/cgroup"):
             try:
@@ -316,7 +316,7 @@ class Fleet:
         return found
 
     def remove(self) -> None:
-        """The end: no daemon, no process, no directory."""
+        """End the fleet. No daemon, process or directory of it is left."""
         for daemon in self.daemons:
             if daemon.poll() is None:
                 daemon.terminate()
@@ -328,7 +328,7 @@ class Fleet:
                 shutil.rmtree(directory)
 
     def helpers(self) -> list[str]:
-        """The daemon's own processes."""
+        """The processes of the daemon, its launcher and their children."""
         mark = f"LXCFLEET_RUN={self.paths.run}\0".encode()
         return [
             f"{pid}: {line}" for pid, line in command_lines() if "lxcfleet" in line and mark in _read(pid, "environ")
@@ -337,7 +337,7 @@ class Fleet:
 
 @contextmanager
 def fleet_on_disk(*make: str, options: str = "loop") -> Iterator[Fleet]:
-    """A fleet whose containers are on an ext4 file system of their own, of 192 MiB, made with the options ``make``."""
+    """A fleet whose containers are on their own ext4 file system of 192 MiB. mkfs gets the options ``make``."""
     fleet = Fleet()
     image = fleet.paths.etc / "disk.ext4"
     fleet.paths.lxc.mkdir()
@@ -362,18 +362,18 @@ def fleet_on_disk(*make: str, options: str = "loop") -> Iterator[Fleet]:
 
 
 def alive(pid: int | None) -> bool:
-    """Whether the process is there and no zombie that its parent forgot."""
+    """Whether the process exists and is not a zombie."""
     return pid is not None and _read(pid, "stat").rpartition(b")")[2].split()[:1] not in ([], [b"Z"], [b"X"])
 
 
 def parent_of(pid: int) -> int | None:
-    """Its parent."""
+    """The parent of a process."""
     words = _read(pid, "stat").rpartition(b")")[2].split()
     return int(words[1]) if words else None
 
 
 def command_lines() -> Iterator[tuple[int, str]]:
-    """All processes, but for zombies and the kernel's own."""
+    """The pid and the command line of each process, except for zombies and the kernel's own."""
     for directory in Path("/proc").glob("[0-9]*"):
         pid = int(directory.name)
         line = _read(pid, "cmdline").replace(b"\0", b" ").decode(errors="replace").strip()
@@ -389,12 +389,12 @@ def _read(pid: int, file: str) -> bytes:
 
 
 def host_mounts() -> int:
-    """How long the host's mount table is."""
+    """The number of mounts in the host's mount table."""
     return len(Path("/proc/self/mountinfo").read_text().splitlines())
 
 
 def source(function: Callable[..., None], arguments: tuple[Any, ...] = ()) -> str:
-    """A program that calls ``function``."""
+    """The source of a program that calls ``function``."""
     return f"{inspect.getsource(function)}\n{function.__name__}{arguments!r}"
 
 

@@ -1,6 +1,6 @@
-"""What root inside a container takes for itself, until nothing is left or a limit is met: see test_confinement, test_disk.
+"""Hogs: root in a container takes a resource until none is left or a limit is met. See test_confinement and test_disk.
 
-Each function runs inside, alone, sent as source, so each one imports what it uses.
+A test sends the source of one function into a container, so each function imports all that it uses.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def hog_inotify() -> None:
 
 
 def hog_processes() -> None:
-    """A fork bomb."""
+    """Fork until the kernel refuses: a fork bomb."""
     import os
     import time
 
@@ -44,7 +44,7 @@ def hog_processes() -> None:
 
 
 def hog_keys() -> None:
-    """Keys under many uids."""
+    """Add keys to the kernel, under many uids."""
     import ctypes
     import os
 
@@ -58,7 +58,7 @@ def hog_keys() -> None:
 
 
 def hog_ptys() -> None:
-    """All pseudo terminals, on devpts mounts of one's own."""
+    """Take all pseudo terminals, on devpts mounts of the container's own."""
     import ctypes
     import os
     import resource
@@ -81,7 +81,7 @@ def hog_ptys() -> None:
 
 
 def hog_namespaces() -> None:
-    """Namespaces, held by descriptors, of every kind."""
+    """Make namespaces of every kind, and hold them by descriptors."""
     import ctypes
     import os
     import resource
@@ -101,7 +101,7 @@ def hog_namespaces() -> None:
 
 
 def hog_mounts() -> None:
-    """Mounts until there are no more to be had."""
+    """Mount until the kernel refuses."""
     import ctypes
     import os
     import time
@@ -123,7 +123,7 @@ def hog_mounts() -> None:
 
 
 def hog_cgroups() -> None:
-    """Cgroups, each of which is memory of the kernel's."""
+    """Make cgroups. Each of them takes memory of the kernel."""
     import os
 
     count = 0
@@ -139,7 +139,7 @@ def hog_cgroups() -> None:
 
 
 def fill_disk() -> None:
-    """Take all the disk space that is to be had, in every way that takes some, and say how much is left for others."""
+    """Take all the disk space that the container can get, in every way that takes some. Print how much is left."""
     import contextlib
     import mmap
     import os
@@ -155,7 +155,7 @@ def fill_disk() -> None:
                 os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, size)
             except OSError:
                 size //= 2
-    pid = os.fork()  # no room for a page is a SIGBUS
+    pid = os.fork()  # a child, as SIGBUS ends it when there is no room for a page
     if pid == 0:
         with contextlib.suppress(OSError), open("/root/mapped", "ab+") as file:
             file.truncate(1 << 26)
@@ -174,7 +174,7 @@ def fill_disk() -> None:
 
 
 def fill_inodes() -> None:
-    """Make all the files that can be made, and say how many."""
+    """Make as many files as possible. Print how many."""
     import contextlib
     import os
 
@@ -187,7 +187,7 @@ def fill_inodes() -> None:
 
 
 def escape_limit() -> None:
-    """Have what one writes counted by another project, or by none; ioctl_xfs_fsgetxattr(2), ioctl_iflags(2), quotactl(2)."""
+    """Have a container's files counted for another project; ioctl_xfs_fsgetxattr(2), ioctl_iflags(2), quotactl(2)."""
     import ctypes
     import fcntl
     import os

@@ -1,7 +1,7 @@
-"""A daemon that is killed, or whose launcher is, when it is about to do a chosen step to a chosen container.
+"""A daemon that kills itself or its launcher when it is about to do a chosen step to a chosen container.
 
-KILL_AT=daemon:NAME:STEP or KILL_AT=launcher:NAME:STEP in its environment says where; STEP is the name of a class in
-containers.steps in small letters.
+KILL_AT=daemon:NAME:STEP or KILL_AT=launcher:NAME:STEP in the daemon's environment chooses the process, the container and the
+step. STEP is the name of a class in containers.steps in small letters.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from .harness import command_lines, parent_of
 
 
 class KillAt:
-    """Watches the steps. Only the first time that the place is reached counts."""
+    """Watches the daemon's steps. Only the first time that the chosen step is reached counts."""
 
     def __init__(self, where: str) -> None:
         self._process, self._name, self._step = where.split(":")
 
     def __call__(self, name: str, step: Step) -> None:
-        """Kill, if here it is."""
+        """Kill the chosen process if this is the chosen step."""
         if (name, step.name) != (self._name, self._step):
             return
         if self._process == "daemon":
@@ -31,7 +31,7 @@ class KillAt:
         self._name = ""
         for pid in servants():
             os.kill(pid, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):  # whoever started it waits for it as well
+            with contextlib.suppress(ChildProcessError):  # the code that started it waits for it as well
                 os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 

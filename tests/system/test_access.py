@@ -1,4 +1,4 @@
-"""The sockets: who gets in, as whom, and what the daemon does with nonsense."""
+"""The daemon's sockets: which users get in, and what readers may do."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FULL, READERS, STRANGER = 54320, 54321, 54322
 
 
 class FakeService:
-    """As much of a fleet as is asked here."""
+    """A stand-in for the fleet, with only the calls that these tests make."""
 
     def __init__(self) -> None:
         self.changed: list[str] = []
@@ -60,7 +60,7 @@ class FakeService:
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[tuple[FakeService, Path]]:
-    """The API's server with groups of our own."""
+    """The API's server, with groups that only this test uses."""
     fake, path = FakeService(), tmp_path / "socket"
     tmp_path.chmod(0o755)
     for above in tmp_path.parents:
@@ -105,7 +105,7 @@ print(answer.split(b" ")[1].decode(), answer.rpartition(b"\\r\\n\\r\\n")[2].deco
 
 
 def call(path: Path, method: str, target: str, *groups: int, body: object = None) -> str:
-    """What a user in these groups gets."""
+    """The answer that a user in these groups gets."""
     text = "" if body is None else json.dumps(body)
     words = [str(path), method, target, text, *map(str, groups)]
     return subprocess.run([sys.executable, "-c", CLIENT, *words], capture_output=True, text=True, check=True).stdout.strip()
@@ -136,7 +136,7 @@ def test_readers_see_no_passwords(service: tuple[FakeService, Path]) -> None:
 
 
 def test_the_daemon_refuses_strangers_on_a_socket_that_anybody_may_open(service: tuple[FakeService, Path]) -> None:
-    """Whatever happened to the file's mode: the daemon asks the kernel who it is."""
+    """The daemon asks the kernel for the client's uid and groups. It does not rely on the file's mode."""
     _, path = service
     path.chmod(0o666)
     assert call(path, "GET", "/1.0/containers", STRANGER).startswith("403")
@@ -184,12 +184,12 @@ while True:
     if len(held) > 3000:
         held = held[-300:]
 """
-"""Connects again and again, closes late, and reads nothing."""
+"""A client that connects again and again, closes late, and reads nothing."""
 
 
 @pytest.mark.parametrize("way", ["ask", "idle"])
 def test_a_reader_takes_neither_memory_nor_connections_from_others(fleet: Fleet, way: str) -> None:
-    """Requests that were sent ahead made the daemon grow by up to 3,300 MiB; 20,000 connections hung all others."""
+    """Before, requests sent ahead made the daemon grow by up to 3,300 MiB, and 20,000 connections hung all others."""
     if peer.group(READING) is None:
         pytest.skip(f"there is no group {READING}")
     name = fleet.name("a")
@@ -215,7 +215,7 @@ def test_a_reader_takes_neither_memory_nor_connections_from_others(fleet: Fleet,
 
 
 def memory(pid: int) -> int:
-    """KiB that a process has in memory."""
+    """The KiB that a process has in memory."""
     text = Path(f"/proc/{pid}/status").read_text()
     return int(text.partition("VmRSS:")[2].split()[0])
 

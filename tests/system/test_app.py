@@ -1,4 +1,4 @@
-"""App containers: one command, exactly as it was given, in a clean environment, under an init that reaps."""
+"""App containers: they run one command exactly as it was given, in a clean environment, under an init that reaps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def app(fleet: Fleet, name: str, *command: str, options: tuple[str, ...] = ()) -
 
 
 def written(fleet: Fleet, name: str, path: str) -> bytes:
-    """A file that the command wrote, once it is whole: all of these end it with a line of its own."""
+    """The content of a file that the command wrote, once it is whole. The command ends the file with the line END."""
     file = fleet.delta(name) / path
     until(lambda: file.exists() and file.read_bytes().endswith(b"\nEND\n"), 10, f"{name} wrote {path}")
     return file.read_bytes().removesuffix(b"\nEND\n")
@@ -46,11 +46,11 @@ PRINT = 'import os,sys; open("/var/args","wb").write(b"\\0".join(map(os.fsencode
 def test_arguments_arrive_exactly(fleet: Fleet) -> None:
     name = app(fleet, fleet.name("a"), "/usr/bin/python3", "-c", PRINT, *ARGUMENTS)
     assert written(fleet, name, "var/args").split(b"\0") == [os.fsencode(argument) for argument in ARGUMENTS]
-    # Also when it is started again, from what is on disk.
+    # A restart reads the arguments from the spec on disk.
     (fleet.delta(name) / "var/args").unlink()
     fleet.run("restart", name)
     assert written(fleet, name, "var/args").split(b"\0") == [os.fsencode(argument) for argument in ARGUMENTS]
-    # And by plain lxc-start, which reads a line of text.
+    # Plain lxc-start reads them from a line of LXC's configuration.
     fleet.ok("stop", name)
     (fleet.delta(name) / "var/args").unlink()
     subprocess.run(["lxc-start", "-P", str(fleet.paths.lxc), "-n", name], check=True, timeout=60)
@@ -74,7 +74,7 @@ def test_any_arguments_arrive_exactly(own_fleet: Fleet, arguments: list[str]) ->
 
 
 def test_a_command_with_an_odd_path_runs(fleet: Fleet) -> None:
-    """A program whose own name needs quotes."""
+    """The program's own path needs quotes."""
     odd = Path(f"/usr/local/bin/lxcfleet test {fleet.tag} $x")
     odd.write_text("#!/bin/sh\nprintf '%s\\nEND\\n' \"$0\" >/var/name\n")
     odd.chmod(0o755)
@@ -142,8 +142,8 @@ def test_a_container_stops_when_its_command_ends(fleet: Fleet, command: str) -> 
     name = app(fleet, fleet.name("a"), "sh", "-c", f"{command}; exit")
     fleet.ok("wait", name, "--for", "stopped", "--timeout", "10")
     assert fleet.state(name) == "stopped"
-    until(lambda: not fleet.cgroups(), 5, "its cgroups are gone")
-    # It is not started again by itself, not even by a new daemon.
+    until(lambda: not fleet.cgroups(), 5, "the container's cgroups are gone")
+    # Nothing starts the container again, not even a new daemon.
     fleet.stop_daemon()
     fleet.start_daemon()
     assert fleet.states() == {name: "stopped"}
@@ -153,7 +153,7 @@ def test_commands_that_end_at_once_leave_nothing(fleet: Fleet) -> None:
     """liblxc's monitor by itself leaves its cgroup behind in one of ten such starts."""
     fleet.ok("create", fleet.name("m"), "-n", "40", "--", "true")
     fleet.ok("wait", "--all", "--for", "stopped", "-q")
-    until(lambda: not fleet.cgroups(), 5, "their cgroups are gone")
+    until(lambda: not fleet.cgroups(), 5, "the containers' cgroups are gone")
 
 
 def test_a_container_has_run_and_tmp_of_its_own(fleet: Fleet) -> None:
@@ -172,10 +172,10 @@ def test_no_signal_is_ignored_as_a_program_starts(fleet: Fleet) -> None:
 
 
 def ignored(line: str) -> set[int]:
-    """The signals that a line of a process's status names.
+    """The signals that a line of a process's status names, without 32 and 33.
 
-    Not 32 and 33: glibc keeps them for itself, so no program can set them, and posix_spawn(3), with which make starts
-    what it runs, has 32 ignored (sysdeps/unix/sysv/linux/spawni.c).
+    glibc keeps these two for itself, so no program can set them. make starts its commands by posix_spawn(3), which leaves
+    signal 32 ignored (sysdeps/unix/sysv/linux/spawni.c).
     """
     mask = int(line.split()[1], 16)
     return {number for number in range(1, 65) if mask >> (number - 1) & 1} - {32, 33}
@@ -195,7 +195,7 @@ print(json.dumps({
 }), flush=True)
 """
 ODD = "umask 077; ulimit -S -f 99999999 -n 8192 -s 16384 -c 100; exec nice -n 7 \"$0\" \"$@\" 9</dev/null"
-"""How nobody should start a daemon."""
+"""A shell line that starts a daemon with odd limits, priority, umask and descriptors."""
 
 
 def test_a_program_starts_as_from_a_login_however_the_daemon_was_started(own_fleet: Fleet) -> None:
@@ -217,7 +217,7 @@ def test_a_program_starts_as_from_a_login_however_the_daemon_was_started(own_fle
     for who, found in seen.items():
         all_limits = found.pop("limits")
         most = {key: resource.getrlimit(getattr(resource, f"RLIMIT_{key.upper()}"))[1] for key in limits}
-        # Without a capability for that, the daemon can't raise a hard limit.
+        # Without CAP_SYS_RESOURCE the daemon can't raise a hard limit.
         right = {key: ([soft, hard], [soft, most[key]]) for key, (soft, hard) in limits.items()}
         assert all(all_limits[key] in right[key] for key in limits), (who, all_limits)
         assert found.pop("session") == found.pop("leader"), who
@@ -238,7 +238,7 @@ def test_a_containers_limits_are_visible_in_its_cgroup(fleet: Fleet) -> None:
 
 
 def test_any_program_can_write_to_run_lock(fleet: Fleet) -> None:
-    """Before, `apache2ctl -D FOREGROUND` ended at once, as /var/lock leads to nothing."""
+    """Before, `apache2ctl -D FOREGROUND` ended at once, as /var/lock was a link to a missing directory."""
     name = app(fleet, fleet.name("a"), "sh", "-c", "mktemp -d /var/lock/x.XXXXXX && exec sleep infinity")
     time.sleep(0.5)
     assert fleet.state(name) == "running"

@@ -1,4 +1,4 @@
-"""What AppArmor allows systemd in a container. Where it is off, these tests pass in any case; tests/vm has hosts with it."""
+"""AppArmor's rules for systemd in a container. Without AppArmor these tests pass in any case; tests/vm has hosts with it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def name(own_fleet: Fleet) -> str:
 
 @pytest.mark.parametrize("setting", ["DynamicUser=yes", "PrivateNetwork=yes"])
 def test_systemd_may_lock_a_socket_for_its_services(own_fleet: Fleet, name: str, setting: str) -> None:
-    """Debian's kernels forbid it to every profile that has a rule about the network."""
+    """Debian's kernels forbid such a lock to every profile that has a rule about the network."""
     unit = f"[Service]\\nType=oneshot\\n{setting}\\nExecStart=/bin/true\\n"
     own_fleet.inside(name, f"printf '{unit}' >/etc/systemd/system/locking.service && systemctl daemon-reload")
     own_fleet.inside(name, "systemctl start locking.service")

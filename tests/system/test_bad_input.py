@@ -1,4 +1,4 @@
-"""Whatever is wrong with what comes in or with what is on disk: a clear error, and nothing else changes."""
+"""Bad input and bad files on disk: each gets a clear error, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FAILED, INVALID, SOME = 1, 2, 3
 
 
 def assert_told(ran: Ran, status: int, *words: str) -> None:
-    """An error of one to a few lines that says what, without a traceback."""
+    """Check that a command failed with a short error that has these words and no traceback."""
     assert ran.status == status, ran
     assert ran.out == ""
     assert ran.err.startswith("lxcfleet: ")
@@ -110,7 +110,7 @@ def test_config_check_refuses_an_invalid_settings_file(fleet: Fleet, text: str) 
 
 
 def test_a_daemon_with_invalid_settings_does_not_start(fleet: Fleet) -> None:
-    """It says so and does not start; containers run on."""
+    """The client says why the daemon did not start. Containers run on."""
     name = fleet.name("a")
     fleet.create(name)
     pid = fleet.pid(name)
@@ -154,12 +154,12 @@ def test_a_system_container_takes_no_command(fleet: Fleet) -> None:
     assert_told(fleet.run("create", fleet.name("a"), "--init", "app"), INVALID)
 
 
-# -- what is on disk -----------------------------------------------------------------------------------------
+# -- files on disk -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def pair(fleet: Fleet) -> tuple[str, str]:
-    """One that will be broken, stopped, and one that shall not notice."""
+    """A stopped container that the test will break, and a running one that must not be disturbed."""
     broken, sound = fleet.name("broken"), fleet.name("sound")
     fleet.create(broken, sound)
     fleet.ok("stop", broken)
@@ -193,7 +193,7 @@ def test_a_container_whose_delta_has_another_owner_does_not_start(fleet: Fleet, 
 
 
 def test_a_container_whose_delta_is_a_link_does_not_start(fleet: Fleet, pair: tuple[str, str], tmp_path: Path) -> None:
-    """Through it a container could write anywhere on the host, and destroy would remove what it points to."""
+    """Through the link a container could write anywhere on the host, and destroy would remove the link's target."""
     broken, _ = pair
     kept = tmp_path / "kept"
     kept.write_text("x")
@@ -205,7 +205,7 @@ def test_a_container_whose_delta_is_a_link_does_not_start(fleet: Fleet, pair: tu
 
 
 def test_a_container_with_a_file_in_place_of_a_mount_point_does_not_start(fleet: Fleet, pair: tuple[str, str]) -> None:
-    """liblxc may report such a start, and give it up a moment later."""
+    """liblxc may report that the container has started, and give it up a moment later."""
     broken, _ = pair
     (fleet.delta(broken) / "proc").touch()
     for _ in range(8):
@@ -227,7 +227,7 @@ def write(text: str) -> Callable[[Path, str], object]:
 
 
 def change(line: str, new: str) -> Callable[[Path, str], object]:
-    """Put ``new`` where a line begins with ``line``."""
+    """Replace each line that begins with ``line`` by ``new``."""
 
     def act(spec: Path, text: str) -> None:
         lines = [new if each.startswith(line) else each for each in text.splitlines()]
@@ -246,7 +246,7 @@ HURTS: list[Callable[[Path, str], object]] = [
 
 
 def test_a_container_with_an_unusable_spec_is_broken(fleet: Fleet) -> None:
-    """Each is reported broken, nothing else suffers, and each can be put right or destroyed."""
+    """Nothing else suffers, and each broken container can be repaired or destroyed."""
     sound = fleet.name("sound")
     fleet.create(sound)
     fleet.ok("create", fleet.name("b"), "-n", str(len(HURTS)), "--no-start", *SLEEP)
@@ -264,7 +264,7 @@ def test_a_container_with_an_unusable_spec_is_broken(fleet: Fleet) -> None:
         problem = fleet.record(name)["problem"]
         assert name in problem
         assert str(spec) in problem
-    for state in ("running", "healthy"):  # not for the minute that it waits else
+    for state in ("running", "healthy"):  # wait fails at once; otherwise it would wait for a minute
         ran = fleet.run("wait", *names, "--for", state, "-f", "json", timeout=20)
         assert (ran.status, ran.results) == (FAILED, dict.fromkeys(names, "failed"))
         assert str(specs[names[0]]) in ran.err
@@ -296,7 +296,7 @@ def test_a_broken_container_that_runs_can_be_stopped(fleet: Fleet) -> None:
 
 
 def test_no_other_container_gets_the_ids_and_address_of_a_broken_one(fleet: Fleet) -> None:
-    """Its uids own its files, and it may run with its address."""
+    """The broken container's uids own its files, and it may run with its address."""
     fleet.settings(f"network: {{bridge: {fleet.bridge}, drain: 0}}\n")
     fleet.stop_daemon()
     fleet.start_daemon()
@@ -312,10 +312,10 @@ def test_no_other_container_gets_the_ids_and_address_of_a_broken_one(fleet: Flee
     found = fleet.record(new)
     assert found["first_id"] != before["first_id"]
     assert found["addresses"][0] != before["addresses"][0]
-    # The network is not taken away from under it.
+    # The broken container runs, so its bridge stays.
     fleet.ok("destroy", new, "--force")
     assert Path(f"/sys/class/net/{fleet.bridge}").exists()
-    # Put right, it starts with what it had.
+    # Once repaired, the container starts with the ids and the address that it had.
     fleet.ok("stop", broken)
     own.spec.write_text(text)
     fleet.stop_daemon()
@@ -323,7 +323,7 @@ def test_no_other_container_gets_the_ids_and_address_of_a_broken_one(fleet: Flee
     fleet.ok("start", broken)
     assert fleet.record(broken)["first_id"] == before["first_id"]
     assert fleet.record(broken)["addresses"] == before["addresses"]
-    # What it had is free when it is gone.
+    # Its ids and address are free once it is destroyed.
     own.spec.write_text("version:")
     fleet.stop_daemon()
     fleet.start_daemon()
@@ -339,7 +339,7 @@ def test_no_other_container_gets_the_ids_and_address_of_a_broken_one(fleet: Flee
 
 
 def test_only_one_of_several_copies_of_a_container_may_run(fleet: Fleet) -> None:
-    """A copy has the ids of the first, so root of the one could touch the other's processes: only one may run."""
+    """A copy has the ids of the first container, so root of the one could touch the other's processes."""
     first, second, third, kept = fleet.name("a"), fleet.name("b"), fleet.name("c"), f"{fleet.name('a')}.bak"
     fleet.create(first)
     fleet.ok("stop", first)
@@ -421,7 +421,7 @@ def small_disk() -> Iterator[Fleet]:
 
 
 def fill(directory: Path) -> None:
-    """Take all that is left of a file system."""
+    """Take all the free space of a file system."""
     with (directory / "ballast").open("ab") as file:
         size = 64 << 20
         while size >= 1024:
@@ -436,7 +436,7 @@ def test_a_disk_that_fills_up_during_a_create_leaves_whole_containers(small_disk
     first = fleet.name("first")
     fleet.create(first)
     client = fleet.spawn("create", fleet.name("m"), "-n", "150", "-f", "json", *SLEEP)
-    until(lambda: len(fleet.directories()) > 5, 20, "it has begun")
+    until(lambda: len(fleet.directories()) > 5, 20, "the create has begun")
     fill(fleet.paths.lxc)
     out, err = client.communicate(timeout=60)
     ran = Ran(client.returncode, out.decode(), err.decode())
@@ -448,12 +448,12 @@ def test_a_disk_that_fills_up_during_a_create_leaves_whole_containers(small_disk
     states = fleet.states()
     assert set(states) == created | {first}
     assert set(states.values()) == {"running"}
-    running = fleet.paths.running_record.name  # is written again and again until there is room
+    running = fleet.paths.running_record.name  # the daemon tries to write it until there is room
     records = {fleet.paths.base_snapshots.name, running, f".{running}.new"}
     assert {path.name for path in fleet.paths.lxc.iterdir()} - records == created | {first, "ballast"}
     assert fleet.half_done() == []
 
-    # With no room at all it is refused before anything begins, and what runs can still be used and removed.
+    # With no room at all a create is refused before it begins. Running containers can still be used and removed.
     refused = fleet.run("create", fleet.name("n"), "-n", "20", *SLEEP)
     assert (refused.status, "disk space" in refused.err) == (FAILED, True)
     assert fleet.inside(first, "cat /etc/debian_version")

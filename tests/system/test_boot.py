@@ -1,4 +1,4 @@
-"""A reboot of the host, as far as one can be had without one: the record of another boot, and nothing that runs."""
+"""A reboot of the host, as the daemon sees it: the record is of another boot, and no container runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def record(fleet: Fleet) -> dict[str, Any]:
 
 
 def reboot(fleet: Fleet) -> None:
-    """A daemon that finds the record of an earlier boot."""
+    """Start a daemon that finds the record of an earlier boot."""
     fleet.stop_daemon()
     old = {**record(fleet), "boot": "another"}
     fleet.paths.running_record.write_text(json.dumps(old))
@@ -61,7 +61,7 @@ def test_containers_that_ran_start_again_in_order(fleet: Fleet) -> None:
 
 
 def test_a_shutdown_during_the_autostart_loses_no_container(fleet: Fleet) -> None:
-    """Those whose turn has not come run neither before nor after the stop, and are to start all the same."""
+    """Containers whose turn has not come do not run when the host goes down. The next boot must start them all the same."""
     first, later, last = (fleet.name(word) for word in ("a", "b", "c"))
     check = ["--health-exec", "false", "--health-interval", "1"]
     fleet.create(first, options=["--boot-order", "-1", *check])
@@ -70,10 +70,10 @@ def test_a_shutdown_during_the_autostart_loses_no_container(fleet: Fleet) -> Non
     fleet.ok("stop", "--all", "--until-boot", "--timeout", "1")
     reboot(fleet)
     until(lambda: fleet.state(first) == "running", 20)
-    assert (fleet.state(later), fleet.state(last)) == ("stopped", "stopped")  # they wait until the first is healthy
+    assert (fleet.state(later), fleet.state(last)) == ("stopped", "stopped")  # these two wait until the first is healthy
     fleet.ok("stop", "--all", "--until-boot", "--timeout", "1")
     until(lambda: record(fleet)["resting"] == [first, later, last])
-    until(lambda: not any(each["status"] == "running" for each in fleet.client().operations()), 15, "the turns end")
+    until(lambda: not any(each["status"] == "running" for each in fleet.client().operations()), 15, "the autostart ends")
     assert set(fleet.states().values()) == {"stopped"}
     fleet.ok("destroy", first)
     reboot(fleet)
@@ -87,7 +87,7 @@ def test_a_daemon_that_is_stopped_during_the_autostart_does_not_wait_for_its_end
     fleet.ok("stop", "--all", "--until-boot", "--timeout", "1")
     reboot(fleet)
     until(lambda: fleet.state(first) == "running", 20)
-    fleet.stop_daemon()  # within 30 s; those before it are waited for a minute
+    fleet.stop_daemon()  # it ends within 30 s; the autostart would wait a minute for the first container
     fleet.start_daemon()
     until(lambda: fleet.states() == {first: "running", later: "running"}, 20)
 
@@ -105,7 +105,7 @@ def test_a_new_daemon_in_the_same_boot_starts_no_container(fleet: Fleet) -> None
 
 
 def test_all_containers_start_again_after_a_crash_of_the_host(fleet: Fleet) -> None:
-    """The daemon and all containers end in one moment, unannounced."""
+    """The daemon and all containers are killed at the same moment."""
     fleet.create(fleet.name("s"), command=())
     fleet.ok("create", fleet.name("a"), "-n", "5", *SLEEP)
     names = [*(fleet.name(f"a{number}") for number in range(1, 6)), fleet.name("s")]

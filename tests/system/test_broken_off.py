@@ -1,4 +1,4 @@
-"""A run of the tests that is broken off leaves nothing on the host, and touches nothing of others."""
+"""A test run that is broken off leaves nothing on the host, and touches nothing of other runs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ pytestmark = pytest.mark.system
 
 
 class Tag:
-    """What bears the mark of another run's fleet."""
+    """The tag of another run's fleet."""
 
     def __init__(self, tag: str) -> None:
         self.tag = tag
 
     def left(self) -> list[str]:
-        """What is on this host."""
+        """All things on this host that bear the tag."""
         name = f"lxcfleet-t{self.tag}"
         tables = subprocess.run(["/usr/sbin/nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
         links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
@@ -49,7 +49,7 @@ def environ(pid: int) -> bytes:
 
 @contextmanager
 def run(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Tag]]:
-    """A run with a container, in the midst of its test."""
+    """A test run that has made a container, and is in the middle of its test."""
     file = tmp_path / "tag"
     with (tmp_path / "said").open("wb") as said:
         pytest_run = subprocess.Popen(
@@ -80,13 +80,13 @@ def test_a_run_that_a_signal_breaks_off_leaves_nothing(tmp_path: Path, fleet: Fl
 
 
 def test_the_next_run_removes_the_leftovers_of_a_killed_run(tmp_path: Path, fleet: Fleet) -> None:
-    """Should also the helper be killed that removes it else."""
+    """The run's helper usually removes the leftovers. Here the helper is killed, too."""
     fleet.create(fleet.name("a"))
     before = fleet.pid(fleet.name("a"))
     with run(tmp_path) as (other, tag):
         (helper,) = [pid for pid, line in command_lines() if parent_of(pid) == other.pid and "leftovers.py" in line]
         clean = [sys.executable, "-m", "tests.leftovers"]
-        assert subprocess.run(clean, cwd=ROOT, capture_output=True, check=True).stdout == b""  # it lives
+        assert subprocess.run(clean, cwd=ROOT, capture_output=True, check=True).stdout == b""  # the other run lives
         assert alive(helper)
         os.kill(helper, signal.SIGKILL)
         other.kill()

@@ -1,4 +1,4 @@
-"""Many at once: bounded, each on its own, and taken back where that was asked for."""
+"""Verbs for many containers at once: one failure does not touch the others, and Ctrl-C cancels the rest."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def test_a_hundred_containers_are_created_used_and_destroyed(fleet: Fleet) -> No
 
 
 def test_one_create_of_many_that_fails_leaves_nothing_and_the_others_run(fleet: Fleet) -> None:
-    """A directory that is in the way appears after the daemon looked; the rest is done, that one leaves nothing."""
+    """The daemon looks for directories in the way. Another directory comes in one container's way after that."""
     names = [fleet.name(f"m{number}") for number in range(1, 41)]
     victim = fleet.paths.new(names[39]).directory
     victim.mkdir()
-    # Nothing can be made in it nor removed from it.
+    # Nothing can be made in this directory nor removed from it.
     subprocess.run(["chattr", "+i", str(victim)], check=True)
     try:
         ran = fleet.run("create", fleet.name("m"), "-n", "40", "-f", "json", *SLEEP)
@@ -61,7 +61,7 @@ def test_one_create_of_many_that_fails_leaves_nothing_and_the_others_run(fleet: 
 @pytest.mark.parametrize("moment", [0.0, 0.15, 0.4])
 def test_ctrl_c_cancels_the_creates_that_have_not_begun(fleet: Fleet, moment: float) -> None:
     client = fleet.spawn("create", fleet.name("m"), "-n", "200", "-f", "json", *SLEEP)
-    until(lambda: len(fleet.directories()) > 1, 20, "it has begun")
+    until(lambda: len(fleet.directories()) > 1, 20, "the create has begun")
     time.sleep(moment)
     client.send_signal(signal.SIGINT)
     ran = finished(client)
@@ -77,19 +77,19 @@ def test_ctrl_c_cancels_the_creates_that_have_not_begun(fleet: Fleet, moment: fl
     assert set(states.values()) == {"running"}
     assert {path.rpartition("/")[2] for path in fleet.directories()} == created
     assert fleet.half_done() == []
-    # Names and ids of the rest are free again.
+    # The names and ids of the cancelled containers are free again.
     fleet.ok("create", fleet.name("m"), "-n", "3", *SLEEP)
 
 
 def test_a_second_ctrl_c_ends_the_client_at_once_and_the_daemon_goes_on(fleet: Fleet) -> None:
     client = fleet.spawn("create", fleet.name("m"), "-n", "100", *SLEEP)
-    until(lambda: len(fleet.directories()) > 1, 20, "it has begun")
+    until(lambda: len(fleet.directories()) > 1, 20, "the create has begun")
     client.send_signal(signal.SIGINT)
     time.sleep(0.05)
     client.send_signal(signal.SIGINT)
     ran = finished(client)
     assert ran.status == INTERRUPTED
-    until(lambda: not any(record["busy"] for record in fleet.records()), 20, "what has begun ends")
+    until(lambda: not any(record["busy"] for record in fleet.records()), 20, "the creates that have begun end")
     assert set(fleet.states().values()) == {"running"}
     assert fleet.half_done() == []
 

@@ -1,4 +1,4 @@
-"""What a real clone sees of the host, and what runs in a system container: only what is allowed or its own."""
+"""Real clones: they see only allowed files of the host, and run only allowed services and their own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MARK = "lxcfleet-test-secret"
 
 @pytest.fixture
 def secrets() -> Iterator[list[Path]]:
-    """Files on the host that no clone may see, for one reason or another."""
+    """Files on the host that no clone may see: private files, and files in hidden directories."""
     private = Path(f"/etc/{MARK}-key")
     files = [
         Path(f"/root/{MARK}"), Path(f"/home/{MARK}"), Path(f"/srv/{MARK}"), Path(f"/mnt/{MARK}"),
@@ -40,7 +40,7 @@ def secrets() -> Iterator[list[Path]]:
 
 @pytest.fixture
 def host_service() -> Iterator[str]:
-    """A service of the host's that is enabled there."""
+    """A service that is enabled on the host."""
     name = "lxcfleet-test-host.service"
     unit = Path("/etc/systemd/system") / name
     wanted = Path("/etc/systemd/system/multi-user.target.wants") / name
@@ -53,7 +53,7 @@ def host_service() -> Iterator[str]:
 
 
 def system(fleet: Fleet, name: str) -> str:
-    """A system container that is up."""
+    """Create a system container, and wait until it is up."""
     fleet.create(name, command=())
     fleet.ok("wait", name, "--for", "healthy", "--timeout", "30")
     return name
@@ -77,7 +77,7 @@ def test_a_clone_does_not_see_the_hosts_secrets(fleet: Fleet, secrets: list[Path
 
 
 def test_a_clone_can_not_read_private_files_of_the_host(fleet: Fleet) -> None:
-    """As the sweep promises, told by looking from inside: no private file of the host's has content."""
+    """The sweep promises this. The test looks from inside: no private file of the host has its content there."""
     name = fleet.name("a")
     fleet.create(name)
     script = "find / -xdev -type f ! -perm -o=r -size +0 -print 2>/dev/null || :"
@@ -121,7 +121,7 @@ def test_a_service_in_the_delta_starts(fleet: Fleet) -> None:
 
 
 def test_a_packages_unit_in_the_delta_starts(fleet: Fleet) -> None:
-    """As a package installs it: below /usr/lib, enabled by a link."""
+    """A package installs its unit below /usr/lib and enables it by a link."""
     name = system(fleet, fleet.name("a"))
     unit = "[Service]\\nExecStart=/bin/sleep infinity\\n[Install]\\nWantedBy=multi-user.target\\n"
     fleet.inside(name, f"printf '{unit}' >/usr/lib/systemd/system/cron.service && systemctl enable --now cron.service")

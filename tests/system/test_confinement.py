@@ -1,6 +1,6 @@
-"""What a clone may do, tried as its root: every attempt of docs/security.md, for real.
+"""A clone's confinement: root in a container makes every attempt of docs/security.md.
 
-Attempts print what they got in capitals; a test fails on those, and on what changed on the host.
+An attempt prints each success with its first word in capitals. A test fails on those lines, and on changes on the host.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ class Clones:
         fleet.ok("wait", "--all", "--for", "healthy", "--timeout", "40")
 
     def attack(self, kind: str, function: Callable[..., None], *arguments: Any) -> list[str]:
-        """What an attack says that runs inside."""
+        """Run an attack in a container. Return the lines that it prints."""
         ran = self.fleet.run("exec", self.names[kind], "--", "python3", "-c", source(function, arguments))
         assert ran.status == 0, ran
         return ran.out.splitlines()
 
     def hog(self, function: Callable[..., None]) -> tuple[subprocess.Popen[bytes], str]:
-        """An attack that holds what it took, and the first line that it says."""
+        """Start an attack that holds a resource. Return the process and the first line that it prints."""
         process = self.fleet.spawn("exec", self.names["app"], "--", "python3", "-c", source(function, ()))
         assert process.stdout is not None
         return process, process.stdout.readline().decode()
 
     def inside(self, kind: str, script: str) -> str:
-        """What a shell says inside."""
+        """Run a shell script in a container. Return its output."""
         return self.fleet.inside(self.names[kind], script)
 
 
@@ -64,7 +64,7 @@ def clones(own_fleet: Fleet) -> Clones:
 
 @pytest.fixture
 def hogging(clones: Clones) -> Iterator[Callable[[Callable[..., None]], str]]:
-    """Starts an attack that takes all it can of something, and ends it with the test."""
+    """Starts an attack that takes all it can of a resource. The fixture ends the attack after the test."""
     running: list[subprocess.Popen[bytes]] = []
 
     def start(function: Callable[..., None]) -> str:
@@ -76,12 +76,12 @@ def hogging(clones: Clones) -> Iterator[Callable[[Callable[..., None]], str]]:
     for process in running:
         process.terminate()
         process.wait(20)
-    # What it held is free when its last process has gone, and a fork bomb has many.
+    # The resource is free when the attack's last process has gone, and a fork bomb has many.
     clones.fleet.ok("restart", clones.names["app"], "--timeout", "0")
 
 
 def succeeded(lines: list[str]) -> list[str]:
-    """The lines that tell of a success: their first word is in capitals."""
+    """The lines that tell of a success. Their first word is in capitals."""
     return [line for line in lines if line and line.split()[0].strip(":").isupper()]
 
 
@@ -101,7 +101,7 @@ def unprivileged(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def marker() -> Iterator[Path]:
-    """A file of the host's that clones may read."""
+    """A file of the host that clones may read."""
     file = Path(f"/usr/share/{MARK}")
     file.write_text("the host's\n")
     yield file
@@ -110,7 +110,7 @@ def marker() -> Iterator[Path]:
 
 @pytest.fixture
 def secrets() -> Iterator[list[Path]]:
-    """Files that clones must not see: one that is private, others that are the host's own affair."""
+    """Files that clones must not see: a private file, and files in directories that the mask hides."""
     private = Path(f"/etc/{MARK}.d/private")
     files = [private, Path(f"/root/{MARK}"), Path(f"/var/lib/{MARK}/data"), Path(f"/etc/ssh/ssh_host_{MARK}_key")]
     made = [file for file in files if file.parent.parent.is_dir()]
@@ -148,7 +148,7 @@ def test_the_kernels_settings_can_not_be_changed(clones: Clones, unprivileged: s
         return [file.read_text() for file in files if file.exists()]
 
     before = settings()
-    # A container's own limits of user namespaces are its own to change: no others are below it.
+    # A container may change the limits of its own user namespace: they bind nobody else.
     said = clones.attack(unprivileged, attacks.kernel_settings)
     assert [line for line in succeeded(said) if "/proc/sys/user/" not in line] == []
     assert settings() == before
@@ -177,7 +177,7 @@ def test_apparmor_confines_a_container(clones: Clones, kind: str) -> None:
 
 
 def test_a_container_can_not_find_a_delta(clones: Clones, kind: str) -> None:
-    """Neither its own nor another's, though both are on the file system that is the base."""
+    """A container finds neither its own delta nor another's, though both are on the base's file system."""
     name = f"{MARK}-in-a-delta"
     clones.inside("other", f"echo secret >/{name}")
     assert (clones.fleet.delta(clones.names["other"]) / name).exists()
@@ -194,7 +194,7 @@ def test_a_file_that_the_mask_hides_stays_hidden(clones: Clones, secrets: list[P
 def test_the_overlay_can_not_be_steered(clones: Clones, kind: str) -> None:
     done = succeeded(clones.attack(kind, attacks.attributes))
     assert done == [] or kind == "privileged"
-    # Root of the host may set trusted attributes. The overlay keeps its own apart (since Linux 6.7 under other names).
+    # Root of the host may set trusted attributes. The overlay keeps its own attributes apart (since 6.7 by other names).
     written = os.listxattr(clones.fleet.delta(clones.names[kind]) / "own")
     assert not {"trusted.overlay.redirect", "trusted.overlay.metacopy"} & set(written)
 
@@ -213,7 +213,7 @@ def test_the_base_can_not_be_changed(clones: Clones, marker: Path, kind: str) ->
 
 
 def test_a_setuid_program_in_a_delta_is_out_of_reach(clones: Clones, kind: str) -> None:
-    """Root of a privileged container makes real setuid-root programs: no user of the host may get at them."""
+    """Root in a privileged container can make real setuid-root programs. No user of the host may reach them."""
     clones.inside(kind, f"cp /bin/sh /{MARK}-sh && chmod 4755 /{MARK}-sh")
     program = clones.fleet.delta(clones.names[kind]) / f"{MARK}-sh"
     assert program.stat().st_mode & 0o4000
@@ -239,7 +239,7 @@ def test_users_of_the_host_see_nothing_of_a_container(clones: Clones, own_fleet:
     own_fleet.ok("destroy", name, "--force")
 
 
-# -- others --------------------------------------------------------------------------------------------------
+# -- the host and other containers ---------------------------------------------------------------------------
 
 
 def test_sockets_of_the_host_can_not_be_reached(clones: Clones, kind: str) -> None:
@@ -273,7 +273,7 @@ def test_a_container_can_not_leave_its_cgroup(clones: Clones, unprivileged: str)
 
 def test_each_container_has_inotify_instances_of_its_own(clones: Clones, hogging: Callable[..., str]) -> None:
     count = int(hogging(hogs.hog_inotify).split()[0])
-    assert count >= 50  # all of its own: under whatever uid
+    assert count >= 50  # all instances of its own, under any uid
     script = "import ctypes; print(ctypes.CDLL(None).inotify_init() >= 0)"
     assert clones.inside("other", f"python3 -c '{script}'") == "True"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "True\n"
@@ -290,8 +290,8 @@ def test_kernel_keys_are_refused(clones: Clones, kind: str) -> None:
 
 
 def test_the_kernel_keeps_terminals_for_the_host(clones: Clones, hogging: Callable[..., str]) -> None:
-    """The kernel keeps kernel.pty.reserve of them for the host. The others are the containers' own, each 1,024, where
-    AppArmor keeps them from mounting more."""
+    """The kernel keeps kernel.pty.reserve terminals for the host. Where AppArmor forbids a container to mount devpts,
+    each container has 1,024 terminals of its own."""
     hogging(hogs.hog_ptys)
     for descriptor in os.openpty():
         os.close(descriptor)
@@ -309,7 +309,7 @@ def test_mounts_end_at_the_limit_of_one_namespace(clones: Clones, hogging: Calla
     assert clones.inside("other", "mount -t tmpfs x /mnt && umount /mnt && echo mounted") == "mounted"
 
 
-@pytest.mark.skipif(not cgroup.unified(), reason="only cgroup v2 can limit that")
+@pytest.mark.skipif(not cgroup.unified(), reason="only cgroup v2 can limit the number of cgroups")
 def test_cgroups_end_at_the_limit(clones: Clones) -> None:
     assert int(clones.attack("system", hogs.hog_cgroups)[0].split()[0]) <= 4096
 
@@ -327,7 +327,7 @@ def test_the_console_can_not_fill_the_disk(own_fleet: Fleet) -> None:
 
 
 def limit(fleet: Fleet, name: str, controller: str, legacy: str, modern: str) -> str:
-    """What the container's cgroup says."""
+    """The value of a limit in a container's cgroup."""
     directories = cgroup.payload(fleet.pid(name), name).directories
     file = directories[controller] / legacy if controller in directories else directories[""] / modern
     return file.read_text().strip()

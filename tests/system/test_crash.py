@@ -1,4 +1,4 @@
-"""kill -9 of the daemon and of its launcher at every step: nothing is lost, nothing is left, others run on."""
+"""kill -9 of the daemon and of its launcher at every step: nothing is lost or left over, and other containers run on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FROZEN = Observed(exists=True, running=True, frozen=True)
 
 @dataclass(frozen=True)
 class Case:
-    """One action, broken off at one of its steps; ``after``: what a new daemon must then make of it."""
+    """One action that is broken off at one of its steps. ``after``: the state to which a new daemon brings the container."""
 
     action: str
     before: str
@@ -48,7 +48,7 @@ def steps(action: Action, now: Observed) -> plan.Steps:
 
 
 def cases() -> Iterator[Case]:
-    """Every step of every plan. What is noted is done; what is not noted yet never was asked for."""
+    """Every step of every plan. A new daemon completes an action that was noted, and forgets one that was not."""
     for step in plan.create(start=True):
         yield Case("create", ABSENT, step, ABSENT if isinstance(step, Make) else "running")
     for step in steps(Action.START, STOPPED):
@@ -75,7 +75,7 @@ EACH = pytest.mark.parametrize("case", list(cases()), ids=str)
 
 
 def arrange(fleet: Fleet, case: Case) -> str:
-    """The container that it is about, as it is before the action, with something written."""
+    """Bring the case's container to its state before the action, with a file in its delta. Return its name."""
     name = fleet.name("a")
     if case.before == ABSENT:
         return name
@@ -89,7 +89,7 @@ def arrange(fleet: Fleet, case: Case) -> str:
 
 
 def order(case: Case, name: str) -> list[str]:
-    """The command line."""
+    """The command line of the case's action."""
     extra = {"create": SLEEP, "destroy": ("--force",), "stop": ("--timeout", "5")}.get(case.action, ())
     return [case.action, name, *extra]
 
@@ -99,12 +99,12 @@ def pids(fleet: Fleet) -> dict[str, int | None]:
 
 
 def settled(fleet: Fleet) -> bool:
-    """Whether the daemon has done all that it owed."""
+    """Whether the daemon has completed all actions."""
     return not any(record["busy"] for record in fleet.records()) and not fleet.half_done()
 
 
 def assert_usable(fleet: Fleet, name: str, state: str) -> None:
-    """A container that is there has kept its delta, and can be used."""
+    """Check that the container is in this state and can be used, or that nothing is left of an absent one."""
     if state == ABSENT:
         assert name not in fleet.states()
         assert not fleet.paths.container(name).directory.exists()
@@ -134,7 +134,7 @@ def test_a_kill_of_the_daemon_at_each_step_leaves_a_usable_container(fleet: Flee
     left = fleet.half_done()
 
     fleet.start_daemon()
-    until(lambda: settled(fleet), 20, "the new daemon has tidied up")
+    until(lambda: settled(fleet), 20, "the new daemon has completed all actions")
     after = pids(fleet)
     assert after[witness] == before[witness]
     assert_usable(fleet, name, case.after)
@@ -159,7 +159,7 @@ def test_a_kill_of_the_launcher_at_each_step_leaves_a_usable_container(fleet: Fl
     ran = fleet.run(*order(case, name))
     assert ran.status in (0, 1), ran
     assert "internal error" not in ran.err
-    until(lambda: settled(fleet), 5, f"nothing is under way after {ran}")
+    until(lambda: settled(fleet), 5, f"no action is under way after {ran}")
     after = pids(fleet)
     became = {
         "create": "running", "start": "running", "stop": "stopped", "restart": "running",
@@ -171,14 +171,14 @@ def test_a_kill_of_the_launcher_at_each_step_leaves_a_usable_container(fleet: Fl
     assert_usable(fleet, name, state)
     if ABSENT not in (state, case.before):
         assert fleet.inside(name, "cat /var/lib/kept") == "kept"
-    # The daemon has another launcher, and that one works.
+    # The daemon has a new launcher, which works.
     fleet.create(fleet.name("z"))
     assert_usable(fleet, fleet.name("z"), "running")
 
 
 @contextlib.contextmanager
 def creating(fleet: Fleet, count: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A client that creates many."""
+    """A client that creates many containers."""
     client = fleet.spawn("create", fleet.name("m"), "-n", str(count), "-f", "json", *SLEEP)
     try:
         yield client
@@ -188,8 +188,8 @@ def creating(fleet: Fleet, count: int) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def assert_whole(fleet: Fleet, witness: str, pid: int) -> None:
-    """Each container that is there is whole and runs, and nothing else is there."""
-    until(lambda: settled(fleet), 30, "tidied up")
+    """Check that each container is whole and runs, and that there are no other directories or cgroups."""
+    until(lambda: settled(fleet), 30, "the daemon has completed all actions")
     states = fleet.states()
     assert set(states.values()) == {"running"}, states
     assert fleet.pid(witness) == pid
@@ -236,7 +236,8 @@ def test_a_kill_of_the_launcher_at_any_moment_leaves_whole_containers(fleet: Fle
 
 @pytest.mark.parametrize("moment", MOMENTS[::2])
 @pytest.mark.parametrize("action", ["restart", "destroy"])
-def test_a_kill_of_daemon_and_launcher_during_a_restart_or_destroy_leaves_whole_containers(fleet: Fleet, action: str, moment: float) -> None:
+def test_a_kill_of_both_during_a_restart_or_destroy_leaves_whole_containers(fleet: Fleet, action: str, moment: float) -> None:
+    """The daemon and its launcher are killed."""
     fleet.ok("create", fleet.name("m"), "-n", "20", *SLEEP)
     witness = fleet.name("w")
     fleet.create(witness)
@@ -257,14 +258,14 @@ def test_a_kill_of_daemon_and_launcher_during_a_restart_or_destroy_leaves_whole_
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
 def test_the_daemon_goes_on_after_a_kill_of_the_client(fleet: Fleet, number: signal.Signals) -> None:
     with creating(fleet, 30) as client:
-        until(lambda: len(fleet.directories()) > 2, 20, "it has begun")
+        until(lambda: len(fleet.directories()) > 2, 20, "the create has begun")
         client.send_signal(number)
         client.wait(10)
-    until(lambda: list(fleet.states().values()) == ["running"] * 30, 20, "all are there")
+    until(lambda: list(fleet.states().values()) == ["running"] * 30, 20, "all containers run")
 
 
 def test_half_made_and_half_removed_directories_are_removed_and_told(fleet: Fleet) -> None:
-    """What only a kill of the children could leave: half of a new container, half of an old one."""
+    """Only a kill of the launcher's children can leave these directories: a half-made and a half-removed container."""
     keep = fleet.name("a")
     fleet.create(keep)
     fleet.stop_daemon()
@@ -275,7 +276,7 @@ def test_half_made_and_half_removed_directories_are_removed_and_told(fleet: Flee
     fleet.start_daemon()
     assert fleet.states() == {keep: "running"}
     assert not half[0].exists()
-    until(lambda: len(fleet.events("cleaned")) == 2, what="both are told")
+    until(lambda: len(fleet.events("cleaned")) == 2, what="the daemon tells of both")
     assert not half[1].exists()
     told = "\n".join(event["message"] for event in fleet.events("cleaned"))
     assert fleet.name("b") in told
@@ -283,7 +284,7 @@ def test_half_made_and_half_removed_directories_are_removed_and_told(fleet: Flee
 
 
 def test_the_removal_of_a_large_leftover_delays_no_daemon_and_no_create(fleet: Fleet) -> None:
-    """Nor does its removal outlive the daemon, whose lock it would keep."""
+    """The removal also ends with the daemon. Otherwise it would keep the daemon's lock."""
     fleet.stop_daemon()
     gone = fleet.paths.gone(fleet.name("c") + ".0").delta
     for directory in range(60):
@@ -293,29 +294,29 @@ def test_the_removal_of_a_large_leftover_delays_no_daemon_and_no_create(fleet: F
     fleet.start_daemon()
     assert gone.exists()
     fleet.stop_daemon(signal.SIGKILL)
-    until(lambda: not fleet.helpers(), 5, "nobody goes on")
+    until(lambda: not fleet.helpers(), 5, "no helper of the daemon goes on")
     assert gone.exists()
     fleet.start_daemon()
     fleet.create(fleet.name("c"))
-    until(lambda: fleet.events("cleaned"), 60, "it is removed")
+    until(lambda: fleet.events("cleaned"), 60, "the leftover is removed")
     assert not gone.parent.exists()
 
 
 def test_a_container_that_outlives_its_destroy_is_destroyed_when_it_ends(fleet: Fleet) -> None:
-    """As when a process of it hung in the kernel for longer than anybody waits."""
+    """This happens when a process of the container hangs in the kernel for longer than the daemon waits."""
     name = fleet.name("a")
     fleet.create(name)
     fleet.paths.container(name).pending.write_text("destroy\n")
     os.kill(fleet.pid(name), signal.SIGKILL)
-    until(lambda: name not in fleet.states(), 30, "it is destroyed")
+    until(lambda: name not in fleet.states(), 30, "the container is destroyed")
     assert fleet.directories() == []
 
 
 def test_a_directory_that_takes_the_place_of_a_new_container_stays(fleet: Fleet) -> None:
-    """Between the look for a free name and the making, as a restore or lxc-create may."""
+    """A restore or lxc-create may make it after the daemon found the name free, and before the container is made."""
     name = fleet.name("a")
-    fleet.create(fleet.name("warm"))  # so that a child can prepare the next one, but for the launcher
-    time.sleep(1.5)  # until that child has ended
+    fleet.create(fleet.name("warm"))  # so that only the stopped launcher holds up the next create
+    time.sleep(1.5)  # until the launcher's idle child has ended
     launcher = fleet.servants()["launcher"]
     os.kill(launcher, signal.SIGSTOP)
     try:
@@ -334,7 +335,7 @@ def test_a_directory_that_takes_the_place_of_a_new_container_stays(fleet: Fleet)
 
 
 def test_a_container_whose_dns_name_can_not_be_written_runs_all_the_same(fleet: Fleet) -> None:
-    """As when the file system of /run is full."""
+    """This happens when the file system of /run is full."""
     first, second, third = (fleet.name(letter) for letter in "abc")
     fleet.create(first, options=["--network", "bridge"])
     shutil.move(fleet.paths.hosts, fleet.paths.run / "hosts.away")

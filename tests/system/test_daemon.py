@@ -1,4 +1,4 @@
-"""The daemon's own life: started once, reloaded, ended and replaced, while containers run on."""
+"""The daemon's own life: it is started once, reloaded, ended and replaced, while containers run on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.system
 
 
 def daemons(fleet: Fleet) -> list[int]:
-    """All processes of daemons of this fleet."""
+    """The pids of this fleet's daemons."""
     mark = f"LXCFLEET_RUN={fleet.paths.run}\0".encode()
     found = []
     for pid, line in command_lines():
@@ -66,7 +66,7 @@ def test_ten_clients_after_a_crash_start_one_daemon(fleet: Fleet) -> None:
     clients = [fleet.spawn("list", "-q") for _ in range(10)]
     for client in clients:
         out, _ = client.communicate(timeout=60)
-        assert client.returncode in (0, 1)  # one may have spoken to the daemon as it died
+        assert client.returncode in (0, 1)  # a client may have spoken to the daemon as it died
         assert client.returncode == 1 or out.decode().split() == [fleet.name("a")]
     assert fleet.pid(fleet.name("a")) == before
     assert daemons(fleet) == [fleet.daemon_pid()]
@@ -111,7 +111,7 @@ def test_a_container_that_ended_while_no_daemon_ran_is_stopped(fleet: Fleet) -> 
 
 def test_sigterm_during_a_create_leaves_whole_containers(fleet: Fleet) -> None:
     client = fleet.spawn("create", fleet.name("m"), "-n", "60", *SLEEP)
-    until(lambda: len(fleet.directories()) > 3, 20, "it has begun")
+    until(lambda: len(fleet.directories()) > 3, 20, "the create has begun")
     fleet.stop_daemon()
     client.communicate(timeout=30)
     fleet.start_daemon()
@@ -225,7 +225,7 @@ def test_the_daemon_leaks_no_descriptors(fleet: Fleet) -> None:
     before = count()
     for _ in range(3):
         exercise()
-    until(lambda: count() <= before, 5, "all are closed")
+    until(lambda: count() <= before, 5, "all descriptors are closed")
 
 
 def test_the_client_needs_no_home_and_no_terminal(fleet: Fleet) -> None:

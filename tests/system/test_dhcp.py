@@ -1,4 +1,4 @@
-"""Containers on a bridge of the host's, with addresses from a real DHCP server: dnsmasq, in a namespace of its own."""
+"""Containers on a bridge of the host, with addresses from a real DHCP server: dnsmasq in a namespace of its own."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ip(*words: str) -> str:
 
 
 class Rack:
-    """A bridge that the host's operator made, and a router on it that gives addresses."""
+    """A bridge that the host's operator made, and a router on it with a DHCP server."""
 
     def __init__(self, name: str, directory: Path) -> None:
         self.name = name
@@ -51,7 +51,7 @@ class Rack:
             ip("-n", name, *words.split())
 
     def serve(self, addresses: str = FIRST_RANGE) -> None:
-        """Have a DHCP server that gives these, and a router's advertisements."""
+        """Start a DHCP server that gives these addresses and sends a router's advertisements."""
         self.silence()
         leases = self._directory / "leases"
         leases.unlink(missing_ok=True)
@@ -64,11 +64,11 @@ class Rack:
 
     @property
     def within(self) -> list[str]:
-        """What runs a command where the router is."""
+        """The words before a command that is to run in the router's namespace."""
         return ["ip", "netns", "exec", self.name]
 
     def silence(self) -> None:
-        """Nobody answers any more."""
+        """Stop the DHCP server."""
         if self._server is not None:
             self._server.terminate()
             self._server.wait(10)
@@ -104,13 +104,13 @@ def rack(place: tuple[Fleet, Rack]) -> Rack:
 
 @pytest.fixture
 def fleet(place: tuple[Fleet, Rack], rack: Rack) -> Iterator[Fleet]:
-    """The module's fleet; the test's containers go with the test, and leave the operator's bridge as it was."""
+    """The module's fleet. The test's containers are destroyed after the test, and leave the operator's bridge as it was."""
     own, before, links = place[0], ip("-o", "-4", "addr", "show", "dev", rack.name), os.listdir("/sys/class/net")
     if own.daemon_pid() is None:
         own.start_daemon()
     yield own
     own.clean()
-    until(lambda: not left(own), what="clients and leases go")
+    until(lambda: not left(own), what="DHCP clients and leases are gone")
     assert {name for name in os.listdir("/sys/class/net") if name not in links and name.startswith("ld")} == set()
     assert [line.split()[1:4] for line in ip("-o", "-4", "addr", "show", "dev", rack.name).splitlines()] == [
         line.split()[1:4] for line in before.splitlines()
@@ -120,7 +120,7 @@ def fleet(place: tuple[Fleet, Rack], rack: Rack) -> Iterator[Fleet]:
 
 
 def clients(fleet: Fleet) -> dict[str, int]:
-    """Containers and the processes of their clients, as the host has them."""
+    """The pid of each container's DHCP client on the host, by the container's name."""
     found = {}
     for pid, line in command_lines():
         if "/sbin/udhcpc " in line and f"hostname:{fleet.prefix}" in line:
@@ -129,7 +129,7 @@ def clients(fleet: Fleet) -> dict[str, int]:
 
 
 def left(fleet: Fleet) -> list[str]:
-    """What of leases is on the host."""
+    """The files of leases and the DHCP clients on the host."""
     files = [str(file) for where in (fleet.paths.leases, fleet.paths.clients) for file in where.glob("*")]
     return [*files, *clients(fleet)]
 
@@ -139,17 +139,17 @@ def addresses(fleet: Fleet) -> dict[str, list[str]]:
 
 
 def wait(fleet: Fleet, *names: str) -> dict[str, str]:
-    """Wait for addresses; the IPv4 address of each."""
+    """Wait until these containers have addresses. Return the IPv4 address of each."""
 
     def there() -> dict[str, str] | None:
         found = addresses(fleet)
         return {name: found[name][0] for name in names} if all(found[name] for name in names) else None
 
-    return dict(until(there, SECONDS, "all have addresses"))
+    return dict(until(there, SECONDS, "all containers have addresses"))
 
 
 def lookup(name: str, kind: str = "A") -> set[str]:
-    """What the fleet's name server answers on the host."""
+    """The answers of the fleet's name server on the host."""
     answer = dns.query.udp(dns.message.make_query(name, kind, use_edns=0, payload=8192), HOST, timeout=5)
     return {str(item) for rrset in answer.answer if rrset.rdtype == dns.rdatatype.from_text(kind) for item in rrset}
 
@@ -169,9 +169,9 @@ def test_twenty_containers_at_once_get_addresses_and_names(fleet: Fleet, rack: R
     assert lookup(f"web.role.{domain}") == set(before.values())
     assert len(lookup(f"_http._tcp.web.role.{domain}", "SRV")) == 20
     assert before[two] in fleet.inside(one, f"getent ahosts {two}")
-    # The route and the name server are there, and so is the router.
+    # The container has a default route and an IPv6 address with the router's prefix.
     assert ROUTER in fleet.inside(one, "ip route show default")
-    until(lambda: any(":" in address for address in addresses(fleet)[one]), SECONDS, "the router's prefix counts, too")
+    until(lambda: any(":" in address for address in addresses(fleet)[one]), SECONDS, "the container has an IPv6 address")
     own6 = next(address for address in addresses(fleet)[one] if ":" in address)
     assert IPv6Address(own6).exploded.startswith("fd77:0009")
     until(lambda: lookup(f"{one}.{domain}", "AAAA") == {own6})
@@ -198,7 +198,7 @@ def test_a_restart_keeps_the_address(fleet: Fleet) -> None:
     assert lookup(f"{one}.{fleet.tag}.test") == set()
     fleet.ok("start", one)
     assert wait(fleet, one) == {one: before[one]}
-    # The same name is the same client to the server, also when it is made anew.
+    # To the server a container of the same name is the same client, also when it is created anew.
     fleet.ok("destroy", "--force", one)
     fleet.create(one)
     assert wait(fleet, one) == {one: before[one]}
@@ -212,7 +212,7 @@ def test_a_dhcp_client_lives_as_long_as_its_container_even_without_the_daemon(fl
     assert clients(fleet) == pids
     assert lookup(f"{two}.{fleet.tag}.test") == {before[two]}
     os.kill(init, signal.SIGKILL)
-    until(lambda: not alive(pids[two]), what="the client ends with its container, without anybody's doing")
+    until(lambda: not alive(pids[two]), what="the DHCP client ends with its container, without the daemon")
     assert alive(pids[one])
     fleet.start_daemon()
     assert addresses(fleet)[one][0] == before[one]
@@ -220,9 +220,9 @@ def test_a_dhcp_client_lives_as_long_as_its_container_even_without_the_daemon(fl
     assert clients(fleet) == {one: pids[one]}
     assert lookup(f"{one}.{fleet.tag}.test") == {before[one]}
     assert lookup(f"{two}.{fleet.tag}.test") == set()
-    # One that was killed comes back.
+    # The daemon replaces a DHCP client that was killed.
     os.kill(pids[one], signal.SIGKILL)
-    until(lambda: clients(fleet).get(one) not in (None, pids[one]), 15, "there is a client again")
+    until(lambda: clients(fleet).get(one) not in (None, pids[one]), 15, "the container has a DHCP client again")
     assert wait(fleet, one) == {one: before[one]}
 
 
@@ -230,7 +230,7 @@ def test_a_container_without_an_address_does_not_answer_for_its_group(fleet: Fle
     rack.silence()
     name, group = fleet.name(1), f"web.role.{fleet.tag}.test"
     fleet.create(name, options=("-l", "role=web"))
-    until(lambda: fleet.events("no-address"), SECONDS, "it is said")
+    until(lambda: fleet.events("no-address"), SECONDS, "the daemon tells of the missing address")
     record = fleet.record(name)
     assert (record["state"], record["health"], record["addresses"]) == ("running", "starting", [])
     assert "DHCP" in record["health_reason"]
@@ -249,22 +249,22 @@ def test_another_address_from_the_server_is_taken_over(fleet: Fleet, rack: Rack)
     before = wait(fleet, one, two)
     rack.serve(OTHER_RANGE)
     assert fleet.record(one)["hardware"].startswith("06:")
-    os.kill(clients(fleet)[one], signal.SIGUSR1)  # udhcpc asks to have it renewed
-    until(lambda: addresses(fleet)[one][:1] not in ([], [before[one]]), SECONDS, "it has the new one")
+    os.kill(clients(fleet)[one], signal.SIGUSR1)  # udhcpc asks the server to renew the lease
+    until(lambda: addresses(fleet)[one][:1] not in ([], [before[one]]), SECONDS, "the container has the new address")
     after = addresses(fleet)[one][0]
     assert IPv4Address(after) >= IPv4Address(OTHER_RANGE.split(",", maxsplit=1)[0])
     assert lookup(f"{one}.{fleet.tag}.test") == {after}
     assert before[one] not in fleet.inside(one, "ip addr")
-    # With the daemon away the packet filter learns by itself.
+    # Without the daemon the packet filter learns the new address by itself.
     fleet.stop_daemon(signal.SIGKILL)
     os.kill(clients(fleet)[two], signal.SIGUSR1)
-    assert until(lambda: reaches_host(fleet, two, OTHER_RANGE), SECONDS, "it may use its new one")
+    assert until(lambda: reaches_host(fleet, two, OTHER_RANGE), SECONDS, "the container may use its new address")
     fleet.start_daemon()
     assert addresses(fleet)[two][0] != before[two]
 
 
 def reaches_host(fleet: Fleet, name: str, addresses: str) -> bool:
-    """Whether a container whose address is one of these gets a connection to the host; without the daemon's help."""
+    """Whether a container has one of these addresses and can connect to the host from it. The daemon is not asked."""
     pid = next(pid for pid, line in command_lines() if line == "sleep infinity" and name in _cgroup(pid))
     within = ["nsenter", "--net", "-t", str(pid)]
     there = subprocess.run([*within, "ip", "-o", "-4", "addr", "show", "eth0"], capture_output=True, text=True, check=True)
@@ -298,16 +298,16 @@ def test_a_container_can_neither_use_nor_give_addresses_that_are_not_its_own(fle
     assert not _connects(within, "10.77.9.222")
     fleet.inside(one, "ip addr del 10.77.9.222/24 dev eth0")
 
-    # What the client says is not believed if no server said it.
+    # The daemon takes over no address that no server gave, even if the DHCP client says so.
     lease = fleet.paths.leases / one
     (fleet.paths.leases / f"{one}.new").write_text("address 10.77.9.222/24\n")
     os.rename(fleet.paths.leases / f"{one}.new", lease)
-    until(lambda: "which no DHCP server gave it" in fleet.log(), what="it is said")
-    until(lambda: addresses(fleet)[one] == [], what="it is not taken over")
+    until(lambda: "which no DHCP server gave it" in fleet.log(), what="the daemon tells of the address that no server gave")
+    until(lambda: addresses(fleet)[one] == [], what="the address is not taken over")
     os.kill(clients(fleet)[one], signal.SIGUSR1)
     assert wait(fleet, one) == {one: address}
 
-    # No answers of a DHCP server's, and no questions for others.
+    # A container can send neither answers of a DHCP server nor requests to one.
     send = "import socket; s=socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.setsockopt(1, 6, 1); s.bind(('', {0})); "
     send += "[s.sendto(b'x' * 300, ('10.77.9.255', {1})) for _ in range(3)]"
     for source, target, passes in ((67, 68, False), (68, 67, False), (999, 998, True)):
@@ -341,9 +341,9 @@ def test_a_published_port_leads_to_a_container_with_a_leased_address(fleet: Flee
     ask = f"import urllib.request; print(urllib.request.urlopen('http://{HOST}:18093/', timeout=2).status)"
     until(
         lambda: subprocess.run([*rack.within, "python3", "-c", ask], capture_output=True, check=False).returncode == 0,
-        15, "another machine of the network is answered",
+        15, "another machine of the network reaches the published port",
     )  # fmt: skip
-    until(lambda: _status(HOST, 18093) == 200, 5, "and so is the host")
+    until(lambda: _status(HOST, 18093) == 200, 5, "the host reaches the published port")
 
 
 def _status(host: str, port: int) -> int:
@@ -361,21 +361,21 @@ def test_containers_are_connected_again_when_a_removed_bridge_is_back(fleet: Fle
     fleet.ok("create", published, "-p", "18094:80", *SLEEP)
     address = wait(fleet, one, published)[one]
     ip("link", "del", rack.name)
-    until(lambda: fleet.events("cut-off"), 15, "it is said")
+    until(lambda: fleet.events("cut-off"), 15, "the daemon tells of the missing bridge")
     refused = fleet.run("create", fleet.name(2), *SLEEP)
     assert (refused.status, f"{rack.name} is not there" in refused.err) == (1, True)
     findings = {each["check"]: each for each in fleet.json_any("doctor")["findings"]}
     assert findings["network"]["level"] == "fail"
-    assert not os.path.exists(f"/sys/class/net/{rack.name}")  # nobody else made one
-    fleet.ok("stop", published)  # nobody has to mend the network before
+    assert not os.path.exists(f"/sys/class/net/{rack.name}")  # the daemon has not made it
+    fleet.ok("stop", published)  # these verbs work without the bridge
     fleet.ok("destroy", published)
     ip("link", "add", rack.name, "type", "bridge")
     ip("addr", "add", f"{HOST}/24", "dev", rack.name)
     ip("link", "set", rack.name, "up")
     ip("link", "set", f"{rack.name}r", "master", rack.name, "up")
-    until(lambda: fleet.events("repaired"), 15, "it is back")
+    until(lambda: fleet.events("repaired"), 15, "the network is repaired")
     within = ["nsenter", "--net", "-t", str(fleet.pid(one))]
-    until(lambda: _connects(within, address), SECONDS, "its container is on it again, and has forgotten the old MAC address")
+    until(lambda: _connects(within, address), SECONDS, "the container reaches the bridge's new MAC address")
     assert fleet.json_any("doctor")["findings"][-1]["level"] == "ok"
 
 
@@ -404,14 +404,14 @@ def test_isolated_containers_reach_the_network_and_not_each_other(fleet: Fleet, 
         script = f"import socket; socket.create_connection(('{address}', {port}), 2)"
         return fleet.run("exec", name, "--", "python3", "-c", script).status == 0
 
-    until(lambda: connects(free, found[one]), 15, "others reach it")
-    until(lambda: connects(one, found[free]), 15, "and it reaches them")
+    until(lambda: connects(free, found[one]), 15, "another container reaches the isolated one")
+    until(lambda: connects(one, found[free]), 15, "the isolated container reaches the other one")
     assert not connects(one, found[two])
     with socket.create_server((HOST, 0)) as service:
         assert connects(free, HOST, service.getsockname()[1])
         assert not connects(one, HOST, service.getsockname()[1])
     assert found[two] in fleet.inside(one, f"getent ahosts {two}")
-    assert _status(found[one], 80) == 200  # the host reaches all
+    assert _status(found[one], 80) == 200  # the host reaches an isolated container
 
 
 def test_the_dhcp_client_of_a_privileged_container_is_out_of_its_reach(fleet: Fleet) -> None:
@@ -426,4 +426,4 @@ def test_the_dhcp_client_of_a_privileged_container_is_out_of_its_reach(fleet: Fl
     os.kill(init, signal.SIGKILL)
     until(lambda: not alive(init))
     fleet.start_daemon()
-    until(lambda: not left(fleet), what="the next daemon ends it")
+    until(lambda: not left(fleet), what="the next daemon ends the DHCP client")

@@ -1,6 +1,6 @@
-"""What one container can take of the disk that all share: its bytes, its inodes, its logs.
+"""The share of the common disk that one container can take: bytes, inodes and logs.
 
-Limits take a kernel with project quotas. tests/vm/test_system.py runs this in machines that have them.
+Limits need a kernel with project quotas. tests/vm/test_system.py runs these tests in machines that have such a kernel.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ SLACK = 64 << 10
 
 @pytest.fixture
 def plain_disk() -> Iterator[Fleet]:
-    """A fleet on ext4 as it is made by default: 5 % are for root, and nobody's share is limited."""
+    """A fleet on ext4 with mkfs's defaults: 5 % are kept for root, and no container's share is limited."""
     with fleet_on_disk() as fleet:
         yield fleet
 
 
 @pytest.fixture
 def limiting_disk() -> Iterator[Fleet]:
-    """A fleet on ext4 that can limit what each container takes."""
+    """A fleet on ext4 with project quotas, which limit the share of each container."""
     try:
         with fleet_on_disk("-O", "project,quota", "-E", "quotatype=prjquota", options="loop,prjquota") as fleet:
             yield fleet
@@ -46,7 +46,7 @@ def limiting_disk() -> Iterator[Fleet]:
 
 
 def write(directory: Path, size: int) -> None:
-    """Write so much to the disk, as root of the host."""
+    """Write this many bytes to the disk as root of the host."""
     file = directory / "ballast"
     with file.open("wb") as stream:
         stream.write(os.urandom(size))
@@ -56,7 +56,7 @@ def write(directory: Path, size: int) -> None:
 
 
 def fill(fleet: Fleet, name: str, attack: Callable[[], None] = hogs.fill_disk) -> int:
-    """Have a container take all that it can get; what it says."""
+    """Have a container take all that it can get. Return the number that the attack prints."""
     ran = fleet.run("exec", name, "--", "python3", "-c", source(attack), timeout=600)
     assert ran.status == 0, ran
     return int(ran.out)
@@ -72,7 +72,7 @@ def ask_for(fleet: Fleet, name: str, disk: int) -> None:
 
 
 def projects(top: Path) -> set[int]:
-    """By which projects the directories and files below are counted."""
+    """The projects for which the directories and files below are counted."""
     found = set()
     for directory, _, files in os.walk(top):
         for path in (Path(directory), *(Path(directory, file) for file in files)):
@@ -120,7 +120,7 @@ def test_one_container_can_not_take_the_disk_of_the_others(limiting_disk: Fleet)
         assert record["disk_limit_bytes"] == LIMIT
         assert LIMIT - SLACK <= record["delta_bytes"] <= LIMIT
         fleet.ok("restart", greedy)
-    # It can make room for itself.
+    # The container can make room for itself.
     assert fleet.inside(greedy, "rm -r /root/* && head -c 8000000 /dev/zero >/root/again && echo done") == "done"
     assert int(fleet.inside(greedy, "df -B1 --output=size / | tail -1")) == LIMIT
 
@@ -156,7 +156,7 @@ def test_a_container_can_not_leave_its_limit(limiting_disk: Fleet) -> None:
         assert ran.status == 0, ran
         assert "refused" in ran.out
         assert not {line for line in ran.out.splitlines() if line.split()[0].isupper()}, ran.out
-        # All that makes files in an overlay.
+        # Every operation that makes files in an overlay.
         fleet.inside(
             name,
             "cd /etc; mv hosts hosts.old; ln hosts.old hosts; ln -s hosts link; mv link link2; rm -r apt; mkdir apt;"
@@ -186,14 +186,14 @@ def test_a_delta_without_a_limit_is_limited_from_its_next_start(limiting_disk: F
     assert after == before
     assert projects(fleet.delta(name)) == {fleet.record(name)["first_id"]}
     assert fleet.record(name)["disk_limit_bytes"] == LIMIT
-    # Whiteouts, links and the like can be replaced, moved and linked to, which takes that they are counted as well.
+    # Whiteouts, links and FIFOs can be replaced, moved and linked to: the file system counts them for the project, too.
     said = fleet.inside(
         name, "cd /root; ls /etc/apt; test ! -e /etc/hosts; echo new >/etc/hosts; mv deep/er/link moved; mv deep/fifo fifo;"
         "ln fifo fifo2; cat second /etc/hosts; stat -c %h second",
     )  # fmt: skip
     assert said.split() == ["text", "new", "2"]
     assert fill(fleet, name) < SLACK
-    # And it can be lifted again.
+    # The limit can be lifted again.
     fleet.ok("stop", name)
     ask_for(fleet, name, 0)
     fleet.ok("start", name)
@@ -242,7 +242,7 @@ def test_a_limit_that_the_file_system_can_not_keep_is_refused(plain_disk: Fleet)
     found = {finding["check"]: finding for finding in fleet.json_any("doctor")["findings"]}
     assert found["disk-limits"]["level"] == "warning"
     assert "tune2fs -O project,quota" in found["disk-limits"]["hint"]
-    # Nor is it forgotten where the file system kept limits once.
+    # A limit that the file system kept once is not forgotten, but refused.
     fleet.create(name)
     fleet.ok("stop", name)
     ask_for(fleet, name, LIMIT)

@@ -1,4 +1,4 @@
-"""How app containers end, and as whom they run: stop_signal, user."""
+"""Signal, time-out and user of app containers: stop_signal, stop_timeout, user."""
 
 from __future__ import annotations
 
@@ -88,10 +88,10 @@ def test_a_command_runs_as_a_user_of_the_container(fleet: Fleet, user: str, told
     for file, lines in OWN.items():
         (etc / file).write_text(Path("/etc", file).read_text() + lines)
     fleet.ok("start", name)
-    until(lambda: fleet.ok("logs", name).strip(), 10, "it said who it is")
+    until(lambda: fleet.ok("logs", name).strip(), 10, "the command printed its user")
     uid, gid, groups, *rest = fleet.ok("logs", name).splitlines()[-1].split(" ")
     assert [uid, gid, ",".join(sorted(groups.split(","))), *rest] == [*told.split(), "two", "", "words"]
-    # A command of exec is root's all the same, and the container ends as it should.
+    # A command of exec runs as root all the same, and the container ends without a kill.
     assert fleet.inside(name, "id -u").strip() == "0"
     fleet.ok("stop", name, "--timeout", "60")
     assert not [event for event in fleet.events("killed") if event["container"] == name]
@@ -100,4 +100,4 @@ def test_a_command_runs_as_a_user_of_the_container(fleet: Fleet, user: str, told
 def test_the_log_tells_of_a_user_that_the_container_does_not_have(fleet: Fleet) -> None:
     name = fleet.name("nobody")
     fleet.run("create", name, "--user", "no-such-user", "--", "sleep", "1000")
-    until(lambda: "no such user" in fleet.ok("logs", name), 10, "the log says so")
+    until(lambda: "no such user" in fleet.ok("logs", name), 10, "the log tells of the missing user")

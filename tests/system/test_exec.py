@@ -1,4 +1,4 @@
-"""exec and shell: streams, exit status, terminals, signals, many at once."""
+"""exec and shell: streams, exit status, terminals, signals, and many containers at once."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_arguments_and_environment_reach_the_command(fleet: Fleet, name: str) ->
 
 @pytest.mark.parametrize("size", [60_000, 70_000, 120_000])
 def test_long_variables_and_stdin_reach_the_command(fleet: Fleet, name: str, size: int) -> None:
-    """What is too long for one datagram of the launcher's goes another way."""
+    """A request that is too long for one datagram reaches the launcher in another way."""
     ran = fleet.run("exec", "-e", f"X={'x' * size}", name, "--", "sh", "-c", "echo ${#X}; cat; exit 5", input=b"and stdin")
     assert (ran.status, ran.out, ran.err) == (5, f"{size}\nand stdin", "")
 
@@ -93,7 +93,7 @@ def test_too_long_arguments_are_refused_with_numbers(fleet: Fleet, name: str) ->
 
 
 def test_a_command_inherits_no_descriptor_of_the_daemon(fleet: Fleet, name: str) -> None:
-    """No descriptor comes along: one on the host's file system would be a way out."""
+    """A descriptor on the host's file system would be a way out of the container."""
     assert fleet.inside(name, "ls /proc/self/fd | tr '\\n' ' '") in ("0 1 2 3", "0 1 2")  # 3: ls reads the directory
     links = fleet.inside(name, "ls -l /proc/self/fd /proc/1/fd | grep -o '[^ ]*$'")
     assert "lxcfleet" not in links
@@ -106,7 +106,7 @@ def test_a_command_has_the_containers_uids_cgroup_and_namespaces(fleet: Fleet, n
     client = fleet.spawn("exec", name, "--", "sleep", "77")
     try:
         found = until(
-            lambda: [p for p in os.listdir("/proc") if p.isdigit() and _line(p) == b"sleep\x0077\x00"], 10, "it runs"
+            lambda: [p for p in os.listdir("/proc") if p.isdigit() and _line(p) == b"sleep\x0077\x00"], 10, "the command runs"
         )
         assert os.stat(f"/proc/{found[0]}").st_uid == first
         assert f"lxc.payload.{name}" in open(f"/proc/{found[0]}/cgroup").read()  # noqa: SIM115
@@ -130,14 +130,14 @@ HUP = "trap 'echo hup >/var/got; exit' HUP TERM INT; touch /var/ready; while :; 
 
 @pytest.mark.parametrize(("number", "word"), [(signal.SIGKILL, "HUP"), (signal.SIGTERM, "TERM"), (signal.SIGINT, "INT")])
 def test_signals_reach_the_command(fleet: Fleet, name: str, number: signal.Signals, word: str) -> None:
-    """Also that the client was killed, which looks like a line that went dead."""
+    """When the client is killed, the command gets SIGHUP, as from a terminal that hung up."""
     script = HUP.replace("HUP TERM INT", word)
     client = fleet.spawn("exec", name, "--", "sh", "-c", script)
     until((fleet.delta(name) / "var/ready").exists, 10, "the command runs")
     client.send_signal(number)
     client.communicate(timeout=20)
-    until((fleet.delta(name) / "var/got").exists, 10, "it got the signal")
-    until(lambda: fleet.record(name)["processes"] <= 3, 10, "and ended")
+    until((fleet.delta(name) / "var/got").exists, 10, "the command got the signal")
+    until(lambda: fleet.record(name)["processes"] <= 3, 10, "the command ended")
 
 
 def test_a_command_that_ignores_the_hangup_is_killed(fleet: Fleet, name: str) -> None:
@@ -145,12 +145,12 @@ def test_a_command_that_ignores_the_hangup_is_killed(fleet: Fleet, name: str) ->
     until((fleet.delta(name) / "var/ready").exists, 10, "the command runs")
     client.kill()
     client.communicate()
-    until(lambda: fleet.record(name)["processes"] <= 3, 10, "it is killed")
+    until(lambda: fleet.record(name)["processes"] <= 3, 10, "the command is killed")
 
 
 def test_a_command_ends_with_its_container(fleet: Fleet, name: str) -> None:
     client = fleet.spawn("exec", name, "--", "sleep", "infinity")
-    until(lambda: fleet.record(name)["processes"] > 2, 10, "it runs")
+    until(lambda: fleet.record(name)["processes"] > 2, 10, "the command runs")
     fleet.ok("stop", name)
     assert client.wait(15) == 128 + signal.SIGKILL
     client.communicate()
@@ -158,7 +158,7 @@ def test_a_command_ends_with_its_container(fleet: Fleet, name: str) -> None:
 
 def test_a_command_survives_the_daemon(fleet: Fleet, name: str) -> None:
     client = fleet.spawn("exec", name, "--", "sh", "-c", "read line; echo got $line", stdin=subprocess.PIPE)
-    until(lambda: fleet.record(name)["processes"] > 2, 10, "it runs")
+    until(lambda: fleet.record(name)["processes"] > 2, 10, "the command runs")
     fleet.stop_daemon(signal.SIGKILL)
     fleet.start_daemon()
     out, _ = client.communicate(b"it\n", timeout=20)
@@ -213,7 +213,7 @@ class Terminal:
         self.seen = self.seen.partition(text.encode())[2]
 
     def end(self) -> int:
-        """Its exit status; nobody may hang."""
+        """Wait for the client's end, but not for ever. Return its exit status."""
         deadline = time.monotonic() + 15
         while time.monotonic() < deadline:
             ready, _, _ = select.select([self.master], [], [], 0.05)
@@ -240,7 +240,7 @@ def test_a_shell_on_a_terminal_follows_its_size_and_keys(fleet: Fleet, name: str
     terminal.expect("44 99")
     terminal.type("sleep 100\n")
     time.sleep(0.3)
-    terminal.type("\x03")  # Ctrl-C is the command's, not ours
+    terminal.type("\x03")  # Ctrl-C interrupts the command, not the client
     terminal.type("echo st''ill\n")
     terminal.expect("still")
     terminal.type("exit 5\n")
@@ -264,7 +264,7 @@ def test_exec_gives_the_command_a_terminal_if_the_client_has_one(fleet: Fleet, n
 
 @pytest.mark.parametrize("script", ["{} exec {} -- echo out | cat", "echo in | {} exec {} -- cat", "{} exec -T {} -- echo x"])
 def test_exec_in_a_pipe_gives_the_command_no_terminal(fleet: Fleet, name: str, script: str) -> None:
-    """Some of our streams are a terminal then, but the command gets none of its own."""
+    """Some of the client's streams are a terminal then, but the command gets none of its own."""
     ran = Terminal(fleet, program=["/bin/sh", "-c", script.format(CLIENT, name)])
     assert ran.end() == 0
     assert ran.seen.split()[0] in (b"out", b"in", b"x")
@@ -293,7 +293,7 @@ open("/read", "wb").write(os.read(0, 100))
 
 @pytest.mark.parametrize("streams", [">/dev/null", "</dev/null", "2>/dev/null | cat"])
 def test_no_process_inside_has_the_operators_terminal(fleet: Fleet, name: str, streams: str) -> None:
-    """What a command leaves behind reads nothing that is typed later, and prints nothing."""
+    """A process that a command leaves behind reads nothing that is typed later, and prints nothing."""
     line = f"{CLIENT} exec {name} -- python3 -c {shlex.quote(KEEPS)} {streams}; echo back; read word; echo got $word; sleep 3"
     terminal = Terminal(fleet, program=["/bin/sh", "-c", line])
     terminal.expect("back")
@@ -318,7 +318,7 @@ def test_a_background_process_does_not_keep_the_terminal(fleet: Fleet, name: str
 
 def test_a_command_on_a_terminal_ends_when_its_client_is_killed(fleet: Fleet, name: str) -> None:
     terminal = Terminal(fleet, "exec", name, "--", "sleep", "infinity")
-    until(lambda: fleet.record(name)["processes"] > 2, 10, "it runs")
+    until(lambda: fleet.record(name)["processes"] > 2, 10, "the command runs")
     os.kill(terminal.pid, signal.SIGKILL)
     terminal.end()
     until(lambda: fleet.record(name)["processes"] <= 2, 10, "the command is gone")

@@ -1,4 +1,4 @@
-"""What clones can read: the audit from inside, and the mask that follows the host."""
+"""Files of the host that clones can read: the audit looks from inside, and the mask follows the host."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MARK = "lxcfleet-test-exposed"
 
 @pytest.fixture
 def host_file() -> Iterator[Path]:
-    """A file of the host's that everybody may read, where nothing is watched and no package is concerned."""
+    """A file of the host that everybody may read. The daemon does not watch its directory, and no package owns it."""
     file = Path(f"/usr/share/{MARK}/deep/down/file")
     file.parent.mkdir(parents=True)
     file.write_text("a key, later\n")
@@ -29,7 +29,7 @@ def host_file() -> Iterator[Path]:
 
 
 def exposed(fleet: Fleet, *arguments: str) -> dict[str, list[str]]:
-    """What the audit finds: paths by container."""
+    """The paths that the audit finds, by container."""
     ran = fleet.run("audit", "exposure", "-f", "json", *arguments)
     found = {record["name"]: [each["path"] for each in record["exposed"]] for record in ran.json}
     assert ran.status == (4 if any(found.values()) else 0), ran
@@ -37,7 +37,7 @@ def exposed(fleet: Fleet, *arguments: str) -> dict[str, list[str]]:
 
 
 def records(fleet: Fleet) -> list[dict[str, Any]]:
-    """The audit in full."""
+    """The records of the audit."""
     return list(fleet.run("audit", "exposure", "-f", "json").json)
 
 
@@ -58,7 +58,7 @@ def test_a_file_that_becomes_private_is_told_of_until_the_next_start(fleet: Flee
     assert record["exposed"][0]["rule"] == f"hide: [{host_file}]"
     assert "0600" in record["exposed"][0]["why"]
     new = fleet.name("new")
-    fleet.create(new)  # the daemon has not been started anew
+    fleet.create(new)  # by the same daemon
     fleet.ok("restart", old)
     assert exposed(fleet) == {new: [], old: [], other: [str(host_file)]}
     assert exposed(fleet, old) == {old: []}
@@ -82,7 +82,7 @@ def test_a_new_private_file_and_a_new_private_directory_are_told_of(fleet: Fleet
 
 
 def test_a_copy_in_the_delta_is_told_of(fleet: Fleet, host_file: Path) -> None:
-    """A container that changed the file's mode took it along: no mask helps any more."""
+    """A container that changed the file's mode has a copy in its delta, which no mask hides."""
     name = fleet.name("a")
     fleet.create(name)
     fleet.inside(name, f"chmod 644 {host_file}")
@@ -124,7 +124,7 @@ def test_a_socket_of_the_host_is_told_of(fleet: Fleet, host_file: Path) -> None:
 
 
 def test_a_container_can_not_hang_the_audit(fleet: Fleet, host_file: Path) -> None:
-    """It may mount, link or remove whatever it likes on the way."""
+    """The container may mount over, link or remove directories on the way to an audited file."""
     name, other = fleet.name("a"), fleet.name("b")
     fleet.create(name, other)
     host_file.chmod(0o600)

@@ -1,4 +1,4 @@
-"""Nonsense for the sockets, made from the API's own description: no crash, no 500, no growth."""
+"""Nonsense on the sockets, made from the API's own description: it causes no crash, no status 500 and no growth."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .harness import Fleet
 pytestmark = pytest.mark.system
 
 UNTRIED = {"fix"}
-"""It would raise this host's limits."""
+"""Calls that are left out: ``fix`` would raise this host's limits."""
 
 words = st.sampled_from(
     ["", "a", "c1", "*", "[", "../..", "web", "system", "app", "start", "destroy", "bridge", "none", "a" * 300, "é", "a\n",
@@ -42,11 +42,11 @@ selections: st.SearchStrategy[Any] = st.fixed_dictionaries({}, optional=_SELECTI
 
 
 def bodies(kind: type | None) -> st.SearchStrategy[Any]:
-    """What a call takes: its fields, with values that may or may not fit, and others; or something else altogether."""
+    """Bodies of a call: its own fields with values that may or may not fit, or a value of another kind."""
     if kind is None:
         return st.none() | values
     names = [field.name for field in dataclasses.fields(kind)]
-    # Whatever would be done is not done, and nobody waits for long.
+    # Each call is a dry run if it can be one, and waits only for a moment.
     safe: dict[str, st.SearchStrategy[Any]] = {"timeout": st.just(0.01)}
     if "dry_run" in names:
         safe = {"dry_run": st.just(True)}
@@ -56,7 +56,7 @@ def bodies(kind: type | None) -> st.SearchStrategy[Any]:
 
 
 def queries(keys: list[str]) -> st.SearchStrategy[dict[str, str]]:
-    """Keys that a call has, with values that may or may not fit; now and then another one, which is refused."""
+    """Queries of a call: its own keys, with values that may or may not fit. Now and then there is an unknown key."""
     known = st.dictionaries(st.sampled_from(keys), texts, max_size=4) if keys else st.just({})
     return known | st.dictionaries(st.sampled_from([*keys, "x"]), texts, max_size=4)
 
@@ -72,7 +72,7 @@ calls = st.sampled_from(sorted(CALLS.keys() - UNTRIED)).flatmap(
 
 
 class Daemon:
-    """What the daemon has of the host."""
+    """The daemon's process, and the resources that it uses."""
 
     def __init__(self, fleet: Fleet) -> None:
         pid = fleet.daemon_pid()
@@ -81,19 +81,19 @@ class Daemon:
 
     @property
     def files(self) -> int:
-        """Its open descriptors."""
+        """The number of the daemon's open descriptors."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     @property
     def memory(self) -> int:
-        """Bytes of its own."""
+        """The bytes of memory that only the daemon uses."""
         text = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
         return sum(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith(("Private_", "Anonymous:")))
 
 
 @pytest.fixture(scope="module")
 def daemon(own_fleet: Fleet) -> Iterator[Daemon]:
-    """The daemon, which at the end is the same and has no more than before."""
+    """The daemon. At the end the same process must run, and its log must tell of no internal error."""
     own_fleet.create(own_fleet.name("a"))
     found = Daemon(own_fleet)
     yield found
@@ -105,7 +105,7 @@ def daemon(own_fleet: Fleet) -> Iterator[Daemon]:
 
 
 def ask(fleet: Fleet, raw: bytes) -> tuple[int, bytes]:
-    """The status and the beginning of the answer to a request; 0 if there is none."""
+    """Send a request. Return the status and the content of its answer, or the status 0 if there is none."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(20)
         sock.connect(str(fleet.paths.socket))
@@ -116,7 +116,7 @@ def ask(fleet: Fleet, raw: bytes) -> tuple[int, bytes]:
             while b"\r\n\r\n" not in answer and (piece := sock.recv(65536)):
                 answer += piece
             head, _, content = answer.partition(b"\r\n\r\n")
-            if b" 200 " not in head.split(b"\r\n")[0]:  # one that streams may have no end
+            if b" 200 " not in head.split(b"\r\n")[0]:  # a streamed answer may have no end
                 while piece := sock.recv(65536):
                     content += piece
     first = answer.split(b"\r\n")[0].split()
@@ -124,7 +124,7 @@ def ask(fleet: Fleet, raw: bytes) -> tuple[int, bytes]:
 
 
 def request(name: str, part: str, query: dict[str, str], body: object) -> bytes:
-    """A call as it is sent."""
+    """The bytes of a call's request."""
     call = CALLS[name]
     target = call.path.replace("{name}", part).replace("{id}", part)
     if query:
@@ -135,7 +135,7 @@ def request(name: str, part: str, query: dict[str, str], body: object) -> bytes:
 
 
 def check(status: int, content: bytes) -> None:
-    """An answer, or an error that says what is wrong; never one of the daemon's own."""
+    """Check that the daemon gave an answer, or an error that says what is wrong with the request."""
     assert status, "no answer"
     assert status < 500 or status in (501, 507), (status, content)
     if status >= 400:
@@ -147,7 +147,7 @@ def check(status: int, content: bytes) -> None:
 
 @settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
 @given(call=calls)
-def test_a_call_with_nonsense_in_it_gets_a_proper_answer(own_fleet: Fleet, daemon: Daemon, call: tuple[str, str, dict[str, str], Any]) -> None:
+def test_nonsense_calls_get_an_answer(own_fleet: Fleet, daemon: Daemon, call: tuple[str, str, dict[str, str], Any]) -> None:
     check(*ask(own_fleet, request(*call)))
 
 
@@ -167,7 +167,7 @@ def test_bytes_that_are_not_http_do_not_stop_the_daemon(own_fleet: Fleet, daemon
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(message=st.binary(max_size=100) | values.map(lambda value: json.dumps(value).encode()), count=st.integers(0, 6))
-def test_a_message_that_is_no_attach_request_gets_an_error(own_fleet: Fleet, daemon: Daemon, message: bytes, count: int) -> None:
+def test_a_message_that_is_no_attach_request_is_refused(own_fleet: Fleet, daemon: Daemon, message: bytes, count: int) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock, open(os.devnull, "rb") as null:
         sock.connect(str(own_fleet.paths.attach_socket))
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [null.fileno()] * count))] if count else []
@@ -198,7 +198,7 @@ def test_a_body_with_too_much_of_something_does_not_stop_the_daemon(own_fleet: F
     path = "/1.0/actions" if b"action" in body else "/1.0/containers"
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
     status, content = ask(own_fleet, head.encode() + body)
-    if status:  # one that is too large may be cut off
+    if status:  # the daemon may cut off a request that is too large
         check(status, content)
     assert ask(own_fleet, request("server", "", {}, None))[0] == 200
 
@@ -214,7 +214,7 @@ def test_long_lines_and_many_headers_do_not_stop_the_daemon(own_fleet: Fleet, da
 
 
 def test_the_daemon_does_not_grow_with_its_calls(own_fleet: Fleet, daemon: Daemon) -> None:
-    """Ten thousand calls later it has no more descriptors, and no more memory than a cache takes."""
+    """Ten thousand calls later the daemon has no more descriptors, and no more memory than a cache takes."""
     names = ("server", "list", "info", "create", "operations")
     good = [request(name, "x", {}, {"name": "x", "dry_run": True}) for name in names]
 

@@ -1,4 +1,4 @@
-"""A real HAProxy in front of a group that grows and shrinks under load, with the configuration that docs/ shows."""
+"""A real HAProxy in front of a group that changes under load. It has the configuration that docs/haproxy.md shows."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CLIENTS = 4
 
 @pytest.fixture
 def fleet() -> Iterator[Fleet]:
-    """A fleet whose containers are connected by default, and drain for some seconds."""
+    """A fleet whose containers are on its bridge by default, and drain for some seconds."""
     own = Fleet()
     own.settings(f"network: {{bridge: {own.bridge}, domain: {own.tag}.test}}\n")
     try:
@@ -54,7 +54,7 @@ def fleet() -> Iterator[Fleet]:
 
 
 class Load:
-    """Clients that ask all the time, each over a new connection or an old one by turns."""
+    """Clients that send requests all the time. Each of them opens a new connection for every ten requests."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -109,7 +109,7 @@ def example(fleet: Fleet, port: int, gateway: str, control: Path) -> str:
 
 
 def up(control: Path) -> int:
-    """How many servers HAProxy has that are up; haproxy's management guide, show stat."""
+    """The number of HAProxy's servers that are up, or -1 without HAProxy; haproxy's management guide, show stat."""
     with socket.socket(socket.AF_UNIX) as client:
         try:
             client.connect(str(control))
@@ -124,7 +124,7 @@ def up(control: Path) -> int:
 
 @contextlib.contextmanager
 def proxy(fleet: Fleet, directory: Path) -> Iterator[tuple[int, Path]]:
-    """HAProxy in front of the group role=web: its port, and where it tells how it is."""
+    """HAProxy in front of the group role=web: its port, and its control socket."""
     lines = subprocess.run(["ip", "-br", "-4", "addr", "show", fleet.bridge], capture_output=True, text=True, check=True)
     gateway = lines.stdout.split()[2].partition("/")[0]
     with socket.socket() as probe:
@@ -151,24 +151,24 @@ def test_no_request_fails_while_a_group_grows_and_shrinks(fleet: Fleet, tmp_path
     first = set(fleet.states())
     fleet.ok("wait", "--all", "--for", "healthy")
     with proxy(fleet, tmp_path) as (port, control):
-        until(lambda: up(control) == 5, 30, "HAProxy found five")
+        until(lambda: up(control) == 5, 30, "HAProxy has five servers")
         with Load(port) as load:
             fleet.ok("create", prefix, "-n", "15", *options)
             until(lambda: up(control) == 20, 60, "HAProxy found twenty")
             everyone = set(fleet.states())
-            until(lambda: everyone <= load.served.keys(), 30, "all serve")
+            until(lambda: everyone <= load.served.keys(), 30, "all containers serve")
             fleet.ok("restart", *sorted(first)[:2])
             fleet.ok("destroy", "--force", *sorted(everyone - first))
-            until(lambda: up(control) == 5, 30, "HAProxy knows that they are gone")
+            until(lambda: up(control) == 5, 30, "HAProxy has five servers again")
             before = load.served.copy()
-            until(lambda: first <= (load.served - before).keys(), 30, "those that stay serve")
+            until(lambda: first <= (load.served - before).keys(), 30, "the first five containers serve")
         assert load.failed == []
         assert sum(load.served.values()) > 1000
 
 
 @pytest.fixture
 def interpreter() -> Iterator[Path]:
-    """A Python of the host's that can be patched."""
+    """A Python interpreter on the host that the test can patch."""
     directory = Path("/opt/lxcfleet-haproxy")
     directory.mkdir()
     try:
@@ -179,7 +179,7 @@ def interpreter() -> Iterator[Path]:
 
 
 def install(path: Path) -> None:
-    """As dpkg does it: a new file, renamed to its place."""
+    """Install an interpreter as dpkg does it: write a new file, and rename it to its place."""
     new = path.with_suffix(".dpkg-new")
     shutil.copy(os.path.realpath("/usr/bin/python3"), new)
     with new.open("ab") as file:
@@ -196,14 +196,14 @@ def test_no_request_fails_while_twenty_containers_are_patched(fleet: Fleet, inte
     with proxy(fleet, tmp_path) as (port, control):
         until(lambda: up(control) == 20, 60, "HAProxy found twenty")
         with Load(port) as load:
-            until(lambda: everyone <= load.served.keys(), 30, "all serve")
+            until(lambda: everyone <= load.served.keys(), 30, "all containers serve")
             install(interpreter)
             assert set(fleet.run("stale", "-q").out.split()) == everyone
             applied = fleet.run("patch", "apply", "-f", "json", "--min-healthy-time", "3", timeout=240)
             assert applied.status == 0, applied
             fresh = load.served.copy()
-            until(lambda: up(control) == 20, 60, "HAProxy found all again")
-            until(lambda: everyone <= (load.served - fresh).keys(), 30, "all serve again")
+            until(lambda: up(control) == 20, 60, "HAProxy has twenty servers again")
+            until(lambda: everyone <= (load.served - fresh).keys(), 30, "all containers serve again")
         assert load.failed == []
         assert sum(load.served.values()) > 1000
     assert fleet.run("stale").status == 0

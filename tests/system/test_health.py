@@ -1,4 +1,4 @@
-"""Health on real containers: what is asked of them, what follows, and what survives the daemon."""
+"""Health of real containers: the checks, their consequences, and the health that survives the daemon."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_check_that_hangs_fails_and_leaves_no_process(fleet: Fleet) -> None:
     until(lambda: health(fleet, name) == "unhealthy", 20)
     assert "not done after 1 s" in fleet.record(name)["health_reason"]
     sleeping = int(fleet.inside(name, "grep -lx sleep /proc/[0-9]*/comm | wc -l"))
-    assert sleeping <= 3, "its own, and what is being asked just now"
+    assert sleeping <= 3, "more than the container's own command and one check"
 
 
 def test_a_port_or_a_page_decides_a_containers_health(fleet: Fleet) -> None:
@@ -77,7 +77,7 @@ def test_a_port_or_a_page_decides_a_containers_health(fleet: Fleet) -> None:
     fleet.create(tcp, options=(*bridge, "--health-tcp", "8080", *FAST), command=SERVE)
     fleet.create(http, options=(*bridge, "--health-http", "8080/up", *FAST), command=SERVE)
     fleet.ok("wait", tcp, "--for", "healthy")
-    # Before its server is up the reason is another.
+    # Before the container's server is up, the reason is another one.
     until(lambda: fleet.record(http)["health_reason"] == "http 8080/up: status 404", 20)
     until(lambda: health(fleet, http) == "unhealthy", 20)
     fleet.inside(http, "touch /run/up")
@@ -109,7 +109,7 @@ def test_only_healthy_containers_answer_for_their_group(fleet: Fleet) -> None:
     fleet.inside(one, "rm /run/up")
     until(lambda: found(group) == {ip[two]}, 20)
     fleet.stop_daemon(signal.SIGKILL)
-    fleet.inside(two, "rm /run/up")  # that starts a daemon
+    fleet.inside(two, "rm /run/up")  # the client starts a daemon
     until(lambda: found(group) == set(), 20)
     fleet.inside(one, "touch /run/up")
     until(lambda: found(group) == {ip[one]}, 20)
@@ -140,11 +140,11 @@ def test_systemd_decides_a_system_containers_health(fleet: Fleet) -> None:
 
 
 def test_a_service_that_crashes_again_and_again_halts_a_rollout(fleet: Fleet) -> None:
-    """Before, its systemd said running, and so the rollout was done."""
+    """Before, the container's systemd was in the state "running", and so the rollout went on."""
     one, two = fleet.name(1), fleet.name(2)
     fleet.create(one, two, command=())
     fleet.ok("wait", one, two, "--for", "healthy", "--timeout", "60")
-    # It lives for a second, so that most looks find it running.
+    # The service lives for a second, so that most checks find it running.
     unit = "[Service]\\nExecStart=/bin/sleep 1\\nRestart=always\\nRestartSec=50ms\\n[Install]\\nWantedBy=multi-user.target\\n"
     unit += "[Unit]\\nStartLimitIntervalSec=0\\n"
     for name in (one, two):
@@ -152,7 +152,7 @@ def test_a_service_that_crashes_again_and_again_halts_a_rollout(fleet: Fleet) ->
     pid = fleet.pid(two)
     ran = fleet.run("restart", one, two, "--rolling", "--min-healthy-time", "6", "--healthy-deadline", "20")
     assert (ran.status, "crash.service ends and is started again" in ran.err) == (1, True), ran.err
-    assert fleet.pid(two) == pid, "it went on after its canary"
+    assert fleet.pid(two) == pid, "the rollout went on after its canary"
     fleet.ok("rollout", "abort")
 
 
@@ -181,7 +181,7 @@ def test_health_survives_a_kill_of_the_daemon(fleet: Fleet) -> None:
     fleet.start_daemon()
     assert [health(fleet, each) for each in (good, bad, plain, system)] == ["healthy", "unhealthy", "healthy", "healthy"]
     assert events(fleet, good) == []
-    # What it knew is of another run than this one.
+    # A record of another run of the container does not count.
     fleet.stop_daemon(signal.SIGKILL)
     fleet.paths.health.write_text(fleet.paths.health.read_text().replace("@", "@1"))
     fleet.start_daemon()
@@ -207,7 +207,7 @@ def test_containers_without_checks_cause_no_forks(fleet: Fleet) -> None:
 
 
 def page_faults(pids: list[int]) -> int:
-    """Each fork, and so each command run inside a container, would be many more. proc(5), stat, field 10."""
+    """The page faults of these processes: each fork, and so each command in a container, causes many. See proc(5), stat."""
     total = 0
     for pid in pids:
         with open(f"/proc/{pid}/stat", "rb") as file:

@@ -1,4 +1,4 @@
-"""What a user of the host without any rights can get hold of, and what comes of it when he holds it."""
+"""A user of the host without any rights locks all files that he can open. The fleet works all the same."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.system
 
 
 def hold(*directories: str) -> None:
-    """Lock everything below these directories that can be opened at all, and say what that is."""
+    """Lock all files and directories below these directories that can be opened. Print their paths."""
     import fcntl
     import os
     import stat
@@ -42,7 +42,7 @@ def hold(*directories: str) -> None:
 
 @contextmanager
 def held(*directories: str) -> Iterator[list[str]]:
-    """Somebody holds locks on everything there that he can open, for the time being."""
+    """A user of the host holds locks on all that he can open below these directories. Gives the locked paths."""
     with subprocess.Popen(
         [sys.executable, "-c", source(hold, directories)], stdout=subprocess.PIPE, text=True, cwd="/"
     ) as holding:
@@ -54,14 +54,14 @@ def held(*directories: str) -> Iterator[list[str]]:
 
 
 def test_locks_of_a_host_user_keep_no_container_from_starting(fleet: Fleet) -> None:
-    """A lock on the directory of the daemon's files, or on the lock of the mask, kept all containers from starting."""
+    """Before, a lock on the directory of the daemon's files, or on the mask's lock file, kept containers from starting."""
     first, second = fleet.name("a"), fleet.name("b")
     fleet.create(first)
     with held(str(fleet.paths.run), str(fleet.paths.lxc), "/run/lxc") as locked:
         assert str(fleet.paths.run) in locked
         fleet.create(second)
         fleet.ok("restart", first)
-        # The mask is built anew and exchanged: also with the locks of a former version in the way.
+        # A new mask is built and replaces the old one, also while the user locks the files of a former version.
         fleet.stop_daemon()
         fleet.paths.mask_rules.mkdir(exist_ok=True)
         rule = fleet.paths.mask_rules / "more.yaml"

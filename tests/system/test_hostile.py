@@ -1,4 +1,4 @@
-"""What a container's root does to those who look at it: nests, freezes, links; and a disk that fails below it."""
+"""Containers that are hard to look at or to stop: nested cgroups, frozen processes, deep paths, links, and a failing disk."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def container(fleet: Fleet, rest: str) -> Iterator[str]:
 
 
 def stop(fleet: Fleet, name: str) -> None:
-    """Stop it in time, with nothing left."""
+    """Stop a container. Check that this was done in time, and that no cgroup is left."""
     began = time.monotonic()
     fleet.ok("stop", name, "--timeout", "1")
     assert time.monotonic() - began < STOP_SECONDS
-    until(lambda: not [path for path in fleet.cgroups() if path.endswith(name)], 20, "its cgroups are gone")
+    until(lambda: not [path for path in fleet.cgroups() if path.endswith(name)], 20, "the container's cgroups are gone")
 
 
 def nest() -> None:
-    """A process in cgroups that are nested deeper than any path leads."""
+    """Start a process in a cgroup that is nested deeper than any path can be."""
     import ctypes
     import os
     import subprocess
@@ -65,7 +65,7 @@ def test_a_process_in_a_cgroup_deeper_than_any_path_is_seen_and_stopped(fleet: F
 
 
 def freeze() -> None:
-    """A process that is frozen in a cgroup below the container's own."""
+    """Start a process, and freeze it in a cgroup below the container's own."""
     import ctypes
     import os
     import subprocess
@@ -94,7 +94,7 @@ def test_a_container_with_a_process_that_it_froze_itself_is_stopped(fleet: Fleet
 
 
 def fill_deep() -> None:
-    """Files below a path that is too long, and one file with many names."""
+    """Make a file below a path that is too long, and another file with many names."""
     import os
 
     os.makedirs("/var/links")
@@ -121,7 +121,7 @@ def test_the_size_of_a_delta_is_right_with_deep_paths_and_links(fleet: Fleet) ->
 
 @contextmanager
 def failing_disk(fleet: Fleet) -> Iterator[None]:
-    """The disk turns read-only as it does after an error; afterwards it is repaired, as only a new mount can write again."""
+    """The disk turns read-only, as after an error. At the end it is repaired, and mounted anew to be writable."""
     subprocess.run(["mount", "-o", "remount,abort", str(fleet.paths.lxc)], check=True)
     try:
         yield
@@ -130,14 +130,14 @@ def failing_disk(fleet: Fleet) -> Iterator[None]:
         until(lambda: subprocess.run(["umount", str(fleet.paths.lxc)], capture_output=True).returncode == 0, 15)
         image = str(fleet.paths.etc / "disk.ext4")
         attached = ["losetup", "-j", image]
-        until(lambda: not subprocess.run(attached, capture_output=True, check=True).stdout, 15, "no process has it mounted")
+        until(lambda: not subprocess.run(attached, capture_output=True, check=True).stdout, 15, "the disk is not mounted")
         subprocess.run(["fsck.ext4", "-fy", image], capture_output=True, check=False)
         subprocess.run(["mount", "-o", "loop", image, str(fleet.paths.lxc)], check=True)
         fleet.start_daemon()
 
 
 def test_running_containers_on_a_disk_that_turned_read_only_are_known_and_served() -> None:
-    """A new daemon called them stopped, `exec` said that the daemon went away, and `stop` that nothing had to be done."""
+    """Before, a new daemon called them stopped, `exec` told of a lost daemon, and `stop` did nothing."""
     with fleet_on_disk() as fleet:
         one, two = fleet.name(1), fleet.name(2)
         fleet.ok("create", one, *SLEEP)
