@@ -1,4 +1,4 @@
-"""Our side: lxcfleet through its command line, as a user has it, with a daemon and directories of its own."""
+"""lxcfleet's side of the benchmark: its command line as a user has it, with a daemon and directories of its own."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
 
 
 class Failed(Exception):
-    """A command of lxcfleet's did not do what it should."""
+    """A command of lxcfleet failed."""
 
 
 class Fleet:
-    """A fleet of its own, below ``directory`` (on the host's root file system) and ``run``."""
+    """The benchmark's fleet, below ``directory`` (on the host's root file system) and ``run``."""
 
     def __init__(self, directory: Path, run: Path, count: int, network: str = "none") -> None:
         self.paths = Paths(lxc=directory / "lxc", run=run, etc=directory / "etc")
@@ -46,7 +46,7 @@ class Fleet:
         self._environment = {**os.environ, **self.paths.environment()}
 
     def cli(self, *arguments: str) -> str:
-        """What `lxcfleet ARGUMENTS` printed; raises Failed."""
+        """Run `lxcfleet ARGUMENTS`; returns its output, raises Failed."""
         argv = [str(PROGRAM), *arguments]
         done = subprocess.run(argv, env=self._environment, text=True, capture_output=True, check=False)
         if done.returncode != 0:
@@ -55,7 +55,7 @@ class Fleet:
         return done.stdout
 
     def json(self, *arguments: str) -> Any:
-        """The same, as JSON."""
+        """Run a command with JSON output; returns the parsed output."""
         return json.loads(self.cli(*arguments, "-f", "json"))
 
     def prepare(self) -> None:
@@ -68,12 +68,12 @@ class Fleet:
         self.have_mask()
 
     def have_mask(self) -> None:
-        """Have the mask built for the host as it is now, which is no part of what is measured."""
+        """Have the daemon build the mask for the host as it is now. No measurement includes that."""
         self.cli("create", f"{PREFIX}0", "--", "sleep", "infinity")
         self.cli("destroy", f"{PREFIX}0", "--force")
 
     def clear(self) -> None:
-        """Remove every directory, those of a run that was cut short too."""
+        """Remove every directory, including those of a run that was cut short."""
         shutil.rmtree(self._directory, ignore_errors=True)
         shutil.rmtree(self.paths.run, ignore_errors=True)
 
@@ -86,14 +86,14 @@ class Fleet:
         return time.perf_counter() - clock
 
     def restart(self) -> float:
-        """Restart all; seconds until each has written its file anew."""
+        """Restart all containers; seconds until each has written its file anew."""
         began, clock = time.time(), time.perf_counter()
         self.cli("restart", "--all")
         observe.wait_written(self._files, began)
         return time.perf_counter() - clock
 
     def destroy(self) -> float:
-        """Remove all; seconds."""
+        """Remove all containers; seconds until they are gone."""
         clock = time.perf_counter()
         self.cli("destroy", "--all", "--force")
         return time.perf_counter() - clock
@@ -106,7 +106,7 @@ class Fleet:
         return time.perf_counter() - clock
 
     def mask_stamp(self) -> int:
-        """Changes when the daemon has built the mask anew, which costs a second and is no part of a start."""
+        """A number that changes when the daemon builds the mask anew. That takes a second, and is no part of a start."""
         return self.paths.mask_image.stat().st_ino
 
     def ranges_free(self) -> int:
@@ -115,13 +115,13 @@ class Fleet:
         return next(int(f["have"]) for f in findings if f["check"] == "uid-ranges")
 
     def json_of_doctor(self) -> Any:
-        """The record of doctor, which also ends with 4 when it finds something."""
+        """The record of doctor, whose exit status is 4 when it finds something."""
         argv = [str(PROGRAM), "doctor", "-f", "json"]
         done = subprocess.run(argv, env=self._environment, text=True, capture_output=True, check=False)
         return json.loads(done.stdout)
 
     def daemons(self) -> list[int]:
-        """The daemon and its launcher; not the containers' monitors, which were born of the launcher."""
+        """The pids of the daemon and its launcher, without the containers' monitors, which the launcher started."""
         mine = f"LXCFLEET_RUN={self.paths.run}".encode()
         found = []
         for pid, line in observe.processes():
@@ -149,7 +149,7 @@ class Fleet:
 
 
 class Host:
-    """Room for the benchmark on a host that was not prepared: what it changes, it changes back."""
+    """Makes room for the benchmark on a host that was not prepared, and undoes each change at the end."""
 
     def __init__(self, count: int) -> None:
         self._instances = count * 8 + 128

@@ -1,4 +1,4 @@
-"""What a fleet must not leave behind: looked for on the host itself, whatever lxcfleet says."""
+"""Finds what a fleet must not leave behind. It looks at the host itself, and does not ask lxcfleet."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def mounts(directories: Sequence[Path]) -> list[str]:
 
 
 def loop_devices(directories: Sequence[Path]) -> list[str]:
-    """Loop devices whose file is below ``directories``, in whatever mount namespace."""
+    """Loop devices whose file is below ``directories``, in any mount namespace."""
     found = []
     for entry in Path("/sys/block").glob("loop*/loop/backing_file"):
         try:
@@ -38,7 +38,7 @@ def loop_devices(directories: Sequence[Path]) -> list[str]:
 
 
 def interfaces() -> set[str]:
-    """Network devices that may be the host's ends of containers' networks, but for those of other bridges."""
+    """Network devices that may be the host's ends of containers' networks, without those at other bridges."""
     found = set()
     for path in Path("/sys/class/net").iterdir():
         master = path / "master"
@@ -76,10 +76,10 @@ def sweep() -> None:
 def find(
     ours: fleet.Fleet, directory: Path, interfaces_before: set[str], ranges_before: int
 ) -> dict[str, list[str]]:
-    """All that is left after all containers were destroyed, by kind, while the daemon still runs."""
+    """Leftovers by kind, after all containers were destroyed, while the daemon still runs."""
     roots = (directory, ours.paths.run)
     missing = ranges_before - ours.ranges_free()
-    # What the daemon itself keeps, once for all containers.
+    # The daemon itself keeps these, once for all containers.
     records = (ours.paths.running_record,)
     return {
         "mounts": mounts(roots),

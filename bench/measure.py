@@ -3,7 +3,7 @@
 
     /usr/bin/python3 bench/measure.py [--count 20] [--init app|system]
 
-Takes root and a quiet machine. Compares the host's totals with 1 and with 1 + COUNT containers running.
+Needs root and a quiet machine. Compares the host's totals with 1 and with 1 + COUNT containers running.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _KIB = 1 << 10
 
 
 def totals() -> dict[str, float]:
-    """What the host has in use, by capacity's name of the check; memory in KiB."""
+    """The host's use of each resource, by the name of capacity's check; memory in KiB."""
     pids = [pid for pid, _ in observe.processes()]
     descriptors = {pid: _descriptors(pid) for pid in pids}
     instances = [(pid, fd) for pid, links in descriptors.items() for fd, link in links if link == _INOTIFY]

@@ -1,15 +1,15 @@
 #!/usr/bin/python3
-"""Measure what the network costs and how fast names are: against `network none`, in the same run.
+"""Measure the cost of the network, compared with `network none` in the same run, and how fast names are found.
 
     /usr/bin/python3 bench/network.py [--count 100] [--rounds 3] [--json FILE]
     /usr/bin/python3 bench/network.py --guard [--rounds 20] [--json FILE]
 
-Takes root, a quiet machine and some two minutes. Per round: the same containers with and without network, by turns;
-then single containers, whose names are asked for all the time while they start and stop.
+Needs root, a quiet machine and about two minutes. Each round starts the same containers with and without a network, by turns.
+Then single containers start and stop, and their names are looked up all the time.
 
-With --guard instead: what one container sends to another on the bridge per second of its processor time, with and
-without the rules against false addresses (`network.guard`), by turns; packets of 64 bytes, where a rule costs most, and
-a stream. Processor time, as others' load then matters less.
+--guard measures instead how much one container sends to another on the bridge per second of its processor time, with and
+without the rules against false addresses (`network.guard`), by turns. It sends packets of 64 bytes, where a rule costs most,
+and a stream. Processor time depends less on the load of other programs than elapsed time.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SCRIPT = "echo ready >/ready; exec sleep infinity"
 
 
 class Answer(NamedTuple):
-    """What the name server said, and between which moments (time.time())."""
+    """An answer of the name server, with the times before and after it (time.time())."""
 
     asked: float
     answered: float
@@ -47,7 +47,7 @@ class Answer(NamedTuple):
 
 
 class Asker:
-    """Asks for the addresses of a name all the time, by the fleet's own name server."""
+    """Asks the fleet's name server for the addresses of a name all the time."""
 
     def __init__(self, server: str, name: str) -> None:
         self._server = server
@@ -92,7 +92,7 @@ class Asker:
 
 
 def starts(own: fleet.Fleet, network: str, count: int) -> float:
-    """Seconds until so many new containers were ready."""
+    """Seconds until ``count`` new containers were ready."""
     names = [f"{fleet.PREFIX}{number}" for number in range(1, count + 1)]
     files = {name: own.paths.container(name).delta / "ready" for name in names}
     began, clock = time.time(), time.perf_counter()
@@ -104,9 +104,9 @@ def starts(own: fleet.Fleet, network: str, count: int) -> float:
 
 
 def name_of_one(own: fleet.Fleet, server: str, number: int) -> tuple[float, int]:
-    """A container starts and stops: seconds from ready to the first answer, and answers that lead to nobody.
+    """Start and stop a container: seconds from ready to the first answer, and the number of answers after its end.
 
-    Ready is when its command, the first thing that runs in it, has written a file; negative: it was known before.
+    A container is ready when its command has written a file. Seconds are negative if the name was known before.
     """
     name = f"{fleet.PREFIX}x{number}"
     with Asker(server, f"{name}.fleet") as asker:
@@ -166,7 +166,7 @@ _NFT = "/usr/sbin/nft"
 
 
 def guard_cost(own: fleet.Fleet, rounds: int) -> dict[str, float]:
-    """What goes through with and without the guard, and the medians of with by without, round by round."""
+    """The rates with and without the guard, and the medians of the rounds' ratios (with the guard by without)."""
     source, sink = f"{fleet.PREFIX}1", f"{fleet.PREFIX}2"
     own.cli("create", source, "--", "sleep", "infinity")
     own.cli("create", sink, "--", "python3", "-c", _SINK)
@@ -193,7 +193,7 @@ def guard_cost(own: fleet.Fleet, rounds: int) -> dict[str, float]:
 
 
 def measure_guard(options: argparse.Namespace) -> int:
-    """The mode --guard."""
+    """Carry out --guard."""
     own = fleet.Fleet(DIRECTORY / "network", RUN, 2, "bridge")
     with fleet.Host(2):
         try:
@@ -208,7 +208,7 @@ def measure_guard(options: argparse.Namespace) -> int:
 
 
 def report(found: dict[str, float], file: Path | None) -> None:
-    """Say it, and write it down if that is asked for."""
+    """Print the results, and write them to ``file`` if there is one."""
     for what, value in found.items():
         print(f"{what}: {value:.3f}" if value < 10 else f"{what}: {value:.2f}")
     if file:
@@ -216,7 +216,7 @@ def report(found: dict[str, float], file: Path | None) -> None:
 
 
 def main() -> int:
-    """Run; 0, or 1 if an answer led to nobody."""
+    """Run the benchmark; 0, or 1 if an answer led to a container that had ended."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,4 +1,4 @@
-"""Looking at the host from outside: readiness, memory, processor time. Nothing here is the product's own,
+"""Observes the host: readiness, memory, processor time. No code of lxcfleet is used here,
 so that it can't be wrong in the same way."""
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def meminfo(field: str) -> int:
 
 
 def kernel_memory() -> int:
-    """Bytes that the kernel has for itself and can't take back: processes cost that besides their own pages."""
+    """Bytes that the kernel uses itself and can't reclaim. Processes cost these besides their own pages."""
     return sum(meminfo(field) for field in ("SUnreclaim", "KernelStack", "PageTables", "Percpu"))
 
 

@@ -1,10 +1,10 @@
-"""The other side: bare LXC containers, configurations ready-made, four lxc-start at a time.
+"""The other side of the benchmark: bare LXC containers with ready-made configurations, four lxc-start at a time.
 
-Four kinds. ``plain`` is as lean as LXC goes: privileged, no include, so no hooks, no seccomp, no rules for devices,
-and for a root the host's own, which all share and can write to. ``clone`` is what comes closest to ours with LXC's
-own means: an overlay of its own over the host's root, and Debian's common.conf; privileged, too. ``unprivileged`` has
-what ours have: a uid range each, an overlay over the base with shifted owners, which LXC can't make and we have
-mounted before the clock runs. ``system`` boots the host's systemd over the same mask as ours, privileged.
+There are four kinds. ``plain`` is as lean as LXC goes: privileged, no include, so no hooks, no seccomp, no rules for
+devices; all share the host's own root, and can write to it. ``clone`` is as close to lxcfleet's containers as LXC's own
+means come: an overlay over the host's root for each, and Debian's common.conf; privileged, too. ``unprivileged`` has what
+lxcfleet's containers have: a uid range each, and an overlay over the base with shifted owners. LXC can't mount that, so it
+is mounted before the clock starts. ``system`` boots the host's systemd over the same mask as lxcfleet's, privileged.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Bare:
         self._mounts: _Mounts | None = None
 
     def make(self, kind: PeerKind, mask: Path | None = None) -> None:
-        """Write all configurations, and mount what LXC does not. ``mask``: the image of the mask, of system containers."""
+        """Write all configurations, and mount what LXC can't. ``mask``: the image of the mask for system containers."""
         shutil.rmtree(self._directory, ignore_errors=True)
         self._ready.mkdir(parents=True)
         script = self._directory / "ready.sh"
@@ -104,7 +104,7 @@ class Bare:
         return time.perf_counter() - clock
 
     def stop(self) -> float:
-        """Kill all; seconds until they have ended."""
+        """Kill all containers; seconds until they have ended."""
         clock = time.perf_counter()
         self._each(["lxc-stop", "-P", str(self._directory), "-k", "-n"])
         return time.perf_counter() - clock
@@ -117,20 +117,20 @@ class Bare:
         return time.perf_counter() - clock
 
     def remove(self) -> None:
-        """Remove all mounts and files. Nothing may run any more."""
+        """Remove all mounts and files. No container may run any more."""
         if self._mounts is not None:
             self._mounts.end()
             self._mounts = None
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _init(self, name: str) -> int:
-        """Process 1: the monitor's child."""
+        """The pid of a container's process 1, which is the monitor's child."""
         monitor = (self._directory / name / "pid").read_text(encoding="ascii").strip()
         children = Path(f"/proc/{monitor}/task/{monitor}/children").read_text(encoding="ascii").split()
         return int(children[0])
 
     def _each(self, argv: Sequence[str]) -> None:
-        """Run ``argv`` with each name added, some at a time; ``{pid}`` is the container's pid file."""
+        """Run ``argv`` once for each container, with its name added, some at a time; ``{pid}`` stands for its pid file."""
         words = [word.replace("{pid}", f"{self._directory}/{{}}/pid") for word in argv]
         xargs = ["xargs", "-P", str(AT_ONCE), "-I", "{}", *words, "{}"]
         enter = [] if self._mounts is None else ["nsenter", f"--mount=/proc/{self._mounts.pid}/ns/mnt"]
@@ -145,7 +145,7 @@ def _text(kind: PeerKind) -> str:
 
 
 class _Mounts:
-    """The containers' roots, mounted in a namespace that a process of ours holds."""
+    """The containers' roots, mounted in a namespace that a child process holds."""
 
     def __init__(self, directory: Path, names: Sequence[str], firsts: Mapping[str, int], mask: Path | None) -> None:
         self._directory = directory
@@ -157,7 +157,7 @@ class _Mounts:
             try:
                 self._mount(names, firsts, mask)
                 os.write(tell, b"mounted")
-                os.read(ending, 1)  # until our parent closes its end, or is gone
+                os.read(ending, 1)  # until the parent closes its end, or has ended
             finally:
                 os._exit(0)
         os.close(tell)
@@ -169,7 +169,7 @@ class _Mounts:
             raise observe.Late("the roots of the bare containers could not be mounted")
 
     def end(self) -> None:
-        """Let them go."""
+        """End the process that holds the namespace, and so the mounts."""
         os.close(self._open)
         os.waitpid(self.pid, 0)
 

@@ -1,4 +1,4 @@
-"""The benchmark's figures, held against the targets."""
+"""The benchmark's figures, compared with the targets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the result. ``value`` is held against ``limit``; both have ``unit``."""
+    """One line of the result. ``value`` is compared with ``limit``; both have ``unit``."""
 
     what: str
     ours: str
@@ -31,7 +31,7 @@ class Row:
 
 
 def rows(samples: Mapping[str, Sequence[float]], count: int, leftovers: int) -> list[Row]:
-    """The targets of the issue, each with what was measured; parts that were not measured are left out."""
+    """The targets, each with its measured value. Targets without a measurement are left out."""
     middle = {name: statistics.median(values) for name, values in samples.items() if values}
     found: list[Row] = []
 

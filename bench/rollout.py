@@ -1,12 +1,12 @@
 #!/usr/bin/python3
-"""Measure a rollout of stale containers beside a plain restart of all: how dear are waves and gates?
+"""Measure the cost of waves and gates: a rollout of stale containers, compared with a plain restart of all.
 
     /usr/bin/python3 bench/rollout.py [--count 100] [--rounds 3]
 
-Takes root, a quiet machine and two minutes. A program of the host's that all containers run is replaced, as dpkg does
-it, and the package manager's hook says so; the daemon waits for the quiet time, restarts what is stale in waves of a
-quarter, without waiting for more than that each runs, and `verify` has to prove it. In turn with that, the same change
-and `restart --all`. Exit status 1: it took more than 1.5 times as long, less the quiet time.
+Needs root, a quiet machine and two minutes. A program of the host that all containers run is replaced as by dpkg, and the
+package manager's hook tells the daemon. The daemon waits for the quiet time and restarts the stale containers in waves of a
+quarter; a gate only waits until each container runs. Then `verify` has to prove the patch. By turns with that, the program
+is replaced and `restart --all` is run. Exit status 1: without the quiet time, the rollout took more than 1.5 times as long.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PATIENCE = 180.0
 
 
 def install() -> None:
-    """A new file in the program's place."""
+    """Put a new file in the program's place."""
     PROGRAM.parent.mkdir(exist_ok=True)
     new = PROGRAM.with_suffix(".dpkg-new")
     shutil.copy("/usr/bin/sleep", new)
@@ -59,7 +59,7 @@ def rolled(ours: fleet.Fleet, count: int) -> float:
         if time.perf_counter() - clock > _PATIENCE:
             raise fleet.Failed(f"the rollout does not end: {record and record['status']}")
         time.sleep(0.01)
-    ours.cli("verify", "--all")  # fails if it is not proven
+    ours.cli("verify", "--all")  # fails if a container is not proven
     seconds = time.perf_counter() - clock - QUIET
     assert (record["status"], record["done"], record["wave"]) == ("done", count, 4), record
     return seconds

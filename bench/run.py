@@ -3,9 +3,9 @@
 
     /usr/bin/python3 bench/run.py [--count 100] [--rounds 3] [--json FILE] [--only app|system] [--strict]
 
-Takes root, a quiet machine and some five minutes. Rounds of both sides take turns. On both, a container is
+Needs root, a quiet machine and about five minutes. Both sides take turns. On both sides, a container is
 ready when its process has written a file (app) or its systemd has noted that it is up (system).
-The fleet is one of its own, so that containers of the machine's own lxcfleet are not touched.
+The benchmark has a fleet of its own, and does not touch the containers of the machine's own lxcfleet.
 Exit status: 0, or 1 if something is left behind or does not work, or with --strict if a target is missed.
 """
 
@@ -51,12 +51,12 @@ class Bench:
     def prepare(self) -> None:
         """Start the daemon and build the mask."""
         self.ours.prepare()
-        # With a network the bridge is there from now on, until the daemon ends.
+        # With a network, the bridge exists from now on until the daemon ends.
         self._interfaces |= {fleet.BRIDGE}
         self._ranges = self.ours.ranges_free()
 
     def app_round(self, number: int) -> None:
-        """One round of app containers, each side first in every other one."""
+        """Run one round of app containers. The sides take turns in being first."""
         sides: list[Callable[[], None]] = [self._our_apps]
         sides += [partial(self._bare_apps, kind) for kind in ("plain", "clone", "unprivileged")]
         for side in sides if number % 2 == 0 else reversed(sides):
@@ -64,14 +64,14 @@ class Bench:
             time.sleep(1)
 
     def system_round(self, number: int) -> None:
-        """One round of system containers."""
+        """Run one round of system containers."""
         sides: list[Callable[[], None]] = [self._our_systems, self._bare_systems]
         for side in sides if number % 2 == 0 else reversed(sides):
             side()
             time.sleep(1)
 
     def _our_apps(self) -> None:
-        self.ours.have_mask()  # the peers' files changed the host
+        self.ours.have_mask()  # the peer's files changed the host
         before, kernel = observe.meminfo("MemAvailable"), observe.kernel_memory()
         stamp = self.ours.mask_stamp()
         self._note("app create", self.ours.create())
@@ -145,7 +145,7 @@ class Bench:
         print(f"  {what}: {value:.3f}", file=sys.stderr, flush=True)
 
     def finish(self) -> None:
-        """Stop the daemon, and look once more: now nothing at all may be left."""
+        """Stop the daemon, and look for leftovers once more: now there may be none at all."""
         self.ours.end()
         roots = (DIRECTORY, RUN)
         self.left["mounts"].update(leftovers.mounts(roots))
@@ -154,7 +154,7 @@ class Bench:
 
 
 def main() -> int:
-    """Run; the exit status."""
+    """Run the benchmark; returns the exit status."""
     options = _arguments()
     if os.geteuid() != 0:
         print("bench: this takes root", file=sys.stderr)
@@ -177,7 +177,7 @@ def main() -> int:
 
 
 def _tidy(bench: Bench) -> None:
-    """Leave nothing of ours on the machine, however the rounds ended. Called from a ``finally``."""
+    """Leave nothing of the benchmark on the machine, however the rounds ended. Called from a ``finally``."""
     failed = sys.exc_info()[0] is not None
     bench.finish()
     if failed:

@@ -1,9 +1,9 @@
 #!/usr/bin/python3
-"""Measure what finding old code costs: `stale` over many containers, beside a bare loop that reads the same maps.
+"""Measure the cost of finding old code: `stale` over many containers, compared with a bare loop that reads the same maps.
 
     /usr/bin/python3 bench/stale.py [--count 100] [--processes 5] [--rounds 7]
 
-Takes root and half a minute. The fleet is one of its own. Exit status: 0, or 1 if a target is missed.
+Needs root and half a minute. The benchmark has a fleet of its own. Exit status: 0, or 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _HOOK = Path(__file__).resolve().parent.parent / "etc/apt/80lxcfleet"
 
 
 def bare(pids: list[int]) -> None:
-    """The floor: read the maps of each process, and do nothing with them."""
+    """The least possible work: read the maps of each process, and do nothing with them."""
     for pid in pids:
         with open(f"/proc/{pid}/maps", "rb") as file:
             file.read()
@@ -48,7 +48,7 @@ def measure(rounds: int, *sides: Callable[[], object]) -> list[float]:
 
 
 def main() -> int:
-    """Run; the exit status."""
+    """Run the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(description="measure what finding old code costs")
     parser.add_argument("--count", type=int, default=100, metavar="N", help="containers (default: 100)")
     parser.add_argument("--processes", type=int, default=5, metavar="N", help="in each of them (default: 5)")

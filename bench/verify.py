@@ -1,11 +1,11 @@
 #!/usr/bin/python3
-"""Measure what a proof costs: `verify --deep --package` over many containers after a patch of some packages.
+"""Measure the cost of a proof: `verify --deep --package` over many containers after a patch of some packages.
 
     /usr/bin/python3 bench/verify.py [--count 100] [--packages 5] [--files 100] [--rounds 5]
 
-Takes root, dpkg and a minute. The containers have read each file of the packages; then the packages are patched. Beside the
-proof stands a bare loop that reads the same maps and asks the host for the same files, once for each container. The fleet and
-the packages are of its own. Exit status: 0, or 1 if the target is missed or something is not found.
+Needs root, dpkg and a minute. The containers have read each file of the packages; then the packages are patched. The proof
+is compared with a bare loop that reads the same maps and asks the host for the same files, once for each container. The
+benchmark has a fleet and packages of its own. Exit status: 0, or 1 if the target is missed or an old file is not found.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _TRIES = 60
 
 
 def build(directory: Path, name: str, version: str, files: int) -> Path:
-    """A package with small files of its own; its .deb."""
+    """Build a package with small files of its own; returns the .deb."""
     tree = directory / f"{name}-{version}"
     home = tree / (_HOME / name).relative_to("/")
     home.mkdir(parents=True)
@@ -55,7 +55,7 @@ def build(directory: Path, name: str, version: str, files: int) -> Path:
 
 
 def dpkg(*arguments: str | Path) -> None:
-    """Run dpkg; it is tried again while another one holds the lock."""
+    """Run dpkg; try again while another process holds dpkg's lock."""
     for _ in range(_TRIES):
         done = subprocess.run(["dpkg", *arguments], text=True, capture_output=True, check=False)
         if done.returncode == 0:
@@ -67,7 +67,7 @@ def dpkg(*arguments: str | Path) -> None:
 
 
 def bare(pids: Sequence[int], count: int, files: Sequence[Path]) -> None:
-    """The floor: read the maps of each process, and ask for each file once for each container."""
+    """The least possible work: read the maps of each process, and ask for each file once for each container."""
     for pid in pids:
         with open(f"/proc/{pid}/maps", "rb") as file:
             file.read()
@@ -77,7 +77,7 @@ def bare(pids: Sequence[int], count: int, files: Sequence[Path]) -> None:
 
 
 def main() -> int:
-    """Run; the exit status."""
+    """Run the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(description="measure what a proof costs")
     parser.add_argument("--count", type=int, default=100, metavar="N", help="containers (default: 100)")
     parser.add_argument("--packages", type=int, default=5, metavar="N", help="patched packages (default: 5)")

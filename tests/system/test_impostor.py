@@ -1,4 +1,4 @@
-"""A user of the host at the abstract socket of a container's monitor, for real: he may pose as it, or crowd it."""
+"""A user of the host attacks the abstract socket of a container's monitor: he poses as the monitor, or crowds it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOBODY = 65534
 
 
 def pose(address: str, pid: int, listens: bool) -> None:
-    """Have the address of a monitor, and say as that: it runs, its process 1 is ``pid``, its namespaces are the host's."""
+    """Take the address of a monitor, and answer as it: running, process 1 is ``pid``, the namespaces are the host's."""
     import os
     import socket
     import struct
@@ -60,7 +60,7 @@ def address(fleet: Fleet, name: str) -> str:
 
 @contextmanager
 def impostor(fleet: Fleet, name: str, *, listens: bool = True) -> Iterator[int]:
-    """Somebody poses as the monitor of a container, for the time being; a process of root's that he passes off as its."""
+    """A user poses as the monitor of a container meanwhile. Yields the pid of root's process that he claims as process 1."""
     with subprocess.Popen(["sleep", "600"]) as victim:
         program = [sys.executable, "-c", source(pose, (address(fleet, name), victim.pid, listens))]
         with subprocess.Popen(program, stdout=subprocess.PIPE, cwd="/") as posing:
@@ -108,7 +108,7 @@ def test_nobody_but_root_passes_for_a_monitor(fleet: Fleet, name: str) -> None:
     assert fleet.states() == {}
 
 
-def test_the_launchers_children_do_not_believe_him_either(fleet: Fleet, name: str) -> None:
+def test_the_launchers_children_do_not_believe_an_impostor(fleet: Fleet, name: str) -> None:
     """The daemon may have seen the monitor just before its end."""
     lxc_path = str(fleet.paths.lxc)
     with impostor(fleet, name):
@@ -119,7 +119,7 @@ def test_the_launchers_children_do_not_believe_him_either(fleet: Fleet, name: st
             attach.check(name, lxc_path, ["true"], {}, 5)
 
 
-def test_who_only_takes_the_address_is_told_of(fleet: Fleet, name: str) -> None:
+def test_an_impostor_that_only_takes_the_address_is_reported(fleet: Fleet, name: str) -> None:
     with impostor(fleet, name, listens=False):
         assert fleet.states() == {name: "stopped"}
         ran = fleet.run("start", name)
@@ -128,13 +128,13 @@ def test_who_only_takes_the_address_is_told_of(fleet: Fleet, name: str) -> None:
     fleet.ok("start", name)
 
 
-def test_what_root_starts_without_us_is_believed(fleet: Fleet, name: str) -> None:
-    """As lxc@.service does it."""
+def test_a_monitor_that_root_starts_without_lxcfleet_is_believed(fleet: Fleet, name: str) -> None:
+    """lxc@.service starts a container like this."""
     with subprocess.Popen(
         ["lxc-start", "-F", "-P", str(fleet.paths.lxc), "-n", name],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     ) as started:  # fmt: skip
-        until(lambda: fleet.states() == {name: "running"}, 20, "it is seen")
+        until(lambda: fleet.states() == {name: "running"}, 20, "the daemon sees the container")
         assert os.getpgid(fleet.pid(name)) != os.getpgid(started.pid)
         assert fleet.inside(name, "hostname") == name
         fleet.ok("freeze", name)
@@ -143,7 +143,7 @@ def test_what_root_starts_without_us_is_believed(fleet: Fleet, name: str) -> Non
 
 
 def crowd(address: str, count: int) -> None:
-    """Hold so many connections to a monitor; again and again those that were closed."""
+    """Hold ``count`` connections to a monitor, and open those anew that it closed."""
     import os
     import resource
     import socket
@@ -153,7 +153,7 @@ def crowd(address: str, count: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with open("/proc/self/uid_map") as ids:
         outside = ids.read().split()[2] == "4294967295"
-    if outside:  # and not in a container
+    if outside:  # on the host, not in a container
         os.setgroups([])
         os.setgid(65534)
         os.setuid(65534)
@@ -168,7 +168,7 @@ def crowd(address: str, count: int) -> None:
 
 
 def ask(address: str, count: int) -> None:
-    """Ask a monitor so often for what only root gets."""
+    """Ask a monitor ``count`` times for what only root may ask for."""
     import os
     import socket
 
@@ -186,7 +186,7 @@ def ask(address: str, count: int) -> None:
 
 @contextmanager
 def crowded(fleet: Fleet, name: str) -> Iterator[None]:
-    """Somebody crowds the monitor of a container, for the time being."""
+    """A user crowds the monitor of a container meanwhile."""
     program = [sys.executable, "-c", source(crowd, (address(fleet, name), 3000))]
     with subprocess.Popen(program, stdout=subprocess.PIPE, cwd="/") as holding:
         try:
@@ -210,8 +210,8 @@ def test_a_crowd_of_connections_does_not_end_a_container(fleet: Fleet) -> None:
     fleet.create(name)
     pid, monitor = fleet.pid(name), monitor_of(fleet, name)
     with crowded(fleet, name):
-        until(lambda: f"{name}: processes of uid {NOBODY} crowd" in fleet.log(), 10, "the log names him")
-        until(lambda: len(os.listdir(f"/proc/{monitor}/fd")) < 1000, 10, "the monitor lets go of them")
+        until(lambda: f"{name}: processes of uid {NOBODY} crowd" in fleet.log(), 10, "the log names the user")
+        until(lambda: len(os.listdir(f"/proc/{monitor}/fd")) < 1000, 10, "the monitor closes the connections")
         assert fleet.inside(name, "hostname") == name
         assert fleet.pid(name) == pid
         fleet.ok("freeze", name)
@@ -237,7 +237,7 @@ def test_a_container_in_the_hosts_network_does_not_end_another(fleet: Fleet) -> 
 
 
 def test_monitors_that_a_former_daemon_started_get_more_descriptors(fleet: Fleet) -> None:
-    """And one that a daemon stopped, to shut strangers out, and did not let go on, as it was killed."""
+    """A daemon stops a monitor to shut strangers out. If the daemon is killed then, the next one continues the monitor."""
     name = fleet.name("a")
     fleet.create(name)
     monitor = monitor_of(fleet, name)
@@ -246,7 +246,7 @@ def test_monitors_that_a_former_daemon_started_get_more_descriptors(fleet: Fleet
     resource.prlimit(monitor, resource.RLIMIT_NOFILE, (1024, hard))
     os.kill(monitor, signal.SIGSTOP)
     fleet.start_daemon()
-    until(lambda: resource.prlimit(monitor, resource.RLIMIT_NOFILE)[0] > 1024, 10, "it may have more")
+    until(lambda: resource.prlimit(monitor, resource.RLIMIT_NOFILE)[0] > 1024, 10, "the monitor may have more descriptors")
     assert fleet.inside(name, "ulimit -n") == "1024"
     with crowded(fleet, name):
         assert fleet.inside(name, "hostname") == name
@@ -260,8 +260,8 @@ def test_containers_have_the_usual_limit_of_descriptors(fleet: Fleet) -> None:
     assert resource.prlimit(monitor_of(fleet, name), resource.RLIMIT_NOFILE)[0] > 1024
 
 
-def test_what_a_monitor_refuses_does_not_fill_the_disk(fleet: Fleet) -> None:
-    """liblxc writes some lines into the container's log for each request; without a limit, 14 MB in a second."""
+def test_requests_that_a_monitor_refuses_do_not_fill_the_disk(fleet: Fleet) -> None:
+    """liblxc writes some lines into the container's log for each request: without a limit, 14 MB in a second."""
     name = fleet.name("a")
     fleet.ok("create", name, *SLEEP)
     log, largest = fleet.paths.container(name).lxc_log, 0

@@ -1,4 +1,4 @@
-"""What containers must not be able to do on the network, tried for real."""
+"""Containers try what they must not be able to do on the network."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def fleet() -> Iterator[Fleet]:
 
 
 def start(fleet: Fleet, more: str = "") -> None:
-    """A daemon with these settings of the network."""
+    """Start a daemon with more settings of the network."""
     fleet.settings(f"network: {{bridge: {fleet.bridge}, domain: {fleet.tag}.test, drain: 0{more}}}\n")
     fleet.stop_daemon()
     fleet.start_daemon()
@@ -73,7 +73,7 @@ def gateway(fleet: Fleet) -> str:
 
 
 def reaches(fleet: Fleet, name: str, where: str, port: int = 8080) -> bool:
-    """Whether a container can connect."""
+    """Whether a container can connect to an address."""
     said = fleet.ok("exec", name, "--", "python3", "-c", CLIENT, where, str(port))
     return not said.startswith("!")
 
@@ -126,12 +126,12 @@ while True:
 """
 
 
-def test_what_is_sent_to_a_container_that_died_reaches_no_other(fleet: Fleet) -> None:
+def test_frames_for_a_container_that_died_reach_no_other_container(fleet: Fleet) -> None:
     victim, spy, late = fleet.name("victim"), fleet.name("spy"), fleet.name("late")
     fleet.ok("create", victim, *SERVE)
     fleet.ok("create", spy, "--isolated", "--", "python3", "-c", SPY)
     until(lambda: "listens" in fleet.ok("logs", spy), what="the spy listens")
-    until(lambda: from_host(address(fleet, victim)), what="the host reaches it")
+    until(lambda: from_host(address(fleet, victim)), what="the host reaches the container")
     where = address(fleet, victim)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         for sent in range(40):
@@ -140,9 +140,9 @@ def test_what_is_sent_to_a_container_that_died_reaches_no_other(fleet: Fleet) ->
             with contextlib.suppress(OSError):
                 client.sendto(b"secret-datagram", (where, 9))
             time.sleep(0.05)
-    # Frames reach those that they are for, also from the first moment, when nothing came from there yet.
+    # A container gets the frames for it from the first moment, although the bridge has seen none from it yet.
     fleet.ok("create", late, *SERVE)
-    until(lambda: from_host(address(fleet, late)), what="the host reaches it")
+    until(lambda: from_host(address(fleet, late)), what="the host reaches the container")
     assert fleet.ok("logs", spy).count("seen") == 0
 
 
@@ -152,31 +152,31 @@ def test_isolated_containers_are_kept_from_each_other_and_from_the_host(fleet: F
         fleet.ok("create", name, "--isolated", *SERVE)
     fleet.ok("create", free, *SERVE)
     for name in (one, two, free):
-        until(lambda name=name: from_host(address(fleet, name)), what="the host reaches it")  # type: ignore[misc]
+        until(lambda name=name: from_host(address(fleet, name)), what="the host reaches the container")  # type: ignore[misc]
     assert fleet.record(one)["isolated"]
     for left, right in ((one, two), (two, one)):
         for where in fleet.record(right)["addresses"]:
             assert not reaches(fleet, left, where), where
-    # What is not isolated reaches them, and they reach it: a proxy in front of them, a database behind.
+    # A container that is not isolated (a proxy, a database) reaches isolated ones, and they reach it.
     assert reaches(fleet, free, address(fleet, one))
     assert reaches(fleet, one, address(fleet, free))
-    # Not by the way of the host either: a route to the neighbour by the gateway.
+    # A route to the neighbour by way of the host, which is the gateway, does not help.
     home = gateway(fleet)
     pid = str(fleet.pid(one))
     by_host = ["nsenter", "-n", "-t", pid, "ip", "route", "add", address(fleet, two), "via", home]
     subprocess.run(by_host, check=True)
     assert not reaches(fleet, one, address(fleet, two))
-    # The host: its names, and nothing else.
+    # Of the host they reach the name server, and nothing else.
     with socket.create_server(("", 0)) as service:
         port = service.getsockname()[1]
         assert not reaches(fleet, one, home, port)
         found = fleet.run("exec", one, "--", "getent", "hosts", f"{free}.{fleet.tag}.test")
         assert found.status == 0
-    # Also after they were started anew, and by a daemon that was.
+    # The same holds after a container was restarted, and the daemon.
     fleet.ok("restart", two)
     fleet.stop_daemon(9)
     fleet.start_daemon()
-    until(lambda: from_host(address(fleet, two)), what="it is up again")
+    until(lambda: from_host(address(fleet, two)), what="the container is up again")
     subprocess.run([*by_host[:4], "ip", "route", "del", address(fleet, two)], check=True)
     assert not reaches(fleet, one, address(fleet, two))
 
@@ -187,28 +187,28 @@ def tables() -> str:
 
 
 def flush(fleet: Fleet) -> None:
-    """What `nft flush ruleset` does to this fleet, and to no other on this machine."""
+    """Do to this fleet, and to no other on this machine, as `nft flush ruleset` does."""
     text = "".join(f"delete table {family} lxcfleet_{fleet.bridge}\n" for family in ("bridge", "inet"))
     subprocess.run(["/usr/sbin/nft", "-f", "-"], input=text.encode(), check=True)
 
 
-def test_rules_that_somebody_flushed_come_back_at_once(fleet: Fleet) -> None:
+def test_firewall_rules_that_somebody_flushed_come_back_at_once(fleet: Fleet) -> None:
     one, two = fleet.name(1), fleet.name(2)
     for name in (one, two):
         fleet.ok("create", name, "--isolated", *SERVE)
-        until(lambda name=name: from_host(address(fleet, name)), what="the host reaches it")  # type: ignore[misc]
+        until(lambda name=name: from_host(address(fleet, name)), what="the host reaches the container")  # type: ignore[misc]
     for number in (1, 2):
         flush(fleet)
-        until(lambda number=number: len(fleet.events("repaired")) == number, 2, "it is told")  # type: ignore[misc]
+        until(lambda number=number: len(fleet.events("repaired")) == number, 2, "an event tells the repair")  # type: ignore[misc]
         assert "rules" in fleet.events("repaired")[-1]["message"]
         assert not reaches(fleet, one, address(fleet, two))
-    # Without a daemon nobody repairs them; the bridge itself still keeps the two apart.
+    # Without a daemon the rules stay away; the bridge itself still keeps the two apart.
     client = ["nsenter", "-n", "-t", str(fleet.pid(one)), "python3", "-c", CLIENT, address(fleet, two), "8080"]
     fleet.stop_daemon(9)
     flush(fleet)
     assert subprocess.run(client, capture_output=True, text=True, check=True).stdout.startswith("!")
     fleet.start_daemon()
-    until(lambda: tables().count(f"lxcfleet_{fleet.bridge}") == 2, what="a new daemon repairs them")
+    until(lambda: tables().count(f"lxcfleet_{fleet.bridge}") == 2, what="a new daemon repairs the rules")
 
 
 def test_the_host_can_be_closed_to_all_containers(fleet: Fleet) -> None:
@@ -216,7 +216,7 @@ def test_the_host_can_be_closed_to_all_containers(fleet: Fleet) -> None:
     one, two = fleet.name(1), fleet.name(2)
     fleet.ok("create", one, *SERVE)
     fleet.ok("create", two, *SERVE)
-    until(lambda: from_host(address(fleet, two)), what="the host reaches it")
+    until(lambda: from_host(address(fleet, two)), what="the host reaches the container")
     with socket.create_server(("", 0)) as service:
         assert not reaches(fleet, one, gateway(fleet), service.getsockname()[1])
     assert reaches(fleet, one, address(fleet, two))
@@ -224,7 +224,7 @@ def test_the_host_can_be_closed_to_all_containers(fleet: Fleet) -> None:
     assert fleet.run("exec", one, "--", "getent", "hosts", two).status == 0
 
 
-def test_nobody_speaks_under_anothers_address(fleet: Fleet) -> None:
+def test_no_container_sends_from_the_address_of_another(fleet: Fleet) -> None:
     thief, victim, friend = fleet.name("thief"), fleet.name("victim"), fleet.name("friend")
     for name in (thief, victim, friend):
         fleet.ok("create", name, *SERVE)
@@ -232,7 +232,7 @@ def test_nobody_speaks_under_anothers_address(fleet: Fleet) -> None:
     own, theirs, its = hardware(fleet, thief), hardware(fleet, victim), hardware(fleet, friend)
     assert seen_by(fleet, friend, address(fleet, victim)) == theirs
 
-    # ARP: "the victim is at my address", with the right and with the wrong sender of the frame.
+    # The thief says by ARP that the victim is at the thief's address, with the right and with the wrong sender of the frame.
     for source in (own, theirs):
         for claimed in (own, theirs):
             frame = arp_reply(source, claimed, address(fleet, victim), its, address(fleet, friend))
@@ -240,13 +240,13 @@ def test_nobody_speaks_under_anothers_address(fleet: Fleet) -> None:
     assert seen_by(fleet, friend, address(fleet, victim)) == theirs
     assert reaches(fleet, friend, address(fleet, victim))
 
-    # IPv4 from the victim's address, and with the victim's MAC address: counted where they would arrive.
+    # The thief sends IPv4 from the victim's addresses (IP, MAC). The friend counts what arrives.
     assert datagrams(fleet, thief, friend, own, address(fleet, thief)) == 1
     assert datagrams(fleet, thief, friend, own, address(fleet, victim)) == 0
     assert datagrams(fleet, thief, friend, theirs, address(fleet, thief)) == 0
     assert datagrams(fleet, thief, friend, theirs, address(fleet, victim)) == 0
 
-    # It takes the victim's addresses as its own.
+    # The thief takes the victim's MAC address as its own.
     change = f"ip link set eth0 down; ip link set eth0 address {theirs}; ip link set eth0 up"
     subprocess.run(["nsenter", "-n", "-t", str(fleet.pid(thief)), "sh", "-c", change], check=True)
     assert not reaches(fleet, thief, address(fleet, friend))
@@ -255,7 +255,7 @@ def test_nobody_speaks_under_anothers_address(fleet: Fleet) -> None:
 
 
 def datagrams(fleet: Fleet, sender: str, to: str, source_mac: str, source_ip: str) -> int:
-    """How many of one UDP datagram with this sender arrive at the other container."""
+    """Send one UDP datagram with this sender to another container: 1 if it arrives, 0 if not."""
     count = "grep -m1 ^Udp: /proc/net/snmp -A1 | tail -1 | cut -d' ' -f3"  # NoPorts
     before = int(fleet.inside(to, count))
     data = "00010001000c0000" + "00000000"
@@ -267,7 +267,7 @@ def datagrams(fleet: Fleet, sender: str, to: str, source_mac: str, source_ip: st
     return int(fleet.inside(to, count)) - before
 
 
-def test_nobody_is_a_router_or_a_neighbour_that_it_is_not(fleet: Fleet) -> None:
+def test_no_container_passes_for_a_router(fleet: Fleet) -> None:
     thief, friend = fleet.name("thief"), fleet.name("friend")
     for name in (thief, friend):
         fleet.ok("create", name, *SERVE)

@@ -1,4 +1,4 @@
-"""Base, mask and delta of real clones: what each sees, what it can change, and when it sees something new."""
+"""Base, mask and delta of real clones: what a clone sees, what it can change, and when it sees a changed base."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def base_file() -> Iterator[Path]:
 
 
 def replace(path: Path, text: str) -> None:
-    """Do as dpkg does: put another file in its place."""
+    """Put another file in the place of ``path``, as dpkg does."""
     new = path.with_name(f"{path.name}.new")
     new.write_text(text)
     new.replace(path)
 
 
 def plain(program: str, *arguments: str, fleet: Fleet) -> subprocess.CompletedProcess[str]:
-    """One of LXC's own programs, as LXC's users call it: without our environment."""
+    """Run one of LXC's own programs as LXC's users call it: without lxcfleet's environment."""
     return subprocess.run(
         [program, "-P", str(fleet.paths.lxc), *arguments], capture_output=True, text=True, timeout=60, check=False
     )
@@ -44,7 +44,7 @@ def plain(program: str, *arguments: str, fleet: Fleet) -> subprocess.CompletedPr
 def plain_start(fleet: Fleet, name: str) -> None:
     started = plain("lxc-start", "-n", name, fleet=fleet)
     assert started.returncode == 0, (started, fleet.ok("logs", name, "--lxc"))
-    until(lambda: fleet.state(name) == "running", 10, "the daemon notices it")
+    until(lambda: fleet.state(name) == "running", 10, "the daemon notices the container")
 
 
 def restart(fleet: Fleet, name: str) -> None:
@@ -86,7 +86,7 @@ def test_a_change_of_the_base_comes_with_the_next_start(
         again(fleet, name)
         assert fleet.pid(name) != before
         assert fleet.inside(name, f"cat {base_file} {added}") == "new\nadded"
-        # The delta outlives it all.
+        # The delta is kept.
         assert fleet.inside(name, "cat /var/lib/kept /etc/issue; ls /etc/debian_version 2>&1 || :").startswith(
             "kept\nmine\nls: cannot access"
         )
@@ -95,7 +95,7 @@ def test_a_change_of_the_base_comes_with_the_next_start(
         added.unlink()
 
 
-def test_a_change_of_the_base_disturbs_nobody_who_runs(fleet: Fleet, base_file: Path) -> None:
+def test_a_change_of_the_base_disturbs_no_running_container(fleet: Fleet, base_file: Path) -> None:
     name = fleet.name("a")
     fleet.create(name)
     assert fleet.inside(name, f"cat {base_file}") == "old"
@@ -105,7 +105,7 @@ def test_a_change_of_the_base_disturbs_nobody_who_runs(fleet: Fleet, base_file: 
     assert (fleet.pid(name), fleet.state(name)) == (before, "running")
 
 
-def test_a_reboot_from_inside_ends_in_a_fresh_mount(fleet: Fleet, base_file: Path) -> None:
+def test_a_container_that_reboots_gets_a_fresh_mount(fleet: Fleet, base_file: Path) -> None:
     name = fleet.name("a")
     fleet.create(name, command=())
     fleet.ok("wait", name, "--for", "healthy")
@@ -114,14 +114,14 @@ def test_a_reboot_from_inside_ends_in_a_fresh_mount(fleet: Fleet, base_file: Pat
     replace(base_file, "new\n")
 
     fleet.run("exec", name, "--", "systemctl", "reboot")
-    until(lambda: fleet.record(name)["pid"] not in (None, before), 20, "it is back")
+    until(lambda: fleet.record(name)["pid"] not in (None, before), 20, "the container is back")
     fleet.ok("wait", name, "--for", "healthy")
     assert fleet.inside(name, f"cat {base_file} /var/lib/kept") == "new\nkept"
     assert [event["message"] for event in fleet.events("resumed")] == ["rebooted from inside"]
     assert fleet.half_done() == []
 
 
-def test_one_started_by_plain_lxc_reboots_too(fleet: Fleet, base_file: Path) -> None:
+def test_a_container_started_by_plain_lxc_reboots_too(fleet: Fleet, base_file: Path) -> None:
     name = fleet.name("a")
     fleet.create(name, command=(), options=("--no-start",))
     plain_start(fleet, name)
@@ -129,11 +129,11 @@ def test_one_started_by_plain_lxc_reboots_too(fleet: Fleet, base_file: Path) -> 
     before = fleet.pid(name)
     replace(base_file, "new\n")
     fleet.run("exec", name, "--", "systemctl", "reboot")
-    until(lambda: fleet.record(name)["pid"] not in (None, before), 20, "it is back")
+    until(lambda: fleet.record(name)["pid"] not in (None, before), 20, "the container is back")
     assert fleet.inside(name, f"cat {base_file}") == "new"
 
 
-def test_a_reboot_while_no_daemon_runs_is_made_good(fleet: Fleet, base_file: Path) -> None:
+def test_a_container_that_reboots_without_a_daemon_is_started_by_the_next(fleet: Fleet, base_file: Path) -> None:
     name = fleet.name("a")
     fleet.create(name, command=())
     fleet.ok("wait", name, "--for", "healthy")
@@ -141,15 +141,15 @@ def test_a_reboot_while_no_daemon_runs_is_made_good(fleet: Fleet, base_file: Pat
     fleet.stop_daemon()
     attached = plain("lxc-attach", "-n", name, "--", "systemctl", "reboot", fleet=fleet)
     assert attached.returncode in (0, 137, 143, 255), attached
-    until(fleet.paths.container(name).pending.exists, 20, "its hook leaves word")
-    until(lambda: not fleet.processes(), 10, "it stops")
+    until(fleet.paths.container(name).pending.exists, 20, "the container's hook leaves a note")
+    until(lambda: not fleet.processes(), 10, "the container stops")
     replace(base_file, "new\n")
     fleet.start_daemon()
-    until(lambda: fleet.record(name)["pid"] not in (None, before), 20, "it is back")
+    until(lambda: fleet.record(name)["pid"] not in (None, before), 20, "the container is back")
     assert fleet.inside(name, f"cat {base_file}") == "new"
 
 
-def test_lxc_ls_and_lxc_info_know_it(fleet: Fleet) -> None:
+def test_lxc_ls_and_lxc_info_know_the_containers(fleet: Fleet) -> None:
     name, idle = fleet.name("a"), fleet.name("b")
     fleet.create(name)
     fleet.create(idle, options=("--no-start",))
@@ -168,7 +168,7 @@ def test_the_hosts_mount_table_does_not_grow(fleet: Fleet) -> None:
     assert fleet.mounts() == []
 
 
-def test_each_has_ids_of_its_own(fleet: Fleet) -> None:
+def test_each_container_has_ids_of_its_own(fleet: Fleet) -> None:
     fleet.ok("create", fleet.name("c"), "-n", "5", *SLEEP)
     firsts = []
     for record in fleet.records():
@@ -183,7 +183,7 @@ def test_each_has_ids_of_its_own(fleet: Fleet) -> None:
     assert all(later - earlier >= RANGE_SIZE for earlier, later in itertools.pairwise(firsts))
 
 
-def test_ids_come_back_when_a_container_goes(fleet: Fleet) -> None:
+def test_the_ids_of_a_destroyed_container_are_used_again(fleet: Fleet) -> None:
     name = fleet.name("a")
     fleet.create(name)
     first = fleet.record(name)["first_id"]
@@ -192,7 +192,7 @@ def test_ids_come_back_when_a_container_goes(fleet: Fleet) -> None:
     assert fleet.record(name)["first_id"] == first
 
 
-def test_privileged_is_told(fleet: Fleet) -> None:
+def test_a_privileged_container_is_shown_as_such(fleet: Fleet) -> None:
     name = fleet.name("a")
     fleet.create(name, options=("--privileged",))
     assert Path(f"/proc/{fleet.pid(name)}/uid_map").read_text().split() == ["0", "0", "4294967295"]
@@ -225,7 +225,7 @@ ATTACKS = [
 
 @pytest.fixture(scope="module")
 def probe() -> Callable[[], dict[str, object]]:
-    """What the host's files are that the attacks below are about."""
+    """Tells the state of the host's files that the attacks below are about."""
 
     def look() -> dict[str, object]:
         paths = (
@@ -251,7 +251,7 @@ def test_the_base_can_not_be_changed_from_inside(
     names = [fleet.name(f"a{number}") for number in range(4)]
     before = probe()
     fleet.create(*names, options=options)
-    # sysctls are open to a privileged root inside only where LXC's proc:mixed leaves them so: nowhere.
+    # LXC's proc:mixed keeps these sysctls from the root of a privileged container, too.
     for number, attack in enumerate(ATTACKS):
         fleet.run("exec", names[number % len(names)], "--", "sh", "-c", attack, timeout=30)
         assert probe() == before, attack
@@ -260,7 +260,7 @@ def test_the_base_can_not_be_changed_from_inside(
     assert fleet.inside(fresh, "cat /etc/debian_version") == Path("/etc/debian_version").read_text().strip()
 
 
-def test_an_unprivileged_root_makes_no_devices_and_no_kernel_settings(fleet: Fleet) -> None:
+def test_an_unprivileged_root_makes_no_devices_and_changes_no_kernel_settings(fleet: Fleet) -> None:
     name = fleet.name("a")
     fleet.create(name)
     for forbidden in ("mknod /dev/disk b 254 0", "mknod /disk c 1 1", "date -s 2001-01-01", "swapoff -a && false"):
@@ -280,8 +280,8 @@ def test_containers_do_not_see_each_other(fleet: Fleet) -> None:
     assert not (fleet.delta(two) / "etc/only-here").exists()
 
 
-def test_nothing_of_the_hosts_mounts_is_left_inside(fleet: Fleet) -> None:
-    """The launcher's and the host's mounts must not come along: a path into them is a way out."""
+def test_no_mount_of_the_host_is_left_in_a_container(fleet: Fleet) -> None:
+    """A path into a mount of the launcher or the host would be a way out of the container."""
     for options in ((), ("--privileged",)):
         name = fleet.name(f"a{len(options)}")
         fleet.create(name, options=options)

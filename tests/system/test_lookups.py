@@ -1,4 +1,4 @@
-"""A firewall of the host's that drops containers' queries: the daemon notices, and says what is the matter."""
+"""The host's firewall drops the queries of containers to the name server: the daemon notices, and names the cause."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def metric(fleet: Fleet) -> list[str]:
     return [line.split()[1] for line in text.splitlines() if line.startswith("lxcfleet_name_lookups_work ")]
 
 
-def test_dropped_queries_are_noticed_and_so_is_their_end(fleet: Fleet) -> None:
+def test_the_daemon_notices_dropped_queries_and_their_end(fleet: Fleet) -> None:
     table = f"firewall_of_{fleet.tag}"
     fleet.ok("create", fleet.name("w"), "-n", "2", *SLEEP)
-    until(lambda: metric(fleet) == ["1.0"], SECONDS, "names are looked up")
+    until(lambda: metric(fleet) == ["1.0"], SECONDS, "the daemon looks up names in a container")
     nft(
         f"table inet {table} {{ chain input {{ type filter hook input priority -5; policy accept;\n"
         f'iifname "{fleet.bridge}" udp dport 53 drop\n}}\n}}\n'
     )
     try:
-        until(lambda: fleet.events("names-fail"), SECONDS, "the trouble is noticed")
+        until(lambda: fleet.events("names-fail"), SECONDS, "an event tells the failure")
         message = fleet.events("names-fail")[0]["message"]
         assert all(fleet.name(name) in message for name in ("w1", "w2"))
         assert "a firewall on the host drops what comes in by the bridge" in message or "ufw" in message
@@ -56,25 +56,25 @@ def test_dropped_queries_are_noticed_and_so_is_their_end(fleet: Fleet) -> None:
         assert (told.status, "containers can't look up names" in told.out) == (4, True), told
     finally:
         nft(f"delete table inet {table}\n")
-    until(lambda: fleet.events("names-work"), SECONDS, "its end is noticed")
+    until(lambda: fleet.events("names-work"), SECONDS, "an event tells that lookups work again")
     assert (len(fleet.events("names-fail")), metric(fleet)) == (1, ["1.0"])
 
 
-def test_a_container_that_drops_its_own_queries_is_no_trouble_of_the_fleet_s(fleet: Fleet) -> None:
+def test_a_container_that_drops_its_own_queries_is_no_fault_of_the_fleet(fleet: Fleet) -> None:
     fleet.ok("create", fleet.name("w"), "-n", "2", *SLEEP)
-    until(lambda: metric(fleet) == ["1.0"], SECONDS, "names are looked up")
+    until(lambda: metric(fleet) == ["1.0"], SECONDS, "the daemon looks up names in a container")
     pid = fleet.record(fleet.name("w1"))["pid"]
     inside = ["nsenter", "-t", str(pid), "-n", "/usr/sbin/nft"]
     rule = "table inet own { chain out { type filter hook output priority 0; udp dport 53 counter drop; }; }"
     subprocess.run([*inside, rule], check=True)
 
     def asked() -> bool:
-        # A change of the rules, whatever it is, has the daemon look again.
+        # Any change of the firewall's rules makes the daemon look again.
         nft(f"table inet touched_by_{fleet.tag} {{}}\ndelete table inet touched_by_{fleet.tag}\n")
         rules = subprocess.run([*inside, "list", "ruleset"], check=True, capture_output=True, text=True).stdout
         return "packets 0" not in rules
 
-    until(asked, SECONDS, "the first one is asked from, in vain")
+    until(asked, SECONDS, "a lookup of the daemon from the first container was dropped")
     seen = time.monotonic()
     until(lambda: time.monotonic() - seen > 4, 10)  # longer than an answer may take
     assert (fleet.events("names-fail"), metric(fleet)) == ([], ["1.0"])

@@ -1,4 +1,4 @@
-"""Masks as real images, under a real overlay, in a mount namespace that goes with the test. Needs root."""
+"""Masks as real images, under a real overlay, in a mount namespace that ends with the test. Needs root."""
 
 import errno
 import os
@@ -40,7 +40,7 @@ OPTIONS = "index=off,metacopy=off,redirect_dir=off,xino=off"
 
 
 def apart(work: Callable[[], T]) -> T:
-    """What ``work`` returns in a child with a mount namespace of its own."""
+    """Run ``work`` in a child with a mount namespace of its own; returns its result."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -57,7 +57,7 @@ def apart(work: Callable[[], T]) -> T:
     os.close(writing)
     with open(reading, "rb") as pipe:
         answer = pipe.read()
-    assert os.waitpid(child, 0)[1] == 0, "see the traceback on stderr"
+    assert os.waitpid(child, 0)[1] == 0, "the child failed; its traceback is on stderr"
     return pickle.loads(answer)  # type: ignore[no-any-return]
 
 
@@ -75,7 +75,7 @@ def mount_image(paths: Paths) -> None:
 
 
 def mount_clone(paths: Paths, base: Path, *, shifted: bool = False) -> Path:
-    """Mount what a clone of ``base`` sees; returns where."""
+    """Mount the root of a clone of ``base``; returns its path."""
     for directory in (
         paths.base_mount,
         paths.mask_mount,
@@ -107,7 +107,7 @@ def paths(tmp_path: Path) -> Paths:
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    """A host, much reduced, with things to hide."""
+    """A much reduced host with files to hide."""
     root = tmp_path / "host"
     files = {
         "usr/bin/sh": 0o755, "etc/motd": 0o644, "etc/app/key": 0o600, "etc/ssl/private/key": 0o644,
@@ -170,12 +170,12 @@ def test_a_clone_sees_what_the_plan_says(paths: Paths, base: Path) -> None:
     assert owners["etc/ssl/private"] == (0o710, 0, 103)
     assert owners["var/lib/nginx/body"][1:] == (33, 0)
     assert owners["etc/shadow"] == (0o640, 0, 0)
-    # What ``hidden`` tells without a mount is what the kernel makes of the layers.
+    # ``hidden`` tells without a mount the same as the kernel shows with one.
     assert {path for path in before if build.hidden(paths, path, base)} == gone
 
 
-def test_hidden_stays_hidden_in_a_container_that_writes(paths: Paths, base: Path) -> None:
-    """In a shifted clone: new things appear where hidden ones are, and never the hidden ones."""
+def test_hidden_files_stay_hidden_in_a_container_that_writes(paths: Paths, base: Path) -> None:
+    """In a shifted clone, new files appear at the paths of hidden ones. The hidden ones never do."""
     build.ensure(paths, root=base)
 
     def act() -> tuple[list[str], list[str], int]:
@@ -198,7 +198,7 @@ def test_hidden_stays_hidden_in_a_container_that_writes(paths: Paths, base: Path
     assert owner == FIRST_ID
 
 
-def test_every_kind_of_entry(tmp_path: Path, paths: Paths) -> None:
+def test_an_image_holds_every_kind_of_entry(tmp_path: Path, paths: Paths) -> None:
     base = tmp_path / "host"
     (base / "a/b").mkdir(parents=True)
     (base / "a/b/gone").write_text("")
@@ -243,7 +243,7 @@ def test_every_kind_of_entry(tmp_path: Path, paths: Paths) -> None:
 
 
 @pytest.mark.parametrize("length", [10, 250])
-def test_many_entries_fit(tmp_path: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch, length: int) -> None:
+def test_many_entries_fit_into_an_image(tmp_path: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch, length: int) -> None:
     """The image is sized from its content: long names, many directories, whiteouts in several inodes."""
     monkeypatch.setattr(image._Whiteouts, "MAX_LINKS", 1000)
     entries: dict[str, Entry] = {"/": Directory(Owner(0o755)), "/d": Directory(Owner(0o755))}
@@ -264,7 +264,7 @@ def test_many_entries_fit(tmp_path: Path, paths: Paths, monkeypatch: pytest.Monk
     assert paths.mask_image.stat().st_size < 8 << 20
 
 
-def test_a_full_disk(paths: Paths, base: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_no_image(paths: Paths, base: Path) -> None:
     paths.run.mkdir()
 
     def fill() -> tuple[str, list[str]]:
@@ -280,7 +280,7 @@ def test_a_full_disk(paths: Paths, base: Path) -> None:
     assert left == ["locks"]
 
 
-def test_no_mkfs(paths: Paths, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_mkfs_is_reported_with_its_package(paths: Paths, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image, "_SEARCH", "/nonexistent")
     with pytest.raises(Unsupported, match=r"mkfs\.ext4 is missing") as caught:
         build.ensure(paths, root=base)
@@ -288,7 +288,9 @@ def test_no_mkfs(paths: Paths, base: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert os.listdir(paths.run) == ["locks"]
 
 
-def test_mkfs_fails(paths: Paths, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_of_mkfs_is_reported_and_leaves_no_image(
+    paths: Paths, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tool = tmp_path / "mkfs.ext4"
     tool.write_text("#!/bin/sh\necho no such feature >&2\nexit 3\n")
     tool.chmod(0o755)
@@ -300,7 +302,7 @@ def test_mkfs_fails(paths: Paths, base: Path, tmp_path: Path, monkeypatch: pytes
 
 @pytest.fixture
 def freshness(paths: Paths) -> Freshness:
-    """Of the mask over the host's own root, just looked at."""
+    """The freshness of a mask over the host's own root, which was built just now."""
     fresh = Freshness(paths)
     assert not fresh.is_current()
     fresh.looking()
@@ -309,7 +311,7 @@ def freshness(paths: Paths) -> Freshness:
 
 
 def settled(freshness: Freshness, paths: Paths) -> bool:
-    """Whether nothing that matters changes on this host at the moment; else it is looked at once more."""
+    """Whether the mask is current. If the host changed meanwhile, the mask is built once more first."""
     if not freshness.is_current():
         freshness.looking()
         build.ensure(paths, force=True)
@@ -318,7 +320,7 @@ def settled(freshness: Freshness, paths: Paths) -> bool:
 
 @pytest.mark.parametrize("change", ["mode", "group", "new", "moved in", "directory"])
 def test_a_single_change_deep_down_is_noticed(paths: Paths, freshness: Freshness, tmp_path: Path, change: str) -> None:
-    """Also where no directory is watched and no package changed, and though the daemon runs on."""
+    """The directory is not watched by itself, no package changes, and the daemon is not restarted."""
     deep = Path("/usr/share/lxcfleet-test-deep/a/b/c")
     deep.mkdir(parents=True)
     try:
@@ -350,8 +352,8 @@ def test_a_single_change_deep_down_is_noticed(paths: Paths, freshness: Freshness
 
 
 @pytest.mark.parametrize("place", ["/usr/share", "delta"])
-def test_a_path_that_is_longer_than_the_kernel_tells_is_no_failure(paths: Paths, freshness: Freshness, place: str) -> None:
-    """Any user of the host, and any container in its delta, can make such directories."""
+def test_a_path_that_is_longer_than_the_kernel_reports_is_no_failure(paths: Paths, freshness: Freshness, place: str) -> None:
+    """Any user of the host can make such directories, and any container can in its delta."""
     top = paths.lxc / "a/delta" if place == "delta" else Path(place)
     top.mkdir(parents=True, exist_ok=True)
     top /= "lxcfleet-test-long"
@@ -371,13 +373,13 @@ def test_a_path_that_is_longer_than_the_kernel_tells_is_no_failure(paths: Paths,
         assert place != "delta" or freshness.is_current()
         until(lambda: settled(freshness, paths))
         hidden = [path for path in build.plan(paths) if path.startswith(f"{top}/")]
-        assert (place == "delta") == (not hidden), "what can't be looked into is hidden"
+        assert (place == "delta") == (not hidden), "a directory that can't be looked into is hidden, but for deltas"
     finally:
         shutil.rmtree(top)
 
 
 def test_changes_where_clones_see_nothing_do_not_count(paths: Paths, freshness: Freshness) -> None:
-    """What containers write into their deltas, and the host into /tmp, is not looked at all the time."""
+    """Containers write into their deltas, and the host into /tmp, all the time: the mask does not depend on it."""
     own = paths.lxc / "a/delta"
     own.mkdir(parents=True)
     until(lambda: settled(freshness, paths))
@@ -391,14 +393,14 @@ def test_changes_where_clones_see_nothing_do_not_count(paths: Paths, freshness: 
     until(lambda: settled(freshness, paths))
 
 
-def test_a_queue_that_ran_over_counts_as_a_change(paths: Paths) -> None:
+def test_an_event_queue_that_overflowed_counts_as_a_change(paths: Paths) -> None:
     limit = int(Path("/proc/sys/fs/fanotify/max_queued_events").read_text())
     own = paths.lxc / "a"
     own.mkdir(parents=True)
     files = [own / f"{number}" for number in range(limit + 10)]
     seen = Watch.on(paths.lxc)
     assert seen is not None
-    for file in files:  # the kernel keeps equal events once
+    for file in files:  # the kernel keeps one of several equal events
         file.touch()
         file.chmod(0o600)
     try:
@@ -408,7 +410,7 @@ def test_a_queue_that_ran_over_counts_as_a_change(paths: Paths) -> None:
         seen.close()
 
 
-def test_two_at_once_build_one_image(paths: Paths, base: Path) -> None:
+def test_processes_that_build_at_once_make_one_image(paths: Paths, base: Path) -> None:
     program = (
         "import sys; from pathlib import Path\n"
         "from lxcfleet.base.mask import build; from lxcfleet.paths import Paths\n"
@@ -422,7 +424,7 @@ def test_two_at_once_build_one_image(paths: Paths, base: Path) -> None:
 
 
 def test_no_start_meets_a_moment_without_a_mask(paths: Paths, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mask is exchanged in the launcher's mount namespace while other children mount layers there."""
+    """One child exchanges the mask in the launcher's mount namespace while others mount layers there."""
     versions = 8
 
     def ensure(*_: object, **__: object) -> bool:
@@ -464,8 +466,8 @@ def test_no_start_meets_a_moment_without_a_mask(paths: Paths, base: Path, monkey
     assert times > versions
 
 
-def test_this_host(paths: Paths) -> None:
-    """The real thing: the host's own root, and nothing in it that other users can't read."""
+def test_a_clone_of_this_host_shows_nothing_private(paths: Paths) -> None:
+    """A clone of the host's own root has no file of the host that other users can't read."""
     assert build.ensure(paths)
     assert build.is_current(paths)
     planned = build.plan(paths)
@@ -483,7 +485,7 @@ def test_this_host(paths: Paths) -> None:
         )
 
     exposed, shadow, machine, services, state = apart(look)
-    # What is left that others can't read is the mask's own: empty directories, neutral files.
+    # The mask's own entries (empty directories, neutral files) may be unreadable for others.
     assert {path for path in exposed if not isinstance(planned.get(path), Directory | File)} == set()
     assert all(line.split(b":")[1] == b"*" for line in shadow.splitlines())
     assert machine == b""

@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes a real fleet, and all that docs/monitoring has works in it."""
+"""A real Prometheus scrapes a real fleet with the files of docs/monitoring: configuration, rules and dashboard."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ http.server.HTTPServer(('', 9100), Handler).serve_forever()
 
 
 def program(name: str) -> str:
-    """Prometheus' server or its tool."""
+    """The path of Prometheus' server or of its tool."""
     found = shutil.which(name, path=f"{UNPACKED}:/usr/bin")
     if found is None:
         pytest.skip(f"no {name}; `make test` unpacks Debian's package")
@@ -51,7 +51,7 @@ def free_port() -> int:
 
 
 class Prometheus:
-    """A server of its own, with the configuration of docs/monitoring."""
+    """A Prometheus server of the test's own, with the configuration of docs/monitoring."""
 
     def __init__(self, directory: Path, metrics_port: int) -> None:
         for file in FILES.iterdir():
@@ -71,12 +71,12 @@ class Prometheus:
         )  # fmt: skip
 
     def get(self, path: str, **query: str) -> Any:
-        """What its API says; None while it does not answer."""
+        """The answer of Prometheus' API; None while it does not answer."""
         try:
             with urllib.request.urlopen(f"{self._url}/api/v1/{path}?{urlencode(query)}", timeout=10) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
-            if error.code == 503:  # it is not ready
+            if error.code == 503:  # Prometheus is not ready
                 return None
             raise AssertionError(f"{path} {query}: {error.read().decode()}") from error
         except OSError:
@@ -127,13 +127,13 @@ def test_prometheus_follows_the_fleet(fleet: Fleet, prometheus: Prometheus) -> N
     name, other = fleet.name("exporter"), fleet.name("plain")
     fleet.ok("create", name, "-l", "prometheus=9100/numbers", "-l", "role=web", "--", "python3", "-c", EXPORTER)
     fleet.create(other)
-    until(lambda: prometheus.value('lxcfleet_containers{state="running"}') == "2", 20, "both are counted")
+    until(lambda: prometheus.value('lxcfleet_containers{state="running"}') == "2", 20, "both containers are counted")
     own = f'{{container="{name}"}}'
     until(lambda: prometheus.value(f"answer{own}") == "42", 20, "the exporter was found and scraped")
     assert prometheus.value(f'answer{{container="{name}", role="web"}}') == "42"
     until(lambda: prometheus.value(f"lxcfleet_container_delta_bytes{own}") is not None, 20, "the delta was added up")
-    until(lambda: prometheus.value(f"lxcfleet_container_shadows{own}") == "0", 30, "its delta was looked through")
-    until(lambda: prometheus.value(f"lxcfleet_container_stale{own}") == "0", 20, "it was looked at")
+    until(lambda: prometheus.value(f"lxcfleet_container_shadows{own}") == "0", 30, "the delta was searched for shadows")
+    until(lambda: prometheus.value(f"lxcfleet_container_stale{own}") == "0", 20, "the container was searched for stale files")
     until(lambda: prometheus.value(f'lxcfleet_container_health{{container="{name}",health="healthy"}}') == "1", 20)
     for metric in ("memory_bytes", "processes", "cpu_seconds_total"):
         assert float(prometheus.value(f"lxcfleet_container_{metric}{own}") or 0) > 0, metric
@@ -144,14 +144,14 @@ def test_prometheus_follows_the_fleet(fleet: Fleet, prometheus: Prometheus) -> N
     assert float(prometheus.value(f"lxcfleet_container_start_time_seconds{own}") or 0) > began
 
     fleet.ok("stop", name, "--timeout", "0")
-    until(lambda: prometheus.value(f"up{own}") is None, 20, "what is stopped is no target any more")
+    until(lambda: prometheus.value(f"up{own}") is None, 20, "the stopped container is no target any more")
     stopped = f'lxcfleet_container_state{{container="{name}", state="stopped"}}'
-    until(lambda: prometheus.value(stopped) == "1", 20, "it is seen to be stopped")
+    until(lambda: prometheus.value(stopped) == "1", 20, "the container is counted as stopped")
 
 
-def test_rules_and_dashboard_work(fleet: Fleet, prometheus: Prometheus) -> None:
+def test_alert_rules_and_dashboard_work(fleet: Fleet, prometheus: Prometheus) -> None:
     fleet.create(fleet.name("a"))
-    until(lambda: prometheus.value('lxcfleet_containers{state="running"}') == "1", 20, "it is counted")
+    until(lambda: prometheus.value('lxcfleet_containers{state="running"}') == "1", 20, "the container is counted")
     rules = [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
     assert rules
     assert not [rule for rule in rules if rule["state"] != "inactive" or rule.get("lastError")]
@@ -160,7 +160,7 @@ def test_rules_and_dashboard_work(fleet: Fleet, prometheus: Prometheus) -> None:
 
 
 def dashboard_expressions() -> list[str]:
-    """What the panels ask for."""
+    """The expressions of the dashboard's panels."""
     panels = json.loads((FILES / "grafana.json").read_text())["panels"]
     return [target["expr"] for panel in panels for target in panel["targets"]]
 
@@ -171,16 +171,16 @@ def test_promtool_finds_nothing_wrong() -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_port_that_is_taken_harms_nobody(fleet: Fleet, port: int) -> None:
+def test_a_metrics_port_that_is_taken_stops_neither_daemon_nor_containers(fleet: Fleet, port: int) -> None:
     fleet.stop_daemon()
     with socket.create_server(("127.0.0.1", port)):
         fleet.start_daemon()
-        until(lambda: f"metrics can't be read at 127.0.0.1:{port}" in fleet.log(), what="it is told")
+        until(lambda: f"metrics can't be read at 127.0.0.1:{port}" in fleet.log(), what="the log tells it")
         fleet.create(fleet.name("a"), options=("--network", "none"))
     list(fleet.client().metrics())
 
 
-def test_the_address_can_be_changed_and_taken_away(fleet: Fleet, port: int) -> None:
+def test_the_address_of_the_metrics_can_be_changed_and_removed(fleet: Fleet, port: int) -> None:
     def reads(port: int) -> bool:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
@@ -194,15 +194,15 @@ def test_the_address_can_be_changed_and_taken_away(fleet: Fleet, port: int) -> N
         assert pid is not None
         subprocess.run(["kill", "-HUP", str(pid)], check=True)
 
-    until(lambda: reads(port), what="the settings are followed")
+    until(lambda: reads(port), what="metrics are read at the address of the settings")
     other = free_port()
     reload(f"metrics: {{listen: '127.0.0.1:{other}'}}\n")
-    until(lambda: reads(other) and not reads(port), what="the new address is listened on, and the old one is not")
+    until(lambda: reads(other) and not reads(port), what="the daemon listens on the new address instead of the old one")
     reload("")
-    until(lambda: not reads(other), what="it is switched off")
+    until(lambda: not reads(other), what="the daemon listens no longer")
     for path in ("/1.0/containers", "/1.0/events", "/"):
         reload(f"metrics: {{listen: '127.0.0.1:{other}'}}\n")
-        until(lambda: reads(other), what="it is back")
+        until(lambda: reads(other), what="the daemon listens again")
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(f"http://127.0.0.1:{other}{path}", timeout=10)
 

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.system
 
 @pytest.fixture
 def fleet() -> Iterator[Fleet]:
-    """A fleet whose containers are connected by default; bridge and rules go with its last container."""
+    """A fleet whose containers are connected by default. Bridge and rules are removed with its last container."""
     own = Fleet()
     own.settings(f"network: {{bridge: {own.bridge}, domain: {own.tag}.test}}\n")
     try:
@@ -33,7 +33,7 @@ def fleet() -> Iterator[Fleet]:
         yield own
         own.clean()
         assert not os.path.exists(f"/sys/class/net/{own.bridge}")
-        until(lambda: own.bridge not in tables(), what="the rules go")  # just after the bridge
+        until(lambda: own.bridge not in tables(), what="the rules are removed")  # just after the bridge
     finally:
         own.run("destroy", "--all", "--force", "-q")
         own.remove()
@@ -50,14 +50,14 @@ def addresses(fleet: Fleet) -> dict[str, list[str]]:
 
 
 def lookup(fleet: Fleet, inside: str, name: str) -> set[str]:
-    """What a container's own resolver says of a name."""
+    """The addresses that a container's own resolver finds for a name."""
     found = fleet.run("exec", inside, "--", "getent", "ahosts", name)
-    assert found.status in (0, 2), found  # 2: getent has no answer
+    assert found.status in (0, 2), found  # 2: getent found nothing
     return {line.split()[0] for line in found.out.splitlines()}
 
 
 def name_server(fleet: Fleet) -> str:
-    """Its address, as the bridge has it."""
+    """The address of the name server, which the bridge has."""
     lines = subprocess.run(["ip", "-br", "-4", "addr", "show", fleet.bridge], capture_output=True, text=True, check=True)
     return lines.stdout.split()[2].partition("/")[0]
 
@@ -86,7 +86,7 @@ def services(server: str, name: str) -> set[str]:
 
 
 def pid_in(file: Path) -> int:
-    """What a program has written there; 0 while it is about to."""
+    """The pid in a pid file; 0 while it is about to be written."""
     try:
         return int(file.read_text())
     except (FileNotFoundError, ValueError):
@@ -116,8 +116,8 @@ def test_containers_have_addresses_and_names(fleet: Fleet) -> None:
     assert addresses(fleet) == before
 
 
-def test_who_has_just_started_is_reached_by_name_at_once(fleet: Fleet) -> None:
-    """Its IPv6 address does not answer for two seconds; so it has no AAAA record for so long."""
+def test_a_container_that_has_just_started_is_reached_by_name_at_once(fleet: Fleet) -> None:
+    """A new IPv6 address does not answer for two seconds, so the container has no AAAA record for so long."""
     one, two = fleet.name(1), fleet.name(2)
     server = "import socket\ns = socket.create_server(('', 8080), family=socket.AF_INET6, dualstack_ipv6=True)\n"
     fleet.create(one)
@@ -137,7 +137,7 @@ print(worst)"""
         fleet.ok("restart", two, "--drain", "0")
         said, _ = asks.communicate(timeout=60)
     assert float(said) < 0.9
-    until(lambda: lookup(fleet, one, two) == set(addresses(fleet)[two]), what="its IPv6 address is found, too")
+    until(lambda: lookup(fleet, one, two) == set(addresses(fleet)[two]), what="the IPv6 address is found, too")
 
 
 def test_a_container_knows_the_broadcast_address_of_its_network(fleet: Fleet) -> None:
@@ -147,22 +147,22 @@ def test_a_container_knows_the_broadcast_address_of_its_network(fleet: Fleet) ->
     assert line[line.index("brd") + 1] == str(network.broadcast_address)
 
 
-def test_a_frozen_container_stands_for_no_group(fleet: Fleet) -> None:
+def test_the_name_of_a_group_leaves_out_frozen_containers(fleet: Fleet) -> None:
     one, two = fleet.name(1), fleet.name(2)
     fleet.create(one, two, options=("-l", "role=web"))
     group = f"web.role.{fleet.tag}.test"
     both = addresses(fleet)
     fleet.ok("freeze", two)
-    until(lambda: lookup(fleet, one, group) == set(both[one]), what="the group is without it")
+    until(lambda: lookup(fleet, one, group) == set(both[one]), what="the group is without the frozen container")
     until(lambda: lookup(fleet, one, two) == set(both[two]))
     fleet.stop_daemon(signal.SIGKILL)
     fleet.start_daemon()
     until(lambda: lookup(fleet, one, group) == set(both[one]))
     fleet.ok("unfreeze", two)
-    until(lambda: lookup(fleet, one, group) == {*both[one], *both[two]}, what="it is back")
+    until(lambda: lookup(fleet, one, group) == {*both[one], *both[two]}, what="the container is back in its group")
 
 
-def test_who_is_thawed_or_killed_by_others_stands_for_its_group_again(fleet: Fleet) -> None:
+def test_the_name_of_a_group_follows_what_lxc_itself_does_to_its_members(fleet: Fleet) -> None:
     one, two = fleet.name(1), fleet.name(2)
     fleet.create(one, two, options=("-l", "role=web"))
     group, both = f"web.role.{fleet.tag}.test", addresses(fleet)
@@ -170,9 +170,9 @@ def test_who_is_thawed_or_killed_by_others_stands_for_its_group_again(fleet: Fle
     fleet.ok("freeze", two)
     until(lambda: lookup(fleet, one, group) == set(both[one]))
     plain(fleet, "lxc-unfreeze", two)
-    until(lambda: lookup(fleet, one, group) == everyone, 15, "that it was thawed is seen")
+    until(lambda: lookup(fleet, one, group) == everyone, 15, "the daemon sees that the container was thawed")
     plain(fleet, "lxc-freeze", two)
-    until(lambda: lookup(fleet, one, group) == set(both[one]), 15, "that it was frozen is seen")
+    until(lambda: lookup(fleet, one, group) == set(both[one]), 15, "the daemon sees that the container was frozen")
 
     fleet.stop_daemon(signal.SIGKILL)
     plain(fleet, "lxc-unfreeze", two)
@@ -181,17 +181,17 @@ def test_who_is_thawed_or_killed_by_others_stands_for_its_group_again(fleet: Fle
 
     fleet.ok("freeze", two)
     plain(fleet, "lxc-stop", two, "-k")
-    until(lambda: fleet.state(two) == "stopped", what="its end is seen")
+    until(lambda: fleet.state(two) == "stopped", what="the daemon sees that the container ended")
     fleet.ok("start", two)
-    until(lambda: lookup(fleet, one, group) == everyone, what="it is back")
+    until(lambda: lookup(fleet, one, group) == everyone, what="the container is back in its group")
 
 
 def plain(fleet: Fleet, command: str, name: str, *options: str) -> None:
-    """LXC's own command."""
+    """Run one of LXC's own commands."""
     subprocess.run([command, "-P", str(fleet.paths.lxc), "-n", name, *options], check=True)
 
 
-def test_one_that_plain_lxc_start_began_has_all_of_the_network(fleet: Fleet) -> None:
+def test_a_container_that_plain_lxc_start_began_has_all_of_the_network(fleet: Fleet) -> None:
     one, two = fleet.name(1), fleet.name(2)
     fleet.create(one, options=("-l", "role=web"))
     server = "import socket; s=socket.create_server(('',7))\nwhile 1: c,a=s.accept(); c.send(b'two'); c.close()"
@@ -203,31 +203,31 @@ def test_one_that_plain_lxc_start_began_has_all_of_the_network(fleet: Fleet) -> 
     before = addresses(fleet)[one]
     for _ in range(2):
         plain(fleet, "lxc-start", two)
-        until(lambda: len(lookup(fleet, one, group)) > len(before), 15, "it stands for its group")
+        until(lambda: len(lookup(fleet, one, group)) > len(before), 15, "the container is in its group")
         until(lambda: lookup(fleet, one, f"{two}.{domain}") == set(addresses(fleet)[two]))
-        until(lambda: _read("127.0.0.1", port) == "two", 15, "its port is published")
+        until(lambda: _read("127.0.0.1", port) == "two", 15, "the port is published")
         own = Path("/sys/class/net") / lxc_port(addresses(fleet)[two][0]) / "brport"
         assert [(own / switch).read_text() for switch in ("isolated", "hairpin_mode")] == ["1\n", "1\n"]
         plain(fleet, "lxc-stop", two, "-k")
-        until(lambda: lookup(fleet, one, group) == set(before), 15, "it is withdrawn")
+        until(lambda: lookup(fleet, one, group) == set(before), 15, "the container is taken out of its group")
         assert _read("127.0.0.1", port) == ""
 
 
 def lxc_port(address: str) -> str:
-    """The port of the bridge that the container of this address is at."""
+    """The port of the bridge that belongs to the container with this address."""
     return interface_name(IPv4Address(address))
 
 
-def test_who_is_to_be_stopped_leaves_first(fleet: Fleet) -> None:
+def test_a_container_that_is_to_be_stopped_leaves_dns_first(fleet: Fleet) -> None:
     one, two = fleet.name(1), fleet.name(2)
     fleet.create(one, two, options=("-l", "role=web", "--drain", "600"))
     pid = fleet.pid(two)
     stop = fleet.spawn("stop", two)
-    until(lambda: not lookup(fleet, one, two), what="its name is withdrawn")
+    until(lambda: not lookup(fleet, one, two), what="the name of the container is withdrawn")
     assert fleet.record(two)["pid"] == pid
     until(lambda: lookup(fleet, one, f"web.role.{fleet.tag}.test") == set(addresses(fleet)[one]))
     assert "wait for its drain time" in fleet.ok("stop", two, "--dry-run")
-    os.kill(pid, signal.SIGKILL)  # one that ends meanwhile is not waited for
+    os.kill(pid, signal.SIGKILL)  # the stop does not wait for a container that has ended
     assert stop.wait(30) == 0
     assert fleet.state(two) == "stopped"
     began = fleet.pid(one)
@@ -249,14 +249,14 @@ def test_declared_ports_are_found_by_the_name_of_their_service(fleet: Fleet) -> 
     fleet.ok("start", two)
     assert len(services(server, group)) == 2
 
-    # Whoever asks is answered without the daemon; and the responder without dnsmasq's memory.
+    # Clients are answered without the daemon. A responder that was started anew answers, too.
     fleet.stop_daemon(signal.SIGKILL)
     assert len(services(server, group)) == 2
     fleet.start_daemon()
     old = pid_in(fleet.paths.responder_pid)
     os.kill(old, signal.SIGKILL)
     until(lambda: pid_in(fleet.paths.responder_pid) not in (0, old), 15, "the responder is back")
-    until(lambda: fleet.events("repaired"), what="that is told")
+    until(lambda: fleet.events("repaired"), what="an event tells the repair")
     assert "SRV" in fleet.events("repaired")[0]["message"]
     assert len(services(server, group)) == 2
 
@@ -266,14 +266,14 @@ def test_a_group_of_two_hundred_is_one_answer(fleet: Fleet) -> None:
     fleet.create(fleet.name(1))
     domain = f"{fleet.tag}.test"
     for number in range(200):
-        # As the daemon writes them; two hundred containers would say no more.
+        # The records as the daemon writes them: two hundred real containers would prove no more.
         lines = f"10.0.0.{number} c{number}.{domain}\n#srv _x._tcp.a.b.{domain} {number + 1} c{number}.{domain}\n"
         (fleet.paths.hosts / f"c{number}").write_text(lines)
     assert len(services(name_server(fleet), f"_x._tcp.a.b.{domain}")) == 200
 
 
 def test_no_client_ends_the_server_of_srv_records(fleet: Fleet) -> None:
-    """Any user of the host can reach it. A question for ANY about a group of 60, and a 65th client over TCP, ended it."""
+    """Any user of the host reaches it. It was once ended by a query for ANY about a group of 60, and by a 65th TCP client."""
     fleet.paths.hosts.mkdir(exist_ok=True)
     fleet.create(fleet.name(1))
     pid, domain = pid_in(fleet.paths.responder_pid), f"{fleet.tag}.test"
@@ -328,12 +328,12 @@ def test_a_bridge_and_a_name_server_that_were_taken_away_come_back(fleet: Fleet)
     bridge = fleet.bridge
     subprocess.run(["ip", "link", "del", bridge], check=True)
     ports = Path(f"/sys/class/net/{bridge}/brif")
-    until(lambda: len([*ports.glob("*")]) == 2, 20, "the bridge is repaired, and both containers are on it again")
-    until(lambda: len(fleet.events("repaired")) == 1, what="the repair is told")
+    until(lambda: len([*ports.glob("*")]) == 2, 20, "the bridge is repaired, with both containers on it")
+    until(lambda: len(fleet.events("repaired")) == 1, what="an event tells the repair")
     old = dnsmasq_pid(fleet)
     os.kill(old, signal.SIGKILL)
     until(lambda: dnsmasq_pid(fleet) not in (0, old) and lookup(fleet, one, two), 15, "the name server is repaired")
-    until(lambda: len(fleet.events("repaired")) == 2, what="both repairs are told")
+    until(lambda: len(fleet.events("repaired")) == 2, what="events tell both repairs")
 
 
 def test_two_daemons_that_begin_at_once_choose_different_networks(fleet: Fleet) -> None:
@@ -359,21 +359,21 @@ def test_what_other_tools_do_to_the_bridge_is_repaired(fleet: Fleet) -> None:
     fleet.create(one, two)
     where = addresses(fleet)[two]
     server, switch = name_server(fleet), Path(f"/proc/sys/net/ipv4/conf/{bridge}/forwarding")
-    until(lambda: lookup(fleet, one, two) == set(where), what="its IPv6 address answers")
-    time.sleep(6)  # so that the daemon has seen what there is
+    until(lambda: lookup(fleet, one, two) == set(where), what="the IPv6 address of the container answers")
+    time.sleep(6)  # the daemon has seen the bridge by then
     switch.write_text("0\n")
     ip("link", "set", interface_name(IPv4Address(where[0])), "nomaster")
     ip("addr", "flush", "dev", bridge)
     ip("link", "set", bridge, "down")
-    until(lambda: fleet.events("repaired"), 15, "that is told")
+    until(lambda: fleet.events("repaired"), 15, "an event tells the repair")
     said = fleet.events("repaired")[0]["message"]
     for part in (f"{bridge} was down", f"lost {server}", f"{two} was not on {bridge}", f"forwarding for {bridge} was off"):
         assert part in said
     assert switch.read_text() == "1\n"
-    until(lambda: lookup(fleet, one, two) == set(where), 15, "names are found")
+    until(lambda: lookup(fleet, one, two) == set(where), 15, "names are looked up again")
 
 
-def test_containers_start_without_a_name_server_and_that_is_told(fleet: Fleet) -> None:
+def test_containers_start_without_a_name_server_and_an_event_tells_it(fleet: Fleet) -> None:
     fleet.stop_daemon()
     own = f"network: {{bridge: {fleet.bridge}, domain: {fleet.tag}.test, ipv4: 10.213.53.0/24}}\n"
     fleet.settings(own)
@@ -389,11 +389,11 @@ def test_containers_start_without_a_name_server_and_that_is_told(fleet: Fleet) -
         time.sleep(6)
         assert fleet.record(name)["state"] == "running"
         assert len(fleet.events("no-names")) == 1
-    until(lambda: lookup(fleet, name, name) == set(addresses(fleet)[name]), 15, "names are there once the port is free")
+    until(lambda: lookup(fleet, name, name) == set(addresses(fleet)[name]), 15, "names are looked up once the port is free")
     assert "name server" in fleet.events("repaired")[-1]["message"]
 
 
-def test_no_network_means_none(fleet: Fleet) -> None:
+def test_a_container_without_a_network_has_only_loopback(fleet: Fleet) -> None:
     name = fleet.name(1)
     fleet.ok("create", name, "--network", "none", *SLEEP)
     assert addresses(fleet)[name] == []
@@ -402,7 +402,7 @@ def test_no_network_means_none(fleet: Fleet) -> None:
     assert not os.path.exists(f"/sys/class/net/{fleet.bridge}")
 
 
-def test_the_hosts_network_for_those_who_say_so(fleet: Fleet) -> None:
+def test_a_container_in_the_hosts_network_can_use_it_and_not_change_it(fleet: Fleet) -> None:
     name = fleet.name(1)
     fleet.ok("create", name, "--network", "host", *SLEEP)
     assert addresses(fleet)[name] == []
@@ -412,7 +412,7 @@ def test_the_hosts_network_for_those_who_say_so(fleet: Fleet) -> None:
     with socket.create_server(("127.0.0.1", 0)) as service:
         script = f"import socket; socket.create_connection(('127.0.0.1', {service.getsockname()[1]}), 5)"
         fleet.ok("exec", name, "--", "python3", "-c", script)
-    # It is nobody there: it can look, and change nothing.
+    # The container has no rights over the host's network: it can look at it, and change nothing.
     assert fleet.run("exec", name, "--", "ip", "link", "set", "lo", "down").status != 0
     assert fleet.run("exec", name, "--", "sh", "-c", "echo 1 > /sys/fs/cgroup/cgroup.procs").status != 0
     fleet.ok("restart", name)
@@ -420,7 +420,7 @@ def test_the_hosts_network_for_those_who_say_so(fleet: Fleet) -> None:
     assert (refused.status, "system container" in refused.err) == (2, True)
 
 
-def test_without_nftables_it_is_said(fleet: Fleet) -> None:
+def test_a_create_without_nftables_names_it_in_the_error(fleet: Fleet) -> None:
     fleet.stop_daemon()
     hide = ["unshare", "-m", "--propagation", "slave", "sh", "-c", f"mount --bind /dev/null /usr/sbin/nft && exec {DAEMON}"]
     daemon = subprocess.Popen(hide, env=fleet.environment(), stderr=subprocess.DEVNULL)
@@ -488,11 +488,11 @@ def test_other_peoples_bridges_are_left_alone(fleet: Fleet) -> None:
         subprocess.run(["ip", "link", "del", other], check=True)
 
 
-def test_what_a_killed_daemon_left_of_the_network_goes_with_the_next(fleet: Fleet) -> None:
+def test_a_bridge_that_a_killed_daemon_left_is_removed_by_the_next(fleet: Fleet) -> None:
     fleet.create(fleet.name(1))
     fleet.stop_daemon(signal.SIGKILL)
     subprocess.run(["lxc-stop", "-k", "-P", str(fleet.paths.lxc), "-n", fleet.name(1)], check=True)
     subprocess.run(["rm", "-r", str(fleet.paths.container(fleet.name(1)).directory)], check=True)
     assert os.path.exists(f"/sys/class/net/{fleet.bridge}")
     fleet.start_daemon()
-    until(lambda: not os.path.exists(f"/sys/class/net/{fleet.bridge}"), what="the bridge goes")
+    until(lambda: not os.path.exists(f"/sys/class/net/{fleet.bridge}"), what="the bridge is removed")

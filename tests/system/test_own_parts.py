@@ -1,4 +1,4 @@
-"""lxcfleet's own parts after a patch of the host: they are told, and renewed without the loss of a question."""
+"""lxcfleet's own processes after a patch of the host: they are shown as old, and renewed without the loss of a query."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Programs:
         self.dnsmasq = Path(shutil.copy("/usr/sbin/dnsmasq", directory / "dnsmasq"))
 
     def replace(self, *programs: Path) -> None:
-        """As dpkg does: a new file, with other bytes, is renamed over the old one."""
+        """Rename a new file with other bytes over each program, as dpkg does."""
         for program in programs:
             new = program.with_name("dpkg-new")
             shutil.copy2(program, new)
@@ -71,7 +71,7 @@ def start(fleet: Fleet, programs: Programs) -> None:
 
 
 def parts(fleet: Fleet) -> dict[str, tuple[int, bool]]:
-    """Each part's pid, and whether it runs old code."""
+    """The pid of each part, and whether it runs old code."""
     return {part["name"]: (part["pid"], part["stale"]) for part in fleet.client().parts()}
 
 
@@ -81,7 +81,7 @@ def old(fleet: Fleet) -> set[str]:
 
 @contextmanager
 def asked(fleet: Fleet, *questions: tuple[str, int, str, int]) -> Iterator[list[tuple[int, int, float]]]:
-    """Questions from a container's network in the meantime, by many clients; in the end, what came of them."""
+    """Many clients send queries from a container's network meanwhile. Yields a list that has their results in the end."""
     net, server = f"--net=/proc/{fleet.pid(fleet.name(1))}/ns/net", name_server(fleet)
     found: list[tuple[int, int, float]] = []
     clients = [
@@ -102,7 +102,7 @@ def asked(fleet: Fleet, *questions: tuple[str, int, str, int]) -> Iterator[list[
 
 
 def everyone(fleet: Fleet) -> Sequence[tuple[str, int, str, int]]:
-    """Questions that dnsmasq answers, and others that the responder answers."""
+    """Queries that dnsmasq answers, and queries that the responder answers."""
     known, domain = f"{fleet.name(2)}.{fleet.tag}.test", f"{fleet.tag}.test"
     return (("udp", A, known, 200), ("udp", SRV, f"_x._tcp.{domain}", 200), ("tcp", A, known, 10), ("udp", A, known, 50))
 
@@ -110,7 +110,7 @@ def everyone(fleet: Fleet) -> Sequence[tuple[str, int, str, int]]:
 ALL = {"lxcfleetd", "launcher", "booter", "dnsmasq", "responder"}
 
 
-def test_all_parts_are_renewed_and_no_question_is_lost(fleet: Fleet, programs: Programs) -> None:
+def test_all_own_parts_are_renewed_and_no_query_is_lost(fleet: Fleet, programs: Programs) -> None:
     before = parts(fleet)
     assert set(before) == ALL
     assert old(fleet) == set()
@@ -124,37 +124,37 @@ def test_all_parts_are_renewed_and_no_question_is_lost(fleet: Fleet, programs: P
     with asked(fleet, *everyone(fleet)) as answers:
         fleet.ok("patch", "notify", "-q")
         until(lambda: fleet.daemon_pid() is not None and old(fleet) == set(), 60, "all parts are renewed")
-        # (The monitors of the containers are copies of the booter, and old: with this policy nobody restarts them.)
+        # (The containers' monitors are copies of the booter, and old. With this policy they are not restarted.)
         assert not any(part["stale"] for part in fleet.json_any("verify")["parts"])
     assert all(asked > 30 and not lost for asked, lost, _ in answers), answers
     after = parts(fleet)
-    assert after["responder"][0] == before["responder"][0], "it runs its program anew, in the same process"
+    assert after["responder"][0] == before["responder"][0], "the responder runs its program anew, in the same process"
     assert not alive(before["dnsmasq"][0])
     assert {record["name"]: record["pid"] for record in fleet.records()} == containers, "containers run on"
     assert pid_in(fleet.paths.stand_in_pid) == 0 or not alive(pid_in(fleet.paths.stand_in_pid))
     fleet.create(fleet.name(3), command=SLEEP)
 
 
-def test_the_daemon_starts_anew_once_nobody_waits_for_it(fleet: Fleet, programs: Programs) -> None:
-    """Neither a client that is being answered nor one that comes meanwhile is let down; and what is not old stays."""
+def test_the_daemon_starts_anew_once_no_client_waits_for_it(fleet: Fleet, programs: Programs) -> None:
+    """Clients that are being answered, or come meanwhile, get their answers. Parts that are not old are left alone."""
     before, name = parts(fleet), fleet.name(1)
     waiting = fleet.spawn("wait", name, "--for", "stopped", "--timeout", "60")
-    time.sleep(1)  # it is asked by then
+    time.sleep(1)  # the daemon has the request by then
     programs.replace(programs.python)
     fleet.ok("patch", "notify", "-q")
-    until(lambda: old(fleet) == {"lxcfleetd"}, 30, "the others are renewed")
+    until(lambda: old(fleet) == {"lxcfleetd"}, 30, "the other parts are renewed")
     assert "lxcfleet's own lxcfleetd runs old code" in fleet.run("patch", "status").out
     assert "it starts itself anew as soon as nothing is under way" in fleet.run("stale").out
-    assert old(fleet) == {"lxcfleetd"}, "somebody waits for its answer"
+    assert old(fleet) == {"lxcfleetd"}, "a client waits for the daemon's answer"
     fleet.ok("stop", name)
     assert waiting.wait(20) == 0
     waiting.communicate()
     command = fleet.spawn("exec", fleet.name(2), "--", "cat", stdin=subprocess.PIPE)
-    until(lambda: old(fleet) == set(), 30, "the daemon is renewed; each of these questions was answered")
+    until(lambda: old(fleet) == set(), 30, "the daemon is renewed, and has answered each of these requests")
     assert command.communicate(b"it goes on", timeout=20)[0] == b"it goes on"
     after = parts(fleet)
-    assert after["lxcfleetd"][0] == before["lxcfleetd"][0], "without systemd it is the same process"
-    assert after["dnsmasq"] == before["dnsmasq"], "it ran no old code"
+    assert after["lxcfleetd"][0] == before["lxcfleetd"][0], "without systemd the new daemon is the same process"
+    assert after["dnsmasq"] == before["dnsmasq"], "dnsmasq ran no old code"
     assert fleet.run("verify").status == 4, "the monitor of the container that still runs is old"
     fleet.ok("restart", fleet.name(2))
     assert fleet.run("verify").status == 0

@@ -1,7 +1,7 @@
 """Hosts with file systems of their own at /opt, /usr/local and /var/lib: one overlay for each, and one delta.
 
-The fleet's host is a mount namespace in which they are mounted, with mounts that propagate as systemd has them; this
-host has none of it.
+The fleet's host is a mount namespace in which these file systems are mounted. Its mounts propagate as under systemd.
+The machine that runs the tests has none of these mounts.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ echo elsewhere >/opt/elsewhere/file
 
 
 class Host:
-    """A mount namespace, and a fleet whose daemon is in it."""
+    """A mount namespace for a fleet's daemon."""
 
     def __init__(self, images: Path) -> None:
         self.images = images
@@ -53,21 +53,21 @@ class Host:
         until(lambda: Path(f"/proc/{self._holder.pid}/comm").read_text() == "sleep\n")
 
     def run(self, script: str) -> str:
-        """What a shell script prints on this host, where it must succeed."""
+        """Run a shell script on this host. It must succeed; returns what it printed."""
         done = subprocess.run([*self.within, "sh", "-c", script], capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, (script, done.stdout, done.stderr)
         return done.stdout.strip()
 
     def mount_opt(self) -> None:
-        """As it was at first."""
+        """Mount /opt, and the file system below it, as at first."""
         self.run(f"mount -o loop,nosuid {self.images}/opt /opt && mount -t tmpfs tmpfs /opt/elsewhere")
 
     def unmount_opt(self) -> None:
-        """/opt is the root file system's again."""
+        """Unmount /opt: then it is a directory of the root file system."""
         self.run("umount /opt/elsewhere && umount /opt")
 
     def end(self) -> None:
-        """No process is in it any more."""
+        """End the process that holds the namespace."""
         self._holder.kill()
         self._holder.wait()
 
@@ -120,7 +120,7 @@ def exposed(fleet: Fleet) -> dict[str, list[str]]:
     return {record["name"]: [each["path"] for each in record["exposed"]] for record in records}
 
 
-def test_doctor_names_the_parts(fleet: Fleet) -> None:
+def test_doctor_names_the_parts_of_the_base(fleet: Fleet) -> None:
     findings = {each["check"]: each for each in fleet.run("doctor", "-f", "json").json["findings"]}
     assert findings["root-filesystem"]["level"] == "ok"
     assert all(f"{point} (ext4)" in findings["root-filesystem"]["message"] for point in ("/opt", "/usr/local"))
@@ -128,7 +128,7 @@ def test_doctor_names_the_parts(fleet: Fleet) -> None:
     assert "empty-directories" not in findings
 
 
-def test_a_clone_sees_what_the_host_has_there_and_no_secrets(fleet: Fleet, name: str) -> None:
+def test_a_clone_sees_the_hosts_files_in_each_part_and_no_secrets(fleet: Fleet, name: str) -> None:
     assert fleet.inside(name, "cat /opt/tool/deep/down/file; said") == "public\nlocal"
     assert fleet.inside(name, "ls /opt/tool /opt/elsewhere /opt/lost+found; ls /var/lib/lxc*; true") == (
         "/opt/elsewhere:\n\n/opt/lost+found:\n\n/opt/tool:\ndeep\nsleep"
@@ -141,7 +141,7 @@ def test_a_clone_sees_what_the_host_has_there_and_no_secrets(fleet: Fleet, name:
     assert exposed(fleet) == {name: []}
 
 
-def test_what_is_written_is_in_the_one_delta_and_stays(fleet: Fleet, host: Host, name: str) -> None:
+def test_files_written_in_any_part_are_in_the_one_delta_and_stay(fleet: Fleet, host: Host, name: str) -> None:
     fleet.inside(
         name,
         "echo new >/opt/tool/new; echo more >>/opt/tool/deep/down/file; rm /opt/replaced; rm -rf /opt/lost+found;"
@@ -159,7 +159,7 @@ def test_what_is_written_is_in_the_one_delta_and_stays(fleet: Fleet, host: Host,
     assert fleet.inside(name, "stat -c %F /opt/replaced /var/lib/mine") == "directory\ndirectory"
 
 
-def test_a_patch_of_a_part_is_found_missing_and_comes_with_a_restart(fleet: Fleet, host: Host) -> None:
+def test_a_patch_of_a_part_makes_a_container_stale_until_its_restart(fleet: Fleet, host: Host) -> None:
     name = fleet.name("a")
     fleet.create(name, command=("--", "/opt/tool/sleep", "infinity"))
     assert stale(fleet) == {}
@@ -169,8 +169,8 @@ def test_a_patch_of_a_part_is_found_missing_and_comes_with_a_restart(fleet: Flee
     assert stale(fleet) == {}
 
 
-def test_a_secret_that_comes_is_told_of_and_then_hidden(fleet: Fleet, host: Host) -> None:
-    """Deep down in a part, and though the daemon runs on."""
+def test_a_file_that_becomes_private_is_an_exposure_and_hidden_at_the_next_start(fleet: Fleet, host: Host) -> None:
+    """The file is deep down in a part, and the daemon is not restarted."""
     old, new = fleet.name("old"), fleet.name("new")
     file = "/opt/tool/deep/down/file"
     try:
@@ -184,14 +184,14 @@ def test_a_secret_that_comes_is_told_of_and_then_hidden(fleet: Fleet, host: Host
         host.run(f"chmod 644 {file}")
 
 
-def test_no_part_can_be_taken_away_from_inside(fleet: Fleet) -> None:
+def test_no_part_can_be_unmounted_from_inside(fleet: Fleet) -> None:
     name = fleet.name("a")
     fleet.create(name)
     assert fleet.inside(name, "umount /opt || umount -l /opt || mount --bind / /mnt || echo refused") == "refused"
     assert fleet.inside(name, "mount --rbind / /mnt && umount /mnt/opt || cat /mnt/opt/tool/deep/down/file") == "public"
 
 
-def test_system_containers_and_plain_lxc_start(fleet: Fleet, host: Host) -> None:
+def test_system_containers_and_plain_lxc_start_have_the_parts_too(fleet: Fleet, host: Host) -> None:
     name, system = fleet.name("a"), fleet.name("s")
     fleet.create(name)
     fleet.create(system, command=())
@@ -199,11 +199,11 @@ def test_system_containers_and_plain_lxc_start(fleet: Fleet, host: Host) -> None
     assert fleet.inside(system, "systemctl is-system-running; cat /opt/tool/deep/down/file") == "running\npublic"
     fleet.ok("stop", name)
     host.run(f"lxc-start -P {fleet.paths.lxc} -n {name}")
-    until(lambda: fleet.state(name) == "running", 10, "the daemon notices it")
+    until(lambda: fleet.state(name) == "running", 10, "the daemon notices the container")
     assert fleet.inside(name, "cat /opt/tool/deep/down/file; ls /opt/tool") == "public\ndeep\nsleep"
 
 
-def test_the_host_may_unmount_and_mount_something_else(fleet: Fleet, host: Host) -> None:
+def test_the_host_may_unmount_a_part_and_mount_something_else(fleet: Fleet, host: Host) -> None:
     name = fleet.name("a")
     fleet.create(name)
     fleet.inside(name, "echo mine >/opt/mine")
@@ -223,8 +223,8 @@ def test_the_host_may_unmount_and_mount_something_else(fleet: Fleet, host: Host)
 
 
 @pytest.mark.parametrize("instead", ["ln -s /etc /opt", "echo file >/opt", "mkdir /opt; echo mine >/opt/mine", "true"])
-def test_what_a_container_put_in_the_place_of_a_part_stays(fleet: Fleet, host: Host, instead: str) -> None:
-    """It did so before that was one: nothing is mounted there, least of all where its link leads."""
+def test_a_containers_own_file_in_the_place_of_a_part_stays(fleet: Fleet, host: Host, instead: str) -> None:
+    """The container made it before the host mounted the part. Nothing is mounted over it, nor where its link leads."""
     name = fleet.name("a")
     look = "stat -c '%F' /opt; ls /opt/; cat /opt"
     fleet.ok("stop", "--all")
@@ -241,7 +241,7 @@ def test_what_a_container_put_in_the_place_of_a_part_stays(fleet: Fleet, host: H
     assert fleet.inside(name, "findmnt -no TARGET /opt; findmnt -no TARGET /usr/local") == "/usr/local"
 
 
-def test_a_killed_daemon_finds_all_again(fleet: Fleet) -> None:
+def test_a_daemon_takes_over_the_containers_of_a_killed_one(fleet: Fleet) -> None:
     name = fleet.name("a")
     fleet.create(name)
     pid = fleet.pid(name)

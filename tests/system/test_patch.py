@@ -1,4 +1,4 @@
-"""Patching the host for real: dpkg replaces a library while containers run programs that map it."""
+"""dpkg replaces a library of the host while containers run programs that map it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROLLOUT = "rollout: {min_healthy_time: 0, max_unavailable: 50%}\n"
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Package]:
-    """Version 1 is on the host, version 2 is built."""
+    """A package with version 1 on the host and version 2 built."""
     if os.geteuid() != 0 or shutil.which("dpkg-deb") is None:
         pytest.skip("needs root and dpkg")
     made = Package(f"lxcfleet-test-{os.getpid()}", tmp_path_factory.mktemp("packages"))
@@ -37,13 +37,13 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Package]:
 
 @pytest.fixture
 def one(package: Package) -> Package:
-    """Version 1 is on the host."""
+    """The package, with version 1 on the host."""
     assert package.dpkg("--install", package.deb("1")) == 0
     return package
 
 
 def policy(fleet: Fleet, text: str) -> None:
-    """Other settings, and a daemon that has them."""
+    """Change the patch settings, and start the daemon anew with them."""
     fleet.stop_daemon()
     fleet.settings(f"{fleet.usual}{ROLLOUT}patch: {{{text}}}\n")
     for file in (fleet.paths.notice, fleet.paths.notice_done):
@@ -56,12 +56,12 @@ def pids(fleet: Fleet) -> dict[str, int]:
 
 
 def is_dealt_with(fleet: Fleet) -> bool:
-    """What the hook said last was acted on."""
+    """Whether the daemon has acted on the hook's last notice."""
     notice, done = fleet.paths.notice.stat(), fleet.paths.notice_done
     return done.exists() and done.read_text() == f"{notice.st_ino} {notice.st_mtime_ns}"
 
 
-def test_apt_upgrades_and_exactly_the_stale_are_restarted(fleet: Fleet, one: Package) -> None:
+def test_an_upgrade_by_apt_restarts_exactly_the_stale_containers(fleet: Fleet, one: Package) -> None:
     policy(fleet, f"policy: auto, quiet: {QUIET}")
     mapping, others = create_mapping(fleet, one, 10, 10)
     assert fleet.run("stale").status == 0
@@ -75,17 +75,17 @@ def test_apt_upgrades_and_exactly_the_stale_are_restarted(fleet: Fleet, one: Pac
         for file in record["files"]:
             assert (file["path"], file["package"], file["version"]) == (str(one.library), one.name, "2")
     until(lambda: is_dealt_with(fleet), 30, "the daemon has acted")
-    until(lambda: fleet.run("stale", "-q").status == 0, 60, "nothing is stale any more")
-    fleet.ok("rollout", "status", "--follow")  # what is being restarted runs nothing, and so is not stale
+    until(lambda: fleet.run("stale", "-q").status == 0, 60, "no container is stale any more")
+    fleet.ok("rollout", "status", "--follow")  # a container in the middle of its restart runs nothing, so it is not stale
     after = pids(fleet)
     assert {name for name in before if before[name] != after[name]} == set(mapping)
     assert {name for name in others if before[name] == after[name]} == set(others)
-    # The library that they map now is the new one.
+    # The containers map the new library.
     wait_until_mapped(fleet, mapping)
     assert "version 2" in fleet.inside(mapping[0], f"tail -n1 {one.library}")
 
 
-def test_many_calls_are_one_patch(fleet: Fleet, one: Package) -> None:
+def test_many_calls_of_the_hook_are_one_patch(fleet: Fleet, one: Package) -> None:
     policy(fleet, f"policy: auto, quiet: {QUIET}")
     create_mapping(fleet, one, 1, 0)
     one.dpkg("--install", one.deb("2"))
@@ -94,13 +94,13 @@ def test_many_calls_are_one_patch(fleet: Fleet, one: Package) -> None:
     for _ in range(calls):
         assert subprocess.run(["sh", "-c", line], check=False).returncode == 0
     until(lambda: is_dealt_with(fleet), 30, "the daemon has acted")
-    until(lambda: fleet.run("stale", "-q").status == 0, 30, "nothing is stale any more")
-    fleet.ok("rollout", "status", "--follow")  # what is being restarted runs nothing, and so is not stale
+    until(lambda: fleet.run("stale", "-q").status == 0, 30, "no container is stale any more")
+    fleet.ok("rollout", "status", "--follow")  # a container in the middle of its restart runs nothing, so it is not stale
     assert len(fleet.events("patched")) == 1
     assert len(fleet.events("restarted")) == 1
 
 
-def test_nothing_happens_while_dpkg_is_half_way(fleet: Fleet, one: Package) -> None:
+def test_no_container_is_restarted_while_dpkg_is_half_way(fleet: Fleet, one: Package) -> None:
     policy(fleet, f"policy: auto, quiet: {QUIET}")
     mapping, _ = create_mapping(fleet, one, 1, 0)
     before = pids(fleet)
@@ -119,18 +119,18 @@ def test_nothing_happens_while_dpkg_is_half_way(fleet: Fleet, one: Package) -> N
         assert one.dpkg("--configure", one.name) == 0
     finally:
         mend.unlink()
-    until(lambda: fleet.events("restarted"), 30, "it is restarted once dpkg is done")
+    until(lambda: fleet.events("restarted"), 30, "the container is restarted once dpkg is done")
     assert pids(fleet) != before
 
 
-def test_what_happened_while_the_daemon_was_down(fleet: Fleet, one: Package) -> None:
+def test_a_patch_made_while_the_daemon_was_down_is_acted_on_at_its_start(fleet: Fleet, one: Package) -> None:
     policy(fleet, f"policy: auto, quiet: {QUIET}")
     create_mapping(fleet, one, 1, 1)
     before = pids(fleet)
     fleet.stop_daemon()
     assert one.apt(one.deb("2"), fleet.paths.run).returncode == 0
     fleet.start_daemon()
-    until(lambda: fleet.events("restarted"), 30, "it catches up")
+    until(lambda: fleet.events("restarted"), 30, "the daemon acts on the patch")
     after = until(lambda: None if None in pids(fleet).values() else pids(fleet), 30)
     assert [name for name in before if before[name] != after[name]] == [fleet.name("map1")]
 
@@ -141,17 +141,17 @@ def test_policies_that_restart_nothing(fleet: Fleet, one: Package) -> None:
     before = pids(fleet)
     one.dpkg("--install", one.deb("2"))
     fleet.ok("patch", "notify")
-    (event,) = until(lambda: fleet.events("patched"), 20, "it tells")
+    (event,) = until(lambda: fleet.events("patched"), 20, "an event tells the patch")
     assert event["message"] == f"the host was patched; 1 containers run old code: {fleet.name('map1')}"
     policy(fleet, "policy: manual, quiet: 0")
     fleet.ok("patch", "notify")
-    until(lambda: is_dealt_with(fleet), 20, "it takes note")
+    until(lambda: is_dealt_with(fleet), 20, "the daemon has dealt with the notice")
     assert fleet.events("patched") == []
     now = time.gmtime(time.time() + 7200)
     later = f"{now.tm_hour:02}:00-{now.tm_hour:02}:30"
     policy(fleet, f'policy: window, quiet: 0, windows: ["{later}"], time_zone: UTC')
     fleet.ok("patch", "notify")
-    until(lambda: fleet.events("patch-waits"), 20, "it waits for the window")
+    until(lambda: fleet.events("patch-waits"), 20, "the daemon waits for the window")
     assert pids(fleet) == before
     always = 'policy: window, quiet: 0, windows: ["00:00-24:00"], time_zone: UTC'
     fleet.settings(f"{fleet.usual}{ROLLOUT}patch: {{{always}}}\n")
@@ -163,7 +163,7 @@ def test_policies_that_restart_nothing(fleet: Fleet, one: Package) -> None:
 
 
 def test_a_fleet_whose_checks_break_with_the_patch_is_rolled_by_canary(fleet: Fleet, one: Package, tmp_path: Path) -> None:
-    """Between patch and restart exec checks may fail in all containers: none of them was ill before."""
+    """Exec checks may fail in all containers between patch and restart. The rollout knows that none was unhealthy before."""
     policy(fleet, f"policy: auto, quiet: {QUIET}")
     check = ("--health-exec", "test ! -e /bad", "--health-interval", "0.2", "--health-retries", "1")
     mend = "import ctypes, os, time; os.path.exists('/bad') and os.unlink('/bad')"
@@ -174,7 +174,7 @@ def test_a_fleet_whose_checks_break_with_the_patch_is_rolled_by_canary(fleet: Fl
     deb = one.build("4", scripts={"postinst": f"until test -e {broken}; do sleep 0.1; done"})
     with ThreadPoolExecutor() as pool:
         upgrade = pool.submit(one.apt, deb, fleet.paths.run)
-        until(lambda: fleet.client().notice()["phase"] == "busy", 30, "dpkg is seen at work before the hook is heard")
+        until(lambda: fleet.client().notice()["phase"] == "busy", 30, "the daemon sees dpkg at work before the hook calls")
         assert "holds dpkg's lock" in fleet.run("patch", "status").out
         fleet.ok("exec", "--all", "--", "touch", "/bad")
         until(lambda: {record["health"] for record in fleet.records()} == {"unhealthy"}, 30)
@@ -190,8 +190,8 @@ def test_a_fleet_whose_checks_break_with_the_patch_is_rolled_by_canary(fleet: Fl
     assert {each["health"] for each in fleet.records()} == {"healthy"}
 
 
-def test_nobody_is_told_when_there_is_nobody(fleet: Fleet, one: Package, tmp_path: Path) -> None:
-    """The hook on a host where lxcfleet has not run since the boot, or where its directory can't be written."""
+def test_the_hook_succeeds_where_no_daemon_can_be_told(fleet: Fleet, one: Package, tmp_path: Path) -> None:
+    """lxcfleet has not run since the boot, its directory can't be written, or the daemon is down."""
     assert one.apt(one.deb("2"), tmp_path / "none").returncode == 0
     assert not (tmp_path / "none").exists()
     (tmp_path / "file" / "patched").mkdir(parents=True)

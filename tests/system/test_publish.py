@@ -64,7 +64,7 @@ def fleet() -> Iterator[Fleet]:
 
 @pytest.fixture
 def port() -> int:
-    """One that nobody has."""
+    """A port of the host that is free."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         return int(probe.getsockname()[1])
@@ -88,17 +88,17 @@ class Machine:
             subprocess.run(line.split(), check=True)
 
     def forward(self) -> None:
-        """The host passes on what comes in from there, as by an uplink with a default route."""
+        """Have the host forward what this machine sends, as from an uplink with a default route."""
         with open(f"/proc/sys/net/ipv4/conf/{self.cable}/forwarding", "w") as file:
             file.write("1")
 
     def ask(self, address: str, port: int) -> str:
-        """What a server says to it."""
+        """The answer of a server to this machine."""
         line = ["ip", "netns", "exec", self.name, sys.executable, "-c", CLIENT, address, str(port)]
         return subprocess.run(line, capture_output=True, text=True, check=True).stdout.strip()
 
     def remove(self) -> None:
-        """And its cable."""
+        """Remove the machine and its cable."""
         subprocess.run(["ip", "netns", "del", self.name], check=False)
 
 
@@ -114,7 +114,7 @@ def machine(fleet: Fleet) -> Iterator[Machine]:
 
 
 def ask(address: str, port: int) -> str:
-    """What a server says to the host itself; empty if there is none."""
+    """The answer of a server to the host itself; empty if there is none."""
     try:
         with socket.create_connection((address, port), timeout=2) as connection:
             return connection.recv(200).decode()
@@ -126,31 +126,31 @@ def names(answers: Iterator[str]) -> set[str]:
     return {answer.split()[0] for answer in answers if answer}
 
 
-def test_a_port_leads_to_a_container_from_everywhere(fleet: Fleet, machine: Machine, port: int) -> None:
+def test_a_published_port_leads_to_its_container_from_everywhere(fleet: Fleet, machine: Machine, port: int) -> None:
     name, other = fleet.name(1), fleet.name(2)
     fleet.ok("create", name, "-p", f"{port}:8080", *SERVE)
     fleet.create(other)
     assert fleet.record(name)["publish"] == [f"{port}:8080/tcp"]
     assert f"{port}->8080" in fleet.ok("list")
-    until(lambda: ask("127.0.0.1", port), what="the host itself reaches it")
-    # A machine elsewhere is seen with its own address; so is the host.
+    until(lambda: ask("127.0.0.1", port), what="the host itself reaches the container")
+    # The container sees another machine with that machine's own address, and the host with the host's.
     assert machine.ask(machine.host, port) == f"{name} ::ffff:{machine.own}"
     assert ask(machine.host, port) == f"{name} ::ffff:{machine.host}"
     gateway = ask("127.0.0.1", port).split()[1].removeprefix("::ffff:")
     address6 = fleet.record(name)["addresses"][1:]
     if address6:
         bridge6 = address6[0].partition("::")[0] + "::1"
-        until(lambda: ask(bridge6, port).startswith(name), what="it has made sure that its IPv6 address is its own")
-    # By ::1 it is refused at once, as the kernel does not route it: clients go on to 127.0.0.1.
+        until(lambda: ask(bridge6, port).startswith(name), what="the container has checked that its IPv6 address is unique")
+    # The kernel does not route ::1. A connection to it is refused at once, so that clients go on to 127.0.0.1.
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("::1", port), timeout=2)
-    # From another container, and from itself, by way of the host.
+    # Another container reaches the port by way of the host, and so does the container itself.
     for inside in (other, name):
         said = fleet.ok("exec", inside, "--", "python3", "-c", CLIENT, machine.host, str(port))
         assert said.split()[0] == name, inside
         said = fleet.ok("exec", inside, "--", "python3", "-c", CLIENT, gateway, str(port))
         assert said.split()[0] == name, inside
-    # Only this port, and nothing of the host's loopback.
+    # The other machine reaches neither the container's own address nor another port of the host.
     assert machine.ask(fleet.record(name)["addresses"][0], 8080).startswith("!")
     assert machine.ask(machine.host, port ^ 1).startswith("!")
 
@@ -158,7 +158,7 @@ def test_a_port_leads_to_a_container_from_everywhere(fleet: Fleet, machine: Mach
     assert ask("127.0.0.1", port) == ""
     assert machine.ask(machine.host, port).startswith("!")
     fleet.ok("start", name)
-    until(lambda: ask("127.0.0.1", port), what="it is back")
+    until(lambda: ask("127.0.0.1", port), what="the container is back")
 
 
 def test_a_group_shares_a_port(fleet: Fleet, machine: Machine, port: int) -> None:
@@ -169,7 +169,7 @@ def test_a_group_shares_a_port(fleet: Fleet, machine: Machine, port: int) -> Non
     def behind() -> set[str]:
         return names(ask("127.0.0.1", port) for _ in range(60))
 
-    until(lambda: behind() == members, what="all are behind the port")
+    until(lambda: behind() == members, what="all members are behind the port")
     shares = Counter(ask("127.0.0.1", port).split()[0] for _ in range(300))
     assert min(shares.values()) > 50
     assert machine.ask(machine.host, port).split()[0] in members
@@ -182,16 +182,16 @@ def test_a_group_shares_a_port(fleet: Fleet, machine: Machine, port: int) -> Non
     fleet.ok("unfreeze", two)
     assert behind() == {two, three}
     fleet.ok("create", fleet.name("x"), "-l", "role=web", "-l", "tier=new", "-p", f"{port}:8080", *SERVE)
-    until(lambda: behind() == {two, three, fleet.name("x")}, what="who comes later joins")
+    until(lambda: behind() == {two, three, fleet.name("x")}, what="a container that comes later joins the group")
 
-    # The daemon may go and come; connections don't notice.
+    # Connections go on while the daemon is restarted.
     fleet.stop_daemon(9)
     assert behind() == {two, three, fleet.name("x")}
     fleet.start_daemon()
     assert behind() == {two, three, fleet.name("x")}
 
 
-def test_drain_makes_no_outage_of_a_restart_of_all(fleet: Fleet, port: int) -> None:
+def test_a_restart_of_all_with_drain_is_no_outage(fleet: Fleet, port: int) -> None:
     prefix = fleet.prefix.rstrip("-")
     fleet.ok("create", prefix, "-n", "2", "-l", "role=web", "-p", f"{port}:8080", "--drain", "4", *SERVE)
     until(lambda: ask("127.0.0.1", port), what="a member answers")
@@ -201,7 +201,7 @@ def test_drain_makes_no_outage_of_a_restart_of_all(fleet: Fleet, port: int) -> N
             assert ask("127.0.0.1", port)
             time.sleep(0.05)
         assert restart.wait(60) == 0
-    until(lambda: ask("127.0.0.1", port), what="they are back")
+    until(lambda: ask("127.0.0.1", port), what="the containers are back")
 
 
 def test_datagrams_go_elsewhere_when_a_member_leaves(fleet: Fleet, port: int) -> None:
@@ -220,11 +220,11 @@ def test_datagrams_go_elsewhere_when_a_member_leaves(fleet: Fleet, port: int) ->
 
         first = until(said, what="an answer")
         fleet.ok("stop", first)
-        assert until(said, what="an answer of the other one") != first
+        assert until(said, what="an answer of the other member") != first
 
 
 def test_a_client_that_keeps_sending_is_served_again(fleet: Fleet, port: int) -> None:
-    """The kernel remembers its flow, and each datagram renews it; the port's members come, go and come back."""
+    """The kernel remembers the client's flow, and each datagram renews that. The port's members come, go and come back."""
     name = fleet.name(1)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(0.2)
@@ -236,9 +236,9 @@ def test_a_client_that_keeps_sending_is_served_again(fleet: Fleet, port: int) ->
             time.sleep(0.1)
             return False
 
-        assert not served()  # from before the port was published
+        assert not served()  # the flow begins before the port is published
         fleet.ok("create", name, "-p", f"{port}:8080/udp", *SERVE)
-        until(served, what="it is served once there is a member")
+        until(served, what="the client is served once there is a member")
         stopped = threading.Event()
 
         def keep_sending() -> None:
@@ -255,15 +255,15 @@ def test_a_client_that_keeps_sending_is_served_again(fleet: Fleet, port: int) ->
             fleet.ok(*after)
             stopped.set()
             sender.join()
-            until(served, what=f"it is served after {after[0]}")
+            until(served, what=f"the client is served after {after[0]}")
         os.kill(fleet.record(name)["pid"], signal.SIGKILL)
-        until(lambda: not served(), what="nobody is there")
-        until(lambda: fleet.record(name)["state"] == "stopped", what="that it ended is seen")
+        until(lambda: not served(), what="no member serves the client")
+        until(lambda: fleet.record(name)["state"] == "stopped", what="the daemon sees that the container ended")
         fleet.ok("start", name)
-        until(served, what="it is served after a kill")
+        until(served, what="the client is served after a kill")
 
 
-def test_what_can_not_be_published_is_refused(fleet: Fleet, port: int) -> None:
+def test_ports_that_can_not_be_published_are_refused(fleet: Fleet, port: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         used = taken.getsockname()[1]
         refused = fleet.run("create", fleet.name(1), "-p", f"{used}:80", *SLEEP)
@@ -286,16 +286,16 @@ def test_what_can_not_be_published_is_refused(fleet: Fleet, port: int) -> None:
     assert fleet.ok("list", "-q").split() == [fleet.name(1), fleet.name(2)]
 
 
-def test_a_port_for_the_host_alone(fleet: Fleet, machine: Machine, port: int) -> None:
+def test_a_port_published_on_loopback_is_for_the_host_alone(fleet: Fleet, machine: Machine, port: int) -> None:
     fleet.ok("create", fleet.name(1), "-p", f"127.0.0.1:{port}:8080", *SERVE)
-    until(lambda: ask("127.0.0.1", port), what="the host itself reaches it")
+    until(lambda: ask("127.0.0.1", port), what="the host itself reaches the container")
     assert machine.ask(machine.host, port).startswith("!")
 
 
 def test_an_interface_that_comes_later_leads_to_published_ports(fleet: Fleet, port: int) -> None:
-    """Also one without a default route; the host's network at boot, a card that gets its address by DHCP."""
+    """So do the host's network at boot, a card that gets its address by DHCP, and an interface without a default route."""
     fleet.ok("create", fleet.name(1), "-p", f"{port}:8080", *SERVE)
-    until(lambda: ask("127.0.0.1", port), what="the host itself reaches it")
+    until(lambda: ask("127.0.0.1", port), what="the host itself reaches the container")
     late = Machine(fleet.tag)
     try:
         until(lambda: late.ask(late.host, port).startswith(fleet.name(1)), 15, "the other machine reaches it")
@@ -308,7 +308,7 @@ def test_no_container_reaches_the_hosts_loopback(fleet: Fleet, port: int) -> Non
     fleet.create(fleet.name(1), options=("-p", f"{port}:8080"))
     with socket.create_server(("127.0.0.1", 0)) as secret:
         number = secret.getsockname()[1]
-        # A packet to 127.0.0.1 on the wire: by a route of its own, past the container's own loopback.
+        # The container sends a packet to 127.0.0.1 on the wire: by an extra route, past its own loopback.
         script = f"""
 ip route del local 127.0.0.0/8 dev lo table local; ip route del local 127.0.0.1 dev lo table local
 sysctl -qw net.ipv4.conf.all.route_localnet=1

@@ -1,4 +1,4 @@
-"""A reboot of the host in a maintenance window, by a stand-in for systemctl."""
+"""The daemon reboots the host in a maintenance window. A stand-in for systemctl is called in these tests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Host:
         self.answer("exit 0")
 
     def answer(self, then: str) -> None:
-        """What systemctl does once it was called."""
+        """Set what systemctl does when it is called."""
         self._program.write_text(f'#!/bin/sh\necho "$@" >>{self.calls}\n{then}\n')
         self._program.chmod(0o755)
 
@@ -52,7 +52,7 @@ def host(fleet: Fleet, tmp_path: Path) -> Iterator[Host]:
 
 
 def create(fleet: Fleet) -> list[str]:
-    """Three containers that run, of which the second starts first, and one that was stopped."""
+    """Create three containers that run, of which the second starts first, and one that is stopped."""
     for name, order in (("a", 2), ("b", 1), ("c", 2), ("d", 2)):
         autostart = "--no-autostart" if name == "c" else "--autostart"
         fleet.ok("create", fleet.name(name), "--boot-order", str(order), autostart, *SLEEP)
@@ -74,27 +74,27 @@ def test_the_fleet_is_stopped_and_the_host_rebooted_once(host: Host) -> None:
     assert "linux-image-test" in fleet.events("reboot")[0]["message"]
     stopped = [event["container"] for event in fleet.events("stopped")]
     assert stopped.index(fleet.name("b")) > max(stopped.index(fleet.name("a")), stopped.index(fleet.name("c")))
-    # The daemon of the next boot: as a note in /run tells, this boot is not over, so it starts what was stopped for it.
+    # The next daemon finds a note in /run: this boot is not over. So it starts the containers that the reboot stopped.
     fleet.stop_daemon(signal.SIGKILL)
     host.start()
-    until(lambda: running(fleet) == set(names), 30, "what ran runs again")
+    until(lambda: running(fleet) == set(names), 30, "the containers that ran run again")
     assert "lxcfleetd ended before it" in fleet.events("reboot-failed")[0]["message"]
     until(lambda: "it was rebooted, or that was tried" in fleet.run("patch", "status").out, 10)
     assert host.called() == ["reboot"]
 
 
-def test_a_host_that_refuses_has_its_containers_back(host: Host) -> None:
+def test_a_host_that_refuses_to_reboot_has_its_containers_back(host: Host) -> None:
     fleet = host.fleet
     names = create(fleet)
     host.answer("echo 'Access denied' >&2; exit 1")
     host.due.touch()
     until(lambda: fleet.events("reboot-failed"), 30, "the reboot fails")
     assert "Access denied" in fleet.events("reboot-failed")[0]["message"]
-    until(lambda: running(fleet) == set(names), 30, "what ran runs again, and nothing else")
+    until(lambda: running(fleet) == set(names), 30, "the containers that ran run again, and no others")
     assert host.called() == ["reboot"]
 
 
-def test_it_waits_for_a_halted_rollout(host: Host) -> None:
+def test_the_reboot_waits_for_a_halted_rollout(host: Host) -> None:
     fleet = host.fleet
     name = fleet.name("h")
     fleet.ok("create", name, "--", "sh", "-c", "test ! -e /bad && exec sleep infinity; exit 1")

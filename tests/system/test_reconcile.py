@@ -1,4 +1,4 @@
-"""Packages and accounts of a container's own, and the host's beside them, over starts."""
+"""A container has packages and accounts of its own. Each start merges the host's with them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MARK = "lxcfleet-test-merge"
 
 @contextlib.contextmanager
 def changing(file: Path, lock: str) -> Iterator[list[str]]:
-    """The file's parts (dpkg's stanzas, or lines), to be changed while nobody else writes it, and put in its place."""
+    """Yields a file's parts (dpkg's stanzas, or lines) to be changed, and writes them back. The file is locked meanwhile."""
     separator = "\n\n" if file == STATUS else "\n"
     with open(lock, "a", encoding="ascii") as held:
         fcntl.lockf(held, fcntl.LOCK_EX)  # as dpkg(1) and lckpwdf(3) do
@@ -42,7 +42,7 @@ LOCKS = {STATUS: "/var/lib/dpkg/lock", PASSWD: "/etc/.pwd.lock", GROUP: "/etc/.p
 
 @pytest.fixture
 def host() -> Iterator[None]:
-    """What a test adds to the host's files goes with it; what others write meanwhile stays."""
+    """The host's files. In the end a test's additions are taken out again; what others wrote meanwhile stays."""
     yield
     for file, lock in LOCKS.items():
         if MARK in file.read_text(errors="surrogateescape"):
@@ -56,14 +56,14 @@ def ours(part: str) -> bool:
 
 
 def install_on_host(name: str, version: str) -> None:
-    """What dpkg writes down when a package is installed or upgraded."""
+    """Write down what dpkg does when it installs or upgrades a package on the host."""
     with changing(STATUS, LOCKS[STATUS]) as parts:
         parts[:] = [part for part in parts if not part.startswith(f"Package: {name}\n")]
         parts.append(STANZA.format(name=name, version=version).strip("\n"))
 
 
 def install_inside(fleet: Fleet, container: str, name: str, version: str) -> None:
-    """The same in a container."""
+    """Write down the same in a container."""
     script = (
         "import sys; p = '/var/lib/dpkg/status'; t = open(p, errors='surrogateescape').read(); name = sys.argv[1]\n"
         "parts = [x for x in t.split('\\n\\n') if x.strip() and not x.startswith(f'Package: {name}\\n')]\n"
@@ -73,7 +73,7 @@ def install_inside(fleet: Fleet, container: str, name: str, version: str) -> Non
 
 
 def version(fleet: Fleet, container: str, name: str) -> str:
-    """As dpkg-query says inside; empty if it knows no such package."""
+    """A package's version as dpkg-query tells it in a container; empty if it knows no such package."""
     return fleet.run("exec", container, "--", "dpkg-query", "-W", "-f", "${Version}", name).out.strip()
 
 
@@ -97,7 +97,7 @@ def test_the_hosts_patches_are_seen_beside_local_packages(fleet: Fleet, host: No
     assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (first, first, 0o644)
 
 
-def test_a_conflict_is_told_and_not_decided(fleet: Fleet, host: None) -> None:
+def test_a_conflict_of_package_versions_is_reported_and_not_decided(fleet: Fleet, host: None) -> None:
     name = fleet.name("a")
     install_on_host(f"{MARK}-shared", "1")
     fleet.create(name)
@@ -111,7 +111,7 @@ def test_a_conflict_is_told_and_not_decided(fleet: Fleet, host: None) -> None:
     assert told in fleet.ok("info", name)
 
 
-def test_accounts_of_both_sides(fleet: Fleet, host: None) -> None:
+def test_accounts_of_host_and_container_are_merged(fleet: Fleet, host: None) -> None:
     name = fleet.name("a")
     fleet.create(name)
     fleet.inside(name, "useradd --system --no-create-home local-app && passwd -d local-app")
@@ -122,7 +122,7 @@ def test_accounts_of_both_sides(fleet: Fleet, host: None) -> None:
     assert "local-app" in fleet.inside(name, "getent shadow local-app")
 
 
-def test_a_user_of_the_hosts_is_in_no_group_of_the_containers(fleet: Fleet, host: None) -> None:
+def test_a_user_of_the_host_is_in_no_group_of_the_container(fleet: Fleet, host: None) -> None:
     name = fleet.name("a")
     fleet.create(name)
     fleet.inside(name, "groupadd -g 64998 secretreaders && useradd --system --no-create-home local-app")
@@ -138,7 +138,7 @@ def test_a_user_of_the_hosts_is_in_no_group_of_the_containers(fleet: Fleet, host
     ]  # fmt: skip
 
 
-def test_a_container_that_changed_nothing_has_the_hosts(fleet: Fleet, host: None) -> None:
+def test_a_container_that_changed_nothing_has_the_hosts_records(fleet: Fleet, host: None) -> None:
     name = fleet.name("a")
     fleet.create(name)
     install_on_host(f"{MARK}-shared", "1")
@@ -172,21 +172,21 @@ def test_plain_lxc_start_merges_too(fleet: Fleet, host: None) -> None:
         "mkdir /var/lib/dpkg/.lxcfleet-new; echo >>/var/lib/dpkg/status",
     ],
 )
-def test_traps_in_the_delta(fleet: Fleet, host: None, trap: str) -> None:
-    """A container's root may put anything there; the host's files stay as they are, and it starts."""
+def test_traps_in_the_delta_change_no_file_of_the_host(fleet: Fleet, host: None, trap: str) -> None:
+    """A container's root may put anything into the delta. The host's files stay as they are, and the container starts."""
     name = fleet.name("a")
     shadow = Path("/etc/shadow").read_bytes()
     fleet.create(name)
     fleet.inside(name, trap)
     install_on_host(f"{MARK}-shared", "2")
     fleet.run("restart", name)
-    if fleet.state(name) != "running":  # it says so, and starts once that is out of the way
+    if fleet.state(name) != "running":  # then the start fails with the reason, until the obstacle is removed
         assert "mkdir" in trap
     assert Path("/etc/shadow").read_bytes() == shadow
     assert f"Package: {MARK}-shared" in STATUS.read_text(errors="surrogateescape")
 
 
-def test_it_can_be_turned_off(fleet: Fleet, host: None) -> None:
+def test_reconciling_can_be_turned_off(fleet: Fleet, host: None) -> None:
     name = fleet.name("a")
     install_on_host(f"{MARK}-shared", "1")
     fleet.settings(fleet.usual + "reconcile: false\n")
@@ -204,7 +204,7 @@ def test_it_can_be_turned_off(fleet: Fleet, host: None) -> None:
         fleet.start_daemon()
 
 
-def test_snapshots_are_shared_and_do_not_pile_up(fleet: Fleet, host: None) -> None:
+def test_snapshots_of_the_base_are_shared_and_do_not_pile_up(fleet: Fleet, host: None) -> None:
     fleet.ok("create", fleet.name("n"), "-n", "4", *SLEEP)
     records = [json.loads(file.read_text())["base"] for file in fleet.paths.lxc.glob("*/base.json")]
     assert len(records) == 4
@@ -216,18 +216,18 @@ def test_snapshots_are_shared_and_do_not_pile_up(fleet: Fleet, host: None) -> No
     fleet.ok("restart", "--all")
     for directory in fleet.directories():
         (own,) = Path(directory).glob("base-*")
-        assert own.name != f"base-{records[0]}"  # inode numbers come back
+        assert own.name != f"base-{records[0]}"  # inode numbers may be used again, so names tell snapshots apart
         assert own.stat().st_nlink == 5
 
 
 def restored(fleet: Fleet, name: str, *leave_out: str) -> None:
-    """As docs/operations.md says, when nothing else of the fleet is left; without the files that match."""
+    """Back a container up without the files that match, destroy the fleet and restore it, as docs/operations.md says."""
     archive = fleet.paths.etc / "backup.tar"
     tar = ["tar", "--xattrs", "--xattrs-include=*", "--numeric-owner", "--hard-dereference", "-C", str(fleet.paths.lxc)]
     fleet.ok("stop", name)
     subprocess.run([*tar, "-cf", str(archive), *(f"--exclude={each}" for each in leave_out), name], check=True)
     fleet.ok("destroy", "--all", "--force")
-    until(lambda: not fleet.paths.base_snapshots.exists(), what="nothing is kept of the base")
+    until(lambda: not fleet.paths.base_snapshots.exists(), what="no snapshot of the base is kept")
     subprocess.run([*tar, "-xf", str(archive)], check=True)
     fleet.stop_daemon()
     fleet.start_daemon()
@@ -247,7 +247,7 @@ def test_a_restored_container_is_merged(fleet: Fleet, host: None) -> None:
         assert fleet.record(name)["conflicts"] == []
 
 
-def test_a_backup_without_what_the_host_was_like_is_told(fleet: Fleet, host: None) -> None:
+def test_a_container_restored_without_its_snapshot_of_the_base_reports_it(fleet: Fleet, host: None) -> None:
     name = fleet.name("a")
     install_on_host(f"{MARK}-shared", "1")
     fleet.create(name)
@@ -259,7 +259,7 @@ def test_a_backup_without_what_the_host_was_like_is_told(fleet: Fleet, host: Non
         (told,) = fleet.record(name)["conflicts"]
         assert "docs/packages.md" in told
         assert version(fleet, name, f"{MARK}-shared") == "1"
-    # The way out that docs/packages.md tells: the host's records, and what is the container's own once more.
+    # docs/packages.md tells the way out: go back to the host's records, and install the container's own packages again.
     fleet.ok("stop", name)
     (fleet.delta(name) / "var/lib/dpkg/status").unlink()
     fleet.ok("start", name)

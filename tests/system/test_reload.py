@@ -1,4 +1,4 @@
-"""Changed settings: taken over with what runs, or refused with a word."""
+"""A reload of changed settings: the daemon takes them over while containers run, or says why not."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def fleet() -> Iterator[Fleet]:
         own.start_daemon()
         yield own
         own.clean()
-        until(lambda: not traces(own.bridge) and not traces(other(own)), what="nothing is left")
+        until(lambda: not traces(own.bridge) and not traces(other(own)), what="bridge and rules are removed")
     finally:
         own.run("destroy", "--all", "--force", "-q")
         own.remove()
@@ -40,16 +40,16 @@ def reload(fleet: Fleet) -> None:
     pid = fleet.daemon_pid()
     assert pid is not None
     os.kill(pid, signal.SIGHUP)
-    until(lambda: fleet.log().count("settings taken over") > done, 15, "they are taken over")
+    until(lambda: fleet.log().count("settings taken over") > done, 15, "the settings are taken over")
 
 
 def nft(*what: str) -> str:
-    """What the packet filter has."""
+    """The output of `nft list`."""
     return subprocess.run(["/usr/sbin/nft", "list", *what], capture_output=True, text=True, check=True).stdout
 
 
 def other(fleet: Fleet) -> str:
-    """Another bridge's name."""
+    """The name of another bridge."""
     return f"lu{fleet.tag}"
 
 
@@ -66,11 +66,11 @@ def ports(bridge: str) -> int:
 
 
 def found(fleet: Fleet, inside: str, name: str) -> bool:
-    """Whether the name server knows a name."""
+    """Whether the resolver in a container finds a name."""
     return fleet.run("exec", inside, "--", "getent", "hosts", name).status == 0
 
 
-def test_what_containers_may_do_changes_at_once(fleet: Fleet) -> None:
+def test_the_rules_for_containers_change_at_once(fleet: Fleet) -> None:
     write(fleet, guard="false", nat="false")
     reload(fleet)
     one, two = fleet.name(1), fleet.name(2)
@@ -93,7 +93,7 @@ def test_what_containers_may_do_changes_at_once(fleet: Fleet) -> None:
     assert found(fleet, two, one)
 
 
-def test_the_names_change_at_once(fleet: Fleet) -> None:
+def test_the_names_of_containers_change_at_once(fleet: Fleet) -> None:
     one, two = fleet.name(1), fleet.name(2)
     fleet.create(one, two)
     write(fleet, domain="other.test")
@@ -111,7 +111,7 @@ def test_the_names_change_at_once(fleet: Fleet) -> None:
     assert found(fleet, one, two)
 
 
-def test_nobody_is_left_on_another_bridge(fleet: Fleet) -> None:
+def test_no_container_is_left_on_another_bridge(fleet: Fleet) -> None:
     one, two, new = fleet.name(1), fleet.name(2), other(fleet)
     fleet.create(one)
     write(fleet, bridge=new, ipv4="10.99.0.0/16")
@@ -145,7 +145,7 @@ def test_nobody_is_left_on_another_bridge(fleet: Fleet) -> None:
     assert (there(new), ports(fleet.bridge)) == (False, 1)
 
 
-def test_without_containers_everything_changes(fleet: Fleet) -> None:
+def test_without_containers_bridge_and_addresses_change(fleet: Fleet) -> None:
     one = fleet.name(1)
     fleet.create(one)
     fleet.ok("destroy", one, "--force")

@@ -1,4 +1,4 @@
-"""Rollouts on real containers: waves, gates, what the operator may do, and kill -9 of the daemon in the middle."""
+"""Rollouts on real containers: waves, gates, the operator's verbs, and kill -9 of the daemon in the middle."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PROGRAM = Path("/opt/lxcfleet-rollout")
 
 @pytest.fixture
 def quick(fleet: Fleet) -> Iterator[Fleet]:
-    """A fleet whose rollouts do not wait for long, and that has none under way."""
+    """A fleet with short waits in its rollouts, and without a rollout under way."""
     fleet.stop_daemon()
     fleet.settings(fleet.usual + QUICK)
     fleet.paths.rollout.unlink(missing_ok=True)
@@ -43,7 +43,7 @@ def quick(fleet: Fleet) -> Iterator[Fleet]:
 
 @pytest.fixture
 def program() -> Iterator[Path]:
-    """A program of the host's that can be patched."""
+    """A program of the host that a test may patch."""
     PROGRAM.mkdir()
     try:
         install(PROGRAM / "serve")
@@ -53,7 +53,7 @@ def program() -> Iterator[Path]:
 
 
 def install(path: Path, content: str = "/usr/bin/sleep") -> None:
-    """As dpkg does it: a new file, renamed to its place."""
+    """Rename a new file to ``path``, as dpkg does."""
     new = path.with_suffix(".dpkg-new")
     shutil.copy(content, new)
     with new.open("ab") as file:
@@ -88,7 +88,7 @@ def restarted(before: dict[str, int | None], after: dict[str, int | None]) -> se
 # restart --rolling
 
 
-def test_chosen_ones_are_restarted_in_waves_and_others_are_not(quick: Fleet) -> None:
+def test_chosen_containers_are_restarted_in_waves_and_others_are_not(quick: Fleet) -> None:
     names = create(quick, "r", 5)
     create(quick, "o", 2)
     before = runs(quick)
@@ -103,7 +103,7 @@ def test_chosen_ones_are_restarted_in_waves_and_others_are_not(quick: Fleet) -> 
     assert [text.partition(":")[0] for text in said] == ["begins", "wave 1", "wave 2", "wave 3", "done"]
 
 
-def test_no_more_are_down_than_may_be_and_never_all_of_a_label(quick: Fleet) -> None:
+def test_no_more_containers_are_down_than_may_be_and_never_all_of_a_label(quick: Fleet) -> None:
     names = create(quick, "a", 4, "-l", "tier=front") + create(quick, "b", 1, "-l", "tier=db")
     record = quick.json("restart", "--all", "--rolling", "--max-unavailable", "100%", "--canaries", "0")
     waves: dict[int, list[str]] = {}
@@ -112,7 +112,7 @@ def test_no_more_are_down_than_may_be_and_never_all_of_a_label(quick: Fleet) -> 
     assert waves == {1: [*names[:3], names[4]], 2: [names[3]]}
 
 
-def test_priorities_and_limits_of_profiles(quick: Fleet) -> None:
+def test_waves_follow_the_priorities_and_limits_of_profiles(quick: Fleet) -> None:
     quick.stop_daemon()
     profiles = "profiles: {db: {rollout: {priority: -1, max_unavailable: 1}}}\n"
     quick.settings(quick.usual + QUICK + profiles)
@@ -126,7 +126,7 @@ def test_priorities_and_limits_of_profiles(quick: Fleet) -> None:
     assert quick.json("restart", "--all", *options)["waves"] == [[quick.name("z1")], *waves]
 
 
-def test_nothing_to_do_is_done(quick: Fleet) -> None:
+def test_a_rollout_with_nothing_to_do_succeeds(quick: Fleet) -> None:
     create(quick, "a", 1)
     before = runs(quick)
     for arguments in (("patch", "apply"), ("restart", "none*", "--rolling")):
@@ -143,7 +143,7 @@ def test_nothing_to_do_is_done(quick: Fleet) -> None:
 # gates
 
 
-def test_a_container_whose_health_never_comes_halts_it(quick: Fleet) -> None:
+def test_a_container_that_never_becomes_healthy_halts_the_rollout(quick: Fleet) -> None:
     script = "echo it can not start; test -e /bad && rm /up; touch /started; exec sleep infinity"
     names = create(quick, "h", 4, "--health-exec", "test -e /up || test ! -e /bad", *FAST, command=("--", "sh", "-c", script))
     quick.inside(names[0], "touch /bad")
@@ -157,7 +157,7 @@ def test_a_container_whose_health_never_comes_halts_it(quick: Fleet) -> None:
     assert "| it can not start" in ran.err
     assert restarted(before, runs(quick)) == {names[0]}
     assert quick.run("rollout", "status").status == 4
-    # It gets another chance, but is not restarted once more.
+    # A resumed rollout waits for the container once more, and does not restart it again.
     pid = runs(quick)[names[0]]
     quick.inside(names[0], "rm /bad")
     assert quick.run("rollout", "resume").status == 0
@@ -166,7 +166,7 @@ def test_a_container_whose_health_never_comes_halts_it(quick: Fleet) -> None:
     assert rollout(quick)["status"] == "done"
 
 
-def test_a_container_that_does_not_come_up_halts_it_and_can_be_left_behind(quick: Fleet) -> None:
+def test_a_container_that_does_not_come_up_halts_the_rollout_and_can_be_left_behind(quick: Fleet) -> None:
     names = create(quick, "e", 3, command=("--", "sh", "-c", "test ! -e /bad && exec sleep infinity; echo no good; exit 37"))
     quick.inside(names[0], "touch /bad")
     ran = quick.run("restart", "--all", "--rolling", "--max-unavailable", "1")
@@ -175,7 +175,7 @@ def test_a_container_that_does_not_come_up_halts_it_and_can_be_left_behind(quick
     assert "its process 1: exit status 37\n" in ran.err
     assert (rollout(quick)["halted"]["exit_status"], rollout(quick)["halted"]["ended"]) == (37, "exit status 37")
     ran = quick.run("rollout", "resume", "--accept")
-    assert ran.status == 1  # it counts as down, and no more may be
+    assert ran.status == 1  # the container counts as down, and no other one may be down
     assert f"what failed counts as down ({names[0]}): mend it" in ran.err
     assert "no more may be down" in rollout(quick)["halted"]["why"]
     quick.ok("rollout", "abort")
@@ -192,7 +192,7 @@ def test_a_container_that_does_not_come_up_halts_it_and_can_be_left_behind(quick
     ],
     ids=["signal", "memory"],
 )
-def test_a_halt_tells_which_signal_ended_its_container(quick: Fleet, script: str, ended: str) -> None:
+def test_a_halt_tells_which_signal_ended_the_container(quick: Fleet, script: str, ended: str) -> None:
     command = ("--", "sh", "-c", f"test ! -e /bad && exec sleep infinity; {script}")
     names = create(quick, "k", 2, "--memory", "64M", command=command)
     quick.inside(names[0], "touch /bad")
@@ -201,7 +201,7 @@ def test_a_halt_tells_which_signal_ended_its_container(quick: Fleet, script: str
     assert any(ended in event["message"] for event in quick.events("rollout"))
 
 
-def test_a_service_that_does_not_come_back_halts_it(quick: Fleet) -> None:
+def test_a_service_that_does_not_come_back_halts_the_rollout(quick: Fleet) -> None:
     names = create(quick, "s", 2, command=())
     unit = "[Service]\\nExecStart=/bin/false\\n[Install]\\nWantedBy=multi-user.target\\n"
     quick.inside(names[0], f"printf '{unit}' >/etc/systemd/system/wrong.service && systemctl -q enable wrong")
@@ -215,7 +215,7 @@ def test_a_service_that_does_not_come_back_halts_it(quick: Fleet) -> None:
     assert restarted(before, runs(quick)) == set(names)
 
 
-def test_what_was_ill_before_keeps_the_patch_from_nobody(quick: Fleet) -> None:
+def test_a_container_that_was_unhealthy_before_does_not_halt_the_rollout(quick: Fleet) -> None:
     ill = create(quick, "i", 1)[0]
     quick.create(quick.name("j"), options=("--health-exec", "false", *FAST))
     until(lambda: quick.record(quick.name("j"))["health"] == "unhealthy", 20)
@@ -225,7 +225,7 @@ def test_what_was_ill_before_keeps_the_patch_from_nobody(quick: Fleet) -> None:
     assert done["containers"][1]["note"] == "it was not healthy before either"
 
 
-def test_those_that_can_t_be_restarted_are_left_out(quick: Fleet) -> None:
+def test_containers_that_can_not_be_restarted_are_left_out(quick: Fleet) -> None:
     names = create(quick, "f", 4)
     spec = quick.paths.container(names[3]).spec
     quick.stop_daemon()
@@ -248,7 +248,7 @@ def test_those_that_can_t_be_restarted_are_left_out(quick: Fleet) -> None:
 # the operator
 
 
-def test_pause_resume_and_abort(quick: Fleet) -> None:
+def test_a_rollout_can_be_paused_resumed_and_aborted(quick: Fleet) -> None:
     names = create(quick, "p", 4)
     before = runs(quick)
     options = ("--rolling", "--max-unavailable", "1", "--min-healthy-time", "4")
@@ -270,7 +270,7 @@ def test_pause_resume_and_abort(quick: Fleet) -> None:
     quick.ok("restart", "--all", "--rolling")
 
 
-def test_the_client_may_go_away(quick: Fleet) -> None:
+def test_a_rollout_goes_on_without_its_client(quick: Fleet) -> None:
     names = create(quick, "c", 4)
     before = runs(quick)
     client = quick.spawn("restart", "--all", "--rolling", "--max-unavailable", "1")
@@ -289,7 +289,7 @@ def stale(fleet: Fleet) -> set[str]:
     return set(fleet.run("stale", "-q").out.split())
 
 
-def test_a_patch_reaches_what_is_stale_and_nothing_else(quick: Fleet, program: Path) -> None:
+def test_a_patch_restarts_stale_containers_and_no_others(quick: Fleet, program: Path) -> None:
     names = create(quick, "s", 5, command=("--", str(program), "infinity"))
     create(quick, "o", 2)
     before = runs(quick)
@@ -329,7 +329,7 @@ def test_a_second_patch_during_a_rollout_is_taken_up(quick: Fleet, program: Path
     assert counted.count(names[3]) == 1, "one restart for both patches"
 
 
-def test_only_chosen_ones(quick: Fleet, program: Path) -> None:
+def test_patch_apply_restarts_only_the_chosen_containers(quick: Fleet, program: Path) -> None:
     names = create(quick, "s", 3, command=("--", str(program), "infinity"))
     install(program)
     assert quick.run("patch", "apply", names[0]).status == 0
@@ -338,7 +338,7 @@ def test_only_chosen_ones(quick: Fleet, program: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["patch apply", "rollout resume", "abort"])
-def test_what_a_bad_version_took_down_comes_back_with_the_good_one(quick: Fleet, program: Path, way: str) -> None:
+def test_a_container_that_a_bad_version_took_down_comes_back_with_the_good_one(quick: Fleet, program: Path, way: str) -> None:
     names = create(quick, "d", 3, command=("--", str(program), "infinity"))
     before = runs(quick)
     install(program, "/usr/bin/false")
@@ -362,7 +362,7 @@ def test_what_a_bad_version_took_down_comes_back_with_the_good_one(quick: Fleet,
     assert starts.count(names[0]) <= 2
 
 
-def test_what_a_bad_version_took_down_stays_down_if_it_is_stopped(quick: Fleet, program: Path) -> None:
+def test_a_container_that_a_bad_version_took_down_stays_down_if_it_is_stopped(quick: Fleet, program: Path) -> None:
     names = create(quick, "d", 3, command=("--", str(program), "infinity"))
     install(program, "/usr/bin/false")
     assert quick.run("patch", "apply", "--max-unavailable", "1").status == 1
@@ -387,7 +387,7 @@ def follow_to_the_end(fleet: Fleet) -> Ran:
 
 
 @pytest.mark.parametrize("moment", [0.0, 0.1, 0.3, 0.6, 1.0, 1.5])
-def test_the_daemon_is_killed_at_any_moment_and_nothing_is_restarted_twice(
+def test_the_daemon_is_killed_at_any_moment_and_no_container_is_restarted_twice(
     quick: Fleet, program: Path, moment: float
 ) -> None:
     names = create(quick, "k", 8, command=("--", "sh", "-c", f"echo started >>/starts; exec {program} infinity"))
@@ -414,13 +414,13 @@ def test_the_daemon_is_killed_at_any_moment_and_nothing_is_restarted_twice(
 
 
 @pytest.mark.parametrize("step", ["want", "halt", "mount", "boot", "settle"])
-def test_the_daemon_is_killed_at_each_step_of_a_restart(quick: Fleet, step: str) -> None:
+def test_a_rollout_goes_on_after_the_daemon_is_killed_at_a_step_of_a_restart(quick: Fleet, step: str) -> None:
     names = create(quick, "k", 3, command=("--", "sh", "-c", "echo started >>/starts; exec sleep infinity"))
     quick.stop_daemon()
     quick.start_daemon(kill=f"daemon:{names[1]}:{step}")
     with contextlib.suppress(AssertionError):
         quick.ok("restart", "--all", "--rolling", "--max-unavailable", "2", "--no-wait")
-    until(lambda: quick.daemon_pid() is None, 20, "it is killed")
+    until(lambda: quick.daemon_pid() is None, 20, "the daemon is killed")
     quick.reap()
     quick.start_daemon()
     ended = follow_to_the_end(quick)
@@ -443,7 +443,7 @@ def test_a_halt_and_a_pause_survive_the_daemon(quick: Fleet) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"version": 1}', "[1]"])
-def test_notes_that_are_damaged_stop_nobody(quick: Fleet, text: str) -> None:
+def test_a_damaged_record_of_a_rollout_stops_neither_the_daemon_nor_a_new_rollout(quick: Fleet, text: str) -> None:
     names = create(quick, "k", 1)
     quick.stop_daemon()
     quick.paths.rollout.write_text(text)

@@ -1,4 +1,4 @@
-"""Specs of containers that exist are changed: live where that can be, else by a restart, and all of them or none."""
+"""Changes of the specs of containers: live where possible, else by a restart, and for all of them or for none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EAT = ("--", "python3", "-c", "import time; data = bytearray(96 << 20); time.sle
 
 
 def limit(fleet: Fleet, name: str, controller: str, legacy: str, modern: str) -> str:
-    """What the kernel holds a container to."""
+    """The limit that the kernel has for a container."""
     directories = cgroup.payload(fleet.pid(name), name).directories
     file = directories[controller] / legacy if controller in directories else directories[""] / modern
     return file.read_text().strip()
@@ -59,7 +59,7 @@ def test_limits_of_a_container_that_runs_change_at_once(fleet: Fleet) -> None:
     assert fleet.events("resumed") == []
 
 
-def test_what_takes_a_restart_is_restarted_in_waves_or_waits(fleet: Fleet) -> None:
+def test_a_change_that_needs_a_restart_goes_in_waves_or_waits(fleet: Fleet) -> None:
     names = [fleet.name(letter) for letter in "abc"]
     fleet.create(*names)
     fleet.ok("stop", names[2])
@@ -71,7 +71,7 @@ def test_what_takes_a_restart_is_restarted_in_waves_or_waits(fleet: Fleet) -> No
     assert "restart needed" in fleet.ok("info", names[0])
     fleet.stop_daemon(signal.SIGKILL)
     fleet.start_daemon()
-    assert fleet.record(names[0])["restart_needed"] == ["environment"]  # the next daemon knows as well
+    assert fleet.record(names[0])["restart_needed"] == ["environment"]  # the next daemon knows it as well
     done = fleet.json("set", *names, "environment.MODE=night", "--max-unavailable", "1", "--min-healthy-time", "0")
     assert (done["restarts"], done["rollout"]["status"]) == (names[:2], "done")
     for name in names[:2]:
@@ -81,11 +81,11 @@ def test_what_takes_a_restart_is_restarted_in_waves_or_waits(fleet: Fleet) -> No
     assert fleet.inside(names[2], "tr '\\0' '\\n' </proc/1/environ | grep MODE") == "MODE=night"
 
 
-def test_memory_in_use_is_not_taken_and_nobody_is_changed(fleet: Fleet) -> None:
+def test_a_memory_limit_below_the_use_is_refused_and_no_container_is_changed(fleet: Fleet) -> None:
     small, large = fleet.name("a"), fleet.name("b")
     fleet.create(small)
     fleet.create(large, command=EAT)
-    until(lambda: (fleet.record(large)["memory_bytes"] or 0) > 96 << 20, 20, "it has eaten")
+    until(lambda: (fleet.record(large)["memory_bytes"] or 0) > 96 << 20, 20, "the container uses the memory")
     specs = {name: spec(fleet, name) for name in (small, large)}
     refused = fleet.run("set", small, large, "memory=32M")
     assert refused.status == 1, refused
@@ -128,7 +128,7 @@ def test_bad_input_changes_nothing(fleet: Fleet) -> None:
     assert fleet.half_done() == []
 
 
-def test_a_container_that_is_busy_refuses_for_all(fleet: Fleet) -> None:
+def test_a_busy_container_keeps_all_from_being_changed(fleet: Fleet) -> None:
     stubborn, other = fleet.name("a"), fleet.name("b")
     fleet.create(other)
     fleet.create(stubborn, command=("--", "sh", "-c", "trap '' TERM; while :; do sleep 1; done"))
@@ -141,7 +141,7 @@ def test_a_container_that_is_busy_refuses_for_all(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("step", ["write", "putinforce"])
-def test_the_daemon_is_killed_while_specs_change(fleet: Fleet, step: str) -> None:
+def test_the_specs_on_disk_are_in_force_after_the_daemon_is_killed_while_they_change(fleet: Fleet, step: str) -> None:
     names = [fleet.name(letter) for letter in "abc"]
     fleet.create(*names)
     before = {name: fleet.pid(name) for name in names}
@@ -151,14 +151,14 @@ def test_the_daemon_is_killed_while_specs_change(fleet: Fleet, step: str) -> Non
     assert daemon.wait(10) == -signal.SIGKILL
     fleet.start_daemon()
     wanted = [name for name in names if f"memory: {256 << 20}" in spec(fleet, name)]
-    assert wanted == (names[:1] if step == "write" else names)  # what is on disk is wanted
+    assert wanted == (names[:1] if step == "write" else names)  # the daemon carries out the specs on disk
     for name in names:
         until(lambda name=name: (memory(fleet, name) == str(256 << 20)) == (name in wanted), 10, name)  # type: ignore[misc]
     assert {name: fleet.pid(name) for name in names} == before
     assert not [path for name in names for path in fleet.paths.container(name).directory.glob("*.new")]
 
 
-def test_create_ensure_update(fleet: Fleet) -> None:
+def test_create_ensure_update_changes_containers_that_exist(fleet: Fleet) -> None:
     prefix = fleet.name("web")
     fleet.ok("create", prefix, "-n", "2", "--memory", "128M", *SLEEP)
     first = f"{prefix}1"

@@ -1,6 +1,6 @@
-"""A fourth layer between delta and mask, as a real mount: the kernel merges what ``present`` says, and all else follows.
+"""A fourth layer between delta and mask, as a real mount. The kernel merges the layers as ``present`` says.
 
-Each test is in a mount namespace that goes with it. Needs root.
+Each test is in a mount namespace of its own. Needs root.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PRIVATE = Owner(0o600, 0, 0)
 
 @pytest.fixture
 def host_files() -> Iterator[dict[str, Path]]:
-    """Files of the host: one that only the base has, one for each of the layers above to provide or to take away."""
+    """Files of the host: one that only the base has, and one for each layer above, which provides it or takes it away."""
     top = Path(f"/usr/local/share/lxcfleet-test-stack-{os.getpid()}")
     top.mkdir(parents=True)
     made = {name: top / name for name in ("base", "mask", "app", "delta", "gone", "secret", "copied")}
@@ -54,7 +54,7 @@ def host_files() -> Iterator[dict[str, Path]]:
 
 
 class Mounted:
-    """A container's directory, and its layers where the launcher would have them. In a mount namespace of its own."""
+    """A container's directory with its layers where the launcher has them, in a mount namespace of its own."""
 
     def __init__(self, top: Path) -> None:
         self.top = top
@@ -72,7 +72,7 @@ class Mounted:
         self.stack = Stack((usual.top, app, *usual.lower))
 
     def put(self, layer: str, entries: dict[str, Entry]) -> None:
-        """Mount an image with these files as the source of a layer. Directories are made as they are needed."""
+        """Mount an image with these files as the source of a layer. Missing directories are made."""
         place = Path(next(each.source for each in self.stack if each.name == layer))
         file = self.top / f"{layer}.ext4"
         file.unlink(missing_ok=True)
@@ -81,12 +81,12 @@ class Mounted:
         command.run(["/usr/bin/mount", "-t", "ext4", "-o", "loop,ro,nodev", str(file), str(place)])
 
     def mount(self) -> Path:
-        """Mount the container's root; where it is."""
+        """Mount the container's root; returns its path."""
         layers.mount(self.paths, self.stack, NAME, FIRST_ID, 0)
         return self.paths.root_mount
 
 def in_a_namespace(work: Callable[[Mounted], T]) -> T:
-    """What ``work`` returns; all that it mounts is gone then."""
+    """Run ``work`` in a mount namespace of its own, which ends with it; returns its result."""
     top = Path(f"/var/lib/lxcfleet-test-stack-{os.getpid()}")
     top.mkdir(mode=0o755)
     try:
@@ -96,12 +96,12 @@ def in_a_namespace(work: Callable[[Mounted], T]) -> T:
 
 
 def masking(*paths: Path) -> dict[str, Entry]:
-    """A layer that takes these away."""
+    """The entries of a layer that takes these paths away."""
     return {str(path): Whiteout() for path in paths} | above(*paths)
 
 
 def above(*paths: Path) -> dict[str, Entry]:
-    """The directories above these."""
+    """The directories above these paths, as entries."""
     return {str(parent): Directory(OURS) for path in paths for parent in path.parents}
 
 
@@ -110,7 +110,7 @@ def text(content: str, owner: Owner = OURS) -> File:
 
 
 def run(root: Path, *command: str) -> subprocess.Popen[bytes]:
-    """A process whose mount namespace has nothing but the container's root."""
+    """Start a process whose mount namespace has nothing but the container's root."""
     script = 'cd "$1" && shift && mount --move . / && exec chroot . "$@"'
     running = subprocess.Popen(["unshare", "--mount", "sh", "-c", script, "sh", str(root), *command])
     name = Path(command[0]).name
@@ -119,7 +119,7 @@ def run(root: Path, *command: str) -> subprocess.Popen[bytes]:
 
 
 def found_in(mounted: Mounted, path: Path) -> str | None:
-    """The layer that has ``path``, as ``present`` says; None: nothing is there."""
+    """The layer that provides ``path``, as ``present`` says; None if there is no such file."""
     shelf = Shelf()
     try:
         with shelf.present(mounted.stack) as present:
@@ -129,8 +129,8 @@ def found_in(mounted: Mounted, path: Path) -> str | None:
         shelf.close()
 
 
-def test_what_is_mounted_is_what_the_stack_says(host_files: dict[str, Path]) -> None:
-    """The kernel merges the four layers as ``present`` does, with the container's owners."""
+def test_the_kernel_merges_the_layers_as_the_stack_says(host_files: dict[str, Path]) -> None:
+    """There are four layers, and files have the container's owners."""
     ours = [host_files[name] for name in ("base", "mask", "app", "delta", "gone")]
 
     def look(mounted: Mounted) -> dict[str, tuple[str | None, str | None, int]]:
@@ -162,7 +162,7 @@ def test_what_is_mounted_is_what_the_stack_says(host_files: dict[str, Path]) -> 
 
 
 def test_a_program_of_the_fourth_layer_becomes_stale_with_it(host_files: dict[str, Path]) -> None:
-    """It is held against the app layer, not against the host; and it is found shadowing what the host has."""
+    """The program is compared with the app layer, not with the host. It is also found as a shadow of the host's file."""
     program = host_files["app"]
     sleep = Path("/usr/bin/sleep").read_bytes()
 
@@ -177,7 +177,7 @@ def test_a_program_of_the_fourth_layer_becomes_stale_with_it(host_files: dict[st
             (group / "cgroup.procs").write_text(f"{running.pid}\n")
             target = Target(NAME, running.pid, str(group), mounted.stack)
             stale = [_stale(target)]
-            program.write_bytes(sleep + b"patched")  # the host's: no container sees it
+            program.write_bytes(sleep + b"patched")  # the host's file, which no container sees
             stale.append(_stale(target))
             mounted.put("app", {**above(program), str(program): File(sleep + b"newer", OURS)})
             stale.append(_stale(target))
@@ -203,8 +203,8 @@ def _stale(target: Target) -> list[tuple[str, str, str]]:
     return [(file.path, str(file.why), file.layer) for file in found.files]
 
 
-def test_what_the_fourth_layer_has_of_the_hosts_secrets_is_an_exposure(host_files: dict[str, Path]) -> None:
-    """A copy of one in an app layer is told of; a file of the app's own by the same path is not."""
+def test_a_secret_of_the_host_in_the_fourth_layer_is_an_exposure(host_files: dict[str, Path]) -> None:
+    """A copy of a secret in an app layer is an exposure. A file of the app's own at the same path is none."""
     secret, copied = host_files["secret"], host_files["copied"]
 
     def look(mounted: Mounted) -> list[str]:

@@ -1,4 +1,4 @@
-"""Finding old code in real containers: the host's files change below them, as dpkg changes them."""
+"""Old code is found in real containers after the host's files were changed as dpkg changes them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SCRIPT = "#!/bin/sh\nwhile :; do sleep 1; done\n"
 
 
 class Software:
-    """Programs in the base that clones see, which no package owns."""
+    """Programs in the base that clones see and no package owns."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -32,21 +32,21 @@ class Software:
         self.write("serve.py", "import time\nwhile True: time.sleep(1)\n")
 
     def write(self, name: str, text: str) -> None:
-        """A script that may be run."""
+        """Write a script that may be run."""
         (self.directory / name).write_text(text)
         (self.directory / name).chmod(0o755)
 
     def library(self) -> Path:
-        """One that a program may load."""
+        """Make a library that a program may load."""
         source = next(path for path in Path("/usr/lib").glob("*-linux-gnu/libz.so.1"))
         return Path(shutil.copy(source, self.directory / "libown.so"))
 
     def command(self, name: str) -> Sequence[str]:
-        """For an app container."""
+        """The command of an app container that runs a program."""
         return ("--", str(self.directory / name), "infinity")
 
     def replace(self, name: str, more: bytes = b"\n# new\n") -> None:
-        """As dpkg does: a new file is renamed over the old one. ``more``: what it has more than that."""
+        """Rename a new file over the old one, as dpkg does. It is a copy with ``more`` at its end."""
         path = self.directory / name
         new = path.with_name(f"{name}.dpkg-new")
         shutil.copy2(path, new)
@@ -64,7 +64,7 @@ def software() -> Iterator[Software]:
 
 @contextmanager
 def running(fleet: Fleet, name: str, *command: str, called: str) -> Iterator[None]:
-    """A command in a container, in the meantime."""
+    """Run a command in a container meanwhile."""
     client = fleet.spawn("exec", name, "--", *command)
     try:
         until(lambda: called in fleet.inside(name, "cat /proc/[0-9]*/comm 2>/dev/null || true"), what=f"{called} runs")
@@ -76,7 +76,7 @@ def running(fleet: Fleet, name: str, *command: str, called: str) -> Iterator[Non
 
 
 def old(fleet: Fleet, *chosen: str) -> dict[str, list[tuple[str, str, str]]]:
-    """What is stale: by container the path, why, and who has it now."""
+    """The stale files of each stale container: path, reason, and the layer that provides the path now."""
     ran = fleet.run("stale", "-f", "json", *chosen)
     records = ran.json
     found = {r["name"]: [(f["path"], f["why"], f["layer"]) for f in r["files"]] for r in records if r["stale"]}
@@ -85,7 +85,7 @@ def old(fleet: Fleet, *chosen: str) -> dict[str, list[tuple[str, str, str]]]:
     return found
 
 
-def test_exactly_those_that_map_it(fleet: Fleet, software: Software) -> None:
+def test_exactly_the_containers_that_map_a_changed_file_are_stale(fleet: Fleet, software: Software) -> None:
     one, two, other, privileged = (fleet.name(name) for name in ("one", "two", "other", "privileged"))
     fleet.create(one, command=software.command("one"))
     fleet.create(two, command=software.command("two"))
@@ -96,7 +96,7 @@ def test_exactly_those_that_map_it(fleet: Fleet, software: Software) -> None:
     expected = [(str(software.directory / "one"), "replaced", "base")]
     assert old(fleet) == {one: expected, privileged: expected}
     assert fleet.run("stale", "-q").out == f"{one}\n{privileged}\n"
-    # What is started anew in the old mount may find the old file, and then counts just as well.
+    # A process started in the old mount may find the old file, and is stale as well. A restart mounts anew.
     fleet.ok("restart", one, privileged)
     assert old(fleet) == {}
     (software.directory / "two").unlink()
@@ -104,7 +104,7 @@ def test_exactly_those_that_map_it(fleet: Fleet, software: Software) -> None:
 
 
 def test_another_file_of_the_same_content_is_not_stale(fleet: Fleet, software: Software) -> None:
-    """After a way back, say: what ran the other version is stale, and nothing else is."""
+    """For example after the way back to a former version: only containers that run the other version are stale."""
     one, job, new = (fleet.name(name) for name in ("one", "job", "new"))
     fleet.create(one, command=software.command("one"))
     fleet.create(job, command=software.command("job"))
@@ -120,7 +120,7 @@ def test_another_file_of_the_same_content_is_not_stale(fleet: Fleet, software: S
     assert old(fleet) == {new: [(str(software.directory / "one"), "replaced", "base")]}
 
 
-def test_scripts_behind_options(fleet: Fleet, software: Software) -> None:
+def test_a_script_behind_an_interpreters_options_is_found(fleet: Fleet, software: Software) -> None:
     path = str(software.directory / "job")
     bash, python = fleet.name("bash"), fleet.name("python")
     fleet.create(bash, command=("--", "bash", "-euo", "pipefail", path))
@@ -131,7 +131,7 @@ def test_scripts_behind_options(fleet: Fleet, software: Software) -> None:
     assert set(old(fleet)) == {bash, python}
 
 
-def test_scripts_and_what_was_started_with_exec(fleet: Fleet, software: Software) -> None:
+def test_scripts_and_commands_started_with_exec_are_found(fleet: Fleet, software: Software) -> None:
     job, serve, shell = (fleet.name(name) for name in ("job", "serve", "shell"))
     fleet.create(job, command=software.command("job"))
     fleet.create(serve, command=("--", "python3", "-u", str(software.directory / "serve.py")))
@@ -151,14 +151,14 @@ def test_scripts_and_what_was_started_with_exec(fleet: Fleet, software: Software
     }
 
 
-def test_what_the_delta_provides_is_compared_with_that(fleet: Fleet, software: Software) -> None:
+def test_a_file_that_the_delta_provides_is_compared_with_the_deltas(fleet: Fleet, software: Software) -> None:
     name, path = fleet.name("a"), software.directory / "one"
     fleet.create(name)
     fleet.inside(name, f"touch {path}")  # the container has a copy of its own now
     fleet.ok("restart", name)
     with running(fleet, name, str(path), "infinity", called="one"):
         software.replace("one")
-        assert old(fleet) == {}, "a patch of the base doesn't reach it: a matter for `audit shadow`"
+        assert old(fleet) == {}, "a patch of the base doesn't reach the delta's file: a matter for `audit shadow`"
         fleet.inside(name, f"cp {path} {path}.new; mv {path}.new {path}")
         assert old(fleet) == {name: [(str(path), "replaced", "delta")]}
         fleet.inside(name, f"rm {path}")
@@ -183,17 +183,17 @@ time.sleep(1000)
 """
 
 
-def test_what_a_process_makes_for_itself_is_not_stale(fleet: Fleet) -> None:
-    """memfds, anonymous memory, files of its own that are deleted, in the delta and elsewhere."""
+def test_memory_and_files_that_a_process_makes_for_itself_are_not_stale(fleet: Fleet) -> None:
+    """The process maps memfds, anonymous memory, and deleted files of its own in the delta and elsewhere."""
     name = fleet.name("a")
     fleet.create(name, command=("--", "python3", "-c", MAPS))
-    until(lambda: "mapped" in fleet.ok("logs", name), what="it has mapped them")
+    until(lambda: "mapped" in fleet.ok("logs", name), what="the process has mapped them")
     (record,) = fleet.client().stale(Selection())
     assert record["mappings"] > 5
     assert old(fleet) == {}
 
 
-def test_processes_that_come_and_go_while_they_are_read(fleet: Fleet) -> None:
+def test_processes_that_come_and_go_while_they_are_read_are_no_error(fleet: Fleet) -> None:
     names = [fleet.name(f"storm{number}") for number in range(3)]
     fleet.create(*names, command=("--", "sh", "-c", "while :; do /bin/true & /bin/true & wait; done"))
     for _ in range(20):
@@ -201,8 +201,8 @@ def test_processes_that_come_and_go_while_they_are_read(fleet: Fleet) -> None:
         assert [record["files"] for record in records] == [[]] * 3
 
 
-def test_a_container_of_its_own_within(fleet: Fleet, software: Software) -> None:
-    """Another root in the container, as a container engine makes it, has software of its own."""
+def test_a_container_within_a_container_is_not_stale(fleet: Fleet, software: Software) -> None:
+    """A container engine makes another root in the container, which has software of its own."""
     name = fleet.name("a")
     fleet.create(name, options=["--privileged"])
     path = software.directory / "one"
@@ -225,24 +225,24 @@ time.sleep(1000)
 """
 
 
-def test_what_has_shut_itself_into_a_directory_is_looked_at(fleet: Fleet, software: Software) -> None:
-    """As dovecot's and stunnel's processes do, in a directory below /run, which is a file system of its own."""
+def test_a_process_that_called_chroot_is_looked_at(fleet: Fleet, software: Software) -> None:
+    """Processes of dovecot and stunnel do so, in a directory below /run, which is a file system of its own."""
     name, library = fleet.name("a"), software.library()
     fleet.create(name, command=("--", "python3", "-c", CHROOTED, str(library)))
-    until(lambda: "chrooted" in fleet.ok("logs", name), what="it has shut itself in")
+    until(lambda: "chrooted" in fleet.ok("logs", name), what="the process has called chroot")
     assert old(fleet) == {}
     software.replace(library.name)
     assert old(fleet) == {name: [(str(library), "replaced", "base")]}
 
 
-def test_what_is_mounted_a_second_time_is_told_by_its_first_place(fleet: Fleet, software: Software) -> None:
-    """As a service with BindPaths= has it: a path in the container that no layer has."""
+def test_a_file_that_is_mounted_a_second_time_is_named_by_its_first_path(fleet: Fleet, software: Software) -> None:
+    """A service with BindPaths= has such a mount: no layer has its path."""
     name, path = fleet.name("a"), software.directory / "one"
     fleet.create(name)
     shutil.copy(path, software.directory / "single")
     script = f"mount --bind {path.parent} /mnt; touch /srv/one; mount --bind {path} /srv/one; "
     with running(fleet, name, "sh", "-c", f"{script} /srv/one 1000 >/dev/null 2>&1 & exec /mnt/single 1000", called="single"):
-        until(lambda: "one" in fleet.inside(name, "cat /proc/[0-9]*/comm"), what="the other one runs")
+        until(lambda: "one" in fleet.inside(name, "cat /proc/[0-9]*/comm"), what="the other program runs")
         assert old(fleet) == {}
         software.replace("one")
         software.replace("single")
@@ -271,7 +271,7 @@ def elsewhere(tmp_path: Path) -> Iterator[Fleet]:
         fleet.remove()
 
 
-def test_deltas_in_a_file_system_of_their_own(elsewhere: Fleet, software: Software) -> None:
+def test_stale_files_are_told_apart_with_deltas_in_a_file_system_of_their_own(elsewhere: Fleet, software: Software) -> None:
     one, two = elsewhere.name("one"), elsewhere.name("two")
     path = software.directory / "one"
     elsewhere.create(one, two, command=software.command("one"))

@@ -1,7 +1,7 @@
-"""Stories of administrators who patch: a patch that makes a program ill, ends it or hangs it, the way back, and a kernel.
+"""An administrator patches: a patch makes a program unhealthy, ends it or hangs it; the way back; a patch of the kernel.
 
-The machine is patched by apt with the package manager's hook, and the daemon acts by itself. tests/vm tells them once more on
-hosts with the suites' own kernels.
+The machine is patched by apt with the package manager's hook, and the daemon acts by itself. tests/vm runs these tests once
+more on hosts with the suites' own kernels.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ILL = {
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Package]:
-    """Version 1 serves."""
+    """A package whose version 1 serves."""
     if os.geteuid() != 0 or shutil.which("dpkg-deb") is None:
         pytest.skip("needs root and dpkg")
     made = Package(f"lxcfleet-story-{os.getpid()}", tmp_path_factory.mktemp("packages"))
@@ -44,7 +44,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Package]:
 
 
 def build(package: Package, version: str, body: str) -> None:
-    """A version with a program of that body."""
+    """Build a version whose program has this body."""
     package.build(version, texts={str(package.home / "serve"): f"#!/bin/sh\n# {version}\n{body}\n"})
 
 
@@ -83,7 +83,7 @@ def test_a_bad_patch_halts_at_its_canary_and_the_way_back_mends_the_fleet(fleet:
     assert {version_of(fleet, name, package) for name in names} == {"1"}
     assert (fleet.run("stale").status, fleet.run("verify", "--package", package.name).status) == (0, 0)
     now = {record["name"]: record["pid"] for record in fleet.records()}
-    assert all(now[name] == before[name] for name in untouched), "who never ran the bad version was not restarted"
+    assert all(now[name] == before[name] for name in untouched), "containers that never ran the bad version run on"
 
 
 def test_a_kernel_is_not_proven_before_the_reboot(fleet: Fleet, tmp_path: Path) -> None:

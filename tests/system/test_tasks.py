@@ -1,4 +1,4 @@
-"""Each background task of the daemon is killed by an error that nobody foresaw, and comes back."""
+"""Each background task of the daemon ends with an unexpected error, and is started again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OTHERS = {"cleanup", "reload", "health", "admission", "publishing"}
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    """A fleet whose daemon's tasks fail."""
+    """A fleet with a daemon whose tasks fail."""
     own = Fleet()
     own.settings(f"network: {{bridge: {own.bridge}, ipv4: 10.213.7.0/24, domain: {own.tag}.test, drain: 0}}\n")
     try:
@@ -43,7 +43,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 
 def read(fleet: Fleet) -> dict[str, tuple[int, bool]]:
-    """Of each task: how often it failed, and whether it runs."""
+    """How often each task failed, and whether it runs."""
     parse: Any = text_string_to_metric_families
     failures, up = {}, {}
     for family in parse(b"".join(fleet.client().metrics()).decode()):
@@ -56,7 +56,7 @@ def read(fleet: Fleet) -> dict[str, tuple[int, bool]]:
     return {name: (failures[name], up[name]) for name in failures}
 
 
-def test_every_task_that_fails_is_counted_told_and_started_again(fleet: Fleet, tmp_path: Path) -> None:
+def test_every_task_that_fails_is_counted_reported_and_started_again(fleet: Fleet, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("", 0))
         port = probe.getsockname()[1]
@@ -67,17 +67,17 @@ def test_every_task_that_fails_is_counted_told_and_started_again(fleet: Fleet, t
     assert pid is not None
     os.kill(pid, signal.SIGHUP)
     fleet.ok("wait", "--all", "--for", "healthy", "--timeout", "60")
-    until(lambda: read(fleet).keys() >= LOOPS | OTHERS, 30, "all tasks were begun")
-    until(lambda: all(task == (1, True) or task[0] > 1 for task in read(fleet).values()), 30, "all were started again")
+    until(lambda: read(fleet).keys() >= LOOPS | OTHERS, 30, "all tasks were started")
+    until(lambda: all(task == (1, True) or task[0] > 1 for task in read(fleet).values()), 30, "all tasks were started again")
 
-    # And in the middle of what they do, those that go on.
+    # Tasks that run for ever fail in the middle of their work as well.
     for name in [*LOOPS, "health"]:
         before, _ = read(fleet)[name]
         (tmp_path / name).touch()
         until(lambda: read(fleet)[name][0] > before, 30, f"{name} fails")  # noqa: B023
         until(lambda: read(fleet)[name][1], 30, f"{name} is started again")  # noqa: B023
 
-    # The daemon is as it was: what looks after containers, settings and patches works, and who asks is told.
+    # The daemon still works: health checks, commands in containers, and doctor, which tells the failures.
     fleet.ok("wait", "--all", "--for", "healthy", "--timeout", "60")
     assert fleet.ok("exec", fleet.name(1), "--", "echo", "yes").strip() == "yes"
     findings = fleet.run("doctor", "-f", "json").json["findings"]

@@ -1,4 +1,4 @@
-"""Every verb on a real fleet: what it does, what it prints, what it exits with, and what it leaves alone."""
+"""Every verb on a real fleet: its effect, its output, its exit status, and what it leaves alone."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ FAILED, INVALID, SOME, FOUND = 1, 2, 3, 4
 
 
 def three(fleet: Fleet) -> list[str]:
-    """a1 to a3, which run; labels tell them apart."""
+    """Create the containers a1 to a3, which run and have different labels."""
     names = [fleet.name(f"a{number}") for number in (1, 2, 3)]
     for name, tier in zip(names, ("front", "front", "back"), strict=True):
         fleet.create(name, options=("-l", f"tier={tier}", "-l", f"own={name}"))
     return names
 
 
-def test_create_names(fleet: Fleet) -> None:
+def test_create_chooses_names_that_are_free(fleet: Fleet) -> None:
     web = fleet.name("w")
     assert fleet.json("create", web, "-n", "2", *SLEEP)["changed"] is True
     assert sorted(fleet.states()) == [f"{web}1", f"{web}2"]
@@ -39,7 +39,7 @@ def test_create_names(fleet: Fleet) -> None:
     assert json.loads(fleet.ok("create", "-n", "2", "--dry-run", "-f", "json"))["plan"][0].startswith("c1: ")
 
 
-def test_create_without_start(fleet: Fleet) -> None:
+def test_create_no_start_leaves_the_container_stopped(fleet: Fleet) -> None:
     name = fleet.name("a")
     fleet.create(name, options=("--no-start",))
     assert fleet.state(name) == "stopped"
@@ -73,7 +73,7 @@ ACTIONS = [
 
 
 @pytest.mark.parametrize(("verb", "options", "before", "word", "after"), ACTIONS, ids=str)
-def test_an_action(
+def test_an_action_changes_the_state_once_and_can_be_planned(
     fleet: Fleet, verb: str, options: tuple[str, ...], before: str, word: str, after: str | None
 ) -> None:
     name = fleet.name("a")
@@ -98,7 +98,7 @@ def test_an_action(
         assert (idle.status, idle.json["changed"], idle.results) == (0, False, {name: "unchanged"})
 
 
-def test_actions_that_make_no_sense(fleet: Fleet) -> None:
+def test_actions_that_do_not_fit_the_state_are_refused(fleet: Fleet) -> None:
     name = fleet.name("a")
     fleet.create(name)
     refused = fleet.run("destroy", name)
@@ -114,7 +114,7 @@ def test_actions_that_make_no_sense(fleet: Fleet) -> None:
     assert fleet.state(name) == "stopped"
 
 
-def test_selectors(fleet: Fleet) -> None:
+def test_selectors_choose_containers(fleet: Fleet) -> None:
     one, two, three_ = three(fleet)
 
     def chosen(*selector: str) -> list[str]:
@@ -136,7 +136,7 @@ def test_selectors(fleet: Fleet) -> None:
     assert len(fleet.states()) == 3
 
 
-def test_some_of_several_fail(fleet: Fleet) -> None:
+def test_an_action_that_fails_for_some_containers_says_which(fleet: Fleet) -> None:
     one, two, three_ = three(fleet)
     fleet.ok("stop", two)
     ran = fleet.run("destroy", "--all", "-f", "json")
@@ -144,7 +144,7 @@ def test_some_of_several_fail(fleet: Fleet) -> None:
     assert ran.results == {one: "failed", two: "destroyed", three_: "failed"}
     assert {result["name"]: (result["error"] or {}).get("code") for result in ran.json["results"]}[one] == "wrong-state"
     assert sorted(fleet.states()) == [one, three_]
-    assert fleet.run("freeze", one, fleet.name("none")).status == FAILED  # a name that is not there: nothing is done
+    assert fleet.run("freeze", one, fleet.name("none")).status == FAILED  # one name is unknown, so no container is frozen
     assert fleet.state(one) == "running"
 
 

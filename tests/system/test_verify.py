@@ -1,4 +1,4 @@
-"""Proof that a patch is in the containers, and what in their deltas keeps it out."""
+"""Proof that a patch is in the containers, and the files in their deltas that keep it out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.system
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Package]:
-    """Version 1 is on the host, version 2 is built."""
+    """A package with version 1 on the host and version 2 built."""
     if os.geteuid() != 0 or shutil.which("dpkg-deb") is None:
         pytest.skip("needs root and dpkg")
     made = Package(f"lxcfleet-proof-{os.getpid()}", tmp_path_factory.mktemp("packages"))
@@ -33,13 +33,13 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Package]:
 
 @pytest.fixture
 def one(package: Package) -> Package:
-    """Version 1 is on the host."""
+    """The package, with version 1 on the host."""
     assert package.dpkg("--install", package.deb("1")) == 0
     return package
 
 
 def test_the_life_of_a_patch(fleet: Fleet, one: Package, tmp_path: Path) -> None:
-    """Proven, patched, not proven, restarted, proven."""
+    """The fleet is proven; a patch makes some containers not proven; after their restart all are proven again."""
     mapping, others = create_mapping(fleet, one, 3, 2)
     stopped = fleet.name("stopped")
     fleet.ok("create", stopped, "--no-start", "--", "sleep", "infinity")
@@ -54,7 +54,7 @@ def test_the_life_of_a_patch(fleet: Fleet, one: Package, tmp_path: Path) -> None
     for record in ran.json["containers"]:
         assert record["proven"] is (record["name"] not in mapping), record
         assert [file["path"] for file in record["old"]] == [str(one.library)] * (record["name"] in mapping)
-    assert fleet.run("verify", "--package", "dpkg").status == 0, "of that nothing is old"
+    assert fleet.run("verify", "--package", "dpkg").status == 0, "no file of dpkg is old"
     fleet.ok("restart", *mapping)
     after = json.loads(fleet.ok("verify", "-f", "json", "--package", one.name))
     restarted = {record["name"]: record["restarted"] for record in after["containers"]}
@@ -64,8 +64,8 @@ def test_the_life_of_a_patch(fleet: Fleet, one: Package, tmp_path: Path) -> None
     assert fleet.run("verify", "--package", "no-such-package").status == 1
 
 
-def test_data_that_is_opened_now_is_old_where_it_was_opened_before(fleet: Fleet, one: Package) -> None:
-    """Nothing runs it, and yet who opens it gets the old one, until the container is restarted."""
+def test_a_container_that_opened_data_before_a_patch_still_has_the_old_data(fleet: Fleet, one: Package) -> None:
+    """No process has the file open. Yet a process that opens it gets the old one, until the container is restarted."""
     reader, other = fleet.name("reader"), fleet.name("other")
     for name in (reader, other):
         fleet.create(name)
@@ -76,7 +76,7 @@ def test_data_that_is_opened_now_is_old_where_it_was_opened_before(fleet: Fleet,
     fleet.ok("restart", reader, other)
     assert fleet.inside(reader, f"cat {data} {manual}") == "5\n5"
     assert fleet.inside(other, f"cat {manual}") == "5"
-    for _ in range(2):  # that it was looked must not make more of it stale
+    for _ in range(2):  # the first verify must not make more files stale for the second
         assert fleet.run("verify", "--package", one.name).status == 0
     one.dpkg("--install", one.deb("6"))
     assert fleet.inside(reader, f"cat {data}") == "5"
@@ -95,7 +95,7 @@ def test_data_that_is_opened_now_is_old_where_it_was_opened_before(fleet: Fleet,
 
 
 def test_files_that_a_patch_took_away_are_served_until_the_restart(fleet: Fleet, one: Package) -> None:
-    """As a certificate that is trusted no more."""
+    """A certificate that is no longer trusted is such a file."""
     reader, other = fleet.name("reader"), fleet.name("other")
     for name in (reader, other):
         fleet.create(name)
@@ -122,7 +122,7 @@ def test_files_that_a_patch_took_away_are_served_until_the_restart(fleet: Fleet,
     assert fleet.run("verify", "--package", one.name).status == 0
 
 
-def test_modules_that_an_interpreter_has_read(fleet: Fleet, one: Package) -> None:
+def test_modules_that_an_interpreter_has_read_keep_it_from_being_proven(fleet: Fleet, one: Package) -> None:
     module = f"lxcfleet_test_{os.getpid()}"
     path = f"/usr/lib/python3/dist-packages/{module}.py"
     for version in ("7", "8"):
@@ -142,8 +142,8 @@ def test_modules_that_an_interpreter_has_read(fleet: Fleet, one: Package) -> Non
     assert fleet.run("verify").status == 0
 
 
-def test_modules_after_the_way_back(fleet: Fleet, one: Package) -> None:
-    """Whoever began with the version that is there again has read no other, unless it looked one up meanwhile."""
+def test_modules_are_not_old_after_the_way_back_to_their_version(fleet: Fleet, one: Package) -> None:
+    """A container that began with the version that is back has read no other, unless it looked one up meanwhile."""
     module = f"lxcfleet_test_{os.getpid()}"
     path = f"/usr/lib/python3/dist-packages/{module}.py"
     for version in ("11", "12"):
@@ -156,12 +156,12 @@ def test_modules_after_the_way_back(fleet: Fleet, one: Package) -> None:
     one.dpkg("--install", one.deb("12"))
     assert fleet.inside(between, f"cat {path}") == "VERSION = 12"
     stale = {record["name"] for record in fleet.json_any("stale") if record["stale"]}
-    assert stale == {app, idle, between}, "an interpreter may have read it"
+    assert stale == {app, idle, between}, "each interpreter may have read the module"
     one.dpkg("--install", one.deb("11"))
     records = {record["name"]: record["reasons"] for record in fleet.run("verify", "-f", "json").json["containers"]}
     assert records[app] == []
     assert records[idle] == []
-    assert records[between] != [], "it has looked up the other one"
+    assert records[between] != [], "the container has looked up the other version"
 
 
 def test_a_frozen_container_is_looked_at_without_waiting_for_it(fleet: Fleet, one: Package) -> None:
@@ -211,8 +211,8 @@ def test_nothing_is_proven_while_dpkg_is_half_way(fleet: Fleet, one: Package) ->
     assert f"{one.name} is half-configured" in ran.out
 
 
-def test_a_library_that_was_upgraded_inside(fleet: Fleet, one: Package) -> None:
-    """The delta keeps the patch out, until the shadow is removed; nothing else is."""
+def test_a_library_that_was_upgraded_inside_is_a_shadow(fleet: Fleet, one: Package) -> None:
+    """The delta keeps the patch out until the shadow is removed. Other files of the delta stay."""
     name, path = fleet.name("a"), str(one.library)
     fleet.create(name)
     assert fleet.run("audit", "shadow").status == 0
@@ -244,7 +244,7 @@ def test_a_library_that_was_upgraded_inside(fleet: Fleet, one: Package) -> None:
     fleet.ok("verify", "--package", one.name)
 
 
-def test_a_directory_that_was_removed_inside(fleet: Fleet, one: Package) -> None:
+def test_a_directory_that_was_removed_inside_is_a_shadow(fleet: Fleet, one: Package) -> None:
     name = fleet.name("a")
     fleet.create(name)
     fleet.inside(name, f"rm -r {one.home}")
@@ -257,7 +257,7 @@ def test_a_directory_that_was_removed_inside(fleet: Fleet, one: Package) -> None
     fleet.ok("verify", "--package", "dpkg")
 
 
-def test_a_package_that_was_installed_inside(fleet: Fleet, one: Package) -> None:
+def test_a_package_that_was_installed_inside_is_told_and_is_no_shadow(fleet: Fleet, one: Package) -> None:
     name = fleet.name("a")
     fleet.create(name)
     extra = Package(f"{one.name}-extra", one.deb("1").parent)
@@ -270,10 +270,10 @@ def test_a_package_that_was_installed_inside(fleet: Fleet, one: Package) -> None
 
 
 def test_system_containers_have_no_shadows(fleet: Fleet) -> None:
-    """What a boot writes hides nothing of a package's."""
+    """A boot writes no file that hides a file of a package."""
     name = fleet.name("sys")
     fleet.create(name, command=())
-    until(lambda: fleet.run("wait", name, "--for", "healthy", "--timeout", "60").status == 0, 90, "it is up")
+    until(lambda: fleet.run("wait", name, "--for", "healthy", "--timeout", "60").status == 0, 90, "the container is up")
     assert fleet.json_any("audit", "shadow") == [
         {"name": name, "state": "running", "shadows": [], "diverged": None, "problem": None}
     ]

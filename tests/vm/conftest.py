@@ -1,4 +1,4 @@
-"""Fixtures of tests that install the package."""
+"""Fixtures of the tests that install the package."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _folders() -> Iterator[None]:
-    """The guests' folders are in one that is removed also when this run is killed."""
+    """Keep the guests' folders in one folder, which is removed even if this run is killed."""
     with tempfile.TemporaryDirectory(prefix="lxcfleet-vms-", dir="/var/tmp") as directory:
         leftovers.note("directory", directory)
         os.environ["LXCFLEET_VM_FOLDERS"] = directory

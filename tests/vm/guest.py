@@ -41,9 +41,9 @@ BOOT_LIMIT = 240.0  # seconds; 30 to 60 are usual
 BOOT_ATTEMPTS = 3
 SHUTDOWN_LIMIT = 180.0  # seconds; above the 90 that systemd gives a stubborn service
 KEPT_LOGS = 20
-SSH_FAILED = 255  # or, rarely, the command's own code
+SSH_FAILED = 255  # rarely the command's own exit status
 
-# What the serial console shows when nothing more is to be expected of a host.
+# Words on the serial console after which a host does nothing more.
 DEAD_HOST = re.compile(rb"Kernel panic - not syncing.*|You are in emergency mode|^\(initramfs\)", re.MULTILINE)
 
 NEVER_PUSHED = (".git", "__pycache__", ".mypy_cache", ".pytest_cache", ".hypothesis")
@@ -82,7 +82,7 @@ class Guest:
     def boot_all(
         cls, suites: Sequence[str], *, packages: Sequence[str] = PRODUCT_PACKAGES, memory_mib: int = 2048
     ) -> list[Guest]:
-        """Guests that have booted and settled, side by side."""
+        """Boot several guests at the same time; returns them once all have settled."""
         guests = [cls(ensure_image(suite, packages), memory_mib=memory_mib) for suite in suites]
         try:
             for guest in guests:
@@ -106,7 +106,7 @@ class Guest:
     ) -> subprocess.CompletedProcess[str]:
         """Run a shell command, or an argument list, as root.
 
-        It ends when its output does: what it leaves running in the background must write elsewhere.
+        It ends when its output does, so processes that it leaves in the background must write elsewhere.
         With `check` a command that fails raises GuestError; one that takes longer than `timeout` always does.
         """
         line = command if isinstance(command, str) else shlex.join(command)
@@ -129,7 +129,7 @@ class Guest:
     def reboot(self, *, hard: bool = False) -> None:
         """Reboot and wait until it has settled; `hard` as if by the reset button, nothing written out."""
         command = "systemctl reboot" + (" --force --force" if hard else "")
-        with contextlib.suppress(GuestError):  # the host may be gone before the command's end is known
+        with contextlib.suppress(GuestError):  # the host may be down before ssh reports the command's end
             self.run(command, check=False, timeout=60)
         self._await_power_off()
         self._boot_again()
@@ -168,7 +168,7 @@ class Guest:
         self._start_qemu()
 
     def _settle(self, *, fresh_disk: bool) -> None:
-        """A boot that hangs or panics is tried again, as the emulator may be to blame; what led to it never is."""
+        """Wait for the boot. A boot that hangs or panics is tried again: the emulator may be to blame."""
         for attempts_left in reversed(range(BOOT_ATTEMPTS)):
             try:
                 self._await_boot()
@@ -189,7 +189,7 @@ class Guest:
     def _start_qemu(self) -> None:
         self._log_start = self.serial_log.stat().st_size
         with (self._folder / "qemu.log").open("ab") as output:
-            # A session of its own: Ctrl-C in a terminal is for us, and we end the guest.
+            # A session of its own: Ctrl-C in a terminal reaches this program, which then ends the guest.
             self._qemu = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "TERM", *self._qemu_command()],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
@@ -225,7 +225,7 @@ class Guest:
         self._disconnect()
         if self._qemu is None:
             return
-        # Politely first: qemu then writes out what it holds of the disk, which a boot tried again needs.
+        # At SIGTERM qemu writes out its cache of the disk, which a second try of the boot needs.
         self._qemu.terminate()
         try:
             self._qemu.wait(timeout=20)
@@ -234,10 +234,10 @@ class Guest:
             self._qemu.wait()
         self._qemu = None
 
-    # -- reaching it --------------------------------------------------------------------------------
+    # -- connection ---------------------------------------------------------------------------------
 
     def _await_boot(self) -> None:
-        """Wait until the guest answers and its boot is through."""
+        """Wait until the guest answers and has finished its boot."""
         deadline = time.monotonic() + BOOT_LIMIT
         while not self._connect():
             self._check_alive()
@@ -262,7 +262,7 @@ class Guest:
             try:
                 stdout, stderr = self._communicate(process, input, timeout)
             except subprocess.TimeoutExpired as error:
-                # Not read to its end: the shared connection holds the pipes for as long as the command runs.
+                # The output is not read to its end: the shared connection holds the pipes while the command runs.
                 output = _decoded(error.stdout) + _decoded(error.stderr)
                 raise GuestError(f"{self.suite}: no end of {line!r} after {timeout:g} s:\n{output}") from None
             finally:
@@ -272,7 +272,7 @@ class Guest:
         return subprocess.CompletedProcess(argv, process.returncode, stdout, stderr)
 
     def _communicate(self, process: subprocess.Popen[str], input: str | None, timeout: float) -> tuple[str, str]:
-        """In short steps, so that a host's panic is told at once, and not as a command that takes too long."""
+        """Wait in short steps, so that a panic of the host is reported at once, and not as a command that takes too long."""
         deadline = time.monotonic() + timeout
         while True:
             try:
@@ -281,7 +281,7 @@ class Guest:
                 if time.monotonic() >= deadline:
                     raise
                 self._check_alive()
-                input = None  # what was given is on its way
+                input = None  # ssh has the input already
 
     def _connect(self) -> bool:
         """Open the connection that the commands share: signing in takes seconds on an emulated CPU."""
@@ -301,7 +301,7 @@ class Guest:
             subprocess.run([*argv[:-1], "-O", "exit", argv[-1]], capture_output=True, timeout=20)
         (self._folder / "ssh").unlink(missing_ok=True)
 
-    # -- what went wrong ----------------------------------------------------------------------------
+    # -- errors -------------------------------------------------------------------------------------
 
     def _check_alive(self) -> None:
         if self._qemu is None:
@@ -324,12 +324,12 @@ class Guest:
 
 
 def _decoded(output: str | bytes | None) -> str:
-    # A TimeoutExpired carries bytes, whatever was asked for.
+    # A TimeoutExpired has bytes, even if text was asked for.
     return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
 
 
 def _free_port() -> int:
-    # Another process may take it before qemu does: then qemu exits, and the boot is tried again with another.
+    # Another process may take the port before qemu does. Then qemu exits, and the boot is tried again with another port.
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -27,13 +27,13 @@ HOST_PACKAGES = ("e2fsprogs", "mmdebstrap", "openssh-client", "qemu-system-x86",
 
 SUITES = ("bookworm", "trixie")
 
-# What makes the image a host that boots, can be reached and can be patched.
+# The packages that a host needs to boot, to be reached by ssh and to be patched.
 BOOT_PACKAGES = (
     "apparmor", "ca-certificates", "dbus", "libpam-systemd", "linux-image-cloud-amd64", "make",
     "openssh-server", "sudo", "systemd-sysv", "unattended-upgrades",
 )  # fmt: skip
 
-# What the product and its tests need from the distribution.
+# The packages that lxcfleet and its tests need.
 PRODUCT_PACKAGES = (
     "dnsmasq-base", "e2fsprogs", "lxc", "mypy", "nftables", "python3-aiohttp", "python3-click",
     "python3-hypothesis", "python3-jsonschema", "python3-lxc", "python3-prometheus-client", "python3-psutil",
@@ -157,7 +157,7 @@ def _apt_sources(suite: str) -> tuple[str, ...]:
     """This machine's Debian mirrors, with `suite` in the place of its own release."""
     fields = "$(ORIGIN) $(REPO_URI) $(CODENAME) $(COMPONENT)"
     listing = _run("apt-get", "indextargets", "--format", fields, "Created-By: Packages")
-    sources: dict[str, None] = {}  # in apt's order, each once
+    sources: dict[str, None] = {}  # in apt's order, without duplicates
     for line in listing.splitlines():
         origin, uri, codename, component = line.rsplit(" ", 3)
         _, dash, pocket = codename.partition("-")
@@ -194,7 +194,7 @@ def _build(recipe: Recipe, home: Path) -> None:
 
 def _bootstrap(recipe: Recipe, tree: Path) -> None:
     apt_options = [f"--aptopt={setting}" for setting in (*recipe.apt_settings, 'Acquire::Languages "none";')]
-    # mmdebstrap mounts /proc and /sys in the tree: in a mount namespace of its own, whatever happens to it.
+    # mmdebstrap mounts /proc and /sys in the tree. In a mount namespace of its own no mount is left, even if it is killed.
     _run(
         *("unshare", "--mount", "--propagation=private"),
         *("mmdebstrap", "--mode=root", "--format=directory", "--variant=important", "--quiet"),
@@ -240,7 +240,7 @@ def _guest_files(recipe: Recipe) -> dict[str, str]:
         "etc/machine-id": "",
         "etc/resolv.conf": f"nameserver {QEMU_DNS}\n",
         "etc/default/locale": "LANG=C.UTF-8\n",
-        # Only qemu's card: bridges and veths are the product's.
+        # Only qemu's network card: lxcfleet manages bridges and veths.
         "etc/systemd/network/80-qemu.network": "[Match]\nName=en*\n\n[Network]\nDHCP=ipv4\nIPv6AcceptRA=no\n",
         "root/.ssh/authorized_keys": recipe.authorized_key,
     }

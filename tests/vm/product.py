@@ -1,4 +1,4 @@
-"""The product in a guest: its package, and its command line."""
+"""lxcfleet in a guest: its package, and its command line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LONG = 900.0
 
 
 def fleet(guest: Guest, *arguments: str, timeout: float = LONG) -> str:
-    """What a verb prints; it must succeed."""
+    """Run a verb, which must succeed; returns its output."""
     return guest.run(["lxcfleet", *arguments], timeout=timeout).stdout
 
 
@@ -33,12 +33,12 @@ def data(guest: Guest, verb: str, *arguments: str) -> Any:
 
 
 def states(guest: Guest) -> dict[str, str]:
-    """What containers do."""
+    """The state of each container."""
     return {each["name"]: each["state"] for each in data(guest, "list")}
 
 
 def pids(guest: Guest) -> dict[str, int]:
-    """Process 1 of each that runs."""
+    """The pid of process 1 of each container that runs."""
     return {each["name"]: each["pid"] for each in data(guest, "list") if each["pid"]}
 
 

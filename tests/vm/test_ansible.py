@@ -1,6 +1,7 @@
 """Two hosts, one Debian 12 and one Debian 13, run as a fleet by Ansible on this machine, over ssh.
 
-One boot of both; each test goes on with what the ones before it left. Hosts are named by their suites: ssh knows them.
+Both hosts are booted once; each test goes on with what the tests before it left. Hosts are named by their suites, which are
+hosts in ssh's configuration.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Control(Programs):
         (directory / "ssh.conf").write_text("\n".join(_stanza(guest) for guest in guests))
         programs = directory / "programs"
         programs.mkdir()
-        # As if that were the operator's own configuration, which ssh does not look for below HOME.
+        # ssh does not look for an operator's configuration below HOME, so it is told where this one is.
         (programs / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {directory}/ssh.conf "$@"\n')
         (programs / "ssh").chmod(0o755)
         self.path.append(programs)
@@ -64,24 +65,24 @@ class Control(Programs):
         (directory / "lxcfleet.yml").write_text(json.dumps(plugin))
 
     def environment(self) -> dict[str, str]:
-        """With fewer round trips."""
+        """Ansible's environment, with pipelining: fewer round trips."""
         return {**super().environment(), "ANSIBLE_PIPELINING": "1"}
 
     def hosts(self, *tasks: dict[str, Any], options: tuple[str, ...] = (), **more: Any) -> Ran:
-        """Tasks, or what else a play says, on both hosts; Ansible must be content."""
+        """Run tasks, or other parts of a play, on both hosts. Ansible must succeed."""
         return good(self.play(*tasks, hosts="fleet_hosts", options=("-i", "hosts", *options), **more))
 
     def containers(self, *tasks: dict[str, Any], hosts: str = "lxcfleet") -> Ran:
-        """Tasks in containers; Ansible must be content."""
+        """Run tasks in containers. Ansible must succeed."""
         return good(self.play(*tasks, hosts=hosts, options=("-i", "lxcfleet.yml")))
 
     def playbook(self, name: str, *options: str, **variables: Any) -> Ran:
-        """One of the collection's playbooks on both hosts, whatever comes of it."""
+        """Run one of the collection's playbooks on both hosts. It may fail."""
         return self.run("ansible-playbook", f"lxcfleet.fleet.{name}", "-i", "hosts", "-e", json.dumps(variables), *options)
 
 
 def _stanza(guest: Guest) -> str:
-    """A host of ssh's configuration, as the guest's own command line has it."""
+    """A host of ssh's configuration with the options of the guest's ssh command line."""
     command = guest.ssh_command()
     given = dict(zip(command[1:-1:2], command[2:-1:2], strict=True))
     lines = [f"Host {guest.suite}", "HostName 127.0.0.1", "User root", f"Port {given['-p']}", f"IdentityFile {given['-i']}"]
@@ -90,7 +91,7 @@ def _stanza(guest: Guest) -> str:
 
 
 def good(ran: Ran) -> Ran:
-    """It, if Ansible was content."""
+    """The same run; fails the test if Ansible failed."""
     assert ran.status == 0, f"{ran.out}\n{ran.err}"
     return ran
 
@@ -101,13 +102,13 @@ def changed(ran: Ran) -> dict[str, int]:
 
 
 def each(what: Any) -> dict[str, Any]:
-    """The same of both hosts."""
+    """The same value for both hosts."""
     return dict.fromkeys(SUITES, what)
 
 
 @pytest.fixture(scope="module")
 def guests() -> Iterator[list[Guest]]:
-    """Both hosts, as Debian comes."""
+    """Both hosts, as Debian installs them."""
     if shutil.which("ansible-playbook") is None:
         pytest.skip("needs ansible-core")
     booted = Guest.boot_all(SUITES, packages=())
@@ -120,7 +121,7 @@ def guests() -> Iterator[list[Guest]]:
 
 @pytest.fixture(scope="module")
 def control(guests: list[Guest], tmp_path_factory: pytest.TempPathFactory) -> Control:
-    """Ansible in front of them."""
+    """The control node of both hosts."""
     collections = copy_collection(tmp_path_factory.mktemp("collections"))
     return Control(tmp_path_factory.mktemp("control"), collections, guests)
 
@@ -151,7 +152,7 @@ def mapped(guest: Guest) -> dict[str, str]:
     return dict(line.split() for line in guest.run("python3 -", input=MAPPED).stdout.splitlines())
 
 
-def test_the_role_installs_it(control: Control, guests: list[Guest], package: Path) -> None:
+def test_the_role_installs_lxcfleet(control: Control, guests: list[Guest], package: Path) -> None:
     asked = {"lxcfleet_deb": str(package / DEB), "lxcfleet_settings": SETTINGS, "lxcfleet_room": 2 * COUNT}
     play: dict[str, Any] = {"roles": [{"role": "lxcfleet.fleet.lxcfleet", "vars": asked}]}
     control.hosts(options=("--check",), **play)
@@ -163,8 +164,8 @@ def test_the_role_installs_it(control: Control, guests: list[Guest], package: Pa
     assert changed(control.hosts(**play)) == each(0)
 
 
-def test_the_plain_command(control: Control, guests: list[Guest]) -> None:
-    """System containers, which the module removes again."""
+def test_the_module_removes_containers_that_the_plain_command_made(control: Control, guests: list[Guest]) -> None:
+    """`lxcfleet create -n` makes system containers."""
     gone = {"lxcfleet.fleet.containers": {"name": "c", "count": COUNT, "state": "absent"}}
     ran = control.hosts(
         {"ansible.builtin.command": f"lxcfleet create -n {COUNT}"},
@@ -184,7 +185,7 @@ def test_the_plain_command(control: Control, guests: list[Guest]) -> None:
     assert [states(guest) for guest in guests] == [{}, {}]
 
 
-def test_a_hundred(control: Control, guests: list[Guest], library: Package) -> None:
+def test_the_playbook_makes_a_hundred_containers(control: Control, guests: list[Guest], library: Package) -> None:
     publish(guests, library, "1")
     for guest in guests:
         guest.run(f"echo 'deb [trusted=yes] file:{ARCHIVE} ./' >/etc/apt/sources.list.d/archive.list")
@@ -196,10 +197,10 @@ def test_a_hundred(control: Control, guests: list[Guest], library: Package) -> N
     again = good(control.playbook("hundred", **ask))
     assert changed(again) == each(0)
     assert {host: said["states"] for host, said in again.task("Look at them").items()} == each({"running": COUNT})
-    until(lambda: all(mapped(guest) == dict.fromkeys(WEB, "1") for guest in guests), LONG, "all have mapped the library")
+    until(lambda: all(mapped(guest) == dict.fromkeys(WEB, "1") for guest in guests), LONG, "all map the library")
 
 
-def test_nothing_to_do_changes_nothing(control: Control, guests: list[Guest]) -> None:
+def test_modules_with_nothing_to_do_change_nothing(control: Control, guests: list[Guest]) -> None:
     before = [pids(guest) for guest in guests]
     ran = control.hosts(
         {"lxcfleet.fleet.patch": {}},
@@ -215,7 +216,7 @@ def test_nothing_to_do_changes_nothing(control: Control, guests: list[Guest]) ->
     assert [pids(guest) for guest in guests] == before
 
 
-def test_containers_of_both_are_hosts(control: Control) -> None:
+def test_containers_of_both_hosts_are_hosts_in_the_inventory(control: Control) -> None:
     found = json.loads(good(control.run("ansible-inventory", "-i", "lxcfleet.yml", "--list")).out)
     names = sorted(f"{name}.{host}" for host in SUITES for name in WEB)
     assert sorted(found["label_role_web"]["hosts"]) == names
@@ -242,12 +243,12 @@ def test_containers_have_facts(control: Control) -> None:
 
 
 def patch_both(control: Control) -> Ran:
-    """The collection's playbook, one host after the other, with an inventory that has the containers, too."""
+    """Run the collection's playbook, one host after the other. The inventory has the containers, too."""
     return control.playbook("patch", "-i", "lxcfleet.yml", patch_serial=1, patch_packages=[PACKAGE])
 
 
 def check_only_the_first_was_touched(ran: Ran, guests: list[Guest], before: dict[str, int]) -> None:
-    """The play ended with the first host."""
+    """Check that the play ended with the first host."""
     first, second = guests
     assert ran.status != 0
     assert ran.stats[FIRST]["failures"] == 1, ran
@@ -256,24 +257,24 @@ def check_only_the_first_was_touched(ran: Ran, guests: list[Guest], before: dict
     assert (mapped(second), pids(second)) == (dict.fromkeys(WEB, "1"), before)
 
 
-def test_one_that_does_not_come_back_stops_the_play(control: Control, guests: list[Guest], library: Package) -> None:
+def test_a_container_that_does_not_come_back_stops_the_play(control: Control, guests: list[Guest], library: Package) -> None:
     first, second = guests
     publish(guests, library, "2")
     once = f'test -e /opt/once && exit 7; touch /opt/once; exec python3 -c "{FOREVER}"'
     fleet(first, "create", "bad", "--", "sh", "-c", once)
-    until(lambda: "bad" in mapped(first), LONG, "it has mapped the library")
+    until(lambda: "bad" in mapped(first), LONG, "the container has mapped the library")
     before = pids(second)
     ran = patch_both(control)
     check_only_the_first_was_touched(ran, guests, before)
     said = ran.task("Restart the containers that run old code")[FIRST]["msg"]
     assert said.startswith("the rollout is halted at ")
-    assert "bad" in said  # its own gate, or that of the next one if the hook's rollout had come to it before
+    assert "bad" in said  # at its own gate, or at the next one's if the hook's rollout came first
     fleet(first, "rollout", "abort")
     fleet(first, "destroy", "bad", "--force")
 
 
-def test_one_that_is_not_proven_stops_the_play(control: Control, guests: list[Guest]) -> None:
-    """A container that has a copy of the library: the fix does not reach it."""
+def test_a_container_that_is_not_proven_stops_the_play(control: Control, guests: list[Guest]) -> None:
+    """The container has a copy of the library, so that the fix does not reach it."""
     last = WEB[-1]
     control.containers(
         {"ansible.builtin.shell": f"echo copy >>/usr/lib/{PACKAGE}/libpatched.so.1"}, hosts=f"{last}.{FIRST}"
@@ -294,9 +295,9 @@ def test_one_that_is_not_proven_stops_the_play(control: Control, guests: list[Gu
     assert changed(made) == {FIRST: 2}
 
 
-def test_both_are_patched(control: Control, guests: list[Guest]) -> None:
+def test_both_hosts_are_patched(control: Control, guests: list[Guest]) -> None:
     ran = good(patch_both(control))
-    # Nothing is left to do on the first one; on the second, its own hook may have begun before Ansible asked for it.
+    # Nothing is left to do on the first host. On the second, the hook may have begun before Ansible asked.
     assert changed(ran)[FIRST] == 0
     assert changed(ran)[SECOND] > 0
     assert {host: verify["proven"] for host, verify in ran.task("Prove that the fix is everywhere").items()} == each(True)

@@ -1,6 +1,6 @@
-"""The README's promise: on a Debian host as it comes, with nothing of ours on it, `make demo` works.
+"""The README's promise: `make demo` works on a Debian host as installed, without any of lxcfleet's dependencies.
 
-One boot per suite; the tests of a suite go on with what the ones before them left.
+Each suite is booted once; each test goes on with what the tests before it left.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ NAMES = [f"demo{number}" for number in range(1, 11)]
 
 @pytest.fixture(scope="module", params=SUITES)
 def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
-    """A host without a single package of those that we need."""
+    """A host without any package that lxcfleet needs."""
     with Guest.boot(request.param, packages=()) as booted:
         booted.push(ROOT, HERE)
         yield booted
 
 
 def make(guest: Guest, target: str, timeout: float = 900) -> str:
-    """What a make target prints; it must succeed."""
+    """Make a target, which must succeed; returns its output."""
     return guest.run(f"make -C {HERE} --no-print-directory {target} 2>&1", timeout=timeout).stdout
 
 
@@ -45,13 +45,13 @@ def states(guest: Guest) -> dict[str, str]:
 
 
 def contents(guest: Guest, *names: str) -> dict[str, str]:
-    """The demo's file as each container has it, or each of those named."""
+    """The demo's file as each container has it, or as each of the named ones has it."""
     lines = guest.run(["lxcfleet", "exec", *(names or ["demo*"]), "--", "cat", MESSAGE]).stdout.splitlines()
     return {name: text.strip() for name, _, text in (line.partition(":") for line in lines)}
 
 
 def traces(guest: Guest) -> str:
-    """What a fleet may leave on a host. (lxc.pivot is LXC's own, and stays.)"""
+    """All that a fleet leaves on the host: mounts, files, cgroups, devices, tables. (lxc.pivot is LXC's own, and stays.)"""
     return guest.run(
         "grep lxcfleet /proc/self/mountinfo; losetup --list --noheadings; ls -A /var/lib/lxc;"
         "find /sys/fs/cgroup -name 'lxc.payload*' -o -name 'lxc.monitor*'; ip -o link | grep -E 'lxcfleet|lf0';"
@@ -60,7 +60,7 @@ def traces(guest: Guest) -> str:
     ).stdout
 
 
-def test_demo(guest: Guest) -> None:
+def test_make_demo_starts_the_demo(guest: Guest) -> None:
     said = make(guest, "demo")
     assert "installing from Debian's packages:" in said
     assert states(guest) == dict.fromkeys(NAMES, "running")
@@ -69,7 +69,7 @@ def test_demo(guest: Guest) -> None:
     assert guest.run("systemctl is-system-running", check=False).stdout == "running\n"
 
 
-def test_demo_again(guest: Guest) -> None:
+def test_a_second_make_demo_changes_nothing(guest: Guest) -> None:
     said = make(guest, "demo")
     assert "installing" not in said
     assert [line.split()[1] for line in said.splitlines() if line.split()[:1] == ["demo1"]].count("unchanged") == 1
@@ -94,7 +94,7 @@ def test_the_socket_starts_the_daemon_for_the_group(guest: Guest) -> None:
     assert guest.run("su bob -c 'lxcfleet list -q'").stdout.split() == NAMES
 
 
-def test_lxc_itself_starts_them_under_apparmor(guest: Guest) -> None:
+def test_lxc_itself_starts_the_containers_under_apparmor(guest: Guest) -> None:
     guest.run("lxcfleet stop demo1 demo2")
     guest.run("lxc-start -n demo1")
     guest.run("systemctl start lxc@demo2.service")
@@ -107,29 +107,29 @@ def test_lxc_itself_starts_them_under_apparmor(guest: Guest) -> None:
     assert states(guest)["demo2"] == "stopped"
 
 
-def test_a_reboot_of_the_host(guest: Guest) -> None:
+def test_containers_that_ran_come_back_after_a_reboot_of_the_host(guest: Guest) -> None:
     before = guest.run(["cat", MESSAGE]).stdout.strip()
     guest.reboot()
-    ran = [name for name in NAMES if name != "demo2"]  # which lxc@demo2.service stopped above
+    ran = [name for name in NAMES if name != "demo2"]  # an earlier test stopped demo2
     guest.run(["lxcfleet", "wait", *ran, "--for", "healthy", "--timeout", "240"])
     assert states(guest) == {**dict.fromkeys(ran, "running"), "demo2": "stopped"}
     assert contents(guest, *ran) == dict.fromkeys(ran, before)
 
 
-def test_clean_demo(guest: Guest) -> None:
+def test_make_clean_demo_leaves_nothing_of_the_demo(guest: Guest) -> None:
     make(guest, "clean-demo")
     assert states(guest) == {}
     assert guest.run(f"test -e {MESSAGE}", check=False).returncode == 1
     assert traces(guest) == ""
 
 
-def test_the_checks(guest: Guest) -> None:
-    """With this suite's Python, mypy and libraries. What is in tests/system has no patience for an emulated CPU."""
+def test_unit_and_contract_tests_pass(guest: Guest) -> None:
+    """They run with this suite's Python, mypy and libraries. tests/system has no patience for an emulated CPU."""
     said = make(guest, "test ARGS='-q tests/unit tests/contract'", timeout=3600)
     assert "passed" in said
 
 
-def test_uninstall(guest: Guest) -> None:
+def test_make_uninstall_leaves_the_containers_running(guest: Guest) -> None:
     guest.run("lxcfleet create stays -- sleep infinity")
     make(guest, "uninstall")
     assert guest.run("command -v lxcfleet", check=False).stdout == ""

@@ -1,6 +1,6 @@
-"""The Debian package on a Debian host as it comes: installed, used, rebooted, upgraded, removed.
+"""The Debian package on a Debian host as installed: install, use, reboot, upgrade, remove.
 
-One boot per suite; the tests of a suite go on with what the ones before them left.
+Each suite is booted once; each test goes on with what the tests before it left.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SYSTEMS = [f"sys{number}" for number in range(1, COUNT + 1)]
 
 @pytest.fixture(scope="module", params=SUITES)
 def guest(request: pytest.FixtureRequest, package: Path) -> Iterator[Guest]:
-    """A host without a single package of those that we need."""
+    """A host without any package that lxcfleet needs."""
     with Guest.boot(request.param, packages=()) as booted:
         booted.push(package, HERE)
         yield booted
@@ -34,8 +34,8 @@ def active(guest: Guest, *units: str) -> list[str]:
     return guest.run(["systemctl", "is-active", *units], check=False).stdout.split()
 
 
-def test_install(guest: Guest) -> None:
-    # One suite's host with what is recommended, the other's with what is needed.
+def test_the_package_installs_and_starts_its_units(guest: Guest) -> None:
+    # One suite's host gets the recommended packages as well, the other only the required ones.
     install = INSTALL_ALL if guest.suite == "bookworm" else INSTALL
     said = guest.run(f"apt-get -qq update && {install} {HERE}/{DEB} 2>&1", timeout=LONG).stdout
     assert "ids for unprivileged containers" in said
@@ -46,16 +46,16 @@ def test_install(guest: Guest) -> None:
     assert guest.run("getent group lxcfleet; stat -c %G:%a /run/lxcfleet/lxcfleet.sock").stdout.split()[-1] == "lxcfleet:660"
 
 
-def test_its_units_are_valid(guest: Guest) -> None:
+def test_the_units_of_the_package_are_valid(guest: Guest) -> None:
     said = guest.run("systemd-analyze verify --man=no lxcfleet.socket lxcfleet.service lxcfleet-containers.service 2>&1")
     assert "lxcfleet" not in said.stdout
 
 
-def test_doctor_is_content(guest: Guest) -> None:
+def test_doctor_finds_no_failure(guest: Guest) -> None:
     assert "FAIL" not in fleet(guest, "doctor", "-n", str(COUNT))
 
 
-def test_man_pages_and_completion(guest: Guest) -> None:
+def test_man_pages_and_completion_are_installed(guest: Guest) -> None:
     for page in ("man1/lxcfleet.1", "man5/lxcfleet.yaml.5", "man8/lxcfleetd.8"):
         assert guest.run(f"zcat /usr/share/man/{page}.gz").stdout.startswith(".TH ")
     script = (
@@ -66,12 +66,12 @@ def test_man_pages_and_completion(guest: Guest) -> None:
     assert guest.run(["bash", "-c", script]).stdout == "restart\n"
 
 
-def test_many_apps(guest: Guest) -> None:
+def test_many_app_containers_run(guest: Guest) -> None:
     fleet(guest, "create", "app", "-n", str(COUNT), "-l", "kind=app", *SLEEP)
     assert states(guest) == dict.fromkeys(APPS, "running")
 
 
-def test_many_systems(guest: Guest) -> None:
+def test_many_system_containers_run(guest: Guest) -> None:
     fleet(guest, "create", "sys", "-n", str(COUNT), "-l", "kind=system")
     fleet(guest, "wait", "-l", "kind=system", "--for", "healthy", "--timeout", "600")
     assert states(guest) == dict.fromkeys([*APPS, *SYSTEMS], "running")
@@ -122,7 +122,7 @@ def test_the_fleet_is_in_its_slice(guest: Guest) -> None:
         ("patch notify", "packages changed"),
     ],
 )
-def test_verbs(guest: Guest, line: str, expected: str) -> None:
+def test_verbs_succeed(guest: Guest, line: str, expected: str) -> None:
     done = guest.run(f"lxcfleet {line}", timeout=LONG)
     assert expected in done.stdout + done.stderr
 
@@ -163,7 +163,7 @@ def test_an_upgrade_keeps_the_fleet_running_and_the_settings(guest: Guest) -> No
     assert pids(guest) == before
 
 
-def test_a_reboot_brings_back_what_ran(guest: Guest) -> None:
+def test_containers_that_ran_come_back_after_a_reboot(guest: Guest) -> None:
     fleet(guest, "create", "never", "--no-autostart", *SLEEP)
     fewer = [*APPS[8:], *SYSTEMS[4:]]
     if fewer:
@@ -173,7 +173,7 @@ def test_a_reboot_brings_back_what_ran(guest: Guest) -> None:
     expected = {name: "running" for name in (*APPS[:8], *SYSTEMS[:4], "last")}
     expected |= dict.fromkeys(("app4", "sys4", "never"), "stopped")
     guest.reboot()
-    until(lambda: states(guest) == expected, LONG, "all that ran run again")
+    until(lambda: states(guest) == expected, LONG, "all containers that ran run again")
     journal = guest.run("journalctl --no-pager -b -1 -u lxcfleet-containers.service").stdout
     assert "Deactivated successfully" in journal
     started = [line.split()[2] for line in fleet(guest, "events").splitlines() if line.split()[1] == "started"]
@@ -181,10 +181,10 @@ def test_a_reboot_brings_back_what_ran(guest: Guest) -> None:
     assert data(guest, "info", "sys1")["memory_bytes"] > 1 << 20
 
 
-def test_so_does_a_power_failure(guest: Guest) -> None:
+def test_containers_that_ran_come_back_after_a_power_failure(guest: Guest) -> None:
     expected = states(guest)
     guest.reboot(hard=True)
-    until(lambda: states(guest) == expected, LONG, "all that ran run again")
+    until(lambda: states(guest) == expected, LONG, "all containers that ran run again")
 
 
 def test_a_host_with_services_and_secrets_exposes_nothing(guest: Guest) -> None:
@@ -202,7 +202,7 @@ def test_a_host_with_services_and_secrets_exposes_nothing(guest: Guest) -> None:
     for path in private:
         assert guest.run(["test", "-e", path], check=False).returncode == 0, path
         assert guest.run(["lxcfleet", "exec", "app1", "sys1", "--", "cat", path], check=False).stdout == "", path
-    # sys1 has the host's nginx and PostgreSQL, and runs neither.
+    # sys1 has the programs of the host's nginx and PostgreSQL, and runs neither.
     active = guest.run("lxcfleet exec sys1 -- systemctl is-active nginx.service postgresql.service", check=False).stdout
     assert "inactive" in active
     assert "active" not in active.replace("inactive", "")
@@ -227,7 +227,7 @@ def test_remove_and_purge_leave_the_containers(guest: Guest) -> None:
 
 
 def test_unsuited_hosts_do_not_break_apt(guest: Guest) -> None:
-    """A mount where containers can't have one; no ids free."""
+    """One host has a mount where containers can't have one; another has no free ids."""
     again = f"{INSTALL} --reinstall {HERE}/{DEB} 2>&1"
     guest.run("mount --bind /var/lib/dpkg /var/lib/dpkg")
     said = guest.run(again, timeout=LONG).stdout
@@ -247,7 +247,7 @@ def test_unsuited_hosts_do_not_break_apt(guest: Guest) -> None:
     assert guest.run("dpkg --audit").stdout == ""
 
 
-def test_apt_goes_on_inside_a_container(guest: Guest) -> None:
+def test_dpkg_installs_the_package_inside_a_container(guest: Guest) -> None:
     guest.run(f"cp {HERE}/{DEB} /var/lib/lxc/sys1/delta/root.deb")
     said = guest.run(
         ["lxcfleet", "exec", "sys1", "--", "sh", "-c", "dpkg --force-confnew --install /root.deb 2>&1"], timeout=LONG
@@ -256,7 +256,7 @@ def test_apt_goes_on_inside_a_container(guest: Guest) -> None:
     assert guest.run(["lxcfleet", "exec", "sys1", "--", "dpkg", "--audit"]).stdout == ""
 
 
-def test_needrestart_leaves_containers_to_us(guest: Guest) -> None:
+def test_needrestart_leaves_containers_to_lxcfleet(guest: Guest) -> None:
     guest.run(f"{INSTALL} needrestart 2>&1", timeout=LONG)
     ask = "print needrestart_cont_check(0, shift, 'x'), ' ', join(',', needrestart_cont_get(0))"
     for name in ("sys1", "app1"):

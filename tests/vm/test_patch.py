@@ -32,7 +32,7 @@ def guest(request: pytest.FixtureRequest, package: Path) -> Iterator[Guest]:
 
 
 def _downgrade(guest: Guest, library: str) -> None:
-    """To the newest version but one that the archive has: what there is moves."""
+    """Install the newest version but one that the archive has, which changes with time."""
     lines = guest.run(["apt-cache", "madison", library]).stdout.splitlines()
     known = list(dict.fromkeys(line.split("|")[1].strip() for line in lines))
     assert len(known) > 1, f"the archive has one version only of {library}: {known}"
@@ -54,7 +54,10 @@ def test_a_patch_arrives_by_itself(guest: Guest) -> None:
     guest.run("unattended-upgrade -v 2>&1", timeout=1800)
 
     assert installed(guest) != old
-    until(lambda: all(pids(guest).get(name, before[name]) != before[name] for name in USERS), LONG, "all run anew")
+    until(
+        lambda: all(pids(guest).get(name, before[name]) != before[name] for name in USERS),
+        LONG, "all containers that use the library run anew",
+    )  # fmt: skip
     fleet(guest, "rollout", "status", "--follow")
     assert guest.run("lxcfleet stale", check=False, timeout=LONG).returncode == 0
     fleet(guest, "wait", "--all", "--for", "healthy", "--timeout", "300")
@@ -63,6 +66,6 @@ def test_a_patch_arrives_by_itself(guest: Guest) -> None:
     assert {name: now[name] for name in OTHERS} == {name: before[name] for name in OTHERS}
 
 
-def test_it_is_proven(guest: Guest) -> None:
+def test_the_patch_is_proven(guest: Guest) -> None:
     assert guest.run(["lxcfleet", "verify", "--package", LIBRARY[guest.suite]], timeout=LONG).returncode == 0
     assert not any(each["stale"] for each in data(guest, "stale"))

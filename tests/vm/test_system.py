@@ -1,7 +1,7 @@
-"""What the system tests prove on the machine that builds this, proven once more where users are: cgroup v2, AppArmor,
-systemd, this suite's kernel, LXC and Python. The ones about what a clone may see and do, and where we meet the kernel.
+"""Some system tests on hosts as users have them: cgroup v2, AppArmor, systemd, the suite's kernel, LXC and Python.
 
-One boot per suite. LXCFLEET_TEST_PATIENCE tells the tests that an emulated processor is slow.
+They are the tests about what a clone may see and do, and those that depend on the kernel. Each suite is booted once.
+LXCFLEET_TEST_PATIENCE tells the tests that an emulated processor is slow.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MODULES = (
 
 @pytest.fixture(scope="module", params=SUITES)
 def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
-    """A host with what the tests need."""
+    """A host with the packages that the tests need."""
     with Guest.boot(request.param, packages=THERE) as booted:
         booted.push(ROOT, HERE)
         booted.run(f"apt-get -qq update && make -C {HERE} --no-print-directory test-packages 2>&1", timeout=900)
@@ -34,17 +34,17 @@ def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_on_a_real_host(guest: Guest, module: str) -> None:
+def test_the_system_tests_pass_on_a_real_host(guest: Guest, module: str) -> None:
     done = guest.run(
         f"cd {HERE} && LXCFLEET_TEST_PATIENCE=10 /usr/bin/python3 -m pytest -q -rs tests/system/test_{module}.py 2>&1",
         check=False, timeout=2400,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-8000:]
-    # Here nothing is missing that limits of disk space take.
+    # This host has all that limits of disk space need, so no test of them may be skipped.
     assert module != "disk" or "skipped" not in done.stdout, done.stdout[-8000:]
 
 
-def test_a_disk_that_exists_learns_to_limit(guest: Guest) -> None:
+def test_an_existing_file_system_can_be_made_to_limit_disk_space(guest: Guest) -> None:
     """docs/operations.md, "Limits of disk space"."""
     guest.run(
         "truncate -s 300M /srv/disk && mkfs.ext4 -qF /srv/disk && tune2fs -O project,quota -Q prjquota /srv/disk &&"
