@@ -354,7 +354,7 @@ def ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True)
 
 
-def test_what_other_tools_do_to_the_bridge_is_repaired(fleet: Fleet) -> None:
+def test_changes_of_the_bridge_by_other_tools_are_repaired(fleet: Fleet) -> None:
     one, two, bridge = fleet.name(1), fleet.name(2), fleet.bridge
     fleet.create(one, two)
     where = addresses(fleet)[two]

@@ -161,7 +161,7 @@ def test_the_kernel_merges_the_layers_as_the_stack_says(host_files: dict[str, Pa
     }
 
 
-def test_a_program_of_the_fourth_layer_becomes_stale_with_it(host_files: dict[str, Path]) -> None:
+def test_a_program_of_the_fourth_layer_becomes_stale_when_the_layer_changes(host_files: dict[str, Path]) -> None:
     """The program is compared with the app layer, not with the host. It is also found as a shadow of the host's file."""
     program = host_files["app"]
     sleep = Path("/usr/bin/sleep").read_bytes()

@@ -148,7 +148,7 @@ def test_an_action_that_fails_for_some_containers_says_which(fleet: Fleet) -> No
     assert fleet.state(one) == "running"
 
 
-def test_formats(fleet: Fleet) -> None:
+def test_all_formats_have_the_same_data(fleet: Fleet) -> None:
     names = three(fleet)
     fleet.ok("wait", "--all", "--for", "healthy")  # from now on nothing changes
     records = fleet.json("list")
@@ -198,7 +198,7 @@ def test_wait(fleet: Fleet) -> None:
     assert fleet.run("wait", fleet.name("none")).status == FAILED
 
 
-def test_wait_until_it_is_there(fleet: Fleet) -> None:
+def test_wait_lasts_until_the_container_is_started(fleet: Fleet) -> None:
     name = fleet.name("a")
     fleet.create(name, options=("--no-start",))
     done: list[Ran] = []
@@ -229,7 +229,7 @@ def test_logs(fleet: Fleet) -> None:
     assert fleet.run("logs", fleet.name("none")).status == FAILED
 
 
-def test_a_log_that_is_rotated(fleet: Fleet) -> None:
+def test_a_log_that_is_rotated_keeps_its_last_lines(fleet: Fleet) -> None:
     fleet.settings(f"{fleet.usual}console_log_kib: 16\n")
     try:
         fleet.stop_daemon()

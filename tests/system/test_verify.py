@@ -122,7 +122,7 @@ def test_files_that_a_patch_took_away_are_served_until_the_restart(fleet: Fleet,
     assert fleet.run("verify", "--package", one.name).status == 0
 
 
-def test_modules_that_an_interpreter_has_read_keep_it_from_being_proven(fleet: Fleet, one: Package) -> None:
+def test_old_modules_that_an_interpreter_has_read_leave_its_container_unproven(fleet: Fleet, one: Package) -> None:
     module = f"lxcfleet_test_{os.getpid()}"
     path = f"/usr/lib/python3/dist-packages/{module}.py"
     for version in ("7", "8"):
@@ -257,7 +257,7 @@ def test_a_directory_that_was_removed_inside_is_a_shadow(fleet: Fleet, one: Pack
     fleet.ok("verify", "--package", "dpkg")
 
 
-def test_a_package_that_was_installed_inside_is_told_and_is_no_shadow(fleet: Fleet, one: Package) -> None:
+def test_a_package_that_was_installed_inside_is_reported_and_is_no_shadow(fleet: Fleet, one: Package) -> None:
     name = fleet.name("a")
     fleet.create(name)
     extra = Package(f"{one.name}-extra", one.deb("1").parent)
