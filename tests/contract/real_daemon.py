@@ -32,6 +32,7 @@ from lxcfleet.host.packages import database, dpkg
 from lxcfleet.host.process import cgroup
 from lxcfleet.host.process.counters import Counters, Counts
 from lxcfleet.network import addressing
+from lxcfleet.patch.rollout import sight
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.operations import Operation
 from lxcfleet.spec import settings
@@ -193,6 +194,7 @@ def _on_a_host(launcher: FakeLauncher) -> Iterator[None]:
 
     with ExitStack() as stack:
         for module, name, fake in (
+            (sight, "PAUSE_SECONDS", 0.1),
             (cgroup, "payload", launcher.payload),
             (cgroup, "remove", launcher.forget_groups),
             (monitor, "ROOT", os.getuid()),
