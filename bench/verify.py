@@ -107,7 +107,7 @@ def main() -> int:
 def _measure(ours: fleet.Fleet, names: Sequence[str], options: argparse.Namespace) -> int:
     client = Client(ours.paths)
     cgroups = [cgroup.payload(record["pid"] or 0, record["name"]).directory for record in client.containers(_ALL)]
-    pids = [pid for directory in cgroups for pid in cgroup.members(str(directory))]
+    pids = [pid for directory in cgroups for pid in cgroup.members(str(directory))[0]]
     files = [path for name in names for path in (_HOME / name).iterdir()]
     deep = VerifyRequest(_ALL, tuple(names), True)
     proof = client.verify(deep)
