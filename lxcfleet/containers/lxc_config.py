@@ -13,12 +13,10 @@ from pathlib import Path
 
 from lxcfleet.paths import Paths
 from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import RANGE_SIZE, Init, Network, StopSignal
+from lxcfleet.spec.terms import RANGE_SIZE, USUAL_LANGUAGE, Init, Network, StopSignal
 
 APP_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TINI = "/usr/bin/tini-static"
-USUAL_LANGUAGE = "C.UTF-8"
-"""What systemd inside takes by itself, too; without any, programs take all text for ASCII."""
 DENIED_CALLS = Path(__file__).resolve().parents[1] / "base" / "denied-calls"
 """The seccomp profile; it denies what LXC's own denies, and more."""
 

@@ -225,8 +225,11 @@ class Bridge:
                 self._context.bus.publish(BridgeGone(self._context.settings.bridge))
             self._context.up, self._cut_off = False, True
             return False
-        # Before the set-up, which starts them without a word.
-        gone, nameless = await self._missing_programs(), self._nameless
+        settings, nameless = self._context.settings, self._nameless
+        gateway = await self._addressing.gateway()
+        names = self._name_server(settings, gateway)
+        # Looked for before the set-up, which starts them without a word.
+        gone = [] if names is None else await asyncio.to_thread(names.missing)
         faults = await self._faults()
         if not self._flushed:  # the rules come before the switches, see sysctl.route_localhost
             faults += self._switch_on()
@@ -235,7 +238,10 @@ class Bridge:
             await self.ensure()
             self._cut_off = False
             self._switch_on()
-        await self._repair_names()
+        elif names is not None and (gone or not names.current):
+            async with self._context.lock:
+                if self._context.settings is settings:
+                    await self._have_names(settings, gateway)
         if not nameless and not self._nameless:
             faults += [f"{title} was gone" for title in gone]
         if faults:
@@ -258,28 +264,11 @@ class Bridge:
         forward = published or (settings.nat and not settings.dhcp)
         return self._switches.switch_on(settings.bridge, forward=forward, localhost=published and not settings.dhcp)
 
-    async def _name_server(self) -> NameServer | None:
+    def _name_server(self, settings: NetworkSettings, gateway: IPv4Address | None) -> NameServer | None:
         """The name server, if there should be one and nobody else is starting it."""
-        settings = self._context.settings
-        gateway = await self._addressing.gateway()
         if not settings.dns or gateway is None or self._exchanging:
             return None
         return NameServer(self._context.paths, settings, gateway)
-
-    async def _missing_programs(self) -> list[str]:
-        """The titles of the name server's programs that should run and do not."""
-        names = await self._name_server()
-        return [] if names is None else await asyncio.to_thread(names.missing)
-
-    async def _repair_names(self) -> None:
-        """Start again what does not run of the name server, or runs with other settings."""
-        settings, names = self._context.settings, await self._name_server()
-        if names is None or (names.current and not await asyncio.to_thread(names.missing)):
-            return
-        gateway = await self._addressing.gateway()
-        async with self._context.lock:
-            if self._context.settings is settings:
-                await self._have_names(settings, gateway)
 
     def _watch_rules(self) -> None:
         if self._watch is None:

@@ -52,7 +52,6 @@ class NameServer:
             tree.write(self._paths.dnsmasq_config, self._config)
         _have(self._server)
 
-
     def renew_responder(self) -> None:
         """Have the responder run as it is on disk now. No question is lost, as they wait in its sockets. Raises HostError."""
         if not self._responder.run_anew():

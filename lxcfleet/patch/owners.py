@@ -42,6 +42,7 @@ class Owners:
             self._known |= {path: found.get(path) for path in missing}
         return {path: owner for path in wanted if (owner := self._known[path]) is not None}
 
+
 def file_record(file: OldFile, owner: Owner | None) -> OldFileRecord:
     """The file in the API's form."""
     return {

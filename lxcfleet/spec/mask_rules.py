@@ -48,7 +48,6 @@ class Rules:
     units: tuple[str, ...] = ()
 
 
-
 def load(directory: Path) -> Rules:
     """The operator's rules: ``*.yaml`` in ``directory``, in the order of their names.
 

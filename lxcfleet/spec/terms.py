@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+USUAL_LANGUAGE = "C.UTF-8"
+"""What systemd inside takes by itself, too; without any, programs take all text for ASCII."""
 RANGE_SIZE = 65536
 """How many uids (and gids) each unprivileged container has: all 16-bit ids."""
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import hostguard
 import pytest
@@ -26,3 +29,20 @@ def _off_the_host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
             yield
     finally:
         os.chdir(before)
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """A program that another file can take the place of."""
+    return Path(shutil.copy("/bin/sleep", tmp_path / "program"))
+
+
+@pytest.fixture
+def process(program: Path) -> Iterator[int]:
+    """A process that runs the program."""
+    child = os.posix_spawn(program, ["program", "1000"], os.environ)
+    try:
+        yield child
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)

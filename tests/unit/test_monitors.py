@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,22 +15,6 @@ from lxcfleet.host.process import maps
 from lxcfleet.launcher import client
 from lxcfleet.launcher.client import HostLauncher
 from lxcfleet.paths import Paths
-
-
-@pytest.fixture
-def program(tmp_path: Path) -> Path:
-    return Path(shutil.copy("/bin/sleep", tmp_path / "program"))
-
-
-@pytest.fixture
-def process(program: Path) -> Iterator[int]:
-    """A process that runs the program."""
-    child = os.posix_spawn(program, ["program", "1000"], os.environ)
-    try:
-        yield child
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
 
 
 @pytest.mark.reaches("processes", reason="what /proc tells of a real process")

@@ -10,7 +10,6 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace as changed
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,22 +30,6 @@ from lxcfleet.patch.rollout.state import Status
 from lxcfleet.patch.stale.judge import OldFile, Process, Why
 from lxcfleet.runtime.bus import Bus, Event
 from lxcfleet.runtime.tasks import Tasks
-
-
-@pytest.fixture
-def program(tmp_path: Path) -> Path:
-    return Path(shutil.copy("/bin/sleep", tmp_path / "program"))
-
-
-@pytest.fixture
-def process(program: Path) -> Iterator[int]:
-    """A process that runs the program."""
-    child = os.posix_spawn(program, ["program", "1000"], os.environ)
-    try:
-        yield child
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
 
 
 def replace(program: Path, more: bytes) -> None:

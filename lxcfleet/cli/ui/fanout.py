@@ -158,7 +158,7 @@ class Prefixed:
         width = max(map(len, names), default=0) + 1
         self._prefixes = {name: f"{name}:".ljust(width).encode() + b" " for name in names}
         self._rest: dict[tuple[str, int], bytearray] = {}
-        self._spelled = {1: _is_terminal(1), 2: _is_terminal(2)}
+        self._spelled = {stream: os.isatty(stream) for stream in (1, 2)}
 
     def take(self, name: str, stream: int, data: bytes) -> bool:
         """Print the lines that are complete."""
@@ -187,12 +187,6 @@ class Prefixed:
         if self._spelled[stream]:
             lines = [on_terminal(line.removesuffix(b"\r")) for line in lines]
         write_bytes(b"".join(prefix + line + b"\n" for line in lines), error=stream == 2)
-
-
-def _is_terminal(stream: int) -> bool:
-    with contextlib.suppress(OSError):
-        return os.isatty(stream)
-    return False
 
 
 MOST_OUTPUT = 16 << 20

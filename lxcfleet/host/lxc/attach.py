@@ -21,6 +21,7 @@ import _lxc
 
 from lxcfleet.errors import FleetError, WrongState
 from lxcfleet.host.lxc import liblxc, monitor
+from lxcfleet.spec.terms import USUAL_LANGUAGE
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
@@ -37,7 +38,7 @@ SHELL = ("/bin/sh", "-c", 'exec "$(getent passwd root | cut -d: -f7)" -l')
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
     """The whole environment of a command: no variable of ours gets into the container."""
     root = {"HOME": "/root", "USER": "root", "LOGNAME": "root"}
-    return {"PATH": PATH, "LANG": "C.UTF-8", **root, "container": "lxc", **extra}
+    return {"PATH": PATH, "LANG": USUAL_LANGUAGE, **root, "container": "lxc", **extra}
 
 
 def run(request: Mapping[str, Any], descriptors: Sequence[int], lxc_path: str) -> None:

@@ -10,9 +10,9 @@ import time
 
 from lxcfleet.errors import HostError
 from lxcfleet.host.kernel import syscalls
+from lxcfleet.host.net.dnsmasq import PORT
 from lxcfleet.host.process import proc
 
-PORT = 53
 TRIES = 3
 """So many datagrams are sent, as one may get lost."""
 _HEADER = struct.Struct(">6H")

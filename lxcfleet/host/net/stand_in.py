@@ -15,8 +15,8 @@ from collections import OrderedDict
 from typing import Any
 
 from lxcfleet.errors import HostError
+from lxcfleet.host.net.dnsmasq import PORT
 
-PORT = 53
 _SIZE = 65535
 _OPEN = 4096
 """The most questions that wait for an answer. If there are more, the oldest is given up, as any name server does."""

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from lxcfleet.errors import HostError
-from lxcfleet.host.process import descriptors as limits
+from lxcfleet.host.process import descriptors
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ _END_SECONDS = 5.0
 
 def _set_limits(pid: int) -> None:
     """Give a process the usual limits, as far as this one may: to raise a hard limit takes a capability."""
-    for which, (soft, hard) in [*_LIMITS.items(), (resource.RLIMIT_NOFILE, limits.usual())]:
+    for which, (soft, hard) in [*_LIMITS.items(), (resource.RLIMIT_NOFILE, descriptors.usual())]:
         most = resource.getrlimit(which)[1]
         try:
             resource.prlimit(pid, which, (soft, hard))
@@ -85,7 +85,7 @@ class Servant:
             )
             _set_limits(self._process.pid)
             if self._wide:
-                limits.widen(self._process.pid)
+                descriptors.widen(self._process.pid)
         ours.setblocking(False)
         self._requests = ours
         self.generation += 1

@@ -168,7 +168,6 @@ class Driver:
                 facts = causes.environment(self._ledger.active, halt)
                 await halting.run(command, facts, self._ledger.say)
 
-
     def _with_ending(self, halt: Halt) -> Halt:
         """The halt with the end of its container."""
         if halt.container is None or halt.container not in self._fleet.registry:
