@@ -194,7 +194,7 @@ def test_a_group_shares_a_port(fleet: Fleet, machine: Machine, port: int) -> Non
 def test_a_restart_of_all_with_drain_is_no_outage(fleet: Fleet, port: int) -> None:
     prefix = fleet.prefix.rstrip("-")
     fleet.ok("create", prefix, "-n", "2", "-l", "role=web", "-p", f"{port}:8080", "--drain", "4", *SERVE)
-    until(lambda: ask("127.0.0.1", port), what="a member answers")
+    until(lambda: len(names(ask("127.0.0.1", port) for _ in range(20))) == 2, what="both members answer")
     with fleet.spawn("restart", "--all", "-q") as restart:
         begun = time.monotonic()
         while time.monotonic() - begun < 3:
