@@ -378,6 +378,24 @@ def test_a_path_that_is_longer_than_the_kernel_reports_is_no_failure(paths: Path
         shutil.rmtree(top)
 
 
+def test_directories_for_state_follow_the_host(paths: Paths, freshness: Freshness) -> None:
+    """Clones see nothing in /var/log, but have its directories."""
+    directory = Path("/var/log/lxcfleet-test-state")
+    until(lambda: settled(freshness, paths))
+    directory.mkdir()
+    try:
+        assert not freshness.is_current()
+        until(lambda: settled(freshness, paths))
+        os.chown(directory, 1, 1)
+        directory.chmod(0o2770)
+        assert not freshness.is_current()
+        entry = build.plan(paths)[str(directory)]
+        assert isinstance(entry, Directory)
+        assert entry.owner == Owner(0o2770, 1, 1)
+    finally:
+        directory.rmdir()
+
+
 def test_changes_where_clones_see_nothing_do_not_count(paths: Paths, freshness: Freshness) -> None:
     """Containers write into their deltas, and the host into /tmp, all the time: the mask does not depend on it."""
     own = paths.lxc / "a/delta"
@@ -404,8 +422,8 @@ def test_an_event_queue_that_overflowed_counts_as_a_change(paths: Paths) -> None
         file.touch()
         file.chmod(0o600)
     try:
-        assert seen.changed(lambda _path, _inside: False)
-        assert not seen.changed(lambda _path, _inside: False)
+        assert seen.changed(lambda _path, _inside, _directory: False)
+        assert not seen.changed(lambda _path, _inside, _directory: False)
     finally:
         seen.close()
 

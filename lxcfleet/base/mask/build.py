@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lxcfleet.base.mask import compiler, rules
+from lxcfleet.base.mask import compiler, rules, state
 from lxcfleet.base.mask.compiler import Stamps
 from lxcfleet.base.tree import Tree, parents, stamp
 from lxcfleet.errors import FleetError, HostError
@@ -112,11 +112,15 @@ class View:
     def __init__(self, words: Mapping[str, str]) -> None:
         self._words = words
 
-    def matters(self, path: str, inside: bool) -> bool:
-        """Whether clones can see the file at ``path``, or with ``inside`` the entries of that directory.
+    def matters(self, path: str, inside: bool, directory: bool = False) -> bool:
+        """Whether clones can see the file at ``path``, or with ``inside`` the entries of that directory. ``directory``: what
+        changed, or came into it, is a directory.
 
-        A path that is itself hidden matters too: perhaps the sweep hid it, and it has become public since.
+        A path that is itself hidden matters too: perhaps the sweep hid it, and it has become public since. So does
+        a directory that clones have or would have empty: theirs follows its owner and mode.
         """
+        if directory and (state.concerns(path, inside) or (not inside and path in self._words)):
+            return True
         above = parents(path)
         hiding = ("opaque", "whiteout", "file", "link")
         return not any(self._words.get(each, "").startswith(hiding) for each in (*above, *((path,) if inside else ())))

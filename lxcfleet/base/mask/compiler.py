@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from lxcfleet.base.mask import neutral, rules, units
+from lxcfleet.base.mask import neutral, rules, state, units
 from lxcfleet.base.mask.sweep import Private, sweep
 from lxcfleet.base.tree import Tree, join, parent, parents
 from lxcfleet.host.kernel.image import Directory, Entry, File, Owner, Symlink, Whiteout
@@ -37,8 +37,8 @@ def plan(
     """
     fixed = rules.expand(rules.built_in(paths), tree)
     own = [rule for rule in operator.rules if rule.kind is RuleKind.SHOW]
-    packages = rules.package_directories(tree, [*fixed, *operator.rules])
-    all_rules = [*fixed, *packages, *operator.rules]
+    programs = state.directories(tree, [*fixed, *operator.rules], mounts - parts.keys())
+    all_rules = [*fixed, *programs, *operator.rules]
     built_in = {**neutral.files(tree, _content(paths.resolv_conf)), **units.files(tree, operator.units)}
     placed = _without(built_in, operator.rules)
     placed |= neutral.replacements(tree, operator.replace)

@@ -75,10 +75,10 @@ class Freshness:
         with self._lock:
             self._looked = False
 
-    def _matters(self) -> Callable[[str, bool], bool]:
+    def _matters(self) -> Callable[[str, bool, bool], bool]:
         if not self._looked:  # the answer no longer depends on the watches
-            return lambda _path, _inside: False
+            return lambda _path, _inside, _directory: False
         try:
             return build.view(self._paths).matters
         except HostError:
-            return lambda _path, _inside: True
+            return lambda _path, _inside, _directory: True

@@ -42,6 +42,9 @@ def files(tree: Tree, resolv: bytes | None = None) -> dict[str, Entry]:
         "/etc/hosts": File(_HOSTS, _READABLE, why),
         "/etc/resolv.conf": File(resolv or _RESOLV, _READABLE, why),
     }
+    if tree.is_link("/var/spool/mail"):
+        # Mail programs of before the FHS look here; the directory that it leads to is in every clone.
+        result["/var/spool/mail"] = Symlink(tree.link("/var/spool/mail"), "usually a link")
     if tree.exists("/etc/sudoers"):
         # The host's file is private, so the sweep would hide it, and sudo refuses to work without it.
         result["/etc/sudoers"] = File(_SUDOERS, Owner(0o440), why)

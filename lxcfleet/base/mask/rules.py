@@ -10,11 +10,11 @@ import fnmatch
 import hashlib
 from collections.abc import Iterable
 
-from lxcfleet.base.tree import Tree, join, parent, parents
+from lxcfleet.base.tree import Tree, join, parent
 from lxcfleet.paths import Paths
 from lxcfleet.spec.mask_rules import Rule, RuleKind
 
-FORMAT = 1
+FORMAT = 2
 """To be raised when the same rules come to mean another mask."""
 
 _TOP = "bin sbin lib lib32 lib64 libx32 usr etc opt"
@@ -66,9 +66,6 @@ _SHOW_STATE = (
     "aspell dictionaries-common emacsen-common gems ghc ghostscript hunspell ispell mecab python sgml-base",
     "texmf vim xml-core",
 )
-_KEEP = ("/var/log", "/var/cache", "/var/spool", "/var/lib")
-"""Empty directories that packages bring along stay in these, so that the base's programs find a place for their
-state."""
 
 
 def built_in(paths: Paths) -> tuple[Rule, ...]:
@@ -103,32 +100,3 @@ def expand(rules: Iterable[Rule], tree: Tree) -> list[Rule]:
         for found in fnmatch.filter(tree.names(tree.real(directory, last=True)), name):
             result.append(Rule(join(directory, found), rule.kind, rule.why))
     return result
-
-
-def package_directories(tree: Tree, rules: Iterable[Rule]) -> list[Rule]:
-    """Rules that keep directories of packages, empty, where ``rules`` hide everything else.
-
-    ``/var/lib/dpkg/info/*.list`` has one absolute path a line, directories among them; dpkg-query(1), -L.
-    """
-    ruled = {rule.path: rule.kind for rule in rules}
-    keeps = {(path, RuleKind.EMPTY) for path in _KEEP}
-    info = "/var/lib/dpkg/info"
-    listed: set[bytes] = set()
-    for name in tree.names(info):
-        if name.endswith(".list"):
-            # ``tree.read`` would have the file watched, which is not needed: a change shows in the directory ``info``.
-            with open(tree.outside(join(info, name)), "rb") as file:
-                content = file.read()
-            if b"\n/var/" in content:
-                listed.update(line for line in content.split(b"\n") if line.startswith(b"/var/"))
-
-    def nearest(path: str) -> tuple[str, RuleKind]:
-        return next((above, ruled[above]) for above in (path, *reversed(parents(path))) if above in ruled)
-
-    below = tuple(f"{top}/" for top in _KEEP)
-    found = (path.decode("utf-8", "surrogateescape") for path in sorted(listed))
-    return [
-        Rule(path, RuleKind.EMPTY, "a package's directory")
-        for path in found
-        if path.startswith(below) and nearest(path) in keeps and tree.is_directory(path)
-    ]

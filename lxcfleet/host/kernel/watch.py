@@ -66,9 +66,10 @@ class Watch:
         os.close(self._descriptor)
         os.close(self._top)
 
-    def changed(self, matters: Callable[[str, bool], bool]) -> bool:
-        """Whether any change since the last call ``matters``. That is called with a path, and with whether an entry of the
-        directory ``path`` changed, rather than the owner or mode of ``path`` itself.
+    def changed(self, matters: Callable[[str, bool, bool], bool]) -> bool:
+        """Whether any change since the last call ``matters``. That is called with a path, with whether an entry of the
+        directory ``path`` changed, rather than the owner or mode of ``path`` itself, and with whether what changed is a
+        directory.
 
         Takes some µs for each event, of which the kernel keeps 16,384. A file that has gone again does not count.
         """
@@ -90,8 +91,10 @@ class Watch:
                     path = self._path(handle)
                     # One event may report both kinds of change.
                     inside, itself = mask & (_FAN_CREATE | _FAN_MOVED_TO), mask & _FAN_ATTRIB
+                    folder = bool(mask & _FAN_ONDIR)  # the kernel keeps events of directories apart from those of files
                     found = path == _UNKNOWN or (
-                        path is not None and bool((inside and matters(path, True)) or (itself and matters(path, False)))
+                        path is not None
+                        and bool((inside and matters(path, True, folder)) or (itself and matters(path, False, folder)))
                     )
                 position += length
 
