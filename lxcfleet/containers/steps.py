@@ -356,7 +356,7 @@ class Leave(Step):
 
     def describe(self) -> str:
         """The step in words."""
-        return "withdraw it from names and ports, and wait for its drain time"
+        return "withdraw it from names and ports once another one can serve there, and wait for its drain time"
 
     async def do(self, work: Work) -> None:
         """Withdraw the container, and wait."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from lxcfleet.containers.container import Container
-from lxcfleet.host.net import dhcp
+from lxcfleet.host.net import dhcp, sockets
+from lxcfleet.network import opening
 from lxcfleet.network.addresses import is_tentative
 from lxcfleet.network.context import Context
 from lxcfleet.network.hosts import hosts_lines
@@ -19,6 +21,8 @@ from lxcfleet.runtime.soon import Soon
 
 TENTATIVE_SECONDS = 0.5
 """A container's kernel takes up to two seconds to find out that nobody else has its IPv6 address."""
+CLOSED_SECONDS = 0.1
+"""Between two looks at whether programs listen. Each look is followed by a pause of at least twenty times its length."""
 
 
 class Discovery:
@@ -31,6 +35,9 @@ class Discovery:
         self._tentative: dict[str, Container] = {}
         complaint = "IPv6 addresses of containers are not found"
         self._tentative_soon = Soon(context.tasks, "tentative-addresses", self._await_addresses, complaint)
+        self._closed: dict[str, Container] = {}
+        complaint = "containers that listen now are not found"
+        self._closed_soon = Soon(context.tasks, "closed-ports", self._await_ports, complaint)
 
     def publish(self, container: Container) -> None:
         """Let a container that runs be found; if it has no address yet, as soon as ``moved`` is called. Raises OSError."""
@@ -38,6 +45,7 @@ class Discovery:
             return
         self._membership.find(container.name)
         self._look_at_address(container)
+        self._look_at_ports(container)
         self._write(container)
         self._tell_ports(container.name)
 
@@ -66,6 +74,29 @@ class Discovery:
             for container in waiting.values():
                 if self._membership.is_found(container.name):
                     self.publish(container)
+
+    def _look_at_ports(self, container: Container) -> bool:
+        """Nobody is led to ports of the host's that no program listens behind yet. Whether that changed."""
+        spec, running = container.spec, container.running
+        closed = False
+        if spec is not None and running is not None and opening.is_watched(spec) and running.age < opening.OPEN_SECONDS:
+            closed = not opening.is_open(spec, sockets.listening(running.pid), running.age)
+        if closed:
+            self._closed[container.name] = container
+            self._closed_soon.kick()
+        return self._membership.set_closed(container.name, closed)
+
+    async def _await_ports(self) -> None:
+        """Lead clients to programs that listen meanwhile. Raises OSError."""
+        pause = CLOSED_SECONDS
+        while self._closed:
+            await asyncio.sleep(pause)
+            begun = time.monotonic()
+            waiting, self._closed = self._closed, {}
+            for container in waiting.values():
+                if self._membership.is_found(container.name) and self._look_at_ports(container):
+                    self.publish(container)
+            pause = max(CLOSED_SECONDS, 20 * (time.monotonic() - begun))
 
     def moved(self, container: Container) -> None:
         """It has other addresses than before, or none any more."""
@@ -96,6 +127,7 @@ class Discovery:
         """It has ended, however: nobody finds it, and when it is started again it is not frozen."""
         self.withdraw(name)
         self._membership.set_frozen(name, False)
+        self._membership.set_closed(name, False)
 
     def forget(self, name: str) -> None:
         """It is destroyed."""

@@ -8,13 +8,14 @@ from lxcfleet.containers.registry import Registry
 
 class Membership:
     """Facts about each container, by its name. A container that is found is a member too, unless somebody said
-    that it is not healthy, or it is frozen."""
+    that it is not healthy, it is frozen, or its published ports are closed."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._found: set[str] = set()
         self._unfit: set[str] = set()
         self._frozen: set[str] = set()
+        self._closed: set[str] = set()
 
     def is_found(self, name: str) -> bool:
         """Whether it is published at the moment."""
@@ -22,7 +23,7 @@ class Membership:
 
     def is_member(self, name: str) -> bool:
         """Whether it stands for its groups whenever it is found."""
-        return name not in self._unfit and name not in self._frozen
+        return name not in self._unfit and name not in self._frozen and name not in self._closed
 
     def is_frozen(self, name: str) -> bool:
         """Whether it was frozen when somebody last looked."""
@@ -30,7 +31,11 @@ class Membership:
 
     def members(self) -> list[Container]:
         """All that stand for their groups at the moment, and have an address."""
-        return [c for c in self._registry if c.name in self._found and c.addresses and self.is_member(c.name)]
+        return [container for container in self._registry if self.serves(container)]
+
+    def serves(self, container: Container) -> bool:
+        """Whether this one stands for its groups at the moment, and has an address."""
+        return container.name in self._found and bool(container.addresses) and self.is_member(container.name)
 
     def find(self, name: str) -> None:
         """It is found from now on."""
@@ -51,9 +56,13 @@ class Membership:
         """Whether it is frozen. Whether that is news."""
         return _mark(self._frozen, name, frozen)
 
+    def set_closed(self, name: str, closed: bool) -> bool:
+        """Whether its program does not listen yet. Whether that is news."""
+        return _mark(self._closed, name, closed)
+
     def forget(self, name: str) -> None:
         """It is destroyed: another one of that name begins as a member."""
-        for names in (self._found, self._unfit, self._frozen):
+        for names in (self._found, self._unfit, self._frozen, self._closed):
             names.discard(name)
 
 

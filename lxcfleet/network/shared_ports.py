@@ -28,16 +28,6 @@ def published(specs: Iterable[Spec], members: Iterable[Container]) -> list[Publi
     ]
 
 
-def is_alone(spec: Spec, others: Iterable[Spec]) -> bool:
-    """Whether none of ``others`` is behind one of its ports of the host; if it has none: is in one of its groups."""
-
-    def shared(each: Spec) -> set[object]:
-        return set(each.publish) if spec.publish else set(each.labels.items())
-
-    own = shared(spec)
-    return bool(own) and all(own.isdisjoint(shared(other)) for other in others)
-
-
 def check_shared(like: Spec, count: int, others: Iterable[Spec]) -> None:
     """Refuse ports of the host that ``count`` new containers like ``like`` can't have beside ``others``.
 

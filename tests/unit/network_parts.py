@@ -83,4 +83,5 @@ class Names:
 
 def run(container: Container, *, frozen: bool = False) -> None:
     """Have the container run, as far as the network can see."""
-    container.running = cast(Any, SimpleNamespace(payload=SimpleNamespace(frozen=frozen), pid=0, gone=asyncio.Event()))
+    payload = SimpleNamespace(frozen=frozen)
+    container.running = cast(Any, SimpleNamespace(payload=payload, pid=0, age=0.0, gone=asyncio.Event()))

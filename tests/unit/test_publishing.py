@@ -15,7 +15,7 @@ from lxcfleet.network.discovery import Discovery
 from lxcfleet.network.membership import Membership
 from lxcfleet.network.publishing import Publishing
 from lxcfleet.network.rules import Published, publish
-from lxcfleet.network.shared_ports import check_shared, is_alone, published
+from lxcfleet.network.shared_ports import check_shared, published
 from lxcfleet.spec.ports import parse_publication
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.terms import Network
@@ -75,16 +75,6 @@ def test_ports_on_different_addresses_do_not_conflict() -> None:
     check_shared(spec(9, "192.0.2.1:80:80"), 1, [spec(1, "192.0.2.2:80:80")])
     with pytest.raises(InvalidInput):
         check_shared(spec(9, "80:80"), 1, [spec(1, "192.0.2.2:80:80")])
-
-
-def test_the_last_behind_a_port_or_of_a_group_is_alone() -> None:
-    one, two, three = spec(1, "80:80", role="web", index="1"), spec(2, "80:80", role="web"), spec(3, role="web")
-    assert not is_alone(one, [two])
-    assert is_alone(one, [three])  # it is of the group, and not behind the port
-    assert is_alone(one, [])
-    assert not is_alone(three, [one])
-    assert is_alone(three, [spec(4, role="db")])
-    assert not is_alone(spec(5), [])  # it has neither ports nor groups, and its name is its own
 
 
 def test_rules_of_published_ports() -> None:

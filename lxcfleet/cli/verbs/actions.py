@@ -84,6 +84,9 @@ Examples:
 
 _RESTART = """Stop and start on a fresh mount, to run what the host has now.
 
+All at once, but for the last member of a group: with a drain time it stays until another one is back, for a minute at the
+most. A single one then serves all clients for a while.
+
 With --rolling in waves: no more than --max-unavailable are down at the same moment, each wave has to be healthy before
 the next one, and one that is not halts it; `lxcfleet rollout` says how it is. Those that do not run are left out.
 

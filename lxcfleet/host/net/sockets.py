@@ -1,16 +1,23 @@
-"""Checks whether a program listens on a port of the host."""
+"""Which ports programs listen on: of the host, and in containers."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import re
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from pathlib import Path
 
 import psutil
 
 from lxcfleet.errors import HostError, InvalidInput
-from lxcfleet.spec.ports import Publication
+from lxcfleet.spec.ports import PROTOCOLS, Publication
+
+_WAITING = {"tcp": "0A", "udp": "07"}
+"""The states of sockets that wait for anybody: net/tcp_states.h, TCP_LISTEN and TCP_CLOSE."""
+_LOOPBACK = re.compile(r"(0{16}F{4}0{4})?[0-9A-F]{6}7F|0{24}01000000")
+"""127.0.0.0/8, also as an IPv6 address, and ::1: words of the machine's byte order, as /proc has them."""
 
 
 class PortInUse(InvalidInput):
@@ -52,6 +59,33 @@ def users(publication: Publication) -> set[int]:
         return set()
     listening = [each for each in found if each.status in (psutil.CONN_LISTEN, psutil.CONN_NONE)]  # UDP has no states
     return {each.pid for each in listening if each.laddr and each.laddr.port == publication.host and each.pid}
+
+
+def listening(pid: int) -> set[tuple[str, int]] | None:
+    """Protocols and ports on which programs in the network namespace of a process wait for others than themselves.
+
+    None: the process has ended.
+    """
+    found: set[tuple[str, int]] = set()
+    for protocol in PROTOCOLS:
+        for table in (Path(f"/proc/{pid}/net/{protocol}"), Path(f"/proc/{pid}/net/{protocol}6")):
+            try:
+                found.update((protocol, port) for port in waiting(table.read_text(encoding="ascii"), protocol))
+            except FileNotFoundError:  # the process has ended, or the kernel has no IPv6
+                if not table.parent.exists():
+                    return None
+            except OSError:
+                return None
+    return found
+
+
+def waiting(table: str, protocol: str) -> Iterator[int]:
+    """The ports in a table of sockets, as in /proc/net/tcp, at which a socket waits for others than the machine itself."""
+    for line in table.splitlines()[1:]:
+        words = line.split()
+        address, _, port = words[1].partition(":")
+        if words[3] == _WAITING[protocol] and not _LOOPBACK.fullmatch(address):
+            yield int(port, 16)
 
 
 def _tell(publication: Publication, error: OSError) -> None:

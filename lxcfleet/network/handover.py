@@ -1,0 +1,52 @@
+"""Whether a container that is to be stopped can leave its ports of the host and its groups to others. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from enum import Enum
+
+from lxcfleet.spec.ports import Publication
+from lxcfleet.spec.spec import Spec
+
+
+class Place(Enum):
+    """The place of a member that leaves."""
+
+    SHARED = "shared"
+    """Others are members everywhere where it is one."""
+    AWAITED = "awaited"
+    """It is the only member somewhere, and another one will be there soon."""
+    ALONE = "alone"
+    """It is the only member somewhere, and no other one is on its way."""
+
+
+def place(own: Spec, members: Collection[Spec], coming: Collection[Spec]) -> Place:
+    """The place of the member ``own``.
+
+    ``members``: those that stand for their groups now, ``coming``: those that will soon, both without ``own``.
+    Where it publishes ports of the host, each of them counts. Otherwise it is enough to share one of its groups: a label
+    that is only its own names no group.
+    """
+    if own.publish:
+        lonely = set(own.publish) - _ports(members)
+        if not lonely:
+            return Place.SHARED
+        return Place.AWAITED if lonely & _ports(coming) else Place.ALONE
+    groups = set(own.labels.items())
+    if not groups or groups & _groups(members):
+        return Place.SHARED
+    return Place.AWAITED if groups & _groups(coming) else Place.ALONE
+
+
+def meets(one: Spec, other: Spec) -> bool:
+    """Whether two containers can be behind the same port of the host, or stand for the same group."""
+    shared_port = not set(one.publish).isdisjoint(other.publish)
+    return shared_port or not one.labels.items().isdisjoint(other.labels.items())
+
+
+def _ports(specs: Collection[Spec]) -> set[Publication]:
+    return {publication for spec in specs for publication in spec.publish}
+
+
+def _groups(specs: Collection[Spec]) -> set[tuple[str, str]]:
+    return {label for spec in specs for label in spec.labels.items()}
