@@ -176,6 +176,11 @@ class Paths:
         return self.run / "mask.next"
 
     @property
+    def services_mount(self) -> Path:
+        """Mount point of a container's layer of services, in private mount namespaces only."""
+        return self.run / "services"
+
+    @property
     def root_mount(self) -> Path:
         """Mount point of a container's overlay, in private mount namespaces only."""
         return self.run / "root"

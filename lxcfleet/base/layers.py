@@ -47,7 +47,7 @@ def mask_stays(paths: Paths, *, change: bool = False) -> Iterator[None]:
 
 def marked(stack: Stack) -> dict[str, str]:
     """The host's parts for which the layers that hide things were made, mount point to identity."""
-    return {point: found for layer in stack.lower if layer.neutral for point, found in mounts.marked(layer.source).items()}
+    return {point: found for layer in stack.standing if layer.neutral for point, found in mounts.marked(layer.source).items()}
 
 
 def mount(paths: Paths, stack: Stack, name: str, first_id: int | None, disk: int) -> None:
@@ -56,7 +56,7 @@ def mount(paths: Paths, stack: Stack, name: str, first_id: int | None, disk: int
     ``first_id``: where the container's id range begins; None: the container is privileged. ``disk``: how many bytes its own
     layer may take; 0: no limit. Raises FleetError, OSError.
     """
-    for layer in stack.lower[:-1]:
+    for layer in stack.standing[:-1]:
         if not os.path.ismount(layer.source):
             shown = ": all of the host's files would show" if layer.neutral else ""
             raise HostError(f"{name} can't be mounted", why=f"the {layer.name} is not{shown}")
@@ -88,6 +88,11 @@ def _kept_options(place: str) -> tuple[str, ...]:
 def perform(plan: MountPlan, own: ContainerPaths, disk: int) -> None:
     """Make the mounts of ``plan`` in the mount namespace of this process. Raises FleetError, OSError."""
     _show_lower(plan)
+    for fresh in plan.fresh:
+        # Most containers do without.
+        from lxcfleet.base.services import layer  # noqa: PLC0415
+
+        layer.make(Path(fresh.target), layer.present(fresh.services, plan.name), plan.first_id)
     works = sorted(own.directory.glob("work*"))
     root, *parts = plan.overlays
     project = 0 if plan.first_id is None else quota.keep([*works, Path(root.upper)], plan.first_id, disk)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from lxcfleet.base.stack import Layer, Stack
+from lxcfleet.base.stack import Layer, Services, Stack
 from lxcfleet.paths import Paths
 from lxcfleet.spec.terms import RANGE_SIZE
 
@@ -40,6 +40,13 @@ class Clone(NamedTuple):
     """Whether file owners are shifted into the container's id range."""
     identity: str | None = None
     """The identity of the file system that has to be there; None: any."""
+
+
+class Fresh(NamedTuple):
+    """A tmpfs at ``target`` with the host's services, made of what the host has at this moment; read-only."""
+
+    target: str
+    services: Services
 
 
 class Overlay(NamedTuple):
@@ -73,6 +80,8 @@ class MountPlan:
     """The file that its user namespace is bound to; a privileged container has none."""
     clones: tuple[Clone, ...]
     """The clones, in the order in which they are mounted."""
+    fresh: tuple[Fresh, ...]
+    """Layers that are made anew."""
     overlays: tuple[Overlay, ...]
     """The root's overlay first, then those of the parts, from the root downwards. They are mounted in the opposite order."""
 
@@ -81,6 +90,7 @@ class MountPlan:
         first, last = self.first_id, RANGE_SIZE - 1
         owners = "" if first is None else f", ids 0-{last} as {first}-{first + last}"
         lines = [f"{c.target}: {c.source}, read-only{owners if c.shifted else ''}" for c in self.clones]
+        lines += [f"{fresh.target}: {', '.join(fresh.services.units)} of the host, read-only" for fresh in self.fresh]
         if self.first_id is not None:
             lines.append(f"{self.users}: its user namespace")
         for overlay in reversed(self.overlays):
@@ -112,7 +122,8 @@ def plan(paths: Paths, stack: Stack, name: str, first_id: int | None, parts: Seq
         staging=str(paths.part_mount),
         first_id=first_id,
         users=str(paths.user_namespace),
-        clones=clones(stack.lower, {part.point: part.identity for part in parts}.items(), shifted=first_id is not None),
+        clones=clones(stack.standing, {part.point: part.identity for part in parts}.items(), shifted=first_id is not None),
+        fresh=tuple(Fresh(_place(layer), layer.services) for layer in stack.lower if layer.services is not None),
         overlays=(root, *overlays),
     )
 

@@ -13,10 +13,12 @@ import stat
 from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from pathlib import Path
 
 from lxcfleet.base.stack import Layer, Stack
-from lxcfleet.base.tree import follow
+from lxcfleet.base.tree import Tree, follow
 from lxcfleet.host.kernel import syscalls
+from lxcfleet.host.kernel.entries import Copy, Directory, Symlink, Whiteout
 from lxcfleet.host.process.maps import Identity
 
 ORIGIN = "trusted.overlay.origin"
@@ -155,6 +157,62 @@ class Upper:
             os.close(handle)
 
 
+class Made:
+    """The layer of services, which is nowhere but in its container: known by what it would be made of now.
+
+    A copy of a file of the host's counts as that file, and the directories above it as the host's: whoever looks for the
+    provider of such a path is told of the base.
+    """
+
+    def __init__(self, layer: Layer, bottom: Bottom) -> None:
+        assert layer.services is not None
+        self.layer = layer
+        self._bottom = bottom
+        self._tree = Tree(Path(bottom.layer.source))
+        # Few containers have such a layer.
+        from lxcfleet.base.services import layer as services  # noqa: PLC0415
+
+        self._entries = services.entries(self._tree, layer.services, whole=False)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def find(self, path: str) -> tuple[Found | None, bool]:
+        """See Upper."""
+        match self._entries.get(path):
+            case None:
+                return None, True
+            case Directory():
+                found = self._bottom.find(path)
+                return (found, False) if _is_directory(found) else (None, True)
+            case Copy(source):
+                return self._bottom.find(source), False
+            case Symlink(target) if self._tree.is_link(path) and self._tree.link(path) == target:
+                return self._bottom.find(path), False
+            case Whiteout():
+                return Found(self.layer, None, hidden=True), False
+        return Found(self.layer, None), False
+
+    def names(self, directory: str) -> list[str]:
+        """See Upper."""
+        prefix = f"{directory}/"
+        return [path.removeprefix(prefix) for path in self._entries if path.rpartition("/")[0] == directory]
+
+    def link(self, path: str) -> str:
+        """See Upper."""
+        entry = self._entries.get(path)
+        return entry.target if isinstance(entry, Symlink) else ""
+
+    def shape(self, path: str) -> Shape:
+        """See Upper."""
+        return Shape.MERGED if isinstance(self._entries.get(path), Directory) else Shape.ABSENT
+
+    @contextlib.contextmanager
+    def opened(self, path: str) -> Iterator[int | None]:  # noqa: ARG002
+        """There is nothing that could be opened."""
+        yield None
+
+
 class Bottom:
     """The lowest layer, which many containers share, so results are remembered."""
 
@@ -190,7 +248,7 @@ class Bottom:
 class Present:
     """The layers of one container, opened."""
 
-    def __init__(self, uppers: Sequence[Upper], bottom: Bottom) -> None:
+    def __init__(self, uppers: Sequence[Upper | Made], bottom: Bottom) -> None:
         self.uppers, self.bottom = tuple(uppers), bottom
 
     def find(self, path: str) -> Found:
@@ -231,7 +289,7 @@ class Present:
             return self.opened(found.layer).link(path)
         return ""
 
-    def opened(self, layer: Layer) -> Upper | Bottom:
+    def opened(self, layer: Layer) -> Upper | Made | Bottom:
         """The opened layer."""
         return next((upper for upper in self.uppers if upper.layer is layer), self.bottom)
 
@@ -240,7 +298,7 @@ class Shelf:
     """Layers that containers share, each opened once for all containers."""
 
     def __init__(self) -> None:
-        self._uppers: dict[Layer, Upper] = {}
+        self._uppers: dict[Layer, Upper | Made] = {}
         self._bottoms: dict[Layer, Bottom] = {}
 
     @contextlib.contextmanager
@@ -249,17 +307,21 @@ class Shelf:
         *shared, bottom = stack.lower
         top = Upper(stack.top)
         try:
-            if bottom not in self._bottoms:
-                self._bottoms[bottom] = Bottom(bottom)
-            yield Present([top, *map(self.upper, shared)], self._bottoms[bottom])
+            lowest = self._bottom(bottom)
+            yield Present([top, *(self.upper(layer, bottom) for layer in shared)], lowest)
         finally:
             top.close()
 
-    def upper(self, layer: Layer) -> Upper:
+    def upper(self, layer: Layer, bottom: Layer) -> Upper | Made:
         """A layer that lies over others, and that containers share. Raises OSError."""
         if layer not in self._uppers:
-            self._uppers[layer] = Upper(layer)
+            self._uppers[layer] = Upper(layer) if layer.services is None else Made(layer, self._bottom(bottom))
         return self._uppers[layer]
+
+    def _bottom(self, layer: Layer) -> Bottom:
+        if layer not in self._bottoms:
+            self._bottoms[layer] = Bottom(layer)
+        return self._bottoms[layer]
 
     def close(self) -> None:
         """Close them all."""
@@ -292,7 +354,7 @@ def part_layers(shelf: Shelf, stack: Stack, point: str) -> tuple[Layer, ...] | N
     """
     found = []
     for layer in stack.lower[:-1]:
-        match shelf.upper(layer).shape(point):
+        match shelf.upper(layer, stack.bottom).shape(point):
             case Shape.MERGED:
                 found.append(layer)
             case Shape.OPAQUE:

@@ -13,6 +13,22 @@ from typing import Any, NamedTuple
 
 from lxcfleet.host.kernel import mounts
 from lxcfleet.paths import Paths
+from lxcfleet.spec.spec import Spec
+
+
+class Services(NamedTuple):
+    """What a container is to have in its layer of the host's services."""
+
+    units: tuple[str, ...] = ()
+    """The names of the host's units that it runs."""
+
+    @classmethod
+    def of(cls, spec: Spec) -> Services:
+        """What a spec asks for."""
+        return cls(spec.units)
+
+
+_NOTHING = Services()
 
 
 class Layer(NamedTuple):
@@ -22,7 +38,8 @@ class Layer(NamedTuple):
     """What the layer is called in findings and messages; no two layers of a stack have the same name."""
     source: str
     """The directory that has its files, in the launcher's mount namespace. That of a layer between the top and the bottom
-    is a mount point: the kernel refuses a directory of the base's own file system there (ELOOP)."""
+    is a mount point: the kernel refuses a directory of the base's own file system there (ELOOP). A layer of services is
+    nowhere but in its container's mount namespace."""
     mount: str | None
     """Where a container's mount namespace has it, read-only; None: the container writes to ``source`` itself."""
     idmapped: bool
@@ -36,6 +53,8 @@ class Layer(NamedTuple):
     """The extended attribute that marks a directory which hides what lower layers have below it. In such a layer a
     character device 0:0 hides what they have at its path (Documentation/filesystems/overlayfs.rst). None: the layer
     hides nothing, as it is the lowest."""
+    services: Services | None = None
+    """What it is made of at each start of its container. None: the layer is there before, for whoever looks."""
 
     @property
     def read_only(self) -> bool:
@@ -76,6 +95,11 @@ class Stack:
         return self.layers[1:]
 
     @property
+    def standing(self) -> tuple[Layer, ...]:
+        """Those of the lower layers that are there before a container starts."""
+        return tuple(layer for layer in self.lower if layer.services is None)
+
+    @property
     def bottom(self) -> Layer:
         """The layer that all others lie over."""
         return self.layers[-1]
@@ -87,21 +111,41 @@ class Stack:
     @classmethod
     def from_json(cls, data: Sequence[Sequence[Any]]) -> Stack:
         """What ``to_json`` made."""
-        return cls(tuple(Layer(*each) for each in data))
+        return cls(tuple(_from_json(each) for each in data))
 
 
-def stack_of(paths: Paths, name: str) -> Stack:
-    """The layers of the container ``name``: its delta over the mask over the base.
+def _from_json(data: Sequence[Any]) -> Layer:
+    *plain, made = data
+    return Layer(*plain)._replace(services=None if made is None else Services(*(tuple(each) for each in made)))
 
-    A frozen base instead of the host's root, and layers between mask and delta, are to be added here.
+
+def stack_for(paths: Paths, name: str, spec: Spec | None) -> Stack:
+    """The layers of the container ``name`` with this spec; None: its spec can't be read."""
+    return stack_of(paths, name, _NOTHING if spec is None else Services.of(spec))
+
+
+def stack_of(paths: Paths, name: str, asked: Services = _NOTHING) -> Stack:
+    """The layers of the container ``name``: its delta over the host's services that are ``asked`` for, if there are any, over
+    the mask over the base.
+
+    A frozen base instead of the host's root, and other layers between mask and delta, are to be added here.
     """
-    return Stack((delta(paths, name), mask(paths), base(paths)))
+    own = () if asked == _NOTHING else (services(paths, asked),)
+    return Stack((delta(paths, name), *own, mask(paths), base(paths)))
 
 
 def delta(paths: Paths, name: str) -> Layer:
     """What the container ``name`` changes."""
     source = os.fspath(paths.container(name).delta)
     return Layer("delta", source, None, idmapped=False, hosts=False, neutral=False, opaque=mounts.OPAQUE)
+
+
+def services(paths: Paths, asked: Services) -> Layer:
+    """The host's services that the container runs: copies of the host's files, and links that enable them."""
+    place = os.fspath(paths.services_mount)
+    return Layer(
+        "services", place, place, idmapped=False, hosts=False, neutral=True, opaque=mounts.OPAQUE, services=asked
+    )
 
 
 def mask(paths: Paths) -> Layer:

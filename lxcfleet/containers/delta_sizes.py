@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from lxcfleet.base.stack import stack_of
+from lxcfleet.base.stack import delta
 from lxcfleet.containers.registry import Registry
 from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
@@ -87,7 +87,7 @@ class Looks:
 
 def _own_layer(paths: Paths, name: str) -> Path:
     """The layer that counts for a container's use of disk: its own. Other containers share the other layers."""
-    return Path(stack_of(paths, name).top.source)
+    return Path(delta(paths, name).source)
 
 
 def _go_on(steps: Iterator[int]) -> tuple[int, bool]:

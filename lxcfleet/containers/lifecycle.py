@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Sequence
 
-from lxcfleet.base.stack import stack_of
+from lxcfleet.base.stack import stack_for
 from lxcfleet.containers import lxc_config, store
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.desired import Intent
@@ -197,21 +197,22 @@ class Lifecycle:
 
         Gives a descriptor of the mount namespace, if ``mount``.
         """
-        if container.spec is None:
+        spec = container.wanted  # a restart is checked for what it leads to
+        if spec is None:
             raise container.problem or WrongState(f"{container.name} is broken")
         if mount:
             self._registry.refuse_twin(container)
-        files = {"config": self._specs.config(container.spec)}
+        files = {"config": self._specs.config(spec)}
         if make:
-            files["lxcfleet.yaml"] = store.render(container.spec)
+            files["lxcfleet.yaml"] = store.render(spec)
             if mount:
                 files["pending"] = Intent.RUN.value + "\n"
         item: PrepareItem = {
             "name": container.name,
-            "stack": stack_of(self._paths, container.name).to_json(),
-            "first_id": container.spec.first_id,
-            "disk": container.spec.disk,
-            "app": container.spec.init is Init.APP,
+            "stack": stack_for(self._paths, container.name, spec).to_json(),
+            "first_id": spec.first_id,
+            "disk": spec.disk,
+            "app": spec.init is Init.APP,
             "make": make,
             "mount": mount,
             "reconcile": self._settings.reconcile,

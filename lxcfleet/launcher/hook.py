@@ -16,7 +16,7 @@ from pathlib import Path
 from lxcfleet.base import layers, runtime
 from lxcfleet.base.mask import build, mount
 from lxcfleet.base.merge import reconcile
-from lxcfleet.base.stack import stack_of
+from lxcfleet.base.stack import stack_for
 from lxcfleet.containers import announcements, store
 from lxcfleet.errors import Broken, FleetError, WrongState
 from lxcfleet.host.kernel import syscalls, tree
@@ -64,9 +64,9 @@ def main() -> None:
         syscalls.make_slave(Path("/"))
         # Without a daemon, the changed mode of a file goes unnoticed. So look at the whole base; several starts share a look.
         mount.refresh(paths, force=not 0 <= time.time() - build.looked(paths) < LOOK_SECONDS)
-        stack = stack_of(paths, name)
+        stack = stack_for(paths, name, spec)
         if settings.reconcile:
-            for note in reconcile.Reconciler(paths, stack.lower).reconcile(name):
+            for note in reconcile.Reconciler(paths, stack.standing).reconcile(name):
                 _say(paths, name, f"not merged: {note}", "WARN")
         layers.mount(paths, stack, name, spec.first_id, spec.disk)
         if spec.init is Init.APP:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lxcfleet.api.findings import ExposedRecord, ExposureRecord
-from lxcfleet.base.stack import stack_of
+from lxcfleet.base.stack import stack_for
 from lxcfleet.containers.registry import Registry
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.operations import EXPOSURE, Exposed, ExposedFile, ExposureItem
@@ -27,7 +27,7 @@ class Audit:
             selection = Selection(everything=True)
         chosen = self._registry.choose(selection)
         running: list[ExposureItem] = [
-            {"name": c.name, "pid": c.running.pid, "stack": stack_of(self._paths, c.name).to_json()}
+            {"name": c.name, "pid": c.running.pid, "stack": stack_for(self._paths, c.name, c.spec).to_json()}
             for c in chosen
             if c.running is not None
         ]

@@ -18,6 +18,7 @@ from lxcfleet.spec.ports import Port, Publication, check_ports, check_publicatio
 from lxcfleet.spec.rows import Change, Row, row, rows_of
 from lxcfleet.spec.terms import MAX_CPUS, MAX_ORDER, MAX_PIDS, MAX_STOP_TIMEOUT, PIDS, Init, Network, StopSignal
 from lxcfleet.spec.types import Choice, Command, Flag, Interface, Items, Number, Pairs, Size, Text, Whole
+from lxcfleet.spec.unit_names import check_units, parse_unit
 
 _GIVEN = "lxcfleet gives it"
 _MADE = "the ids of all of its files go with it"
@@ -129,6 +130,11 @@ class SpecFields:
     stop_timeout: float | None = row(
         Number(0, MAX_STOP_TIMEOUT), "Seconds until its stop becomes a kill.",
         setting="stop_timeout", change=Change.LIVE, option=("--stop-timeout",), metavar="SECONDS",
+    )
+    units: tuple[str, ...] = row(
+        Items(parse_unit, check_units), "The host's services that it runs, by the names of their units, such as"
+        " apache2.service (system containers only).", default=(), option=("--unit",), metavar="UNIT",
+        init=Init.SYSTEM, init_why="it has no systemd\nleave out the command, or give the service's program as the command",
     )
     autostart: bool = row(
         Flag(), "Whether it starts when the host boots, if it ran when the host went down.", default=True,

@@ -15,15 +15,12 @@ from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.rows import Row, read_said, row, rows_of, schema_of
 from lxcfleet.spec.types import Items, Number, Text, Texts, ValueType, Whole
+from lxcfleet.spec.unit_names import check_unit
 
 MAX_TIMEOUT = 60.0
 """Seconds; the launcher's children may not take longer than 120."""
 _HTTP_PORT = 80
 SHELL = ("/bin/sh", "-c")
-UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,200}\.(service|socket|target|timer|path|mount|automount|slice|swap)")
-"""The name of a unit of systemd; systemd.unit(5)."""
-
-
 class CheckKind(StrEnum):
     """The kind of a health check."""
 
@@ -148,12 +145,6 @@ class _Url(Text):
         return {"type": "string", "minLength": 1}
 
 
-def _unit(text: str) -> str:
-    if not UNIT.fullmatch(text):
-        raise InvalidInput(f"{text!r} is not a unit's name, such as ssh.service")
-    return text
-
-
 def _some_units(units: tuple[str, ...]) -> None:
     if not units:
         raise InvalidInput("expected the names of units")
@@ -173,7 +164,7 @@ KINDS: Mapping[CheckKind, Row] = {
         option=("--health-http",), metavar="[PORT][/PATH]|URL",
     ),
     CheckKind.UNITS: Row(
-        Items(_unit, _some_units), "Healthy is when its systemd is well, and these units do not count (system containers"
+        Items(check_unit, _some_units), "Healthy is when its systemd is well, and these units do not count (system containers"
         " only).", key="ignore_units", option=("--health-ignore-unit",), metavar="UNIT",
     ),
 }  # fmt: skip

@@ -8,8 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec.health import UNIT
 from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.unit_names import UNIT
 
 MAX_FILE = 1 << 20
 """The most bytes that one of the operator's files may have."""

@@ -23,7 +23,7 @@ from lxcfleet.base.stack import stack_of
 from lxcfleet.base.tree import Tree
 from lxcfleet.errors import HostError, NoCapacity, Unsupported
 from lxcfleet.host.kernel import image, syscalls
-from lxcfleet.host.kernel.image import Copy, Directory, Entry, File, Owner, Symlink, Whiteout
+from lxcfleet.host.kernel.entries import Copy, Directory, Entry, File, Owner, Symlink, Whiteout
 from lxcfleet.host.kernel.watch import Watch
 from lxcfleet.host.process import command
 from lxcfleet.launcher.children import preparing
@@ -245,7 +245,7 @@ def test_an_image_holds_every_kind_of_entry(tmp_path: Path, paths: Paths) -> Non
 @pytest.mark.parametrize("length", [10, 250])
 def test_many_entries_fit_into_an_image(tmp_path: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch, length: int) -> None:
     """The image is sized from its content: long names, many directories, whiteouts in several inodes."""
-    monkeypatch.setattr(image._Whiteouts, "MAX_LINKS", 1000)
+    monkeypatch.setattr("lxcfleet.host.kernel.entries._Whiteouts.MAX_LINKS", 1000)
     entries: dict[str, Entry] = {"/": Directory(Owner(0o755)), "/d": Directory(Owner(0o755))}
     entries |= {f"/d/{number:0{length}}": Whiteout() for number in range(2500)}
     entries |= {f"/{number:0{length}}": Directory(Owner(0o755), opaque=True) for number in range(300)}

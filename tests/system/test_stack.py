@@ -19,7 +19,7 @@ from lxcfleet.base.mask.mount import make_mount_points
 from lxcfleet.base.present import Shelf
 from lxcfleet.base.stack import Layer, Stack, stack_of
 from lxcfleet.host.kernel import image
-from lxcfleet.host.kernel.image import Directory, Entry, File, Owner, Whiteout
+from lxcfleet.host.kernel.entries import Directory, Entry, File, Owner, Whiteout
 from lxcfleet.host.kernel.mounts import OPAQUE
 from lxcfleet.host.process import command
 from lxcfleet.patch.shadow import files

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lxcfleet.base.mask import compiler
 from lxcfleet.base.tree import Tree
-from lxcfleet.host.kernel.image import Directory, Entry
+from lxcfleet.host.kernel.entries import Directory, Entry
 from lxcfleet.paths import Paths
 from lxcfleet.spec.mask_rules import Rule, RuleKind, Rules
 

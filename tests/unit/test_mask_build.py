@@ -11,7 +11,7 @@ import pytest
 from lxcfleet.base.mask import build, rules
 from lxcfleet.errors import HostError, InvalidInput, NoCapacity, Unsupported
 from lxcfleet.host.kernel import image
-from lxcfleet.host.kernel.image import Directory, Entry, File, Owner, Symlink, Whiteout
+from lxcfleet.host.kernel.entries import Directory, Entry, File, Owner, Symlink, Whiteout
 from lxcfleet.paths import Paths
 
 

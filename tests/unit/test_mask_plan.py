@@ -9,7 +9,7 @@ import pytest
 from lxcfleet.base.mask import compiler, neutral, rules
 from lxcfleet.base.mask.sweep import Private, sweep
 from lxcfleet.base.tree import Tree, parents
-from lxcfleet.host.kernel.image import Directory, File, Owner, Whiteout
+from lxcfleet.host.kernel.entries import Directory, File, Owner, Whiteout
 from lxcfleet.host.kernel.mounts import unescape
 from lxcfleet.paths import Paths
 from lxcfleet.spec.mask_rules import RuleKind, Rules

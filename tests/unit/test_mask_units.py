@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lxcfleet.base.mask import units
-from lxcfleet.host.kernel.image import Copy, File, Owner, Symlink
+from lxcfleet.host.kernel.entries import Copy, File, Owner, Symlink
 
 from .mask_tree import SYSTEM, hides, opaque, plan, put, small_host
 

@@ -161,6 +161,13 @@ options:
       - >-
         Seconds until its stop becomes a kill.
     type: float
+  units:
+    description:
+      - >-
+        The host's services that it runs, by the names of their units, such as apache2.service (system
+        containers only).
+    type: list
+    elements: str
   autostart:
     description:
       - >-
@@ -262,6 +269,7 @@ FIELDS = dict(
     user=dict(type="str"),
     stop_signal=dict(type="str"),
     stop_timeout=dict(type="float"),
+    units=dict(type="list", elements="str"),
     autostart=dict(type="bool"),
     boot_order=dict(type="int"),
 )
@@ -284,6 +292,7 @@ OPTIONS = dict(
     user=("--user", ""),
     stop_signal=("--stop-signal", ""),
     stop_timeout=("--stop-timeout", ""),
+    units=("--unit", ""),
     autostart=("--autostart", "--no-autostart"),
     boot_order=("--boot-order", ""),
 )

@@ -22,7 +22,7 @@ from lxcfleet.base.mask.compiler import Stamps
 from lxcfleet.base.tree import Tree, parents, stamp
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.kernel import image, locks, mounts
-from lxcfleet.host.kernel.image import Directory, Entry, File, Owner, Symlink, Whiteout
+from lxcfleet.host.kernel.entries import Directory, Entry, File, Owner, Symlink, Whiteout
 from lxcfleet.paths import Paths
 from lxcfleet.spec import mask_rules
 

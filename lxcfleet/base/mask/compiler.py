@@ -12,7 +12,7 @@ from typing import cast
 from lxcfleet.base.mask import neutral, rules, state, units
 from lxcfleet.base.mask.sweep import Private, sweep
 from lxcfleet.base.tree import Tree, join, parent, parents
-from lxcfleet.host.kernel.image import Directory, Entry, File, Owner, Symlink, Whiteout
+from lxcfleet.host.kernel.entries import Directory, Entry, File, Owner, Symlink, Whiteout
 from lxcfleet.paths import Paths
 from lxcfleet.spec.mask_rules import Rule, RuleKind, Rules
 
@@ -90,8 +90,18 @@ def compile_rules(all_rules: Iterable[Rule], placed: Mapping[str, Entry], tree: 
     """
     compiler = _Compiler(all_rules, placed, tree)
     compiler.visit("/", hidden=False, covered=False, why="")
-    compiler.add_parents()
-    return dict(sorted(compiler.entries.items()))
+    return with_parents(compiler.entries, tree)
+
+
+def with_parents(entries: Mapping[str, Entry], tree: Tree) -> dict[str, Entry]:
+    """The entries in order, with all directories above them. A merged directory has the mode and owner of its topmost layer,
+    so a layer repeats the base's for each."""
+    whole = dict(entries)
+    for path in entries:
+        for above in parents(path):
+            if above not in whole:
+                whole[above] = Directory(owner(tree, above))
+    return dict(sorted(whole.items()))
 
 
 class _Compiler:
@@ -152,13 +162,6 @@ class _Compiler:
             # A path that the base does not have is hidden as well: the host may get it while clones run.
             self.entries[path] = Whiteout(why)
         return covered
-
-    def add_parents(self) -> None:
-        """A merged directory has the mode and owner of its topmost layer, so the mask repeats the base's for each parent."""
-        for path in list(self.entries):
-            for above in parents(path):
-                if above not in self.entries:
-                    self.entries[above] = Directory(owner(self._tree, above))
 
 
 def owner(tree: Tree, path: str) -> Owner:

@@ -19,7 +19,8 @@ from lxcfleet.paths import Paths
 def make_mount_points(paths: Paths) -> None:
     """Make the directories that all private mounts go to. The containers' root must be able to pass through them."""
     for directory in (
-        paths.run, paths.base_mount, paths.mask_mount, paths.next_mask_mount, paths.part_mount, paths.root_mount,
+        paths.run, paths.base_mount, paths.mask_mount, paths.next_mask_mount, paths.services_mount, paths.part_mount,
+        paths.root_mount,
     ):
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     paths.user_namespace.touch(mode=0o600)

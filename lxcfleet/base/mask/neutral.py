@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterable
 
 from lxcfleet.base.tree import Tree
-from lxcfleet.host.kernel.image import Entry, File, Owner, Symlink
+from lxcfleet.host.kernel.entries import Entry, File, Owner, Symlink
 
 _HOSTS = b"""\
 127.0.0.1\tlocalhost

@@ -38,6 +38,8 @@ _EMPTY = (
     "/etc/init.d /etc/rc0.d /etc/rc1.d /etc/rc2.d /etc/rc3.d /etc/rc4.d /etc/rc5.d /etc/rc6.d /etc/rcS.d",
     "/etc/tmpfiles.d /usr/local/lib/tmpfiles.d",
     "/usr/share/dbus-1/system-services /usr/local/share/dbus-1/system-services",
+    # The host's clusters of databases: half of their files are private, and a container makes clusters of its own.
+    "/etc/postgresql",
     "/etc/subuid /etc/subgid /etc/subuid- /etc/subgid-",
 )
 _HIDE = (

@@ -8,7 +8,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from lxcfleet.base.tree import Tree, join, parents, stamp
-from lxcfleet.host.kernel.image import Directory, Entry
+from lxcfleet.host.kernel.entries import Directory, Entry
 
 _FILE_BITS = stat.S_IROTH
 _DIRECTORY_BITS = stat.S_IROTH | stat.S_IXOTH

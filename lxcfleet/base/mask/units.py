@@ -8,19 +8,17 @@ installation of packages with services. A clone gets all other units from its ow
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 
 from lxcfleet.base.mask import neutral
+from lxcfleet.base.services import planner
+from lxcfleet.base.services.planner import BUS, GENERATORS
+from lxcfleet.base.services.units import VENDOR
 from lxcfleet.base.tree import Tree, join
-from lxcfleet.host.kernel.image import Copy, Directory, Entry, File, Owner, Symlink
+from lxcfleet.host.kernel.entries import Copy, Directory, Entry, File, Owner, Symlink
 
-_SYSTEM = "/usr/lib/systemd/system"
+_SYSTEM = VENDOR
 _USER = "/usr/lib/systemd/user"
-_GENERATORS = "/usr/lib/systemd/system-generators"
-_BUS = "/usr/share/dbus-1/system-services"
-_SEARCH = ("/etc/systemd/system", "/usr/local/lib/systemd/system", _SYSTEM)
-"""Where the host's units are, in systemd's order of preference; systemd.unit(5)."""
 
 _TARGETS = """
     basic default emergency exit final first-boot-complete getty getty-pre graphical halt local-fs
@@ -89,8 +87,8 @@ def files(tree: Tree, operator: Iterable[str] = ()) -> dict[str, Entry]:
     result: dict[str, Entry] = {}
     _copy(tree, _SYSTEM, names, result)
     _copy(tree, _USER, {*_USER_UNITS.split(), *(f"{name}.target" for name in _USER_TARGETS.split())}, result)
-    _copy(tree, _GENERATORS, set(_GENERATOR_NAMES.split()), result)
-    _copy(tree, _BUS, {f"org.freedesktop.{name}.service" for name in _BUS_NAMES.split()}, result)
+    _copy(tree, GENERATORS, set(_GENERATOR_NAMES.split()), result)
+    _copy(tree, BUS, {f"org.freedesktop.{name}.service" for name in _BUS_NAMES.split()}, result)
     for directory in _DROP_INS.split():
         _copy_all(tree, join(_SYSTEM, directory), result)
     # The host's default target may be graphical.target, or another one that its administrator chose.
@@ -103,14 +101,11 @@ def files(tree: Tree, operator: Iterable[str] = ()) -> dict[str, Entry]:
         result[path] = File(content, Owner(0o644), "lean")
     for path in _ETC_DIRECTORIES.split():
         result[path] = Directory(Owner(0o755), why="for units of the clone's own")
-    for name in operator:
-        _copy_unit(tree, name, result)
-    return result
+    # Names that the host does not have are passed over, so that no container is kept from starting: `config check` tells.
+    return result | planner.plan(tree, operator, names).entries
 
 
-def _copy(
-    tree: Tree, directory: str, names: Iterable[str], result: dict[str, Entry], why: str = "allow-listed"
-) -> None:
+def _copy(tree: Tree, directory: str, names: Iterable[str], result: dict[str, Entry]) -> None:
     """Copy these names out of ``directory``; links only if they lead to one of ``names`` or to /dev/null."""
     names = set(names)
     tree.consult(directory)
@@ -118,44 +113,13 @@ def _copy(
         path = join(directory, name)
         if tree.is_file(path):
             tree.consult(path)
-            result[path] = Copy(path, neutral.owner(tree, path), why)
+            result[path] = Copy(path, neutral.owner(tree, path), "allow-listed")
         elif tree.is_link(path):
             target = tree.link(path)
             if target == "/dev/null" or os.path.basename(target) in names:
-                result[path] = Symlink(target, why)
+                result[path] = Symlink(target, "allow-listed")
 
 
-def _copy_all(tree: Tree, directory: str, result: dict[str, Entry], why: str = "allow-listed") -> None:
+def _copy_all(tree: Tree, directory: str, result: dict[str, Entry]) -> None:
     """Copy the drop-ins in ``directory``."""
-    _copy(tree, directory, [name for name in tree.names(directory) if name.endswith(".conf")], result, why)
-
-
-def _copy_unit(tree: Tree, name: str, result: dict[str, Entry]) -> None:
-    """Copy the unit ``name`` with everything that the host has for it: template, drop-ins, aliases, and the links that
-    enable it."""
-    why = f"units: {name}"
-    names = {name, re.sub(r"@.+\.", "@.", name)}
-    for directory in _SEARCH:
-        for found in tree.names(directory):
-            path = join(directory, found)
-            if tree.is_link(path) and os.path.basename(tree.link(path)) in names:
-                names.add(found)
-    for directory in _SEARCH:
-        _copy(tree, directory, names, result, why)
-        for each in sorted(names):
-            _copy_all(tree, join(directory, f"{each}.d"), result, why)
-        for found in tree.names(directory):
-            if found.endswith((".wants", ".requires", ".upholds")):
-                _copy_links(tree, join(directory, found), names, result, why)
-    for found in tree.names(_BUS):
-        content = tree.read(join(_BUS, found)) or b""
-        match = re.search(rb"^SystemdService=(.+)$", content, re.MULTILINE)
-        if match and os.fsdecode(match[1].strip()) in names:
-            _copy(tree, _BUS, [found], result, why)
-
-
-def _copy_links(tree: Tree, directory: str, names: set[str], result: dict[str, Entry], why: str) -> None:
-    for name in tree.names(directory):
-        path = join(directory, name)
-        if name in names and tree.is_link(path):
-            result[path] = Symlink(tree.link(path), why)
+    _copy(tree, directory, [name for name in tree.names(directory) if name.endswith(".conf")], result)

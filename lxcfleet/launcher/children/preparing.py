@@ -67,7 +67,7 @@ def _prepare_one(item: PrepareItem, reply: Reply, paths: Paths, home: int) -> No
         answer(reply, name)
         return
     stack = Stack.from_json(item["stack"])
-    notes = _reconciler(paths, stack.lower).reconcile(name) if item["reconcile"] else []
+    notes = _reconciler(paths, stack.standing).reconcile(name) if item["reconcile"] else []
     with layers.mask_stays(paths):
         syscalls.unshare_mounts()
     try:
@@ -149,3 +149,8 @@ def _check(paths: Paths, name: str, item: PrepareItem) -> None:
         except FileNotFoundError:
             pass
         tree.write(path, text)
+    for layer in Stack.from_json(item["stack"]).lower:
+        if layer.services is not None:
+            from lxcfleet.base.services import layer as services  # most containers do without
+
+            services.present(layer.services, name)

@@ -152,6 +152,7 @@ class _Shared:
 def _shadows(present: Present, number: int) -> Iterator[Shadow]:
     """The shadows in ``present.uppers[number]``, directory by directory."""
     upper = present.uppers[number]
+    assert isinstance(upper, Upper)
     waiting = [""]
     while waiting:
         directory = waiting.pop()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from lxcfleet.base.stack import stack_of
+from lxcfleet.base.stack import delta, stack_for
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.errors import from_body
@@ -85,8 +85,7 @@ class Finder:
 
     async def shadows(self, containers: Iterable[Container]) -> dict[str, Delta]:
         """The shadows in each container's layers by name, whether it runs or not. Raises FleetError."""
-        names = [container.name for container in containers]
-        items = [(name, stack_of(self._paths, name).to_json()) for name in names]
+        items = [(each.name, stack_for(self._paths, each.name, each.spec).to_json()) for each in containers]
         if not items:
             return {}
         await self._mask.have()
@@ -103,7 +102,7 @@ class Finder:
 
     async def remove(self, container: Container, paths: Sequence[str]) -> None:
         """Remove files from the delta of a container that does not run. Raises FleetError."""
-        top = stack_of(self._paths, container.name).top.source
+        top = delta(self._paths, container.name).source
         answer = await self._launcher.ask(UNSHADOW, UnshadowItem(name=container.name, delta=top, paths=list(paths)))
         if answer["error"]:
             raise from_body(answer["error"])
@@ -117,7 +116,7 @@ class Finder:
         running = container.running
         if running is None or running.payload.directory is None:
             return None
-        stack = stack_of(self._paths, container.name)
+        stack = stack_for(self._paths, container.name, container.spec)
         client = Client(container.name, self._paths).running()
         place = str(running.payload.directory)
         return Target(container.name, running.pid, place, stack, running.since, running.monitor, client)

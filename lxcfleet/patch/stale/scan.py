@@ -103,11 +103,11 @@ class _Devices:
 
     def of(self, stack: Stack) -> tuple[set[str], bool]:
         """The devices of all layers, and whether all programs are on one device. Raises OSError."""
-        if stack.lower not in self._shared:
+        if stack.standing not in self._shared:
             parts = [(stack.bottom.outside(point), True) for point in layers.marked(stack)]
-            places = [*((layer.source, not layer.neutral) for layer in stack.lower), *parts]
-            self._shared[stack.lower] = [(_device(place), programs) for place, programs in places]
-        found = [(_device(stack.top.source), True), *self._shared[stack.lower]]
+            places = [*((layer.source, not layer.neutral) for layer in stack.standing), *parts]
+            self._shared[stack.standing] = [(_device(place), programs) for place, programs in places]
+        found = [(_device(stack.top.source), True), *self._shared[stack.standing]]
         return {device for device, _ in found}, len({device for device, programs in found if programs}) == 1
 
 

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lxcfleet.base.present import Bottom, Found, Present, Upper
+from lxcfleet.base.present import Bottom, Found, Made, Present, Upper
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.packages import lists
 from lxcfleet.host.packages.losses import Loss
@@ -319,7 +319,7 @@ class Memory:
         The kernel reads those at the first question, and counts what it must read as not cached (fs/namei.c, check_acl).
         """
         while directory:
-            opened: list[Upper | Bottom] = [*self._present.uppers, self._present.bottom]
+            opened = [*self._present.uppers, self._present.bottom]
             for layer in opened:
                 key = f"{layer.layer.source} {directory}"
                 if key not in self._notes.primed:
@@ -336,7 +336,7 @@ class Memory:
         return ""
 
 
-def _read_access_list(layer: Upper | Bottom, directory: str) -> None:
+def _read_access_list(layer: Upper | Made | Bottom, directory: str) -> None:
     if isinstance(layer, Bottom):
         os.getxattr(layer.layer.outside(directory), _ACCESS_LIST)
         return

@@ -1,0 +1,70 @@
+"""The layer of the host's services: what is in it, and how it is made anew at each start of a container.
+
+It is a small tmpfs in the container's mount namespace, whose files already have the container's owners: kernels before 6.3
+can't shift the owners of a tmpfs. It goes with the namespace, so nothing of it has to be kept up to date or cleaned up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lxcfleet.base.mask import units as allowed
+from lxcfleet.base.mask.compiler import with_parents
+from lxcfleet.base.services import planner
+from lxcfleet.base.services.planner import Plan
+from lxcfleet.base.stack import Services
+from lxcfleet.base.tree import Tree, stamp
+from lxcfleet.errors import HostError, InvalidInput
+from lxcfleet.host.kernel import syscalls
+from lxcfleet.host.kernel.entries import Entry, stage
+
+_ROOT = Path("/")
+_MOST = 16 << 20
+"""The most bytes that such a layer may take; it takes some 100 KiB."""
+
+
+def plan(tree: Tree, services: Services) -> Plan:
+    """What these services come to on the host below ``tree``."""
+    return planner.plan(tree, services.units, allowed.allowed())
+
+
+def entries(tree: Tree, services: Services, *, whole: bool = True) -> dict[str, Entry]:
+    """The content of the layer. Raises InvalidInput for a unit that the host does not have; unless it is to be ``whole``, it
+    is without that unit."""
+    found = plan(tree, services)
+    if whole:
+        found.check()
+    return with_parents(found.entries, tree)
+
+
+@dataclass(frozen=True)
+class _Known:
+    entries: dict[str, Entry]
+    consulted: dict[str, list[int] | None]
+
+
+_known: dict[Services, _Known] = {}
+
+
+def present(services: Services, name: str) -> dict[str, Entry]:
+    """The content for the container ``name``, from the host as it is now. If nothing changed since this process looked last,
+    that takes less than a millisecond. Raises HostError for a unit that the host does not have any more."""
+    known, tree = _known.get(services), Tree(_ROOT)
+    if known is None or any(stamp(tree.outside(path)) != before for path, before in known.consulted.items()):
+        try:
+            known = _known[services] = _Known(entries(tree, services), tree.consulted)
+        except InvalidInput as error:
+            raise HostError(
+                f"{name} can't start: {error.message}", why=error.why,
+                hint=f"install it on the host, or do without: lxcfleet set {name} units=",
+            ) from error  # fmt: skip
+    return known.entries
+
+
+def make(target: Path, content: dict[str, Entry], first_id: int | None) -> None:
+    """Mount a tmpfs with this content at ``target``, for a container whose ids begin at ``first_id``. Raises OSError."""
+    flags = syscalls.MS_NOSUID | syscalls.MS_NODEV
+    syscalls.mount("lxcfleet-services", target, "tmpfs", flags, f"mode=0755,size={_MOST}")
+    stage(content, _ROOT, target, first_id or 0)
+    syscalls.mount("", target, "tmpfs", flags | syscalls.MS_REMOUNT | syscalls.MS_RDONLY, "")
