@@ -7,7 +7,7 @@ import pytest
 
 from lxcfleet.base.mask import build, compiler, state
 from lxcfleet.base.tree import Tree
-from lxcfleet.host.kernel.image import Directory, Entry, Owner, Symlink
+from lxcfleet.host.kernel.entries import Directory, Entry, Owner, Symlink
 from lxcfleet.paths import Paths
 from lxcfleet.spec.mask_rules import RuleKind, Rules
 
