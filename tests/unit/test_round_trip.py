@@ -17,7 +17,6 @@ from lxcfleet.spec import combinations, rollout, windows
 from lxcfleet.spec.fields import askable
 from lxcfleet.spec.health import CheckKind, HealthCheck, HealthType
 from lxcfleet.spec.merging import merge
-from lxcfleet.spec.ports import parse_publication
 from lxcfleet.spec.profiles import Profile
 from lxcfleet.spec.rollout import ProfileRollout, Share, ShareType
 from lxcfleet.spec.rows import Row, SectionType, rows_of
@@ -35,7 +34,8 @@ LABELS = st.dictionaries(
     st.from_regex(r"[a-zA-Z0-9._/@:+-]{0,9}", fullmatch=True), max_size=3,
 )  # fmt: skip
 SERVICES = st.sampled_from(["http=80", "dns=53/udp", "web-2=8080"])
-PUBLISHED = st.just((parse_publication("8080:80"),))
+PUBLISHED = st.just("8080:80")
+UNITS = st.sampled_from(["apache2.service", r"a\x2db@1:2.timer", "x.socket"])
 SHARES = st.integers(1, 99).map(Share) | st.integers(1, 100).map(lambda n: Share(n, percent=True))
 CHECKS = st.one_of(
     st.builds(HealthCheck, st.just(CheckKind.EXEC), st.lists(ANY, min_size=1, max_size=3).map(tuple),
@@ -62,7 +62,8 @@ def values(row: Row) -> st.SearchStrategy[Any]:
         case Pairs():
             return VARIABLES if row.secret else LABELS
         case Items():
-            return st.lists(SERVICES, max_size=3, unique=True).map(_parsed(row.type)) if row.key == "ports" else PUBLISHED
+            texts = {"ports": SERVICES, "publish": PUBLISHED, "units": UNITS}[row.key]
+            return st.lists(texts, max_size=3, unique=True).map(_parsed(row.type))
         case HealthType():
             return CHECKS
         case ShareType():
