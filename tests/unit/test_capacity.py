@@ -110,7 +110,7 @@ def test_disk_and_inodes_are_those_under_the_deltas() -> None:
     full = replace(ROOMY, disk_free=65 << 20, inodes_free=1100)
     found = needs.assess(10, Init.SYSTEM, full, GOOD, 4000)
     assert failures(found) == ["disk", "inodes"]
-    assert find(found, "disk").message == "disk space: 2.5 MiB needed, 1.0 MiB left"
+    assert find(found, "disk").message == "disk space: 10 MiB needed, 1.0 MiB left"
     assert "/var/lib/lxc" in find(found, "disk").hint
 
 

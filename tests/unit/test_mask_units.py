@@ -23,7 +23,7 @@ def with_units(base: Path) -> Path:
     put(base, f"{SYSTEM}/basic.target")
     put(base, f"{SYSTEM}/dbus.socket")
     put(base, "etc/systemd/system/local.service")
-    put(base, "etc/systemd/journald.conf", "Storage=persistent")
+    put(base, "etc/systemd/journald.conf", "Storage=none")
     (base / "etc/systemd/system/multi-user.target.wants").mkdir()
     (base / "etc/systemd/system/multi-user.target.wants/ssh.service").symlink_to(
         "/lib/systemd/system/ssh.service"
@@ -68,7 +68,42 @@ def test_units_are_copies_and_boot_ends_at_multi_user(with_units: Path) -> None:
 def test_the_hosts_settings_of_systemd_are_not_the_clones(with_units: Path) -> None:
     entry = plan(with_units)["/etc/systemd/journald.conf"]
     assert isinstance(entry, File)
-    assert b"Storage=volatile" in entry.content
+    assert b"Storage=none" not in entry.content
+
+
+def test_the_journal_outlives_a_restart_within_a_size(with_units: Path) -> None:
+    put(with_units, f"{SYSTEM}/systemd-journal-flush.service")
+    entries = plan(with_units)
+    assert f"/{SYSTEM}/sysinit.target.wants/systemd-journal-flush.service" in entries
+    entry = entries["/etc/systemd/journald.conf"]
+    assert isinstance(entry, File)
+    settings = dict(line.split("=") for line in entry.content.decode().splitlines()[1:])
+    assert settings["Storage"] == "persistent"
+    assert settings["SystemMaxUse"] == "10M"
+
+
+def test_maintenance_of_the_host_runs_in_clones_and_not_all_at_once(with_units: Path) -> None:
+    for name in ("logrotate.timer", "logrotate.service", "apt-daily.timer"):
+        put(with_units, f"{SYSTEM}/{name}")
+    put(with_units, "etc/systemd/system/logrotate.timer.d/hourly.conf", "[Timer]\nOnCalendar=hourly\n")
+    entries = plan(with_units)
+    assert isinstance(entries[f"/{SYSTEM}/logrotate.service"], Copy)
+    assert entries[f"/{SYSTEM}/timers.target.wants/logrotate.timer"] == Symlink("../logrotate.timer", "allow-listed")
+    spread = entries[f"/{SYSTEM}/logrotate.timer.d/10-lxcfleet.conf"]
+    assert isinstance(spread, File)
+    assert b"FixedRandomDelay=yes" in spread.content
+    assert hides(with_units, entries, f"/{SYSTEM}/apt-daily.timer")
+    assert hides(with_units, entries, "/etc/systemd/system/logrotate.timer.d/hourly.conf"), "the host's own"
+    lacking = [path for path in entries if "phpsessionclean" in path or "tmpfiles-clean" in path]
+    assert lacking == [], "the host has none"
+
+
+def test_a_service_may_have_as_many_tasks_as_its_container(with_units: Path) -> None:
+    entries = plan(with_units)
+    for path in ("/etc/systemd/system.conf", f"/{SYSTEM}/user-.slice.d/10-lxcfleet.conf"):
+        entry = entries[path]
+        assert isinstance(entry, File)
+        assert b"TasksMax=infinity" in entry.content
 
 
 def test_an_allow_listed_name_that_leads_elsewhere_is_not_followed(with_units: Path) -> None:

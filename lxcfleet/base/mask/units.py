@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from lxcfleet.base.mask import neutral
+from lxcfleet.base.mask import maintenance, neutral
 from lxcfleet.base.services import planner
 from lxcfleet.base.services.planner import BUS, GENERATORS
 from lxcfleet.base.services.units import VENDOR
@@ -45,9 +45,10 @@ _UNITS = """
 _DROP_INS = "user@.service.d user@0.service.d user-.slice.d systemd-localed.service.d"
 
 _WANTS = {
-    "sysinit.target.wants": "systemd-journald.service systemd-tmpfiles-setup.service",
+    "sysinit.target.wants": "systemd-journald.service systemd-journal-flush.service systemd-tmpfiles-setup.service",
     # dbus.service itself is started with its first user.
     "sockets.target.wants": "dbus.socket systemd-journald.socket systemd-journald-dev-log.socket",
+    "timers.target.wants": " ".join(maintenance.TIMERS),
 }
 _USER_TARGETS = """
     basic bluetooth default exit graphical-session graphical-session-pre paths printer shutdown smartcard
@@ -59,17 +60,9 @@ _GENERATOR_NAMES = "systemd-sysv-generator"
 """This generator makes units of the scripts that old packages put into /etc/init.d; systemd-sysv-generator(8)."""
 
 _SETTINGS = {
-    # The journal takes a megabyte of memory. journald allocates its files in steps of up to 8 MiB, and the tmpfs of each
-    # container would have to provide that at once; journald.conf(5).
-    "/etc/systemd/journald.conf": b"""\
-[Journal]
-Storage=volatile
-RuntimeMaxUse=2M
-RuntimeMaxFileSize=512K
-Audit=no
-ReadKMsg=no
-""",
-    "/etc/systemd/system.conf": b"[Manager]\nShowStatus=error\n",
+    "/etc/systemd/journald.conf": maintenance.JOURNALD,
+    # The limit of tasks is the container's. systemd would give each service 15 % of it.
+    "/etc/systemd/system.conf": b"[Manager]\nShowStatus=error\nDefaultTasksMax=infinity\n",
     "/etc/systemd/logind.conf": b"[Login]\nNAutoVTs=0\nReserveVT=0\n",
 }
 _ETC_DIRECTORIES = "/etc/systemd/system /etc/systemd/user /etc/systemd/network"
@@ -77,7 +70,7 @@ _ETC_DIRECTORIES = "/etc/systemd/system /etc/systemd/user /etc/systemd/network"
 
 def allowed() -> frozenset[str]:
     """The names of all host units that the built-in list lets into clones."""
-    return frozenset([*_UNITS.split(), *(f"{name}.target" for name in _TARGETS.split())])
+    return maintenance.UNITS.union(_UNITS.split(), (f"{name}.target" for name in _TARGETS.split()))
 
 
 def files(tree: Tree, operator: Iterable[str] = ()) -> dict[str, Entry]:
@@ -97,7 +90,7 @@ def files(tree: Tree, operator: Iterable[str] = ()) -> dict[str, Entry]:
         for name in wanted.split():
             if join(_SYSTEM, name) in result:
                 result[join(join(_SYSTEM, directory), name)] = Symlink(f"../{name}", "allow-listed")
-    for path, content in _SETTINGS.items():
+    for path, content in (*_SETTINGS.items(), *maintenance.drop_ins(_SYSTEM, result)):
         result[path] = File(content, Owner(0o644), "lean")
     for path in _ETC_DIRECTORIES.split():
         result[path] = Directory(Owner(0o755), why="for units of the clone's own")
