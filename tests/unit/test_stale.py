@@ -386,7 +386,7 @@ def test_a_process_that_maps_more_than_is_read_makes_its_container_not_known(
     monkeypatch.setattr(maps, "_MOST", 100)
     (result,) = scan([Target("web", os.getpid(), str(tmp_path), stack_in(layers))])
     assert not result.clean
-    assert result.problem == f"/proc/{os.getpid()}/mountinfo: has more than 0 MiB, and is not read"
+    assert result.problem == f"/proc/{os.getpid()}/maps: has more than 0 MiB, and is not read"
 
 
 def test_more_old_files_than_an_answer_has_room_for_are_told(

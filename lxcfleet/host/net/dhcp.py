@@ -30,6 +30,14 @@ half a minute (spanning tree), and servers that check whether an address is in u
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+def known(paths: Paths) -> frozenset[str]:
+    """The names of the containers that have or had a client."""
+    try:
+        return frozenset(os.listdir(paths.clients))
+    except OSError:
+        return frozenset()
+
+
 @dataclass(frozen=True)
 class Client:
     """The DHCP client of a container."""

@@ -16,9 +16,12 @@ GENERATED = {"ca-certificates": ("/etc/ssl/certs",)}
 def changed_since(moment: float, info: Path = INFO) -> dict[str, list[str]]:
     """The files of each package that was installed after ``moment``, in seconds since the epoch, directories among them.
 
-    dpkg writes a package's list anew whenever it installs it, also in the same version.
+    dpkg writes a package's list anew whenever it installs it, also in the same version. It renames the new list to its
+    place, which changes the directory, so most calls need not look at each list.
     """
-    found = {}
+    found: dict[str, list[str]] = {}
+    if _changed(info) <= moment * 1e9:
+        return found
     for entry in _entries(info):
         if entry.name.endswith(LIST) and entry.stat().st_mtime > moment:
             found[entry.name.removesuffix(LIST)] = _read(Path(entry.path))

@@ -70,9 +70,20 @@ def executable(pid: int) -> list[Mapping]:
     A process that has ended and waits for its parent has none. If the first thread has ended while others run, their maps
     are read.
     """
-    text = _read(pid, "maps")
-    if not text:
-        text = next(filter(None, _of_threads(pid)), b"")
+    return _parsed(_table(pid))
+
+
+def deleted(pid: int) -> list[Mapping]:
+    """Those of them whose files were replaced or removed. Most processes have none, so their maps are not taken apart."""
+    text = _table(pid)
+    return [mapping for mapping in _parsed(text) if mapping.file.deleted] if _DELETED in text else []
+
+
+def _table(pid: int) -> bytes:
+    return _read(pid, "maps") or next(filter(None, _of_threads(pid)), b"")
+
+
+def _parsed(text: bytes) -> list[Mapping]:
     return [mapping for mark in (b"xp ", b"xs ") for mapping in _lines(text, mark)]
 
 

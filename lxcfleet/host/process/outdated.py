@@ -22,7 +22,7 @@ def files(pid: int) -> list[Outdated]:
     Empty if the process has ended. This does not work on an overlay.
     """
     try:
-        mapped = [mapping for mapping in maps.executable(pid) if mapping.file.deleted]
+        mapped = maps.deleted(pid)
         old = set(maps.replaced(mapped))
         found = {path: False for mapping in mapped if (path := mapping.file.path) in old and _differs(pid, mapping)}
     except ProcessLookupError:

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from lxcfleet.base import layers
@@ -19,7 +20,7 @@ from lxcfleet.host.packages.losses import Loss
 from lxcfleet.host.process import cgroup, maps, outdated, proc
 from lxcfleet.host.process.alike import Alike
 from lxcfleet.launcher.operations import ScanItem
-from lxcfleet.patch.stale.judge import OldFile, Process, StaleScan, Why, judge_mapped, merge, written_since
+from lxcfleet.patch.stale.judge import OldFile, Process, StaleScan, Why, judge_mapped, merge, same, written_since
 from lxcfleet.patch.stale.scripts import MODULES, kind_of, may_be_script, script_of
 from lxcfleet.patch.stale.served import Candidates, Memory, Notes, Served, Wanted, compare
 
@@ -127,6 +128,28 @@ def _scan_one(looked: _Container, shelf: Shelf, devices: _Devices) -> StaleScan:
     return StaleScan(target.name, len(looked.seen), looked.mappings, looked.files(), looked.problem, looked.served.compared)
 
 
+@dataclass(frozen=True)
+class _View:
+    """The mounts that process 1 of a container sees."""
+
+    devices: Collection[str]
+    """The devices that files of the layers have in ``maps``."""
+    mounted: Sequence[tuple[str, str | None]]
+    """The result of ``places``."""
+    top: Collection[str]
+    """The devices of the overlays that are mounted as the root."""
+
+    @classmethod
+    def of(cls, table: Sequence[maps.Mount], own: Collection[str], layers_devices: Collection[str]) -> _View:
+        """``own``: the devices of what process 1 maps; ``layers_devices``: those of the layers themselves."""
+        overlays = {mount.device for mount in table if mount.kind == "overlay" and mount.source == layers.DEVICE}
+        # The kernel version decides which device a mapping has, and process 1 shows it. If it is the layer's own device, a
+        # volume may have the same.
+        devices = overlays if overlays.intersection(own) else layers_devices
+        top = {mount.device for mount in table if mount.point == mount.root == "/"} & overlays
+        return cls(devices, places(table, overlays), top)
+
+
 class _Container:
     """One container while it is looked at."""
 
@@ -146,6 +169,8 @@ class _Container:
         self._fresh: set[maps.MappedFile] = set()
         """Files that other processes of the container map, too, and that are known to be those of the layers."""
         self._packages: dict[str, str] = {}
+        self._plain = False
+        """Whether process 1 has the layers' root, and maps nothing but the present files there."""
 
     def files(self) -> tuple[OldFile, ...]:
         """All old files: those that processes have, and those that a process would get on opening them."""
@@ -164,35 +189,38 @@ class _Container:
         ``one_file_system``: all programs are in one file system. Then equal inode numbers mean equal files while they are
         mapped; else each mapping is looked at by itself.
         """
-        self._present, self._one_file_system = present, one_file_system
-        table = maps.mounts(self.target.pid)
-        overlays = {mount.device for mount in table if mount.kind == "overlay" and mount.source == layers.DEVICE}
+        self._present, self._one_file_system, self._layers = present, one_file_system, devices
         self._root = maps.top_device(self.target.pid)
+        self._root_name = maps.device_name(self._root)
         self._first = maps.executable(self.target.pid)
-        own = {file.device for _, file in self._first}
-        # The kernel version decides which device a mapping has, and process 1 shows it. If it is the layer's own device, a
-        # volume may have the same.
-        self._devices = overlays if own & overlays else devices
-        self._mounted = places(table, overlays)
-        top = {mount.device for mount in table if mount.point == mount.root == "/"} & overlays
-        self._memory = Memory(self.target.pid, top, self._mounted, present, self._alike, self._notes)
         try:
             self._read_processes()
             self._read_companions()
-            if self._candidates is not None:
+            if self._candidates is not None and not (self._plain and self._candidates.none_since(self.target.since)):
                 if self._memory.rooted:
                     self.served = compare(self._memory, self._candidates, self.target.since)
                 else:
                     self.problem = self.problem or "process 1 has another root, so the files that it is served are not known"
         finally:
-            self._memory.close()
+            if "_memory" in vars(self):
+                self._memory.close()
+
+    @cached_property
+    def _view(self) -> _View:
+        """What is mounted in the container. Read only where it matters, as that takes as long as reading three processes."""
+        return _View.of(maps.mounts(self.target.pid), {file.device for _, file in self._first}, self._layers)
+
+    @cached_property
+    def _memory(self) -> Memory:
+        view = self._view
+        return Memory(self.target.pid, view.top, view.mounted, self._present, self._alike, self._notes)
 
     def _read_companions(self) -> None:
         """Check the monitor and the DHCP client: they map the host's own files, and the kernel says which were replaced."""
         pid = self.target.monitor
         if pid is not None:
             process, layer = Process(pid, "lxc monitor"), self._present.bottom.layer.name
-            self.found += [(path, Why.MONITOR, layer, process) for path in maps.replaced(maps.executable(pid))]
+            self.found += [(path, Why.MONITOR, layer, process) for path in maps.replaced(maps.deleted(pid))]
         pid = self.target.client
         if pid is not None:
             process, layer = Process(pid, "udhcpc"), self._present.bottom.layer.name
@@ -236,15 +264,35 @@ class _Container:
 
     def _judge(self, pid: int) -> None:
         mapped = self._first if pid == self.target.pid else maps.executable(pid)
-        if not mapped or (maps.root_device(pid) != self._root and maps.top_device(pid) != self._root):
+        rooted = maps.root_device(pid) == self._root
+        if not mapped or not (rooted or maps.top_device(pid) == self._root):
             # The process has ended, or its number belongs to another one by now; or a container inside the container has
             # another root, with software of its own.
             return
-        old = []
+        old, present = self._mapped(pid, mapped)
+        if pid == self.target.pid:
+            self._plain = rooted and present
+        program, deleted = maps.program(pid)
+        if all(file.path != program for _, file in mapped) and (path := place(program, self._view.mounted)) is not None:
+            old += self._compare(path, maps.program_file(pid), deleted, f"/proc/{pid}/exe")
+        old += self._script(pid, program)
+        old += self._modules(pid, program)
+        if old:
+            process = Process(pid, maps.command(pid))
+            self.found += [(path, why, layer, process) for path, why, layer in dict.fromkeys(old)]
+
+    def _mapped(self, pid: int, mapped: Sequence[maps.Mapping]) -> tuple[list[tuple[str, Why, str]], bool]:
+        """The old files that a process maps, and whether all that it maps are present ones on the device of its root."""
+        old, plain = [], 0
         for name, file in mapped:
             if file in self._fresh:
                 self.mappings += 1
-            elif file.device in self._devices and (path := place(file.path, self._mounted)) is not None:
+                plain += file.device == self._root_name
+            elif self._is_present(pid, name, file):
+                self.mappings += 1
+                plain += file.device == self._root_name
+                self._remember(file)
+            elif file.device in self._view.devices and (path := place(file.path, self._view.mounted)) is not None:
                 identity = maps.mapped_file(pid, name)
                 if self._late():
                     break
@@ -252,17 +300,23 @@ class _Container:
                     self.mappings += 1
                     found = self._compare(path, identity, file.deleted, f"/proc/{pid}/map_files/{name}")
                     old += self._fitting(found)
-                    if not found and self._one_file_system and len(self._fresh) < _MOST_FRESH:
-                        self._fresh.add(file)
-        program, deleted = maps.program(pid)
-        path = place(program, self._mounted)
-        if path is not None and all(file.path != program for _, file in mapped):
-            old += self._compare(path, maps.program_file(pid), deleted, f"/proc/{pid}/exe")
-        old += self._script(pid, program)
-        old += self._modules(pid, program)
-        if old:
-            process = Process(pid, maps.command(pid))
-            self.found += [(path, why, layer, process) for path, why, layer in dict.fromkeys(old)]
+                    if not found:
+                        self._remember(file)
+        return old, plain == len(mapped)
+
+    def _is_present(self, pid: int, name: str, file: maps.MappedFile) -> bool:
+        """Whether the file is the one that a fresh mount has at its path: then it is not old, whatever is mounted there."""
+        if file.deleted or not (file.device == self._root_name or file.device in self._layers):
+            return False
+        now = self._present.find(file.path)
+        if now.identity is None:
+            return False
+        identity = maps.mapped_file(pid, name)
+        return identity is not None and same(identity, now.identity, copied=now.copied)
+
+    def _remember(self, file: maps.MappedFile) -> None:
+        if self._one_file_system and len(self._fresh) < _MOST_FRESH:
+            self._fresh.add(file)
 
     def _fitting(self, found: list[tuple[str, Why, str]]) -> list[tuple[str, Why, str]]:
         """Those for which there is room in the answer; if there is none, that is told."""
@@ -302,7 +356,7 @@ class _Container:
         if path is None:
             return []
         path = self._present.resolve(path if path.startswith("/") else f"{maps.directory(pid)}/{path}")
-        path = place(path, self._mounted)
+        path = place(path, self._view.mounted)
         if path is None:
             return []
         now = self._present.find(path)

@@ -106,6 +106,10 @@ class Candidates:
             if always or (wanted.changed and loss.noticed > self._since):
                 self._add_lost(loss, always=always)
 
+    def none_since(self, started: float) -> bool:
+        """Whether no file is to be compared with those that a container serves which started at that time."""
+        return not any(_counts(each, started) for found in self.directories.values() for each in found)
+
     def modules(self, kind: str, began: float) -> Iterator[tuple[str, str]]:
         """Package and path of each module of an interpreter that changed after ``began``, in seconds since the epoch."""
         if kind not in self._modules:
@@ -345,11 +349,15 @@ def _read_access_list(layer: Upper | Made | Bottom, directory: str) -> None:
             os.getxattr(f"/proc/self/fd/{handle}", _ACCESS_LIST)
 
 
+def _counts(candidate: Candidate, started: float) -> bool:
+    return candidate.always or candidate.changed > started - SLACK_SECONDS
+
+
 def compare(memory: Memory, candidates: Candidates, started: float) -> Served:
     """Compare the files that a container is served. ``started``: its start, in seconds since the epoch."""
     served = Served()
     for directory, all_candidates in candidates.directories.items():
-        chosen = [c for c in all_candidates if c.always or c.changed > started - SLACK_SECONDS]
+        chosen = [each for each in all_candidates if _counts(each, started)]
         if chosen and memory.shows(directory):
             served.compared += len(chosen)
             packages = {candidate.name: candidate.package for candidate in chosen}
