@@ -295,6 +295,11 @@ class Paths:
         return self.run / "leases"
 
     @property
+    def sessions(self) -> Path:
+        """A file for each process of the host that serves a command in a container; see host.process.sessions."""
+        return self.run / "sessions"
+
+    @property
     def clients(self) -> Path:
         """The process ids of the containers' DHCP clients."""
         return self.run / "clients"

@@ -69,10 +69,15 @@ class StaleRecord(TypedDict):
 
 
 class PartRecord(TypedDict):
-    """One of lxcfleet's own parts, a process of the host: lxcfleetd, launcher, booter, dnsmasq or responder."""
+    """One of lxcfleet's own parts, a process of the host: lxcfleetd, launcher, booter, dnsmasq or responder; or exec, the
+    process that serves a command of `exec` or `shell`."""
 
     name: str
     pid: int
+    container: str | None
+    """The container in which it serves a command; null for all but exec."""
+    since: str | None
+    """The start of that command."""
     stale: bool
     renewing: bool
     """Whether the daemon is about to renew it."""
@@ -161,7 +166,7 @@ class ProofRecord(TypedDict):
     """Whether all containers are proven, and none of ``parts`` is stale."""
     containers: list[EvidenceRecord]
     parts: list[PartRecord]
-    """lxcfleet's own parts; none if the request was about some of the containers only."""
+    """lxcfleet's own parts; only sessions in the chosen containers if the request was about some of the containers."""
 
 
 class ExposedRecord(TypedDict):

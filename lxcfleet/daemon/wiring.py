@@ -135,7 +135,7 @@ class Parts:
         self.rollouts = Orders(self.fleet, ledger, sight, fallen)
         self.driver = Driver(self.paths, self.fleet, ledger, sight, dpkg.in_pieces, self.endings)
         self.owners = Owners()
-        self.own = OwnParts(self.launcher, self.network, self.owners, self.bus, self.tasks)
+        self.own = OwnParts(self.launcher, self.network, self.owners, self.bus, self.tasks, self.paths.sessions)
         self.watcher = Watcher(
             self.paths,
             lambda: self.fleet.config.patch,

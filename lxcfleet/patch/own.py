@@ -1,7 +1,8 @@
 """lxcfleet's own parts, which run on the host: whether they run old code, and their renewal.
 
 The parts are the daemon, its launcher and booter, dnsmasq and the responder behind it. A monitor belongs to its container,
-see stale.scan.
+see stale.scan. Sessions of `exec` and `shell` have processes on the host, too, which are copies of the launcher. They are
+looked at, and end with their commands: nothing renews them.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import sys
 import sysconfig
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Protocol
 
 from lxcfleet.api.findings import PartRecord
 from lxcfleet.errors import FleetError
 from lxcfleet.host.packages import lists
 from lxcfleet.host.packages.database import Owner
-from lxcfleet.host.process import outdated, proc
+from lxcfleet.host.process import outdated, proc, sessions
 from lxcfleet.launcher.client import BOOTER_NAME, LAUNCHER, Launcher
 from lxcfleet.patch.events import PartRenewed
 from lxcfleet.patch.owners import Owners, file_record
@@ -30,6 +33,8 @@ from lxcfleet.runtime.tasks import Tasks
 log = logging.getLogger(__name__)
 
 DAEMON, DNSMASQ, RESPONDER = "lxcfleetd", "dnsmasq", "responder"
+SESSION = "exec"
+"""The name of all sessions, whether of `exec` or `shell`."""
 _PYTHON = (DAEMON, LAUNCHER, RESPONDER)
 """The parts that read modules of packages."""
 _LAYER = "base"
@@ -49,6 +54,10 @@ class Part:
     pid: int
     files: tuple[OldFile, ...] = ()
     """The old files that it runs."""
+    container: str = ""
+    """The container in which it serves a command, if it is a session."""
+    began: float = 0.0
+    """The start of a session, in seconds since the epoch."""
 
     @property
     def stale(self) -> bool:
@@ -69,8 +78,12 @@ class Programs(Protocol):
 class OwnParts:
     """Looks at the parts, and renews them."""
 
-    def __init__(self, launcher: Launcher, network: Programs, owners: Owners, bus: Bus, tasks: Tasks) -> None:
+    def __init__(
+        self, launcher: Launcher, network: Programs, owners: Owners, bus: Bus, tasks: Tasks, sessions_noted: Path
+    ) -> None:
+        """``sessions_noted``: the directory of notes of sessions."""
         self._launcher, self._network, self._owners, self._bus, self._tasks = launcher, network, owners, bus, tasks
+        self._sessions_noted = sessions_noted
         self._servants = asyncio.Lock()
         self._renewal: asyncio.Task[None] | None = None
         self.renewing: Collection[str] = ()
@@ -107,7 +120,7 @@ class OwnParts:
             self._bus.publish(PartRenewed(name))
 
     async def look(self) -> list[Part]:
-        """All parts that run."""
+        """All parts that run, without sessions."""
         pids = {DAEMON: os.getpid(), **self._launcher.processes, **self._network.programs()}
         return await asyncio.to_thread(_look, pids)
 
@@ -121,8 +134,8 @@ class OwnParts:
             self._bus.publish(PartRenewed(name))
 
     async def records(self, packages: Collection[str] = ()) -> list[PartRecord]:
-        """The parts in the API's form. ``packages``: only files of these count; none: all count."""
-        parts = await self.look()
+        """The parts and sessions in the API's form. ``packages``: only files of these count; none: all count."""
+        parts = [*await self.look(), *await asyncio.to_thread(_sessions, self._sessions_noted)]
         owners = await self._owners.find(file.path for part in parts for file in part.files if not file.package)
         return [self._record(part, owners, packages) for part in parts]
 
@@ -133,6 +146,8 @@ class OwnParts:
         return {
             "name": part.name,
             "pid": part.pid,
+            "container": part.container or None,
+            "since": _when(part.began) if part.container else None,
             "stale": bool(counted),
             "renewing": renewing,
             "files": counted,
@@ -142,6 +157,8 @@ class OwnParts:
 
 def hint(name: str, *, renewing: bool) -> str:
     """What renews a part that runs old code. Pure."""
+    if name == SESSION:
+        return "it ends with its command, and nothing restarts it"
     if name == DAEMON:
         if renewing:
             return "it starts itself anew as soon as nothing is under way"
@@ -149,20 +166,47 @@ def hint(name: str, *, renewing: bool) -> str:
     return "it is being renewed" if renewing else "lxcfleet patch notify has it renewed once the host is quiet"
 
 
+def _when(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
 def _look(pids: dict[str, int]) -> list[Part]:
     began = {name: time for name, pid in pids.items() if name in _PYTHON and (time := _began(pid)) is not None}
-    lately = lists.changed_since(min(began.values(), default=0.0)) if began else {}
-    loaded = _loaded()
+    modules = _Modules(min(began.values(), default=None))
+    return [
+        Part(name, pid, (*_mapped(name, pid), *modules.old(name, Process(pid, name), began.get(name))))
+        for name, pid in pids.items()
+    ]
 
-    def modules(name: str, pid: int) -> Iterable[OldFile]:
-        """Python modules that were replaced since the part began, one of each package: the part may have read them."""
-        for package, paths in lately.items() if name in began else ():
+
+def _sessions(noted: Path) -> list[Part]:
+    found = sessions.running(noted)
+    modules = _Modules(min((proc.as_time(each.loaded) for each in found), default=None))
+    return [
+        Part(
+            SESSION, each.pid,
+            (*_mapped(SESSION, each.pid), *modules.old(LAUNCHER, Process(each.pid, SESSION), proc.as_time(each.loaded))),
+            each.container, proc.as_time(each.began),
+        )
+        for each in found
+    ]  # fmt: skip
+
+
+class _Modules:
+    """Python modules of packages that were installed lately."""
+
+    def __init__(self, since: float | None) -> None:
+        """``since``: seconds since the epoch; None: nobody asks."""
+        self._lately = {} if since is None else lists.changed_since(since)
+        self._loaded = _loaded()
+
+    def old(self, name: str, process: Process, began: float | None) -> Iterable[OldFile]:
+        """Modules that were replaced since the part ``name`` began, one of each package: the part may have read them."""
+        for package, paths in self._lately.items() if began is not None else ():
             for path in paths:
-                if may_have_read(name, path, loaded) and _changed(path) > began[name]:
-                    yield OldFile(path, Why.MODULES, _LAYER, (Process(pid, name),), package)
+                if may_have_read(name, path, self._loaded) and began is not None and _changed(path) > began:
+                    yield OldFile(path, Why.MODULES, _LAYER, (process,), package)
                     break
-
-    return [Part(name, pid, (*_mapped(name, pid), *modules(name, pid))) for name, pid in pids.items()]
 
 
 def _mapped(name: str, pid: int) -> Iterable[OldFile]:

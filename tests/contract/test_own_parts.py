@@ -64,7 +64,7 @@ def test_a_part_that_runs_old_code_is_stale(cli: Cli, parts: dict[str, Part]) ->
     rows = list(csv.DictReader(io.StringIO(cli("stale", "-f", "csv").out)))
     assert [row["name"] for row in rows] == ["web1", "lxcfleetd", "dnsmasq"]
     assert (cli("stale", "-q").status, cli("stale", "-q").out) == (4, ""), "names of containers only, to be restarted"
-    assert cli("stale", "--nagios").out.startswith("LXCFLEET WARNING - lxcfleet's own lxcfleetd dnsmasq run old code |")
+    assert cli("stale", "--nagios").out.startswith("LXCFLEET WARNING - lxcfleet's own lxcfleetd, dnsmasq run old code |")
     assert cli("stale", "web1").status == 0, "the parts are none of the chosen containers"
     ran = cli("patch", "status")
     assert ran.status == 4
@@ -83,6 +83,32 @@ def test_nothing_is_proven_while_a_part_runs_old_code(cli: Cli, daemon: Daemon, 
     (old,) = [part for part in proof["parts"] if part["stale"]]
     assert (old["name"], [file["path"] for file in old["files"]]) == ("responder", [LIBRARY])
     assert daemon.client.verify(VerifyRequest(Selection(), ("libc6",)))["proven"], "an old file of another package"
+
+
+def test_an_old_session_is_told_and_never_called_proven(
+    cli: Cli, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing restarts it: it ends with its command."""
+    file = OldFile("/lib/libc.so.6", Why.REPLACED, "base", (Process(77, "exec"),), "libc6:amd64")
+    monkeypatch.setattr(own, "_sessions", lambda _: [Part(own.SESSION, 77, (file,), "web1", 1.7e9), Part(own.SESSION, 78)])
+    daemon.fleet.add("web2")
+    line = (
+        "a session of `exec` in web1 since 2023-11-14T22:13:20Z (pid 77) runs old code (libc6:amd64):"
+        " it ends with its command, and nothing restarts it"
+    )
+    for verb in ("stale", "verify"):
+        ran = cli(verb)
+        assert (ran.status, line in ran.out.splitlines()) == (4, True)
+        ran = cli(verb, "web1")
+        assert (ran.status, line in ran.out.splitlines()) == (4, True), "it is a session in a chosen container"
+        assert cli(verb, "web2").status == 0
+    assert cli("verify", "--package", "libssl3").status == 0, "an old file of another package"
+    assert [(r["name"], r["stale"]) for r in json.loads(cli("stale", "-f", "json").out)] == [
+        ("web1", False), ("web2", False), ("exec in web1", True),
+    ]  # fmt: skip
+    assert f"own:      {line}" in cli("patch", "status").out
+    (told, _) = [part for part in daemon.client.parts() if part["name"] == "exec"]
+    assert (told["container"], told["since"]) == ("web1", "2023-11-14T22:13:20Z")
 
 
 def test_verify_waits_for_a_part_that_is_being_renewed(cli: Cli, daemon: Daemon, parts: dict[str, Part]) -> None:

@@ -133,6 +133,21 @@ def test_all_own_parts_are_renewed_and_no_query_is_lost(fleet: Fleet, programs: 
     assert {record["name"]: record["pid"] for record in fleet.records()} == containers, "containers run on"
     assert pid_in(fleet.paths.stand_in_pid) == 0 or not alive(pid_in(fleet.paths.stand_in_pid))
     fleet.create(fleet.name(3), command=SLEEP)
+    a_session_that_began_before_a_patch_is_told_until_it_ends(fleet, programs)
+
+
+def a_session_that_began_before_a_patch_is_told_until_it_ends(fleet: Fleet, programs: Programs) -> None:
+    name = fleet.name(1)
+    session = fleet.spawn("exec", name, "--", "cat", stdin=subprocess.PIPE)
+    until(lambda: "exec" in parts(fleet), 20, "the session is known")
+    programs.replace(programs.python)
+    fleet.ok("patch", "notify", "-q")
+    until(lambda: old(fleet) == {"exec"}, 60, "the parts are renewed, and the session is not")
+    for ran in (fleet.run("stale", name), fleet.run("verify", name)):
+        assert ran.status == 4
+        assert f"a session of `exec` in {name} since " in ran.out
+    assert session.communicate(b"it goes on", timeout=20)[0] == b"it goes on"
+    until(lambda: set(parts(fleet)) == ALL, 20, "the session is over")
 
 
 def test_the_daemon_starts_anew_once_no_client_waits_for_it(fleet: Fleet, programs: Programs) -> None:

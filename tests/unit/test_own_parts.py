@@ -21,7 +21,7 @@ from lxcfleet.daemon import systemd
 from lxcfleet.daemon.turnover import Moment, is_time
 from lxcfleet.errors import HostError
 from lxcfleet.host.net.stand_in import Questions, StandIn
-from lxcfleet.host.process import outdated, proc
+from lxcfleet.host.process import outdated, proc, sessions
 from lxcfleet.host.process.standing import Standing
 from lxcfleet.patch import own
 from lxcfleet.patch.notice import NoticePhase
@@ -82,7 +82,7 @@ class World:
         monkeypatch.setattr(own, "_look", lambda _: [self.part(name) for name in sorted(ALL)])
         network = SimpleNamespace(programs=dict, renew=self.renew)
         launcher = SimpleNamespace(processes={}, renew=self.end)
-        self.parts = OwnParts(cast(Any, launcher), network, cast(Any, None), bus, Tasks())
+        self.parts = OwnParts(cast(Any, launcher), network, cast(Any, None), bus, Tasks(), Path("/none"))
 
     def part(self, name: str) -> Part:
         """The part as it is now."""
@@ -254,3 +254,27 @@ def _is_ready(pid: int, handles: bool) -> bool:
     """Whether the program has set what it does on SIGHUP; proc(5)."""
     fields = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
     return bool(int(fields["SigCgt" if handles else "SigIgn"], 16) & 1)
+
+
+@pytest.mark.reaches("processes", reason="sessions are told from the kernel's present processes")
+def test_a_session_is_known_while_it_runs(tmp_path: Path) -> None:
+    """Also if it was killed, or its number belongs to another process."""
+    noted = tmp_path / "sessions"
+    assert sessions.running(noted) == []
+    with sessions.noted(noted, "web1"):
+        (session,) = sessions.running(noted)
+        assert (session.container, session.pid, session.began) == ("web1", os.getpid(), proc.began(os.getpid()))
+        assert session.loaded == proc.began(os.getppid()), "it has the modules of the process that forked it"
+        (noted / str(os.getppid())).write_text('["web2", 1.0, 1.0]')
+        (noted / "4194304").write_text('["web3", 1.0, 1.0]')
+        (noted / "1").write_text("half a")
+        assert sessions.running(noted) == [session]
+        assert [file.name for file in noted.iterdir()] == [str(os.getpid())]
+    assert [*noted.iterdir()] == []
+
+
+def test_a_session_goes_on_where_it_can_not_be_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "sessions").write_text("in the way")
+    with sessions.noted(tmp_path / "sessions", "web1"):
+        pass
+    assert "a session in web1 is not noted" in capsys.readouterr().err

@@ -65,7 +65,7 @@ def stale(
         return _plugin(ctx, chosen)
     client = connect(ctx)
     records = client.stale(chosen)
-    own = [] if chosen.narrow else client.parts()
+    own = parts.counted(client.parts(), chosen, records)
     found = [record for record in records if record["stale"]]
     if quiet:
         output.write("".join(f"{record['name']}\n" for record in found))
@@ -131,7 +131,7 @@ def _plugin(ctx: click.Context, chosen: Selection) -> int:
     try:
         client = connect(ctx)
         records = client.stale(chosen)
-        own = [] if chosen.narrow else client.parts()
+        own = parts.counted(client.parts(), chosen, records)
     except FleetError as error:
         return _plugin_line(UNKNOWN, f"{error.message}: {error.why}".replace("\n", "; "))
     found = [record["name"] for record in records if record["stale"]]
@@ -139,8 +139,8 @@ def _plugin(ctx: click.Context, chosen: Selection) -> int:
     numbers = f"stale={len(found)};;0;0;{len(records)} unread={len(unread)};0;;0;{len(records)}"
     if found:
         return _plugin_line(CRITICAL, f"{len(found)} of {len(records)} containers run old code: {_some(found)}", numbers)
-    if old := [part["name"] for part in own if part["stale"] and not part["renewing"]]:
-        return _plugin_line(WARNING, f"lxcfleet's own {' '.join(old)} run old code", numbers)
+    if old := [parts.title(part) for part in own if part["stale"] and not part["renewing"]]:
+        return _plugin_line(WARNING, f"lxcfleet's own {', '.join(old)} run old code", numbers)
     if unread:
         return _plugin_line(WARNING, f"{len(unread)} containers could not be looked at: {_some(unread)}", numbers)
     return _plugin_line(OK, f"no old code in {len(records)} containers", numbers)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from lxcfleet.host.lxc import attach
-from lxcfleet.host.process import proc
+from lxcfleet.host.process import proc, sessions
 from lxcfleet.launcher import operations
 from lxcfleet.launcher.children import containers, host, looking, networks, preparing
 from lxcfleet.launcher.children.answer import Reply
@@ -40,7 +40,9 @@ def _do(message: bytes, descriptors: Sequence[int], paths: Paths, held: tuple[in
             os.close(descriptor)
     if operation.decode() == operations.ATTACH:
         signal.alarm(0)
-        attach.run(json.loads(argument), descriptors, str(paths.lxc))
+        request = json.loads(argument)
+        with sessions.noted(paths.sessions, request["name"]):
+            attach.run(request, descriptors, str(paths.lxc))
     else:
         _OPERATIONS[operation.decode()](json.loads(argument), socket.socket(fileno=descriptors[0]), paths)
 

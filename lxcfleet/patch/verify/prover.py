@@ -73,7 +73,8 @@ class Prover:
             record = self._evidence(container, evidence.judge(seen, half_done, owners, chosen), seen, old)
             record["not_compared"] = evidence.not_compared(seen, wanted, self._finder.blind)
             records.append(record)
-        parts = [] if selection.narrow else await self._own.records(chosen)
+        own = await self._own.records(chosen)
+        parts = [part for part in own if not selection.narrow or part["container"] in before]
         return {
             "time": now(),
             "host": socket.gethostname(),

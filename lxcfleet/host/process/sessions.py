@@ -1,0 +1,75 @@
+"""Sessions: processes of the host that serve a command in a container (`exec`, `shell`). Each has a file while it runs.
+
+A session may outlive the daemon, so the daemon finds it by its file. /run has no session of an earlier boot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lxcfleet.host.kernel import tree
+from lxcfleet.host.process import proc
+
+
+@dataclass(frozen=True)
+class Session:
+    """A session that runs."""
+
+    container: str
+    pid: int
+    began: float
+    """Seconds since the machine booted, as the next."""
+    loaded: float
+    """When the program began of which the session is a copy: it has that program's modules."""
+
+
+@contextlib.contextmanager
+def noted(directory: Path, container: str) -> Iterator[None]:
+    """Note this process as a session in ``container`` for as long as this lasts. A note that fails is no reason to end."""
+    file = directory / str(os.getpid())
+    try:
+        directory.mkdir(mode=0o755, exist_ok=True)
+        tree.write(file, json.dumps([container, proc.began(os.getpid()), proc.began(os.getppid())]))
+    except OSError as error:
+        print(f"lxcfleet: a session in {container} is not noted: {error}", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            file.unlink()
+
+
+def running(directory: Path) -> list[Session]:
+    """The sessions that run, by pid. Files of those that were killed are removed."""
+    found = []
+    for name in _names(directory):
+        session = _read(directory / name)
+        if session is None:
+            with contextlib.suppress(OSError):
+                (directory / name).unlink()
+        else:
+            found.append(session)
+    return sorted(found, key=lambda each: each.pid)
+
+
+def _names(directory: Path) -> list[str]:
+    try:
+        return [name for name in os.listdir(directory) if name.isdecimal()]
+    except OSError:
+        return []
+
+
+def _read(file: Path) -> Session | None:
+    """None: the process is gone, or its number is another's by now."""
+    try:
+        container, began, loaded = json.loads(file.read_bytes())
+        session = Session(str(container), int(file.name), float(began), float(began if loaded is None else loaded))
+    except (OSError, ValueError, TypeError):
+        return None
+    return session if proc.began(session.pid) == session.began else None
