@@ -39,7 +39,7 @@ def test_a_clean_container_is_proven() -> None:
         (replace(CLEAN, scan=StaleScan("web", 0, 0, problem="no")), "", "not all of it could be looked at: no"),
         (replace(CLEAN, shadow_problem="no"), "", "its delta could not be read: no"),
         (replace(CLEAN, scan=StaleScan("web", 2, 8, (OLD,))), "", "2 of its processes run old code"),
-        (replace(CLEAN, shadows=(Owned(SHADOW, "libssl3", "3"),)), "", "1 file in its delta keep the host's out"),
+        (replace(CLEAN, shadows=(Owned(SHADOW, "libssl3", "3"),)), "", "1 file in its delta keeps the host's out"),
         (replace(CLEAN, pending={"linux-image-9": "no"}), "", "linux-image-9 takes effect with a reboot of the host: no"),
         (replace(CLEAN, scan=LEASING), "", "its DHCP client runs old code, which a restart of the container renews"),
         (replace(CLEAN, scan=WATCHED), "", "its monitor runs old code, which a restart of the container renews"),
@@ -50,6 +50,17 @@ def test_a_clean_container_is_proven() -> None:
 )
 def test_a_container_with_a_defect_is_not_proven(seen: Evidence, host: str, reason: str) -> None:
     assert judge(seen, host, {}, ()).reasons == (reason,)
+
+
+def test_a_delta_that_shadows_half_of_a_package_does_not_prove_the_other_half() -> None:
+    """Neither half may hide behind the other, and each is told."""
+    other = OldFile("/usr/lib/libcrypto.so.3", Why.SERVED, "base", (), "libssl3")
+    both = replace(CLEAN, scan=StaleScan("web", 2, 8, (other,)), shadows=(Owned(SHADOW, "libssl3", "3"),))
+    expected = ("serves old files of libssl3", "1 file in its delta keeps the host's out")
+    assert judge(both, "", {}, ("libssl3",)).reasons == expected
+    assert judge(replace(both, scan=CLEAN.scan), "", {}, ("libssl3",)).reasons == expected[1:]
+    assert judge(replace(both, shadows=()), "", {}, ("libssl3",)).reasons == expected[:1]
+    assert judge(both, "", {}, ("libc6",)).proven, "a package that is in no half"
 
 
 def test_a_container_that_was_stopped_after_its_fall_is_like_any_that_does_not_run() -> None:

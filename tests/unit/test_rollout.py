@@ -390,6 +390,29 @@ def test_a_mended_version_does_not_wait_for_the_check_of_the_canary() -> None:
     assert planner.decide(plan, seen) == Restart(("c1",))
 
 
+def test_a_patch_during_the_way_back_is_taken_up_and_restarts_each_that_is_stale_once() -> None:
+    """The bad version was taken back, and its canary is on the way to the old one, when another package is patched."""
+    plan, seen = halted_at(SICK)
+    plan = planner.supersede(planner.patched(plan), seen)
+    plan = planner.merge(plan, {"c1": Member("c1", NEW, expected=False)}, plan.patch)
+    plan = planner.begin_wave(plan, ("c1",))
+    seen["c1"] = replace(STARTING, identity="3@3.00")
+    plan = planner.patched(planner.settle(plan, seen))
+    assert planner.decide(plan, seen) == FindStale()
+    found = {"c1": Member("c1", "3@3.00"), **{name: Member(name, OLD) for name in ("c2", "c3", "c4")}}
+    plan = planner.merge(plan, found, plan.patch)
+    assert plan.halted is None
+    restarted = []
+    while isinstance(decision := planner.decide(plan, seen), Restart):
+        restarted += decision.names
+        plan = planner.begin_wave(plan, decision.names)
+        seen |= {name: replace(HEALTHY, identity="4@4.00") for name in decision.names}
+        plan = planner.settle(plan, seen)
+    assert (restarted[0], sorted(restarted)) == ("c1", ["c1", "c2", "c3", "c4"])
+    assert decision == FindStale()
+    assert planner.decide(planner.merge(plan, {}, plan.patch), seen) == Finish()
+
+
 def test_a_patch_during_a_pause_stays_paused() -> None:
     plan = planner.pause(rollout(*many(2), kind=RolloutKind.PATCH, patch=1, scanned=1))
     plan = planner.supersede(planner.patched(plan), well(2))
@@ -415,6 +438,28 @@ def test_a_second_patch_is_taken_up_and_nothing_is_restarted_twice_for_one() -> 
     plan = planner.merge(plan, {"c1": Member("c1", "3@3.00")}, plan.patch)
     assert "stale still" in plan.members["c1"].note
     assert planner.decide(plan, seen) == Finish()
+
+
+def test_ten_patches_in_a_minute_are_one_rollout_and_each_is_restarted_at_most_once_for_each() -> None:
+    plan = rollout(*many(4), kind=RolloutKind.PATCH, patch=1, scanned=1, policy=policy(max_unavailable=Share(1)))
+    seen, restarts = well(4), dict.fromkeys(names(4), 0)
+    for number in range(2, 12):
+        decision = planner.decide(plan, seen)
+        assert isinstance(decision, Restart)
+        plan = planner.begin_wave(plan, decision.names)
+        for name in decision.names:
+            restarts[name] += 1
+            seen[name] = replace(HEALTHY, identity=f"{number}@{number}.00")
+        plan = planner.patched(planner.settle(plan, seen))
+        assert (plan.patch, planner.decide(plan, seen)) == (number, FindStale())
+        plan = planner.merge(plan, {name: Member(name, now.identity or "") for name, now in seen.items()}, number)
+    assert sum(restarts.values()) == 10, "one at a time, and none twice for one patch"
+    while isinstance(decision := planner.decide(plan, seen), Restart):
+        plan = planner.begin_wave(plan, decision.names)
+        seen |= {name: replace(HEALTHY, identity=f"{name}@99.00") for name in decision.names}
+        plan = planner.settle(plan, seen)
+    assert planner.decide(planner.merge(plan, {}, plan.patch), seen) == Finish()
+    assert {now.identity for now in seen.values()} == {f"{name}@99.00" for name in names(4)}
 
 
 def test_a_patch_during_a_restart_of_chosen_containers_is_taken_up_too() -> None:

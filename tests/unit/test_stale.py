@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -387,6 +388,20 @@ def test_a_process_that_maps_more_than_is_read_makes_its_container_not_known(
     (result,) = scan([Target("web", os.getpid(), str(tmp_path), stack_in(layers))])
     assert not result.clean
     assert result.problem == f"/proc/{os.getpid()}/maps: has more than 0 MiB, and is not read"
+
+
+def test_a_container_whose_root_can_not_be_entered_is_not_known(
+    layers: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cgroup.procs").write_text(f"{os.getpid()}\n")
+
+    def refused(pid: int) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), f"/proc/{pid}/root")
+
+    monkeypatch.setattr(maps, "top_device", refused)
+    (result,) = scan([Target("web", os.getpid(), str(tmp_path), stack_in(layers))])
+    assert (result.clean, result.stale) == (False, False)
+    assert result.problem == f"/proc/{os.getpid()}/root: Permission denied"
 
 
 def test_more_old_files_than_an_answer_has_room_for_are_told(

@@ -97,7 +97,8 @@ def judge(seen: Evidence, host: str, owners: Mapping[str, str], packages: Collec
         if whose := sorted({file.package for file in old if file.why is why}):
             reasons.append(f"{word} {', '.join(whose[:_NAMED])}{', …' if len(whose) > _NAMED else ''}")
     if keeping := [each for each in shadows if not each.shadow.path.startswith(CONFIGURATION)]:
-        reasons.append(f"{len(keeping)} file{'s' if len(keeping) > 1 else ''} in its delta keep the host's out")
+        many = len(keeping) > 1
+        reasons.append(f"{len(keeping)} file{'s' if many else ''} in its delta {'keep' if many else 'keeps'} the host's out")
     return Proof(old, shadows, tuple(reasons))
 
 
