@@ -1,9 +1,13 @@
-"""The life of one patch: unattended-upgrade puts a new OpenSSL on the host, and soon every container that used the old one
-runs the new one, without another command.
+"""Patches of real packages of the host, and tools that administrators use beside.
+
+At first unattended-upgrade puts a new OpenSSL on the host, and soon every container that used the old one runs the new one,
+without another command. Later patches are the suite's own packages with a change in them. Bad patches and kernels are in
+tests/system/test_stories.py, which test_system.py runs on the same kind of host. Each suite is booted once.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +18,10 @@ from .image import PRODUCT_PACKAGES, SUITES
 from .product import DEB, HERE, INSTALL, LONG, SLEEP, data, fleet, pids, states, until
 
 LIBRARY = {"bookworm": "libssl3", "trixie": "libssl3t64"}
+LIBLXC = {"bookworm": "liblxc1", "trixie": "liblxc1t64"}
+CERTIFICATES = "/usr/share/ca-certificates/mozilla"
+SETTINGS = "patch: {quiet: 5}\nrollout: {min_healthy_time: 0, max_unavailable: 50%, healthy_deadline: 1800}\n"
+"""An emulated processor may take minutes to boot a container."""
 USES_IT = ("--", "python3", "-c", "import ssl, time; time.sleep(1e9)")
 USERS = ["tls1", "tls2", "tls3"]
 OTHERS = ["idle1", "idle2"]
@@ -27,6 +35,8 @@ def guest(request: pytest.FixtureRequest, package: Path) -> Iterator[Guest]:
     with Guest.boot(request.param, packages=THERE) as booted:
         booted.push(package, HERE)
         booted.run(f"apt-get -qq update && {INSTALL} {HERE}/{DEB} 2>&1", timeout=LONG)
+        booted.run(["tee", "/etc/lxcfleet/lxcfleet.yaml"], input=SETTINGS)
+        booted.run("systemctl reload lxcfleet", timeout=LONG)
         _downgrade(booted, LIBRARY[booted.suite])
         yield booted
 
@@ -69,3 +79,103 @@ def test_a_patch_arrives_by_itself(guest: Guest) -> None:
 def test_the_patch_is_proven(guest: Guest) -> None:
     assert guest.run(["lxcfleet", "verify", "--package", LIBRARY[guest.suite]], timeout=LONG).returncode == 0
     assert not any(each["stale"] for each in data(guest, "stale"))
+
+
+# patches of other kinds, which nothing maps
+
+
+def patch(guest: Guest, package: str, change: str) -> None:
+    """Install the package anew with a change: a shell command that is run where the package's files are unpacked."""
+    guest.run(
+        f"cd $(mktemp -d) && apt-get -qq download {package} && dpkg-deb -R *.deb tree && cd tree && {change} && cd .. &&"
+        " dpkg-deb -b tree changed.deb && DEBIAN_FRONTEND=noninteractive dpkg -i changed.deb && lxcfleet patch notify -q",
+        timeout=LONG,
+    )
+
+
+def patched(guest: Guest, package: str) -> str:
+    """Wait for the proof that this package is everywhere; returns its text."""
+    command = f"lxcfleet verify --package {package}"
+    until(lambda: guest.run(command, check=False, timeout=LONG).returncode == 0, LONG, f"{package} is proven")
+    return guest.run(command, timeout=LONG).stdout
+
+
+def anew(guest: Guest, before: dict[str, int]) -> set[str]:
+    """The containers that were restarted since."""
+    return {name for name, pid in pids(guest).items() if before.get(name) != pid}
+
+
+def test_a_certificate_that_is_trusted_no_longer_is_gone_from_containers_that_had_read_it(guest: Guest) -> None:
+    fleet(guest, "destroy", "sys*", "--force")
+    name = guest.run(f"ls {CERTIFICATES} | head -n 1").stdout.strip()
+    trusted = f"/etc/ssl/certs/{name.removesuffix('.crt')}.pem"
+    fleet(guest, "create", "reader", "--", "sh", "-c", f"cat {trusted} >/run/read; exec sleep infinity")
+    fleet(guest, "exec", "reader", "--", "grep", "-q", "BEGIN", trusted)
+    before = pids(guest)
+    patch(guest, "ca-certificates", f"rm .{CERTIFICATES}/{name}")
+    assert guest.run(["test", "-e", trusted], check=False).returncode != 0, "the host trusts it no longer"
+    until(lambda: "reader" in anew(guest, before), LONG, "the container that had read it is restarted")
+    patched(guest, "ca-certificates")
+    assert guest.run(["lxcfleet", "exec", "reader", "--", "test", "-e", trusted], check=False).returncode == 1
+
+
+def test_a_module_that_an_interpreter_has_read_is_old_after_a_patch(guest: Guest) -> None:
+    """The daemon itself has read it, too."""
+    fleet(guest, "create", "module", "--", "python3", "-c", "import yaml, time; print('read', flush=True); time.sleep(1e9)")
+    until(lambda: "read" in fleet(guest, "logs", "module"), LONG, "the module is read")
+    before = pids(guest)
+    patch(guest, "python3-yaml", "echo '# fixed' >>usr/lib/python3/dist-packages/yaml/nodes.py")
+    until(lambda: "module" in anew(guest, before), LONG, "the container with the interpreter is restarted")
+    patched(guest, "python3-yaml")
+    assert not anew(guest, before) & {*OTHERS}, "of those that run no interpreter none is restarted"
+
+
+def test_liblxc_is_patched_in_all_monitors(guest: Guest) -> None:
+    """It is asked for by the name that it had before Debian 13."""
+    before = pids(guest)
+    patch(guest, LIBLXC[guest.suite], "for file in usr/lib/*/liblxc.so.1.*; do echo new >>$file; done")
+    until(lambda: anew(guest, before) == set(before), LONG, "all containers have new monitors")
+    assert LIBLXC[guest.suite] in patched(guest, "liblxc1")
+    assert guest.run("lxcfleet stale", check=False, timeout=LONG).returncode == 0
+
+
+def test_dnsmasq_is_patched_and_containers_run_on(guest: Guest) -> None:
+    def server() -> tuple[int, bool]:
+        said = guest.run("lxcfleet patch status -f json", check=False, timeout=LONG).stdout
+        (part,) = [part for part in json.loads(said)["parts"] if part["name"] == "dnsmasq"]
+        return part["pid"], part["stale"]
+
+    old, before = server(), pids(guest)
+    patch(guest, "dnsmasq-base", "echo new >>usr/sbin/dnsmasq")
+    until(lambda: server()[0] != old[0] and not server()[1], LONG, "the name server is renewed")
+    patched(guest, "dnsmasq-base")
+    assert anew(guest, before) == set()
+    fleet(guest, "exec", "reader", "--", "getent", "hosts", "module")
+
+
+def test_needrestart_has_nothing_to_say_of_lxcfleet(guest: Guest) -> None:
+    """Each of lxcfleet's processes ran old code after one of the patches before."""
+    guest.run(f"{INSTALL} needrestart 2>&1", timeout=LONG)
+    before = pids(guest)
+    said = guest.run("needrestart -b -r l", timeout=LONG).stdout
+    assert "NEEDRESTART-VER" in said
+    assert "lxcfleet" not in said
+    guest.run("needrestart -q -r a", check=False, timeout=LONG)
+    assert anew(guest, before) == set(), "nor does its automatic mode touch containers"
+
+
+def test_a_ufw_that_keeps_queries_out_is_told(guest: Guest) -> None:
+    def told() -> str:
+        return guest.run("lxcfleet doctor", check=False, timeout=LONG).stdout
+
+    assert "can't look up names" not in told()
+    guest.run(f"{INSTALL} ufw 2>&1", timeout=LONG)
+    guest.run("ufw allow 22/tcp && ufw --force enable", timeout=LONG)
+    try:
+        until(lambda: "ufw allow in on lxcfleet0" in told(), LONG, "doctor names the rule")
+        assert "names-fail" in guest.run("lxcfleet events", timeout=LONG).stdout
+        guest.run("ufw allow in on lxcfleet0")
+        until(lambda: "can't look up names" not in told(), LONG, "names are found")
+        assert "names-work" in guest.run("lxcfleet events", timeout=LONG).stdout
+    finally:
+        guest.run("ufw --force disable", timeout=LONG)
