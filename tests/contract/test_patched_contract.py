@@ -53,6 +53,7 @@ def test_each_record_says_what_was_compared_and_what_was_not(cli: Cli, web: Daem
     for record in deep:
         assert record["not_compared"] == [
             "memory without a file, and files that the container made itself",
+            "files of no package, or changed by hand, that it is served, but does not run",
             "files in directories that do not belong to root",
         ]
 

@@ -402,7 +402,7 @@ def test_a_patch_during_the_way_back_is_taken_up_and_restarts_each_that_is_stale
     found = {"c1": Member("c1", "3@3.00"), **{name: Member(name, OLD) for name in ("c2", "c3", "c4")}}
     plan = planner.merge(plan, found, plan.patch)
     assert plan.halted is None
-    restarted = []
+    restarted: list[str] = []
     while isinstance(decision := planner.decide(plan, seen), Restart):
         restarted += decision.names
         plan = planner.begin_wave(plan, decision.names)

@@ -126,6 +126,7 @@ def not_compared(seen: Evidence, wanted: Wanted, blind: str = "") -> list[str]:
     elif not wanted.documentation:
         left.append("documentation, manual pages and translations that it is served")
     if wanted.changed or wanted.packages:
+        left.append("files of no package, or changed by hand, that it is served, but does not run")
         left.append("files in directories that do not belong to root")
     if seen.scan.problem:
         left.append(f"the parts that could not be looked at: {seen.scan.problem}")
