@@ -20,7 +20,7 @@ from lxcfleet.network.publishing import Publishing
 from lxcfleet.runtime.soon import Soon
 
 TENTATIVE_SECONDS = 0.5
-"""A container's kernel takes up to two seconds to find out that nobody else has its IPv6 address."""
+"""Where a container's kernel looks whether somebody else has its IPv6 address, that takes up to two seconds."""
 CLOSED_SECONDS = 0.1
 """Between two looks at whether programs listen. Each look is followed by a pause of at least twenty times its length."""
 

@@ -2,6 +2,11 @@
 
 The sets hold what each port of the bridge may use. They are filled before a container starts, so that there is no
 moment in which it may do more; a port of ours that is in none of them may send nothing.
+
+What each container sends to all others costs the square of their number, so the rules leave nothing of that where it can be
+helped. The bridge knows whose address is whose: a question about one goes to its owner only. No other can have it, so a
+container's check for that is dropped. There is no router to look for, and no list of groups to tell, as the bridge passes
+multicast to all ports.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
+from lxcfleet.network.addresses import Subnet
 from lxcfleet.network.lan import LanGuest, interface_id
 from lxcfleet.network.rules import table
 from lxcfleet.spec.addresses import hardware_address, interface_name
@@ -32,12 +38,14 @@ class Guest:
         """By family and name of the set."""
         port, hardware = f'"{self.port}"', hardware_address(self.ipv4)
         addresses = [address for address in (link_local(hardware), self.ipv6) if address is not None]
-        ipv6 = [str(address) for address in addresses]
+        ipv6, targets = [str(address) for address in addresses], [_number(address) for address in addresses]
         found = {
             ("bridge", "hardware"): [f"{port} . {hardware}"],
             ("bridge", "own4"): [f"{port} . {self.ipv4}"],
             ("bridge", "own6"): [f"{port} . {address}" for address in ipv6],
-            ("bridge", "targets"): [f"{port} . {int(address):#034x}" for address in addresses],
+            ("bridge", "targets"): [f"{port} . {target}" for target in targets],
+            ("bridge", "owners4"): [f"{self.ipv4} : {hardware}"],
+            ("bridge", "owners6"): [f"{target} : {hardware}" for target in targets],
         }
         if self.isolated:
             found["bridge", "isolated"] = [port]
@@ -47,6 +55,11 @@ class Guest:
 
 
 AnyGuest = Guest | LanGuest
+
+
+def _number(address: IPv6Address) -> str:
+    """An address as nft has it that was read from the middle of a message."""
+    return f"{int(address):#034x}"
 
 
 def link_local(hardware: str) -> IPv6Address:
@@ -73,7 +86,7 @@ def ports(network: IPv4Network) -> str:
     return interface_name(network.network_address)[: 2 + network.prefixlen // 4] + "*"
 
 
-def render(network: IPv4Network, bridge: str, *, guard: bool) -> str:
+def render(subnet: Subnet, bridge: str, *, guard: bool) -> str:
     """The table of the bridge itself. Without ``guard`` it only keeps isolated containers apart."""
     own = table(bridge)
     lines = [
@@ -83,17 +96,36 @@ def render(network: IPv4Network, bridge: str, *, guard: bool) -> str:
         "  set hardware { type ifname . ether_addr; }",
         "  set own4 { type ifname . ipv4_addr; }",
         "  set own6 { type ifname . ipv6_addr; }",
-        "  set targets { typeof iifname . @th,64,128; }",
+        f"  set targets {{ typeof iifname . {_TARGET6}; }}",
+        "  map owners4 { type ipv4_addr : ether_addr; }",
+        f"  map owners6 {{ typeof {_TARGET6} : ether daddr; }}",
         "  set isolated { type ifname; }",
         "  chain forwarding {",
         "    type filter hook forward priority filter; policy accept;",
         "    iifname @isolated oifname @isolated drop",
         "  }",
-        *(_guard(ports(network)) if guard else ()),
+        *(_guard(ports(subnet.ipv4)) if guard else ()),
         "}",
+        *_gateway(subnet, own),
         "",
     ]
     return "\n".join(lines)
+
+
+_TARGET6 = "@th,64,128"
+"""The address that a neighbour solicitation or advertisement is about: 8 bytes into the message; RFC 4861, 4.3 and 4.4. nft
+has no name for that yet."""
+
+
+def _gateway(subnet: Subnet, own: str) -> list[str]:
+    """The bridge is the owner of its addresses."""
+    hardware = hardware_address(subnet.gateway.ip)
+    found = [link_local(hardware), *([subnet.gateway6.ip] if subnet.gateway6 is not None else [])]
+    owners6 = ", ".join(f"{_number(address)} : {hardware}" for address in found)
+    return [
+        f"add element bridge {own} owners4 {{ {subnet.gateway.ip} : {hardware} }}",
+        f"add element bridge {own} owners6 {{ {owners6} }}",
+    ]
 
 
 def _guard(pattern: str) -> list[str]:
@@ -103,14 +135,14 @@ def _guard(pattern: str) -> list[str]:
         f'    iifname != "{pattern}" accept',
         "    iifname . ether saddr != @hardware drop",
         "    iifname . ip saddr @own4 accept",
+        "    arp operation request ether daddr set arp daddr ip map @owners4",
         "    arp saddr ip 0.0.0.0 accept",
         "    iifname . arp saddr ether @hardware iifname . arp saddr ip @own4 accept",
-        "    icmpv6 type { nd-router-advert, nd-redirect } drop",
-        # The address that it announces is 8 bytes into the message: RFC 4861, 4.4. nft has no name for that yet.
-        "    icmpv6 type nd-neighbor-advert iifname . @th,64,128 != @targets drop",
+        "    icmpv6 type { nd-router-solicit, nd-router-advert, nd-redirect } drop",
+        "    icmpv6 type { mld-listener-report, mld-listener-done, mld2-listener-report } drop",
+        f"    icmpv6 type nd-neighbor-advert iifname . {_TARGET6} != @targets drop",
+        f"    icmpv6 type nd-neighbor-solicit ether daddr set {_TARGET6} map @owners6",
         "    iifname . ip6 saddr @own6 accept",
-        # A container asks whether somebody else has an address before it takes it.
-        "    ip6 saddr :: icmpv6 type { nd-neighbor-solicit, nd-router-solicit, mld2-listener-report } accept",
         "    drop",
         "  }",
     ]

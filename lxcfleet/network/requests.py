@@ -29,7 +29,7 @@ def own(
         subnet, bridge, nat=settings.nat, published=published, route6=route6, host_access=settings.host_access,
         dns=settings.dns,
     )  # fmt: skip
-    ruleset += guard.render(subnet.ipv4, bridge, guard=settings.guard)
+    ruleset += guard.render(subnet, bridge, guard=settings.guard)
     return {
         "bridge": bridge,
         "hardware": hardware_address(subnet.gateway.ip),

@@ -9,8 +9,11 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 
 import pytest
+
+from lxcfleet.spec.addresses import interface_name
 
 from .harness import Fleet, until
 
@@ -144,6 +147,30 @@ def test_frames_for_a_container_that_died_reach_no_other_container(fleet: Fleet)
     fleet.ok("create", late, *SERVE)
     until(lambda: from_host(address(fleet, late)), what="the host reaches the container")
     assert fleet.ok("logs", spy).count("seen") == 0
+
+
+def test_what_a_container_asks_of_others_reaches_its_owner_only(fleet: Fleet) -> None:
+    """Else each start would cost as many frames as there are containers."""
+    one, two, still = fleet.name(1), fleet.name(2), fleet.name("still")
+    for name in (one, two):
+        fleet.ok("create", name, *SERVE)
+    fleet.create(still)
+    peers = {bytes.fromhex(mac(hardware(fleet, name))) for name in (one, two)}
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as wire:
+        wire.bind((interface_name(IPv4Address(address(fleet, still))), 0))
+        wire.setblocking(False)
+        for _ in range(2):
+            fleet.ok("restart", two)
+            own, own6 = fleet.record(two)["addresses"]
+            for where in (own, own6):
+                until(lambda where=where: reaches(fleet, one, where), what="one reaches the other")  # type: ignore[misc]
+                assert from_host(where)
+        until(lambda: reaches(fleet, two, f"{one}.{fleet.tag}.test"), what="a container finds another one by name")
+        seen = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                seen.append(wire.recv(200))
+    assert [frame.hex() for frame in seen if frame[6:12] in peers] == []
 
 
 def test_isolated_containers_are_kept_from_each_other_and_from_the_host(fleet: Fleet) -> None:

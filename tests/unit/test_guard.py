@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import struct
-from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lxcfleet.host.net.nft_watch import messages
+from lxcfleet.network.addresses import Subnet
 from lxcfleet.network.guard import AnyGuest, Guest, admit, differences, link_local, ports, removal, render
 
 ONE = Guest(IPv4Address("10.201.0.2"), IPv6Address("fd00::2"), isolated=False)
@@ -23,6 +24,9 @@ def test_a_guest_has_its_own_addresses_and_no_others() -> None:
         'add element bridge lxcfleet_br own6 { "lf0ac90002" . fe80::4c:aff:fec9:2, "lf0ac90002" . fd00::2 }',
         'add element bridge lxcfleet_br targets { "lf0ac90002" . 0xfe80000000000000004c0afffec90002, '
         '"lf0ac90002" . 0xfd000000000000000000000000000002 }',
+        "add element bridge lxcfleet_br owners4 { 10.201.0.2 : 02:4c:0a:c9:00:02 }",
+        "add element bridge lxcfleet_br owners6 { 0xfe80000000000000004c0afffec90002 : 02:4c:0a:c9:00:02, "
+        "0xfd000000000000000000000000000002 : 02:4c:0a:c9:00:02 }",
     ]
 
 
@@ -52,11 +56,26 @@ def test_the_ports_of_a_network(network: str, pattern: str) -> None:
     assert ports(IPv4Network(network)) == pattern
 
 
+SUBNET = Subnet(IPv4Network("10.201.0.0/16"), IPv6Network("fd00::/64"))
+
+
 def test_the_last_rule_drops_every_other_packet() -> None:
-    lines = render(IPv4Network("10.201.0.0/16"), "br", guard=True).split()
-    assert lines[-3] == "drop"
-    assert "hook prerouting" not in render(IPv4Network("10.201.0.0/16"), "br", guard=False)
+    lines = [line.strip() for line in render(SUBNET, "br", guard=True).splitlines()]
+    assert lines[lines.index("}", lines.index("chain guard {")) - 1] == "drop"
+    assert "hook prerouting" not in render(SUBNET, "br", guard=False)
     assert removal("br").count("table bridge lxcfleet_br") == 2
+
+
+def test_a_question_about_an_address_goes_to_its_owner() -> None:
+    text = render(SUBNET, "br", guard=True)
+    assert "add element bridge lxcfleet_br owners4 { 10.201.0.1 : 02:4c:0a:c9:00:01 }" in text
+    assert "0xfd000000000000000000000000000001 : 02:4c:0a:c9:00:01 }" in text
+    arp, solicitation = text.index("map @owners4"), text.index("map @owners6")
+    # Who asks is looked at after that. A multicast is dropped before.
+    assert arp < text.index("arp saddr ip @own4 accept")
+    assert text.index("nd-router-solicit") < solicitation < text.index("ip6 saddr @own6 accept")
+    alone = render(Subnet(IPv4Network("10.201.0.0/16"), None), "br", guard=True)
+    assert alone.count("add element") == 2
 
 
 def test_link_local_addresses() -> None:
