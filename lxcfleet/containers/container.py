@@ -56,6 +56,7 @@ class Container:
     spec: Spec | None
     """The spec of its run. If it does not run: the spec of its next run. None: the spec can't be read."""
     problem: Broken | None = None
+    """Why it can't be used: its spec can't be read, or its removal came to half-way."""
     running: Running | None = None
     unseen: bool = False
     """Its monitor runs, and its process 1 can't be told: so it must not count as stopped."""
@@ -85,7 +86,7 @@ class Container:
             return State.FROZEN if self.running.payload.frozen else State.RUNNING
         if self.unseen:
             return State.UNKNOWN
-        if self.spec is None:
+        if self.spec is None or self.problem is not None:
             return State.BROKEN
         return State.STARTING if self.busy in ("create", "start", "restart") else State.STOPPED
 

@@ -20,7 +20,7 @@ from lxcfleet.containers.outside import Network
 from lxcfleet.containers.preparer import Preparer
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.specs import Specs
-from lxcfleet.errors import FleetError, HostError, WrongState, from_body
+from lxcfleet.errors import Broken, FleetError, HostError, WrongState, from_body
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.lxc import liblxc, monitor
 from lxcfleet.host.process import cgroup, proc
@@ -70,6 +70,8 @@ class Lifecycle:
         self._boots = asyncio.Semaphore(settings.start_slots)
         self._preparer = Preparer(launcher, os.cpu_count() or 1, mask.refresh)
         self._removing: set[str] = set()
+        self.unsettled: set[str] = set()
+        """Containers whose noted intent is fulfilled and could not be removed."""
 
     def take_over(self, settings: Config) -> None:
         """Take over new settings. Steps that already wait for a slot keep the former number of slots."""
@@ -95,9 +97,17 @@ class Lifecycle:
             else:
                 tree.write(pending, intent.value + "\n")
         except OSError as error:
+            if intent is None:
+                self.unsettled.add(name)
             if must and not (intent is Intent.GONE and error.errno in _NO_MATTER):
-                raise HostError.from_os_error(f"{name}: can't note what is to become of it", error) from error
+                message, hint = f"{name}: can't note what is to become of it", ""
+                if intent is None:
+                    message = f"{name}: it is done, and that can't be noted"
+                    hint = "lxcfleetd tries that again; if the host goes down first, its next boot does the same once more"
+                raise HostError.from_os_error(message, error, hint=hint) from error
             log.warning("%s: what is to become of it can't be noted: %s", name, error)
+        else:
+            self.unsettled.discard(name)
 
     async def thaw(self, container: Container) -> None:
         """Unfreeze its processes. Raises FleetError."""
@@ -130,9 +140,14 @@ class Lifecycle:
         """
         if container.spec is None:
             there = os.path.lexists(self._paths.container(container.name).directory)
-        else:
-            there = store.load(self._paths, container.name) == container.wanted
+        else:  # what can't be read just now is there all the same
+            found = store.load(self._paths, container.name)
+            there = found == container.wanted or isinstance(found, Broken)
         return there or bool(self._leftovers(container.name))
+
+    def has_lost_its_name(self, name: str) -> bool:
+        """Whether no directory has the container's name any more."""
+        return not os.path.lexists(self._paths.container(name).directory)
 
     async def remove_leftovers(self, name: str) -> None:
         """Remove all directories of the container, whatever their present name. Raises FleetError."""

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, replace
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.delta_sizes import DeltaSizes
 from lxcfleet.containers.registry import Registry
+from lxcfleet.runtime import pulse
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Operations
+from lxcfleet.runtime.pulse import PulseReading
 from lxcfleet.runtime.tasks import TaskReading, Tasks
 from lxcfleet.spec.states import Health, State
 
@@ -81,6 +83,8 @@ class FleetReading:
     """Whether containers can look up names; None: not known."""
     event_failures: Mapping[str, int] = field(default_factory=dict)
     """By subscriber of the bus: how many events it failed to handle."""
+    pulse: PulseReading = field(default_factory=PulseReading)
+    """How long the daemon answered nobody."""
 
 
 class Readings:
@@ -120,8 +124,9 @@ class Readings:
         )
         tasks, failures = self._tasks.readings(), dict(self._bus.failures)
         return FleetReading(
-            containers, self._started, self._operations.running, patch, tasks, self._names_work(), failures
-        )
+            containers, self._started, self._operations.running, patch, tasks, self._names_work(), failures,
+            pulse.of_running_loop(),
+        )  # fmt: skip
 
 
 def _reading(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from lxcfleet.containers import plan
 from lxcfleet.containers.container import Container
@@ -19,8 +19,8 @@ from lxcfleet.containers.plan import Steps
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
 from lxcfleet.containers.specs import Specs
-from lxcfleet.containers.steps import Halt, Make, Observer, Remove, Step, Work
-from lxcfleet.errors import Busy, HostError, NotFound
+from lxcfleet.containers.steps import Halt, Make, Observer, Remove, Settle, Step, Work
+from lxcfleet.errors import Broken, Busy, HostError, NotFound
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Action
 
@@ -117,6 +117,18 @@ class Reconciler:
                 await self._carry_out(Work(self._lifecycle, self._specs, container, timeout), steps)
         return steps
 
+    def settle_again(self) -> None:
+        """Remove notes of intents that are fulfilled where that failed before, as on a disk that gave errors for a while.
+
+        Left for good, such a note would be carried out once more after the container's next end.
+        """
+        for name in sorted(self._lifecycle.unsettled):
+            if name not in self._registry:
+                self._lifecycle.unsettled.discard(name)
+            elif self._registry[name].busy is None and self.owed(self._registry[name]) == (Settle(),):
+                with suppress(HostError):  # it was told when it failed first
+                    self._lifecycle.note(name, None, must=True)
+
     def _patience(self, container: Container) -> float:
         """Seconds until a stop becomes a kill, if the request does not say so: as its spec says, else as the settings say."""
         own = None if container.spec is None else container.spec.stop_timeout
@@ -156,8 +168,14 @@ class Reconciler:
         try:
             await work.carry_out(steps, self._observers)
         except BaseException:
-            if any(isinstance(step, Make | Remove) for step in steps) and not self._lifecycle.remains(container):
-                await self._forget(container)
+            if any(isinstance(step, Make | Remove) for step in steps):
+                if not self._lifecycle.remains(container):
+                    await self._forget(container)
+                elif self._lifecycle.has_lost_its_name(container.name):
+                    container.problem = Broken(
+                        f"{container.name} is removed by half", why="not all of its files could be removed",
+                        hint=f"`lxcfleet destroy {container.name}` removes the rest, and so does the next start of lxcfleetd",
+                    )  # fmt: skip
             raise
         if any(isinstance(step, Remove) for step in steps):
             await self._forget(container)

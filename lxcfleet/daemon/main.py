@@ -22,6 +22,7 @@ from lxcfleet.daemon.serving import Daemon
 from lxcfleet.errors import FleetError, HostError, Unsupported
 from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
+from lxcfleet.runtime.pulse import MeasuredLoop
 from lxcfleet.runtime.repeats import Repeats
 
 ORPHAN_SECONDS = 150.0
@@ -91,7 +92,8 @@ def main(observers: Sequence[Observer] = ()) -> None:
         paths.lxc.mkdir(mode=0o755, parents=True, exist_ok=True)
         tree.spread(paths.lxc)
         mount.make_mount_points(paths)
-        sockets = asyncio.run(_serve(paths, lock, observers))
+        with asyncio.Runner(loop_factory=MeasuredLoop) as runner:
+            sockets = runner.run(_serve(paths, lock, observers))
         if sockets:
             systemd.run_anew(sockets)
     except FleetError as error:

@@ -76,12 +76,12 @@ class Fleet:
         self.waiting = Waiting(registry, prober)
         self.usages = Usages(registry, prober.of)
         self.room = Room(paths, registry, mask, network, host)
-        self._reconciler = Reconciler(registry, lifecycle, specs, self.room, config.stop_timeout, observers)
-        self.actions = Actions(paths, registry, self._reconciler, mask, operations, bus, self.room)
-        self.boot = Boot(paths, registry, prober, self._reconciler, operations, bus)
-        self.changing = Changing(paths, self._reconciler, specs, mask, network, bus)
+        self.reconciler = Reconciler(registry, lifecycle, specs, self.room, config.stop_timeout, observers)
+        self.actions = Actions(paths, registry, self.reconciler, mask, operations, bus, self.room)
+        self.boot = Boot(paths, registry, prober, self.reconciler, operations, bus)
+        self.changing = Changing(paths, self.reconciler, specs, mask, network, bus)
         self._creation = Creation(
-            paths, registry, specs, mask, self._reconciler, operations, bus, self.room, self.actions,
+            paths, registry, specs, mask, self.reconciler, operations, bus, self.room, self.actions,
             self.changing,
         )
 
@@ -92,7 +92,7 @@ class Fleet:
         """
         self.config = config
         self._lifecycle.take_over(config)
-        self._reconciler.take_over(config.stop_timeout)
+        self.reconciler.take_over(config.stop_timeout)
         self._specs.take_over(config.console_log_kib)
         self.prober.take_over(config.alive_time, config.rollout.min_healthy_time)
         self.room.reload()

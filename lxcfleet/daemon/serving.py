@@ -141,6 +141,7 @@ class Daemon:
         while True:
             await asyncio.sleep(OBSERVE_SECONDS)
             parts.endings.check()
+            parts.fleet.reconciler.settle_again()
             try:
                 await parts.registry.observe()
                 await parts.network.check()

@@ -178,7 +178,7 @@ class Bridge:
             await asyncio.to_thread(name_server.stop, self._context.paths)
             await self._context.ask(DISCONNECT, requests.removal(self._context.settings))
             self._context.paths.network_record.unlink(missing_ok=True)
-        except FleetError as error:
+        except (FleetError, OSError) as error:
             log.error("the fleet's network can't be taken away: %s", error)
 
     async def renew(self, program: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ from lxcfleet.network.hosts import hosts_lines
 from lxcfleet.network.membership import Membership
 from lxcfleet.network.publishing import Publishing
 from lxcfleet.runtime.soon import Soon
+
+log = logging.getLogger(__name__)
 
 TENTATIVE_SECONDS = 0.5
 """Where a container's kernel looks whether somebody else has its IPv6 address, that takes up to two seconds."""
@@ -51,7 +54,10 @@ class Discovery:
 
     def withdraw(self, name: str) -> None:
         """Let it no longer be found: it ended, or is about to."""
-        self._file(name).unlink(missing_ok=True)
+        try:
+            self._file(name).unlink(missing_ok=True)
+        except OSError as error:  # nothing that ends, or is destroyed, waits for this
+            log.error("%s is still found by its name, as that can't be removed: %s", name, error)
         if self._membership.lose(name):
             self._tell_ports(name)
 

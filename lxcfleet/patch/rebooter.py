@@ -140,7 +140,10 @@ class Rebooter:
         """The host does not go down: start its containers again."""
         self._fleet.bus.publish(RebootFailed(why))
         self._fleet.boot.start_again(names)
-        self._paths.rebooting.unlink(missing_ok=True)
+        try:
+            self._paths.rebooting.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("%s can't be removed, so the next daemon says this again: %s", self._paths.rebooting, error)
 
     def _last(self) -> datetime | None:
         try:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -364,6 +364,22 @@ def fleet_on_disk(*make: str, options: str = "loop") -> Iterator[Fleet]:
 def alive(pid: int | None) -> bool:
     """Whether the process exists and is not a zombie."""
     return pid is not None and _read(pid, "stat").rpartition(b")")[2].split()[:1] not in ([], [b"Z"], [b"X"])
+
+
+def cgroups_of(name: str) -> list[Path]:
+    """The cgroups of a container and of its monitor, in every hierarchy. A look at all cgroups takes far longer."""
+    names = [f"lxc.{part}.{name}{end}" for part in ("payload", "monitor") for end in ("", "-[0-9]*")]
+    return [path for each in names for start in ("", "*/") for path in Path("/sys/fs/cgroup").glob(f"{start}{each}")]
+
+
+def processes_in(name: str) -> list[int]:
+    """The processes in a container, as the kernel has them; without those deeper in cgroups of the container's own."""
+    found: set[int] = set()
+    for cgroup in cgroups_of(name):
+        if ".payload." in cgroup.name:
+            with suppress(OSError):
+                found.update(pid for pid in map(int, (cgroup / "cgroup.procs").read_text().split()) if alive(pid))
+    return sorted(found)
 
 
 def parent_of(pid: int) -> int | None:

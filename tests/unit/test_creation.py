@@ -44,6 +44,9 @@ def test_the_ids_of_a_failed_creation_stay_taken_while_it_has_files(
         def remains(self, _: Container) -> bool:
             return left
 
+        def has_lost_its_name(self, _: str) -> bool:
+            return True
+
     async def release_unused() -> None:
         pass
 

@@ -81,6 +81,18 @@ def test_every_test_that_the_security_page_names_exists() -> None:
     assert not {name for name in named if f"def {name}(" not in sources}
 
 
+def test_every_row_of_what_was_tried_names_its_test() -> None:
+    page = (ROOT / "docs/security.md").read_text(encoding="utf-8")
+    tried = re.search(r"^## What was tried$.*^## What is not kept apart$", page, re.M | re.S)
+    assert tried is not None
+    heads = ("| attempt ", "| what ")
+    rows = [line for line in tried[0].splitlines() if line.startswith("| ") and not line.startswith(heads)]
+    assert len(rows) >= 50
+    assert [row for row in rows if not re.search(r"`(tests/\w+/)?test_\w+(\.py)?`", row)] == []
+    files = set(re.findall(r"`(tests/[\w/]+\.py)`", tried[0]))
+    assert not [file for file in files if not (ROOT / file).exists()]
+
+
 def test_every_attempt_is_on_the_security_page() -> None:
     page = (ROOT / "docs/security.md").read_text(encoding="utf-8")
     source = (ROOT / "tests/system/test_confinement.py").read_text(encoding="utf-8")

@@ -132,6 +132,10 @@ class Fleet:
     async def remove_leftovers(self, name: str) -> None:
         """Do nothing, as there are none."""
 
+    def has_lost_its_name(self, name: str) -> bool:
+        """Never."""
+        return False
+
     def remains(self, container: Container) -> bool:
         """Whether the container is there."""
         return True

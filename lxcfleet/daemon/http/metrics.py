@@ -18,6 +18,7 @@ from lxcfleet.api.records import ContainerRecord, TargetRecord
 from lxcfleet.containers.readings import ContainerReading, FleetReading, PatchReading
 from lxcfleet.patch import notice
 from lxcfleet.patch.rollout.state import Status
+from lxcfleet.runtime.pulse import STALL_SECONDS
 from lxcfleet.spec.ports import parse_port
 from lxcfleet.spec.states import Health, State
 
@@ -118,6 +119,13 @@ def _tasks(reading: FleetReading) -> Iterator[Metric]:
     for name, count in reading.event_failures.items():
         events.add_metric([name], count)
     yield from (failures, up, events)
+    yield GaugeMetricFamily(
+        "lxcfleet_loop_longest_turn_seconds", "For how long lxcfleetd answered nobody at most, in the last minute or two.",
+        reading.pulse.longest,
+    )  # fmt: skip
+    yield CounterMetricFamily(
+        "lxcfleet_loop_stalls", f"How often lxcfleetd answered nobody for more than {STALL_SECONDS} s.", reading.pulse.stalls
+    )
 
 
 def _rollout(patch: PatchReading) -> Iterator[Metric]:

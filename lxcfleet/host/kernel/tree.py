@@ -31,7 +31,8 @@ def write(path: Path, text: str, *, sync: bool = False) -> None:
                 os.fsync(file.fileno())
         os.rename(beside, path)
     except OSError:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what is told is why it was not written
+            beside.unlink(missing_ok=True)
         raise
 
 

@@ -10,6 +10,7 @@ running when the daemon ends.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from lxcfleet.errors import HostError, Unsupported
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.process import proc
 from lxcfleet.paths import Paths
+
+log = logging.getLogger(__name__)
 
 PROGRAM = Path("/sbin/udhcpc")
 SCRIPT = Path(__file__).resolve().parents[1] / "udhcpc-script"
@@ -83,7 +86,10 @@ class Client:
                 signal.pidfd_send_signal(process, signal.SIGKILL)
             os.close(process)
         for file in (self.lease, self.lease.with_name(f"{self.name}.new"), self.pid_file):
-            file.unlink(missing_ok=True)
+            try:
+                file.unlink(missing_ok=True)
+            except OSError as error:  # what it says counts only while that client runs
+                log.warning("%s: what its DHCP client left can't be removed: %s", self.name, error)
 
     def start(self, pid: int, began: float, daemon: int, *, privileged: bool) -> None:
         """Start the client for the container whose process 1 is ``pid``, begun at ``began``. Runs in a launcher's child.

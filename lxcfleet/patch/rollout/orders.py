@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
@@ -22,6 +23,8 @@ from lxcfleet.runtime.operations import now
 from lxcfleet.spec import rollout as policies
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import Action
+
+log = logging.getLogger(__name__)
 
 _FOLLOW, _RESUME = "wait for it (`lxcfleet rollout status --follow`)", "go on with it (`lxcfleet rollout resume`)"
 
@@ -134,18 +137,25 @@ class Orders:
         self.ledger.wake.set()
 
     def note_kill(self, name: str) -> None:
-        """The stop of a container became a kill. Raises HostError."""
+        """The stop of a container became a kill."""
         member = self.ledger.active.members.get(name) if self.ledger.active is not None else None
         if self.ledger.active is not None and member is not None and member.phase is MemberPhase.RESTARTING:
-            self.ledger.keep(self.ledger.active.update(replace(member, killed=True)))
+            self._note(self.ledger.active.update(replace(member, killed=True)))
 
     def note_wish(self, container: Container, action: Action) -> None:
-        """Somebody acted on a container: one that was stopped is not started by any rollout. Raises HostError."""
+        """Somebody acted on a container: one that was stopped is not started by any rollout."""
         if action not in (Action.START, Action.STOP, Action.RESTART):
             return
         try:
             self._fallen.mark(container, now() if action is Action.STOP else "")
         except OSError as error:
-            raise HostError.from_os_error(f"that {container.name} stays down can't be noted", error) from error
+            log.error("%s: a later patch may not know of this %s, as it can't be noted: %s", container.name, action, error)
         if action is Action.STOP and self.ledger.active is not None:
-            self.ledger.keep(planner.leave_stopped(self.ledger.active, container.name))
+            self._note(planner.leave_stopped(self.ledger.active, container.name))
+
+    def _note(self, rollout: Rollout) -> None:
+        """Keep what was heard, if it can be written down. The rollout goes on by what it sees in any case."""
+        try:
+            self.ledger.keep(rollout)
+        except HostError as error:
+            log.error("%s", error)

@@ -1,0 +1,153 @@
+"""A file system that gives errors for a while: what can't be removed or read is neither forgotten nor taken for absent."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from lxcfleet.containers import plan, store
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.desired import Intent
+from lxcfleet.containers.lifecycle import Lifecycle
+from lxcfleet.containers.masks import MaskKeeper
+from lxcfleet.containers.reconciler import Reconciler
+from lxcfleet.containers.registry import Registry
+from lxcfleet.errors import HostError
+from lxcfleet.host.kernel import tree
+from lxcfleet.host.net import dhcp
+from lxcfleet.patch.fallen import Fallen
+from lxcfleet.patch.rollout.orders import Orders
+from lxcfleet.runtime.bus import Bus
+from lxcfleet.spec.settings import Config
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.states import Action, State
+
+from .network_parts import own_paths, registry_of
+
+SPEC = Spec("web", first_id=1879048192)
+NOBODY: Any = None
+
+
+@contextmanager
+def failing(monkeypatch: pytest.MonkeyPatch, where: object, call: str, number: int = errno.EIO) -> Iterator[None]:
+    """Have a function fail meanwhile."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as context:
+        context.setattr(where, call, fail)
+        yield
+
+
+class Fleet:
+    """A stopped container, ``web``, on disk, and the parts that change it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.paths = own_paths(directory)
+        self.own = self.paths.container("web")
+        self.own.directory.mkdir()
+        self.own.spec.write_text(store.render(SPEC))
+        self.container = Container("web", SPEC)
+        self.registry: Registry = registry_of(self.paths, self.container)
+        self.lifecycle = Lifecycle(
+            self.paths, NOBODY, NOBODY, self.registry, Config(), NOBODY, MaskKeeper(self.paths, NOBODY), Bus()
+        )
+        room: Any = SimpleNamespace(forget=lambda container: self.registry.forget("web"), release_unused=self._nothing)
+        self.reconciler = Reconciler(self.registry, self.lifecycle, NOBODY, room, 10.0)
+
+    async def _nothing(self) -> None:
+        pass
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    return Fleet(tmp_path)
+
+
+def test_a_fulfilled_intent_that_can_not_be_removed_is_removed_later(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet.lifecycle.note("web", Intent.STOPPED, must=True)
+    with failing(monkeypatch, Path, "unlink"):
+        with pytest.raises(HostError, match="it is done, and that can't be noted"):
+            fleet.lifecycle.note("web", None, must=True)
+        fleet.reconciler.settle_again()
+        assert fleet.own.pending.exists()
+    fleet.reconciler.settle_again()
+    assert not fleet.own.pending.exists()
+    assert fleet.lifecycle.unsettled == set()
+
+
+def test_an_intent_that_is_not_fulfilled_stays(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet.lifecycle.note("web", Intent.RUN, must=True)
+    with failing(monkeypatch, Path, "unlink"):
+        fleet.lifecycle.note("web", None, must=False)
+    fleet.reconciler.settle_again()  # it is to run, and does not
+    assert fleet.own.pending.exists()
+
+
+def test_a_container_that_is_gone_is_not_settled(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet.lifecycle.note("web", Intent.STOPPED, must=True)
+    with failing(monkeypatch, Path, "unlink"):
+        fleet.lifecycle.note("web", None, must=False)
+    fleet.registry.forget("web")
+    fleet.reconciler.settle_again()
+    assert fleet.lifecycle.unsettled == set()
+
+
+def test_a_container_whose_spec_can_not_be_read_just_now_remains(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    with failing(monkeypatch, Path, "read_bytes", errno.ENOMEM):
+        assert fleet.lifecycle.remains(fleet.container)
+
+
+def test_a_container_that_is_removed_by_half_is_broken_and_says_so(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def no_room(directories: object) -> None:
+        raise HostError("it can't be removed")
+
+    monkeypatch.setattr(fleet.lifecycle, "remove", no_room)
+    monkeypatch.setattr("lxcfleet.containers.lifecycle.monitor.runs", lambda *_: False)
+    monkeypatch.setattr("lxcfleet.containers.lifecycle.cgroup.remove", lambda *_: True)
+    want = plan.WANTED[Action.DESTROY]
+    with pytest.raises(HostError):
+        asyncio.run(fleet.reconciler.bring(fleet.container, want, "destroy", None))
+    assert fleet.paths.gone("web.0").directory.exists()
+    assert fleet.registry["web"].state is State.BROKEN
+    assert "destroy web" in str(fleet.container.problem)
+    # It keeps its ids, and the same again removes the rest.
+    assert fleet.container.spec == SPEC
+    assert [step.name for step in fleet.reconciler.plan(fleet.container, want)] == ["want", "retire", "remove"]
+
+
+def test_a_write_that_fails_says_why_even_if_its_file_can_not_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = failing(monkeypatch, os, "rename", errno.ENOSPC)
+    read_only = failing(monkeypatch, Path, "unlink", errno.EROFS)
+    with full, read_only, pytest.raises(OSError, match="No space left"):
+        tree.write(tmp_path / "file", "text")
+
+
+def test_what_a_dhcp_client_left_keeps_no_container_from_being_forgotten(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with failing(monkeypatch, Path, "unlink"):
+        dhcp.Client("web", fleet.paths).forget()
+    assert "can't be removed" in caplog.text
+
+
+def test_a_stop_that_can_not_be_noted_beside_a_fall_is_told_in_the_log(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fallen = Fallen(fleet.paths)
+    fallen.note(fleet.container, "did not come up", "2026-01-01T00:00:00Z")
+    orders = Orders(NOBODY, cast(Any, SimpleNamespace(active=None)), NOBODY, fallen)
+    with failing(monkeypatch, Path, "open", errno.EROFS):
+        orders.note_wish(fleet.container, Action.STOP)
+    assert "can't be noted" in caplog.text
