@@ -10,7 +10,7 @@ RUN_PACKAGES += python3-prometheus-client python3-psutil python3-pyroute2 python
 # liblxc runs its parser where the kernel has it on.
 RUN_PACKAGES += $(if $(filter Y,$(shell cat /sys/module/apparmor/parameters/enabled 2>/dev/null)),apparmor)
 CHECK_PACKAGES := $(filter python3%,$(RUN_PACKAGES)) mypy python3-hypothesis python3-jsonschema python3-pytest python3-pytest-timeout
-TEST_PACKAGES := $(CHECK_PACKAGES) haproxy iproute2 udhcpc
+TEST_PACKAGES := $(CHECK_PACKAGES) gcc haproxy iproute2 libc6-dev udhcpc
 # Programs of tests whose packages would start a service: unpacked, not installed.
 UNPACKED := prometheus
 ANSIBLE_PACKAGES := ansible-core ansible-lint openssh-client python3-venv vagrant
@@ -34,7 +34,7 @@ RUFF := $(cache)/ruff-$(RUFF_VERSION)/bin/ruff
 .SILENT:
 .NOTPARALLEL:
 .PHONY: help demo clean-demo check test test-one clean-tests lint test-ansible test-vm bench install uninstall docs root packages test-packages
-.PHONY: check-packages deb files modules programs manual documentation host
+.PHONY: test-faults endurance check-packages deb files modules programs manual documentation host
 
 help:
 	echo 'make demo        install it here, clone this host ten times, change the host, restart, look'
@@ -43,6 +43,8 @@ help:
 	echo 'make test        check types and run all tests (as root: the system tests use real LXC)'
 	echo 'make test-one T=...  a module (test_exec), a file, or tests by a word of their names ("signals and not shell")'
 	echo 'make clean-tests remove what runs of the tests that were broken off left'
+	echo 'make test-faults every call of the C library that can fail, fails: hours (ARGS="--some 50 create stop" for some)'
+	echo 'make endurance   10,000 kills of daemon, launcher, monitors, with each answer held against what is (ARGS="--kills 500")'
 	echo 'make test-vm     the tests on throwaway Debian 12 and 13 machines in qemu (half an hour)'
 	echo 'make test-ansible  the Ansible collection: on real containers, and by ansible-lint and ansible-test'
 	echo 'make lint        check types and style'
@@ -79,6 +81,13 @@ clean-tests:
 
 test-one:
 	PYTHON=$(PYTHON) tools/test-one "$(T)" $(ARGS)
+
+# For a night, on a machine that has nothing else to do.
+test-faults: root test-packages
+	PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(PYTHON) -m tests.system.faults $(ARGS)
+
+endurance: root test-packages
+	PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(PYTHON) -m tests.system.history $(ARGS)
 
 lint: check-packages ruff
 	tools/side-by-side 'types: $(PYTHON) -m mypy' 'style: $(RUFF) check .'

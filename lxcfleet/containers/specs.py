@@ -13,7 +13,7 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.events import SpecChanged
 from lxcfleet.containers.lxc_config import CgroupLimit
 from lxcfleet.containers.outside import Network
-from lxcfleet.errors import FleetError, HostError, Unsupported, from_body
+from lxcfleet.errors import Broken, FleetError, HostError, Unsupported, from_body
 from lxcfleet.host.kernel import quota, tree
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.operations import LIMIT, LimitItem
@@ -86,13 +86,20 @@ class Specs:
         container.want(spec)
 
     def put_back(self, container: Container, former: Spec) -> None:
-        """Write the former spec back to disk. That needs no free space. Raises OSError."""
+        """Write the former spec back to disk. That needs no free space. If it fails, the spec on disk counts."""
         own = self._paths.container(container.name)
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(own.former_spec, own.spec)
-        container.want(former)
         try:
-            tree.write(own.config, self.config(former))
+            # One that an earlier change left, as it could not be removed, is an older one.
+            if store.parse(container.name, own.former_spec.read_bytes(), str(own.former_spec)) == former:
+                os.rename(own.former_spec, own.spec)
+        except FileNotFoundError:
+            pass
+        except (OSError, Broken) as error:
+            log.error("%s: its former spec can't be put back: %s", container.name, error)
+        found = store.load(self._paths, container.name)
+        container.want(found if isinstance(found, Spec) else former)
+        try:
+            tree.write(own.config, self.config(container.wanted or former))
         except OSError as error:
             log.warning("%s is as it was to be, until the next start: %s", own.config, error)
 

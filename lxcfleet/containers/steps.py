@@ -70,7 +70,7 @@ class SpecHands(Protocol):
         """Write another spec to disk, and keep the former one beside it. Raises HostError."""
 
     def put_back(self, container: Container, former: Spec) -> None:
-        """Write the former spec back to disk. Raises OSError."""
+        """Write the former spec back to disk, if that is possible."""
 
     async def put_in_force(self, container: Container, spec: Spec) -> None:
         """Give a run another spec. Raises FleetError."""

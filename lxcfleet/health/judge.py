@@ -76,6 +76,10 @@ class Systemd:
     """How often each service was restarted by its Restart= so far, without those that never were."""
 
 
+_DIGITS = 9
+"""The most digits that a count of restarts may have."""
+
+
 def read_systemd(text: str) -> Systemd:
     """The answer to the question of ``checks``: lines of ``systemctl list-units``, of restarts, and the state at last."""
     word, failed, waiting, restarts = "", [], [], {}
@@ -83,7 +87,7 @@ def read_systemd(text: str) -> Systemd:
         match line.split():
             case ["systemd", "is", said]:
                 word = said
-            case [unit, "restarts", number] if number.isdecimal():
+            case [unit, "restarts", number] if number.isdecimal() and len(number) <= _DIGITS:
                 restarts[unit] = int(number)
             case [unit, _, _, ("auto-restart" | "auto-restart-queued"), *_]:
                 waiting.append(unit)

@@ -249,7 +249,7 @@ class Stage:
         names = self.fleet.states()
         ours = [self.fleet.paths.container(name).directory for name in names]
         odd = [*self.fleet.half_done(), *(d for d in self.fleet.directories() if Path(d) not in ours)]
-        odd += [str(path) for directory in ours for path in directory.glob(".*") if path.name != ".lock"]
+        odd += [str(path) for directory in ours for path in directory.glob(".*.new")]  # its next write would replace it
         if names.get(self.name) in (None, "stopped"):
             odd += map(str, cgroups_of(self.name))
         odd += [m for m in self.fleet.mounts() if "/mask" not in m]
@@ -341,7 +341,7 @@ def _rollout(stage: Stage) -> list[str]:
     last = stage.client.rollout()
     if last is not None and last["status"] not in ("done", "aborted"):
         stage.client.rollout_abort()
-    stage.client.roll(RolloutRequest("restart", Selection(patterns=(stage.name,)), {"settle": 0}))
+    stage.client.roll(RolloutRequest("restart", Selection(patterns=(stage.name,)), {"min_healthy_time": 0}))
     *_, end = stage.client.rollout_follow()
     if end["status"] == "done":
         return [each["note"] for each in end["containers"] if each["phase"] != "done"]

@@ -7,6 +7,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,6 +21,7 @@ from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.specs import Specs
 from lxcfleet.errors import HostError
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.net import dhcp
@@ -32,7 +34,7 @@ from lxcfleet.spec.states import Action, State
 
 from .network_parts import own_paths, registry_of
 
-SPEC = Spec("web", first_id=1879048192)
+SPEC = Spec("web", first_id=1879048192, created="2026-01-01T00:00:00Z")
 NOBODY: Any = None
 
 
@@ -151,3 +153,42 @@ def test_a_stop_that_can_not_be_noted_beside_a_fall_is_told_in_the_log(
     with failing(monkeypatch, Path, "open", errno.EROFS):
         orders.note_wish(fleet.container, Action.STOP)
     assert "can't be noted" in caplog.text
+
+
+# -- a change of a spec ------------------------------------------------------------------------------------------
+
+
+CHANGED = replace(SPEC, pids=300)
+
+
+def specs_of(fleet: Fleet) -> Specs:
+    specs = Specs(fleet.paths, NOBODY, NOBODY, NOBODY, Bus(), 1024)
+    cast(Any, specs).config = lambda spec: f"lxc.uts.name = {spec.name}\n"
+    return specs
+
+
+def test_a_change_that_can_not_be_taken_back_is_told_as_it_is_on_disk(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = specs_of(fleet)
+    specs.write(fleet.container, CHANGED)
+    with failing(monkeypatch, os, "rename", errno.EROFS):
+        specs.put_back(fleet.container, SPEC)
+    assert store.load(fleet.paths, "web") == CHANGED == fleet.container.wanted
+
+
+def test_a_change_is_taken_back(fleet: Fleet) -> None:
+    specs = specs_of(fleet)
+    specs.write(fleet.container, CHANGED)
+    specs.put_back(fleet.container, SPEC)
+    assert store.load(fleet.paths, "web") == SPEC == fleet.container.wanted
+
+
+def test_a_former_spec_that_an_earlier_change_left_is_not_put_back(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = specs_of(fleet)
+    specs.write(fleet.container, CHANGED)
+    with failing(monkeypatch, Path, "unlink"):
+        specs.forget_former(fleet.container)
+    third = replace(SPEC, pids=400)
+    with failing(monkeypatch, Path, "unlink"), pytest.raises(HostError):
+        specs.write(fleet.container, third)
+    specs.put_back(fleet.container, CHANGED)
+    assert store.load(fleet.paths, "web") == CHANGED == fleet.container.wanted

@@ -122,7 +122,7 @@ class Payload:
 
 def out_of_memory(text: str) -> int | None:
     """The number in the line ``oom_kill 1``; cgroup-v1/memory and cgroup-v2, memory.events."""
-    found = [line.split()[1] for line in text.splitlines() if line.startswith("oom_kill ")]
+    found = [line.partition(" ")[2] for line in text.splitlines() if line.startswith("oom_kill ")]
     return number(found[0]) if found else None
 
 
@@ -136,7 +136,8 @@ def cpu_v2(text: str) -> float | None:
     """Seconds of a file with lines such as ``usage_usec 1000``; cgroup-v2, cpu.stat."""
     for line in text.splitlines():
         if line.startswith("usage_usec "):
-            return int(line.split()[1]) / 1e6
+            used = number(line.partition(" ")[2])
+            return None if used is None else used / 1e6
     return None
 
 
@@ -154,9 +155,14 @@ def io_v2(text: str) -> tuple[int, int]:
     return read, written
 
 
+_DIGITS = 20
+"""The most digits of a number of 64 bits."""
+
+
 def number(text: str | None) -> int | None:
     """The whole number in a file; None if there is none."""
-    return int(text) if text is not None and text.strip().isdigit() else None
+    word = "" if text is None else text.strip()
+    return int(word) if word.isdecimal() and len(word) <= _DIGITS else None
 
 
 def too_little_memory(name: str, limit: int, used: int) -> WrongState:
