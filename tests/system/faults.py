@@ -141,6 +141,7 @@ class Stage:
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
         self.faults = Faults(fleet)
+        fleet.settings(f"{fleet.usual}alive_time: 0\n")  # a rollout waits for nothing but what it does
         self.name, self.witness = fleet.name("a"), fleet.name("w")
         self.start_daemon()
         self.bring(self.witness, "running")
@@ -341,7 +342,7 @@ def _rollout(stage: Stage) -> list[str]:
     last = stage.client.rollout()
     if last is not None and last["status"] not in ("done", "aborted"):
         stage.client.rollout_abort()
-    stage.client.roll(RolloutRequest("restart", Selection(patterns=(stage.name,)), {"min_healthy_time": 0}))
+    stage.client.roll(RolloutRequest("restart", Selection(patterns=(stage.name,)), {"min_healthy_time": 0, "healthy_deadline": 5}))
     *_, end = stage.client.rollout_follow()
     if end["status"] == "done":
         return [each["note"] for each in end["containers"] if each["phase"] != "done"]

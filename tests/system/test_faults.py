@@ -15,7 +15,7 @@ from .harness import Fleet
 
 pytestmark = pytest.mark.system
 
-TRIALS = {"create": 7, "start": 5, "restart": 8, "stop": 5, "destroy": 5, "set": 5, "rollout": 5}
+TRIALS = {"create": 7, "start": 5, "restart": 8, "stop": 5, "destroy": 5, "set": 5, "rollout": 3}
 """How many of each scenario. The others take seconds for each: those are for the run that tries all."""
 
 
