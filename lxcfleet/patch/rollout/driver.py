@@ -59,7 +59,9 @@ class Driver:
             try:
                 await self._step()
             except FleetError as error:
-                log.error("the rollout can't go on: %s", str(error).replace("\n", "; "))
+                why = str(error).replace("\n", "; ")
+                log.error("the rollout can't go on: %s", why)
+                self._ledger.wait_for(f"an error to pass: {why}")
                 await asyncio.sleep(RETRY_SECONDS)
             except Exception:
                 log.exception("the rollout can't go on")
