@@ -164,8 +164,8 @@ class Candidates:
 class Notes:
     """Results that hold for all containers of one scan."""
 
-    primed: set[str] = field(default_factory=set)
-    """Layers' directories whose access lists the kernel has in its cache; see ``Memory._prime``."""
+    primed: set[tuple[str, str]] = field(default_factory=set)
+    """Layers, and directories of theirs, whose access lists the kernel has in its cache; see ``Memory._prime``."""
     old: set[tuple[str, Identity]] = field(default_factory=set)
     """Files that are certainly not those at their paths any more."""
 
@@ -186,7 +186,7 @@ class Memory:
             self._root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError as error:
             raise ProcessLookupError(error.errno, error.strerror, error.filename) from error
-        self._mounted, self._present, self._alike, self._notes = mounted, present, alike, notes
+        self._mounted, self._present, self._alike, self._notes = dict(mounted), present, alike, notes
         # The kernel answers from its cache alone only to a directory's owner. For others it has to read access lists,
         # which it does not do from the cache in a layer with shifted owners (fs/overlayfs/inode.c, do_ovl_get_acl).
         status = os.fstat(self._root)
@@ -285,21 +285,22 @@ class Memory:
         return self._handles[directory]
 
     def _look(self, directory: str) -> int | None:
+        """If the kernel has no entry for a directory, it has none for what is below, which need not be asked for."""
         point = self._point(directory)
         if point is None:
             return None
-        self._prime(directory)
-        try:
-            start = syscalls.look_across(self._root, point.lstrip("/") or ".")
-            rest = directory[len(point) :].lstrip("/")
-            if not rest:
-                return start
+        if directory == point:
             try:
-                return self._remembered(start, [rest]).get(rest)
-            finally:
-                os.close(start)
-        except OSError:  # the container has a link or a mount of its own there, or no entry
-            return None
+                handle: int | None = syscalls.look_across(self._root, point.lstrip("/") or ".")
+            except OSError:  # the container has a link there, or no entry
+                return None
+        else:
+            above, _, name = directory.rpartition("/")
+            start = self._directory(above)
+            handle = None if start is None else self._remembered(start, [name]).get(name)
+        if handle is not None:
+            self._prime(directory)
+        return handle
 
     def _remembered(self, directory: int, names: Iterable[str]) -> dict[str, int | None]:
         """Descriptors of the files that the kernel has in its cache, by name; None: the cache says that nothing is there."""
@@ -318,26 +319,23 @@ class Memory:
         return found
 
     def _prime(self, directory: str) -> None:
-        """Have the kernel cache the access lists of the directories on the way, or that there are none.
+        """Have the kernel cache the directory's access list, or that there is none, before it is asked for names there.
 
-        The kernel reads those at the first question, and counts what it must read as not cached (fs/namei.c, check_acl).
+        The kernel reads that at the first question, and counts what it must read as not cached (fs/namei.c, check_acl).
         """
-        while directory:
-            opened = [*self._present.uppers, self._present.bottom]
-            for layer in opened:
-                key = f"{layer.layer.source} {directory}"
-                if key not in self._notes.primed:
-                    self._notes.primed.add(key)
-                    with contextlib.suppress(OSError):
-                        _read_access_list(layer, directory)
-            directory = directory.rpartition("/")[0]
+        for layer in (*self._present.uppers, self._present.bottom):
+            key = layer.layer.source, directory
+            if key not in self._notes.primed:
+                self._notes.primed.add(key)
+                with contextlib.suppress(OSError):
+                    _read_access_list(layer, directory)
 
     def _point(self, directory: str) -> str | None:
         """The mount point above the directory, if that shows the layers' directory of the same path; empty for the root."""
-        for point, real in self._mounted:
-            if f"{directory}/".startswith(f"{point}/"):
-                return point if real == point else None
-        return ""
+        here = directory
+        while here and here not in self._mounted:
+            here = here.rpartition("/")[0]
+        return here if not here or self._mounted[here] == here else None
 
 
 def _read_access_list(layer: Upper | Made | Bottom, directory: str) -> None:
