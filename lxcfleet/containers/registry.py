@@ -53,6 +53,8 @@ class Registry:
         self._launcher = launcher
         self._bus = bus
         self._containers: dict[str, Container] = {}
+        self._order: list[Container] | None = None
+        """All in natural order; None after a change: to sort a thousand for each of them would be slow."""
         self._impostors: set[str] = set()
         self.tidying = Tidying(self._containers)
         """Removes what ended containers left."""
@@ -64,7 +66,9 @@ class Registry:
         return len(self._containers)
 
     def __iter__(self) -> Iterator[Container]:
-        return iter([self._containers[name] for name in natural_order(self._containers)])
+        if self._order is None:
+            self._order = [self._containers[name] for name in natural_order(self._containers)]
+        return iter(self._order)
 
     def __getitem__(self, name: str) -> Container:
         return self._containers[name]
@@ -84,11 +88,11 @@ class Registry:
 
     def add(self, container: Container) -> None:
         """Register a container."""
-        self._containers[container.name] = container
+        self._containers[container.name], self._order = container, None
 
     def forget(self, name: str) -> None:
         """Remove a container from the registry."""
-        gone = self._containers.pop(name, None)
+        gone, self._order = self._containers.pop(name, None), None
         if gone is not None:
             self._bus.publish(Gone(gone))
 

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address
 
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import FleetError, HostError
@@ -26,7 +26,6 @@ from lxcfleet.network.name_server import NameServer
 from lxcfleet.network.publishing import Publishing
 from lxcfleet.runtime.soon import Soon
 from lxcfleet.spec.settings import NetworkSettings
-from lxcfleet.spec.spec import Spec
 
 log = logging.getLogger(__name__)
 
@@ -103,11 +102,8 @@ class Bridge:
         self._route6 = route6
         await self._have_names(settings, gateway)
         self._admission.assume(guests)
-        for container in self._context.registry:
-            if container.running is not None:
-                self.set_up_port(container)
-            else:
-                self.clear_port(container)
+        for container in self._context.running():
+            self.set_up_port(container)
         self._context.up, self._flushed = True, False
         self._watch_rules()
         if wanted:
@@ -142,16 +138,6 @@ class Bridge:
             leaf = guard if spec.hardware is not None else None
             only = spec.mac if guard or spec.isolated else None
             bridge_port.set_up(spec.port, hairpin=bool(spec.publish), isolated=spec.isolated, only=only, leaf=leaf)
-            bridge_port.set_owner(self._context.settings.bridge, spec.mac if guard else None, _own_addresses(spec))
-
-    def clear_port(self, container: Container) -> None:
-        """It does not run: nobody answers at its addresses, and whoever tries is told so."""
-        spec = container.spec
-        if spec is not None and spec.connected:
-            try:
-                bridge_port.set_owner(self._context.settings.bridge, None, _own_addresses(spec))
-            except HostError as error:
-                log.warning("%s has ended, and the host still knows its address: %s", container.name, error)
 
     async def release(self) -> None:
         """Take everything away if no container is left that has an address."""
@@ -297,8 +283,3 @@ class Bridge:
         if self._context.up and not self._flushed:
             self._flushed = True
             self._repair_soon.kick()
-
-
-def _own_addresses(spec: Spec) -> list[IPv4Address | IPv6Address]:
-    """Those that nobody else can have, as the rules of network.guard see to that."""
-    return [each.ip for each in (spec.address, spec.address6) if each is not None]

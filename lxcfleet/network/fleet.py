@@ -216,5 +216,3 @@ class FleetNetwork:
         self._arrivals.ended(name)
         self._leases.ended(name)
         self._discovery.ended(name)
-        if name in self._context.registry:
-            self._bridge.clear_port(self._context.registry[name])

@@ -4,9 +4,9 @@ The sets hold what each port of the bridge may use. They are filled before a con
 moment in which it may do more; a port of ours that is in none of them may send nothing.
 
 What each container sends to all others costs the square of their number, so the rules leave nothing of that where it can be
-helped. The bridge knows whose address is whose: a question about one goes to its owner only. No other can have it, so a
-container's check for that is dropped. There is no router to look for, and no list of groups to tell, as the bridge passes
-multicast to all ports.
+helped. The bridge knows whose address is whose: a question about one goes to its owner only, the host's own as well. No
+other can have it, so a container's check for that is dropped. There is no router to look for, and no list of groups to
+tell, as the bridge passes multicast to all ports.
 """
 
 from __future__ import annotations
@@ -105,6 +105,7 @@ def render(subnet: Subnet, bridge: str, *, guard: bool) -> str:
         "    iifname @isolated oifname @isolated drop",
         "  }",
         *(_guard(ports(subnet.ipv4)) if guard else ()),
+        *(_asking(ports(subnet.ipv4)) if guard else ()),
         "}",
         *_gateway(subnet, own),
         "",
@@ -144,6 +145,18 @@ def _guard(pattern: str) -> list[str]:
         f"    icmpv6 type nd-neighbor-solicit ether daddr set {_TARGET6} map @owners6",
         "    iifname . ip6 saddr @own6 accept",
         "    drop",
+        "  }",
+    ]
+
+
+def _asking(pattern: str) -> list[str]:
+    """The host's own questions about addresses: the bridge hands them to each port."""
+    return [
+        "  chain asking {",
+        "    type filter hook output priority -300; policy accept;",
+        f'    oifname != "{pattern}" accept',
+        "    arp operation request oifname . arp daddr ip != @own4 drop",
+        f"    icmpv6 type nd-neighbor-solicit oifname . {_TARGET6} != @targets drop",
         "  }",
     ]
 

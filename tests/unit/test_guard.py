@@ -74,6 +74,7 @@ def test_a_question_about_an_address_goes_to_its_owner() -> None:
     # Who asks is looked at after that. A multicast is dropped before.
     assert arp < text.index("arp saddr ip @own4 accept")
     assert text.index("nd-router-solicit") < solicitation < text.index("ip6 saddr @own6 accept")
+    assert "arp operation request oifname . arp daddr ip != @own4 drop" in text  # the host asks
     alone = render(Subnet(IPv4Network("10.201.0.0/16"), None), "br", guard=True)
     assert alone.count("add element") == 2
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from lxcfleet.errors import HostError, Unsupported
@@ -46,29 +44,12 @@ def set_up(interface: str, *, hairpin: bool, isolated: bool, only: str | None = 
         _set(interface, "bpdu_guard", on=leaf)
 
 
-def set_owner(bridge: str, hardware: str | None, addresses: Sequence[IPv4Address | IPv6Address]) -> None:
-    """Have the host know whose these addresses on the bridge are, so that it need not ask all ports. None: nobody's.
-
-    Raises HostError.
-    """
-    index = _index(bridge)
-    if index is not None and addresses:
-        if hardware is not None:
-            neighbours.know(index, hardware, addresses)
-        else:
-            neighbours.forget(index, addresses)
-
-
 def _pin(interface: str, hardware: str) -> bool:
-    index = _index(interface)
-    return index is not None and neighbours.pin(index, hardware)
-
-
-def _index(interface: str) -> int | None:
     try:
-        return int((_NET / interface / "ifindex").read_text(encoding="ascii"))
+        index = int((_NET / interface / "ifindex").read_text(encoding="ascii"))
     except (OSError, ValueError):
-        return None
+        return False
+    return neighbours.pin(index, hardware)
 
 
 def _set(interface: str, switch: str, *, on: bool = True) -> None:
