@@ -229,6 +229,17 @@ class LeasedItem(TypedDict):
     table: str
 
 
+class ForeignPort(TypedDict):
+    """A port of the host that another fleet publishes."""
+
+    table: str
+    """The fleet's table."""
+    protocol: str
+    port: int
+    address: str | None
+    """The host's address that it is published at; None: all of them."""
+
+
 class DatagramPort(TypedDict):
     """A UDP port of the host, and where it leads."""
 
@@ -318,6 +329,8 @@ JOIN: Ask[JoinItem, Done] = Ask("join")
 DHCP: Ask[list[DhcpItem], Done] = Ask("dhcp")
 LEASED: Large[LeasedItem, list[tuple[str, int]]] = Large("leased")
 """Answers ports and the addresses, as numbers, that were given behind these ports."""
+PUBLISHED: Large[str, list[ForeignPort]] = Large("published")
+"""Takes the fleet's own table; answers what other fleets publish."""
 PUBLISH: Ask[PublishItem, Done] = Ask("publish")
 RULES: Ask[RulesItem, Done] = Ask("rules")
 LOOKUP: Ask[LookupItem, LookedUp] = Ask("lookup")

@@ -261,8 +261,8 @@ class Bridge:
     def _switch_on(self) -> list[str]:
         """What was switched off. Interfaces may also have come, or got addresses, since the bridge was set up."""
         settings, published = self._context.settings, bool(self._publishing.wanted())
-        forward = published or (settings.nat and not settings.dhcp)
-        return self._switches.switch_on(settings.bridge, forward=forward, localhost=published and not settings.dhcp)
+        own = not settings.dhcp
+        return self._switches.switch_on(settings.bridge, forward=published or own, localhost=published and own)
 
     def _name_server(self, settings: NetworkSettings, gateway: IPv4Address | None) -> NameServer | None:
         """The name server, if there should be one and nobody else is starting it."""

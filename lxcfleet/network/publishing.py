@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from lxcfleet.errors import InvalidInput
 from lxcfleet.host.net import dnsmasq, sockets
-from lxcfleet.launcher.operations import PUBLISH, DatagramPort, PublishItem
+from lxcfleet.launcher.operations import PUBLISH, PUBLISHED, DatagramPort, PublishItem
 from lxcfleet.network import flows, name_server, rules, shared_ports
 from lxcfleet.network.context import Context
 from lxcfleet.network.membership import Membership
@@ -38,9 +38,10 @@ class Publishing:
     async def check(self, like: Spec, count: int) -> None:
         """Refuse ports of the host that ``count`` new containers like ``like`` can't have.
 
-        Nothing else is done meanwhile, unless a port is in use: a thread finds out by which program.
-        Raises InvalidInput, HostError.
+        After the question about other fleets nothing else is done meanwhile, unless a port is in use: a thread finds out by
+        which program. Raises InvalidInput, HostError.
         """
+        await self._check_foreign(like.publish)
         others = self._context.specs()
         shared_ports.check_shared(like, count, others)
         shared = {publication for spec in others for publication in spec.publish}
@@ -51,6 +52,7 @@ class Publishing:
 
         Raises InvalidInput, HostError.
         """
+        await self._check_foreign([each for former, spec in changed for each in spec.publish if each not in former.publish])
         names = {former.name for former, _ in changed}
         present = self._context.specs()
         shared = {publication for spec in present for publication in spec.publish}
@@ -92,6 +94,12 @@ class Publishing:
             ),
         )
         self._forwards = self._forwards or bool(wanted)
+
+    async def _check_foreign(self, publications: Sequence[Publication]) -> None:
+        if publications:
+            own = rules.table(self._context.settings.bridge)
+            others = await self._context.ask_large(PUBLISHED, own)
+            shared_ports.check_foreign(publications, others)
 
     async def _check_free(self, publications: Iterable[Publication]) -> None:
         for publication in publications:

@@ -36,7 +36,7 @@ def own(
         "addresses": [str(address) for address in (subnet.gateway, subnet.gateway6) if address is not None],
         "ports": ports,
         "rules": ruleset + guard.admit(bridge, guests),
-        "forward": settings.nat or bool(published),
+        "forward": True,
         "localhost": bool(published),
         "domain": settings.domain if settings.dns else "",
     }

@@ -7,10 +7,12 @@ nft(8): adding, flushing and filling it is one transaction, so there is no momen
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from typing import Any
 
+from lxcfleet.launcher.operations import ForeignPort
 from lxcfleet.network.addresses import Subnet
 from lxcfleet.spec.ports import Publication
 
@@ -24,9 +26,24 @@ class Published:
     ipv6: tuple[IPv6Address, ...] = ()
 
 
+_TABLE = "lxcfleet_"
+PUBLISHED = "published"
+"""The chain that says where the host's ports lead."""
+
+
+def is_fleets(table: str) -> bool:
+    """Whether it is the table of some fleet."""
+    return table.startswith(_TABLE)
+
+
+def bridge_in(table: str) -> str:
+    """The bridge of the fleet that has this table; a character that a table's name can't have is an underscore."""
+    return table.removeprefix(_TABLE)
+
+
 def table(bridge: str) -> str:
     """The name of the table of this bridge's fleet."""
-    return "lxcfleet_" + re.sub(r"[^A-Za-z0-9_]", "_", bridge)
+    return _TABLE + re.sub(r"[^A-Za-z0-9_]", "_", bridge)
 
 
 def render(
@@ -154,15 +171,31 @@ def _published(published: Sequence[Published], version: int) -> list[str]:
     for each in published:
         publication = each.publication
         members = [str(member) for member in (each.ipv4 if version == 4 else each.ipv6)]
-        if not members or (version == 6 and publication.address is not None):
+        if version == 6 and (not members or publication.address is not None):
             continue
         where = f"ip daddr {publication.address} " if publication.address else ""
-        rules.append(
-            f"    {where}{publication.protocol} dport {publication.host} "
-            f"dnat {'ip' if version == 4 else 'ip6'} to {_one_of(members)} : {publication.container}"
-        )
+        match = f"    {where}{publication.protocol} dport {publication.host} "
+        if members:
+            target = f"dnat {'ip' if version == 4 else 'ip6'} to {_one_of(members)} : {publication.container}"
+            rules.append(match + target)
+        else:
+            rules.append(match + "continue")  # so that other fleets see that it is taken
     # Only what is meant for this host, not what passes through it to a port of the same number elsewhere.
     return ["    fib daddr type != local return", *rules] if rules else []
+
+
+def read_published(table: str, chain: Iterable[Mapping[str, Any]]) -> list[ForeignPort]:
+    """The ports in the chain of another fleet. ``chain``: its rules, as libnftables-json(5) has them."""
+    found: list[ForeignPort] = []
+    for rule in chain:
+        address = None
+        for expression in rule.get("expr", ()):
+            match expression:
+                case {"match": {"left": {"payload": {"protocol": "ip", "field": "daddr"}}, "right": str(text)}}:
+                    address = text
+                case {"match": {"left": {"payload": {"protocol": str(protocol), "field": "dport"}}, "right": int(port)}}:
+                    found.append({"table": table, "protocol": protocol, "port": port, "address": address})
+    return found
 
 
 def _one_of(members: Sequence[str]) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import InvalidInput
-from lxcfleet.network.rules import Published
+from lxcfleet.launcher.operations import ForeignPort
+from lxcfleet.network.rules import Published, bridge_in
 from lxcfleet.spec.ports import Publication
 from lxcfleet.spec.spec import Spec
 
@@ -55,6 +56,16 @@ def check_shared(like: Spec, count: int, others: Iterable[Spec]) -> None:
                 f"{count} containers can't each have the host's port {publication.host}/{publication.protocol}",
                 hint="to share it they need a label in common: -l KEY=VALUE",
             )
+
+
+def check_foreign(publications: Iterable[Publication], others: Sequence[ForeignPort]) -> None:
+    """Refuse ports of the host that another fleet publishes: one of them would get nothing. Raises InvalidInput."""
+    for publication in publications:
+        for other in others:
+            same = (other["protocol"], other["port"]) == publication.key
+            if same and _meet(other["address"], publication.address):
+                whose = f"the fleet of the bridge {bridge_in(other['table'])} publishes it"
+                raise _taken(publication, whose, "choose another port, or destroy what publishes it there")
 
 
 def _meet(one: str | None, other: str | None) -> bool:

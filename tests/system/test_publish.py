@@ -280,6 +280,14 @@ def test_ports_that_can_not_be_published_are_refused(fleet: Fleet, port: int) ->
     assert (refused.status, "label in common" in refused.err) == (2, True)
     refused = fleet.run("create", fleet.name(1), "--network", "none", "-p", f"{port}:80", *SLEEP)
     assert (refused.status, "has no ports of its own" in refused.err) == (2, True)
+    foreign = f"table inet lxcfleet_{fleet.tag}other"
+    rule = f"tcp dport {port} dnat ip to numgen random mod 1 map {{ 0 : 192.0.2.1 }} : 80"
+    subprocess.run(["nft", "-f", "-"], input=f"{foreign} {{\nchain published {{\n{rule}\n}}\n}}\n".encode(), check=True)
+    try:
+        refused = fleet.run("create", fleet.name(1), "-p", f"{port}:80", *SLEEP)
+    finally:
+        subprocess.run(["nft", f"delete {foreign}"], check=True)
+    assert (refused.status, f"the fleet of the bridge {fleet.tag}other publishes it" in refused.err) == (2, True)
     assert fleet.ok("list", "-q") == ""
 
     fleet.create(fleet.name(1), options=("-p", f"{port}:80", "-l", "role=web"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,8 @@ from lxcfleet.host.net import sockets
 from lxcfleet.network.discovery import Discovery
 from lxcfleet.network.membership import Membership
 from lxcfleet.network.publishing import Publishing
-from lxcfleet.network.rules import Published, publish
-from lxcfleet.network.shared_ports import check_shared, published
+from lxcfleet.network.rules import Published, publish, read_published
+from lxcfleet.network.shared_ports import check_foreign, check_shared, published
 from lxcfleet.spec.ports import parse_publication
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.terms import Network
@@ -77,6 +78,29 @@ def test_ports_on_different_addresses_do_not_conflict() -> None:
         check_shared(spec(9, "80:80"), 1, [spec(1, "192.0.2.2:80:80")])
 
 
+def match(protocol: str, field: str, value: object) -> dict[str, object]:
+    """An expression as libnftables-json(5) has it."""
+    return {"match": {"op": "==", "left": {"payload": {"protocol": protocol, "field": field}}, "right": value}}
+
+
+CHAIN: list[dict[str, Any]] = [
+    {"expr": [{"match": {"op": "!=", "left": {"fib": {"result": "type", "flags": ["daddr"]}}, "right": "local"}}]},
+    {"expr": [match("tcp", "dport", 80), {"dnat": {"port": 8080}}]},
+    {"expr": [match("ip", "daddr", "192.0.2.1"), match("udp", "dport", 53), {"continue": None}]},
+]
+
+
+def test_ports_that_another_fleet_publishes_are_refused() -> None:
+    others = read_published("lxcfleet_br1", CHAIN)
+    assert [(each["protocol"], each["port"], each["address"]) for each in others] == [
+        ("tcp", 80, None), ("udp", 53, "192.0.2.1"),
+    ]  # fmt: skip
+    check_foreign(map(parse_publication, ["80:1/udp", "81:1", "192.0.2.2:53:1/udp"]), others)
+    for text in ("80:1", "192.0.2.1:80:1", "192.0.2.1:53:1/udp", "53:1/udp"):
+        with pytest.raises(InvalidInput, match="is published already"):
+            check_foreign([parse_publication(text)], others)
+
+
 def test_rules_of_published_ports() -> None:
     members = (IPv4Address("10.0.0.1"), IPv4Address("10.0.0.2"))
     text = publish("br", [
@@ -88,7 +112,7 @@ def test_rules_of_published_ports() -> None:
     assert "tcp dport 80 dnat ip6 to numgen random mod 1 map { 0 : fd00::1 } : 8080" in text
     assert "ip daddr 127.0.0.1 udp dport 53 dnat ip to numgen random mod 1 map { 0 : 10.0.0.1 } : 5353" in text
     assert text.count("dnat") == 3
-    assert "81" not in text
+    assert text.count("tcp dport 81 continue") == 1  # so that other fleets see that it is taken
     assert "dnat" not in publish("br", [])
 
 

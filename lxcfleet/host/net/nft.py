@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from lxcfleet.errors import Unsupported
 from lxcfleet.host.process import command
@@ -22,19 +23,37 @@ def apply(rules: str) -> None:
     command.run([str(PROGRAM), "-f", "-"], input=rules.encode())
 
 
+def tables(family: str) -> list[str]:
+    """The names of all tables of a family; none without the program. Raises HostError."""
+    if not PROGRAM.exists():
+        return []
+    return [str(each["table"]["name"]) for each in _listed("tables", family) if "table" in each]
+
+
+def chain(family: str, table: str, name: str) -> list[dict[str, Any]]:
+    """The rules of a chain, as libnftables-json(5) has them; none if there is no such chain. Raises HostError."""
+    return [each["rule"] for each in _listed("chain", family, table, name) if "rule" in each]
+
+
 def pairs(family: str, table: str, name: str) -> list[tuple[str, int]]:
     """The elements of a set of pairs, an interface and a number; none if there is no such set. Raises HostError."""
+    found = []
+    for each in _listed("set", family, table, name):
+        for element in each.get("set", {}).get("elem", []):
+            value = element["elem"]["val"] if "elem" in element else element
+            interface, number = value["concat"]
+            found.append((str(interface), int(str(number), 0)))
+    return found
+
+
+def _listed(*what: str) -> list[dict[str, Any]]:
+    """What `nft list` says; nothing if there is no such thing."""
     try:
-        text = command.run([str(PROGRAM), "-j", "list", "set", family, table, name], environment=_ENGLISH)
+        text = command.run([str(PROGRAM), "-j", "list", *what], environment=_ENGLISH)
     except command.ProgramFailed as error:
         # nft has one exit status for all failures. A missing table or set is told by the text of strerror(3).
         if os.strerror(errno.ENOENT) in error.said:
             return []
         raise
-    found = []
-    for each in json.loads(text).get("nftables", []):
-        for element in each.get("set", {}).get("elem", []):
-            value = element["elem"]["val"] if "elem" in element else element
-            interface, number = value["concat"]
-            found.append((str(interface), int(str(number), 0)))
+    found: list[dict[str, Any]] = json.loads(text).get("nftables", [])
     return found

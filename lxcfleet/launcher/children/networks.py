@@ -27,7 +27,7 @@ from lxcfleet.launcher.operations import (
     RoutesItem,
     RulesItem,
 )
-from lxcfleet.network import flows
+from lxcfleet.network import flows, rules
 from lxcfleet.paths import Paths
 
 log = logging.getLogger(__name__)
@@ -115,6 +115,20 @@ def leased(argument: LeasedItem, reply: Reply, _: Paths) -> None:
     answer_large(reply, body, text)
 
 
+def published(own: str, reply: Reply, _: Paths) -> None:
+    """The ports of the host that other fleets publish."""
+    from lxcfleet.host.net import nft
+
+    body, found = None, []
+    try:
+        for table in nft.tables("inet"):
+            if rules.is_fleets(table) and table != own:
+                found += rules.read_published(table, nft.chain("inet", table, rules.PUBLISHED))
+    except FleetError as error:
+        body = error.body()
+    answer_large(reply, body, json.dumps(found).encode())
+
+
 def publish(argument: PublishItem, reply: Reply, _: Paths) -> None:
     """Make ports of the host lead where they should."""
     from lxcfleet.host.net import interfaces, nft, sysctl
@@ -143,7 +157,7 @@ def _forget_datagrams(ports: list[DatagramPort]) -> None:
         log.warning("clients that keep sending to %s may get no answer: %s", [port["port"] for port in ports], error)
 
 
-def rules(argument: RulesItem, reply: Reply, _: Paths) -> None:
+def load_rules(argument: RulesItem, reply: Reply, _: Paths) -> None:
     """Have nft load these rules."""
     from lxcfleet.host.net import nft
 

@@ -122,6 +122,7 @@ class FakeLauncher(Launcher):
             operations.LOOKUP: self._lookup,
             operations.MASK: self._mask,
             operations.FEATURES: self._features,
+            operations.PUBLISHED: lambda _, reply: answer_large(reply, None, b"[]"),
             operations.LEASED: lambda _, reply: answer_large(reply, None, b"[]"),
         }
 
