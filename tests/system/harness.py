@@ -41,6 +41,9 @@ PATIENCE = float(os.environ.get("LXCFLEET_TEST_PATIENCE", "1"))
 TIMEOUT = 60.0 * PATIENCE
 """The seconds that one command may take at most."""
 
+SHORT = ("alive_time: 0.3\n", "rollout: {min_healthy_time: 0.5}\n")
+"""Settings of all fleets of tests."""
+
 PIPE = subprocess.PIPE
 
 
@@ -84,15 +87,19 @@ class Fleet:
         self.bridge = f"lt{self.tag}"
         self.paths.etc.mkdir(parents=True)
         # Each fleet names a bridge of its own. Only the tests of the network make it.
-        self.usual = f"network: {{bridge: {self.bridge}, default: none}}\n"
+        self.usual = f"network: {{bridge: {self.bridge}, default: none, drain: 0}}\n"
         self.settings(self.usual)
         self.daemons: list[subprocess.Popen[bytes]] = []
         self.within: tuple[str, ...] = ()
         """A command in front of the daemon's own, which starts the daemon in other surroundings."""
 
     def settings(self, text: str) -> None:
-        """Write the operator's settings. A daemon reads them when it starts."""
-        self.paths.config_file.write_text(text)
+        """Write the operator's settings. A daemon reads them when it starts.
+
+        Times that no test should have to wait for are short where ``text`` does not have them.
+        """
+        more = "".join(line for line in SHORT if f"\n{line.partition(':')[0]}:" not in f"\n{text}")
+        self.paths.config_file.write_text(text + more)
 
     # -- the command line ------------------------------------------------------------------------------------
 

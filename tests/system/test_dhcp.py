@@ -87,7 +87,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, Rac
     fleet = Fleet()
     rack = Rack(f"lr{fleet.tag}", tmp_path_factory.mktemp("rack"))
     try:
-        fleet.settings(f"network: {{bridge: {rack.name}, addresses: dhcp, domain: {fleet.tag}.test}}\n")
+        fleet.settings(f"network: {{bridge: {rack.name}, addresses: dhcp, domain: {fleet.tag}.test, drain: 0}}\n")
         fleet.start_daemon()
         yield fleet, rack
     finally:
@@ -382,7 +382,7 @@ def test_containers_are_connected_again_when_a_removed_bridge_is_back(fleet: Fle
 def test_a_bridge_of_the_hosts_is_used_only_if_the_settings_say_so(fleet: Fleet, rack: Rack) -> None:
     usual = fleet.paths.config_file.read_text()
     try:
-        fleet.settings(f"network: {{bridge: {rack.name}}}\n")
+        fleet.settings(f"network: {{bridge: {rack.name}, drain: 0}}\n")
         fleet.stop_daemon()
         fleet.start_daemon()
         refused = fleet.run("create", fleet.name(1), *SLEEP)

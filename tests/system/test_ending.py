@@ -45,12 +45,11 @@ def test_a_stop_that_became_a_kill_is_an_event_and_counted_by_the_rollout(fleet:
     fleet.ok("stop", name, "--timeout", "0.5")
     (event,) = [event for event in fleet.events("killed") if event["container"] == name]
     assert event["message"] == "it did not end within 0.5 s"
-    fleet.settings("stop_timeout: 0.5\nrollout: {min_healthy_time: 0}\n")
-    fleet.ok("start", name)
     (fleet.delta(name) / "var/ready").unlink()
-    fleet.ok("restart", name)
+    fleet.ok("set", name, "stop_timeout=0.5")
+    fleet.ok("start", name)
     ready(fleet, name)
-    fleet.ok("restart", "--rolling", name)
+    fleet.ok("restart", "--rolling", "--min-healthy-time", "0", name)
     assert json.loads(fleet.ok("rollout", "status", "-f", "json"))["killed"] == 1
     assert "killed, as they did not end in time: 1" in fleet.ok("rollout", "status")
 

@@ -187,22 +187,23 @@ def install(path: Path) -> None:
     os.rename(new, path)
 
 
-def test_no_request_fails_while_twenty_containers_are_patched(fleet: Fleet, interpreter: Path, tmp_path: Path) -> None:
+def test_no_request_fails_while_ten_containers_are_patched(fleet: Fleet, interpreter: Path, tmp_path: Path) -> None:
     prefix = fleet.prefix.rstrip("-")
-    fleet.ok("create", prefix, "-n", "20", *OPTIONS, "--", str(interpreter), "-c", SERVER, timeout=120)
+    fleet.ok("create", prefix, "-n", "10", *OPTIONS, "--", str(interpreter), "-c", SERVER, timeout=120)
     everyone = set(fleet.states())
     fleet.ok("wait", "--all", "--for", "healthy", timeout=120)
     before = {record["name"]: record["pid"] for record in fleet.records()}
     with proxy(fleet, tmp_path) as (port, control):
-        until(lambda: up(control) == 20, 60, "HAProxy found twenty")
+        until(lambda: up(control) == 10, 60, "HAProxy found ten")
         with Load(port) as load:
             until(lambda: everyone <= load.served.keys(), 30, "all containers serve")
             install(interpreter)
             assert set(fleet.run("stale", "-q").out.split()) == everyone
-            applied = fleet.run("patch", "apply", "-f", "json", "--min-healthy-time", "3", timeout=240)
+            waves = ("--max-unavailable", "5", "--min-healthy-time", "2")
+            applied = fleet.run("patch", "apply", "-f", "json", *waves, timeout=240)
             assert applied.status == 0, applied
             fresh = load.served.copy()
-            until(lambda: up(control) == 20, 60, "HAProxy has twenty servers again")
+            until(lambda: up(control) == 10, 60, "HAProxy has ten servers again")
             until(lambda: everyone <= (load.served - fresh).keys(), 30, "all containers serve again")
         assert load.failed == []
         assert sum(load.served.values()) > 1000

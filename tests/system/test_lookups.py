@@ -19,7 +19,7 @@ SECONDS = 30.0
 def fleet() -> Iterator[Fleet]:
     """A fleet with a bridge and a name server of its own."""
     own = Fleet()
-    own.settings(f"network: {{bridge: {own.bridge}, domain: {own.tag}.test}}\n")
+    own.settings(f"network: {{bridge: {own.bridge}, domain: {own.tag}.test, drain: 0}}\n")
     try:
         own.start_daemon(module="tests.system.looking_daemon")
         yield own

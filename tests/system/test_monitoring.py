@@ -102,8 +102,8 @@ def port() -> int:
 def fleet(port: int) -> Iterator[Fleet]:
     """A connected fleet that Prometheus may read."""
     own = Fleet()
-    settings = f"network: {{bridge: {own.bridge}, domain: {own.tag}.test}}\nmetrics: {{listen: '127.0.0.1:{port}'}}\n"
-    own.settings(settings)
+    network = f"network: {{bridge: {own.bridge}, domain: {own.tag}.test, drain: 0}}\n"
+    own.settings(f"{network}metrics: {{listen: '127.0.0.1:{port}'}}\n")
     try:
         own.start_daemon()
         yield own
@@ -189,7 +189,7 @@ def test_the_address_of_the_metrics_can_be_changed_and_removed(fleet: Fleet, por
             return False
 
     def reload(text: str) -> None:
-        fleet.settings(f"network: {{bridge: {fleet.bridge}}}\n{text}")
+        fleet.settings(f"network: {{bridge: {fleet.bridge}, drain: 0}}\n{text}")
         pid = fleet.daemon_pid()
         assert pid is not None
         subprocess.run(["kill", "-HUP", str(pid)], check=True)

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.system
 def fleet() -> Iterator[Fleet]:
     """A fleet whose containers are connected by default. Bridge and rules are removed with its last container."""
     own = Fleet()
-    own.settings(f"network: {{bridge: {own.bridge}, domain: {own.tag}.test}}\n")
+    own.settings(f"network: {{bridge: {own.bridge}, domain: {own.tag}.test, drain: 0}}\n")
     try:
         own.start_daemon()
         yield own
@@ -341,7 +341,7 @@ def test_a_bridge_and_a_name_server_that_were_taken_away_come_back(fleet: Fleet)
 
 def test_two_daemons_that_begin_at_once_choose_different_networks(fleet: Fleet) -> None:
     other = Fleet()
-    other.settings(f"network: {{bridge: {other.bridge}, domain: {other.tag}.test}}\n")
+    other.settings(f"network: {{bridge: {other.bridge}, domain: {other.tag}.test, drain: 0}}\n")
     try:
         other.start_daemon()
         each = [own.spawn("create", own.name(1), *SLEEP) for own in (fleet, other)]
@@ -444,7 +444,7 @@ def test_a_range_that_the_host_uses_is_refused(fleet: Fleet) -> None:
     subprocess.run(["ip", "link", "add", other, "type", "bridge"], check=True)
     try:
         subprocess.run(["ip", "addr", "add", "10.98.7.1/24", "dev", other], check=True)
-        fleet.settings(f"network: {{bridge: {fleet.bridge}, ipv4: 10.98.0.0/16, ipv6: none}}\n")
+        fleet.settings(f"network: {{bridge: {fleet.bridge}, ipv4: 10.98.0.0/16, ipv6: none, drain: 0}}\n")
         fleet.stop_daemon()
         fleet.start_daemon()
         refused = fleet.run("create", fleet.name(1), *SLEEP)
@@ -455,7 +455,7 @@ def test_a_range_that_the_host_uses_is_refused(fleet: Fleet) -> None:
 
 
 def test_a_range_that_is_too_small_is_refused_with_the_numbers(fleet: Fleet) -> None:
-    fleet.settings(f"network: {{bridge: {fleet.bridge}, ipv4: 10.99.7.0/29, ipv6: none}}\n")
+    fleet.settings(f"network: {{bridge: {fleet.bridge}, ipv4: 10.99.7.0/29, ipv6: none, drain: 0}}\n")
     fleet.stop_daemon()
     fleet.start_daemon()
     refused = fleet.run("create", fleet.prefix.rstrip("-"), "-n", "6", *SLEEP)
@@ -479,7 +479,7 @@ def test_other_peoples_bridges_are_left_alone(fleet: Fleet) -> None:
     other = f"lo{fleet.tag}"
     subprocess.run(["ip", "link", "add", other, "type", "bridge"], check=True)
     try:
-        fleet.settings(f"network: {{bridge: {other}}}\n")
+        fleet.settings(f"network: {{bridge: {other}, drain: 0}}\n")
         fleet.stop_daemon()
         fleet.start_daemon()
         refused = fleet.run("create", fleet.name(1), *SLEEP)

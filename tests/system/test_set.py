@@ -207,7 +207,9 @@ def test_a_health_check_is_changed_while_it_runs(fleet: Fleet) -> None:
     fleet.inside(name, f"touch {flag}")
     fleet.ok("set", name, f"health=exec test -e {flag}")
     assert fleet.record(name)["health"] in ("healthy", "starting")
-    assert fleet.record(name)["check"]
+    assert fleet.record(name)["check"]["interval"] == 10
+    often = ("--health-exec", f"test -e {flag}", "--health-interval", "0.2")
+    fleet.ok("create", name, "--ensure", "--update", *often, *SLEEP)
     fleet.inside(name, f"rm {flag}")
     until(lambda: fleet.record(name)["health"] == "unhealthy", 60)
     fleet.ok("set", name, "health=")
