@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import click
 
 from lxcfleet.cli.main import ALIASES, cli
-from lxcfleet.spec import fields, health, profiles, settings
+from lxcfleet.spec import fields, health, profiles, restart, settings
 from lxcfleet.spec.rollout import ProfileRollout
 from lxcfleet.spec.rows import Change, Row, SectionType, rows_of
 
@@ -119,6 +119,7 @@ def sections() -> Iterator[tuple[str, type]]:
             yield f"`{key}:`", row.type.kind
     yield "`profiles:` NAME`:`", profiles.Profile
     yield "`health:` of a profile", health.HealthCheck
+    yield "`restart:` of a profile", restart.Restart
     yield "`rollout:` of a profile", ProfileRollout
 
 

@@ -72,6 +72,16 @@ class ContainerPaths:
         return self.directory / "fallen.json"
 
     @property
+    def exit(self) -> Path:
+        """How its last run ended, and when it is started again; see containers.exits."""
+        return self.directory / "exit.json"
+
+    @property
+    def runs(self) -> Path:
+        """Is there while it runs; see containers.supervision."""
+        return self.directory / "runs"
+
+    @property
     def console_log(self) -> Path:
         """What the container's console, and so an app container's command, printed."""
         return self.directory / "console.log"

@@ -17,6 +17,25 @@ class ServerRecord(TypedDict):
     """How many containers the daemon knows."""
 
 
+class ExitRecord(TypedDict):
+    """How a run of a container ended."""
+
+    status: int | None
+    """As a shell shows it: 128 and the signal's number if a signal ended process 1. Null: not known."""
+    words: str
+    """The same in words."""
+    out_of_memory: bool
+    """The kernel killed its program, as memory ran out."""
+    asked: bool
+    """Somebody wanted it to end."""
+    at: str
+    """When that was noticed."""
+    ago: float
+    """The seconds since then."""
+    seconds: float | None
+    """How long the run took; null: not known."""
+
+
 class ContainerRecord(TypedDict):
     """A container as ``list`` shows it."""
 
@@ -45,6 +64,12 @@ class ContainerRecord(TypedDict):
     """The changed keys of its spec that take effect only after a restart."""
     problem: str | None
     """Why the container is broken."""
+    exit: ExitRecord | None
+    """How its last run ended; null: none has, or nothing is known of it."""
+    gave_up: bool
+    """Its restart policy gave it up: it is down until somebody starts it."""
+    starts_in: float | None
+    """In state backoff: the seconds until its restart policy starts it again."""
 
 
 class ContainerDetails(ContainerRecord):
@@ -72,6 +97,10 @@ class ContainerDetails(ContainerRecord):
     disk_limit_bytes: int | None
     processes_limit: int | None
     """The most processes that the container may have; null: no limit. So with the other limits."""
+    exit_lines: list[str]
+    """The last lines that its console had when its last run ended."""
+    failures: int
+    """The failures in a row that its restart policy counts."""
     conflicts: list[str]
     """The changes of the host that its last start could not merge with the container's own; see docs/packages.md."""
     confinement: dict[str, str]
@@ -136,6 +165,8 @@ class ResultRecord(TypedDict):
     differs: NotRequired[dict[str, tuple[str, str]]]
     """The fields in which an existing container differs from the request, or did before it was changed: for each key the
     former value and the value asked for. Only ``set`` and ``create --ensure`` give it."""
+    exit_status: NotRequired[int | None]
+    """For ``wait`` until a container is stopped: how its last run ended; null: that is not known."""
 
 
 class OperationRecord(TypedDict):

@@ -7,12 +7,14 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from lxcfleet.api.requests import ActionRequest
 from lxcfleet.containers import plan, steps, store
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.events import ActionDone, RebootsAgain, StartFailed, StoppedByItself, Wished
+from lxcfleet.containers.firsts import Firsts
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.reboots import Reboots
 from lxcfleet.containers.reconciler import Reconciler, refuse_unseen
@@ -25,6 +27,7 @@ from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operation, Operations
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.states import Action, State
+from lxcfleet.units import as_size
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +60,7 @@ class Actions:
         operations: Operations,
         bus: Bus,
         room: Room,
+        firsts: Firsts,
     ) -> None:
         self._paths = paths
         self._registry = registry
@@ -65,6 +69,7 @@ class Actions:
         self._operations = operations
         self._bus = bus
         self._room = room
+        self._firsts = firsts
         self._reboots = Reboots()
 
     async def begin(self, ask: ActionRequest, stop_timeout: float) -> Operation:
@@ -117,7 +122,7 @@ class Actions:
         def rest(container: Container, turns_left: int) -> Job:
             async def job() -> Result:
                 owed = store.noted(self._paths, container.name) is Intent.RUN  # its turn after the boot has not come yet
-                again = container.running is not None or container.resting or owed
+                again = container.running is not None or container.resting or owed or container.course.wants_run
                 left = max(0.0, deadline - time.monotonic())
                 # All of them end, so there is no other container that clients could be drained to.
                 result = await self.act(container, Action.STOP, left / turns_left, 0, lasting=False)
@@ -136,7 +141,8 @@ class Actions:
             _check_force(container, ask.action, force=ask.force)
             return await self.act(container, ask.action, timeout, ask.drain)
 
-        return Job(container.name, job)
+        start = ask.action in (Action.START, Action.RESTART)
+        return Job(container.name, job, after=partial(self._firsts.look, container) if start else None)
 
     async def act(
         self, container: Container, action: Action, timeout: float | None, drain: float | None = None, *, lasting: bool = True
@@ -145,7 +151,6 @@ class Actions:
 
         ``timeout``: seconds until a stop becomes a kill, None: as the settings say; ``drain``: seconds from the withdrawal of
         names and ports to the stop, None: as its spec says; ``lasting``: whether a stop holds after the host's next boot.
-        and ports to the stop, None: as its spec says; ``lasting``: whether a stop holds after the host's next boot.
         """
         name = container.name
         want = replace(plan.WANTED[action], lasting=lasting)
@@ -168,7 +173,7 @@ class Actions:
     def exited(self, container: Container) -> None:
         """A container has ended. If an action is under way on it, ``ended_in_hand`` is called once that action is over."""
         if container.busy is None and self._registry.knows(container):
-            self._bus.publish(StoppedByItself(container.name))
+            self._bus.publish(StoppedByItself(container.name, _how(container)))
             self._follow(container)
 
     def ended_in_hand(self, container: Container, *, succeeded: bool) -> None:
@@ -177,7 +182,7 @@ class Actions:
         If the action failed, nothing more is tried: a start that fails would be tried for ever.
         """
         if container.running is None and self._registry.knows(container):
-            self._bus.publish(StoppedByItself(container.name))
+            self._bus.publish(StoppedByItself(container.name, _how(container)))
             if succeeded and container.busy is None:
                 self._follow(container)
 
@@ -207,6 +212,11 @@ class Actions:
         if free and store.noted(self._paths, container.name) is Intent.RUN:
             self.resume(container, _REBOOTED)
 
+    async def again(self, container: Container, action: Action, reason: str) -> None:
+        """Start or restart a container, as its restart policy says. Raises FleetError."""
+        await self._reconciler.bring(container, plan.WANTED[action], action, None)
+        self._bus.publish(ActionDone(container.name, "restarted", reason))
+
     def resume(self, container: Container, reason: str) -> None:
         """Finish what was wanted of a container earlier."""
         if not self._reconciler.owed(container):
@@ -226,9 +236,20 @@ class Actions:
         self._operations.begin("resume", [Job(container.name, job)], 1)
 
 
+def _how(container: Container) -> str:
+    """How it ended, with the time that the run took."""
+    past = container.exit
+    if past is None:
+        return ""
+    limit = container.spec.memory if container.spec is not None else 0
+    memory = f" (its limit is {as_size(limit)})" if past.out_of_memory and limit else ""
+    return f"{past.words}{memory}{f', after {past.seconds:.1f} s' if past.seconds is not None else ''}"
+
+
 def _stays_down(container: Container, action: Action) -> bool:
-    """Whether a stop changes that a container which is down starts with the host's next boot, or with the next patch."""
-    return action is Action.STOP and container.resting
+    """Whether a stop changes that a container which is down starts by itself: by its restart policy, with the host's next
+    boot, or with the next patch."""
+    return action is Action.STOP and (container.resting or container.course.wants_run)
 
 
 def _check_force(container: Container, action: Action, *, force: bool) -> None:

@@ -29,6 +29,7 @@ from lxcfleet.host.process import proc
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operations
+from lxcfleet.spec.restart import Policy
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.states import Health
 
@@ -90,7 +91,8 @@ class Boot:
         if record.boot == self._boot:
             self._rest(record.resting)
         elif record.boot:
-            self._start([*record.running, *record.resting])
+            always = [c.name for c in self._registry if _always(c)]
+            self._start([*record.running, *record.resting, *always])
         self._save(self._seen())
 
     def _read(self) -> Record:
@@ -171,7 +173,7 @@ class Boot:
 
     def _seen(self) -> Record:
         known = list(self._registry)
-        running = tuple(c.name for c in known if c.running is not None or c.unseen)
+        running = tuple(c.name for c in known if c.running is not None or c.unseen or c.course.wants_run)
         resting = tuple(c.name for c in known if c.running is None and c.resting)
         return Record(self._boot, running, resting)
 
@@ -179,7 +181,7 @@ class Boot:
         """Write the record and wait for the disk, as a power failure may be next. A failed write is tried again."""
         with self._saving:
             try:
-                if record.running or record.resting:
+                if record.running or record.resting or any(map(_always, self._registry)):
                     tree.write(self._paths.running_record, record.render(), sync=True)
                 else:
                     self._paths.running_record.unlink(missing_ok=True)
@@ -193,3 +195,8 @@ class Boot:
     def close(self) -> None:
         """Write the record for the last time, as the daemon ends."""
         self._save(self._seen())
+
+
+def _always(container: Container) -> bool:
+    """Whether it starts when the host boots, even if it was stopped."""
+    return container.wanted is not None and container.wanted.restart.policy is Policy.ALWAYS

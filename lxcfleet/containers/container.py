@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
+from lxcfleet.containers.exits import Exit, Mark
+from lxcfleet.containers.restarts import FRESH, Course
 from lxcfleet.errors import Broken
 from lxcfleet.host.process import cgroup, proc
+from lxcfleet.spec.restart import Policy
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import State
 
@@ -70,6 +73,12 @@ class Container:
     """How often this daemon saw it begin to run, or run already."""
     ends: int = 0
     """How often this daemon saw it end."""
+    exit: Exit | None = None
+    """How its last run ended; None: it never ran, or that is not known."""
+    course: Course = FRESH
+    """How the starts by its restart policy went."""
+    console: Mark | None = None
+    """Where its run began in the log of its console; None: not known."""
     leased: tuple[IPv4Address | IPv6Address, ...] = ()
     """The addresses that other servers and routers have given it at the moment; see network.leases."""
     tentative: bool = False
@@ -88,7 +97,24 @@ class Container:
             return State.UNKNOWN
         if self.spec is None or self.problem is not None:
             return State.BROKEN
-        return State.STARTING if self.busy in ("create", "start", "restart") else State.STOPPED
+        return State.STARTING if self.busy in ("create", "start", "restart") else self._ended
+
+    @property
+    def _ended(self) -> State:
+        """Its state while it has no processes."""
+        if self.backs_off:
+            return State.BACKOFF
+        if self.course.gave_up:
+            return State.FAILED
+        if self.exit is None or self.exit.asked or self.exit.exit_status is None:
+            return State.STOPPED
+        return State.FAILED if self.exit.exit_status else State.EXITED
+
+    @property
+    def backs_off(self) -> bool:
+        """Whether its restart policy starts it again in a moment."""
+        has_policy = self.wanted is not None and self.wanted.restart.policy is not Policy.NO
+        return self.running is None and self.course.due is not None and has_policy
 
     @property
     def wanted(self) -> Spec | None:

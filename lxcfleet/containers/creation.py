@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from lxcfleet.api.requests import CreateRequest
 from lxcfleet.containers import plan, request, steps, store
@@ -14,6 +15,7 @@ from lxcfleet.containers.changing import Changing, Planned, like, restart_lines
 from lxcfleet.containers.commands import check_command, check_services
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.events import ActionDone
+from lxcfleet.containers.firsts import Firsts
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
@@ -49,6 +51,7 @@ class Creation:
         room: Room,
         actions: Actions,
         changing: Changing,
+        firsts: Firsts,
     ) -> None:
         self._paths = paths
         self._registry = registry
@@ -60,6 +63,7 @@ class Creation:
         self._room = room
         self._actions = actions
         self._changing = changing
+        self._firsts = firsts
 
     async def begin(
         self, ask: CreateRequest, config: Config, updating: Callable[[Sequence[Planned]], None]
@@ -175,7 +179,7 @@ class Creation:
         def forget() -> None:
             self._room.forget(container)
 
-        return Job(spec.name, job, forget)
+        return Job(spec.name, job, forget, after=partial(self._firsts.look, container))
 
     def _presence(
         self, container: Container, wanted: request.Wanted, planned: Planned | None, *, start: bool
@@ -191,7 +195,7 @@ class Creation:
             started = await self._actions.act(container, Action.START, 0)
             return done if done.changed else dataclasses.replace(started, differs=done.differs)
 
-        return Job(container.name, job)
+        return Job(container.name, job, after=partial(self._firsts.look, container))
 
 
 def _differences(container: Container, wanted: request.Wanted) -> dict[str, tuple[str, str]]:

@@ -6,60 +6,21 @@ A status that nobody heard, as the daemon did not run at that moment, is not kno
 from __future__ import annotations
 
 import logging
-import os
 import signal
-from dataclasses import dataclass
 
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.exits import SHELL, Ending
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import HostError
-from lxcfleet.host.lxc import monitor_fifo
+from lxcfleet.host.lxc import monitor_fifo, stopping
 from lxcfleet.host.lxc.monitor_fifo import MonitorFifo, Record
 from lxcfleet.host.process.kernel_log import KernelLog
 from lxcfleet.paths import Paths
 
 log = logging.getLogger(__name__)
 
-_SHELL = 128
-"""Shells, and the small init of app containers, exit with so much and a signal's number if the signal ended a program."""
 NOT_KNOWN = "it ended; its exit status is not known, as lxcfleetd did not hear of it"
 RUNS = "it has not ended"
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How the last run of a container ended."""
-
-    status: int
-    """Of process 1, in the form of wait(2)."""
-    out_of_memory: bool = False
-    """The kernel had killed a process of the container when memory ran out, and SIGKILL ended its program."""
-
-    @property
-    def exit_status(self) -> int:
-        """The status as a shell shows it: 128 and the signal's number if a signal ended process 1."""
-        return os.waitstatus_to_exitcode(self.status) if os.WIFEXITED(self.status) else _SHELL + os.WTERMSIG(self.status)
-
-    @property
-    def words(self) -> str:
-        """The same in words."""
-        number = self.exit_status
-        if os.WIFSIGNALED(self.status):
-            # In a container, reboot(2) ends process 1 by one of these, and no other process there can send them to it.
-            meant = {int(signal.SIGINT): "it was shut down from inside", int(signal.SIGHUP): "it was rebooted from inside"}
-            text = meant.get(os.WTERMSIG(self.status), f"killed by {_signal(number - _SHELL)}")
-        else:
-            name = _signal(number - _SHELL)
-            text = f"exit status {number}" + (f" (killed by {name})" if name else "")
-        return f"{text}, as memory ran out" if self.out_of_memory else text
-
-
-def _signal(number: int) -> str:
-    """The signal's name; empty if there is none of that number."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}" if signal.SIGRTMIN <= number <= signal.SIGRTMAX else ""
 
 
 def words(container: Container, ending: Ending | None) -> str:
@@ -74,7 +35,10 @@ class Endings:
 
     def __init__(self, paths: Paths, registry: Registry) -> None:
         self._registry = registry
+        self._lxc_path = str(paths.lxc)
         self._known: dict[str, Ending] = {}
+        self._asked: set[str] = set()
+        """Containers whose last run lxc-stop ended."""
         self._short: set[str] = set()
         """Containers of which the kernel killed a process in their present run, as memory ran out."""
         self._fifo = MonitorFifo(paths.lxc, self._hear)
@@ -101,9 +65,19 @@ class Endings:
         self._fifo.drain()
         return None if container.running is not None else self._known.get(container.name)
 
+    def heard(self, name: str) -> Ending | None:
+        """How its process 1 ended, if it has; its monitor may still tidy up. None: it runs, or that is not known."""
+        self._fifo.drain()
+        return self._known.get(name)
+
+    def asked(self, name: str) -> bool:
+        """Whether its last end came while lxc-stop waited for that."""
+        return name in self._asked
+
     def forget(self, name: str) -> None:
         """The container does not exist any more."""
         self._known.pop(name, None)
+        self._asked.discard(name)
         self._short.discard(name)
 
     def close(self) -> None:
@@ -116,6 +90,9 @@ class Endings:
             return
         if record.kind == monitor_fifo.EXIT:
             self._known[record.name] = Ending(record.value, _killed(record.value) and self._ran_out(record.name))
+            # While an action is under way on it, that is who wanted it, or nobody did.
+            if self._registry[record.name].busy is None and stopping.asked(record.name, self._lxc_path):
+                self._asked.add(record.name)
         elif record.kind == monitor_fifo.STATE and record.value == monitor_fifo.STARTING:
             self._read_kernel_log()  # so that nothing about its former run is read later
             self.forget(record.name)
@@ -136,5 +113,5 @@ class Endings:
 
 def _killed(status: int) -> bool:
     """Whether SIGKILL ended its program."""
-    return Ending(status).exit_status == _SHELL + signal.SIGKILL
+    return Ending(status).exit_status == SHELL + signal.SIGKILL
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lxcfleet.containers.container import Container
+from lxcfleet.containers.container import Container, Running
 from lxcfleet.runtime.bus import Event, Told
 from lxcfleet.spec.states import Action
 
@@ -31,6 +31,8 @@ class Exited(Event):
     """
 
     container: Container
+    running: Running | None = None
+    """The run that ended; None: it had ended before anybody looked."""
 
 
 @dataclass(frozen=True)
@@ -127,12 +129,40 @@ class RebootsAgain(Event):
 
 @dataclass(frozen=True)
 class StoppedByItself(Event):
-    """A container ended although nobody had asked for that."""
+    """A container ended although nobody had asked lxcfleet for that."""
 
     name: str
+    how: str = ""
+    """How it ended, in words."""
 
     def told(self) -> Told:
-        return Told("stopped", self.name)
+        return Told("stopped", self.name, self.how)
+
+
+@dataclass(frozen=True)
+class BackedOff(Event):
+    """A container ended, and its restart policy starts it again after a pause."""
+
+    name: str
+    seconds: float
+    row: int
+    """Failures in a row; 0: it ended well."""
+
+    def told(self) -> Told:
+        why = f"failure {self.row} in a row" if self.row else "it ended soon after its start"
+        return Told("backoff", self.name, f"{why}: it is started in {self.seconds:.1f} s")
+
+
+@dataclass(frozen=True)
+class GaveUp(Event):
+    """A container failed too often: its restart policy starts it no more."""
+
+    name: str
+    attempts: int
+
+    def told(self) -> Told:
+        hint = "it stays down until somebody starts it"
+        return Told("failed", self.name, f"started {self.attempts} times by its restart policy in vain: {hint}")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 
 from lxcfleet.base.stack import stack_for
-from lxcfleet.containers import lxc_config, store
+from lxcfleet.containers import exits, lxc_config, store
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.events import ConflictNoted, Killed
@@ -253,6 +253,7 @@ class Lifecycle:
         """Start its init in a mount namespace that ``prepare`` gave. Raises FleetError."""
         log_file = str(self._paths.container(container.name).lxc_log)
         before = liblxc.log_size(log_file)
+        container.console = exits.mark(self._paths.container(container.name).console_log) or (0, 0)
         if container.spec is not None:
             await self._network.connect(container.spec)
         async with self._boots:

@@ -41,6 +41,12 @@ class ContainerReading:
     health: Health | None = None
     stale: bool | None = None
     """Whether it ran old code at the last look."""
+    exit_status: int | None = None
+    """How its last run ended, as a shell shows it."""
+    ended: float | None = None
+    """When its last run ended, in seconds since the epoch."""
+    out_of_memory: bool | None = None
+    """Whether its last run ended as memory ran out."""
     shadows: int | None = None
     """How many files of its delta hid a package's file of the host at the last look."""
 
@@ -149,4 +155,7 @@ def _reading(
         delta_bytes=delta_bytes,
         health=health,
         stale=stale,
+        exit_status=container.exit.exit_status if container.exit else None,
+        ended=container.exit.at if container.exit else None,
+        out_of_memory=container.exit.out_of_memory if container.exit else None,
     )

@@ -226,7 +226,7 @@ class Registry:
         self.tidying.ended(container.name, running)
         running.gone.set()
         container.ends += 1
-        self._bus.publish(Exited(container))
+        self._bus.publish(Exited(container, running))
 
     @contextmanager
     def in_hand(self, container: Container, busy: str) -> Iterator[Hold]:

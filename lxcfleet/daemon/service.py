@@ -15,6 +15,8 @@ from lxcfleet.containers.changing import Changing, Planned, needs_restart
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.creation import Creation
 from lxcfleet.containers.delta_sizes import Looks
+from lxcfleet.containers.endings import Endings
+from lxcfleet.containers.firsts import Firsts
 from lxcfleet.containers.host_keeper import HostKeeper
 from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.masks import MaskKeeper
@@ -28,6 +30,7 @@ from lxcfleet.daemon import findings
 from lxcfleet.daemon.waiting import Waiting
 from lxcfleet.errors import InvalidInput, NotFound
 from lxcfleet.health.prober import Prober
+from lxcfleet.host.process import proc
 from lxcfleet.network.fleet import FleetNetwork
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
@@ -58,6 +61,7 @@ class Fleet:
         events: Events,
         prober: Prober,
         host: HostKeeper,
+        endings: Endings,
         observers: Sequence[Observer] = (),
     ) -> None:
         """``observers`` are called before each step that changes a container."""
@@ -77,12 +81,13 @@ class Fleet:
         self.usages = Usages(registry, prober.of)
         self.room = Room(paths, registry, mask, network, host)
         self.reconciler = Reconciler(registry, lifecycle, specs, self.room, config.stop_timeout, observers)
-        self.actions = Actions(paths, registry, self.reconciler, mask, operations, bus, self.room)
+        firsts = Firsts(endings)
+        self.actions = Actions(paths, registry, self.reconciler, mask, operations, bus, self.room, firsts)
         self.boot = Boot(paths, registry, prober, self.reconciler, operations, bus)
         self.changing = Changing(paths, self.reconciler, specs, mask, network, bus)
         self._creation = Creation(
             paths, registry, specs, mask, self.reconciler, operations, bus, self.room, self.actions,
-            self.changing,
+            self.changing, firsts,
         )
 
     async def reload(self, config: Config) -> list[str]:
@@ -128,6 +133,9 @@ class Fleet:
             "busy": container.busy,
             "restart_needed": list(needs_restart(container)),
             "problem": str(container.problem) if container.problem else None,
+            "exit": container.exit.record() if container.exit else None,
+            "gave_up": container.course.gave_up,
+            "starts_in": _left(container),
         }
 
     def _addresses(self, container: Container) -> list[str]:
@@ -153,6 +161,8 @@ class Fleet:
             "cpus_limit": (spec.cpus or None) if spec else None,
             "disk_limit_bytes": (spec.disk or None) if spec else None,
             "processes_limit": (spec.pids or None) if spec else None,
+            "exit_lines": list(container.exit.lines) if container.exit else [],
+            "failures": container.course.row,
             "conflicts": reconcile.conflicts(self._paths, name),
             "confinement": self._specs.confinement(spec) if spec else {},
             "autostart": spec.autostart if spec else False,
@@ -207,6 +217,12 @@ class Fleet:
     async def wait(self, ask: WaitRequest) -> list[ResultRecord]:
         """One result for each chosen container, once it is in the state asked for; see Waiting."""
         return await self.waiting.wait(ask)
+
+
+def _left(container: Container) -> float | None:
+    """Seconds until its restart policy starts it again; None: it does not."""
+    due = container.course.due
+    return max(0.0, round(due - proc.uptime(), 3)) if container.backs_off and due is not None else None
 
 
 def _moment(seconds: float | None) -> str | None:

@@ -96,6 +96,7 @@ class Daemon:
         """Go on where an earlier daemon stopped, whether it was shut down or crashed."""
         parts = self._parts
         parts.monitor_guard.begin()
+        parts.supervision.load()
         await parts.registry.observe()
         await parts.network.settle()
         try:
@@ -106,6 +107,7 @@ class Daemon:
         parts.prober.repeat(parts.registry)
         await self._recover()
         parts.fleet.boot.begin()
+        parts.supervision.begin()
 
     async def _recover(self) -> None:
         """Tidy up after a crash, and say so; resume the actions on containers that were begun and not finished."""

@@ -43,7 +43,12 @@ class Waiting:
         await self._registry.observe()
         chosen = self._registry.choose(ask.selection)
         results = await asyncio.gather(*(self._wait_for(c, ask.until, ask.timeout) for c in chosen))
-        return [result_record(result) for result in results]
+        records = [result_record(result) for result in results]
+        if ask.until == "stopped":
+            for container, record in zip(chosen, records, strict=True):
+                if record["error"] is None:
+                    record["exit_status"] = container.exit.exit_status if container.exit else None
+        return records
 
     async def _wait_for(self, container: Container, until: str, timeout: float) -> Result:
         deadline = time.monotonic() + timeout
@@ -68,7 +73,7 @@ class Waiting:
             case "running":
                 return container.state in (State.RUNNING, State.FROZEN)
             case _:
-                return container.state in (State.STOPPED, State.BROKEN)  # a broken container has no processes, either
+                return container.state.ended
 
     def _late(self, container: Container, until: str, timeout: float) -> WrongState:
         health, reason = self._healths.of(container), self._healths.reason(container)

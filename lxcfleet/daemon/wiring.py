@@ -20,6 +20,7 @@ from lxcfleet.containers.readings import Readings
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.specs import Specs
 from lxcfleet.containers.steps import Observer
+from lxcfleet.containers.supervision import Supervision
 from lxcfleet.daemon.http.access import Access
 from lxcfleet.daemon.http.scrape import Listener, Scrape
 from lxcfleet.daemon.http.server import Server
@@ -108,9 +109,13 @@ class Parts:
             self.events,
             self.prober,
             self.host,
+            self.endings,
             observers,
         )
         self._patches()
+        self.supervision = Supervision(
+            paths, self.registry, self.endings, self.fleet.actions, self.bus, self.tasks, self.rollouts.has_in_hand
+        )
         self._readers()
         self._subscribe()
 
@@ -185,11 +190,17 @@ class Parts:
         subscribe("monitor guard", Began, lambda event: self.monitor_guard.began(event.container))
         subscribe("network", Began, lambda event: self.network.began(event.container))
         subscribe("health", Began, lambda event: self.prober.begin(event.container))
+        subscribe("restart policies", Began, lambda event: self.supervision.began(event.container))
+        subscribe("exits", Exited, lambda event: self.supervision.ended(event.container, event.running))
         subscribe("monitor guard", Exited, lambda event: self.monitor_guard.ended(event.container.name))
         subscribe("network", Exited, lambda event: self.network.ended(event.container.name))
         subscribe("health", Exited, lambda event: self.prober.end(event.container))
         subscribe("actions", Exited, lambda event: self.fleet.actions.exited(event.container))
+        subscribe("restart policies", Exited, lambda event: self.supervision.follow(event.container))
         subscribe("actions", EndedInHand, self._ended_in_hand)
+        subscribe("restart policies", Wished, lambda event: self.supervision.wished(event.container, event.action))
+        subscribe("restart policies", HealthChanged, lambda event: self.supervision.judged(event.container, event.health))
+        subscribe("restart policies", Gone, lambda event: self.supervision.gone(event.container))
         subscribe("rollouts", Wished, lambda event: self.rollouts.note_wish(event.container, event.action))
         subscribe("rollouts", Killed, lambda event: self.rollouts.note_kill(event.name))
         subscribe("network", SpecChanged, lambda event: self.network.respecified(event.container))
@@ -204,6 +215,8 @@ class Parts:
 
     def _ended_in_hand(self, event: EndedInHand) -> None:
         self.fleet.actions.ended_in_hand(event.container, succeeded=event.succeeded)
+        if event.succeeded:
+            self.supervision.follow(event.container)
 
     def _change_check(self, event: SpecChanged) -> None:
         if "health" in event.keys:

@@ -89,10 +89,11 @@ class Prober:
     # -- what is known ---------------------------------------------------------------------------------------
 
     def of(self, container: Container) -> Health | None:
-        """How the container is; None if it does not run."""
+        """How the container is; None if it does not run, and its restart policy does not want it to."""
         running = container.running
         if running is None:
-            return None
+            down = container.backs_off or container.course.gave_up
+            return Health.UNHEALTHY if down else None
         if container.waits_for_address:
             return judge.without_address(running.age)
         watch = self._watches.get(container.name)
@@ -106,6 +107,8 @@ class Prober:
         """What the last check that failed said; empty while all is well."""
         if container.running is not None and container.waits_for_address:
             return "no DHCP server has given it an address"
+        if container.running is None and self.of(container) is Health.UNHEALTHY:
+            return f"it ended: {container.exit.words}" if container.exit is not None else "it ended"
         watch = self._watches.get(container.name)
         return watch.course.reason if watch is not None and container.running is not None else ""
 

@@ -120,6 +120,8 @@ class Job(NamedTuple):
     """Called instead if it never began."""
     turn: Callable[[], Coroutine[Any, Any, None]] | None = None
     """Waited for before it begins."""
+    after: Callable[[Result], Awaitable[Result]] | None = None
+    """A last look at what was done; it gives the result. Meanwhile the next one can begin."""
 
 
 class Operations:
@@ -187,26 +189,30 @@ class Operations:
     async def _run(self, operation: Operation, jobs: Sequence[Job], at_once: int) -> None:
         slots = asyncio.Semaphore(at_once)
 
+        async def run(job: Job) -> Result:
+            async with slots:
+                if job.turn is not None:
+                    await operation.until_cancelled(job.turn())
+                if operation.cancelled:
+                    if job.forget is not None:
+                        job.forget()
+                    why = "lxcfleetd ends" if self._ending else "the operation was cancelled"
+                    raise Cancelled(f"{job.name}: not begun", why=why)
+                result = await job.run()
+            return result if job.after is None or result.error is not None else await job.after(result)
+
         async def one(job: Job) -> None:
             name = job.name
-            async with slots:
-                try:
-                    if job.turn is not None:
-                        await operation.until_cancelled(job.turn())
-                    if operation.cancelled:
-                        if job.forget is not None:
-                            job.forget()
-                        why = "lxcfleetd ends" if self._ending else "the operation was cancelled"
-                        raise Cancelled(f"{name}: not begun", why=why)
-                    result = await job.run()
-                except FleetError as error:
-                    status = "cancelled" if isinstance(error, Cancelled) else "failed"
-                    result = Result(name, status, False, error.body())
-                except Exception as error:
-                    # A defect of ours must cost one container's result, not all that come after it.
-                    log.exception("%s of %s failed unexpectedly", operation.action, name)
-                    defect = FleetError(f"{name}: {operation.action} failed", why=f"{type(error).__name__}: {error}")
-                    result = Result(name, "failed", False, defect.body())
+            try:
+                result = await run(job)
+            except FleetError as error:
+                status = "cancelled" if isinstance(error, Cancelled) else "failed"
+                result = Result(name, status, False, error.body())
+            except Exception as error:
+                # A defect of ours must cost one container's result, not all that come after it.
+                log.exception("%s of %s failed unexpectedly", operation.action, name)
+                defect = FleetError(f"{name}: {operation.action} failed", why=f"{type(error).__name__}: {error}")
+                result = Result(name, "failed", False, defect.body())
             operation.add(result)
 
         try:

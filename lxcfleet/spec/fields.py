@@ -15,6 +15,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 from lxcfleet.spec.health import HealthCheck, HealthType
 from lxcfleet.spec.names import MAX_DRAIN, check_label, check_name, check_user, check_variable
 from lxcfleet.spec.ports import Port, Publication, check_ports, check_publications, parse_port, parse_publication
+from lxcfleet.spec.restart import Restart, RestartType
 from lxcfleet.spec.rows import Change, Row, row, rows_of
 from lxcfleet.spec.terms import MAX_CPUS, MAX_ORDER, MAX_PIDS, MAX_STOP_TIMEOUT, PIDS, Init, Network, StopSignal
 from lxcfleet.spec.types import Choice, Command, Flag, Interface, Items, Number, Pairs, Size, Text, Whole
@@ -144,6 +145,11 @@ class SpecFields:
         Whole(-MAX_ORDER, MAX_ORDER), "Those with lower numbers start before it when the host boots, and end after it at"
         " shutdown.", default=0, usual="0",
         change=Change.LIVE, option=("--boot-order",), metavar="N",
+    )
+    restart: Restart = row(
+        RestartType(), "When it is started again after it ended by itself: no, on-failure, always or unless-stopped, and"
+        " what differs of delay, factor, max_delay, reset_after, attempts, within and on_unhealthy.", default=Restart(),
+        usual="no", change=Change.LIVE, option=("--restart",), metavar="'POLICY [KEY=VALUE...]'",
     )
     created: str = row(
         Text(), "When it was created, as an ISO 8601 time in UTC.", default="", create=False, profile=False,

@@ -172,9 +172,13 @@ class Fields:
                 result[name] = value
         return result
 
-    def nested(self, key: str) -> Fields:
-        """The mapping below ``key``; an empty one where it is missing."""
-        return Fields(self._data.pop(key, None), f"{self._where}: {key}", self._complaints)
+    def nested(self, key: str, short: str = "") -> Fields:
+        """The mapping below ``key``; an empty one where it is missing. ``short``: a single word stands for a mapping with
+        this key alone. YAML takes the word no for false."""
+        value = self._data.pop(key, None)
+        if short and isinstance(value, str | bool):
+            value = {short: "no" if value is False else value}
+        return Fields(value, f"{self._where}: {key}", self._complaints)
 
     def keys(self) -> tuple[str, ...]:
         """The keys that were not read yet."""

@@ -9,6 +9,13 @@ class State(StrEnum):
     """The observed state of a container."""
 
     STOPPED = "stopped"
+    """Somebody stopped it, or it never ran, or nobody knows how it ended."""
+    EXITED = "exited"
+    """It ended by itself, with exit status 0."""
+    FAILED = "failed"
+    """It ended by itself, with another exit status; or its restart policy gave it up."""
+    BACKOFF = "backoff"
+    """It ended, and its restart policy starts it again in a moment."""
     STARTING = "starting"
     RUNNING = "running"
     FROZEN = "frozen"
@@ -17,6 +24,11 @@ class State(StrEnum):
     """The container's files on disk can't be used; ``info`` says why."""
     UNKNOWN = "unknown"
     """Its monitor runs, and liblxc does not tell of its processes; the log of the daemon says more."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether a container in this state has no processes, and nothing starts it again by itself."""
+        return self in (State.STOPPED, State.EXITED, State.FAILED, State.BROKEN)
 
     @property
     def alive(self) -> bool:

@@ -26,11 +26,12 @@ from lxcfleet.daemon.http.routes import Handler
 from lxcfleet.daemon.wiring import Parts
 from lxcfleet.host.facts import limits
 from lxcfleet.host.facts.limits import Limits, Table
-from lxcfleet.host.lxc import monitor
+from lxcfleet.host.lxc import monitor, monitor_fifo
 from lxcfleet.host.net import bridge_port, dnsmasq, interfaces, resolved
 from lxcfleet.host.packages import database, dpkg
 from lxcfleet.host.process import cgroup
 from lxcfleet.host.process.counters import Counters, Counts
+from lxcfleet.host.process.kernel_log import KernelLog
 from lxcfleet.network import addressing
 from lxcfleet.patch.rollout import sight
 from lxcfleet.paths import Paths
@@ -96,7 +97,10 @@ class Daemon:
         parts = self.parts = Parts(
             self.paths, settings.load(self.paths.config_file), self.launcher, Access(os.getgid(), None)
         )
+        parts.endings.check()
+        parts.supervision.load()
         await parts.registry.observe()
+        parts.supervision.begin()
         parts.server.application.middlewares.insert(0, self._record)
         runner = gate.runner_of(parts.server.application)
         await runner.setup()
@@ -198,6 +202,8 @@ def _on_a_host(launcher: FakeLauncher) -> Iterator[None]:
             (cgroup, "payload", launcher.payload),
             (cgroup, "remove", launcher.forget_groups),
             (monitor, "ROOT", os.getuid()),
+            (monitor_fifo, "_ROOT", launcher.fifos),
+            (KernelLog, "begin", lambda _: None),
             (bridge_port, "set_up", lambda *_, **__: None),
             (interfaces, "ports", lambda _: set()),
             (addressing, "Claim", lambda _: ExitStack()),

@@ -137,16 +137,25 @@ def test_a_command_that_ignores_sigterm_is_killed(fleet: Fleet) -> None:
     assert fleet.state(name) == "stopped"
 
 
-@pytest.mark.parametrize("command", ["exit 0", "exit 7", "kill -9 $$", "sleep 0.3"])
-def test_a_container_stops_when_its_command_ends(fleet: Fleet, command: str) -> None:
-    name = app(fleet, fleet.name("a"), "sh", "-c", f"{command}; exit")
-    fleet.ok("wait", name, "--for", "stopped", "--timeout", "10")
-    assert fleet.state(name) == "stopped"
-    until(lambda: not fleet.cgroups(), 5, "the container's cgroups are gone")
-    # Nothing starts the container again, not even a new daemon.
+def test_a_container_stops_when_its_command_ends(fleet: Fleet) -> None:
+    """Before, create said "created" of a command that had failed, and nobody knew its exit status."""
+    ends = {"exit 0": 0, "echo no file; exit 7": 7, "kill -9 $$": 137, "sleep 1; exit 3": 3}
+    names = {command: fleet.name(number) for number, command in enumerate(ends)}
+    for command, status in ends.items():
+        ran = fleet.run("create", names[command], "--", "sh", "-c", f"{command}; exit")
+        assert (ran.status, "ended at once" in ran.err) == ((1, True) if status in (7, 137) else (0, False)), ran
+        assert ("its last lines:\n  no file" in ran.err) == (status == 7)
+    for command, status in ends.items():
+        assert fleet.run("wait", names[command], "--for", "stopped", "--status", "--timeout", "20", "-q").status == status
+    states = {names[command]: "failed" if status else "exited" for command, status in ends.items()}
+    assert fleet.states() == states
+    until(lambda: not fleet.cgroups(), 5, "the containers' cgroups are gone")
+    # Nothing starts them again, not even a new daemon, which knows as much.
     fleet.stop_daemon()
     fleet.start_daemon()
-    assert fleet.states() == {name: "stopped"}
+    assert fleet.states() == states
+    assert [fleet.record(names[command])["exit"]["status"] for command in ends] == [*ends.values()]
+    assert "exited 7 · " in fleet.ok("list", names["echo no file; exit 7"])
 
 
 def test_commands_that_end_at_once_leave_nothing(fleet: Fleet) -> None:

@@ -184,7 +184,7 @@ def test_the_name_of_a_group_follows_what_lxc_itself_does_to_its_members(fleet: 
 
     fleet.ok("freeze", two)
     plain(fleet, "lxc-stop", two, "-k")
-    until(lambda: fleet.state(two) == "stopped", what="the daemon sees that the container ended")
+    until(lambda: fleet.record(two)["pid"] is None, what="the daemon sees that the container ended")
     fleet.ok("start", two)
     until(lambda: lookup(fleet, one, group) == everyone, what="the container is back in its group")
 

@@ -263,7 +263,7 @@ def test_a_client_that_keeps_sending_is_served_again(fleet: Fleet, port: int) ->
             until(served, what=f"the client is served after {after[0]}")
         os.kill(fleet.record(name)["pid"], signal.SIGKILL)
         until(lambda: not served(), what="no member serves the client")
-        until(lambda: fleet.record(name)["state"] == "stopped", what="the daemon sees that the container ended")
+        until(lambda: fleet.record(name)["state"] == "failed", what="the daemon sees that the container ended")
         fleet.ok("start", name)
         until(served, what="the client is served after a kill")
 

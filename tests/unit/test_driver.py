@@ -12,7 +12,7 @@ import pytest
 
 from lxcfleet.api.requests import RolloutRequest
 from lxcfleet.containers import endings
-from lxcfleet.containers.endings import Ending
+from lxcfleet.containers.exits import Ending
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.process import proc
 from lxcfleet.patch.before import Before

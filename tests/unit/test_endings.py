@@ -13,7 +13,8 @@ from typing import Any, cast
 
 import pytest
 
-from lxcfleet.containers.endings import NOT_KNOWN, RUNS, Ending, Endings, words
+from lxcfleet.containers.endings import NOT_KNOWN, RUNS, Endings, words
+from lxcfleet.containers.exits import Ending
 from lxcfleet.host.lxc import monitor_fifo
 from lxcfleet.host.lxc.monitor_fifo import EXIT, RECORD, STARTING, STATE, Record
 from lxcfleet.host.process import cgroup, kernel_log
@@ -81,6 +82,7 @@ class Box:
 
     def __init__(self, name: str, kills: int | None) -> None:
         self.name = name
+        self.busy = None
         self.running: Any = SimpleNamespace(payload=SimpleNamespace(out_of_memory_kills=kills))
 
 

@@ -18,6 +18,7 @@ from lxcfleet.spec.fields import askable
 from lxcfleet.spec.health import CheckKind, HealthCheck, HealthType
 from lxcfleet.spec.merging import merge
 from lxcfleet.spec.profiles import Profile
+from lxcfleet.spec.restart import Policy, Restart, RestartType
 from lxcfleet.spec.rollout import ProfileRollout, Share, ShareType
 from lxcfleet.spec.rows import Row, SectionType, rows_of
 from lxcfleet.spec.settings import Config, MetricsSettings, NetworkSettings, describe, parse
@@ -44,6 +45,12 @@ CHECKS = st.one_of(
 )  # fmt: skip
 
 
+RESTARTS = st.just(Restart()) | st.builds(
+    Restart, st.sampled_from([each for each in Policy if each is not Policy.NO]), delay=st.floats(0.1, 60),
+    factor=st.floats(1, 100), attempts=st.integers(0, 1000), on_unhealthy=st.booleans(),
+)  # fmt: skip
+
+
 def values(row: Row) -> st.SearchStrategy[Any]:
     """Values that the field may have. A new type has to be added here."""
     match row.type:
@@ -64,10 +71,8 @@ def values(row: Row) -> st.SearchStrategy[Any]:
         case Items():
             texts = {"ports": SERVICES, "publish": PUBLISHED, "units": UNITS}[row.key]
             return st.lists(texts, max_size=3, unique=True).map(_parsed(row.type))
-        case HealthType():
-            return CHECKS
-        case ShareType():
-            return SHARES
+        case HealthType() | RestartType() | ShareType():
+            return {HealthType: CHECKS, RestartType: RESTARTS, ShareType: SHARES}[type(row.type)]
         case Text():
             return st.sampled_from(["daemon", "7:8", "a.b-c_d:9"]) if row.type.pattern else LINE
         case _:

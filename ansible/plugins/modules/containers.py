@@ -179,6 +179,13 @@ options:
         Those with lower numbers start before it when the host boots, and end after it at shutdown. The
         default is 0.
     type: int
+  restart:
+    description:
+      - >-
+        When it is started again after it ended by itself: no, on-failure, always or unless-stopped, and what
+        differs of delay, factor, max_delay, reset_after, attempts, within and on_unhealthy. The default is
+        no.
+    type: str
   # end of the documentation of fields
   options:
     description:
@@ -272,6 +279,7 @@ FIELDS = dict(
     units=dict(type="list", elements="str"),
     autostart=dict(type="bool"),
     boot_order=dict(type="int"),
+    restart=dict(type="str"),
 )
 OPTIONS = dict(
     init=("--init", ""),
@@ -295,6 +303,7 @@ OPTIONS = dict(
     units=("--unit", ""),
     autostart=("--autostart", "--no-autostart"),
     boot_order=("--boot-order", ""),
+    restart=("--restart", ""),
 )
 # end of the arguments of fields
 

@@ -143,6 +143,14 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}" + ("" if number == 1 else "es" if what.endswith("s") else "s")
 
 
+def duration(seconds: float) -> str:
+    """A time span in a form for people."""
+    for limit, unit, name in ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:.1f} {name}" if unit == 1 and seconds < 10 else f"{seconds / unit:.0f} {name}"
+    return f"{seconds / 86400:.0f} d"
+
+
 def size(count: int | None) -> str:
     """A number of bytes in a form for people."""
     if count is None:

@@ -13,10 +13,11 @@ from lxcfleet.cli import complete, options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output
 from lxcfleet.spec.names import check_name
+from lxcfleet.spec.states import State
 
 _FIELDS = (
     "name", "state", "health", "init", "privileged", "network", "addresses", "ports", "publish", "isolated", "labels",
-    "command", "profile", "pid", "created", "busy", "problem", "restart_needed",
+    "command", "profile", "pid", "created", "busy", "problem", "restart_needed", "exit", "gave_up", "starts_in",
 )  # fmt: skip
 
 _OF_SPEC = frozenset((
@@ -37,7 +38,8 @@ _NAMES = {**_LIMITS, "health": "check"}
 
 _WORDS = {
     "restart_needed": "restart needed", "delta_bytes": "delta", "memory_bytes": "memory", "cpu_seconds": "cpu",
-    "health_reason": "reason",
+    "health_reason": "reason", "exit": "last exit", "exit_lines": "last lines", "starts_in": "starts in",
+    "gave_up": "gave up",
 }  # fmt: skip
 
 
@@ -65,6 +67,7 @@ def list_(
 ) -> None:
     """Show containers (also: ls): all, or those chosen.
 
+    STATE says of one that ended by itself how, and when, and of one in backoff when its restart policy starts it.
     HEALTH is starting, healthy or unhealthy. KIND says what runs as process 1, and `privileged` where root inside
     is root on the host.
 
@@ -108,12 +111,36 @@ def _row(container: ContainerRecord) -> tuple[str, ...]:
     last = f"! {problem.splitlines()[0]}" if problem else shlex.join(container["command"])
     addresses, labels = _text(container, "addresses"), _text(container, "labels")
     published = ",".join(each.replace(":", "->", 1) if each.count(":") == 1 else each for each in container["publish"])
-    return container["name"], container["state"], container["health"] or "", kind, addresses, published, labels, last
+    return container["name"], _state(container), container["health"] or "", kind, addresses, published, labels, last
+
+
+def _state(container: ContainerRecord) -> str:
+    """The state, and for one that ended by itself how that was, and when."""
+    state, ended, left = container["state"], container["exit"], container["starts_in"]
+    if left is not None:
+        return f"{state} {output.duration(left)}"
+    if ended is None or state not in (State.EXITED, State.FAILED):
+        return state
+    status = "?" if ended["status"] is None else ended["status"]
+    return f"{State.FAILED if container['gave_up'] else State.EXITED} {status} · {output.duration(ended['ago'])} ago"
+
+
+def _exit(ended: Mapping[str, Any] | None) -> str:
+    """The end of the last run in one line."""
+    if ended is None:
+        return ""
+    took = "" if ended["seconds"] is None else f", after {output.duration(ended['seconds'])}"
+    asked = ", as somebody wanted" if ended["asked"] else ""
+    return f"{ended['words']}{asked}{took}; {output.duration(ended['ago'])} ago, at {ended['at']}"
 
 
 def _text(container: Mapping[str, Any], field: str) -> str:
     """A field as one text; empty if the field has no value."""
     value = container[field]
+    if field == "exit":
+        return _exit(value)
+    if field == "exit_lines":
+        return "\n".join(value)
     if field == "command":
         return shlex.join(value)
     if isinstance(value, Mapping):
@@ -155,12 +182,18 @@ def _lines(details: ContainerDetails) -> list[tuple[str, str]]:
         "delta_bytes": output.size(details["delta_bytes"]),
         "memory_bytes": output.size(details["memory_bytes"]),
         "cpu_seconds": "" if cpu is None else f"{cpu:.2f} s",
+        "state": _state(details),
+        "starts_in": "" if details["starts_in"] is None else output.duration(details["starts_in"]),
     }
     observed = [field for field in details if field not in {"confinement", "spec", *_OF_SPEC}]
-    lines = [(_WORDS.get(field, field), texts.get(field, _text(details, field))) for field in observed]
+    lines = []
+    for field in observed:
+        texts.setdefault(field, _text(details, field))
+        first, *more = details["exit_lines"] or [""] if field == "exit_lines" else [texts[field]]
+        lines += [(_WORDS.get(field, field), first), *(("", line) for line in more)]
     if details["spec"]:
         lines += _asked(details)
-    return [(f"{name}:", text) for name, text in (*lines, *details["confinement"].items())]
+    return [(f"{name}:" if name else "", text) for name, text in (*lines, *details["confinement"].items())]
 
 
 def _asked(details: ContainerDetails) -> list[tuple[str, str]]:

@@ -181,6 +181,18 @@ def _numbers(containers: Sequence[ContainerReading]) -> Iterator[Metric]:
         ((c, c.restarts) for c in containers),
     )  # fmt: skip
     yield _gauge(
+        "lxcfleet_container_exit_status", "How its last run ended: 128 and the signal's number if a signal ended it.",
+        ((c, c.exit_status) for c in containers),
+    )  # fmt: skip
+    yield _gauge(
+        "lxcfleet_container_exit_time_seconds", "When its last run ended, since the epoch.",
+        ((c, c.ended) for c in containers),
+    )  # fmt: skip
+    yield _gauge(
+        "lxcfleet_container_exit_out_of_memory", "Whether its last run ended as memory ran out.",
+        ((c, c.out_of_memory) for c in containers),
+    )  # fmt: skip
+    yield _gauge(
         "lxcfleet_container_start_time_seconds", "When its process 1 began, since the epoch.",
         ((c, c.started) for c in containers),
     )  # fmt: skip

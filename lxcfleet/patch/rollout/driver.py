@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from lxcfleet.api.requests import read_selection
-from lxcfleet.containers import endings
+from lxcfleet.containers import endings, exits
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.endings import Endings
 from lxcfleet.errors import FleetError
@@ -158,7 +158,8 @@ class Driver:
         text, changed = "", None
         member = self._ledger.last.members.get(container or "") if self._ledger.last is not None else None
         if container is not None:
-            text = await asyncio.to_thread(halting.log_end, str(self._paths.container(container).console_log))
+            lines = await asyncio.to_thread(exits.last_lines, self._paths.container(container).console_log)
+            text = "\n".join(lines)
         if member is not None and member.base:
             changed = await asyncio.to_thread(packages.changed, self._paths, member.base)
         if self._ledger.active is not None:

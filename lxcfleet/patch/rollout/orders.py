@@ -132,6 +132,12 @@ class Orders:
             self.ledger.say(word)
         return record_of(after)
 
+    def has_in_hand(self, name: str) -> bool:
+        """Whether a rollout that goes on has restarted a container, and waits for it to be healthy."""
+        rollout = self.ledger.active
+        member = rollout.members.get(name) if rollout is not None and rollout.status is not Status.HALTED else None
+        return member is not None and member.phase in (MemberPhase.RESTARTING, MemberPhase.GATED)
+
     def wake(self) -> None:
         """A container began to run, has ended, or has another health: what is to be done may be something else now."""
         self.ledger.wake.set()

@@ -7,9 +7,11 @@ empty word, and the command. The answer is the pid of process 1, or ``null``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
+import struct
 import sys
 
 SYSTEM = signal.SIGRTMIN + 3
@@ -17,7 +19,8 @@ SYSTEM = signal.SIGRTMIN + 3
 
 
 def main() -> None:
-    """Serve requests from descriptor ``argv[1]`` until it is closed; containers are below ``argv[2]``."""
+    """Serve requests from descriptor ``argv[1]`` until it is closed; containers are below ``argv[2]``, and monitors tell
+    what happens through the FIFO ``argv[3]``."""
     requests = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -27,11 +30,19 @@ def main() -> None:
             return
         if os.fork() == 0:
             requests.close()
-            monitor(message.decode().split("\0"), sys.argv[2], socket.socket(fileno=descriptors[0]))
+            monitor(message.decode().split("\0"), sys.argv[2], sys.argv[3], socket.socket(fileno=descriptors[0]))
         os.close(descriptors[0])
 
 
-def monitor(words: list[str], lxc_path: str, reply: socket.socket) -> None:
+def tell(fifo: str, kind: int, name: str, value: int) -> None:
+    """Write a record as liblxc does; see host.lxc.monitor_fifo. Nobody may be listening."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        os.write(descriptor, struct.pack("@i256si", kind, name.encode(), value))
+        os.close(descriptor)
+
+
+def monitor(words: list[str], lxc_path: str, fifo: str, reply: socket.socket) -> None:
     """Be the container's monitor: listen on the socket where liblxc's monitor would, start process 1, and end with it."""
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -40,6 +51,7 @@ def monitor(words: list[str], lxc_path: str, reply: socket.socket) -> None:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(f"\0{lxc_path}/{name}/command")
         listener.listen(64)
+        tell(fifo, 0, name, 1)
         pid = os.fork()
         if pid == 0:
             reply.close()
@@ -47,7 +59,7 @@ def monitor(words: list[str], lxc_path: str, reply: socket.socket) -> None:
             init(console, dict(each.split("=", 1) for each in rest[:end]), rest[end + 1 :])
         reply.send(str(pid).encode())
         reply.close()
-        os.waitpid(pid, 0)
+        tell(fifo, 2, name, os.waitpid(pid, 0)[1])
     except OSError as error:
         reply.send(b"null")
         print(f"booter: {error}", file=sys.stderr)

@@ -26,7 +26,7 @@ from typing import Any
 from lxcfleet.containers import store
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.facts.features import Features
-from lxcfleet.host.lxc import monitor
+from lxcfleet.host.lxc import monitor, monitor_fifo
 from lxcfleet.host.packages.database import Owner
 from lxcfleet.host.process.cgroup import Payload
 from lxcfleet.launcher import operations
@@ -127,6 +127,11 @@ class FakeLauncher(Launcher):
         }
 
     @property
+    def fifos(self) -> Path:
+        """The directory in place of /run/lxc."""
+        return self._paths.run / "lxc"
+
+    @property
     def generation(self) -> int:
         """Always the first generation."""
         return 1
@@ -193,7 +198,8 @@ class FakeLauncher(Launcher):
             if self._booting is None:
                 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 with theirs:
-                    arguments = ["-I", "-S", str(BOOTER), str(theirs.fileno()), str(self._paths.lxc)]
+                    fifo = monitor_fifo.path_of(self._paths.lxc)
+                    arguments = ["-I", "-S", str(BOOTER), str(theirs.fileno()), str(self._paths.lxc), str(fifo)]
                     self._booting = ours, subprocess.Popen([sys.executable, *arguments], pass_fds=[theirs.fileno()])
             return self._booting[0]
 

@@ -1,0 +1,189 @@
+"""How the last run of a container ended, and what is to follow: a small file beside its spec, which survives a reboot."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lxcfleet.api.records import ExitRecord
+from lxcfleet.containers.restarts import FRESH, Course, End
+from lxcfleet.host.kernel import tree
+from lxcfleet.paths import ContainerPaths
+
+log = logging.getLogger(__name__)
+
+NOT_KNOWN = "its exit status is not known, as lxcfleetd did not run then"
+LINES = 20
+"""So many of the last lines of a container's console are kept."""
+_BYTES = 16384
+
+
+SHELL = 128
+"""Shells, and the small init of app containers, exit with so much and a signal's number if the signal ended a program."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How the last run of a container ended."""
+
+    status: int
+    """Of process 1, in the form of wait(2)."""
+    out_of_memory: bool = False
+    """The kernel had killed a process of the container when memory ran out, and SIGKILL ended its program."""
+
+    @property
+    def exit_status(self) -> int:
+        """The status as a shell shows it: 128 and the signal's number if a signal ended process 1."""
+        return os.waitstatus_to_exitcode(self.status) if os.WIFEXITED(self.status) else SHELL + os.WTERMSIG(self.status)
+
+    @property
+    def words(self) -> str:
+        """The same in words."""
+        number = self.exit_status
+        if os.WIFSIGNALED(self.status):
+            # In a container, reboot(2) ends process 1 by one of these, and no other process there can send them to it.
+            meant = {int(signal.SIGINT): "it was shut down from inside", int(signal.SIGHUP): "it was rebooted from inside"}
+            text = meant.get(os.WTERMSIG(self.status), f"killed by {_signal(number - SHELL)}")
+        else:
+            name = _signal(number - SHELL)
+            text = f"exit status {number}" + (f" (killed by {name})" if name else "")
+        return f"{text}, as memory ran out" if self.out_of_memory else text
+
+
+def _signal(number: int) -> str:
+    """The signal's name; empty if there is none of that number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}" if signal.SIGRTMIN <= number <= signal.SIGRTMAX else ""
+
+
+@dataclass(frozen=True)
+class Exit:
+    """The end of a run."""
+
+    at: float
+    """When it was noticed, in seconds since the epoch."""
+    status: int | None = None
+    """Of process 1, in the form of wait(2); None: nobody heard it."""
+    out_of_memory: bool = False
+    asked: bool = False
+    """Somebody wanted it: the operator, lxc-stop, or a shutdown from inside."""
+    seconds: float | None = None
+    """How long the run took; None: not known."""
+    lines: tuple[str, ...] = ()
+    """The last lines of its console."""
+
+    @property
+    def ending(self) -> Ending | None:
+        """The status; None: nobody heard it."""
+        return None if self.status is None else Ending(self.status, self.out_of_memory)
+
+    @property
+    def exit_status(self) -> int | None:
+        """The status as a shell shows it; None: nobody heard it."""
+        return None if self.ending is None else self.ending.exit_status
+
+    @property
+    def words(self) -> str:
+        """The end in words."""
+        return NOT_KNOWN if self.ending is None else self.ending.words
+
+    @property
+    def end(self) -> End:
+        """The end as restart policies see it."""
+        return End(failed=self.exit_status != 0, asked=self.asked, seconds=self.seconds)
+
+    def record(self) -> ExitRecord:
+        """The end as the API shows it."""
+        return {
+            "status": self.exit_status,
+            "words": self.words,
+            "out_of_memory": self.out_of_memory,
+            "asked": self.asked,
+            "at": datetime.fromtimestamp(self.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "ago": max(0.0, round(time.time() - self.at, 3)),
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True)
+class Past:
+    """What is known of a container's last run, and of its restarts."""
+
+    exit: Exit | None = None
+    course: Course = field(default=FRESH)
+    boot: str = ""
+    """The boot of the host to which the course's moments belong."""
+
+
+def load(paths: ContainerPaths) -> Past:
+    """The past of a container; empty if there is none, or the file can't be read."""
+    try:
+        return _parse(json.loads(paths.exit.read_bytes()))
+    except FileNotFoundError:
+        return Past()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s can't be read: how it ended last is not known: %s", paths.exit, error)
+        return Past()
+
+
+def _parse(data: Mapping[str, Any]) -> Past:
+    said, course = data["exit"], data["course"]
+    past = None if said is None else _parse_exit(said)
+    tries = tuple(float(each) for each in course["tries"])
+    due = course["due"]
+    read = Course(int(course["row"]), tries, None if due is None else float(due), bool(course["gave_up"]))
+    return Past(past, read, str(data["boot"]))
+
+
+def _parse_exit(said: Mapping[str, Any]) -> Exit:
+    status, seconds = said["status"], said["seconds"]
+    return Exit(
+        at=float(said["at"]),
+        status=None if status is None else int(status) & 0xFFFF,
+        out_of_memory=bool(said["out_of_memory"]),
+        asked=bool(said["asked"]),
+        seconds=None if seconds is None else float(seconds),
+        lines=tuple(map(str, said["lines"])),
+    )
+
+
+def save(paths: ContainerPaths, past: Past) -> None:
+    """Write the past of a container down. Raises OSError."""
+    tree.write(paths.exit, json.dumps(asdict(past)) + "\n")
+
+
+Mark = tuple[int, int]
+"""The inode and the size of a log."""
+
+
+def mark(log_file: Path) -> Mark | None:
+    """The present end of a log, from which on ``last_lines`` reads; None: there is no log."""
+    try:
+        found = log_file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size
+
+
+def last_lines(log_file: Path, begin: Mark | None = None) -> tuple[str, ...]:
+    """The last lines of a log; with ``begin`` only what was written since."""
+    try:
+        with log_file.open("rb") as file:
+            found = os.fstat(file.fileno())
+            same = begin is not None and begin[0] == found.st_ino and begin[1] <= found.st_size
+            first = begin[1] if begin is not None and same else 0
+            file.seek(max(first, found.st_size - _BYTES))
+            text = file.read(_BYTES)
+    except OSError:
+        return ()
+    return tuple(text.decode(errors="replace").splitlines()[-LINES:])

@@ -1,0 +1,62 @@
+"""The first moments of an app container: one whose command ends at once did not start as far as its operator is concerned."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import replace
+
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.endings import Endings
+from lxcfleet.errors import WrongState
+from lxcfleet.spec.results import Result
+from lxcfleet.spec.terms import Init
+
+FIRST_SECONDS = 0.3
+"""A command that ends within so long has ended at once."""
+LOOK_SECONDS = 0.01
+"""A command that took no processor time for so long waits for something: it is up, and nobody has to wait for it."""
+TIDY_SECONDS = 5.0
+"""The longest time that its monitor may take to tidy up."""
+_STARTED = ("created", "started", "restarted")
+
+
+class Firsts:
+    """Looks at containers that have just been started."""
+
+    def __init__(self, endings: Endings) -> None:
+        self._endings = endings
+
+    async def look(self, container: Container, done: Result) -> Result:
+        """The result of a start: ``done``, or a failure if the command has ended with a failure by now."""
+        spec = container.spec
+        if done.status not in _STARTED or spec is None or spec.init is not Init.APP:
+            return done
+        if not await self._ends(container):
+            return done
+        past = container.exit
+        if past is None or past.asked or not past.exit_status:
+            return done
+        lines = "\n".join(past.lines)
+        error = WrongState(
+            f"{container.name} was {done.status}, and its command ended at once: {past.words}",
+            why=f"its last lines:\n{lines}" if lines else "it printed nothing",
+            hint=f"the container is there: `lxcfleet info {container.name}`; `lxcfleet destroy {container.name}` removes it",
+        )
+        return replace(done, status="failed", error=error.body())
+
+    async def _ends(self, container: Container) -> bool:
+        """Whether it has ended, after a look for as long as it does something."""
+        deadline = time.monotonic() + FIRST_SECONDS
+        used: float | None = -1.0
+        while (running := container.running) is not None and self._endings.heard(container.name) is None:
+            now = running.payload.cpu_seconds
+            if now == used or now is None or time.monotonic() > deadline:
+                return False
+            used = now
+            await asyncio.sleep(LOOK_SECONDS)
+        if running is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(running.gone.wait(), TIDY_SECONDS)
+        return container.running is None

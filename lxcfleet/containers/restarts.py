@@ -1,0 +1,92 @@
+"""Whether and when a container that ended is started again, by its restart policy. Pure.
+
+Moments are on the clock of host.process.proc.uptime, which nobody can set and which goes on over restarts of the daemon.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from lxcfleet.spec.restart import Policy, Restart
+
+JITTER = 0.2
+"""A pause is up to so much of it shorter, so that many containers that failed together are not all started together."""
+_MOST_ROW = 1000
+
+
+@dataclass(frozen=True)
+class End:
+    """The end of a run, as far as the policy asks."""
+
+    failed: bool
+    """With another exit status than 0, or one that nobody heard."""
+    asked: bool = False
+    """Somebody wanted it: the operator, lxc-stop, or a shutdown from inside."""
+    seconds: float | None = None
+    """How long the run took; None: not known, which counts as short."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """How the restarts of a container went so far."""
+
+    row: int = 0
+    """Failures without a long run between them."""
+    tries: tuple[float, ...] = ()
+    """The moments of the failures that count for ``attempts``."""
+    due: float | None = None
+    """When it is started again; None: it is not."""
+    gave_up: bool = False
+    """It failed too often: only somebody's start changes that."""
+
+    @property
+    def wants_run(self) -> bool:
+        """Whether it is to run, though it does not at the moment."""
+        return self.due is not None or self.gave_up
+
+
+FRESH = Course()
+
+
+def after(policy: Restart, course: Course, end: End, now: float, shorter: float = 0.0) -> Course:
+    """The course after one more end. ``shorter``: the random share of JITTER, from 0 to 1."""
+    if end.asked or not _follows(policy.policy, end):
+        return FRESH
+    long = end.seconds is not None and end.seconds >= policy.reset_after
+    row = 0 if long else course.row
+    tries = () if long else tuple(each for each in course.tries if each <= now < each + policy.within)
+    if not end.failed:
+        # A program that ends well and quickly is not punished, and yet must not keep a processor busy.
+        return Course(row, tries, now if long else now + _shorter(policy.delay, shorter))
+    if policy.attempts and len(tries) >= policy.attempts:
+        return Course(row, tries, gave_up=True)
+    pause = _shorter(pause_of(policy, row), shorter)
+    counted = (*tries, now) if policy.attempts else ()
+    return Course(min(row + 1, _MOST_ROW), counted, now + pause)
+
+
+def pause_of(policy: Restart, row: int) -> float:
+    """Seconds from a failure to the next start, after ``row`` failures before this one: the first start comes at once."""
+    if row == 0:
+        return 0.0
+    pause = policy.delay
+    for _ in range(row - 1):
+        if pause >= policy.max_delay:
+            break
+        pause *= policy.factor
+        if policy.factor == 1:
+            break
+    return min(pause, policy.max_delay)
+
+
+def after_boot(course: Course) -> Course:
+    """The course that an earlier boot of the host left: its moments mean nothing any more."""
+    return replace(course, row=0, tries=(), due=None)
+
+
+def _follows(policy: Policy, end: End) -> bool:
+    return policy in (Policy.ALWAYS, Policy.UNLESS_STOPPED) or (policy is Policy.ON_FAILURE and end.failed)
+
+
+def _shorter(pause: float, share: float) -> float:
+    return pause * (1 - JITTER * share)

@@ -1,0 +1,280 @@
+"""Keeps how runs of containers ended, and starts those again whose restart policy says so.
+
+While a container runs, its file ``runs`` says of which boot of the host. A daemon that finds the file and no run knows that
+the container ended while nobody looked. What somebody wanted comes first: an end that was asked for clears the course.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+from lxcfleet.containers import exits, restarts, store
+from lxcfleet.containers.actions import Actions
+from lxcfleet.containers.container import Container, Running
+from lxcfleet.containers.desired import Intent
+from lxcfleet.containers.endings import Endings
+from lxcfleet.containers.events import BackedOff, GaveUp
+from lxcfleet.containers.exits import Exit, Past
+from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.restarts import FRESH, End
+from lxcfleet.errors import FleetError
+from lxcfleet.host.kernel import tree
+from lxcfleet.host.process import proc
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Bus
+from lxcfleet.runtime.tasks import Tasks
+from lxcfleet.spec.restart import NEVER, Policy, Restart
+from lxcfleet.spec.states import Action, Health
+
+log = logging.getLogger(__name__)
+
+OWNED_SECONDS = 1.0
+"""A container that is due, and in the hands of a rollout or of an action, is looked at again after so long."""
+_ASKS = (Action.STOP, Action.DESTROY, Action.RESTART)
+"""Actions that end a container because somebody wants that."""
+
+
+class Supervision:
+    """The ends of all containers, and what follows from them."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        registry: Registry,
+        endings: Endings,
+        actions: Actions,
+        bus: Bus,
+        tasks: Tasks,
+        owned: Callable[[str], bool],
+    ) -> None:
+        """``owned``: whether a rollout has a container in hand at the moment: it decides then."""
+        self._paths = paths
+        self._registry = registry
+        self._endings = endings
+        self._actions = actions
+        self._bus = bus
+        self._tasks = tasks
+        self._owned = owned
+        self._boot = proc.boot_id()
+        self._timers: dict[str, asyncio.Task[None]] = {}
+        self._own: set[str] = set()
+        """Containers on which an action of a policy is under way."""
+
+    def load(self) -> None:
+        """Read what an earlier daemon kept."""
+        for container in self._registry:
+            past = exits.load(self._paths.container(container.name))
+            course = past.course if past.boot == self._boot else restarts.after_boot(past.course)
+            container.exit, container.course = past.exit, course
+
+    def begin(self) -> None:
+        """Go on where an earlier daemon stopped; what runs is known by now."""
+        for container in self._registry:
+            if container.running is not None or container.unseen:
+                continue
+            boot = self._ran(container.name)
+            if boot == self._boot:
+                asked = store.noted(self._paths, container.name) in (Intent.STOPPED, Intent.GONE)
+                self._note(container, Exit(time.time(), asked=asked))
+                self._follow(container)
+            elif boot:  # it ended with the host; what was before is not how it ended last
+                container.exit = None
+                self._save(container)
+            elif container.course.due is not None:
+                self._wait(container)
+
+    # -- events ----------------------------------------------------------------------------------------------
+
+    def began(self, container: Container) -> None:
+        """A container began to run, or was found running."""
+        self._cancel(container.name)
+        container.course = replace(container.course, due=None, gave_up=False)
+        try:
+            tree.write(self._paths.container(container.name).runs, self._boot + "\n")
+        except OSError as error:
+            log.warning("%s: that it runs can't be noted: %s", container.name, error)
+
+    def ended(self, container: Container, running: Running | None) -> None:
+        """A container has ended: keep how. What follows is decided once no action is under way on it."""
+        if not self._registry.knows(container) or container.busy == Action.DESTROY:
+            return
+        heard = self._endings.of(container)
+        past = Exit(
+            at=time.time(),
+            status=None if heard is None else heard.status,
+            out_of_memory=heard is not None and heard.out_of_memory,
+            asked=self._is_asked(container, None if heard is None else heard.status),
+            seconds=None if running is None else running.age,
+            lines=exits.last_lines(self._paths.container(container.name).console_log, container.console),
+        )
+        self._note(container, past)
+
+    def follow(self, container: Container) -> None:
+        """It has ended, and no action is under way on it: see what its policy says."""
+        if container.running is None and container.busy is None and self._registry.knows(container):
+            self._follow(container)
+
+    def wished(self, container: Container, action: Action) -> None:
+        """Somebody acted on a container: that comes before what its policy says."""
+        if action not in (Action.START, Action.STOP, Action.RESTART):
+            return
+        self._cancel(container.name)
+        asked = action is Action.STOP and container.exit is not None and container.running is None
+        if container.course != FRESH or (asked and container.exit is not None and not container.exit.asked):
+            container.course = FRESH
+            if asked and container.exit is not None:
+                container.exit = replace(container.exit, asked=True)
+            self._save(container)
+
+    def judged(self, container: Container, health: Health) -> None:
+        """A running container has another health than before."""
+        running = container.running
+        if running is None or not _policy(container).on_unhealthy:
+            return
+        if health is not Health.UNHEALTHY:
+            self._cancel(container.name)
+            container.course = replace(container.course, due=None)
+            return
+        self._decide(container, End(failed=True, seconds=running.age))
+        if container.course.due is not None:
+            self._start_timer(container, partial(self._restart_unhealthy, container, running))
+
+    def gone(self, container: Container) -> None:
+        """The container does not exist any more."""
+        self._cancel(container.name)
+
+    # -- what is kept ----------------------------------------------------------------------------------------
+
+    def _is_asked(self, container: Container, status: int | None) -> bool:
+        """Whether somebody wanted the end. In a container, reboot(2) ends process 1 by SIGINT and SIGHUP."""
+        if container.busy in _ASKS or self._endings.asked(container.name):
+            return True
+        if status is not None and status in (signal.SIGINT, signal.SIGHUP):
+            return True
+        return store.noted(self._paths, container.name) in (Intent.STOPPED, Intent.GONE)
+
+    def _ran(self, name: str) -> str:
+        """The boot of the host in which it ran as of the last word about it; empty: it did not run."""
+        try:
+            return self._paths.container(name).runs.read_text(encoding="ascii", errors="replace").strip()
+        except OSError:
+            return ""
+
+    def _note(self, container: Container, past: Exit) -> None:
+        container.exit = past
+        if past.asked and container.name not in self._own:
+            container.course = FRESH
+        self._save(container)
+
+    def _save(self, container: Container) -> None:
+        """Write the past down; then that it does not run."""
+        own = self._paths.container(container.name)
+        try:
+            exits.save(own, Past(container.exit, container.course, self._boot))
+            if container.running is None:
+                own.runs.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("%s: how it ended can't be noted: %s", container.name, error)
+
+    # -- what follows ----------------------------------------------------------------------------------------
+
+    def _follow(self, container: Container) -> None:
+        if container.exit is None or store.noted(self._paths, container.name) is not None:
+            return  # what was wanted is owed to it; containers.actions sees to that
+        self._decide(container, container.exit.end)
+        self._save(container)
+        self._wait(container)
+
+    def _decide(self, container: Container, end: End) -> None:
+        now = proc.uptime()
+        course = restarts.after(_policy(container), container.course, end, now, random.random())
+        container.course = course
+        if course.gave_up:
+            self._bus.publish(GaveUp(container.name, _policy(container).attempts))
+        elif course.due is not None and course.due > now:
+            self._bus.publish(BackedOff(container.name, course.due - now, course.row))
+
+    def _wait(self, container: Container) -> None:
+        if container.course.due is not None:
+            self._start_timer(container, partial(self._start_again, container))
+
+    def _start_timer(self, container: Container, work: Callable[[], Awaitable[None]]) -> None:
+        self._cancel(container.name)
+        self._timers[container.name] = self._tasks.do("restart-policy", work, subject=container.name)
+
+    def _cancel(self, name: str) -> None:
+        timer = self._timers.pop(name, None)
+        if timer is not None and name not in self._own:
+            timer.cancel()
+
+    @contextmanager
+    def _in_hand(self, name: str) -> Iterator[None]:
+        """Mark that the action on a container is the policy's own."""
+        self._own.add(name)
+        try:
+            yield
+        finally:
+            self._own.discard(name)
+
+    def _left(self, container: Container) -> float:
+        """Seconds until it is due, and nobody else has it in hand."""
+        left = (container.course.due or 0.0) - proc.uptime()
+        in_hand = container.busy is not None or self._owned(container.name)
+        return OWNED_SECONDS if left <= 0 and in_hand else left
+
+    async def _start_again(self, container: Container) -> None:
+        """Start it when it is due; a start that fails counts as a failure of its own."""
+        while self._may_start(container):
+            if (left := self._left(container)) > 0:
+                await asyncio.sleep(left)
+                continue
+            try:
+                with self._in_hand(container.name):
+                    await self._actions.again(container, Action.START, self._reason(container))
+                return
+            except FleetError as error:
+                log.error("%s is not started again: %s", container.name, str(error).replace("\n", "; "))
+            if container.running is not None or not self._registry.knows(container):
+                return
+            self._decide(container, End(failed=True))
+            self._save(container)
+
+    def _may_start(self, container: Container) -> bool:
+        stays = container.running is not None or container.resting or container.course.due is None
+        if stays or not self._registry.knows(container):
+            return False
+        if _policy(container).policy is Policy.NO:  # it was changed meanwhile
+            container.course = FRESH
+            self._save(container)
+            return False
+        return True
+
+    async def _restart_unhealthy(self, container: Container, running: Running) -> None:
+        while container.running is running and container.course.due is not None and _policy(container).on_unhealthy:
+            if (left := self._left(container)) > 0:
+                await asyncio.sleep(left)
+                continue
+            try:
+                with self._in_hand(container.name):
+                    await self._actions.again(container, Action.RESTART, "restart policy: its check calls it unhealthy")
+            except FleetError as error:
+                log.error("%s is not restarted: %s", container.name, str(error).replace("\n", "; "))
+                self._decide(container, End(failed=True))
+
+    def _reason(self, container: Container) -> str:
+        past = container.exit
+        row = container.course.row
+        times = f", failure {row} in a row" if row > 1 else ""
+        return f"restart policy {_policy(container).policy}: {past.words if past is not None else ''}{times}"
+
+
+def _policy(container: Container) -> Restart:
+    return NEVER if container.wanted is None else container.wanted.restart

@@ -1,0 +1,47 @@
+"""Whom lxc-stop is about to stop. liblxc does not tell whether somebody asked for the end of a container; but lxc-stop waits
+until the container has ended, so it is there when the end is heard."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+_PROGRAM = b"lxc-stop\n"
+
+
+def asked(name: str, lxc_path: str) -> bool:
+    """Whether a process of root's is lxc-stop for this container."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/comm", "rb") as file:
+                if file.read() != _PROGRAM or os.stat(f"/proc/{pid}").st_uid != 0:
+                    continue
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                words = os.fsdecode(file.read()).split("\0")[1:-1]
+        except OSError:  # it has just ended
+            continue
+        if stops(words, name, lxc_path):
+            return True
+    return False
+
+
+def stops(words: Sequence[str], name: str, lxc_path: str) -> bool:
+    """Whether lxc-stop with these arguments stops this container; lxc-stop(1)."""
+    values = {"-P": "/var/lib/lxc", "-n": ""}
+    rest = list(words)
+    plain = []
+    while rest:
+        word = rest.pop(0)
+        for short, long in (("-P", "--lxcpath"), ("-n", "--name")):
+            if word in (short, long):
+                values[short] = rest.pop(0) if rest else ""
+            elif word.startswith(f"{long}="):
+                values[short] = word.partition("=")[2]
+            elif word.startswith(short):
+                values[short] = word[len(short) :]
+            else:
+                continue
+            break
+        else:
+            plain.append(word)
+    return os.path.normpath(values["-P"]) == os.path.normpath(lxc_path) and name in (values["-n"], *plain)

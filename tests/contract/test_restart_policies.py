@@ -1,0 +1,196 @@
+"""Ends of containers and restart policies, from the command line to the file that survives the daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lxcfleet.api.queries import EventsRequest
+from lxcfleet.api.records import ContainerDetails
+from lxcfleet.api.requests import CreateRequest
+from lxcfleet.containers.restarts import Course
+from lxcfleet.errors import HostError
+from lxcfleet.host.lxc import stopping
+from lxcfleet.host.process import proc
+from lxcfleet.spec.restart import Restart, RestartType
+from lxcfleet.spec.states import Action
+
+from .conftest import Cli, soon
+from .real_daemon import Daemon
+
+FOREVER = ("sleep", "infinity")
+FAILS = ("sh", "-c", "echo no such file >&2; exit 7")
+QUICK = "delay=0.1 max_delay=0.2"
+ALWAYS: Restart = RestartType().parse(f"always {QUICK}")
+
+
+def create(daemon: Daemon, name: str, command: tuple[str, ...], **said: Any) -> None:
+    daemon.create(CreateRequest(name, said={"command": command, **said}))
+
+
+def info(daemon: Daemon, name: str) -> ContainerDetails:
+    return daemon.client.info(name)
+
+
+def kill(daemon: Daemon, name: str) -> None:
+    pid = info(daemon, name)["pid"]
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+
+
+def told(daemon: Daemon, name: str) -> list[str]:
+    return [event["what"] for event in daemon.client.events(EventsRequest()) if event["container"] == name]
+
+
+def test_a_command_that_fails_at_once_is_no_success(daemon: Daemon, cli: Cli) -> None:
+    ran = cli("create", "web", "--", *FAILS)
+    assert (ran.status, "web was created, and its command ended at once: exit status 7" in ran.err) == (1, True), ran
+    assert "no such file" in ran.err
+    assert json.loads(cli("list", "-f", "json").out)[0]["exit"]["status"] == 7
+    again = cli("start", "web", "-f", "json")
+    assert (again.status, json.loads(again.out)["results"][0]["error"]["code"]) == (1, "wrong-state")
+    shown = cli("info", "web").out
+    assert "no such file" in shown
+    assert "exit status 7" in shown
+    assert cli("create", "job", "--", "true").status == 0
+    assert cli("wait", "job", "--for", "stopped", "--status", "-q").status == 0
+    assert cli("wait", "web", "job", "--for", "stopped", "--status", "-q").status == 7
+    assert "exited 7 · " in cli("list", "web").out
+    assert cli("list", "-q", "--state", "failed").out == "web\n"
+    assert cli("list", "-q", "--state", "exited").out == "job\n"
+
+
+def test_status_is_about_the_end(daemon: Daemon, cli: Cli) -> None:
+    create(daemon, "web", FOREVER)
+    assert cli("wait", "web", "--status").status == 2
+    assert cli("wait", "web", "--for", "stopped", "--status", "--timeout", "0.1").status == 125
+
+
+def test_a_container_that_dies_is_started_again_and_one_that_is_stopped_is_not(daemon: Daemon, cli: Cli) -> None:
+    assert cli("create", "web", "--restart", f"always {QUICK}", "--", *FOREVER).status == 0
+    before = info(daemon, "web")["pid"]
+    kill(daemon, "web")
+    soon(lambda: info(daemon, "web")["pid"] not in (None, before))
+    assert told(daemon, "web") == ["created", "stopped", "restarted"]
+    assert cli("stop", "web").status == 0
+    record = info(daemon, "web")
+    assert (record["state"], record["starts_in"]) == ("stopped", None)
+    ended = record["exit"]
+    assert ended is not None
+    assert ended["asked"]
+
+
+def test_a_policy_gives_up_and_a_start_begins_anew(daemon: Daemon, cli: Cli) -> None:
+    ran = cli("create", "web", "--restart", f"on-failure attempts=2 {QUICK}", "--", *FAILS)
+    assert ran.status == 1
+    soon(lambda: info(daemon, "web")["gave_up"])
+    record = info(daemon, "web")
+    assert (record["state"], record["health"]) == ("failed", "unhealthy")
+    assert told(daemon, "web").count("restarted") == 2
+    assert told(daemon, "web")[-1] == "failed"
+    assert "failed 7 · " in cli("list").out
+    assert cli("start", "web").status == 1
+    soon(lambda: told(daemon, "web").count("failed") == 2)
+    assert cli("stop", "web").status == 0
+    assert (info(daemon, "web")["state"], info(daemon, "web")["gave_up"]) == ("stopped", False)
+
+
+def test_a_back_off_is_told_and_a_stop_ends_it(daemon: Daemon, cli: Cli) -> None:
+    cli("create", "web", "--restart", "always delay=50", "--", *FAILS)
+    soon(lambda: info(daemon, "web")["state"] == "backoff")
+    left = info(daemon, "web")["starts_in"]
+    assert left is not None
+    assert 30 < left <= 50
+    assert "backoff " in cli("list").out
+    assert cli("wait", "web", "--for", "stopped", "--timeout", "0.1").status == 1
+    stopped = json.loads(cli("stop", "web", "-f", "json").out)
+    assert (stopped["changed"], info(daemon, "web")["state"]) == (True, "stopped")
+
+
+def test_no_policy_holds_after_it_was_taken_back(daemon: Daemon, cli: Cli) -> None:
+    cli("create", "web", "--restart", "always delay=50", "--", *FAILS)
+    soon(lambda: info(daemon, "web")["state"] == "backoff")
+    assert cli("set", "web", "restart=no").status == 0
+    assert info(daemon, "web")["state"] == "failed"
+    refused = cli("set", "web", "restart=sometimes")
+    assert (refused.status, "sometimes" in refused.err) == (2, True)
+
+
+def test_what_lxc_stop_ended_is_not_started_again(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "asked", lambda name, _: name == "web")
+    for name in ("web", "other"):
+        create(daemon, name, FOREVER, restart=ALWAYS)
+    kill(daemon, "web")
+    soon(lambda: info(daemon, "web")["state"] == "stopped")
+    kill(daemon, "other")
+    soon(lambda: told(daemon, "other").count("restarted") == 1)
+    assert told(daemon, "web") == ["created", "stopped"]
+
+
+def test_a_start_that_fails_is_tried_again(daemon: Daemon) -> None:
+    create(daemon, "web", FOREVER, restart=ALWAYS)
+    daemon.model.fails["web"] = HostError("no space left")
+    kill(daemon, "web")
+    soon(lambda: info(daemon, "web")["failures"] >= 3)
+    assert info(daemon, "web")["state"] in ("backoff", "starting")
+    daemon.model.fails.clear()
+    soon(lambda: info(daemon, "web")["state"] == "running")
+
+
+def test_an_unhealthy_container_is_restarted_if_its_policy_says_so(daemon: Daemon, cli: Cli) -> None:
+    check = ("--health-exec", "true", "--health-interval", "0.1", "--health-retries", "1", "--health-start-period", "0")
+    policy = f"on-failure on_unhealthy=yes {QUICK}"
+    assert cli("create", "web", "--restart", policy, *check, "--", *FOREVER).status == 0
+    assert cli("wait", "web", "--for", "healthy").status == 0
+    before = info(daemon, "web")["pid"]
+    daemon.model.sick["web"] = "no answer"
+    soon(lambda: info(daemon, "web")["pid"] not in (None, before))
+    soon(lambda: info(daemon, "web")["failures"] >= 2)
+    daemon.model.sick.clear()
+    assert cli("wait", "web", "--for", "healthy").status == 0
+
+
+def test_what_ended_while_no_daemon_ran_is_started_by_the_next_one(tmp_path: Path) -> None:
+    with Daemon(tmp_path) as daemon:  # its containers end after it
+        for name, policy in (("web", f"always {QUICK}"), ("job", f"on-failure {QUICK}"), ("once", "no")):
+            create(daemon, name, FOREVER, restart=RestartType().parse(policy))
+    with Daemon(tmp_path) as daemon:
+        for name in ("web", "job"):
+            soon(lambda name=name: info(daemon, name)["state"] == "running")  # type: ignore[misc]
+        record = info(daemon, "once")
+        ended = record["exit"]
+        assert ended is not None
+        assert (record["state"], ended["status"]) == ("stopped", None)
+        assert "not known" in ended["words"]
+        daemon.act(Action.DESTROY, "web", "job", "once")
+
+
+def test_a_back_off_goes_on_after_a_restart_of_the_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its moment is on a clock that nobody can set: a clock that jumps back an hour changes nothing."""
+    with Daemon(tmp_path) as daemon:
+        create(daemon, "web", FAILS, restart=RestartType().parse("always delay=100 max_delay=1000"))
+        soon(lambda: info(daemon, "web")["state"] == "backoff")
+        course = daemon.call(lambda: daemon.parts.registry["web"].course)
+    monkeypatch.setattr("time.time", lambda: 1000.0)
+    with Daemon(tmp_path) as daemon:
+        kept = daemon.call(lambda: daemon.parts.registry["web"].course)
+        assert isinstance(kept, Course)
+        assert kept == course
+        assert kept.due is not None
+        assert 50 < kept.due - proc.uptime() <= 100
+        assert info(daemon, "web")["state"] == "backoff"
+        daemon.act(Action.DESTROY, "web")
+
+
+def test_a_record_that_can_not_be_read_costs_only_itself(tmp_path: Path) -> None:
+    with Daemon(tmp_path) as daemon:
+        create(daemon, "web", FAILS)
+    (daemon.paths.container("web").exit).write_text('{"exit": {"at": "x"')
+    with Daemon(tmp_path) as daemon:
+        assert (info(daemon, "web")["state"], info(daemon, "web")["exit"]) == ("stopped", None)
+        daemon.act(Action.DESTROY, "web")

@@ -1,0 +1,99 @@
+"""The record of how a container ended, and who ended it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lxcfleet.containers import exits
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.exits import Exit, Past, last_lines, mark
+from lxcfleet.containers.restarts import Course
+from lxcfleet.host.lxc.stopping import stops
+from lxcfleet.paths import ContainerPaths
+from lxcfleet.spec.restart import Policy, Restart
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.states import State
+
+ENDED = Exit(1000.0, 7 << 8, seconds=1.5, lines=("no such file",))
+
+EXITS = st.builds(
+    Exit, st.floats(0, 4e9), st.none() | st.integers(0, 255).map(lambda status: status << 8) | st.integers(1, 64),
+    st.booleans(), st.booleans(), st.none() | st.floats(0, 1e9), st.lists(st.text(), max_size=20).map(tuple),
+)  # fmt: skip
+PASTS = st.builds(
+    Past, st.none() | EXITS,
+    st.builds(Course, st.integers(0, 9), st.lists(st.floats(0, 1e9), max_size=5).map(tuple), st.none() | st.floats(0, 1e9)),
+    st.text(max_size=36),
+)  # fmt: skip
+
+
+@given(PASTS)
+def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory, past: Past) -> None:
+    own = ContainerPaths(tmp_path_factory.mktemp("web"))
+    exits.save(own, past)
+    assert exits.load(own) == past
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"exit": null}', '{"exit": 3, "course": {}, "boot": ""}'])
+def test_a_record_that_makes_no_sense_is_none(tmp_path: Path, text: str) -> None:
+    own = ContainerPaths(tmp_path)
+    assert exits.load(own) == Past()
+    own.exit.write_text(text)
+    assert exits.load(own) == Past()
+
+
+def test_only_lines_of_the_last_run_are_kept(tmp_path: Path) -> None:
+    log = tmp_path / "console.log"
+    assert (mark(log), last_lines(log)) == (None, ())
+    log.write_text("".join(f"{number}\r\n" for number in range(100)))
+    begin = mark(log)
+    assert last_lines(log) == tuple(map(str, range(80, 100)))
+    assert last_lines(log, begin) == ()
+    with log.open("ab") as file:
+        file.write(b"one\n\xff\x1b[2Jtwo\n")
+    assert last_lines(log, begin) == ("one", "\ufffd\x1b[2Jtwo")
+    log.rename(tmp_path / "console.log.1")
+    log.write_text("rotated\n")
+    assert last_lines(log, begin) == ("rotated",)
+    with log.open("ab") as file:
+        file.write(b"x" * (10 << 20))
+    assert len(last_lines(log)) == 1
+    assert len(last_lines(log)[0]) <= 16384
+
+
+@pytest.mark.parametrize(
+    ("ended", "course", "policy", "state"),
+    [
+        (None, Course(), Policy.NO, State.STOPPED),
+        (replace(ENDED, status=0), Course(), Policy.NO, State.EXITED),
+        (ENDED, Course(), Policy.NO, State.FAILED),
+        (replace(ENDED, status=9), Course(), Policy.NO, State.FAILED),
+        (replace(ENDED, asked=True), Course(), Policy.NO, State.STOPPED),
+        (replace(ENDED, status=None), Course(), Policy.NO, State.STOPPED),
+        (ENDED, Course(due=5.0), Policy.ALWAYS, State.BACKOFF),
+        (ENDED, Course(due=5.0), Policy.NO, State.FAILED),
+        (replace(ENDED, status=None), Course(gave_up=True), Policy.ALWAYS, State.FAILED),
+    ],
+)
+def test_the_state_of_one_that_ended(ended: Exit | None, course: Course, policy: Policy, state: State) -> None:
+    container = Container("web", Spec("web", restart=Restart(policy)), exit=ended, course=course)
+    assert (container.state, container.backs_off) == (state, state is State.BACKOFF)
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("web", True), ("-n web", True), ("-nweb", True), ("--name=web", True), ("--name web -k", True),
+        ("-k -t 5 -n web", True),
+        ("-P /var/lib/lxc -n web", True), ("-P/var/lib/lxc/ -n web", True), ("--lxcpath=/var/lib/lxc web", True),
+        ("-n web2", False), ("other", False), ("", False), ("-P /srv/lxc -n web", False), ("--lxcpath /srv/lxc web", False),
+        ("-n", False), ("-P", False),
+    ],
+)  # fmt: skip
+def test_whom_lxc_stop_stops(words: str, meant: bool) -> None:
+    assert stops(words.split(), "web", "/var/lib/lxc") == meant

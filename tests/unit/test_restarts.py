@@ -1,0 +1,160 @@
+"""Restart policies: when a container that ended is started again. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lxcfleet.containers.restarts import FRESH, JITTER, Course, End, after, after_boot, pause_of
+from lxcfleet.errors import InvalidInput
+from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.restart import NEVER, Policy, Restart, RestartType
+
+FAILED, WELL = End(failed=True, seconds=0.5), End(failed=False, seconds=0.5)
+ASKED = End(failed=True, asked=True, seconds=0.5)
+
+POLICIES = st.builds(
+    Restart,
+    st.sampled_from(Policy),
+    delay=st.floats(0.1, 60),
+    factor=st.floats(1, 100),
+    max_delay=st.floats(60, 600),
+    reset_after=st.floats(0.1, 600),
+    attempts=st.integers(0, 5),
+    within=st.floats(0.1, 6000),
+)
+ENDS = st.builds(End, st.booleans(), st.booleans(), st.none() | st.floats(0, 1000))
+SHARES = st.floats(0, 1)
+
+
+def courses(policy: Restart, ends: list[tuple[End, float]], shorter: float = 0.0) -> list[tuple[float, Course]]:
+    """The moment of each end, and the course after it. Each run begins when it is due, and else after a while."""
+    now, course, found = 1000.0, FRESH, []
+    for end, idle in ends:
+        now = max(now, course.due or 0.0) + idle + (end.seconds or 0.0)
+        course = after(policy, dataclasses.replace(course, due=None, gave_up=False), end, now, shorter)
+        found.append((now, course))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("policy", "end", "starts"),
+    [
+        (Policy.NO, FAILED, False), (Policy.NO, WELL, False),
+        (Policy.ON_FAILURE, FAILED, True), (Policy.ON_FAILURE, WELL, False), (Policy.ON_FAILURE, ASKED, False),
+        (Policy.ALWAYS, FAILED, True), (Policy.ALWAYS, WELL, True), (Policy.ALWAYS, ASKED, False),
+        (Policy.UNLESS_STOPPED, FAILED, True), (Policy.UNLESS_STOPPED, WELL, True), (Policy.UNLESS_STOPPED, ASKED, False),
+    ],
+)  # fmt: skip
+def test_which_ends_a_policy_follows(policy: Policy, end: End, starts: bool) -> None:
+    course = after(Restart(policy), FRESH, end, 50.0)
+    assert (course.due is not None) == starts
+    assert starts or course == FRESH
+
+
+def test_the_first_start_comes_at_once_and_pauses_grow_up_to_the_longest() -> None:
+    policy = Restart(Policy.ALWAYS, delay=1, factor=2, max_delay=10)
+    found = courses(policy, [(FAILED, 0.0)] * 7)
+    assert [course.due - now for now, course in found if course.due is not None] == [0, 1, 2, 4, 8, 10, 10]
+    assert [course.row for _, course in found] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_long_run_begins_a_new_row() -> None:
+    policy = Restart(Policy.ALWAYS, reset_after=60)
+    *_, (now, course) = courses(policy, [(FAILED, 0.0)] * 5 + [(End(failed=True, seconds=61), 0.0)])
+    assert (course.due, course.row) == (now, 1)
+
+
+def test_an_end_that_went_well_is_not_punished_and_does_not_spin() -> None:
+    policy = Restart(Policy.ALWAYS, delay=1, attempts=2)
+    found = courses(policy, [(FAILED, 0.0), *[(WELL, 0.0)] * 20])
+    assert {course.due - now for now, course in found[1:] if course.due is not None} == {1.0}
+    assert not any(course.gave_up for _, course in found)
+    now, course = courses(policy, [(End(failed=False, seconds=3600), 0.0)])[0]
+    assert course.due == now
+
+
+def test_it_is_given_up_after_so_many_attempts_in_the_time() -> None:
+    policy = Restart(Policy.ON_FAILURE, delay=1, factor=1, attempts=3, within=100)
+    found = courses(policy, [(FAILED, 0.0)] * 4)
+    assert [course.gave_up for _, course in found] == [False, False, False, True]
+    assert found[-1][1].due is None
+    seldom = courses(policy, [(FAILED, 40.0)] * 9)
+    assert not any(course.gave_up for _, course in seldom)
+
+
+@given(POLICIES, st.lists(st.tuples(ENDS, st.floats(0, 100)), max_size=30), SHARES)
+def test_whatever_happens(policy: Restart, ends: list[tuple[End, float]], shorter: float) -> None:
+    for (end, _), (now, course) in zip(ends, courses(policy, ends, shorter), strict=True):
+        assert not (course.due is not None and course.gave_up)
+        if end.asked or policy.policy is Policy.NO:
+            assert course == FRESH
+        if course.due is not None:
+            assert now <= course.due <= now + max(policy.max_delay, policy.delay)
+        if policy.policy in (Policy.ALWAYS, Policy.UNLESS_STOPPED) and not end.asked:
+            assert course.wants_run
+            assert not course.gave_up or policy.attempts
+        assert len(course.tries) <= max(policy.attempts, 0)
+
+
+@given(POLICIES, st.integers(0, 5000))
+def test_pauses_never_shrink_nor_overflow(policy: Restart, row: int) -> None:
+    assert 0 <= pause_of(policy, row) <= pause_of(policy, row + 1) <= policy.max_delay
+    long = after(policy, Course(row=row), FAILED, 0.0, 0.0)
+    short = after(policy, Course(row=row), FAILED, 0.0, 1.0)
+    if long.due is not None and short.due is not None:
+        assert long.due * (1 - JITTER) <= short.due + 1e-6 <= long.due + 2e-6
+
+
+def test_moments_of_an_earlier_boot_mean_nothing() -> None:
+    left = after_boot(Course(row=9, tries=(5.0, 6.0), due=1e9))
+    assert left == FRESH
+    assert after_boot(Course(row=9, gave_up=True)).gave_up
+
+
+@pytest.mark.parametrize(
+    ("text", "rendered"),
+    [
+        ("no", "no"),
+        ("always", "always"),
+        ("on-failure delay=0.5 attempts=3", {"policy": "on-failure", "delay": 0.5, "attempts": 3}),
+        ("unless-stopped on_unhealthy=yes max_delay=5", {"policy": "unless-stopped", "max_delay": 5.0, "on_unhealthy": True}),
+    ],
+)
+def test_a_policy_as_text_and_in_files(text: str, rendered: object) -> None:
+    kind = RestartType()
+    policy = kind.parse(text)
+    assert kind.render(policy) == rendered
+    assert kind.parse(str(policy)) == policy
+    fields = Fields({"restart": rendered}, "spec")
+    assert kind.read(fields, "restart") == policy
+    fields.finish("wrong")
+
+
+def test_yaml_makes_false_of_the_word_no() -> None:
+    fields = Fields({"restart": False}, "spec")
+    assert RestartType().read(fields, "restart") == NEVER
+    fields.finish("wrong")
+    assert RestartType().parse("False") == NEVER
+
+
+@pytest.mark.parametrize(
+    "text", ["", "sometimes", "delay=1", "always delay", "always delay=x", "always delay=1 delay=2", "always name=x",
+             "always delay=100", "no delay=3", "always attempts=-1", "always factor=0.5", "on-failure always"],
+)  # fmt: skip
+def test_what_is_no_policy_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput):
+        RestartType().parse(text)
+
+
+@pytest.mark.parametrize(
+    "value", [True, 3, ["always"], {"delay": 1}, {"policy": "always", "delay": 0}, {"policy": "always", "other": 1}]
+)
+def test_what_is_no_policy_in_a_file_is_complained_of(value: object) -> None:
+    fields = Fields({"restart": value}, "spec")
+    RestartType().read(fields, "restart")
+    with pytest.raises(InvalidInput):
+        fields.finish("wrong")
