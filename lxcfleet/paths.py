@@ -82,6 +82,11 @@ class ContainerPaths:
         return self.directory / "runs"
 
     @property
+    def stopping(self) -> Path:
+        """Who waited for its end, if that was lxc-stop; see containers.lxc_config."""
+        return self.directory / "stopping"
+
+    @property
     def console_log(self) -> Path:
         """What the container's console, and so an app container's command, printed."""
         return self.directory / "console.log"

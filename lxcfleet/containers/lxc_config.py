@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lxcfleet.paths import Paths
+from lxcfleet.spec.restart import Policy
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.terms import RANGE_SIZE, USUAL_LANGUAGE, Init, Network, StopSignal
 
@@ -54,6 +55,7 @@ def render(spec: Spec, paths: Paths, platform: Platform, console_log_kib: int) -
         "lxc.monitor.unshare = 1",
         f"lxc.hook.pre-start = {_mount_hook(paths, platform)}",
         "lxc.hook.version = 1",
+        *([] if spec.restart.policy is Policy.NO else [f"lxc.hook.stop = {stop_hook(own.stopping)}"]),
         *_identity(spec, paths),
         *_confinement(spec, platform),
         *_limits(spec, platform),
@@ -84,6 +86,17 @@ def reboot_hook(pending: Path) -> str:
     """
     script = f'[ "$LXC_TARGET" != reboot ] || {{ echo start >{shlex.quote(str(pending))}; exit 1; }}'
     return f"/bin/sh -c {shlex.quote(script)}"
+
+
+def stop_hook(stopping: Path) -> str:
+    """A shell line that copies the command line of each lxc-stop of root's to the end of ``stopping``.
+
+    liblxc runs this hook before it tells anybody that the container has stopped (start.c, lxc_end), so who waits for that is
+    still there, also if no daemon is. The shell's own means do it, as each stop waits for it.
+    """
+    look = 'c=; { read -r c <"$p/comm"; } 2>/dev/null; [ "$c" = lxc-stop ] && [ -O "$p" ]'
+    keep = f'{{ /bin/cat "$p/cmdline"; echo; }} >>{shlex.quote(str(stopping))}'
+    return f"/bin/sh -c {shlex.quote(f'for p in /proc/[0-9]*; do {look} && {keep}; done; exit 0')}"
 
 
 def _identity(spec: Spec, paths: Paths) -> list[str]:

@@ -27,6 +27,7 @@ from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.restarts import FRESH, End
 from lxcfleet.errors import FleetError
 from lxcfleet.host.kernel import tree
+from lxcfleet.host.lxc import stopping
 from lxcfleet.host.process import proc
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
@@ -71,7 +72,10 @@ class Supervision:
     def load(self) -> None:
         """Read what an earlier daemon kept."""
         for container in self._registry:
-            past = exits.load(self._paths.container(container.name))
+            own = self._paths.container(container.name)
+            past = exits.load(own)
+            if not own.runs.exists():  # the end to which it belongs was noted, and the daemon killed then
+                own.stopping.unlink(missing_ok=True)
             course = past.course if past.boot == self._boot else restarts.after_boot(past.course)
             container.exit, container.course = past.exit, course
 
@@ -82,8 +86,7 @@ class Supervision:
                 continue
             boot = self._ran(container.name)
             if boot == self._boot:
-                asked = store.noted(self._paths, container.name) in (Intent.STOPPED, Intent.GONE)
-                self._note(container, Exit(time.time(), asked=asked))
+                self._note(container, Exit(time.time(), asked=self._is_asked(container, None)))
                 self._follow(container)
             elif boot:  # it ended with the host; what was before is not how it ended last
                 container.exit = None
@@ -155,11 +158,19 @@ class Supervision:
 
     def _is_asked(self, container: Container, status: int | None) -> bool:
         """Whether somebody wanted the end. In a container, reboot(2) ends process 1 by SIGINT and SIGHUP."""
-        if container.busy in _ASKS or self._endings.asked(container.name):
+        if container.busy in _ASKS or self._endings.asked(container.name) or self._is_stopped_by_lxc(container.name):
             return True
         if status is not None and status in (signal.SIGINT, signal.SIGHUP):
             return True
         return store.noted(self._paths, container.name) in (Intent.STOPPED, Intent.GONE)
+
+    def _is_stopped_by_lxc(self, name: str) -> bool:
+        """Whether its hook saw an lxc-stop that waited for its end."""
+        own = self._paths.container(name)
+        try:
+            return stopping.noted(own.stopping.read_bytes(), name, str(self._paths.lxc))
+        except OSError:
+            return False
 
     def _ran(self, name: str) -> str:
         """The boot of the host in which it ran as of the last word about it; empty: it did not run."""
@@ -181,6 +192,7 @@ class Supervision:
             exits.save(own, Past(container.exit, container.course, self._boot))
             if container.running is None:
                 own.runs.unlink(missing_ok=True)
+                own.stopping.unlink(missing_ok=True)
         except OSError as error:
             log.warning("%s: how it ended can't be noted: %s", container.name, error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Interface
@@ -11,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lxcfleet.containers.lxc_config import Platform, arguments, init_command, reboot_hook, render
+from lxcfleet.containers.lxc_config import Platform, arguments, init_command, reboot_hook, render, stop_hook
+from lxcfleet.host.lxc import stopping
 from lxcfleet.paths import Paths
+from lxcfleet.spec.restart import Policy, Restart
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.terms import Init, Network, StopSignal
 
@@ -200,3 +203,25 @@ def test_a_user_is_looked_up_inside_and_tini_stays_root_s() -> None:
     assert config(spec)["lxc.signal.halt"] == ["SIGINT"]
     own = Spec("web", Init.APP, ("sleep", "9"), {"HOME": "/here"}, user="daemon")
     assert "for own in USER LOGNAME;" in init_command(own).replace("\\_", " ")
+
+
+def test_who_waits_for_the_end_of_one_that_would_be_started_again_is_written_down() -> None:
+    own = Paths().container("web")
+    assert "lxc.hook.stop" not in config(app("true"))
+    for policy in (Policy.ALWAYS, Policy.ON_FAILURE, Policy.UNLESS_STOPPED):
+        assert config(replace(app("true"), restart=Restart(policy)))["lxc.hook.stop"] == [stop_hook(own.stopping)]
+
+
+@pytest.mark.reaches("processes", reason="the shell is to understand the line")
+def test_the_hook_finds_lxc_stop(tmp_path: Path) -> None:
+    file = tmp_path / "it's a file"
+    program = tmp_path / "lxc-stop"
+    shutil.copy("/bin/sleep", program)
+    with subprocess.Popen([program, "1000"]) as process:
+        subprocess.run(["/bin/sh", "-c", f"exec {stop_hook(file)}"], env={}, check=True)
+        process.kill()
+    assert f"{program}\0" + "1000\0" in file.read_text()
+    assert stopping.noted(b"lxc-stop\0-n\0other\0\nlxc-stop\0-n\0web\0\n", "web", "/var/lib/lxc")
+    assert stopping.noted(file.read_bytes(), "1000", "/var/lib/lxc")
+    assert not stopping.noted(file.read_bytes(), "web", "/var/lib/lxc")
+    assert not stopping.noted(b"lxc-stop\0-n\0web\0\n", "web", "/srv")

@@ -1,5 +1,6 @@
 """Whom lxc-stop is about to stop. liblxc does not tell whether somebody asked for the end of a container; but lxc-stop waits
-until the container has ended, so it is there when the end is heard."""
+until the container has ended, so it is there when the end is heard, unless this process is late. liblxc's own hook is not:
+see containers.lxc_config."""
 
 from __future__ import annotations
 
@@ -23,6 +24,12 @@ def asked(name: str, lxc_path: str) -> bool:
         if stops(words, name, lxc_path):
             return True
     return False
+
+
+def noted(text: bytes, name: str, lxc_path: str) -> bool:
+    """The same by what the hook wrote down: a line for each lxc-stop, with NUL between its words."""
+    lines = [os.fsdecode(line).split("\0")[1:-1] for line in text.split(b"\n")]
+    return any(stops(words, name, lxc_path) for words in lines)
 
 
 def stops(words: Sequence[str], name: str, lxc_path: str) -> bool:
