@@ -133,7 +133,7 @@ def test_a_halt_names_the_container_the_reason_and_the_next_step(cli: Cli, web: 
         "  web3 did not start: status 500",
         "  once that is mended: lxcfleet rollout resume (--accept: leave it as it is; it counts as down);"
         " or: lxcfleet rollout abort",
-        "  its process 1: it ended; its exit status is not known, as lxcfleetd did not hear of it",
+        "  its process 1: killed by SIGTERM",
         "  the end of its console:",
         "  | Traceback\\x1b",
         "  |   oh",

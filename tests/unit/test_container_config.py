@@ -218,7 +218,7 @@ def test_the_hook_finds_lxc_stop(tmp_path: Path) -> None:
     program = tmp_path / "lxc-stop"
     shutil.copy("/bin/sleep", program)
     with subprocess.Popen([program, "1000"]) as process:
-        subprocess.run(["/bin/sh", "-c", f"exec {stop_hook(file)}"], env={}, check=True)
+        subprocess.run(["/bin/sh", "-c", f"exec {stop_hook(file)}"], env={"PATH": "/nowhere"}, check=True)
         process.kill()
     assert f"{program}\0" + "1000\0" in file.read_text()
     assert stopping.noted(b"lxc-stop\0-n\0other\0\nlxc-stop\0-n\0web\0\n", "web", "/var/lib/lxc")
