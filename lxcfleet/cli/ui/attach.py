@@ -61,11 +61,16 @@ def exit_of(data: bytes, name: str) -> int:
             hint=f"`lxcfleet exec {name} -- ps aux` shows whether the command still runs; run it again if it does not",
         )  # fmt: skip
     message = json.loads(data)
-    if "error" in message:
-        raise from_body(message["error"])
-    if "exit" not in message:
+    try:
+        failure = from_body(message["error"]) if "error" in message else None
+        status = int(message["exit"]) if "exit" in message else None
+    except (KeyError, TypeError) as error:
+        raise FleetError(f"the daemon's last message about the command in {name} can't be read", why=repr(error)) from error
+    if failure is not None:
+        raise failure
+    if status is None:
         raise FleetError("the daemon gave the command no terminal")
-    return int(message["exit"])
+    return status
 
 
 def send_signal(connection: socket.socket, number: int) -> None:
