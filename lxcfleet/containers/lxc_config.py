@@ -215,7 +215,7 @@ def _network(spec: Spec, platform: Platform) -> list[str]:
         return ["lxc.net.0.type = empty"]
     lines = [
         "lxc.net.0.type = veth",
-        f"lxc.net.0.link = {platform.bridge}",
+        f"lxc.net.0.link = {spec.further_bridge or platform.bridge}",
         f"lxc.net.0.veth.pair = {spec.port}",
         f"lxc.net.0.hwaddr = {spec.mac}",
         "lxc.net.0.name = eth0",

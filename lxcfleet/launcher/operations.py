@@ -205,6 +205,8 @@ class NetworkItem(JoinItem):
     """The fleet's own bridge."""
 
     hardware: str
+    further: dict[str, list[str]]
+    """The ports of further bridges, which hang on it by a cable each."""
     addresses: list[str]
     """The host's addresses, with the length of the prefix."""
     localhost: bool

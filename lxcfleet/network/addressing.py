@@ -105,8 +105,8 @@ class Addressing:
 
     async def check_new(self, count: int) -> None:
         """Refuse so many new containers if they can't be connected. Raises FleetError."""
-        needs.check_ports(self._context.settings.bridge, count)
         if self._context.settings.dhcp:
+            needs.check_ports(self._context.settings.bridge, count)
             needs.check(self._context.settings)
             await self.gateway()
             return

@@ -48,8 +48,8 @@ class Arrivals:
         if spec.connected:
             self._check_kind(spec)
             await self._bridge.wait_until_there()
-            await self._bridge.ensure()
-            if len(self._context.registry) >= MANY:
+            await self._bridge.ensure(spec)
+            if self._context.settings.dhcp and len(self._context.registry) >= MANY:
                 needs.check_ports(self._context.settings.bridge, 1)
             await self._admission.admit(spec)
 

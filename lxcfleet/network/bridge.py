@@ -26,6 +26,7 @@ from lxcfleet.network.name_server import NameServer
 from lxcfleet.network.publishing import Publishing
 from lxcfleet.runtime.soon import Soon
 from lxcfleet.spec.settings import NetworkSettings
+from lxcfleet.spec.spec import Spec
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,8 @@ class Bridge:
         self._flushed = False
         self._route6 = False
         self._switches = inspection.Switches()
+        self._ports: dict[str | None, list[str]] = {None: []}
+        """The ports of containers by further bridge, as they were set up; None: those of the fleet's own."""
         self._cut_off = False
         self._standing_in = False
         self._exchanging = False
@@ -75,31 +78,36 @@ class Bridge:
 
     # -- made and taken away ---------------------------------------------------------------------------------
 
-    async def ensure(self) -> None:
-        """Have the bridge, its rules and its name server; quick if they are there. Raises FleetError, OSError."""
-        while not self._whole:
+    async def ensure(self, spec: Spec | None = None) -> None:
+        """Have the bridge, its rules and its name server; quick if they are there. Raises FleetError, OSError.
+
+        ``spec``: of a container that is known to the registry; have the further bridge, too, that it is to be on.
+        """
+        needed = None if spec is None else spec.further_bridge
+        while not self._whole or needed not in self._ports:
             settings = self._context.settings
             gateway = await self._addressing.gateway()
             subnet = None if settings.dhcp else await self._addressing.subnet()
             async with self._context.lock:
-                if self._context.settings is settings and not self._whole:
+                if self._context.settings is settings and (not self._whole or needed not in self._ports):
                     await self._set_up(settings, subnet, gateway)
                     return
 
     async def _set_up(self, settings: NetworkSettings, subnet: Subnet | None, gateway: IPv4Address | None) -> None:
         """``subnet``: None on the operator's bridge."""
-        running = self._context.running()
-        ports = [c.spec.port for c in running if c.spec is not None]
+        ports: dict[str | None, list[str]] = {None: []}
+        for spec in self._context.specs():
+            ports.setdefault(spec.further_bridge, []).append(spec.port)
         wanted, guests, route6 = self._publishing.wanted(), self._admission.wanted(), sysctl.routes_ipv6()
         if subnet is None:
             leased = self._leases.admitted(await self._leases.seen())
-            joining = requests.lan(settings, ports, wanted, guests.values(), leased, route6=route6)
+            joining = requests.lan(settings, ports[None], wanted, guests.values(), leased, route6=route6)
             await self._context.ask(JOIN, joining)
         else:
             ask = requests.own(settings, subnet, ports, wanted, guests.values(), route6=route6)
             await self._context.ask(NETWORK, ask)
         records.record(self._context.paths, settings)
-        self._route6 = route6
+        self._route6, self._ports = route6, ports
         await self._have_names(settings, gateway)
         self._admission.assume(guests)
         for container in self._context.running():
@@ -158,6 +166,7 @@ class Bridge:
         if not self._addressing.settled and not self._context.bridge_there:
             return
         self._context.up, self._names, self._nameless = False, None, False
+        self._ports = {None: []}
         self._addressing.forget()
         self.close()
         try:

@@ -49,6 +49,7 @@ class Guest:
         }
         if self.isolated:
             found["bridge", "isolated"] = [port]
+            found["bridge", "isolated_hardware"] = [hardware]
             found["inet", "isolated4"] = [str(self.ipv4)]
             found["inet", "isolated6"] = ipv6
         return found
@@ -100,9 +101,11 @@ def render(subnet: Subnet, bridge: str, *, guard: bool) -> str:
         "  map owners4 { type ipv4_addr : ether_addr; }",
         f"  map owners6 {{ typeof {_TARGET6} : ether daddr; }}",
         "  set isolated { type ifname; }",
+        "  set isolated_hardware { type ether_addr; }",
         "  chain forwarding {",
         "    type filter hook forward priority filter; policy accept;",
         "    iifname @isolated oifname @isolated drop",
+        "    ether saddr @isolated_hardware oifname @isolated drop",  # those on another bridge of the fleet
         "  }",
         *(_guard(ports(subnet.ipv4)) if guard else ()),
         *(_asking(ports(subnet.ipv4)) if guard else ()),
@@ -150,15 +153,18 @@ def _guard(pattern: str) -> list[str]:
 
 
 def _asking(pattern: str) -> list[str]:
-    """The host's own questions about addresses: the bridge hands them to each port."""
-    return [
-        "  chain asking {",
-        "    type filter hook output priority -300; policy accept;",
-        f'    oifname != "{pattern}" accept',
-        "    arp operation request oifname . arp daddr ip != @own4 drop",
-        f"    icmpv6 type nd-neighbor-solicit oifname . {_TARGET6} != @targets drop",
-        "  }",
-    ]
+    """The host's own questions about addresses: the bridge hands them to each port, and to further bridges."""
+    lines = []
+    for name, hook in (("asking", "output"), ("asking_further", "forward")):
+        lines += [
+            f"  chain {name} {{",
+            f"    type filter hook {hook} priority -300; policy accept;",
+            f'    oifname != "{pattern}" accept',
+            "    arp operation request oifname . arp daddr ip != @own4 drop",
+            f"    icmpv6 type nd-neighbor-solicit oifname . {_TARGET6} != @targets drop",
+            "  }",
+        ]
+    return lines
 
 
 def removal(bridge: str) -> str:

@@ -19,8 +19,15 @@ def faults(bridge: str, addresses: Iterable[IPv4Address | IPv6Address], running:
     own = [each for each in addresses if each.version == 4 or sysctl.takes_ipv6(bridge)]
     found = [f"the bridge {bridge} was down"] if own and not interfaces.is_up(bridge) else []
     found += [f"{bridge} had lost {each}" for each in own if not interfaces.has_address(bridge, each)]
-    ports = {c.spec.port: c.name for c in running if c.spec is not None and c.busy is None}
-    found += [f"{ports[port]} was not on {bridge}" for port in sorted(interfaces.loose(bridge, set(ports)))]
+    ports: dict[str | None, dict[str, str]] = {None: {}}
+    for container in running:
+        if container.spec is not None and container.busy is None:
+            ports.setdefault(container.spec.further_bridge, {})[container.spec.port] = container.name
+    for further, names in ports.items():
+        where = further or bridge
+        if further is not None and not interfaces.extends(bridge, further):
+            found.append(f"the bridge {further} was cut off from {bridge}")
+        found += [f"{names[port]} was not on {where}" for port in sorted(interfaces.loose(where, set(names)))]
     return found
 
 

@@ -34,15 +34,16 @@ def check_ports(bridge: str, count: int) -> None:
         raise NoCapacity(
             f"no room for {count} more container{'s' if count != 1 else ''} on {bridge}",
             why=f"a bridge has at most {interfaces.MOST_PORTS} ports, and {left} are left",
-            hint="stop some of those that run, or use --network none",
+            hint="stop some of those that run, or use --network none; a bridge of the fleet's own (network.addresses: own) "
+            "has room for more",
         )
 
 
 def findings(settings: NetworkSettings, *, count: int, served: bool) -> list[Finding]:
     """The same for ``doctor``. ``count``: how many more containers; ``served``: whether the name server runs."""
     found = _operators(settings)
-    left = ports_left(settings.bridge)
-    if settings.default is Network.BRIDGE:
+    if settings.dhcp and settings.default is Network.BRIDGE:
+        left = ports_left(settings.bridge)
         message = f"ports of {settings.bridge}: {count} needed, {left} left"
         level: Level = "ok" if count <= left else "fail"
         hint = "" if count <= left else "create fewer, or use --network none for some"

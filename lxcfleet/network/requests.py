@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from lxcfleet.launcher.operations import DisconnectItem, JoinItem, NetworkItem
 from lxcfleet.network import guard, rules
@@ -17,13 +17,16 @@ from lxcfleet.spec.settings import NetworkSettings
 def own(
     settings: NetworkSettings,
     subnet: Subnet,
-    ports: Sequence[str],
+    ports: Mapping[str | None, list[str]],
     published: Sequence[Published],
     guests: Collection[AnyGuest],
     *,
     route6: bool,
 ) -> NetworkItem:
-    """For a bridge that we make, on which containers have addresses of ours. ``route6``: see rules.render."""
+    """For a bridge that we make, on which containers have addresses of ours. ``route6``: see rules.render.
+
+    ``ports``: by further bridge, None: those of the fleet's own.
+    """
     bridge = settings.bridge
     ruleset = rules.resume_names(bridge) + rules.render(
         subnet, bridge, nat=settings.nat, published=published, route6=route6, host_access=settings.host_access,
@@ -34,7 +37,8 @@ def own(
         "bridge": bridge,
         "hardware": hardware_address(subnet.gateway.ip),
         "addresses": [str(address) for address in (subnet.gateway, subnet.gateway6) if address is not None],
-        "ports": ports,
+        "ports": ports.get(None, []),
+        "further": {further: there for further, there in ports.items() if further is not None},
         "rules": ruleset + guard.admit(bridge, guests),
         "forward": True,
         "localhost": bool(published),

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network
 
 from lxcfleet.errors import InvalidInput
 
@@ -70,6 +70,29 @@ def hardware_address(address: IPv4Address) -> str:
 def interface_name(address: IPv4Address) -> str:
     """The name of the host's end of a container's veth. It fits in IFNAMSIZ (16) for any address."""
     return f"lf{int(address):08x}"
+
+
+PER_BRIDGE = 1000
+"""So many addresses of the fleet's range belong to one bridge: the kernel lets a bridge have 1,023 ports."""
+_FURTHER = "lg"
+
+
+def further_bridge(address: IPv4Interface) -> str | None:
+    """The further bridge that a container of this address is on; None: it is on the fleet's own. It fits in IFNAMSIZ (16)."""
+    number = (int(address.ip) - int(address.network.network_address)) // PER_BRIDGE
+    return f"{_FURTHER}{int(address.network.network_address):08x}-{number:x}" if number else None
+
+
+def cable(bridge: str) -> tuple[str, str]:
+    """The two ends of the cable to a further bridge: the port of the fleet's own bridge, and that of the further one."""
+    rest = bridge.removeprefix(_FURTHER)
+    return f"lh{rest}", f"li{rest}"
+
+
+def bridge_behind(port: str) -> str | None:
+    """The further bridge to which a port of the fleet's own bridge leads; None: to none."""
+    return f"{_FURTHER}{port.removeprefix('lh')}" if port.startswith("lh") else None
+
 
 _LAN_HARDWARE = re.compile(r"06(:[0-9a-f]{2}){5}")
 LAN_HARDWARE = "06"

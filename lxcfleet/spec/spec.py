@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lxcfleet.spec.addresses import hardware_address, interface_name, lan_port
+from lxcfleet.spec.addresses import further_bridge, hardware_address, interface_name, lan_port
 from lxcfleet.spec.fields import SpecFields
 from lxcfleet.spec.health import CheckKind, HealthCheck
 from lxcfleet.spec.terms import Network
@@ -37,6 +37,11 @@ class Spec(SpecFields):
         if self.hardware is not None:
             return lan_port(self.hardware)
         return "" if self.address is None else interface_name(self.address.ip)
+
+    @property
+    def further_bridge(self) -> str | None:
+        """The bridge that it is on, if the fleet's own has no room for it: see addresses.further_bridge."""
+        return None if self.address is None else further_bridge(self.address)
 
     @property
     def check(self) -> HealthCheck | None:

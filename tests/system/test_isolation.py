@@ -219,6 +219,41 @@ def flush(fleet: Fleet) -> None:
     subprocess.run(["/usr/sbin/nft", "-f", "-"], input=text.encode(), check=True)
 
 
+def test_containers_on_further_bridges_are_as_those_on_the_first(fleet: Fleet) -> None:
+    """Bridges of four addresses: the network's and the bridge's own, and those of two containers, are on the first."""
+    fleet.stop_daemon()
+    fleet.start_daemon(module="tests.system.small_bridges_daemon")
+    near, kept, far, last = (fleet.name(word) for word in ("near", "kept", "far", "last"))
+    fleet.ok("create", near, *SERVE)
+    fleet.ok("create", kept, "--isolated", *SERVE)
+    fleet.ok("create", far, "--isolated", *SERVE)
+    where = {name: fleet.record(name)["addresses"] for name in (near, kept, far)}
+    for version in where[far]:
+        until(lambda version=version: from_host(version), what="the host reaches the container")  # type: ignore[misc]
+        assert reaches(fleet, near, version)
+    for version in where[near]:
+        assert reaches(fleet, far, version)
+    assert reaches(fleet, far, f"{near}.{fleet.tag}.test")
+    assert not reaches(fleet, far, where[kept][0])
+    assert not reaches(fleet, kept, where[far][1])
+    assert from_host(where[kept][0])
+    # A cable that somebody pulled is mended, and a third bridge comes when it is needed.
+    further = next(each for each in os.listdir("/sys/class/net") if each.startswith(f"lg{where_begins(where[far][0])}"))
+    subprocess.run(["ip", "link", "set", f"lh{further[2:]}", "down"], check=True)
+    until(lambda: from_host(where[far][0]), what="the cable is mended", seconds=30)
+    for number in range(4):
+        fleet.ok("create", f"{last}{number}", *SERVE)
+    until(lambda: reaches(fleet, near, address(fleet, f"{last}3")), what="a container on a third bridge is reached")
+    assert "cut off" in " ".join(event["message"] for event in fleet.events("repaired"))
+    fleet.ok("destroy", "--all", "--force", "-q", "--drain", "0")
+    assert not [each for each in os.listdir("/sys/class/net") if each[2:].startswith(further[2:10])]
+
+
+def where_begins(text: str) -> str:
+    """The begin of the fleet's range in hexadecimal."""
+    return f"{int(IPv4Address(text)) & 0xFFFF0000:08x}"
+
+
 def test_firewall_rules_that_somebody_flushed_come_back_at_once(fleet: Fleet) -> None:
     one, two = fleet.name(1), fleet.name(2)
     for name in (one, two):

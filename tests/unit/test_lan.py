@@ -17,7 +17,7 @@ from lxcfleet.spec.addresses import is_hardware, lan_port
 from lxcfleet.spec.settings import Config, NetworkSettings, describe, parse
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Health
-from lxcfleet.spec.terms import Network
+from lxcfleet.spec.terms import Addresses, Network
 
 from .network_parts import Names, context_of, own_paths, run
 
@@ -160,9 +160,11 @@ def test_findings_for_the_operator(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 def test_a_bridge_has_room_for_so_many_containers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interfaces, "ports", lambda _: {f"p{number}" for number in range(1000)})
+    operators = NetworkSettings(bridge="br0", addresses=Addresses.DHCP, dns=False)
     for count, level in ((23, "ok"), (24, "fail")):
-        (found,) = needs.findings(NetworkSettings(dns=False), count=count, served=True)
+        *_, found = needs.findings(operators, count=count, served=True)
         assert (found.check, found.level, found.have, found.need) == ("bridge-ports", level, 23, count)
+    assert needs.findings(NetworkSettings(dns=False), count=24, served=True) == []  # the fleet's own has further ones
     needs.check_ports("br0", 23)
     with pytest.raises(NoCapacity, match="no room for 24 more containers on br0"):
         needs.check_ports("br0", 24)

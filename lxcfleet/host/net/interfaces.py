@@ -7,7 +7,7 @@ import socket
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from lxcfleet.spec.addresses import OUR_HARDWARE
+from lxcfleet.spec.addresses import OUR_HARDWARE, cable
 
 _NET = Path("/sys/class/net")
 _ROUTES = Path("/proc/net/route")
@@ -49,6 +49,13 @@ def ports(bridge: str) -> set[str]:
         return {each.name for each in (_NET / bridge / "brif").iterdir()}
     except OSError:
         return set()
+
+
+def extends(bridge: str, further: str) -> bool:
+    """Whether a further bridge is up, and hangs on the fleet's own by its cable."""
+    here, there = cable(further)
+    whole = here in ports(bridge) and there in ports(further)
+    return whole and all(is_up(name) for name in (further, here, there))
 
 
 def loose(bridge: str, names: set[str]) -> set[str]:

@@ -11,8 +11,8 @@ from typing import Any
 from pyroute2 import IPRoute, NetlinkError
 
 from lxcfleet.errors import HostError, InvalidInput
-from lxcfleet.host.net import bridge_port, sysctl
-from lxcfleet.spec.addresses import OUR_HARDWARE
+from lxcfleet.host.net import bridge_port, interfaces, sysctl
+from lxcfleet.spec.addresses import OUR_HARDWARE, bridge_behind, cable
 
 _MTU_DEFAULT = 1500
 
@@ -85,10 +85,37 @@ def ensure_bridge(
                 netlink.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen,
                              family=family)  # fmt: skip
         netlink.link("set", index=index, state="up")
-        for port in ports:
-            veth = _index(netlink, port)
-            if veth is not None:
-                netlink.link("set", index=veth, master=index)
+        _attach(netlink, index, ports)
+
+
+def _attach(netlink: Any, bridge: int | None, ports: Iterable[str]) -> None:
+    """Put those of the interfaces that exist on the bridge; none if that is gone."""
+    for port in ports:
+        index = _index(netlink, port)
+        if index is not None and bridge is not None:
+            netlink.link("set", index=index, master=bridge)
+
+
+def extend_bridge(name: str, further: str, ports: Iterable[str]) -> None:
+    """Make sure that a further bridge hangs on ours by a cable, with those of the veths ``ports`` that exist.
+
+    The kernel lets a bridge have 1,023 ports. The host has no address on the further one.
+    """
+    with _netlink(f"extending the bridge {name}") as netlink:
+        bridge, here, there = _index(netlink, name), *cable(further)
+        mtu = next((link.get_attr("IFLA_MTU") for link in netlink.get_links(bridge) if bridge), _MTU_DEFAULT)
+        if _index(netlink, further) is None:
+            netlink.link("add", ifname=further, kind="bridge", address=f"{OUR_HARDWARE}00:00:00:00", mtu=mtu)
+        if _index(netlink, here) is None:
+            netlink.link("add", ifname=here, kind="veth", mtu=mtu, peer={"ifname": there, "mtu": mtu})
+        for each in (further, here, there):
+            sysctl.refuse_ipv6(each)
+        own = _index(netlink, further)
+        for index, master in ((own, None), (_index(netlink, here), bridge), (_index(netlink, there), own)):
+            if master is not None:
+                netlink.link("set", index=index, master=master)
+            netlink.link("set", index=index, state="up")
+        _attach(netlink, own, ports)
 
 
 def join_bridge(name: str, ports: Iterable[str]) -> None:
@@ -138,5 +165,12 @@ def remove_bridge(name: str) -> None:
     """Remove our bridge, if it exists; other people's bridges stay."""
     with _netlink(f"removing the bridge {name}") as netlink:
         index = _index(netlink, name)
-        if index is not None and _ours(netlink, index):
-            netlink.link("del", index=index)
+        if index is None or not _ours(netlink, index):
+            return
+        for port in interfaces.ports(name):
+            further = bridge_behind(port)
+            for each in (port, further) if further is not None else ():
+                found = _index(netlink, each)
+                if found is not None:
+                    netlink.link("del", index=found)
+        netlink.link("del", index=index)

@@ -53,6 +53,16 @@ def _switch_on(file: Path, complaint: str) -> None:
         raise HostError.from_os_error(complaint, error, path=file) from error
 
 
+def refuse_ipv6(interface: str) -> None:
+    """Have the host itself neither speak nor listen by IPv6 there. Raises HostError."""
+    file = _SYSCTL / "ipv6" / "conf" / interface / "disable_ipv6"
+    try:
+        if file.exists():  # a kernel without IPv6 has no such switch
+            file.write_text("1\n", encoding="ascii")
+    except OSError as error:
+        raise HostError.from_os_error("IPv6 can't be switched off", error, path=file) from error
+
+
 def routes_ipv6() -> bool:
     """Whether the host forwards IPv6 packets."""
     return _read("ipv6/conf/all/forwarding") == "1"

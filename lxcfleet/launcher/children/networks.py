@@ -51,6 +51,8 @@ def network(argument: NetworkItem, reply: Reply, _: Paths) -> None:
     try:
         addresses = [ip_interface(text) for text in argument["addresses"]]
         netlink.ensure_bridge(argument["bridge"], argument["hardware"], addresses, argument["ports"])
+        for further, ports in argument["further"].items():
+            netlink.extend_bridge(argument["bridge"], further, ports)
         nft.apply(argument["rules"])
         if argument["forward"]:
             sysctl.forward([argument["bridge"], *interfaces.routed()])
