@@ -89,6 +89,8 @@ TABLES = (
     Need("neighbours", "entries of the neighbour table", 2, 2, 1 << 16),
     # The same two, and those for link-local addresses.
     Need("neighbours6", "entries of the IPv6 neighbour table", 4, 4, 1 << 16),
+    # Not measured: clients of published ports and what containers ask elsewhere, 16 at a time. An entry takes 320 bytes.
+    Need("connections", "connections that the packet filter follows (conntrack)", 16, 16, 1 << 20),
 )
 PER_USER = (
     # The kernel counts these by user. An unprivileged container is a user of its own (see kernel.user_namespace) and has
@@ -111,8 +113,8 @@ OWN_KEYS = (
     Need("keys", "keys of one container", 2, 64, 1 << 14),
     Need("key-bytes", "bytes of one container's keys", 64, 2048, 1 << 21),
 )
-_ONLY_WARN = frozenset(("neighbours", "neighbours6"))
-"""If these run short, containers start, but work badly."""
+_ONLY_WARN = frozenset(("neighbours", "neighbours6", "connections"))
+"""If these run short, containers start, but work badly: packets are dropped."""
 
 _APP_ONLY = frozenset(("tini",))
 _SYSTEM_ONLY = frozenset(("systemd",))

@@ -245,7 +245,7 @@ def test_doctor(cli: Cli) -> None:
     good = cli("doctor", "-n", "10")
     assert (good.status, good.err) == (0, "")
     assert rows(good.out)[0][:2] == ["ok", "memory"]
-    assert good.out.splitlines()[-1] == "asked: 10 more system containers; room for 1023 more"
+    assert good.out.splitlines()[-1] == "asked: 10 more system containers; room for 4000 more"
     warned = cli("doctor", "-n", "1000")
     assert warned.status == 0
     assert rows(warned.out)[0][:2] == ["warning", "neighbours"]
@@ -256,7 +256,7 @@ def test_doctor(cli: Cli) -> None:
     assert rows(bad.out)[0][:2] == ["FAIL", "uid-ranges"]
     as_json = cli("doctor", "-n", "4096", "-f", "json")
     assert as_json.status == 4
-    assert json.loads(as_json.out)["fits"] == 1023
+    assert json.loads(as_json.out)["fits"] == 4000
     assert next(csv.DictReader(io.StringIO(cli("doctor", "-f", "csv").out)))["fixable"] == "false"
 
 

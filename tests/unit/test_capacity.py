@@ -145,6 +145,16 @@ def test_a_short_neighbour_table_is_a_warning_with_all_three_thresholds() -> Non
     needs.refuse(found, 900, Init.APP)
 
 
+def test_a_nearly_full_table_of_connections_is_a_warning() -> None:
+    table = Table("net.netfilter.nf_conntrack_max", 65_536, 65_000)
+    found = needs.assess(100, Init.APP, limits(connections=table), GOOD, 4000)
+    assert find(found, "connections").level == "warning"
+    assert needs.fixes(found)["net.netfilter.nf_conntrack_max"] > 65_536
+    needs.refuse(found, 100, Init.APP)
+    quiet = needs.assess(100, Init.APP, limits(connections=replace(table, used=90)), GOOD, 4000)
+    assert find(quiet, "connections").level == "ok"
+
+
 def test_limits_that_the_kernel_sizes_itself_are_not_raised() -> None:
     found = find(needs.assess(4000, Init.SYSTEM, ROOMY, GOOD, 4000), "threads")
     assert (found.level, found.fixable) == ("fail", False)

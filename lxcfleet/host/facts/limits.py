@@ -170,6 +170,7 @@ def _tables(inotify: _Inotify) -> dict[str, Table]:
         ("key-bytes", "kernel.keys.maxbytes", key_bytes, True),
         ("neighbours", "net.ipv4.neigh.default.gc_thresh3", _neighbours("arp_cache"), True),
         ("neighbours6", "net.ipv6.neigh.default.gc_thresh3", _neighbours("ndisc_cache"), True),
+        ("connections", "net.netfilter.nf_conntrack_max", _number("net.netfilter.nf_conntrack_count") or 0, True),
         # No file tells this number. Each task is in one namespace of each kind, and few namespaces have no task.
         ("mount-namespaces", "user.max_mnt_namespaces", tasks, False),
         ("user-namespaces", "user.max_user_namespaces", tasks, False),
