@@ -14,6 +14,7 @@ from typing import Any
 
 from lxcfleet.base import mount_plan
 from lxcfleet.base.mask.sweep import sweep
+from lxcfleet.base.services import layer as services
 from lxcfleet.base.stack import Layer, Stack
 from lxcfleet.base.tree import Tree, join
 from lxcfleet.errors import FleetError
@@ -97,9 +98,10 @@ def _marks(tree: Tree, path: str, shown: Collection[str]) -> Iterable[Mark]:
             continue  # it has gone
 
 
-def exposed(pid: int, name: str, hidden: Sequence[Secret], root: Path) -> list[Exposed]:
-    """Those of ``hidden`` that the container whose process 1 is ``pid`` can read. Raises HostError."""
-    marks = [mark for secret in hidden for mark in secret.marks]
+def exposed(pid: int, name: str, hidden: Sequence[Secret], root: Path, given: Collection[str] = ()) -> list[Exposed]:
+    """Those of ``hidden`` that the container whose process 1 is ``pid`` can read, but for what it is ``given`` on purpose.
+    Raises HostError."""
+    marks = [mark for secret in hidden for mark in secret.marks if mark.path not in given]
     seen = {path for path, copy in inside.readable(pid, name, marks) if copy is None or _same(root, path, copy)}
     result = []
     for secret in hidden:
@@ -119,6 +121,12 @@ def _same(root: Path, path: str, copy: str) -> bool:
         return False
 
 
+def _given(stack: Stack, root: Path) -> frozenset[str]:
+    """Private files of the host that the container has with its services, as they are what everybody can download."""
+    asked = [layer.services for layer in stack.lower if layer.services is not None]
+    return frozenset[str]().union(*(services.plan(Tree(root), each).given for each in asked))
+
+
 def audit(paths: Paths, containers: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
     """One answer for each container (``name``, ``pid`` and ``stack``): the files it can read, or why that is not known.
 
@@ -129,11 +137,13 @@ def audit(paths: Paths, containers: Iterable[Mapping[str, Any]]) -> Iterable[dic
     hidden: dict[Layer, list[Secret]] = {}
     for container in containers:
         # Layers above the base may show other files, but never make a file of the host secret. So only the base is asked.
-        host = Stack.from_json(container["stack"]).bottom
+        stack = Stack.from_json(container["stack"])
+        host = stack.bottom
         if host not in hidden:
             hidden[host] = _secrets_of(paths, host, parts)
         try:
-            found = exposed(container["pid"], container["name"], hidden[host], Path(host.mount or host.source))
+            place = Path(host.mount or host.source)
+            found = exposed(container["pid"], container["name"], hidden[host], place, _given(stack, place))
         except FleetError as error:
             yield {"name": container["name"], "exposed": [], "problem": str(error)}
         else:

@@ -8,12 +8,13 @@ installation of packages with services. A clone gets all other units from its ow
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from lxcfleet.base.mask import maintenance, neutral
 from lxcfleet.base.services import planner
-from lxcfleet.base.services.planner import BUS, GENERATORS
-from lxcfleet.base.services.units import VENDOR
+from lxcfleet.base.services.packages import GENERATORS
+from lxcfleet.base.services.planner import BUS
+from lxcfleet.base.services.units import KINDS, NOWHERE, VENDOR, Units, kind_of
 from lxcfleet.base.tree import Tree, join
 from lxcfleet.host.kernel.entries import Copy, Directory, Entry, File, Owner, Symlink
 
@@ -65,6 +66,9 @@ _SETTINGS = {
     "/etc/systemd/system.conf": b"[Manager]\nShowStatus=error\nDefaultTasksMax=infinity\n",
     "/etc/systemd/logind.conf": b"[Login]\nNAutoVTs=0\nReserveVT=0\n",
 }
+_TOLD = "of-the-host:lxcfleet_create_--unit_"
+"""What the names begin with to which the host's services lead that a container does not have. `systemctl start` says: "Unit
+of-the-host:lxcfleet_create_--unit_apache2.service is masked." """
 _ETC_DIRECTORIES = "/etc/systemd/system /etc/systemd/user /etc/systemd/network"
 
 
@@ -95,7 +99,21 @@ def files(tree: Tree, operator: Iterable[str] = ()) -> dict[str, Entry]:
     for path in _ETC_DIRECTORIES.split():
         result[path] = Directory(Owner(0o755), why="for units of the clone's own")
     # Names that the host does not have are passed over, so that no container is kept from starting: `config check` tells.
-    return result | planner.plan(tree, operator, names).entries
+    result |= planner.plan(tree, operator, names).entries
+    return result | _others(tree, {path.rpartition("/")[2] for path in result})
+
+
+def _others(tree: Tree, given: Collection[str]) -> dict[str, Entry]:
+    """Links that have `systemctl start` say, for each service of the host's that is not ``given``, how a container gets it.
+    A unit that is a link to one of another name counts as that, and the name stands in the message that it is masked. Each
+    leads to a name of its own: systemd can't load one unit by some of its names, and others later."""
+    host = Units(tree)
+    found: dict[str, Entry] = {}
+    for name in host.listed:
+        if name not in given and kind_of(name) in KINDS and host.find(name) is not None:
+            found[join(_SYSTEM, name)] = Symlink(f"{_TOLD}{name}", "not given to all containers")
+            found[join(_SYSTEM, f"{_TOLD}{name}")] = Symlink(NOWHERE, "masked")
+    return found
 
 
 def _copy(tree: Tree, directory: str, names: Iterable[str], result: dict[str, Entry]) -> None:

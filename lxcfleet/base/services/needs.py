@@ -50,7 +50,16 @@ HOME=/root
 
 _DATABASE = b"""\
 [Service]
-ExecStartPre=/bin/sh -c 'test -d /var/lib/mysql/mysql || mariadb-install-db --user=mysql --skip-test-db >/dev/null'
+ExecStartPre=/bin/sh -c 'test -e /var/lib/mysql/mysql/global_priv.frm || exec mariadb-install-db --user=mysql >/dev/null'
+"""
+_CLIENT = b"""\
+# Root of this container is root of its database, in place of the host's file.
+[client]
+host     = localhost
+user     = root
+[mysql_upgrade]
+host     = localhost
+user     = root
 """
 
 
@@ -77,8 +86,9 @@ def _crontab(path: str, content: bytes) -> Need:
 
 
 def _mariadb() -> Need:
-    why = "the directory of its data is empty: the package fills it only where it is installed"
-    return Need(why, {f"{ADMIN}/mariadb.service.d/lxcfleet-first-start.conf": _file(_DATABASE, why)})
+    why = "the directory of its data is empty, and the host's settings of its clients hidden: the package makes both, once"
+    drop_in = f"{ADMIN}/mariadb.service.d/lxcfleet-first-start.conf"
+    return Need(why, {drop_in: _file(_DATABASE, why), "/etc/mysql/debian.cnf": File(_CLIENT, Owner(0o600), why)})
 
 
 NEEDS: Mapping[str, Need] = {

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from lxcfleet.base.services import units
+from lxcfleet.base.services import packages, units
 from lxcfleet.base.services.needs import NEEDS
 from lxcfleet.base.services.units import ADMIN, KINDS, Unit, Units
 from lxcfleet.base.tree import Tree, join
@@ -20,8 +20,6 @@ from lxcfleet.errors import InvalidInput
 from lxcfleet.host.kernel.entries import Copy, Entry, Owner, Symlink
 
 BUS = "/usr/share/dbus-1/system-services"
-GENERATORS = "/usr/lib/systemd/system-generators"
-_LISTS = "/var/lib/dpkg/info"
 
 _ACTIVATES = {"timer": ("Timer", "Unit"), "socket": ("Socket", "Service"), "path": ("Path", "Unit")}
 """By kind: the setting that names the unit which it starts; by default that is the service of the same name."""
@@ -37,8 +35,8 @@ _REACHED = frozenset(
 """The targets that each system container reaches at boot. A unit that only others want is started with the usual ones."""
 _USUAL = {"service": "multi-user", "socket": "sockets", "timer": "timers", "path": "paths"}
 
-_NEAR = 3
-"""A complaint about a name that the host does not have names at most so many others."""
+_NEAR, _CLOSE = 3, 0.7
+"""A complaint about an unknown name has at most so many others, which are at least so close to it (difflib)."""
 
 
 @dataclass
@@ -54,13 +52,23 @@ class Plan:
     """The names of those that are started at boot."""
     wrong: dict[str, InvalidInput] = field(default_factory=dict)
     """The units that can't be had, each with the reason."""
+    given: frozenset[str] = frozenset()
+    """Private files of the host that containers get all the same, as they are what everybody can download."""
+    withheld: list[str] = field(default_factory=list)
+    """Private configuration files of the units' packages that the host has changed: they stay hidden."""
     missing: list[tuple[str, str, str]] = field(default_factory=list)
     """The units without which another one does not start, and which the host does not have either: unit, setting, name."""
 
     def check(self) -> None:
-        """Raise InvalidInput for the first unit that can't be had."""
-        for error in self.wrong.values():
-            raise error
+        """Raise InvalidInput for the units that can't be had."""
+        if not self.wrong:
+            return
+        first, *more = self.wrong.values()
+        if not more:
+            raise first
+        told = [f"{error.message}{f': {error.why}' if error.why else ''}" for error in (first, *more)]
+        hint = "\n".join(error.hint for error in (first, *more) if error.hint)
+        raise InvalidInput(f"{len(told)} of the units can't be given to containers", why="\n".join(told), hint=hint)
 
 
 def plan(tree: Tree, names: Iterable[str], present: Collection[str]) -> Plan:
@@ -80,11 +88,7 @@ class _Planner:
                 self._enable(self._find(name))
             except InvalidInput as error:
                 done.wrong[name] = error
-        makers = generators(self._tree, [unit.path for unit in done.units.values()])
-        for path, templates in makers.items():
-            done.entries[path] = Copy(path, _owner(self._tree, path, 0o755), "a generator of a unit's package")
-            for unit in filter(None, map(self._host.find, templates)):
-                self._take(unit)  # it makes instances of them
+        self._take_of_packages()
         for unit in done.units.values():
             self._copy(unit)
         for name in sorted(done.enabled):
@@ -138,7 +142,7 @@ class _Planner:
         known = [each for each in self._host.listed if units.kind_of(each) in KINDS and self._host.find(each)]
         stem = units.stem_of(name)
         same = [each for each in known if stem and (stem in each or units.stem_of(each) in (stem, f"{stem}d", stem[:-1]))]
-        return list(dict.fromkeys([*same[:_NEAR], *difflib.get_close_matches(name, known, _NEAR)]))[:_NEAR]
+        return list(dict.fromkeys([*same[:_NEAR], *difflib.get_close_matches(name, known, _NEAR, _CLOSE)]))[:_NEAR]
 
     def _enable(self, unit: Unit) -> None:
         """Take a unit, and those that [Install] names to be enabled with it."""
@@ -176,6 +180,18 @@ class _Planner:
         for each in unit.lines("Unit", *_HARD):
             for name in each.value.split():
                 yield each.key, name
+
+    def _take_of_packages(self) -> None:
+        """Take what the packages of the units have besides."""
+        found = packages.owned(self._tree, [unit.path for unit in self._plan.units.values()])
+        for path, templates in found.generators.items():
+            self._plan.entries[path] = Copy(path, _owner(self._tree, path, 0o755), "a generator of a unit's package")
+            for unit in filter(None, map(self._host.find, templates)):
+                self._take(unit)  # it makes instances of them
+        for path, content in found.packed.items():
+            self._plan.entries[path] = Copy(path, _owner(self._tree, path), "settings as the package brought them", content)
+        self._plan.given = frozenset(found.packed)
+        self._plan.withheld = found.changed
 
     # -- their files -----------------------------------------------------------------------------------------------
 
@@ -233,30 +249,3 @@ def _owner(tree: Tree, path: str, mode: int | None = None) -> Owner:
     if status is None:
         return Owner(0o644)
     return Owner(status.st_mode & 0o777 if mode is None else mode, status.st_uid, status.st_gid)
-
-
-def generators(tree: Tree, files: Iterable[str]) -> dict[str, list[str]]:
-    """The generators of units that belong to the packages of these files, each with the templates of its package;
-    systemd.generator(7). Not those of systemd itself: they are about the host's disks and its kernel's command line.
-
-    dpkg's lists may have /lib for /usr/lib: dpkg knows nothing of the link.
-    """
-    wanted = {f"{form}\n".encode() for path in files for form in (path, path.removeprefix("/usr"))}
-    found: dict[str, list[str]] = {}
-    names = {name for name in tree.names(GENERATORS) if not name.startswith("systemd-")}
-    for name in tree.names(_LISTS) if wanted and names else ():
-        if name.endswith(".list"):
-            # ``tree.read`` would have each file watched, which is not needed: a change shows in the directory.
-            with open(tree.outside(join(_LISTS, name)), "rb") as file:
-                content = file.read()
-            if b"/system-generators/" in content and any(b"\n" + each in content for each in wanted):
-                listed = [line.rpartition("/") for line in content.decode("utf-8", "surrogateescape").splitlines()]
-                templates = [end for top, _, end in listed if top.endswith("/systemd/system") and units.is_template(end)]
-                own = [end for top, _, end in listed if top.endswith("/system-generators") and end in names]
-                found |= {join(GENERATORS, each): templates for each in own if tree.is_file(join(GENERATORS, each))}
-    return found
-
-
-def words(missing: Mapping[str, InvalidInput]) -> list[str]:
-    """What is wrong with units, one line for each."""
-    return [f"{error.message}{f': {error.why}' if error.why else ''}" for error in missing.values()]

@@ -228,7 +228,7 @@ class Units:
         aliases = [link for each in sorted(names) for link in self.links.get(each, ()) if link != path]
         called = names | {link.rpartition("/")[2] for link in aliases}
         drop_ins = list(self._drop_ins(called))
-        private = [each for each in (path, *drop_ins) if not self.is_public(each)]
+        private = [each for each in (path, *drop_ins) if not is_public(self.tree, each)]
         shown = [each for each in (source, *drop_ins) if each not in private]
         settings = [line for file in shown for line in parse(self.tree.read(self.tree.real(file, last=True)) or b"", file)]
         drop_ins = [each for each in drop_ins if each not in private]
@@ -246,15 +246,16 @@ class Units:
                         found.setdefault(file, join(inside, file))
         yield from (found[file] for file in sorted(found))
 
-    def is_public(self, path: str) -> bool:
-        """Whether every user of the host can read the file."""
-        source = self.tree.real(path, last=True)
-        for above in parents(source):
-            status = self.tree.lstat(above)
-            if status is None or not status.st_mode & 0o001:
-                return False
-        status = self.tree.lstat(source)
-        return status is not None and bool(status.st_mode & 0o004)
+
+def is_public(tree: Tree, path: str) -> bool:
+    """Whether every user of the host can read the file."""
+    source = tree.real(path, last=True)
+    for above in parents(source):
+        status = tree.lstat(above)
+        if status is None or not status.st_mode & 0o001:
+            return False
+    status = tree.lstat(source)
+    return status is not None and bool(status.st_mode & 0o004)
 
 
 def _prefixes(name: str) -> Iterator[str]:

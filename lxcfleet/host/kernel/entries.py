@@ -14,6 +14,8 @@ from pathlib import Path
 
 from lxcfleet.host.kernel.mounts import OPAQUE, PART
 
+_SHORT = 60
+"""Bytes of a link's target for which ext4 takes a block."""
 BLOCK = 4096
 """Bytes of a block in which files are kept."""
 
@@ -69,11 +71,13 @@ class File:
 
 @dataclass(frozen=True)
 class Copy:
-    """A regular file with the content that the host's ``source`` has when the image is written."""
+    """A regular file with the content that the host's ``source`` has when the layer is written, or that it had when it was
+    looked at, if ``content`` is set: then nothing that was written to it since gets into the layer."""
 
     source: str
     owner: Owner
     why: str = ""
+    content: bytes | None = None
 
     def __str__(self) -> str:
         return f"copy {self.owner} of {self.source!r}"
@@ -114,13 +118,15 @@ def stage(entries: Mapping[str, Entry], root: Path, tree: Path, first_id: int = 
                 directories.append((target, entry))
             case File(content, owner):
                 blocks += _put(target, content, owner, first_id)
-            case Copy(source, owner):
+            case Copy(source, owner, content=None):
                 with open(os.fspath(root).rstrip("/") + source, "rb") as original:
                     blocks += _put(target, original.read(), owner, first_id)
+            case Copy(_, owner, content=bytes(content)):
+                blocks += _put(target, content, owner, first_id)
             case Symlink(link):
                 os.symlink(link, target)
                 os.chown(target, first_id, first_id, follow_symlinks=False)
-                links += 1
+                links += len(os.fsencode(link)) >= _SHORT  # a shorter one is in the inode
     for target, directory in directories:
         _own(target, directory.owner, first_id)
         if directory.opaque:

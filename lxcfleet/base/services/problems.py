@@ -1,0 +1,159 @@
+"""What keeps the host's services from running in a container, in words. Pure, but for reading the host.
+
+These are warnings: whether a service runs is seen only when it does, and the container's own files count, too.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+from lxcfleet.base.services.planner import Plan
+from lxcfleet.base.services.units import Setting, Unit
+from lxcfleet.base.tree import Tree
+
+_BINARIES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin")
+"""Where systemd looks for a program that is named without its directory; systemd.exec(5)."""
+_STARTS = ("ExecStart", "ExecStartPre", "ExecCondition")
+_PREFIXES = "@-:+!|"
+_KERNEL = {
+    "modprobe": "loads kernel modules", "insmod": "loads kernel modules", "hwclock": "sets the host's clock",
+    "mount": "mounts file systems", "losetup": "makes loop devices", "swapon": "sets up swap", "sysctl": "sets the kernel up",
+    "udevadm": "manages devices", "systemd-udevd": "manages devices",
+}  # fmt: skip
+"""Programs whose work an unprivileged container can't do."""
+_NOT_IN_CONTAINERS = {"no": True, "false": True, "vm": True, "container": False, "lxc": False, "yes": False, "true": False,
+                      "private-users": False}  # fmt: skip
+"""By the value of ConditionVirtualization=: whether it fails in a container of ours."""
+_READ_ONLY = ("/sys", "/proc/sys")
+"""What a container can't write to."""
+
+_PORTS = {
+    "apache2": 80, "nginx": 80, "lighttpd": 80, "caddy": 80, "ssh": 22, "dropbear": 22, "postfix": 25, "exim4": 25,
+    "opensmtpd": 25, "mariadb": 3306, "mysql": 3306, "redis-server": 6379, "valkey-server": 6379, "named": 53, "unbound": 53,
+    "dnsmasq": 53, "squid": 3128, "dovecot": 143, "cyrus-imapd": 143, "proftpd": 21, "vsftpd": 21, "pure-ftpd": 21,
+}  # fmt: skip
+"""The usual ports of well-known services that take no socket from systemd, by the name of the unit."""
+
+
+class Problem(NamedTuple):
+    """Something that may keep a service from running."""
+
+    unit: str
+    text: str
+
+
+def problems(tree: Tree, plan: Plan, hidden: Callable[[str], bool]) -> list[Problem]:
+    """What may keep the units of ``plan`` from running. ``hidden``: whether a container lacks a path that the host has."""
+    found, seen = [], _Seen(tree, plan.entries, hidden)
+    for unit in plan.units.values():
+        found += [Problem(unit.name, text) for text in dict.fromkeys(_of_unit(unit, seen))]
+    found += [Problem(name, _missing(key, other)) for name, key, other in plan.missing]
+    first = next(iter(plan.units), "")
+    found += [
+        Problem(first, f"its settings in {path} stay hidden: other users of the host can't read them, and they were changed")
+        for path in plan.withheld
+    ]
+    return [*found, *_ports(plan), *_conflicts(plan)]
+
+
+class _Seen(NamedTuple):
+    """What a container has of the host's files."""
+
+    tree: Tree
+    given: Collection[str]
+    hidden: Callable[[str], bool]
+
+    def lacks(self, path: str) -> str:
+        """Why a container does not have the file at ``path``, in words; empty: it has, as far as is known."""
+        if "%" in path or path in self.given or any(c in path for c in "*?["):
+            return ""
+        if not self.tree.exists(self.tree.real(path, last=True)):
+            return "is not there"
+        return "is hidden by the mask" if self.hidden(path) else ""
+
+
+def _of_unit(unit: Unit, seen: _Seen) -> Iterator[str]:
+    for path in unit.private:
+        yield f"its settings in {path} stay hidden, as other users of the host can't read them"
+    for line in unit.lines("Service", *_STARTS):
+        yield from _program(line, seen)
+    for line in unit.lines("Service", "EnvironmentFile"):
+        optional, path = line.value.startswith("-"), line.value.lstrip("-")
+        lacks = seen.lacks(path)
+        if lacks and not (optional and lacks == "is not there"):
+            yield f"the file of its variables {path} {lacks}{_by(line, unit)}"
+    for line in unit.lines("Unit", "ConditionPathExists", "AssertPathExists", "ConditionFileNotEmpty"):
+        path = line.value.lstrip("|")
+        if path.startswith("/") and not path.startswith(("/run", "/var", "/proc", "/sys", "/dev")) and seen.lacks(path):
+            yield f"it is passed over, as {path} {seen.lacks(path)} ({line.key}=)"
+    yield from _conditions(unit)
+
+
+def _by(line: Setting, unit: Unit) -> str:
+    """Which file says so, if that is not the unit's own."""
+    return "" if line.file == unit.source else f" ({line.file})"
+
+
+def _program(line: Setting, seen: _Seen) -> Iterator[str]:
+    prefix = line.value[: len(line.value) - len(line.value.lstrip(_PREFIXES))]
+    try:
+        words = shlex.split(line.value[len(prefix) :])
+    except ValueError:
+        words = line.value[len(prefix) :].split()
+    if not words:
+        return
+    name = words[0].rpartition("/")[2]
+    if name in _KERNEL and "-" not in prefix:
+        yield f"it can't do its work in an unprivileged container: it {_KERNEL[name]} ({words[0]})"
+    places = [words[0]] if words[0].startswith("/") else [f"{directory}/{words[0]}" for directory in _BINARIES]
+    lacks = [seen.lacks(place) for place in places]
+    if all(lacks) and "-" not in prefix:
+        yield f"its program {words[0]} {next((why for why in lacks if 'hidden' in why), lacks[0])}"
+
+
+def _conditions(unit: Unit) -> Iterator[str]:
+    for line in unit.lines("Unit", "ConditionVirtualization", "AssertVirtualization"):
+        value = line.value.lstrip("|")
+        fails = _NOT_IN_CONTAINERS.get(value.lstrip("!"))
+        if fails is not None and fails != value.startswith("!"):
+            yield f"it is passed over in containers ({line.key}={line.value})"
+    for line in unit.lines("Unit", "ConditionPathIsReadWrite", "AssertPathIsReadWrite"):
+        if line.value.startswith(_READ_ONLY):
+            yield f"it is passed over, as containers can't write to {line.value} ({line.key}=)"
+
+
+def _missing(key: str, name: str) -> str:
+    if name.endswith(".device"):
+        return f"it waits for {name}, and containers have no devices of the host's ({key}=)"
+    if name.endswith(".mount"):
+        return f"it needs {name}, and containers have no mounts of the host's ({key}=)"
+    return f"it needs {name}, which the host does not have ({key}=)"
+
+
+def _ports(plan: Plan) -> Iterator[Problem]:
+    """Units that want the same port, as far as can be told."""
+    wanted: dict[str, list[str]] = {}
+    for name in sorted(plan.enabled):
+        unit = plan.units[name]
+        streams = {each.value.rpartition(":")[2] for each in unit.lines("Socket", "ListenStream")}
+        usual = _PORTS.get(name.removesuffix(".service"))
+        for port in [*(each for each in streams if each.isdigit()), *([str(usual)] if usual else [])]:
+            wanted.setdefault(port, []).append(name)
+    for port, names in wanted.items():
+        if len(names) > 1:
+            text = f"it wants port {port}, and so {_do(names[1:])}: one of them has to be set to another one"
+            yield Problem(names[0], text)
+
+
+def _do(names: Sequence[str]) -> str:
+    return f"does {names[0]}" if len(names) == 1 else f"do {', '.join(names)}"
+
+
+def _conflicts(plan: Plan) -> Iterator[Problem]:
+    for one, other in combinations(sorted(plan.enabled), 2):
+        for name, foe in ((one, other), (other, one)):
+            if foe in plan.units[name].names("Unit", "Conflicts"):
+                yield Problem(name, f"it can't run together with {foe} (Conflicts=)")
