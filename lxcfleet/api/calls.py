@@ -20,10 +20,12 @@ from lxcfleet.api.queries import (
     EXAMINED,
     FOLLOWED,
     LOGS_OF,
+    SERVICES,
     VERIFIED,
     DoctorRequest,
     EventsRequest,
     LogsRequest,
+    UnitsRequest,
     VerifyRequest,
 )
 from lxcfleet.api.records import (
@@ -32,6 +34,7 @@ from lxcfleet.api.records import (
     CreationRecord,
     DoctorRecord,
     EventRecord,
+    FindingRecord,
     OperationRecord,
     ResultRecord,
     RolloutRecord,
@@ -123,6 +126,10 @@ DOCTOR: Call[DoctorRequest, DoctorRecord] = Call(
 FIX: Call[DoctorRequest, DoctorRecord] = Call(
     "fix", "POST", "/1.0/doctor/fix", "raise what can be raised safely, persistently; answers how it is then",
     InBody(DoctorRequest), one(DoctorRecord),
+)  # fmt: skip
+UNITS: Call[UnitsRequest, list[FindingRecord]] = Call(
+    "units", "GET", "/1.0/units", "what may keep these services of the host's from running in containers", SERVICES,
+    many(FindingRecord),
 )  # fmt: skip
 METRICS: TextCall[None] = TextCall(
     "metrics", "GET", "/metrics", "what Prometheus reads", _SCRAPED, "text/plain; version=0.0.4; charset=utf-8"

@@ -111,6 +111,7 @@ class Client:
     cancel = _method(calls.CANCEL)
     events = _method(calls.EVENTS)
     doctor = _method(calls.DOCTOR)
+    units = _method(calls.UNITS)
     fix = _method(calls.FIX)
     metrics = _plain(calls.METRICS)
     targets = _plain(calls.TARGETS)

@@ -12,6 +12,7 @@ from lxcfleet.spec.names import MAX_COUNT, parse_label
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.terms import Init
+from lxcfleet.spec.unit_names import parse_unit
 
 _DIGITS = 18
 """Digits that a number in a query may have."""
@@ -80,6 +81,7 @@ LABEL: Key[tuple[tuple[str, str], ...]] = Key(
     lambda labels: [f"{key}={value}" for key, value in labels], _each(parse_label), (),
 )  # fmt: skip
 PACKAGE = texts("package", "the name of a package", "Only these packages count; without one all do.")
+UNIT = texts("unit", "the name of a unit", "The units that containers are to run.", parse_unit)
 DEEP = flag("deep", "Compare all files of packages that changed since a container's start, whatever the settings say.")
 COUNT = number("count", "How many more containers.", 1, 1, MAX_COUNT)
 INIT = word("init", "Of which kind they are.", Init.SYSTEM.value, [each.value for each in Init])
@@ -122,6 +124,13 @@ class VerifyRequest:
 
 
 @dataclass(frozen=True)
+class UnitsRequest:
+    """``lxcfleet config check``: the names of units of the host's that containers are to run."""
+
+    units: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class DoctorRequest:
     """``lxcfleet doctor``: can the host take ``count`` more containers with this ``init``?"""
 
@@ -159,4 +168,5 @@ EXAMINED: InQuery[DoctorRequest] = InQuery(
     single(COUNT), single(INIT), make=lambda count, init: DoctorRequest(count, Init(init)),
     split=lambda asked: (asked.count, asked.init.value),
 )  # fmt: skip
+SERVICES: InQuery[UnitsRequest] = InQuery(single(UNIT), make=UnitsRequest, split=lambda asked: (asked.units,))
 FOLLOWED: InQuery[EventsRequest] = InQuery(single(FOLLOW), make=EventsRequest, split=lambda asked: (asked.follow,))

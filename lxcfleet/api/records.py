@@ -188,6 +188,8 @@ class OperationRecord(TypedDict):
 class CreationRecord(OperationRecord):
     """The operation of ``create``."""
 
+    notes: list[str]
+    """What may keep the requested containers from their work, one line each."""
     rollout: str | None
     """With update: the id of the rollout that restarts the containers whose change takes a restart; null: there is none."""
 
@@ -280,6 +282,8 @@ class SetRecord(TypedDict):
     """The containers that are restarted because the change takes that."""
     restart_needed: list[str]
     """The containers for which the change takes effect only after a restart, where the request declined that restart."""
+    notes: list[str]
+    """What may keep the containers from their work with the new values, one line each."""
     rollout: RolloutRecord | None
     """The rollout that restarts the containers."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lxcfleet.containers import changes, steps
-from lxcfleet.containers.commands import check_command, check_services
+from lxcfleet.containers import changes, services, steps
+from lxcfleet.containers.commands import check_command
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.events import ActionDone
 from lxcfleet.containers.masks import MaskKeeper
@@ -88,7 +88,7 @@ class Changing:
         keys = {*asked}
         wrong = _Complaints(len(chosen))
         commands: set[tuple[str, ...]] = set()
-        services: set[tuple[str, ...]] = set()
+        checked: set[tuple[str, ...]] = set()
         planned = []
         for container in chosen:
             with wrong.of(container):
@@ -97,9 +97,9 @@ class Changing:
                 if spec.command != former.command and spec.command[:1] not in commands:
                     commands.add(spec.command[:1])
                     await check_command(self._paths, self._mask, spec)
-                if spec.units != former.units and spec.units not in services:
-                    services.add(spec.units)
-                    await check_services(spec)
+                if spec.units != former.units and spec.units not in checked:
+                    checked.add(spec.units)
+                    await services.check(spec)
                 if any(getattr(former, key) != getattr(spec, key) for key in _LIMITS):
                     self._specs.check_limits(spec)
                     self._check_running(container, spec)

@@ -1,15 +1,11 @@
-"""Whether a command, or a service of the host's, can be run in a clone of this host."""
+"""Whether a command can be run in a clone of this host."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import stat
 
 from lxcfleet.base.mask import build
-from lxcfleet.base.services import layer
-from lxcfleet.base.stack import Services
-from lxcfleet.base.tree import Tree
 from lxcfleet.containers import request
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.paths import Paths
@@ -29,10 +25,3 @@ async def check_command(paths: Paths, mask: MaskKeeper, spec: Spec) -> None:
         return executable and not build.hidden(paths, path)
 
     request.find_command(spec.command[0], spec.environment, runnable)
-
-
-async def check_services(spec: Spec) -> None:
-    """Raise InvalidInput unless the host has all the services that a container is to run."""
-    if spec.units:
-        plan = await asyncio.to_thread(layer.plan, Tree(), Services.of(spec))
-        plan.check()

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from lxcfleet.api.requests import CreateRequest
-from lxcfleet.containers import plan, request, steps, store
+from lxcfleet.containers import plan, request, services, steps, store
 from lxcfleet.containers.actions import AT_ONCE, Actions
 from lxcfleet.containers.changing import Changing, Planned, like, restart_lines
-from lxcfleet.containers.commands import check_command, check_services
+from lxcfleet.containers.commands import check_command
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.events import ActionDone
 from lxcfleet.containers.firsts import Firsts
@@ -162,7 +162,7 @@ class Creation:
         if wanted.like.command and wanted.new:
             await check_command(self._paths, self._mask, wanted.like)
         if wanted.new:
-            await check_services(wanted.like)
+            await services.check(wanted.like)
         if wanted.like.network is Network.BRIDGE and wanted.new:
             await self._room.check_addresses(len(wanted.new))
         if wanted.new:

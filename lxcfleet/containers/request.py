@@ -68,6 +68,12 @@ def _profile(request: CreateRequest, config: Config) -> Profile:
         ) from None
 
 
+def units_of(request: CreateRequest, config: Config) -> tuple[str, ...]:
+    """The host's services that new containers of this request run. Raises InvalidInput."""
+    units: tuple[str, ...] = {**_profile(request, config).said, **request.said}.get("units", ())
+    return units
+
+
 def find_command(command: str, environment: Mapping[str, str], runnable: Callable[[str], bool]) -> None:
     """Raise InvalidInput unless ``command`` is a program in a new clone; ``runnable`` tells whether a path there is one."""
     if "/" in command:

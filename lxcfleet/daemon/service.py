@@ -9,6 +9,7 @@ from typing import cast
 from lxcfleet.api.records import ContainerDetails, ContainerRecord, DoctorRecord, FindingRecord, ResultRecord
 from lxcfleet.api.requests import ActionRequest, CreateRequest, WaitRequest
 from lxcfleet.base.merge import reconcile
+from lxcfleet.containers import services
 from lxcfleet.containers.actions import Actions
 from lxcfleet.containers.boot import Boot
 from lxcfleet.containers.changing import Changing, Planned, needs_restart
@@ -65,7 +66,7 @@ class Fleet:
         observers: Sequence[Observer] = (),
     ) -> None:
         """``observers`` are called before each step that changes a container."""
-        self._paths = paths
+        self.paths = paths
         self.config = config
         self.registry = registry
         self._lifecycle = lifecycle
@@ -145,7 +146,7 @@ class Fleet:
         """One container in full; raises NotFound."""
         await self.registry.observe()
         container = self._get(name)
-        own = self._paths.container(name)
+        own = self.paths.container(name)
         spec, running = container.wanted, container.running
         details = {
             **self._record(container),
@@ -163,7 +164,7 @@ class Fleet:
             "processes_limit": (spec.pids or None) if spec else None,
             "exit_lines": list(container.exit.lines) if container.exit else [],
             "failures": container.course.row,
-            "conflicts": reconcile.conflicts(self._paths, name),
+            "conflicts": reconcile.conflicts(self.paths, name),
             "confinement": self._specs.confinement(spec) if spec else {},
             "autostart": spec.autostart if spec else False,
             "boot_order": spec.boot_order if spec else 0,
@@ -176,14 +177,19 @@ class Fleet:
 
     async def doctor(self, count: int, init: Init) -> DoctorRecord:
         """Compare the needs of ``count`` more containers with the host's limits; add findings about the daemon itself."""
-        return self._with_own(await self.room.doctor(count, init))
+        return await self._with_own(await self.room.doctor(count, init))
 
     async def fix(self, count: int, init: Init) -> DoctorRecord:
         """Raise the limits that can be raised safely. The change persists over boots."""
-        return self._with_own(await self.room.fix(count, init))
+        return await self._with_own(await self.room.fix(count, init))
 
-    def _with_own(self, record: DoctorRecord) -> DoctorRecord:
+    async def examine(self, units: Sequence[str]) -> list[FindingRecord]:
+        """What may keep these services of the host's from running in containers."""
+        return [cast(FindingRecord, each.to_json()) for each in await services.findings(self.paths, {"": units})]
+
+    async def _with_own(self, record: DoctorRecord) -> DoctorRecord:
         own = findings.of_tasks(self._tasks.readings(), datetime.now(UTC))
+        own += await services.findings(self.paths, services.all_asked(self.paths, self.registry, self.config.profiles))
         record["findings"] += [cast(FindingRecord, finding.to_json()) for finding in own]
         return record
 
@@ -194,7 +200,7 @@ class Fleet:
 
     def log_file(self, name: str, kind: str) -> str:
         """The path of a container's log; raises NotFound, InvalidInput."""
-        own = self._paths.container(self._get(name).name)
+        own = self.paths.container(self._get(name).name)
         files = {"console": own.console_log, "lxc": own.lxc_log}
         if kind not in files:
             raise InvalidInput(f"there is no log {kind!r}", hint="choose console or lxc")

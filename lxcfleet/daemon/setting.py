@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from lxcfleet.api.records import CreationRecord, RolloutRecord, SetRecord
 from lxcfleet.api.requests import CreateRequest, RolloutRequest, SetRequest
+from lxcfleet.containers import services
 from lxcfleet.containers.changing import Planned, restart_lines, to_restart
+from lxcfleet.containers.request import units_of
 from lxcfleet.daemon.service import Fleet
 from lxcfleet.errors import FleetError
 from lxcfleet.patch.rollout.orders import Orders
@@ -46,6 +48,7 @@ class Setting:
             "plan": lines,
             "restarts": names,
             "restart_needed": [] if names else to_restart(planned),
+            "notes": await self._notes([each.spec.units for each in planned if each.spec.units != each.former.units]),
             "rollout": rollout,
         }
 
@@ -60,8 +63,14 @@ class Setting:
 
         operation = await self._fleet.create(ask, updating)
         rollout = None if ask.dry_run else await self._restart(names, {})
+        notes = await self._notes([units_of(ask, self._fleet.config)])
         # Debian 12's mypy can't see that CreationRecord extends OperationRecord.
-        return cast(CreationRecord, {**operation.record(), "rollout": rollout["id"] if rollout else None})
+        return cast(CreationRecord, {**operation.record(), "notes": notes, "rollout": rollout["id"] if rollout else None})
+
+    async def _notes(self, asked: Iterable[tuple[str, ...]]) -> list[str]:
+        """What may keep the host's services from running that containers are to run."""
+        found = [await services.notes(self._fleet.paths, units) for units in dict.fromkeys(asked) if units]
+        return list(dict.fromkeys(note for notes in found for note in notes))
 
     async def _restart(self, names: Sequence[str], policy: Mapping[str, Any]) -> RolloutRecord | None:
         if not names:

@@ -11,7 +11,7 @@ from aiohttp import web
 from lxcfleet.api import calls
 from lxcfleet.api.calls import CALLS
 from lxcfleet.api.client import Client
-from lxcfleet.api.queries import DoctorRequest, EventsRequest, LogsRequest, VerifyRequest
+from lxcfleet.api.queries import DoctorRequest, EventsRequest, LogsRequest, UnitsRequest, VerifyRequest
 from lxcfleet.api.records import DoctorRecord, EventRecord, OperationRecord
 from lxcfleet.api.requests import (
     ActionRequest,
@@ -42,6 +42,7 @@ REQUESTS: dict[str, list[Any]] = {
     "events": [EventsRequest(), EventsRequest(follow=True)],
     "doctor": [DoctorRequest(), DoctorRequest(7, Init.APP)],
     "fix": [DoctorRequest(7, Init.APP)],
+    "units": [UnitsRequest(("a.service", "b@c.timer"))],
     "stale": [WEB], "usage": [WEB], "shadows": [WEB], "exposure": [WEB],
     "verify": [VerifyRequest(WEB), VerifyRequest(Selection(), ("libc6", "openssl"))],
     "fix_shadows": [FixShadowsRequest(WEB, ("/usr/bin/env",), dry_run=True)],

@@ -6,6 +6,7 @@ is the one that everybody can download: it has no secret of the host's, even if 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -85,6 +86,8 @@ def _conffiles(status: bytes, packages: Iterable[str]) -> Iterator[tuple[str, st
 
 
 def _content(tree: Tree, path: str) -> bytes:
-    """The content of the file; nothing if it is too large."""
+    """The content of the file; nothing if it is too large, or can't be read."""
     status = tree.lstat(path)
-    return b"" if status is None or status.st_size > _MOST else tree.read(path) or b""
+    with contextlib.suppress(PermissionError):  # whoever looks may not be root
+        return b"" if status is None or status.st_size > _MOST else tree.read(path) or b""
+    return b""

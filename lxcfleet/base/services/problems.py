@@ -11,7 +11,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from lxcfleet.base.services.planner import Plan
-from lxcfleet.base.services.units import Setting, Unit
+from lxcfleet.base.services.units import Setting, Unit, is_template
 from lxcfleet.base.tree import Tree
 
 _BINARIES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin")
@@ -27,8 +27,8 @@ _KERNEL = {
 _NOT_IN_CONTAINERS = {"no": True, "false": True, "vm": True, "container": False, "lxc": False, "yes": False, "true": False,
                       "private-users": False}  # fmt: skip
 """By the value of ConditionVirtualization=: whether it fails in a container of ours."""
-_READ_ONLY = ("/sys", "/proc/sys")
-"""What a container can't write to."""
+_READ_ONLY, _WRITABLE = ("/sys", "/proc/sys"), ("/proc/sys/net",)
+"""What a container can't write to, and what of it all the same."""
 
 _PORTS = {
     "apache2": 80, "nginx": 80, "lighttpd": 80, "caddy": 80, "ssh": 22, "dropbear": 22, "postfix": 25, "exim4": 25,
@@ -49,6 +49,8 @@ def problems(tree: Tree, plan: Plan, hidden: Callable[[str], bool]) -> list[Prob
     """What may keep the units of ``plan`` from running. ``hidden``: whether a container lacks a path that the host has."""
     found, seen = [], _Seen(tree, plan.entries, hidden)
     for unit in plan.units.values():
+        if is_template(unit.name):
+            continue  # only an instance has all settings
         found += [Problem(unit.name, text) for text in dict.fromkeys(_of_unit(unit, seen))]
     found += [Problem(name, _missing(key, other)) for name, key, other in plan.missing]
     first = next(iter(plan.units), "")
@@ -86,7 +88,7 @@ def _of_unit(unit: Unit, seen: _Seen) -> Iterator[str]:
         if lacks and not (optional and lacks == "is not there"):
             yield f"the file of its variables {path} {lacks}{_by(line, unit)}"
     for line in unit.lines("Unit", "ConditionPathExists", "AssertPathExists", "ConditionFileNotEmpty"):
-        path = line.value.lstrip("|")
+        path = line.value  # one with "|" is an alternative to others, and one with "!" must not be there
         if path.startswith("/") and not path.startswith(("/run", "/var", "/proc", "/sys", "/dev")) and seen.lacks(path):
             yield f"it is passed over, as {path} {seen.lacks(path)} ({line.key}=)"
     yield from _conditions(unit)
@@ -116,12 +118,11 @@ def _program(line: Setting, seen: _Seen) -> Iterator[str]:
 
 def _conditions(unit: Unit) -> Iterator[str]:
     for line in unit.lines("Unit", "ConditionVirtualization", "AssertVirtualization"):
-        value = line.value.lstrip("|")
-        fails = _NOT_IN_CONTAINERS.get(value.lstrip("!"))
-        if fails is not None and fails != value.startswith("!"):
+        fails = _NOT_IN_CONTAINERS.get(line.value.lstrip("!"))
+        if fails is not None and fails != line.value.startswith("!"):
             yield f"it is passed over in containers ({line.key}={line.value})"
     for line in unit.lines("Unit", "ConditionPathIsReadWrite", "AssertPathIsReadWrite"):
-        if line.value.startswith(_READ_ONLY):
+        if line.value.startswith(_READ_ONLY) and not line.value.startswith(_WRITABLE):
             yield f"it is passed over, as containers can't write to {line.value} ({line.key}=)"
 
 

@@ -43,6 +43,8 @@ def run_operation(
     client = connect(ctx)
     with _patient() as asked_to_stop:
         operation = begin(client)
+    if not quiet:
+        tell_notes(operation)
     if dry_run:
         return _show_plan(operation, style, quiet, update)
     with Progress(operation["action"], operation["total"]) as progress:
@@ -185,6 +187,12 @@ def _show_plan(operation: OperationRecord, style: str, quiet: bool, update: bool
     if not update:
         _tell_differences(results, quiet)
     return status_of(results)
+
+
+def tell_notes(record: Mapping[str, Any]) -> None:
+    """Tell what may keep containers from their work."""
+    for note in record.get("notes", ()):
+        say(printable(f"lxcfleet: note: {note}"))
 
 
 def _tell_differences(results: Sequence[ResultRecord], quiet: bool) -> None:

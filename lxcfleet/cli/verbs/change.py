@@ -11,7 +11,7 @@ from lxcfleet.api.requests import SetRequest
 from lxcfleet.cli import complete, options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output, rolling
-from lxcfleet.cli.ui.follow import show_changes
+from lxcfleet.cli.ui.follow import show_changes, tell_notes
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.assignments import parse_all
 
@@ -68,6 +68,8 @@ def set_(
     request = SetRequest(chosen, assignments, not no_restart, rolling.policy_of(more), dry_run)
     client = connect(ctx)
     record = client.set(request)
+    if not quiet:
+        tell_notes(record)
     rollout = record["rollout"]
     if rollout is not None and not more.get("no_wait") and rollout["ended"] is None:
         try:

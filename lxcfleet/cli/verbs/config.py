@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lxcfleet.cli.options import Suggesting
-from lxcfleet.cli.session import session_of
-from lxcfleet.cli.ui.output import write
-from lxcfleet.errors import InvalidInput
+from lxcfleet.cli.session import connect, session_of
+from lxcfleet.cli.ui.output import printable, say, write
+from lxcfleet.errors import InvalidInput, Unreachable
+
+if TYPE_CHECKING:
+    from lxcfleet.spec.mask_rules import Rules
+    from lxcfleet.spec.settings import Config
 
 
 @click.group(cls=Suggesting)
@@ -53,8 +58,39 @@ def check(ctx: click.Context, file: Path | None) -> None:
     if wrong:
         raise wrong[0]
     write(f"{path}: {'ok' if path.exists() else 'missing, all settings have their defaults'}\n")
+    if wanted := _services(load(path), None if file else mask_rules.load(paths.mask_rules)):
+        _check_services(ctx, wanted)
     if file is None and (found := len(mask_rules.operator_files(paths.mask_rules))):
         write(f"{paths.mask_rules}: ok, {found} {'file' if found == 1 else 'files'}\n")
+
+
+def _services(settings: Config, rules: Rules | None) -> dict[str, tuple[str, ...]]:
+    """The host's services that are asked for, by who asks."""
+    found = {f"profile {name}": each.said.get("units", ()) for name, each in settings.profiles.items()}
+    if rules is not None:
+        found["units in mask.d"] = rules.units
+    return {who: units for who, units in found.items() if units}
+
+
+def _check_services(ctx: click.Context, wanted: Mapping[str, tuple[str, ...]]) -> None:
+    """Have the daemon look at the host's services that are asked for, as it may read all of the host."""
+    from lxcfleet.api.queries import UnitsRequest
+
+    wrong, hints = [], []
+    try:
+        client = connect(ctx)
+        found = [(who, each) for who, units in wanted.items() for each in client.units(UnitsRequest(units))]
+    except Unreachable as error:
+        say(f"lxcfleet: whether the host has the services that are asked for was not looked at: {error.message}")
+        return
+    for who, each in found:
+        if each["level"] == "fail":
+            wrong.append(f"{who}: {each['message']}")
+            hints += [each["hint"]] if each["hint"] else []
+        else:
+            say(printable(f"lxcfleet: note: {who}: {each['message']}"))
+    if wrong:
+        raise InvalidInput("not all services that are asked for can be had", why="\n".join(wrong), hint="\n".join(hints))
 
 
 @config.command()

@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Sequence
 from lxcfleet import __version__
 from lxcfleet.api import calls
 from lxcfleet.api.findings import ExposureRecord, NoticeRecord, PartRecord, ProofRecord, ShadowsRecord, StaleRecord
-from lxcfleet.api.queries import DoctorRequest, EventsRequest, LogsRequest, VerifyRequest
+from lxcfleet.api.queries import DoctorRequest, EventsRequest, LogsRequest, UnitsRequest, VerifyRequest
 from lxcfleet.api.records import (
     ContainerDetails,
     ContainerRecord,
     CreationRecord,
     DoctorRecord,
     EventRecord,
+    FindingRecord,
     OperationRecord,
     ResultRecord,
     RolloutRecord,
@@ -67,6 +68,7 @@ class OfFleet:
         routes.json(calls.CANCEL, self.cancel)
         routes.lines(calls.EVENTS, self.events)
         routes.json(calls.DOCTOR, self.doctor)
+        routes.json(calls.UNITS, self.units)
         routes.json(calls.FIX, self.fix)
 
     async def server(self, _: None) -> ServerRecord:
@@ -126,6 +128,9 @@ class OfFleet:
 
     async def doctor(self, ask: DoctorRequest) -> DoctorRecord:
         return await self._fleet.doctor(ask.count, ask.init)
+
+    async def units(self, ask: UnitsRequest) -> list[FindingRecord]:
+        return await self._fleet.examine(ask.units)
 
     async def fix(self, ask: DoctorRequest) -> DoctorRecord:
         return await self._fleet.fix(ask.count, ask.init)
