@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lxcfleet.base.mask import units
-from lxcfleet.host.kernel.entries import Copy, Entry, File, Owner, Symlink
+from lxcfleet.host.kernel.entries import Copy, File, Owner, Symlink
 
 from .mask_tree import SYSTEM, hides, opaque, plan, put, small_host
 
@@ -36,7 +36,7 @@ def with_units(base: Path) -> Path:
 
 def test_only_allow_listed_units_are_left(with_units: Path) -> None:
     entries = plan(with_units)
-    left = {path.rpartition("/")[2] for path, entry in entries.items() if path.startswith(f"/{SYSTEM}/") and not told(entry)}
+    left = {path.rpartition("/")[2] for path in entries if path.startswith(f"/{SYSTEM}/") and path.count("/") == 5}
     assert {
         "basic.target",
         "dbus.service",
@@ -51,23 +51,18 @@ def test_only_allow_listed_units_are_left(with_units: Path) -> None:
     assert not hides(with_units, entries, "/etc/systemd/system")
 
 
-def told(entry: Entry) -> bool:
-    """Whether the entry only has systemd say that the unit is the host's."""
-    return isinstance(entry, Symlink) and entry.target.startswith("of-the-host:")
-
-
-def test_the_name_of_each_other_service_leads_to_a_masked_unit_that_says_why(with_units: Path) -> None:
-    put(with_units, f"{SYSTEM}/app@.service", "x")
-    put(with_units, f"{SYSTEM}/old.service", "x")
-    put(with_units, f"{SYSTEM}/some.mount")
+def test_each_other_service_that_could_be_enabled_says_how_a_container_gets_it(with_units: Path) -> None:
+    install = "[Service]\nExecStart=/usr/bin/x\n[Install]\nWantedBy=multi-user.target\n"
+    for name in ("old.service", "ssh.service", "app@.service", "static.socket", "systemd-own.service"):
+        put(with_units, f"{SYSTEM}/{name}", install)
+    (with_units / SYSTEM / "alias.service").symlink_to("old.service")
     (with_units / SYSTEM / "hwclock.service").symlink_to("/dev/null")
     entries = plan(with_units, units=("ssh.service",))
-    names = {path.rpartition("/")[2] for path, entry in entries.items() if told(entry)}
-    assert names == {"postgresql.service", "app@.service", "old.service"}
-    said = "of-the-host:lxcfleet_create_--unit_old.service"
-    assert entries[f"/{SYSTEM}/old.service"] == Symlink(said, "not given to all containers")
-    assert entries[f"/{SYSTEM}/{said}"] == Symlink("/dev/null", "masked")
-    assert hides(with_units, entries, f"/{SYSTEM}/postgresql.service")
+    entry = entries[f"/{SYSTEM}/old.service"]
+    assert [path.rpartition("/")[2] for path in entries if entries[path] == entry] == ["app@.service", "old.service"]
+    assert isinstance(entry, File)
+    assert b"--unit %n" in entry.content
+    assert hides(with_units, entries, f"/{SYSTEM}/postgresql.service"), "nobody would enable it"
 
 
 def test_units_are_copies_and_boot_ends_at_multi_user(with_units: Path) -> None:

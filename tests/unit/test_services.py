@@ -279,7 +279,7 @@ def test_an_unknown_unit_is_refused_with_names_that_are_near(host: Path) -> None
     ("name", "why"),
     [
         ("own.target", "a target is no service"), ("data.mount", "a mount is no service"), ("a.slice", "a slice is no"),
-        ("hwclock.service", "masks it"), ("empty.service", "masks it"), ("old.service", "a script in /etc/init.d"),
+        ("hwclock.service", "masks it"), ("empty.service", "masks it"), ("old.service", "/etc/init.d/old is a script"),
         ("secret.service", "can't read"), ("loop.service", "has no unit"), ("dangling.service", "has no unit"),
         ("directory.service", "has no unit"),
     ],

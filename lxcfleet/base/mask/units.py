@@ -14,7 +14,7 @@ from lxcfleet.base.mask import maintenance, neutral
 from lxcfleet.base.services import planner
 from lxcfleet.base.services.packages import GENERATORS
 from lxcfleet.base.services.planner import BUS
-from lxcfleet.base.services.units import KINDS, NOWHERE, VENDOR, Units, kind_of
+from lxcfleet.base.services.units import VENDOR, Units, kind_of
 from lxcfleet.base.tree import Tree, join
 from lxcfleet.host.kernel.entries import Copy, Directory, Entry, File, Owner, Symlink
 
@@ -66,9 +66,17 @@ _SETTINGS = {
     "/etc/systemd/system.conf": b"[Manager]\nShowStatus=error\nDefaultTasksMax=infinity\n",
     "/etc/systemd/logind.conf": b"[Login]\nNAutoVTs=0\nReserveVT=0\n",
 }
-_TOLD = "of-the-host:lxcfleet_create_--unit_"
-"""What the names begin with to which the host's services lead that a container does not have. `systemctl start` says: "Unit
-of-the-host:lxcfleet_create_--unit_apache2.service is masked." """
+_TELLING = b"""\
+# The host has this service. A container runs it that asks for it: lxcfleet create --unit, lxcfleet set NAME units=
+[Unit]
+Description=The host's: lxcfleet create --unit %n gives it to a container
+AssertPathExists=!/
+[Service]
+Type=oneshot
+ExecStart=/bin/true
+"""
+"""In place of a service that a container does not have. An assertion, as a start that fails would make the container count
+as unhealthy, and a condition would have it look as if it had been started."""
 _ETC_DIRECTORIES = "/etc/systemd/system /etc/systemd/user /etc/systemd/network"
 
 
@@ -104,15 +112,15 @@ def files(tree: Tree, operator: Iterable[str] = ()) -> dict[str, Entry]:
 
 
 def _others(tree: Tree, given: Collection[str]) -> dict[str, Entry]:
-    """Links that have `systemctl start` say, for each service of the host's that is not ``given``, how a container gets it.
-    A unit that is a link to one of another name counts as that, and the name stands in the message that it is masked. Each
-    leads to a name of its own: systemd can't load one unit by some of its names, and others later."""
+    """Units that have systemctl say, for each service of the host's that is not ``given``, how a container gets it. Only for
+    those that somebody would enable: other units may want systemd's own, and would find them in the way."""
     host = Units(tree)
     found: dict[str, Entry] = {}
     for name in host.listed:
-        if name not in given and kind_of(name) in KINDS and host.find(name) is not None:
-            found[join(_SYSTEM, name)] = Symlink(f"{_TOLD}{name}", "not given to all containers")
-            found[join(_SYSTEM, f"{_TOLD}{name}")] = Symlink(NOWHERE, "masked")
+        if kind_of(name) == "service" and name not in given and not name.startswith("systemd-"):
+            unit = host.find(name)
+            if unit is not None and unit.name == name and unit.names("Install", "WantedBy", "RequiredBy", "Also"):
+                found[join(_SYSTEM, name)] = File(_TELLING, Owner(0o644), "says how a container gets it")
     return found
 
 

@@ -35,7 +35,7 @@ _REACHED = frozenset(
 """The targets that each system container reaches at boot. A unit that only others want is started with the usual ones."""
 _USUAL = {"service": "multi-user", "socket": "sockets", "timer": "timers", "path": "paths"}
 
-_NEAR, _CLOSE = 3, 0.7
+_NEAR, _CLOSE = 3, 0.6
 """A complaint about an unknown name has at most so many others, which are at least so close to it (difflib)."""
 
 
@@ -131,7 +131,7 @@ class _Planner:
             )
         if self._tree.is_file(f"/etc/init.d/{units.stem_of(name)}"):
             return InvalidInput(
-                f"{name} can't be given to containers", why="it is a script in /etc/init.d, and no unit of systemd",
+                f"the host has no unit {name}", why=f"/etc/init.d/{units.stem_of(name)} is a script, and no unit of systemd",
                 hint=f"write a unit for it: {ADMIN}/{name}",
             )  # fmt: skip
         near = self._near(name)
@@ -139,10 +139,14 @@ class _Planner:
         return InvalidInput(f"the host has no unit {name}", hint=hint)
 
     def _near(self, name: str) -> list[str]:
-        known = [each for each in self._host.listed if units.kind_of(each) in KINDS and self._host.find(each)]
         stem = units.stem_of(name)
-        same = [each for each in known if stem and (stem in each or units.stem_of(each) in (stem, f"{stem}d", stem[:-1]))]
-        return list(dict.fromkeys([*same[:_NEAR], *difflib.get_close_matches(name, known, _NEAR, _CLOSE)]))[:_NEAR]
+        known: dict[str, str] = {}
+        for each in self._host.listed:
+            if units.kind_of(each) in KINDS and not units.is_template(each) and self._host.find(each):
+                known.setdefault(units.stem_of(each), each)  # a service comes before its socket and its timer
+        close = difflib.get_close_matches(stem, known, _NEAR, _CLOSE)
+        longer = sorted((each for each in known if len(stem) > 2 and stem in each), key=len)
+        return [known[each] for each in dict.fromkeys([*close, *longer])][:_NEAR]
 
     def _enable(self, unit: Unit) -> None:
         """Take a unit, and those that [Install] names to be enabled with it."""

@@ -1,0 +1,87 @@
+"""Containers that run services of the host's, by the names of their units."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .harness import Fleet, until
+
+pytestmark = pytest.mark.system
+
+NAME = f"lxcfleet-test-{os.getpid()}"
+UNITS = Path("/usr/local/lib/systemd/system")
+SERVICE = """\
+[Unit]
+Description=A service of the host's
+[Service]
+ExecStart=/bin/sh -c 'echo "$WORD" >/tmp/word; exec sleep infinity'
+Environment=WORD=unit
+[Install]
+WantedBy=graphical.target
+"""
+TIMER = f"[Timer]\nOnActiveSec=1d\nUnit={NAME}.service\n[Install]\nWantedBy=timers.target\n"
+
+
+@pytest.fixture
+def host() -> Iterator[Path]:
+    """The directory of units of the host, with a service and a timer that nothing on the host enables."""
+    missing = [each for each in (UNITS, *UNITS.parents) if not each.exists()]
+    UNITS.mkdir(parents=True, exist_ok=True)
+    (UNITS / f"{NAME}.service").write_text(SERVICE)
+    (UNITS / f"{NAME}.timer").write_text(TIMER)
+    (UNITS / f"{NAME}.service.d").mkdir()
+    (UNITS / f"{NAME}.service.d/word.conf").write_text("[Service]\nEnvironment=WORD=drop-in\n")
+    yield UNITS
+    for file in UNITS.glob(f"{NAME}.*"):
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
+    for each in missing:
+        each.rmdir()
+
+
+def word(fleet: Fleet, name: str) -> str:
+    """What the service has written, once it has begun."""
+
+    def read() -> str:
+        return fleet.run("exec", name, "--", "cat", "/tmp/word").out.strip()
+
+    return str(until(read, 30, "the service has begun"))
+
+
+def test_a_container_runs_a_service_of_the_hosts_as_it_is_at_each_start(fleet: Fleet, host: Path) -> None:
+    """Its unit, drop-ins and timer come from the host. If they are gone, a run is not given up for one that can't begin."""
+    name, other = fleet.name("with"), fleet.name("without")
+    fleet.create(name, command=(), options=("--unit", NAME, "--unit", f"{NAME}.timer"))
+    assert word(fleet, name) == "drop-in"
+    look = f"systemctl is-active {NAME}.timer; systemctl is-enabled {NAME}; stat -c %u {host}/{NAME}.service"
+    assert fleet.inside(name, look).split() == ["active", "enabled", "0"]
+    assert fleet.mounts() == []
+
+    fleet.create(other, command=())
+    assert fleet.run("exec", other, "--", "systemctl", "start", NAME).status != 0
+    told = fleet.run("exec", other, "--", "systemctl", "status", NAME)
+    assert f"lxcfleet create --unit {NAME}.service gives it" in told.out
+    assert fleet.inside(other, "systemctl --failed --no-legend") == ""
+
+    (host / f"{NAME}.service.d/word.conf").write_text("[Service]\nEnvironment=WORD=changed\n")
+    fleet.ok("restart", name)
+    assert word(fleet, name) == "changed"
+
+    (host / f"{NAME}.service").unlink()
+    pid = fleet.pid(name)
+    refused = fleet.run("restart", name)
+    assert (refused.status, f"the host has no unit {NAME}.service" in refused.err) == (1, True), refused
+    assert fleet.pid(name) == pid, "it runs on"
+    fleet.ok("set", name, "units=")
+    assert fleet.pid(name) != pid
+    assert fleet.run("exec", name, "--", "systemctl", "is-active", NAME).status != 0
+
+
+def test_a_service_that_the_host_does_not_have_is_refused_before_anything_is_made(fleet: Fleet) -> None:
+    refused = fleet.run("create", fleet.name("x"), "--unit", f"{NAME}-gone")
+    assert (refused.status, f"the host has no unit {NAME}-gone.service" in refused.err) == (2, True)
+    assert fleet.directories() == []
