@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 from lxcfleet.base.mask import build
 from lxcfleet.base.services import layer
@@ -18,6 +19,7 @@ from lxcfleet.spec import mask_rules
 from lxcfleet.spec.profiles import Profile
 from lxcfleet.spec.spec import Spec
 
+_ROOT = Path("/")
 SHOWN = 3
 """A finding names at most so many containers."""
 _HINT = "`lxcfleet shell NAME`, then `systemctl status UNIT`, shows how it is there"
@@ -26,7 +28,7 @@ _HINT = "`lxcfleet shell NAME`, then `systemctl status UNIT`, shows how it is th
 async def check(spec: Spec) -> None:
     """Raise InvalidInput unless the host has all the services that a container is to run."""
     if spec.units:
-        plan = await asyncio.to_thread(layer.plan, Tree(), Services.of(spec))
+        plan = await asyncio.to_thread(layer.plan, Tree(_ROOT), Services.of(spec))
         plan.check()
 
 
@@ -66,7 +68,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _look(paths: Paths, units: Sequence[str]) -> list[Finding]:
-    tree = Tree()
+    tree = Tree(_ROOT)
     plan = layer.plan(tree, Services(tuple(units)))
     wrong = [
         Finding("units", "fail", f"{error.message}{f': {error.why}' if error.why else ''}", hint=error.hint or "")

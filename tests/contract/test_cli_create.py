@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
+from lxcfleet.containers import services
 from lxcfleet.errors import HostError
 from lxcfleet.spec.states import State
 from lxcfleet.spec.terms import Init
@@ -199,3 +201,56 @@ def test_a_health_check_that_makes_no_sense_is_refused(cli: Cli, daemon: Daemon,
     ran = cli("create", "web", *options, "--", "sleep", "1")
     assert (ran.status, daemon.fleet.names) == (2, set())
     assert "health" in ran.err or "check" in ran.err
+
+
+# -- services of the host's --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A service that the host has, and that can't run in containers."""
+    units = tmp_path / "usr/lib/systemd/system"
+    units.mkdir(parents=True)
+    (units / "own.service").write_text("[Unit]\nConditionVirtualization=!container\n[Service]\nExecStart=/bin/sh\n")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/sh").touch()
+    for directory in (tmp_path, *tmp_path.rglob("*")):
+        directory.chmod(0o755)
+    monkeypatch.setattr(services, "_ROOT", tmp_path)
+    return "own.service"
+
+
+def test_create_gives_a_container_a_service_and_says_what_keeps_it_from_running(cli: Cli, daemon: Daemon, unit: str) -> None:
+    note = f"lxcfleet: note: {unit}: it is passed over in containers (ConditionVirtualization=!container)\n"
+    ran = cli("create", "web", "--unit", "own")
+    assert (ran.status, ran.out, ran.err) == (0, "web  created\n", note)
+    assert daemon.fleet["web"].spec.units == (unit,)
+    assert cli("create", "other", "--unit", unit, "-q").err == ""
+    assert cli("set", "other", "units=").err.count("note") == 0
+    assert note in cli("set", "other", f"units={unit}", "--no-restart").err
+    found = [each for each in json.loads(cli("doctor", "-f", "json").out)["findings"] if each["check"] == "units"]
+    assert [(each["level"], each["message"].partition(":")[0]) for each in found] == [("warning", "other, web")]
+
+
+@pytest.mark.parametrize("name", ["no-such-thing", "x.target", "-.mount", "../x.service", "a\nb.service", ""])
+def test_create_refuses_a_service_that_the_host_does_not_have(cli: Cli, daemon: Daemon, name: str) -> None:
+    ran = cli("create", "web", "--unit", name)
+    assert ran.status == 2, ran
+    assert len(ran.err.splitlines()) <= 3
+    assert daemon.fleet.names == set()
+
+
+def test_an_app_container_has_no_services_of_the_hosts(cli: Cli) -> None:
+    assert cli("create", "web", "--unit", "cron", "--", "sleep", "9").status == 2
+
+
+def test_config_check_looks_at_the_services_of_profiles_and_of_the_mask(cli: Cli, daemon: Daemon, unit: str) -> None:
+    profiles = {"web": {"units": [unit, "no-such-thing"]}, "plain": {"labels": {"a": "b"}}}
+    daemon.paths.config_file.write_text(json.dumps({"profiles": profiles}))
+    daemon.paths.mask_rules.mkdir()
+    (daemon.paths.mask_rules / "own.yaml").write_text("units: [own.target]\n")
+    ran = cli("config", "check")
+    assert ran.status == 2
+    assert f"note: profile web: {unit}: it is passed over" in ran.err
+    assert "profile web: the host has no unit no-such-thing.service" in ran.err
+    assert "units in mask.d: own.target can't be given to containers" in ran.err

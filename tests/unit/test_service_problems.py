@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from lxcfleet.base import exposure
 from lxcfleet.base.services import layer, planner
 from lxcfleet.base.services.problems import problems
-from lxcfleet.base.stack import Services
+from lxcfleet.base.stack import Services, stack_of
 from lxcfleet.base.tree import Tree
 from lxcfleet.host.kernel.entries import Copy, stage
+from lxcfleet.paths import Paths
 
 from .mask_tree import SYSTEM, put, small_host
 
@@ -163,3 +165,10 @@ def test_private_settings_that_the_host_changed_stay_hidden_and_that_is_told(hos
     assert "/etc/web/web.conf" not in plan.entries
     (found,) = problems(tree, plan, lambda _: False)
     assert "/etc/web/web.conf stay hidden" in found.text
+
+
+def test_what_a_container_is_given_on_purpose_is_no_exposure(host: Path, tmp_path: Path) -> None:
+    with_settings(host, b"port 1\n", b"port 1\n")
+    paths = Paths(lxc=tmp_path, run=tmp_path / "run")
+    assert exposure._given(stack_of(paths, "web", Services(("web.service",))), host) == {"/etc/web/web.conf"}
+    assert exposure._given(stack_of(paths, "web"), host) == frozenset()
