@@ -7,16 +7,19 @@ import contextlib
 import time
 from dataclasses import replace
 
-from lxcfleet.containers.container import Container
+from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.endings import Endings
 from lxcfleet.errors import WrongState
+from lxcfleet.host.process import cgroup, proc
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.terms import Init
 
 FIRST_SECONDS = 0.3
-"""A command that ends within so long has ended at once."""
+"""A command that ends before it took so much processor time has ended at once."""
+LONGEST_SECONDS = 3.0
+"""The longest look, in seconds: on a busy host a container may wait for a processor."""
 LOOK_SECONDS = 0.01
-"""A command that took no processor time for so long waits for something: it is up, and nobody has to wait for it."""
+"""A container that took no processor time for so long, and whose processes sleep, waits for something: it is up."""
 TIDY_SECONDS = 5.0
 """The longest time that its monitor may take to tidy up."""
 _STARTED = ("created", "started", "restarted")
@@ -48,11 +51,11 @@ class Firsts:
 
     async def _ends(self, container: Container) -> bool:
         """Whether it has ended, after a look for as long as it does something."""
-        deadline = time.monotonic() + FIRST_SECONDS
+        deadline = time.monotonic() + LONGEST_SECONDS
         used: float | None = -1.0
         while (running := container.running) is not None and self._endings.heard(container.name) is None:
             now = running.payload.cpu_seconds
-            if now == used or now is None or time.monotonic() > deadline:
+            if now is None or now > FIRST_SECONDS or (now == used and _sleeps(running)) or time.monotonic() > deadline:
                 return False
             used = now
             await asyncio.sleep(LOOK_SECONDS)
@@ -60,3 +63,10 @@ class Firsts:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(running.gone.wait(), TIDY_SECONDS)
         return container.running is None
+
+
+def _sleeps(running: Running) -> bool:
+    """Whether all its processes sleep."""
+    directory = running.payload.directory
+    pids, _ = cgroup.members(str(directory)) if directory is not None else ([], False)
+    return bool(pids) and all(map(proc.sleeps, pids))

@@ -101,7 +101,8 @@ class Supervision:
         self._cancel(container.name)
         container.course = replace(container.course, due=None, gave_up=False)
         try:
-            tree.write(self._paths.container(container.name).runs, self._boot + "\n")
+            # With its name, as a copy of its directory never ran.
+            tree.write(self._paths.container(container.name).runs, f"{self._boot} {container.name}\n")
         except OSError as error:
             log.warning("%s: that it runs can't be noted: %s", container.name, error)
 
@@ -175,9 +176,11 @@ class Supervision:
     def _ran(self, name: str) -> str:
         """The boot of the host in which it ran as of the last word about it; empty: it did not run."""
         try:
-            return self._paths.container(name).runs.read_text(encoding="ascii", errors="replace").strip()
+            text = self._paths.container(name).runs.read_text(encoding="ascii", errors="replace")
         except OSError:
             return ""
+        boot, _, whose = text.strip().partition(" ")
+        return boot if whose == name else ""
 
     def _note(self, container: Container, past: Exit) -> None:
         container.exit = past

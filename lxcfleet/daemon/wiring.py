@@ -215,8 +215,7 @@ class Parts:
 
     def _ended_in_hand(self, event: EndedInHand) -> None:
         self.fleet.actions.ended_in_hand(event.container, succeeded=event.succeeded)
-        if event.succeeded:
-            self.supervision.follow(event.container)
+        self.supervision.follow(event.container)
 
     def _change_check(self, event: SpecChanged) -> None:
         if "health" in event.keys:

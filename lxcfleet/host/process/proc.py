@@ -69,6 +69,12 @@ def is_stopped(pid: int) -> bool:
     return fields is not None and fields[0] == b"T"
 
 
+def sleeps(pid: int) -> bool:
+    """Whether the process waits for something that may take long, and not for a processor or a disk. Field 3, S."""
+    fields = _stat(pid)
+    return fields is not None and fields[0] == b"S"
+
+
 def make_thread_urgent() -> None:
     """Let this thread, not the whole process, run before others; setpriority(2), "C library/kernel differences"."""
     with contextlib.suppress(PermissionError):
