@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from lxcfleet.api.client import Client
 from lxcfleet.api.queries import EventsRequest
 from lxcfleet.paths import Paths
 from lxcfleet.spec.selection import Selection
+
+from .clients import MOST_ARGUMENTS, Clients
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENT = str(ROOT / "bin" / "lxcfleet")
@@ -45,6 +48,12 @@ SHORT = ("alive_time: 0.3\n", "rollout: {min_healthy_time: 0.5}\n")
 """Settings of all fleets of tests."""
 
 PIPE = subprocess.PIPE
+
+
+@cache
+def clients() -> Clients:
+    """What runs command lines."""
+    return Clients()
 
 
 @dataclass(frozen=True)
@@ -118,18 +127,20 @@ class Fleet:
         return subprocess.Popen([CLIENT, *arguments], env=self.environment(), **options)
 
     def run(self, *arguments: str, input: bytes = b"", timeout: float = TIMEOUT, **extra: str) -> Ran:
-        """Run one command line, which may fail."""
-        done = subprocess.run(
-            [CLIENT, *arguments],
-            input=input,
-            capture_output=True,
-            timeout=timeout,
-            env=self.environment(**extra),
-            check=False,
-        )
-        return Ran(
-            done.returncode, done.stdout.decode(errors="surrogateescape"), done.stderr.decode(errors="surrogateescape")
-        )
+        """Run one command line, which may fail. With variables of its own it is a program from its first line on."""
+        if extra or sum(map(len, arguments)) > MOST_ARGUMENTS:
+            done = subprocess.run(
+                [CLIENT, *arguments],
+                input=input,
+                capture_output=True,
+                timeout=timeout,
+                env=self.environment(**extra),
+                check=False,
+            )
+            status, out, err = done.returncode, done.stdout, done.stderr
+        else:
+            status, out, err = clients().run(arguments, self.environment(), input, timeout)
+        return Ran(status, out.decode(errors="surrogateescape"), err.decode(errors="surrogateescape"))
 
     def ok(self, *arguments: str, **options: Any) -> str:
         """Run one command line, which must succeed. Return its stdout."""
