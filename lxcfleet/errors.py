@@ -71,6 +71,13 @@ class Busy(FleetError):
     http_status = 409
 
 
+class Conflict(FleetError):
+    """What was asked for does not fit what there is by now, or what belongs to others."""
+
+    code = "conflict"
+    http_status = 409
+
+
 class WrongState(FleetError):
     """The container is not in a state in which this can be done."""
 
@@ -134,7 +141,7 @@ class HostError(FleetError):
 BY_CODE: dict[str, type[FleetError]] = {
     kind.code: kind
     for kind in (
-        FleetError, InvalidInput, NotFound, AlreadyExists, Busy, WrongState, Broken, NoCapacity, Unsupported,
+        FleetError, InvalidInput, NotFound, AlreadyExists, Busy, Conflict, WrongState, Broken, NoCapacity, Unsupported,
         Denied, Cancelled, Unreachable, HostError,
     )
 }  # fmt: skip

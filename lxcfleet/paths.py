@@ -235,6 +235,27 @@ class Paths:
         return self.base_snapshots / _snapshot(name)
 
     @property
+    def state(self) -> Path:
+        """What outlives containers and boots: /var/lib/lxcfleet; for another fleet than the usual one, inside its own."""
+        usual = Paths().lxc
+        return usual.with_name("lxcfleet") if self.lxc == usual else self.lxc / ".lxcfleet"
+
+    @property
+    def fleets(self) -> Path:
+        """What was applied last of each fleet's file; see fleets.store."""
+        return self.state / "fleets"
+
+    @property
+    def change_sets(self) -> Path:
+        """The specs that rollouts give containers; see patch.rollout.change_sets."""
+        return self.state / "rollouts"
+
+    @property
+    def profiles(self) -> Path:
+        """The operator's profiles, each in a file of its own."""
+        return self.etc / "profiles.d"
+
+    @property
     def sysctl_file(self) -> Path:
         """The kernel limits that were raised, for the next boot."""
         return Path("/etc/sysctl.d/60-lxcfleet.conf")

@@ -15,6 +15,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from lxcfleet.api.findings import ExposureRecord, NoticeRecord, PartRecord, ProofRecord, ShadowsRecord, StaleRecord
+from lxcfleet.api.fleets import (
+    ApplyRecord,
+    ExportRequest,
+    FleetRecord,
+    FleetRequest,
+    PlanRecord,
+    RemoveFleetRequest,
+    ScaleRequest,
+    TextRecord,
+)
 from lxcfleet.api.queries import (
     CHOSEN,
     EXAMINED,
@@ -96,6 +106,32 @@ SET: Call[SetRequest, SetRecord] = Call(
 WAIT: Call[WaitRequest, list[ResultRecord]] = Call(
     "wait", "POST", "/1.0/wait", "one result for each chosen container, once all are as asked or the time is up",
     InBody(WaitRequest), many(ResultRecord), reads=True, waits=True,
+)  # fmt: skip
+
+# -- fleets as files ----------------------------------------------------------------------------------------
+
+FLEETS: Call[None, list[FleetRecord]] = Call(
+    "fleets", "GET", "/1.0/fleets", "the fleets that were applied on this host", _NOTHING, many(FleetRecord)
+)
+FLEET_PLAN: Call[FleetRequest, PlanRecord] = Call(
+    "fleet_plan", "POST", "/1.0/fleets/plan", "what a fleet file would change; nothing is changed", InBody(FleetRequest),
+    one(PlanRecord), reads=True,
+)  # fmt: skip
+FLEET_APPLY: Call[FleetRequest, ApplyRecord] = Call(
+    "fleet_apply", "POST", "/1.0/fleets/apply", "begin to make the containers as a fleet file has them", InBody(FleetRequest),
+    one(ApplyRecord), status=202,
+)  # fmt: skip
+SCALE: Call[ScaleRequest, ApplyRecord] = Call(
+    "scale", "POST", "/1.0/fleets/scale", "begin to give a group of a fleet another count", InBody(ScaleRequest),
+    one(ApplyRecord), status=202,
+)  # fmt: skip
+FLEET_EXPORT: Call[ExportRequest, TextRecord] = Call(
+    "fleet_export", "POST", "/1.0/fleets/export", "a fleet file for containers that exist", InBody(ExportRequest),
+    one(TextRecord),
+)  # fmt: skip
+FLEET_REMOVE: Call[RemoveFleetRequest, FleetRecord] = Call(
+    "fleet_remove", "POST", "/1.0/fleets/remove", "forget a fleet that has no containers, or leave them to nobody",
+    InBody(RemoveFleetRequest), one(FleetRecord),
 )  # fmt: skip
 
 # -- operations and events ----------------------------------------------------------------------------------
@@ -187,6 +223,10 @@ ROLLOUT_PAUSE: Call[None, RolloutRecord] = Call(
 ROLLOUT_RESUME: Call[ResumeRequest, RolloutRecord] = Call(
     "rollout_resume", "POST", "/1.0/rollout/resume", "go on", InBody(ResumeRequest), one(RolloutRecord)
 )
+ROLLOUT_UNDO: Call[None, RolloutRecord] = Call(
+    "rollout_undo", "POST", "/1.0/rollout/undo", "begin a rollout that puts back the specs that the last one replaced",
+    _NOTHING, one(RolloutRecord), status=202,
+)  # fmt: skip
 ROLLOUT_ABORT: Call[None, RolloutRecord] = Call(
     "rollout_abort", "POST", "/1.0/rollout/abort", "end the rollout as it is", _NOTHING, one(RolloutRecord)
 )

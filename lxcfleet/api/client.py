@@ -105,6 +105,12 @@ class Client:
     set = _method(calls.SET)
     wait = _method(calls.WAIT)
     logs = _method(calls.LOGS)
+    fleets = _plain(calls.FLEETS)
+    fleet_plan = _method(calls.FLEET_PLAN)
+    fleet_apply = _method(calls.FLEET_APPLY)
+    scale = _method(calls.SCALE)
+    fleet_export = _method(calls.FLEET_EXPORT)
+    fleet_remove = _method(calls.FLEET_REMOVE)
     operations = _plain(calls.OPERATIONS)
     operation = _method(calls.OPERATION)
     follow = _method(calls.FOLLOW)
@@ -128,6 +134,7 @@ class Client:
     rollout_follow = _plain(calls.ROLLOUT_FOLLOW)
     rollout_pause = _plain(calls.ROLLOUT_PAUSE)
     rollout_resume = _method(calls.ROLLOUT_RESUME)
+    rollout_undo = _plain(calls.ROLLOUT_UNDO)
     rollout_abort = _plain(calls.ROLLOUT_ABORT)
 
     def call(self, call: Call[Q, R], request: Q) -> R:

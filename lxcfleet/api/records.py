@@ -244,7 +244,8 @@ class HaltRecord(TypedDict):
 
 
 class RolloutRecord(TypedDict):
-    """A rollout. ``kind``: patch or restart; ``status``: running, paused, halted, aborted or done."""
+    """A rollout. ``kind``: patch, restart or change (each container gets another spec just before its restart); ``status``:
+    running, paused, halted, aborted or done."""
 
     id: str
     kind: str
@@ -260,6 +261,8 @@ class RolloutRecord(TypedDict):
     """How many containers had to be killed, as they did not end in time."""
     wave: int
     patches: int
+    undoes: str
+    """The id of the rollout whose changes of specs this one takes back; empty: it takes none back."""
     waits_for: str
     """The condition that the rollout waits for at the moment, in words."""
     halted: HaltRecord | None

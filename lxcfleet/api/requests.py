@@ -142,7 +142,7 @@ class SetRequest:
             selection=read_selection(fields.nested("selection")),
             assignments=fields.texts("assignments"),
             restart=fields.flag("restart", True),
-            policy=_policy(fields),
+            policy=read_rollout_policy(fields),
             dry_run=fields.flag("dry_run"),
         )
         if not request.assignments:
@@ -172,7 +172,7 @@ class RolloutRequest:
         request = cls(
             kind=fields.text("kind", "patch"),
             selection=read_selection(fields.nested("selection")),
-            policy=_policy(fields),
+            policy=read_rollout_policy(fields),
             dry_run=fields.flag("dry_run"),
         )
         if request.kind not in ("patch", "restart"):
@@ -181,7 +181,8 @@ class RolloutRequest:
         return request
 
 
-def _policy(fields: Fields) -> dict[str, Any]:
+def read_rollout_policy(fields: Fields) -> dict[str, Any]:
+    """The policy of a rollout in a body; complaints go to ``fields``."""
     said = rollout.read_policy(fields.nested("policy"))
     return {key: rows_of(rollout.RolloutSettings)[key].render(value) for key, value in said.items()}
 

@@ -146,24 +146,62 @@ class Creation:
 
     def _wanted(self, ask: CreateRequest, config: Config) -> request.Wanted:
         wanted = request.resolve(ask, config, {container.name for container in self._registry})
-        for name in wanted.new:
+        self._refuse_taken(wanted.new)
+        return wanted
+
+    def _refuse_taken(self, names: Sequence[str]) -> None:
+        for name in names:
             if os.path.lexists(store.directory_of(self._paths, name)):
                 raise AlreadyExists(
                     f"{name} can't be created",
                     why=f"{store.directory_of(self._paths, name)} exists and is not lxcfleet's",
                     hint="choose another name; `lxc-ls -f` shows the containers of others",
                 )
-        return wanted
 
-    async def _check(self, wanted: request.Wanted) -> None:
-        """Refuse what this host has no room for or can't run."""
-        await self._room.check_new(len(wanted.new), wanted.like)
+    async def check_all(self, wanted: Mapping[str, Spec]) -> None:
+        """Refuse new containers with these specs, by name, that this host has no room for or can't run. Raises FleetError."""
+        self._mask.distrust()
+        self._refuse_taken([*wanted])
+        alike = _alike(wanted)
+        for kind in {(each.init, each.privileged): each for _, each in alike}.values():
+            count = sum((each.init, each.privileged) == (kind.init, kind.privileged) for each in wanted.values())
+            await self._room.check_new(count, kind)
+        for names, spec in alike:
+            await self._check(request.Wanted(tuple(names), (), spec), room=False)
+        connected = sum(each.network is Network.BRIDGE for each in wanted.values())
+        if connected:
+            await self._room.check_addresses(connected)
+
+    async def make_all(self, wanted: Mapping[str, Spec]) -> Operation:
+        """Begin to create containers with these specs, by name, and to start them. Raises FleetError."""
+        try:
+            with self._room.building():
+                made: list[Spec] = []
+                try:
+                    for names, shared in _alike(wanted):
+                        for spec in self._room.take(names, shared):
+                            made.append(spec)
+                            self._registry.add(Container(spec.name, spec, busy="create"))
+                except BaseException:
+                    for spec in made:
+                        self._room.forget(self._registry[spec.name])
+                    raise
+                self._room.expect(made)
+                way = plan.create(True)
+                return self._operations.begin("create", [self._creation(spec, way) for spec in made], AT_ONCE)
+        finally:
+            await self._room.release_unused()
+
+    async def _check(self, wanted: request.Wanted, *, room: bool = True) -> None:
+        """Refuse what this host has no room for or can't run. ``room``: whether the room is checked, too."""
+        if room:
+            await self._room.check_new(len(wanted.new), wanted.like)
         self._specs.check_limits(wanted.like)
         if wanted.like.command and wanted.new:
             await check_command(self._paths, self._mask, wanted.like)
         if wanted.new:
             await services.check(wanted.like)
-        if wanted.like.network is Network.BRIDGE and wanted.new:
+        if room and wanted.like.network is Network.BRIDGE and wanted.new:
             await self._room.check_addresses(len(wanted.new))
         if wanted.new:
             await self._room.check_ports(wanted.like, len(wanted.new))
@@ -200,3 +238,16 @@ class Creation:
 
 def _differences(container: Container, wanted: request.Wanted) -> dict[str, tuple[str, str]]:
     return {} if container.wanted is None else differences(container.wanted, wanted.like, wanted.left)
+
+
+def _alike(wanted: Mapping[str, Spec]) -> list[tuple[list[str], Spec]]:
+    """The names of those with the same spec, and that spec."""
+    found: list[tuple[list[str], Spec]] = []
+    for name, spec in wanted.items():
+        for names, known in found:
+            if known == spec:
+                names.append(name)
+                break
+        else:
+            found.append(([name], spec))
+    return found

@@ -73,7 +73,7 @@ class Fleet:
         self._specs = specs
         self.operations = operations
         self._network = network
-        self._looks = Looks(paths)
+        self.looks = Looks(paths)
         self.bus = bus
         self._tasks = tasks
         self.events = events
@@ -86,7 +86,7 @@ class Fleet:
         self.actions = Actions(paths, registry, self.reconciler, mask, operations, bus, self.room, firsts)
         self.boot = Boot(paths, registry, prober, self.reconciler, operations, bus)
         self.changing = Changing(paths, self.reconciler, specs, mask, network, bus)
-        self._creation = Creation(
+        self.creation = Creation(
             paths, registry, specs, mask, self.reconciler, operations, bus, self.room, self.actions,
             self.changing, firsts,
         )
@@ -151,7 +151,7 @@ class Fleet:
         details = {
             **self._record(container),
             "directory": str(own.directory),
-            "delta_bytes": await self._looks.size(name),
+            "delta_bytes": await self.looks.size(name),
             "first_id": spec.first_id if spec else None,
             "hardware": (spec.mac or None) if spec else None,
             "memory_bytes": running.payload.memory if running else None,
@@ -212,7 +212,7 @@ class Fleet:
         self, ask: CreateRequest, updating: Callable[[Sequence[Planned]], None] = lambda _: None
     ) -> Operation:
         """Check that the containers can exist, then begin to create them; see Creation.begin."""
-        return await self._creation.begin(ask, self.config, updating)
+        return await self.creation.begin(ask, self.config, updating)
 
     async def act(self, ask: ActionRequest) -> Operation:
         """Begin an action on the chosen containers."""

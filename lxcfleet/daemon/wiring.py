@@ -25,6 +25,8 @@ from lxcfleet.daemon.http.access import Access
 from lxcfleet.daemon.http.scrape import Listener, Scrape
 from lxcfleet.daemon.http.server import Server
 from lxcfleet.daemon.service import Fleet
+from lxcfleet.fleets.service import Fleets
+from lxcfleet.fleets.store import FleetStore
 from lxcfleet.health.checks import Checks
 from lxcfleet.health.events import HealthChanged, ServingJudged
 from lxcfleet.health.prober import Prober
@@ -41,6 +43,7 @@ from lxcfleet.patch.numbers import PatchNumbers
 from lxcfleet.patch.own import OwnParts
 from lxcfleet.patch.owners import Owners
 from lxcfleet.patch.rebooter import Rebooter
+from lxcfleet.patch.rollout.change_sets import ChangeSets
 from lxcfleet.patch.rollout.driver import Driver
 from lxcfleet.patch.rollout.ledger import Ledger
 from lxcfleet.patch.rollout.orders import Orders
@@ -136,9 +139,14 @@ class Parts:
         self.finder = Finder(self.paths, self.launcher, self.mask, lambda: self.fleet.config.rollout.data)
         fallen, before = Fallen(self.paths), Before(self.paths.well_before)
         ledger = Ledger(self.paths, self.registry, self.bus, fallen)
-        sight = Sight(self.paths, self.fleet, self.finder.scan, fallen, before)
-        self.rollouts = Orders(self.fleet, ledger, sight, fallen)
-        self.driver = Driver(self.paths, self.fleet, ledger, sight, dpkg.in_pieces, self.endings)
+        store = FleetStore(self.paths)
+        sight = Sight(self.paths, self.fleet, self.finder.scan, fallen, before, store)
+        sets = ChangeSets(self.paths, self.fleet.changing)
+        self.rollouts = Orders(self.fleet, ledger, sight, fallen, sets)
+        self.driver = Driver(
+            self.paths, self.fleet, ledger, sight, dpkg.in_pieces, self.endings, sets, self.rollouts.undo
+        )
+        self.fleets = Fleets(self.fleet, self.rollouts, store)
         self.owners = Owners()
         self.own = OwnParts(self.launcher, self.network, self.owners, self.bus, self.tasks, self.paths.sessions)
         self.watcher = Watcher(
@@ -175,7 +183,7 @@ class Parts:
         self.listener = Listener(self.scrape)
         audit = Audit(self.paths, self.registry, self.launcher)
         self.server = Server(
-            self.fleet, self.patch, self.prover, self.rollouts, audit, self.own, self.scrape, self.access
+            self.fleet, self.fleets, self.patch, self.prover, self.rollouts, audit, self.own, self.scrape, self.access
         )
 
     def _subscribe(self) -> None:

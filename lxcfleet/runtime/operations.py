@@ -168,6 +168,25 @@ class Operations:
         task.add_done_callback(self._tasks.discard)
         return operation
 
+    def run(self, action: str, total: int, work: Callable[[Operation], Awaitable[None]]) -> Operation:
+        """An operation that ``work`` carries out: it adds the results, and ends soon after the operation is cancelled."""
+        operation = self.remember(Operation(action, total))
+        if self._ending:
+            operation.cancel()
+
+        async def whole() -> None:
+            try:
+                await work(operation)
+            except Exception:
+                log.exception("%s failed unexpectedly", action)
+            finally:
+                operation.end()
+
+        task = asyncio.get_running_loop().create_task(whole())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return operation
+
     def any(self, action: str) -> bool:
         """Whether one of that action is not done."""
         return any(operation.action == action and not operation.ended for operation in self._all.values())

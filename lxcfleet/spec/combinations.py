@@ -37,6 +37,15 @@ def check(spec: Spec) -> None:
             raise error
 
 
+def problems(spec: Spec) -> Iterator[tuple[str, str]]:
+    """All parts of a new spec that don't go together: the key to blame, and why."""
+    values = {key: getattr(spec, key) for key in table()}
+    for rule in RULES:
+        error = rule.wrong(values)
+        if error is not None:
+            yield rule.keys[0], ": ".join(part for part in (error.message, error.why) if part)
+
+
 def of_profile(said: Values) -> Iterator[tuple[str, str]]:
     """The fields of a profile that don't go together: the key to blame, and why."""
     for rule in RULES:

@@ -22,6 +22,7 @@ from lxcfleet.spec.types import Choice, Command, Flag, Interface, Items, Number,
 from lxcfleet.spec.unit_names import check_units, parse_unit
 
 _GIVEN = "lxcfleet gives it"
+_OWNED = "only `lxcfleet apply` gives a container to a fleet"
 _MADE = "the ids of all of its files go with it"
 
 
@@ -76,12 +77,14 @@ class SpecFields:
         create=False, profile=False, change=Change.NEVER, why=_GIVEN,
     )
     ports: tuple[Port, ...] = row(
-        Items(parse_port, check_ports), "What its program listens on, for SRV records: _http._tcp.NAME.fleet.", default=(),
+        Items(parse_port, check_ports, lambda port: (port.service, port.protocol)),
+        "What its program listens on, for SRV records: _http._tcp.NAME.fleet.", default=(),
         change=Change.LIVE, option=("--port",), metavar="SERVICE=PORT[/udp]",
     )
     publish: tuple[Publication, ...] = row(
-        Items(parse_publication, check_publications), "Ports of the host that lead to its own. Those that containers with the"
-        " same label share lead to the healthy ones of them.", default=(),
+        Items(parse_publication, check_publications, lambda each: (each.protocol, each.host)),
+        "Ports of the host that lead to its own. Those that containers with the same label share lead to the healthy ones of"
+        " them.", default=(),
         change=Change.LIVE, option=("-p", "--publish"), metavar="[ADDRESS:]HOST:CONTAINER[/udp]",
     )
     isolated: bool = row(
@@ -150,6 +153,14 @@ class SpecFields:
         RestartType(), "When it is started again after it ended by itself: no, on-failure, always or unless-stopped, and"
         " what differs of delay, factor, max_delay, reset_after, attempts, within and on_unhealthy.", default=Restart(),
         usual="no", change=Change.LIVE, option=("--restart",), metavar="'POLICY [KEY=VALUE...]'",
+    )
+    fleet: str | None = row(
+        Text(check_name), "The fleet that owns it, if `lxcfleet apply` made it or took it over.", create=False, profile=False,
+        change=Change.NEVER, why=_OWNED,
+    )
+    group: str | None = row(
+        Text(check_name), "Its group in the file of that fleet.", create=False, profile=False, change=Change.NEVER,
+        why=_OWNED,
     )
     created: str = row(
         Text(), "When it was created, as an ISO 8601 time in UTC.", default="", create=False, profile=False,

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.reader import Fields, Marked
 from lxcfleet.spec.rows import Row, read_said, row, rows_of, schema_of
 from lxcfleet.spec.types import Items, Number, Text, Texts, ValueType, Whole
 from lxcfleet.spec.unit_names import check_unit
@@ -218,6 +218,8 @@ _FORMS = "write it as 'tcp PORT', 'http PORT/PATH', 'exec COMMAND' or 'ignore_un
 class HealthType(ValueType[HealthCheck]):
     """How a check is read and written."""
 
+    whole = False
+
     def read(self, fields: Fields, key: str) -> HealthCheck | None:
         """See ValueType."""
         return _read(fields, key)
@@ -251,6 +253,22 @@ class HealthType(ValueType[HealthCheck]):
         # A key without a value counts as missing, so it does not count as the one that is required.
         one = [{"required": [str(kind)], "properties": {str(kind): {"not": {"type": "null"}}}} for kind in CheckKind]
         return {**schema_of(rows().values()), "oneOf": one}
+
+    def alone(self, said: Marked) -> Marked:
+        """See ValueType: a check of one kind takes the place of one of another kind."""
+        kinds = [kind for kind in CheckKind if said.get(kind) is not None]
+        if len(kinds) != 1:
+            return said
+        made = said.copy()
+        excluded = [*rows()] if kinds == [CheckKind.UNITS] else [str(kind) for kind in KINDS]
+        for key in excluded:
+            if key not in said:
+                made.put(key, None, said.places[kinds[0]])
+        return made
+
+    def part(self) -> dict[str, Any]:
+        """See ValueType."""
+        return schema_of(rows().values())
 
     def render(self, value: HealthCheck) -> dict[str, Any]:
         """See ValueType."""

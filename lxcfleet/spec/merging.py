@@ -21,7 +21,14 @@ def merge(request: Mapping[str, Any], profile: Mapping[str, Any], settings: obje
     ``request`` and ``profile`` have values by key of the table. The spec has no name, ids or address yet. Raises
     InvalidInput if fields don't go together.
     """
-    init = _init(request, profile)
+    spec = merged(request, profile, settings)
+    combinations.check(spec)
+    return spec
+
+
+def merged(request: Mapping[str, Any], profile: Mapping[str, Any], settings: object) -> Spec:
+    """The same, whether or not fields go together."""
+    init = init_of(request, profile)
     values: dict[str, Any] = {}
     for key, row in askable().items():
         # A profile may serve both kinds of containers: its fields for the other kind are left out.
@@ -36,12 +43,10 @@ def merge(request: Mapping[str, Any], profile: Mapping[str, Any], settings: obje
     privileged = values.pop(PRIVILEGED.key, False)
     if privileged and "disk" not in request and "disk" not in profile:
         values["disk"] = 0  # the settings' limit can't hold a privileged container
-    spec = Spec(**values, first_id=None if privileged else NOT_YET)
-    combinations.check(spec)
-    return spec
+    return Spec(**values, first_id=None if privileged else NOT_YET)
 
 
-def _init(request: Mapping[str, Any], profile: Mapping[str, Any]) -> Init:
+def init_of(request: Mapping[str, Any], profile: Mapping[str, Any]) -> Init:
     """The kind of init that was asked for; otherwise app if there is a command."""
     if "init" in request:
         return Init(request["init"])

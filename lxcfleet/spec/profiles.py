@@ -1,15 +1,16 @@
-"""Profiles: named sets of defaults in the settings, for new containers."""
+"""Profiles: named sets of defaults, in the settings and in files beside them, for new containers and for fleet files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec import combinations
+from lxcfleet.spec import combinations, marked_yaml
 from lxcfleet.spec.fields import askable
-from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.reader import Fields, Marked
 from lxcfleet.spec.rollout import ProfileRollout
 from lxcfleet.spec.rows import Row, SectionType, read_said, render_said, schema_of
 from lxcfleet.spec.types import ValueType
@@ -27,6 +28,8 @@ class Profile:
     problems: tuple[str, ...] = field(default=(), compare=False, repr=False)
     """Fields of the profile that don't go together, each with its key and the reason. No container can be created with
     such a profile."""
+    raw: Marked = field(default_factory=Marked, compare=False, repr=False)
+    """What the file says, with the place of each key: what fleet files merge."""
 
 
 def rows() -> Mapping[str, Row]:
@@ -40,7 +43,7 @@ class ProfilesType(ValueType[Mapping[str, Profile]]):
     def read(self, fields: Fields, key: str) -> Mapping[str, Profile]:
         """See ValueType."""
         profiles = fields.nested(key)
-        return {name: _read(profiles.nested(name)) for name in profiles.keys()}
+        return {name: read(profiles.nested(name)) for name in profiles.keys()}
 
     def parse(self, text: str) -> Mapping[str, Profile]:
         """See ValueType."""
@@ -66,8 +69,41 @@ def _render(profile: Profile) -> dict[str, Any]:
     return render_said(rows(), {**profile.said, **own})
 
 
-def _read(fields: Fields) -> Profile:
+def read(fields: Fields) -> Profile:
+    """The profile that ``fields`` has; complaints go there."""
     said = read_said(rows().values(), fields)
     fields.close()
     own = said.pop(ROLLOUT.key, ProfileRollout())
     return Profile(said, own, tuple(f"{key}: {problem}" for key, problem in combinations.of_profile(said)))
+
+
+def with_places(profiles: Mapping[str, Profile], text: bytes, where: str) -> dict[str, Profile]:
+    """The profiles of the settings in ``text``, with the place of each key."""
+    try:
+        found = marked_yaml.load(text, where, lambda _: None).get("profiles")
+    except InvalidInput:  # valid settings may be larger than that reader takes
+        found = None
+    raws = found if isinstance(found, Marked) else Marked()
+    return {name: replace(each, raw=raws.get(name) or _marked(_render(each), where)) for name, each in profiles.items()}
+
+
+def _marked(values: Mapping[str, Any], where: str) -> Marked:
+    made = Marked(where)
+    for key, value in values.items():
+        made.put(key, _marked(value, where) if isinstance(value, dict) else value, where)
+    return made
+
+
+def load_directory(directory: Path, complain: Callable[[str], object]) -> dict[str, Profile]:
+    """The profiles in ``directory``: NAME.yaml has the keys of the profile NAME. Raises OSError."""
+    found: dict[str, Profile] = {}
+    for file in sorted(directory.glob("*.yaml")):
+        complaints: list[str] = []
+        try:
+            raw = marked_yaml.load(file.read_bytes(), str(file), complaints.append)
+            found[file.stem] = replace(read(Fields(raw, "", complaints)), raw=raw)
+        except InvalidInput as error:
+            complaints += error.why.splitlines()
+        for each in complaints:
+            complain(each)
+    return found

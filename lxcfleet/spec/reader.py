@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lxcfleet.errors import InvalidInput
 from lxcfleet.units import check_size, parse_size
@@ -22,36 +23,89 @@ _KINDS: dict[type, str] = {
 }
 
 
+class Marked(dict[str, Any]):
+    """A mapping that knows where it and each of its keys stands, as ``FILE:LINE``."""
+
+    def __init__(self, place: str = "") -> None:
+        super().__init__()
+        self.place = place
+        self.places: dict[str, str] = {}
+
+    def put(self, key: str, value: object, place: str) -> None:
+        """Set a key, and where it stands."""
+        self[key] = value
+        self.places[key] = place
+
+    def copy(self) -> Marked:
+        """A copy; the values are the same."""
+        made = Marked(self.place)
+        made.update(self)
+        made.places.update(self.places)
+        return made
+
+
 class Fields:
     """The fields of one mapping, read one by one; ``finish`` raises all complaints at once.
 
     ``where`` stands before each key in a complaint, for example a file name. Nested fields share the complaints of the
-    outermost fields, so that one ``finish`` reports them all.
+    outermost fields, so that one ``finish`` reports them all. A complaint about a ``Marked`` mapping begins with the place of
+    the key.
     """
 
-    def __init__(self, data: object, where: str, complaints: list[str] | None = None) -> None:
+    def __init__(
+        self, data: object, where: str, complaints: list[str] | None = None, place: str = ""
+    ) -> None:
+        """``place``: of ``data``, if that is not ``Marked``."""
         self._where = where
         self._complaints: list[str] = [] if complaints is None else complaints
         self._data: dict[str, object] = {}
+        self._place = data.place if isinstance(data, Marked) else place
+        self._places: Mapping[str, str] = data.places if isinstance(data, Marked) else {}
         if data is None:
             return
         if not isinstance(data, Mapping):
-            self._complaints.append(f"{where}: expected a mapping, found {_describe(data)}")
+            self._add((), f"expected a mapping, found {_describe(data)}", self._place)
             return
         for key, value in data.items():
             if isinstance(key, str):
                 self._data[key] = value
             else:
-                self._complaints.append(f"{where}: {key!r} is not a text key")
+                self._add((), f"{key!r} is not a text key", self._place)
 
     @property
     def complaints(self) -> int:
         """How many complaints there are so far."""
         return len(self._complaints)
 
-    def complain(self, key: str, problem: str) -> None:
-        """Note that the value of ``key`` is wrong."""
-        self._complaints.append(f"{self._where}: {key}: {problem}")
+    def complain(self, key: str, problem: str, place: str = "") -> None:
+        """Note that the value of ``key`` is wrong. ``key`` may go on to a part of it: ``labels.role``, ``command[0]``."""
+        outer = re.split(r"[.\[]", key, maxsplit=1)[0]
+        self._add((key,), problem, place or self._places.get(outer) or self._place)
+
+    def _add(self, keys: Sequence[str], problem: str, place: str) -> None:
+        self._complaints.append(": ".join(part for part in (place, self._where, *keys, problem) if part))
+
+    def place(self, key: str) -> str:
+        """Where ``key`` stands, as FILE:LINE; empty if that is not known."""
+        return self._places.get(key) or self._place
+
+    def raw(self, key: str) -> object:
+        """The value as it stands there; the key counts as not read."""
+        return self._data.get(key)
+
+    def skip(self, *keys: str) -> None:
+        """Count these keys as read."""
+        for key in keys:
+            self._data.pop(key, None)
+
+    def drop_nulls(self, key: str) -> None:
+        """Leave the keys of the mapping ``key`` out that have no value."""
+        value = self._data.get(key)
+        if isinstance(value, Marked):
+            kept = value.copy()
+            for name in [name for name, inner in value.items() if inner is None]:
+                del kept[name]
+            self._data[key] = kept
 
     def _take(self, key: str, kind: type[T], default: T) -> T:
         value = self._data.pop(key, None)
@@ -160,14 +214,17 @@ class Fields:
     def pairs(self, key: str, check: Callable[[str, str], object]) -> dict[str, str]:
         """A mapping of text to text. ``check`` looks at each pair, and raises InvalidInput."""
         result: dict[str, str] = {}
-        for name, value in self._take(key, dict, {}).items():
+        pairs = self._take(key, dict, {})
+        places = pairs.places if isinstance(pairs, Marked) else {}
+        for name, value in pairs.items():
+            place = places.get(name, "")
             if not isinstance(name, str) or not isinstance(value, str):
-                self.complain(f"{key}.{name}", "expected text (quote numbers and words such as yes and no)")
+                self.complain(f"{key}.{name}", "expected text (quote numbers and words such as yes and no)", place)
                 continue
             try:
                 check(name, value)
             except InvalidInput as error:
-                self.complain(f"{key}.{name}", error.message)
+                self.complain(f"{key}.{name}", error.message, place)
             else:
                 result[name] = value
         return result
@@ -178,7 +235,8 @@ class Fields:
         value = self._data.pop(key, None)
         if short and isinstance(value, str | bool):
             value = {short: "no" if value is False else value}
-        return Fields(value, f"{self._where}: {key}", self._complaints)
+        where = f"{self._where}: {key}" if self._where else key
+        return Fields(value, where, self._complaints, self.place(key))
 
     def keys(self) -> tuple[str, ...]:
         """The keys that were not read yet."""

@@ -98,6 +98,8 @@ def _check(said: Mapping[str, Any]) -> Restart:
 class RestartType(ValueType[Restart]):
     """How a policy is read and written: one word, or a mapping."""
 
+    whole = False
+
     def read(self, fields: Fields, key: str) -> Restart | None:
         """See ValueType."""
         inner = fields.nested(key, "policy")
@@ -137,6 +139,10 @@ class RestartType(ValueType[Restart]):
         """See ValueType."""
         mapping = {**schema_of(rows().values()), "required": ["policy"]}
         return {"oneOf": [{"enum": [str(each) for each in Policy]}, mapping]}
+
+    def part(self) -> dict[str, Any]:
+        """See ValueType."""
+        return {"oneOf": [{"enum": [str(each) for each in Policy]}, schema_of(rows().values())]}
 
     def render(self, value: Restart) -> Any:
         """See ValueType."""

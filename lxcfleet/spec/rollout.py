@@ -132,6 +132,9 @@ class ProfileRollout(Checked):
     )
     min_healthy_time: float | None = row(_SECONDS, "Instead of what `rollout:` says.")
     healthy_deadline: float | None = row(_SECONDS, "Instead of what `rollout:` says.")
+    auto_revert: bool | None = row(
+        Flag(), "Whether a rollout that changes specs, and halts, puts the former specs back by itself; by default no."
+    )
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """See Checked."""

@@ -72,9 +72,9 @@ class Row:
         """The value in the form of files and requests."""
         return None if value is None else self.type.render(value)
 
-    def schema(self) -> dict[str, Any]:
-        """The key's JSON Schema, with the description that editors show."""
-        inner = self.type.schema()
+    def schema(self, *, part: bool = False) -> dict[str, Any]:
+        """The key's JSON Schema, with the description that editors show. ``part``: of what one of several layers may say."""
+        inner = self.type.part() if part else self.type.schema()
         either = {"enum": [*inner["enum"], None]} if "enum" in inner else _or_null(inner)
         usual = {} if self.default is None or self.setting or self.usual else {"default": self.render(self.default)}
         return {"description": self.help, **either, **usual}
@@ -162,11 +162,11 @@ def render_section(section: object) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def schema_of(rows: Iterable[Row]) -> dict[str, Any]:
-    """The JSON Schema of a mapping with these keys, each of which may be missing or null."""
+def schema_of(rows: Iterable[Row], *, part: bool = False) -> dict[str, Any]:
+    """The JSON Schema of a mapping with these keys, each of which may be missing or null. ``part``: see Row.schema."""
     return {
         "type": "object",
-        "properties": {each.key: each.schema() for each in rows},
+        "properties": {each.key: each.schema(part=part) for each in rows},
         "additionalProperties": False,
     }
 

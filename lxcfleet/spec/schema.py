@@ -1,9 +1,10 @@
-"""JSON Schema (2020-12) of the settings file and of specs, made from their rows. Editors complete and check files by it."""
+"""JSON Schema (2020-12) of settings, specs and fleet files, made from their rows. Editors complete and check files by it."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from lxcfleet.spec import fleet_file
 from lxcfleet.spec.fields import stored
 from lxcfleet.spec.rows import rows_of, schema_of
 from lxcfleet.spec.settings import Config
@@ -33,5 +34,36 @@ def spec() -> dict[str, Any]:
     }
 
 
-FILES = {"lxcfleet.schema.json": settings, "spec.schema.json": spec}
+def fleet() -> dict[str, Any]:
+    """The schema of a fleet file. What a profile, a group or a member says may be a part of a value, and null removes."""
+    of_containers = [*fleet_file.container_rows().values()]
+    layer = [*of_containers, fleet_file.ENV_FILES]
+    member = {**schema_of(layer, part=True), "type": ["object", "null"]}
+    group = schema_of([*fleet_file.OWN.values(), *of_containers], part=True)
+    members = {
+        "description": "What differs for one of its containers, by name.", "type": ["object", "null"],
+        "additionalProperties": member,
+    }  # fmt: skip
+    group = {**group, "type": ["object", "null"], "properties": {**group["properties"], "members": members}}
+    name = {"pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"}
+    groups = {"type": ["object", "null"], "propertyNames": name, "additionalProperties": group}
+    return {
+        "$schema": _DIALECT,
+        "title": "A fleet as a file, for lxcfleet apply",
+        "type": "object",
+        "properties": {
+            "lxcfleet": {"description": "The version of the format.", "const": fleet_file.FORMAT},
+            "fleet": {"description": "Its name: the owner of the containers that it makes.", "type": "string", **name},
+            "profiles": {
+                "description": "Parts that several groups have, by name.", "type": ["object", "null"],
+                "additionalProperties": member,
+            },
+            "groups": {"description": "Containers that are alike, by name.", **groups},
+        },
+        "required": ["lxcfleet", "fleet"],
+        "additionalProperties": False,
+    }  # fmt: skip
+
+
+FILES = {"lxcfleet.schema.json": settings, "spec.schema.json": spec, "fleet.schema.json": fleet}
 """The files that `make docs` writes to docs/schema, each with the function that makes its content."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,7 +15,7 @@ from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.spec import strict_yaml
 from lxcfleet.spec.addresses import AUTO, OFF, parse4, parse6
 from lxcfleet.spec.names import MAX_DRAIN
-from lxcfleet.spec.profiles import Profile, ProfilesType
+from lxcfleet.spec.profiles import Profile, ProfilesType, load_directory, with_places
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.rollout import RolloutSettings
 from lxcfleet.spec.rows import Checked, SectionType, read_section, row, rows_of, section
@@ -24,6 +24,8 @@ from lxcfleet.spec.types import Choice, Flag, Number, Size, Text, Whole
 from lxcfleet.spec.windows import PatchSettings
 
 MAX_WORKERS = 64
+PROFILES = "profiles.d"
+"""The directory of profiles, beside the file of settings."""
 _INTERFACE = re.compile(r"[a-zA-Z][a-zA-Z0-9_.-]{0,14}")
 _DOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
@@ -197,12 +199,26 @@ def load(path: Path, tolerate: Callable[[str], object] | None = None) -> Config:
     ``tolerate``: see ``parse``. Raises InvalidInput with all complaints, each with the file and the key.
     """
     try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        return Config()
+        text = path.read_bytes() if path.exists() else b""
+        return _with_directory(parse(text, str(path), tolerate), path, tolerate)
     except OSError as error:
         raise HostError.from_os_error("the settings can't be read", error) from error
-    return parse(text, str(path), tolerate)
+
+
+def _with_directory(config: Config, path: Path, tolerate: Callable[[str], object] | None) -> Config:
+    """The settings with the profiles that files of their own have, in the directory profiles.d beside ``path``."""
+    directory = path.parent / PROFILES
+    complaints: list[str] = []
+    more = load_directory(directory, complaints.append)
+    for name, profile in more.items():
+        file = directory / f"{name}.yaml"
+        if name in config.profiles:
+            complaints.append(f"{file}: the profile {name} is in {path}, too")
+        for problem in profile.problems:
+            (tolerate or complaints.append)(f"{file}: {problem}")
+    if complaints:
+        raise InvalidInput(f"{directory} is not valid; nothing of the settings is used", why="\n".join(complaints))
+    return replace(config, profiles={**config.profiles, **more}) if more else config
 
 
 def parse(text: bytes, where: str, tolerate: Callable[[str], object] | None = None) -> Config:
@@ -225,7 +241,7 @@ def parse(text: bytes, where: str, tolerate: Callable[[str], object] | None = No
             else:
                 tolerate(f"{where}: profiles: {name}: {problem}")
     fields.finish(message)
-    return config
+    return replace(config, profiles=with_places(config.profiles, text, where)) if config.profiles else config
 
 
 def describe(config: Config) -> str:

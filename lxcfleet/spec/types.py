@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.reader import Fields, Marked
 from lxcfleet.units import as_size, parse_size
 
 if TYPE_CHECKING:  # every verb of the command line imports this module, so its own imports are few
@@ -29,6 +29,10 @@ NONE = "none"
 
 class ValueType(ABC, Generic[T]):
     """How values of one type are handled."""
+
+    whole: ClassVar[bool] = True
+    """Whether a single layer has all of a value; otherwise it may have a part, which means something only once it is merged
+    with the other layers; see spec.layering."""
 
     @abstractmethod
     def read(self, fields: Fields, key: str) -> T | None:
@@ -47,6 +51,10 @@ class ValueType(ABC, Generic[T]):
     def schema(self) -> dict[str, Any]:
         """Its JSON Schema (2020-12)."""
 
+    def part(self) -> dict[str, Any]:
+        """The JSON Schema of what one of several layers may say; see spec.layering."""
+        return self.schema()
+
     def render(self, value: T) -> Any:
         """The value as plain JSON, from which ``read`` reads the same value again."""
         return value
@@ -58,6 +66,10 @@ class ValueType(ABC, Generic[T]):
     def merge(self, under: T, over: T) -> T:  # noqa: ARG002
         """The value that holds if a profile has ``under`` and a request has ``over``."""
         return over
+
+    def alone(self, said: Marked) -> Marked:
+        """What one layer says of this key, where that is a mapping, with null for what it excludes; see spec.layering."""
+        return said
 
     def tell_difference(self, has: T, wanted: T) -> tuple[str, str]:
         """Both values in words, as far as they differ."""
@@ -307,11 +319,17 @@ class Command(Texts):
 
 class Items(ValueType[tuple[T, ...]]):
     """A list of values that are written as texts. ``parse_one`` reads each value; ``check`` looks at all values together.
-    Both raise InvalidInput."""
+    Both raise InvalidInput. ``name_of``: what tells one value from the others of the list; see spec.layering."""
 
-    def __init__(self, parse_one: Callable[[str], T], check: Callable[[tuple[T, ...]], object]) -> None:
+    def __init__(
+        self,
+        parse_one: Callable[[str], T],
+        check: Callable[[tuple[T, ...]], object],
+        name_of: Callable[[T], Hashable] | None = None,
+    ) -> None:
         self.parse_one = parse_one
         self.check = check
+        self.name_of = name_of
 
     def read(self, fields: Fields, key: str) -> tuple[T, ...]:
         """See ValueType."""
@@ -367,6 +385,10 @@ class Pairs(ValueType[Mapping[str, str]]):
     def schema(self) -> dict[str, Any]:
         """See ValueType."""
         return {"type": "object", "additionalProperties": {"type": "string"}}
+
+    def part(self) -> dict[str, Any]:
+        """See ValueType: null takes a pair away that a lower layer has."""
+        return {"type": "object", "additionalProperties": {"type": ["string", "null"]}}
 
     def render(self, value: Mapping[str, str]) -> dict[str, str]:
         """See ValueType."""

@@ -287,7 +287,8 @@ class Fleet:
     def directories(self) -> list[str]:
         """The files and directories at the place of the containers."""
         there = self.paths.lxc.glob("*") if self.paths.lxc.exists() else ()
-        return sorted(str(path) for path in there if path not in (self.paths.running_record, self.paths.base_snapshots))
+        others = (self.paths.running_record, self.paths.base_snapshots, self.paths.state)
+        return sorted(str(path) for path in there if path not in others)
 
     def half_done(self) -> list[str]:
         """Directories of containers that are half made or half removed, and notes of actions that are still due."""

@@ -11,6 +11,7 @@ from aiohttp import web
 from lxcfleet.api import calls
 from lxcfleet.api.calls import CALLS
 from lxcfleet.api.client import Client
+from lxcfleet.api.fleets import ExportRequest, FleetRequest, RemoveFleetRequest, ScaleRequest
 from lxcfleet.api.queries import DoctorRequest, EventsRequest, LogsRequest, UnitsRequest, VerifyRequest
 from lxcfleet.api.records import DoctorRecord, EventRecord, OperationRecord
 from lxcfleet.api.requests import (
@@ -46,6 +47,10 @@ REQUESTS: dict[str, list[Any]] = {
     "stale": [WEB], "usage": [WEB], "shadows": [WEB], "exposure": [WEB],
     "verify": [VerifyRequest(WEB), VerifyRequest(Selection(), ("libc6", "openssl"))],
     "fix_shadows": [FixShadowsRequest(WEB, ("/usr/bin/env",), dry_run=True)],
+    "fleet_plan": [FleetRequest("lxcfleet: 1\n", "f.yaml", {"a": "B=1\n"}, {"b": "gone"}, "yes", True)],
+    "fleet_apply": [FleetRequest("x", plan="0123", policy={"canaries": "2"}), FleetRequest("")],
+    "scale": [ScaleRequest("web", 3), ScaleRequest("web", 0, "shop", dry_run=True)],
+    "fleet_export": [ExportRequest("shop", WEB)], "fleet_remove": [RemoveFleetRequest("shop", orphan=True)],
     "roll": [RolloutRequest("restart", WEB, {"canaries": "2"})],
     "rollout_resume": [ResumeRequest(accept=True)],
 }  # fmt: skip

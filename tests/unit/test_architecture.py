@@ -35,8 +35,9 @@ BELOW: dict[str, set[str]] = {
     "health": {"containers", *LAUNCHER, "runtime", "host", "api", "spec", "values"},
     "patch": {"health", "containers", *LAUNCHER, "runtime", "base", "host", "api", "spec", "values"},
     "launcher": {"launcher.operations", "patch", "network", "containers", "base", "host", "spec", "values"},
+    "fleets": {"patch", "containers", "runtime", "host", "api", "spec", "values"},
     "daemon": {
-        "patch", "network", "health", "containers", "capacity", *LAUNCHER, "runtime", "base", "host", "api", "spec",
+        "fleets", "patch", "network", "health", "containers", "capacity", *LAUNCHER, "runtime", "base", "host", "api", "spec",
         "values",
     },
     "cli": {"api", "spec", "values"},
@@ -96,7 +97,7 @@ def test_the_command_line_knows_nothing_of_the_daemon_but_its_client() -> None:
     for name, file in modules():
         if room(name) == "cli":
             found = {target for target in imports(file) if target.startswith("lxcfleet.api")}
-            modules_of_api = ("client", "calls", "records", "requests", "findings", "queries")
+            modules_of_api = ("client", "calls", "records", "requests", "findings", "fleets", "queries")
             assert found <= {f"lxcfleet.api.{module}" for module in modules_of_api}, name
 
 

@@ -18,6 +18,7 @@ from lxcfleet.host.process import proc
 from lxcfleet.patch.before import Before
 from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.rollout import causes, driver, ledger
+from lxcfleet.patch.rollout.change_sets import ChangeSets
 from lxcfleet.patch.rollout.driver import Driver
 from lxcfleet.patch.rollout.ledger import Ledger
 from lxcfleet.patch.rollout.orders import Orders
@@ -56,6 +57,9 @@ class Box:
         if self.down:
             return None
         return SimpleNamespace(identity=f"{self.number}@1.00", age=100.0, payload=SimpleNamespace(frozen=False))
+
+
+NO_GROUPS = cast(Any, SimpleNamespace(rollout_of=lambda *_: None, rollouts=dict))
 
 
 class Registry:
@@ -112,9 +116,12 @@ class World:
         """Make the parts of rollouts anew, as a daemon does when it starts."""
         fleet = cast(Any, self.fleet)
         self.ledger = Ledger(self.paths, fleet.registry, fleet.bus, self.fallen)
-        sight = Sight(self.paths, fleet, self._find, self.fallen, self.before)
-        self.orders = Orders(fleet, self.ledger, sight, self.fallen)
-        self.driver = Driver(self.paths, fleet, self.ledger, sight, self._in_pieces, cast(Any, self.endings))
+        sight = Sight(self.paths, fleet, self._find, self.fallen, self.before, NO_GROUPS)
+        sets = ChangeSets(self.paths, cast(Any, None))
+        self.orders = Orders(fleet, self.ledger, sight, self.fallen, sets)
+        self.driver = Driver(
+            self.paths, fleet, self.ledger, sight, self._in_pieces, cast(Any, self.endings), sets, self.orders.undo
+        )
 
     def _in_pieces(self) -> str:
         return self.in_pieces.pop(0) if self.in_pieces else ""

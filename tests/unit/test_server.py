@@ -34,7 +34,7 @@ async def serving(directory: Path) -> AsyncIterator[str]:
     fleet = SimpleNamespace(events=Events(), wait=for_ever, room=room, log_file=lambda *_: str(directory / "log"))
     nobody = MagicMock()
     scrape = Scrape(fleet, nobody)  # type: ignore[arg-type]
-    server = Server(fleet, nobody, nobody, nobody, nobody, nobody, scrape, Access(os.getgid(), None))  # type: ignore[arg-type]
+    server = Server(fleet, nobody, nobody, nobody, nobody, nobody, nobody, scrape, Access(os.getgid(), None))  # type: ignore[arg-type]
     runner = web.AppRunner(server.application, access_log=None)
     await runner.setup()
     path = str(directory / "socket")

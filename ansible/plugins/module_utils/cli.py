@@ -52,12 +52,13 @@ class Lxcfleet:
         self._module = module
         self._executable = module.get_bin_path(module.params["executable"], required=True)
 
-    def run(self, verb, arguments=(), command=()):
-        """Exit status and answer of C(lxcfleet VERB -f json ARGUMENTS -- COMMAND)."""
-        words = [self._executable, *verb.split(), "-f", "json", *list(arguments)]
+    def run(self, verb, arguments=(), command=(), style="-f", data=None):
+        """Exit status and answer of C(lxcfleet VERB -f json ARGUMENTS -- COMMAND). C(style): the option for the form of the
+        answer; C(data): what the command reads."""
+        words = [self._executable, *verb.split(), style, "json", *list(arguments)]
         if command:
             words += ["--", *list(command)]
-        status, out, err = self._module.run_command(words, expand_user_and_vars=False)
+        status, out, err = self._module.run_command(words, data=data, expand_user_and_vars=False)
         try:
             return status, json.loads(out)
         except ValueError:

@@ -74,6 +74,24 @@ def run_operation(
     return INTERRUPTED if following.interrupted else status_of(results) or restarted
 
 
+def finish(
+    ctx: click.Context, operation: OperationRecord, *, style: str, quiet: bool, more: Mapping[str, Any]
+) -> int:
+    """Follow an operation that was begun, and show its results; gives the exit status. ``more``: see ``show_results``."""
+    with Progress(operation["action"], operation["total"]) as progress:
+        following = _Following(connect(ctx), operation, progress)
+        try:
+            ended = following.to_the_end(cancel=False)
+        except KeyboardInterrupt:
+            progress.note(f"lxcfleet: left; operation {operation['id']} goes on in the daemon")
+            return INTERRUPTED
+    results = ended["results"]
+    show_results(results, style, quiet, seconds=progress.seconds, operation=ended, more=more)
+    if ended["status"] == "cancelled":
+        say(_cancelled(ended))
+    return INTERRUPTED if following.interrupted else status_of(results)
+
+
 @contextmanager
 def _patient() -> Iterator[list[int]]:
     """Put the first Ctrl-C off until the daemon has told the operation's id; a second Ctrl-C interrupts at once."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lxcfleet.cli.options import Suggesting
+from lxcfleet.cli.options import Suggesting, refuse
 from lxcfleet.cli.session import connect, session_of
 from lxcfleet.cli.ui.output import printable, say, write
 from lxcfleet.errors import InvalidInput, Unreachable
@@ -94,17 +94,37 @@ def _check_services(ctx: click.Context, wanted: Mapping[str, tuple[str, ...]]) -
 
 
 @config.command()
+@click.option("--group", metavar="NAME", help="Show what a group of a fleet file says, with all of its profiles.")
+@click.option("-f", "--file", "file", default="fleet.yaml", metavar="FILE", help="With --group: that file.")
+@click.option("--member", metavar="NAME", help="With --group: for this container of it.")
+@click.option("--origin", is_flag=True, help="With --group: name file and line of each value.")
 @click.pass_context
-def show(ctx: click.Context) -> None:
-    """Show all settings as YAML, those with their defaults too.
+def show(ctx: click.Context, *, group: str | None, file: str, member: str | None, origin: bool) -> None:
+    """Show all settings as YAML, those with their defaults too. With --group: what a group of a fleet file comes to.
 
     \b
     Examples:
       lxcfleet config show
+      lxcfleet config show -f fleet.yaml --group web --origin
+      lxcfleet config show -f fleet.yaml --group web --member web1
     """
     from lxcfleet.spec.settings import describe, load
 
-    write(describe(load(session_of(ctx).paths.config_file)).rstrip("\n") + "\n")
+    settings = load(session_of(ctx).paths.config_file)
+    if group is None:
+        refuse(["--origin"] * origin + ["--member"] * (member is not None), "it is about a group", "add --group")
+        write(describe(settings).rstrip("\n") + "\n")
+        return
+    from lxcfleet.cli.verbs.fleet import sources
+    from lxcfleet.spec.fleet_file import parse, said_of
+    from lxcfleet.spec.settings import plain
+
+    found = parse(sources(file), settings).groups.get(group)
+    if found is None:
+        raise InvalidInput(f"{file} has no group {group}")
+    for key, value, place in said_of(found, member):
+        text = f"{key}: {plain(value)}"
+        write(f"{text:<49} # {place}\n" if origin else f"{text}\n")
 
 
 VERBS = {"config": config}

@@ -118,6 +118,32 @@ def abort(ctx: click.Context, *, style: str, quiet: bool) -> int:
     return _changed(connect(ctx).rollout_abort(), style, quiet)
 
 
+@rollout.command()
+@click.option("--no-wait", is_flag=True, help="Begin it, and leave the rest to the daemon.")
+@options.formatted
+@options.quiet("Print only the names of those that were restarted.")
+@click.pass_context
+def undo(ctx: click.Context, *, no_wait: bool, style: str, quiet: bool) -> int:
+    """Put back the specs that the last rollout of `apply` replaced: that is a rollout, too, with the same waves and gates.
+
+    A rollout that is under way or halted ends. Specs that somebody changed since stay. The fleet's file is not changed: mend
+    it, or the difference stays until its own values move.
+
+    \b
+    Examples:
+      lxcfleet rollout undo
+    """
+    client: Client = connect(ctx)
+    record = client.rollout_undo()
+    if no_wait or record["ended"] is not None:
+        return _changed(record, style, quiet)
+    try:
+        record = rolling.follow(client, record, quiet=quiet)
+    except KeyboardInterrupt:
+        return rolling.INTERRUPTED
+    return rolling.show(record, style, quiet=quiet)
+
+
 def _changed(record: RolloutRecord, style: str, quiet: bool) -> int:
     if not quiet:
         rolling.show(record, style)

@@ -8,6 +8,16 @@ from collections.abc import AsyncIterator, Sequence
 from lxcfleet import __version__
 from lxcfleet.api import calls
 from lxcfleet.api.findings import ExposureRecord, NoticeRecord, PartRecord, ProofRecord, ShadowsRecord, StaleRecord
+from lxcfleet.api.fleets import (
+    ApplyRecord,
+    ExportRequest,
+    FleetRecord,
+    FleetRequest,
+    PlanRecord,
+    RemoveFleetRequest,
+    ScaleRequest,
+    TextRecord,
+)
 from lxcfleet.api.queries import DoctorRequest, EventsRequest, LogsRequest, UnitsRequest, VerifyRequest
 from lxcfleet.api.records import (
     ContainerDetails,
@@ -36,6 +46,7 @@ from lxcfleet.daemon.http import log_file
 from lxcfleet.daemon.http.routes import Routes
 from lxcfleet.daemon.service import Fleet
 from lxcfleet.daemon.setting import Setting
+from lxcfleet.fleets.service import Fleets
 from lxcfleet.patch.exposure import Audit
 from lxcfleet.patch.own import OwnParts
 from lxcfleet.patch.rollout.orders import Orders
@@ -136,6 +147,41 @@ class OfFleet:
         return await self._fleet.fix(ask.count, ask.init)
 
 
+class OfFleets:
+    """Handlers of calls about fleets as files."""
+
+    def __init__(self, fleets: Fleets) -> None:
+        self._fleets = fleets
+
+    def bind(self, routes: Routes) -> None:
+        """Have them answered."""
+        routes.json(calls.FLEETS, self.fleets)
+        routes.json(calls.FLEET_PLAN, self.plan)
+        routes.json(calls.FLEET_APPLY, self.apply)
+        routes.json(calls.SCALE, self.scale)
+        routes.json(calls.FLEET_EXPORT, self.export)
+        routes.json(calls.FLEET_REMOVE, self.remove)
+
+    async def fleets(self, _: None) -> list[FleetRecord]:
+        """See calls.FLEETS; likewise each handler the call of its name."""
+        return await self._fleets.fleets()
+
+    async def plan(self, ask: FleetRequest) -> PlanRecord:
+        return await self._fleets.plan(ask)
+
+    async def apply(self, ask: FleetRequest) -> ApplyRecord:
+        return await self._fleets.apply(ask)
+
+    async def scale(self, ask: ScaleRequest) -> ApplyRecord:
+        return await self._fleets.scale(ask)
+
+    async def export(self, ask: ExportRequest) -> TextRecord:
+        return await self._fleets.export(ask)
+
+    async def remove(self, ask: RemoveFleetRequest) -> FleetRecord:
+        return await self._fleets.remove(ask)
+
+
 class OfPatches:
     """Handlers of calls about old code that containers run, shadows in their deltas, and host files that they can read."""
 
@@ -193,6 +239,7 @@ class OfRollouts:
         routes.json(calls.ROLLOUT_PAUSE, self.pause)
         routes.json(calls.ROLLOUT_RESUME, self.resume)
         routes.json(calls.ROLLOUT_ABORT, self.abort)
+        routes.json(calls.ROLLOUT_UNDO, self.undo)
 
     async def rollout(self, _: None) -> RolloutRecord | None:
         """See calls.ROLLOUT; likewise each handler the call of its name."""
@@ -213,3 +260,6 @@ class OfRollouts:
 
     async def abort(self, _: None) -> RolloutRecord:
         return self._rollouts.abort()
+
+    async def undo(self, _: None) -> RolloutRecord:
+        return await self._rollouts.undo()

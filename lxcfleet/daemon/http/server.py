@@ -9,12 +9,13 @@ from aiohttp import web
 
 from lxcfleet.api import calls
 from lxcfleet.daemon.http.access import AT_ONCE, Access, Role, refuse
-from lxcfleet.daemon.http.handlers import OfFleet, OfPatches, OfRollouts
+from lxcfleet.daemon.http.handlers import OfFleet, OfFleets, OfPatches, OfRollouts
 from lxcfleet.daemon.http.routes import Handler, Routes, as_json
 from lxcfleet.daemon.http.scrape import Scrape
 from lxcfleet.daemon.service import Fleet
 from lxcfleet.daemon.setting import Setting
 from lxcfleet.errors import Busy, FleetError, InvalidInput, NotFound
+from lxcfleet.fleets.service import Fleets
 from lxcfleet.patch.exposure import Audit
 from lxcfleet.patch.own import OwnParts
 from lxcfleet.patch.rollout.orders import Orders
@@ -30,6 +31,7 @@ class Server:
     def __init__(
         self,
         fleet: Fleet,
+        fleets: Fleets,
         patch: Patch,
         prover: Prover,
         rollouts: Orders,
@@ -45,6 +47,7 @@ class Server:
         self.application = web.Application(client_max_size=calls.MAX_BODY, middlewares=[self._count, _errors, self._guard])
         routes = Routes()
         OfFleet(fleet, Setting(fleet, rollouts)).bind(routes)
+        OfFleets(fleets).bind(routes)
         OfPatches(patch, prover, audit, own).bind(routes)
         OfRollouts(rollouts).bind(routes)
         scrape.bind(routes)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,10 +22,11 @@ from lxcfleet.containers.endings import Endings
 from lxcfleet.errors import FleetError
 from lxcfleet.host.process import proc
 from lxcfleet.patch.rollout import causes, halting, packages, planner
+from lxcfleet.patch.rollout.change_sets import ChangeSets
 from lxcfleet.patch.rollout.ledger import Ledger
 from lxcfleet.patch.rollout.planner import FindStale, Finish, Restart, Stop, Wait
 from lxcfleet.patch.rollout.sight import Fleet, Sight
-from lxcfleet.patch.rollout.state import Halt, Member, MemberPhase, Rollout, Status
+from lxcfleet.patch.rollout.state import Halt, Member, MemberPhase, Rollout, RolloutKind, Status
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.operations import Job, now
 from lxcfleet.spec.reader import Fields
@@ -46,8 +47,20 @@ HOST_SECONDS = 1.0
 class Driver:
     """Does what follows from the rollout as it stands."""
 
-    def __init__(self, paths: Paths, fleet: Fleet, ledger: Ledger, sight: Sight, in_pieces: InPieces, ends: Endings) -> None:
+    def __init__(
+        self,
+        paths: Paths,
+        fleet: Fleet,
+        ledger: Ledger,
+        sight: Sight,
+        in_pieces: InPieces,
+        ends: Endings,
+        change_sets: ChangeSets,
+        undo: Callable[[], Awaitable[object]],
+    ) -> None:
+        """``undo``: begins the rollout that takes the last one's changes of specs back. Raises FleetError."""
         self._paths, self._fleet, self._ledger, self._sight = paths, fleet, ledger, sight
+        self._change_sets, self._undo = change_sets, undo
         self._in_pieces = in_pieces
         self._endings = ends
         self._one_piece: float | None = None
@@ -132,7 +145,7 @@ class Driver:
         self._ledger.keep(planner.begin_wave(rollout, names, bases))
         self._ledger.waits_for = ""
         self._ledger.say(f"wave {rollout.wave + 1}: {', '.join(names)}")
-        jobs = [Job(name, partial(self._restart_one, rollout.members[name])) for name in names]
+        jobs = [Job(name, partial(self._restart_one, rollout, rollout.members[name])) for name in names]
         results = await self._fleet.actions.run_jobs("rollout", jobs)
         if self._ledger.last is None or self._ledger.last.id != rollout.id:
             return
@@ -143,15 +156,18 @@ class Driver:
         after = planner.note_starts(after, [r.name for r in results if r.changed])
         self._ledger.keep(planner.settle(after, self._sight.look(self._ledger.last)))
 
-    async def _restart_one(self, member: Member) -> Result:
+    async def _restart_one(self, rollout: Rollout, member: Member) -> Result:
         registry = self._fleet.registry
         if member.name not in registry:
             return Result(member.name, "unchanged", False)
         container = registry[member.name]
-        if member.fallen and container.running is None:
-            return await self._fleet.actions.act(container, Action.START, self._fleet.config.stop_timeout)
-        if container.running is None or container.running.identity != member.identity:
+        fallen = member.fallen and container.running is None
+        if not fallen and (container.running is None or container.running.identity != member.identity):
             return Result(member.name, "unchanged", False)
+        if rollout.kind is RolloutKind.CHANGE:
+            await self._change_sets.put(rollout.id, container)
+        if fallen:
+            return await self._fleet.actions.act(container, Action.START, self._fleet.config.stop_timeout)
         return await self._fleet.actions.act(container, Action.RESTART, None)
 
     async def _halt(self, container: str | None, why: str) -> None:
@@ -170,6 +186,8 @@ class Driver:
             if command:
                 facts = causes.environment(self._ledger.active, halt)
                 await halting.run(command, facts, self._ledger.say)
+            if self._ledger.active is not None and self._ledger.active.auto_revert:
+                await self._undo()
 
     def _with_ending(self, halt: Halt) -> Halt:
         """The halt with the end of its container."""

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from lxcfleet.api.records import RolloutRecord
 from lxcfleet.api.requests import RolloutRequest, selection_to_json
@@ -15,6 +16,7 @@ from lxcfleet.containers.container import Container
 from lxcfleet.errors import Busy, HostError, WrongState
 from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.rollout import planner
+from lxcfleet.patch.rollout.change_sets import ChangeSet, ChangeSets, changing_values
 from lxcfleet.patch.rollout.ledger import Ledger
 from lxcfleet.patch.rollout.records import record_of
 from lxcfleet.patch.rollout.sight import Fleet, Sight
@@ -22,6 +24,7 @@ from lxcfleet.patch.rollout.state import Member, MemberPhase, Rollout, RolloutKi
 from lxcfleet.runtime.operations import now
 from lxcfleet.spec import rollout as policies
 from lxcfleet.spec.selection import Selection
+from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Action
 
 log = logging.getLogger(__name__)
@@ -32,8 +35,9 @@ _FOLLOW, _RESUME = "wait for it (`lxcfleet rollout status --follow`)", "go on wi
 class Orders:
     """Changes the rollout as it is asked to. The driver does what follows."""
 
-    def __init__(self, fleet: Fleet, ledger: Ledger, sight: Sight, fallen: Fallen) -> None:
+    def __init__(self, fleet: Fleet, ledger: Ledger, sight: Sight, fallen: Fallen, change_sets: ChangeSets) -> None:
         self._fleet, self.ledger, self._sight, self._fallen = fleet, ledger, sight, fallen
+        self._change_sets = change_sets
 
     async def begin(self, ask: RolloutRequest) -> RolloutRecord:
         """Begin a rollout, or have a patch taken up by the one that is under way. Raises FleetError."""
@@ -64,7 +68,7 @@ class Orders:
             self.refuse_second()
         chosen = self._fleet.registry.choose(ask.selection)
         members = {c.name: self._sight.member(c) for c in chosen if c.running is not None}
-        rollout = self._new(RolloutKind.RESTART, ask, members)
+        rollout = self._new(RolloutKind.RESTART, ask.policy, members)
         return await self._start(rollout, dry_run=ask.dry_run)
 
     async def _begin_patch(self, ask: RolloutRequest) -> RolloutRecord:
@@ -77,7 +81,7 @@ class Orders:
         found, _ = await self._sight.stale(self._fleet.registry.choose(selection))
         if self.ledger.active is not None and not ask.dry_run:  # meanwhile another one began
             return self._take_up(asked, ask)
-        rollout = planner.patched(self._new(RolloutKind.PATCH, ask, {}), asked)
+        rollout = planner.patched(self._new(RolloutKind.PATCH, ask.policy, {}), asked)
         return await self._start(planner.merge(rollout, found, rollout.patch), dry_run=ask.dry_run)
 
     def _take_up(self, asked: Mapping[str, object], ask: RolloutRequest) -> RolloutRecord:
@@ -89,14 +93,52 @@ class Orders:
         self.ledger.say(f"takes up patch {rollout.patch}{', and goes on after its halt' if halted else ''}")
         return record_of(self.ledger.last)
 
-    def _new(self, kind: RolloutKind, ask: RolloutRequest, members: Mapping[str, Member]) -> Rollout:
-        profiles = self._fleet.config.profiles
-        pools = {
-            name: profile.rollout.max_unavailable
-            for name, profile in profiles.items()
-            if profile.rollout.max_unavailable is not None
-        }
-        settings = policies.overridden(self._fleet.config.rollout, ask.policy)
+    async def begin_change(
+        self, wanted: Mapping[str, Spec], policy: Mapping[str, Any], *, auto_revert: bool = False
+    ) -> RolloutRecord:
+        """Begin to give running containers other specs, each just before its restart. Raises FleetError."""
+        self.refuse_second()
+        registry = self._fleet.registry
+        members, specs = {}, {}
+        for name, spec in wanted.items():
+            former = registry[name].wanted
+            if former is not None:
+                members[name] = self._sight.member(registry[name])
+                specs[name] = changing_values(former, spec)
+        rollout = replace(self._new(RolloutKind.CHANGE, policy, members), auto_revert=auto_revert)
+        self._change_sets.keep(ChangeSet(rollout.id, specs))
+        return await self._start(rollout, dry_run=False)
+
+    async def undo(self) -> RolloutRecord:
+        """Put the specs back that the last rollout replaced, in a rollout of its own, which ends the former one. Raises
+        FleetError."""
+        last = self.ledger.last
+        if last is None or last.kind is not RolloutKind.CHANGE:
+            raise WrongState(
+                "there is nothing to undo", why="the last rollout changed no specs" if last else "there was no rollout",
+                hint="restarts for a patch are undone by the host's packages: `lxcfleet rollout status` names them",
+            )  # fmt: skip
+        changes = self._change_sets.of(last.id)
+        registry = self._fleet.registry
+        changed = [name for name in changes.members if name in registry and self._change_sets.has(last.id, registry[name])]
+        if not last.status.ended:
+            self.ledger.keep(planner.end(last, Status.ABORTED, now()))
+        members = {}
+        rollout = replace(self._new(RolloutKind.CHANGE, {}, {}), policy=last.policy, undoes=last.id)
+        self._change_sets.keep(changes.reversed(rollout.id))
+        for name in changed:
+            container, before = registry[name], last.members.get(name)
+            if container.running is None and (before is None or before.phase in (MemberPhase.DONE, MemberPhase.SKIPPED)):
+                await self._change_sets.put(rollout.id, container)  # somebody stopped it since, and it stays so
+            else:
+                expected = before is None or before.expected
+                members[name] = replace(self._sight.member(container), expected=expected)
+        self.ledger.say(f"puts the former specs back: it undoes {last.id}")
+        return await self._start(replace(rollout, members=members), dry_run=False)
+
+    def _new(self, kind: RolloutKind, policy: Mapping[str, Any], members: Mapping[str, Member]) -> Rollout:
+        settings = policies.overridden(self._fleet.config.rollout, policy)
+        pools = self._sight.pools()
         return Rollout(secrets.token_hex(6), kind, settings, now(), members, pools)
 
     async def _start(self, rollout: Rollout, *, dry_run: bool) -> RolloutRecord:

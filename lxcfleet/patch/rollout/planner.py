@@ -126,7 +126,7 @@ def _settle(rollout: Rollout, member: Member, now: LiveState | None) -> Member:
         return member
     match member.phase:
         case MemberPhase.WAITING:
-            return _settle_waiting(member, now)
+            return _settle_waiting(rollout, member, now)
         case MemberPhase.RESTARTING:
             return _settle_restarting(rollout, member, now)
         case _:
@@ -137,9 +137,12 @@ def _skip(member: Member, why: str) -> Member:
     return replace(member, phase=MemberPhase.SKIPPED, note=why)
 
 
-def _settle_waiting(member: Member, now: LiveState) -> Member:
+def _settle_waiting(rollout: Rollout, member: Member, now: LiveState) -> Member:
     if now.identity is None:
         return member if member.fallen else _skip(member, "it was stopped")
+    if rollout.kind is RolloutKind.CHANGE and now.identity != member.identity:
+        # Whoever restarted it, it has its former spec still: that is replaced just before its turn.
+        member = replace(member, identity=now.identity, fallen=False)
     if member.fallen:  # somebody started it; its health is not known yet
         return replace(member, phase=MemberPhase.GATED, identity=now.identity, note="")
     if now.identity != member.identity:

@@ -30,6 +30,7 @@ def record_of(
         "killed": sum(member.killed for member in members),
         "wave": rollout.wave,
         "patches": rollout.patch,
+        "undoes": rollout.undoes,
         "waits_for": waits_for if not rollout.status.ended else "",
         "halted": None if halted is None else _halt_record(halted),
         "policy": rollout.policy.to_json(),

@@ -22,6 +22,7 @@ from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Operations
 from lxcfleet.spec import rollout as policies
 from lxcfleet.spec.settings import Config
+from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Health
 
 Find = Callable[[Sequence[Container]], Awaitable[Mapping[str, judge.StaleScan]]]
@@ -42,11 +43,23 @@ class Fleet(Protocol):
     prober: Prober
 
 
+class Groups(Protocol):
+    """How the groups of fleet files take part in rollouts; fleets.store has it."""
+
+    def rollout_of(self, fleet: str, group: str) -> policies.ProfileRollout | None:
+        """What the group's file says; None: the group is in no file that was applied."""
+
+    def rollouts(self) -> Mapping[str, policies.ProfileRollout]:
+        """The same for all groups, as FLEET/GROUP."""
+
+
 class Sight:
     """Looks at containers for rollouts, and knows which of them are left alone for a while."""
 
-    def __init__(self, paths: Paths, fleet: Fleet, find: Find, fallen: Fallen, before: Before) -> None:
-        self._paths, self._fleet, self._find = paths, fleet, find
+    def __init__(
+        self, paths: Paths, fleet: Fleet, find: Find, fallen: Fallen, before: Before, groups: Groups
+    ) -> None:
+        self._paths, self._fleet, self._find, self._groups = paths, fleet, find, groups
         self._fallen, self._before = fallen, before
         self._pauses: dict[str, float] = {}
         """By container, until when it is not tried again, in seconds since the host booted."""
@@ -101,19 +114,33 @@ class Sight:
     def member(self, container: Container) -> Member:
         """A container as a new member of a rollout."""
         spec = container.spec
-        profile = self._fleet.config.profiles.get((spec.profile if spec else None) or "")
-        own = profile.rollout if profile else policies.ProfileRollout()
+        pool, own = self._policy_of(spec)
         boot_order = spec.boot_order if spec else 0
         return Member(
             name=container.name,
             identity="" if container.running is None else container.running.identity,
             priority=boot_order if own.priority is None else own.priority,
-            pool=spec.profile if spec and own.max_unavailable is not None else None,
+            pool=pool if own.max_unavailable is not None else None,
             min_healthy_time=own.min_healthy_time,
             healthy_deadline=own.healthy_deadline,
             expected=self._fleet.prober.of(container) is not Health.UNHEALTHY or self._before.was_well(container),
             fallen=container.running is None,
         )
+
+    def _policy_of(self, spec: Spec | None) -> tuple[str | None, policies.ProfileRollout]:
+        """How a container takes part in rollouts, and the name of the group or profile that says so."""
+        if spec is not None and spec.fleet and spec.group:
+            own = self._groups.rollout_of(spec.fleet, spec.group)
+            if own is not None:
+                return f"{spec.fleet}/{spec.group}", own
+        profile = self._fleet.config.profiles.get((spec.profile if spec else None) or "")
+        return (spec.profile if spec else None), profile.rollout if profile else policies.ProfileRollout()
+
+    def pools(self) -> dict[str, policies.Share]:
+        """How many containers of a profile or of a fleet's group may be down, where that is limited."""
+        limits = {name: profile.rollout for name, profile in self._fleet.config.profiles.items()}
+        every = {**limits, **self._groups.rollouts()}
+        return {name: own.max_unavailable for name, own in every.items() if own.max_unavailable is not None}
 
     def leave_alone(self, rollout: Rollout, failures: Iterable[str]) -> None:
         """What could not be restarted is left alone for a while: the disk is full, say, and somebody is mending that."""

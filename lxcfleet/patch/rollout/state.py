@@ -23,6 +23,8 @@ class RolloutKind(StrEnum):
     """The containers were found stale."""
     RESTART = "restart"
     """The operator chose them."""
+    CHANGE = "change"
+    """Each gets another spec just before its restart; see change_sets."""
 
 
 class Status(StrEnum):
@@ -139,6 +141,10 @@ class Rollout:
     ended: str | None = None
     selections: tuple[Mapping[str, object], ...] = ()
     """The containers for which patches are taken up: those in any of these selections, in the API's form."""
+    undoes: str = ""
+    """The id of the rollout whose changes of specs this one takes back; empty: none."""
+    auto_revert: bool = False
+    """Whether the former specs are put back, in a rollout of its own, if it halts."""
 
     def update(self, *members: Member) -> Rollout:
         """The rollout with these members added or replaced."""

@@ -92,7 +92,8 @@ class _Limits:
             if self._budget < 1:
                 return self._refuse(member.name, self._why_full())
             if member.pool is not None and self._pools[member.pool] < 1:
-                return self._refuse(member.name, f"no more of the profile {member.pool} may be down")
+                kind = "group" if "/" in member.pool else "profile"
+                return self._refuse(member.name, f"no more of the {kind} {member.pool} may be down")
         for group in self._groups(now):
             if self._size[group] > 1 and self._alive[group] < 2:
                 return self._refuse(member.name, f"none with the label {'='.join(group)} would be healthy")

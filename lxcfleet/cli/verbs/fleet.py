@@ -1,0 +1,345 @@
+"""apply, diff, scale, export and fleet: the fleet as a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lxcfleet.api.calls import MAX_BODY
+from lxcfleet.api.fleets import (
+    ApplyRecord,
+    ExportRequest,
+    FleetRecord,
+    FleetRequest,
+    PlanRecord,
+    RemoveFleetRequest,
+    ScaleRequest,
+)
+from lxcfleet.cli import options
+from lxcfleet.cli.session import connect
+from lxcfleet.cli.ui import follow, output, rolling
+from lxcfleet.errors import HostError, InvalidInput
+from lxcfleet.spec.fleet_file import Sources, env_files
+from lxcfleet.spec.names import MAX_COUNT, check_name
+from lxcfleet.units import as_size
+
+FOUND = 4
+MAX_ENV_FILE = 64 * 1024
+_NAMED = 5
+"""How many containers with the same change are named in a line."""
+
+
+def _file(function: options.F) -> options.F:
+    text = "The fleet file; - is standard input."
+    return click.option("-f", "--file", "file", required=True, metavar="FILE", type=click.Path(), help=text)(function)
+
+
+def _formatted(function: options.F) -> options.F:
+    text = "How to print; default: table."
+    return click.option("--format", "style", type=click.Choice(output.FORMATS), default="table", help=text)(function)
+
+
+def _chosen(function: options.F) -> options.F:
+    """The options that decide what a plan has."""
+    function = click.option(
+        "--adopt", is_flag=True, help="Take over containers of these names that belong to no fleet."
+    )(function)
+    return click.option(
+        "--prune", is_flag=False, flag_value="yes", default="no", type=click.Choice(["no", "yes", "all"]), metavar="[=all]",
+        help="Destroy containers that the fleet owns, and the file does not have; =all: also more than half of them, or a"
+        " whole group.",
+    )(function)  # fmt: skip
+
+
+@click.command()
+@_file
+@_chosen
+@click.option("--dry-run", is_flag=True, help="Only say what would be done, as `diff` does.")
+@click.option("--plan", metavar="ID", help="Do just what `diff` printed with this id, or fail with the code conflict.")
+@rolling.policy_options
+@_formatted
+@options.quiet("Print only the names that changed.")
+@click.pass_context
+def apply(
+    ctx: click.Context,
+    /,
+    *,
+    file: str,
+    prune: str,
+    adopt: bool,
+    dry_run: bool,
+    plan: str | None,
+    style: str,
+    quiet: bool,
+    **more: Any,
+) -> int:
+    """Make the containers of a fleet as its file has them.
+
+    Containers that are missing are created. Limits, labels, ports and checks change at once. What takes a restart is
+    a rollout: in waves, gated by health; each container gets its new spec just before its turn, and a halt leaves
+    the rest as it was. What `set` and `scale` changed since the last apply stays, as long as the file's own value is the
+    same as then. A group with a lower count has its last members stopped; nothing is destroyed without --prune.
+
+    \b
+    Examples:
+      lxcfleet diff -f fleet.yaml && lxcfleet apply -f fleet.yaml
+      lxcfleet apply -f fleet.yaml --plan 3f2a9c0b1d7e
+      lxcfleet apply -f fleet.yaml --max-unavailable 1 --canaries 2
+      lxcfleet apply -f fleet.yaml --prune
+      lxcfleet apply -f fleet.yaml --dry-run --format json
+    """
+    request = _request(file, prune, adopt, plan, rolling.policy_of(more))
+    if dry_run:
+        return _show_plan(connect(ctx).fleet_plan(request), style, quiet)
+    client = connect(ctx)
+    begun = client.fleet_apply(request)
+    return _finish(ctx, begun, style=style, quiet=quiet, wait=not more.get("no_wait"))
+
+
+@click.command()
+@_file
+@_chosen
+@_formatted
+@options.quiet("Print only the names that would change.")
+@click.pass_context
+def diff(ctx: click.Context, /, *, file: str, prune: str, adopt: bool, style: str, quiet: bool) -> int:
+    """Show what `apply` would change, and what is not as the file has it and stays so. Changes nothing.
+
+    Each change is of a class: create, live (nothing is restarted), restart, start, stop, destroy. The last line has the
+    plan's id, for `apply --plan`. The exit status is 4 if something would change.
+
+    \b
+    Examples:
+      lxcfleet diff -f fleet.yaml
+      lxcfleet diff -f fleet.yaml --prune
+    """
+    return _show_plan(connect(ctx).fleet_plan(_request(file, prune, adopt, None, {})), style, quiet)
+
+
+@click.command()
+@click.argument("group")
+@click.argument("count", type=click.IntRange(0, MAX_COUNT))
+@click.option("--fleet", metavar="NAME", help="The fleet that has the group.")
+@options.dry_run
+@options.formatted
+@options.quiet("Print only the names that changed.")
+@click.pass_context
+def scale(
+    ctx: click.Context, /, *, group: str, count: int, fleet: str | None, dry_run: bool, style: str, quiet: bool
+) -> int:
+    """Give a group of a fleet another number of containers.
+
+    With more, those that were stopped start again, and the rest is created. With fewer, the last ones stop, and keep their
+    data. The number stays until the count in the fleet's file changes.
+
+    \b
+    Examples:
+      lxcfleet scale web 12
+      lxcfleet scale web 0 --fleet shop
+    """
+    request = ScaleRequest(check_name(group), count, fleet, dry_run)
+    begun = connect(ctx).scale(request)
+    if dry_run:
+        return min(_show_plan(begun["fleet_plan"], style, quiet), 0)
+    return _finish(ctx, begun, style=style, quiet=quiet, wait=True)
+
+
+@click.command()
+@click.option("--fleet", required=True, metavar="NAME", help="The fleet that the file is for.")
+@options.selected
+@click.pass_context
+def export(
+    ctx: click.Context, /, *, fleet: str, patterns: tuple[str, ...], labels: tuple[str, ...], everything: bool
+) -> None:
+    """Write a fleet file for containers that exist: those that the fleet owns, or the chosen ones.
+
+    Applied, the file changes nothing; `apply --adopt` takes over containers that belong to no fleet. Variables of the
+    environment are in it.
+
+    \b
+    Examples:
+      lxcfleet export --fleet shop > fleet.yaml
+      lxcfleet export --fleet shop 'web*' db1 > fleet.yaml
+    """
+    chosen = options.optional_selection(patterns, labels, everything)
+    output.write(connect(ctx).fleet_export(ExportRequest(check_name(fleet), chosen))["text"])
+
+
+@click.group("fleet", cls=options.Suggesting)
+def fleet_() -> None:
+    """List and forget fleets that were applied from a file."""
+
+
+@fleet_.command("list")
+@options.formatted
+@options.quiet("Print only the names.")
+@click.pass_context
+def list_(ctx: click.Context, *, style: str, quiet: bool) -> None:
+    """Show the fleets that were applied on this host, and their groups.
+
+    \b
+    Examples:
+      lxcfleet fleet list
+    """
+    fleets = connect(ctx).fleets()
+    if quiet:
+        output.write("".join(f"{each['name']}\n" for each in fleets))
+        return
+    rows = [["fleet", "group", "file has", "count", "containers", "running", "applied", "file"], *_rows(fleets)]
+    output.show(style, fleets, lines=lambda: output.columns([[c.upper() for c in rows[0]], *rows[1:]]), rows=lambda: rows)
+
+
+def _rows(fleets: Sequence[FleetRecord]) -> Iterator[list[str]]:
+    for each in fleets:
+        for group in each["groups"]:
+            now = str(group["now"] if group["now"] is not None else 1)
+            count = str(group["count"] if group["count"] is not None else 1)
+            held = [str(len(group["containers"])), str(group["running"])]
+            yield [each["name"], group["name"], count, now, *held, each["applied"], each["file"]]
+
+
+@fleet_.command("rm")
+@click.argument("name")
+@click.option("--orphan", is_flag=True, help="Also if it has containers: they stay, and belong to no fleet.")
+@click.pass_context
+def remove(ctx: click.Context, *, name: str, orphan: bool) -> None:
+    """Forget a fleet, and what was applied of its file. No container is destroyed.
+
+    \b
+    Examples:
+      lxcfleet fleet rm shop
+      lxcfleet fleet rm shop --orphan
+    """
+    record = connect(ctx).fleet_remove(RemoveFleetRequest(check_name(name), orphan))
+    count = sum(len(group["containers"]) for group in record["groups"])
+    more = f"; {count} containers belong to nobody now" if count else ""
+    output.say(f"lxcfleet: the fleet {name} is forgotten{more}")
+
+
+# -- what is sent --------------------------------------------------------------------------------------------
+
+
+def sources(file: str) -> Sources:
+    """The fleet file with all files that it names. Raises FleetError."""
+    where = "stdin" if file == "-" else file
+    text = _read(file)
+    files: dict[str, str] = {}
+    missing: dict[str, str] = {}
+    if "env_files" in text:
+        for name in env_files(text, where):
+            _take(Path(file).parent / name if file != "-" else Path(name), name, files, missing)
+    return Sources(text, where, files, missing)
+
+
+def _request(file: str, prune: str, adopt: bool, plan: str | None, policy: dict[str, Any]) -> FleetRequest:
+    read = sources(file)
+    request = FleetRequest(read.text, read.where, read.files, read.missing, prune, adopt, plan, policy)
+    if len(json.dumps(request.to_json())) > MAX_BODY:
+        why = f"with the files that it names, it has more than {as_size(MAX_BODY)}"
+        raise InvalidInput(f"{read.where} is too large", why=why)
+    return request
+
+
+def _read(file: str) -> str:
+    try:
+        with click.open_file(file, "rb") as opened:
+            content: bytes = opened.read(MAX_BODY + 1)
+    except OSError as error:
+        raise HostError.from_os_error("the fleet file can't be read", error, path=file) from error
+    if len(content) > MAX_BODY:
+        raise InvalidInput(f"{file} is too large", why=f"a fleet file has less than {as_size(MAX_BODY // 2)}")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{file} is no text in UTF-8", why=str(error)) from error
+
+
+def _take(path: Path, name: str, files: dict[str, str], missing: dict[str, str]) -> None:
+    try:
+        with path.open("rb") as opened:
+            content = opened.read(MAX_ENV_FILE + 1)
+        if len(content) > MAX_ENV_FILE:
+            missing[name] = f"is longer than {as_size(MAX_ENV_FILE)}"
+        else:
+            files[name] = content.decode("utf-8")
+    except OSError as error:
+        missing[name] = str(error.strerror)
+    except UnicodeDecodeError:
+        missing[name] = "is no text in UTF-8"
+
+
+# -- what is shown -------------------------------------------------------------------------------------------
+
+
+def _finish(ctx: click.Context, begun: ApplyRecord, *, style: str, quiet: bool, wait: bool) -> int:
+    """Follow the operation and show its results; gives the exit status."""
+    if style == "table" and not quiet:
+        _tell_kept(begun["fleet_plan"])
+    if not begun["total"]:
+        if style != "table":
+            data = {"changed": False, "operation": begun["id"], "results": [], "plan": begun["fleet_plan"]}
+            output.show(style, data, lines=list, rows=lambda: [["name", "status", "changed", "error"]])
+        elif not quiet:
+            output.say("lxcfleet: nothing to do: all is as the file has it")
+        return 0
+    if not wait:
+        output.say(f"lxcfleet: operation {begun['id']} goes on in the daemon: `lxcfleet events -f` follows it")
+        return 0
+    return follow.finish(ctx, begun, style=style, quiet=quiet, more={"plan": begun["fleet_plan"]})
+
+
+def _show_plan(plan: PlanRecord, style: str, quiet: bool) -> int:
+    if quiet:
+        output.write("".join(f"{each['name']}\n" for each in plan["changes"]))
+    else:
+        changes = [[each["name"], each["group"], each["change"], _what(each)] for each in plan["changes"]]
+        rows = [["name", "group", "change", "what"], *changes]
+        output.show(style, plan, lines=lambda: map(output.printable, _lines(plan)), rows=lambda: rows)
+        if style == "table":
+            _tell_kept(plan)
+    return FOUND if plan["changed"] else 0
+
+
+def _what(change: Any) -> str:
+    parts = [f"{key}: {has} -> {wanted}" for key, (has, wanted) in change["differs"].items()]
+    if "delta_bytes" in change:
+        parts.append(f"{as_size(change['delta_bytes'])} of its own data go")
+    return "; ".join([*parts, *([change["why"]] if change["why"] else [])])
+
+
+def _lines(plan: PlanRecord) -> Iterator[str]:
+    alike: dict[tuple[str, str], list[str]] = {}
+    for each in plan["changes"]:
+        alike.setdefault((each["change"], _what(each)), []).append(each["name"])
+    for (change, what), names in alike.items():
+        yield f"{change} {_some(names)}" + (f": {what}" if what else "")
+    if plan["changed"]:
+        yield f"plan {plan['id']}: {len(plan['changes'])} changes"
+    else:
+        yield "nothing to do: all is as the file has it"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _tell_kept(plan: PlanRecord) -> None:
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for each in plan["kept"]:
+        alike.setdefault((each["key"], each["file"], each["now"], each["why"]), []).append(each["name"])
+    for (key, file, now, why), names in alike.items():
+        output.say(output.printable(f"lxcfleet: {_some(names)}: {key} {file}, now {now} ({why}): left so"))
+    _tell_left(plan["left"])
+
+
+def _tell_left(left: Iterable[str]) -> None:
+    if names := [*left]:
+        output.say(f"lxcfleet: not in the file any more, and left: {_some(names)} (--prune destroys them)")
+
+
+VERBS = {"apply": apply, "diff": diff, "scale": scale, "export": export, "fleet": fleet_}

@@ -1,0 +1,130 @@
+"""What was applied last of a fleet's file: values, and their form on disk. Pure.
+
+A change is what the file says now and did not say then. So what `set` and `scale` changed since stays, as long as the file
+says the same as before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lxcfleet.spec.fields import askable
+from lxcfleet.spec.fleet_file import FleetFile, Group
+from lxcfleet.spec.merging import init_of
+from lxcfleet.spec.profiles import ROLLOUT
+from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.rollout import ProfileRollout
+from lxcfleet.spec.rows import read_said, render_said
+
+VERSION = 1
+
+
+def with_init(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What was said, with the kind of container that follows from it."""
+    return {**said, "init": init_of(said, {})}
+
+
+@dataclass(frozen=True)
+class AppliedGroup:
+    """One group, as it was applied last."""
+
+    count: int | None
+    """As in the file; None: it has none."""
+    now: int | None
+    """As it is: what `scale` said last, or else the file."""
+    held: int = 0
+    """Members up to this number were brought up once. Of these, one that does not run was stopped by somebody."""
+    by: str = ""
+    """Who gave it another count than the file, and when; empty: nobody."""
+    said: Mapping[str, Any] = field(default_factory=dict)
+    members: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    rollout: ProfileRollout = field(default_factory=ProfileRollout)
+
+    def of(self, name: str) -> Mapping[str, Any]:
+        """What the file said of one of its containers."""
+        return self.members.get(name, self.said)
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A fleet, as it was applied last."""
+
+    fleet: str
+    where: str
+    """The file's path, as it was given."""
+    time: str
+    groups: Mapping[str, AppliedGroup] = field(default_factory=dict)
+
+    def same(self, other: Applied | None) -> bool:
+        """Whether both say the same, whenever and from wherever they were applied."""
+        return other is not None and (self.fleet, self.groups) == (other.fleet, other.groups)
+
+
+def of_group(group: Group, before: AppliedGroup | None) -> AppliedGroup:
+    """A group once it is applied."""
+    kept = before is not None and before.count == group.count
+    now = before.now if kept and before is not None else group.count
+    return AppliedGroup(
+        group.count, now, 1 if now is None else now, before.by if kept and before is not None else "",
+        with_init(group.said), {name: with_init(said) for name, said in group.members.items()}, group.rollout,
+    )  # fmt: skip
+
+
+def of_file(file: FleetFile, before: Applied | None, time: str) -> Applied:
+    """A fleet once its file is applied."""
+    groups = before.groups if before is not None else {}
+    return Applied(
+        file.fleet, file.where, time, {name: of_group(group, groups.get(name)) for name, group in file.groups.items()}
+    )  # fmt: skip
+
+
+def to_json(applied: Applied) -> str:
+    """The text that ``from_json`` reads."""
+    rows = askable()
+
+    def group(each: AppliedGroup) -> dict[str, Any]:
+        return {
+            "count": each.count,
+            "now": each.now,
+            "held": each.held,
+            "by": each.by,
+            "said": render_said(rows, each.said),
+            "members": {name: render_said(rows, said) for name, said in each.members.items()},
+            "rollout": ROLLOUT.type.render(each.rollout),
+        }
+
+    groups = {name: group(each) for name, each in applied.groups.items()}
+    data = {"version": VERSION, "fleet": applied.fleet, "where": applied.where, "time": applied.time, "groups": groups}
+    return json.dumps(data, indent=1) + "\n"
+
+
+def from_json(text: str) -> Applied:
+    """What ``to_json`` wrote, by this version or a former one. Raises ValueError."""
+    data: dict[str, Any] = json.loads(text)
+    try:
+        if data["version"] != VERSION:
+            raise ValueError(f"it was written by another version: {data['version']!r}")
+        groups = {name: _group(each) for name, each in data["groups"].items()}
+        return Applied(str(data["fleet"]), str(data["where"]), str(data["time"]), groups)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"it is no record of a fleet: {error!r}") from error
+
+
+def _group(data: Mapping[str, Any]) -> AppliedGroup:
+    def said(raw: object) -> dict[str, Any]:
+        # What a version can't read, it can't carry out either: the file says it anew.
+        return read_said(askable().values(), Fields(raw, "", []))
+
+    rollout = Fields({ROLLOUT.key: data["rollout"]}, "", [])
+    return AppliedGroup(
+        count=data["count"],
+        now=data["now"],
+        held=data["held"],
+        by=data["by"],
+        said=said(data["said"]),
+        members={name: said(each) for name, each in data["members"].items()},
+        rollout=ROLLOUT.read(rollout) if data["rollout"] else ProfileRollout(),
+    )

@@ -1,0 +1,199 @@
+"""Carries a plan out by what containers and rollouts can do anyhow: create, change, restart in waves, start, stop, destroy.
+
+The order: new containers come first, then what changes at once, then the restarts as one rollout, in which each container
+gets its spec just before its turn; starts; and last, once all of that went well, stops and destroys. What was carried out to
+the end is noted only then. So whatever breaks it off, the next plan for the same file has the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from lxcfleet.api.records import RolloutRecord
+from lxcfleet.containers.actions import Actions
+from lxcfleet.containers.changing import Changing, Planned
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.creation import Creation
+from lxcfleet.containers.delta_sizes import Looks
+from lxcfleet.containers.registry import Registry
+from lxcfleet.errors import FleetError, WrongState
+from lxcfleet.fleets.plan import Change, Kind, Plan
+from lxcfleet.fleets.store import FleetStore
+from lxcfleet.patch.rollout.orders import Orders
+from lxcfleet.patch.rollout.state import MemberPhase
+from lxcfleet.runtime.operations import Job, Operation, Operations
+from lxcfleet.spec.fields import askable
+from lxcfleet.spec.results import Result
+from lxcfleet.spec.settings import Config
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.states import Action
+
+log = logging.getLogger(__name__)
+
+
+class Core(Protocol):
+    """What fleets use of the daemon's use cases; daemon.service has it."""
+
+    config: Config
+    registry: Registry
+    actions: Actions
+    changing: Changing
+    creation: Creation
+    operations: Operations
+    looks: Looks
+
+
+async def check(core: Core, orders: Orders, plan: Plan) -> list[Planned]:
+    """Raise FleetError if the host, a container or a rollout is in the way of any change of the plan. Gives the changes of
+    specs that need no restart."""
+    if plan.of(Kind.RESTART):
+        orders.refuse_second()
+    new = {each.name: each.spec for each in plan.of(Kind.CREATE) if each.spec is not None}
+    if new:
+        await core.creation.check_all(new)
+    planned = await _planned(core, plan.of(Kind.LIVE, Kind.RESTART, Kind.START))
+    live = {each.name for each in plan.of(Kind.LIVE)}
+    return [each for each in planned if each.container.name in live]
+
+
+async def _planned(core: Core, changes: Sequence[Change]) -> list[Planned]:
+    specs = {each.name: each.spec for each in changes if each.spec is not None}
+    chosen = [core.registry[each.name] for each in changes]
+    return await core.changing.check(chosen, specs, askable()) if chosen else []
+
+
+class Work:
+    """One plan, being carried out."""
+
+    def __init__(
+        self,
+        core: Core,
+        orders: Orders,
+        store: FleetStore,
+        plan: Plan,
+        live: Sequence[Planned],
+        policy: Mapping[str, Any],
+    ) -> None:
+        """``live``: the changes of specs that need no restart, as ``check`` gave them."""
+        self._core, self._orders, self._store, self._plan, self._policy = core, orders, store, plan, policy
+        self._live = live
+
+    async def run(self, operation: Operation) -> None:
+        """Carry it out; each container's result goes to ``operation``."""
+        phases: list[Callable[[Operation], Awaitable[None]]] = [
+            self._create, self._change, self._restart, self._start, self._stop, self._destroy,
+        ]  # fmt: skip
+        done: set[str] = set()
+        for phase in phases:
+            try:
+                if not operation.cancelled:
+                    await phase(operation)
+            except FleetError as error:
+                done = {result.name for result in operation.results}
+                for each in self._of(phase):
+                    if each.name not in done:
+                        operation.add(Result(each.name, "failed", False, error.body()))
+            if any(result.error is not None for result in operation.results):
+                break
+        done = {result.name for result in operation.results}
+        for each in self._plan.changes:
+            if each.name not in done:
+                why = "the operation was cancelled" if operation.cancelled else "an earlier step failed"
+                missed = WrongState(f"{each.name}: {each.kind} was not begun", why=why, hint="the next apply has the rest")
+                operation.add(Result(each.name, "not begun", False, missed.body()))
+        if all(result.error is None for result in operation.results):
+            self._note(operation)
+
+    def _note(self, operation: Operation) -> None:
+        try:
+            self._store.keep(self._plan.after)
+        except FleetError as error:
+            operation.add(Result(self._plan.fleet, "failed", False, error.body()))
+
+    def _of(self, phase: Callable[[Operation], Awaitable[None]]) -> list[Change]:
+        kinds = {
+            "_create": Kind.CREATE, "_change": Kind.LIVE, "_restart": Kind.RESTART, "_start": Kind.START, "_stop": Kind.STOP,
+            "_destroy": Kind.DESTROY,
+        }  # fmt: skip
+        return self._plan.of(kinds[phase.__name__])
+
+    def _specs(self, kind: Kind) -> dict[str, Spec]:
+        return {each.name: each.spec for each in self._plan.of(kind) if each.spec is not None}
+
+    async def _create(self, operation: Operation) -> None:
+        if wanted := self._specs(Kind.CREATE):
+            made = await self._core.creation.make_all(wanted)
+            seen = 0
+            async for _ in made.follow():
+                for result in made.results[seen:]:
+                    operation.add(result)
+                seen = len(made.results)
+                if operation.cancelled:
+                    made.cancel()
+
+    async def _change(self, operation: Operation) -> None:
+        if self._live:
+            for result in await self._core.changing.carry_out(self._live):
+                operation.add(result)
+
+    async def _restart(self, operation: Operation) -> None:
+        wanted = self._specs(Kind.RESTART)
+        if not wanted:
+            return
+        record = await self._orders.begin_change(wanted, self._policy, auto_revert=self._auto_revert())
+        seen = [record]
+
+        async def until_end() -> None:
+            async for each in self._orders.ledger.follow():
+                if each["id"] != record["id"]:
+                    return
+                seen.append(each)
+
+        await operation.until_cancelled(until_end())
+        for result in _results(seen[-1], wanted):
+            operation.add(result)
+
+    def _auto_revert(self) -> bool:
+        groups = {each.group for each in self._plan.of(Kind.RESTART)}
+        return any(self._plan.after.groups[group].rollout.auto_revert for group in groups)
+
+    async def _start(self, operation: Operation) -> None:
+        if changes := self._plan.of(Kind.START):
+            await self._core.changing.carry_out(await _planned(self._core, changes))
+        await self._act(operation, Kind.START, Action.START, None)
+
+    async def _stop(self, operation: Operation) -> None:
+        await self._act(operation, Kind.STOP, Action.STOP, None)
+
+    async def _destroy(self, operation: Operation) -> None:
+        await self._act(operation, Kind.DESTROY, Action.DESTROY, 0.0)
+
+    async def _act(self, operation: Operation, kind: Kind, action: Action, timeout: float | None) -> None:
+        names = [each.name for each in self._plan.of(kind) if each.name in self._core.registry]
+        if not names:
+            return
+
+        def job(container: Container) -> Job:
+            return Job(container.name, lambda: self._core.actions.act(container, action, timeout))
+
+        for result in await self._core.actions.run_jobs(action, [job(self._core.registry[name]) for name in names]):
+            operation.add(result)
+
+
+def _results(record: RolloutRecord, names: Mapping[str, object]) -> list[Result]:
+    """What became of the members of a rollout."""
+    phases = {each["name"]: (each["phase"], each["note"]) for each in record["containers"]}
+    found = []
+    for name in names:
+        phase, note = phases.get(name, ("", ""))
+        if phase == MemberPhase.DONE:
+            found.append(Result(name, "changed", True))
+            continue
+        how = note or ("it was not restarted" if phase == MemberPhase.WAITING else f"it is {phase}")
+        halted = record["halted"]
+        why = f"the rollout {record['id']} is {record['status']}" + (f": {halted['why']}" if halted else "")
+        error = WrongState(f"{name}: {how}", why=why, hint="`lxcfleet rollout status` has more; the next apply has the rest")
+        found.append(Result(name, "failed" if phase == MemberPhase.FAILED else "not begun", False, error.body()))
+    return found

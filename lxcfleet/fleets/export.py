@@ -1,0 +1,95 @@
+"""A fleet file for containers that exist: applied to them, it changes nothing. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from lxcfleet.fleets.applied import Applied
+from lxcfleet.spec.fields import askable
+from lxcfleet.spec.fleet_file import FORMAT
+from lxcfleet.spec.merging import init_of, usual
+from lxcfleet.spec.profiles import ROLLOUT
+from lxcfleet.spec.rows import Row
+from lxcfleet.spec.selection import natural_order
+from lxcfleet.spec.settings import plain
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.strict_yaml import inline
+from lxcfleet.spec.types import Size
+from lxcfleet.units import parse_size
+
+HEAD = "# yaml-language-server: $schema=/usr/share/lxcfleet/schema/fleet.schema.json"
+"""By this line editors find the schema."""
+_GROUP = re.compile("[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_NUMBERED = re.compile(r"(.*[^0-9])([1-9][0-9]*)")
+
+
+def text(fleet: str, specs: Sequence[Spec], applied: Applied | None, settings: object) -> str:
+    """The file. ``applied``: the fleet, if its file was applied before."""
+    by_name = {spec.name: spec for spec in specs if not _surplus(spec, fleet, applied)}
+    lines = [HEAD, f"lxcfleet: {FORMAT}", f"fleet: {plain(fleet)}", "groups:"]
+    for group, members in _groups(by_name, fleet).items():
+        counted = members != [group]
+        lines.append(f"  {plain(group)}:")
+        if counted:
+            lines.append(f"    count: {len(members)}")
+        said = {name: _said(by_name[name], settings) for name in members}
+        common = {key: value for key, value in said[members[0]].items() if all(s.get(key) == value for s in said.values())}
+        lines += [f"    {key}: {value}" for key, value in common.items()]
+        before = applied.groups.get(group) if applied is not None else None
+        if before is not None and (own := ROLLOUT.type.render(before.rollout)):
+            lines.append(f"    rollout: {inline(own)}")
+        own_lines = [*_members(members, said, common)] if counted else []
+        lines += ["    members:", *own_lines] if own_lines else []
+    return "\n".join(lines) + "\n"
+
+
+def _surplus(spec: Spec, fleet: str, applied: Applied | None) -> bool:
+    """Whether the group has fewer containers by now: its data is kept, and it is not among those that run."""
+    group = applied.groups.get(spec.group or "") if applied is not None and spec.fleet == fleet else None
+    if group is None or group.now is None:
+        return False
+    number = spec.name.removeprefix(spec.group or "")
+    return number.isdigit() and int(number) > group.now
+
+
+def _groups(by_name: Mapping[str, Spec], fleet: str) -> dict[str, list[str]]:
+    """The names of each group's members. Those whose numbers have gaps are groups of their own."""
+    numbered: dict[str, dict[int, str]] = {}
+    for name, spec in by_name.items():
+        prefix = spec.group if spec.fleet == fleet and spec.group else None
+        found = _NUMBERED.fullmatch(name)
+        if found is not None and (prefix or found[1]) == found[1] and name != prefix:
+            numbered.setdefault(found[1], {})[int(found[2])] = name
+    whole = {prefix: found for prefix, found in numbered.items() if sorted(found) == [*range(1, len(found) + 1)]}
+    whole = {prefix: found for prefix, found in whole.items() if prefix not in by_name and _GROUP.fullmatch(prefix)}
+    taken = {name for found in whole.values() for name in found.values()}
+    groups = {name: [name] for name in by_name if name not in taken}
+    groups |= {prefix: [found[n] for n in sorted(found)] for prefix, found in whole.items()}
+    return {name: groups[name] for name in natural_order(groups)}
+
+
+def _said(spec: Spec, settings: object) -> dict[str, str]:
+    """What a file has to say for such a container, by key."""
+    values: dict[str, Any] = {}
+    for key, row in askable().items():
+        value = getattr(spec, key)
+        if key not in ("profile", "init") and value != usual(row, settings):
+            values[key] = value
+    if spec.init is not init_of(values, {}):
+        values = {"init": spec.init, **values}
+    return {key: _written(askable()[key], value) for key, value in values.items()}
+
+
+def _written(row: Row, value: Any) -> str:
+    if isinstance(row.type, Size) and value and parse_size(row.type.tell(value)) == value:
+        return plain(row.type.tell(value))
+    return plain(row.render(value))
+
+
+def _members(members: Sequence[str], said: Mapping[str, Mapping[str, str]], common: Mapping[str, str]) -> Iterator[str]:
+    for name in members:
+        own = [f"{key}: {value}" for key, value in said[name].items() if key not in common]
+        if own:
+            yield f"      {name}: {{{', '.join(own)}}}"

@@ -1,0 +1,346 @@
+"""What a file would change: from the file, what was applied last and the containers there are, to a list of changes. Pure.
+
+It imports nothing of ``host``, so that whoever only plans can't act. Meaning is compared, field by field, never text.
+
+A field changes if the file says something else than when it was applied last. What `set` or `scale` changed since stays as
+long as the file's own value did not move; the plan tells of it. What was not carried out to the end was not applied: so if
+the daemon is killed half-way, the next plan has the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from lxcfleet.containers.changes import await_restart
+from lxcfleet.errors import Conflict, InvalidInput
+from lxcfleet.fleets.applied import Applied, AppliedGroup, of_file, with_init
+from lxcfleet.spec import combinations
+from lxcfleet.spec.fields import askable, stored
+from lxcfleet.spec.fleet_file import FleetFile, Group
+from lxcfleet.spec.merging import merged
+from lxcfleet.spec.rows import Change as Takes
+from lxcfleet.spec.rows import Row
+from lxcfleet.spec.selection import natural_order
+from lxcfleet.spec.spec import Spec
+
+_UNSAID = object()
+
+
+class Kind(StrEnum):
+    """The class of a change."""
+
+    CREATE = "create"
+    LIVE = "live"
+    """Its spec changes, and nothing has to be restarted for it."""
+    RESTART = "restart"
+    """Its spec changes, and it is restarted in its turn."""
+    START = "start"
+    STOP = "stop"
+    """It is one too many."""
+    DESTROY = "destroy"
+
+
+class Prune(StrEnum):
+    """What becomes of containers that the fleet owns, and the file does not have any more."""
+
+    NO = "no"
+    YES = "yes"
+    ALL = "all"
+    """Also if these are more than half of them, or a whole group."""
+
+
+@dataclass(frozen=True)
+class Current:
+    """A container as it is."""
+
+    spec: Spec | None
+    """What is wanted of it; None: its spec can't be read."""
+    in_force: Spec | None = None
+    """The spec of its run; None: it does not run."""
+    state: str = "stopped"
+    """The word for its state."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of one container."""
+
+    name: str
+    group: str
+    kind: Kind
+    spec: Spec | None = None
+    """The spec that it gets: for a new container without name, ids and address."""
+    differs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """By key, the value that it has and the one that it gets, in words."""
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Something that is not as the file has it, and stays so."""
+
+    name: str
+    """Of the container or group."""
+    key: str
+    file: str
+    now: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the file would change."""
+
+    fleet: str
+    changes: tuple[Change, ...]
+    kept: tuple[Kept, ...]
+    left: tuple[str, ...]
+    """Containers that the fleet owns, that the file does not have, and that are left alone."""
+    after: Applied
+    """What is applied then."""
+    before: Applied | None
+
+    @property
+    def id(self) -> str:
+        """Tells this plan from any other one."""
+        specs = {each.name: _rendered(each.spec) for each in self.changes if each.spec is not None}
+        lines = [(each.name, each.kind, sorted(each.differs.items())) for each in self.changes]
+        text = json.dumps([self.fleet, lines, specs, [vars(each) for each in self.kept]], sort_keys=True)
+        return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:12]
+
+    @property
+    def changed(self) -> bool:
+        """Whether carrying it out changes any container."""
+        return bool(self.changes)
+
+    def of(self, *kinds: Kind) -> list[Change]:
+        """The changes of these kinds."""
+        return [each for each in self.changes if each.kind in kinds]
+
+
+def _rendered(spec: Spec) -> dict[str, Any]:
+    return {key: row.render(getattr(spec, key)) for key, row in stored().items()}
+
+
+def plan(
+    file: FleetFile,
+    applied: Applied | None,
+    others: Sequence[Applied],
+    containers: Mapping[str, Current],
+    settings: Any,
+    *,
+    prune: Prune = Prune.NO,
+    adopt: bool = False,
+    time: str = "",
+) -> Plan:
+    """The plan for ``file``, which has only groups of this host. ``applied``: the same fleet, as it was applied last;
+    ``others``: all other fleets. Raises Conflict and InvalidInput with all that is in the way."""
+    _refuse_shared(file, others)
+    planner = _Planner(file, applied, containers, settings, adopt=adopt)
+    changes = [*planner.groups()]
+    planner.refuse()
+    gone = [name for name in planner.owned() if name not in planner.wanted]
+    surplus = [*planner.surplus(gone)]
+    destroyed: list[Change] = []
+    if prune is not Prune.NO:
+        destroyed = [Change(name, planner.group_of(name), Kind.DESTROY, why="the file does not have it") for name in gone]
+        _refuse_many(planner, destroyed, prune)
+    stopped = [] if destroyed else surplus
+    ordered = {each.name: each for each in [*changes, *stopped, *destroyed]}
+    left = tuple(name for name in gone if not destroyed and name not in {each.name for each in surplus} | planner.resting)
+    return Plan(
+        file.fleet, tuple(ordered[name] for name in natural_order(ordered)), tuple(planner.kept), left,
+        of_file(file, applied, time), applied,
+    )  # fmt: skip
+
+
+def _refuse_shared(file: FleetFile, others: Sequence[Applied]) -> None:
+    shared = [
+        f"{file.groups[name].place}: the group {name} belongs to the fleet {other.fleet}, too ({other.where})"
+        for other in others
+        for name in other.groups
+        if name in file.groups
+    ]
+    if shared:
+        raise Conflict(
+            "two fleets have a group of the same name", why="\n".join(shared),
+            hint="rename one, or remove the other fleet: lxcfleet fleet rm",
+        )  # fmt: skip
+
+
+def _refuse_many(planner: _Planner, destroyed: Sequence[Change], prune: Prune) -> None:
+    if prune is Prune.ALL or not destroyed:
+        return
+    owned = planner.owned()
+    dead = {each.name for each in destroyed}
+    groups = {planner.group_of(name) for name in dead}
+    whole = sorted(each for each in groups if all(name in dead for name in owned if planner.group_of(name) == each))
+    if 2 * len(dead) > len(owned) or whole:
+        what = f"all of the group {whole[0]}" if whole else f"{len(dead)} of {len(owned)} containers of the fleet"
+        raise Conflict(
+            f"--prune would destroy {what}", why=f"these are not in the file: {', '.join(natural_order(dead))}",
+            hint="if that is meant, say --prune=all",
+        )  # fmt: skip
+
+
+class _Planner:
+    """Compares one file with what there is."""
+
+    def __init__(
+        self, file: FleetFile, applied: Applied | None, containers: Mapping[str, Current], settings: Any, *, adopt: bool
+    ) -> None:
+        self._file, self._containers, self._settings, self._adopt = file, containers, settings, adopt
+        self._before: Mapping[str, AppliedGroup] = applied.groups if applied is not None else {}
+        self.kept: list[Kept] = []
+        self.wanted: set[str] = set()
+        self.resting: set[str] = set()
+        """Members that are too many, and don't run."""
+        self._wrong: list[str] = []
+        self._never: list[str] = []
+        self._strangers: list[str] = []
+
+    def owned(self) -> list[str]:
+        """All containers that the fleet owns."""
+        fleet = self._file.fleet
+        return [n for n, each in self._containers.items() if each.spec is not None and each.spec.fleet == fleet]
+
+    def group_of(self, name: str) -> str:
+        """The group of a container that the fleet owns."""
+        spec = self._containers[name].spec
+        return (spec.group if spec is not None else None) or ""
+
+    def refuse(self) -> None:
+        """Raise the error for what is in the way, if anything is."""
+        if self._strangers:
+            raise Conflict(
+                "containers with these names exist already, and do not belong to this fleet", why="\n".join(self._strangers),
+                hint="rename the group, or take over those that belong to nobody: --adopt",
+            )  # fmt: skip
+        if self._never:
+            raise Conflict(
+                "that can't be changed in containers that exist", why="\n".join(self._never),
+                hint="destroy them, and apply the file again",
+            )  # fmt: skip
+        if self._wrong:
+            raise InvalidInput("the file can't be applied; nothing is changed", why="\n".join(self._wrong))
+
+    def groups(self) -> Iterator[Change]:
+        """The changes of all containers that the file has."""
+        for group in self._file.groups.values():
+            before = self._before.get(group.name)
+            count = self._count(group, before)
+            for number, name in enumerate(group.names(count), 1):
+                self.wanted.add(name)
+                yield from self._container(group, before, name, number)
+
+    def surplus(self, gone: Sequence[str]) -> Iterator[Change]:
+        """Stops of members beyond the count of a group that the file has."""
+        for name in gone:
+            group = self._file.groups.get(self.group_of(name))
+            if group is None or group.count is None:
+                continue
+            if self._containers[name].in_force is None:
+                self.resting.add(name)
+            else:
+                count = self._count(group, self._before.get(group.name), tell=False)
+                yield Change(name, group.name, Kind.STOP, why=f"the group has {count} containers now; its data stays")
+
+    def _count(self, group: Group, before: AppliedGroup | None, *, tell: bool = True) -> int | None:
+        if before is None or before.count != group.count or before.now is None or group.count is None:
+            return group.count
+        if tell and before.now != group.count:
+            self.kept.append(Kept(group.name, "count", str(group.count), str(before.now), before.by))
+        return before.now
+
+    def _container(self, group: Group, before: AppliedGroup | None, name: str, number: int) -> Iterator[Change]:
+        now = self._containers.get(name)
+        if now is None:
+            like = replace(self._like(group.of(name)), fleet=self._file.fleet, group=group.name)
+            yield Change(name, group.name, Kind.CREATE, like)
+            return
+        if now.spec is None:
+            self._wrong.append(f"{group.place}: groups: {group.name}: {name} is broken: its spec can't be read")
+            return
+        if now.spec.fleet != self._file.fleet:
+            owner = f"belongs to the fleet {now.spec.fleet}" if now.spec.fleet else "belongs to no fleet"
+            if now.spec.fleet or not self._adopt:
+                self._strangers.append(f"{group.place}: groups: {group.name}: {name} {owner}")
+                return
+        returns = before is not None and number > before.held  # what changed while it was one too many passed it by
+        known = before is not None and now.spec.fleet == self._file.fleet and not returns
+        last = before.of(name) if before is not None and known else None
+        yield from self._existing(group, name, now, last, starts=returns)
+
+    def _like(self, said: Mapping[str, Any]) -> Spec:
+        return merged(said, {}, self._settings)
+
+    def _existing(
+        self, group: Group, name: str, now: Current, last: Mapping[str, Any] | None, *, starts: bool
+    ) -> Iterator[Change]:
+        assert now.spec is not None
+        spec, place = now.spec, f"{group.place}: groups: {group.name}: {name}"
+        values, moved = self._moved(group, name, spec, last)
+        self._never += [f"{place}: {key}: {askable()[key].why}" for key in values if askable()[key].change is Takes.NEVER]
+        values = {key: value for key, value in values.items() if askable()[key].change is not Takes.NEVER}
+        wanted = replace(spec, **values, fleet=self._file.fleet, group=group.name)
+        if values:
+            self._wrong += [f"{place}: {key}: {problem}" for key, problem in combinations.problems(wanted)]
+        owed = [key for key in await_restart(now.in_force, wanted) if key in moved]
+        differs = self._differs(now, wanted, [*values], owed)
+        starts = starts and now.in_force is None
+        if owed:
+            yield Change(name, group.name, Kind.RESTART, wanted, differs)
+        elif starts:
+            yield Change(name, group.name, Kind.START, wanted, differs, "the group has more containers now")
+        elif wanted != spec:
+            yield Change(name, group.name, Kind.LIVE, wanted, differs)
+        if now.in_force is None and not starts:
+            why = "somebody stopped it" if now.state == "stopped" else "it ended by itself"
+            self.kept.append(Kept(name, "state", "runs", now.state, why))
+
+    def _moved(
+        self, group: Group, name: str, spec: Spec, last: Mapping[str, Any] | None
+    ) -> tuple[dict[str, Any], set[str]]:
+        """The values that a container gets, by key, and the keys that the file gives another value than before."""
+        said = with_init(group.of(name))
+        like = self._like(said)
+        values, moved = {}, set()
+        for key, row in askable().items():
+            has, wants = getattr(spec, key), getattr(like, key)
+            if key == "profile" or (last is None and key not in said and row.setting):
+                continue  # what the settings say now holds for new containers alone
+            if last is not None and said.get(key, _UNSAID) == last.get(key, _UNSAID):
+                if key in said and has != wants:
+                    is_now, in_file = _words(row, has, wants)
+                    self.kept.append(Kept(name, key, in_file, is_now, "set"))
+                continue
+            moved.add(key)
+            if has != wants:
+                values[key] = wants
+        return values, moved
+
+    def _differs(
+        self, now: Current, wanted: Spec, changed: Sequence[str], owed: Sequence[str]
+    ) -> dict[str, tuple[str, str]]:
+        """By key, in words: what it has, and what it gets. ``owed``: keys that its run does not have yet."""
+        assert now.spec is not None
+        rows = askable()
+        found = {key: _words(rows[key], getattr(now.spec, key), getattr(wanted, key)) for key in changed}
+        for key in owed:
+            if key not in found:
+                found[key] = _words(rows[key], getattr(now.in_force, key), getattr(wanted, key))
+        for key in ("fleet", "group"):
+            if getattr(now.spec, key) != getattr(wanted, key):
+                found[key] = (getattr(now.spec, key) or "none", getattr(wanted, key))
+        return found
+
+
+def _words(row: Row, has: Any, wanted: Any) -> tuple[str, str]:
+    if has is None or wanted is None:
+        return row.tell(has), row.tell(wanted)
+    return row.type.tell_difference(has, wanted)

@@ -1,0 +1,221 @@
+"""The use cases behind the calls about fleets as files: plan, apply, scale, list, export, forget."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import cast
+
+from lxcfleet.api.fleets import (
+    ApplyRecord,
+    ChangeRecord,
+    ExportRequest,
+    FleetGroupRecord,
+    FleetRecord,
+    FleetRequest,
+    PlanRecord,
+    RemoveFleetRequest,
+    ScaleRequest,
+    TextRecord,
+)
+from lxcfleet.containers.changing import Planned
+from lxcfleet.containers.container import Container
+from lxcfleet.errors import Busy, Conflict, NotFound, WrongState
+from lxcfleet.fleets import export
+from lxcfleet.fleets.applied import Applied, AppliedGroup
+from lxcfleet.fleets.apply import Core, Work, check
+from lxcfleet.fleets.plan import Current, Kind, Plan, Prune, plan
+from lxcfleet.fleets.store import FleetStore
+from lxcfleet.patch.rollout.orders import Orders
+from lxcfleet.runtime.operations import now
+from lxcfleet.spec.fields import askable
+from lxcfleet.spec.fleet_file import FleetFile, Group, Sources, parse
+from lxcfleet.spec.selection import natural_order
+
+
+class Fleets:
+    """The fleets of this host, as files."""
+
+    def __init__(self, core: Core, orders: Orders, store: FleetStore) -> None:
+        self._core, self._orders, self._store = core, orders, store
+        self._applying = False
+
+    # -- planning --------------------------------------------------------------------------------------------
+
+    async def plan(self, ask: FleetRequest) -> PlanRecord:
+        """What the file would change. Raises FleetError."""
+        return await self._record(await self._plan(ask))
+
+    async def _plan(self, ask: FleetRequest) -> Plan:
+        sources = Sources(ask.text, ask.where, ask.files, ask.missing)
+        file = await asyncio.to_thread(parse, sources, self._core.config)
+        file = file.on(os.uname().nodename)
+        return await self._compare(file, self._store.find(file.fleet), Prune(ask.prune), adopt=ask.adopt)
+
+    async def _compare(self, file: FleetFile, applied: Applied | None, prune: Prune, *, adopt: bool = False) -> Plan:
+        await self._core.registry.observe()
+        containers = {each.name: _current(each) for each in self._core.registry}
+        others = [each for each in self._store if each.fleet != file.fleet]
+        settings = self._core.config
+
+        def compare() -> Plan:
+            return plan(file, applied, others, containers, settings, prune=prune, adopt=adopt, time=now())
+
+        return await asyncio.to_thread(compare)
+
+    async def _record(self, made: Plan) -> PlanRecord:
+        changes: list[ChangeRecord] = []
+        for each in made.changes:
+            record: ChangeRecord = {
+                "name": each.name, "group": each.group, "change": each.kind, "differs": dict(each.differs), "why": each.why,
+            }  # fmt: skip
+            if each.kind is Kind.DESTROY:
+                record["delta_bytes"] = await self._core.looks.size(each.name)
+            changes.append(record)
+        return {
+            "id": made.id,
+            "fleet": made.fleet,
+            "changed": made.changed,
+            "changes": changes,
+            "kept": [{"name": k.name, "key": k.key, "file": k.file, "now": k.now, "why": k.why} for k in made.kept],
+            "left": list(made.left),
+        }
+
+    # -- changing --------------------------------------------------------------------------------------------
+
+    async def apply(self, ask: FleetRequest) -> ApplyRecord:
+        """Begin to make the containers as the file has them. Raises FleetError, and then nothing is changed."""
+        with self._alone():
+            made = await self._plan(ask)
+            if ask.plan is not None and ask.plan != made.id:
+                raise Conflict(
+                    f"the plan {ask.plan} does not hold any more", why=f"what the file changes now is the plan {made.id}",
+                    hint="see what that is: lxcfleet diff",
+                )  # fmt: skip
+            live = await check(self._core, self._orders, made)
+            return await self._begin("apply", made, live, ask.policy)
+
+    async def scale(self, ask: ScaleRequest) -> ApplyRecord:
+        """Begin to give a group another count. Raises FleetError, and then nothing is changed."""
+        with self._alone():
+            applied, group = self._group(ask)
+            by = "" if ask.count == group.count else f"scale, {now()[:16]}Z"
+            wanted = replace(group, now=ask.count, by=by, held=min(group.held, ask.count))
+            during = replace(applied, groups={**applied.groups, ask.group: wanted})
+            asked = Group(ask.group, applied.where, group.count, group.said, group.members, rollout=group.rollout)
+            made = await self._compare(FleetFile(applied.fleet, applied.where, {ask.group: asked}), during, Prune.NO)
+            after = replace(applied, groups={**applied.groups, ask.group: replace(wanted, held=ask.count)})
+            made = replace(
+                made, after=after, before=applied, left=(), kept=(),
+                changes=tuple(each for each in made.changes if each.kind in (Kind.CREATE, Kind.START, Kind.STOP)),
+            )  # fmt: skip
+            live = await check(self._core, self._orders, made)
+            if ask.dry_run:
+                operation = self._core.operations.dry("scale", [], [])
+                return cast(ApplyRecord, {**operation.record(), "fleet_plan": await self._record(made)})
+            if made.changed:
+                self._store.keep(during)  # what is not carried out now is what the next apply does
+            return await self._begin("scale", made, live, {})
+
+    def _group(self, ask: ScaleRequest) -> tuple[Applied, AppliedGroup]:
+        fleets = [self._store.get(ask.fleet)] if ask.fleet is not None else [*self._store]
+        found = [(each, each.groups[ask.group]) for each in fleets if ask.group in each.groups]
+        if not found:
+            raise NotFound(f"no fleet has a group {ask.group}", hint="`lxcfleet fleet list` shows fleets and their groups")
+        applied, group = found[0]
+        if group.count is None:
+            raise WrongState(
+                f"{ask.group} is one container of its own name, and has no count", hint=f"give it one in {applied.where}"
+            )
+        return applied, group
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Refuse a second change of fleets while there is one."""
+        if self._applying or self._core.operations.any("apply") or self._core.operations.any("scale"):
+            raise Busy("another apply is under way", hint="wait for its end: `lxcfleet events -f` follows it")
+        self._applying = True
+        try:
+            yield
+        finally:
+            self._applying = False
+
+    async def _begin(
+        self, action: str, made: Plan, live: Sequence[Planned], policy: Mapping[str, object]
+    ) -> ApplyRecord:
+        record = await self._record(made)
+        if made.changed:
+            work = Work(self._core, self._orders, self._store, made, live, policy)
+            operation = self._core.operations.run(action, len(made.changes), work.run)
+        else:
+            operation = self._core.operations.dry(action, [], [])
+            if not made.after.same(made.before):
+                self._store.keep(made.after)
+        return cast(ApplyRecord, {**operation.record(), "fleet_plan": record})
+
+    # -- the fleets themselves -------------------------------------------------------------------------------
+
+    async def fleets(self) -> list[FleetRecord]:
+        """All fleets that were applied here."""
+        await self._core.registry.observe()
+        return [self._fleet_record(each) for each in self._store]
+
+    def _fleet_record(self, applied: Applied) -> FleetRecord:
+        owned = self._owned(applied.fleet)
+        groups: list[FleetGroupRecord] = []
+        for name, group in applied.groups.items():
+            mine = [each for each in owned if each.wanted is not None and each.wanted.group == name]
+            groups.append(
+                {
+                    "name": name,
+                    "count": group.count,
+                    "now": group.now,
+                    "why": group.by,
+                    "containers": list(natural_order(each.name for each in mine)),
+                    "running": sum(each.running is not None for each in mine),
+                }
+            )
+        return {"name": applied.fleet, "file": applied.where, "applied": applied.time, "groups": groups}
+
+    def _owned(self, fleet: str) -> list[Container]:
+        return [each for each in self._core.registry if each.wanted is not None and each.wanted.fleet == fleet]
+
+    async def remove(self, ask: RemoveFleetRequest) -> FleetRecord:
+        """Forget a fleet. Raises FleetError."""
+        with self._alone():
+            await self._core.registry.observe()
+            owned = self._owned(ask.fleet)
+            if owned and not ask.orphan:
+                raise Conflict(
+                    f"the fleet {ask.fleet} has {len(owned)} containers",
+                    hint="destroy them by a file without groups and `apply --prune=all`, or leave them to nobody: --orphan",
+                )  # fmt: skip
+            known = next((each for each in self._store if each.fleet == ask.fleet), None)
+            if known is None and not owned and not self._store.is_known(ask.fleet):
+                self._store.get(ask.fleet)
+            record = self._fleet_record(known or Applied(ask.fleet, "", ""))
+            specs = {each.name: replace(each.wanted, fleet=None, group=None) for each in owned if each.wanted is not None}
+            await self._core.changing.carry_out(await self._core.changing.check(owned, specs, askable()))
+            self._store.forget(ask.fleet)
+            return record
+
+    async def export(self, ask: ExportRequest) -> TextRecord:
+        """A file for existing containers: the chosen ones, or those that the fleet owns. Raises FleetError."""
+        await self._core.registry.observe()
+        said = ask.selection
+        chosen = self._core.registry.choose(said) if said.narrow or said.everything else self._owned(ask.fleet)
+        if not chosen:
+            raise NotFound(
+                f"the fleet {ask.fleet} has no containers", hint="choose containers by names, -l KEY=VALUE or --all"
+            )
+        applied = next((each for each in self._store if each.fleet == ask.fleet), None)
+        specs = [each.wanted for each in chosen if each.wanted is not None]
+        return {"text": export.text(ask.fleet, specs, applied, self._core.config)}
+
+
+def _current(container: Container) -> Current:
+    in_force = container.spec if container.running is not None or container.unseen else None
+    return Current(container.wanted, in_force, str(container.state))

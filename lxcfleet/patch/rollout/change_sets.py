@@ -1,0 +1,128 @@
+"""The specs that a rollout gives its members: the former ones and the wanted ones, on disk for as long as it may be undone.
+
+A container's spec is replaced just before its restart, in its wave. So what a halted rollout did not reach keeps its
+former spec, also over a reboot of the host. To undo a rollout means another one, with the specs the other way round.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lxcfleet.containers.changing import Changing
+from lxcfleet.containers.container import Container
+from lxcfleet.errors import Conflict, FleetError, HostError, NotFound
+from lxcfleet.host.kernel import tree
+from lxcfleet.paths import Paths
+from lxcfleet.spec.fields import askable, stored
+from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.rows import Change, read_said
+from lxcfleet.spec.spec import Spec
+
+log = logging.getLogger(__name__)
+
+KEPT = 5
+"""So many rollouts' specs are kept."""
+_KEYS = ("fleet", "group")
+"""What a rollout changes besides what can be asked for."""
+
+
+@dataclass(frozen=True)
+class Specs:
+    """The values of one member, by key, in the form of its file."""
+
+    former: Mapping[str, Any]
+    wanted: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ChangeSet:
+    """What one rollout changes."""
+
+    rollout: str
+    members: Mapping[str, Specs] = field(default_factory=dict)
+    undoes: str = ""
+    """The rollout that this one undoes; empty: none."""
+
+    def reversed(self, rollout: str) -> ChangeSet:
+        """The changes that undo these."""
+        members = {name: Specs(each.wanted, each.former) for name, each in self.members.items()}
+        return ChangeSet(rollout, members, undoes=self.rollout)
+
+
+def changing_values(former: Spec, wanted: Spec) -> Specs:
+    """The fields in which two specs differ, in the form of files."""
+    rows = {key: row for key, row in stored().items() if key in _KEYS or row.change is not Change.NEVER}
+    keys = [key for key in rows if getattr(former, key) != getattr(wanted, key)]
+    return Specs(*({key: rows[key].render(getattr(spec, key)) for key in keys} for spec in (former, wanted)))
+
+
+def applied(spec: Spec, values: Mapping[str, Any]) -> Spec:
+    """The spec with these values, which ``changing_values`` wrote."""
+    rows = stored()
+    complaints: list[str] = []
+    read = read_said([rows[key] for key in values if key in rows], Fields(values, "", complaints))
+    if complaints:
+        raise HostError("the specs of the rollout can't be read", why="\n".join(complaints))
+    return replace(spec, **{**dict.fromkeys(key for key in values if values[key] is None), **read})
+
+
+class ChangeSets:
+    """The change sets on disk, and how a member gets its spec."""
+
+    def __init__(self, paths: Paths, changing: Changing) -> None:
+        self._paths, self._changing = paths, changing
+
+    def keep(self, changes: ChangeSet) -> None:
+        """Have it on disk before the rollout begins. Raises HostError."""
+        members = {name: [dict(each.former), dict(each.wanted)] for name, each in changes.members.items()}
+        data = {"rollout": changes.rollout, "undoes": changes.undoes, "members": members}
+        try:
+            self._paths.change_sets.mkdir(parents=True, exist_ok=True, mode=0o700)
+            tree.write(self._file(changes.rollout), json.dumps(data), sync=True)
+            files = sorted(self._paths.change_sets.glob("*.json"), key=lambda file: file.stat().st_mtime)
+            for old in files[:-KEPT]:
+                old.unlink(missing_ok=True)
+        except OSError as error:
+            raise HostError.from_os_error("the specs of the rollout can't be written down", error) from error
+
+    def of(self, rollout: str) -> ChangeSet:
+        """The change set of a rollout. Raises NotFound."""
+        try:
+            data = json.loads(self._file(rollout).read_text(encoding="utf-8"))
+            members = {name: Specs(former, wanted) for name, (former, wanted) in data["members"].items()}
+            return ChangeSet(data["rollout"], members, data["undoes"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise NotFound(
+                f"what the rollout {rollout} changed is not known", why=str(error),
+                hint="apply a file with the specs that are wanted",
+            ) from error  # fmt: skip
+
+    async def put(self, rollout: str, container: Container) -> None:
+        """Give a member its spec, if it has the former one. Raises FleetError."""
+        specs = self.of(rollout).members.get(container.name)
+        if specs is None or container.wanted is None:
+            return
+        wanted = applied(container.wanted, specs.wanted)
+        if wanted == container.wanted:
+            return
+        if applied(container.wanted, specs.former) != container.wanted:
+            raise Conflict(f"{container.name} was changed by somebody else meanwhile", hint="apply the file again")
+        planned = await self._changing.check([container], {container.name: wanted}, askable())
+        await self._changing.carry_out(planned)
+
+    def has(self, rollout: str, container: Container) -> bool:
+        """Whether a container has the spec that the rollout gives it."""
+        try:
+            specs = self.of(rollout).members.get(container.name)
+            spec = container.wanted
+            return specs is not None and spec is not None and applied(spec, specs.wanted) == spec
+        except FleetError:
+            return False
+
+    def _file(self, rollout: str) -> Path:
+        return self._paths.change_sets / f"{rollout}.json"

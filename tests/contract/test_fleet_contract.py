@@ -1,0 +1,355 @@
+"""Fleets as files: diff, apply, scale, export and fleet, by the command line against the real daemon over a fake launcher."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lxcfleet.errors import Broken
+from lxcfleet.fleets import applied as records
+from lxcfleet.fleets.store import FleetStore
+
+from .conftest import Cli, Ran, Spawn, soon
+from .real_daemon import Daemon
+
+SHOP = """\
+lxcfleet: 1
+fleet: shop
+profiles:
+  base: {network: none, memory: 512M, env_files: [base.env]}
+groups:
+  db: {profiles: [base], command: [sleep, "9"]}
+  web:
+    count: 3
+    profiles: [base]
+    command: [sleep, "9"]
+    environment: {MODE: prod}
+    members: {web1: {labels: {canary: "yes"}}}
+"""
+
+
+class Shop:
+    """A fleet file, and the command line."""
+
+    def __init__(self, directory: Path, cli: Cli, daemon: Daemon) -> None:
+        self.file, self._cli, self.daemon = directory / "fleet.yaml", cli, daemon
+        self.file.write_text(SHOP)
+        (directory / "base.env").write_text("# for all\nTOKEN='s3cret'\nMODE=test\n")
+
+    def write(self, *changes: tuple[str, str], text: str = "") -> None:
+        """Change the file."""
+        text = text or self.file.read_text()
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        self.file.write_text(text)
+
+    def run(self, verb: str, *more: str) -> Ran:
+        """A verb on the file."""
+        return self._cli(verb, "-f", str(self.file), *more)
+
+    def diff(self, *more: str) -> Any:
+        """The plan."""
+        ran = self.run("diff", "--format", "json", *more)
+        assert ran.status in (0, 4), ran.err
+        plan = json.loads(ran.out)
+        assert plan["changed"] == (ran.status == 4)
+        return plan
+
+    def changes(self, *more: str) -> dict[str, str]:
+        """The class of each change."""
+        return {each["name"]: each["change"] for each in self.diff(*more)["changes"]}
+
+    def apply(self, *more: str, status: int = 0) -> Ran:
+        """Apply it."""
+        ran = self.run("apply", *more)
+        assert ran.status == status, (ran.out, ran.err)
+        return ran
+
+    def spec(self, name: str) -> Any:
+        """The spec of a container on disk."""
+        return self.daemon.call(lambda: self.daemon.parts.registry[name].wanted)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, cli: Cli, daemon: Daemon) -> Shop:
+    return Shop(tmp_path, cli, daemon)
+
+
+def test_a_file_is_planned_and_applied(shop: Shop, cli: Cli) -> None:
+    ran = shop.run("diff")
+    assert ran.status == 4
+    assert ran.out.splitlines()[0] == "create db, web1, web2, web3"
+    assert "s3cret" not in ran.out
+    ran = shop.apply()
+    assert [line.split() for line in ran.out.splitlines()] == [[n, "created"] for n in ("db", "web1", "web2", "web3")]
+    web1 = shop.spec("web1")
+    assert (web1.memory, dict(web1.environment), dict(web1.labels)) == (
+        512 << 20, {"TOKEN": "s3cret", "MODE": "prod"}, {"canary": "yes"},
+    )  # fmt: skip
+    assert (web1.fleet, web1.group) == ("shop", "web")
+    assert not shop.changes()
+    assert shop.apply().err == "lxcfleet: nothing to do: all is as the file has it\n"
+
+
+def test_each_change_is_of_a_class(shop: Shop) -> None:
+    shop.apply()
+    shop.write(("512M", "1G"))
+    assert shop.changes() == dict.fromkeys(("db", "web1", "web2", "web3"), "live")
+    shop.apply()
+    assert not shop.changes()
+    shop.write(("MODE: prod", "MODE: night"), ("count: 3", "count: 2"))
+    assert shop.changes() == {"web1": "restart", "web2": "restart", "web3": "stop"}
+    ran = shop.apply("--max-unavailable", "1")
+    assert {tuple(line.split()) for line in ran.out.splitlines()} == {
+        ("web1", "changed"), ("web2", "changed"), ("web3", "stopped"),
+    }  # fmt: skip
+    assert shop.spec("web2").environment["MODE"] == "night"
+    assert not shop.changes()
+    shop.write(("count: 2", "count: 4"))
+    assert shop.changes() == {"web3": "start", "web4": "create"}
+    shop.apply()
+    assert shop.spec("web3").environment["MODE"] == "night"
+    assert not shop.changes()
+
+
+def test_what_set_and_scale_changed_stays_until_the_file_moves(shop: Shop, cli: Cli) -> None:
+    shop.apply()
+    assert cli("set", "web2", "memory=2G").status == 0
+    assert cli("scale", "web", "5").status == 0
+    ran = shop.run("diff")
+    assert (ran.status, ran.out) == (0, "nothing to do: all is as the file has it\n")
+    assert "lxcfleet: web: count 3, now 5 (scale, 20" in ran.err
+    assert "lxcfleet: web2: memory 512M, now 2G (set): left so" in ran.err
+    assert cli("fleet", "list", "--format", "json").out
+    groups = {each["name"]: each for each in json.loads(cli("fleet", "list", "-f", "json").out)[0]["groups"]}
+    assert (groups["web"]["count"], groups["web"]["now"], groups["web"]["running"]) == (3, 5, 5)
+    shop.write(("512M", "256M"))
+    assert set(shop.changes()) == {"db", "web1", "web2", "web3", "web4", "web5"}
+    shop.apply()
+    assert shop.spec("web2").memory == 256 << 20
+    shop.write(("count: 3", "count: 4"))
+    assert shop.changes() == {"web5": "stop"}
+
+
+def test_a_plan_holds_or_conflicts(shop: Shop, cli: Cli) -> None:
+    plan = shop.diff()["id"]
+    assert plan == shop.diff()["id"]
+    ran = shop.run("apply", "--plan", "0" * 12)
+    assert (ran.status, f"what the file changes now is the plan {plan}" in ran.err) == (1, True)
+    assert cli("create", "other", "--network", "none", "--", "sleep", "9").status == 0
+    shop.apply("--plan", plan)
+    assert not shop.changes()
+
+
+def test_prune_destroys_only_what_the_fleet_owns(shop: Shop, cli: Cli) -> None:
+    shop.apply()
+    assert cli("create", "web9", "--network", "none", "--", "sleep", "9").status == 0
+    assert cli("create", "mine", "--network", "none", "-l", "fleet=shop", "--", "sleep", "9").status == 0
+    shop.write(('  db: {profiles: [base], command: [sleep, "9"]}\n', ""))
+    ran = shop.run("diff")
+    assert (ran.status, "left: db (--prune destroys them)" in ran.err) == (0, True)
+    ran = shop.run("diff", "--prune")
+    assert (ran.status, "all of the group db" in ran.err) == (1, True)
+    ran = shop.run("diff", "--prune=all")
+    assert ran.out.startswith("destroy db: ")
+    assert "of its own data go" in ran.out
+    shop.apply("--prune=all")
+    assert shop.daemon.fleet.names == {"web1", "web2", "web3", "web9", "mine"}
+    shop.write(("count: 3", "count: 1"))
+    assert shop.run("apply", "--prune").status == 1
+    assert shop.daemon.fleet.names == {"web1", "web2", "web3", "web9", "mine"}
+    shop.write(("count: 1", "count: 2"))
+    shop.apply("--prune")
+    assert shop.daemon.fleet.names == {"web1", "web2", "web9", "mine"}
+
+
+def test_strangers_are_taken_over_only_if_that_is_said(shop: Shop, cli: Cli) -> None:
+    assert cli("create", "db", "--network", "none", "--memory", "512M", "--", "sleep", "9").status == 0
+    ran = shop.run("diff")
+    assert (ran.status, "db belongs to no fleet" in ran.err) == (1, True)
+    assert {each["name"]: each["change"] for each in shop.diff("--adopt")["changes"]}["db"] == "restart"
+    shop.apply("--adopt")
+    assert shop.spec("db").fleet == "shop"
+    shop.write(("fleet: shop", "fleet: other"))
+    ran = shop.run("diff", "--adopt")
+    assert (ran.status, "the group db belongs to the fleet shop, too" in ran.err) == (1, True)
+    assert cli("set", "db", "fleet=x").status == 2
+    assert cli("fleet", "rm", "shop").status == 1
+    assert cli("fleet", "rm", "shop", "--orphan").status == 0
+    assert shop.spec("db").fleet is None
+    assert {*shop.changes("--adopt").values()} == {"live"}
+
+
+def test_an_exported_file_changes_nothing(shop: Shop, cli: Cli) -> None:
+    shop.apply()
+    cli("set", "web2", "labels.x=1", "pids=77")
+    odd = ("--cpus", "1.5", "-e", "A=1: 'x' #", "--health-tcp", "80", "-p", "8081:80")
+    cli("create", "api", "-n", "2", *odd, "--", "sleep", "9")
+    cli("create", "single", "--isolated", "--drain", "3")
+    text = cli("export", "--fleet", "shop").out
+    assert text.startswith("# yaml-language-server: $schema=")
+    shop.write(text=text)
+    assert not shop.changes()
+    assert not shop.diff()["kept"]
+    shop.write(text=cli("export", "--fleet", "shop", "--all").out)
+    plan = shop.diff("--adopt")
+    assert {each["change"] for each in plan["changes"]} == {"live"}
+    assert {key for each in plan["changes"] for key in each["differs"]} == {"fleet", "group"}
+    shop.apply("--adopt")
+    assert not shop.changes()
+
+
+def test_a_dry_run_touches_nothing(shop: Shop) -> None:
+    shop.apply()
+    shop.write(("512M", "1G"), ("count: 3", "count: 2"), ("MODE: prod", "MODE: x"))
+    paths = shop.daemon.paths
+
+    def inodes() -> dict[str, object]:
+        found: dict[str, object] = {}
+        for top in (paths.lxc, paths.run, paths.etc):
+            for path in (top, *top.rglob("*")):
+                seen = path.lstat()
+                found[str(path)] = (seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
+        return found
+
+    before = inodes()
+    assert shop.run("apply", "--dry-run").status == 4
+    assert shop.run("diff", "--prune").status == 4
+    assert inodes() == before
+    shop.apply()
+    before = inodes()
+    shop.apply()
+    assert inodes() == before
+
+
+HEALTH = 'health: {exec: ["true"], interval: 0.1, retries: 1, start_period: 0}'
+QUICK = ("--healthy-deadline", "0.3", "--canaries", "1", "--max-unavailable", "1")
+
+
+def test_a_failed_gate_halts_and_undo_puts_the_former_specs_back(shop: Shop, cli: Cli) -> None:
+    shop.write(("count: 3", f"count: 3\n    {HEALTH}"))
+    shop.apply()
+    assert cli("rollout", "undo").status == 1
+    assert cli("wait", "--all", "--for", "healthy").status == 0
+    shop.daemon.model.sick["web1"] = "no answer"
+    shop.write(("MODE: prod", "MODE: night"))
+    ran = shop.apply(*QUICK, status=1)
+    assert "the rollout" in ran.err + ran.out
+    assert [shop.spec(f"web{n}").environment["MODE"] for n in (1, 2, 3)] == ["night", "prod", "prod"]
+    assert shop.changes() == {"web2": "restart", "web3": "restart"}
+    ran = shop.run("apply")
+    assert (ran.status, "a rollout is under way" in ran.err) == (1, True)
+    shop.daemon.model.sick.clear()
+    ran = cli("rollout", "undo")
+    assert ran.status == 0, ran.err
+    assert [shop.spec(f"web{n}").environment["MODE"] for n in (1, 2, 3)] == ["prod"] * 3
+    record = shop.daemon.client.rollout()
+    assert record is not None
+    assert (record["kind"], record["status"], bool(record["undoes"])) == ("change", "done", True)
+    assert {*shop.changes()} == {"web1", "web2", "web3"}
+    shop.apply(*QUICK)
+    assert not shop.changes()
+
+
+def test_auto_revert_undoes_by_itself(shop: Shop, cli: Cli) -> None:
+    shop.write(("count: 3", f"count: 2\n    rollout: {{auto_revert: true, max_unavailable: 1}}\n    {HEALTH}"))
+    shop.apply()
+    assert cli("wait", "--all", "--for", "healthy").status == 0
+    shop.daemon.model.sick["web1"] = "no answer"
+    shop.write(("MODE: prod", "MODE: night"))
+    shop.apply(*QUICK, status=1)
+    shop.daemon.model.sick.clear()
+    soon(lambda: shop.spec("web1").environment["MODE"] == "prod")
+    soon(lambda: (record := shop.daemon.client.rollout()) and record["undoes"] and record["status"] == "done")
+    assert shop.daemon.model.sick == {}
+
+
+@pytest.mark.parametrize("name", ["base.env"])
+def test_all_complaints_come_at_once_with_their_lines(shop: Shop, name: str) -> None:
+    (shop.file.parent / name).unlink()
+    shop.write(("memory: 512M", "memory: lots"), ("count: 3", "count: -1"), ("MODE: prod", "MODE: on"))
+    ran = shop.run("apply")
+    assert ran.status == 2
+    found = [line.strip().removeprefix(f"{shop.file}:") for line in ran.err.splitlines()[1:]]
+    assert found == [
+        "4: profiles: base: env_files: base.env: No such file or directory",
+        "4: profiles: base: memory: 'lots' is not a size",
+        "8: groups: web: count: -1 is not between 0 and 4096",
+        "11: groups: web: environment.MODE: expected text (quote numbers and words such as yes and no)",
+    ]
+    assert not shop.daemon.fleet.names
+
+
+def test_a_second_apply_is_refused_while_one_is_under_way(shop: Shop, cli: Cli, spawn: Spawn) -> None:
+    at_work, go_on = threading.Event(), threading.Event()
+
+    def during(_: str) -> None:
+        at_work.set()
+        go_on.wait(20)
+
+    shop.daemon.model.during = during
+    first = spawn("apply", "-f", str(shop.file))
+    assert at_work.wait(20)
+    ran = shop.run("apply")
+    go_on.set()
+    assert (ran.status, "another apply is under way" in ran.err) == (1, True)
+    assert first.wait(30) == 0
+    assert not shop.changes()
+
+
+def test_more_than_the_host_has_room_for_is_refused_as_a_whole(shop: Shop) -> None:
+    shop.write(("count: 3", "count: 4001"))
+    ran = shop.run("apply")
+    assert ran.status == 1
+    assert not shop.daemon.fleet.names
+
+
+def test_a_group_of_another_host_does_not_exist(shop: Shop) -> None:
+    shop.write(("count: 3", "count: 3\n    hosts: [no-such-host-*]"))
+    assert {*shop.changes()} == {"db"}
+    shop.write(("no-such-host-*", "'*'"))
+    assert {*shop.changes()} == {"db", "web1", "web2", "web3"}
+
+
+def test_a_record_that_can_not_be_read_is_told(shop: Shop, tmp_path: Path) -> None:
+    shop.apply()
+    file = shop.daemon.paths.fleets / "shop.json"
+    text = file.read_text()
+    store = FleetStore(shop.daemon.paths)
+    assert store.get("shop").same(records.from_json(text))
+    (file.parent / ".shop.json.new").write_text(text[:40])
+    assert [each.fleet for each in FleetStore(shop.daemon.paths)] == ["shop"]
+    file.write_text(text[: len(text) // 2])
+    half = FleetStore(shop.daemon.paths)
+    with pytest.raises(Broken, match="can't be told"):
+        half.find("shop")
+    assert half.forget("shop")
+    assert half.find("shop") is None
+
+
+def test_a_hostile_file_is_refused_at_once(shop: Shop) -> None:
+    shop.file.write_bytes(b"a: [" + b"[" * 1_000_000)
+    ran = shop.run("diff")
+    assert (ran.status, "and may have 524288" in ran.err) == (2, True)
+    shop.file.write_bytes(b"- " * 200_000)
+    ran = shop.run("diff")
+    assert (ran.status, "nested more than" in ran.err) == (2, True)
+
+
+def test_config_show_names_where_each_value_of_a_group_is_from(shop: Shop, cli: Cli) -> None:
+    ran = cli("config", "show", "-f", str(shop.file), "--group", "web", "--origin")
+    lines = [line.split("#") for line in ran.out.splitlines()]
+    found = {said.strip(): place.strip().rpartition("/")[2] for said, place in lines}
+    assert found == {
+        "network: none": "fleet.yaml:4", 'memory: "512M"': "fleet.yaml:4", "environment.TOKEN: s3cret": "base.env:2",
+        "environment.MODE: prod": "fleet.yaml:11", 'command: ["sleep", "9"]': "fleet.yaml:10",
+    }  # fmt: skip
+    ran = cli("config", "show", "-f", str(shop.file), "--group", "web", "--member", "web1")
+    assert "labels.canary: \"yes\"" in ran.out.splitlines()
+    assert cli("config", "show", "-f", str(shop.file), "--group", "none").status == 2
+    assert cli("config", "show", "--origin").status == 2

@@ -1,0 +1,192 @@
+"""The reader of fleet files: what it accepts, what it refuses and in which words, and how long hostile files take."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from lxcfleet.errors import InvalidInput
+from lxcfleet.spec import env_file, fleet_file, marked_yaml
+from lxcfleet.spec import settings as all_settings
+from lxcfleet.spec.fleet_file import FleetFile, Sources
+from lxcfleet.spec.settings import Config
+
+MOST_SECONDS = 5.0
+"""Of the processor, many times what it takes; what grows with a square takes minutes."""
+HEAD = "lxcfleet: 1\nfleet: shop\n"
+
+
+def read(text: str, settings: Config | None = None, **files: str) -> FleetFile:
+    return fleet_file.parse(Sources(text, "f", files), settings or Config())
+
+
+def complaints(text: str) -> list[str]:
+    with pytest.raises(InvalidInput) as caught:
+        read(text)
+    return caught.value.why.splitlines()
+
+
+def test_a_group_stands_for_its_members() -> None:
+    file = read(HEAD + "groups:\n  web: {count: 2, memory: 1G, members: {web2: {memory: 2G}}}\n  db: {}\n")
+    web, db = file.groups["web"], file.groups["db"]
+    assert (web.names(web.count), db.names(db.count)) == (("web1", "web2"), ("db",))
+    assert (web.of("web1")["memory"], web.of("web2")["memory"], db.said) == (1 << 30, 2 << 30, {})
+
+
+def test_a_profile_may_serve_both_kinds_of_containers() -> None:
+    text = HEAD + "profiles: {p: {stop_signal: INT, memory: 1G}}\n"
+    text += "groups: {a: {profiles: [p]}, b: {profiles: [p], command: [x]}}"
+    groups = read(text).groups
+    assert set(groups["a"].said) == {"memory"}
+    assert set(groups["b"].said) == {"memory", "stop_signal", "command"}
+
+
+def test_profiles_come_from_the_settings_and_their_directory_too(tmp_path: Path) -> None:
+    (tmp_path / "profiles.d").mkdir()
+    (tmp_path / "profiles.d/small.yaml").write_text("memory: 64M\npids: 9\n")
+    (tmp_path / "lxcfleet.yaml").write_text("profiles:\n  big: {memory: 4G}\n")
+    settings = all_settings.load(tmp_path / "lxcfleet.yaml")
+    group = read(HEAD + "groups: {web: {profiles: [small, big]}}", settings).groups["web"]
+    assert group.said == {"memory": 4 << 30, "pids": 9}
+    places = {key: place.rpartition("/")[2] for key, _, place in fleet_file.said_of(group)}
+    assert places == {"memory": "lxcfleet.yaml:2", "pids": "small.yaml:2"}
+    (tmp_path / "profiles.d/big.yaml").write_text("memory: lots\n")
+    with pytest.raises(InvalidInput) as caught:
+        all_settings.load(tmp_path / "lxcfleet.yaml")
+    assert [line.rpartition("/")[2] for line in caught.value.why.splitlines()] == [
+        "big.yaml:1: memory: 'lots' is not a size", "lxcfleet.yaml, too",
+    ]  # fmt: skip
+
+
+def test_env_files_are_below_environment_in_the_same_layer() -> None:
+    text = HEAD + "profiles: {p: {env_files: [a], environment: {X: p}}}\n"
+    text += "groups: {web: {command: [x], profiles: [p], env_files: [b], environment: {Y: own}}}"
+    group = read(text, a="X=1\nZ=1\n", b="X=2\nY=2\n").groups["web"]
+    assert group.said["environment"] == {"X": "2", "Y": "own", "Z": "1"}
+    assert fleet_file.env_files(text, "f") == {"a": "f:3", "b": "f:4"}
+
+
+def test_lines_of_env_files() -> None:
+    wrong: list[str] = []
+    text = "# c\n\nA=1\n B = x\nC='a b'\nD=\"q\nnothing\n=x\nE=\n"
+    found = [*env_file.read(text, "e", wrong.append)]
+    assert found == [("A", "1", 3), ("C", "a b", 5), ("D", '"q', 6), ("E", "", 9)]
+    assert [each.partition(": ")[0] for each in wrong] == ["e:4", "e:7", "e:8"]
+
+
+def test_all_complaints_at_once_in_the_order_of_lines() -> None:
+    text = """\
+lxcfleet: 1
+flet: shop
+secrets: {x: {}}
+profiles:
+  base: {memory: lots, env_files: [nope.env]}
+groups:
+  web1: {count: 4, command: [x]}
+  web:
+    count: -1
+    profiles: [base, none]
+    depends_on: {db: healthy}
+    memroy: 1
+    environment: {A: on}
+    health: {interval: 3}
+    members: {api1: {}, web1: {pids: x, rollout: {priority: 1}, volumes: []}}
+  x: {count: 12}
+  x1: {disk: 1G, privileged: true}
+  -a: {}
+  y: []
+"""
+    assert [each[:90] for each in complaints(text)] == [
+        "f:1: fleet: is missing: the name of the owner of what this file makes",
+        "f:2: flet: unknown key: did you mean fleet?",
+        "f:3: secrets: not known to this version of lxcfleet",
+        "f:5: profiles: base: env_files: nope.env: it was not sent",
+        "f:5: profiles: base: memory: 'lots' is not a size",
+        "f:7: groups: web1: count: the name of a group with a count can't end in a digit: its membe",
+        "f:9: groups: web: count: -1 is not between 0 and 4096",
+        "f:10: groups: web: profiles: there is no profile 'none'; profiles that are known: base",
+        "f:11: groups: web: depends_on: not known to this version of lxcfleet",
+        "f:12: groups: web: memroy: unknown key: did you mean memory?",
+        "f:13: groups: web: environment.A: expected text (quote numbers and words such as yes and n",
+        "f:14: groups: web: health: takes exactly one of exec, tcp, http and ignore_units",
+        "f:15: groups: web: members: api1: is no member of the group web",
+        "f:15: groups: web: members: web1: pids: expected a whole number, found text",
+        "f:15: groups: web: members: web1: volumes: not known to this version of lxcfleet",
+        "f:15: groups: web: members: web1: rollout is for the group as a whole",
+        "f:17: groups: x1: disk: a privileged container's disk space can't be limited: its root is ",
+        "f:17: groups: x1: x1 is in the group x, too (f:16)",
+        "f:18: groups: -a: '-a' can't be a container's name: a name has 1 to 63 lower-case letters,",
+        "f:19: groups: y: expected a mapping, found a list",
+    ]
+
+
+def test_members_of_two_groups_may_not_be_the_same_unless_hosts_tell_them_apart() -> None:
+    both = HEAD + "groups:\n  x: {count: 2, hosts: [a]}\n  x1: {hosts: [%s]}\n"
+    assert "x1 is in the group x, too" in complaints(both % "a")[0]
+    assert {*read(both % "b").on("b").groups} == {"x1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "f:1: lxcfleet: is missing"),
+        ("lxcfleet: 2\nfleet: x\nwhatever: 1", "f:1: lxcfleet: the file has another version of the format"),
+        ("- 1", "f:1: expected a mapping"),
+        ("a: 1\n---\nb: 2", "f:2: a second document begins"),
+        ("a: [1\n", "f:2: did not find expected"),
+        ("a: 0755", "f:1: 0755 is the number 493 in YAML"),
+        ("a: 22:22", "f:1: 22:22 is the number 1342 in YAML"),
+        ("a: 2026-01-01", "f:1: 2026-01-01 is a time in YAML"),
+        ("a: &x 1\nb: *x", "f:1: anchors (&name) are not allowed"),
+        ("a: 1\nb: *x", "f:2: aliases (*name) are not allowed"),
+        ("a: !!python/object:os.system x", "f:1: tags (tag:yaml.org,2002:python/object:os.system) are not allowed"),
+        ("<<: {a: 1}", "f:1: merge keys (<<) are not allowed"),
+        ("on: 1", "f:1: 'on' is not read as a text"),
+        ("a: 1\na: 2", "f:2: 'a' stands there twice, first at f:1"),
+        ("a: \x00", "f: unacceptable character"),
+        (f"a: {'9' * 5000}", "f:1: 9999"),
+        ("groups: 3", "f:1: groups: expected a mapping"),
+        ("fleet: Shop", "f:1: fleet: 'Shop' can't be"),
+        ("groups: {a: {members: 3}}", "f:1: groups: a: members: expected a mapping"),
+        ("groups: {a: {network: none, publish: ['80:80']}}", "f:1: groups: a: publish: a container with"),
+    ],
+)  # fmt: skip
+def test_a_trap_is_told_with_its_line(text: str, complaint: str) -> None:
+    assert [each for each in complaints(text) if each.startswith(complaint)], complaints(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[" * 500_000, b"{" * 500_000, b"{a: " * 125_000, b"- " * 250_000, b"? " * 250_000, b"a: [" + b"1," * 250_000,
+        b"a: '" + b"\\x" * 250_000, b"!a " * 160_000, b"&a " * 160_000, b"a: " + b"9" * 500_000,
+        b"a: " + b"1:" * 250_000 + b"1", b"a: " + b"1_" * 250_000,
+        b"x:\n " * 125_000, b"\n" * 500_000, b"#" * 500_000, b"a:" * 250_000,
+        b"".join(b"k%d: {a: 1}\n" % n for n in range(30_000)), b"[" + b"[],"[:3] * 160_000,
+    ],
+    ids=lambda text: str(text[:8]),
+)  # fmt: skip
+def test_a_hostile_file_is_answered_at_once(text: bytes) -> None:
+    began = time.process_time()
+    assert complaints(text.decode())
+    assert time.process_time() - began < MOST_SECONDS
+
+
+def test_a_file_of_many_groups_with_many_mistakes_is_answered_at_once() -> None:
+    groups = "".join(f"  g{n}x: {{count: 4, memroy: 1, labels: {{a: 1}}, profiles: [none]}}\n" for n in range(2000))
+    began = time.process_time()
+    found = complaints(HEAD + "groups:\n" + groups)
+    assert (len(found), found[-1]) == (fleet_file.MOST + 1, "and more")
+    assert time.process_time() - began < MOST_SECONDS
+
+
+def test_more_containers_than_a_fleet_may_have_are_refused() -> None:
+    groups = "".join(f"  g{n}x: {{count: 4000}}\n" for n in range(2000))
+    assert complaints(HEAD + "groups:\n" + groups) == ["f:3: groups: these are 8000000 containers, and a fleet may have 4096"]
+
+
+def test_a_larger_file_is_not_read() -> None:
+    with pytest.raises(InvalidInput, match="too large"):
+        marked_yaml.load(b"a" * (marked_yaml.MAX_BYTES + 1), "f", pytest.fail)

@@ -1,0 +1,217 @@
+"""The planner of fleet files: it converges, also from the middle; it keeps what others changed; it can't act."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck as Check
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lxcfleet.containers import store
+from lxcfleet.errors import Conflict, InvalidInput
+from lxcfleet.fleets import applied as records
+from lxcfleet.fleets import export
+from lxcfleet.fleets.applied import Applied
+from lxcfleet.fleets.plan import Current, Kind, Plan, Prune, plan
+from lxcfleet.patch.rollout import change_sets
+from lxcfleet.spec import combinations, fleet_file
+from lxcfleet.spec.fleet_file import Sources
+from lxcfleet.spec.merging import merge
+from lxcfleet.spec.settings import Config
+from lxcfleet.spec.spec import Spec
+
+from .test_architecture import NAMES, ROOT, imports
+from .test_round_trip import said
+
+Fleet = dict[str, Current]
+TIME = "2026-01-01T00:00:00Z"
+
+
+def planned(text: str, fleet: Mapping[str, Current], before: Applied | None = None, **more: Any) -> Plan:
+    file = fleet_file.parse(Sources(f"lxcfleet: 1\nfleet: shop\ngroups:\n{text}", "f"), Config())
+    return plan(file, before, more.pop("others", ()), fleet, Config(), time=TIME, **more)
+
+
+def carry_out(made: Plan, fleet: Fleet, most: int | None = None) -> Fleet:
+    """The fleet after the first ``most`` changes of a plan."""
+    after = dict(fleet)
+    for each in made.changes[:most]:
+        now = after.get(each.name)
+        match each.kind:
+            case Kind.CREATE:
+                assert each.spec is not None
+                spec = replace(each.spec, name=each.name, created=TIME)
+                after[each.name] = Current(spec, spec)
+            case Kind.LIVE:
+                assert now is not None
+                after[each.name] = Current(each.spec, each.spec if now.in_force else None)
+            case Kind.RESTART | Kind.START:
+                after[each.name] = Current(each.spec, each.spec)
+            case Kind.STOP:
+                assert now is not None
+                after[each.name] = Current(now.spec, None)
+            case Kind.DESTROY:
+                del after[each.name]
+    return after
+
+
+SAID: dict[str, st.SearchStrategy[str]] = {
+    "memory": st.sampled_from(["64M", "1G"]), "command": st.sampled_from(["[a]", "[b, c]"]),
+}  # fmt: skip
+MAY_BE_SAID: dict[str, st.SearchStrategy[Any]] = {
+    "count": st.integers(0, 4), "environment": st.sampled_from(["{A: x}", "{A: y, B: z}"]),
+    "labels": st.sampled_from(["{r: w}", "{}"]), "pids": st.integers(1, 3), "ports": st.sampled_from(["[a=1]", "[b=2]"]),
+}  # fmt: skip
+GROUPS = st.fixed_dictionaries(SAID, optional=MAY_BE_SAID)
+FILES = st.dictionaries(st.sampled_from(["web", "db", "api"]), GROUPS, max_size=3)
+
+
+def written(groups: Mapping[str, Mapping[str, Any]]) -> str:
+    def inner(group: Mapping[str, Any]) -> str:
+        return ", ".join(f"{key}: {value}" for key, value in group.items())
+
+    return "".join(f"  {name}: {{{inner(group)}}}\n" for name, group in groups.items()) or "  {}\n"
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(Check))
+@given(FILES, FILES, st.integers(0, 8))
+def test_what_was_broken_off_is_planned_again_and_then_nothing(first: Any, second: Any, broken_off: int) -> None:
+    made = planned(written(first), {})
+    fleet = carry_out(made, {})
+    assert not planned(written(first), fleet, made.after).changed
+    for group in {*first} & {*second}:
+        if ("count" in first[group]) != ("count" in second[group]):
+            return
+    again = planned(written(second), fleet, made.after, prune=Prune.ALL)
+    half = carry_out(again, fleet, broken_off)
+    rest = planned(written(second), half, made.after, prune=Prune.ALL)
+    assert {each.name for each in rest.changes} == {each.name for each in again.changes[broken_off:]}
+    whole = carry_out(rest, half)
+    end = planned(written(second), whole, rest.after, prune=Prune.ALL)
+    assert (end.changed, end.kept, end.left) == (False, (), ())
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(Check))
+@given(said(profile=False), said(profile=False))
+def test_an_exported_file_changes_nothing(one: dict[str, Any], other: dict[str, Any]) -> None:
+    fleet: Fleet = {}
+    for name, values in {"web1": one, "web2": one, "web3": {**one, "pids": 7}, "x": other}.items():
+        values = {key: value for key, value in values.items() if key != "profile"}
+        try:
+            like = merge(values, {}, Config())
+        except InvalidInput:
+            return
+        if [*combinations.problems(like)]:
+            return
+        fleet[name] = Current(replace(like, name=name, created=TIME), None)
+    text = export.text("shop", [each.spec for each in fleet.values() if each.spec], None, Config())
+    assert set(fleet_file.parse(Sources(text, "f"), Config()).groups) == {"web", "x"}
+    file = fleet_file.parse(Sources(text, "f"), Config())
+    made = plan(file, None, (), fleet, Config(), adopt=True)
+    assert {key for each in made.changes for key in each.differs} == {"fleet", "group"}
+    after = carry_out(made, fleet)
+    assert not plan(file, made.after, (), after, Config()).changed
+    assert not plan(file, None, (), after, Config()).changed
+
+
+def test_what_others_changed_stays_until_the_file_moves() -> None:
+    text = "  web: {count: 2, command: [a], memory: 1G}\n"
+    made = planned(text, {})
+    fleet = carry_out(made, {})
+    spec = fleet["web1"].spec
+    assert spec is not None
+    changed = replace(spec, memory=5 << 30, pids=9)
+    fleet["web1"] = Current(changed, changed)
+    again = planned(text, fleet, made.after)
+    assert (again.changed, [(each.name, each.key, each.file, each.now) for each in again.kept]) == (
+        False, [("web1", "memory", "1G", "5G")],
+    )  # fmt: skip
+    moved = planned(text.replace("1G", "2G"), fleet, made.after)
+    assert {each.name: each.differs["memory"] for each in moved.changes} == {"web1": ("5G", "2G"), "web2": ("1G", "2G")}
+    dropped = planned(text.replace(", memory: 1G", ""), fleet, made.after)
+    assert {each.name: each.differs["memory"][0] for each in dropped.changes} == {"web1": "5G", "web2": "1G"}
+    assert all(each.spec and not each.spec.memory for each in dropped.changes)
+
+
+def test_a_record_of_the_former_version_gives_an_empty_plan() -> None:
+    """It had fewer fields, and wrote some of the values in another form."""
+    text = "  web: {count: 1, command: [a], memory: 1G, environment: {A: x}, network: none}\n"
+    fleet = carry_out(planned(text, {}), {})
+    old = """{"version": 1, "fleet": "shop", "where": "f", "time": "t", "groups": {"web": {"count": 1, "now": 1, "held": 1,
+        "by": "", "said": {"command": ["a"], "memory": "1024M", "environment": {"A": "x"}, "network": "none", "colour": 1},
+        "members": {}, "rollout": null}}}"""
+    before = records.from_json(old)
+    made = planned(text, fleet, before)
+    assert (made.changed, made.kept) == (False, ())
+    spec = fleet["web1"].spec
+    assert spec is not None
+    lines = store.render(replace(spec, first_id=1 << 20)).splitlines()
+    disk = "\n".join(line for line in lines if not line.startswith(("fleet:", "group:", "drain:")))
+    former = store.parse("web1", disk.encode(), "f")
+    made = planned(text, {"web1": Current(former, former)}, adopt=True)
+    assert {key for each in made.changes for key in each.differs} == {"fleet", "group"}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 9}', '{"version": 1, "fleet": "a"}', "\0", '{"version": 1,'])
+def test_a_record_that_makes_no_sense_is_no_record(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        records.from_json(text)
+
+
+def test_what_is_in_the_way_is_told() -> None:
+    text = "  web: {count: 2, command: [a]}\n"
+    made = planned(text, {})
+    fleet = carry_out(made, {})
+    with pytest.raises(Conflict, match="two fleets"):
+        planned(text, {}, others=[replace(made.after, fleet="other")])
+    mine = fleet["web1"].spec
+    assert mine is not None
+    stranger = replace(mine, fleet=None, group=None)
+    with pytest.raises(Conflict) as caught:
+        planned(text, {**fleet, "web1": Current(stranger)}, made.after)
+    assert "web1 belongs to no fleet" in caught.value.why
+    with pytest.raises(Conflict) as caught:
+        planned(text, {**fleet, "web1": Current(replace(mine, fleet="x"))}, made.after, adopt=True)
+    assert "web1 belongs to the fleet x" in caught.value.why
+    with pytest.raises(InvalidInput) as refused:
+        planned(text, {**fleet, "web2": Current(None)}, made.after)
+    assert "web2 is broken" in refused.value.why
+    with pytest.raises(Conflict) as never:
+        planned(text.replace("[a]", "[a], privileged: true"), fleet, made.after)
+    assert "web1: privileged" in never.value.why
+    with pytest.raises(Conflict, match=r"all of the group web|2 of 2"):
+        planned("  {}\n", fleet, made.after, prune=Prune.YES)
+    gone = planned("  {}\n", fleet, made.after, prune=Prune.ALL)
+    assert [each.kind for each in gone.changes] == [Kind.DESTROY] * 2
+
+
+def test_the_planner_can_not_act() -> None:
+    """Neither it nor anything that it imports opens the door to the host."""
+    files = {name: ROOT.parent.joinpath(*name.split(".")) for name in NAMES}
+    found: set[str] = set()
+    waiting = ["lxcfleet.fleets.plan", "lxcfleet.fleets.export"]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name not in NAMES:
+            continue
+        found.add(name)
+        path = files[name]
+        waiting += imports(path / "__init__.py" if path.is_dir() else path.with_suffix(".py"))
+    assert len(found) > 20
+    assert not [name for name in found if name.startswith("lxcfleet.host")]
+    assert "lxcfleet.fleets.plan" in sys.modules
+
+
+def test_change_sets_are_read_as_they_were_written() -> None:
+    one = merge({"command": ("a",), "memory": 1 << 30}, {}, Config())
+    other = merge({"command": ("b",), "labels": {"a": "b"}, "environment": {"X": "1"}}, {}, Config())
+    for former, wanted in ((one, other), (other, one), (replace(one, fleet="a", group="b"), one)):
+        values = change_sets.changing_values(former, wanted)
+        assert change_sets.applied(former, values.wanted) == wanted
+        assert change_sets.applied(wanted, values.former) == former
+    assert isinstance(one, Spec)
