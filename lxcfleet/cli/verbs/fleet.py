@@ -77,7 +77,7 @@ def apply(
     quiet: bool,
     **more: Any,
 ) -> int:
-    """Make the containers of a fleet as its file has them.
+    """Have the containers of a fleet as its file says.
 
     Containers that are missing are created. Limits, labels, ports and checks change at once. What takes a restart is
     a rollout: in waves, gated by health; each container gets its new spec just before its turn, and a halt leaves
@@ -107,7 +107,7 @@ def apply(
 @options.quiet("Print only the names that would change.")
 @click.pass_context
 def diff(ctx: click.Context, /, *, file: str, prune: str, adopt: bool, style: str, quiet: bool) -> int:
-    """Show what `apply` would change, and what is not as the file has it and stays so. Changes nothing.
+    """Show what `apply` would change. Changes nothing. What is not as the file has it, and stays so, is told, too.
 
     Each change is of a class: create, live (nothing is restarted), restart, start, stop, destroy. The last line has the
     plan's id, for `apply --plan`. The exit status is 4 if something would change.
@@ -155,7 +155,7 @@ def scale(
 def export(
     ctx: click.Context, /, *, fleet: str, patterns: tuple[str, ...], labels: tuple[str, ...], everything: bool
 ) -> None:
-    """Write a fleet file for containers that exist: those that the fleet owns, or the chosen ones.
+    """Write a fleet file for containers that exist. These are those that the fleet owns, or the chosen ones.
 
     Applied, the file changes nothing; `apply --adopt` takes over containers that belong to no fleet. Variables of the
     environment are in it.
@@ -171,7 +171,13 @@ def export(
 
 @click.group("fleet", cls=options.Suggesting)
 def fleet_() -> None:
-    """List and forget fleets that were applied from a file."""
+    """List and forget fleets that were applied from a file.
+
+    \b
+    Examples:
+      lxcfleet fleet list
+      lxcfleet fleet rm shop
+    """
 
 
 @fleet_.command("list")
