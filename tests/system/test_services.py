@@ -43,20 +43,17 @@ def host() -> Iterator[Path]:
         each.rmdir()
 
 
-def word(fleet: Fleet, name: str) -> str:
-    """What the service has written, once it has begun."""
-
-    def read() -> str:
-        return fleet.run("exec", name, "--", "cat", "/tmp/word").out.strip()
-
-    return str(until(read, 30, "the service has begun"))
+def wait_for(fleet: Fleet, name: str, word: str) -> None:
+    """Wait until the service has written this word. What an earlier run wrote is still there at first."""
+    read = ("exec", name, "--", "cat", "/tmp/word")
+    until(lambda: fleet.run(*read).out.strip() == word, 30, f"the service has written {word}")
 
 
 def test_a_container_runs_a_service_of_the_hosts_as_it_is_at_each_start(fleet: Fleet, host: Path) -> None:
     """Its unit, drop-ins and timer come from the host. If they are gone, a run is not given up for one that can't begin."""
     name, other = fleet.name("with"), fleet.name("without")
     fleet.create(name, command=(), options=("--unit", NAME, "--unit", f"{NAME}.timer"))
-    assert word(fleet, name) == "drop-in"
+    wait_for(fleet, name, "drop-in")
     look = f"systemctl is-active {NAME}.timer; systemctl is-enabled {NAME}; stat -c %u {host}/{NAME}.service"
     assert fleet.inside(name, look).split() == ["active", "enabled", "0"]
     assert fleet.mounts() == []
@@ -69,7 +66,7 @@ def test_a_container_runs_a_service_of_the_hosts_as_it_is_at_each_start(fleet: F
 
     (host / f"{NAME}.service.d/word.conf").write_text("[Service]\nEnvironment=WORD=changed\n")
     fleet.ok("restart", name)
-    assert word(fleet, name) == "changed"
+    wait_for(fleet, name, "changed")
 
     (host / f"{NAME}.service").unlink()
     pid = fleet.pid(name)
