@@ -89,8 +89,8 @@ class FleetReading:
     """Whether containers can look up names; None: not known."""
     event_failures: Mapping[str, int] = field(default_factory=dict)
     """By subscriber of the bus: how many events it failed to handle."""
-    pulse: PulseReading = field(default_factory=PulseReading)
-    """How long the daemon answered nobody."""
+    pulse: Mapping[str, PulseReading] = field(default_factory=dict)
+    """How long the daemon answered nobody, by clock; see runtime.pulse."""
 
 
 class Readings:

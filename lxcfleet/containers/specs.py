@@ -79,7 +79,7 @@ class Specs:
                 tree.write(own.started, store.render(container.spec))
             own.former_spec.unlink(missing_ok=True)
             os.link(own.spec, own.former_spec)
-            tree.write(own.spec, store.render(spec))
+            tree.write(own.spec, store.render(spec), sync=True)
             tree.write(own.config, self.config(spec))
         except OSError as error:
             raise HostError.from_os_error(f"the spec of {container.name} can't be written", error) from error

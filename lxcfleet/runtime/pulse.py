@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 STALL_SECONDS = 0.2
@@ -18,7 +19,7 @@ WINDOW_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class PulseReading:
-    """The loop so far."""
+    """The loop so far, by one clock."""
 
     stalls: int = 0
     """How many turns took longer than STALL_SECONDS."""
@@ -26,33 +27,58 @@ class PulseReading:
     """Seconds of the longest turn lately."""
 
 
-class Pulse(selectors.EpollSelector):
-    """The selector of an event loop, which measures the loop's turns: from one wait for events to the next."""
+class _Clock:
+    """Turns by one clock."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._woke = self._since = time.monotonic()
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._began = now()
         self._stalls = 0
         self._longest = self._before = 0.0
 
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Wait for events; a turn has ended."""
-        now = time.monotonic()
-        self._note(now, now - self._woke)
-        try:
-            return super().select(timeout)
-        finally:
-            self._woke = time.monotonic()
+    def begin(self) -> None:
+        self._began = self._now()
 
-    def _note(self, now: float, turn: float) -> None:
-        if now - self._since > WINDOW_SECONDS:
-            self._before, self._longest, self._since = self._longest, 0.0, now
+    def end(self) -> None:
+        turn = self._now() - self._began
         self._longest = max(self._longest, turn)
         self._stalls += turn > STALL_SECONDS
 
+    def next_window(self) -> None:
+        self._before, self._longest = self._longest, 0.0
+
     def reading(self) -> PulseReading:
-        """How long the turns took so far."""
         return PulseReading(self._stalls, max(self._longest, self._before))
+
+
+class Pulse(selectors.EpollSelector):
+    """The selector of an event loop, which measures the loop's turns: from one wait for events to the next.
+
+    It does so by time, and by the processor time that the loop itself took: on a busy host a turn may be long for that alone.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._clocks = {"elapsed": _Clock(time.monotonic), "processor": _Clock(time.thread_time)}
+        self._since = time.monotonic()
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait for events; a turn has ended."""
+        if time.monotonic() - self._since > WINDOW_SECONDS:
+            self._since = time.monotonic()
+            for clock in self._clocks.values():
+                clock.next_window()
+        for clock in self._clocks.values():
+            clock.end()
+        try:
+            return super().select(timeout)
+        finally:
+            for clock in self._clocks.values():
+                clock.begin()
+
+    def reading(self) -> dict[str, PulseReading]:
+        """How long the turns took so far, by clock: ``elapsed`` and ``processor``."""
+        return {name: clock.reading() for name, clock in self._clocks.items()}
 
 
 class MeasuredLoop(asyncio.SelectorEventLoop):
@@ -63,7 +89,7 @@ class MeasuredLoop(asyncio.SelectorEventLoop):
         super().__init__(self.pulse)
 
 
-def of_running_loop() -> PulseReading:
+def of_running_loop() -> dict[str, PulseReading]:
     """How long the turns of the loop that runs took so far; nothing of a loop that is not measured."""
     loop = asyncio.get_running_loop()
-    return loop.pulse.reading() if isinstance(loop, MeasuredLoop) else PulseReading()
+    return loop.pulse.reading() if isinstance(loop, MeasuredLoop) else {}

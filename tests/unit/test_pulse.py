@@ -17,7 +17,7 @@ def run(work: Callable[[], None]) -> PulseReading:
     async def main() -> PulseReading:
         work()
         await asyncio.sleep(0)
-        return pulse.of_running_loop()
+        return pulse.of_running_loop()["elapsed"]
 
     with asyncio.Runner(loop_factory=MeasuredLoop) as runner:
         return runner.run(main())
@@ -65,25 +65,31 @@ def test_a_wait_for_events_is_no_turn(clock: Clock, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(selectors.EpollSelector, "select", wait)
     selector.select()
     selector.select()
-    assert selector.reading() == PulseReading()
+    assert selector.reading()["elapsed"] == PulseReading()
     selector.close()
 
 
-def test_the_longest_turn_is_forgotten_after_a_while(clock: Clock) -> None:
+def test_the_longest_turn_is_forgotten_after_a_while(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     selector = Pulse()
     clock.pass_seconds(5)
     selector.select(0)
-    for _ in range(2):
-        assert selector.reading().longest == 5
-        clock.now += WINDOW_SECONDS + 1
-        selector._woke = clock.now
-        selector.select(0)
-    assert selector.reading() == PulseReading(stalls=1, longest=0)
+    monkeypatch.setattr(selectors.EpollSelector, "select", lambda *_: clock.pass_seconds(WINDOW_SECONDS + 1))
+    for longest in (5, 5, 5, 0):
+        assert selector.reading()["elapsed"] == PulseReading(stalls=1, longest=longest)
+        selector.select()
+    selector.close()
+
+
+def test_processor_time_is_told_apart(clock: Clock) -> None:
+    selector = Pulse()
+    clock.pass_seconds(5)  # somebody else had the processor
+    selector.select(0)
+    assert selector.reading()["processor"].stalls == 0
     selector.close()
 
 
 def test_a_loop_that_is_not_measured_tells_nothing() -> None:
-    async def ask() -> PulseReading:
+    async def ask() -> dict[str, PulseReading]:
         return pulse.of_running_loop()
 
-    assert asyncio.run(ask()) == PulseReading()
+    assert asyncio.run(ask()) == {}

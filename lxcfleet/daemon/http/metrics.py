@@ -119,13 +119,18 @@ def _tasks(reading: FleetReading) -> Iterator[Metric]:
     for name, count in reading.event_failures.items():
         events.add_metric([name], count)
     yield from (failures, up, events)
-    yield GaugeMetricFamily(
+    longest = GaugeMetricFamily(
         "lxcfleet_loop_longest_turn_seconds", "For how long lxcfleetd answered nobody at most, in the last minute or two.",
-        reading.pulse.longest,
+        labels=["clock"],
     )  # fmt: skip
-    yield CounterMetricFamily(
-        "lxcfleet_loop_stalls", f"How often lxcfleetd answered nobody for more than {STALL_SECONDS} s.", reading.pulse.stalls
+    stalls = CounterMetricFamily(
+        "lxcfleet_loop_stalls", f"How often lxcfleetd answered nobody for more than {STALL_SECONDS} s.", labels=["clock"]
     )
+    for clock, pulse in reading.pulse.items():
+        longest.add_metric([clock], pulse.longest)
+        stalls.add_metric([clock], pulse.stalls)
+    yield longest
+    yield stalls
 
 
 def _rollout(patch: PatchReading) -> Iterator[Metric]:

@@ -19,6 +19,7 @@ from lxcfleet.host.kernel.descent import Descent
 
 def write(path: Path, text: str, *, sync: bool = False) -> None:
     """Replace ``path`` in one step. A crash of the daemon (with ``sync`` also of the host) leaves the old text or the new.
+    With ``sync`` it is the new one from the return on.
 
     A full disk leaves the old text, and no other file beside it.
     """
@@ -34,6 +35,17 @@ def write(path: Path, text: str, *, sync: bool = False) -> None:
         with contextlib.suppress(OSError):  # what is told is why it was not written
             beside.unlink(missing_ok=True)
         raise
+    if sync:
+        sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Have the names in a directory on disk, as they are now; fsync(2). Raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def keep_copy(source: Path, target: Path) -> None:

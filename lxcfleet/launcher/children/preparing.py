@@ -104,7 +104,11 @@ def _make(paths: Paths, name: str, item: PrepareItem) -> None:
         os.chown(new.delta, owner, owner)
         new.work.mkdir(mode=0o700)
         for file, text in item["files"].items():
-            (new.directory / file).write_text(text, encoding="utf-8")
+            with (new.directory / file).open("w", encoding="utf-8") as stream:
+                stream.write(text)
+                if file == new.spec.name:  # after a power failure an empty one would break the container, whatever is in it
+                    stream.flush()
+                    os.fsync(stream.fileno())
         if item["mount"]:
             # What it is started with, as ``keep_copy`` has it: the directory is not in use yet, so it need not be replaced.
             new.started.write_text(item["files"][new.spec.name], encoding="utf-8")

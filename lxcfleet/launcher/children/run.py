@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
 from lxcfleet.host.lxc import attach
@@ -44,7 +45,8 @@ def _do(message: bytes, descriptors: Sequence[int], paths: Paths, held: tuple[in
         with sessions.noted(paths.sessions, request["name"]):
             attach.run(request, descriptors, str(paths.lxc))
     else:
-        _OPERATIONS[operation.decode()](json.loads(argument), socket.socket(fileno=descriptors[0]), paths)
+        with suppress(BrokenPipeError):  # the daemon went away: nobody is there for the answer
+            _OPERATIONS[operation.decode()](json.loads(argument), socket.socket(fileno=descriptors[0]), paths)
 
 
 _OPERATIONS: dict[str, Callable[[Any, Reply, Paths], None]] = {}
