@@ -93,10 +93,12 @@ class History:
                 self._kill(chance)
         finally:
             self._ending.set()
-            for thread in threads[:-1]:
-                thread.join()
-            self._over.set()  # until the clients are done, they need a daemon
-            threads[-1].join()
+            try:
+                for thread in threads[:-1]:
+                    thread.join()
+            finally:
+                self._over.set()  # until the clients are done, they need a daemon
+                threads[-1].join()
         if self._wrong:
             raise Untrue(f"seed {self.seed}, after {self.kills} kills: " + "; ".join(self._wrong))
         self._settled()

@@ -14,7 +14,7 @@ from .history import History
 
 pytestmark = pytest.mark.system
 
-KILLS = 12
+KILLS = 6
 
 
 def test_every_answer_is_true_whatever_is_killed(fleet: Fleet) -> None:
