@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from collections.abc import Iterable
 
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.exits import SHELL, Ending
@@ -85,17 +86,23 @@ class Endings:
         self._fifo.remove()
         self._kernel_log.close()
 
-    def _hear(self, record: Record) -> None:
-        if record.name not in self._registry:
-            return
-        if record.kind == monitor_fifo.EXIT:
-            self._known[record.name] = Ending(record.value, _killed(record.value) and self._ran_out(record.name))
-            # While an action is under way on it, that is who wanted it, or nobody did.
-            if self._registry[record.name].busy is None and stopping.asked(record.name, self._lxc_path):
-                self._asked.add(record.name)
-        elif record.kind == monitor_fifo.STATE and record.value == monitor_fifo.STARTING:
-            self._read_kernel_log()  # so that nothing about its former run is read later
-            self.forget(record.name)
+    def _hear(self, records: Iterable[Record]) -> None:
+        ended = set()
+        for record in records:
+            if record.name not in self._registry:
+                continue
+            if record.kind == monitor_fifo.EXIT:
+                self._known[record.name] = Ending(record.value, _killed(record.value) and self._ran_out(record.name))
+                ended.add(record.name)
+            elif record.kind == monitor_fifo.STATE and record.value == monitor_fifo.STARTING:
+                self._read_kernel_log()  # so that nothing about its former run is read later
+                self.forget(record.name)
+                ended.discard(record.name)
+        # While an action is under way on a container, that is who wanted it to end, or nobody did.
+        alone = [name for name in ended if self._registry[name].busy is None]
+        # All of the host's processes are looked at, so once for all that ended together.
+        asking = stopping.asking() if alone else []
+        self._asked.update(name for name in alone if any(stopping.stops(words, name, self._lxc_path) for words in asking))
 
     def _ran_out(self, name: str) -> bool:
         """Whether the kernel killed a process of the container when memory ran out.

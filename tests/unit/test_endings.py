@@ -15,7 +15,7 @@ import pytest
 
 from lxcfleet.containers.endings import NOT_KNOWN, RUNS, Endings, words
 from lxcfleet.containers.exits import Ending
-from lxcfleet.host.lxc import monitor_fifo
+from lxcfleet.host.lxc import monitor_fifo, stopping
 from lxcfleet.host.lxc.monitor_fifo import EXIT, RECORD, STARTING, STATE, Record
 from lxcfleet.host.process import cgroup, kernel_log
 from lxcfleet.paths import Paths
@@ -153,7 +153,16 @@ def test_what_ended_before_is_not_known_to_a_daemon_that_starts(tmp_path: Path) 
     asyncio.run(run())
 
 
-def test_the_records_of_300_ends_wait_for_a_daemon_that_is_stopped(tmp_path: Path) -> None:
+def test_the_records_of_300_ends_wait_for_a_daemon_that_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All processes of the host are looked at for lxc-stop once for what is read at once, and not for each end."""
+    looks: list[int] = []
+
+    def asking() -> list[list[str]]:
+        looks.append(1)
+        return [["-P", str(tmp_path / "containers"), "a"]]
+
+    monkeypatch.setattr(stopping, "asking", asking)
+
     async def run() -> None:
         monitors = Monitors(tmp_path)
         monitors.endings.check()
@@ -161,6 +170,8 @@ def test_the_records_of_300_ends_wait_for_a_daemon_that_is_stopped(tmp_path: Pat
             monitors.write(*[record(STATE, "a", 3)] * 4, record(EXIT, "a", number % 256 << 8))
         monitors.boxes["a"].running = None
         assert monitors.of("a") == Ending(299 % 256 << 8)
+        assert monitors.endings.asked("a")
+        assert len(looks) < 5
         monitors.endings.close()
 
     asyncio.run(run())

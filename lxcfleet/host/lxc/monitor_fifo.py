@@ -41,7 +41,7 @@ class Record:
     value: int
 
 
-_AT_ONCE = 64 * RECORD.size
+_AT_ONCE = 1024 * RECORD.size
 
 
 def path_of(lxc_path: Path) -> Path:
@@ -59,9 +59,9 @@ def parse(data: bytes) -> list[Record]:
 
 
 class MonitorFifo:
-    """The reading end of the FIFO. It calls ``hear`` with each record, in the event loop."""
+    """The reading end of the FIFO. It calls ``hear`` with the records that it reads at once, in the event loop."""
 
-    def __init__(self, lxc_path: Path, hear: Callable[[Record], None]) -> None:
+    def __init__(self, lxc_path: Path, hear: Callable[[list[Record]], None]) -> None:
         self._path = path_of(lxc_path)
         self._hear = hear
         self._descriptor: int | None = None
@@ -88,8 +88,7 @@ class MonitorFifo:
                 data = os.read(self._descriptor, _AT_ONCE)
             except BlockingIOError:
                 return
-            for record in parse(data):
-                self._hear(record)
+            self._hear(parse(data))
             if len(data) < _AT_ONCE:
                 return  # there was no more
 
