@@ -54,7 +54,8 @@ def _prepared(rows: Mapping[str, Row], layer: Marked) -> Marked:
     made = layer.copy()
     for key, value in layer.items():
         if isinstance(value, Marked) and key in rows:
-            made[key] = rows[key].type.alone(value)
+            alone = rows[key].type.alone(value)
+            made[key] = _cut(alone) if isinstance(value, Cut) and isinstance(alone, Marked) else alone
     return made
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as some
 
 from lxcfleet.spec import layering, marked_yaml
@@ -76,6 +76,7 @@ LAYERS = some.fixed_dictionaries(NOTHING, optional=KEYS).map(marked)
 
 @settings(max_examples=400, deadline=None)
 @given(LAYERS, LAYERS, LAYERS)
+@example(marked({"health": {"interval": "a"}}), marked({"health": None}), marked({"health": {"tcp": "a"}}))
 def test_it_does_not_matter_which_two_are_merged_first(one: Marked, two: Marked, three: Marked) -> None:
     def both(under: Marked, over: Marked) -> Marked:
         return RULE.merge([under, over])
