@@ -22,7 +22,7 @@ from lxcfleet.errors import FleetError, WrongState
 from lxcfleet.fleets.plan import Change, Kind, Plan
 from lxcfleet.fleets.store import FleetStore
 from lxcfleet.patch.rollout.orders import Orders
-from lxcfleet.patch.rollout.state import MemberPhase
+from lxcfleet.patch.rollout.state import MemberPhase, RolloutKind
 from lxcfleet.runtime.operations import Job, Operation, Operations
 from lxcfleet.spec.fields import askable
 from lxcfleet.spec.results import Result
@@ -48,7 +48,9 @@ class Core(Protocol):
 async def check(core: Core, orders: Orders, plan: Plan) -> list[Planned]:
     """Raise FleetError if the host, a container or a rollout is in the way of any change of the plan. Gives the changes of
     specs that need no restart."""
-    if plan.of(Kind.RESTART):
+    active = orders.ledger.active
+    if plan.of(Kind.RESTART) or (active is not None and active.kind is RolloutKind.CHANGE):
+        # The rollout of an earlier apply has not come to its end: what it is about is neither one nor the other.
         orders.refuse_second()
     new = {each.name: each.spec for each in plan.of(Kind.CREATE) if each.spec is not None}
     if new:

@@ -27,8 +27,14 @@ from lxcfleet.spec.rows import Change as Takes
 from lxcfleet.spec.rows import Row
 from lxcfleet.spec.selection import natural_order
 from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.states import State
 
 _UNSAID = object()
+_DOWN = {
+    State.STOPPED: "somebody stopped it", State.EXITED: "it ended by itself", State.FAILED: "it ended by itself",
+    State.BACKOFF: "it is started again in a while",
+}  # fmt: skip
+"""States of containers that do not run, and why that is left so. One that is being started is as the file has it."""
 
 
 class Kind(StrEnum):
@@ -62,8 +68,7 @@ class Current:
     """What is wanted of it; None: its spec can't be read."""
     in_force: Spec | None = None
     """The spec of its run; None: it does not run."""
-    state: str = "stopped"
-    """The word for its state."""
+    state: State = State.STOPPED
 
 
 @dataclass(frozen=True)
@@ -299,9 +304,8 @@ class _Planner:
             yield Change(name, group.name, Kind.START, wanted, differs, "the group has more containers now")
         elif wanted != spec:
             yield Change(name, group.name, Kind.LIVE, wanted, differs)
-        if now.in_force is None and not starts:
-            why = "somebody stopped it" if now.state == "stopped" else "it ended by itself"
-            self.kept.append(Kept(name, "state", "runs", now.state, why))
+        if now.in_force is None and not starts and now.state in _DOWN:
+            self.kept.append(Kept(name, "state", "runs", now.state, _DOWN[now.state]))
 
     def _moved(
         self, group: Group, name: str, spec: Spec, last: Mapping[str, Any] | None

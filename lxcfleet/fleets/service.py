@@ -218,4 +218,4 @@ class Fleets:
 
 def _current(container: Container) -> Current:
     in_force = container.spec if container.running is not None or container.unseen else None
-    return Current(container.wanted, in_force, str(container.state))
+    return Current(container.wanted, in_force, container.state)

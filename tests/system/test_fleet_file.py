@@ -68,7 +68,7 @@ def test_an_apply_that_is_killed_anywhere_is_gone_on_with_by_the_next(fleet: Fle
     fleet.settings(f"{fleet.usual}alive_time: 0\n")
     survive(fleet, f"daemon:{two}:boot", *apply)
     until(lambda: applied(fleet, file), 30, "the rest is created")
-    assert fleet.states() == dict.fromkeys((one, two, three), "running")
+    until(lambda: fleet.states() == dict.fromkeys((one, two, three), "running"), 30, "all run")
     assert fleet.run("diff", "-f", str(file)).status == 0
     assert modes(fleet) == ["one"] * 3
     pids = {name: fleet.pid(name) for name in (one, two, three)}

@@ -24,6 +24,7 @@ from lxcfleet.spec.fleet_file import Sources
 from lxcfleet.spec.merging import merge
 from lxcfleet.spec.settings import Config
 from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.states import State
 
 from .test_architecture import NAMES, ROOT, imports
 from .test_round_trip import said
@@ -215,3 +216,14 @@ def test_change_sets_are_read_as_they_were_written() -> None:
         assert change_sets.applied(former, values.wanted) == wanted
         assert change_sets.applied(wanted, values.former) == former
     assert isinstance(one, Spec)
+
+
+def test_a_container_that_does_not_run_is_told_of_and_one_that_is_being_started_is_not() -> None:
+    text = "  web: {count: 1, command: [a]}\n"
+    made = planned(text, {})
+    spec = carry_out(made, {})["web1"].spec
+    found = {state: planned(text, {"web1": Current(spec, None, state)}, made.after).kept for state in State}
+    assert {state for state, kept in found.items() if kept} == {
+        State.STOPPED, State.EXITED, State.FAILED, State.BACKOFF,
+    }  # fmt: skip
+    assert found[State.STOPPED][0].why == "somebody stopped it"
