@@ -89,7 +89,7 @@ def patch(guest: Guest, package: str, change: str) -> None:
     guest.run(
         f"cd $(mktemp -d) && apt-get -qq download {package} && dpkg-deb -R *.deb tree && cd tree && {change} && cd .. &&"
         " dpkg-deb -b tree changed.deb && DEBIAN_FRONTEND=noninteractive dpkg -i changed.deb && lxcfleet patch notify -q",
-        timeout=LONG,
+        timeout=4 * LONG,  # the scripts of ca-certificates start thousands of programs
     )
 
 
