@@ -89,7 +89,7 @@ def patch(guest: Guest, package: str, change: str) -> None:
     guest.run(
         f"cd $(mktemp -d) && apt-get -qq download {package} && dpkg-deb -R *.deb tree && cd tree && {change} && cd .. &&"
         " dpkg-deb -b tree changed.deb && DEBIAN_FRONTEND=noninteractive dpkg -i changed.deb && lxcfleet patch notify -q",
-        timeout=4 * LONG,  # the scripts of ca-certificates start thousands of programs
+        timeout=LONG,
     )
 
 
@@ -112,7 +112,8 @@ def test_a_certificate_that_is_trusted_no_longer_is_gone_from_containers_that_ha
     fleet(guest, "create", "reader", "--", "sh", "-c", f"cat {trusted} >/run/read; exec sleep infinity")
     fleet(guest, "exec", "reader", "--", "grep", "-q", "BEGIN", trusted)
     before = pids(guest)
-    patch(guest, "ca-certificates", f"rm .{CERTIFICATES}/{name}")
+    # The package's scripts start thousands of programs, which takes a quarter of an hour on an emulated processor.
+    patch(guest, "ca-certificates", f"rm -f .{CERTIFICATES}/{name} DEBIAN/config DEBIAN/post* DEBIAN/triggers")
     assert guest.run(["test", "-e", trusted], check=False).returncode != 0, "the host trusts it no longer"
     until(lambda: "reader" in anew(guest, before), LONG, "the container that had read it is restarted")
     patched(guest, "ca-certificates")
