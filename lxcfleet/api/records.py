@@ -167,6 +167,10 @@ class ResultRecord(TypedDict):
     former value and the value asked for. Only ``set`` and ``create --ensure`` give it."""
     exit_status: NotRequired[int | None]
     """For ``wait`` until a container is stopped: how its last run ended; null: that is not known."""
+    removed: NotRequired[list[str]]
+    """The paths that were removed from its delta, or would be. Only ``audit shadow`` gives it."""
+    kept: NotRequired[dict[str, str]]
+    """The paths that were asked for and stay, with the reason for each. Only ``audit shadow`` gives it."""
 
 
 class OperationRecord(TypedDict):

@@ -216,21 +216,28 @@ class WaitRequest:
 
 @dataclass(frozen=True)
 class FixShadowsRequest:
-    """``lxcfleet audit shadow --fix``. ``paths``: the shadows to be removed."""
+    """``lxcfleet audit shadow --fix``. ``paths``: the shadows to be removed. ``packages``: those of these packages, too."""
 
     selection: Selection
     paths: tuple[str, ...]
     dry_run: bool = False
+    packages: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The body."""
-        return {"selection": selection_to_json(self.selection), "paths": list(self.paths), "dry_run": self.dry_run}
+        return {
+            "selection": selection_to_json(self.selection),
+            "paths": list(self.paths),
+            "packages": list(self.packages),
+            "dry_run": self.dry_run,
+        }
 
     @classmethod
     def from_json(cls, data: object) -> FixShadowsRequest:
         """From a body; raises InvalidInput, also where nothing is chosen."""
         fields = Fields(data, "request")
-        request = cls(read_selection(fields.nested("selection")), fields.texts("paths"), fields.flag("dry_run"))
+        chosen = read_selection(fields.nested("selection"))
+        request = cls(chosen, fields.texts("paths"), fields.flag("dry_run"), fields.texts("packages"))
         if not (request.selection.narrow or request.selection.everything):
             fields.complain("selection", "chooses nothing")
         fields.finish("the request is not valid")

@@ -139,6 +139,8 @@ class UnshadowItem(TypedDict):
     name: str
     delta: str
     paths: list[str]
+    records: dict[str, str]
+    """Records of packages that its dpkg gets in place of its own, by NAME:ARCHITECTURE; see base.merge.records.packages."""
 
 
 class ExposureItem(TypedDict):

@@ -107,6 +107,10 @@ def result_record(result: Result) -> ResultRecord:
     }  # fmt: skip
     if result.differs:
         record["differs"] = dict(result.differs)
+    if result.removed:
+        record["removed"] = list(result.removed)
+    if result.kept:
+        record["kept"] = dict(result.kept)
     return record
 
 

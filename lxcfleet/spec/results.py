@@ -21,6 +21,10 @@ class Result:
     differs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """The fields in which an existing container differs from the request, or did before it was changed: the former value
     and the value asked for, by key of its spec."""
+    removed: tuple[str, ...] = ()
+    """The paths that were removed from its delta, or would be."""
+    kept: Mapping[str, str] = field(default_factory=dict)
+    """The paths that were asked for and stay, with the reason for each."""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Result:

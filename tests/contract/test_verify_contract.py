@@ -177,14 +177,42 @@ def test_shadows_are_removed_from_stopped_containers_by_name(cli: Cli, daemon: D
     web = daemon.fleet.add("web1")
     web.hides(SHADOW)
     assert cli("audit", "shadow", "--fix", LIBRARY, "-y").status == 2, "nobody is chosen"
+    assert cli("audit", "shadow", "web1", "--fix", LIBRARY, "-y").status == 1, "it runs"
+    web.become(State.STOPPED)
     assert cli("audit", "shadow", "web1", "--fix", LIBRARY).status == 2, "nobody confirms"
     assert cli("audit", "shadow", "web1", "--fix", LIBRARY, "-q").status == 2, "nobody confirms, aloud or not"
     assert "nobody" not in cli("audit", "shadow", "web1", "--fix", "/none").err, "nothing to confirm"
-    assert cli("audit", "shadow", "web1", "--fix", LIBRARY, "-y").status == 1, "it runs"
-    web.become(State.STOPPED)
     assert cli("audit", "shadow", "web1", "--fix", "/etc/passwd", "-y").status == 1
     assert cli("audit", "shadow", "web1", "--fix", LIBRARY, "--dry-run").out == "web1  would be changed\n"
     assert len(daemon.model.shadows["web1"]) == 1
     ran = cli("audit", "shadow", "web1", "--fix", LIBRARY, "-y")
     assert (ran.status, ran.out) == (0, "web1  removed\n")
     assert daemon.model.shadows["web1"] == []
+
+
+
+def test_the_shadows_of_a_package_are_removed_as_a_whole(cli: Cli, daemon: Daemon) -> None:
+    """A setting of the container's own stays, and so does what other packages have."""
+    other, setting = SHADOW.copy(), SHADOW.copy()
+    other["path"], other["package"] = "/usr/bin/other", "other"
+    setting["path"] = "/etc/ssl/openssl.cnf"
+    web = daemon.fleet.add("web1")
+    for record in (SHADOW, other, setting):
+        web.hides(record)
+    fix = ("audit", "shadow", "web1", "--fix-package", "libssl3")
+    assert "web1 is running" in cli(*fix, "-y").err
+    web.become(State.STOPPED)
+    unknown = cli("audit", "shadow", "web1", "--fix-package", "no-such", "-y")
+    assert unknown.status == 1
+    assert "no package 'no-such' is installed on the host" in unknown.err
+    asked = cli(*fix)
+    assert asked.status == 2
+    assert LIBRARY in asked.err, "it shows what would go"
+    assert len(daemon.model.shadows["web1"]) == 3
+    ran = cli(*fix, "-f", "json", "-y")
+    (result,) = json.loads(ran.out)["results"]
+    assert (result["status"], result["removed"], list(result["kept"])) == ("removed", [LIBRARY], [setting["path"]])
+    assert "web1: stays: /etc/ssl/openssl.cnf: a setting" in ran.err
+    assert [shadow.path for shadow in daemon.model.shadows["web1"]] == ["/usr/bin/other", setting["path"]]
+    again = cli(*fix, "-y")
+    assert (again.status, again.out) == (0, "web1  unchanged\n")

@@ -244,6 +244,24 @@ def test_a_library_that_was_upgraded_inside_is_a_shadow(fleet: Fleet, one: Packa
     fleet.ok("verify", "--package", one.name)
 
 
+def test_a_package_that_was_installed_again_inside_is_given_back_as_a_whole(fleet: Fleet, one: Package) -> None:
+    """As `apt install --reinstall` does it: its files and dpkg's own are in the delta, and would keep each patch out."""
+    name, deb = fleet.name("a"), one.deb("1").read_bytes()
+    fleet.create(name)
+    fleet.inside(name, f"cat >/root/one.deb && dpkg --install /root/one.deb && echo mine >{one.home}/own", input=deb)
+    one.dpkg("--install", one.deb("2"))
+    fleet.ok("stop", name, "--timeout", "0")
+    (dry,) = fleet.json_any("audit", "shadow", name, "--fix-package", one.name, "--dry-run")["results"]
+    assert {str(one.library), str(one.script), f"/var/lib/dpkg/info/{one.name}.list"} <= set(dry["removed"])
+    fleet.ok("audit", "shadow", name, "--fix-package", one.name, "--yes")
+    assert fleet.run("audit", "shadow").status == 0
+    fleet.ok("start", name)
+    assert fleet.inside(name, f"tail -n1 {one.library}; cat {one.home}/own") == "version 2\nmine"
+    assert fleet.inside(name, f"dpkg-query -W -f '${{Version}} ${{Status}}' {one.name}") == "2 install ok installed"
+    assert fleet.inside(name, f"dpkg --audit {one.name}; dpkg --verify {one.name}") == ""
+    fleet.ok("verify", "--package", one.name)
+
+
 def test_a_directory_that_was_removed_inside_is_a_shadow(fleet: Fleet, one: Package) -> None:
     name = fleet.name("a")
     fleet.create(name)

@@ -46,7 +46,7 @@ REQUESTS: dict[str, list[Any]] = {
     "units": [UnitsRequest(("a.service", "b@c.timer"))],
     "stale": [WEB], "usage": [WEB], "shadows": [WEB], "exposure": [WEB],
     "verify": [VerifyRequest(WEB), VerifyRequest(Selection(), ("libc6", "openssl"))],
-    "fix_shadows": [FixShadowsRequest(WEB, ("/usr/bin/env",), dry_run=True)],
+    "fix_shadows": [FixShadowsRequest(WEB, ("/usr/bin/env",), dry_run=True), FixShadowsRequest(WEB, (), packages=("env",))],
     "fleet_plan": [FleetRequest("lxcfleet: 1\n", "f.yaml", {"a": "B=1\n"}, {"b": "gone"}, "yes", True)],
     "fleet_apply": [FleetRequest("x", plan="0123", policy={"canaries": "2"}), FleetRequest("")],
     "scale": [ScaleRequest("web", 3), ScaleRequest("web", 0, "shop", dry_run=True)],

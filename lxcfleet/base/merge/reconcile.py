@@ -19,11 +19,11 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lxcfleet.base.merge.records import MERGES, MOST, Files, merge
+from lxcfleet.base.merge.records import MERGES, MOST, STATUS, Files, merge, with_records
 from lxcfleet.base.stack import Layer
 from lxcfleet.base.tree import stamp
 from lxcfleet.host.kernel import tree
@@ -168,6 +168,17 @@ class Reconciler:
             with contextlib.suppress(OSError):
                 if file.name not in used and time.time() - file.stat().st_mtime > _KEPT_SECONDS:
                     file.unlink()
+
+
+def give_records(delta: Path, given: Mapping[str, str]) -> None:
+    """Give a delta that is not mounted these records of packages in place of its own; see ``with_records``.
+
+    The next merge finds the host's there, and so takes what the host has then. Raises OSError.
+    """
+    found = tree.read_within(delta, STATUS, _most(STATUS))
+    if found is not None:
+        wanted = {name: os.fsencode(record) for name, record in given.items()}
+        tree.replace_within(delta, STATUS, with_records(found[0], wanted), found[1])
 
 
 def conflicts(paths: Paths, name: str) -> list[str]:

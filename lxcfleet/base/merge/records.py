@@ -7,7 +7,7 @@ the container's entry stays and the conflict is reported: nothing is guessed.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 
 
@@ -76,6 +76,17 @@ def versions(status: bytes) -> dict[str, str]:
         for name, stanza in _stanzas(status).items()
         if _field(stanza, "Status").endswith(" installed")
     }
+
+
+def with_records(own: bytes, given: Mapping[str, bytes]) -> bytes:
+    """dpkg's status file ``own``, with the records ``given`` (NAME:ARCHITECTURE) in place of those that it has."""
+    stanzas = _stanzas(own)
+    return b"".join((given.get(name) or stanza) + b"\n\n" for name, stanza in stanzas.items())
+
+
+def records_of(status: bytes, names: Container[str]) -> Entries:
+    """The records of the packages NAME:ARCHITECTURE in dpkg's status file."""
+    return {name: stanza for name, stanza in _stanzas(status).items() if name in names}
 
 
 def _stanzas(content: bytes) -> Entries:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import click
 
@@ -13,7 +14,6 @@ from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import follow, output
 from lxcfleet.errors import FleetError, InvalidInput
-from lxcfleet.spec.selection import Selection
 
 FOUND = 4
 """Exit status of a check that found something."""
@@ -26,7 +26,11 @@ _NAMED = 5
 @click.command(short_help="Show files in deltas that keep the host's out.")
 @options.selected
 @click.option("--fix", "paths", multiple=True, metavar="PATH", help="Remove this file from the deltas; may be repeated.")
-@click.option("-y", "--yes", is_flag=True, help="With --fix: do not ask.")
+@click.option(
+    "--fix-package", "packages", multiple=True, metavar="PACKAGE",
+    help="Remove all of this package's shadows from the deltas; may be repeated.",
+)
+@click.option("-y", "--yes", is_flag=True, help="With --fix and --fix-package: do not ask.")
 @options.dry_run
 @options.formatted
 @options.quiet("Print only the names of containers with shadows.")
@@ -38,6 +42,7 @@ def shadow(
     labels: tuple[str, ...],
     everything: bool,
     paths: tuple[str, ...],
+    packages: tuple[str, ...],
     yes: bool,
     dry_run: bool,
     style: str,
@@ -50,7 +55,9 @@ def shadow(
     named, with what is different.
 
     --fix removes the shadows that it names, from containers that are stopped, after showing them; what hides no
-    package's file, a container's own data, is never removed.
+    package's file, a container's own data, is never removed. --fix-package removes all shadows of a package, as `apt
+    install --reinstall` inside leaves them, with what dpkg has written about it: the host's package is the container's
+    again. Settings in /etc that differ from the host's stay, and so do directories.
 
     Exit status 4: there are some. 3: none, but some deltas could not be read.
 
@@ -59,16 +66,18 @@ def shadow(
       lxcfleet audit shadow
       lxcfleet audit shadow web1 -f json
       lxcfleet audit shadow web1 --fix /usr/lib/x86_64-linux-gnu/libssl.so.3
+      lxcfleet audit shadow web1 --fix-package nginx --dry-run
     """
     chosen = options.optional_selection(patterns, labels, everything)
-    if not paths:
+    if not (paths or packages):
         said = [option for option, given in (("--yes", yes), ("--dry-run", dry_run)) if given]
-        options.refuse(said, "without --fix nothing is removed", "add --fix PATH, or leave it out")
+        options.refuse(said, "without --fix nothing is removed", "add --fix PATH or --fix-package PACKAGE, or leave it out")
     elif not (chosen.patterns or chosen.labels or chosen.everything):
         raise InvalidInput("no container chosen", hint="give names, globs, -l KEY=VALUE or --all")
+    if paths or packages:
+        request = FixShadowsRequest(chosen, paths, dry_run, packages)
+        return _fix(ctx, request, yes=yes, style=style, quiet=quiet)
     records = connect(ctx).shadows(chosen)
-    if paths:
-        return _fix(ctx, chosen, records, paths, yes=yes, dry_run=dry_run, style=style, quiet=quiet)
     found = [record for record in records if record["shadows"] or record["diverged"]]
     if quiet:
         output.write("".join(f"{record['name']}\n" for record in found))
@@ -83,30 +92,25 @@ def shadow(
     return FOUND if found else SOME_FAILED if failed else 0
 
 
-def _fix(
-    ctx: click.Context,
-    chosen: Selection,
-    records: Sequence[ShadowsRecord],
-    paths: tuple[str, ...],
-    *,
-    yes: bool,
-    dry_run: bool,
-    style: str,
-    quiet: bool,
-) -> int:
-    named = [(record, each) for record in records for each in record["shadows"] if each["path"] in paths]
-    if named and not (yes or dry_run):
-        for line in output.columns([(record["name"], *_words(each)) for record, each in named]):
+def _fix(ctx: click.Context, request: FixShadowsRequest, *, yes: bool, style: str, quiet: bool) -> int:
+    results = connect(ctx).fix_shadows(replace(request, dry_run=True))
+    named = [(result["name"], path) for result in results for path in result.get("removed", ())]
+    if named and not yes:
+        for line in output.columns(named):
             output.say(line)
-        if not sys.stdin.isatty():
-            raise InvalidInput("nobody is there to confirm", hint="look at what `audit shadow` shows, then add --yes")
-        if not click.confirm(f"Remove {output.counted(len(named), 'file')} from deltas?", err=True):
-            output.say("lxcfleet: nothing was removed")
-            return NOTHING_DONE
-    results = connect(ctx).fix_shadows(FixShadowsRequest(chosen, paths, dry_run))
+    if not request.dry_run:
+        if named and not yes:
+            if not sys.stdin.isatty():
+                raise InvalidInput("nobody is there to confirm", hint="look at what goes with --dry-run, then add --yes")
+            if not click.confirm(f"Remove {output.counted(len(named), 'file')} from deltas?", err=True):
+                output.say("lxcfleet: nothing was removed")
+                return NOTHING_DONE
+        results = connect(ctx).fix_shadows(request)
     for result in results:
         if result["error"]:
             output.say_error(result["error"], result["name"])
+        for path, why in result.get("kept", {}).items():
+            output.say(f"{result['name']}: stays: {output.printable(path)}: {why}")
     follow.show_results(results, style, quiet)
     return follow.status_of(results)
 

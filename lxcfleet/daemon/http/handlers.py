@@ -213,7 +213,7 @@ class OfPatches:
         return await self._prover.shadows(chosen)
 
     async def fix_shadows(self, ask: FixShadowsRequest) -> list[ResultRecord]:
-        return await self._prover.fix(ask.selection, ask.paths, dry_run=ask.dry_run)
+        return await self._prover.fix(ask.selection, ask.paths, ask.packages, dry_run=ask.dry_run)
 
     async def exposure(self, chosen: Selection) -> list[ExposureRecord]:
         return await self._audit.exposure(chosen)

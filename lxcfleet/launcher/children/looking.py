@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 from lxcfleet.base.stack import Stack
@@ -56,11 +57,14 @@ def shadows(items: list[tuple[str, Any]], reply: Reply, _: Paths) -> None:
 
 
 def unshadow(item: UnshadowItem, reply: Reply, _: Paths) -> None:
-    """Remove files from a delta that is not mounted."""
+    """Remove files from a delta that is not mounted, and give it the host's records of packages."""
+    from lxcfleet.base.merge import reconcile
     from lxcfleet.patch.shadow import files
 
     try:
         files.remove(item["delta"], item["paths"])
+        if item["records"]:
+            reconcile.give_records(Path(item["delta"]), item["records"])
         answer(reply, item["name"])
     except OSError as error:
         failed = HostError.from_os_error(f"{item['name']}: not all could be removed", error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from lxcfleet.base.stack import delta, stack_for
@@ -101,10 +101,12 @@ class Finder:
             return [Delta(items[0][0], problem=_KILLED)]
         return [Delta.from_json(each) for each in answer]
 
-    async def remove(self, container: Container, paths: Sequence[str]) -> None:
-        """Remove files from the delta of a container that does not run. Raises FleetError."""
+    async def remove(self, container: Container, paths: Sequence[str], records: Mapping[str, str]) -> None:
+        """Remove files from the delta of a container that does not run, and give it these records of packages in place of its
+        own. Raises FleetError."""
         top = delta(self._paths, container.name).source
-        answer = await self._launcher.ask(UNSHADOW, UnshadowItem(name=container.name, delta=top, paths=list(paths)))
+        item = UnshadowItem(name=container.name, delta=top, paths=list(paths), records=dict(records))
+        answer = await self._launcher.ask(UNSHADOW, item)
         if answer["error"]:
             raise from_body(answer["error"])
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lxcfleet.api.findings import DivergedRecord, EvidenceRecord, ProofRecord, ShadowRecord, ShadowsRecord
 from lxcfleet.api.records import ResultRecord
+from lxcfleet.base.merge.records import records_of
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import Busy, FleetError, NotFound, WrongState
@@ -26,6 +27,7 @@ from lxcfleet.patch.stale.finder import Finder
 from lxcfleet.patch.stale.served import Wanted
 from lxcfleet.patch.verify import evidence
 from lxcfleet.patch.verify.evidence import Evidence, Owned, Proof
+from lxcfleet.patch.verify.whole import Whole, is_meant, whole
 from lxcfleet.runtime.operations import now, result_record
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.selection import Selection
@@ -155,17 +157,29 @@ class Prover:
             for container in containers
         ]
 
-    async def fix(self, selection: Selection, paths: Sequence[str], *, dry_run: bool) -> list[ResultRecord]:
-        """Remove shadows at ``paths`` from the chosen containers, which must not run. One result for each."""
+    async def fix(
+        self, selection: Selection, paths: Sequence[str], packages: Sequence[str] = (), *, dry_run: bool
+    ) -> list[ResultRecord]:
+        """Remove shadows from the chosen containers, which must not run: at ``paths``, and those of ``packages`` as a whole.
+        One result for each. Raises NotFound for a package that the host does not have."""
+        installed = await asyncio.to_thread(database.installed) if packages else {}
+        if lost := [name for name in packages if not any(is_meant([name], each) for each in installed)]:
+            raise NotFound(
+                f"no package {', '.join(map(repr, lost))} is installed on the host",
+                why="a shadow is a file that hides one of a package of the host's",
+                hint="`lxcfleet audit shadow` names the packages",
+            )
         results = []
         for container in await self._registry.chosen(selection):
             try:
-                results.append(await self._fix_one(container, paths, dry_run=dry_run))
+                results.append(await self._fix_one(container, paths, packages, dry_run=dry_run))
             except FleetError as error:
                 results.append(Result(container.name, "failed", False, error.body()))
         return [result_record(result) for result in results]
 
-    async def _fix_one(self, container: Container, paths: Sequence[str], *, dry_run: bool) -> Result:
+    async def _fix_one(
+        self, container: Container, paths: Sequence[str], packages: Sequence[str], *, dry_run: bool
+    ) -> Result:
         name = container.name
         if container.busy is not None:
             raise Busy(f"{name} is busy: {container.busy}", hint="wait until that is done, then try again")
@@ -183,9 +197,25 @@ class Prover:
                     why="only files and whiteouts are, that hide a package's file of the host",
                     hint=f"`lxcfleet audit shadow {name}` shows them",
                 )
+            taken, records = await self._whole(deltas[name], owned, packages)
+            removed = tuple(sorted({*paths, *taken.removed}))
+            kept = {path: why for path, why in taken.kept.items() if path not in paths}
+            if not removed and not records:
+                return Result(name, "unchanged", False, kept=kept)
             if not dry_run:
-                await self._finder.remove(container, paths)
-        return Result(name, "would be changed" if dry_run else "removed", not dry_run)
+                await self._finder.remove(container, removed, records)
+        return Result(name, "would be changed" if dry_run else "removed", not dry_run, removed=removed, kept=kept)
+
+    async def _whole(
+        self, delta: Delta, owned: Collection[Owned], packages: Sequence[str]
+    ) -> tuple[Whole, Mapping[str, str]]:
+        """What goes with ``packages``, and the host's records of those that the container has in another version."""
+        if not packages:
+            return Whole(()), {}
+        changed = compare(delta.packages, await asyncio.to_thread(database.by_architecture)).changed if delta.packages else {}
+        taken = whole(packages, owned, delta.shadows, changed)
+        status = await asyncio.to_thread(database.STATUS.read_bytes) if taken.records else b""
+        return taken, {name: os.fsdecode(record) for name, record in records_of(status, taken.records).items()}
 
 
 def _meant(names: Sequence[str], installed: Mapping[str, str]) -> tuple[set[str], dict[str, list[str]]]:
