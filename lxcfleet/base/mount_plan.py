@@ -90,7 +90,7 @@ class MountPlan:
         first, last = self.first_id, RANGE_SIZE - 1
         owners = "" if first is None else f", ids 0-{last} as {first}-{first + last}"
         lines = [f"{c.target}: {c.source}, read-only{owners if c.shifted else ''}" for c in self.clones]
-        lines += [f"{fresh.target}: {', '.join(fresh.services.units)} of the host, read-only" for fresh in self.fresh]
+        lines += [f"{fresh.target}: {fresh.services}, read-only" for fresh in self.fresh]
         if self.first_id is not None:
             lines.append(f"{self.users}: its user namespace")
         for overlay in reversed(self.overlays):

@@ -11,21 +11,28 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from lxcfleet.base.mask.maintenance import TIMERS
 from lxcfleet.host.kernel import mounts
 from lxcfleet.paths import Paths
 from lxcfleet.spec.spec import Spec
 
 
 class Services(NamedTuple):
-    """What a container is to have in its layer of the host's services."""
+    """What a container is to have, and not to have, in its layer of the host's services."""
 
     units: tuple[str, ...] = ()
     """The names of the host's units that it runs."""
+    masked: tuple[str, ...] = ()
+    """The names of units that all containers run, and this one does not."""
+
+    def __str__(self) -> str:
+        parts = ((self.units, "of the host"), (self.masked, "not to be started"))
+        return "; ".join(f"{', '.join(names)} {words}" for names, words in parts if names)
 
     @classmethod
     def of(cls, spec: Spec) -> Services:
         """What a spec asks for."""
-        return cls(spec.units)
+        return cls(spec.units, () if spec.maintenance else TIMERS)
 
 
 _NOTHING = Services()

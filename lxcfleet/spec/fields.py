@@ -140,6 +140,11 @@ class SpecFields:
         " apache2.service (system containers only).", default=(), option=("--unit",), metavar="UNIT",
         init=Init.SYSTEM, init_why="it has no systemd\nleave out the command, or give the service's program as the command",
     )
+    maintenance: bool = row(
+        Flag(), "Whether it cleans up in itself by the host's timers: systemd-tmpfiles-clean, logrotate, phpsessionclean"
+        " (system containers only).", default=True, option=("--maintenance/--no-maintenance",), usual="yes",
+        init=Init.SYSTEM, init_why="it has no systemd\nleave it out",
+    )
     autostart: bool = row(
         Flag(), "Whether it starts when the host boots, if it ran when the host went down.", default=True,
         usual="yes", change=Change.LIVE, option=("--autostart/--no-autostart",),

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from lxcfleet.host.kernel.mounts import OPAQUE
 from lxcfleet.host.process.maps import Identity
 from lxcfleet.patch.shadow.files import find as shadows
 from lxcfleet.paths import Paths
+from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.unit_names import check_units, parse_unit
 
 from .layers_in import directories, stack_in
@@ -370,6 +372,22 @@ def test_the_layer_repeats_the_owners_and_modes_of_the_directories_above(host: P
     assert (above.owner.mode, above.owner.uid, above.opaque) == (0o711, os.getuid(), False)
     assert list(made) == sorted(made)
     assert "/" in made
+
+
+def test_timers_that_a_container_is_not_to_have_are_masked(host: Path) -> None:
+    spec = Spec("one", maintenance=False)
+    asked = Services.of(spec)
+    assert "logrotate.timer" in asked.masked
+    made = layer.entries(Tree(host), asked)
+    off = made[f"/{ADMIN}/logrotate.timer"]
+    assert isinstance(off, Symlink)
+    assert off.target == "/dev/null"
+    put(host, f"{SYSTEM}/logrotate.timer", "[Timer]\nOnCalendar=daily\n")
+    put(host, f"{SYSTEM}/logrotate.service", "[Service]\nExecStart=/bin/true\n")
+    both = layer.entries(Tree(host), asked._replace(units=("logrotate.timer",)))
+    assert f"/{ADMIN}/logrotate.timer" not in both, "it is asked for by name"
+    assert Services.of(replace(spec, maintenance=True)) == Services()
+    assert "logrotate.timer" in str(asked)
 
 
 def test_a_unit_that_the_host_lost_keeps_the_container_from_starting(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:

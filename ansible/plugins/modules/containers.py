@@ -168,6 +168,12 @@ options:
         containers only).
     type: list
     elements: str
+  maintenance:
+    description:
+      - >-
+        Whether it cleans up in itself by the host's timers: systemd-tmpfiles-clean, logrotate,
+        phpsessionclean (system containers only). The default is yes.
+    type: bool
   autostart:
     description:
       - >-
@@ -277,6 +283,7 @@ FIELDS = dict(
     stop_signal=dict(type="str"),
     stop_timeout=dict(type="float"),
     units=dict(type="list", elements="str"),
+    maintenance=dict(type="bool"),
     autostart=dict(type="bool"),
     boot_order=dict(type="int"),
     restart=dict(type="str"),
@@ -301,6 +308,7 @@ OPTIONS = dict(
     stop_signal=("--stop-signal", ""),
     stop_timeout=("--stop-timeout", ""),
     units=("--unit", ""),
+    maintenance=("--maintenance", "--no-maintenance"),
     autostart=("--autostart", "--no-autostart"),
     boot_order=("--boot-order", ""),
     restart=("--restart", ""),

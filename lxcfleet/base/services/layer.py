@@ -13,13 +13,16 @@ from lxcfleet.base.mask import units as allowed
 from lxcfleet.base.mask.compiler import with_parents
 from lxcfleet.base.services import planner
 from lxcfleet.base.services.planner import Plan
+from lxcfleet.base.services.units import ADMIN
 from lxcfleet.base.stack import Services
 from lxcfleet.base.tree import Tree, stamp
 from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.host.kernel import syscalls
-from lxcfleet.host.kernel.entries import Entry, stage
+from lxcfleet.host.kernel.entries import Entry, Symlink, stage
 
 _ROOT = Path("/")
+_OFF = Symlink("/dev/null", "not for this container")
+"""In place of a unit it keeps systemd from starting it; systemctl(1), "mask"."""
 _MOST = 16 << 20
 """The most bytes that such a layer may take; it takes some 100 KiB."""
 
@@ -35,7 +38,8 @@ def entries(tree: Tree, services: Services, *, whole: bool = True) -> dict[str, 
     found = plan(tree, services)
     if whole:
         found.check()
-    return with_parents(found.entries, tree)
+    masked = {f"{ADMIN}/{name}": _OFF for name in services.masked if name not in found.units}
+    return with_parents(found.entries | masked, tree)
 
 
 @dataclass(frozen=True)
