@@ -72,16 +72,17 @@ def programs(tree: Tree, rules: Rules | None = None, mounts: frozenset[str] = fr
     return {path for path, entry in plan(tree, rules, mounts).items() if isinstance(entry, Directory) and entry.why in why}
 
 
-def test_a_data_base_that_no_package_lists_is_there_private_and_empty(tree: OwnedTree) -> None:
-    """The package's script made this directory. The names below it are the host's content."""
-    tree.give("/var/lib/mysql", 102, 105, 0o700)
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+def test_a_data_base_that_no_package_lists_is_there_and_empty(tree: OwnedTree, mode: int) -> None:
+    """The package's script made this directory. The names below it are the host's content, whoever may list them."""
+    tree.give("/var/lib/mysql", 102, 105, mode)
     tree.give("/var/lib/mysql/customers", 102, 105, 0o755)
     put(tree.root, "var/lib/mysql/ibdata1", "the host's")
-    (tree.root / "var/lib/mysql").chmod(0o700)
+    (tree.root / "var/lib/mysql").chmod(mode)
     entries = plan(tree)
-    assert entries["/var/lib/mysql"] == Directory(Owner(0o700, 102, 105), True, "a program's directory")
+    assert entries["/var/lib/mysql"] == Directory(Owner(mode, 102, 105), True, "a program's directory")
     assert hides(tree.root, entries, "/var/lib/mysql/ibdata1")
-    assert "/var/lib/mysql/customers" not in entries
+    assert "/var/lib/mysql/customers" not in entries, "an empty one would be taken for a data base"
 
 
 def test_queues_keep_their_bits(tree: OwnedTree) -> None:
@@ -154,13 +155,17 @@ def test_a_directory_with_the_name_of_a_package(tree: OwnedTree) -> None:
 
 
 def test_no_further_down_than_two_levels(tree: OwnedTree) -> None:
-    for path in ("/var/lib/app", "/var/lib/app/queue", "/var/lib/app/queue/0"):
+    tree.give("/var/lib/app", 0)
+    for path in ("/var/lib/app/queue", "/var/lib/app/queue/0"):
         tree.give(path, 33)
-    assert programs(tree) == {"/var/lib/app", "/var/lib/app/queue"}
+    tree.give("/var/lib/app/more", 0)
+    tree.give("/var/lib/app/more/queue", 33)
+    assert programs(tree) == {"/var/lib/app/queue"}
 
 
 def test_a_crowd_of_directories_is_content(tree: OwnedTree) -> None:
-    tree.give("/var/cache/app", 33)
+    put(tree.root, "var/lib/dpkg/info/app.list", "/.\n")
+    tree.give("/var/cache/app", 0)
     for number in range(40):
         tree.give(f"/var/cache/app/{number:02x}", 33)
     assert programs(tree) == {"/var/cache/app"}
@@ -185,7 +190,7 @@ def test_links_are_not_followed(tree: OwnedTree) -> None:
 
 def test_what_is_mounted_is_not_asked(tree: OwnedTree, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network file system whose server is gone would keep every container from starting."""
-    tree.give("/var/lib/app", 33)
+    tree.give("/var/lib/app", 0, mode=0o1777)
     tree.give("/var/lib/app/export", 33)
     asked: list[str] = []
     real = tree.lstat

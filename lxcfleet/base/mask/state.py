@@ -3,7 +3,7 @@
 Programs that packages bring expect them, and most are made by no program but by the package's scripts, once, on the host. So
 they are found in four ways: packages list them, accounts have them as homes, tmpfiles.d declares them, and the rest is seen
 by its owner. Never is anything learnt that another user of the host could not see: the search by owner enters only
-directories that all users may list, and the other three read files that all users may read.
+directories of root's that all users may list, and the other three read files that all users may read.
 """
 
 from __future__ import annotations
@@ -150,7 +150,9 @@ def _search(tree: Tree, packages: Collection[str], mounts: Collection[str]) -> I
                 continue
             if for_programs(path, status):
                 yield path
-            if path.count("/") < 2 + _DEPTH and _listable(tree, [path]):
+            # In a directory of its own a program makes what it needs, and what is there is what it stored: a data base takes
+            # an empty directory for one that is ready.
+            if path.count("/") < 2 + _DEPTH and status.st_uid == 0 and _listable(tree, [path]):
                 waiting.append(path)
 
 
