@@ -212,7 +212,7 @@ def _network(spec: Spec, platform: Platform) -> list[str]:
     if spec.network is Network.HOST:
         return ["lxc.net.0.type = none"]
     if not spec.connected:
-        return ["lxc.net.0.type = empty"]
+        return ["lxc.net.0.type = empty", "lxc.net.0.flags = up"]  # up: the loopback interface
     lines = [
         "lxc.net.0.type = veth",
         f"lxc.net.0.link = {spec.further_bridge or platform.bridge}",

@@ -63,6 +63,7 @@ def test_confinement_follows_the_hosts_features() -> None:
 
 def test_the_network_is_made_by_liblxc_from_the_spec() -> None:
     assert config(app("true"))["lxc.net.0.type"] == ["empty"]
+    assert config(app("true"))["lxc.net.0.flags"] == ["up"], "its loopback interface"
     connected = Spec(
         "web", Init.SYSTEM, network=Network.BRIDGE,
         address=IPv4Interface("10.201.0.9/16"), address6=IPv6Interface("fd00::9/64"),
