@@ -61,6 +61,7 @@ def render(spec: Spec, paths: Paths, platform: Platform, console_log_kib: int) -
         *_limits(spec, platform),
         *([f"lxc.cgroup.dir = {platform.cgroup}"] if platform.cgroup else []),
         *_network(spec, platform),
+        *(_NESTING if spec.nesting else ()),
         "lxc.pty.max = 1024",
         "lxc.tty.max = 0",
         f"lxc.console.logfile = {own.console_log}",
@@ -125,6 +126,14 @@ def _dropped(spec: Spec) -> str:
     """The capabilities to drop. An app can't reboot, so none of its stops has to run the hook for that."""
     return _DROPPED if spec.init is Init.SYSTEM else f"{_DROPPED} sys_boot"
 
+
+_NESTING = (
+    "# The kernel lets a user namespace inside mount a new proc or sysfs only beside one that is whole; LXC's nesting.conf.",
+    "lxc.mount.entry = proc dev/.lxc/proc proc create=dir,optional 0 0",
+    "lxc.mount.entry = sys dev/.lxc/sys sysfs create=dir,optional 0 0",
+)
+"""In an unprivileged container, root may write only to those files in them that are about its own namespaces. AppArmor's
+profile keeps programs from the rest of these two, as liblxc generates it with allow_nesting."""
 
 _OOM_SCORE = 500
 """If the host runs out of memory, containers are killed before the host's own programs; proc(5). Root inside can raise
@@ -197,7 +206,7 @@ def confinement(spec: Spec, platform: Platform) -> dict[str, str]:
         "devices": "null, zero, full, random, urandom, tty, console, ptmx, pts"
         if platform.cgroup2 or "devices" in platform.controllers or spec.first_id is not None
         else "not limited: this host has no devices cgroup",
-        "proc and sys": "/proc/sys and /sys read-only",
+        "proc and sys": "whole ones for containers inside" if spec.nesting else "/proc/sys and /sys read-only",
     }
 
 

@@ -177,6 +177,15 @@ def _disk_of_privileged(values: Values) -> InvalidInput | None:
     )  # fmt: skip
 
 
+def _nesting_of_privileged(values: Values) -> InvalidInput | None:
+    if not values["privileged"] or not values["nesting"]:
+        return None
+    return InvalidInput(
+        "a privileged container can't have nesting", why="a /proc that nothing covers would be the host's, to root",
+        hint="leave out --privileged or --nesting",
+    )  # fmt: skip
+
+
 RULES = (
     Rule(("command", "init"), _command_of_system),
     Rule(("init",), _app_without_command, profile=False),
@@ -190,4 +199,5 @@ RULES = (
     Rule(("publish", "network"), _without_bridge("publish")),
     Rule(("isolated", "network"), _isolated_on_host_network),
     Rule(("disk", "privileged"), _disk_of_privileged),
+    Rule(("nesting", "privileged"), _nesting_of_privileged),
 )

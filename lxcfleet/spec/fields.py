@@ -140,6 +140,10 @@ class SpecFields:
         " apache2.service (system containers only).", default=(), option=("--unit",), metavar="UNIT",
         init=Init.SYSTEM, init_why="it has no systemd\nleave out the command, or give the service's program as the command",
     )
+    nesting: bool = row(
+        Flag(), "Whether programs in it may make containers of their own, such as bubblewrap's: they get a /proc and a /sys"
+        " that nothing covers. Not for a privileged one.", default=False, option=("--nesting",),
+    )
     maintenance: bool = row(
         Flag(), "Whether it cleans up in itself by the host's timers: systemd-tmpfiles-clean, logrotate, phpsessionclean"
         " (system containers only).", default=True, option=("--maintenance/--no-maintenance",), usual="yes",

@@ -102,6 +102,12 @@ def test_processes_are_limited_by_default_and_nothing_else() -> None:
     assert "lxc.cgroup2.pids.max" not in config(replace(app("true"), pids=0))
 
 
+def test_nesting_only_where_it_is_asked_for() -> None:
+    assert not [value for value in config(app("true"))["lxc.mount.entry"] if "/.lxc/" in value]
+    entries = config(replace(app("true"), nesting=True))["lxc.mount.entry"]
+    assert [value.split()[1] for value in entries if "/.lxc/" in value] == ["dev/.lxc/proc", "dev/.lxc/sys"]
+
+
 def test_no_new_privileges_only_when_asked_for() -> None:
     assert "lxc.no_new_privs" not in config(app("true"))
     assert config(replace(app("true"), no_new_privs=True))["lxc.no_new_privs"] == ["1"]

@@ -168,6 +168,12 @@ options:
         containers only).
     type: list
     elements: str
+  nesting:
+    description:
+      - >-
+        Whether programs in it may make containers of their own, such as bubblewrap's: they get a /proc and a
+        /sys that nothing covers. Not for a privileged one.
+    type: bool
   maintenance:
     description:
       - >-
@@ -283,6 +289,7 @@ FIELDS = dict(
     stop_signal=dict(type="str"),
     stop_timeout=dict(type="float"),
     units=dict(type="list", elements="str"),
+    nesting=dict(type="bool"),
     maintenance=dict(type="bool"),
     autostart=dict(type="bool"),
     boot_order=dict(type="int"),
@@ -308,6 +315,7 @@ OPTIONS = dict(
     stop_signal=("--stop-signal", ""),
     stop_timeout=("--stop-timeout", ""),
     units=("--unit", ""),
+    nesting=("--nesting", ""),
     maintenance=("--maintenance", "--no-maintenance"),
     autostart=("--autostart", "--no-autostart"),
     boot_order=("--boot-order", ""),
