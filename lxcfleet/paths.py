@@ -98,6 +98,24 @@ class ContainerPaths:
 
 
 @dataclass(frozen=True)
+class VolumePaths:
+    """Where one volume's files are."""
+
+    directory: Path
+    """Only root can enter it: users of the host must not reach files that a container's root wrote."""
+
+    @property
+    def record(self) -> Path:
+        """What was asked for, and its ids; see data.volumes."""
+        return self.directory / "volume.yaml"
+
+    @property
+    def data(self) -> Path:
+        """The directory that containers mount."""
+        return self.directory / "data"
+
+
+@dataclass(frozen=True)
 class Paths:
     """Every path of the product. Tests give other roots; nothing else spells a path out."""
 
@@ -123,6 +141,23 @@ class Paths:
     def environment(self) -> dict[str, str]:
         """What ``from_environment`` needs to give these paths again, for child processes."""
         return {"LXCFLEET_LXC": str(self.lxc), "LXCFLEET_RUN": str(self.run), "LXCFLEET_ETC": str(self.etc)}
+
+    @property
+    def volumes(self) -> Path:
+        """The directories of volumes, by name."""
+        return self.state / "volumes"
+
+    def volume(self, name: str) -> VolumePaths:
+        """The files of the volume ``name``."""
+        return VolumePaths(self.volumes / name)
+
+    def new_volume(self, name: str) -> VolumePaths:
+        """Where the volume is put together before it gets its own name."""
+        return VolumePaths(self.volumes / f"{self.NEW_PREFIX}{name}")
+
+    def gone_volume(self, name: str) -> VolumePaths:
+        """Where the volume waits to be removed after it lost its own name."""
+        return VolumePaths(self.volumes / f"{self.GONE_PREFIX}{name}")
 
     def container(self, name: str) -> ContainerPaths:
         """The files of the container ``name``."""

@@ -52,11 +52,14 @@ from lxcfleet.api.records import (
     SetRecord,
     TargetRecord,
     UsageRecord,
+    VolumeRecord,
 )
 from lxcfleet.api.requests import (
     ActionRequest,
     CreateRequest,
+    CreateVolumeRequest,
     FixShadowsRequest,
+    RemoveVolumesRequest,
     ResumeRequest,
     RolloutRequest,
     SetRequest,
@@ -132,6 +135,23 @@ FLEET_EXPORT: Call[ExportRequest, TextRecord] = Call(
 FLEET_REMOVE: Call[RemoveFleetRequest, FleetRecord] = Call(
     "fleet_remove", "POST", "/1.0/fleets/remove", "forget a fleet that has no containers, or leave them to nobody",
     InBody(RemoveFleetRequest), one(FleetRecord),
+)  # fmt: skip
+
+# -- volumes ------------------------------------------------------------------------------------------------
+
+VOLUMES: Call[None, list[VolumeRecord]] = Call(
+    "volumes", "GET", "/1.0/volumes", "all volumes", _NOTHING, many(VolumeRecord)
+)
+VOLUME: Call[str, VolumeRecord] = Call(
+    "volume", "GET", "/1.0/volumes/{name}", "one volume, with the space in use", _BY_NAME, one(VolumeRecord)
+)
+CREATE_VOLUME: Call[CreateVolumeRequest, OperationRecord] = Call(
+    "create_volume", "POST", "/1.0/volumes", "begin to create a volume", InBody(CreateVolumeRequest), one(OperationRecord),
+    status=202,
+)  # fmt: skip
+REMOVE_VOLUMES: Call[RemoveVolumesRequest, OperationRecord] = Call(
+    "remove_volumes", "POST", "/1.0/volumes/remove", "begin to remove volumes that no container has, and all files on them",
+    InBody(RemoveVolumesRequest), one(OperationRecord), status=202,
 )  # fmt: skip
 
 # -- operations and events ----------------------------------------------------------------------------------

@@ -51,6 +51,8 @@ class ContainerRecord(TypedDict):
     network: str
     ports: list[str]
     """The ports that the container declares, as ``http=8080/tcp``."""
+    volumes: list[str]
+    """What it mounts beside its layers, each as VOLUME:/PATH, /HOST/PATH:/PATH:ro or tmpfs:/PATH:size=BYTES."""
     isolated: bool
     publish: list[str]
     """The host's ports that lead to the container, as ``8080:80/tcp``."""
@@ -107,6 +109,26 @@ class ContainerDetails(ContainerRecord):
     """The means that confine the container, such as seccomp, each with its effect in words."""
     spec: dict[str, Any]
     """All fields of its spec, as they stand in the spec's file. Empty if that file can't be read."""
+
+
+class VolumeRecord(TypedDict):
+    """A volume, which outlives the containers that mount it."""
+
+    name: str
+    size_bytes: int | None
+    """The most bytes that may be on it; null: no limit."""
+    used_bytes: int | None
+    """Null: they are not counted. Only the call about one volume counts them itself."""
+    containers: list[str]
+    """The containers whose specs name it."""
+    labels: dict[str, str]
+    first_id: int | None
+    """The first of the uids and gids that its files have on the host's disk; null: its record can't be read."""
+    created: str
+    path: str
+    """Its files on this host."""
+    problem: str | None
+    """Why it is broken."""
 
 
 class HostUsageRecord(TypedDict):
@@ -171,6 +193,8 @@ class ResultRecord(TypedDict):
     """The paths that were removed from its delta, or would be. Only ``audit shadow`` gives it."""
     kept: NotRequired[dict[str, str]]
     """The paths that were asked for and stay, with the reason for each. Only ``audit shadow`` gives it."""
+    notes: NotRequired[list[str]]
+    """What the operator should know though it succeeded, such as a mount that hides files of packages."""
 
 
 class OperationRecord(TypedDict):

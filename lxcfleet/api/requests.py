@@ -245,6 +245,60 @@ class FixShadowsRequest:
 
 
 @dataclass(frozen=True)
+class CreateVolumeRequest:
+    """``lxcfleet volume create``. ``ensure``: it only has to be there."""
+
+    name: str
+    size: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    ensure: bool = False
+    dry_run: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The body."""
+        return {**asdict(self), "labels": dict(self.labels)}
+
+    @classmethod
+    def from_json(cls, data: object) -> CreateVolumeRequest:
+        """From a body; raises InvalidInput."""
+        from lxcfleet.spec.volumes import check_volume  # noqa: PLC0415  the command line starts with this module
+
+        fields = Fields(data, "request")
+        request = cls(
+            fields.text("name"), fields.size("size", 0), fields.pairs("labels", check_label), fields.flag("ensure"),
+            fields.flag("dry_run"),
+        )  # fmt: skip
+        try:
+            check_volume(request.name)
+        except InvalidInput as error:
+            fields.complain("name", f"{error.message}: {error.why}")
+        fields.finish("the request to create a volume is not valid")
+        return request
+
+
+@dataclass(frozen=True)
+class RemoveVolumesRequest:
+    """``lxcfleet volume rm``: all of them, or none if one is in use."""
+
+    names: tuple[str, ...]
+    dry_run: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The body."""
+        return {"names": list(self.names), "dry_run": self.dry_run}
+
+    @classmethod
+    def from_json(cls, data: object) -> RemoveVolumesRequest:
+        """From a body; raises InvalidInput."""
+        fields = Fields(data, "request")
+        request = cls(tuple(dict.fromkeys(fields.texts("names"))), fields.flag("dry_run"))
+        if not request.names:
+            fields.complain("names", "say which volumes")
+        fields.finish("the request to remove volumes is not valid")
+        return request
+
+
+@dataclass(frozen=True)
 class ResumeRequest:
     """``lxcfleet rollout resume``. ``accept``: leave the containers that failed as they are."""
 

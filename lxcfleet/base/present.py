@@ -261,6 +261,11 @@ class Present:
             return replace(found, hidden=True)
         return found
 
+    def mode(self, path: str) -> int | None:
+        """The mode of what is at ``path``, a link not followed; None: nothing is there."""
+        status = self.find(path).status
+        return None if status is None else status.st_mode
+
     def below(self, path: str, upper: int = 0) -> Found:
         """The entry that the layers below ``uppers[upper]`` have at ``path``, even if that layer hides it.
 

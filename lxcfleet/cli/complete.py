@@ -43,10 +43,22 @@ def labels(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]
     return sorted(pair for pair in pairs if pair.startswith(incomplete))
 
 
-def _containers(ctx: click.Context) -> list[ContainerRecord]:
-    session = ctx.find_object(Session)
-    paths = session.paths if session else Paths.from_environment()
+def volumes(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Matching volumes."""
     try:
-        return Client(paths, PATIENCE).containers(Selection(everything=True))
+        found = _client(ctx).volumes()
+    except (FleetError, OSError, ValueError):
+        return []
+    return [each["name"] for each in found if each["name"].startswith(incomplete)]
+
+
+def _client(ctx: click.Context) -> Client:
+    session = ctx.find_object(Session)
+    return Client(session.paths if session else Paths.from_environment(), PATIENCE)
+
+
+def _containers(ctx: click.Context) -> list[ContainerRecord]:
+    try:
+        return _client(ctx).containers(Selection(everything=True))
     except (FleetError, OSError, ValueError):
         return []

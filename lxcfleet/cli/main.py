@@ -38,6 +38,7 @@ VERBS: dict[str, str] = {
     "destroy": "actions",
     "exec": "execute",
     "shell": "execute",
+    "volume": "volume",
     "logs": "logs",
     "wait": "wait",
     "stale": "stale",

@@ -25,6 +25,7 @@ from lxcfleet.spec.results import Result
 from lxcfleet.spec.rows import Change
 from lxcfleet.spec.settings import Config
 from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.volumes import VolumeMount
 
 SHOWN = 5
 """A complaint lists at most so many names, and says how many more there are."""
@@ -41,6 +42,9 @@ class Planned:
     restart: tuple[str, ...] = ()
     """The keys that were asked for and take effect only after a restart, as the container runs."""
 
+    notes: tuple[str, ...] = ()
+    """What the operator should know of it."""
+
     @property
     def changed(self) -> bool:
         """Whether the container's spec becomes another one."""
@@ -49,7 +53,9 @@ class Planned:
     def result(self, word: str) -> Result:
         """The result for this container; ``word`` if its spec changes."""
         differs = differences(self.former, self.spec)
-        return Result(self.container.name, word if self.changed else "unchanged", self.changed, differs=differs)
+        return Result(
+            self.container.name, word if self.changed else "unchanged", self.changed, differs=differs, notes=self.notes
+        )
 
 
 class Changing:
@@ -89,6 +95,7 @@ class Changing:
         wrong = _Complaints(len(chosen))
         commands: set[tuple[str, ...]] = set()
         checked: set[tuple[str, ...]] = set()
+        mounted: dict[tuple[VolumeMount, ...], tuple[str, ...]] = {}
         planned = []
         for container in chosen:
             with wrong.of(container):
@@ -103,8 +110,11 @@ class Changing:
                 if any(getattr(former, key) != getattr(spec, key) for key in _LIMITS):
                     self._specs.check_limits(spec)
                     self._check_running(container, spec)
+                if spec.volumes != former.volumes and spec.volumes not in mounted:
+                    mounted[spec.volumes] = await self._specs.check_mounts(spec)
                 waits = changes.await_restart(container.spec, spec) if container.running is not None else ()
-                planned.append(Planned(container, former, spec, tuple(key for key in waits if key in keys)))
+                restart = tuple(key for key in waits if key in keys)
+                planned.append(Planned(container, former, spec, restart, mounted.get(spec.volumes, ())))
         wrong.finish()
         joining = [each for each in planned if each.spec.connected and not each.former.connected]
         if joining:

@@ -85,15 +85,16 @@ class Creation:
         self, ask: CreateRequest, config: Config, updating: Callable[[Sequence[Planned]], None]
     ) -> Operation:
         checked, planned = None, {}
+        notes: tuple[str, ...] = ()
         while (wanted := self._wanted(ask, config)) != checked:
             # During the checks, another client may take a name.
-            await self._check(wanted)
+            notes = await self._check(wanted)
             planned = await self._updates(wanted) if ask.update else {}
             checked = wanted
         updating([*planned.values()])
         way = plan.create(ask.start)
         if ask.dry_run:
-            return self._dry(wanted, way, planned, start=ask.start)
+            return self._dry(wanted, way, planned, notes, start=ask.start)
         made = self._room.take(wanted.new, wanted.like)
         for spec in made:
             self._registry.add(Container(spec.name, spec, busy="create"))
@@ -104,7 +105,7 @@ class Creation:
                 self._room.forget(self._registry[spec.name])
             raise
         self._room.expect(made)
-        jobs = [self._creation(spec, way) for spec in made]
+        jobs = [self._creation(spec, way, notes) for spec in made]
         jobs += [self._presence(self._registry[name], wanted, planned.get(name), start=ask.start) for name in wanted.present]
         return self._operations.begin("create", jobs, AT_ONCE)
 
@@ -124,9 +125,15 @@ class Creation:
         return {each.container.name: each for each in await self._changing.check(present, specs, askable())}
 
     def _dry(
-        self, wanted: request.Wanted, way: plan.Steps, planned: Mapping[str, Planned], *, start: bool
+        self,
+        wanted: request.Wanted,
+        way: plan.Steps,
+        planned: Mapping[str, Planned],
+        notes: tuple[str, ...],
+        *,
+        start: bool,
     ) -> Operation:
-        results = [Result(name, "planned", True) for name in wanted.new]
+        results = [Result(name, "planned", True, notes=notes) for name in wanted.new]
         lines = [line for name in wanted.new for line in steps.describe(name, way)]
         for name in wanted.present:
             container = self._registry[name]
@@ -192,8 +199,10 @@ class Creation:
         finally:
             await self._room.release_unused()
 
-    async def _check(self, wanted: request.Wanted, *, room: bool = True) -> None:
-        """Refuse what this host has no room for or can't run. ``room``: whether the room is checked, too."""
+    async def _check(self, wanted: request.Wanted, *, room: bool = True) -> tuple[str, ...]:
+        """Refuse what this host has no room for or can't run. ``room``: whether the room is checked, too.
+
+        Gives what the operator should know of new containers."""
         if room:
             await self._room.check_new(len(wanted.new), wanted.like)
         self._specs.check_limits(wanted.like)
@@ -205,14 +214,15 @@ class Creation:
             await self._room.check_addresses(len(wanted.new))
         if wanted.new:
             await self._room.check_ports(wanted.like, len(wanted.new))
+        return await self._specs.check_mounts(wanted.like) if wanted.new else ()
 
-    def _creation(self, spec: Spec, planned: plan.Steps) -> Job:
+    def _creation(self, spec: Spec, planned: plan.Steps, notes: tuple[str, ...] = ()) -> Job:
         container = self._registry[spec.name]
 
         async def job() -> Result:
             await self._reconciler.create(container, planned)
             self._bus.publish(ActionDone(container.name, "created"))
-            return Result(container.name, "created", True)
+            return Result(container.name, "created", True, notes=notes)
 
         def forget() -> None:
             self._room.forget(container)

@@ -232,6 +232,7 @@ class Lifecycle:
             "mount": mount,
             "reconcile": self._settings.reconcile,
             "files": files,
+            "volumes": [str(each) for each in spec.volumes],
         }
         reply = await self._preparer.submit(item)
         if reply.body["error"]:

@@ -275,9 +275,12 @@ def _app(spec: Spec) -> list[str]:
         *(f"lxc.environment = {key}={value}" for key, value in _variables(spec).items()),
         f"lxc.init.cmd = {init_command(spec)}",
         *_app_sysfs(spec),
-        "lxc.mount.entry = tmpfs tmp tmpfs rw,nosuid,nodev,mode=1777,size=10% 0 0",
+        *([] if any(each.target == "/tmp" for each in spec.volumes) else [_TMP]),
         f"lxc.signal.halt = SIG{stop_signal(spec)}",
     ]
+
+
+_TMP = "lxc.mount.entry = tmpfs tmp tmpfs rw,nosuid,nodev,mode=1777,size=10% 0 0"
 
 
 def stop_signal(spec: Spec) -> StopSignal:

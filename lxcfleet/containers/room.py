@@ -16,6 +16,7 @@ from lxcfleet.containers.host_keeper import HostKeeper
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.outside import Network
 from lxcfleet.containers.registry import Registry
+from lxcfleet.data import volumes
 from lxcfleet.errors import FleetError
 from lxcfleet.host.facts import limits
 from lxcfleet.paths import Paths
@@ -44,14 +45,15 @@ class Room:
         self._builders = 0
 
     def _read_ids(self) -> IdPool:
-        return IdPool(*limits.id_files(), own=self._registry.ids(), foreign=self._foreign())
+        own = [*self._registry.ids(), *volumes.ids(self._paths)]
+        return IdPool(*limits.id_files(), own=own, foreign=self._foreign())
 
     def _foreign(self) -> list[str]:
         """Configurations of containers without a spec that names their ids: containers of others, and broken ones of ours."""
         return store.foreign_configs(self._paths, {c.name for c in self._registry if c.spec is not None})
 
     def reload(self) -> None:
-        """Read /etc/subuid and /etc/subgid again."""
+        """Read /etc/subuid and /etc/subgid again, and which ids volumes have."""
         self._ids = self._read_ids()
 
     # -- taking and giving back ------------------------------------------------------------------------------
@@ -71,6 +73,10 @@ class Room:
                 self._give_back(spec)
             raise
         return specs
+
+    def take_ids(self) -> int:
+        """The first id of a range for a volume; ``reload`` frees it, unless a volume has it by then. Raises NoCapacity."""
+        return self._ids.take()
 
     def forget(self, container: Container) -> None:
         """Forget a container that no longer exists, and release what it held."""

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lxcfleet.base.stack import stack_of
 from lxcfleet.containers import changes, lxc_config, store
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.events import SpecChanged
@@ -16,7 +17,7 @@ from lxcfleet.containers.outside import Network
 from lxcfleet.errors import Broken, FleetError, HostError, Unsupported, from_body
 from lxcfleet.host.kernel import quota, tree
 from lxcfleet.launcher.client import Launcher
-from lxcfleet.launcher.operations import LIMIT, LimitItem
+from lxcfleet.launcher.operations import CHECK_MOUNTS, LIMIT, LimitItem, MountsItem
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec.spec import Spec
@@ -67,6 +68,19 @@ class Specs:
             )
         if spec.disk:
             quota.check(self._paths.lxc)
+
+    async def check_mounts(self, spec: Spec) -> tuple[str, ...]:
+        """Raise FleetError if containers can't have what the spec mounts beside their layers; gives what would be hidden."""
+        if not spec.volumes:
+            return ()
+        lower = list(stack_of(self._paths, spec.name).lower)
+        item: MountsItem = {
+            "volumes": [str(each) for each in spec.volumes], "privileged": spec.privileged, "stack": lower
+        }  # fmt: skip
+        answer = await self._launcher.ask(CHECK_MOUNTS, item)
+        if answer["error"]:
+            raise from_body(answer["error"])
+        return tuple(answer["notes"])
 
     # -- the steps -------------------------------------------------------------------------------------------
 

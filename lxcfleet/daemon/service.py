@@ -28,10 +28,12 @@ from lxcfleet.containers.specs import Specs
 from lxcfleet.containers.steps import Observer
 from lxcfleet.containers.usage import Usages
 from lxcfleet.daemon import findings
+from lxcfleet.daemon.volumes import Volumes
 from lxcfleet.daemon.waiting import Waiting
 from lxcfleet.errors import InvalidInput, NotFound
 from lxcfleet.health.prober import Prober
 from lxcfleet.host.process import proc
+from lxcfleet.launcher.client import Launcher
 from lxcfleet.network.fleet import FleetNetwork
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
@@ -63,6 +65,7 @@ class Fleet:
         prober: Prober,
         host: HostKeeper,
         endings: Endings,
+        launcher: Launcher,
         observers: Sequence[Observer] = (),
     ) -> None:
         """``observers`` are called before each step that changes a container."""
@@ -86,6 +89,7 @@ class Fleet:
         self.actions = Actions(paths, registry, self.reconciler, mask, operations, bus, self.room, firsts)
         self.boot = Boot(paths, registry, prober, self.reconciler, operations, bus)
         self.changing = Changing(paths, self.reconciler, specs, mask, network, bus)
+        self.volumes = Volumes(paths, registry, self.room, launcher, operations, bus)
         self.creation = Creation(
             paths, registry, specs, mask, self.reconciler, operations, bus, self.room, self.actions,
             self.changing, firsts,
@@ -126,6 +130,7 @@ class Fleet:
             "privileged": spec.privileged if spec else False,
             "network": spec.network if spec else "",
             "ports": [str(port) for port in spec.ports] if spec else [],
+            "volumes": [str(each) for each in spec.volumes] if spec else [],
             "isolated": spec.isolated if spec else False,
             "publish": [str(publication) for publication in spec.publish] if spec else [],
             "created": spec.created if spec else "",
@@ -190,6 +195,7 @@ class Fleet:
     async def _with_own(self, record: DoctorRecord) -> DoctorRecord:
         own = findings.of_tasks(self._tasks.readings(), datetime.now(UTC))
         own += await services.findings(self.paths, services.all_asked(self.paths, self.registry, self.config.profiles))
+        own += self.volumes.findings()
         record["findings"] += [cast(FindingRecord, finding.to_json()) for finding in own]
         return record
 

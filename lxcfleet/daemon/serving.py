@@ -126,6 +126,7 @@ class Daemon:
         return [
             tasks.keep("attach", attach.serve),
             tasks.do("cleanup", lambda: self._clean(parts.leftovers.gone)),
+            tasks.do("cleanup-volumes", parts.fleet.volumes.clean_up),
             tasks.keep("observe", self._observe),
             tasks.keep("cgroups", parts.registry.tidying.run),
             tasks.keep("monitor-guard", parts.monitor_guard.run),

@@ -113,6 +113,7 @@ class Parts:
             self.prober,
             self.host,
             self.endings,
+            launcher,
             observers,
         )
         self._patches()

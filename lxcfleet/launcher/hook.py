@@ -18,6 +18,7 @@ from lxcfleet.base.mask import build, mount
 from lxcfleet.base.merge import reconcile
 from lxcfleet.base.stack import stack_for
 from lxcfleet.containers import announcements, store
+from lxcfleet.data import mounting
 from lxcfleet.errors import Broken, FleetError, WrongState
 from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.host.lxc import apparmor
@@ -71,6 +72,7 @@ def main() -> None:
         layers.mount(paths, stack, name, spec.first_id, spec.disk)
         if spec.init is Init.APP:
             runtime.mount(paths.root_mount, Path(stack.bottom.outside("/")), spec.first_id or 0)
+        mounting.mount(paths, name, [str(each) for each in spec.volumes], spec.first_id)
         tree.keep_copy(paths.container(name).spec, paths.container(name).started)
         apparmor.allow_socket_locks(paths.apparmor)
     except (FleetError, OSError) as error:

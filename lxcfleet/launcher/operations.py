@@ -68,6 +68,25 @@ class PrepareItem(TypedDict):
     """Whether the host's changes are merged into its delta."""
     files: dict[str, str]
     """Files for its directory: name to text."""
+    volumes: list[str]
+    """What it mounts beside its layers, as texts; see spec.volumes."""
+
+
+class VolumeItem(TypedDict):
+    """A volume to make."""
+
+    name: str
+    record: str
+    """The text of its file ``volume.yaml``."""
+
+
+class MountsItem(TypedDict):
+    """What new or changed containers are to mount beside their layers."""
+
+    volumes: list[str]
+    privileged: bool
+    stack: Any
+    """The layers that they have below their own; see base.stack.Layer."""
 
 
 class InitPid(TypedDict):
@@ -320,6 +339,11 @@ STALE: Large[StaleItem, list[dict[str, Any]]] = Large("stale")
 """Answers patch.stale.judge.StaleScan.to_json for each container."""
 SHADOWS: Large[list[tuple[str, Any]], list[dict[str, Any]]] = Large("shadows")
 """Takes names and stacks; answers patch.shadow.files.Delta.to_json for each container."""
+MAKE_VOLUME: Ask[VolumeItem, Done] = Ask("make_volume")
+REMOVE_VOLUME: Ask[str, Done] = Ask("remove_volume")
+"""Takes the name of a directory among the volumes."""
+CHECK_MOUNTS: Ask[MountsItem, Done] = Ask("check_mounts")
+"""The notes tell which packages' files would be hidden."""
 UNSHADOW: Ask[UnshadowItem, Done] = Ask("unshadow")
 EXPOSURE: Large[list[ExposureItem], list[Exposed]] = Large("exposure")
 MASK: Ask[bool, Done] = Ask("mask")

@@ -111,6 +111,8 @@ def result_record(result: Result) -> ResultRecord:
         record["removed"] = list(result.removed)
     if result.kept:
         record["kept"] = dict(result.kept)
+    if result.notes:
+        record["notes"] = list(result.notes)
     return record
 
 

@@ -20,6 +20,7 @@ from lxcfleet.spec.rows import Change, Row, row, rows_of
 from lxcfleet.spec.terms import MAX_CPUS, MAX_ORDER, MAX_PIDS, MAX_STOP_TIMEOUT, PIDS, Init, Network, StopSignal
 from lxcfleet.spec.types import Choice, Command, Flag, Interface, Items, Number, Pairs, Size, Text, Whole
 from lxcfleet.spec.unit_names import check_units, parse_unit
+from lxcfleet.spec.volumes import VolumeMount, VolumesType
 
 _GIVEN = "lxcfleet gives it"
 _OWNED = "only `lxcfleet apply` gives a container to a fleet"
@@ -114,6 +115,11 @@ class SpecFields:
     pids: int = row(
         Whole(0, MAX_PIDS), "Processes and threads that it may have at most; 0: no limit.", default=PIDS,
         setting="pids", change=Change.LIVE, option=("--pids",), metavar="N",
+    )
+    volumes: tuple[VolumeMount, ...] = row(
+        VolumesType(), "What it has beside its layers: volumes, which outlive it, directories of the host (read-only, unless"
+        " :rw is said), and file systems in memory.", default=(),
+        option=("-v", "--volume"), metavar="VOLUME:/PATH[:ro]|/HOST/PATH:/PATH[:rw]|tmpfs:/PATH:size=SIZE",
     )
     no_new_privs: bool = row(
         Flag(), "Whether setuid and file capabilities give no rights in it (app containers only).", default=False,

@@ -211,6 +211,14 @@ class Fields:
             self.complain(key, error.message)
         return tuple(items)
 
+    def items(self, key: str) -> list[object]:
+        """A list of any values."""
+        return self._take(key, list, [])
+
+    def within(self, where: str, data: object) -> Fields:
+        """The mapping ``data``, which stands at ``where`` in this one."""
+        return Fields(data, f"{self._where}: {where}" if self._where else where, self._complaints)
+
     def pairs(self, key: str, check: Callable[[str, str], object]) -> dict[str, str]:
         """A mapping of text to text. ``check`` looks at each pair, and raises InvalidInput."""
         result: dict[str, str] = {}

@@ -25,6 +25,8 @@ class Result:
     """The paths that were removed from its delta, or would be."""
     kept: Mapping[str, str] = field(default_factory=dict)
     """The paths that were asked for and stay, with the reason for each."""
+    notes: tuple[str, ...] = ()
+    """What the operator should know of it, though it succeeded."""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Result:

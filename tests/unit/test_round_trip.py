@@ -37,6 +37,10 @@ LABELS = st.dictionaries(
 SERVICES = st.sampled_from(["http=80", "dns=53/udp", "web-2=8080"])
 PUBLISHED = st.just("8080:80")
 UNITS = st.sampled_from(["apache2.service", r"a\x2db@1:2.timer", "x.socket"])
+MOUNTS = st.sampled_from([
+    "data:/srv/data", "data:/var/lib/app:ro:noexec", "/srv/ref:/opt/ref:ro", "/srv/own:/opt/own:rw:owner=container:suid",
+    "tmpfs:/var/cache:size=4194304:mode=1777",
+])  # fmt: skip
 SHARES = st.integers(1, 99).map(Share) | st.integers(1, 100).map(lambda n: Share(n, percent=True))
 CHECKS = st.one_of(
     st.builds(HealthCheck, st.just(CheckKind.EXEC), st.lists(ANY, min_size=1, max_size=3).map(tuple),
@@ -69,7 +73,7 @@ def values(row: Row) -> st.SearchStrategy[Any]:
         case Pairs():
             return VARIABLES if row.secret else LABELS
         case Items():
-            texts = {"ports": SERVICES, "publish": PUBLISHED, "units": UNITS}[row.key]
+            texts = {"ports": SERVICES, "publish": PUBLISHED, "units": UNITS, "volumes": MOUNTS}[row.key]
             return st.lists(texts, max_size=3, unique=True).map(_parsed(row.type))
         case HealthType() | RestartType() | ShareType():
             return {HealthType: CHECKS, RestartType: RESTARTS, ShareType: SHARES}[type(row.type)]

@@ -31,7 +31,8 @@ async def serving(directory: Path) -> AsyncIterator[str]:
     (directory / "log").write_text("a line\n")
     room = MagicMock()
     room.doctor.return_value = {"findings": [], "fits": None}
-    fleet = SimpleNamespace(events=Events(), wait=for_ever, room=room, log_file=lambda *_: str(directory / "log"))
+    log = str(directory / "log")
+    fleet = SimpleNamespace(events=Events(), wait=for_ever, room=room, log_file=lambda *_: log, volumes=None)
     nobody = MagicMock()
     scrape = Scrape(fleet, nobody)  # type: ignore[arg-type]
     server = Server(fleet, nobody, nobody, nobody, nobody, nobody, nobody, scrape, Access(os.getgid(), None))  # type: ignore[arg-type]

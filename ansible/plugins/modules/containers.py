@@ -139,6 +139,13 @@ options:
       - >-
         Processes and threads that it may have at most; 0: no limit.
     type: int
+  volumes:
+    description:
+      - >-
+        What it has beside its layers: volumes, which outlive it, directories of the host (read-only, unless
+        :rw is said), and file systems in memory.
+    type: list
+    elements: str
   no_new_privs:
     description:
       - >-
@@ -284,6 +291,7 @@ FIELDS = dict(
     cpus=dict(type="float"),
     disk=dict(type="str"),
     pids=dict(type="int"),
+    volumes=dict(type="list", elements="str"),
     no_new_privs=dict(type="bool"),
     user=dict(type="str"),
     stop_signal=dict(type="str"),
@@ -310,6 +318,7 @@ OPTIONS = dict(
     cpus=("--cpus", ""),
     disk=("--disk", ""),
     pids=("--pids", ""),
+    volumes=("--volume", ""),
     no_new_privs=("--no-new-privs", ""),
     user=("--user", ""),
     stop_signal=("--stop-signal", ""),

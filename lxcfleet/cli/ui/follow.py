@@ -69,6 +69,7 @@ def run_operation(
         show_results(results, style, quiet, seconds=progress.seconds, operation=ended, more={"rollout": record})
         _tell_changes(results, quiet or style != "table")
         restarted = _tell_restarts(record, quiet or style != "table")
+    _tell_notes(results, quiet)
     if ended["status"] == "cancelled":
         say(_cancelled(ended))
     return INTERRUPTED if following.interrupted else status_of(results) or restarted
@@ -204,6 +205,7 @@ def _show_plan(operation: OperationRecord, style: str, quiet: bool, update: bool
             say(NOTHING_CHOSEN)
     if not update:
         _tell_differences(results, quiet)
+    _tell_notes(results, quiet)
     return status_of(results)
 
 
@@ -219,6 +221,21 @@ def _tell_differences(results: Sequence[ResultRecord], quiet: bool) -> None:
         say(printable(f"lxcfleet: {names}: not as asked, and left so: {text}"))
 
 
+def _tell_notes(results: Sequence[ResultRecord], quiet: bool) -> None:
+    """Tell what the operator should know: one message for all containers with the same notes."""
+    alike: dict[str, list[str]] = {}
+    for result in [] if quiet else results:
+        for note in result.get("notes", []):
+            alike.setdefault(note, []).append(result["name"])
+    for note, names in alike.items():
+        say(printable(f"lxcfleet: {_some(names)}: {note}"))
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(natural_order(names)[:_NAMED]) + more
+
+
 def _tell_changes(results: Sequence[ResultRecord], quiet: bool) -> None:
     """Tell the changed fields of containers: one message for all containers with the same changes."""
     for names, text in [] if quiet else _alike(results, "{key}: {asked} (was: {has})"):
@@ -232,14 +249,14 @@ def _alike(results: Sequence[ResultRecord], form: str) -> Iterator[tuple[str, st
         if parts:
             alike.setdefault("; ".join(parts), []).append(result["name"])
     for text, names in alike.items():
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        yield ", ".join(natural_order(names)[:_NAMED]) + more, text
+        yield _some(names), text
 
 
 def show_changes(results: Sequence[ResultRecord], style: str, data: Any) -> None:
     """Show the outcome for each container whose spec was to change. ``data``: the data for JSON and YAML."""
     show(style, data, lines=lambda: _lines(results, None), rows=lambda: _rows(results))
     _tell_changes(results, style != "table")
+    _tell_notes(results, style != "table")
 
 
 def show_results(

@@ -32,11 +32,14 @@ from lxcfleet.api.records import (
     ServerRecord,
     SetRecord,
     UsageRecord,
+    VolumeRecord,
 )
 from lxcfleet.api.requests import (
     ActionRequest,
     CreateRequest,
+    CreateVolumeRequest,
     FixShadowsRequest,
+    RemoveVolumesRequest,
     ResumeRequest,
     RolloutRequest,
     SetRequest,
@@ -46,6 +49,7 @@ from lxcfleet.daemon.http import log_file
 from lxcfleet.daemon.http.routes import Routes
 from lxcfleet.daemon.service import Fleet
 from lxcfleet.daemon.setting import Setting
+from lxcfleet.daemon.volumes import Volumes
 from lxcfleet.fleets.service import Fleets
 from lxcfleet.patch.exposure import Audit
 from lxcfleet.patch.own import OwnParts
@@ -180,6 +184,33 @@ class OfFleets:
 
     async def remove(self, ask: RemoveFleetRequest) -> FleetRecord:
         return await self._fleets.remove(ask)
+
+
+class OfVolumes:
+    """Handlers of calls about volumes."""
+
+    def __init__(self, volumes: Volumes) -> None:
+        self._volumes = volumes
+
+    def bind(self, routes: Routes) -> None:
+        """Have them answered."""
+        routes.json(calls.VOLUMES, self.volumes)
+        routes.json(calls.VOLUME, self.volume)
+        routes.json(calls.CREATE_VOLUME, self.create)
+        routes.json(calls.REMOVE_VOLUMES, self.remove)
+
+    async def volumes(self, _: None) -> list[VolumeRecord]:
+        """See calls.VOLUMES; likewise each handler the call of its name."""
+        return self._volumes.records()
+
+    async def volume(self, name: str) -> VolumeRecord:
+        return await self._volumes.info(name)
+
+    async def create(self, ask: CreateVolumeRequest) -> OperationRecord:
+        return (await self._volumes.create(ask)).record()
+
+    async def remove(self, ask: RemoveVolumesRequest) -> OperationRecord:
+        return (await self._volumes.remove(ask)).record()
 
 
 class OfPatches:

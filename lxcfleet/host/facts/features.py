@@ -102,6 +102,7 @@ def read(paths: Paths) -> Features:
         _disk_limits(paths.lxc, filesystem),
         *tried,
         *_programs(apparmor, seccomp),
+        *_volumes(paths.volumes),
     )
     return Features(probes, version, cgroup, apparmor, seccomp, filesystem)
 
@@ -201,6 +202,28 @@ def _disk_limits(directory: Path, filesystem: str) -> Probe:
         return Probe("disk-limits", "ok", f"the file system of {directory} keeps containers' disk limits")
     message = f"containers' disk space can't be limited: {directory} is on {filesystem} without project quotas"
     return Probe("disk-limits", "warning", message, quota.advice(filesystem, directory))
+
+
+def _volumes(directory: Path) -> Iterator[Probe]:
+    """Try to show a directory of volumes with other owners. Without volumes there is nothing to tell."""
+    try:
+        handle = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        namespace = syscalls.user_namespace(_PROBE_ID, _PROBE_RANGE)
+        try:
+            os.close(syscalls.clone_apart(handle, 0, namespace, str(directory)))
+        finally:
+            os.close(namespace)
+    except OSError as error:
+        hint = f"mount ext4, xfs or btrfs on {directory}"
+        probe = _failed("volumes", f"volumes in {directory} can't be mounted in containers", error, hint)
+        yield probe._replace(level="warning")  # containers without volumes can do without
+    else:
+        yield Probe("volumes", "ok", f"volumes in {directory} can be mounted in containers")
+    finally:
+        os.close(handle)
 
 
 def _programs(apparmor: bool, seccomp: bool) -> Iterator[Probe]:

@@ -158,12 +158,16 @@ def own_project(delta: Path) -> int:
 
 def used(delta: Path) -> int | None:
     """The bytes of a container's files, without looking at them; None if they are not counted."""
-    project = own_project(delta)
-    if not project:
+    return counted(delta, own_project(delta))
+
+
+def counted(directory: Path, project: int) -> int | None:
+    """The bytes that a project takes; None if it does not count ``directory``."""
+    if not project or project_of(directory) != project:
         return None
     record = ctypes.create_string_buffer(_RECORD.size)
     try:
-        _control(delta, _Q_GETQUOTA, project, record)
+        _control(directory, _Q_GETQUOTA, project, record)
     except OSError:
         return None
     return int(_RECORD.unpack(record.raw)[2])

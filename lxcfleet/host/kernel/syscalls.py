@@ -42,9 +42,10 @@ _SYS_MOUNT_SETATTR = 442
 _AT_FDCWD = -100
 _AT_EMPTY_PATH = 0x1000
 _OPEN_TREE_CLONE = 1
-_MOVE_MOUNT_F_EMPTY_PATH = 4
-_MOUNT_ATTR_RDONLY = 0x1
+_MOVE_MOUNT_F_EMPTY_PATH = 0x04
+_MOVE_MOUNT_T_EMPTY_PATH = 0x40
 _MOUNT_ATTR_IDMAP = 0x100000
+_MS_PRIVATE = 0x40000
 
 _RESOLVE_NO_XDEV = 0x01
 _RESOLVE_NO_SYMLINKS = 0x04
@@ -140,19 +141,44 @@ def clone_read_only(source: Path, target: Path, user_namespace: int | None) -> N
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC
     tree = _check(_libc.syscall(_SYS_OPEN_TREE, _AT_FDCWD, path.encode(), flags), path)
     try:
-        attributes = _MountAttributes(_MOUNT_ATTR_RDONLY, 0, 0, 0)
-        if user_namespace is not None:
-            attributes.attr_set |= _MOUNT_ATTR_IDMAP
-            attributes.userns_fd = user_namespace
-        size = ctypes.sizeof(attributes)
-        result = _libc.syscall(_SYS_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, ctypes.byref(attributes), size)
-        _check(result, path)
+        _set_attributes(tree, _MountAttributes(MS_RDONLY, 0, 0, 0), user_namespace, path)
         where = os.fspath(target)
         _check(
             _libc.syscall(_SYS_MOVE_MOUNT, tree, b"", _AT_FDCWD, where.encode(), _MOVE_MOUNT_F_EMPTY_PATH), where
         )
     finally:
         os.close(tree)
+
+
+def _set_attributes(tree: int, attributes: _MountAttributes, user_namespace: int | None, path: str) -> None:
+    if user_namespace is not None:
+        attributes.attr_set |= _MOUNT_ATTR_IDMAP
+        attributes.userns_fd = user_namespace
+    size = ctypes.sizeof(attributes)
+    _check(_libc.syscall(_SYS_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, ctypes.byref(attributes), size), path)
+
+
+def clone_apart(source: int, flags: int, user_namespace: int | None, path: str) -> int:
+    """A descriptor of a new mount, which is nowhere yet: it shows the directory ``source``, without the mounts below it.
+
+    ``source``: a descriptor; ``flags``: of MS_RDONLY, MS_NOSUID, MS_NODEV and MS_NOEXEC, which are the same numbers for
+    mount_setattr(2); ``user_namespace``: as for ``clone_read_only``; ``path``: the source's name, for errors. What is
+    mounted on the source's file system later does not appear in the new mount.
+    """
+    how = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_EMPTY_PATH
+    tree = _check(_libc.syscall(_SYS_OPEN_TREE, source, b"", how), path)
+    try:
+        _set_attributes(tree, _MountAttributes(flags, 0, _MS_PRIVATE, 0), user_namespace, path)
+    except BaseException:
+        os.close(tree)
+        raise
+    return tree
+
+
+def attach_at(tree: int, target: int, path: str) -> None:
+    """Mount what ``clone_apart`` gave on the directory whose descriptor is ``target``; move_mount(2)."""
+    flags = _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH
+    _check(_libc.syscall(_SYS_MOVE_MOUNT, tree, b"", target, b"", flags), path)
 
 
 def open_apart(path: Path) -> int:
@@ -194,23 +220,26 @@ _stack = ctypes.create_string_buffer(16384)
 
 
 @contextlib.contextmanager
-def acting_as(uid: int) -> Iterator[None]:
-    """Have this effective uid within, and still all capabilities of root; capabilities(7), SECBIT_NO_SETUID_FIXUP."""
+def acting_as(uid: int, gid: int = 0) -> Iterator[None]:
+    """Have these effective ids within, and still all capabilities of root; capabilities(7), SECBIT_NO_SETUID_FIXUP."""
     kept = _libc.prctl(_PR_GET_SECUREBITS, 0, 0, 0, 0)
     # Without this bit root would lose its capabilities with its effective uid.
     _check(_libc.prctl(_PR_SET_SECUREBITS, kept | _SECBIT_NO_SETUID_FIXUP, 0, 0, 0), "securebits")
     try:
-        os.seteuid(uid)
         try:
+            os.setegid(gid)
+            os.seteuid(uid)
             yield
         finally:
             os.seteuid(0)
+            os.setegid(0)
     finally:
         _libc.prctl(_PR_SET_SECUREBITS, kept, 0, 0, 0)
 
 
-def user_namespace(first_id: int, size: int) -> int:
-    """A descriptor of a new user namespace that maps ids 0…size-1 to first_id…; user_namespaces(7).
+def user_namespace(first_id: int, size: int, inside: int = 0) -> int:
+    """A descriptor of a new user namespace that maps the ids from ``inside`` on to those from ``first_id`` on, ``size`` of
+    them; user_namespaces(7).
 
     It belongs to first_id, not to root: the kernel charges what is made in a user namespace to its owner as well
     (kernel/ucount.c), so each container has the host's limit of inotify instances, namespaces and the like
@@ -228,7 +257,7 @@ def user_namespace(first_id: int, size: int) -> int:
     try:
         for name in ("uid_map", "gid_map"):
             with open(f"/proc/{pid}/{name}", "w", encoding="ascii") as file:
-                file.write(f"0 {first_id} {size}")
+                file.write(f"{inside} {first_id} {size}")
         return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.kill(pid, signal.SIGKILL)

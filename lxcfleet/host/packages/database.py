@@ -54,6 +54,15 @@ def owners(paths: Iterable[str], *, admin: Path | None = None) -> dict[str, Owne
     return {path: Owner(package, versions.get(package, "")) for path, package in found.items()}
 
 
+def owners_below(directory: str) -> dict[str, int]:
+    """The packages that have files below ``directory``, each with how many, directories among them. Raises HostError."""
+    patterns = [f"{name.translate(_ESCAPED)}/*" for name in names_of(directory)]
+    found: dict[str, int] = {}
+    for package, _ in parse_search(_query(["--search", "--", *patterns], None, none=True).splitlines()):
+        found[package] = found.get(package, 0) + 1
+    return found
+
+
 def parse_search(lines: Iterable[str]) -> list[tuple[str, str]]:
     """Package and path from the output of ``dpkg-query --search``; if there are several packages, the first.
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lxcfleet.base import layers, runtime
+from lxcfleet.base.present import Shelf
 from lxcfleet.base.stack import Layer, Stack
+from lxcfleet.data import mounting
 from lxcfleet.errors import Broken, FleetError, HostError
 from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.host.lxc import apparmor, liblxc
@@ -63,10 +65,12 @@ def _prepare_one(item: PrepareItem, reply: Reply, paths: Paths, home: int) -> No
         _make(paths, name, item)
     else:
         _check(paths, name, item)
+    stack = Stack.from_json(item["stack"])
     if not item["mount"]:
+        if item["volumes"] and not item["make"]:
+            _check_mounts(paths, stack, item)
         answer(reply, name)
         return
-    stack = Stack.from_json(item["stack"])
     notes = _reconciler(paths, stack.standing).reconcile(name) if item["reconcile"] else []
     with layers.mask_stays(paths):
         syscalls.unshare_mounts()
@@ -74,6 +78,7 @@ def _prepare_one(item: PrepareItem, reply: Reply, paths: Paths, home: int) -> No
         layers.mount(paths, stack, name, item["first_id"], item["disk"])
         if item["app"]:
             runtime.mount(paths.root_mount, Path(stack.bottom.outside("/")), item["first_id"] or 0)
+        mounting.mount(paths, name, item["volumes"], item["first_id"])
         if not item["make"]:
             tree.keep_copy(paths.container(name).spec, paths.container(name).started)
         apparmor.allow_socket_locks(paths.apparmor)
@@ -82,6 +87,17 @@ def _prepare_one(item: PrepareItem, reply: Reply, paths: Paths, home: int) -> No
         os.close(namespace)
     finally:
         syscalls.enter_mounts(home)
+
+
+def _check_mounts(paths: Paths, stack: Stack, item: PrepareItem) -> None:
+    """Refuse to stop a container whose next start would fail, as something that it mounts is gone or has no place."""
+    mounting.check(paths, item["volumes"], item["first_id"])
+    shelf = Shelf()
+    try:
+        with shelf.present(stack) as present:
+            mounting.check_places(present.mode, item["volumes"])
+    finally:
+        shelf.close()
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 from lxcfleet.host.lxc import attach
 from lxcfleet.host.process import proc, sessions
 from lxcfleet.launcher import operations
-from lxcfleet.launcher.children import containers, host, looking, networks, preparing
+from lxcfleet.launcher.children import containers, host, looking, networks, preparing, volumes
 from lxcfleet.launcher.children.answer import Reply
 from lxcfleet.launcher.operations import Operation
 from lxcfleet.paths import Paths
@@ -71,6 +71,9 @@ _bind(operations.FEATURES, host.features)
 _bind(operations.ROOT_IDS, host.root_ids)
 _bind(operations.MASK, looking.mask)
 _bind(operations.RELEASE, looking.release)
+_bind(operations.MAKE_VOLUME, volumes.make)
+_bind(operations.REMOVE_VOLUME, volumes.remove)
+_bind(operations.CHECK_MOUNTS, volumes.check_mounts)
 _bind(operations.ROUTES, networks.routes)
 _bind(operations.NETWORK, networks.network)
 _bind(operations.BRIDGE, networks.bridge)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from lxcfleet.containers import store
+from lxcfleet.data import volumes
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.facts.features import Features
 from lxcfleet.host.lxc import monitor, monitor_fifo
@@ -37,16 +38,19 @@ from lxcfleet.launcher.operations import (
     ExposureItem,
     LimitItem,
     LookupItem,
+    MountsItem,
     Operation,
     PrepareItem,
     RoutesItem,
     StaleItem,
     UnshadowItem,
+    VolumeItem,
 )
 from lxcfleet.patch.shadow.files import Delta, Shadow
 from lxcfleet.patch.stale.judge import OldFile, StaleScan
 from lxcfleet.paths import Paths
 from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.volumes import parse_mount, volumes_of
 
 from . import commands
 
@@ -86,6 +90,8 @@ class Model:
     exposed: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     sick: dict[str, str] = field(default_factory=dict)
     """The output of failing health checks, by container."""
+    hidden: list[str] = field(default_factory=list)
+    """The notes about what mounts hide."""
     fails: dict[str, FleetError] = field(default_factory=dict)
     """The errors that the launcher gives when a container is made, started or frozen."""
     during: Callable[[str], object] = str
@@ -117,6 +123,9 @@ class FakeLauncher(Launcher):
             operations.STALE: self._stale,
             operations.SHADOWS: self._shadows,
             operations.UNSHADOW: self._unshadow,
+            operations.MAKE_VOLUME: self._make_volume,
+            operations.REMOVE_VOLUME: self._remove_volume,
+            operations.CHECK_MOUNTS: self._check_mounts,
             operations.EXPOSURE: self._exposure,
             operations.ROUTES: self._routes,
             operations.LOOKUP: self._lookup,
@@ -288,6 +297,25 @@ class FakeLauncher(Launcher):
         for name in names:
             shutil.rmtree(self._paths.lxc / name, ignore_errors=True)
             answer(reply, name)
+
+    def _make_volume(self, item: VolumeItem, reply: socket.socket) -> None:
+        own = self._paths.volume(item["name"])
+        own.data.mkdir(parents=True)
+        own.record.write_text(item["record"])
+        answer(reply, item["name"])
+
+    def _remove_volume(self, directory: str, reply: socket.socket) -> None:
+        shutil.rmtree(self._paths.volumes / directory)
+        answer(reply, directory)
+
+    def _check_mounts(self, item: MountsItem, reply: socket.socket) -> None:
+        try:
+            for name in volumes_of([parse_mount(text) for text in item["volumes"]]):
+                volumes.check(self._paths, name)
+        except FleetError as error:
+            answer(reply, "mounts", error)
+        else:
+            answer(reply, "mounts", notes=self.model.hidden)
 
     def _inspect(self, names: list[str], reply: socket.socket) -> None:
         for name in names:

@@ -1,0 +1,27 @@
+"""Events about volumes on the bus (runtime.bus)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lxcfleet.runtime.bus import Event, Told
+
+
+@dataclass(frozen=True)
+class VolumeCreated(Event):
+    """A volume was created."""
+
+    name: str
+
+    def told(self) -> Told:
+        return Told("volume", None, f"created {self.name}")
+
+
+@dataclass(frozen=True)
+class VolumeRemoved(Event):
+    """A volume, and all files on it, were removed."""
+
+    name: str
+
+    def told(self) -> Told:
+        return Told("volume", None, f"removed {self.name}")

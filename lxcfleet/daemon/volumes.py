@@ -1,0 +1,234 @@
+"""Volumes as the API has them: made, listed, and removed once no container has them any more."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from lxcfleet.api.records import VolumeRecord
+from lxcfleet.api.requests import CreateVolumeRequest, RemoveVolumesRequest
+from lxcfleet.capacity.needs import Finding
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.events import LeftoverRemoved
+from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.room import Room
+from lxcfleet.daemon.events import VolumeCreated, VolumeRemoved
+from lxcfleet.data import volumes
+from lxcfleet.errors import Broken, Busy, FleetError, NotFound, WrongState, from_body
+from lxcfleet.host.kernel import tree
+from lxcfleet.launcher.client import Launcher
+from lxcfleet.launcher.operations import MAKE_VOLUME, REMOVE_VOLUME, VolumeItem
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Bus
+from lxcfleet.runtime.operations import Job, Operation, Operations, now
+from lxcfleet.spec.results import Result
+from lxcfleet.spec.rows import rows_of
+from lxcfleet.spec.volumes import Volume, volumes_of
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 2
+_NAMED = 5
+_HINT = "`lxcfleet volume list` shows the ones that exist"
+
+
+class Volumes:
+    """All volumes of this host."""
+
+    def __init__(
+        self, paths: Paths, registry: Registry, room: Room, launcher: Launcher, operations: Operations, bus: Bus
+    ) -> None:
+        self._paths = paths
+        self._registry = registry
+        self._room = room
+        self._launcher = launcher
+        self._operations = operations
+        self._bus = bus
+        self._busy: set[str] = set()
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    def records(self) -> list[VolumeRecord]:
+        """All of them, by name. The space in use is told where the file system counts it."""
+        return [self._record(name, volume) for name, volume in self._all()]
+
+    async def info(self, name: str) -> VolumeRecord:
+        """One of them, with the space in use; raises NotFound."""
+        volume = self._get(name)
+        record = self._record(name, volume)
+        if record["used_bytes"] is None:
+            record["used_bytes"] = await asyncio.to_thread(tree.disk_usage, self._paths.volume(name).data)
+        return record
+
+    def findings(self) -> list[Finding]:
+        """The findings of `lxcfleet doctor` about volumes."""
+        found = []
+        for name, volume in self._all():
+            if isinstance(volume, Broken):
+                found.append(Finding("volumes", "fail", volume.message, hint=volume.why))
+            elif volume.size and volumes.used(self._paths, volume) is None:
+                message = f"the size of the volume {name} is not limited: its file system does not count its files"
+                found.append(Finding("volumes", "warning", message, hint="mount it with prjquota, as it was before"))
+        return found
+
+    def _all(self) -> Iterator[tuple[str, Volume | Broken]]:
+        for name in volumes.names(self._paths):
+            volume = volumes.load(self._paths, name)
+            if volume is not None:
+                yield name, volume
+
+    def _get(self, name: str) -> Volume | Broken:
+        volume = volumes.load(self._paths, name) if name in volumes.names(self._paths) else None
+        if volume is None:
+            raise NotFound(f"no volume named {name}", hint=_HINT)
+        return volume
+
+    def _record(self, name: str, volume: Volume | Broken) -> VolumeRecord:
+        known = volume if isinstance(volume, Volume) else Volume(name)
+        return {
+            "name": name,
+            "size_bytes": known.size or None,
+            "used_bytes": volumes.used(self._paths, known),
+            "containers": self._users(name),
+            "labels": dict(known.labels),
+            "first_id": known.first_id or None,
+            "created": known.created,
+            "path": str(self._paths.volume(name).data),
+            "problem": str(volume) if isinstance(volume, Broken) else None,
+        }
+
+    def _users(self, name: str) -> list[str]:
+        """The containers that have it: by their specs, or by the spec of their run."""
+        return [container.name for container in self._registry if self._has(container, name)]
+
+    def _has(self, container: Container, name: str) -> bool:
+        specs = [spec for spec in (container.spec, container.wanted) if spec is not None]
+        if specs:
+            return any(name in volumes_of(spec.volumes) for spec in specs)
+        try:
+            # The spec is broken. Whether it names the volume is not known for sure, so any mention counts.
+            text = self._paths.container(container.name).spec.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return True
+        return f"{name}:" in text
+
+    # -- changing --------------------------------------------------------------------------------------------
+
+    async def create(self, ask: CreateVolumeRequest) -> Operation:
+        """Begin to create a volume. Raises FleetError."""
+        there = volumes.load(self._paths, ask.name)
+        if there is not None:
+            return self._there(ask, there)
+        if ask.dry_run:
+            lines = [f"{ask.name}: make {self._paths.volume(ask.name).directory}, with ids of its own"]
+            return self._operations.dry("create volume", [Result(ask.name, "planned", True)], lines)
+
+        async def job() -> Result:
+            with self._in_hand(ask.name):
+                await self._make(ask)
+            return Result(ask.name, "created", True)
+
+        return self._operations.begin("create volume", [Job(ask.name, job)], _AT_ONCE)
+
+    def _there(self, ask: CreateVolumeRequest, there: Volume | Broken) -> Operation:
+        if isinstance(there, Broken):
+            raise there
+        if not ask.ensure:
+            raise volumes.exists(ask.name)
+        differs = {}
+        for key in ("size", "labels"):
+            row, has, asked = rows_of(Volume)[key], getattr(there, key), getattr(ask, key)
+            if asked not in (has, row.default):
+                differs[key] = row.tell(has), row.tell(asked)
+        result = Result(ask.name, "unchanged", False, differs=differs)
+        if ask.dry_run:
+            return self._operations.dry("create volume", [result], [f"{ask.name}: exists"])
+
+        async def job() -> Result:
+            return result
+
+        return self._operations.begin("create volume", [Job(ask.name, job)], _AT_ONCE)
+
+    async def _make(self, ask: CreateVolumeRequest) -> None:
+        volume = Volume(ask.name, ask.size, ask.labels, self._room.take_ids(), now())
+        try:
+            item = VolumeItem(name=ask.name, record=volumes.render(volume))
+            answer = await self._launcher.ask(MAKE_VOLUME, item)
+            if answer["error"]:
+                raise from_body(answer["error"])
+        except BaseException:
+            # If the answer got lost, the volume may be there all the same: the ids are read anew from what there is.
+            self._room.reload()
+            raise
+        self._bus.publish(VolumeCreated(ask.name))
+
+    async def remove(self, ask: RemoveVolumesRequest) -> Operation:
+        """Begin to remove volumes, all or none of them. Raises FleetError."""
+        await self._registry.observe()
+        for name in ask.names:
+            self._get(name)
+            self._refuse_used(name)
+        if ask.dry_run:
+            lines = [f"{name}: take its name away, and remove all files on it" for name in ask.names]
+            return self._operations.dry("remove volume", [Result(name, "planned", True) for name in ask.names], lines)
+        return self._operations.begin("remove volume", [Job(name, self._removal(name)) for name in ask.names], _AT_ONCE)
+
+    def _removal(self, name: str) -> Callable[[], Awaitable[Result]]:
+        async def job() -> Result:
+            with self._in_hand(name):
+                self._get(name)
+                self._refuse_used(name)
+                volumes.retire(self._paths, name)
+                await self.clean([each for each in volumes.leftovers(self._paths) if volumes.was(each, name)])
+                self._bus.publish(VolumeRemoved(name))
+            return Result(name, "removed", True)
+
+        return job
+
+    def _refuse_used(self, name: str) -> None:
+        users = self._users(name)
+        if users:
+            more = f" and {len(users) - _NAMED} more" if len(users) > _NAMED else ""
+            raise WrongState(
+                f"the volume {name} is in use", why=f"specs of these containers name it: {', '.join(users[:_NAMED])}{more}",
+                hint="destroy them, or take it out of their specs: lxcfleet set NAME volumes=…",
+            )  # fmt: skip
+
+    @contextmanager
+    def _in_hand(self, name: str) -> Iterator[None]:
+        if name in self._busy:
+            raise Busy(f"the volume {name} is busy", hint="wait until that is done, then try again")
+        self._busy.add(name)
+        try:
+            yield
+        finally:
+            self._busy.discard(name)
+
+    async def clean(self, directories: Sequence[str]) -> None:
+        """Remove directories that are left over. Raises the first failure after all were tried."""
+        failure: FleetError | None = None
+        for directory in directories:
+            try:
+                answer = await self._launcher.ask(REMOVE_VOLUME, directory)
+            except FleetError as error:
+                failure = failure or error
+                continue
+            if answer["error"]:
+                failure = failure or from_body(answer["error"])
+        if directories:
+            self._room.reload()
+        if failure is not None:
+            raise failure
+
+    async def clean_up(self) -> None:
+        """Remove what a crash left."""
+        left = volumes.leftovers(self._paths)
+        try:
+            await self.clean(left)
+        except FleetError as error:
+            log.error("can't clean up: %s", error)
+        for directory in left:
+            if not (self._paths.volumes / directory).exists():
+                self._bus.publish(LeftoverRemoved(directory))

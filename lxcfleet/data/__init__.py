@@ -1,0 +1,2 @@
+"""What outlives containers: volumes on disk, and how they are mounted in a container. It knows specs and the kernel, and no
+daemon: the launcher's children and LXC's hook use it, too. The calls about volumes are carried out in daemon.volumes."""

@@ -1,0 +1,258 @@
+"""Volumes on disk: a directory for each, with its record and its data. The file system is the database.
+
+A volume is put together under another name, and gets its own by one rename. It loses its name by one rename before it is
+removed. So whenever that is broken off, there is the whole volume, or a directory whose name says that it is left over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from lxcfleet.errors import AlreadyExists, Broken, FleetError, HostError, InvalidInput, Unsupported
+from lxcfleet.host.kernel import mounts, quota, syscalls, tree
+from lxcfleet.paths import Paths, VolumePaths
+from lxcfleet.spec import strict_yaml
+from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.rows import read_said, rows_of
+from lxcfleet.spec.terms import RANGE_SIZE
+from lxcfleet.spec.volumes import Volume, check_volume
+
+log = logging.getLogger(__name__)
+
+_VERSION = 1
+_TRIES = 1000
+
+
+def render(volume: Volume) -> str:
+    """The text of ``volume.yaml``."""
+    values = {key: row.render(getattr(volume, key)) for key, row in rows_of(Volume).items()}
+    lines = [f"{key}: {strict_yaml.inline(value)}" for key, value in {"version": _VERSION, **values}.items()]
+    return "\n".join(["# Written by lxcfleet when it created this volume.", *lines, ""])
+
+
+def parse(name: str, text: bytes, where: str) -> Volume:
+    """The record of the volume ``name``; raises Broken with every mistake in ``text``."""
+    try:
+        fields = Fields(strict_yaml.load(text), where)
+        for key in ("version", "first_id"):
+            if not fields.has(key):
+                fields.complain(key, "is missing; the file may have been cut off")
+        fields.integer("version", _VERSION, _VERSION, _VERSION)
+        volume = Volume(name, **read_said(rows_of(Volume).values(), fields))
+        fields.finish("")
+    except (InvalidInput, ValueError) as error:
+        why = error.why if isinstance(error, InvalidInput) else f"{where}: {error}"
+        raise Broken(
+            f"the volume {name} is broken: its record can't be used", why=why,
+            hint=f"write the record anew: its files are in {Path(where).parent / 'data'}",
+        ) from error  # fmt: skip
+    return volume
+
+
+def load(paths: Paths, name: str) -> Volume | Broken | None:
+    """The volume; Broken if its record can't be used; None if there is no such volume."""
+    own = paths.volume(name)
+    try:
+        return parse(name, own.record.read_bytes(), str(own.record))
+    except FileNotFoundError:
+        if not own.directory.is_dir():
+            return None
+        return Broken(f"the volume {name} is broken: its record is gone", why=f"there is no {own.record}")
+    except OSError as error:
+        return Broken(f"the volume {name} is broken: its record can't be read", why=f"{own.record}: {error.strerror}")
+    except Broken as error:
+        return error
+
+
+def names(paths: Paths) -> list[str]:
+    """The names of all volumes. A directory under a name that no volume can have is left alone."""
+    found = []
+    for name in sorted(_directories(paths)):
+        with contextlib.suppress(InvalidInput):
+            found.append(check_volume(name))
+    return found
+
+
+def leftovers(paths: Paths) -> list[str]:
+    """The names of directories that are half made or half removed."""
+    return [name for name in _directories(paths) if name.startswith((Paths.NEW_PREFIX, Paths.GONE_PREFIX))]
+
+
+def _directories(paths: Paths) -> list[str]:
+    try:
+        return os.listdir(paths.volumes)
+    except FileNotFoundError:
+        return []
+
+
+def ids(paths: Paths) -> Iterator[int]:
+    """The first ids of the ranges that volumes have, also those that are half made or half removed: they may have files."""
+    for name in _directories(paths):
+        volume = load(paths, name)
+        if isinstance(volume, Volume):
+            yield volume.first_id
+            continue
+        with contextlib.suppress(OSError):
+            # Root of a container may have given the directory to any id of its range.
+            owner = os.lstat(paths.volume(name).data).st_uid
+            if owner >= RANGE_SIZE:
+                yield owner
+                yield owner - RANGE_SIZE + 1
+
+
+def used(paths: Paths, volume: Volume) -> int | None:
+    """The bytes on it, without a look at its files; None if its file system does not count them."""
+    return quota.counted(paths.volume(volume.name).data, volume.first_id)
+
+
+def make(paths: Paths, volume: Volume) -> None:
+    """Make the volume. Raises FleetError, OSError; then nothing of it is there."""
+    new, own = paths.new_volume(volume.name), paths.volume(volume.name)
+    paths.volumes.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.chmod(paths.volumes, 0o700)
+    tree.remove(new.directory)
+    try:
+        new.directory.mkdir(mode=0o700)
+        new.data.mkdir(mode=0o755)
+        os.chown(new.data, volume.first_id, volume.first_id)
+        if volume.size:
+            _limit(new.data, volume)
+        try_mount(new, volume)
+        tree.write(new.record, render(volume), sync=True)
+        syscalls.rename_new(new.directory, own.directory)
+    except BaseException as error:
+        tree.remove(new.directory)
+        if volume.size:
+            with contextlib.suppress(OSError):
+                quota.forget(paths.volumes, volume.first_id)
+        if isinstance(error, FileExistsError):
+            raise exists(volume.name) from error
+        raise
+    _settle(paths.volumes)
+
+
+def _limit(data: Path, volume: Volume) -> None:
+    if not quota.enforced(data):
+        raise Unsupported(
+            f"the size of the volume {volume.name} can't be limited",
+            why=f"the file system of {data.parent.parent} has no project quotas in force",
+            hint="leave --size out, or get them: operations.md of the documentation tells how (/usr/share/doc/lxcfleet)",
+        )
+    quota.keep([data], volume.first_id, volume.size)
+
+
+def exists(name: str) -> AlreadyExists:
+    """The error for a volume that is to be made and exists."""
+    return AlreadyExists(f"a volume named {name} exists already", hint="use --ensure if it only has to be there")
+
+
+def was(directory: str, name: str) -> bool:
+    """Whether the directory that is left over was that of the volume ``name``."""
+    return directory == f"{Paths.NEW_PREFIX}{name}" or directory.rpartition(".")[0] == f"{Paths.GONE_PREFIX}{name}"
+
+
+def _settle(directory: Path) -> None:
+    """Have a rename in it survive a power failure."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def try_mount(own: VolumePaths, volume: Volume) -> None:
+    """Make sure that its files can be shown with other owners. Raises Unsupported."""
+    os.close(show(own, volume, volume.first_id - RANGE_SIZE, 0))
+
+
+def show(own: VolumePaths, volume: Volume, first_id: int, flags: int) -> int:
+    """A descriptor of a new mount of its data, with the owners of a container whose ids begin at ``first_id``.
+
+    Raises FleetError if the directory is not the one that lxcfleet made, or can't be shown so.
+    """
+    try:
+        handle = os.open(own.data, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise HostError.from_os_error(f"the volume {volume.name} can't be mounted", error) from error
+    try:
+        owner = os.fstat(handle).st_uid
+        if not 0 <= owner - volume.first_id < RANGE_SIZE:
+            raise Broken(
+                f"the volume {volume.name} can't be mounted: {own.data} is not the directory that lxcfleet made",
+                why=f"its owner should be one of the {RANGE_SIZE} ids from {volume.first_id} on, and is {owner}",
+                hint=f"if you are sure of its contents: chown {volume.first_id}:{volume.first_id} {own.data}",
+            )
+        return clone(handle, str(own.data), flags, volume.first_id, first_id)
+    finally:
+        os.close(handle)
+
+
+def clone(source: int, path: str, flags: int, first_id: int, shown: int) -> int:
+    """A descriptor of a new mount of the directory ``source``, which shows the owners ``first_id``… as ``shown``….
+
+    ``path``: the directory's name, for errors. Raises Unsupported, OSError.
+    """
+    namespace = syscalls.user_namespace(shown, RANGE_SIZE, first_id)
+    try:
+        return syscalls.clone_apart(source, flags, namespace, path)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise Unsupported(
+            f"{path} can't be mounted in a container", why="its file system can't be mounted with other owners than it has",
+            hint="ext4, xfs and btrfs can, on any kernel that lxcfleet runs on; network file systems and overlays can't",
+        ) from error  # fmt: skip
+    finally:
+        os.close(namespace)
+
+
+def retire(paths: Paths, name: str) -> None:
+    """Take the volume's name away, by one rename. Raises HostError."""
+    below = f"{paths.volume(name).directory}/"
+    mounted = sorted(point for point in mounts.points() if point.startswith(below))
+    if mounted:
+        raise HostError(
+            f"the volume {name} can't be removed", why=f"something is mounted at {mounted[0]}",
+            hint="unmount it first: what is on it is not removed",
+        )  # fmt: skip
+    for number in range(_TRIES):
+        gone = paths.gone_volume(f"{name}.{number}").directory
+        try:
+            syscalls.rename_new(paths.volume(name).directory, gone)
+        except FileExistsError:
+            continue
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise HostError.from_os_error(f"the volume {name} can't be removed", error) from error
+        _settle(paths.volumes)
+        return
+
+
+def remove(paths: Paths, directory: str) -> None:
+    """Remove what is left of a volume, by its directory's name. Raises FleetError, OSError.
+
+    Nothing is followed out of it: neither links, nor mounts.
+    """
+    own = VolumePaths(paths.volumes / directory)
+    project = quota.project_of(own.data)
+    if project:
+        quota.forget(paths.volumes, project)
+    # The record goes last: it says which ids the files have.
+    tree.remove(own.data)
+    tree.remove(own.directory)
+
+
+def check(paths: Paths, name: str) -> Volume:
+    """The volume, if it can be mounted. Raises FleetError."""
+    volume = load(paths, name)
+    if volume is None:
+        raise InvalidInput(f"there is no volume {name}", hint=f"lxcfleet volume create {name}")
+    if isinstance(volume, FleetError):
+        raise volume
+    return volume
