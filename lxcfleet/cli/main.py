@@ -38,6 +38,8 @@ VERBS: dict[str, str] = {
     "destroy": "actions",
     "exec": "execute",
     "shell": "execute",
+    "push": "copy",
+    "pull": "copy",
     "volume": "volume",
     "logs": "logs",
     "wait": "wait",

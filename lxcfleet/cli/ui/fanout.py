@@ -46,12 +46,18 @@ class _Run:
     connection: socket.socket
     pipes: dict[int, int] = field(default_factory=dict)
     """One running command. ``pipes``: our end of each pipe that is still open, and the stream that it carries."""
+    sent: int = 0
+    """How many bytes of the common input it has got."""
 
 
 class Fanout:
     """Runs one command in many containers from a single thread."""
 
-    def __init__(self, client: Client, request: Callable[[str], AttachRequest], sink: Sink) -> None:
+    def __init__(
+        self, client: Client, request: Callable[[str], AttachRequest], sink: Sink, given: int | None = None
+    ) -> None:
+        """``given``: a descriptor of a file, all of which each command gets as its stdin; None: they get none."""
+        self._given = given
         self._client = client
         self._request = request
         self._sink = sink
@@ -89,21 +95,27 @@ class Fanout:
     def _begin(self, name: str, nothing: int) -> None:
         out, out_end = os.pipe()
         error, error_end = os.pipe()
+        ours, theirs = {out: 1, error: 2}, [out_end, error_end]
+        if self._given is not None:
+            in_end, into = os.pipe()
+            ours[into] = 0
+            theirs.append(in_end)
         try:
-            connection = self._client.attach(self._request(name), (nothing, out_end, error_end))
+            streams = (theirs[2] if self._given is not None else nothing, out_end, error_end)
+            connection = self._client.attach(self._request(name), streams)
         except FleetError as problem:
-            os.close(out)
-            os.close(error)
+            for pipe in ours:
+                os.close(pipe)
             self._end(name, FAILED, problem)
             return
         finally:
-            os.close(out_end)
-            os.close(error_end)
-        run = self._running[name] = _Run(name, connection, {out: 1, error: 2})
+            for pipe in theirs:
+                os.close(pipe)
+        run = self._running[name] = _Run(name, connection, ours)
         self._selector.register(connection, selectors.EVENT_READ, run)
-        for pipe in run.pipes:
+        for pipe, stream in run.pipes.items():
             os.set_blocking(pipe, False)
-            self._selector.register(pipe, selectors.EVENT_READ, run)
+            self._selector.register(pipe, selectors.EVENT_READ if stream else selectors.EVENT_WRITE, run)
         if self.signal:
             send_signal(connection, self.signal)
 
@@ -112,14 +124,17 @@ class Fanout:
         if run.name not in self._running:
             return  # an earlier event of the same round ended it
         if key.fileobj is not run.connection:
-            self._read(run, key.fd)
+            if run.pipes.get(key.fd) == 0:
+                self._write(run, key.fd)
+            elif key.fd in run.pipes:
+                self._read(run, key.fd)
             return
         status, problem = FAILED, None
         try:
             status = exit_of(received(run.connection), run.name)
         except FleetError as error:
             problem = error
-        for pipe in tuple(run.pipes):
+        for pipe in [pipe for pipe, stream in run.pipes.items() if stream]:
             while self._read(run, pipe):
                 pass
         self._close(run)
@@ -133,10 +148,26 @@ class Fanout:
             return False
         if data and self._sink.take(run.name, run.pipes[pipe], data):
             return True
+        self._drop(run, pipe)
+        return False
+
+    def _write(self, run: _Run, pipe: int) -> None:
+        """Give the command a piece of the common input; after the last one its stdin ends."""
+        assert self._given is not None
+        data = os.pread(self._given, _PIECE, run.sent)
+        try:
+            run.sent += os.write(pipe, data) if data else 0
+        except BlockingIOError:
+            return
+        except BrokenPipeError:  # the command reads no more
+            data = b""
+        if not data:
+            self._drop(run, pipe)
+
+    def _drop(self, run: _Run, pipe: int) -> None:
         self._selector.unregister(pipe)
         os.close(pipe)
         del run.pipes[pipe]
-        return False
 
     def _close(self, run: _Run) -> None:
         self._selector.unregister(run.connection)

@@ -13,7 +13,7 @@ from lxcfleet.api.client import Client
 from lxcfleet.api.requests import AttachRequest
 from lxcfleet.cli import complete, options
 from lxcfleet.cli.session import connect, session_of
-from lxcfleet.cli.ui import attach, output
+from lxcfleet.cli.ui import attach, output, spool
 from lxcfleet.cli.ui.fanout import Collected, Fanout, Prefixed, Sink, overall
 from lxcfleet.errors import FleetError, InvalidInput
 from lxcfleet.spec.names import check_name
@@ -59,6 +59,9 @@ class _OpensShell(_RunsCommand):
     default=None,
     help="Give it a terminal or none; default: if we have one.",
 )
+@click.option(
+    "--stdin-to-all", is_flag=True, help="Give each command all of our stdin. It is read to its end before the first begins."
+)
 @options.environment_option
 @options.formatted
 @click.pass_context
@@ -69,14 +72,16 @@ def exec_(
     labels: tuple[str, ...],
     everything: bool,
     tty: bool | None,
+    stdin_to_all: bool,
     variables: tuple[str, ...],
     style: str,
 ) -> int:
     """Run a command in containers.
 
     In one container, given by its name, the command gets our stdin, stdout and stderr, and a terminal if we
-    have one; its exit status is ours. In several it runs without input, the container's name precedes each
-    line of output, and the exit status is 0 if all gave 0, theirs if all gave the same, else 3.
+    have one; its exit status is ours. In several it runs without input (or, with --stdin-to-all, with a copy of
+    ours), the container's name precedes each line of output, and the exit status is 0 if all gave 0, theirs if
+    all gave the same, else 3.
     Status 125: lxcfleet failed; 126: the command can't be run; 127: there is no such command.
 
     \b
@@ -84,6 +89,7 @@ def exec_(
       lxcfleet exec web1 -- ls -l /etc
       tar c site | lxcfleet exec web1 -- tar x -C /srv
       lxcfleet exec --all -- uptime
+      lxcfleet exec 'web*' --stdin-to-all -- sh -s < script.sh
       lxcfleet exec 'web*' -f json -- cat /etc/machine-id
     """
     chosen = options.selection(patterns, labels, everything)
@@ -91,17 +97,22 @@ def exec_(
     if not command:
         raise click.UsageError("no command: write -- and the command at the end", ctx)
     environment = options.environment(variables)
+    if tty and stdin_to_all:
+        options.refuse(["-t"], "--stdin-to-all copies a file or a pipe", "leave out one of them")
     if tty and style != "table":
         options.refuse(["-t"], f"-f {style} collects the output", "leave out one of them")
-    name = _only_name(chosen)
+    name = only_name(chosen)
     if name is None and tty and style == "table":
         name = _only_match(ctx, chosen)
+    if stdin_to_all:
+        with spool.of_stdin() as given:
+            return _in_many(ctx, chosen, command, environment, style, given.fileno())
     if name is None or style != "table":
         return _in_many(ctx, chosen, command, environment, style)
     return _in_one(ctx, name, command, environment, tty)
 
 
-def _only_name(chosen: Selection) -> str | None:
+def only_name(chosen: Selection) -> str | None:
     """The name, if exactly one container is chosen by its name. A glob does not count, even if only one container matches
     it at the moment."""
     if len(chosen.patterns) == 1 and not chosen.labels and not is_glob(chosen.patterns[0]):
@@ -132,7 +143,12 @@ def _in_one(
 
 
 def _in_many(
-    ctx: click.Context, chosen: Selection, command: Sequence[str], environment: dict[str, str], style: str
+    ctx: click.Context,
+    chosen: Selection,
+    command: Sequence[str],
+    environment: dict[str, str],
+    style: str,
+    given: int | None = None,
 ) -> int:
     client = connect(ctx)
     names = [container["name"] for container in client.containers(chosen)]
@@ -146,7 +162,7 @@ def _in_many(
     sink: Sink = collected
     if style == "table":
         sink = Prefixed(names)
-    fanout = Fanout(client, request, sink)
+    fanout = Fanout(client, request, sink, given)
     fanout.run(names)
     fanout.statuses.update(dict.fromkeys(collected.cut, FAILED))
     if style != "table":
