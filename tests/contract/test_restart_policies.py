@@ -130,7 +130,7 @@ def test_no_policy_holds_after_it_was_taken_back(daemon: Daemon, cli: Cli) -> No
 
 
 def test_what_lxc_stop_ended_is_not_started_again(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopping, "asked", lambda name, _: name == "web")
+    monkeypatch.setattr(stopping, "asking", lambda: [["-P", str(daemon.paths.lxc), "web"]])
     for name in ("web", "other"):
         create(daemon, name, FOREVER, restart=ALWAYS)
     kill(daemon, "web")
