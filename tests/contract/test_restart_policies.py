@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 from pathlib import Path
@@ -227,3 +228,36 @@ def test_a_copy_of_a_directory_never_ran(tmp_path: Path) -> None:
     with Daemon(tmp_path) as daemon:
         assert (info(daemon, "other")["state"], info(daemon, "other")["exit"]) == ("stopped", None)
         daemon.act(Action.DESTROY, "web", "other")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_order_of_deaths_stops_and_daemons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Nothing runs that was stopped, and nothing is down that is to run."""
+    chance, names, waits = random.Random(seed), ("a", "b", "c"), set[str]()
+    monkeypatch.setattr(stopping, "asked", lambda name, _: name in waits)
+    wanted = dict.fromkeys(names, True)
+    for era in range(3):
+        with Daemon(tmp_path) as daemon:  # its containers end after it
+            for name in names if era == 0 else ():
+                create(daemon, name, FOREVER, restart=RestartType().parse("always delay=0.1 max_delay=0.1"))
+            for _ in range(8):
+                name, step = chance.choice(names), chance.choice(("die", "die", "stop", "start", "restart", "lxc-stop"))
+                pid = info(daemon, name)["pid"]
+                if step in ("die", "lxc-stop") and pid is not None:
+                    wanted[name] = step == "die"
+                    waits.update({name} if step == "lxc-stop" else ())
+                    os.kill(pid, signal.SIGKILL)
+                    soon(lambda name=name, pid=pid: info(daemon, name)["pid"] != pid)  # type: ignore[misc]
+                    waits.discard(name)
+                elif step in ("stop", "start", "restart"):
+                    (result,) = daemon.act(Action(step), name)["results"]
+                    if result["error"] is None:  # else its policy was just starting it
+                        wanted[name] = step != "stop"
+            for name in names:
+                state = "running" if wanted[name] else "stopped"
+                soon(lambda name=name, state=state: info(daemon, name)["state"] == state)  # type: ignore[misc]
+    with Daemon(tmp_path) as daemon:
+        for name in names:
+            state = "running" if wanted[name] else "stopped"
+            soon(lambda name=name, state=state: info(daemon, name)["state"] == state)  # type: ignore[misc]
+        daemon.act(Action.DESTROY, *names)
