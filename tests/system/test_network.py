@@ -22,6 +22,8 @@ from .harness import DAEMON, SLEEP, Fleet, alive, until
 
 pytestmark = pytest.mark.system
 
+EAGER = "tests.system.eager_daemon"
+
 
 @pytest.fixture
 def fleet() -> Iterator[Fleet]:
@@ -29,7 +31,7 @@ def fleet() -> Iterator[Fleet]:
     own = Fleet()
     own.settings(f"network: {{bridge: {own.bridge}, domain: {own.tag}.test, drain: 0}}\n")
     try:
-        own.start_daemon()
+        own.start_daemon(module=EAGER)
         yield own
         own.clean()
         assert not os.path.exists(f"/sys/class/net/{own.bridge}")
@@ -363,7 +365,7 @@ def test_changes_of_the_bridge_by_other_tools_are_repaired(fleet: Fleet) -> None
     where = addresses(fleet)[two]
     server, switch = name_server(fleet), Path(f"/proc/sys/net/ipv4/conf/{bridge}/forwarding")
     until(lambda: lookup(fleet, one, two) == set(where), what="the IPv6 address of the container answers")
-    time.sleep(6)  # the daemon has seen the bridge by then
+    time.sleep(3)  # the daemon has seen the bridge by then
     switch.write_text("0\n")
     ip("link", "set", interface_name(IPv4Address(where[0])), "nomaster")
     ip("addr", "flush", "dev", bridge)
@@ -378,18 +380,18 @@ def test_changes_of_the_bridge_by_other_tools_are_repaired(fleet: Fleet) -> None
 
 def test_containers_start_without_a_name_server_and_an_event_tells_it(fleet: Fleet) -> None:
     fleet.stop_daemon()
-    own = f"network: {{bridge: {fleet.bridge}, domain: {fleet.tag}.test, ipv4: 10.213.53.0/24}}\n"
+    own = f"network: {{bridge: {fleet.bridge}, domain: {fleet.tag}.test, ipv4: 10.213.53.0/24, drain: 0}}\n"
     fleet.settings(own)
     name = fleet.name(1)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND: the address is not there yet
         other.bind(("10.213.53.1", 53))
-        fleet.start_daemon()
+        fleet.start_daemon(module=EAGER)
         fleet.create(name)
         assert len(fleet.events("no-names")) == 1
         assert "in use" in fleet.events("no-names")[0]["message"]
         fleet.ok("restart", name)
-        time.sleep(6)
+        time.sleep(3)
         assert fleet.record(name)["state"] == "running"
         assert len(fleet.events("no-names")) == 1
     until(lambda: lookup(fleet, name, name) == set(addresses(fleet)[name]), 15, "names are looked up once the port is free")
