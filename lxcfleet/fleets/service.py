@@ -53,7 +53,13 @@ class Fleets:
         sources = Sources(ask.text, ask.where, ask.files, ask.missing)
         file = await asyncio.to_thread(parse, sources, self._core.config)
         file = file.on(os.uname().nodename)
-        return await self._compare(file, self._store.find(file.fleet), Prune(ask.prune), adopt=ask.adopt)
+        made = await self._compare(file, self._store.find(file.fleet), Prune(ask.prune), adopt=ask.adopt)
+        if ask.plan is not None and ask.plan != made.id:
+            raise Conflict(
+                f"the plan {ask.plan} does not hold any more", why=f"what the file changes now is the plan {made.id}",
+                hint="see what that is: lxcfleet diff",
+            )  # fmt: skip
+        return made
 
     async def _compare(self, file: FleetFile, applied: Applied | None, prune: Prune, *, adopt: bool = False) -> Plan:
         await self._core.registry.observe()
@@ -90,11 +96,6 @@ class Fleets:
         """Begin to make the containers as the file has them. Raises FleetError, and then nothing is changed."""
         with self._alone():
             made = await self._plan(ask)
-            if ask.plan is not None and ask.plan != made.id:
-                raise Conflict(
-                    f"the plan {ask.plan} does not hold any more", why=f"what the file changes now is the plan {made.id}",
-                    hint="see what that is: lxcfleet diff",
-                )  # fmt: skip
             live = await check(self._core, self._orders, made)
             return await self._begin("apply", made, live, ask.policy)
 

@@ -139,8 +139,9 @@ def test_what_set_and_scale_changed_stays_until_the_file_moves(shop: Shop, cli: 
 def test_a_plan_holds_or_conflicts(shop: Shop, cli: Cli) -> None:
     plan = shop.diff()["id"]
     assert plan == shop.diff()["id"]
-    ran = shop.run("apply", "--plan", "0" * 12)
-    assert (ran.status, f"what the file changes now is the plan {plan}" in ran.err) == (1, True)
+    for also in ((), ("--dry-run",)):
+        ran = shop.run("apply", "--plan", "0" * 12, *also)
+        assert (ran.status, f"what the file changes now is the plan {plan}" in ran.err) == (1, True)
     assert cli("create", "other", "--network", "none", "--", "sleep", "9").status == 0
     shop.apply("--plan", plan)
     assert not shop.changes()
