@@ -234,7 +234,7 @@ def test_a_copy_of_a_directory_never_ran(tmp_path: Path) -> None:
 def test_any_order_of_deaths_stops_and_daemons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     """Nothing runs that was stopped, and nothing is down that is to run."""
     chance, names, waits = random.Random(seed), ("a", "b", "c"), set[str]()
-    monkeypatch.setattr(stopping, "asked", lambda name, _: name in waits)
+    monkeypatch.setattr(stopping, "asking", lambda: [["-P", str(tmp_path / "lxc"), *waits]])
     wanted = dict.fromkeys(names, True)
     for era in range(3):
         with Daemon(tmp_path) as daemon:  # its containers end after it
