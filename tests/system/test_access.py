@@ -39,6 +39,7 @@ class FakeService:
         self.changed: list[str] = []
         self.holding = threading.Event()
         self.waiting = 0
+        self.volumes = cast(Any, None)
 
     async def containers(self, _selection: object) -> list[object]:
         self.waiting += 1
