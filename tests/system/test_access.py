@@ -23,6 +23,7 @@ from lxcfleet.daemon.http.access import READERS as READING
 from lxcfleet.daemon.http.scrape import Scrape
 from lxcfleet.daemon.http.server import Server
 from lxcfleet.host.process import peer
+from lxcfleet.spec.settings import Config
 
 from .harness import Fleet, until
 
@@ -40,6 +41,7 @@ class FakeService:
         self.holding = threading.Event()
         self.waiting = 0
         self.volumes = cast(Any, None)
+        self.config = Config()
 
     async def containers(self, _selection: object) -> list[object]:
         self.waiting += 1

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.system
 def name(own_fleet: Fleet) -> str:
     """A container with systemd."""
     own_fleet.create(own_fleet.name("s"), command=())
+    own_fleet.ok("wait", own_fleet.name("s"), "--for", "healthy")
     return own_fleet.name("s")
 
 
