@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,9 @@ import pytest
 
 from lxcfleet.containers.endings import NOT_KNOWN, RUNS, Endings, words
 from lxcfleet.containers.exits import Ending
-from lxcfleet.host.lxc import monitor_fifo, stopping
+from lxcfleet.host.lxc import monitor_fifo, monitord, stopping
 from lxcfleet.host.lxc.monitor_fifo import EXIT, RECORD, STARTING, STATE, Record
-from lxcfleet.host.process import cgroup, kernel_log
+from lxcfleet.host.process import cgroup, kernel_log, peer
 from lxcfleet.paths import Paths
 
 
@@ -209,7 +210,70 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.reaches("processes", reason="a process of its own holds the lock")
+MONITORD = """
+import fcntl, os, socket, sys
+sys.path.insert(0, os.getcwd())
+from pathlib import Path
+from lxcfleet.host.lxc import monitord
+fifo = open(sys.argv[1], "r+b", 0)
+fcntl.lockf(fifo, fcntl.LOCK_EX)
+server = socket.socket(socket.AF_UNIX)
+server.bind(monitord._address(Path(sys.argv[2])))
+server.listen()
+print(flush=True)
+client, _ = server.accept()
+while True:
+    for byte in fifo.read(264):
+        client.send(bytes([byte]))
+"""
+
+
+@pytest.mark.reaches("processes", "abstract sockets", reason="a process of its own stands for lxc-monitord")
+def test_records_come_from_lxc_monitord_where_it_reads_the_fifo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer, "uid_of", lambda _: 0)
+    monitors = Monitors(tmp_path)
+    path = monitor_fifo.path_of(monitors.paths.lxc)
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    command = [sys.executable, "-c", MONITORD, str(path), str(monitors.paths.lxc)]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, cwd=Path(__file__).parents[2]) as other:
+        assert other.stdout is not None
+        other.stdout.read(1)
+
+        async def look() -> None:
+            endings = monitors.endings
+            endings.check()
+            endings.check()
+            assert endings._fifo.reads
+            monitors.write(record(EXIT, "a", 9472))
+            monitors.boxes["a"].running = None
+            async with asyncio.timeout(20):
+                while monitors.of("a") is None:
+                    await asyncio.sleep(0.01)
+            assert monitors.of("a") == Ending(9472)
+            other.kill()
+            other.wait()
+            async with asyncio.timeout(20):
+                while monitors.endings._fifo.reads:
+                    await asyncio.sleep(0.01)
+            endings.check()  # nobody reads the FIFO any more, so the daemon does
+            assert monitors.end("b", 256) == Ending(256)
+            endings.close()
+
+        asyncio.run(look())
+
+
+@pytest.mark.reaches("abstract sockets", reason="lxc-monitord listens on one")
+def test_another_user_can_not_stand_for_lxc_monitord(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer, "uid_of", lambda _: 1000)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(monitord._address(tmp_path))
+        server.listen()
+        with pytest.raises(PermissionError, match="another user"):
+            monitord.connect(tmp_path)
+
+
+@pytest.mark.reaches("processes", "abstract sockets", reason="a process of its own holds the lock")
 def test_no_record_is_taken_from_lxc_monitor(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     monitors = Monitors(tmp_path)
     path = monitor_fifo.path_of(monitors.paths.lxc)

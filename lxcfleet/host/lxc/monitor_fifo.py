@@ -3,6 +3,7 @@
 A monitor writes records to a FIFO if somebody has it open for reading, and drops them otherwise. It waits while the pipe
 is full, so whoever opens the FIFO has to read it all the time: a daemon that ends closes it, and no other process inherits
 it. The format and the lock are those of lxc-monitord (src/lxc/monitor.h and src/lxc/cmd/lxc_monitord.c, LXC 5.0 to 7.0).
+Where lxc-monitord is the one that reads it, the records come from there.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lxcfleet.errors import HostError
+from lxcfleet.host.lxc import monitord
 
 RECORD = struct.Struct("@i256si")
 """One record: the type, the container's name, and a value."""
@@ -62,9 +64,14 @@ class MonitorFifo:
     """The reading end of the FIFO. It calls ``hear`` with the records that it reads at once, in the event loop."""
 
     def __init__(self, lxc_path: Path, hear: Callable[[list[Record]], None]) -> None:
+        self._lxc_path = lxc_path
         self._path = path_of(lxc_path)
         self._hear = hear
         self._descriptor: int | None = None
+        self._relayed = False
+        """Whether the records come from lxc-monitord, which reads the FIFO."""
+        self._rest = b""
+        """The beginning of a record, the rest of which has not been read yet."""
 
     @property
     def reads(self) -> bool:
@@ -72,9 +79,12 @@ class MonitorFifo:
         return self._descriptor is not None
 
     def check(self) -> None:
-        """Begin to read, unless that is done already; begin anew if another file has the path now. Raises HostError."""
+        """Begin to read, unless that is done already; begin anew if another file has the path now. Raises HostError.
+
+        Where lxc-monitord reads the FIFO, this is one of its clients.
+        """
         try:
-            if self._descriptor is not None and not self._is_there(self._descriptor):
+            if self._descriptor is not None and not self._relayed and not self._is_there(self._descriptor):
                 self.close()
             if self._descriptor is None:
                 self._open()
@@ -88,7 +98,14 @@ class MonitorFifo:
                 data = os.read(self._descriptor, _AT_ONCE)
             except BlockingIOError:
                 return
-            self._hear(parse(data))
+            except ConnectionError:
+                data = b""
+            if not data:  # lxc-monitord has ended; the next check looks for another one before it reads the FIFO itself
+                self.close()
+                return
+            whole = self._rest + data
+            self._rest = whole[len(whole) - len(whole) % RECORD.size :]
+            self._hear(parse(whole))
             if len(data) < _AT_ONCE:
                 return  # there was no more
 
@@ -97,11 +114,11 @@ class MonitorFifo:
         if self._descriptor is not None:
             asyncio.get_running_loop().remove_reader(self._descriptor)
             os.close(self._descriptor)
-            self._descriptor = None
+            self._descriptor, self._relayed, self._rest = None, False, b""
 
     def remove(self) -> None:
         """Stop reading, and remove the FIFO and its directories, if they are empty."""
-        mine = self._descriptor is not None and self._is_there(self._descriptor)
+        mine = self._descriptor is not None and not self._relayed and self._is_there(self._descriptor)
         self.close()
         if mine:
             with contextlib.suppress(OSError):
@@ -132,11 +149,15 @@ class MonitorFifo:
             _lock(descriptor, self._path)
             with contextlib.suppress(OSError):  # the smaller pipe serves, too
                 fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-            asyncio.get_running_loop().add_reader(descriptor, self.drain)
-        except BaseException:
+        except HostError as taken:
             os.close(descriptor)
-            raise
+            try:
+                descriptor = monitord.connect(self._lxc_path).detach()
+            except OSError:
+                raise taken from None
+            self._relayed = True
         self._descriptor = descriptor
+        asyncio.get_running_loop().add_reader(descriptor, self.drain)
 
 
 def _lock(descriptor: int, path: Path) -> None:
