@@ -1,11 +1,11 @@
 """Calls of the daemon, its launcher and their children that fail: nothing is lost, every answer is true, a second try works.
 
-Each run tries some of thousands; ``make test-faults`` tries all. LXCFLEET_TEST_SEED chooses others.
+The order of calls differs from run to run, so only the first call of each scenario is tried here, which is the same each
+time; ``make test-faults`` tries thousands.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -15,8 +15,8 @@ from .harness import Fleet
 
 pytestmark = pytest.mark.system
 
-TRIALS = {"create": 7, "start": 5, "restart": 8, "stop": 5, "destroy": 5, "set": 5, "rollout": 3}
-"""How many of each scenario. The others take seconds for each: those are for the run that tries all."""
+NAMES = ("create", "start", "restart", "stop", "destroy", "set", "rollout")
+"""The other scenarios take seconds for each trial."""
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +28,10 @@ def stage(own_fleet: Fleet) -> Iterator[Stage]:
     stage.faults.disarm()
 
 
-@pytest.mark.parametrize("name", TRIALS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_call_that_fails_loses_nothing_and_every_answer_is_true(stage: Stage, name: str) -> None:
-    seed = int(os.environ.get("LXCFLEET_TEST_SEED", "15"))
     happened = []
-    for fault in stage.some_faults(name, TRIALS[name], seed):
+    for fault in stage.first_faults(name):
         try:
             happened.append(stage.try_one(fault))
         except BaseException as error:
