@@ -319,16 +319,15 @@ def test_a_directory_that_takes_the_place_of_a_new_container_stays(fleet: Fleet)
     time.sleep(1.5)  # until the launcher's idle child has ended
     launcher = fleet.servants()["launcher"]
     os.kill(launcher, signal.SIGSTOP)
-    try:
-        with fleet.spawn("create", name, *SLEEP) as client:
+    with fleet.spawn("create", name, *SLEEP) as client:
+        try:
             until(lambda: name in fleet.states(), 20, "the daemon has begun")
             precious = fleet.paths.lxc / name / "rootfs/home/data"
             precious.parent.mkdir(parents=True)
             precious.write_text("precious")
-            os.kill(launcher, signal.SIGCONT)
-            assert client.wait(30) != 0
-    finally:
-        os.kill(launcher, signal.SIGCONT)
+        finally:
+            os.kill(launcher, signal.SIGCONT)  # the client waits for it, and this block for the client
+        assert client.wait(30) != 0
     assert precious.read_text() == "precious"
     assert name not in fleet.states()
     shutil.rmtree(fleet.paths.lxc / name)
