@@ -147,5 +147,5 @@ class Sight:
         for name in failures:
             member = rollout.members[name]
             if member.attempts + 1 < planner.ATTEMPTS:
-                pause = min(PAUSE_SECONDS * (member.attempts + 1), self._fleet.config.rollout.healthy_deadline / 4)
+                pause = min(PAUSE_SECONDS * (member.attempts + 1), rollout.times(member)[1] / 4)
                 self._pauses[name] = proc.uptime() + pause
