@@ -431,6 +431,7 @@ def test_a_rollout_goes_on_after_the_daemon_is_killed_at_a_step_of_a_restart(qui
 def test_a_halt_and_a_pause_survive_the_daemon(quick: Fleet) -> None:
     names = create(quick, "k", 3)
     quick.ok("restart", "--all", "--rolling", "--max-unavailable", "1", "--min-healthy-time", "1", "--no-wait")
+    until(lambda: phases(quick)[names[0]] != "waiting", 10)
     quick.ok("rollout", "pause")
     until(lambda: phases(quick)[names[0]] == "done", 10)
     before = runs(quick)

@@ -17,7 +17,7 @@ from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.process import proc
 from lxcfleet.patch.before import Before
 from lxcfleet.patch.fallen import Fallen
-from lxcfleet.patch.rollout import causes, driver, ledger
+from lxcfleet.patch.rollout import causes, driver, ledger, packages
 from lxcfleet.patch.rollout.change_sets import ChangeSets
 from lxcfleet.patch.rollout.driver import Driver
 from lxcfleet.patch.rollout.ledger import Ledger
@@ -213,6 +213,40 @@ def test_a_restart_that_was_asked_for_does_not_wait_for_packages(tmp_path: Path)
 
     asyncio.run(run())
     assert world.restarted == ["a"]
+
+
+@pytest.mark.parametrize("order", ["pause", "abort"])
+def test_an_order_is_obeyed_that_comes_just_before_a_wave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    """What packages the host has is noted for the wave, and that takes a moment."""
+    world = World(tmp_path, "a", "b")
+    loop = asyncio.new_event_loop()
+
+    def remember(*_: object, **__: object) -> dict[str, str]:
+        async def ask() -> None:
+            if world.ledger.active is not None:
+                getattr(world.orders, order)()
+
+        asyncio.run_coroutine_threadsafe(ask(), loop).result(5)
+        return {}
+
+    monkeypatch.setattr(packages, "remember", remember)
+
+    async def run() -> None:
+        await world.orders.begin(RolloutRequest(RolloutKind.RESTART, Selection(everything=True)))
+        task = asyncio.create_task(world.driver.run())
+        async with asyncio.timeout(5):
+            while world.ledger.last is None or world.ledger.last.status is Status.RUNNING:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        task.cancel()
+
+    loop.run_until_complete(run())
+    loop.close()
+    assert world.ledger.last is not None
+    assert world.ledger.last.status is (Status.PAUSED if order == "pause" else Status.ABORTED)
+    assert not world.restarted
 
 
 # a patch that takes a container down

@@ -142,6 +142,8 @@ class Driver:
     async def _restart(self, rollout: Rollout, names: Sequence[str]) -> None:
         """One wave: all stop at once, and start as soon as they have."""
         bases = await asyncio.to_thread(packages.remember, self._paths, names, fresh=not rollout.wave)
+        if self._ledger.active != rollout:
+            return  # it was paused, aborted or changed meanwhile: what is to be done is decided anew
         self._ledger.keep(planner.begin_wave(rollout, names, bases))
         self._ledger.waits_for = ""
         self._ledger.say(f"wave {rollout.wave + 1}: {', '.join(names)}")

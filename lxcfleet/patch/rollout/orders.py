@@ -133,6 +133,7 @@ class Orders:
             else:
                 expected = before is None or before.expected
                 members[name] = replace(self._sight.member(container), expected=expected)
+        self.refuse_second()  # another one may have begun meanwhile
         self.ledger.say(f"puts the former specs back: it undoes {last.id}")
         return await self._start(replace(rollout, members=members), dry_run=False)
 
