@@ -280,3 +280,7 @@ def test_exec_and_shell_have_the_language_of_the_container(fleet: Fleet) -> None
     assert said == ["de_DE.UTF-8", "C"]
     assert fleet.ok("exec", "-e", "LANG=C", name, "--", "sh", "-c", "echo $LANG").split() == ["C"]
     assert fleet.ok("shell", name, input=b"echo $LANG").split()[-1] == "de_DE.UTF-8"
+    other = fleet.name("b")
+    fleet.create(other)
+    fleet.inside(other, "echo LANG=fr_FR.UTF-8 >/etc/locale.conf")
+    assert fleet.inside(other, "echo $LANG") == "fr_FR.UTF-8", "its own file says so"

@@ -154,6 +154,21 @@ def test_the_kernels_settings_can_not_be_changed(clones: Clones, unprivileged: s
     assert settings() == before
 
 
+def test_nesting_lets_programs_make_containers_and_change_no_setting(own_fleet: Fleet) -> None:
+    """The whole proc and sysfs that it takes are as useless to root inside as those of all containers."""
+    name = own_fleet.name("nesting")
+    own_fleet.create(name, options=("--nesting",))
+    make = "unshare --user --map-root-user --pid --fork --mount-proc echo made"
+    assert own_fleet.inside(name, make) == "made"
+    plain = own_fleet.name("plain")
+    own_fleet.create(plain)
+    assert own_fleet.run("exec", plain, "--", "sh", "-c", make).status != 0
+    files = "proc/sys/kernel/core_pattern proc/sys/vm/drop_caches proc/sysrq-trigger sys/power/state sys/kernel/uevent_helper"
+    write = f"for file in {files}; do (echo 1 >/dev/.lxc/$file) 2>/dev/null && echo $file; done; true"
+    assert own_fleet.inside(name, write) == ""
+    assert own_fleet.inside(name, "head -c 1 /dev/.lxc/proc/kcore /dev/.lxc/proc/kmsg 2>/dev/null; true") == ""
+
+
 def test_a_command_of_exec_is_confined_like_its_container(clones: Clones, kind: str) -> None:
     script = "grep -E '^(CapBnd|Seccomp|NoNewPrivs)' /proc/{}/status; cat /proc/{}/attr/current 2>/dev/null || :"
     assert clones.inside(kind, script.format("self", "self")) == clones.inside(kind, script.format(1, 1))

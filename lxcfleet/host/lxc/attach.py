@@ -20,8 +20,7 @@ from typing import Any
 import _lxc
 
 from lxcfleet.errors import FleetError, WrongState
-from lxcfleet.host.lxc import liblxc, monitor
-from lxcfleet.spec.terms import USUAL_LANGUAGE
+from lxcfleet.host.lxc import language, liblxc, monitor
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
@@ -36,9 +35,9 @@ SHELL = ("/bin/sh", "-c", 'exec "$(getent passwd root | cut -d: -f7)" -l')
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """The whole environment of a command: no variable of ours gets into the container."""
+    """The whole environment of a command, but for its language: no variable of ours gets into the container."""
     root = {"HOME": "/root", "USER": "root", "LOGNAME": "root"}
-    return {"PATH": PATH, "LANG": USUAL_LANGUAGE, **root, "container": "lxc", **extra}
+    return {"PATH": PATH, **root, "container": "lxc", **extra}
 
 
 def run(request: Mapping[str, Any], descriptors: Sequence[int], lxc_path: str) -> None:
@@ -170,7 +169,7 @@ def _exec(
         home = variables["HOME"]
         os.chdir(home if os.path.isdir(home) else "/")
         try:
-            os.execvpe(command[0], list(command), variables)
+            os.execvpe(command[0], list(command), variables if "LANG" in variables else {**language.variables(), **variables})
         except (FileNotFoundError, NotADirectoryError):
             problem, status = "not found in the container", NOT_FOUND
         except OSError as error:
