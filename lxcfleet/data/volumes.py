@@ -133,7 +133,7 @@ def make(paths: Paths, volume: Volume) -> None:
         if isinstance(error, FileExistsError):
             raise exists(volume.name) from error
         raise
-    _settle(paths.volumes)
+    tree.sync_directory(paths.volumes)
 
 
 def _limit(data: Path, volume: Volume) -> None:
@@ -154,15 +154,6 @@ def exists(name: str) -> AlreadyExists:
 def was(directory: str, name: str) -> bool:
     """Whether the directory that is left over was that of the volume ``name``."""
     return directory == f"{Paths.NEW_PREFIX}{name}" or directory.rpartition(".")[0] == f"{Paths.GONE_PREFIX}{name}"
-
-
-def _settle(directory: Path) -> None:
-    """Have a rename in it survive a power failure."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def try_mount(own: VolumePaths, volume: Volume) -> None:
@@ -230,7 +221,7 @@ def retire(paths: Paths, name: str) -> None:
             return
         except OSError as error:
             raise HostError.from_os_error(f"the volume {name} can't be removed", error) from error
-        _settle(paths.volumes)
+        tree.sync_directory(paths.volumes)
         return
 
 
