@@ -97,11 +97,7 @@ def resume(ctx: click.Context, *, accept: bool, no_wait: bool, style: str, quiet
     record = client.rollout_resume(ResumeRequest(accept))
     if no_wait:
         return _changed(record, style, quiet)
-    try:
-        record = rolling.follow(client, record, quiet=quiet)
-    except KeyboardInterrupt:
-        return rolling.INTERRUPTED
-    return rolling.show(record, style, quiet=quiet)
+    return _to_its_end(client, record, style, quiet)
 
 
 @rollout.command()
@@ -137,6 +133,11 @@ def undo(ctx: click.Context, *, no_wait: bool, style: str, quiet: bool) -> int:
     record = client.rollout_undo()
     if no_wait or record["ended"] is not None:
         return _changed(record, style, quiet)
+    return _to_its_end(client, record, style, quiet)
+
+
+def _to_its_end(client: Client, record: RolloutRecord, style: str, quiet: bool) -> int:
+    """Follow the rollout until it has ended or is halted, and show it; the exit status."""
     try:
         record = rolling.follow(client, record, quiet=quiet)
     except KeyboardInterrupt:
