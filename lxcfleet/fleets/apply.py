@@ -84,17 +84,17 @@ class Work:
 
     async def run(self, operation: Operation) -> None:
         """Carry it out; each container's result goes to ``operation``."""
-        phases: list[Callable[[Operation], Awaitable[None]]] = [
-            self._create, self._change, self._restart, self._start, self._stop, self._destroy,
-        ]  # fmt: skip
-        done: set[str] = set()
-        for phase in phases:
+        phases: dict[Kind, Callable[[Operation], Awaitable[None]]] = {
+            Kind.CREATE: self._create, Kind.LIVE: self._change, Kind.RESTART: self._restart, Kind.START: self._start,
+            Kind.STOP: self._stop, Kind.DESTROY: self._destroy,
+        }  # fmt: skip
+        for kind, phase in phases.items():
             try:
                 if not operation.cancelled:
                     await phase(operation)
             except FleetError as error:
                 done = {result.name for result in operation.results}
-                for each in self._of(phase):
+                for each in self._plan.of(kind):
                     if each.name not in done:
                         operation.add(Result(each.name, "failed", False, error.body()))
             if any(result.error is not None for result in operation.results):
@@ -113,13 +113,6 @@ class Work:
             self._store.keep(self._plan.after)
         except FleetError as error:
             operation.add(Result(self._plan.fleet, "failed", False, error.body()))
-
-    def _of(self, phase: Callable[[Operation], Awaitable[None]]) -> list[Change]:
-        kinds = {
-            "_create": Kind.CREATE, "_change": Kind.LIVE, "_restart": Kind.RESTART, "_start": Kind.START, "_stop": Kind.STOP,
-            "_destroy": Kind.DESTROY,
-        }  # fmt: skip
-        return self._plan.of(kinds[phase.__name__])
 
     def _specs(self, kind: Kind) -> dict[str, Spec]:
         return {each.name: each.spec for each in self._plan.of(kind) if each.spec is not None}
