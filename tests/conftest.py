@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
+import sys
 from types import FrameType
 
 import leftovers
@@ -20,12 +21,14 @@ GRACE = 60.0
 """The seconds after its limit in which a test must have ended."""
 
 _stderr = pytest.StashKey[int]()
+_pid = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before any test is read."""
     _usual_surroundings()
     config.stash[_stderr] = os.dup(2)
+    config.stash[_pid] = os.getpid()
     leftovers.begin()
 
 
@@ -44,6 +47,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """A test in which nothing can be raised, as it is in C code or catches all, ends the run, and shows where it was."""
     faulthandler.dump_traceback_later(_limit(item) + GRACE * PATIENCE, exit=True, file=item.config.stash[_stderr])
+
+
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """A child that a test forked ends with that test: it must not go on with the others, beside the run that it is of."""
+    if os.getpid() != item.config.stash[_pid]:
+        why = f"{call.excinfo.traceback[-1]}: {call.excinfo.exconly()}" if call.excinfo else ""
+        print(f"a child of {item.nodeid} did not end in it", why, file=sys.__stderr__, flush=True)
+        os._exit(70)
 
 
 def pytest_runtest_logfinish() -> None:

@@ -140,15 +140,15 @@ def test_a_directory_of_the_host_keeps_its_owners_unless_it_is_given_away(fleet:
 
 FIRST = 0x7FFD0000
 STEPS: list[tuple[object, str]] = [
-    (os, "chown"), (volumes, "try_mount"), (tree, "write"), (syscalls, "rename_new"), (volumes, "_settle"), (os, "rmdir"),
+    (os, "chown"), (volumes, "try_mount"), (tree, "write"), (syscalls, "rename_new"), (tree, "sync_directory"), (os, "rmdir"),
 ]  # fmt: skip
 
 
 def killed(work: Callable[[], object], where: object, step: str, *, after: bool) -> bool:
     """Do ``work`` in a child that is killed before or after a step; gives whether it came so far."""
+    real = getattr(where, step)
     pid = os.fork()
     if pid == 0:
-        real = getattr(where, step)
 
         def die(*arguments: object, **options: object) -> None:
             if after:
@@ -185,7 +185,7 @@ def test_a_volume_is_whole_or_left_over_wherever_its_making_is_killed(paths: Pat
         for each in left:
             volumes.remove(paths, each)
         assert not list(paths.volumes.iterdir())
-    assert reached >= {"chown", "try_mount", "write", "rename_new", "_settle"}
+    assert reached >= {"chown", "try_mount", "write", "rename_new", "sync_directory"}
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -199,7 +199,7 @@ def test_a_volume_is_there_or_left_over_wherever_its_removal_is_killed(paths: Pa
         for each in volumes.leftovers(paths):
             volumes.remove(paths, each)
 
-    for where, step in ((syscalls, "rename_new"), (volumes, "_settle"), (os, "unlink"), (os, "rmdir")):
+    for where, step in ((syscalls, "rename_new"), (tree, "sync_directory"), (os, "unlink"), (os, "rmdir")):
         volumes.make(paths, volume)
         (paths.volume("data").data / "link").symlink_to(outside)
         (paths.volume("data").data / "deep" / "er").mkdir(parents=True)
