@@ -6,7 +6,7 @@ import re
 
 from lxcfleet.errors import InvalidInput
 
-_SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)i?B?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,16})([KMGT]?)i?B?", re.IGNORECASE)
 _LEAST_SIZE = 4 << 20
 _MOST_SIZE = 1 << 50
 

@@ -191,7 +191,7 @@ class Size(ValueType[int]):
         return {
             "oneOf": [
                 {"type": "integer", "minimum": 0},
-                {"type": "string", "pattern": r"^\s*[0-9]{1,15}([KMGTkmgt][Ii]?)?[Bb]?\s*$"},
+                {"type": "string", "pattern": r"^\s*[0-9]{1,16}([KMGTkmgt][Ii]?)?[Bb]?\s*$"},
             ]
         }
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck as Check
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lxcfleet.containers import store
@@ -99,6 +99,7 @@ def test_what_was_broken_off_is_planned_again_and_then_nothing(first: Any, secon
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(Check))
 @given(said(profile=False), said(profile=False))
+@example({}, {"memory": 10**15 + 1})
 def test_an_exported_file_changes_nothing(one: dict[str, Any], other: dict[str, Any]) -> None:
     fleet: Fleet = {}
     for name, values in {"web1": one, "web2": one, "web3": {**one, "pids": 7}, "x": other}.items():
