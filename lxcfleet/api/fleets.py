@@ -162,6 +162,16 @@ class ChangeRecord(TypedDict):
     """Of a container that is destroyed: the size of its own data, which goes."""
 
 
+class VolumeChangeRecord(TypedDict):
+    """One volume that is made or changed."""
+
+    name: str
+    change: str
+    """create or live."""
+    differs: dict[str, tuple[str, str]]
+    """By key, the value that the volume has and the one that it gets, in words."""
+
+
 class KeptRecord(TypedDict):
     """Something that is not as the file has it, and stays so: the file's own value did not move since it was applied."""
 
@@ -181,6 +191,7 @@ class PlanRecord(TypedDict):
     """Tells this plan from any other one: `apply` with this id does just this, or fails with the code ``conflict``."""
     fleet: str
     changed: bool
+    volumes: list[VolumeChangeRecord]
     changes: list[ChangeRecord]
     kept: list[KeptRecord]
     left: list[str]

@@ -84,11 +84,13 @@ class Changing:
         return await self.check(chosen, found, {each.row.key for each in assignments})
 
     async def check(
-        self, chosen: Sequence[Container], wanted: Mapping[str, Spec], asked: Iterable[str]
-    ) -> list[Planned]:
+        self, chosen: Sequence[Container], wanted: Mapping[str, Spec], asked: Iterable[str],
+        coming: frozenset[str] = frozenset(),
+    ) -> list[Planned]:  # fmt: skip
         """The plan for those of the chosen containers that are to have other specs, by name.
 
-        ``asked``: the keys that the operator named. Raises FleetError with every mistake in any of them.
+        ``asked``: the keys that the operator named; ``coming``: volumes that will be there by then. Raises FleetError with
+        every mistake in any of them.
         """
         self._mask.distrust()
         keys = {*asked}
@@ -111,7 +113,7 @@ class Changing:
                     self._specs.check_limits(spec)
                     self._check_running(container, spec)
                 if spec.volumes != former.volumes and spec.volumes not in mounted:
-                    mounted[spec.volumes] = await self._specs.check_mounts(spec)
+                    mounted[spec.volumes] = await self._specs.check_mounts(spec, coming)
                 waits = changes.await_restart(container.spec, spec) if container.running is not None else ()
                 restart = tuple(key for key in waits if key in keys)
                 planned.append(Planned(container, former, spec, restart, mounted.get(spec.volumes, ())))

@@ -165,8 +165,9 @@ class Creation:
                     hint="choose another name; `lxc-ls -f` shows the containers of others",
                 )
 
-    async def check_all(self, wanted: Mapping[str, Spec]) -> None:
-        """Refuse new containers with these specs, by name, that this host has no room for or can't run. Raises FleetError."""
+    async def check_all(self, wanted: Mapping[str, Spec], coming: frozenset[str] = frozenset()) -> None:
+        """Refuse new containers with these specs, by name, that this host has no room for or can't run. ``coming``: volumes
+        that will be there by then. Raises FleetError."""
         self._mask.distrust()
         self._refuse_taken([*wanted])
         alike = _alike(wanted)
@@ -174,7 +175,7 @@ class Creation:
             count = sum((each.init, each.privileged) == (kind.init, kind.privileged) for each in wanted.values())
             await self._room.check_new(count, kind)
         for names, spec in alike:
-            await self._check(request.Wanted(tuple(names), (), spec), room=False)
+            await self._check(request.Wanted(tuple(names), (), spec), room=False, coming=coming)
         connected = sum(each.network is Network.BRIDGE for each in wanted.values())
         if connected:
             await self._room.check_addresses(connected)
@@ -199,7 +200,9 @@ class Creation:
         finally:
             await self._room.release_unused()
 
-    async def _check(self, wanted: request.Wanted, *, room: bool = True) -> tuple[str, ...]:
+    async def _check(
+        self, wanted: request.Wanted, *, room: bool = True, coming: frozenset[str] = frozenset()
+    ) -> tuple[str, ...]:
         """Refuse what this host has no room for or can't run. ``room``: whether the room is checked, too.
 
         Gives what the operator should know of new containers."""
@@ -214,7 +217,7 @@ class Creation:
             await self._room.check_addresses(len(wanted.new))
         if wanted.new:
             await self._room.check_ports(wanted.like, len(wanted.new))
-        return await self._specs.check_mounts(wanted.like) if wanted.new else ()
+        return await self._specs.check_mounts(wanted.like, coming) if wanted.new else ()
 
     def _creation(self, spec: Spec, planned: plan.Steps, notes: tuple[str, ...] = ()) -> Job:
         container = self._registry[spec.name]

@@ -69,13 +69,16 @@ class Specs:
         if spec.disk:
             quota.check(self._paths.lxc)
 
-    async def check_mounts(self, spec: Spec) -> tuple[str, ...]:
-        """Raise FleetError if containers can't have what the spec mounts beside their layers; gives what would be hidden."""
+    async def check_mounts(self, spec: Spec, coming: frozenset[str] = frozenset()) -> tuple[str, ...]:
+        """Raise FleetError if containers can't have what the spec mounts beside their layers; gives what would be hidden.
+
+        ``coming``: volumes that will be there by then."""
         if not spec.volumes:
             return ()
         lower = list(stack_of(self._paths, spec.name).lower)
         item: MountsItem = {
-            "volumes": [str(each) for each in spec.volumes], "privileged": spec.privileged, "stack": lower
+            "volumes": [str(each) for each in spec.volumes], "privileged": spec.privileged, "stack": lower,
+            "coming": sorted(coming),
         }  # fmt: skip
         answer = await self._launcher.ask(CHECK_MOUNTS, item)
         if answer["error"]:

@@ -18,6 +18,17 @@ class VolumeCreated(Event):
 
 
 @dataclass(frozen=True)
+class VolumeChanged(Event):
+    """A volume got another size or other labels."""
+
+    name: str
+    what: str
+
+    def told(self) -> Told:
+        return Told("volume", None, f"changed {self.name}: {self.what}")
+
+
+@dataclass(frozen=True)
 class VolumeRemoved(Event):
     """A volume, and all files on it, were removed."""
 

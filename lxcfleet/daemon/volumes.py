@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from lxcfleet.api.records import VolumeRecord
 from lxcfleet.api.requests import CreateVolumeRequest, RemoveVolumesRequest
@@ -14,12 +15,13 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.events import LeftoverRemoved
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
-from lxcfleet.daemon.events import VolumeCreated, VolumeRemoved
+from lxcfleet.daemon.events import VolumeChanged, VolumeCreated, VolumeRemoved
 from lxcfleet.data import volumes
 from lxcfleet.errors import Broken, Busy, FleetError, NotFound, WrongState, from_body
+from lxcfleet.fleets.volumes import VolumeChange
 from lxcfleet.host.kernel import tree
 from lxcfleet.launcher.client import Launcher
-from lxcfleet.launcher.operations import MAKE_VOLUME, REMOVE_VOLUME, VolumeItem
+from lxcfleet.launcher.operations import CHANGE_VOLUME, MAKE_VOLUME, REMOVE_VOLUME, VolumeItem
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operation, Operations, now
@@ -127,7 +129,7 @@ class Volumes:
 
         async def job() -> Result:
             with self._in_hand(ask.name):
-                await self._make(ask)
+                await self._make(ask.name, ask.size, ask.labels)
             return Result(ask.name, "created", True)
 
         return self._operations.begin("create volume", [Job(ask.name, job)], _AT_ONCE)
@@ -151,10 +153,10 @@ class Volumes:
 
         return self._operations.begin("create volume", [Job(ask.name, job)], _AT_ONCE)
 
-    async def _make(self, ask: CreateVolumeRequest) -> None:
-        volume = Volume(ask.name, ask.size, ask.labels, self._room.take_ids(), now())
+    async def _make(self, name: str, size: int, labels: Mapping[str, str]) -> None:
+        volume = Volume(name, size, labels, self._room.take_ids(), now())
         try:
-            item = VolumeItem(name=ask.name, record=volumes.render(volume))
+            item = VolumeItem(name=name, record=volumes.render(volume))
             answer = await self._launcher.ask(MAKE_VOLUME, item)
             if answer["error"]:
                 raise from_body(answer["error"])
@@ -162,7 +164,52 @@ class Volumes:
             # If the answer got lost, the volume may be there all the same: the ids are read anew from what there is.
             self._room.reload()
             raise
-        self._bus.publish(VolumeCreated(ask.name))
+        self._bus.publish(VolumeCreated(name))
+
+    # -- as a fleet file has them ----------------------------------------------------------------------------
+
+    def present(self, names: Iterable[str]) -> dict[str, Volume | FleetError]:
+        """Those that exist of these; an error for one that is broken."""
+        there = {*volumes.names(self._paths)}
+        found = {name: volumes.load(self._paths, name) for name in names if name in there}
+        return {name: volume for name, volume in found.items() if volume is not None}
+
+    async def check(self, changes: Sequence[VolumeChange]) -> None:
+        """Raise FleetError if the host or a volume is in the way of a change."""
+        for change in changes:
+            size, now = change.values["size"], volumes.load(self._paths, change.name)
+            if isinstance(now, Volume) and size != now.size:
+                await asyncio.to_thread(volumes.refuse_too_small, self._paths, now, size)
+                self._refuse_uncounted(now, size)
+            if size:
+                volumes.check_limit(self._paths, change.name)
+
+    def _refuse_uncounted(self, volume: Volume, size: int) -> None:
+        """Refuse a first size for a volume in use: files that are made while its files are looked through go uncounted."""
+        running = [name for name in self._users(volume.name) if self._registry[name].running is not None]
+        if size and running and volumes.used(self._paths, volume) is None:
+            raise WrongState(
+                f"the volume {volume.name} can't get a first size while containers that have it run",
+                why=f"its files are not counted yet, and {running[0]} may make others meanwhile",
+                hint=f"stop them first: lxcfleet stop {' '.join(running[:_NAMED])}{' …' if len(running) > _NAMED else ''}",
+            )
+
+    async def bring(self, change: VolumeChange) -> Result:
+        """Make or change a volume. Raises FleetError."""
+        with self._in_hand(change.name):
+            there = volumes.load(self._paths, change.name)
+            if there is None:
+                await self._make(change.name, change.values["size"], change.values["labels"])
+                return Result(change.name, "created", True)
+            if isinstance(there, Broken):
+                raise there
+            wanted = replace(there, **change.values)
+            self._refuse_uncounted(there, 0 if wanted.size == there.size else wanted.size)
+            answer = await self._launcher.ask(CHANGE_VOLUME, VolumeItem(name=there.name, record=volumes.render(wanted)))
+            if answer["error"]:
+                raise from_body(answer["error"])
+            self._bus.publish(VolumeChanged(change.name, ", ".join(change.differs)))
+            return Result(change.name, "changed", True, differs=change.differs)
 
     async def remove(self, ask: RemoveVolumesRequest) -> Operation:
         """Begin to remove volumes, all or none of them. Raises FleetError."""

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from lxcfleet.errors import AlreadyExists, Broken, FleetError, HostError, InvalidInput, Unsupported
+from lxcfleet.errors import AlreadyExists, Broken, FleetError, HostError, InvalidInput, Unsupported, WrongState
 from lxcfleet.host.kernel import mounts, quota, syscalls, tree
 from lxcfleet.paths import Paths, VolumePaths
 from lxcfleet.spec import strict_yaml
@@ -21,6 +21,7 @@ from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.rows import read_said, rows_of
 from lxcfleet.spec.terms import RANGE_SIZE
 from lxcfleet.spec.volumes import Volume, check_volume
+from lxcfleet.units import as_size
 
 log = logging.getLogger(__name__)
 
@@ -136,14 +137,54 @@ def make(paths: Paths, volume: Volume) -> None:
     tree.sync_directory(paths.volumes)
 
 
+def change(paths: Paths, volume: Volume) -> None:
+    """Give a volume that exists another size or other labels. Raises FleetError, OSError.
+
+    The limit comes first, then the record: if that is broken off in between, the record differs still, and the next change
+    has both.
+    """
+    own, former = paths.volume(volume.name), check(paths, volume.name)
+    if volume.first_id != former.first_id:
+        raise Broken(f"the volume {volume.name} can't be changed: it was made anew meanwhile")
+    if volume.size != former.size:
+        refuse_too_small(paths, former, volume.size)
+        if volume.size or quota.project_of(own.data) == volume.first_id:
+            _limit(own.data, volume)
+    tree.write(own.record, render(volume), sync=True)
+
+
+def refuse_too_small(paths: Paths, volume: Volume, size: int) -> None:
+    """Raise WrongState if a volume has more on it than ``size`` bytes; 0: no limit."""
+    if not size:
+        return
+    has = used(paths, volume)
+    if has is None:
+        has = tree.disk_usage(paths.volume(volume.name).data)
+    if has > size:
+        raise WrongState(
+            f"the volume {volume.name} can't get the size {as_size(size)}", why=f"{-(-has >> 20)} MiB are on it",
+            hint="remove files first, or give it more",
+        )  # fmt: skip
+
+
+def check_limit(paths: Paths, name: str) -> None:
+    """Raise Unsupported if this host could not limit the size of a volume."""
+    place = paths.volumes if paths.volumes.is_dir() else paths.volumes.parent
+    _refuse_unlimited(place if place.is_dir() else paths.lxc, name)
+
+
 def _limit(data: Path, volume: Volume) -> None:
-    if not quota.enforced(data):
+    _refuse_unlimited(data, volume.name)
+    quota.keep([data], volume.first_id, volume.size)
+
+
+def _refuse_unlimited(place: Path, name: str) -> None:
+    if not quota.enforced(place):
         raise Unsupported(
-            f"the size of the volume {volume.name} can't be limited",
-            why=f"the file system of {data.parent.parent} has no project quotas in force",
+            f"the size of the volume {name} can't be limited",
+            why=f"the file system of {place} has no project quotas in force",
             hint="leave --size out, or get them: operations.md of the documentation tells how (/usr/share/doc/lxcfleet)",
         )
-    quota.keep([data], volume.first_id, volume.size)
 
 
 def exists(name: str) -> AlreadyExists:

@@ -13,6 +13,7 @@ from typing import Any
 
 from lxcfleet.spec.fields import askable
 from lxcfleet.spec.fleet_file import FleetFile, Group
+from lxcfleet.spec.fleet_volumes import ROWS as VOLUME_ROWS
 from lxcfleet.spec.merging import init_of
 from lxcfleet.spec.profiles import ROLLOUT
 from lxcfleet.spec.reader import Fields
@@ -57,10 +58,14 @@ class Applied:
     """The file's path, as it was given."""
     time: str
     groups: Mapping[str, AppliedGroup] = field(default_factory=dict)
+    volumes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What the file said of each volume."""
 
     def same(self, other: Applied | None) -> bool:
         """Whether both say the same, whenever and from wherever they were applied."""
-        return other is not None and (self.fleet, self.groups) == (other.fleet, other.groups)
+        return other is not None and (self.fleet, self.groups, self.volumes) == (
+            other.fleet, other.groups, other.volumes,
+        )  # fmt: skip
 
 
 def of_group(group: Group, before: AppliedGroup | None) -> AppliedGroup:
@@ -76,9 +81,8 @@ def of_group(group: Group, before: AppliedGroup | None) -> AppliedGroup:
 def of_file(file: FleetFile, before: Applied | None, time: str) -> Applied:
     """A fleet once its file is applied."""
     groups = before.groups if before is not None else {}
-    return Applied(
-        file.fleet, file.where, time, {name: of_group(group, groups.get(name)) for name, group in file.groups.items()}
-    )  # fmt: skip
+    after = {name: of_group(group, groups.get(name)) for name, group in file.groups.items()}
+    return Applied(file.fleet, file.where, time, after, {name: wish.said for name, wish in file.volumes.items()})
 
 
 def to_json(applied: Applied) -> str:
@@ -98,6 +102,8 @@ def to_json(applied: Applied) -> str:
 
     groups = {name: group(each) for name, each in applied.groups.items()}
     data = {"version": VERSION, "fleet": applied.fleet, "where": applied.where, "time": applied.time, "groups": groups}
+    if applied.volumes:
+        data["volumes"] = {name: render_said(VOLUME_ROWS, said) for name, said in applied.volumes.items()}
     return json.dumps(data, indent=1) + "\n"
 
 
@@ -108,7 +114,10 @@ def from_json(text: str) -> Applied:
         if data["version"] != VERSION:
             raise ValueError(f"it was written by another version: {data['version']!r}")
         groups = {name: _group(each) for name, each in data["groups"].items()}
-        return Applied(str(data["fleet"]), str(data["where"]), str(data["time"]), groups)
+        volumes = {
+            name: read_said(VOLUME_ROWS.values(), Fields(said, "", [])) for name, said in data.get("volumes", {}).items()
+        }
+        return Applied(str(data["fleet"]), str(data["where"]), str(data["time"]), groups, volumes)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it is no record of a fleet: {error!r}") from error
 

@@ -1,14 +1,15 @@
 """Carries a plan out by what containers and rollouts can do anyhow: create, change, restart in waves, start, stop, destroy.
 
-The order: new containers come first, then what changes at once, then the restarts as one rollout, in which each container
-gets its spec just before its turn; starts; and last, once all of that went well, stops and destroys. What was carried out to
-the end is noted only then. So whatever breaks it off, the next plan for the same file has the rest.
+The order: volumes come first, then new containers, then what changes at once, then the restarts as one rollout, in which
+each container gets its spec just before its turn; starts; and last, once all of that went well, stops and destroys. What was
+carried out to the end is noted only then. So whatever breaks it off, the next plan for the same file has the rest.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from lxcfleet.api.records import RolloutRecord
@@ -21,6 +22,7 @@ from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError, WrongState
 from lxcfleet.fleets.plan import Change, Kind, Plan
 from lxcfleet.fleets.store import FleetStore
+from lxcfleet.fleets.volumes import VolumeChange
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.patch.rollout.state import MemberPhase, RolloutKind
 from lxcfleet.runtime.operations import Job, Operation, Operations
@@ -29,8 +31,22 @@ from lxcfleet.spec.results import Result
 from lxcfleet.spec.settings import Config
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Action
+from lxcfleet.spec.volumes import Volume
 
 log = logging.getLogger(__name__)
+
+
+class VolumeHands(Protocol):
+    """What fleets use of volumes; daemon.volumes has it."""
+
+    def present(self, names: Iterable[str]) -> dict[str, Volume | FleetError]:
+        """Those that exist of these; an error for one that is broken."""
+
+    async def check(self, changes: Sequence[VolumeChange]) -> None:
+        """Raise FleetError if the host or a volume is in the way of a change."""
+
+    async def bring(self, change: VolumeChange) -> Result:
+        """Make or change a volume. Raises FleetError."""
 
 
 class Core(Protocol):
@@ -44,6 +60,10 @@ class Core(Protocol):
     operations: Operations
     looks: Looks
 
+    @property
+    def volumes(self) -> VolumeHands:
+        """The volumes of this host."""
+
 
 async def check(core: Core, orders: Orders, plan: Plan) -> list[Planned]:
     """Raise FleetError if the host, a container or a rollout is in the way of any change of the plan. Gives the changes of
@@ -53,17 +73,19 @@ async def check(core: Core, orders: Orders, plan: Plan) -> list[Planned]:
         # The rollout of an earlier apply has not come to its end: what it is about is neither one nor the other.
         orders.refuse_second()
     new = {each.name: each.spec for each in plan.of(Kind.CREATE) if each.spec is not None}
+    await core.volumes.check(plan.volumes)
+    coming = frozenset(each.name for each in plan.volumes if each.new)
     if new:
-        await core.creation.check_all(new)
-    planned = await _planned(core, plan.of(Kind.LIVE, Kind.RESTART, Kind.START))
+        await core.creation.check_all(new, coming)
+    planned = await _planned(core, plan.of(Kind.LIVE, Kind.RESTART, Kind.START), coming)
     live = {each.name for each in plan.of(Kind.LIVE)}
     return [each for each in planned if each.container.name in live]
 
 
-async def _planned(core: Core, changes: Sequence[Change]) -> list[Planned]:
+async def _planned(core: Core, changes: Sequence[Change], coming: frozenset[str] = frozenset()) -> list[Planned]:
     specs = {each.name: each.spec for each in changes if each.spec is not None}
     chosen = [core.registry[each.name] for each in changes]
-    return await core.changing.check(chosen, specs, askable()) if chosen else []
+    return await core.changing.check(chosen, specs, askable(), coming) if chosen else []
 
 
 class Work:
@@ -88,7 +110,10 @@ class Work:
             Kind.CREATE: self._create, Kind.LIVE: self._change, Kind.RESTART: self._restart, Kind.START: self._start,
             Kind.STOP: self._stop, Kind.DESTROY: self._destroy,
         }  # fmt: skip
+        await self._bring_volumes(operation)
         for kind, phase in phases.items():
+            if any(result.error is not None for result in operation.results):
+                break
             try:
                 if not operation.cancelled:
                     await phase(operation)
@@ -97,8 +122,6 @@ class Work:
                 for each in self._plan.of(kind):
                     if each.name not in done:
                         operation.add(Result(each.name, "failed", False, error.body()))
-            if any(result.error is not None for result in operation.results):
-                break
         done = {result.name for result in operation.results}
         for each in self._plan.changes:
             if each.name not in done:
@@ -107,6 +130,18 @@ class Work:
                 operation.add(Result(each.name, "not begun", False, missed.body()))
         if all(result.error is None for result in operation.results):
             self._note(operation)
+
+    async def _bring_volumes(self, operation: Operation) -> None:
+        for each in self._plan.volumes:
+            if operation.cancelled:
+                missed = WrongState(f"the volume {each.name} was not begun", why="the operation was cancelled")
+                operation.add(Result(f"volume {each.name}", "not begun", False, missed.body()))
+                continue
+            try:
+                result = await self._core.volumes.bring(each)
+            except FleetError as error:
+                result = Result(each.name, "failed", False, error.body())
+            operation.add(replace(result, name=f"volume {each.name}"))
 
     def _note(self, operation: Operation) -> None:
         try:

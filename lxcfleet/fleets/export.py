@@ -9,6 +9,7 @@ from typing import Any
 from lxcfleet.fleets.applied import Applied
 from lxcfleet.spec.fields import askable
 from lxcfleet.spec.fleet_file import FORMAT
+from lxcfleet.spec.fleet_volumes import ROWS
 from lxcfleet.spec.merging import init_of, usual
 from lxcfleet.spec.profiles import ROLLOUT
 from lxcfleet.spec.rows import Row
@@ -17,6 +18,7 @@ from lxcfleet.spec.settings import plain
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.strict_yaml import inline
 from lxcfleet.spec.types import Size
+from lxcfleet.spec.volumes import Volume
 from lxcfleet.units import parse_size
 
 HEAD = "# yaml-language-server: $schema=/usr/share/lxcfleet/schema/fleet.schema.json"
@@ -25,10 +27,10 @@ _GROUP = re.compile("[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _NUMBERED = re.compile(r"(.*[^0-9])([1-9][0-9]*)")
 
 
-def text(fleet: str, specs: Sequence[Spec], applied: Applied | None, settings: object) -> str:
-    """The file. ``applied``: the fleet, if its file was applied before."""
+def text(fleet: str, specs: Sequence[Spec], applied: Applied | None, settings: object, volumes: Sequence[Volume] = ()) -> str:
+    """The file. ``applied``: the fleet, if its file was applied before; ``volumes``: those that it is to have."""
     by_name = {spec.name: spec for spec in specs if not _surplus(spec, fleet, applied)}
-    lines = [HEAD, f"lxcfleet: {FORMAT}", f"fleet: {plain(fleet)}", "groups:"]
+    lines = [HEAD, f"lxcfleet: {FORMAT}", f"fleet: {plain(fleet)}", *_volumes(volumes), "groups:"]
     for group, members in _groups(by_name, fleet).items():
         counted = members != [group]
         lines.append(f"  {plain(group)}:")
@@ -43,6 +45,14 @@ def text(fleet: str, specs: Sequence[Spec], applied: Applied | None, settings: o
         own_lines = [*_members(members, said, common)] if counted else []
         lines += ["    members:", *own_lines] if own_lines else []
     return "\n".join(lines) + "\n"
+
+
+def _volumes(volumes: Sequence[Volume]) -> Iterator[str]:
+    if volumes:
+        yield "volumes:"
+    for volume in volumes:
+        said = {key: getattr(volume, key) for key, row in ROWS.items() if getattr(volume, key) != row.default}
+        yield f"  {plain(volume.name)}: {{{', '.join(f'{key}: {_written(ROWS[key], said[key])}' for key in said)}}}"
 
 
 def _surplus(spec: Spec, fleet: str, applied: Applied | None) -> bool:

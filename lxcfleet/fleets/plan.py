@@ -17,8 +17,9 @@ from enum import StrEnum
 from typing import Any
 
 from lxcfleet.containers.changes import await_restart
-from lxcfleet.errors import Conflict, InvalidInput
+from lxcfleet.errors import Conflict, FleetError, InvalidInput
 from lxcfleet.fleets.applied import Applied, AppliedGroup, of_file, with_init
+from lxcfleet.fleets.volumes import VolumeChange, plan_volumes
 from lxcfleet.spec import combinations
 from lxcfleet.spec.fields import askable, stored
 from lxcfleet.spec.fleet_file import FleetFile, Group
@@ -28,6 +29,7 @@ from lxcfleet.spec.rows import Row
 from lxcfleet.spec.selection import natural_order
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import State
+from lxcfleet.spec.volumes import Volume
 
 _UNSAID = object()
 _DOWN = {
@@ -109,19 +111,22 @@ class Plan:
     after: Applied
     """What is applied then."""
     before: Applied | None
+    volumes: tuple[VolumeChange, ...] = ()
+    """Volumes that are made or changed before anything else."""
 
     @property
     def id(self) -> str:
         """Tells this plan from any other one."""
         specs = {each.name: _rendered(each.spec) for each in self.changes if each.spec is not None}
         lines = [(each.name, each.kind, sorted(each.differs.items())) for each in self.changes]
-        text = json.dumps([self.fleet, lines, specs, [vars(each) for each in self.kept]], sort_keys=True)
+        volumes = [(each.name, each.new, sorted(each.differs.items())) for each in self.volumes]
+        text = json.dumps([self.fleet, lines, specs, [vars(each) for each in self.kept], volumes], sort_keys=True)
         return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:12]
 
     @property
     def changed(self) -> bool:
-        """Whether carrying it out changes any container."""
-        return bool(self.changes)
+        """Whether carrying it out changes any container or volume."""
+        return bool(self.changes or self.volumes)
 
     def of(self, *kinds: Kind) -> list[Change]:
         """The changes of these kinds."""
@@ -142,10 +147,13 @@ def plan(
     prune: Prune = Prune.NO,
     adopt: bool = False,
     time: str = "",
+    volumes: Mapping[str, Volume | FleetError] | None = None,
 ) -> Plan:
     """The plan for ``file``, which has only groups of this host. ``applied``: the same fleet, as it was applied last;
-    ``others``: all other fleets. Raises Conflict and InvalidInput with all that is in the way."""
+    ``others``: all other fleets; ``volumes``: those of the file that exist. Raises Conflict and InvalidInput with all that is
+    in the way."""
     _refuse_shared(file, others)
+    of_volumes = plan_volumes(file.volumes, applied, others, volumes or {})
     planner = _Planner(file, applied, containers, settings, adopt=adopt)
     changes = [*planner.groups()]
     planner.refuse()
@@ -160,7 +168,7 @@ def plan(
     left = tuple(name for name in gone if not destroyed and name not in {each.name for each in surplus} | planner.resting)
     return Plan(
         file.fleet, tuple(ordered[name] for name in natural_order(ordered)), tuple(planner.kept), left,
-        of_file(file, applied, time), applied,
+        of_file(file, applied, time), applied, of_volumes,
     )  # fmt: skip
 
 

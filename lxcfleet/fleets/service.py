@@ -34,6 +34,7 @@ from lxcfleet.runtime.operations import now
 from lxcfleet.spec.fields import askable
 from lxcfleet.spec.fleet_file import FleetFile, Group, Sources, parse
 from lxcfleet.spec.selection import natural_order
+from lxcfleet.spec.volumes import Volume, volumes_of
 
 
 class Fleets:
@@ -65,10 +66,11 @@ class Fleets:
         await self._core.registry.observe()
         containers = {each.name: _current(each) for each in self._core.registry}
         others = [each for each in self._store if each.fleet != file.fleet]
+        volumes = self._core.volumes.present(file.volumes)
         settings = self._core.config
 
         def compare() -> Plan:
-            return plan(file, applied, others, containers, settings, prune=prune, adopt=adopt, time=now())
+            return plan(file, applied, others, containers, settings, prune=prune, adopt=adopt, time=now(), volumes=volumes)
 
         return await asyncio.to_thread(compare)
 
@@ -85,6 +87,10 @@ class Fleets:
             "id": made.id,
             "fleet": made.fleet,
             "changed": made.changed,
+            "volumes": [
+                {"name": each.name, "change": Kind.CREATE if each.new else Kind.LIVE, "differs": dict(each.differs)}
+                for each in made.volumes
+            ],
             "changes": changes,
             "kept": [{"name": k.name, "key": k.key, "file": k.file, "now": k.now, "why": k.why} for k in made.kept],
             "left": list(made.left),
@@ -150,7 +156,7 @@ class Fleets:
         record = await self._record(made)
         if made.changed:
             work = Work(self._core, self._orders, self._store, made, live, policy)
-            operation = self._core.operations.run(action, len(made.changes), work.run)
+            operation = self._core.operations.run(action, len(made.changes) + len(made.volumes), work.run)
         else:
             operation = self._core.operations.dry(action, [], [])
             if not made.after.same(made.before):
@@ -214,7 +220,11 @@ class Fleets:
             )
         applied = next((each for each in self._store if each.fleet == ask.fleet), None)
         specs = [each.wanted for each in chosen if each.wanted is not None]
-        return {"text": export.text(ask.fleet, specs, applied, self._core.config)}
+        elsewhere = {name for each in self._store if each.fleet != ask.fleet for name in each.volumes}
+        named = {name for spec in specs for name in volumes_of(spec.volumes)} | {*(applied.volumes if applied else ())}
+        present = self._core.volumes.present(sorted(named - elsewhere))
+        whole = [each for each in present.values() if isinstance(each, Volume)]
+        return {"text": export.text(ask.fleet, specs, applied, self._core.config, whole)}
 
 
 def _current(container: Container) -> Current:

@@ -73,7 +73,7 @@ class PrepareItem(TypedDict):
 
 
 class VolumeItem(TypedDict):
-    """A volume to make."""
+    """A volume to make or change."""
 
     name: str
     record: str
@@ -84,6 +84,8 @@ class MountsItem(TypedDict):
     """What new or changed containers are to mount beside their layers."""
 
     volumes: list[str]
+    coming: list[str]
+    """Volumes that will be there by then, and that are not looked for now."""
     privileged: bool
     stack: Any
     """The layers that they have below their own; see base.stack.Layer."""
@@ -340,6 +342,7 @@ STALE: Large[StaleItem, list[dict[str, Any]]] = Large("stale")
 SHADOWS: Large[list[tuple[str, Any]], list[dict[str, Any]]] = Large("shadows")
 """Takes names and stacks; answers patch.shadow.files.Delta.to_json for each container."""
 MAKE_VOLUME: Ask[VolumeItem, Done] = Ask("make_volume")
+CHANGE_VOLUME: Ask[VolumeItem, Done] = Ask("change_volume")
 REMOVE_VOLUME: Ask[str, Done] = Ask("remove_volume")
 """Takes the name of a directory among the volumes."""
 CHECK_MOUNTS: Ask[MountsItem, Done] = Ask("check_mounts")

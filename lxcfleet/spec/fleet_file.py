@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec import combinations, env_file, layering, marked_yaml
+from lxcfleet.spec import combinations, env_file, fleet_volumes, layering, marked_yaml
 from lxcfleet.spec.fields import askable
+from lxcfleet.spec.fleet_volumes import VolumeWish
 from lxcfleet.spec.merging import init_of, merged
 from lxcfleet.spec.names import MAX_COUNT, check_name
 from lxcfleet.spec.profiles import ROLLOUT, Profile
@@ -45,14 +46,14 @@ ENV_FILES = Row(
 OWN: Mapping[str, Row] = {row.key: row for row in (COUNT, PROFILES, HOSTS, ENV_FILES)}
 """Keys of groups that containers do not have. ``env_files`` may stand in profiles and members, too."""
 
-TOP = ("lxcfleet", "fleet", "profiles", "groups")
+TOP = ("lxcfleet", "fleet", fleet_volumes.KEY, "profiles", "groups")
 """The keys of the file itself."""
 MOST = 500
 """So many complaints are enough."""
 _OWNER = re.compile(": (groups|profiles): [^:]*(: members: [^:]*)?")
 LATER = frozenset(
     """
-    app apps autoscale base cpu_weight depends_on hooks io logs lxc secrets stop swap volumes
+    app apps autoscale base cpu_weight depends_on hooks io logs lxc secrets stop swap
     """.split()  # noqa: SIM905
 )
 """Keys that the format has, and this version does not carry out."""
@@ -94,7 +95,7 @@ class Group:
 
     def is_on(self, host: str) -> bool:
         """Whether the group exists on a host of that name."""
-        return not self.hosts or any(fnmatch.fnmatchcase(host, glob) for glob in self.hosts)
+        return _fits(self.hosts, host)
 
 
 @dataclass(frozen=True)
@@ -104,11 +105,17 @@ class FleetFile:
     fleet: str
     where: str
     groups: Mapping[str, Group]
+    volumes: Mapping[str, VolumeWish] = field(default_factory=dict)
 
     def on(self, host: str) -> FleetFile:
         """The part that is about a host of that name."""
         here = {name: group for name, group in self.groups.items() if group.is_on(host)}
-        return FleetFile(self.fleet, self.where, here)
+        volumes = {name: wish for name, wish in self.volumes.items() if _fits(wish.hosts, host)}
+        return FleetFile(self.fleet, self.where, here, volumes)
+
+
+def _fits(hosts: tuple[str, ...], host: str) -> bool:
+    return not hosts or any(fnmatch.fnmatchcase(host, glob) for glob in hosts)
 
 
 @dataclass(frozen=True)
@@ -197,6 +204,7 @@ class _Reader:
         self._check_name(top, "fleet", fleet)
         given: Mapping[str, Profile] = self._settings.profiles
         self._profiles = {name: profile.raw for name, profile in given.items()}
+        volumes = fleet_volumes.read(top, HOSTS)
         profiles = top.nested("profiles")
         for name in profiles.keys():
             self._profiles[name] = self._layer(profiles, name, {ENV_FILES.key})
@@ -212,7 +220,7 @@ class _Reader:
             top.complain("groups", f"these are {total} containers, and a fleet may have {MAX_COUNT}")
         else:
             self._check_collisions(found)
-        return FleetFile(fleet, self._sources.where, found)
+        return FleetFile(fleet, self._sources.where, found, volumes)
 
     def _check_name(self, fields: Fields, key: str, name: str) -> None:
         try:

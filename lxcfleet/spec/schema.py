@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lxcfleet.spec import fleet_file
+from lxcfleet.spec import fleet_file, fleet_volumes
 from lxcfleet.spec.fields import stored
 from lxcfleet.spec.rows import rows_of, schema_of
 from lxcfleet.spec.settings import Config
@@ -46,6 +46,7 @@ def fleet() -> dict[str, Any]:
     }  # fmt: skip
     group = {**group, "type": ["object", "null"], "properties": {**group["properties"], "members": members}}
     name = {"pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"}
+    volume = {**schema_of([*fleet_volumes.ROWS.values(), fleet_file.HOSTS]), "type": ["object", "null"]}
     groups = {"type": ["object", "null"], "propertyNames": name, "additionalProperties": group}
     return {
         "$schema": _DIALECT,
@@ -54,6 +55,11 @@ def fleet() -> dict[str, Any]:
         "properties": {
             "lxcfleet": {"description": "The version of the format.", "const": fleet_file.FORMAT},
             "fleet": {"description": "Its name: the owner of the containers that it makes.", "type": "string", **name},
+            fleet_volumes.KEY: {
+                "description": "Volumes that are there before the containers that mount them, by name.",
+                "type": ["object", "null"], "propertyNames": name, "additionalProperties": volume,
+                "maxProperties": fleet_volumes.MOST,
+            },
             "profiles": {
                 "description": "Parts that several groups have, by name.", "type": ["object", "null"],
                 "additionalProperties": member,

@@ -12,6 +12,7 @@ import pytest
 from lxcfleet.errors import Broken
 from lxcfleet.fleets import applied as records
 from lxcfleet.fleets.store import FleetStore
+from lxcfleet.host.kernel import quota
 
 from .conftest import Cli, Ran, Spawn, soon
 from .real_daemon import Daemon
@@ -29,6 +30,15 @@ groups:
     command: [sleep, "9"]
     environment: {MODE: prod}
     members: {web1: {labels: {canary: "yes"}}}
+"""
+
+VOLUMES = """\
+lxcfleet: 1
+fleet: shop
+volumes:
+  up: {size: 1G}
+groups:
+  web: {count: 2, command: [sleep, "9"], network: none, volumes: ["up:/srv/up"]}
 """
 
 
@@ -369,3 +379,54 @@ def test_config_show_names_where_each_value_of_a_group_is_from(shop: Shop, cli: 
     assert "labels.canary: \"yes\"" in ran.out.splitlines()
     assert cli("config", "show", "-f", str(shop.file), "--group", "none").status == 2
     assert cli("config", "show", "--origin").status == 2
+
+
+def test_volumes_are_made_first_changed_live_and_never_removed(
+    shop: Shop, cli: Cli, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quota, "enforced", lambda directory: True)
+    monkeypatch.setattr(quota, "counted", lambda directory, project: 5 << 20)
+    shop.write(text=VOLUMES)
+    made = shop.run("diff")
+    assert made.out.splitlines()[:2] == ["create volume up: size: 0 -> 1G", "create web1, web2"]
+    assert not daemon.paths.volumes.exists()
+    rows = [line.split() for line in shop.apply().out.splitlines()]
+    assert rows == [["volume", "up", "created"], ["web1", "created"], ["web2", "created"]]
+    assert not shop.diff()["changed"]
+    shop.write(("size: 1G", "size: 2G"))
+    assert shop.run("diff").out.splitlines()[0] == "live volume up: size: 1G -> 2G"
+    assert shop.apply().status == 0
+    assert json.loads(cli("volume", "info", "up", "-f", "json").out)["size_bytes"] == 2 << 30
+    assert "  up: {size: \"2G\"}\n" in cli("export", "--fleet", "shop").out
+    shop.write(("size: 2G", "size: 4M"))
+    refused = shop.apply(status=1)
+    assert refused.err.splitlines()[:2] == [
+        "lxcfleet: the volume up can't get the size 4M", "  5 MiB are on it",
+    ]  # fmt: skip
+    shop.write(text="lxcfleet: 1\nfleet: shop\n")
+    assert shop.apply("--prune=all").status == 0
+    assert cli("fleet", "rm", "shop").status == 0
+    assert cli("volume", "list", "-q").out == "up\n"
+
+
+def test_a_first_size_waits_until_no_container_has_the_volume(
+    shop: Shop, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quota, "enforced", lambda directory: True)
+    shop.write(text=VOLUMES.replace("{size: 1G}", ""))
+    shop.apply()
+    shop.write(("  up: \n", "  up: {size: 1G}\n"))
+    assert "containers that have it run" in shop.apply(status=1).err
+    assert cli("stop", "web1", "web2").status == 0
+    shop.apply()
+
+
+def test_a_volume_that_can_not_be_made_leaves_all_else_for_the_next_apply(
+    shop: Shop, cli: Cli, daemon: Daemon
+) -> None:
+    shop.write(text=VOLUMES.replace("{size: 1G}", ""))
+    daemon.model.fails["up"] = Broken("no room")
+    assert "no room" in shop.apply(status=1).err
+    assert json.loads(cli("list", "-f", "json").out) == []
+    del daemon.model.fails["up"]
+    shop.apply()

@@ -146,6 +146,31 @@ def test_a_limit_changes_while_the_container_runs(limiting_disk: Fleet) -> None:
     assert int(fleet.inside(free, "df -B1 --output=size / | tail -1")) == 64 << 20
 
 
+def test_a_fleet_file_changes_the_size_of_a_volume(limiting_disk: Fleet, tmp_path: Path) -> None:
+    fleet, file = limiting_disk, tmp_path / "fleet.yaml"
+    name, volume = fleet.name("app"), fleet.name("data")
+    group = f'{name}: {{command: [sleep, infinity], network: none, volumes: ["{volume}:/srv"]}}'
+
+    def apply(said: str, status: int = 0) -> str:
+        file.write_text(f"lxcfleet: 1\nfleet: shop\nvolumes: {{{volume}: {said}}}\ngroups: {{{group}}}\n")
+        ran = fleet.run("apply", "-f", str(file))
+        assert ran.status == status, ran
+        return ran.err
+
+    fill_some = "head -c 9000000 /dev/zero >/srv/file"
+    apply("{}")
+    assert "containers that have it run" in apply("{size: 8M}", 1)
+    fleet.ok("stop", name)
+    apply("{size: 8M}")
+    fleet.ok("start", name)
+    assert fleet.run("exec", name, "--", "sh", "-c", fill_some).status != 0
+    apply("{size: 16M}")
+    assert fleet.inside(name, f"{fill_some} && echo done") == "done"
+    assert "9 MiB are on it" in apply("{size: 8M}", 1)
+    apply("{}")
+    assert fleet.inside(name, "head -c 20000000 /dev/zero >/srv/more && echo done") == "done"
+
+
 def test_a_container_can_not_leave_its_limit(limiting_disk: Fleet) -> None:
     fleet = limiting_disk
     system, app = fleet.name("system"), fleet.name("app")

@@ -15,12 +15,15 @@ pytestmark = pytest.mark.system
 FILE = """\
 lxcfleet: 1
 fleet: shop
+volumes:
+  {group}-data:
 groups:
   {group}:
     count: 3
     command: [sleep, infinity]
     environment: {{MODE: one}}
     memory: 256M
+    volumes: ["{group}-data:/srv/data"]
 """
 ONE = ("--max-unavailable", "1", "--canaries", "0", "--min-healthy-time", "0")
 
@@ -71,6 +74,8 @@ def test_an_apply_that_is_killed_anywhere_is_gone_on_with_by_the_next(fleet: Fle
     until(lambda: fleet.states() == dict.fromkeys((one, two, three), "running"), 30, "all run")
     assert fleet.run("diff", "-f", str(file)).status == 0
     assert modes(fleet) == ["one"] * 3
+    assert fleet.inside(one, "echo x >/srv/data/file && stat -c %u /srv/data/file") == "0"
+    assert fleet.inside(two, "cat /srv/data/file") == "x"
     pids = {name: fleet.pid(name) for name in (one, two, three)}
 
     change(file, "256M", "192M")
@@ -93,3 +98,4 @@ def test_an_apply_that_is_killed_anywhere_is_gone_on_with_by_the_next(fleet: Fle
     assert fleet.states() == {one: "running", two: "running", three: "stopped"}
     fleet.ok("destroy", "--all", "--force", "-q")
     fleet.ok("fleet", "rm", "shop")
+    fleet.ok("volume", "rm", f"{fleet.name('w')}-data")

@@ -106,6 +106,10 @@ def side(plan, which):
         values = {key: both[which] for key, both in change["differs"].items()}
         state = ends.get(change["change"])
         found[change["name"]] = dict(values, state=state[which]) if state else values
+    for change in plan["volumes"]:
+        values = {key: both[which] for key, both in change["differs"].items()}
+        made = dict(state=(GONE, "there")[which]) if change["change"] == "create" else {}
+        found["volume " + change["name"]] = dict(values, **made)
     return found
 
 

@@ -302,7 +302,8 @@ def _show_plan(plan: PlanRecord, style: str, quiet: bool) -> int:
     if quiet:
         output.write("".join(f"{each['name']}\n" for each in plan["changes"]))
     else:
-        changes = [[each["name"], each["group"], each["change"], _what(each)] for each in plan["changes"]]
+        changes = [[f"volume {each['name']}", "", each["change"], _what(each)] for each in plan["volumes"]]
+        changes += [[each["name"], each["group"], each["change"], _what(each)] for each in plan["changes"]]
         rows = [["name", "group", "change", "what"], *changes]
         output.show(style, plan, lines=lambda: map(output.printable, _lines(plan)), rows=lambda: rows)
         if style == "table":
@@ -314,17 +315,20 @@ def _what(change: Any) -> str:
     parts = [f"{key}: {has} -> {wanted}" for key, (has, wanted) in change["differs"].items()]
     if "delta_bytes" in change:
         parts.append(f"{as_size(change['delta_bytes'])} of its own data go")
-    return "; ".join([*parts, *([change["why"]] if change["why"] else [])])
+    return "; ".join([*parts, *([change["why"]] if change.get("why") else [])])
 
 
 def _lines(plan: PlanRecord) -> Iterator[str]:
+    for volume in plan["volumes"]:
+        what = _what(volume)
+        yield f"{volume['change']} volume {volume['name']}" + (f": {what}" if what else "")
     alike: dict[tuple[str, str], list[str]] = {}
     for each in plan["changes"]:
         alike.setdefault((each["change"], _what(each)), []).append(each["name"])
     for (change, what), names in alike.items():
         yield f"{change} {_some(names)}" + (f": {what}" if what else "")
     if plan["changed"]:
-        yield f"plan {plan['id']}: {len(plan['changes'])} changes"
+        yield f"plan {plan['id']}: {len(plan['changes']) + len(plan['volumes'])} changes"
     else:
         yield "nothing to do: all is as the file has it"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 
 from lxcfleet.base.present import Bottom, Present, Shelf
 from lxcfleet.base.stack import Layer
@@ -14,7 +15,7 @@ from lxcfleet.host.packages import database
 from lxcfleet.launcher.children.answer import Reply, answer
 from lxcfleet.launcher.operations import MountsItem, VolumeItem
 from lxcfleet.paths import Paths
-from lxcfleet.spec.volumes import parse_mount
+from lxcfleet.spec.volumes import Volume, parse_mount, volumes_of
 
 _ANY_ID = 65536
 """A container that is not made yet has no ids; whether something can be mounted does not depend on them."""
@@ -24,11 +25,20 @@ _NAMED = 3
 
 def make(item: VolumeItem, reply: Reply, paths: Paths) -> None:
     """Make a volume."""
+    _do(volumes.make, item, reply, paths, "created")
+
+
+def change(item: VolumeItem, reply: Reply, paths: Paths) -> None:
+    """Give a volume another size or other labels."""
+    _do(volumes.change, item, reply, paths, "changed")
+
+
+def _do(act: Callable[[Paths, Volume], None], item: VolumeItem, reply: Reply, paths: Paths, word: str) -> None:
     name = item["name"]
     try:
-        volumes.make(paths, volumes.parse(name, item["record"].encode(), str(paths.volume(name).record)))
+        act(paths, volumes.parse(name, item["record"].encode(), str(paths.volume(name).record)))
     except OSError as error:
-        answer(reply, name, HostError.from_os_error(f"the volume {name} can't be created", error, path=paths.volumes))
+        answer(reply, name, HostError.from_os_error(f"the volume {name} can't be {word}", error, path=paths.volumes))
     except FleetError as error:
         answer(reply, name, error)
     else:
@@ -52,7 +62,8 @@ def remove(directory: str, reply: Reply, paths: Paths) -> None:
 def check_mounts(item: MountsItem, reply: Reply, paths: Paths) -> None:
     """Try whether containers could mount all that; the notes tell what would be hidden."""
     try:
-        mounting.check(paths, item["volumes"], None if item["privileged"] else _ANY_ID)
+        there = [text for text in item["volumes"] if not {*volumes_of([parse_mount(text)])} & {*item["coming"]}]
+        mounting.check(paths, there, None if item["privileged"] else _ANY_ID)
         *shared, bottom = (Layer(*each) for each in item["stack"])
         shelf = Shelf()
         try:

@@ -93,7 +93,7 @@ class Model:
     hidden: list[str] = field(default_factory=list)
     """The notes about what mounts hide."""
     fails: dict[str, FleetError] = field(default_factory=dict)
-    """The errors that the launcher gives when a container is made, started or frozen."""
+    """The errors that the launcher gives when a container is made, started or frozen, or a volume made."""
     during: Callable[[str], object] = str
     """Called with a container's name while it is made, started or frozen."""
 
@@ -124,6 +124,7 @@ class FakeLauncher(Launcher):
             operations.SHADOWS: self._shadows,
             operations.UNSHADOW: self._unshadow,
             operations.MAKE_VOLUME: self._make_volume,
+            operations.CHANGE_VOLUME: self._change_volume,
             operations.REMOVE_VOLUME: self._remove_volume,
             operations.CHECK_MOUNTS: self._check_mounts,
             operations.EXPOSURE: self._exposure,
@@ -300,8 +301,15 @@ class FakeLauncher(Launcher):
 
     def _make_volume(self, item: VolumeItem, reply: socket.socket) -> None:
         own = self._paths.volume(item["name"])
+        if item["name"] in self.model.fails:
+            answer(reply, item["name"], self.model.fails[item["name"]])
+            return
         own.data.mkdir(parents=True)
         own.record.write_text(item["record"])
+        answer(reply, item["name"])
+
+    def _change_volume(self, item: VolumeItem, reply: socket.socket) -> None:
+        self._paths.volume(item["name"]).record.write_text(item["record"])
         answer(reply, item["name"])
 
     def _remove_volume(self, directory: str, reply: socket.socket) -> None:
@@ -310,7 +318,7 @@ class FakeLauncher(Launcher):
 
     def _check_mounts(self, item: MountsItem, reply: socket.socket) -> None:
         try:
-            for name in volumes_of([parse_mount(text) for text in item["volumes"]]):
+            for name in {*volumes_of([parse_mount(text) for text in item["volumes"]])} - {*item["coming"]}:
                 volumes.check(self._paths, name)
         except FleetError as error:
             answer(reply, "mounts", error)
