@@ -286,6 +286,11 @@ class Paths:
         return self.state / "rollouts"
 
     @property
+    def last_change(self) -> Path:
+        """The last rollout, if it changed specs: it can be undone after a reboot, too; see patch.rollout.ledger."""
+        return self.change_sets / "last"
+
+    @property
     def profiles(self) -> Path:
         """The operator's profiles, each in a file of its own."""
         return self.etc / "profiles.d"

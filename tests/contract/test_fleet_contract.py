@@ -283,6 +283,37 @@ def test_a_failed_gate_halts_and_undo_puts_the_former_specs_back(shop: Shop, cli
     assert not shop.changes()
 
 
+def reboot(daemon: Daemon) -> None:
+    """What the ledger of rollouts knows after a reboot of the host."""
+    daemon.paths.rollout.unlink()
+    ledger = daemon.parts.rollouts.ledger
+    daemon.call(lambda: setattr(ledger, "_rollout", ledger._load()))
+
+
+def test_a_rollout_of_an_apply_is_undone_after_a_reboot_too(shop: Shop, cli: Cli) -> None:
+    shop.write(("count: 3", f"count: 3\n    {HEALTH}"))
+    shop.apply()
+    assert cli("wait", "--all", "--for", "healthy").status == 0
+    falls_ill(shop.daemon, "web1")
+    shop.write(("MODE: prod", "MODE: night"))
+    shop.apply(*QUICK, status=1)
+    recovers(shop.daemon)
+    reboot(shop.daemon)
+    record = shop.daemon.client.rollout()
+    assert record is not None
+    assert (record["status"], record["halted"] is not None) == ("aborted", True)
+    assert cli("rollout", "undo").status == 0
+    assert shop.spec("web1").environment["MODE"] == "prod"
+    shop.apply()
+    reboot(shop.daemon)
+    assert cli("rollout", "undo").status == 0
+    assert [shop.spec(f"web{n}").environment["MODE"] for n in (1, 2, 3)] == ["prod"] * 3
+    assert cli("restart", "--rolling", "web1", *QUICK).status == 0
+    reboot(shop.daemon)
+    assert shop.daemon.client.rollout() is None
+    assert "there was no rollout" in cli("rollout", "undo").err
+
+
 def test_auto_revert_undoes_by_itself(shop: Shop, cli: Cli) -> None:
     shop.write(("count: 3", f"count: 2\n    rollout: {{auto_revert: true, max_unavailable: 1}}\n    {HEALTH}"))
     shop.apply()

@@ -28,7 +28,7 @@ def planned(volumes: str, before: Applied | None = None, *, others: tuple[Applie
     return plan(read(volumes), before, others, {}, Config(), time=TIME, volumes=present)
 
 
-def after(made: Plan, **present: Volume) -> dict[str, Volume]:
+def after(made: Plan, **present: Volume) -> dict[str, Any]:
     """The volumes once a plan is carried out."""
     return {**present, **{each.name: Volume(each.name, **each.values) for each in made.volumes}}
 

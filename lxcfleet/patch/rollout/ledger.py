@@ -1,4 +1,8 @@
-"""The rollout on disk and in mind: one at a time, in one file. Each change is on disk before anything follows from it."""
+"""The rollout on disk and in mind: one at a time, in one file. Each change is on disk before anything follows from it.
+
+The file goes with a reboot, after which all containers are fresh. A rollout that changed specs can be undone also then: its
+beginning and its end are written to a second file, which stays.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.rollout import planner, state
 from lxcfleet.patch.rollout.planner import Wait
 from lxcfleet.patch.rollout.records import record_of
-from lxcfleet.patch.rollout.state import MemberPhase, Rollout, Status
+from lxcfleet.patch.rollout.state import MemberPhase, Rollout, RolloutKind, Status
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import now
@@ -74,12 +78,24 @@ class Ledger:
             return
         try:
             self._note_fallen(rollout)
+            self._keep_change(rollout)
             tree.write(self._paths.rollout, state.to_json(rollout))
         except OSError as error:
             raise HostError.from_os_error("the rollout can't be written down, and so not gone on with", error) from error
         self._rollout = rollout
         self.wake.set()
         self._tell()
+
+    def _keep_change(self, rollout: Rollout) -> None:
+        """Have what `rollout undo` needs on the disk, for after a reboot. Raises OSError."""
+        before = self._rollout
+        if before is not None and (before.id, before.status) == (rollout.id, rollout.status):
+            return
+        if rollout.kind is RolloutKind.CHANGE:
+            self._paths.change_sets.mkdir(mode=0o700, parents=True, exist_ok=True)
+            tree.write(self._paths.last_change, state.to_json(rollout), sync=True)
+        else:
+            self._paths.last_change.unlink(missing_ok=True)
 
     def _note_fallen(self, rollout: Rollout) -> None:
         """Note beside the containers what a patch took down, and forget what came up again. Raises OSError."""
@@ -130,7 +146,18 @@ class Ledger:
         try:
             return state.from_json(self._paths.rollout.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            return None
+            return self._load_change()
         except (OSError, ValueError) as error:
             log.error("%s can't be read: %s. A rollout that was under way is not gone on with", self._paths.rollout, error)
             return None
+
+    def _load_change(self) -> Rollout | None:
+        """After a reboot: the last rollout, if it changed specs. If it had not come to its end, it does not go on."""
+        try:
+            rollout = state.from_json(self._paths.last_change.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            log.error("%s can't be read: %s. The last rollout can't be undone", self._paths.last_change, error)
+            return None
+        return rollout if rollout.status.ended else planner.end(rollout, Status.ABORTED, now())
