@@ -272,7 +272,8 @@ def show_results(
     by_name = {result["name"]: result for result in results}
     ordered = [by_name[name] for name in natural_order(by_name)]
     if quiet:
-        write("".join(f"{result['name']}\n" for result in ordered if result["changed"]))
+        # An apply names the results of volumes “volume NAME”; other verbs read these names as containers'.
+        write("".join(f"{result['name']}\n" for result in ordered if result["changed"] and " " not in result["name"]))
         return
     if not ordered and style == "table":
         say(NOTHING_CHOSEN)
