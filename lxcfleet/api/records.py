@@ -25,7 +25,7 @@ class ExitRecord(TypedDict):
     words: str
     """The same in words."""
     out_of_memory: bool
-    """The kernel killed its program, as memory ran out."""
+    """The kernel killed a process of it because memory ran out, and with that it ended."""
     asked: bool
     """Somebody wanted it to end."""
     at: str
@@ -84,6 +84,10 @@ class ContainerDetails(ContainerRecord):
     hardware: str | None
     """Its MAC address on the bridge; null: the container is on no bridge."""
     memory_bytes: int | None
+    memory_kills: int
+    """How many processes of it the kernel killed for memory since the daemon started."""
+    last_memory_kill: str
+    """The last ones in words; empty: there were none."""
     cpu_seconds: float | None
     processes: int | None
     environment: dict[str, str]

@@ -27,7 +27,6 @@ from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operation, Operations
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.states import Action, State
-from lxcfleet.units import as_size
 
 log = logging.getLogger(__name__)
 
@@ -241,9 +240,7 @@ def _how(container: Container) -> str:
     past = container.exit
     if past is None:
         return ""
-    limit = container.spec.memory if container.spec is not None else 0
-    memory = f" (its limit is {as_size(limit)})" if past.out_of_memory and limit else ""
-    return f"{past.words}{memory}{f', after {past.seconds:.1f} s' if past.seconds is not None else ''}"
+    return f"{past.words}{f', after {past.seconds:.1f} s' if past.seconds is not None else ''}"
 
 
 def _stays_down(container: Container, action: Action) -> bool:

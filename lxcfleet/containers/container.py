@@ -73,6 +73,10 @@ class Container:
     """How often this daemon saw it begin to run, or run already."""
     ends: int = 0
     """How often this daemon saw it end."""
+    memory_kills: int = 0
+    """How many processes of it the kernel killed for memory, as far as this daemon heard."""
+    last_memory_kill: str = ""
+    """The last ones in words; empty: there were none."""
     exit: Exit | None = None
     """How its last run ended; None: it never ran, or that is not known."""
     course: Course = FRESH

@@ -11,11 +11,11 @@ from collections.abc import Iterable
 
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.exits import SHELL, Ending
+from lxcfleet.containers.memory import MemoryKills
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import HostError
 from lxcfleet.host.lxc import monitor_fifo, stopping
 from lxcfleet.host.lxc.monitor_fifo import MonitorFifo, Record
-from lxcfleet.host.process.kernel_log import KernelLog
 from lxcfleet.paths import Paths
 
 log = logging.getLogger(__name__)
@@ -34,24 +34,21 @@ def words(container: Container, ending: Ending | None) -> str:
 class Endings:
     """How each container ended last, as far as this daemon heard of it."""
 
-    def __init__(self, paths: Paths, registry: Registry) -> None:
+    def __init__(self, paths: Paths, registry: Registry, memory: MemoryKills) -> None:
         self._registry = registry
+        self._memory = memory
         self._lxc_path = str(paths.lxc)
         self._known: dict[str, Ending] = {}
         self._asked: set[str] = set()
         """Containers whose last run lxc-stop ended."""
-        self._short: set[str] = set()
-        """Containers of which the kernel killed a process in their present run, as memory ran out."""
         self._fifo = MonitorFifo(paths.lxc, self._hear)
-        self._kernel_log = KernelLog()
         self._problem = ""
 
     def check(self) -> None:
         """Listen to monitors, if this daemon does not yet. A failure is logged, once."""
         if not self._fifo.reads:
             self._known.clear()  # the start of a new run may not have been heard
-        self._kernel_log.begin()
-        self._read_kernel_log()
+        self._memory.check()
         try:
             self._fifo.check()
             problem = ""
@@ -79,12 +76,10 @@ class Endings:
         """The container does not exist any more."""
         self._known.pop(name, None)
         self._asked.discard(name)
-        self._short.discard(name)
 
     def close(self) -> None:
         """The daemon ends."""
         self._fifo.remove()
-        self._kernel_log.close()
 
     def _hear(self, records: Iterable[Record]) -> None:
         ended = set()
@@ -92,10 +87,11 @@ class Endings:
             if record.name not in self._registry:
                 continue
             if record.kind == monitor_fifo.EXIT:
-                self._known[record.name] = Ending(record.value, _killed(record.value) and self._ran_out(record.name))
+                self._known[record.name] = self._ending(record.name, record.value)
                 ended.add(record.name)
             elif record.kind == monitor_fifo.STATE and record.value == monitor_fifo.STARTING:
-                self._read_kernel_log()  # so that nothing about its former run is read later
+                self._memory.read()  # so that nothing about its former run is read later
+                self._memory.forget(record.name)
                 self.forget(record.name)
                 ended.discard(record.name)
         # While an action is under way on a container, that is who wanted it to end, or nobody did.
@@ -104,21 +100,11 @@ class Endings:
         asking = stopping.asking() if alone else []
         self._asked.update(name for name in alone if any(stopping.stops(words, name, self._lxc_path) for words in asking))
 
-    def _ran_out(self, name: str) -> bool:
-        """Whether the kernel killed a process of the container when memory ran out.
-
-        The counter says so on hosts without a kernel log that can be read. It is in the container's cgroup, which its
-        monitor removes a moment after it told of the end.
-        """
-        self._read_kernel_log()
-        running = self._registry[name].running
-        return name in self._short or (running is not None and bool(running.payload.out_of_memory_kills))
-
-    def _read_kernel_log(self) -> None:
-        self._short.update(name for name in self._kernel_log.out_of_memory() if name in self._registry)
+    def _ending(self, name: str, status: int) -> Ending:
+        """How it ended; also whether for memory: its cgroup is still there, until its monitor removes it a moment later."""
+        return Ending(status, self._memory.ran_out(name) if _killed(status) else "")
 
 
 def _killed(status: int) -> bool:
     """Whether SIGKILL ended its program."""
     return Ending(status).exit_status == SHELL + signal.SIGKILL
-

@@ -106,6 +106,18 @@ class Killed(Event):
 
 
 @dataclass(frozen=True)
+class KilledForMemory(Event):
+    """The kernel killed processes of a container because memory ran out."""
+
+    name: str
+    how: str
+    """What happened, in words."""
+
+    def told(self) -> Told:
+        return Told("oom", self.name, self.how)
+
+
+@dataclass(frozen=True)
 class StartFailed(Event):
     """A start failed that no client waits for."""
 

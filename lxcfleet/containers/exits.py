@@ -21,6 +21,8 @@ from lxcfleet.paths import ContainerPaths
 log = logging.getLogger(__name__)
 
 NOT_KNOWN = "its exit status is not known, as lxcfleetd did not run then"
+KILLED_FOR_MEMORY = "killed for memory"
+"""What an earlier version kept of that."""
 LINES = 20
 """So many of the last lines of a container's console are kept."""
 _BYTES = 16384
@@ -36,8 +38,8 @@ class Ending:
 
     status: int
     """Of process 1, in the form of wait(2)."""
-    out_of_memory: bool = False
-    """The kernel had killed a process of the container when memory ran out, and SIGKILL ended its program."""
+    memory: str = ""
+    """In words, how the kernel had killed a process of the container because memory ran out, if SIGKILL ended its program."""
 
     @property
     def exit_status(self) -> int:
@@ -54,8 +56,8 @@ class Ending:
             text = meant.get(os.WTERMSIG(self.status), f"killed by {_signal(number - SHELL)}")
         else:
             name = _signal(number - SHELL)
-            text = f"exit status {number}" + (f" (killed by {name})" if name else "")
-        return f"{text}, as memory ran out" if self.out_of_memory else text
+            text = f"exit status {number}" + (f" (killed by {name})" if name and not self.memory else "")
+        return f"{self.memory} ({text})" if self.memory else text
 
 
 def _signal(number: int) -> str:
@@ -75,17 +77,21 @@ class Exit:
     status: int | None = None
     """Of process 1, in the form of wait(2); None: nobody heard it."""
     out_of_memory: bool = False
+    """The kernel had killed a process of the container because memory ran out, and SIGKILL ended its program."""
     asked: bool = False
     """Somebody wanted it: the operator, lxc-stop, or a shutdown from inside."""
     seconds: float | None = None
     """How long the run took; None: not known."""
     lines: tuple[str, ...] = ()
     """The last lines of its console."""
+    memory: str = ""
+    """In words, how the kernel killed a process of it for memory; empty: it did not, or an earlier version kept this."""
 
     @property
     def ending(self) -> Ending | None:
         """The status; None: nobody heard it."""
-        return None if self.status is None else Ending(self.status, self.out_of_memory)
+        memory = (self.memory or KILLED_FOR_MEMORY) if self.out_of_memory else ""
+        return None if self.status is None else Ending(self.status, memory)
 
     @property
     def exit_status(self) -> int | None:
@@ -151,6 +157,7 @@ def _parse_exit(said: Mapping[str, Any]) -> Exit:
         at=float(said["at"]),
         status=None if status is None else int(status) & 0xFFFF,
         out_of_memory=bool(said["out_of_memory"]),
+        memory=str(said.get("memory", "")),
         asked=bool(said["asked"]),
         seconds=None if seconds is None else float(seconds),
         lines=tuple(map(str, said["lines"])),

@@ -14,7 +14,7 @@ from pathlib import Path
 from lxcfleet.paths import Paths
 from lxcfleet.spec.restart import Policy
 from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import RANGE_SIZE, USUAL_LANGUAGE, Init, Network, StopSignal
+from lxcfleet.spec.terms import RANGE_SIZE, USUAL_LANGUAGE, Init, Network, StopSignal, Victim
 
 APP_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TINI = "/usr/bin/tini-static"
@@ -159,6 +159,8 @@ def cgroup_limits(spec: Spec, platform: Platform) -> list[CgroupLimit]:
         found.append(CgroupLimit("memory", "memory.max", str(spec.memory or "max"), bool(spec.memory)))
         quota = f"{_quota(spec)} {_PERIOD}" if spec.cpus else f"max {_PERIOD}"
         found.append(CgroupLimit("cpu", "cpu.max", quota, bool(spec.cpus)))
+        if "memory" in platform.controllers:
+            found.append(CgroupLimit("memory", "memory.oom.group", str(int(ends_whole(spec))), ends_whole(spec)))
     else:
         found.append(CgroupLimit("memory", "memory.limit_in_bytes", str(spec.memory or -1), bool(spec.memory)))
         found.append(CgroupLimit("cpu", "cpu.cfs_period_us", str(_PERIOD), bool(spec.cpus)))
@@ -166,6 +168,12 @@ def cgroup_limits(spec: Spec, platform: Platform) -> list[CgroupLimit]:
     if "pids" in platform.controllers:
         found.append(CgroupLimit("pids", "pids.max", str(spec.pids or "max"), bool(spec.pids)))
     return found
+
+
+def ends_whole(spec: Spec) -> bool:
+    """Whether all processes of a container end when its limit of memory is reached, and not one of them."""
+    usual = Victim.CONTAINER if spec.init is Init.APP else Victim.PROCESS
+    return bool(spec.memory) and (spec.oom or usual) is Victim.CONTAINER
 
 
 def _limits(spec: Spec, platform: Platform) -> list[str]:

@@ -47,6 +47,8 @@ class ContainerReading:
     """When its last run ended, in seconds since the epoch."""
     out_of_memory: bool | None = None
     """Whether its last run ended as memory ran out."""
+    memory_kills: int = 0
+    """How many processes of it the kernel killed for memory since the daemon started."""
     shadows: int | None = None
     """How many files of its delta hid a package's file of the host at the last look."""
 
@@ -146,6 +148,7 @@ def _reading(
         privileged=spec is not None and spec.privileged,
         profile=(spec.profile or "") if spec else "",
         labels=container.labels,
+        memory_kills=container.memory_kills,
         restarts=max(0, container.starts - 1),
         started=running.since if running else None,
         cpu_seconds=running.payload.cpu_seconds if running else None,

@@ -114,7 +114,8 @@ class Supervision:
         past = Exit(
             at=time.time(),
             status=None if heard is None else heard.status,
-            out_of_memory=heard is not None and heard.out_of_memory,
+            out_of_memory=heard is not None and bool(heard.memory),
+            memory="" if heard is None else heard.memory,
             asked=self._is_asked(container, None if heard is None else heard.status),
             seconds=None if running is None else running.age,
             lines=exits.last_lines(self._paths.container(container.name).console_log, container.console),

@@ -160,6 +160,8 @@ class Fleet:
             "first_id": spec.first_id if spec else None,
             "hardware": (spec.mac or None) if spec else None,
             "memory_bytes": running.payload.memory if running else None,
+            "memory_kills": container.memory_kills,
+            "last_memory_kill": container.last_memory_kill,
             "cpu_seconds": running.payload.cpu_seconds if running else None,
             "processes": running.payload.processes if running else None,
             "environment": dict(spec.environment) if spec else {},

@@ -15,6 +15,7 @@ from lxcfleet.containers.events import Began, EndedInHand, Exited, Gone, Killed,
 from lxcfleet.containers.host_keeper import HostKeeper
 from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.masks import MaskKeeper
+from lxcfleet.containers.memory import MemoryKills
 from lxcfleet.containers.monitor_guard import MonitorGuard
 from lxcfleet.containers.readings import Readings
 from lxcfleet.containers.registry import Registry
@@ -79,7 +80,8 @@ class Parts:
         self.host = HostKeeper(launcher)
         self.registry = Registry(paths, launcher, self.bus)
         self.leftovers = self.registry.load()
-        self.endings = Endings(paths, self.registry)
+        self.memory = MemoryKills(self.registry, self.bus)
+        self.endings = Endings(paths, self.registry, self.memory)
         self.monitor_guard = MonitorGuard(paths)
         self.announcements = StartAnnouncements(paths, self.registry, self.bus, self.tasks)
         self.network = FleetNetwork(paths, settings.network, self.registry, launcher, self.bus, self.tasks)
@@ -131,6 +133,7 @@ class Parts:
         self.announcements.close()
         self.network.close()
         self.endings.close()
+        self.memory.close()
         self.registry.close()
         self.mask.freshness.close()
         self.lifecycle.close()
@@ -198,9 +201,11 @@ class Parts:
         subscribe("network", StartAnnounced, lambda event: self.network.expect(_specs(event.container)))
         subscribe("monitor guard", Began, lambda event: self.monitor_guard.began(event.container))
         subscribe("network", Began, lambda event: self.network.began(event.container))
+        subscribe("memory", Began, lambda event: self.memory.began(event.container))
         subscribe("health", Began, lambda event: self.prober.begin(event.container))
         subscribe("restart policies", Began, lambda event: self.supervision.began(event.container))
         subscribe("exits", Exited, lambda event: self.supervision.ended(event.container, event.running))
+        subscribe("memory", Exited, lambda event: self.memory.ended(event.container.name))
         subscribe("monitor guard", Exited, lambda event: self.monitor_guard.ended(event.container.name))
         subscribe("network", Exited, lambda event: self.network.ended(event.container.name))
         subscribe("health", Exited, lambda event: self.prober.end(event.container))
@@ -216,6 +221,7 @@ class Parts:
         subscribe("health", SpecChanged, self._change_check)
         subscribe("network", ServingJudged, self._set_member)
         subscribe("health", AddressChanged, lambda _: self.prober.wake())
+        subscribe("memory", Gone, lambda event: self.memory.forget(event.container.name))
         subscribe("endings", Gone, lambda event: self.endings.forget(event.container.name))
         changes: list[type[Event]] = [Began, Exited, Gone, HealthChanged, AddressChanged]
         for kind in changes:

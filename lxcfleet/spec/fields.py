@@ -17,7 +17,7 @@ from lxcfleet.spec.names import MAX_DRAIN, check_label, check_name, check_user, 
 from lxcfleet.spec.ports import Port, Publication, check_ports, check_publications, parse_port, parse_publication
 from lxcfleet.spec.restart import Restart, RestartType
 from lxcfleet.spec.rows import Change, Row, row, rows_of
-from lxcfleet.spec.terms import MAX_CPUS, MAX_ORDER, MAX_PIDS, MAX_STOP_TIMEOUT, PIDS, Init, Network, StopSignal
+from lxcfleet.spec.terms import MAX_CPUS, MAX_ORDER, MAX_PIDS, MAX_STOP_TIMEOUT, PIDS, Init, Network, StopSignal, Victim
 from lxcfleet.spec.types import Choice, Command, Flag, Interface, Items, Number, Pairs, Size, Text, Whole
 from lxcfleet.spec.unit_names import check_units, parse_unit
 from lxcfleet.spec.volumes import VolumeMount, VolumesType
@@ -103,6 +103,11 @@ class SpecFields:
     memory: int = row(
         Size(), "Memory that it may use at most, such as 512M; 0: no limit.", default=0,
         setting="memory", change=Change.LIVE, option=("--memory",), metavar="SIZE",
+    )
+    oom: Victim | None = row(
+        Choice(Victim), "Who is killed when its memory limit is reached. container: all its processes, so it ends, and its"
+        " restart policy decides; process: the one that uses most.", usual="container for an app container, process for"
+        " a system container", change=Change.LIVE, option=("--oom",),
     )
     cpus: float = row(
         Number(0, MAX_CPUS), "Processors that it may use at most, such as 1.5; 0: no limit.", default=0.0,

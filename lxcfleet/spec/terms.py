@@ -51,6 +51,15 @@ class Addresses(StrEnum):
     """The DHCP server of the network to which the operator's bridge belongs."""
 
 
+class Victim(StrEnum):
+    """Who is killed when a container's limit of memory is reached."""
+
+    CONTAINER = "container"
+    """All its processes, so the container ends."""
+    PROCESS = "process"
+    """The process that uses most. The others go on."""
+
+
 class StopSignal(StrEnum):
     """The signals by which programs can be asked to end; which one is right depends on the program."""
 

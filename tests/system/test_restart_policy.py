@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,6 @@ from .harness import Fleet, alive, until
 
 pytestmark = pytest.mark.system
 
-EATS = "x = []\nwhile True: x.append(bytearray(1 << 20))"
 
 
 def test_what_is_to_run_runs_and_what_was_stopped_stays_down(fleet: Fleet) -> None:
@@ -43,16 +43,37 @@ def test_what_is_to_run_runs_and_what_was_stopped_stays_down(fleet: Fleet) -> No
     assert fleet.state(failing) == "stopped"
 
 
+FORKS = """
+import os, time
+if os.fork() == 0:
+    x = [bytearray(1 << 20) for _ in range(1000)]
+time.sleep(1000)
+"""
+
+
 def test_that_memory_ran_out_is_told(fleet: Fleet) -> None:
-    """Before, events said "stopped", and nothing else said more."""
-    name = fleet.name("m")
-    fleet.run("create", name, "--memory", "32M", "--", "python3", "-c", EATS)
+    """The event, the record of its end, `list`, `info` and the metrics name limit and process. An app ends as a whole, though
+    its first process was not the one that the kernel chose; with oom=process it goes on."""
+    name, goes_on = fleet.name("m"), fleet.name("p")
+    fleet.run("create", name, "--memory", "32M", "--", "python3", "-c", FORKS)
     fleet.run("wait", name, "--for", "stopped")
+    how = "killed for memory: limit 32M, process python3"
     record = fleet.record(name)
     assert (record["state"], record["exit"]["status"], record["exit"]["out_of_memory"]) == ("failed", 137, True)
+    assert record["exit"]["words"].startswith(f"{how} (")
+    (killed,) = [event for event in fleet.events("oom") if event["container"] == name]
+    assert killed["message"] == how
     (event,) = [event for event in fleet.events("stopped") if event["container"] == name]
-    assert "memory ran out (its limit is 32M)" in event["message"]
-    assert "memory ran out" in fleet.ok("info", name)
+    assert event["message"].startswith(how)
+    assert how in fleet.ok("info", name)
+    assert "killed for memory · " in fleet.ok("list", name)
+    fleet.ok("create", goes_on, "--memory", "32M", "--oom", "process", "--", "python3", "-c", FORKS)
+    until(lambda: [event for event in fleet.events("oom") if event["container"] == goes_on], 20, "the kill is told")
+    assert fleet.state(goes_on) == "running"
+    info = json.loads(fleet.ok("info", goes_on, "-f", "json"))
+    assert (info["memory_kills"], info["last_memory_kill"], info["exit"]) == (1, how, None)
+    metrics = "".join(part.decode() for part in fleet.client().metrics())
+    assert f'lxcfleet_container_memory_kills_total{{container="{goes_on}"}} 1.0' in metrics
 
 
 def test_a_container_that_was_shut_down_from_inside_stays_down(fleet: Fleet) -> None:

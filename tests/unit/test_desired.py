@@ -21,6 +21,7 @@ from lxcfleet.host.process.cgroup import Payload
 from lxcfleet.launcher.children import containers as children
 from lxcfleet.paths import Paths
 from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.terms import Victim
 
 SPEC = Spec("web", first_id=1879048192, created="2026-01-01T00:00:00Z")
 OTHER = replace(SPEC, memory=1 << 29)
@@ -95,7 +96,9 @@ MODERN = Platform(True, frozenset({"memory", "cpu", "pids"}), False, False, "lxc
 @pytest.mark.parametrize("unified", [True, False])
 def test_each_limit_that_configurations_have_can_be_set_and_taken_away_while_it_runs(unified: bool) -> None:
     platform = replace(MODERN, cgroup2=unified)
-    limited = lxc_config.cgroup_limits(replace(SPEC, memory=1 << 29, cpus=0.5, pids=100), platform)
+    limited = lxc_config.cgroup_limits(
+        replace(SPEC, memory=1 << 29, cpus=0.5, pids=100, oom=Victim.CONTAINER), platform
+    )
     free = lxc_config.cgroup_limits(replace(SPEC, pids=0), platform)
     assert [each.file for each in limited] == [each.file for each in free]
     assert all(each.limits for each in limited)

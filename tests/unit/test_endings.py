@@ -15,11 +15,14 @@ from typing import Any, cast
 import pytest
 
 from lxcfleet.containers.endings import NOT_KNOWN, RUNS, Endings, words
+from lxcfleet.containers.events import KilledForMemory
 from lxcfleet.containers.exits import Ending
+from lxcfleet.containers.memory import MemoryKills
 from lxcfleet.host.lxc import monitor_fifo, monitord, stopping
 from lxcfleet.host.lxc.monitor_fifo import EXIT, RECORD, STARTING, STATE, Record
 from lxcfleet.host.process import cgroup, kernel_log, peer
 from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Bus, Told
 
 
 def record(kind: int, name: str, value: int) -> bytes:
@@ -63,28 +66,16 @@ def test_processes_that_were_killed_for_memory_are_counted() -> None:
     assert cgroup.out_of_memory("") is None
 
 
-REAL = (
-    b"6,1085,16701834585,-;oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=lxc.payload.x,mems_allowed=0,"
-    b"oom_memcg=/lxcfleet.slice/lxc.payload.web,task_memcg=/lxcfleet.slice/lxc.payload.web/init.scope,task=sh,pid=2,uid=0\n"
-)
-
-
-def test_the_kernel_s_log_names_whom_it_killed_for_memory() -> None:
-    assert kernel_log.killed(REAL) == "web"
-    assert kernel_log.killed(REAL.replace(b"/lxcfleet.slice/", b"/")) == "web"
-    assert kernel_log.killed(REAL.replace(b"oom_memcg=/lxcfleet.slice/lxc.payload.web", b"global_oom")) == "web"
-    assert kernel_log.killed(REAL.replace(b"6,", b"14,", 1)) is None  # a program wrote it
-    assert kernel_log.killed(b"6,1,1,-;eth0: link up\n") is None
-    assert kernel_log.killed(REAL.replace(b"lxc.payload.web", b"system.slice")) is None
-
-
 class Box:
     """A container that runs until ``running`` is None."""
 
     def __init__(self, name: str, kills: int | None) -> None:
         self.name = name
         self.busy = None
-        self.running: Any = SimpleNamespace(payload=SimpleNamespace(out_of_memory_kills=kills))
+        self.spec = None
+        self.memory_kills, self.last_memory_kill = 0, ""
+        payload = SimpleNamespace(out_of_memory_kills=kills, directories={"": Path(f"/sys/fs/cgroup/lxc.payload.{name}")})
+        self.running: Any = SimpleNamespace(payload=payload)
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +91,8 @@ class Monitors:
     def __init__(self, tmp_path: Path) -> None:
         self.boxes = {name: Box(name, kills) for name, kills in (("a", 0), ("b", 1))}
         self.paths = Paths(lxc=tmp_path / "containers", run=tmp_path, etc=tmp_path)
-        self.endings = Endings(self.paths, cast(Any, self.boxes))
+        self.bus = Bus()
+        self.endings = Endings(self.paths, cast(Any, self.boxes), MemoryKills(cast(Any, self.boxes), self.bus))
 
     def write(self, *records: bytes) -> None:
         descriptor = os.open(monitor_fifo.path_of(self.paths.lxc), os.O_WRONLY | os.O_NONBLOCK)
@@ -122,8 +114,11 @@ def test_statuses_of_containers_that_ended_are_known(tmp_path: Path) -> None:
         monitors = Monitors(tmp_path)
         monitors.endings.check()
         assert monitors.end("a", 9472) == Ending(9472)
-        assert monitors.end("b", signal.SIGKILL) == Ending(signal.SIGKILL, out_of_memory=True)
-        assert "as memory ran out" in Ending(137 << 8, out_of_memory=True).words
+        told: list[Told | None] = []
+        monitors.bus.subscribe("test", KilledForMemory, lambda event: told.append(event.told()))
+        assert monitors.end("b", signal.SIGKILL) == Ending(signal.SIGKILL, "killed for memory")
+        assert told == [("oom", "b", "killed for memory")]
+        assert Ending(137 << 8, "killed for memory").words == "killed for memory (exit status 137)"
         monitors.write(record(EXIT, "stranger", 1), record(STATE, "a", STARTING))
         assert monitors.of("a") is None
         monitors.endings.close()

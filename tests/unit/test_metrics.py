@@ -76,7 +76,10 @@ def test_a_running_container_has_all_its_metrics() -> None:
 
 def test_unknown_values_are_left_out() -> None:
     names = {name for name, container in samples(STOPPED) if container == "web2"}
-    assert names == {"lxcfleet_container_info", "lxcfleet_container_state", "lxcfleet_container_restarts_total"}
+    assert names == {
+        "lxcfleet_container_info", "lxcfleet_container_state", "lxcfleet_container_restarts_total",
+        "lxcfleet_container_memory_kills_total",
+    }  # fmt: skip
 
 
 def test_every_state_is_counted_even_if_no_container_is_in_it() -> None:

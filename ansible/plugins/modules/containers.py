@@ -123,6 +123,14 @@ options:
       - >-
         Memory that it may use at most, such as 512M; 0: no limit.
     type: str
+  oom:
+    description:
+      - >-
+        Who is killed when its memory limit is reached. container: all its processes, so it ends, and its
+        restart policy decides; process: the one that uses most. The default is container for an app
+        container, process for a system container.
+    type: str
+    choices: [container, process]
   cpus:
     description:
       - >-
@@ -288,6 +296,7 @@ FIELDS = dict(
     drain=dict(type="float"),
     health=dict(type="dict"),
     memory=dict(type="str"),
+    oom=dict(type="str", choices=["container", "process"]),
     cpus=dict(type="float"),
     disk=dict(type="str"),
     pids=dict(type="int"),
@@ -315,6 +324,7 @@ OPTIONS = dict(
     isolated=("--isolated", ""),
     drain=("--drain", ""),
     memory=("--memory", ""),
+    oom=("--oom", ""),
     cpus=("--cpus", ""),
     disk=("--disk", ""),
     pids=("--pids", ""),

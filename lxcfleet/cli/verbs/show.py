@@ -37,7 +37,8 @@ _NAMES = {**_LIMITS, "health": "check"}
 """Names in ``info`` of keys of the spec whose own name says something else there."""
 
 _WORDS = {
-    "restart_needed": "restart needed", "delta_bytes": "delta", "memory_bytes": "memory", "cpu_seconds": "cpu",
+    "restart_needed": "restart needed", "delta_bytes": "delta", "memory_bytes": "memory", "memory_kills": "killed for memory",
+    "last_memory_kill": "last kill", "cpu_seconds": "cpu",
     "health_reason": "reason", "exit": "last exit", "exit_lines": "last lines", "starts_in": "starts in",
     "gave_up": "gave up",
 }  # fmt: skip
@@ -121,6 +122,9 @@ def _state(container: ContainerRecord) -> str:
         return f"{state} {output.duration(left)}"
     if ended is None or state not in (State.EXITED, State.FAILED):
         return state
+    if ended["out_of_memory"]:
+        gave_up = f"{State.FAILED}, " if container["gave_up"] else ""
+        return f"{gave_up}killed for memory · {output.duration(ended['ago'])} ago"
     status = "?" if ended["status"] is None else ended["status"]
     return f"{State.FAILED if container['gave_up'] else State.EXITED} {status} · {output.duration(ended['ago'])} ago"
 

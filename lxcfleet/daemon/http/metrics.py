@@ -197,6 +197,10 @@ def _numbers(containers: Sequence[ContainerReading]) -> Iterator[Metric]:
         "lxcfleet_container_exit_out_of_memory", "Whether its last run ended as memory ran out.",
         ((c, c.out_of_memory) for c in containers),
     )  # fmt: skip
+    yield _counter(
+        "lxcfleet_container_memory_kills", "Processes of it that the kernel killed for memory since lxcfleetd began.",
+        ((c, c.memory_kills) for c in containers),
+    )  # fmt: skip
     yield _gauge(
         "lxcfleet_container_start_time_seconds", "When its process 1 began, since the epoch.",
         ((c, c.started) for c in containers),

@@ -1,18 +1,48 @@
-"""Which containers lost a process because memory ran out, by the kernel's log.
+"""Whom the kernel killed because memory ran out, by the kernel's log.
 
-The counter in a container's cgroup says so, too, but it is gone as soon as the container has ended. Each read of /dev/kmsg
-gives one message (Documentation/ABI/testing/dev-kmsg, Linux).
+The counter in a container's cgroup says that somebody was killed, and not whom; and it is gone as soon as the container has
+ended. Each read of /dev/kmsg gives one message (Documentation/ABI/testing/dev-kmsg, Linux), in which the kernel has spelled
+out whatever is no printable ASCII. It can be waited for, so nobody has to look again and again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 
 _LONGEST = 8192
 _KERNEL = 8
 """Messages with a lower priority field are the kernel's own; programs can write others."""
-_KILL = re.compile(rb"(\d+),[^;]*;oom-kill:.*?,task_memcg=/(?:[^/,]+/)*?lxc\.payload\.([^/,]+)")
+_MOST = 20_000
+"""Messages that are read at once: the kernel's buffer has fewer, but somebody may fill it while it is read."""
+_KILL = re.compile(
+    r"(\d+),[^;]*;oom-kill:constraint=[^,/]*,nodemask=[^/;]*,cpuset=(?:/,|[^/]*,)mems_allowed=[-0-9,]*,"
+    r"(?:oom_memcg=|(global_oom),task_memcg=)(/.*)"
+)
+"""mm/oom_kill.c, dump_oom_victim. A container names its cgroups and its programs, so that text of its own may be in there.
+No name of a cgroup has a slash: what stands before the first path is the kernel's."""
+_PAYLOAD = re.compile(r"(/(?:[^/,]+/)*?lxc\.payload\.([^/,]+))")
+"""What stands before a container's own cgroup is the host's."""
+_VICTIM = re.compile(r"(.*),task=(.*),pid=(\d+),uid=\d+$")
+_TASK = ",task_memcg="
+
+
+@dataclass(frozen=True)
+class Kill:
+    """The kernel killed a process of a container because memory ran out."""
+
+    container: str
+    """The name in its cgroup, ``lxc.payload.NAME``. liblxc appends -1, -2, … if a stale cgroup has that name."""
+    process: str
+    """The name of its program, as the kernel spells it: at most 15 characters, printable."""
+    within: str = ""
+    """The cgroup of the process, below the container's own; empty: the container's own."""
+    limit: str | None = ""
+    """The cgroup whose limit was reached, below the container's own; empty: the container's own. None: the memory of the
+    host, or of a cgroup that has all containers."""
 
 
 class KernelLog:
@@ -20,6 +50,7 @@ class KernelLog:
 
     def __init__(self) -> None:
         self._descriptor: int | None = None
+        self._heard: Callable[[], None] | None = None
 
     def begin(self) -> None:
         """Leave out all messages so far. Without a kernel log that can be read, nothing is found."""
@@ -30,29 +61,55 @@ class KernelLog:
             except OSError:
                 self.close()
 
-    def out_of_memory(self) -> list[str]:
-        """The containers of which a process was killed since the last call, each as often as that happened."""
-        found: list[str] = []
-        while self._descriptor is not None:
+    def watch(self, heard: Callable[[], None]) -> None:
+        """Call ``heard`` whenever there are messages to read, from the event loop."""
+        if self._descriptor is not None and self._heard is None:
+            self._heard = heard
+            asyncio.get_running_loop().add_reader(self._descriptor, heard)
+
+    def kills(self) -> list[Kill]:
+        """The processes of containers that were killed since the last call."""
+        found: list[Kill] = []
+        for _ in range(_MOST):
+            if self._descriptor is None:
+                break
             try:
                 message = os.read(self._descriptor, _LONGEST)
             except BrokenPipeError:  # some messages are gone already; the next read gives the oldest of the others
                 continue
             except OSError:  # all were read
                 break
-            name = killed(message)
-            if name is not None:
-                found.append(name)
+            kill = killed(message)
+            if kill is not None:
+                found.append(kill)
         return found
 
     def close(self) -> None:
         """Read no more."""
         if self._descriptor is not None:
+            if self._heard is not None:
+                asyncio.get_running_loop().remove_reader(self._descriptor)
             os.close(self._descriptor)
-            self._descriptor = None
+            self._descriptor = self._heard = None
 
 
-def killed(message: bytes) -> str | None:
-    """The container of which this message says that the kernel killed a process; None: it says something else."""
-    found = _KILL.match(message)
-    return found[2].decode(errors="surrogateescape") if found is not None and int(found[1]) < _KERNEL else None
+def killed(message: bytes) -> Kill | None:
+    """The process of a container that the kernel says to have killed; None: this message says something else."""
+    if b"oom-kill:" not in message:
+        return None
+    found = _KILL.match(message.partition(b"\n")[0].decode("ascii", "replace"))
+    if found is None or int(found[1]) >= _KERNEL:
+        return None
+    limited, everywhere = found[3], found[2] is not None
+    own = _PAYLOAD.match(limited)
+    if own is None and not everywhere:  # the limit of the host, or of a cgroup above containers: its path is the host's
+        everywhere = True
+        own = _PAYLOAD.match(limited.partition(_TASK)[2])
+        limited = limited.partition(_TASK)[2]
+    if own is None:
+        return None
+    victim = _VICTIM.match(limited)
+    whole = victim[1] if victim is not None else ""
+    limit, _, task = ("", "", whole) if everywhere else whole.rpartition(_TASK)
+    below = len(own[1]) + 1
+    return Kill(own[2], victim[2] if victim is not None else "", task[below:], None if everywhere else limit[below:])
