@@ -44,7 +44,7 @@ help:
 	echo 'make test-one T=...  a module (test_exec), a file, or tests by a word of their names ("signals and not shell")'
 	echo 'make clean-tests remove what runs of the tests that were broken off left'
 	echo 'make test-faults every call of the C library that can fail, fails: hours (ARGS="--some 50 create stop" for some)'
-	echo 'make endurance   10,000 kills of daemon, launcher, monitors, with each answer held against what is (ARGS="--kills 500")'
+	echo 'make endurance   thousands of kills and ends, with each answer held against what is (ARGS="--kills 500")'
 	echo 'make test-vm     the tests on throwaway Debian 12 and 13 machines in qemu (half an hour)'
 	echo 'make test-ansible  the Ansible collection: on real containers, and by ansible-lint and ansible-test'
 	echo 'make lint        check types and style'

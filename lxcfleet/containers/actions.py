@@ -14,14 +14,15 @@ from lxcfleet.containers import plan, steps, store
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.events import ActionDone, RebootsAgain, StartFailed, StoppedByItself, Wished
-from lxcfleet.containers.firsts import Firsts
+from lxcfleet.containers.firsts import TIDY_SECONDS, Firsts
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.reboots import Reboots
 from lxcfleet.containers.reconciler import Reconciler, refuse_unseen
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
 from lxcfleet.containers.turns import in_turns, turns
-from lxcfleet.errors import FleetError, WrongState
+from lxcfleet.errors import Busy, FleetError, WrongState
+from lxcfleet.host.process import proc
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operation, Operations
@@ -153,6 +154,8 @@ class Actions:
         """
         name = container.name
         want = replace(plan.WANTED[action], lasting=lasting)
+        if action is Action.START:
+            await _see_it_end(container)
 
         def allowed(now: Container) -> None:
             _check_state(now, action)
@@ -233,6 +236,21 @@ class Actions:
             return Result(container.name, "resumed", True)
 
         self._operations.begin("resume", [Job(container.name, job)], 1)
+
+
+async def _see_it_end(container: Container) -> None:
+    """Wait for the end of a run whose process 1 has ended: to start it then is something to do. Raises Busy.
+
+    Its monitor may still tidy up when lxc-stop, which waits for process 1, says that it is done.
+    """
+    running = container.running
+    if running is None or not proc.has_ended(running.pid, running.monitor):
+        return
+    try:
+        async with asyncio.timeout(TIDY_SECONDS):
+            await running.gone.wait()
+    except TimeoutError:
+        raise Busy(f"{container.name} ends at this moment", hint="wait until that is done, then try again") from None
 
 
 def _how(container: Container) -> str:

@@ -86,6 +86,8 @@ class Exit:
     """The last lines of its console."""
     memory: str = ""
     """In words, how the kernel killed a process of it for memory; empty: it did not, or an earlier version kept this."""
+    followed: bool = False
+    """Whether its restart policy has said what follows: not before an action that was under way at the end is over."""
 
     @property
     def ending(self) -> Ending | None:
@@ -161,6 +163,7 @@ def _parse_exit(said: Mapping[str, Any]) -> Exit:
         asked=bool(said["asked"]),
         seconds=None if seconds is None else float(seconds),
         lines=tuple(map(str, said["lines"])),
+        followed=bool(said.get("followed", True)),
     )
 
 

@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 OWNED_SECONDS = 1.0
 """A container that is due, and in the hands of a rollout or of an action, is looked at again after so long."""
-_ASKS = (Action.STOP, Action.DESTROY, Action.RESTART)
+_ASKS = (Action.STOP, Action.DESTROY)
 """Actions that end a container because somebody wants that."""
 
 
@@ -76,11 +76,14 @@ class Supervision:
             past = exits.load(own)
             if not own.runs.exists():  # the end to which it belongs was noted, and the daemon killed then
                 own.stopping.unlink(missing_ok=True)
-            course = past.course if past.boot == self._boot else restarts.after_boot(past.course)
-            container.exit, container.course = past.exit, course
+            if past.boot == self._boot:
+                container.exit, container.course = past.exit, past.course
+            else:
+                container.exit = None if past.exit is None else replace(past.exit, followed=True)
+                container.course = restarts.after_boot(past.course)
 
     def begin(self) -> None:
-        """Go on where an earlier daemon stopped; what runs is known by now."""
+        """Go on where an earlier daemon stopped; what runs is known by now, and nothing that is owed was begun yet."""
         for container in self._registry:
             if container.running is not None or container.unseen:
                 continue
@@ -91,8 +94,12 @@ class Supervision:
             elif boot:  # it ended with the host; what was before is not how it ended last
                 container.exit = None
                 self._save(container)
-            elif container.course.due is not None:
-                self._wait(container)
+            elif container.exit is not None and not container.exit.followed:  # the daemon was killed before that
+                self._follow(container)
+            if store.noted(self._paths, container.name) is Intent.RUN and _policy(container).policy is not Policy.NO:
+                # It is started in a moment, as that is owed to it. If that fails, its policy goes on.
+                container.course = replace(container.course, due=proc.uptime() + OWNED_SECONDS)
+            self._wait(container)
 
     # -- events ----------------------------------------------------------------------------------------------
 
@@ -164,7 +171,10 @@ class Supervision:
             return True
         if status is not None and status in (signal.SIGINT, signal.SIGHUP):
             return True
-        return store.noted(self._paths, container.name) in (Intent.STOPPED, Intent.GONE)
+        noted = store.noted(self._paths, container.name)
+        if container.busy == Action.RESTART and noted is Intent.RUN:  # before the note it ended by itself
+            return True
+        return noted in (Intent.STOPPED, Intent.GONE)
 
     def _is_stopped_by_lxc(self, name: str) -> bool:
         """Whether its hook saw an lxc-stop that waited for its end."""
@@ -190,15 +200,32 @@ class Supervision:
         self._save(container)
 
     def _save(self, container: Container) -> None:
-        """Write the past down; then that it does not run."""
+        """Write the past down; then that it does not run.
+
+        On a full disk files can be removed still. What somebody stopped must not look as if it had died, or were to be
+        started; without a record, a daemon knows no more than that it does not run.
+        """
         own = self._paths.container(container.name)
+        stays = container.exit is not None and container.exit.asked and container.course == FRESH
         try:
-            exits.save(own, Past(container.exit, container.course, self._boot))
-            if container.running is None:
-                own.runs.unlink(missing_ok=True)
-                own.stopping.unlink(missing_ok=True)
+            try:
+                exits.save(own, Past(container.exit, container.course, self._boot))
+            except OSError:
+                if not stays:
+                    raise
+                own.exit.unlink(missing_ok=True)
+                self._forget_run(container)
+                raise
+            self._forget_run(container)
         except OSError as error:
             log.warning("%s: how it ended can't be noted: %s", container.name, error)
+
+    def _forget_run(self, container: Container) -> None:
+        """Note that it does not run, if so. Raises OSError."""
+        if container.running is None:
+            own = self._paths.container(container.name)
+            own.runs.unlink(missing_ok=True)
+            own.stopping.unlink(missing_ok=True)
 
     # -- what follows ----------------------------------------------------------------------------------------
 
@@ -206,6 +233,7 @@ class Supervision:
         if container.exit is None or store.noted(self._paths, container.name) is not None:
             return  # what was wanted is owed to it; containers.actions sees to that
         self._decide(container, container.exit.end)
+        container.exit = replace(container.exit, followed=True)
         self._save(container)
         self._wait(container)
 

@@ -105,9 +105,9 @@ class Daemon:
             log.error("the fleet's network is not as it should be: %s", error)
         parts.announcements.begin()
         parts.prober.repeat(parts.registry)
+        parts.supervision.begin()  # what is owed says how a run ended, so that must be asked before it is done
         await self._recover()
         parts.fleet.boot.begin()
-        parts.supervision.begin()
 
     async def _recover(self) -> None:
         """Tidy up after a crash, and say so; resume the actions on containers that were begun and not finished."""

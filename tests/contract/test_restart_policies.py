@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
 import shutil
 import signal
+import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +221,67 @@ def test_one_that_dies_during_an_action_that_fails_is_started_again(daemon: Daem
     daemon.model.during = die
     assert cli("freeze", "web").status == 1
     soon(lambda: info(daemon, "web")["pid"] not in (None, before))
+
+
+def test_an_end_that_no_policy_was_asked_about_is_followed_by_the_next_daemon(tmp_path: Path) -> None:
+    """It died while an action was under way, and then so did the daemon: before, it was left down."""
+    with Daemon(tmp_path) as daemon:
+        create(daemon, "web", FAILS, restart=RestartType().parse("always delay=100 max_delay=1000"))
+        soon(lambda: info(daemon, "web")["state"] == "backoff")
+    file = daemon.paths.container("web").exit
+    kept = json.loads(file.read_text())
+    assert kept["exit"]["followed"] is True
+    file.write_text(json.dumps({**kept, "exit": {**kept["exit"], "followed": False}, "course": asdict(Course())}))
+    with Daemon(tmp_path) as daemon:
+        soon(lambda: told(daemon, "web").count("restarted") == 1)
+        daemon.act(Action.DESTROY, "web")
+
+
+def test_one_that_dies_before_a_restart_begins_was_not_stopped_by_anybody(daemon: Daemon) -> None:
+    create(daemon, "web", FOREVER, restart=ALWAYS)
+    container = daemon.call(lambda: daemon.parts.registry["web"])
+    pending = daemon.paths.container("web").pending
+    for busy, note, asked in (("restart", "", False), ("restart", "start", True), ("stop", "", True), ("start", "", False)):
+        if note:
+            pending.write_text(f"{note}\n")
+        before = info(daemon, "web")["pid"]
+        daemon.call(lambda busy=busy: setattr(container, "busy", busy))  # type: ignore[misc]
+        kill(daemon, "web")
+        soon(lambda: daemon.call(lambda: container.running) is None)
+        assert (container.exit is not None and container.exit.asked) is asked, (busy, note)
+        pending.unlink(missing_ok=True)
+        daemon.call(lambda: setattr(container, "busy", None))
+        daemon.act(Action.START, "web")
+        assert info(daemon, "web")["pid"] != before
+
+
+def test_what_was_stopped_on_a_full_disk_stays_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Daemon(tmp_path) as daemon:
+        create(daemon, "web", FOREVER, restart=ALWAYS)
+        kill(daemon, "web")
+        soon(lambda: told(daemon, "web").count("restarted") == 1)
+        monkeypatch.setattr("lxcfleet.containers.exits.save", fail)
+        daemon.act(Action.STOP, "web")
+    monkeypatch.undo()
+    with Daemon(tmp_path) as daemon:
+        assert info(daemon, "web")["state"] == "stopped"
+        assert told(daemon, "web") == []
+        daemon.act(Action.DESTROY, "web")
+
+
+def test_a_start_after_process_1_has_ended_waits_for_its_monitor(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, it was "unchanged", and the container down a moment later."""
+    create(daemon, "web", FOREVER)
+    before = info(daemon, "web")["pid"]
+    ended = proc.has_ended
+    monkeypatch.setattr(proc, "has_ended", lambda pid, parent: pid == before or ended(pid, parent))
+    assert before is not None
+    threading.Timer(0.3, os.kill, (before, signal.SIGKILL)).start()
+    (result,) = daemon.act(Action.START, "web")["results"]
+    assert (result["status"], info(daemon, "web")["state"]) == ("started", "running")
 
 
 def test_a_copy_of_a_directory_never_ran(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 Each client has containers of its own, so it knows what must be true of them after each answer. Meanwhile the daemon, its
 launcher, its booter, monitors and containers' processes are killed, alone and together. A new daemon is started at once.
 
-    /usr/bin/python3 -m tests.system.history [--kills N] [--seed N]     # `make endurance`: 10,000 kills
+    /usr/bin/python3 -m tests.system.history [--kills N] [--interleavings N] [--statuses] [--seed N]     # `make endurance`
+
+Without a choice: 10,000 kills, 1,000 interleavings of ends and kills under restart policies, and every exit status once.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ from lxcfleet.errors import FleetError, Unreachable
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import Action
 
+from . import harness, statuses
 from .harness import PATIENCE, Fleet, command_lines, processes_in, until
+from .policies import Interleavings
 
 RESTS = {"stopped", "failed", "exited"}
 """States of a container that has no process."""
@@ -299,33 +303,64 @@ def a_fleet() -> Iterator[Fleet]:
     try:
         fleet.start_daemon()
         yield fleet
+    except AssertionError:
+        print(fleet.log()[-5000:], flush=True)
+        raise
     finally:
         with contextlib.suppress(Exception):
             fleet.run("destroy", "--all", "--force", "-q")
         fleet.remove()
         leftovers.end()
+        harness.clients.cache_clear()  # it was ended as a process of this run
 
 
 def main() -> int:
     """Run histories of some hundred kills each, until there were enough. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.system.history", description=__doc__.partition("\n")[0])
-    parser.add_argument("--kills", type=int, default=10_000, help="how many in all")
+    parser.add_argument("--kills", type=int, default=0, help="how many in all")
+    parser.add_argument("--interleavings", type=int, default=0, help="how many of ends and kills under restart policies")
+    parser.add_argument("--statuses", action="store_true", help="whether every exit status and signal is tried")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="that of the first history")
     said = parser.parse_args()
-    done = 0
-    while done < said.kills:
-        with a_fleet() as fleet:
-            history = History(fleet, said.seed)
-            try:
-                history.run(min(200, said.kills - done))
-            except AssertionError as error:
-                print(f"FAILED {error}\n{fleet.log()[-5000:]}", flush=True)
-                return 1
-            done += max(history.kills, 1)
-            counts = f"{history.answers} answers held, {history.failed} said to have failed, {history.unknown} broken off"
-            print(f"seed {said.seed}: {history.kills} kills, {counts}", flush=True)
-            said.seed += 1
+    if not (said.kills or said.interleavings or said.statuses):
+        said.kills, said.interleavings, said.statuses = 10_000, 1_000, True
+    try:
+        if said.statuses:
+            _statuses()
+        for work, much in ((_interleavings, said.interleavings), (_kills, said.kills)):
+            seed, done = said.seed, 0
+            while done < much:
+                done += work(seed, much - done)
+                seed += 1
+    except AssertionError as error:
+        print(f"FAILED {error}", flush=True)
+        return 1
     return 0
+
+
+def _statuses() -> None:
+    with a_fleet() as fleet:
+        statuses.check(fleet, statuses.EVERY)
+    print(f"{len(statuses.EVERY)} exit statuses and signals, all told rightly", flush=True)
+
+
+def _interleavings(seed: int, left: int) -> int:
+    """Some of the interleavings that are left; returns how many."""
+    with a_fleet() as fleet:
+        acts = Interleavings(fleet, seed)
+        acts.run(min(20, -(-left // len(acts.kept))))
+    print(f"seed {seed}: {acts.done} interleavings, all as the answers said", flush=True)
+    return acts.done
+
+
+def _kills(seed: int, left: int) -> int:
+    """Some of the kills that are left; returns how many."""
+    with a_fleet() as fleet:
+        history = History(fleet, seed)
+        history.run(min(200, left))
+    counts = f"{history.answers} answers held, {history.failed} said to have failed, {history.unknown} broken off"
+    print(f"seed {seed}: {history.kills} kills, {counts}", flush=True)
+    return max(history.kills, 1)
 
 
 if __name__ == "__main__":

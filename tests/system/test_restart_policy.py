@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 
+from . import statuses
 from .harness import Fleet, alive, until
 
 pytestmark = pytest.mark.system
@@ -84,3 +85,24 @@ def test_a_container_that_was_shut_down_from_inside_stays_down(fleet: Fleet) -> 
     fleet.ok("wait", name, "--for", "stopped", "-q")
     assert (fleet.state(name), fleet.record(name)["exit"]["asked"]) == ("stopped", True)
     assert fleet.events("restarted") == [event for event in fleet.events("restarted") if event["container"] != name]
+
+
+def test_every_end_is_told_with_its_status(fleet: Fleet) -> None:
+    """`make endurance` tries all statuses and signals."""
+    statuses.check(fleet, statuses.SOME)
+
+
+def test_a_stop_that_a_kill_of_the_daemon_interrupts_is_a_stop_all_the_same(fleet: Fleet) -> None:
+    name = fleet.name("s")
+    fleet.create(name, options=("--restart", "always delay=0.1"))
+    pid = fleet.pid(name)
+    fleet.stop_daemon()
+    fleet.start_daemon(kill=f"daemon:{name}:halt")
+    assert fleet.spawn("stop", name).wait(60) != 0
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not alive(pid), 20)
+    fleet.reap()
+    fleet.start_daemon()
+    until(lambda: not fleet.half_done(), 20, "what was owed is done")
+    assert (fleet.state(name), fleet.record(name)["exit"]["asked"]) == ("stopped", True)
+    assert not [event for event in fleet.events("restarted") if event["container"] == name]
