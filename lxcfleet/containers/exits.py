@@ -20,7 +20,7 @@ from lxcfleet.paths import ContainerPaths
 
 log = logging.getLogger(__name__)
 
-NOT_KNOWN = "its exit status is not known, as lxcfleetd did not run then"
+NOT_KNOWN = "its exit status is not known, as lxcfleetd did not hear of it"
 KILLED_FOR_MEMORY = "killed for memory"
 """What an earlier version kept of that."""
 LINES = 20
