@@ -216,7 +216,7 @@ class Actions:
 
     async def again(self, container: Container, action: Action, reason: str) -> None:
         """Start or restart a container, as its restart policy says. Raises FleetError."""
-        await self._reconciler.bring(container, plan.WANTED[action], action, None)
+        await self._reconciler.bring_unasked(container, plan.WANTED[action], action)
         self._bus.publish(ActionDone(container.name, "restarted", reason))
 
     def resume(self, container: Container, reason: str) -> None:

@@ -54,6 +54,8 @@ class Reconciler:
         self._room = room
         self._stop_timeout = stop_timeout
         self._observers: Sequence[Observer] = (_log_step, *observers)
+        self._unasked: dict[str, asyncio.Event] = {}
+        """Containers that are changed at the moment and nobody asked for it; the event: that is over."""
 
     def take_over(self, stop_timeout: float) -> None:
         """Take over a new setting."""
@@ -75,6 +77,21 @@ class Reconciler:
         """Note an intent for a container; ``go_on`` carries it out. Raises HostError."""
         self._lifecycle.note(container.name, intent, must=True)
 
+    async def bring_unasked(self, container: Container, want: Desired, busy: str) -> None:
+        """Bring a container to the desired state, though nobody asked for that now: a request waits meanwhile, and is not
+        refused. Raises FleetError."""
+        self._check_free(container)
+        over = self._unasked[container.name] = asyncio.Event()
+        try:
+            await self._bring(container, want, busy)
+        finally:
+            del self._unasked[container.name]
+            over.set()
+
+    async def _unasked_is_over(self, container: Container) -> None:
+        while (over := self._unasked.get(container.name)) is not None:
+            await over.wait()
+
     async def bring(
         self,
         container: Container,
@@ -90,6 +107,18 @@ class Reconciler:
         spec says; ``drain``: seconds from the withdrawal of names and ports to the halt, None: likewise; ``allowed``:
         raises FleetError if the container's present state forbids the action.
         """
+        await self._unasked_is_over(container)
+        return await self._bring(container, want, busy, timeout, drain, allowed)
+
+    async def _bring(
+        self,
+        container: Container,
+        want: Desired,
+        busy: str,
+        timeout: float | None = None,
+        drain: float | None = None,
+        allowed: Callable[[Container], None] = lambda _: None,
+    ) -> Steps:
         self._check_free(container)
         with self._registry.in_hand(container, busy) as hold:
             steps = self.plan(container, want)

@@ -9,6 +9,7 @@ import random
 import shutil
 import signal
 import threading
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -282,6 +283,26 @@ def test_a_start_after_process_1_has_ended_waits_for_its_monitor(daemon: Daemon,
     threading.Timer(0.3, os.kill, (before, signal.SIGKILL)).start()
     (result,) = daemon.act(Action.START, "web")["results"]
     assert (result["status"], info(daemon, "web")["state"]) == ("started", "running")
+
+
+@pytest.mark.parametrize("words", [("stop", "web"), ("destroy", "web", "--force")])
+def test_a_request_waits_for_a_start_by_the_policy(daemon: Daemon, cli: Cli, words: tuple[str, ...]) -> None:
+    """Before, it was refused as busy: whoever stopped what crashed in a loop had to try until he hit a pause."""
+    create(daemon, "web", FOREVER, restart=ALWAYS)
+    starts = threading.Event()
+
+    def hold(_: str) -> None:
+        starts.set()
+        time.sleep(0.5)
+
+    daemon.model.during = hold
+    kill(daemon, "web")
+    assert starts.wait(20)
+    daemon.model.during = str
+    ran = cli(*words)
+    assert ran.status == 0, ran
+    if words[0] == "stop":
+        assert info(daemon, "web")["state"] == "stopped"
 
 
 def test_a_copy_of_a_directory_never_ran(tmp_path: Path) -> None:
