@@ -92,6 +92,16 @@ class ContainerPaths:
         return self.directory / "console.log"
 
     @property
+    def console_times(self) -> Path:
+        """When that was printed; see logs.times."""
+        return self.directory / "console.times"
+
+    @property
+    def console_sent(self) -> Path:
+        """How far it was passed on to the host's log; see logs.position."""
+        return self.directory / "console.sent"
+
+    @property
     def lxc_log(self) -> Path:
         """What liblxc had to say about starts and stops."""
         return self.directory / "lxc.log"
@@ -274,6 +284,11 @@ class Paths:
         """What outlives containers and boots: /var/lib/lxcfleet; for another fleet than the usual one, inside its own."""
         usual = Paths().lxc
         return usual.with_name("lxcfleet") if self.lxc == usual else self.lxc / ".lxcfleet"
+
+    @property
+    def logs_begun(self) -> Path:
+        """Is there once consoles were passed on to the host's log; see logs.keeper."""
+        return self.state / "logs-begun"
 
     @property
     def fleets(self) -> Path:

@@ -42,7 +42,7 @@ class Daemon:
         step that changes a container."""
         settings = load(paths.config_file, log.warning)
         logging.getLogger().setLevel(settings.log_level.upper())
-        self._paths = paths
+        self._paths, self._lock = paths, lock
         self._parts = Parts(paths, settings, HostLauncher(paths, lock), Access.of_host(), observers)
         self._stop = asyncio.Event()
 
@@ -128,6 +128,7 @@ class Daemon:
             tasks.do("cleanup", lambda: self._clean(parts.leftovers.gone)),
             tasks.do("cleanup-volumes", parts.fleet.volumes.clean_up),
             tasks.keep("observe", self._observe),
+            tasks.keep("consoles", partial(parts.consoles.run, self._lock)),
             tasks.keep("cgroups", parts.registry.tidying.run),
             tasks.keep("monitor-guard", parts.monitor_guard.run),
             tasks.keep("delta-sizes", parts.sizes.run),
@@ -177,6 +178,7 @@ class Daemon:
         logging.getLogger().setLevel(settings.log_level.upper())
         parts = self._parts
         parts.host.forget()
+        parts.consoles.take_over(settings.logs)
         await parts.listener.listen(settings.metrics)
         try:
             stays = await parts.fleet.reload(settings)

@@ -11,7 +11,17 @@ from lxcfleet.containers.announcements import StartAnnouncements
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.delta_sizes import DeltaSizes
 from lxcfleet.containers.endings import Endings
-from lxcfleet.containers.events import Began, EndedInHand, Exited, Gone, Killed, SpecChanged, StartAnnounced, Wished
+from lxcfleet.containers.events import (
+    ActionDone,
+    Began,
+    EndedInHand,
+    Exited,
+    Gone,
+    Killed,
+    SpecChanged,
+    StartAnnounced,
+    Wished,
+)
 from lxcfleet.containers.host_keeper import HostKeeper
 from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.masks import MaskKeeper
@@ -35,6 +45,7 @@ from lxcfleet.host.net import sysctl
 from lxcfleet.host.packages import dpkg
 from lxcfleet.host.process import cgroup
 from lxcfleet.launcher.client import Launcher
+from lxcfleet.logs.keeper import Keeper
 from lxcfleet.network.events import AddressChanged
 from lxcfleet.network.fleet import FleetNetwork
 from lxcfleet.patch.before import Before
@@ -84,6 +95,7 @@ class Parts:
         self.endings = Endings(paths, self.registry, self.memory)
         self.monitor_guard = MonitorGuard(paths)
         self.announcements = StartAnnouncements(paths, self.registry, self.bus, self.tasks)
+        self.consoles = Keeper(paths, settings.logs, self.registry)
         self.network = FleetNetwork(paths, settings.network, self.registry, launcher, self.bus, self.tasks)
         wanted = settings.rollout.min_healthy_time
         self.prober = Prober(paths, Checks(launcher), self.bus, self.tasks, settings.alive_time, wanted)
@@ -128,6 +140,7 @@ class Parts:
     def close(self) -> None:
         """The daemon ends: nothing is watched any more, and no descriptor of a container or of a watch stays open."""
         self.prober.close()
+        self.consoles.close()
         self.fleet.boot.close()
         self.tasks.close()
         self.announcements.close()
@@ -152,7 +165,9 @@ class Parts:
         )
         self.fleets = Fleets(self.fleet, self.rollouts, store)
         self.owners = Owners()
-        self.own = OwnParts(self.launcher, self.network, self.owners, self.bus, self.tasks, self.paths.sessions)
+        self.own = OwnParts(
+            self.launcher, self.network, self.owners, self.bus, self.tasks, self.paths.sessions, self.consoles
+        )
         self.watcher = Watcher(
             self.paths,
             lambda: self.fleet.config.patch,
@@ -198,6 +213,10 @@ class Parts:
         """
         subscribe = self.bus.subscribe
         subscribe("log of events", Event, self.events.hear)
+        subscribe("consoles", Began, lambda event: self.consoles.began(event.container))
+        subscribe("consoles", Exited, lambda event: self.consoles.ended(event.container, event.running))
+        subscribe("consoles", Gone, lambda event: self.consoles.forget(event.container))
+        subscribe("consoles", ActionDone, self._acted)
         subscribe("network", StartAnnounced, lambda event: self.network.expect(_specs(event.container)))
         subscribe("monitor guard", Began, lambda event: self.monitor_guard.began(event.container))
         subscribe("network", Began, lambda event: self.network.began(event.container))
@@ -227,6 +246,10 @@ class Parts:
         for kind in changes:
             subscribe("rollouts", kind, lambda _: self.rollouts.wake())
             subscribe("waiting", kind, lambda _: self.fleet.waiting.wake())
+
+    def _acted(self, event: ActionDone) -> None:
+        if event.name in self.registry:
+            self.consoles.acted(self.registry[event.name])
 
     def _ended_in_hand(self, event: EndedInHand) -> None:
         self.fleet.actions.ended_in_hand(event.container, succeeded=event.succeeded)

@@ -1,8 +1,8 @@
 """lxcfleet's own parts, which run on the host: whether they run old code, and their renewal.
 
-The parts are the daemon, its launcher and booter, dnsmasq and the responder behind it. A monitor belongs to its container,
-see stale.scan. Sessions of `exec` and `shell` have processes on the host, too, which are copies of the launcher. They are
-looked at, and end with their commands: nothing renews them.
+The parts are the daemon, its launcher and booter, the forwarder of consoles, dnsmasq and the responder behind it. A monitor
+belongs to its container, see stale.scan. Sessions of `exec` and `shell` have processes on the host, too, which are copies of
+the launcher. They are looked at, and end with their commands: nothing renews them.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from lxcfleet.runtime.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
-DAEMON, DNSMASQ, RESPONDER = "lxcfleetd", "dnsmasq", "responder"
+DAEMON, DNSMASQ, RESPONDER, FORWARDER = "lxcfleetd", "dnsmasq", "responder", "forwarder"
 SESSION = "exec"
 """The name of all sessions, whether of `exec` or `shell`."""
-_PYTHON = (DAEMON, LAUNCHER, RESPONDER)
+_PYTHON = (DAEMON, LAUNCHER, RESPONDER, FORWARDER)
 """The parts that read modules of packages."""
 _LAYER = "base"
 """The host's root, as records of old files name it."""
@@ -75,15 +75,27 @@ class Programs(Protocol):
         """Have one of them run as it is on disk now. Raises FleetError."""
 
 
+class Forwarder(Protocol):
+    """The process that passes consoles on."""
+
+    @property
+    def pid(self) -> int | None:
+        """Its pid, while it runs."""
+
+    def renew(self) -> None:
+        """Have it run as it is on disk now."""
+
+
 class OwnParts:
     """Looks at the parts, and renews them."""
 
     def __init__(
-        self, launcher: Launcher, network: Programs, owners: Owners, bus: Bus, tasks: Tasks, sessions_noted: Path
-    ) -> None:
+        self, launcher: Launcher, network: Programs, owners: Owners, bus: Bus, tasks: Tasks, sessions_noted: Path,
+        forwarder: Forwarder,
+    ) -> None:  # fmt: skip
         """``sessions_noted``: the directory of notes of sessions."""
         self._launcher, self._network, self._owners, self._bus, self._tasks = launcher, network, owners, bus, tasks
-        self._sessions_noted = sessions_noted
+        self._sessions_noted, self._forwarder = sessions_noted, forwarder
         self._servants = asyncio.Lock()
         self._renewal: asyncio.Task[None] | None = None
         self.renewing: Collection[str] = ()
@@ -104,6 +116,9 @@ class OwnParts:
         self.renewing = old
         try:
             await self.renew_servants()
+            if FORWARDER in old:
+                self._forwarder.renew()
+                self._bus.publish(PartRenewed(FORWARDER))
             for name in (RESPONDER, DNSMASQ):
                 if name in old:
                     await self._renew_program(name)
@@ -122,6 +137,8 @@ class OwnParts:
     async def look(self) -> list[Part]:
         """All parts that run, without sessions."""
         pids = {DAEMON: os.getpid(), **self._launcher.processes, **self._network.programs()}
+        if (forwarder := self._forwarder.pid) is not None:
+            pids[FORWARDER] = forwarder
         return await asyncio.to_thread(_look, pids)
 
     async def renew_servants(self) -> None:
@@ -231,7 +248,7 @@ def may_have_read(name: str, path: str, loaded: Collection[str]) -> bool:
         return path in loaded
     if name == RESPONDER and path.startswith(_DNSPYTHON):
         return path.endswith(".py")
-    return name in (LAUNCHER, RESPONDER) and path.startswith(_STANDARD) and path in loaded
+    return name in (LAUNCHER, RESPONDER, FORWARDER) and path.startswith(_STANDARD) and path in loaded
 
 
 def _loaded() -> set[str]:

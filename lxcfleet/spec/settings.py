@@ -141,6 +141,39 @@ class MetricsSettings(Checked):
             yield "listen", f"{self.listen!r} is no address with a port such as 127.0.0.1:9753: {error}"
 
 
+class LogTarget(StrEnum):
+    """Who gets what containers print."""
+
+    AUTO = "auto"
+    """journald where it runs, else nobody."""
+    JOURNAL = "journal"
+    SYSLOG = "syslog"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class LogsSettings(Checked):
+    """Where lines that containers print on their consoles go, besides the file that `lxcfleet logs` reads."""
+
+    to: LogTarget = row(
+        Choice(LogTarget), "auto (journald where it runs, else nobody), journal, syslog (as RFC 5424), or none.",
+        default=LogTarget.AUTO,
+    )
+    socket: str = row(
+        Text(), "The datagram socket of journald or syslog; empty: /run/systemd/journal/socket, or /dev/log.", default=""
+    )
+    rate: int = row(
+        Whole(0, 1_000_000), "Lines a second that one container may print before some are left out, which is told; 0: any"
+        " number.", default=1000,
+    )
+    burst: int = row(Whole(1, 10_000_000), "Lines that it may print at once beyond that.", default=10_000)
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """See Checked."""
+        if self.socket and not self.socket.startswith("/"):
+            yield "socket", f"{self.socket!r} is no absolute path"
+
+
 @dataclass(frozen=True)
 class Config:
     """All settings."""
@@ -181,6 +214,7 @@ class Config:
     )
     network: NetworkSettings = section(NetworkSettings)
     metrics: MetricsSettings = section(MetricsSettings)
+    logs: LogsSettings = section(LogsSettings)
     rollout: RolloutSettings = section(RolloutSettings)
     patch: PatchSettings = section(PatchSettings)
     profiles: Mapping[str, Profile] = row(

@@ -62,8 +62,8 @@ LOADED = {STANDARD, AIOHTTP, OURS}
 @pytest.mark.parametrize(
     ("name", "read"),
     [
-        (DAEMON, {STANDARD, AIOHTTP}), ("launcher", {STANDARD}), ("responder", {STANDARD, DNS}), ("booter", set()),
-        ("dnsmasq", set()),
+        (DAEMON, {STANDARD, AIOHTTP}), ("launcher", {STANDARD}), ("forwarder", {STANDARD}),
+        ("responder", {STANDARD, DNS}), ("booter", set()), ("dnsmasq", set()),
     ],
 )  # fmt: skip
 def test_modules_that_a_part_may_have_read(name: str, read: set[str]) -> None:
@@ -82,7 +82,10 @@ class World:
         monkeypatch.setattr(own, "_look", lambda _: [self.part(name) for name in sorted(ALL)])
         network = SimpleNamespace(programs=dict, renew=self.renew)
         launcher = SimpleNamespace(processes={}, renew=self.end)
-        self.parts = OwnParts(cast(Any, launcher), network, cast(Any, None), bus, Tasks(), Path("/none"))
+        forwarder = SimpleNamespace(pid=7, renew=lambda: self.forget("forwarder"))
+        self.parts = OwnParts(
+            cast(Any, launcher), network, cast(Any, None), bus, Tasks(), Path("/none"), cast(Any, forwarder)
+        )
 
     def part(self, name: str) -> Part:
         """The part as it is now."""
@@ -97,17 +100,21 @@ class World:
 
     async def end(self, names: Any) -> None:
         """End processes of the launcher."""
+        self.forget(*names)
+
+    def forget(self, *names: str) -> None:
+        """Take note that these were renewed."""
         self.done += names
         self.old -= set(names)
 
 
-ALL = {DAEMON, "launcher", "booter", "dnsmasq", "responder"}
+ALL = {DAEMON, "launcher", "booter", "forwarder", "dnsmasq", "responder"}
 
 
 def test_what_runs_old_code_is_renewed_and_the_daemon_last(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, *ALL)
     asyncio.run(world.parts.renew(daemon=True))
-    assert world.done == ["booter", "launcher", "responder", "dnsmasq"]
+    assert world.done == ["booter", "launcher", "forwarder", "responder", "dnsmasq"]
     assert world.parts.daemon_due
     assert world.parts.renewing == {DAEMON}
     assert world.told == [f"{name} ran old code and was renewed" for name in world.done]

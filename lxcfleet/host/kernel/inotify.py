@@ -6,7 +6,7 @@ import asyncio
 import ctypes
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -14,6 +14,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _IN_MODIFY = 0x2
 _IN_MOVED_TO = 0x80
 _IN_DELETE = 0x200
+_IN_MOVE_SELF = 0x800
+_IN_Q_OVERFLOW = 0x4000
 _IN_IGNORED = 0x8000
 _BUFFER = 1 << 16
 _EVENT = struct.Struct("=iIII")
@@ -104,3 +106,39 @@ def _instance() -> int:
     if descriptor < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "inotify")
     return descriptor
+
+
+class RenamedWatches:
+    """Tells which of many files were written to or renamed. There is no event loop: the caller polls ``descriptor``.
+    Raises OSError."""
+
+    OVERFLOW = -1
+    """Instead of a watch: some events were dropped, so any of the files may have changed."""
+
+    def __init__(self) -> None:
+        self.descriptor = _instance()
+
+    def add(self, descriptor: int) -> int:
+        """Watch the file that is open as ``descriptor``; returns the watch. Raises OSError."""
+        path = f"/proc/self/fd/{descriptor}"
+        watch: int = _libc.inotify_add_watch(self.descriptor, os.fsencode(path), _IN_MODIFY | _IN_MOVE_SELF)
+        if watch < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+        return watch
+
+    def remove(self, watch: int) -> None:
+        """Watch that file no longer."""
+        _libc.inotify_rm_watch(self.descriptor, watch)
+
+    def changed(self) -> Iterator[int]:
+        """The watches of files that changed since the last call."""
+        while True:
+            try:
+                events = os.read(self.descriptor, _BUFFER)
+            except BlockingIOError:
+                return
+            for watch, mask in parse(events):
+                if mask & _IN_Q_OVERFLOW:
+                    yield self.OVERFLOW
+                elif not mask & _IN_IGNORED:
+                    yield watch

@@ -1,0 +1,141 @@
+"""What containers print reaches the host's log: each line once, whole, with its fields, whoever is killed meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise
+
+import pytest
+
+from .harness import Fleet, python, until
+from .journald import Journal, journald
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture(scope="module")
+def journal() -> Iterator[Journal]:
+    with journald() as running:
+        yield running
+
+
+@pytest.fixture
+def fleet(own_fleet: Fleet, journal: Journal) -> Iterator[Fleet]:
+    """The module's fleet, with that journal."""
+    own_fleet.settings(f"{own_fleet.usual}logs: {{to: journal, socket: {journal.socket}, burst: 2000}}\n")
+    own_fleet.stop_daemon()
+    own_fleet.start_daemon()
+    yield own_fleet
+    own_fleet.clean()
+
+
+def of(name: str) -> str:
+    return f"CONTAINER_NAME={name}"
+
+
+COUNT = "import time\nfor n in range({count}):\n    print('line', n, flush=True)\n    time.sleep({pause})\ntime.sleep(9999)"
+
+
+def test_lines_have_fields_and_nothing_from_inside_does_harm(fleet: Fleet, journal: Journal) -> None:
+    name = fleet.name("a")
+    script = r"""
+printf 'plain\n\033[31mred\033[0m \033]0;title\007end\nCONTAINER_NAME=forged\n\001\377\302\233x\tä\n'
+printf 'MESSAGE\n\004\0\0\0\0\0\0\0evil\n'
+head -c 900000 /dev/zero | tr '\0' x
+printf '\nlast without end'
+"""
+    fleet.ok("create", name, "-l", "tag=v7", "--", "sh", "-c", script)
+    whole = until(lambda: (found := journal.entries(of(name))) and found[-1]["MESSAGE"] == "last without end" and found)
+    assert [entry["MESSAGE"] for entry in whole[:3]] == ["plain", "red end", "CONTAINER_NAME=forged"]
+    assert whole[3]["MESSAGE"] == "\\x01\\xff\\x9bx\tä"
+    assert whole[4]["MESSAGE"] == "MESSAGE"
+    assert whole[5]["MESSAGE"] == "\\x04" + "\\x00" * 7 + "evil"
+    first = whole[0]
+    assert {key: first[key] for key in ("CONTAINER_TAG", "SYSLOG_IDENTIFIER", "PRIORITY", "SYSLOG_FACILITY")} == {
+        "CONTAINER_TAG": "v7", "SYSLOG_IDENTIFIER": name, "PRIORITY": "6", "SYSLOG_FACILITY": "3",
+    }  # fmt: skip
+    assert first["LXCFLEET_RUN"].partition("@")[0] == first["OBJECT_PID"]
+    long = whole[6:-1]
+    assert all(entry.get("CONTAINER_PARTIAL_MESSAGE") == "true" for entry in long[:-1])
+    assert "CONTAINER_PARTIAL_MESSAGE" not in long[-1]
+    assert "".join(entry["MESSAGE"] for entry in long) == "x" * 900_000
+    assert all(len(entry["MESSAGE"]) <= 16384 for entry in long)
+
+
+def test_a_line_of_ten_megabytes_does_no_harm(fleet: Fleet, journal: Journal) -> None:
+    """Its console's file is overwritten while it is read. What is missing is told."""
+    name = fleet.name("m")
+    fleet.ok("create", name, "--", "sh", "-c", "head -c 10000000 /dev/zero | tr '\\0' x; echo; echo last; sleep 9999")
+    until(lambda: "last" in journal.messages(of(name)), 20)
+    entries = [entry for entry in journal.entries(of(name)) if "x" * 9 in entry["MESSAGE"]]
+    assert all(len(entry["MESSAGE"]) <= 16384 and entry["CONTAINER_PARTIAL_MESSAGE"] for entry in entries[:-1])
+    total = sum(len(entry["MESSAGE"]) for entry in entries)
+    assert total == 10_000_000 or journal.entries(of(name), "LXCFLEET_LOST=0"), total
+
+
+def test_no_line_is_lost_or_doubled_when_the_daemon_is_killed_again_and_again(fleet: Fleet, journal: Journal) -> None:
+    names = [fleet.name(f"k{number}") for number in range(3)]
+    fleet.create(*names, command=("--", *python(COUNT.format(count=600, pause=0.002))))
+    for _ in range(3):
+        time.sleep(0.2)  # some of the lines come meanwhile
+        fleet.stop_daemon(signal.SIGKILL)
+        fleet.start_daemon()
+    for name in names:
+        until(partial(ends_with, journal, name, "line 599"), 20, f"{name} was read")
+        assert journal.messages(of(name)) == [f"line {number}" for number in range(600)]
+    runs = {entry["LXCFLEET_RUN"] for entry in journal.entries(of(names[0]))}
+    assert len(runs) == 1
+
+
+def test_a_journald_that_does_not_answer_blocks_nobody(fleet: Fleet, journal: Journal) -> None:
+    name = fleet.name("b")
+    journal.pause()
+    try:
+        fleet.ok("create", name, "--", *python(COUNT.format(count=1500, pause=0)))
+        until(lambda: "line 1499" in fleet.ok("logs", name, "-n", "1"), 10, "the container has printed all of it")
+        pid = next(pid for pid, line in forwarders(fleet))
+        before = cpu(pid)
+        time.sleep(1)
+        assert cpu(pid) - before < 0.2, "it waits, and does not turn round and round"
+    finally:
+        journal.resume()
+    until(lambda: "line 1499" in journal.messages(of(name), "-n", "1"), 20)
+    assert journal.messages(of(name)) == [f"line {number}" for number in range(1500)]
+
+
+def test_a_flood_is_cut_and_told_and_others_go_on(fleet: Fleet, journal: Journal) -> None:
+    flood, calm = fleet.name("f"), fleet.name("c")
+    fleet.ok("create", calm, "--", *python(COUNT.format(count=20, pause=0.05)))
+    fleet.ok("create", flood, "--", "sh", "-c", "seq 20000; sleep 9999")
+    until(lambda: "line 19" in journal.messages(of(calm), "-n", "1"), 10)
+    lost = until(lambda: journal.entries(of(flood), "MESSAGE_ID=6d3a4bd20f1c4fd2a1fb9c0c9a2e51b7"), 10)
+    until(
+        lambda: sum(int(each["LXCFLEET_LOST"]) for each in journal.entries(of(flood), "MESSAGE_ID=" + lost[0]["MESSAGE_ID"]))
+        + len([text for text in journal.messages(of(flood)) if text.isdigit()]) == 20_000,
+        10, "every line came or was counted",
+    )  # fmt: skip
+    assert "more than 1000 lines a second, and 2000 at once" in lost[0]["MESSAGE"]
+    numbers = [int(text) for text in journal.messages(of(flood)) if text.isdigit()]
+    assert all(one < other for one, other in pairwise(numbers))
+    assert numbers[:2000] == list(range(1, 2001))
+
+
+def ends_with(journal: Journal, name: str, text: str) -> bool:
+    """Whether that is the container's last line in the journal."""
+    return journal.messages(of(name), "-n", "1") == [text]
+
+
+def forwarders(fleet: Fleet) -> list[tuple[int, str]]:
+    """The processes that pass lines on."""
+    return [(int(line.split(":")[0]), line) for line in fleet.helpers() if "lxcfleet.logs.servant" in line]
+
+
+def cpu(pid: int) -> float:
+    """Seconds of processor time that a process has had."""
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+        words = file.read().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,325 @@
+"""Consoles on their way to the host's log: lines, allowances, entries, positions, and files that are rotated meanwhile."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lxcfleet.logs.console import Console, Limits, Outcome, Run
+from lxcfleet.logs.entries import LOST, Form, Head
+from lxcfleet.logs.lines import clean, cut
+from lxcfleet.logs.position import Position, Record
+from lxcfleet.logs.rate import Allowance
+from lxcfleet.logs.times import MOST, Clock, Times, read
+
+# lines
+
+
+@given(st.lists(st.binary(max_size=40)), st.integers(4, 20))
+def test_pieces_put_together_are_the_whole_lines(parts: list[bytes], most: int) -> None:
+    data = b"\n".join(parts)
+    pieces = list(cut(data, most))
+    end = pieces[-1].end if pieces else 0
+    assert all(len(piece.text) <= most for piece in pieces)
+    assert b"".join(piece.text + (b"" if piece.partial else b"\n") for piece in pieces) == data[:end]
+    assert b"\n" not in data[end:]
+    assert len(data) - end <= most
+
+
+def test_a_cut_never_parts_a_character() -> None:
+    pieces = list(cut("€".encode() * 10, 8))
+    assert [piece.text.decode() for piece in pieces] == ["€€", "€€", "€€", "€€"]
+    assert next(cut(b"\x80" * 9, 8)).end == 8, "what is no UTF-8 is cut anywhere"
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        (b"plain\r", b"plain"), (b"tab\tstays", b"tab\tstays"), ("äöü €".encode(), "äöü €".encode()),
+        (b"\x1b[1;31mred\x1b[0m", b"red"), (b"\x1b]0;title\x07x", b"x"), (b"\x1b]8;;http://a\x1b\\link", b"link"),
+        (b"\x1b(Bx\x1b7y\x1bcz", b"xyz"), (b"10%\r20%", rb"10%\r20%"), (b"\xff\xfe", rb"\xff\xfe"),
+        ("\x9b31m".encode(), rb"\x9b31m"), (b"\x1b[31", rb"\x1b[31"), (b"\x1b\x1b[0m", rb"\x1b"),
+        ("\u202e".encode(), rb"\u202e"),
+    ],
+)  # fmt: skip
+def test_nothing_that_commands_a_terminal_gets_through(text: bytes, cleaned: bytes) -> None:
+    assert clean(text) == cleaned
+
+
+@given(st.binary(max_size=200))
+def test_a_cleaned_line_is_always_one_line_that_can_be_printed(text: bytes) -> None:
+    shown = clean(text).decode()
+    assert all(character.isprintable() or character == "\t" for character in shown)
+
+
+# allowance
+
+
+def test_an_allowance_does_not_add_up_while_nothing_is_printed() -> None:
+    allowance = Allowance(10, 100, 100.0, 0.0)
+    assert allowance.refill(1000.0) == 10_100, "what has waited was printed meanwhile"
+    allowance.rest()
+    assert allowance.refill(1000.0) == 100
+    assert allowance.refill(1001.0) == 110
+    assert allowance.refill(900.0) == 110, "a clock that goes back takes nothing away"
+
+
+# entries
+
+FIELDS = {"CONTAINER_NAME": "web1", "SYSLOG_IDENTIFIER": "web1", "LXCFLEET_RUN": "7@8.00", "OBJECT_PID": "7"}
+
+
+def parsed(entry: bytes) -> dict[str, bytes]:
+    """The fields of a datagram of the native protocol, read as journald reads them."""
+    found: dict[str, bytes] = {}
+    while entry:
+        line, _, rest = entry.partition(b"\n")
+        name, equals, value = line.partition(b"=")
+        if not equals:
+            size = struct.unpack_from("<Q", rest)[0]
+            value, rest = rest[8 : 8 + size], rest[9 + size :]
+        assert name.decode() not in found, name
+        found[name.decode()] = value
+        entry = rest
+    return found
+
+
+def test_an_entry_of_the_journal_has_its_fields_and_no_others() -> None:
+    head = Head(Form.JOURNAL, FIELDS, "host")
+    plain = parsed(head.line(b"PRIORITY=0", partial=False))
+    assert plain == {**{key: value.encode() for key, value in FIELDS.items()}, "PRIORITY": b"6", "MESSAGE": b"PRIORITY=0"}
+    assert parsed(head.line(b"x", partial=True))["CONTAINER_PARTIAL_MESSAGE"] == b"true"
+    lost = parsed(head.lost(5, "why"))
+    assert (lost["MESSAGE_ID"], lost["LXCFLEET_LOST"], lost["PRIORITY"]) == (LOST.encode(), b"5", b"4")
+    forged = parsed(Head(Form.JOURNAL, {"CONTAINER_TAG": "a\nPRIORITY=0"}, "host").line(b"x", partial=False))
+    assert (forged["CONTAINER_TAG"], forged["PRIORITY"]) == (b"a\nPRIORITY=0", b"6")
+
+
+def test_an_entry_of_syslog_is_as_rfc_5424_has_it() -> None:
+    head = Head(Form.SYSLOG, {**FIELDS, "CONTAINER_TAG": 'a"]\\\n'}, "my host")
+    form = rb"<30>1 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z my_host web1 7 - \[lxcfleet@32473 ([^\n]*)\] text ]"
+    found = re.fullmatch(form, head.line(b"text ]", partial=True))
+    assert found is not None
+    assert found[1] == rb'container="web1" run="7@8.00" tag="a\"\]\\ " partial="true"'
+    assert head.lost(1, "why").startswith(b"<28>1 ")
+
+
+# positions
+
+
+def test_a_position_is_read_back_and_nothing_else_is(tmp_path: Path) -> None:
+    path = tmp_path / "console.sent"
+    assert Record(str(path)).load() is None
+    position = Position(2**63, 7, 1.5, 3, 1)
+    assert Record(str(path)).save(position)
+    assert Record(str(path)).load() == position
+    for wrong in (b"", b"x" * 64, position.pack() + b"x", position.pack()[1:]):
+        path.write_bytes(wrong)
+        assert Record(str(path)).load() is None
+    assert not Record(str(tmp_path / "none" / "x")).save(position), "a disk that is full is no disaster"
+
+
+# times
+
+
+def test_times_are_told_of_places_and_grow_sparse_with_age(tmp_path: Path) -> None:
+    path = str(tmp_path / "console.times")
+    times = Times(path)
+    for number in range(MOST + 10):
+        times.note(float(number), 5, number * 10, number * 10 + 10)
+        times.note(float(number), 5, number * 10, number * 10 + 10)  # the same once more, as it could not be sent
+    found = read(path)
+    assert MOST // 2 < len(found) < MOST
+    clock = Clock(found, 5)
+    assert clock.at((MOST + 9) * 10) == clock.at((MOST + 9) * 10 + 9) == MOST + 9.0, "what is new is known exactly"
+    assert 0 <= 1000 - (clock.at(10_000) or 0) <= 2
+    assert Clock(found, 6).at(0) is None
+    with open(path, "ab") as file:
+        file.write(b"torn")
+    assert read(path) == found
+
+
+# one console
+
+
+class Log:
+    """What was sent, in place of the host's log."""
+
+    def __init__(self) -> None:
+        self.entries: list[dict[str, bytes]] = []
+        self.room = 10**9
+
+    def send(self, entry: bytes) -> bool:
+        """Take an entry, if there is room."""
+        if self.room <= 0:
+            return False
+        self.room -= 1
+        self.entries.append(parsed(entry))
+        return True
+
+    @property
+    def texts(self) -> list[str]:
+        """The messages."""
+        return [entry["MESSAGE"].decode() for entry in self.entries]
+
+
+class World:
+    """A container's directory, and the log."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.log = directory, Log()
+        self.file = directory / "console.log"
+        self.limits = Limits(0, 1)
+        self.console = self.anew()
+
+    def anew(self, *, over: bool = False, skip: bool = False, mark: tuple[int, int] | None = None) -> Console:
+        """The next process begins, where the one before was killed."""
+        self.console = Console(str(self.directory), run("1", mark), Form.JOURNAL, self.limits, over=over, skip=skip)
+        return self.console
+
+    def print(self, text: str) -> None:
+        """The container prints."""
+        with self.file.open("a") as file:
+            file.write(text)
+
+    def rotate(self) -> None:
+        """As liblxc does it."""
+        self.file.rename(f"{self.file}.1")
+        self.file.touch()
+
+    def work(self) -> None:
+        """Until the console is at rest, or the log is full."""
+        for _ in range(1000):
+            if self.console.step(self.log.send) is not Outcome.MORE:
+                return
+        raise AssertionError("it does not come to rest")
+
+
+def run(number: str, mark: tuple[int, int] | None = None) -> Run:
+    return Run(Head(Form.JOURNAL, {"LXCFLEET_RUN": number}, "host"), mark)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_each_line_is_passed_on_once_across_rotations_and_kills(world: World) -> None:
+    world.work()
+    for number in range(40):
+        world.print(f"a{number}\r\nb")
+        if number % 3 == 0:
+            world.work()
+        if number % 4 == 0:
+            world.anew()
+        if number % 7 == 0:
+            world.work()
+            world.rotate()
+        world.print(f"{number}\r\n")
+        world.work()
+    texts, put = world.log.entries, ""
+    for entry in texts:
+        put += entry["MESSAGE"].decode() + ("" if "CONTAINER_PARTIAL_MESSAGE" in entry else "\n")
+    assert put == "".join(f"a{number}\nb{number}\n" for number in range(40))
+
+
+def test_what_a_full_log_does_not_take_waits_in_the_file(world: World) -> None:
+    world.print("".join(f"{number}\n" for number in range(20_000)))
+    world.log.room = 7
+    world.work()
+    world.log.room = 9
+    world.anew()
+    world.work()
+    world.log.room = 10**9
+    world.work()
+    assert world.log.texts == [str(number) for number in range(20_000)]
+
+
+def test_lines_that_were_left_out_are_counted_also_across_a_kill(world: World) -> None:
+    world.limits = Limits(1, 5)
+    world.anew()
+    world.print("".join(f"{number}\n" for number in range(100)))
+    world.log.room = 5
+    world.console.step(world.log.send)
+    assert world.console.untold
+    world.log.room = 10**9
+    world.limits = Limits(0, 5)
+    world.anew()
+    world.work()
+    assert world.log.texts[:5] == ["0", "1", "2", "3", "4"]
+    assert [entry["LXCFLEET_LOST"] for entry in world.log.entries if "LXCFLEET_LOST" in entry] == [b"95"]
+
+
+def test_files_that_were_overwritten_unread_are_told(world: World) -> None:
+    world.print("one\n")
+    world.work()
+    for text in ("two\n", "three\n", "four\n"):
+        world.rotate()
+        world.print(text)
+    world.work()
+    world.work()
+    assert world.log.texts[:1] == ["one"]
+    assert world.log.texts[-2:] == ["three", "four"] or world.log.texts[1:3] == ["three", "four"]
+    assert sum("overwritten" in text for text in world.log.texts) == 1
+
+
+def test_a_line_without_an_end_waits_for_it_and_comes_when_the_container_has_ended(world: World) -> None:
+    world.print("login: ")
+    world.work()
+    assert world.log.texts == []
+    world.console.follow(run("1"), over=True)
+    world.work()
+    assert world.log.texts == ["login: "]
+    assert world.console.over
+
+
+def test_lines_belong_to_the_run_that_printed_them(world: World) -> None:
+    world.print("first\nunfinished")
+    mark = (world.file.stat().st_ino, world.file.stat().st_size)
+    world.console.step(lambda _: False)
+    world.print("second\n")
+    world.console.follow(run("2", mark), over=False)
+    world.work()
+    assert [(entry["LXCFLEET_RUN"], entry["MESSAGE"]) for entry in world.log.entries] == [
+        (b"1", b"first"), (b"1", b"unfinished"), (b"2", b"second"),
+    ]  # fmt: skip
+
+
+def test_what_was_printed_before_lxcfleet_passed_lines_on_is_not_sent(world: World) -> None:
+    world.print("old\n")
+    world.anew(skip=True)
+    world.work()
+    world.print("new\n")
+    world.work()
+    assert world.log.texts == ["new"]
+
+
+def test_a_new_container_is_read_from_the_begin_of_its_run(world: World) -> None:
+    world.anew(mark=(0, 0), skip=True)
+    world.work()
+    world.print("first\n")
+    world.work()
+    assert world.log.texts == ["first"]
+
+
+def test_an_emptied_file_is_read_on(world: World) -> None:
+    world.print("one\n")
+    world.work()
+    os.truncate(world.file, 0)
+    world.work()
+    world.print("two\n")
+    world.work()
+    assert world.log.texts == ["one", "two"]
+
+
+def test_no_link_is_followed(world: World, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret\n")
+    world.file.symlink_to(tmp_path / "secret")
+    world.work()
+    assert world.log.texts == []
