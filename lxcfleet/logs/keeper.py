@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ TAG = "tag"
 """The label whose value is CONTAINER_TAG."""
 _FACILITY = "3"
 """syslog's "daemon"."""
+RENEWAL_SECONDS = 10.0
 _REPORT = 4096
 """Bytes of what the process has to say."""
 
@@ -98,10 +100,16 @@ class Keeper:
         """Use other settings."""
         if settings != self._settings:
             self._settings = settings
-            self.renew()
+            self._begin_anew()
 
-    def renew(self) -> None:
-        """Have another process go on."""
+    async def renew(self) -> None:
+        """Have another process, as it is on disk now, go on, and return once it does, or after some seconds."""
+        before, deadline = self.pid, time.monotonic() + RENEWAL_SECONDS
+        self._begin_anew()
+        while self.pid in (before, None) and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+
+    def _begin_anew(self) -> None:
         self._anew = True
         self._news.set()
 

@@ -82,7 +82,7 @@ class Forwarder(Protocol):
     def pid(self) -> int | None:
         """Its pid, while it runs."""
 
-    def renew(self) -> None:
+    async def renew(self) -> None:
         """Have it run as it is on disk now."""
 
 
@@ -117,7 +117,7 @@ class OwnParts:
         try:
             await self.renew_servants()
             if FORWARDER in old:
-                self._forwarder.renew()
+                await self._forwarder.renew()
                 self._bus.publish(PartRenewed(FORWARDER))
             for name in (RESPONDER, DNSMASQ):
                 if name in old:

@@ -107,7 +107,7 @@ def everyone(fleet: Fleet) -> Sequence[tuple[str, int, str, int]]:
     return (("udp", A, known, 200), ("udp", SRV, f"_x._tcp.{domain}", 200), ("tcp", A, known, 10), ("udp", A, known, 50))
 
 
-ALL = {"lxcfleetd", "launcher", "booter", "dnsmasq", "responder"}
+ALL = {"lxcfleetd", "launcher", "booter", "forwarder", "dnsmasq", "responder"}
 
 
 def test_all_own_parts_are_renewed_and_no_query_is_lost(fleet: Fleet, programs: Programs) -> None:

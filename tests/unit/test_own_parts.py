@@ -82,7 +82,7 @@ class World:
         monkeypatch.setattr(own, "_look", lambda _: [self.part(name) for name in sorted(ALL)])
         network = SimpleNamespace(programs=dict, renew=self.renew)
         launcher = SimpleNamespace(processes={}, renew=self.end)
-        forwarder = SimpleNamespace(pid=7, renew=lambda: self.forget("forwarder"))
+        forwarder = SimpleNamespace(pid=7, renew=lambda: self.end(["forwarder"]))
         self.parts = OwnParts(
             cast(Any, launcher), network, cast(Any, None), bus, Tasks(), Path("/none"), cast(Any, forwarder)
         )
@@ -100,10 +100,6 @@ class World:
 
     async def end(self, names: Any) -> None:
         """End processes of the launcher."""
-        self.forget(*names)
-
-    def forget(self, *names: str) -> None:
-        """Take note that these were renewed."""
         self.done += names
         self.old -= set(names)
 
