@@ -166,6 +166,7 @@ class Keeper:
             finally:
                 news.cancel()
             if reports.done():
+                reports.result()
                 raise HostError(f"the {NAME} has ended", why="what containers print waits in their consoles' files")
 
     async def _hear(self, connection: socket.socket) -> None:

@@ -147,6 +147,7 @@ WAITED_FOR = {
     "daemon/attach.py",  # one request, which gets the failure
     "daemon/http/routes.py",  # one request, which gets the failure
     "daemon/http/scrape.py",
+    "logs/keeper.py",  # the task that keeps the process waits, and gets the failure
 }
 """The modules that may start a task of asyncio by themselves, with the place where its failure is handled."""
 
