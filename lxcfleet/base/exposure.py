@@ -5,15 +5,18 @@ The mask is not taken at its word: the audit looks for everything private on the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lxcfleet.base import mount_plan
 from lxcfleet.base.mask.sweep import sweep
+from lxcfleet.base.present import Upper
 from lxcfleet.base.services import layer as services
 from lxcfleet.base.stack import Layer, Stack
 from lxcfleet.base.tree import Tree, join
@@ -98,11 +101,15 @@ def _marks(tree: Tree, path: str, shown: Collection[str]) -> Iterable[Mark]:
             continue  # it has gone
 
 
-def exposed(pid: int, name: str, hidden: Sequence[Secret], root: Path, given: Collection[str] = ()) -> list[Exposed]:
-    """Those of ``hidden`` that the container whose process 1 is ``pid`` can read, but for what it is ``given`` on purpose.
-    Raises HostError."""
+def exposed(
+    pid: int, name: str, hidden: Sequence[Secret], root: Path, given: Collection[str] = (),
+    own: Callable[[str], bool] = lambda _: False,
+) -> list[Exposed]:
+    """Those of ``hidden`` that the container whose process 1 is ``pid`` can read, but for what it is ``given`` on purpose,
+    and for files of its ``own``, even if they are like the host's. Raises HostError."""
     marks = [mark for secret in hidden for mark in secret.marks if mark.path not in given]
-    seen = {path for path, copy in inside.readable(pid, name, marks) if copy is None or _same(root, path, copy)}
+    found = inside.readable(pid, name, marks)
+    seen = {path for path, copy in found if (copy is None or _same(root, path, copy)) and not own(path)}
     result = []
     for secret in hidden:
         files = [mark.path for mark in secret.marks if mark.path in seen]
@@ -119,6 +126,13 @@ def _same(root: Path, path: str, copy: str) -> bool:
         return inside.digest(Tree(root).outside(path)) == copy
     except OSError:
         return False
+
+
+def is_own(top: Upper, path: str) -> bool:
+    """Whether the container made the file itself: its topmost layer provides it, and it is no copy of one of a lower layer,
+    as the kernel makes for who changes a file that he can read."""
+    found, _ = top.find(path)
+    return found is not None and found.status is not None and not found.copied
 
 
 def _given(stack: Stack, root: Path) -> frozenset[str]:
@@ -143,8 +157,10 @@ def audit(paths: Paths, containers: Iterable[Mapping[str, Any]]) -> Iterable[dic
             hidden[host] = _secrets_of(paths, host, parts)
         try:
             place = Path(host.mount or host.source)
-            found = exposed(container["pid"], container["name"], hidden[host], place, _given(stack, place))
-        except FleetError as error:
+            with contextlib.closing(Upper(stack.top)) as top:
+                given, own = _given(stack, place), partial(is_own, top)
+                found = exposed(container["pid"], container["name"], hidden[host], place, given, own)
+        except (FleetError, OSError) as error:
             yield {"name": container["name"], "exposed": [], "problem": str(error)}
         else:
             yield {"name": container["name"], "exposed": [each.to_json() for each in found], "problem": None}
