@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lxcfleet.api.disk import DIFFERENCES, DISK, DiffRecord, DiffRequest, DiskRecord, DiskRequest
 from lxcfleet.api.findings import ExposureRecord, NoticeRecord, PartRecord, ProofRecord, ShadowsRecord, StaleRecord
 from lxcfleet.api.fleets import (
     ApplyRecord,
@@ -96,6 +97,13 @@ INFO: Call[str, ContainerDetails] = Call(
 USAGE: Call[Selection, UsageRecord] = Call(
     "usage", "GET", "/1.0/usage", "what the chosen containers have used so far; two answers give rates", CHOSEN,
     one(UsageRecord),
+)  # fmt: skip
+DU: Call[DiskRequest, list[DiskRecord]] = Call(
+    "du", "GET", "/1.0/du", "what the deltas of the chosen containers take on the disk, by path", DISK, many(DiskRecord)
+)
+DIFF: Call[DiffRequest, DiffRecord] = Call(
+    "diff", "GET", "/1.0/containers/{name}/diff", "what a container changed against mask and base", DIFFERENCES,
+    one(DiffRecord),
 )  # fmt: skip
 LOGS: TextCall[LogsRequest] = TextCall("logs", "GET", "/1.0/containers/{name}/logs", "its console's or liblxc's log", LOGS_OF)
 ACT: Call[ActionRequest, OperationRecord] = Call(

@@ -104,6 +104,8 @@ class Client:
     act = _method(calls.ACT)
     set = _method(calls.SET)
     wait = _method(calls.WAIT)
+    du = _method(calls.DU)
+    diff = _method(calls.DIFF)
     logs = _method(calls.LOGS)
     fleets = _plain(calls.FLEETS)
     fleet_plan = _method(calls.FLEET_PLAN)

@@ -24,6 +24,7 @@ VERBS: dict[str, str] = {
     "list": "show",
     "info": "show",
     "top": "top",
+    "du": "disk",
     "start": "actions",
     "stop": "actions",
     "restart": "actions",

@@ -16,6 +16,7 @@ from lxcfleet.containers.changing import Changing, Planned, needs_restart
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.creation import Creation
 from lxcfleet.containers.delta_sizes import Looks
+from lxcfleet.containers.disk import Disk
 from lxcfleet.containers.endings import Endings
 from lxcfleet.containers.firsts import Firsts
 from lxcfleet.containers.host_keeper import HostKeeper
@@ -89,6 +90,7 @@ class Fleet:
         self.actions = Actions(paths, registry, self.reconciler, mask, operations, bus, self.room, firsts)
         self.boot = Boot(paths, registry, prober, self.reconciler, operations, bus)
         self.changing = Changing(paths, self.reconciler, specs, mask, network, bus)
+        self.disk = Disk(paths, registry, launcher, mask)
         self.volumes = Volumes(paths, registry, self.room, launcher, operations, bus)
         self.creation = Creation(
             paths, registry, specs, mask, self.reconciler, operations, bus, self.room, self.actions,

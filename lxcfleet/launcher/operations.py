@@ -188,6 +188,60 @@ class Exposed(TypedDict):
     problem: str | None
 
 
+class UsageItem(TypedDict):
+    """Directories to add up: names and directories."""
+
+    targets: list[tuple[str, str]]
+    depth: int
+    """Paths down to so many levels are told."""
+    top: int
+    """At most so many paths of each."""
+    seconds: float
+    """For each directory."""
+
+
+class UsedPath(TypedDict):
+    """A directory with all below it, or a file."""
+
+    path: str
+    disk_bytes: int
+    apparent_bytes: int
+    items: int
+
+
+class Used(TypedDict):
+    """What a directory takes on the disk."""
+
+    name: str
+    whole: UsedPath
+    paths: list[UsedPath]
+    cut: bool
+    """Whether not all was looked at."""
+
+
+class DiffItem(TypedDict):
+    """A container whose delta is compared with the layers below it."""
+
+    name: str
+    stack: Any
+    first_id: int | None
+    path: str
+    """Only this path; empty: everywhere."""
+    most: int
+    """At most so many changes are listed."""
+    seconds: float
+
+
+class Differing(TypedDict):
+    """What a container changed."""
+
+    changes: list[dict[str, Any]]
+    """As base.changes.Changed.to_json writes them."""
+    counts: dict[str, int]
+    items: int
+    cut: bool
+
+
 RoutesItem = TypedDict("RoutesItem", {"except": str})
 """The interface whose networks are left out."""
 
@@ -349,6 +403,8 @@ CHECK_MOUNTS: Ask[MountsItem, Done] = Ask("check_mounts")
 """The notes tell which packages' files would be hidden."""
 UNSHADOW: Ask[UnshadowItem, Done] = Ask("unshadow")
 EXPOSURE: Large[list[ExposureItem], list[Exposed]] = Large("exposure")
+USED: Large[UsageItem, list[Used]] = Large("used")
+DIFF: Large[DiffItem, Differing] = Large("diff")
 MASK: Ask[bool, Done] = Ask("mask")
 """Takes whether to look through the whole base, even if the record says that the mask is current."""
 RELEASE: Ask[None, Done] = Ask("release")

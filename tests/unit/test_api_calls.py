@@ -11,6 +11,7 @@ from aiohttp import web
 from lxcfleet.api import calls
 from lxcfleet.api.calls import CALLS
 from lxcfleet.api.client import Client
+from lxcfleet.api.disk import DiffRequest, DiskRequest
 from lxcfleet.api.fleets import ExportRequest, FleetRequest, RemoveFleetRequest, ScaleRequest
 from lxcfleet.api.queries import DoctorRequest, EventsRequest, LogsRequest, UnitsRequest, VerifyRequest
 from lxcfleet.api.records import DoctorRecord, EventRecord, OperationRecord
@@ -50,6 +51,8 @@ REQUESTS: dict[str, list[Any]] = {
     "fix": [DoctorRequest(7, Init.APP)],
     "units": [UnitsRequest(("a.service", "b@c.timer"))],
     "stale": [WEB], "usage": [WEB], "shadows": [WEB], "exposure": [WEB],
+    "du": [DiskRequest(WEB), DiskRequest(Selection(), 3, 7, volumes=True)],
+    "diff": [DiffRequest("a"), DiffRequest("a", "/etc/a b", 7)],
     "verify": [VerifyRequest(WEB), VerifyRequest(Selection(), ("libc6", "openssl"))],
     "fix_shadows": [FixShadowsRequest(WEB, ("/usr/bin/env",), dry_run=True), FixShadowsRequest(WEB, (), packages=("env",))],
     "fleet_plan": [FleetRequest("lxcfleet: 1\n", "f.yaml", {"a": "B=1\n"}, {"b": "gone"}, "yes", True)],
@@ -91,6 +94,9 @@ def test_an_unknown_key_of_a_query_is_refused(name: str) -> None:
         ("doctor", {"count": ["1", "2"]}, "count: is there more than once"),
         ("doctor", {"init": [""]}, "init: '' is none of"),
         ("logs", {"kind": ["syslog"]}, "kind: 'syslog' is none of console, lxc"),
+        ("diff", {"path": ["etc"]}, "path: 'etc' is no absolute path"),
+        ("diff", {"path": ["/a", "/b"]}, "path: is there more than once"),
+        ("du", {"depth": ["31"]}, "depth: 31 is not between 0 and 30"),
         ("logs", {"follow": ["yes"]}, "follow: expected 0 or 1"),
         ("list", {"label": ["x"]}, "label: 'x' is not a label"),
     ],

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from lxcfleet.api.calls import MAX_BODY
+from lxcfleet.api.disk import MOST_CHANGES, parse_path
 from lxcfleet.api.fleets import (
     ApplyRecord,
     ExportRequest,
@@ -19,9 +20,10 @@ from lxcfleet.api.fleets import (
     RemoveFleetRequest,
     ScaleRequest,
 )
-from lxcfleet.cli import options
+from lxcfleet.cli import complete, options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import follow, output, rolling
+from lxcfleet.cli.verbs import disk
 from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.spec.fleet_file import Sources, env_files
 from lxcfleet.spec.names import MAX_COUNT, check_name
@@ -29,6 +31,7 @@ from lxcfleet.units import as_size
 
 FOUND = 4
 MAX_ENV_FILE = 64 * 1024
+_FORMS = "`diff -f FILE` compares a fleet file, `diff NAME` a container's files"
 _NAMED = 5
 """How many containers with the same change are named in a line."""
 
@@ -101,23 +104,56 @@ def apply(
 
 
 @click.command()
-@_file
+@click.argument("name", required=False, shell_complete=complete.names)
+@click.argument("path", required=False)
+@click.option("-f", "--file", "file", metavar="FILE", type=click.Path(), help="The fleet file; - is standard input.")
 @_chosen
-@_formatted
-@options.quiet("Print only the names that would change.")
+@click.option("--most", type=click.IntRange(1, MOST_CHANGES), default=None, metavar="N",
+              help="List at most so many changes of a container; default: 2000.")
+@click.option("--format", "style", type=click.Choice(output.FORMATS), default=None, help="How to print; default: table.")
+@options.quiet("Print only the names that would change, or the paths that are changed.")
 @click.pass_context
-def diff(ctx: click.Context, /, *, file: str, prune: str, adopt: bool, style: str, quiet: bool) -> int:
-    """Show what `apply` would change. Changes nothing. What is not as the file has it, and stays so, is told, too.
+def diff(
+    ctx: click.Context, /, *, name: str | None, path: str | None, file: str | None, prune: str, adopt: bool,
+    most: int | None, style: str | None, quiet: bool,
+) -> int:  # fmt: skip
+    """Show what `apply` would change, or what a container has changed.
 
-    Each change is of a class: create, live (nothing is restarted), restart, start, stop, destroy. The last line has the
-    plan's id, for `apply --plan`. The exit status is 4 if something would change.
+    Changes nothing.
+
+    With -f FILE: what `apply` would change. What is not as the file has it, and stays so, is told, too. Each change is of a
+    class: create, live (nothing is restarted), restart, start, stop, destroy. The last line has the plan's id, for
+    `apply --plan`.
+
+    With NAME: what a container changed against mask and base, of all or at PATH and below: added, removed, type, changed
+    (the content), mode, owner, and touched: copied into its delta, and the same so far, so that a patch of the host does not
+    reach it. -f may have the format here: -f json.
+
+    The exit status is 4 if something would change, or is changed.
 
     \b
     Examples:
       lxcfleet diff -f fleet.yaml
       lxcfleet diff -f fleet.yaml --prune
+      lxcfleet diff web1
+      lxcfleet diff web1 /etc -f json | jq '.changes[] | select(.change != "added") | .path'
     """
-    return _show_plan(connect(ctx).fleet_plan(_request(file, prune, adopt, None, {})), style, quiet)
+    if name is None:
+        if file is None:
+            raise InvalidInput("nothing to compare", hint=_FORMS)
+        options.refuse(["--most"] if most is not None else [], "a plan is always told whole", "leave it out")
+        return _show_plan(connect(ctx).fleet_plan(_request(file, prune, adopt, None, {})), style or "table", quiet)
+    if file is not None and (file not in output.FORMATS or style is not None):
+        raise InvalidInput(
+            "a container and a fleet file exclude each other", why=f"NAME is {name}, and -f says {file}",
+            hint=_FORMS,
+        )
+    said = [option for option, given in (("--prune", prune != "no"), ("--adopt", adopt)) if given]
+    options.refuse(said, "it is about a fleet file", "leave it out, or give -f FILE instead of a name")
+    how = style or file or "table"
+    if quiet and how != "table":
+        raise InvalidInput(f"-q and -f {how} exclude each other", hint="leave out one of them")
+    return disk.changes(ctx, name, parse_path(path or "/"), most or 2000, how, quiet=quiet)
 
 
 @click.command()

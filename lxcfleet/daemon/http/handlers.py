@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from lxcfleet import __version__
 from lxcfleet.api import calls
+from lxcfleet.api.disk import DiffRecord, DiffRequest, DiskRecord, DiskRequest
 from lxcfleet.api.findings import ExposureRecord, NoticeRecord, PartRecord, ProofRecord, ShadowsRecord, StaleRecord
 from lxcfleet.api.fleets import (
     ApplyRecord,
@@ -45,6 +46,7 @@ from lxcfleet.api.requests import (
     SetRequest,
     WaitRequest,
 )
+from lxcfleet.containers.disk import Disk
 from lxcfleet.daemon.http import log_file
 from lxcfleet.daemon.http.routes import Routes
 from lxcfleet.daemon.service import Fleet
@@ -211,6 +213,25 @@ class OfVolumes:
 
     async def remove(self, ask: RemoveVolumesRequest) -> OperationRecord:
         return (await self._volumes.remove(ask)).record()
+
+
+class OfDisk:
+    """Handlers of calls about what containers have on the disk."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+
+    def bind(self, routes: Routes) -> None:
+        """Have them answered."""
+        routes.json(calls.DU, self.du)
+        routes.json(calls.DIFF, self.diff)
+
+    async def du(self, ask: DiskRequest) -> list[DiskRecord]:
+        """See calls.DU; likewise each handler the call of its name."""
+        return await self._disk.used(ask)
+
+    async def diff(self, ask: DiffRequest) -> DiffRecord:
+        return await self._disk.diff(ask)
 
 
 class OfPatches:

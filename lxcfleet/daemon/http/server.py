@@ -9,7 +9,7 @@ from aiohttp import web
 
 from lxcfleet.api import calls
 from lxcfleet.daemon.http.access import AT_ONCE, Access, Role, refuse
-from lxcfleet.daemon.http.handlers import OfFleet, OfFleets, OfPatches, OfRollouts, OfVolumes
+from lxcfleet.daemon.http.handlers import OfDisk, OfFleet, OfFleets, OfPatches, OfRollouts, OfVolumes
 from lxcfleet.daemon.http.routes import Handler, Routes, as_json
 from lxcfleet.daemon.http.scrape import Scrape
 from lxcfleet.daemon.service import Fleet
@@ -49,6 +49,7 @@ class Server:
         OfFleet(fleet, Setting(fleet, rollouts)).bind(routes)
         OfFleets(fleets).bind(routes)
         OfVolumes(fleet.volumes).bind(routes)
+        OfDisk(fleet.disk).bind(routes)
         OfPatches(patch, prover, audit, own).bind(routes)
         OfRollouts(rollouts).bind(routes)
         scrape.bind(routes)

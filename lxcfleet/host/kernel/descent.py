@@ -48,6 +48,7 @@ class Descent:
         """
         self._top, self._look, self._leave = top, look, leave
         self._levels: list[_Level] = []
+        self._present = ""
         self.whole = True
         """Whether every directory was visited, but for those that vanished. What moves away meanwhile may be missed."""
 
@@ -71,6 +72,14 @@ class Descent:
             while levels:
                 levels.pop().close()
 
+    def place(self, most: int | None = None) -> list[str]:
+        """The names that lead from ``top`` to the directory that ``look`` is at; with ``most`` only the first ones."""
+        last = 1 + len(self._levels) if most is None else 1 + most
+        names = [level.name for level in self._levels[1:last]]
+        if self._present and (most is None or len(names) < most):
+            names.append(self._present)
+        return names
+
     def run(self) -> None:
         """Visit all of them at once."""
         for _ in self:
@@ -89,7 +98,11 @@ class Descent:
         try:
             if level.identity[0] != above.identity[0]:
                 return
-            yield from self._visit(level)
+            self._present = name
+            try:
+                yield from self._visit(level)
+            finally:
+                self._present = ""
             if level.waiting and len(self._levels) >= DEEPEST:
                 self.whole, level.waiting = False, []
             if not level.waiting:

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 from lxcfleet.host.lxc import attach
 from lxcfleet.host.process import proc, sessions
 from lxcfleet.launcher import operations
-from lxcfleet.launcher.children import containers, host, looking, networks, preparing, volumes
+from lxcfleet.launcher.children import containers, disk, host, looking, networks, preparing, volumes
 from lxcfleet.launcher.children.answer import Reply
 from lxcfleet.launcher.operations import Operation
 from lxcfleet.paths import Paths
@@ -67,6 +67,8 @@ _bind(operations.STALE, looking.stale)
 _bind(operations.SHADOWS, looking.shadows)
 _bind(operations.UNSHADOW, looking.unshadow)
 _bind(operations.EXPOSURE, looking.exposure)
+_bind(operations.USED, disk.used)
+_bind(operations.DIFF, disk.diff)
 _bind(operations.FEATURES, host.features)
 _bind(operations.ROOT_IDS, host.root_ids)
 _bind(operations.MASK, looking.mask)

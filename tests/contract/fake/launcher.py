@@ -17,16 +17,19 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lxcfleet.base.changes import Changed
 from lxcfleet.containers import store
 from lxcfleet.data import volumes
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.facts.features import Features
+from lxcfleet.host.kernel import usage
 from lxcfleet.host.lxc import monitor, monitor_fifo
 from lxcfleet.host.packages.database import Owner
 from lxcfleet.host.process.cgroup import Payload
@@ -35,6 +38,7 @@ from lxcfleet.launcher.children.answer import MAX_DATAGRAM, answer, answer_large
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.operations import (
     CheckItem,
+    DiffItem,
     ExposureItem,
     LimitItem,
     LookupItem,
@@ -44,6 +48,9 @@ from lxcfleet.launcher.operations import (
     RoutesItem,
     StaleItem,
     UnshadowItem,
+    UsageItem,
+    Used,
+    UsedPath,
     VolumeItem,
 )
 from lxcfleet.patch.shadow.files import Delta, Shadow
@@ -88,6 +95,10 @@ class Model:
     owners: dict[str, Owner] = field(default_factory=dict)
     """The packages that own the host's files."""
     exposed: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    changes: dict[str, list[Changed]] = field(default_factory=dict)
+    """What each container changed."""
+    killed: set[str] = field(default_factory=set)
+    """Containers and volumes whose look is the end of the process that looks."""
     sick: dict[str, str] = field(default_factory=dict)
     """The output of failing health checks, by container."""
     hidden: list[str] = field(default_factory=list)
@@ -128,6 +139,8 @@ class FakeLauncher(Launcher):
             operations.REMOVE_VOLUME: self._remove_volume,
             operations.CHECK_MOUNTS: self._check_mounts,
             operations.EXPOSURE: self._exposure,
+            operations.USED: self._used,
+            operations.DIFF: self._diff,
             operations.ROUTES: self._routes,
             operations.LOOKUP: self._lookup,
             operations.MASK: self._mask,
@@ -397,6 +410,27 @@ class FakeLauncher(Launcher):
             {"name": name, "exposed": self.model.exposed.get(name, []), "problem": self.model.unread.get(name)}
             for name in (item["name"] for item in items)
         ]
+        answer_large(reply, None, json.dumps(found).encode())
+
+    def _used(self, ask: UsageItem, reply: socket.socket) -> None:
+        """Add up what is there: the model's deltas are directories."""
+        found: list[Used] = []
+        for name, directory in ask["targets"]:
+            if name in self.model.killed:
+                return
+            result = usage.usage(directory, ask["depth"], ask["top"], ask["seconds"])
+            whole, *paths = (
+                UsedPath(path=path, disk_bytes=round(one.disk), apparent_bytes=round(one.apparent), items=one.items)
+                for path, one in (("/", result.whole), *result.paths)
+            )
+            found.append(Used(name=name, whole=whole, paths=paths, cut=result.cut))
+        answer_large(reply, None, json.dumps(found).encode())
+
+    def _diff(self, ask: DiffItem, reply: socket.socket) -> None:
+        changes = [each for each in self.model.changes.get(ask["name"], []) if each.path.startswith(ask["path"])]
+        counts = Counter(each.kind.value for each in changes)
+        listed = [each.to_json() for each in changes[: ask["most"]]]
+        found = {"changes": listed, "counts": counts, "items": len(changes), "cut": len(listed) < len(changes)}
         answer_large(reply, None, json.dumps(found).encode())
 
     def _lookup(self, _: LookupItem, reply: socket.socket) -> None:

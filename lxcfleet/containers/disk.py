@@ -1,0 +1,118 @@
+"""What deltas and volumes take on the disk by path, and what a container changed. Children of the launcher look, and at most
+two of them at once: somebody's large tree keeps nobody else waiting for long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import cast
+
+from lxcfleet.api.disk import ChangeRecord, DiffRecord, DiffRequest, DiskPathRecord, DiskRecord, DiskRequest
+from lxcfleet.base.stack import delta, stack_for
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.masks import MaskKeeper
+from lxcfleet.containers.registry import Registry
+from lxcfleet.data import volumes
+from lxcfleet.errors import NotFound
+from lxcfleet.launcher.client import Died, Launcher
+from lxcfleet.launcher.operations import DIFF, USED, DiffItem, UsageItem, Used
+from lxcfleet.paths import Paths
+from lxcfleet.spec.volumes import volumes_of
+
+AT_ONCE = 2
+SECONDS = 20.0
+"""For one delta or volume when many are asked for; ten million files take about that long."""
+ALONE_SECONDS = 60.0
+"""For one that is asked for alone."""
+_KILLED = "the process that looked was killed before it was done"
+
+Target = tuple[str, str]
+"""The name of a container or volume, and its directory."""
+
+
+class Disk:
+    """Looks at deltas and volumes when somebody asks."""
+
+    def __init__(self, paths: Paths, registry: Registry, launcher: Launcher, mask: MaskKeeper) -> None:
+        self._paths, self._registry, self._launcher, self._mask = paths, registry, launcher, mask
+        self._slots = asyncio.Semaphore(AT_ONCE)
+
+    async def used(self, ask: DiskRequest) -> list[DiskRecord]:
+        """What the chosen containers' deltas take, or all; with ``volumes`` also theirs, or all. Raises FleetError."""
+        chosen = await self._registry.chosen(ask.selection)
+        containers = [(each.name, delta(self._paths, each.name).source) for each in chosen]
+        volumes = self._volumes(chosen, ask) if ask.volumes else []
+        seconds = ALONE_SECONDS if len(containers) + len(volumes) == 1 else SECONDS
+        kinds = (("container", containers), ("volume", volumes))
+        return [each for kind, targets in kinds for each in await self._all(kind, targets, ask, seconds)]
+
+    async def diff(self, ask: DiffRequest) -> DiffRecord:
+        """What one container changed. Raises FleetError."""
+        await self._registry.observe()
+        if ask.name not in self._registry:
+            raise NotFound(f"no container named {ask.name}", hint="`lxcfleet list` shows the ones that exist")
+        container = self._registry[ask.name]
+        await self._mask.have()
+        item: DiffItem = {
+            "name": container.name,
+            "stack": stack_for(self._paths, container.name, container.spec).to_json(),
+            "first_id": container.spec.first_id if container.spec is not None else None,
+            "path": "" if ask.path == "/" else ask.path,
+            "most": ask.most,
+            "seconds": ALONE_SECONDS,
+        }
+        async with self._slots:
+            found = await self._launcher.ask_large(DIFF, item)
+        return {
+            "name": container.name,
+            "path": ask.path,
+            "changed": bool(found["counts"]),
+            "counts": found["counts"],
+            "changes": [cast(ChangeRecord, each) for each in found["changes"]],
+            "items": found["items"],
+            "cut": found["cut"],
+        }
+
+    def _volumes(self, chosen: Sequence[Container], ask: DiskRequest) -> list[Target]:
+        names = volumes.names(self._paths)
+        if ask.selection.narrow:
+            wanted = {name for each in chosen if each.spec is not None for name in volumes_of(each.spec.volumes)}
+            names = [name for name in names if name in wanted]
+        return [(name, str(self._paths.volume(name).data)) for name in names]
+
+    async def _all(self, kind: str, targets: Sequence[Target], ask: DiskRequest, seconds: float) -> list[DiskRecord]:
+        shares = [targets[number::AT_ONCE] for number in range(AT_ONCE)]
+        answers = await asyncio.gather(*(self._look(kind, share, ask, seconds) for share in shares if share))
+        found = {record["name"]: record for answer in answers for record in answer}
+        return [found[name] for name, _ in targets]
+
+    async def _look(self, kind: str, targets: Sequence[Target], ask: DiskRequest, seconds: float) -> list[DiskRecord]:
+        """The records of some. If one of them is the end of the process that looks, that one is not known."""
+        try:
+            async with self._slots:
+                item: UsageItem = {"targets": [*targets], "depth": ask.depth, "top": ask.top, "seconds": seconds}
+                found = await self._launcher.ask_large(USED, item)
+        except Died:
+            if len(targets) > 1:
+                each = [await self._look(kind, [target], ask, seconds) for target in targets]
+                return [record for records in each for record in records]
+            nothing: Used = {
+                "name": targets[0][0], "paths": [], "cut": True,
+                "whole": {"path": "/", "disk_bytes": 0, "apparent_bytes": 0, "items": 0},
+            }  # fmt: skip
+            return [_record(kind, nothing, _KILLED)]
+        return [_record(kind, each, None) for each in found]
+
+
+def _record(kind: str, found: Used, problem: str | None) -> DiskRecord:
+    whole = found["whole"]
+    return {
+        "name": found["name"],
+        "kind": kind,
+        "disk_bytes": whole["disk_bytes"],
+        "apparent_bytes": whole["apparent_bytes"],
+        "items": whole["items"],
+        "paths": [cast(DiskPathRecord, each) for each in found["paths"]],
+        "cut": found["cut"],
+        "problem": problem,
+    }
