@@ -291,6 +291,20 @@ class Paths:
         return self.state / "logs-begun"
 
     @property
+    def generations(self) -> Path:
+        """The frozen bases: a record for each, and their files; see base.generations. Only root can enter it."""
+        return self.state / "generations"
+
+    @property
+    def sheets(self) -> Path:
+        """The directories that generations are made of, by name."""
+        return self.generations / "sheets"
+
+    def generation_record(self, number: int) -> Path:
+        """What is known of the generation; see base.generations.record."""
+        return self.generations / f"{number}.json"
+
+    @property
     def fleets(self) -> Path:
         """What was applied last of each fleet's file; see fleets.store."""
         return self.state / "fleets"

@@ -18,7 +18,7 @@ from pathlib import Path
 from lxcfleet.base.stack import Layer, Stack
 from lxcfleet.base.tree import Tree, follow
 from lxcfleet.host.kernel import syscalls
-from lxcfleet.host.kernel.entries import Copy, Directory, Symlink, Whiteout
+from lxcfleet.host.kernel.entries import Copy, Directory, Symlink, Whiteout, is_whiteout
 from lxcfleet.host.process.maps import Identity
 
 ORIGIN = "trusted.overlay.origin"
@@ -337,11 +337,6 @@ class Shelf:
 
 def _is_directory(found: Found) -> bool:
     return found.status is not None and stat.S_ISDIR(found.status.st_mode)
-
-
-def is_whiteout(status: os.stat_result) -> bool:
-    """Whether it hides what lower layers have at its path; Documentation/filesystems/overlayfs.rst."""
-    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
 def has(handle: int, attribute: str) -> bool:

@@ -73,6 +73,15 @@ def lock_accounts(content: bytes, fields: int) -> bytes:
     return b"".join(line + b"\n" for line in locked)
 
 
+def public_part(path: str, file: int) -> bytes:
+    """What a mask needs of the private file ``path``, open as ``file``: the names of accounts; of other files nothing."""
+    fields = _ACCOUNTS.get(path)
+    if fields is None:
+        return b""
+    with open(file, "rb", closefd=False) as content:
+        return lock_accounts(content.read(), fields)
+
+
 def replacements(tree: Tree, replace: Iterable[tuple[str, str, str]]) -> dict[str, Entry]:
     """The operator's own files (path, content, the file that says so), with owner and mode of the host's file."""
     return {path: File(content.encode(), owner(tree, path), why) for path, content, why in replace}

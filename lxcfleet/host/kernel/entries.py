@@ -8,6 +8,7 @@ extended attribute ``trusted.overlay.opaque`` = ``y`` hides what they have below
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,11 @@ class Symlink:
 
     def __str__(self) -> str:
         return f"symlink to {self.target!r}"
+
+
+def is_whiteout(status: os.stat_result) -> bool:
+    """Whether it hides what lower layers have at its path; Documentation/filesystems/overlayfs.rst."""
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
 Entry = Whiteout | Directory | File | Copy | Symlink

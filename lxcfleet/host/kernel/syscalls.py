@@ -363,6 +363,11 @@ def born(path: str) -> float | None:
     return float(seconds + nanoseconds / 1e9) if mask & _STATX_BTIME else None
 
 
+def sync_file_system(directory: int) -> None:
+    """Have on disk all that was written to the file system of what is open; syncfs(2)."""
+    _check(_libc.syncfs(directory), "file system")
+
+
 _RENAME_NOREPLACE = 1
 
 

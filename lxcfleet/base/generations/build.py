@@ -1,0 +1,280 @@
+"""The freezing of the host as it is now."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lxcfleet.base.generations import changes as differences
+from lxcfleet.base.generations import manifest, store
+from lxcfleet.base.generations.changes import Changes, Needs
+from lxcfleet.base.generations.manifest import Manifest, Merged, Source
+from lxcfleet.base.generations.record import Generation
+from lxcfleet.base.generations.scan import Live, Scan, attributes, elsewhere
+from lxcfleet.base.generations.scope import scope
+from lxcfleet.base.generations.sheets import Sheets
+from lxcfleet.base.generations.writing import Writer
+from lxcfleet.base.tree import Tree, join
+from lxcfleet.errors import Broken, Busy, HostError, NoCapacity
+from lxcfleet.host.kernel import mounts, syscalls, tree
+from lxcfleet.host.packages import database, dpkg
+from lxcfleet.paths import Paths
+from lxcfleet.spec import mask_rules
+
+_ROOT = Path("/")
+_ADMIN = "var/lib/dpkg"
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """The host as it is, and what a new generation of it takes."""
+
+    changes: Changes
+    before: Merged
+    """What the new sheet lies over."""
+    sheets: tuple[str, ...]
+    """The names of its sheets."""
+    needs: Needs
+
+
+def freeze(paths: Paths, why: str, *, root: Path = _ROOT, now: float, waiting: bool = False) -> Generation | None:
+    """Freeze the host as it is; returns the new generation, or None if the newest one is the same. Then nothing is written.
+
+    ``now``: seconds since the epoch; ``root``: of the host; ``waiting``: an apt that holds its lock waits for this
+    (DPkg::Pre-Invoke). Takes some seconds for the first generation, and about one for others. Broken off anywhere, it leaves
+    the generations as they were or with the new one, and perhaps something that ``store.leftovers`` names.
+
+    Raises Busy while dpkg is at work or has left packages unfinished, NoCapacity before anything is written if there is
+    no room, Unsupported for a host of several file systems, HostError for all else.
+    """
+    admin = root / _ADMIN
+    try:
+        with store.locked(paths):
+            before = _quiet(admin, waiting)
+            survey = _survey(paths, root)
+            if survey is None:
+                return None
+            _check_room(paths, survey.needs)
+            number = store.next_number(paths)
+            store.give(paths, number)
+            made = _make(paths, survey, f"s{number}", root)
+            if _quiet(admin, waiting) != before:
+                tree.remove(made.directory)
+                raise Busy("the base was not frozen: dpkg changed packages meanwhile", hint="freeze it once dpkg is done")
+            return _keep(paths, survey, made, number, why, now, root)
+    except OSError as error:
+        raise HostError.from_os_error("the base can't be frozen", error) from error
+
+
+def room(paths: Paths, *, root: Path = _ROOT) -> Needs:
+    """What a freeze would take now: nothing, if the newest generation is the same as the host. Raises NoCapacity if there is
+    no room for it, and else what ``freeze`` raises."""
+    try:
+        with store.locked(paths):
+            survey = _survey(paths, root)
+            if survey is None:
+                return differences.needs({})
+            _check_room(paths, survey.needs)
+            return survey.needs
+    except OSError as error:
+        raise HostError.from_os_error("the base can't be looked at", error) from error
+
+
+def _quiet(admin: Path, waiting: bool) -> tuple[int, ...]:
+    """Make sure that dpkg is not at work; returns what changes when it was."""
+    process = dpkg.holder(admin, waiting=waiting)
+    if process is not None:
+        raise Busy(
+            "the base can't be frozen while dpkg is at work", why=f"process {process} holds dpkg's lock",
+            hint="freeze it once dpkg is done",
+        )  # fmt: skip
+    trouble = dpkg.trouble(admin)
+    if trouble:
+        hint = "dpkg --configure -a, then try again"
+        raise Busy("the base can't be frozen: packages are unfinished", why=trouble, hint=hint)
+    stamps = []
+    for file in (admin / "status", admin / "info"):
+        try:
+            status = file.stat()
+        except FileNotFoundError:
+            continue
+        stamps += [status.st_ino, status.st_mtime_ns]
+    return tuple(stamps)
+
+
+def _survey(paths: Paths, root: Path) -> _Survey | None:
+    """Look at the host, and compare it with the newest generation; None: they are the same."""
+    points = _mounts(root)
+    newest, sheets = _newest(paths)
+    before = Merged(each.folders for each in reversed(sheets))
+    what = scope(paths, mask_rules.load(paths.mask_rules), Tree(root), points)
+    live = Scan(str(root), what, before.folders, points).run()
+    changes = differences.compare(live, before)
+    if newest is not None:
+        _drop_same(changes, root, store.view(paths, newest))
+        if not changes:
+            return None
+    below: tuple[str, ...] = newest.sheets if newest is not None else ()
+    if len(below) >= differences.MOST_SHEETS:
+        below, before = below[-1:], Merged([sheets[-1].folders])
+        changes = differences.compare(live, before)
+        if differences.count(changes) > differences.MOST_CHANGED * differences.total(live):
+            below, before = (), Merged()
+            changes = differences.compare(live, before)
+    changes = differences.with_parents(changes, live)
+    _settle(changes, live, before, root)
+    return _Survey(changes, before, below, differences.needs(changes))
+
+
+def _newest(paths: Paths) -> tuple[Generation | None, list[Manifest]]:
+    """The newest generation that is whole, and the lists of its sheets, the topmost first; None: there is none."""
+    for number in reversed(store.numbers(paths)):
+        try:
+            found = store.load(paths, number)
+            return found, [store.listed(paths, name) for name in found.sheets]
+        except Broken:
+            continue
+    return None, []
+
+
+def _mounts(root: Path) -> frozenset[str]:
+    """The mount points below the host's root. Raises Unsupported if one of them has a part of the base."""
+    if root != _ROOT:
+        return frozenset()
+    for point in mounts.parts():
+        raise elsewhere(point)
+    return mounts.points() - {"/"}
+
+
+def _drop_same(changes: Changes, root: Path, sheets: Sheets) -> None:
+    """Take copies out of the changes of which the generation has the same already: programs write files anew with what was in
+    them before."""
+    top = os.fspath(root).rstrip("/")
+    for path, change in list(changes.items()):
+        for name in [each for each in change.copy if each in change.known and each not in change.hollow]:
+            if _same(f"{top}{join(path, name)}", sheets.outside(join(path, name))):
+                del change.copy[name]
+        if not change.entries and not change.moved:
+            del changes[path]
+
+
+_MOST_COMPARED = 4 << 20
+"""Bytes of a file whose content is compared."""
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two regular files have the same content, owner, mode and attributes."""
+    found = []
+    for path in (one, other):
+        try:
+            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_COMPARED:
+                return False
+            content = b"".join(iter(lambda file=file: os.read(file, _MOST_COMPARED), b""))  # type: ignore[misc]
+            found.append((status.st_mode, status.st_uid, status.st_gid, attributes(file), content))
+        finally:
+            os.close(file)
+    return found[0] == found[1]
+
+
+def _settle(changes: Changes, live: Mapping[str, Live], before: Merged, root: Path) -> None:
+    """Decide which of the files that no package owns are copied."""
+    names = differences.doubtful(changes, live)
+    if not names:
+        return
+    top = os.fspath(root).rstrip("/")
+    foreign: dict[str, Source | None] = {}
+    for path in differences.unowned(names, database.owned(root / _ADMIN / "info")):
+        try:
+            status = os.lstat(top + path)
+        except OSError:
+            foreign[path] = None
+            continue
+        public = stat.S_ISREG(status.st_mode) and bool(status.st_mode & stat.S_IROTH)
+        foreign[path] = Source.of(status) if public else None
+    differences.settle(changes, foreign, before)
+
+
+def _check_room(paths: Paths, needs: Needs) -> None:
+    now = os.statvfs(paths.sheets)
+    free, size = now.f_bavail * now.f_frsize, now.f_blocks * now.f_frsize
+    why = differences.room(needs, free, now.f_favail if now.f_files else None, size, now.f_files)
+    if why:
+        raise NoCapacity(
+            "the base can't be frozen: there is no room", why=why,
+            hint=f"make room on the file system of {paths.sheets}, or remove generations",
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A sheet that has no name yet."""
+
+    directory: Path
+    name: str
+    writer: Writer
+    merged: Merged
+    size: int
+
+
+def _make(paths: Paths, survey: _Survey, name: str, root: Path) -> _Made:
+    directory = paths.sheets / f"{store.NEW}{name}"
+    tree.remove(directory)
+    directory.mkdir(mode=0o700)
+    writer = Writer(os.fspath(root), directory)
+    try:
+        writer.write(survey.changes)
+        top = os.lstat(directory / "tree").st_ino
+        content = manifest.encode(Manifest(top, writer.folders))
+        (directory / "manifest").write_bytes(content)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            syscalls.sync_file_system(descriptor)
+        finally:
+            os.close(descriptor)
+    except BaseException as error:
+        tree.remove(directory)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoCapacity("the base can't be frozen: there is no room", why=f"{directory}: {error.strerror}") from error
+        raise
+    return _Made(directory, name, writer, Merged([survey.before.folders, writer.folders]), writer.bytes + len(content))
+
+
+def _keep(paths: Paths, survey: _Survey, made: _Made, number: int, why: str, now: float, root: Path) -> Generation:
+    """Give the sheet its name, and write the record."""
+    folders = made.merged.folders.values()
+    own = made.writer.folders.values()
+    generation = Generation(
+        number=number,
+        created=datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        sheets=(made.name, *survey.sheets),
+        why=why,
+        files=sum(len(folder.linked) + len(folder.copied) for folder in folders),
+        linked=sum(len(folder.linked) for folder in own),
+        copied=sum(len(folder.copied) for folder in own),
+        bytes=made.size,
+        packages=_digest(root / _ADMIN / "status"),
+        linked_foreign=sum(len(folder.foreign) for folder in folders),
+        linked_foreign_bytes=sum(sum(folder.foreign.values()) for folder in folders),
+    )
+    syscalls.rename_new(made.directory, paths.sheets / made.name)
+    tree.sync_directory(paths.sheets)
+    store.save(paths, generation)
+    return generation
+
+
+def _digest(file: Path) -> str:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        return hashlib.sha256(b"").hexdigest()

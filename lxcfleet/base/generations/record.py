@@ -1,0 +1,116 @@
+"""The record of one generation: a value, and its text on disk."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import MISSING, asdict, dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from lxcfleet.errors import Broken
+
+_VERSION = 1
+SHEET = re.compile(r"s[1-9][0-9]{0,8}")
+"""The names of sheets: an s, and the number of the generation that was frozen with them."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A frozen base."""
+
+    number: int
+    """1 or more. No number is given twice."""
+    created: str
+    """When it was frozen, ISO 8601 in UTC."""
+    sheets: tuple[str, ...]
+    """The names of its sheets, the topmost first. A file is that of the topmost sheet which has it."""
+    why: str
+    """The reason for which it was frozen."""
+    files: int
+    """Files and symbolic links in it, over all of its sheets."""
+    linked: int
+    """Those of them that its topmost sheet has as links to the host's own."""
+    copied: int
+    """Those of them that its topmost sheet has as copies."""
+    bytes: int
+    """Disk space that its topmost sheet took."""
+    packages: str
+    """The SHA-256 of dpkg's status; of nothing, if the base has none."""
+    linked_foreign: int
+    """Files that no package owns and that are linked all the same, as they are too many or too large to be copied: what a
+    program writes into one of them in place shows in the generation."""
+    linked_foreign_bytes: int = 0
+    """Their size."""
+    rejected: str = ""
+    """The reason for which it is not to be used; empty: it may be used."""
+    held: str = ""
+    """The reason for which containers are held on it."""
+    held_until: str = ""
+    """The date until which they are."""
+
+    @property
+    def own(self) -> str:
+        """The name of the sheet that was made with it."""
+        return self.sheets[0]
+
+    @property
+    def whole(self) -> bool:
+        """Whether its own sheet has the whole base, and not only what differs from another."""
+        return len(self.sheets) == 1
+
+
+_DATA: dict[str, type] = {
+    "number": int, "created": str, "sheets": list, "why": str, "files": int, "linked": int, "copied": int, "bytes": int,
+    "packages": str, "linked_foreign": int, "linked_foreign_bytes": int, "rejected": str, "held": str, "held_until": str,
+}  # fmt: skip
+
+
+def dump(generation: Generation) -> str:
+    """The text of the record."""
+    return json.dumps({"version": _VERSION, **asdict(generation)}, indent=1) + "\n"
+
+
+def parse(text: bytes, where: str) -> Generation:
+    """The record that ``text`` is; ``where``: its path, for errors. Raises Broken."""
+    try:
+        data = json.loads(text)
+        _check(data)
+    except ValueError as error:
+        raise Broken(
+            "the record of a generation can't be used", why=f"{where}: {error}",
+            hint="no container starts on it; once none uses it, remove it: the next patch freezes another",
+        ) from error  # fmt: skip
+    del data["version"]
+    data["sheets"] = tuple(data["sheets"])
+    return Generation(**data)
+
+
+def _check(data: Any) -> None:
+    """Raises ValueError for the first mistake."""
+    if not isinstance(data, dict):
+        raise ValueError("it is no JSON object")
+    if data.get("version") != _VERSION:
+        raise ValueError(f"its version is {data.get('version')!r}, and {_VERSION} is the only one that is known")
+    required = [each.name for each in fields(Generation) if each.default is MISSING]
+    if missing := [name for name in required if name not in data]:
+        raise ValueError(f"{missing[0]} is missing; the file may have been cut off")
+    for key, value in data.items():
+        if key == "version":
+            continue
+        if key not in _DATA:
+            raise ValueError(f"{key!r} is not known")
+        if type(value) is not _DATA[key] or (type(value) is int and value < 0):
+            raise ValueError(f"{key} is {value!r}")
+    sheets = data["sheets"]
+    if not sheets or len(set(map(repr, sheets))) < len(sheets) or not all(
+        isinstance(name, str) and SHEET.fullmatch(name) for name in sheets
+    ):  # fmt: skip
+        raise ValueError(f"sheets are {sheets!r}")
+    if data["number"] < 1:
+        raise ValueError("number is 0")
+    for key in ("created", "held_until"):
+        if data.get(key):
+            datetime.fromisoformat(data[key])
+    if not data["created"]:
+        raise ValueError("created is empty")

@@ -1,0 +1,183 @@
+"""Sheets of generations as the lower layers of a real overlay, in a mount namespace that ends with the test. Needs root."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+
+from lxcfleet.base.generations import build, store
+from lxcfleet.base.generations.sheets import Sheets
+from lxcfleet.base.generations.verify import verify
+from lxcfleet.base.mount_plan import OPTIONS
+from lxcfleet.host.kernel import syscalls
+from lxcfleet.paths import Paths
+
+from .test_mask import FIRST_ID, apart
+
+pytestmark = pytest.mark.system
+
+NOW = 1_800_000_000.0
+Shot = dict[str, tuple[object, ...]]
+
+
+def replace(file: Path, text: str) -> None:
+    """As dpkg does."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_name(f"{file.name}.dpkg-new")
+    new.write_text(text)
+    os.rename(new, file)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    """A much reduced host, with what is worth a look: a capability, a link, names that are no UTF-8, owners."""
+    root = tmp_path / "host"
+    odd = "usr/lib/odd \udcff:,\n"
+    for name in ("usr/bin/a", "usr/lib/dir/x", "usr/lib/dir/y", odd, "etc/conf", "opt/app/run", "usr/lib/old"):
+        replace(root / name, ascii(name))
+    names = ("usr/bin/a", "usr/lib/dir/x", "usr/lib/dir/y", "usr/lib/old")
+    replace(root / "var/lib/dpkg/info/a.list", "".join(f"/{name}\n" for name in names))
+    os.chown(root / "etc/conf", 33, 44)
+    (root / "usr/bin/link").symlink_to("a")
+    os.setxattr(root / "usr/bin/a", "security.capability", bytes.fromhex("0100000200200000000000000000000000000000"))
+    (root / "opt/app").chmod(0o1777)
+    os.chown(root / "opt/app", 33, 44)
+    return root
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    return Paths(tmp_path / "lxc", tmp_path / "run", tmp_path / "etc")
+
+
+def shot(outside: str, names: list[str], shift: int, *, capabilities: bool) -> tuple[object, ...]:
+    status = os.lstat(outside)
+    known = sorted(os.listxattr(outside, follow_symlinks=False))
+    attributes = [
+        (name, os.getxattr(outside, name, follow_symlinks=False))
+        for name in known
+        if not name.startswith("trusted.overlay.") and (capabilities or name != "security.capability")
+    ]
+    found = (status.st_mode, status.st_uid - shift, status.st_gid - shift, status.st_mtime_ns, *attributes)
+    if stat.S_ISDIR(status.st_mode):
+        return (*found, *names)
+    return (*found, os.readlink(outside) if stat.S_ISLNK(status.st_mode) else Path(outside).read_bytes())
+
+
+def frozen(view: Sheets, path: str = "/", *, capabilities: bool) -> Shot:
+    """What the generation is, as this product sees it."""
+    outside = view.outside(path)
+    names = view.names(path) if stat.S_ISDIR(os.lstat(outside).st_mode) else []
+    found = {path: shot(outside, names, 0, capabilities=capabilities) if path != "/" else tuple(names)}
+    for name in names:
+        found |= frozen(view, f"{path.rstrip('/')}/{name}", capabilities=capabilities)
+    return found
+
+
+def shown(root: Path, first_id: int | None, path: str = "/") -> Shot:
+    """What the kernel shows. Through shifted owners it shows capabilities only to those who are root there."""
+    outside = f"{root}{path}"
+    names = sorted(os.listdir(outside)) if stat.S_ISDIR(os.lstat(outside).st_mode) else []
+    # The topmost directory is the container's own.
+    found = {path: shot(outside, names, first_id or 0, capabilities=first_id is None) if path != "/" else tuple(names)}
+    for name in names:
+        found |= shown(root, first_id, f"{path.rstrip('/')}/{name}")
+    return found
+
+
+def mounted(paths: Paths, sheets: list[Path], first_id: int | None) -> Path:
+    """An overlay over the sheets, as containers get it."""
+    top = paths.run / "mounts"
+    shutil.rmtree(top, ignore_errors=True)
+    places = [top / f"sheet{number}" for number in range(len(sheets))]
+    for directory in (*places, top / "root", top / "up", top / "work"):
+        directory.mkdir(parents=True)
+    for name in ("up", "work"):
+        os.chown(top / name, first_id or 0, first_id or 0)
+    users = None if first_id is None else syscalls.user_namespace(first_id, 65536)
+    for sheet, place in zip(sheets, places, strict=True):
+        # open_tree(2) shows a directory, whether or not something is mounted there.
+        syscalls.clone_read_only(sheet, place, users)
+    lower = ":".join(map(str, places))
+    options = f"lowerdir={lower},upperdir={top}/up,workdir={top}/work,{OPTIONS}"
+    syscalls.mount("sheets", top / "root", "overlay", syscalls.MS_NODEV, options)
+    return top / "root"
+
+
+def unmounted(paths: Paths, count: int) -> None:
+    top = paths.run / "mounts"
+    for name in ("root", *(f"sheet{number}" for number in range(count))):
+        syscalls.unmount(top / name)
+
+
+@pytest.mark.parametrize("first_id", [None, FIRST_ID])
+def test_an_overlay_of_a_generation_shows_what_was_frozen_and_goes_on_showing_it(
+    paths: Paths, host: Path, first_id: int | None
+) -> None:
+    assert build.freeze(paths, "", root=host, now=NOW) is not None
+    replace(host / "usr/bin/a", "patched once")
+    shutil.rmtree(host / "usr/lib/dir")
+    replace(host / "usr/lib/dir", "now a file")
+    (host / "usr/lib/old").unlink()
+    replace(host / "usr/lib/old/new", "now a directory")
+    (host / "opt/app").chmod(0o755)
+    assert build.freeze(paths, "", root=host, now=NOW) is not None
+    (host / "usr/lib/dir").unlink()
+    replace(host / "usr/lib/dir/z", "a directory again")
+    (host / "usr/bin/link").unlink()
+    assert build.freeze(paths, "", root=host, now=NOW) is not None
+
+    def look() -> tuple[list[Shot], list[Shot], Shot, Shot]:
+        expected, found = [], []
+        for number in (1, 2, 3):
+            generation = store.load(paths, number)
+            sheets = [store.sheet(paths, name) for name in generation.sheets]
+            expected.append(frozen(store.view(paths, generation), capabilities=first_id is None))
+            root = mounted(paths, sheets, first_id)
+            found.append(shown(root, first_id))
+            unmounted(paths, len(sheets))
+        # The third one stays mounted. Half of it is looked up before the host changes.
+        root = mounted(paths, sheets, first_id)
+        assert (root / "usr/bin/a").read_text() == "patched once"
+        for name in ("usr/bin/a", "usr/lib/dir/z", "usr/lib/old/new", "opt/app/run", "etc/conf"):
+            replace(host / name, "the next patch")
+        (host / "usr/lib/odd \udcff:,\n").unlink()
+        shutil.rmtree(host / "usr/lib/dir")
+        replace(host / "usr/lib/more", "")
+        (host / "etc/conf").write_text("in place")
+        after = shown(root, first_id)
+        unmounted(paths, len(sheets))
+        root = mounted(paths, sheets, first_id)
+        return expected, found, after, shown(root, first_id)
+
+    expected, found, after, anew = apart(look)
+    assert found == expected
+    assert after == anew == expected[2]
+    assert expected[0]["/usr/lib/dir"] != expected[1]["/usr/lib/dir"] != expected[2]["/usr/lib/dir"]
+    assert "/usr/lib/dir/x" not in expected[2]
+    assert "/usr/bin/link" not in expected[2]
+    for number in (1, 2, 3):
+        assert verify(paths, number).good
+    for number in (2, 1, 3):
+        store.remove(paths, number)
+    assert (host / "usr/bin/a").read_text() == "the next patch"
+    assert (host / "usr/bin/a").stat().st_nlink == 1
+
+
+def test_an_immutable_file_is_copied(paths: Paths, host: Path) -> None:
+    file = host / "usr/bin/a"
+    assert os.spawnvp(os.P_WAIT, "chattr", ["chattr", "+i", str(file)]) == 0
+    try:
+        made = build.freeze(paths, "", root=host, now=NOW)
+        assert made is not None
+        inside = store.view(paths, made).outside("/usr/bin/a")
+        assert Path(inside).read_bytes() == file.read_bytes()
+        assert not os.path.samefile(inside, file)
+        assert os.getxattr(inside, "security.capability") == os.getxattr(file, "security.capability")
+    finally:
+        os.spawnvp(os.P_WAIT, "chattr", ["chattr", "-i", str(file)])
+    store.remove(paths, made.number)
