@@ -20,13 +20,14 @@ from typing import Protocol
 
 from lxcfleet.api.findings import PartRecord
 from lxcfleet.errors import FleetError
+from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.packages import lists
 from lxcfleet.host.packages.database import Owner
 from lxcfleet.host.process import outdated, proc, sessions
 from lxcfleet.launcher.client import BOOTER_NAME, LAUNCHER, Launcher
 from lxcfleet.patch.events import PartRenewed
 from lxcfleet.patch.owners import Owners, file_record
-from lxcfleet.patch.stale.judge import OldFile, Process, Why
+from lxcfleet.patch.stale.judge import OldFile, Process, Why, replaced_at
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.tasks import Tasks
 
@@ -257,6 +258,7 @@ def _loaded() -> set[str]:
 
 def _changed(path: str) -> float:
     try:
-        return os.lstat(path).st_ctime
+        status = os.lstat(path)
     except OSError:
         return 0.0
+    return replaced_at(syscalls.born(path) if status.st_nlink > 1 else None, status.st_ctime, status.st_nlink)

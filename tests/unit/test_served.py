@@ -47,6 +47,13 @@ def test_files_of_packages_that_changed_since_a_start_are_compared(info: Path) -
     assert chosen(Wanted(), since=4e9) == set()
 
 
+def test_a_file_that_was_only_linked_since_is_not_compared(info: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lxcfleet.host.kernel.syscalls.born", lambda path: START - 5000)
+    os.link(info.parent / "new:amd64/lib/file", info.parent / "generation")
+    assert chosen(Wanted()) == {"new:amd64 link"}
+    assert chosen(Wanted(packages=("new:amd64",))) == {"new:amd64 file", "new:amd64 link"}
+
+
 def test_files_of_named_packages_are_compared_whenever_they_changed(info: Path) -> None:
     named = Wanted(changed=False, packages=("old",))
     assert chosen(named, since=4e9) == {"old file", "old link"}

@@ -104,18 +104,20 @@ def test_equal_numbers_in_two_file_systems_are_two_files() -> None:
 
 
 @pytest.mark.parametrize(
-    ("started", "born", "changed", "stale"),
+    ("started", "born", "changed", "links", "stale"),
     [
-        (100.0, 50.0, 50.0, False),
-        (100.0, 150.0, 150.0, True),
-        (100.0, 90.0, 110.0, True),  # written before the process began, renamed to its place after
-        (100_000.0, 50.0, 100_001.0, False),  # somebody made a hard link
-        (100.0, None, 50.0, False),
-        (100.0, None, 150.0, True),
+        (100.0, 50.0, 50.0, 1, False),
+        (100.0, 150.0, 150.0, 1, True),
+        (100.0, 90.0, 110.0, 1, True),  # written before the process began, renamed to its place after
+        (100_000.0, 50.0, 100_001.0, 1, False),  # somebody made a hard link, and removed it
+        (300.0, 50.0, 301.0, 2, False),  # a generation was frozen some minutes after the patch
+        (100.0, 90.0, 110.0, 2, True),
+        (100.0, None, 50.0, 1, False),
+        (100.0, None, 150.0, 1, True),
     ],
 )
-def test_a_script_goes_by_time(started: float, born: float | None, changed: float, stale: bool) -> None:
-    assert written_since(started, born, changed) is stale
+def test_a_script_goes_by_time(started: float, born: float | None, changed: float, links: int, stale: bool) -> None:
+    assert written_since(started, born, changed, links) is stale
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ _XINO_BITS = 32
 """With xino the overlay puts a number of the layer above the bits of the inode number (fs/overlayfs/inode.c, ovl_map_ino)."""
 _UNPACK_SECONDS = 3600.0
 """The most seconds between the writing of a package's file and its rename."""
+_LINKED_SECONDS = 60.0
+"""The same for a file that was linked later: the link moved its change time, so that the rename's is not known any more."""
 
 
 class Why(StrEnum):
@@ -131,17 +133,22 @@ def same(mapped: Identity, now: Identity, *, copied: bool) -> bool:
     return copied or mapped.inode == now.inode or (mapped.inode > low and mapped.inode & low == now.inode)
 
 
-def written_since(started: float, born: float | None, changed: float) -> bool:
+def written_since(started: float, born: float | None, changed: float, links: int = 1) -> bool:
     """Whether a script was replaced after the process that reads it began. All in seconds since the epoch.
 
     The kernel does not tell which file an interpreter has read, but it can't have read one that was not there yet.
-    ``born``: the birth time of the file at the path, None if its file system keeps none; ``changed``: its change time.
+    ``born``: the birth time of the file at the path, None if its file system keeps none; ``changed``: its change time;
+    ``links``: the names that it has.
     """
-    if born is None:
-        return changed > started
+    return replaced_at(born, changed, links) > started
+
+
+def replaced_at(born: float | None, changed: float, links: int) -> float:
+    """When a file came to its path, as far as its times tell; see ``written_since``."""
     # A package's file is renamed to its place some time after it was written. A much later change is no rename but
-    # a new owner, mode or link, and no new file.
-    return (changed if changed - born < _UNPACK_SECONDS else born) > started
+    # a new owner, mode or link, and no new file. Each generation links the files that the patch before it brought.
+    most = _UNPACK_SECONDS if links == 1 else _LINKED_SECONDS
+    return changed if born is None or changed - born < most else born
 
 
 def merge(found: Iterable[tuple[str, Why, str, Process]]) -> tuple[OldFile, ...]:

@@ -364,7 +364,8 @@ class _Container:
         if not now.layer.hosts or now.status is None:
             return []
         began, born = proc.began(pid), syscalls.born(now.layer.outside(path))
-        if began is None or not written_since(proc.as_time(began), born, now.status.st_ctime):
+        status = now.status
+        if began is None or not written_since(proc.as_time(began), born, status.st_ctime, status.st_nlink):
             return []
         if self._memory.has_same(path):
             return []

@@ -22,7 +22,7 @@ from lxcfleet.host.packages.losses import Loss
 from lxcfleet.host.process import maps
 from lxcfleet.host.process.alike import Alike
 from lxcfleet.host.process.maps import Identity
-from lxcfleet.patch.stale.judge import same
+from lxcfleet.patch.stale.judge import replaced_at, same
 from lxcfleet.patch.stale.scripts import MODULES
 
 DOCUMENTATION = ("/usr/share/doc/", "/usr/share/man/", "/usr/share/locale/", "/usr/share/info/", "/usr/share/lintian/")
@@ -137,8 +137,13 @@ class Candidates:
                 continue
             ordinary = stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)
             if ordinary and (always or status.st_ctime > self._since):
+                # Few files have several names; for those it takes a closer look.
+                born = syscalls.born(whole) if status.st_nlink > 1 else None
+                changed = replaced_at(born, status.st_ctime, status.st_nlink)
+                if not always and changed <= self._since:
+                    continue
                 self._seen.add(whole)
-                candidate = Candidate(name, package, status.st_ctime, always)
+                candidate = Candidate(name, package, changed, always)
                 self.directories.setdefault(directory, []).append(candidate)
 
     def _add_lost(self, loss: Loss, *, always: bool) -> None:
