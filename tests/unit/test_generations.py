@@ -310,8 +310,14 @@ def test_what_the_operator_shows_is_there(paths: Paths, host: Path) -> None:
     paths.mask_rules.mkdir(parents=True)
     rules = paths.mask_rules / "own.yaml"
     freeze(paths, host)
-    rules.write_text("show: [/srv/www, /etc/tool/key, /opt/private]\n")
+    (host / "opt/closed/inside").mkdir(parents=True)
+    (host / "opt/closed/inside/file").write_text("")
+    (host / "opt/closed/other").write_text("")
+    (host / "opt/closed").chmod(0o700)
+    rules.write_text("show: [/srv/www, /etc/tool/key, /opt/private, /opt/closed/inside]\n")
     shot = shot_of(store.view(paths, freeze(paths, host)))
+    assert "/opt/closed/inside/file" in shot
+    assert "/opt/closed/other" not in shot
     assert shot["/etc/tool/key"][-1] == b"etc/tool/key"
     assert "/srv/www/page" in shot
     assert "/opt/private/x" in shot

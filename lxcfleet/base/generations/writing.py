@@ -97,8 +97,7 @@ class Writer:
         self.folders[path] = Folder(change.status)
         for name in change.gone:
             self._hide(level, name)
-        for name in change.link:
-            self._link(level, name)
+        self._link(level)
         for name in change.copy:
             self._copy(level, name)
 
@@ -131,30 +130,36 @@ class Writer:
         os.link(self._whiteout, name, dst_dir_fd=level.target)
         self.folders[level.path].gone.add(name)
 
-    def _link(self, level: _Level, name: str) -> None:
-        try:
-            os.link(name, name, src_dir_fd=level.source, dst_dir_fd=level.target, follow_symlinks=False)
-        except OSError as error:
-            if error.errno in VANISHED:
+    def _link(self, level: _Level) -> None:
+        """Link what is to be linked. Runs 150,000 times for a whole sheet."""
+        source, target, foreign, folder = level.source, level.target, level.change.foreign, self.folders[level.path]
+        linked, stamps = folder.linked, folder.stamps
+        for name in level.change.link:
+            try:
+                os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+            except OSError as error:
+                self._not_linked(level, name, error)
+                continue
+            # Only now is it certain which file that is.
+            status = os.stat(name, dir_fd=target, follow_symlinks=False)
+            if stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFLNK):
+                os.unlink(name, dir_fd=target)
                 self._vanished(level, name)
-            elif error.errno in _UNLINKABLE:
-                self._copy(level, name)
-            elif error.errno == errno.EXDEV:
-                raise elsewhere(join(level.path, name)) from error
-            else:
-                raise
-            return
-        # Only now is it certain which file that is.
-        status = os.stat(name, dir_fd=level.target, follow_symlinks=False)
-        if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
-            os.unlink(name, dir_fd=level.target)
+                continue
+            linked[name] = status.st_ino
+            stamps[name] = Stamp(status.st_ino, status.st_size, status.st_mtime_ns)
+            if name in foreign:
+                folder.foreign[name] = status.st_size
+
+    def _not_linked(self, level: _Level, name: str, error: OSError) -> None:
+        if error.errno in VANISHED:
             self._vanished(level, name)
-            return
-        folder = self.folders[level.path]
-        folder.linked[name] = status.st_ino
-        folder.stamps[name] = Stamp(status.st_ino, status.st_size, status.st_mtime_ns)
-        if name in level.change.foreign:
-            folder.foreign[name] = status.st_size
+        elif error.errno in _UNLINKABLE:
+            self._copy(level, name)
+        elif error.errno == errno.EXDEV:
+            raise elsewhere(join(level.path, name)) from error
+        else:
+            raise error
 
     def _copy(self, level: _Level, name: str) -> None:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC
