@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -132,6 +132,8 @@ class Paths:
     lxc: Path = Path("/var/lib/lxc")
     run: Path = Path("/run/lxcfleet")
     etc: Path = Path("/etc/lxcfleet")
+    generation: int = 0
+    """Of which base the mask is meant: the number of a generation; 0: the host's root."""
 
     NEW_PREFIX: ClassVar[str] = ".lxcfleet-new-"
     GONE_PREFIX: ClassVar[str] = ".lxcfleet-gone-"
@@ -147,6 +149,14 @@ class Paths:
             run=Path(os.environ.get("LXCFLEET_RUN", usual.run)),
             etc=Path(os.environ.get("LXCFLEET_ETC", usual.etc)),
         )
+
+    def on(self, generation: int) -> Paths:
+        """The same, with another base."""
+        return self if generation == self.generation else replace(self, generation=generation)
+
+    @property
+    def _of_base(self) -> str:
+        return f"-{self.generation}" if self.generation else ""
 
     def environment(self) -> dict[str, str]:
         """What ``from_environment`` needs to give these paths again, for child processes."""
@@ -212,28 +222,32 @@ class Paths:
 
     @property
     def mask_image(self) -> Path:
-        """The mask as an ext4 image, which every clone mounts."""
-        return self.run / "mask.ext4"
+        """The mask as an ext4 image, which every clone on that base mounts."""
+        return self.run / f"mask{self._of_base}.ext4"
 
     @property
     def mask_record(self) -> Path:
         """What the mask image was made from, to tell when it is out of date."""
-        return self.run / "mask.json"
+        return self.run / f"mask{self._of_base}.json"
 
     @property
     def base_mount(self) -> Path:
         """Mount point of the base, in private mount namespaces only."""
         return self.run / "base"
 
+    def sheet_mount(self, number: int) -> Path:
+        """Mount point of one of a generation's sheets, the topmost being 0, in private mount namespaces only."""
+        return self.run / f"base.{number}"
+
     @property
     def mask_mount(self) -> Path:
         """Mount point of the mask, in private mount namespaces only."""
-        return self.run / "mask"
+        return self.run / f"mask{self._of_base}"
 
     @property
     def next_mask_mount(self) -> Path:
         """Where the next mask is mounted until it takes the place of the one before, in private mount namespaces only."""
-        return self.run / "mask.next"
+        return self.run / f"mask{self._of_base}.next"
 
     @property
     def services_mount(self) -> Path:
@@ -303,6 +317,16 @@ class Paths:
     def generation_record(self, number: int) -> Path:
         """What is known of the generation; see base.generations.record."""
         return self.generations / f"{number}.json"
+
+    @property
+    def rescued(self) -> Path:
+        """The containers that got their former base back by themselves; see patch.rescue."""
+        return self.state / "rescued.json"
+
+    @property
+    def freezes(self) -> Path:
+        """Is there while the settings have the base frozen before patches: the package manager's hook looks for it."""
+        return self.run / "freezes"
 
     @property
     def fleets(self) -> Path:

@@ -26,6 +26,16 @@ from lxcfleet.api.fleets import (
     ScaleRequest,
     TextRecord,
 )
+from lxcfleet.api.generations import (
+    CheckedRecord,
+    FreezeRecord,
+    FreezeRequest,
+    GenerationRecord,
+    GenerationsRemoved,
+    RemoveGenerationsRequest,
+    RollbackRecord,
+    RollbackRequest,
+)
 from lxcfleet.api.queries import (
     CHOSEN,
     EXAMINED,
@@ -162,6 +172,28 @@ REMOVE_VOLUMES: Call[RemoveVolumesRequest, OperationRecord] = Call(
     InBody(RemoveVolumesRequest), one(OperationRecord), status=202,
 )  # fmt: skip
 
+# -- generations --------------------------------------------------------------------------------------------
+
+GENERATIONS: Call[None, list[GenerationRecord]] = Call(
+    "generations", "GET", "/1.0/generations", "all frozen bases, the newest first", _NOTHING, many(GenerationRecord)
+)
+FREEZE_BASE: Call[FreezeRequest, FreezeRecord] = Call(
+    "freeze_base", "POST", "/1.0/generations", "freeze the host's root, unless the newest generation is the same",
+    InBody(FreezeRequest), one(FreezeRecord), waits=True,
+)  # fmt: skip
+CHECK_GENERATION: Call[str, CheckedRecord] = Call(
+    "check_generation", "GET", "/1.0/generations/{id}/check", "look for files that were written in place since", _BY_ID,
+    one(CheckedRecord), waits=True,
+)  # fmt: skip
+REMOVE_GENERATIONS: Call[RemoveGenerationsRequest, GenerationsRemoved] = Call(
+    "remove_generations", "POST", "/1.0/generations/remove", "remove generations that no container stands on",
+    InBody(RemoveGenerationsRequest), one(GenerationsRemoved), waits=True,
+)  # fmt: skip
+ROLLBACK: Call[RollbackRequest, RollbackRecord] = Call(
+    "rollback", "POST", "/1.0/rollback", "begin to give containers another base: a generation, or the host's root",
+    InBody(RollbackRequest), one(RollbackRecord), waits=True,
+)  # fmt: skip
+
 # -- operations and events ----------------------------------------------------------------------------------
 
 OPERATIONS: Call[None, list[OperationRecord]] = Call(
@@ -227,6 +259,10 @@ EXPOSURE: Call[Selection, list[ExposureRecord]] = Call(
 NOTICE: Call[None, NoticeRecord] = Call(
     "notice", "GET", "/1.0/patch", "how far the last change of the host's packages is", _NOTHING, one(NoticeRecord)
 )
+PREPARE: Call[None, FreezeRecord | None] = Call(
+    "prepare", "POST", "/1.0/patch/prepare", "a patch comes: freeze the base, if the settings say so; null: they do not",
+    _NOTHING, maybe(FreezeRecord), waits=True,
+)  # fmt: skip
 NOTIFY: Call[None, NoticeRecord] = Call(
     "notify", "POST", "/1.0/patch/notify", "tell that the host's packages changed; answers how far that is", _NOTHING,
     one(NoticeRecord),

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from lxcfleet.base.present import Found, Present, Upper, has, is_whiteout
+from lxcfleet.base.present import Found, Present, Upper, has
 from lxcfleet.host.kernel.descent import Descent
+from lxcfleet.host.kernel.entries import is_whiteout
 from lxcfleet.spec.terms import RANGE_SIZE
 
 MOST_ITEMS = 20_000_000

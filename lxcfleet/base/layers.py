@@ -92,7 +92,7 @@ def perform(plan: MountPlan, own: ContainerPaths, disk: int) -> None:
         # Most containers do without.
         from lxcfleet.base.services import layer  # noqa: PLC0415
 
-        layer.make(Path(fresh.target), layer.present(fresh.services, plan.name), plan.first_id)
+        layer.make(Path(fresh.target), layer.present(fresh.services, plan.name, fresh.base), plan.first_id, fresh.base)
     works = sorted(own.directory.glob("work*"))
     root, *parts = plan.overlays
     project = 0 if plan.first_id is None else quota.keep([*works, Path(root.upper)], plan.first_id, disk)

@@ -43,10 +43,11 @@ class Clone(NamedTuple):
 
 
 class Fresh(NamedTuple):
-    """A tmpfs at ``target`` with the host's services, made of what the host has at this moment; read-only."""
+    """A tmpfs at ``target`` with the host's services, made of what the base has at this moment; read-only."""
 
     target: str
     services: Services
+    base: Layer
 
 
 class Overlay(NamedTuple):
@@ -105,17 +106,19 @@ def plan(paths: Paths, stack: Stack, name: str, first_id: int | None, parts: Seq
     owners, and a shifted upper directory fails with EOVERFLOW (kernel 6.1 to 6.18).
     """
     own = paths.container(name)
-    root = Overlay("", tuple(_place(layer) for layer in stack.lower), stack.top.source, str(own.work), ("nodev",))
+    lower = tuple(place for layer in stack.lower for place in _places(layer))
+    root = Overlay("", lower, stack.top.source, str(own.work), ("nodev",))
     overlays = [
         Overlay(
             part.point,
-            tuple(_place(layer) + part.point for layer in part.layers),
+            tuple(place + part.point for layer in part.layers for place in _places(layer)),
             stack.top.source + part.point,
             str(own.part_work(part.point)),
             ("nodev", *part.options),
         )
         for part in parts
     ]
+    made = [layer for layer in stack.lower if layer.services is not None]
     return MountPlan(
         name=name,
         root=str(paths.root_mount),
@@ -123,7 +126,7 @@ def plan(paths: Paths, stack: Stack, name: str, first_id: int | None, parts: Seq
         first_id=first_id,
         users=str(paths.user_namespace),
         clones=clones(stack.standing, {part.point: part.identity for part in parts}.items(), shifted=first_id is not None),
-        fresh=tuple(Fresh(_place(layer), layer.services) for layer in stack.lower if layer.services is not None),
+        fresh=tuple(Fresh(_places(layer)[0], layer.services or Services(), stack.bottom) for layer in made),
         overlays=(root, *overlays),
     )
 
@@ -134,12 +137,16 @@ def clones(lower: Sequence[Layer], parts: Iterable[tuple[str, str]], *, shifted:
     ``parts``: mount points, those nearest to the root first, each with the identity that its file system must have.
     """
     *others, bottom = lower
-    base = Clone(bottom.source, _place(bottom), shifted and bottom.idmapped)
-    below = [Clone(bottom.outside(point), base.target + point, base.shifted, identity) for point, identity in parts]
-    above = [Clone(layer.source, _place(layer), shifted and layer.idmapped) for layer in reversed(others)]
-    return (base, *below, *above)
+    owners = shifted and bottom.idmapped
+    base = [Clone(*pair, owners) for pair in zip(bottom.sheets or (bottom.source,), _places(bottom), strict=True)]
+    below = [Clone(bottom.outside(point), base[0].target + point, owners, identity) for point, identity in parts]
+    above = [Clone(layer.source, _places(layer)[0], shifted and layer.idmapped) for layer in reversed(others)]
+    return (*reversed(base), *below, *above)
 
 
-def _place(layer: Layer) -> str:
-    """The place of a lower layer in the container's mount namespace."""
-    return layer.mount or layer.source
+def _places(layer: Layer) -> tuple[str, ...]:
+    """The places of a lower layer in the container's mount namespace, the topmost first."""
+    place = layer.mount or layer.source
+    if not layer.sheets:
+        return (place,)
+    return tuple(f"{place.rpartition('.')[0]}.{number}" for number in range(len(layer.sheets)))

@@ -13,10 +13,9 @@ import stat
 from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from pathlib import Path
 
 from lxcfleet.base.stack import Layer, Stack
-from lxcfleet.base.tree import Tree, follow
+from lxcfleet.base.tree import follow
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.kernel.entries import Copy, Directory, Symlink, Whiteout, is_whiteout
 from lxcfleet.host.process.maps import Identity
@@ -168,7 +167,7 @@ class Made:
         assert layer.services is not None
         self.layer = layer
         self._bottom = bottom
-        self._tree = Tree(Path(bottom.layer.source))
+        self._tree = bottom.layer.tree()
         # Few containers have such a layer.
         from lxcfleet.base.services import layer as services  # noqa: PLC0415
 
@@ -218,7 +217,6 @@ class Bottom:
 
     def __init__(self, layer: Layer) -> None:
         self.layer = layer
-        self._prefix = layer.outside("")
         self._known: dict[str, Found] = {}
 
     def find(self, path: str) -> Found:
@@ -236,11 +234,11 @@ class Bottom:
 
     def link(self, path: str) -> str:
         """Where the symbolic link at ``path`` leads."""
-        return os.readlink(self._prefix + path)
+        return os.readlink(self.layer.outside(path))
 
     def _lstat(self, path: str) -> os.stat_result | None:
         try:
-            return os.lstat(self._prefix + path)
+            return os.lstat(self.layer.outside(path))
         except (FileNotFoundError, NotADirectoryError):
             return None
 

@@ -13,9 +13,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from lxcfleet.base.tree import Tree, join
 from lxcfleet.host.kernel import syscalls
 
-_FILES = "usr/lib/tmpfiles.d"
+_FILES = "/usr/lib/tmpfiles.d"
 _LEFT_OUT = re.compile(r"systemd.*|legacy|lxcfleet.*")
 """Files about systemd's own directories, which nothing in an app container uses."""
 _PATH = re.compile(r"/(?:var/)?run((?:/[A-Za-z0-9_][A-Za-z0-9_.@+-]*)+)/?")
@@ -35,12 +36,12 @@ class Directory:
     group: int = 0
 
 
-def directories(base: Path) -> list[Directory]:
+def directories(base: Tree) -> list[Directory]:
     """The directories that packages in ``base`` ask for, each after its parent; tmpfiles.d(5). Lines with specifiers, and
     with users that the base does not have, are left out."""
     found = {_LOCK: Directory(_LOCK, 0o1777)}
-    users, groups = _ids(base / "etc/passwd"), _ids(base / "etc/group")
-    for line in _lines(base / _FILES):
+    users, groups = _ids(base, "/etc/passwd"), _ids(base, "/etc/group")
+    for line in _lines(base):
         words = [*line.split(), "-", "-", "-", "-", "-"]
         place, mode = _PATH.fullmatch(words[1]), _MODE.fullmatch("0755" if words[2] == "-" else words[2])
         user, group = _id(words[3], users), _id(words[4], groups)
@@ -49,7 +50,7 @@ def directories(base: Path) -> list[Directory]:
     return [found[path] for path in sorted(found)]
 
 
-def mount(root: Path, base: Path, first_id: int) -> None:
+def mount(root: Path, base: Tree, first_id: int) -> None:
     """Mount /run below ``root``, with the directories that ``base`` asks for. Raises OSError.
 
     ``first_id``: the container's root, as this host numbers it. Follows no link that the container may have left.
@@ -75,25 +76,26 @@ def _make(run: Path, wanted: Directory, first_id: int) -> None:
     place.chmod(wanted.mode)
 
 
-def _lines(directory: Path) -> Iterator[str]:
-    try:
-        files = sorted(each for each in directory.iterdir() if each.suffix == ".conf")
-    except OSError:
-        return
-    for file in files:
-        if not _LEFT_OUT.fullmatch(file.stem):
-            with suppress(OSError):
-                yield from (line for line in file.read_text(errors="replace").splitlines() if line[:1] in ("d", "D"))
+def _lines(base: Tree) -> Iterator[str]:
+    for name in base.names(_FILES):
+        if name.endswith(".conf") and not _LEFT_OUT.fullmatch(name.removesuffix(".conf")):
+            yield from (line for line in _text(base, join(_FILES, name)).splitlines() if line[:1] in ("d", "D"))
 
 
-def _ids(file: Path) -> dict[str, int]:
+def _text(base: Tree, path: str) -> str:
+    """The file's content; empty if it can't be read."""
+    with suppress(OSError):
+        return Path(base.outside(path)).read_text(errors="replace")
+    return ""
+
+
+def _ids(base: Tree, file: str) -> dict[str, int]:
     """Ids by name; passwd(5), group(5)."""
     found: dict[str, int] = {}
-    with suppress(OSError):
-        for line in file.read_text(errors="replace").splitlines():
-            name, _, number, *_ = [*line.split(":"), "", ""]
-            if number.isdecimal():
-                found[name] = int(number)
+    for line in _text(base, file).splitlines():
+        name, _, number, *_ = [*line.split(":"), "", ""]
+        if number.isdecimal():
+            found[name] = int(number)
     return found
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from lxcfleet.base.generations.roots import LIVE, sheets_at, sheets_of, tree_of
 from lxcfleet.base.mask.maintenance import TIMERS
+from lxcfleet.base.tree import Tree
 from lxcfleet.host.kernel import mounts
 from lxcfleet.paths import Paths
 from lxcfleet.spec.spec import Spec
@@ -62,6 +65,8 @@ class Layer(NamedTuple):
     hides nothing, as it is the lowest."""
     services: Services | None = None
     """What it is made of at each start of its container. None: the layer is there before, for whoever looks."""
+    sheets: tuple[str, ...] = ()
+    """The directories that make it, if it is a generation: the topmost first, each with a mount of its own."""
 
     @property
     def read_only(self) -> bool:
@@ -70,7 +75,11 @@ class Layer(NamedTuple):
 
     def outside(self, path: str) -> str:
         """The path by which this host knows the layer's ``path``. Only for layers in which no container has made links."""
-        return self.source.rstrip("/") + path
+        return sheets_at(self.sheets).outside(path) if self.sheets else self.source.rstrip("/") + path
+
+    def tree(self) -> Tree:
+        """The layer as a tree to look into."""
+        return tree_of(sheets_at(self.sheets) if self.sheets else Path(self.source))
 
 
 @dataclass(frozen=True)
@@ -122,23 +131,30 @@ class Stack:
 
 
 def _from_json(data: Sequence[Any]) -> Layer:
-    *plain, made = data
-    return Layer(*plain)._replace(services=None if made is None else Services(*(tuple(each) for each in made)))
+    *plain, made, sheets = data
+    asked = None if made is None else Services(*(tuple(each) for each in made))
+    return Layer(*plain)._replace(services=asked, sheets=tuple(sheets))
 
 
-def stack_for(paths: Paths, name: str, spec: Spec | None) -> Stack:
-    """The layers of the container ``name`` with this spec; None: its spec can't be read."""
-    return stack_of(paths, name, _NOTHING if spec is None else Services.of(spec))
+def stack_for(paths: Paths, name: str, spec: Spec | None, *, live: bool = False) -> Stack:
+    """The layers of the container ``name`` with this spec; None: its spec can't be read.
+
+    ``live``: those that it had on the host's root as it is now, whatever base it stands on. Raises NotFound, Broken for a
+    base that is not there.
+    """
+    if spec is None:
+        return stack_of(paths, name)
+    return stack_of(paths, name, Services.of(spec), 0 if live else spec.generation)
 
 
-def stack_of(paths: Paths, name: str, asked: Services = _NOTHING) -> Stack:
+def stack_of(paths: Paths, name: str, asked: Services = _NOTHING, generation: int = 0) -> Stack:
     """The layers of the container ``name``: its delta over the host's services that are ``asked`` for, if there are any, over
     the mask over the base.
 
-    A frozen base instead of the host's root, and other layers between mask and delta, are to be added here.
+    Other layers between mask and delta are to be added here.
     """
     own = () if asked == _NOTHING else (services(paths, asked),)
-    return Stack((delta(paths, name), *own, mask(paths), base(paths)))
+    return Stack((delta(paths, name), *own, mask(paths.on(generation)), base(paths, generation)))
 
 
 def delta(paths: Paths, name: str) -> Layer:
@@ -161,6 +177,8 @@ def mask(paths: Paths) -> Layer:
     return Layer("mask", place, place, idmapped=True, hosts=False, neutral=True, opaque=mounts.OPAQUE)
 
 
-def base(paths: Paths) -> Layer:
-    """The host's root as it is now."""
-    return Layer("base", "/", os.fspath(paths.base_mount), idmapped=True, hosts=True, neutral=False, opaque=None)
+def base(paths: Paths, generation: int = 0) -> Layer:
+    """The host's root as it is now, or as it was when a generation was frozen."""
+    sheets = sheets_of(paths, generation) if generation else ()
+    source, place = (sheets[0], paths.sheet_mount(0)) if sheets else (os.fspath(LIVE), paths.base_mount)
+    return Layer("base", source, os.fspath(place), idmapped=True, hosts=True, neutral=False, opaque=None, sheets=sheets)

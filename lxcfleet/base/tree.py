@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 
 MAX_LINKS = 40
@@ -20,7 +20,6 @@ class Tree:
     """
 
     def __init__(self, root: Path = Path("/")) -> None:
-        self.root = root
         self._prefix = os.fspath(root).rstrip("/")
         self._known: dict[str, os.stat_result | None] = {}
         self.consulted: dict[str, list[int] | None] = {}
@@ -29,6 +28,11 @@ class Tree:
     def outside(self, path: str) -> str:
         """The path by which this host knows the base's ``path``."""
         return self._prefix + path
+
+    def places(self, directory: str) -> Sequence[str]:
+        """The directories of this host that have the entries of the base's ``directory``. If there are several, an entry of
+        the first hides those of the same name in the others."""
+        return [self.outside(directory) or "/"]
 
     def lstat(self, path: str) -> os.stat_result | None:
         """The status of ``path``, without following links; None if nothing is there."""

@@ -52,6 +52,15 @@ def volumes(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str
     return [each["name"] for each in found if each["name"].startswith(incomplete)]
 
 
+def generations(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Matching numbers of generations."""
+    try:
+        found = _client(ctx).generations()
+    except (FleetError, OSError, ValueError):
+        return []
+    return [number for each in found if (number := str(each["number"])).startswith(incomplete)]
+
+
 def _client(ctx: click.Context) -> Client:
     session = ctx.find_object(Session)
     return Client(session.paths if session else Paths.from_environment(), PATIENCE)

@@ -49,6 +49,8 @@ VERBS: dict[str, str] = {
     "audit": "audit",
     "patch": "patch",
     "rollout": "rollout",
+    "generation": "generation",
+    "rollback": "generation",
     "doctor": "doctor",
     "events": "events",
     "config": "config",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from lxcfleet.base.generations import store
 from lxcfleet.containers import changes, services, steps
 from lxcfleet.containers.commands import check_command
 from lxcfleet.containers.container import Container
@@ -106,6 +107,8 @@ class Changing:
                 if spec.command != former.command and spec.command[:1] not in commands:
                     commands.add(spec.command[:1])
                     await check_command(self._paths, self._mask, spec)
+                if spec.generation not in (former.generation, 0):
+                    store.load(self._paths, spec.generation)
                 if spec.units != former.units and spec.units not in checked:
                     checked.add(spec.units)
                     await services.check(spec)

@@ -53,6 +53,8 @@ class Disk:
             raise NotFound(f"no container named {ask.name}", hint="`lxcfleet list` shows the ones that exist")
         container = self._registry[ask.name]
         await self._mask.have()
+        if container.spec is not None and container.spec.generation:
+            await self._mask.refresh([container.spec.generation])
         item: DiffItem = {
             "name": container.name,
             "stack": stack_for(self._paths, container.name, container.spec).to_json(),

@@ -228,6 +228,7 @@ class Lifecycle:
             "first_id": spec.first_id,
             "disk": spec.disk,
             "app": spec.init is Init.APP,
+            "generation": spec.generation,
             "make": make,
             "mount": mount,
             "reconcile": self._settings.reconcile,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.launcher.client import Conversation, Launcher, Reply
@@ -26,8 +26,9 @@ _Batch = dict[str, tuple[PrepareItem, "asyncio.Future[Reply[Done]]"]]
 class Preparer:
     """Gathers simultaneous requests into batches, and keeps the children that prepare them."""
 
-    def __init__(self, launcher: Launcher, slots: int, before: Callable[[], Awaitable[None]]) -> None:
-        """``slots``: how many children work at once; ``before``: called before each batch."""
+    def __init__(self, launcher: Launcher, slots: int, before: Callable[[Iterable[int]], Awaitable[None]]) -> None:
+        """``slots``: how many children work at once; ``before``: called before each batch, with the generations of its
+        containers."""
         self._launcher = launcher
         self._slots = slots
         self._before = before
@@ -66,14 +67,14 @@ class Preparer:
         suspects: _Batch = {}
         try:
             while batch:
-                await self._before()
+                await self._before(_bases(batch))
                 await self._try(batch)
                 if batch:  # the child works on one after the other: what kills it is the first without an answer
                     name = next(iter(batch))
                     suspects[name] = batch.pop(name)
             for name in [*suspects]:
-                await self._before()
                 batch[name] = suspects.pop(name)
+                await self._before(_bases(batch))
                 await self._try(batch)
                 self._fail(batch, failure)
         except (FleetError, OSError) as error:
@@ -129,3 +130,7 @@ class Preparer:
         """Let the idle children end."""
         while self._idle:
             self._idle.pop().close()
+
+
+def _bases(batch: _Batch) -> set[int]:
+    return {item["generation"] for item, _ in batch.values()}

@@ -75,7 +75,7 @@ class Specs:
         ``coming``: volumes that will be there by then."""
         if not spec.volumes:
             return ()
-        lower = list(stack_of(self._paths, spec.name).lower)
+        lower = stack_of(self._paths, spec.name).to_json()
         item: MountsItem = {
             "volumes": [str(each) for each in spec.volumes], "privileged": spec.privileged, "stack": lower,
             "coming": sorted(coming),

@@ -113,6 +113,7 @@ class Daemon:
         """Tidy up after a crash, and say so; resume the actions on containers that were begun and not finished."""
         parts = self._parts
         await self._clean(parts.leftovers.new)  # at once, as a client may ask for these names; nothing ever ran in them
+        parts.rescue.take_over()
         for container in list(parts.registry):
             parts.fleet.actions.resume(container, "begun before the daemon was restarted")
         await parts.fleet.room.release_unused()
@@ -127,6 +128,7 @@ class Daemon:
             tasks.keep("attach", attach.serve),
             tasks.do("cleanup", lambda: self._clean(parts.leftovers.gone)),
             tasks.do("cleanup-volumes", parts.fleet.volumes.clean_up),
+            tasks.do("cleanup-generations", parts.generations.clean_up),
             tasks.keep("observe", self._observe),
             tasks.keep("consoles", partial(parts.consoles.run, self._lock)),
             tasks.keep("cgroups", parts.registry.tidying.run),
@@ -186,3 +188,4 @@ class Daemon:
             log.error("settings taken over, but the network is not as they say: %s", error)
         else:
             log.info("settings taken over%s", ", but for those named above" if stays else "")
+        parts.rescue.take_over()

@@ -49,17 +49,21 @@ from lxcfleet.logs.keeper import Keeper
 from lxcfleet.network.events import AddressChanged
 from lxcfleet.network.fleet import FleetNetwork
 from lxcfleet.patch.before import Before
+from lxcfleet.patch.events import Patched
 from lxcfleet.patch.exposure import Audit
 from lxcfleet.patch.fallen import Fallen
+from lxcfleet.patch.generations import Generations
 from lxcfleet.patch.numbers import PatchNumbers
 from lxcfleet.patch.own import OwnParts
 from lxcfleet.patch.owners import Owners
 from lxcfleet.patch.rebooter import Rebooter
+from lxcfleet.patch.rescue import Rescue
 from lxcfleet.patch.rollout.change_sets import ChangeSets
 from lxcfleet.patch.rollout.driver import Driver
 from lxcfleet.patch.rollout.ledger import Ledger
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.patch.rollout.sight import Sight
+from lxcfleet.patch.rollout.state import Rollout
 from lxcfleet.patch.service import Patch
 from lxcfleet.patch.stale.finder import Finder
 from lxcfleet.patch.verify.prover import Prover
@@ -161,7 +165,8 @@ class Parts:
         sets = ChangeSets(self.paths, self.fleet.changing)
         self.rollouts = Orders(self.fleet, ledger, sight, fallen, sets)
         self.driver = Driver(
-            self.paths, self.fleet, ledger, sight, dpkg.in_pieces, self.endings, sets, self.rollouts.undo
+            self.paths, self.fleet, ledger, sight, dpkg.in_pieces, self.endings, sets, self.rollouts.undo,
+            self._rescue, self._went_well,
         )
         self.fleets = Fleets(self.fleet, self.rollouts, store)
         self.owners = Owners()
@@ -181,11 +186,18 @@ class Parts:
             before,
             self.prober,
         )
+        self.generations = Generations(
+            self.paths, self.registry, self.mask, self.launcher, self.fleet.changing, self.rollouts, self.bus
+        )
+        self.rescue = Rescue(
+            self.paths, lambda: self.fleet.config.patch, self.registry, self.generations, self.rollouts,
+            lambda: self.watcher.pending, self.bus, self.tasks,
+        )  # fmt: skip
         self.rebooter = Rebooter(
             self.paths, self.fleet, lambda: self.watcher.phase, lambda: self.rollouts.ledger.last, self.watcher.look
         )
         self.patch = Patch(self.registry, self.finder, self.watcher, self.owners, self.rebooter)
-        self.prover = Prover(self.registry, self.finder, self.owners, fallen, self.own)
+        self.prover = Prover(self.registry, self.finder, self.owners, fallen, self.own, self.generations.behind)
 
     def _readers(self) -> None:
         """Make the parts that read from all others: numbers for Prometheus, and the server of the API."""
@@ -202,7 +214,8 @@ class Parts:
         self.listener = Listener(self.scrape)
         audit = Audit(self.paths, self.registry, self.launcher)
         self.server = Server(
-            self.fleet, self.fleets, self.patch, self.prover, self.rollouts, audit, self.own, self.scrape, self.access
+            self.fleet, self.fleets, self.patch, self.prover, self.rollouts, audit, self.own, self.generations, self.rescue,
+            self.scrape, self.access,
         )
 
     def _subscribe(self) -> None:
@@ -242,6 +255,7 @@ class Parts:
         subscribe("health", AddressChanged, lambda _: self.prober.wake())
         subscribe("memory", Gone, lambda event: self.memory.forget(event.container.name))
         subscribe("endings", Gone, lambda event: self.endings.forget(event.container.name))
+        subscribe("rescue", Patched, self._patched)
         changes: list[type[Event]] = [Began, Exited, Gone, HealthChanged, AddressChanged]
         for kind in changes:
             subscribe("rollouts", kind, lambda _: self.rollouts.wake())
@@ -250,6 +264,16 @@ class Parts:
     def _acted(self, event: ActionDone) -> None:
         if event.name in self.registry:
             self.consoles.acted(self.registry[event.name])
+
+    async def _rescue(self, rollout: Rollout) -> None:
+        await self.rescue.halted(rollout)
+
+    def _went_well(self, rollout: Rollout) -> None:
+        self.rescue.went_well(rollout)
+
+    def _patched(self, event: Patched) -> None:
+        if not event.stale:
+            self.rescue.went_well(None)
 
     def _ended_in_hand(self, event: EndedInHand) -> None:
         self.fleet.actions.ended_in_hand(event.container, succeeded=event.succeeded)

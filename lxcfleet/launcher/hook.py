@@ -64,14 +64,16 @@ def main() -> None:
             announcements.announce(paths, name)
         syscalls.make_slave(Path("/"))
         # Without a daemon, the changed mode of a file goes unnoticed. So look at the whole base; several starts share a look.
-        mount.refresh(paths, force=not 0 <= time.time() - build.looked(paths) < LOOK_SECONDS)
+        based = paths.on(spec.generation)
+        looks = not spec.generation and not 0 <= time.time() - build.looked(paths) < LOOK_SECONDS
+        mount.refresh(based, force=looks)
         stack = stack_for(paths, name, spec)
         if settings.reconcile:
             for note in reconcile.Reconciler(paths, stack.standing).reconcile(name):
                 _say(paths, name, f"not merged: {note}", "WARN")
         layers.mount(paths, stack, name, spec.first_id, spec.disk)
         if spec.init is Init.APP:
-            runtime.mount(paths.root_mount, Path(stack.bottom.outside("/")), spec.first_id or 0)
+            runtime.mount(paths.root_mount, stack.bottom.tree(), spec.first_id or 0)
         mounting.mount(paths, name, [str(each) for each in spec.volumes], spec.first_id)
         tree.keep_copy(paths.container(name).spec, paths.container(name).started)
         apparmor.allow_socket_locks(paths.apparmor)

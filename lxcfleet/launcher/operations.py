@@ -62,6 +62,8 @@ class PrepareItem(TypedDict):
     """Whether its /run is made for it, as it has no systemd that would."""
     make: bool
     """Whether its files are made; otherwise they are checked."""
+    generation: int
+    """The base that it stands on; 0: the host's root."""
     mount: bool
     """Whether its layers are mounted: then the mount namespace comes with the answer, as a descriptor."""
     reconcile: bool
@@ -70,6 +72,33 @@ class PrepareItem(TypedDict):
     """Files for its directory: name to text."""
     volumes: list[str]
     """What it mounts beside its layers, as texts; see spec.volumes."""
+
+
+class MaskItem(TypedDict):
+    """A mask to bring up to date and to mount."""
+
+    generation: int
+    """Of which base; 0: the host's root."""
+    force: bool
+    """Whether to look through the whole base, even if the record says that the mask is current."""
+
+
+class FreezeItem(TypedDict):
+    """A freeze of the host's root."""
+
+    why: str
+    waiting: bool
+    """Whether an apt that holds its lock waits for it."""
+
+
+class CheckedGeneration(TypedDict):
+    """What a look at a generation's files found."""
+
+    number: int
+    files: int
+    written: list[str]
+    missing: list[str]
+    strange: list[str]
 
 
 class VolumeItem(TypedDict):
@@ -88,7 +117,7 @@ class MountsItem(TypedDict):
     """Volumes that will be there by then, and that are not looked for now."""
     privileged: bool
     stack: Any
-    """The layers that they have below their own; see base.stack.Layer."""
+    """Their layers; see base.stack.Stack.to_json."""
 
 
 class InitPid(TypedDict):
@@ -395,6 +424,12 @@ STALE: Large[StaleItem, list[dict[str, Any]]] = Large("stale")
 """Answers patch.stale.judge.StaleScan.to_json for each container."""
 SHADOWS: Large[list[tuple[str, Any]], list[dict[str, Any]]] = Large("shadows")
 """Takes names and stacks; answers patch.shadow.files.Delta.to_json for each container."""
+FREEZE_BASE: Large[FreezeItem, int] = Large("freeze_base")
+"""Answers the number of the new generation, or minus the number of the newest one if that is the same."""
+CHECK_GENERATION: Large[int, CheckedGeneration] = Large("check_generation")
+REMOVE_GENERATION: Ask[int, Done] = Ask("remove_generation")
+TIDY_GENERATIONS: Ask[None, Done] = Ask("tidy_generations")
+"""Removes what is half made or half removed; the notes name it."""
 MAKE_VOLUME: Ask[VolumeItem, Done] = Ask("make_volume")
 CHANGE_VOLUME: Ask[VolumeItem, Done] = Ask("change_volume")
 REMOVE_VOLUME: Ask[str, Done] = Ask("remove_volume")
@@ -405,8 +440,9 @@ UNSHADOW: Ask[UnshadowItem, Done] = Ask("unshadow")
 EXPOSURE: Large[list[ExposureItem], list[Exposed]] = Large("exposure")
 USED: Large[UsageItem, list[Used]] = Large("used")
 DIFF: Large[DiffItem, Differing] = Large("diff")
-MASK: Ask[bool, Done] = Ask("mask")
-"""Takes whether to look through the whole base, even if the record says that the mask is current."""
+MASK: Ask[MaskItem, Done] = Ask("mask")
+UNMASK: Ask[int, Done] = Ask("unmask")
+"""Takes the number of the generation whose mask is unmounted and removed."""
 RELEASE: Ask[None, Done] = Ask("release")
 
 ROUTES: Ask[RoutesItem, Routes] = Ask("routes")

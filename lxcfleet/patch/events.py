@@ -84,3 +84,35 @@ class RolloutMoved(Event):
 
     def told(self) -> Told:
         return Told("rollout", None, self.text)
+
+
+@dataclass(frozen=True)
+class Frozen(Event):
+    """The host's root was frozen."""
+
+    number: int
+    why: str
+
+    def told(self) -> Told:
+        return Told("generation", None, f"froze generation {self.number}: {self.why}")
+
+
+@dataclass(frozen=True)
+class GenerationRemoved(Event):
+    """A generation was removed."""
+
+    number: int
+
+    def told(self) -> Told:
+        return Told("generation", None, f"removed generation {self.number}")
+
+
+@dataclass(frozen=True)
+class NotRescued(Event):
+    """Containers that failed after a patch could not get their former base back."""
+
+    names: tuple[str, ...]
+    why: str
+
+    def told(self) -> Told:
+        return Told("rescue", None, f"{', '.join(self.names)} can't get the base from before the patch: {self.why}")

@@ -27,7 +27,7 @@ class Audit:
             selection = Selection(everything=True)
         chosen = self._registry.choose(selection)
         running: list[ExposureItem] = [
-            {"name": c.name, "pid": c.running.pid, "stack": stack_for(self._paths, c.name, c.spec).to_json()}
+            {"name": c.name, "pid": c.running.pid, "stack": stack_for(self._paths, c.name, c.spec, live=True).to_json()}
             for c in chosen
             if c.running is not None
         ]

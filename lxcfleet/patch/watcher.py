@@ -103,6 +103,11 @@ class Watcher:
         }
 
     @property
+    def pending(self) -> bool:
+        """Whether packages changed, and that was not dealt with yet. Asks the disk: a hook may have been called just now."""
+        return _stamp(self._paths.notice) not in (None, self._done)
+
+    @property
     def phase(self) -> NoticePhase:
         """The progress in one word."""
         return self._answer.phase

@@ -17,7 +17,18 @@ from lxcfleet.spec.names import MAX_DRAIN, check_label, check_name, check_user, 
 from lxcfleet.spec.ports import Port, Publication, check_ports, check_publications, parse_port, parse_publication
 from lxcfleet.spec.restart import Restart, RestartType
 from lxcfleet.spec.rows import Change, Row, row, rows_of
-from lxcfleet.spec.terms import MAX_CPUS, MAX_ORDER, MAX_PIDS, MAX_STOP_TIMEOUT, PIDS, Init, Network, StopSignal, Victim
+from lxcfleet.spec.terms import (
+    MAX_CPUS,
+    MAX_GENERATION,
+    MAX_ORDER,
+    MAX_PIDS,
+    MAX_STOP_TIMEOUT,
+    PIDS,
+    Init,
+    Network,
+    StopSignal,
+    Victim,
+)
 from lxcfleet.spec.types import Choice, Command, Flag, Interface, Items, Number, Pairs, Size, Text, Whole
 from lxcfleet.spec.unit_names import check_units, parse_unit
 from lxcfleet.spec.volumes import VolumeMount, VolumesType
@@ -125,6 +136,10 @@ class SpecFields:
         VolumesType(), "What it has beside its layers: volumes, which outlive it, directories of the host (read-only, unless"
         " :rw is said), and file systems in memory.", default=(),
         option=("-v", "--volume"), metavar="VOLUME:/PATH[:ro]|/HOST/PATH:/PATH[:rw]|tmpfs:/PATH:size=SIZE",
+    )
+    generation: int = row(
+        Whole(0, MAX_GENERATION), "The generation that it stands on, a frozen base, by its number; 0: the host's root, as"
+        " it is at each start.", default=0, create=False, profile=False,
     )
     no_new_privs: bool = row(
         Flag(), "Whether setuid and file capabilities give no rights in it (app containers only).", default=False,

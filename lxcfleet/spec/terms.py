@@ -20,6 +20,8 @@ MAX_STOP_TIMEOUT = 86400.0
 """The longest time, in seconds, that a stop may take before it becomes a kill."""
 MAX_ORDER = 1000
 """boot_order lies between this and its negative."""
+MAX_GENERATION = 1_000_000
+"""The highest number of a generation."""
 
 
 class Init(StrEnum):

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.rows import Checked, row
-from lxcfleet.spec.types import Choice, Number, Text, Texts
+from lxcfleet.spec.types import Choice, Flag, Number, Text, Texts, Whole
 
 MAX_QUIET = 86400.0
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -113,6 +113,13 @@ class PatchSettings(Checked):
         Choice(Reboot), "Whether the host is rebooted for packages that take effect only then, such as a kernel. never: only"
         " tell; window: stop the fleet and reboot the host in a maintenance window, after the rollout.",
         default=Reboot.NEVER,
+    )
+    freeze: bool = row(
+        Flag(), "Whether the host's root is frozen before each patch, so that what fails after it gets its former base back"
+        " by itself. The first time gives each file below /usr and /opt one link more: docs/generations.md.", default=False,
+    )
+    keep: int = row(
+        Whole(1, 100), "The generations from before patches that are kept, besides those that containers stand on.", default=3
     )
 
     def problems(self) -> Iterator[tuple[str, str]]:

@@ -72,7 +72,8 @@ def service(tmp_path: Path) -> Iterator[tuple[FakeService, Path]]:
     loop = asyncio.new_event_loop()
     nothing = cast(Any, None)
     scrape = Scrape(cast(Any, fake), nothing)
-    server = Server(cast(Any, fake), nothing, nothing, nothing, nothing, nothing, nothing, scrape, Access(FULL, READERS))
+    nobody = (nothing,) * 8
+    server = Server(cast(Any, fake), *nobody, scrape, Access(FULL, READERS))
 
     async def start() -> web.AppRunner:
         runner = web.AppRunner(server.application)

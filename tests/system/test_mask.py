@@ -214,7 +214,7 @@ def test_an_image_holds_every_kind_of_entry(tmp_path: Path, paths: Paths) -> Non
         "/link": Symlink("x" * 200),
         "/l\udcff\n": Symlink("\udcff"),
     }
-    image.write(entries, base, paths.run, paths.mask_image)
+    image.write(entries, Tree(base).outside, paths.run, paths.mask_image)
     assert os.listdir(paths.run) == [paths.mask_image.name]
     assert command.run(["/usr/sbin/e2fsck", "-fn", str(paths.mask_image)])
 
@@ -252,7 +252,7 @@ def test_many_entries_fit_into_an_image(tmp_path: Path, paths: Paths, monkeypatc
     entries |= {f"/f{number}": File(b"x" * number * 10, Owner(0o644)) for number in range(300)}
     entries |= {f"/l{number}": Symlink("y" * 100) for number in range(300)}
     paths.run.mkdir()
-    image.write(entries, tmp_path, paths.run, paths.mask_image)
+    image.write(entries, Tree(tmp_path).outside, paths.run, paths.mask_image)
     command.run(["/usr/sbin/e2fsck", "-fn", str(paths.mask_image)])
     paths.mask_mount.mkdir()
 
@@ -447,7 +447,7 @@ def test_no_start_meets_a_moment_without_a_mask(paths: Paths, base: Path, monkey
 
     def ensure(*_: object, **__: object) -> bool:
         new = paths.run / "new"
-        image.write({}, base, paths.run / "work", new)
+        image.write({}, Tree(base).outside, paths.run / "work", new)
         os.rename(new, paths.mask_image)
         return True
 
@@ -462,7 +462,7 @@ def test_no_start_meets_a_moment_without_a_mask(paths: Paths, base: Path, monkey
         home = os.open("/proc/self/ns/mnt", os.O_RDONLY)
         monkeypatch.setattr(layers, "mount", lambda *_: seen.append(os.path.ismount(paths.mask_mount)))
         item: PrepareItem = {
-            "name": "x", "first_id": 1, "disk": 0, "app": False, "make": False, "mount": True,
+            "name": "x", "generation": 0, "first_id": 1, "disk": 0, "app": False, "make": False, "mount": True,
             "reconcile": False, "files": {}, "volumes": [],
             "stack": stack_of(paths, "x").to_json(),
         }  # fmt: skip

@@ -77,7 +77,7 @@ class Mounted:
         file = self.top / f"{layer}.ext4"
         file.unlink(missing_ok=True)
         (self.top / "making").mkdir(exist_ok=True)
-        image.write(entries, Path("/"), self.top / "making", file)
+        image.write(entries, str, self.top / "making", file)
         command.run(["/usr/bin/mount", "-t", "ext4", "-o", "loop,ro,nodev", str(file), str(place)])
 
     def mount(self) -> Path:

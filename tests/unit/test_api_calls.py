@@ -13,6 +13,7 @@ from lxcfleet.api.calls import CALLS
 from lxcfleet.api.client import Client
 from lxcfleet.api.disk import DiffRequest, DiskRequest
 from lxcfleet.api.fleets import ExportRequest, FleetRequest, RemoveFleetRequest, ScaleRequest
+from lxcfleet.api.generations import FreezeRequest, RemoveGenerationsRequest, RollbackRequest
 from lxcfleet.api.queries import DoctorRequest, EventsRequest, LogsRequest, UnitsRequest, VerifyRequest
 from lxcfleet.api.records import DoctorRecord, EventRecord, OperationRecord
 from lxcfleet.api.requests import (
@@ -59,6 +60,10 @@ REQUESTS: dict[str, list[Any]] = {
     "fleet_apply": [FleetRequest("x", plan="0123", policy={"canaries": "2"}), FleetRequest("")],
     "scale": [ScaleRequest("web", 3), ScaleRequest("web", 0, "shop", dry_run=True)],
     "fleet_export": [ExportRequest("shop", WEB)], "fleet_remove": [RemoveFleetRequest("shop", orphan=True)],
+    "freeze_base": [FreezeRequest(), FreezeRequest("before the upgrade")],
+    "check_generation": ["3"],
+    "remove_generations": [RemoveGenerationsRequest((3, 1))],
+    "rollback": [RollbackRequest(WEB), RollbackRequest(WEB, 0, {"canaries": "2"}, True), RollbackRequest(WEB, 3)],
     "roll": [RolloutRequest("restart", WEB, {"canaries": "2"})],
     "rollout_resume": [ResumeRequest(accept=True)],
 }  # fmt: skip

@@ -23,7 +23,7 @@ from lxcfleet.patch.rollout.driver import Driver
 from lxcfleet.patch.rollout.ledger import Ledger
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.patch.rollout.sight import Sight
-from lxcfleet.patch.rollout.state import RolloutKind, Status
+from lxcfleet.patch.rollout.state import Rollout, RolloutKind, Status
 from lxcfleet.patch.stale.judge import OldFile, StaleScan, Why
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
@@ -110,7 +110,12 @@ class World:
         self.fallen, self.before = Fallen(self.paths), Before(self.paths.well_before)
         self.in_pieces: list[str] = []
         """The package manager's unfinished work, look by look."""
+        self.went_well: list[Rollout] = []
+        self.halted: list[Rollout] = []
         self.make()
+
+    async def _rescue(self, rollout: Rollout) -> None:
+        self.halted.append(rollout)
 
     def make(self) -> None:
         """Make the parts of rollouts anew, as a daemon does when it starts."""
@@ -120,7 +125,8 @@ class World:
         sets = ChangeSets(self.paths, cast(Any, None))
         self.orders = Orders(fleet, self.ledger, sight, self.fallen, sets)
         self.driver = Driver(
-            self.paths, fleet, self.ledger, sight, self._in_pieces, cast(Any, self.endings), sets, self.orders.undo
+            self.paths, fleet, self.ledger, sight, self._in_pieces, cast(Any, self.endings), sets, self.orders.undo,
+            self._rescue, self.went_well.append,
         )
 
     def _in_pieces(self) -> str:

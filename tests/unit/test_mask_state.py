@@ -33,6 +33,7 @@ class OwnedTree(Tree):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
+        self.root = root
         self._owners: dict[str, tuple[int, int]] = {}
 
     def give(self, path: str, uid: int, gid: int = 0, mode: int = 0o755) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -45,11 +46,11 @@ def test_the_notes_about_one_container_keep_no_other_from_its_start(note: str, c
     async def prepare() -> list[Any]:
         launcher: Any = _Launcher({"bad": [note] * count, "good": []})
 
-        async def before() -> None:
+        async def before(_: Iterable[int]) -> None:
             pass
 
         preparer = Preparer(launcher, 1, before)
-        items: list[Any] = [{"name": name} for name in ("bad", "good")]
+        items: list[Any] = [{"name": name, "generation": 0} for name in ("bad", "good")]
         asked = [preparer.submit(item) for item in items]
         replies: list[Any] = await asyncio.gather(*asked, return_exceptions=True)
         preparer.close()
@@ -98,11 +99,11 @@ def test_the_culprit_of_a_batch_is_found_and_the_others_go_on() -> None:
     launcher: Any = _Fragile()
 
     async def prepare() -> list[Any]:
-        async def before() -> None:
+        async def before(_: Iterable[int]) -> None:
             pass
 
         preparer = Preparer(launcher, 1, before)
-        asked = [preparer.submit({"name": name}) for name in ("a", "bad", "b", "c")]  # type: ignore[typeddict-item]
+        asked = [preparer.submit({"name": name, "generation": 0}) for name in ("a", "bad", "b", "c")]  # type: ignore[typeddict-item]
         replies: list[Any] = await asyncio.gather(*asked, return_exceptions=True)
         preparer.close()
         return replies

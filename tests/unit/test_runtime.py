@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lxcfleet.base.runtime import Directory, directories
+from lxcfleet.base.tree import Tree
 
 
 def base(directory: Path, **files: str) -> Path:
@@ -22,7 +23,7 @@ LOCK = Directory("/lock", 0o1777)
 
 def test_directories_are_those_that_packages_ask_for(tmp_path: Path) -> None:
     text = "# a\nd /run/postgresql 2775 postgres postgres - -\nD /var/run/a/b\nd! /run/c ~0700 107 :112\nd /run/c 0755\n"
-    assert directories(base(tmp_path, postgresql=text)) == [
+    assert directories(Tree(base(tmp_path, postgresql=text))) == [
         Directory("/a/b"), Directory("/c", 0o700, 107, 112), LOCK, Directory("/postgresql", 0o2775, 107, 112),
     ]  # fmt: skip
 
@@ -32,8 +33,8 @@ def test_all_other_lines_are_left_out(tmp_path: Path) -> None:
         "f /run/file 0644\nL /run/link - - - - /etc\nd /run/%m 0755\nd /run/../etc 0777\nd /run 0777\nd /etc/x 0755\n"
         "d /run/x 0755 nobody-knows root\nd /run/y 0755 root big\nd /run/z rwx\nd\n\n d /run/w\nd /run/q/./r\nd /run/\u00e4\n"
     )
-    assert directories(base(tmp_path, other=text, systemd="d /run/user", legacy="d /run/lock/subsys")) == [LOCK]
+    assert directories(Tree(base(tmp_path, other=text, systemd="d /run/user", legacy="d /run/lock/subsys"))) == [LOCK]
 
 
 def test_a_base_without_such_files_is_fine(tmp_path: Path) -> None:
-    assert directories(tmp_path) == [LOCK]
+    assert directories(Tree(tmp_path)) == [LOCK]

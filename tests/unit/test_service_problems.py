@@ -153,7 +153,7 @@ def test_private_settings_that_are_as_packed_come_with_the_service(host: Path, t
     assert not {"/etc/key", "/etc/web/open.conf"} & plan.entries.keys()
     put(host, "etc/web/web.conf", "password x\n", mode=0o640)
     (tmp_path / "etc/web").mkdir(parents=True)
-    stage({path: entry}, host, tmp_path)
+    stage({path: entry}, Tree(host).outside, tmp_path)
     assert (tmp_path / "etc/web/web.conf").read_bytes() == b"port 1\n", "what was written since gets nowhere"
 
 

@@ -11,7 +11,7 @@ from lxcfleet.base import mount_plan
 from lxcfleet.base.present import Shelf, part_layers
 from lxcfleet.base.services import layer, planner, units
 from lxcfleet.base.services.planner import Plan
-from lxcfleet.base.stack import Services, Stack, stack_of
+from lxcfleet.base.stack import Services, Stack, base, stack_of
 from lxcfleet.base.tree import Tree
 from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.host.kernel.entries import Copy, Directory, File, Symlink
@@ -390,24 +390,24 @@ def test_timers_that_a_container_is_not_to_have_are_masked(host: Path) -> None:
     assert "logrotate.timer" in str(asked)
 
 
-def test_a_unit_that_the_host_lost_keeps_the_container_from_starting(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layer, "_ROOT", host)
+def test_a_unit_that_the_host_lost_keeps_the_container_from_starting(host: Path) -> None:
+    below = base(Paths())._replace(source=str(host))
     services = Services(("web.service",))
-    before = layer.present(services, "one")
-    assert layer.present(services, "two") is before
+    before = layer.present(services, "one", below)
+    assert layer.present(services, "two", below) is before
     (host / SYSTEM / "web.service").unlink()
     with pytest.raises(HostError) as error:
-        layer.present(services, "one")
+        layer.present(services, "one", below)
     assert error.value.message == "one can't start: the host has no unit web.service"
     assert layer.entries(Tree(host), services, whole=False).keys() == set()
 
 
-def test_a_changed_unit_is_in_the_next_layer(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layer, "_ROOT", host)
+def test_a_changed_unit_is_in_the_next_layer(host: Path) -> None:
+    below = base(Paths())._replace(source=str(host))
     services = Services(("web.service",))
-    assert f"/{ADMIN}/multi-user.target.wants/web.service" in layer.present(services, "one")
+    assert f"/{ADMIN}/multi-user.target.wants/web.service" in layer.present(services, "one", below)
     put(host, f"{SYSTEM}/web.service", "[Install]\nWantedBy=basic.target\n")
-    assert f"/{ADMIN}/basic.target.wants/web.service" in layer.present(services, "one")
+    assert f"/{ADMIN}/basic.target.wants/web.service" in layer.present(services, "one", below)
 
 
 # -- who looks at the layers -------------------------------------------------------------------------------------------

@@ -364,7 +364,7 @@ def test_nothing_is_proven_if_packages_can_not_be_read(monkeypatch: pytest.Monke
     registry = cast(Any, SimpleNamespace(chosen=chosen))
     finder = cast(Any, SimpleNamespace(scan=scan, shadows=shadows, data=True))
     nothing = cast(Any, SimpleNamespace(of=lambda _: None))
-    prover = Prover(registry, finder, Owners(), nothing, nothing)
+    prover = Prover(registry, finder, Owners(), nothing, nothing, nothing)
     for asked in (prover.verify(Selection(), ()), prover.shadows(Selection())):
         with pytest.raises(HostError, match="did not end"):
             asyncio.run(cast(Any, asked))

@@ -65,6 +65,10 @@ class Sheets:
                     return True
         return False
 
+    def places(self, directory: str) -> tuple[str, ...]:
+        """The directories that are merged at ``directory``, the topmost first."""
+        return tuple(root + directory for root in self._with(directory))
+
     def _with(self, directory: str) -> tuple[str, ...]:
         """The sheets whose entries of ``directory`` count, the topmost first.
 

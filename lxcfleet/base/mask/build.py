@@ -17,16 +17,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lxcfleet.base.generations.roots import LIVE, Root, root_of, tree_of
 from lxcfleet.base.mask import compiler, rules, state
 from lxcfleet.base.mask.compiler import Stamps
-from lxcfleet.base.tree import Tree, parents, stamp
+from lxcfleet.base.tree import parents, stamp
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.kernel import image, locks, mounts
 from lxcfleet.host.kernel.entries import Directory, Entry, File, Owner, Symlink, Whiteout
 from lxcfleet.paths import Paths
 from lxcfleet.spec import mask_rules
 
-_ROOT = Path("/")
 _WATCHED_FILES = ("/etc/passwd", "/etc/group", "/var/lib/dpkg/status")
 _WATCHED_BELOW = ("/etc/", "/var/", "/opt/", "/usr/local/")
 _DEPTH = 2
@@ -35,15 +35,17 @@ _MAX_WATCHED = 1500
 Looking at them takes 2 ms of lstat. Changes that packages make further down show in dpkg's status."""
 
 
-def is_current(paths: Paths, root: Path = _ROOT) -> bool:
-    """Whether the present rules and the present base would give this image; takes 3 ms.
+def is_current(paths: Paths, root: Root | None = None) -> bool:
+    """Whether the present rules and the present base would give this image; takes 3 ms. ``root``: another base than that of
+    ``paths``.
 
     Notices what came, went or was replaced in the watched directories, and packages that changed. Does not
     notice a file whose mode alone changed, nor what happens deep in directories that are no package's:
     ``ensure`` with ``force`` does, and ``freshness`` knows when that is needed.
     """
+    root = root or root_of(paths, paths.generation)
     record = _read(paths.mask_record)
-    if record is None or record["rules"] != rules.fingerprint(paths) or record["root"] != str(root):
+    if record is None or record["rules"] != rules.fingerprint(paths) or record["root"] != _word_of(root):
         return False
     # A rename moves the change time of the image, so its inode and content are compared instead.
     present = stamp(str(paths.mask_image))
@@ -51,11 +53,11 @@ def is_current(paths: Paths, root: Path = _ROOT) -> bool:
         return False
     if record["parts"] != _parts(root):
         return False
-    tree = Tree(root)
+    tree = tree_of(root)
     return all(stamp(tree.outside(path)) == known for path, known in record["watched"].items())
 
 
-def ensure(paths: Paths, *, root: Path = _ROOT, force: bool = False) -> bool:
+def ensure(paths: Paths, *, root: Root | None = None, force: bool = False) -> bool:
     """Make the image current; returns whether it was built. Takes 1 s per 200,000 files, or none if it fits.
 
     ``force`` looks through the whole base in any case; the image is only written if something else is to be in it.
@@ -63,6 +65,7 @@ def ensure(paths: Paths, *, root: Path = _ROOT, force: bool = False) -> bool:
     for the operator's rules, NoCapacity for a full
     disk, Unsupported for missing tools, HostError for all else; the old image stays then.
     """
+    root = root or root_of(paths, paths.generation)
     try:
         paths.run.mkdir(mode=0o755, parents=True, exist_ok=True)
         with locks.held(paths.lock_of("build")):
@@ -79,19 +82,19 @@ def ensure(paths: Paths, *, root: Path = _ROOT, force: bool = False) -> bool:
         raise HostError.from_os_error("the mask can't be built", error) from error
 
 
-def plan(paths: Paths, root: Path = _ROOT) -> dict[str, Entry]:
+def plan(paths: Paths, root: Root = LIVE) -> dict[str, Entry]:
     """The mask as it would be built now, path to entry; ``compiler.describe`` puts it in words."""
-    entries, _ = compiler.plan(paths, mask_rules.load(paths.mask_rules), Tree(root), _mounts(root), _parts(root))
+    entries, _ = compiler.plan(paths, mask_rules.load(paths.mask_rules), tree_of(root), _mounts(root), _parts(root))
     return entries
 
 
-def hidden(paths: Paths, path: str, root: Path = _ROOT) -> bool:
+def hidden(paths: Paths, path: str, root: Root = LIVE) -> bool:
     """Whether ``path`` is missing in clones that have the present image and an empty delta; links are followed.
 
     A path that the base lacks counts as hidden. Raises HostError if there is no image yet.
     """
     record = _record(paths)
-    return compiler.is_hidden(_load_entries(record["entries"]), Tree(root), path)
+    return compiler.is_hidden(_load_entries(record["entries"]), tree_of(root), path)
 
 
 def view(paths: Paths) -> View:
@@ -126,12 +129,12 @@ class View:
         return not any(self._words.get(each, "").startswith(hiding) for each in (*above, *((path,) if inside else ())))
 
 
-def _build(paths: Paths, root: Path, work: Path) -> bool:
+def _build(paths: Paths, root: Root, work: Path) -> bool:
     # Stamps are taken before the files they stand for are read, so a change in between is seen as a change later.
     began = time.time()
     operator = _operator_stamps(paths)
     parts = _parts(root)
-    tree = Tree(root)
+    tree = tree_of(root)
     for path in _WATCHED_FILES:
         tree.consult(path)
     entries, swept = compiler.plan(paths, mask_rules.load(paths.mask_rules), tree, _mounts(root), parts)
@@ -139,10 +142,10 @@ def _build(paths: Paths, root: Path, work: Path) -> bool:
     digest = _digest(entries)
     present = _present(paths, digest)
     if present is None:
-        image.write(entries, root, work, new)
+        image.write(entries, tree.outside, work, new)
     content = {
         "rules": rules.fingerprint(paths),
-        "root": str(root),
+        "root": _word_of(root),
         "image": present or stamp(str(new)),
         "digest": digest,
         "looked": began,
@@ -197,12 +200,16 @@ def _operator_stamps(paths: Paths) -> Stamps:
     return {str(file): stamp(str(file)) for file in files}
 
 
-def _mounts(root: Path) -> frozenset[str]:
-    return mounts.points() if root == _ROOT else frozenset()
+def _word_of(root: Root) -> str:
+    return str(root) if isinstance(root, Path) else ":".join(root.roots)
 
 
-def _parts(root: Path) -> dict[str, str]:
-    return mounts.parts() if root == _ROOT else {}
+def _mounts(root: Root) -> frozenset[str]:
+    return mounts.points() if root == LIVE else frozenset()
+
+
+def _parts(root: Root) -> dict[str, str]:
+    return mounts.parts() if root == LIVE else {}
 
 
 def _dump_entries(entries: dict[str, Entry]) -> dict[str, str]:

@@ -6,10 +6,12 @@ do at each fork would cost memory in each container.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 from lxcfleet.base import layers
+from lxcfleet.base.generations.roots import sheets_of
 from lxcfleet.base.mask import build
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.process import command
@@ -18,9 +20,10 @@ from lxcfleet.paths import Paths
 
 def make_mount_points(paths: Paths) -> None:
     """Make the directories that all private mounts go to. The containers' root must be able to pass through them."""
+    count = len(sheets_of(paths, paths.generation)) if paths.generation else 0
     for directory in (
         paths.run, paths.base_mount, paths.mask_mount, paths.next_mask_mount, paths.services_mount, paths.part_mount,
-        paths.root_mount,
+        paths.root_mount, *map(paths.sheet_mount, range(count)),
     ):
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     paths.user_namespace.touch(mode=0o600)
@@ -63,8 +66,18 @@ def _mount(paths: Paths) -> None:
 
 def release(paths: Paths) -> None:
     """Unmount the mask, if it is mounted."""
+    for place in (*paths.run.glob("mask-*"), paths.next_mask_mount, paths.mask_mount):
+        _unmount(place)
+
+
+def forget(paths: Paths) -> None:
+    """Unmount the mask of a generation that nobody uses, and remove its image."""
     for place in (paths.next_mask_mount, paths.mask_mount):
         _unmount(place)
+        with contextlib.suppress(FileNotFoundError):
+            place.rmdir()
+    for file in (paths.mask_image, paths.mask_record):
+        file.unlink(missing_ok=True)
 
 
 def _unmount(place: Path) -> None:

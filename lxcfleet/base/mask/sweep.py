@@ -50,21 +50,24 @@ def sweep(
     search = _Search(plan, frozenset(exempt), mounts)
     while search.waiting:
         directory = search.waiting.pop()
-        try:
-            # Through a descriptor, so that the kernel looks each entry up in it and not along the whole path,
-            # and a directory that turned into a link meanwhile is not followed.
-            handle = os.open(tree.outside(directory) or "/", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            search.found.append(Private(directory, True, f"unreadable: {error.strerror}"))
-            continue
-        try:
-            if visited is not None:
-                visited[directory] = stamp(handle)
-            search.look(handle, directory)
-        finally:
-            os.close(handle)
+        places = tree.places(directory)
+        seen: set[str] | None = None if len(places) == 1 else set()
+        for place in places:
+            try:
+                # Through a descriptor, so that the kernel looks each entry up in it and not along the whole path,
+                # and a directory that turned into a link meanwhile is not followed.
+                handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                search.found.append(Private(directory, True, f"unreadable: {error.strerror}"))
+                continue
+            try:
+                if visited is not None and place == places[0]:
+                    visited[directory] = stamp(handle)
+                search.look(handle, directory, seen)
+            finally:
+                os.close(handle)
     return search.found
 
 
@@ -82,12 +85,19 @@ class _Search:
             path for path, entry in plan.items() if not (isinstance(entry, Directory) and not entry.opaque)
         }
 
-    def look(self, handle: int, directory: str) -> None:
-        """Judge the entries of one directory. Runs 150,000 times over: the common case comes first."""
+    def look(self, handle: int, directory: str, seen: set[str] | None = None) -> None:
+        """Judge the entries of one directory. Runs 150,000 times over: the common case comes first.
+
+        ``seen``: the names of entries that hide those of this directory; it gets the directory's own.
+        """
         settled, mounts = self._settled, self._mounts
         with os.scandir(handle) as entries:
             for entry in entries:
                 path = join(directory, entry.name)
+                if seen is not None:
+                    if entry.name in seen:
+                        continue
+                    seen.add(entry.name)
                 if entry.is_symlink() or path in settled:
                     continue
                 try:

@@ -140,7 +140,7 @@ class Reconciler:
         for place in self._places(path):
             try:
                 status = os.lstat(place)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 continue
             return place.read_bytes() if stat.S_ISREG(status.st_mode) and status.st_size <= _MOST else None
         return None

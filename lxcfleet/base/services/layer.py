@@ -14,13 +14,12 @@ from lxcfleet.base.mask.compiler import with_parents
 from lxcfleet.base.services import planner
 from lxcfleet.base.services.planner import Plan
 from lxcfleet.base.services.units import ADMIN
-from lxcfleet.base.stack import Services
+from lxcfleet.base.stack import Layer, Services
 from lxcfleet.base.tree import Tree, stamp
 from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.kernel.entries import Entry, Symlink, stage
 
-_ROOT = Path("/")
 _OFF = Symlink("/dev/null", "not for this container")
 """In place of a unit it keeps systemd from starting it; systemctl(1), "mask"."""
 _MOST = 16 << 20
@@ -48,16 +47,16 @@ class _Known:
     consulted: dict[str, list[int] | None]
 
 
-_known: dict[Services, _Known] = {}
+_known: dict[tuple[Services, Layer], _Known] = {}
 
 
-def present(services: Services, name: str) -> dict[str, Entry]:
-    """The content for the container ``name``, from the host as it is now. If nothing changed since this process looked last,
+def present(services: Services, name: str, base: Layer) -> dict[str, Entry]:
+    """The content for the container ``name``, from the base as it is now. If nothing changed since this process looked last,
     that takes less than a millisecond. Raises HostError for a unit that the host does not have any more."""
-    known, tree = _known.get(services), Tree(_ROOT)
+    known, tree = _known.get((services, base)), base.tree()
     if known is None or any(stamp(tree.outside(path)) != before for path, before in known.consulted.items()):
         try:
-            known = _known[services] = _Known(entries(tree, services), tree.consulted)
+            known = _known[services, base] = _Known(entries(tree, services), tree.consulted)
         except InvalidInput as error:
             raise HostError(
                 f"{name} can't start: {error.message}", why=error.why,
@@ -66,9 +65,9 @@ def present(services: Services, name: str) -> dict[str, Entry]:
     return known.entries
 
 
-def make(target: Path, content: dict[str, Entry], first_id: int | None) -> None:
+def make(target: Path, content: dict[str, Entry], first_id: int | None, base: Layer) -> None:
     """Mount a tmpfs with this content at ``target``, for a container whose ids begin at ``first_id``. Raises OSError."""
     flags = syscalls.MS_NOSUID | syscalls.MS_NODEV
     syscalls.mount("lxcfleet-services", target, "tmpfs", flags, f"mode=0755,size={_MOST}")
-    stage(content, _ROOT, target, first_id or 0)
+    stage(content, base.outside, target, first_id or 0)
     syscalls.mount("", target, "tmpfs", flags | syscalls.MS_REMOUNT | syscalls.MS_RDONLY, "")

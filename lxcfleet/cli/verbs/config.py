@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lxcfleet.spec.settings import Config
 
 
-@click.group(cls=Suggesting)
+@click.group(cls=Suggesting, short_help="Check or show the daemon's settings.")
 def config() -> None:
     """Check or show the daemon's settings, as they stand in the file.
 

@@ -103,7 +103,7 @@ def apply(
     return _finish(ctx, begun, style=style, quiet=quiet, wait=not more.get("no_wait"))
 
 
-@click.command()
+@click.command(short_help="Show what `apply` would change, or a container has.")
 @click.argument("name", required=False, shell_complete=complete.names)
 @click.argument("path", required=False)
 @click.option("-f", "--file", "file", metavar="FILE", type=click.Path(), help="The fleet file; - is standard input.")

@@ -1,4 +1,4 @@
-"""patch status, apply and notify: the progress of patches of the host, and bringing them into the containers."""
+"""patch status, apply, prepare and notify: the progress of patches of the host, and bringing them into the containers."""
 
 from __future__ import annotations
 
@@ -89,6 +89,31 @@ def _told(notice: NoticeRecord) -> str:
     """The progress of a change of the host's packages, in one line."""
     more = [part for part in (notice["why"], f"until {notice['until']}" if notice["until"] else "") if part]
     return _PHASES.get(notice["phase"], notice["phase"]) + (f" ({', '.join(more)})" if more else "")
+
+
+@patch.command()
+@options.formatted
+@options.quiet("Print nothing.")
+@click.pass_context
+def prepare(ctx: click.Context, *, style: str, quiet: bool) -> None:
+    """Freeze the base before packages change, where the settings say so (`patch: {freeze: true}`).
+
+    The package manager's hook calls it before each run of dpkg. It does nothing while the daemon is down, and nothing if the
+    newest generation is the same as the host.
+
+    \b
+    Examples:
+      lxcfleet patch prepare
+    """
+    try:
+        record = Client(session_of(ctx).paths).prepare()
+    except Unreachable:
+        return
+    if quiet:
+        return
+    made = record["generation"]["number"] if record else None
+    told = "nothing to freeze" if record is None else f"generation {made} is the base as it is before the patch"
+    output.show(style, record, lines=lambda: [told], rows=lambda: [("number",), ("" if made is None else str(made),)])
 
 
 @patch.command()

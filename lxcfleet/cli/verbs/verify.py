@@ -21,7 +21,7 @@ RENEWAL_SECONDS = 30.0
 PAUSE_SECONDS = 0.5
 
 
-@click.command()
+@click.command(short_help="Prove that a patch is in every container, or in some.")
 @options.selected
 @click.option("--package", "packages", multiple=True, metavar="PKG", help="Only its files count; may be repeated.")
 @click.option(

@@ -19,6 +19,16 @@ from lxcfleet.api.fleets import (
     ScaleRequest,
     TextRecord,
 )
+from lxcfleet.api.generations import (
+    CheckedRecord,
+    FreezeRecord,
+    FreezeRequest,
+    GenerationRecord,
+    GenerationsRemoved,
+    RemoveGenerationsRequest,
+    RollbackRecord,
+    RollbackRequest,
+)
 from lxcfleet.api.queries import DoctorRequest, EventsRequest, LogsRequest, UnitsRequest, VerifyRequest
 from lxcfleet.api.records import (
     ContainerDetails,
@@ -52,9 +62,12 @@ from lxcfleet.daemon.http.routes import Routes
 from lxcfleet.daemon.service import Fleet
 from lxcfleet.daemon.setting import Setting
 from lxcfleet.daemon.volumes import Volumes
+from lxcfleet.errors import InvalidInput
 from lxcfleet.fleets.service import Fleets
 from lxcfleet.patch.exposure import Audit
+from lxcfleet.patch.generations import Generations
 from lxcfleet.patch.own import OwnParts
+from lxcfleet.patch.rescue import Rescue
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.patch.service import Patch
 from lxcfleet.patch.verify.prover import Prover
@@ -232,6 +245,43 @@ class OfDisk:
 
     async def diff(self, ask: DiffRequest) -> DiffRecord:
         return await self._disk.diff(ask)
+
+
+class OfGenerations:
+    """Handlers of calls about frozen bases."""
+
+    def __init__(self, generations: Generations, rescue: Rescue) -> None:
+        self._generations, self._rescue = generations, rescue
+
+    def bind(self, routes: Routes) -> None:
+        """Have them answered."""
+        routes.json(calls.GENERATIONS, self.generations)
+        routes.json(calls.FREEZE_BASE, self.freeze)
+        routes.json(calls.CHECK_GENERATION, self.check)
+        routes.json(calls.REMOVE_GENERATIONS, self.remove)
+        routes.json(calls.ROLLBACK, self.rollback)
+        routes.json(calls.PREPARE, self.prepare)
+
+    async def generations(self, _: None) -> list[GenerationRecord]:
+        """See calls.GENERATIONS; likewise each handler the call of its name."""
+        return await self._generations.records()
+
+    async def freeze(self, ask: FreezeRequest) -> FreezeRecord:
+        return await self._generations.freeze(ask)
+
+    async def remove(self, ask: RemoveGenerationsRequest) -> GenerationsRemoved:
+        return await self._generations.remove(ask)
+
+    async def rollback(self, ask: RollbackRequest) -> RollbackRecord:
+        return await self._generations.rollback(ask)
+
+    async def prepare(self, _: None) -> FreezeRecord | None:
+        return await self._rescue.prepare()
+
+    async def check(self, number: str) -> CheckedRecord:
+        if not number.isdecimal() or len(number) > 7:
+            raise InvalidInput(f"{number!r} is no generation's number")
+        return await self._generations.check(int(number))
 
 
 class OfPatches:

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from lxcfleet.api import calls
 from lxcfleet.daemon.http.access import AT_ONCE, Access, Role, refuse
-from lxcfleet.daemon.http.handlers import OfDisk, OfFleet, OfFleets, OfPatches, OfRollouts, OfVolumes
+from lxcfleet.daemon.http.handlers import OfDisk, OfFleet, OfFleets, OfGenerations, OfPatches, OfRollouts, OfVolumes
 from lxcfleet.daemon.http.routes import Handler, Routes, as_json
 from lxcfleet.daemon.http.scrape import Scrape
 from lxcfleet.daemon.service import Fleet
@@ -17,7 +17,9 @@ from lxcfleet.daemon.setting import Setting
 from lxcfleet.errors import Busy, FleetError, InvalidInput, NotFound
 from lxcfleet.fleets.service import Fleets
 from lxcfleet.patch.exposure import Audit
+from lxcfleet.patch.generations import Generations
 from lxcfleet.patch.own import OwnParts
+from lxcfleet.patch.rescue import Rescue
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.patch.service import Patch
 from lxcfleet.patch.verify.prover import Prover
@@ -37,6 +39,8 @@ class Server:
         rollouts: Orders,
         audit: Audit,
         own: OwnParts,
+        generations: Generations,
+        rescue: Rescue,
         scrape: Scrape,
         access: Access,
     ) -> None:
@@ -52,6 +56,7 @@ class Server:
         OfDisk(fleet.disk).bind(routes)
         OfPatches(patch, prover, audit, own).bind(routes)
         OfRollouts(rollouts).bind(routes)
+        OfGenerations(generations, rescue).bind(routes)
         scrape.bind(routes)
         routes.add_to(self.application)
         self._harmless = {(call.method, call.path) for call in calls.CALLS.values() if call.harmless}

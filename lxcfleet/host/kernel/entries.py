@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,10 +103,13 @@ def is_whiteout(status: os.stat_result) -> bool:
 Entry = Whiteout | Directory | File | Copy | Symlink
 
 
-def stage(entries: Mapping[str, Entry], root: Path, tree: Path, first_id: int = 0) -> tuple[int, int]:
+def stage(
+    entries: Mapping[str, Entry], outside: Callable[[str], str], tree: Path, first_id: int = 0
+) -> tuple[int, int]:
     """Make the entries as files in the empty directory ``tree``; returns the most blocks and inodes that they need.
 
-    Copies are read below ``root``. ``first_id`` is added to all owners. Raises OSError.
+    ``outside``: gives the path by which this host knows the source of a copy. ``first_id`` is added to all owners. Raises
+    OSError.
     """
     top = os.fspath(tree)
     whiteouts = _Whiteouts()
@@ -125,7 +128,7 @@ def stage(entries: Mapping[str, Entry], root: Path, tree: Path, first_id: int = 
             case File(content, owner):
                 blocks += _put(target, content, owner, first_id)
             case Copy(source, owner, content=None):
-                with open(os.fspath(root).rstrip("/") + source, "rb") as original:
+                with open(outside(source), "rb") as original:
                     blocks += _put(target, original.read(), owner, first_id)
             case Copy(_, owner, content=bytes(content)):
                 blocks += _put(target, content, owner, first_id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lxcfleet.errors import HostError, NoCapacity, Unsupported
@@ -22,11 +22,11 @@ _SEARCH = "/usr/sbin:/sbin:/usr/bin:/bin"
 """Where mkfs.ext4 may be; a daemon's own PATH may lack the sbin directories."""
 
 
-def write(entries: Mapping[str, Entry], root: Path, work: Path, image: Path) -> None:
+def write(entries: Mapping[str, Entry], outside: Callable[[str], str], work: Path, image: Path) -> None:
     """Write the layer ``entries`` (absolute path in the layer to entry) to the file ``image``.
 
     ``work`` is a directory that only root can enter, on the file system of ``image``; the tree is staged in
-    it and removed again. Copies are read below ``root``. Raises NoCapacity if the disk is full,
+    it and removed again. ``outside``: see ``stage``. Raises NoCapacity if the disk is full,
     Unsupported if mkfs.ext4 is missing, and HostError for all other errors; ``image`` may be half
     written then.
     """
@@ -35,7 +35,7 @@ def write(entries: Mapping[str, Entry], root: Path, work: Path, image: Path) -> 
     entries = {**entries, "/lost+found": Directory(Owner(0o700), opaque=True)}
     try:
         tree.mkdir(mode=0o700)
-        blocks, inodes = stage(entries, root, tree)
+        blocks, inodes = stage(entries, outside, tree)
         _make(tree, image, blocks, inodes)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

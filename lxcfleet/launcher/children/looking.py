@@ -13,7 +13,7 @@ from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.packages import losses
 from lxcfleet.launcher.children.answer import Reply, answer, answer_large
 from lxcfleet.launcher.children.preparing import CHILD_SECONDS
-from lxcfleet.launcher.operations import ExposureItem, StaleItem, UnshadowItem
+from lxcfleet.launcher.operations import ExposureItem, MaskItem, StaleItem, UnshadowItem
 from lxcfleet.patch.stale import scan
 from lxcfleet.patch.stale.served import Wanted
 from lxcfleet.patch.stale.versions import Versions
@@ -84,15 +84,23 @@ def exposure(items: list[ExposureItem], reply: Reply, paths: Paths) -> None:
     answer_large(reply, body, json.dumps(found).encode())
 
 
-def mask(force: bool, reply: Reply, paths: Paths) -> None:
+def mask(item: MaskItem, reply: Reply, paths: Paths) -> None:
     """Bring the mask up to date and have it mounted in the launcher's mount namespace, which this child shares."""
     from lxcfleet.base.mask import mount  # imported late; see there for the reason
 
     try:
-        mount.refresh(paths, force)
+        mount.refresh(paths.on(item["generation"]), item["force"])
         answer(reply, "mask")
     except (OSError, FleetError) as error:
         answer(reply, "mask", error)
+
+
+def unmask(generation: int, reply: Reply, paths: Paths) -> None:
+    """Unmount the mask of a generation, and remove its image."""
+    from lxcfleet.base.mask import mount  # imported late; see there for the reason
+
+    mount.forget(paths.on(generation))
+    answer(reply, "mask")
 
 
 def release(_: None, reply: Reply, paths: Paths) -> None:

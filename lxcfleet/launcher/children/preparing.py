@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lxcfleet.base import layers, runtime
@@ -36,7 +35,8 @@ def prepare(_: None, reply: Reply, paths: Paths) -> None:
     """
     home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     for items in _batches(reply):
-        if any(item["mount"] for item in items) and not os.path.ismount(paths.mask_mount):
+        bases = {item["generation"] for item in items if item["mount"]}
+        if not all(os.path.ismount(paths.on(each).mask_mount) for each in bases):
             return  # a new launcher without mask: the daemon gets no answer, has the mask mounted, and asks again
         for item in items:
             signal.alarm(CHILD_SECONDS)
@@ -77,7 +77,7 @@ def _prepare_one(item: PrepareItem, reply: Reply, paths: Paths, home: int) -> No
     try:
         layers.mount(paths, stack, name, item["first_id"], item["disk"])
         if item["app"]:
-            runtime.mount(paths.root_mount, Path(stack.bottom.outside("/")), item["first_id"] or 0)
+            runtime.mount(paths.root_mount, stack.bottom.tree(), item["first_id"] or 0)
         mounting.mount(paths, name, item["volumes"], item["first_id"])
         if not item["make"]:
             tree.keep_copy(paths.container(name).spec, paths.container(name).started)
@@ -169,8 +169,9 @@ def _check(paths: Paths, name: str, item: PrepareItem) -> None:
         except FileNotFoundError:
             pass
         tree.write(path, text)
-    for layer in Stack.from_json(item["stack"]).lower:
+    stack = Stack.from_json(item["stack"])
+    for layer in stack.lower:
         if layer.services is not None:
             from lxcfleet.base.services import layer as services  # most containers do without
 
-            services.present(layer.services, name)
+            services.present(layer.services, name, stack.bottom)

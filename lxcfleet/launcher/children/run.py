@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 from lxcfleet.host.lxc import attach
 from lxcfleet.host.process import proc, sessions
 from lxcfleet.launcher import operations
-from lxcfleet.launcher.children import containers, disk, host, looking, networks, preparing, volumes
+from lxcfleet.launcher.children import containers, disk, generations, host, looking, networks, preparing, volumes
 from lxcfleet.launcher.children.answer import Reply
 from lxcfleet.launcher.operations import Operation
 from lxcfleet.paths import Paths
@@ -72,7 +72,12 @@ _bind(operations.DIFF, disk.diff)
 _bind(operations.FEATURES, host.features)
 _bind(operations.ROOT_IDS, host.root_ids)
 _bind(operations.MASK, looking.mask)
+_bind(operations.UNMASK, looking.unmask)
 _bind(operations.RELEASE, looking.release)
+_bind(operations.FREEZE_BASE, generations.freeze)
+_bind(operations.CHECK_GENERATION, generations.check)
+_bind(operations.REMOVE_GENERATION, generations.remove)
+_bind(operations.TIDY_GENERATIONS, generations.tidy)
 _bind(operations.MAKE_VOLUME, volumes.make)
 _bind(operations.CHANGE_VOLUME, volumes.change)
 _bind(operations.REMOVE_VOLUME, volumes.remove)

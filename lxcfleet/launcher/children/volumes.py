@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 
 from lxcfleet.base.present import Bottom, Present, Shelf
-from lxcfleet.base.stack import Layer
+from lxcfleet.base.stack import Stack
 from lxcfleet.data import mounting, volumes
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.kernel import syscalls
@@ -64,7 +64,7 @@ def check_mounts(item: MountsItem, reply: Reply, paths: Paths) -> None:
     try:
         there = [text for text in item["volumes"] if not {*volumes_of([parse_mount(text)])} & {*item["coming"]}]
         mounting.check(paths, there, None if item["privileged"] else _ANY_ID)
-        *shared, bottom = (Layer(*each) for each in item["stack"])
+        *shared, bottom = Stack.from_json(item["stack"]).lower
         shelf = Shelf()
         try:
             uppers = [shelf.upper(layer, bottom) for layer in shared if os.path.ismount(layer.source)]

@@ -57,10 +57,16 @@ class Driver:
         ends: Endings,
         change_sets: ChangeSets,
         undo: Callable[[], Awaitable[object]],
+        rescue: Callable[[Rollout], Awaitable[None]],
+        went_well: Callable[[Rollout], None],
     ) -> None:
-        """``undo``: begins the rollout that takes the last one's changes of specs back. Raises FleetError."""
+        """``undo``: begins the rollout that takes the last one's changes of specs back. Raises FleetError.
+
+        ``rescue``: gets each rollout that has halted; ``went_well``: gets each that is done.
+        """
         self._paths, self._fleet, self._ledger, self._sight = paths, fleet, ledger, sight
         self._change_sets, self._undo = change_sets, undo
+        self._rescue, self._went_well = rescue, went_well
         self._in_pieces = in_pieces
         self._endings = ends
         self._one_piece: float | None = None
@@ -107,6 +113,7 @@ class Driver:
             case Finish():
                 self._ledger.keep(planner.end(rollout, Status.DONE, now()))
                 self._ledger.say(_summary(rollout))
+                self._went_well(rollout)
 
     def _host_is_well(self) -> bool:
         return self._one_piece is not None and proc.uptime() - self._one_piece < HOST_SECONDS
@@ -190,6 +197,8 @@ class Driver:
                 await halting.run(command, facts, self._ledger.say)
             if self._ledger.active is not None and self._ledger.active.auto_revert:
                 await self._undo()
+            elif self._ledger.active is not None:
+                await self._rescue(self._ledger.active)
 
     def _with_ending(self, halt: Halt) -> Halt:
         """The halt with the end of its container."""

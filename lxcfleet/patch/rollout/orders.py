@@ -109,6 +109,14 @@ class Orders:
         self._change_sets.keep(ChangeSet(rollout.id, specs))
         return await self._start(rollout, dry_run=False)
 
+    async def rescue(self, wanted: Mapping[str, Spec]) -> RolloutRecord:
+        """End the halted rollout, and give what failed in it other specs, in a rollout of its own. Raises FleetError."""
+        halted = self.ledger.active
+        if halted is not None:
+            self.ledger.keep(planner.end(halted, Status.ABORTED, now()))
+            self.ledger.say(f"gives up, and gives {', '.join(wanted)} the base from before the patch")
+        return await self.begin_change(wanted, {})
+
     async def undo(self) -> RolloutRecord:
         """Put the specs back that the last rollout replaced, in a rollout of its own, which ends the former one. Raises
         FleetError."""

@@ -86,7 +86,7 @@ class Finder:
 
     async def shadows(self, containers: Iterable[Container]) -> dict[str, Delta]:
         """The shadows in each container's layers by name, whether it runs or not. Raises FleetError."""
-        items = [(each.name, stack_for(self._paths, each.name, each.spec).to_json()) for each in containers]
+        items = [(each.name, stack_for(self._paths, each.name, each.spec, live=True).to_json()) for each in containers]
         if not items:
             return {}
         await self._mask.have()
@@ -119,7 +119,7 @@ class Finder:
         running = container.running
         if running is None or running.payload.directory is None:
             return None
-        stack = stack_for(self._paths, container.name, container.spec)
+        stack = stack_for(self._paths, container.name, container.spec, live=True)
         client = dhcp.Client(container.name, self._paths).running() if container.name in clients else None
         place = str(running.payload.directory)
         return Target(container.name, running.pid, place, stack, running.since, running.monitor, client)

@@ -41,6 +41,8 @@ class Evidence:
     """The reason why a patch took it down; None: none did."""
     stopped: bool = False
     """Whether the operator stopped it since: then it stays down, and starts on a fresh mount if it is started."""
+    base: str = ""
+    """The reason why its base does not have all of the host's patches; empty: it has."""
     pending: Mapping[str, str] = field(default_factory=dict)
     """Packages that take effect with a reboot of the host, and why they have not yet."""
 
@@ -77,6 +79,8 @@ def judge(seen: Evidence, host: str, owners: Mapping[str, str], packages: Collec
     if host:
         reasons.append(f"the host itself is not in order: {host}")
     reasons += [f"{name} takes effect with a reboot of the host: {why}" for name, why in sorted(seen.pending.items())]
+    if seen.base:
+        reasons.append(seen.base)
     if seen.busy is not None:
         reasons.append(f"it is busy: {seen.busy}")
     if seen.fallen is not None and not seen.stopped:

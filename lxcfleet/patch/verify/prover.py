@@ -6,7 +6,7 @@ import asyncio
 import os
 import platform
 import socket
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,15 +32,20 @@ from lxcfleet.runtime.operations import now, result_record
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.selection import Selection
 
+Behind = Callable[[Container, Mapping[str, str]], Awaitable[str]]
+"""Tells why the base of a container does not have all that the host has; takes the host's packages."""
+
 _OS_RELEASE = Path("/usr/lib/os-release")
 
 
 class Prover:
     """Looks at containers and the host together."""
 
-    def __init__(self, registry: Registry, finder: Finder, owners: Owners, fallen: Fallen, own: OwnParts) -> None:
+    def __init__(
+        self, registry: Registry, finder: Finder, owners: Owners, fallen: Fallen, own: OwnParts, behind: Behind
+    ) -> None:
         self._registry, self._finder, self._owners, self._fallen = registry, finder, owners, fallen
-        self._own = own
+        self._own, self._behind = own, behind
 
     async def verify(self, selection: Selection, names: Sequence[str], *, deep: bool = False) -> ProofRecord:
         """Judge for each of the chosen containers (all, if none is chosen) whether it has the patch.
@@ -71,7 +76,10 @@ class Prover:
             busy = container.busy or ("it was restarted meanwhile" if changed else None)
             fall = self._fallen.of(container)
             why, stopped = (fall.why, bool(fall.stopped)) if fall else (None, False)
-            seen = Evidence(scans[container.name], owned[container.name], delta.problem, busy, why, stopped, pending)
+            base = await self._behind(container, installed)
+            seen = Evidence(
+                scans[container.name], owned[container.name], delta.problem, busy, why, stopped, base, pending
+            )
             record = self._evidence(container, evidence.judge(seen, half_done, owners, chosen), seen, old)
             record["not_compared"] = evidence.not_compared(seen, wanted, self._finder.blind)
             records.append(record)

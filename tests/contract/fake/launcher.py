@@ -248,7 +248,7 @@ class FakeLauncher(Launcher):
                 (group / file).write_text(text)
         return pid
 
-    def _mask(self, _: bool, reply: socket.socket) -> None:
+    def _mask(self, _: operations.MaskItem, reply: socket.socket) -> None:
         """A mask that hides nothing."""
         record = {"rules": "", "root": "/", "image": [], "operator": {}, "parts": {}, "watched": {}, "entries": {}}
         self._paths.mask_record.write_text(json.dumps(record))

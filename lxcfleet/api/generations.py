@@ -1,0 +1,166 @@
+"""Records and requests of calls about generations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
+
+from lxcfleet.api.records import ResultRecord, RolloutRecord
+from lxcfleet.api.requests import read_rollout_policy, read_selection, selection_to_json
+from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.selection import Selection
+from lxcfleet.spec.terms import MAX_GENERATION
+
+LONGEST_WHY = 200
+"""Characters of a reason."""
+
+
+class GenerationRecord(TypedDict):
+    """A frozen base."""
+
+    number: int
+    created: str
+    why: str
+    """The reason for which it was frozen."""
+    files: int
+    """Files and symbolic links in it."""
+    bytes: int
+    """Disk space that freezing it took."""
+    whole: bool
+    """Whether it was frozen as a whole, and not only what differs from the generation before."""
+    containers: list[str]
+    """The containers that stand on it, or will from their next start on."""
+    packages: dict[str, list[str | None]]
+    """The packages that the host has in another version now: the generation's, and the host's; null: not installed."""
+    problem: str | None
+    """Why it can't be used."""
+
+
+class FreezeRecord(TypedDict):
+    """The outcome of a freeze."""
+
+    changed: bool
+    """False: the newest generation is the same as the host is now."""
+    generation: GenerationRecord
+
+
+class CheckedRecord(TypedDict):
+    """What a look at a generation's files found."""
+
+    number: int
+    files: int
+    """The number of files that were looked at."""
+    written: list[str]
+    """Files that a program wrote in place since: the generation has the new content."""
+    missing: list[str]
+    strange: list[str]
+    """What was not frozen, and is there."""
+
+
+class GenerationsRemoved(TypedDict):
+    """The outcome of a removal."""
+
+    changed: bool
+    removed: list[int]
+
+
+class RollbackRecord(TypedDict):
+    """The outcome of a rollback."""
+
+    changed: bool
+    dry_run: bool
+    to: int
+    """The number of the generation; 0: the host's root."""
+    packages: dict[str, list[str | None]]
+    """What goes back: packages whose version differs from the host's, which comes first; null: not installed."""
+    containers: list[str]
+    """The containers that get it. Those that do not run have it from their next start on."""
+    results: list[ResultRecord]
+    """The outcome for those that do not run."""
+    restarts: list[str]
+    """Those that run: they are restarted onto it."""
+    rollout: RolloutRecord | None
+    """The rollout that restarts them."""
+
+
+@dataclass(frozen=True)
+class FreezeRequest:
+    """``lxcfleet generation freeze``."""
+
+    why: str = "asked for"
+
+    def to_json(self) -> dict[str, Any]:
+        """The body."""
+        return {"why": self.why}
+
+    @classmethod
+    def from_json(cls, data: object) -> FreezeRequest:
+        """From a body; raises InvalidInput."""
+        fields = Fields(data, "request")
+        request = cls(fields.text("why") or cls.why)
+        if len(request.why) > LONGEST_WHY or not request.why.isprintable():
+            fields.complain("why", f"must be one line of at most {LONGEST_WHY} characters")
+        fields.finish("the request is not valid")
+        return request
+
+
+@dataclass(frozen=True)
+class RemoveGenerationsRequest:
+    """``lxcfleet generation rm``: all of them, or none if one is in use."""
+
+    numbers: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The body."""
+        return {"numbers": list(self.numbers)}
+
+    @classmethod
+    def from_json(cls, data: object) -> RemoveGenerationsRequest:
+        """From a body; raises InvalidInput."""
+        fields = Fields(data, "request")
+        numbers = fields.raw("numbers")
+        fields.skip("numbers")
+        if not isinstance(numbers, list) or not numbers or len(numbers) > 1000 or not all(map(_is_number, numbers)):
+            fields.complain("numbers", "must be a list of generations' numbers")
+            numbers = []
+        fields.finish("the request is not valid")
+        return cls(tuple(dict.fromkeys(numbers)))
+
+
+@dataclass(frozen=True)
+class RollbackRequest:
+    """``lxcfleet rollback``. ``to``: the number of a generation; 0: the host's root; None: the newest generation that has
+    another version of some package than the host."""
+
+    selection: Selection
+    to: int | None = None
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    """The values of the rollout's policy that differ from the settings."""
+    dry_run: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The body."""
+        return {
+            "selection": selection_to_json(self.selection),
+            "to": self.to,
+            "policy": dict(self.policy),
+            "dry_run": self.dry_run,
+        }
+
+    @classmethod
+    def from_json(cls, data: object) -> RollbackRequest:
+        """From a body; raises InvalidInput."""
+        fields = Fields(data, "request")
+        to = fields.integer("to", 0, 0, MAX_GENERATION) if fields.has("to") else None
+        request = cls(
+            read_selection(fields.nested("selection")), to, read_rollout_policy(fields), fields.flag("dry_run")
+        )
+        if not (request.selection.narrow or request.selection.everything):
+            fields.complain("selection", "chooses nothing")
+        fields.finish("the request is not valid")
+        return request
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int and 0 < value <= MAX_GENERATION

@@ -1,0 +1,259 @@
+"""generation list, freeze, verify and rm; rollback."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from lxcfleet.api.generations import (
+    FreezeRequest,
+    GenerationRecord,
+    RemoveGenerationsRequest,
+    RollbackRecord,
+    RollbackRequest,
+)
+from lxcfleet.cli import complete, options
+from lxcfleet.cli.session import connect
+from lxcfleet.cli.ui import output, rolling
+from lxcfleet.errors import InvalidInput
+from lxcfleet.spec.terms import MAX_GENERATION
+
+FOUND = 4
+"""Exit status of a check that found something."""
+HOST = "host"
+_FIELDS = ("number", "created", "bytes", "files", "containers", "packages", "why", "problem")
+_SHOWN = 20
+"""So many packages are shown by name."""
+
+
+@click.group(cls=options.Suggesting, short_help="Frozen bases: the way back from a bad patch.")
+def generation() -> None:
+    """Generations: frozen bases, which later changes of the host do not touch. They are the way back from a bad patch.
+
+    One holds the host's programs, libraries and settings as they were: by links to the host's own files, so it takes little
+    space, and containers on it share their memory with the others. Freeze one before a patch; `rollback` gives
+    containers that base if the patch was bad. Freezing for the first time gives each file below /usr and /opt one link
+    more, which moves its change time: see docs/generations.md for what backups and integrity checkers make of that.
+
+    \b
+    Examples:
+      lxcfleet generation freeze --why "before the upgrade"
+      lxcfleet generation list
+    """
+
+
+@generation.command("list")
+@options.formatted
+@options.quiet("Print only numbers.")
+@click.pass_context
+def list_(ctx: click.Context, *, style: str, quiet: bool) -> None:
+    """Show all generations, the newest first: who stands on them, and how many packages the host has in another version.
+
+    \b
+    Examples:
+      lxcfleet generation list
+      lxcfleet generation list -f json | jq '.[0].packages'
+    """
+    records = connect(ctx).generations()
+    if quiet:
+        output.write("".join(f"{record['number']}\n" for record in records))
+        return
+    output.show(
+        style,
+        records,
+        lines=lambda: output.columns(_table(records), output.terminal_width()) if records else [],
+        rows=lambda: [_FIELDS, *([_text(record, key) for key in _FIELDS] for record in records)],
+    )
+    if style == "table" and not records:
+        output.say("lxcfleet: no generations: `lxcfleet generation freeze` makes one")
+
+
+def _table(records: Sequence[GenerationRecord]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("NUMBER", "FROZEN", "SIZE", "CONTAINERS", "DIFFERS IN", "WHY")]
+    for record in records:
+        problem = record["problem"]
+        many = len(record["packages"])
+        differs = f"{many} package{'' if many == 1 else 's'}" if many else "nothing"
+        rows.append((
+            str(record["number"]), record["created"][:16].replace("T", " "), output.size(record["bytes"]),
+            str(len(record["containers"])), "" if problem else differs,
+            f"! {problem.splitlines()[0]}" if problem else record["why"],
+        ))  # fmt: skip
+    return rows
+
+
+def _text(record: GenerationRecord, key: str) -> str:
+    value: Any = record[key]  # type: ignore[literal-required]
+    if isinstance(value, Mapping):
+        return " ".join(value)
+    return " ".join(value) if isinstance(value, list) else "" if value is None else str(value)
+
+
+@generation.command()
+@click.option("--why", metavar="TEXT", default="asked for", help="The reason, for `generation list`.")
+@options.formatted
+@options.quiet("Print only the number.")
+@click.pass_context
+def freeze(ctx: click.Context, *, why: str, style: str, quiet: bool) -> None:
+    """Freeze the host's programs, libraries and settings as they are now. Nothing is done if the newest one is the same.
+
+    \b
+    Examples:
+      lxcfleet generation freeze
+      lxcfleet generation freeze --why "before openssl" -f json | jq .generation.number
+    """
+    record = connect(ctx).freeze_base(FreezeRequest.from_json({"why": why}))
+    made = record["generation"]
+    if quiet:
+        output.write(f"{made['number']}\n")
+        return
+    said = f"froze generation {made['number']}: {made['files']} files, {output.size(made['bytes'])}"
+    same = f"generation {made['number']} is the same as the host is now"
+    output.show(
+        style, record, lines=lambda: [said if record["changed"] else same],
+        rows=lambda: [("number", "changed"), (str(made["number"]), str(record["changed"]).lower())],
+    )  # fmt: skip
+
+
+@generation.command()
+@click.argument("number", type=click.IntRange(1, MAX_GENERATION), shell_complete=complete.generations)
+@options.formatted
+@options.quiet("Print nothing.")
+@click.pass_context
+def verify(ctx: click.Context, *, number: int, style: str, quiet: bool) -> int:
+    """Look whether a generation is still what was frozen.
+
+    A program of the host that writes into an existing file, and does not replace it, changes the generation, too. dpkg
+    replaces files. Exit status 4: files were written so, or are missing.
+
+    \b
+    Examples:
+      lxcfleet generation verify 3
+    """
+    record = connect(ctx).check_generation(str(number))
+    found = [("written in place", path) for path in record["written"]]
+    found += [("missing", path) for path in record["missing"]] + [("not frozen", path) for path in record["strange"]]
+    if not quiet:
+        lines = [output.printable(f"{what}: {path}") for what, path in found]
+        lines.append(f"generation {number}: {record['files']} files looked at, {len(found)} differ")
+        output.show(style, record, lines=lambda: lines, rows=lambda: [("what", "path"), *found])
+    return FOUND if found else 0
+
+
+@generation.command()
+@click.argument(
+    "numbers", nargs=-1, required=True, type=click.IntRange(1, MAX_GENERATION), metavar="NUMBER...",
+    shell_complete=complete.generations,
+)  # fmt: skip
+@options.formatted
+@options.quiet("Print only the numbers of those that were removed.")
+@click.pass_context
+def rm(ctx: click.Context, *, numbers: tuple[int, ...], style: str, quiet: bool) -> None:
+    """Remove generations. None is removed if a container stands on one of them. The host's files stay as they are.
+
+    \b
+    Examples:
+      lxcfleet generation rm 1 2
+    """
+    record = connect(ctx).remove_generations(RemoveGenerationsRequest(numbers))
+    removed = [str(number) for number in record["removed"]]
+    if quiet:
+        output.write("".join(f"{number}\n" for number in removed))
+        return
+    output.show(
+        style, record, lines=lambda: [f"removed generation {number}" for number in removed],
+        rows=lambda: [("number",), *((number,) for number in removed)],
+    )  # fmt: skip
+
+
+def _goal(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
+    if value == HOST:
+        return 0
+    if not value.isdecimal() or not 0 < int(value[:8]) <= MAX_GENERATION:
+        raise InvalidInput(
+            f"{value!r} is no base", hint=f"write a generation's number (`lxcfleet generation list`), or {HOST}"
+        )
+    return int(value)
+
+
+@click.command()
+@options.selected
+@click.option(
+    "--to", metavar="NUMBER|host", default=None, callback=_goal,
+    help="The generation, or the host's root. Default: the newest generation with other versions of packages than the host.",
+)  # fmt: skip
+@rolling.policy_options
+@options.dry_run
+@options.formatted
+@options.quiet("Print only the names of those that get another base.")
+@click.pass_context
+def rollback(
+        ctx: click.Context,
+    /,
+    *,
+    patterns: tuple[str, ...],
+    labels: tuple[str, ...],
+    everything: bool,
+    to: int | None,
+    dry_run: bool,
+    style: str,
+    quiet: bool,
+    **more: Any,
+) -> int:
+    """Give containers the base that they had before a bad patch.
+
+    What goes back are programs, libraries and the defaults in /etc, and dpkg's records of them; what stays is each
+    container's own: its delta, its volumes. The host is not changed. Running containers are restarted in waves, gated by
+    their health; `rollout undo` takes it back. Later patches pass these containers over, and `verify` says so, until
+    `rollback --to host` puts them on the host's root again.
+
+    \b
+    Examples:
+      lxcfleet rollback --all --dry-run
+      lxcfleet rollback -l group=web --to 3
+      lxcfleet rollback 'web*' --to host
+    """
+    chosen = options.selection(patterns, labels, everything)
+    client = connect(ctx)
+    record = client.rollback(RollbackRequest(chosen, to, rolling.policy_of(more), dry_run))
+    rollout = record["rollout"]
+    if not quiet and style == "table":
+        _tell(record)
+    if rollout is not None and not more["no_wait"] and rollout["ended"] is None:
+        try:
+            record["rollout"] = rollout = rolling.follow(client, rollout, quiet=quiet)
+        except KeyboardInterrupt:
+            output.say("lxcfleet: left; the rollout goes on: `lxcfleet rollout status`")
+            return rolling.INTERRUPTED
+    names = record["containers"]
+    if quiet:
+        output.write("".join(f"{name}\n" for name in names))
+    elif style != "table":
+        output.show(style, record, lines=list, rows=lambda: [("name",), *((name,) for name in names)])
+    elif rollout is not None:
+        output.say(f"lxcfleet: restarted in waves: rollout {rollout['id']} is {rollout['status']}")
+    return 0 if rollout is None else rolling.tell_halt(rollout)
+
+
+def _tell(record: RollbackRecord) -> None:
+    goal = f"generation {record['to']}" if record["to"] else "the host's root"
+    if not record["changed"]:
+        output.say(f"lxcfleet: nothing to do: all of them stand on {goal} already")
+        return
+    many, running = len(record["containers"]), len(record["restarts"])
+    word = "would get" if record["dry_run"] else "get"
+    noun = "container" if many == 1 else "containers"
+    output.say(f"lxcfleet: {many} {noun} {word} {goal}; {running} of them by a restart, in waves")
+    packages = record["packages"]
+    for name in [*packages][:_SHOWN]:
+        now, then = packages[name]
+        output.say(f"  {name}: {now or 'not installed'} -> {then or 'not installed'}")
+    if len(packages) > _SHOWN:
+        output.say(f"  and {len(packages) - _SHOWN} more packages")
+
+
+VERBS = {"generation": generation, "rollback": rollback}

@@ -1,0 +1,258 @@
+"""Generations as the API has them: frozen, listed, looked at, removed; and the way of containers back to one.
+
+A rollback is a rollout that changes specs: same waves, same gates, and `rollout undo` is its way back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+
+from lxcfleet.api.generations import (
+    CheckedRecord,
+    FreezeRecord,
+    FreezeRequest,
+    GenerationRecord,
+    GenerationsRemoved,
+    RemoveGenerationsRequest,
+    RollbackRecord,
+    RollbackRequest,
+)
+from lxcfleet.base.generations import packages, store
+from lxcfleet.containers.changing import Changing
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.events import LeftoverRemoved
+from lxcfleet.containers.masks import MaskKeeper
+from lxcfleet.containers.registry import Registry
+from lxcfleet.errors import Broken, Busy, FleetError, NotFound, WrongState, from_body
+from lxcfleet.host.packages import database
+from lxcfleet.launcher.client import Launcher
+from lxcfleet.launcher.operations import CHECK_GENERATION, FREEZE_BASE, REMOVE_GENERATION, TIDY_GENERATIONS, FreezeItem
+from lxcfleet.patch.events import Frozen, GenerationRemoved
+from lxcfleet.patch.rollout.orders import Orders
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Bus
+from lxcfleet.runtime.operations import result_record
+from lxcfleet.spec.fields import askable
+from lxcfleet.spec.spec import Spec
+
+log = logging.getLogger(__name__)
+
+BEFORE = "before a patch"
+"""The reason of those that are frozen by themselves."""
+_NAMED = 5
+_LIST = "`lxcfleet generation list` shows those that there are"
+
+
+class Generations:
+    """All frozen bases of this host."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        registry: Registry,
+        mask: MaskKeeper,
+        launcher: Launcher,
+        changing: Changing,
+        orders: Orders,
+        bus: Bus,
+    ) -> None:
+        self._paths, self._registry, self._mask, self._launcher = paths, registry, mask, launcher
+        self._changing, self._orders, self._bus = changing, orders, bus
+        self._busy = False
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    async def records(self) -> list[GenerationRecord]:
+        """All of them, the newest first. Raises HostError."""
+        present = await asyncio.to_thread(database.installed)
+        return [await self._record(number, present) for number in sorted(store.numbers(self._paths), reverse=True)]
+
+    async def check(self, number: int) -> CheckedRecord:
+        """Look for files of a generation that were written in place since it was frozen. Raises FleetError."""
+        store.load(self._paths, number)
+        found = await self._launcher.ask_large(CHECK_GENERATION, number)
+        return CheckedRecord(
+            number=number, files=found["files"], written=found["written"], missing=found["missing"], strange=found["strange"]
+        )
+
+    async def behind(self, container: Container, present: Mapping[str, str]) -> str:
+        """The reason why a container that stands on a generation does not have all of the host's patches; empty: it has.
+
+        ``present``: the host's packages.
+        """
+        spec = container.spec
+        if spec is None or not spec.generation:
+            return ""
+        try:
+            differs = await self._differs(spec.generation, present)
+        except FleetError as error:
+            return f"it stands on generation {spec.generation}, of which nothing is known: {error.message}"
+        if not differs:
+            return ""
+        names = sorted(differs)
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        return f"it stands on generation {spec.generation}, which has other versions of {', '.join(names[:_NAMED])}{more}"
+
+    async def _record(self, number: int, present: Mapping[str, str]) -> GenerationRecord:
+        problem, found, differs = None, None, dict[str, list[str | None]]()
+        try:
+            found = store.load(self._paths, number)
+            differs = await self._differs(number, present)
+        except FleetError as error:
+            problem = str(error)
+        return {
+            "number": number,
+            "created": found.created if found else "",
+            "why": found.why if found else "",
+            "files": found.files if found else 0,
+            "bytes": found.bytes if found else 0,
+            "whole": found.whole if found else False,
+            "containers": self._users(number),
+            "packages": differs,
+            "problem": problem,
+        }
+
+    async def _differs(self, number: int, present: Mapping[str, str]) -> dict[str, list[str | None]]:
+        """The packages of which a generation has another version than the host: its own, and the host's."""
+        own = await asyncio.to_thread(packages.of, self._paths, number)
+        names = sorted(name for name in {*own, *present} if own.get(name) != present.get(name))
+        return {name: [own.get(name), present.get(name)] for name in names}
+
+    def _users(self, number: int) -> list[str]:
+        """The containers that stand on it: by their specs, or by the spec of their run."""
+        return [each.name for each in self._registry if any(spec.generation == number for spec in _specs(each))]
+
+    # -- freezing and removing -------------------------------------------------------------------------------
+
+    async def freeze(self, ask: FreezeRequest, *, waiting: bool = False) -> FreezeRecord:
+        """Freeze the host's root as it is now, unless the newest generation is the same. Raises FleetError.
+
+        ``waiting``: an apt that holds its lock waits for it.
+        """
+        if self._busy:
+            raise Busy("the base is being frozen", hint="wait until that is done, then try again")
+        self._busy = True
+        try:
+            number = await self._launcher.ask_large(FREEZE_BASE, FreezeItem(why=ask.why, waiting=waiting))
+        finally:
+            self._busy = False
+        present = await asyncio.to_thread(database.installed)
+        changed = number > 0
+        if changed:
+            self._bus.publish(Frozen(number, ask.why))
+        return {"changed": changed, "generation": await self._record(abs(number), present)}
+
+    async def prepare(self, *, keep: int) -> FreezeRecord:
+        """Freeze the host's root before a patch, for an apt that waits. Raises FleetError.
+
+        Of those that were frozen so, the newest ``keep`` stay, and those that containers stand on.
+        """
+        record = await self.freeze(FreezeRequest(BEFORE), waiting=True)
+        for number in sorted(store.numbers(self._paths), reverse=True)[1:]:
+            with contextlib.suppress(FleetError):
+                if store.load(self._paths, number).why != BEFORE:
+                    continue
+                if keep > 1:
+                    keep -= 1
+                elif not self._users(number):
+                    await self.remove(RemoveGenerationsRequest((number,)))
+        return record
+
+    async def remove(self, ask: RemoveGenerationsRequest) -> GenerationsRemoved:
+        """Remove generations that no container stands on, all or none of them. Raises FleetError."""
+        await self._registry.observe()
+        there = store.numbers(self._paths)
+        for number in ask.numbers:
+            if number not in there:
+                raise NotFound(f"there is no generation {number}", hint=_LIST)
+            self._refuse_used(number)
+        for number in ask.numbers:
+            await self._mask.forget(number)
+            answer = await self._launcher.ask(REMOVE_GENERATION, number)
+            if answer["error"]:
+                raise from_body(answer["error"])
+            self._bus.publish(GenerationRemoved(number))
+        return {"changed": True, "removed": list(ask.numbers)}
+
+    def _refuse_used(self, number: int) -> None:
+        users = self._users(number)
+        broken = [each.name for each in self._registry if not _specs(each)]
+        if users or broken:
+            names = users or broken
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            stand = "stand on it" if users else "have specs that can't be read, so they may stand on it"
+            raise WrongState(
+                f"generation {number} is in use", why=f"these containers {stand}: {', '.join(names[:_NAMED])}{more}",
+                hint="give them another base first: lxcfleet rollback NAME --to host" if users else "mend or destroy them",
+            )  # fmt: skip
+
+    async def clean_up(self) -> None:
+        """Remove what a crash left."""
+        if not self._paths.generations.exists():
+            return
+        try:
+            answer = await self._launcher.ask(TIDY_GENERATIONS, None)
+            if answer["error"]:
+                raise from_body(answer["error"])
+            for name in answer["notes"]:
+                self._bus.publish(LeftoverRemoved(name))
+        except FleetError as error:
+            log.error("can't clean up: %s", error)
+
+    # -- the way back ----------------------------------------------------------------------------------------
+
+    async def rollback(self, ask: RollbackRequest) -> RollbackRecord:
+        """Give the chosen containers another base: those that run in a rollout, the others at once. Raises FleetError."""
+        await self._registry.observe()
+        present = await asyncio.to_thread(database.installed)
+        to = await self.goal(present) if ask.to is None else ask.to
+        differs = await self._differs(to, present) if to else {}
+        chosen = self._registry.choose(ask.selection)
+        wanted = {each.name: replace(spec, generation=to) for each in chosen if (spec := _changeable(each)).generation != to}
+        moved = [each for each in chosen if each.name in wanted]
+        planned = {each.container.name: each for each in await self._changing.check(moved, wanted, askable())}
+        # A base on which nothing can start is found out before the first of them is stopped.
+        await self._mask.refresh([to])
+        running = {each.name: wanted[each.name] for each in moved if each.running is not None}
+        stopped = [planned[each.name] for each in moved if each.running is None]
+        results = [] if ask.dry_run else await self._changing.carry_out(stopped)
+        rollout = None
+        if running and not ask.dry_run:
+            rollout = await self._orders.begin_change(running, ask.policy)
+        return {
+            "changed": bool(wanted),
+            "dry_run": ask.dry_run,
+            "to": to,
+            "packages": {name: [host, own] for name, (own, host) in differs.items()},
+            "containers": [*wanted],
+            "results": [result_record(result) for result in results],
+            "restarts": [*running],
+            "rollout": rollout,
+        }
+
+    async def goal(self, present: Mapping[str, str]) -> int:
+        """The newest generation that has another version of some package than the host. Raises NotFound, HostError."""
+        numbers = sorted(store.numbers(self._paths), reverse=True)
+        for number in numbers:
+            if await self._differs(number, present):
+                return number
+        why = "every generation has the packages that the host has now" if numbers else "nothing was frozen yet"
+        raise NotFound(
+            "there is nothing to go back to", why=why,
+            hint="`lxcfleet generation freeze` before a patch makes the way back from it",
+        )  # fmt: skip
+
+
+def _specs(container: Container) -> list[Spec]:
+    return [spec for spec in (container.spec, container.wanted) if spec is not None]
+
+
+def _changeable(container: Container) -> Spec:
+    if container.wanted is None:
+        raise container.problem or Broken(f"{container.name} is broken")
+    return container.wanted
+

@@ -1,0 +1,120 @@
+"""The base is frozen before each patch; what fails after it gets that base back, and keeps it until another patch went well.
+
+Only where the settings say so (`patch: {freeze: true}`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from lxcfleet.api.generations import FreezeRecord
+from lxcfleet.containers.registry import Registry
+from lxcfleet.errors import FleetError
+from lxcfleet.host.kernel import tree
+from lxcfleet.host.packages import database
+from lxcfleet.patch.events import NotRescued
+from lxcfleet.patch.generations import Generations
+from lxcfleet.patch.rollout.orders import Orders
+from lxcfleet.patch.rollout.state import MemberPhase, Rollout, RolloutKind
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Bus
+from lxcfleet.runtime.tasks import Tasks
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.windows import PatchSettings
+
+log = logging.getLogger(__name__)
+
+
+class Rescue:
+    """Gives containers that a patch broke the base from before it, and takes them along with the next good patch."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        settings: Callable[[], PatchSettings],
+        registry: Registry,
+        generations: Generations,
+        orders: Orders,
+        pending: Callable[[], bool],
+        bus: Bus,
+        tasks: Tasks,
+    ) -> None:
+        """``pending``: whether a change of the host's packages was not dealt with yet."""
+        self._paths, self._settings, self._registry = paths, settings, registry
+        self._generations, self._orders, self._pending = generations, orders, pending
+        self._bus, self._tasks = bus, tasks
+
+    def take_over(self) -> None:
+        """Have the package manager's hook know whether the base is frozen before patches."""
+        try:
+            if self._settings().freeze:
+                self._paths.freezes.touch(mode=0o644)
+            else:
+                self._paths.freezes.unlink(missing_ok=True)
+        except OSError as error:
+            log.error("patches don't freeze the base: %s", error)
+
+    async def prepare(self) -> FreezeRecord | None:
+        """A patch is about to come: freeze the base, if the settings say so. None: they do not, or another part of the same
+        patch came already. Raises FleetError."""
+        settings = self._settings()
+        if not settings.freeze or self._pending():
+            return None
+        return await self._generations.prepare(keep=settings.keep)
+
+    # -- after a patch ---------------------------------------------------------------------------------------
+
+    async def halted(self, rollout: Rollout) -> None:
+        """A rollout of a patch has halted: give what failed in it the base from before the patch."""
+        failed = [member.name for member in rollout.by_phase(MemberPhase.FAILED) if member.name in self._registry]
+        if rollout.kind is not RolloutKind.PATCH or not self._settings().freeze or not failed:
+            return
+        try:
+            to = await self._generations.goal(await asyncio.to_thread(database.installed))
+            self._note({**self._noted(), **dict.fromkeys(failed, to)})
+            await self._orders.rescue(self._moved(failed, to))
+        except (FleetError, OSError) as error:
+            self._bus.publish(NotRescued(tuple(failed), str(error).replace("\n", "; ")))
+
+    def went_well(self, rollout: Rollout | None) -> None:
+        """A patch is everywhere, but for what was rescued from an earlier one. ``rollout``: None if nothing was stale."""
+        good = rollout is None or (rollout.kind is RolloutKind.PATCH and not rollout.by_phase(MemberPhase.FAILED))
+        if good and self._noted():
+            self._tasks.do("release", self._release)
+
+    async def _release(self) -> None:
+        """Put what was rescued on the host's root again. What fails there gets its base back: the rollout reverts itself."""
+        noted = self._noted()
+        names = [name for name, number in noted.items() if self._stands(name) == number]
+        if self._orders.ledger.active is not None:
+            return
+        try:
+            self._note({})
+            if names:
+                await self._orders.begin_change(self._moved(names, 0), {}, auto_revert=True)
+        except (FleetError, OSError) as error:
+            log.error("what was rescued stays on its generation: %s", str(error).replace("\n", "; "))
+
+    def _moved(self, names: Sequence[str], to: int) -> dict[str, Spec]:
+        specs = {name: self._registry[name].wanted for name in names}
+        return {name: replace(spec, generation=to) for name, spec in specs.items() if spec is not None}
+
+    def _stands(self, name: str) -> int | None:
+        wanted = self._registry[name].wanted if name in self._registry else None
+        return None if wanted is None else wanted.generation
+
+    def _noted(self) -> dict[str, int]:
+        """The containers that were rescued, each with its generation."""
+        try:
+            found = json.loads(self._paths.rescued.read_bytes())
+            return {str(name): int(number) for name, number in found.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
+
+    def _note(self, rescued: dict[str, int]) -> None:
+        self._paths.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        tree.write(self._paths.rescued, json.dumps(rescued), sync=True)

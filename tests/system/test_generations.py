@@ -1,0 +1,127 @@
+"""Containers on generations. What is frozen is a small root, so that the host's own files stay as they are."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from lxcfleet.base.generations import build, store
+
+from . import small_root
+from .harness import Fleet, until
+
+pytestmark = pytest.mark.system
+
+@pytest.fixture(scope="module")
+def root(own_fleet: Fleet) -> Path:
+    """The small root: on the file system of the fleet's own files, as a host's is."""
+    place = own_fleet.paths.state / "root"
+    place.mkdir(parents=True)
+    small_root.make(place, greet="1", other="1")
+    return place
+
+
+@pytest.fixture(scope="module")
+def first(own_fleet: Fleet, root: Path) -> int:
+    """A generation with version 1 of the package."""
+    made = build.freeze(own_fleet.paths, "before the patch", root=root, now=time.time())
+    assert made is not None
+    return made.number
+
+
+def on(fleet: Fleet, name: str) -> int:
+    """The generation that a container stands on by its spec."""
+    return int(fleet.json("info", name)["spec"].get("generation", 0))
+
+
+def test_containers_go_to_a_generation_and_back(fleet: Fleet, root: Path, first: int) -> None:
+    one, two, still = (fleet.name(word) for word in ("one", "two", "still"))
+    fleet.create(one, two)
+    fleet.create(still, options=("--no-start",))
+    pids = {name: fleet.pid(name) for name in (one, two)}
+    dry = fleet.json("rollback", one, two, still, "--to", str(first), "--dry-run")
+    assert (sorted(dry["containers"]), sorted(dry["restarts"])) == (sorted((one, two, still)), sorted((one, two)))
+    assert dry["packages"]["greet"] == [None, "1"]
+    assert {name: fleet.pid(name) for name in (one, two)} == pids
+    ran = fleet.run("rollback", one, two, still, "--to", str(first))
+    assert ran.status == 0, ran
+    for name in (one, two):
+        assert fleet.pid(name) != pids[name]
+        assert fleet.inside(name, "cat /usr/lib/greet") == "greet 1"
+        assert on(fleet, name) == first
+    # The host is patched. Neither those that run nor those that start see any of it.
+    small_root.install(root, greet="2", other="1", new="1")
+    assert fleet.inside(one, "cat /usr/lib/greet; cat /usr/lib/new || echo none").splitlines()[0] == "greet 1"
+    fleet.ok("restart", two)
+    fleet.ok("start", still)
+    for name in (two, still):
+        assert fleet.inside(name, "cat /usr/lib/greet") == "greet 1"
+        assert fleet.run("exec", name, "--", "cat", "/usr/lib/new").status != 0
+    # Such a container is not proven, and says why.
+    record = next(each for each in fleet.json_any("verify", one)["containers"])
+    assert not record["proven"]
+    assert any(f"generation {first}" in reason for reason in record["reasons"]), record
+    # One more generation has only what differs.
+    second = build.freeze(fleet.paths, "after", root=root, now=time.time())
+    assert second is not None
+    assert len(second.sheets) == 2
+    assert fleet.run("rollback", one, "--to", str(second.number)).status == 0
+    assert fleet.inside(one, "cat /usr/lib/greet; cat /usr/lib/new") == "greet 2\nnew 1"
+    listed = {each["number"]: each for each in json.loads(fleet.ok("generation", "list", "-f", "json"))}
+    assert listed[second.number]["containers"] == [one]
+    assert sorted(listed[first]["containers"]) == sorted((two, still))
+    refused = fleet.run("generation", "rm", str(first))
+    assert refused.status == 1
+    assert two in refused.err
+    # A daemon that is killed finds them as they are.
+    fleet.stop_daemon(9)
+    half = fleet.paths.sheets / ".new-s9"
+    (half / "tree").mkdir(parents=True)
+    fleet.start_daemon()
+    until(lambda: not half.exists(), 10, "what a freeze left that was killed is removed")
+    fleet.ok("restart", two)
+    assert fleet.inside(two, "cat /usr/lib/greet") == "greet 1"
+    # `rollout undo` is the way back of the way back.
+    assert fleet.run("rollout", "undo").status == 0
+    assert on(fleet, one) == first
+    assert fleet.run("rollback", one, two, still, "--to", "host").status == 0
+    assert [on(fleet, name) for name in (one, two, still)] == [0, 0, 0]
+    assert fleet.run("exec", one, "--", "cat", "/usr/lib/greet").status != 0
+    assert fleet.ok("generation", "rm", str(second.number)).strip() == f"removed generation {second.number}"
+    assert store.numbers(fleet.paths) == [first]
+
+
+def test_nothing_is_stopped_for_a_base_that_is_not_there(fleet: Fleet) -> None:
+    name = fleet.name("one")
+    fleet.create(name)
+    pid = fleet.pid(name)
+    for wrong in ("99", "0", "x", "1.5"):
+        ran = fleet.run("rollback", name, "--to", wrong)
+        assert ran.status in (1, 2), ran
+    assert fleet.run("set", name, "generation=99").status == 1
+    assert fleet.pid(name) == pid
+
+
+def test_a_container_whose_generation_is_gone_says_so(fleet: Fleet, root: Path, first: int) -> None:
+    name = fleet.name("one")
+    fleet.create(name)
+    made = build.freeze(fleet.paths, "to be lost", root=root, now=time.time())
+    number = made.number if made else max(store.numbers(fleet.paths))
+    assert fleet.run("rollback", name, "--to", str(number)).status == 0
+    record = fleet.paths.generation_record(number)
+    text = record.read_bytes()
+    record.unlink()
+    try:
+        pid = fleet.pid(name)
+        ran = fleet.run("restart", name)
+        assert ran.status == 1, ran
+        assert f"generation {number}" in ran.err
+        assert fleet.pid(name) == pid, "it is not stopped, as it could not start again"
+        assert fleet.run("generation", "list").status == 0
+    finally:
+        record.write_bytes(text)
+    fleet.ok("restart", name)
+    until(lambda: fleet.state(name) == "running", 10)
