@@ -512,7 +512,7 @@ def test_a_part_on_another_file_system_is_named(paths: Paths, host: Path, monkey
         real(name, *arguments, **options)
 
     monkeypatch.setattr(os, "link", link)
-    with pytest.raises(Unsupported, match="/usr/lib/tool/b is on another file system"):
+    with pytest.raises(Unsupported, match="/usr/lib/tool/b is on one of its own"):
         freeze(paths, host)
     assert os.listdir(paths.sheets) == []
 

@@ -180,6 +180,6 @@ def attributes(file: int) -> tuple[tuple[str, bytes], ...]:
 def elsewhere(path: str) -> Unsupported:
     """The error for a part of the base that can't be linked."""
     return Unsupported(
-        "the base can't be frozen", why=f"{path} is on another file system than lxcfleet's directory for generations",
-        hint="a hard link can't lead from one file system to another; containers go on with the live base",
+        "the base can't be frozen: it is on several file systems", why=f"{path} is on one of its own",
+        hint="no hard link leads from one file system to another; containers go on with the live base",
     )  # fmt: skip
