@@ -152,11 +152,11 @@ modules:
 	rm -rf $(lib)/new $(lib)/old
 
 programs:
-	install -d -m 0755 $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(units) $(etc)/mask.d
+	install -d -m 0755 $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(units) $(etc)/mask.d $(etc)/run
 	$(call wrapper,bin/lxcfleet,$(PREFIX)/bin/lxcfleet)
 	$(call wrapper,bin/lxcfleetd,$(PREFIX)/sbin/lxcfleetd)
 	install -m 0644 systemd/lxcfleet.socket systemd/lxcfleet.slice $(units)/
-	for unit in lxcfleet lxcfleet-containers; do \
+	for unit in lxcfleet lxcfleet-containers lxcfleet-run@; do \
 	    sed 's|@PREFIX@|$(PREFIX)|' systemd/$$unit.service.in > $(units)/$$unit.service || exit; \
 	    chmod 0644 $(units)/$$unit.service; \
 	done
@@ -208,7 +208,8 @@ host:
 uninstall: root
 	tools/daemon stop
 	rm -rf $(lib) $(DESTDIR)$(PREFIX)/bin/lxcfleet $(DESTDIR)$(PREFIX)/sbin/lxcfleetd
-	rm -f $(units)/lxcfleet.socket $(units)/lxcfleet.service $(units)/lxcfleet-containers.service $(units)/lxcfleet.slice
+	rm -f $(units)/lxcfleet.socket $(units)/lxcfleet.service $(units)/lxcfleet-containers.service \
+	    $(units)/lxcfleet-run@.service $(units)/lxcfleet.slice
 	rm -f $(share)/man/man1/lxcfleet.1 $(share)/man/man5/lxcfleet.yaml.5 $(share)/man/man8/lxcfleetd.8
 	rm -rf $(share)/doc/lxcfleet $(share)/lxcfleet
 	rm -f $(share)/bash-completion/completions/lxcfleet $(share)/zsh/site-functions/_lxcfleet

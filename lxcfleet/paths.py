@@ -77,6 +77,11 @@ class ContainerPaths:
         return self.directory / "exit.json"
 
     @property
+    def foreground(self) -> Path:
+        """Says that `lxcfleet run` runs it, or did so last; see containers.foreground."""
+        return self.directory / "foreground.json"
+
+    @property
     def runs(self) -> Path:
         """Is there while it runs; see containers.supervision."""
         return self.directory / "runs"
@@ -427,6 +432,15 @@ class Paths:
     def sessions(self) -> Path:
         """A file for each process of the host that serves a command in a container; see host.process.sessions."""
         return self.run / "sessions"
+
+    @property
+    def keepers(self) -> Path:
+        """A file for each process that keeps a container in the foreground; see host.lxc.foreground."""
+        return self.run / "keepers"
+
+    def foreground(self, name: str) -> Path:
+        """The pipes of a container that `lxcfleet run` runs, in a directory that only its root can enter."""
+        return self.run / "foreground" / name
 
     @property
     def clients(self) -> Path:

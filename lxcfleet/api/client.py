@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 
 from lxcfleet.api import calls
 from lxcfleet.api.calls import MAX_ATTACH
-from lxcfleet.api.requests import AttachRequest
+from lxcfleet.api.requests import AttachRequest, ForegroundRequest
 from lxcfleet.api.shape import AnyCall, Call, StreamCall, TextCall
 from lxcfleet.errors import Denied, FleetError, InvalidInput, Unreachable, from_body
 from lxcfleet.paths import Paths
@@ -190,8 +190,8 @@ class Client:
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise _broken_off(str(self._paths.socket), call, error) from error
 
-    def attach(self, request: AttachRequest, descriptors: tuple[int, int, int]) -> socket.socket:
-        """Run a command in a container; AttachRequest tells which messages the socket then carries."""
+    def attach(self, request: AttachRequest | ForegroundRequest, descriptors: tuple[int, int, int]) -> socket.socket:
+        """Run a command in a container, or a container; the requests tell which messages the socket then carries."""
         path = str(self._paths.attach_socket)
         message = json.dumps(request).encode()
         if len(message) > MAX_ATTACH:

@@ -352,3 +352,27 @@ class AttachRequest(TypedDict):
     """Empty: a login shell of root."""
     environment: dict[str, str]
     tty: bool
+
+
+class ForegroundRequest(TypedDict):
+    """Another first message on the attach socket: run a container in the foreground, for `lxcfleet run`.
+
+    The standard streams travel with it, and terminals are refused, as for AttachRequest. Signals are sent as there, and
+    ``{"size": [ROWS, COLUMNS]}`` gives a terminal another size. Answers: ``{"status": TEXT}`` while the start waits for
+    something, ``{"started": PID}``, with ``tty`` ``{"terminal": true}`` with the master side of the container's console, and
+    at the end ``{"exit": STATUS, "renew": BOOL}``, or ``{"error": ErrorBody}``. A status of null is not known to who tells
+    it: the daemon may know it. ``renew``: somebody wanted a restart, and it is for the client's caller to begin it anew.
+    If the client goes away, the container is stopped, unless ``detach`` is set.
+    """
+
+    run: str
+    """The container's name."""
+    create: dict[str, Any] | None
+    """The body of a request to create it, if it does not exist; null: it has to exist."""
+    stdin: bool
+    """Whether its command gets stdin."""
+    tty: bool
+    """Whether its command gets a terminal."""
+    remove: bool
+    """Whether it is destroyed once it has ended."""
+    detach: bool

@@ -21,6 +21,7 @@ READER_GONE = 141
 
 VERBS: dict[str, str] = {
     "create": "create",
+    "run": "run",
     "list": "show",
     "info": "show",
     "top": "top",
@@ -61,7 +62,7 @@ ALIASES = {"ls": "list", "rm": "destroy"}
 
 MEANT = {
     "attach": "shell", "console": "logs", "delete": "destroy", "enter": "shell", "help": "--help", "kill": "stop",
-    "pause": "freeze", "ps": "list", "reboot": "restart", "remove": "destroy", "run": "create", "show": "info",
+    "pause": "freeze", "ps": "list", "reboot": "restart", "remove": "destroy", "show": "info",
     "status": "list", "thaw": "unfreeze", "unpause": "unfreeze",
 }  # fmt: skip
 """Verbs of other tools, and the verb that does the same here."""

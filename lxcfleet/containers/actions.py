@@ -10,18 +10,19 @@ from dataclasses import replace
 from functools import partial
 
 from lxcfleet.api.requests import ActionRequest
-from lxcfleet.containers import plan, steps, store
+from lxcfleet.containers import foreground, plan, steps, store
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.events import ActionDone, RebootsAgain, StartFailed, StoppedByItself, Wished
 from lxcfleet.containers.firsts import TIDY_SECONDS, Firsts
+from lxcfleet.containers.foreground import Foreground
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.reboots import Reboots
 from lxcfleet.containers.reconciler import Reconciler, refuse_unseen
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
 from lxcfleet.containers.turns import in_turns, turns
-from lxcfleet.errors import Busy, FleetError, WrongState
+from lxcfleet.errors import Busy, FleetError, HostError, WrongState
 from lxcfleet.host.process import proc
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
@@ -126,7 +127,7 @@ class Actions:
                 left = max(0.0, deadline - time.monotonic())
                 # All of them end, so there is no other container that clients could be drained to.
                 result = await self.act(container, Action.STOP, left / turns_left, 0, lasting=False)
-                container.resting = again
+                container.resting = again and container.foreground is None
                 return result
 
             return Job(container.name, job)
@@ -144,21 +145,38 @@ class Actions:
         start = ask.action in (Action.START, Action.RESTART)
         return Job(container.name, job, after=partial(self._firsts.look, container) if start else None)
 
+    async def make_ready(self, container: Container) -> None:
+        """Refuse a start for which the host has no room. Raises FleetError."""
+        self._mask.distrust()
+        await self._room.check_start([container])
+
     async def act(
-        self, container: Container, action: Action, timeout: float | None, drain: float | None = None, *, lasting: bool = True
+        self,
+        container: Container,
+        action: Action,
+        timeout: float | None,
+        drain: float | None = None,
+        *,
+        lasting: bool = True,
+        note: Foreground | None = None,
     ) -> Result:
         """Do ``action`` to one container. Raises FleetError.
 
         ``timeout``: seconds until a stop becomes a kill, None: as the settings say; ``drain``: seconds from the withdrawal of
-        names and ports to the stop, None: as its spec says; ``lasting``: whether a stop holds after the host's next boot.
+        names and ports to the stop, None: as its spec says; ``lasting``: whether a stop holds after the host's next boot;
+        ``note``: how `lxcfleet run` runs the container that is started, if that does.
         """
         name = container.name
+        if action is Action.RESTART and container.foreground is not None:
+            return await self._renew(container, container.foreground, timeout, drain)
         want = replace(plan.WANTED[action], lasting=lasting)
         if action is Action.START:
             await _see_it_end(container)
 
         def allowed(now: Container) -> None:
             _check_state(now, action)
+            if action is Action.START:
+                self._hand_over(now, note)
 
         taken = await self._reconciler.bring(container, want, action, timeout, drain, allowed)
         changed = bool(taken) or _stays_down(container, action)
@@ -169,6 +187,36 @@ class Actions:
             return Result(name, "unchanged", False)
         self._bus.publish(ActionDone(name, _DONE[action]))
         return Result(name, _DONE[action], True)
+
+    def _hand_over(self, container: Container, note: Foreground | None) -> None:
+        """Note who starts it: `lxcfleet run`, or this daemon. Raises FleetError."""
+        if note is not None and container.running is not None:
+            raise WrongState(
+                f"{container.name} is running", why="`lxcfleet run` runs what does not run yet",
+                hint=f"stop it first: lxcfleet stop {container.name}",
+            )  # fmt: skip
+        if container.running is not None or note == container.foreground:
+            return
+        try:
+            foreground.write(self._paths, container.name, note)
+        except OSError as error:
+            raise HostError.from_os_error(f"{container.name}: who runs it can't be noted", error) from error
+        container.foreground = note
+
+    async def _renew(
+        self, container: Container, note: Foreground, timeout: float | None, drain: float | None
+    ) -> Result:
+        """End what `lxcfleet run` runs, for its caller to begin it anew: this daemon does not start it. Raises FleetError."""
+        if container.running is None:
+            return Result(container.name, "unchanged", False)
+        try:
+            container.foreground = foreground.renewed(self._paths, container.name, note)
+        except OSError as error:
+            raise HostError.from_os_error(f"{container.name}: its restart can't be noted", error) from error
+        allowed = partial(_check_state, action=Action.STOP)
+        await self._reconciler.bring(container, plan.WANTED[Action.STOP], Action.STOP, timeout, drain, allowed)
+        self._bus.publish(ActionDone(container.name, _DONE[Action.STOP], "for `lxcfleet run` to be begun anew"))
+        return Result(container.name, _DONE[Action.STOP], True)
 
     # -- what happens by itself ------------------------------------------------------------------------------
 
@@ -192,6 +240,8 @@ class Actions:
         """Give a container that asked for a reboot a start with a fresh mount. If it took longer to end than its stop or
         destroy waited, stop or destroy it now."""
         match store.noted(self._paths, container.name):
+            case Intent.RUN if container.foreground is not None:
+                self._reconciler.forget_wish(container)  # `lxcfleet run` ends with the status that asks for a new run
             case Intent.RUN:
                 self._reboot(container)
             case Intent.STOPPED:

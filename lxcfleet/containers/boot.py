@@ -119,7 +119,8 @@ class Boot:
         self._begin([c for c in owed if c.spec is not None], "the host was not rebooted")
 
     def _begin(self, containers: Sequence[Container], reason: str) -> None:
-        owed = [c for c in containers if c.running is None and self._want(c)]
+        # What `lxcfleet run` ran, its caller runs again.
+        owed = [c for c in containers if c.running is None and c.foreground is None and self._want(c)]
         if not owed:
             return
         log.info("starting %d containers again: %s", len(owed), reason)
@@ -172,7 +173,7 @@ class Boot:
                 await asyncio.to_thread(self._save, record)
 
     def _seen(self) -> Record:
-        known = list(self._registry)
+        known = [c for c in self._registry if c.foreground is None]
         running = tuple(c.name for c in known if c.running is not None or c.unseen or c.course.wants_run)
         resting = tuple(c.name for c in known if c.running is None and c.resting)
         return Record(self._boot, running, resting)
@@ -199,4 +200,5 @@ class Boot:
 
 def _always(container: Container) -> bool:
     """Whether it starts when the host boots, even if it was stopped."""
-    return container.wanted is not None and container.wanted.restart.policy is Policy.ALWAYS
+    own = container.wanted
+    return own is not None and own.restart.policy is Policy.ALWAYS and container.foreground is None

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from lxcfleet.containers.exits import Exit, Mark
+from lxcfleet.containers.foreground import Foreground
 from lxcfleet.containers.restarts import FRESH, Course
 from lxcfleet.errors import Broken
 from lxcfleet.host.process import cgroup, proc
@@ -79,6 +80,8 @@ class Container:
     """The last ones in words; empty: there were none."""
     exit: Exit | None = None
     """How its last run ended; None: it never ran, or that is not known."""
+    foreground: Foreground | None = None
+    """How `lxcfleet run` runs it, or did last; None: this daemon says when it starts."""
     course: Course = FRESH
     """How the starts by its restart policy went."""
     console: Mark | None = None

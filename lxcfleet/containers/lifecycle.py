@@ -29,7 +29,6 @@ from lxcfleet.launcher.operations import FREEZE, REMOVE, UNFREEZE, Ask, Done, Pr
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec.settings import Config
-from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.terms import Init
 
 log = logging.getLogger(__name__)
@@ -217,7 +216,7 @@ class Lifecycle:
             raise container.problem or WrongState(f"{container.name} is broken")
         if mount:
             self._registry.refuse_twin(container)
-        files = {"config": self._specs.config(spec)}
+        files = {"config": self._specs.config(spec, container.foreground)}
         if make:
             files["lxcfleet.yaml"] = store.render(spec)
             if mount:
@@ -259,7 +258,8 @@ class Lifecycle:
         if container.spec is not None:
             await self._network.connect(container.spec)
         async with self._boots:
-            command = lxc_config.arguments(container.spec) if container.spec is not None else ()
+            spec, note = container.spec, container.foreground
+            command = lxc_config.arguments(spec, note) if spec is not None else ()
             pid = await self._boot_once_more(container.name, namespace, command)
         if pid is not None:
             self._registry.watch(container, pid)
@@ -308,7 +308,7 @@ class Lifecycle:
         if running is None:
             return
         system = container.spec is None or container.spec.init is Init.SYSTEM
-        ending = signal.SIGRTMIN + 3 if container.spec is None or system else _number(container.spec)
+        ending = signal.SIGRTMIN + 3 if container.spec is None or system else lxc_config.stop_number(container.spec)
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
             proc.send_signal(running.pid, running.monitor, ending)
@@ -322,10 +322,6 @@ class Lifecycle:
             if time.monotonic() > deadline:
                 raise _stays(container.name, running)
             await asyncio.to_thread(cgroup.thaw, running.payload)
-
-
-def _number(spec: Spec) -> int:
-    return signal.Signals[f"SIG{lxc_config.stop_signal(spec)}"]
 
 
 async def _gone(running: Running, seconds: float) -> bool:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
+from lxcfleet.containers import foreground
+from lxcfleet.containers.foreground import Foreground
 from lxcfleet.paths import Paths
 from lxcfleet.spec.restart import Policy
 from lxcfleet.spec.spec import Spec
@@ -44,9 +47,12 @@ class Platform:
     """Whether the kernel has IPv6. Containers that had IPv6 addresses still start without it."""
 
 
-def render(spec: Spec, paths: Paths, platform: Platform, console_log_kib: int) -> str:
-    """The text of the file ``config``."""
+def render(
+    spec: Spec, paths: Paths, platform: Platform, console_log_kib: int, note: Foreground | None = None
+) -> str:
+    """The text of the file ``config``. ``note``: how `lxcfleet run` runs the container, if that does."""
     own = paths.container(spec.name)
+    piped = foreground.piped(spec, note)
     lines = [
         "# Written by lxcfleet from lxcfleet.yaml beside it, and again at each start. Changes here are lost.",
         f"lxc.uts.name = {spec.name}",
@@ -64,15 +70,24 @@ def render(spec: Spec, paths: Paths, platform: Platform, console_log_kib: int) -
         *(_NESTING if spec.nesting else ()),
         "lxc.pty.max = 1024",
         "lxc.tty.max = 0",
-        f"lxc.console.logfile = {own.console_log}",
-        f"lxc.console.size = {console_log_kib}KB",
-        "lxc.console.rotate = 1",
+        *(_pipes(paths.foreground(spec.name)) if note is not None and spec.init is Init.APP else ()),
+        # What comes by the pipes is written to this file by the process that reads them.
+        *([] if piped else _console_log(own.console_log, console_log_kib)),
         f"lxc.log.file = {own.lxc_log}",
         "lxc.log.level = ERROR",
-        *(_system(own.pending) if spec.init is Init.SYSTEM else _app(spec)),
+        *(_system(own.pending) if spec.init is Init.SYSTEM else _app(spec, note)),
         "",
     ]
     return "\n".join(lines)
+
+
+def _console_log(file: Path, kib: int) -> list[str]:
+    return [f"lxc.console.logfile = {file}", f"lxc.console.size = {kib}KB", "lxc.console.rotate = 1"]
+
+
+def _pipes(directory: Path) -> list[str]:
+    """The pipes of a container that `lxcfleet run` runs. Without them, as after a boot of the host, it starts, too."""
+    return [f"lxc.mount.entry = {directory} {foreground.INSIDE[1:]} none bind,ro,nosuid,noexec,create=dir,optional 0 0"]
 
 
 def _mount_hook(paths: Paths, platform: Platform) -> str:
@@ -278,10 +293,10 @@ def _app_sysfs(spec: Spec) -> list[str]:
     ]
 
 
-def _app(spec: Spec) -> list[str]:
+def _app(spec: Spec, note: Foreground | None = None) -> list[str]:
     return [
         *(f"lxc.environment = {key}={value}" for key, value in _variables(spec).items()),
-        f"lxc.init.cmd = {init_command(spec)}",
+        f"lxc.init.cmd = {init_command(spec, note)}",
         *_app_sysfs(spec),
         *([] if any(each.target == "/tmp" for each in spec.volumes) else [_TMP]),
         f"lxc.signal.halt = SIG{stop_signal(spec)}",
@@ -296,12 +311,17 @@ def stop_signal(spec: Spec) -> StopSignal:
     return spec.stop_signal or StopSignal.TERM
 
 
+def stop_number(spec: Spec) -> int:
+    """Its number."""
+    return signal.Signals[f"SIG{stop_signal(spec)}"]
+
+
 def _variables(spec: Spec) -> dict[str, str]:
     """The variables of each app's command; liblxc clears the rest and adds ``container=lxc`` (start.c, do_start)."""
     return {"PATH": APP_PATH, "LANG": USUAL_LANGUAGE, **({} if spec.user else {"HOME": "/root"})}
 
 
-def init_command(spec: Spec) -> str:
+def init_command(spec: Spec, note: Foreground | None = None) -> str:
     """Tini with the command, and the variables that the operator set, as one line of LXC's configuration.
 
     liblxc splits this line at blanks and knows neither quotes nor escapes (lxccontainer.c, split_init_cmd). If no word can be
@@ -310,7 +330,7 @@ def init_command(spec: Spec) -> str:
     tini, so the variables, which may be passwords, are not in the command line of process 1, which all users may read.
     tini exits 127 if the command is not found and 126 if it can't be run.
     """
-    words = _with_tini(spec)
+    words = _with_tini(spec, note)
     if not spec.environment and all(_PLAIN.fullmatch(word) for word in words):
         return " ".join(words)
     variables = {**_variables(spec), "container": "lxc", **spec.environment}
@@ -318,16 +338,29 @@ def init_command(spec: Spec) -> str:
     return "/usr/bin/env -i -S" + "\\_".join(map(_quote, words))
 
 
-def arguments(spec: Spec) -> tuple[str, ...]:
+def arguments(spec: Spec, note: Foreground | None = None) -> tuple[str, ...]:
     """The words for liblxc's start(), which needs no escapes and so no env; empty: only ``init_command`` will do."""
-    return () if spec.init is Init.SYSTEM or spec.environment else tuple(_with_tini(spec))
+    return () if spec.init is Init.SYSTEM or spec.environment else tuple(_with_tini(spec, note))
 
 
-def _with_tini(spec: Spec) -> list[str]:
+def _with_tini(spec: Spec, note: Foreground | None = None) -> list[str]:
+    first = [*_joined(note), TINI, "--"]
     if spec.user is None:
-        return [TINI, "--", *spec.command]
+        return [*first, *spec.command]
     own = " ".join(name for name in ("HOME", "USER", "LOGNAME") if name not in spec.environment)
-    return [TINI, "--", "/bin/sh", "-c", _AS_USER.replace("@NAMES@", own or ":"), spec.user, *spec.command]
+    return [*first, "/bin/sh", "-c", _AS_USER.replace("@NAMES@", own or ":"), spec.user, *spec.command]
+
+
+def _joined(note: Foreground | None) -> list[str]:
+    """What makes the pipes of `lxcfleet run` the streams of process 1, and waits until that can hear how it ends.
+
+    Output is opened for reading, too, so that a write waits, and does not fail, while nobody reads.
+    """
+    if note is None:
+        return []
+    # Process 1 leads a session, so the terminal that it opens anew becomes the one that controls that session.
+    streams = "<>/proc/self/fd/0 1>&0 2>&0" if note.tty else f"<{'$d/in' if note.stdin else '/dev/null'} 1<>$d/out 2<>$d/err"
+    return ["/bin/sh", "-c", f'd={foreground.INSIDE}; [ -p $d/go ] || exec "$@"; : <$d/go; exec "$@" {streams}', "lxcfleet"]
 
 
 _AS_USER = """\

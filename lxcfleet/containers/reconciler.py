@@ -92,6 +92,10 @@ class Reconciler:
         while (over := self._unasked.get(container.name)) is not None:
             await over.wait()
 
+    def forget_wish(self, container: Container) -> None:
+        """Remove the note of an intent that nobody has any more; a failure is tried again later."""
+        self._lifecycle.note(container.name, None, must=False)
+
     async def bring(
         self,
         container: Container,

@@ -12,6 +12,7 @@ from lxcfleet.base.stack import stack_of
 from lxcfleet.containers import changes, lxc_config, store
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.events import SpecChanged
+from lxcfleet.containers.foreground import Foreground
 from lxcfleet.containers.lxc_config import CgroupLimit
 from lxcfleet.containers.outside import Network
 from lxcfleet.errors import Broken, FleetError, HostError, Unsupported, from_body
@@ -48,10 +49,10 @@ class Specs:
         """Take over a new setting; configurations have it from the next start on."""
         self._console_log_kib = console_log_kib
 
-    def config(self, spec: Spec) -> str:
-        """LXC's configuration for this spec."""
+    def config(self, spec: Spec, note: Foreground | None) -> str:
+        """LXC's configuration for this spec. ``note``: how `lxcfleet run` runs the container, if that does."""
         platform = replace(self._platform, bridge=self._network.bridge)
-        return lxc_config.render(spec, self._paths, platform, self._console_log_kib)
+        return lxc_config.render(spec, self._paths, platform, self._console_log_kib, note)
 
     def confinement(self, spec: Spec) -> dict[str, str]:
         """The means that confine such a container, in words."""
@@ -97,7 +98,7 @@ class Specs:
             own.former_spec.unlink(missing_ok=True)
             os.link(own.spec, own.former_spec)
             tree.write(own.spec, store.render(spec), sync=True)
-            tree.write(own.config, self.config(spec))
+            tree.write(own.config, self.config(spec, container.foreground))
         except OSError as error:
             raise HostError.from_os_error(f"the spec of {container.name} can't be written", error) from error
         container.want(spec)
@@ -116,7 +117,7 @@ class Specs:
         found = store.load(self._paths, container.name)
         container.want(found if isinstance(found, Spec) else former)
         try:
-            tree.write(own.config, self.config(container.wanted or former))
+            tree.write(own.config, self.config(container.wanted or former, container.foreground))
         except OSError as error:
             log.warning("%s is as it was to be, until the next start: %s", own.config, error)
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
-from lxcfleet.containers import exits, restarts, store
+from lxcfleet.containers import exits, foreground, restarts, store
 from lxcfleet.containers.actions import Actions
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.desired import Intent
@@ -81,6 +81,7 @@ class Supervision:
             else:
                 container.exit = None if past.exit is None else replace(past.exit, followed=True)
                 container.course = restarts.after_boot(past.course)
+            container.foreground = foreground.read(self._paths, container.name)
 
     def begin(self) -> None:
         """Go on where an earlier daemon stopped; what runs is known by now, and nothing that is owed was begun yet."""
@@ -321,4 +322,6 @@ class Supervision:
 
 
 def _policy(container: Container) -> Restart:
-    return NEVER if container.wanted is None else container.wanted.restart
+    """Its policy; none for what `lxcfleet run` runs, as the caller of that decides."""
+    own = container.wanted
+    return NEVER if own is None or container.foreground is not None else own.restart

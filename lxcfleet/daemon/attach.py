@@ -11,11 +11,14 @@ import json
 import logging
 import os
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from lxcfleet.api.calls import MAX_ATTACH
 from lxcfleet.api.requests import AttachRequest
 from lxcfleet.containers.registry import Registry
+from lxcfleet.daemon import foreground
+from lxcfleet.daemon.foreground import Foregrounds
 from lxcfleet.daemon.http.access import Access, Role, refuse
 from lxcfleet.errors import FleetError, InvalidInput, NotFound, WrongState
 from lxcfleet.launcher.client import Launcher
@@ -33,8 +36,11 @@ _PATIENCE = 10.0
 class AttachServer:
     """Accepts connections on the attach socket."""
 
-    def __init__(self, listener: socket.socket, registry: Registry, launcher: Launcher, access: Access) -> None:
+    def __init__(
+        self, listener: socket.socket, registry: Registry, launcher: Launcher, access: Access, runs: Foregrounds
+    ) -> None:
         self._access = access
+        self._runs = runs
         self._listener = listener
         self._registry = registry
         self._launcher = launcher
@@ -68,12 +74,11 @@ class AttachServer:
                     await _readable(connection)
                 message, descriptors, _, _ = socket.recv_fds(connection, MAX_ATTACH, 8)
                 refuse(self._access.role(connection), Role.ALL)
-                request = _parse(message, descriptors)
-                await self._registry.observe()
-                self._check(request["name"])
-                request["environment"] = {**self._language(request["name"]), **request["environment"]}
-                passed = [connection.fileno(), *descriptors]
-                await self._launcher.send(ATTACH, json.dumps(request).encode(), passed)
+                data = _read(message, descriptors)
+                if isinstance(data, dict) and "run" in data:
+                    await self._runs.begin(foreground.parse(data), connection, descriptors)
+                else:
+                    await self._attach(_parse(data), connection, descriptors)
             except FleetError as error:
                 _say(connection, {"error": error.body()})
             except (OSError, TimeoutError) as error:
@@ -85,6 +90,15 @@ class AttachServer:
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)
+
+    async def _attach(
+        self, request: AttachRequest, connection: socket.socket, descriptors: Sequence[int]
+    ) -> None:
+        await self._registry.observe()
+        self._check(request["name"])
+        request["environment"] = {**self._language(request["name"]), **request["environment"]}
+        passed = [connection.fileno(), *descriptors]
+        await self._launcher.send(ATTACH, json.dumps(request).encode(), passed)
 
     def _language(self, name: str) -> dict[str, str]:
         """The variables that give its own command a language."""
@@ -102,7 +116,7 @@ class AttachServer:
             raise WrongState(f"{name} is not running", hint=f"start it: lxcfleet start {name}")
 
 
-def _parse(message: bytes, descriptors: list[int]) -> AttachRequest:
+def _read(message: bytes, descriptors: list[int]) -> object:
     if len(descriptors) != 3:
         raise InvalidInput("the request must come with stdin, stdout and stderr")
     if any(map(os.isatty, descriptors)):
@@ -112,9 +126,13 @@ def _parse(message: bytes, descriptors: list[int]) -> AttachRequest:
             hint="copy it to and from a pipe, as `lxcfleet exec` does",
         )
     try:
-        data = json.loads(message)
+        data: object = json.loads(message)
     except (ValueError, RecursionError) as error:
         raise InvalidInput("the request is not JSON, or too long", why=str(error)) from error
+    return data
+
+
+def _parse(data: object) -> AttachRequest:
     fields = Fields(data, "request")
     request: AttachRequest = {
         "name": check_name(fields.text("name")),

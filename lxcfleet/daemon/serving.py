@@ -62,7 +62,7 @@ class Daemon:
         await runner.setup()
         await parts.listener.listen(parts.fleet.config.metrics)
         site = await loop.create_server(gate.for_callers(runner, parts.access), sock=api)
-        commands = AttachServer(attach, parts.registry, parts.launcher, parts.access)
+        commands = AttachServer(attach, parts.registry, parts.launcher, parts.access, parts.foregrounds)
         tasks = self._begin(commands)
         log.info("lxcfleetd %s: %d containers", __version__, len(parts.registry))
         systemd.notify("READY=1")
@@ -106,6 +106,7 @@ class Daemon:
         parts.announcements.begin()
         parts.prober.repeat(parts.registry)
         parts.supervision.begin()  # what is owed says how a run ended, so that must be asked before it is done
+        await parts.foregrounds.recover()
         await self._recover()
         parts.fleet.boot.begin()
 
@@ -150,6 +151,7 @@ class Daemon:
             parts.fleet.reconciler.settle_again()
             try:
                 await parts.registry.observe()
+                await parts.foregrounds.check()
                 await parts.network.check()
                 await asyncio.to_thread(parts.mask.freshness.take_note)
             except (FleetError, OSError) as error:

@@ -32,6 +32,7 @@ from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.specs import Specs
 from lxcfleet.containers.steps import Observer
 from lxcfleet.containers.supervision import Supervision
+from lxcfleet.daemon.foreground import Foregrounds
 from lxcfleet.daemon.http.access import Access
 from lxcfleet.daemon.http.scrape import Listener, Scrape
 from lxcfleet.daemon.http.server import Server
@@ -138,6 +139,7 @@ class Parts:
         self.supervision = Supervision(
             paths, self.registry, self.endings, self.fleet.actions, self.bus, self.tasks, self.rollouts.has_in_hand
         )
+        self.foregrounds = Foregrounds(paths, self.fleet, launcher, self.tasks)
         self._readers()
         self._subscribe()
 
@@ -243,6 +245,7 @@ class Parts:
         subscribe("health", Exited, lambda event: self.prober.end(event.container))
         subscribe("actions", Exited, lambda event: self.fleet.actions.exited(event.container))
         subscribe("restart policies", Exited, lambda event: self.supervision.follow(event.container))
+        subscribe("runs in the foreground", Exited, lambda event: self.foregrounds.ended(event.container))
         subscribe("actions", EndedInHand, self._ended_in_hand)
         subscribe("restart policies", Wished, lambda event: self.supervision.wished(event.container, event.action))
         subscribe("restart policies", HealthChanged, lambda event: self.supervision.judged(event.container, event.health))

@@ -127,6 +127,32 @@ class InitPid(TypedDict):
     pid: int | None
 
 
+class KeeperItem(TypedDict):
+    """A container to keep in the foreground; the client's connection, the daemon's and the standard streams come along."""
+
+    name: str
+    system: bool
+    """Whether systemd runs in it."""
+    stdin: bool
+    """Whether its command gets the client's stdin."""
+    tty: bool
+    """Whether its command has a terminal."""
+    detach: bool
+    """Whether it runs on without its client."""
+    stop_signal: int
+    """What ends it if its client is gone."""
+    stop_timeout: float
+    """Seconds from that signal to a kill."""
+    pipes: str
+    """The directory of its pipes."""
+    note: str
+    """The file that tells whether a restart is wanted; see containers.foreground."""
+    log: str
+    """The log of its console."""
+    log_bytes: int
+    """As many bytes may be in that."""
+
+
 class LimitItem(TypedDict):
     """Limits for a running container."""
 
@@ -419,6 +445,8 @@ ROOT_IDS: Ask[list[int], Done] = Ask("root_ids")
 """Takes the first and the last of the ids that root gets in /etc/subuid and /etc/subgid."""
 ATTACH: Operation[Any, None] = Operation("attach")
 """Takes an AttachRequest of the API; the answers go to the client."""
+FOREGROUND: Operation[Any, None] = Operation("foreground")
+"""Takes a KeeperItem; the answers go to the client, as ForegroundRequest of the API has them."""
 
 STALE: Large[StaleItem, list[dict[str, Any]]] = Large("stale")
 """Answers patch.stale.judge.StaleScan.to_json for each container."""

@@ -69,7 +69,7 @@ def map_names(data: bytes) -> None:
 
 def request_to_attach(data: bytes) -> None:
     with open(os.devnull, "rb") as null:
-        attach._parse(data, [null.fileno()] * 3)
+        attach._parse(attach._read(data, [null.fileno()] * 3))
 
 
 def console(data: bytes) -> None:

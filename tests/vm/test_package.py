@@ -47,7 +47,8 @@ def test_the_package_installs_and_starts_its_units(guest: Guest) -> None:
 
 
 def test_the_units_of_the_package_are_valid(guest: Guest) -> None:
-    said = guest.run("systemd-analyze verify --man=no lxcfleet.socket lxcfleet.service lxcfleet-containers.service 2>&1")
+    units = "lxcfleet.socket lxcfleet.service lxcfleet-containers.service lxcfleet-run@web.service"
+    said = guest.run(f"systemd-analyze verify --man=no {units} 2>&1")
     assert "lxcfleet" not in said.stdout
 
 

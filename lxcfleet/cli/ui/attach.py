@@ -33,7 +33,7 @@ _QUIET = 100
 
 def run(client: Client, request: AttachRequest) -> int:
     """Run the command and give its exit status; raises FleetError if it could not be run."""
-    _fill_gaps()
+    fill_gaps()
     if request["tty"]:
         with relay.nothing() as streams, client.attach(request, streams) as connection:
             return _with_terminal(connection, request["name"])
@@ -42,6 +42,7 @@ def run(client: Client, request: AttachRequest) -> int:
         with client.attach(request, (first, second, third)) as connection, _passing_on(connection):
             pipes.handed_over()
             pipes.until_readable(connection)
+            pipes.drain()
             return exit_of(received(connection), request["name"])
 
 
@@ -79,7 +80,7 @@ def send_signal(connection: socket.socket, number: int) -> None:
         connection.send(json.dumps({"signal": number}).encode())
 
 
-def _fill_gaps() -> None:
+def fill_gaps() -> None:
     """Open the standard streams that the caller closed, so that no other descriptor of ours gets such a number."""
     for descriptor in OWN:
         try:
@@ -119,32 +120,42 @@ def _with_terminal(connection: socket.socket, name: str) -> int:
         return exit_of(data, name)
     master = descriptors[0]
     try:
-        with _raw(), _resizing(master):
-            return _Copy(connection, master, name).run()
+        with leaving(), raw(), _resizing(master):
+            copy = Copy(connection, master)
+            status = exit_of(copy.until_message(), name)
+            copy.drain()
+            return status
     finally:
         os.close(master)
 
 
 @contextmanager
-def _raw() -> Iterator[None]:
+def leaving() -> Iterator[None]:
+    """End at the signals that end a program, and put our terminal back before."""
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + number)  # SystemExit runs the ``finally`` of ``raw``
+
+    with handling((signal.SIGTERM, signal.SIGHUP), leave):
+        yield
+
+
+@contextmanager
+def raw() -> Iterator[None]:
     """Our terminal in raw mode: each key goes to the terminal inside the container, which decides what Ctrl-C means."""
     import termios
     import tty
-
-    def leave(number: int, _frame: FrameType | None) -> None:
-        sys.exit(128 + number)  # SystemExit runs the ``finally`` below
 
     if not os.isatty(0):
         yield
         return
     before = termios.tcgetattr(0)
-    with handling((signal.SIGTERM, signal.SIGHUP), leave):
-        try:
-            tty.setraw(0, termios.TCSADRAIN)
-            yield
-        finally:
-            with contextlib.suppress(termios.error):  # hung up
-                termios.tcsetattr(0, termios.TCSADRAIN, before)
+    try:
+        tty.setraw(0, termios.TCSADRAIN)
+        yield
+    finally:
+        with contextlib.suppress(termios.error):  # hung up
+            termios.tcsetattr(0, termios.TCSADRAIN, before)
 
 
 @contextmanager
@@ -165,21 +176,21 @@ def _resizing(master: int) -> Iterator[None]:
         yield
 
 
-class _Copy:
-    """Copies between our terminal and the one inside the container, both ways, until the command has ended."""
+class Copy:
+    """Copies between our terminal and the one inside the container, both ways."""
 
-    def __init__(self, connection: socket.socket, master: int, name: str) -> None:
+    def __init__(self, connection: socket.socket, master: int, *, typing: bool = True) -> None:
+        """``typing``: whether our stdin is copied, too."""
         self._connection = connection
-        self._name = name
         self._master = master
         self._keys = b""  # typed here, and not yet accepted by the terminal inside
-        self._typing = True
+        self._typing = typing
         self._open = True
         # A command that reads no input must not block us: its output has to be shown.
         os.set_blocking(master, False)
 
-    def run(self) -> int:
-        """Copy until the command ends, and give its exit status."""
+    def until_message(self) -> bytes:
+        """Copy until there is a message on the connection, or its end, and give that."""
         while True:
             ready = self._wait()
             if 0 in ready:
@@ -189,9 +200,7 @@ class _Copy:
             if ready.get(self._master, 0) & ~select.POLLOUT:
                 self._show()
             if self._connection.fileno() in ready:
-                status = exit_of(received(self._connection), self._name)
-                self._drain()
-                return status
+                return received(self._connection)
 
     def _wait(self) -> dict[int, int]:
         poll = select.poll()
@@ -236,8 +245,8 @@ class _Copy:
             data = data[os.write(1, data) :]
         return count
 
-    def _drain(self) -> None:
-        """Print the rest: the kernel may deliver a terminal's output only after its writer has ended."""
+    def drain(self) -> None:
+        """Print the rest, once the command has ended: the kernel may deliver a terminal's output only after that."""
         poll = select.poll()
         poll.register(self._master, select.POLLIN)
         left = _LEFT

@@ -39,7 +39,8 @@ def nothing() -> Iterator[tuple[int, int, int]]:
 class Relay:
     """The pipes, and the copying."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keys: bool = True) -> None:
+        """``keys``: whether our stdin is handed over; /dev/null otherwise."""
         ours = terminals()
         self._keys: int | None = None
         """Where what is typed goes."""
@@ -48,7 +49,9 @@ class Relay:
         """Which of our streams each pipe's output goes to."""
         self.given: list[int] = [0, 1, 2]
         """The standard streams to hand over."""
-        if 0 in ours:
+        if not keys:
+            self.given[0] = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        elif 0 in ours:
             self.given[0], self._keys = os.pipe()
             os.set_blocking(self._keys, False)
         for number in (1, 2):
@@ -76,7 +79,7 @@ class Relay:
         self._end_of_keys()
 
     def until_readable(self, connection: socket.socket) -> None:
-        """Copy until there is a message on the connection, or its end; then what the command had written."""
+        """Copy until there is a message on the connection, or its end."""
         while True:
             ready = self._wait(connection)
             for pipe in [pipe for pipe in self._prints if pipe in ready]:
@@ -86,7 +89,10 @@ class Relay:
             if self._keys in ready:
                 self._send_keys()
             if connection.fileno() in ready:
-                break
+                return
+
+    def drain(self) -> None:
+        """Copy what a command that has ended had written."""
         for pipe in list(self._prints):
             left = _LEFT
             while left > 0 and (count := self._print(pipe)):

@@ -30,7 +30,7 @@ _LINKER_FAILED = (1, 127)
 _LIBRARY = re.compile(r"/[^/]*\.so(\.[^/]*)?$")
 
 
-class _RunsCommand(options.TakesCommand):
+class RunsCommand(options.TakesCommand):
     """A verb that runs a command. Its own errors, also those of usage, exit with a status of their own."""
 
     def make_context(
@@ -42,7 +42,7 @@ class _RunsCommand(options.TakesCommand):
         return super().make_context(info_name, args, parent, **extra)
 
 
-class _OpensShell(_RunsCommand):
+class _OpensShell(RunsCommand):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return click.Command.parse_args(self, ctx, args)
 
@@ -50,7 +50,7 @@ class _OpensShell(_RunsCommand):
         return click.Command.collect_usage_pieces(self, ctx)
 
 
-@click.command("exec", cls=_RunsCommand)
+@click.command("exec", cls=RunsCommand)
 @options.selected
 @click.option(
     "-t/-T",

@@ -64,6 +64,19 @@ def unfreeze(name: str, lxc_path: str) -> bool:
         return bool(container(name, lxc_path).unfreeze())
 
 
+def console(name: str, lxc_path: str) -> int:
+    """A descriptor that stands for the console of a container that runs: what is written to it is typed there.
+
+    It is one end of a terminal of the monitor's, which copies between that and the console as long as this process lives.
+    Raises HostError, and the same as ``monitor.held``.
+    """
+    with monitor.held(name, lxc_path):
+        descriptor: int = container(name, lxc_path).console_getfd(0)
+    if descriptor < 0:
+        raise HostError(f"the console of {name} can't be reached", why="somebody else uses it, such as lxc-console")
+    return descriptor
+
+
 def version() -> str:
     """liblxc's version."""
     return str(_lxc.version)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
-from lxcfleet.host.lxc import attach
+from lxcfleet.host.lxc import attach, foreground
 from lxcfleet.host.process import proc, sessions
 from lxcfleet.launcher import operations
 from lxcfleet.launcher.children import containers, disk, generations, host, looking, networks, preparing, volumes
@@ -36,7 +36,7 @@ def _do(message: bytes, descriptors: Sequence[int], paths: Paths, held: tuple[in
             message = file.read()
         descriptors = [answers, *others]  # this is their order in a request that fits into a datagram
     operation, _, argument = message.partition(b" ")
-    if operation.decode() in (operations.ATTACH, operations.CHECK):
+    if operation.decode() in (operations.ATTACH, operations.CHECK, operations.FOREGROUND):
         for descriptor in held:  # a command may outlive the daemon, and must not hold its lock
             os.close(descriptor)
     if operation.decode() == operations.ATTACH:
@@ -44,6 +44,12 @@ def _do(message: bytes, descriptors: Sequence[int], paths: Paths, held: tuple[in
         request = json.loads(argument)
         with sessions.noted(paths.sessions, request["name"]):
             attach.run(request, descriptors, str(paths.lxc))
+    elif operation.decode() == operations.FOREGROUND:
+        signal.alarm(0)
+        request = json.loads(argument)
+        # Among the sessions, too, as a patch of the host may make it old.
+        with sessions.noted(paths.keepers, request["name"]), sessions.noted(paths.sessions, request["name"]):
+            foreground.serve(request, descriptors, str(paths.lxc))
     else:
         with suppress(BrokenPipeError):  # the daemon went away: nobody is there for the answer
             _OPERATIONS[operation.decode()](json.loads(argument), socket.socket(fileno=descriptors[0]), paths)

@@ -108,7 +108,7 @@ class Ledger:
                 self._fallen.forget(member.name)
             elif member.phase is MemberPhase.FAILED and rollout.patch and member.name in self._registry:
                 container = self._registry[member.name]
-                if container.running is None:
+                if container.running is None and container.foreground is None:
                     self._fallen.note(container, member.note, now())
 
     def wait_for(self, why: str) -> None:

@@ -104,6 +104,8 @@ def _pause(rollout: Rollout, member: Member, now: LiveState | None) -> float:
 def _waits_for(rollout: Rollout, member: Member, seen: Fleet) -> str:
     now = seen.get(member.name)
     how = "restarting" if member.phase is MemberPhase.RESTARTING or now is None else now.reason or "not healthy yet"
+    if now is not None and now.down_for is not None:
+        how = "to be begun anew by the caller of its `lxcfleet run`"
     if now is not None and now.healthy and member.phase is MemberPhase.GATED:
         how = f"to be healthy for {rollout.times(member)[0]:g} s"
     return f"{member.name}: {how}"
@@ -157,6 +159,8 @@ def _settle_waiting(rollout: Rollout, member: Member, now: LiveState) -> Member:
 def _settle_restarting(rollout: Rollout, member: Member, now: LiveState) -> Member:
     if now.identity is None and member.fallen and not member.identity and member.attempts < ATTEMPTS:
         return replace(member, phase=MemberPhase.WAITING)  # it was not started yet
+    if now.down_for is not None and not member.note:
+        return _settle_left(rollout, member, now.down_for)
     if now.identity is None:
         return replace(member, phase=MemberPhase.FAILED, note=member.note or "it does not run after its restart")
     if now.identity != member.identity:
@@ -166,7 +170,16 @@ def _settle_restarting(rollout: Rollout, member: Member, now: LiveState) -> Memb
     return replace(member, phase=MemberPhase.WAITING)
 
 
+def _settle_left(rollout: Rollout, member: Member, down_for: float) -> Member:
+    """`lxcfleet run` has ended, and its caller may begin it anew: a service comes back, a job need not."""
+    if down_for < rollout.times(member)[1]:
+        return member
+    return _skip(member, "its `lxcfleet run` ended, and was not begun anew")
+
+
 def _settle_gated(rollout: Rollout, member: Member, now: LiveState) -> Member:
+    if now.down_for is not None:
+        return _settle_left(rollout, member, now.down_for)
     if now.identity is None:
         return replace(member, phase=MemberPhase.FAILED, note="it ended after its restart")
     long_enough, deadline = rollout.times(member)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -77,7 +78,7 @@ class Sight:
         running, prober = container.running, self._fleet.prober
         busy = container.busy or self._owed(container) or self._pausing(container)
         if running is None:
-            return LiveState(None, container.labels, busy=busy)
+            return LiveState(None, container.labels, busy=busy, down_for=_down_for(container))
         health = prober.of(container)
         return LiveState(
             identity=running.identity,
@@ -151,3 +152,9 @@ class Sight:
             if member.attempts + 1 < planner.ATTEMPTS:
                 pause = min(PAUSE_SECONDS * (member.attempts + 1), rollout.times(member)[1] / 4)
                 self._pauses[name] = proc.uptime() + pause
+
+
+def _down_for(container: Container) -> float | None:
+    if container.foreground is None:
+        return None
+    return 0.0 if container.exit is None else max(0.0, time.time() - container.exit.at)

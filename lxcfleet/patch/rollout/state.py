@@ -179,6 +179,9 @@ class LiveState:
     running_for: float = 0.0
     """Seconds."""
     frozen: bool = False
+    down_for: float | None = None
+    """Seconds since the end of what `lxcfleet run` runs: its caller begins it anew, or lets it be. None: it runs, or this
+    daemon starts it."""
     busy: str | None = None
     """The word for an action that is under way or owed."""
     problem: str = ""

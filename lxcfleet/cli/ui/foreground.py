@@ -1,0 +1,205 @@
+"""Run a container in the foreground: its keeper copies the streams, we pass signals on and learn how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import termios
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from lxcfleet.api.client import Client
+from lxcfleet.api.requests import ForegroundRequest, WaitRequest
+from lxcfleet.cli.ui import attach, notify, output, relay
+from lxcfleet.errors import FleetError, HostError, NotFound, Unreachable, from_body
+from lxcfleet.spec.selection import Selection
+
+AGAIN = 75
+"""The exit status of a run that is to be begun anew. sysexits.h: EX_TEMPFAIL."""
+NOT_KNOWN = 125
+_PASSED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_PATIENCE = 60.0
+"""Seconds that a daemon may take to come back before what it alone knows counts as not known."""
+_PAUSE = 0.2
+
+
+class _Lost(Exception):
+    """The connection ended before the container had begun: the daemon went away."""
+
+
+def run(connect: Callable[[], Client], request: ForegroundRequest) -> int:
+    """Run the container to its end and give the exit status. ``connect`` gives a client, also of a new daemon.
+
+    Raises FleetError.
+    """
+    attach.fill_gaps()
+    notify.tell(f"STATUS=starting {request['run']}")
+    client = connect()
+    teller = notify.Teller(client, request["run"])
+    try:
+        last = _persistently(connect, request, teller)
+    finally:
+        teller.end()
+        notify.tell("STOPPING=1")
+    if request["remove"]:
+        _wait_until_gone(client, request["run"])
+    if last.get("renew"):
+        output.say(f"lxcfleet: {request['run']} was ended for a restart: run it again")
+        return AGAIN
+    status = last.get("exit")
+    return int(status) if status is not None else _asked(client, request["run"])
+
+
+def _persistently(connect: Callable[[], Client], request: ForegroundRequest, teller: notify.Teller) -> Mapping[str, Any]:
+    """Run it; once more with the next daemon, if the daemon goes away before the container has begun."""
+    deadline: float | None = None
+    while True:
+        attempt = _Run(request, teller)
+        try:
+            return attempt.to_the_end(connect())
+        except _Lost:
+            deadline = deadline or time.monotonic() + _PATIENCE
+            for number in attempt.signals:
+                if number in _ENDING:
+                    return {"exit": 128 + number}
+        except Unreachable:
+            if deadline is None or time.monotonic() > deadline:
+                raise
+        time.sleep(_PAUSE)
+
+
+class _Run:
+    """One attempt."""
+
+    def __init__(self, request: ForegroundRequest, teller: notify.Teller) -> None:
+        self._request, self._teller = request, teller
+        self._began = False
+        self.signals: list[int] = []
+        """The signals that came."""
+
+    def to_the_end(self, client: Client) -> Mapping[str, Any]:
+        """The keeper's last message. Raises _Lost, FleetError."""
+        if self._request["tty"]:
+            with relay.nothing() as streams, client.attach(self._request, streams) as connection, self._passing(connection):
+                return self._with_terminal(connection)
+        with contextlib.closing(relay.Relay(keys=self._request["stdin"])) as pipes:
+            first, second, third = pipes.given
+            with client.attach(self._request, (first, second, third)) as connection, self._passing(connection):
+                pipes.handed_over()
+                while (last := self._note(_message(pipes, connection))) is None:
+                    pass
+                pipes.drain()
+                return last
+
+    def _note(self, data: bytes) -> Mapping[str, Any] | None:
+        """Take note of a message; gives the last one. Raises FleetError."""
+        if not data and not self._began:
+            raise _Lost
+        if not data:
+            name = self._request["run"]
+            raise HostError(
+                f"the process that serves {name} went away", why="it closed the connection: the exit status is lost",
+                hint=f"`lxcfleet info {name}` shows how the container is; lxcfleetd stops it in a moment",
+            )  # fmt: skip
+        said: Mapping[str, Any] = json.loads(data)
+        if "error" in said:
+            raise from_body(said["error"])
+        if "exit" in said:
+            return said
+        if "status" in said:
+            notify.tell(f"STATUS={said['status']}")
+        self._began = self._began or "started" in said
+        if "started" in said and os.environ.get("NOTIFY_SOCKET"):
+            self._teller.start()
+        return None
+
+    @contextmanager
+    def _passing(self, connection: socket.socket) -> Iterator[None]:
+        """Pass signals on. Those that the caller has had ignored, as nohup does, stay so."""
+
+        def take(number: int, _frame: FrameType | None) -> None:
+            self.signals.append(number)
+            attach.send_signal(connection, number)
+
+        with attach.handling(_PASSED, take):
+            yield
+
+    def _with_terminal(self, connection: socket.socket) -> Mapping[str, Any]:
+        while True:
+            data, descriptors, _, _ = socket.recv_fds(connection, attach.MESSAGE, 1)
+            if descriptors:
+                break
+            if (last := self._note(data)) is not None:
+                return last
+        master = descriptors[0]
+        try:
+            with attach.raw(), _resizing(connection):
+                copy = attach.Copy(connection, master, typing=self._request["stdin"])
+                while (last := self._note(copy.until_message())) is None:
+                    pass
+                copy.drain()
+                return last
+        finally:
+            os.close(master)
+
+
+def _message(pipes: relay.Relay, connection: socket.socket) -> bytes:
+    pipes.until_readable(connection)
+    return attach.received(connection)
+
+
+@contextmanager
+def _resizing(connection: socket.socket) -> Iterator[None]:
+    """Keep the container's terminal as large as ours."""
+
+    def resize(_number: int = 0, _frame: FrameType | None = None) -> None:
+        for descriptor in attach.OWN:
+            with contextlib.suppress(OSError):
+                rows, columns, _, _ = memoryview(fcntl.ioctl(descriptor, termios.TIOCGWINSZ, bytes(8))).cast("H").tolist()
+                connection.send(json.dumps({"size": [rows, columns]}).encode())
+                return
+
+    with attach.handling((signal.SIGWINCH,), resize):
+        resize()
+        yield
+
+
+def _wait_until_gone(client: Client, name: str) -> None:
+    """Wait until the daemon has destroyed it, so that the name is free."""
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            client.info(name)
+        except NotFound:
+            return
+        except FleetError:
+            time.sleep(_PAUSE)
+        time.sleep(_PAUSE / 10)
+    output.say(f"lxcfleet: {name} is not destroyed yet: the daemon does that once it runs")
+
+
+def _asked(client: Client, name: str) -> int:
+    """The exit status as the daemon knows it."""
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            (result,) = client.wait(WaitRequest(Selection((name,)), "stopped", 10))
+        except NotFound:
+            break
+        except Unreachable:
+            time.sleep(_PAUSE)
+            continue
+        status = result.get("exit_status")
+        if status is not None:
+            return status
+        break
+    output.say(f"lxcfleet: {name} has ended, and its exit status is not known")
+    return NOT_KNOWN

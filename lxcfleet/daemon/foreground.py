@@ -1,0 +1,254 @@
+"""Runs containers in the foreground for `lxcfleet run`: makes them, begins their keepers, and starts them.
+
+From then on the keeper, a process of its own, serves the client; see host.lxc.foreground. What is left for the daemon is to
+destroy what was to be gone after its run, and to end what has lost its keeper.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from lxcfleet.api.requests import CreateRequest
+from lxcfleet.containers import foreground, lxc_config, store
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.desired import Intent
+from lxcfleet.containers.foreground import Foreground
+from lxcfleet.daemon.service import Fleet
+from lxcfleet.errors import Busy, Conflict, FleetError, HostError, NotFound, WrongState, from_body
+from lxcfleet.host.process import proc, sessions
+from lxcfleet.launcher.client import Launcher
+from lxcfleet.launcher.operations import FOREGROUND, KeeperItem
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.tasks import Tasks
+from lxcfleet.spec.names import check_name
+from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.results import Result
+from lxcfleet.spec.states import Action
+from lxcfleet.spec.terms import Init
+
+log = logging.getLogger(__name__)
+
+ENDING_SECONDS = 30.0
+"""The longest time, in seconds, that a run waits for the monitor of the former one to tidy up."""
+_RETRY_SECONDS = 0.2
+_SIGTERM = 15
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request of `lxcfleet run`; see ForegroundRequest."""
+
+    name: str
+    create: CreateRequest | None
+    note: Foreground
+
+
+def parse(data: object) -> Ask:
+    """The request in a message. Raises InvalidInput."""
+    fields = Fields(data, "request")
+    name = check_name(fields.text("run"))
+    said = fields.raw("create")
+    fields.skip("create")
+    note = Foreground(
+        stdin=fields.flag("stdin"), tty=fields.flag("tty"), remove=fields.flag("remove"), detach=fields.flag("detach")
+    )
+    fields.finish("the request to run a container is not valid")
+    create = None
+    if said is not None:
+        body = said if isinstance(said, dict) else {}
+        create = CreateRequest.from_json({**body, "name": name, "count": None, "ensure": True, "start": False})
+    return Ask(name, create, note)
+
+
+class Foregrounds:
+    """The runs in the foreground."""
+
+    def __init__(self, paths: Paths, fleet: Fleet, launcher: Launcher, tasks: Tasks) -> None:
+        self._paths, self._fleet, self._launcher, self._tasks = paths, fleet, launcher, tasks
+        self._begun: set[str] = set()
+        """Names of those that are being begun."""
+
+    # -- a run -----------------------------------------------------------------------------------------------
+
+    async def begin(self, ask: Ask, connection: socket.socket, descriptors: Sequence[int]) -> None:
+        """Begin a run. Raises FleetError; what goes wrong once its keeper is there, the keeper tells the client."""
+        if ask.name in self._begun:
+            raise Busy(f"{ask.name} is busy: run", hint="another `lxcfleet run` begins it at the moment")
+        self._begun.add(ask.name)
+        try:
+            created = await self._present(ask)
+            container = self._fleet.registry[ask.name]
+            await self._wait_for_former(container)
+            try:
+                await self._start(container, ask.note, connection, descriptors)
+            except FleetError:
+                if created and ask.note.remove:
+                    self._destroy(container)
+                raise
+        finally:
+            self._begun.discard(ask.name)
+
+    async def _present(self, ask: Ask) -> bool:
+        """Make the container, unless it exists and is as asked for. Returns whether it was made. Raises FleetError."""
+        registry = self._fleet.registry
+        await registry.observe()
+        if ask.name in registry:
+            _refuse_running(registry[ask.name])
+        if ask.create is None:
+            if ask.name not in registry:
+                raise NotFound(
+                    f"no container named {ask.name}", hint=f"say what it is to run: lxcfleet run {ask.name} -- CMD…"
+                )
+            return False
+        operation = await self._fleet.create(ask.create)
+        async for _ in operation.follow():
+            pass
+        result = operation.results[0]
+        if result.error is not None:
+            raise from_body(result.error)
+        if not ask.create.update:
+            _refuse_other(result)
+        return result.status == "created"
+
+    async def _wait_for_former(self, container: Container) -> None:
+        """Wait until the former run is tidied up, if that has ended."""
+        running = container.running
+        if running is not None and proc.has_ended(running.pid, running.monitor):
+            try:
+                await asyncio.wait_for(running.gone.wait(), ENDING_SECONDS)
+            except TimeoutError:
+                raise HostError(f"{container.name} has ended and is not tidied up yet", hint="try again in a while") from None
+        _refuse_running(container)
+
+    async def _start(
+        self, container: Container, note: Foreground, connection: socket.socket, descriptors: Sequence[int]
+    ) -> None:
+        fleet, name = self._fleet, container.name
+        await fleet.actions.make_ready(container)
+        try:
+            owner = 0 if container.wanted is None else container.wanted.first_id or 0
+            foreground.make_pipes(self._paths.foreground(name), owner)
+        except OSError as error:
+            raise HostError.from_os_error(f"{name} can't run in the foreground", error) from error
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours:
+            with theirs:
+                item = json.dumps(self._item(container, note)).encode()
+                await self._launcher.send(FOREGROUND, item, [connection.fileno(), theirs.fileno(), *descriptors])
+            try:
+                await fleet.actions.act(container, Action.START, None, note=note)
+                running = container.running
+                said: Mapping[str, Any] = {"pid": -1 if running is None else running.pid}
+            except FleetError as error:
+                said = {"error": error.body()}
+                if note.remove:
+                    self._destroy(container)
+            try:
+                ours.send(json.dumps(said).encode())
+            except OSError as error:
+                log.warning("%s: its keeper has ended: %s", name, error)
+
+    def _item(self, container: Container, note: Foreground) -> KeeperItem:
+        own, spec = self._paths.container(container.name), container.wanted
+        assert spec is not None
+        system = spec.init is Init.SYSTEM
+        patience = self._fleet.config.stop_timeout if spec.stop_timeout is None else spec.stop_timeout
+        return {
+            "name": container.name,
+            "system": system,
+            "stdin": note.stdin,
+            "tty": note.tty,
+            "detach": note.detach,
+            "stop_signal": _SIGTERM if system else lxc_config.stop_number(spec),
+            "stop_timeout": patience,
+            "pipes": str(self._paths.foreground(container.name)),
+            "note": str(own.foreground),
+            "log": str(own.console_log),
+            "log_bytes": self._fleet.config.console_log_kib << 10,
+        }
+
+    # -- what is left to do ------------------------------------------------------------------------------------
+
+    def ended(self, container: Container) -> None:
+        """A container has ended: destroy it if it was to be gone then."""
+        note = container.foreground
+        if note is None or not self._fleet.registry.knows(container):
+            return
+        try:
+            foreground.remove_pipes(self._paths.foreground(container.name))
+        except OSError as error:
+            log.warning("%s: its pipes can't be removed: %s", container.name, error)
+        if note.remove:
+            self._destroy(container)
+
+    def _destroy(self, container: Container) -> None:
+        self._tasks.do("run-remove", partial(self._gone, container), subject=container.name)
+
+    async def _gone(self, container: Container) -> None:
+        """Destroy it once nobody has it in hand, if it still does not run."""
+        registry = self._fleet.registry
+        while registry.knows(container) and container.running is None:
+            try:
+                await self._fleet.actions.act(container, Action.DESTROY, 0.0)
+            except Busy:
+                await asyncio.sleep(_RETRY_SECONDS)
+            except FleetError as error:
+                log.error("%s is not destroyed, as `lxcfleet run --rm` asked for: %s", container.name, error)
+                return
+
+    async def recover(self) -> None:
+        """Look after the runs that an earlier daemon began. What runs is known by now, and nothing is resumed yet."""
+        kept = await asyncio.to_thread(self._kept)
+        for container in self._fleet.registry:
+            if container.foreground is None or container.name in kept or container.running is not None or container.unseen:
+                continue
+            if store.noted(self._paths, container.name) is Intent.RUN:
+                self._fleet.reconciler.forget_wish(container)  # nobody waits for it any more
+            self.ended(container)
+
+    async def check(self) -> None:
+        """End what runs and has lost its keeper, which somebody killed: nobody would read its output, or hear of its end."""
+        suspects = [c for c in self._fleet.registry if c.foreground is not None and c.running is not None and c.busy is None]
+        if not suspects:
+            return
+        kept = await asyncio.to_thread(self._kept)
+        for container in suspects:
+            if container.name in kept or container.name in self._begun or container.running is None or container.busy:
+                continue
+            log.error("%s: the process that serves its `lxcfleet run` is gone: it is stopped", container.name)
+            self._tasks.do("run-orphan", partial(self._stop, container), subject=container.name)
+
+    async def _stop(self, container: Container) -> None:
+        try:
+            await self._fleet.actions.act(container, Action.STOP, None)
+        except FleetError as error:
+            log.error("%s is not stopped: %s", container.name, error)
+
+    def _kept(self) -> set[str]:
+        return {each.container for each in sessions.running(self._paths.keepers)}
+
+
+def _refuse_running(container: Container) -> None:
+    running = container.running
+    if running is not None and not proc.has_ended(running.pid, running.monitor):
+        by = " by another `lxcfleet run`" if container.foreground is not None else ""
+        raise WrongState(
+            f"{container.name} runs already{by}",
+            hint=f"stop it first: lxcfleet stop {container.name}; `lxcfleet exec` runs more commands in it",
+        )
+
+
+def _refuse_other(result: Result) -> None:
+    if result.differs:
+        told = "; ".join(f"{key}: {has} (asked: {asked})" for key, (has, asked) in result.differs.items())
+        raise Conflict(
+            f"{result.name} exists, and is not as asked: {told}",
+            hint=f"add --update to change it, leave the options out to run it as it is, or: lxcfleet destroy {result.name}",
+        )

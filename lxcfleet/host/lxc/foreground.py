@@ -1,0 +1,303 @@
+"""Keeps a container that `lxcfleet run` runs in the foreground. Only children of the launcher use this.
+
+The keeper is a process of its own, which the daemon begins and does not need afterwards: it copies the streams of process 1,
+passes signals on, hears from the kernel how process 1 ends, and tells the client. So daemon and launcher may be killed, or
+exchanged by a new version, and neither the container nor its caller notices. The protocol is ForegroundRequest's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import time
+import tty
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lxcfleet.errors import FleetError, Unreachable
+from lxcfleet.host.lxc import liblxc, monitor
+from lxcfleet.host.lxc.streams import Copies, Follower, Source, Terminal
+from lxcfleet.host.process.ends import End
+
+LOST_SECONDS = 60.0
+"""The longest time, in seconds, that a start may take whose daemon was killed meanwhile; the next daemon goes on with it."""
+TIDY_SECONDS = 10.0
+"""The longest time, in seconds, that a monitor may take to tidy up before the client is told of the end all the same."""
+HEAR_SECONDS = 1.0
+"""The longest time, in seconds, from the end of process 1 to the kernel's word on how it ended."""
+_LOOK_SECONDS = 0.02
+_NUDGE_SECONDS = 1.0
+"""systemd that has just begun may not listen yet, so the signal that shuts it down is sent again."""
+_ASKS_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+_MESSAGE = 65536
+
+
+def serve(request: Mapping[str, Any], descriptors: Sequence[int], lxc_path: str) -> None:
+    """Serve one run: ``descriptors`` are the client's connection, the daemon's, stdin, stdout and stderr."""
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    client, daemon = socket.socket(fileno=descriptors[0]), socket.socket(fileno=descriptors[1])
+    client.setblocking(False)
+    keeper = _Keeper(request, client, descriptors[2:5], lxc_path)
+    try:
+        with daemon:
+            pid = keeper.begun(daemon)
+        keeper.keep(pid)
+    except FleetError as error:
+        keeper.say({"error": error.body()})
+
+
+class _Keeper:
+    """One run of one container."""
+
+    def __init__(
+        self, request: Mapping[str, Any], client: socket.socket, standard: Sequence[int], lxc_path: str
+    ) -> None:
+        self._name: str = request["name"]
+        self._request = request
+        self._client: socket.socket | None = client
+        self._standard = list(standard)
+        self._lxc_path = lxc_path
+        self._source: Source | None = Follower(request["log"], standard[1]) if request["system"] else None
+        """What copies the streams. The log of a console is read from its present end on."""
+        self._deadline: float | None = None
+        """When process 1 is killed."""
+        self._nudge: float | None = None
+        """When the signal that shuts a system down is sent again."""
+        self._process = -1
+        self._go = -1
+        """The pipe that lets the command begin."""
+        self._early: list[int] = []
+        """Signals that came before there was a process 1."""
+
+    def say(self, message: Mapping[str, Any], *descriptors: int) -> None:
+        """Tell the client something, if it is still there."""
+        if self._client is not None:
+            with contextlib.suppress(OSError):
+                socket.send_fds(self._client, [json.dumps(message).encode()], descriptors)
+
+    # -- its beginning ---------------------------------------------------------------------------------------
+
+    def begun(self, daemon: socket.socket) -> int:
+        """The pid of process 1, once the daemon has told it. Raises FleetError.
+
+        If the daemon is killed before that, the next one goes on with the start, as that is noted on disk.
+        """
+        poll = select.poll()
+        poll.register(daemon, select.POLLIN)
+        if self._client is not None:
+            poll.register(self._client, select.POLLIN)
+        while True:
+            ready = {descriptor for descriptor, _ in poll.poll()}
+            if daemon.fileno() in ready:
+                data = daemon.recv(_MESSAGE)
+                if not data:
+                    return self._found()
+                said = json.loads(data)
+                if said.get("error"):
+                    raise _Told(said["error"])
+                return int(said["pid"])
+            if self._client is not None and self._client.fileno() in ready:
+                number = self._client.fileno()
+                if not self._hear():
+                    poll.unregister(number)
+
+    def _found(self) -> int:
+        """The pid of process 1 as liblxc knows it, once the container runs."""
+        deadline = time.monotonic() + LOST_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(FleetError):
+                pid = liblxc.init_pid(self._name, self._lxc_path)
+                if pid is not None:
+                    return pid
+            time.sleep(_LOOK_SECONDS * 5)
+        raise Unreachable(
+            f"{self._name} did not start", why="the daemon went away before it had started it, and none has come back",
+            hint="`systemctl status lxcfleet` and `journalctl -u lxcfleet` tell why",
+        )  # fmt: skip
+
+    # -- its run ---------------------------------------------------------------------------------------------
+
+    def keep(self, pid: int) -> None:
+        """Serve the run of this process 1 to its end, and tell how it ended."""
+        try:
+            self._process = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self._tidied()
+            self.say({"exit": None, "renew": False})
+            return
+        end = _listening(pid)
+        self._begin(pid)
+        self.say({"started": pid})
+        if self._client is None:
+            self._left()
+        for number in self._early:
+            self._pass_on(number)
+        self._copy()
+        status = _heard(end)
+        renew = self._is_to_be_renewed(status)
+        if self._source is not None:
+            self._source.finish()
+        self._tidied()
+        self.say({"exit": None if status is None else self._code(status), "renew": renew})
+
+    def _begin(self, pid: int) -> None:
+        request = self._request
+        if request["system"]:
+            return
+        if request["tty"]:
+            master = liblxc.console(self._name, self._lxc_path)
+            tty.setraw(master)  # the console ends lines already, and echoes
+            terminal = Terminal(master, pid)
+            self.say({"terminal": True}, terminal.master)
+            self._source = terminal
+            terminal.close_master()
+        else:
+            out, err = self._standard[1], self._standard[2]
+            stdin = self._standard[0] if request["stdin"] else None
+            self._source = Copies(request["pipes"], stdin, out, err, request["log"], request["log_bytes"])
+        # The command waits for this; see containers.lxc_config.
+        self._go = os.open(os.path.join(request["pipes"], "go"), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def _copy(self) -> None:
+        """Copy streams and pass signals on until process 1 has ended."""
+        while True:
+            poll = select.poll()
+            poll.register(self._process, select.POLLIN)
+            if self._client is not None:
+                poll.register(self._client, select.POLLIN)
+            if self._source is not None:
+                self._source.register(poll)
+            ready = dict(poll.poll(self._patience()))
+            if self._process in ready:
+                return
+            if self._client is not None and self._client.fileno() in ready:
+                self._hear()
+            if self._source is not None and self._source.serve(ready):
+                self._send(signal.SIGPIPE)  # nobody reads the output any more
+            self._look_at_the_clock()
+
+    def _patience(self) -> float | None:
+        moments = [each for each in (self._deadline, self._nudge) if each is not None]
+        pause = None if self._source is None else self._source.pause
+        left = [max(0.0, each - time.monotonic()) for each in moments] + ([] if pause is None else [pause])
+        return min(left) * 1000 if left else None
+
+    def _look_at_the_clock(self) -> None:
+        now = time.monotonic()
+        if self._deadline is not None and now >= self._deadline:
+            self._deadline = None
+            self._send(signal.SIGKILL)
+        if self._nudge is not None and now >= self._nudge:
+            self._shut_down()
+
+    def _hear(self) -> bool:
+        """Take the client's next message; False: it is gone."""
+        assert self._client is not None
+        try:
+            data = self._client.recv(_MESSAGE)
+            said = json.loads(data) if data else None
+        except BlockingIOError:
+            return True
+        except OSError:
+            said = None
+        except ValueError:
+            return True
+        if not isinstance(said, dict):
+            self._client.close()
+            self._client = None
+            if self._process >= 0:
+                self._left()
+            return False
+        number, size = said.get("signal"), said.get("size")
+        if isinstance(number, int) and 0 < number < signal.NSIG:
+            if self._process >= 0:
+                self._pass_on(number)
+            else:
+                self._early.append(number)
+        if isinstance(self._source, Terminal) and isinstance(size, list):
+            self._source.resize(size)
+        return True
+
+    def _left(self) -> None:
+        """The client was killed: end the container, unless it is to run on."""
+        if self._source is not None:
+            self._source.leave()
+        if self._request["detach"]:
+            return
+        self._deadline = time.monotonic() + self._request["stop_timeout"]
+        self._pass_on(self._request["stop_signal"])
+
+    def _pass_on(self, number: int) -> None:
+        if self._request["system"] and number in (*_ASKS_TO_END, self._request["stop_signal"]):
+            self._shut_down()
+        else:
+            self._send(number)
+
+    def _shut_down(self) -> None:
+        self._send(signal.SIGRTMIN + 3)
+        self._nudge = time.monotonic() + _NUDGE_SECONDS
+
+    def _send(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._process, number)
+
+    # -- its end ---------------------------------------------------------------------------------------------
+
+    def _is_to_be_renewed(self, status: int | None) -> bool:
+        """Whether somebody wants a restart: a rollout, the operator, or the system itself by its reboot."""
+        if self._request["system"] and status == signal.SIGHUP:
+            return True
+        try:
+            with open(self._request["note"], "rb") as file:
+                return bool(json.load(file)["renew"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def _tidied(self) -> None:
+        """Wait until the container counts as stopped."""
+        deadline = time.monotonic() + TIDY_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(FleetError):
+                if not monitor.runs(self._name, self._lxc_path):
+                    return
+            time.sleep(_LOOK_SECONDS)
+
+    def _code(self, status: int) -> int:
+        """The exit status as a shell has it. In a container, poweroff ends process 1 by SIGINT; reboot(2)."""
+        if os.WIFEXITED(status):
+            return os.WEXITSTATUS(status)
+        number = os.WTERMSIG(status)
+        return 0 if self._request["system"] and number == signal.SIGINT else 128 + number
+
+
+class _Told(FleetError):
+    """An error that the daemon told, and that is passed on as it is."""
+
+    def __init__(self, body: Any) -> None:
+        super().__init__(body["message"])
+        self._body = body
+
+    def body(self) -> Any:
+        """The same."""
+        return self._body
+
+
+def _listening(pid: int) -> End | None:
+    try:
+        return End(pid)
+    except OSError:
+        return None  # the client asks the daemon then
+
+
+def _heard(end: End | None) -> int | None:
+    if end is None:
+        return None
+    deadline = time.monotonic() + HEAR_SECONDS
+    while (status := end.status()) is None and time.monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS / 10)
+    return status
