@@ -41,10 +41,10 @@ def run(
 ) -> int:
     """Run a container in the foreground.
 
-    This is for systemd, cron and other schedulers. The container is made if it does not exist; one that exists has to be as asked for, or is changed with --update.
-    Without a command and options one that exists is run as it is. Output is ours, SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1
-    and SIGUSR2 are passed on, and the exit status is the command's: 128 and N if signal N ended it. Of a system container the
-    console is shown, and these signals shut it down.
+    This is for systemd, cron and other schedulers. The container is made if it does not exist; one that exists has to be as
+    asked for, or is changed with --update. Without a command and options one that exists is run as it is. Output is ours;
+    SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on; the exit status is the command's, or 128 and N if
+    signal N ended it. Of a system container the console is shown, and signals that end a program shut it down.
     If this program is killed, the container is stopped. Its restart policy and autostart are off: whoever calls this
     decides when it runs. READY=1 is told to systemd once it is healthy.
     Status 75: a restart is due, as after a patch: run it again; 125: lxcfleet failed; 126: the command can't be run; 127:
