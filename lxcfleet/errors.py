@@ -50,6 +50,13 @@ class InvalidInput(FleetError):
     http_status = 400
 
 
+class NoProgram(InvalidInput):
+    """The command of a new container is no program there. Its code is InvalidInput's."""
+
+    missing = True
+    """Whether there is no such file, rather than one that can't be executed."""
+
+
 class NotFound(FleetError):
     """No container or operation of that name."""
 

@@ -360,7 +360,8 @@ class ForegroundRequest(TypedDict):
     The standard streams travel with it, and terminals are refused, as for AttachRequest. Signals are sent as there, and
     ``{"size": [ROWS, COLUMNS]}`` gives a terminal another size. Answers: ``{"status": TEXT}`` while the start waits for
     something, ``{"started": PID}``, with ``tty`` ``{"terminal": true}`` with the master side of the container's console, and
-    at the end ``{"exit": STATUS, "renew": BOOL}``, or ``{"error": ErrorBody}``. A status of null is not known to who tells
+    at the end ``{"exit": STATUS, "renew": BOOL}``, or ``{"error": ErrorBody}``, with an exit status as a shell has it if the
+    command is no program. A status of null is not known to who tells
     it: the daemon may know it. ``renew``: somebody wanted a restart, and it is for the client's caller to begin it anew.
     If the client goes away, the container is stopped, unless ``detach`` is set.
     """

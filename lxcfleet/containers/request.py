@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lxcfleet.api.requests import CreateRequest
 from lxcfleet.containers.lxc_config import APP_PATH
-from lxcfleet.errors import AlreadyExists, InvalidInput
+from lxcfleet.errors import AlreadyExists, InvalidInput, NoProgram
 from lxcfleet.spec.merging import left_to_settings, merge
 from lxcfleet.spec.names import check_count, check_name, first, next_free
 from lxcfleet.spec.profiles import Profile
@@ -83,7 +83,7 @@ def find_command(command: str, environment: Mapping[str, str], runnable: Callabl
     else:
         places = [f"{directory}/{command}" for directory in environment.get("PATH", APP_PATH).split(":")]
     if not any(runnable(place) for place in places):
-        raise InvalidInput(
+        raise NoProgram(
             f"the command {command!r} can't be run in a clone of this host",
             why="it is not installed on the host, no program, or the mask hides it (below /home, /root, /srv, …)",
             hint="install it on the host, or show its directory by a rule in /etc/lxcfleet/mask.d",

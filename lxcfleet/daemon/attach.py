@@ -20,7 +20,7 @@ from lxcfleet.containers.registry import Registry
 from lxcfleet.daemon import foreground
 from lxcfleet.daemon.foreground import Foregrounds
 from lxcfleet.daemon.http.access import Access, Role, refuse
-from lxcfleet.errors import FleetError, InvalidInput, NotFound, WrongState
+from lxcfleet.errors import FleetError, InvalidInput, NoProgram, NotFound, WrongState
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.operations import ATTACH
 from lxcfleet.spec.names import check_name, check_variable
@@ -79,6 +79,8 @@ class AttachServer:
                     await self._runs.begin(foreground.parse(data), connection, descriptors)
                 else:
                     await self._attach(_parse(data), connection, descriptors)
+            except NoProgram as error:
+                _say(connection, {"error": error.body(), "exit": 127 if error.missing else 126})
             except FleetError as error:
                 _say(connection, {"error": error.body()})
             except (OSError, TimeoutError) as error:

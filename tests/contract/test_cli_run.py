@@ -29,6 +29,12 @@ def test_what_makes_no_sense_is_refused_with_125(cli: Cli, daemon: Daemon, argum
     assert len(daemon.parts.registry) == 0
 
 
+@pytest.mark.parametrize(("command", "status"), [("no-such-program", 127), ("/no/such", 127), ("/etc/passwd", 126)])
+def test_a_command_that_is_no_program_has_the_status_that_a_shell_gives(cli: Cli, command: str, status: int) -> None:
+    ran = cli("run", "--rm", "a", "--", command)
+    assert (ran.status, command in ran.err, "install it on the host" in ran.err) == (status, True, True)
+
+
 def test_one_that_exists_has_to_be_as_asked(cli: Cli, daemon: Daemon) -> None:
     daemon.create(CreateRequest("web", start=False, said={"command": FOREVER}))
     ran = cli("run", "web", "--memory", "1G", "--", *FOREVER)

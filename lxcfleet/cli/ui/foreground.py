@@ -110,6 +110,9 @@ class _Run:
                 hint=f"`lxcfleet info {name}` shows how the container is; lxcfleetd stops it in a moment",
             )  # fmt: skip
         said: Mapping[str, Any] = json.loads(data)
+        if "error" in said and "exit" in said:
+            output.say_error(said["error"])
+            return said
         if "error" in said:
             raise from_body(said["error"])
         if "exit" in said:
