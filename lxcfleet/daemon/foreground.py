@@ -169,6 +169,7 @@ class Foregrounds:
             "stop_signal": _SIGTERM if system else lxc_config.stop_number(spec),
             "stop_timeout": patience,
             "pipes": str(self._paths.foreground(container.name)),
+            "pending": str(own.pending),
             "note": str(own.foreground),
             "log": str(own.console_log),
             "log_bytes": self._fleet.config.console_log_kib << 10,

@@ -145,6 +145,8 @@ class KeeperItem(TypedDict):
     """Seconds from that signal to a kill."""
     pipes: str
     """The directory of its pipes."""
+    pending: str
+    """The file that is there as long as its start is owed."""
     note: str
     """The file that tells whether a restart is wanted; see containers.foreground."""
     log: str

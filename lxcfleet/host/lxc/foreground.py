@@ -46,7 +46,8 @@ def serve(request: Mapping[str, Any], descriptors: Sequence[int], lxc_path: str)
     try:
         with daemon:
             pid = keeper.begun(daemon)
-        keeper.keep(pid)
+        if pid is not None:
+            keeper.keep(pid)
     except FleetError as error:
         keeper.say({"error": error.body()})
 
@@ -82,10 +83,11 @@ class _Keeper:
 
     # -- its beginning ---------------------------------------------------------------------------------------
 
-    def begun(self, daemon: socket.socket) -> int:
+    def begun(self, daemon: socket.socket) -> int | None:
         """The pid of process 1, once the daemon has told it. Raises FleetError.
 
-        If the daemon is killed before that, the next one goes on with the start, as that is noted on disk.
+        If the daemon is killed before that, the next one goes on with the start, if that is noted on disk. None: it is not;
+        the client, to whom the connection just ends, asks the next daemon.
         """
         poll = select.poll()
         poll.register(daemon, select.POLLIN)
@@ -106,14 +108,17 @@ class _Keeper:
                 if not self._hear():
                     poll.unregister(number)
 
-    def _found(self) -> int:
-        """The pid of process 1 as liblxc knows it, once the container runs."""
+    def _found(self) -> int | None:
+        """The pid of process 1 as liblxc knows it, once the container runs; None: nobody will start it."""
         deadline = time.monotonic() + LOST_SECONDS
         while time.monotonic() < deadline:
+            wanted = os.path.exists(self._request["pending"])
             with contextlib.suppress(FleetError):
                 pid = liblxc.init_pid(self._name, self._lxc_path)
                 if pid is not None:
                     return pid
+            if not wanted:
+                return None
             time.sleep(_LOOK_SECONDS * 5)
         raise Unreachable(
             f"{self._name} did not start", why="the daemon went away before it had started it, and none has come back",
