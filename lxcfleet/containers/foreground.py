@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 PIPES = ("in", "out", "err", "go")
 """The names of the pipes. The command begins once somebody has opened the last one for writing."""
+LEFT = "left"
+"""A file beside them: the client was killed, and so the container is being stopped."""
 INSIDE = "/dev/.lxcfleet"
 """Where a container has them."""
 
@@ -93,7 +95,7 @@ def make_pipes(directory: Path, owner: int) -> None:
 
 def remove_pipes(directory: Path) -> None:
     """Remove the pipes, if there are any. Raises OSError."""
-    for name in PIPES:
+    for name in (*PIPES, LEFT):
         (directory / name).unlink(missing_ok=True)
     if directory.exists():
         directory.rmdir()

@@ -100,7 +100,7 @@ class Foregrounds:
         registry = self._fleet.registry
         await registry.observe()
         if ask.name in registry:
-            _refuse_running(registry[ask.name])
+            await self._wait_for_former(registry[ask.name])
         if ask.create is None:
             if ask.name not in registry:
                 raise NotFound(
@@ -118,13 +118,15 @@ class Foregrounds:
         return result.status == "created"
 
     async def _wait_for_former(self, container: Container) -> None:
-        """Wait until the former run is tidied up, if that has ended."""
+        """Wait for the end of the former run, if its client was killed, and until it is tidied up."""
         running = container.running
-        if running is not None and proc.has_ended(running.pid, running.monitor):
+        left = (self._paths.foreground(container.name) / foreground.LEFT).exists()
+        if running is not None and (left or proc.has_ended(running.pid, running.monitor)):
+            seconds = ENDING_SECONDS + (self._patience(container) if left else 0.0)
             try:
-                await asyncio.wait_for(running.gone.wait(), ENDING_SECONDS)
+                await asyncio.wait_for(running.gone.wait(), seconds)
             except TimeoutError:
-                raise HostError(f"{container.name} has ended and is not tidied up yet", hint="try again in a while") from None
+                raise HostError(f"{container.name} ends at this moment", hint="try again in a while") from None
         _refuse_running(container)
 
     async def _start(
@@ -155,11 +157,15 @@ class Foregrounds:
             except OSError as error:
                 log.warning("%s: its keeper has ended: %s", name, error)
 
+    def _patience(self, container: Container) -> float:
+        """Seconds from the signal that ends it to a kill."""
+        own = None if container.spec is None else container.spec.stop_timeout
+        return self._fleet.config.stop_timeout if own is None else own
+
     def _item(self, container: Container, note: Foreground) -> KeeperItem:
         own, spec = self._paths.container(container.name), container.wanted
         assert spec is not None
         system = spec.init is Init.SYSTEM
-        patience = self._fleet.config.stop_timeout if spec.stop_timeout is None else spec.stop_timeout
         return {
             "name": container.name,
             "system": system,
@@ -167,8 +173,9 @@ class Foregrounds:
             "tty": note.tty,
             "detach": note.detach,
             "stop_signal": _SIGTERM if system else lxc_config.stop_number(spec),
-            "stop_timeout": patience,
+            "stop_timeout": self._patience(container),
             "pipes": str(self._paths.foreground(container.name)),
+            "left": str(self._paths.foreground(container.name) / foreground.LEFT),
             "pending": str(own.pending),
             "note": str(own.foreground),
             "log": str(own.console_log),
@@ -237,8 +244,7 @@ class Foregrounds:
 
 
 def _refuse_running(container: Container) -> None:
-    running = container.running
-    if running is not None and not proc.has_ended(running.pid, running.monitor):
+    if container.running is not None:
         by = " by another `lxcfleet run`" if container.foreground is not None else ""
         raise WrongState(
             f"{container.name} runs already{by}",

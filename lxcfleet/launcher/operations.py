@@ -145,6 +145,8 @@ class KeeperItem(TypedDict):
     """Seconds from that signal to a kill."""
     pipes: str
     """The directory of its pipes."""
+    left: str
+    """The file that says that its client is gone, and that it is being stopped."""
     pending: str
     """The file that is there as long as its start is owed."""
     note: str

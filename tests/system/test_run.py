@@ -107,6 +107,12 @@ def test_a_killed_run_takes_its_container_along_unless_it_is_to_stay(fleet: Flee
         client.kill()
         until(lambda: fleet.state(name) == "failed", what="the container is stopped")
     assert fleet.record(name)["exit"]["status"] == 5  # it was asked to end
+    slow = ("sh", "-c", "trap 'echo more; sleep 1; exit 3' TERM; echo ready; while :; do sleep 0.02; done")
+    with running(fleet, name, "--update", "--", *slow) as (client, _):
+        client.kill()
+        with running(fleet, name, "--update", "--", "sh", "-c", WAITS):  # a new one waits for the end of the former
+            pass
+    until(lambda: fleet.state(name) == "failed")
     with running(fleet, name, "--detach-on-kill") as (client, _):
         client.kill()
         client.wait()

@@ -234,6 +234,8 @@ class _Keeper:
             self._source.leave()
         if self._request["detach"]:
             return
+        with contextlib.suppress(OSError):
+            os.close(os.open(self._request["left"], os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._deadline = time.monotonic() + self._request["stop_timeout"]
         self._pass_on(self._request["stop_signal"])
 
