@@ -74,6 +74,8 @@ class Foregrounds:
         self._paths, self._fleet, self._launcher, self._tasks = paths, fleet, launcher, tasks
         self._begun: set[str] = set()
         """Names of those that are being begun."""
+        self._going: dict[str, asyncio.Task[None]] = {}
+        """What destroys containers whose run is over, by their names."""
 
     # -- a run -----------------------------------------------------------------------------------------------
 
@@ -83,6 +85,8 @@ class Foregrounds:
             raise Busy(f"{ask.name} is busy: run", hint="another `lxcfleet run` begins it at the moment")
         self._begun.add(ask.name)
         try:
+            if (going := self._going.get(ask.name)) is not None:
+                await asyncio.wait([going])
             created = await self._present(ask)
             container = self._fleet.registry[ask.name]
             await self._wait_for_former(container)
@@ -197,7 +201,11 @@ class Foregrounds:
             self._destroy(container)
 
     def _destroy(self, container: Container) -> None:
-        self._tasks.do("run-remove", partial(self._gone, container), subject=container.name)
+        name = container.name
+        if name in self._going:
+            return
+        task = self._going[name] = self._tasks.do("run-remove", partial(self._gone, container), subject=name)
+        task.add_done_callback(lambda _: self._going.pop(name))
 
     async def _gone(self, container: Container) -> None:
         """Destroy it once nobody has it in hand, if it still does not run."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import select
 import stat
 import struct
@@ -18,6 +19,9 @@ PIECE = 4096
 _READ = 65536
 _LOOK_SECONDS = 0.1
 """Seconds between two looks at the log of a console."""
+_LINE_END = re.compile(rb"\r+\n")
+"""A console turns a line's end into two characters, also where a program has done so already."""
+_RETURNS = 8
 _PTS_MAJORS = range(136, 144)
 
 
@@ -240,8 +244,9 @@ class Follower(Source):
             self._file = self._opened()
             data = b"" if self._file is None else os.read(self._file, _READ)
         text = self._return + data
-        self._return = b"\r" if text.endswith(b"\r") else b""
-        return text.removesuffix(self._return).replace(b"\r\n", b"\n")
+        whole = text.rstrip(b"\r")
+        self._return = text[len(whole) :][-_RETURNS:]
+        return _LINE_END.sub(b"\n", whole)
 
     def _opened(self) -> int | None:
         try:
