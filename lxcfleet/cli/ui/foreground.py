@@ -24,6 +24,8 @@ from lxcfleet.spec.selection import Selection
 AGAIN = 75
 """The exit status of a run that is to be begun anew. sysexits.h: EX_TEMPFAIL."""
 NOT_KNOWN = 125
+_REBOOTED, _SHUT_DOWN = 128 + signal.SIGHUP, 128 + signal.SIGINT
+"""How a system container ends that was rebooted or shut down from inside; reboot(2)."""
 _PASSED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _PATIENCE = 60.0
@@ -49,13 +51,17 @@ def run(connect: Callable[[], Client], request: ForegroundRequest) -> int:
     finally:
         teller.end()
         notify.tell("STOPPING=1")
+    status = last.get("exit")
+    if status is None and not last.get("renew"):
+        status = _asked(client, request["run"], last.get("likely"))
+        if last.get("system") and status in (_REBOOTED, _SHUT_DOWN):
+            last, status = {"renew": status == _REBOOTED}, 0
     if request["remove"]:
         _wait_until_gone(client, request["run"])
     if last.get("renew"):
         output.say(f"lxcfleet: {request['run']} was ended for a restart: run it again")
         return AGAIN
-    status = last.get("exit")
-    return int(status) if status is not None else _asked(client, request["run"])
+    return int(status or 0)
 
 
 def _persistently(connect: Callable[[], Client], request: ForegroundRequest, teller: notify.Teller) -> Mapping[str, Any]:
@@ -189,8 +195,8 @@ def _wait_until_gone(client: Client, name: str) -> None:
     output.say(f"lxcfleet: {name} is not destroyed yet: the daemon does that once it runs")
 
 
-def _asked(client: Client, name: str) -> int:
-    """The exit status as the daemon knows it."""
+def _asked(client: Client, name: str, likely: int | None) -> int:
+    """The exit status as the daemon knows it; ``likely``: the one to give if it does not."""
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
         try:
@@ -204,5 +210,7 @@ def _asked(client: Client, name: str) -> int:
         if status is not None:
             return status
         break
+    if likely is not None:
+        return likely
     output.say(f"lxcfleet: {name} has ended, and its exit status is not known")
     return NOT_KNOWN

@@ -144,11 +144,16 @@ class _Keeper:
             self._pass_on(number)
         self._copy()
         status = _heard(end)
-        renew = self._is_to_be_renewed(status)
+        renew = self._is_to_be_renewed()
         if self._source is not None:
             self._source.finish()
         self._tidied()
-        self.say({"exit": None if status is None else self._code(status), "renew": renew})
+        code = None if status is None else self._code(status)
+        if self._request["system"]:
+            renew = renew or os.path.exists(self._request["pending"])
+            self.say({"exit": None, "system": True, "likely": code, "renew": renew})
+        else:
+            self.say({"exit": code, "renew": renew})
 
     def _begin(self, pid: int) -> None:
         request = self._request
@@ -255,10 +260,8 @@ class _Keeper:
 
     # -- its end ---------------------------------------------------------------------------------------------
 
-    def _is_to_be_renewed(self, status: int | None) -> bool:
-        """Whether somebody wants a restart: a rollout, the operator, or the system itself by its reboot."""
-        if self._request["system"] and status == signal.SIGHUP:
-            return True
+    def _is_to_be_renewed(self) -> bool:
+        """Whether somebody wants a restart: a rollout, or the operator."""
         try:
             with open(self._request["note"], "rb") as file:
                 return bool(json.load(file)["renew"])
@@ -275,11 +278,14 @@ class _Keeper:
             time.sleep(_LOOK_SECONDS)
 
     def _code(self, status: int) -> int:
-        """The exit status as a shell has it. In a container, poweroff ends process 1 by SIGINT; reboot(2)."""
+        """The exit status as a shell has it.
+
+        Of a system container only the daemon knows it for sure: a shutdown or reboot from inside changes the status that the
+        monitor gets (reboot(2)), and not the one that the kernel tells others (kernel/pid_namespace.c).
+        """
         if os.WIFEXITED(status):
             return os.WEXITSTATUS(status)
-        number = os.WTERMSIG(status)
-        return 0 if self._request["system"] and number == signal.SIGINT else 128 + number
+        return 128 + os.WTERMSIG(status)
 
 
 class _Told(FleetError):
