@@ -362,7 +362,7 @@ class ForegroundRequest(TypedDict):
     something, ``{"started": PID}``, with ``tty`` ``{"terminal": true}`` with the master side of the container's console, and
     at the end ``{"exit": STATUS, "renew": BOOL}``, or ``{"error": ErrorBody}``, with an exit status as a shell has it if the
     command is no program. A status of null is not known to who tells it: the daemon may know it, as ever with a system
-    container; ``likely`` is the one to take if not. ``renew``: somebody wanted a restart, and it is for the client's caller to
+    container; ``likely`` is the one to take if not. ``renew``: somebody wanted a restart, and it is for its caller to
     begin it anew. If the client goes away, the container is stopped, unless ``detach`` is set.
     """
 
