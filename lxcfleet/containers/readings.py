@@ -51,6 +51,8 @@ class ContainerReading:
     """How many processes of it the kernel killed for memory since the daemon started."""
     shadows: int | None = None
     """How many files of its delta hid a package's file of the host at the last look."""
+    generation: int | None = None
+    """The generation that it stands on; 0: the host's root."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ def _reading(
         processes=running.payload.processes if running else None,
         io_bytes=running.payload.io_bytes if running else None,
         delta_bytes=delta_bytes,
+        generation=spec.generation if spec else None,
         health=health,
         stale=stale,
         exit_status=container.exit.exit_status if container.exit else None,

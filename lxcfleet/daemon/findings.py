@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from lxcfleet.capacity.needs import Finding
@@ -25,6 +25,27 @@ def of_tasks(readings: Iterable[TaskReading], now: datetime) -> list[Finding]:
         for reading in readings
         if reading.last_at is not None and (not reading.up or now - reading.last_at < TOLD_FOR)
     ]  # fmt: skip
+
+
+HELD_FOR = timedelta(days=7)
+"""Containers on a generation that is older are told."""
+_NAMED = 5
+
+
+def of_bases(held: Mapping[int, Sequence[str]], created: Mapping[int, datetime], now: datetime) -> list[Finding]:
+    """A finding for each generation that containers stand on, by number, and that is old or not to be had any more."""
+    found = []
+    for number, names in sorted(held.items()):
+        few = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+        stand = "stands" if len(names) == 1 else "stand"
+        hint = f"lxcfleet rollback {' '.join(names[:_NAMED])} --to host"
+        if number not in created:
+            message = f"{few} {stand} on generation {number}, which is gone or broken: the next start fails"
+            found.append(Finding("generations", "fail", message, hint=hint))
+        elif now - created[number] > HELD_FOR:
+            message = f"{few} {stand} on generation {number} of {created[number]:%Y-%m-%d}, without later patches of the host"
+            found.append(Finding("generations", "warning", message, hint=hint))
+    return found
 
 
 def _times(count: int) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import cast
 
 from lxcfleet.api.records import ContainerDetails, ContainerRecord, DoctorRecord, FindingRecord, ResultRecord
 from lxcfleet.api.requests import ActionRequest, CreateRequest, WaitRequest
+from lxcfleet.base.generations import store
 from lxcfleet.base.merge import reconcile
 from lxcfleet.containers import services
 from lxcfleet.containers.actions import Actions
@@ -31,7 +33,7 @@ from lxcfleet.containers.usage import Usages
 from lxcfleet.daemon import findings
 from lxcfleet.daemon.volumes import Volumes
 from lxcfleet.daemon.waiting import Waiting
-from lxcfleet.errors import InvalidInput, NotFound
+from lxcfleet.errors import FleetError, InvalidInput, NotFound
 from lxcfleet.health.prober import Prober
 from lxcfleet.host.process import proc
 from lxcfleet.launcher.client import Launcher
@@ -200,8 +202,21 @@ class Fleet:
         own = findings.of_tasks(self._tasks.readings(), datetime.now(UTC))
         own += await services.findings(self.paths, services.all_asked(self.paths, self.registry, self.config.profiles))
         own += self.volumes.findings()
+        own += findings.of_bases(*self._bases(), datetime.now(UTC))
         record["findings"] += [cast(FindingRecord, finding.to_json()) for finding in own]
         return record
+
+    def _bases(self) -> tuple[dict[int, list[str]], dict[int, datetime]]:
+        """The generations that containers stand on, each with their names, and when each was frozen."""
+        held: dict[int, list[str]] = {}
+        for container in self.registry:
+            if container.wanted is not None and container.wanted.generation:
+                held.setdefault(container.wanted.generation, []).append(container.name)
+        created = {}
+        for number in held:
+            with contextlib.suppress(FleetError):
+                created[number] = datetime.fromisoformat(store.load(self.paths, number).created)
+        return held, created
 
     def _get(self, name: str) -> Container:
         if name not in self.registry:

@@ -27,3 +27,13 @@ def test_a_task_that_does_not_run_is_told_until_it_runs() -> None:
     [finding] = findings.of_tasks([failed], NOW)
     assert finding.level == "fail"
     assert "waits for its next start" in finding.message
+
+
+def test_bases_that_hold_back_patches_or_are_gone_are_told() -> None:
+    created = {1: NOW - timedelta(days=8), 2: NOW - timedelta(days=6)}
+    held = {1: ["a", "b"], 2: ["c"], 3: [f"d{number}" for number in range(7)]}
+    old, gone = findings.of_bases(held, created, NOW)
+    assert (old.level, gone.level) == ("warning", "fail")
+    assert "a, b stand on generation 1" in old.message
+    assert "and 2 more stand on generation 3, which is gone" in gone.message
+    assert gone.hint == "lxcfleet rollback d0 d1 d2 d3 d4 --to host"

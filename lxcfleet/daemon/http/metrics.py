@@ -221,6 +221,10 @@ def _numbers(containers: Sequence[ContainerReading]) -> Iterator[Metric]:
             ((c, c.io_bytes[number] if c.io_bytes else None) for c in containers),
         )  # fmt: skip
     yield _gauge(
+        "lxcfleet_container_generation", "The generation that it stands on; 0: the host's root.",
+        ((c, c.generation) for c in containers),
+    )  # fmt: skip
+    yield _gauge(
         "lxcfleet_container_delta_bytes", "What its delta takes on disk, as of the last look.",
         ((c, c.delta_bytes) for c in containers),
     )  # fmt: skip
