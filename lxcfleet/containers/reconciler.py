@@ -19,7 +19,7 @@ from lxcfleet.containers.plan import Steps
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
 from lxcfleet.containers.specs import Specs
-from lxcfleet.containers.steps import Halt, Make, Observer, Remove, Settle, Step, Work
+from lxcfleet.containers.steps import Halt, Make, Observer, PutInForce, Remove, Settle, Step, Work, Write
 from lxcfleet.errors import Broken, Busy, HostError, NotFound
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Action
@@ -181,10 +181,16 @@ class Reconciler:
                 self._check_free(container)
                 in_hand.enter_context(self._registry.in_hand(container, "set"))
             works = [(Work(self._lifecycle, self._specs, c), self.plan_change(c, spec)) for c, spec in wanted]
+            many = len(works) > 1
+            if many:
+                staged = zip(wanted, works, strict=True)
+                await self._specs.stage([(c, spec, _all_in_force(steps)) for (c, spec), (_, steps) in staged])
             try:
                 for work, steps in works:
                     for step in steps[:1]:
                         await work.take(step, self._observers)
+                if many:
+                    await self._specs.have_on_disk(container for container, _ in wanted)
                 rest = [work.take(step, self._observers) for work, steps in works for step in steps[1:]]
                 for outcome in await asyncio.gather(*rest, return_exceptions=True):
                     if isinstance(outcome, BaseException):
@@ -193,8 +199,9 @@ class Reconciler:
                 for work, _ in reversed(works):
                     await work.undo()
                 raise
-            for container, _ in wanted:
-                self._specs.forget_former(container)
+            finally:
+                self._specs.unstage(container for container, _ in wanted)
+            await self._specs.forget_former(container for container, _ in wanted)
 
     async def _carry_out(self, work: Work, steps: Steps) -> None:
         container = work.container
@@ -236,6 +243,14 @@ def refuse_unseen(container: Container) -> None:
             f"what {container.name} does is not known", why="its monitor runs, and its process 1 can't be told",
             hint="its disk may give errors: see `dmesg | tail` and the daemon's log",
         )  # fmt: skip
+
+
+def _all_in_force(steps: Steps) -> bool:
+    """Whether these steps give a run all of the spec that they write."""
+    match steps:
+        case (Write(written, _), PutInForce(put, _)):
+            return written == put
+    return False
 
 
 def _halts(steps: Steps) -> int:

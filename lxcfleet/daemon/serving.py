@@ -115,6 +115,7 @@ class Daemon:
         parts = self._parts
         await self._clean(parts.leftovers.new)  # at once, as a client may ask for these names; nothing ever ran in them
         parts.rescue.take_over()
+        parts.specs.forget_staged(parts.registry)
         for container in list(parts.registry):
             parts.fleet.actions.resume(container, "begun before the daemon was restarted")
         await parts.fleet.room.release_unused()

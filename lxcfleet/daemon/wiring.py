@@ -252,7 +252,7 @@ class Parts:
         subscribe("restart policies", Gone, lambda event: self.supervision.gone(event.container))
         subscribe("rollouts", Wished, lambda event: self.rollouts.note_wish(event.container, event.action))
         subscribe("rollouts", Killed, lambda event: self.rollouts.note_kill(event.name))
-        subscribe("network", SpecChanged, lambda event: self.network.respecified(event.container))
+        subscribe("network", SpecChanged, lambda event: self.network.respecified(event.container, event.keys))
         subscribe("health", SpecChanged, self._change_check)
         subscribe("network", ServingJudged, self._set_member)
         subscribe("health", AddressChanged, lambda _: self.prober.wake())

@@ -441,7 +441,8 @@ REMOVE: Each[list[str], Done] = Each("remove")
 INSPECT: Each[list[str], InitPid] = Each("inspect")
 FREEZE: Ask[list[str], Done] = Ask("freeze")
 UNFREEZE: Ask[list[str], Done] = Ask("unfreeze")
-LIMIT: Ask[LimitItem, Done] = Ask("limit")
+LIMIT: Each[list[LimitItem], Done] = Each("limit")
+"""Answers in the order of the items."""
 CHECK: Ask[CheckItem, Checked] = Ask("check")
 FEATURES: Ask[None, Mapping[str, Any]] = Ask("features")
 """Answers the host's features, as host.facts.features.Features.to_json writes them."""

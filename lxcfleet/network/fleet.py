@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Interface
 
 from lxcfleet.capacity.needs import Finding
@@ -30,6 +30,9 @@ from lxcfleet.spec.settings import NetworkSettings
 from lxcfleet.spec.spec import Spec
 
 log = logging.getLogger(__name__)
+
+_LIMITS = frozenset(("memory", "cpus", "pids", "disk"))
+"""Keys of specs that the network has nothing to do with, and that are changed in many containers at once."""
 
 
 class FleetNetwork:
@@ -149,8 +152,11 @@ class FleetNetwork:
         """
         await self._publishing.check_changed(changed)
 
-    def respecified(self, container: Container) -> None:
-        """A container that runs goes on with another spec: names and ports follow. Raises HostError, OSError."""
+    def respecified(self, container: Container, keys: Collection[str]) -> None:
+        """A container that runs goes on with another spec: names and ports follow. ``keys``: what is different in it. Raises
+        HostError, OSError."""
+        if _LIMITS.issuperset(keys):
+            return  # to look at all names and ports for each of a hundred containers takes longer than to set their limits
         self._bridge.set_up_port(container)
         self._discovery.moved(container)
         self._publishing.kick()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -107,20 +108,27 @@ def test_all_containers_get_the_assigned_values(world: World) -> None:
 
 
 @pytest.mark.parametrize("failing", range(1, 11))
+@pytest.mark.parametrize("act", ["stage", "put"])
 def test_a_disk_that_is_full_at_any_write_leaves_all_as_they_were(
-    world: World, failing: int, monkeypatch: pytest.MonkeyPatch
+    world: World, act: str, failing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Putting the former specs back takes no room: every later write fails as well."""
-    write, count = tree.write, 0
+    where: Any = tree if act == "put" else os
+    name = "put" if act == "put" else "posix_fadvise"  # each file that is staged comes by there
+    do, count = getattr(where, name), 0
 
-    def full(path: Path, text: str, **more: Any) -> None:
+    def full(*arguments: Any) -> None:
         nonlocal count
         count += 1
         if count >= failing:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(path, text, **more)
+        do(*arguments)
 
-    monkeypatch.setattr(tree, "write", full)
+    def write(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(where, name, full)
+    monkeypatch.setattr(tree, "write", write)
     error = world.refused("labels.tier=front")
     assert isinstance(error, HostError)
     assert "No space left" in error.why

@@ -113,7 +113,7 @@ def limited(item: dict[str, Any], paths: Paths) -> dict[str, Any]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         whole: Any = {"name": "web", "pid": 1, "disk": None, "memory": None, **item}
-        children.limit(whole, theirs, paths)
+        children.limit([whole], theirs, paths)
         answer: dict[str, Any] = json.loads(ours.recv(65536))
         return answer
 

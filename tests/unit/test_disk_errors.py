@@ -186,7 +186,7 @@ def test_a_former_spec_that_an_earlier_change_left_is_not_put_back(fleet: Fleet,
     specs = specs_of(fleet)
     specs.write(fleet.container, CHANGED)
     with failing(monkeypatch, Path, "unlink"):
-        specs.forget_former(fleet.container)
+        asyncio.run(specs.forget_former([fleet.container]))
     third = replace(SPEC, pids=400)
     with failing(monkeypatch, Path, "unlink"), pytest.raises(HostError):
         specs.write(fleet.container, third)

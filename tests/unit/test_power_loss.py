@@ -6,6 +6,7 @@ to disk before its rename is then empty, half there or whole: a file system may 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -141,6 +142,31 @@ def test_a_changed_spec_is_the_old_or_the_new_one(tmp_path: Path, monkeypatch: p
     cast(Any, specs).config = lambda _: ""
     container = Container("web", OLD)
     check(tmp_path, monkeypatch, lambda: specs.write(container, NEW), lambda: store.load(paths, "web"), OLD, NEW)
+
+
+def test_specs_that_change_together_are_each_the_old_or_the_new_one_and_new_for_good_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = own_paths(tmp_path / "fleet")
+    containers = [Container(name, OLD) for name in ("web", "db")]
+    for container in containers:
+        paths.container(container.name).directory.mkdir()
+        paths.container(container.name).spec.write_text(store.render(OLD))
+    specs = Specs(paths, NOBODY, NOBODY, NOBODY, Bus(), 1024)
+    cast(Any, specs).config = lambda _: ""
+
+    async def change() -> None:
+        await specs.stage([(container, NEW, True) for container in containers])
+        for container in containers:
+            specs.write(container, NEW)
+        await specs.have_on_disk(containers)
+
+    def load() -> object:
+        return [cast(Spec, store.load(paths, container.name)).pids for container in containers]
+
+    old, new = OLD.pids, NEW.pids
+    trace = check(tmp_path, monkeypatch, lambda: asyncio.run(change()), load, [old, old], [new, old], [new, new])
+    assert {*trace.names_durable} == {paths.container(container.name).directory for container in containers}
 
 
 def test_a_new_container_is_there_with_its_spec_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

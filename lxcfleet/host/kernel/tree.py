@@ -9,12 +9,16 @@ import os
 import secrets
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lxcfleet.errors import HostError
 from lxcfleet.host.kernel import quota, syscalls
 from lxcfleet.host.kernel.descent import Descent
+
+_AT_ONCE = 16
+"""So many files are forced to the disk at the same time."""
 
 
 def write(path: Path, text: str, *, sync: bool = False) -> None:
@@ -23,7 +27,7 @@ def write(path: Path, text: str, *, sync: bool = False) -> None:
 
     A full disk leaves the old text, and no other file beside it.
     """
-    beside = path.with_name(f".{path.name}.new")
+    beside = _beside(path)
     try:
         with beside.open("w", encoding="utf-8") as file:
             file.write(text)
@@ -37,6 +41,73 @@ def write(path: Path, text: str, *, sync: bool = False) -> None:
         raise
     if sync:
         sync_directory(path.parent)
+
+
+def stage(texts: Mapping[Path, str], durable: Iterable[Path]) -> None:
+    """Write texts beside files; ``put`` replaces one of the files by its new text. Those of ``durable`` are on disk from the
+    return on. Raises OSError, and then nothing is left beside any of the files."""
+    try:
+        for path, text in texts.items():
+            with _beside(path).open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                # Linux begins to write it, and does not wait (mm/fadvise.c): then the disk works on all of them at once.
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        _sync_all(map(_beside, durable))
+    except OSError:
+        for path in texts:
+            unstage(path)
+        raise
+
+
+def put(path: Path) -> None:
+    """Replace ``path`` by what was staged beside it. Raises OSError."""
+    os.rename(_beside(path), path)
+
+
+def unstage(path: Path) -> None:
+    """Remove what was staged beside ``path``."""
+    with contextlib.suppress(OSError):
+        _beside(path).unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new")
+
+
+def sync_directories(directories: Iterable[Path]) -> None:
+    """Have the names in many directories on disk. Raises OSError."""
+    _sync_all(directories)
+
+
+def unlink_all(files: Sequence[Path]) -> None:
+    """Remove files, as far as that is possible. On a busy disk each waits; side by side they wait together."""
+
+    def unlink(file: Path) -> None:
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)
+
+    if len(files) == 1:
+        unlink(files[0])
+        return
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for _ in pool.map(unlink, files):
+            pass
+
+
+def _sync_all(paths: Iterable[Path]) -> None:
+    """Force many files or directories to the disk at the same time: the file system does them together."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for _ in pool.map(_sync, paths):
+            pass
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_directory(directory: Path) -> None:

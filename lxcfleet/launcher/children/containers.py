@@ -68,8 +68,13 @@ def check_health(item: CheckItem, reply: Reply, paths: Paths) -> None:
         say(reply, CHECK, Checked(name=name, error=None, status=status, output=output))
 
 
-def limit(item: LimitItem, reply: Reply, paths: Paths) -> None:
-    """Set limits of a running container."""
+def limit(items: list[LimitItem], reply: Reply, paths: Paths) -> None:
+    """Set limits of running containers."""
+    for item in items:
+        _limit(item, reply, paths)
+
+
+def _limit(item: LimitItem, reply: Reply, paths: Paths) -> None:
     name = item["name"]
     payload = cgroup.payload(item["pid"], name)
     used = payload.memory

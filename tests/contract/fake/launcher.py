@@ -358,10 +358,11 @@ class FakeLauncher(Launcher):
             procs = self._group(name) / "cgroup.procs"
             reply.send(json.dumps({"name": name, "pid": int(procs.read_text()) if procs.exists() else None}).encode())
 
-    def _limit(self, item: LimitItem, reply: socket.socket) -> None:
-        for _, file, value in item["limits"]:
-            (self._group(item["name"]) / file).write_text(value)
-        answer(reply, item["name"])
+    def _limit(self, items: list[LimitItem], reply: socket.socket) -> None:
+        for item in items:
+            for _, file, value in item["limits"]:
+                (self._group(item["name"]) / file).write_text(value)
+            answer(reply, item["name"])
 
     def _freeze(self, names: list[str], reply: socket.socket, state: str) -> None:
         for name in names:
