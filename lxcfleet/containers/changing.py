@@ -99,6 +99,7 @@ class Changing:
         commands: set[tuple[str, ...]] = set()
         checked: set[tuple[str, ...]] = set()
         mounted: dict[tuple[VolumeMount, ...], tuple[str, ...]] = {}
+        keyed: dict[tuple[tuple[str, str], ...], tuple[str, ...]] = {}
         planned = []
         for container in chosen:
             with wrong.of(container):
@@ -117,9 +118,13 @@ class Changing:
                     self._check_running(container, spec)
                 if spec.volumes != former.volumes and spec.volumes not in mounted:
                     mounted[spec.volumes] = await self._specs.check_mounts(spec, coming)
+                asked_for = tuple(sorted(spec.lxc.items()))
+                if spec.lxc != former.lxc and asked_for not in keyed:
+                    keyed[asked_for] = await self._specs.check_keys(spec)
+                notes = (*mounted.get(spec.volumes, ()), *keyed.get(asked_for, ()))
                 waits = changes.await_restart(container.spec, spec) if container.running is not None else ()
                 restart = tuple(key for key in waits if key in keys)
-                planned.append(Planned(container, former, spec, restart, mounted.get(spec.volumes, ())))
+                planned.append(Planned(container, former, spec, restart, notes))
         wrong.finish()
         joining = [each for each in planned if each.spec.connected and not each.former.connected]
         if joining:

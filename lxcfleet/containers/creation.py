@@ -217,7 +217,9 @@ class Creation:
             await self._room.check_addresses(len(wanted.new))
         if wanted.new:
             await self._room.check_ports(wanted.like, len(wanted.new))
-        return await self._specs.check_mounts(wanted.like, coming) if wanted.new else ()
+        if not wanted.new:
+            return ()
+        return (*await self._specs.check_mounts(wanted.like, coming), *await self._specs.check_keys(wanted.like))
 
     def _creation(self, spec: Spec, planned: plan.Steps, notes: tuple[str, ...] = ()) -> Job:
         container = self._registry[spec.name]

@@ -15,6 +15,7 @@ from pathlib import Path
 from lxcfleet.containers import foreground
 from lxcfleet.containers.foreground import Foreground
 from lxcfleet.paths import Paths
+from lxcfleet.spec import raw_lxc
 from lxcfleet.spec.restart import Policy
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.terms import RANGE_SIZE, USUAL_LANGUAGE, Init, Network, StopSignal, Victim
@@ -68,6 +69,7 @@ def render(
         *([f"lxc.cgroup.dir = {platform.cgroup}"] if platform.cgroup else []),
         *_network(spec, platform),
         *(_NESTING if spec.nesting else ()),
+        *_asked_for(spec, platform),
         "lxc.pty.max = 1024",
         "lxc.tty.max = 0",
         *(_pipes(paths.foreground(spec.name)) if note is not None and spec.init is Init.APP else ()),
@@ -210,6 +212,13 @@ _PERIOD = 100_000
 
 def _quota(spec: Spec) -> int:
     return max(1000, round(spec.cpus * _PERIOD))  # the kernel accepts no less
+
+
+def _asked_for(spec: Spec, platform: Platform) -> list[str]:
+    """The operator's own keys, which go by an allow-list. Those for another version of cgroups mean nothing here: LXC would
+    not start the container, or ignore them."""
+    lines = [f"{key} = {value}" for key, value in raw_lxc.of_host(spec.lxc, cgroup2=platform.cgroup2)]
+    return ["# As the spec asks.", *lines] if lines else []
 
 
 def needed_controllers(spec: Spec) -> frozenset[str]:

@@ -20,10 +20,12 @@ from lxcfleet.containers.lxc_config import CgroupLimit
 from lxcfleet.containers.outside import Network
 from lxcfleet.errors import Broken, FleetError, HostError, Unsupported, from_body
 from lxcfleet.host.kernel import quota, tree
+from lxcfleet.host.process import descriptors
 from lxcfleet.launcher.client import Launcher
-from lxcfleet.launcher.operations import CHECK_MOUNTS, LimitItem, MountsItem
+from lxcfleet.launcher.operations import CHECK_KEYS, CHECK_MOUNTS, LimitItem, MountsItem
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
+from lxcfleet.spec import raw_lxc
 from lxcfleet.spec.spec import Spec
 
 log = logging.getLogger(__name__)
@@ -75,6 +77,29 @@ class Specs:
             )
         if spec.disk:
             quota.check(self._paths.lxc)
+
+    async def check_keys(self, spec: Spec) -> tuple[str, ...]:
+        """Raise FleetError if LXC or this host's cgroups can't do what the spec's own keys say; gives what has no effect."""
+        pairs = [*raw_lxc.of_host(spec.lxc, cgroup2=self._platform.cgroup2)]
+        missing = {each for key, _ in pairs if (each := raw_lxc.controller(key))} - self._platform.controllers
+        if missing:
+            raise Unsupported(
+                "the keys for cgroups can't be kept",
+                why=f"this kernel has no cgroup controller {', '.join(sorted(missing))}",
+                hint="look for cgroup_disable= in /proc/cmdline, or leave them out",
+            )
+        if any(key.startswith(raw_lxc.PRLIMIT) for key, _ in pairs) and not descriptors.may_raise():
+            raise Unsupported(
+                "limits of processes can't be set", why="root of this host has no CAP_SYS_RESOURCE, as in a container",
+                hint=f"leave the keys {raw_lxc.PRLIMIT}* out",
+            )  # fmt: skip
+        if pairs:
+            answer = await self._launcher.ask(CHECK_KEYS, pairs)
+            if answer["error"]:
+                raise from_body(answer["error"])
+        version = "v2" if self._platform.cgroup2 else "v1"
+        without = sorted({*spec.lxc} - {key for key, _ in pairs})
+        return tuple(f"{key} has no effect: this host has cgroup {version}" for key in without)
 
     async def check_mounts(self, spec: Spec, coming: frozenset[str] = frozenset()) -> tuple[str, ...]:
         """Raise FleetError if containers can't have what the spec mounts beside their layers; gives what would be hidden.

@@ -443,6 +443,8 @@ FREEZE: Ask[list[str], Done] = Ask("freeze")
 UNFREEZE: Ask[list[str], Done] = Ask("unfreeze")
 LIMIT: Each[list[LimitItem], Done] = Each("limit")
 """Answers in the order of the items."""
+CHECK_KEYS: Ask[list[tuple[str, str]], Done] = Ask("check_keys")
+"""Takes keys of LXC's configuration with their values: whether liblxc takes all of them."""
 CHECK: Ask[CheckItem, Checked] = Ask("check")
 FEATURES: Ask[None, Mapping[str, Any]] = Ask("features")
 """Answers the host's features, as host.facts.features.Features.to_json writes them."""

@@ -91,7 +91,7 @@ def _of_pair(row: Row, inner: str, value: str) -> Assignment:
         raise InvalidInput(f"{row.key} has no keys of its own", hint=f"write it as {row.key}=VALUE")
     if value:
         return Assignment(row, row.type.parse(f"{inner}={value}"), partial=True)
-    return Assignment(row, {inner: None}, partial=True)
+    return Assignment(row, {row.type.key(inner): None}, partial=True)
 
 
 def combine(assignments: Iterable[Assignment]) -> tuple[Assignment, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lxcfleet.errors import InvalidInput
+from lxcfleet.spec import raw_lxc
 from lxcfleet.spec.addresses import is_hardware
 from lxcfleet.spec.fields import table
 from lxcfleet.spec.health import CheckKind
@@ -186,6 +187,16 @@ def _nesting_of_privileged(values: Values) -> InvalidInput | None:
     )  # fmt: skip
 
 
+def _sysctl_of_host(values: Values) -> InvalidInput | None:
+    found = [key for key in values["lxc"] if key.startswith(f"{raw_lxc.SYSCTL}net.")]
+    if values["network"] is not Network.HOST or not found:
+        return None
+    return InvalidInput(
+        f"{found[0]} can't be set on the host's network", why="it would be set for the host",
+        hint=f"leave it out, or write it to a file in /etc/sysctl.d: {found[0].removeprefix(raw_lxc.SYSCTL)}",
+    )  # fmt: skip
+
+
 RULES = (
     Rule(("command", "init"), _command_of_system),
     Rule(("init",), _app_without_command, profile=False),
@@ -198,6 +209,7 @@ RULES = (
     Rule(("ports", "network"), _without_bridge("ports")),
     Rule(("publish", "network"), _without_bridge("publish")),
     Rule(("isolated", "network"), _isolated_on_host_network),
+    Rule(("lxc", "network"), _sysctl_of_host),
     Rule(("disk", "privileged"), _disk_of_privileged),
     Rule(("nesting", "privileged"), _nesting_of_privileged),
 )

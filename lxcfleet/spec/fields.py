@@ -15,6 +15,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 from lxcfleet.spec.health import HealthCheck, HealthType
 from lxcfleet.spec.names import MAX_DRAIN, check_label, check_name, check_user, check_variable
 from lxcfleet.spec.ports import Port, Publication, check_ports, check_publications, parse_port, parse_publication
+from lxcfleet.spec.raw_lxc import RawType
 from lxcfleet.spec.restart import Restart, RestartType
 from lxcfleet.spec.rows import Change, Row, row, rows_of
 from lxcfleet.spec.terms import (
@@ -169,6 +170,11 @@ class SpecFields:
     nesting: bool = row(
         Flag(), "Whether programs in it may make containers of their own, such as bubblewrap's: they get a /proc and a /sys"
         " that nothing covers. Not for a privileged one.", default=False, option=("--nesting",),
+    )
+    lxc: Mapping[str, str] = row(
+        RawType(), "Keys of LXC's own configuration, with their values: lxc.prlimit.*, lxc.sysctl.*, lxc.cgroup.* (v1),"
+        " lxc.cgroup2.* and lxc.environment.runtime, but for those that could take a wall away.", default={},
+        option=("--lxc",), metavar="KEY=VALUE",
     )
     maintenance: bool = row(
         Flag(), "Whether it cleans up in itself by the host's timers: systemd-tmpfiles-clean, logrotate, phpsessionclean"

@@ -53,7 +53,7 @@ MOST = 500
 _OWNER = re.compile(": (groups|profiles): [^:]*(: members: [^:]*)?")
 LATER = frozenset(
     """
-    app apps autoscale base cpu_weight depends_on hooks io logs lxc secrets stop swap
+    app apps autoscale base cpu_weight depends_on hooks io logs secrets stop swap
     """.split()  # noqa: SIM905
 )
 """Keys that the format has, and this version does not carry out."""

@@ -370,6 +370,10 @@ class Pairs(ValueType[Mapping[str, str]]):
         """See ValueType."""
         return fields.pairs(key, self._check)
 
+    def key(self, inner: str) -> str:
+        """The key that is meant by what stands on a command line."""
+        return inner
+
     def parse(self, text: str) -> Mapping[str, str]:
         """``KEY=VALUE``; see ValueType."""
         key, equals, value = text.partition("=")

@@ -189,6 +189,12 @@ options:
         Whether programs in it may make containers of their own, such as bubblewrap's: they get a /proc and a
         /sys that nothing covers. Not for a privileged one.
     type: bool
+  lxc:
+    description:
+      - >-
+        Keys of LXC's own configuration, with their values: lxc.prlimit.*, lxc.sysctl.*, lxc.cgroup.* (v1),
+        lxc.cgroup2.* and lxc.environment.runtime, but for those that could take a wall away.
+    type: dict
   maintenance:
     description:
       - >-
@@ -307,6 +313,7 @@ FIELDS = dict(
     stop_timeout=dict(type="float"),
     units=dict(type="list", elements="str"),
     nesting=dict(type="bool"),
+    lxc=dict(type="dict"),
     maintenance=dict(type="bool"),
     autostart=dict(type="bool"),
     boot_order=dict(type="int"),
@@ -335,6 +342,7 @@ OPTIONS = dict(
     stop_timeout=("--stop-timeout", ""),
     units=("--unit", ""),
     nesting=("--nesting", ""),
+    lxc=("--lxc", ""),
     maintenance=("--maintenance", "--no-maintenance"),
     autostart=("--autostart", "--no-autostart"),
     boot_order=("--boot-order", ""),

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import _lxc
 
-from lxcfleet.errors import HostError
+from lxcfleet.errors import HostError, Unsupported
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.lxc import monitor
 
@@ -77,9 +78,24 @@ def console(name: str, lxc_path: str) -> int:
     return descriptor
 
 
+def try_keys(pairs: Iterable[tuple[str, str]], lxc_path: str) -> None:
+    """Raise Unsupported with every key of a configuration that liblxc does not take with its value. A container of that name
+    need not exist, and none is made."""
+    scratch = _lxc.Container(_NOBODY, lxc_path)
+    wrong = [f"{key} = {value}" for key, value in pairs if not scratch.set_config_item(key, value)]
+    if wrong:
+        raise Unsupported(
+            "LXC does not take these keys with these values", why="\n".join(wrong),
+            hint=f"this host has LXC {version()}: lxc.container.conf(5) has the keys that it knows",
+        )  # fmt: skip
+
+
+_NOBODY = "lxcfleet-nobody"
+
+
 def version() -> str:
     """liblxc's version."""
-    return str(_lxc.version)
+    return str(_lxc.get_version())
 
 
 def stop_reason(log: str, since: int) -> str:

@@ -68,6 +68,16 @@ def check_health(item: CheckItem, reply: Reply, paths: Paths) -> None:
         say(reply, CHECK, Checked(name=name, error=None, status=status, output=output))
 
 
+def check_keys(pairs: list[tuple[str, str]], reply: Reply, paths: Paths) -> None:
+    """See whether liblxc takes these keys with these values. Nothing is written."""
+    try:
+        liblxc.try_keys(pairs, str(paths.lxc))
+    except FleetError as error:
+        answer(reply, "keys", error)
+    else:
+        answer(reply, "keys")
+
+
 def limit(items: list[LimitItem], reply: Reply, paths: Paths) -> None:
     """Set limits of running containers."""
     for item in items:

@@ -27,7 +27,7 @@ from typing import Any
 from lxcfleet.base.changes import Changed
 from lxcfleet.containers import store
 from lxcfleet.data import volumes
-from lxcfleet.errors import FleetError, HostError
+from lxcfleet.errors import FleetError, HostError, Unsupported
 from lxcfleet.host.facts.features import Features
 from lxcfleet.host.kernel import usage
 from lxcfleet.host.lxc import monitor, monitor_fifo
@@ -138,6 +138,7 @@ class FakeLauncher(Launcher):
             operations.CHANGE_VOLUME: self._change_volume,
             operations.REMOVE_VOLUME: self._remove_volume,
             operations.CHECK_MOUNTS: self._check_mounts,
+            operations.CHECK_KEYS: self._check_keys,
             operations.EXPOSURE: self._exposure,
             operations.USED: self._used,
             operations.DIFF: self._diff,
@@ -352,6 +353,10 @@ class FakeLauncher(Launcher):
             answer(reply, "mounts", error)
         else:
             answer(reply, "mounts", notes=self.model.hidden)
+
+    def _check_keys(self, pairs: list[tuple[str, str]], reply: socket.socket) -> None:
+        unknown = [key for key, _ in pairs if key == "lxc.environment.runtime"]  # as LXC 5
+        answer(reply, "keys", Unsupported("LXC does not take these keys", why=", ".join(unknown)) if unknown else None)
 
     def _inspect(self, names: list[str], reply: socket.socket) -> None:
         for name in names:
