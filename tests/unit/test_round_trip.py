@@ -18,6 +18,7 @@ from lxcfleet.spec.fields import askable
 from lxcfleet.spec.health import CheckKind, HealthCheck, HealthType
 from lxcfleet.spec.merging import merge
 from lxcfleet.spec.profiles import Profile
+from lxcfleet.spec.raw_lxc import RawType
 from lxcfleet.spec.restart import Policy, Restart, RestartType
 from lxcfleet.spec.rollout import ProfileRollout, Share, ShareType
 from lxcfleet.spec.rows import Row, SectionType, rows_of
@@ -34,6 +35,10 @@ LABELS = st.dictionaries(
     st.from_regex(r"[a-zA-Z0-9]([a-zA-Z0-9._/-]{0,5}[a-zA-Z0-9])?", fullmatch=True),
     st.from_regex(r"[a-zA-Z0-9._/@:+-]{0,9}", fullmatch=True), max_size=3,
 )  # fmt: skip
+RAW = st.fixed_dictionaries({}, optional={
+    "lxc.prlimit.nofile": st.just("1:2"), "lxc.sysctl.net.x": st.sampled_from(["on", "~", "1e3", "- x", "'", "\\", "0755"]),
+    "lxc.cgroup2.io.max": st.sampled_from(["8:0 rbps=1", "#", "{", '"x"', "a: b"]), "lxc.environment.runtime": st.just("A=b c"),
+})  # fmt: skip
 SERVICES = st.sampled_from(["http=80", "dns=53/udp", "web-2=8080"])
 PUBLISHED = st.just("8080:80")
 UNITS = st.sampled_from(["apache2.service", r"a\x2db@1:2.timer", "x.socket"])
@@ -70,6 +75,8 @@ def values(row: Row) -> st.SearchStrategy[Any]:
             return st.sampled_from(row.type.words)
         case Command():
             return st.lists(ANY | ODD, max_size=3).map(tuple)
+        case RawType():
+            return RAW
         case Pairs():
             return VARIABLES if row.secret else LABELS
         case Items():
