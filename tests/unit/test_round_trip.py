@@ -37,7 +37,8 @@ LABELS = st.dictionaries(
 )  # fmt: skip
 RAW = st.fixed_dictionaries({}, optional={
     "lxc.prlimit.nofile": st.just("1:2"), "lxc.sysctl.net.x": st.sampled_from(["on", "~", "1e3", "- x", "'", "\\", "0755"]),
-    "lxc.cgroup2.io.max": st.sampled_from(["8:0 rbps=1", "#", "{", '"x"', "a: b"]), "lxc.environment.runtime": st.just("A=b c"),
+    "lxc.cgroup2.io.max": st.sampled_from(["8:0 rbps=1", "#", "{", '"x"', "a: b"]),
+    "lxc.environment.runtime": st.just("A=b c"),
 })  # fmt: skip
 SERVICES = st.sampled_from(["http=80", "dns=53/udp", "web-2=8080"])
 PUBLISHED = st.just("8080:80")
