@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 LXC_ATTACH_CLEAR_ENV: int
-version: str
+def get_version() -> str: ...
 
 class Container:
     init_pid: int

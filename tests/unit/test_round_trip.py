@@ -35,11 +35,13 @@ LABELS = st.dictionaries(
     st.from_regex(r"[a-zA-Z0-9]([a-zA-Z0-9._/-]{0,5}[a-zA-Z0-9])?", fullmatch=True),
     st.from_regex(r"[a-zA-Z0-9._/@:+-]{0,9}", fullmatch=True), max_size=3,
 )  # fmt: skip
-RAW = st.fixed_dictionaries({}, optional={
+RAW_VALUES: dict[str, st.SearchStrategy[str]] = {
     "lxc.prlimit.nofile": st.just("1:2"), "lxc.sysctl.net.x": st.sampled_from(["on", "~", "1e3", "- x", "'", "\\", "0755"]),
     "lxc.cgroup2.io.max": st.sampled_from(["8:0 rbps=1", "#", "{", '"x"', "a: b"]),
     "lxc.environment.runtime": st.just("A=b c"),
-})  # fmt: skip
+}  # fmt: skip
+NO_VALUES: dict[str, st.SearchStrategy[str]] = {}
+RAW = st.fixed_dictionaries(NO_VALUES, optional=RAW_VALUES)
 SERVICES = st.sampled_from(["http=80", "dns=53/udp", "web-2=8080"])
 PUBLISHED = st.just("8080:80")
 UNITS = st.sampled_from(["apache2.service", r"a\x2db@1:2.timer", "x.socket"])
