@@ -558,6 +558,24 @@ def test_what_vanishes_meanwhile_is_not_there(paths: Paths, host: Path, monkeypa
     assert "/opt/app/later" in shot
 
 
+def test_a_file_that_grows_meanwhile_is_not_copied_whatever_it_takes(
+    paths: Paths, host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = changes.needs
+
+    def grow(found: changes.Changes) -> Needs:
+        with open(host / "opt/app/run", "r+b") as file:
+            file.truncate(3 << 20)
+        return real(found)
+
+    monkeypatch.setattr(changes, "needs", grow)
+    made = freeze(paths, host)
+    assert made.bytes < 1 << 20
+    assert (made.linked_foreign, made.linked_foreign_bytes) == (1, 3 << 20)
+    assert os.path.samefile(store.view(paths, made).outside("/opt/app/run"), host / "opt/app/run")
+    assert verify(paths, 1).good
+
+
 def test_too_deep_a_tree_is_refused(paths: Paths, host: Path) -> None:
     deep = host / "opt/app"
     for _ in range(201):

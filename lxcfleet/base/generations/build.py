@@ -124,6 +124,8 @@ def _quiet(admin: Path, waiting: bool) -> tuple[int, ...]:
 
 def _survey(paths: Paths, root: Path) -> _Survey | None:
     """Look at the host, and compare it with the newest generation; None: they are the same."""
+    if os.stat(root).st_dev != os.stat(paths.sheets).st_dev:
+        raise elsewhere(str(root))
     points = _mounts(root)
     newest, sheets = _newest(paths)
     before = Merged(each.folders for each in reversed(sheets))
@@ -192,9 +194,9 @@ def _same(one: str, other: str) -> bool:
             return False
         try:
             status = os.fstat(file)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_COMPARED:
+            if not stat.S_ISREG(status.st_mode) or status.st_size >= _MOST_COMPARED:
                 return False
-            content = b"".join(iter(lambda file=file: os.read(file, _MOST_COMPARED), b""))  # type: ignore[misc]
+            content = os.read(file, _MOST_COMPARED)
             found.append((status.st_mode, status.st_uid, status.st_gid, attributes(file), content))
         finally:
             os.close(file)

@@ -19,8 +19,8 @@ OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """The directory is gone, or is none any more."""
 _OTHERS = stat.S_IROTH | stat.S_IXOTH
-_OVERLAY = "trusted.overlay."
-"""In a sheet such attributes would say something to overlayfs."""
+_LEFT_OUT = ("trusted.overlay.", "security.ima", "security.evm")
+"""In a sheet the first would say something to overlayfs; the others sign one file, and nobody can set them on a copy."""
 
 
 @dataclass
@@ -168,7 +168,7 @@ def attributes(file: int) -> tuple[tuple[str, bytes], ...]:
         return ()
     found = []
     for name in sorted(names):
-        if not name.startswith(_OVERLAY):
+        if not name.startswith(_LEFT_OUT):
             try:
                 found.append((name, os.getxattr(file, name)))
             except OSError as error:

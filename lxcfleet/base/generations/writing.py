@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +20,8 @@ from lxcfleet.errors import HostError, NoCapacity
 _TRIES = 3
 """A file that is written to while it is copied is copied so often at most."""
 _PIECE = 1 << 20
+_GROWN = 1 << 20
+"""Bytes by which a file may have grown since it was decided to copy it."""
 _UNLINKABLE = (errno.EPERM, errno.EMLINK)
 """The file is immutable (chattr(1), +i), or has as many names as its file system allows; link(2)."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -97,8 +99,8 @@ class Writer:
         self.folders[path] = Folder(change.status)
         for name in change.gone:
             self._hide(level, name)
-        self._link(level)
-        for name in change.copy:
+        self._link(level, change.link)
+        for name in list(change.copy):
             self._copy(level, name)
 
     def _leave(self) -> None:
@@ -130,11 +132,11 @@ class Writer:
         os.link(self._whiteout, name, dst_dir_fd=level.target)
         self.folders[level.path].gone.add(name)
 
-    def _link(self, level: _Level) -> None:
-        """Link what is to be linked. Runs 150,000 times for a whole sheet."""
+    def _link(self, level: _Level, names: Sequence[str]) -> None:
+        """Link these. For a whole sheet these are 150,000 in all."""
         source, target, foreign, folder = level.source, level.target, level.change.foreign, self.folders[level.path]
         linked, stamps = folder.linked, folder.stamps
-        for name in level.change.link:
+        for name in names:
             try:
                 os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
             except OSError as error:
@@ -175,6 +177,12 @@ class Writer:
             if not stat.S_ISREG(status.st_mode):
                 self._vanished(level, name)
                 return
+            planned = level.change.copy.pop(name, None)
+            if planned is not None and status.st_size > planned.size + _GROWN:
+                # It may belong to a user, and there may be no room for as much as he has made of it.
+                level.change.foreign.add(name)
+                self._link(level, [name])
+                return
             path = join(level.path, name)
             target = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=level.target)
             try:
@@ -203,18 +211,20 @@ def _fill(source: int, target: int) -> os.stat_result:
     """Copy the content; returns the status that the source had then."""
     for _ in range(_TRIES):
         status = os.fstat(source)
-        os.lseek(source, 0, os.SEEK_SET)
         os.lseek(target, 0, os.SEEK_SET)
         os.ftruncate(target, 0)
-        for piece in _pieces(source):
+        for piece in _pieces(source, status.st_size):
             _write(target, piece)
         if Source.of(os.fstat(source)) == Source.of(status):
             break
     return status
 
 
-def _pieces(source: int) -> Iterator[bytes]:
-    while piece := os.read(source, _PIECE):
+def _pieces(source: int, size: int) -> Iterator[bytes]:
+    """The content, of at most ``size`` bytes: the file may grow as fast as it is read."""
+    at = 0
+    while at < size and (piece := os.pread(source, min(_PIECE, size - at), at)):
+        at += len(piece)
         yield piece
 
 
