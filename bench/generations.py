@@ -108,12 +108,16 @@ class Bench:
         before = change_times(self.root)
         with timed(told):
             made = build.freeze(self.paths, what, root=self.root, now=time.time())
-        after = change_times(self.root)
-        told["host's files with another ctime"] = sum(after.get(path) != moment for path, moment in before.items())
-        told["host's files"] = len(after)
+        self.compare(told, before)
         if made is not None:
             told |= {"MiB": round(made.bytes / (1 << 20), 2), "links": made.linked, "copies": made.copied}
         return made
+
+    def compare(self, told: dict[str, object], before: dict[str, int]) -> None:
+        """Note which files of the host were touched since."""
+        after = change_times(self.root)
+        told["host's files with another ctime"] = sum(after.get(path) != moment for path, moment in before.items())
+        told["host's files"] = len(after)
 
     def undo_image(self, what: str, files: list[Path]) -> None:
         """The other design: the files that a patch replaces, in an image."""
@@ -149,9 +153,10 @@ class Bench:
         self.results["what a mounted container sees of a patch"] = self.apart(self.mixture)
         for number in store.numbers(self.paths):
             told = self.results[f"removal of generation {number}"] = {}
+            before = change_times(self.root)
             with timed(told):
                 store.remove(self.paths, number)
-            told["host's files"] = len(change_times(self.root))
+            self.compare(told, before)
 
     def apart(self, work: Callable[[], dict[str, object]]) -> dict[str, object]:
         """Run it in a child with a mount namespace of its own, which ends with it."""
