@@ -132,7 +132,6 @@ class MemoryKills:
 
     def ran_out(self, name: str) -> str:
         """How the kernel killed a process of the container lately, in words; empty: it did not."""
-        self.read()
         self._count(name)
         run = self._runs.get(name)
         if run is None or run.last is None or time.monotonic() - run.last > COUNTS_SECONDS:
@@ -157,7 +156,6 @@ class MemoryKills:
 
     def _look(self, name: str) -> None:
         """Something happened to the memory of a container."""
-        self.read()
         self._count(name)
         container = self._container(name)
         if container is not None and container.running is not None and _is_v1(container):
@@ -165,10 +163,14 @@ class MemoryKills:
                 asyncio.get_running_loop().call_later(seconds, self._count, name)
 
     def _count(self, name: str) -> None:
-        """Compare the counter with what the log said."""
+        """Compare the counter with what the log said.
+
+        The counter is read first: the kernel writes to its log before it counts, so nothing is counted that is not there yet.
+        """
         container = self._container(name)
         running = None if container is None else container.running
         count = None if running is None else running.payload.out_of_memory_kills
+        self.read()
         if count is None:
             return
         run = self._runs.setdefault(name, _Run())

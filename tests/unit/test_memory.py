@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 
@@ -154,6 +154,36 @@ def test_on_cgroup_v2_each_growth_of_the_counter_is_told_once(tmp_path: Path, mo
         world.container.running = None
         world.kills.ended("web")
         assert world.kills.ran_out("web") == ""
+        world.kills.close()
+
+    asyncio.run(run())
+
+
+class Counting:
+    """A cgroup whose counter has grown when it is looked at; the kernel's log has the kill by then."""
+
+    directories: ClassVar[dict[str, Path]] = {}
+
+    def __init__(self, logged: list[Kill]) -> None:
+        self._logged, self._looked = logged, False
+
+    @property
+    def out_of_memory_kills(self) -> int:
+        if not self._looked:
+            self._looked = True
+            self._logged.append(Kill("web", "java"))
+        return 1
+
+
+def test_a_kill_at_the_moment_of_the_look_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        world = World(tmp_path, monkeypatch)
+        monkeypatch.setattr(world.kills, "_name", lambda _: "web")
+        world.container.running = cast(Any, SimpleNamespace(payload=Counting(world.logged), since=2e10))
+        world.kills._look("web")
+        world.kills.read()
+        assert world.kills.ran_out("web") == "killed for memory: limit 32M, process java"
+        assert world.container.memory_kills == 1
         world.kills.close()
 
     asyncio.run(run())
