@@ -80,8 +80,8 @@ from lxcfleet.api.shape import AnyCall, Call, InBody, Named, Nothing, StreamCall
 from lxcfleet.spec.selection import Selection
 
 VERSION = "1.0"
-MAX_BODY = 1 << 20
-"""Bytes that the body of a request may have."""
+MAX_BODY = 4 << 20
+"""Bytes that the body of a request may have: a fleet file of 1 MiB fits in, with what JSON escapes in it."""
 MAX_ATTACH = 200_000
 """Bytes that a request on the attach socket may have: it is one datagram, and the kernel takes little more by default."""
 

@@ -117,10 +117,18 @@ class Plan:
     @property
     def id(self) -> str:
         """Tells this plan from any other one."""
-        specs = {each.name: _rendered(each.spec) for each in self.changes if each.spec is not None}
+        numbers: dict[int, int] = {}  # new containers that are alike share one spec, which is rendered once
+        rendered: list[dict[str, Any]] = []
+        specs = {}
+        for each in self.changes:
+            if each.spec is not None:
+                if id(each.spec) not in numbers:
+                    numbers[id(each.spec)] = len(rendered)
+                    rendered.append(_rendered(each.spec))
+                specs[each.name] = numbers[id(each.spec)]
         lines = [(each.name, each.kind, sorted(each.differs.items())) for each in self.changes]
         volumes = [(each.name, each.new, sorted(each.differs.items())) for each in self.volumes]
-        text = json.dumps([self.fleet, lines, specs, [vars(each) for each in self.kept], volumes], sort_keys=True)
+        text = json.dumps([self.fleet, lines, specs, rendered, [vars(each) for each in self.kept], volumes], sort_keys=True)
         return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:12]
 
     @property
@@ -209,6 +217,8 @@ class _Planner:
     ) -> None:
         self._file, self._containers, self._settings, self._adopt = file, containers, settings, adopt
         self._before: Mapping[str, AppliedGroup] = applied.groups if applied is not None else {}
+        self._news: dict[int, Spec] = {}
+        self._liked: dict[int, tuple[Mapping[str, Any], Spec]] = {}
         self.kept: list[Kept] = []
         self.wanted: set[str] = set()
         self.resting: set[str] = set()
@@ -273,8 +283,7 @@ class _Planner:
     def _container(self, group: Group, before: AppliedGroup | None, name: str, number: int) -> Iterator[Change]:
         now = self._containers.get(name)
         if now is None:
-            like = replace(self._like(group.of(name)), fleet=self._file.fleet, group=group.name)
-            yield Change(name, group.name, Kind.CREATE, like)
+            yield Change(name, group.name, Kind.CREATE, self._new(group, name))
             return
         if now.spec is None:
             self._wrong.append(f"{group.place}: groups: {group.name}: {name} is broken: its spec can't be read")
@@ -288,6 +297,13 @@ class _Planner:
         known = before is not None and now.spec.fleet == self._file.fleet and not returns
         last = before.of(name) if before is not None and known else None
         yield from self._existing(group, name, now, last, starts=returns)
+
+    def _new(self, group: Group, name: str) -> Spec:
+        """The spec of a new container: the same one for all that the file says the same of."""
+        said = group.of(name)
+        if id(said) not in self._news:
+            self._news[id(said)] = replace(self._like(said), fleet=self._file.fleet, group=group.name)
+        return self._news[id(said)]
 
     def _like(self, said: Mapping[str, Any]) -> Spec:
         return merged(said, {}, self._settings)
@@ -315,12 +331,18 @@ class _Planner:
         if now.in_force is None and not starts and now.state in _DOWN:
             self.kept.append(Kept(name, "state", "runs", now.state, _DOWN[now.state]))
 
+    def _said(self, of_file: Mapping[str, Any]) -> tuple[Mapping[str, Any], Spec]:
+        """What the file says of a container, and the spec that follows from it: made once for all alike."""
+        if id(of_file) not in self._liked:
+            said = with_init(of_file)
+            self._liked[id(of_file)] = said, self._like(said)
+        return self._liked[id(of_file)]
+
     def _moved(
         self, group: Group, name: str, spec: Spec, last: Mapping[str, Any] | None
     ) -> tuple[dict[str, Any], set[str]]:
         """The values that a container gets, by key, and the keys that the file gives another value than before."""
-        said = with_init(group.of(name))
-        like = self._like(said)
+        said, like = self._said(group.of(name))
         values, moved = {}, set()
         for key, row in askable().items():
             has, wants = getattr(spec, key), getattr(like, key)

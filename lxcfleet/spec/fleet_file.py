@@ -50,6 +50,13 @@ TOP = ("lxcfleet", "fleet", fleet_volumes.KEY, "profiles", "groups")
 """The keys of the file itself."""
 MOST = 500
 """So many complaints are enough."""
+MAX_MERGED = 300_000
+"""The most values of groups and members once layers are merged, and of env_files: a file may say a thing once and mean it for
+thousands of members, each of which has all of it then."""
+MAX_HELD = 1_000_000
+"""The most values of all containers together."""
+_SUGGESTED = 20
+"""So many unknown keys get the name of one that is like them, as to find it takes long."""
 _OWNER = re.compile(": (groups|profiles): [^:]*(: members: [^:]*)?")
 LATER = frozenset(
     """
@@ -195,6 +202,14 @@ class _Reader:
         self._told: set[str] = set()
         """Mistakes that were complained of, as far as ``_looked`` says."""
         self._looked = 0
+        self._merged = 0
+
+    def _spend(self, values: int, place: str) -> None:
+        """Count values that are about to be merged. Raises InvalidInput if these are more than any file needs."""
+        self._merged += values
+        if self._merged > MAX_MERGED:
+            why = f"{place}: profiles, groups, members and env_files have more than {MAX_MERGED} values in all"
+            raise InvalidInput("", why="\n".join([*in_order(self._complaints)[:MOST], why]))
 
     def read(self, top: Fields) -> FleetFile:
         """The file with these keys."""
@@ -220,6 +235,9 @@ class _Reader:
             top.complain("groups", f"these are {total} containers, and a fleet may have {MAX_COUNT}")
         else:
             self._check_collisions(found)
+        held = sum(_size(each.of(name)) for each in found.values() for name in each.names(each.count)[:MAX_COUNT])
+        if held > MAX_HELD:
+            top.complain("groups", f"their containers have {held} values in all, and may have {MAX_HELD}")
         return FleetFile(fleet, self._sources.where, found, volumes)
 
     def _check_name(self, fields: Fields, key: str, name: str) -> None:
@@ -231,8 +249,10 @@ class _Reader:
 
     def _close(self, fields: Fields, known: Iterable[str]) -> None:
         """Complain of what is left."""
-        for key in fields.keys():
-            close = difflib.get_close_matches(key, [*known], 1)
+        for number, key in enumerate(fields.keys()):
+            if number > MOST:
+                return
+            close = [] if number >= _SUGGESTED else difflib.get_close_matches(key, [*known], 1)
             if key in LATER:
                 fields.complain(key, "not known to this version of lxcfleet")
             else:
@@ -271,6 +291,7 @@ class _Reader:
             if text is None:
                 fields.complain(ENV_FILES.key, f"{name}: {self._sources.missing.get(name, 'it was not sent')}", place)
                 continue
+            self._spend(text.count("\n"), place)
             for key, value, line in env_file.read(text, name, self._complaints.append):
                 found.put(key, value, f"{name}:{line}")
         own = layer.get("environment")
@@ -292,7 +313,9 @@ class _Reader:
         count = said.get("count")
         if count is not None and name[-1:].isdigit():
             head.complain("count", f"the name of a group with a count can't end in a digit: its members are {name}1, …")
-        below = self._rule.merge(self._of_profiles(head, said.get("profiles", ())))
+        layers = self._of_profiles(head, said.get("profiles", ()))
+        self._spend(sum(map(_size, layers)) + _size(own_layer), place)
+        below = self._rule.merge(layers)
         whole = self._rule.merge([self._fitting(below, own_layer), own_layer])
         values = self._values(whole, f"groups: {name}", place)
         members = head.nested("members")
@@ -312,6 +335,7 @@ class _Reader:
             members.complain(member, f"is no member of the group {group}")
         place = members.place(member)
         layer = self._layer(members, member)
+        self._spend(_size(below) + _size(own) + _size(layer), place)
         over = self._rule.merge([own, layer])
         whole = self._rule.merge([self._fitting(below, over), over])
         values = self._values(whole, f"groups: {group}: members: {member}", place)
@@ -378,6 +402,11 @@ class _Reader:
             check_name(name)
         except InvalidInput as error:
             self._complaints.append(f"{group.place}: groups: {group.name}: {error.message}: {error.why}")
+
+
+def _size(values: Mapping[str, Any]) -> int:
+    """How many values these are, with those of lists and mappings."""
+    return sum(1 + (len(value) if isinstance(value, Mapping | list | tuple) else 0) for value in values.values())
 
 
 def _mistake(complaint: str) -> str:

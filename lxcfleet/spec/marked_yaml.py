@@ -16,8 +16,7 @@ import yaml
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.reader import Marked
 
-MAX_BYTES = 512 * 1024
-"""With less than 1 MiB in JSON, a file fits into a request."""
+MAX_BYTES = 1 << 20
 MAX_DEPTH = 16
 MAX_VALUES = 30_000
 LONGEST = 40

@@ -27,8 +27,8 @@ def parse_unit(text: str) -> str:
 
 def check_units(units: Sequence[str]) -> None:
     """Raise InvalidInput for a list that names a unit twice, or too many."""
+    if len(units) > _MOST:
+        raise InvalidInput(f"a container can have at most {_MOST} of the host's units")
     for number, name in enumerate(units):
         if name in units[:number]:
             raise InvalidInput(f"{name} is named twice")
-    if len(units) > _MOST:
-        raise InvalidInput(f"a container can have at most {_MOST} of the host's units")

@@ -13,6 +13,7 @@ from lxcfleet.errors import Broken
 from lxcfleet.fleets import applied as records
 from lxcfleet.fleets.store import FleetStore
 from lxcfleet.host.kernel import quota
+from lxcfleet.spec import marked_yaml
 
 from .conftest import Cli, Ran, Spawn, soon
 from .real_daemon import Daemon
@@ -392,7 +393,7 @@ def test_a_record_that_can_not_be_read_is_told(shop: Shop, tmp_path: Path) -> No
 def test_a_hostile_file_is_refused_at_once(shop: Shop) -> None:
     shop.file.write_bytes(b"a: [" + b"[" * 1_000_000)
     ran = shop.run("diff")
-    assert (ran.status, "and may have 524288" in ran.err) == (2, True)
+    assert (ran.status, "nested more than 16 deep" in ran.err) == (2, True)
     shop.file.write_bytes(b"- " * 200_000)
     ran = shop.run("diff")
     assert (ran.status, "nested more than" in ran.err) == (2, True)
@@ -461,3 +462,12 @@ def test_a_volume_that_can_not_be_made_leaves_all_else_for_the_next_apply(
     assert json.loads(cli("list", "-f", "json").out) == []
     del daemon.model.fails["up"]
     shop.apply()
+
+
+def test_a_file_of_a_mebibyte_is_read_and_a_larger_one_refused(shop: Shop) -> None:
+    text = shop.file.read_text()
+    shop.write(text=text + "#\n" * ((marked_yaml.MAX_BYTES - len(text)) // 2))
+    assert {*shop.changes()} == {"db", "web1", "web2", "web3"}
+    shop.write(text=text + "#" * marked_yaml.MAX_BYTES)
+    refused = shop.run("diff")
+    assert (refused.status, "a fleet file has 1M at most" in refused.err) == (2, True)

@@ -190,3 +190,39 @@ def test_more_containers_than_a_fleet_may_have_are_refused() -> None:
 def test_a_larger_file_is_not_read() -> None:
     with pytest.raises(InvalidInput, match="too large"):
         marked_yaml.load(b"a" * (marked_yaml.MAX_BYTES + 1), "f", pytest.fail)
+
+
+@pytest.mark.parametrize("text", [
+    "groups:\n  web:\n    command: [x]\n    count: 3000\n    environment: {many}\n    members:\n{members}",
+    "profiles: {{p: {{environment: {many}}}}}\ngroups:\n{groups}",
+], ids=["members", "profiles"])  # fmt: skip
+def test_what_is_said_once_and_meant_for_thousands_is_refused_before_it_is_merged(text: str) -> None:
+    """Merged whole, each of these took a minute."""
+    many = "{" + ", ".join(f"V{number}: x" for number in range(5000)) + "}"
+    members = "".join(f"      web{number}: {{pids: 5}}\n" for number in range(1, 3000))
+    groups = "".join(f"  g{number}x: {{command: [x], profiles: [p]}}\n" for number in range(2000))
+    with pytest.raises(InvalidInput) as caught:
+        read(HEAD + text.format(many=many, members=members, groups=groups))
+    assert f"have more than {fleet_file.MAX_MERGED} values in all" in caught.value.why
+
+
+def test_env_files_without_end_are_refused() -> None:
+    text = HEAD + "groups:\n" + "".join(f"  g{n}x: {{command: [x], env_files: [a]}}\n" for n in range(40))
+    with pytest.raises(InvalidInput, match="") as caught:
+        read(text, a="A=1\n" * 10_000)
+    assert "values in all" in caught.value.why
+
+
+def test_the_containers_of_a_file_have_no_more_values_than_any_fleet_needs() -> None:
+    many = "{" + ", ".join(f"V{number}: x" for number in range(300)) + "}"
+    with pytest.raises(InvalidInput) as caught:
+        read(HEAD + f"groups:\n  web: {{command: [x], count: 4096, environment: {many}}}")
+    assert f"and may have {fleet_file.MAX_HELD}" in caught.value.why
+
+
+def test_of_many_unknown_keys_the_first_are_told() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        read(HEAD + "groups:\n  web:\n    comand: [x]\n" + "".join(f"    k{number}: 1\n" for number in range(14_000)))
+    lines = caught.value.why.splitlines()
+    assert "did you mean command?" in lines[0]
+    assert len(lines) <= fleet_file.MOST + 1

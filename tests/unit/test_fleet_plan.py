@@ -228,3 +228,12 @@ def test_a_container_that_does_not_run_is_told_of_and_one_that_is_being_started_
         State.STOPPED, State.EXITED, State.FAILED, State.BACKOFF,
     }  # fmt: skip
     assert found[State.STOPPED][0].why == "somebody stopped it"
+
+
+def test_new_containers_that_are_alike_share_one_spec() -> None:
+    """A plan for thousands would take seconds else."""
+    made = planned("  web: {count: 50, command: [x], members: {web7: {pids: 5}}}\n", {})
+    assert len({id(each.spec) for each in made.changes}) == 2
+    other = planned("  web: {count: 50, command: [x], members: {web8: {pids: 5}}}\n", {})
+    assert made.id != other.id
+    assert made.id == planned("  web: {count: 50, command: [x], members: {web7: {pids: 5}}}\n", {}).id

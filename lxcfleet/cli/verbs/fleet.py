@@ -26,6 +26,7 @@ from lxcfleet.cli.ui import follow, output, rolling
 from lxcfleet.cli.verbs import disk
 from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.spec.fleet_file import Sources, env_files
+from lxcfleet.spec.marked_yaml import MAX_BYTES
 from lxcfleet.spec.names import MAX_COUNT, check_name
 from lxcfleet.units import as_size
 
@@ -289,11 +290,11 @@ def _request(file: str, prune: str, adopt: bool, plan: str | None, policy: dict[
 def _read(file: str) -> str:
     try:
         with click.open_file(file, "rb") as opened:
-            content: bytes = opened.read(MAX_BODY + 1)
+            content: bytes = opened.read(MAX_BYTES + 1)
     except OSError as error:
         raise HostError.from_os_error("the fleet file can't be read", error, path=file) from error
-    if len(content) > MAX_BODY:
-        raise InvalidInput(f"{file} is too large", why=f"a fleet file has less than {as_size(MAX_BODY // 2)}")
+    if len(content) > MAX_BYTES:
+        raise InvalidInput(f"{file} is too large", why=f"a fleet file has {as_size(MAX_BYTES)} at most")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
