@@ -119,6 +119,8 @@ class ShadowsRecord(TypedDict):
     shadows: list[ShadowRecord]
     diverged: DivergedRecord | None
     """null: the container has the host's packages."""
+    mounts: dict[str, list[str]]
+    """The packages with files below each place where it mounts something else: their patches do not reach it there."""
     problem: str | None
 
 

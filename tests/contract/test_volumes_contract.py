@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from lxcfleet.containers.changing import needs_restart
+from lxcfleet.patch.verify import covers
 
 from .conftest import Cli, rows
 from .real_daemon import Daemon
@@ -99,3 +102,18 @@ def test_a_broken_volume_is_listed_and_told_by_doctor(cli: Cli, daemon: Daemon) 
     assert cli("create", "web", "-v", "data:/srv", *SLEEP).status == 1
     assert cli("create", "api", *SLEEP).status == 0
     assert cli("volume", "rm", "data").status == 0
+
+
+def test_a_mount_over_files_of_packages_is_told_by_audit_and_verify(
+    cli: Cli, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(covers, "packages_below", lambda place: ("nginx-common",) if place == "/usr/share/nginx" else ())
+    cli("volume", "create", "data")
+    assert cli("create", "web", "-v", "tmpfs:/usr/share/nginx:size=64M", "-v", "data:/srv", *SLEEP).status == 0
+    ran = cli("audit", "shadow")
+    assert (ran.status, ran.out) == (4, "web: the mount at /usr/share/nginx hides files of nginx-common\n")
+    (record,) = json.loads(cli("audit", "shadow", "-f", "json").out)
+    assert record["mounts"] == {"/usr/share/nginx": ["nginx-common"]}
+    (proof,) = json.loads(cli("verify", "web", "-f", "json").out)["containers"]
+    assert proof["proven"]
+    assert "files of nginx-common below /usr/share/nginx, where a mount hides them" in proof["not_compared"]

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from lxcfleet.host.kernel import tree
+from lxcfleet.host.packages import database
 from lxcfleet.patch.shadow import files
 from lxcfleet.patch.shadow.files import Delta, Shadow, ShadowKind, compare, find, parse_status, remove
 from lxcfleet.patch.stale.judge import OldFile, Process, StaleScan, Why
 from lxcfleet.patch.stale.served import Wanted
+from lxcfleet.patch.verify import covers
 from lxcfleet.patch.verify.evidence import Evidence, Owned, fingerprint, judge, not_compared, note
 
 from .layers_in import directories, put, stack_in
@@ -242,3 +244,31 @@ def test_removing_takes_only_the_named_files_and_follows_no_link(layers: dict[st
     with pytest.raises(OSError, match="directory"):
         remove(str(layers["delta"]), ["/usr/lib"])
     assert secret.exists()
+
+
+def test_a_mount_over_files_of_a_package_is_told_and_keeps_only_that_package_from_being_proven() -> None:
+    seen = replace(CLEAN, covered={"/usr/share/nginx": ("nginx-common", "libnginx:amd64")})
+    assert judge(seen, "", {}, []).proven
+    assert judge(seen, "", {}, ["openssl:amd64"]).proven
+    proof = judge(seen, "", {}, ["libnginx:amd64", "nginx-common:all"])
+    assert proof.reasons == ("the mount at /usr/share/nginx hides files of nginx-common, libnginx:amd64",)
+    told = "files of nginx-common, libnginx:amd64 below /usr/share/nginx, where a mount hides them"
+    assert told in not_compared(seen, Wanted(True, False, ()))
+
+
+def test_packages_below_a_mount_are_asked_for_only_where_the_host_has_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def below(place: str) -> dict[str, int]:
+        asked.append(place)
+        return {"few": 1, "many": 9}
+
+    monkeypatch.setattr(database, "owners_below", below)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").touch()
+    (tmp_path / "empty").mkdir()
+    places = [str(tmp_path / name) for name in ("full", "empty", "missing")]
+    assert [covers.packages_below(place) for place in places] == [("many", "few"), (), ()]
+    assert asked == places[:1]

@@ -213,11 +213,15 @@ def test_a_host_with_services_and_secrets_exposes_nothing(guest: Guest) -> None:
 def test_remove_and_purge_leave_the_containers(guest: Guest) -> None:
     before = pids(guest)
     fleet(guest, "exec", "app1", "--", "sh", "-c", "echo kept >/etc/kept")
+    fleet(guest, "volume", "create", "kept")
+    guest.run("echo kept >/var/lib/lxcfleet/volumes/kept/data/file")
     said = guest.run("apt-get -o Dpkg::Use-Pty=0 remove --yes lxcfleet 2>&1", timeout=LONG).stdout
     assert "containers stay in /var/lib/lxc" in said
     assert guest.run("test -e /etc/lxcfleet/lxcfleet.yaml && lxc-info -sHn app1").stdout == "RUNNING\n"
     said = guest.run("apt-get -o Dpkg::Use-Pty=0 purge --yes lxcfleet 2>&1", timeout=LONG).stdout
     assert "with all that they have written" in said
+    assert "1 volumes with all files on them" in said
+    assert guest.run("cat /var/lib/lxcfleet/volumes/kept/data/file").stdout == "kept\n"
     assert "their bridge" in said
     left = guest.run("ls /etc/lxcfleet /etc/sysctl.d/60-lxcfleet.conf /usr/bin/lxcfleet", check=False).stdout
     assert left == ""

@@ -52,7 +52,7 @@ def shadow(
 
     A shadow hides a file that a package of the host owns, so that patching the host does not reach the container: a
     library that was upgraded inside, a setting that was edited. A container whose packages are no longer the host's is
-    named, with what is different.
+    named, with what is different; and so is a volume or another mount over a directory with files of packages.
 
     --fix removes the shadows that it names, from containers that are stopped, after showing them; what hides no
     package's file, a container's own data, is never removed. --fix-package removes all shadows of a package, as `apt
@@ -78,7 +78,7 @@ def shadow(
         request = FixShadowsRequest(chosen, paths, dry_run, packages)
         return _fix(ctx, request, yes=yes, style=style, quiet=quiet)
     records = connect(ctx).shadows(chosen)
-    found = [record for record in records if record["shadows"] or record["diverged"]]
+    found = [record for record in records if record["shadows"] or record["diverged"] or record["mounts"]]
     if quiet:
         output.write("".join(f"{record['name']}\n" for record in found))
     else:
@@ -125,6 +125,8 @@ def _lines(records: Sequence[ShadowsRecord]) -> list[str]:
     head = ("NAME", "FILE", "DELTA HAS", "BESIDE THE HOST'S", "PACKAGE", "VERSION ON THE HOST")
     lines = output.columns([head, *rows], output.terminal_width()) if rows else []
     for record in records:
+        for place, packages in record["mounts"].items():
+            lines.append(output.printable(f"{record['name']}: the mount at {place} hides files of {_some(packages)}"))
         if record["diverged"]:
             lines += [output.printable(f"{record['name']}: {line}") for line in _differences(record["diverged"])]
     return lines

@@ -45,6 +45,8 @@ class Evidence:
     """The reason why its base does not have all of the host's patches; empty: it has."""
     pending: Mapping[str, str] = field(default_factory=dict)
     """Packages that take effect with a reboot of the host, and why they have not yet."""
+    covered: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Packages with files below each place where it mounts something: patches of these files do not reach it."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,11 @@ def judge(seen: Evidence, host: str, owners: Mapping[str, str], packages: Collec
     reasons += [f"{name} takes effect with a reboot of the host: {why}" for name, why in sorted(seen.pending.items())]
     if seen.base:
         reasons.append(seen.base)
+    reasons += [
+        f"the mount at {place} hides files of {', '.join(hidden[:_NAMED])}{', …' if len(hidden) > _NAMED else ''}"
+        for place, packages_there in sorted(seen.covered.items())
+        if (hidden := [each for each in packages_there if any(is_same(each, other) for other in packages)])
+    ]
     if seen.busy is not None:
         reasons.append(f"it is busy: {seen.busy}")
     if seen.fallen is not None and not seen.stopped:
@@ -106,6 +113,12 @@ def judge(seen: Evidence, host: str, owners: Mapping[str, str], packages: Collec
     return Proof(old, shadows, tuple(reasons))
 
 
+def is_same(one: str, other: str) -> bool:
+    """Whether two names stand for the same package, with or without an architecture."""
+    bare = ":" not in one or ":" not in other
+    return one == other or (bare and one.partition(":")[0] == other.partition(":")[0])
+
+
 def note(seen: Evidence) -> str | None:
     """A fact that does not count against the proof."""
     if seen.fallen is None or not seen.stopped:
@@ -118,11 +131,15 @@ def not_compared(seen: Evidence, wanted: Wanted, blind: str = "") -> list[str]:
 
     ``blind``: the reason why it is not known which files packages have lost.
     """
+    covered = [
+        f"files of {', '.join(there[:_NAMED])}{', …' if len(there) > _NAMED else ''} below {place}, where a mount hides them"
+        for place, there in sorted(seen.covered.items())
+    ]
     if seen.scan.problem and not seen.scan.processes:
-        return [f"its processes, and the files that it is served: {seen.scan.problem}"]
+        return [f"its processes, and the files that it is served: {seen.scan.problem}", *covered]
     if not seen.scan.processes:
-        return ["processes, as it does not run: it will start on a fresh mount"]
-    left = ["memory without a file, and files that the container made itself"]
+        return ["processes, as it does not run: it will start on a fresh mount", *covered]
+    left = [*covered, "memory without a file, and files that the container made itself"]
     if not wanted.changed:
         asked = ", but for those of the packages that are asked for" if wanted.packages else ""
         left.append(f"files of packages that it is served, but does not run{asked}")

@@ -25,7 +25,7 @@ from lxcfleet.patch.owners import Owners, file_record
 from lxcfleet.patch.shadow.files import Delta, Diverged, Shadow, ShadowKind, compare
 from lxcfleet.patch.stale.finder import Finder
 from lxcfleet.patch.stale.served import Wanted
-from lxcfleet.patch.verify import evidence
+from lxcfleet.patch.verify import covers, evidence
 from lxcfleet.patch.verify.evidence import Evidence, Owned, Proof
 from lxcfleet.patch.verify.whole import Whole, is_meant, whole
 from lxcfleet.runtime.operations import now, result_record
@@ -69,6 +69,7 @@ class Prover:
         old = await self._owners.sure(file.path for scan in scans.values() for file in scan.files if not file.package)
         owned = await self._owned(deltas.values(), installed, files)
         owners = {path: owner.package for path, owner in old.items()}
+        covered = await covers.covered(containers)
         records = []
         for container in containers:
             delta = deltas[container.name]
@@ -78,8 +79,9 @@ class Prover:
             why, stopped = (fall.why, bool(fall.stopped)) if fall else (None, False)
             base = await self._behind(container, installed)
             seen = Evidence(
-                scans[container.name], owned[container.name], delta.problem, busy, why, stopped, base, pending
-            )
+                scans[container.name], owned[container.name], delta.problem, busy, why, stopped, base, pending,
+                covered[container.name],
+            )  # fmt: skip
             record = self._evidence(container, evidence.judge(seen, half_done, owners, chosen), seen, old)
             record["not_compared"] = evidence.not_compared(seen, wanted, self._finder.blind)
             records.append(record)
@@ -154,12 +156,14 @@ class Prover:
         deltas = await self._finder.shadows(containers)
         owned = await self._owned(deltas.values(), installed, {})
         host = await asyncio.to_thread(database.by_architecture)
+        covered = await covers.covered(containers)
         return [
             {
                 "name": container.name,
                 "state": container.state,
                 "shadows": [_shadow_record(each) for each in owned[container.name]],
                 "diverged": _diverged_record(compare(own, host)) if (own := deltas[container.name].packages) else None,
+                "mounts": {place: list(packages) for place, packages in covered[container.name].items()},
                 "problem": deltas[container.name].problem or None,
             }
             for container in containers
