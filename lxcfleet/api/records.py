@@ -89,6 +89,10 @@ class ContainerDetails(ContainerRecord):
     last_memory_kill: str
     """The last ones in words; empty: there were none."""
     cpu_seconds: float | None
+    throttled_seconds: float | None
+    """Seconds for which its limit kept it from processors; null: not counted."""
+    pressure: dict[str, float]
+    """Seconds in which some of its processes waited for cpu, memory or io; only with cgroup v2."""
     processes: int | None
     environment: dict[str, str]
     autostart: bool

@@ -33,6 +33,10 @@ class ContainerReading:
     started: float | None = None
     """The start of its run, in seconds since the epoch."""
     cpu_seconds: float | None = None
+    throttled_seconds: float | None = None
+    """For how long its limit kept it from processors."""
+    pressure: Mapping[str, float] = field(default_factory=dict)
+    """Seconds in which some of its processes waited, by what for."""
     memory_bytes: int | None = None
     processes: int | None = None
     io_bytes: tuple[int, int] | None = None
@@ -154,6 +158,8 @@ def _reading(
         restarts=max(0, container.starts - 1),
         started=running.since if running else None,
         cpu_seconds=running.payload.cpu_seconds if running else None,
+        throttled_seconds=running.payload.throttled_seconds if running else None,
+        pressure=running.payload.pressure if running else {},
         memory_bytes=running.payload.memory if running else None,
         processes=running.payload.processes if running else None,
         io_bytes=running.payload.io_bytes if running else None,

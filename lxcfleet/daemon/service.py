@@ -167,6 +167,8 @@ class Fleet:
             "memory_kills": container.memory_kills,
             "last_memory_kill": container.last_memory_kill,
             "cpu_seconds": running.payload.cpu_seconds if running else None,
+            "throttled_seconds": running.payload.throttled_seconds if running else None,
+            "pressure": running.payload.pressure if running else {},
             "processes": running.payload.processes if running else None,
             "environment": dict(spec.environment) if spec else {},
             "memory_limit_bytes": (spec.memory or None) if spec else None,

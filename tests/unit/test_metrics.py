@@ -17,7 +17,7 @@ from lxcfleet.containers.readings import ContainerReading, FleetReading, PatchRe
 from lxcfleet.daemon.http.metrics import label_names, render, targets
 from lxcfleet.errors import InvalidInput
 from lxcfleet.host.kernel.tree import disk_usage, disk_usage_steps
-from lxcfleet.host.process.cgroup import io_v1, io_v2
+from lxcfleet.host.process.cgroup import Payload, io_v1, io_v2, stalled, throttled
 from lxcfleet.runtime.tasks import TaskReading
 from lxcfleet.spec.settings import describe, parse
 from lxcfleet.spec.states import Health, State
@@ -218,3 +218,19 @@ def test_a_rollout_has_its_metrics() -> None:
     assert 'lxcfleet_patch_phase{phase="idle"} 0.0' in text
     none = render(FleetReading([], daemon_started=0.0, operations_running=0)).decode()
     assert "lxcfleet_rollout_status{" not in none
+
+
+def test_what_a_limit_costs_is_counted(tmp_path: Path) -> None:
+    """Formats: Documentation/scheduler/sched-bwc.rst, admin-guide/cgroup-v2.rst, accounting/psi.rst of Linux."""
+    assert throttled("nr_periods 9\nnr_throttled 3\nthrottled_time 1500000000\n") == 1.5
+    assert throttled("usage_usec 9\nnr_throttled 3\nthrottled_usec 1500000\n") == 1.5
+    assert throttled("usage_usec 9\n") is throttled("throttled_usec x\n") is None
+    line = "avg10=0.00 avg60=0.00 avg300=0.00"
+    assert stalled(f"some {line} total=2500000\nfull {line} total=1\n") == 2.5
+    assert stalled(f"full {line} total=1\n") is stalled("some nothing") is None
+    (tmp_path / "cpu.stat").write_text("usage_usec 9\nthrottled_usec 1500000\n")
+    (tmp_path / "memory.pressure").write_text(f"some {line} total=2500000\nfull {line} total=1\n")
+    unified, legacy = Payload({"": tmp_path}), Payload({"cpu": tmp_path})
+    assert (unified.throttled_seconds, unified.pressure) == (1.5, {"memory": 2.5})
+    assert (legacy.throttled_seconds, legacy.pressure) == (1.5, {})
+    assert (Payload({}).throttled_seconds, Payload({}).pressure) == (None, {})

@@ -114,7 +114,7 @@ READERS: dict[str, tuple[Callable[[bytes], Any], tuple[type[Exception], ...]]] =
     "monitor-fifo": (monitor_fifo.parse, ()),
     "lease": (lambda data: lan.parse_lease(text(data)), (ValueError,)),
     "cgroup-numbers": (numbers, ()),
-    "cgroup-cpu": (lambda data: cgroup.cpu_v2(text(data)), ()),
+    "cgroup-cpu": (lambda data: [read(text(data)) for read in (cgroup.cpu_v2, cgroup.throttled, cgroup.stalled)], ()),
     "cgroup-io": (lambda data: (cgroup.io_v1(text(data)), cgroup.io_v2(text(data))), ()),
     "cgroup-events": (lambda data: cgroup.out_of_memory(text(data)), ()),
 }

@@ -39,6 +39,7 @@ _NAMES = {**_LIMITS, "health": "check"}
 _WORDS = {
     "restart_needed": "restart needed", "delta_bytes": "delta", "memory_bytes": "memory", "memory_kills": "killed for memory",
     "last_memory_kill": "last kill", "cpu_seconds": "cpu",
+    "throttled_seconds": "throttled", "pressure": "waited for",
     "health_reason": "reason", "exit": "last exit", "exit_lines": "last lines", "starts_in": "starts in",
     "gave_up": "gave up",
 }  # fmt: skip
@@ -186,6 +187,8 @@ def _lines(details: ContainerDetails) -> list[tuple[str, str]]:
         "delta_bytes": output.size(details["delta_bytes"]),
         "memory_bytes": output.size(details["memory_bytes"]),
         "cpu_seconds": "" if cpu is None else f"{cpu:.2f} s",
+        "throttled_seconds": "" if not details["throttled_seconds"] else f"{details['throttled_seconds']:.2f} s",
+        "pressure": ", ".join(f"{what} {seconds:.2f} s" for what, seconds in details["pressure"].items()),
         "state": _state(details),
         "starts_in": "" if details["starts_in"] is None else output.duration(details["starts_in"]),
     }

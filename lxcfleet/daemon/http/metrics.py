@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from lxcfleet import __version__
 from lxcfleet.api.records import ContainerRecord, TargetRecord
 from lxcfleet.containers.readings import ContainerReading, FleetReading, PatchReading
+from lxcfleet.host.process.cgroup import PRESSED
 from lxcfleet.patch import notice
 from lxcfleet.patch.rollout.state import Status
 from lxcfleet.runtime.pulse import STALL_SECONDS
@@ -52,6 +53,7 @@ class _Once(Collector):
         yield from _tasks(self._reading)
         yield from _states(self._reading.containers)
         yield from _numbers(self._reading.containers)
+        yield from _held_back(self._reading.containers)
 
 
 def _fleet(reading: FleetReading) -> Iterator[Metric]:
@@ -228,6 +230,19 @@ def _numbers(containers: Sequence[ContainerReading]) -> Iterator[Metric]:
         "lxcfleet_container_delta_bytes", "What its delta takes on disk, as of the last look.",
         ((c, c.delta_bytes) for c in containers),
     )  # fmt: skip
+
+
+def _held_back(containers: Sequence[ContainerReading]) -> Iterator[Metric]:
+    yield _counter(
+        "lxcfleet_container_throttled_seconds", "How long its limit kept it from processors since its start.",
+        ((c, c.throttled_seconds) for c in containers),
+    )  # fmt: skip
+    for what in PRESSED:
+        yield _counter(
+            f"lxcfleet_container_pressure_{what}_seconds",
+            f"How long some of its processes waited for {what} since its start (PSI, cgroup v2 alone).",
+            ((c, c.pressure.get(what)) for c in containers),
+        )  # fmt: skip
 
 
 Values = Iterable[tuple[ContainerReading, float | None]]

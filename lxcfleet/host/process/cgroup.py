@@ -106,6 +106,19 @@ class Payload:
         return cpu_v1(text) if "cpuacct" in self.directories else cpu_v2(text)
 
     @property
+    def throttled_seconds(self) -> float | None:
+        """Seconds for which its limit kept it from processors that it wanted; None: the host does not count them."""
+        text = self._read("cpu", "cpu.stat", "cpu.stat")
+        return None if text is None else throttled(text)
+
+    @property
+    def pressure(self) -> dict[str, float]:
+        """Seconds in which some of its processes waited for cpu, memory or io, by that word. Empty: the host does not count
+        them, as with cgroup v1, or with a kernel that has PSI off."""
+        found = {what: self._read("", f"{what}.pressure", f"{what}.pressure") for what in PRESSED}
+        return {what: some for what, text in found.items() if text is not None and (some := stalled(text)) is not None}
+
+    @property
     def directory(self) -> Path | None:
         """The directory that lists its processes; None if it is gone. All hierarchies list them; v2's is preferred."""
         return self.directories.get("") or next(iter(self.directories.values()), None)
@@ -138,6 +151,27 @@ def cpu_v2(text: str) -> float | None:
         if line.startswith("usage_usec "):
             used = number(line.partition(" ")[2])
             return None if used is None else used / 1e6
+    return None
+
+
+PRESSED = ("cpu", "memory", "io")
+
+
+def throttled(text: str) -> float | None:
+    """Seconds in a cpu.stat: ``throttled_time`` in nanoseconds (sched-bwc), or ``throttled_usec`` (cgroup-v2)."""
+    for line in text.splitlines():
+        word, _, value = line.partition(" ")
+        if word in ("throttled_time", "throttled_usec") and (found := number(value)) is not None:
+            return found / (1e9 if word == "throttled_time" else 1e6)
+    return None
+
+
+def stalled(text: str) -> float | None:
+    """Seconds in a line such as ``some avg10=0.00 avg60=0.00 avg300=0.00 total=1000``; accounting/psi."""
+    for line in text.splitlines():
+        if line.startswith("some "):
+            found = number(line.rpartition(" total=")[2])
+            return None if found is None else found / 1e6
     return None
 
 
