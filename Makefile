@@ -49,7 +49,7 @@ help:
 	echo 'make test-ansible  the Ansible collection: on real containers, and by ansible-lint and ansible-test'
 	echo 'make lint        check types and style'
 	echo 'make bench       measure it beside bare LXC'
-	echo 'make docs        write docs/reference.md, docs/api.md, docs/schema and Ansible's fields anew from the code'
+	echo 'make docs        write docs/reference.md, docs/api.md, docs/schema, the journal's catalogue and Ansible's fields anew from the code'
 	echo 'make deb         a Debian package, in build/'
 	echo 'make install     install on this machine (PREFIX=$(PREFIX); DESTDIR for a package)'
 	echo 'make uninstall   remove it again; containers stay'
@@ -114,6 +114,7 @@ docs:
 	$(PYTHON) docs/reference.py > docs/reference.md
 	$(PYTHON) docs/api.py > docs/api.md
 	$(PYTHON) docs/schema.py
+	$(PYTHON) docs/catalog.py
 	$(PYTHON) docs/ansible_fields.py
 
 # -- installing ---------------------------------------------------------------------------------------------
@@ -160,6 +161,7 @@ programs:
 	    sed 's|@PREFIX@|$(PREFIX)|' systemd/$$unit.service.in > $(units)/$$unit.service || exit; \
 	    chmod 0644 $(units)/$$unit.service; \
 	done
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/catalog etc/lxcfleet.catalog
 	[ ! -d /etc/apt/apt.conf.d ] || install -D -m 0644 etc/apt/80lxcfleet $(DESTDIR)/etc/apt/apt.conf.d/80lxcfleet
 	[ -e $(etc)/lxcfleet.yaml ] || { sed 's|/usr/share/|$(PREFIX)/share/|' etc/lxcfleet.yaml > $(etc)/lxcfleet.yaml \
 	    && chmod 0644 $(etc)/lxcfleet.yaml; }
@@ -203,6 +205,7 @@ deb:
 host:
 	for group in lxcfleet lxcfleet-ro; do getent group $$group >/dev/null || groupadd --system $$group; done
 	PYTHONPATH=$(PREFIX)/lib/lxcfleet $(PYTHON) -P -m lxcfleet.daemon.prepare 100 || [ $$? -eq 4 ]
+	[ ! -d /run/systemd/system ] || journalctl --update-catalog
 	tools/daemon restart $(CLI)
 
 uninstall: root
@@ -214,7 +217,8 @@ uninstall: root
 	rm -rf $(share)/doc/lxcfleet $(share)/lxcfleet
 	rm -f $(share)/bash-completion/completions/lxcfleet $(share)/zsh/site-functions/_lxcfleet
 	rm -f $(share)/fish/vendor_completions.d/lxcfleet.fish
-	rm -f $(DESTDIR)/etc/apt/apt.conf.d/80lxcfleet
+	rm -f $(DESTDIR)/etc/apt/apt.conf.d/80lxcfleet $(DESTDIR)$(PREFIX)/lib/systemd/catalog/lxcfleet.catalog
+	[ ! -d /run/systemd/system ] || journalctl --update-catalog
 	[ ! -d /run/systemd/system ] || systemctl daemon-reload
 	echo 'removed; what stays: the containers in /var/lib/lxc (they run on until they are stopped, see lxc-ls -f,'
 	echo '  and start again only with lxcfleet), /etc/lxcfleet, /etc/sysctl.d/60-lxcfleet.conf, the groups lxcfleet*,'

@@ -305,6 +305,11 @@ class Paths:
         return usual.with_name("lxcfleet") if self.lxc == usual else self.lxc / ".lxcfleet"
 
     @property
+    def events(self) -> Path:
+        """What happened to the fleet, also while former daemons ran; see logs.event_store."""
+        return self.state / "events"
+
+    @property
     def logs_begun(self) -> Path:
         """Is there once consoles were passed on to the host's log; see logs.keeper."""
         return self.state / "logs-begun"

@@ -40,11 +40,13 @@ from lxcfleet.api.queries import (
     CHOSEN,
     EXAMINED,
     FOLLOWED,
+    LINES_OF,
     LOGS_OF,
     SERVICES,
     VERIFIED,
     DoctorRequest,
     EventsRequest,
+    LinesRequest,
     LogsRequest,
     UnitsRequest,
     VerifyRequest,
@@ -56,6 +58,7 @@ from lxcfleet.api.records import (
     DoctorRecord,
     EventRecord,
     FindingRecord,
+    LineRecord,
     OperationRecord,
     ResultRecord,
     RolloutRecord,
@@ -116,6 +119,10 @@ DIFF: Call[DiffRequest, DiffRecord] = Call(
     one(DiffRecord),
 )  # fmt: skip
 LOGS: TextCall[LogsRequest] = TextCall("logs", "GET", "/1.0/containers/{name}/logs", "its console's or liblxc's log", LOGS_OF)
+CONSOLES: StreamCall[LinesRequest, LineRecord] = StreamCall(
+    "consoles", "GET", "/1.0/logs", "what the chosen containers printed, line by line, in the order of time", LINES_OF,
+    (one(LineRecord),),
+)  # fmt: skip
 ACT: Call[ActionRequest, OperationRecord] = Call(
     "act", "POST", "/1.0/actions", "begin to start, stop, … or destroy containers", InBody(ActionRequest),
     one(OperationRecord), status=202,
@@ -211,7 +218,7 @@ CANCEL: Call[str, OperationRecord] = Call(
     "cancel", "DELETE", "/1.0/operations/{id}", "do not begin what has not begun", _BY_ID, one(OperationRecord)
 )
 EVENTS: StreamCall[EventsRequest, EventRecord] = StreamCall(
-    "events", "GET", "/1.0/events", "what happened since the daemon started", FOLLOWED, (one(EventRecord),)
+    "events", "GET", "/1.0/events", "what happened since the daemon started, or since a time", FOLLOWED, (one(EventRecord),)
 )
 
 # -- the host -----------------------------------------------------------------------------------------------

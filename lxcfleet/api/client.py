@@ -107,6 +107,7 @@ class Client:
     du = _method(calls.DU)
     diff = _method(calls.DIFF)
     logs = _method(calls.LOGS)
+    consoles = _method(calls.CONSOLES)
     fleets = _plain(calls.FLEETS)
     fleet_plan = _method(calls.FLEET_PLAN)
     fleet_apply = _method(calls.FLEET_APPLY)

@@ -52,6 +52,18 @@ def flag(name: str, meaning: str) -> Key[bool]:
     return Key(name, "0 or 1", meaning, lambda value: ["1"] if value else [], read, False)
 
 
+def moment(name: str, meaning: str) -> Key[float]:
+    """A key whose value is a time in seconds since 1970, which may have a fraction; a missing key counts as 0."""
+
+    def read(texts: Sequence[str]) -> float:
+        text = _one(texts)
+        if not (text.isascii() and text.replace(".", "", 1).isdigit() and len(text) <= _DIGITS):
+            raise InvalidInput(f"expected seconds since 1970, found {text[:_DIGITS]!r}")
+        return float(text)
+
+    return Key(name, "seconds since 1970", meaning, lambda value: [f"{value:.3f}"] if value else [], read, 0.0)
+
+
 def word(name: str, meaning: str, default: str, words: Sequence[str]) -> Key[str]:
     """A key whose value is one of ``words``."""
 
@@ -87,6 +99,7 @@ COUNT = number("count", "How many more containers.", 1, 1, MAX_COUNT)
 INIT = word("init", "Of which kind they are.", Init.SYSTEM.value, [each.value for each in Init])
 KIND = word("kind", "The console's log, or liblxc's.", "console", LOGS)
 LINES = number("lines", "Only the last so many lines; 0: all.", 0, 0, 10**_DIGITS)
+SINCE = moment("since", "Only what came then or later.")
 FOLLOW = flag("follow", "Go on with what comes later, for ever.")
 
 SELECTION: Query[Selection] = Query(PATTERN, LABEL, join=Selection, split=lambda chosen: (chosen.patterns, chosen.labels))
@@ -107,10 +120,21 @@ class LogsRequest:
 
 
 @dataclass(frozen=True)
+class LinesRequest:
+    """``lxcfleet logs`` of several containers. ``lines``: of each; 0: all. ``since``: seconds since the epoch; 0: all."""
+
+    selection: Selection
+    lines: int = 0
+    since: float = 0.0
+    follow: bool = False
+
+
+@dataclass(frozen=True)
 class EventsRequest:
-    """``lxcfleet events``."""
+    """``lxcfleet events``. ``since``: seconds since the epoch; 0: since the daemon started."""
 
     follow: bool = False
+    since: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -160,6 +184,10 @@ LOGS_OF: InQuery[LogsRequest] = InQuery(
     single(KIND), single(LINES), single(FOLLOW), path="name", make=LogsRequest,
     split=lambda asked: (asked.name, asked.kind, asked.lines, asked.follow),
 )  # fmt: skip
+LINES_OF: InQuery[LinesRequest] = InQuery(
+    SELECTION, single(LINES), single(SINCE), single(FOLLOW), make=LinesRequest,
+    split=lambda asked: (asked.selection, asked.lines, asked.since, asked.follow),
+)  # fmt: skip
 VERIFIED: InQuery[VerifyRequest] = InQuery(
     SELECTION, single(PACKAGE), single(DEEP), make=VerifyRequest,
     split=lambda asked: (asked.selection, asked.packages, asked.deep),
@@ -169,4 +197,6 @@ EXAMINED: InQuery[DoctorRequest] = InQuery(
     split=lambda asked: (asked.count, asked.init.value),
 )  # fmt: skip
 SERVICES: InQuery[UnitsRequest] = InQuery(single(UNIT), make=UnitsRequest, split=lambda asked: (asked.units,))
-FOLLOWED: InQuery[EventsRequest] = InQuery(single(FOLLOW), make=EventsRequest, split=lambda asked: (asked.follow,))
+FOLLOWED: InQuery[EventsRequest] = InQuery(
+    single(FOLLOW), single(SINCE), make=EventsRequest, split=lambda asked: (asked.follow, asked.since)
+)

@@ -334,6 +334,14 @@ class TargetRecord(TypedDict):
     labels: dict[str, str]
 
 
+class LineRecord(TypedDict):
+    """One line that a container printed, without commands for terminals. ``time`` is null if it is not known."""
+
+    time: str | None
+    container: str
+    text: str
+
+
 class EventRecord(TypedDict):
     """Something that happened: ``what`` is a word such as started, stopped, created, destroyed, cleaned."""
 

@@ -103,6 +103,15 @@ def read_by(parse: Callable[[str], T]) -> Callable[..., Any]:
     return read
 
 
+def moment(text: str) -> float:
+    """Seconds since the epoch, for ``--since``."""
+    from datetime import datetime
+
+    from lxcfleet.spec.moments import parse_since
+
+    return parse_since(text, datetime.now().astimezone())
+
+
 def selection(patterns: Iterable[str], labels: Iterable[str], everything: bool) -> Selection:
     """The selection from the arguments of ``selected``; raises InvalidInput if it chooses nothing or makes no sense."""
     chosen = optional_selection(patterns, labels, everything)

@@ -46,6 +46,7 @@ from lxcfleet.host.net import sysctl
 from lxcfleet.host.packages import dpkg
 from lxcfleet.host.process import cgroup
 from lxcfleet.launcher.client import Launcher
+from lxcfleet.logs.event_store import EventStore
 from lxcfleet.logs.keeper import Keeper
 from lxcfleet.network.events import AddressChanged
 from lxcfleet.network.fleet import FleetNetwork
@@ -90,7 +91,7 @@ class Parts:
         self.paths = paths
         self.access = access
         self.launcher = launcher
-        self.events = Events()
+        self.events = Events(EventStore(paths.events), lambda: self.consoles.journaled)
         self.bus = Bus()
         self.tasks = Tasks()
         self.host = HostKeeper(launcher)
@@ -228,6 +229,7 @@ class Parts:
         """
         subscribe = self.bus.subscribe
         subscribe("log of events", Event, self.events.hear)
+        subscribe("host's log", Event, self._tell)
         subscribe("consoles", Began, lambda event: self.consoles.began(event.container))
         subscribe("consoles", Exited, lambda event: self.consoles.ended(event.container, event.running))
         subscribe("consoles", Gone, lambda event: self.consoles.forget(event.container))
@@ -263,6 +265,16 @@ class Parts:
         for kind in changes:
             subscribe("rollouts", kind, lambda _: self.rollouts.wake())
             subscribe("waiting", kind, lambda _: self.fleet.waiting.wake())
+
+    def _tell(self, event: Event) -> None:
+        """The host's log hears of events that users are to see, too."""
+        told = event.told()
+        if told is None:
+            return
+        if (name := told.container) is not None and name in self.registry:
+            self.consoles.tell(told, self.registry[name])
+        else:
+            self.consoles.tell(told, None)
 
     def _acted(self, event: ActionDone) -> None:
         if event.name in self.registry:

@@ -17,12 +17,19 @@ from lxcfleet.containers.container import Container, Running
 from lxcfleet.errors import HostError
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.process.servant import Servant, readable, send_datagram
+from lxcfleet.logs import messages
 from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Told
 from lxcfleet.spec.settings import LogsSettings, LogTarget
 
 log = logging.getLogger(__name__)
 
 NAME = "log forwarder"
+IDENTIFIER = "lxcfleet"
+"""The name under which events are in the host's log."""
+_WARNING, _INFO = 4, 6
+_LONGEST = 4096
+"""Characters of an event's message there."""
 TAG = "tag"
 """The label whose value is CONTAINER_TAG."""
 _FACILITY = "3"
@@ -112,6 +119,24 @@ class Keeper:
     def _begin_anew(self) -> None:
         self._anew = True
         self._news.set()
+
+    def tell(self, told: Told, container: Container | None) -> None:
+        """An event that users are to see. ``container``: the one that it happened to, while there is one."""
+        own = {} if container is None else fields(container, container.running)
+        said = {
+            **own, "SYSLOG_IDENTIFIER": IDENTIFIER, "SYSLOG_FACILITY": _FACILITY,
+            **({"CONTAINER_NAME": told.container} if told.container else {}),
+            "LXCFLEET_EVENT": told.what, "MESSAGE_ID": messages.message_id(told.what),
+        }  # fmt: skip
+        subject = f"{told.container}: " if told.container else ""
+        text = f"{subject}{told.what}{f': {told.message}' if told.message else ''}"
+        priority = _WARNING if messages.is_warning(told.what) else _INFO
+        self._tell({"do": "tell", "fields": said, "message": text[:_LONGEST], "priority": priority})
+
+    @property
+    def journaled(self) -> bool:
+        """Whether events reach the journal as entries of their own, and the daemon's log is in the journal, too."""
+        return self.pid is not None and target(self._settings)[0] == LogTarget.JOURNAL and "JOURNAL_STREAM" in os.environ
 
     # -- work ------------------------------------------------------------------------------------------------
 

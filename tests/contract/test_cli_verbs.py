@@ -225,6 +225,30 @@ def test_logs(cli: Cli, daemon: Daemon) -> None:
     assert cli("logs", "nix").status == 1
 
 
+def test_logs_of_several(cli: Cli, daemon: Daemon) -> None:
+    for name, said in (("a1", b"one\r\n\x1b[31mtwo\x1b[0m\x07\r\n"), ("a10", b"three\r\nfour"), ("b", b"none\r\n")):
+        daemon.fleet.add(name)
+        daemon.fleet[name].say(said)
+    assert cli("logs", "a*").out == "a1 | one\na1 | two\\x07\na10 | three\na10 | four\n"
+    assert cli("logs", "a1", "a10", "-n", "1").out == "a1 | two\\x07\na10 | four\n"
+    assert cli("logs", "a1", "-t").out == f"{'-':<24} one\n{'-':<24} two\\x07\n"
+    record = {"time": None, "container": "a10", "text": "four"}
+    assert json.loads(cli("logs", "a10", "--format", "json").out.splitlines()[-1]) == record
+    assert cli("logs", "--all", "--since", "10m").out == "", "when they were printed is not known"
+    assert cli("logs", "-l", "no=such").out == ""
+    for wrong in (("a*", "--lxc"), ("a1", "--since", "tomorrow"), ("a1", "--lxc", "-t"), ("--all", "a1")):
+        assert cli("logs", *wrong).status == 2, wrong
+    assert cli("logs", "nix", "a1").status == 1
+
+
+def test_events_since_a_time(cli: Cli, daemon: Daemon) -> None:
+    daemon.fleet.add("a", state=State.STOPPED)
+    cli("start", "a")
+    assert "started" in cli("events", "--since", "yesterday").out
+    assert cli("events", "--since", "2100-01-01").out == ""
+    assert cli("events", "--since", "soon").status == 2
+
+
 def test_wait(cli: Cli, daemon: Daemon) -> None:
     daemon.fleet.add("a")
     daemon.fleet.add("b", state=State.STOPPED)

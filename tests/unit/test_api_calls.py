@@ -14,7 +14,7 @@ from lxcfleet.api.client import Client
 from lxcfleet.api.disk import DiffRequest, DiskRequest
 from lxcfleet.api.fleets import ExportRequest, FleetRequest, RemoveFleetRequest, ScaleRequest
 from lxcfleet.api.generations import FreezeRequest, RemoveGenerationsRequest, RollbackRequest
-from lxcfleet.api.queries import DoctorRequest, EventsRequest, LogsRequest, UnitsRequest, VerifyRequest
+from lxcfleet.api.queries import DoctorRequest, EventsRequest, LinesRequest, LogsRequest, UnitsRequest, VerifyRequest
 from lxcfleet.api.records import DoctorRecord, EventRecord, OperationRecord
 from lxcfleet.api.requests import (
     ActionRequest,
@@ -40,6 +40,7 @@ REQUESTS: dict[str, list[Any]] = {
     "info": ["web1"],
     "create": [CreateRequest("web", 3, said={"command": ("true",)}), CreateRequest()],
     "logs": [LogsRequest("a"), LogsRequest("a", "lxc", 7, follow=True)],
+    "consoles": [LinesRequest(WEB), LinesRequest(Selection(), 3, 1767225600.125, follow=True)],
     "act": [ActionRequest(Action.STOP, WEB, timeout=2.5)],
     "set": [SetRequest(WEB, ("memory=512M", "labels.tier="), False, {"canaries": "2"}, True)],
     "volume": ["data"],
@@ -47,7 +48,7 @@ REQUESTS: dict[str, list[Any]] = {
     "remove_volumes": [RemoveVolumesRequest(("data", "cache"), dry_run=True)],
     "wait": [WaitRequest(WEB, "healthy", 3)],
     "operation": ["f00"], "follow": ["f00"], "cancel": ["f00"],
-    "events": [EventsRequest(), EventsRequest(follow=True)],
+    "events": [EventsRequest(), EventsRequest(follow=True, since=1.5)],
     "doctor": [DoctorRequest(), DoctorRequest(7, Init.APP)],
     "fix": [DoctorRequest(7, Init.APP)],
     "units": [UnitsRequest(("a.service", "b@c.timer"))],

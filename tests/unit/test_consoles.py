@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import struct
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lxcfleet.containers.container import Container
+from lxcfleet.host.process.log_socket import RETRY_SECONDS
+from lxcfleet.logs import keeper
 from lxcfleet.logs.console import Console, Limits, Outcome, Run
 from lxcfleet.logs.entries import LOST, Form, Head
 from lxcfleet.logs.lines import clean, cut
 from lxcfleet.logs.position import Position, Record
 from lxcfleet.logs.rate import Allowance
+from lxcfleet.logs.servant import Follower
 from lxcfleet.logs.times import MOST, Clock, Times, read
+from lxcfleet.spec.settings import LogsSettings, LogTarget
+from lxcfleet.spec.spec import Spec
 
 # lines
 
@@ -323,3 +331,54 @@ def test_no_link_is_followed(world: World, tmp_path: Path) -> None:
     world.file.symlink_to(tmp_path / "secret")
     world.work()
     assert world.log.texts == []
+
+
+# the daemon's end
+
+
+def test_the_fields_of_an_entry_come_from_the_spec() -> None:
+    spec = Spec("web1", labels={"tag": "v7"}, fleet="shop", group="web")
+    assert keeper.fields(Container("web1", spec), None) == {
+        "CONTAINER_NAME": "web1", "CONTAINER_TAG": "v7", "SYSLOG_IDENTIFIER": "web1", "SYSLOG_FACILITY": "3",
+        "LXCFLEET_GROUP": "web", "LXCFLEET_FLEET": "shop",
+    }  # fmt: skip
+    assert keeper.fields(Container("a", None), None)["CONTAINER_TAG"] == "a"
+
+
+def test_lines_go_to_journald_where_it_runs(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    assert keeper.target(LogsSettings(socket=path)) == ("none", path)
+    Path(path).touch()
+    assert keeper.target(LogsSettings(socket=path)) == ("journal", path)
+    assert keeper.target(LogsSettings(to=LogTarget.SYSLOG)) == ("syslog", "/dev/log")
+    assert keeper.target(LogsSettings(to=LogTarget.JOURNAL)) == ("journal", "/run/systemd/journal/socket")
+
+
+def test_orders_are_carried_out_and_a_log_that_is_not_there_is_told(tmp_path: Path) -> None:
+    follower = Follower("host")
+    follower.obey({"do": "settings", "to": "journal", "socket": str(tmp_path / "none"), "rate": 0, "burst": 1})
+    (tmp_path / "console.log").write_text("line\n")
+    order = {"do": "follow", "name": "a", "directory": str(tmp_path), "fields": {"CONTAINER_NAME": "a"}, "mark": None,
+             "over": False, "skip": False}  # fmt: skip
+    follower.obey(order)
+    follower.obey({"do": "tell", "fields": {"SYSLOG_IDENTIFIER": "lxcfleet"}, "message": "event", "priority": 6})
+    follower.round()
+    assert follower.trouble.endswith("none: No such file or directory")
+    assert follower.pause() == RETRY_SECONDS
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(tmp_path / "none"))
+        log.settimeout(10)
+        deadline = time.monotonic() + 10
+        while follower.trouble and time.monotonic() < deadline:
+            time.sleep(0.05)
+            follower.round()
+        assert [parsed(log.recv(4096))["MESSAGE"] for _ in range(2)] == [b"event", b"line"]
+        follower.round()
+        assert follower.pause() is None, "it sleeps"
+        with (tmp_path / "console.log").open("a") as file:
+            file.write("more\n")
+        follower.note_changes()
+        follower.round()
+        assert parsed(log.recv(4096))["MESSAGE"] == b"more"
+        follower.obey({"do": "forget", "name": "a"})
+        assert follower.pause() is None

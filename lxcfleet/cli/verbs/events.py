@@ -9,6 +9,7 @@ import click
 from lxcfleet.api.client import BrokenOff
 from lxcfleet.api.queries import EventsRequest
 from lxcfleet.api.records import EventRecord
+from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output
 from lxcfleet.errors import Unreachable
@@ -17,6 +18,10 @@ from lxcfleet.errors import Unreachable
 @click.command()
 @click.option("-f", "--follow", is_flag=True, help="Go on with what happens next, until Ctrl-C.")
 @click.option(
+    "--since", callback=options.read_by(options.moment), metavar="TIME",
+    help="What happened then or later, also before the daemon started: 10m (ago), today, yesterday, 18:30, or a date.",
+)  # fmt: skip
+@click.option(
     "--format",
     "style",
     type=click.Choice(["table", "json"]),
@@ -24,25 +29,25 @@ from lxcfleet.errors import Unreachable
     help="How to print; json: one object per line. Default: table.",
 )
 @click.pass_context
-def events(ctx: click.Context, follow: bool, style: str) -> None:
-    """Show what happened to the fleet since the daemon started.
+def events(ctx: click.Context, follow: bool, since: float | None, style: str) -> None:
+    """Show what happened to the fleet since the daemon started, or since a time.
 
     \b
     Examples:
-      lxcfleet events
+      lxcfleet events --since yesterday
       lxcfleet events -f --format json | jq 'select(.what == "unhealthy")'
     """
     line: Callable[[EventRecord], str] = _as_json if style == "json" else _as_text
     client = connect(ctx)
     try:
-        for event in client.events(EventsRequest(follow)):
+        for event in client.events(EventsRequest(follow, since or 0.0)):
             output.write(line(event) + "\n")
         if follow:
             raise BrokenOff("", why="it closed the connection")
     except BrokenOff as error:
         raise Unreachable(
             "the daemon went away: no more events come", why=error.why,
-            hint="a restarted daemon begins anew, with those of its own start: lxcfleet events -f",
+            hint="those of a restarted daemon, and what came between: lxcfleet events -f --since 1m",
         ) from error  # fmt: skip
     except KeyboardInterrupt:
         if not follow:

@@ -29,7 +29,7 @@ from lxcfleet.api.generations import (
     RollbackRecord,
     RollbackRequest,
 )
-from lxcfleet.api.queries import DoctorRequest, EventsRequest, LogsRequest, UnitsRequest, VerifyRequest
+from lxcfleet.api.queries import DoctorRequest, EventsRequest, LinesRequest, LogsRequest, UnitsRequest, VerifyRequest
 from lxcfleet.api.records import (
     ContainerDetails,
     ContainerRecord,
@@ -37,6 +37,7 @@ from lxcfleet.api.records import (
     DoctorRecord,
     EventRecord,
     FindingRecord,
+    LineRecord,
     OperationRecord,
     ResultRecord,
     RolloutRecord,
@@ -57,6 +58,7 @@ from lxcfleet.api.requests import (
     WaitRequest,
 )
 from lxcfleet.containers.disk import Disk
+from lxcfleet.daemon import consoles
 from lxcfleet.daemon.http import log_file
 from lxcfleet.daemon.http.routes import Routes
 from lxcfleet.daemon.service import Fleet
@@ -89,6 +91,7 @@ class OfFleet:
         routes.json(calls.INFO, self.info)
         routes.json(calls.USAGE, self.usage)
         routes.text(calls.LOGS, self.logs)
+        routes.lines(calls.CONSOLES, self.consoles)
         routes.json(calls.ACT, self.act)
         routes.json(calls.SET, self.set)
         routes.json(calls.WAIT, self.wait)
@@ -122,6 +125,9 @@ class OfFleet:
         file = self._fleet.log_file(ask.name, ask.kind)
         return log_file.pieces(file, ask.lines, follow=ask.follow)
 
+    def consoles(self, ask: LinesRequest) -> AsyncIterator[Sequence[LineRecord]]:
+        return consoles.reading(self._fleet.registry, self._fleet.paths, ask).records(follow=ask.follow)
+
     async def act(self, ask: ActionRequest) -> OperationRecord:
         return (await self._fleet.act(ask)).record()
 
@@ -153,7 +159,7 @@ class OfFleet:
         return operation.record()
 
     async def events(self, ask: EventsRequest) -> AsyncIterator[Sequence[EventRecord]]:
-        async for event in self._fleet.events.read(follow=ask.follow):
+        async for event in self._fleet.events.read(follow=ask.follow, since=ask.since):
             yield [event]
 
     async def doctor(self, ask: DoctorRequest) -> DoctorRecord:

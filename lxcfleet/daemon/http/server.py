@@ -63,7 +63,7 @@ class Server:
 
     @web.middleware
     async def _count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        endless = request.path == calls.EVENTS.path
+        endless = request.path == calls.EVENTS.path or request.query.get("follow") == "1"
         self.answering += not endless
         try:
             return await handler(request)

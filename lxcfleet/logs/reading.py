@@ -1,0 +1,223 @@
+"""What several containers printed, as `lxcfleet logs` shows it: all lines in the order of time, then those that come later.
+
+The consoles' files are read, so this takes no journal, and shows what the limits of the host's log have left out. Times are
+those that the forwarder has noted beside each file (logs.times). Of each file, little is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import os
+import stat
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from lxcfleet.api.records import LineRecord
+from lxcfleet.logs import times
+from lxcfleet.logs.lines import Line, clean, cut
+
+BLOCK = 1 << 16
+"""Bytes that are read of a file at once."""
+LONGEST = 1 << 15
+"""Bytes of a line, above which it is shown in pieces."""
+BATCH = 500
+"""Lines that are handed on at once."""
+BLOCKS = 8
+"""Blocks of a console that are read in one go while it is followed."""
+FOLLOW_SECONDS = 0.2
+"""Seconds between two looks at files that somebody follows."""
+
+
+class Shown(NamedTuple):
+    """One line, in the order in which lines are shown."""
+
+    at: float
+    """Seconds since the epoch; 0: not known, and before all that is."""
+    name: str
+    number: int
+    text: bytes
+
+    def record(self) -> LineRecord:
+        """The line as the API has it."""
+        when = datetime.fromtimestamp(self.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return {"time": when if self.at else None, "container": self.name, "text": clean(self.text).decode()}
+
+
+class Tail:
+    """The lines of one container's console from some place on. It must be closed."""
+
+    def __init__(self, directory: Path, name: str, lines: int, since: float = 0.0) -> None:
+        """``lines``: begin so many lines before the end; 0: with the oldest. ``since``: leave out what is older."""
+        self._path, self._name, self._since = directory / "console.log", name, since
+        self._noted = _noted(directory)
+        self._number, self._latest, self._rest = 0, 0.0, b""
+        self._descriptor, self._inode, self._offset = -1, 0, 0
+        self._begin(lines)
+
+    def close(self) -> None:
+        """Read nothing any more."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def lines(self, *, now: float = 0.0, most: int = 0) -> Iterator[Shown]:
+        """The whole lines that are there by now and were not given before, to be taken to the end.
+
+        ``now``: when they came; 0: as was noted. ``most``: blocks that are read at most; 0: any number.
+        """
+        blocks = 0
+        while (blocks < most or not most) and (block := self._block()):
+            blocks += 1
+            data, begin = self._rest + block, self._offset - len(block) - len(self._rest)
+            clock, used = times.Clock(self._noted, self._inode), 0
+            for piece in cut(data, LONGEST):
+                at = now or clock.at(max(0, begin + used)) or 0.0
+                used = piece.end
+                if (shown := self._show(piece, at)) is not None:
+                    yield shown
+            self._rest = data[used:]
+
+    def unfinished(self) -> Iterator[Shown]:
+        """What follows the last line's end."""
+        if self._rest and (shown := self._show(Line(self._rest, 0), 0.0)) is not None:
+            yield shown
+
+    def _show(self, piece: Line, at: float) -> Shown | None:
+        self._latest = max(self._latest, at)
+        self._number += 1
+        return Shown(self._latest, self._name, self._number, piece.text) if self._latest >= self._since else None
+
+    # -- files -----------------------------------------------------------------------------------------------
+
+    def _block(self) -> bytes:
+        """The next bytes; empty: there are none yet."""
+        if self._descriptor < 0 and not self._take(self._path, 0):
+            return b""
+        for _ in range(3):
+            renamed = _inode(self._path) != self._inode
+            data = os.pread(self._descriptor, BLOCK, self._offset)
+            self._offset += len(data)
+            if data or not renamed:
+                break
+            before = Path(f"{self._path}.1")
+            missed = _inode(before) not in (self._inode, None) and self._take(before, 0)
+            if not missed and not self._take(self._path, 0):
+                break
+        if not data:
+            self._offset = min(self._offset, os.fstat(self._descriptor).st_size)
+        return data
+
+    def _begin(self, lines: int) -> None:
+        """Find the place."""
+        left = lines
+        for path in (self._path, Path(f"{self._path}.1")):
+            if self._take(path, 0) and lines:
+                self._offset, left = _back(self._descriptor, left)
+                if not left:
+                    return
+
+    def _take(self, path: Path, offset: int) -> bool:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            return False
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(descriptor)
+            return False
+        self.close()
+        self._descriptor, self._inode, self._offset = descriptor, found.st_ino, offset
+        return True
+
+
+def _back(descriptor: int, lines: int) -> tuple[int, int]:
+    """The place so many lines before the file's end, and how many more lines would have been wanted."""
+    end = size = os.fstat(descriptor).st_size
+    left = lines + 1  # the end of the line before, too
+    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        left -= 1
+    while end > 0:
+        begin = max(0, end - BLOCK)
+        block = os.pread(descriptor, end - begin, begin)
+        place = len(block)
+        while (place := block.rfind(b"\n", 0, place)) >= 0:
+            left -= 1
+            if left == 0:
+                return begin + place + 1, 0
+        end = begin
+    return 0, max(0, left - 1)
+
+
+def _noted(directory: Path) -> Sequence[times.Time]:
+    try:
+        return times.read(str(directory / "console.times"))
+    except OSError:
+        return []
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.lstat().st_ino
+    except OSError:
+        return None
+
+
+class Reading:
+    """What one client is shown."""
+
+    def __init__(self, chosen: Callable[[], Mapping[str, Path]], lines: int, since: float) -> None:
+        """``chosen``: the directories of the chosen containers by name, whenever it is asked; it may be others later."""
+        self._chosen, self._lines, self._since = chosen, lines, since
+        self._tails: dict[str, Tail] = {}
+        self._busy = threading.Lock()
+        """Files are read in other threads. One that goes on after the client has left must not find them closed."""
+
+    async def records(self, *, follow: bool) -> AsyncIterator[Sequence[LineRecord]]:
+        """All lines, some at a time; with ``follow`` also those to come, for ever."""
+        try:
+            await asyncio.to_thread(self._take_up, self._chosen(), self._lines)
+            found = iter(heapq.merge(*(self._past(tail, follow=follow) for tail in self._tails.values())))
+            while batch := await asyncio.to_thread(self._batch, found):
+                yield batch
+            while follow:
+                await asyncio.sleep(FOLLOW_SECONDS)
+                batch = await asyncio.to_thread(self._news, self._chosen())
+                if batch:
+                    yield batch
+        finally:
+            asyncio.get_running_loop().run_in_executor(None, self._close)
+
+    def _take_up(self, chosen: Mapping[str, Path], lines: int) -> None:
+        with self._busy:
+            for name in [name for name in self._tails if name not in chosen]:
+                self._tails.pop(name).close()
+            for name, directory in chosen.items():
+                if name not in self._tails:
+                    self._tails[name] = Tail(directory, name, lines, self._since)
+
+    @staticmethod
+    def _past(tail: Tail, *, follow: bool) -> Iterator[Shown]:
+        yield from tail.lines()
+        if not follow:
+            yield from tail.unfinished()
+
+    def _batch(self, found: Iterator[Shown]) -> list[LineRecord]:
+        with self._busy:
+            return [shown.record() for shown in islice(found, BATCH)]
+
+    def _news(self, chosen: Mapping[str, Path]) -> list[LineRecord]:
+        self._take_up(chosen, 0)
+        with self._busy:
+            now, tails = time.time(), self._tails.values()
+            return [shown.record() for tail in tails for shown in tail.lines(now=now, most=BLOCKS)]
+
+    def _close(self) -> None:
+        with self._busy:
+            for tail in self._tails.values():
+                tail.close()

@@ -1,0 +1,34 @@
+"""Moments as people give them: "10m" ago, "yesterday", "18:30", or a date. Pure."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+
+from lxcfleet.errors import InvalidInput
+
+_AGO = re.compile(r"([0-9]{1,9})\s*(s|m|min|h|d|w)")
+_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_CLOCK = re.compile(r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2})?")
+_HINT = "write it as 10m, 2h, today, yesterday, 18:30 or 2026-02-28 18:30"
+
+
+def parse_since(text: str, now: datetime) -> float:
+    """Seconds since the epoch for ``text``; ``now`` has the time zone of times that tell none. Raises InvalidInput."""
+    word = text.strip().lower()
+    found = _AGO.fullmatch(word)
+    if found:
+        return now.timestamp() - int(found[1]) * _UNITS[found[2]]
+    if word in ("today", "yesterday"):
+        day = now if word == "today" else now - timedelta(days=1)
+        return day.replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
+    if word == "now":
+        return now.timestamp()
+    try:
+        if _CLOCK.fullmatch(word):
+            time = datetime.strptime(word, "%H:%M:%S" if word.count(":") == 2 else "%H:%M").time()
+            return datetime.combine(now.date(), time, now.tzinfo).timestamp()
+        moment = datetime.fromisoformat(text.strip())
+        return (moment if moment.tzinfo else moment.replace(tzinfo=now.tzinfo)).timestamp()
+    except (ValueError, OverflowError) as error:
+        raise InvalidInput(f"{text!r} is no time", hint=_HINT) from error
