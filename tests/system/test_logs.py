@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -137,6 +141,56 @@ def test_a_journald_that_does_not_answer_blocks_nobody(fleet: Fleet, journal: Jo
         journal.resume()
     until(lambda: "line 1499" in journal.messages(of(name), "-n", "1"), 20)
     assert journal.messages(of(name)) == [f"line {number}" for number in range(1500)]
+
+
+def test_the_journal_of_a_system_container_comes_along(fleet: Fleet, journal: Journal) -> None:
+    name = fleet.name("s")
+    fleet.create(name, command=())
+    script = "logger -t teller -p user.err told inside; until journalctl -q -t teller | grep told; do sleep 0.1; done"
+    until(lambda: fleet.run("exec", name, "--", "sh", "-c", script).status == 0, 30, "its journald runs")
+    until(lambda: any("] teller[" in text and "told inside" in text for text in journal.messages(of(name))), 10)
+    assert "told inside" in fleet.ok("logs", name)
+    assert list((fleet.delta(name) / "var/log/journal").glob("*/*.journal")), "and it has its own on disk"
+
+
+def test_rsyslog_takes_lines_without_journald(fleet: Fleet, tmp_path: Path) -> None:
+    name, out = fleet.name("r"), tmp_path / "out"
+    with rsyslog(tmp_path / "log", out):
+        fleet.settings(f"{fleet.usual}logs: {{to: syslog, socket: {tmp_path / 'log'}}}\n")
+        os.kill(fleet.daemon_pid() or 0, signal.SIGHUP)
+        fleet.create(name, command=("--", "sh", "-c", "echo 'a [line] \"of it\"'; sleep 9999"))
+        until(lambda: out.exists() and 'a [line] "of it"' in out.read_text(), 10, "rsyslog has written the line")
+    (line,) = [line for line in out.read_text().splitlines() if "of it" in line]
+    pid = fleet.pid(name)
+    assert line.startswith(f"daemon.info {name} {pid} ")
+    assert f'[lxcfleet@32473 container="{name}" tag="{name}" run="{pid}@' in line
+    assert re.search(f'daemon.info lxcfleet .*container="{name}".* event="created"', out.read_text()), "events come, too"
+
+
+UNPACKED = Path.home() / ".cache/lxcfleet/packages"
+
+
+@contextmanager
+def rsyslog(socket: Path, out: Path) -> Iterator[None]:
+    """An rsyslogd that takes RFC 5424 on a socket, as docs/logs.md has it."""
+    if not (UNPACKED / "rsyslog").exists():
+        pytest.skip("no rsyslog; `make test` unpacks Debian's package")
+    libraries = next((UNPACKED / "rsyslog/usr/lib").glob("*/rsyslog"))
+    lines = (Path(__file__).parents[2] / "docs/logs.md").read_text().splitlines()
+    config = [line.strip() for line in lines if line.startswith(("    module(load", "    input(type"))]
+    text = "%pri-text% %app-name% %procid% %structured-data% %msg%\\n"
+    config += [f'template(name="all" type="string" string="{text}")', f'action(type="omfile" file="{out}" template="all")']
+    file = out.with_name("rsyslog.conf")
+    file.write_text("\n".join(config).replace("/run/lxcfleet-log", str(socket)) + "\n")
+    paths = ":".join(str(each.parent) for name in ("libestr0", "libfastjson4") for each in (UNPACKED / name).rglob("*.so.*"))
+    program = [str(UNPACKED / "rsyslog/usr/sbin/rsyslogd"), "-n", "-f", str(file), "-i", f"{out}.pid", "-M", str(libraries)]
+    running = subprocess.Popen(program, env={"LD_LIBRARY_PATH": paths})
+    try:
+        until(socket.exists, 10, "rsyslog listens")
+        yield
+    finally:
+        running.terminate()
+        running.wait()
 
 
 def test_a_flood_is_cut_and_told_and_others_go_on(fleet: Fleet, journal: Journal) -> None:

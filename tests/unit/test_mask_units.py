@@ -92,6 +92,7 @@ def test_the_journal_outlives_a_restart_within_a_size(with_units: Path) -> None:
     settings = dict(line.split("=") for line in entry.content.decode().splitlines()[1:])
     assert settings["Storage"] == "persistent"
     assert settings["SystemMaxUse"] == "10M"
+    assert settings["ForwardToConsole"] == "yes", "the host's log gets it by way of the console"
 
 
 def test_maintenance_of_the_host_runs_in_clones_and_not_all_at_once(with_units: Path) -> None:

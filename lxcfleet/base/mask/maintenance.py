@@ -22,10 +22,14 @@ RuntimeMaxUse=2M
 RuntimeMaxFileSize=512K
 Audit=no
 ReadKMsg=no
+ForwardToConsole=yes
 """
 """For /etc/systemd/journald.conf. The journal is in the delta and outlives a restart. journald allocates a whole file at once
 (up to 8 MiB), and the smallest it takes is 512 KiB: that is what each delta pays. Until /var is there, and where it can't be
-written, the journal is in memory, where the same holds; journald.conf(5)."""
+written, the journal is in memory, where the same holds; journald.conf(5).
+
+What is written to it goes to the console, too, and from there to the host's log (lxcfleet.logs). ForwardToSocket= would
+keep the fields, but systemd has it from 257 on only, and it would take a socket of the host's in each container."""
 
 _SPREAD = """\
 [Timer]

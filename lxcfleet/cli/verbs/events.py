@@ -30,7 +30,9 @@ from lxcfleet.errors import Unreachable
 )
 @click.pass_context
 def events(ctx: click.Context, follow: bool, since: float | None, style: str) -> None:
-    """Show what happened to the fleet since the daemon started, or since a time.
+    """Show what happened to the fleet.
+
+    Without --since this is what the daemon saw since it started.
 
     \b
     Examples:
