@@ -87,7 +87,7 @@ def test_a_line_of_ten_megabytes_does_no_harm(fleet: Fleet, journal: Journal) ->
 
 def test_no_line_is_lost_or_doubled_when_the_daemon_is_killed_again_and_again(fleet: Fleet, journal: Journal) -> None:
     names = [fleet.name(f"k{number}") for number in range(3)]
-    fleet.create(*names, command=("--", *python(COUNT.format(count=600, pause=0.002))))
+    fleet.create(*names, command=("--", *python(COUNT.format(count=600, pause=0.005))))
     for _ in range(2):
         time.sleep(0.2)  # some of the lines come meanwhile
         fleet.stop_daemon(signal.SIGKILL)
@@ -95,6 +95,12 @@ def test_no_line_is_lost_or_doubled_when_the_daemon_is_killed_again_and_again(fl
     for name in names:
         until(partial(ends_with, journal, name, "line 599"), 20, f"{name} was read")
         assert journal.messages(of(name)) == [f"line {number}" for number in range(600)]
+    ((forwarder, _),) = until(lambda: forwarders(fleet), 20, "the forwarder runs")
+    os.kill(forwarder, signal.SIGKILL)
+    late = fleet.name("late")
+    fleet.create(late, command=("--", "sh", "-c", "echo late; sleep 9999"))
+    until(partial(ends_with, journal, late, "late"), 20, "another forwarder goes on")
+    assert [len(journal.messages(of(name))) for name in names] == [600, 600, 600]
     runs = {entry["LXCFLEET_RUN"] for entry in journal.entries(of(names[0]))}
     assert len(runs) == 1
 
