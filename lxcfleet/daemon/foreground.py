@@ -149,7 +149,8 @@ class Foregrounds:
                 item = json.dumps(self._item(container, note)).encode()
                 await self._launcher.send(FOREGROUND, item, [connection.fileno(), theirs.fileno(), *descriptors])
             try:
-                await fleet.actions.act(container, Action.START, None, note=note)
+                result = await fleet.actions.act(container, Action.START, None, note=note)
+                await self._until_it_runs(container, result, ours)
                 running = container.running
                 said: Mapping[str, Any] = {"pid": -1 if running is None else running.pid}
             except FleetError as error:
@@ -159,7 +160,26 @@ class Foregrounds:
             try:
                 ours.send(json.dumps(said).encode())
             except OSError as error:
-                log.warning("%s: its keeper has ended: %s", name, error)
+                log.info("%s: its keeper has ended: %s", name, error)
+
+    async def _until_it_runs(self, container: Container, result: Result, keeper: socket.socket) -> None:
+        """Wait as long as the start is owed, as that waits for something else. If the keeper gives up, it is owed no more."""
+        if not self._is_owed(container):
+            return
+        reason = "; ".join(result.notes) or f"{container.state}"
+        keeper.setblocking(False)
+        keeper.send(json.dumps({"waits": f"{container.name}: {reason}"}).encode())
+        while self._is_owed(container):
+            try:
+                if not keeper.recv(1):
+                    await self._fleet.actions.act(container, Action.STOP, 0.0)
+                    return
+            except BlockingIOError:
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    def _is_owed(self, container: Container) -> bool:
+        down = container.running is None and self._fleet.registry.knows(container)
+        return down and store.noted(self._paths, container.name) is Intent.RUN
 
     def _patience(self, container: Container) -> float:
         """Seconds from the signal that ends it to a kill."""

@@ -164,6 +164,31 @@ def test_a_daemon_that_is_killed_at_a_step_of_the_start_is_followed_by_one_that_
     assert fleet.states() == {}
 
 
+def test_a_rollout_ends_it_and_waits_until_its_caller_has_begun_it_anew(fleet: Fleet) -> None:
+    """The caller is a loop, as systemd's RestartForceExitStatus=75 is one."""
+    names = [fleet.name("a"), fleet.name("b")]
+    loop = "while echo $2 >>$1; $0 run $2 -- sleep 1000; test $? = 75; do sleep 0.3; done"
+    log = fleet.paths.etc / "begun"
+    script = [subprocess.Popen(["sh", "-c", loop, CLIENT, str(log), name], env=fleet.environment()) for name in names]
+    try:
+        until(lambda: set(fleet.states().values()) == {"running"} and len(fleet.states()) == 2, 30)
+        before = {name: fleet.pid(name) for name in names}
+        ran = fleet.run("restart", "--rolling", "--max-unavailable", "1", *names)
+        assert ran.status == 0, ran
+        assert set(fleet.states().values()) == {"running"}
+        assert all(fleet.pid(name) != before[name] for name in names)
+        assert sorted(log.read_text().split()) == sorted(names * 2)
+        rollout = fleet.client().rollout()
+        assert rollout is not None
+        assert {member["phase"] for member in rollout["containers"]} == {"done"}
+        fleet.ok("stop", *names)
+        for each in script:
+            assert each.wait(30) == 0
+    finally:
+        for each in script:
+            each.kill()
+
+
 def test_systemd_is_told_when_it_is_healthy(fleet: Fleet, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(tmp_path / "notify"))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
+import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from lxcfleet.containers import foreground
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.foreground import Foreground
 from lxcfleet.containers.lxc_config import arguments, init_command
+from lxcfleet.host.lxc import foreground as keeping
 from lxcfleet.host.lxc.streams import Copies, Follower, Log
 from lxcfleet.patch.rollout import planner
 from lxcfleet.patch.rollout.state import LiveState, Member, MemberPhase, Rollout, RolloutKind
@@ -151,6 +155,25 @@ def test_a_console_s_log_is_followed_across_its_rotation(tmp_path: Path) -> None
     file.write_bytes(b"four\r\n")
     follower.finish()
     assert os.read(out, 100) == b"one\ntwo\nthree\nfour\n"
+
+
+@pytest.mark.parametrize("way", ["signal", "gone"])
+def test_a_start_that_waits_is_given_up_when_the_caller_does_not_wait_any_more(way: str) -> None:
+    """For as long as it takes, the client is told why; no container is left that nobody waits for."""
+    client, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    daemon, keepers = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    request = {"name": "a", "system": False, "log": "", "pending": "/none", "detach": False}
+    with client, daemon, theirs, keepers:
+        keeper = keeping._Keeper(request, theirs, (0, 1, 2), "/none")
+        daemon.send(b'{"waits": "a: blocked: db1 not healthy"}')
+        if way == "signal":
+            client.send(json.dumps({"signal": int(signal.SIGTERM)}).encode())
+            assert keeper.begun(keepers) is None
+            assert json.loads(client.recv(1000)) == {"status": "a: blocked: db1 not healthy"}
+            assert json.loads(client.recv(1000)) == {"exit": 143, "renew": False}
+        else:
+            client.close()
+            assert keeper.begun(keepers) is None
 
 
 @pytest.mark.parametrize("phase", [MemberPhase.RESTARTING, MemberPhase.GATED])

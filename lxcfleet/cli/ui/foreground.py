@@ -124,6 +124,7 @@ class _Run:
         if "exit" in said:
             return said
         if "status" in said:
+            output.say(output.printable(f"lxcfleet: {said['status']}"))
             notify.tell(f"STATUS={said['status']}")
         self._began = self._began or "started" in said
         if "started" in said and os.environ.get("NOTIFY_SOCKET"):

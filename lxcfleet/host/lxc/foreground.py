@@ -18,13 +18,11 @@ import tty
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lxcfleet.errors import FleetError, Unreachable
+from lxcfleet.errors import FleetError
 from lxcfleet.host.lxc import liblxc, monitor
 from lxcfleet.host.lxc.streams import Copies, Follower, Source, Terminal
 from lxcfleet.host.process.ends import End
 
-LOST_SECONDS = 60.0
-"""The longest time, in seconds, that a start may take whose daemon was killed meanwhile; the next daemon goes on with it."""
 TIDY_SECONDS = 10.0
 """The longest time, in seconds, that a monitor may take to tidy up before the client is told of the end all the same."""
 HEAR_SECONDS = 1.0
@@ -72,6 +70,8 @@ class _Keeper:
         self._process = -1
         self._go = -1
         """The pipe that lets the command begin."""
+        self._waits = False
+        """Whether the start waits for something else, which may take any time."""
         self._early: list[int] = []
         """Signals that came before there was a process 1."""
 
@@ -86,15 +86,11 @@ class _Keeper:
     def begun(self, daemon: socket.socket) -> int | None:
         """The pid of process 1, once the daemon has told it. Raises FleetError.
 
-        If the daemon is killed before that, the next one goes on with the start, if that is noted on disk. None: it is not;
-        the client, to whom the connection just ends, asks the next daemon.
+        If the daemon is killed before that, the next one goes on with the start, if that is noted on disk. None: it is not,
+        and the client, to whom the connection just ends, asks the next daemon; or nobody waits for the start any more.
         """
-        poll = select.poll()
-        poll.register(daemon, select.POLLIN)
-        if self._client is not None:
-            poll.register(self._client, select.POLLIN)
         while True:
-            ready = {descriptor for descriptor, _ in poll.poll()}
+            ready = self._wait(daemon, None)
             if daemon.fileno() in ready:
                 data = daemon.recv(_MESSAGE)
                 if not data:
@@ -102,16 +98,16 @@ class _Keeper:
                 said = json.loads(data)
                 if said.get("error"):
                     raise _Told(said["error"])
-                return int(said["pid"])
-            if self._client is not None and self._client.fileno() in ready:
-                number = self._client.fileno()
-                if not self._hear():
-                    poll.unregister(number)
+                if "pid" in said:
+                    return int(said["pid"])
+                self._waits = True
+                self.say({"status": said["waits"]})
+            if self._waits and self._is_given_up():
+                return None
 
     def _found(self) -> int | None:
         """The pid of process 1 as liblxc knows it, once the container runs; None: nobody will start it."""
-        deadline = time.monotonic() + LOST_SECONDS
-        while time.monotonic() < deadline:
+        while not self._is_given_up():
             wanted = os.path.exists(self._request["pending"])
             with contextlib.suppress(FleetError):
                 pid = liblxc.init_pid(self._name, self._lxc_path)
@@ -119,11 +115,26 @@ class _Keeper:
                     return pid
             if not wanted:
                 return None
-            time.sleep(_LOOK_SECONDS * 5)
-        raise Unreachable(
-            f"{self._name} did not start", why="the daemon went away before it had started it, and none has come back",
-            hint="`systemctl status lxcfleet` and `journalctl -u lxcfleet` tell why",
-        )  # fmt: skip
+            self._wait(None, _LOOK_SECONDS * 5)
+        return None
+
+    def _wait(self, daemon: socket.socket | None, seconds: float | None) -> set[int]:
+        """Wait for the daemon or the client; what the client says is taken note of."""
+        poll = select.poll()
+        for each in (daemon, self._client):
+            if each is not None:
+                poll.register(each, select.POLLIN)
+        ready = {descriptor for descriptor, _ in poll.poll(None if seconds is None else seconds * 1000)}
+        if self._client is not None and self._client.fileno() in ready:
+            self._hear()
+        return ready
+
+    def _is_given_up(self) -> bool:
+        """Whether the client is gone, or was asked to end, before there was anything to end."""
+        ending = [number for number in self._early if number in _ASKS_TO_END]
+        if ending:
+            self.say({"exit": 128 + ending[0], "renew": False})
+        return bool(ending) or self._client is None
 
     # -- its run ---------------------------------------------------------------------------------------------
 
@@ -131,7 +142,7 @@ class _Keeper:
         """Serve the run of this process 1 to its end, and tell how it ended."""
         try:
             self._process = os.pidfd_open(pid)
-        except ProcessLookupError:
+        except OSError:  # it has ended, or the daemon saw that already, and gave no pid
             self._tidied()
             self.say({"exit": None, "renew": False})
             return
