@@ -92,6 +92,11 @@ class ContainerPaths:
         return self.directory / "stopping"
 
     @property
+    def secrets(self) -> Path:
+        """Digests of the secrets that its program knows of; no values. See containers.secrets."""
+        return self.directory / "secrets.json"
+
+    @property
     def console_log(self) -> Path:
         """What the container's console, and so an app container's command, printed."""
         return self.directory / "console.log"
@@ -352,6 +357,16 @@ class Paths:
     def last_change(self) -> Path:
         """The last rollout, if it changed specs: it can be undone after a reboot, too; see patch.rollout.ledger."""
         return self.change_sets / "last"
+
+    @property
+    def secrets(self) -> Path:
+        """The values of secrets: a file system in memory, which only root can enter. See data.secrets."""
+        return self.run / "secrets"
+
+    @property
+    def hmac_key(self) -> Path:
+        """The key of the digests that tell whether a secret has changed."""
+        return self.state / "hmac.key"
 
     @property
     def profiles(self) -> Path:

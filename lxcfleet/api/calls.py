@@ -62,6 +62,7 @@ from lxcfleet.api.records import (
     OperationRecord,
     ResultRecord,
     RolloutRecord,
+    SecretRecord,
     ServerRecord,
     SetRecord,
     TargetRecord,
@@ -73,6 +74,7 @@ from lxcfleet.api.requests import (
     CreateRequest,
     CreateVolumeRequest,
     FixShadowsRequest,
+    RefreshSecretsRequest,
     RemoveVolumesRequest,
     ResumeRequest,
     RolloutRequest,
@@ -199,6 +201,16 @@ REMOVE_GENERATIONS: Call[RemoveGenerationsRequest, GenerationsRemoved] = Call(
 ROLLBACK: Call[RollbackRequest, RollbackRecord] = Call(
     "rollback", "POST", "/1.0/rollback", "begin to give containers another base: a generation, or the host's root",
     InBody(RollbackRequest), one(RollbackRecord), waits=True,
+)  # fmt: skip
+
+# -- secrets ------------------------------------------------------------------------------------------------
+
+SECRETS: Call[None, list[SecretRecord]] = Call(
+    "secrets", "GET", "/1.0/secrets", "the secrets that are declared, without their values", _NOTHING, many(SecretRecord)
+)
+REFRESH_SECRETS: Call[RefreshSecretsRequest, OperationRecord] = Call(
+    "refresh_secrets", "POST", "/1.0/secrets/refresh", "begin to ask the sources of secrets anew, and to give containers what"
+    " changed", InBody(RefreshSecretsRequest), one(OperationRecord), status=202,
 )  # fmt: skip
 
 # -- operations and events ----------------------------------------------------------------------------------

@@ -123,6 +123,8 @@ class Client:
     check_generation = _method(calls.CHECK_GENERATION)
     remove_generations = _method(calls.REMOVE_GENERATIONS)
     rollback = _method(calls.ROLLBACK)
+    secrets = _plain(calls.SECRETS)
+    refresh_secrets = _method(calls.REFRESH_SECRETS)
     operations = _plain(calls.OPERATIONS)
     operation = _method(calls.OPERATION)
     follow = _method(calls.FOLLOW)

@@ -172,6 +172,16 @@ class VolumeChangeRecord(TypedDict):
     """By key, the value that the volume has and the one that it gets, in words."""
 
 
+class SecretChangeRecord(TypedDict):
+    """One secret of the file whose source is another one than before."""
+
+    name: str
+    change: str
+    """create, live or remove."""
+    differs: dict[str, tuple[str, str]]
+    """In words, what it has and what it gets: references alone, and no arguments of commands."""
+
+
 class KeptRecord(TypedDict):
     """Something that is not as the file has it, and stays so: the file's own value did not move since it was applied."""
 
@@ -192,6 +202,7 @@ class PlanRecord(TypedDict):
     fleet: str
     changed: bool
     volumes: list[VolumeChangeRecord]
+    secrets: list[SecretChangeRecord]
     changes: list[ChangeRecord]
     kept: list[KeptRecord]
     left: list[str]

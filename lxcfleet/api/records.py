@@ -53,6 +53,8 @@ class ContainerRecord(TypedDict):
     """The ports that the container declares, as ``http=8080/tcp``."""
     volumes: list[str]
     """What it mounts beside its layers, each as VOLUME:/PATH, /HOST/PATH:/PATH:ro or tmpfs:/PATH:size=BYTES."""
+    secrets: list[str]
+    """Its secrets, each as NAME[:FILE][,OPTION…]: references, never values."""
     isolated: bool
     publish: list[str]
     """The host's ports that lead to the container, as ``8080:80/tcp``."""
@@ -117,6 +119,26 @@ class ContainerDetails(ContainerRecord):
     """The means that confine the container, such as seccomp, each with its effect in words."""
     spec: dict[str, Any]
     """All fields of its spec, as they stand in the spec's file. Empty if that file can't be read."""
+
+
+class SecretRecord(TypedDict):
+    """A secret: where its value comes from, and who has it. The value is in no record."""
+
+    name: str
+    """NAME if the settings of the host declare it, FLEET/NAME if a fleet's file does."""
+    fleet: str | None
+    source: str
+    """In words; of a command its program alone."""
+    refresh_seconds: float | None
+    """The seconds after which its source is asked again by itself; null: it is not."""
+    containers: list[str]
+    """The containers that have it, or have it from their next start on."""
+    fetched: str | None
+    """When its source was asked last; null: not since the daemon started."""
+    changed: str | None
+    """When it got another value; null: not since the daemon started."""
+    problem: str | None
+    """Why its value could not be fetched last; the former one holds."""
 
 
 class VolumeRecord(TypedDict):

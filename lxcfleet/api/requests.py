@@ -245,6 +245,29 @@ class FixShadowsRequest:
 
 
 @dataclass(frozen=True)
+class RefreshSecretsRequest:
+    """``lxcfleet secret refresh``. Without names ``everything`` has to be said."""
+
+    names: tuple[str, ...]
+    everything: bool = False
+    dry_run: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The body."""
+        return {**asdict(self), "names": list(self.names)}
+
+    @classmethod
+    def from_json(cls, data: object) -> RefreshSecretsRequest:
+        """From a body; raises InvalidInput."""
+        fields = Fields(data, "request")
+        request = cls(fields.texts("names"), fields.flag("everything"), fields.flag("dry_run"))
+        if bool(request.names) == request.everything:
+            fields.complain("names", "say which secrets, or that all are meant")
+        fields.finish("the request is not valid")
+        return request
+
+
+@dataclass(frozen=True)
 class CreateVolumeRequest:
     """``lxcfleet volume create``. ``ensure``: it only has to be there."""
 

@@ -50,17 +50,22 @@ def directories(base: Tree) -> list[Directory]:
     return [found[path] for path in sorted(found)]
 
 
+def mount_empty(root: Path, first_id: int, size: str = "10%") -> None:
+    """Mount an empty /run below ``root``. ``size``: the most memory that it may take. Raises OSError."""
+    place = os.open(root / "run", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        options = f"mode=0755,size={size},uid={first_id},gid={first_id}"
+        syscalls.mount("tmpfs", Path(f"/proc/self/fd/{place}"), "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, options)
+    finally:
+        os.close(place)
+
+
 def mount(root: Path, base: Tree, first_id: int) -> None:
     """Mount /run below ``root``, with the directories that ``base`` asks for. Raises OSError.
 
     ``first_id``: the container's root, as this host numbers it. Follows no link that the container may have left.
     """
-    place = os.open(root / "run", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        options = f"mode=0755,size=10%,uid={first_id},gid={first_id}"
-        syscalls.mount("tmpfs", Path(f"/proc/self/fd/{place}"), "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, options)
-    finally:
-        os.close(place)
+    mount_empty(root, first_id)
     for each in directories(base):
         _make(root / "run", each, first_id)
 

@@ -61,6 +61,15 @@ def generations(ctx: click.Context, _: click.Parameter, incomplete: str) -> list
     return [number for each in found if (number := str(each["number"])).startswith(incomplete)]
 
 
+def secrets(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Matching secrets."""
+    try:
+        found = _client(ctx).secrets()
+    except (FleetError, OSError, ValueError):
+        return []
+    return [each["name"] for each in found if each["name"].startswith(incomplete)]
+
+
 def _client(ctx: click.Context) -> Client:
     session = ctx.find_object(Session)
     return Client(session.paths if session else Paths.from_environment(), PATIENCE)

@@ -43,6 +43,7 @@ VERBS: dict[str, str] = {
     "push": "copy",
     "pull": "copy",
     "volume": "volume",
+    "secret": "secret",
     "logs": "logs",
     "wait": "wait",
     "stale": "stale",

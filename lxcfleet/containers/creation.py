@@ -20,6 +20,7 @@ from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
+from lxcfleet.containers.secrets import Secrets
 from lxcfleet.containers.specs import Specs
 from lxcfleet.errors import AlreadyExists, Broken, InvalidInput
 from lxcfleet.paths import Paths
@@ -52,6 +53,7 @@ class Creation:
         actions: Actions,
         changing: Changing,
         firsts: Firsts,
+        secrets: Secrets,
     ) -> None:
         self._paths = paths
         self._registry = registry
@@ -64,6 +66,7 @@ class Creation:
         self._actions = actions
         self._changing = changing
         self._firsts = firsts
+        self._secrets = secrets
 
     async def begin(
         self, ask: CreateRequest, config: Config, updating: Callable[[Sequence[Planned]], None]
@@ -213,6 +216,9 @@ class Creation:
             await check_command(self._paths, self._mask, wanted.like)
         if wanted.new:
             await services.check(wanted.like)
+        if room:
+            for name in wanted.new[:1]:
+                self._secrets.find(name, wanted.like)
         if room and wanted.like.network is Network.BRIDGE and wanted.new:
             await self._room.check_addresses(len(wanted.new))
         if wanted.new:

@@ -185,3 +185,51 @@ class LeftoverRemoved(Event):
 
     def told(self) -> Told:
         return Told("cleaned", None, f"removed {self.directory}, left by a crash")
+
+
+@dataclass(frozen=True)
+class SecretChanged(Event):
+    """A secret has another value, and the containers that have it have that."""
+
+    key: str
+    count: int
+    """How many containers run with it."""
+
+    def told(self) -> Told:
+        return Told("secret", None, f"{self.key} has another value: {self.count} running containers have it")
+
+
+@dataclass(frozen=True)
+class SecretFailed(Event):
+    """The value of a secret could not be fetched."""
+
+    key: str
+    why: str
+    stays: bool
+    """Whether there is a former value, which holds."""
+
+    def told(self) -> Told:
+        what = "the former value stays" if self.stays else "containers that have it don't start"
+        return Told("secret", None, f"{self.key} can't be fetched: {self.why}: {what}")
+
+
+@dataclass(frozen=True)
+class SecretTold(Event):
+    """A container's program was told that secrets have other values."""
+
+    name: str
+    what: str
+
+    def told(self) -> Told:
+        return Told("secret", self.name, f"told of {self.what}")
+
+
+@dataclass(frozen=True)
+class SecretHalted(Event):
+    """Containers are not told of their secrets, as one of those before them is not well since."""
+
+    why: str
+    left: int
+
+    def told(self) -> Told:
+        return Told("secret", None, f"{self.why}: {self.left} more are not told; `lxcfleet secret refresh` goes on")

@@ -19,6 +19,7 @@ from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.outside import Network
 from lxcfleet.containers.preparer import Preparer
 from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.secrets import Secrets
 from lxcfleet.containers.specs import Specs
 from lxcfleet.errors import Broken, FleetError, HostError, WrongState, from_body
 from lxcfleet.host.kernel import tree
@@ -57,6 +58,7 @@ class Lifecycle:
         settings: Config,
         network: Network,
         mask: MaskKeeper,
+        secrets: Secrets,
         bus: Bus,
     ) -> None:
         self._paths = paths
@@ -64,6 +66,7 @@ class Lifecycle:
         self._launcher = launcher
         self._registry = registry
         self._network = network
+        self._secrets = secrets
         self._bus = bus
         self._settings = settings
         self._boots = asyncio.Semaphore(settings.start_slots)
@@ -151,6 +154,7 @@ class Lifecycle:
     async def remove_leftovers(self, name: str) -> None:
         """Remove all directories of the container, whatever their present name. Raises FleetError."""
         await self.remove(self._leftovers(name))
+        await self._secrets.forget(name)
 
     def _leftovers(self, name: str) -> list[str]:
         return [directory.name for directory in self._paths.lxc.glob(f"{Paths.GONE_PREFIX}{name}.*")]
@@ -233,9 +237,13 @@ class Lifecycle:
             "reconcile": self._settings.reconcile,
             "files": files,
             "volumes": [str(each) for each in spec.volumes],
+            "secrets": await self._secrets.ready(container.name, spec) if mount or not make else [],
         }
+        if mount:
+            self._secrets.starts(container.name)
         reply = await self._preparer.submit(item)
         if reply.body["error"]:
+            self._secrets.distrust()  # somebody may have removed values
             raise from_body(reply.body["error"])
         for note in reply.body["notes"]:
             self._bus.publish(ConflictNoted(container.name, note))

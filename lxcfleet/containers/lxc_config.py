@@ -15,7 +15,7 @@ from pathlib import Path
 from lxcfleet.containers import foreground
 from lxcfleet.containers.foreground import Foreground
 from lxcfleet.paths import Paths
-from lxcfleet.spec import raw_lxc
+from lxcfleet.spec import raw_lxc, secrets
 from lxcfleet.spec.restart import Policy
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.terms import RANGE_SIZE, USUAL_LANGUAGE, Init, Network, StopSignal, Victim
@@ -77,7 +77,7 @@ def render(
         *([] if piped else _console_log(own.console_log, console_log_kib)),
         f"lxc.log.file = {own.lxc_log}",
         "lxc.log.level = ERROR",
-        *(_system(own.pending) if spec.init is Init.SYSTEM else _app(spec, note)),
+        *(_system(spec, own.pending) if spec.init is Init.SYSTEM else _app(spec, note)),
         "",
     ]
     return "\n".join(lines)
@@ -279,13 +279,14 @@ has it (RFC 4862, 5.4), which can't be here. The hook runs when the interface is
 lxc.sysctl would come too late. liblxc puts ``exec`` before the line."""
 
 
-def _system(pending: Path) -> list[str]:
+def _system(spec: Spec, pending: Path) -> list[str]:
     return [
         "# A reboot in the same monitor would keep the old mount: stop, and owe the container a start.",
         f"lxc.hook.post-stop = {reboot_hook(pending)}",
         "lxc.init.cmd = /sbin/init",
         "lxc.mount.auto = proc:mixed sys:mixed cgroup:mixed",
         "lxc.signal.halt = SIGRTMIN+3",
+        *([f"lxc.environment = CREDENTIALS_DIRECTORY={secrets.DIRECTORY}"] if spec.secrets else []),
     ]
 
 

@@ -22,7 +22,12 @@ from lxcfleet.errors import Broken, FleetError, HostError, Unsupported, from_bod
 from lxcfleet.host.kernel import quota, tree
 from lxcfleet.host.process import descriptors
 from lxcfleet.launcher.client import Launcher
-from lxcfleet.launcher.operations import CHECK_KEYS, CHECK_MOUNTS, LimitItem, MountsItem
+from lxcfleet.launcher.data_items import MountsItem
+from lxcfleet.launcher.operations import (
+    CHECK_KEYS,
+    CHECK_MOUNTS,
+    LimitItem,
+)
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec import raw_lxc

@@ -27,6 +27,7 @@ from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
+from lxcfleet.containers.secrets import Secrets
 from lxcfleet.containers.specs import Specs
 from lxcfleet.containers.steps import Observer
 from lxcfleet.containers.usage import Usages
@@ -69,6 +70,7 @@ class Fleet:
         host: HostKeeper,
         endings: Endings,
         launcher: Launcher,
+        secrets: Secrets,
         observers: Sequence[Observer] = (),
     ) -> None:
         """``observers`` are called before each step that changes a container."""
@@ -77,6 +79,7 @@ class Fleet:
         self.registry = registry
         self._lifecycle = lifecycle
         self._specs = specs
+        self.secrets = secrets
         self.operations = operations
         self._network = network
         self.looks = Looks(paths)
@@ -96,7 +99,7 @@ class Fleet:
         self.volumes = Volumes(paths, registry, self.room, launcher, operations, bus)
         self.creation = Creation(
             paths, registry, specs, mask, self.reconciler, operations, bus, self.room, self.actions,
-            self.changing, firsts,
+            self.changing, firsts, secrets,
         )
 
     async def reload(self, config: Config) -> list[str]:
@@ -108,6 +111,7 @@ class Fleet:
         self._lifecycle.take_over(config)
         self.reconciler.take_over(config.stop_timeout)
         self._specs.take_over(config.console_log_kib)
+        self.secrets.take_over(config.secrets)
         self.prober.take_over(config.alive_time, config.rollout.min_healthy_time)
         self.room.reload()
         return await self._network.take_over(config.network)
@@ -135,6 +139,7 @@ class Fleet:
             "network": spec.network if spec else "",
             "ports": [str(port) for port in spec.ports] if spec else [],
             "volumes": [str(each) for each in spec.volumes] if spec else [],
+            "secrets": [str(each) for each in spec.secrets] if spec else [],
             "isolated": spec.isolated if spec else False,
             "publish": [str(publication) for publication in spec.publish] if spec else [],
             "created": spec.created if spec else "",
@@ -205,6 +210,7 @@ class Fleet:
         own += await services.findings(self.paths, services.all_asked(self.paths, self.registry, self.config.profiles))
         own += self.volumes.findings()
         own += findings.of_bases(*self._bases(), datetime.now(UTC))
+        own += self.secrets.findings()
         record["findings"] += [cast(FindingRecord, finding.to_json()) for finding in own]
         return record
 

@@ -107,6 +107,7 @@ class Daemon:
         parts.prober.repeat(parts.registry)
         parts.supervision.begin()  # what is owed says how a run ended, so that must be asked before it is done
         await parts.foregrounds.recover()
+        await parts.secrets.tidy_up()
         await self._recover()
         parts.fleet.boot.begin()
 
@@ -137,12 +138,18 @@ class Daemon:
             tasks.keep("monitor-guard", parts.monitor_guard.run),
             tasks.keep("delta-sizes", parts.sizes.run),
             tasks.keep("boot-record", parts.fleet.boot.keep),
+            tasks.do("secrets-begin", self._secrets),
+            tasks.keep("secrets", parts.secrets.run),
             tasks.keep("patch-numbers", parts.patch_numbers.run),
             tasks.keep("rollouts", parts.driver.run),
             tasks.keep("patch-watcher", parts.watcher.run),
             tasks.keep("name-lookups", parts.network.lookups.run),
             tasks.keep("host-reboots", parts.rebooter.run),
         ]
+
+    async def _secrets(self) -> None:
+        await self._parts.secrets.go_on()
+        self._parts.secret_changes.kick()
 
     async def _observe(self) -> None:
         parts = self._parts

@@ -31,6 +31,9 @@ class Setting:
         await fleet.registry.observe()
         chosen = fleet.registry.choose(ask.selection)
         planned = await fleet.changing.plan(chosen, parse_all(ask.assignments), fleet.config)
+        for each in planned:
+            if each.spec.secrets != each.former.secrets:
+                fleet.secrets.find(each.container.name, each.spec)
         names = to_restart(planned) if ask.restart else []
         if ask.dry_run:
             results, lines = fleet.changing.foresee(planned)

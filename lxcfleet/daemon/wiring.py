@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from lxcfleet.api.requests import RolloutRequest
 from lxcfleet.containers import lxc_config
 from lxcfleet.containers.announcements import StartAnnouncements
 from lxcfleet.containers.container import Container
@@ -18,6 +19,7 @@ from lxcfleet.containers.events import (
     Exited,
     Gone,
     Killed,
+    SecretChanged,
     SpecChanged,
     StartAnnounced,
     Wished,
@@ -29,6 +31,8 @@ from lxcfleet.containers.memory import MemoryKills
 from lxcfleet.containers.monitor_guard import MonitorGuard
 from lxcfleet.containers.readings import Readings
 from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.secret_changes import SecretChanges
+from lxcfleet.containers.secrets import Secrets
 from lxcfleet.containers.specs import Specs
 from lxcfleet.containers.steps import Observer
 from lxcfleet.containers.supervision import Supervision
@@ -36,6 +40,7 @@ from lxcfleet.daemon.foreground import Foregrounds
 from lxcfleet.daemon.http.access import Access
 from lxcfleet.daemon.http.scrape import Listener, Scrape
 from lxcfleet.daemon.http.server import Server
+from lxcfleet.daemon.secrets import SecretCalls
 from lxcfleet.daemon.service import Fleet
 from lxcfleet.fleets.service import Fleets
 from lxcfleet.fleets.store import FleetStore
@@ -75,6 +80,7 @@ from lxcfleet.runtime.bus import Bus, Event
 from lxcfleet.runtime.events import Events
 from lxcfleet.runtime.operations import Operations
 from lxcfleet.runtime.tasks import Tasks
+from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.settings import Config
 from lxcfleet.spec.spec import Spec
 
@@ -106,17 +112,12 @@ class Parts:
         wanted = settings.rollout.min_healthy_time
         self.prober = Prober(paths, Checks(launcher), self.bus, self.tasks, settings.alive_time, wanted)
         self.mask = MaskKeeper(paths, launcher)
+        self.store = FleetStore(paths)
+        self.secrets = Secrets(paths, self.registry, launcher, self.bus, settings.secrets, self.store.secrets)
         platform = _platform(settings.network.bridge)
         self.specs = Specs(paths, platform, launcher, self.network, self.bus, settings.console_log_kib)
         self.lifecycle = Lifecycle(
-            paths,
-            self.specs,
-            launcher,
-            self.registry,
-            settings,
-            self.network,
-            self.mask,
-            self.bus,
+            paths, self.specs, launcher, self.registry, settings, self.network, self.mask, self.secrets, self.bus
         )
         self.fleet = Fleet(
             paths,
@@ -134,6 +135,7 @@ class Parts:
             self.host,
             self.endings,
             launcher,
+            self.secrets,
             observers,
         )
         self._patches()
@@ -141,6 +143,7 @@ class Parts:
             paths, self.registry, self.endings, self.fleet.actions, self.bus, self.tasks, self.rollouts.has_in_hand
         )
         self.foregrounds = Foregrounds(paths, self.fleet, launcher, self.tasks)
+        self._of_secrets()
         self._readers()
         self._subscribe()
 
@@ -163,7 +166,7 @@ class Parts:
         self.finder = Finder(self.paths, self.launcher, self.mask, lambda: self.fleet.config.rollout.data)
         fallen, before = Fallen(self.paths), Before(self.paths.well_before)
         ledger = Ledger(self.paths, self.registry, self.bus, fallen)
-        store = FleetStore(self.paths)
+        store = self.store
         sight = Sight(self.paths, self.fleet, self.finder.scan, fallen, before, store)
         sets = ChangeSets(self.paths, self.fleet.changing)
         self.rollouts = Orders(self.fleet, ledger, sight, fallen, sets)
@@ -202,6 +205,18 @@ class Parts:
         self.patch = Patch(self.registry, self.finder, self.watcher, self.owners, self.rebooter)
         self.prover = Prover(self.registry, self.finder, self.owners, fallen, self.own, self.generations.behind)
 
+    def _of_secrets(self) -> None:
+        """Make the parts that tell containers of secrets that have changed."""
+
+        async def restart(names: Sequence[str]) -> None:
+            await self.rollouts.begin(RolloutRequest("restart", Selection(tuple(names))))
+
+        self.secret_changes = SecretChanges(
+            self.secrets, self.registry, self.prober, self.launcher, self.bus, self.tasks,
+            lambda: self.fleet.config.rollout, restart,
+        )  # fmt: skip
+        self.secret_calls = SecretCalls(self.secrets, self.fleet.operations, self.secret_changes.kick)
+
     def _readers(self) -> None:
         """Make the parts that read from all others: numbers for Prometheus, and the server of the API."""
         self.sizes = DeltaSizes(self.paths, self.registry)
@@ -217,8 +232,8 @@ class Parts:
         self.listener = Listener(self.scrape)
         audit = Audit(self.paths, self.registry, self.launcher)
         self.server = Server(
-            self.fleet, self.fleets, self.patch, self.prover, self.rollouts, audit, self.own, self.generations, self.rescue,
-            self.scrape, self.access,
+            self.fleet, self.fleets, self.secret_calls, self.patch, self.prover, self.rollouts, audit, self.own,
+            self.generations, self.rescue, self.scrape, self.access,
         )
 
     def _subscribe(self) -> None:
@@ -240,6 +255,8 @@ class Parts:
         subscribe("memory", Began, lambda event: self.memory.began(event.container))
         subscribe("health", Began, lambda event: self.prober.begin(event.container))
         subscribe("restart policies", Began, lambda event: self.supervision.began(event.container))
+        subscribe("secrets", Began, lambda event: self.secret_changes.began(event.container))
+        subscribe("secrets", SecretChanged, lambda _: self.secret_changes.kick())
         subscribe("exits", Exited, lambda event: self.supervision.ended(event.container, event.running))
         subscribe("memory", Exited, lambda event: self.memory.ended(event.container.name))
         subscribe("monitor guard", Exited, lambda event: self.monitor_guard.ended(event.container.name))

@@ -19,6 +19,7 @@ from lxcfleet.spec.profiles import ROLLOUT
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.rollout import ProfileRollout
 from lxcfleet.spec.rows import read_said, render_said
+from lxcfleet.spec.secrets import SOURCES, SecretSource, sources_from_json
 
 VERSION = 1
 
@@ -60,11 +61,13 @@ class Applied:
     groups: Mapping[str, AppliedGroup] = field(default_factory=dict)
     volumes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What the file said of each volume."""
+    secrets: Mapping[str, SecretSource] = field(default_factory=dict)
+    """Where the values of its secrets come from."""
 
     def same(self, other: Applied | None) -> bool:
         """Whether both say the same, whenever and from wherever they were applied."""
-        return other is not None and (self.fleet, self.groups, self.volumes) == (
-            other.fleet, other.groups, other.volumes,
+        return other is not None and (self.fleet, self.groups, self.volumes, self.secrets) == (
+            other.fleet, other.groups, other.volumes, other.secrets,
         )  # fmt: skip
 
 
@@ -82,7 +85,8 @@ def of_file(file: FleetFile, before: Applied | None, time: str) -> Applied:
     """A fleet once its file is applied."""
     groups = before.groups if before is not None else {}
     after = {name: of_group(group, groups.get(name)) for name, group in file.groups.items()}
-    return Applied(file.fleet, file.where, time, after, {name: wish.said for name, wish in file.volumes.items()})
+    volumes = {name: wish.said for name, wish in file.volumes.items()}
+    return Applied(file.fleet, file.where, time, after, volumes, file.secrets)
 
 
 def to_json(applied: Applied) -> str:
@@ -101,9 +105,13 @@ def to_json(applied: Applied) -> str:
         }
 
     groups = {name: group(each) for name, each in applied.groups.items()}
-    data = {"version": VERSION, "fleet": applied.fleet, "where": applied.where, "time": applied.time, "groups": groups}
+    data: dict[str, Any] = {
+        "version": VERSION, "fleet": applied.fleet, "where": applied.where, "time": applied.time, "groups": groups,
+    }  # fmt: skip
     if applied.volumes:
         data["volumes"] = {name: render_said(VOLUME_ROWS, said) for name, said in applied.volumes.items()}
+    if applied.secrets:
+        data["secrets"] = SOURCES.render(applied.secrets)
     return json.dumps(data, indent=1) + "\n"
 
 
@@ -117,7 +125,8 @@ def from_json(text: str) -> Applied:
         volumes = {
             name: read_said(VOLUME_ROWS.values(), Fields(said, "", [])) for name, said in data.get("volumes", {}).items()
         }
-        return Applied(str(data["fleet"]), str(data["where"]), str(data["time"]), groups, volumes)
+        secrets = sources_from_json(data.get("secrets"))
+        return Applied(str(data["fleet"]), str(data["where"]), str(data["time"]), groups, volumes, secrets)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it is no record of a fleet: {error!r}") from error
 

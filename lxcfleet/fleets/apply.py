@@ -1,14 +1,15 @@
 """Carries a plan out by what containers and rollouts can do anyhow: create, change, restart in waves, start, stop, destroy.
 
-The order: volumes come first, then new containers, then what changes at once, then the restarts as one rollout, in which
-each container gets its spec just before its turn; starts; and last, once all of that went well, stops and destroys. What was
-carried out to the end is noted only then. So whatever breaks it off, the next plan for the same file has the rest.
+The order: sources of secrets and volumes come first, then new containers, then what changes at once, then the restarts as
+one rollout, in which each container gets its spec just before its turn; starts; and last, once all of that went well, stops
+and destroys. What was carried out to the end is noted only then. So whatever breaks it off, the next plan for the same file
+has the rest.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from lxcfleet.containers.creation import Creation
 from lxcfleet.containers.delta_sizes import Looks
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError, WrongState
+from lxcfleet.fleets.applied import Applied
 from lxcfleet.fleets.plan import Change, Kind, Plan
 from lxcfleet.fleets.store import FleetStore
 from lxcfleet.fleets.volumes import VolumeChange
@@ -28,6 +30,7 @@ from lxcfleet.patch.rollout.state import MemberPhase, RolloutKind
 from lxcfleet.runtime.operations import Job, Operation, Operations
 from lxcfleet.spec.fields import askable
 from lxcfleet.spec.results import Result
+from lxcfleet.spec.secrets import key_of
 from lxcfleet.spec.settings import Config
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Action
@@ -49,6 +52,13 @@ class VolumeHands(Protocol):
         """Make or change a volume. Raises FleetError."""
 
 
+class SecretHands(Protocol):
+    """What fleets use of secrets; containers.secrets has it."""
+
+    async def renew(self, keys: Collection[str]) -> dict[str, bool | FleetError]:
+        """Ask the sources of these anew."""
+
+
 class Core(Protocol):
     """What fleets use of the daemon's use cases; daemon.service has it."""
 
@@ -63,6 +73,10 @@ class Core(Protocol):
     @property
     def volumes(self) -> VolumeHands:
         """The volumes of this host."""
+
+    @property
+    def secrets(self) -> SecretHands:
+        """The secrets of this host."""
 
 
 async def check(core: Core, orders: Orders, plan: Plan) -> list[Planned]:
@@ -110,6 +124,7 @@ class Work:
             Kind.CREATE: self._create, Kind.LIVE: self._change, Kind.RESTART: self._restart, Kind.START: self._start,
             Kind.STOP: self._stop, Kind.DESTROY: self._destroy,
         }  # fmt: skip
+        await self._declare_secrets(operation)
         await self._bring_volumes(operation)
         for kind, phase in phases.items():
             if any(result.error is not None for result in operation.results):
@@ -130,6 +145,26 @@ class Work:
                 operation.add(Result(each.name, "not begun", False, missed.body()))
         if all(result.error is None for result in operation.results):
             self._note(operation)
+
+    async def _declare_secrets(self, operation: Operation) -> None:
+        """Note where values come from, before any container starts that has them. What is declared no more is kept until all
+        else is carried out: containers that are not changed yet still have it."""
+        if not self._plan.secrets:
+            return
+        plan = self._plan
+        before = plan.before or Applied(plan.fleet, plan.after.where, plan.after.time)
+        try:
+            self._store.keep(replace(before, secrets={**before.secrets, **plan.after.secrets}))
+        except FleetError as error:
+            operation.add(Result(plan.fleet, "failed", False, error.body()))
+            return
+        words = {"create": "declared", "live": "changed", "remove": "removed"}
+        others = {key_of(plan.fleet, each.name): each.name for each in plan.secrets if each.change == "live"}
+        renewed = await self._core.secrets.renew(others)
+        failed = {others[key]: error for key, error in renewed.items() if isinstance(error, FleetError)}
+        for each in plan.secrets:
+            notes = (f"it can't be fetched: {failed[each.name].message}",) if each.name in failed else ()
+            operation.add(Result(f"secret {each.name}", words[each.change], True, notes=notes))
 
     async def _bring_volumes(self, operation: Operation) -> None:
         for each in self._plan.volumes:

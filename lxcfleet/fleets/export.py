@@ -13,6 +13,7 @@ from lxcfleet.spec.fleet_volumes import ROWS
 from lxcfleet.spec.merging import init_of, usual
 from lxcfleet.spec.profiles import ROLLOUT
 from lxcfleet.spec.rows import Row
+from lxcfleet.spec.secrets import SOURCES
 from lxcfleet.spec.selection import natural_order
 from lxcfleet.spec.settings import plain
 from lxcfleet.spec.spec import Spec
@@ -30,7 +31,7 @@ _NUMBERED = re.compile(r"(.*[^0-9])([1-9][0-9]*)")
 def text(fleet: str, specs: Sequence[Spec], applied: Applied | None, settings: object, volumes: Sequence[Volume] = ()) -> str:
     """The file. ``applied``: the fleet, if its file was applied before; ``volumes``: those that it is to have."""
     by_name = {spec.name: spec for spec in specs if not _surplus(spec, fleet, applied)}
-    lines = [HEAD, f"lxcfleet: {FORMAT}", f"fleet: {plain(fleet)}", *_volumes(volumes), "groups:"]
+    lines = [HEAD, f"lxcfleet: {FORMAT}", f"fleet: {plain(fleet)}", *_secrets(applied), *_volumes(volumes), "groups:"]
     for group, members in _groups(by_name, fleet).items():
         counted = members != [group]
         lines.append(f"  {plain(group)}:")
@@ -45,6 +46,15 @@ def text(fleet: str, specs: Sequence[Spec], applied: Applied | None, settings: o
         own_lines = [*_members(members, said, common)] if counted else []
         lines += ["    members:", *own_lines] if own_lines else []
     return "\n".join(lines) + "\n"
+
+
+def _secrets(applied: Applied | None) -> Iterator[str]:
+    """Where the values of the fleet's secrets come from, as its file said it last."""
+    sources = SOURCES.render(applied.secrets) if applied is not None else {}
+    if sources:
+        yield "secrets:"
+    for name, source in sources.items():
+        yield f"  {plain(name)}: {plain(source)}"
 
 
 def _volumes(volumes: Sequence[Volume]) -> Iterator[str]:

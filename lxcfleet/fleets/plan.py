@@ -19,6 +19,7 @@ from typing import Any
 from lxcfleet.containers.changes import await_restart
 from lxcfleet.errors import Conflict, FleetError, InvalidInput
 from lxcfleet.fleets.applied import Applied, AppliedGroup, of_file, with_init
+from lxcfleet.fleets.secrets import SecretChange, plan_secrets
 from lxcfleet.fleets.volumes import VolumeChange, plan_volumes
 from lxcfleet.spec import combinations
 from lxcfleet.spec.fields import askable, stored
@@ -26,6 +27,7 @@ from lxcfleet.spec.fleet_file import FleetFile, Group
 from lxcfleet.spec.merging import merged
 from lxcfleet.spec.rows import Change as Takes
 from lxcfleet.spec.rows import Row
+from lxcfleet.spec.secrets import SOURCES
 from lxcfleet.spec.selection import natural_order
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import State
@@ -113,6 +115,8 @@ class Plan:
     before: Applied | None
     volumes: tuple[VolumeChange, ...] = ()
     """Volumes that are made or changed before anything else."""
+    secrets: tuple[SecretChange, ...] = ()
+    """Secrets whose source is another one than before."""
 
     @property
     def id(self) -> str:
@@ -128,13 +132,20 @@ class Plan:
                 specs[each.name] = numbers[id(each.spec)]
         lines = [(each.name, each.kind, sorted(each.differs.items())) for each in self.changes]
         volumes = [(each.name, each.new, sorted(each.differs.items())) for each in self.volumes]
-        text = json.dumps([self.fleet, lines, specs, rendered, [vars(each) for each in self.kept], volumes], sort_keys=True)
+        secrets = sorted(SOURCES.render(self.after.secrets).items()) if self.secrets else []
+        whole = [self.fleet, lines, specs, rendered, [vars(each) for each in self.kept], volumes, secrets]
+        text = json.dumps(whole, sort_keys=True)
         return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:12]
 
     @property
     def changed(self) -> bool:
-        """Whether carrying it out changes any container or volume."""
-        return bool(self.changes or self.volumes)
+        """Whether carrying it out changes any container, volume or source of a secret."""
+        return bool(self.changes or self.volumes or self.secrets)
+
+    @property
+    def count(self) -> int:
+        """How many changes there are."""
+        return len(self.changes) + len(self.volumes) + len(self.secrets)
 
     def of(self, *kinds: Kind) -> list[Change]:
         """The changes of these kinds."""
@@ -177,6 +188,7 @@ def plan(
     return Plan(
         file.fleet, tuple(ordered[name] for name in natural_order(ordered)), tuple(planner.kept), left,
         of_file(file, applied, time), applied, of_volumes,
+        plan_secrets(file.secrets, applied.secrets if applied is not None else {}),
     )  # fmt: skip
 
 

@@ -91,6 +91,7 @@ class Fleets:
                 {"name": each.name, "change": Kind.CREATE if each.new else Kind.LIVE, "differs": dict(each.differs)}
                 for each in made.volumes
             ],
+            "secrets": [{"name": s.name, "change": s.change, "differs": dict(s.differs)} for s in made.secrets],
             "changes": changes,
             "kept": [{"name": k.name, "key": k.key, "file": k.file, "now": k.now, "why": k.why} for k in made.kept],
             "left": list(made.left),
@@ -113,7 +114,8 @@ class Fleets:
             wanted = replace(group, now=ask.count, by=by, held=min(group.held, ask.count))
             during = replace(applied, groups={**applied.groups, ask.group: wanted})
             asked = Group(ask.group, applied.where, group.count, group.said, group.members, rollout=group.rollout)
-            made = await self._compare(FleetFile(applied.fleet, applied.where, {ask.group: asked}), during, Prune.NO)
+            file = FleetFile(applied.fleet, applied.where, {ask.group: asked}, secrets=applied.secrets)
+            made = await self._compare(file, during, Prune.NO)
             after = replace(applied, groups={**applied.groups, ask.group: replace(wanted, held=ask.count)})
             made = replace(
                 made, after=after, before=applied, left=(), kept=(),
@@ -156,7 +158,7 @@ class Fleets:
         record = await self._record(made)
         if made.changed:
             work = Work(self._core, self._orders, self._store, made, live, policy)
-            operation = self._core.operations.run(action, len(made.changes) + len(made.volumes), work.run)
+            operation = self._core.operations.run(action, made.count, work.run)
         else:
             operation = self._core.operations.dry(action, [], [])
             if not made.after.same(made.before):

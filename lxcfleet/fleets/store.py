@@ -12,6 +12,7 @@ from lxcfleet.fleets.applied import Applied
 from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
 from lxcfleet.spec.rollout import ProfileRollout
+from lxcfleet.spec.secrets import SecretSource
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,10 @@ class FleetStore:
         self._known.pop(fleet, None)
         self._broken.pop(fleet, None)
         return known
+
+    def secrets(self) -> Mapping[str, Mapping[str, SecretSource]]:
+        """The sources of secrets that each fleet's file declares, by fleet."""
+        return {name: each.secrets for name, each in self._known.items()}
 
     def rollout_of(self, fleet: str, group: str) -> ProfileRollout | None:
         """How a group takes part in rollouts; None: it is in no file that was applied."""

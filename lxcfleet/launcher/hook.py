@@ -12,18 +12,21 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from lxcfleet.base import layers, runtime
 from lxcfleet.base.mask import build, mount
 from lxcfleet.base.merge import reconcile
 from lxcfleet.base.stack import stack_for
 from lxcfleet.containers import announcements, store
-from lxcfleet.data import mounting
+from lxcfleet.data import mounting, secrets
 from lxcfleet.errors import Broken, FleetError, WrongState
 from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.host.lxc import apparmor
+from lxcfleet.launcher.children import secrets as children
 from lxcfleet.paths import Paths
-from lxcfleet.spec.settings import NetworkSettings, load
+from lxcfleet.spec.settings import Config, NetworkSettings, load
+from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.terms import Init
 
 LOOK_SECONDS = 5.0
@@ -33,6 +36,22 @@ def _check_bridge(settings: NetworkSettings, name: str) -> None:
     if not os.path.exists(f"/sys/class/net/{settings.bridge}"):
         hint = "it is the host's: see `lxcfleet doctor`" if settings.dhcp else f"the daemon makes it: lxcfleet start {name}"
         raise WrongState(f"{name} can't start: the fleet's bridge {settings.bridge} is not there", hint=hint)
+
+
+def _fetched(paths: Paths, name: str, spec: Spec, settings: Config) -> list[Any]:
+    """The container's secrets; their values are fetched unless they are there. Raises FleetError."""
+    declared = secrets.declared(paths, spec.fleet, settings.secrets) if spec.secrets else {}
+    found = []
+    for use in spec.secrets:
+        if use.secret not in declared:
+            raise secrets.undeclared(name, use, spec.fleet)
+        key, source = declared[use.secret]
+        try:
+            secrets.fetch(paths, key, source, anew=False)
+        except FleetError as error:
+            raise secrets.missing(key, error) from error
+        found.append(secrets.Item(key, use).to_json())
+    return found
 
 
 def _say(paths: Paths, name: str, message: str, level: str = "ERROR") -> None:
@@ -75,6 +94,7 @@ def main() -> None:
         if spec.init is Init.APP:
             runtime.mount(paths.root_mount, stack.bottom.tree(), spec.first_id or 0)
         mounting.mount(paths, name, [str(each) for each in spec.volumes], spec.first_id)
+        children.mount(paths, name, spec.first_id, _fetched(paths, name, spec, settings), system=spec.init is Init.SYSTEM)
         tree.keep_copy(paths.container(name).spec, paths.container(name).started)
         apparmor.allow_socket_locks(paths.apparmor)
     except (FleetError, OSError) as error:

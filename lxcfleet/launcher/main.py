@@ -17,7 +17,7 @@ import socket
 import sys
 from pathlib import Path
 
-from lxcfleet.host.kernel import syscalls
+from lxcfleet.host.kernel import home, syscalls
 from lxcfleet.launcher.children import run
 from lxcfleet.launcher.children.answer import MAX_DATAGRAM
 from lxcfleet.launcher.children.preparing import CHILD_SECONDS
@@ -32,6 +32,7 @@ def main() -> None:
     paths = Paths.from_environment()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    home.keep()
     syscalls.unshare_mounts()
     syscalls.make_slave(Path("/"))
     gc.collect()

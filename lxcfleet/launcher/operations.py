@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypedDict, TypeVar
 
 from lxcfleet.errors import ErrorBody
+from lxcfleet.launcher.data_items import Delivered, DeliverItem, Fetched, FetchItem, MountsItem, TidyItem, VolumeItem
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -72,6 +73,8 @@ class PrepareItem(TypedDict):
     """Files for its directory: name to text."""
     volumes: list[str]
     """What it mounts beside its layers, as texts; see spec.volumes."""
+    secrets: Any
+    """Its secrets, whose values are there; see data.secrets.Item."""
 
 
 class MaskItem(TypedDict):
@@ -99,25 +102,6 @@ class CheckedGeneration(TypedDict):
     written: list[str]
     missing: list[str]
     strange: list[str]
-
-
-class VolumeItem(TypedDict):
-    """A volume to make or change."""
-
-    name: str
-    record: str
-    """The text of its file ``volume.yaml``."""
-
-
-class MountsItem(TypedDict):
-    """What new or changed containers are to mount beside their layers."""
-
-    volumes: list[str]
-    coming: list[str]
-    """Volumes that will be there by then, and that are not looked for now."""
-    privileged: bool
-    stack: Any
-    """Their layers; see base.stack.Stack.to_json."""
 
 
 class InitPid(TypedDict):
@@ -471,6 +455,9 @@ REMOVE_VOLUME: Ask[str, Done] = Ask("remove_volume")
 """Takes the name of a directory among the volumes."""
 CHECK_MOUNTS: Ask[MountsItem, Done] = Ask("check_mounts")
 """The notes tell which packages' files would be hidden."""
+FETCH_SECRET: Ask[FetchItem, Fetched] = Ask("fetch_secret")
+DELIVER_SECRETS: Large[list[DeliverItem], list[Delivered]] = Large("deliver_secrets")
+TIDY_SECRETS: Ask[TidyItem, Done] = Ask("tidy_secrets")
 UNSHADOW: Ask[UnshadowItem, Done] = Ask("unshadow")
 EXPOSURE: Large[list[ExposureItem], list[Exposed]] = Large("exposure")
 USED: Large[UsageItem, list[Used]] = Large("used")

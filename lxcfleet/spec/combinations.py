@@ -11,6 +11,7 @@ from lxcfleet.spec import raw_lxc
 from lxcfleet.spec.addresses import is_hardware
 from lxcfleet.spec.fields import table
 from lxcfleet.spec.health import CheckKind
+from lxcfleet.spec.secrets import Then
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.terms import Init, Network
 
@@ -197,6 +198,16 @@ def _sysctl_of_host(values: Values) -> InvalidInput | None:
     )  # fmt: skip
 
 
+def _signal_to_systemd(values: Values) -> InvalidInput | None:
+    signals = [each for each in values["secrets"] if each.on_change.then is Then.SIGNAL]
+    if values["init"] is Init.APP or not signals:
+        return None
+    return InvalidInput(
+        f"the secret {signals[0].secret}: a signal would go to systemd", why="that is process 1 of a system container",
+        hint="have a command run inside: on_change='exec:systemctl reload UNIT'",
+    )  # fmt: skip
+
+
 RULES = (
     Rule(("command", "init"), _command_of_system),
     Rule(("init",), _app_without_command, profile=False),
@@ -212,4 +223,5 @@ RULES = (
     Rule(("lxc", "network"), _sysctl_of_host),
     Rule(("disk", "privileged"), _disk_of_privileged),
     Rule(("nesting", "privileged"), _nesting_of_privileged),
+    Rule(("secrets", "init"), _signal_to_systemd, profile=False),
 )

@@ -18,6 +18,7 @@ from lxcfleet.spec.ports import Port, Publication, check_ports, check_publicatio
 from lxcfleet.spec.raw_lxc import RawType
 from lxcfleet.spec.restart import Restart, RestartType
 from lxcfleet.spec.rows import Change, Row, row, rows_of
+from lxcfleet.spec.secrets import SecretsType, SecretUse
 from lxcfleet.spec.terms import (
     MAX_CPUS,
     MAX_GENERATION,
@@ -141,6 +142,11 @@ class SpecFields:
     generation: int = row(
         Whole(0, MAX_GENERATION), "The generation that it stands on, a frozen base, by its number; 0: the host's root, as"
         " it is at each start.", default=0, create=False, profile=False,
+    )
+    secrets: tuple[SecretUse, ...] = row(
+        SecretsType(), "Secrets that it has as files in /run/secrets: by name, with what differs of the file's name, owner,"
+        " mode, and what follows in it when the value changes.", default=(),
+        option=("--secret",), metavar="NAME[:FILE][,uid=UID][,gid=GID][,mode=MODE][,on_change=…]",
     )
     no_new_privs: bool = row(
         Flag(), "Whether setuid and file capabilities give no rights in it (app containers only).", default=False,

@@ -25,6 +25,7 @@ from lxcfleet.spec.profiles import rows as rows_of_profiles
 from lxcfleet.spec.reader import Fields, Marked
 from lxcfleet.spec.rollout import ProfileRollout
 from lxcfleet.spec.rows import Row, read_said
+from lxcfleet.spec.secrets import SOURCES, SecretSource
 from lxcfleet.spec.types import Texts, Whole
 
 FORMAT = 1
@@ -46,7 +47,9 @@ ENV_FILES = Row(
 OWN: Mapping[str, Row] = {row.key: row for row in (COUNT, PROFILES, HOSTS, ENV_FILES)}
 """Keys of groups that containers do not have. ``env_files`` may stand in profiles and members, too."""
 
-TOP = ("lxcfleet", "fleet", fleet_volumes.KEY, "profiles", "groups")
+SECRETS = "secrets"
+"""The section with the sources of secrets."""
+TOP = ("lxcfleet", "fleet", SECRETS, fleet_volumes.KEY, "profiles", "groups")
 """The keys of the file itself."""
 MOST = 500
 """So many complaints are enough."""
@@ -60,7 +63,7 @@ _SUGGESTED = 20
 _OWNER = re.compile(": (groups|profiles): [^:]*(: members: [^:]*)?")
 LATER = frozenset(
     """
-    app apps autoscale base cpu_weight depends_on hooks io logs secrets stop swap
+    app apps autoscale base cpu_weight depends_on hooks io logs stop swap
     """.split()  # noqa: SIM905
 )
 """Keys that the format has, and this version does not carry out."""
@@ -113,12 +116,14 @@ class FleetFile:
     where: str
     groups: Mapping[str, Group]
     volumes: Mapping[str, VolumeWish] = field(default_factory=dict)
+    secrets: Mapping[str, SecretSource] = field(default_factory=dict)
+    """Where the values of its secrets come from."""
 
     def on(self, host: str) -> FleetFile:
         """The part that is about a host of that name."""
         here = {name: group for name, group in self.groups.items() if group.is_on(host)}
         volumes = {name: wish for name, wish in self.volumes.items() if _fits(wish.hosts, host)}
-        return FleetFile(self.fleet, self.where, here, volumes)
+        return FleetFile(self.fleet, self.where, here, volumes, self.secrets)
 
 
 def _fits(hosts: tuple[str, ...], host: str) -> bool:
@@ -220,6 +225,7 @@ class _Reader:
         given: Mapping[str, Profile] = self._settings.profiles
         self._profiles = {name: profile.raw for name, profile in given.items()}
         volumes = fleet_volumes.read(top, HOSTS)
+        secrets = SOURCES.read(top, SECRETS)
         profiles = top.nested("profiles")
         for name in profiles.keys():
             self._profiles[name] = self._layer(profiles, name, {ENV_FILES.key})
@@ -238,7 +244,20 @@ class _Reader:
         held = sum(_size(each.of(name)) for each in found.values() for name in each.names(each.count)[:MAX_COUNT])
         if held > MAX_HELD:
             top.complain("groups", f"their containers have {held} values in all, and may have {MAX_HELD}")
-        return FleetFile(fleet, self._sources.where, found, volumes)
+        self._check_secrets(found, {*secrets, *self._settings.secrets})
+        return FleetFile(fleet, self._sources.where, found, volumes, secrets)
+
+    def _check_secrets(self, groups: Mapping[str, Group], known: set[str]) -> None:
+        """Complain of secrets that neither the file nor the settings declare."""
+        for group in groups.values():
+            for member, said in {"": group.said, **group.members}.items():
+                merged = group.merged_members.get(member, group.merged)
+                for use in said.get("secrets", ()):
+                    if use.secret not in known:
+                        self._complaints.append(
+                            f"{merged.places.get('secrets', group.place)}: groups: {group.name}: secrets: {use.secret} is"
+                            " declared neither in the section secrets of this file nor in the settings of the host"
+                        )
 
     def _check_name(self, fields: Fields, key: str, name: str) -> None:
         try:

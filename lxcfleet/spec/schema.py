@@ -7,6 +7,7 @@ from typing import Any
 from lxcfleet.spec import fleet_file, fleet_volumes
 from lxcfleet.spec.fields import stored
 from lxcfleet.spec.rows import rows_of, schema_of
+from lxcfleet.spec.secrets import SOURCES
 from lxcfleet.spec.settings import Config
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -55,6 +56,10 @@ def fleet() -> dict[str, Any]:
         "properties": {
             "lxcfleet": {"description": "The version of the format.", "const": fleet_file.FORMAT},
             "fleet": {"description": "Its name: the owner of the containers that it makes.", "type": "string", **name},
+            fleet_file.SECRETS: {
+                "description": "Where the values of secrets come from, by name.",
+                **SOURCES.schema(), "type": ["object", "null"], "propertyNames": name,
+            },
             fleet_volumes.KEY: {
                 "description": "Volumes that are there before the containers that mount them, by name.",
                 "type": ["object", "null"], "propertyNames": name, "additionalProperties": volume,

@@ -19,6 +19,7 @@ from lxcfleet.spec.profiles import Profile, ProfilesType, load_directory, with_p
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.rollout import RolloutSettings
 from lxcfleet.spec.rows import Checked, SectionType, read_section, row, rows_of, section
+from lxcfleet.spec.secrets import SecretSource, SourcesType
 from lxcfleet.spec.terms import MAX_CPUS, MAX_PIDS, MAX_STOP_TIMEOUT, PIDS, Addresses, Network
 from lxcfleet.spec.types import Choice, Flag, Number, Size, Text, Whole
 from lxcfleet.spec.windows import PatchSettings
@@ -221,6 +222,11 @@ class Config:
         ProfilesType(), "Defaults by name, for `lxcfleet create --profile NAME`.", default={}
     )  # fmt: skip
 
+    secrets: Mapping[str, SecretSource] = row(
+        SourcesType(), "Where the values of secrets come from, by name, for containers that no fleet file declares them for.",
+        default={},
+    )  # fmt: skip
+
     @property
     def start_slots(self) -> int:
         """How many containers are started at the same moment."""
@@ -283,7 +289,7 @@ def describe(config: Config) -> str:
     lines: list[str] = []
     for key, each in rows_of(Config).items():
         value = each.render(getattr(config, key))
-        if isinstance(each.type, SectionType | ProfilesType) and value:
+        if isinstance(each.type, SectionType | ProfilesType | SourcesType) and value:
             lines += [f"{key}:", *_block(value, "  ")]
         else:
             lines.append(f"{key}: {plain(value)}")

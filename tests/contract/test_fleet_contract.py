@@ -471,3 +471,68 @@ def test_a_file_of_a_mebibyte_is_read_and_a_larger_one_refused(shop: Shop) -> No
     shop.write(text=text + "#" * marked_yaml.MAX_BYTES)
     refused = shop.run("diff")
     assert (refused.status, "a fleet file has 1M at most" in refused.err) == (2, True)
+
+
+SECRETS = """\
+lxcfleet: 1
+fleet: shop
+secrets:
+  db-pw: {file: @}
+groups:
+  web: {count: 2, command: [sleep, "9"], network: none, secrets: [db-pw]}
+"""
+
+
+def test_sources_of_secrets_come_first_and_are_told_as_references(
+    shop: Shop, cli: Cli, daemon: Daemon, tmp_path: Path
+) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_text("hunter2")
+    other.write_text("hunter3")
+    shop.write(text=SECRETS.replace("@", str(one)))
+    assert shop.run("diff").out.splitlines()[0] == f"create secret db-pw: source: none -> file {one}"
+    assert [line.split() for line in shop.apply().out.splitlines()] == [
+        ["secret", "db-pw", "declared"], ["web1", "created"], ["web2", "created"],
+    ]  # fmt: skip
+    assert not shop.diff()["changed"]
+    (record,) = json.loads(cli("secret", "list", "-f", "json").out)
+    assert (record["name"], record["fleet"], record["containers"]) == ("shop/db-pw", "shop", ["web1", "web2"])
+    assert "hunter2" not in (daemon.paths.fleets / "shop.json").read_text()
+
+    shop.write((str(one), str(other)))
+    planned = shop.diff()
+    assert planned["secrets"] == [
+        {"name": "db-pw", "change": "live", "differs": {"source": [f"file {one}", f"file {other}"]}},
+    ]  # fmt: skip
+    shop.apply()
+    assert "shop/db-pw has another value: 2 running containers have it" in cli("events").out
+    other.unlink()
+    assert cli("secret", "refresh", "db-pw").status == 1
+    assert "the former value stays" in cli("events").out
+    exported = cli("export", "--fleet", "shop").out
+    assert f"  \"db-pw\": {{\"file\": \"{other}\"}}" in exported
+    shop.write(text=exported)
+    assert not shop.diff()["changed"]
+    assert cli("scale", "web", "1").status == 0
+    assert cli("secret", "list", "-q").out == "shop/db-pw\n"  # scaling takes none away
+
+
+def test_a_secret_that_nobody_declares_is_complained_of_with_its_line(shop: Shop) -> None:
+    shop.write(text=SECRETS.replace("@", "/x").replace("[db-pw]", "[nope]"))
+    ran = shop.run("diff")
+    assert ran.status == 2
+    assert ":6: groups: web: secrets: nope is declared neither" in ran.err
+    shop.write(text=SECRETS.replace("@", "x"))
+    assert ":4: secrets: db-pw: " in shop.run("diff").err
+
+
+def test_the_same_name_in_two_fleets_means_two_secrets(shop: Shop, cli: Cli, daemon: Daemon, tmp_path: Path) -> None:
+    for fleet in ("shop", "blog"):
+        (tmp_path / fleet).write_text(fleet)
+        text = SECRETS.replace("@", str(tmp_path / fleet)).replace("shop\n", f"{fleet}\n", 1).replace("web:", f"{fleet}:")
+        shop.write(text=text)
+        shop.apply()
+    assert cli("secret", "list", "-q").out == "blog/db-pw\nshop/db-pw\n"
+    assert daemon.model.secrets["blog/db-pw"] != daemon.model.secrets["shop/db-pw"]
+    assert "is the name of several secrets" in cli("secret", "refresh", "db-pw").err
+    assert cli("secret", "refresh", "blog/db-pw").out == "blog/db-pw  unchanged\n"

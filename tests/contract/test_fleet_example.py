@@ -37,6 +37,8 @@ def test_the_example_is_applied_as_it_stands(cli: Cli, daemon: Daemon, tmp_path:
     assert dict(specs["worker2"].environment) == {"TZ": "UTC"}
     assert dict(specs["web1"].environment) == {"TZ": "UTC", "MODE": "prod"}
     assert (specs["db"].memory, specs["web1"].memory, specs["web1"].labels["canary"]) == (1 << 30, 256 << 20, "yes")
+    assert [str(each) for each in specs["web1"].secrets] == ["db-pw,uid=33,gid=33,mode=0440,on_change=restart"]
+    assert json.loads(cli("secret", "list", "-f", "json").out)[0]["containers"] == ["db", "web1", "web2", "web3"]
     assert cli("diff", "-f", str(file)).status == 0
     record = json.loads(cli("fleet", "list", "-f", "json").out)
     assert [group["name"] for group in record[0]["groups"]] == ["db", "web", "worker"]

@@ -41,6 +41,7 @@ class FakeService:
         self.holding = threading.Event()
         self.waiting = 0
         self.volumes = cast(Any, None)
+        self.disk = cast(Any, None)
         self.config = Config()
 
     async def containers(self, _selection: object) -> list[object]:
@@ -72,7 +73,7 @@ def service(tmp_path: Path) -> Iterator[tuple[FakeService, Path]]:
     loop = asyncio.new_event_loop()
     nothing = cast(Any, None)
     scrape = Scrape(cast(Any, fake), nothing)
-    nobody = (nothing,) * 8
+    nobody = (nothing,) * 9
     server = Server(cast(Any, fake), *nobody, scrape, Access(FULL, READERS))
 
     async def start() -> web.AppRunner:

@@ -60,13 +60,17 @@ class Fleet:
         self.own.spec.write_text(store.render(SPEC))
         self.container = Container("web", SPEC)
         self.registry: Registry = registry_of(self.paths, self.container)
+        secrets: Any = SimpleNamespace(forget=self._forget)
         self.lifecycle = Lifecycle(
-            self.paths, NOBODY, NOBODY, self.registry, Config(), NOBODY, MaskKeeper(self.paths, NOBODY), Bus()
+            self.paths, NOBODY, NOBODY, self.registry, Config(), NOBODY, MaskKeeper(self.paths, NOBODY), secrets, Bus()
         )
         room: Any = SimpleNamespace(forget=lambda container: self.registry.forget("web"), release_unused=self._nothing)
         self.reconciler = Reconciler(self.registry, self.lifecycle, NOBODY, room, 10.0)
 
     async def _nothing(self) -> None:
+        pass
+
+    async def _forget(self, _: str) -> None:
         pass
 
 

@@ -101,7 +101,7 @@ groups:
     assert [each[:90] for each in complaints(text)] == [
         "f:1: fleet: is missing: the name of the owner of what this file makes",
         "f:2: flet: unknown key: did you mean fleet?",
-        "f:3: secrets: not known to this version of lxcfleet",
+        "f:3: secrets: x: takes exactly one of credential, file and command",
         "f:5: profiles: base: env_files: nope.env: it was not sent",
         "f:5: profiles: base: memory: 'lots' is not a size",
         "f:7: groups: web1: count: the name of a group with a count can't end in a digit: its membe",

@@ -22,6 +22,7 @@ from lxcfleet.patch.rollout import change_sets
 from lxcfleet.spec import combinations, fleet_file
 from lxcfleet.spec.fleet_file import Sources
 from lxcfleet.spec.merging import merge
+from lxcfleet.spec.secrets import SecretSource, SourceKind
 from lxcfleet.spec.settings import Config
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import State
@@ -97,6 +98,10 @@ def test_what_was_broken_off_is_planned_again_and_then_nothing(first: Any, secon
     assert (end.changed, end.kept, end.left) == (False, (), ())
 
 
+DECLARING = Config(secrets={name: SecretSource(SourceKind.CREDENTIAL, "x") for name in ("db-pw", "tls", "api", "key")})
+"""Settings that declare the secrets of tests."""
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=list(Check))
 @given(said(profile=False), said(profile=False))
 @example({}, {"memory": 10**15 + 1})
@@ -105,20 +110,20 @@ def test_an_exported_file_changes_nothing(one: dict[str, Any], other: dict[str, 
     for name, values in {"web1": one, "web2": one, "web3": {**one, "pids": 7}, "x": other}.items():
         values = {key: value for key, value in values.items() if key != "profile"}
         try:
-            like = merge(values, {}, Config())
+            like = merge(values, {}, DECLARING)
         except InvalidInput:
             return
         if [*combinations.problems(like)]:
             return
         fleet[name] = Current(replace(like, name=name, created=TIME), None)
-    text = export.text("shop", [each.spec for each in fleet.values() if each.spec], None, Config())
-    assert set(fleet_file.parse(Sources(text, "f"), Config()).groups) == {"web", "x"}
-    file = fleet_file.parse(Sources(text, "f"), Config())
-    made = plan(file, None, (), fleet, Config(), adopt=True)
+    text = export.text("shop", [each.spec for each in fleet.values() if each.spec], None, DECLARING)
+    assert set(fleet_file.parse(Sources(text, "f"), DECLARING).groups) == {"web", "x"}
+    file = fleet_file.parse(Sources(text, "f"), DECLARING)
+    made = plan(file, None, (), fleet, DECLARING, adopt=True)
     assert {key for each in made.changes for key in each.differs} == {"fleet", "group"}
     after = carry_out(made, fleet)
-    assert not plan(file, made.after, (), after, Config()).changed
-    assert not plan(file, None, (), after, Config()).changed
+    assert not plan(file, made.after, (), after, DECLARING).changed
+    assert not plan(file, None, (), after, DECLARING).changed
 
 
 def test_what_others_changed_stays_until_the_file_moves() -> None:

@@ -22,6 +22,7 @@ from lxcfleet.spec.raw_lxc import RawType
 from lxcfleet.spec.restart import Policy, Restart, RestartType
 from lxcfleet.spec.rollout import ProfileRollout, Share, ShareType
 from lxcfleet.spec.rows import Row, SectionType, rows_of
+from lxcfleet.spec.secrets import SecretSource, SourceKind, SourcesType
 from lxcfleet.spec.settings import Config, MetricsSettings, NetworkSettings, describe, parse
 from lxcfleet.spec.types import Choice, Command, Flag, Items, Number, Pairs, Size, Text, Whole
 
@@ -49,6 +50,17 @@ MOUNTS = st.sampled_from([
     "data:/srv/data", "data:/var/lib/app:ro:noexec", "/srv/ref:/opt/ref:ro", "/srv/own:/opt/own:rw:owner=container:suid",
     "tmpfs:/var/cache:size=4194304:mode=1777",
 ])  # fmt: skip
+SECRETS = st.sampled_from([
+    "db-pw", "db-pw:x.key,uid=33,gid=4,mode=0440", "tls:tls.key,on_change=restart", "api,on_change=signal:HUP",
+    "key,on_change=exec:/bin/reload now",
+])  # fmt: skip
+SOURCES = st.one_of(
+    st.builds(SecretSource, st.just(SourceKind.FILE), st.sampled_from(["/srv/pw", "/etc/a b/no"]), refresh=st.floats(10, 99)),
+    st.builds(SecretSource, st.just(SourceKind.CREDENTIAL), st.sampled_from(["no", "7", "shop-db"])),
+    st.builds(SecretSource, st.just(SourceKind.COMMAND), command=st.lists(ODD, max_size=3).map(lambda w: ("/bin/x", *w)),
+              timeout=st.floats(0.1, 60)),
+)  # fmt: skip
+DECLARED = st.dictionaries(st.sampled_from(["db-pw", "on", "7", "tls-key"]), SOURCES, max_size=3)
 SHARES = st.integers(1, 99).map(Share) | st.integers(1, 100).map(lambda n: Share(n, percent=True))
 CHECKS = st.one_of(
     st.builds(HealthCheck, st.just(CheckKind.EXEC), st.lists(ANY, min_size=1, max_size=3).map(tuple),
@@ -83,10 +95,10 @@ def values(row: Row) -> st.SearchStrategy[Any]:
         case Pairs():
             return VARIABLES if row.secret else LABELS
         case Items():
-            texts = {"ports": SERVICES, "publish": PUBLISHED, "units": UNITS, "volumes": MOUNTS}[row.key]
+            texts = {"ports": SERVICES, "publish": PUBLISHED, "units": UNITS, "volumes": MOUNTS, "secrets": SECRETS}[row.key]
             return st.lists(texts, max_size=3, unique=True).map(_parsed(row.type))
-        case HealthType() | RestartType() | ShareType():
-            return {HealthType: CHECKS, RestartType: RESTARTS, ShareType: SHARES}[type(row.type)]
+        case HealthType() | RestartType() | ShareType() | SourcesType():
+            return {HealthType: CHECKS, RestartType: RESTARTS, ShareType: SHARES, SourcesType: DECLARED}[type(row.type)]
         case Text():
             return st.sampled_from(["daemon", "7:8", "a.b-c_d:9"]) if row.type.pattern else LINE
         case _:

@@ -154,6 +154,13 @@ options:
         :rw is said), and file systems in memory.
     type: list
     elements: str
+  secrets:
+    description:
+      - >-
+        Secrets that it has as files in /run/secrets: by name, with what differs of the file's name, owner,
+        mode, and what follows in it when the value changes.
+    type: list
+    elements: str
   no_new_privs:
     description:
       - >-
@@ -307,6 +314,7 @@ FIELDS = dict(
     disk=dict(type="str"),
     pids=dict(type="int"),
     volumes=dict(type="list", elements="str"),
+    secrets=dict(type="list", elements="str", no_log=False),
     no_new_privs=dict(type="bool"),
     user=dict(type="str"),
     stop_signal=dict(type="str"),
@@ -336,6 +344,7 @@ OPTIONS = dict(
     disk=("--disk", ""),
     pids=("--pids", ""),
     volumes=("--volume", ""),
+    secrets=("--secret", ""),
     no_new_privs=("--no-new-privs", ""),
     user=("--user", ""),
     stop_signal=("--stop-signal", ""),

@@ -110,6 +110,8 @@ def side(plan, which):
         values = {key: both[which] for key, both in change["differs"].items()}
         made = dict(state=(GONE, "there")[which]) if change["change"] == "create" else {}
         found["volume " + change["name"]] = dict(values, **made)
+    for change in plan["secrets"]:
+        found["secret " + change["name"]] = {key: both[which] for key, both in change["differs"].items()}
     return found
 
 

@@ -340,6 +340,7 @@ def _show_plan(plan: PlanRecord, style: str, quiet: bool) -> int:
         output.write("".join(f"{each['name']}\n" for each in plan["changes"]))
     else:
         changes = [[f"volume {each['name']}", "", each["change"], _what(each)] for each in plan["volumes"]]
+        changes += [[f"secret {each['name']}", "", each["change"], _what(each)] for each in plan["secrets"]]
         changes += [[each["name"], each["group"], each["change"], _what(each)] for each in plan["changes"]]
         rows = [["name", "group", "change", "what"], *changes]
         output.show(style, plan, lines=lambda: map(output.printable, _lines(plan)), rows=lambda: rows)
@@ -359,13 +360,15 @@ def _lines(plan: PlanRecord) -> Iterator[str]:
     for volume in plan["volumes"]:
         what = _what(volume)
         yield f"{volume['change']} volume {volume['name']}" + (f": {what}" if what else "")
+    for secret in plan["secrets"]:
+        yield f"{secret['change']} secret {secret['name']}: {_what(secret)}"
     alike: dict[tuple[str, str], list[str]] = {}
     for each in plan["changes"]:
         alike.setdefault((each["change"], _what(each)), []).append(each["name"])
     for (change, what), names in alike.items():
         yield f"{change} {_some(names)}" + (f": {what}" if what else "")
     if plan["changed"]:
-        yield f"plan {plan['id']}: {len(plan['changes']) + len(plan['volumes'])} changes"
+        yield f"plan {plan['id']}: {len(plan['changes']) + len(plan['volumes']) + len(plan['secrets'])} changes"
     else:
         yield "nothing to do: all is as the file has it"
 

@@ -41,6 +41,7 @@ from lxcfleet.api.records import (
     OperationRecord,
     ResultRecord,
     RolloutRecord,
+    SecretRecord,
     ServerRecord,
     SetRecord,
     UsageRecord,
@@ -51,6 +52,7 @@ from lxcfleet.api.requests import (
     CreateRequest,
     CreateVolumeRequest,
     FixShadowsRequest,
+    RefreshSecretsRequest,
     RemoveVolumesRequest,
     ResumeRequest,
     RolloutRequest,
@@ -61,6 +63,7 @@ from lxcfleet.containers.disk import Disk
 from lxcfleet.daemon import consoles
 from lxcfleet.daemon.http import log_file
 from lxcfleet.daemon.http.routes import Routes
+from lxcfleet.daemon.secrets import SecretCalls
 from lxcfleet.daemon.service import Fleet
 from lxcfleet.daemon.setting import Setting
 from lxcfleet.daemon.volumes import Volumes
@@ -288,6 +291,25 @@ class OfGenerations:
         if not number.isdecimal() or len(number) > 7:
             raise InvalidInput(f"{number!r} is no generation's number")
         return await self._generations.check(int(number))
+
+
+class OfSecrets:
+    """Handlers of calls about secrets."""
+
+    def __init__(self, secrets: SecretCalls) -> None:
+        self._secrets = secrets
+
+    def bind(self, routes: Routes) -> None:
+        """Have them answered."""
+        routes.json(calls.SECRETS, self.secrets)
+        routes.json(calls.REFRESH_SECRETS, self.refresh)
+
+    async def secrets(self, _: None) -> list[SecretRecord]:
+        """See calls.SECRETS; likewise each handler the call of its name."""
+        return self._secrets.records()
+
+    async def refresh(self, ask: RefreshSecretsRequest) -> OperationRecord:
+        return self._secrets.refresh(ask).record()
 
 
 class OfPatches:

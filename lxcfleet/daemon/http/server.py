@@ -9,9 +9,19 @@ from aiohttp import web
 
 from lxcfleet.api import calls
 from lxcfleet.daemon.http.access import AT_ONCE, Access, Role, refuse
-from lxcfleet.daemon.http.handlers import OfDisk, OfFleet, OfFleets, OfGenerations, OfPatches, OfRollouts, OfVolumes
+from lxcfleet.daemon.http.handlers import (
+    OfDisk,
+    OfFleet,
+    OfFleets,
+    OfGenerations,
+    OfPatches,
+    OfRollouts,
+    OfSecrets,
+    OfVolumes,
+)
 from lxcfleet.daemon.http.routes import Handler, Routes, as_json
 from lxcfleet.daemon.http.scrape import Scrape
+from lxcfleet.daemon.secrets import SecretCalls
 from lxcfleet.daemon.service import Fleet
 from lxcfleet.daemon.setting import Setting
 from lxcfleet.errors import Busy, FleetError, InvalidInput, NotFound
@@ -34,6 +44,7 @@ class Server:
         self,
         fleet: Fleet,
         fleets: Fleets,
+        secrets: SecretCalls,
         patch: Patch,
         prover: Prover,
         rollouts: Orders,
@@ -54,6 +65,7 @@ class Server:
         OfFleets(fleets).bind(routes)
         OfVolumes(fleet.volumes).bind(routes)
         OfDisk(fleet.disk).bind(routes)
+        OfSecrets(secrets).bind(routes)
         OfPatches(patch, prover, audit, own).bind(routes)
         OfRollouts(rollouts).bind(routes)
         OfGenerations(generations, rescue).bind(routes)

@@ -46,6 +46,15 @@ def parse(line: bytes) -> Mount:
     return Mount(int(words[0]), os.fsdecode(unescape(words[4])), os.fsdecode(rest.split(b" ")[0]))
 
 
+def options_of(point: str) -> frozenset[str]:
+    """The options of the file system that is mounted at ``point``; none if nothing is."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        for line in file:
+            if parse(line).point == point:
+                return frozenset(os.fsdecode(line.split()[-1]).split(","))
+    return frozenset()
+
+
 def unescape(field: bytes) -> bytes:
     """Undo the octal escapes that mountinfo has for space, tab, newline and backslash."""
     for code in (b"040", b"011", b"012", b"134"):

@@ -212,6 +212,19 @@ def unhurried() -> Iterator[None]:
         signal.alarm(left)
 
 
+_PR_SET_DUMPABLE = 4
+
+
+def undumpable() -> None:
+    """Leave no core file of this process, and let none without CAP_SYS_PTRACE look into it; PR_SET_DUMPABLE in prctl(2)."""
+    _check(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable")
+
+
+def die_with_parent() -> None:
+    """End this process when its parent does; PR_SET_PDEATHSIG in prctl(2), which holds over execve(2)."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
 _PR_GET_SECUREBITS = 27
 _PR_SET_SECUREBITS = 28
 _SECBIT_NO_SETUID_FIXUP = 0x4

@@ -17,6 +17,7 @@ from lxcfleet.data import mounting
 from lxcfleet.errors import Broken, FleetError, HostError
 from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.host.lxc import apparmor, liblxc
+from lxcfleet.launcher.children import secrets
 from lxcfleet.launcher.children.answer import MAX_DATAGRAM, Reply, answer
 from lxcfleet.launcher.operations import PrepareItem
 from lxcfleet.paths import Paths
@@ -79,6 +80,7 @@ def _prepare_one(item: PrepareItem, reply: Reply, paths: Paths, home: int) -> No
         if item["app"]:
             runtime.mount(paths.root_mount, stack.bottom.tree(), item["first_id"] or 0)
         mounting.mount(paths, name, item["volumes"], item["first_id"])
+        secrets.mount(paths, name, item["first_id"], item["secrets"], system=not item["app"])
         if not item["make"]:
             tree.keep_copy(paths.container(name).spec, paths.container(name).started)
         apparmor.allow_socket_locks(paths.apparmor)

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 from lxcfleet.host.lxc import attach, foreground
 from lxcfleet.host.process import proc, sessions
 from lxcfleet.launcher import operations
-from lxcfleet.launcher.children import containers, disk, generations, host, looking, networks, preparing, volumes
+from lxcfleet.launcher.children import containers, disk, generations, host, looking, networks, preparing, secrets, volumes
 from lxcfleet.launcher.children.answer import Reply
 from lxcfleet.launcher.operations import Operation
 from lxcfleet.paths import Paths
@@ -89,6 +89,9 @@ _bind(operations.MAKE_VOLUME, volumes.make)
 _bind(operations.CHANGE_VOLUME, volumes.change)
 _bind(operations.REMOVE_VOLUME, volumes.remove)
 _bind(operations.CHECK_MOUNTS, volumes.check_mounts)
+_bind(operations.FETCH_SECRET, secrets.fetch)
+_bind(operations.DELIVER_SECRETS, secrets.deliver)
+_bind(operations.TIDY_SECRETS, secrets.tidy)
 _bind(operations.ROUTES, networks.routes)
 _bind(operations.NETWORK, networks.network)
 _bind(operations.BRIDGE, networks.bridge)

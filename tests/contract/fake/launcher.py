@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -26,7 +27,7 @@ from typing import Any
 
 from lxcfleet.base.changes import Changed
 from lxcfleet.containers import store
-from lxcfleet.data import volumes
+from lxcfleet.data import secrets, volumes
 from lxcfleet.errors import FleetError, HostError, Unsupported
 from lxcfleet.host.facts.features import Features
 from lxcfleet.host.kernel import usage
@@ -36,13 +37,13 @@ from lxcfleet.host.process.cgroup import Payload
 from lxcfleet.launcher import operations
 from lxcfleet.launcher.children.answer import MAX_DATAGRAM, answer, answer_large
 from lxcfleet.launcher.client import Launcher
+from lxcfleet.launcher.data_items import DeliverItem, Fetched, FetchItem, MountsItem, VolumeItem
 from lxcfleet.launcher.operations import (
     CheckItem,
     DiffItem,
     ExposureItem,
     LimitItem,
     LookupItem,
-    MountsItem,
     Operation,
     PrepareItem,
     RoutesItem,
@@ -51,11 +52,11 @@ from lxcfleet.launcher.operations import (
     UsageItem,
     Used,
     UsedPath,
-    VolumeItem,
 )
 from lxcfleet.patch.shadow.files import Delta, Shadow
 from lxcfleet.patch.stale.judge import OldFile, StaleScan
 from lxcfleet.paths import Paths
+from lxcfleet.spec.secrets import SourceKind, sources_from_json
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.volumes import parse_mount, volumes_of
 
@@ -101,6 +102,8 @@ class Model:
     """Containers and volumes whose look is the end of the process that looks."""
     sick: dict[str, str] = field(default_factory=dict)
     """The output of failing health checks, by container."""
+    secrets: dict[str, str] = field(default_factory=dict)
+    """Digests of the values that were fetched last, by the secret's key."""
     hidden: list[str] = field(default_factory=list)
     """The notes about what mounts hide."""
     fails: dict[str, FleetError] = field(default_factory=dict)
@@ -139,6 +142,8 @@ class FakeLauncher(Launcher):
             operations.REMOVE_VOLUME: self._remove_volume,
             operations.CHECK_MOUNTS: self._check_mounts,
             operations.CHECK_KEYS: self._check_keys,
+            operations.FETCH_SECRET: self._fetch_secret,
+            operations.DELIVER_SECRETS: self._deliver_secrets,
             operations.EXPOSURE: self._exposure,
             operations.USED: self._used,
             operations.DIFF: self._diff,
@@ -318,6 +323,8 @@ class FakeLauncher(Launcher):
         except FleetError as error:
             answer(reply, name, error)
             return
+        if item["mount"] and item["secrets"]:
+            secrets.note_known(self._paths, name, self._digests(item["secrets"]))
         namespace = os.open(os.devnull, os.O_RDONLY) if item["mount"] else None
         answer(reply, name, descriptor=namespace)
         if namespace is not None:
@@ -357,6 +364,29 @@ class FakeLauncher(Launcher):
     def _check_keys(self, pairs: list[tuple[str, str]], reply: socket.socket) -> None:
         unknown = [key for key, _ in pairs if key == "lxc.environment.runtime"]  # as LXC 5
         answer(reply, "keys", Unsupported("LXC does not take these keys", why=", ".join(unknown)) if unknown else None)
+
+    def _fetch_secret(self, item: FetchItem, reply: socket.socket) -> None:
+        """A file, as the user who runs the tests can read it; other sources give their own words."""
+        key, before = item["key"], self.model.secrets.get(item["key"])
+        answered: Fetched = {"error": None, "digest": "", "changed": False}
+        try:
+            (source,) = sources_from_json({"it": item["source"]}).values()
+            if item["anew"] or before is None:
+                text = Path(source.what).read_bytes() if source.kind is SourceKind.FILE else str(source).encode()
+                self.model.secrets[key] = hashlib.sha256(text).hexdigest()
+            answered["digest"] = self.model.secrets[key]
+            answered["changed"] = answered["digest"] != before
+        except OSError as error:
+            answered["error"] = HostError.from_os_error("it can't be read", error).body()
+        reply.send(json.dumps(answered).encode())
+
+    def _digests(self, items: list[Any]) -> dict[str, str]:
+        wanted = [secrets.Item.from_json(each) for each in items]
+        return {item.use.target: self.model.secrets[item.key] for item in wanted}
+
+    def _deliver_secrets(self, items: list[DeliverItem], reply: socket.socket) -> None:
+        found = [{"name": item["name"], "error": None, "digests": self._digests(item["secrets"])} for item in items]
+        answer_large(reply, None, json.dumps(found).encode())
 
     def _inspect(self, names: list[str], reply: socket.socket) -> None:
         for name in names:
