@@ -92,6 +92,13 @@ class WrongState(FleetError):
     http_status = 409
 
 
+class Blocked(FleetError):
+    """The container lacks something that it needs before it starts."""
+
+    code = "blocked"
+    http_status = 409
+
+
 class Broken(FleetError):
     """A container whose files on disk can't be used as they are."""
 
@@ -148,8 +155,8 @@ class HostError(FleetError):
 BY_CODE: dict[str, type[FleetError]] = {
     kind.code: kind
     for kind in (
-        FleetError, InvalidInput, NotFound, AlreadyExists, Busy, Conflict, WrongState, Broken, NoCapacity, Unsupported,
-        Denied, Cancelled, Unreachable, HostError,
+        FleetError, InvalidInput, NotFound, AlreadyExists, Busy, Conflict, WrongState, Blocked, Broken, NoCapacity,
+        Unsupported, Denied, Cancelled, Unreachable, HostError,
     )
 }  # fmt: skip
 

@@ -70,6 +70,8 @@ class ContainerRecord(TypedDict):
     """Why the container is broken."""
     exit: ExitRecord | None
     """How its last run ended; null: none has, or nothing is known of it."""
+    blocked: str | None
+    """In state blocked: what has to be there before it starts, such as ``db1 not healthy``."""
     gave_up: bool
     """Its restart policy gave it up: it is down until somebody starts it."""
     starts_in: float | None

@@ -90,6 +90,8 @@ class ActionRequest:
     force: bool = False
     until_boot: bool = False
     dry_run: bool = False
+    no_deps: bool = False
+    """With start and restart: whatever the containers do that the chosen ones depend on."""
 
     def to_json(self) -> dict[str, Any]:
         """The body."""
@@ -107,7 +109,10 @@ class ActionRequest:
             force=fields.flag("force"),
             until_boot=fields.flag("until_boot"),
             dry_run=fields.flag("dry_run"),
+            no_deps=fields.flag("no_deps"),
         )
+        if request.no_deps and request.action not in (Action.START, Action.RESTART):
+            fields.complain("no_deps", "goes with start and restart alone")
         if request.until_boot and request.action is not Action.STOP:
             fields.complain("until_boot", "goes with stop alone")
         fields.finish("the request is not valid")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -14,11 +14,12 @@ from lxcfleet.containers import foreground, plan, steps, store
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.events import ActionDone, RebootsAgain, StartFailed, StoppedByItself, Wished
-from lxcfleet.containers.firsts import TIDY_SECONDS, Firsts
+from lxcfleet.containers.firsts import TIDY_SECONDS
 from lxcfleet.containers.foreground import Foreground
 from lxcfleet.containers.masks import MaskKeeper
+from lxcfleet.containers.ordering import Ordering, Turn, blocked
 from lxcfleet.containers.reboots import Reboots
-from lxcfleet.containers.reconciler import Reconciler, refuse_unseen
+from lxcfleet.containers.reconciler import Reconciler, refuse_unseen, waits
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
 from lxcfleet.containers.turns import in_turns, turns
@@ -38,6 +39,7 @@ STOPS_AT_ONCE = 256
 """A stop mostly waits, so many stops may run at once."""
 
 _REBOOTED = "rebooted from inside"
+_FREE = "what it waited for is there"
 
 _DONE = {
     Action.START: "started",
@@ -61,7 +63,7 @@ class Actions:
         operations: Operations,
         bus: Bus,
         room: Room,
-        firsts: Firsts,
+        ordering: Ordering,
     ) -> None:
         self._paths = paths
         self._registry = registry
@@ -70,7 +72,7 @@ class Actions:
         self._operations = operations
         self._bus = bus
         self._room = room
-        self._firsts = firsts
+        self.ordering = ordering
         self._reboots = Reboots()
 
     async def begin(self, ask: ActionRequest, stop_timeout: float) -> Operation:
@@ -80,7 +82,7 @@ class Actions:
         await self._registry.observe()
         chosen = self._registry.choose(ask.selection)
         if ask.dry_run:
-            plans = [self.foresee(container, ask.action, force=ask.force) for container in chosen]
+            plans = [self.foresee(container, ask.action, force=ask.force, no_deps=ask.no_deps) for container in chosen]
             lines = [line for _, some in plans for line in some]
             return self._operations.dry(ask.action, [result for result, _ in plans], lines)
         timeout = 0.0 if ask.action is Action.DESTROY else ask.timeout  # the delta is removed anyway
@@ -89,7 +91,17 @@ class Actions:
         if ask.until_boot:
             rests = self._rests(chosen, stop_timeout if timeout is None else timeout)
             return self._operations.begin(ask.action, rests, STOPS_AT_ONCE)
-        jobs = [self._job(container, ask, timeout) for container in chosen]
+        if ask.action is Action.RESTART:
+
+            def restart(container: Container, turn: Turn) -> Awaitable[Result]:
+                return self.act(container, ask.action, timeout, ask.drain, no_deps=True, turn=turn)
+
+            jobs = self.ordering.restarts(
+                chosen, lambda container: self._job(container, ask, timeout), restart, no_deps=ask.no_deps
+            )
+            # Those that wait for others must not keep these from their turn.
+            return self._operations.begin(ask.action, jobs, max(STOPS_AT_ONCE, len(jobs)))
+        jobs = self.ordering.jobs(ask.action, chosen, lambda container: self._job(container, ask, timeout))
         at_once = AT_ONCE if ask.action is Action.START else STOPS_AT_ONCE
         return self._operations.begin(ask.action, jobs, at_once)
 
@@ -101,23 +113,25 @@ class Actions:
             pass
         return operation.results
 
-    def foresee(self, container: Container, action: Action, *, force: bool = True) -> tuple[Result, list[str]]:
+    def foresee(
+        self, container: Container, action: Action, *, force: bool = True, no_deps: bool = False
+    ) -> tuple[Result, list[str]]:
         """The result that the action would have, and its steps in words."""
-        wanted = self._reconciler.plan(container, plan.WANTED[action])
         try:
             _check_force(container, action, force=force)
             _check_state(container, action)
+            wanted = self._reconciler.plan(container, plan.WANTED[action], no_deps=no_deps)
         except FleetError as error:
             lines = [part for part in (error.message, error.hint) if part]
             return Result(container.name, "failed", False, error.body()), lines
         if not wanted and _stays_down(container, action):
             return Result(container.name, "planned", True), [f"{container.name}: stay down, also after the host's next boot"]
-        word = "planned" if wanted else "unchanged"
-        return Result(container.name, word, bool(wanted)), steps.describe(container.name, wanted)
+        changes = bool(wanted) and not waits(wanted)
+        return Result(container.name, "planned" if changes else "unchanged", changes), steps.describe(container.name, wanted)
 
     def _rests(self, chosen: Sequence[Container], seconds: float) -> list[Job]:
         """Stop them until the next boot: in turns, which share the time that all of it may take."""
-        groups = turns(chosen, last_first=True)
+        groups = turns(chosen, self.ordering.graph(), last_first=True)
         deadline = time.monotonic() + seconds
 
         def rest(container: Container, turns_left: int) -> Job:
@@ -140,10 +154,10 @@ class Actions:
     def _job(self, container: Container, ask: ActionRequest, timeout: float | None) -> Job:
         async def job() -> Result:
             _check_force(container, ask.action, force=ask.force)
-            return await self.act(container, ask.action, timeout, ask.drain)
+            return await self.act(container, ask.action, timeout, ask.drain, no_deps=ask.no_deps)
 
         start = ask.action in (Action.START, Action.RESTART)
-        return Job(container.name, job, after=partial(self._firsts.look, container) if start else None)
+        return Job(container.name, job, after=partial(self.ordering.settled, container) if start else None)
 
     async def make_ready(self, container: Container) -> None:
         """Refuse a start for which the host has no room. Raises FleetError."""
@@ -159,12 +173,16 @@ class Actions:
         *,
         lasting: bool = True,
         note: Foreground | None = None,
+        no_deps: bool = False,
+        turn: Turn | None = None,
     ) -> Result:
         """Do ``action`` to one container. Raises FleetError.
 
         ``timeout``: seconds until a stop becomes a kill, None: as the settings say; ``drain``: seconds from the withdrawal of
         names and ports to the stop, None: as its spec says; ``lasting``: whether a stop holds after the host's next boot;
-        ``note``: how `lxcfleet run` runs the container that is started, if that does.
+        ``note``: how `lxcfleet run` runs the container that is started, if that does; ``no_deps``: whether it starts whatever
+        the containers do that it depends on. One that can't start yet is blocked then, which is no failure: that it is to
+        run is noted, and done as soon as it can be; ``turn``: see Reconciler.bring.
         """
         name = container.name
         if action is Action.RESTART and container.foreground is not None:
@@ -176,13 +194,17 @@ class Actions:
         def allowed(now: Container) -> None:
             _check_state(now, action)
             if action is Action.START:
+                if note is not None:
+                    self.ordering.refuse_blocked(now)
                 self._hand_over(now, note)
 
-        taken = await self._reconciler.bring(container, want, action, timeout, drain, allowed)
-        changed = bool(taken) or _stays_down(container, action)
+        taken = await self._reconciler.bring(container, want, action, timeout, drain, allowed, no_deps=no_deps, turn=turn)
+        changed = (bool(taken) and not waits(taken)) or _stays_down(container, action)
         container.resting = False
         if lasting:
             self._bus.publish(Wished(container, action))
+        if container.lack is not None:
+            return blocked(container, changed=changed)
         if not changed:
             return Result(name, "unchanged", False)
         self._bus.publish(ActionDone(name, _DONE[action]))
@@ -267,14 +289,19 @@ class Actions:
     async def again(self, container: Container, action: Action, reason: str) -> None:
         """Start or restart a container, as its restart policy says. Raises FleetError."""
         await self._reconciler.bring_unasked(container, plan.WANTED[action], action)
-        self._bus.publish(ActionDone(container.name, "restarted", reason))
+        if container.lack is None:
+            self._bus.publish(ActionDone(container.name, "restarted", reason))
 
     def resume(self, container: Container, reason: str) -> None:
         """Finish what was wanted of a container earlier."""
-        if not self._reconciler.owed(container):
+        owed = self._reconciler.owed(container)
+        if not owed:
             return
-        self._bus.publish(ActionDone(container.name, "resumed", reason))
+        if not waits(owed):
+            self._bus.publish(ActionDone(container.name, "resumed", reason))
+        self._operations.begin("resume", [self._resumption(container, reason)], 1)
 
+    def _resumption(self, container: Container, reason: str) -> Job:
         async def job() -> Result:
             try:
                 await self._reconciler.go_on(container)
@@ -283,9 +310,18 @@ class Actions:
                     log.error("%s: not done, though it is owed: %s", container.name, error)
                     self._bus.publish(StartFailed(container.name, f"{reason}: {error.message}"))
                 raise
+            finally:
+                container.freed = False
             return Result(container.name, "resumed", True)
 
-        self._operations.begin("resume", [Job(container.name, job)], 1)
+        return Job(container.name, job)
+
+    def start_blocked(self, containers: Sequence[Container]) -> None:
+        """Start containers that were blocked, and lack nothing any more."""
+        for container in containers:
+            container.freed = True
+            self._bus.publish(ActionDone(container.name, "resumed", _FREE))
+        self._operations.begin("resume", [self._resumption(container, _FREE) for container in containers], AT_ONCE)
 
 
 async def _see_it_end(container: Container) -> None:

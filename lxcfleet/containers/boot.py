@@ -17,8 +17,10 @@ from dataclasses import dataclass
 
 from lxcfleet.containers.actions import AT_ONCE
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.dependencies import Dependencies
 from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.events import ActionDone, StartFailed
+from lxcfleet.containers.ordering import blocked
 from lxcfleet.containers.outside import Healths
 from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
@@ -74,6 +76,7 @@ class Boot:
         reconciler: Reconciler,
         operations: Operations,
         bus: Bus,
+        dependencies: Dependencies,
     ) -> None:
         self._paths = paths
         self._registry = registry
@@ -81,6 +84,7 @@ class Boot:
         self._reconciler = reconciler
         self._operations = operations
         self._bus = bus
+        self._dependencies = dependencies
         self._boot = proc.boot_id()
         self._kept: Record | None = Record()
         self._saving = threading.Lock()
@@ -124,7 +128,7 @@ class Boot:
         if not owed:
             return
         log.info("starting %d containers again: %s", len(owed), reason)
-        groups = turns(owed)
+        groups = turns(owed, self._dependencies.graph())
         jobs = in_turns([[self._job(c, reason) for c in group] for group in groups], lambda n: self._healthy(groups[n]))
         self._operations.begin("autostart", jobs, AT_ONCE)
 
@@ -149,6 +153,8 @@ class Boot:
                 log.error("%s does not start again (%s): %s", container.name, reason, error)
                 self._bus.publish(StartFailed(container.name, f"start, as {reason}: {error.message}"))
                 raise
+            if container.lack is not None:
+                return blocked(container, changed=False)
             self._bus.publish(ActionDone(container.name, "started", reason))
             return Result(container.name, "started", True)
 
@@ -174,7 +180,7 @@ class Boot:
 
     def _seen(self) -> Record:
         known = [c for c in self._registry if c.foreground is None]
-        running = tuple(c.name for c in known if c.running is not None or c.unseen or c.course.wants_run)
+        running = tuple(c.name for c in known if c.running is not None or c.unseen or c.lack or c.course.wants_run)
         resting = tuple(c.name for c in known if c.running is None and c.resting)
         return Record(self._boot, running, resting)
 

@@ -9,6 +9,7 @@ from lxcfleet.base.generations import store
 from lxcfleet.containers import changes, services, steps
 from lxcfleet.containers.commands import check_command
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.dependencies import Dependencies
 from lxcfleet.containers.events import ActionDone
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.outside import Network
@@ -63,7 +64,14 @@ class Changing:
     """``set``, and ``create --ensure --update``."""
 
     def __init__(
-        self, paths: Paths, reconciler: Reconciler, specs: Specs, mask: MaskKeeper, network: Network, bus: Bus
+        self,
+        paths: Paths,
+        reconciler: Reconciler,
+        specs: Specs,
+        mask: MaskKeeper,
+        network: Network,
+        bus: Bus,
+        dependencies: Dependencies,
     ) -> None:
         self._paths = paths
         self._reconciler = reconciler
@@ -71,6 +79,7 @@ class Changing:
         self._mask = mask
         self._network = network
         self._bus = bus
+        self._dependencies = dependencies
 
     async def plan(
         self, chosen: Sequence[Container], assignments: Sequence[Assignment], settings: Config
@@ -82,13 +91,17 @@ class Changing:
             with wrong.of(container):
                 found[container.name] = apply(_changeable(container), assignments, settings)
         wrong.finish()
-        return await self.check(chosen, found, {each.row.key for each in assignments})
+        planned = await self.check(chosen, found, {each.row.key for each in assignments})
+        waiting = {p.container.name: p.spec for p in planned if p.spec.depends_on != p.former.depends_on}
+        self._dependencies.check(waiting)
+        return planned
 
     async def check(
         self, chosen: Sequence[Container], wanted: Mapping[str, Spec], asked: Iterable[str],
         coming: frozenset[str] = frozenset(),
     ) -> list[Planned]:  # fmt: skip
-        """The plan for those of the chosen containers that are to have other specs, by name.
+        """The plan for those of the chosen containers that are to have other specs, by name. Whether what they depend on
+        exists is for the caller to check: it may be made in the same go.
 
         ``asked``: the keys that the operator named; ``coming``: volumes that will be there by then. Raises FleetError with
         every mistake in any of them.

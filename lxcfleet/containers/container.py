@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
+from lxcfleet.containers.desired import Lack
 from lxcfleet.containers.exits import Exit, Mark
 from lxcfleet.containers.foreground import Foreground
 from lxcfleet.containers.restarts import FRESH, Course
@@ -68,6 +69,10 @@ class Container:
     """The spec that holds from its next start on, if that is another one."""
     resting: bool = False
     """It was stopped only until the host boots again."""
+    lack: Lack | None = None
+    """It is to run, and this keeps it from starting; None: nothing does, or it is not to run."""
+    freed: bool = False
+    """It was blocked, and is started in this moment."""
     busy: str | None = None
     """The word for the action that is under way on it; None: there is none."""
     starts: int = 0
@@ -104,11 +109,13 @@ class Container:
             return State.UNKNOWN
         if self.spec is None or self.problem is not None:
             return State.BROKEN
-        return State.STARTING if self.busy in ("create", "start", "restart") else self._ended
+        return State.STARTING if self.freed or self.busy in ("create", "start", "restart") else self._ended
 
     @property
     def _ended(self) -> State:
         """Its state while it has no processes."""
+        if self.lack is not None:
+            return State.BLOCKED
         if self.backs_off:
             return State.BACKOFF
         if self.course.gave_up:
@@ -121,7 +128,7 @@ class Container:
     def backs_off(self) -> bool:
         """Whether its restart policy starts it again in a moment."""
         has_policy = self.wanted is not None and self.wanted.restart.policy is not Policy.NO
-        return self.running is None and self.course.due is not None and has_policy
+        return self.running is None and self.lack is None and self.course.due is not None and has_policy
 
     @property
     def wanted(self) -> Spec | None:

@@ -14,9 +14,10 @@ from lxcfleet.containers.actions import AT_ONCE, Actions
 from lxcfleet.containers.changing import Changing, Planned, like, restart_lines
 from lxcfleet.containers.commands import check_command
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.dependencies import Dependencies
 from lxcfleet.containers.events import ActionDone
-from lxcfleet.containers.firsts import Firsts
 from lxcfleet.containers.masks import MaskKeeper
+from lxcfleet.containers.ordering import blocked
 from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
@@ -52,7 +53,7 @@ class Creation:
         room: Room,
         actions: Actions,
         changing: Changing,
-        firsts: Firsts,
+        dependencies: Dependencies,
         secrets: Secrets,
     ) -> None:
         self._paths = paths
@@ -65,7 +66,7 @@ class Creation:
         self._room = room
         self._actions = actions
         self._changing = changing
-        self._firsts = firsts
+        self._dependencies = dependencies
         self._secrets = secrets
 
     async def begin(
@@ -94,6 +95,8 @@ class Creation:
             notes = await self._check(wanted)
             planned = await self._updates(wanted) if ask.update else {}
             checked = wanted
+        updates = {name: each.spec for name, each in planned.items()}
+        self._dependencies.check({**dict.fromkeys(wanted.new, wanted.like), **updates})
         updating([*planned.values()])
         way = plan.create(ask.start)
         if ask.dry_run:
@@ -108,7 +111,7 @@ class Creation:
                 self._room.forget(self._registry[spec.name])
             raise
         self._room.expect(made)
-        jobs = [self._creation(spec, way, notes) for spec in made]
+        jobs = [self._creation(spec, notes, start=ask.start) for spec in made]
         jobs += [self._presence(self._registry[name], wanted, planned.get(name), start=ask.start) for name in wanted.present]
         return self._operations.begin("create", jobs, AT_ONCE)
 
@@ -198,8 +201,10 @@ class Creation:
                         self._room.forget(self._registry[spec.name])
                     raise
                 self._room.expect(made)
-                way = plan.create(True)
-                return self._operations.begin("create", [self._creation(spec, way) for spec in made], AT_ONCE)
+                new = {spec.name: spec for spec in made}
+                turns = self._dependencies.graph().turns_to_start(new)
+                jobs = [self._creation(new[name], start=True) for turn in turns for name in turn]
+                return self._operations.begin("create", jobs, AT_ONCE)
         finally:
             await self._room.release_unused()
 
@@ -227,18 +232,19 @@ class Creation:
             return ()
         return (*await self._specs.check_mounts(wanted.like, coming), *await self._specs.check_keys(wanted.like))
 
-    def _creation(self, spec: Spec, planned: plan.Steps, notes: tuple[str, ...] = ()) -> Job:
+    def _creation(self, spec: Spec, notes: tuple[str, ...] = (), *, start: bool) -> Job:
         container = self._registry[spec.name]
 
         async def job() -> Result:
-            await self._reconciler.create(container, planned)
+            await self._reconciler.create(container, start=start)
             self._bus.publish(ActionDone(container.name, "created"))
-            return Result(container.name, "created", True, notes=notes)
+            held = blocked(container, changed=True).notes if container.lack is not None else ()
+            return Result(container.name, "created", True, notes=(*notes, *held))
 
         def forget() -> None:
             self._room.forget(container)
 
-        return Job(spec.name, job, forget, after=partial(self._firsts.look, container))
+        return Job(spec.name, job, forget, after=partial(self._actions.ordering.settled, container))
 
     def _presence(
         self, container: Container, wanted: request.Wanted, planned: Planned | None, *, start: bool
@@ -254,7 +260,7 @@ class Creation:
             started = await self._actions.act(container, Action.START, 0)
             return done if done.changed else dataclasses.replace(started, differs=done.differs)
 
-        return Job(container.name, job, after=partial(self._firsts.look, container))
+        return Job(container.name, job, after=partial(self._actions.ordering.settled, container))
 
 
 def _differences(container: Container, wanted: request.Wanted) -> dict[str, tuple[str, str]]:

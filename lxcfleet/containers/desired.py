@@ -33,6 +33,18 @@ class Intent(Enum):
 
 
 @dataclass(frozen=True)
+class Lack:
+    """Something that a container needs before it starts, and that is not there."""
+
+    reason: str
+    """In a few words, such as ``db1 not healthy``."""
+    passing: bool = False
+    """Whether it is on its way, so that somebody who asked for the start may wait a moment."""
+    again: float | None = None
+    """After so many seconds it may be there without an event; None: there is an event."""
+
+
+@dataclass(frozen=True)
 class Desired:
     """What is wanted of a container that exists."""
 
@@ -63,6 +75,8 @@ class Observed:
     """The spec on disk."""
     in_force: Spec | None = None
     """The spec of its run."""
+    lack: Lack | None = None
+    """What keeps it from starting; None: nothing does."""
 
 
 NOTHING = Observed(exists=False)

@@ -152,6 +152,17 @@ class StoppedByItself(Event):
 
 
 @dataclass(frozen=True)
+class Held(Event):
+    """A container that is to run is blocked, or is blocked by something else than before."""
+
+    name: str
+    reason: str
+
+    def told(self) -> Told:
+        return Told("blocked", self.name, f"{self.reason}; it starts by itself after that")
+
+
+@dataclass(frozen=True)
 class BackedOff(Event):
     """A container ended, and its restart policy starts it again after a pause."""
 

@@ -34,6 +34,8 @@ class Firsts:
     async def look(self, container: Container, done: Result) -> Result:
         """The result of a start: ``done``, or a failure if the command has ended with a failure by now."""
         spec = container.spec
+        if container.lack is not None:
+            return done
         if done.status not in _STARTED or spec is None or spec.init is not Init.APP:
             return done
         if not await self._ends(container):

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from lxcfleet.base.stack import stack_for
 from lxcfleet.containers import exits, lxc_config, store
 from lxcfleet.containers.container import Container, Running
-from lxcfleet.containers.desired import Intent
-from lxcfleet.containers.events import ConflictNoted, Killed
+from lxcfleet.containers.desired import Intent, Lack
+from lxcfleet.containers.events import ConflictNoted, Held, Killed
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.outside import Network
 from lxcfleet.containers.preparer import Preparer
@@ -110,6 +110,11 @@ class Lifecycle:
             log.warning("%s: what is to become of it can't be noted: %s", name, error)
         else:
             self.unsettled.discard(name)
+
+    def hold(self, container: Container, lack: Lack) -> None:
+        """Have it wait until nothing is lacking."""
+        container.lack = lack
+        self._bus.publish(Held(container.name, lack.reason))
 
     async def thaw(self, container: Container) -> None:
         """Unfreeze its processes. Raises FleetError."""

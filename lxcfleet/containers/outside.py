@@ -74,6 +74,9 @@ class Healths(Protocol):
     def of(self, container: Container) -> Health | None:
         """The container's health; None if it does not run."""
 
+    def matures(self, container: Container) -> float | None:
+        """Seconds until it counts as healthy by its age alone, without an event; None: an event tells."""
+
     def reason(self, container: Container) -> str:
         """The reason why it is not healthy, from its checks; empty if it is healthy or no check gave one."""
 

@@ -9,7 +9,8 @@ on disk before anything is done for it.
 from __future__ import annotations
 
 from lxcfleet.containers.changes import put_live
-from lxcfleet.containers.desired import Desired, Intent, Observed
+from lxcfleet.containers.desired import Desired, Intent, Lack, Observed
+from lxcfleet.containers.holding import AwaitTurn, Hold
 from lxcfleet.containers.steps import (
     Boot,
     Check,
@@ -43,8 +44,10 @@ WANTED = {
 """The desired state for each action. To start a frozen container means that it is to run."""
 
 
-def create(start: bool) -> Steps:
-    """The steps that create a container."""
+def create(start: bool, lack: Lack | None = None) -> Steps:
+    """The steps that create a container. ``lack``: what keeps it from starting."""
+    if start and lack is not None:
+        return (Make(start), Hold(lack))
     return (Make(start), Mount(), Boot(), Settle()) if start else (Make(start),)
 
 
@@ -68,10 +71,17 @@ def _run(want: Desired, now: Observed) -> Steps:
     if now.running and not want.anew:
         return (*_froze(want, now), *_settle(now))
     start = (Mount(), Boot(), Settle())
+    if not now.running and now.lack is not None:
+        return (*_want(Intent.RUN, now), Hold(now.lack))
     if now.running:
         # Without a note, a crash in between could leave the container stopped for good.
         return (Check(), *_want(Intent.RUN, now), *_halt(now), *start)
     return (*_want(Intent.RUN, now, must=False), *start)
+
+
+def in_turn(steps: Steps) -> Steps:
+    """The same steps, where a start waits for its turn."""
+    return tuple(each for step in steps for each in ((AwaitTurn(), step) if isinstance(step, Mount) else (step,)))
 
 
 def _froze(want: Desired, now: Observed) -> Steps:

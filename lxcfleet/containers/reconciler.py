@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 
 from lxcfleet.containers import plan
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.desired import Desired, Intent
+from lxcfleet.containers.desired import Desired, Intent, Lack, Observed
+from lxcfleet.containers.holding import Hold
 from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.plan import Steps
+from lxcfleet.containers.prerequisites import Prerequisites
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
 from lxcfleet.containers.specs import Specs
 from lxcfleet.containers.steps import Halt, Make, Observer, PutInForce, Remove, Settle, Step, Work, Write
-from lxcfleet.errors import Broken, Busy, HostError, NotFound
+from lxcfleet.errors import Blocked, Broken, Busy, HostError, NotFound
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Action
 
@@ -46,8 +49,10 @@ class Reconciler:
         room: Room,
         stop_timeout: float,
         observers: Sequence[Observer] = (),
+        prerequisites: Prerequisites | None = None,
     ) -> None:
         """``stop_timeout``: seconds until a stop that an earlier daemon began becomes a kill."""
+        self._prerequisites = prerequisites or Prerequisites()
         self._registry = registry
         self._lifecycle = lifecycle
         self._specs = specs
@@ -61,13 +66,23 @@ class Reconciler:
         """Take over a new setting."""
         self._stop_timeout = stop_timeout
 
-    def plan(self, container: Container, want: Desired) -> Steps:
-        """The steps from the observed to the desired state of a container."""
-        return plan.plan(want, self._registry.observed(container))
+    def plan(self, container: Container, want: Desired, *, no_deps: bool = False) -> Steps:
+        """The steps from the observed to the desired state of a container. ``no_deps``: see Prerequisite.waived.
+
+        Raises Blocked for a restart of a container that could not start again.
+        """
+        now = self._observed(container, no_deps=no_deps)
+        if want.anew and now.running and now.lack is not None:
+            raise _could_not_start(container, now.lack)
+        return plan.plan(want, now)
+
+    def _observed(self, container: Container, *, no_deps: bool = False) -> Observed:
+        lack = self._prerequisites.lack(container.wanted, no_deps=no_deps)
+        return replace(self._registry.observed(container), lack=lack)
 
     def owed(self, container: Container) -> Steps:
         """The steps to an earlier intent that is not fulfilled."""
-        return plan.recover(self._registry.observed(container))
+        return plan.recover(self._observed(container))
 
     def noted(self, container: Container) -> Intent | None:
         """The earlier intent that is not fulfilled."""
@@ -104,15 +119,19 @@ class Reconciler:
         timeout: float | None,
         drain: float | None = None,
         allowed: Callable[[Container], None] = lambda _: None,
+        *,
+        no_deps: bool = False,
+        turn: Callable[[], Awaitable[Lack | None]] | None = None,
     ) -> Steps:
         """Bring a container to the desired state. Returns the steps that were taken. Raises FleetError.
 
         ``busy``: the word for the present action; ``timeout``: seconds until a halt becomes a kill, None: as its
         spec says; ``drain``: seconds from the withdrawal of names and ports to the halt, None: likewise; ``allowed``:
-        raises FleetError if the container's present state forbids the action.
+        raises FleetError if the container's present state forbids the action; ``no_deps``: see Prerequisite.waived;
+        ``turn``: waited for between a stop and the start, gives what is lacking then.
         """
         await self._unasked_is_over(container)
-        return await self._bring(container, want, busy, timeout, drain, allowed)
+        return await self._bring(container, want, busy, timeout, drain, allowed, no_deps=no_deps, turn=turn)
 
     async def _bring(
         self,
@@ -122,25 +141,30 @@ class Reconciler:
         timeout: float | None = None,
         drain: float | None = None,
         allowed: Callable[[Container], None] = lambda _: None,
+        *,
+        no_deps: bool = False,
+        turn: Callable[[], Awaitable[Lack | None]] | None = None,
     ) -> Steps:
         self._check_free(container)
         with self._registry.in_hand(container, busy) as hold:
-            steps = self.plan(container, want)
-            hold.ends_meant = _halts(steps)
             allowed(container)
+            steps = self.plan(container, want, no_deps=no_deps)
+            hold.ends_meant = _halts(steps)
             seconds = self._patience(container) if timeout is None else timeout
-            await self._carry_out(Work(self._lifecycle, self._specs, container, seconds, drain), steps)
+            steps = steps if turn is None else plan.in_turn(steps)
+            await self._carry_out(Work(self._lifecycle, self._specs, container, seconds, drain, turn), steps)
         return steps
 
-    async def create(self, container: Container, steps: Steps) -> None:
+    async def create(self, container: Container, *, start: bool) -> None:
         """Create a container that is marked as busy already. If that fails, nothing of it is left. Raises FleetError."""
         with self._registry.in_hand(container, "create"):
+            steps = plan.create(start, self._prerequisites.lack(container.wanted))
             await self._carry_out(Work(self._lifecycle, self._specs, container), steps)
 
     async def go_on(self, container: Container) -> Steps:
         """Fulfil an earlier intent. Returns the steps that were taken. Raises FleetError."""
         self._check_free(container)
-        now = self._registry.observed(container)
+        now = self._observed(container)
         steps = plan.recover(now)
         if steps:
             busy = "set" if now.noted is None else _WORDS[now.noted]
@@ -205,6 +229,7 @@ class Reconciler:
 
     async def _carry_out(self, work: Work, steps: Steps) -> None:
         container = work.container
+        container.lack = None  # what is lacking now is in the steps
         try:
             await work.carry_out(steps, self._observers)
         except BaseException:
@@ -251,6 +276,18 @@ def _all_in_force(steps: Steps) -> bool:
         case (Write(written, _), PutInForce(put, _)):
             return written == put
     return False
+
+
+def _could_not_start(container: Container, lack: Lack) -> Blocked:
+    return Blocked(
+        f"{container.name} is not stopped, as it could not start again", why=lack.reason,
+        hint="`--no-deps` restarts it all the same, if that is a container that it depends on",
+    )  # fmt: skip
+
+
+def waits(steps: Steps) -> bool:
+    """Whether these steps do nothing but have a container wait that waits already."""
+    return bool(steps) and all(isinstance(step, Hold) for step in steps)
 
 
 def _halts(steps: Steps) -> int:

@@ -210,7 +210,7 @@ class Registry:
         payload = cgroup.payload(pid, container.name)
         monitors = cgroup.of_monitor(parent, container.name)
         running = Running(pid, parent, descriptor, payload, began, proc.as_time(began), monitors)
-        container.running = running
+        container.running, container.lack = running, None
         container.unseen = container.resting = False
         container.starts += 1
         loop = asyncio.get_running_loop()

@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from lxcfleet.containers.changes import different
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.desired import NOTHING, Intent, Observed
+from lxcfleet.containers.desired import NOTHING, Intent, Lack, Observed
 from lxcfleet.errors import FleetError
 from lxcfleet.spec.spec import Spec
 
@@ -37,6 +37,9 @@ class Hands(Protocol):
 
     def note(self, name: str, intent: Intent | None, *, must: bool) -> None:
         """Write down what is to become of it; None: it stays as it is. ``must``: raise if that can't be written."""
+
+    def hold(self, container: Container, lack: Lack) -> None:
+        """Have it wait until nothing is lacking."""
 
     async def freeze(self, container: Container) -> None:
         """Freeze its processes."""
@@ -87,6 +90,10 @@ class Work:
     """Seconds until a halt becomes a kill."""
     drain: float | None = None
     """Seconds from the withdrawal of names and ports to the halt; None: as its spec says."""
+    turn: Callable[[], Awaitable[Lack | None]] | None = None
+    """Waited for by ``AwaitTurn``; gives what it lacks then."""
+    held: bool = False
+    """Whether it turned out that it has to wait: no further step is taken."""
     namespace: int | None = None
     """A descriptor of the mount namespace that has its layers."""
     done: list[Step] = field(default_factory=list)
@@ -100,7 +107,8 @@ class Work:
         """Do ``steps`` in order; if one of them fails, undo those that can be undone. Raises FleetError."""
         try:
             for step in steps:
-                await self.take(step, observers)
+                if not self.held:
+                    await self.take(step, observers)
         except BaseException:
             await self.undo()
             raise

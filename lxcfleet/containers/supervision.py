@@ -25,7 +25,7 @@ from lxcfleet.containers.events import BackedOff, GaveUp
 from lxcfleet.containers.exits import Exit, Past
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.restarts import FRESH, End
-from lxcfleet.errors import FleetError
+from lxcfleet.errors import Blocked, FleetError
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.lxc import stopping
 from lxcfleet.host.process import proc
@@ -284,6 +284,9 @@ class Supervision:
             try:
                 with self._in_hand(container.name):
                     await self._actions.again(container, Action.START, self._reason(container))
+                if container.lack is not None:  # that it is to run is noted now: it starts once nothing is lacking
+                    container.course = replace(container.course, due=None)
+                    self._save(container)
                 return
             except FleetError as error:
                 log.error("%s is not started again: %s", container.name, str(error).replace("\n", "; "))
@@ -310,6 +313,8 @@ class Supervision:
             try:
                 with self._in_hand(container.name):
                     await self._actions.again(container, Action.RESTART, "restart policy: its check calls it unhealthy")
+            except Blocked:  # it could not start again: it goes on as it is, and may get well with what it depends on
+                await asyncio.sleep(OWNED_SECONDS)
             except FleetError as error:
                 log.error("%s is not restarted: %s", container.name, str(error).replace("\n", "; "))
                 self._decide(container, End(failed=True))

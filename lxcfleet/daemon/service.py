@@ -18,12 +18,15 @@ from lxcfleet.containers.changing import Changing, Planned, needs_restart
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.creation import Creation
 from lxcfleet.containers.delta_sizes import Looks
+from lxcfleet.containers.dependencies import Dependencies
 from lxcfleet.containers.disk import Disk
 from lxcfleet.containers.endings import Endings
 from lxcfleet.containers.firsts import Firsts
 from lxcfleet.containers.host_keeper import HostKeeper
 from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.masks import MaskKeeper
+from lxcfleet.containers.ordering import Ordering
+from lxcfleet.containers.prerequisites import Prerequisites
 from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
@@ -71,6 +74,8 @@ class Fleet:
         endings: Endings,
         launcher: Launcher,
         secrets: Secrets,
+        prerequisites: Prerequisites,
+        dependencies: Dependencies,
         observers: Sequence[Observer] = (),
     ) -> None:
         """``observers`` are called before each step that changes a container."""
@@ -90,16 +95,19 @@ class Fleet:
         self.waiting = Waiting(registry, prober)
         self.usages = Usages(registry, prober.of)
         self.room = Room(paths, registry, mask, network, host)
-        self.reconciler = Reconciler(registry, lifecycle, specs, self.room, config.stop_timeout, observers)
-        firsts = Firsts(endings)
-        self.actions = Actions(paths, registry, self.reconciler, mask, operations, bus, self.room, firsts)
-        self.boot = Boot(paths, registry, prober, self.reconciler, operations, bus)
-        self.changing = Changing(paths, self.reconciler, specs, mask, network, bus)
+        self.reconciler = Reconciler(registry, lifecycle, specs, self.room, config.stop_timeout, observers, prerequisites)
+        ordering = Ordering(registry, dependencies, prerequisites, Firsts(endings))
+        self.actions = Actions(
+            paths, registry, self.reconciler, mask, operations, bus, self.room, ordering
+        )
+        self.boot = Boot(paths, registry, prober, self.reconciler, operations, bus, dependencies)
+        self.dependencies, self.prerequisites = dependencies, prerequisites
+        self.changing = Changing(paths, self.reconciler, specs, mask, network, bus, dependencies)
         self.disk = Disk(paths, registry, launcher, mask)
         self.volumes = Volumes(paths, registry, self.room, launcher, operations, bus)
         self.creation = Creation(
             paths, registry, specs, mask, self.reconciler, operations, bus, self.room, self.actions,
-            self.changing, firsts, secrets,
+            self.changing, dependencies, secrets,
         )
 
     async def reload(self, config: Config) -> list[str]:
@@ -149,6 +157,7 @@ class Fleet:
             "restart_needed": list(needs_restart(container)),
             "problem": str(container.problem) if container.problem else None,
             "exit": container.exit.record() if container.exit else None,
+            "blocked": None if container.running is not None or container.lack is None else container.lack.reason,
             "gave_up": container.course.gave_up,
             "starts_in": _left(container),
         }

@@ -79,6 +79,7 @@ class Daemon:
         site.close()
         for task in tasks:
             task.cancel()
+        parts.prerequisites.end()
         await parts.fleet.operations.settle()
         parts.close()
         parts.launcher.close()

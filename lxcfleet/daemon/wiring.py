@@ -9,8 +9,10 @@ from pathlib import Path
 from lxcfleet.api.requests import RolloutRequest
 from lxcfleet.containers import lxc_config
 from lxcfleet.containers.announcements import StartAnnouncements
+from lxcfleet.containers.blocking import Blocking
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.delta_sizes import DeltaSizes
+from lxcfleet.containers.dependencies import Dependencies
 from lxcfleet.containers.endings import Endings
 from lxcfleet.containers.events import (
     ActionDone,
@@ -18,10 +20,12 @@ from lxcfleet.containers.events import (
     EndedInHand,
     Exited,
     Gone,
+    Held,
     Killed,
     SecretChanged,
     SpecChanged,
     StartAnnounced,
+    StartFailed,
     Wished,
 )
 from lxcfleet.containers.host_keeper import HostKeeper
@@ -29,6 +33,7 @@ from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.memory import MemoryKills
 from lxcfleet.containers.monitor_guard import MonitorGuard
+from lxcfleet.containers.prerequisites import Prerequisites
 from lxcfleet.containers.readings import Readings
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.secret_changes import SecretChanges
@@ -119,6 +124,7 @@ class Parts:
         self.lifecycle = Lifecycle(
             paths, self.specs, launcher, self.registry, settings, self.network, self.mask, self.secrets, self.bus
         )
+        self._name_prerequisites()
         self.fleet = Fleet(
             paths,
             settings,
@@ -136,6 +142,8 @@ class Parts:
             self.endings,
             launcher,
             self.secrets,
+            self.prerequisites,
+            self.dependencies,
             observers,
         )
         self._patches()
@@ -151,6 +159,7 @@ class Parts:
         """The daemon ends: nothing is watched any more, and no descriptor of a container or of a watch stays open."""
         self.prober.close()
         self.consoles.close()
+        self.blocking.close()
         self.fleet.boot.close()
         self.tasks.close()
         self.announcements.close()
@@ -161,20 +170,25 @@ class Parts:
         self.mask.freshness.close()
         self.lifecycle.close()
 
+    def _name_prerequisites(self) -> None:
+        """Make the parts that know what has to be there before a container starts."""
+        self.dependencies = Dependencies(self.registry, self.prober, self.store.has_group)
+        self.prerequisites = Prerequisites([self.dependencies])
+
     def _patches(self) -> None:
-        """Make the parts that deal with patches of the host."""
+        """Make the parts that deal with patches of the host, and with what follows from other changes."""
+        self.blocking: Blocking = Blocking(self.registry, self.prerequisites, self.bus, self.fleet.actions.start_blocked)
         self.finder = Finder(self.paths, self.launcher, self.mask, lambda: self.fleet.config.rollout.data)
         fallen, before = Fallen(self.paths), Before(self.paths.well_before)
         ledger = Ledger(self.paths, self.registry, self.bus, fallen)
-        store = self.store
-        sight = Sight(self.paths, self.fleet, self.finder.scan, fallen, before, store)
+        sight = Sight(self.paths, self.fleet, self.finder.scan, fallen, before, self.store)
         sets = ChangeSets(self.paths, self.fleet.changing)
-        self.rollouts = Orders(self.fleet, ledger, sight, fallen, sets)
+        self.rollouts: Orders = Orders(self.fleet, ledger, sight, fallen, sets)
         self.driver = Driver(
             self.paths, self.fleet, ledger, sight, dpkg.in_pieces, self.endings, sets, self.rollouts.undo,
             self._rescue, self._went_well,
         )
-        self.fleets = Fleets(self.fleet, self.rollouts, store)
+        self.fleets = Fleets(self.fleet, self.rollouts, self.store)
         self.owners = Owners()
         self.own = OwnParts(
             self.launcher, self.network, self.owners, self.bus, self.tasks, self.paths.sessions, self.consoles
@@ -282,6 +296,11 @@ class Parts:
         for kind in changes:
             subscribe("rollouts", kind, lambda _: self.rollouts.wake())
             subscribe("waiting", kind, lambda _: self.fleet.waiting.wake())
+        # Last: what they wait for has to be known by then, such as how a run ended.
+        subscribe("blocked containers", Held, lambda event: self.blocking.held(event.name))
+        for kind in (*changes, ActionDone, Held, SpecChanged, StartFailed, Wished):
+            subscribe("blocked containers", kind, lambda _: self.blocking.wake())
+            subscribe("starts that wait", kind, lambda _: self.prerequisites.tell())
 
     def _tell(self, event: Event) -> None:
         """The host's log hears of events that users are to see, too."""

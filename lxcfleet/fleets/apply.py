@@ -243,7 +243,8 @@ class Work:
         def job(container: Container) -> Job:
             return Job(container.name, lambda: self._core.actions.act(container, action, timeout))
 
-        for result in await self._core.actions.run_jobs(action, [job(self._core.registry[name]) for name in names]):
+        jobs = self._core.actions.ordering.jobs(action, [self._core.registry[name] for name in names], job)
+        for result in await self._core.actions.run_jobs(action, jobs):
             operation.add(result)
 
 

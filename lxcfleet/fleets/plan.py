@@ -11,19 +11,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from lxcfleet.containers.changes import await_restart
 from lxcfleet.errors import Conflict, FleetError, InvalidInput
+from lxcfleet.fleets import dependencies
 from lxcfleet.fleets.applied import Applied, AppliedGroup, of_file, with_init
 from lxcfleet.fleets.secrets import SecretChange, plan_secrets
 from lxcfleet.fleets.volumes import VolumeChange, plan_volumes
 from lxcfleet.spec import combinations
 from lxcfleet.spec.fields import askable, stored
-from lxcfleet.spec.fleet_file import FleetFile, Group
+from lxcfleet.spec.fleet_file import FleetFile, Group, in_order
 from lxcfleet.spec.merging import merged
 from lxcfleet.spec.rows import Change as Takes
 from lxcfleet.spec.rows import Row
@@ -34,6 +35,7 @@ from lxcfleet.spec.states import State
 from lxcfleet.spec.volumes import Volume
 
 _UNSAID = object()
+_CAN_NOT = "the file can't be applied; nothing is changed"
 _DOWN = {
     State.STOPPED: "somebody stopped it", State.EXITED: "it ended by itself", State.FAILED: "it ended by itself",
     State.BACKOFF: "it is started again in a while",
@@ -176,6 +178,7 @@ def plan(
     planner = _Planner(file, applied, containers, settings, adopt=adopt)
     changes = [*planner.groups()]
     planner.refuse()
+    planner.refuse_dependencies({name for other in others for name in other.groups}, prune)
     gone = [name for name in planner.owned() if name not in planner.wanted]
     surplus = [*planner.surplus(gone)]
     destroyed: list[Change] = []
@@ -262,7 +265,22 @@ class _Planner:
                 hint="destroy them, and apply the file again",
             )  # fmt: skip
         if self._wrong:
-            raise InvalidInput("the file can't be applied; nothing is changed", why="\n".join(self._wrong))
+            raise InvalidInput(_CAN_NOT, why="\n".join(self._wrong))
+
+    def refuse_dependencies(self, groups: Collection[str], prune: Prune) -> None:
+        """Raise InvalidInput if anything depends on what will not be there. ``groups``: of other fleets' files."""
+        file = self._file
+        groups = {*groups, *self._before} if prune is Prune.NO else groups
+        members = {
+            group.name: group.names(self._count(group, self._before.get(group.name), tell=False))
+            for group in file.groups.values()
+        }
+        lost = {*self.owned()} - self.wanted if prune is not Prune.NO else set()
+        others = {*self._containers} - self.wanted - lost
+        present = {name: spec for name in others if (spec := self._containers[name].spec) is not None}
+        found = [*dependencies.wrong(file, members, present, groups)]
+        if found:
+            raise InvalidInput(_CAN_NOT, why="\n".join(in_order(found)))
 
     def groups(self) -> Iterator[Change]:
         """The changes of all containers that the file has."""

@@ -92,6 +92,10 @@ class FleetStore:
         own = None if found is None else found.groups.get(group)
         return None if own is None else own.rollout
 
+    def has_group(self, name: str) -> bool:
+        """Whether any fleet has a group of that name."""
+        return any(name in applied.groups for applied in self)
+
     def rollouts(self) -> Mapping[str, ProfileRollout]:
         """The same for all groups, as FLEET/GROUP."""
         return {f"{a.fleet}/{name}": group.rollout for a in self for name, group in a.groups.items()}

@@ -89,10 +89,10 @@ class Prober:
     # -- what is known ---------------------------------------------------------------------------------------
 
     def of(self, container: Container) -> Health | None:
-        """How the container is; None if it does not run, and its restart policy does not want it to."""
+        """How the container is; None if it does not run, and neither is blocked nor wanted up by its restart policy."""
         running = container.running
         if running is None:
-            down = container.backs_off or container.course.gave_up
+            down = container.backs_off or container.course.gave_up or container.lack is not None
             return Health.UNHEALTHY if down else None
         if container.waits_for_address:
             return judge.without_address(running.age)
@@ -103,10 +103,20 @@ class Prober:
             return Health.STARTING
         return judge.of_age(running.age, self._alive_time)
 
+    def matures(self, container: Container) -> float | None:
+        """Seconds until it counts as healthy by its age alone, without an event; None: an event tells."""
+        running = container.running
+        if running is None or container.waits_for_address or judge.needs_checks(container.spec):
+            return None
+        left = self._alive_time - running.age
+        return left if left > 0 else None
+
     def reason(self, container: Container) -> str:
         """What the last check that failed said; empty while all is well."""
         if container.running is not None and container.waits_for_address:
             return "no DHCP server has given it an address"
+        if container.running is None and container.lack is not None:
+            return f"blocked: {container.lack.reason}"
         if container.running is None and self.of(container) is Health.UNHEALTHY:
             return f"it ended: {container.exit.words}" if container.exit is not None else "it ended"
         watch = self._watches.get(container.name)

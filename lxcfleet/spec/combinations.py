@@ -9,6 +9,7 @@ from typing import Any
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec import raw_lxc
 from lxcfleet.spec.addresses import is_hardware
+from lxcfleet.spec.depends import MAX_DEPENDS
 from lxcfleet.spec.fields import table
 from lxcfleet.spec.health import CheckKind
 from lxcfleet.spec.secrets import Then
@@ -179,6 +180,12 @@ def _disk_of_privileged(values: Values) -> InvalidInput | None:
     )  # fmt: skip
 
 
+def _too_many_depends(values: Values) -> InvalidInput | None:
+    if len(values["depends_on"]) <= MAX_DEPENDS:
+        return None
+    return InvalidInput(f"depends_on has more than {MAX_DEPENDS} names", hint="name groups instead of containers")
+
+
 def _nesting_of_privileged(values: Values) -> InvalidInput | None:
     if not values["privileged"] or not values["nesting"]:
         return None
@@ -222,6 +229,7 @@ RULES = (
     Rule(("isolated", "network"), _isolated_on_host_network),
     Rule(("lxc", "network"), _sysctl_of_host),
     Rule(("disk", "privileged"), _disk_of_privileged),
+    Rule(("depends_on",), _too_many_depends),
     Rule(("nesting", "privileged"), _nesting_of_privileged),
     Rule(("secrets", "init"), _signal_to_systemd, profile=False),
 )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from ipaddress import IPv4Interface, IPv6Interface
 
+from lxcfleet.spec.depends import DependsType
 from lxcfleet.spec.health import HealthCheck, HealthType
 from lxcfleet.spec.names import MAX_DRAIN, check_label, check_name, check_user, check_variable
 from lxcfleet.spec.ports import Port, Publication, check_ports, check_publications, parse_port, parse_publication
@@ -195,6 +196,11 @@ class SpecFields:
         Whole(-MAX_ORDER, MAX_ORDER), "Those with lower numbers start before it when the host boots, and end after it at"
         " shutdown.", default=0, usual="0",
         change=Change.LIVE, option=("--boot-order",), metavar="N",
+    )
+    depends_on: Mapping[str, str] = row(
+        DependsType(), "What it waits for before it starts: names of containers or groups, each with started, healthy or"
+        " completed (its last run ended with 0).", default={},
+        change=Change.LIVE, option=("--depends-on",), metavar="NAME=CONDITION",
     )
     restart: Restart = row(
         RestartType(), "When it is started again after it ended by itself: no, on-failure, always or unless-stopped, and"

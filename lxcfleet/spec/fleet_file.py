@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any
 
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec import combinations, env_file, fleet_volumes, layering, marked_yaml
+from lxcfleet.spec.depends import MAX_DEPENDS, Graph
 from lxcfleet.spec.fields import askable
 from lxcfleet.spec.fleet_volumes import VolumeWish
 from lxcfleet.spec.merging import init_of, merged
@@ -60,10 +62,12 @@ MAX_HELD = 1_000_000
 """The most values of all containers together."""
 _SUGGESTED = 20
 """So many unknown keys get the name of one that is like them, as to find it takes long."""
+MOST_CIRCLES = 10
+"""So many circles of dependencies are enough."""
 _OWNER = re.compile(": (groups|profiles): [^:]*(: members: [^:]*)?")
 LATER = frozenset(
     """
-    app apps autoscale base cpu_weight depends_on hooks io logs stop swap
+    app apps autoscale base cpu_weight hooks io logs stop swap
     """.split()  # noqa: SIM905
 )
 """Keys that the format has, and this version does not carry out."""
@@ -241,6 +245,7 @@ class _Reader:
             top.complain("groups", f"these are {total} containers, and a fleet may have {MAX_COUNT}")
         else:
             self._check_collisions(found)
+            self._complaints += circles(found)
         held = sum(_size(each.of(name)) for each in found.values() for name in each.names(each.count)[:MAX_COUNT])
         if held > MAX_HELD:
             top.complain("groups", f"their containers have {held} values in all, and may have {MAX_HELD}")
@@ -431,6 +436,38 @@ def _size(values: Mapping[str, Any]) -> int:
 def _mistake(complaint: str) -> str:
     """A complaint without its group or profile: a profile's mistake is one of each group that has the profile."""
     return _OWNER.sub("", complaint, count=1)
+
+
+def depends_of(group: Group, member: str) -> Mapping[str, str]:
+    """What one of the group's containers waits for."""
+    found: Mapping[str, str] = group.of(member).get("depends_on", {})
+    return found
+
+
+def place_of(group: Group, name: str) -> str:
+    """Where the group, or the first of its members that does, says that it waits for ``name``."""
+    for layer in (group.merged, *group.merged_members.values()):
+        said = layer.get("depends_on")
+        if isinstance(said, Marked) and name in said:
+            return said.places.get(name) or said.place
+    return group.place
+
+
+def circles(groups: Mapping[str, Group]) -> Iterator[str]:
+    """A complaint for each circle in which containers of the file wait for each other; whatever hosts they are for."""
+    members = {name: group.names(group.count) for name, group in groups.items()}
+    owners = {each: groups[name] for name, names in members.items() for each in names}
+    said = {each: depends_of(group, each) for each, group in owners.items()}
+    depends = {each: set(names if len(names) <= MAX_DEPENDS else ()) for each, names in said.items()}
+    for _ in range(MOST_CIRCLES):
+        circle = Graph(depends, members).cycle()
+        if not circle:
+            return
+        one, other = next((one, other) for one, other in itertools.pairwise(circle) if one in depends)
+        group = owners[one]
+        yield f"{place_of(group, other)}: groups: {group.name}: depends_on.{other}: a circle: {' waits for '.join(circle)}"
+        for each in members[group.name]:
+            depends[each].discard(other)
 
 
 def _apart(one: Group, other: Group) -> bool:

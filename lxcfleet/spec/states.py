@@ -16,6 +16,8 @@ class State(StrEnum):
     """It ended by itself, with another exit status; or its restart policy gave it up."""
     BACKOFF = "backoff"
     """It ended, and its restart policy starts it again in a moment."""
+    BLOCKED = "blocked"
+    """It is to run, and lacks something that it needs before, such as a container that it depends on."""
     STARTING = "starting"
     RUNNING = "running"
     FROZEN = "frozen"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lxcfleet.containers import store
+from lxcfleet.containers import plan, store
 from lxcfleet.containers.actions import Actions
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import Intent
@@ -17,6 +17,7 @@ from lxcfleet.containers.events import StartFailed
 from lxcfleet.containers.reboots import Reboots
 from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.steps import Boot
 from lxcfleet.errors import HostError, NotFound
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
@@ -96,8 +97,8 @@ def test_a_start_after_a_reboot_that_fails_is_told(tmp_path: Path) -> None:
     registry.add(web)
 
     class Failing:
-        def owed(self, _: Container) -> bool:
-            return True
+        def owed(self, _: Container) -> plan.Steps:
+            return (Boot(),)
 
         async def go_on(self, _: Container) -> None:
             raise HostError("the disk is full")

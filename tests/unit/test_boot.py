@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from lxcfleet.containers.boot import Record, parse
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.turns import in_turns, turns
+from lxcfleet.containers.turns import Gates, in_turns, turns
 from lxcfleet.runtime.operations import Job, Operations
+from lxcfleet.spec.depends import Graph
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.spec import Spec
 
@@ -142,3 +143,26 @@ def test_cancelled_turns_end() -> None:
         return [result.status for result in operation.results]
 
     assert asyncio.run(asyncio.wait_for(begin(), 30)) == ["started", "cancelled", "cancelled"]
+
+
+def test_nobody_has_a_turn_before_those_that_it_waits_for() -> None:
+    orders = {"a": 0, "db": 5, "web": -1, "x": 9}
+    containers = [Container(name, Spec(name, boot_order=order)) for name, order in orders.items()]
+    graph = Graph({"a": (), "db": (), "web": ("db",), "x": ()}, {})
+    assert [[each.name for each in group] for group in turns(containers, graph)] == [["a"], ["db", "web"], ["x"]]
+    back = turns(containers, graph, last_first=True)
+    assert [[each.name for each in group] for group in back] == [["x"], ["web"], ["db"], ["a"]]
+
+
+def test_a_gate_opens_once_all_before_are_through() -> None:
+    async def passing() -> None:
+        gates = Gates([["a", "b"], [], ["c"]])
+        waiting = asyncio.create_task(gates.wait("c"))
+        await gates.wait("a")
+        for name in ("a", "a", "b"):
+            await asyncio.sleep(0)
+            assert not waiting.done()
+            gates.passed(name)
+        await asyncio.wait_for(waiting, 10)
+
+    asyncio.run(passing())

@@ -15,6 +15,7 @@ import pytest
 from lxcfleet.containers import store
 from lxcfleet.containers.changing import Changing, Planned, like, to_restart
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.dependencies import Dependencies
 from lxcfleet.containers.lxc_config import Platform
 from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
@@ -59,7 +60,8 @@ class World:
         self.registry = Registry(self.paths, nobody, bus)
         self.specs = Specs(self.paths, platform, nobody, network, bus, 4)
         reconciler = Reconciler(self.registry, nobody, self.specs, nobody, 10.0)
-        self.changing = Changing(self.paths, reconciler, self.specs, mask, network, bus)
+        dependencies = Dependencies(self.registry, nobody, bool)
+        self.changing = Changing(self.paths, reconciler, self.specs, mask, network, bus, dependencies)
         for number, name in enumerate(NAMES):
             spec = Spec(name, Init.APP, ("true",), first_id=1879048192 + 65536 * number, created="2026-01-01T00:00:00Z")
             self.paths.container(name).directory.mkdir()

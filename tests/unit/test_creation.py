@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lxcfleet.containers import plan, store
+from lxcfleet.containers import store
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.masks import MaskKeeper
@@ -56,7 +56,7 @@ def test_the_ids_of_a_failed_creation_stay_taken_while_it_has_files(
     registry = Registry(Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path), nobody, Bus())
     container = Container("web", SPEC, busy="create")
     with pytest.raises(type(failure)):
-        asyncio.run(Reconciler(registry, hands, nobody, room, 10.0).create(container, plan.create(start=True)))
+        asyncio.run(Reconciler(registry, hands, nobody, room, 10.0).create(container, start=True))
     assert forgotten == ([] if left else ["web"])
     assert container.busy is None
 

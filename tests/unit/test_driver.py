@@ -41,6 +41,8 @@ class Box:
 
     def __init__(self, name: str) -> None:
         self.name, self.spec, self.problem, self.busy = name, None, None, None
+        self.wanted: Any = None
+        self.foreground: Any = None
         self.labels: dict[str, str] = {}
         self.number = 1
         self.old = True
@@ -102,6 +104,7 @@ class World:
             bus=Bus(),
             actions=SimpleNamespace(run_jobs=self._run_jobs, act=self._restart),
             operations=SimpleNamespace(any=lambda _: False),
+            prerequisites=SimpleNamespace(lack=lambda _: None),
         )  # fmt: skip
         self.ending: Ending | None = None
         """How all containers ended, as far as that is known."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lxcfleet.containers import exits
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.desired import Lack
 from lxcfleet.containers.exits import Exit, Past, last_lines, mark
 from lxcfleet.containers.restarts import Course
 from lxcfleet.host.lxc.stopping import stops
@@ -83,6 +84,12 @@ def test_only_lines_of_the_last_run_are_kept(tmp_path: Path) -> None:
 def test_the_state_of_one_that_ended(ended: Exit | None, course: Course, policy: Policy, state: State) -> None:
     container = Container("web", Spec("web", restart=Restart(policy)), exit=ended, course=course)
     assert (container.state, container.backs_off) == (state, state is State.BACKOFF)
+
+
+def test_one_that_lacks_something_is_blocked_whatever_its_last_end_was() -> None:
+    container = Container("web", Spec("web", restart=Restart(Policy.ALWAYS)), exit=ENDED, course=Course(due=5.0))
+    container.lack = Lack("db not healthy")
+    assert (container.state, container.backs_off, container.state.ended) == (State.BLOCKED, False, False)
 
 
 @pytest.mark.parametrize(

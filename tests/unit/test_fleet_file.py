@@ -88,7 +88,7 @@ groups:
   web:
     count: -1
     profiles: [base, none]
-    depends_on: {db: healthy}
+    depends_on: {db: well}
     memroy: 1
     environment: {A: on}
     health: {interval: 3}
@@ -107,7 +107,7 @@ groups:
         "f:7: groups: web1: count: the name of a group with a count can't end in a digit: its membe",
         "f:9: groups: web: count: -1 is not between 0 and 4096",
         "f:10: groups: web: profiles: there is no profile 'none'; profiles that are known: base",
-        "f:11: groups: web: depends_on: not known to this version of lxcfleet",
+        "f:11: groups: web: depends_on.db: 'well' is none of started, healthy, completed",
         "f:12: groups: web: memroy: unknown key: did you mean memory?",
         "f:13: groups: web: environment.A: expected text (quote numbers and words such as yes and n",
         "f:14: groups: web: health: takes exactly one of exec, tcp, http and ignore_units",
@@ -226,3 +226,36 @@ def test_of_many_unknown_keys_the_first_are_told() -> None:
     lines = caught.value.why.splitlines()
     assert "did you mean command?" in lines[0]
     assert len(lines) <= fleet_file.MOST + 1
+
+
+def test_circles_of_dependencies_are_all_told_with_their_lines() -> None:
+    text = HEAD + """groups:
+  web: {count: 3, depends_on: {db: healthy}}
+  db:
+    count: 2
+    depends_on: {job: completed}
+  job: {depends_on: {web2: started}}
+  self:
+    depends_on:
+      self: started
+  a: {memory: lots, members: {a: {depends_on: {b: started}}}}
+  b: {depends_on: {a: healthy}}
+  well: {depends_on: {web: started, elsewhere: healthy}}
+"""
+    told = complaints(text)
+    assert "a circle: db waits for db1 waits for job waits for web2 waits for db" in "\n".join(told)
+    assert [line.split(": a circle")[0] for line in told if "a circle" in line] == [
+        "f:7: groups: db: depends_on.job", "f:11: groups: self: depends_on.self", "f:12: groups: a: depends_on.b",
+    ]  # fmt: skip
+    assert any("lots" in line for line in told)
+
+
+def test_circles_of_a_hostile_file_take_no_time() -> None:
+    many = "{" + ", ".join(f"x{number}: started" for number in range(9000)) + "}"
+    text = HEAD + f"groups:\n  web: {{count: 4000, depends_on: {many}}}\n"
+    text += "".join(f"  g{number}x: {{depends_on: {{g{number}x: started}}}}\n" for number in range(90))
+    before = time.process_time()
+    told = complaints(text)
+    assert time.process_time() - before < MOST_SECONDS
+    assert any("depends_on has more than 64 names" in line for line in told)
+    assert sum("a circle" in line for line in told) == fleet_file.MOST_CIRCLES

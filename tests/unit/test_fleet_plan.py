@@ -109,6 +109,8 @@ def test_an_exported_file_changes_nothing(one: dict[str, Any], other: dict[str, 
     fleet: Fleet = {}
     for name, values in {"web1": one, "web2": one, "web3": {**one, "pids": 7}, "x": other}.items():
         values = {key: value for key, value in values.items() if key != "profile"}
+        if "depends_on" in values:  # what it names has to be there
+            values["depends_on"] = dict.fromkeys(["out"] if values["depends_on"] else [], "started")
         try:
             like = merge(values, {}, DECLARING)
         except InvalidInput:
@@ -119,6 +121,7 @@ def test_an_exported_file_changes_nothing(one: dict[str, Any], other: dict[str, 
     text = export.text("shop", [each.spec for each in fleet.values() if each.spec], None, DECLARING)
     assert set(fleet_file.parse(Sources(text, "f"), DECLARING).groups) == {"web", "x"}
     file = fleet_file.parse(Sources(text, "f"), DECLARING)
+    fleet["out"] = Current(Spec("out", created=TIME), None)
     made = plan(file, None, (), fleet, DECLARING, adopt=True)
     assert {key for each in made.changes for key in each.differs} == {"fleet", "group"}
     after = carry_out(made, fleet)
@@ -242,3 +245,28 @@ def test_new_containers_that_are_alike_share_one_spec() -> None:
     other = planned("  web: {count: 50, command: [x], members: {web8: {pids: 5}}}\n", {})
     assert made.id != other.id
     assert made.id == planned("  web: {count: 50, command: [x], members: {web7: {pids: 5}}}\n", {}).id
+
+
+def test_a_dependency_has_to_exist_when_the_file_is_applied() -> None:
+    text = "  web: {count: 2, depends_on: {db: healthy}}\n"
+    with pytest.raises(InvalidInput) as told:
+        planned(text, {})
+    assert told.value.why == "f:4: groups: web: depends_on.db: there is no container and no group of this name"
+    made = planned(text + "  db: {}\n", {})
+    assert [each.kind for each in made.changes] == [Kind.CREATE] * 3
+    assert planned(text + "  db: {count: 0}\n", {}).changed, "a group may get its containers later"
+    stranger = Spec("db", created=TIME)
+    assert planned(text, {"db": Current(stranger, stranger)}).changed
+    fleet = carry_out(made, {})
+    with pytest.raises(InvalidInput):
+        planned(text, fleet, made.after, prune=Prune.ALL)
+    assert not planned(text, fleet, made.after).of(Kind.DESTROY)
+
+
+def test_a_circle_through_containers_that_are_not_in_the_file_is_refused() -> None:
+    other = Spec("other", created=TIME, depends_on={"web": "started"})
+    fleet = {"other": Current(other, other)}
+    with pytest.raises(InvalidInput) as told:
+        planned("  web: {count: 1, depends_on: {other: started}}\n", fleet)
+    assert told.value.why.startswith("f:4: groups: web: depends_on.other: a circle: ")
+    assert planned("  web: {count: 1}\n", fleet).changed

@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxcfleet.containers.container import Container
-from lxcfleet.containers.desired import NOTHING, Desired, Intent, Observed
+from lxcfleet.containers.desired import NOTHING, Desired, Intent, Lack, Observed
+from lxcfleet.containers.holding import Hold
 from lxcfleet.containers.plan import WANTED, Steps, change, create, plan, recover
 from lxcfleet.containers.steps import (
+    Boot,
     Check,
     Halt,
     Leave,
@@ -111,6 +113,39 @@ def test_a_crash_at_any_step_ends_as_it_was_or_as_it_was_to_become(action: Actio
         end = recovered(left)
         assert clean(end), f"{left} recovers to {end}"
         assert same(end, was) or same(end, TARGETS[action]), f"{left} recovers to {end}"
+
+
+LACK = Lack("db not healthy")
+
+
+@pytest.mark.parametrize("begin", [STOPPED, OWED, replace(STOPPED, noted=Intent.STOPPED)])
+def test_a_start_that_lacks_something_is_noted_and_waits(begin: Observed) -> None:
+    begin = replace(begin, lack=LACK)
+    for left in crashes(steps(Action.START, begin), begin):
+        again = recover(left)
+        assert Boot() not in again
+        assert play(again, left).noted in (begin.noted, None, Intent.RUN)
+    waiting = play(steps(Action.START, begin), begin)
+    assert (waiting.running, waiting.noted) == (False, Intent.RUN)
+    assert steps(Action.START, waiting) == recover(waiting) == (Hold(LACK),)
+    assert describe("web", steps(Action.START, waiting)) == ["web: wait with its start: db not healthy"]
+    assert play(recover(replace(waiting, lack=None)), waiting).running
+    assert play(steps(Action.STOP, waiting), waiting) == replace(waiting, noted=None)
+
+
+def test_what_runs_goes_on_whatever_is_lacking() -> None:
+    for action in (Action.START, Action.STOP, Action.DESTROY, Action.FREEZE):
+        assert steps(action, replace(RUNNING, lack=LACK)) == steps(action, RUNNING)
+
+
+def test_a_container_is_made_as_one_that_is_to_run_and_waits() -> None:
+    made = create(True, LACK)
+    assert play(made, NOTHING).noted is Intent.RUN
+    for left in crashes(made, NOTHING):
+        end = recovered(replace(left, lack=LACK))
+        assert end.noted is Intent.RUN or not end.exists
+        assert not end.running
+    assert create(False, LACK) == create(False)
 
 
 @pytest.mark.parametrize("start", [True, False])
@@ -232,6 +267,9 @@ class ModelHands:
 
     async def put_in_force(self, container: Container, spec: Spec) -> None:
         self._act(replace(self.now, in_force=spec))
+
+    def hold(self, container: Container, lack: Lack) -> None:
+        self._act(self.now)
 
     async def freeze(self, container: Container) -> None:
         self._act(replace(self.now, frozen=True))

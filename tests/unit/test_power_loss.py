@@ -181,7 +181,7 @@ def test_the_record_of_what_runs_is_the_old_or_the_new_one(tmp_path: Path, monke
     paths = own_paths(tmp_path / "fleet")
     old, new = boot.Record("b", ("a",)), boot.Record("b", ("a", "b"), ("c",))
     tree.write(paths.running_record, old.render())
-    keeper = boot.Boot(paths, NOBODY, NOBODY, NOBODY, NOBODY, NOBODY)
+    keeper = boot.Boot(paths, NOBODY, NOBODY, NOBODY, NOBODY, NOBODY, NOBODY)
     load = lambda: boot.parse(paths.running_record.read_text())  # noqa: E731
     check(tmp_path, monkeypatch, lambda: keeper._save(new), load, old, new)
 

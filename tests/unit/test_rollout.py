@@ -538,3 +538,22 @@ def test_shares(text: str, of_ten: int) -> None:
 def test_texts_that_are_no_shares_are_refused(text: str) -> None:
     with pytest.raises(InvalidInput):
         Share.parse(text)
+
+
+def test_who_depends_on_another_comes_after_it_whatever_the_priority() -> None:
+    members = Member("a", OLD), Member("b", OLD, priority=9), Member("x", OLD, priority=5)
+    plan = rollout(*members, policy=policy(max_unavailable=Share(3)))
+    now = well(1)["c1"]
+    seen = {"a": replace(now, awaited={"b"}), "b": now, "x": now}
+    assert planner.preview(plan, seen) == [("x",), ("b",), ("a",)]
+    circle = {name: replace(now, awaited={"a", "b", "x"}) for name in seen}
+    assert planner.preview(plan, circle) == [("a",), ("x",), ("b",)]
+
+
+def test_who_could_not_start_again_is_not_stopped() -> None:
+    plan = rollout(*many(2), policy=policy(max_unavailable=Share(2)))
+    seen = {**well(2), "c1": replace(well(1)["c1"], lack="db not healthy")}
+    assert next_wave(plan, seen) == ("c2",)
+    blocked = next_wave(rollout(*many(1)), seen)
+    assert blocked == Blocked("c1", "it could not start again: db not healthy")
+    assert planner.decide(rollout(*many(1)), seen, 11.0) == Stop("c1", "it could not start again: db not healthy")

@@ -33,6 +33,8 @@ class Box:
     """Whether it is stale whatever is done to it, because of a shadow for instance."""
     restarts: dict[int, int] = field(default_factory=dict)
     """How often the rollout restarted it, by patch."""
+    awaited: frozenset[str] = frozenset()
+    """Those that have to be healthy before it starts."""
     starts: int = 0
     """How often the rollout started it after it had fallen."""
 
@@ -44,7 +46,7 @@ class Box:
     def healthy(self) -> bool:
         return self.runs and not self.owed and not self.ill and self.delay is not None and self.age >= self.delay
 
-    def seen(self) -> LiveState:
+    def seen(self, lack: str = "") -> LiveState:
         running = self.runs and not self.owed
         return LiveState(
             self.identity if running else None,
@@ -53,6 +55,8 @@ class Box:
             healthy_for=float(self.age - (self.delay or 0)) if self.healthy else 0.0,
             running_for=float(self.age) if running else 0.0,
             busy="start" if self.owed else None,
+            lack=lack,
+            awaited=self.awaited,
         )
 
     def restart(self, patch: int, owed: int) -> None:
@@ -78,6 +82,13 @@ class World:
         for box in self.boxes.values():
             box.stale_since = int(data.draw(st.booleans(), "stale"))
             box.delay = box.delay if box.delay is not None or box.stale_since else 0
+        for name, box in self.boxes.items():
+            later = [other for other in self.boxes if other > name]
+            if later:
+                box.awaited = frozenset(self.data.draw(st.sets(st.sampled_from(later), max_size=2), "on"))
+        for name in sorted(self.boxes, reverse=True):
+            box = self.boxes[name]
+            box.awaited |= {far for near in box.awaited for far in self.boxes[near].awaited}
             box.stuck = not calm and data.draw(st.integers(0, 4), "stuck") == 0
         self.patches = 1
         self.policy = RolloutSettings(
@@ -92,7 +103,14 @@ class World:
         self.kills = 0
 
     def see(self) -> dict[str, LiveState]:
-        return {name: box.seen() for name, box in self.boxes.items()}
+        return {name: box.seen(self.lack(box)) for name, box in self.boxes.items()}
+
+    def lack(self, box: Box) -> str:
+        """What keeps a container from starting."""
+        return next((f"{name} not healthy" for name in sorted(box.awaited) if not self.is_well(name)), "")
+
+    def is_well(self, name: str) -> bool:
+        return name in self.boxes and self.boxes[name].healthy
 
     def fallen(self) -> dict[str, Member]:
         """The containers that the rollout took down, according to the notes beside them."""
@@ -179,6 +197,9 @@ class World:
     def check_wave(self, plan: Rollout, chosen: tuple[str, ...]) -> None:
         """Check that no container goes down which has to stay up."""
         assert chosen
+        waiting = {member.name for member in plan.by_phase(MemberPhase.WAITING)}
+        assert all(waiting.isdisjoint(self.boxes[name].awaited) for name in chosen), "its turn comes after theirs"
+        assert not any(self.see()[name].lack for name in chosen)
         counted = [m for m in plan.members.values() if m.phase is not MemberPhase.SKIPPED and m.name in self.boxes]
         allowed = self.policy.max_unavailable.of(len(counted))
         ill = [m.name for m in counted if not self.boxes[m.name].healthy]

@@ -14,6 +14,7 @@ from lxcfleet.api.requests import CreateRequest
 from lxcfleet.containers import store
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec import combinations, rollout, windows
+from lxcfleet.spec.depends import Condition, DependsType
 from lxcfleet.spec.fields import askable
 from lxcfleet.spec.health import CheckKind, HealthCheck, HealthType
 from lxcfleet.spec.merging import merge
@@ -43,6 +44,7 @@ RAW_VALUES: dict[str, st.SearchStrategy[str]] = {
 }  # fmt: skip
 NO_VALUES: dict[str, st.SearchStrategy[str]] = {}
 RAW = st.fixed_dictionaries(NO_VALUES, optional=RAW_VALUES)
+DEPENDS = st.dictionaries(st.sampled_from(["db", "web1", "no"]), st.sampled_from(Condition), max_size=3)
 SERVICES = st.sampled_from(["http=80", "dns=53/udp", "web-2=8080"])
 PUBLISHED = st.just("8080:80")
 UNITS = st.sampled_from(["apache2.service", r"a\x2db@1:2.timer", "x.socket"])
@@ -90,8 +92,8 @@ def values(row: Row) -> st.SearchStrategy[Any]:
             return st.sampled_from(row.type.words)
         case Command():
             return st.lists(ANY | ODD, max_size=3).map(tuple)
-        case RawType():
-            return RAW
+        case RawType() | DependsType():
+            return RAW if isinstance(row.type, RawType) else DEPENDS
         case Pairs():
             return VARIABLES if row.secret else LABELS
         case Items():

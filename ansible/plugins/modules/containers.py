@@ -219,6 +219,12 @@ options:
         Those with lower numbers start before it when the host boots, and end after it at shutdown. The
         default is 0.
     type: int
+  depends_on:
+    description:
+      - >-
+        What it waits for before it starts: names of containers or groups, each with started, healthy or
+        completed (its last run ended with 0).
+    type: dict
   restart:
     description:
       - >-
@@ -325,6 +331,7 @@ FIELDS = dict(
     maintenance=dict(type="bool"),
     autostart=dict(type="bool"),
     boot_order=dict(type="int"),
+    depends_on=dict(type="dict"),
     restart=dict(type="str"),
 )
 OPTIONS = dict(
@@ -355,6 +362,7 @@ OPTIONS = dict(
     maintenance=("--maintenance", "--no-maintenance"),
     autostart=("--autostart", "--no-autostart"),
     boot_order=("--boot-order", ""),
+    depends_on=("--depends-on", ""),
     restart=("--restart", ""),
 )
 # end of the arguments of fields

@@ -66,6 +66,8 @@ def restart(
     for key in ("timeout", "drain"):
         if more.get(key) is not None:
             raise InvalidInput(f"--{key} does not go with --rolling", hint="each container's own and lxcfleet.yaml's hold")
+    if more.get("no_deps"):
+        raise InvalidInput("--no-deps does not go with --rolling", hint="a rollout restarts what can start again")
     request = RolloutRequest("restart", chosen, policy_of(more), dry_run)
     return roll(ctx, request, wait=not more["no_wait"], style=style, quiet=quiet)
 

@@ -29,6 +29,9 @@ _drain = options.drain(
     "How long they stay up after they left names and ports; default: each one's drain, else network.drain of lxcfleet.yaml."
 )
 _until_boot = click.option("--until-boot", is_flag=True, help="Those that run start again when the host boots.")
+_no_deps = click.option(
+    "--no-deps", is_flag=True, help="Whatever the containers do that they depend on (depends_on)."
+)
 _force = click.option("--force", is_flag=True, help="Also those that run.")
 
 
@@ -64,6 +67,9 @@ def _verb(action: Action, text: str, *extra: _Decorator) -> click.Command:
 
 
 _START = """Start containers, each on a fresh mount of the host's root.
+
+One that depends on others (depends_on) is blocked until they are as it wants them, and then starts by itself; they are not
+started for it. A stop ends its waiting.
 
 \b
 Examples:
@@ -121,9 +127,9 @@ Examples:
 """
 
 VERBS = {
-    "start": _verb(Action.START, _START),
+    "start": _verb(Action.START, _START, _no_deps),
     "stop": _verb(Action.STOP, _STOP, _timeout, _drain, _until_boot),
-    "restart": _verb(Action.RESTART, _RESTART, _timeout, _drain, rolling.rolling_options),
+    "restart": _verb(Action.RESTART, _RESTART, _timeout, _drain, _no_deps, rolling.rolling_options),
     "freeze": _verb(Action.FREEZE, _FREEZE),
     "unfreeze": _verb(Action.UNFREEZE, _UNFREEZE),
     "destroy": _verb(Action.DESTROY, _DESTROY, _force, _drain),

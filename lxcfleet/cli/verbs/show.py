@@ -17,7 +17,8 @@ from lxcfleet.spec.states import State
 
 _FIELDS = (
     "name", "state", "health", "init", "privileged", "network", "addresses", "ports", "publish", "volumes", "secrets",
-    "isolated", "labels", "command", "profile", "pid", "created", "busy", "problem", "restart_needed", "exit", "gave_up",
+    "isolated", "labels", "command", "profile", "pid", "created", "busy", "problem", "restart_needed", "exit", "blocked",
+    "gave_up",
     "starts_in",
 )  # fmt: skip
 
@@ -70,7 +71,8 @@ def list_(
 ) -> None:
     """Show containers (also: ls): all, or those chosen.
 
-    STATE says of one that ended by itself how, and when, and of one in backoff when its restart policy starts it.
+    STATE says of one that ended by itself how, and when, of one in backoff when its restart policy starts it, and of one
+    that is blocked by what.
     HEALTH is starting, healthy or unhealthy. KIND says what runs as process 1, and `privileged` where root inside
     is root on the host.
 
@@ -120,6 +122,8 @@ def _row(container: ContainerRecord) -> tuple[str, ...]:
 def _state(container: ContainerRecord) -> str:
     """The state, and for one that ended by itself how that was, and when."""
     state, ended, left = container["state"], container["exit"], container["starts_in"]
+    if container["blocked"] is not None:
+        return f"{state}: {container['blocked']}"
     if left is not None:
         return f"{state} {output.duration(left)}"
     if ended is None or state not in (State.EXITED, State.FAILED):

@@ -19,6 +19,7 @@ from lxcfleet.api.requests import read_selection
 from lxcfleet.containers import endings, exits
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.endings import Endings
+from lxcfleet.containers.ordering import BLOCKED
 from lxcfleet.errors import FleetError
 from lxcfleet.host.process import proc
 from lxcfleet.patch.rollout import causes, halting, packages, planner
@@ -176,7 +177,9 @@ class Driver:
         if rollout.kind is RolloutKind.CHANGE:
             await self._change_sets.put(rollout.id, container)
         if fallen:
-            return await self._fleet.actions.act(container, Action.START, self._fleet.config.stop_timeout)
+            done = await self._fleet.actions.act(container, Action.START, self._fleet.config.stop_timeout)
+            # One that has to wait was not started: it is a member that waits still, and starts by itself or in its turn.
+            return Result(member.name, done.status, False) if done.status == BLOCKED else done
         return await self._fleet.actions.act(container, Action.RESTART, None)
 
     async def _halt(self, container: str | None, why: str) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from lxcfleet.containers import store
 from lxcfleet.containers.actions import Actions
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.dependencies import Dependencies
 from lxcfleet.containers.desired import Intent
+from lxcfleet.containers.prerequisites import Prerequisites
 from lxcfleet.containers.registry import Registry
 from lxcfleet.health.prober import Prober
 from lxcfleet.host.process import proc
@@ -42,6 +45,8 @@ class Fleet(Protocol):
     operations: Operations
     bus: Bus
     prober: Prober
+    dependencies: Dependencies
+    prerequisites: Prerequisites
 
 
 class Groups(Protocol):
@@ -72,7 +77,24 @@ class Sight:
                 if member.name in self._fleet.registry:
                     self._fleet.prober.demand(self._fleet.registry[member.name], rollout.times(member)[0])
         waiting = {member.name for member in rollout.by_phase(MemberPhase.WAITING)} if rollout else set()
-        return {container.name: self._see(container, container.name in waiting) for container in self._fleet.registry}
+        seen = {container.name: self._see(container, container.name in waiting) for container in self._fleet.registry}
+        return {**seen, **self._with_needs(seen, waiting)}
+
+    def _with_needs(self, seen: Mapping[str, LiveState], names: Iterable[str]) -> dict[str, LiveState]:
+        """Those of these that may lack something before they start again, with what that is."""
+        registry, found = self._fleet.registry, {}
+        graph, known = None, dict[tuple[str, ...], frozenset[str]]()
+        for name in names:
+            spec = registry[name].wanted if name in registry else None
+            lack = self._fleet.prerequisites.lack(spec)
+            depends = () if spec is None else tuple(spec.depends_on)
+            if depends and depends not in known:
+                graph = graph or self._fleet.dependencies.graph()
+                known[depends] = graph.awaited(depends)
+            if depends or lack is not None:
+                reason = "" if lack is None else lack.reason
+                found[name] = replace(seen[name], lack=reason, awaited=known.get(depends, frozenset()))
+        return found
 
     def _see(self, container: Container, waits: bool) -> LiveState:
         running, prober = container.running, self._fleet.prober

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -184,6 +184,10 @@ class LiveState:
     daemon starts it."""
     busy: str | None = None
     """The word for an action that is under way or owed."""
+    lack: str = ""
+    """What keeps it from starting again at the moment, such as ``db1 not healthy``; empty: nothing does."""
+    awaited: Collection[str] = frozenset()
+    """The containers that it waits for before it starts, be it through others."""
     problem: str = ""
     """The reason why it could not be started again."""
     reason: str = ""

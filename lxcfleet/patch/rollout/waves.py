@@ -19,15 +19,20 @@ class Blocked:
 def next_wave(rollout: Rollout, seen: Fleet) -> tuple[str, ...] | Blocked:
     """The next wave of the waiting members; ``decide`` calls this only if no wave is under way.
 
-    All members of a wave have the same priority. Its size is the number that may be down at once, less those that are
-    down already. Canaries are members that an earlier patch of the same rollout made ill or took down, as restarting them
-    costs nothing; otherwise they are healthy ones, if there are any.
+    All members of a wave have the same priority, and none of them waits for one that is still to be restarted: whatever its
+    priority, a container comes after those that it depends on. The size of a wave is the number that may be down at once,
+    less those that are down already. Canaries are members that an earlier patch of the same rollout made ill or took down,
+    as restarting them costs nothing; otherwise they are healthy ones, if there are any.
     """
     waiting = rollout.by_phase(MemberPhase.WAITING)
-    level = [member for member in waiting if member.priority == waiting[0].priority]
-    ready = [member for member in level if seen[member.name].busy is None]
+    names = {member.name for member in waiting}
+    # Who waits for each other in a circle waits for nobody.
+    free = [m for m in waiting if names.isdisjoint(seen[m.name].awaited)] or waiting
+    level = [member for member in free if member.priority == free[0].priority]
+    ready = [member for member in level if seen[member.name].busy is None and not seen[member.name].lack]
     if not ready:
-        return Blocked(level[0].name, f"it is busy: {seen[level[0].name].busy}")
+        now = seen[level[0].name]
+        return Blocked(level[0].name, f"it is busy: {now.busy}" if now.busy else f"it could not start again: {now.lack}")
     limits = _Limits(rollout, seen)
     canaries = rollout.policy.canaries.of(limits.total) if rollout.canaried < rollout.patch else 0
     if canaries:
