@@ -90,6 +90,9 @@ class Secrets:
         """That count, when each container's values were made ready for its start."""
         self._gone: set[str] = set()
         """Containers that are being destroyed, or were."""
+        self._leaving: set[str] = set()
+        """Those of them whose directory is still there."""
+        self._tidying = asyncio.Lock()
 
     def take_over(self, settings: Sources) -> None:
         """Take over what changed settings declare."""
@@ -306,9 +309,15 @@ class Secrets:
         self._present.pop(name, None)
         self._as_of.pop(name, None)
         self._gone.add(name)
-        others = any(_has(each) for each in self._registry if each.name not in self._gone)
-        if (self._paths.secrets / name).exists() or (not others and self._paths.secrets.exists()):
-            await self._tidy({"gone": [name], "only": None, "last": not others})
+        self._leaving.add(name)
+        async with self._tidying:  # of many that go at once one has all of them removed, and the last sees that none is left
+            names = sorted(self._leaving)
+            self._leaving.clear()
+            others = any(_has(each) for each in self._registry if each.name not in self._gone)
+            there = any((self._paths.secrets / each).exists() for each in names)
+            if not there and (others or not self._paths.secrets.exists()):
+                return
+            await self._tidy({"gone": names, "only": None, "last": not others})
             if not others:
                 self.distrust()
 

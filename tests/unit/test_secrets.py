@@ -415,3 +415,26 @@ def test_swap_counts_as_encrypted_if_all_that_it_lies_on_is(tmp_path: Path) -> N
     (below / "dm/uuid").write_text("LVM-y\n")
     assert swap.unencrypted(table, tmp_path / "sys") == [f"{tmp_path}/plain", f"{tmp_path}/gone"]
     assert swap.unencrypted(tmp_path / "nope") == []
+
+
+def test_of_many_that_are_destroyed_at_once_the_last_takes_the_file_system_away(paths: Paths) -> None:
+    class Tidying(Asked):
+        async def ask(self, _: str, item: Any) -> Any:
+            self.count += 1
+            await asyncio.sleep(0.05 / self.count)  # what is asked for later may be done earlier
+            for name in item["gone"]:
+                (paths.secrets / name).rmdir()
+            if item["last"] and not list(paths.secrets.iterdir()):
+                paths.secrets.rmdir()
+            return {"error": None}
+
+    containers = [web(number, "db-pw") for number in range(8)]
+    for each in containers:
+        (paths.secrets / each.name).mkdir(parents=True)
+    some = made(paths, Tidying(), *containers)
+
+    async def destroy() -> None:
+        await asyncio.gather(*(some.forget(each.name) for each in containers))
+
+    asyncio.run(destroy())
+    assert not paths.secrets.exists()
