@@ -28,6 +28,9 @@ class Dependencies:
         self._healths = healths
         self._is_group = is_group
 
+    async def look(self, spec: Spec) -> None:
+        """See Prerequisite. What runs is known at any time."""
+
     def lack(self, spec: Spec) -> Lack | None:
         """See Prerequisite."""
         for name, condition in spec.depends_on.items():

@@ -211,6 +211,11 @@ class SecretChanged(Event):
 
 
 @dataclass(frozen=True)
+class SecretsDeclared(Event):
+    """Other secrets are declared than before."""
+
+
+@dataclass(frozen=True)
 class SecretFailed(Event):
     """The value of a secret could not be fetched."""
 

@@ -242,9 +242,16 @@ class Lifecycle:
             "reconcile": self._settings.reconcile,
             "files": files,
             "volumes": [str(each) for each in spec.volumes],
-            "secrets": await self._secrets.ready(container.name, spec) if mount or not make else [],
+            "secrets": [],
         }
-        if mount:
+        if mount or not make:
+            try:
+                item["secrets"] = await self._secrets.ready(container.name, spec)
+            except FleetError:
+                if not make:
+                    raise
+                item["mount"] = False  # it waits for its secrets, and is mounted once they are there
+        if item["mount"]:
             self._secrets.starts(container.name)
         reply = await self._preparer.submit(item)
         if reply.body["error"]:

@@ -21,6 +21,9 @@ class Prerequisite(Protocol):
     waived: bool
     """Whether ``--no-deps`` has a container start without them."""
 
+    async def look(self, spec: Spec) -> None:
+        """Look what is there, before a container with this spec starts: this may take seconds."""
+
     def lack(self, spec: Spec) -> Lack | None:
         """What keeps a container with this spec from starting now; None: nothing of this kind. It must not wait."""
 
@@ -40,6 +43,13 @@ class Prerequisites:
             return None
         asked = (each for each in self._providers if not (no_deps and each.waived))
         return next((found for each in asked if (found := each.lack(spec)) is not None), None)
+
+    async def look(self, spec: Spec | None) -> None:
+        """Have all providers look what is there, before a container with this spec starts."""
+        if spec is None:
+            return
+        for each in self._providers:
+            await each.look(spec)
 
     def tell(self) -> None:
         """Something changed that containers may wait for."""

@@ -148,6 +148,8 @@ class Reconciler:
         self._check_free(container)
         with self._registry.in_hand(container, busy) as hold:
             allowed(container)
+            if want.intent is Intent.RUN:
+                await self._prerequisites.look(container.wanted)
             steps = self.plan(container, want, no_deps=no_deps)
             hold.ends_meant = _halts(steps)
             seconds = self._patience(container) if timeout is None else timeout
@@ -158,11 +160,15 @@ class Reconciler:
     async def create(self, container: Container, *, start: bool) -> None:
         """Create a container that is marked as busy already. If that fails, nothing of it is left. Raises FleetError."""
         with self._registry.in_hand(container, "create"):
+            if start:
+                await self._prerequisites.look(container.wanted)
             steps = plan.create(start, self._prerequisites.lack(container.wanted))
             await self._carry_out(Work(self._lifecycle, self._specs, container), steps)
 
     async def go_on(self, container: Container) -> Steps:
         """Fulfil an earlier intent. Returns the steps that were taken. Raises FleetError."""
+        self._check_free(container)
+        await self._prerequisites.look(container.wanted)
         self._check_free(container)
         now = self._observed(container)
         steps = plan.recover(now)

@@ -21,7 +21,8 @@ from typing import Any
 from lxcfleet.capacity.needs import Finding
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.declarations import Declarations, Declared, Sources
-from lxcfleet.containers.events import SecretChanged, SecretFailed
+from lxcfleet.containers.desired import Lack
+from lxcfleet.containers.events import SecretChanged, SecretFailed, SecretsDeclared
 from lxcfleet.containers.registry import Registry
 from lxcfleet.data import secrets
 from lxcfleet.errors import FleetError, HostError, from_body
@@ -45,6 +46,8 @@ AT_ONCE = 8
 """So many sources are asked at the same moment."""
 RETRY_SECONDS = 60.0
 """A source that is asked again by itself, and failed, is asked again after so long, or after its own time if that is less."""
+MISSING_SECONDS = 15.0
+"""One whose value was never there, so that containers wait for it, is asked again after so long."""
 LOOK_SECONDS = 30.0
 """The longest time between two looks at what is due."""
 
@@ -97,6 +100,7 @@ class Secrets:
     def take_over(self, settings: Sources) -> None:
         """Take over what changed settings declare."""
         self._declarations.settings = settings
+        self._bus.publish(SecretsDeclared())
         self._wake.set()
 
     # -- which there are -----------------------------------------------------------------------------------
@@ -134,6 +138,28 @@ class Secrets:
             if isinstance(outcome, BaseException):
                 raise outcome
         return [item.to_json() for item, _ in found]
+
+    waived = False
+
+    async def look(self, spec: Spec) -> None:
+        """See Prerequisite: ask for the values that are not there."""
+        if spec.secrets:
+            with contextlib.suppress(FleetError):
+                await self.ready(spec.name, spec)
+
+    def lack(self, spec: Spec) -> Lack | None:
+        """See Prerequisite."""
+        if not spec.secrets:
+            return None
+        try:
+            found = self.find(spec.name, spec)
+        except FleetError as error:
+            return Lack(error.message.partition(": ")[2])
+        for item, source in found:
+            known = self._values.get(item.key)
+            if known is not None and known.source == source and known.problem and not known.digest:
+                return Lack(f"secret {item.key}: {known.problem}")
+        return None
 
     def starts(self, name: str) -> None:
         """A container gets the values as they are, and its program knows these."""
@@ -336,7 +362,7 @@ class Secrets:
             self._wake.clear()
             now = time.time()
             used = self.users()
-            due = {each.key: self._due(each) for each in self.declared() if each.source.refresh and each.key in used}
+            due = {each.key: self._due(each) for each in self.declared() if each.key in used}
             if late := [key for key, moment in due.items() if moment <= now]:
                 await self.renew(late)
                 continue
@@ -348,8 +374,10 @@ class Secrets:
         known = self._values.get(declared.key)
         if known is None:
             return float("inf")  # it is fetched when a container starts that has it
-        refresh = declared.source.refresh
-        return known.fetched + (min(refresh, RETRY_SECONDS) if known.problem else refresh)
+        if known.problem and not known.digest:
+            return known.fetched + MISSING_SECONDS
+        refresh = declared.source.refresh or float("inf")
+        return known.fetched + (min(refresh, RETRY_SECONDS) if known.problem and declared.source.refresh else refresh)
 
 
 def _has(container: Container) -> bool:

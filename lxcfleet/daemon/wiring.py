@@ -23,6 +23,7 @@ from lxcfleet.containers.events import (
     Held,
     Killed,
     SecretChanged,
+    SecretsDeclared,
     SpecChanged,
     StartAnnounced,
     StartFailed,
@@ -173,7 +174,7 @@ class Parts:
     def _name_prerequisites(self) -> None:
         """Make the parts that know what has to be there before a container starts."""
         self.dependencies = Dependencies(self.registry, self.prober, self.store.has_group)
-        self.prerequisites = Prerequisites([self.dependencies])
+        self.prerequisites = Prerequisites([self.dependencies, self.secrets])
 
     def _patches(self) -> None:
         """Make the parts that deal with patches of the host, and with what follows from other changes."""
@@ -298,7 +299,7 @@ class Parts:
             subscribe("waiting", kind, lambda _: self.fleet.waiting.wake())
         # Last: what they wait for has to be known by then, such as how a run ended.
         subscribe("blocked containers", Held, lambda event: self.blocking.held(event.name))
-        for kind in (*changes, ActionDone, Held, SpecChanged, StartFailed, Wished):
+        for kind in (*changes, ActionDone, Held, SecretChanged, SecretsDeclared, SpecChanged, StartFailed, Wished):
             subscribe("blocked containers", kind, lambda _: self.blocking.wake())
             subscribe("starts that wait", kind, lambda _: self.prerequisites.tell())
 

@@ -64,21 +64,37 @@ def test_what_is_not_said_or_not_there_is_refused(cli: Cli, source: Path) -> Non
     assert source.exists()
 
 
-def test_a_missing_secret_keeps_its_container_from_starting_and_no_other(cli: Cli, daemon: Daemon, source: Path) -> None:
-    made = cli("create", "web", "--secret", "tls", *SLEEP)
-    assert made.status == 1
-    assert "secret tls: it can't be fetched" in made.err
+def test_a_missing_secret_blocks_its_container_and_no_other(cli: Cli, daemon: Daemon, source: Path) -> None:
+    cli("create", "web", "--secret", "tls", *SLEEP)
+    listed = json.loads(cli("list", "web", "-f", "json").out)[0]
+    assert (listed["state"], listed["blocked"][:12]) == ("blocked", "secret tls: ")
     assert cli("create", "api", "--secret", "db-pw", *SLEEP).status == 0
-    cli("create", "web", "--secret", "tls", "--no-start", *SLEEP)
-    assert "secret tls" in cli("start", "web").err
+    assert daemon.parts.registry["api"].running is not None
+    assert "tls can't be fetched" in cli("events").out
     (source.parent / "nope").write_text("now")
-    assert cli("start", "web").status == 0
-    events = cli("events").out
-    assert "tls can't be fetched" in events
+    assert cli("secret", "refresh", "tls").out == "tls  changed\n"
+    soon(lambda: daemon.parts.registry["web"].running is not None)
     (source.parent / "nope").unlink()
     assert cli("secret", "refresh", "tls").status == 1  # the former value stays
     assert cli("restart", "web").status == 0
     assert daemon.parts.registry["web"].running is not None
+
+
+def test_a_secret_that_is_declared_no_more_keeps_a_container_from_its_next_start(
+    cli: Cli, daemon: Daemon, source: Path
+) -> None:
+    cli("create", "web", "--secret", "db-pw", *SLEEP)
+    declared = load(daemon.paths.config_file).secrets
+    daemon.call(lambda: daemon.parts.secrets.take_over({}))
+    refused = cli("restart", "web")
+    assert (refused.status, "there is no secret db-pw" in refused.err) == (1, True)
+    assert daemon.parts.registry["web"].running is not None
+    cli("stop", "web")
+    cli("start", "web")
+    assert json.loads(cli("list", "web", "-f", "json").out)[0]["blocked"] == "there is no secret db-pw"
+    daemon.call(lambda: daemon.parts.secrets.take_over(declared))
+    soon(lambda: daemon.parts.registry["web"].running is not None)
+    assert source.exists()
 
 
 def test_programs_are_told_as_their_specs_say(cli: Cli, daemon: Daemon, source: Path, tmp_path: Path) -> None:

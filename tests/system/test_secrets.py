@@ -126,11 +126,19 @@ def sealing(path: Path) -> bool:
     return done.returncode == 0
 
 
-def test_a_missing_secret_stops_nobody_else(fleet: Fleet) -> None:
+def test_a_missing_secret_blocks_its_container_and_nobody_else(fleet: Fleet) -> None:
     web, other = fleet.name("web"), fleet.name("other")
-    ran = fleet.run("create", web, "--secret", "gone", *SLEEP)
-    assert "secret gone: it can't be fetched" in ran.err
+    fleet.run("create", web, "--secret", "gone", *SLEEP)
     fleet.create(other)
+    assert (fleet.state(web), fleet.state(other)) == ("blocked", "running")
+    fleet.stop_daemon(signal.SIGKILL)
+    fleet.start_daemon()
+    until(lambda: fleet.state(web) == "blocked", 15, "the next daemon knows it")
+    value(fleet.paths.etc / "gone", "x")
+    fleet.ok("secret", "refresh", "gone")
+    until(lambda: fleet.state(web) == "running", 10, "it starts by itself")
+    fleet.ok("destroy", web, "--force")
+    (fleet.paths.etc / "gone").unlink()
     fleet.ok("create", web, "--secret", "gone", "--no-start", *SLEEP)
     plain = subprocess.run(["lxc-start", "-P", str(fleet.paths.lxc), "-n", web], capture_output=True, timeout=60)
     assert plain.returncode != 0
