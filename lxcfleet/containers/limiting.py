@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from lxcfleet.errors import FleetError, from_body
+from lxcfleet.errors import from_body
 from lxcfleet.launcher.client import TRIES, Died, Launcher
 from lxcfleet.launcher.operations import LIMIT, LimitItem
 
@@ -46,7 +46,7 @@ class Limits:
                 if not left:
                     return
             raise Died("limits can't be changed", why="the process that did it ended before it was done")
-        except (FleetError, OSError) as error:
+        except Exception as error:
             for _, done in left:
                 if not done.done():
                     done.set_exception(error)

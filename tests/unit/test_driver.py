@@ -53,6 +53,7 @@ class Box:
         self.resting = False
         self.health = Health.HEALTHY
         self.starts_ill = False
+        self.foreground = None
 
     @property
     def running(self) -> Any:

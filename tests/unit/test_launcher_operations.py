@@ -7,7 +7,7 @@ from lxcfleet.launcher.children import run
 
 
 def test_every_operation_is_bound_to_its_function() -> None:
-    attach = {operations.ATTACH}  # the child of this operation talks to the client
+    attach = {operations.ATTACH, operations.FOREGROUND}  # the children of these talk to the client
     assert run._OPERATIONS.keys() == {*operations.ALL} - attach
 
 

@@ -139,7 +139,7 @@ def test_a_changed_spec_is_the_old_or_the_new_one(tmp_path: Path, monkeypatch: p
     own.directory.mkdir()
     own.spec.write_text(store.render(OLD))
     specs = Specs(paths, NOBODY, NOBODY, NOBODY, Bus(), 1024)
-    cast(Any, specs).config = lambda _: ""
+    cast(Any, specs).config = lambda *_: ""
     container = Container("web", OLD)
     check(tmp_path, monkeypatch, lambda: specs.write(container, NEW), lambda: store.load(paths, "web"), OLD, NEW)
 
@@ -153,7 +153,7 @@ def test_specs_that_change_together_are_each_the_old_or_the_new_one_and_new_for_
         paths.container(container.name).directory.mkdir()
         paths.container(container.name).spec.write_text(store.render(OLD))
     specs = Specs(paths, NOBODY, NOBODY, NOBODY, Bus(), 1024)
-    cast(Any, specs).config = lambda _: ""
+    cast(Any, specs).config = lambda *_: ""
 
     async def change() -> None:
         await specs.stage([(container, NEW, True) for container in containers])
