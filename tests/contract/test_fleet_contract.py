@@ -536,3 +536,24 @@ def test_the_same_name_in_two_fleets_means_two_secrets(shop: Shop, cli: Cli, dae
     assert daemon.model.secrets["blog/db-pw"] != daemon.model.secrets["shop/db-pw"]
     assert "is the name of several secrets" in cli("secret", "refresh", "db-pw").err
     assert cli("secret", "refresh", "blog/db-pw").out == "blog/db-pw  unchanged\n"
+
+
+def test_half_written_records_of_a_rollout_are_told_and_stop_nothing(shop: Shop, cli: Cli) -> None:
+    shop.apply()
+    shop.write(("MODE: prod", "MODE: night"))
+    shop.apply()
+    paths = shop.daemon.paths
+    (changes,) = paths.change_sets.glob("*.json")
+    whole = changes.read_text()
+    changes.write_text(whole[: len(whole) // 2])
+    ran = cli("rollout", "undo")
+    assert (ran.status, "what the rollout" in ran.err) == (1, True)
+    changes.write_text(whole)
+    paths.last_change.write_text(paths.last_change.read_text()[:40])
+    reboot(shop.daemon)
+    ran = cli("rollout", "undo")
+    assert (ran.status, "there was no rollout" in ran.err) == (1, True)
+    shop.write(("MODE: night", "MODE: day"))
+    shop.apply()
+    assert cli("rollout", "undo").status == 0
+    assert shop.spec("web1").environment["MODE"] == "night"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,8 @@ import pytest
 from lxcfleet.capacity.ids import IdPool
 from lxcfleet.containers.lxc_config import Platform, render
 from lxcfleet.data import mounting, volumes
-from lxcfleet.errors import Broken, InvalidInput
+from lxcfleet.errors import Broken, InvalidInput, Unsupported, WrongState
+from lxcfleet.host.kernel import quota, syscalls
 from lxcfleet.paths import Paths
 from lxcfleet.spec.fields import table
 from lxcfleet.spec.reader import Fields
@@ -237,3 +241,42 @@ def test_the_name_goes_before_the_files(paths: Paths) -> None:
     (left,) = volumes.leftovers(paths)
     volumes.remove(paths, left)
     assert volumes.leftovers(paths) == []
+
+
+def test_a_volume_on_a_file_system_that_can_not_show_other_owners_is_refused_and_leaves_nothing(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel's answer to mount_setattr(2) there is EINVAL."""
+
+    def refuses(*_: object) -> int:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(syscalls, "user_namespace", lambda *_: os.open(os.devnull, os.O_RDONLY))
+    monkeypatch.setattr(syscalls, "clone_apart", refuses)
+    monkeypatch.setattr(os, "chown", lambda *_: None)
+    volume = Volume("data", first_id=os.getuid() + 1)
+    monkeypatch.setattr(volumes, "try_mount", lambda own, _: volumes.clone(0, str(own.data), 0, 65536, 0))
+    with pytest.raises(Unsupported) as caught:
+        volumes.make(paths, volume)
+    assert "its file system can't be mounted with other owners" in caught.value.why
+    assert "ext4, xfs and btrfs can" in caught.value.hint
+    assert not [*paths.volumes.iterdir()]
+
+
+def test_a_size_below_what_is_on_a_volume_is_refused_and_its_record_stays(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = Volume("data", 64 << 20, first_id=1879048192, created="2026-01-01T00:00:00Z")
+    paths.volume("data").data.mkdir(parents=True)
+    paths.volume("data").record.write_text(volumes.render(volume))
+    monkeypatch.setattr(quota, "counted", lambda *_: 20 << 20)
+    monkeypatch.setattr(quota, "enforced", lambda _: True)
+    limits: list[int] = []
+    monkeypatch.setattr(quota, "keep", lambda trees, project, size: limits.append(size))
+    with pytest.raises(WrongState, match="can't get the size 16M"):
+        volumes.change(paths, replace(volume, size=16 << 20))
+    assert (volumes.load(paths, "data"), limits) == (volume, [])
+    volumes.change(paths, replace(volume, size=32 << 20, labels={"tier": "db"}))
+    assert (volumes.load(paths, "data"), limits) == (replace(volume, size=32 << 20, labels={"tier": "db"}), [32 << 20])
+    with pytest.raises(Broken, match="anew"):
+        volumes.change(paths, replace(volume, first_id=65536))
