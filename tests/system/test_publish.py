@@ -191,6 +191,31 @@ def test_a_group_shares_a_port(fleet: Fleet, machine: Machine, port: int) -> Non
     assert behind() == {two, three, fleet.name("x")}
 
 
+def test_what_backs_off_or_was_given_up_serves_nobody(fleet: Fleet, port: int) -> None:
+    """At once it is unhealthy, and neither its group's name nor its group's port lead to it."""
+    asker, stays, backs_off, gives_up = (fleet.name(word) for word in ("q", "s", "b", "g"))
+    fleet.create(asker)
+    for name, policy in ((stays, "no"), (backs_off, "always delay=100 max_delay=100"), (gives_up, "always attempts=1")):
+        fleet.ok("create", name, "--restart", policy, "-l", "role=web", "-p", f"{port}:8080", *SERVE)
+
+    def found() -> set[str]:
+        lines = fleet.run("exec", asker, "--", "getent", "ahostsv4", f"web.role.{fleet.tag}.test").out.splitlines()
+        return {line.split()[0] for line in lines}
+
+    until(lambda: names(ask("127.0.0.1", port) for _ in range(30)) == {stays, backs_off, gives_up}, 20)
+    assert len(found()) == 3
+    for name in (backs_off, gives_up):
+        first = fleet.pid(name)
+        os.kill(first, signal.SIGKILL)
+        # The first start comes at once.
+        until(lambda name=name, first=first: fleet.record(name)["pid"] not in (None, first), 20)
+        os.kill(fleet.pid(name), signal.SIGKILL)
+    until(lambda: {fleet.state(backs_off), fleet.state(gives_up)} == {"backoff", "failed"}, 20)
+    assert [fleet.record(name)["health"] for name in (backs_off, gives_up)] == ["unhealthy", "unhealthy"]
+    assert names(ask("127.0.0.1", port) for _ in range(30)) == {stays}
+    assert found() == set(fleet.record(stays)["addresses"][:1])
+
+
 def test_a_restart_of_all_with_drain_is_no_outage(fleet: Fleet, port: int) -> None:
     """From its begin to its end: the last member stays until another one is back and its program listens."""
     prefix = fleet.prefix.rstrip("-")
