@@ -32,6 +32,17 @@ async def check(spec: Spec) -> None:
         plan.check()
 
 
+async def lost(containers: Iterable[Container]) -> dict[str, str]:
+    """The containers that ask for services which the host does not have, as a package may be gone by now: why, by name."""
+    found = {}
+    by_units = dict.fromkeys(c.wanted.units for c in containers if c.wanted is not None and c.wanted.units)
+    for units in by_units:
+        plan = await asyncio.to_thread(layer.plan, Tree(_ROOT), Services(tuple(units)))
+        if plan.wrong:
+            found[units] = "; ".join(error.message for error in plan.wrong.values())
+    return {c.name: found[c.wanted.units] for c in containers if c.wanted is not None and c.wanted.units in found}
+
+
 async def notes(paths: Paths, units: Sequence[str]) -> list[str]:
     """What may keep these services from running, one line each."""
     return [each.message for each in await asyncio.to_thread(_look, paths, units) if each.level == "warning"]

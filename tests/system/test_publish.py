@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,10 @@ def ask(address: str, port: int) -> str:
         return ""
 
 
+def runs_anew(fleet: Fleet, name: str, before: int) -> bool:
+    return fleet.record(name)["pid"] not in (None, before)
+
+
 def names(answers: Iterator[str]) -> set[str]:
     return {answer.split()[0] for answer in answers if answer}
 
@@ -207,8 +212,7 @@ def test_what_backs_off_or_was_given_up_serves_nobody(fleet: Fleet, port: int) -
     for name in (backs_off, gives_up):
         first = fleet.pid(name)
         os.kill(first, signal.SIGKILL)
-        # The first start comes at once.
-        until(lambda name=name, first=first: fleet.record(name)["pid"] not in (None, first), 20)
+        until(partial(runs_anew, fleet, name, first), 20, "the first start comes at once")
         os.kill(fleet.pid(name), signal.SIGKILL)
     until(lambda: {fleet.state(backs_off), fleet.state(gives_up)} == {"backoff", "failed"}, 20)
     assert [fleet.record(name)["health"] for name in (backs_off, gives_up)] == ["unhealthy", "unhealthy"]

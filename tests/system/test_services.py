@@ -73,6 +73,9 @@ def test_a_container_runs_a_service_of_the_hosts_as_it_is_at_each_start(fleet: F
     refused = fleet.run("restart", name)
     assert (refused.status, f"the host has no unit {NAME}.service" in refused.err) == (1, True), refused
     assert fleet.pid(name) == pid, "it runs on"
+    lost = f"the host has no unit {NAME}.service"
+    assert f"{name}: it can't start again: {lost}" in fleet.run("verify", name).out
+    assert f"{name}: {lost}" in fleet.run("doctor").out
     fleet.ok("set", name, "units=")
     assert fleet.pid(name) != pid
     assert fleet.run("exec", name, "--", "systemctl", "is-active", NAME).status != 0

@@ -47,6 +47,8 @@ class Evidence:
     """Packages that take effect with a reboot of the host, and why they have not yet."""
     covered: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Packages with files below each place where it mounts something: patches of these files do not reach it."""
+    lost: str | None = None
+    """Services of the host's that it is to run, and that the host does not have any more; None: there are none such."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +123,12 @@ def is_same(one: str, other: str) -> bool:
 
 def note(seen: Evidence) -> str | None:
     """A fact that does not count against the proof."""
-    if seen.fallen is None or not seen.stopped:
-        return None
-    return f"a patch took it down, and it was stopped since: {seen.fallen}"
+    facts = []
+    if seen.fallen is not None and seen.stopped:
+        facts.append(f"a patch took it down, and it was stopped since: {seen.fallen}")
+    if seen.lost is not None:
+        facts.append(f"it can't start again: {seen.lost}")
+    return "; ".join(facts) or None
 
 
 def not_compared(seen: Evidence, wanted: Wanted, blind: str = "") -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from lxcfleet.api.findings import DivergedRecord, EvidenceRecord, ProofRecord, ShadowRecord, ShadowsRecord
 from lxcfleet.api.records import ResultRecord
 from lxcfleet.base.merge.records import records_of
+from lxcfleet.containers import services
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import Busy, FleetError, NotFound, WrongState
@@ -62,6 +63,7 @@ class Prover:
         before = {container.name: container.running for container in containers}
         half_done = await asyncio.to_thread(dpkg.half_done)
         pending = await asyncio.to_thread(reboot.pending, chosen)
+        lost = await services.lost(containers)
         wanted = Wanted(self._finder.data or deep, deep, tuple(chosen))
         scans = await self._finder.scan(containers, wanted)
         deltas = await self._finder.shadows(containers)
@@ -78,10 +80,8 @@ class Prover:
             fall = self._fallen.of(container)
             why, stopped = (fall.why, bool(fall.stopped)) if fall else (None, False)
             base = await self._behind(container, installed)
-            seen = Evidence(
-                scans[container.name], owned[container.name], delta.problem, busy, why, stopped, base, pending,
-                covered[container.name],
-            )  # fmt: skip
+            fell = (why, stopped, base, pending, covered[container.name], lost.get(container.name))
+            seen = Evidence(scans[container.name], owned[container.name], delta.problem, busy, *fell)
             record = self._evidence(container, evidence.judge(seen, half_done, owners, chosen), seen, old)
             record["not_compared"] = evidence.not_compared(seen, wanted, self._finder.blind)
             records.append(record)
