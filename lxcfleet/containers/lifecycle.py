@@ -239,6 +239,7 @@ class Lifecycle:
             "generation": spec.generation,
             "make": make,
             "mount": mount,
+            "language": spec.init is Init.APP and "LANG" not in spec.environment,
             "reconcile": self._settings.reconcile,
             "files": files,
             "volumes": [str(each) for each in spec.volumes],

@@ -61,6 +61,8 @@ class PrepareItem(TypedDict):
     """The most bytes that its delta may have; 0: no limit."""
     app: bool
     """Whether its /run is made for it, as it has no systemd that would."""
+    language: bool
+    """Whether its command has the language that its files ask for."""
     make: bool
     """Whether its files are made; otherwise they are checked."""
     generation: int

@@ -284,3 +284,18 @@ def test_exec_and_shell_have_the_language_of_the_container(fleet: Fleet) -> None
     fleet.create(other)
     fleet.inside(other, "echo LANG=fr_FR.UTF-8 >/etc/locale.conf")
     assert fleet.inside(other, "echo $LANG") == "fr_FR.UTF-8", "its own file says so"
+
+
+def test_the_command_has_the_language_that_the_containers_files_ask_for(fleet: Fleet) -> None:
+    """In both forms of its configuration, and never instead of what the spec says."""
+    says = ("--", "sh", "-c", "echo $LANG,$LC_TIME,$X; exec sleep infinity")
+    asked = {"a": (), "b": ("-e", "X=1"), "c": ("-e", "LANG=C.UTF-8")}
+    for word, options in asked.items():
+        fleet.create(fleet.name(word), command=says, options=options)
+        fleet.inside(fleet.name(word), "echo LANG=fr_FR.UTF-8 >/etc/locale.conf; echo LC_TIME=C >>/etc/locale.conf")
+    fleet.ok("restart", *map(fleet.name, asked))
+    lines = {word: [fleet.ok("logs", fleet.name(word)).split()[-1]] for word in asked}
+    assert lines == {"a": ["fr_FR.UTF-8,C,"], "b": ["fr_FR.UTF-8,C,1"], "c": ["C.UTF-8,,"]}
+    fleet.inside(fleet.name("a"), "rm /etc/locale.conf")
+    fleet.ok("restart", fleet.name("a"))
+    until(lambda: fleet.ok("logs", fleet.name("a")).split()[-1] == "C.UTF-8,,", 10)

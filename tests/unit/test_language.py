@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lxcfleet.host.lxc.language import variables
+from lxcfleet.host.lxc.language import USUAL, inside, variables
+from lxcfleet.host.lxc.language import put as put_into
 
 
 def put(root: Path, name: str, text: str) -> None:
@@ -39,3 +40,31 @@ def test_nothing_keeps_a_command_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "etc/locale.conf")
     (tmp_path / "etc/default/locale").symlink_to("locale")
     assert variables(tmp_path) == {"LANG": "C.UTF-8"}
+
+
+def test_no_link_leads_out_of_the_container(tmp_path: Path) -> None:
+    put(tmp_path, "outside", "LANG=de_DE.UTF-8\n")
+    root = tmp_path / "root"
+    (root / "etc/default").mkdir(parents=True)
+    (root / "etc/locale.conf").symlink_to(tmp_path / "outside")
+    (root / "etc/default/locale").symlink_to("../../../outside")
+    assert inside(root) == USUAL
+    os.mkfifo(root / "etc/fifo")
+    (root / "etc/locale.conf").unlink()
+    (root / "etc/locale.conf").symlink_to("/etc/fifo")
+    assert inside(root) == USUAL
+    (root / "etc/default/locale").unlink()
+    (root / "etc/default/locale").symlink_to("/etc/mine")  # as Debian 13 has it, inside its own root
+    put(root, "etc/mine", "LANG=fr_FR.UTF-8\nLC_TIME=C\n")
+    assert inside(root) == {"LANG": "fr_FR.UTF-8", "LC_TIME": "C"}
+
+
+def test_it_takes_the_place_of_the_usual_one_in_the_configuration() -> None:
+    command = 'lxc.init.cmd = /usr/bin/env -i -S"--"\\_"LANG=C.UTF-8"\\_"X=LANG=C.UTF-8"'
+    config = f"a = b\nlxc.environment = LANG=C.UTF-8\n{command}\n"
+    changed = put_into(config, {"LANG": "de_DE.UTF-8", "LC_TIME": "C"})
+    assert changed.splitlines() == [
+        "a = b", "lxc.environment = LANG=de_DE.UTF-8", "lxc.environment = LC_TIME=C",
+        'lxc.init.cmd = /usr/bin/env -i -S"--"\\_"LANG=de_DE.UTF-8"\\_"LC_TIME=C"\\_"X=LANG=C.UTF-8"',
+    ]  # fmt: skip
+    assert put_into(config, USUAL) == config

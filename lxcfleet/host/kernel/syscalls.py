@@ -48,8 +48,10 @@ _MOUNT_ATTR_IDMAP = 0x100000
 _MS_PRIVATE = 0x40000
 
 _RESOLVE_NO_XDEV = 0x01
+_RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_BENEATH = 0x08
+_RESOLVE_IN_ROOT = 0x10
 
 
 def _check(result: int, path: str) -> int:
@@ -313,6 +315,15 @@ def look_across(directory: int, name: str) -> int:
     how = _OpenHow(os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW, 0, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS)
     size = ctypes.sizeof(how)
     return _check(_libc.syscall(_SYS_OPENAT2, directory, os.fsencode(name), ctypes.byref(how), size), name)
+
+
+def look_inside(root: int, name: str) -> int:
+    """A descriptor of the file ``name``, not opened for use, as a process with the root ``root`` has it: no link leads out.
+
+    openat2(2) with RESOLVE_IN_ROOT and RESOLVE_NO_MAGICLINKS.
+    """
+    how = _OpenHow(os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    return _check(_libc.syscall(_SYS_OPENAT2, root, os.fsencode(name), ctypes.byref(how), ctypes.sizeof(how)), name)
 
 
 @contextlib.contextmanager

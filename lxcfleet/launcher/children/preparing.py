@@ -16,7 +16,7 @@ from lxcfleet.base.stack import Layer, Stack
 from lxcfleet.data import mounting
 from lxcfleet.errors import Broken, FleetError, HostError
 from lxcfleet.host.kernel import syscalls, tree
-from lxcfleet.host.lxc import apparmor, liblxc
+from lxcfleet.host.lxc import apparmor, language, liblxc
 from lxcfleet.launcher.children import secrets
 from lxcfleet.launcher.children.answer import MAX_DATAGRAM, Reply, answer
 from lxcfleet.launcher.operations import PrepareItem
@@ -81,6 +81,9 @@ def _prepare_one(item: PrepareItem, reply: Reply, paths: Paths, home: int) -> No
             runtime.mount(paths.root_mount, stack.bottom.tree(), item["first_id"] or 0)
         mounting.mount(paths, name, item["volumes"], item["first_id"])
         secrets.mount(paths, name, item["first_id"], item["secrets"], system=not item["app"])
+        if item["language"] and (found := language.inside(paths.root_mount)) != language.USUAL:
+            config = paths.container(name).config
+            tree.write(config, language.put(config.read_text(encoding="utf-8"), found))
         if not item["make"]:
             tree.keep_copy(paths.container(name).spec, paths.container(name).started)
         apparmor.allow_socket_locks(paths.apparmor)
