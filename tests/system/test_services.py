@@ -59,7 +59,9 @@ def test_a_container_runs_a_service_of_the_hosts_as_it_is_at_each_start(fleet: F
     assert fleet.mounts() == []
 
     fleet.create(other, command=())
-    assert fleet.run("exec", other, "--", "systemctl", "start", NAME).status != 0
+    refused = fleet.run("exec", other, "--", "systemctl", "start", NAME)
+    said = f"Unit not-in-this-container:see-lxcfleet-create---unit-{NAME}.service not found."
+    assert (refused.status, refused.err) == (5, f"Failed to start {NAME}.service: {said}\n")
     told = fleet.run("exec", other, "--", "systemctl", "status", NAME)
     assert f"lxcfleet create --unit {NAME}.service gives it" in told.out
     assert fleet.inside(other, "systemctl --failed --no-legend") == ""

@@ -14,7 +14,7 @@ from lxcfleet.base.tree import Tree, join, parent
 from lxcfleet.paths import Paths
 from lxcfleet.spec.mask_rules import Rule, RuleKind
 
-FORMAT = 3
+FORMAT = 4
 """To be raised when the same rules come to mean another mask."""
 
 _TOP = "bin sbin lib lib32 lib64 libx32 usr etc opt"

@@ -70,13 +70,16 @@ _TELLING = b"""\
 # The host has this service. A container runs it that asks for it: lxcfleet create --unit, lxcfleet set NAME units=
 [Unit]
 Description=The host's: lxcfleet create --unit %n gives it to a container
+Requires=not-in-this-container:see-lxcfleet-create---unit-%n
 AssertPathExists=!/
 [Service]
 Type=oneshot
 ExecStart=/bin/true
 """
-"""In place of a service that a container does not have. An assertion, as a start that fails would make the container count
-as unhealthy, and a condition would have it look as if it had been started."""
+"""In place of a service that a container does not have. `systemctl start` prints no text of a unit's: of all that it can say,
+only the name of a required unit that there is not can tell how to get it (bus-wait-for-jobs.c and transaction.c of systemd).
+Nothing has failed then: a start that fails would make the container count as unhealthy. An assertion, as a condition would
+have it look as if it had been started."""
 _ETC_DIRECTORIES = "/etc/systemd/system /etc/systemd/user /etc/systemd/network"
 
 
