@@ -270,6 +270,11 @@ class Paths:
         return self.run / "root"
 
     @property
+    def devices_mount(self) -> Path:
+        """Where the nodes of devices are that a container is given, in private mount namespaces only."""
+        return self.run / "devices"
+
+    @property
     def part_mount(self) -> Path:
         """Where the overlays of parts are put together, in private mount namespaces only."""
         return self.run / "part"

@@ -244,6 +244,7 @@ class Lifecycle:
             "files": files,
             "volumes": [str(each) for each in spec.volumes],
             "secrets": [],
+            "devices": list(spec.devices),
         }
         if mount or not make:
             try:

@@ -16,6 +16,7 @@ from lxcfleet.containers import foreground
 from lxcfleet.containers.foreground import Foreground
 from lxcfleet.paths import Paths
 from lxcfleet.spec import raw_lxc, secrets
+from lxcfleet.spec.devices import DEVICES
 from lxcfleet.spec.restart import Policy
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.terms import RANGE_SIZE, USUAL_LANGUAGE, Init, Network, StopSignal, Victim
@@ -70,6 +71,7 @@ def render(
         *_network(spec, platform),
         *(_NESTING if spec.nesting else ()),
         *_asked_for(spec, platform),
+        *(_devices(spec, paths, platform) if spec.devices else ()),
         "lxc.pty.max = 1024",
         "lxc.tty.max = 0",
         *(_pipes(paths.foreground(spec.name)) if note is not None and spec.init is Init.APP else ()),
@@ -235,7 +237,7 @@ def confinement(spec: Spec, platform: Platform) -> dict[str, str]:
         "apparmor": "a profile of its own" if platform.apparmor else "none: this kernel has it off",
         "capabilities": f"all within it but {_dropped(spec).replace(' ', ', ')}",
         "new privileges": "none by setuid or file capabilities" if spec.no_new_privs else "by setuid and file capabilities",
-        "devices": "null, zero, full, random, urandom, tty, console, ptmx, pts"
+        "devices": ", ".join(["null, zero, full, random, urandom, tty, console, ptmx, pts", *spec.devices])
         if platform.cgroup2 or "devices" in platform.controllers or spec.first_id is not None
         else "not limited: this host has no devices cgroup",
         "proc and sys": "whole ones for containers inside" if spec.nesting else "/proc/sys and /sys read-only",
@@ -247,6 +249,17 @@ _DEVICES = (
     *(f"allow = c {device} rwm" for device in ("1:3", "1:5", "1:7", "1:8", "1:9", "5:0", "5:1", "5:2", "136:*")),
 )
 """null, zero, full, random, urandom, tty, console, ptmx, pts/*; the numbers are from the kernel's devices.txt."""
+
+
+def _devices(spec: Spec, paths: Paths, platform: Platform) -> list[str]:
+    """Lines for the host's devices that it is given. It can't make nodes of these numbers itself: no m."""
+    lines = []
+    for each in (DEVICES[name] for name in spec.devices):
+        create = "dir" if each.nodes else "file"
+        lines.append(f"lxc.mount.entry = {paths.devices_mount}/{each.path} dev/{each.path} none bind,create={create} 0 0")
+        if platform.cgroup2 or "devices" in platform.controllers:
+            lines.append(f"lxc.cgroup{'2' if platform.cgroup2 else ''}.devices.allow = {each.rule} rw")
+    return lines
 
 
 def _network(spec: Spec, platform: Platform) -> list[str]:

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lxcfleet.base import layers, runtime
+from lxcfleet.base import devices, layers, runtime
 from lxcfleet.base.mask import build, mount
 from lxcfleet.base.merge import reconcile
 from lxcfleet.base.stack import stack_for
@@ -95,6 +95,7 @@ def main() -> None:
             runtime.mount(paths.root_mount, stack.bottom.tree(), spec.first_id or 0)
         mounting.mount(paths, name, [str(each) for each in spec.volumes], spec.first_id)
         children.mount(paths, name, spec.first_id, _fetched(paths, name, spec, settings), system=spec.init is Init.SYSTEM)
+        devices.mount(paths.devices_mount, spec.devices, spec.first_id or 0)
         tree.keep_copy(paths.container(name).spec, paths.container(name).started)
         apparmor.allow_socket_locks(paths.apparmor)
     except (FleetError, OSError) as error:

@@ -77,6 +77,8 @@ class PrepareItem(TypedDict):
     """What it mounts beside its layers, as texts; see spec.volumes."""
     secrets: Any
     """Its secrets, whose values are there; see data.secrets.Item."""
+    devices: list[str]
+    """The host's devices that it is given, by name; see spec.devices."""
 
 
 class MaskItem(TypedDict):

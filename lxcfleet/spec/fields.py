@@ -13,6 +13,7 @@ from functools import cache
 from ipaddress import IPv4Interface, IPv6Interface
 
 from lxcfleet.spec.depends import DependsType
+from lxcfleet.spec.devices import check_devices, parse_device
 from lxcfleet.spec.health import HealthCheck, HealthType
 from lxcfleet.spec.names import MAX_DRAIN, check_label, check_name, check_user, check_variable
 from lxcfleet.spec.ports import Port, Publication, check_ports, check_publications, parse_port, parse_publication
@@ -182,6 +183,10 @@ class SpecFields:
         RawType(), "Keys of LXC's own configuration, with their values: lxc.prlimit.*, lxc.sysctl.*, lxc.cgroup.* (v1),"
         " lxc.cgroup2.* and lxc.environment.runtime, but for those that could take a wall away.", default={},
         option=("--lxc",), metavar="KEY=VALUE",
+    )
+    devices: tuple[str, ...] = row(
+        Items(parse_device, check_devices), "The host's devices that it is given: tun, fuse, kvm, dri (the render nodes of"
+        " graphics processors).", default=(), option=("--device",), metavar="tun|fuse|kvm|dri",
     )
     maintenance: bool = row(
         Flag(), "Whether it cleans up in itself by the host's timers: systemd-tmpfiles-clean, logrotate, phpsessionclean"

@@ -375,3 +375,30 @@ def test_info_tells_how_a_container_is_confined(clones: Clones, kind: str) -> No
     assert limit(clones.fleet, clones.names[kind], "pids", "pids.max", "pids.max") == "4096"
     said = clones.fleet.ok("info", clones.names[kind])
     assert all(f"{word}:" in said for word in words)
+
+
+HELD = {"tun": "net/tun", "fuse": "fuse", "kvm": "kvm"}
+
+
+def test_a_container_has_the_devices_that_it_was_given_and_no_others(fleet: Fleet) -> None:
+    """As nodes of its own: root inside opens them, though those of the host's are root's outside."""
+    there = [name for name, path in HELD.items() if (Path("/dev") / path).exists()]
+    assert there, "any Linux that runs containers has one of them"
+    name, other = fleet.name("with"), fleet.name("without")
+    fleet.create(name, options=[word for each in there for word in ("--device", each)])
+    fleet.create(other)
+    for each in there:
+        path, status = f"/dev/{HELD[each]}", (Path("/dev") / HELD[each]).stat()
+        look = f"stat -c %t:%T {path} && stat -c %u {path} && exec 3<>{path}"
+        seen = fleet.inside(name, look).split()
+        assert seen == [f"{os.major(status.st_rdev):x}:{os.minor(status.st_rdev):x}", "0"]
+        assert fleet.run("exec", other, "--", "test", "-e", path).status == 1
+    if "kvm" in there:  # KVM_GET_API_VERSION: it works, and is not only there
+        ask = "import fcntl; print(fcntl.ioctl(open('/dev/kvm', 'rb+'), 0xAE00))"
+        assert fleet.ok("exec", name, "--", "python3", "-c", ask).strip() == "12"
+    assert not (fleet.paths.run / "devices").is_mount()
+    assert fleet.run("create", fleet.name("x"), "--device", "mem").status == 2
+    fleet.ok("stop", name, "--timeout", "0")
+    subprocess.run(["lxc-start", "-P", str(fleet.paths.lxc), "-n", name], check=True, timeout=60)
+    until(lambda: fleet.state(name) == "running", 20)
+    assert fleet.inside(name, f"stat -c %u /dev/{HELD[there[0]]}") == "0", "plain lxc-start gives it the same"

@@ -202,6 +202,12 @@ options:
         Keys of LXC's own configuration, with their values: lxc.prlimit.*, lxc.sysctl.*, lxc.cgroup.* (v1),
         lxc.cgroup2.* and lxc.environment.runtime, but for those that could take a wall away.
     type: dict
+  devices:
+    description:
+      - >-
+        The host's devices that it is given: tun, fuse, kvm, dri (the render nodes of graphics processors).
+    type: list
+    elements: str
   maintenance:
     description:
       - >-
@@ -328,6 +334,7 @@ FIELDS = dict(
     units=dict(type="list", elements="str"),
     nesting=dict(type="bool"),
     lxc=dict(type="dict"),
+    devices=dict(type="list", elements="str"),
     maintenance=dict(type="bool"),
     autostart=dict(type="bool"),
     boot_order=dict(type="int"),
@@ -359,6 +366,7 @@ OPTIONS = dict(
     units=("--unit", ""),
     nesting=("--nesting", ""),
     lxc=("--lxc", ""),
+    devices=("--device", ""),
     maintenance=("--maintenance", "--no-maintenance"),
     autostart=("--autostart", "--no-autostart"),
     boot_order=("--boot-order", ""),

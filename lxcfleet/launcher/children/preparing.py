@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lxcfleet.base import layers, runtime
+from lxcfleet.base import devices, layers, runtime
 from lxcfleet.base.present import Shelf
 from lxcfleet.base.stack import Layer, Stack
 from lxcfleet.data import mounting
@@ -67,6 +67,7 @@ def _prepare_one(item: PrepareItem, reply: Reply, paths: Paths, home: int) -> No
     else:
         _check(paths, name, item)
     stack = Stack.from_json(item["stack"])
+    devices.check(item["devices"])
     if not item["mount"]:
         if item["volumes"] and not item["make"]:
             _check_mounts(paths, stack, item)
@@ -81,6 +82,7 @@ def _prepare_one(item: PrepareItem, reply: Reply, paths: Paths, home: int) -> No
             runtime.mount(paths.root_mount, stack.bottom.tree(), item["first_id"] or 0)
         mounting.mount(paths, name, item["volumes"], item["first_id"])
         secrets.mount(paths, name, item["first_id"], item["secrets"], system=not item["app"])
+        devices.mount(paths.devices_mount, item["devices"], item["first_id"] or 0)
         if item["language"] and (found := language.inside(paths.root_mount)) != language.USUAL:
             config = paths.container(name).config
             tree.write(config, language.put(config.read_text(encoding="utf-8"), found))
