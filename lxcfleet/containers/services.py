@@ -33,14 +33,15 @@ async def check(spec: Spec) -> None:
 
 
 async def lost(containers: Iterable[Container]) -> dict[str, str]:
-    """The containers that ask for services which the host does not have, as a package may be gone by now: why, by name."""
+    """The containers that ask for services which the host does not have, as a package may be gone by now: why, by name. A
+    frozen generation keeps what it has."""
+    asked = {c.name: c.wanted.units for c in containers if c.wanted is not None and not c.wanted.generation}
     found = {}
-    by_units = dict.fromkeys(c.wanted.units for c in containers if c.wanted is not None and c.wanted.units)
-    for units in by_units:
-        plan = await asyncio.to_thread(layer.plan, Tree(_ROOT), Services(tuple(units)))
+    for units in {units for units in asked.values() if units}:
+        plan = await asyncio.to_thread(layer.plan, Tree(_ROOT), Services(units))
         if plan.wrong:
             found[units] = "; ".join(error.message for error in plan.wrong.values())
-    return {c.name: found[c.wanted.units] for c in containers if c.wanted is not None and c.wanted.units in found}
+    return {name: found[units] for name, units in asked.items() if units in found}
 
 
 async def notes(paths: Paths, units: Sequence[str]) -> list[str]:
