@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import time
 from collections.abc import Iterable
 
 from lxcfleet.containers.container import Container
@@ -39,6 +40,8 @@ class Endings:
         self._memory = memory
         self._lxc_path = str(paths.lxc)
         self._known: dict[str, Ending] = {}
+        self._heard_at: dict[str, float] = {}
+        """When each of these was heard, in seconds since the epoch."""
         self._asked: set[str] = set()
         """Containers whose last run lxc-stop ended."""
         self._fifo = MonitorFifo(paths.lxc, self._hear)
@@ -68,6 +71,10 @@ class Endings:
         self._fifo.drain()
         return self._known.get(name)
 
+    def heard_at(self, name: str) -> float:
+        """When it was heard how it ended, in seconds since the epoch: its monitor tidied up after that. Else it is now."""
+        return self._heard_at[name] if name in self._known else time.time()
+
     def asked(self, name: str) -> bool:
         """Whether its last end came while lxc-stop waited for that."""
         return name in self._asked
@@ -75,6 +82,7 @@ class Endings:
     def forget(self, name: str) -> None:
         """The container does not exist any more."""
         self._known.pop(name, None)
+        self._heard_at.pop(name, None)
         self._asked.discard(name)
 
     def close(self) -> None:
@@ -88,6 +96,7 @@ class Endings:
                 continue
             if record.kind == monitor_fifo.EXIT:
                 self._known[record.name] = self._ending(record.name, record.value)
+                self._heard_at[record.name] = time.time()
                 ended.add(record.name)
             elif record.kind == monitor_fifo.STATE and record.value == monitor_fifo.STARTING:
                 self._memory.read()  # so that nothing about its former run is read later

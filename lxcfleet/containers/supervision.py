@@ -120,7 +120,7 @@ class Supervision:
             return
         heard = self._endings.of(container)
         past = Exit(
-            at=time.time(),
+            at=self._endings.heard_at(container.name),
             status=None if heard is None else heard.status,
             out_of_memory=heard is not None and bool(heard.memory),
             memory="" if heard is None else heard.memory,

@@ -109,6 +109,25 @@ class Monitors:
         return self.endings.of(cast(Any, self.boxes[name]))
 
 
+def test_the_moment_of_an_end_is_that_of_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not when its monitor had tidied up, some ten milliseconds later."""
+    now = [1000.0]
+    monkeypatch.setattr("lxcfleet.containers.endings.time.time", lambda: now[0])
+
+    async def run() -> None:
+        monitors = Monitors(tmp_path)
+        monitors.endings.check()
+        monitors.end("a", 9472)
+        now[0] = 1000.5
+        assert (monitors.endings.heard_at("a"), monitors.endings.heard_at("b")) == (1000.0, 1000.5)
+        monitors.write(record(STATE, "a", STARTING))
+        monitors.endings._fifo.drain()
+        assert monitors.endings.heard_at("a") == 1000.5
+        monitors.endings.close()
+
+    asyncio.run(run())
+
+
 def test_statuses_of_containers_that_ended_are_known(tmp_path: Path) -> None:
     async def run() -> None:
         monitors = Monitors(tmp_path)
