@@ -59,6 +59,7 @@ def test_a_container_runs_a_service_of_the_hosts_as_it_is_at_each_start(fleet: F
     assert fleet.mounts() == []
 
     fleet.create(other, command=())
+    fleet.ok("wait", other, "--for", "healthy", "-q")  # its systemd answers
     refused = fleet.run("exec", other, "--", "systemctl", "start", NAME)
     said = f"Unit not-in-this-container:see-lxcfleet-create---unit-{NAME}.service not found."
     assert (refused.status, refused.err) == (5, f"Failed to start {NAME}.service: {said}\n")
