@@ -15,6 +15,7 @@ from lxcfleet.containers import store
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec import combinations, rollout, windows
 from lxcfleet.spec.depends import Condition, DependsType
+from lxcfleet.spec.devices import DEVICES
 from lxcfleet.spec.fields import askable
 from lxcfleet.spec.health import CheckKind, HealthCheck, HealthType
 from lxcfleet.spec.merging import merge
@@ -47,6 +48,7 @@ RAW = st.fixed_dictionaries(NO_VALUES, optional=RAW_VALUES)
 DEPENDS = st.dictionaries(st.sampled_from(["db", "web1", "no"]), st.sampled_from(Condition), max_size=3)
 SERVICES = st.sampled_from(["http=80", "dns=53/udp", "web-2=8080"])
 PUBLISHED = st.just("8080:80")
+HELD = st.sampled_from([*DEVICES])
 UNITS = st.sampled_from(["apache2.service", r"a\x2db@1:2.timer", "x.socket"])
 MOUNTS = st.sampled_from([
     "data:/srv/data", "data:/var/lib/app:ro:noexec", "/srv/ref:/opt/ref:ro", "/srv/own:/opt/own:rw:owner=container:suid",
@@ -97,7 +99,9 @@ def values(row: Row) -> st.SearchStrategy[Any]:
         case Pairs():
             return VARIABLES if row.secret else LABELS
         case Items():
-            texts = {"ports": SERVICES, "publish": PUBLISHED, "units": UNITS, "volumes": MOUNTS, "secrets": SECRETS}[row.key]
+            texts = {
+                "ports": SERVICES, "publish": PUBLISHED, "units": UNITS, "volumes": MOUNTS, "secrets": SECRETS, "devices": HELD,
+            }[row.key]  # fmt: skip
             return st.lists(texts, max_size=3, unique=True).map(_parsed(row.type))
         case HealthType() | RestartType() | ShareType() | SourcesType():
             return {HealthType: CHECKS, RestartType: RESTARTS, ShareType: SHARES, SourcesType: DECLARED}[type(row.type)]
