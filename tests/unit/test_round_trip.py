@@ -100,8 +100,13 @@ def values(row: Row) -> st.SearchStrategy[Any]:
             return VARIABLES if row.secret else LABELS
         case Items():
             texts = {
-                "ports": SERVICES, "publish": PUBLISHED, "units": UNITS, "volumes": MOUNTS, "secrets": SECRETS, "devices": HELD,
-            }[row.key]  # fmt: skip
+                "ports": SERVICES,
+                "publish": PUBLISHED,
+                "units": UNITS,
+                "volumes": MOUNTS,
+                "secrets": SECRETS,
+                "devices": HELD,
+            }[row.key]
             return st.lists(texts, max_size=3, unique=True).map(_parsed(row.type))
         case HealthType() | RestartType() | ShareType() | SourcesType():
             return {HealthType: CHECKS, RestartType: RESTARTS, ShareType: SHARES, SourcesType: DECLARED}[type(row.type)]
