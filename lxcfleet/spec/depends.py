@@ -147,8 +147,8 @@ class Graph:
         for name, others in self.depends.items():
             edges[_Node(name)] = [_Node(each, each not in self.depends) for each in others]
             for each in others:
-                if each not in self.depends:
-                    edges.setdefault(_Node(each, True), [_Node(member) for member in self.groups.get(each, ())])
+                if each not in self.depends and _Node(each, True) not in edges:
+                    edges[_Node(each, True)] = [_Node(member) for member in self.groups.get(each, ())]
         return edges
 
 
