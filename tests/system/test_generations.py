@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import time
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from lxcfleet.base.generations import build, store
 
 from . import small_root
+from .debs import Package
 from .harness import Fleet, until
 
 pytestmark = pytest.mark.system
@@ -125,3 +128,37 @@ def test_a_container_whose_generation_is_gone_says_so(fleet: Fleet, root: Path, 
         record.write_bytes(text)
     fleet.ok("restart", name)
     until(lambda: fleet.state(name) == "running", 10)
+
+
+def test_what_a_bad_patch_breaks_gets_its_base_back_by_itself(
+    fleet: Fleet, root: Path, first: int, tmp_path: Path
+) -> None:
+    del first
+    package = Package(f"lxcfleet-test-{os.getpid()}-back", tmp_path)
+    try:
+        package.dpkg("--install", package.build("1"))
+        shutil.copytree(package.home, root / str(package.home)[1:])
+        assert build.freeze(fleet.paths, "with the package", root=root, now=time.time()) is not None
+        fleet.stop_daemon()
+        fleet.settings(f"{fleet.usual}patch: {{quiet: 1, freeze: true}}\nrollout: {{min_healthy_time: 0, canaries: 1}}\n")
+        fleet.start_daemon()
+        names = [fleet.name(f"job{number}") for number in range(3)]
+        fleet.create(*names, command=("--", str(package.script)))
+        before = {name: fleet.pid(name) for name in names}
+        bad = package.build("2", texts={str(package.script): "#!/bin/sh\nexit 3\n"})
+        assert package.dpkg("--install", bad) == 0
+        fleet.ok("patch", "notify")
+        until(lambda: any(on(fleet, name) for name in names), 60, "one gets its base back")
+        assert fleet.run("rollout", "status", "--follow").status == 0
+        [rescued] = [name for name in names if on(fleet, name)]
+        assert {name for name in names if fleet.pid(name) != before[name]} == {rescued}
+        assert fleet.state(rescued) == "running"
+        mended = package.build("3")
+        assert package.dpkg("--install", mended) == 0
+        fleet.ok("patch", "notify")
+        until(lambda: not any(on(fleet, name) for name in names), 60, "it goes along with the mended version")
+        assert fleet.run("rollout", "status", "--follow").status == 0
+        assert all("# 3" in fleet.inside(name, f"cat {package.script}") for name in names)
+        assert set(fleet.states().values()) == {"running"}
+    finally:
+        package.purge()

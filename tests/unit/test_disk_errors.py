@@ -167,7 +167,7 @@ CHANGED = replace(SPEC, pids=300)
 
 def specs_of(fleet: Fleet) -> Specs:
     specs = Specs(fleet.paths, NOBODY, NOBODY, NOBODY, Bus(), 1024)
-    cast(Any, specs).config = lambda spec: f"lxc.uts.name = {spec.name}\n"
+    cast(Any, specs).config = lambda spec, _: f"lxc.uts.name = {spec.name}\n"
     return specs
 
 

@@ -343,7 +343,7 @@ def test_no_file_has_an_owner_if_packages_can_not_be_read(monkeypatch: pytest.Mo
 def test_nothing_is_proven_if_packages_can_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """A shadow of a package's file must not count as one of a file without an owner."""
     shadow = Shadow("/usr/bin/env", ShadowKind.FILE, False, 1.0, 2.0, False, "delta", True)
-    web = SimpleNamespace(name="web", running=None, busy=None, state="stopped")
+    web = SimpleNamespace(name="web", running=None, busy=None, state="stopped", spec=None, wanted=None)
 
     async def chosen(_: object) -> list[object]:
         return [web]
