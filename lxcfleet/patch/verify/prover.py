@@ -63,7 +63,6 @@ class Prover:
         before = {container.name: container.running for container in containers}
         half_done = await asyncio.to_thread(dpkg.half_done)
         pending = await asyncio.to_thread(reboot.pending, chosen)
-        lost = await services.lost(containers)
         wanted = Wanted(self._finder.data or deep, deep, tuple(chosen))
         scans = await self._finder.scan(containers, wanted)
         deltas = await self._finder.shadows(containers)
@@ -72,6 +71,7 @@ class Prover:
         owned = await self._owned(deltas.values(), installed, files)
         owners = {path: owner.package for path, owner in old.items()}
         covered = await covers.covered(containers)
+        lost = await services.lost(containers)
         records = []
         for container in containers:
             delta = deltas[container.name]
