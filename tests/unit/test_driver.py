@@ -30,7 +30,7 @@ from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.rollout import RolloutSettings, Share
 from lxcfleet.spec.selection import Selection
-from lxcfleet.spec.states import Action, Health
+from lxcfleet.spec.states import Action, Health, State
 
 OLD = OldFile("/usr/lib/libssl.so.3", Why.REPLACED, "base", ())
 POLICY = RolloutSettings(Share(1), Share(0), 0.0, 10.0, ())
@@ -54,6 +54,7 @@ class Box:
         self.health = Health.HEALTHY
         self.starts_ill = False
         self.foreground = None
+        self.state = State.STOPPED
 
     @property
     def running(self) -> Any:

@@ -557,3 +557,26 @@ def test_who_could_not_start_again_is_not_stopped() -> None:
     blocked = next_wave(rollout(*many(1)), seen)
     assert blocked == Blocked("c1", "it could not start again: db not healthy")
     assert planner.decide(rollout(*many(1)), seen, 11.0) == Stop("c1", "it could not start again: db not healthy")
+
+
+# -- what breaks after its gate -----------------------------------------------------------------------------------
+
+
+def test_what_fails_after_it_had_been_healthy_halts_the_rollout() -> None:
+    plan = begun("c1")
+    done = planner.settle(plan, {**well(4), "c1": HEALTHY})
+    assert done.members["c1"].phase is MemberPhase.DONE
+    for now, phase in (
+        (LiveState(None, failed=True), MemberPhase.FAILED),
+        (LiveState(None), MemberPhase.DONE),  # it ended well, or somebody stopped it
+        (LiveState(None, failed=True, busy="start"), MemberPhase.DONE),
+        (None, MemberPhase.DONE),
+    ):
+        seen = well(4)
+        del seen["c1"]
+        after = planner.settle(done, {**seen, **({"c1": now} if now else {})})
+        assert after.members["c1"].phase is phase
+    broken = planner.settle(done, {**well(4), "c1": LiveState(None, failed=True)})
+    assert planner.decide(broken, well(4)) == Stop("c1", "it failed after it had been healthy")
+    stopped = planner.leave_stopped(done, "c1")
+    assert planner.settle(stopped, {**well(4), "c1": LiveState(None, failed=True)}).members["c1"].phase is MemberPhase.DONE

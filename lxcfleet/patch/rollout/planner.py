@@ -120,7 +120,9 @@ def settle(rollout: Rollout, seen: Fleet) -> Rollout:
 
 
 def _settle(rollout: Rollout, member: Member, now: LiveState | None) -> Member:
-    if member.phase in (MemberPhase.DONE, MemberPhase.FAILED, MemberPhase.SKIPPED):
+    if member.phase is MemberPhase.DONE:
+        return _settle_done(member, now)
+    if member.phase in (MemberPhase.FAILED, MemberPhase.SKIPPED):
         return member
     if now is None:
         return _skip(member, "it was destroyed")
@@ -133,6 +135,13 @@ def _settle(rollout: Rollout, member: Member, now: LiveState | None) -> Member:
             return _settle_restarting(rollout, member, now)
         case _:
             return _settle_gated(rollout, member, now)
+
+
+def _settle_done(member: Member, now: LiveState | None) -> Member:
+    """What fails after its gate, as long as the rollout goes on, counts as made ill by it as well."""
+    if now is None or now.busy is not None or not now.failed or not member.expected or member.wave is None:
+        return member
+    return replace(member, phase=MemberPhase.FAILED, note="it failed after it had been healthy")
 
 
 def _skip(member: Member, why: str) -> Member:
@@ -330,8 +339,10 @@ def _another_chance(rollout: Rollout, member: Member, now: LiveState | None) -> 
 
 
 def leave_stopped(rollout: Rollout, name: str) -> Rollout:
-    """The operator stopped a member: it stays as it is, whether it waits, is checked, or failed."""
+    """The operator stopped a member: it stays as it is, whether it waits, is checked, is done, or failed."""
     member = rollout.members.get(name)
+    if member is not None and member.phase is MemberPhase.DONE:
+        return rollout.update(replace(member, expected=False))
     if member is None or member.phase not in (MemberPhase.WAITING, MemberPhase.GATED, MemberPhase.FAILED):
         return rollout
     return rollout.update(_skip(member, "it was stopped"))

@@ -27,7 +27,7 @@ from lxcfleet.runtime.operations import Operations
 from lxcfleet.spec import rollout as policies
 from lxcfleet.spec.settings import Config
 from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.states import Health
+from lxcfleet.spec.states import Health, State
 
 Find = Callable[[Sequence[Container]], Awaitable[Mapping[str, judge.StaleScan]]]
 """Tells what each of these containers runs that is old, by name. Raises FleetError."""
@@ -100,7 +100,8 @@ class Sight:
         running, prober = container.running, self._fleet.prober
         busy = container.busy or self._owed(container) or self._pausing(container)
         if running is None:
-            return LiveState(None, container.labels, busy=busy, down_for=_down_for(container))
+            failed = container.state in (State.FAILED, State.BACKOFF)
+            return LiveState(None, container.labels, failed=failed, busy=busy, down_for=_down_for(container))
         health = prober.of(container)
         return LiveState(
             identity=running.identity,

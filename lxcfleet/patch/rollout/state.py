@@ -182,6 +182,8 @@ class LiveState:
     down_for: float | None = None
     """Seconds since the end of what `lxcfleet run` runs: its caller begins it anew, or lets it be. None: it runs, or this
     daemon starts it."""
+    failed: bool = False
+    """It ended by itself and in failure, whether its policy starts it again or not."""
     busy: str | None = None
     """The word for an action that is under way or owed."""
     lack: str = ""
