@@ -449,7 +449,7 @@ def test_a_disk_that_fills_up_during_a_create_leaves_whole_containers(small_disk
     assert set(states) == created | {first}
     assert set(states.values()) == {"running"}
     running = fleet.paths.running_record.name  # the daemon tries to write it until there is room
-    records = {fleet.paths.base_snapshots.name, running, f".{running}.new"}
+    records = {fleet.paths.base_snapshots.name, running, f".{running}.new", fleet.paths.state.name}
     assert {path.name for path in fleet.paths.lxc.iterdir()} - records == created | {first, "ballast"}
     assert fleet.half_done() == []
 
