@@ -350,7 +350,8 @@ def limit(fleet: Fleet, name: str, controller: str, legacy: str, modern: str) ->
 
 def test_a_containers_limits_hold(own_fleet: Fleet) -> None:
     name = own_fleet.name("limited")
-    own_fleet.ok("create", name, "--memory", "64M", "--cpus", "0.5", "--pids", "32", "--no-new-privs", *SLEEP)
+    limits = ("--memory", "64M", "--oom", "process", "--cpus", "0.5", "--pids", "32", "--no-new-privs")
+    own_fleet.ok("create", name, *limits, *SLEEP)
     assert limit(own_fleet, name, "memory", "memory.limit_in_bytes", "memory.max") == str(64 << 20)
     assert limit(own_fleet, name, "cpu", "cpu.cfs_quota_us", "cpu.max").split()[0] == "50000"
     assert limit(own_fleet, name, "pids", "pids.max", "pids.max") == "32"
