@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lxcfleet.data import secrets
-from lxcfleet.host.kernel import tree
+from lxcfleet.host.kernel import home, tree
 from lxcfleet.paths import Paths
 from lxcfleet.spec.secrets import SecretSource, SourceKind, parse_use
 
@@ -223,8 +223,9 @@ def test_no_value_is_anywhere_but_in_memory_and_in_its_source(fleet: Fleet, tmp_
 
 
 @pytest.fixture
-def paths(tmp_path: Path) -> Iterator[Paths]:
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Paths]:
     """Directories of their own, with the file system mounted, as a process with threads can't enter a mount namespace."""
+    monkeypatch.setattr(home, "_kept", [])  # another test may have been a launcher
     made = Paths(tmp_path / "lxc", tmp_path / "run", tmp_path / "etc")
     made.container("web").directory.mkdir(parents=True)
     made.etc.mkdir()
