@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from lxcfleet.errors import ErrorBody, FleetError, from_body
 
@@ -27,6 +28,34 @@ def show(style: str, data: object, *, lines: Callable[[], Iterable[str]], rows: 
         write(_to_csv(rows()))
     else:
         write("".join(f"{line}\n" for line in lines()))
+
+
+def show_list(
+    style: str,
+    quiet: bool,
+    records: Sequence[Any],
+    fields: Sequence[str],
+    *,
+    table: Callable[[], Rows],
+    text: Callable[[Any, str], str],
+    nothing: str,
+) -> None:
+    """Print a list of records, with ``quiet`` only the first of the ``fields`` of each.
+
+    ``table``: its rows for people, the header first; ``text``: a field of a record for CSV; ``nothing``: said where there is
+    no record.
+    """
+    if quiet:
+        write("".join(f"{record[fields[0]]}\n" for record in records))
+        return
+    show(
+        style,
+        records,
+        lines=lambda: columns(table(), terminal_width()) if records else [],
+        rows=lambda: [fields, *([text(record, key) for key in fields] for record in records)],
+    )
+    if style == "table" and not records:
+        say(f"lxcfleet: {nothing}")
 
 
 def write(text: str) -> None:

@@ -57,17 +57,10 @@ def list_(ctx: click.Context, *, style: str, quiet: bool) -> None:
       lxcfleet generation list -f json | jq '.[0].packages'
     """
     records = connect(ctx).generations()
-    if quiet:
-        output.write("".join(f"{record['number']}\n" for record in records))
-        return
-    output.show(
-        style,
-        records,
-        lines=lambda: output.columns(_table(records), output.terminal_width()) if records else [],
-        rows=lambda: [_FIELDS, *([_text(record, key) for key in _FIELDS] for record in records)],
-    )
-    if style == "table" and not records:
-        output.say("lxcfleet: no generations: `lxcfleet generation freeze` makes one")
+    output.show_list(
+        style, quiet, records, _FIELDS, table=lambda: _table(records), text=_text,
+        nothing="no generations: `lxcfleet generation freeze` makes one",
+    )  # fmt: skip
 
 
 def _table(records: Sequence[GenerationRecord]) -> list[tuple[str, ...]]:

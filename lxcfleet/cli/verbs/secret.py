@@ -45,17 +45,10 @@ def list_(ctx: click.Context, *, style: str, quiet: bool) -> None:
       lxcfleet secret list -f json | jq -r '.[] | select(.problem) | .name'
     """
     records = connect(ctx).secrets()
-    if quiet:
-        output.write("".join(f"{record['name']}\n" for record in records))
-        return
-    output.show(
-        style,
-        records,
-        lines=lambda: output.columns(_table(records), output.terminal_width()) if records else [],
-        rows=lambda: [_FIELDS, *([_text(record, key) for key in _FIELDS] for record in records)],
-    )
-    if style == "table" and not records:
-        output.say("lxcfleet: no secrets are declared")
+    output.show_list(
+        style, quiet, records, _FIELDS, table=lambda: _table(records), text=_text,
+        nothing="no secrets are declared",
+    )  # fmt: skip
 
 
 def _table(records: Sequence[SecretRecord]) -> list[tuple[str, ...]]:

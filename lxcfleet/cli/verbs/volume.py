@@ -50,17 +50,10 @@ def list_(ctx: click.Context, *, style: str, quiet: bool) -> None:
       lxcfleet volume list -f json | jq -r '.[] | select(.containers == []) | .name'
     """
     records = connect(ctx).volumes()
-    if quiet:
-        output.write("".join(f"{record['name']}\n" for record in records))
-        return
-    output.show(
-        style,
-        records,
-        lines=lambda: output.columns(_table(records), output.terminal_width()) if records else [],
-        rows=lambda: [_FIELDS, *([_text(record, key) for key in _FIELDS] for record in records)],
-    )
-    if style == "table" and not records:
-        output.say("lxcfleet: no volumes")
+    output.show_list(
+        style, quiet, records, _FIELDS, table=lambda: _table(records), text=_text,
+        nothing="no volumes",
+    )  # fmt: skip
 
 
 def _table(records: Sequence[VolumeRecord]) -> list[tuple[str, ...]]:
