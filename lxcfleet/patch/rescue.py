@@ -87,15 +87,17 @@ class Rescue:
             self._tasks.do("release", self._release)
 
     async def _release(self) -> None:
-        """Put what was rescued on the host's root again. What fails there gets its base back: the rollout reverts itself."""
-        noted = self._noted()
-        names = [name for name, number in noted.items() if self._stands(name) == number]
+        """Put what was rescued on the host's root again. What fails there gets its base back: the rollout reverts itself.
+
+        The note stays for as long as a container stands where it was put, so the good patch after that is tried as well.
+        """
         if self._orders.ledger.active is not None:
             return
+        standing = {name: number for name, number in self._noted().items() if self._stands(name) == number}
         try:
-            self._note({})
-            if names:
-                await self._orders.begin_change(self._moved(names, 0), {}, auto_revert=True)
+            self._note(standing)
+            if standing:
+                await self._orders.begin_change(self._moved([*standing], 0), {}, auto_revert=True)
         except (FleetError, OSError) as error:
             log.error("what was rescued stays on its generation: %s", str(error).replace("\n", "; "))
 

@@ -37,6 +37,8 @@ class World:
         self.rescued: list[Mapping[str, Spec]] = []
         self.begun: list[tuple[Mapping[str, Spec], bool]] = []
         self.events: list[Any] = []
+        self.reverts = False
+        """Whether what is begun fails, and so gives back what was there before."""
         self.problem: Exception | None = None
         self.active: Rollout | None = None
 
@@ -69,6 +71,8 @@ class World:
 
     async def _begin(self, wanted: Mapping[str, Spec], _: object, *, auto_revert: bool) -> None:
         self.begun.append((wanted, auto_revert))
+        if not self.reverts:
+            self.specs.update(wanted)
 
 
 @pytest.fixture
@@ -92,6 +96,16 @@ def test_only_what_failed_gets_its_base_back(world: World) -> None:
     assert ({name: spec.generation for name, spec in specs.items()}, reverts) == ({"one": 0}, True)
     world.rescue().went_well(rollout(two=MemberPhase.DONE))
     assert len(world.begun) == 1, "only once"
+
+
+def test_what_fails_on_the_hosts_root_again_goes_along_with_the_good_patch_after_that(world: World) -> None:
+    asyncio.run(world.rescue().halted(rollout(one=MemberPhase.FAILED)))
+    world.reverts = True
+    world.rescue().went_well(rollout(two=MemberPhase.DONE))
+    world.reverts = False
+    world.rescue().went_well(rollout(two=MemberPhase.DONE))
+    assert [[*each] for each, _ in world.begun] == [["one"], ["one"]]
+    assert world.specs["one"].generation == 0
 
 
 def test_what_somebody_moved_meanwhile_stays_where_it_is(world: World) -> None:
