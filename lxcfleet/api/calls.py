@@ -191,7 +191,7 @@ FREEZE_BASE: Call[FreezeRequest, FreezeRecord] = Call(
     InBody(FreezeRequest), one(FreezeRecord), waits=True,
 )  # fmt: skip
 CHECK_GENERATION: Call[str, CheckedRecord] = Call(
-    "check_generation", "GET", "/1.0/generations/{id}/check", "look for files that were written in place since", _BY_ID,
+    "check_generation", "POST", "/1.0/generations/{id}/check", "look for files that were written in place since", _BY_ID,
     one(CheckedRecord), waits=True,
 )  # fmt: skip
 REMOVE_GENERATIONS: Call[RemoveGenerationsRequest, GenerationsRemoved] = Call(
