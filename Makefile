@@ -221,5 +221,5 @@ uninstall: root
 	[ ! -d /run/systemd/system ] || journalctl --update-catalog
 	[ ! -d /run/systemd/system ] || systemctl daemon-reload
 	echo 'removed; what stays: the containers in /var/lib/lxc (they run on until they are stopped, see lxc-ls -f,'
-	echo '  and start again only with lxcfleet), /etc/lxcfleet, /etc/sysctl.d/60-lxcfleet.conf, the groups lxcfleet*,'
-	echo "  root's lines in /etc/subuid and /etc/subgid, and Debian's packages"
+	echo '  and start again only with lxcfleet), /var/lib/lxcfleet (volumes, fleets, generations, events), /etc/lxcfleet,'
+	echo "  /etc/sysctl.d/60-lxcfleet.conf, the groups lxcfleet*, root's lines in /etc/subuid and /etc/subgid, and Debian's packages"
