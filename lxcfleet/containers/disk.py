@@ -15,7 +15,8 @@ from lxcfleet.containers.registry import Registry
 from lxcfleet.data import volumes
 from lxcfleet.errors import NotFound
 from lxcfleet.launcher.client import Died, Launcher
-from lxcfleet.launcher.operations import DIFF, USED, DiffItem, UsageItem, Used
+from lxcfleet.launcher.items.looks import DiffItem, UsageItem, Used
+from lxcfleet.launcher.operations import DIFF, USED
 from lxcfleet.paths import Paths
 from lxcfleet.spec.volumes import volumes_of
 

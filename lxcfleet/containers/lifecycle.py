@@ -26,7 +26,8 @@ from lxcfleet.host.kernel import tree
 from lxcfleet.host.lxc import liblxc, monitor
 from lxcfleet.host.process import cgroup, proc
 from lxcfleet.launcher.client import TRIES, Died, Launcher
-from lxcfleet.launcher.operations import FREEZE, REMOVE, UNFREEZE, Ask, Done, PrepareItem
+from lxcfleet.launcher.items.containers import Done, PrepareItem
+from lxcfleet.launcher.operations import FREEZE, REMOVE, UNFREEZE, Ask
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec.settings import Config

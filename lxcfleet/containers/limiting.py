@@ -9,7 +9,8 @@ import asyncio
 
 from lxcfleet.errors import from_body
 from lxcfleet.launcher.client import TRIES, Died, Launcher
-from lxcfleet.launcher.operations import LIMIT, LimitItem
+from lxcfleet.launcher.items.containers import LimitItem
+from lxcfleet.launcher.operations import LIMIT
 
 Waiting = tuple[LimitItem, "asyncio.Future[None]"]
 

@@ -12,7 +12,8 @@ from lxcfleet.base.mask import build
 from lxcfleet.base.mask.freshness import Freshness
 from lxcfleet.errors import FleetError, from_body
 from lxcfleet.launcher.client import Launcher
-from lxcfleet.launcher.operations import MASK, RELEASE, UNMASK, MaskItem
+from lxcfleet.launcher.items.base import MaskItem
+from lxcfleet.launcher.operations import MASK, RELEASE, UNMASK
 from lxcfleet.paths import Paths
 
 FRESH_SECONDS = 0.5

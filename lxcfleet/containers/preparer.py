@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.launcher.client import Conversation, Launcher, Reply
-from lxcfleet.launcher.operations import PREPARE, Done, PrepareItem
+from lxcfleet.launcher.items.containers import Done, PrepareItem
+from lxcfleet.launcher.operations import PREPARE
 
 log = logging.getLogger(__name__)
 

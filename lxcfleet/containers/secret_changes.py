@@ -20,7 +20,8 @@ from lxcfleet.containers.secrets import Secrets
 from lxcfleet.errors import Busy, FleetError, HostError, from_body
 from lxcfleet.host.process import proc
 from lxcfleet.launcher.client import Launcher
-from lxcfleet.launcher.operations import CHECK, CheckItem
+from lxcfleet.launcher.items.containers import CheckItem
+from lxcfleet.launcher.operations import CHECK
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.soon import Soon
 from lxcfleet.runtime.tasks import Tasks

@@ -29,12 +29,8 @@ from lxcfleet.errors import FleetError, HostError, from_body
 from lxcfleet.host.facts import swap
 from lxcfleet.host.kernel import mounts
 from lxcfleet.launcher.client import Launcher
-from lxcfleet.launcher.data_items import DeliverItem, FetchItem, TidyItem
-from lxcfleet.launcher.operations import (
-    DELIVER_SECRETS,
-    FETCH_SECRET,
-    TIDY_SECRETS,
-)
+from lxcfleet.launcher.items.data import DeliverItem, FetchItem, TidyItem
+from lxcfleet.launcher.operations import DELIVER_SECRETS, FETCH_SECRET, TIDY_SECRETS
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec.secrets import SecretSource, SecretUse, Then

@@ -22,12 +22,9 @@ from lxcfleet.errors import Broken, FleetError, HostError, Unsupported, from_bod
 from lxcfleet.host.kernel import quota, tree
 from lxcfleet.host.process import descriptors
 from lxcfleet.launcher.client import Launcher
-from lxcfleet.launcher.data_items import MountsItem
-from lxcfleet.launcher.operations import (
-    CHECK_KEYS,
-    CHECK_MOUNTS,
-    LimitItem,
-)
+from lxcfleet.launcher.items.containers import LimitItem
+from lxcfleet.launcher.items.data import MountsItem
+from lxcfleet.launcher.operations import CHECK_KEYS, CHECK_MOUNTS
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec import raw_lxc

@@ -24,7 +24,8 @@ from lxcfleet.daemon.service import Fleet
 from lxcfleet.errors import Busy, Conflict, FleetError, HostError, NotFound, WrongState, from_body
 from lxcfleet.host.process import proc, sessions
 from lxcfleet.launcher.client import Launcher
-from lxcfleet.launcher.operations import FOREGROUND, KeeperItem
+from lxcfleet.launcher.items.containers import KeeperItem
+from lxcfleet.launcher.operations import FOREGROUND
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec.names import check_name

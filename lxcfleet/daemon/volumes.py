@@ -21,12 +21,8 @@ from lxcfleet.errors import Broken, Busy, FleetError, NotFound, WrongState, from
 from lxcfleet.fleets.volumes import VolumeChange
 from lxcfleet.host.kernel import tree
 from lxcfleet.launcher.client import Launcher
-from lxcfleet.launcher.data_items import VolumeItem
-from lxcfleet.launcher.operations import (
-    CHANGE_VOLUME,
-    MAKE_VOLUME,
-    REMOVE_VOLUME,
-)
+from lxcfleet.launcher.items.data import VolumeItem
+from lxcfleet.launcher.operations import CHANGE_VOLUME, MAKE_VOLUME, REMOVE_VOLUME
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operation, Operations, now

@@ -10,7 +10,8 @@ from lxcfleet.health import judge
 from lxcfleet.health.judge import CheckResult, Systemd
 from lxcfleet.host.net import reach
 from lxcfleet.launcher.client import Launcher
-from lxcfleet.launcher.operations import CHECK, Checked, CheckItem
+from lxcfleet.launcher.items.containers import Checked, CheckItem
+from lxcfleet.launcher.operations import CHECK
 from lxcfleet.spec.health import CheckKind, HealthCheck
 
 ENTERED_AT_ONCE = 8

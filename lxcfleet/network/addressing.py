@@ -11,7 +11,8 @@ from lxcfleet.containers import store
 from lxcfleet.errors import NoCapacity
 from lxcfleet.host.net import dnsmasq
 from lxcfleet.host.net.claim import Claim
-from lxcfleet.launcher.operations import BRIDGE, ROUTES, BridgeItem, RoutesItem
+from lxcfleet.launcher.items.network import BridgeItem, RoutesItem
+from lxcfleet.launcher.operations import BRIDGE, ROUTES
 from lxcfleet.network import lan, needs, records
 from lxcfleet.network.addresses import AddressPool, Subnet, addresses_in, choose_subnet
 from lxcfleet.network.context import Context, seed

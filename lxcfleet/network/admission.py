@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from lxcfleet.launcher.operations import RULES, RulesItem
+from lxcfleet.launcher.items.network import RulesItem
+from lxcfleet.launcher.operations import RULES
 from lxcfleet.network import guard
 from lxcfleet.network.context import Context
 from lxcfleet.network.guard import AnyGuest, Guest

@@ -14,7 +14,8 @@ from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.net import bridge_port, sysctl
 from lxcfleet.host.net.nft_watch import TableWatch
 from lxcfleet.host.process import proc
-from lxcfleet.launcher.operations import DISCONNECT, JOIN, NETWORK, RULES, RulesItem
+from lxcfleet.launcher.items.network import RulesItem
+from lxcfleet.launcher.operations import DISCONNECT, JOIN, NETWORK, RULES
 from lxcfleet.network import inspection, name_server, records, requests, rules
 from lxcfleet.network.addresses import Subnet
 from lxcfleet.network.addressing import Addressing

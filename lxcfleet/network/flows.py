@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from lxcfleet.launcher.operations import DatagramPort
+from lxcfleet.launcher.items.network import DatagramPort
 from lxcfleet.network.rules import Published
 
 

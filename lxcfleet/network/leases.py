@@ -16,7 +16,8 @@ from lxcfleet.containers.container import Container
 from lxcfleet.host.kernel.inotify import DirectoryWatch
 from lxcfleet.host.net import dhcp
 from lxcfleet.host.net.dhcp import Client
-from lxcfleet.launcher.operations import DHCP, LEASED, RULES, DhcpItem, LeasedItem, RulesItem
+from lxcfleet.launcher.items.network import DhcpItem, LeasedItem, RulesItem
+from lxcfleet.launcher.operations import DHCP, LEASED, RULES
 from lxcfleet.network import lan
 from lxcfleet.network.context import Context
 from lxcfleet.network.discovery import Discovery

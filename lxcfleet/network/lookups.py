@@ -18,7 +18,8 @@ from lxcfleet.capacity.needs import Finding
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import FleetError
 from lxcfleet.host.net import firewalls, lookup
-from lxcfleet.launcher.operations import LOOKUP, LookupItem
+from lxcfleet.launcher.items.network import LookupItem
+from lxcfleet.launcher.operations import LOOKUP
 from lxcfleet.network.addressing import Addressing
 from lxcfleet.network.context import Context
 from lxcfleet.network.events import LookupsAnswered, LookupsFail

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from lxcfleet.errors import InvalidInput
 from lxcfleet.host.net import dnsmasq, sockets
-from lxcfleet.launcher.operations import PUBLISH, PUBLISHED, DatagramPort, PublishItem
+from lxcfleet.launcher.items.network import DatagramPort, PublishItem
+from lxcfleet.launcher.operations import PUBLISH, PUBLISHED
 from lxcfleet.network import flows, name_server, rules, shared_ports
 from lxcfleet.network.context import Context
 from lxcfleet.network.membership import Membership

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from lxcfleet.launcher.operations import DisconnectItem, JoinItem, NetworkItem
+from lxcfleet.launcher.items.network import DisconnectItem, JoinItem, NetworkItem
 from lxcfleet.network import guard, rules
 from lxcfleet.network import lan as other_bridge
 from lxcfleet.network.addresses import Subnet

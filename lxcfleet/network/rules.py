@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from lxcfleet.launcher.operations import ForeignPort
+from lxcfleet.launcher.items.network import ForeignPort
 from lxcfleet.network.addresses import Subnet
 from lxcfleet.spec.ports import Publication
 

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import InvalidInput
-from lxcfleet.launcher.operations import ForeignPort
+from lxcfleet.launcher.items.network import ForeignPort
 from lxcfleet.network.rules import Published, bridge_in
 from lxcfleet.spec.ports import Publication
 from lxcfleet.spec.spec import Spec

@@ -6,7 +6,8 @@ from lxcfleet.api.findings import ExposedRecord, ExposureRecord
 from lxcfleet.base.stack import stack_for
 from lxcfleet.containers.registry import Registry
 from lxcfleet.launcher.client import Launcher
-from lxcfleet.launcher.operations import EXPOSURE, Exposed, ExposedFile, ExposureItem
+from lxcfleet.launcher.items.looks import Exposed, ExposedFile, ExposureItem
+from lxcfleet.launcher.operations import EXPOSURE
 from lxcfleet.paths import Paths
 from lxcfleet.spec.selection import Selection
 

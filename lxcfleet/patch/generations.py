@@ -30,7 +30,8 @@ from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import Broken, Busy, FleetError, NotFound, WrongState, from_body
 from lxcfleet.host.packages import database
 from lxcfleet.launcher.client import Launcher
-from lxcfleet.launcher.operations import CHECK_GENERATION, FREEZE_BASE, REMOVE_GENERATION, TIDY_GENERATIONS, FreezeItem
+from lxcfleet.launcher.items.base import FreezeItem
+from lxcfleet.launcher.operations import CHECK_GENERATION, FREEZE_BASE, REMOVE_GENERATION, TIDY_GENERATIONS
 from lxcfleet.patch.events import Frozen, GenerationRemoved
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.paths import Paths

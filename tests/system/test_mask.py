@@ -27,7 +27,7 @@ from lxcfleet.host.kernel.entries import Copy, Directory, Entry, File, Owner, Sy
 from lxcfleet.host.kernel.watch import Watch
 from lxcfleet.host.process import command
 from lxcfleet.launcher.children import preparing
-from lxcfleet.launcher.operations import PrepareItem
+from lxcfleet.launcher.items.containers import PrepareItem
 from lxcfleet.paths import Paths
 
 from .harness import until

@@ -17,7 +17,7 @@ ROOT = Path(lxcfleet.__file__).parent
 VALUES = {"lxcfleet", "errors", "paths", "units"}
 """Modules at the top that every room may use, as they only have values."""
 
-LAUNCHER = {"launcher.client", "launcher.operations", "launcher.data_items"}
+LAUNCHER = {"launcher.client", "launcher.operations", "launcher.items"}
 """The part of the launcher that the daemon's rooms may know: its operations and its client."""
 
 BELOW: dict[str, set[str]] = {
@@ -27,8 +27,8 @@ BELOW: dict[str, set[str]] = {
     "host": {"spec", "values"},
     "base": {"host", "spec", "values"},
     "data": {"base", "host", "spec", "values"},
-    "launcher.operations": {"launcher.data_items", "values"},
-    "launcher.data_items": {"values"},
+    "launcher.operations": {"launcher.items", "values"},
+    "launcher.items": {"values"},
     "launcher.client": {"launcher.operations", "host", "values"},
     "runtime": {"api", "spec", "values"},
     "capacity": {"host", "spec", "values"},
@@ -38,7 +38,7 @@ BELOW: dict[str, set[str]] = {
     "logs": {"containers", "runtime", "host", "api", "spec", "values"},
     "patch": {"health", "containers", *LAUNCHER, "runtime", "base", "host", "api", "spec", "values"},
     "launcher": {
-        "launcher.operations", "launcher.data_items", "patch", "network", "containers", "data", "base", "host", "spec",
+        "launcher.operations", "launcher.items", "patch", "network", "containers", "data", "base", "host", "spec",
         "values",
     },
     "fleets": {"patch", "containers", "runtime", "host", "api", "spec", "values"},

@@ -10,7 +10,8 @@ from lxcfleet.host.lxc import attach, liblxc
 from lxcfleet.host.process import cgroup
 from lxcfleet.host.process.cgroup import too_little_memory
 from lxcfleet.launcher.children.answer import Reply, answer, say
-from lxcfleet.launcher.operations import CHECK, INSPECT, Checked, CheckItem, InitPid, LimitItem
+from lxcfleet.launcher.items.containers import Checked, CheckItem, InitPid, LimitItem
+from lxcfleet.launcher.operations import CHECK, INSPECT
 from lxcfleet.paths import ContainerPaths, Paths
 
 

@@ -16,7 +16,7 @@ from lxcfleet.errors import HostError
 from lxcfleet.host.kernel import mounts, syscalls, usage
 from lxcfleet.host.kernel.usage import Sum
 from lxcfleet.launcher.children.answer import Reply, answer_large
-from lxcfleet.launcher.operations import Differing, DiffItem, UsageItem, Used, UsedPath
+from lxcfleet.launcher.items.looks import Differing, DiffItem, UsageItem, Used, UsedPath
 from lxcfleet.paths import Paths
 
 NICE = 10

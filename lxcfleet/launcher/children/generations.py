@@ -11,7 +11,7 @@ from lxcfleet.base.generations import build, store, verify
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.launcher.children.answer import Reply, answer, answer_large
-from lxcfleet.launcher.operations import CheckedGeneration, FreezeItem
+from lxcfleet.launcher.items.base import CheckedGeneration, FreezeItem
 from lxcfleet.paths import Paths
 
 SECONDS = 600

@@ -13,7 +13,8 @@ from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.packages import losses
 from lxcfleet.launcher.children.answer import Reply, answer, answer_large
 from lxcfleet.launcher.children.preparing import CHILD_SECONDS
-from lxcfleet.launcher.operations import ExposureItem, MaskItem, StaleItem, UnshadowItem
+from lxcfleet.launcher.items.base import MaskItem
+from lxcfleet.launcher.items.looks import ExposureItem, StaleItem, UnshadowItem
 from lxcfleet.patch.stale import scan
 from lxcfleet.patch.stale.served import Wanted
 from lxcfleet.patch.stale.versions import Versions

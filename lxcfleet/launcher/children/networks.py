@@ -8,10 +8,7 @@ from ipaddress import ip_interface
 
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.launcher.children.answer import Reply, answer, answer_large, fail, say
-from lxcfleet.launcher.operations import (
-    BRIDGE,
-    LOOKUP,
-    ROUTES,
+from lxcfleet.launcher.items.network import (
     BridgeAddress,
     BridgeItem,
     DatagramPort,
@@ -27,6 +24,7 @@ from lxcfleet.launcher.operations import (
     RoutesItem,
     RulesItem,
 )
+from lxcfleet.launcher.operations import BRIDGE, LOOKUP, ROUTES
 from lxcfleet.network import flows, rules
 from lxcfleet.paths import Paths
 

@@ -19,7 +19,7 @@ from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.host.lxc import apparmor, language, liblxc
 from lxcfleet.launcher.children import secrets
 from lxcfleet.launcher.children.answer import MAX_DATAGRAM, Reply, answer
-from lxcfleet.launcher.operations import PrepareItem
+from lxcfleet.launcher.items.containers import PrepareItem
 from lxcfleet.paths import Paths
 
 if TYPE_CHECKING:

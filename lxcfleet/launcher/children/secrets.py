@@ -14,10 +14,8 @@ from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.process import confidential
 from lxcfleet.launcher.children.answer import Reply, answer, answer_large, say
-from lxcfleet.launcher.data_items import Delivered, DeliverItem, Fetched, FetchItem, TidyItem
-from lxcfleet.launcher.operations import (
-    FETCH_SECRET,
-)
+from lxcfleet.launcher.items.data import Delivered, DeliverItem, Fetched, FetchItem, TidyItem
+from lxcfleet.launcher.operations import FETCH_SECRET
 from lxcfleet.paths import Paths
 from lxcfleet.spec.secrets import DIRECTORY, sources_from_json
 

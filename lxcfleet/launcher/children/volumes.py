@@ -13,7 +13,7 @@ from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.packages import database
 from lxcfleet.launcher.children.answer import Reply, answer
-from lxcfleet.launcher.data_items import MountsItem, VolumeItem
+from lxcfleet.launcher.items.data import MountsItem, VolumeItem
 from lxcfleet.paths import Paths
 from lxcfleet.spec.volumes import Volume, parse_mount, volumes_of
 

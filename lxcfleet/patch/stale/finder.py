@@ -15,7 +15,8 @@ from lxcfleet.errors import from_body
 from lxcfleet.host.net import dhcp
 from lxcfleet.host.packages.losses import Losses
 from lxcfleet.launcher.client import Died, Launcher
-from lxcfleet.launcher.operations import SHADOWS, STALE, UNSHADOW, StaleItem, UnshadowItem
+from lxcfleet.launcher.items.looks import StaleItem, UnshadowItem
+from lxcfleet.launcher.operations import SHADOWS, STALE, UNSHADOW
 from lxcfleet.patch.shadow.files import Delta
 from lxcfleet.patch.stale.judge import StaleScan
 from lxcfleet.patch.stale.scan import Target

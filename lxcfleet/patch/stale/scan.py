@@ -19,7 +19,7 @@ from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.packages.losses import Loss
 from lxcfleet.host.process import cgroup, maps, outdated, proc
 from lxcfleet.host.process.alike import Alike
-from lxcfleet.launcher.operations import ScanItem
+from lxcfleet.launcher.items.looks import ScanItem
 from lxcfleet.patch.stale.judge import OldFile, Process, StaleScan, Why, judge_mapped, merge, same, written_since
 from lxcfleet.patch.stale.scripts import MODULES, kind_of, may_be_script, script_of
 from lxcfleet.patch.stale.served import Candidates, Memory, Notes, Served, Wanted, compare

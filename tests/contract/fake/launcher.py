@@ -37,22 +37,12 @@ from lxcfleet.host.process.cgroup import Payload
 from lxcfleet.launcher import operations
 from lxcfleet.launcher.children.answer import MAX_DATAGRAM, answer, answer_large
 from lxcfleet.launcher.client import Launcher
-from lxcfleet.launcher.data_items import DeliverItem, Fetched, FetchItem, MountsItem, VolumeItem
-from lxcfleet.launcher.operations import (
-    CheckItem,
-    DiffItem,
-    ExposureItem,
-    LimitItem,
-    LookupItem,
-    Operation,
-    PrepareItem,
-    RoutesItem,
-    StaleItem,
-    UnshadowItem,
-    UsageItem,
-    Used,
-    UsedPath,
-)
+from lxcfleet.launcher.items.base import MaskItem
+from lxcfleet.launcher.items.containers import CheckItem, LimitItem, PrepareItem
+from lxcfleet.launcher.items.data import DeliverItem, Fetched, FetchItem, MountsItem, VolumeItem
+from lxcfleet.launcher.items.looks import DiffItem, ExposureItem, StaleItem, UnshadowItem, UsageItem, Used, UsedPath
+from lxcfleet.launcher.items.network import LookupItem, RoutesItem
+from lxcfleet.launcher.operations import Operation
 from lxcfleet.patch.shadow.files import Delta, Shadow
 from lxcfleet.patch.stale.judge import OldFile, StaleScan
 from lxcfleet.paths import Paths
@@ -269,7 +259,7 @@ class FakeLauncher(Launcher):
                 (group / file).write_text(text)
         return pid
 
-    def _mask(self, _: operations.MaskItem, reply: socket.socket) -> None:
+    def _mask(self, _: MaskItem, reply: socket.socket) -> None:
         """A mask that hides nothing."""
         record = {"rules": "", "root": "/", "image": [], "operator": {}, "parts": {}, "watched": {}, "entries": {}}
         self._paths.mask_record.write_text(json.dumps(record))

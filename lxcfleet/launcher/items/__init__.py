@@ -1,0 +1,1 @@
+"""The arguments and answers of the launcher's operations, by subject; all are sent as JSON."""

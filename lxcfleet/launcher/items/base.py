@@ -1,0 +1,32 @@
+"""What the launcher does with masks and generations: arguments and answers."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+
+class MaskItem(TypedDict):
+    """A mask to bring up to date and to mount."""
+
+    generation: int
+    """Of which base; 0: the host's root."""
+    force: bool
+    """Whether to look through the whole base, even if the record says that the mask is current."""
+
+
+class FreezeItem(TypedDict):
+    """A freeze of the host's root."""
+
+    why: str
+    waiting: bool
+    """Whether an apt that holds its lock waits for it."""
+
+
+class CheckedGeneration(TypedDict):
+    """What a look at a generation's files found."""
+
+    number: int
+    files: int
+    written: list[str]
+    missing: list[str]
+    strange: list[str]

@@ -1,0 +1,17 @@
+"""Every path that the product uses: a fleet's (``roots``, ``run``, ``kept``), a container's, a volume's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lxcfleet.paths.container import ContainerPaths
+from lxcfleet.paths.kept import KeptPaths
+from lxcfleet.paths.run import RunPaths
+from lxcfleet.paths.volume import VolumePaths
+
+__all__ = ["ContainerPaths", "Paths", "VolumePaths"]
+
+
+@dataclass(frozen=True)
+class Paths(RunPaths, KeptPaths):
+    """Every path of the product. Tests give other roots; nothing else spells a path out."""

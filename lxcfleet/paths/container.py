@@ -1,0 +1,117 @@
+"""The paths of one container."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def snapshot_name(name: str) -> str:
+    """The name of the copy that a container keeps of one of the base's files."""
+    return f"base-{os.path.basename(name)}"
+
+
+@dataclass(frozen=True)
+class ContainerPaths:
+    """Where one container's files are."""
+
+    directory: Path
+
+    @property
+    def spec(self) -> Path:
+        """What the operator asked for: the record that everything else follows from."""
+        return self.directory / "lxcfleet.yaml"
+
+    @property
+    def former_spec(self) -> Path:
+        """The spec before the change that is being made; nothing reads it after a crash."""
+        return self.directory / ".lxcfleet.yaml.former"
+
+    @property
+    def started(self) -> Path:
+        """The spec that its run has: the one that it was started with, and what was changed live since."""
+        return self.directory / "started.yaml"
+
+    @property
+    def config(self) -> Path:
+        """LXC's configuration, written from the spec."""
+        return self.directory / "config"
+
+    @property
+    def delta(self) -> Path:
+        """The overlay's upper directory: the container's only mutable state."""
+        return self.directory / "delta"
+
+    @property
+    def work(self) -> Path:
+        """The overlay's work directory."""
+        return self.directory / "work"
+
+    def part_work(self, point: str) -> Path:
+        """The work directory of the overlay of a part; see host.kernel.mounts."""
+        return self.directory / f"work{point.replace('/', '-')}"
+
+    @property
+    def pending(self) -> Path:
+        """Holds what is to become of the container, in one word, until that is so; see containers.desired."""
+        return self.directory / "pending"
+
+    @property
+    def base_record(self) -> Path:
+        """What the base was like at its last start; see base.merge.reconcile."""
+        return self.directory / "base.json"
+
+    def base_snapshot(self, name: str) -> Path:
+        """Its own name for a file of ``Paths.base_snapshots``, so that a copy of its directory has it, too."""
+        return self.directory / snapshot_name(name)
+
+    @property
+    def fallen(self) -> Path:
+        """Says that a patch took it down; see patch.fallen."""
+        return self.directory / "fallen.json"
+
+    @property
+    def exit(self) -> Path:
+        """How its last run ended, and when it is started again; see containers.exits."""
+        return self.directory / "exit.json"
+
+    @property
+    def foreground(self) -> Path:
+        """Says that `lxcfleet run` runs it, or did so last; see containers.foreground."""
+        return self.directory / "foreground.json"
+
+    @property
+    def runs(self) -> Path:
+        """Is there while it runs; see containers.supervision."""
+        return self.directory / "runs"
+
+    @property
+    def stopping(self) -> Path:
+        """Who waited for its end, if that was lxc-stop; see containers.lxc_config."""
+        return self.directory / "stopping"
+
+    @property
+    def secrets(self) -> Path:
+        """Digests of the secrets that its program knows of; no values. See containers.secrets."""
+        return self.directory / "secrets.json"
+
+    @property
+    def console_log(self) -> Path:
+        """What the container's console, and so an app container's command, printed."""
+        return self.directory / "console.log"
+
+    @property
+    def console_times(self) -> Path:
+        """When that was printed; see logs.times."""
+        return self.directory / "console.times"
+
+    @property
+    def console_sent(self) -> Path:
+        """How far it was passed on to the host's log; see logs.position."""
+        return self.directory / "console.sent"
+
+    @property
+    def lxc_log(self) -> Path:
+        """What liblxc had to say about starts and stops."""
+        return self.directory / "lxc.log"

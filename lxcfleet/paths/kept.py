@@ -1,0 +1,132 @@
+"""What outlives boots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lxcfleet.paths.container import ContainerPaths, snapshot_name
+from lxcfleet.paths.roots import Roots
+from lxcfleet.paths.volume import VolumePaths
+
+
+@dataclass(frozen=True)
+class KeptPaths(Roots):
+    """The paths below /var/lib and /etc."""
+
+    @property
+    def volumes(self) -> Path:
+        """The directories of volumes, by name."""
+        return self.state / "volumes"
+
+    def volume(self, name: str) -> VolumePaths:
+        """The files of the volume ``name``."""
+        return VolumePaths(self.volumes / name)
+
+    def new_volume(self, name: str) -> VolumePaths:
+        """Where the volume is put together before it gets its own name."""
+        return VolumePaths(self.volumes / f"{self.NEW_PREFIX}{name}")
+
+    def gone_volume(self, name: str) -> VolumePaths:
+        """Where the volume waits to be removed after it lost its own name."""
+        return VolumePaths(self.volumes / f"{self.GONE_PREFIX}{name}")
+
+    def container(self, name: str) -> ContainerPaths:
+        """The files of the container ``name``."""
+        return ContainerPaths(self.lxc / name)
+
+    def new(self, name: str) -> ContainerPaths:
+        """Where ``name`` is put together before it gets its own name."""
+        return ContainerPaths(self.lxc / f"{self.NEW_PREFIX}{name}")
+
+    def gone(self, name: str) -> ContainerPaths:
+        """Where ``name`` waits to be removed after it lost its own name."""
+        return ContainerPaths(self.lxc / f"{self.GONE_PREFIX}{name}")
+
+    @property
+    def config_file(self) -> Path:
+        """The operator's settings."""
+        return self.etc / "lxcfleet.yaml"
+
+    @property
+    def mask_rules(self) -> Path:
+        """The operator's additions to the mask."""
+        return self.etc / "mask.d"
+
+    @property
+    def base_snapshots(self) -> Path:
+        """What the base was like at containers' last starts; see base.merge.reconcile."""
+        return self.lxc / ".lxcfleet-base"
+
+    def base_snapshot(self, name: str) -> Path:
+        """One of them."""
+        return self.base_snapshots / snapshot_name(name)
+
+    @property
+    def events(self) -> Path:
+        """What happened to the fleet, also while former daemons ran; see logs.event_store."""
+        return self.state / "events"
+
+    @property
+    def logs_begun(self) -> Path:
+        """Is there once consoles were passed on to the host's log; see logs.keeper."""
+        return self.state / "logs-begun"
+
+    @property
+    def generations(self) -> Path:
+        """The frozen bases: a record for each, and their files; see base.generations. Only root can enter it."""
+        return self.state / "generations"
+
+    @property
+    def sheets(self) -> Path:
+        """The directories that generations are made of, by name."""
+        return self.generations / "sheets"
+
+    def generation_record(self, number: int) -> Path:
+        """What is known of the generation; see base.generations.record."""
+        return self.generations / f"{number}.json"
+
+    @property
+    def rescued(self) -> Path:
+        """The containers that got their former base back by themselves; see patch.rescue."""
+        return self.state / "rescued.json"
+
+    @property
+    def fleets(self) -> Path:
+        """What was applied last of each fleet's file; see fleets.store."""
+        return self.state / "fleets"
+
+    @property
+    def change_sets(self) -> Path:
+        """The specs that rollouts give containers; see patch.rollout.change_sets."""
+        return self.state / "rollouts"
+
+    @property
+    def last_change(self) -> Path:
+        """The last rollout, if it changed specs: it can be undone after a reboot, too; see patch.rollout.ledger."""
+        return self.change_sets / "last"
+
+    @property
+    def hmac_key(self) -> Path:
+        """The key of the digests that tell whether a secret has changed."""
+        return self.state / "hmac.key"
+
+    @property
+    def profiles(self) -> Path:
+        """The operator's profiles, each in a file of its own."""
+        return self.etc / "profiles.d"
+
+    @property
+    def sysctl_file(self) -> Path:
+        """The kernel limits that were raised, for the next boot."""
+        return Path("/etc/sysctl.d/60-lxcfleet.conf")
+
+    @property
+    def running_record(self) -> Path:
+        """What runs, for the next boot; see containers.boot."""
+        return self.lxc / ".lxcfleet-running"
+
+    @property
+    def rebooted(self) -> Path:
+        """When the daemon rebooted the host last, or tried to; see patch.rebooter."""
+        return self.lxc / ".lxcfleet-rebooted"

@@ -1,0 +1,215 @@
+"""What is gone after a reboot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lxcfleet.paths.roots import Roots
+
+
+@dataclass(frozen=True)
+class RunPaths(Roots):
+    """The paths below /run."""
+
+    @property
+    def socket(self) -> Path:
+        """The API."""
+        return self.run / "lxcfleet.sock"
+
+    @property
+    def attach_socket(self) -> Path:
+        """Where exec and shell hand over their file descriptors."""
+        return self.run / "attach.sock"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the daemon, its launcher and the launcher's children; see daemon."""
+        return self.run / "daemon.lock"
+
+    def lock_of(self, what: str) -> Path:
+        """A lock of the mask's, in a directory that only root can enter; see host.kernel.locks."""
+        return self.run / "locks" / what
+
+    @property
+    def mask_image(self) -> Path:
+        """The mask as an ext4 image, which every clone on that base mounts."""
+        return self.run / f"mask{self._of_base}.ext4"
+
+    @property
+    def mask_record(self) -> Path:
+        """What the mask image was made from, to tell when it is out of date."""
+        return self.run / f"mask{self._of_base}.json"
+
+    @property
+    def base_mount(self) -> Path:
+        """Mount point of the base, in private mount namespaces only."""
+        return self.run / "base"
+
+    def sheet_mount(self, number: int) -> Path:
+        """Mount point of one of a generation's sheets, the topmost being 0, in private mount namespaces only."""
+        return self.run / f"base.{number}"
+
+    @property
+    def mask_mount(self) -> Path:
+        """Mount point of the mask, in private mount namespaces only."""
+        return self.run / f"mask{self._of_base}"
+
+    @property
+    def next_mask_mount(self) -> Path:
+        """Where the next mask is mounted until it takes the place of the one before, in private mount namespaces only."""
+        return self.run / f"mask{self._of_base}.next"
+
+    @property
+    def services_mount(self) -> Path:
+        """Mount point of a container's layer of services, in private mount namespaces only."""
+        return self.run / "services"
+
+    @property
+    def root_mount(self) -> Path:
+        """Mount point of a container's overlay, in private mount namespaces only."""
+        return self.run / "root"
+
+    @property
+    def devices_mount(self) -> Path:
+        """Where the nodes of devices are that a container is given, in private mount namespaces only."""
+        return self.run / "devices"
+
+    @property
+    def part_mount(self) -> Path:
+        """Where the overlays of parts are put together, in private mount namespaces only."""
+        return self.run / "part"
+
+    @property
+    def health(self) -> Path:
+        """How the containers' health was last; see health.prober."""
+        return self.run / "health.json"
+
+    @property
+    def user_namespace(self) -> Path:
+        """Where a container's user namespace is bound to, in private mount namespaces only."""
+        return self.run / "user"
+
+    @property
+    def rollout(self) -> Path:
+        """The rollout that is under way, or was last; see patch.rollout.ledger."""
+        return self.run / "rollout.json"
+
+    @property
+    def rollout_packages(self) -> Path:
+        """What the host's packages were before it; see patch.rollout.packages."""
+        return self.run / "rollout.packages.json"
+
+    @property
+    def freezes(self) -> Path:
+        """Is there while the settings have the base frozen before patches: the package manager's hook looks for it."""
+        return self.run / "freezes"
+
+    @property
+    def secrets(self) -> Path:
+        """The values of secrets: a file system in memory, which only root can enter. See data.secrets."""
+        return self.run / "secrets"
+
+    @property
+    def resolv_conf(self) -> Path:
+        """The resolv.conf that clones have, while the fleet has a name server."""
+        return self.run / "resolv.conf"
+
+    @property
+    def network_record(self) -> Path:
+        """Which bridge there is, and whose addresses; see network.records."""
+        return self.run / "network.json"
+
+    @property
+    def notice(self) -> Path:
+        """The package manager's hook touches this file whenever the host's packages changed."""
+        return self.run / "patched"
+
+    @property
+    def notice_done(self) -> Path:
+        """Which change of ``notice`` was dealt with."""
+        return self.run / "patched.done"
+
+    @property
+    def well_before(self) -> Path:
+        """Which containers were well before packages changed; see patch.before."""
+        return self.run / "patched.well.json"
+
+    @property
+    def apparmor(self) -> Path:
+        """The settings of AppArmor's parser for containers' profiles; see host.lxc.apparmor."""
+        return self.run / "apparmor"
+
+    @property
+    def rebooting(self) -> Path:
+        """The containers that are stopped for a reboot of the host; see patch.rebooter."""
+        return self.run / "rebooting.json"
+
+    @property
+    def package_lists(self) -> Path:
+        """The files that each package had at the last look; see host.packages.losses."""
+        return self.run / "packages.lists.gz"
+
+    @property
+    def lost_files(self) -> Path:
+        """The files that packages have lost since the host booted."""
+        return self.run / "packages.lost.json"
+
+    @property
+    def hosts(self) -> Path:
+        """One file per name that is to be found: the name server watches this directory."""
+        return self.run / "hosts"
+
+    @property
+    def starting(self) -> Path:
+        """LXC's hook announces starts here that the daemon did not begin; see containers.announcements."""
+        return self.run / "starting"
+
+    @property
+    def leases(self) -> Path:
+        """What each container's DHCP client has to say; see host.net.dhcp."""
+        return self.run / "leases"
+
+    @property
+    def sessions(self) -> Path:
+        """A file for each process of the host that serves a command in a container; see host.process.sessions."""
+        return self.run / "sessions"
+
+    @property
+    def keepers(self) -> Path:
+        """A file for each process that keeps a container in the foreground; see host.lxc.foreground."""
+        return self.run / "keepers"
+
+    def foreground(self, name: str) -> Path:
+        """The pipes of a container that `lxcfleet run` runs, in a directory that only its root can enter."""
+        return self.run / "foreground" / name
+
+    @property
+    def clients(self) -> Path:
+        """The process ids of the containers' DHCP clients."""
+        return self.run / "clients"
+
+    @property
+    def dnsmasq_config(self) -> Path:
+        """The name server's configuration."""
+        return self.run / "dnsmasq.conf"
+
+    @property
+    def dnsmasq_pid(self) -> Path:
+        """The name server's process id."""
+        return self.run / "dnsmasq.pid"
+
+    @property
+    def stand_in_config(self) -> Path:
+        """The configuration of the name server that answers while dnsmasq is exchanged."""
+        return self.run / "stand-in.conf"
+
+    @property
+    def stand_in_pid(self) -> Path:
+        """Its pid."""
+        return self.run / "stand-in.pid"
+
+    @property
+    def responder_pid(self) -> Path:
+        """The process id of the server of SRV records."""
+        return self.run / "responder.pid"
