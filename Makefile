@@ -34,7 +34,7 @@ RUFF := $(cache)/ruff-$(RUFF_VERSION)/bin/ruff
 .SILENT:
 .NOTPARALLEL:
 .PHONY: help demo clean-demo check test test-one clean-tests lint test-ansible test-vm bench install uninstall docs root packages test-packages
-.PHONY: test-faults endurance check-packages deb files modules programs manual documentation host
+.PHONY: ansible-packages vm-packages test-faults endurance check-packages deb files modules programs manual documentation host
 
 help:
 	echo 'make demo        install it here, clone this host ten times, change the host, restart, look'
@@ -72,8 +72,7 @@ check: check-packages ruff
 
 test: root test-packages
 	PYTHONPATH=$(CURDIR) $(PYTHON) -P -m lxcfleet.daemon.prepare 40
-	$(PYTHON) -m mypy
-	$(PYTHON) -m pytest $(ARGS)
+	PYTHON=$(PYTHON) tools/test-all $(ARGS)
 
 # What runs that were broken off left on this machine, which the next run would remove as well.
 clean-tests:
@@ -98,13 +97,11 @@ ruff:
 	    $(PYTHON) -m venv $(cache)/ruff-$(RUFF_VERSION) && \
 	    $(RUFF:ruff=pip) install --quiet --disable-pip-version-check ruff==$(RUFF_VERSION); }
 
-test-vm: root test-packages
-	tools/debian-packages $(VM_PACKAGES) ansible-core dpkg-dev
+test-vm: root vm-packages
 	$(PYTHON) -m pytest tests/vm $(ARGS)
 
 # ansible-test makes virtual environments of its own, from the package index that pip knows.
-test-ansible: root test-packages
-	tools/debian-packages $(ANSIBLE_PACKAGES)
+test-ansible: root ansible-packages
 	$(PYTHON) -m pytest tests/ansible $(ARGS)
 
 bench: root packages
@@ -128,6 +125,12 @@ check-packages:
 test-packages: packages
 	tools/debian-packages $(TEST_PACKAGES)
 	tools/debian-unpacked $(cache)/packages $(UNPACKED)
+
+ansible-packages: test-packages
+	tools/debian-packages $(ANSIBLE_PACKAGES)
+
+vm-packages: test-packages
+	tools/debian-packages $(VM_PACKAGES) ansible-core dpkg-dev
 
 root:
 	[ "$$(id -u)" -eq 0 ] || { echo 'this must be run as root: sudo make $(MAKECMDGOALS)' >&2; exit 1; }
