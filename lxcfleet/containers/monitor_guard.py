@@ -28,7 +28,9 @@ CROWD = 256
 _CONNECTS = 200_000
 """As many connections as a monitor accepts in a second."""
 _SHORTEST, _LONGEST = 0.02, 1.0
-"""Seconds between two looks, at least and at most."""
+"""Seconds until sockets are counted again, at least and at most."""
+_LOOK_SECONDS = 1.0
+"""Seconds until each monitor is looked at again, however few sockets there are."""
 _SHARE = 0.01
 """The share of one processor that looking may take, while nobody attacks."""
 _ATTACKED = 0.01
@@ -99,14 +101,23 @@ class MonitorGuard:
 
     def _watch(self, over: threading.Event) -> None:
         proc.make_thread_urgent()
-        took = 0.0
-        while not over.wait(max(pause(self._limits.values()), took / _SHARE)):
-            began = time.monotonic()
-            monitors = dict(self._monitors)
-            self._limits = {each.pid: self._limit(each.pid) for each in monitors.values()}
-            found = self._look(monitors)
-            took = 0.0 if found else time.monotonic() - began
-            self._note(found, began)
+        with contextlib.closing(strangers.SocketCount()) as count:
+            next_look, wait = 0.0, 0.0
+            while not over.wait(wait):
+                began = time.monotonic()
+                sockets = count.now()
+                if began >= next_look or crowded(self._limits.values(), sockets):
+                    found = self._look_at_all()
+                    took = time.monotonic() - began
+                    # While strangers come, they are looked for again at once.
+                    next_look = began if found else began + max(_LOOK_SECONDS, took / _SHARE)
+                    self._note(found, began)
+                wait = pause(self._limits.values(), sockets)
+
+    def _look_at_all(self) -> dict[str, Counter[int]]:
+        monitors = dict(self._monitors)
+        self._limits = {each.pid: self._limit(each.pid) for each in monitors.values()}
+        return self._look(monitors)
 
     def _look(self, monitors: Mapping[str, Monitor]) -> dict[str, Counter[int]]:
         """Shut strangers out; returns how many connections of each uid that were, by container."""
@@ -156,9 +167,15 @@ class MonitorGuard:
                 log.warning("%s: %d connections of uid %s to its monitor were closed", name, count, _uids(attack.shut))
 
 
-def pause(limits: Iterable[int]) -> float:
-    """Seconds until the next look, so that the monitor with the fewest descriptors does not run out of them meanwhile."""
-    return max(_SHORTEST, min(_LONGEST, min(limits, default=_CONNECTS) / 4 / _CONNECTS))
+def crowded(limits: Iterable[int], sockets: int | None) -> bool:
+    """Whether a monitor may have used up half of its descriptors; ``sockets``: all that there are, None: not known."""
+    return sockets is None or sockets >= min(limits, default=_CONNECTS) / 2
+
+
+def pause(limits: Iterable[int], sockets: int | None) -> float:
+    """Seconds until the next count, in which the monitor with the fewest descriptors uses up half of the rest at most."""
+    rest = min(limits, default=_CONNECTS) - (sockets or 0)
+    return max(_SHORTEST, min(_LONGEST, rest / 2 / _CONNECTS))
 
 
 def _uids(shut: Counter[int]) -> str:

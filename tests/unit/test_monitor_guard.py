@@ -8,13 +8,41 @@ from pathlib import Path
 
 import pytest
 
-from lxcfleet.containers.monitor_guard import MonitorGuard, pause
+from lxcfleet.containers.monitor_guard import MonitorGuard, crowded, pause
 from lxcfleet.paths import Paths
 
 
-@pytest.mark.parametrize(("limits", "seconds"), [([1 << 20], 1.0), ([1 << 20, 20_000], 0.025), ([1024], 0.02), ([], 0.25)])
-def test_no_monitor_runs_out_of_descriptors_between_two_looks(limits: list[int], seconds: float) -> None:
-    assert pause(limits) == pytest.approx(seconds)
+@pytest.mark.parametrize(
+    ("limits", "sockets", "seconds"),
+    [
+        ([1 << 20], 500, 1.0),
+        ([1 << 20, 20_000], 500, 0.04875),
+        ([20_000], 10_000, 0.025),
+        ([20_000], 19_999, 0.02),
+        ([1024], 10, 0.02),
+        ([], None, 0.5),
+    ],
+)
+def test_no_monitor_runs_out_of_descriptors_between_two_counts(
+    limits: list[int], sockets: int | None, seconds: float
+) -> None:
+    assert pause(limits, sockets) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("limits", "sockets", "answer"),
+    [
+        ([1 << 20, 20_000], 9_999, False),
+        ([1 << 20, 20_000], 10_000, True),
+        ([1024], 600, True),
+        ([], 600, False),
+        ([1 << 20], None, True),
+    ],
+)
+def test_monitors_are_looked_at_when_there_are_sockets_enough_to_crowd_one(
+    limits: list[int], sockets: int | None, answer: bool
+) -> None:
+    assert crowded(limits, sockets) is answer
 
 
 def test_an_attack_is_logged_when_it_begins_and_when_it_is_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
