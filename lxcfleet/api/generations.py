@@ -53,6 +53,8 @@ class CheckedRecord(TypedDict):
     """The number of files that were looked at."""
     written: list[str]
     """Files that a program wrote in place since: the generation has the new content."""
+    altered: list[str]
+    """Linked files whose mode or owner was changed on the host since: the generation has the new ones."""
     missing: list[str]
     strange: list[str]
     """What was not frozen, and is there."""

@@ -77,8 +77,9 @@ class Generations:
         store.load(self._paths, number)
         found = await self._launcher.ask_large(CHECK_GENERATION, number)
         return CheckedRecord(
-            number=number, files=found["files"], written=found["written"], missing=found["missing"], strange=found["strange"]
-        )
+            number=number, files=found["files"], written=found["written"], altered=found["altered"],
+            missing=found["missing"], strange=found["strange"],
+        )  # fmt: skip
 
     async def behind(self, container: Container, present: Mapping[str, str]) -> str:
         """The reason why a container that stands on a generation does not have all of the host's patches; empty: it has.

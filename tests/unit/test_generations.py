@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 import shutil
 import signal
 import stat
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from hypothesis import strategies as st
 
 from lxcfleet.base.generations import build, changes, manifest, store, writing
 from lxcfleet.base.generations.changes import Change, Needs
-from lxcfleet.base.generations.manifest import Folder, Manifest, Merged, Source, Stamp, Status
+from lxcfleet.base.generations.manifest import Folder, Manifest, Merged, Owned, Source, Stamp, Status
 from lxcfleet.base.generations.record import Generation, dump, parse
 from lxcfleet.base.generations.sheets import Sheets
 from lxcfleet.base.generations.verify import verify
@@ -239,7 +241,7 @@ def timeless(shot: Shot) -> Shot:
 @given(st.data())
 @settings(max_examples=60)
 def test_a_list_of_files_is_read_as_it_was_written(data: st.DataObject) -> None:
-    numbers, times = st.integers(1, 2**63), st.integers(-(2**62), 2**62)
+    numbers, times, ids = st.integers(1, 2**63), st.integers(-(2**62), 2**62), st.integers(0, 2**32 - 2)
     name = st.text(st.characters(blacklist_characters="/\0", blacklist_categories=["Cs"]), min_size=1, max_size=8)
     odd = name.map(lambda text: text + "\udcff")
     folders = {}
@@ -250,7 +252,9 @@ def test_a_list_of_files_is_read_as_it_was_written(data: st.DataObject) -> None:
         folder = folders[path] = Folder(Status(0o755, 1, 2**32 - 2, attributes))
         for each, kind in zip(names, kinds, strict=True):
             if kind in "lf":
-                stamp = folder.stamps[each] = Stamp(data.draw(numbers), data.draw(numbers), data.draw(times))
+                stamp = folder.stamps[each] = Stamp(
+                    data.draw(numbers), data.draw(numbers), data.draw(times), Owned(0o4755, data.draw(ids), data.draw(ids))
+                )
                 folder.linked[each] = stamp.inode
                 if kind == "f":
                     folder.foreign[each] = stamp.size
@@ -423,6 +427,44 @@ def test_what_was_written_in_place_is_found(paths: Paths, host: Path) -> None:
     assert verify(paths, 2).missing == ["s1"]
     # A sheet that is gone is no base of another.
     assert freeze(paths, host).whole
+
+
+def test_a_mode_or_an_owner_that_the_host_has_changed_is_found(paths: Paths, host: Path) -> None:
+    freeze(paths, host)
+    replace(host / "usr/lib/tool/b", "patched")
+    freeze(paths, host)
+    (host / "usr/lib/tool/a").chmod(0o4755)
+    (host / "usr/lib/tool/b").chmod(0o600)  # the first sheet has another file under this name
+    (host / "etc/tool.conf").chmod(0o600)  # the generation has a copy
+    assert [verify(paths, number).altered for number in (1, 2)] == [
+        ["/usr/lib/tool/a"], ["/usr/lib/tool/a", "/usr/lib/tool/b"]
+    ]  # fmt: skip
+    assert not verify(paths, 1).good
+    assert verify(paths, 1).written == []
+    (host / "usr/lib/tool/a").write_text("written as well, and told once")
+    report = verify(paths, 1)
+    assert (report.written, report.altered) == (["/usr/lib/tool/a"], [])
+
+
+def test_a_list_without_owners_is_of_use(paths: Paths, host: Path) -> None:
+    """The first format did not have them."""
+    freeze(paths, host)
+    file = store.manifest_file(paths, "s1")
+    file.write_bytes(as_first_format(file.read_bytes()))
+    (host / "usr/lib/tool/a").chmod(0o4755)
+    assert verify(paths, 1).good
+    (host / "usr/lib/tool/a").write_text("in place")
+    assert verify(paths, 1).written == ["/usr/lib/tool/a"]
+
+
+def as_first_format(content: bytes) -> bytes:
+    """A list of files without its last three columns."""
+    line, _, rest = zlib.decompress(content[:-32]).partition(b"\n")
+    head = json.loads(line)
+    *lengths, modes, uids, gids = head["lengths"]
+    body = json.dumps({**head, "format": 1, "lengths": lengths}).encode() + b"\n" + rest[: len(rest) - modes - uids - gids]
+    packed = zlib.compress(body)
+    return packed + hashlib.sha256(packed).digest()
 
 
 def test_a_sheet_that_was_restored_is_not_taken_for_links(paths: Paths, host: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import sys
 import zlib
 from array import array
@@ -36,6 +37,15 @@ class Source(NamedTuple):
         return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
+class Owned(NamedTuple):
+    """Mode and owners of a linked file: all its names have the same ones."""
+
+    mode: int
+    """Without the kind of file."""
+    uid: int
+    gid: int
+
+
 class Stamp(NamedTuple):
     """A linked file as it was when it was linked. Its size or its time changes if it is written in place."""
 
@@ -43,6 +53,14 @@ class Stamp(NamedTuple):
     size: int
     mtime: int
     """In nanoseconds."""
+    owned: Owned | None = None
+    """None: a list of the first format does not say."""
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Stamp:
+        """That of the file with this status."""
+        owned = Owned(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns, owned)
 
 
 class Status(NamedTuple):
@@ -76,13 +94,16 @@ class Folder:
 Folders = dict[str, Folder]
 """Folders by path, each after the one that it is in."""
 
-FORMAT = 1
+FORMAT = 2
+_WITHOUT_OWNERS = 1
+"""A format that is read as well: it has no mode and owners of linked files."""
 _LINKED, _FOREIGN, _COPIED, _HOLLOW, _GONE = b"LFCHG"
 _SUM = 32
 """Bytes of a SHA-256."""
 _SWIFT = 1
 """zlib's level: half the size, in 0.1 s for 150,000 files."""
 _SECTIONS = ("paths", "modes", "uids", "gids", "counts", "names", "kinds", "inodes", "sizes", "mtimes", "ctimes")
+_OWNERS = ("file_modes", "file_uids", "file_gids")
 
 
 @dataclass(frozen=True)
@@ -95,6 +116,7 @@ class Manifest:
 
 
 _NOTHING = Stamp(0, 0, 0)
+_NOBODY = Owned(0, 0, 0)
 
 
 class _Columns:
@@ -106,6 +128,7 @@ class _Columns:
         self.kinds = bytearray()
         self.inodes, self.sizes = array("Q"), array("Q")
         self.mtimes, self.ctimes = array("q"), array("q")
+        self.file_modes, self.file_uids, self.file_gids = array("I"), array("I"), array("I")
 
     def add(self, folder: Folder) -> None:
         """Add its entries."""
@@ -122,6 +145,11 @@ class _Columns:
         self.ctimes.extend([0] * len(folder.linked))
         self.ctimes.extend([source.ctime for source in folder.copied.values()])
         self.ctimes.extend([0] * len(folder.gone))
+        owned = [folder.stamps[name].owned or _NOBODY for name in folder.linked]
+        owned += [_NOBODY] * (len(folder.copied) + len(folder.gone))
+        self.file_modes.extend([each.mode for each in owned])
+        self.file_uids.extend([each.uid for each in owned])
+        self.file_gids.extend([each.gid for each in owned])
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -136,6 +164,7 @@ def encode(manifest: Manifest) -> bytes:
         *(array("I", column).tobytes() for column in zip(*(status[:3] for status in statuses), strict=True)),
         columns.counts.tobytes(), os.fsencode("\0".join(columns.names)), columns.kinds, columns.inodes.tobytes(),
         columns.sizes.tobytes(), columns.mtimes.tobytes(), columns.ctimes.tobytes(),
+        columns.file_modes.tobytes(), columns.file_uids.tobytes(), columns.file_gids.tobytes(),
     )  # fmt: skip
     attributes = {
         path: [[name, value.hex()] for name, value in folder.status.attributes]
@@ -167,10 +196,11 @@ def _decode(content: bytes, stamps: bool) -> Manifest:
         raise ValueError("its checksum is wrong")
     line, _, rest = zlib.decompress(body).partition(b"\n")
     head = json.loads(line)
-    if head["format"] != FORMAT or head["order"] != sys.byteorder:
+    if head["format"] not in (FORMAT, _WITHOUT_OWNERS) or head["order"] != sys.byteorder:
         raise ValueError(f"its format is {head['format']} ({head['order']} endian)")
+    sections = _SECTIONS if head["format"] == _WITHOUT_OWNERS else (*_SECTIONS, *_OWNERS)
     ends = [*accumulate(head["lengths"], initial=0)]
-    parts = {key: rest[start:end] for key, (start, end) in zip(_SECTIONS, pairwise(ends), strict=True)}
+    parts = {key: rest[start:end] for key, (start, end) in zip(sections, pairwise(ends), strict=True)}
     paths, names = _texts(parts["paths"]), _texts(parts["names"])
     if b"/" in parts["names"]:
         raise ValueError("a name has a slash in it")
@@ -178,6 +208,7 @@ def _decode(content: bytes, stamps: bool) -> Manifest:
     inodes, sizes = (array("Q", parts[key]) for key in ("inodes", "sizes"))
     mtimes, ctimes = (array("q", parts[key]) for key in ("mtimes", "ctimes"))
     kinds = parts["kinds"]
+    owned = [array("I", parts[key]) for key in _OWNERS if key in parts]
     folders: Folders = {}
     start = 0
     for path, mode, uid, gid, count in zip(paths, modes, uids, gids, counts, strict=True):
@@ -188,7 +219,8 @@ def _decode(content: bytes, stamps: bool) -> Manifest:
             folder.linked = dict(zip(names[start:end], inodes[start:end], strict=True))
         else:
             for at in range(start, end):
-                _put(folder, names[at], kinds[at], Stamp(inodes[at], sizes[at], mtimes[at]), ctimes[at])
+                whose = Owned(*(column[at] for column in owned)) if owned and stamps else None
+                _put(folder, names[at], kinds[at], Stamp(inodes[at], sizes[at], mtimes[at], whose), ctimes[at])
         start = end
     if start != len(names):
         raise ValueError("it has more names than its directories")
@@ -205,7 +237,7 @@ def _put(folder: Folder, name: str, kind: int, stamp: Stamp, ctime: int) -> None
         if kind == _FOREIGN:
             folder.foreign[name] = stamp.size
     elif kind in (_COPIED, _HOLLOW):
-        folder.copied[name] = Source(*stamp, ctime)
+        folder.copied[name] = Source(stamp.inode, stamp.size, stamp.mtime, ctime)
         if kind == _HOLLOW:
             folder.hollow.add(name)
     elif kind == _GONE:

@@ -24,6 +24,8 @@ class Report:
     """Files, links and directories that were looked at, in all sheets."""
     written: list[str] = field(default_factory=list)
     """Files that were written in place, or exchanged, since they were frozen."""
+    altered: list[str] = field(default_factory=list)
+    """Linked files whose mode or owner is another since they were frozen: the host's file has one mode for all its names."""
     missing: list[str] = field(default_factory=list)
     """What is gone from the sheets: files, directories with all that was in them, sheets by name."""
     strange: list[str] = field(default_factory=list)
@@ -32,7 +34,7 @@ class Report:
     @property
     def good(self) -> bool:
         """Whether nothing was found."""
-        return not self.written and not self.missing and not self.strange
+        return not self.written and not self.altered and not self.missing and not self.strange
 
 
 def verify(paths: Paths, number: int) -> Report:
@@ -49,7 +51,7 @@ def verify(paths: Paths, number: int) -> Report:
             report.missing.append(name)
             continue
         _check(above, roots[-1], sheet.folders, report)
-    for found in (report.written, report.missing, report.strange):
+    for found in (report.written, report.altered, report.missing, report.strange):
         found.sort()
     return report
 
@@ -89,16 +91,24 @@ def _compare(above: Sheets, directory: int, path: str, folder: Folder, below: se
             elif entry.name not in below:
                 strange.append(entry.name)
     missing = [name for name in (*folder.linked, *folder.copied, *folder.gone) if name not in found]
-    written = [name for name, status in found.items() if not _as_frozen(folder, name, status)]
-    for names, told in ((strange, report.strange), (missing, report.missing), (written, report.written)):
+    written = {name for name, status in found.items() if not _as_frozen(folder, name, status)}
+    altered = [name for name, status in found.items() if name not in written and _altered(folder, name, status)]
+    for names, told in (
+        (strange, report.strange), (missing, report.missing), (written, report.written), (altered, report.altered)
+    ):  # fmt: skip
         told += [where for name in names if not above.decides(where := join(path, name))]
+
+
+def _altered(folder: Folder, name: str, now: os.stat_result) -> bool:
+    before = folder.stamps[name].owned if name in folder.linked else None
+    return before is not None and before != (stat.S_IMODE(now.st_mode), now.st_uid, now.st_gid)
 
 
 def _as_frozen(folder: Folder, name: str, now: os.stat_result) -> bool:
     if name in folder.gone:
         return is_whiteout(now)
     if name in folder.linked:
-        return folder.stamps[name] == (now.st_ino, now.st_size, now.st_mtime_ns)
+        return folder.stamps[name][:3] == (now.st_ino, now.st_size, now.st_mtime_ns)
     source = folder.copied[name]
     if not stat.S_ISREG(now.st_mode) or now.st_mtime_ns != source.mtime:
         return False

@@ -149,7 +149,7 @@ class Writer:
                 self._vanished(level, name)
                 continue
             linked[name] = status.st_ino
-            stamps[name] = Stamp(status.st_ino, status.st_size, status.st_mtime_ns)
+            stamps[name] = Stamp.of(status)
             if name in foreign:
                 folder.foreign[name] = status.st_size
 

@@ -118,8 +118,8 @@ def freeze(ctx: click.Context, *, why: str, style: str, quiet: bool) -> None:
 def verify(ctx: click.Context, *, number: int, style: str, quiet: bool) -> int:
     """Look whether a generation is still what was frozen.
 
-    A program of the host that writes into an existing file, and does not replace it, changes the generation, too. dpkg
-    replaces files. Exit status 4: files were written so, or are missing.
+    A program of the host that writes into an existing file, and does not replace it, changes the generation, too; so do
+    chmod and chown. dpkg replaces files. Exit status 4: files were changed so, or are missing.
 
     \b
     Examples:
@@ -127,6 +127,7 @@ def verify(ctx: click.Context, *, number: int, style: str, quiet: bool) -> int:
     """
     record = connect(ctx).check_generation(str(number))
     found = [("written in place", path) for path in record["written"]]
+    found += [("mode or owner changed", path) for path in record["altered"]]
     found += [("missing", path) for path in record["missing"]] + [("not frozen", path) for path in record["strange"]]
     if not quiet:
         lines = [output.printable(f"{what}: {path}") for what, path in found]

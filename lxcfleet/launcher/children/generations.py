@@ -35,12 +35,12 @@ def freeze(item: FreezeItem, reply: Reply, paths: Paths) -> None:
 def check(number: int, reply: Reply, paths: Paths) -> None:
     """Look for files of a generation that were written in place since it was frozen."""
     signal.alarm(SECONDS)
-    body, found = None, CheckedGeneration(number=number, files=0, written=[], missing=[], strange=[])
+    body, found = None, CheckedGeneration(number=number, files=0, written=[], altered=[], missing=[], strange=[])
     try:
         report = verify.verify(paths, number)
         found = CheckedGeneration(
             number=number, files=report.checked, written=_named(report.written),
-            missing=_named(report.missing), strange=_named(report.strange),
+            altered=_named(report.altered), missing=_named(report.missing), strange=_named(report.strange),
         )
     except (OSError, FleetError) as error:
         body = _known(f"generation {number} can't be looked at", error).body()

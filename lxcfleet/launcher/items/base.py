@@ -28,5 +28,6 @@ class CheckedGeneration(TypedDict):
     number: int
     files: int
     written: list[str]
+    altered: list[str]
     missing: list[str]
     strange: list[str]
