@@ -78,6 +78,9 @@ class RollbackRecord(TypedDict):
     """What goes back: packages whose version differs from the host's, which comes first; null: not installed."""
     containers: list[str]
     """The containers that get it. Those that do not run have it from their next start on."""
+    left: dict[str, list[str]]
+    """Those that are left alone: a package that the container installed itself would lack what it depends on, or would not go
+    with a package of that base. In words, at most 10 of each."""
     results: list[ResultRecord]
     """The outcome for those that do not run."""
     restarts: list[str]
@@ -140,6 +143,8 @@ class RollbackRequest:
     policy: Mapping[str, Any] = field(default_factory=dict)
     """The values of the rollout's policy that differ from the settings."""
     dry_run: bool = False
+    ignore_depends: bool = False
+    """Whether those get it as well whose own packages would then lack what they depend on."""
 
     def to_json(self) -> dict[str, Any]:
         """The body."""
@@ -148,6 +153,7 @@ class RollbackRequest:
             "to": self.to,
             "policy": dict(self.policy),
             "dry_run": self.dry_run,
+            "ignore_depends": self.ignore_depends,
         }
 
     @classmethod
@@ -156,8 +162,9 @@ class RollbackRequest:
         fields = Fields(data, "request")
         to = fields.integer("to", 0, 0, MAX_GENERATION) if fields.has("to") else None
         request = cls(
-            read_selection(fields.nested("selection")), to, read_rollout_policy(fields), fields.flag("dry_run")
-        )
+            read_selection(fields.nested("selection")), to, read_rollout_policy(fields), fields.flag("dry_run"),
+            fields.flag("ignore_depends"),
+        )  # fmt: skip
         if not (request.selection.narrow or request.selection.everything):
             fields.complain("selection", "chooses nothing")
         fields.finish("the request is not valid")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
-from lxcfleet.launcher.items.base import CheckedGeneration, FreezeItem, MaskItem
+from lxcfleet.launcher.items.base import CheckedGeneration, Fit, FitItem, FreezeItem, MaskItem
 from lxcfleet.launcher.items.containers import Checked, CheckItem, Done, InitPid, LimitItem, PrepareItem
 from lxcfleet.launcher.items.data import Delivered, DeliverItem, Fetched, FetchItem, MountsItem, TidyItem, VolumeItem
 from lxcfleet.launcher.items.looks import Differing, DiffItem, Exposed, ExposureItem, StaleItem, UnshadowItem, UsageItem, Used
@@ -81,6 +81,7 @@ SHADOWS: Large[list[tuple[str, Any]], list[dict[str, Any]]] = Large("shadows")
 FREEZE_BASE: Large[FreezeItem, int] = Large("freeze_base")
 """Answers the number of the new generation, or minus the number of the newest one if that is the same."""
 CHECK_GENERATION: Large[int, CheckedGeneration] = Large("check_generation")
+FIT: Large[FitItem, list[Fit]] = Large("fit")
 REMOVE_GENERATION: Ask[int, Done] = Ask("remove_generation")
 TIDY_GENERATIONS: Ask[None, Done] = Ask("tidy_generations")
 """Removes what is half made or half removed; the notes name it."""

@@ -116,3 +116,14 @@ class NotRescued(Event):
 
     def told(self) -> Told:
         return Told("rescue", None, f"{', '.join(self.names)} can't get the base from before the patch: {self.why}")
+
+
+@dataclass(frozen=True)
+class NotReleased(Event):
+    """A container that was given its former base stays on it, though a later patch went well."""
+
+    name: str
+    why: str
+
+    def told(self) -> Told:
+        return Told("rescue", self.name, f"stays on the base from before an earlier patch: {self.why}")

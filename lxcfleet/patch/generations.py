@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from lxcfleet.api.generations import (
@@ -33,6 +33,7 @@ from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.items.base import FreezeItem
 from lxcfleet.launcher.operations import CHECK_GENERATION, FREEZE_BASE, REMOVE_GENERATION, TIDY_GENERATIONS
 from lxcfleet.patch.events import Frozen, GenerationRemoved
+from lxcfleet.patch.fitting import unfit
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
@@ -215,6 +216,8 @@ class Generations:
         differs = await self._differs(to, present) if to else {}
         chosen = self._registry.choose(ask.selection)
         wanted = {each.name: replace(spec, generation=to) for each in chosen if (spec := _changeable(each)).generation != to}
+        left = {} if ask.ignore_depends else await self.unfit(wanted, to)
+        wanted = {name: spec for name, spec in wanted.items() if name not in left}
         moved = [each for each in chosen if each.name in wanted]
         planned = {each.container.name: each for each in await self._changing.check(moved, wanted, askable())}
         # A base on which nothing can start is found out before the first of them is stopped.
@@ -231,10 +234,15 @@ class Generations:
             "to": to,
             "packages": {name: [host, own] for name, (own, host) in differs.items()},
             "containers": [*wanted],
+            "left": left,
             "results": [result_record(result) for result in results],
             "restarts": [*running],
             "rollout": rollout,
         }
+
+    async def unfit(self, names: Iterable[str], to: int) -> dict[str, list[str]]:
+        """Those of the containers whose own packages would break on the base ``to``, with the reasons. Raises FleetError."""
+        return await unfit(self._launcher, names, to)
 
     async def goal(self, present: Mapping[str, str]) -> int:
         """The newest generation that has another version of some package than the host. Raises NotFound, HostError."""

@@ -16,7 +16,7 @@ from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.packages import database
-from lxcfleet.patch.events import NotRescued
+from lxcfleet.patch.events import NotReleased, NotRescued
 from lxcfleet.patch.generations import Generations
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.patch.rollout.state import MemberPhase, Rollout, RolloutKind
@@ -75,8 +75,13 @@ class Rescue:
             return
         try:
             to = await self._generations.goal(await asyncio.to_thread(database.installed))
-            self._note({**self._noted(), **dict.fromkeys(failed, to)})
-            await self._orders.rescue(self._moved(failed, to))
+            left = await self._generations.unfit(failed, to)
+            for name, reasons in left.items():
+                self._bus.publish(NotRescued((name,), "; ".join(reasons)))
+            failed = [name for name in failed if name not in left]
+            if failed:
+                self._note({**self._noted(), **dict.fromkeys(failed, to)})
+                await self._orders.rescue(self._moved(failed, to))
         except (FleetError, OSError) as error:
             self._bus.publish(NotRescued(tuple(failed), str(error).replace("\n", "; ")))
 
@@ -96,8 +101,11 @@ class Rescue:
         standing = {name: number for name, number in self._noted().items() if self._stands(name) == number}
         try:
             self._note(standing)
-            if standing:
-                await self._orders.begin_change(self._moved([*standing], 0), {}, auto_revert=True)
+            left = await self._generations.unfit(standing, 0)
+            for name, reasons in left.items():
+                self._bus.publish(NotReleased(name, "; ".join(reasons)))
+            if going := [name for name in standing if name not in left]:
+                await self._orders.begin_change(self._moved(going, 0), {}, auto_revert=True)
         except (FleetError, OSError) as error:
             log.error("what was rescued stays on its generation: %s", str(error).replace("\n", "; "))
 

@@ -97,6 +97,25 @@ def test_containers_go_to_a_generation_and_back(fleet: Fleet, root: Path, first:
     assert store.numbers(fleet.paths) == [first]
 
 
+def test_a_container_whose_own_package_needs_more_than_a_generation_has_is_left_alone(
+    fleet: Fleet, root: Path, first: int
+) -> None:
+    name = fleet.name("one")
+    fleet.create(name)
+    pid = fleet.pid(name)
+    stanza = "Package: tool\\nStatus: install ok installed\\nArchitecture: amd64\\nVersion: 1\\nDepends: libc6 (>= 2.36)\\n"
+    fleet.inside(name, f"printf '\\n{stanza}' >>/var/lib/dpkg/status")
+    for options in (("--dry-run",), ()):
+        ran = fleet.run("rollback", name, "--to", str(first), *options)
+        assert ran.status == 1, ran
+        assert f"tool 1 needs libc6 (>= 2.36), and with generation {first} it has none" in ran.err
+    assert (fleet.pid(name), on(fleet, name)) == (pid, 0)
+    assert fleet.run("rollback", name, "--to", str(first), "--ignore-depends").status == 0
+    assert on(fleet, name) == first
+    assert fleet.run("rollback", name, "--to", "host").status == 0
+    assert fleet.inside(name, "dpkg-query -W -f '${Version}' tool libc6 | grep -c .") == "1"
+
+
 def test_nothing_is_stopped_for_a_base_that_is_not_there(fleet: Fleet) -> None:
     name = fleet.name("one")
     fleet.create(name)

@@ -208,6 +208,53 @@ def test_merging_again_changes_nothing(old: dict[str, bytes], host: dict[str, by
     assert merge_entries(old, host, once, lambda *_: None)[0] == once
 
 
+@given(entries, entries, entries)
+def test_to_another_base_and_back_again(old: dict[str, bytes], new: dict[str, bytes], own: dict[str, bytes]) -> None:
+    """A patch, a rollback, the patch again: whoever has no conflict has what he had, and the third time is as the first."""
+
+    def moved(before: dict[str, bytes], after: dict[str, bytes], mine: dict[str, bytes]) -> tuple[dict[str, bytes], set[str]]:
+        result, conflicts = merge_entries(before, after, mine, lambda *_: None)
+        return result, {*conflicts}
+
+    there, conflicts = moved(old, new, own)
+    back, more = moved(new, old, there)
+    again, yet_more = moved(old, new, back)
+    for name in "abcd":
+        if name not in conflicts | more | yet_more:
+            # What was the same on the other base by chance counts as the base's from then on.
+            if own.get(name) != new.get(name) or own.get(name) == old.get(name):
+                assert back.get(name) == own.get(name)
+            assert again.get(name) == there.get(name)
+        if name in conflicts:
+            assert own.get(name) == there.get(name)
+
+
+def test_packages_and_accounts_of_a_containers_own_survive_both_directions() -> None:
+    old = {
+        records.STATUS: status(ssl="1", gone="1"), records.PASSWD: PASSWD, records.GROUP: GROUPS,
+        "/etc/shadow": b"root:*:1::::::\n",
+    }  # fmt: skip
+    new = {
+        records.STATUS: status(ssl="2", fresh="1"), records.PASSWD: PASSWD + b"tss:x:105:110::/:/bin/false\n",
+        records.GROUP: GROUPS + b"tss:x:110:\n", "/etc/shadow": b"root:*:1::::::\ntss:!:2::::::\n",
+    }  # fmt: skip
+    own = {
+        records.STATUS: status(ssl="1", gone="1", nginx="5"), records.PASSWD: PASSWD + b"app:x:998:998::/srv:/bin/sh\n",
+        records.GROUP: GROUPS + b"app:x:998:\n", "/etc/shadow": b"root:*:1::::::\napp:secret:3::::::\n",
+    }  # fmt: skip
+    there, conflicts = records.merge(old, new, own)
+    back, more = records.merge(new, old, there)
+    again, yet_more = records.merge(old, new, back)
+    assert (conflicts, more, yet_more) == ([], [], [])
+    assert versions(there[records.STATUS]) == {"ssl": "2", "nginx": "5", "fresh": "1"}
+    assert {path: sorted(text.split(b"\n")) for path, text in back.items()} == {
+        path: sorted(text.split(b"\n")) for path, text in own.items()
+    }
+    assert {path: sorted(text.split(b"\n")) for path, text in again.items()} == {
+        path: sorted(text.split(b"\n")) for path, text in there.items()
+    }
+
+
 @given(st.binary(max_size=80), st.binary(max_size=80), st.binary(max_size=80))
 def test_damaged_files_do_not_stop_the_merge(old: bytes, host: bytes, own: bytes) -> None:
     for each in records.MERGES.values():

@@ -14,6 +14,7 @@ import pytest
 from lxcfleet.base.merge import reconcile, records
 from lxcfleet.base.merge.reconcile import Reconciler
 from lxcfleet.base.stack import base, mask
+from lxcfleet.errors import Broken
 from lxcfleet.paths import Paths
 
 OWN = "Package: mine\nArchitecture: amd64\nVersion: 7\n\n"
@@ -221,6 +222,46 @@ def test_a_file_that_is_too_large_is_not_merged_and_that_is_told_at_each_start(
     monkeypatch.setitem(records.MOST, records.STATUS, 10_000)
     assert host.start() == []
     assert "Version: 2" in host.status.read_text()
+
+
+def foreseen(host: Host) -> list[list[str]]:
+    """The versions that the container has on record, would have after a start, and that the base has."""
+    lower = (mask(host.paths), base(host.paths)._replace(source=str(host.root)))
+    found = Reconciler(host.paths, lower).foresee("web")
+    assert found is not None
+    return [[line.split()[1].decode() for line in each.splitlines() if line.startswith(b"Version")] for each in found]
+
+
+def test_what_a_start_would_merge_is_foreseen_and_nothing_is_changed(host: Host) -> None:
+    host.install("2")
+    before = {path: path.read_bytes() for path in host.paths.lxc.parent.rglob("*") if path.is_file()}
+    assert foreseen(host) == [["1", "7"], ["2", "7"], ["2"]]
+    assert {path: path.read_bytes() for path in host.paths.lxc.parent.rglob("*") if path.is_file()} == before
+    host.start()
+    assert host.versions() == ["2", "7"]
+    # The way back is the same way.
+    host.install("1")
+    assert foreseen(host) == [["2", "7"], ["1", "7"], ["1"]]
+    host.start()
+    host.install("2")
+    host.start()
+    assert host.versions() == ["2", "7"]
+
+
+def test_what_nobody_knows_is_not_foreseen(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.install("2")
+    for file in (host.own.base_snapshot(host.base()), host.paths.base_snapshot(host.base())):
+        file.unlink()
+    with pytest.raises(Broken, match="not known any more"):
+        foreseen(host)
+    monkeypatch.setitem(records.MOST, records.STATUS, 10)
+    with pytest.raises(Broken, match="at most"):
+        foreseen(host)
+    host.status.unlink()
+    lower = (mask(host.paths), base(host.paths)._replace(source=str(host.root)))
+    assert Reconciler(host.paths, lower).foresee("web") is None, "it has no records of its own"
+    host.status.symlink_to("/etc/passwd")
+    assert Reconciler(host.paths, lower).foresee("web") is None
 
 
 def test_accounts_with_the_same_id_are_merged_quickly() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,7 +13,7 @@ import pytest
 from lxcfleet.api.generations import FreezeRequest, RemoveGenerationsRequest, RollbackRequest
 from lxcfleet.errors import InvalidInput, NotFound
 from lxcfleet.host.packages import database
-from lxcfleet.patch.events import NotRescued
+from lxcfleet.patch.events import NotReleased, NotRescued
 from lxcfleet.patch.rescue import Rescue
 from lxcfleet.patch.rollout.state import Member, MemberPhase, Rollout, RolloutKind
 from lxcfleet.paths import Paths
@@ -40,12 +40,14 @@ class World:
         self.reverts = False
         """Whether what is begun fails, and so gives back what was there before."""
         self.problem: Exception | None = None
+        self.unfit: dict[str, int] = {}
+        """Whose own packages would break, and on which base."""
         self.active: Rollout | None = None
 
     def rescue(self) -> Rescue:
         """The part, as a daemon makes it when it starts."""
         registry = {name: SimpleNamespace(wanted=spec) for name, spec in self.specs.items()}
-        generations = SimpleNamespace(goal=self._goal, prepare=self._prepare)
+        generations = SimpleNamespace(goal=self._goal, prepare=self._prepare, unfit=self._unfit)
         orders = SimpleNamespace(
             rescue=self._rescue, begin_change=self._begin, ledger=SimpleNamespace(active=self.active)
         )
@@ -60,6 +62,9 @@ class World:
         if self.problem:
             raise self.problem
         return GOAL
+
+    async def _unfit(self, names: Iterable[str], to: int) -> dict[str, list[str]]:
+        return {name: ["tool 1 needs libnew"] for name in names if self.unfit.get(name) == to}
 
     async def _prepare(self, *, keep: int) -> int:
         self.frozen += 1
@@ -128,6 +133,26 @@ def test_other_rollouts_and_other_settings_are_left_alone(world: World, kind: Ro
     world.settings = PatchSettings()
     asyncio.run(world.rescue().halted(rollout(one=MemberPhase.FAILED)))
     assert world.rescued == []
+
+
+def test_a_container_whose_own_packages_would_break_stays_halted_and_that_is_told(world: World) -> None:
+    world.unfit = {"one": GOAL}
+    asyncio.run(world.rescue().halted(rollout(one=MemberPhase.FAILED, two=MemberPhase.FAILED)))
+    assert [[*each] for each in world.rescued] == [["two"]]
+    assert world.events == [NotRescued(("one",), "tool 1 needs libnew")]
+    asyncio.run(world.rescue().halted(rollout(one=MemberPhase.FAILED)))
+    assert len(world.rescued) == 1
+
+
+def test_a_container_whose_own_packages_would_break_on_the_hosts_root_stays_where_it_is(world: World) -> None:
+    asyncio.run(world.rescue().halted(rollout(one=MemberPhase.FAILED, two=MemberPhase.FAILED)))
+    world.unfit = {"one": 0}
+    world.rescue().went_well(rollout(three=MemberPhase.DONE))
+    assert [[*each] for each, _ in world.begun] == [["two"]]
+    assert world.events == [NotReleased("one", "tool 1 needs libnew")]
+    world.unfit = {}
+    world.rescue().went_well(rollout(three=MemberPhase.DONE))
+    assert [[*each] for each, _ in world.begun] == [["two"], ["one"]]
 
 
 def test_without_a_generation_the_halt_stays_and_that_is_told(world: World) -> None:

@@ -21,11 +21,12 @@ import stat
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from lxcfleet.base.merge.records import MERGES, MOST, STATUS, Files, merge, with_records
+from lxcfleet.base.merge.records import MERGES, MOST, STATUS, Files, merge, packages, with_records
 from lxcfleet.base.stack import Layer
 from lxcfleet.base.tree import stamp
+from lxcfleet.errors import Broken
 from lxcfleet.host.kernel import tree
 from lxcfleet.paths import ContainerPaths, Paths
 from lxcfleet.units import as_size
@@ -39,6 +40,14 @@ _LOST = (
     "records of packages and accounts: not merged with the host's, as what those were like at the last start is not "
     "known any more; docs/packages.md tells what to do"
 )
+
+
+class Foreseen(NamedTuple):
+    """What dpkg's status file of a container is, would be after a start, and is in the base of that start."""
+
+    now: bytes
+    then: bytes
+    base: bytes
 
 
 class Reconciler:
@@ -94,6 +103,24 @@ class Reconciler:
             if content != contents[path]:
                 tree.replace_within(own.delta, path, content, found[path][1])
         return conflicts
+
+    def foresee(self, name: str) -> Foreseen | None:
+        """dpkg's records of the container ``name``, as they are and as a start would merge them; changes nothing.
+
+        None: it has none of its own. Raises Broken if that is not known, OSError.
+        """
+        own = self._paths.container(name)
+        if large := _too_large(own, STATUS):
+            raise Broken(f"the packages of {name} are not known", why=large)
+        found = tree.read_within(own.delta, STATUS, _most(STATUS))
+        if found is None:
+            return None
+        content, host = found[0], self._lower(STATUS) or b""
+        known = _record(own.base_record).get("base")
+        old = host if known is None else (self._old(own, str(known)) or {}).get(STATUS)
+        if old is None:
+            raise Broken(f"the packages of {name} can't be merged", why="the base of its last start is not known any more")
+        return Foreseen(content, packages(old, host, content).content, host)
 
     def _old(self, own: ContainerPaths, snapshot: str) -> Files | None:
         """The base's contents at that time: from the container's own link, or from the one that others share."""

@@ -60,7 +60,7 @@ def _never(_old: bytes | None, _host: bytes, _own: bytes) -> bytes | None:
 
 def packages(old: bytes, host: bytes, own: bytes) -> Merged:
     """dpkg's status file, package by package (deb822; dpkg-query(1))."""
-    old_entries, host_entries, own_entries = _stanzas(old), _stanzas(host), _stanzas(own)
+    old_entries, host_entries, own_entries = stanzas(old), stanzas(host), stanzas(own)
     result, conflicts = merge_entries(old_entries, host_entries, own_entries, _never)
     words = [
         f"package {name}: {_version(own_entries.get(name))} here, {_version(host_entries.get(name))} on the host"
@@ -73,23 +73,23 @@ def versions(status: bytes) -> dict[str, str]:
     """The packages that are installed according to dpkg's status file, NAME:ARCHITECTURE to version."""
     return {
         name: _field(stanza, "Version")
-        for name, stanza in _stanzas(status).items()
+        for name, stanza in stanzas(status).items()
         if _field(stanza, "Status").endswith(" installed")
     }
 
 
 def with_records(own: bytes, given: Mapping[str, bytes]) -> bytes:
     """dpkg's status file ``own``, with the records ``given`` (NAME:ARCHITECTURE) in place of those that it has."""
-    stanzas = _stanzas(own)
-    return b"".join((given.get(name) or stanza) + b"\n\n" for name, stanza in stanzas.items())
+    return b"".join((given.get(name) or stanza) + b"\n\n" for name, stanza in stanzas(own).items())
 
 
 def records_of(status: bytes, names: Container[str]) -> Entries:
     """The records of the packages NAME:ARCHITECTURE in dpkg's status file."""
-    return {name: stanza for name, stanza in _stanzas(status).items() if name in names}
+    return {name: stanza for name, stanza in stanzas(status).items() if name in names}
 
 
-def _stanzas(content: bytes) -> Entries:
+def stanzas(content: bytes) -> Entries:
+    """The records of dpkg's status file, by NAME:ARCHITECTURE."""
     found: Entries = {}
     for stanza in content.split(b"\n\n"):
         stanza = stanza.strip(b"\n")

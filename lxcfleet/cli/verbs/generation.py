@@ -20,6 +20,8 @@ from lxcfleet.cli.ui import output, rolling
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.terms import MAX_GENERATION
 
+FAILED, SOME = 1, 3
+"""Exit statuses: nothing was done, or not for all."""
 FOUND = 4
 """Exit status of a check that found something."""
 HOST = "host"
@@ -180,6 +182,10 @@ def _goal(_: click.Context, __: click.Parameter, value: str | None) -> int | Non
     "--to", metavar="NUMBER|host", default=None, callback=_goal,
     help="The generation, or the host's root. Default: the newest generation with other versions of packages than the host.",
 )  # fmt: skip
+@click.option(
+    "--ignore-depends", is_flag=True,
+    help="Also those whose own packages would then lack what they depend on. They are left alone otherwise.",
+)
 @rolling.policy_options
 @options.dry_run
 @options.formatted
@@ -193,6 +199,7 @@ def rollback(
     labels: tuple[str, ...],
     everything: bool,
     to: int | None,
+    ignore_depends: bool,
     dry_run: bool,
     style: str,
     quiet: bool,
@@ -205,6 +212,9 @@ def rollback(
     their health; `rollout undo` takes it back. Later patches pass these containers over, and `verify` says so, until
     `rollback --to host` puts them on the host's root again.
 
+    A container that has installed packages of its own is left alone, and the packages are named, if one of them depends
+    on a version that the base does not have. Exit status 3: some were left alone; 1: all of them were.
+
     \b
     Examples:
       lxcfleet rollback --all --dry-run
@@ -213,7 +223,7 @@ def rollback(
     """
     chosen = options.selection(patterns, labels, everything)
     client = connect(ctx)
-    record = client.rollback(RollbackRequest(chosen, to, rolling.policy_of(more), dry_run))
+    record = client.rollback(RollbackRequest(chosen, to, rolling.policy_of(more), dry_run, ignore_depends))
     rollout = record["rollout"]
     if not quiet and style == "table":
         _tell(record)
@@ -230,11 +240,22 @@ def rollback(
         output.show(style, record, lines=list, rows=lambda: [("name",), *((name,) for name in names)])
     elif rollout is not None:
         output.say(f"lxcfleet: restarted in waves: rollout {rollout['id']} is {rollout['status']}")
-    return 0 if rollout is None else rolling.tell_halt(rollout)
+    status = 0 if rollout is None else rolling.tell_halt(rollout)
+    if status or not record["left"]:
+        return status
+    return SOME if names else FAILED
 
 
 def _tell(record: RollbackRecord) -> None:
     goal = f"generation {record['to']}" if record["to"] else "the host's root"
+    for name, reasons in record["left"].items():
+        output.say(f"lxcfleet: {name} is left alone: its own packages would break on {goal}")
+        for reason in reasons:
+            output.say(output.printable(f"  {reason}"))
+    if record["left"]:
+        output.say("lxcfleet: upgrade or remove these packages in the container, or use --ignore-depends")
+    if not record["changed"] and record["left"]:
+        return
     if not record["changed"]:
         output.say(f"lxcfleet: nothing to do: all of them stand on {goal} already")
         return

@@ -8,10 +8,14 @@ import time
 from collections.abc import Iterable
 
 from lxcfleet.base.generations import build, store, verify
-from lxcfleet.errors import FleetError, HostError
+from lxcfleet.base.merge import relations
+from lxcfleet.base.merge.reconcile import Reconciler
+from lxcfleet.base.stack import stack_of
+from lxcfleet.errors import Broken, FleetError, HostError
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.launcher.children.answer import Reply, answer, answer_large
-from lxcfleet.launcher.items.base import CheckedGeneration, FreezeItem
+from lxcfleet.launcher.children.preparing import CHILD_SECONDS
+from lxcfleet.launcher.items.base import CheckedGeneration, Fit, FitItem, FreezeItem
 from lxcfleet.paths import Paths
 
 SECONDS = 600
@@ -45,6 +49,33 @@ def check(number: int, reply: Reply, paths: Paths) -> None:
     except (OSError, FleetError) as error:
         body = _known(f"generation {number} can't be looked at", error).body()
     answer_large(reply, body, json.dumps(found).encode())
+
+
+def fit(item: FitItem, reply: Reply, paths: Paths) -> None:
+    """Look whether the packages that containers installed by themselves have what they depend on, on another base."""
+    body, found = None, list[Fit]()
+    try:
+        called = f"generation {item['generation']}" if item["generation"] else "the host's root"
+        reader = Reconciler(paths, stack_of(paths, "", generation=item["generation"]).standing)
+        for name in item["names"]:
+            signal.alarm(CHILD_SECONDS)
+            found.append(Fit(name=name, broken=_broken(reader, name, called)))
+    except (OSError, FleetError) as error:
+        body = _known("the packages of containers can't be looked at", error).body()
+    answer_large(reply, body, json.dumps(found).encode())
+
+
+def _broken(reader: Reconciler, name: str, called: str) -> list[str]:
+    """What is not known of one container is told, and does not keep the others from being looked at."""
+    try:
+        seen = reader.foresee(name)
+        return [] if seen is None else relations.broken(*seen, called)
+    except (OSError, Broken, relations.TooMuch) as error:
+        return [f"it is not known whether its own packages fit: {_why(error)}"]
+
+
+def _why(error: Exception) -> str:
+    return (error.why or error.message) if isinstance(error, FleetError) else str(error)
 
 
 def remove(number: int, reply: Reply, paths: Paths) -> None:

@@ -22,6 +22,22 @@ class FreezeItem(TypedDict):
     """Whether an apt that holds its lock waits for it."""
 
 
+class FitItem(TypedDict):
+    """Containers that are to get another base."""
+
+    names: list[str]
+    generation: int
+    """0: the host's root."""
+
+
+class Fit(TypedDict):
+    """Whether what a container installed by itself would fit another base."""
+
+    name: str
+    broken: list[str]
+    """In words, what its packages would lack there; or why nobody knows."""
+
+
 class CheckedGeneration(TypedDict):
     """What a look at a generation's files found."""
 

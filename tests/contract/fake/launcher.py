@@ -37,7 +37,7 @@ from lxcfleet.host.process.cgroup import Payload
 from lxcfleet.launcher import operations
 from lxcfleet.launcher.children.answer import MAX_DATAGRAM, answer, answer_large
 from lxcfleet.launcher.client import Launcher
-from lxcfleet.launcher.items.base import MaskItem
+from lxcfleet.launcher.items.base import FitItem, MaskItem
 from lxcfleet.launcher.items.containers import CheckItem, LimitItem, PrepareItem
 from lxcfleet.launcher.items.data import DeliverItem, Fetched, FetchItem, MountsItem, VolumeItem
 from lxcfleet.launcher.items.looks import DiffItem, ExposureItem, StaleItem, UnshadowItem, UsageItem, Used, UsedPath
@@ -88,6 +88,8 @@ class Model:
     exposed: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     changes: dict[str, list[Changed]] = field(default_factory=dict)
     """What each container changed."""
+    unfit: dict[str, list[str]] = field(default_factory=dict)
+    """What each container's own packages would lack on any other base."""
     killed: set[str] = field(default_factory=set)
     """Containers and volumes whose look is the end of the process that looks."""
     sick: dict[str, str] = field(default_factory=dict)
@@ -137,6 +139,7 @@ class FakeLauncher(Launcher):
             operations.EXPOSURE: self._exposure,
             operations.USED: self._used,
             operations.DIFF: self._diff,
+            operations.FIT: self._fit,
             operations.ROUTES: self._routes,
             operations.LOOKUP: self._lookup,
             operations.MASK: self._mask,
@@ -428,6 +431,10 @@ class FakeLauncher(Launcher):
             for name in (item["name"] for item in ask["targets"])
         ]
         answer_large(reply, None, json.dumps([each.to_json() for each in found]).encode())
+
+    def _fit(self, item: FitItem, reply: socket.socket) -> None:
+        found = [{"name": name, "broken": self.model.unfit.get(name, [])} for name in item["names"]]
+        answer_large(reply, None, json.dumps(found).encode())
 
     def _shadows(self, items: list[tuple[str, str]], reply: socket.socket) -> None:
         found = [
