@@ -75,6 +75,10 @@ class Container:
     """It was blocked, and is started in this moment."""
     busy: str | None = None
     """The word for the action that is under way on it; None: there is none."""
+    still: bool = False
+    """It is frozen for a moment, for a copy; see containers.stillness."""
+    stills: int = 0
+    """How often this daemon froze it for a copy."""
     starts: int = 0
     """How often this daemon saw it begin to run, or run already."""
     ends: int = 0

@@ -118,6 +118,18 @@ class KilledForMemory(Event):
 
 
 @dataclass(frozen=True)
+class HookFailed(Event):
+    """A hook of a container failed, and what it belonged to went on."""
+
+    name: str
+    hook: str
+    why: str
+
+    def told(self) -> Told:
+        return Told("hook", self.name, f"{self.hook} failed: {self.why}")
+
+
+@dataclass(frozen=True)
 class StartFailed(Event):
     """A start failed that no client waits for."""
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 
 from lxcfleet.containers import plan
@@ -102,6 +102,26 @@ class Reconciler:
         finally:
             del self._unasked[container.name]
             over.set()
+
+    @asynccontextmanager
+    async def kept(self, container: Container, busy: str, *, unasked: bool = False) -> AsyncIterator[None]:
+        """Keep a container as it is meanwhile, with the word ``busy`` for why; ``unasked``: see ``bring_unasked``.
+
+        Raises Busy, NotFound.
+        """
+        if not unasked:
+            await self._unasked_is_over(container)
+        self._check_free(container)
+        over = asyncio.Event()
+        if unasked:
+            self._unasked[container.name] = over
+        try:
+            with self._registry.in_hand(container, busy):
+                yield
+        finally:
+            if unasked:
+                del self._unasked[container.name]
+                over.set()
 
     async def _unasked_is_over(self, container: Container) -> None:
         while (over := self._unasked.get(container.name)) is not None:

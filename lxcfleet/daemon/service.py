@@ -33,6 +33,7 @@ from lxcfleet.containers.room import Room
 from lxcfleet.containers.secrets import Secrets
 from lxcfleet.containers.specs import Specs
 from lxcfleet.containers.steps import Observer
+from lxcfleet.containers.stillness import Stillness
 from lxcfleet.containers.usage import Usages
 from lxcfleet.daemon import findings
 from lxcfleet.daemon.volumes import Volumes
@@ -96,6 +97,7 @@ class Fleet:
         self.usages = Usages(registry, prober.of)
         self.room = Room(paths, registry, mask, network, host)
         self.reconciler = Reconciler(registry, lifecycle, specs, self.room, config.stop_timeout, observers, prerequisites)
+        self.stillness = Stillness(paths, registry, self.reconciler, launcher, network, bus)
         ordering = Ordering(registry, dependencies, prerequisites, Firsts(endings))
         self.actions = Actions(
             paths, registry, self.reconciler, mask, operations, bus, self.room, ordering

@@ -117,6 +117,7 @@ class Daemon:
         parts = self._parts
         await self._clean(parts.leftovers.new)  # at once, as a client may ask for these names; nothing ever ran in them
         parts.rescue.take_over()
+        await parts.fleet.stillness.settle()
         parts.specs.forget_staged(parts.registry)
         for container in list(parts.registry):
             parts.fleet.actions.resume(container, "begun before the daemon was restarted")
@@ -160,6 +161,7 @@ class Daemon:
             parts.fleet.reconciler.settle_again()
             try:
                 await parts.registry.observe()
+                await parts.fleet.stillness.settle()
                 await parts.foregrounds.check()
                 await parts.network.check()
                 await asyncio.to_thread(parts.mask.freshness.take_note)

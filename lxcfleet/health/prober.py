@@ -31,6 +31,8 @@ from lxcfleet.spec.terms import Init
 
 SAVE_SECONDS = 0.2
 """Changes within so long are written down together."""
+STILL_SECONDS = 0.1
+"""The pause after a check of a container that was frozen for a copy meanwhile."""
 _SHORT = 0.1
 """So many seconds short of what is demanded, health is known until the question that is due is answered."""
 _PROCESSORS = len(os.sched_getaffinity(0))
@@ -239,9 +241,13 @@ class Prober:
             await asyncio.sleep(random.uniform(0, check.interval))
         watch.inherited = False
         while container.running is running:
+            stills = container.stills
             result = await self._checks.check(container, running, check)
             if container.running is not running:
                 return
+            if not result.passed and (container.still or container.stills != stills):
+                await asyncio.sleep(STILL_SECONDS)  # it is frozen for a copy, or was: that says nothing about its health
+                continue
             self._note(container, watch, judge.judge(check, watch.course, result, running.age))
             # Containers that started together need not be checked together for ever.
             spread = 1.0 if watch.course.health is Health.STARTING else random.uniform(0.9, 1.1)
@@ -260,9 +266,9 @@ class Prober:
                 await asyncio.sleep(left)
             if container.running is not running or running.payload.frozen:
                 continue
-            asked = proc.uptime()
+            asked, stills = proc.uptime(), container.stills
             said = await self._checks.systemd(container)
-            if container.running is running:
+            if container.running is running and container.stills == stills:
                 watch.asked = asked
                 ignored = container.spec.health.units if container.spec and container.spec.health else ()
                 self._note(container, watch, judge.judge_systemd(watch.course, said, ignored))

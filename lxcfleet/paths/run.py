@@ -136,6 +136,15 @@ class RunPaths(Roots):
         return self.run / "patched.well.json"
 
     @property
+    def stills(self) -> Path:
+        """A file for each container that is frozen for a copy: which run of it; see containers.stillness."""
+        return self.run / "still"
+
+    def still(self, name: str) -> Path:
+        """One of them."""
+        return self.stills / name
+
+    @property
     def apparmor(self) -> Path:
         """The settings of AppArmor's parser for containers' profiles; see host.lxc.apparmor."""
         return self.run / "apparmor"

@@ -15,6 +15,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 from lxcfleet.spec.depends import DependsType
 from lxcfleet.spec.devices import check_devices, parse_device
 from lxcfleet.spec.health import HealthCheck, HealthType
+from lxcfleet.spec.hooks import HOOKS, NO_HOOKS, Hooks
 from lxcfleet.spec.names import MAX_DRAIN, check_label, check_name, check_user, check_variable
 from lxcfleet.spec.ports import Port, Publication, check_ports, check_publications, parse_port, parse_publication
 from lxcfleet.spec.raw_lxc import RawType
@@ -211,6 +212,11 @@ class SpecFields:
         RestartType(), "When it is started again after it ended by itself: no, on-failure, always or unless-stopped, and"
         " what differs of delay, factor, max_delay, reset_after, attempts, within and on_unhealthy.", default=Restart(),
         usual="no", change=Change.LIVE, option=("--restart",), metavar="'POLICY [KEY=VALUE...]'",
+    )
+    hooks: Hooks = row(
+        HOOKS, "Commands that run in it before and after it is frozen for a copy: pre_freeze, post_freeze, and the timeout of"
+        " each.", default=NO_HOOKS,
+        change=Change.LIVE, option=("--hooks",), metavar="'pre_freeze=CMD post_freeze=CMD'",
     )
     fleet: str | None = row(
         Text(check_name), "The fleet that owns it, if `lxcfleet apply` made it or took it over.", create=False, profile=False,

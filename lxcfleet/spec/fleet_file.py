@@ -67,7 +67,7 @@ MOST_CIRCLES = 10
 _OWNER = re.compile(": (groups|profiles): [^:]*(: members: [^:]*)?")
 LATER = frozenset(
     """
-    app apps autoscale base cpu_weight hooks io logs stop swap
+    app apps autoscale base cpu_weight io logs stop swap
     """.split()  # noqa: SIM905
 )
 """Keys that the format has, and this version does not carry out."""

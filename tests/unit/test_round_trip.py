@@ -19,6 +19,7 @@ from lxcfleet.spec.devices import DEVICES
 from lxcfleet.spec.fields import askable
 from lxcfleet.spec.health import CheckKind, HealthCheck, HealthType
 from lxcfleet.spec.merging import merge
+from lxcfleet.spec.parts import PartsType
 from lxcfleet.spec.profiles import Profile
 from lxcfleet.spec.raw_lxc import RawType
 from lxcfleet.spec.restart import Policy, Restart, RestartType
@@ -80,7 +81,15 @@ RESTARTS = st.just(Restart()) | st.builds(
 
 
 def values(row: Row) -> st.SearchStrategy[Any]:
-    """Values that the field may have. A new type has to be added here."""
+    """Values that the field may have."""
+    if isinstance(row.type, PartsType):
+        kind = row.type.kind
+        return st.builds(kind, **{key: values(inner) for key, inner in rows_of(kind).items()})
+    return _plain(row)
+
+
+def _plain(row: Row) -> st.SearchStrategy[Any]:
+    """Values of a field without parts. A new type has to be added here."""
     match row.type:
         case Flag():
             return st.booleans()

@@ -238,6 +238,12 @@ options:
         differs of delay, factor, max_delay, reset_after, attempts, within and on_unhealthy. The default is
         no.
     type: str
+  hooks:
+    description:
+      - >-
+        Commands that run in it before and after it is frozen for a copy: pre_freeze, post_freeze, and the
+        timeout of each.
+    type: str
   # end of the documentation of fields
   options:
     description:
@@ -340,6 +346,7 @@ FIELDS = dict(
     boot_order=dict(type="int"),
     depends_on=dict(type="dict"),
     restart=dict(type="str"),
+    hooks=dict(type="str"),
 )
 OPTIONS = dict(
     init=("--init", ""),
@@ -372,6 +379,7 @@ OPTIONS = dict(
     boot_order=("--boot-order", ""),
     depends_on=("--depends-on", ""),
     restart=("--restart", ""),
+    hooks=("--hooks", ""),
 )
 # end of the arguments of fields
 
