@@ -273,6 +273,20 @@ class DoctorRecord(TypedDict):
     fits: int | None
 
 
+class TrialRecord(TypedDict):
+    """A test of a container. ``verdict``: good, bad, not known, or null: it was not run yet."""
+
+    name: str
+    verdict: str | None
+    reason: str
+    """The last line that it printed, and what went wrong."""
+    required: bool
+    passed: int
+    """How often it was good in a row."""
+    passes: int
+    """How often it has to be."""
+
+
 class RolloutMemberRecord(TypedDict):
     """A container of a rollout. ``phase``: see patch.rollout.state.MemberPhase."""
 
@@ -282,6 +296,10 @@ class RolloutMemberRecord(TypedDict):
     stale: bool
     """Whether the container was found stale after the rollout had done all that it may do to it."""
     note: str
+    tests: list[TrialRecord]
+    """Its tests since its restart."""
+    failing_before: dict[str, str]
+    """The tests that were not good before its restart, with the reason: they don't count."""
 
 
 class HaltRecord(TypedDict):

@@ -77,6 +77,7 @@ from lxcfleet.patch.rollout.ledger import Ledger
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.patch.rollout.sight import Sight
 from lxcfleet.patch.rollout.state import Rollout
+from lxcfleet.patch.rollout.testing import Runner, Trials
 from lxcfleet.patch.service import Patch
 from lxcfleet.patch.stale.finder import Finder
 from lxcfleet.patch.verify.prover import Prover
@@ -182,7 +183,9 @@ class Parts:
         self.finder = Finder(self.paths, self.launcher, self.mask, lambda: self.fleet.config.rollout.data)
         fallen, before = Fallen(self.paths), Before(self.paths.well_before)
         ledger = Ledger(self.paths, self.registry, self.bus, fallen)
-        sight = Sight(self.paths, self.fleet, self.finder.scan, fallen, before, self.store)
+        self.runner = Runner(self.launcher, lambda: self.fleet.config.profiles)
+        self.trials = Trials(self.runner.run, self.tasks, ledger.wake.set)
+        sight = Sight(self.paths, self.fleet, self.finder.scan, fallen, before, self.store, self.trials)
         sets = ChangeSets(self.paths, self.fleet.changing)
         self.rollouts: Orders = Orders(self.fleet, ledger, sight, fallen, sets)
         self.driver = Driver(
@@ -291,6 +294,7 @@ class Parts:
         subscribe("network", ServingJudged, self._set_member)
         subscribe("health", AddressChanged, lambda _: self.prober.wake())
         subscribe("memory", Gone, lambda event: self.memory.forget(event.container.name))
+        subscribe("tests", Gone, lambda event: self.trials.forget(event.container))
         subscribe("endings", Gone, lambda event: self.endings.forget(event.container.name))
         subscribe("rescue", Patched, self._patched)
         changes: list[type[Event]] = [Began, Exited, Gone, HealthChanged, AddressChanged]

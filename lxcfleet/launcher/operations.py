@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 from lxcfleet.launcher.items.base import CheckedGeneration, Fit, FitItem, FreezeItem, MaskItem
-from lxcfleet.launcher.items.containers import Checked, CheckItem, Done, InitPid, LimitItem, PrepareItem
+from lxcfleet.launcher.items.containers import Checked, CheckItem, Done, InitPid, LimitItem, PrepareItem, TrialItem
 from lxcfleet.launcher.items.data import Delivered, DeliverItem, Fetched, FetchItem, MountsItem, TidyItem, VolumeItem
 from lxcfleet.launcher.items.looks import Differing, DiffItem, Exposed, ExposureItem, StaleItem, UnshadowItem, UsageItem, Used
 from lxcfleet.launcher.items.network import (
@@ -65,6 +65,8 @@ LIMIT: Each[list[LimitItem], Done] = Each("limit")
 CHECK_KEYS: Ask[list[tuple[str, str]], Done] = Ask("check_keys")
 """Takes keys of LXC's configuration with their values: whether liblxc takes all of them."""
 CHECK: Ask[CheckItem, Checked] = Ask("check")
+TRY: Ask[TrialItem, Checked] = Ask("try")
+"""Runs a test of a container; nothing that it started is left afterwards."""
 FEATURES: Ask[None, Mapping[str, Any]] = Ask("features")
 """Answers the host's features, as host.facts.features.Features.to_json writes them."""
 ROOT_IDS: Ask[list[int], Done] = Ask("root_ids")

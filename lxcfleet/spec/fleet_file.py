@@ -22,10 +22,11 @@ from lxcfleet.spec.fields import askable
 from lxcfleet.spec.fleet_volumes import VolumeWish
 from lxcfleet.spec.merging import init_of, merged
 from lxcfleet.spec.names import MAX_COUNT, check_name
-from lxcfleet.spec.profiles import ROLLOUT, Profile
+from lxcfleet.spec.profiles import ROLLOUT, Profile, host_commands
 from lxcfleet.spec.profiles import rows as rows_of_profiles
 from lxcfleet.spec.reader import Fields, Marked
 from lxcfleet.spec.rollout import ProfileRollout
+from lxcfleet.spec.rollout_tests import Place
 from lxcfleet.spec.rows import Row, read_said
 from lxcfleet.spec.secrets import SOURCES, SecretSource
 from lxcfleet.spec.types import Texts, Whole
@@ -250,6 +251,7 @@ class _Reader:
         if held > MAX_HELD:
             top.complain("groups", f"their containers have {held} values in all, and may have {MAX_HELD}")
         self._check_secrets(found, {*secrets, *self._settings.secrets})
+        self._check_tests(found)
         return FleetFile(fleet, self._sources.where, found, volumes, secrets)
 
     def _check_secrets(self, groups: Mapping[str, Group], known: set[str]) -> None:
@@ -263,6 +265,18 @@ class _Reader:
                             f"{merged.places.get('secrets', group.place)}: groups: {group.name}: secrets: {use.secret} is"
                             " declared neither in the section secrets of this file nor in the settings of the host"
                         )
+
+    def _check_tests(self, groups: Mapping[str, Group]) -> None:
+        """Complain of tests that name commands of the host, and are in no profile of the settings: only root writes these."""
+        known = host_commands(self._settings.profiles)
+        for group in groups.values():
+            for test in group.rollout.tests or ():
+                if test.where is Place.HOST and test.run not in known:
+                    self._complaints.append(
+                        f"{group.merged.places.get(ROLLOUT.key, group.place)}: groups: {group.name}: rollout: tests:"
+                        f" {test.name}: only a profile of the settings may name a command of the host; the group can have"
+                        " that profile"
+                    )
 
     def _check_name(self, fields: Fields, key: str, name: str) -> None:
         try:

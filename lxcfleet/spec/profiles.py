@@ -12,6 +12,7 @@ from lxcfleet.spec import combinations, marked_yaml
 from lxcfleet.spec.fields import askable
 from lxcfleet.spec.reader import Fields, Marked
 from lxcfleet.spec.rollout import ProfileRollout
+from lxcfleet.spec.rollout_tests import Place
 from lxcfleet.spec.rows import Row, SectionType, read_said, render_said, schema_of
 from lxcfleet.spec.types import ValueType
 
@@ -35,6 +36,13 @@ class Profile:
 def rows() -> Mapping[str, Row]:
     """The rows of the keys that a profile may have."""
     return {**askable(profile=True), ROLLOUT.key: ROLLOUT}
+
+
+def host_commands(profiles: Mapping[str, Profile]) -> frozenset[tuple[str, ...]]:
+    """The commands of the host that tests of these profiles name. Those of the settings are root's words; what comes by the
+    API is not."""
+    tests = [each for profile in profiles.values() for each in profile.rollout.tests or ()]
+    return frozenset(each.run for each in tests if each.where is Place.HOST)
 
 
 class ProfilesType(ValueType[Mapping[str, Profile]]):

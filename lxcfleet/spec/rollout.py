@@ -8,6 +8,7 @@ from typing import Any
 
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.rollout_tests import GroupTestsType, RolloutTest
 from lxcfleet.spec.rows import Checked, read_said, render_section, row, rows_of
 from lxcfleet.spec.types import Flag, Number, Text, Texts, ValueType, Whole
 
@@ -134,6 +135,9 @@ class ProfileRollout(Checked):
     healthy_deadline: float | None = row(_SECONDS, "Instead of what `rollout:` says.")
     auto_revert: bool | None = row(
         Flag(), "Whether a rollout that changes specs, and halts, puts the former specs back by itself; by default no."
+    )
+    tests: tuple[RolloutTest, ...] | None = row(
+        GroupTestsType(), "Commands that say whether a container does its work: a restarted one is done once they are good."
     )
 
     def problems(self) -> Iterator[tuple[str, str]]:

@@ -17,18 +17,23 @@ from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.process import proc
 from lxcfleet.patch.before import Before
 from lxcfleet.patch.fallen import Fallen
-from lxcfleet.patch.rollout import causes, driver, ledger, packages
+from lxcfleet.patch.rollout import causes, driver, ledger, packages, testing
 from lxcfleet.patch.rollout.change_sets import ChangeSets
 from lxcfleet.patch.rollout.driver import Driver
 from lxcfleet.patch.rollout.ledger import Ledger
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.patch.rollout.sight import Sight
 from lxcfleet.patch.rollout.state import Rollout, RolloutKind, Status
+from lxcfleet.patch.rollout.testing import Trials
+from lxcfleet.patch.rollout.trial import Verdict
 from lxcfleet.patch.stale.judge import OldFile, StaleScan, Why
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
+from lxcfleet.runtime.tasks import Tasks
+from lxcfleet.spec.profiles import Profile
 from lxcfleet.spec.results import Result
-from lxcfleet.spec.rollout import RolloutSettings, Share
+from lxcfleet.spec.rollout import ProfileRollout, RolloutSettings, Share
+from lxcfleet.spec.rollout_tests import RolloutTest
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import Action, Health, State
 
@@ -50,6 +55,7 @@ class Box:
         self.ends = False
         """Whether it ends as soon as it was restarted."""
         self.down = False
+        self.age = 100.0
         self.resting = False
         self.health = Health.HEALTHY
         self.starts_ill = False
@@ -60,7 +66,7 @@ class Box:
     def running(self) -> Any:
         if self.down:
             return None
-        return SimpleNamespace(identity=f"{self.number}@1.00", age=100.0, payload=SimpleNamespace(frozen=False))
+        return SimpleNamespace(identity=f"{self.number}@1.00", age=self.age, payload=SimpleNamespace(frozen=False))
 
 
 NO_GROUPS = cast(Any, SimpleNamespace(rollout_of=lambda *_: None, rollouts=dict))
@@ -115,6 +121,10 @@ class World:
         self.fallen, self.before = Fallen(self.paths), Before(self.paths.well_before)
         self.in_pieces: list[str] = []
         """The package manager's unfinished work, look by look."""
+        self.tried: list[tuple[str, int, str]] = []
+        """The tests that were run: the container, the number of its run, the test."""
+        self.verdicts: dict[tuple[str, str, bool], list[Verdict]] = {}
+        """What tests say, one after the other: by container, test, and whether the container was restarted."""
         self.went_well: list[Rollout] = []
         self.halted: list[Rollout] = []
         self.make()
@@ -126,13 +136,19 @@ class World:
         """Make the parts of rollouts anew, as a daemon does when it starts."""
         fleet = cast(Any, self.fleet)
         self.ledger = Ledger(self.paths, fleet.registry, fleet.bus, self.fallen)
-        sight = Sight(self.paths, fleet, self._find, self.fallen, self.before, NO_GROUPS)
+        self.trials = Trials(self._try, Tasks(), self.ledger.wake.set)
+        sight = Sight(self.paths, fleet, self._find, self.fallen, self.before, NO_GROUPS, self.trials)
         sets = ChangeSets(self.paths, cast(Any, None))
         self.orders = Orders(fleet, self.ledger, sight, self.fallen, sets)
         self.driver = Driver(
             self.paths, fleet, self.ledger, sight, self._in_pieces, cast(Any, self.endings), sets, self.orders.undo,
             self._rescue, self.went_well.append,
         )
+
+    async def _try(self, box: Any, test: RolloutTest) -> tuple[Verdict, str]:
+        self.tried.append((box.name, box.number, test.name))
+        verdicts = self.verdicts.get((box.name, test.name, box.number > 1), [Verdict.GOOD])
+        return verdicts.pop(0) if len(verdicts) > 1 else verdicts[0], "its last line"
 
     def _in_pieces(self) -> str:
         return self.in_pieces.pop(0) if self.in_pieces else ""
@@ -452,3 +468,107 @@ def test_a_full_disk_has_time_to_be_mended_before_the_attempts_are_used_up(
     assert asyncio.run(run()) == [1, 2, 3]
     assert world.ledger.last is not None
     assert world.ledger.last.status is Status.DONE
+
+
+# -- tests of a group --------------------------------------------------------------------------------------------------
+
+SMOKE = RolloutTest("smoke", ("/bin/check",), passes=2)
+
+
+def having(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *tests: RolloutTest) -> World:
+    """Three containers with these tests."""
+    monkeypatch.setattr(testing, "PAUSE_SECONDS", 0.01)
+    world = World(tmp_path, "a", "b", "c")
+    world.fleet.config.profiles = {"": Profile(rollout=ProfileRollout(tests=tests))}
+    return world
+
+
+def roll(world: World) -> Rollout:
+    """Restart all of them."""
+
+    async def run() -> None:
+        await world.orders.begin(RolloutRequest(RolloutKind.RESTART, Selection(everything=True)))
+        await world.drive()
+
+    asyncio.run(run())
+    assert world.ledger.last is not None
+    return world.ledger.last
+
+
+def test_tests_are_run_before_each_restart_and_after_it_as_often_as_they_have_to_be_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = having(tmp_path, monkeypatch, SMOKE)
+    rollout = roll(world)
+    assert (rollout.status, world.restarted) == (Status.DONE, ["a", "b", "c"])
+    assert world.tried == [(name, number, "smoke") for name in "abc" for number in (1, 2, 2)]
+    assert [(each.passed, each.verdict) for each in rollout.members["c"].trials] == [(2, Verdict.GOOD)]
+
+
+def test_a_test_that_fails_after_the_restart_alone_halts_at_the_canary_and_tells_its_last_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = having(tmp_path, monkeypatch, SMOKE)
+    world.verdicts["a", "smoke", True] = [Verdict.BAD]
+    rollout = roll(world)
+    assert (rollout.status, world.restarted) == (Status.HALTED, ["a"])
+    assert rollout.halted is not None
+    assert rollout.halted.why == "its test smoke was bad 10 s after its start: its last line"
+
+
+def test_a_test_that_is_not_known_is_not_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = having(tmp_path, monkeypatch, SMOKE)
+    world.verdicts["a", "smoke", True] = [Verdict.UNKNOWN]
+    rollout = roll(world)
+    assert rollout.halted is not None
+    assert rollout.halted.why == "its test smoke was not known 10 s after its start: its last line"
+
+
+def test_what_failed_before_does_not_halt_and_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = having(tmp_path, monkeypatch, SMOKE, RolloutTest("other", ("/bin/other",)))
+    world.verdicts["b", "smoke", False] = world.verdicts["b", "smoke", True] = [Verdict.BAD]
+    rollout = roll(world)
+    assert rollout.status is Status.DONE
+    assert rollout.members["b"].note == "failing before: smoke (bad: its last line)"
+    assert rollout.members["a"].note == ""
+
+
+def test_an_optional_test_is_told_and_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = having(tmp_path, monkeypatch, RolloutTest("extra", ("/bin/extra",), passes=5, required=False))
+    world.verdicts["a", "extra", True] = [Verdict.BAD]
+    rollout = roll(world)
+    assert rollout.status is Status.DONE
+    assert [each.verdict for each in rollout.members["a"].trials] == [Verdict.BAD]
+    assert world.tried.count(("a", 2, "extra")) == 1
+
+
+def test_one_good_run_between_bad_ones_is_none_in_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = having(tmp_path, monkeypatch, SMOKE)
+    good, bad = Verdict.GOOD, Verdict.BAD
+    world.boxes["a"].age = 1.0
+    world.verdicts["a", "smoke", True] = [bad, good, bad, good, good]
+    assert roll(world).status is Status.DONE
+    assert world.tried.count(("a", 2, "smoke")) == 5
+
+
+def test_a_daemon_that_is_killed_runs_the_tests_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first daemon restarted the canary, and was killed before its tests were good."""
+    world = having(tmp_path, monkeypatch, SMOKE)
+    world.boxes["a"].age = 1.0
+    world.verdicts["a", "smoke", True] = [Verdict.UNKNOWN]
+
+    async def until_it_tests() -> None:
+        await world.orders.begin(RolloutRequest(RolloutKind.RESTART, Selection(everything=True)))
+        task = asyncio.create_task(world.driver.run())
+        async with asyncio.timeout(5):
+            while ("a", 2, "smoke") not in world.tried:
+                await asyncio.sleep(0.01)
+        task.cancel()
+
+    asyncio.run(until_it_tests())
+    world.make()
+    world.verdicts.clear()
+    asyncio.run(world.drive())
+    assert world.ledger.last is not None
+    assert (world.ledger.last.status, world.restarted) == (Status.DONE, ["a", "b", "c"])
+    assert world.ledger.last.members["a"].excused == {}

@@ -24,6 +24,7 @@ from lxcfleet.spec.profiles import Profile
 from lxcfleet.spec.raw_lxc import RawType
 from lxcfleet.spec.restart import Policy, Restart, RestartType
 from lxcfleet.spec.rollout import ProfileRollout, Share, ShareType
+from lxcfleet.spec.rollout_tests import GroupTestsType, Place, RolloutTest
 from lxcfleet.spec.rows import Row, SectionType, rows_of
 from lxcfleet.spec.secrets import SecretSource, SourceKind, SourcesType
 from lxcfleet.spec.settings import Config, MetricsSettings, NetworkSettings, describe, parse
@@ -80,6 +81,16 @@ RESTARTS = st.just(Restart()) | st.builds(
 )  # fmt: skip
 
 
+GROUP_TESTS = st.lists(
+    st.builds(
+        RolloutTest, st.from_regex("[a-z0-9][a-z.-]{0,8}", fullmatch=True),
+        st.lists(ANY | ODD, max_size=3).map(lambda words: ("/bin/x", *words)), st.sampled_from(Place),
+        st.floats(0.1, 600), st.integers(1, 100), st.booleans(),
+    ),
+    max_size=3, unique_by=lambda test: test.name,
+).map(lambda tests: tuple(tests))  # noqa: PLW0108  mypy wants it
+
+
 def values(row: Row) -> st.SearchStrategy[Any]:
     """Values that the field may have."""
     if isinstance(row.type, PartsType):
@@ -117,8 +128,11 @@ def _plain(row: Row) -> st.SearchStrategy[Any]:
                 "devices": HELD,
             }[row.key]
             return st.lists(texts, max_size=3, unique=True).map(_parsed(row.type))
-        case HealthType() | RestartType() | ShareType() | SourcesType():
-            return {HealthType: CHECKS, RestartType: RESTARTS, ShareType: SHARES, SourcesType: DECLARED}[type(row.type)]
+        case HealthType() | RestartType() | ShareType() | SourcesType() | GroupTestsType():
+            return {
+                HealthType: CHECKS, RestartType: RESTARTS, ShareType: SHARES, SourcesType: DECLARED,
+                GroupTestsType: GROUP_TESTS,
+            }[type(row.type)]  # fmt: skip
         case Text():
             return st.sampled_from(["daemon", "7:8", "a.b-c_d:9"]) if row.type.pattern else LINE
         case _:

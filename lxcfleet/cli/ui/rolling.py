@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from lxcfleet.api.client import Client
-from lxcfleet.api.records import HaltRecord, RolloutMemberRecord, RolloutRecord
+from lxcfleet.api.records import HaltRecord, RolloutMemberRecord, RolloutRecord, TrialRecord
 from lxcfleet.api.requests import RolloutRequest
 from lxcfleet.cli.options import F
 from lxcfleet.cli.rows import option_of
@@ -219,7 +219,22 @@ def _lines(record: RolloutRecord) -> list[str]:
     if not shown:
         return head
     table = [("NAME", "PHASE", "WAVE", "NOTE"), *map(_row, shown)]
-    return [*head, *output.columns(table, output.terminal_width())]
+    return [*head, *output.columns(table, output.terminal_width()), *_of_tests(shown)]
+
+
+def _of_tests(shown: Sequence[RolloutMemberRecord]) -> list[str]:
+    """The tests of these, as a table of its own."""
+    rows = [(each["name"], *test_row(test)) for each in shown for test in each["tests"]]
+    return [*output.columns([("NAME", *TEST_COLUMNS), *rows], output.terminal_width())] if rows else []
+
+
+TEST_COLUMNS = ("TEST", "RESULT", "PASSED", "REASON")
+
+
+def test_row(test: TrialRecord) -> tuple[str, str, str, str]:
+    """The row of one test."""
+    result = test["verdict"] or "not run yet"
+    return test["name"], result, f"{test['passed']} of {test['passes']}", test["reason"]
 
 
 def _row(each: RolloutMemberRecord) -> tuple[str, ...]:

@@ -16,7 +16,18 @@ from typing import Any, NoReturn, TypeVar
 from lxcfleet.host.lxc import attach, foreground
 from lxcfleet.host.process import proc, sessions
 from lxcfleet.launcher import operations
-from lxcfleet.launcher.children import containers, disk, generations, host, looking, networks, preparing, secrets, volumes
+from lxcfleet.launcher.children import (
+    containers,
+    disk,
+    generations,
+    host,
+    looking,
+    networks,
+    preparing,
+    secrets,
+    trials,
+    volumes,
+)
 from lxcfleet.launcher.children.answer import Reply
 from lxcfleet.launcher.operations import Operation
 from lxcfleet.paths import Paths
@@ -36,7 +47,7 @@ def _do(message: bytes, descriptors: Sequence[int], paths: Paths, held: tuple[in
             message = file.read()
         descriptors = [answers, *others]  # this is their order in a request that fits into a datagram
     operation, _, argument = message.partition(b" ")
-    if operation.decode() in (operations.ATTACH, operations.CHECK, operations.FOREGROUND):
+    if operation.decode() in (operations.ATTACH, operations.CHECK, operations.FOREGROUND, operations.TRY):
         for descriptor in held:  # a command may outlive the daemon, and must not hold its lock
             os.close(descriptor)
     if operation.decode() == operations.ATTACH:
@@ -70,6 +81,7 @@ _bind(operations.UNFREEZE, containers.unfreeze)
 _bind(operations.LIMIT, containers.limit)
 _bind(operations.CHECK_KEYS, containers.check_keys)
 _bind(operations.CHECK, containers.check_health)
+_bind(operations.TRY, trials.run)
 _bind(operations.STALE, looking.stale)
 _bind(operations.SHADOWS, looking.shadows)
 _bind(operations.UNSHADOW, looking.unshadow)

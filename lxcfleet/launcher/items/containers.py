@@ -109,6 +109,21 @@ class CheckItem(TypedDict):
     """Seconds."""
 
 
+class TrialItem(TypedDict):
+    """A test of a container to run."""
+
+    name: str
+    pid: int
+    """The container's process 1."""
+    command: list[str]
+    environment: dict[str, str]
+    """Variables besides the usual ones."""
+    timeout: float
+    """Seconds."""
+    inside: bool
+    """Whether it is run in the container, and not on the host."""
+
+
 class Checked(TypedDict):
     """The outcome of such a command."""
 

@@ -25,7 +25,7 @@ from lxcfleet.host.process import proc
 from lxcfleet.patch.rollout import causes, halting, packages, planner
 from lxcfleet.patch.rollout.change_sets import ChangeSets
 from lxcfleet.patch.rollout.ledger import Ledger
-from lxcfleet.patch.rollout.planner import FindStale, Finish, Restart, Stop, Wait
+from lxcfleet.patch.rollout.planner import LOOK_SECONDS, FindStale, Finish, Restart, Stop, Try, Wait
 from lxcfleet.patch.rollout.sight import Fleet, Sight
 from lxcfleet.patch.rollout.state import Halt, Member, MemberPhase, Rollout, RolloutKind, Status
 from lxcfleet.paths import Paths
@@ -100,9 +100,10 @@ class Driver:
         self._ledger.note_blocked(rollout, decision)
         match decision:
             case Wait(seconds, why):
-                self._ledger.wait_for(why)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._ledger.wake.wait(), seconds)
+                await self._wait(seconds, why)
+            case Try(names):
+                self._sight.try_out(names)
+                await self._wait(LOOK_SECONDS, f"{names[0]}: its tests, before it is restarted")
             case FindStale():
                 await self._scan(rollout)
             case Restart() if rollout.patch and not self._host_is_well():
@@ -115,6 +116,11 @@ class Driver:
                 self._ledger.keep(planner.end(rollout, Status.DONE, now()))
                 self._ledger.say(_summary(rollout))
                 self._went_well(rollout)
+
+    async def _wait(self, seconds: float | None, why: str) -> None:
+        self._ledger.wait_for(why)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._ledger.wake.wait(), seconds)
 
     def _host_is_well(self) -> bool:
         return self._one_piece is not None and proc.uptime() - self._one_piece < HOST_SECONDS

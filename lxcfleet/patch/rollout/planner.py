@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from lxcfleet.patch.rollout import trial
 from lxcfleet.patch.rollout.state import Fleet, Halt, LiveState, Member, MemberPhase, Rollout, RolloutKind, Status
 from lxcfleet.patch.rollout.waves import Blocked, next_wave
 
@@ -41,6 +42,13 @@ class FindStale:
 
 
 @dataclass(frozen=True)
+class Try:
+    """Run the tests of these as they are, and look again: what fails already is no fault of the restart."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Restart:
     """Begin the next wave: ``begin_wave``, and restart these."""
 
@@ -60,7 +68,7 @@ class Finish:
     """The rollout is done."""
 
 
-Decision = Wait | FindStale | Restart | Stop | Finish
+Decision = Wait | FindStale | Try | Restart | Stop | Finish
 
 
 def decide(rollout: Rollout, seen: Fleet, blocked_for: float = 0.0) -> Decision:
@@ -82,7 +90,8 @@ def decide(rollout: Rollout, seen: Fleet, blocked_for: float = 0.0) -> Decision:
     if waiting:
         chosen = next_wave(rollout, seen)
         if isinstance(chosen, tuple):
-            return Restart(chosen)
+            untried = tuple(name for name in chosen if _is_untried(rollout.members[name], seen[name]))
+            return Try(untried) if untried else Restart(chosen)
         if blocked_for > rollout.policy.healthy_deadline:
             return Stop(chosen.container, chosen.why)
         return Wait(LOOK_SECONDS, f"{chosen.container}: {chosen.why}")
@@ -95,9 +104,15 @@ def _looks_at_once(rollout: Rollout) -> bool:
     return new and not rollout.by_phase(MemberPhase.RESTARTING)
 
 
+def _is_untried(member: Member, now: LiveState) -> bool:
+    """Whether its tests have to be run before its restart. If it is not well anyway, the rollout does not wait for them."""
+    return bool(now.trials) and member.excused is None and member.expected and now.identity is not None
+
+
 def _pause(rollout: Rollout, member: Member, now: LiveState | None) -> float:
     if member.phase is MemberPhase.GATED and now is not None and now.healthy:
-        return max(rollout.times(member)[0] - now.healthy_for, 0.01)
+        left = rollout.times(member)[0] - now.healthy_for
+        return LOOK_SECONDS if left <= 0 else max(left, 0.01)  # it waits for tests, whose end wakes the driver up
     return LOOK_SECONDS
 
 
@@ -108,6 +123,8 @@ def _waits_for(rollout: Rollout, member: Member, seen: Fleet) -> str:
         how = "to be begun anew by the caller of its `lxcfleet run`"
     if now is not None and now.healthy and member.phase is MemberPhase.GATED:
         how = f"to be healthy for {rollout.times(member)[0]:g} s"
+        if tests := trial.awaited(now.trials, member.excused or ()):
+            how = trial.words(tests[0])
     return f"{member.name}: {how}"
 
 
@@ -162,6 +179,8 @@ def _settle_waiting(rollout: Rollout, member: Member, now: LiveState) -> Member:
         return _skip(member, f"it was not restarted: {now.problem}")
     if now.frozen:
         return _skip(member, "it is frozen, and was not restarted")
+    if _is_untried(member, now) and trial.were_run(now.trials):
+        return replace(member, excused=trial.not_good(now.trials))
     return member
 
 
@@ -197,11 +216,27 @@ def _settle_gated(rollout: Rollout, member: Member, now: LiveState) -> Member:
             return member
         return replace(member, phase=MemberPhase.DONE, note="" if now.healthy else "it was not healthy before either")
     if now.healthy and now.healthy_for >= long_enough:
-        return replace(member, phase=MemberPhase.DONE, note="")
+        return _settle_tests(member, now, deadline)
     if not now.healthy and now.running_for >= deadline:
         why = f"it was not healthy {deadline:.0f} s after its start{': ' if now.reason else ''}{now.reason}"
         return replace(member, phase=MemberPhase.FAILED, note=why)
     return member
+
+
+def _settle_tests(member: Member, now: LiveState, deadline: float) -> Member:
+    """It is healthy for long enough: its tests have the last word. They are run again until they are good, as a service may
+    need a while, but one that is not good at the deadline fails."""
+    excused = member.excused or {}
+    member = replace(member, trials=now.trials)
+    if bad := trial.failing(now.trials, excused):
+        if now.running_for < deadline:
+            return member
+        why = f"its test {bad[0].name} was {bad[0].verdict} {deadline:.0f} s after its start: {bad[0].reason}"
+        return replace(member, phase=MemberPhase.FAILED, note=why)
+    if trial.awaited(now.trials, excused) or not trial.were_run(now.trials):
+        return member
+    before = [f"{name} ({why})" for name, why in excused.items()]
+    return replace(member, phase=MemberPhase.DONE, note=f"failing before: {', '.join(before)}" if before else "")
 
 
 def begin_wave(rollout: Rollout, names: Sequence[str], bases: Mapping[str, str] = {}) -> Rollout:
@@ -215,6 +250,7 @@ def begin_wave(rollout: Rollout, names: Sequence[str], bases: Mapping[str, str] 
             restarted_for=rollout.patch,
             attempts=rollout.members[name].attempts + rollout.members[name].fallen,
             note="",
+            trials=(),
             base=rollout.members[name].base or bases.get(name, ""),
         )
         for name in names
@@ -280,7 +316,10 @@ def _found_again(old: Member, new: Member, patch: int) -> Member:
     # It was well before the rollout made it ill, and that counts.
     failed = old.phase in (MemberPhase.GATED, MemberPhase.FAILED)
     expected, base = new.expected or (old.expected and failed), old.base if failed else ""
-    return replace(new, wave=old.wave, restarted_for=old.restarted_for, expected=expected, base=base)
+    excused = (old.excused or {}) if failed else None
+    return replace(
+        new, wave=old.wave, restarted_for=old.restarted_for, expected=expected, base=base, excused=excused
+    )
 
 
 def halt(rollout: Rollout, why: Halt) -> Rollout:

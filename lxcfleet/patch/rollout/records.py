@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lxcfleet.api.records import HaltRecord, RolloutRecord
+from lxcfleet.api.records import HaltRecord, RolloutRecord, TrialRecord
 from lxcfleet.patch.rollout.causes import cure
 from lxcfleet.patch.rollout.state import Halt, MemberPhase, Rollout
+from lxcfleet.patch.rollout.trial import Trial
 from lxcfleet.spec.selection import natural_order
 
 _THROUGH = (MemberPhase.DONE, MemberPhase.SKIPPED, MemberPhase.FAILED)
@@ -41,10 +42,24 @@ def record_of(
                 "wave": member.wave,
                 "stale": member.stale,
                 "note": member.note,
+                "tests": [record_of_trial(each) for each in member.trials],
+                "failing_before": dict(member.excused or {}),
             }
             for member in members
         ],
         "waves": [list(wave) for wave in waves],
+    }
+
+
+def record_of_trial(each: Trial) -> TrialRecord:
+    """One test of a container."""
+    return {
+        "name": each.name,
+        "verdict": None if each.verdict is None else str(each.verdict),
+        "reason": each.reason,
+        "required": each.required,
+        "passed": each.passed,
+        "passes": each.passes,
     }
 
 

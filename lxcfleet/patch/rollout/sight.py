@@ -20,11 +20,13 @@ from lxcfleet.patch.before import Before
 from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.rollout import planner
 from lxcfleet.patch.rollout.state import LiveState, Member, MemberPhase, Rollout
+from lxcfleet.patch.rollout.testing import Trials
 from lxcfleet.patch.stale import judge
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Operations
 from lxcfleet.spec import rollout as policies
+from lxcfleet.spec.rollout_tests import RolloutTest
 from lxcfleet.spec.settings import Config
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Health, State
@@ -63,9 +65,9 @@ class Sight:
     """Looks at containers for rollouts, and knows which of them are left alone for a while."""
 
     def __init__(
-        self, paths: Paths, fleet: Fleet, find: Find, fallen: Fallen, before: Before, groups: Groups
+        self, paths: Paths, fleet: Fleet, find: Find, fallen: Fallen, before: Before, groups: Groups, trials: Trials
     ) -> None:
-        self._paths, self._fleet, self._find, self._groups = paths, fleet, find, groups
+        self._paths, self._fleet, self._find, self._groups, self._trials = paths, fleet, find, groups, trials
         self._fallen, self._before = fallen, before
         self._pauses: dict[str, float] = {}
         """By container, until when it is not tried again, in seconds since the host booted."""
@@ -78,7 +80,29 @@ class Sight:
                     self._fleet.prober.demand(self._fleet.registry[member.name], rollout.times(member)[0])
         waiting = {member.name for member in rollout.by_phase(MemberPhase.WAITING)} if rollout else set()
         seen = {container.name: self._see(container, container.name in waiting) for container in self._fleet.registry}
-        return {**seen, **self._with_needs(seen, waiting)}
+        seen |= self._with_needs(seen, waiting)
+        return seen if rollout is None else {**seen, **self._with_trials(rollout, seen)}
+
+    def _with_trials(self, rollout: Rollout, seen: Mapping[str, LiveState]) -> dict[str, LiveState]:
+        """Those that have tests, with how these went. A gate begins with them once its container is healthy."""
+        found = {}
+        for member in rollout.by_phase(MemberPhase.WAITING, MemberPhase.RESTARTING, MemberPhase.GATED):
+            if not member.expected or member.name not in seen or not (tests := self.tests_of(member.name)):
+                continue
+            container, now = self._fleet.registry[member.name], seen[member.name]
+            if member.phase is MemberPhase.GATED and now.healthy:
+                self._trials.demand(container, tests, member.excused or ())
+            found[member.name] = replace(now, trials=self._trials.of(container, tests))
+        return found
+
+    def try_out(self, names: Iterable[str]) -> None:
+        """Have the tests of these run once, as they are."""
+        for name in names:
+            self._trials.demand(self._fleet.registry[name], self.tests_of(name), once=True)
+
+    def tests_of(self, name: str) -> tuple[RolloutTest, ...]:
+        """The tests of a container, as its group or its profile has them."""
+        return self._policy_of(self._fleet.registry[name].spec)[1].tests or ()
 
     def _with_needs(self, seen: Mapping[str, LiveState], names: Iterable[str]) -> dict[str, LiveState]:
         """Those of these that may lack something before they start again, with what that is."""

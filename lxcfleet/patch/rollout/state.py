@@ -9,6 +9,8 @@ from enum import StrEnum
 from typing import Any
 
 from lxcfleet.errors import InvalidInput
+from lxcfleet.patch.rollout import trial
+from lxcfleet.patch.rollout.trial import Trial
 from lxcfleet.spec import rollout as policies
 from lxcfleet.spec.rollout import RolloutSettings, Share
 from lxcfleet.spec.selection import natural_order
@@ -94,6 +96,10 @@ class Member:
 
     base: str = ""
     """The name of the host's packages at its last good start; see rollout.causes. Empty: not known."""
+    excused: Mapping[str, str] | None = None
+    """The tests that were not good before it was restarted, with the reason: they don't hold it up. None: none was run."""
+    trials: tuple[Trial, ...] = ()
+    """Its tests since its restart."""
 
     @property
     def victim(self) -> bool:
@@ -194,6 +200,8 @@ class LiveState:
     """The reason why it could not be started again."""
     reason: str = ""
     """The reason why it is not healthy."""
+    trials: tuple[Trial, ...] = ()
+    """How its tests went in its present run, where the rollout has to know; empty: it has none."""
 
 
 Fleet = Mapping[str, LiveState]
@@ -207,7 +215,8 @@ def to_json(rollout: Rollout) -> str:
         "halted": None if rollout.halted is None else vars(rollout.halted),
         "policy": rollout.policy.to_json(),
         "pools": {name: str(share) for name, share in rollout.pools.items()},
-        "members": [vars(member) for member in rollout.members.values()],  # asdict takes ten times as long
+        # asdict takes ten times as long
+        "members": [{**vars(each), "trials": trial.to_json(each.trials)} for each in rollout.members.values()],
     }
     return json.dumps(data)
 
@@ -235,4 +244,5 @@ def from_json(text: str) -> Rollout:
 
 def _member(data: dict[str, Any]) -> Member:
     data["phase"] = MemberPhase(data["phase"])
+    data["trials"] = tuple(trial.from_json(data.get("trials", ())))
     return Member(**data)

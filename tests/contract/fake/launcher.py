@@ -38,7 +38,7 @@ from lxcfleet.launcher import operations
 from lxcfleet.launcher.children.answer import MAX_DATAGRAM, answer, answer_large
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.items.base import FitItem, MaskItem
-from lxcfleet.launcher.items.containers import CheckItem, LimitItem, PrepareItem
+from lxcfleet.launcher.items.containers import CheckItem, LimitItem, PrepareItem, TrialItem
 from lxcfleet.launcher.items.data import DeliverItem, Fetched, FetchItem, MountsItem, VolumeItem
 from lxcfleet.launcher.items.looks import DiffItem, ExposureItem, StaleItem, UnshadowItem, UsageItem, Used, UsedPath
 from lxcfleet.launcher.items.network import LookupItem, RoutesItem
@@ -126,6 +126,7 @@ class FakeLauncher(Launcher):
             operations.UNFREEZE: lambda names, reply: self._freeze(names, reply, "0"),
             operations.LIMIT: self._limit,
             operations.CHECK: self._check,
+            operations.TRY: self._try,
             operations.STALE: self._stale,
             operations.SHADOWS: self._shadows,
             operations.UNSHADOW: self._unshadow,
@@ -416,6 +417,19 @@ class FakeLauncher(Launcher):
                 status, output = done.returncode, done.stdout + done.stderr
             except subprocess.TimeoutExpired:
                 status, output = None, ""
+        reply.send(json.dumps({"name": item["name"], "error": None, "status": status, "output": output}).encode())
+
+    def _try(self, item: TrialItem, reply: socket.socket) -> None:
+        """Run a test's command as the user who runs the tests, with the container's name where the real one is inside."""
+        environment = {"PATH": os.environ["PATH"], **item["environment"]}
+        status: int | None
+        try:
+            done = subprocess.run(
+                item["command"], capture_output=True, text=True, timeout=item["timeout"], env=environment
+            )
+            status, output = done.returncode, done.stdout + done.stderr
+        except subprocess.TimeoutExpired:
+            status, output = None, ""
         reply.send(json.dumps({"name": item["name"], "error": None, "status": status, "output": output}).encode())
 
     # -- checks ----------------------------------------------------------------------------------------------
