@@ -73,6 +73,7 @@ from lxcfleet.patch.rebooter import Rebooter
 from lxcfleet.patch.rescue import Rescue
 from lxcfleet.patch.rollout.change_sets import ChangeSets
 from lxcfleet.patch.rollout.driver import Driver
+from lxcfleet.patch.rollout.known import Known
 from lxcfleet.patch.rollout.ledger import Ledger
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.patch.rollout.sight import Sight
@@ -182,9 +183,10 @@ class Parts:
         self.blocking: Blocking = Blocking(self.registry, self.prerequisites, self.bus, self.fleet.actions.start_blocked)
         self.finder = Finder(self.paths, self.launcher, self.mask, lambda: self.fleet.config.rollout.data)
         fallen, before = Fallen(self.paths), Before(self.paths.well_before)
-        ledger = Ledger(self.paths, self.registry, self.bus, fallen)
+        known = Known(self.paths)
+        ledger = Ledger(self.paths, self.registry, self.bus, fallen, known)
         self.runner = Runner(self.launcher, lambda: self.fleet.config.profiles)
-        self.trials = Trials(self.runner.run, self.tasks, ledger.wake.set)
+        self.trials = Trials(self.runner.run, self.tasks, ledger.wake.set, known)
         sight = Sight(self.paths, self.fleet, self.finder.scan, fallen, before, self.store, self.trials)
         sets = ChangeSets(self.paths, self.fleet.changing)
         self.rollouts: Orders = Orders(self.fleet, ledger, sight, fallen, sets)

@@ -77,6 +77,11 @@ class ContainerPaths:
         return self.directory / "exit.json"
 
     @property
+    def tests(self) -> Path:
+        """Its tests that were not good when its last rollout was through with it; see patch.rollout.known."""
+        return self.directory / "tests.json"
+
+    @property
     def foreground(self) -> Path:
         """Says that `lxcfleet run` runs it, or did so last; see containers.foreground."""
         return self.directory / "foreground.json"

@@ -22,11 +22,10 @@ from lxcfleet.spec.fields import askable
 from lxcfleet.spec.fleet_volumes import VolumeWish
 from lxcfleet.spec.merging import init_of, merged
 from lxcfleet.spec.names import MAX_COUNT, check_name
-from lxcfleet.spec.profiles import ROLLOUT, Profile, host_commands
+from lxcfleet.spec.profiles import ROLLOUT, Profile, foreign_commands
 from lxcfleet.spec.profiles import rows as rows_of_profiles
 from lxcfleet.spec.reader import Fields, Marked
 from lxcfleet.spec.rollout import ProfileRollout
-from lxcfleet.spec.rollout_tests import Place
 from lxcfleet.spec.rows import Row, read_said
 from lxcfleet.spec.secrets import SOURCES, SecretSource
 from lxcfleet.spec.types import Texts, Whole
@@ -267,16 +266,11 @@ class _Reader:
                         )
 
     def _check_tests(self, groups: Mapping[str, Group]) -> None:
-        """Complain of tests that name commands of the host, and are in no profile of the settings: only root writes these."""
-        known = host_commands(self._settings.profiles)
+        """Complain of commands of the host that no profile of the settings has."""
         for group in groups.values():
-            for test in group.rollout.tests or ():
-                if test.where is Place.HOST and test.run not in known:
-                    self._complaints.append(
-                        f"{group.merged.places.get(ROLLOUT.key, group.place)}: groups: {group.name}: rollout: tests:"
-                        f" {test.name}: only a profile of the settings may name a command of the host; the group can have"
-                        " that profile"
-                    )
+            for why in foreign_commands(group.rollout, self._settings.profiles):
+                place = group.merged.places.get(ROLLOUT.key, group.place)
+                self._complaints.append(f"{place}: groups: {group.name}: rollout: tests: {why}")
 
     def _check_name(self, fields: Fields, key: str, name: str) -> None:
         try:

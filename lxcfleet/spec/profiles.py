@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,16 @@ def host_commands(profiles: Mapping[str, Profile]) -> frozenset[tuple[str, ...]]
     API is not."""
     tests = [each for profile in profiles.values() for each in profile.rollout.tests or ()]
     return frozenset(each.run for each in tests if each.where is Place.HOST)
+
+
+def foreign_commands(rollout: ProfileRollout, profiles: Mapping[str, Profile]) -> Iterator[str]:
+    """A complaint for each test with a command of the host that none of these profiles has."""
+    known = host_commands(profiles)
+    for test in rollout.tests or ():
+        if test.where is Place.HOST and test.run not in known:
+            yield (
+                f"{test.name}: only a profile of the settings may name a command of the host; the group can have that profile"
+            )
 
 
 class ProfilesType(ValueType[Mapping[str, Profile]]):

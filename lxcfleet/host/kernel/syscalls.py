@@ -232,7 +232,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 def adopt_orphans() -> None:
     """Become the parent of all descendants that lose theirs; PR_SET_CHILD_SUBREAPER in prctl(2)."""
-    _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "orphans")
+    _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, True, 0, 0, 0), "orphans")
 
 
 _PR_GET_SECUREBITS = 27

@@ -18,6 +18,7 @@ from lxcfleet.host.process import proc
 from lxcfleet.patch.events import RolloutMoved
 from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.rollout import planner, state
+from lxcfleet.patch.rollout.known import Known
 from lxcfleet.patch.rollout.planner import Wait
 from lxcfleet.patch.rollout.records import record_of
 from lxcfleet.patch.rollout.state import MemberPhase, Rollout, RolloutKind, Status
@@ -34,8 +35,8 @@ FOLLOW_SECONDS = 0.1
 class Ledger:
     """Keeps the rollout that is under way, or was last, and tells those who follow it."""
 
-    def __init__(self, paths: Paths, registry: Registry, bus: Bus, fallen: Fallen) -> None:
-        self._paths, self._registry, self._bus, self._fallen = paths, registry, bus, fallen
+    def __init__(self, paths: Paths, registry: Registry, bus: Bus, fallen: Fallen, known: Known) -> None:
+        self._paths, self._registry, self._bus, self._fallen, self._known = paths, registry, bus, fallen, known
         self._rollout = self._load()
         self.wake = asyncio.Event()
         """Set when what is to be done may be something else than before."""
@@ -98,12 +99,15 @@ class Ledger:
             self._paths.last_change.unlink(missing_ok=True)
 
     def _note_fallen(self, rollout: Rollout) -> None:
-        """Note beside the containers what a patch took down, and forget what came up again. Raises OSError."""
+        """Note beside the containers what a patch took down, and how tests went. Forget what came up again. Raises
+        OSError."""
         before = self._rollout.members if self._rollout is not None else {}
         for member in rollout.members.values():
             known = before.get(member.name)
             if known is not None and known.phase is member.phase:
                 continue
+            if member.phase is MemberPhase.DONE and member.trials and member.name in self._registry:
+                self._known.note(member.name, member.trials)
             if member.phase is MemberPhase.DONE and member.expected:
                 self._fallen.forget(member.name)
             elif member.phase is MemberPhase.FAILED and rollout.patch and member.name in self._registry:

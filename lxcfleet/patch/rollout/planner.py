@@ -90,7 +90,7 @@ def decide(rollout: Rollout, seen: Fleet, blocked_for: float = 0.0) -> Decision:
     if waiting:
         chosen = next_wave(rollout, seen)
         if isinstance(chosen, tuple):
-            untried = tuple(name for name in chosen if _is_untried(rollout.members[name], seen[name]))
+            untried = tuple(name for name in chosen if _is_untried(rollout, rollout.members[name], seen[name]))
             return Try(untried) if untried else Restart(chosen)
         if blocked_for > rollout.policy.healthy_deadline:
             return Stop(chosen.container, chosen.why)
@@ -104,9 +104,18 @@ def _looks_at_once(rollout: Rollout) -> bool:
     return new and not rollout.by_phase(MemberPhase.RESTARTING)
 
 
-def _is_untried(member: Member, now: LiveState) -> bool:
+def _is_untried(rollout: Rollout, member: Member, now: LiveState) -> bool:
     """Whether its tests have to be run before its restart. If it is not well anyway, the rollout does not wait for them."""
-    return bool(now.trials) and member.excused is None and member.expected and now.identity is not None
+    if member.excused is not None or not member.expected or now.identity is None:
+        return False
+    return bool(_excusable(rollout, now))
+
+
+def _excusable(rollout: Rollout, now: LiveState) -> frozenset[str]:
+    """The tests that may have been bad before: after a patch of the host, which may be the cause of what fails now, these are
+    only those that were not good when the last rollout was through."""
+    names = frozenset(each.name for each in now.trials)
+    return names & frozenset(now.bad_before) if rollout.kind is RolloutKind.PATCH else names
 
 
 def _pause(rollout: Rollout, member: Member, now: LiveState | None) -> float:
@@ -179,8 +188,9 @@ def _settle_waiting(rollout: Rollout, member: Member, now: LiveState) -> Member:
         return _skip(member, f"it was not restarted: {now.problem}")
     if now.frozen:
         return _skip(member, "it is frozen, and was not restarted")
-    if _is_untried(member, now) and trial.were_run(now.trials):
-        return replace(member, excused=trial.not_good(now.trials))
+    if _is_untried(rollout, member, now) and trial.were_run(now.trials):
+        may = _excusable(rollout, now)
+        return replace(member, excused={name: why for name, why in trial.not_good(now.trials).items() if name in may})
     return member
 
 

@@ -92,7 +92,8 @@ class Sight:
             container, now = self._fleet.registry[member.name], seen[member.name]
             if member.phase is MemberPhase.GATED and now.healthy:
                 self._trials.demand(container, tests, member.excused or ())
-            found[member.name] = replace(now, trials=self._trials.of(container, tests))
+            bad = self._trials.known.bad(member.name)
+            found[member.name] = replace(now, trials=self._trials.of(container, tests), bad_before=bad)
         return found
 
     def try_out(self, names: Iterable[str]) -> None:

@@ -202,6 +202,8 @@ class LiveState:
     """The reason why it is not healthy."""
     trials: tuple[Trial, ...] = ()
     """How its tests went in its present run, where the rollout has to know; empty: it has none."""
+    bad_before: Collection[str] = frozenset()
+    """The tests that were not good when its last rollout was through with it."""
 
 
 Fleet = Mapping[str, LiveState]

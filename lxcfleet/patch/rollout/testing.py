@@ -16,6 +16,7 @@ from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.items.containers import TrialItem
 from lxcfleet.launcher.operations import TRY
 from lxcfleet.patch.rollout import trial
+from lxcfleet.patch.rollout.known import Known
 from lxcfleet.patch.rollout.trial import Trial, Verdict
 from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec.profiles import Profile, host_commands
@@ -106,11 +107,9 @@ class _Course:
 class Trials:
     """The tests of all containers that a rollout has in hand."""
 
-    def __init__(
-        self, run: Run, tasks: Tasks, done: Callable[[], None]
-    ) -> None:
+    def __init__(self, run: Run, tasks: Tasks, done: Callable[[], None], known: Known) -> None:
         """``run``: see Runner; ``done`` is called after each test."""
-        self._run, self._tasks, self._done = run, tasks, done
+        self._run, self._tasks, self._done, self.known = run, tasks, done, known
         self._courses: dict[str, _Course] = {}
 
     def of(self, container: Container, tests: Sequence[RolloutTest]) -> tuple[Trial, ...]:
@@ -156,6 +155,7 @@ class Trials:
 
     def forget(self, container: Container) -> None:
         """The container is gone."""
+        self.known.forget(container.name)
         course = self._courses.pop(container.name, None)
         if course is not None and course.task is not None:
             course.task.cancel()

@@ -1,0 +1,107 @@
+"""Tests of a group on real containers: a bad version that is healthy, and a test that hangs with its children."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .harness import Fleet, processes_in, until
+
+pytestmark = pytest.mark.system
+
+PLACE = Path("/opt/lxcfleet-tests")
+"""On the host, and so in every clone."""
+SETTINGS = """
+alive_time: 0.1
+rollout: {min_healthy_time: 0.1, healthy_deadline: 2}
+profiles:
+  web:
+    rollout:
+      tests:
+        - {name: version, passes: 2, run: [sh, -c, "cd /opt/lxcfleet-tests; cat version; grep -q good version"]}
+        - name: outside
+          where: host
+          run: [/bin/sh, -c, 'env >>SEEN; test "$(id -u)" = 0 && test -e LXC/$LXCFLEET_CONTAINER']
+  hanging:
+    rollout:
+      tests:
+        - {name: hangs, timeout: 1, run: [sh, -c, "(setsid sleep 4321 &); sleep 4321 & echo waits; sleep 4321"]}
+"""
+
+
+def replace(path: Path, text: bytes) -> None:
+    """Rename a new file to ``path``, as dpkg does."""
+    new = path.with_suffix(".dpkg-new")
+    new.write_bytes(text)
+    new.chmod(0o755)
+    os.rename(new, path)
+
+
+@pytest.fixture
+def tested(fleet: Fleet, tmp_path: Path) -> Iterator[Fleet]:
+    """A fleet with these profiles, and a program of the host that can be patched."""
+    PLACE.mkdir()
+    replace(PLACE / "serve", Path("/usr/bin/sleep").read_bytes())
+    replace(PLACE / "version", b"good\n")
+    fleet.stop_daemon()
+    text = SETTINGS.replace("SEEN", str(tmp_path / "seen")).replace("LXC/", f"{fleet.paths.lxc}/")
+    fleet.settings(fleet.usual + text)
+    fleet.paths.rollout.unlink(missing_ok=True)
+    fleet.start_daemon()
+    try:
+        yield fleet
+        fleet.run("rollout", "abort")
+        fleet.ok("destroy", "--all", "--force", "-q")
+        fleet.stop_daemon()
+        fleet.settings(fleet.usual)
+    finally:
+        shutil.rmtree(PLACE)
+
+
+def test_a_bad_version_that_is_healthy_and_fails_its_test_reaches_the_canary_alone(tested: Fleet, tmp_path: Path) -> None:
+    tested.ok("create", tested.name("w"), "-n", "3", "--profile", "web", "--", str(PLACE / "serve"), "infinity")
+    tested.ok("wait", tested.name("w*"), "--for", "healthy")
+    replace(PLACE / "serve", Path("/usr/bin/sleep").read_bytes() + b"2")
+    replace(PLACE / "version", b"evil\n")
+    ran = tested.run("patch", "apply", "-f", "json")
+    record = json.loads(ran.out)
+    canary, *others = record["containers"]
+    assert ran.status == 1, ran
+    assert (canary["phase"], canary["failing_before"]) == ("failed", {})
+    assert "its test version was bad 2 s after its start: exit status 1: evil" in ran.err
+    assert {each["name"]: each["verdict"] for each in canary["tests"]} == {"version": "bad", "outside": "good"}
+    assert {each["phase"] for each in others} == {"waiting"}
+    seen = (tmp_path / "seen").read_text()
+    assert f"LXCFLEET_CONTAINER={canary['name']}\n" in seen
+    assert {line.partition("=")[0] for line in seen.splitlines()} <= {
+        "LXCFLEET_CONTAINER", "LXCFLEET_ADDRESS", "LXCFLEET_GENERATION", "LXCFLEET_GROUP", "PATH", "HOME", "LC_ALL", "PWD",
+    }  # fmt: skip
+    # A mended version goes through, with tests that are good twice in a row.
+    replace(PLACE / "serve", Path("/usr/bin/sleep").read_bytes() + b"3")
+    replace(PLACE / "version", b"good again\n")
+    tested.ok("patch", "apply", "--max-unavailable", "3")
+    after = tested.client().rollout()
+    assert after is not None
+    assert {each["phase"] for each in after["containers"]} == {"done"}
+    assert [test["passed"] for test in after["containers"][2]["tests"]] == [2, 1]
+
+
+def test_a_test_that_hangs_ends_with_all_that_it_started(tested: Fleet) -> None:
+    name = tested.name("h")
+    tested.ok("create", name, "--profile", "hanging", "--", "sleep", "infinity")
+    tested.ok("wait", name, "--for", "healthy")
+    record = tested.json("restart", name, "--rolling")
+    (only,) = record["containers"]
+    assert only["failing_before"] == {"hangs": "bad: not done after 1 s: waits"}
+    assert only["phase"] == "done"
+    until(lambda: not _hanging(name), 5, "processes of the test are left")
+    assert [each["verdict"] for each in only["tests"]] == ["bad"]
+
+
+def _hanging(name: str) -> list[int]:
+    return [pid for pid in processes_in(name) if b"4321" in Path(f"/proc/{pid}/cmdline").read_bytes()]
