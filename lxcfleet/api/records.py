@@ -76,6 +76,8 @@ class ContainerRecord(TypedDict):
     """Its restart policy gave it up: it is down until somebody starts it."""
     starts_in: float | None
     """In state backoff: the seconds until its restart policy starts it again."""
+    foreground: bool
+    """`lxcfleet run` runs it, or did so last: whoever called that starts it, and neither a boot nor a policy does."""
 
 
 class ContainerDetails(ContainerRecord):

@@ -161,6 +161,7 @@ class Fleet:
             "exit": container.exit.record() if container.exit else None,
             "blocked": None if container.running is not None or container.lack is None else container.lack.reason,
             "gave_up": container.course.gave_up,
+            "foreground": container.foreground is not None,
             "starts_in": _left(container),
         }
 

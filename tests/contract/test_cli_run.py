@@ -53,6 +53,8 @@ def test_the_note_is_there_until_somebody_else_starts_it(cli: Cli, daemon: Daemo
     assert cli("run", "web", "--restart", "always", "--", *FOREVER).status == 0  # the stand-in for the keeper says so
     container = daemon.parts.registry["web"]
     assert foreground.read(daemon.paths, "web") == container.foreground is not None
+    assert ",run " in cli("list", "web").out
+    assert "lxcfleet run" in cli("info", "web").out
     assert daemon.parts.fleet.boot._seen().running == ()
     cli("stop", "web")
     soon(lambda: container.running is None)

@@ -57,7 +57,10 @@ def test_an_error_has_three_parts(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "lxcfleet: what\n  why\n  next\n"
 
 
-@pytest.mark.parametrize(("message", "shown"), [("no", "web1: no"), ("web1 is off", "web1 is off")])
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [("no", "web1: no"), ("web1 is off", "web1 is off"), ("web10 is on web1-a", "web1: web10 is on web1-a")],
+)
 def test_an_error_names_its_container(capsys: pytest.CaptureFixture[str], message: str, shown: str) -> None:
     say_error(FleetError(message).body(), "web1")
     assert capsys.readouterr().err == f"lxcfleet: {shown}\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -85,7 +86,8 @@ def say_error(error: FleetError | ErrorBody, subject: str = "") -> None:
     """Write an error to stderr: what, why and what next. ``subject``: the container that the error is about."""
     if not isinstance(error, FleetError):
         error = from_body(error)
-    where = f"{subject}: " if subject and subject not in error.message else ""
+    named = subject and re.search(rf"(?<![\w-]){re.escape(subject)}(?![\w-])", error.message)
+    where = f"{subject}: " if subject and not named else ""
     more = [f"  {line}" for part in (error.why, error.hint) for line in part.splitlines()]
     say("\n".join(printable(line) for line in (f"lxcfleet: {where}{error.message}", *more)))
 

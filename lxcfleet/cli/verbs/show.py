@@ -18,8 +18,7 @@ from lxcfleet.spec.states import State
 _FIELDS = (
     "name", "state", "health", "init", "privileged", "network", "addresses", "ports", "publish", "volumes", "secrets",
     "isolated", "labels", "command", "profile", "pid", "created", "busy", "problem", "restart_needed", "exit", "blocked",
-    "gave_up",
-    "starts_in",
+    "gave_up", "starts_in", "foreground",
 )  # fmt: skip
 
 _OF_SPEC = frozenset((
@@ -43,7 +42,7 @@ _WORDS = {
     "last_memory_kill": "last kill", "cpu_seconds": "cpu",
     "throttled_seconds": "throttled", "pressure": "waited for",
     "health_reason": "reason", "exit": "last exit", "exit_lines": "last lines", "starts_in": "starts in",
-    "gave_up": "gave up",
+    "gave_up": "gave up", "foreground": "run by",
 }  # fmt: skip
 
 
@@ -73,8 +72,8 @@ def list_(
 
     STATE says of one that ended by itself how, and when, of one in backoff when its restart policy starts it, and of one
     that is blocked by what.
-    HEALTH is starting, healthy or unhealthy. KIND says what runs as process 1, and `privileged` where root inside
-    is root on the host.
+    HEALTH is starting, healthy or unhealthy. KIND says what runs as process 1, `privileged` where root inside
+    is root on the host, and `run` where `lxcfleet run` starts it and nobody else.
 
     \b
     Examples:
@@ -111,7 +110,7 @@ def _table(containers: Sequence[ContainerRecord]) -> list[tuple[str, ...]]:
 
 
 def _row(container: ContainerRecord) -> tuple[str, ...]:
-    kind = container["init"] + (",privileged" if container["privileged"] else "")
+    kind = container["init"] + (",privileged" if container["privileged"] else "") + (",run" if container["foreground"] else "")
     problem = container["problem"]
     last = f"! {problem.splitlines()[0]}" if problem else shlex.join(container["command"])
     addresses, labels = _text(container, "addresses"), _text(container, "labels")
@@ -195,6 +194,7 @@ def _lines(details: ContainerDetails) -> list[tuple[str, str]]:
         "throttled_seconds": "" if not details["throttled_seconds"] else f"{details['throttled_seconds']:.2f} s",
         "pressure": ", ".join(f"{what} {seconds:.2f} s" for what, seconds in details["pressure"].items()),
         "state": _state(details),
+        "foreground": "lxcfleet run" if details["foreground"] else "",
         "starts_in": "" if details["starts_in"] is None else output.duration(details["starts_in"]),
     }
     observed = [field for field in details if field not in {"confinement", "spec", *_OF_SPEC}]
