@@ -110,7 +110,8 @@ def _table(containers: Sequence[ContainerRecord]) -> list[tuple[str, ...]]:
 
 
 def _row(container: ContainerRecord) -> tuple[str, ...]:
-    kind = container["init"] + (",privileged" if container["privileged"] else "") + (",run" if container["foreground"] else "")
+    words = {"privileged": container["privileged"], "run": container["foreground"]}
+    kind = ",".join([container["init"], *(word for word, holds in words.items() if holds)])
     problem = container["problem"]
     last = f"! {problem.splitlines()[0]}" if problem else shlex.join(container["command"])
     addresses, labels = _text(container, "addresses"), _text(container, "labels")
