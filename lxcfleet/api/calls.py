@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lxcfleet.api.apps import AddAppRequest, AppCheckRecord, AppRecord, NamedAppsRequest
 from lxcfleet.api.disk import DIFFERENCES, DISK, DiffRecord, DiffRequest, DiskRecord, DiskRequest
 from lxcfleet.api.findings import ExposureRecord, NoticeRecord, PartRecord, ProofRecord, ShadowsRecord, StaleRecord
 from lxcfleet.api.fleets import (
@@ -179,6 +180,24 @@ CREATE_VOLUME: Call[CreateVolumeRequest, OperationRecord] = Call(
 REMOVE_VOLUMES: Call[RemoveVolumesRequest, OperationRecord] = Call(
     "remove_volumes", "POST", "/1.0/volumes/remove", "begin to remove volumes that no container has, and all files on them",
     InBody(RemoveVolumesRequest), one(OperationRecord), status=202,
+)  # fmt: skip
+
+# -- apps ---------------------------------------------------------------------------------------------------
+
+APPS: Call[None, list[AppRecord]] = Call(
+    "apps", "GET", "/1.0/apps", "all releases of apps", _NOTHING, many(AppRecord)
+)
+ADD_APP: Call[AddAppRequest, OperationRecord] = Call(
+    "add_app", "POST", "/1.0/apps", "begin to seal a release of an app", InBody(AddAppRequest), one(OperationRecord),
+    status=202,
+)  # fmt: skip
+VERIFY_APPS: Call[NamedAppsRequest, list[AppCheckRecord]] = Call(
+    "verify_apps", "POST", "/1.0/apps/verify", "read all files of releases: whether they are what was sealed",
+    InBody(NamedAppsRequest), many(AppCheckRecord), waits=True,
+)  # fmt: skip
+REMOVE_APPS: Call[NamedAppsRequest, OperationRecord] = Call(
+    "remove_apps", "POST", "/1.0/apps/remove", "begin to remove releases that no container has", InBody(NamedAppsRequest),
+    one(OperationRecord), status=202,
 )  # fmt: skip
 
 # -- generations --------------------------------------------------------------------------------------------

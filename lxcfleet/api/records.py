@@ -53,6 +53,8 @@ class ContainerRecord(TypedDict):
     """The ports that the container declares, as ``http=8080/tcp``."""
     volumes: list[str]
     """What it mounts beside its layers, each as VOLUME:/PATH, /HOST/PATH:/PATH:ro or tmpfs:/PATH:size=BYTES."""
+    app: str | None
+    """The release of an app that it has, as NAME@VERSION[:/PATH]."""
     secrets: list[str]
     """Its secrets, each as NAME[:FILE][,OPTION…]: references, never values."""
     isolated: bool

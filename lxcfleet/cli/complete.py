@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from lxcfleet.api.apps import AppRecord
 from lxcfleet.api.client import Client
 from lxcfleet.api.records import ContainerRecord
 from lxcfleet.cli.session import Session
@@ -50,6 +51,23 @@ def volumes(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str
     except (FleetError, OSError, ValueError):
         return []
     return [each["name"] for each in found if each["name"].startswith(incomplete)]
+
+
+def apps(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Matching apps."""
+    return sorted({each["name"] for each in _releases(ctx) if each["name"].startswith(incomplete)})
+
+
+def releases(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Matching releases of apps."""
+    return [each["release"] for each in _releases(ctx) if each["release"].startswith(incomplete)]
+
+
+def _releases(ctx: click.Context) -> list[AppRecord]:
+    try:
+        return _client(ctx).apps()
+    except (FleetError, OSError, ValueError):
+        return []
 
 
 def generations(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:

@@ -43,6 +43,7 @@ VERBS: dict[str, str] = {
     "push": "copy",
     "pull": "copy",
     "volume": "volume",
+    "app": "app",
     "secret": "secret",
     "logs": "logs",
     "wait": "wait",

@@ -15,11 +15,13 @@ from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.outside import Network
 from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.containers.specs import Specs, lowers_memory
+from lxcfleet.data.apps import store as apps
 from lxcfleet.errors import Broken, Busy, FleetError, WrongState
 from lxcfleet.host.kernel import quota
 from lxcfleet.host.process.cgroup import too_little_memory
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
+from lxcfleet.spec.apps import AppUse
 from lxcfleet.spec.assignments import Assignment, apply
 from lxcfleet.spec.fields import askable
 from lxcfleet.spec.merging import differences
@@ -109,7 +111,7 @@ class Changing:
         self._mask.distrust()
         keys = {*asked}
         wrong = _Complaints(len(chosen))
-        commands: set[tuple[str, ...]] = set()
+        commands: set[tuple[tuple[str, ...], AppUse | None]] = set()
         checked: set[tuple[str, ...]] = set()
         mounted: dict[tuple[VolumeMount, ...], tuple[str, ...]] = {}
         keyed: dict[tuple[tuple[str, str], ...], tuple[str, ...]] = {}
@@ -118,9 +120,12 @@ class Changing:
             with wrong.of(container):
                 former = _changeable(container)
                 spec = self._placed(former, wanted[container.name])
-                if spec.command != former.command and spec.command[:1] not in commands:
-                    commands.add(spec.command[:1])
+                program = (spec.command[:1], spec.app)
+                if program != (former.command[:1], former.app) and program[0] and program not in commands:
+                    commands.add(program)
                     await check_command(self._paths, self._mask, spec)
+                if spec.app != former.app and spec.app is not None:
+                    apps.check(self._paths, spec.app.name, spec.app.version)
                 if spec.generation not in (former.generation, 0):
                     store.load(self._paths, spec.generation)
                 if spec.units != former.units and spec.units not in checked:
@@ -129,12 +134,12 @@ class Changing:
                 if any(getattr(former, key) != getattr(spec, key) for key in _LIMITS):
                     self._specs.check_limits(spec)
                     self._check_running(container, spec)
-                if spec.volumes != former.volumes and spec.volumes not in mounted:
-                    mounted[spec.volumes] = await self._specs.check_mounts(spec, coming)
+                if spec.mounted != former.mounted and spec.mounted not in mounted:
+                    mounted[spec.mounted] = await self._specs.check_mounts(spec, coming)
                 asked_for = tuple(sorted(spec.lxc.items()))
                 if spec.lxc != former.lxc and asked_for not in keyed:
                     keyed[asked_for] = await self._specs.check_keys(spec)
-                notes = (*mounted.get(spec.volumes, ()), *keyed.get(asked_for, ()))
+                notes = (*mounted.get(spec.mounted, ()), *keyed.get(asked_for, ()))
                 waits = changes.await_restart(container.spec, spec) if container.running is not None else ()
                 restart = tuple(key for key in waits if key in keys)
                 planned.append(Planned(container, former, spec, restart, notes))

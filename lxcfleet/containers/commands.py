@@ -10,7 +10,9 @@ from lxcfleet.containers import request
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.errors import NoProgram
 from lxcfleet.paths import Paths
+from lxcfleet.spec.apps import AppUse
 from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.volumes import within
 
 
 async def check_command(paths: Paths, mask: MaskKeeper, spec: Spec) -> None:
@@ -19,6 +21,8 @@ async def check_command(paths: Paths, mask: MaskKeeper, spec: Spec) -> None:
     there: list[str] = []
 
     def runnable(path: str) -> bool:
+        if spec.app is not None and within(path, spec.app.target):
+            return _in_app(paths, spec.app, path)
         try:
             found = os.stat(path)
         except OSError:
@@ -32,3 +36,13 @@ async def check_command(paths: Paths, mask: MaskKeeper, spec: Spec) -> None:
     except NoProgram as error:
         error.missing = not there
         raise
+
+
+def _in_app(paths: Paths, app: AppUse, path: str) -> bool:
+    """Whether a release has a program at ``path``. A link may lead anywhere in the container, so it counts as one."""
+    tree = paths.release(app.name, app.version).tree
+    try:
+        found = os.lstat(f"{tree}{path.removeprefix(app.target)}")
+    except OSError:
+        return False
+    return stat.S_ISLNK(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_mode & 0o111 != 0)

@@ -243,7 +243,7 @@ class Lifecycle:
             "language": spec.init is Init.APP and "LANG" not in spec.environment,
             "reconcile": self._settings.reconcile,
             "files": files,
-            "volumes": [str(each) for each in spec.volumes],
+            "volumes": [str(each) for each in spec.mounted],
             "secrets": [],
             "devices": list(spec.devices),
         }

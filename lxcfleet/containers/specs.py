@@ -107,11 +107,11 @@ class Specs:
         """Raise FleetError if containers can't have what the spec mounts beside their layers; gives what would be hidden.
 
         ``coming``: volumes that will be there by then."""
-        if not spec.volumes:
+        if not spec.mounted:
             return ()
         lower = stack_of(self._paths, spec.name).to_json()
         item: MountsItem = {
-            "volumes": [str(each) for each in spec.volumes], "privileged": spec.privileged, "stack": lower,
+            "volumes": [str(each) for each in spec.mounted], "privileged": spec.privileged, "stack": lower,
             "coming": sorted(coming),
         }  # fmt: skip
         answer = await self._launcher.ask(CHECK_MOUNTS, item)

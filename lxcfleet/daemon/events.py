@@ -1,4 +1,4 @@
-"""Events about volumes on the bus (runtime.bus)."""
+"""Events about volumes and apps on the bus (runtime.bus)."""
 
 from __future__ import annotations
 
@@ -36,3 +36,13 @@ class VolumeRemoved(Event):
 
     def told(self) -> Told:
         return Told("volume", None, f"removed {self.name}")
+
+
+@dataclass(frozen=True)
+class AppRemoved(Event):
+    """A release of an app was removed."""
+
+    release: str
+
+    def told(self) -> Told:
+        return Told("app", None, f"removed {self.release}")

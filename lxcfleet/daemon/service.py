@@ -149,6 +149,7 @@ class Fleet:
             "network": spec.network if spec else "",
             "ports": [str(port) for port in spec.ports] if spec else [],
             "volumes": [str(each) for each in spec.volumes] if spec else [],
+            "app": str(spec.app) if spec and spec.app else None,
             "secrets": [str(each) for each in spec.secrets] if spec else [],
             "isolated": spec.isolated if spec else False,
             "publish": [str(publication) for publication in spec.publish] if spec else [],

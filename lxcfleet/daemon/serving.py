@@ -133,6 +133,7 @@ class Daemon:
             tasks.keep("attach", attach.serve),
             tasks.do("cleanup", lambda: self._clean(parts.leftovers.gone)),
             tasks.do("cleanup-volumes", parts.fleet.volumes.clean_up),
+            tasks.do("cleanup-apps", parts.apps.clean_up),
             tasks.do("cleanup-generations", parts.generations.clean_up),
             tasks.keep("observe", self._observe),
             tasks.keep("consoles", partial(parts.consoles.run, self._lock)),

@@ -9,6 +9,7 @@ from pathlib import Path
 from lxcfleet.api.requests import RolloutRequest
 from lxcfleet.containers import lxc_config
 from lxcfleet.containers.announcements import StartAnnouncements
+from lxcfleet.containers.apps import AppSealed, AppsThere
 from lxcfleet.containers.blocking import Blocking
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.delta_sizes import DeltaSizes
@@ -42,6 +43,7 @@ from lxcfleet.containers.secrets import Secrets
 from lxcfleet.containers.specs import Specs
 from lxcfleet.containers.steps import Observer
 from lxcfleet.containers.supervision import Supervision
+from lxcfleet.daemon.apps import Apps
 from lxcfleet.daemon.foreground import Foregrounds
 from lxcfleet.daemon.http.access import Access
 from lxcfleet.daemon.http.scrape import Listener, Scrape
@@ -176,7 +178,7 @@ class Parts:
     def _name_prerequisites(self) -> None:
         """Make the parts that know what has to be there before a container starts."""
         self.dependencies = Dependencies(self.registry, self.prober, self.store.has_group)
-        self.prerequisites = Prerequisites([self.dependencies, self.secrets])
+        self.prerequisites = Prerequisites([self.dependencies, self.secrets, AppsThere(self.paths)])
 
     def _patches(self) -> None:
         """Make the parts that deal with patches of the host, and with what follows from other changes."""
@@ -219,6 +221,10 @@ class Parts:
             self.paths, lambda: self.fleet.config.patch, self.registry, self.generations, self.rollouts,
             lambda: self.watcher.pending, self.bus, self.tasks,
         )  # fmt: skip
+        self.apps = Apps(
+            self.paths, self.registry, self.launcher, self.fleet.operations, self.bus, lambda: self.fleet.config.apps.keep,
+            lambda: (),
+        )  # fmt: skip
         self.rebooter = Rebooter(
             self.paths, self.fleet, lambda: self.watcher.phase, lambda: self.rollouts.ledger.last, self.watcher.look
         )
@@ -253,7 +259,7 @@ class Parts:
         audit = Audit(self.paths, self.registry, self.launcher)
         self.server = Server(
             self.fleet, self.fleets, self.secret_calls, self.patch, self.prover, self.rollouts, audit, self.own,
-            self.generations, self.rescue, self.scrape, self.access,
+            self.generations, self.rescue, self.apps, self.scrape, self.access,
         )
 
     def _subscribe(self) -> None:
@@ -305,7 +311,7 @@ class Parts:
             subscribe("waiting", kind, lambda _: self.fleet.waiting.wake())
         # Last: what they wait for has to be known by then, such as how a run ended.
         subscribe("blocked containers", Held, lambda event: self.blocking.held(event.name))
-        for kind in (*changes, ActionDone, Held, SecretChanged, SecretsDeclared, SpecChanged, StartFailed, Wished):
+        for kind in (*changes, ActionDone, AppSealed, Held, SecretChanged, SecretsDeclared, SpecChanged, StartFailed, Wished):
             subscribe("blocked containers", kind, lambda _: self.blocking.wake())
             subscribe("starts that wait", kind, lambda _: self.prerequisites.tell())
 

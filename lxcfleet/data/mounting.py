@@ -1,5 +1,5 @@
 """Mounts what a container has beside its layers, in the mount namespace of this process: volumes, directories of the host,
-and file systems in memory.
+file systems in memory, and the release of its app.
 
 Root of a container may have left anything at the places where they are mounted, and a volume may be in use by another
 container at that moment. So each place is reached directory by directory, no link is followed, and what is mounted goes to
@@ -16,9 +16,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lxcfleet.data import volumes
+from lxcfleet.data.apps import store
 from lxcfleet.errors import HostError, InvalidInput, Unsupported
 from lxcfleet.host.kernel import mounts, syscalls
 from lxcfleet.paths import Paths
+from lxcfleet.spec.apps import parse_release
 from lxcfleet.spec.volumes import Owner, Source, VolumeMount, parse_mount
 
 _PATH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -72,6 +74,8 @@ def open_source(paths: Paths, each: VolumeMount, first_id: int | None) -> int:
     if each.source is Source.VOLUME:
         volume = volumes.check(paths, each.what)
         return volumes.show(paths.volume(each.what), volume, first_id or 0, _flags(each))
+    if each.source is Source.APP:
+        return store.show(paths, *parse_release(each.what), first_id, _flags(each))
     handle = open_host(paths, each)
     try:
         if each.owner is Owner.HOST or first_id is None:

@@ -93,7 +93,7 @@ def main() -> None:
         layers.mount(paths, stack, name, spec.first_id, spec.disk)
         if spec.init is Init.APP:
             runtime.mount(paths.root_mount, stack.bottom.tree(), spec.first_id or 0)
-        mounting.mount(paths, name, [str(each) for each in spec.volumes], spec.first_id)
+        mounting.mount(paths, name, [str(each) for each in spec.mounted], spec.first_id)
         children.mount(paths, name, spec.first_id, _fetched(paths, name, spec, settings), system=spec.init is Init.SYSTEM)
         devices.mount(paths.devices_mount, spec.devices, spec.first_id or 0)
         tree.keep_copy(paths.container(name).spec, paths.container(name).started)

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from lxcfleet.launcher.items.base import CheckedGeneration, Fit, FitItem, FreezeItem, MaskItem
 from lxcfleet.launcher.items.containers import Checked, CheckItem, Done, InitPid, LimitItem, PrepareItem, TrialItem
-from lxcfleet.launcher.items.data import Delivered, DeliverItem, Fetched, FetchItem, MountsItem, TidyItem, VolumeItem
+from lxcfleet.launcher.items.data import AppItem, Delivered, DeliverItem, Fetched, FetchItem, MountsItem, TidyItem, VolumeItem
 from lxcfleet.launcher.items.looks import Differing, DiffItem, Exposed, ExposureItem, StaleItem, UnshadowItem, UsageItem, Used
 from lxcfleet.launcher.items.network import (
     BridgeAddress,
@@ -91,6 +91,10 @@ MAKE_VOLUME: Ask[VolumeItem, Done] = Ask("make_volume")
 CHANGE_VOLUME: Ask[VolumeItem, Done] = Ask("change_volume")
 REMOVE_VOLUME: Ask[str, Done] = Ask("remove_volume")
 """Takes the name of a directory among the volumes."""
+SEAL_APP: Ask[AppItem, Done] = Ask("seal_app")
+VERIFY_APP: Ask[AppItem, Done] = Ask("verify_app")
+REMOVE_APP: Ask[str, Done] = Ask("remove_app")
+"""Takes APP/NAME, as data.apps.store.leftovers gives it."""
 CHECK_MOUNTS: Ask[MountsItem, Done] = Ask("check_mounts")
 """The notes tell which packages' files would be hidden."""
 FETCH_SECRET: Ask[FetchItem, Fetched] = Ask("fetch_secret")

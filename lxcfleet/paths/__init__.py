@@ -1,4 +1,4 @@
-"""Every path that the product uses: a fleet's (``roots``, ``run``, ``kept``), a container's, a volume's."""
+"""Every path that the product uses: a fleet's (``roots``, ``run``, ``kept``), a container's, a volume's, an app's."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from lxcfleet.paths.container import ContainerPaths
 from lxcfleet.paths.kept import KeptPaths
+from lxcfleet.paths.release import ReleasePaths
 from lxcfleet.paths.run import RunPaths
 from lxcfleet.paths.volume import VolumePaths
 
-__all__ = ["ContainerPaths", "Paths", "VolumePaths"]
+__all__ = ["ContainerPaths", "Paths", "ReleasePaths", "VolumePaths"]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lxcfleet.paths.container import ContainerPaths, snapshot_name
+from lxcfleet.paths.release import ReleasePaths
 from lxcfleet.paths.roots import Roots
 from lxcfleet.paths.volume import VolumePaths
 
@@ -30,6 +31,27 @@ class KeptPaths(Roots):
     def gone_volume(self, name: str) -> VolumePaths:
         """Where the volume waits to be removed after it lost its own name."""
         return VolumePaths(self.volumes / f"{self.GONE_PREFIX}{name}")
+
+    @property
+    def apps(self) -> Path:
+        """The directories of apps, by name: in each its releases, by version. Only root can enter it."""
+        return self.state / "apps"
+
+    def app(self, name: str) -> Path:
+        """All of the app ``name``."""
+        return self.apps / name
+
+    def release(self, name: str, version: str) -> ReleasePaths:
+        """The files of one release."""
+        return ReleasePaths(self.app(name) / version)
+
+    def new_release(self, name: str, version: str) -> ReleasePaths:
+        """Where the release is put together before it gets its own name."""
+        return ReleasePaths(self.app(name) / f"{self.NEW_PREFIX}{version}")
+
+    def gone_release(self, name: str, version: str) -> ReleasePaths:
+        """Where the release waits to be removed after it lost its own name."""
+        return ReleasePaths(self.app(name) / f"{self.GONE_PREFIX}{version}")
 
     def container(self, name: str) -> ContainerPaths:
         """The files of the container ``name``."""

@@ -215,6 +215,16 @@ def _signal_to_systemd(values: Values) -> InvalidInput | None:
     )  # fmt: skip
 
 
+def _app_over_volume(values: Values) -> InvalidInput | None:
+    app = values["app"]
+    if app is None or app.target not in [each.target for each in values["volumes"]]:
+        return None
+    return InvalidInput(
+        f"{app.target} is given twice", why=f"the app {app.release} and a volume can't both be mounted there",
+        hint=f"name another place for one of them: app={app.release}:/PATH",
+    )  # fmt: skip
+
+
 RULES = (
     Rule(("command", "init"), _command_of_system),
     Rule(("init",), _app_without_command, profile=False),
@@ -232,4 +242,5 @@ RULES = (
     Rule(("depends_on",), _too_many_depends),
     Rule(("nesting", "privileged"), _nesting_of_privileged),
     Rule(("secrets", "init"), _signal_to_systemd, profile=False),
+    Rule(("app", "volumes"), _app_over_volume),
 )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from ipaddress import IPv4Interface, IPv6Interface
 
+from lxcfleet.spec.apps import AppType, AppUse
 from lxcfleet.spec.depends import DependsType
 from lxcfleet.spec.devices import check_devices, parse_device
 from lxcfleet.spec.health import HealthCheck, HealthType
@@ -141,6 +142,10 @@ class SpecFields:
         VolumesType(), "What it has beside its layers: volumes, which outlive it, directories of the host (read-only, unless"
         " :rw is said), and file systems in memory.", default=(),
         option=("-v", "--volume"), metavar="VOLUME:/PATH[:ro]|/HOST/PATH:/PATH[:rw]|tmpfs:/PATH:size=SIZE",
+    )
+    app: AppUse | None = row(
+        AppType(), "The release of an app that it has, read-only: at /opt/NAME, unless another path is named.",
+        option=("--app",), metavar="NAME@VERSION[:/PATH]",
     )
     generation: int = row(
         Whole(0, MAX_GENERATION), "The generation that it stands on, a frozen base, by its number; 0: the host's root, as"

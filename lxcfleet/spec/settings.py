@@ -142,6 +142,16 @@ class MetricsSettings(Checked):
             yield "listen", f"{self.listen!r} is no address with a port such as 127.0.0.1:9753: {error}"
 
 
+@dataclass(frozen=True)
+class AppsSettings:
+    """How releases of apps are kept."""
+
+    keep: int = row(
+        Whole(0, 1000), "So many releases of an app are kept when another one is sealed: older ones that no container has,"
+        " and that `app undo` does not need, are removed then; 0: none is.", default=0,
+    )  # fmt: skip
+
+
 class LogTarget(StrEnum):
     """Who gets what containers print."""
 
@@ -216,6 +226,7 @@ class Config:
     network: NetworkSettings = section(NetworkSettings)
     metrics: MetricsSettings = section(MetricsSettings)
     logs: LogsSettings = section(LogsSettings)
+    apps: AppsSettings = section(AppsSettings)
     rollout: RolloutSettings = section(RolloutSettings)
     patch: PatchSettings = section(PatchSettings)
     profiles: Mapping[str, Profile] = row(

@@ -8,6 +8,7 @@ from lxcfleet.spec.addresses import further_bridge, hardware_address, interface_
 from lxcfleet.spec.fields import SpecFields
 from lxcfleet.spec.health import CheckKind, HealthCheck
 from lxcfleet.spec.terms import Network
+from lxcfleet.spec.volumes import VolumeMount
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class Spec(SpecFields):
     def further_bridge(self) -> str | None:
         """The bridge that it is on, if the fleet's own has no room for it: see addresses.further_bridge."""
         return None if self.address is None else further_bridge(self.address)
+
+    @property
+    def mounted(self) -> tuple[VolumeMount, ...]:
+        """All that it mounts beside its layers."""
+        return self.volumes if self.app is None else (*self.volumes, self.app.mount)
 
     @property
     def check(self) -> HealthCheck | None:

@@ -41,6 +41,12 @@ class Source(StrEnum):
     VOLUME = "volume"
     HOST = "host"
     TMPFS = TMPFS
+    APP = "app"
+    """A release of an app. A container has it by its field ``app``, and not by its volumes; see spec.apps."""
+
+
+_ASKED = (Source.VOLUME, Source.HOST, Source.TMPFS)
+"""What can be asked for as a volume."""
 
 
 class Owner(StrEnum):
@@ -60,7 +66,7 @@ class VolumeMount:
     """The absolute path inside."""
     source: Source
     what: str = ""
-    """The volume's name, or the path on the host; empty for a tmpfs."""
+    """The volume's name, the path on the host, or the app's release; empty for a tmpfs."""
     read_only: bool = False
     owner: Owner = Owner.HOST
     """Only a directory of the host may have another one."""
@@ -79,7 +85,7 @@ class VolumeMount:
         words = [self.what or TMPFS, self.target]
         if self.source is Source.HOST:
             words += ["ro" if self.read_only else "rw", *(["owner=container"] if self.owner is Owner.CONTAINER else [])]
-        elif self.read_only:
+        elif self.read_only and self.source is not Source.APP:
             words.append("ro")
         words += [flag for flag in _FLAGS if getattr(self, flag)]
         if self.source is Source.TMPFS:
@@ -121,6 +127,10 @@ def parse_mount(text: str) -> VolumeMount:
         raise InvalidInput(f"{text!r} does not say what is mounted where", hint=_HINT)
     target, *options = rest.split(":")
     source = Source.HOST if what.startswith("/") else Source.TMPFS if what == TMPFS else Source.VOLUME
+    if source is Source.VOLUME and "@" in what:
+        if options:
+            raise InvalidInput(f"{text!r}: {options[0]} is no option of an app: it is always mounted read-only")
+        return VolumeMount(check_target(target), Source.APP, what, read_only=True)
     said: dict[str, Any] = {}
     for option in options:
         key, value = _option(option, text)
@@ -156,11 +166,8 @@ def _mount(source: Source, what: str, target: str, said: Mapping[str, Any]) -> V
         check_path(what)
     elif source is Source.VOLUME:
         check_volume(what)
-    if source is not Source.TMPFS and any(within(target, directory) for directory in _EMPTIED):
-        raise InvalidInput(
-            f"only a tmpfs can be mounted at {target}", why="systemd in a container would remove files from there",
-            hint="mount it elsewhere, such as below /srv",
-        )  # fmt: skip
+    if source is not Source.TMPFS:
+        refuse_emptied(target)
     for key, of in (("owner", Source.HOST), ("size", Source.TMPFS), ("mode", Source.TMPFS)):
         if key in said and source is not of:
             raise InvalidInput(f"{named}: {key} is for {'a path of the host' if of is Source.HOST else of}")
@@ -171,6 +178,15 @@ def _mount(source: Source, what: str, target: str, said: Mapping[str, Any]) -> V
             raise InvalidInput(f"the tmpfs at {target} can't be read-only", why="it would stay empty")
     values: dict[str, Any] = {"read_only": source is Source.HOST, **said}
     return VolumeMount(check_target(target), source, what, **values)
+
+
+def refuse_emptied(target: str) -> None:
+    """Raise InvalidInput if systemd in a container would remove what is mounted there."""
+    if any(within(target, directory) for directory in _EMPTIED):
+        raise InvalidInput(
+            f"only a tmpfs can be mounted at {target}", why="systemd in a container would remove files from there",
+            hint="mount it elsewhere, such as below /srv",
+        )  # fmt: skip
 
 
 def check_path(path: str) -> str:
@@ -226,7 +242,7 @@ class VolumesType(Items[VolumeMount]):
     """The mounts of a container: each a text, or a mapping with one of volume, host and tmpfs, and a target."""
 
     def __init__(self) -> None:
-        super().__init__(parse_mount, check_mounts)
+        super().__init__(_parse_asked, check_mounts)
 
     def read(self, fields: Fields, key: str) -> tuple[VolumeMount, ...]:
         """See ValueType."""
@@ -234,7 +250,7 @@ class VolumesType(Items[VolumeMount]):
         for number, item in enumerate(fields.items(key)):
             where = f"{key}[{number}]"
             try:
-                found.append(parse_mount(item) if isinstance(item, str) else _of_mapping(fields.within(where, item)))
+                found.append(_parse_asked(item) if isinstance(item, str) else _of_mapping(fields.within(where, item)))
             except InvalidInput as error:
                 fields.complain(where, f"{error.message}{': ' if error.why else ''}{error.why}")
         try:
@@ -263,9 +279,18 @@ class VolumesType(Items[VolumeMount]):
         return tuple({mount.target: mount for mount in (*under, *over)}.values())
 
 
+def _parse_asked(text: str) -> VolumeMount:
+    """A mount that somebody asks for. Raises InvalidInput."""
+    mount = parse_mount(text)
+    if mount.source is Source.APP:
+        hint = f"write it as the field app: app={mount.what}:{mount.target}, or --app"
+        raise InvalidInput(f"{mount.what} is a release of an app, and no volume", hint=hint)
+    return mount
+
+
 def _of_mapping(inner: Fields) -> VolumeMount:
     """A mount that is written as a mapping. Raises InvalidInput."""
-    kinds = [kind for kind in Source if inner.has(kind)]
+    kinds = [kind for kind in _ASKED if inner.has(kind)]
     if len(kinds) != 1:
         raise InvalidInput("takes exactly one of volume, host and tmpfs")
     source = kinds[0]

@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from lxcfleet.api import calls
+from lxcfleet.api.apps import AddAppRequest, NamedAppsRequest
 from lxcfleet.api.calls import CALLS
 from lxcfleet.api.client import Client
 from lxcfleet.api.disk import DiffRequest, DiskRequest
@@ -46,6 +47,9 @@ REQUESTS: dict[str, list[Any]] = {
     "set": [SetRequest(WEB, ("memory=512M", "labels.tier="), False, {"canaries": "2"}, True)],
     "volume": ["data"],
     "create_volume": [CreateVolumeRequest("data"), CreateVolumeRequest("data", 4 << 20, {"tier": "db"}, True, True)],
+    "add_app": [AddAppRequest("shop", "1.4", "/srv/build"), AddAppRequest("shop", "1", "/a.tar", 1, 5, True)],
+    "verify_apps": [NamedAppsRequest(("shop", "other@1"))],
+    "remove_apps": [NamedAppsRequest(("shop@1.4",), dry_run=True)],
     "remove_volumes": [RemoveVolumesRequest(("data", "cache"), dry_run=True)],
     "refresh_secrets": [RefreshSecretsRequest(("db-pw", "shop/api")), RefreshSecretsRequest((), True, True)],
     "wait": [WaitRequest(WEB, "healthy", 3)],

@@ -14,6 +14,7 @@ from lxcfleet.api.requests import CreateRequest
 from lxcfleet.containers import store
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec import combinations, rollout, windows
+from lxcfleet.spec.apps import AppType, parse_app
 from lxcfleet.spec.depends import Condition, DependsType
 from lxcfleet.spec.devices import DEVICES
 from lxcfleet.spec.fields import askable
@@ -79,6 +80,7 @@ RESTARTS = st.just(Restart()) | st.builds(
     Restart, st.sampled_from([each for each in Policy if each is not Policy.NO]), delay=st.floats(0.1, 60),
     factor=st.floats(1, 100), attempts=st.integers(0, 1000), on_unhealthy=st.booleans(),
 )  # fmt: skip
+APPS = st.sampled_from(["shop@1.4", "shop@1:/srv/a b", "s-2@v1~rc.1+b"]).map(parse_app)
 
 
 GROUP_TESTS = st.lists(
@@ -89,6 +91,11 @@ GROUP_TESTS = st.lists(
     ),
     max_size=3, unique_by=lambda test: test.name,
 ).map(lambda tests: tuple(tests))  # noqa: PLW0108  mypy wants it
+
+OTHERS: dict[type, st.SearchStrategy[Any]] = {
+    AppType: APPS, HealthType: CHECKS, RestartType: RESTARTS, ShareType: SHARES, SourcesType: DECLARED,
+    GroupTestsType: GROUP_TESTS,
+}  # fmt: skip
 
 
 def values(row: Row) -> st.SearchStrategy[Any]:
@@ -128,11 +135,8 @@ def _plain(row: Row) -> st.SearchStrategy[Any]:
                 "devices": HELD,
             }[row.key]
             return st.lists(texts, max_size=3, unique=True).map(_parsed(row.type))
-        case HealthType() | RestartType() | ShareType() | SourcesType() | GroupTestsType():
-            return {
-                HealthType: CHECKS, RestartType: RESTARTS, ShareType: SHARES, SourcesType: DECLARED,
-                GroupTestsType: GROUP_TESTS,
-            }[type(row.type)]  # fmt: skip
+        case AppType() | HealthType() | RestartType() | ShareType() | SourcesType() | GroupTestsType():
+            return OTHERS[type(row.type)]
         case Text():
             return st.sampled_from(["daemon", "7:8", "a.b-c_d:9"]) if row.type.pattern else LINE
         case _:

@@ -154,6 +154,11 @@ options:
         :rw is said), and file systems in memory.
     type: list
     elements: str
+  app:
+    description:
+      - >-
+        The release of an app that it has, read-only: at /opt/NAME, unless another path is named.
+    type: str
   secrets:
     description:
       - >-
@@ -332,6 +337,7 @@ FIELDS = dict(
     disk=dict(type="str"),
     pids=dict(type="int"),
     volumes=dict(type="list", elements="str"),
+    app=dict(type="str"),
     secrets=dict(type="list", elements="str", no_log=False),
     no_new_privs=dict(type="bool"),
     user=dict(type="str"),
@@ -365,6 +371,7 @@ OPTIONS = dict(
     disk=("--disk", ""),
     pids=("--pids", ""),
     volumes=("--volume", ""),
+    app=("--app", ""),
     secrets=("--secret", ""),
     no_new_privs=("--no-new-privs", ""),
     user=("--user", ""),

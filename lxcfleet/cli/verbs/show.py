@@ -16,14 +16,14 @@ from lxcfleet.spec.names import check_name
 from lxcfleet.spec.states import State
 
 _FIELDS = (
-    "name", "state", "health", "init", "privileged", "network", "addresses", "ports", "publish", "volumes", "secrets",
+    "name", "state", "health", "init", "privileged", "network", "addresses", "ports", "publish", "volumes", "app", "secrets",
     "isolated", "labels", "command", "profile", "pid", "created", "busy", "problem", "restart_needed", "exit", "blocked",
     "gave_up", "starts_in", "foreground",
 )  # fmt: skip
 
 _OF_SPEC = frozenset((
-    "init", "command", "labels", "profile", "privileged", "network", "ports", "isolated", "publish", "volumes", "secrets",
-    "created", "first_id", "hardware", "environment", "memory_limit_bytes", "cpus_limit", "disk_limit_bytes",
+    "init", "command", "labels", "profile", "privileged", "network", "ports", "isolated", "publish", "volumes", "app",
+    "secrets", "created", "first_id", "hardware", "environment", "memory_limit_bytes", "cpus_limit", "disk_limit_bytes",
     "processes_limit", "autostart", "boot_order", "check",
 ))  # fmt: skip
 """Fields of the record that follow from the spec. ``info`` shows the spec itself instead."""

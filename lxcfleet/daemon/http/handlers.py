@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from lxcfleet import __version__
 from lxcfleet.api import calls
+from lxcfleet.api.apps import AddAppRequest, AppCheckRecord, AppRecord, NamedAppsRequest
 from lxcfleet.api.disk import DiffRecord, DiffRequest, DiskRecord, DiskRequest
 from lxcfleet.api.findings import ExposureRecord, NoticeRecord, PartRecord, ProofRecord, ShadowsRecord, StaleRecord
 from lxcfleet.api.fleets import (
@@ -61,6 +62,7 @@ from lxcfleet.api.requests import (
 )
 from lxcfleet.containers.disk import Disk
 from lxcfleet.daemon import consoles
+from lxcfleet.daemon.apps import Apps
 from lxcfleet.daemon.http import log_file
 from lxcfleet.daemon.http.routes import Routes
 from lxcfleet.daemon.secrets import SecretCalls
@@ -235,6 +237,33 @@ class OfVolumes:
 
     async def remove(self, ask: RemoveVolumesRequest) -> OperationRecord:
         return (await self._volumes.remove(ask)).record()
+
+
+class OfApps:
+    """Handlers of calls about apps."""
+
+    def __init__(self, apps: Apps) -> None:
+        self._apps = apps
+
+    def bind(self, routes: Routes) -> None:
+        """Have them answered."""
+        routes.json(calls.APPS, self.apps)
+        routes.json(calls.ADD_APP, self.add)
+        routes.json(calls.VERIFY_APPS, self.verify)
+        routes.json(calls.REMOVE_APPS, self.remove)
+
+    async def apps(self, _: None) -> list[AppRecord]:
+        """See calls.APPS; likewise each handler the call of its name."""
+        return await self._apps.records()
+
+    async def add(self, ask: AddAppRequest) -> OperationRecord:
+        return (await self._apps.add(ask)).record()
+
+    async def verify(self, ask: NamedAppsRequest) -> list[AppCheckRecord]:
+        return await self._apps.verify(ask)
+
+    async def remove(self, ask: NamedAppsRequest) -> OperationRecord:
+        return (await self._apps.remove(ask)).record()
 
 
 class OfDisk:

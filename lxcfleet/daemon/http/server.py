@@ -8,8 +8,10 @@ import logging
 from aiohttp import web
 
 from lxcfleet.api import calls
+from lxcfleet.daemon.apps import Apps
 from lxcfleet.daemon.http.access import AT_ONCE, Access, Role, refuse
 from lxcfleet.daemon.http.handlers import (
+    OfApps,
     OfDisk,
     OfFleet,
     OfFleets,
@@ -52,6 +54,7 @@ class Server:
         own: OwnParts,
         generations: Generations,
         rescue: Rescue,
+        apps: Apps,
         scrape: Scrape,
         access: Access,
     ) -> None:
@@ -69,6 +72,7 @@ class Server:
         OfPatches(patch, prover, audit, own).bind(routes)
         OfRollouts(rollouts).bind(routes)
         OfGenerations(generations, rescue).bind(routes)
+        OfApps(apps).bind(routes)
         scrape.bind(routes)
         routes.add_to(self.application)
         self._harmless = {(call.method, call.path) for call in calls.CALLS.values() if call.harmless}

@@ -17,6 +17,7 @@ from lxcfleet.host.lxc import attach, foreground
 from lxcfleet.host.process import proc, sessions
 from lxcfleet.launcher import operations
 from lxcfleet.launcher.children import (
+    apps,
     containers,
     disk,
     generations,
@@ -101,6 +102,9 @@ _bind(operations.TIDY_GENERATIONS, generations.tidy)
 _bind(operations.MAKE_VOLUME, volumes.make)
 _bind(operations.CHANGE_VOLUME, volumes.change)
 _bind(operations.REMOVE_VOLUME, volumes.remove)
+_bind(operations.SEAL_APP, apps.seal)
+_bind(operations.VERIFY_APP, apps.verify)
+_bind(operations.REMOVE_APP, apps.remove)
 _bind(operations.CHECK_MOUNTS, volumes.check_mounts)
 _bind(operations.FETCH_SECRET, secrets.fetch)
 _bind(operations.DELIVER_SECRETS, secrets.deliver)

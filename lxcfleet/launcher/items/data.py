@@ -1,4 +1,4 @@
-"""Arguments and answers of the launcher's operations on volumes and secrets; see operations. No value of a secret is here."""
+"""Arguments and answers of the launcher's operations on volumes, apps and secrets; see operations. No secret is here."""
 
 from __future__ import annotations
 
@@ -13,6 +13,19 @@ class VolumeItem(TypedDict):
     name: str
     record: str
     """The text of its file ``volume.yaml``."""
+
+
+class AppItem(TypedDict):
+    """A release of an app, to seal or to read."""
+
+    name: str
+    version: str
+    source: str
+    """The directory or the archive that it is made of."""
+    strip: int
+    """So many directories are taken off the names in an archive."""
+    record: str
+    """The text of its file ``app.yaml``, as far as it is known."""
 
 
 class MountsItem(TypedDict):

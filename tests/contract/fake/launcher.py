@@ -20,7 +20,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from typing import Any
 from lxcfleet.base.changes import Changed
 from lxcfleet.containers import store
 from lxcfleet.data import secrets, volumes
+from lxcfleet.data.apps import store as apps
 from lxcfleet.errors import FleetError, HostError, Unsupported
 from lxcfleet.host.facts.features import Features
 from lxcfleet.host.kernel import usage
@@ -39,16 +40,17 @@ from lxcfleet.launcher.children.answer import MAX_DATAGRAM, answer, answer_large
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.items.base import FitItem, MaskItem
 from lxcfleet.launcher.items.containers import CheckItem, LimitItem, PrepareItem, TrialItem
-from lxcfleet.launcher.items.data import DeliverItem, Fetched, FetchItem, MountsItem, VolumeItem
+from lxcfleet.launcher.items.data import AppItem, DeliverItem, Fetched, FetchItem, MountsItem, VolumeItem
 from lxcfleet.launcher.items.looks import DiffItem, ExposureItem, StaleItem, UnshadowItem, UsageItem, Used, UsedPath
 from lxcfleet.launcher.items.network import LookupItem, RoutesItem
 from lxcfleet.launcher.operations import Operation
 from lxcfleet.patch.shadow.files import Delta, Shadow
 from lxcfleet.patch.stale.judge import OldFile, StaleScan
 from lxcfleet.paths import Paths
+from lxcfleet.spec.apps import parse_release
 from lxcfleet.spec.secrets import SourceKind, sources_from_json
 from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.volumes import parse_mount, volumes_of
+from lxcfleet.spec.volumes import Source, parse_mount, volumes_of
 
 from . import commands
 
@@ -133,6 +135,9 @@ class FakeLauncher(Launcher):
             operations.MAKE_VOLUME: self._make_volume,
             operations.CHANGE_VOLUME: self._change_volume,
             operations.REMOVE_VOLUME: self._remove_volume,
+            operations.SEAL_APP: self._seal_app,
+            operations.VERIFY_APP: self._verify_app,
+            operations.REMOVE_APP: self._remove_app,
             operations.CHECK_MOUNTS: self._check_mounts,
             operations.CHECK_KEYS: self._check_keys,
             operations.FETCH_SECRET: self._fetch_secret,
@@ -346,10 +351,35 @@ class FakeLauncher(Launcher):
         shutil.rmtree(self._paths.volumes / directory)
         answer(reply, directory)
 
+    def _seal_app(self, item: AppItem, reply: socket.socket) -> None:
+        name, version = item["name"], item["version"]
+        if f"{name}@{version}" in self.model.fails:
+            answer(reply, name, self.model.fails[f"{name}@{version}"])
+            return
+        own = self._paths.release(name, version)
+        shutil.copytree(item["source"], own.tree)
+        release = apps.parse(name, version, item["record"].encode(), "request")
+        size = sum(each.stat().st_size for each in own.tree.rglob("*") if each.is_file())
+        own.record.write_text(apps.render(replace(release, digest="1234", size=size, files=len([*own.tree.rglob("*")]))))
+        answer(reply, name)
+
+    def _verify_app(self, item: AppItem, reply: socket.socket) -> None:
+        release = f"{item['name']}@{item['version']}"
+        answer(reply, release, self.model.fails.get(release))
+
+    def _remove_app(self, leftover: str, reply: socket.socket) -> None:
+        shutil.rmtree(self._paths.apps / leftover)
+        answer(reply, leftover)
+
     def _check_mounts(self, item: MountsItem, reply: socket.socket) -> None:
         try:
             for name in {*volumes_of([parse_mount(text) for text in item["volumes"]])} - {*item["coming"]}:
                 volumes.check(self._paths, name)
+            for mount in map(parse_mount, item["volumes"]):
+                if mount.source is Source.APP:
+                    apps.check(self._paths, *parse_release(mount.what))
+                    if mount.what in self.model.fails:
+                        raise self.model.fails[mount.what]
         except FleetError as error:
             answer(reply, "mounts", error)
         else:

@@ -1,0 +1,216 @@
+"""app add, list, info, verify and rm."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from lxcfleet.api.apps import MOST_KEPT, MOST_STRIPPED, AddAppRequest, AppRecord, NamedAppsRequest
+from lxcfleet.cli import complete, options
+from lxcfleet.cli.session import connect
+from lxcfleet.cli.ui import output
+from lxcfleet.cli.ui.follow import run_operation
+from lxcfleet.errors import NotFound
+from lxcfleet.spec.apps import check_app, check_version, parse_release
+
+FOUND = 4
+"""Exit status of a check that found something."""
+_FIELDS = (
+    "name", "version", "size_bytes", "files", "containers", "created", "source", "base", "packages", "older", "digest",
+    "path", "problem",
+)  # fmt: skip
+
+
+@click.group(cls=options.Suggesting, short_help="Apps: an application, shipped once in releases.")
+def app() -> None:
+    """Apps: an application that is shipped once, in releases that nothing changes afterwards.
+
+    A container gets one with `create --app NAME@VERSION` or `set NAME app=NAME@VERSION`: read-only at /opt/NAME, unless
+    another path is named. Any number of containers have the same files, which take no space in any of them.
+
+    \b
+    Examples:
+      lxcfleet app add shop ./build --version 1.4
+      lxcfleet create web -n 3 --app shop@1.4 -- /opt/shop/bin/serve
+    """
+
+
+def _named(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if "@" in value:
+            parse_release(value)
+        else:
+            check_app(value)
+    return values
+
+
+def _release(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        parse_release(value)
+    return values
+
+
+@app.command()
+@click.argument("name")
+@click.argument("source", metavar="DIR|TAR", type=click.Path(exists=True))
+@click.option("--version", required=True, metavar="VERSION", help="Its version, such as 1.4. One that exists is refused.")
+@click.option(
+    "--strip", type=click.IntRange(0, MOST_STRIPPED), default=0, metavar="N",
+    help="Take N directories off each name in the archive.",
+)  # fmt: skip
+@click.option(
+    "--keep", type=click.IntRange(0, MOST_KEPT), default=None, metavar="N",
+    help="Keep N releases of this app: remove older ones that nobody has. 0: keep all. Default: as lxcfleet.yaml says.",
+)  # fmt: skip
+@options.dry_run
+@options.formatted
+@options.quiet("Print only the release.")
+@click.pass_context
+def add(
+    ctx: click.Context,
+    /,
+    *,
+    name: str,
+    source: str,
+    version: str,
+    strip: int,
+    keep: int | None,
+    dry_run: bool,
+    style: str,
+    quiet: bool,
+) -> int:
+    """Seal a release: of a directory, or of a tar archive (plain, gzip, bzip2 or xz).
+
+    The files are copied; nothing changes them afterwards. They belong to root, nobody may write to them, and setuid bits and
+    capabilities are dropped. An archive with names or links that lead out of it, or with devices, is refused.
+
+    \b
+    Examples:
+      lxcfleet app add shop ./build --version 1.4
+      lxcfleet app add shop shop-1.5.tar.xz --version 1.5 --strip 1 --keep 5
+    """
+    request = AddAppRequest(check_app(name), check_version(version), os.path.abspath(source), strip, keep, dry_run)
+    return run_operation(ctx, lambda client: client.add_app(request), style=style, quiet=quiet, dry_run=dry_run)
+
+
+@app.command("list")
+@click.argument("name", required=False, shell_complete=complete.apps)
+@options.formatted
+@options.quiet("Print only releases, as NAME@VERSION.")
+@click.pass_context
+def list_(ctx: click.Context, *, name: str | None, style: str, quiet: bool) -> None:
+    """Show all releases, or those of one app, and which containers have them.
+
+    \b
+    Examples:
+      lxcfleet app list shop
+      lxcfleet app list -f json | jq -r '.[] | select(.containers == []) | .release'
+    """
+    records = [each for each in connect(ctx).apps() if name in (None, each["name"])]
+    if quiet:
+        output.write("".join(f"{each['release']}\n" for each in records))
+        return
+    output.show_list(
+        style, quiet, records, _FIELDS, table=lambda: _table(records), text=_text, nothing="no apps",
+    )  # fmt: skip
+
+
+def _table(records: Sequence[AppRecord]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("APP", "VERSION", "SIZE", "SEALED", "CONTAINERS", "")]
+    for record in records:
+        last = f"rebuild: {', '.join(record['older'])} changed since" if record["older"] else ""
+        if record["problem"]:
+            last = f"! {record['problem'].splitlines()[0]}"
+        rows.append((
+            record["name"], record["version"], output.size(record["size_bytes"]), record["created"][:16].replace("T", " "),
+            _text(record, "containers"), last,
+        ))  # fmt: skip
+    return rows
+
+
+def _text(record: AppRecord, key: str) -> str:
+    value: Any = record[key]  # type: ignore[literal-required]
+    if isinstance(value, dict):
+        return ",".join(f"{name} {' -> '.join(map(str, it)) if isinstance(it, list) else it}" for name, it in value.items())
+    return ",".join(value) if isinstance(value, list) else "" if value is None else str(value)
+
+
+@app.command()
+@click.argument("release", metavar="NAME@VERSION", shell_complete=complete.releases)
+@options.formatted
+@click.pass_context
+def info(ctx: click.Context, release: str, *, style: str) -> None:
+    """Show all about one release.
+
+    \b
+    Examples:
+      lxcfleet app info shop@1.4
+    """
+    parse_release(release)
+    found = [each for each in connect(ctx).apps() if each["release"] == release]
+    if not found:
+        raise NotFound(f"there is no app {release}", hint="`lxcfleet app list` shows the ones that exist")
+    record = found[0]
+    texts = {"size_bytes": ("size", output.size(record["size_bytes"]))}
+
+    def lines() -> list[str]:
+        named = [texts.get(key, (key.replace("_", " "), _text(record, key))) for key in _FIELDS]
+        return output.columns([(f"{word}:", text) for word, text in named])
+
+    output.show(style, record, lines=lines, rows=lambda: [_FIELDS, [_text(record, key) for key in _FIELDS]])
+
+
+@app.command()
+@click.argument("names", nargs=-1, metavar="[NAME[@VERSION]]...", callback=_named, shell_complete=complete.releases)
+@options.formatted
+@options.quiet("Print only the releases that were altered.")
+@click.pass_context
+def verify(ctx: click.Context, /, *, names: tuple[str, ...], style: str, quiet: bool) -> int:
+    """Read all files of releases, and tell whether they are what was sealed. Without a name: of all.
+
+    Exit status 4: some were altered. No container starts with such a release.
+
+    \b
+    Examples:
+      lxcfleet app verify
+      lxcfleet app verify shop@1.4
+    """
+    found = connect(ctx).verify_apps(NamedAppsRequest(names))
+    altered = [each for each in found if not each["whole"]]
+    if quiet:
+        output.write("".join(f"{each['release']}\n" for each in altered))
+    else:
+        lines = [f"{each['release']}: {'as it was sealed' if each['whole'] else each['problem']}" for each in found]
+        output.show(
+            style, found, lines=lambda: [output.printable(line) for text in lines for line in text.splitlines()],
+            rows=lambda: [
+                ("release", "whole", "problem"),
+                *((each["release"], str(each["whole"]).lower(), each["problem"] or "") for each in found),
+            ],
+        )  # fmt: skip
+    return FOUND if altered else 0
+
+
+@app.command()
+@click.argument(
+    "names", nargs=-1, required=True, metavar="NAME@VERSION...", callback=_release, shell_complete=complete.releases
+)
+@options.dry_run
+@options.formatted
+@options.quiet("Print only those that were removed.")
+@click.pass_context
+def rm(ctx: click.Context, /, *, names: tuple[str, ...], dry_run: bool, style: str, quiet: bool) -> int:
+    """Remove releases. None is removed if a container's spec still names one of them.
+
+    \b
+    Examples:
+      lxcfleet app rm shop@1.2 shop@1.3
+    """
+    request = NamedAppsRequest(names, dry_run)
+    return run_operation(ctx, lambda client: client.remove_apps(request), style=style, quiet=quiet, dry_run=dry_run)
+
+
+VERBS = {"app": app}

@@ -1,0 +1,248 @@
+"""Apps as the API has them: releases are sealed, listed, looked at, and removed once no container has them any more."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from lxcfleet.api.apps import AddAppRequest, AppCheckRecord, AppRecord, NamedAppsRequest
+from lxcfleet.containers.apps import AppSealed, has_release
+from lxcfleet.containers.events import LeftoverRemoved
+from lxcfleet.containers.registry import Registry
+from lxcfleet.daemon.events import AppRemoved
+from lxcfleet.data.apps import store
+from lxcfleet.errors import AlreadyExists, Broken, Busy, FleetError, NotFound, WrongState, from_body
+from lxcfleet.host.packages import database
+from lxcfleet.launcher.client import Launcher
+from lxcfleet.launcher.items.data import AppItem
+from lxcfleet.launcher.operations import REMOVE_APP, SEAL_APP, VERIFY_APP
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.bus import Bus
+from lxcfleet.runtime.operations import Job, Operation, Operations, now
+from lxcfleet.spec.apps import Release, parse_release
+from lxcfleet.spec.results import Result
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 2
+_NAMED = 5
+_HINT = "`lxcfleet app list` shows the ones that exist"
+
+
+class Apps:
+    """All releases of apps of this host."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        registry: Registry,
+        launcher: Launcher,
+        operations: Operations,
+        bus: Bus,
+        keep: Callable[[], int],
+        needed: Callable[[], Collection[str]],
+    ) -> None:
+        """``keep``: how many releases of an app are kept, 0: all; ``needed``: gives the releases to which `app undo` could
+        go back."""
+        self._paths, self._registry, self._launcher = paths, registry, launcher
+        self._operations, self._bus, self._keep, self._needed = operations, bus, keep, needed
+        self._busy: set[str] = set()
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    async def records(self) -> list[AppRecord]:
+        """All releases: by app, in the order in which they were sealed."""
+        return await asyncio.to_thread(lambda: [self._record(*each) for each in self._all()])
+
+    def _all(self) -> Iterator[tuple[str, str]]:
+        for name in store.names(self._paths):
+            for version in store.versions(self._paths, name):
+                yield name, version
+
+    def _record(self, name: str, version: str) -> AppRecord:
+        found = store.load(self._paths, name, version)
+        known = found if isinstance(found, Release) else Release(name, version)
+        return {
+            "name": name,
+            "version": version,
+            "release": known.release,
+            "size_bytes": known.size,
+            "files": known.files,
+            "digest": known.digest,
+            "created": known.created,
+            "source": known.source,
+            "containers": self.users(known.release),
+            "base": known.base,
+            "packages": dict(known.packages),
+            "older": older(known),
+            "path": str(self._paths.release(name, version).tree),
+            "problem": str(found) if isinstance(found, Broken) else None,
+        }
+
+    def users(self, release: str) -> list[str]:
+        """The containers that have it: by their specs, or by the spec of their run."""
+        return [container.name for container in list(self._registry) if has_release(self._paths, container, release)]
+
+    async def verify(self, ask: NamedAppsRequest) -> list[AppCheckRecord]:
+        """Read all files of releases, and tell whether they are what was sealed. Raises NotFound."""
+        wanted = [
+            (name, version) for name, version in await asyncio.to_thread(lambda: [*self._all()])
+            if not ask.names or name in ask.names or f"{name}@{version}" in ask.names
+        ]  # fmt: skip
+        known = {*(name for name, _ in wanted), *(f"{name}@{version}" for name, version in wanted)}
+        for each in ask.names:
+            if each not in known:
+                raise NotFound(f"there is no app {each}", hint=_HINT)
+        found: list[AppCheckRecord] = []
+        for name, version in wanted:
+            item = AppItem(name=name, version=version, source="", strip=0, record="")
+            answer = await self._launcher.ask(VERIFY_APP, item)
+            error = from_body(answer["error"]) if answer["error"] else None
+            if error is not None and not isinstance(error, Broken):
+                raise error
+            found.append({
+                "release": f"{name}@{version}", "whole": error is None, "problem": None if error is None else str(error),
+            })  # fmt: skip
+        return found
+
+    # -- changing --------------------------------------------------------------------------------------------
+
+    async def add(self, ask: AddAppRequest) -> Operation:
+        """Begin to seal a release. Raises FleetError."""
+        release = Release(ask.name, ask.version, source=ask.source, created=now())
+        there = store.load(self._paths, ask.name, ask.version)
+        if there is not None:
+            raise AlreadyExists(
+                f"the app {release.release} exists already", why="a release is never changed", hint="give another --version"
+            )
+        if ask.dry_run:
+            lines = [f"{release.release}: copy {ask.source} to {self._paths.release(ask.name, ask.version).directory}"]
+            return self._operations.dry("add app", [Result(release.release, "planned", True)], lines)
+
+        async def job() -> Result:
+            with self._in_hand(release.release):
+                await self.seal(release, Path(ask.source), ask.strip)
+                notes = await self._prune(ask.name, ask.version, self._keep() if ask.keep is None else ask.keep)
+            return Result(release.release, "sealed", True, notes=notes)
+
+        return self._operations.begin("add app", [Job(release.release, job)], _AT_ONCE)
+
+    async def seal(self, release: Release, source: Path, strip: int = 0) -> None:
+        """Have a release sealed. Raises FleetError; then nothing of it is there."""
+        item = AppItem(
+            name=release.name, version=release.version, source=str(source), strip=strip, record=store.render(release)
+        )
+        try:
+            answer = await self._launcher.ask(SEAL_APP, item)
+            if answer["error"]:
+                raise from_body(answer["error"])
+        except FleetError:
+            half = f"{release.name}/{self._paths.new_release(release.name, release.version).directory.name}"
+            with contextlib.suppress(FleetError):  # it may have been killed half-way
+                await self._clean([each for each in store.leftovers(self._paths) if each == half])
+            raise
+        self._bus.publish(AppSealed(release.release))
+
+    async def _prune(self, name: str, but: str, keep: int) -> tuple[str, ...]:
+        """Remove the oldest releases of an app that nobody has, but for the newest ``keep``; 0: none."""
+        if not keep:
+            return ()
+        needed, gone = {*self._needed()}, []
+        for version in store.versions(self._paths, name)[:-keep]:
+            release = f"{name}@{version}"
+            if version != but and release not in needed and not self.users(release):
+                try:
+                    await self._remove(name, version)
+                    gone.append(version)
+                except FleetError as error:
+                    log.error("%s can't be removed: %s", release, error)
+        return (f"old releases were removed: {', '.join(gone)}",) if gone else ()
+
+    async def remove(self, ask: NamedAppsRequest) -> Operation:
+        """Begin to remove releases, all or none of them. Raises FleetError."""
+        await self._registry.observe()
+        named = [parse_release(each) for each in ask.names]
+        for name, version in named:
+            self._refuse(name, version)
+        if ask.dry_run:
+            lines = [f"{name}@{version}: take its name away, and remove all its files" for name, version in named]
+            planned = [Result(each, "planned", True) for each in ask.names]
+            return self._operations.dry("remove app", planned, lines)
+        jobs = [Job(f"{name}@{version}", self._removal(name, version)) for name, version in named]
+        return self._operations.begin("remove app", jobs, _AT_ONCE)
+
+    def _removal(self, name: str, version: str) -> Callable[[], Awaitable[Result]]:
+        async def job() -> Result:
+            with self._in_hand(f"{name}@{version}"):
+                self._refuse(name, version)
+                await self._remove(name, version)
+            return Result(f"{name}@{version}", "removed", True)
+
+        return job
+
+    def _refuse(self, name: str, version: str) -> None:
+        if store.load(self._paths, name, version) is None:
+            raise NotFound(f"there is no app {name}@{version}", hint=_HINT)
+        users = self.users(f"{name}@{version}")
+        if users:
+            more = f" and {len(users) - _NAMED} more" if len(users) > _NAMED else ""
+            raise WrongState(
+                f"the app {name}@{version} is in use",
+                why=f"specs of these containers name it: {', '.join(users[:_NAMED])}{more}",
+                hint=f"give them another release first: lxcfleet app use SEL {name}@VERSION; or none: lxcfleet set SEL app=",
+            )
+
+    async def _remove(self, name: str, version: str) -> None:
+        store.retire(self._paths, name, version)
+        gone = f"{name}/{self._paths.GONE_PREFIX}{version}."
+        await self._clean([each for each in store.leftovers(self._paths) if each.startswith(gone)])
+        self._bus.publish(AppRemoved(f"{name}@{version}"))
+
+    @contextmanager
+    def _in_hand(self, release: str) -> Iterator[None]:
+        if release in self._busy:
+            raise Busy(f"the app {release} is busy", hint="wait until that is done, then try again")
+        self._busy.add(release)
+        try:
+            yield
+        finally:
+            self._busy.discard(release)
+
+    async def _clean(self, leftovers: Sequence[str]) -> None:
+        """Remove what is left over. Raises the first failure after all were tried."""
+        failure: FleetError | None = None
+        for each in leftovers:
+            try:
+                answer = await self._launcher.ask(REMOVE_APP, each)
+            except FleetError as error:
+                failure = failure or error
+                continue
+            if answer["error"]:
+                failure = failure or from_body(answer["error"])
+        if failure is not None:
+            raise failure
+
+    async def clean_up(self) -> None:
+        """Remove what a crash left."""
+        left = store.leftovers(self._paths)
+        try:
+            await self._clean(left)
+        except FleetError as error:
+            log.error("can't clean up: %s", error)
+        for each in left:
+            if not (self._paths.apps / each).exists():
+                self._bus.publish(LeftoverRemoved(each))
+
+
+def older(release: Release) -> dict[str, list[str | None]]:
+    """The packages that a release was built against, of which the host has another version now. Raises HostError."""
+    if not release.packages:
+        return {}
+    present = database.installed()
+    return {
+        name: [version, present.get(name)] for name, version in release.packages.items() if present.get(name) != version
+    }

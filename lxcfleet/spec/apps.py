@@ -1,0 +1,153 @@
+"""Apps: an application that is shipped once, in releases, and that containers mount read-only. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lxcfleet.errors import InvalidInput
+from lxcfleet.spec.names import check_name
+from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.rows import row
+from lxcfleet.spec.types import Pairs, Text, ValueType, Whole
+from lxcfleet.spec.volumes import Source, VolumeMount, check_target, refuse_emptied
+
+PLACES = "/opt"
+"""An app is mounted at its name below this directory, unless its spec names another place."""
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,63}")
+_HINT = "write it as NAME@VERSION, or NAME@VERSION:/PATH"
+MAX_FILES = 200_000
+"""The most files and directories of a release."""
+
+
+@dataclass(frozen=True, order=True)
+class AppUse:
+    """The release of an app that a container has, and where."""
+
+    name: str
+    version: str
+    target: str
+    """The absolute path inside."""
+
+    @property
+    def release(self) -> str:
+        """As people write it: NAME@VERSION."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def mount(self) -> VolumeMount:
+        """How it is mounted."""
+        return VolumeMount(self.target, Source.APP, self.release, read_only=True)
+
+    def __str__(self) -> str:
+        return self.release if self.target == usual_target(self.name) else f"{self.release}:{self.target}"
+
+
+@dataclass(frozen=True)
+class Release:
+    """One release of an app, as its file ``app.yaml`` has it."""
+
+    name: str = ""
+    version: str = ""
+    digest: str = row(Text(), "SHA-256 of the list of its files: names, modes, contents.", default="")
+    size: int = row(Whole(0, 2**62), "Bytes of its files.", default=0)
+    files: int = row(Whole(0, MAX_FILES), "Files, links and directories in it.", default=0)
+    created: str = row(Text(), "When it was sealed, as an ISO 8601 time in UTC.", default="")
+    source: str = row(Text(), "Where it came from.", default="")
+    base: str = row(Text(), "The base that it was built on; empty: it was not built here.", default="")
+    packages: Mapping[str, str] = row(
+        Pairs(lambda key, value: (key, value)), "Packages that it was built against, with their versions.", default={}
+    )
+
+    @property
+    def release(self) -> str:
+        """As people write it: NAME@VERSION."""
+        return f"{self.name}@{self.version}"
+
+
+def usual_target(name: str) -> str:
+    """Where the app is mounted if nobody says otherwise."""
+    return f"{PLACES}/{name}"
+
+
+def check_app(name: str) -> str:
+    """``name`` itself, if an app may have it; raises InvalidInput."""
+    try:
+        return check_name(name)
+    except InvalidInput as error:
+        raise InvalidInput(f"{name!r} can't be an app's name", why=error.why) from error
+
+
+def check_version(version: str) -> str:
+    """``version`` itself, if a release may have it; raises InvalidInput."""
+    if not _VERSION.fullmatch(version):
+        raise InvalidInput(
+            f"{version!r} can't be a version", why="it has 1 to 64 letters, digits and . _ + ~ -, and begins with a letter or"
+            " a digit",
+        )  # fmt: skip
+    return version
+
+
+def parse_release(text: str) -> tuple[str, str]:
+    """The name and the version of ``NAME@VERSION``; raises InvalidInput."""
+    name, at, version = text.partition("@")
+    if not at:
+        raise InvalidInput(f"{text!r} names no release of an app", hint="write it as NAME@VERSION, such as shop@1.4")
+    return check_app(name), check_version(version)
+
+
+def parse_app(text: str) -> AppUse:
+    """``NAME@VERSION[:/PATH]``; raises InvalidInput."""
+    release, colon, target = text.partition(":")
+    try:
+        name, version = parse_release(release)
+    except InvalidInput as error:
+        error.hint = error.hint and _HINT
+        raise
+    return AppUse(name, version, check_place(target if colon else usual_target(name)))
+
+
+def check_place(target: str) -> str:
+    """``target`` itself, if an app may be mounted there; raises InvalidInput."""
+    refuse_emptied(check_target(target))
+    return target
+
+
+class AppType(ValueType[AppUse]):
+    """The app of a container: a text, or a mapping with ``release`` and ``target``."""
+
+    def read(self, fields: Fields, key: str) -> AppUse | None:
+        """See ValueType."""
+        try:
+            if isinstance(fields.raw(key), Mapping):
+                inner = fields.nested(key)
+                release = inner.text("release")
+                target = inner.text("target")
+                inner.close()
+                return parse_app(f"{release}:{target}" if target else release)
+            return parse_app(fields.text(key))
+        except InvalidInput as error:
+            fields.complain(key, ": ".join(part for part in (error.message, error.why or error.hint) if part))
+            return None
+
+    def parse(self, text: str) -> AppUse:
+        """See ValueType."""
+        return parse_app(text)
+
+    @property
+    def form(self) -> str:
+        """See ValueType."""
+        return "text, as in [apps](apps.md): NAME@VERSION, or NAME@VERSION:/PATH"
+
+    def schema(self) -> dict[str, Any]:
+        """See ValueType."""
+        text = {"type": "string", "pattern": r"^[a-z0-9-]+@[A-Za-z0-9][A-Za-z0-9._+~-]{0,63}(:/.*)?$"}
+        keys = {"release": text, "target": {"type": "string"}}
+        mapping = {"type": "object", "properties": keys, "required": ["release"], "additionalProperties": False}
+        return {"anyOf": [text, mapping]}
+
+    def render(self, value: AppUse) -> str:
+        """See ValueType."""
+        return str(value)

@@ -1,0 +1,366 @@
+"""Releases of apps: how they are named, sealed from directories and hostile archives, and seen to be altered."""
+
+from __future__ import annotations
+
+import io
+import os
+import resource
+import shutil
+import stat
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import MagicMock
+
+import pytest
+
+from lxcfleet.containers.apps import AppsThere
+from lxcfleet.containers.desired import Lack
+from lxcfleet.data.apps import manifest, sealing, store
+from lxcfleet.errors import AlreadyExists, Broken, FleetError, HostError, InvalidInput
+from lxcfleet.paths import Paths
+from lxcfleet.spec import combinations
+from lxcfleet.spec.apps import AppType, AppUse, Release, parse_app, parse_release
+from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.terms import Init
+from lxcfleet.spec.volumes import Source, VolumesType, parse_mount
+
+
+@pytest.fixture
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    """A fleet whose releases can't be mounted, and whose process has no bounds of its own."""
+    monkeypatch.setattr(store, "show_tree", lambda tree, *_: os.open(tree, os.O_PATH))
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
+    store._looked_at.clear()
+    return Paths(lxc=tmp_path / "lxc", run=tmp_path / "run", etc=tmp_path / "etc")
+
+
+def seal(paths: Paths, source: Path, version: str = "1", strip: int = 0) -> Release:
+    return sealing.seal(paths, Release("shop", version, source=str(source), created=f"2026-01-0{version[0]}"), source, strip)
+
+
+def archive(path: Path, *members: tuple[str, bytes | str | Callable[[tarfile.TarInfo], None]], mode: str = "w") -> Path:
+    """An archive: bytes make a file, a text a link, a function anything else."""
+    with tarfile.open(path, mode) as tar:
+        for name, what in members:
+            info = tarfile.TarInfo(name)
+            info.mode = 0o6777
+            if isinstance(what, bytes):
+                info.size = len(what)
+                tar.addfile(info, io.BytesIO(what))
+                continue
+            if isinstance(what, str):
+                info.type, info.linkname = tarfile.SYMTYPE, what
+            else:
+                what(info)
+            tar.addfile(info)
+    return path
+
+
+def nothing_left(paths: Paths) -> bool:
+    return not paths.apps.exists() or not list(paths.apps.iterdir())
+
+
+# -- names ----------------------------------------------------------------------------------------------------
+
+
+def test_a_release_is_named_and_placed() -> None:
+    assert parse_release("shop@1.4~rc1") == ("shop", "1.4~rc1")
+    assert parse_app("shop@1.4") == AppUse("shop", "1.4", "/opt/shop")
+    assert str(parse_app("shop@1.4:/opt/shop")) == "shop@1.4"
+    assert str(parse_app("shop@1.4:/srv/shop")) == "shop@1.4:/srv/shop"
+    for wrong in ("shop", "Shop@1", "shop@", "shop@../x", "shop@1:/usr", "shop@1:/run/x", "shop@1:x", "shop@1:/var/tmp/x"):
+        with pytest.raises(InvalidInput):
+            parse_app(wrong)
+
+
+def test_a_spec_has_an_app_as_a_text_or_as_a_mapping() -> None:
+    complaints: list[str] = []
+    for value in ("shop@1.4:/srv/shop", {"release": "shop@1.4", "target": "/srv/shop"}):
+        read = AppType().read(Fields({"app": value}, "", complaints), "app")
+        assert (read, complaints) == (AppUse("shop", "1.4", "/srv/shop"), [])
+    assert AppType().read(Fields({"app": "shop"}, "", complaints), "app") is None
+    assert complaints == ["app: 'shop' names no release of an app: write it as NAME@VERSION, or NAME@VERSION:/PATH"]
+
+
+def test_an_app_is_mounted_read_only_and_is_no_volume() -> None:
+    spec = Spec("web", app=parse_app("shop@1.4"))
+    (mount,) = spec.mounted
+    assert parse_mount(str(mount)) == mount
+    assert (mount.source, mount.read_only, mount.suid, mount.dev) == (Source.APP, True, False, False)
+    with pytest.raises(InvalidInput):
+        VolumesType().parse("shop@1.4:/opt/shop")
+    with pytest.raises(InvalidInput):
+        parse_mount("shop@1.4:/opt/shop:rw")
+    twice = Spec("web", init=Init.APP, command=("x",), app=parse_app("shop@1.4"), volumes=(parse_mount("data:/opt/shop"),))
+    with pytest.raises(InvalidInput, match="given twice"):
+        combinations.check(twice)
+
+
+# -- sealing a directory --------------------------------------------------------------------------------------
+
+
+def test_a_directory_is_sealed_and_nobody_may_write_to_it(paths: Paths, tmp_path: Path) -> None:
+    source = tmp_path / "build"
+    (source / "bin").mkdir(parents=True)
+    (source / "bin/serve").write_text("#!/bin/sh\n")
+    (source / "bin/serve").chmod(0o6775)
+    (source / "current").symlink_to("bin/serve")
+    (source / "python3").symlink_to("/usr/bin/python3")
+    os.utime(source / "bin/serve", (1000, 1000))
+    release = seal(paths, source)
+    own = paths.release("shop", "1")
+    assert (release.files, release.size) == (4, 10)
+    assert stat.S_IMODE((own.tree / "bin/serve").stat().st_mode) == 0o555
+    assert stat.S_IMODE((own.tree / "bin").stat().st_mode) == 0o555
+    assert (own.tree / "bin/serve").stat().st_mtime == 1000
+    assert os.readlink(own.tree / "current") == "bin/serve"
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (own.directory, paths.app("shop"), paths.apps)] == [0o700] * 3
+    assert store.check(paths, "shop", "1") == release
+    assert (store.names(paths), store.versions(paths, "shop")) == (["shop"], ["1"])
+    with pytest.raises(AlreadyExists):
+        seal(paths, source)
+
+
+@pytest.mark.parametrize("make", [
+    lambda top: (top / "a").symlink_to("../../etc/shadow"),
+    lambda top: (top / "a").symlink_to("/etc/shadow"),
+    lambda top: (top / "a").symlink_to("/usr/../etc/shadow"),
+    lambda top: os.mkfifo(top / "a"),
+    lambda top: os.makedirs(top / "/".join("d" * 70)),
+])  # fmt: skip
+def test_what_can_not_be_in_a_release_is_refused(paths: Paths, tmp_path: Path, make: Callable[[Path], object]) -> None:
+    (tmp_path / "build").mkdir()
+    make(tmp_path / "build")
+    with pytest.raises(InvalidInput):
+        seal(paths, tmp_path / "build")
+    assert nothing_left(paths)
+
+
+def test_a_full_disk_and_a_release_beside_lxcfleets_own_files_are_refused(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build/a").write_bytes(b"x" * 5000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000 + 4999, "total": 20000})())
+    with pytest.raises(HostError, match="no room"):
+        seal(paths, tmp_path / "build")
+    assert nothing_left(paths)
+    monkeypatch.undo()
+    with pytest.raises(InvalidInput, match="own files"):
+        seal(paths, tmp_path)
+
+
+# -- archives -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_an_archive_is_unpacked(paths: Paths, tmp_path: Path, mode: str) -> None:
+    def hard(info: tarfile.TarInfo) -> None:
+        info.type, info.linkname = tarfile.LNKTYPE, "shop-1/bin/a"
+
+    tar = archive(tmp_path / "a.tar", ("shop-1/bin/a", b"abc"), ("shop-1/bin/b", hard), ("shop-1/c", "bin/a"), mode=mode)
+    release = seal(paths, tar, strip=1)
+    own = paths.release("shop", "1").tree
+    assert ((own / "bin/a").read_bytes(), (own / "c").read_bytes()) == (b"abc", b"abc")
+    assert os.path.samefile(own / "bin/a", own / "bin/b")
+    assert (release.files, release.size) == (4, 3)
+
+
+def kind(code: bytes, link: str = "") -> Callable[[tarfile.TarInfo], None]:
+    def change(info: tarfile.TarInfo) -> None:
+        info.type, info.linkname = code, link
+
+    return change
+
+
+@pytest.mark.parametrize("members", [
+    [("../a", b"x")],
+    [("/etc/a", b"x")],
+    [("a/../../b", b"x")],
+    [("a", "../b")],
+    [("a", "/etc/passwd")],
+    [("a", "/proc/self/root")],
+    [("a", "b"), ("a/c", b"x")],
+    [("a", "/usr"), ("a/bin/c", b"x")],
+    [("a", b"x"), ("a", b"y")],
+    [("a", b"x"), ("a/b", b"y")],
+    [("a", kind(tarfile.LNKTYPE, "/etc/passwd"))],
+    [("a", kind(tarfile.LNKTYPE, "../../etc/passwd"))],
+    [("a", kind(tarfile.LNKTYPE, "missing"))],
+    [("b", "/usr/bin/env"), ("a", kind(tarfile.LNKTYPE, "b"))],
+    [("a", kind(tarfile.BLKTYPE))],
+    [("a", kind(tarfile.CHRTYPE))],
+    [("a", kind(tarfile.FIFOTYPE))],
+    [("n" * 256, b"x")],
+    [("/".join("d" * 70), b"x")],
+])  # fmt: skip
+def test_a_hostile_archive_is_refused_and_leaves_nothing(
+    paths: Paths, tmp_path: Path, members: list[tuple[str, bytes]]
+) -> None:
+    with pytest.raises(InvalidInput):
+        seal(paths, archive(tmp_path / "a.tar", ("good", b"x"), *members))
+    assert nothing_left(paths)
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
+def test_an_archive_that_is_cut_off_anywhere_is_refused(paths: Paths, tmp_path: Path, mode: str) -> None:
+    whole = archive(tmp_path / "a.tar", ("a", b"x" * 700), ("b", os.urandom(3000)), mode=mode).read_bytes()
+    cuts = range(0, 5120, 512) if mode == "w" else range(0, len(whole) * 9 // 10, 97)  # the rest is the end's padding
+    for cut in cuts:
+        (tmp_path / "cut.tar").write_bytes(whole[:cut])
+        with pytest.raises(FleetError):
+            seal(paths, tmp_path / "cut.tar")
+        assert nothing_left(paths)
+
+
+def test_bombs_are_stopped_before_they_fill_the_disk(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tar = archive(tmp_path / "a.tar.xz", ("a", bytes(3 << 20)), mode="w:xz")
+    monkeypatch.setattr(sealing, "MOST_BYTES", 2 << 20)
+    with pytest.raises(InvalidInput, match="too much"):
+        seal(paths, tar)
+    monkeypatch.setattr(sealing, "MAX_FILES", 10)
+    with pytest.raises(InvalidInput, match="more than 10 files"):
+        seal(paths, archive(tmp_path / "b.tar", *((str(number), b"") for number in range(20))))
+    assert nothing_left(paths)
+
+
+def test_a_file_that_is_no_archive_is_refused(paths: Paths, tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(os.urandom(2048))
+    with pytest.raises(InvalidInput, match="can't be read"):
+        seal(paths, tmp_path / "a.tar")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InvalidInput, match="neither a directory nor an archive"):
+        seal(paths, tmp_path / "pipe")
+
+
+def test_names_of_any_bytes_are_kept(paths: Paths, tmp_path: Path) -> None:
+    (tmp_path / "build").mkdir()
+    name = os.fsdecode(b"caf\xe9")
+    (tmp_path / "build" / name).write_text("x")
+    release = seal(paths, tmp_path / "build")
+    assert store.examine(paths, "shop", "1", contents=True) == release
+    assert (paths.release("shop", "1").tree / name).read_text() == "x"
+
+
+# -- what was altered -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sealed(paths: Paths, tmp_path: Path) -> Path:
+    """The directory of the files of shop@1."""
+    (tmp_path / "build/bin").mkdir(parents=True)
+    (tmp_path / "build/bin/serve").write_text("one")
+    (tmp_path / "build/link").symlink_to("bin")
+    seal(paths, tmp_path / "build")
+    return paths.release("shop", "1").tree
+
+
+def rewrite(tree: Path) -> None:
+    file = tree / "bin/serve"
+    before = file.stat()
+    file.chmod(0o644)
+    file.write_text("two")
+    file.chmod(stat.S_IMODE(before.st_mode))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def add(tree: Path) -> None:
+    (tree / "bin").chmod(0o755)
+    (tree / "bin/more").write_text("x")
+    (tree / "bin").chmod(0o555)
+
+
+def lead(tree: Path) -> None:
+    tree.chmod(0o755)
+    (tree / "link").unlink()
+    (tree / "link").symlink_to("/usr")
+    tree.chmod(0o555)
+
+
+def lose(tree: Path) -> None:
+    tree.rename(tree.with_name("elsewhere"))
+
+
+@pytest.mark.parametrize(("alter", "told"), [
+    (rewrite, "bin/serve has other contents"),
+    (add, "bin/more was added"),
+    (lead, "link leads elsewhere"),
+    (lambda tree: (tree / "bin/serve").chmod(0o755), "bin/serve has the mode 0755 instead of"),
+    (lose, "is gone"),
+    (lambda tree: tree.with_name("files").write_text(""), "files or"),
+])  # fmt: skip
+def test_a_release_that_was_altered_is_named_with_its_file(
+    paths: Paths, sealed: Path, alter: Callable[[Path], object], told: str
+) -> None:
+    store.examine(paths, "shop", "1")
+    alter(sealed)
+    store._looked_at.clear()
+    for contents in (False, True):
+        if told == "files or" and not contents:
+            continue  # nothing that is mounted differs
+        with pytest.raises(Broken, match="shop@1 was altered") as raised:
+            store.examine(paths, "shop", "1", contents=contents)
+        assert told in raised.value.why
+
+
+def test_a_release_that_was_restored_from_a_backup_is_read_once(
+    paths: Paths, sealed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.utime(sealed / "bin/serve")
+    store._looked_at.clear()
+    store.examine(paths, "shop", "1")
+    read = MagicMock(side_effect=AssertionError)
+    monkeypatch.setattr(manifest, "entries", read)
+    store._looked_at.clear()
+    assert store.examine(paths, "shop", "1").version == "1"
+    assert not read.called
+
+
+def test_a_record_that_was_cut_off_is_told(paths: Paths, sealed: Path) -> None:
+    own = paths.release("shop", "1")
+    own.record.write_text("format: 1\n")
+    found = store.load(paths, "shop", "1")
+    assert isinstance(found, Broken)
+    assert "digest: is missing" in found.why
+    assert store.versions(paths, "shop") == ["1"]
+    with pytest.raises(InvalidInput, match="there is no app shop@2") as raised:
+        store.check(paths, "shop", "2")
+    assert raised.value.why == "shop has 1"
+
+
+# -- removing -------------------------------------------------------------------------------------------------
+
+
+def test_a_release_is_removed_in_two_steps(paths: Paths, sealed: Path, tmp_path: Path) -> None:
+    seal(paths, tmp_path / "build", "2")
+    store.retire(paths, "shop", "1")
+    assert store.versions(paths, "shop") == ["2"]
+    (left,) = store.leftovers(paths)
+    assert left == f"shop/{Paths.GONE_PREFIX}1.0"
+    store.remove(paths, left)
+    assert (store.leftovers(paths), store.versions(paths, "shop")) == ([], ["2"])
+    for wrong in ("shop/2", "../x", f"shop/{Paths.GONE_PREFIX}/../2"):
+        with pytest.raises(InvalidInput):
+            store.remove(paths, wrong)
+    store.retire(paths, "shop", "2")
+    store.remove(paths, *store.leftovers(paths))
+    assert nothing_left(paths)
+
+
+def test_what_a_kill_left_is_no_release(paths: Paths, sealed: Path, tmp_path: Path) -> None:
+    half = paths.new_release("shop", "2")
+    half.tree.mkdir(parents=True)
+    (half.tree / "a").write_text("x")
+    assert (store.versions(paths, "shop"), store.leftovers(paths)) == (["1"], [f"shop/{half.directory.name}"])
+    release = seal(paths, tmp_path / "build", "2")
+    assert store.examine(paths, "shop", "2", contents=True) == release
+
+
+def test_a_container_waits_for_a_release_that_is_missing(paths: Paths, sealed: Path) -> None:
+    there = AppsThere(paths)
+    spec = Spec("web", app=parse_app("shop@1"))
+    assert there.lack(spec) is None
+    assert there.lack(replace(spec, app=parse_app("shop@2"))) == Lack("app shop@2 is not on this host")
