@@ -16,7 +16,15 @@ from typing import Any
 
 from lxcfleet.api.apps import AddAppRequest, AppCheckRecord, AppRecord, NamedAppsRequest
 from lxcfleet.api.disk import DIFFERENCES, DISK, DiffRecord, DiffRequest, DiskRecord, DiskRequest
-from lxcfleet.api.findings import ExposureRecord, NoticeRecord, PartRecord, ProofRecord, ShadowsRecord, StaleRecord
+from lxcfleet.api.findings import (
+    CvesRecord,
+    ExposureRecord,
+    NoticeRecord,
+    PartRecord,
+    ProofRecord,
+    ShadowsRecord,
+    StaleRecord,
+)
 from lxcfleet.api.fleets import (
     ApplyRecord,
     ExportRequest,
@@ -282,6 +290,9 @@ PARTS: Call[None, list[PartRecord]] = Call(
 )
 VERIFY: Call[VerifyRequest, ProofRecord] = Call(
     "verify", "GET", "/1.0/verify", "whether a patch is in the chosen containers", VERIFIED, one(ProofRecord)
+)
+CVES: Call[Selection, CvesRecord] = Call(
+    "cves", "GET", "/1.0/cves", "which CVEs are closed in the chosen containers, and which are not", CHOSEN, one(CvesRecord)
 )
 SHADOWS: Call[Selection, list[ShadowsRecord]] = Call(
     "shadows", "GET", "/1.0/audit/shadow", "what hides the host's files in the deltas of the chosen containers", CHOSEN,

@@ -142,6 +142,7 @@ class Client:
     stale = _method(calls.STALE)
     parts = _plain(calls.PARTS)
     verify = _method(calls.VERIFY)
+    cves = _method(calls.CVES)
     shadows = _method(calls.SHADOWS)
     fix_shadows = _method(calls.FIX_SHADOWS)
     exposure = _method(calls.EXPOSURE)

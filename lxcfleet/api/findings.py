@@ -148,6 +148,79 @@ class EvidenceRecord(TypedDict):
     shadows: list[ShadowRecord]
 
 
+class PlaceRecord(TypedDict):
+    """Containers in which a CVE has the same state."""
+
+    state: str
+    """old-code-runs, fix-available, open, unknown or proven."""
+    why: list[str]
+    containers: list[str]
+
+
+class CveRecord(TypedDict):
+    """A CVE in the packages of one source. ``packages``: those that the containers have."""
+
+    cve: str
+    source: str
+    packages: list[str]
+    fixed: str | None
+    """The version of the source that closed it, as its changelog tells."""
+    line: str | None
+    """The words of the changelog."""
+    partly: bool
+    """Whether these words say that only a part is closed, or that it is not."""
+    urgency: str | None
+    """low, medium or high, as the data of debsecan has it."""
+    remote: bool | None
+    """Whether it can be used over a network."""
+    description: str | None
+    places: list[PlaceRecord]
+    """The worst state first."""
+
+
+class UnreadRecord(TypedDict):
+    """A source whose packages changed, and of which it is not known which CVEs that closed."""
+
+    source: str
+    packages: list[str]
+    why: str
+    containers: list[str]
+
+
+class CveDataRecord(TypedDict):
+    """debsecan's data. ``written``: when the file was written; ``days``: its age."""
+
+    file: str
+    written: str | None
+    days: float | None
+    problem: str | None
+    """Why it could not be used."""
+
+
+class CvesRecord(TypedDict):
+    """What is known of CVEs in some containers."""
+
+    time: str
+    containers: list[str]
+    sets: int
+    """How many distinct sets of packages these have."""
+    cves: list[CveRecord]
+    unread: list[UnreadRecord]
+    data: CveDataRecord | None
+    """null: the settings name none, so holes that no version closes yet are not known."""
+
+
+class CveProofRecord(TypedDict):
+    """A CVE that a proof is about."""
+
+    cve: str
+    packages: list[str]
+    """The packages that it is in; none: no changelog and no data of debsecan names it, or they are not installed."""
+    named: bool
+    """Whether a changelog of an installed package, or the data, names it."""
+    line: str | None
+
+
 class ProofRecord(TypedDict):
     """The evidence after a patch: a record for the operator to file."""
 
@@ -164,6 +237,8 @@ class ProofRecord(TypedDict):
     reboot: list[str]
     """Packages whose new version takes a reboot of the host: until then the containers run an older version than the
     installed one. They count against the proof only where they were asked for."""
+    cves: list[CveProofRecord]
+    """The CVEs that were asked for; empty: fixes of all kinds count."""
     proven: bool
     """Whether all containers are proven, and none of ``parts`` is stale."""
     containers: list[EvidenceRecord]

@@ -8,6 +8,7 @@ from typing import Any
 
 from lxcfleet.api.shape import NOT_VALID, InQuery, Key, Query, single
 from lxcfleet.errors import InvalidInput
+from lxcfleet.spec.cves import parse_cve
 from lxcfleet.spec.names import MAX_COUNT, parse_label
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.selection import Selection
@@ -94,6 +95,7 @@ LABEL: Key[tuple[tuple[str, str], ...]] = Key(
 )  # fmt: skip
 PACKAGE = texts("package", "the name of a package", "Only these packages count; without one all do.")
 UNIT = texts("unit", "the name of a unit", "The units that containers are to run.", parse_unit)
+CVE = texts("cve", "CVE-YEAR-NUMBER", "Only the fixes of these CVEs count, whichever packages have them.", parse_cve)
 DEEP = flag("deep", "Compare all files of packages that changed since a container's start, whatever the settings say.")
 COUNT = number("count", "How many more containers.", 1, 1, MAX_COUNT)
 INIT = word("init", "Of which kind they are.", Init.SYSTEM.value, [each.value for each in Init])
@@ -140,11 +142,12 @@ class EventsRequest:
 @dataclass(frozen=True)
 class VerifyRequest:
     """``lxcfleet verify``. ``packages``: only these count; empty: all count. ``deep``: compare documentation and
-    translations, too."""
+    translations, too. ``cves``: only the fixes of these count; empty: all packages, or those, do."""
 
     selection: Selection
     packages: tuple[str, ...] = ()
     deep: bool = False
+    cves: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -189,8 +192,8 @@ LINES_OF: InQuery[LinesRequest] = InQuery(
     split=lambda asked: (asked.selection, asked.lines, asked.since, asked.follow),
 )  # fmt: skip
 VERIFIED: InQuery[VerifyRequest] = InQuery(
-    SELECTION, single(PACKAGE), single(DEEP), make=VerifyRequest,
-    split=lambda asked: (asked.selection, asked.packages, asked.deep),
+    SELECTION, single(PACKAGE), single(DEEP), single(CVE), make=VerifyRequest,
+    split=lambda asked: (asked.selection, asked.packages, asked.deep, asked.cves),
 )  # fmt: skip
 EXAMINED: InQuery[DoctorRequest] = InQuery(
     single(COUNT), single(INIT), make=lambda count, init: DoctorRequest(count, Init(init)),

@@ -49,6 +49,7 @@ VERBS: dict[str, str] = {
     "wait": "wait",
     "stale": "stale",
     "verify": "verify",
+    "cve": "cve",
     "audit": "audit",
     "patch": "patch",
     "rollout": "rollout",

@@ -64,6 +64,8 @@ from lxcfleet.logs.keeper import Keeper
 from lxcfleet.network.events import AddressChanged
 from lxcfleet.network.fleet import FleetNetwork
 from lxcfleet.patch.before import Before
+from lxcfleet.patch.cve.service import Cves
+from lxcfleet.patch.cve.sets import Sets
 from lxcfleet.patch.events import Patched
 from lxcfleet.patch.exposure import Audit
 from lxcfleet.patch.fallen import Fallen
@@ -230,6 +232,8 @@ class Parts:
         )
         self.patch = Patch(self.registry, self.finder, self.watcher, self.owners, self.rebooter)
         self.prover = Prover(self.registry, self.finder, self.owners, fallen, self.own, self.generations.behind)
+        self.sets = Sets(self.launcher, lambda: self.fleet.config.cve)
+        self.cves = Cves(self.paths, self.registry, self.finder, self.prover, self.sets)
 
     def _of_secrets(self) -> None:
         """Make the parts that tell containers of secrets that have changed."""
@@ -258,7 +262,7 @@ class Parts:
         self.listener = Listener(self.scrape)
         audit = Audit(self.paths, self.registry, self.launcher)
         self.server = Server(
-            self.fleet, self.fleets, self.secret_calls, self.patch, self.prover, self.rollouts, audit, self.own,
+            self.fleet, self.fleets, self.secret_calls, self.patch, self.prover, self.cves, self.rollouts, audit, self.own,
             self.generations, self.rescue, self.apps, self.scrape, self.access,
         )
 

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from lxcfleet.launcher.items.base import CheckedGeneration, Fit, FitItem, FreezeItem, MaskItem
 from lxcfleet.launcher.items.containers import Checked, CheckItem, Done, InitPid, LimitItem, PrepareItem, TrialItem
+from lxcfleet.launcher.items.cves import CveItem, CveSets
 from lxcfleet.launcher.items.data import AppItem, Delivered, DeliverItem, Fetched, FetchItem, MountsItem, TidyItem, VolumeItem
 from lxcfleet.launcher.items.looks import Differing, DiffItem, Exposed, ExposureItem, StaleItem, UnshadowItem, UsageItem, Used
 from lxcfleet.launcher.items.network import (
@@ -80,6 +81,7 @@ STALE: Large[StaleItem, list[dict[str, Any]]] = Large("stale")
 """Answers patch.stale.judge.StaleScan.to_json for each container."""
 SHADOWS: Large[list[tuple[str, Any]], list[dict[str, Any]]] = Large("shadows")
 """Takes names and stacks; answers patch.shadow.files.Delta.to_json for each container."""
+CVES: Large[CveItem, CveSets] = Large("cves")
 FREEZE_BASE: Large[FreezeItem, int] = Large("freeze_base")
 """Answers the number of the new generation, or minus the number of the newest one if that is the same."""
 CHECK_GENERATION: Large[int, CheckedGeneration] = Large("check_generation")

@@ -14,6 +14,7 @@ from typing import Any
 from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.spec import strict_yaml
 from lxcfleet.spec.addresses import AUTO, OFF, parse4, parse6
+from lxcfleet.spec.cves import CveSettings
 from lxcfleet.spec.names import MAX_DRAIN
 from lxcfleet.spec.profiles import Profile, ProfilesType, load_directory, with_places
 from lxcfleet.spec.reader import Fields
@@ -229,6 +230,7 @@ class Config:
     apps: AppsSettings = section(AppsSettings)
     rollout: RolloutSettings = section(RolloutSettings)
     patch: PatchSettings = section(PatchSettings)
+    cve: CveSettings = section(CveSettings)
     profiles: Mapping[str, Profile] = row(
         ProfilesType(), "Defaults by name, for `lxcfleet create --profile NAME`.", default={}
     )  # fmt: skip

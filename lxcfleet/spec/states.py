@@ -55,3 +55,22 @@ class Action(StrEnum):
     FREEZE = "freeze"
     UNFREEZE = "unfreeze"
     DESTROY = "destroy"
+
+
+class CveState(StrEnum):
+    """The state of a CVE in a container, the worst first."""
+
+    OLD_CODE_RUNS = "old-code-runs"
+    """The fix is in its packages, and code from before still runs."""
+    FIX_AVAILABLE = "fix-available"
+    """Its packages do not have the fix, and there is one."""
+    OPEN = "open"
+    """No fix is known."""
+    UNKNOWN = "unknown"
+    PROVEN = "proven"
+    """The fix is in its packages, and nothing old of them runs."""
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        return "patched, old code runs" if self is CveState.OLD_CODE_RUNS else self.value.replace("-", " ")

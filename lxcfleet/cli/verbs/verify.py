@@ -13,6 +13,7 @@ from lxcfleet.api.queries import VerifyRequest
 from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output, parts
+from lxcfleet.spec.cves import parse_cve
 
 FOUND = 4
 """Exit status of a check that found something."""
@@ -24,6 +25,10 @@ PAUSE_SECONDS = 0.5
 @click.command(short_help="Prove that a patch is in every container, or in some.")
 @options.selected
 @click.option("--package", "packages", multiple=True, metavar="PKG", help="Only its files count; may be repeated.")
+@click.option(
+    "--cve", "cves", multiple=True, metavar="ID", callback=options.read_by(parse_cve),
+    help="Only the fix of this CVE counts; may be repeated.",
+)  # fmt: skip
 @click.option(
     "--deep", is_flag=True, help="Compare all files of changed packages with what containers are served: documentation, too."
 )
@@ -37,6 +42,7 @@ def verify(
     labels: tuple[str, ...],
     everything: bool,
     packages: tuple[str, ...],
+    cves: tuple[str, ...],
     deep: bool,
     style: str,
     quiet: bool,
@@ -49,6 +55,9 @@ def verify(
     is not proven, and nothing is while dpkg has not finished. `-f json` is a record to be filed; it says what was not
     compared.
 
+    With --cve it is proven if its packages have the fix of this CVE, as their changelogs or debsecan's data tell, and nothing
+    old of these packages runs. A CVE that none of them names is not proven.
+
     Unless some containers are chosen, lxcfleet's own parts on the host count, too: none may run old code.
 
     Exit status 0: all are proven. 4: some are not.
@@ -58,10 +67,11 @@ def verify(
       lxcfleet verify
       lxcfleet verify --package libssl3 --package openssl
       lxcfleet verify --deep --package ca-certificates
+      lxcfleet verify --cve CVE-2026-28387
       lxcfleet verify -f json >evidence-$(date -I).json
     """
     chosen = options.optional_selection(patterns, labels, everything)
-    proof = _proof(connect(ctx), VerifyRequest(chosen, packages, deep))
+    proof = _proof(connect(ctx), VerifyRequest(chosen, packages, deep, cves))
     records = proof["containers"]
     if quiet:
         output.write("".join(f"{record['name']}\n" for record in records if not record["proven"]))
@@ -94,12 +104,15 @@ def _lines(proof: ProofRecord) -> list[str]:
         for name, version in proof["packages"].items()
     ]
     subject = ", ".join(packages) or "all packages"
+    if proof["cves"]:
+        subject = ", ".join(f"{each['cve']} ({', '.join(each['packages']) or 'in no package'})" for each in proof["cves"])
     good = sum(record["proven"] for record in records)
     head = f"{proof['time']}  {proof['host']}, {proof['system']}, packages {proof['base']}: {subject}"
     foot = f"{good} of {len(records)} containers are proven"
     table = _table(records, output.terminal_width()) if records else []
+    said = [f"{each['cve']}: {output.printable(each['line'])}" for each in proof["cves"] if each["line"]]
     notes = [output.printable(f"{record['name']}: {record['note']}") for record in records if record["note"]]
-    return [output.printable(head), *table, *notes, *parts.lines(proof["parts"]), foot]
+    return [output.printable(head), *said, *table, *notes, *parts.lines(proof["parts"]), foot]
 
 
 def _table(records: Sequence[EvidenceRecord], width: int | None) -> list[str]:

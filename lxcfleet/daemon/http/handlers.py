@@ -9,7 +9,15 @@ from lxcfleet import __version__
 from lxcfleet.api import calls
 from lxcfleet.api.apps import AddAppRequest, AppCheckRecord, AppRecord, NamedAppsRequest
 from lxcfleet.api.disk import DiffRecord, DiffRequest, DiskRecord, DiskRequest
-from lxcfleet.api.findings import ExposureRecord, NoticeRecord, PartRecord, ProofRecord, ShadowsRecord, StaleRecord
+from lxcfleet.api.findings import (
+    CvesRecord,
+    ExposureRecord,
+    NoticeRecord,
+    PartRecord,
+    ProofRecord,
+    ShadowsRecord,
+    StaleRecord,
+)
 from lxcfleet.api.fleets import (
     ApplyRecord,
     ExportRequest,
@@ -71,6 +79,7 @@ from lxcfleet.daemon.setting import Setting
 from lxcfleet.daemon.volumes import Volumes
 from lxcfleet.errors import InvalidInput
 from lxcfleet.fleets.service import Fleets
+from lxcfleet.patch.cve.service import Cves
 from lxcfleet.patch.exposure import Audit
 from lxcfleet.patch.generations import Generations
 from lxcfleet.patch.own import OwnParts
@@ -344,14 +353,15 @@ class OfSecrets:
 class OfPatches:
     """Handlers of calls about old code that containers run, shadows in their deltas, and host files that they can read."""
 
-    def __init__(self, patch: Patch, prover: Prover, audit: Audit, own: OwnParts) -> None:
-        self._patch, self._prover, self._audit, self._own = patch, prover, audit, own
+    def __init__(self, patch: Patch, prover: Prover, cves: Cves, audit: Audit, own: OwnParts) -> None:
+        self._patch, self._prover, self._cves, self._audit, self._own = patch, prover, cves, audit, own
 
     def bind(self, routes: Routes) -> None:
         """Have them answered."""
         routes.json(calls.STALE, self.stale)
         routes.json(calls.PARTS, self.parts)
         routes.json(calls.VERIFY, self.verify)
+        routes.json(calls.CVES, self.cves)
         routes.json(calls.SHADOWS, self.shadows)
         routes.json(calls.FIX_SHADOWS, self.fix_shadows)
         routes.json(calls.EXPOSURE, self.exposure)
@@ -366,7 +376,12 @@ class OfPatches:
         return await self._own.records()
 
     async def verify(self, ask: VerifyRequest) -> ProofRecord:
+        if ask.cves:
+            return await self._cves.verify(ask)
         return await self._prover.verify(ask.selection, ask.packages, deep=ask.deep)
+
+    async def cves(self, chosen: Selection) -> CvesRecord:
+        return await self._cves.find(chosen)
 
     async def shadows(self, chosen: Selection) -> list[ShadowsRecord]:
         return await self._prover.shadows(chosen)

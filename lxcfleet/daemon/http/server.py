@@ -28,6 +28,7 @@ from lxcfleet.daemon.service import Fleet
 from lxcfleet.daemon.setting import Setting
 from lxcfleet.errors import Busy, FleetError, InvalidInput, NotFound
 from lxcfleet.fleets.service import Fleets
+from lxcfleet.patch.cve.service import Cves
 from lxcfleet.patch.exposure import Audit
 from lxcfleet.patch.generations import Generations
 from lxcfleet.patch.own import OwnParts
@@ -49,6 +50,7 @@ class Server:
         secrets: SecretCalls,
         patch: Patch,
         prover: Prover,
+        cves: Cves,
         rollouts: Orders,
         audit: Audit,
         own: OwnParts,
@@ -69,7 +71,7 @@ class Server:
         OfVolumes(fleet.volumes).bind(routes)
         OfDisk(fleet.disk).bind(routes)
         OfSecrets(secrets).bind(routes)
-        OfPatches(patch, prover, audit, own).bind(routes)
+        OfPatches(patch, prover, cves, audit, own).bind(routes)
         OfRollouts(rollouts).bind(routes)
         OfGenerations(generations, rescue).bind(routes)
         OfApps(apps).bind(routes)

@@ -16,6 +16,11 @@ _KERNEL = re.compile(r"(?:linux-(?:image|modules|modules-extra)|kernel-image)-.+
 _IMAGE = re.compile(r"linux-image-(?:unsigned-)?(\d.*)")
 
 
+def is_kernel(name: str) -> bool:
+    """Whether a package, without its architecture, is a kernel or microcode, of which old versions stay installed."""
+    return _KERNEL.fullmatch(name) is not None
+
+
 def due(required: Path = REQUIRED, info: Path = INFO) -> list[str]:
     """The packages for which a reboot is due, or ``unknown`` if none is named; empty: none is due."""
     named = _lines(required.with_name(f"{required.name}.pkgs")) if required.exists() else []

@@ -14,6 +14,7 @@ from lxcfleet.host.packages import losses
 from lxcfleet.launcher.children.answer import Reply, answer, answer_large
 from lxcfleet.launcher.children.preparing import CHILD_SECONDS
 from lxcfleet.launcher.items.base import MaskItem
+from lxcfleet.launcher.items.cves import CveItem
 from lxcfleet.launcher.items.looks import ExposureItem, StaleItem, UnshadowItem
 from lxcfleet.patch.stale import scan
 from lxcfleet.patch.stale.served import Wanted
@@ -54,6 +55,19 @@ def shadows(items: list[tuple[str, Any]], reply: Reply, _: Paths) -> None:
         text = json.dumps([each.to_json() for each in found]).encode()
     except OSError as error:
         body = HostError.from_os_error("deltas can't be looked at", error).body()
+    answer_large(reply, body, text)
+
+
+def cves(ask: CveItem, reply: Reply, paths: Paths) -> None:
+    """Look at the packages of containers, their changelogs, and debsecan's data."""
+    from lxcfleet.patch.cve import look  # imported late, as few children need it
+
+    body, text = None, b"{}"
+    try:
+        text = json.dumps(look.Look(paths, ask).answer()).encode()
+    except (OSError, FleetError) as error:
+        failed = "the host's packages can't be read"
+        body = (error if isinstance(error, FleetError) else HostError.from_os_error(failed, error)).body()
     answer_large(reply, body, text)
 
 

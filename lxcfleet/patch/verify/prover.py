@@ -7,6 +7,7 @@ import os
 import platform
 import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -39,6 +40,28 @@ Behind = Callable[[Container, Mapping[str, str]], Awaitable[str]]
 _OS_RELEASE = Path("/usr/lib/os-release")
 
 
+@dataclass(frozen=True)
+class Sight:
+    """All that is known about containers and the host at one moment."""
+
+    evidence: Mapping[str, Evidence]
+    """By container."""
+    host: str
+    """A defect of the host itself; empty: there is none."""
+    owners: Mapping[str, Owner]
+    """The owners of the old files, by path."""
+    wanted: Wanted
+    """The served files that were compared."""
+
+    @property
+    def packages(self) -> dict[str, str]:
+        """The packages of the old files, by path."""
+        return {path: owner.package for path, owner in self.owners.items()}
+
+
+Prove = Callable[[Container, Sight], Proof]
+
+
 class Prover:
     """Looks at containers and the host together."""
 
@@ -48,45 +71,32 @@ class Prover:
         self._registry, self._finder, self._owners, self._fallen = registry, finder, owners, fallen
         self._own, self._behind = own, behind
 
-    async def verify(self, selection: Selection, names: Sequence[str], *, deep: bool = False) -> ProofRecord:
+    async def verify(
+        self, selection: Selection, names: Sequence[str], *, deep: bool = False, prove: Prove | None = None
+    ) -> ProofRecord:
         """Judge for each of the chosen containers (all, if none is chosen) whether it has the patch.
 
         ``names``: only these packages count, and all their files are compared with those that a container is served; none:
         all packages count. ``deep``: of packages that changed since a container's start, all files are compared, whatever the
-        settings say. Raises NotFound for a package that the host does not have, and HostError if the host's packages can't be
-        read, as then nothing can be proven.
+        settings say. ``prove``: judges a container instead of ``evidence.judge``.
+
+        Raises NotFound for a package that the host does not have, and HostError if the host's packages can't be read, as then
+        nothing can be proven.
         """
         installed = await asyncio.to_thread(database.installed)
         meant, renamed = await asyncio.to_thread(_meant, names, installed)
         chosen = sorted(meant)
         containers = await self._registry.chosen(selection)
-        before = {container.name: container.running for container in containers}
-        half_done = await asyncio.to_thread(dpkg.half_done)
-        pending = await asyncio.to_thread(reboot.pending, chosen)
-        wanted = Wanted(self._finder.data or deep, deep, tuple(chosen))
-        scans = await self._finder.scan(containers, wanted)
-        deltas = await self._finder.shadows(containers)
-        files = await self._files(chosen)
-        old = await self._owners.sure(file.path for scan in scans.values() for file in scan.files if not file.package)
-        owned = await self._owned(deltas.values(), installed, files)
-        owners = {path: owner.package for path, owner in old.items()}
-        covered = await covers.covered(containers)
-        lost = await services.lost(containers)
+        sight = await self.see(containers, installed, Wanted(self._finder.data or deep, deep, tuple(chosen)))
         records = []
         for container in containers:
-            delta = deltas[container.name]
-            changed = container.running is not before[container.name]
-            busy = container.busy or ("it was restarted meanwhile" if changed else None)
-            fall = self._fallen.of(container)
-            why, stopped = (fall.why, bool(fall.stopped)) if fall else (None, False)
-            base = await self._behind(container, installed)
-            fell = (why, stopped, base, pending, covered[container.name], lost.get(container.name))
-            seen = Evidence(scans[container.name], owned[container.name], delta.problem, busy, *fell)
-            record = self._evidence(container, evidence.judge(seen, half_done, owners, chosen), seen, old)
-            record["not_compared"] = evidence.not_compared(seen, wanted, self._finder.blind)
+            seen = sight.evidence[container.name]
+            proof = prove(container, sight) if prove else evidence.judge(seen, sight.host, sight.packages, chosen)
+            record = self._evidence(container, proof, seen, sight.owners)
+            record["not_compared"] = evidence.not_compared(seen, sight.wanted, self._finder.blind)
             records.append(record)
         own = await self._own.records(chosen)
-        parts = [part for part in own if not selection.narrow or part["container"] in before]
+        parts = [part for part in own if not selection.narrow or part["container"] in sight.evidence]
         return {
             "time": now(),
             "host": socket.gethostname(),
@@ -96,10 +106,41 @@ class Prover:
             "packages": {name: installed[name] for name in chosen},
             "renamed": renamed,
             "reboot": await asyncio.to_thread(reboot.due),
+            "cves": [],
             "proven": all(record["proven"] for record in records) and not any(part["stale"] for part in parts),
             "containers": records,
             "parts": parts,
         }
+
+    async def see(
+        self, containers: Sequence[Container], installed: Mapping[str, str], wanted: Wanted, pending: Sequence[str] = ()
+    ) -> Sight:
+        """All that is known about these containers. Raises FleetError.
+
+        ``installed``: the host's packages; ``wanted``: the files that are compared; ``pending``: further packages that may
+        take a reboot of the host.
+        """
+        before = {container.name: container.running for container in containers}
+        half_done = await asyncio.to_thread(dpkg.half_done)
+        due = await asyncio.to_thread(reboot.pending, [*wanted.packages, *pending])
+        scans = await self._finder.scan(containers, wanted)
+        deltas = await self._finder.shadows(containers)
+        files = await self._files(wanted.packages)
+        old = await self._owners.sure(file.path for scan in scans.values() for file in scan.files if not file.package)
+        owned = await self._owned(deltas.values(), installed, files)
+        covered = await covers.covered(containers)
+        lost = await services.lost(containers)
+        found = {}
+        for container in containers:
+            delta = deltas[container.name]
+            changed = container.running is not before[container.name]
+            busy = container.busy or ("it was restarted meanwhile" if changed else None)
+            fall = self._fallen.of(container)
+            why, stopped = (fall.why, bool(fall.stopped)) if fall else (None, False)
+            base = await self._behind(container, installed)
+            fell = (why, stopped, base, due, covered[container.name], lost.get(container.name))
+            found[container.name] = Evidence(scans[container.name], owned[container.name], delta.problem, busy, *fell)
+        return Sight(found, half_done, old, wanted)
 
     def _evidence(
         self, container: Container, verdict: Proof, seen: Evidence, owners: Mapping[str, Owner]

@@ -40,6 +40,7 @@ from lxcfleet.launcher.children.answer import MAX_DATAGRAM, answer, answer_large
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.items.base import FitItem, MaskItem
 from lxcfleet.launcher.items.containers import CheckItem, LimitItem, PrepareItem, TrialItem
+from lxcfleet.launcher.items.cves import CveData, CveItem, CveSet, CveSets, FoundCve, UnreadSource
 from lxcfleet.launcher.items.data import AppItem, DeliverItem, Fetched, FetchItem, MountsItem, VolumeItem
 from lxcfleet.launcher.items.looks import DiffItem, ExposureItem, StaleItem, UnshadowItem, UsageItem, Used, UsedPath
 from lxcfleet.launcher.items.network import LookupItem, RoutesItem
@@ -79,6 +80,15 @@ class Model:
     """The packages of containers whose packages differ from the host's."""
     installed: dict[str, str] = field(default_factory=lambda: {"libc6:amd64": "2.36-9", "libssl3:amd64": "3.0.22-1"})
     """The host's packages with their versions."""
+    cves: list[FoundCve] = field(default_factory=list)
+    """The CVEs that the host's packages have to do with."""
+    asked_cves: list[str] = field(default_factory=list)
+    """The CVEs that were asked for last."""
+    unread_sources: list[UnreadSource] = field(default_factory=list)
+    """The sources whose changelogs can't be read."""
+    unknown_sets: dict[str, str] = field(default_factory=dict)
+    """Why the packages of containers are not known."""
+    cve_data: CveData | None = None
     successors: dict[str, list[str]] = field(default_factory=dict)
     """The packages that took over from packages of these names."""
     loads: dict[str, float] = field(default_factory=dict)
@@ -131,6 +141,7 @@ class FakeLauncher(Launcher):
             operations.TRY: self._try,
             operations.STALE: self._stale,
             operations.SHADOWS: self._shadows,
+            operations.CVES: self._cves,
             operations.UNSHADOW: self._unshadow,
             operations.MAKE_VOLUME: self._make_volume,
             operations.CHANGE_VOLUME: self._change_volume,
@@ -491,6 +502,22 @@ class FakeLauncher(Launcher):
             for name, _ in items
         ]
         answer_large(reply, None, json.dumps([each.to_json() for each in found]).encode())
+
+    def _cves(self, ask: CveItem, reply: socket.socket) -> None:
+        """The model's CVEs are in all containers but those that have packages of their own: these have none of them."""
+        model = self.model
+        model.asked_cves = list(ask["cves"])
+        found = [each for each in model.cves if not ask["cves"] or each["cve"] in ask["cves"]]
+        numbers = list(range(len(found)))
+        own = CveSet(found=[], unread=[], own=True, began=True)
+        sets = [CveSet(found=numbers, unread=model.unread_sources, own=False, began=True), own]
+        containers = {name: int(name in model.packages) for name, _ in ask["containers"] if name not in model.unknown_sets}
+        named = sorted({each["cve"] for each in found})
+        answered = CveSets(
+            found=found, sets=sets, containers=containers, generations={}, problems=model.unknown_sets,
+            named=named, data=model.cve_data,
+        )  # fmt: skip
+        answer_large(reply, None, json.dumps(answered).encode())
 
     def _unshadow(self, item: UnshadowItem, reply: socket.socket) -> None:
         shadows = self.model.shadows.get(item["name"], [])
