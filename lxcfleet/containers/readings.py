@@ -81,6 +81,8 @@ class PatchReading:
     """Whether a reboot of the host is due."""
     parts: Mapping[str, bool] = field(default_factory=dict)
     """Whether each of lxcfleet's own parts runs old code, as of the last look."""
+    cves: Mapping[str, int] = field(default_factory=dict)
+    """How many CVEs have each state in some container, as of the last look; empty: there was none."""
 
 
 @dataclass(frozen=True)

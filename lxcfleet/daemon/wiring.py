@@ -252,7 +252,7 @@ class Parts:
         self.sizes = DeltaSizes(self.paths, self.registry)
         self.patch_numbers = PatchNumbers(
             self.registry, self.finder, lambda: self.rollouts.ledger.last, self.watcher, self.prover.shadows,
-            self.own.look,
+            self.own.look, self.cves.counts,
         )
         readings = Readings(
             self.registry, self.fleet.operations, self.sizes, self.prober.of, self.patch_numbers.read, self.tasks, self.bus,

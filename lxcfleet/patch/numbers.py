@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from lxcfleet.api.findings import ShadowsRecord
 from lxcfleet.containers.container import Container
@@ -29,8 +29,10 @@ LOOK_SECONDS = 5.0
 """Seconds between two checks for containers that were started since."""
 SHADOWS_SECONDS = 900.0
 """Seconds for which one count of shadows is good enough: a count looks at each file of each delta."""
+CVES_SECONDS = 300.0
+"""The same for CVEs."""
 SHARE = 0.05
-"""The largest share of one processor that counting them may take."""
+"""The largest share of one processor that counting either may take."""
 
 
 class PatchNumbers:
@@ -44,11 +46,16 @@ class PatchNumbers:
         watcher: Watcher,
         shadows: Callable[[Selection], Awaitable[list[ShadowsRecord]]],
         parts: Callable[[], Awaitable[Sequence[Part]]],
+        cves: Callable[[], Awaitable[Mapping[str, int]]],
     ) -> None:
         self._registry, self._finder, self._rollout, self._watcher = registry, finder, rollout, watcher
         self._count, self._count_due = shadows, 0.0
         self._look_at_parts = parts
         self._parts: dict[str, bool] = {}
+        self._count_cves, self._cves_due = cves, 0.0
+        self._cves: Mapping[str, int] = {}
+        self._cves_of: float | None = None
+        """The last change of the host's packages when they were counted."""
         self._shadows: dict[str, int | None] = {}
         """By container, as of its last count, which stays until the next one is done; None: parts of it could not be read."""
         self._stale: dict[str, tuple[str, bool | None]] = {}
@@ -68,7 +75,7 @@ class PatchNumbers:
         return PatchReading(
             stale, self._scanned, _packages_changed(), status, phases, notice["phase"],
             {name: found for name, found in self._shadows.items() if found is not None}, bool(notice["reboot"]),
-            self._parts,
+            self._parts, self._cves,
         )
 
     def _known(self, container: Container) -> bool | None:
@@ -83,6 +90,7 @@ class PatchNumbers:
             try:
                 await self._look()
                 await self._count_shadows()
+                await self._look_for_cves()
             except (FleetError, OSError) as error:
                 log.warning("can't look what is stale: %s", str(error).replace("\n", "; "))
             await asyncio.sleep(LOOK_SECONDS)
@@ -120,6 +128,17 @@ class PatchNumbers:
             self._shadows[record["name"]] = len(record["shadows"]) if record["problem"] is None else None
         took = time.monotonic() - began
         self._count_due = max(self._count_due, began + took / SHARE)
+
+
+    async def _look_for_cves(self) -> None:
+        """Count them when that is due, or when the host's packages have changed."""
+        began, changed = time.monotonic(), _packages_changed()
+        if began < self._cves_due and changed == self._cves_of:
+            return
+        self._cves_due, self._cves_of = began + CVES_SECONDS, changed  # This holds even if the count fails.
+        self._cves = {}
+        self._cves = await self._count_cves()
+        self._cves_due = max(self._cves_due, began + (time.monotonic() - began) / SHARE)
 
 
 def _packages_changed() -> float | None:

@@ -23,14 +23,21 @@ class World:
         self.may_end = asyncio.Event()
         self.counting = asyncio.Event()
         self.error: HostError | None = None
+        self.cves_counted = 0
         watcher = SimpleNamespace(record=lambda: {"phase": "idle", "reboot": None})
-        self.numbers = PatchNumbers(*cast(Any, (self, None, lambda: None, watcher, self._count, self._parts)))
+        self.numbers = PatchNumbers(*cast(Any, (self, None, lambda: None, watcher, self._count, self._parts, self._cves)))
 
     def __iter__(self) -> Any:
         return iter([SimpleNamespace(name=name, running=None) for name in self.shadows])
 
     def __contains__(self, name: object) -> bool:
         return name in self.shadows
+
+    async def _cves(self) -> dict[str, int]:
+        self.cves_counted += 1
+        if self.error is not None:
+            raise self.error
+        return {"proven": self.cves_counted}
 
     async def _parts(self) -> list[Part]:
         file = OldFile("/lib/libc.so.6", Why.REPLACED, "base", ())
@@ -117,5 +124,27 @@ def test_own_parts_that_run_old_code_are_told() -> None:
         assert world.numbers.read().parts == {}
         await world.numbers._look()
         assert world.numbers.read().parts == {"lxcfleetd": False, "dnsmasq": True}
+
+    asyncio.run(asyncio.wait_for(look(), 60))
+
+
+def test_cves_are_counted_when_due_or_when_packages_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def look() -> None:
+        world, changed = World(), [1.0]
+        monkeypatch.setattr("lxcfleet.patch.numbers._packages_changed", lambda: changed[0])
+        assert world.numbers.read().cves == {}
+        for _ in range(3):
+            await world.numbers._look_for_cves()
+        assert world.numbers.read().cves == {"proven": 1}
+        changed[0] = 2.0
+        await world.numbers._look_for_cves()
+        assert world.numbers.read().cves == {"proven": 2}
+        world.numbers._cves_due = 0.0
+        world.error = HostError("no")
+        with pytest.raises(HostError):
+            await world.numbers._look_for_cves()
+        assert world.numbers.read().cves == {}, "what is not known is not told"
+        await world.numbers._look_for_cves()
+        assert world.cves_counted == 3, "a failure is not repeated at once"
 
     asyncio.run(asyncio.wait_for(look(), 60))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from lxcfleet.api.findings import CveRecord, CvesRecord
+from lxcfleet.api.findings import CveDataRecord, CveRecord, CvesRecord
 from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output
@@ -68,8 +68,10 @@ def cve(
         output.write("".join(f"{name}\n" for name in sorted({record["cve"] for record in found["cves"]})))
     else:
         output.show(style, found, lines=lambda: _table(found["cves"]), rows=lambda: _rows(found["cves"]))
-    if style == "table":
+    if style == "table" and not quiet:
         _notes(found, chosen=chosen.narrow, filtered=bool(states or packages))
+    elif found["data"] is not None and (found["data"]["days"] or 0.0) > OLD_DAYS:
+        output.say(f"lxcfleet: {output.printable(_age(found['data']))}")
     runs = any(place["state"] == CveState.OLD_CODE_RUNS for record in found["cves"] for place in record["places"])
     return FOUND if runs else 0
 
@@ -147,9 +149,13 @@ def _unknown(found: CvesRecord) -> Iterator[str]:
     elif data["problem"]:
         yield f"unknown, which CVEs no version closes yet: {data['problem']}"
     else:
-        age = data["days"] or 0.0
-        old = f", older than {OLD_DAYS:g} days: what was found since is not in it" if age > OLD_DAYS else ""
-        yield f"{data['file']} is of {data['written']}, {age:g} days old{old}"
+        yield _age(data)
+
+
+def _age(data: CveDataRecord) -> str:
+    age = data["days"] or 0.0
+    old = f", older than {OLD_DAYS:g} days: what was found since is not in it" if age > OLD_DAYS else ""
+    return f"{data['file']} is of {data['written']}, {age:g} days old{old}"
 
 
 VERBS = {"cve": cve}

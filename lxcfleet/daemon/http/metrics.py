@@ -95,6 +95,12 @@ def _fleet(reading: FleetReading) -> Iterator[Metric]:
     for name, stale in patch.parts.items():
         parts.add_metric([name], int(stale))
     yield parts
+    cves = GaugeMetricFamily(
+        "lxcfleet_cve", "CVEs that have this state in some container, at the last look.", labels=["state"]
+    )
+    for where, count in patch.cves.items():
+        cves.add_metric([where], count)
+    yield cves
     names = GaugeMetricFamily(
         "lxcfleet_name_lookups_work", "Whether containers get answers from the fleet's name server, at the last look."
     )

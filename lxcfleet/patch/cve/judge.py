@@ -54,7 +54,9 @@ def verdict(found: FoundCve, seen: Evidence, host: str, owners: Mapping[str, str
 def without_fix(found: FoundCve) -> Verdict:
     """The state where the packages lack the fix, whatever runs."""
     state = CveState.OPEN if found["disk"] == Disk.OPEN else CveState.FIX_AVAILABLE
-    return Verdict(state, (f"it has {_some(found['without'])}",))
+    told = (f"its changelog says that {found['fixed']} closed it, and the data does not",)
+    disputed = told if state is CveState.OPEN and found["fixed"] else ()
+    return Verdict(state, (f"it has {_some(found['without'])}", *disputed))
 
 
 def is_plain(seen: Evidence) -> bool:

@@ -45,13 +45,14 @@ class Cves:
         answer = await self._sets.of(containers)
         sight = await self._see(containers, answer)
         owners = {**await self._lost(), **sight.packages} if sight else {}
-        judged = _Judged(answer, sight, owners)
+        # In a thread, as there may be a hundred thousand pairs of a container and a CVE.
+        cves = await asyncio.to_thread(lambda: list(_Judged(answer, sight, owners).records()))
         names = [container.name for container in containers]
         return {
             "time": now(),
             "containers": names,
             "sets": len(answer["sets"]),
-            "cves": list(judged.records()),
+            "cves": cves,
             "unread": _unread(containers, answer),
             "data": _data(answer["data"]),
         }
@@ -110,14 +111,15 @@ class _Key:
     own: bool
     began: bool
     words: str
+    fixed: str
     names: tuple[str, ...]
     without: tuple[str, ...]
 
     @classmethod
     def of(cls, each: FoundCve) -> _Key:
         return cls(
-            each["source"], each["disk"], each["own"], each["began"], each["words"], tuple(each["names"]),
-            tuple(each["without"]),
+            each["source"], each["disk"], each["own"], each["began"], each["words"], each["fixed"],
+            tuple(each["names"]), tuple(each["without"]),
         )  # fmt: skip
 
 
