@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from lxcfleet.base.merge.records import Entries, stanzas
+from lxcfleet.host.packages import order
 
 MOST_PACKAGES = 20_000
 _MOST_STEPS = 1_000_000
@@ -41,53 +42,20 @@ class TooMuch(Exception):
 
 # -- versions ------------------------------------------------------------------------------------------------
 
-_Key = tuple[tuple[object, ...], ...]
-
-
-@lru_cache(maxsize=16384)
-def version_key(version: str) -> tuple[tuple[int, str], _Key, _Key]:
-    """What orders versions as dpkg does; deb-version(7), and verrevcmp in dpkg's lib/dpkg/version.c."""
-    epoch, colon, rest = version.strip().partition(":")
-    if not colon:
-        epoch, rest = "", epoch
-    upstream, dash, revision = rest.rpartition("-")
-    if not dash:
-        upstream, revision = rest, ""
-    return _number(epoch), _parts(upstream), _parts(revision)
-
-
-def _parts(text: str) -> _Key:
-    """Letters and digits by turns. Nothing comes after a tilde, and before all else; letters come before other signs."""
-    found = [(_signs(signs), _number(digits)) for signs, digits in re.findall(r"([^0-9]*)([0-9]*)", text)]
-    while found and found[-1] == ((0,), (0, "")):
-        found.pop()
-    return (*found, ((0,),))
-
-
-def _signs(signs: str) -> tuple[int, ...]:
-    return (*(-1 if sign == "~" else ord(sign) if sign.isalpha() else ord(sign) + 256 for sign in signs), 0)
-
-
-def _number(digits: str) -> tuple[int, str]:
-    """Of any length: Python does not read numbers of more than 4,300 digits."""
-    digits = digits.lstrip("0")
-    return len(digits), digits
-
-
 def holds(version: str, sign: str, wanted: str) -> bool:
     """Whether ``version`` is one that the relation names; ``<`` and ``>`` are old signs for ``<=`` and ``>=``."""
-    one, other = version_key(version), version_key(wanted)
+    later = order.compare(version, wanted)
     match sign:
         case "<<":
-            return one < other
+            return later < 0
         case "<=" | "<":
-            return one <= other
+            return later <= 0
         case "=":
-            return one == other
+            return later == 0
         case ">=" | ">":
-            return one >= other
+            return later >= 0
         case _:
-            return one > other
+            return later > 0
 
 
 # -- packages ------------------------------------------------------------------------------------------------
