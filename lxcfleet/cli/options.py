@@ -91,11 +91,19 @@ def environment_option(function: F) -> F:
 
 
 def read_by(parse: Callable[[str], T]) -> Callable[..., Any]:
-    """A callback for click that reads an option's text or texts with ``parse``; errors name the option."""
+    """A callback for click that reads an option's text with ``parse``; errors name the option."""
+    return _reading(lambda value: None if value is None else parse(value))
 
+
+def read_all_by(parse: Callable[[Iterable[str]], Iterable[T]]) -> Callable[..., Any]:
+    """The same for an option that may be repeated."""
+    return _reading(lambda value: tuple(parse(value)))
+
+
+def _reading(parse: Callable[[Any], Any]) -> Callable[..., Any]:
     def read(_ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
         try:
-            return tuple(map(parse, value)) if parameter.multiple else None if value is None else parse(value)
+            return parse(value)
         except InvalidInput as error:
             option = max(parameter.opts, key=len)
             raise InvalidInput(f"{option}: {error.message}", why=error.why, hint=error.hint) from error

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lxcfleet.cli.options import F, read_by
+from lxcfleet.cli.options import F, read_all_by, read_by
 from lxcfleet.spec.rows import Row
 from lxcfleet.spec.types import Choice, Flag, Items, Number, Pairs, Whole
 
@@ -33,7 +33,7 @@ def _how(row: Row, usual: str, offered: Any) -> dict[str, Any]:
         case Number():
             how["type"] = click.FloatRange(row.type.low, row.type.high)
         case Items():
-            how |= {"multiple": True, "callback": read_by(row.type.parse_one), "help": text + " May be repeated."}
+            how |= {"multiple": True, "callback": read_all_by(row.type.parse_all), "help": text + " May be repeated."}
         case Pairs():
             more = " NAME alone takes its value from here." if row.key == "environment" else ""
             how |= {"multiple": True, "help": f"{text} May be repeated.{more}"}

@@ -18,7 +18,16 @@ from lxcfleet.spec.devices import check_devices, parse_device
 from lxcfleet.spec.health import HealthCheck, HealthType
 from lxcfleet.spec.hooks import HOOKS, NO_HOOKS, Hooks
 from lxcfleet.spec.names import MAX_DRAIN, check_label, check_name, check_user, check_variable
-from lxcfleet.spec.ports import Port, Publication, check_ports, check_publications, parse_port, parse_publication
+from lxcfleet.spec.ports import (
+    Port,
+    Publication,
+    check_ports,
+    check_publications,
+    gather_publications,
+    parse_port,
+    parse_publication,
+    spread_publication,
+)
 from lxcfleet.spec.raw_lxc import RawType
 from lxcfleet.spec.restart import Restart, RestartType
 from lxcfleet.spec.rows import Change, Row, row, rows_of
@@ -100,10 +109,13 @@ class SpecFields:
         change=Change.LIVE, option=("--port",), metavar="SERVICE=PORT[/udp]",
     )
     publish: tuple[Publication, ...] = row(
-        Items(parse_publication, check_publications, lambda each: (each.protocol, each.host)),
-        "Ports of the host that lead to its own. Those that containers with the same label share lead to the healthy ones of"
-        " them.", default=(),
-        change=Change.LIVE, option=("-p", "--publish"), metavar="[ADDRESS:]HOST:CONTAINER[/udp]",
+        Items(
+            parse_publication, check_publications, lambda each: (each.protocol, each.host), spread_publication,
+            gather_publications,
+        ),
+        "Ports of the host, or ranges of them, that lead to its own. Those that containers with the same label share lead to"
+        " the healthy ones of them.", default=(),
+        change=Change.LIVE, option=("-p", "--publish"), metavar="[ADDRESS:]HOST[-LAST]:CONTAINER[-LAST][/udp]",
     )
     isolated: bool = row(
         Flag(), "Whether it is kept from other isolated containers, and from the host but for its names.", default=False,

@@ -7,14 +7,15 @@ first. So ``null`` leaves a mark: what a later layer adds to a mapping that was 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import reduce
+from itertools import islice
 from typing import Any
 
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.reader import Marked
 from lxcfleet.spec.rows import Row
-from lxcfleet.spec.types import Items
+from lxcfleet.spec.types import MAX_ITEMS, Items
 
 Naming = Callable[[Any], Hashable]
 """The name of one thing of a list."""
@@ -56,7 +57,20 @@ def _prepared(rows: Mapping[str, Row], layer: Marked) -> Marked:
         if isinstance(value, Marked) and key in rows:
             alone = rows[key].type.alone(value)
             made[key] = _cut(alone) if isinstance(value, Cut) and isinstance(alone, Marked) else alone
+        elif isinstance(value, list) and key in rows:
+            made[key] = type(value)(islice((each for item in value for each in _spread(rows[key], item)), MAX_ITEMS + 1))
     return made
+
+
+def _spread(row: Row, item: Any) -> Sequence[Any]:
+    """The single things that one item of a list stands for, as each of them has a name of its own."""
+    if not isinstance(row.type, Items) or not isinstance(item, str):
+        return (item,)
+    try:
+        single: Sequence[str] = row.type.spread(item)
+        return single
+    except InvalidInput:
+        return (item,)  # it is complained of elsewhere
 
 
 def _naming(row: Row) -> Naming | None:

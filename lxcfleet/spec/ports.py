@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 from lxcfleet.errors import InvalidInput
@@ -13,7 +13,10 @@ PROTOCOLS = ("tcp", "udp")
 _SERVICE = re.compile(r"(?=.{1,15}\Z)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
 """The syntax of service names: RFC 6335, section 5.1."""
 _PORT_HINT = "write it as SERVICE=PORT or SERVICE=PORT/udp, for example http=8080"
-_PUBLISH_HINT = "write it as [ADDRESS:]HOST:CONTAINER[/udp], for example 8080:80"
+_PUBLISH_HINT = "write it as [ADDRESS:]HOST:CONTAINER[/udp], for example 8080:80 or 8000-8010:8000-8010"
+_RANGE = re.compile(r"(?P<address>.*:)?(?P<host>[^:]*):(?P<container>[^:/]*)(?P<protocol>/.*)?", re.DOTALL)
+MAX_RANGE = 1024
+"""The most ports of one range, and of one container: each is a rule of the packet filter."""
 
 
 @dataclass(frozen=True, order=True)
@@ -81,6 +84,57 @@ def parse_publication(text: str) -> Publication:
         raise InvalidInput(f"{text!r}: {address} is not an IPv4 address", hint=_PUBLISH_HINT) from error
 
 
+def spread_publication(text: str) -> tuple[str, ...]:
+    """The single publications that a text with ranges stands for: ``8000-8002:9000-9002`` for three of them.
+
+    Any other text is returned as it is. Raises InvalidInput.
+    """
+    parts = _RANGE.fullmatch(text)
+    if parts is None or "-" not in parts["host"] + parts["container"]:
+        return (text,)
+    hosts, containers = _range(parts["host"], text), _range(parts["container"], text)
+    if len(hosts) != len(containers):
+        raise InvalidInput(
+            f"{text!r}: {len(hosts)} ports of the host can't lead to {len(containers)} inside", hint=_PUBLISH_HINT
+        )
+    if len(hosts) > MAX_RANGE:
+        raise InvalidInput(
+            f"{text!r}: {len(hosts)} ports are more than {MAX_RANGE}", why="each is a rule of the packet filter",
+            hint="publish fewer, or give the container the host's network: --network host",
+        )  # fmt: skip
+    begin, end = parts["address"] or "", parts["protocol"] or ""
+    return tuple(f"{begin}{host}:{inside}{end}" for host, inside in zip(hosts, containers, strict=True))
+
+
+def gather_publications(publications: Iterable[Publication]) -> list[str]:
+    """The texts of publications in their order, with a range in place of three or more that follow each other."""
+    runs: list[list[Publication]] = []
+    for each in publications:
+        last = runs[-1][-1] if runs else None
+        if last is not None and replace(last, host=last.host + 1, container=last.container + 1) == each:
+            runs[-1].append(each)
+        else:
+            runs.append([each])
+    return [text for run in runs for text in ([_ranged(run)] if len(run) > 2 else map(str, run))]
+
+
+def _ranged(run: Sequence[Publication]) -> str:
+    first, last = run[0], run[-1]
+    begin = f"{first.address}:" if first.address else ""
+    return f"{begin}{first.host}-{last.host}:{first.container}-{last.container}/{first.protocol}"
+
+
+def _range(text: str, whole: str) -> range:
+    if "/" in text:
+        raise InvalidInput(f"{whole!r}: the protocol stands at the end", hint=_PUBLISH_HINT)
+    first, dash, last = text.partition("-")
+    begin, _ = _number(first, whole, _PUBLISH_HINT)
+    end = _number(last, whole, _PUBLISH_HINT)[0] if dash else begin
+    if end < begin:
+        raise InvalidInput(f"{whole!r}: the range {text} ends before it begins", hint=_PUBLISH_HINT)
+    return range(begin, end + 1)
+
+
 def _number(text: str, whole: str, hint: str) -> tuple[int, str]:
     number, slash, protocol = text.partition("/")
     if slash and protocol not in PROTOCOLS:
@@ -100,7 +154,9 @@ def check_ports(ports: Sequence[Port]) -> None:
 
 
 def check_publications(publications: Sequence[Publication]) -> None:
-    """Raise InvalidInput if one port of the host is to lead to two ports of the container."""
+    """Raise InvalidInput if one port of the host is to lead to two ports of the container, or if there are too many."""
+    if len(publications) > MAX_RANGE:
+        raise InvalidInput(f"{len(publications)} published ports are more than {MAX_RANGE}")
     seen: set[tuple[str, int]] = set()
     for publication in publications:
         if publication.key in seen:

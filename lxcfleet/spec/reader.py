@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -200,12 +200,13 @@ class Fields:
                 self.complain(f"{key}[{number}]", f"expected text, found {_describe(item)}")
         return tuple(items)
 
-    def parsed(self, key: str, parse: Callable[[str], T], check: Callable[[tuple[T, ...]], object]) -> tuple[T, ...]:
-        """A list of texts. ``parse`` reads each, ``check`` looks at all results together; both raise InvalidInput."""
-        items = []
+    def parsed(
+        self, key: str, parse: Callable[[Iterable[str]], Iterator[T]], check: Callable[[tuple[T, ...]], object]
+    ) -> tuple[T, ...]:
+        """A list of texts. ``parse`` reads them, ``check`` looks at all results together; both raise InvalidInput."""
+        items: list[T] = []
         try:
-            for text in self.texts(key):
-                items.append(parse(text))
+            items.extend(parse(self.texts(key)))
             check(tuple(items))
         except InvalidInput as error:
             self.complain(key, error.message)

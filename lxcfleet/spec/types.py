@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from lxcfleet.errors import InvalidInput
@@ -317,29 +318,55 @@ class Command(Texts):
         return shlex.join(value)
 
 
+MAX_ITEMS = 4096
+"""A list has at most so many values, however few texts stand for them."""
+
+
+def _alone(text: str) -> tuple[str]:
+    return (text,)
+
+
+def _one_by_one(values: Iterable[object]) -> Iterable[str]:
+    return map(str, values)
+
+
 class Items(ValueType[tuple[T, ...]]):
     """A list of values that are written as texts. ``parse_one`` reads each value; ``check`` looks at all values together.
-    Both raise InvalidInput. ``name_of``: what tells one value from the others of the list; see spec.layering."""
+    Both raise InvalidInput. ``name_of``: what tells one value from the others of the list; see spec.layering. ``spread``: the
+    texts of single values that one text may stand for; raises InvalidInput. ``gather``: the texts of values, as short as
+    they can be; ``spread`` reads them."""
 
     def __init__(
         self,
         parse_one: Callable[[str], T],
         check: Callable[[tuple[T, ...]], object],
         name_of: Callable[[T], Hashable] | None = None,
+        spread: Callable[[str], Sequence[str]] = _alone,
+        gather: Callable[[Iterable[T]], Iterable[str]] = _one_by_one,
     ) -> None:
         self.parse_one = parse_one
         self.check = check
         self.name_of = name_of
+        self.spread = spread
+        self.gather = gather
 
     def read(self, fields: Fields, key: str) -> tuple[T, ...]:
         """See ValueType."""
-        return fields.parsed(key, self.parse_one, self.check)
+        return fields.parsed(key, self.parse_all, self.check)
 
     def parse(self, text: str) -> tuple[T, ...]:
         """See ValueType."""
-        items = tuple(self.parse_one(part.strip()) for part in text.split(",") if part.strip())
+        items = tuple(self.parse_all(part.strip() for part in text.split(",") if part.strip()))
         self.check(items)
         return items
+
+    def parse_all(self, texts: Iterable[str]) -> Iterator[T]:
+        """The values of many texts; raises InvalidInput."""
+        singles = chain.from_iterable(map(self.spread, texts))
+        for count, single in enumerate(singles):
+            if count == MAX_ITEMS:
+                raise InvalidInput(f"a list of more than {MAX_ITEMS} values is too long")
+            yield self.parse_one(single)
 
     @property
     def form(self) -> str:
@@ -352,11 +379,11 @@ class Items(ValueType[tuple[T, ...]]):
 
     def render(self, value: tuple[T, ...]) -> list[str]:
         """See ValueType."""
-        return [str(item) for item in value]
+        return list(self.gather(value))
 
     def tell(self, value: tuple[T, ...]) -> str:
         """See ValueType."""
-        return ", ".join(map(str, value)) or NONE
+        return ", ".join(self.gather(value)) or NONE
 
 
 class Pairs(ValueType[Mapping[str, str]]):

@@ -37,6 +37,8 @@ def merged(*texts: str) -> Any:
         (("ports: [http=80, dns=53]", "ports: [http=8080]"), {"ports": ["http=8080", "dns=53"]}),
         (("ports: [dns=53]", "ports: [dns=53/udp]"), {"ports": ["dns=53", "dns=53/udp"]}),
         (("publish: ['80:80']", "publish: ['80:8080', '443:443']"), {"publish": ["80:8080", "443:443"]}),
+        (("publish: ['80-82:80-82']", "publish: ['81:8080']"), {"publish": ["80:80", "81:8080", "82:82"]}),
+        (("publish: ['80-81:1']", "publish: ['81:8080']"), {"publish": ["80-81:1", "81:8080"]}),
         (("ports: [http=80]", "ports: null", "ports: [dns=53]"), {"ports": ["dns=53"]}),
         (("health: {http: /ready, interval: 3}", "health: {tcp: 80}"), {"health": {"tcp": 80, "interval": 3}}),
         (("health: {http: /ready}", "health: {interval: 9}"), {"health": {"http": "/ready", "interval": 9}}),

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec.ports import Port, Publication, check_ports, check_publications, parse_port, parse_publication
+from lxcfleet.spec.ports import (
+    MAX_RANGE,
+    Port,
+    Publication,
+    check_ports,
+    check_publications,
+    gather_publications,
+    parse_port,
+    parse_publication,
+    spread_publication,
+)
 
 NUMBERS = st.integers(1, 65535)
 PROTOCOLS = st.sampled_from(["tcp", "udp"])
@@ -52,9 +64,58 @@ def test_a_text_that_is_no_publication_is_refused(text: str) -> None:
         parse_publication(text)
 
 
-@given(st.text(max_size=30))
+@pytest.mark.parametrize(
+    ("text", "single"),
+    [
+        ("8000-8002:9000-9002", ["8000:9000", "8001:9001", "8002:9002"]),
+        ("10.0.0.1:53-54:1053-1054/udp", ["10.0.0.1:53:1053/udp", "10.0.0.1:54:1054/udp"]),
+        ("80-80:8080", ["80:8080"]),
+        ("80:8080", ["80:8080"]),
+        ("no-publication", ["no-publication"]),
+    ],
+)
+def test_a_range_stands_for_its_ports(text: str, single: list[str]) -> None:
+    assert list(spread_publication(text)) == single
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 9), st.integers(1, 9), PROTOCOLS, st.sampled_from([None, "10.0.0.1"])), max_size=9
+    ).map(lambda each: [Publication(*one) for one in each])
+    | st.integers(1, 40).map(lambda count: [Publication(80 + number, 8080 + number) for number in range(count)])
+)
+def test_ports_that_follow_each_other_are_written_as_a_range(publications: list[Publication]) -> None:
+    texts = gather_publications(publications)
+    assert [parse_publication(single) for text in texts for single in spread_publication(text)] == publications
+    assert len(texts) <= len(publications)
+
+
+def test_three_ports_make_a_range() -> None:
+    one, two, three = (Publication(80 + number, 8080 + number) for number in range(3))
+    assert gather_publications([one, two]) == ["80:8080/tcp", "81:8081/tcp"]
+    assert gather_publications([one, two, three, Publication(90, 90)]) == ["80-82:8080-8082/tcp", "90:90/tcp"]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("1-3:1-2", "3 ports of the host can't lead to 2"), ("3-1:1-3", "3-1 ends before"), ("0-3:0-3", "0 is not a port"),
+     ("1-:1-2", "nothing is not a port"), ("1-2-3:1-3", "2-3 is not a port"), (f"1-{MAX_RANGE + 1}:" * 2, "is not a port"),
+     (f"1-{MAX_RANGE + 1}:1-{MAX_RANGE + 1}", "are more than 1024"), ("1-2/udp:1-2", "the protocol stands at the end")],
+)  # fmt: skip
+def test_a_range_that_makes_no_sense_is_refused(text: str, why: str) -> None:
+    with pytest.raises(InvalidInput, match=re.escape(why)):
+        list(map(parse_publication, spread_publication(text)))
+
+
+def test_a_container_has_a_limit_of_ports() -> None:
+    check_publications([Publication(number, number) for number in range(1, MAX_RANGE + 1)])
+    with pytest.raises(InvalidInput, match="1025 published ports are more than 1024"):
+        check_publications([Publication(number, number) for number in range(1, MAX_RANGE + 2)])
+
+
+@given(st.text(max_size=30) | st.from_regex(r"[0-9]{1,5}-[0-9]{1,5}:[0-9]{1,5}(-[0-9]{1,5})?(/udp)?", fullmatch=True))
 def test_any_text_is_read_or_refused(text: str) -> None:
-    for parse in (parse_port, parse_publication):
+    for parse in (parse_port, parse_publication, spread_publication):
         try:
             parse(text)
         except InvalidInput:

@@ -98,8 +98,8 @@ options:
   publish:
     description:
       - >-
-        Ports of the host that lead to its own. Those that containers with the same label share lead to the
-        healthy ones of them.
+        Ports of the host, or ranges of them, that lead to its own. Those that containers with the same label
+        share lead to the healthy ones of them.
     type: list
     elements: str
   isolated:

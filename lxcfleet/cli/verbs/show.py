@@ -13,6 +13,7 @@ from lxcfleet.cli import complete, options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output
 from lxcfleet.spec.names import check_name
+from lxcfleet.spec.ports import gather_publications, parse_publication
 from lxcfleet.spec.states import State
 
 _FIELDS = (
@@ -115,7 +116,8 @@ def _row(container: ContainerRecord) -> tuple[str, ...]:
     problem = container["problem"]
     last = f"! {problem.splitlines()[0]}" if problem else shlex.join(container["command"])
     addresses, labels = _text(container, "addresses"), _text(container, "labels")
-    published = ",".join(each.replace(":", "->", 1) if each.count(":") == 1 else each for each in container["publish"])
+    ports = gather_publications(map(parse_publication, container["publish"]))
+    published = ",".join(each.replace(":", "->", 1) if each.count(":") == 1 else each for each in ports)
     return container["name"], _state(container), container["health"] or "", kind, addresses, published, labels, last
 
 
