@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lxcfleet.api.apps import AddAppRequest, AppCheckRecord, AppRecord, NamedAppsRequest
+from lxcfleet.api.apps import AddAppRequest, AppCheckRecord, AppRecord, AppSwitchRecord, NamedAppsRequest, UseAppRequest
 from lxcfleet.api.disk import DIFFERENCES, DISK, DiffRecord, DiffRequest, DiskRecord, DiskRequest
 from lxcfleet.api.findings import (
     CvesRecord,
@@ -206,6 +206,11 @@ VERIFY_APPS: Call[NamedAppsRequest, list[AppCheckRecord]] = Call(
 REMOVE_APPS: Call[NamedAppsRequest, OperationRecord] = Call(
     "remove_apps", "POST", "/1.0/apps/remove", "begin to remove releases that no container has", InBody(NamedAppsRequest),
     one(OperationRecord), status=202,
+)  # fmt: skip
+
+USE_APP: Call[UseAppRequest, AppSwitchRecord] = Call(
+    "use_app", "POST", "/1.0/apps/use", "begin to give containers another release of an app, or the one they had before",
+    InBody(UseAppRequest), one(AppSwitchRecord), waits=True,
 )  # fmt: skip
 
 # -- generations --------------------------------------------------------------------------------------------

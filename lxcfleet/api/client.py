@@ -122,6 +122,7 @@ class Client:
     add_app = _method(calls.ADD_APP)
     verify_apps = _method(calls.VERIFY_APPS)
     remove_apps = _method(calls.REMOVE_APPS)
+    use_app = _method(calls.USE_APP)
     generations = _plain(calls.GENERATIONS)
     freeze_base = _method(calls.FREEZE_BASE)
     check_generation = _method(calls.CHECK_GENERATION)

@@ -343,6 +343,8 @@ class RolloutRecord(TypedDict):
     """How many containers had to be killed, as they did not end in time."""
     wave: int
     patches: int
+    about: str
+    """The releases of apps that it changes, such as ``shop@1.4 -> shop@1.5``; empty: none."""
     undoes: str
     """The id of the rollout whose changes of specs this one takes back; empty: it takes none back."""
     waits_for: str

@@ -63,6 +63,7 @@ from lxcfleet.logs.event_store import EventStore
 from lxcfleet.logs.keeper import Keeper
 from lxcfleet.network.events import AddressChanged
 from lxcfleet.network.fleet import FleetNetwork
+from lxcfleet.patch.apps import AppSwitch
 from lxcfleet.patch.before import Before
 from lxcfleet.patch.cve.service import Cves
 from lxcfleet.patch.cve.sets import Sets
@@ -223,9 +224,10 @@ class Parts:
             self.paths, lambda: self.fleet.config.patch, self.registry, self.generations, self.rollouts,
             lambda: self.watcher.pending, self.bus, self.tasks,
         )  # fmt: skip
+        self.switch = AppSwitch(self.paths, self.registry, self.fleet.changing, self.rollouts)
         self.apps = Apps(
             self.paths, self.registry, self.launcher, self.fleet.operations, self.bus, lambda: self.fleet.config.apps.keep,
-            lambda: (),
+            self.switch.needed,
         )  # fmt: skip
         self.rebooter = Rebooter(
             self.paths, self.fleet, lambda: self.watcher.phase, lambda: self.rollouts.ledger.last, self.watcher.look
@@ -263,7 +265,7 @@ class Parts:
         audit = Audit(self.paths, self.registry, self.launcher)
         self.server = Server(
             self.fleet, self.fleets, self.secret_calls, self.patch, self.prover, self.cves, self.rollouts, audit, self.own,
-            self.generations, self.rescue, self.apps, self.scrape, self.access,
+            self.generations, self.rescue, self.apps, self.switch, self.scrape, self.access,
         )
 
     def _subscribe(self) -> None:

@@ -37,6 +37,11 @@ class KeptPaths(Roots):
         """The directories of apps, by name: in each its releases, by version. Only root can enter it."""
         return self.state / "apps"
 
+    @property
+    def app_history(self) -> Path:
+        """The app that each container had before its last change of it; see patch.apps."""
+        return self.apps / "former.json"
+
     def app(self, name: str) -> Path:
         """All of the app ``name``."""
         return self.apps / name

@@ -104,3 +104,110 @@ def test_a_release_that_can_not_be_sealed_leaves_nothing(cli: Cli, daemon: Daemo
     assert cli("app", "list", "-q").out == ""
     for name, source, version in (("Shop", build, "1"), ("shop", build, "../1"), ("shop", "/no/such", "1")):
         assert cli("app", "add", name, source, "--version", version).status == 2
+
+
+# -- another release --------------------------------------------------------------------------------------------
+
+CANARY = ("--canaries", "1", "--min-healthy-time", "0", "--healthy-deadline", "5")
+
+
+@pytest.fixture
+def shop(cli: Cli, build: str) -> None:
+    """Four containers with shop@1, of which web4 is stopped; shop@2 is there."""
+    for version in ("1", "2"):
+        assert cli("app", "add", "shop", build, "--version", version).status == 0
+    assert cli("create", "web", "-n", "4", "--app", "shop@1:/srv/shop", *SLEEP).status == 0
+    assert cli("stop", "web4").status == 0
+
+
+def apps(cli: Cli) -> list[str]:
+    return [each["app"].partition(":")[0] for each in json.loads(cli("list", "-f", "json").out)]
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_release_is_used_by_a_rollout_and_undone(cli: Cli) -> None:
+    planned = cli("app", "use", "web*", "shop@2", "--dry-run")
+    assert (planned.status, apps(cli)) == (0, ["shop@1"] * 4)
+    assert "4 would be changed: shop@1:/srv/shop -> shop@2:/srv/shop" in planned.err
+    used = cli("app", "use", "web*", "shop@2", *CANARY, "-f", "json")
+    record = json.loads(used.out)
+    assert (used.status, record["changed"], record["restarts"]) == (0, True, ["web1", "web2", "web3"])
+    assert record["apps"]["web4"] == ["shop@1:/srv/shop", "shop@2:/srv/shop"]
+    assert record["rollout"]["about"] == "shop@1:/srv/shop -> shop@2:/srv/shop"
+    assert apps(cli) == ["shop@2"] * 4
+    assert json.loads(cli("list", "web4", "-f", "json").out)[0]["state"] == "stopped"
+    before = cli("list", "-f", "json").out
+    again = cli("app", "use", "--all", "shop@2", "-f", "json")
+    assert (again.status, json.loads(again.out)["changed"], json.loads(again.out)["rollout"]) == (0, False, None)
+    assert [each["pid"] for each in json.loads(cli("list", "-f", "json").out)] == [e["pid"] for e in json.loads(before)]
+    assert cli("app", "undo", "web2", *CANARY).status == 0
+    assert apps(cli) == ["shop@2", "shop@1", "shop@2", "shop@2"]
+    assert cli("app", "undo", "web2", *CANARY).status == 0
+    assert apps(cli) == ["shop@2"] * 4
+    events = cli("events", "--since", "1h").out
+    assert "begins: 3 containers: shop@1:/srv/shop -> shop@2:/srv/shop" in events
+
+
+@pytest.mark.usefixtures("shop")
+def test_without_a_choice_the_last_change_is_undone(cli: Cli) -> None:
+    assert cli("app", "undo").status == 1
+    assert cli("app", "use", "web1", "web4", "shop@2", *CANARY).status == 0
+    assert cli("app", "undo", "web3").status == 1
+    assert cli("app", "undo", *CANARY).status == 0
+    assert apps(cli) == ["shop@1"] * 4
+    assert cli("app", "use", "web1", "shop@2", *CANARY).status == 0
+    kept = cli("set", "web1", "app=shop@2:/srv/other")
+    assert kept.status == 0
+    assert cli("app", "undo", "web1").status == 1  # somebody changed it since
+    assert "shop@1" in cli("app", "list", "-q").out
+
+
+@pytest.mark.usefixtures("shop")
+def test_all_containers_are_checked_before_the_first_is_touched(cli: Cli, daemon: Daemon) -> None:
+    missing = cli("app", "use", "--all", "shop@3")
+    assert (missing.status, "there is no app shop@3" in missing.err) == (2, True)
+    daemon.model.fails["shop@2"] = Broken("the app shop@2 was altered since it was sealed", why="serve is gone")
+    altered = cli("app", "use", "--all", "shop@2")
+    assert (altered.status, "serve is gone" in altered.err) == (1, True)
+    del daemon.model.fails["shop@2"]
+    cli("create", "other", *SLEEP)
+    cli("set", "web3", "app=", "--no-restart")
+    assert cli("app", "use", "--all", "shop@2", "--dry-run").status == 0
+    cli("app", "add", "till", str(daemon.paths.release("shop", "1").tree), "--version", "1")
+    assert cli("set", "other", "app=till@1").status == 0
+    refused = cli("app", "use", "--all", "shop@2")
+    assert (refused.status, "have another app than shop" in refused.err) == (2, True)
+    for words in (("web1",), ("web1", "shop@1", "shop@2"), ("shop@2",)):
+        assert cli("app", "use", *words).status == 2
+    assert [each["app"] for each in json.loads(cli("list", "web1", "web2", "-f", "json").out)] == ["shop@1:/srv/shop"] * 2
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_failed_gate_goes_back_by_itself_and_names_both_releases(cli: Cli, daemon: Daemon) -> None:
+    daemon.model.fails["web1"] = HostError("its program ends at once")
+    failed = cli("app", "use", "web*", "shop@2", *CANARY)
+    assert failed.status in (1, 3)
+    assert "a gate failed, so all go back to what they had" in failed.err
+    assert "shop@2:/srv/shop -> shop@1:/srv/shop, as web1: " in failed.err
+    assert apps(cli) == ["shop@1"] * 4
+    status = cli("rollout", "status").out
+    assert "changes shop@2:/srv/shop -> shop@1:/srv/shop, as web1:" in status
+    assert "(shop@1:/srv/shop -> shop@2:/srv/shop)" in cli("events", "--since", "1h").out
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_failed_gate_may_be_left_halted(cli: Cli, daemon: Daemon) -> None:
+    daemon.model.fails["web1"] = HostError("its program ends at once")
+    assert cli("app", "use", "web*", "shop@2", "--no-revert", *CANARY).status in (1, 3)
+    assert apps(cli)[0] == "shop@2"
+    assert apps(cli)[1:3] == ["shop@1"] * 2
+    del daemon.model.fails["web1"]
+    assert cli("rollout", "undo").status == 0
+    assert apps(cli) == ["shop@1"] * 4
+
+
+@pytest.mark.usefixtures("shop")
+def test_the_former_release_is_kept_for_undo(cli: Cli, build: str) -> None:
+    assert cli("app", "use", "--all", "shop@2", *CANARY).status == 0
+    assert cli("app", "add", "shop", build, "--version", "3", "--keep", "1").status == 0
+    assert cli("app", "list", "-q").out == "shop@1\nshop@2\nshop@3\n"

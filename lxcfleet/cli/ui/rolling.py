@@ -211,6 +211,8 @@ def _lines(record: RolloutRecord) -> list[str]:
     summary = ", ".join(f"{count} {phase}" for phase, count in counts.items()) or "no containers"
     wave = f", wave {record['wave']}" if record["wave"] else ""
     head = [f"rollout {record['id']}: {record['status']}{wave}: {summary}"]
+    if record["about"]:
+        head.append(f"changes {record['about']}")
     if record["killed"]:
         head.append(f"killed, as they did not end in time: {record['killed']}")
     if record["waits_for"]:

@@ -1,21 +1,37 @@
-"""app add, list, info, verify and rm."""
+"""app add, list, info, verify, rm, use and undo."""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from lxcfleet.api.apps import MOST_KEPT, MOST_STRIPPED, AddAppRequest, AppRecord, NamedAppsRequest
+from lxcfleet.api.apps import (
+    MOST_KEPT,
+    MOST_STRIPPED,
+    AddAppRequest,
+    AppRecord,
+    AppSwitchRecord,
+    NamedAppsRequest,
+    UseAppRequest,
+)
+from lxcfleet.api.client import Client
+from lxcfleet.api.records import RolloutRecord
 from lxcfleet.cli import complete, options
 from lxcfleet.cli.session import connect
-from lxcfleet.cli.ui import output
+from lxcfleet.cli.ui import output, rolling
 from lxcfleet.cli.ui.follow import run_operation
-from lxcfleet.errors import NotFound
-from lxcfleet.spec.apps import check_app, check_version, parse_release
+from lxcfleet.errors import InvalidInput, NotFound, WrongState
+from lxcfleet.spec.apps import check_app, check_version, parse_app, parse_release
+from lxcfleet.spec.selection import Selection
 
+_SHOWN = 10
+"""So many containers are named."""
+_REVERT_SECONDS, _PAUSE = 30.0, 0.1
+"""A rollout that has halted is undone by itself after the operator's command for halts, which may take so long."""
 FOUND = 4
 """Exit status of a check that found something."""
 _FIELDS = (
@@ -211,6 +227,150 @@ def rm(ctx: click.Context, /, *, names: tuple[str, ...], dry_run: bool, style: s
     """
     request = NamedAppsRequest(names, dry_run)
     return run_operation(ctx, lambda client: client.remove_apps(request), style=style, quiet=quiet, dry_run=dry_run)
+
+
+def _words(words: Sequence[str]) -> tuple[list[str], str]:
+    """The selection, and the release among the words."""
+    releases = [word for word in words if "@" in word]
+    if len(releases) != 1:
+        raise InvalidInput(
+            "say one release" if not releases else f"{', '.join(releases)}: only one release can be used",
+            hint="lxcfleet app use 'web*' shop@1.4",
+        )  # fmt: skip
+    parse_app(releases[0])
+    return [word for word in words if word != releases[0]], releases[0]
+
+
+_revert = click.option("--no-revert", is_flag=True, help="If a gate fails, halt there: do not go back to the former release.")
+
+
+@app.command()
+@click.argument("words", nargs=-1, required=True, metavar="[NAME|GLOB]... APP@VERSION[:/PATH]")
+@options.labelled("Only those that have this label; may be repeated.")
+@click.option("--all", "everything", is_flag=True, help="All containers.")
+@_revert
+@rolling.policy_options
+@options.dry_run
+@options.formatted
+@options.quiet("Print only the names of those that get it.")
+@click.pass_context
+def use(
+        ctx: click.Context,
+    /,
+    *,
+    words: tuple[str, ...],
+    labels: tuple[str, ...],
+    everything: bool,
+    no_revert: bool,
+    dry_run: bool,
+    style: str,
+    quiet: bool,
+    **more: Any,
+) -> int:
+    """Give containers another release of an app.
+
+    All of them are checked before the first is touched. Those that run are restarted in waves, gated by their health; if a
+    gate fails, all go back to the release that they had. Containers that have the release already are left alone.
+
+    \b
+    Examples:
+      lxcfleet app use 'web*' shop@1.5
+      lxcfleet app use -l role=web shop@1.5 --canaries 2 --dry-run
+    """
+    patterns, release = _words(words)
+    chosen = options.selection(patterns, labels, everything)
+    request = UseAppRequest(chosen, release, rolling.policy_of(more), not no_revert, dry_run)
+    return _switch(ctx, request, wait=not more["no_wait"], style=style, quiet=quiet)
+
+
+@app.command()
+@options.selected
+@_revert
+@rolling.policy_options
+@options.dry_run
+@options.formatted
+@options.quiet("Print only the names of those that get it.")
+@click.pass_context
+def undo(
+        ctx: click.Context,
+    /,
+    *,
+    patterns: tuple[str, ...],
+    labels: tuple[str, ...],
+    everything: bool,
+    no_revert: bool,
+    dry_run: bool,
+    style: str,
+    quiet: bool,
+    **more: Any,
+) -> int:
+    """Give containers the release that they had before the last `app use`: those chosen, or all that it changed.
+
+    \b
+    Examples:
+      lxcfleet app undo
+      lxcfleet app undo web3
+    """
+    chosen = options.optional_selection(patterns, labels, everything)
+    if not chosen.narrow:
+        chosen = Selection(everything=True)
+    request = UseAppRequest(chosen, None, rolling.policy_of(more), not no_revert, dry_run)
+    return _switch(ctx, request, wait=not more["no_wait"], style=style, quiet=quiet)
+
+
+def _switch(ctx: click.Context, request: UseAppRequest, *, wait: bool, style: str, quiet: bool) -> int:
+    client = connect(ctx)
+    record = client.use_app(request)
+    begun = record["rollout"]
+    if not quiet and style == "table":
+        _tell(record)
+    if begun is not None and wait and begun["ended"] is None:
+        try:
+            record["rollout"] = _follow(client, begun, quiet=quiet, revert=request.revert)
+        except KeyboardInterrupt:
+            output.say("lxcfleet: left; the rollout goes on: `lxcfleet rollout status`")
+            return rolling.INTERRUPTED
+    rollout = record["rollout"]
+    names = [*record["apps"]]
+    if quiet:
+        output.write("".join(f"{name}\n" for name in names))
+    elif style != "table":
+        rows = [(name, *(each or "" for each in pair)) for name, pair in record["apps"].items()]
+        output.show(style, record, lines=list, rows=lambda: [("name", "former", "app"), *rows])
+    elif rollout is not None:
+        output.say(f"lxcfleet: restarted in waves: rollout {rollout['id']} is {rollout['status']}")
+    if rollout is None or begun is None:
+        return 0
+    if rollout["undoes"] == begun["id"]:
+        hint = "`lxcfleet events` has more"
+        output.say_error(WrongState("a gate failed, so all go back to what they had", why=rollout["about"], hint=hint))
+        return rolling.tell_halt(rollout) or 1
+    return rolling.tell_halt(rollout)
+
+
+def _tell(record: AppSwitchRecord) -> None:
+    if not record["changed"]:
+        output.say("lxcfleet: nothing to do: all of them have it already")
+        return
+    alike: dict[tuple[str | None, ...], list[str]] = {}
+    for name, pair in record["apps"].items():
+        alike.setdefault(tuple(pair), []).append(name)
+    for (former, wanted), names in alike.items():
+        would = "would be changed" if record["dry_run"] else "are changed"
+        output.say(f"lxcfleet: {len(names)} {would}: {former or 'no app'} -> {wanted or 'no app'}: {' '.join(names[:_SHOWN])}"
+                   f"{f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''}")  # fmt: skip
+
+
+def _follow(client: Client, begun: RolloutRecord, *, quiet: bool, revert: bool) -> RolloutRecord:
+    """The rollout once it has ended or is halted; if it was undone by itself, the one that undid it."""
+    record = rolling.follow(client, begun, quiet=quiet)
+    deadline = time.monotonic() + _REVERT_SECONDS
+    while revert and record["id"] == begun["id"] and record["status"] == "halted" and time.monotonic() < deadline:
+        time.sleep(_PAUSE)
+        record = client.rollout() or record
+    if record["undoes"] == begun["id"] and record["ended"] is None:
+        record = rolling.follow(client, record, quiet=quiet)
+    return record
 
 
 VERBS = {"app": app}

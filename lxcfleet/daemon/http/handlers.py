@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from lxcfleet import __version__
 from lxcfleet.api import calls
-from lxcfleet.api.apps import AddAppRequest, AppCheckRecord, AppRecord, NamedAppsRequest
+from lxcfleet.api.apps import AddAppRequest, AppCheckRecord, AppRecord, AppSwitchRecord, NamedAppsRequest, UseAppRequest
 from lxcfleet.api.disk import DiffRecord, DiffRequest, DiskRecord, DiskRequest
 from lxcfleet.api.findings import (
     CvesRecord,
@@ -79,6 +79,7 @@ from lxcfleet.daemon.setting import Setting
 from lxcfleet.daemon.volumes import Volumes
 from lxcfleet.errors import InvalidInput
 from lxcfleet.fleets.service import Fleets
+from lxcfleet.patch.apps import AppSwitch
 from lxcfleet.patch.cve.service import Cves
 from lxcfleet.patch.exposure import Audit
 from lxcfleet.patch.generations import Generations
@@ -251,8 +252,8 @@ class OfVolumes:
 class OfApps:
     """Handlers of calls about apps."""
 
-    def __init__(self, apps: Apps) -> None:
-        self._apps = apps
+    def __init__(self, apps: Apps, switch: AppSwitch) -> None:
+        self._apps, self._switch = apps, switch
 
     def bind(self, routes: Routes) -> None:
         """Have them answered."""
@@ -260,6 +261,7 @@ class OfApps:
         routes.json(calls.ADD_APP, self.add)
         routes.json(calls.VERIFY_APPS, self.verify)
         routes.json(calls.REMOVE_APPS, self.remove)
+        routes.json(calls.USE_APP, self.use)
 
     async def apps(self, _: None) -> list[AppRecord]:
         """See calls.APPS; likewise each handler the call of its name."""
@@ -273,6 +275,9 @@ class OfApps:
 
     async def remove(self, ask: NamedAppsRequest) -> OperationRecord:
         return (await self._apps.remove(ask)).record()
+
+    async def use(self, ask: UseAppRequest) -> AppSwitchRecord:
+        return await self._switch.use(ask)
 
 
 class OfDisk:

@@ -28,6 +28,7 @@ from lxcfleet.daemon.service import Fleet
 from lxcfleet.daemon.setting import Setting
 from lxcfleet.errors import Busy, FleetError, InvalidInput, NotFound
 from lxcfleet.fleets.service import Fleets
+from lxcfleet.patch.apps import AppSwitch
 from lxcfleet.patch.cve.service import Cves
 from lxcfleet.patch.exposure import Audit
 from lxcfleet.patch.generations import Generations
@@ -57,6 +58,7 @@ class Server:
         generations: Generations,
         rescue: Rescue,
         apps: Apps,
+        switch: AppSwitch,
         scrape: Scrape,
         access: Access,
     ) -> None:
@@ -74,7 +76,7 @@ class Server:
         OfPatches(patch, prover, cves, audit, own).bind(routes)
         OfRollouts(rollouts).bind(routes)
         OfGenerations(generations, rescue).bind(routes)
-        OfApps(apps).bind(routes)
+        OfApps(apps, switch).bind(routes)
         scrape.bind(routes)
         routes.add_to(self.application)
         self._harmless = {(call.method, call.path) for call in calls.CALLS.values() if call.harmless}

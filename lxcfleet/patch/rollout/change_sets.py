@@ -48,6 +48,12 @@ class ChangeSet:
     undoes: str = ""
     """The rollout that this one undoes; empty: none."""
 
+    @property
+    def about(self) -> str:
+        """The apps that it changes, such as ``shop@1.4 -> shop@1.5``; empty: none."""
+        pairs = {(each.former["app"], each.wanted["app"]) for each in self.members.values() if "app" in each.wanted}
+        return ", ".join(f"{former or 'no app'} -> {wanted or 'no app'}" for former, wanted in sorted(pairs, key=str))
+
     def reversed(self, rollout: str) -> ChangeSet:
         """The changes that undo these."""
         members = {name: Specs(each.wanted, each.former) for name, each in self.members.items()}

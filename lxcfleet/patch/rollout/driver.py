@@ -199,7 +199,8 @@ class Driver:
         if self._ledger.active is not None:
             halt = self._with_ending(Halt(container, why, text, changed))
             self._ledger.keep(planner.halt(self._ledger.active, halt))
-            self._ledger.say(f"halted{f' at {container}' if container else ''}: {why}{causes.in_words(halt)}")
+            about = f" ({self._ledger.active.about})" if self._ledger.active.about else ""
+            self._ledger.say(f"halted{f' at {container}' if container else ''}{about}: {why}{causes.in_words(halt)}")
             command = self._fleet.config.rollout.on_halt
             if command:
                 facts = causes.environment(self._ledger.active, halt)

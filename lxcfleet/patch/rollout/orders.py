@@ -94,9 +94,13 @@ class Orders:
         return record_of(self.ledger.last)
 
     async def begin_change(
-        self, wanted: Mapping[str, Spec], policy: Mapping[str, Any], *, auto_revert: bool = False
+        self, wanted: Mapping[str, Spec], policy: Mapping[str, Any], *, auto_revert: bool = False,
+        resting: Mapping[str, Spec] = {},
     ) -> RolloutRecord:
-        """Begin to give running containers other specs, each just before its restart. Raises FleetError."""
+        """Begin to give running containers other specs, each just before its restart. Raises FleetError.
+
+        ``resting``: specs that the caller gives others at once after that: to undo the rollout takes them back, too.
+        """
         self.refuse_second()
         registry = self._fleet.registry
         members, specs = {}, {}
@@ -106,7 +110,12 @@ class Orders:
                 members[name] = self._sight.member(registry[name])
                 specs[name] = changing_values(former, spec)
         rollout = replace(self._new(RolloutKind.CHANGE, policy, members), auto_revert=auto_revert)
-        self._change_sets.keep(ChangeSet(rollout.id, specs))
+        for name, spec in resting.items():
+            if (former := registry[name].wanted) is not None:
+                specs[name] = changing_values(former, spec)
+        changes = ChangeSet(rollout.id, specs)
+        self._change_sets.keep(changes)
+        rollout = replace(rollout, about=changes.about)
         return await self._start(rollout, dry_run=False)
 
     async def rescue(self, wanted: Mapping[str, Spec]) -> RolloutRecord:
@@ -133,7 +142,9 @@ class Orders:
             self.ledger.keep(planner.end(last, Status.ABORTED, now()))
         members = {}
         rollout = replace(self._new(RolloutKind.CHANGE, {}, {}), policy=last.policy, undoes=last.id)
-        self._change_sets.keep(changes.reversed(rollout.id))
+        back = changes.reversed(rollout.id)
+        self._change_sets.keep(back)
+        rollout = replace(rollout, about=_with_cause(back.about, last))
         for name in changed:
             container, before = registry[name], last.members.get(name)
             if container.running is None and (before is None or before.phase in (MemberPhase.DONE, MemberPhase.SKIPPED)):
@@ -142,7 +153,7 @@ class Orders:
                 expected = before is None or before.expected
                 members[name] = replace(self._sight.member(container), expected=expected)
         self.refuse_second()  # another one may have begun meanwhile
-        self.ledger.say(f"puts the former specs back: it undoes {last.id}")
+        self.ledger.say(f"puts the former specs back: it undoes {last.id}{_more(rollout)}")
         return await self._start(replace(rollout, members=members), dry_run=False)
 
     def _new(self, kind: RolloutKind, policy: Mapping[str, Any], members: Mapping[str, Member]) -> Rollout:
@@ -157,7 +168,8 @@ class Orders:
         if not rollout.members:
             return record_of(planner.end(rollout, Status.DONE, now()))
         self.ledger.keep(rollout)
-        self.ledger.say(f"begins: {len(rollout.members)} {'stale ' if rollout.kind is RolloutKind.PATCH else ''}containers")
+        stale = "stale " if rollout.kind is RolloutKind.PATCH else ""
+        self.ledger.say(f"begins: {len(rollout.members)} {stale}containers{_more(rollout)}")
         return record_of(rollout)
 
     def pause(self) -> RolloutRecord:
@@ -216,3 +228,15 @@ class Orders:
             self.ledger.keep(rollout)
         except HostError as error:
             log.error("%s", error)
+
+
+def _more(rollout: Rollout) -> str:
+    return f": {rollout.about}" if rollout.about else ""
+
+
+def _with_cause(about: str, halted: Rollout) -> str:
+    """What an undo changes, with the reason if the rollout that it undoes had halted."""
+    halt = halted.halted
+    if not about or halt is None:
+        return about
+    return f"{about}, as {halt.container}: {halt.why}" if halt.container else f"{about}, as {halt.why}"

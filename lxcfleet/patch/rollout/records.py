@@ -32,6 +32,7 @@ def record_of(
         "wave": rollout.wave,
         "patches": rollout.patch,
         "undoes": rollout.undoes,
+        "about": rollout.about,
         "waits_for": waits_for if not rollout.status.ended else "",
         "halted": None if halted is None else _halt_record(halted),
         "policy": rollout.policy.to_json(),

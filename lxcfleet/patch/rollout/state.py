@@ -149,6 +149,8 @@ class Rollout:
     """The containers for which patches are taken up: those in any of these selections, in the API's form."""
     undoes: str = ""
     """The id of the rollout whose changes of specs this one takes back; empty: none."""
+    about: str = ""
+    """The apps that it changes, in words; empty: none."""
     auto_revert: bool = False
     """Whether the former specs are put back, in a rollout of its own, if it halts."""
 
