@@ -58,18 +58,17 @@ class Exposed:
         return {"path": os.fsencode(self.path).decode("utf-8", "backslashreplace"), "why": self.why, "rule": self.rule}
 
 
-def secrets(paths: Paths, root: Path, parts: Collection[str] = ()) -> list[Secret]:
+def secrets(paths: Paths, tree: Tree, mounted: Collection[str] = ()) -> list[Secret]:
     """Everything that is private on the host, except for paths that the operator's rules show by name.
     Raises InvalidInput if those rules are wrong.
 
-    ``root`` has the host's root file system and its ``parts``, and nothing else: nobody on the host can read the files that
-    lie under another mount point.
+    ``tree``: the base; ``mounted``: its mount points, but for parts: nobody on the host can read the files that lie under
+    these.
     """
-    tree = Tree(root)
     shown = [tree.real(rule.path) for rule in mask_rules.load(paths.mask_rules).rules if rule.kind is RuleKind.SHOW]
     # Deltas are many and do not belong to the host. Whether anybody can see into them shows at their directory.
     own = tree.real(str(paths.lxc), last=True)
-    elsewhere = (mounts.points() - {"/", *parts}) | {own}
+    elsewhere = {*mounted, own}
     return [
         Secret(found.path, "the containers' own" if found.path == own else found.why, tuple(_marks(tree, found.path, shown)))
         for found in sweep(tree, {}, exempt=shown, mounts=elsewhere)
@@ -77,10 +76,18 @@ def secrets(paths: Paths, root: Path, parts: Collection[str] = ()) -> list[Secre
 
 
 def _secrets_of(paths: Paths, host: Layer, parts: Mapping[str, str]) -> list[Secret]:
-    """All that is private in the layer with the host's files, which is mounted for that, with its parts in it."""
+    """All that is private in the layer with the host's files. The host's root is mounted for that, with its parts in it and
+    nothing else; a generation has nothing else anyway."""
+    if host.sheets:
+        return secrets(paths, host.tree())
     for clone in mount_plan.clones([host], parts.items(), shifted=False):
         syscalls.clone_read_only(Path(clone.source), Path(clone.target), None)
-    return secrets(paths, Path(host.mount or host.source), parts)
+    return secrets(paths, _tree(host), mounts.points() - {"/", *parts})
+
+
+def _tree(host: Layer) -> Tree:
+    """The layer with the host's files, once it is mounted."""
+    return host.tree() if host.sheets else Tree(Path(host.mount or host.source))
 
 
 def _marks(tree: Tree, path: str, shown: Collection[str]) -> Iterable[Mark]:
@@ -95,21 +102,21 @@ def _marks(tree: Tree, path: str, shown: Collection[str]) -> Iterable[Mark]:
                 yield Mark.of(here, status)
                 left -= 1
             elif len(waiting) < SAMPLE:
-                found = [join(here, name) for name in sorted(os.listdir(tree.outside(here)))]
+                found = [join(here, name) for name in tree.names(here)]
                 waiting += [each for each in found if each not in shown][:SAMPLE]
         except OSError:
             continue  # it has gone
 
 
 def exposed(
-    pid: int, name: str, hidden: Sequence[Secret], root: Path, given: Collection[str] = (),
+    pid: int, name: str, hidden: Sequence[Secret], tree: Tree, given: Collection[str] = (),
     own: Callable[[str], bool] = lambda _: False,
 ) -> list[Exposed]:
     """Those of ``hidden`` that the container whose process 1 is ``pid`` can read, but for what it is ``given`` on purpose,
     and for files of its ``own``, even if they are like the host's. Raises HostError."""
     marks = [mark for secret in hidden for mark in secret.marks if mark.path not in given]
     found = inside.readable(pid, name, marks)
-    seen = {path for path, copy in found if (copy is None or _same(root, path, copy)) and not own(path)}
+    seen = {path for path, copy in found if (copy is None or _same(tree, path, copy)) and not own(path)}
     result = []
     for secret in hidden:
         files = [mark.path for mark in secret.marks if mark.path in seen]
@@ -120,10 +127,10 @@ def exposed(
     return result
 
 
-def _same(root: Path, path: str, copy: str) -> bool:
+def _same(tree: Tree, path: str, copy: str) -> bool:
     """Whether the container's file has the same content as the host's. If the container wrote the file itself, it has not."""
     try:
-        return inside.digest(Tree(root).outside(path)) == copy
+        return inside.digest(tree.outside(path)) == copy
     except OSError:
         return False
 
@@ -135,10 +142,10 @@ def is_own(top: Upper, path: str) -> bool:
     return found is not None and found.status is not None and not found.copied
 
 
-def _given(stack: Stack, root: Path) -> frozenset[str]:
+def _given(stack: Stack, tree: Tree) -> frozenset[str]:
     """Private files of the host that the container has with its services, as they are what everybody can download."""
     asked = [layer.services for layer in stack.lower if layer.services is not None]
-    return frozenset[str]().union(*(services.plan(Tree(root), each).given for each in asked))
+    return frozenset[str]().union(*(services.plan(tree, each).given for each in asked))
 
 
 def audit(paths: Paths, containers: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
@@ -156,10 +163,10 @@ def audit(paths: Paths, containers: Iterable[Mapping[str, Any]]) -> Iterable[dic
         if host not in hidden:
             hidden[host] = _secrets_of(paths, host, parts)
         try:
-            place = Path(host.mount or host.source)
+            tree = _tree(host)
             with contextlib.closing(Upper(stack.top)) as top:
-                given, own = _given(stack, place), partial(is_own, top)
-                found = exposed(container["pid"], container["name"], hidden[host], place, given, own)
+                given, own = _given(stack, tree), partial(is_own, top)
+                found = exposed(container["pid"], container["name"], hidden[host], tree, given, own)
         except (FleetError, OSError) as error:
             yield {"name": container["name"], "exposed": [], "problem": str(error)}
         else:

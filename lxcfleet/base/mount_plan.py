@@ -134,11 +134,13 @@ def plan(paths: Paths, stack: Stack, name: str, first_id: int | None, parts: Seq
 def clones(lower: Sequence[Layer], parts: Iterable[tuple[str, str]], *, shifted: bool) -> tuple[Clone, ...]:
     """The clones that show these layers read-only where overlays expect them; the lowest layer first, with its ``parts``.
 
-    ``parts``: mount points, those nearest to the root first, each with the identity that its file system must have.
+    ``parts``: mount points, those nearest to the root first, each with the identity that its file system must have. A
+    generation has none: its sheets on all file systems lie over each other.
     """
     *others, bottom = lower
     owners = shifted and bottom.idmapped
     base = [Clone(*pair, owners) for pair in zip(bottom.sheets or (bottom.source,), _places(bottom), strict=True)]
+    parts = () if bottom.sheets else parts
     below = [Clone(bottom.outside(point), base[0].target + point, owners, identity) for point, identity in parts]
     above = [Clone(layer.source, _places(layer)[0], shifted and layer.idmapped) for layer in reversed(others)]
     return (*reversed(base), *below, *above)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,6 +110,13 @@ class KeptPaths(Roots):
     def sheets(self) -> Path:
         """The directories that generations are made of, by name."""
         return self.generations / "sheets"
+
+    @property
+    def sheets_elsewhere(self) -> str:
+        """The name of the directory, at the top of another file system, with the sheets that are on that one."""
+        usual = ".lxcfleet-generations"
+        own = hashlib.sha256(os.fsencode(self.lxc)).hexdigest()[:8]
+        return usual if self.lxc == Roots().lxc else f"{usual}-{own}"
 
     def generation_record(self, number: int) -> Path:
         """What is known of the generation; see base.generations.record."""

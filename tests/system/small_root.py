@@ -19,7 +19,7 @@ def make(root: Path, **versions: str) -> None:
         if place.is_symlink():
             (root / name).symlink_to(os.readlink(place))
         elif place.is_dir():
-            (root / name).mkdir()
+            (root / name).mkdir(exist_ok=True)
     for directory in ("usr/bin", "usr/lib", "usr/lib64", "usr/sbin", "etc", f"{_RECORDS}/info", "var/tmp", "var/log"):
         (root / directory).mkdir(parents=True, exist_ok=True)
     for name in PROGRAMS:

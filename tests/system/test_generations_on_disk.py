@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from lxcfleet.base.generations import build, store
 from lxcfleet.base.generations.sheets import Sheets
 from lxcfleet.base.generations.verify import verify
 from lxcfleet.base.mount_plan import OPTIONS
+from lxcfleet.errors import Unsupported
 from lxcfleet.host.kernel import syscalls
 from lxcfleet.paths import Paths
 
@@ -166,6 +168,65 @@ def test_an_overlay_of_a_generation_shows_what_was_frozen_and_goes_on_showing_it
         store.remove(paths, number)
     assert (host / "usr/bin/a").read_text() == "the next patch"
     assert (host / "usr/bin/a").stat().st_nlink == 1
+
+
+@pytest.mark.parametrize("first_id", [None, FIRST_ID])
+def test_a_host_of_several_file_systems_is_one_overlay(
+    paths: Paths, host: Path, tmp_path: Path, first_id: int | None
+) -> None:
+    """/usr is a file system of its own, and /opt a mount of the same one, over which no link leads either."""
+    image = tmp_path / "usr.ext4"
+    with open(image, "wb") as file:
+        file.truncate(8 << 20)
+
+    def look() -> tuple[list[Shot], list[Shot], Shot]:
+        source = (host / "usr").rename(tmp_path / "usr")
+        (host / "usr").mkdir()
+        for command in (
+            ["mkfs.ext4", "-q", "-F", str(image)], ["mount", "-o", "loop", str(image), str(host / "usr")],
+            ["mount", "--bind", str(host / "opt"), str(host / "opt")], ["cp", "-a", f"{source}/.", str(host / "usr")],
+        ):  # fmt: skip
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        (host / "usr/lost+found").rmdir()
+        expected, found = [], []
+        try:
+            for step in range(3):
+                made = build.freeze(paths, "", root=host, now=NOW)
+                assert made is not None
+                assert [name.partition(".")[2] for name in made.levels[-1]] == ["", "opt", "usr"]
+                assert os.path.samefile(store.view(paths, made).outside("/usr/bin/a"), host / "usr/bin/a")
+                sheets = [store.sheet(paths, name) for name in made.sheets]
+                expected.append(frozen(store.view(paths, made), capabilities=first_id is None))
+                root = mounted(paths, sheets, first_id)
+                found.append(shown(root, first_id))
+                assert verify(paths, made.number).good
+                if step < 2:
+                    unmounted(paths, len(sheets))
+                    replace(host / "usr/bin/a", f"patched {step}")
+                    replace(host / "opt/app/run", f"patched {step}")
+                    (host / ("usr/lib/old", "usr/lib/dir/x")[step]).unlink()
+                    (host / "etc/conf").write_text(f"patched {step}")
+            # What runs sees nothing of the next patch.
+            replace(host / "usr/lib/dir/y", "patched")
+            replace(host / "opt/app/run", "patched")
+            after = shown(root, first_id)
+            unmounted(paths, len(sheets))
+            for number in (2, 3, 1):
+                store.remove(paths, number)
+            assert sorted(os.listdir(host / "usr")) == ["bin", "lib"]
+            assert os.listdir(host / "opt") == ["app"]
+            subprocess.run(["mount", "-o", "remount,ro", str(host / "usr")], check=True)
+            with pytest.raises(Unsupported, match="/usr is a file system of its own, which is mounted read-only"):
+                build.freeze(paths, "", root=host, now=NOW)
+        finally:
+            subprocess.run(["umount", str(host / "usr"), str(host / "opt")], check=True)
+        return expected, found, after
+
+    expected, found, after = apart(look)
+    assert found == expected
+    assert after == expected[2]
+    assert "/usr/lib/old" not in expected[1]
+    assert "/usr/lib/old" in expected[0]
 
 
 def test_an_immutable_file_is_copied(paths: Paths, host: Path) -> None:

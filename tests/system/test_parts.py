@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import SLEEP, Fleet, alive, until
+from .harness import ROOT, SLEEP, Fleet, alive, until
 
 pytestmark = pytest.mark.system
 
@@ -239,6 +239,69 @@ def test_a_containers_own_file_in_the_place_of_a_part_stays(fleet: Fleet, host: 
     after = fleet.run("exec", name, "--", "sh", "-c", look)
     assert (after.out, after.status) == (before.out, before.status)
     assert fleet.inside(name, "findmnt -no TARGET /opt; findmnt -no TARGET /usr/local") == "/usr/local"
+
+
+SMALL = """
+import sys, time
+from pathlib import Path
+from lxcfleet.base.generations import build
+from lxcfleet.paths import Paths
+from system import small_root
+paths, root = Paths.from_environment(), Path(sys.argv[1])
+if sys.argv[2] == "make":
+    small_root.make(root, greet="1", other="1")
+    (root / "opt/tool").mkdir()
+    small_root.replace(root / "opt/tool/said", "opt 1")
+elif sys.argv[2] == "patch":
+    small_root.install(root, greet="2", other="1")
+    small_root.replace(root / "opt/tool/said", "opt 2")
+else:
+    print(":".join(build.freeze(paths, "a test", root=root, now=time.time()).sheets))
+"""
+
+
+def test_containers_stand_on_generations_of_several_file_systems(fleet: Fleet, host: Host) -> None:
+    """A small root with a /usr on a disk of its own and a /opt that is another mount: all goes back together."""
+    root = fleet.paths.state / "root"
+    place = root / "usr" / fleet.paths.sheets_elsewhere
+    environment = " ".join(f"{key}={value}" for key, value in fleet.paths.environment().items())
+    python = f"cd {ROOT} && {environment} PYTHONPATH={ROOT}:{ROOT}/tests /usr/bin/python3 -c '{SMALL}' {root}"
+    host.run(
+        f"mkdir -p {root}/usr {root}/opt && mkfs.ext4 -q -F {host.images}/usr 64M"
+        f" && mount -o loop {host.images}/usr {root}/usr && rmdir {root}/usr/lost+found"
+        f" && mount --bind {root}/opt {root}/opt && {python} make"
+    )
+    try:
+        assert host.run(f"{python} freeze") == "s1:s1.opt:s1.usr"
+        name, other = fleet.name("a"), fleet.name("b")
+        fleet.create(name, other)
+        assert fleet.run("rollback", name, "--to", "1").status == 0
+        look = "cat /usr/lib/greet /opt/tool/said; echo; echo /opt/* /usr/.lxc*"
+        assert fleet.inside(name, look) == "greet 1\nopt 1\n/opt/tool /usr/.lxc*"
+        host.run(f"{python} patch")
+        assert host.run(f"{python} freeze") == "s2:s2.opt:s2.usr:s1:s1.opt:s1.usr"
+        fleet.ok("restart", name)
+        assert fleet.inside(name, "cat /usr/lib/greet /opt/tool/said") == "greet 1\nopt 1"
+        assert fleet.run("rollback", name, "--to", "2").status == 0
+        assert fleet.inside(name, "cat /usr/lib/greet /opt/tool/said") == "greet 2\nopt 2"
+        assert exposed(fleet) == {name: [], other: []}
+        assert stale(fleet)[name], "its programs are the small root's, and not the host's"
+        assert host.run(f"ls {place}") == "CACHEDIR.TAG\ns1.usr\ns2.usr"
+        # A part that is not mounted is told before the container is stopped.
+        pid = fleet.pid(name)
+        host.run(f"mv {place} {place}-")
+        ran = fleet.run("restart", name)
+        assert ran.status == 1, ran
+        assert f"{place}/s2.usr/tree is gone, or its file system is not mounted" in ran.err
+        assert fleet.pid(name) == pid
+        assert fleet.run("generation", "verify", "2").status == 4
+        host.run(f"mv {place}- {place}")
+        assert fleet.run("generation", "verify", "2").status == 0
+        fleet.ok("destroy", name, "--force")
+        fleet.ok("generation", "rm", "1", "2")
+        assert host.run(f"ls -A {root}/usr {root}/opt | tr -d '\n'") == f"{root}/opt:tool{root}/usr:binliblib64sbin"
+    finally:
+        host.run(f"umount {root}/usr {root}/opt")
 
 
 def test_a_daemon_takes_over_the_containers_of_a_killed_one(fleet: Fleet) -> None:

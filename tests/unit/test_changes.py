@@ -12,6 +12,7 @@ from lxcfleet.api.disk import parse_path
 from lxcfleet.base import changes, exposure
 from lxcfleet.base.changes import Changes
 from lxcfleet.base.present import Shelf, Upper
+from lxcfleet.base.tree import Tree
 from lxcfleet.errors import InvalidInput
 from lxcfleet.host.process import inside
 from lxcfleet.host.process.inside import Mark
@@ -215,5 +216,5 @@ def test_a_container_s_own_file_is_no_exposed_one(four: dict[str, Path], monkeyp
     both = "/etc/key", "/etc/copied"
     secrets = [exposure.Secret(path, "0600", (Mark(path, 0o100000, 1, 1, 1),)) for path in both]
     monkeypatch.setattr(inside, "readable", lambda *_: [(path, None) for path in both])
-    found = exposure.exposed(1, "web", secrets, four["base"], (), lambda path: path in owned)
+    found = exposure.exposed(1, "web", secrets, Tree(four["base"]), (), lambda path: path in owned)
     assert [each.path for each in found] == ["/etc/copied"]

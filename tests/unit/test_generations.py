@@ -12,7 +12,7 @@ import signal
 import stat
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,13 @@ from hypothesis import strategies as st
 from lxcfleet.base.generations import build, changes, manifest, store, writing
 from lxcfleet.base.generations.changes import Change, Needs
 from lxcfleet.base.generations.manifest import Folder, Manifest, Merged, Owned, Source, Stamp, Status
+from lxcfleet.base.generations.places import Place, word_of
 from lxcfleet.base.generations.record import Generation, dump, parse
 from lxcfleet.base.generations.sheets import Sheets
 from lxcfleet.base.generations.verify import verify
 from lxcfleet.base.mask import compiler
 from lxcfleet.base.tree import Tree
-from lxcfleet.errors import Broken, Busy, NoCapacity, NotFound, Unsupported
+from lxcfleet.errors import Broken, Busy, HostError, NoCapacity, NotFound, Unsupported
 from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.host.kernel.entries import Directory, Whiteout
 from lxcfleet.host.packages import dpkg
@@ -121,6 +122,7 @@ def shot_of_host(root: Path, tops: tuple[str, ...] = ("usr", "etc", "opt", "var/
     found: Shot = {}
     for top in tops:
         for directory, folders, files in os.walk(root / top):
+            folders[:] = [name for name in folders if not name.startswith(".lxcfleet-generations")]
             inside = f"/{Path(directory).relative_to(root)}"
             mode = stat.S_IMODE(os.lstat(directory).st_mode)
             found[inside] = ("directory", mode)
@@ -193,11 +195,25 @@ def change(root: Path, step: tuple[str, str, int]) -> None:
         file.write_text(f"{number} in place")
 
 
-@given(st.lists(st.lists(STEPS, max_size=6), min_size=1, max_size=7), st.randoms(use_true_random=False), st.booleans())
-@settings(max_examples=30)
+def parts_of(paths: Paths, root: Path, points: Iterable[str], home: str = "/") -> tuple[Place, ...]:
+    """The places for a host with file systems of their own at these points. Sheets beside the records are on ``home``."""
+    others = sorted({"/", *points} - {home})
+    elsewhere = (Place(word_of(each), each, Path(f"{root}{each}", paths.sheets_elsewhere)) for each in others)
+    return Place("", home, paths.sheets), *elsewhere
+
+
+POINTS = st.sets(st.sampled_from(("/usr", "/opt", "/usr/local", "/var/lib")))
+
+
+@given(
+    st.lists(st.lists(STEPS, max_size=6), min_size=1, max_size=7), st.randoms(use_true_random=False), st.booleans(),
+    st.lists(st.one_of(st.just(set[str]()), POINTS), min_size=8, max_size=8), st.sampled_from(("/", "/var")),
+)  # fmt: skip
+@settings(max_examples=40)
 def test_what_was_frozen_stays_whatever_becomes_of_the_host(
-    patches: list[list[tuple[str, str, int]]], random: Any, squash: bool
+    patches: list[list[tuple[str, str, int]]], random: Any, squash: bool, parts: list[set[str]], home: str
 ) -> None:
+    """On one file system, or on several, which the host may have others of each time."""
     with tempfile.TemporaryDirectory() as top, pytest.MonkeyPatch.context() as patched:
         patched.setattr(changes, "MOST_SHEETS", 2 if squash else 6)
         patched.setattr(changes, "MOST_CHANGED", 0.5)
@@ -208,6 +224,8 @@ def test_what_was_frozen_stays_whatever_becomes_of_the_host(
             before = shot_of_host(root)
             for step in patch:
                 change(root, step)
+            points = parts.pop()
+            patched.setattr(build, "present", lambda paths, root, points=points: parts_of(paths, root, points, home))
             now = shot_of_host(root)
             made = build.freeze(paths, "", root=root, now=NOW)
             if made is None:
@@ -217,6 +235,7 @@ def test_what_was_frozen_stays_whatever_becomes_of_the_host(
                 assert made.number not in frozen
                 frozen[made.number] = now
                 assert below(shot_of(store.view(paths, made))).keys() == now.keys()
+                assert all(each in (f"s{made.number}", *sheets_there(paths, root)) for each in made.sheets)
             if len(frozen) > 2 and random.random() < 0.5:
                 store.remove(paths, gone := random.choice(sorted(frozen)))
                 del frozen[gone]
@@ -230,7 +249,15 @@ def test_what_was_frozen_stays_whatever_becomes_of_the_host(
         for number in random.sample(sorted(frozen), len(frozen)):
             store.remove(paths, number)
         assert os.listdir(paths.sheets) == []
+        assert sheets_there(paths, root) == []
+        assert [*root.rglob(f"{paths.sheets_elsewhere}*")] == []
         assert shot_of_host(root) == now
+
+
+def sheets_there(paths: Paths, root: Path) -> list[str]:
+    """The names in all directories of sheets."""
+    places = [paths.sheets, *root.rglob(paths.sheets_elsewhere)]
+    return sorted(name for place in places for name in os.listdir(place) if name != "CACHEDIR.TAG")
 
 
 def timeless(shot: Shot) -> Shot:
@@ -554,7 +581,7 @@ def test_a_part_on_another_file_system_is_named(paths: Paths, host: Path, monkey
         real(name, *arguments, **options)
 
     monkeypatch.setattr(os, "link", link)
-    with pytest.raises(Unsupported, match="/usr/lib/tool/b is on one of its own"):
+    with pytest.raises(Unsupported, match="/usr/lib/tool/b is on a file system of its own"):
         freeze(paths, host)
     assert os.listdir(paths.sheets) == []
 
@@ -681,7 +708,8 @@ def test_a_record_is_read_as_it_was_written(generation: Generation) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("version", 2), ("number", 0), ("number", True), ("number", "3"), ("sheets", []), ("sheets", ["../x"]),
+        ("sheets", ["s1.../x"]), ("sheets", ["s1/usr"]), ("version", 2), ("number", 0), ("number", True),
+        ("number", "3"), ("sheets", []), ("sheets", ["../x"]),
         ("sheets", ["s1", "s1"]), ("sheets", [1]), ("created", "yesterday"), ("created", ""), ("files", -1), ("extra", 1),
         ("held_until", "soon"), ("why", None),
     ],
@@ -694,6 +722,151 @@ def test_a_record_with_a_mistake_is_refused(key: str, value: object) -> None:
     if key not in ("extra", "held_until"):
         with pytest.raises(Broken):
             parse(json.dumps(data).encode(), "3.json")
+
+
+# -- file systems of their own ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def split(paths: Paths, host: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A host with a /usr and a /opt of their own; gives where the sheets of /usr are."""
+    monkeypatch.setattr(build, "present", lambda paths, root: parts_of(paths, root, ("/usr", "/opt")))
+    return host / "usr" / paths.sheets_elsewhere
+
+
+def test_each_file_system_has_its_own_sheets(paths: Paths, host: Path, split: Path) -> None:
+    made = freeze(paths, host)
+    assert made.sheets == ("s1", "s1.opt", "s1.usr")
+    assert (made.whole, made.levels) == (True, (("s1", "s1.opt", "s1.usr"),))
+    assert stat.S_IMODE(split.stat().st_mode) == 0o700
+    assert (split / "CACHEDIR.TAG").read_text().startswith("Signature: 8a477f597d28d172789f06886806bc55")
+    assert os.path.samefile(split / "s1.usr/tree/usr/bin/tool", host / "usr/bin/tool")
+    assert not (paths.sheets / "s1/tree/usr").exists()
+    assert made.bytes > 0
+    # A patch of /usr alone takes no sheet on /opt.
+    replace(host / "usr/lib/tool/a", "patched")
+    second = freeze(paths, host)
+    assert second.sheets == ("s2", "s2.usr", "s1", "s1.opt", "s1.usr")
+    assert not second.whole
+    assert [verify(paths, number).good for number in (1, 2)] == [True, True]
+    with open(host / "usr/lib/tool/a", "a") as file:
+        file.write("in place")
+    assert [verify(paths, number).written for number in (1, 2)] == [[], ["/usr/lib/tool/a"]]
+    store.remove(paths, 2)
+    store.remove(paths, 1)
+    assert not split.exists()
+
+
+def test_many_sheets_of_several_file_systems_are_counted_by_freezes(
+    paths: Paths, host: Path, split: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thirty patches in an hour: the chain stays short."""
+    del split
+    monkeypatch.setattr(changes, "MOST_CHANGED", 0.9)
+    for number in range(30):
+        replace(host / "usr/lib/tool/a", str(number))
+        replace(host / "opt/app/run", str(number))
+        made = freeze(paths, host)
+        assert len(made.levels) <= changes.MOST_SHEETS
+        assert made.levels[-1] == ("s1", "s1.opt", "s1.usr")
+        for old in store.numbers(paths)[:-3]:
+            store.remove(paths, old)
+    assert [verify(paths, number).good for number in store.numbers(paths)] == [True] * 3
+    assert len(sheets_there(paths, host)) <= 3 * (changes.MOST_SHEETS + 1)
+    for number in store.numbers(paths):
+        store.remove(paths, number)
+    assert sheets_there(paths, host) == []
+
+
+def test_a_file_system_that_is_not_mounted_is_found_out(paths: Paths, host: Path, split: Path) -> None:
+    freeze(paths, host)
+    split.rename(host / "elsewhere")
+    assert verify(paths, 1).missing == ["s1.usr"]
+    assert freeze(paths, host).whole, "nothing is built upon a generation that is not all there"
+    shutil.rmtree(split)
+    (host / "elsewhere").rename(split)
+    assert verify(paths, 1).good
+
+
+def test_where_sheets_are_is_never_guessed(paths: Paths, host: Path, split: Path) -> None:
+    freeze(paths, host)
+    file = paths.generations / "places.json"
+    text = file.read_text()
+    for wrong in ("", "[]", "{"):
+        file.write_text(wrong)
+        with pytest.raises(Broken, match=r"places\.json"):
+            store.view(paths, store.load(paths, 1))
+        with pytest.raises(Broken):
+            store.tidy(paths)
+        assert verify(paths, 1).missing == ["s1.opt", "s1.usr"]
+    file.write_text('{"usr": "relative", "etc": "/etc"}')
+    with pytest.raises(Broken, match="does not say"):
+        store.sheet(paths, "s1.usr")
+    assert split.exists()
+    file.write_text(text)
+    assert verify(paths, 1).good
+
+
+@pytest.mark.parametrize(
+    ("flags", "mode", "point", "told"),
+    [
+        (os.ST_RDONLY, 0o755, "/usr", "read-only.*remount,rw /usr"), (os.ST_NOSUID, 0o755, "/opt", "mounted with nosuid"),
+        (os.ST_NOEXEC | os.ST_NOSUID, 0o755, "/var", ""), (0, 0o775, "/usr", "chmod go-w /usr"), (0, 0o1777, "/opt", ""),
+        (0, 0o757, "/opt", "others than root"), (0, 0o755, "/usr", ""),
+    ],
+)  # fmt: skip
+def test_a_file_system_that_can_have_no_sheet_is_refused(
+    paths: Paths, host: Path, monkeypatch: pytest.MonkeyPatch, flags: int, mode: int, point: str, told: str
+) -> None:
+    system = os.statvfs_result((4096, 4096, 10**9, 10**9, 10**9, 10**9, 10**9, 10**9, flags, 255))
+    monkeypatch.setattr(os, "statvfs", lambda path: system)
+    monkeypatch.setattr(build, "present", lambda paths, root: parts_of(paths, root, (point,)))
+    (host / point[1:]).chmod(mode)
+    if not told:
+        assert freeze(paths, host).sheets == ("s1", f"s1.{point[1:]}")
+        return
+    with pytest.raises(Unsupported, match=f"(?s){told}"):
+        freeze(paths, host)
+    assert not (host / point[1:] / paths.sheets_elsewhere).exists()
+    assert os.listdir(paths.sheets) == []
+
+
+def test_somebody_elses_directory_is_not_used(paths: Paths, host: Path, split: Path) -> None:
+    split.mkdir(mode=0o755)
+    with pytest.raises(HostError, match="only root can enter"):
+        freeze(paths, host)
+    split.rmdir()
+    split.symlink_to("/tmp")
+    with pytest.raises(HostError, match="only root can enter"):
+        freeze(paths, host)
+
+
+def test_the_room_on_each_file_system_counts(
+    paths: Paths, host: Path, split: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = os.statvfs_result((4096, 4096, 1000, 51, 51, 1000, 900, 900, 0, 255))
+    roomy = os.statvfs_result((4096, 4096, 10**9, 10**9, 10**9, 10**9, 10**9, 10**9, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda path: tiny if Path(path) == host / "opt" else roomy)
+    with pytest.raises(NoCapacity, match=f"file system of {host}/opt"):
+        freeze(paths, host)
+    assert not split.exists()
+
+
+def test_a_file_system_that_is_full_leaves_nothing_on_the_others(
+    paths: Paths, host: Path, split: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.link
+
+    def full(name: Any, *arguments: Any, **options: Any) -> None:
+        if name == "tool":
+            raise OSError(errno.ENOSPC, "No space left on device", name)
+        real(name, *arguments, **options)
+
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(NoCapacity):
+        freeze(paths, host)
+    assert split.exists()
+    assert sheets_there(paths, host) == []
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{", b"\xff", b"null"])
@@ -762,13 +935,20 @@ def killed(work: Callable[[], object], where: object, step: str, *, after: bool)
 
 @pytest.mark.reaches("processes", reason="a child that freezes is killed")
 @pytest.mark.parametrize("after", [False, True])
-def test_a_freeze_or_removal_that_is_killed_leaves_the_old_or_the_new(paths: Paths, host: Path, after: bool) -> None:
+@pytest.mark.parametrize("points", [(), ("/usr", "/usr/local", "/opt")], ids=["whole", "split"])
+def test_a_freeze_or_removal_that_is_killed_leaves_the_old_or_the_new(
+    paths: Paths, host: Path, monkeypatch: pytest.MonkeyPatch, points: tuple[str, ...], after: bool
+) -> None:
+    monkeypatch.setattr(build, "present", lambda paths, root: parts_of(paths, root, points))
     freeze(paths, host)
+    whole = sheets_there(paths, host)
+    assert len(whole) == 1 + len(points)
     first = shot_of(store.view(paths, store.load(paths, 1)))
     reached = set()
     for number, (where, step) in enumerate(KILLED):
         replace(host / "usr/lib/tool/a", str(number))
         (host / "etc/more").write_text(str(number))
+        replace(host / "opt/app/run", str(number))
         (host / "usr/lib/tool/c").unlink(missing_ok=True)
         if killed(lambda: freeze(paths, host), where, step, after=after):
             reached.add(step)
@@ -785,7 +965,7 @@ def test_a_freeze_or_removal_that_is_killed_leaves_the_old_or_the_new(paths: Pat
         for each in left[1:]:
             store.remove(paths, each)
         store.tidy(paths)
-        assert os.listdir(paths.sheets) == ["s1"]
+        assert sheets_there(paths, host) == whole
         assert shot_of(store.view(paths, store.load(paths, 1))) == first
         assert (host / "usr/lib/tool/a").read_text() == str(number)
     assert reached >= {step for _, step in KILLED} - {"rmdir"} | {"rmdir in removal", "rename_new in removal"}

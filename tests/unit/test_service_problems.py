@@ -170,5 +170,5 @@ def test_private_settings_that_the_host_changed_stay_hidden_and_that_is_told(hos
 def test_what_a_container_is_given_on_purpose_is_no_exposure(host: Path, tmp_path: Path) -> None:
     with_settings(host, b"port 1\n", b"port 1\n")
     paths = Paths(lxc=tmp_path, run=tmp_path / "run")
-    assert exposure._given(stack_of(paths, "web", Services(("web.service",))), host) == {"/etc/web/web.conf"}
-    assert exposure._given(stack_of(paths, "web"), host) == frozenset()
+    assert exposure._given(stack_of(paths, "web", Services(("web.service",))), Tree(host)) == {"/etc/web/web.conf"}
+    assert exposure._given(stack_of(paths, "web"), Tree(host)) == frozenset()

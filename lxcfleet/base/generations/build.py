@@ -8,7 +8,7 @@ import gc
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,9 +16,10 @@ from pathlib import Path
 from lxcfleet.base.generations import changes as differences
 from lxcfleet.base.generations import manifest, store
 from lxcfleet.base.generations.changes import Changes, Needs
-from lxcfleet.base.generations.manifest import Manifest, Merged, Source
+from lxcfleet.base.generations.manifest import Folders, Manifest, Merged, Source
+from lxcfleet.base.generations.places import Place, check, make, present
 from lxcfleet.base.generations.record import Generation
-from lxcfleet.base.generations.scan import Live, Scan, attributes, elsewhere
+from lxcfleet.base.generations.scan import Live, Scan, attributes
 from lxcfleet.base.generations.scope import scope
 from lxcfleet.base.generations.sheets import Sheets
 from lxcfleet.base.generations.writing import Writer
@@ -37,12 +38,13 @@ _ADMIN = "var/lib/dpkg"
 class _Survey:
     """The host as it is, and what a new generation of it takes."""
 
-    changes: Changes
+    changes: Mapping[Place, Changes]
+    """What each new sheet has; that beside the records comes first."""
     before: Merged
-    """What the new sheet lies over."""
+    """What the new sheets lie over."""
     sheets: tuple[str, ...]
     """The names of its sheets."""
-    needs: Needs
+    needs: Mapping[Place, Needs]
 
 
 def freeze(paths: Paths, why: str, *, root: Path = _ROOT, now: float, waiting: bool = False) -> Generation | None:
@@ -62,12 +64,12 @@ def freeze(paths: Paths, why: str, *, root: Path = _ROOT, now: float, waiting: b
             survey = _survey(paths, root)
             if survey is None:
                 return None
-            _check_room(paths, survey.needs)
+            _check_room(survey.needs)
             number = store.next_number(paths)
             store.give(paths, number)
             made = _make(paths, survey, f"s{number}", root)
             if _quiet(admin, waiting) != before:
-                tree.remove(made.directory)
+                _drop(made)
                 raise Busy("the base was not frozen: dpkg changed packages meanwhile", hint="freeze it once dpkg is done")
             return _keep(paths, survey, made, number, why, now, root)
     except OSError as error:
@@ -82,8 +84,8 @@ def room(paths: Paths, *, root: Path = _ROOT) -> Needs:
             survey = _survey(paths, root)
             if survey is None:
                 return differences.needs({})
-            _check_room(paths, survey.needs)
-            return survey.needs
+            _check_room(survey.needs)
+            return differences.together(survey.needs.values())
     except OSError as error:
         raise HostError.from_os_error("the base can't be looked at", error) from error
 
@@ -124,28 +126,32 @@ def _quiet(admin: Path, waiting: bool) -> tuple[int, ...]:
 
 def _survey(paths: Paths, root: Path) -> _Survey | None:
     """Look at the host, and compare it with the newest generation; None: they are the same."""
-    if os.stat(root).st_dev != os.stat(paths.sheets).st_dev:
-        raise elsewhere(str(root))
-    points = _mounts(root)
+    places = present(paths, root)
+    parts = {place.point for place in places} - {"/", ""}
+    points = _mounts(root) - parts
     newest, sheets = _newest(paths)
     before = Merged(each.folders for each in reversed(sheets))
     what = scope(paths, mask_rules.load(paths.mask_rules), Tree(root), points)
-    live = Scan(str(root), what, before.folders, points).run()
+    live = Scan(str(root), what, before.folders, points, parts).run()
     changes = differences.compare(live, before)
     if newest is not None:
         _drop_same(changes, root, store.view(paths, newest))
         if not changes:
             return None
     below: tuple[str, ...] = newest.sheets if newest is not None else ()
-    if len(below) >= differences.MOST_SHEETS:
-        below, before = below[-1:], Merged([sheets[-1].folders])
+    if newest is not None and len(newest.levels) >= differences.MOST_SHEETS:
+        below = newest.levels[-1]
+        before = Merged(each.folders for each in reversed(sheets[-len(below) :]))
         changes = differences.compare(live, before)
         if differences.count(changes) > differences.MOST_CHANGED * differences.total(live):
             below, before = (), Merged()
             changes = differences.compare(live, before)
-    changes = differences.with_parents(changes, live)
     _settle(changes, live, before, root)
-    return _Survey(changes, before, below, differences.needs(changes))
+    apart = differences.apart(changes, live, places)
+    for place in apart:
+        if place.word:
+            check(place)
+    return _Survey(apart, before, below, {place: differences.needs(each) for place, each in apart.items()})
 
 
 def _newest(paths: Paths) -> tuple[Generation | None, list[Manifest]]:
@@ -160,12 +166,8 @@ def _newest(paths: Paths) -> tuple[Generation | None, list[Manifest]]:
 
 
 def _mounts(root: Path) -> frozenset[str]:
-    """The mount points below the host's root. Raises Unsupported if one of them has a part of the base."""
-    if root != _ROOT:
-        return frozenset()
-    for point in mounts.parts():
-        raise elsewhere(point)
-    return mounts.points() - {"/"}
+    """The mount points below the host's root."""
+    return mounts.points() - {"/"} if root == _ROOT else frozenset()
 
 
 def _drop_same(changes: Changes, root: Path, sheets: Sheets) -> None:
@@ -221,15 +223,17 @@ def _settle(changes: Changes, live: Mapping[str, Live], before: Merged, root: Pa
     differences.settle(changes, foreign, before)
 
 
-def _check_room(paths: Paths, needs: Needs) -> None:
-    now = os.statvfs(paths.sheets)
-    free, size = now.f_bavail * now.f_frsize, now.f_blocks * now.f_frsize
-    why = differences.room(needs, free, now.f_favail if now.f_files else None, size, now.f_files)
-    if why:
-        raise NoCapacity(
-            "the base can't be frozen: there is no room", why=why,
-            hint=f"make room on the file system of {paths.sheets}, or remove generations",
-        )  # fmt: skip
+def _check_room(needs: Mapping[Place, Needs]) -> None:
+    for place, each in needs.items():
+        top = place.directory.parent if place.word else place.directory
+        now = os.statvfs(top)
+        free, size = now.f_bavail * now.f_frsize, now.f_blocks * now.f_frsize
+        why = differences.room(each, free, now.f_favail if now.f_files else None, size, now.f_files)
+        if why:
+            raise NoCapacity(
+                "the base can't be frozen: there is no room", why=why,
+                hint=f"make room on the file system of {top}, or remove generations",
+            )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -238,18 +242,36 @@ class _Made:
 
     directory: Path
     name: str
-    writer: Writer
-    merged: Merged
+    folders: Folders
     size: int
 
 
-def _make(paths: Paths, survey: _Survey, name: str, root: Path) -> _Made:
-    directory = paths.sheets / f"{store.NEW}{name}"
+def _drop(made: Iterable[_Made]) -> None:
+    for each in made:
+        tree.remove(each.directory)
+
+
+def _make(paths: Paths, survey: _Survey, stem: str, root: Path) -> list[_Made]:
+    """Make the sheets that have the same number."""
+    make(paths, survey.changes)
+    made: list[_Made] = []
+    try:
+        for place, changes in survey.changes.items():
+            made.append(_make_one(place, changes, stem, root))
+    except BaseException:
+        _drop(made)
+        raise
+    return made
+
+
+def _make_one(place: Place, changes: Changes, stem: str, root: Path) -> _Made:
+    name = place.sheet(stem)
+    directory = place.directory / f"{store.NEW}{name}"
     tree.remove(directory)
     directory.mkdir(mode=0o700)
     writer = Writer(os.fspath(root), directory)
     try:
-        writer.write(survey.changes)
+        writer.write(changes)
         top = os.lstat(directory / "tree").st_ino
         content = manifest.encode(Manifest(top, writer.folders))
         (directory / "manifest").write_bytes(content)
@@ -263,28 +285,29 @@ def _make(paths: Paths, survey: _Survey, name: str, root: Path) -> _Made:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoCapacity("the base can't be frozen: there is no room", why=f"{directory}: {error.strerror}") from error
         raise
-    return _Made(directory, name, writer, Merged([survey.before.folders, writer.folders]), writer.bytes + len(content))
+    return _Made(directory, name, writer.folders, writer.bytes + len(content))
 
 
-def _keep(paths: Paths, survey: _Survey, made: _Made, number: int, why: str, now: float, root: Path) -> Generation:
-    """Give the sheet its name, and write the record."""
-    folders = made.merged.folders.values()
-    own = made.writer.folders.values()
+def _keep(paths: Paths, survey: _Survey, made: Sequence[_Made], number: int, why: str, now: float, root: Path) -> Generation:
+    """Give the sheets their names, and write the record. Until then none of them belongs to a generation."""
+    folders = Merged([survey.before.folders, *(each.folders for each in made)]).folders.values()
+    own = [folder for each in made for folder in each.folders.values()]
     generation = Generation(
         number=number,
         created=datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-        sheets=(made.name, *survey.sheets),
+        sheets=(*(each.name for each in made), *survey.sheets),
         why=why,
         files=sum(len(folder.linked) + len(folder.copied) for folder in folders),
         linked=sum(len(folder.linked) for folder in own),
         copied=sum(len(folder.copied) for folder in own),
-        bytes=made.size,
+        bytes=sum(each.size for each in made),
         packages=_digest(root / _ADMIN / "status"),
         linked_foreign=sum(len(folder.foreign) for folder in folders),
         linked_foreign_bytes=sum(sum(folder.foreign.values()) for folder in folders),
     )
-    syscalls.rename_new(made.directory, paths.sheets / made.name)
-    tree.sync_directory(paths.sheets)
+    for each in made:
+        syscalls.rename_new(each.directory, each.directory.with_name(each.name))
+        tree.sync_directory(each.directory.parent)
     store.save(paths, generation)
     return generation
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lxcfleet.base.generations.manifest import Folder, Merged, Source, Status
+from lxcfleet.base.generations.places import Place, of
 from lxcfleet.base.generations.scan import Live
 from lxcfleet.base.generations.scope import Manner, manner
 from lxcfleet.base.tree import join, parent
@@ -176,6 +177,23 @@ def needs(changes: Changes) -> Needs:
         copies, links, names = copies + len(change.copy), links + len(change.link), names + len(entries) + len(path)
     listed = 64 * names
     return Needs(len(changes), copies, links, size + listed if changes else 0, len(changes) + copies + 4 if changes else 0)
+
+
+def together(needs: Iterable[Needs]) -> Needs:
+    """What several sheets take."""
+    every = [*needs]
+    return Needs(*(sum(getattr(each, key) for each in every) for key in Needs.__dataclass_fields__))
+
+
+def apart(changes: Changes, live: Mapping[str, Live], places: Sequence[Place]) -> dict[Place, Changes]:
+    """The changes by the place that has their file system, each with the directories above them; none without any.
+
+    The one beside the records has a sheet in any case.
+    """
+    found: dict[Place, Changes] = {places[0]: {"/": Change(live["/"].status, live["/"].mtime)}}
+    for path, change in changes.items():
+        found.setdefault(of(path, places), {})[path] = change
+    return {place: with_parents(each, live) for place, each in found.items()}
 
 
 def _blocks(size: int) -> int:

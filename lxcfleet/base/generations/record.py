@@ -6,13 +6,15 @@ import json
 import re
 from dataclasses import MISSING, asdict, dataclass, fields
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 from lxcfleet.errors import Broken
 
 _VERSION = 1
-SHEET = re.compile(r"s[1-9][0-9]{0,8}")
-"""The names of sheets: an s, and the number of the generation that was frozen with them."""
+SHEET = re.compile(r"(s([1-9][0-9]{0,8}))(\.[a-z-]+)?")
+"""The names of sheets: an s, and the number of the generation that was frozen with them; then the word for the file system
+that they are on, if it is another one than the records'."""
 
 
 @dataclass(frozen=True)
@@ -24,17 +26,18 @@ class Generation:
     created: str
     """When it was frozen, ISO 8601 in UTC."""
     sheets: tuple[str, ...]
-    """The names of its sheets, the topmost first. A file is that of the topmost sheet which has it."""
+    """The names of its sheets, the topmost first. A file is that of the topmost sheet which has it. Those of one freeze, on
+    different file systems, have nothing but directories in common."""
     why: str
     """The reason for which it was frozen."""
     files: int
     """Files and symbolic links in it, over all of its sheets."""
     linked: int
-    """Those of them that its topmost sheet has as links to the host's own."""
+    """Those of them that were made with it as links to the host's own."""
     copied: int
-    """Those of them that its topmost sheet has as copies."""
+    """Those of them that were made with it as copies."""
     bytes: int
-    """Disk space that its topmost sheet took."""
+    """Disk space that it took, on all file systems."""
     packages: str
     """The SHA-256 of dpkg's status; of nothing, if the base has none."""
     linked_foreign: int
@@ -56,8 +59,13 @@ class Generation:
 
     @property
     def whole(self) -> bool:
-        """Whether its own sheet has the whole base, and not only what differs from another."""
-        return len(self.sheets) == 1
+        """Whether its own sheets have the whole base, and not only what differs from others."""
+        return len(self.levels) == 1
+
+    @property
+    def levels(self) -> tuple[tuple[str, ...], ...]:
+        """Its sheets, those together that were made together; the topmost first."""
+        return tuple(tuple(names) for _, names in groupby(self.sheets, lambda name: name.partition(".")[0]))
 
 
 _DATA: dict[str, type] = {

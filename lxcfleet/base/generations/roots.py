@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from lxcfleet.base.generations import store
 from lxcfleet.base.generations.sheets import Sheets
 from lxcfleet.base.tree import Tree
+from lxcfleet.errors import Broken
 from lxcfleet.paths import Paths
 
 LIVE = Path("/")
@@ -50,8 +52,18 @@ def root_of(paths: Paths, number: int) -> Root:
 
 
 def sheets_of(paths: Paths, number: int) -> tuple[str, ...]:
-    """The directories of a generation's sheets, the topmost first. Raises NotFound, Broken."""
-    return tuple(str(store.sheet(paths, name)) for name in store.load(paths, number).sheets)
+    """The directories of a generation's sheets, the topmost first. Raises NotFound, Broken.
+
+    Without one of them it would lack files, or show older ones.
+    """
+    found = tuple(str(store.sheet(paths, name)) for name in store.load(paths, number).sheets)
+    for place in found:
+        if not os.path.isdir(place):
+            raise Broken(
+                f"generation {number} is not all there", why=f"{place} is gone, or its file system is not mounted",
+                hint=f"mount it, or give containers another base; lxcfleet generation verify {number} says what is missing",
+            )  # fmt: skip
+    return found
 
 
 @lru_cache(maxsize=8)

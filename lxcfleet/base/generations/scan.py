@@ -45,10 +45,12 @@ class Live:
 class Scan:
     """One walk through the host. No link is followed: some of its directories belong to users."""
 
-    def __init__(self, root: str, scope: Scope, before: Mapping[str, Folder], mounts: Collection[str] = ()) -> None:
+    def __init__(
+        self, root: str, scope: Scope, before: Mapping[str, Folder], mounts: Collection[str] = (), parts: Collection[str] = ()
+    ) -> None:
         """``root``: of the host; ``before``: the generation that it is compared with; ``mounts``: its mount points, of which
-        containers see nothing."""
-        self._root, self._scope, self._before, self._mounts = root, scope, before, mounts
+        containers see nothing; ``parts``: those of which they do."""
+        self._root, self._scope, self._before, self._mounts, self._parts = root, scope, before, mounts, parts
         self._ways = scope.ways()
         self._inner = _by_directory(scope.exempt, above=True)
         self._left_out, self._mounted = _by_directory(scope.left_out), _by_directory(mounts)
@@ -58,7 +60,6 @@ class Scan:
     def run(self) -> dict[str, Live]:
         """The directories by path. Raises FleetError, OSError."""
         top = os.open(self._root, OPEN & ~os.O_NOFOLLOW)
-        device = os.fstat(top).st_dev
         levels = [(top, "/", self._look(top, "/"))]
         try:
             while levels:
@@ -78,7 +79,8 @@ class Scan:
                 if opened is None:
                     continue
                 levels.append((opened, below, []))
-                if os.fstat(opened).st_dev != device and below not in self._mounts:
+                crossed = os.fstat(opened).st_dev != os.fstat(directory).st_dev
+                if crossed and below not in self._mounts and below not in self._parts:
                     raise elsewhere(below)
                 levels[-1] = (opened, below, self._look(opened, below))
         finally:
@@ -180,6 +182,6 @@ def attributes(file: int) -> tuple[tuple[str, bytes], ...]:
 def elsewhere(path: str) -> Unsupported:
     """The error for a part of the base that can't be linked."""
     return Unsupported(
-        "the base can't be frozen: it is on several file systems", why=f"{path} is on one of its own",
+        "the base can't be frozen", why=f"{path} is on a file system of its own, and is none that containers have as a part",
         hint="no hard link leads from one file system to another; containers go on with the live base",
     )  # fmt: skip

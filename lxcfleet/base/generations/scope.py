@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from lxcfleet.base.mask import rules, state
-from lxcfleet.base.tree import Tree, parent, parents
+from lxcfleet.base.tree import Tree, join, parent, parents
+from lxcfleet.host.kernel.mounts import CANDIDATES
 from lxcfleet.paths import Paths
 from lxcfleet.spec.mask_rules import Rule, RuleKind, Rules
 
@@ -90,11 +91,12 @@ def scope(paths: Paths, operator: Rules, tree: Tree, mounts: Collection[str] = (
     for path in (*(real for rule in every for real in _places(tree, rule)), *whole, *filter(tree.is_link, _LINKS)):
         bare.update(each for each in (*parents(path), path) if each not in whole)
     own = (paths.lxc, paths.run, paths.etc, paths.state)
+    sheets = (join(point, paths.sheets_elsewhere) for point in ("/", *CANDIDATES))
     return Scope(
         whole,
         frozenset(path for path in bare if not _within(path, whole)),
         frozenset(tree.real(rule.path) for rule in operator.rules if rule.kind is RuleKind.SHOW),
-        frozenset((*(_inside(tree, os.fspath(path)) for path in own), *_UNFINISHED)),
+        frozenset((*(_inside(tree, os.fspath(path)) for path in own), *sheets, *_UNFINISHED)),
     )
 
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from lxcfleet.base.generations import manifest
+from lxcfleet.base.generations import manifest, places
 from lxcfleet.base.generations.manifest import Manifest
 from lxcfleet.base.generations.record import SHEET, Generation, dump, parse
 from lxcfleet.base.generations.sheets import Sheets
@@ -25,8 +25,6 @@ NEW, GONE = ".new-", ".gone-"
 """What the names of directories begin with that are half made, and half removed."""
 LOCK = "generations"
 _RECORD = re.compile(r"([1-9][0-9]{0,8})\.json")
-_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Hard links to the host's own files; lxcfleet makes them anew.\n"
-"""Programs for backups leave a directory with such a file out if they are told to: bford.info/cachedir."""
 
 
 @contextlib.contextmanager
@@ -37,9 +35,7 @@ def locked(paths: Paths) -> Iterator[None]:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.chmod(directory, 0o700)
         with locks.held(paths.lock_of(LOCK)):
-            tag = paths.generations / "CACHEDIR.TAG"
-            if not tag.exists():
-                tree.write(tag, _TAG)
+            places.tag(paths.generations)
             yield
     except OSError as error:
         raise HostError.from_os_error("the generations can't be changed", error, path=paths.generations) from error
@@ -80,13 +76,13 @@ def save(paths: Paths, generation: Generation) -> None:
 
 
 def sheet(paths: Paths, name: str) -> Path:
-    """The directory that is a layer of containers."""
-    return paths.sheets / name / "tree"
+    """The directory that is a layer of containers. Raises Broken if it is not known where that is."""
+    return places.directory_of(paths, name) / name / "tree"
 
 
 def manifest_file(paths: Paths, name: str) -> Path:
-    """The list of the files of a sheet."""
-    return paths.sheets / name / "manifest"
+    """The list of the files of a sheet. Raises Broken if it is not known where that is."""
+    return places.directory_of(paths, name) / name / "manifest"
 
 
 def view(paths: Paths, generation: Generation) -> Sheets:
@@ -113,7 +109,7 @@ def listed(paths: Paths, name: str, *, stamps: bool = False) -> Manifest:
 
 def next_number(paths: Paths) -> int:
     """A number that no generation has or had."""
-    given = [int(match[0][1:]) for name in _names(paths.sheets) if (match := SHEET.search(name))]
+    given = [int(match[2]) for name in _names(paths.sheets) if (match := SHEET.search(name))]
     with contextlib.suppress(OSError, ValueError):
         given.append(int(_last(paths).read_text(encoding="ascii")))
     return max([0, *given, *numbers(paths)]) + 1
@@ -134,7 +130,7 @@ def leftovers(paths: Paths) -> list[str]:
     While a record can't be read, none that has a sheet's name counts: it may be that generation's. One that is being made
     counts as well; ``tidy`` waits for that.
     """
-    names = _names(paths.sheets)
+    names = [name for directory in places.directories(paths) for name in _names(directory)]
     half = [name for name in names if name.startswith((NEW, GONE))]
     used = _used(paths)
     return sorted(half + [name for name in names if used is not None and SHEET.fullmatch(name) and name not in used])
@@ -158,6 +154,7 @@ def _tidy(paths: Paths) -> list[str]:
     found = leftovers(paths)
     for name in found:
         _discard(paths, name)
+    places.forget_empty(paths)
     return found
 
 
@@ -170,7 +167,7 @@ def remove(paths: Paths, number: int) -> None:
         file = paths.generation_record(number)
         if not file.exists():
             raise _missing(number)
-        below = f"{paths.sheets}/"
+        below = tuple(f"{directory}/" for directory in places.directories(paths))
         mounted = sorted(point for point in mounts.points() if point.startswith(below))
         if mounted:
             raise HostError(
@@ -183,10 +180,11 @@ def remove(paths: Paths, number: int) -> None:
 
 def _discard(paths: Paths, name: str) -> None:
     """Remove a directory of a sheet: it loses its name first, as without some of its files it is no sheet."""
-    gone = paths.sheets / (name if name.startswith(GONE) else f"{GONE}{name.removeprefix(NEW)}")
+    directory = places.directory_of(paths, name)
+    gone = directory / (name if name.startswith(GONE) else f"{GONE}{name.removeprefix(NEW)}")
     if gone.name != name:
         tree.remove(gone)
-        syscalls.rename_new(paths.sheets / name, gone)
+        syscalls.rename_new(directory / name, gone)
     tree.remove(gone)
 
 

@@ -44,8 +44,8 @@ def verify(paths: Paths, number: int) -> Report:
     roots: list[str] = []
     for name in generation.sheets:
         above = Sheets(roots)
-        roots.append(str(store.sheet(paths, name)))
         try:
+            roots.append(str(store.sheet(paths, name)))
             sheet = store.listed(paths, name, stamps=True)
         except Broken:
             report.missing.append(name)

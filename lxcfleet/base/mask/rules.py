@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterable
 
 from lxcfleet.base.tree import Tree, join, parent
+from lxcfleet.host.kernel.mounts import CANDIDATES
 from lxcfleet.paths import Paths
 from lxcfleet.spec.mask_rules import Rule, RuleKind
 
@@ -82,6 +83,7 @@ def built_in(paths: Paths) -> tuple[Rule, ...]:
         *(Rule(path, RuleKind.HIDE, "the host's own") for path in " ".join(_HIDE).split()),
         *(Rule(f"/var/lib/{name}", RuleKind.SHOW, "needed state") for name in " ".join(_SHOW_STATE).split()),
         *(Rule(path, RuleKind.HIDE, "lxcfleet's and LXC's own") for path in own),
+        *(Rule(join(point, paths.sheets_elsewhere), RuleKind.HIDE, "frozen bases") for point in CANDIDATES),
     )
 
 

@@ -67,19 +67,21 @@ def points() -> frozenset[str]:
     return frozenset(mount.point for mount in table())
 
 
-def can_be_part(mount: Mount) -> bool:
+def can_be_part(mount: Mount, root: str = "") -> bool:
     """Whether containers get this file system, if no other mount hides it."""
-    return mount.point in CANDIDATES and mount.filesystem in _LAYERS
+    return mount.point.removeprefix(root) in CANDIDATES and mount.filesystem in _LAYERS
 
 
-def parts() -> dict[str, str]:
-    """The host's parts, mount point to identity; those nearest to the root first."""
-    mounted = {mount.number: mount for mount in table() if can_be_part(mount)}
+def parts(root: str = "") -> dict[str, str]:
+    """The host's parts, mount point to identity; those nearest to the root first. ``root``: of another base than the host's,
+    without a slash at its end."""
+    mounted = {mount.number: mount for mount in table() if can_be_part(mount, root)}
     found = {}
     for point in CANDIDATES:
+        place = f"{root}{point}"
         # By the mount's number, as another mount may lie over it.
-        mount = mounted.get(syscalls.mount_number(point) or 0) if mounted else None
-        identity = None if mount is None or mount.point != point else identify(point)
+        mount = mounted.get(syscalls.mount_number(place) or 0) if mounted else None
+        identity = None if mount is None or mount.point != place else identify(place)
         if identity is not None:
             found[point] = identity
     return found

@@ -106,7 +106,8 @@ class _Devices:
         """The devices of all layers, and whether all programs are on one device. Raises OSError."""
         if stack.standing not in self._shared:
             parts = [(stack.bottom.outside(point), True) for point in layers.marked(stack)]
-            places = [*((layer.source, not layer.neutral) for layer in stack.standing), *parts]
+            whole = [(place, not layer.neutral) for layer in stack.standing for place in layer.sheets or (layer.source,)]
+            places = [*whole, *parts]
             self._shared[stack.standing] = [(_device(place), programs) for place, programs in places]
         found = [(_device(stack.top.source), True), *self._shared[stack.standing]]
         return {device for device, _ in found}, len({device for device, programs in found if programs}) == 1
