@@ -92,6 +92,13 @@ class WrongState(FleetError):
     http_status = 409
 
 
+class Unconfirmed(FleetError):
+    """It would cost more than is done without being asked."""
+
+    code = "unconfirmed"
+    http_status = 409
+
+
 class Blocked(FleetError):
     """The container lacks something that it needs before it starts."""
 
@@ -155,8 +162,8 @@ class HostError(FleetError):
 BY_CODE: dict[str, type[FleetError]] = {
     kind.code: kind
     for kind in (
-        FleetError, InvalidInput, NotFound, AlreadyExists, Busy, Conflict, WrongState, Blocked, Broken, NoCapacity,
-        Unsupported, Denied, Cancelled, Unreachable, HostError,
+        FleetError, InvalidInput, NotFound, AlreadyExists, Busy, Conflict, WrongState, Unconfirmed, Blocked, Broken,
+        NoCapacity, Unsupported, Denied, Cancelled, Unreachable, HostError,
     )
 }  # fmt: skip
 

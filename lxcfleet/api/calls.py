@@ -91,6 +91,12 @@ from lxcfleet.api.requests import (
     WaitRequest,
 )
 from lxcfleet.api.shape import AnyCall, Call, InBody, Named, Nothing, StreamCall, TextCall, many, maybe, one
+from lxcfleet.api.snapshots import (
+    CreateSnapshotsRequest,
+    RemoveSnapshotsRequest,
+    RestoreSnapshotRequest,
+    SnapshotRecord,
+)
 from lxcfleet.spec.selection import Selection
 
 VERSION = "1.0"
@@ -211,6 +217,25 @@ REMOVE_APPS: Call[NamedAppsRequest, OperationRecord] = Call(
 USE_APP: Call[UseAppRequest, AppSwitchRecord] = Call(
     "use_app", "POST", "/1.0/apps/use", "begin to give containers another release of an app, or the one they had before",
     InBody(UseAppRequest), one(AppSwitchRecord), waits=True,
+)  # fmt: skip
+
+# -- snapshots ----------------------------------------------------------------------------------------------
+
+SNAPSHOTS: Call[Selection, list[SnapshotRecord]] = Call(
+    "snapshots", "GET", "/1.0/snapshots", "the snapshots of the chosen containers, the oldest of each first", CHOSEN,
+    many(SnapshotRecord),
+)  # fmt: skip
+CREATE_SNAPSHOTS: Call[CreateSnapshotsRequest, OperationRecord] = Call(
+    "create_snapshots", "POST", "/1.0/snapshots", "begin to make a snapshot of each chosen container",
+    InBody(CreateSnapshotsRequest), one(OperationRecord), status=202, waits=True,
+)  # fmt: skip
+RESTORE_SNAPSHOT: Call[RestoreSnapshotRequest, OperationRecord] = Call(
+    "restore_snapshot", "POST", "/1.0/snapshots/restore", "begin to give a container the delta of one of its snapshots",
+    InBody(RestoreSnapshotRequest), one(OperationRecord), status=202, waits=True,
+)  # fmt: skip
+REMOVE_SNAPSHOTS: Call[RemoveSnapshotsRequest, OperationRecord] = Call(
+    "remove_snapshots", "POST", "/1.0/snapshots/remove", "begin to remove snapshots of a container",
+    InBody(RemoveSnapshotsRequest), one(OperationRecord), status=202,
 )  # fmt: skip
 
 # -- generations --------------------------------------------------------------------------------------------

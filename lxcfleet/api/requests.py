@@ -92,6 +92,8 @@ class ActionRequest:
     dry_run: bool = False
     no_deps: bool = False
     """With start and restart: whatever the containers do that the chosen ones depend on."""
+    with_snapshots: bool = False
+    """With destroy: also containers that have snapshots, which are removed with them."""
 
     def to_json(self) -> dict[str, Any]:
         """The body."""
@@ -110,7 +112,10 @@ class ActionRequest:
             until_boot=fields.flag("until_boot"),
             dry_run=fields.flag("dry_run"),
             no_deps=fields.flag("no_deps"),
+            with_snapshots=fields.flag("with_snapshots"),
         )
+        if request.with_snapshots and request.action is not Action.DESTROY:
+            fields.complain("with_snapshots", "goes with destroy alone")
         if request.no_deps and request.action not in (Action.START, Action.RESTART):
             fields.complain("no_deps", "goes with start and restart alone")
         if request.until_boot and request.action is not Action.STOP:

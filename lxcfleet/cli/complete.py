@@ -70,6 +70,15 @@ def _releases(ctx: click.Context) -> list[AppRecord]:
         return []
 
 
+def snapshots(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Matching snapshots of the container that was named before."""
+    try:
+        found = _client(ctx).snapshots(Selection((ctx.params["name"],)))
+    except (FleetError, OSError, ValueError, KeyError):
+        return []
+    return [each["name"] for each in found if each["name"].startswith(incomplete)]
+
+
 def generations(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     """Matching numbers of generations."""
     try:

@@ -44,6 +44,7 @@ VERBS: dict[str, str] = {
     "pull": "copy",
     "volume": "volume",
     "app": "app",
+    "snapshot": "snapshot",
     "secret": "secret",
     "logs": "logs",
     "wait": "wait",

@@ -22,6 +22,7 @@ from lxcfleet.containers.reboots import Reboots
 from lxcfleet.containers.reconciler import Reconciler, refuse_unseen, waits
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
+from lxcfleet.containers.snapshot_files import SnapshotFiles
 from lxcfleet.containers.turns import in_turns, turns
 from lxcfleet.errors import Busy, FleetError, HostError, WrongState
 from lxcfleet.host.process import proc
@@ -64,7 +65,9 @@ class Actions:
         bus: Bus,
         room: Room,
         ordering: Ordering,
+        snapshots: SnapshotFiles,
     ) -> None:
+        self._snapshots = snapshots
         self._paths = paths
         self._registry = registry
         self._reconciler = reconciler
@@ -82,7 +85,7 @@ class Actions:
         await self._registry.observe()
         chosen = self._registry.choose(ask.selection)
         if ask.dry_run:
-            plans = [self.foresee(container, ask.action, force=ask.force, no_deps=ask.no_deps) for container in chosen]
+            plans = [self._foresee(container, ask) for container in chosen]
             lines = [line for _, some in plans for line in some]
             return self._operations.dry(ask.action, [result for result, _ in plans], lines)
         timeout = 0.0 if ask.action is Action.DESTROY else ask.timeout  # the delta is removed anyway
@@ -112,6 +115,14 @@ class Actions:
         async for _ in operation.follow():
             pass
         return operation.results
+
+    def _foresee(self, container: Container, ask: ActionRequest) -> tuple[Result, list[str]]:
+        if ask.action is Action.DESTROY and not ask.with_snapshots:
+            try:
+                self._snapshots.refuse(container.name)
+            except FleetError as error:
+                return Result(container.name, "failed", False, error.body()), [error.message, error.hint]
+        return self.foresee(container, ask.action, force=ask.force, no_deps=ask.no_deps)
 
     def foresee(
         self, container: Container, action: Action, *, force: bool = True, no_deps: bool = False
@@ -154,7 +165,12 @@ class Actions:
     def _job(self, container: Container, ask: ActionRequest, timeout: float | None) -> Job:
         async def job() -> Result:
             _check_force(container, ask.action, force=ask.force)
-            return await self.act(container, ask.action, timeout, ask.drain, no_deps=ask.no_deps)
+            if ask.action is Action.DESTROY and not ask.with_snapshots:
+                self._snapshots.refuse(container.name)
+            result = await self.act(container, ask.action, timeout, ask.drain, no_deps=ask.no_deps)
+            if ask.with_snapshots:
+                await self._snapshots.remove_all(container.name)
+            return result
 
         start = ask.action in (Action.START, Action.RESTART)
         return Job(container.name, job, after=partial(self.ordering.settled, container) if start else None)

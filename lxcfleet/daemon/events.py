@@ -1,4 +1,4 @@
-"""Events about volumes and apps on the bus (runtime.bus)."""
+"""Events about volumes, apps and snapshots on the bus (runtime.bus)."""
 
 from __future__ import annotations
 
@@ -46,3 +46,53 @@ class AppRemoved(Event):
 
     def told(self) -> Told:
         return Told("app", None, f"removed {self.release}")
+
+
+@dataclass(frozen=True)
+class SnapshotMade(Event):
+    """A snapshot of a container was made."""
+
+    container: str
+    name: str
+    frozen_ms: int | None
+    """For how long the container was frozen; None: it was not."""
+
+    def told(self) -> Told:
+        frozen = "" if self.frozen_ms is None else f"; frozen for {self.frozen_ms} ms"
+        return Told("snapshot", self.container, f"made {self.name}{frozen}")
+
+
+@dataclass(frozen=True)
+class SnapshotRestored(Event):
+    """A container has got the delta of a snapshot."""
+
+    container: str
+    name: str
+    kept: str | None
+    """The snapshot that its former delta is now; None: that was removed."""
+
+    def told(self) -> Told:
+        former = f"the former delta is the snapshot {self.kept}" if self.kept else "the former delta is removed"
+        return Told("snapshot", self.container, f"restored {self.name}: {former}")
+
+
+@dataclass(frozen=True)
+class SnapshotRemoved(Event):
+    """A snapshot was removed."""
+
+    container: str
+    name: str
+
+    def told(self) -> Told:
+        return Told("snapshot", self.container, f"removed {self.name}")
+
+
+@dataclass(frozen=True)
+class SnapshotFailed(Event):
+    """A snapshot that a schedule asks for could not be made."""
+
+    container: str
+    why: str
+
+    def told(self) -> Told:
+        return Told("snapshot", self.container, f"the scheduled one failed: {self.why}")

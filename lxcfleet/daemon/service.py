@@ -31,11 +31,13 @@ from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.room import Room
 from lxcfleet.containers.secrets import Secrets
+from lxcfleet.containers.snapshot_files import SnapshotFiles
 from lxcfleet.containers.specs import Specs
 from lxcfleet.containers.steps import Observer
 from lxcfleet.containers.stillness import Stillness
 from lxcfleet.containers.usage import Usages
 from lxcfleet.daemon import findings
+from lxcfleet.daemon.snapshots import Snapshots
 from lxcfleet.daemon.volumes import Volumes
 from lxcfleet.daemon.waiting import Waiting
 from lxcfleet.errors import FleetError, InvalidInput, NotFound
@@ -98,9 +100,13 @@ class Fleet:
         self.room = Room(paths, registry, mask, network, host)
         self.reconciler = Reconciler(registry, lifecycle, specs, self.room, config.stop_timeout, observers, prerequisites)
         self.stillness = Stillness(paths, registry, self.reconciler, launcher, network, bus)
+        self.snapshot_files = SnapshotFiles(paths, launcher, bus)
         ordering = Ordering(registry, dependencies, prerequisites, Firsts(endings))
         self.actions = Actions(
-            paths, registry, self.reconciler, mask, operations, bus, self.room, ordering
+            paths, registry, self.reconciler, mask, operations, bus, self.room, ordering, self.snapshot_files
+        )
+        self.snapshots = Snapshots(
+            self.snapshot_files, registry, self.actions, self.stillness, launcher, operations, bus
         )
         self.boot = Boot(paths, registry, prober, self.reconciler, operations, bus, dependencies)
         self.dependencies, self.prerequisites = dependencies, prerequisites

@@ -45,6 +45,8 @@ class Daemon:
         self._paths, self._lock = paths, lock
         self._parts = Parts(paths, settings, HostLauncher(paths, lock), Access.of_host(), observers)
         self._stop = asyncio.Event()
+        self._unfinished: list[tuple[str, str]] = []
+        """Snapshots that a crash left half made or half removed."""
 
     async def run(self) -> Sequence[int]:
         """Serve until SIGTERM or SIGINT; containers run on.
@@ -118,6 +120,8 @@ class Daemon:
         await self._clean(parts.leftovers.new)  # at once, as a client may ask for these names; nothing ever ran in them
         parts.rescue.take_over()
         await parts.fleet.stillness.settle()
+        await parts.fleet.snapshot_files.finish([container.name for container in parts.registry])
+        self._unfinished = parts.fleet.snapshot_files.set_aside()
         parts.specs.forget_staged(parts.registry)
         for container in list(parts.registry):
             parts.fleet.actions.resume(container, "begun before the daemon was restarted")
@@ -134,6 +138,7 @@ class Daemon:
             tasks.do("cleanup", lambda: self._clean(parts.leftovers.gone)),
             tasks.do("cleanup-volumes", parts.fleet.volumes.clean_up),
             tasks.do("cleanup-apps", parts.apps.clean_up),
+            tasks.do("cleanup-snapshots", lambda: parts.fleet.snapshot_files.clean(self._unfinished)),
             tasks.do("cleanup-generations", parts.generations.clean_up),
             tasks.keep("observe", self._observe),
             tasks.keep("consoles", partial(parts.consoles.run, self._lock)),

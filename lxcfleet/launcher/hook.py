@@ -19,7 +19,7 @@ from lxcfleet.base.mask import build, mount
 from lxcfleet.base.merge import reconcile
 from lxcfleet.base.stack import stack_for
 from lxcfleet.containers import announcements, store
-from lxcfleet.data import mounting, secrets
+from lxcfleet.data import mounting, restoring, secrets
 from lxcfleet.errors import Broken, FleetError, WrongState
 from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.host.lxc import apparmor
@@ -75,6 +75,7 @@ def main() -> None:
         spec = store.load(paths, name)
         if spec is None or isinstance(spec, Broken):
             raise spec or Broken(f"{name} is no container of lxcfleet's", why=f"no spec beside {file}")
+        restoring.finish(paths, name)
         settings = load(paths.config_file, tolerate=lambda _: None)
         if spec.connected:
             _check_bridge(settings.network, name)

@@ -30,6 +30,7 @@ from lxcfleet.launcher.items.network import (
     RoutesItem,
     RulesItem,
 )
+from lxcfleet.launcher.items.snapshots import RestoreItem, SealItem, SnapshotItem, SnapshotPlace
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -99,6 +100,14 @@ REMOVE_APP: Ask[str, Done] = Ask("remove_app")
 """Takes APP/NAME, as data.apps.store.leftovers gives it."""
 CHECK_MOUNTS: Ask[MountsItem, Done] = Ask("check_mounts")
 """The notes tell which packages' files would be hidden."""
+SNAPSHOT_PLACE: Ask[None, SnapshotPlace] = Ask("snapshot_place")
+TAKE_SNAPSHOT: Ask[SnapshotItem, Done] = Ask("take_snapshot")
+SEAL_SNAPSHOT: Ask[SealItem, Done] = Ask("seal_snapshot")
+REMOVE_SNAPSHOT: Ask[SnapshotItem, Done] = Ask("remove_snapshot")
+"""Takes the name of a directory among the container's snapshots."""
+RESTORE_SNAPSHOT: Ask[RestoreItem, Done] = Ask("restore_snapshot")
+FINISH_RESTORE: Ask[str, Done] = Ask("finish_restore")
+"""Takes the name of a container; the note names the snapshot that it got."""
 FETCH_SECRET: Ask[FetchItem, Fetched] = Ask("fetch_secret")
 DELIVER_SECRETS: Large[list[DeliverItem], list[Delivered]] = Large("deliver_secrets")
 TIDY_SECRETS: Ask[TidyItem, Done] = Ask("tidy_secrets")

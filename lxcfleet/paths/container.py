@@ -67,6 +67,11 @@ class ContainerPaths:
         return self.directory / snapshot_name(name)
 
     @property
+    def restoring(self) -> Path:
+        """Is there while its delta is exchanged for that of a snapshot; see data.restoring."""
+        return self.directory / "restoring.json"
+
+    @property
     def fallen(self) -> Path:
         """Says that a patch took it down; see patch.fallen."""
         return self.directory / "fallen.json"

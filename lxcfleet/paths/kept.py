@@ -10,6 +10,7 @@ from pathlib import Path
 from lxcfleet.paths.container import ContainerPaths, snapshot_name
 from lxcfleet.paths.release import ReleasePaths
 from lxcfleet.paths.roots import Roots
+from lxcfleet.paths.snapshot import SnapshotPaths
 from lxcfleet.paths.volume import VolumePaths
 
 
@@ -71,6 +72,19 @@ class KeptPaths(Roots):
     def gone(self, name: str) -> ContainerPaths:
         """Where ``name`` waits to be removed after it lost its own name."""
         return ContainerPaths(self.lxc / f"{self.GONE_PREFIX}{name}")
+
+    @property
+    def snapshots(self) -> Path:
+        """The snapshots of all containers. On the file system of the deltas, as blocks can be shared only within one."""
+        return self.lxc / ".lxcfleet-snapshots"
+
+    def snapshots_of(self, container: str) -> Path:
+        """The directories of a container's snapshots, by name."""
+        return self.snapshots / container
+
+    def snapshot(self, container: str, name: str) -> SnapshotPaths:
+        """The files of one of them."""
+        return SnapshotPaths(self.snapshots_of(container) / name)
 
     @property
     def config_file(self) -> Path:

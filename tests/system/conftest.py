@@ -22,7 +22,7 @@ def own_fleet() -> Iterator[Fleet]:
         yield fleet
         fleet.clean()
     finally:
-        fleet.run("destroy", "--all", "--force", "-q")
+        fleet.run("destroy", "--all", "--force", "--with-snapshots", "-q")
         fleet.remove()
     assert fleet.traces() == []
     assert fleet.helpers() == []

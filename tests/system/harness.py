@@ -269,7 +269,7 @@ class Fleet:
     def clean(self) -> None:
         """Destroy all containers, and check that nothing of them is left."""
         if self.directories() or self.processes():
-            self.ok("destroy", "--all", "--force", "-q")
+            self.ok("destroy", "--all", "--force", "--with-snapshots", "-q")
         self.assert_no_traces()
 
     def assert_no_traces(self) -> None:

@@ -30,6 +30,7 @@ from lxcfleet.api.requests import (
     WaitRequest,
 )
 from lxcfleet.api.shape import Sent
+from lxcfleet.api.snapshots import CreateSnapshotsRequest, RemoveSnapshotsRequest, RestoreSnapshotRequest
 from lxcfleet.daemon.http.routes import Routes
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.selection import Selection
@@ -69,6 +70,10 @@ REQUESTS: dict[str, list[Any]] = {
     "fleet_apply": [FleetRequest("x", plan="0123", policy={"canaries": "2"}), FleetRequest("")],
     "scale": [ScaleRequest("web", 3), ScaleRequest("web", 0, "shop", dry_run=True)],
     "fleet_export": [ExportRequest("shop", WEB)], "fleet_remove": [RemoveFleetRequest("shop", orphan=True)],
+    "snapshots": [Selection(), WEB],
+    "create_snapshots": [CreateSnapshotsRequest(WEB), CreateSnapshotsRequest(WEB, "a.b", "before it", True, True)],
+    "restore_snapshot": [RestoreSnapshotRequest("web1", "a"), RestoreSnapshotRequest("web1", "a", True, True, True, True)],
+    "remove_snapshots": [RemoveSnapshotsRequest("web1", ("a", "b"), dry_run=True)],
     "freeze_base": [FreezeRequest(), FreezeRequest("before the upgrade")],
     "check_generation": ["3"],
     "remove_generations": [RemoveGenerationsRequest((3, 1))],

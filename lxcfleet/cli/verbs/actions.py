@@ -33,6 +33,9 @@ _no_deps = click.option(
     "--no-deps", is_flag=True, help="Whatever the containers do that they depend on (depends_on)."
 )
 _force = click.option("--force", is_flag=True, help="Also those that run.")
+_with_snapshots = click.option(
+    "--with-snapshots", is_flag=True, help="Also those that have snapshots: these are removed with them."
+)
 
 
 def _verb(action: Action, text: str, *extra: _Decorator) -> click.Command:
@@ -119,6 +122,8 @@ Examples:
 
 _DESTROY = """Remove containers with all that they have written (also: rm). This can't be undone.
 
+One that has snapshots is left alone, unless --with-snapshots is said.
+
 \b
 Examples:
   lxcfleet destroy web3
@@ -132,5 +137,5 @@ VERBS = {
     "restart": _verb(Action.RESTART, _RESTART, _timeout, _drain, _no_deps, rolling.rolling_options),
     "freeze": _verb(Action.FREEZE, _FREEZE),
     "unfreeze": _verb(Action.UNFREEZE, _UNFREEZE),
-    "destroy": _verb(Action.DESTROY, _DESTROY, _force, _drain),
+    "destroy": _verb(Action.DESTROY, _DESTROY, _force, _with_snapshots, _drain),
 }

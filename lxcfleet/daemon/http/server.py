@@ -19,6 +19,7 @@ from lxcfleet.daemon.http.handlers import (
     OfPatches,
     OfRollouts,
     OfSecrets,
+    OfSnapshots,
     OfVolumes,
 )
 from lxcfleet.daemon.http.routes import Handler, Routes, as_json
@@ -72,6 +73,7 @@ class Server:
         OfFleets(fleets).bind(routes)
         OfVolumes(fleet.volumes).bind(routes)
         OfDisk(fleet.disk).bind(routes)
+        OfSnapshots(fleet.snapshots).bind(routes)
         OfSecrets(secrets).bind(routes)
         OfPatches(patch, prover, cves, audit, own).bind(routes)
         OfRollouts(rollouts).bind(routes)

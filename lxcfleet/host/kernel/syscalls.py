@@ -401,6 +401,13 @@ def sync_file_system(directory: int) -> None:
 
 
 _RENAME_NOREPLACE = 1
+_RENAME_EXCHANGE = 2
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Give each of two paths what the other one has, in one step; renameat2(2)."""
+    first, second = os.fspath(one), os.fspath(other)
+    _check(_libc.renameat2(_AT_FDCWD, first.encode(), _AT_FDCWD, second.encode(), _RENAME_EXCHANGE), second)
 
 
 def rename_new(old: Path, new: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lxcfleet.base import devices, layers, runtime
 from lxcfleet.base.present import Shelf
 from lxcfleet.base.stack import Layer, Stack
-from lxcfleet.data import mounting
+from lxcfleet.data import mounting, restoring
 from lxcfleet.errors import Broken, FleetError, HostError
 from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.host.lxc import apparmor, language, liblxc
@@ -147,6 +147,7 @@ def _make(paths: Paths, name: str, item: PrepareItem) -> None:
 def _check(paths: Paths, name: str, item: PrepareItem) -> None:
     """Refuse to start if files differ from how we made them; bring LXC's configuration up to date."""
     own = paths.container(name)
+    restoring.finish(paths, name)
     for directory, owner in ((own.delta, item["first_id"] or 0), (own.work, 0)):
         try:
             found = os.lstat(directory)

@@ -26,6 +26,7 @@ from lxcfleet.launcher.children import (
     networks,
     preparing,
     secrets,
+    snapshots,
     trials,
     volumes,
 )
@@ -107,6 +108,12 @@ _bind(operations.SEAL_APP, apps.seal)
 _bind(operations.VERIFY_APP, apps.verify)
 _bind(operations.REMOVE_APP, apps.remove)
 _bind(operations.CHECK_MOUNTS, volumes.check_mounts)
+_bind(operations.SNAPSHOT_PLACE, snapshots.place)
+_bind(operations.TAKE_SNAPSHOT, snapshots.take)
+_bind(operations.SEAL_SNAPSHOT, snapshots.seal)
+_bind(operations.REMOVE_SNAPSHOT, snapshots.remove)
+_bind(operations.RESTORE_SNAPSHOT, snapshots.restore)
+_bind(operations.FINISH_RESTORE, snapshots.finish)
 _bind(operations.FETCH_SECRET, secrets.fetch)
 _bind(operations.DELIVER_SECRETS, secrets.deliver)
 _bind(operations.TIDY_SECRETS, secrets.tidy)

@@ -53,7 +53,7 @@ from lxcfleet.spec.secrets import SourceKind, sources_from_json
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.volumes import Source, parse_mount, volumes_of
 
-from . import commands
+from . import commands, snapshots
 
 BOOTER = Path(__file__).with_name("booter.py")
 PROCESSES, MAPPINGS = 2, 8
@@ -110,6 +110,8 @@ class Model:
     """Digests of the values that were fetched last, by the secret's key."""
     hidden: list[str] = field(default_factory=list)
     """The notes about what mounts hide."""
+    place: snapshots.Place = field(default_factory=snapshots.Place)
+    """The file system of snapshots."""
     fails: dict[str, FleetError] = field(default_factory=dict)
     """The errors that the launcher gives when a container is made, started or frozen, or a volume made."""
     during: Callable[[str], object] = str
@@ -162,6 +164,7 @@ class FakeLauncher(Launcher):
             operations.MASK: self._mask,
             operations.FEATURES: self._features,
             operations.PUBLISHED: lambda _, reply: answer_large(reply, None, b"[]"),
+            **snapshots.bound(paths, self.model.place, self._work),
             operations.LEASED: lambda _, reply: answer_large(reply, None, b"[]"),
         }
 

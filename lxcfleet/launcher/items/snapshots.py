@@ -1,0 +1,41 @@
+"""What the launcher does with snapshots: arguments and answers."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from lxcfleet.errors import ErrorBody
+
+
+class SnapshotPlace(TypedDict):
+    """The file system that snapshots lie on."""
+
+    error: ErrorBody | None
+    shares: bool
+    """Whether a copy there shares the blocks with what it is a copy of."""
+    free: int
+    """Bytes that are free."""
+
+
+class SnapshotItem(TypedDict):
+    """A snapshot, by its name or by that of its directory."""
+
+    container: str
+    name: str
+
+
+class SealItem(TypedDict):
+    """A snapshot that was taken, and gets its name."""
+
+    container: str
+    record: str
+    """The text of its record; see data.snapshots."""
+
+
+class RestoreItem(TypedDict):
+    """A container that gets the delta of a snapshot."""
+
+    container: str
+    name: str
+    kept: str | None
+    """The record of the snapshot that its present delta becomes; None: that is removed."""

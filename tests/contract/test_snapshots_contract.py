@@ -1,0 +1,180 @@
+"""Snapshots by the command line, over the real daemon and a fake launcher."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from lxcfleet.daemon import snapshots as daemon_snapshots
+from lxcfleet.errors import HostError
+
+from .conftest import Cli, rows
+from .real_daemon import Daemon
+
+SLEEP = ("--", "sleep", "infinity")
+
+
+def create(cli: Cli, daemon: Daemon, name: str = "web", *options: str, text: str = "one") -> None:
+    assert cli("create", name, *options, *SLEEP).status == 0
+    write(daemon, text, name)
+
+
+def write(daemon: Daemon, text: str, name: str = "web") -> None:
+    daemon.paths.container(name).delta.joinpath("f").write_text(text)
+
+
+def read(daemon: Daemon, name: str = "web") -> str:
+    return daemon.paths.container(name).delta.joinpath("f").read_text()
+
+
+def listed(cli: Cli, *chosen: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(cli("snapshot", "list", *chosen, "-f", "json").out)
+    return found
+
+
+def left_over(daemon: Daemon) -> list[str]:
+    return [each.name for each in daemon.paths.snapshots.glob("*/.*")]
+
+
+def test_a_snapshot_is_made_listed_restored_and_removed(cli: Cli, daemon: Daemon) -> None:
+    create(cli, daemon)
+    planned = cli("snapshot", "create", "web", "--name", "a", "--dry-run")
+    assert planned.status == 0
+    assert "web: snapshot a: " in planned.out
+    assert not list(daemon.paths.snapshots.glob("web/a"))
+    made = cli("snapshot", "create", "web", "--name", "a", "--why", "try it", "-f", "json")
+    result = json.loads(made.out)
+    assert (made.status, result["changed"]) == (0, True)
+    assert "it was frozen for" in result["results"][0]["notes"][0]
+    (record,) = listed(cli)
+    assert (record["container"], record["name"], record["why"], record["made_by"]) == ("web", "a", "try it", "asked")
+    assert record["exists"]
+    assert record["frozen_ms"] is not None
+    assert rows(cli("snapshot", "list").out)[0][:3] == ["CONTAINER", "NAME", "CREATED"]
+    assert cli("snapshot", "list", "-q").out == "web a\n"
+    assert cli("snapshot", "create", "web", "--name", "a").err.startswith("lxcfleet: web has a snapshot a already")
+
+    write(daemon, "two")
+    refused = cli("snapshot", "restore", "web", "a")
+    assert (refused.status, "web is running" in refused.err) == (1, True)
+    assert "keep its present delta" in cli("snapshot", "restore", "web", "a", "--stop", "--dry-run").out
+    assert read(daemon) == "two"
+    assert cli("snapshot", "restore", "web", "a", "--stop").status == 0
+    assert read(daemon) == "one"
+    assert json.loads(cli("list", "-f", "json").out)[0]["state"] == "running"
+    kept = [each for each in listed(cli) if each["made_by"] == "restore"]
+    assert len(kept) == 1
+    assert daemon.paths.snapshot("web", kept[0]["name"]).delta.joinpath("f").read_text() == "two"
+
+    assert cli("stop", "web").status == 0
+    assert cli("snapshot", "restore", "web", kept[0]["name"], "--discard-present").status == 0
+    assert (read(daemon), len(listed(cli))) == ("two", 2)
+    assert not daemon.paths.container("web").restoring.exists()
+
+    assert cli("snapshot", "rm", "web", "a", "nix").status == 1
+    assert len(listed(cli)) == 2
+    assert cli("snapshot", "rm", "web", "a", "--dry-run").status == 0
+    removed = cli("snapshot", "rm", "web", "a")
+    assert (removed.status, removed.out) == (0, "a  removed\n")
+    assert cli("snapshot", "rm", "web", "--all").status == 0
+    assert listed(cli) == []
+    assert left_over(daemon) == []
+
+
+@pytest.mark.parametrize(
+    "words", [("rm", "web"), ("rm", "web", "a", "--all"), ("create",), ("create", "web", "--name", "A/b")]
+)
+def test_what_makes_no_sense_is_refused(words: tuple[str, ...], cli: Cli, daemon: Daemon) -> None:
+    create(cli, daemon)
+    assert cli("snapshot", *words).status == 2
+
+
+def test_a_container_with_snapshots_is_destroyed_only_with_them(cli: Cli, daemon: Daemon) -> None:
+    create(cli, daemon)
+    create(cli, daemon, "db")
+    assert cli("snapshot", "create", "web", "--name", "a").status == 0
+    assert cli("destroy", "--all", "--force", "--dry-run").status in (1, 3)
+    refused = cli("destroy", "--all", "--force")
+    assert refused.status == 3
+    assert "web has snapshots and was not destroyed" in refused.err
+    assert daemon.paths.container("web").delta.is_dir()
+    assert cli("destroy", "web", "--force", "--with-snapshots").status == 0
+    assert listed(cli) == []
+    assert cli("start", "--all").status == 0
+
+
+def test_snapshots_of_one_that_is_gone_are_told_and_not_given_to_its_namesake(cli: Cli, daemon: Daemon) -> None:
+    create(cli, daemon)
+    assert cli("snapshot", "create", "web", "--name", "a").status == 0
+    aside = daemon.paths.snapshots.rename(daemon.paths.lxc / ".aside")
+    assert cli("destroy", "web", "--force").status == 0
+    aside.rename(daemon.paths.snapshots)
+    assert rows(cli("snapshot", "list").out)[1][:3] == ["web", "(gone)", "a"]
+    create(cli, daemon, "web", "--no-start")
+    record = daemon.paths.snapshot("web", "a").record
+    record.write_text(record.read_text().replace('"first_id": ', '"first_id": 1'))
+    refused = cli("snapshot", "restore", "web", "a")
+    assert (refused.status, "not one of this web" in refused.err) == (1, True)
+    assert cli("snapshot", "rm", "web", "a").status == 0
+
+
+def test_a_large_copy_is_made_only_if_that_is_said(
+    cli: Cli, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(cli, daemon)
+    daemon.model.place.shares = False
+    monkeypatch.setattr(daemon_snapshots, "FREELY", 10)
+    refused = cli("snapshot", "create", "web", "--name", "a")
+    assert refused.status == 1
+    assert "would have to be copied" in refused.err
+    assert "copied" in cli("snapshot", "create", "web", "--name", "a", "--dry-run").out
+    assert cli("snapshot", "create", "web", "--name", "a", "--yes").status == 0
+    assert cli("snapshot", "restore", "web", "a", "--stop").status == 1
+    daemon.model.place.free = 1
+    full = cli("snapshot", "create", "web", "--yes")
+    assert (full.status, "no room" in full.err) == (1, True)
+
+
+def test_a_copy_that_fails_leaves_nothing_and_the_container_runs(cli: Cli, daemon: Daemon) -> None:
+    create(cli, daemon)
+    create(cli, daemon, "db")
+    froze = []
+
+    def fail(name: str) -> None:
+        froze.append(name)
+        if froze.count("web") == 2:  # the freeze is the first
+            raise HostError("not all can be copied", why="No space left on device")
+
+    daemon.model.during = fail
+    failed = cli("snapshot", "create", "web", "db", "--name", "a")
+    daemon.model.during = str
+    assert (failed.status, "No space left" in failed.err) == (3, True)
+    assert [each["container"] for each in listed(cli)] == ["db"]
+    assert left_over(daemon) == []
+    assert {each["state"] for each in json.loads(cli("list", "-f", "json").out)} == {"running"}
+    assert not list(daemon.paths.stills.iterdir())
+
+
+def test_hooks_run_around_the_copy(cli: Cli, daemon: Daemon) -> None:
+    create(cli, daemon)
+    log = daemon.paths.run / "hooks"
+    hook = f"pre_freeze=\"sh -c 'echo before >>{log}'\" post_freeze=\"sh -c 'echo after >>{log}'\""
+    assert cli("set", "web", f"hooks={hook}").status == 0
+    assert cli("snapshot", "create", "web").status == 0
+    assert log.read_text() == "before\nafter\n"
+    assert cli("set", "web", "hooks=pre_freeze='sh -c \"echo no; exit 3\"'").status == 0
+    refused = cli("snapshot", "create", "web", "--name", "b")
+    assert (refused.status, "sh: exit status 3: no" in refused.err) == (1, True)
+    assert "b" not in {each["name"] for each in listed(cli)}
+
+
+def test_a_broken_record_is_told_and_in_nobodys_way(cli: Cli, daemon: Daemon) -> None:
+    create(cli, daemon)
+    assert cli("snapshot", "create", "web", "--name", "a").status == 0
+    daemon.paths.snapshot("web", "a").record.write_text("{")
+    assert listed(cli)[0]["problem"]
+    assert cli("snapshot", "restore", "web", "a", "--stop").status == 1
+    assert cli("snapshot", "create", "web", "--name", "b").status == 0
+    assert cli("snapshot", "rm", "web", "a", "b").status == 0

@@ -1,0 +1,107 @@
+"""Snapshots on real kernels: nothing of a file is lost, and whatever is killed, the container runs on with a whole delta."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .harness import Fleet, until
+
+pytestmark = pytest.mark.system
+
+_ANY = 0xFFFFFFFF
+ODD = r"""
+mkdir -p /srv/x && cd /srv/x
+echo one >f; ln f g; chown 33:44 f; chmod 4755 f
+ln -s /nowhere s; mkfifo p; mkdir -m 1777 "$(printf 'd\377\n')"; echo hi >"$(printf 'd\377\n')/$(printf '\351')"
+truncate -s 10G sparse; printf x | dd of=sparse bs=1 seek=5G conv=notrunc 2>/dev/null
+rm /usr/share/common-licenses/GPL-2; rm -r /usr/share/doc/bash; mkdir /usr/share/doc/bash; touch -d 2001-01-01 /srv/x
+"""
+
+
+def attributes(top: Path) -> list[tuple[Any, ...]]:
+    """All that a file system knows of the files below a directory, and of the directory."""
+    found = []
+    for directory, below, files in os.walk(os.fsencode(top)):
+        for path in [directory, *(os.path.join(directory, name) for name in below + files)]:
+            status = os.lstat(path)
+            directory_ = stat.S_ISDIR(status.st_mode)
+            # The kernel links whiteouts to one in the overlay's work directory.
+            links = 0 if directory_ or stat.S_ISCHR(status.st_mode) else status.st_nlink
+            extra = {
+                name: os.getxattr(path, name, follow_symlinks=False) for name in os.listxattr(path, follow_symlinks=False)
+            }  # fmt: skip
+            plain = stat.S_ISREG(status.st_mode) and status.st_size < 1 << 20
+            found.append((
+                os.path.relpath(path, os.fsencode(top)), status.st_mode, status.st_uid, status.st_gid, status.st_rdev,
+                links, 0 if directory_ else status.st_size, status.st_mtime_ns,
+                tuple(sorted(extra.items())), Path(os.fsdecode(path)).read_bytes() if plain else b"", status.st_blocks,
+            ))  # fmt: skip
+    return sorted(set(found))
+
+
+def decorate(delta: Path, first_id: int) -> None:
+    """What root inside can't make, or the container has no program for."""
+    file = delta / "srv/x/f"
+    entries = [(1, 7, _ANY), (2, 4, first_id + 77), (4, 5, _ANY), (16, 7, _ANY), (32, 5, _ANY)]
+    os.setxattr(file, "system.posix_acl_access", struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *e) for e in entries))
+    os.setxattr(file, "user.note", b"\0\xff")
+    # A capability of the container's root: version 3 has the id of that.
+    os.setxattr(file, "security.capability", struct.pack("<6I", 0x03000001, 1 << 13, 0, 0, 0, first_id)[:24])
+    os.setxattr(delta / "srv/x/s", "trusted.note", b"link", follow_symlinks=False)
+
+
+def test_a_snapshot_has_all_of_a_delta_and_gives_it_back(fleet: Fleet) -> None:
+    name = fleet.name("web")
+    fleet.create(name)
+    fleet.inside(name, ODD)
+    decorate(fleet.delta(name), fleet.record(name)["first_id"])
+    before = attributes(fleet.delta(name))
+    made = fleet.json_any("snapshot", "create", name, "--name", "a")
+    assert made["changed"], made
+    (record,) = fleet.json_any("snapshot", "list", name)
+    assert record["frozen_ms"] is not None
+    kept = Path(record["path"])
+    assert attributes(kept) == before
+    assert any(stat.S_ISCHR(each[1]) and each[4] == 0 for each in before), "no whiteout"
+    assert any(("trusted.overlay.opaque", b"y") in each[8] for each in before), "no opaque directory"
+    assert stat.S_IMODE(os.lstat(kept.parents[2]).st_mode) == 0o700
+
+    fleet.inside(name, "rm -r /srv/x; echo changed >/srv/y")
+    fleet.ok("snapshot", "restore", name, "a", "--stop")
+    assert fleet.inside(name, "cd /srv; ls; cat x/f x/d*/*; ls /usr/share/doc/bash") == "x\none\nhi"
+    assert fleet.state(name) == "running"
+    assert attributes(kept) == before
+    assert len(fleet.json_any("snapshot", "list", name)) == 2
+    assert fleet.run("destroy", name, "--force").status == 1
+    fleet.ok("destroy", name, "--force", "--with-snapshots")
+    assert not fleet.paths.snapshots.exists()
+
+
+@pytest.mark.parametrize("victim", ["daemon", "launcher"])
+def test_whatever_is_killed_during_a_copy_the_container_goes_on(victim: str, fleet: Fleet) -> None:
+    name = fleet.name("web")
+    fleet.create(name)
+    fleet.inside(name, "head -c 300M /dev/zero >/srv/big")
+    note = fleet.paths.still(name)
+    client = fleet.spawn("snapshot", "create", name, "--name", "a")
+    until(lambda: note.exists() and fleet.record(name)["state"] == "frozen", what="it is frozen")
+    if victim == "daemon":
+        fleet.stop_daemon(signal.SIGKILL)
+    else:
+        os.kill(fleet.servants()["launcher"], signal.SIGKILL)
+    client.wait(30)
+    fleet.ok("list", "-q")
+    until(lambda: not note.exists() and fleet.state(name) == "running", what="it runs again")
+    until(lambda: not list(fleet.paths.snapshots.glob("*/.*")), what="nothing is left over")
+    assert fleet.inside(name, "stat -c %s /srv/big") == str(300 << 20)
+    names = {each["name"] for each in json.loads(fleet.ok("snapshot", "list", name, "-f", "json"))}
+    assert names == (set() if victim == "daemon" else {"a"})
+    fleet.ok("destroy", name, "--force", "--with-snapshots")
