@@ -160,8 +160,8 @@ def test_a_halt_because_of_an_earlier_failed_container_says_so(
         "halted": {"container": "web3", "why": why, "log": "", "exit_status": None, "ended": "",
                    "packages": None, "commands": []},
         "containers": [
-            {"name": "web2", "phase": "failed", "wave": 1, "stale": False, "note": ""},
-            {"name": "web3", "phase": "waiting", "wave": None, "stale": False, "note": ""},
+            {"name": "web2", "phase": "failed", "wave": 1, "stale": False, "note": "", "tests": []},
+            {"name": "web3", "phase": "waiting", "wave": None, "stale": False, "note": "", "tests": []},
         ],
     }  # fmt: skip
     rolling.show(record, "table")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import click
 
@@ -26,7 +27,7 @@ PAUSE_SECONDS = 0.5
 @options.selected
 @click.option("--package", "packages", multiple=True, metavar="PKG", help="Only its files count; may be repeated.")
 @click.option(
-    "--cve", "cves", multiple=True, metavar="ID", callback=options.read_by(parse_cve),
+    "--cve", "cves", multiple=True, metavar="ID", callback=options.read_all_by(partial(map, parse_cve)),
     help="Only the fix of this CVE counts; may be repeated.",
 )  # fmt: skip
 @click.option(
