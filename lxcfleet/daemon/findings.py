@@ -40,7 +40,7 @@ def of_bases(held: Mapping[int, Sequence[str]], created: Mapping[int, datetime],
         stand = "stands" if len(names) == 1 else "stand"
         hint = f"lxcfleet rollback {' '.join(names[:_NAMED])} --to host"
         if number not in created:
-            message = f"{few} {stand} on generation {number}, which is gone or broken: the next start fails"
+            message = f"{few} {stand} on generation {number}, which is gone or not all there: the next start fails"
             found.append(Finding("generations", "fail", message, hint=hint))
         elif now - created[number] > HELD_FOR:
             message = f"{few} {stand} on generation {number} of {created[number]:%Y-%m-%d}, without later patches of the host"

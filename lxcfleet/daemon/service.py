@@ -10,6 +10,7 @@ from typing import cast
 from lxcfleet.api.records import ContainerDetails, ContainerRecord, DoctorRecord, FindingRecord, ResultRecord
 from lxcfleet.api.requests import ActionRequest, CreateRequest, WaitRequest
 from lxcfleet.base.generations import store
+from lxcfleet.base.generations.roots import sheets_of
 from lxcfleet.base.merge import reconcile
 from lxcfleet.containers import services
 from lxcfleet.containers.actions import Actions
@@ -234,7 +235,7 @@ class Fleet:
         return record
 
     def _bases(self) -> tuple[dict[int, list[str]], dict[int, datetime]]:
-        """The generations that containers stand on, each with their names, and when each was frozen."""
+        """The generations that containers stand on, each with their names, and when each that is all there was frozen."""
         held: dict[int, list[str]] = {}
         for container in self.registry:
             if container.wanted is not None and container.wanted.generation:
@@ -242,6 +243,7 @@ class Fleet:
         created = {}
         for number in held:
             with contextlib.suppress(FleetError):
+                sheets_of(self.paths, number)
                 created[number] = datetime.fromisoformat(store.load(self.paths, number).created)
         return held, created
 

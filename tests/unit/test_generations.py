@@ -25,6 +25,7 @@ from lxcfleet.base.generations.changes import Change, Needs
 from lxcfleet.base.generations.manifest import Folder, Manifest, Merged, Owned, Source, Stamp, Status
 from lxcfleet.base.generations.places import Place, word_of
 from lxcfleet.base.generations.record import Generation, dump, parse
+from lxcfleet.base.generations.roots import sheets_of
 from lxcfleet.base.generations.sheets import Sheets
 from lxcfleet.base.generations.verify import verify
 from lxcfleet.base.mask import compiler
@@ -511,6 +512,42 @@ def test_nothing_is_frozen_while_dpkg_is_at_work(paths: Paths, host: Path, monke
     monkeypatch.setattr(dpkg, "trouble", lambda admin: "tool is unpacked, not configured")
     with pytest.raises(Busy, match="unpacked"):
         build.freeze(paths, "", root=host, now=NOW, waiting=True)
+
+
+def test_nothing_is_frozen_after_dpkg_was_interrupted(paths: Paths, host: Path) -> None:
+    updates = host / "var/lib/dpkg/updates"
+    updates.mkdir()
+    (host / "var/lib/dpkg/status").write_text("")
+    (updates / "0001").write_text("Package: tool\n")
+    with pytest.raises(Busy, match=r"(?s)dpkg was interrupted.*dpkg --configure -a"):
+        freeze(paths, host)
+    assert os.listdir(paths.sheets) == []
+
+
+def test_a_downgrade_is_a_patch_like_any_other(paths: Paths, host: Path) -> None:
+    replace(host / "usr/lib/tool/a", "2")
+    newer = freeze(paths, host)
+    replace(host / "usr/lib/tool/a", "1")
+    older = freeze(paths, host)
+    assert older.sheets == ("s2", "s1")
+    shown = [Path(store.view(paths, each).outside("/usr/lib/tool/a")).read_text() for each in (newer, older)]
+    assert shown == ["2", "1"]
+
+
+def test_a_sheet_that_was_removed_by_hand_is_told(paths: Paths, host: Path) -> None:
+    freeze(paths, host)
+    replace(host / "usr/lib/tool/a", "2")
+    freeze(paths, host)
+    shutil.rmtree(paths.sheets / "s1")
+    for number in (1, 2):
+        with pytest.raises(Broken, match="s1/tree is gone"):
+            sheets_of(paths, number)
+        assert verify(paths, number).missing == ["s1"]
+    # It is no way back any more, and can be removed.
+    store.remove(paths, 1)
+    store.remove(paths, 2)
+    assert os.listdir(paths.sheets) == []
+    assert (host / "usr/lib/tool/a").read_text() == "2"
 
 
 def test_a_freeze_into_which_dpkg_came_is_dropped(paths: Paths, host: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,7 @@ def built_in(paths: Paths) -> tuple[Rule, ...]:
         *(Rule(path, RuleKind.HIDE, "the host's own") for path in " ".join(_HIDE).split()),
         *(Rule(f"/var/lib/{name}", RuleKind.SHOW, "needed state") for name in " ".join(_SHOW_STATE).split()),
         *(Rule(path, RuleKind.HIDE, "lxcfleet's and LXC's own") for path in own),
-        *(Rule(join(point, paths.sheets_elsewhere), RuleKind.HIDE, "frozen bases") for point in CANDIDATES),
+        *(Rule(join(point, paths.sheets_elsewhere), RuleKind.HIDE, "frozen bases") for point in ("/", *CANDIDATES)),
     )
 
 
