@@ -11,15 +11,15 @@ import pytest
 
 from .guest import Guest
 from .image import PRODUCT_PACKAGES, SUITES
-from .product import DEB, HERE, INSTALL, LONG, data, fleet, pids, states, until
+from .product import DEB, HERE, INSTALL, LONG, data, fleet, pids, until
 
 SETTINGS = (
     "patch: {quiet: 5, freeze: true}\n"
-    "rollout: {min_healthy_time: 60, max_unavailable: 30%, canaries: 1, healthy_deadline: 900}\n"
+    "rollout: {min_healthy_time: 60, max_unavailable: 50%, canaries: 1, healthy_deadline: 900}\n"
 )
 """On an emulated processor Python takes half a minute to come to the line where version 2 ends."""
 THERE = (*PRODUCT_PACKAGES, "apparmor", "python3-dnspython")
-MANY = 10
+MANY = 7
 PROGRAM = "/usr/bin/greetd"
 SCRIPT = """#!/usr/bin/python3
 # version {version}
@@ -70,8 +70,8 @@ def generations(guest: Guest) -> list[dict[str, Any]]:
 
 
 def bases(guest: Guest) -> dict[str, int]:
-    """The generation that each container stands on."""
-    return {name: json.loads(fleet(guest, "info", name, "-f", "json"))["spec"].get("generation", 0) for name in states(guest)}
+    """The containers that stand on a generation, and on which one."""
+    return {name: each["number"] for each in generations(guest) for name in each["containers"]}
 
 
 def test_a_bad_patch_reaches_the_canary_alone_and_that_gets_its_base_back(guest: Guest) -> None:
@@ -81,10 +81,10 @@ def test_a_bad_patch_reaches_the_canary_alone_and_that_gets_its_base_back(guest:
     install(guest, "2")
     assert generations(guest)[0]["packages"]["greetd"] == ["1", "2"], "the base was frozen before dpkg began"
 
-    until(lambda: sum(number > 0 for number in bases(guest).values()) == 1, LONG, "one container gets its base back")
+    until(lambda: len(bases(guest)) == 1, LONG, "one container gets its base back")
     fleet(guest, "rollout", "status", "--follow")
     fleet(guest, "wait", "--all", "--for", "healthy", "--timeout", "300")
-    [canary] = [name for name, number in bases(guest).items() if number]
+    [canary] = bases(guest)
     now = pids(guest)
     assert {name for name in now if now[name] != before[name]} == {canary}, "the others never saw the patch"
     assert guest.run(["grep", "version", PROGRAM]).stdout.strip() == "# version 2", "the host is as apt left it"
@@ -94,11 +94,10 @@ def test_a_bad_patch_reaches_the_canary_alone_and_that_gets_its_base_back(guest:
     assert any("greetd" in reason for reason in proof["reasons"]), proof
 
     install(guest, "3")
-    until(lambda: not any(bases(guest).values()), LONG, "the canary goes along with the mended version")
+    until(lambda: not bases(guest), LONG, "the canary goes along with the mended version")
     fleet(guest, "rollout", "status", "--follow")
     fleet(guest, "wait", "--all", "--for", "healthy", "--timeout", "300")
-    for name in states(guest):
-        assert "version 3" in fleet(guest, "exec", name, "--", "grep", "version", PROGRAM)
+    assert fleet(guest, "exec", "web*", "--", "grep", "version", PROGRAM).count("# version 3") == MANY
     assert not any(each["stale"] for each in data(guest, "stale"))
 
 
@@ -113,6 +112,6 @@ def test_a_whole_host_goes_back_by_hand_and_forth(guest: Guest) -> None:
     assert "version 1" in fleet(guest, "exec", "sys", "--", "grep", "version", PROGRAM)
     fleet(guest, "rollback", "--all", "--to", "host")
     fleet(guest, "wait", "--all", "--for", "healthy", "--timeout", "600")
-    assert not any(bases(guest).values())
+    assert not bases(guest)
     fleet(guest, "generation", "rm", number)
     assert guest.run(["grep", "version", PROGRAM]).stdout.strip() == "# version 3", "the host keeps its files"
