@@ -37,9 +37,10 @@ from .image import PRODUCT_PACKAGES, SUITES, Image, ImageError, cache_dir, ensur
 
 log = logging.getLogger(__name__)
 
-BOOT_LIMIT = 240.0  # seconds; 30 to 60 are usual
+PATIENCE = float(os.environ.get("LXCFLEET_TEST_PATIENCE", "1"))  # for a busy machine; as in tests/conftest.py
+BOOT_LIMIT = 240.0 * PATIENCE  # seconds; 30 to 60 are usual
 BOOT_ATTEMPTS = 3
-SHUTDOWN_LIMIT = 180.0  # seconds; above the 90 that systemd gives a stubborn service
+SHUTDOWN_LIMIT = 180.0 * PATIENCE  # seconds; above the 90 that systemd gives a stubborn service
 KEPT_LOGS = 20
 SSH_FAILED = 255  # rarely the command's own exit status
 
@@ -110,7 +111,7 @@ class Guest:
         With `check` a command that fails raises GuestError; one that takes longer than `timeout` always does.
         """
         line = command if isinstance(command, str) else shlex.join(command)
-        done = self._ssh(line, input=input, timeout=timeout)
+        done = self._ssh(line, input=input, timeout=timeout * PATIENCE)
         if check and done.returncode != 0:
             raise GuestError(f"{self.suite}: {line!r} exited {done.returncode}:\n{done.stdout}{done.stderr}")
         return done
@@ -122,7 +123,7 @@ class Guest:
         target = shlex.quote(remote_dir)
         unpack = f"mkdir -p {target} && tar --extract --directory {target}"
         with subprocess.Popen(pack, stdout=subprocess.PIPE) as packing:
-            done = self._ssh(unpack, stdin=packing.stdout, timeout=300)
+            done = self._ssh(unpack, stdin=packing.stdout, timeout=300 * PATIENCE)
         if packing.returncode != 0 or done.returncode != 0:
             raise GuestError(f"{self.suite}: copying {local_dir} to {remote_dir} failed:\n{done.stderr}")
 
@@ -152,7 +153,7 @@ class Guest:
             *("ssh", "-p", str(self.port), "-i", str(ssh_key()), "-S", str(self._folder / "ssh")),
             *("-o", "BatchMode=yes", "-o", "LogLevel=ERROR", "-o", "IdentitiesOnly=yes"),
             *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"),
-            *("-o", "ConnectTimeout=8", "-o", "ServerAliveInterval=30", "-o", "ServerAliveCountMax=6"),
+            *("-o", f"ConnectTimeout={8 * PATIENCE:.0f}", "-o", "ServerAliveInterval=30", "-o", "ServerAliveCountMax=6"),
             "root@127.0.0.1",
         ]
 
@@ -289,7 +290,7 @@ class Guest:
         try:
             done = subprocess.run(
                 [*argv[:-1], "-M", "-N", "-f", argv[-1]],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60 * PATIENCE,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             return False

@@ -9,7 +9,7 @@ from typing import Any
 
 import lxcfleet
 
-from .guest import Guest
+from .guest import PATIENCE, Guest
 
 HERE = "/srv/package"
 """Where the guest has the package."""
@@ -44,7 +44,7 @@ def pids(guest: Guest) -> dict[str, int]:
 
 def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
     """Return once ``condition`` is true."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * PATIENCE
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(2)
