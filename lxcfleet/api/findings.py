@@ -35,6 +35,17 @@ class FallRecord(TypedDict):
     why: str
 
 
+class RejectionRecord(TypedDict):
+    """A patch that is not chosen again by itself, as a rollout of it failed."""
+
+    since: str
+    container: str
+    """The container at which the rollout halted."""
+    why: str
+    packages: dict[str, list[str]]
+    """The packages that changed since it was well, with their versions then and now; empty: not known."""
+
+
 class NoticeRecord(TypedDict):
     """The progress of a change of the host's packages: see patch.notice."""
 
@@ -51,6 +62,8 @@ class NoticeRecord(TypedDict):
     rebooting: str
     """What becomes of that reboot, if the daemon is to do it (`patch: {reboot: window}`); empty: it is left to the
     operator, or none is due."""
+    rejected: RejectionRecord | None
+    """Why the host's packages as they are now do not come into containers by themselves; null: nothing speaks against it."""
 
 
 class StaleRecord(TypedDict):

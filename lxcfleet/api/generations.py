@@ -33,6 +33,8 @@ class GenerationRecord(TypedDict):
     """The containers that stand on it, or will from their next start on."""
     packages: dict[str, list[str | None]]
     """The packages that the host has in another version now: the generation's, and the host's; null: not installed."""
+    rejected: str | None
+    """Why its packages were rejected, as those of a patch: no container gets it by itself. Null: they were not."""
     problem: str | None
     """Why it can't be used."""
 

@@ -349,6 +349,8 @@ class RolloutRecord(TypedDict):
     """The id of the rollout whose changes of specs this one takes back; empty: it takes none back."""
     waits_for: str
     """The condition that the rollout waits for at the moment, in words."""
+    rejected: str
+    """Why the patch was rejected that this rollout brought, or that it takes back; empty: it was not."""
     halted: HaltRecord | None
     policy: dict[str, Any]
     containers: list[RolloutMemberRecord]

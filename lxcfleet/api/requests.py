@@ -164,12 +164,16 @@ class SetRequest:
 
 @dataclass(frozen=True)
 class RolloutRequest:
-    """``lxcfleet patch apply``, and ``restart --rolling``. ``policy``: its values that differ from the settings."""
+    """``lxcfleet patch apply``, and ``restart --rolling``. ``policy``: its values that differ from the settings.
+
+    ``force``: also a patch that was rejected.
+    """
 
     kind: str
     selection: Selection
     policy: Mapping[str, Any] = field(default_factory=dict)
     dry_run: bool = False
+    force: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The body."""
@@ -184,6 +188,7 @@ class RolloutRequest:
             selection=read_selection(fields.nested("selection")),
             policy=read_rollout_policy(fields),
             dry_run=fields.flag("dry_run"),
+            force=fields.flag("force"),
         )
         if request.kind not in ("patch", "restart"):
             fields.complain("kind", "is none of patch, restart")

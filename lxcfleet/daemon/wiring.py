@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from lxcfleet.api.requests import RolloutRequest
@@ -75,6 +75,7 @@ from lxcfleet.patch.numbers import PatchNumbers
 from lxcfleet.patch.own import OwnParts
 from lxcfleet.patch.owners import Owners
 from lxcfleet.patch.rebooter import Rebooter
+from lxcfleet.patch.rejections import Rejections
 from lxcfleet.patch.rescue import Rescue
 from lxcfleet.patch.rollout.change_sets import ChangeSets
 from lxcfleet.patch.rollout.driver import Driver
@@ -212,17 +213,18 @@ class Parts:
             self.own,
             self.finder,
             self.bus,
-            self.rollouts.take_up,
+            self._take_up,
             fallen,
             before,
             self.prober,
         )
+        rejections = Rejections(self.paths, self.bus)
         self.generations = Generations(
-            self.paths, self.registry, self.mask, self.launcher, self.fleet.changing, self.rollouts, self.bus
+            self.paths, self.registry, self.mask, self.launcher, self.fleet.changing, self.rollouts, rejections, self.bus
         )
         self.rescue = Rescue(
             self.paths, lambda: self.fleet.config.patch, self.registry, self.generations, self.rollouts,
-            lambda: self.watcher.pending, self.bus, self.tasks,
+            rejections, lambda: self.watcher.pending, self.bus, self.tasks,
         )  # fmt: skip
         self.switch = AppSwitch(self.paths, self.registry, self.fleet.changing, self.rollouts)
         self.apps = Apps(
@@ -232,7 +234,9 @@ class Parts:
         self.rebooter = Rebooter(
             self.paths, self.fleet, lambda: self.watcher.phase, lambda: self.rollouts.ledger.last, self.watcher.look
         )
-        self.patch = Patch(self.registry, self.finder, self.watcher, self.owners, self.rebooter)
+        self.patch = Patch(
+            self.registry, self.finder, self.watcher, self.owners, self.rebooter, self.rescue.rejected
+        )
         self.prover = Prover(self.registry, self.finder, self.owners, fallen, self.own, self.generations.behind)
         self.sets = Sets(self.launcher, lambda: self.fleet.config.cve)
         self.cves = Cves(self.paths, self.registry, self.finder, self.prover, self.sets)
@@ -334,6 +338,9 @@ class Parts:
     def _acted(self, event: ActionDone) -> None:
         if event.name in self.registry:
             self.consoles.acted(self.registry[event.name])
+
+    async def _take_up(self, found: Collection[str]) -> None:
+        await self.rescue.take_up(found)
 
     async def _rescue(self, rollout: Rollout) -> None:
         await self.rescue.halted(rollout)

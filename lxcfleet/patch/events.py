@@ -108,6 +108,36 @@ class GenerationRemoved(Event):
 
 
 @dataclass(frozen=True)
+class PatchRejected(Event):
+    """The rollout of a patch failed its gate, so this patch is not chosen again by itself."""
+
+    why: str
+
+    def told(self) -> Told:
+        return Told("rejected", None, f"the patch is rejected, and not chosen again by itself: {self.why}")
+
+
+@dataclass(frozen=True)
+class PatchPassedOver(Event):
+    """The host has packages that were rejected before."""
+
+    why: str
+
+    def told(self) -> Told:
+        return Told("rejected", None, f"nothing is restarted, as the host has the packages that were rejected: {self.why}")
+
+
+@dataclass(frozen=True)
+class PatchAccepted(Event):
+    """A patch that was rejected went well, as somebody had it applied all the same."""
+
+    why: str
+
+    def told(self) -> Told:
+        return Told("rejected", None, f"the patch went well, and is rejected no longer; it was because of {self.why}")
+
+
+@dataclass(frozen=True)
 class NotRescued(Event):
     """Containers that failed after a patch could not get their former base back."""
 

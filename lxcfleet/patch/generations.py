@@ -34,6 +34,7 @@ from lxcfleet.launcher.items.base import FreezeItem
 from lxcfleet.launcher.operations import CHECK_GENERATION, FREEZE_BASE, REMOVE_GENERATION, TIDY_GENERATIONS
 from lxcfleet.patch.events import Frozen, GenerationRemoved
 from lxcfleet.patch.fitting import unfit
+from lxcfleet.patch.rejections import Rejection, Rejections
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
@@ -60,10 +61,11 @@ class Generations:
         launcher: Launcher,
         changing: Changing,
         orders: Orders,
+        rejections: Rejections,
         bus: Bus,
     ) -> None:
         self._paths, self._registry, self._mask, self._launcher = paths, registry, mask, launcher
-        self._changing, self._orders, self._bus = changing, orders, bus
+        self._changing, self._orders, self._rejections, self._bus = changing, orders, rejections, bus
         self._busy = False
 
     # -- reading ---------------------------------------------------------------------------------------------
@@ -101,10 +103,11 @@ class Generations:
         return f"it stands on generation {spec.generation}, which has other versions of {', '.join(names[:_NAMED])}{more}"
 
     async def _record(self, number: int, present: Mapping[str, str]) -> GenerationRecord:
-        problem, found, differs = None, None, dict[str, list[str | None]]()
+        problem, found, differs, rejection = None, None, dict[str, list[str | None]](), None
         try:
             found = store.load(self._paths, number)
             differs = await self._differs(number, present)
+            rejection = await self._rejected(number)
         except FleetError as error:
             problem = str(error)
         return {
@@ -116,6 +119,7 @@ class Generations:
             "whole": found.whole if found else False,
             "containers": self._users(number),
             "packages": differs,
+            "rejected": None if rejection is None else rejection.in_words(),
             "problem": problem,
         }
 
@@ -124,6 +128,10 @@ class Generations:
         own = await asyncio.to_thread(packages.of, self._paths, number)
         names = sorted(name for name in {*own, *present} if own.get(name) != present.get(name))
         return {name: [own.get(name), present.get(name)] for name in names}
+
+    async def _rejected(self, number: int) -> Rejection | None:
+        """Why the packages of a generation were rejected, as those of a patch; None: they were not."""
+        return self._rejections.of(await asyncio.to_thread(packages.of, self._paths, number))
 
     def _users(self, number: int) -> list[str]:
         """The containers that stand on it: by their specs, or by the spec of their run."""
@@ -152,16 +160,18 @@ class Generations:
     async def prepare(self, *, keep: int) -> FreezeRecord:
         """Freeze the host's root before a patch, for an apt that waits. Raises FleetError.
 
-        Of those that were frozen so, the newest ``keep`` stay, and those that containers stand on.
+        Of those that were frozen so, the newest ``keep`` stay, and those that containers stand on. Those whose packages were
+        rejected are counted apart: with them alone there would be no way back.
         """
         record = await self.freeze(FreezeRequest(BEFORE), waiting=True)
-        for number in sorted(store.numbers(self._paths), reverse=True)[1:]:
+        left = {False: keep, True: keep}
+        for number in sorted(store.numbers(self._paths), reverse=True):
             with contextlib.suppress(FleetError):
                 if store.load(self._paths, number).why != BEFORE:
                     continue
-                if keep > 1:
-                    keep -= 1
-                elif not self._users(number):
+                rejected = await self._rejected(number) is not None
+                left[rejected] -= 1
+                if left[rejected] < 0 and not self._users(number):
                     await self.remove(RemoveGenerationsRequest((number,)))
         return record
 
@@ -245,12 +255,17 @@ class Generations:
         return await unfit(self._launcher, names, to)
 
     async def goal(self, present: Mapping[str, str]) -> int:
-        """The newest generation that has another version of some package than the host. Raises NotFound, HostError."""
+        """The newest generation that has another version of some package than the host, and was not rejected.
+
+        Raises NotFound, HostError.
+        """
         numbers = sorted(store.numbers(self._paths), reverse=True)
         for number in numbers:
-            if await self._differs(number, present):
+            if await self._differs(number, present) and await self._rejected(number) is None:
                 return number
-        why = "every generation has the packages that the host has now" if numbers else "nothing was frozen yet"
+        why = "nothing was frozen yet"
+        if numbers:
+            why = "every generation has the packages that the host has now, or those of a patch that was rejected"
         raise NotFound(
             "there is nothing to go back to", why=why,
             hint="`lxcfleet generation freeze` before a patch makes the way back from it",

@@ -1,4 +1,5 @@
 """The base is frozen before each patch; what fails after it gets that base back, and keeps it until another patch went well.
+The patch itself is rejected: nothing but the operator's word or a newer patch begins another rollout.
 
 Only where the settings say so (`patch: {freeze: true}`).
 """
@@ -8,20 +9,26 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 
 from lxcfleet.api.generations import FreezeRecord
+from lxcfleet.api.records import RolloutRecord
+from lxcfleet.api.requests import RolloutRequest
 from lxcfleet.containers.registry import Registry
-from lxcfleet.errors import FleetError
+from lxcfleet.errors import FleetError, WrongState
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.packages import database
-from lxcfleet.patch.events import NotReleased, NotRescued
+from lxcfleet.patch.events import NotReleased, NotRescued, PatchPassedOver
 from lxcfleet.patch.generations import Generations
+from lxcfleet.patch.rejections import Rejection, Rejections
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.patch.rollout.state import MemberPhase, Rollout, RolloutKind
+from lxcfleet.patch.verify.evidence import fingerprint
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
+from lxcfleet.runtime.operations import now
 from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.windows import PatchSettings
@@ -39,6 +46,7 @@ class Rescue:
         registry: Registry,
         generations: Generations,
         orders: Orders,
+        rejections: Rejections,
         pending: Callable[[], bool],
         bus: Bus,
         tasks: Tasks,
@@ -46,6 +54,7 @@ class Rescue:
         """``pending``: whether a change of the host's packages was not dealt with yet."""
         self._paths, self._settings, self._registry = paths, settings, registry
         self._generations, self._orders, self._pending = generations, orders, pending
+        self._rejections = rejections
         self._bus, self._tasks = bus, tasks
 
     def take_over(self) -> None:
@@ -68,13 +77,39 @@ class Rescue:
 
     # -- after a patch ---------------------------------------------------------------------------------------
 
+    async def rejected(self) -> Rejection | None:
+        """Why the host's packages as they are now are not brought into containers; None: they are. Raises HostError."""
+        return await self._rejections.of_host() if self._settings().freeze else None
+
+    async def take_up(self, found: Collection[str]) -> None:
+        """The host was patched, and these are stale: have them restarted, unless the patch was rejected.
+
+        Raises FleetError.
+        """
+        rejection = await self.rejected()
+        if rejection is None:
+            await self._orders.take_up(found)
+        elif found:
+            self._bus.publish(PatchPassedOver(rejection.in_words()))
+
+    async def begin(self, ask: RolloutRequest) -> RolloutRecord:
+        """Begin a rollout that somebody asks for. Raises FleetError; WrongState for a patch that was rejected."""
+        if ask.kind == RolloutKind.PATCH and not ask.force and (rejection := await self.rejected()) is not None:
+            raise WrongState(
+                "the host's packages were rejected as they are now", why=rejection.in_words(),
+                hint="install a mended version, which is taken up by itself; or: lxcfleet patch apply --force",
+            )  # fmt: skip
+        return await self._orders.begin(ask)
+
     async def halted(self, rollout: Rollout) -> None:
-        """A rollout of a patch has halted: give what failed in it the base from before the patch."""
+        """A rollout of a patch has halted: reject the patch, and give what failed in it the base from before the patch."""
         failed = [member.name for member in rollout.by_phase(MemberPhase.FAILED) if member.name in self._registry]
         if rollout.kind is not RolloutKind.PATCH or not self._settings().freeze or not failed:
             return
         try:
-            to = await self._generations.goal(await asyncio.to_thread(database.installed))
+            present = await asyncio.to_thread(database.installed)
+            self._reject(rollout, fingerprint(present))
+            to = await self._generations.goal(present)
             left = await self._generations.unfit(failed, to)
             for name, reasons in left.items():
                 self._bus.publish(NotRescued((name,), "; ".join(reasons)))
@@ -85,21 +120,35 @@ class Rescue:
         except (FleetError, OSError) as error:
             self._bus.publish(NotRescued(tuple(failed), str(error).replace("\n", "; ")))
 
+    def _reject(self, rollout: Rollout, patch: str) -> None:
+        """Note that the patch is not to be chosen again. It is noted first, so no daemon that is killed forgets it."""
+        halted = rollout.halted
+        if halted is None or halted.container is None:
+            return
+        rejection = Rejection(patch, now(), halted.container, halted.why, halted.packages or {})
+        self._rejections.note(rejection)
+        self._orders.reject(rejection.in_words())
+
     def went_well(self, rollout: Rollout | None) -> None:
         """A patch is everywhere, but for what was rescued from an earlier one. ``rollout``: None if nothing was stale."""
         good = rollout is None or (rollout.kind is RolloutKind.PATCH and not rollout.by_phase(MemberPhase.FAILED))
-        if good and self._noted():
-            self._tasks.do("release", self._release)
+        if good and (self._rejections.any() or self._noted()):
+            self._tasks.do("release", partial(self._release, proven=rollout is not None))
 
-    async def _release(self) -> None:
+    async def _release(self, *, proven: bool) -> None:
         """Put what was rescued on the host's root again. What fails there gets its base back: the rollout reverts itself.
 
         The note stays for as long as a container stands where it was put, so the good patch after that is tried as well.
+        ``proven``: containers were restarted for the patch, and are well.
         """
         if self._orders.ledger.active is not None:
             return
-        standing = {name: number for name, number in self._noted().items() if self._stands(name) == number}
         try:
+            if proven:
+                await self._rejections.accept()
+            elif await self.rejected() is not None:
+                return  # nothing is stale, as those that would be stand on a generation
+            standing = {name: number for name, number in self._noted().items() if self._stands(name) == number}
             self._note(standing)
             left = await self._generations.unfit(standing, 0)
             for name, reasons in left.items():

@@ -99,6 +99,7 @@ class Watcher:
             "stopped": _records(falls, stopped=True),
             "reboot": reboot.due(),
             "rebooting": "",
+            "rejected": None,
             "until": now.until.isoformat(timespec="minutes").replace("+00:00", "Z") if now.until else None,
         }
 

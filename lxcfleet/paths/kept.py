@@ -142,6 +142,11 @@ class KeptPaths(Roots):
         return self.state / "rescued.json"
 
     @property
+    def rejected(self) -> Path:
+        """The patches whose rollout failed; see patch.rejections."""
+        return self.state / "rejected.json"
+
+    @property
     def fleets(self) -> Path:
         """What was applied last of each fleet's file; see fleets.store."""
         return self.state / "fleets"

@@ -172,6 +172,13 @@ def test_what_a_bad_patch_breaks_gets_its_base_back_by_itself(
         [rescued] = [name for name in names if on(fleet, name)]
         assert {name for name in names if fleet.pid(name) != before[name]} == {rescued}
         assert fleet.state(rescued) == "running"
+        # The hook once more, with the same packages: the patch is rejected, and nothing is restarted for it.
+        fleet.ok("patch", "notify")
+        until(lambda: "nothing is restarted" in fleet.ok("events"), 30, "the patch is passed over")
+        status = fleet.json_any("patch", "status")
+        assert status["notice"]["rejected"]["container"] == rescued
+        assert {name for name in names if fleet.pid(name) != before[name]} == {rescued}
+        assert fleet.run("patch", "apply").status == 1
         mended = package.build("3")
         assert package.dpkg("--install", mended) == 0
         fleet.ok("patch", "notify")

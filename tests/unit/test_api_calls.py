@@ -78,7 +78,7 @@ REQUESTS: dict[str, list[Any]] = {
     "check_generation": ["3"],
     "remove_generations": [RemoveGenerationsRequest((3, 1))],
     "rollback": [RollbackRequest(WEB), RollbackRequest(WEB, 0, {"canaries": "2"}, True), RollbackRequest(WEB, 3)],
-    "roll": [RolloutRequest("restart", WEB, {"canaries": "2"})],
+    "roll": [RolloutRequest("restart", WEB, {"canaries": "2"}), RolloutRequest("patch", WEB, force=True)],
     "rollout_resume": [ResumeRequest(accept=True)],
 }  # fmt: skip
 """The arguments of each call that takes some."""

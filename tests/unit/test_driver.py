@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -357,6 +358,33 @@ def test_a_patch_or_apply_after_an_abort_or_a_reboot_brings_it_back_even_if_noth
     asyncio.run(run())
     assert world.restarted == ["a", "a"]
     assert is_well(world)
+
+
+@pytest.mark.parametrize("reverts", [False, True])
+def test_a_daemon_that_was_killed_just_after_a_halt_leaves_what_follows_to_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reverts: bool
+) -> None:
+    world = bad_patch(tmp_path)
+    assert world.ledger.active is not None
+    world.ledger.keep(replace(world.ledger.active, auto_revert=reverts))
+    world.halted.clear()
+    undone = []
+
+    async def undo(_: Orders) -> None:
+        undone.append(1)
+
+    monkeypatch.setattr(Orders, "undo", undo)
+    world.make()  # as a daemon does when it starts
+
+    async def run() -> None:
+        task = asyncio.create_task(world.driver.run())
+        async with asyncio.timeout(20.0):
+            while not (world.halted or undone):
+                await asyncio.sleep(0.01)
+        task.cancel()
+
+    asyncio.run(run())
+    assert (len(world.halted), len(undone)) == ((0, 1) if reverts else (1, 0))
 
 
 def test_a_patch_that_ends_the_container_again_halts_again_with_one_start(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,13 +13,16 @@ from typing import Any, cast
 import pytest
 
 from lxcfleet.api.generations import FreezeRequest, RemoveGenerationsRequest, RollbackRequest
-from lxcfleet.errors import InvalidInput, NotFound
+from lxcfleet.api.requests import RolloutRequest
+from lxcfleet.errors import InvalidInput, NotFound, WrongState
 from lxcfleet.host.packages import database
-from lxcfleet.patch.events import NotReleased, NotRescued
+from lxcfleet.patch.events import NotReleased, NotRescued, PatchAccepted, PatchPassedOver, PatchRejected
+from lxcfleet.patch.rejections import MOST, Rejections
 from lxcfleet.patch.rescue import Rescue
-from lxcfleet.patch.rollout.state import Member, MemberPhase, Rollout, RolloutKind
+from lxcfleet.patch.rollout.state import Halt, Member, MemberPhase, Rollout, RolloutKind
 from lxcfleet.paths import Paths
 from lxcfleet.spec.rollout import RolloutSettings
+from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.windows import PatchSettings
 
@@ -43,20 +48,33 @@ class World:
         self.unfit: dict[str, int] = {}
         """Whose own packages would break, and on which base."""
         self.active: Rollout | None = None
+        self.packages = {"libc6": "1", "app": "1"}
+        """The host's."""
+        self.marked: list[str] = []
+        self.taken_up: list[Collection[str]] = []
+        self.asked: list[RolloutRequest] = []
 
     def rescue(self) -> Rescue:
         """The part, as a daemon makes it when it starts."""
         registry = {name: SimpleNamespace(wanted=spec) for name, spec in self.specs.items()}
+        rejections = Rejections(self.paths, cast(Any, SimpleNamespace(publish=self.events.append)))
         generations = SimpleNamespace(goal=self._goal, prepare=self._prepare, unfit=self._unfit)
         orders = SimpleNamespace(
-            rescue=self._rescue, begin_change=self._begin, ledger=SimpleNamespace(active=self.active)
+            rescue=self._rescue, begin_change=self._begin, ledger=SimpleNamespace(active=self.active),
+            reject=self.marked.append, take_up=self._take_up, begin=self._begin_rollout,
         )
         nothing: Any = SimpleNamespace(publish=self.events.append)
         tasks: Any = SimpleNamespace(do=lambda _, work: asyncio.run(work()))
         return Rescue(
             self.paths, lambda: self.settings, cast(Any, registry), cast(Any, generations), cast(Any, orders),
-            lambda: self.pending, nothing, tasks,
+            rejections, lambda: self.pending, nothing, tasks,
         )  # fmt: skip
+
+    async def _take_up(self, found: Collection[str]) -> None:
+        self.taken_up.append(found)
+
+    async def _begin_rollout(self, ask: RolloutRequest) -> None:
+        self.asked.append(ask)
 
     async def _goal(self, _: object) -> int:
         if self.problem:
@@ -82,13 +100,16 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr(database, "installed", dict)
-    return World(tmp_path)
+    world = World(tmp_path)
+    monkeypatch.setattr(database, "installed", lambda: dict(world.packages))
+    return world
 
 
 def rollout(kind: RolloutKind = RolloutKind.PATCH, **phases: MemberPhase) -> Rollout:
     members = {name: Member(name, "id", phase=phase) for name, phase in phases.items()}
-    return Rollout("r1", kind, RolloutSettings(), "2026-01-01T00:00:00Z", members)
+    failed = [name for name, phase in phases.items() if phase is MemberPhase.FAILED]
+    halt = Halt(failed[0], "it ended", packages={"app": ["1", "2"]}) if failed else None
+    return Rollout("r1", kind, RolloutSettings(), "2026-01-01T00:00:00Z", members, halted=halt)
 
 
 def test_only_what_failed_gets_its_base_back(world: World) -> None:
@@ -139,7 +160,7 @@ def test_a_container_whose_own_packages_would_break_stays_halted_and_that_is_tol
     world.unfit = {"one": GOAL}
     asyncio.run(world.rescue().halted(rollout(one=MemberPhase.FAILED, two=MemberPhase.FAILED)))
     assert [[*each] for each in world.rescued] == [["two"]]
-    assert world.events == [NotRescued(("one",), "tool 1 needs libnew")]
+    assert world.events == [PatchRejected("one: it ended"), NotRescued(("one",), "tool 1 needs libnew")]
     asyncio.run(world.rescue().halted(rollout(one=MemberPhase.FAILED)))
     assert len(world.rescued) == 1
 
@@ -147,6 +168,8 @@ def test_a_container_whose_own_packages_would_break_stays_halted_and_that_is_tol
 def test_a_container_whose_own_packages_would_break_on_the_hosts_root_stays_where_it_is(world: World) -> None:
     asyncio.run(world.rescue().halted(rollout(one=MemberPhase.FAILED, two=MemberPhase.FAILED)))
     world.unfit = {"one": 0}
+    world.packages["app"] = "2"
+    world.events.clear()
     world.rescue().went_well(rollout(three=MemberPhase.DONE))
     assert [[*each] for each, _ in world.begun] == [["two"]]
     assert world.events == [NotReleased("one", "tool 1 needs libnew")]
@@ -159,7 +182,113 @@ def test_without_a_generation_the_halt_stays_and_that_is_told(world: World) -> N
     world.problem = NotFound("there is nothing to go back to")
     asyncio.run(world.rescue().halted(rollout(one=MemberPhase.FAILED)))
     assert world.rescued == []
-    assert world.events == [NotRescued(("one",), "there is nothing to go back to")]
+    assert world.events == [PatchRejected("one: it ended"), NotRescued(("one",), "there is nothing to go back to")]
+
+
+# a patch that is rejected
+
+
+BAD = {"libc6": "1", "app": "2"}
+PATCH = RolloutRequest("patch", Selection(everything=True))
+
+
+@pytest.fixture
+def rejected(world: World) -> World:
+    """A world in which a patch was rejected."""
+    world.packages = dict(BAD)
+    asyncio.run(world.rescue().halted(rollout(one=MemberPhase.FAILED, two=MemberPhase.WAITING)))
+    world.events.clear()
+    return world
+
+
+def test_a_rejected_patch_is_not_chosen_again_by_itself(rejected: World) -> None:
+    for _ in range(2):  # each time by another daemon
+        asyncio.run(rejected.rescue().take_up(["one", "two"]))
+    assert rejected.taken_up == []
+    assert rejected.events == [PatchPassedOver("one: it ended")] * 2
+    record = asyncio.run(rejected.rescue().rejected())
+    assert record is not None
+    assert (record.container, record.why, record.packages) == ("one", "it ended", {"app": ["1", "2"]})
+    assert rejected.marked == ["one: it ended"]
+
+
+def test_a_newer_patch_is_taken_up_and_the_former_one_stays_rejected(rejected: World) -> None:
+    rejected.packages["app"] = "3"
+    asyncio.run(rejected.rescue().take_up(["two"]))
+    assert rejected.taken_up == [["two"]]
+    rejected.rescue().went_well(rollout(two=MemberPhase.DONE))
+    rejected.packages = dict(BAD)  # somebody installs the bad one once more
+    asyncio.run(rejected.rescue().take_up(["two"]))
+    assert rejected.taken_up == [["two"]]
+
+
+def test_somebody_who_asks_for_a_rejected_patch_has_to_say_so(rejected: World) -> None:
+    with pytest.raises(WrongState) as caught:
+        asyncio.run(rejected.rescue().begin(PATCH))
+    assert caught.value.why == "one: it ended"
+    restart = replace(PATCH, kind="restart")
+    for ask in (restart, replace(PATCH, force=True)):
+        asyncio.run(rejected.rescue().begin(ask))
+    assert [(ask.kind, ask.force) for ask in rejected.asked] == [("restart", False), ("patch", True)]
+    # Begun is not done: only if it goes well the patch is rejected no longer.
+    assert asyncio.run(rejected.rescue().rejected()) is not None
+    rejected.rescue().went_well(rollout(two=MemberPhase.DONE))
+    assert asyncio.run(rejected.rescue().rejected()) is None
+    assert rejected.events == [PatchAccepted("one: it ended")]
+    asyncio.run(rejected.rescue().begin(PATCH))
+
+
+def test_what_was_rescued_stays_while_the_patch_is_rejected(rejected: World) -> None:
+    rejected.rescue().went_well(None)  # a look found nothing stale, as what would be stands on a generation
+    assert rejected.begun == []
+    rejected.packages["app"] = "1"  # the host went back
+    rejected.rescue().went_well(None)
+    assert [[*each] for each, _ in rejected.begun] == [["one"]]
+
+
+def test_a_patch_is_rejected_once_and_with_the_last_reason(rejected: World) -> None:
+    asyncio.run(rejected.rescue().halted(rollout(one=MemberPhase.FAILED)))
+    assert rejected.events == [], "a daemon that was killed after the note does the rest, and tells nothing twice"
+    asyncio.run(rejected.rescue().halted(rollout(two=MemberPhase.FAILED)))
+    assert rejected.events == [PatchRejected("two: it ended")]
+    assert len(json.loads(rejected.paths.rejected.read_bytes())) == 1
+
+
+def test_without_freeze_nothing_is_rejected(world: World) -> None:
+    world.settings = PatchSettings()
+    asyncio.run(world.rescue().halted(rollout(one=MemberPhase.FAILED)))
+    assert not world.paths.rejected.exists()
+    world.settings = PatchSettings(freeze=True)
+    asyncio.run(world.rescue().halted(rollout(one=MemberPhase.FAILED)))
+    world.settings = PatchSettings()
+    asyncio.run(world.rescue().take_up(["one"]))
+    asyncio.run(world.rescue().begin(PATCH))
+    assert (world.taken_up, world.asked) == ([["one"]], [PATCH])
+
+
+def test_a_halt_at_no_container_says_nothing_about_the_patch(world: World) -> None:
+    halted = replace(rollout(one=MemberPhase.FAILED), halted=Halt(None, "what is stale can't be told"))
+    asyncio.run(world.rescue().halted(halted))
+    assert asyncio.run(world.rescue().rejected()) is None
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '[{"patch": "x"}]', '[{"patch": 1, "more": 2}]', "["])
+def test_notes_that_were_damaged_reject_nothing(world: World, text: str) -> None:
+    world.paths.state.mkdir(parents=True)
+    world.paths.rejected.write_text(text)
+    assert asyncio.run(world.rescue().rejected()) is None
+    asyncio.run(world.rescue().halted(rollout(one=MemberPhase.FAILED)))
+    assert asyncio.run(world.rescue().rejected()) is not None
+
+
+def test_the_notes_do_not_grow_for_ever(world: World) -> None:
+    for number in range(MOST + 5):
+        world.packages["app"] = str(number)
+        asyncio.run(world.rescue().halted(rollout(one=MemberPhase.FAILED)))
+    assert len(json.loads(world.paths.rejected.read_bytes())) == MOST
+    assert asyncio.run(world.rescue().rejected()) is not None
+    world.packages["app"] = "0"
+    assert asyncio.run(world.rescue().rejected()) is None
 
 
 def test_a_record_that_was_damaged_counts_as_none(world: World) -> None:

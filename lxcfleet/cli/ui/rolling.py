@@ -215,6 +215,8 @@ def _lines(record: RolloutRecord) -> list[str]:
         head.append(f"changes {record['about']}")
     if record["killed"]:
         head.append(f"killed, as they did not end in time: {record['killed']}")
+    if record["rejected"]:
+        head.append(f"the patch was rejected: {record['rejected']}")
     if record["waits_for"]:
         head.append(f"waits for {record['waits_for']}")
     shown = [each for each in record["containers"] if record["total"] <= SHORT or each["note"] or each["phase"] == "failed"]

@@ -25,7 +25,7 @@ FAILED, SOME = 1, 3
 FOUND = 4
 """Exit status of a check that found something."""
 HOST = "host"
-_FIELDS = ("number", "created", "bytes", "files", "containers", "packages", "why", "problem")
+_FIELDS = ("number", "created", "bytes", "files", "containers", "packages", "why", "rejected", "problem")
 _SHOWN = 20
 """So many packages are shown by name."""
 
@@ -71,10 +71,11 @@ def _table(records: Sequence[GenerationRecord]) -> list[tuple[str, ...]]:
         problem = record["problem"]
         many = len(record["packages"])
         differs = f"{many} package{'' if many == 1 else 's'}" if many else "nothing"
+        why = f"{record['why']}; rejected: {record['rejected']}" if record["rejected"] else record["why"]
         rows.append((
             str(record["number"]), record["created"][:16].replace("T", " "), output.size(record["bytes"]),
             str(len(record["containers"])), "" if problem else differs,
-            f"! {problem.splitlines()[0]}" if problem else record["why"],
+            f"! {problem.splitlines()[0]}" if problem else why,
         ))  # fmt: skip
     return rows
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from lxcfleet.api.client import Client
-from lxcfleet.api.findings import NoticeRecord
+from lxcfleet.api.findings import NoticeRecord, RejectionRecord
 from lxcfleet.api.requests import RolloutRequest
 from lxcfleet.cli import options
 from lxcfleet.cli.session import connect, session_of
@@ -39,7 +39,8 @@ def status(ctx: click.Context, *, style: str, quiet: bool) -> int:
     A container that a patch took down (it did not come up on the new version) is named as down, until it is well again.
     Lines that begin with `own` name lxcfleet's own parts that run old code.
 
-    Exit status 4: some are stale, or down. 3: none is, but some could not be looked at.
+    Exit status 4: some are stale, or down, or the patch was rejected, as its rollout failed. 3: none is, but some could not
+    be looked at.
 
     \b
     Examples:
@@ -61,12 +62,14 @@ def status(ctx: click.Context, *, style: str, quiet: bool) -> int:
         lines += [f"stopped:  {each['name']}: after a patch took it down: {each['why']}" for each in notice["stopped"]]
         lines += [f"down:     {each['name']}: a patch took it down: {each['why']}" for each in notice["down"]]
         lines += [f"own:      {line}" for line in parts.lines(own)]
+        if notice["rejected"]:
+            lines += _rejected(notice["rejected"])
         if notice["reboot"]:
             more = f" ({notice['rebooting']})" if notice["rebooting"] else ""
             lines.append(f"reboot:   the host has to be rebooted for {', '.join(notice['reboot'])}{more}")
         output.show(style, data, lines=lambda: lines, rows=lambda: [["stale"], *([name] for name in stale)])
     complain(records)
-    return FOUND if notice["down"] else status_of(records, own)
+    return FOUND if notice["down"] or notice["rejected"] else status_of(records, own)
 
 
 _MIXED = (
@@ -74,6 +77,11 @@ _MIXED = (
     " restarted: lxcfleet patch apply"
 )
 
+_SHOWN = 20
+"""So many packages are shown by name."""
+
+_OF_STATUS = ("down", "stopped", "reboot", "rebooting", "rejected")
+"""What `patch status` alone shows."""
 _PHASES = {
     "idle": "every change of its packages was dealt with",
     "quiet": "waiting until packages stop changing",
@@ -83,6 +91,16 @@ _PHASES = {
     "ready": "looking at what became stale",
     "failed": "a patch could not be dealt with, which is tried again",
 }
+
+
+def _rejected(record: RejectionRecord) -> list[str]:
+    """Why the patch does not come into containers, and what changed with it."""
+    said = [f"{name} {before or '(new)'} -> {now or '(removed)'}" for name, (before, now) in record["packages"].items()]
+    more = f" and {len(said) - _SHOWN} more" if len(said) > _SHOWN else ""
+    lines = [f"rejected: {record['container']}: {record['why']} (since {record['since']})"]
+    if said:
+        lines.append(f"          {', '.join(said[:_SHOWN])}{more}")
+    return [*map(output.printable, lines), "          a newer patch is taken up; this one by: lxcfleet patch apply --force"]
 
 
 def _told(notice: NoticeRecord) -> str:
@@ -145,13 +163,14 @@ def notify(ctx: click.Context, *, style: str, quiet: bool) -> None:
             output.say("lxcfleet: noted; the daemon is down, and acts once it is started")
         return
     if not quiet:
-        told = {key: value for key, value in notice.items() if key not in ("down", "stopped", "reboot", "rebooting")}
+        told = {key: value for key, value in notice.items() if key not in _OF_STATUS}
         rows = [tuple(told), ["" if value is None else str(value) for value in told.values()]]
         output.show(style, notice, lines=lambda: [_told(notice)], rows=lambda: rows)
 
 
 @patch.command()
 @options.selected
+@click.option("--force", is_flag=True, help="Also a patch that was rejected, as its rollout failed.")
 @rolling.policy_options
 @options.dry_run
 @options.formatted
@@ -164,6 +183,7 @@ def apply(
     patterns: tuple[str, ...],
     labels: tuple[str, ...],
     everything: bool,
+    force: bool,
     dry_run: bool,
     style: str,
     quiet: bool,
@@ -175,6 +195,8 @@ def apply(
     and one that is not halts it. Nothing is restarted that is not stale, and nothing twice. Without options the
     settings below `rollout:` in lxcfleet.yaml hold. The daemon does it: Ctrl-C only stops looking.
 
+    With `patch: {freeze: true}` a patch whose rollout failed is rejected: it takes --force, or a newer patch.
+
     Exit status 1: nothing was done. 3: some failed or were not reached.
 
     \b
@@ -184,7 +206,7 @@ def apply(
       lxcfleet patch apply -l tier=front --max-unavailable 10% --min-healthy-time 30
     """
     chosen = options.optional_selection(patterns, labels, everything)
-    request = RolloutRequest("patch", chosen, rolling.policy_of(more), dry_run)
+    request = RolloutRequest("patch", chosen, rolling.policy_of(more), dry_run, force)
     return rolling.roll(ctx, request, wait=not more["no_wait"], style=style, quiet=quiet)
 
 

@@ -432,7 +432,7 @@ class OfPatches:
         return await self._audit.exposure(chosen)
 
     async def notice(self, _: None) -> NoticeRecord:
-        return self._patch.notice()
+        return await self._patch.notice()
 
     async def notify(self, _: None) -> NoticeRecord:
         return await self._patch.notify()
@@ -441,8 +441,8 @@ class OfPatches:
 class OfRollouts:
     """Handlers of calls about the rollout."""
 
-    def __init__(self, rollouts: Orders) -> None:
-        self._rollouts = rollouts
+    def __init__(self, rollouts: Orders, rescue: Rescue) -> None:
+        self._rollouts, self._rescue = rollouts, rescue
 
     def bind(self, routes: Routes) -> None:
         """Have them answered."""
@@ -459,7 +459,7 @@ class OfRollouts:
         return self._rollouts.ledger.record()
 
     async def roll(self, ask: RolloutRequest) -> RolloutRecord:
-        return await self._rollouts.begin(ask)
+        return await self._rescue.begin(ask)
 
     async def follow(self, _: None) -> AsyncIterator[Sequence[RolloutRecord]]:
         async for record in self._rollouts.ledger.follow():

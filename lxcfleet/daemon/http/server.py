@@ -76,7 +76,7 @@ class Server:
         OfSnapshots(fleet.snapshots).bind(routes)
         OfSecrets(secrets).bind(routes)
         OfPatches(patch, prover, cves, audit, own).bind(routes)
-        OfRollouts(rollouts).bind(routes)
+        OfRollouts(rollouts, rescue).bind(routes)
         OfGenerations(generations, rescue).bind(routes)
         OfApps(apps, switch).bind(routes)
         scrape.bind(routes)

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain, repeat
 from typing import Any
 
 from lxcfleet.api.requests import read_selection
@@ -75,9 +76,9 @@ class Driver:
 
     async def run(self) -> None:
         """Drive whatever rollout there is, for ever."""
-        while True:
+        for step in chain([self._take_over], repeat(self._step)):
             try:
-                await self._step()
+                await step()
             except FleetError as error:
                 why = str(error).replace("\n", "; ")
                 log.error("the rollout can't go on: %s", why)
@@ -86,6 +87,11 @@ class Driver:
             except Exception:
                 log.exception("the rollout can't go on")
                 await asyncio.sleep(RETRY_SECONDS)
+
+    async def _take_over(self) -> None:
+        """A daemon that was killed just after a halt may not have come to what follows from it."""
+        if self._ledger.active is not None and self._ledger.active.status is Status.HALTED:
+            await self._go_back()
 
     async def _step(self) -> None:
         self._ledger.wake.clear()
@@ -205,10 +211,15 @@ class Driver:
             if command:
                 facts = causes.environment(self._ledger.active, halt)
                 await halting.run(command, facts, self._ledger.say)
-            if self._ledger.active is not None and self._ledger.active.auto_revert:
-                await self._undo()
-            elif self._ledger.active is not None:
-                await self._rescue(self._ledger.active)
+            await self._go_back()
+
+    async def _go_back(self) -> None:
+        """Have taken back what has halted, where that is asked for."""
+        halted = self._ledger.active
+        if halted is not None and halted.auto_revert:
+            await self._undo()
+        elif halted is not None:
+            await self._rescue(halted)
 
     def _with_ending(self, halt: Halt) -> Halt:
         """The halt with the end of its container."""

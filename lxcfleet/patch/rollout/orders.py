@@ -95,11 +95,12 @@ class Orders:
 
     async def begin_change(
         self, wanted: Mapping[str, Spec], policy: Mapping[str, Any], *, auto_revert: bool = False,
-        resting: Mapping[str, Spec] = {},
+        resting: Mapping[str, Spec] = {}, rejected: str = "",
     ) -> RolloutRecord:
         """Begin to give running containers other specs, each just before its restart. Raises FleetError.
 
         ``resting``: specs that the caller gives others at once after that: to undo the rollout takes them back, too.
+        ``rejected``: why the patch was rejected that this takes back.
         """
         self.refuse_second()
         registry = self._fleet.registry
@@ -109,7 +110,7 @@ class Orders:
             if former is not None:
                 members[name] = self._sight.member(registry[name])
                 specs[name] = changing_values(former, spec)
-        rollout = replace(self._new(RolloutKind.CHANGE, policy, members), auto_revert=auto_revert)
+        rollout = replace(self._new(RolloutKind.CHANGE, policy, members), auto_revert=auto_revert, rejected=rejected)
         for name, spec in resting.items():
             if (former := registry[name].wanted) is not None:
                 specs[name] = changing_values(former, spec)
@@ -124,7 +125,12 @@ class Orders:
         if halted is not None:
             self.ledger.keep(planner.end(halted, Status.ABORTED, now()))
             self.ledger.say(f"gives up, and gives {', '.join(wanted)} the base from before the patch")
-        return await self.begin_change(wanted, {})
+        return await self.begin_change(wanted, {}, rejected="" if halted is None else halted.rejected)
+
+    def reject(self, why: str) -> None:
+        """Note with the halted rollout that its patch was rejected. Raises HostError."""
+        if self.ledger.active is not None:
+            self.ledger.keep(replace(self.ledger.active, rejected=why))
 
     async def undo(self) -> RolloutRecord:
         """Put the specs back that the last rollout replaced, in a rollout of its own, which ends the former one. Raises

@@ -34,6 +34,7 @@ def record_of(
         "undoes": rollout.undoes,
         "about": rollout.about,
         "waits_for": waits_for if not rollout.status.ended else "",
+        "rejected": rollout.rejected,
         "halted": None if halted is None else _halt_record(halted),
         "policy": rollout.policy.to_json(),
         "containers": [

@@ -151,6 +151,8 @@ class Rollout:
     """The id of the rollout whose changes of specs this one takes back; empty: none."""
     about: str = ""
     """The apps that it changes, in words; empty: none."""
+    rejected: str = ""
+    """Why the patch was rejected that it brought, or that it takes back; empty: it was not."""
     auto_revert: bool = False
     """Whether the former specs are put back, in a rollout of its own, if it halts."""
 
