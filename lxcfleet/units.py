@@ -1,4 +1,4 @@
-"""Sizes as people write them. Pure."""
+"""Sizes and lengths of time as people write them. Pure."""
 
 from __future__ import annotations
 
@@ -17,6 +17,26 @@ def parse_size(text: str) -> int:
     if match is None:
         raise InvalidInput(f"{text!r} is not a size", hint="write it as 512M or 2G, in whole K, M, G or T; 0 is no limit")
     return check_size(int(match[1]) << 10 * " KMGT".index(match[2].upper() or " "))
+
+
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?) *(s|m|min|h|d)?", re.IGNORECASE)
+_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from a text such as 90, 45s, 10m, 2h or 1d; raises InvalidInput."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise InvalidInput(f"{text!r} is no length of time", hint="write it as 90, 45s, 10m, 2h or 1d")
+    return float(match[1]) * _SECONDS[(match[2] or "s").lower()]
+
+
+def as_duration(seconds: float) -> str:
+    """The shortest text that ``parse_duration`` reads as so many seconds."""
+    for unit in ("d", "h", "m"):
+        if seconds and seconds % _SECONDS[unit] == 0:
+            return f"{seconds / _SECONDS[unit]:.0f}{unit}"
+    return f"{seconds:g}s" if seconds else "0"
 
 
 def as_size(count: int) -> str:

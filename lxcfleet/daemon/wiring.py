@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from lxcfleet.api.findings import EvidenceRecord
 from lxcfleet.api.requests import RolloutRequest
 from lxcfleet.containers import lxc_config
 from lxcfleet.containers.announcements import StartAnnouncements
@@ -198,7 +199,7 @@ class Parts:
         self.rollouts: Orders = Orders(self.fleet, ledger, sight, fallen, sets)
         self.driver = Driver(
             self.paths, self.fleet, ledger, sight, dpkg.in_pieces, self.endings, sets, self.rollouts.undo,
-            self._rescue, self._went_well,
+            self._rescue, self._went_well, self._verify,
         )
         self.fleets = Fleets(self.fleet, self.rollouts, self.store)
         self.owners = Owners()
@@ -347,6 +348,9 @@ class Parts:
 
     def _went_well(self, rollout: Rollout) -> None:
         self.rescue.went_well(rollout)
+
+    async def _verify(self, chosen: Selection) -> Sequence[EvidenceRecord]:
+        return (await self.prover.verify(chosen, ()))["containers"]
 
     def _patched(self, event: Patched) -> None:
         if not event.stale:

@@ -35,7 +35,7 @@ from lxcfleet.launcher.operations import CHECK_GENERATION, FREEZE_BASE, REMOVE_G
 from lxcfleet.patch.events import Frozen, GenerationRemoved
 from lxcfleet.patch.fitting import unfit
 from lxcfleet.patch.rejections import Rejection, Rejections
-from lxcfleet.patch.rollout.orders import Orders
+from lxcfleet.patch.rollout.orders import NOT_BAKED, Orders
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import result_record
@@ -237,7 +237,8 @@ class Generations:
         results = [] if ask.dry_run else await self._changing.carry_out(stopped)
         rollout = None
         if running and not ask.dry_run:
-            rollout = await self._orders.begin_change(running, ask.policy)
+            policy = {**NOT_BAKED, **ask.policy} if to else ask.policy
+            rollout = await self._orders.begin_change(running, policy)
         return {
             "changed": bool(wanted),
             "dry_run": ask.dry_run,

@@ -10,7 +10,7 @@ from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.rollout_tests import GroupTestsType, RolloutTest
 from lxcfleet.spec.rows import Checked, read_said, render_section, row, rows_of
-from lxcfleet.spec.types import Flag, Number, Text, Texts, ValueType, Whole
+from lxcfleet.spec.types import Duration, Flag, Number, Text, Texts, ValueType, Whole
 
 MAX_SECONDS = 86400.0
 
@@ -101,6 +101,10 @@ class RolloutSettings(Checked):
         Texts(), "Keys of labels: of several containers that share a value, at least one stays up. `\"*\"`: all keys.",
         default=("*",),
     )  # fmt: skip
+    bake: float = row(
+        Duration(MAX_SECONDS), "For how long canaries have to stay well before the next wave begins, and to run no old code"
+        " then: seconds, or such as 10m.", default=0.0, option=("--bake",), metavar="TIME",
+    )
     data: bool = row(
         Flag(), "Whether a container is stale that serves old files of packages (certificates, time zones, modules, programs"
         " of jobs) to whoever opens them now; documentation, manual pages and translations do not count.", default=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,6 +52,8 @@ class Box:
         self.foreground: Any = None
         self.labels: dict[str, str] = {}
         self.number = 1
+        self.clock: Callable[[], float] | None = None
+        """Tells its age, where that grows."""
         self.old = True
         self.unread = ""
         self.ends = False
@@ -68,7 +70,8 @@ class Box:
     def running(self) -> Any:
         if self.down:
             return None
-        return SimpleNamespace(identity=f"{self.number}@1.00", age=self.age, payload=SimpleNamespace(frozen=False))
+        age = self.age if self.clock is None else self.clock()
+        return SimpleNamespace(identity=f"{self.number}@1.00", age=age, payload=SimpleNamespace(frozen=False))
 
 
 NO_GROUPS = cast(Any, SimpleNamespace(rollout_of=lambda *_: None, rollouts=dict))
@@ -120,6 +123,11 @@ class World:
         """How all containers ended, as far as that is known."""
         self.endings = SimpleNamespace(of=lambda _: self.ending)
         self.failing = 0
+        self.verified: list[str] = []
+        self.unproven = False
+        """Whether all containers have old files after their restart."""
+        self.reasons: list[str] = []
+        """The reasons why they are not proven."""
         self.fallen, self.before = Fallen(self.paths), Before(self.paths.well_before)
         self.in_pieces: list[str] = []
         """The package manager's unfinished work, look by look."""
@@ -130,6 +138,11 @@ class World:
         self.went_well: list[Rollout] = []
         self.halted: list[Rollout] = []
         self.make()
+
+    async def _verify(self, chosen: Selection) -> Any:
+        self.verified += chosen.patterns
+        old = [{"path": "/usr/lib/libssl.so.3"}] if self.unproven else []
+        return [{"name": name, "old": old, "reasons": self.reasons} for name in chosen.patterns]
 
     async def _rescue(self, rollout: Rollout) -> None:
         self.halted.append(rollout)
@@ -145,7 +158,7 @@ class World:
         self.orders = Orders(fleet, self.ledger, sight, self.fallen, sets)
         self.driver = Driver(
             self.paths, fleet, self.ledger, sight, self._in_pieces, cast(Any, self.endings), sets, self.orders.undo,
-            self._rescue, self.went_well.append,
+            self._rescue, self.went_well.append, self._verify,
         )
 
     async def _try(self, box: Any, test: RolloutTest) -> tuple[Verdict, str]:
@@ -358,6 +371,37 @@ def test_a_patch_or_apply_after_an_abort_or_a_reboot_brings_it_back_even_if_noth
     asyncio.run(run())
     assert world.restarted == ["a", "a"]
     assert is_well(world)
+
+
+@pytest.mark.parametrize("unproven", [False, True])
+def test_a_canary_is_looked_at_before_the_others_follow(tmp_path: Path, unproven: bool) -> None:
+    world = World(tmp_path, "a", "b", "c")
+    world.fleet.config.rollout = replace(POLICY, canaries=Share(1), bake=0.01)
+    world.unproven, world.reasons = unproven, ["a file in its delta keeps the host's out"]
+    for box in world.boxes.values():
+        box.clock = proc.uptime
+
+    async def run() -> None:
+        await world.orders.take_up(["a", "b", "c"])
+        await world.drive()
+
+    asyncio.run(run())
+    assert world.verified == ["a"]
+    last = world.ledger.last
+    assert last is not None
+    if unproven:
+        assert (world.restarted, [each.status for each in world.halted]) == (["a"], [Status.HALTED])
+        assert last.members["a"].note == "though it was restarted, it has old files: /usr/lib/libssl.so.3"
+    else:
+        assert (world.restarted, last.status) == (["a", "b", "c"], Status.DONE)
+        assert last.members["a"].note == "not proven: a file in its delta keeps the host's out"
+
+
+def test_what_stands_on_a_generation_is_not_compared_with_the_host(tmp_path: Path) -> None:
+    world = World(tmp_path, "a")
+    world.boxes["a"].spec = cast(Any, SimpleNamespace(generation=3))
+    asyncio.run(world.driver._prove(["a", "gone"]))
+    assert world.verified == []
 
 
 @pytest.mark.parametrize("reverts", [False, True])

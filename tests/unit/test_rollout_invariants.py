@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lxcfleet.patch.rollout import planner, state
-from lxcfleet.patch.rollout.planner import FindStale, Finish, Restart, Stop, Wait
+from lxcfleet.patch.rollout.baking import Proof
+from lxcfleet.patch.rollout.planner import FindStale, Finish, Prove, Restart, Stop, Wait
 from lxcfleet.patch.rollout.state import Halt, LiveState, Member, MemberPhase, Rollout, RolloutKind, Status
 from lxcfleet.spec.rollout import RolloutSettings, Share
 
@@ -52,6 +53,7 @@ class Box:
             self.identity if running else None,
             self.labels,
             healthy=self.healthy,
+            unhealthy=running and self.ill,
             healthy_for=float(self.age - (self.delay or 0)) if self.healthy else 0.0,
             running_for=float(self.age) if running else 0.0,
             busy="start" if self.owed else None,
@@ -94,7 +96,7 @@ class World:
         self.policy = RolloutSettings(
             data.draw(st.sampled_from([Share(1), Share(2), Share(25, True), Share(60, True), Share(100, True)])),
             data.draw(st.sampled_from([Share(0), Share(1), Share(40, True)])),
-            0.0, 8.0, data.draw(st.sampled_from([("*",), ("a",), ()])),
+            0.0, 8.0, data.draw(st.sampled_from([("*",), ("a",), ()])), bake=data.draw(st.sampled_from([0.0, 3.0])),
         )  # fmt: skip
         self.priorities = {name: data.draw(st.integers(0, 1)) for name in self.boxes}
         begun = Rollout(id="r1", kind=RolloutKind.PATCH, created="now", policy=self.policy, members={})
@@ -176,6 +178,10 @@ class World:
                 return False
             case Wait():
                 self.write(plan)
+            case Prove(chosen):
+                self.check_baked(plan, chosen)
+                if not self.killed():
+                    self.write(planner.note_proofs(plan, {name: Proof() for name in chosen}))
             case FindStale():
                 found = {**self.stale(), **self.fallen()}
                 if not self.killed():
@@ -185,6 +191,8 @@ class World:
                 return False
             case Restart(chosen):
                 self.check_wave(plan, chosen)
+                done = [m for m in plan.members.values() if m.canary and m.phase is MemberPhase.DONE and m.restarted_for]
+                assert all(m.baked_from is not None or not self.policy.bake or not m.expected for m in done)
                 self.write(planner.begin_wave(plan, chosen))
                 for name in chosen:
                     if self.killed():
@@ -193,6 +201,12 @@ class World:
                 else:
                     self.write(planner.note_starts(self.read(), chosen))
         return True
+
+    def check_baked(self, plan: Rollout, chosen: tuple[str, ...]) -> None:
+        """Check that the time under watch was not cut short."""
+        for name in chosen:
+            assert plan.members[name].canary
+            assert self.boxes[name].age >= (plan.members[name].baked_from or 0.0) + self.policy.bake
 
     def check_wave(self, plan: Rollout, chosen: tuple[str, ...]) -> None:
         """Check that no container goes down which has to stay up."""

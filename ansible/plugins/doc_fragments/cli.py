@@ -32,6 +32,10 @@ options:
     description:
       - Seconds after its start at which a container that is not healthy halts the rollout.
     type: float
+  bake:
+    description:
+      - For how long canaries have to stay well before the next wave begins, such as C(10m). C(0); not at all.
+    type: str
 """
 
     SELECTION = r"""

@@ -20,6 +20,7 @@ ROLLOUT = dict(
     canaries=dict(type="str"),
     min_healthy_time=dict(type="float"),
     healthy_deadline=dict(type="float"),
+    bake=dict(type="str"),
 )
 
 

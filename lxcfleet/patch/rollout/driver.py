@@ -16,6 +16,7 @@ from functools import partial
 from itertools import chain, repeat
 from typing import Any
 
+from lxcfleet.api.findings import EvidenceRecord
 from lxcfleet.api.requests import read_selection
 from lxcfleet.containers import endings, exits
 from lxcfleet.containers.container import Container
@@ -23,16 +24,18 @@ from lxcfleet.containers.endings import Endings
 from lxcfleet.containers.ordering import BLOCKED
 from lxcfleet.errors import FleetError
 from lxcfleet.host.process import proc
-from lxcfleet.patch.rollout import causes, halting, packages, planner
+from lxcfleet.patch.rollout import baking, causes, halting, packages, planner
+from lxcfleet.patch.rollout.baking import Proof
 from lxcfleet.patch.rollout.change_sets import ChangeSets
 from lxcfleet.patch.rollout.ledger import Ledger
-from lxcfleet.patch.rollout.planner import LOOK_SECONDS, FindStale, Finish, Restart, Stop, Try, Wait
+from lxcfleet.patch.rollout.planner import LOOK_SECONDS, FindStale, Finish, Prove, Restart, Stop, Try, Wait
 from lxcfleet.patch.rollout.sight import Fleet, Sight
 from lxcfleet.patch.rollout.state import Halt, Member, MemberPhase, Rollout, RolloutKind, Status
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.operations import Job, now
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.results import Result
+from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.states import Action
 
 log = logging.getLogger(__name__)
@@ -61,14 +64,16 @@ class Driver:
         undo: Callable[[], Awaitable[object]],
         rescue: Callable[[Rollout], Awaitable[None]],
         went_well: Callable[[Rollout], None],
+        verify: Callable[[Selection], Awaitable[Sequence[EvidenceRecord]]],
     ) -> None:
         """``undo``: begins the rollout that takes the last one's changes of specs back. Raises FleetError.
 
-        ``rescue``: gets each rollout that has halted; ``went_well``: gets each that is done.
+        ``rescue``: gets each rollout that has halted; ``went_well``: gets each that is done. ``verify``: tells whether the
+        chosen containers have what the host has.
         """
         self._paths, self._fleet, self._ledger, self._sight = paths, fleet, ledger, sight
         self._change_sets, self._undo = change_sets, undo
-        self._rescue, self._went_well = rescue, went_well
+        self._rescue, self._went_well, self._verify = rescue, went_well, verify
         self._in_pieces = in_pieces
         self._endings = ends
         self._one_piece: float | None = None
@@ -112,6 +117,8 @@ class Driver:
                 await self._wait(LOOK_SECONDS, f"{names[0]}: its tests, before it is restarted")
             case FindStale():
                 await self._scan(rollout)
+            case Prove(names):
+                await self._prove(names)
             case Restart() if rollout.patch and not self._host_is_well():
                 await self._wait_for_host()
             case Restart(names):
@@ -158,6 +165,16 @@ class Driver:
             waiting = self._ledger.active.by_phase(MemberPhase.WAITING)
             kept = {member.name: member for member in waiting if member.name in unsure}
             self._ledger.keep(planner.merge(self._ledger.active, {**kept, **found}, rollout.patch))
+
+    async def _prove(self, names: Sequence[str]) -> None:
+        """Look whether canaries run the new code. One on a generation has another base than the host, on purpose."""
+        registry = self._fleet.registry
+        specs = {name: registry[name].spec for name in names if name in registry}
+        live = [name for name, spec in specs.items() if spec is None or not spec.generation]
+        found = await self._verify(Selection(tuple(live))) if live else ()
+        proofs = {**{name: Proof() for name in names}, **{each["name"]: baking.proof_of(each) for each in found}}
+        if self._ledger.active is not None:
+            self._ledger.keep(planner.note_proofs(self._ledger.active, proofs))
 
     async def _restart(self, rollout: Rollout, names: Sequence[str]) -> None:
         """One wave: all stop at once, and start as soon as they have."""

@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 _FOLLOW, _RESUME = "wait for it (`lxcfleet rollout status --follow`)", "go on with it (`lxcfleet rollout resume`)"
 
+NOT_BAKED: Mapping[str, Any] = {"bake": "0"}
+"""The policy of what goes back: the others don't wait for minutes to have back what they had before."""
+
 
 class Orders:
     """Changes the rollout as it is asked to. The driver does what follows."""
@@ -125,7 +128,7 @@ class Orders:
         if halted is not None:
             self.ledger.keep(planner.end(halted, Status.ABORTED, now()))
             self.ledger.say(f"gives up, and gives {', '.join(wanted)} the base from before the patch")
-        return await self.begin_change(wanted, {}, rejected="" if halted is None else halted.rejected)
+        return await self.begin_change(wanted, NOT_BAKED, rejected="" if halted is None else halted.rejected)
 
     def reject(self, why: str) -> None:
         """Note with the halted rollout that its patch was rejected. Raises HostError."""
@@ -147,7 +150,7 @@ class Orders:
         if not last.status.ended:
             self.ledger.keep(planner.end(last, Status.ABORTED, now()))
         members = {}
-        rollout = replace(self._new(RolloutKind.CHANGE, {}, {}), policy=last.policy, undoes=last.id)
+        rollout = replace(self._new(RolloutKind.CHANGE, {}, {}), policy=replace(last.policy, bake=0.0), undoes=last.id)
         back = changes.reversed(rollout.id)
         self._change_sets.keep(back)
         rollout = replace(rollout, about=_with_cause(back.about, last))

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lxcfleet.patch.rollout import trial
+from lxcfleet.patch.rollout import baking, trial
+from lxcfleet.patch.rollout.baking import Proof
 from lxcfleet.patch.rollout.state import Fleet, Halt, LiveState, Member, MemberPhase, Rollout, RolloutKind, Status
 from lxcfleet.patch.rollout.waves import Blocked, next_wave
 
@@ -49,6 +50,13 @@ class Try:
 
 
 @dataclass(frozen=True)
+class Prove:
+    """The canaries stayed well for long enough: look whether they run the new code, and ``note_proofs``."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Restart:
     """Begin the next wave: ``begin_wave``, and restart these."""
 
@@ -68,7 +76,7 @@ class Finish:
     """The rollout is done."""
 
 
-Decision = Wait | FindStale | Try | Restart | Stop | Finish
+Decision = Wait | FindStale | Prove | Try | Restart | Stop | Finish
 
 
 def decide(rollout: Rollout, seen: Fleet, blocked_for: float = 0.0) -> Decision:
@@ -79,6 +87,8 @@ def decide(rollout: Rollout, seen: Fleet, blocked_for: float = 0.0) -> Decision:
         return FindStale()
     if failed := [member for member in rollout.by_phase(MemberPhase.FAILED) if not member.accepted]:
         return Stop(failed[0].name, failed[0].note)
+    if baked := baking.done(rollout, seen):
+        return Prove(baked)
     if flying := rollout.by_phase(MemberPhase.RESTARTING, MemberPhase.GATED):
         pauses = [_pause(rollout, member, seen.get(member.name)) for member in flying]
         return Wait(min(pauses), _waits_for(rollout, flying[0], seen))
@@ -119,6 +129,8 @@ def _excusable(rollout: Rollout, now: LiveState) -> frozenset[str]:
 
 
 def _pause(rollout: Rollout, member: Member, now: LiveState | None) -> float:
+    if (left := baking.left(rollout, member, now)) is not None:
+        return min(max(left, 0.01), baking.LOOK_SECONDS)
     if member.phase is MemberPhase.GATED and now is not None and now.healthy:
         left = rollout.times(member)[0] - now.healthy_for
         return LOOK_SECONDS if left <= 0 else max(left, 0.01)  # it waits for tests, whose end wakes the driver up
@@ -134,6 +146,8 @@ def _waits_for(rollout: Rollout, member: Member, seen: Fleet) -> str:
         how = f"to be healthy for {rollout.times(member)[0]:g} s"
         if tests := trial.awaited(now.trials, member.excused or ()):
             how = trial.words(tests[0])
+    if (left := baking.left(rollout, member, now)) is not None:
+        how = baking.words(left)
     return f"{member.name}: {how}"
 
 
@@ -220,13 +234,15 @@ def _settle_gated(rollout: Rollout, member: Member, now: LiveState) -> Member:
         return _settle_left(rollout, member, now.down_for)
     if now.identity is None:
         return replace(member, phase=MemberPhase.FAILED, note="it ended after its restart")
+    if member.baked_from is not None and not now.healthy:
+        return baking.settle_ill(member, now)
     long_enough, deadline = rollout.times(member)
     if not member.expected:
         if now.running_for < long_enough:  # without a check, it has to stay up at least that long
             return member
         return replace(member, phase=MemberPhase.DONE, note="" if now.healthy else "it was not healthy before either")
     if now.healthy and now.healthy_for >= long_enough:
-        return _settle_tests(member, now, deadline)
+        return baking.settle_well(rollout, _settle_tests(member, now, deadline), now)
     if not now.healthy and now.running_for >= deadline:
         why = f"it was not healthy {deadline:.0f} s after its start{': ' if now.reason else ''}{now.reason}"
         return replace(member, phase=MemberPhase.FAILED, note=why)
@@ -252,6 +268,7 @@ def _settle_tests(member: Member, now: LiveState, deadline: float) -> Member:
 def begin_wave(rollout: Rollout, names: Sequence[str], bases: Mapping[str, str] = {}) -> Rollout:
     """Written down before the first of them is touched. ``bases``: names of the host's packages at their last starts."""
     wave = rollout.wave + 1
+    canaries = rollout.canaried < rollout.patch and rollout.policy.canaries.amount > 0
     members = [
         replace(
             rollout.members[name],
@@ -261,6 +278,9 @@ def begin_wave(rollout: Rollout, names: Sequence[str], bases: Mapping[str, str] 
             attempts=rollout.members[name].attempts + rollout.members[name].fallen,
             note="",
             trials=(),
+            canary=canaries,
+            baked_from=None,
+            baked=False,
             base=rollout.members[name].base or bases.get(name, ""),
         )
         for name in names
@@ -279,6 +299,12 @@ def note_starts(rollout: Rollout, names: Sequence[str]) -> Rollout:
     """Note that fallen members of the wave were started: if they do not run, they have ended once more."""
     started = [rollout.members[name] for name in names if rollout.members[name].fallen]
     return rollout.update(*(replace(member, identity=STARTED) for member in started))
+
+
+def note_proofs(rollout: Rollout, found: Mapping[str, Proof]) -> Rollout:
+    """Note what a look at canaries found, by name: they are done, or they failed."""
+    members = [baking.settle_proof(rollout.members[name], proof) for name, proof in found.items() if name in rollout.members]
+    return rollout.update(*(member for member in members if member is not None))
 
 
 def not_begun(rollout: Rollout, names: Sequence[str]) -> Rollout:
@@ -384,7 +410,7 @@ def _another_chance(rollout: Rollout, member: Member, now: LiveState | None) -> 
     if now.identity == member.identity:
         return replace(member, phase=MemberPhase.WAITING, attempts=0, note="")
     deadline = now.running_for + rollout.policy.healthy_deadline
-    return replace(member, phase=MemberPhase.GATED, note="", healthy_deadline=deadline)
+    return replace(member, phase=MemberPhase.GATED, note="", healthy_deadline=deadline, baked_from=None, baked=False)
 
 
 def leave_stopped(rollout: Rollout, name: str) -> Rollout:

@@ -101,6 +101,14 @@ class Member:
     trials: tuple[Trial, ...] = ()
     """Its tests since its restart."""
 
+    canary: bool = False
+    """It was restarted in a wave of canaries, which stay under watch for a while."""
+    baked_from: float | None = None
+    """The age of its run at which that began, in seconds: the kernel's clock of it goes on while no daemon runs. None: it has
+    not begun."""
+    baked: bool = False
+    """Whether that time is over, and all was well."""
+
     @property
     def victim(self) -> bool:
         """Whether the rollout itself may have made it ill: the rollout restarted it, or it fell."""
