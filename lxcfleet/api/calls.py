@@ -41,6 +41,10 @@ from lxcfleet.api.generations import (
     FreezeRequest,
     GenerationRecord,
     GenerationsRemoved,
+    HoldRequest,
+    HoldsRecord,
+    ReleasedRecord,
+    ReleaseRequest,
     RemoveGenerationsRequest,
     RollbackRecord,
     RollbackRequest,
@@ -258,6 +262,15 @@ REMOVE_GENERATIONS: Call[RemoveGenerationsRequest, GenerationsRemoved] = Call(
 ROLLBACK: Call[RollbackRequest, RollbackRecord] = Call(
     "rollback", "POST", "/1.0/rollback", "begin to give containers another base: a generation, or the host's root",
     InBody(RollbackRequest), one(RollbackRecord), waits=True,
+)  # fmt: skip
+
+HOLD: Call[HoldRequest, HoldsRecord] = Call(
+    "hold", "POST", "/1.0/generations/hold", "hold containers on the generations that they stand on, until a day",
+    InBody(HoldRequest), one(HoldsRecord),
+)  # fmt: skip
+RELEASE: Call[ReleaseRequest, ReleasedRecord] = Call(
+    "release", "POST", "/1.0/generations/release", "have containers go along with the next patch that goes well",
+    InBody(ReleaseRequest), one(ReleasedRecord),
 )  # fmt: skip
 
 # -- secrets ------------------------------------------------------------------------------------------------

@@ -132,6 +132,8 @@ class Client:
     check_generation = _method(calls.CHECK_GENERATION)
     remove_generations = _method(calls.REMOVE_GENERATIONS)
     rollback = _method(calls.ROLLBACK)
+    hold = _method(calls.HOLD)
+    release = _method(calls.RELEASE)
     secrets = _plain(calls.SECRETS)
     refresh_secrets = _method(calls.REFRESH_SECRETS)
     operations = _plain(calls.OPERATIONS)

@@ -8,12 +8,46 @@ from typing import Any, TypedDict
 
 from lxcfleet.api.records import ResultRecord, RolloutRecord
 from lxcfleet.api.requests import read_rollout_policy, read_selection, selection_to_json
+from lxcfleet.errors import InvalidInput
+from lxcfleet.spec.moments import read_day
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.terms import MAX_GENERATION
 
 LONGEST_WHY = 200
 """Characters of a reason."""
+
+
+class HoldRecord(TypedDict):
+    """A container that is held on a generation on purpose."""
+
+    name: str
+    generation: int
+    until: str
+    """The last day, as 2027-01-31, by the host's clock."""
+    since: str
+    why: str
+    past: bool
+    """Whether that day is over: then it goes along with the next patch that goes well."""
+
+
+class HoldsRecord(TypedDict):
+    """The outcome of a hold."""
+
+    changed: bool
+    dry_run: bool
+    chosen: list[str]
+    held: list[HoldRecord]
+    """Those of the chosen ones that are held now."""
+
+
+class ReleasedRecord(TypedDict):
+    """The outcome of a release."""
+
+    changed: bool
+    dry_run: bool
+    released: list[str]
+    """They go along with the next patch that goes well."""
 
 
 class GenerationRecord(TypedDict):
@@ -31,6 +65,8 @@ class GenerationRecord(TypedDict):
     """Whether it was frozen as a whole, and not only what differs from the generation before."""
     containers: list[str]
     """The containers that stand on it, or will from their next start on."""
+    held: list[HoldRecord]
+    """Those of them that are held there."""
     packages: dict[str, list[str | None]]
     """The packages that the host has in another version now: the generation's, and the host's; null: not installed."""
     rejected: str | None
@@ -76,6 +112,8 @@ class RollbackRecord(TypedDict):
     dry_run: bool
     to: int
     """The number of the generation; 0: the host's root."""
+    until: str | None
+    """The last day on which they are held there; null: they are not held."""
     packages: dict[str, list[str | None]]
     """What goes back: packages whose version differs from the host's, which comes first; null: not installed."""
     containers: list[str]
@@ -105,9 +143,7 @@ class FreezeRequest:
     def from_json(cls, data: object) -> FreezeRequest:
         """From a body; raises InvalidInput."""
         fields = Fields(data, "request")
-        request = cls(fields.text("why") or cls.why)
-        if len(request.why) > LONGEST_WHY or not request.why.isprintable():
-            fields.complain("why", f"must be one line of at most {LONGEST_WHY} characters")
+        request = cls(_why(fields) or cls.why)
         fields.finish("the request is not valid")
         return request
 
@@ -147,6 +183,10 @@ class RollbackRequest:
     dry_run: bool = False
     ignore_depends: bool = False
     """Whether those get it as well whose own packages would then lack what they depend on."""
+    until: str | None = None
+    """The last day on which they are held there, as 2027-01-31; None: they are not held."""
+    why: str = ""
+    """The reason for which they are held."""
 
     def to_json(self) -> dict[str, Any]:
         """The body."""
@@ -156,6 +196,8 @@ class RollbackRequest:
             "policy": dict(self.policy),
             "dry_run": self.dry_run,
             "ignore_depends": self.ignore_depends,
+            "until": self.until,
+            "why": self.why,
         }
 
     @classmethod
@@ -163,14 +205,89 @@ class RollbackRequest:
         """From a body; raises InvalidInput."""
         fields = Fields(data, "request")
         to = fields.integer("to", 0, 0, MAX_GENERATION) if fields.has("to") else None
+        until = _day(fields, "until") if fields.has("until") else None
         request = cls(
             read_selection(fields.nested("selection")), to, read_rollout_policy(fields), fields.flag("dry_run"),
-            fields.flag("ignore_depends"),
+            fields.flag("ignore_depends"), until, _why(fields),
         )  # fmt: skip
+        if until is not None and to == 0:
+            fields.complain("until", "goes with a generation: a container on the host's root is not held")
+        if until is None and request.why:
+            fields.complain("why", "goes with a day until which they are held")
         if not (request.selection.narrow or request.selection.everything):
             fields.complain("selection", "chooses nothing")
         fields.finish("the request is not valid")
         return request
+
+
+@dataclass(frozen=True)
+class HoldRequest:
+    """``lxcfleet generation hold``. ``number``: all containers on this generation; None: those that are chosen."""
+
+    selection: Selection
+    number: int | None
+    until: str
+    """The last day, as 2027-01-31."""
+    why: str = ""
+    dry_run: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The body."""
+        return {**vars(self), "selection": selection_to_json(self.selection)}
+
+    @classmethod
+    def from_json(cls, data: object) -> HoldRequest:
+        """From a body; raises InvalidInput."""
+        fields = Fields(data, "request")
+        selection, number = _whom(fields)
+        request = cls(selection, number, _day(fields, "until"), _why(fields), fields.flag("dry_run"))
+        fields.finish("the request is not valid")
+        return request
+
+
+@dataclass(frozen=True)
+class ReleaseRequest:
+    """``lxcfleet generation release``. ``number``: all containers on this generation; None: those that are chosen."""
+
+    selection: Selection
+    number: int | None
+    dry_run: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The body."""
+        return {**vars(self), "selection": selection_to_json(self.selection)}
+
+    @classmethod
+    def from_json(cls, data: object) -> ReleaseRequest:
+        """From a body; raises InvalidInput."""
+        fields = Fields(data, "request")
+        request = cls(*_whom(fields), fields.flag("dry_run"))
+        fields.finish("the request is not valid")
+        return request
+
+
+def _whom(fields: Fields) -> tuple[Selection, int | None]:
+    """The chosen containers, or the generation whose containers are meant."""
+    number = fields.integer("number", 0, 1, MAX_GENERATION) if fields.has("number") else None
+    selection = read_selection(fields.nested("selection"))
+    if (number is None) == (not (selection.narrow or selection.everything)):
+        fields.complain("selection", "chooses nothing" if number is None else "does not go with a generation's number")
+    return selection, number
+
+
+def _day(fields: Fields, key: str) -> str:
+    try:
+        return read_day(fields.text(key)).isoformat()
+    except InvalidInput as error:
+        fields.complain(key, f"{error.message}: {error.hint}")
+        return ""
+
+
+def _why(fields: Fields) -> str:
+    why = fields.text("why")
+    if len(why) > LONGEST_WHY or not why.isprintable():
+        fields.complain("why", f"must be one line of at most {LONGEST_WHY} characters")
+    return why
 
 
 def _is_number(value: object) -> bool:

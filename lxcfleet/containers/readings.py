@@ -57,6 +57,8 @@ class ContainerReading:
     """How many files of its delta hid a package's file of the host at the last look."""
     generation: int | None = None
     """The generation that it stands on; 0: the host's root."""
+    held_until: float | None = None
+    """When the last day ends on which it is held there, in seconds since the epoch; None: it is not held."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ class Readings:
         tasks: Tasks,
         bus: Bus,
         names_work: Callable[[], bool | None],
+        held_until: Callable[[], Mapping[str, float]],
     ) -> None:
         self._registry = registry
         self._operations = operations
@@ -125,18 +128,22 @@ class Readings:
         self._tasks = tasks
         self._bus = bus
         self._names_work = names_work
+        self._held_until = held_until
         self._started = time.time()
 
     async def read(self) -> FleetReading:
         """The present reading. The cgroups of many containers are many files, so a thread reads them."""
-        sizes, patch = self._sizes.read(), self._patch()
+        sizes, patch, held = self._sizes.read(), self._patch(), self._held_until()
         known = [
             # A copy, as the containers change while the thread reads.
             (replace(c), sizes.get(c.name), self._health(c), patch.stale.get(c.name) if c.running else None)
             for c in self._registry
         ]
         containers = await asyncio.to_thread(
-            lambda: [replace(_reading(*each), shadows=patch.shadows.get(each[0].name)) for each in known]
+            lambda: [
+                replace(_reading(*each), shadows=patch.shadows.get(each[0].name), held_until=held.get(each[0].name))
+                for each in known
+            ]
         )
         tasks, failures = self._tasks.readings(), dict(self._bus.failures)
         return FleetReading(

@@ -32,20 +32,46 @@ HELD_FOR = timedelta(days=7)
 _NAMED = 5
 
 
-def of_bases(held: Mapping[int, Sequence[str]], created: Mapping[int, datetime], now: datetime) -> list[Finding]:
-    """A finding for each generation that containers stand on, by number, and that is old or not to be had any more."""
+def of_bases(
+    standing: Mapping[int, Sequence[str]],
+    created: Mapping[int, datetime],
+    now: datetime,
+    holds: Mapping[str, tuple[str, bool]],
+) -> list[Finding]:
+    """A finding for each generation that containers stand on, by number, and that is old or not to be had any more; and for
+    each day that is past until which some were to be held. ``holds``: by container, the hold in words, and whether it is
+    past."""
     found = []
-    for number, names in sorted(held.items()):
-        few = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-        stand = "stands" if len(names) == 1 else "stand"
+    for number, names in sorted(standing.items()):
+        few, stand = _few(names), "stands" if len(names) == 1 else "stand"
         hint = f"lxcfleet rollback {' '.join(names[:_NAMED])} --to host"
         if number not in created:
             message = f"{few} {stand} on generation {number}, which is gone or not all there: the next start fails"
             found.append(Finding("generations", "fail", message, hint=hint))
         elif now - created[number] > HELD_FOR:
             message = f"{few} {stand} on generation {number} of {created[number]:%Y-%m-%d}, without later patches of the host"
+            words = [f"{_few(those)} {text}" for text, those in _by_hold(names, holds).items()]
+            message += "".join(f"; {each}" for each in words)
             found.append(Finding("generations", "warning", message, hint=hint))
+        elif past := [name for name in names if name in holds and holds[name][1]]:
+            for text, those in _by_hold(past, holds).items():
+                message = f"{_few(those)} {'is' if len(those) == 1 else 'are'} {text}, on generation {number}"
+                hint = f"lxcfleet rollback {' '.join(those[:_NAMED])} --to host; or the next patch that goes well takes along"
+                found.append(Finding("generations", "warning", message, hint=hint))
     return found
+
+
+def _by_hold(names: Iterable[str], holds: Mapping[str, tuple[str, bool]]) -> dict[str, list[str]]:
+    """The containers that are held, by their hold in words."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        if name in holds:
+            found.setdefault(holds[name][0], []).append(name)
+    return found
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _times(count: int) -> str:

@@ -46,6 +46,7 @@ from lxcfleet.health.prober import Prober
 from lxcfleet.host.process import proc
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.network.fleet import FleetNetwork
+from lxcfleet.patch import holds
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.events import Events
@@ -229,7 +230,7 @@ class Fleet:
         own = findings.of_tasks(self._tasks.readings(), datetime.now(UTC))
         own += await services.findings(self.paths, services.all_asked(self.paths, self.registry, self.config.profiles))
         own += self.volumes.findings()
-        own += findings.of_bases(*self._bases(), datetime.now(UTC))
+        own += findings.of_bases(*self._bases(), datetime.now(UTC), self._holds())
         own += self.secrets.findings()
         record["findings"] += [cast(FindingRecord, finding.to_json()) for finding in own]
         return record
@@ -246,6 +247,12 @@ class Fleet:
                 sheets_of(self.paths, number)
                 created[number] = datetime.fromisoformat(store.load(self.paths, number).created)
         return held, created
+
+    def _holds(self) -> dict[str, tuple[str, bool]]:
+        """By container: its hold in words, and whether its last day is over."""
+        day, found = holds.today(), holds.Holds(self.paths).among(self.registry)
+        whys = {name: f" ({hold.why})" if hold.why else "" for name, hold in found.items()}
+        return {name: (f"{hold.in_words(day)}{whys[name]}", hold.past(day)) for name, hold in found.items()}
 
     def _get(self, name: str) -> Container:
         if name not in self.registry:

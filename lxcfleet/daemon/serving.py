@@ -151,6 +151,7 @@ class Daemon:
             tasks.keep("patch-numbers", parts.patch_numbers.run),
             tasks.keep("rollouts", parts.driver.run),
             tasks.keep("patch-watcher", parts.watcher.run),
+            tasks.keep("holds", partial(parts.holds.run, parts.registry, parts.bus)),
             tasks.keep("name-lookups", parts.network.lookups.run),
             tasks.keep("host-reboots", parts.rebooter.run),
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from lxcfleet.api.findings import EvidenceRecord
@@ -72,12 +72,15 @@ from lxcfleet.patch.events import Patched
 from lxcfleet.patch.exposure import Audit
 from lxcfleet.patch.fallen import Fallen
 from lxcfleet.patch.generations import Generations
+from lxcfleet.patch.holding import Holding
+from lxcfleet.patch.holds import Holds
 from lxcfleet.patch.numbers import PatchNumbers
 from lxcfleet.patch.own import OwnParts
 from lxcfleet.patch.owners import Owners
 from lxcfleet.patch.rebooter import Rebooter
 from lxcfleet.patch.rejections import Rejections
 from lxcfleet.patch.rescue import Rescue
+from lxcfleet.patch.rescued import Rescued
 from lxcfleet.patch.rollout.change_sets import ChangeSets
 from lxcfleet.patch.rollout.driver import Driver
 from lxcfleet.patch.rollout.known import Known
@@ -219,13 +222,16 @@ class Parts:
             before,
             self.prober,
         )
-        rejections = Rejections(self.paths, self.bus)
+        rejections, rescued = Rejections(self.paths, self.bus), Rescued(self.paths)
+        self.holds = Holds(self.paths)
+        self.holding = Holding(self.registry, self.holds, rescued)
         self.generations = Generations(
-            self.paths, self.registry, self.mask, self.launcher, self.fleet.changing, self.rollouts, rejections, self.bus
-        )
+            self.paths, self.registry, self.mask, self.launcher, self.fleet.changing, self.rollouts, rejections,
+            self.holds, self.bus,
+        )  # fmt: skip
         self.rescue = Rescue(
             self.paths, lambda: self.fleet.config.patch, self.registry, self.generations, self.rollouts,
-            rejections, lambda: self.watcher.pending, self.bus, self.tasks,
+            rejections, self.holds, rescued, lambda: self.watcher.pending, self.bus, self.tasks,
         )  # fmt: skip
         self.switch = AppSwitch(self.paths, self.registry, self.fleet.changing, self.rollouts)
         self.apps = Apps(
@@ -263,14 +269,14 @@ class Parts:
         )
         readings = Readings(
             self.registry, self.fleet.operations, self.sizes, self.prober.of, self.patch_numbers.read, self.tasks, self.bus,
-            lambda: self.network.lookups.work,
+            lambda: self.network.lookups.work, self._held_until,
         )  # fmt: skip
         self.scrape = Scrape(self.fleet, readings)
         self.listener = Listener(self.scrape)
         audit = Audit(self.paths, self.registry, self.launcher)
         self.server = Server(
             self.fleet, self.fleets, self.secret_calls, self.patch, self.prover, self.cves, self.rollouts, audit, self.own,
-            self.generations, self.rescue, self.apps, self.switch, self.scrape, self.access,
+            self.generations, self.rescue, self.holding, self.apps, self.switch, self.scrape, self.access,
         )
 
     def _subscribe(self) -> None:
@@ -351,6 +357,9 @@ class Parts:
 
     async def _verify(self, chosen: Selection) -> Sequence[EvidenceRecord]:
         return (await self.prover.verify(chosen, ()))["containers"]
+
+    def _held_until(self) -> Mapping[str, float]:
+        return {name: hold.ends() for name, hold in self.holds.among(self.registry).items()}
 
     def _patched(self, event: Patched) -> None:
         if not event.stale:

@@ -108,6 +108,19 @@ class GenerationRemoved(Event):
 
 
 @dataclass(frozen=True)
+class HoldPast(Event):
+    """The date is past until which a container was to be held on a generation."""
+
+    name: str
+    generation: int
+    until: str
+
+    def told(self) -> Told:
+        what = f"held on generation {self.generation} until {self.until}, that is past"
+        return Told("hold", self.name, f"{what}: it goes along with the next patch that goes well")
+
+
+@dataclass(frozen=True)
 class PatchRejected(Event):
     """The rollout of a patch failed its gate, so this patch is not chosen again by itself."""
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import date
 
 from lxcfleet.api.generations import (
     CheckedRecord,
@@ -32,8 +33,11 @@ from lxcfleet.host.packages import database
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.items.base import FreezeItem
 from lxcfleet.launcher.operations import CHECK_GENERATION, FREEZE_BASE, REMOVE_GENERATION, TIDY_GENERATIONS
+from lxcfleet.patch import behind
 from lxcfleet.patch.events import Frozen, GenerationRemoved
 from lxcfleet.patch.fitting import unfit
+from lxcfleet.patch.holding import check_until
+from lxcfleet.patch.holds import Hold, Holds, today
 from lxcfleet.patch.rejections import Rejection, Rejections
 from lxcfleet.patch.rollout.orders import NOT_BAKED, Orders
 from lxcfleet.paths import Paths
@@ -62,10 +66,12 @@ class Generations:
         changing: Changing,
         orders: Orders,
         rejections: Rejections,
+        holds: Holds,
         bus: Bus,
     ) -> None:
         self._paths, self._registry, self._mask, self._launcher = paths, registry, mask, launcher
         self._changing, self._orders, self._rejections, self._bus = changing, orders, rejections, bus
+        self._holds = holds
         self._busy = False
 
     # -- reading ---------------------------------------------------------------------------------------------
@@ -95,12 +101,9 @@ class Generations:
         try:
             differs = await self._differs(spec.generation, present)
         except FleetError as error:
-            return f"it stands on generation {spec.generation}, of which nothing is known: {error.message}"
-        if not differs:
-            return ""
-        names = sorted(differs)
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        return f"it stands on generation {spec.generation}, which has other versions of {', '.join(names[:_NAMED])}{more}"
+            return f"on generation {spec.generation}, of which nothing is known: {error.message}"
+        hold = self._holds.of(container)
+        return behind.words(spec.generation, "" if hold is None else hold.in_words(today()), [*differs])
 
     async def _record(self, number: int, present: Mapping[str, str]) -> GenerationRecord:
         problem, found, differs, rejection = None, None, dict[str, list[str | None]](), None
@@ -118,6 +121,7 @@ class Generations:
             "bytes": found.bytes if found else 0,
             "whole": found.whole if found else False,
             "containers": self._users(number),
+            "held": [hold.record(name, today()) for name, hold in self._held(number)],
             "packages": differs,
             "rejected": None if rejection is None else rejection.in_words(),
             "problem": problem,
@@ -132,6 +136,9 @@ class Generations:
     async def _rejected(self, number: int) -> Rejection | None:
         """Why the packages of a generation were rejected, as those of a patch; None: they were not."""
         return self._rejections.of(await asyncio.to_thread(packages.of, self._paths, number))
+
+    def _held(self, number: int) -> list[tuple[str, Hold]]:
+        return [(name, hold) for name, hold in self._holds.among(self._registry).items() if hold.generation == number]
 
     def _users(self, number: int) -> list[str]:
         """The containers that stand on it: by their specs, or by the spec of their run."""
@@ -220,6 +227,7 @@ class Generations:
 
     async def rollback(self, ask: RollbackRequest) -> RollbackRecord:
         """Give the chosen containers another base: those that run in a rollout, the others at once. Raises FleetError."""
+        day = None if ask.until is None else check_until(ask.until)
         await self._registry.observe()
         present = await asyncio.to_thread(database.installed)
         to = await self.goal(present) if ask.to is None else ask.to
@@ -228,21 +236,25 @@ class Generations:
         wanted = {each.name: replace(spec, generation=to) for each in chosen if (spec := _changeable(each)).generation != to}
         left = {} if ask.ignore_depends else await self.unfit(wanted, to)
         wanted = {name: spec for name, spec in wanted.items() if name not in left}
+        chosen = [each for each in chosen if each.name not in left]
         moved = [each for each in chosen if each.name in wanted]
         planned = {each.container.name: each for each in await self._changing.check(moved, wanted, askable())}
         # A base on which nothing can start is found out before the first of them is stopped.
         await self._mask.refresh([to])
         running = {each.name: wanted[each.name] for each in moved if each.running is not None}
         stopped = [planned[each.name] for each in moved if each.running is None]
+        if not ask.dry_run:
+            self._hold(chosen, wanted, to, day, ask.why)
         results = [] if ask.dry_run else await self._changing.carry_out(stopped)
         rollout = None
         if running and not ask.dry_run:
             policy = {**NOT_BAKED, **ask.policy} if to else ask.policy
             rollout = await self._orders.begin_change(running, policy)
         return {
-            "changed": bool(wanted),
+            "changed": bool(wanted) or (day is not None and bool(chosen)),
             "dry_run": ask.dry_run,
             "to": to,
+            "until": ask.until,
             "packages": {name: [host, own] for name, (own, host) in differs.items()},
             "containers": [*wanted],
             "left": left,
@@ -254,6 +266,13 @@ class Generations:
     async def unfit(self, names: Iterable[str], to: int) -> dict[str, list[str]]:
         """Those of the containers whose own packages would break on the base ``to``, with the reasons. Raises FleetError."""
         return await unfit(self._launcher, names, to)
+
+    def _hold(self, chosen: Sequence[Container], moved: Collection[str], to: int, day: date | None, why: str) -> None:
+        """Note before they are moved until when they are held there: before that it is no hold yet. Raises HostError."""
+        if day is None:
+            self._holds.forget(moved)  # they may come back to a generation on which they were held once
+        else:
+            self._holds.hold({each.name: to for each in chosen}, day, why)
 
     async def goal(self, present: Mapping[str, str]) -> int:
         """The newest generation that has another version of some package than the host, and was not rejected.

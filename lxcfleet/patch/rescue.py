@@ -7,7 +7,6 @@ Only where the settings say so (`patch: {freeze: true}`).
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -18,11 +17,12 @@ from lxcfleet.api.records import RolloutRecord
 from lxcfleet.api.requests import RolloutRequest
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError, WrongState
-from lxcfleet.host.kernel import tree
 from lxcfleet.host.packages import database
 from lxcfleet.patch.events import NotReleased, NotRescued, PatchPassedOver
 from lxcfleet.patch.generations import Generations
+from lxcfleet.patch.holds import Holds, today
 from lxcfleet.patch.rejections import Rejection, Rejections
+from lxcfleet.patch.rescued import Rescued
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.patch.rollout.state import MemberPhase, Rollout, RolloutKind
 from lxcfleet.patch.verify.evidence import fingerprint
@@ -47,6 +47,8 @@ class Rescue:
         generations: Generations,
         orders: Orders,
         rejections: Rejections,
+        holds: Holds,
+        rescued: Rescued,
         pending: Callable[[], bool],
         bus: Bus,
         tasks: Tasks,
@@ -54,7 +56,7 @@ class Rescue:
         """``pending``: whether a change of the host's packages was not dealt with yet."""
         self._paths, self._settings, self._registry = paths, settings, registry
         self._generations, self._orders, self._pending = generations, orders, pending
-        self._rejections = rejections
+        self._rejections, self._holds, self._rescued = rejections, holds, rescued
         self._bus, self._tasks = bus, tasks
 
     def take_over(self) -> None:
@@ -115,7 +117,8 @@ class Rescue:
                 self._bus.publish(NotRescued((name,), "; ".join(reasons)))
             failed = [name for name in failed if name not in left]
             if failed:
-                self._note({**self._noted(), **dict.fromkeys(failed, to)})
+                self._rescued.keep({**self._rescued.all(), **dict.fromkeys(failed, to)})
+                self._holds.forget(failed)
                 await self._orders.rescue(self._moved(failed, to))
         except (FleetError, OSError) as error:
             self._bus.publish(NotRescued(tuple(failed), str(error).replace("\n", "; ")))
@@ -132,13 +135,14 @@ class Rescue:
     def went_well(self, rollout: Rollout | None) -> None:
         """A patch is everywhere, but for what was rescued from an earlier one. ``rollout``: None if nothing was stale."""
         good = rollout is None or (rollout.kind is RolloutKind.PATCH and not rollout.by_phase(MemberPhase.FAILED))
-        if good and (self._rejections.any() or self._noted()):
+        if good and (self._rejections.any() or self._rescued.all() or self._holds.among(self._registry)):
             self._tasks.do("release", partial(self._release, proven=rollout is not None))
 
     async def _release(self, *, proven: bool) -> None:
-        """Put what was rescued on the host's root again. What fails there gets its base back: the rollout reverts itself.
+        """Put what was rescued, and what was held until a day that is past, on the host's root again.
 
-        The note stays for as long as a container stands where it was put, so the good patch after that is tried as well.
+        What fails there gets its base back: the rollout reverts itself. The note stays for as long as a container stands
+        where it was put, so the good patch after that is tried as well.
         ``proven``: containers were restarted for the patch, and are well.
         """
         if self._orders.ledger.active is not None:
@@ -148,12 +152,15 @@ class Rescue:
                 await self._rejections.accept()
             elif await self.rejected() is not None:
                 return  # nothing is stale, as those that would be stand on a generation
-            standing = {name: number for name, number in self._noted().items() if self._stands(name) == number}
-            self._note(standing)
-            left = await self._generations.unfit(standing, 0)
+            standing = {name: number for name, number in self._rescued.all().items() if self._stands(name) == number}
+            self._rescued.keep(standing)
+            holds = self._holds.among(self._registry)
+            held = {name for name, hold in holds.items() if not hold.past(today())}
+            due = [name for name in dict.fromkeys([*standing, *holds]) if name not in held]
+            left = await self._generations.unfit(due, 0)
             for name, reasons in left.items():
                 self._bus.publish(NotReleased(name, "; ".join(reasons)))
-            if going := [name for name in standing if name not in left]:
+            if going := [name for name in due if name not in left]:
                 await self._orders.begin_change(self._moved(going, 0), {}, auto_revert=True)
         except (FleetError, OSError) as error:
             log.error("what was rescued stays on its generation: %s", str(error).replace("\n", "; "))
@@ -165,15 +172,3 @@ class Rescue:
     def _stands(self, name: str) -> int | None:
         wanted = self._registry[name].wanted if name in self._registry else None
         return None if wanted is None else wanted.generation
-
-    def _noted(self) -> dict[str, int]:
-        """The containers that were rescued, each with its generation."""
-        try:
-            found = json.loads(self._paths.rescued.read_bytes())
-            return {str(name): int(number) for name, number in found.items()}
-        except (OSError, ValueError, TypeError, AttributeError):
-            return {}
-
-    def _note(self, rescued: dict[str, int]) -> None:
-        self._paths.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        tree.write(self._paths.rescued, json.dumps(rescued), sync=True)

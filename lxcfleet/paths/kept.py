@@ -142,6 +142,11 @@ class KeptPaths(Roots):
         return self.state / "rescued.json"
 
     @property
+    def held(self) -> Path:
+        """The containers that are held on a generation, and until when; see patch.holds."""
+        return self.state / "held.json"
+
+    @property
     def rejected(self) -> Path:
         """The patches whose rollout failed; see patch.rejections."""
         return self.state / "rejected.json"

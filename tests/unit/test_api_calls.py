@@ -14,7 +14,13 @@ from lxcfleet.api.calls import CALLS
 from lxcfleet.api.client import Client
 from lxcfleet.api.disk import DiffRequest, DiskRequest
 from lxcfleet.api.fleets import ExportRequest, FleetRequest, RemoveFleetRequest, ScaleRequest
-from lxcfleet.api.generations import FreezeRequest, RemoveGenerationsRequest, RollbackRequest
+from lxcfleet.api.generations import (
+    FreezeRequest,
+    HoldRequest,
+    ReleaseRequest,
+    RemoveGenerationsRequest,
+    RollbackRequest,
+)
 from lxcfleet.api.queries import DoctorRequest, EventsRequest, LinesRequest, LogsRequest, UnitsRequest, VerifyRequest
 from lxcfleet.api.records import DoctorRecord, EventRecord, OperationRecord
 from lxcfleet.api.requests import (
@@ -77,7 +83,12 @@ REQUESTS: dict[str, list[Any]] = {
     "freeze_base": [FreezeRequest(), FreezeRequest("before the upgrade")],
     "check_generation": ["3"],
     "remove_generations": [RemoveGenerationsRequest((3, 1))],
-    "rollback": [RollbackRequest(WEB), RollbackRequest(WEB, 0, {"canaries": "2"}, True), RollbackRequest(WEB, 3)],
+    "rollback": [
+        RollbackRequest(WEB), RollbackRequest(WEB, 0, {"canaries": "2"}, True), RollbackRequest(WEB, 3),
+        RollbackRequest(WEB, until="2027-01-31", why="x"),
+    ],
+    "hold": [HoldRequest(WEB, None, "2027-01-31", "x", True), HoldRequest(Selection(), 3, "2027-01-31")],
+    "release": [ReleaseRequest(WEB, None), ReleaseRequest(Selection(), 3, dry_run=True)],
     "roll": [RolloutRequest("restart", WEB, {"canaries": "2"}), RolloutRequest("patch", WEB, force=True)],
     "rollout_resume": [ResumeRequest(accept=True)],
 }  # fmt: skip

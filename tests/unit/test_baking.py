@@ -84,7 +84,7 @@ def test_without_the_setting_nothing_is_waited_for() -> None:
 
 
 def test_the_time_begins_once_its_tests_are_good() -> None:
-    good, bad = (Trial("login", verdict=verdict, passed=int(verdict is Verdict.GOOD)) for verdict in (Verdict.GOOD, Verdict.BAD))
+    good, bad = Trial("login", passed=1, verdict=Verdict.GOOD), Trial("login", verdict=Verdict.BAD)
     plan, _ = look(begun(), world(8.0, trials=(Trial("login"),)))
     assert plan.members["a"].baked_from is None
     plan, _ = look(plan, world(20.0, trials=(good,)))

@@ -32,7 +32,7 @@ def test_a_task_that_does_not_run_is_told_until_it_runs() -> None:
 def test_bases_that_hold_back_patches_or_are_gone_are_told() -> None:
     created = {1: NOW - timedelta(days=8), 2: NOW - timedelta(days=6)}
     held = {1: ["a", "b"], 2: ["c"], 3: [f"d{number}" for number in range(7)]}
-    old, gone = findings.of_bases(held, created, NOW)
+    old, gone = findings.of_bases(held, created, NOW, {})
     assert (old.level, gone.level) == ("warning", "fail")
     assert "a, b stand on generation 1" in old.message
     assert "and 2 more stand on generation 3, which is gone" in gone.message

@@ -25,7 +25,7 @@ from lxcfleet.spec.states import Health, State
 RUNNING = ContainerReading(
     "web1", State.RUNNING, "app", labels={"role": "web"}, restarts=2, started=1000.0, cpu_seconds=1.5,
     memory_bytes=4096, processes=3, io_bytes=(10, 20), delta_bytes=512, health=Health.HEALTHY, stale=False, shadows=4,
-    generation=3,
+    generation=3, held_until=2000.0,
 )  # fmt: skip
 STOPPED = ContainerReading("web2", State.STOPPED, "app")
 
@@ -68,6 +68,7 @@ def test_a_running_container_has_all_its_metrics() -> None:
     assert found["lxcfleet_container_io_written_bytes_total", "web1"] == 20
     assert found["lxcfleet_container_delta_bytes", "web1"] == 512
     assert found["lxcfleet_container_generation", "web1"] == 3
+    assert found["lxcfleet_container_held_until_timestamp_seconds", "web1"] == 2000
     assert found["lxcfleet_container_stale", "web1"] == 0
     assert found["lxcfleet_container_shadows", "web1"] == 4
     assert found["lxcfleet_container_health", "web1"] == 1

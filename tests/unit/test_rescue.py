@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,8 +18,10 @@ from lxcfleet.api.requests import RolloutRequest
 from lxcfleet.errors import InvalidInput, NotFound, WrongState
 from lxcfleet.host.packages import database
 from lxcfleet.patch.events import NotReleased, NotRescued, PatchAccepted, PatchPassedOver, PatchRejected
+from lxcfleet.patch.holds import Holds, today
 from lxcfleet.patch.rejections import MOST, Rejections
 from lxcfleet.patch.rescue import Rescue
+from lxcfleet.patch.rescued import Rescued
 from lxcfleet.patch.rollout.state import Halt, Member, MemberPhase, Rollout, RolloutKind
 from lxcfleet.paths import Paths
 from lxcfleet.spec.rollout import RolloutSettings
@@ -27,6 +30,16 @@ from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.windows import PatchSettings
 
 GOAL = 7
+
+
+class Registry(dict[str, Any]):
+    """Containers by name; a loop goes over the containers."""
+
+    def __init__(self, containers: Iterable[Any]) -> None:
+        super().__init__({each.name: each for each in containers})
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.values())
 
 
 class World:
@@ -56,7 +69,7 @@ class World:
 
     def rescue(self) -> Rescue:
         """The part, as a daemon makes it when it starts."""
-        registry = {name: SimpleNamespace(wanted=spec) for name, spec in self.specs.items()}
+        registry = Registry(SimpleNamespace(name=name, wanted=spec) for name, spec in self.specs.items())
         rejections = Rejections(self.paths, cast(Any, SimpleNamespace(publish=self.events.append)))
         generations = SimpleNamespace(goal=self._goal, prepare=self._prepare, unfit=self._unfit)
         orders = SimpleNamespace(
@@ -67,7 +80,7 @@ class World:
         tasks: Any = SimpleNamespace(do=lambda _, work: asyncio.run(work()))
         return Rescue(
             self.paths, lambda: self.settings, cast(Any, registry), cast(Any, generations), cast(Any, orders),
-            rejections, lambda: self.pending, nothing, tasks,
+            rejections, Holds(self.paths), Rescued(self.paths), lambda: self.pending, nothing, tasks,
         )  # fmt: skip
 
     async def _take_up(self, found: Collection[str]) -> None:
@@ -314,6 +327,37 @@ def test_the_hook_of_apt_knows_whether_to_ask(world: World) -> None:
     world.settings = PatchSettings()
     world.rescue().take_over()
     assert not world.paths.freezes.exists()
+
+
+# what is held
+
+
+YESTERDAY = today() - timedelta(days=1)
+
+
+@pytest.mark.parametrize(("until", "goes"), [(YESTERDAY, True), (today(), False)])
+def test_a_hold_whose_day_is_past_goes_along_with_the_next_patch_that_goes_well(
+    world: World, until: date, goes: bool
+) -> None:
+    world.settings = PatchSettings()  # nobody has to freeze for that
+    world.specs["one"] = Spec(name="one", generation=3)
+    Holds(world.paths).hold({"one": 3, "two": 3}, until, "waits for the vendor")
+    world.rescue().went_well(rollout(two=MemberPhase.FAILED))
+    assert world.begun == []
+    world.rescue().went_well(rollout(two=MemberPhase.DONE))
+    assert [[*each] for each, _ in world.begun] == [["one"]] * goes
+    assert all(reverts for _, reverts in world.begun)
+
+
+def test_what_was_rescued_and_is_held_since_stays_until_its_day(world: World) -> None:
+    asyncio.run(world.rescue().halted(rollout(one=MemberPhase.FAILED)))
+    Holds(world.paths).hold({"one": GOAL}, today(), "")
+    world.packages["app"] = "2"
+    world.rescue().went_well(rollout(two=MemberPhase.DONE))
+    assert world.begun == []
+    Holds(world.paths).forget(["one"])
+    world.rescue().went_well(rollout(two=MemberPhase.DONE))
+    assert [[*each] for each, _ in world.begun] == [["one"]]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from lxcfleet.api.generations import RemoveGenerationsRequest
 from lxcfleet.base.generations import packages, store
 from lxcfleet.errors import NotFound
 from lxcfleet.patch.generations import BEFORE, Generations
+from lxcfleet.patch.holds import Holds
 from lxcfleet.patch.rejections import Rejection, Rejections
 from lxcfleet.patch.verify.evidence import fingerprint
 from lxcfleet.paths import Paths
@@ -28,7 +29,9 @@ class World:
         self.removed: list[int] = []
         nothing: Any = SimpleNamespace(publish=lambda _: None)
         self.rejections = Rejections(self.paths, nothing)
-        self.generations = Generations(self.paths, nothing, nothing, nothing, nothing, nothing, self.rejections, nothing)
+        self.generations = Generations(
+            self.paths, nothing, nothing, nothing, nothing, nothing, self.rejections, Holds(self.paths), nothing
+        )
 
     def reject(self, version: str) -> None:
         """A rollout of this version failed."""

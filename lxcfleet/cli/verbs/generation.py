@@ -1,8 +1,9 @@
-"""generation list, freeze, verify and rm; rollback."""
+"""generation list, freeze, verify, hold, release and rm; rollback."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import click
@@ -10,6 +11,9 @@ import click
 from lxcfleet.api.generations import (
     FreezeRequest,
     GenerationRecord,
+    HoldRecord,
+    HoldRequest,
+    ReleaseRequest,
     RemoveGenerationsRequest,
     RollbackRecord,
     RollbackRequest,
@@ -18,6 +22,8 @@ from lxcfleet.cli import complete, options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output, rolling
 from lxcfleet.errors import InvalidInput
+from lxcfleet.spec.moments import parse_until
+from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.terms import MAX_GENERATION
 
 FAILED, SOME = 1, 3
@@ -25,7 +31,9 @@ FAILED, SOME = 1, 3
 FOUND = 4
 """Exit status of a check that found something."""
 HOST = "host"
-_FIELDS = ("number", "created", "bytes", "files", "containers", "packages", "why", "rejected", "problem")
+_FIELDS = ("number", "created", "bytes", "files", "containers", "held", "packages", "why", "rejected", "problem")
+_NAMED = 5
+"""So many containers are shown by name."""
 _SHOWN = 20
 """So many packages are shown by name."""
 
@@ -71,7 +79,8 @@ def _table(records: Sequence[GenerationRecord]) -> list[tuple[str, ...]]:
         problem = record["problem"]
         many = len(record["packages"])
         differs = f"{many} package{'' if many == 1 else 's'}" if many else "nothing"
-        why = f"{record['why']}; rejected: {record['rejected']}" if record["rejected"] else record["why"]
+        rejected = [f"rejected: {record['rejected']}"] if record["rejected"] else []
+        why = "; ".join([record["why"], *rejected, *_held(record["held"])])
         rows.append((
             str(record["number"]), record["created"][:16].replace("T", " "), output.size(record["bytes"]),
             str(len(record["containers"])), "" if problem else differs,
@@ -80,8 +89,24 @@ def _table(records: Sequence[GenerationRecord]) -> list[tuple[str, ...]]:
     return rows
 
 
+def _few(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return f"{', '.join(names[:_NAMED])}{f' and {more} more' if more > 0 else ''}"
+
+
+def _held(holds: Sequence[HoldRecord]) -> list[str]:
+    """Who is held there, in words: once for each day and reason."""
+    found: dict[str, list[str]] = {}
+    for each in holds:
+        why = f" ({each['why']})" if each["why"] else ""
+        found.setdefault(f"until {each['until']}{', that is past' if each['past'] else ''}{why}", []).append(each["name"])
+    return [f"{_few(names)} held {words}" for words, names in found.items()]
+
+
 def _text(record: GenerationRecord, key: str) -> str:
     value: Any = record[key]  # type: ignore[literal-required]
+    if key == "held":
+        return " ".join(each["name"] for each in record["held"])
     if isinstance(value, Mapping):
         return " ".join(value)
     return " ".join(value) if isinstance(value, list) else "" if value is None else str(value)
@@ -165,6 +190,106 @@ def rm(ctx: click.Context, *, numbers: tuple[int, ...], style: str, quiet: bool)
     )  # fmt: skip
 
 
+def _day(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    return None if value is None else parse_until(value, datetime.now().astimezone().date()).isoformat()
+
+
+def _whom(patterns: tuple[str, ...], labels: tuple[str, ...], everything: bool) -> tuple[Selection, int | None]:
+    """The chosen containers, or the number of the generation whose containers are meant."""
+    if len(patterns) == 1 and patterns[0].isdecimal() and not labels and not everything:
+        number = int(patterns[0][:8])
+        if not 0 < number <= MAX_GENERATION:
+            raise InvalidInput(f"{patterns[0]} is no generation's number", hint="lxcfleet generation list shows them")
+        return Selection(), number
+    return options.selection(patterns, labels, everything), None
+
+
+@generation.command()
+@options.selected
+@click.option(
+    "--until", metavar="DATE", required=True, callback=_day, help="The last day: 2027-01-31, or from today on 30d or 2w.",
+)  # fmt: skip
+@click.option("--why", metavar="TEXT", default="", help="The reason, for `generation list` and `doctor`.")
+@options.dry_run
+@options.formatted
+@options.quiet("Print only the names of those that are held.")
+@click.pass_context
+def hold(
+    ctx: click.Context,
+    /,
+    *,
+    patterns: tuple[str, ...],
+    labels: tuple[str, ...],
+    everything: bool,
+    until: str,
+    why: str,
+    dry_run: bool,
+    style: str,
+    quiet: bool,
+) -> None:
+    """Hold containers on the generation that they stand on, until a day: no patch takes them along before.
+
+    A number alone stands for all containers on that generation. `verify` and `doctor` say until when they are held. Once
+    the day is over they go along with the next patch that goes well. `rollback --until` gives containers a generation, and
+    holds them.
+
+    \b
+    Examples:
+      lxcfleet generation hold web1 --until 2027-01-31 --why "waits for the vendor"
+      lxcfleet generation hold 41 --until 2w
+    """
+    selection, number = _whom(patterns, labels, everything)
+    record = connect(ctx).hold(HoldRequest(selection, number, until, why, dry_run))
+    if quiet:
+        output.write("".join(f"{name}\n" for name in record["chosen"]))
+        return
+    word = "would be held" if dry_run else "held"
+    rows = [(each["name"], str(each["generation"]), each["until"], each["why"]) for each in record["held"]]
+    output.show(
+        style, record, lines=lambda: [f"{name} {word} until {until}" for name in record["chosen"]],
+        rows=lambda: [("name", "generation", "until", "why"), *rows],
+    )  # fmt: skip
+
+
+@generation.command()
+@options.selected
+@options.dry_run
+@options.formatted
+@options.quiet("Print only the names of those that are released.")
+@click.pass_context
+def release(
+    ctx: click.Context,
+    /,
+    *,
+    patterns: tuple[str, ...],
+    labels: tuple[str, ...],
+    everything: bool,
+    dry_run: bool,
+    style: str,
+    quiet: bool,
+) -> None:
+    """Hold containers no longer: they go along with the next patch that goes well.
+
+    `rollback --to host` puts them on the host's root at once.
+
+    \b
+    Examples:
+      lxcfleet generation release web1
+      lxcfleet generation release 41
+    """
+    selection, number = _whom(patterns, labels, everything)
+    record = connect(ctx).release(ReleaseRequest(selection, number, dry_run))
+    released = record["released"]
+    if quiet:
+        output.write("".join(f"{name}\n" for name in released))
+        return
+    word = "would go along" if dry_run else "goes along"
+    lines = [f"{name} {word} with the next patch that goes well" for name in released]
+    output.show(style, record, lines=lambda: lines, rows=lambda: [("name",), *((name,) for name in released)])
+    if not released and style == "table":
+        output.say("lxcfleet: nothing to do: none of them is held")
+
+
 def _goal(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
     if value is None:
         return None
@@ -187,6 +312,8 @@ def _goal(_: click.Context, __: click.Parameter, value: str | None) -> int | Non
     "--ignore-depends", is_flag=True,
     help="Also those whose own packages would then lack what they depend on. They are left alone otherwise.",
 )
+@click.option("--until", metavar="DATE", callback=_day, help="Hold them there until then: 2027-01-31, 30d, 2w.")
+@click.option("--why", metavar="TEXT", default="", help="The reason, with --until.")
 @rolling.policy_options
 @options.dry_run
 @options.formatted
@@ -201,6 +328,8 @@ def rollback(
     everything: bool,
     to: int | None,
     ignore_depends: bool,
+    until: str | None,
+    why: str,
     dry_run: bool,
     style: str,
     quiet: bool,
@@ -211,7 +340,8 @@ def rollback(
     What goes back are programs, libraries and the defaults in /etc, and dpkg's records of them; what stays is each
     container's own: its delta, its volumes. The host is not changed. Running containers are restarted in waves, gated by
     their health; `rollout undo` takes it back. Later patches pass these containers over, and `verify` says so, until
-    `rollback --to host` puts them on the host's root again.
+    `rollback --to host` puts them on the host's root again. With --until they go along with the first good patch after that
+    day.
 
     A container that has installed packages of its own is left alone, and the packages are named, if one of them depends
     on a version that the base does not have. Exit status 3: some were left alone; 1: all of them were.
@@ -220,11 +350,12 @@ def rollback(
     Examples:
       lxcfleet rollback --all --dry-run
       lxcfleet rollback -l group=web --to 3
+      lxcfleet rollback web1 --until 30d --why "waits for the vendor"
       lxcfleet rollback 'web*' --to host
     """
     chosen = options.selection(patterns, labels, everything)
     client = connect(ctx)
-    record = client.rollback(RollbackRequest(chosen, to, rolling.policy_of(more), dry_run, ignore_depends))
+    record = client.rollback(RollbackRequest(chosen, to, rolling.policy_of(more), dry_run, ignore_depends, until, why))
     rollout = record["rollout"]
     if not quiet and style == "table":
         _tell(record)
@@ -257,7 +388,9 @@ def _tell(record: RollbackRecord) -> None:
         output.say("lxcfleet: upgrade or remove these packages in the container, or use --ignore-depends")
     if not record["changed"] and record["left"]:
         return
-    if not record["changed"]:
+    if record["until"] is not None:
+        output.say(f"lxcfleet: {'would be' if record['dry_run'] else 'are'} held on {goal} until {record['until']}")
+    if not record["containers"]:
         output.say(f"lxcfleet: nothing to do: all of them stand on {goal} already")
         return
     many, running = len(record["containers"]), len(record["restarts"])

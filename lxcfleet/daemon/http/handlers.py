@@ -34,6 +34,10 @@ from lxcfleet.api.generations import (
     FreezeRequest,
     GenerationRecord,
     GenerationsRemoved,
+    HoldRequest,
+    HoldsRecord,
+    ReleasedRecord,
+    ReleaseRequest,
     RemoveGenerationsRequest,
     RollbackRecord,
     RollbackRequest,
@@ -90,6 +94,7 @@ from lxcfleet.patch.apps import AppSwitch
 from lxcfleet.patch.cve.service import Cves
 from lxcfleet.patch.exposure import Audit
 from lxcfleet.patch.generations import Generations
+from lxcfleet.patch.holding import Holding
 from lxcfleet.patch.own import OwnParts
 from lxcfleet.patch.rescue import Rescue
 from lxcfleet.patch.rollout.orders import Orders
@@ -336,8 +341,8 @@ class OfDisk:
 class OfGenerations:
     """Handlers of calls about frozen bases."""
 
-    def __init__(self, generations: Generations, rescue: Rescue) -> None:
-        self._generations, self._rescue = generations, rescue
+    def __init__(self, generations: Generations, rescue: Rescue, holding: Holding) -> None:
+        self._generations, self._rescue, self._holding = generations, rescue, holding
 
     def bind(self, routes: Routes) -> None:
         """Have them answered."""
@@ -347,6 +352,8 @@ class OfGenerations:
         routes.json(calls.REMOVE_GENERATIONS, self.remove)
         routes.json(calls.ROLLBACK, self.rollback)
         routes.json(calls.PREPARE, self.prepare)
+        routes.json(calls.HOLD, self.hold)
+        routes.json(calls.RELEASE, self.release)
 
     async def generations(self, _: None) -> list[GenerationRecord]:
         """See calls.GENERATIONS; likewise each handler the call of its name."""
@@ -360,6 +367,12 @@ class OfGenerations:
 
     async def rollback(self, ask: RollbackRequest) -> RollbackRecord:
         return await self._generations.rollback(ask)
+
+    async def hold(self, ask: HoldRequest) -> HoldsRecord:
+        return await self._holding.hold(ask)
+
+    async def release(self, ask: ReleaseRequest) -> ReleasedRecord:
+        return await self._holding.release(ask)
 
     async def prepare(self, _: None) -> FreezeRecord | None:
         return await self._rescue.prepare()

@@ -233,6 +233,10 @@ def _numbers(containers: Sequence[ContainerReading]) -> Iterator[Metric]:
         ((c, c.generation) for c in containers),
     )  # fmt: skip
     yield _gauge(
+        "lxcfleet_container_held_until_timestamp_seconds", "When the last day ends on which it is held on its generation.",
+        ((c, c.held_until) for c in containers),
+    )  # fmt: skip
+    yield _gauge(
         "lxcfleet_container_delta_bytes", "What its delta takes on disk, as of the last look.",
         ((c, c.delta_bytes) for c in containers),
     )  # fmt: skip

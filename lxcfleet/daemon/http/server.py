@@ -33,6 +33,7 @@ from lxcfleet.patch.apps import AppSwitch
 from lxcfleet.patch.cve.service import Cves
 from lxcfleet.patch.exposure import Audit
 from lxcfleet.patch.generations import Generations
+from lxcfleet.patch.holding import Holding
 from lxcfleet.patch.own import OwnParts
 from lxcfleet.patch.rescue import Rescue
 from lxcfleet.patch.rollout.orders import Orders
@@ -58,6 +59,7 @@ class Server:
         own: OwnParts,
         generations: Generations,
         rescue: Rescue,
+        holding: Holding,
         apps: Apps,
         switch: AppSwitch,
         scrape: Scrape,
@@ -77,7 +79,7 @@ class Server:
         OfSecrets(secrets).bind(routes)
         OfPatches(patch, prover, cves, audit, own).bind(routes)
         OfRollouts(rollouts, rescue).bind(routes)
-        OfGenerations(generations, rescue).bind(routes)
+        OfGenerations(generations, rescue, holding).bind(routes)
         OfApps(apps, switch).bind(routes)
         scrape.bind(routes)
         routes.add_to(self.application)
