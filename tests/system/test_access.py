@@ -73,7 +73,7 @@ def service(tmp_path: Path) -> Iterator[tuple[FakeService, Path]]:
     loop = asyncio.new_event_loop()
     nothing = cast(Any, None)
     scrape = Scrape(cast(Any, fake), nothing)
-    nobody = (nothing,) * 12
+    nobody = (nothing,) * 13
     server = Server(cast(Any, fake), *nobody, scrape, Access(FULL, READERS))
 
     async def start() -> web.AppRunner:
