@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lxcfleet.errors import InvalidInput
+from lxcfleet.spec.durations import Duration
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.rollout_tests import GroupTestsType, RolloutTest
 from lxcfleet.spec.rows import Checked, read_said, render_section, row, rows_of
-from lxcfleet.spec.types import Duration, Flag, Number, Text, Texts, ValueType, Whole
+from lxcfleet.spec.types import Flag, Number, Text, Texts, ValueType, Whole
 
 MAX_SECONDS = 86400.0
 
