@@ -38,6 +38,7 @@ from lxcfleet.containers.steps import Observer
 from lxcfleet.containers.stillness import Stillness
 from lxcfleet.containers.usage import Usages
 from lxcfleet.daemon import findings
+from lxcfleet.daemon.schedule import Schedules
 from lxcfleet.daemon.snapshots import Snapshots
 from lxcfleet.daemon.volumes import Volumes
 from lxcfleet.daemon.waiting import Waiting
@@ -110,6 +111,7 @@ class Fleet:
         self.snapshots = Snapshots(
             self.snapshot_files, registry, self.actions, self.stillness, launcher, operations, bus
         )
+        self.schedules = Schedules(paths, registry, self.snapshots, operations, bus)
         self.boot = Boot(paths, registry, prober, self.reconciler, operations, bus, dependencies)
         self.dependencies, self.prerequisites = dependencies, prerequisites
         self.changing = Changing(paths, self.reconciler, specs, mask, network, bus, dependencies)

@@ -126,6 +126,11 @@ class Snapshots:
 
         return self._operations.begin("snapshot", [Job(each.name, job(each)) for each in chosen], AT_ONCE)
 
+    async def price(self, container: Container) -> tuple[int, bool]:
+        """The bytes of a container's delta, and whether a snapshot shares them. Raises NoCapacity."""
+        sizes, shares, _ = await self._cost([(container.name, self._delta(container.name))], yes=True)
+        return sizes[container.name], shares
+
     async def make(
         self, container: Container, name: str, why: str, made_by: str, size: int, *, shares: bool, unasked: bool = False
     ) -> tuple[Snapshot, list[str]]:

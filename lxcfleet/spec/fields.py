@@ -32,6 +32,7 @@ from lxcfleet.spec.raw_lxc import RawType
 from lxcfleet.spec.restart import Restart, RestartType
 from lxcfleet.spec.rows import Change, Row, row, rows_of
 from lxcfleet.spec.secrets import SecretsType, SecretUse
+from lxcfleet.spec.snapshots import NO_SCHEDULE, SCHEDULE, Schedule
 from lxcfleet.spec.terms import (
     MAX_CPUS,
     MAX_GENERATION,
@@ -234,6 +235,10 @@ class SpecFields:
         HOOKS, "Commands that run in it before and after it is frozen for a copy: pre_freeze, post_freeze, and the timeout of"
         " each.", default=NO_HOOKS,
         change=Change.LIVE, option=("--hooks",), metavar="'pre_freeze=CMD post_freeze=CMD'",
+    )
+    snapshots: Schedule = row(
+        SCHEDULE, "How often a snapshot of it is made by itself, and how many of these are kept: every, keep.",
+        default=NO_SCHEDULE, change=Change.LIVE, option=("--snapshots",), metavar="'every=SPAN keep=N'",
     )
     fleet: str | None = row(
         Text(check_name), "The fleet that owns it, if `lxcfleet apply` made it or took it over.", create=False, profile=False,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -178,3 +181,44 @@ def test_a_broken_record_is_told_and_in_nobodys_way(cli: Cli, daemon: Daemon) ->
     assert cli("snapshot", "restore", "web", "a", "--stop").status == 1
     assert cli("snapshot", "create", "web", "--name", "b").status == 0
     assert cli("snapshot", "rm", "web", "a", "b").status == 0
+
+
+def test_a_schedule_makes_one_when_it_is_due_and_removes_the_oldest(cli: Cli, daemon: Daemon) -> None:
+    create(cli, daemon, "web", "--snapshots", "every=6h keep=1")
+    create(cli, daemon, "db")
+
+    def look() -> None:
+        asyncio.run_coroutine_threadsafe(daemon.parts.fleet.schedules.look(), daemon._loop).result(20)
+
+    look()
+    assert listed(cli) == []
+    assert cli("snapshot", "create", "web", "--name", "mine").status == 0
+    container = daemon.parts.registry["web"]
+
+    def age(hours: int) -> None:
+        """Have it, and its snapshots, made so long ago."""
+        spec = container.spec
+        assert spec is not None
+        moment = (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
+        daemon.call(lambda: setattr(container, "spec", replace(spec, created=moment)))
+        for name in daemon.paths.snapshots_of("web").iterdir():
+            record = json.loads((name / "snapshot.json").read_text())
+            made = datetime.fromisoformat(record["created"]) - timedelta(hours=hours - 1)
+            record |= {"born": moment, "created": made.isoformat()}
+            (name / "snapshot.json").write_text(json.dumps(record))
+
+    age(7)
+    look()
+    (first,) = [each["name"] for each in listed(cli) if each["made_by"] == "schedule"]
+    assert first.startswith("auto-")
+    look()
+    assert len(listed(cli)) == 2
+    age(15)
+    renamed = daemon.paths.snapshot("web", "auto-old")
+    daemon.paths.snapshot("web", first).directory.rename(renamed.directory)
+    renamed.record.write_text(renamed.record.read_text().replace(first, "auto-old"))
+    look()
+    names = {each["name"] for each in listed(cli)}
+    assert len(names) == 2
+    assert "mine" in names
+    assert "auto-old" not in names

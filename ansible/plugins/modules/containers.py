@@ -249,6 +249,11 @@ options:
         Commands that run in it before and after it is frozen for a copy: pre_freeze, post_freeze, and the
         timeout of each.
     type: str
+  snapshots:
+    description:
+      - >-
+        How often a snapshot of it is made by itself, and how many of these are kept: every, keep.
+    type: str
   # end of the documentation of fields
   options:
     description:
@@ -353,6 +358,7 @@ FIELDS = dict(
     depends_on=dict(type="dict"),
     restart=dict(type="str"),
     hooks=dict(type="str"),
+    snapshots=dict(type="str"),
 )
 OPTIONS = dict(
     init=("--init", ""),
@@ -387,6 +393,7 @@ OPTIONS = dict(
     depends_on=("--depends-on", ""),
     restart=("--restart", ""),
     hooks=("--hooks", ""),
+    snapshots=("--snapshots", ""),
 )
 # end of the arguments of fields
 
