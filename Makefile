@@ -6,7 +6,7 @@ PYTHON := /usr/bin/python3
 
 # What lxcfleet needs to run, and what its tests need besides: all from Debian 12 and 13.
 RUN_PACKAGES := dnsmasq-base e2fsprogs lxc mount nftables passwd python3 python3-aiohttp python3-click python3-dnspython python3-lxc
-RUN_PACKAGES += python3-prometheus-client python3-psutil python3-pyroute2 python3-yaml tini
+RUN_PACKAGES += python3-prometheus-client python3-psutil python3-pyroute2 python3-yaml tar tini zstd
 # liblxc runs its parser where the kernel has it on.
 RUN_PACKAGES += $(if $(filter Y,$(shell cat /sys/module/apparmor/parameters/enabled 2>/dev/null)),apparmor)
 CHECK_PACKAGES := $(filter python3%,$(RUN_PACKAGES)) mypy python3-hypothesis python3-jsonschema python3-pytest python3-pytest-timeout
@@ -159,8 +159,8 @@ programs:
 	install -d -m 0755 $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(units) $(etc)/mask.d $(etc)/run
 	$(call wrapper,bin/lxcfleet,$(PREFIX)/bin/lxcfleet)
 	$(call wrapper,bin/lxcfleetd,$(PREFIX)/sbin/lxcfleetd)
-	install -m 0644 systemd/lxcfleet.socket systemd/lxcfleet.slice $(units)/
-	for unit in lxcfleet lxcfleet-containers lxcfleet-run@; do \
+	install -m 0644 systemd/lxcfleet.socket systemd/lxcfleet.slice systemd/lxcfleet-export.timer $(units)/
+	for unit in lxcfleet lxcfleet-containers lxcfleet-export lxcfleet-run@; do \
 	    sed 's|@PREFIX@|$(PREFIX)|' systemd/$$unit.service.in > $(units)/$$unit.service || exit; \
 	    chmod 0644 $(units)/$$unit.service; \
 	done
@@ -215,7 +215,7 @@ uninstall: root
 	tools/daemon stop
 	rm -rf $(lib) $(DESTDIR)$(PREFIX)/bin/lxcfleet $(DESTDIR)$(PREFIX)/sbin/lxcfleetd
 	rm -f $(units)/lxcfleet.socket $(units)/lxcfleet.service $(units)/lxcfleet-containers.service \
-	    $(units)/lxcfleet-run@.service $(units)/lxcfleet.slice
+	    $(units)/lxcfleet-run@.service $(units)/lxcfleet.slice $(units)/lxcfleet-export.service $(units)/lxcfleet-export.timer
 	rm -f $(share)/man/man1/lxcfleet.1 $(share)/man/man5/lxcfleet.yaml.5 $(share)/man/man8/lxcfleetd.8
 	rm -rf $(share)/doc/lxcfleet $(share)/lxcfleet
 	rm -f $(share)/bash-completion/completions/lxcfleet $(share)/zsh/site-functions/_lxcfleet

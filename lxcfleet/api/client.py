@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar, cast, overload
 from urllib.parse import quote, urlencode
 
 from lxcfleet.api import calls
+from lxcfleet.api.archives import ExportContainer, ImportContainer
 from lxcfleet.api.calls import MAX_ATTACH
 from lxcfleet.api.requests import AttachRequest, ForegroundRequest
 from lxcfleet.api.shape import AnyCall, Call, StreamCall, TextCall
@@ -205,8 +206,12 @@ class Client:
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise _broken_off(str(self._paths.socket), call, error) from error
 
-    def attach(self, request: AttachRequest | ForegroundRequest, descriptors: tuple[int, int, int]) -> socket.socket:
-        """Run a command in a container, or a container; the requests tell which messages the socket then carries."""
+    def attach(
+        self, request: AttachRequest | ForegroundRequest | ExportContainer | ImportContainer,
+        descriptors: tuple[int, int, int],
+    ) -> socket.socket:  # fmt: skip
+        """Run a command in a container, or a container, or write or read an archive; the requests tell which messages the
+        socket then carries."""
         path = str(self._paths.attach_socket)
         message = json.dumps(request).encode()
         if len(message) > MAX_ATTACH:

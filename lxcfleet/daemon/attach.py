@@ -18,6 +18,7 @@ from lxcfleet.api.calls import MAX_ATTACH
 from lxcfleet.api.requests import AttachRequest
 from lxcfleet.containers.registry import Registry
 from lxcfleet.daemon import foreground
+from lxcfleet.daemon.archives import Archives, parse_export, parse_import
 from lxcfleet.daemon.foreground import Foregrounds
 from lxcfleet.daemon.http.access import Access, Role, refuse
 from lxcfleet.errors import FleetError, InvalidInput, NoProgram, NotFound, WrongState
@@ -37,10 +38,12 @@ class AttachServer:
     """Accepts connections on the attach socket."""
 
     def __init__(
-        self, listener: socket.socket, registry: Registry, launcher: Launcher, access: Access, runs: Foregrounds
+        self, listener: socket.socket, registry: Registry, launcher: Launcher, access: Access, runs: Foregrounds,
+        archives: Archives,
     ) -> None:
         self._access = access
         self._runs = runs
+        self._archives = archives
         self._listener = listener
         self._registry = registry
         self._launcher = launcher
@@ -77,6 +80,10 @@ class AttachServer:
                 data = _read(message, descriptors)
                 if isinstance(data, dict) and "run" in data:
                     await self._runs.begin(foreground.parse(data), connection, descriptors)
+                elif isinstance(data, dict) and "export" in data:
+                    await self._archives.export(parse_export(data), connection, descriptors[1])
+                elif isinstance(data, dict) and "unpack" in data:
+                    await self._archives.take(parse_import(data), connection, descriptors[0])
                 else:
                     await self._attach(_parse(data), connection, descriptors)
             except NoProgram as error:

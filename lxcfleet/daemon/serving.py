@@ -64,7 +64,7 @@ class Daemon:
         await runner.setup()
         await parts.listener.listen(parts.fleet.config.metrics)
         site = await loop.create_server(gate.for_callers(runner, parts.access), sock=api)
-        commands = AttachServer(attach, parts.registry, parts.launcher, parts.access, parts.foregrounds)
+        commands = AttachServer(attach, parts.registry, parts.launcher, parts.access, parts.foregrounds, parts.archives)
         tasks = self._begin(commands)
         log.info("lxcfleetd %s: %d containers", __version__, len(parts.registry))
         systemd.notify("READY=1")
@@ -82,6 +82,7 @@ class Daemon:
         for task in tasks:
             task.cancel()
         parts.prerequisites.end()
+        await parts.archives.close()
         await parts.fleet.operations.settle()
         parts.close()
         parts.launcher.close()

@@ -45,6 +45,7 @@ from lxcfleet.containers.specs import Specs
 from lxcfleet.containers.steps import Observer
 from lxcfleet.containers.supervision import Supervision
 from lxcfleet.daemon.apps import Apps
+from lxcfleet.daemon.archives import Archives
 from lxcfleet.daemon.foreground import Foregrounds
 from lxcfleet.daemon.http.access import Access
 from lxcfleet.daemon.http.scrape import Listener, Scrape
@@ -164,6 +165,7 @@ class Parts:
             paths, self.registry, self.endings, self.fleet.actions, self.bus, self.tasks, self.rollouts.has_in_hand
         )
         self.foregrounds = Foregrounds(paths, self.fleet, launcher, self.tasks)
+        self.archives = Archives(paths, self.fleet, self.lifecycle, self.specs, launcher)
         self._of_secrets()
         self._readers()
         self._subscribe()

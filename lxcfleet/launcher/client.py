@@ -123,13 +123,15 @@ class Launcher(ABC):
 
     # -- what is made of these -------------------------------------------------------------------------------
 
-    async def converse(self, operation: Operation[A, R], argument: A | None = None) -> Conversation[A, R]:
-        """Have a child begin an operation. The caller closes the conversation."""
+    async def converse(
+        self, operation: Operation[A, R], argument: A | None = None, *descriptors: int
+    ) -> Conversation[A, R]:
+        """Have a child begin an operation; it gets copies of ``descriptors``. The caller closes the conversation."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         try:
             with theirs:
-                await self.send(operation, json.dumps(argument).encode(), [theirs.fileno()])
+                await self.send(operation, json.dumps(argument).encode(), [theirs.fileno(), *descriptors])
         except BaseException:
             ours.close()
             raise

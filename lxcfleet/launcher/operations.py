@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
+from lxcfleet.launcher.items.archives import ExportItem, ImportItem, Packed
 from lxcfleet.launcher.items.base import CheckedGeneration, Fit, FitItem, FreezeItem, MaskItem
 from lxcfleet.launcher.items.containers import Checked, CheckItem, Done, InitPid, LimitItem, PrepareItem, TrialItem
 from lxcfleet.launcher.items.cves import CveItem, CveSets
@@ -77,6 +78,10 @@ ATTACH: Operation[Any, None] = Operation("attach")
 """Takes an AttachRequest of the API; the answers go to the client."""
 FOREGROUND: Operation[Any, None] = Operation("foreground")
 """Takes a KeeperItem; the answers go to the client, as ForegroundRequest of the API has them."""
+EXPORT: Talk[ExportItem, Packed] = Talk("export")
+"""Takes the descriptor of the archive, too; the last answer is done, or an error."""
+IMPORT: Talk[ImportItem, Packed] = Talk("import")
+"""The argument comes once the head of the archive, whose descriptor came along, was answered, in a memory file."""
 
 STALE: Large[StaleItem, list[dict[str, Any]]] = Large("stale")
 """Answers patch.stale.judge.StaleScan.to_json for each container."""

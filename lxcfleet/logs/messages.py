@@ -30,6 +30,8 @@ MESSAGES = {
     "frozen": Message(f"Container {_OF} was frozen", "Its processes get no processor time until it is unfrozen."),
     "unfrozen": Message(f"Container {_OF} was unfrozen", "Its processes go on."),
     "destroyed": Message(f"Container {_OF} was destroyed", "Its delta is gone. Volumes stay."),
+    "exported": Message(f"Container {_OF} was exported", "All of it is in an archive; see backup.md."),
+    "imported": Message(f"Container {_OF} was imported", "It was made of an archive; see backup.md."),
     "changed": Message(f"Container {_OF} was changed", "The message has the keys of its spec."),
     "resumed": Message(f"lxcfleetd went on with {_OF}", "An action had been broken off, as by a crash."),
     "backoff": Message(

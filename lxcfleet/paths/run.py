@@ -76,6 +76,12 @@ class RunPaths(Roots):
         return self.run / "devices"
 
     @property
+    def archive_mount(self) -> Path:
+        """Where a container's files are shown with its own ids, on their way from or to an archive, in private mount
+        namespaces only."""
+        return self.run / "archive"
+
+    @property
     def part_mount(self) -> Path:
         """Where the overlays of parts are put together, in private mount namespaces only."""
         return self.run / "part"

@@ -40,7 +40,7 @@ def paths(daemon: Daemon) -> dict[str, str]:
 
 
 def test_verbs_and_options(paths: dict[str, str]) -> None:
-    assert offered(paths, "re") == ["restart"]
+    assert offered(paths, "re") == ["restart", "restore-check"]
     assert "--until-boot" in offered(paths, "stop", "--u")
     assert offered(paths, "list", "-f", "j") == ["json"]
 

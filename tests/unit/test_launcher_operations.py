@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lxcfleet.launcher import operations
 from lxcfleet.launcher.children import run
+from lxcfleet.launcher.operations import Operation
 
 
 def test_every_operation_is_bound_to_its_function() -> None:
-    attach = {operations.ATTACH, operations.FOREGROUND}  # the children of these talk to the client
+    attach: set[Operation[Any, Any]] = {operations.ATTACH, operations.FOREGROUND}  # the children of these talk to the client
+    attach |= {operations.EXPORT, operations.IMPORT}  # and these get a descriptor
     assert run._OPERATIONS.keys() == {*operations.ALL} - attach
 
 

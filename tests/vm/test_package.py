@@ -48,6 +48,7 @@ def test_the_package_installs_and_starts_its_units(guest: Guest) -> None:
 
 def test_the_units_of_the_package_are_valid(guest: Guest) -> None:
     units = "lxcfleet.socket lxcfleet.service lxcfleet-containers.service lxcfleet-run@web.service"
+    units += " lxcfleet-export.service lxcfleet-export.timer"
     said = guest.run(f"systemd-analyze verify --man=no {units} 2>&1")
     assert "lxcfleet" not in said.stdout
 

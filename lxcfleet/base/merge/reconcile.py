@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from lxcfleet.base.merge.records import MERGES, MOST, STATUS, Files, merge, packages, with_records
 from lxcfleet.base.stack import Layer
 from lxcfleet.base.tree import stamp
-from lxcfleet.errors import Broken
+from lxcfleet.errors import Broken, InvalidInput
 from lxcfleet.host.kernel import tree
 from lxcfleet.paths import ContainerPaths, Paths
 from lxcfleet.units import as_size
@@ -34,6 +34,8 @@ from lxcfleet.units import as_size
 _MOST = 64 << 20
 """The largest file of the host, in bytes, that is remembered."""
 _USUAL = 1 << 20
+_DIGITS = 12
+"""A number of bytes with as many digits is none."""
 _KEPT_SECONDS = 3600.0
 """A snapshot without a container is kept for this long: a container may be about to refer to it."""
 _LOST = (
@@ -228,6 +230,21 @@ def file_at_last_start(paths: Paths, name: str, path: str) -> bytes | None:
             if _digest(content) == base:
                 return _unpack(content).get(path)
     return None
+
+
+def check_snapshot(name: str, content: bytes) -> None:
+    """Raise InvalidInput unless ``content`` is the snapshot ``name``, as it came from elsewhere."""
+    rest, files = content, 0
+    while rest:
+        head, _, rest = rest.partition(b"\n")
+        path, _, length = head.decode("utf-8", "replace").rpartition(" ")
+        files += 1
+        size = int(length) if length.isascii() and length.isdigit() and len(length) < _DIGITS else -1
+        if path not in MERGES or files > len(MERGES) or not 0 <= size <= len(rest):
+            raise InvalidInput("the records of the base can't be used", why="they have a form that lxcfleet has not written")
+        rest = rest[size:]
+    if _digest(content) != name:
+        raise InvalidInput("the records of the base can't be used", why="their digest is another one than their name says")
 
 
 def forget_all(paths: Paths) -> None:

@@ -91,7 +91,7 @@ Examples:
   lxcfleet stop --all --until-boot        as systemd does when the host goes down
 """
 
-_RESTART = """Stop and start on a fresh mount, to run what the host has now.
+_RESTART = """Stop and start on a fresh mount, to run what the host has.
 
 All at once, but for the last member of a group: with a drain time it stays until another one is back, for a minute at the
 most. A single one then serves all clients for a while.
@@ -120,7 +120,7 @@ Examples:
   lxcfleet unfreeze 'job*'
 """
 
-_DESTROY = """Remove containers with all that they have written (also: rm). This can't be undone.
+_DESTROY = """Remove containers and all that they wrote (also: rm). This can't be undone.
 
 One that has snapshots is left alone, unless --with-snapshots is said.
 

@@ -32,7 +32,7 @@ _FIELDS = ("check", "level", "message", "have", "need", "hint", "fixable")
 @options.formatted
 @click.pass_context
 def doctor(ctx: click.Context, count: int, init: str, fix: bool, style: str) -> int:
-    """Compare what N more containers need with what this host has.
+    """Compare what N more containers need with what is there.
 
     Exit status 4 means that they would not fit or can't run.
 

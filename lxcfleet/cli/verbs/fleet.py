@@ -1,4 +1,4 @@
-"""apply, diff, scale, export and fleet: the fleet as a file."""
+"""apply, diff, scale and fleet: the fleet as a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from lxcfleet.api.calls import MAX_BODY
 from lxcfleet.api.disk import MOST_CHANGES, parse_path
 from lxcfleet.api.fleets import (
     ApplyRecord,
-    ExportRequest,
     FleetRecord,
     FleetRequest,
     PlanRecord,
@@ -183,27 +182,6 @@ def scale(
     if dry_run:
         return min(_show_plan(begun["fleet_plan"], style, quiet), 0)
     return _finish(ctx, begun, style=style, quiet=quiet, wait=True)
-
-
-@click.command()
-@click.option("--fleet", required=True, metavar="NAME", help="The fleet that the file is for.")
-@options.selected
-@click.pass_context
-def export(
-    ctx: click.Context, /, *, fleet: str, patterns: tuple[str, ...], labels: tuple[str, ...], everything: bool
-) -> None:
-    """Write a fleet file for containers that exist. These are those that the fleet owns, or the chosen ones.
-
-    Applied, the file changes nothing; `apply --adopt` takes over containers that belong to no fleet. Variables of the
-    environment are in it.
-
-    \b
-    Examples:
-      lxcfleet export --fleet shop > fleet.yaml
-      lxcfleet export --fleet shop 'web*' db1 > fleet.yaml
-    """
-    chosen = options.optional_selection(patterns, labels, everything)
-    output.write(connect(ctx).fleet_export(ExportRequest(check_name(fleet), chosen))["text"])
 
 
 @click.group("fleet", cls=options.Suggesting)
@@ -392,4 +370,4 @@ def _tell_left(left: Iterable[str]) -> None:
         output.say(f"lxcfleet: not in the file any more, and left: {_some(names)} (--prune destroys them)")
 
 
-VERBS = {"apply": apply, "diff": diff, "scale": scale, "export": export, "fleet": fleet_}
+VERBS = {"apply": apply, "diff": diff, "scale": scale, "fleet": fleet_}

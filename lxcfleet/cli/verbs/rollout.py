@@ -17,7 +17,7 @@ FOUND = 4
 
 @click.group(cls=options.Suggesting)
 def rollout() -> None:
-    """Restarts in waves: how far they are; pause, resume and abort.
+    """Restarts in waves: how far they are; pause, resume, abort.
 
     There is one at a time. A patch of the host begins one, and so do `patch apply`, `restart --rolling` and changes by
     `set` that take a restart. A patch that comes meanwhile is taken up by it.

@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 from lxcfleet.host.lxc import attach, foreground
@@ -18,6 +19,7 @@ from lxcfleet.host.process import proc, sessions
 from lxcfleet.launcher import operations
 from lxcfleet.launcher.children import (
     apps,
+    archives,
     containers,
     disk,
     generations,
@@ -63,6 +65,10 @@ def _do(message: bytes, descriptors: Sequence[int], paths: Paths, held: tuple[in
         # Among the sessions, too, as a patch of the host may make it old.
         with sessions.noted(paths.keepers, request["name"]), sessions.noted(paths.sessions, request["name"]):
             foreground.serve(request, descriptors, str(paths.lxc))
+    elif operation.decode() == operations.EXPORT:
+        archives.serve(partial(archives.export, json.loads(argument)), descriptors, paths)
+    elif operation.decode() == operations.IMPORT:
+        archives.serve(archives.unpack, descriptors, paths)
     else:
         with suppress(BrokenPipeError):  # the daemon went away: nobody is there for the answer
             _OPERATIONS[operation.decode()](json.loads(argument), socket.socket(fileno=descriptors[0]), paths)

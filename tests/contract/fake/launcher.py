@@ -29,6 +29,8 @@ from lxcfleet.base.changes import Changed
 from lxcfleet.containers import store
 from lxcfleet.data import secrets, volumes
 from lxcfleet.data.apps import store as apps
+from lxcfleet.data.archives import head as heads
+from lxcfleet.data.archives.head import Head
 from lxcfleet.errors import FleetError, HostError, Unsupported
 from lxcfleet.host.facts.features import Features
 from lxcfleet.host.kernel import usage
@@ -38,6 +40,7 @@ from lxcfleet.host.process.cgroup import Payload
 from lxcfleet.launcher import operations
 from lxcfleet.launcher.children.answer import MAX_DATAGRAM, answer, answer_large
 from lxcfleet.launcher.client import Launcher
+from lxcfleet.launcher.items.archives import ExportItem, ImportItem
 from lxcfleet.launcher.items.base import FitItem, MaskItem
 from lxcfleet.launcher.items.containers import CheckItem, LimitItem, PrepareItem, TrialItem
 from lxcfleet.launcher.items.cves import CveData, CveItem, CveSet, CveSets, FoundCve, UnreadSource
@@ -117,6 +120,8 @@ class Model:
     during: Callable[[str], object] = str
     """Called with a container's name while it is made, started or frozen."""
 
+
+_PACKED: dict[str, Any] = {"error": None, "done": False, "bytes": 0, "entries": 0, "differences": [], "differing": 0}
 
 ABLE = Features((), "6.0", "v2", apparmor=False, seccomp=False, delta_filesystem="ext4")
 """A host with all features."""
@@ -216,6 +221,8 @@ class FakeLauncher(Launcher):
         work = self._operations.get(operation, lambda _, reply: answer(reply, operation))
         if operation == operations.ATTACH:
             work = partial(self._attach, descriptors=own[1:])
+        if operation in (operations.EXPORT, operations.IMPORT):
+            work = partial(self._archive, operation, archive=own[1])
         if operation == operations.FOREGROUND:
             work = partial(self._keep, descriptors=own[1:])
         threading.Thread(target=self._serve, args=(work, json.loads(argument), reply), daemon=True).start()
@@ -228,6 +235,51 @@ class FakeLauncher(Launcher):
     def _attach(self, request: dict[str, Any], connection: socket.socket, descriptors: list[int]) -> None:
         self._connections.append(connection)
         commands.serve(connection, request, descriptors)
+
+    def _archive(self, operation: str, item: Any, reply: socket.socket, archive: int) -> None:
+        if operation == operations.EXPORT:
+            self._export(item, reply, archive)
+        else:
+            self._import(item, reply, archive)
+
+    def _export(self, item: ExportItem, reply: socket.socket, archive: int) -> None:
+        """An archive of the model is its head, and the delta's file ``data``."""
+        with open(archive, "wb") as file:
+            try:
+                self._work(item["name"])
+                head = Head(
+                    item["name"], item["version"], item["created"], item["still"], item["spec"], {"ID": "other"},
+                    volumes=tuple(item["volumes"]),
+                )  # fmt: skip
+                file.write(heads.render(head).encode())
+            except FleetError as error:
+                reply.send(json.dumps({**_PACKED, "error": error.body()}).encode())
+                return
+        reply.send(json.dumps({**_PACKED, "bytes": 1000}).encode())
+        reply.send(json.dumps({**_PACKED, "bytes": 2000, "done": True}).encode())
+
+    def _import(self, _: None, reply: socket.socket, archive: int) -> None:
+        with open(archive, "rb") as file:
+            text = file.read()
+        answer_large(reply, None, text)
+        item: ImportItem = json.loads(reply.recv(MAX_DATAGRAM) or b"null")
+        if item is None or item["name"] in self.model.killed:
+            return
+        found: dict[str, Any] = {**_PACKED, "bytes": 2000, "entries": 7, "done": True}
+        own = self._paths.container(item["name"])
+        try:
+            self._work(item["name"])
+            if item["compare"] and self.model.changes:
+                found |= {"differences": ["delta/x: has another content"], "differing": 3}
+            if item["keep"]:
+                own.directory.mkdir(mode=0o700)
+                own.delta.mkdir()
+                own.work.mkdir()
+                for name, content in item["files"].items():
+                    (own.directory / name).write_text(content, encoding="utf-8")
+        except FleetError as error:
+            found = {**_PACKED, "error": error.body()}
+        reply.send(json.dumps(found).encode())
 
     def _keep(self, _: dict[str, Any], connection: socket.socket, descriptors: list[int]) -> None:
         """A keeper that takes the command to have ended with 0 as soon as it has begun."""

@@ -1,0 +1,417 @@
+"""Containers to archives, and containers of archives.
+
+Both are asked for on the attach socket, as the archive's descriptor travels with the request. A child of the launcher reads
+and writes; the daemon holds the container still, decides what a new one may be, and passes on how far it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import platform
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lxcfleet import __version__
+from lxcfleet.api.archives import LEVEL, MOST_LEVEL, MOST_SECONDS, SECONDS, ArchiveMessage
+from lxcfleet.base.stack import stack_for
+from lxcfleet.containers import services, store
+from lxcfleet.containers.container import Container
+from lxcfleet.containers.dependencies import refuse_circle
+from lxcfleet.containers.events import ActionDone
+from lxcfleet.containers.lifecycle import Lifecycle
+from lxcfleet.containers.specs import Specs
+from lxcfleet.daemon.service import Fleet
+from lxcfleet.data.archives import head as heads
+from lxcfleet.data.archives.head import Head
+from lxcfleet.errors import (
+    AlreadyExists,
+    Broken,
+    Cancelled,
+    Denied,
+    FleetError,
+    InvalidInput,
+    NotFound,
+    WrongState,
+    from_body,
+)
+from lxcfleet.launcher.client import Conversation, Died, Launcher
+from lxcfleet.launcher.items.archives import ExportItem, ImportItem, Packed
+from lxcfleet.launcher.operations import EXPORT, IMPORT
+from lxcfleet.paths import Paths
+from lxcfleet.runtime.operations import now
+from lxcfleet.spec import combinations, strict_yaml
+from lxcfleet.spec.fields import stored
+from lxcfleet.spec.names import check_name
+from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.states import Action
+from lxcfleet.spec.terms import Network
+from lxcfleet.spec.volumes import Source, volumes_of
+
+log = logging.getLogger(__name__)
+
+_Talk = Conversation[Any, Packed]
+
+_MOST_LIMIT = 1 << 60
+_NAMED = 6
+_CHECKED = "restore-check"
+"""The name below which an archive is unpacked to be checked; see Paths.new. No container has it then."""
+
+
+@dataclass(frozen=True)
+class ExportAsk:
+    """See ExportContainer."""
+
+    name: str
+    level: int
+    stopped: bool
+    volumes: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ImportAsk:
+    """See ImportContainer."""
+
+    name: str
+    trusted: bool
+    limit: int
+    start: bool
+    check: bool
+    dry_run: bool
+
+
+def parse_export(data: object) -> ExportAsk:
+    """The request in a message. Raises InvalidInput."""
+    fields = Fields(data, "request")
+    ask = ExportAsk(
+        check_name(fields.text("export")), fields.integer("level", LEVEL, 1, MOST_LEVEL), fields.flag("stopped"),
+        fields.flag("volumes"), fields.number("seconds", SECONDS, 1, MOST_SECONDS),
+    )  # fmt: skip
+    fields.finish("the request to export a container is not valid")
+    return ask
+
+
+def parse_import(data: object) -> ImportAsk:
+    """The request in a message. Raises InvalidInput."""
+    fields = Fields(data, "request")
+    name = fields.text("unpack")
+    ask = ImportAsk(
+        check_name(name) if name else "", fields.flag("trusted"), fields.integer("limit", 0, 0, _MOST_LIMIT),
+        fields.flag("start", True), fields.flag("check"), fields.flag("dry_run"),
+    )  # fmt: skip
+    fields.finish("the request to import a container is not valid")
+    return ask
+
+
+class Archives:
+    """Writes containers to archives, and makes containers of archives."""
+
+    def __init__(self, paths: Paths, fleet: Fleet, lifecycle: Lifecycle, specs: Specs, launcher: Launcher) -> None:
+        self._paths = paths
+        self._fleet = fleet
+        self._lifecycle = lifecycle
+        self._specs = specs
+        self._launcher = launcher
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """The daemon ends: break off what is under way, so that no container stays frozen."""
+        for task in self._under_way:
+            task.cancel()
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+
+    # -- to an archive ---------------------------------------------------------------------------------------
+
+    async def export(self, ask: ExportAsk, connection: socket.socket, archive: int) -> None:
+        """Write a container to an archive. Raises FleetError."""
+        registry = self._fleet.registry
+        await registry.observe()
+        if ask.name not in registry:
+            raise NotFound(f"no container named {ask.name}", hint="`lxcfleet list` shows the ones that exist")
+        container = registry[ask.name]
+        if container.wanted is None:
+            raise container.problem or Broken(f"{ask.name} is broken")
+        if ask.stopped and container.running is not None:
+            raise WrongState(
+                f"{ask.name} is not exported, as it runs", why="only stopped containers were asked for",
+                hint=f"stop it: lxcfleet stop {ask.name}; or leave out --stopped: then it is frozen meanwhile",
+            )  # fmt: skip
+        async with self._while_there(connection), self._fleet.stillness.hold(container, "export") as still:
+            item = self._export_item(ask, container, runs=still.runs)
+            conversation = await self._launcher.converse(EXPORT, item, archive)
+            with contextlib.closing(conversation):
+                last = await _finish(conversation, connection, f"{ask.name} is not exported")
+        self._fleet.bus.publish(ActionDone(ask.name, "exported"))
+        outcome: ArchiveMessage = {
+            "done": True, "name": ask.name, "bytes": last["bytes"], "frozen_ms": still.frozen_ms, "notes": still.notes
+        }  # fmt: skip
+        _say(connection, outcome)
+
+    def _export_item(self, ask: ExportAsk, container: Container, *, runs: bool) -> ExportItem:
+        spec = container.wanted
+        assert spec is not None
+        return {
+            "name": ask.name,
+            "first_id": spec.first_id,
+            "stack": stack_for(self._paths, ask.name, spec).to_json(),
+            "spec": {key: row.render(getattr(spec, key)) for key, row in stored().items()},
+            "version": __version__,
+            "created": now(),
+            "still": "frozen" if runs else "stopped",
+            "volumes": list(volumes_of(spec.volumes)) if ask.volumes else [],
+            "level": ask.level,
+            "seconds": ask.seconds,
+        }
+
+    @asynccontextmanager
+    async def _while_there(self, connection: socket.socket) -> AsyncIterator[None]:
+        """Break the present task off when its client goes away, or when the daemon ends."""
+        loop, task = asyncio.get_running_loop(), _present_task()
+
+        def break_off() -> None:
+            # A client has nothing more to say, so what is there to hear is its end.
+            loop.remove_reader(connection)
+            task.cancel()
+
+        self._under_way.add(task)
+        connection.setblocking(False)
+        loop.add_reader(connection, break_off)
+        try:
+            yield
+        except asyncio.CancelledError:
+            raise Cancelled("it was broken off", why="the client is gone, or lxcfleetd ends", hint="try again") from None
+        finally:
+            loop.remove_reader(connection)
+            self._under_way.discard(task)
+
+    # -- from an archive -------------------------------------------------------------------------------------
+
+    async def take(self, ask: ImportAsk, connection: socket.socket, archive: int) -> None:
+        """Make a container of an archive, or only check the archive. Raises FleetError."""
+        await self._fleet.registry.observe()
+        async with self._while_there(connection):
+            conversation = await self._launcher.converse(IMPORT, None, archive)
+            with contextlib.closing(conversation):
+                head = await _head(conversation)
+                spec = _spec_of(head, ask)
+                if ask.check:
+                    outcome = await self._check(head, spec, ask, conversation, connection)
+                else:
+                    outcome = await self._make(head, spec, ask, conversation, connection)
+        if ask.start and not ask.check and not ask.dry_run:
+            outcome["started"] = await self._start(spec.name, outcome["notes"])
+        _say(connection, outcome)
+
+    async def _check(
+        self, head: Head, spec: Spec, ask: ImportAsk, conversation: _Talk, connection: socket.socket
+    ) -> ArchiveMessage:
+        try:
+            first_id = self._fleet.room.take_ids()
+            item = _import_item(_CHECKED, head, ask, first_id)
+            await conversation.say(item)
+            try:
+                last = await _finish(conversation, connection, "the archive is not checked")
+            except Died:
+                await self._lifecycle.remove([item["beside"]])
+                raise
+        finally:
+            self._fleet.room.reload()
+        return {
+            "done": True, "name": spec.name, "bytes": last["bytes"], "entries": last["entries"], "notes": _notes(head),
+            "differences": last["differences"], "differing": last["differing"],
+        }  # fmt: skip
+
+    async def _make(
+        self, head: Head, spec: Spec, ask: ImportAsk, conversation: _Talk, connection: socket.socket
+    ) -> ArchiveMessage:
+        self._refuse_taken(spec.name)
+        if not ask.trusted:
+            _refuse_untrusted(spec)
+        fleet = self._fleet
+        try:
+            with fleet.room.building():
+                notes = [*_notes(head), *await self._check_host(spec)]
+                self._refuse_taken(spec.name)
+                if ask.dry_run:
+                    return {"done": True, "name": spec.name, "notes": notes, "started": False}
+                (made,) = fleet.room.take([spec.name], spec)
+                container = Container(made.name, made, busy="import")
+                fleet.registry.add(container)
+                try:
+                    with fleet.registry.in_hand(container, "import"):
+                        last = await self._unpack(head, made, ask, conversation, connection)
+                except BaseException:
+                    fleet.room.forget(container)
+                    raise
+        finally:
+            await fleet.room.release_unused()
+        fleet.bus.publish(ActionDone(made.name, "imported"))
+        return {
+            "done": True, "name": made.name, "bytes": last["bytes"], "entries": last["entries"], "notes": notes,
+            "started": False,
+        }  # fmt: skip
+
+    async def _unpack(
+        self, head: Head, made: Spec, ask: ImportAsk, conversation: _Talk, connection: socket.socket
+    ) -> Packed:
+        item = _import_item(made.name, head, ask, made.first_id)
+        item["files"] = {"config": self._specs.config(made, None), "lxcfleet.yaml": store.render(made)}
+        await conversation.say(item)
+        try:
+            return await _finish(conversation, connection, f"{made.name} is not imported")
+        except Died:
+            # Its answer may have got lost when it was done. A name is given in one step, to what is whole.
+            if store.load(self._paths, made.name) == made:
+                return {
+                    "error": None, "done": True, "bytes": 0, "entries": 0, "differences": [], "differing": 0
+                }  # fmt: skip
+            await self._lifecycle.remove([item["beside"]])
+            raise
+
+    def _refuse_taken(self, name: str) -> None:
+        there = store.directory_of(self._paths, name)
+        if name in self._fleet.registry or os.path.lexists(there):
+            raise AlreadyExists(
+                f"a container named {name} exists already", why=f"{there} is there" if os.path.lexists(there) else "",
+                hint="import it under another name: --name NAME",
+            )  # fmt: skip
+
+    async def _check_host(self, spec: Spec) -> tuple[str, ...]:
+        """Refuse what this host has no room for, or can't run. Gives what the operator should know. Raises FleetError."""
+        fleet = self._fleet
+        await fleet.room.check_new(1, spec)
+        self._specs.check_limits(spec)
+        if spec.depends_on:  # what it waits for may be imported after it
+            refuse_circle(fleet.dependencies.graph({spec.name: spec}))
+        await services.check(spec)
+        if spec.network is Network.BRIDGE:
+            await fleet.room.check_addresses(1)
+        await fleet.room.check_ports(spec, 1)
+        return (*await self._specs.check_mounts(spec), *await self._specs.check_keys(spec))
+
+    async def _start(self, name: str, notes: list[str]) -> bool:
+        """Start it; whether it runs. What keeps it from that is among the notes, as it is there all the same."""
+        container = self._fleet.registry[name]
+        try:
+            await self._fleet.actions.act(container, Action.START, 0)
+        except FleetError as error:
+            notes.append(f"it is not started: {error.message}{': ' if error.why else ''}{error.why}")
+        if container.running is None and container.lack is not None:
+            notes.append(f"it waits: {container.lack.reason}")
+        return container.running is not None
+
+
+
+def _import_item(name: str, head: Head, ask: ImportAsk, first_id: int | None) -> ImportItem:
+    return {
+        "name": name, "beside": f"{Paths.NEW_PREFIX}{name}.{secrets.token_hex(4)}", "first_id": first_id, "files": {},
+        "data": ask.limit or None, "snapshot": head.snapshot, "volumes": list(head.volumes), "compare": ask.check,
+        "keep": not ask.check,
+    }  # fmt: skip
+
+
+def _present_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
+async def _head(conversation: _Talk) -> Head:
+    """The head of the archive that a child reads. Raises FleetError."""
+    reply = await conversation.hear()
+    if reply is None:
+        raise Died("the archive can't be read", why="the process that read it ended before it was done")
+    if reply.body["error"]:
+        raise from_body(reply.body["error"])
+    assert reply.descriptor is not None
+    with open(reply.descriptor, "rb") as file:
+        text = file.read(heads.MOST_HEAD)
+    return heads.parse(text)
+
+
+async def _finish(conversation: _Talk, connection: socket.socket, failed: str) -> Packed:
+    """Pass on how far a child is, until it is done. Raises FleetError."""
+    while (reply := await conversation.hear()) is not None:
+        body = reply.body
+        if body["error"]:
+            raise from_body(body["error"])
+        if body["done"]:
+            return body
+        _say(connection, {"bytes": body["bytes"], "entries": body["entries"]})
+    raise Died(failed, why="the process that did it ended before it was done", hint="try again")
+
+
+def _say(connection: socket.socket, message: ArchiveMessage) -> None:
+    """Tell the client. Raises OSError if that is gone: nobody waits for the archive, so all is broken off."""
+    with contextlib.suppress(BlockingIOError):  # it does not read: it misses how far it is
+        connection.send(json.dumps(message).encode())
+
+
+def _spec_of(head: Head, ask: ImportAsk) -> Spec:
+    """The spec of the new container, without what belongs to one host. Raises InvalidInput."""
+    lines = [f"{key}: {strict_yaml.inline(value)}" for key, value in {"version": 1, **head.spec}.items()]
+    try:
+        spec = store.parse(head.name, "\n".join(lines).encode(), heads.HEAD)
+    except Broken as error:
+        raise InvalidInput("this archive is refused: its spec can't be used", why=error.why) from error
+    name = ask.name or head.name
+    spec = replace(spec, name=name, generation=0, address=None, address6=None, hardware=None)
+    if name != head.name:  # it is another one than the fleet's file has
+        spec = replace(spec, fleet=None, group=None)
+    combinations.check(spec)
+    return spec
+
+
+def _refuse_untrusted(spec: Spec) -> None:
+    """Refuse a spec that asks for anything of this host, unless somebody vouches for it. Raises Denied."""
+    host = [f"the directory {each.what}" for each in spec.volumes if each.source is Source.HOST]
+    asked = [
+        *(["root's own rights (privileged)"] if spec.privileged else []),
+        *(["the host's network"] if spec.network is Network.HOST else []),
+        *host,
+        *(f"the volume {name}" for name in volumes_of(spec.volumes)),
+        *(f"the secret {each.secret}" for each in spec.secrets),
+        *([f"the app {spec.app}"] if spec.app is not None else []),
+        *(f"the device {name}" for name in spec.devices),
+        *(f"the port {each.host}" for each in spec.publish),
+        *(f"the key {key}" for key in spec.lxc),
+    ]
+    if asked:
+        more = f" and {len(asked) - _NAMED} more" if len(asked) > _NAMED else ""
+        raise Denied(
+            f"{spec.name} is not imported: its spec asks for things of this host",
+            why=f"{', '.join(asked[:_NAMED])}{more}",
+            hint="if you know who made the archive: --trusted",
+        )
+
+
+def _notes(head: Head) -> list[str]:
+    """What the operator should know of where the archive comes from."""
+    notes = []
+    own = _system()
+    there = (head.system.get("ID"), head.system.get("VERSION_ID"))
+    if head.system and own and there != (own.get("ID"), own.get("VERSION_ID")):
+        name = head.system.get("PRETTY_NAME") or " ".join(str(each) for each in there)
+        notes.append(f"it was exported on {name}, and this host has {own.get('PRETTY_NAME', 'another system')}")
+    if head.spec.get("generation"):
+        notes.append("it stood on a generation of that host, and stands on this host's root now")
+    if head.volumes:
+        notes.append(f"files of volumes are in the archive, and were left there: {', '.join(head.volumes)}")
+    return notes
+
+
+def _system() -> dict[str, str]:
+    try:
+        return platform.freedesktop_os_release()
+    except OSError:
+        return {}

@@ -1,0 +1,130 @@
+"""The head of an archive, its first member ``export.yaml``: what the archive is, and what its container was. Pure.
+
+An archive of format 1 is a tar file, compressed by zstd, with these members in this order:
+
+- ``export.yaml``: the head;
+- ``base``: what the records of packages and accounts of the base were at the container's last start, for the merge at the
+  next one (see base.merge.reconcile); it is missing if the container never started;
+- ``delta/``: the container's own layer, with owners from 0 to 65535, as the container itself has them;
+- ``volumes/NAME/``: the files of its volumes, if they were asked for, with owners of the same kind.
+
+lxcfleet writes POSIX extended headers alone, and reads nothing else: see ``entries``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lxcfleet.errors import InvalidInput, Unsupported
+from lxcfleet.spec import strict_yaml
+from lxcfleet.spec.names import check_name
+from lxcfleet.spec.reader import Fields
+
+FORMAT = 1
+HEAD = "export.yaml"
+BASE = "base"
+DELTA = "delta"
+VOLUMES = "volumes"
+MOST_HEAD = 4 << 20
+"""Bytes that a head may have: as many as a request of the API."""
+_SNAPSHOT = re.compile("[0-9a-f]{32}")
+_SAID = 40
+"""Characters of a value that can't be used that are shown."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The head of an archive."""
+
+    name: str
+    """The container's name."""
+    version: str
+    """The version of lxcfleet that wrote the archive."""
+    created: str
+    """When, as an ISO 8601 time in UTC."""
+    still: str
+    """Why nothing changed meanwhile: ``frozen`` or ``stopped``."""
+    spec: Mapping[str, Any]
+    """The container's spec, as its file has it. Values of secrets are in no spec."""
+    system: Mapping[str, str] = field(default_factory=dict)
+    """What /etc/os-release of the base said: ``ID``, ``VERSION_ID``, ``PRETTY_NAME``."""
+    packages: str = ""
+    """SHA-256 of the base's dpkg status."""
+    snapshot: str = ""
+    """The name of the member ``base``: see base.merge.reconcile; empty: there is none."""
+    volumes: tuple[str, ...] = ()
+    """The volumes whose files are in the archive."""
+
+
+def render(head: Head) -> str:
+    """The text of ``export.yaml``."""
+    values: dict[str, object] = {
+        "format": FORMAT,
+        "lxcfleet": head.version,
+        "name": head.name,
+        "created": head.created,
+        "still": head.still,
+        "base": {"system": dict(head.system), "packages": head.packages, "snapshot": head.snapshot},
+        "volumes": list(head.volumes),
+        "spec": dict(head.spec),
+    }
+    lines = [f"{key}: {strict_yaml.inline(value)}" for key, value in values.items()]
+    return "\n".join(["# A container that lxcfleet exported; `lxcfleet import` makes it anew.", *lines, ""])
+
+
+def parse(text: bytes) -> Head:
+    """The head in ``text``. Raises Unsupported for another format, InvalidInput with all that is wrong otherwise."""
+    try:
+        data = strict_yaml.load(text)
+    except ValueError as error:
+        raise InvalidInput("this archive can't be used", why=f"{HEAD}: {error}", hint=_HINT) from error
+    fields = Fields(data, HEAD)
+    _refuse_other_format(fields.raw("format"), fields.raw("lxcfleet"))
+    fields.skip("format")
+    version, name, created = fields.text("lxcfleet"), fields.text("name"), fields.text("created")
+    try:
+        check_name(name)
+    except InvalidInput as error:
+        fields.complain("name", error.message)
+    still = fields.text("still")
+    base = fields.nested("base")
+    snapshot = base.optional_text("snapshot") or ""
+    if snapshot and not _SNAPSHOT.fullmatch(snapshot):
+        base.complain("snapshot", "is not the name of a snapshot")
+    system = base.pairs("system", lambda key, value: (key, value))
+    packages = base.optional_text("packages") or ""
+    volumes = tuple(fields.texts("volumes"))
+    for volume in volumes:
+        try:
+            check_name(volume)
+        except InvalidInput as error:
+            fields.complain("volumes", error.message)
+    spec = fields.raw("spec")
+    fields.skip("spec")
+    if not isinstance(spec, Mapping):
+        fields.complain("spec", "is to be a mapping")
+        spec = {}
+    fields.finish("this archive can't be used")
+    return Head(name, version, created, still, spec, system, packages, snapshot, volumes)
+
+
+_HINT = "an archive is made by `lxcfleet export`"
+
+
+def _refuse_other_format(found: object, version: object) -> None:
+    """Raise Unsupported for an archive that another version of lxcfleet wrote in another form."""
+    if type(found) is int and found == FORMAT:
+        return
+    if type(found) is int and found > FORMAT:
+        raise Unsupported(
+            f"this archive has format {str(found)[:_SAID]}, and this lxcfleet reads format {FORMAT}",
+            why=f"lxcfleet {str(version)[:_SAID]} wrote it, which is newer than this one",
+            hint="upgrade lxcfleet here, then import it",
+        )
+    raise Unsupported(
+        "this archive can't be used", why=f"{HEAD}: format: {str(found)[:_SAID]!r} is none that lxcfleet has written",
+        hint=_HINT,
+    )

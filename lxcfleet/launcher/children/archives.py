@@ -1,0 +1,320 @@
+"""Writing containers to archives, and making containers of archives.
+
+Both happen in a mount namespace of this process, where the files have the owners that the container itself sees: so the ids
+in an archive are from 0 to 65535, whichever range the container has on this host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from lxcfleet.base.merge import reconcile
+from lxcfleet.base.stack import Stack
+from lxcfleet.data import volumes
+from lxcfleet.data.archives import head as heads
+from lxcfleet.data.archives.entries import ATTRIBUTES, Entry, Limits, Reader, refused
+from lxcfleet.data.archives.head import BASE, DELTA, HEAD, MOST_HEAD, VOLUMES, Head
+from lxcfleet.data.archives.unpacking import Comparing, Unpacking
+from lxcfleet.errors import AlreadyExists, FleetError, HostError, InvalidInput
+from lxcfleet.host.kernel import syscalls, tree
+from lxcfleet.host.process import archiver
+from lxcfleet.launcher.children.answer import MAX_DATAGRAM, Reply
+from lxcfleet.launcher.items.archives import ExportItem, ImportItem, Packed
+from lxcfleet.paths import ContainerPaths, Paths
+
+_OS_RELEASE, _STATUS = "/usr/lib/os-release", "/var/lib/dpkg/status"
+_SYSTEM = ("ID", "VERSION_ID", "PRETTY_NAME")
+_MOST_SNAPSHOT = 64 << 20
+_TELL_SECONDS = 0.25
+_SPARE = 20
+"""One part of so many of the file system's free space is left free."""
+_FLAGS = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+
+
+def serve(work: Callable[[Reply, int, Paths], None], descriptors: Sequence[int], paths: Paths) -> None:
+    """Do one of the two, and answer errors. ``descriptors``: for the answers, and the archive's."""
+    reply, archive = socket.socket(fileno=descriptors[0]), descriptors[1]
+    with syscalls.unhurried():
+        try:
+            work(reply, archive, paths)
+        except FleetError as error:
+            _say(reply, error=error)
+        except BrokenPipeError:
+            pass  # the daemon or its client went away
+        except OSError as error:
+            _say(reply, error=HostError.from_os_error("the archive can't be read or written", error))
+
+
+def _say(
+    reply: Reply, *, error: FleetError | None = None, done: bool = False, size: int = 0, entries: int = 0, head: str = "",
+    differences: Sequence[str] = (), differing: int = 0,
+) -> None:  # fmt: skip
+    body: Packed = {
+        "error": None if error is None else error.body(), "done": done, "bytes": size, "entries": entries,
+        "differences": list(differences), "differing": differing,
+    }  # fmt: skip
+    if not head:
+        reply.send(json.dumps(body).encode())
+        return
+    memory = os.memfd_create("head", os.MFD_CLOEXEC)  # it may be larger than a datagram
+    with open(memory, "wb") as file:
+        file.write(head.encode())
+        file.flush()
+        os.lseek(memory, 0, os.SEEK_SET)
+        socket.send_fds(reply, [json.dumps(body).encode()], [memory])
+
+
+# -- to an archive ------------------------------------------------------------------------------------------------
+
+
+def export(item: ExportItem, reply: Reply, archive: int, paths: Paths) -> None:
+    """Write a container to an archive. Raises FleetError, OSError."""
+    own, name = paths.container(item["name"]), item["name"]
+    bottom = Stack.from_json(item["stack"]).bottom.tree()
+    snapshot, content = _snapshot(paths, own, name)
+    head = Head(
+        name, item["version"], item["created"], item["still"], item["spec"], _system(bottom.read(_OS_RELEASE) or b""),
+        hashlib.sha256(bottom.read(_STATUS) or b"").hexdigest(), snapshot, tuple(item["volumes"]),
+    )  # fmt: skip
+    place = _private(paths)
+    (place / HEAD).write_text(heads.render(head), encoding="utf-8")
+    members = [HEAD]
+    if snapshot:
+        (place / BASE).write_bytes(content)
+        members.append(BASE)
+    _show(own.delta, item["first_id"], 0, place / DELTA, syscalls.MS_RDONLY)
+    members.append(DELTA)
+    for volume in item["volumes"]:
+        target = place / VOLUMES / volume
+        target.mkdir(parents=True)
+        handle = volumes.show(paths.volume(volume), volumes.check(paths, volume), 0, syscalls.MS_RDONLY | _FLAGS)
+        _attach(handle, target)
+        members.append(f"{VOLUMES}/{volume}")
+    before = os.lstat(own.delta).st_ino
+    size = archiver.pack(
+        place, members, ATTRIBUTES, archive, item["level"], item["seconds"], lambda size: _say(reply, size=size)
+    )
+    if os.lstat(own.delta).st_ino != before:
+        raise HostError(f"{name} was destroyed meanwhile", why="another container has its name by now")
+    _say(reply, done=True, size=size)
+
+
+def _private(paths: Paths) -> Path:
+    """An empty directory that only this process sees, in memory."""
+    place = paths.archive_mount
+    with contextlib.suppress(FileExistsError):
+        place.mkdir(mode=0o700)
+    syscalls.unshare_mounts()
+    syscalls.mount("tmpfs", place, "tmpfs", _FLAGS, "mode=0700")
+    return place
+
+
+def _attach(handle: int, target: Path) -> None:
+    place = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        syscalls.attach_at(handle, place, str(target))
+    finally:
+        os.close(place)
+        os.close(handle)
+
+
+def _show(source: Path, first_id: int | None, shown: int, target: Path, flags: int) -> None:
+    """Mount ``source``, with the container's own ids, at a new directory. ``first_id``: of its range; None: privileged."""
+    target.mkdir()
+    handle = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if first_id is None:
+            _attach(syscalls.clone_apart(handle, flags | _FLAGS, None, str(source)), target)
+        else:
+            _attach(volumes.clone(handle, str(source), flags | _FLAGS, first_id, shown), target)
+    finally:
+        os.close(handle)
+
+
+def _snapshot(paths: Paths, own: ContainerPaths, name: str) -> tuple[str, bytes]:
+    """The name and the content of the base's records at the container's last start; empty if they are not known."""
+    known = reconcile.last_base(paths, name)
+    for file in (own.base_snapshot(known), paths.base_snapshot(known)) if known else ():
+        with contextlib.suppress(OSError, InvalidInput):
+            content = file.read_bytes()
+            reconcile.check_snapshot(known, content)
+            return known, content
+    return "", b""
+
+
+def _system(text: bytes) -> dict[str, str]:
+    """What os-release says of a system; os-release(5)."""
+    pairs = (line.partition("=") for line in text.decode("utf-8", "replace").splitlines())
+    found = {key: value.strip().strip("\"'") for key, _, value in pairs if key in _SYSTEM}
+    return {key: "".join(c for c in value if c.isprintable())[:100] for key, value in found.items()}
+
+
+# -- from an archive ----------------------------------------------------------------------------------------------
+
+
+def unpack(reply: Reply, archive: int, paths: Paths) -> None:
+    """Tell the head of an archive; then, if the daemon says so, make a container of it. Raises FleetError, OSError."""
+    new: ContainerPaths | None = None
+    try:
+        with archiver.unpacked(archive, reply.fileno()) as stream:
+            reader = Reader(stream, Limits())
+            _say(reply, head=_head(reader))
+            item = _hear(reply)
+            if item is None:
+                raise BrokenPipeError  # the daemon wants nothing of it
+            new = ContainerPaths(paths.lxc / item["beside"])
+            snapshot = _fill(item, reader, new, paths, reply)
+        differences, count = _compare(item, archive, new, paths, reply) if item["compare"] else ([], 0)
+        if item["keep"]:
+            _keep(item, new, snapshot, paths)
+    except BaseException:
+        if new is not None:
+            tree.remove(new.directory)
+        raise
+    if not item["keep"]:
+        tree.remove(new.directory)
+    _say(reply, done=True, size=reader.data, entries=reader.count, differences=differences, differing=count)
+
+
+def _head(reader: Reader) -> str:
+    first = reader.next()
+    if first is None or first.path != (HEAD.encode(),):
+        raise refused(f"its first member is not {HEAD}")
+    try:
+        return reader.whole(first, MOST_HEAD).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise refused(f"{HEAD} is no text in UTF-8") from error
+
+
+def _hear(reply: Reply) -> ImportItem | None:
+    message, descriptors, _, _ = socket.recv_fds(reply, MAX_DATAGRAM, 1)
+    if descriptors:
+        with open(descriptors[0], "rb") as file:
+            message = file.read()
+    found: ImportItem | None = json.loads(message) if message else None
+    return found
+
+
+def _fill(item: ImportItem, reader: Reader, new: ContainerPaths, paths: Paths, reply: Reply) -> bytes:
+    """Make its directories, and unpack all entries after the head. Gives the content of the member ``base``."""
+    owner = item["first_id"] or 0
+    new.directory.mkdir(mode=0o700)
+    new.delta.mkdir(mode=0o755)
+    os.chown(new.delta, owner, owner)
+    new.work.mkdir(mode=0o700)
+    reader.limit(_limits(new.directory, item["data"]))
+    with _confined(item, new, paths) as top:
+        return _take_all(item, reader, {(DELTA.encode(),): top}, reply)
+
+
+def _keep(item: ImportItem, new: ContainerPaths, snapshot: bytes, paths: Paths) -> None:
+    """Make it a container, in one step."""
+    for file, text in item["files"].items():
+        (new.directory / file).write_text(text, encoding="utf-8")
+    if item["snapshot"]:
+        new.base_snapshot(item["snapshot"]).write_bytes(snapshot)
+        new.base_record.write_text(json.dumps({"base": item["snapshot"], "conflicts": []}) + "\n", encoding="ascii")
+    handle = os.open(new.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        syscalls.sync_file_system(handle)
+    finally:
+        os.close(handle)
+    try:
+        syscalls.rename_new(new.directory, paths.container(item["name"]).directory)
+    except FileExistsError as error:
+        raise AlreadyExists(f"{item['name']} can't be made", why=f"{error.filename} is in the way") from error
+    tree.sync_directory(paths.lxc)
+
+
+def _limits(directory: Path, most: int | None) -> Limits:
+    """What the file system has room for, or what was asked for if that is less."""
+    found = os.statvfs(directory)
+    free = found.f_bavail * found.f_frsize
+    free -= free // _SPARE
+    entries = found.f_favail - found.f_favail // _SPARE if found.f_files else 10_000_000
+    return Limits(entries, free if most is None else min(free, most))
+
+
+@contextlib.contextmanager
+def _confined(item: ImportItem, new: ContainerPaths, paths: Paths) -> Iterator[int]:
+    """A descriptor of the new layer, as its container sees it. This process can't name anything outside meanwhile."""
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        place = _private(paths)
+        _show(new.delta, item["first_id"], 0, place / DELTA, 0)
+        top = os.open(place / DELTA, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fchdir(top)
+            os.chroot(".")
+            yield top
+        finally:
+            os.fchdir(root)
+            os.chroot(".")
+            os.close(top)
+    finally:
+        syscalls.enter_mounts(home)
+        os.close(home)
+        os.close(root)
+
+
+def _take_all(item: ImportItem, reader: Reader, tops: Mapping[tuple[bytes, ...], int], reply: Reply) -> bytes:
+    """Unpack all entries after the head; gives the content of the member ``base``."""
+    snapshot, last = b"", time.monotonic()
+
+    def told(size: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > _TELL_SECONDS:
+            last = time.monotonic()
+            _say(reply, size=size, entries=reader.count)
+
+    unpacking = Unpacking(tops, told)
+    try:
+        while (entry := reader.next()) is not None:
+            if entry.path == (BASE.encode(),):
+                if not item["snapshot"] or snapshot:
+                    raise refused("it has a member base that its head does not name")
+                snapshot = reader.whole(entry, _MOST_SNAPSHOT)
+                reconcile.check_snapshot(item["snapshot"], snapshot)
+            elif not _passed_over(item, entry):
+                unpacking.take(reader, entry)
+            told(unpacking.bytes)
+        unpacking.finish()
+    finally:
+        unpacking.close()
+    if item["snapshot"] and not snapshot:
+        raise refused("it has no member base, and its head names one")
+    return snapshot
+
+
+def _passed_over(item: ImportItem, entry: Entry) -> bool:
+    """Whether it is of a volume that the head names."""
+    names = {name.encode() for name in item["volumes"]}
+    return entry.path[0] == VOLUMES.encode() and len(entry.path) > 1 and entry.path[1] in names
+
+
+def _compare(
+    item: ImportItem, archive: int, new: ContainerPaths, paths: Paths, reply: Reply
+) -> tuple[list[str], int]:
+    """Read the archive once more, and hold what was unpacked against it."""
+    if not stat.S_ISREG(os.fstat(archive).st_mode):
+        raise InvalidInput("this archive can't be checked", why="it is read twice, so it has to be a file")
+    os.lseek(archive, 0, os.SEEK_SET)
+    with archiver.unpacked(archive, reply.fileno()) as stream, _confined(item, new, paths) as top:
+        reader, comparing = Reader(stream, Limits()), Comparing({(DELTA.encode(),): top})
+        try:
+            while (entry := reader.next()) is not None:
+                if entry.path[0] == DELTA.encode():
+                    comparing.take(reader, entry)
+            comparing.finish()
+        finally:
+            comparing.close()
+    return comparing.differences, comparing.count

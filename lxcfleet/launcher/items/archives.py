@@ -1,0 +1,62 @@
+"""Arguments and answers of the launcher's operations on archives; see operations and data.archives."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+from lxcfleet.errors import ErrorBody
+
+
+class ExportItem(TypedDict):
+    """A container to write to an archive; the archive's descriptor comes along."""
+
+    name: str
+    first_id: int | None
+    stack: Any
+    """Its layers; see base.stack.Stack.to_json."""
+    spec: dict[str, Any]
+    version: str
+    created: str
+    still: str
+    """See data.archives.head.Head."""
+    volumes: list[str]
+    """The volumes whose files go along."""
+    level: int
+    """Of zstd."""
+    seconds: float
+    """The longest time."""
+
+
+class ImportItem(TypedDict):
+    """What becomes of the archive whose descriptor came along: a new container, or nothing."""
+
+    name: str
+    beside: str
+    """The name of the directory where it is put together."""
+    first_id: int | None
+    files: dict[str, str]
+    """Files for its directory: name to text."""
+    data: int | None
+    """The most bytes that its files may have; None: as the file system has room for."""
+    snapshot: str
+    """See data.archives.head.Head."""
+    volumes: list[str]
+    """The volumes that its archive has: their files are passed over."""
+    compare: bool
+    """Whether what was unpacked is held against the archive, which is read once more for that."""
+    keep: bool
+    """Whether it gets its name in the end; otherwise it is removed."""
+
+
+class Packed(TypedDict):
+    """How far an archive is, or the outcome."""
+
+    error: ErrorBody | None
+    done: bool
+    bytes: int
+    """So many bytes of tar were written, before compression; or so many bytes of files were unpacked."""
+    entries: int
+    differences: list[str]
+    """What was unpacked and is not as the archive has it."""
+    differing: int
+    """How many there are of those."""
