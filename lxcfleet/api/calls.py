@@ -82,6 +82,7 @@ from lxcfleet.api.records import (
     UsageRecord,
     VolumeRecord,
 )
+from lxcfleet.api.rehearsals import RehearsalRecord, RehearseRequest
 from lxcfleet.api.requests import (
     ActionRequest,
     CreateRequest,
@@ -354,6 +355,10 @@ NOTICE: Call[None, NoticeRecord] = Call(
 PREPARE: Call[None, FreezeRecord | None] = Call(
     "prepare", "POST", "/1.0/patch/prepare", "a patch comes: freeze the base, if the settings say so; null: they do not",
     _NOTHING, maybe(FreezeRecord), waits=True,
+)  # fmt: skip
+REHEARSE: Call[RehearseRequest, RehearsalRecord] = Call(
+    "rehearse", "POST", "/1.0/patch/rehearse", "test a throwaway clone of a container on a base, and destroy it",
+    InBody(RehearseRequest), one(RehearsalRecord), waits=True,
 )  # fmt: skip
 NOTIFY: Call[None, NoticeRecord] = Call(
     "notify", "POST", "/1.0/patch/notify", "tell that the host's packages changed; answers how far that is", _NOTHING,

@@ -157,6 +157,7 @@ class Client:
     notice = _plain(calls.NOTICE)
     notify = _plain(calls.NOTIFY)
     prepare = _plain(calls.PREPARE)
+    rehearse = _method(calls.REHEARSE)
     rollout = _plain(calls.ROLLOUT)
     roll = _method(calls.ROLL)
     rollout_follow = _plain(calls.ROLLOUT_FOLLOW)

@@ -141,6 +141,7 @@ class Daemon:
             tasks.do("cleanup-apps", parts.apps.clean_up),
             tasks.do("cleanup-snapshots", lambda: parts.fleet.snapshot_files.clean(self._unfinished)),
             tasks.do("cleanup-generations", parts.generations.clean_up),
+            tasks.do("cleanup-rehearsals", parts.rehearsals.clean_up),
             tasks.keep("observe", self._observe),
             tasks.keep("snapshots", parts.fleet.schedules.run),
             tasks.keep("consoles", partial(parts.consoles.run, self._lock)),

@@ -79,6 +79,7 @@ from lxcfleet.patch.numbers import PatchNumbers
 from lxcfleet.patch.own import OwnParts
 from lxcfleet.patch.owners import Owners
 from lxcfleet.patch.rebooter import Rebooter
+from lxcfleet.patch.rehearsal import Rehearsals
 from lxcfleet.patch.rejections import Rejections
 from lxcfleet.patch.rescue import Rescue
 from lxcfleet.patch.rescued import Rescued
@@ -240,6 +241,7 @@ class Parts:
             self.paths, self.registry, self.launcher, self.fleet.operations, self.bus, lambda: self.fleet.config.apps.keep,
             self.switch.needed,
         )  # fmt: skip
+        self._of_rehearsals(sight)
         self.rebooter = Rebooter(
             self.paths, self.fleet, lambda: self.watcher.phase, lambda: self.rollouts.ledger.last, self.watcher.look
         )
@@ -249,6 +251,13 @@ class Parts:
         self.prover = Prover(self.registry, self.finder, self.owners, fallen, self.own, self.generations.behind)
         self.sets = Sets(self.launcher, lambda: self.fleet.config.cve)
         self.cves = Cves(self.paths, self.registry, self.finder, self.prover, self.sets)
+
+    def _of_rehearsals(self, sight: Sight) -> None:
+        """Make the part that tests throwaway clones."""
+        self.rehearsals = Rehearsals(
+            self.paths, self.registry, self.fleet.creation, self.fleet.actions, self.mask, self.prober, self.runner,
+            sight.tests_of, lambda: self.fleet.config.rollout.healthy_deadline, self.bus, self.tasks,
+        )  # fmt: skip
 
     def _of_secrets(self) -> None:
         """Make the parts that tell containers of secrets that have changed."""
@@ -278,7 +287,8 @@ class Parts:
         audit = Audit(self.paths, self.registry, self.launcher)
         self.server = Server(
             self.fleet, self.fleets, self.secret_calls, self.patch, self.prover, self.cves, self.rollouts, audit, self.own,
-            self.generations, self.rescue, self.holding, self.apps, self.switch, self.scrape, self.access,
+            self.generations, self.rescue, self.holding, self.apps, self.switch, self.rehearsals, self.scrape,
+            self.access,
         )
 
     def _subscribe(self) -> None:

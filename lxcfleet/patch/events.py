@@ -87,6 +87,21 @@ class RolloutMoved(Event):
 
 
 @dataclass(frozen=True)
+class Rehearsed(Event):
+    """A throwaway clone of a container was tested on a base, and destroyed."""
+
+    name: str
+    generation: int
+    """0: the host's root."""
+    why: str
+    """Why it did not pass; empty: it passed."""
+
+    def told(self) -> Told:
+        base = f"generation {self.generation}" if self.generation else "the host's root"
+        return Told("rehearsal", self.name, f"on {base}: {f'failed: {self.why}' if self.why else 'passed'}")
+
+
+@dataclass(frozen=True)
 class Frozen(Event):
     """The host's root was frozen."""
 

@@ -116,6 +116,11 @@ class KeptPaths(Roots):
         return self.state / "logs-begun"
 
     @property
+    def rehearsals(self) -> Path:
+        """A file for each throwaway clone, by its name, until that is destroyed; see patch.rehearsal."""
+        return self.state / "rehearsals"
+
+    @property
     def generations(self) -> Path:
         """The frozen bases: a record for each, and their files; see base.generations. Only root can enter it."""
         return self.state / "generations"

@@ -20,7 +20,9 @@ from lxcfleet.spec.types import Choice, Flag, Number, Text, Texts, ValueType, Wh
 MAX_SECONDS = 600.0
 MOST = 32
 """The most tests of a group."""
-_MOST_WORDS, _LONGEST_COMMAND = 64, 8192
+MAX_COMMAND = 8192
+"""Bytes of a command."""
+_MOST_WORDS = 64
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,39}")
 
 
@@ -68,8 +70,8 @@ class RolloutTest(Checked):
             yield "run", "is missing: the command, as a list"
         elif self.where is Place.HOST and not self.run[0].startswith("/"):
             yield "run", "a command of the host begins with the whole path of its program"
-        if len(self.run) > _MOST_WORDS or sum(len(w.encode("utf-8", "surrogateescape")) for w in self.run) > _LONGEST_COMMAND:
-            yield "run", f"a command has up to {_MOST_WORDS} words and {_LONGEST_COMMAND} bytes"
+        if len(self.run) > _MOST_WORDS or sum(len(w.encode("utf-8", "surrogateescape")) for w in self.run) > MAX_COMMAND:
+            yield "run", f"a command has up to {_MOST_WORDS} words and {MAX_COMMAND} bytes"
 
     def __str__(self) -> str:
         return f"{self.name}: {shlex.join(self.run)}"

@@ -73,7 +73,7 @@ def service(tmp_path: Path) -> Iterator[tuple[FakeService, Path]]:
     loop = asyncio.new_event_loop()
     nothing = cast(Any, None)
     scrape = Scrape(cast(Any, fake), nothing)
-    nobody = (nothing,) * 13
+    nobody = (nothing,) * 14
     server = Server(cast(Any, fake), *nobody, scrape, Access(FULL, READERS))
 
     async def start() -> web.AppRunner:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def tested(fleet: Fleet, tmp_path: Path) -> Iterator[Fleet]:
 
 
 def test_a_bad_version_that_is_healthy_and_fails_its_test_reaches_the_canary_alone(tested: Fleet, tmp_path: Path) -> None:
-    tested.ok("create", tested.name("w"), "-n", "3", "--profile", "web", "--", str(PLACE / "serve"), "infinity")
+    tested.ok("create", tested.name("w"), "-n", "2", "--profile", "web", "--", str(PLACE / "serve"), "infinity")
     tested.ok("wait", tested.name("w*"), "--for", "healthy")
     replace(PLACE / "serve", Path("/usr/bin/sleep").read_bytes() + b"2")
     replace(PLACE / "version", b"evil\n")
@@ -88,7 +89,7 @@ def test_a_bad_version_that_is_healthy_and_fails_its_test_reaches_the_canary_alo
     after = tested.client().rollout()
     assert after is not None
     assert {each["phase"] for each in after["containers"]} == {"done"}
-    assert [test["passed"] for test in after["containers"][2]["tests"]] == [2, 1]
+    assert [test["passed"] for test in after["containers"][1]["tests"]] == [2, 1]
 
 
 def test_a_test_that_hangs_ends_with_all_that_it_started(tested: Fleet) -> None:
@@ -105,3 +106,31 @@ def test_a_test_that_hangs_ends_with_all_that_it_started(tested: Fleet) -> None:
 
 def _hanging(name: str) -> list[int]:
     return [pid for pid in processes_in(name) if b"4321" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_a_rehearsal_says_what_a_patch_would_do_and_leaves_nothing_whatever_is_killed(tested: Fleet) -> None:
+    name = tested.name("r")
+    tested.ok("create", name, "--profile", "web", "--", str(PLACE / "serve"), "infinity")
+    tested.ok("wait", name, "--for", "healthy")
+    pid = tested.pid(name)
+    tested.inside(name, "touch /root/own")
+    replace(PLACE / "version", b"evil\n")
+    ran = tested.run("patch", "rehearse", name, "--test", "test ! -e /root/own", "-f", "json")
+    record = json.loads(ran.out)
+    assert (ran.status, record["why"]) == (4, "its test version is bad: exit status 1: evil"), ran
+    assert [each["verdict"] for each in record["tests"]] == ["bad", "good", "good"]
+    assert [event["message"] for event in tested.events("rehearsal")] == [
+        "on the host's root: failed: its test version is bad: exit status 1: evil",
+    ]
+    # The client is killed, and then the daemon, in the middle of a test.
+    client = tested.spawn("patch", "rehearse", name, "--test", "sleep 30")
+    clone = until(lambda: next((each for each in tested.states() if each.startswith("rehearsal-")), None), 10)
+    until(lambda: processes_in(clone), 10)
+    client.kill()
+    client.communicate()
+    tested.stop_daemon(signal.SIGKILL)
+    tested.start_daemon()
+    until(lambda: list(tested.states()) == [name], 15, "the clone is left")
+    assert not processes_in(clone)
+    assert not list((tested.paths.state / "rehearsals").iterdir())
+    assert tested.pid(name) == pid

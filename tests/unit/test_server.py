@@ -35,7 +35,7 @@ async def serving(directory: Path) -> AsyncIterator[str]:
     fleet = SimpleNamespace(events=Events(), wait=for_ever, room=room, log_file=lambda *_: log, volumes=None, disk=None)
     nobody = MagicMock()
     scrape = Scrape(fleet, nobody)  # type: ignore[arg-type]
-    others = (nobody,) * 13
+    others = (nobody,) * 14
     server = Server(fleet, *others, scrape, Access(os.getgid(), None))  # type: ignore[arg-type]
     runner = web.AppRunner(server.application, access_log=None)
     await runner.setup()

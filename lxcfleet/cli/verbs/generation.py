@@ -291,8 +291,11 @@ def release(
 
 
 def _goal(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
-    if value is None:
-        return None
+    return None if value is None else goal(value)
+
+
+def goal(value: str) -> int:
+    """The number of a base: a generation's, or 0 for the host's root. Raises InvalidInput."""
     if value == HOST:
         return 0
     if not value.isdecimal() or not 0 < int(value[:8]) <= MAX_GENERATION:

@@ -1,19 +1,22 @@
-"""patch status, apply, prepare and notify: the progress of patches of the host, and bringing them into the containers."""
+"""patch status, apply, rehearse, prepare and notify: how far patches of the host are, and how they come into containers."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from lxcfleet.api.client import Client
 from lxcfleet.api.findings import NoticeRecord, RejectionRecord
+from lxcfleet.api.rehearsals import RehearsalRecord, RehearseRequest
 from lxcfleet.api.requests import RolloutRequest
-from lxcfleet.cli import options
+from lxcfleet.cli import complete, options
 from lxcfleet.cli.session import connect, session_of
 from lxcfleet.cli.ui import output, parts, rolling
+from lxcfleet.cli.verbs.generation import HOST, goal
 from lxcfleet.cli.verbs.stale import FOUND, complain, status_of
-from lxcfleet.errors import HostError, Unreachable
+from lxcfleet.errors import FleetError, HostError, Unreachable
 from lxcfleet.spec.selection import Selection
 
 
@@ -208,6 +211,67 @@ def apply(
     chosen = options.optional_selection(patterns, labels, everything)
     request = RolloutRequest("patch", chosen, rolling.policy_of(more), dry_run, force)
     return rolling.roll(ctx, request, wait=not more["no_wait"], style=style, quiet=quiet)
+
+
+def _base(_: click.Context, __: click.Parameter, value: str) -> int:
+    return goal(value)
+
+
+@patch.command(short_help="Test a throwaway clone on a base, and destroy it.")
+@click.argument("name", shell_complete=complete.names)
+@click.option(
+    "--on", metavar="NUMBER|host", default=HOST, callback=_base, help="A generation, or the host's root: the default."
+)
+@click.option("--test", "tests", metavar="CMD", multiple=True, help="Also run this shell command inside; can be repeated.")
+@click.option("--no-secrets", is_flag=True, help="Leave the container's secrets out.")
+@click.option("--keep", is_flag=True, help="Leave the clone, and let it run on.")
+@options.formatted
+@options.quiet("Print nothing.")
+@click.pass_context
+def rehearse(
+    ctx: click.Context, *, name: str, on: int, tests: tuple[str, ...], no_secrets: bool, keep: bool, style: str, quiet: bool
+) -> int:
+    """Make a clone of a container's spec on the host's root as it is now, or on a generation; wait until it is healthy,
+    run the tests of the container's group or profile, and destroy it. The container is not touched.
+
+    The clone has an empty delta, no labels, no ports, a name of its own, and its volumes are read-only. The daemon goes on if
+    this program is killed.
+
+    Exit status 4: it did not become healthy, or a test is not good. 1: it could not be tried.
+
+    \b
+    Examples:
+      lxcfleet patch rehearse web1
+      lxcfleet patch rehearse web1 --on 7 --test 'curl -fsS http://127.0.0.1:8080/login'
+    """
+    record = connect(ctx).rehearse(RehearseRequest(name, on, tests, not no_secrets, keep))
+    if not quiet:
+        output.show(style, record, lines=lambda: _rehearsed(record), rows=lambda: _tests(record))
+    if record["passed"]:
+        return 0
+    hint = f"it runs: lxcfleet shell {record['clone']}" if record["changed"] else "--keep leaves the clone, to look into it"
+    output.say_error(FleetError(f"{name} does not do its work on {_named(on)}", why=record["why"], hint=hint))
+    if record["log"]:
+        output.say("  the end of its console:")
+        for line in record["log"].splitlines():
+            output.say(output.printable(f"  | {line}"))
+    return FOUND
+
+
+def _named(base: int) -> str:
+    return f"generation {base}" if base else "the host's root"
+
+
+def _rehearsed(record: RehearsalRecord) -> list[str]:
+    outcome = "passed" if record["passed"] else "failed"
+    head = f"{record['name']} on {_named(record['generation'])}: {outcome} in {record['seconds']:.1f} s"
+    kept = [f"kept: {record['clone']}"] if record["changed"] else []
+    table = output.columns([*_tests(record, rolling.TEST_COLUMNS)], output.terminal_width()) if record["tests"] else []
+    return [head, *kept, *table, f"unlike {record['name']}: {'; '.join(record['differs'])}"]
+
+
+def _tests(record: RehearsalRecord, header: Sequence[str] = ("test", "result", "passed", "reason")) -> list[Sequence[str]]:
+    return [header, *map(rolling.test_row, record["tests"])]
 
 
 VERBS = {"patch": patch}

@@ -22,6 +22,7 @@ from lxcfleet.daemon.http.handlers import (
     OfSnapshots,
     OfVolumes,
 )
+from lxcfleet.daemon.http.rehearsing import OfRehearsals
 from lxcfleet.daemon.http.routes import Handler, Routes, as_json
 from lxcfleet.daemon.http.scrape import Scrape
 from lxcfleet.daemon.secrets import SecretCalls
@@ -35,6 +36,7 @@ from lxcfleet.patch.exposure import Audit
 from lxcfleet.patch.generations import Generations
 from lxcfleet.patch.holding import Holding
 from lxcfleet.patch.own import OwnParts
+from lxcfleet.patch.rehearsal import Rehearsals
 from lxcfleet.patch.rescue import Rescue
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.patch.service import Patch
@@ -62,6 +64,7 @@ class Server:
         holding: Holding,
         apps: Apps,
         switch: AppSwitch,
+        rehearsals: Rehearsals,
         scrape: Scrape,
         access: Access,
     ) -> None:
@@ -81,6 +84,7 @@ class Server:
         OfRollouts(rollouts, rescue).bind(routes)
         OfGenerations(generations, rescue, holding).bind(routes)
         OfApps(apps, switch).bind(routes)
+        OfRehearsals(rehearsals).bind(routes)
         scrape.bind(routes)
         routes.add_to(self.application)
         self._harmless = {(call.method, call.path) for call in calls.CALLS.values() if call.harmless}

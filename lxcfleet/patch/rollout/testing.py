@@ -21,6 +21,7 @@ from lxcfleet.patch.rollout.trial import Trial, Verdict
 from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec.profiles import Profile, host_commands
 from lxcfleet.spec.rollout_tests import Place, RolloutTest
+from lxcfleet.spec.spec import Spec
 
 AT_ONCE = 4
 """How many tests run at the same moment: each takes a process of the launcher."""
@@ -41,12 +42,13 @@ class Runner:
         self._launcher, self._profiles = launcher, profiles
         self._places = asyncio.Semaphore(AT_ONCE)
 
-    async def run(self, container: Container, test: RolloutTest) -> tuple[Verdict, str]:
-        """The verdict, and the reason. Whatever keeps a test from being run makes that not known."""
+    async def run(self, container: Container, test: RolloutTest, group: str | None = None) -> tuple[Verdict, str]:
+        """The verdict, and the reason. Whatever keeps a test from being run makes that not known. ``group``: what the test is
+        told instead of the container's own."""
         if test.where is Place.HOST and test.run not in host_commands(self._profiles()):
             # A fleet file comes by the API, so it is no proof that root wrote the command.
             return Verdict.UNKNOWN, "no profile of the settings has this command of the host"
-        item = _item(container, test)
+        item = _item(container, test, group)
         if item is None:
             return Verdict.UNKNOWN, "the container does not run"
         try:
@@ -61,7 +63,12 @@ class Runner:
         return trial.judge(answer["status"], answer["output"], test.timeout)
 
 
-def _item(container: Container, test: RolloutTest) -> TrialItem | None:
+def group_of(spec: Spec) -> str:
+    """The name by which tests know a container's group: that of its fleet's file, or else its profile."""
+    return spec.group or spec.profile or ""
+
+
+def _item(container: Container, test: RolloutTest, group: str | None) -> TrialItem | None:
     spec, running = container.spec, container.running
     if spec is None or running is None:
         return None
@@ -70,7 +77,7 @@ def _item(container: Container, test: RolloutTest) -> TrialItem | None:
         "LXCFLEET_CONTAINER": container.name,
         "LXCFLEET_ADDRESS": str(container.addresses[0]) if container.addresses else "",
         "LXCFLEET_GENERATION": str(spec.generation),
-        "LXCFLEET_GROUP": spec.group or spec.profile or "",
+        "LXCFLEET_GROUP": group_of(spec) if group is None else group,
     }
     return {
         "name": container.name,

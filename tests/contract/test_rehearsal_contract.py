@@ -1,0 +1,132 @@
+"""The verb ``patch rehearse``: a throwaway clone is made, tested and destroyed, whatever goes away meanwhile."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import replace
+
+import pytest
+
+from lxcfleet.api.rehearsals import RehearseRequest
+from lxcfleet.errors import HostError, NotFound
+from lxcfleet.patch.rehearsal import PREFIX, clone_of
+from lxcfleet.spec.merging import merge
+from lxcfleet.spec.ports import parse_port, parse_publication
+from lxcfleet.spec.secrets import parse_use
+from lxcfleet.spec.selection import Selection
+from lxcfleet.spec.settings import Config
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.terms import Network
+from lxcfleet.spec.volumes import parse_mount
+
+from .conftest import Cli, Spawn, soon
+from .real_daemon import Daemon
+
+
+@pytest.fixture
+def web(daemon: Daemon) -> Daemon:
+    """A container to rehearse."""
+    daemon.fleet.add("web1", labels={"tier": "front"})
+    return daemon
+
+
+def names(daemon: Daemon) -> list[str]:
+    return [record["name"] for record in daemon.client.containers(Selection())]
+
+
+def notes(daemon: Daemon) -> list[str]:
+    place = daemon.paths.rehearsals
+    return sorted(file.name for file in place.iterdir()) if place.is_dir() else []
+
+
+def test_a_rehearsal_passes_and_leaves_nothing(cli: Cli, web: Daemon) -> None:
+    before = web.client.info("web1")
+    ran = cli("patch", "rehearse", "web1", "--test", "echo $LXCFLEET_CONTAINER; true", "-f", "json")
+    assert ran.status == 0, ran.err
+    record = json.loads(ran.out)
+    assert (record["passed"], record["healthy"], record["changed"], record["generation"]) == (True, True, False, 0)
+    assert record["tests"][0]["reason"] == record["clone"]
+    assert record["clone"].startswith(PREFIX)
+    assert record["differs"] == ["its delta is empty", "it has no labels and no ports"]
+    assert names(web) == ["web1"]
+    assert notes(web) == []
+    assert web.client.info("web1")["pid"] == before["pid"]
+    ran = cli("patch", "rehearse", "web1", "--test", "true")
+    assert ran.out.splitlines()[0].startswith("web1 on the host's root: passed in ")
+    assert ran.out.splitlines()[2].split() == ["test1", "good", "1", "of", "1", "-"]
+
+
+def test_a_test_that_is_not_good_is_found(cli: Cli, web: Daemon) -> None:
+    ran = cli("patch", "rehearse", "web1", "--test", "true", "--test", "echo no login; exit 2")
+    assert ran.status == 4
+    assert ran.err.splitlines()[:2] == [
+        "lxcfleet: web1 does not do its work on the host's root", "  its test test2 is bad: exit status 2: no login",
+    ]  # fmt: skip
+    assert (names(web), notes(web)) == (["web1"], [])
+    assert cli("patch", "rehearse", "web1", "--test", "exit 3", "-q").status == 4, "not known is not good"
+
+
+def test_a_clone_that_does_not_start_is_found_and_what_can_not_be_tried_is_an_error(cli: Cli, web: Daemon) -> None:
+    failure = HostError("no", why="oh")
+    web.model.during = lambda name: web.model.fails.update({name: failure} if name.startswith(PREFIX) else {})
+    ran = cli("patch", "rehearse", "web1", "-f", "json")
+    assert (ran.status, json.loads(ran.out)["why"]) == (4, "no: oh")
+    assert (names(web), notes(web)) == (["web1"], [])
+    assert cli("patch", "rehearse", "web9").status == NotFound.exit_status
+    assert cli("patch", "rehearse", "web1", "--on", "7").status == 1
+    assert cli("patch", "rehearse", "web1", "--on", "moon").status == 2
+    assert cli("patch", "rehearse", "web1", "--test", "").status == 2
+
+
+def test_a_clone_can_be_kept(cli: Cli, web: Daemon) -> None:
+    record = json.loads(cli("patch", "rehearse", "web1", "--keep", "-f", "json").out)
+    assert record["changed"]
+    assert sorted(names(web)) == sorted(["web1", record["clone"]])
+    assert notes(web) == []
+    web.call(lambda: web.parts.tasks.do("cleanup", web.parts.rehearsals.clean_up))
+    assert web.fleet[record["clone"]].spec.autostart is False
+    cli("destroy", "--force", record["clone"])
+
+
+def test_a_client_that_is_killed_leaves_nothing(web: Daemon, spawn: Spawn) -> None:
+    client = spawn("patch", "rehearse", "web1", "--test", "sleep 1")
+    soon(lambda: len(names(web)) == 2)
+    client.send_signal(signal.SIGKILL)
+    soon(lambda: names(web) == ["web1"] and not notes(web))
+
+
+def test_what_a_killed_daemon_left_is_destroyed_and_nothing_else(web: Daemon) -> None:
+    """It had written its note, and begun a clone."""
+    left, other = f"{PREFIX}0badcafe", f"{PREFIX}12345678"
+    web.fleet.add(left)
+    web.fleet.add(other)
+    web.paths.rehearsals.mkdir(parents=True)
+    for name in (left, f"{PREFIX}deadbeef", "web1"):
+        (web.paths.rehearsals / name).touch()
+    web.call(lambda: web.parts.tasks.do("cleanup", web.parts.rehearsals.clean_up))
+    soon(lambda: sorted(names(web)) == [other, "web1"] and notes(web) == ["web1"])
+
+
+# the clone's spec
+
+
+def test_a_clone_can_change_nothing_and_is_not_found() -> None:
+    said = {
+        "command": ("x",), "labels": {"a": "b"}, "ports": (parse_port("http=80"),), "publish": (parse_publication("80:80"),),
+        "volumes": tuple(map(parse_mount, ["up:/srv/up", "/srv/own:/opt/own:rw", "tmpfs:/opt/x:size=4M"])),
+        "secrets": (parse_use("pw"),), "depends_on": {"db": "healthy"}, "environment": {"A": "b"}, "network": Network.BRIDGE,
+        "memory": 1 << 30,
+    }  # fmt: skip
+    spec: Spec = replace(merge(said, {}, Config()), name="web1", fleet="shop", group="web", first_id=655360)
+    made, differs = clone_of(spec, RehearseRequest("web1", on=4))
+    assert (made.labels, made.ports, made.publish, made.depends_on, made.group) == ({}, (), (), {}, None)
+    assert [str(each) for each in made.volumes] == [
+        "up:/srv/up:ro", "/srv/own:/opt/own:ro", "tmpfs:/opt/x:size=4194304",
+    ]  # fmt: skip
+    assert (made.generation, made.name, made.first_id, made.autostart) == (4, "", 0, False)
+    assert (made.command, made.environment, made.memory) == (spec.command, spec.environment, spec.memory)
+    assert (made.secrets, made.fleet) == (spec.secrets, "shop"), "the fleet's file declares the secret"
+    bare, more = clone_of(spec, RehearseRequest("web1", secrets=False))
+    assert (bare.secrets, bare.fleet) == ((), None)
+    assert {*more} - {*differs} == {"it has no secrets"}
