@@ -6,6 +6,7 @@ have; and from debsecan's data, if there is any.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,6 +17,12 @@ from lxcfleet.patch.cve.changelog import Changelog, Kind, Mention
 from lxcfleet.patch.cve.inventory import Package, Set, by_source
 from lxcfleet.patch.cve.shelf import Shelf
 from lxcfleet.patch.cve.tracker import Hole
+
+_SECONDS = 20.0
+_MOST_RESULTS = 100_000
+_MOST_OF_ALL = 1_000_000
+"""Limits of all sets together: of different results, and of results of each set. Containers choose the packages that they say
+they have. 100 containers on the host's root with 6,000 CVEs have 6,000."""
 
 
 class Disk(StrEnum):
@@ -76,6 +83,8 @@ class Group:
     """The packages of the base, if ``disk`` has others."""
     results: list[int] = field(default_factory=list)
     unread: list[Unread] = field(default_factory=list)
+    cut: bool = False
+    """Whether there was more than is looked at; then there are no results."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,8 @@ class Findings:
         self._moment = data.moment if data else 0.0
         self.results: list[Result] = []
         self._known: dict[tuple[object, ...], list[int]] = {}
+        self._alike: dict[tuple[object, ...], int] = {}
+        self._count = 0
         self._shared: Candidates = {}
         self._looked: set[tuple[str, str]] = set()
         self.named: set[str] = set()
@@ -119,6 +130,7 @@ class Findings:
     def find(self, groups: Sequence[Group]) -> None:
         """Fill in the results of the groups."""
         own: list[Candidates] = []
+        deadline = time.monotonic() + _SECONDS
         if self._only:
             self._search()
         for group in groups:
@@ -131,7 +143,12 @@ class Findings:
                 self._closed_in(group, disk, own[-1])
             self._of_data(disk, began)
         for group, more in zip(groups, own, strict=True):
+            late = time.monotonic() > deadline or len(self.results) > _MOST_RESULTS or self._count > _MOST_OF_ALL
+            if late:
+                group.cut = True
+                continue
             self._evaluate(group, more)
+            self._count += len(group.results)
 
     # -- which CVEs --------------------------------------------------------------------------------------------
 
@@ -177,8 +194,10 @@ class Findings:
     def _search_own(self, group: Group, disk: Mapping[str, Sequence[Package]], own: Candidates) -> None:
         for source, packages in _ahead(group, disk, self._host):
             log = group.shelf.of(source, packages)
-            for cve in self._only.intersection(log.mentions) if isinstance(log, Changelog) else ():
-                assert isinstance(log, Changelog)
+            if isinstance(log, str):
+                group.unread.append(Unread(source, tuple(sorted({each.name for each in packages})), log))
+                continue
+            for cve in self._only.intersection(log.mentions):
                 self._add(own, source, cve, log.told(cve), log.date)
 
     def _of_data(self, disk: Mapping[str, Sequence[Package]], began: Mapping[str, Sequence[Package]]) -> None:
@@ -214,20 +233,22 @@ class Findings:
             before = None if group.began is None else tuple(sorted(began.get(source, ())))
             differs = group.base is not None and not set(packages) <= set(group.base.values())
             key = (source, tuple(sorted(packages)), before, differs)
-            if source in own:
-                group.results += self._results(source, packages, before, own[source], own=differs)
+            mine = own.get(source, {})
+            if mine:
+                group.results += self._results(source, packages, before, mine, own=differs, alike={})
             if source in self._shared:
                 if key not in self._known:
-                    self._known[key] = self._results(source, packages, before, self._shared[source], own=differs)
-                group.results += [
-                    each for each in self._known[key] if self.results[each].cve not in own.get(source, {})
-                ]
+                    shared = self._shared[source]
+                    self._known[key] = self._results(source, packages, before, shared, own=differs, alike=self._alike)
+                group.results += [each for each in self._known[key] if not mine or self.results[each].cve not in mine]
 
     def _results(
         self, source: str, packages: Sequence[Package], before: Sequence[Package] | None, of: Mapping[str, _Candidate],
-        *, own: bool,
+        *, own: bool, alike: dict[tuple[object, ...], int],
     ) -> list[int]:  # fmt: skip
+        """Their indices. ``alike``: those that are known, as many sets have the same ones."""
         found = []
+        names = tuple(sorted({each.names for each in packages}))
         for candidate in of.values():
             with_fix = self._complete(source, candidate)
             without = tuple(each for each in packages if self._lacks(each, with_fix))
@@ -241,15 +262,19 @@ class Findings:
                 disk = Disk.FIXED
             sure = bool(before) and {each.name for each in packages} <= {each.name for each in before or ()}
             began = sure and not doubt and not any(self._lacks(each, with_fix) for each in before or ())
-            found.append(len(self.results))
-            closed = mention is not None and mention.kind is Kind.CLOSED
-            self.results.append(
-                Result(
-                    candidate.cve, source, tuple(packages), disk, own, began, () if doubt else without,
-                    mention.version if mention is not None and closed else "", mention.line if mention else "",
-                    mention.kind if mention else None, with_fix.holes,
-                )
-            )  # fmt: skip
+            without = () if doubt else without
+            key = (source, candidate.cve, names, disk, own, began, without)
+            if key not in alike:
+                alike[key] = len(self.results)
+                closed = mention is not None and mention.kind is Kind.CLOSED
+                self.results.append(
+                    Result(
+                        candidate.cve, source, tuple(packages), disk, own, began, without,
+                        mention.version if mention is not None and closed else "", mention.line if mention else "",
+                        mention.kind if mention else None, with_fix.holes,
+                    )
+                )  # fmt: skip
+            found.append(alike[key])
         return found
 
     def _complete(self, source: str, candidate: _Candidate) -> _Candidate:

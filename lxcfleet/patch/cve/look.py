@@ -65,6 +65,10 @@ class Look:
             findings = Findings(host, shelf, data, self._ask["cves"])
             findings.find(groups)
             self._layers.close()
+        for name, number in list(containers.items()):
+            if groups[number].cut:
+                problems[name] = "there is more than is looked at: too many packages of containers' own have CVEs"
+                del containers[name]
         return CveSets(
             found=[_found(each) for each in findings.results],
             sets=[self._set(group) for group in groups],
@@ -84,7 +88,7 @@ class Look:
             status = files.read(STATUS, _MOST_STATUS)
             if status is None:
                 raise FileNotFoundError(2, "there is no such file", STATUS)
-            self._bases[generation] = inventory.read(status), Shelf(files, self._ask["cves"])
+            self._bases[generation] = _read(status), Shelf(files, self._ask["cves"])
         return self._bases[generation]
 
     def _group_of(self, name: str, generation: int) -> int:
@@ -92,7 +96,7 @@ class Look:
         start = reconcile.last_base(self._paths, name)
         if start not in self._starts:
             status = reconcile.file_at_last_start(self._paths, name, STATUS)
-            self._starts[start] = None if status is None else inventory.read(status)
+            self._starts[start] = None if status is None else _read(status)
         began, (packages, shelf) = self._starts[start], self._base(generation)
         own = self._own_status(name, generation)
         if own is None:
@@ -100,7 +104,7 @@ class Look:
         digest = hashlib.sha256(own).hexdigest()
         # Each container reads its own changelogs: those of another one with the same packages may say something else.
         present = self._opened.enter_context(self._layers.present(_stack(self._paths, name, generation)))
-        group = Group(inventory.read(own), began, Shelf(OfContainer(present), self._ask["cves"]), same=False, base=packages)
+        group = Group(_read(own), began, Shelf(OfContainer(present), self._ask["cves"]), same=False, base=packages)
         self._own.append(group)
         return self._group((generation, f"{digest} {name}", start), group)
 
@@ -144,6 +148,14 @@ class Look:
                 problem = f"{file} can't be used: {error}"
                 break
         return None, CveData(file=place, modified=moment, problem=problem)
+
+
+def _read(status: bytes) -> Set:
+    """The packages of a status file. Raises OSError: of one that was not read to its end nothing could be said."""
+    found = inventory.read(status, inventory.MOST + 1)
+    if len(found) > inventory.MOST:
+        raise OSError(27, f"it has more than {inventory.MOST} packages", STATUS)
+    return found
 
 
 def _files(source: str, suite: str) -> Iterator[Path]:

@@ -132,28 +132,31 @@ class _Judged:
         for name, number in answer["containers"].items():
             self._members[number].append(name)
         self._known: dict[tuple[int, _Key], dict[Verdict, list[str]]] = {}
+        self._keys = [_Key.of(each) for each in answer["found"]]
 
     def records(self) -> Iterator[CveRecord]:
         """One for each CVE and source, the worst first."""
-        where: dict[tuple[str, str], list[tuple[FoundCve, int]]] = {}
+        where: dict[tuple[str, str], list[tuple[int, int]]] = {}
         for number, each in enumerate(self._answer["sets"]):
             for index in each["found"] if self._members[number] else ():
                 found = self._answer["found"][index]
-                where.setdefault((found["cve"], found["source"]), []).append((found, number))
+                where.setdefault((found["cve"], found["source"]), []).append((index, number))
         records = [self._record(found) for found in where.values()]
         yield from sorted(records, key=lambda each: (_rank(each["places"][0]["state"]), each["source"], each["cve"]))
 
-    def _record(self, found: Sequence[tuple[FoundCve, int]]) -> CveRecord:
+    def _record(self, where: Sequence[tuple[int, int]]) -> CveRecord:
+        """Of a CVE in one source. ``where``: its indices among all that was found, each with a set that has it."""
         places: dict[Verdict, list[str]] = {}
-        for each, number in found:
-            for verdict, names in self._places(each, number).items():
+        for index, number in where:
+            for verdict, names in self._places(index, number).items():
                 places.setdefault(verdict, []).extend(names)
-        first = found[0][0]
-        told = next((each for each, _ in found if each["line"]), first)
+        found = [self._answer["found"][index] for index in dict.fromkeys(index for index, _ in where)]
+        first = found[0]
+        told = next((each for each in found if each["line"]), first)
         return {
             "cve": first["cve"],
             "source": first["source"],
-            "packages": sorted({package for each, _ in found for package in each["packages"]}),
+            "packages": sorted({package for each in found for package in each["packages"]}),
             "fixed": told["fixed"] or None,
             "line": told["line"] or None,
             "partly": bool(told["words"]) and told["words"] != Kind.CLOSED,
@@ -166,8 +169,8 @@ class _Judged:
             ],
         }
 
-    def _places(self, found: FoundCve, number: int) -> Mapping[Verdict, Sequence[str]]:
-        key = number, _Key.of(found)
+    def _places(self, index: int, number: int) -> Mapping[Verdict, Sequence[str]]:
+        key, found = (number, self._keys[index]), self._answer["found"][index]
         if key not in self._known:
             self._known[key] = places = dict[Verdict, list[str]]()
             own, plain = self._answer["sets"][number]["own"], None
@@ -234,6 +237,9 @@ def _proof(container: Container, sight: Sight, answer: CveSets, cves: Sequence[s
     names = set[str]()
     for cve in cves:
         found = [one for one in mine if one["cve"] == cve]
+        if each["own"] and each["unread"]:
+            lacking = ", ".join(source["source"] for source in each["unread"])
+            reasons.append(f"{cve}: the changelogs of packages of its own can't be read: {lacking}")
         if not found and cve not in answer["named"]:
             reasons.append(f"which packages have {cve} is not known: no changelog of an installed package names it")
         for one in found:
