@@ -228,9 +228,10 @@ class Parts:
         rejections, rescued = Rejections(self.paths, self.bus), Rescued(self.paths)
         self.holds = Holds(self.paths)
         self.holding = Holding(self.registry, self.holds, rescued)
+        self.sets = Sets(self.launcher, lambda: self.fleet.config.cve)
         self.generations = Generations(
             self.paths, self.registry, self.mask, self.launcher, self.fleet.changing, self.rollouts, rejections,
-            self.holds, self.bus,
+            self.holds, self.bus, self.sets.behind,
         )  # fmt: skip
         self.rescue = Rescue(
             self.paths, lambda: self.fleet.config.patch, self.registry, self.generations, self.rollouts,
@@ -249,7 +250,6 @@ class Parts:
             self.registry, self.finder, self.watcher, self.owners, self.rebooter, self.rescue.rejected
         )
         self.prover = Prover(self.registry, self.finder, self.owners, fallen, self.own, self.generations.behind)
-        self.sets = Sets(self.launcher, lambda: self.fleet.config.cve)
         self.cves = Cves(self.paths, self.registry, self.finder, self.prover, self.sets)
 
     def _of_rehearsals(self, sight: Sight) -> None:

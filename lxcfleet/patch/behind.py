@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 _NAMED = 5
+_CVES = 2
+Closed = Mapping[str, Sequence[str]]
+"""CVEs by package, without its architecture."""
+_NOTHING: Closed = {}
 
 
-def words(generation: int, held: str, names: Sequence[str]) -> str:
+def words(generation: int, held: str, names: Sequence[str], closed: Closed = _NOTHING) -> str:
     """The reason why it is not proven: *on generation 41, held until 2027-01-31, 3 packages behind (libc6, openssl, …)*.
 
     ``held``: the hold, in words; empty: it is not held. ``names``: the packages of which the host has another version; none:
-    it lacks nothing, and the reason is empty.
+    it lacks nothing, and the reason is empty. ``closed``: the CVEs that the host's versions closed, by package.
     """
     if not names:
         return ""
     many = f"{len(names)} package{'' if len(names) == 1 else 's'} behind"
-    parts = [f"on generation {generation}", *([held] if held else []), f"{many} ({listed(names)})"]
+    parts = [f"on generation {generation}", *([held] if held else []), f"{many} ({listed(names, closed)})"]
     return ", ".join(parts)
 
 
-def listed(names: Iterable[str]) -> str:
-    """The packages, the first ones by name. What is known of one, such as what its patch closed, is to be added to its name
-    here."""
-    ordered = sorted(names)
-    more = f" and {len(ordered) - _NAMED} more" if len(ordered) > _NAMED else ""
-    return f"{', '.join(ordered[:_NAMED])}{more}"
+def listed(names: Iterable[str], closed: Closed = _NOTHING) -> str:
+    """The first packages, those with CVEs before the others: *openssl: CVE-2026-1234, CVE-2026-1235 and 3 more; libc6*."""
+    ordered = sorted(names, key=lambda name: (not _cves(name, closed), name))
+    told = [f"{name}: {_some(cves, _CVES)}" if (cves := _cves(name, closed)) else name for name in ordered]
+    return _some(told, _NAMED, "; " if any(_cves(name, closed) for name in ordered[:_NAMED]) else ", ")
+
+
+def _cves(name: str, closed: Closed) -> Sequence[str]:
+    return closed.get(name.partition(":")[0], ())
+
+
+def _some(texts: Sequence[str], most: int, between: str = ", ") -> str:
+    more = len(texts) - most
+    return between.join(texts[:most]) + (f" and {more} more" if more > 0 else "")

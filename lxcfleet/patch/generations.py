@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 
@@ -54,6 +54,9 @@ _NAMED = 5
 _LIST = "`lxcfleet generation list` shows those that there are"
 
 
+Closed = Callable[[int], Awaitable[Mapping[str, Sequence[str]]]]
+
+
 class Generations:
     """All frozen bases of this host."""
 
@@ -68,7 +71,10 @@ class Generations:
         rejections: Rejections,
         holds: Holds,
         bus: Bus,
+        closed: Closed,
     ) -> None:
+        """``closed``: tells the CVEs that the host's packages have closed and those of a generation have not, by package."""
+        self._closed = closed
         self._paths, self._registry, self._mask, self._launcher = paths, registry, mask, launcher
         self._changing, self._orders, self._rejections, self._bus = changing, orders, rejections, bus
         self._holds = holds
@@ -103,7 +109,8 @@ class Generations:
         except FleetError as error:
             return f"on generation {spec.generation}, of which nothing is known: {error.message}"
         hold = self._holds.of(container)
-        return behind.words(spec.generation, "" if hold is None else hold.in_words(today()), [*differs])
+        held = "" if hold is None else hold.in_words(today())
+        return behind.words(spec.generation, held, [*differs], await self._closed(spec.generation) if differs else {})
 
     async def _record(self, number: int, present: Mapping[str, str]) -> GenerationRecord:
         problem, found, differs, rejection = None, None, dict[str, list[str | None]](), None

@@ -168,6 +168,10 @@ def test_verify_says_on_what_until_when_and_how_far_behind() -> None:
     many = behind.words(3, "", [f"p{number}" for number in range(7)])
     assert many == "on generation 3, 7 packages behind (p0, p1, p2, p3, p4 and 2 more)"
     assert behind.words(3, "held until 2027-01-31", []) == "", "it lacks nothing"
+    closed = {"openssl": ["CVE-2026-1", "CVE-2026-2", "CVE-2026-3"], "libssl3": ["CVE-2026-1"]}
+    packages = "libssl3:amd64: CVE-2026-1; openssl: CVE-2026-1, CVE-2026-2 and 1 more; libc6:amd64"
+    told = behind.words(3, "", ["libc6:amd64", "openssl", "libssl3:amd64"], closed)
+    assert told == f"on generation 3, 3 packages behind ({packages})"
 
 
 def test_doctor_complains_from_seven_days_on_and_of_each_day_that_is_past() -> None:

@@ -30,7 +30,7 @@ class World:
         nothing: Any = SimpleNamespace(publish=lambda _: None)
         self.rejections = Rejections(self.paths, nothing)
         self.generations = Generations(
-            self.paths, nothing, nothing, nothing, nothing, nothing, self.rejections, Holds(self.paths), nothing
+            self.paths, nothing, nothing, nothing, nothing, nothing, self.rejections, Holds(self.paths), nothing, nothing
         )
 
     def reject(self, version: str) -> None:

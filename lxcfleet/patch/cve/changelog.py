@@ -35,6 +35,8 @@ _LINE = 240
 """Characters of an item that are kept."""
 _ENTRY = 64 << 10
 """Bytes of an entry in which mentions are looked for."""
+_OLDEST = 50
+"""How many of the oldest entries are looked at for one that is old enough: it is the last, unless versions went back."""
 _LEVELS = 4
 """How many of the items above one count for it."""
 
@@ -75,7 +77,7 @@ class Changelog:
 
     def reaches(self, version: str) -> bool:
         """Whether it has all entries after ``version``: an entry of it, or of an older one, is there."""
-        return any(order.compare(each, version) <= 0 for each in reversed(self.versions))
+        return any(order.compare(each, version) <= 0 for each in reversed(self.versions[-_OLDEST:]))
 
     def closed_since(self, version: str) -> dict[str, Mention]:
         """The CVEs that entries after ``version`` name and older ones have not closed, each with the mention that counts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -14,6 +15,8 @@ from lxcfleet.launcher.items.cves import CveItem, CveSets
 from lxcfleet.launcher.operations import CVES
 from lxcfleet.patch.cve.findings import Disk
 from lxcfleet.spec.cves import CveSettings
+
+log = logging.getLogger(__name__)
 
 
 class Sets:
@@ -45,8 +48,9 @@ class Sets:
             item = CveItem(containers=[], generations=[generation], source="", suite="", cves=[])
             try:
                 self._behind[generation] = _closed(await self._launcher.ask_large(CVES, item))
-            except FleetError:
-                return {}
+            except FleetError as error:
+                log.warning("which CVEs generation %d lacks is not known: %s", generation, str(error).replace("\n", "; "))
+                self._behind[generation] = {}
         return self._behind[generation]
 
 
