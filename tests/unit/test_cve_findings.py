@@ -12,6 +12,7 @@ import pytest
 from lxcfleet.base.present import Bottom
 from lxcfleet.base.present import Shelf as Layers
 from lxcfleet.base.stack import Layer, Stack
+from lxcfleet.patch.cve import findings as findings_module
 from lxcfleet.patch.cve import shelf as shelves
 from lxcfleet.patch.cve.changelog import Changelog, Kind
 from lxcfleet.patch.cve.findings import Data, Disk, Findings, Group, Result
@@ -350,3 +351,28 @@ def test_a_container_has_so_many_bytes_for_all(tmp_path: Path, stack: Stack, mon
     found = of_container(stack)
     assert isinstance(found, str)
     assert "more than are read" in found
+
+
+# -- limits ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_container_that_says_it_has_too_much_is_not_known_and_harms_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(findings_module, "_MOST_NEW", 50)
+    monkeypatch.setattr(findings_module, "_MOST_OWN", 20)
+    many = packages(*(package(f"lib{number}", "3.0-1", "openssl") for number in range(100)))
+    claims = "".join(entry("3.0-9", f"  * CVE-2026-{number:05}") for number in range(30)) + LOG
+    log = {"openssl/changelog.Debian.gz": claims}
+    wide = Group(many, HOST, Shelf(Files({})), same=False, base=HOST)
+    loud = Group(ssl("3.0-9"), HOST, Shelf(Files(log)), same=False, base=HOST)
+    fair = Group(ssl("3.0-1"), HOST, Shelf(Files({})), same=False, base=HOST)
+    plain = group(HOST, ssl("3.0-1"))
+    of_wide, of_loud, of_fair, of_plain = found(HOST, [wide, loud, fair, plain], LOGS)
+    assert [each.cut for each in (wide, loud, fair, plain)] == [True, True, False, False]
+    assert (of_wide, of_loud) == ({}, {})
+    assert set(of_fair) == set(of_plain) == {ONE, TWO}
+
+
+def test_no_set_is_looked_at_when_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(findings_module, "_SECONDS", -1.0)
+    one = group(HOST, ssl("3.0-1"))
+    assert (found(HOST, [one], LOGS), one.cut) == ([{}], True)

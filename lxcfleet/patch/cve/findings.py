@@ -19,10 +19,18 @@ from lxcfleet.patch.cve.shelf import Shelf
 from lxcfleet.patch.cve.tracker import Hole
 
 _SECONDS = 20.0
-_MOST_RESULTS = 100_000
+_MOST_RESULTS = 60_000
 _MOST_OF_ALL = 1_000_000
 """Limits of all sets together: of different results, and of results of each set. Containers choose the packages that they say
 they have. 100 containers on the host's root with 6,000 CVEs have 6,000."""
+_MOST_NEW = 60_000
+"""Different results that one set may add, and packages in them."""
+_MOST_OWN = 2000
+"""CVEs that a container's own changelogs may name."""
+
+
+class _TooMuchError(Exception):
+    """One set has more than is looked at."""
 
 
 class Disk(StrEnum):
@@ -121,7 +129,7 @@ class Findings:
         self.results: list[Result] = []
         self._known: dict[tuple[object, ...], list[int]] = {}
         self._alike: dict[tuple[object, ...], int] = {}
-        self._count = 0
+        self._count = self._new = 0
         self._shared: Candidates = {}
         self._looked: set[tuple[str, str]] = set()
         self.named: set[str] = set()
@@ -142,12 +150,16 @@ class Findings:
                 self._closed_on_host(group, disk, began)
                 self._closed_in(group, disk, own[-1])
             self._of_data(disk, began)
-        for group, more in zip(groups, own, strict=True):
+        # Those without packages of their own first: they do not depend on what containers say.
+        for group, more in sorted(zip(groups, own, strict=True), key=lambda pair: pair[0].base is not None):
             late = time.monotonic() > deadline or len(self.results) > _MOST_RESULTS or self._count > _MOST_OF_ALL
             if late:
                 group.cut = True
                 continue
-            self._evaluate(group, more)
+            try:
+                self._evaluate(group, more)
+            except _TooMuchError:
+                group.cut, group.results = True, []
             self._count += len(group.results)
 
     # -- which CVEs --------------------------------------------------------------------------------------------
@@ -178,7 +190,7 @@ class Findings:
                 old = _latest(self._host[source])
                 log = group.shelf.of(source, packages)
                 group.unread += _missing(source, packages, log, old)
-                if isinstance(log, Changelog):
+                if isinstance(log, Changelog) and sum(map(len, own.values())) <= _MOST_OWN:
                     for cve, mention in log.closed_since(old).items():
                         self._add(own, source, cve, mention, log.date)
 
@@ -227,6 +239,9 @@ class Findings:
 
     def _evaluate(self, group: Group, own: Candidates) -> None:
         disk, began = by_source(_newest(group.disk.values())), _by_source(group.began)
+        self._new = 0
+        if sum(map(len, own.values())) > _MOST_OWN:
+            raise _TooMuchError
         for source, packages in disk.items():
             if source not in self._shared and source not in own:
                 continue
@@ -266,6 +281,9 @@ class Findings:
             key = (source, candidate.cve, names, disk, own, began, without)
             if key not in alike:
                 alike[key] = len(self.results)
+                self._new += 1 + len(packages)
+                if self._new > _MOST_NEW:
+                    raise _TooMuchError
                 closed = mention is not None and mention.kind is Kind.CLOSED
                 self.results.append(
                     Result(
