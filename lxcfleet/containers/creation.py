@@ -227,7 +227,7 @@ class Creation:
         if room and wanted.like.network is Network.BRIDGE and wanted.new:
             await self._room.check_addresses(len(wanted.new))
         if wanted.new:
-            await self._room.check_ports(wanted.like, len(wanted.new))
+            await self._room.check_found(wanted.like, wanted.new)
         if not wanted.new:
             return ()
         return (*await self._specs.check_mounts(wanted.like, coming), *await self._specs.check_keys(wanted.like))

@@ -5,7 +5,7 @@ Both know containers, so this room can't import them. The daemon's wiring hands 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Interface
 from typing import Protocol
 
@@ -45,6 +45,10 @@ class Network(Protocol):
 
     async def check_ports(self, like: Spec, count: int) -> None:
         """Refuse ports of the host that ``count`` new containers like ``like`` can't have. Raises InvalidInput."""
+
+    def check_names(self, like: Spec, names: Collection[str]) -> None:
+        """Refuse new containers with these names, each like ``like``, that clash with what others are found by. Raises
+        InvalidInput."""
 
     async def check_changed(self, changed: Sequence[tuple[Spec, Spec]]) -> None:
         """Refuse ports of the host that containers can't have by their new specs. ``changed``: former and new specs.

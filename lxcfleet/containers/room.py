@@ -129,9 +129,10 @@ class Room:
         """Prepare for the start of these."""
         self._network.expect(specs)
 
-    async def check_ports(self, like: Spec, count: int) -> None:
-        """Refuse ports of the host that can't be published."""
-        await self._network.check_ports(like, count)
+    async def check_found(self, like: Spec, names: Sequence[str]) -> None:
+        """Refuse names that clash with others, and ports of the host that can't be published. Raises FleetError."""
+        self._network.check_names(like, names)
+        await self._network.check_ports(like, len(names))
 
     async def check_start(self, containers: Sequence[Container]) -> None:
         """Refuse before the first of many is started, not only when the host is full."""

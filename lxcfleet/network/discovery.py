@@ -161,7 +161,8 @@ class Discovery:
         spec, settings, addresses = container.spec, self._context.settings, container.answering
         if spec is None or not addresses or not settings.dns:
             return None
-        return hosts_lines(container.name, spec.labels if member else {}, addresses, settings.domain, spec.ports)
+        labels, aliases = (spec.labels, spec.aliases) if member else ({}, ())
+        return hosts_lines(container.name, labels, addresses, settings.domain, spec.ports, aliases)
 
     def _write(self, container: Container) -> None:
         text = self._text(container, member=self._membership.is_member(container.name))

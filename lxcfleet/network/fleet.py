@@ -11,7 +11,7 @@ from lxcfleet.containers.container import Container
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError
 from lxcfleet.launcher.client import Launcher
-from lxcfleet.network import changes, name_server, needs, records
+from lxcfleet.network import aliases, changes, name_server, needs, records
 from lxcfleet.network.addressing import Addressing
 from lxcfleet.network.admission import Admission
 from lxcfleet.network.arrivals import Arrivals
@@ -145,11 +145,20 @@ class FleetNetwork:
         """Refuse ports of the host that ``count`` new containers like ``like`` can't have. Raises InvalidInput."""
         await self._publishing.check(like, count)
 
+    def check_names(self, like: Spec, names: Collection[str]) -> None:
+        """Refuse new containers with these names, each like ``like``, that clash with what others are found by. Raises
+        InvalidInput."""
+        registry = self._context.registry
+        aliases.check(names, like.aliases, {each.name for each in registry}, self._context.specs())
+
     async def check_changed(self, changed: Sequence[tuple[Spec, Spec]]) -> None:
-        """Refuse ports of the host that containers can't have by their new specs; pairs of former and new ones.
+        """Refuse names, and ports of the host, that containers can't have by their new specs; pairs of former and new ones.
 
         Raises InvalidInput, HostError.
         """
+        for former, spec in changed:
+            if spec.aliases != former.aliases:
+                aliases.check((), spec.aliases, {each.name for each in self._context.registry}, ())
         await self._publishing.check_changed(changed)
 
     def respecified(self, container: Container, keys: Collection[str]) -> None:

@@ -35,10 +35,12 @@ def hosts_lines(
     addresses: Iterable[IPv4Address | IPv6Address],
     domain: str,
     ports: Sequence[Port] = (),
+    aliases: Sequence[str] = (),
 ) -> str:
     """The lines of one container; its own name comes first, as the reverse look-up gives that."""
     own = f"{name}.{domain}"
-    names = [own, *group_names(labels, domain)]
+    further = (f"{alias}.{domain}" for alias in aliases)
+    names = [own, *(alias for alias in further if len(alias) <= _MAX_NAME), *group_names(labels, domain)]
     lines = [f"{address} {' '.join(names)}\n" for address in addresses]
     for port in ports:
         for each in names:

@@ -150,13 +150,13 @@ def _system_on_host_network(values: Values) -> InvalidInput | None:
     )  # fmt: skip
 
 
-def _without_bridge(key: str) -> Callable[[Values], InvalidInput | None]:
+def _without_bridge(key: str, thing: str) -> Callable[[Values], InvalidInput | None]:
     def wrong(values: Values) -> InvalidInput | None:
         if values["network"] is Network.BRIDGE or not values[key]:
             return None
         return InvalidInput(
-            f"a container with --network {values['network']} has no ports of its own",
-            hint="leave out the ports, or --network",
+            f"a container with --network {values['network']} has no {thing} of its own",
+            hint=f"leave out the {thing}, or --network",
         )
 
     return wrong
@@ -234,8 +234,9 @@ RULES = (
     Rule(("health", "init"), _units_of_app),
     Rule(("command", "environment", "health"), _encodings),
     Rule(("network", "init"), _system_on_host_network),
-    Rule(("ports", "network"), _without_bridge("ports")),
-    Rule(("publish", "network"), _without_bridge("publish")),
+    Rule(("ports", "network"), _without_bridge("ports", "ports")),
+    Rule(("publish", "network"), _without_bridge("publish", "ports")),
+    Rule(("aliases", "network"), _without_bridge("aliases", "names")),
     Rule(("isolated", "network"), _isolated_on_host_network),
     Rule(("lxc", "network"), _sysctl_of_host),
     Rule(("disk", "privileged"), _disk_of_privileged),

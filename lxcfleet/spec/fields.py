@@ -17,7 +17,7 @@ from lxcfleet.spec.depends import DependsType
 from lxcfleet.spec.devices import check_devices, parse_device
 from lxcfleet.spec.health import HealthCheck, HealthType
 from lxcfleet.spec.hooks import HOOKS, NO_HOOKS, Hooks
-from lxcfleet.spec.names import MAX_DRAIN, check_label, check_name, check_user, check_variable
+from lxcfleet.spec.names import MAX_DRAIN, check_alias, check_aliases, check_label, check_name, check_user, check_variable
 from lxcfleet.spec.ports import (
     Port,
     Publication,
@@ -108,6 +108,11 @@ class SpecFields:
         Items(parse_port, check_ports, lambda port: (port.service, port.protocol)),
         "What its program listens on, for SRV records: _http._tcp.NAME.fleet.", default=(),
         change=Change.LIVE, option=("--port",), metavar="SERVICE=PORT[/udp]",
+    )
+    aliases: tuple[str, ...] = row(
+        Items(check_alias, check_aliases, str),
+        "Further names of it below the fleet's domain. One that several containers have leads to the healthy ones of them.",
+        default=(), change=Change.LIVE, option=("--alias",), metavar="NAME",
     )
     publish: tuple[Publication, ...] = row(
         Items(

@@ -7,7 +7,7 @@ address. So it must be valid for all three: one lower-case DNS label.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from lxcfleet.errors import InvalidInput
 
@@ -19,6 +19,11 @@ MAX_COUNT = 4096
 
 MAX_DRAIN = 3600.0
 """The longest drain time, in seconds."""
+
+MAX_ALIASES = 16
+"""The most further names of a container."""
+_MAX_ALIAS = 150
+"""With the domain and the name of a service it is still a name of the DNS."""
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _RULE = "a name has 1 to 63 lower-case letters, digits and hyphens, and neither begins nor ends with a hyphen"
@@ -68,6 +73,22 @@ def check_user(text: str) -> str:
         if not _USER.fullmatch(name) or (name.isdigit() and int(name) > _MAX_ID):
             raise InvalidInput(f"{text!r} can't be a user", hint="write it as NAME, UID, NAME:GROUP or UID:GID")
     return text
+
+
+def check_alias(text: str) -> str:
+    """``text`` itself, if it can be a further name of a container below the fleet's domain; raises InvalidInput."""
+    if len(text) > _MAX_ALIAS or not all(len(part) <= MAX_NAME and _NAME.fullmatch(part) for part in text.split(".")):
+        why = f"{_RULE}; several may stand one after the other with dots between them, {_MAX_ALIAS} characters in all"
+        raise InvalidInput(f"{text[:80]!r} can't be an alias", why=why)
+    return text
+
+
+def check_aliases(aliases: Sequence[str]) -> None:
+    """Raise InvalidInput if a container has an alias twice, or too many."""
+    if len({*aliases}) < len(aliases):
+        raise InvalidInput("an alias stands there twice")
+    if len(aliases) > MAX_ALIASES:
+        raise InvalidInput(f"{len(aliases)} aliases are more than {MAX_ALIASES}")
 
 
 def next_free(prefix: str, count: int, taken: Collection[str]) -> tuple[str, ...]:

@@ -254,3 +254,14 @@ def test_config_check_looks_at_the_services_of_profiles_and_of_the_mask(cli: Cli
     assert f"note: profile web: {unit}: it is passed over" in ran.err
     assert "profile web: the host has no unit no-such-thing.service" in ran.err
     assert "units in mask.d: own.target can't be given to containers" in ran.err
+
+
+def test_a_name_that_is_somebody_s_alias_is_refused(cli: Cli, daemon: Daemon) -> None:
+    assert cli("create", "pg1", "--alias", "db", "--alias", "cache.shop", "--", "true").status == 0
+    assert daemon.fleet["pg1"].spec.aliases == ("db", "cache.shop")
+    refused = cli("create", "db", "--", "true")
+    assert (refused.status, "it is an alias of pg1" in refused.err, "set pg1 aliases=" in refused.err) == (2, True, True)
+    refused = cli("create", "pg2", "--alias", "pg1", "--", "true")
+    assert (refused.status, "pg1 can't be an alias" in refused.err) == (2, True)
+    assert cli("set", "pg1", "aliases=pg1").status == 2
+    assert cli("set", "pg1", "aliases=").status == cli("create", "db", "--", "true").status == 0

@@ -109,6 +109,10 @@ def test_containers_have_addresses_and_names(fleet: Fleet) -> None:
     until(lambda: lookup(fleet, one, two) == set(before[two]))
     until(lambda: lookup(fleet, one, f"web.role.{domain}") == {*before[one], *before[two]})
     assert fleet.ok("exec", one, "--", "getent", "hosts", before[two][0]).split()[1] == f"{two}.{domain}"
+    fleet.ok("set", two, "aliases=db,cache.shop")
+    until(lambda: lookup(fleet, one, "db") == lookup(fleet, one, f"cache.shop.{domain}") == set(before[two]))
+    fleet.ok("set", two, "aliases=")
+    until(lambda: not lookup(fleet, one, "db"), what="a name that was taken away is withdrawn")
 
     fleet.ok("stop", two)
     until(lambda: not lookup(fleet, one, two), what="the name of a stopped container is withdrawn")

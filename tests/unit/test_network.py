@@ -9,11 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxcfleet.errors import InvalidInput, NoCapacity
+from lxcfleet.network import aliases
 from lxcfleet.network.addresses import AddressPool, Subnet, addresses_in, choose_subnet, is_tentative
 from lxcfleet.network.hosts import group_names, hosts_lines
 from lxcfleet.network.rules import removal, render
 from lxcfleet.spec import settings
 from lxcfleet.spec.addresses import hardware_address, interface_name
+from lxcfleet.spec.names import check_alias
+from lxcfleet.spec.ports import Port
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.terms import Network
 
 SUBNET = Subnet(IPv4Network("10.201.0.0/16"), IPv6Network("fd00:1:2:3::/64"))
 DEFAULT_ROUTES = [ip_network("0.0.0.0/0"), ip_network("::/0")]
@@ -154,6 +159,37 @@ def test_labels_become_names_of_groups() -> None:
     assert group_names({"role": "Web", "a/b": "c", "k": "", "tier": "x.y"}, "fleet") == ["web.role.fleet"]
     line = hosts_lines("n1", {"role": "web"}, [IPv4Address("10.0.0.2")], "fleet")
     assert line == "10.0.0.2 n1.fleet web.role.fleet\n"
+
+
+def test_aliases_are_names_below_the_domain() -> None:
+    line = hosts_lines("n1", {"role": "web"}, [IPv4Address("10.0.0.2")], "fleet", [Port("http", 80)], ["db", "a.b"])
+    assert line.splitlines()[0] == "10.0.0.2 n1.fleet db.fleet a.b.fleet web.role.fleet"
+    assert "#srv _http._tcp.db.fleet 80 n1.fleet" in line.splitlines()
+    long = "d" * 249
+    assert hosts_lines("n1", {}, [IPv4Address("10.0.0.2")], long, (), ["long"]).split() == ["10.0.0.2", f"n1.{long}"]
+
+
+def test_a_name_leads_to_one_thing() -> None:
+    has = [Spec("web1", aliases=("cache",), network=Network.BRIDGE)]
+    aliases.check((), ["db"], {"web1"}, has)
+    aliases.check(["web2", "web3"], ["cache"], {"web1"}, has)  # they share it
+    aliases.check(["web1"], [], {"web1"}, has)
+    clashes: list[tuple[list[str], list[str], str]] = [
+        ([], ["web1"], "web1 can't be an alias"),
+        (["db"], ["db"], "db can't be an alias"),
+        (["cache"], [], "cache can't be a container's name, as it is an alias of web1"),
+    ]
+    for own, wanted, why in clashes:
+        with pytest.raises(InvalidInput, match=why):
+            aliases.check(own, wanted, {"web1"}, has)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a_b", "-a", "a..b", "a.", ".a", "A", "a b", "a,b", "x" * 64, ".".join(["a" * 60] * 3), "ä"]
+)
+def test_a_text_that_is_no_alias_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match="can't be an alias"):
+        check_alias(text)
 
 
 def test_settings_of_the_network_are_checked() -> None:

@@ -130,6 +130,7 @@ def _plain(row: Row) -> st.SearchStrategy[Any]:
         case Items():
             texts = {
                 "ports": SERVICES,
+                "aliases": st.sampled_from(["db", "cache.shop", "a-1.b"]),
                 "publish": PUBLISHED,
                 "units": UNITS,
                 "volumes": MOUNTS,

@@ -95,6 +95,13 @@ options:
         What its program listens on, for SRV records: _http._tcp.NAME.fleet.
     type: list
     elements: str
+  aliases:
+    description:
+      - >-
+        Further names of it below the fleet's domain. One that several containers have leads to the healthy
+        ones of them.
+    type: list
+    elements: str
   publish:
     description:
       - >-
@@ -332,6 +339,7 @@ FIELDS = dict(
     privileged=dict(type="bool"),
     network=dict(type="str", choices=["bridge", "none", "host"]),
     ports=dict(type="list", elements="str"),
+    aliases=dict(type="list", elements="str"),
     publish=dict(type="list", elements="str"),
     isolated=dict(type="bool"),
     drain=dict(type="float"),
@@ -368,6 +376,7 @@ OPTIONS = dict(
     privileged=("--privileged", ""),
     network=("--network", ""),
     ports=("--port", ""),
+    aliases=("--alias", ""),
     publish=("--publish", ""),
     isolated=("--isolated", ""),
     drain=("--drain", ""),
