@@ -296,7 +296,7 @@ class Archives:
         await services.check(spec)
         if spec.network is Network.BRIDGE:
             await fleet.room.check_addresses(1)
-        await fleet.room.check_ports(spec, 1)
+        await fleet.room.check_found(spec, [spec.name])
         return (*await self._specs.check_mounts(spec), *await self._specs.check_keys(spec))
 
     async def _start(self, name: str, notes: list[str]) -> bool:
