@@ -141,6 +141,10 @@ class RunPaths(Roots):
         """Which containers were well before packages changed; see patch.before."""
         return self.run / "patched.well.json"
 
+    def backup(self, name: str) -> Path:
+        """Where a backup program sees a snapshot of the container, in a mount namespace of its own; see data.view."""
+        return self.run / "backup" / name
+
     @property
     def stills(self) -> Path:
         """A file for each container that is frozen for a copy: which run of it; see containers.stillness."""

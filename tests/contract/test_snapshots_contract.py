@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from lxcfleet.cli.verbs import backup
 from lxcfleet.daemon import snapshots as daemon_snapshots
 from lxcfleet.errors import HostError
 
@@ -222,3 +224,31 @@ def test_a_schedule_makes_one_when_it_is_due_and_removes_the_oldest(cli: Cli, da
     assert len(names) == 2
     assert "mine" in names
     assert "auto-old" not in names
+
+
+def test_a_backup_program_gets_a_snapshot_that_is_removed_afterwards(
+    cli: Cli, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(cli, daemon)
+    ran: list[tuple[str, str, tuple[str, ...]]] = []
+
+    def run(name: str, made: str, command: tuple[str, ...]) -> int:
+        assert daemon.paths.snapshot(name, made).delta.joinpath("f").read_text() == "one"
+        ran.append((name, made, command))
+        return 7
+
+    monkeypatch.setattr(backup, "_run", run)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    done = cli("backup", "run", "web", "--", "restic", "backup", ".")
+    assert (done.status, "it was frozen for" in done.err) == (7, True)
+    assert listed(cli) == []
+    assert cli("snapshot", "create", "web", "--name", "a").status == 0
+    assert cli("backup", "run", "web", "--snapshot", "a", "--", "restic").status == 7
+    assert [each["name"] for each in listed(cli)] == ["a"]
+    assert [(name, command) for name, _, command in ran] == [("web", ("restic", "backup", ".")), ("web", ("restic",))]
+    assert cli("backup", "run", "web").status == 125
+    assert cli("backup", "run", "nobody", "--", "restic").status == 125
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    refused = cli("backup", "run", "web", "--", "restic")
+    assert (refused.status, "only root" in refused.err) == (125, True)
+    assert len(ran) == 2

@@ -105,3 +105,16 @@ def test_whatever_is_killed_during_a_copy_the_container_goes_on(victim: str, fle
     names = {each["name"] for each in json.loads(fleet.ok("snapshot", "list", name, "-f", "json"))}
     assert names == (set() if victim == "daemon" else {"a"})
     fleet.ok("destroy", name, "--force", "--with-snapshots")
+
+
+def test_a_backup_program_sees_the_container_s_owners_and_can_t_write(fleet: Fleet) -> None:
+    name = fleet.name("web")
+    fleet.create(name)
+    fleet.inside(name, "echo one >/srv/f; chown 33:44 /srv/f; chmod 4755 /srv/f")
+    script = "pwd; stat -c %u:%g srv/f .; echo x >srv/f || grep -c lxcfleet.*/backup/ /proc/self/mountinfo; exit 7"
+    ran = fleet.run("backup", "run", name, "--", "sh", "-c", script)
+    assert (ran.status, ran.out.splitlines()) == (7, [str(fleet.paths.backup(name)), "33:44", "0:0", "1"]), ran
+    assert "Read-only file system" in ran.err
+    assert fleet.json_any("snapshot", "list") == []
+    assert str(fleet.paths.backup(name)) not in Path("/proc/self/mountinfo").read_text()
+    assert fleet.run("backup", "run", name, "--", "/nowhere").status == 127
