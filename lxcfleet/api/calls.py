@@ -16,6 +16,7 @@ from typing import Any
 
 from lxcfleet.api.apps import AddAppRequest, AppCheckRecord, AppRecord, AppSwitchRecord, NamedAppsRequest, UseAppRequest
 from lxcfleet.api.disk import DIFFERENCES, DISK, DiffRecord, DiffRequest, DiskRecord, DiskRequest
+from lxcfleet.api.drain import DrainRecord, DrainRequest, EndDrainRequest
 from lxcfleet.api.findings import (
     CvesRecord,
     ExposureRecord,
@@ -182,6 +183,20 @@ FLEET_EXPORT: Call[ExportRequest, TextRecord] = Call(
 FLEET_REMOVE: Call[RemoveFleetRequest, FleetRecord] = Call(
     "fleet_remove", "POST", "/1.0/fleets/remove", "forget a fleet that has no containers, or leave them to nobody",
     InBody(RemoveFleetRequest), one(FleetRecord),
+)  # fmt: skip
+
+# -- drains -------------------------------------------------------------------------------------------------
+
+DRAIN: Call[None, DrainRecord | None] = Call(
+    "drain", "GET", "/1.0/drain", "the drain of this host; null: it is not drained", _NOTHING, maybe(DrainRecord)
+)
+BEGIN_DRAIN: Call[DrainRequest, OperationRecord] = Call(
+    "begin_drain", "POST", "/1.0/drain", "begin to stop all containers, and keep them stopped until the drain ends",
+    InBody(DrainRequest), one(OperationRecord), status=202,
+)  # fmt: skip
+END_DRAIN: Call[EndDrainRequest, OperationRecord] = Call(
+    "end_drain", "POST", "/1.0/drain/end", "end the drain, and begin to start the containers that ran",
+    InBody(EndDrainRequest), one(OperationRecord), status=202,
 )  # fmt: skip
 
 # -- volumes ------------------------------------------------------------------------------------------------

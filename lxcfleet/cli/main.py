@@ -47,6 +47,7 @@ VERBS: dict[str, str] = {
     "volume": "volume",
     "app": "app",
     "snapshot": "snapshot",
+    "drain": "drain",
     "backup": "backup",
     "secret": "secret",
     "logs": "logs",

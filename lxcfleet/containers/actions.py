@@ -13,6 +13,7 @@ from lxcfleet.api.requests import ActionRequest
 from lxcfleet.containers import foreground, plan, steps, store
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import Intent
+from lxcfleet.containers.drain import Drain
 from lxcfleet.containers.events import ActionDone, RebootsAgain, StartFailed, StoppedByItself, Wished
 from lxcfleet.containers.firsts import TIDY_SECONDS
 from lxcfleet.containers.foreground import Foreground
@@ -66,8 +67,10 @@ class Actions:
         room: Room,
         ordering: Ordering,
         snapshots: SnapshotFiles,
+        drain: Drain,
     ) -> None:
         self._snapshots = snapshots
+        self._drain = drain
         self._paths = paths
         self._registry = registry
         self._reconciler = reconciler
@@ -84,6 +87,8 @@ class Actions:
         self._mask.distrust()
         await self._registry.observe()
         chosen = self._registry.choose(ask.selection)
+        if ask.action in (Action.START, Action.RESTART):
+            self._permit(chosen, ask)
         if ask.dry_run:
             plans = [self._foresee(container, ask) for container in chosen]
             lines = [line for _, some in plans for line in some]
@@ -107,6 +112,13 @@ class Actions:
         jobs = self.ordering.jobs(ask.action, chosen, lambda container: self._job(container, ask, timeout))
         at_once = AT_ONCE if ask.action is Action.START else STOPS_AT_ONCE
         return self._operations.begin(ask.action, jobs, at_once)
+
+    def _permit(self, chosen: Sequence[Container], ask: ActionRequest) -> None:
+        """Refuse a start on a host that is drained, unless it is forced. Raises WrongState."""
+        if not ask.force:
+            self._drain.refuse("nothing is started; --force starts it all the same")
+        elif not ask.dry_run and self._drain.now is not None:
+            self._drain.forced.update(each.name for each in chosen)
 
     async def run_jobs(self, action: str, jobs: Sequence[Job]) -> list[Result]:
         """Run jobs that stop and start containers as one operation, to its end."""

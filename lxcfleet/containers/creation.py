@@ -15,6 +15,7 @@ from lxcfleet.containers.changing import Changing, Planned, like, restart_lines
 from lxcfleet.containers.commands import check_command
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.dependencies import Dependencies
+from lxcfleet.containers.drain import Drain
 from lxcfleet.containers.events import ActionDone
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.ordering import blocked
@@ -55,7 +56,9 @@ class Creation:
         changing: Changing,
         dependencies: Dependencies,
         secrets: Secrets,
+        drain: Drain,
     ) -> None:
+        self._drain = drain
         self._paths = paths
         self._registry = registry
         self._specs = specs
@@ -77,6 +80,8 @@ class Creation:
         ``updating``: called with the changes of existing containers, after all checks and before anything is done; may raise
         FleetError to have nothing done.
         """
+        if ask.start:
+            self._drain.refuse("no container is created and started; --no-start creates it")
         self._mask.distrust()
         await self._registry.observe()
         try:

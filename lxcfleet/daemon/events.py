@@ -96,3 +96,21 @@ class SnapshotFailed(Event):
 
     def told(self) -> Told:
         return Told("snapshot", self.container, f"the scheduled one failed: {self.why}")
+
+
+@dataclass(frozen=True)
+class DrainBegan(Event):
+    """This host is drained from now on."""
+
+    why: str
+
+    def told(self) -> Told:
+        return Told("drain", None, f"this host is drained{': ' if self.why else ''}{self.why}")
+
+
+@dataclass(frozen=True)
+class DrainEnded(Event):
+    """This host is drained no longer."""
+
+    def told(self) -> Told:
+        return Told("drain", None, "ended: the containers that ran are started")

@@ -21,6 +21,7 @@ from lxcfleet.containers.creation import Creation
 from lxcfleet.containers.delta_sizes import Looks
 from lxcfleet.containers.dependencies import Dependencies
 from lxcfleet.containers.disk import Disk
+from lxcfleet.containers.drain import Drain
 from lxcfleet.containers.endings import Endings
 from lxcfleet.containers.firsts import Firsts
 from lxcfleet.containers.host_keeper import HostKeeper
@@ -38,6 +39,7 @@ from lxcfleet.containers.steps import Observer
 from lxcfleet.containers.stillness import Stillness
 from lxcfleet.containers.usage import Usages
 from lxcfleet.daemon import findings
+from lxcfleet.daemon.draining import Draining
 from lxcfleet.daemon.schedule import Schedules
 from lxcfleet.daemon.snapshots import Snapshots
 from lxcfleet.daemon.volumes import Volumes
@@ -82,6 +84,7 @@ class Fleet:
         secrets: Secrets,
         prerequisites: Prerequisites,
         dependencies: Dependencies,
+        drain: Drain,
         observers: Sequence[Observer] = (),
     ) -> None:
         """``observers`` are called before each step that changes a container."""
@@ -106,12 +109,9 @@ class Fleet:
         self.snapshot_files = SnapshotFiles(paths, launcher, bus)
         ordering = Ordering(registry, dependencies, prerequisites, Firsts(endings))
         self.actions = Actions(
-            paths, registry, self.reconciler, mask, operations, bus, self.room, ordering, self.snapshot_files
+            paths, registry, self.reconciler, mask, operations, bus, self.room, ordering, self.snapshot_files, drain
         )
-        self.snapshots = Snapshots(
-            self.snapshot_files, registry, self.actions, self.stillness, launcher, operations, bus
-        )
-        self.schedules = Schedules(paths, registry, self.snapshots, operations, bus)
+        self._of_copies_and_drains(launcher, drain)
         self.boot = Boot(paths, registry, prober, self.reconciler, operations, bus, dependencies)
         self.dependencies, self.prerequisites = dependencies, prerequisites
         self.changing = Changing(paths, self.reconciler, specs, mask, network, bus, dependencies)
@@ -119,8 +119,16 @@ class Fleet:
         self.volumes = Volumes(paths, registry, self.room, launcher, operations, bus)
         self.creation = Creation(
             paths, registry, specs, mask, self.reconciler, operations, bus, self.room, self.actions,
-            self.changing, dependencies, secrets,
+            self.changing, dependencies, secrets, drain,
         )
+
+    def _of_copies_and_drains(self, launcher: Launcher, drain: Drain) -> None:
+        """Make the parts that copy containers' files, and that stop all containers for work on the host."""
+        self.draining = Draining(drain, self.registry, self.reconciler, self.actions, self.operations, self.bus)
+        self.snapshots = Snapshots(
+            self.snapshot_files, self.registry, self.actions, self.stillness, launcher, self.operations, self.bus
+        )
+        self.schedules = Schedules(self.paths, self.registry, self.snapshots, self.operations, self.bus)
 
     async def reload(self, config: Config) -> list[str]:
         """Take over changed settings, and changes of /etc/subuid. Gives the settings that can't change yet; they are logged.
@@ -232,6 +240,7 @@ class Fleet:
         own = findings.of_tasks(self._tasks.readings(), datetime.now(UTC))
         own += await services.findings(self.paths, services.all_asked(self.paths, self.registry, self.config.profiles))
         own += self.volumes.findings()
+        own += self.draining.findings()
         own += findings.of_bases(*self._bases(), datetime.now(UTC), self._holds())
         own += self.secrets.findings()
         record["findings"] += [cast(FindingRecord, finding.to_json()) for finding in own]

@@ -10,11 +10,12 @@ from lxcfleet.api.findings import EvidenceRecord
 from lxcfleet.api.requests import RolloutRequest
 from lxcfleet.containers import lxc_config
 from lxcfleet.containers.announcements import StartAnnouncements
-from lxcfleet.containers.apps import AppSealed, AppsThere
+from lxcfleet.containers.apps import AppsThere
 from lxcfleet.containers.blocking import Blocking
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.delta_sizes import DeltaSizes
 from lxcfleet.containers.dependencies import Dependencies
+from lxcfleet.containers.drain import Drain
 from lxcfleet.containers.endings import Endings
 from lxcfleet.containers.events import (
     ActionDone,
@@ -46,6 +47,7 @@ from lxcfleet.containers.steps import Observer
 from lxcfleet.containers.supervision import Supervision
 from lxcfleet.daemon.apps import Apps
 from lxcfleet.daemon.archives import Archives
+from lxcfleet.daemon.events import DrainEnded
 from lxcfleet.daemon.foreground import Foregrounds
 from lxcfleet.daemon.http.access import Access
 from lxcfleet.daemon.http.scrape import Listener, Scrape
@@ -159,6 +161,7 @@ class Parts:
             self.secrets,
             self.prerequisites,
             self.dependencies,
+            self.drain,
             observers,
         )
         self._patches()
@@ -189,7 +192,8 @@ class Parts:
     def _name_prerequisites(self) -> None:
         """Make the parts that know what has to be there before a container starts."""
         self.dependencies = Dependencies(self.registry, self.prober, self.store.has_group)
-        self.prerequisites = Prerequisites([self.dependencies, self.secrets, AppsThere(self.paths)])
+        self.drain = Drain(self.paths)
+        self.prerequisites = Prerequisites([self.drain, self.dependencies, self.secrets, AppsThere(self.paths)])
 
     def _patches(self) -> None:
         """Make the parts that deal with patches of the host, and with what follows from other changes."""
@@ -340,7 +344,8 @@ class Parts:
             subscribe("waiting", kind, lambda _: self.fleet.waiting.wake())
         # Last: what they wait for has to be known by then, such as how a run ended.
         subscribe("blocked containers", Held, lambda event: self.blocking.held(event.name))
-        for kind in (*changes, ActionDone, AppSealed, Held, SecretChanged, SecretsDeclared, SpecChanged, StartFailed, Wished):
+        wakes = (*changes, ActionDone, DrainEnded, Held, SecretChanged, SecretsDeclared, SpecChanged, StartFailed, Wished)
+        for kind in wakes:
             subscribe("blocked containers", kind, lambda _: self.blocking.wake())
             subscribe("starts that wait", kind, lambda _: self.prerequisites.tell())
 

@@ -75,6 +75,8 @@ def main() -> None:
         spec = store.load(paths, name)
         if spec is None or isinstance(spec, Broken):
             raise spec or Broken(f"{name} is no container of lxcfleet's", why=f"no spec beside {file}")
+        if paths.drained.exists():
+            raise WrongState(f"{name} can't start: this host is drained", hint="`lxcfleet drain --end` ends that")
         restoring.finish(paths, name)
         settings = load(paths.config_file, tolerate=lambda _: None)
         if spec.connected:

@@ -74,6 +74,11 @@ class KeptPaths(Roots):
         return ContainerPaths(self.lxc / f"{self.GONE_PREFIX}{name}")
 
     @property
+    def drained(self) -> Path:
+        """Is there while this host is drained; see containers.drain."""
+        return self.state / "drained.json"
+
+    @property
     def snapshots(self) -> Path:
         """The snapshots of all containers. On the file system of the deltas, as blocks can be shared only within one."""
         return self.lxc / ".lxcfleet-snapshots"

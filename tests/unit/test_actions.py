@@ -41,7 +41,7 @@ def test_an_action_is_not_done_to_a_new_container_that_got_the_name_of_its_destr
     registry.add(after)
     # Anything else that it did with this would fail with another error than NotFound.
     reconciler = Reconciler(registry, nobody, nobody, nobody, 10.0)
-    actions = Actions(paths, registry, reconciler, nobody, Operations(), Bus(), nobody, nobody, nobody)
+    actions = Actions(paths, registry, reconciler, nobody, Operations(), Bus(), nobody, nobody, nobody, nobody)
 
     async def act() -> None:
         if action is None:
@@ -105,7 +105,7 @@ def test_a_start_after_a_reboot_that_fails_is_told(tmp_path: Path) -> None:
 
     reconciler: Any = Failing()
     operations = Operations()
-    actions = Actions(paths, registry, reconciler, nobody, operations, bus, nobody, nobody, nobody)
+    actions = Actions(paths, registry, reconciler, nobody, operations, bus, nobody, nobody, nobody, nobody)
 
     async def follow() -> None:
         actions.resume(web, "rebooted from inside")

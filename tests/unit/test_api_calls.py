@@ -13,6 +13,7 @@ from lxcfleet.api.apps import AddAppRequest, NamedAppsRequest, UseAppRequest
 from lxcfleet.api.calls import CALLS
 from lxcfleet.api.client import Client
 from lxcfleet.api.disk import DiffRequest, DiskRequest
+from lxcfleet.api.drain import DrainRequest, EndDrainRequest
 from lxcfleet.api.fleets import ExportRequest, FleetRequest, RemoveFleetRequest, ScaleRequest
 from lxcfleet.api.generations import (
     FreezeRequest,
@@ -77,6 +78,7 @@ REQUESTS: dict[str, list[Any]] = {
     "fleet_apply": [FleetRequest("x", plan="0123", policy={"canaries": "2"}), FleetRequest("")],
     "scale": [ScaleRequest("web", 3), ScaleRequest("web", 0, "shop", dry_run=True)],
     "fleet_export": [ExportRequest("shop", WEB)], "fleet_remove": [RemoveFleetRequest("shop", orphan=True)],
+    "begin_drain": [DrainRequest(), DrainRequest("disks", 2.5, 0.0, True)], "end_drain": [EndDrainRequest(dry_run=True)],
     "snapshots": [Selection(), WEB],
     "create_snapshots": [CreateSnapshotsRequest(WEB), CreateSnapshotsRequest(WEB, "a.b", "before it", True, True)],
     "restore_snapshot": [RestoreSnapshotRequest("web1", "a"), RestoreSnapshotRequest("web1", "a", True, True, True, True)],

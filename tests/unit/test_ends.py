@@ -39,7 +39,7 @@ class Fleet:
         self.container = Container("web", Spec("web", first_id=1879048192))
         self.registry.add(self.container)
         reconciler = Reconciler(self.registry, cast(Any, self), nobody, room, 10.0)
-        self.actions = Actions(paths, self.registry, reconciler, nobody, Operations(), self.bus, room, nobody, nobody)
+        self.actions = Actions(paths, self.registry, reconciler, nobody, Operations(), self.bus, room, nobody, nobody, nobody)
         self.bus.subscribe("log", Event, self._hear)
         self.bus.subscribe("actions", Exited, lambda event: self.actions.exited(event.container))
         self.bus.subscribe(

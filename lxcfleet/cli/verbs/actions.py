@@ -33,6 +33,7 @@ _no_deps = click.option(
     "--no-deps", is_flag=True, help="Whatever the containers do that they depend on (depends_on)."
 )
 _force = click.option("--force", is_flag=True, help="Also those that run.")
+_forced = click.option("--force", is_flag=True, help="Although this host is drained.")
 _with_snapshots = click.option(
     "--with-snapshots", is_flag=True, help="Also those that have snapshots: these are removed with them."
 )
@@ -132,7 +133,7 @@ Examples:
 """
 
 VERBS = {
-    "start": _verb(Action.START, _START, _no_deps),
+    "start": _verb(Action.START, _START, _no_deps, _forced),
     "stop": _verb(Action.STOP, _STOP, _timeout, _drain, _until_boot),
     "restart": _verb(Action.RESTART, _RESTART, _timeout, _drain, _no_deps, rolling.rolling_options),
     "freeze": _verb(Action.FREEZE, _FREEZE),

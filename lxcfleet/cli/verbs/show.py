@@ -83,7 +83,8 @@ def list_(
       lxcfleet list -q -l tier=front
       lxcfleet list -f json | jq -r '.[] | select(.privileged) | .name'
     """
-    containers = connect(ctx).containers(options.optional_selection(patterns, labels, everything))
+    client = connect(ctx)
+    containers = client.containers(options.optional_selection(patterns, labels, everything))
     if states:
         containers = [container for container in containers if container["state"] in states]
     if quiet:
@@ -98,6 +99,9 @@ def list_(
     if style == "table" and not containers:
         chosen = bool(patterns or labels or states)
         output.say(output.NOT_CHOSEN if chosen else "lxcfleet: no containers")
+    if style == "table" and (drained := client.drain()) is not None:
+        why = output.printable(f" ({drained['why']})" if drained["why"] else "")
+        output.say(f"lxcfleet: this host is drained since {drained['since']}{why}: `lxcfleet drain --end` ends that")
 
 
 _COLUMNS = ("NAME", "STATE", "HEALTH", "KIND", "ADDRESSES", "PUBLISHED", "LABELS", "COMMAND")

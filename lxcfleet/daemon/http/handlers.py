@@ -72,12 +72,6 @@ from lxcfleet.api.requests import (
     SetRequest,
     WaitRequest,
 )
-from lxcfleet.api.snapshots import (
-    CreateSnapshotsRequest,
-    RemoveSnapshotsRequest,
-    RestoreSnapshotRequest,
-    SnapshotRecord,
-)
 from lxcfleet.containers.disk import Disk
 from lxcfleet.daemon import consoles
 from lxcfleet.daemon.apps import Apps
@@ -86,7 +80,6 @@ from lxcfleet.daemon.http.routes import Routes
 from lxcfleet.daemon.secrets import SecretCalls
 from lxcfleet.daemon.service import Fleet
 from lxcfleet.daemon.setting import Setting
-from lxcfleet.daemon.snapshots import Snapshots
 from lxcfleet.daemon.volumes import Volumes
 from lxcfleet.errors import InvalidInput
 from lxcfleet.fleets.service import Fleets
@@ -290,33 +283,6 @@ class OfApps:
 
     async def use(self, ask: UseAppRequest) -> AppSwitchRecord:
         return await self._switch.use(ask)
-
-
-class OfSnapshots:
-    """Handlers of calls about snapshots."""
-
-    def __init__(self, snapshots: Snapshots) -> None:
-        self._snapshots = snapshots
-
-    def bind(self, routes: Routes) -> None:
-        """Have them answered."""
-        routes.json(calls.SNAPSHOTS, self.snapshots)
-        routes.json(calls.CREATE_SNAPSHOTS, self.create)
-        routes.json(calls.RESTORE_SNAPSHOT, self.restore)
-        routes.json(calls.REMOVE_SNAPSHOTS, self.remove)
-
-    async def snapshots(self, chosen: Selection) -> list[SnapshotRecord]:
-        """See calls.SNAPSHOTS; likewise each handler the call of its name."""
-        return await self._snapshots.records(chosen)
-
-    async def create(self, ask: CreateSnapshotsRequest) -> OperationRecord:
-        return (await self._snapshots.create(ask)).record()
-
-    async def restore(self, ask: RestoreSnapshotRequest) -> OperationRecord:
-        return (await self._snapshots.restore(ask)).record()
-
-    async def remove(self, ask: RemoveSnapshotsRequest) -> OperationRecord:
-        return (await self._snapshots.remove(ask)).record()
 
 
 class OfDisk:

@@ -19,12 +19,12 @@ from lxcfleet.daemon.http.handlers import (
     OfPatches,
     OfRollouts,
     OfSecrets,
-    OfSnapshots,
     OfVolumes,
 )
 from lxcfleet.daemon.http.rehearsing import OfRehearsals
 from lxcfleet.daemon.http.routes import Handler, Routes, as_json
 from lxcfleet.daemon.http.scrape import Scrape
+from lxcfleet.daemon.http.snapshots import OfDrains, OfSnapshots
 from lxcfleet.daemon.secrets import SecretCalls
 from lxcfleet.daemon.service import Fleet
 from lxcfleet.daemon.setting import Setting
@@ -79,6 +79,7 @@ class Server:
         OfVolumes(fleet.volumes).bind(routes)
         OfDisk(fleet.disk).bind(routes)
         OfSnapshots(fleet.snapshots).bind(routes)
+        OfDrains(fleet).bind(routes)
         OfSecrets(secrets).bind(routes)
         OfPatches(patch, prover, cves, audit, own).bind(routes)
         OfRollouts(rollouts, rescue).bind(routes)
