@@ -179,19 +179,26 @@ def new(paths: Paths, container: str, name: str) -> SnapshotPaths:
 # -- what the launcher's children do ----------------------------------------------------------------------------------
 
 
-def have_place(paths: Paths, container: str) -> None:
-    """Have a directory for a container's snapshots. Raises OSError."""
-    for directory in (paths.snapshots, paths.snapshots_of(container)):
-        directory.mkdir(mode=0o700, exist_ok=True)
-        os.chmod(directory, 0o700)
+def _make_place(paths: Paths, made: SnapshotPaths) -> None:
+    """Make a directory for a snapshot, and those above. Raises OSError."""
+    for left in reversed(range(_TRIES)):
+        try:
+            for directory in (paths.snapshots, made.directory.parent):
+                directory.mkdir(mode=0o700, exist_ok=True)
+                os.chmod(directory, 0o700)
+            made.directory.mkdir(mode=0o700)
+        except FileNotFoundError:
+            if not left:  # whoever removes another snapshot removes empty directories
+                raise
+        else:
+            return
 
 
 def copy(paths: Paths, container: str, source: Path, made: SnapshotPaths, asker: int) -> None:
     """Copy a delta to ``made``, a new directory. Raises FleetError, OSError; then nothing of it is there."""
-    have_place(paths, container)
     tree.remove(made.directory)
     try:
-        made.directory.mkdir(mode=0o700)
+        _make_place(paths, made)
         made.delta.mkdir(mode=0o700)
         copying.copy(source, made.delta, asker)
     except BaseException:

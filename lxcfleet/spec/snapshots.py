@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from lxcfleet.errors import InvalidInput
+from lxcfleet.spec.durations import Duration
 from lxcfleet.spec.parts import PartsType
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.rows import row
-from lxcfleet.spec.types import ValueType, Whole
+from lxcfleet.spec.types import Whole
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 SCHEDULED = "auto-"
@@ -20,9 +20,9 @@ LONGEST_WHY = 200
 """Characters of a reason."""
 MOST_KEPT = 1000
 
-_UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
 LEAST_SECONDS = 60
-MOST_SECONDS = 366 * 86400
+MOST_SECONDS = 366 * 86400.0
+_SHORT = "the shortest time is a minute, 1m; 0 is never"
 
 
 def check_snapshot(name: str) -> str:
@@ -40,53 +40,30 @@ def name_at(moment: datetime) -> str:
     return moment.strftime("%Y%m%d-%H%M%S")
 
 
-class SpanType(ValueType[int]):
-    """A span of time in seconds, written as 30m, 6h, 1d or 2w; 0: none."""
+class Pause(Duration):
+    """A length of time of a minute or more; 0: none."""
 
-    def read(self, fields: Fields, key: str) -> int:
+    def read(self, fields: Fields, key: str) -> float:
         """See ValueType."""
-        try:
-            return self.parse(fields.scalar(key, ""))
-        except InvalidInput as error:
-            fields.complain(key, error.message)
-            return 0
-
-    def parse(self, text: str) -> int:
-        """See ValueType."""
-        match = re.fullmatch(r"([0-9]{1,9})([mhdw])", text.strip())
-        if match is None:
-            if text.strip() == "0":
-                return 0
-            raise InvalidInput(f"{text!r} is no span of time", hint="write it as 30m, 6h, 1d or 2w; 0 is never")
-        seconds = int(match[1]) * _UNITS[match[2]]
-        if not LEAST_SECONDS <= seconds <= MOST_SECONDS:
-            raise InvalidInput(f"{text} is not between 1m and 366d")
+        seconds = super().read(fields, key)
+        if 0 < seconds < LEAST_SECONDS:
+            fields.complain(key, _SHORT)
+            return 0.0
         return seconds
 
-    @property
-    def form(self) -> str:
+    def parse(self, text: str) -> float:
         """See ValueType."""
-        return "a span of time such as 30m, 6h, 1d or 2w; 0 is never"
-
-    def schema(self) -> dict[str, Any]:
-        """See ValueType."""
-        return {"oneOf": [{"enum": [0]}, {"type": "string", "pattern": r"^\s*(0|[0-9]{1,9}[mhdw])\s*$"}]}
-
-    def render(self, value: int) -> str:
-        """See ValueType."""
-        unit = next((unit for unit, seconds in reversed(_UNITS.items()) if value % seconds == 0), "m")
-        return f"{value // _UNITS[unit]}{unit}" if value else "0"
-
-    def tell(self, value: int) -> str:
-        """See ValueType."""
-        return self.render(value)
+        seconds = super().parse(text)
+        if 0 < seconds < LEAST_SECONDS:
+            raise InvalidInput(_SHORT)
+        return seconds
 
 
 @dataclass(frozen=True)
 class Schedule:
     """Snapshots that are made by themselves."""
 
-    every: int = row(SpanType(), "The time from one to the next, such as 6h; 0: none is made.", default=0)
+    every: float = row(Pause(MOST_SECONDS), "The time from one to the next, such as 6h; 0: none is made.", default=0.0)
     keep: int = row(
         Whole(1, MOST_KEPT), "How many of those that were made so are kept. The oldest goes once a new one is there.",
         default=4,

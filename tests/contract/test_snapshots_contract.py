@@ -155,7 +155,7 @@ def test_a_copy_that_fails_leaves_nothing_and_the_container_runs(cli: Cli, daemo
     daemon.model.during = fail
     failed = cli("snapshot", "create", "web", "db", "--name", "a")
     daemon.model.during = str
-    assert (failed.status, "No space left" in failed.err) == (3, True)
+    assert (failed.status, "No space left" in failed.err) == (3, True), failed
     assert [each["container"] for each in listed(cli)] == ["db"]
     assert left_over(daemon) == []
     assert {each["state"] for each in json.loads(cli("list", "-f", "json").out)} == {"running"}

@@ -29,7 +29,7 @@ from lxcfleet.spec.rollout_tests import GroupTestsType, Place, RolloutTest
 from lxcfleet.spec.rows import Row, SectionType, rows_of
 from lxcfleet.spec.secrets import SecretSource, SourceKind, SourcesType
 from lxcfleet.spec.settings import Config, MetricsSettings, NetworkSettings, describe, parse
-from lxcfleet.spec.snapshots import SpanType
+from lxcfleet.spec.snapshots import Pause
 from lxcfleet.spec.types import Choice, Command, Flag, Items, Number, Pairs, Size, Text, Whole
 
 ANY = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=20)
@@ -104,8 +104,8 @@ def values(row: Row) -> st.SearchStrategy[Any]:
     if isinstance(row.type, PartsType):
         kind = row.type.kind
         return st.builds(kind, **{key: values(inner) for key, inner in rows_of(kind).items()})
-    spans = st.sampled_from([0, 60, 5400, 21600, 86400, 7 * 86400])
-    return spans if isinstance(row.type, SpanType) else _plain(row)
+    spans = st.sampled_from([0.0, 60.0, 5400.0, 21600.0, 86400.0, 7 * 86400.0])
+    return spans if isinstance(row.type, Pause) else _plain(row)
 
 
 def _plain(row: Row) -> st.SearchStrategy[Any]:

@@ -18,7 +18,7 @@ from lxcfleet.errors import AlreadyExists, Broken, HostError, InvalidInput, NotF
 from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.paths import Paths
 from lxcfleet.spec.reader import Fields
-from lxcfleet.spec.snapshots import SCHEDULE, Schedule, SpanType, check_snapshot
+from lxcfleet.spec.snapshots import MOST_SECONDS, SCHEDULE, Pause, Schedule, check_snapshot
 
 MADE = Snapshot("web", "a", "2026-01-01T00:00:00.000Z", "why", "asked", 65536, "2025-01-01T00:00:00Z", 4096, False, 12)
 KEPT = replace(MADE, name="before", made_by="restore", frozen_ms=None)
@@ -250,17 +250,21 @@ def test_what_can_t_be_a_snapshot_s_name_is_refused(name: str) -> None:
         check_snapshot(name)
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("30m", 1800), ("6h", 21600), ("1d", 86400), ("2w", 1209600), ("0", 0)])
-def test_a_span_of_time(text: str, seconds: int) -> None:
-    span = SpanType()
-    assert span.parse(text) == seconds
-    assert span.parse(span.render(seconds)) == seconds
+@pytest.mark.parametrize(("text", "seconds"), [("30m", 1800), ("6h", 21600), ("1d", 86400), ("0", 0)])
+def test_the_time_between_snapshots(text: str, seconds: int) -> None:
+    pause = Pause(MOST_SECONDS)
+    assert pause.parse(text) == seconds
+    assert pause.parse(pause.render(seconds)) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "6", "1s", "-1h", "367d", "h", "1.5h"])
-def test_what_is_no_span_of_time_is_refused(text: str) -> None:
+@pytest.mark.parametrize("text", ["", "59s", "1", "-1h", "367d", "h"])
+def test_what_is_no_time_between_snapshots_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput):
-        SpanType().parse(text)
+        Pause(MOST_SECONDS).parse(text)
+    fields = Fields({"every": text or "x"}, "spec")
+    Pause(MOST_SECONDS).read(fields, "every")
+    with pytest.raises(InvalidInput):
+        fields.finish("wrong")
 
 
 def test_a_schedule_as_text_and_in_files() -> None:
@@ -270,3 +274,21 @@ def test_a_schedule_as_text_and_in_files() -> None:
     fields = Fields({"snapshots": {"every": 0}}, "spec")
     assert SCHEDULE.read(fields, "snapshots") == Schedule()
     fields.finish("wrong")
+
+
+def test_a_snapshot_is_made_while_another_takes_the_empty_directories_away(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshots.remove(paths, "web", snapshots.retire(paths, "web", "a"))
+    real, left = os.chmod, [paths.snapshots_of("web"), paths.snapshots]
+
+    def chmod(directory: Path, mode: int) -> None:
+        real(directory, mode)
+        if directory in left:
+            left.remove(directory)
+            directory.rmdir()
+
+    monkeypatch.setattr(os, "chmod", chmod)
+    snapshots.take(paths, "web", "b", 0)
+    assert left == []
+    assert snapshots.new(paths, "web", "b").delta.is_dir()
