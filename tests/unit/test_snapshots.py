@@ -282,8 +282,8 @@ def test_a_snapshot_is_made_while_another_takes_the_empty_directories_away(
     snapshots.remove(paths, "web", snapshots.retire(paths, "web", "a"))
     real, left = os.chmod, [paths.snapshots_of("web"), paths.snapshots]
 
-    def chmod(directory: Path, mode: int) -> None:
-        real(directory, mode)
+    def chmod(directory: Path, mode: int, **more: Any) -> None:
+        real(directory, mode, **more)
         if directory in left:
             left.remove(directory)
             directory.rmdir()
