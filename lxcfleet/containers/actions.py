@@ -177,12 +177,9 @@ class Actions:
     def _job(self, container: Container, ask: ActionRequest, timeout: float | None) -> Job:
         async def job() -> Result:
             _check_force(container, ask.action, force=ask.force)
-            if ask.action is Action.DESTROY and not ask.with_snapshots:
-                self._snapshots.refuse(container.name)
-            result = await self.act(container, ask.action, timeout, ask.drain, no_deps=ask.no_deps)
-            if ask.with_snapshots:
-                await self._snapshots.remove_all(container.name)
-            return result
+            return await self.act(
+                container, ask.action, timeout, ask.drain, no_deps=ask.no_deps, with_snapshots=ask.with_snapshots
+            )
 
         start = ask.action in (Action.START, Action.RESTART)
         return Job(container.name, job, after=partial(self.ordering.settled, container) if start else None)
@@ -203,6 +200,7 @@ class Actions:
         note: Foreground | None = None,
         no_deps: bool = False,
         turn: Turn | None = None,
+        with_snapshots: bool = False,
     ) -> Result:
         """Do ``action`` to one container. Raises FleetError.
 
@@ -210,9 +208,12 @@ class Actions:
         names and ports to the stop, None: as its spec says; ``lasting``: whether a stop holds after the host's next boot;
         ``note``: how `lxcfleet run` runs the container that is started, if that does; ``no_deps``: whether it starts whatever
         the containers do that it depends on. One that can't start yet is blocked then, which is no failure: that it is to
-        run is noted, and done as soon as it can be; ``turn``: see Reconciler.bring.
+        run is noted, and done as soon as it can be; ``turn``: see Reconciler.bring; ``with_snapshots``: whether one that has
+        snapshots is destroyed, and they with it.
         """
         name = container.name
+        if action is Action.DESTROY and not with_snapshots:
+            self._snapshots.refuse(name)
         if action is Action.RESTART and container.foreground is not None:
             return await self._renew(container, container.foreground, timeout, drain)
         want = replace(plan.WANTED[action], lasting=lasting)
@@ -229,6 +230,8 @@ class Actions:
         taken = await self._reconciler.bring(container, want, action, timeout, drain, allowed, no_deps=no_deps, turn=turn)
         changed = (bool(taken) and not waits(taken)) or _stays_down(container, action)
         container.resting = False
+        if with_snapshots:
+            await self._snapshots.remove_all(name)
         if lasting:
             self._bus.publish(Wished(container, action))
         if container.lack is not None:

@@ -14,6 +14,8 @@ from lxcfleet.fleets import applied as records
 from lxcfleet.fleets.store import FleetStore
 from lxcfleet.host.kernel import quota
 from lxcfleet.spec import marked_yaml
+from lxcfleet.spec.hooks import Hooks
+from lxcfleet.spec.snapshots import Schedule
 
 from .conftest import Cli, Ran, Spawn, soon
 from .real_daemon import Daemon
@@ -156,6 +158,27 @@ def test_a_plan_holds_or_conflicts(shop: Shop, cli: Cli) -> None:
     assert cli("create", "other", "--network", "none", "--", "sleep", "9").status == 0
     shop.apply("--plan", plan)
     assert not shop.changes()
+
+
+def test_prune_leaves_a_container_that_has_snapshots(shop: Shop, cli: Cli) -> None:
+    shop.apply()
+    assert cli("snapshot", "create", "web3", "--name", "a").status == 0
+    shop.write(("count: 3", "count: 1"))
+    pruned = shop.run("apply", "--prune")
+    assert (pruned.status, "web3 has snapshots and was not destroyed" in pruned.err) == (3, True)
+    assert set(cli("list", "-q").out.split()) == {"db", "web1", "web3"}
+
+
+def test_hooks_and_snapshots_of_profile_group_and_member_are_merged_key_by_key(shop: Shop, daemon: Daemon) -> None:
+    shop.write(
+        ("memory: 512M", "memory: 512M, snapshots: {every: 6h, keep: 9}, hooks: {pre_freeze: [a], timeout: 9}"),
+        ("    environment: {MODE: prod}", "    snapshots: {keep: 2}\n    hooks: {post_freeze: [b]}"),
+    )
+    shop.apply()
+    spec = daemon.parts.registry["web2"].spec
+    assert spec is not None
+    assert spec.snapshots == Schedule(6 * 3600, 2)
+    assert spec.hooks == Hooks(("a",), ("b",), 9)
 
 
 def test_prune_destroys_only_what_the_fleet_owns(shop: Shop, cli: Cli) -> None:

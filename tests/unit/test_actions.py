@@ -17,6 +17,7 @@ from lxcfleet.containers.events import StartFailed
 from lxcfleet.containers.reboots import Reboots
 from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.snapshot_files import SnapshotFiles
 from lxcfleet.containers.steps import Boot
 from lxcfleet.errors import HostError, NotFound
 from lxcfleet.paths import Paths
@@ -41,7 +42,8 @@ def test_an_action_is_not_done_to_a_new_container_that_got_the_name_of_its_destr
     registry.add(after)
     # Anything else that it did with this would fail with another error than NotFound.
     reconciler = Reconciler(registry, nobody, nobody, nobody, 10.0)
-    actions = Actions(paths, registry, reconciler, nobody, Operations(), Bus(), nobody, nobody, nobody, nobody)
+    files = SnapshotFiles(paths, nobody, Bus())
+    actions = Actions(paths, registry, reconciler, nobody, Operations(), Bus(), nobody, nobody, files, nobody)
 
     async def act() -> None:
         if action is None:

@@ -17,6 +17,7 @@ from lxcfleet.containers.desired import Intent
 from lxcfleet.containers.events import EndedInHand, Exited
 from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
+from lxcfleet.containers.snapshot_files import SnapshotFiles
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.process import cgroup
 from lxcfleet.paths import Paths
@@ -39,7 +40,8 @@ class Fleet:
         self.container = Container("web", Spec("web", first_id=1879048192))
         self.registry.add(self.container)
         reconciler = Reconciler(self.registry, cast(Any, self), nobody, room, 10.0)
-        self.actions = Actions(paths, self.registry, reconciler, nobody, Operations(), self.bus, room, nobody, nobody, nobody)
+        files = SnapshotFiles(paths, nobody, self.bus)
+        self.actions = Actions(paths, self.registry, reconciler, nobody, Operations(), self.bus, room, nobody, files, nobody)
         self.bus.subscribe("log", Event, self._hear)
         self.bus.subscribe("actions", Exited, lambda event: self.actions.exited(event.container))
         self.bus.subscribe(
