@@ -159,9 +159,7 @@ class Parts:
             self.endings,
             launcher,
             self.secrets,
-            self.prerequisites,
-            self.dependencies,
-            self.drain,
+            self.prerequisites, self.dependencies, self.drain,
             observers,
         )
         self._patches()

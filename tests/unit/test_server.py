@@ -32,7 +32,10 @@ async def serving(directory: Path) -> AsyncIterator[str]:
     room = MagicMock()
     room.doctor.return_value = {"findings": [], "fits": None}
     log = str(directory / "log")
-    fleet = SimpleNamespace(events=Events(), wait=for_ever, room=room, log_file=lambda *_: log, volumes=None, disk=None, snapshots=None, draining=None)
+    fleet = SimpleNamespace(
+        events=Events(), wait=for_ever, room=room, log_file=lambda *_: log, volumes=None, disk=None, snapshots=None,
+        draining=None,
+    )  # fmt: skip
     nobody = MagicMock()
     scrape = Scrape(fleet, nobody)  # type: ignore[arg-type]
     others = (nobody,) * 14
