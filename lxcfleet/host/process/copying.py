@@ -73,7 +73,7 @@ def shares_blocks(directory: Path) -> bool:
     """Whether copies in the file system of ``directory`` share the blocks; ioctl_ficlone(2), tried."""
     names = [directory / f".lxcfleet-probe-{secrets.token_hex(8)}" for _ in range(2)]
     try:
-        with names[0].open("xb") as one, names[1].open("xb") as other:
+        with names[0].open("x+b") as one, names[1].open("xb") as other:  # what is cloned has to be open for reading
             one.write(b"\0" * _BLOCK)
             one.flush()
             fcntl.ioctl(other.fileno(), _FICLONE, one.fileno())

@@ -19,11 +19,23 @@ def place(_: None, reply: Reply, paths: Paths) -> None:
     """Look at the file system that snapshots lie on."""
     found = SnapshotPlace(error=None, shares=False, free=0)
     try:
-        free = os.statvfs(paths.lxc)
-        found = SnapshotPlace(error=None, shares=copying.shares_blocks(paths.lxc), free=free.f_bavail * free.f_frsize)
+        free, shares = os.statvfs(paths.lxc), copying.shares_blocks(paths.lxc)
+        if shares:
+            _flush(paths)
+        found = SnapshotPlace(error=None, shares=shares, free=free.f_bavail * free.f_frsize)
     except OSError as error:
         found["error"] = HostError.from_os_error("the file system of the containers can't be looked at", error).body()
     say(reply, SNAPSHOT_PLACE, found)
+
+
+def _flush(paths: Paths) -> None:
+    """Have on the disk what was written until now: the kernel does that for each file whose blocks are to be shared, and a
+    container would be frozen for so long."""
+    handle = os.open(paths.lxc, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        syscalls.sync_file_system(handle)
+    finally:
+        os.close(handle)
 
 
 def take(item: SnapshotItem, reply: Reply, paths: Paths) -> None:
