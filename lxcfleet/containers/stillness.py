@@ -40,9 +40,10 @@ from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError, HostError, WrongState, from_body
 from lxcfleet.host.kernel import tree
 from lxcfleet.host.lxc import monitor
+from lxcfleet.host.process import cgroup
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.items.containers import CheckItem
-from lxcfleet.launcher.operations import CHECK, FREEZE, UNFREEZE
+from lxcfleet.launcher.operations import CHECK
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec.hooks import NO_HOOKS, Hooks
@@ -51,6 +52,8 @@ log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 2.0
 """For so long a container that is held still keeps its names and ports."""
+SETTLE_SECONDS = 10.0
+"""All processes stand still, or go on, within so many seconds."""
 _PAUSES = (0.1, 0.5)
 """Seconds before each further try to unfreeze it."""
 _BROKEN_OFF = "it was held still for a copy that was broken off"
@@ -174,9 +177,7 @@ class Stillness:
         began = time.monotonic()
         grace = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._network.set_frozen, container, True)
         try:
-            answer = await self._launcher.ask(FREEZE, [container.name])
-            if answer["error"]:
-                raise from_body(answer["error"])
+            await self._freeze(container, running)
             yield
             if container.running is not running:
                 raise WrongState(f"{container.name} ended meanwhile", why="it was killed while it was frozen")
@@ -189,13 +190,27 @@ class Stillness:
                 self._network.look_if_frozen(container)
                 still.frozen_ms = round((time.monotonic() - began) * 1000)
 
+    async def _freeze(self, container: Container, running: Running) -> None:
+        """Freeze it. Raises HostError."""
+        message = f"{container.name} can't be frozen"
+        try:
+            done = await asyncio.to_thread(cgroup.still, running.payload, frozen=True, seconds=SETTLE_SECONDS)
+        except OSError as error:
+            raise HostError.from_os_error(message, error) from error
+        if not done:
+            raise HostError(
+                message, why=f"not all of its processes stand still after {SETTLE_SECONDS:g} s",
+                hint="one of them may hang in the kernel (state D in ps), on a dead disk or network share",
+            )  # fmt: skip
+
     async def _thaw(self, container: Container, still: Still) -> None:
         """Unfreeze it. If that fails, it is tried again later."""
         for pause in (*_PAUSES, None):
             if container.running is None:
                 return
-            with suppress(FleetError, OSError):
-                await self._launcher.ask(UNFREEZE, [container.name])
+            with suppress(OSError):
+                payload = container.running.payload
+                await asyncio.to_thread(cgroup.still, payload, frozen=False, seconds=SETTLE_SECONDS)
             if container.running is None or not container.running.payload.frozen:
                 return
             if pause is not None:

@@ -200,6 +200,7 @@ def _on_a_host(launcher: FakeLauncher) -> Iterator[None]:
         for module, name, fake in (
             (sight, "PAUSE_SECONDS", 0.1),
             (cgroup, "payload", launcher.payload),
+            (cgroup, "still", launcher.still),
             (cgroup, "remove", launcher.forget_groups),
             (monitor, "ROOT", os.getuid()),
             (monitor_fifo, "_ROOT", launcher.fifos),

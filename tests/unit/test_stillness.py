@@ -20,8 +20,7 @@ from lxcfleet.containers.stillness import Stillness
 from lxcfleet.errors import Busy, HostError, InvalidInput, WrongState
 from lxcfleet.health.judge import CheckResult
 from lxcfleet.health.prober import Prober
-from lxcfleet.launcher import operations
-from lxcfleet.launcher.client import Died
+from lxcfleet.host.process import cgroup
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus, Event
 from lxcfleet.runtime.tasks import Tasks
@@ -32,12 +31,15 @@ from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Health
 
 RUN = "7@1.00"
+REAL = cgroup.still
 BOTH = Hooks(("before",), ("after", "it"), 5.0)
 
 
 @pytest.fixture(autouse=True)
-def _no_monitors(monkeypatch: pytest.MonkeyPatch) -> None:
+def _model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No monitors, and cgroups that are ``Host.still`` of the payload's host."""
     monkeypatch.setattr("lxcfleet.host.lxc.monitor.runs", lambda *_: False)
+    monkeypatch.setattr("lxcfleet.host.process.cgroup.still", lambda payload, **how: payload.host.still(payload, **how))
 
 
 class Host:
@@ -45,23 +47,29 @@ class Host:
 
     def __init__(self, frozen: bool = False) -> None:
         self.done: list[str] = []
-        self.payload = SimpleNamespace(frozen=frozen)
+        self.payload = SimpleNamespace(frozen=frozen, host=self)
         self.fails: dict[str, str] = {}
         self.dies: dict[str, int] = {}
         self.withdrawn: list[bool] = []
 
-    async def ask(self, operation: str, item: Any) -> Any:
-        word = item["command"][0] if operation == operations.CHECK else str(operation)
+    async def ask(self, _: str, item: Any) -> Any:
+        word = item["command"][0]
         self.done.append(word)
         await asyncio.sleep(0)
+        return {"name": "web", "error": None, "status": 3 if word in self.fails else 0, "output": "a\nlast line"}
+
+    def still(self, payload: Any, *, frozen: bool, seconds: float) -> bool:
+        """In place of host.process.cgroup.still."""
+        assert seconds > 0
+        word = "freeze" if frozen else "unfreeze"
+        self.done.append(word)
         if self.dies.get(word, 0):
             self.dies[word] -= 1
-            raise Died(f"{word} failed")
-        if operation == operations.CHECK:
-            return {"name": "web", "error": None, "status": 3 if word in self.fails else 0, "output": "a\nlast line"}
-        if word not in self.fails:
-            self.payload.frozen = operation == operations.FREEZE
-        return {"error": HostError(self.fails[word]).body() if word in self.fails else None}
+            raise OSError(5, "input/output error")
+        if word in self.fails:
+            return False
+        payload.frozen = frozen
+        return True
 
     def set_frozen(self, _: Container, frozen: bool) -> None:
         self.withdrawn.append(frozen)
@@ -164,7 +172,7 @@ def test_a_post_freeze_that_fails_is_told_and_the_copy_is_good(tmp_path: Path) -
     assert parts.clean()
 
 
-def test_a_launcher_that_is_killed_leaves_it_frozen_for_a_moment_only(
+def test_a_thaw_that_fails_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stillness, "_PAUSES", (0.0, 0.0))
@@ -325,3 +333,22 @@ def test_hooks_as_text_and_in_files(text: str, hooks: Hooks) -> None:
 def test_what_is_no_hook_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput):
         HOOKS.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("file", "told", "words"),
+    [("freezer.state", "freezer.state", ("FROZEN", "THAWED")), ("cgroup.freeze", "cgroup.events", ("1", "0"))],
+)
+def test_a_cgroup_of_either_version_is_frozen_by_its_file(
+    file: str, told: str, words: tuple[str, str], tmp_path: Path
+) -> None:
+    payload = cgroup.Payload({"freezer" if file == "freezer.state" else "": tmp_path})
+    for word, frozen in zip(words, (True, False), strict=True):
+        (tmp_path / told).write_text(f"populated 1\nfrozen {int(frozen)}\n")
+        assert REAL(payload, frozen=frozen, seconds=0.05)
+        assert (tmp_path / file).read_text() == word
+    if told == "cgroup.events":
+        (tmp_path / told).write_text("populated 1\nfrozen 0\n")
+        assert not REAL(payload, frozen=True, seconds=0.01)
+    with pytest.raises(FileNotFoundError):
+        REAL(cgroup.Payload({}), frozen=True, seconds=0.01)

@@ -349,6 +349,12 @@ class FakeLauncher(Launcher):
         """In place of host.process.cgroup.payload."""
         return Payload({"": self._group(name)})
 
+    def still(self, payload: Payload, *, frozen: bool, seconds: float) -> bool:
+        """In place of host.process.cgroup.still."""
+        assert seconds > 0
+        payload.write("freezer", "cgroup.freeze", str(int(frozen)))
+        return True
+
     def forget_groups(self, cgroups: Iterable[Path], _most: int | None = None) -> bool:
         """In place of host.process.cgroup.remove."""
         for each in cgroups:
