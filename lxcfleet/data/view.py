@@ -55,8 +55,11 @@ def run(paths: Paths, container: str, name: str, command: Sequence[str]) -> NoRe
         raise Denied("only root can run a program on a snapshot", why="it mounts something", hint="use sudo")
     if not command:
         raise InvalidInput("no program to run")
-    place = show(paths, container, name)
-    os.chdir(place)
+    try:
+        place = show(paths, container, name)
+        os.chdir(place)
+    except OSError as error:
+        raise HostError.from_os_error(f"the snapshot {name} of {container} can't be shown", error) from error
     os.environ["LXCFLEET_BACKUP"] = place
     os.execvp(command[0], [*command])
 
