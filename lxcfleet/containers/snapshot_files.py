@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
+from typing import Any
 
 from lxcfleet.containers.events import LeftoverRemoved
 from lxcfleet.data import snapshots
 from lxcfleet.data.snapshots import Snapshot
-from lxcfleet.errors import FleetError, WrongState, from_body
+from lxcfleet.errors import FleetError, HostError, WrongState, from_body
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.items.containers import Done
 from lxcfleet.launcher.items.snapshots import RestoreItem, SealItem, SnapshotItem, SnapshotPlace
@@ -35,6 +37,8 @@ class SnapshotFiles:
         self.paths = paths
         self._launcher = launcher
         self._bus = bus
+        self._copies: set[asyncio.Task[Done]] = set()
+        self._ending = False
 
     def refuse(self, container: str) -> None:
         """Raise WrongState if a container that is to be destroyed has snapshots."""
@@ -56,10 +60,30 @@ class SnapshotFiles:
     async def take(self, container: str, name: str) -> None:
         """Copy a container's delta. Raises FleetError; then nothing of it is left, if that is possible."""
         try:
-            _check(await self._launcher.ask(TAKE_SNAPSHOT, SnapshotItem(container=container, name=name)))
+            await self._copied(self._launcher.ask(TAKE_SNAPSHOT, SnapshotItem(container=container, name=name)))
         except FleetError:
             await self.drop(container, name)
             raise
+
+    async def _copied(self, asked: Coroutine[Any, Any, Done]) -> None:
+        """Wait for a copy. Raises FleetError, also if it is broken off."""
+        task = asyncio.get_running_loop().create_task(asked)
+        self._copies.add(task)
+        try:
+            _check(await task)
+        except asyncio.CancelledError:
+            if not self._ending or not task.cancelled():
+                task.cancel()
+                raise
+            raise HostError("the copy was broken off", why="lxcfleetd ends") from None
+        finally:
+            self._copies.discard(task)
+
+    def break_off(self) -> None:
+        """The daemon ends, and breaks copies off: a container that is frozen for one would stay so until the next daemon."""
+        self._ending = True
+        for task in [*self._copies]:
+            task.cancel()
 
     async def drop(self, container: str, name: str) -> None:
         """Remove a copy that does not become a snapshot. What can't be removed now, the next daemon removes."""
@@ -78,7 +102,7 @@ class SnapshotFiles:
         text = None if kept is None else snapshots.dump(kept)
         try:
             item = RestoreItem(container=container, name=name, kept=text)
-            _check(await self._launcher.ask(RESTORE_SNAPSHOT, item))
+            await self._copied(self._launcher.ask(RESTORE_SNAPSHOT, item))
         except FleetError:
             await self.finish([container])
             await self.clean(self.set_aside(container))

@@ -82,6 +82,7 @@ class Daemon:
         for task in tasks:
             task.cancel()
         parts.prerequisites.end()
+        parts.fleet.snapshot_files.break_off()
         await parts.archives.close()
         await parts.fleet.operations.settle()
         parts.close()

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from lxcfleet.api.client import Client
+from lxcfleet.api.snapshots import CreateSnapshotsRequest
 from lxcfleet.cli.verbs import backup
 from lxcfleet.daemon import snapshots as daemon_snapshots
 from lxcfleet.errors import HostError
+from lxcfleet.spec.selection import Selection
 
-from .conftest import Cli, rows
+from .conftest import Cli, rows, soon
 from .real_daemon import Daemon
 
 SLEEP = ("--", "sleep", "infinity")
@@ -252,3 +256,26 @@ def test_a_backup_program_gets_a_snapshot_that_is_removed_afterwards(
     refused = cli("backup", "run", "web", "--", "restic")
     assert (refused.status, "only root" in refused.err) == (125, True)
     assert len(ran) == 2
+
+
+def test_a_daemon_that_ends_breaks_copies_off_and_leaves_no_container_frozen(cli: Cli, daemon: Daemon) -> None:
+    create(cli, daemon)
+    begun, over = threading.Event(), threading.Event()
+
+    def wait(_: str) -> None:
+        begun.set()
+        over.wait(20)
+
+    daemon.model.during = wait
+    client = Client(daemon.paths)
+    operation = client.create_snapshots(CreateSnapshotsRequest(Selection(("web",)), "a"))
+    assert begun.wait(20)
+    container = daemon.parts.registry["web"]
+    assert daemon.call(lambda: container.running is not None and container.running.payload.frozen)
+    daemon.model.during = str
+    daemon.call(daemon.parts.fleet.snapshot_files.break_off)
+    soon(lambda: daemon.call(lambda: container.running is not None and not container.running.payload.frozen))
+    over.set()
+    *_, ended = client.follow(operation["id"])
+    assert "the copy was broken off" in json.dumps(ended)
+    assert listed(cli) == []
