@@ -42,6 +42,7 @@ class FakeService:
         self.waiting = 0
         self.volumes = cast(Any, None)
         self.disk = cast(Any, None)
+        self.snapshots = cast(Any, None)
         self.config = Config()
 
     async def containers(self, _selection: object) -> list[object]:

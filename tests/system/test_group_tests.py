@@ -80,7 +80,8 @@ def test_a_bad_version_that_is_healthy_and_fails_its_test_reaches_the_canary_alo
     seen = (tmp_path / "seen").read_text()
     assert f"LXCFLEET_CONTAINER={canary['name']}\n" in seen
     assert {line.partition("=")[0] for line in seen.splitlines()} <= {
-        "LXCFLEET_CONTAINER", "LXCFLEET_ADDRESS", "LXCFLEET_GENERATION", "LXCFLEET_GROUP", "PATH", "HOME", "LC_ALL", "PWD",
+        "LXCFLEET_CONTAINER", "LXCFLEET_ADDRESS", "LXCFLEET_GENERATION", "LXCFLEET_GROUP", "LXCFLEET_APP",
+        "PATH", "HOME", "LC_ALL", "PWD",
     }  # fmt: skip
     # A mended version goes through, with tests that are good twice in a row.
     replace(PLACE / "serve", Path("/usr/bin/sleep").read_bytes() + b"3")

@@ -18,7 +18,7 @@ from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.process import proc
 from lxcfleet.patch.before import Before
 from lxcfleet.patch.fallen import Fallen
-from lxcfleet.patch.rollout import causes, driver, ledger, packages, testing
+from lxcfleet.patch.rollout import baking, causes, driver, ledger, packages, testing
 from lxcfleet.patch.rollout.change_sets import ChangeSets
 from lxcfleet.patch.rollout.driver import Driver
 from lxcfleet.patch.rollout.known import Known
@@ -671,3 +671,15 @@ def test_after_a_patch_only_what_the_last_rollout_left_bad_is_excused(
     asyncio.run(patch())
     assert world.ledger.last.status is Status.DONE
     assert world.ledger.last.members["a"].note == "failing before: smoke (bad: its last line)"
+
+
+def test_a_test_that_fails_while_the_canary_is_baked_halts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baking, "seconds_between_tests", lambda _: 0.02)
+    world = having(tmp_path, monkeypatch, SMOKE)
+    world.fleet.config.rollout = replace(POLICY, canaries=Share(1), bake=600.0)
+    world.verdicts["a", "smoke", True] = [Verdict.GOOD] * 5 + [Verdict.BAD]
+    rollout = roll(world)
+    assert (rollout.status, world.restarted) == (Status.HALTED, ["a"])
+    assert rollout.halted is not None
+    assert rollout.halted.why == "its test smoke was bad 100 s after its start: its last line"
+    assert world.tried.count(("a", 2, "smoke")) >= 6

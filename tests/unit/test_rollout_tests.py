@@ -236,7 +236,10 @@ class Launcher:
 
 CONTAINER: Any = SimpleNamespace(
     name="web1", running=SimpleNamespace(pid=7), addresses=("10.0.0.2",),
-    spec=SimpleNamespace(environment={"A": "b", "SECRET": "s"}, generation=4, group="web", profile=None),
+    spec=SimpleNamespace(
+        environment={"A": "b", "SECRET": "s"}, generation=4, group="web", profile=None,
+        app=SimpleNamespace(release="shop@1.4"),
+    ),
 )  # fmt: skip
 
 
@@ -265,6 +268,7 @@ def test_a_command_of_the_host_is_run_only_if_a_profile_of_the_settings_has_it()
     assert verdict == (GOOD, "fine")
     assert asked[0]["environment"] == {
         "LXCFLEET_CONTAINER": "web1", "LXCFLEET_ADDRESS": "10.0.0.2", "LXCFLEET_GENERATION": "4", "LXCFLEET_GROUP": "web",
+        "LXCFLEET_APP": "shop@1.4",
     }, "nothing of the container's own environment"  # fmt: skip
 
 

@@ -34,6 +34,11 @@ def bakes(rollout: Rollout, member: Member) -> bool:
     return member.canary and rollout.policy.bake > 0
 
 
+def seconds_between_tests(rollout: Rollout) -> float:
+    """How often the tests of a canary are run meanwhile."""
+    return min(max(rollout.policy.bake / 10, 1.0), 60.0)
+
+
 def left(rollout: Rollout, member: Member, now: LiveState | None) -> float | None:
     """For how many seconds it still has to stay well; 0: the time is over; None: that has not begun, or is through."""
     if member.phase is not MemberPhase.GATED or member.baked_from is None or now is None:

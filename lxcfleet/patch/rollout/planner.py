@@ -257,7 +257,8 @@ def _settle_tests(member: Member, now: LiveState, deadline: float) -> Member:
     if bad := trial.failing(now.trials, excused):
         if now.running_for < deadline:
             return member
-        why = f"its test {bad[0].name} was {bad[0].verdict} {deadline:.0f} s after its start: {bad[0].reason}"
+        after = deadline if member.baked_from is None else now.running_for
+        why = f"its test {bad[0].name} was {bad[0].verdict} {after:.0f} s after its start: {bad[0].reason}"
         return replace(member, phase=MemberPhase.FAILED, note=why)
     if trial.awaited(now.trials, excused) or not trial.were_run(now.trials):
         return member

@@ -18,7 +18,7 @@ from lxcfleet.health.prober import Prober
 from lxcfleet.host.process import proc
 from lxcfleet.patch.before import Before
 from lxcfleet.patch.fallen import Fallen
-from lxcfleet.patch.rollout import planner
+from lxcfleet.patch.rollout import baking, planner
 from lxcfleet.patch.rollout.state import LiveState, Member, MemberPhase, Rollout
 from lxcfleet.patch.rollout.testing import Trials
 from lxcfleet.patch.stale import judge
@@ -91,7 +91,8 @@ class Sight:
                 continue
             container, now = self._fleet.registry[member.name], seen[member.name]
             if member.phase is MemberPhase.GATED and now.healthy:
-                self._trials.demand(container, tests, member.excused or ())
+                every = None if member.baked_from is None else baking.seconds_between_tests(rollout)
+                self._trials.demand(container, tests, member.excused or (), every=every)
             bad = self._trials.known.bad(member.name)
             found[member.name] = replace(now, trials=self._trials.of(container, tests), bad_before=bad)
         return found

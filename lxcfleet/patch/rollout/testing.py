@@ -77,6 +77,7 @@ def _item(container: Container, test: RolloutTest, group: str | None) -> TrialIt
         "LXCFLEET_CONTAINER": container.name,
         "LXCFLEET_ADDRESS": str(container.addresses[0]) if container.addresses else "",
         "LXCFLEET_GENERATION": str(spec.generation),
+        "LXCFLEET_APP": "" if spec.app is None else spec.app.release,
         "LXCFLEET_GROUP": group_of(spec) if group is None else group,
     }
     return {
@@ -101,12 +102,18 @@ class _Course:
     excused: frozenset[str] = frozenset()
     asked: float = 0.0
     """When somebody last asked for them, in seconds since the host booted."""
+    every: float | None = None
+    """Seconds after which all are run once more, though they were good."""
+    ran: float = 0.0
+    """When one was run last, on the same clock."""
     task: asyncio.Task[None] | None = field(default=None, repr=False)
 
     def due(self) -> list[RolloutTest]:
         """The tests to run next."""
         if self.once:
             return [each for each in self.tests if self.trials[each.name].verdict is None]
+        if self.every is not None and proc.uptime() - self.ran >= self.every:
+            return [*self.tests]
         waits = {each.name for each in trial.awaited([*self.trials.values()], self.excused)}
         return [each for each in self.tests if each.name in waits or self.trials[each.name].verdict is None]
 
@@ -127,10 +134,16 @@ class Trials:
         return tuple(course.trials[each.name] for each in tests)
 
     def demand(
-        self, container: Container, tests: Sequence[RolloutTest], excused: Collection[str] = (), *, once: bool = False
+        self,
+        container: Container,
+        tests: Sequence[RolloutTest],
+        excused: Collection[str] = (),
+        *,
+        once: bool = False,
+        every: float | None = None,
     ) -> None:
-        """Have them run until all are good often enough; ``once``: until there is a result of each. To be called again and
-        again for as long as somebody waits for them."""
+        """Have them run until all are good often enough; ``once``: until there is a result of each; ``every``: and again
+        after so many seconds. To be called again and again for as long as somebody waits for them."""
         running = container.running
         if running is None or not tests:
             return
@@ -140,7 +153,7 @@ class Trials:
                 course.task.cancel()
             course = _Course(running.identity, tuple(tests), {each.name: each for each in trial.begin(tests)})
             self._courses[container.name] = course
-        course.asked, course.once, course.excused = proc.uptime(), once, frozenset(excused)
+        course.asked, course.once, course.excused, course.every = proc.uptime(), once, frozenset(excused), every
         if course.due() and (course.task is None or course.task.done()):
             found = course
             course.task = self._tasks.do("tests", lambda: self._work(container, found), subject=container.name)
@@ -158,6 +171,7 @@ class Trials:
         verdict, reason = await self._run(container, test)
         if _is_of(course, container, course.tests):
             course.trials[test.name] = course.trials[test.name].after(verdict, reason)
+            course.ran = proc.uptime()
             self._done()
 
     def forget(self, container: Container) -> None:
