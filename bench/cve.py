@@ -14,9 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import sys
 import zlib
+from functools import lru_cache
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -28,7 +28,12 @@ from lxcfleet.api.client import Client
 from lxcfleet.api.queries import VerifyRequest
 from lxcfleet.base.merge import reconcile
 from lxcfleet.base.merge.records import STATUS
+from lxcfleet.base.present import Bottom
+from lxcfleet.base.stack import base
 from lxcfleet.patch.cve import inventory
+from lxcfleet.patch.cve.changelog import Changelog
+from lxcfleet.patch.cve.shelf import OfBase, Shelf
+from lxcfleet.paths import Paths
 from lxcfleet.spec.selection import Selection
 
 _ALL = Selection()
@@ -36,12 +41,23 @@ _CVE = "CVE-2099-0001"
 LIMIT = 2.0
 
 
+@lru_cache
+def oldest() -> dict[str, str]:
+    """The version of the oldest entry in the changelog of each of the host's sources."""
+    shelf = Shelf(OfBase(Bottom(base(Paths()))))
+    sources = inventory.by_source(inventory.read(Path(STATUS).read_bytes()).values())
+    logs = {source: shelf.of(source, packages) for source, packages in sources.items()}
+    return {source: log.versions[-1] for source, log in logs.items() if isinstance(log, Changelog)}
+
+
 def before(status: bytes, count: int, mark: str = "") -> bytes:
-    """dpkg's status with an older version of each package, and further packages, until there are ``count`` of them."""
-    sources = re.sub(rb"(?m)^(Source: \S+) \(.*\)$", rb"\1", status)
-    old = re.sub(rb"(?m)^Version: .*$", b"Version: 0~", sources).rstrip(b"\n")
-    old = re.sub(rb"(?m)^(Package: openssl\n(?:.+\n)*?Version: 0~)$", rb"\g<1>" + mark.encode(), old)
-    more = count - len(inventory.read(status))
+    """dpkg's status with the oldest version of each package, and further packages, until there are ``count`` of them."""
+    packages = inventory.read(status)
+    entry = "Package: {0.name}\nStatus: a b installed\nArchitecture: {0.architecture}\nSource: {0.source}\nVersion: {1}"
+    old = "\n\n".join(
+        entry.format(each, oldest().get(each.source, "0") + mark * (each.source == "openssl")) for each in packages.values()
+    ).encode()
+    more = count - len(packages)
     extra = b"Package: lxcfleet-bench%d\nStatus: install ok installed\nArchitecture: all\nVersion: 1"
     return b"\n\n".join([old, *(extra % number for number in range(more))]) + b"\n\n"
 
@@ -107,7 +123,7 @@ def _measure(ours: fleet.Fleet, options: argparse.Namespace) -> int:
     for name in ours.names:
         begin_with(ours, name, options.packages)
     rounds("one set", LIMIT)
-    data(DIRECTORY / "data", options.holes)
+    data(DIRECTORY / "fleet/data", options.holes)
     settings = ours.paths.config_file.read_text()
     ours.paths.config_file.write_text(f"{settings}cve: {{source: {DIRECTORY / 'data'}}}\n")
     ours.end()

@@ -131,7 +131,10 @@ class Findings:
         self._alike: dict[tuple[object, ...], int] = {}
         self._count = self._new = 0
         self._shared: Candidates = {}
-        self._looked: set[tuple[str, str]] = set()
+        self._judged: set[tuple[str | Package, ...]] = set()
+        """The packages of which it is known which holes of the data they have."""
+        self._looked: dict[tuple[str, str], list[Unread]] = {}
+        """What the host's changelogs do not tell, by source and the version since which they were read."""
         self.named: set[str] = set()
         """Those of ``only`` that a changelog or the data names."""
 
@@ -176,12 +179,12 @@ class Findings:
             old = _oldest(before)
             if order.compare(_latest(packages), old) <= 0:
                 continue
-            log = self._shelf.of(source, packages)
-            group.unread += _missing(source, packages, log, old)
-            if isinstance(log, Changelog) and (source, old) not in self._looked:
-                self._looked.add((source, old))
-                for cve, mention in log.closed_since(old).items():
-                    self._add(self._shared, source, cve, mention, log.date)
+            if (source, old) not in self._looked:
+                log = self._shelf.of(source, packages)
+                self._looked[source, old] = _missing(source, packages, log, old)
+                for cve, mention in log.closed_since(old).items() if isinstance(log, Changelog) else ():
+                    self._add(self._shared, source, cve, mention, log.date if isinstance(log, Changelog) else 0.0)
+            group.unread += self._looked[source, old]
 
     def _closed_in(self, group: Group, disk: Mapping[str, Sequence[Package]], own: Candidates) -> None:
         """What the group's versions closed that are newer than the host's."""
@@ -216,6 +219,10 @@ class Findings:
         """What the data knows of the packages: each CVE that they have, or had when the containers began."""
         for packages in (disk, began):
             for source, present in packages.items():
+                key: tuple[str | Package, ...] = (source, *present)
+                if key in self._judged:
+                    continue
+                self._judged.add(key)
                 for name in {source, *(each.name for each in present)}:
                     for cve, holes in self._holes.get(name, {}).items():
                         if not self._only or cve in self._only:

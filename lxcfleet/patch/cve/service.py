@@ -131,8 +131,12 @@ class _Judged:
         self._members: list[list[str]] = [[] for _ in answer["sets"]]
         for name, number in answer["containers"].items():
             self._members[number].append(name)
-        self._known: dict[tuple[int, _Key], dict[Verdict, list[str]]] = {}
-        self._keys = [_Key.of(each) for each in answer["found"]]
+        self._known: dict[tuple[int, int], dict[Verdict, list[str]]] = {}
+        self._plain: dict[tuple[int, bool], Verdict] = {}
+        """Of containers in which nothing was found: they are all alike."""
+        numbers: dict[_Key, int] = {}
+        self._keys = [numbers.setdefault(_Key.of(each), len(numbers)) for each in answer["found"]]
+        """What the verdict on each CVE follows from, as a number: equal ones have the same."""
 
     def records(self) -> Iterator[CveRecord]:
         """One for each CVE and source, the worst first."""
@@ -173,7 +177,7 @@ class _Judged:
         key, found = (number, self._keys[index]), self._answer["found"][index]
         if key not in self._known:
             self._known[key] = places = dict[Verdict, list[str]]()
-            own, plain = self._answer["sets"][number]["own"], None
+            own = self._answer["sets"][number]["own"]
             for name in self._members[number]:
                 seen = self._sight.evidence.get(name) if self._sight else None
                 if seen is None and found["disk"] in _SURE:
@@ -181,8 +185,9 @@ class _Judged:
                 elif seen is None or self._sight is None:
                     verdict = judge.without_fix(found)
                 elif judge.is_plain(seen):
-                    plain = plain or judge.verdict(found, seen, self._sight.host, self._owners, own=own)
-                    verdict = plain
+                    known = self._plain.get((self._keys[index], own))
+                    verdict = known or judge.verdict(found, seen, self._sight.host, self._owners, own=own)
+                    self._plain[self._keys[index], own] = verdict
                 else:
                     verdict = judge.verdict(found, seen, self._sight.host, self._owners, own=own)
                 places.setdefault(verdict, []).append(name)
