@@ -181,7 +181,7 @@ class CveRecord(TypedDict):
     line: str | None
     """The words of the changelog."""
     partly: bool
-    """Whether these words say that only a part is closed, or that it is not."""
+    """Whether these words may say that only a part is closed, or that it is not."""
     urgency: str | None
     """low, medium or high, as the data of debsecan has it."""
     remote: bool | None

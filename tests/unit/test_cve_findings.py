@@ -168,8 +168,22 @@ def test_a_part_that_is_not_closed_is_left_in_doubt() -> None:
 def test_one_package_of_a_source_that_was_held_back() -> None:
     held = packages(package("libssl3", "3.0-2", "openssl"), package("openssl", NEWER))
     (results,) = found(held, [group(held, ssl("3.0-1"))], LOGS)
-    assert results[ONE].disk is Disk.OPEN
+    assert results[ONE].disk is Disk.FIXABLE
     assert [each.name for each in results[ONE].without] == ["libssl3"]
+
+
+def test_a_version_for_a_stable_suite_has_what_it_was_made_from() -> None:
+    """2-1~deb12u1 is made from 2-1, and older by its number."""
+    text = entry("2-1~deb12u1", "  * Rebuild for bookworm") + entry("2-1", f"  * {ONE}") + entry("1-1", f"  * {TWO}")
+    logs = {"openssl/changelog.Debian.gz": text}
+    host = ssl("2-1~deb12u1")
+    (results,) = found(host, [group(host, ssl("1-1"))], logs)
+    assert {cve: each.disk for cve, each in results.items()} == {ONE: Disk.FIXED}
+    log = Shelf(Files(logs)).of("openssl", list(host.values()))
+    assert isinstance(log, Changelog)
+    assert set(log.closed_since("0")) == {ONE, TWO}
+    assert not log.closed_since("2-1")
+    assert not log.closed_since("2-1~deb12u1")
 
 
 def test_an_old_kernel_that_is_left_installed() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from functools import cached_property
 
 from lxcfleet.host.packages import order
 from lxcfleet.spec.cves import CVE
@@ -23,12 +24,22 @@ _TRAILER = re.compile(rb"^ -- [^\n]{0,200}>  ([^\n]{10,60})$", re.MULTILINE)
 _TRIMMED = b"\n# Older entries have been removed from this changelog"
 """debhelper's mark of a changelog that is cut; dh_installchangelogs(1)."""
 _ITEM = re.compile(r"^(\s*)([*+-]|\[)\s?")
-_PARTLY = re.compile(r"\b(partial(ly)?|partly|not fully|not completely)\b", re.IGNORECASE)
-_NOT = re.compile(
-    r"\b(revert(s|ed|ing)?|back(s|ed)? out|roll(s|ed)? back|not (yet )?fixed|unfixed|still (vulnerable|affected)"
-    r"|not (affected|vulnerable)|unaffected|(does|do|did) not affect|doesn't affect)\b",
+_PARTLY = re.compile(
+    r"\b((partial(ly)?|partly)\s+(\w+\s+){0,2}?(fix|mitigat|address|resol|clos|solution|patch|CVE)"
+    r"|(fix|mitigat|address|resolv|clos)\w*\s+(\w+\s+){0,2}?(partially|partly)\b"
+    r"|not fully|not completely)",
     re.IGNORECASE,
 )
+"""Not `partial` alone: many holes have to do with partial reads, and the like."""
+_NOT = re.compile(
+    r"\b((revert\w*|back(s|ed|ing)?\s+out|roll(s|ed|ing)?\s+back)\s+(\w+\s+){0,4}?(fix|patch|CVE-)"
+    r"|not (yet )?fixed|unfixed|still (vulnerable|affected)|not (affected|vulnerable)|unaffected"
+    r"|(does|do|did) not affect|doesn't affect)",
+    re.IGNORECASE,
+)
+"""Not each `revert`: holes are closed by reverting what brought them, too."""
+PART = re.compile(r"\bpart(ly|ial|ially)\b", re.IGNORECASE)
+"""Words upon which a line is shown in any case."""
 _MOST_MENTIONS = 20_000
 _MOST_ENTRIES = 20_000
 _LINE = 240
@@ -77,6 +88,8 @@ class Changelog:
 
     def reaches(self, version: str) -> bool:
         """Whether it has all entries after ``version``: an entry of it, or of an older one, is there."""
+        if version in self._places:
+            return True
         return any(order.compare(each, version) <= 0 for each in reversed(self.versions[-_OLDEST:]))
 
     def closed_since(self, version: str) -> dict[str, Mention]:
@@ -84,9 +97,23 @@ class Changelog:
         found = {}
         for cve in self.mentions:
             told = self.told(cve)
-            if told is not None and order.compare(told.version, version) > 0:
+            if told is not None and not self.includes(version, told.version):
                 found[cve] = told
         return found
+
+    def includes(self, version: str, change: str) -> bool:
+        """Whether the source of ``version`` has what the entry of another version, ``change``, tells.
+
+        The order of the entries decides, as 1-2~deb12u1 is made from 1-2, and older than that by its number.
+        """
+        if version in self._places and change in self._places:
+            return self._places[change] >= self._places[version]
+        return order.compare(version, change) >= 0
+
+    @cached_property
+    def _places(self) -> Mapping[str, int]:
+        """The place of each version among the entries, the newest first."""
+        return {version: place for place, version in reversed([*enumerate(self.versions)])}
 
     def told(self, cve: str) -> Mention | None:
         """The mention that counts: the first that closed it and was not taken back; else the last one, which leaves doubt."""

@@ -108,8 +108,8 @@ class Data:
 class _Candidate(NamedTuple):
     cve: str
     mention: Mention | None
-    date: float
-    """Of the newest entry of the changelog that it comes from."""
+    log: Changelog | None
+    """The changelog that it comes from."""
     holes: tuple[Hole, ...]
 
 
@@ -183,7 +183,7 @@ class Findings:
                 log = self._shelf.of(source, packages)
                 self._looked[source, old] = _missing(source, packages, log, old)
                 for cve, mention in log.closed_since(old).items() if isinstance(log, Changelog) else ():
-                    self._add(self._shared, source, cve, mention, log.date if isinstance(log, Changelog) else 0.0)
+                    self._add(self._shared, source, cve, mention, log if isinstance(log, Changelog) else None)
             group.unread += self._looked[source, old]
 
     def _closed_in(self, group: Group, disk: Mapping[str, Sequence[Package]], own: Candidates) -> None:
@@ -195,7 +195,7 @@ class Findings:
                 group.unread += _missing(source, packages, log, old)
                 if isinstance(log, Changelog) and sum(map(len, own.values())) <= _MOST_OWN:
                     for cve, mention in log.closed_since(old).items():
-                        self._add(own, source, cve, mention, log.date)
+                        self._add(own, source, cve, mention, log)
 
     def _search(self) -> None:
         """Look for the CVEs that are asked for in all changelogs of the host, and in the data."""
@@ -203,7 +203,7 @@ class Findings:
             log = self._shelf.of(source, packages)
             for cve in self._only.intersection(log.mentions) if isinstance(log, Changelog) else ():
                 assert isinstance(log, Changelog)
-                self._add(self._shared, source, cve, log.told(cve), log.date)
+                self._add(self._shared, source, cve, log.told(cve), log)
         self.named |= {cve for holes in self._holes.values() for cve in holes} & self._only
 
     def _search_own(self, group: Group, disk: Mapping[str, Sequence[Package]], own: Candidates) -> None:
@@ -213,7 +213,7 @@ class Findings:
                 group.unread.append(Unread(source, tuple(sorted({each.name for each in packages})), log))
                 continue
             for cve in self._only.intersection(log.mentions):
-                self._add(own, source, cve, log.told(cve), log.date)
+                self._add(own, source, cve, log.told(cve), log)
 
     def _of_data(self, disk: Mapping[str, Sequence[Package]], began: Mapping[str, Sequence[Package]]) -> None:
         """What the data knows of the packages: each CVE that they have, or had when the containers began."""
@@ -228,18 +228,19 @@ class Findings:
                         if not self._only or cve in self._only:
                             mine = tuple(hole for hole in holes if self._only or any(_has(hole, each) for each in present))
                             if mine:
-                                self._add(self._shared, source, cve, None, 0.0, mine)
+                                self._add(self._shared, source, cve, None, None, mine)
 
     def _add(
-        self, where: Candidates, source: str, cve: str, mention: Mention | None, date: float, holes: tuple[Hole, ...] = ()
+        self, where: Candidates, source: str, cve: str, mention: Mention | None, log: Changelog | None,
+        holes: tuple[Hole, ...] = (),
     ) -> None:
         known = where.setdefault(source, {}).get(cve)
         if known is not None:
-            mention, date = (known.mention, known.date) if known.mention is not None else (mention, date)
+            mention, log = (known.mention, known.log) if known.mention is not None else (mention, log)
             holes = tuple(dict.fromkeys((*known.holes, *holes)))
         elif not holes:
             holes = tuple(self._holes.get(source, {}).get(cve, ()))
-        where[source][cve] = _Candidate(cve, mention, date, holes)
+        where[source][cve] = _Candidate(cve, mention, log, holes)
         self.named |= {cve} & self._only
 
     # -- what they have ----------------------------------------------------------------------------------------
@@ -310,22 +311,29 @@ class Findings:
             return candidate
         log = self._shelf.of(source, self._host[source])
         if isinstance(log, Changelog) and log.date > self._moment and (told := log.told(candidate.cve)) is not None:
-            return candidate._replace(mention=told, date=log.date)
+            return candidate._replace(mention=told, log=log)
         return candidate
 
     def _lacks(self, package: Package, candidate: _Candidate) -> bool:
-        mention = candidate.mention
+        mention, log = candidate.mention, candidate.log
         closed = mention is not None and mention.kind is Kind.CLOSED
-        later = mention is None or order.compare(package.source_version, mention.version) < 0
+        later = mention is None or log is None or not _includes(log, package, mention.version)
         if candidate.holes:
-            newer = closed and candidate.date > self._moment
+            newer = closed and log is not None and log.date > self._moment
             return any(_has(hole, package) for hole in candidate.holes) and (later or not newer)
         return closed and later
 
     def _fix_is_known(self, source: str, candidate: _Candidate) -> bool:
-        if any(hole.fixed for hole in candidate.holes):
+        if any(hole.fixed for hole in candidate.holes) or not candidate.holes:
             return True
         return source in self._host and not any(self._lacks(each, candidate) for each in self._host[source])
+
+
+def _includes(log: Changelog, package: Package, change: str) -> bool:
+    """Whether a package has what an entry tells. A build without a change of the source may have an entry of its own."""
+    return log.includes(package.source_version, change) or (
+        package.version in log.versions and log.includes(package.version, change)
+    )
 
 
 def _has(hole: Hole, package: Package) -> bool:

@@ -15,7 +15,7 @@ from lxcfleet.containers.registry import Registry
 from lxcfleet.host.packages import database, losses
 from lxcfleet.launcher.items.cves import CveData, CveSets, FoundCve
 from lxcfleet.patch.cve import judge
-from lxcfleet.patch.cve.changelog import Kind
+from lxcfleet.patch.cve.changelog import PART, Kind
 from lxcfleet.patch.cve.findings import Disk
 from lxcfleet.patch.cve.judge import Verdict
 from lxcfleet.patch.cve.sets import Sets
@@ -163,7 +163,7 @@ class _Judged:
             "packages": sorted({package for each in found for package in each["packages"]}),
             "fixed": told["fixed"] or None,
             "line": told["line"] or None,
-            "partly": bool(told["words"]) and told["words"] != Kind.CLOSED,
+            "partly": told["words"] in (Kind.PARTLY, Kind.NOT) or PART.search(told["line"]) is not None,
             "urgency": first["urgency"] or None,
             "remote": first["remote"],
             "description": first["description"] or None,
