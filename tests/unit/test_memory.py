@@ -99,6 +99,11 @@ def test_a_kill_in_words(limit: int, kill: Kill | None, more: int, text: str) ->
     assert words(limit, kill, more) == text
 
 
+def test_the_daemon_s_unit_lets_it_read_the_kernel_s_log() -> None:
+    unit = Path(kernel_log.__file__).parents[3] / "systemd" / "lxcfleet.service.in"
+    assert "DeviceAllow=/dev/kmsg r\n" in unit.read_text()
+
+
 # -- what is heard ----------------------------------------------------------------------------------------------
 
 
