@@ -87,6 +87,18 @@ def test_signals_reach_the_command_and_nobody_else_runs_it_meanwhile(fleet: Flee
     assert fleet.state(name) == "exited"
 
 
+def test_a_stop_during_the_start_ends_it(fleet: Fleet) -> None:
+    """Process 1 does not hear signals yet."""
+    name = fleet.name("a")
+    with fleet.spawn("run", name, "--", "sleep", "1000", stderr=subprocess.DEVNULL) as client:
+        until(lambda: fleet.paths.foreground(name).exists(), what="its start has begun")
+        client.terminate()
+        try:
+            assert client.wait(30) == 143
+        finally:
+            client.kill()
+
+
 def test_a_restart_ends_the_run_with_the_status_that_asks_for_a_new_one(fleet: Fleet) -> None:
     name = fleet.name("a")
     with running(fleet, name, "--", "sh", "-c", WAITS) as (client, _):

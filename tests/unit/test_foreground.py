@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from lxcfleet.cli.ui import foreground as ui
 from lxcfleet.containers import foreground
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.foreground import Foreground
 from lxcfleet.containers.lxc_config import arguments, init_command
 from lxcfleet.host.lxc import foreground as keeping
 from lxcfleet.host.lxc.streams import Copies, Follower, Log
+from lxcfleet.host.process import proc
 from lxcfleet.patch.rollout import planner
 from lxcfleet.patch.rollout.state import LiveState, Member, MemberPhase, Rollout, RolloutKind
 from lxcfleet.paths import Paths
@@ -174,6 +176,38 @@ def test_a_start_that_waits_is_given_up_when_the_caller_does_not_wait_any_more(w
         else:
             client.close()
             assert keeper.begun(keepers) is None
+
+
+def test_a_stop_that_comes_during_the_start_is_passed_on_once_the_command_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Process 1 is a shell at first, without handlers for signals, and the kernel drops these."""
+    client, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    daemon, keepers = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    request = {"name": "a", "system": False, "log": "", "pending": "/none", "detach": False}
+    has_child, sent = [False], list[int]()
+    monkeypatch.setattr(proc, "has_children", lambda pid: pid == 7 and has_child[0])
+    with client, daemon, theirs, keepers:
+        keeper = keeping._Keeper(request, theirs, (0, 1, 2), "/none")
+        monkeypatch.setattr(keeper, "_send", sent.append)
+        client.send(json.dumps({"signal": int(signal.SIGTERM)}).encode())
+        daemon.send(b'{"pid": 7}')
+        assert keeper.begun(keepers) == 7
+        keeper._pid = 7
+        keeper._pass_on_early()
+        keeper._look_at_the_clock()
+        assert sent == []
+        assert keeper._patience() is not None, "it is looked at again"
+        has_child[0] = True
+        keeper._look_at_the_clock()
+        keeper._look_at_the_clock()
+        assert sent == [signal.SIGTERM]
+        assert keeper._patience() is None
+
+
+def test_systemd_takes_an_end_for_a_restart_for_no_failure() -> None:
+    unit = (Path(keeping.__file__).parents[3] / "systemd" / "lxcfleet-run@.service.in").read_text()
+    said = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line and not line.startswith("#"))
+    assert said["RestartForceExitStatus"] == str(ui.AGAIN)
+    assert str(ui.AGAIN) in said["SuccessExitStatus"].split()
 
 
 @pytest.mark.parametrize("phase", [MemberPhase.RESTARTING, MemberPhase.GATED])

@@ -21,6 +21,7 @@ from typing import Any
 from lxcfleet.errors import FleetError
 from lxcfleet.host.lxc import liblxc, monitor
 from lxcfleet.host.lxc.streams import Copies, Follower, Source, Terminal
+from lxcfleet.host.process import proc
 from lxcfleet.host.process.ends import End
 
 TIDY_SECONDS = 10.0
@@ -67,7 +68,10 @@ class _Keeper:
         """When process 1 is killed."""
         self._nudge: float | None = None
         """When the signal that shuts a system down is sent again."""
-        self._process = -1
+        self._pid = self._process = -1
+        """Process 1, and a descriptor of it."""
+        self._unheard: list[int] = []
+        """Signals for process 1 that it would not hear yet."""
         self._go = -1
         """The pipe that lets the command begin."""
         self._waits = False
@@ -140,6 +144,7 @@ class _Keeper:
 
     def keep(self, pid: int) -> None:
         """Serve the run of this process 1 to its end, and tell how it ended."""
+        self._pid = pid
         try:
             self._process = os.pidfd_open(pid)
         except OSError:  # it has ended, or the daemon saw that already, and gave no pid
@@ -151,8 +156,7 @@ class _Keeper:
         self.say({"started": pid})
         if self._client is None:
             self._left()
-        for number in self._early:
-            self._pass_on(number)
+        self._pass_on_early()
         self._copy()
         status = _heard(end)
         renew = self._is_to_be_renewed()
@@ -206,6 +210,7 @@ class _Keeper:
         moments = [each for each in (self._deadline, self._nudge) if each is not None]
         pause = None if self._source is None else self._source.pause
         left = [max(0.0, each - time.monotonic()) for each in moments] + ([] if pause is None else [pause])
+        left += [_LOOK_SECONDS] if self._unheard else []
         return min(left) * 1000 if left else None
 
     def _look_at_the_clock(self) -> None:
@@ -215,6 +220,7 @@ class _Keeper:
             self._send(signal.SIGKILL)
         if self._nudge is not None and now >= self._nudge:
             self._shut_down()
+        self._deliver()
 
     def _hear(self) -> bool:
         """Take the client's next message; False: it is gone."""
@@ -258,8 +264,26 @@ class _Keeper:
     def _pass_on(self, number: int) -> None:
         if self._request["system"] and number in (*_ASKS_TO_END, self._request["stop_signal"]):
             self._shut_down()
-        else:
+        elif self._request["system"]:
             self._send(number)
+        else:
+            self._unheard.append(number)
+            self._deliver()
+
+    def _pass_on_early(self) -> None:
+        for number in self._early:
+            self._pass_on(number)
+
+    def _deliver(self) -> None:
+        """Send process 1 what came for it, once it hears: until then it is a shell, and then tini that sets itself up.
+
+        The kernel drops signals that the first process of a container has no handler for (pid_namespaces(7)), and with them
+        a stop that comes while the container starts. tini begins its child when it handles them all (tini.c, main).
+        """
+        if self._unheard and proc.has_children(self._pid):
+            for number in self._unheard:
+                self._send(number)
+            self._unheard.clear()
 
     def _shut_down(self) -> None:
         self._send(signal.SIGRTMIN + 3)
