@@ -79,7 +79,7 @@ class ActionDone(Event):
     word: str
     """The word for the action, as `lxcfleet events` shows it."""
     reason: str = ""
-    """The reason, if nobody asked for the action."""
+    """The reason, if nobody asked for the action; or what should be known of it."""
 
     def told(self) -> Told:
         return Told(self.word, self.name, self.reason)

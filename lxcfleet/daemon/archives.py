@@ -151,7 +151,8 @@ class Archives:
             conversation = await self._launcher.converse(EXPORT, item, archive)
             with contextlib.closing(conversation):
                 last = await _finish(conversation, connection, f"{ask.name} is not exported")
-        self._fleet.bus.publish(ActionDone(ask.name, "exported"))
+        told = "" if still.frozen_ms is None else f"it was frozen for {still.frozen_ms} ms"
+        self._fleet.bus.publish(ActionDone(ask.name, "exported", told))
         outcome: ArchiveMessage = {
             "done": True, "name": ask.name, "bytes": last["bytes"], "frozen_ms": still.frozen_ms, "notes": still.notes
         }  # fmt: skip

@@ -425,3 +425,13 @@ def test_records_of_the_base_are_those_that_the_head_names() -> None:
     for told, given_content in wrong.items():
         with pytest.raises(InvalidInput):
             reconcile.check_snapshot(told, given_content)
+
+
+def test_records_of_the_base_go_along_only_with_records_of_ones_own(tmp_path: Path) -> None:
+    assert not reconcile.has_records(tmp_path)
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/hosts").write_text("x")
+    (tmp_path / "etc/passwd").symlink_to("hosts")
+    assert not reconcile.has_records(tmp_path)
+    (tmp_path / "etc/group").touch()
+    assert reconcile.has_records(tmp_path)

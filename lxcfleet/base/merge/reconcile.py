@@ -232,6 +232,11 @@ def file_at_last_start(paths: Paths, name: str, path: str) -> bytes | None:
     return None
 
 
+def has_records(delta: Path) -> bool:
+    """Whether a delta has any of the files that are merged, be it an empty one. Raises OSError."""
+    return any(tree.size_within(delta, path) or tree.read_within(delta, path, 0) is not None for path in MERGES)
+
+
 def check_snapshot(name: str, content: bytes) -> None:
     """Raise InvalidInput unless ``content`` is the snapshot ``name``, as it came from elsewhere."""
     rest, files = content, 0

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import re
 import shutil
 import socket
 import sys
@@ -17,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 
@@ -35,9 +33,9 @@ from lxcfleet.api.client import Client
 from lxcfleet.api.fleets import ExportRequest
 from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
-from lxcfleet.cli.ui import output, spool
+from lxcfleet.cli.ui import beside, output, spool
 from lxcfleet.cli.ui.attach import fill_gaps, received
-from lxcfleet.errors import Busy, ErrorBody, FleetError, HostError, InvalidInput, Unreachable, from_body
+from lxcfleet.errors import ErrorBody, FleetError, HostError, InvalidInput, Unreachable, from_body
 from lxcfleet.spec.names import check_name
 from lxcfleet.spec.selection import natural_order
 from lxcfleet.units import parse_size
@@ -45,8 +43,6 @@ from lxcfleet.units import parse_size
 FAILED, SOME = 1, 3
 _AT_ONCE = 4
 """So many containers are exported at the same time, or as many as there are processors."""
-_STAMP = "%Y%m%dT%H%M%SZ"
-_STAMPED = re.compile(r"\.[0-9]{8}T[0-9]{6}Z")
 _PIECE = 1 << 20
 _TELL_SECONDS = 0.2
 
@@ -135,7 +131,7 @@ def _target(name: str, file: str | None, directory: Path | None, keep: int | Non
     if file is not None:
         return Path(file)
     assert directory is not None
-    stamp = f".{datetime.now(UTC).strftime(_STAMP)}" if keep is not None else ""
+    stamp = f".{datetime.now(UTC).strftime(beside.STAMP)}" if keep is not None else ""
     return directory / f"{name}{stamp}{SUFFIX}"
 
 
@@ -153,6 +149,7 @@ class _Exporting:
         self._how = how
         self._connections: set[socket.socket] = set()
         self._left = threading.Event()
+        self._slots = threading.Semaphore(_slots())
         self._meter = _Meter()
 
     def request(self, name: str) -> ExportContainer:
@@ -166,7 +163,7 @@ class _Exporting:
     def run(self, targets: Mapping[str, Path]) -> list[Outcome]:
         """Export some, a few at a time."""
         found: dict[str, Outcome] = {}
-        with ThreadPoolExecutor(min(_AT_ONCE, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(2 * _slots()) as pool:  # while some are exported, others are forced to the disk
             asked = [pool.submit(self._one, name, target) for name, target in targets.items()]
             try:
                 for each in as_completed(asked):
@@ -190,14 +187,15 @@ class _Exporting:
 
     def _one(self, name: str, target: Path) -> Outcome:
         try:
-            with _beside(target) as (beside, file):
-                message = self.into(name, file.fileno())
+            with beside.opened(target) as (new, file):
+                with self._slots:
+                    message = self.into(name, file.fileno())
                 size = os.fstat(file.fileno()).st_size
                 os.fsync(file.fileno())
-                os.rename(beside, target)
-            _sync(target.parent)
+                os.rename(new, target)
+            beside.sync(target.parent)
             if self._how["keep"] is not None:
-                _forget_old(name, target.parent, self._how["keep"])
+                beside.forget_old(name, target.parent, self._how["keep"])
         except FleetError as error:
             return Outcome(name, "failed", error)
         except OSError as error:
@@ -222,50 +220,8 @@ class _Exporting:
                 self._connections.discard(connection)
 
 
-@contextlib.contextmanager
-def _beside(target: Path) -> Iterator[tuple[Path, IO[bytes]]]:
-    """A new file beside ``target``, which only its owner can read; gone in the end, unless it was renamed."""
-    beside = target.with_name(f".{target.name}.new")
-    with open(_new(beside, target), "w+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield beside, file
-        finally:
-            with contextlib.suppress(OSError):
-                if os.path.samestat(os.stat(beside), os.fstat(file.fileno())):
-                    os.unlink(beside)
-
-
-def _new(beside: Path, target: Path) -> int:
-    """A descriptor of a file that did not exist before. What a killed export left is removed; one that goes on is not."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        return os.open(beside, flags, 0o600)
-    except FileExistsError:
-        pass
-    with open(os.open(beside, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as left:
-        try:
-            fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy(f"{target} is being written", hint="another export writes it; wait until that is done") from None
-        os.unlink(beside)
-    return os.open(beside, flags, 0o600)
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _forget_old(name: str, directory: Path, keep: int) -> None:
-    """Remove all but the newest archives of a container. The time in the name counts."""
-    archives = [each for each in directory.iterdir() if each.name.startswith(f"{name}.") and each.name.endswith(SUFFIX)]
-    stamped = [each for each in archives if _STAMPED.fullmatch(each.name[len(name) : -len(SUFFIX)])]
-    for old in sorted(stamped, key=lambda each: each.name)[:-keep]:
-        old.unlink(missing_ok=True)
+def _slots() -> int:
+    return min(_AT_ONCE, os.cpu_count() or 1)
 
 
 def _to_stdout(exporting: _Exporting, name: str) -> int:

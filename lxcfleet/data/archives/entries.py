@@ -19,7 +19,8 @@ from lxcfleet.spec.terms import RANGE_SIZE
 from lxcfleet.units import as_size
 
 BLOCK = 512
-DEEPEST = 1000
+DEEPEST = 400
+"""Directories on the way to an entry. Each is held open, and a process has 1,024 descriptors at least."""
 _PIECE = 1 << 20
 _MOST_HEADER = 1 << 20
 _MOST_NAME = 255

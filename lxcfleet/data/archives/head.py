@@ -4,7 +4,7 @@ An archive of format 1 is a tar file, compressed by zstd, with these members in 
 
 - ``export.yaml``: the head;
 - ``base``: what the records of packages and accounts of the base were at the container's last start, for the merge at the
-  next one (see base.merge.reconcile); it is missing if the container never started;
+  next one (see base.merge.reconcile); it is missing if the container has no such records of its own;
 - ``delta/``: the container's own layer, with owners from 0 to 65535, as the container itself has them;
 - ``volumes/NAME/``: the files of its volumes, if they were asked for, with owners of the same kind.
 

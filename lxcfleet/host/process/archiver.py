@@ -18,6 +18,8 @@ _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 """Nothing of ours: TAR_OPTIONS, ZSTD_CLEVEL and the like would change the archive."""
 _NOBODY = 65534
 _BUFFER = 1 << 20
+_CHANGED = 1
+"""tar's exit status if a file changed while it was read; tar(1)."""
 _PAUSE = 0.25
 """Seconds between two reports of how far it is."""
 _SAID = 500
@@ -31,13 +33,14 @@ class TooSlow(HostError):
 
 def pack(
     directory: Path, members: Sequence[str], attributes: Sequence[str], output: int, level: int, seconds: float,
-    told: Callable[[int], None],
+    told: Callable[[int], None], *, changing: bool = False,
 ) -> int:  # fmt: skip
     """Write ``members`` of ``directory`` as a compressed archive to the descriptor ``output``. Gives the bytes before
     compression.
 
     ``attributes``: the extended attributes that it gets, as patterns; ``seconds``: the longest time; ``told``: called now and
-    then with the bytes so far, and may raise to have it broken off. Raises HostError, TooSlow.
+    then with the bytes so far, and may raise to have it broken off; ``changing``: whether others may write to the files
+    meanwhile. Raises HostError, TooSlow.
     """
     patterns = [f"--xattrs-include={each}" for each in attributes]
     packing = [
@@ -54,16 +57,17 @@ def pack(
         assert tar.stdout is not None
         tar.stdout.close()  # so that tar hears of zstd's end
         deadline = time.monotonic() + seconds
+        ended = started.enter_context(_ended(zstd.pid))
         while zstd.poll() is None:
             if time.monotonic() > deadline:
                 raise TooSlow("the archive was not made", why=f"it was not whole after {seconds:g} s")
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                zstd.wait(min(_PAUSE, max(0.01, deadline - time.monotonic())))
-            written = max(written, _written(tar.pid))
-            told(written)
+            if not ended.poll(min(_PAUSE, max(0.01, deadline - time.monotonic())) * 1000):
+                written = max(written, _written(tar.pid))
+                told(written)
+        written = max(written, _written(tar.pid))
         if zstd.returncode:
             raise HostError("the archive can't be written", why=_said(errors[1]) or f"zstd ended with {zstd.returncode}")
-        if tar.wait():
+        if tar.wait() > (_CHANGED if changing else 0):
             raise HostError("the archive can't be made", why=_said(errors[0]) or f"tar ended with {tar.returncode}")
     return written
 
@@ -154,6 +158,18 @@ def _said(errors: IO[bytes]) -> str:
     lines = errors.read(1 << 16).decode("utf-8", "replace").strip().splitlines()
     last = lines[-1].replace("/*stdin*\\", "its input") if lines else ""
     return "".join(c if c.isprintable() else "?" for c in last)[:_SAID]
+
+
+@contextlib.contextmanager
+def _ended(pid: int) -> Iterator[select.poll]:
+    """Readable once the process has ended. Popen's own waiting with a timeout looks 20 times a second."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        yield poll
+    finally:
+        os.close(descriptor)
 
 
 def _written(pid: int) -> int:

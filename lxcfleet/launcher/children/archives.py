@@ -100,8 +100,9 @@ def export(item: ExportItem, reply: Reply, archive: int, paths: Paths) -> None:
         members.append(f"{VOLUMES}/{volume}")
     before = os.lstat(own.delta).st_ino
     size = archiver.pack(
-        place, members, ATTRIBUTES, archive, item["level"], item["seconds"], lambda size: _say(reply, size=size)
-    )
+        place, members, ATTRIBUTES, archive, item["level"], item["seconds"], lambda size: _say(reply, size=size),
+        changing=bool(item["volumes"]),
+    )  # fmt: skip
     if os.lstat(own.delta).st_ino != before:
         raise HostError(f"{name} was destroyed meanwhile", why="another container has its name by now")
     _say(reply, done=True, size=size)
@@ -140,8 +141,9 @@ def _show(source: Path, first_id: int | None, shown: int, target: Path, flags: i
 
 
 def _snapshot(paths: Paths, own: ContainerPaths, name: str) -> tuple[str, bytes]:
-    """The name and the content of the base's records at the container's last start; empty if they are not known."""
-    known = reconcile.last_base(paths, name)
+    """The name and the content of the base's records at the container's last start; empty if they are not known, or the
+    container has no records of its own that they would be merged with."""
+    known = reconcile.last_base(paths, name) if reconcile.has_records(own.delta) else ""
     for file in (own.base_snapshot(known), paths.base_snapshot(known)) if known else ():
         with contextlib.suppress(OSError, InvalidInput):
             content = file.read_bytes()
