@@ -10,10 +10,13 @@ from lxcfleet.api.records import ResultRecord, RolloutRecord
 from lxcfleet.api.requests import read_rollout_policy, read_selection, selection_to_json
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.rows import read_said, render_said
 from lxcfleet.spec.selection import Selection
 
 MOST_KEPT = 1000
 MOST_STRIPPED = 16
+USUAL_BAKE, LONGEST_BAKE = 3600.0, 86400.0
+"""Seconds."""
 _MOST_NAMED = 1000
 
 
@@ -104,6 +107,55 @@ class AddAppRequest:
         if not request.source.startswith("/"):
             fields.complain("source", "must be an absolute path")
         fields.finish("the request to add an app is not valid")
+        return request
+
+
+@dataclass(frozen=True)
+class BakeAppRequest:
+    """``lxcfleet app bake``: build a release in a throwaway clone. ``said``: what the clone is to be like, as for ``create``,
+    its command among it."""
+
+    name: str
+    version: str
+    path: str = ""
+    """The directory of the clone that becomes the release; empty: /opt/NAME."""
+    timeout: float = USUAL_BAKE
+    """Seconds that the command may take."""
+    keep: int | None = None
+    dry_run: bool = False
+    said: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The body."""
+        from lxcfleet.spec.fields import askable  # noqa: PLC0415  the command line starts with this module
+
+        own = {key: getattr(self, key) for key in ("name", "version", "path", "timeout", "keep", "dry_run")}
+        return {**own, "container": render_said(askable(), self.said)}
+
+    @classmethod
+    def from_json(cls, data: object) -> BakeAppRequest:
+        """From a body; raises InvalidInput."""
+        from lxcfleet.spec.apps import check_app, check_place, check_version  # noqa: PLC0415
+        from lxcfleet.spec.fields import askable  # noqa: PLC0415
+
+        fields = Fields(data, "request")
+        container = fields.nested("container")
+        request = cls(
+            fields.text("name"), fields.text("version"), fields.text("path"),
+            fields.number("timeout", USUAL_BAKE, 1, LONGEST_BAKE),
+            fields.integer("keep", 0, 0, MOST_KEPT) if fields.has("keep") else None, fields.flag("dry_run"),
+            read_said(askable().values(), container),
+        )  # fmt: skip
+        container.close()
+        for key, rule in (("name", check_app), ("version", check_version), ("path", check_place)):
+            try:
+                if key != "path" or request.path:
+                    rule(getattr(request, key))
+            except InvalidInput as error:
+                fields.complain(key, f"{error.message}: {error.why}")
+        if not request.said.get("command"):
+            fields.complain("container", "has no command")
+        fields.finish("the request to bake an app is not valid")
         return request
 
 

@@ -14,7 +14,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lxcfleet.api.apps import AddAppRequest, AppCheckRecord, AppRecord, AppSwitchRecord, NamedAppsRequest, UseAppRequest
+from lxcfleet.api.apps import (
+    AddAppRequest,
+    AppCheckRecord,
+    AppRecord,
+    AppSwitchRecord,
+    BakeAppRequest,
+    NamedAppsRequest,
+    UseAppRequest,
+)
 from lxcfleet.api.disk import DIFFERENCES, DISK, DiffRecord, DiffRequest, DiskRecord, DiskRequest
 from lxcfleet.api.drain import DrainRecord, DrainRequest, EndDrainRequest
 from lxcfleet.api.findings import (
@@ -234,6 +242,10 @@ REMOVE_APPS: Call[NamedAppsRequest, OperationRecord] = Call(
     one(OperationRecord), status=202,
 )  # fmt: skip
 
+BAKE_APP: Call[BakeAppRequest, OperationRecord] = Call(
+    "bake_app", "POST", "/1.0/apps/bake", "begin to build a release in a throwaway clone", InBody(BakeAppRequest),
+    one(OperationRecord), status=202,
+)  # fmt: skip
 USE_APP: Call[UseAppRequest, AppSwitchRecord] = Call(
     "use_app", "POST", "/1.0/apps/use", "begin to give containers another release of an app, or the one they had before",
     InBody(UseAppRequest), one(AppSwitchRecord), waits=True,

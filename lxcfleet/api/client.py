@@ -126,6 +126,7 @@ class Client:
     add_app = _method(calls.ADD_APP)
     verify_apps = _method(calls.VERIFY_APPS)
     remove_apps = _method(calls.REMOVE_APPS)
+    bake_app = _method(calls.BAKE_APP)
     use_app = _method(calls.USE_APP)
     snapshots = _method(calls.SNAPSHOTS)
     create_snapshots = _method(calls.CREATE_SNAPSHOTS)

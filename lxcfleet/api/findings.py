@@ -134,6 +134,10 @@ class ShadowsRecord(TypedDict):
     """null: the container has the host's packages."""
     mounts: dict[str, list[str]]
     """The packages with files below each place where it mounts something else: their patches do not reach it there."""
+    app: str | None
+    """The release of its app, as NAME@VERSION."""
+    brings: list[str]
+    """Files of its app that have the name of one of the host's libraries: patches of the host do not reach them."""
     problem: str | None
 
 
@@ -142,6 +146,8 @@ class EvidenceRecord(TypedDict):
 
     name: str
     state: str
+    app: str | None
+    """The release of its app, as NAME@VERSION."""
     proven: bool
     reasons: list[str]
     """Why the container is not proven."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,14 +56,18 @@ class Apps:
 
     async def records(self) -> list[AppRecord]:
         """All releases: by app, in the order in which they were sealed."""
-        return await asyncio.to_thread(lambda: [self._record(*each) for each in self._all()])
+        def read() -> list[AppRecord]:
+            present = database.installed()
+            return [self._record(*each, present) for each in self._all()]
+
+        return await asyncio.to_thread(read)
 
     def _all(self) -> Iterator[tuple[str, str]]:
         for name in store.names(self._paths):
             for version in store.versions(self._paths, name):
                 yield name, version
 
-    def _record(self, name: str, version: str) -> AppRecord:
+    def _record(self, name: str, version: str, present: Mapping[str, str]) -> AppRecord:
         found = store.load(self._paths, name, version)
         known = found if isinstance(found, Release) else Release(name, version)
         return {
@@ -78,7 +82,7 @@ class Apps:
             "containers": self.users(known.release),
             "base": known.base,
             "packages": dict(known.packages),
-            "older": older(known),
+            "older": older(known, present),
             "path": str(self._paths.release(name, version).tree),
             "problem": str(found) if isinstance(found, Broken) else None,
         }
@@ -99,7 +103,7 @@ class Apps:
                 raise NotFound(f"there is no app {each}", hint=_HINT)
         found: list[AppCheckRecord] = []
         for name, version in wanted:
-            item = AppItem(name=name, version=version, source="", strip=0, record="")
+            item = AppItem(name=name, version=version, source="", strip=0, record="", inside="")
             answer = await self._launcher.ask(VERIFY_APP, item)
             error = from_body(answer["error"]) if answer["error"] else None
             if error is not None and not isinstance(error, Broken):
@@ -114,28 +118,25 @@ class Apps:
     async def add(self, ask: AddAppRequest) -> Operation:
         """Begin to seal a release. Raises FleetError."""
         release = Release(ask.name, ask.version, source=ask.source, created=now())
-        there = store.load(self._paths, ask.name, ask.version)
-        if there is not None:
-            raise AlreadyExists(
-                f"the app {release.release} exists already", why="a release is never changed", hint="give another --version"
-            )
+        self.refuse_present(release)
         if ask.dry_run:
             lines = [f"{release.release}: copy {ask.source} to {self._paths.release(ask.name, ask.version).directory}"]
             return self._operations.dry("add app", [Result(release.release, "planned", True)], lines)
 
         async def job() -> Result:
-            with self._in_hand(release.release):
+            with self.in_hand(release.release):
                 await self.seal(release, Path(ask.source), ask.strip)
-                notes = await self._prune(ask.name, ask.version, self._keep() if ask.keep is None else ask.keep)
+                notes = await self.prune(ask.name, ask.version, ask.keep)
             return Result(release.release, "sealed", True, notes=notes)
 
         return self._operations.begin("add app", [Job(release.release, job)], _AT_ONCE)
 
-    async def seal(self, release: Release, source: Path, strip: int = 0) -> None:
-        """Have a release sealed. Raises FleetError; then nothing of it is there."""
+    async def seal(self, release: Release, source: Path, strip: int = 0, inside: str = "") -> None:
+        """Have a release sealed. Raises FleetError; then nothing of it is there. ``inside``: see data.apps.sealing.seal."""
         item = AppItem(
-            name=release.name, version=release.version, source=str(source), strip=strip, record=store.render(release)
-        )
+            name=release.name, version=release.version, source=str(source), strip=strip, record=store.render(release),
+            inside=inside,
+        )  # fmt: skip
         try:
             answer = await self._launcher.ask(SEAL_APP, item)
             if answer["error"]:
@@ -147,8 +148,17 @@ class Apps:
             raise
         self._bus.publish(AppSealed(release.release))
 
-    async def _prune(self, name: str, but: str, keep: int) -> tuple[str, ...]:
-        """Remove the oldest releases of an app that nobody has, but for the newest ``keep``; 0: none."""
+    def refuse_present(self, release: Release) -> None:
+        """Raise AlreadyExists if the release is there."""
+        if store.load(self._paths, release.name, release.version) is not None:
+            raise AlreadyExists(
+                f"the app {release.release} exists already", why="a release is never changed", hint="give another --version"
+            )
+
+    async def prune(self, name: str, but: str, keep: int | None) -> tuple[str, ...]:
+        """Remove the oldest releases of an app that nobody has, but for the newest ``keep``; 0: none; None: as the settings
+        say."""
+        keep = self._keep() if keep is None else keep
         if not keep:
             return ()
         needed, gone = {*self._needed()}, []
@@ -177,7 +187,7 @@ class Apps:
 
     def _removal(self, name: str, version: str) -> Callable[[], Awaitable[Result]]:
         async def job() -> Result:
-            with self._in_hand(f"{name}@{version}"):
+            with self.in_hand(f"{name}@{version}"):
                 self._refuse(name, version)
                 await self._remove(name, version)
             return Result(f"{name}@{version}", "removed", True)
@@ -203,7 +213,8 @@ class Apps:
         self._bus.publish(AppRemoved(f"{name}@{version}"))
 
     @contextmanager
-    def _in_hand(self, release: str) -> Iterator[None]:
+    def in_hand(self, release: str) -> Iterator[None]:
+        """Refuse others that would make or remove this release meanwhile. Raises Busy."""
         if release in self._busy:
             raise Busy(f"the app {release} is busy", hint="wait until that is done, then try again")
         self._busy.add(release)
@@ -238,11 +249,8 @@ class Apps:
                 self._bus.publish(LeftoverRemoved(each))
 
 
-def older(release: Release) -> dict[str, list[str | None]]:
-    """The packages that a release was built against, of which the host has another version now. Raises HostError."""
-    if not release.packages:
-        return {}
-    present = database.installed()
+def older(release: Release, present: Mapping[str, str]) -> dict[str, list[str | None]]:
+    """The packages that a release was built against, of which the host has another version now. ``present``: the host's."""
     return {
         name: [version, present.get(name)] for name, version in release.packages.items() if present.get(name) != version
     }

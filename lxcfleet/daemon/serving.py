@@ -141,6 +141,7 @@ class Daemon:
             tasks.do("cleanup-volumes", parts.fleet.volumes.clean_up),
             tasks.do("cleanup-apps", parts.apps.clean_up),
             tasks.do("cleanup-snapshots", lambda: parts.fleet.snapshot_files.clean(self._unfinished)),
+            tasks.do("cleanup-bakes", parts.baking.clean_up),
             tasks.do("cleanup-generations", parts.generations.clean_up),
             tasks.do("cleanup-rehearsals", parts.rehearsals.clean_up),
             tasks.keep("observe", self._observe),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from lxcfleet.api.findings import EvidenceRecord
@@ -47,6 +48,8 @@ from lxcfleet.containers.steps import Observer
 from lxcfleet.containers.supervision import Supervision
 from lxcfleet.daemon.apps import Apps
 from lxcfleet.daemon.archives import Archives
+from lxcfleet.daemon.baking import Baking
+from lxcfleet.daemon.brought import brought
 from lxcfleet.daemon.events import DrainEnded
 from lxcfleet.daemon.foreground import Foregrounds
 from lxcfleet.daemon.http.access import Access
@@ -239,11 +242,7 @@ class Parts:
             self.paths, lambda: self.fleet.config.patch, self.registry, self.generations, self.rollouts,
             rejections, self.holds, rescued, lambda: self.watcher.pending, self.bus, self.tasks,
         )  # fmt: skip
-        self.switch = AppSwitch(self.paths, self.registry, self.fleet.changing, self.rollouts)
-        self.apps = Apps(
-            self.paths, self.registry, self.launcher, self.fleet.operations, self.bus, lambda: self.fleet.config.apps.keep,
-            self.switch.needed,
-        )  # fmt: skip
+        self._of_apps()
         self._of_rehearsals(sight)
         self.rebooter = Rebooter(
             self.paths, self.fleet, lambda: self.watcher.phase, lambda: self.rollouts.ledger.last, self.watcher.look
@@ -251,7 +250,10 @@ class Parts:
         self.patch = Patch(
             self.registry, self.finder, self.watcher, self.owners, self.rebooter, self.rescue.rejected
         )
-        self.prover = Prover(self.registry, self.finder, self.owners, fallen, self.own, self.generations.behind)
+        self.prover = Prover(
+            self.registry, self.finder, self.owners, fallen, self.own, self.generations.behind,
+            partial(brought, self.paths),
+        )  # fmt: skip
         self.cves = Cves(self.paths, self.registry, self.finder, self.prover, self.sets)
 
     def _of_rehearsals(self, sight: Sight) -> None:
@@ -260,6 +262,15 @@ class Parts:
             self.paths, self.registry, self.fleet.creation, self.fleet.actions, self.mask, self.prober, self.runner,
             sight.tests_of, lambda: self.fleet.config.rollout.healthy_deadline, self.bus, self.tasks,
         )  # fmt: skip
+
+    def _of_apps(self) -> None:
+        """Make the parts that deal with releases of apps."""
+        self.switch = AppSwitch(self.paths, self.registry, self.fleet.changing, self.rollouts)
+        self.apps = Apps(
+            self.paths, self.registry, self.launcher, self.fleet.operations, self.bus, lambda: self.fleet.config.apps.keep,
+            self.switch.needed,
+        )  # fmt: skip
+        self.baking = Baking(self.paths, self.fleet, self.apps)
 
     def _of_secrets(self) -> None:
         """Make the parts that tell containers of secrets that have changed."""
@@ -289,8 +300,8 @@ class Parts:
         audit = Audit(self.paths, self.registry, self.launcher)
         self.server = Server(
             self.fleet, self.fleets, self.secret_calls, self.patch, self.prover, self.cves, self.rollouts, audit, self.own,
-            self.generations, self.rescue, self.holding, self.apps, self.switch, self.rehearsals, self.scrape,
-            self.access,
+            self.generations, self.rescue, self.holding, self.apps, self.switch, self.baking, self.rehearsals,
+            self.scrape, self.access,
         )
 
     def _subscribe(self) -> None:

@@ -10,6 +10,8 @@ from lxcfleet.launcher.items.looks import Exposed, ExposedFile, ExposureItem
 from lxcfleet.launcher.operations import EXPOSURE
 from lxcfleet.paths import Paths
 from lxcfleet.spec.selection import Selection
+from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.volumes import within
 
 
 class Audit:
@@ -38,12 +40,16 @@ class Audit:
             {
                 "name": container.name,
                 "state": container.state,
-                "exposed": [_record(each) for each in found.get(container.name, nothing)["exposed"]],
+                "exposed": [_record(each, container.spec) for each in found.get(container.name, nothing)["exposed"]],
                 "problem": found.get(container.name, nothing)["problem"],
             }
             for container in chosen
         ]
 
 
-def _record(file: ExposedFile) -> ExposedRecord:
+def _record(file: ExposedFile, spec: Spec | None) -> ExposedRecord:
+    app = None if spec is None else spec.app
+    if app is not None and within(file["path"], app.target):
+        # No rule of the mask hides it: somebody put it into the release.
+        return {"path": file["path"], "why": f"{file['why']}; it is in its app {app.release}", "rule": ""}
     return {"path": file["path"], "why": file["why"], "rule": file["rule"]}

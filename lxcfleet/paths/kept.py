@@ -45,6 +45,11 @@ class KeptPaths(Roots):
         """The app that each container had before its last change of it; see patch.apps."""
         return self.apps / "former.json"
 
+    @property
+    def bakes(self) -> Path:
+        """The names of the clones that build releases at the moment; see daemon.baking."""
+        return self.apps / "bakes.json"
+
     def app(self, name: str) -> Path:
         """All of the app ``name``."""
         return self.apps / name

@@ -9,7 +9,7 @@ import pytest
 
 from lxcfleet.errors import Broken, HostError
 
-from .conftest import Cli, rows
+from .conftest import Cli, rows, soon
 from .real_daemon import Daemon
 
 SLEEP = ("--", "sleep", "infinity")
@@ -211,3 +211,62 @@ def test_the_former_release_is_kept_for_undo(cli: Cli, build: str) -> None:
     assert cli("app", "use", "--all", "shop@2", *CANARY).status == 0
     assert cli("app", "add", "shop", build, "--version", "3", "--keep", "1").status == 0
     assert cli("app", "list", "-q").out == "shop@1\nshop@2\nshop@3\n"
+
+
+def test_checks_name_the_app(cli: Cli, build: str) -> None:
+    cli("app", "add", "shop", build, "--version", "1")
+    cli("create", "web", "--app", "shop@1", *SLEEP)
+    cli("create", "other", *SLEEP)
+    proof = {each["name"]: each for each in json.loads(cli("verify", "-f", "json").out)["containers"]}
+    assert (proof["web"]["app"], proof["other"]["app"]) == ("shop@1", None)
+    shadows = {each["name"]: each for each in json.loads(cli("audit", "shadow", "-f", "json").out)}
+    assert (shadows["web"]["app"], shadows["web"]["brings"], shadows["other"]["app"]) == ("shop@1", [], None)
+
+
+# -- what a clone builds ----------------------------------------------------------------------------------------
+
+
+def install(daemon: Daemon) -> str:
+    """A script that a clone runs: the model's containers write to their delta by its path on the host."""
+    place = daemon.paths.container("bake1").delta / "opt/shop"
+    return f"sleep 1; mkdir -p {place}; echo built >{place}/serve"
+
+
+def test_a_clone_builds_a_release_and_is_destroyed(cli: Cli, daemon: Daemon) -> None:
+    planned = cli("app", "bake", "shop", "--version", "1", "--dry-run", "--", "sh", "-c", "true")
+    assert (planned.status, "seal what /opt/shop has then, and destroy bake1" in planned.out + planned.err) == (0, True)
+    baked = cli("app", "bake", "shop", "--version", "1", "-f", "json", "--", "sh", "-c", install(daemon))
+    assert (baked.status, json.loads(baked.out)["changed"]) == (0, True), baked.err
+    record = json.loads(cli("app", "info", "shop@1", "-f", "json").out)
+    assert (record["source"], len(record["base"])) == ("baked", 16)
+    assert (daemon.paths.release("shop", "1").tree / "serve").read_text() == "built\n"
+    assert json.loads(cli("list", "-f", "json").out) == []
+    assert json.loads(daemon.paths.bakes.read_text()) == []
+    assert cli("app", "bake", "shop", "--version", "1", "--", "true").status == 1
+
+
+@pytest.mark.parametrize(("options", "script", "told"), [
+    ((), "sleep 1; echo no such file; exit 3", "exit status 3"),
+    ((), "echo no such file; exit 3", "no such file"),
+    (("--timeout", "1"), "sleep 60", "did not end in time"),
+    (("--path", "/usr/bin"), "true", "nothing can be mounted at /usr/bin"),
+    (("--path", "/etc/default"), "true", "the host has files there"),
+])  # fmt: skip
+def test_a_bake_that_fails_leaves_nothing(
+    cli: Cli, daemon: Daemon, options: tuple[str, ...], script: str, told: str
+) -> None:
+    failed = cli("app", "bake", "shop", "--version", "1", *options, "--", "sh", "-c", script)
+    assert (failed.status in (1, 2), told in failed.err) == (True, True), failed.err
+    assert json.loads(cli("list", "-f", "json").out) == []
+    assert cli("app", "list", "-q").out == ""
+    assert not daemon.paths.bakes.exists() or json.loads(daemon.paths.bakes.read_text()) == []
+
+
+def test_what_a_crash_left_of_a_bake_is_destroyed_and_nothing_else(cli: Cli, daemon: Daemon) -> None:
+    cli("create", "bake1", "-l", "lxcfleet.bake=shop@1", *SLEEP)
+    cli("create", "bake2", *SLEEP)
+    daemon.paths.apps.mkdir(parents=True)
+    daemon.paths.bakes.write_text('["bake1", "bake2", "gone"]')
+    daemon.call(lambda: daemon.parts.tasks.do("bakes", daemon.parts.baking.clean_up))
+    soon(lambda: json.loads(daemon.paths.bakes.read_text()) == [])
+    assert [each["name"] for each in json.loads(cli("list", "-f", "json").out)] == ["bake2"]

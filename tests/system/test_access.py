@@ -44,6 +44,8 @@ class FakeService:
         self.disk = cast(Any, None)
         self.snapshots = cast(Any, None)
         self.config = Config()
+        self.snapshots = None
+        self.draining = None
 
     async def containers(self, _selection: object) -> list[object]:
         self.waiting += 1
@@ -74,7 +76,7 @@ def service(tmp_path: Path) -> Iterator[tuple[FakeService, Path]]:
     loop = asyncio.new_event_loop()
     nothing = cast(Any, None)
     scrape = Scrape(cast(Any, fake), nothing)
-    nobody = (nothing,) * 14
+    nobody = (nothing,) * 15
     server = Server(cast(Any, fake), *nobody, scrape, Access(FULL, READERS))
 
     async def start() -> web.AppRunner:

@@ -293,7 +293,8 @@ def test_system_containers_have_no_shadows(fleet: Fleet) -> None:
     fleet.create(name, command=())
     until(lambda: fleet.run("wait", name, "--for", "healthy", "--timeout", "60").status == 0, 90, "the container is up")
     assert fleet.json_any("audit", "shadow") == [
-        {"name": name, "state": "running", "shadows": [], "diverged": None, "mounts": {}, "problem": None}
+        {"name": name, "state": "running", "shadows": [], "diverged": None, "mounts": {}, "app": None,
+         "brings": [], "problem": None}
     ]
     (record,) = json.loads(fleet.ok("verify", "-f", "json"))["containers"]
     assert record["proven"]

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from lxcfleet.api import calls
-from lxcfleet.api.apps import AddAppRequest, NamedAppsRequest, UseAppRequest
+from lxcfleet.api.apps import AddAppRequest, BakeAppRequest, NamedAppsRequest, UseAppRequest
 from lxcfleet.api.calls import CALLS
 from lxcfleet.api.client import Client
 from lxcfleet.api.disk import DiffRequest, DiskRequest
@@ -58,6 +58,8 @@ REQUESTS: dict[str, list[Any]] = {
     "create_volume": [CreateVolumeRequest("data"), CreateVolumeRequest("data", 4 << 20, {"tier": "db"}, True, True)],
     "add_app": [AddAppRequest("shop", "1.4", "/srv/build"), AddAppRequest("shop", "1", "/a.tar", 1, 5, True)],
     "verify_apps": [NamedAppsRequest(("shop", "other@1"))],
+    "bake_app": [BakeAppRequest("shop", "1", said={"command": ("make",)}), BakeAppRequest(
+        "shop", "1", "/srv/x", 60, 5, True, {"command": ("make", "x"), "memory": 1 << 30})],
     "use_app": [UseAppRequest(WEB, "shop@1.5:/srv/shop", {"canaries": "2"}, False, True), UseAppRequest(WEB)],
     "remove_apps": [NamedAppsRequest(("shop@1.4",), dry_run=True)],
     "remove_volumes": [RemoveVolumesRequest(("data", "cache"), dry_run=True)],

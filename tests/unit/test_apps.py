@@ -17,8 +17,14 @@ import pytest
 
 from lxcfleet.containers.apps import AppsThere
 from lxcfleet.containers.desired import Lack
-from lxcfleet.data.apps import manifest, sealing, store
+from lxcfleet.daemon.brought import brought as brought_by
+from lxcfleet.data.apps import elf, libraries, manifest, sealing, store
 from lxcfleet.errors import AlreadyExists, Broken, FleetError, HostError, InvalidInput
+from lxcfleet.patch.stale.judge import StaleScan
+from lxcfleet.patch.stale.served import Wanted
+from lxcfleet.patch.verify import evidence
+from lxcfleet.patch.verify.apps import Brought
+from lxcfleet.patch.verify.evidence import Evidence
 from lxcfleet.paths import Paths
 from lxcfleet.spec import combinations
 from lxcfleet.spec.apps import AppType, AppUse, Release, parse_app, parse_release
@@ -364,3 +370,87 @@ def test_a_container_waits_for_a_release_that_is_missing(paths: Paths, sealed: P
     spec = Spec("web", app=parse_app("shop@1"))
     assert there.lack(spec) is None
     assert there.lack(replace(spec, app=parse_app("shop@2"))) == Lack("app shop@2 is not on this host")
+
+
+# -- what patches of the host do not reach ----------------------------------------------------------------------
+
+
+def test_copies_of_the_hosts_libraries_are_told(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = tmp_path / "usr/lib"
+    (host / "x86_64-linux-gnu").mkdir(parents=True)
+    (host / "x86_64-linux-gnu/libssl.so.3").touch()
+    monkeypatch.setattr(libraries, "DIRECTORIES", (host,))
+    (tmp_path / "build/lib").mkdir(parents=True)
+    (tmp_path / "build/lib/libssl.so.3").touch()
+    (tmp_path / "build/lib/libown.so.1").touch()
+    sealing.seal(paths, Release("shop", "1", packages={"libc6": "1", "zlib1g": "2", "gone": "3"}), tmp_path / "build")
+    uses = {"web": parse_app("shop@1"), "b": parse_app("shop@2")}
+    found = brought_by(paths, uses, {"libc6": "1", "zlib1g": "2.1"})
+    brought = found["web"]
+    assert (brought.copies, brought.libraries) == (("lib/libssl.so.3",), (str(host / "x86_64-linux-gnu/libssl.so.3"),))
+    assert brought.words == [
+        "its app shop@1 brings lib/libssl.so.3 of its own, which patches of the host do not reach: rebuild shop",
+        "its app shop@1 was built against zlib1g 2 (now 2.1), gone 3 (now not installed): rebuild shop",
+    ]
+    assert found["b"].words == ["what its app shop@2 brings along is not known: there is no app shop@2"]
+
+
+def test_an_app_with_a_copy_of_a_library_proves_nothing_of_its_package() -> None:
+    app = Brought("shop@1", ("lib/libssl.so.3",), ("/usr/lib/libssl.so.3",), ("libssl3",))
+    seen = Evidence(StaleScan("web", 2, 8), (), app=app)
+    assert evidence.judge(seen, "", {}, ()).proven
+    assert evidence.note(seen) == app.words[0]
+    assert evidence.judge(seen, "", {}, ("zlib1g",)).proven
+    assert evidence.judge(seen, "", {}, ("libssl3",)).reasons == (app.words[0],)
+    unknown = replace(seen, app=Brought("shop@1", problem="it is gone"))
+    assert not evidence.judge(unknown, "", {}, ("zlib1g",)).proven
+    assert "files of its app shop@1, which are none of the host's" in evidence.not_compared(seen, Wanted())
+
+
+# -- what a clone built -----------------------------------------------------------------------------------------
+
+
+def test_a_release_is_what_a_clone_left_at_one_path(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libraries, "packages_of", lambda *_: {"libc6": "2.36"})
+    delta = tmp_path / "delta"
+    (delta / "opt/shop/bin").mkdir(parents=True)
+    (delta / "opt/shop/bin/serve").write_text("x")
+    (delta / "etc").mkdir()
+    release = sealing.seal(paths, Release("shop", "1"), delta, inside="/opt/shop")
+    assert (release.packages, release.files) == ({"libc6": "2.36"}, 2)
+    assert store.check(paths, "shop", "1") == release
+    assert os.listdir(paths.release("shop", "1").tree) == ["bin"]
+
+
+@pytest.mark.parametrize("make", [
+    lambda delta: None,
+    lambda delta: (delta / "opt").mkdir(),
+    lambda delta: (delta / "opt/shop").mkdir(parents=True),
+    lambda delta: ((delta / "opt").mkdir(), (delta / "opt/shop").symlink_to("/etc")),
+    lambda delta: (delta / "opt").symlink_to("/usr"),
+    lambda delta: ((delta / "opt").mkdir(), (delta / "opt/shop").write_text("x")),
+])  # fmt: skip
+def test_a_clone_that_left_nothing_or_a_trap_gives_no_release(
+    paths: Paths, tmp_path: Path, make: Callable[[Path], object]
+) -> None:
+    (tmp_path / "delta").mkdir()
+    make(tmp_path / "delta")
+    with pytest.raises(InvalidInput, match="left nothing"):
+        sealing.seal(paths, Release("shop", "1"), tmp_path / "delta", inside="/opt/shop")
+    assert nothing_left(paths)
+
+
+def test_elf_files_tell_the_libraries_that_they_need(tmp_path: Path) -> None:
+    with open("/usr/bin/ls", "rb") as file:
+        whole = file.read()
+        if whole[4:6] == b"\x02\x01":
+            assert any(name.startswith("libc.so") for name in elf.needed(file.fileno()))
+    for cut in (0, 3, 17, 64, 200, 1000, len(whole) // 2):
+        (tmp_path / "cut").write_bytes(whole[:cut])
+        with (tmp_path / "cut").open("rb") as file:
+            elf.needed(file.fileno())
+    (tmp_path / "odd").write_bytes(whole[:32] + b"\xff" * 64 + whole[96:])
+    with (tmp_path / "odd").open("rb") as file:
+        assert elf.needed(file.fileno()) == ()

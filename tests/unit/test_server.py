@@ -38,7 +38,7 @@ async def serving(directory: Path) -> AsyncIterator[str]:
     )  # fmt: skip
     nobody = MagicMock()
     scrape = Scrape(fleet, nobody)  # type: ignore[arg-type]
-    others = (nobody,) * 14
+    others = (nobody,) * 15
     server = Server(fleet, *others, scrape, Access(os.getgid(), None))  # type: ignore[arg-type]
     runner = web.AppRunner(server.application, access_log=None)
     await runner.setup()

@@ -1,4 +1,4 @@
-"""app add, list, info, verify, rm, use and undo."""
+"""app add, bake, list, info, verify, rm, use and undo."""
 
 from __future__ import annotations
 
@@ -10,23 +10,29 @@ from typing import Any
 import click
 
 from lxcfleet.api.apps import (
+    LONGEST_BAKE,
     MOST_KEPT,
     MOST_STRIPPED,
+    USUAL_BAKE,
     AddAppRequest,
     AppRecord,
     AppSwitchRecord,
+    BakeAppRequest,
     NamedAppsRequest,
     UseAppRequest,
 )
 from lxcfleet.api.client import Client
 from lxcfleet.api.records import RolloutRecord
 from lxcfleet.cli import complete, options
+from lxcfleet.cli.fields import said
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output, rolling
 from lxcfleet.cli.ui.follow import run_operation
 from lxcfleet.errors import InvalidInput, NotFound, WrongState
 from lxcfleet.spec.apps import check_app, check_version, parse_app, parse_release
 from lxcfleet.spec.selection import Selection
+from lxcfleet.spec.terms import Network
+from lxcfleet.units import parse_size
 
 _SHOWN = 10
 """So many containers are named."""
@@ -110,6 +116,60 @@ def add(
     """
     request = AddAppRequest(check_app(name), check_version(version), os.path.abspath(source), strip, keep, dry_run)
     return run_operation(ctx, lambda client: client.add_app(request), style=style, quiet=quiet, dry_run=dry_run)
+
+
+@app.command(cls=options.TakesCommand)
+@click.argument("name")
+@click.option("--version", required=True, metavar="VERSION", help="Its version, such as 1.4. One that exists is refused.")
+@click.option("--path", default="", metavar="/PATH", help="The directory that becomes the release. Default: /opt/NAME.")
+@click.option(
+    "--timeout", type=click.FloatRange(1, LONGEST_BAKE), default=USUAL_BAKE, metavar="SECONDS",
+    help="The longest time that the command may take. Default: 3600.",
+)  # fmt: skip
+@click.option(
+    "--keep", type=click.IntRange(0, MOST_KEPT), default=None, metavar="N",
+    help="Keep N releases of this app, see `app add`.",
+)  # fmt: skip
+@click.option("--profile", metavar="PROFILE", help="The profile of the clone.")
+@click.option("-v", "--volume", "volumes", multiple=True, metavar="SOURCE:/PATH", help="What the clone mounts; see `create`.")
+@click.option("-e", "--env", "environment", multiple=True, metavar="NAME=VALUE", help="A variable of the command.")
+@click.option("--network", type=click.Choice([*Network]), default=None, help="The network of the clone; see `create`.")
+@click.option("--memory", callback=options.read_by(parse_size), metavar="SIZE", help="Memory that it may use at most.")
+@click.option("--disk", callback=options.read_by(parse_size), metavar="SIZE", help="Disk space that it may take at most.")
+@options.dry_run
+@options.formatted
+@options.quiet("Print only the release.")
+@click.pass_context
+def bake(
+    ctx: click.Context,
+    /,
+    *,
+    name: str,
+    version: str,
+    path: str,
+    timeout: float,
+    keep: int | None,
+    dry_run: bool,
+    style: str,
+    quiet: bool,
+    **taken: Any,
+) -> int:
+    """Build a release: in a throwaway clone of this host, which runs the command after --.
+
+    What the command leaves below /opt/NAME, or --path, becomes the release; the clone and all else that it wrote is
+    destroyed. The host's packages whose libraries the release needs are noted: `app list` and `verify` say so once the host
+    has others. If the command fails, or takes too long, nothing is left.
+
+    \b
+    Examples:
+      lxcfleet app bake shop --version 1.5 -v /srv/src/shop:/src -- make -C /src install PREFIX=/opt/shop
+    """
+    command = options.command_after_dashes(ctx)
+    if not command:
+        raise InvalidInput("there is no command that builds it", hint="lxcfleet app bake NAME --version V -- make install")
+    asked = {**said(taken), "command": command}
+    request = BakeAppRequest(check_app(name), check_version(version), path, timeout, keep, dry_run, asked)
+    return run_operation(ctx, lambda client: client.bake_app(request), style=style, quiet=quiet, dry_run=dry_run)
 
 
 @app.command("list")
@@ -365,7 +425,8 @@ def _follow(client: Client, begun: RolloutRecord, *, quiet: bool, revert: bool) 
     """The rollout once it has ended or is halted; if it was undone by itself, the one that undid it."""
     record = rolling.follow(client, begun, quiet=quiet)
     deadline = time.monotonic() + _REVERT_SECONDS
-    while revert and record["id"] == begun["id"] and record["status"] == "halted" and time.monotonic() < deadline:
+    # What undoes it ends it first: so one that had halted may be seen as aborted.
+    while revert and record["id"] == begun["id"] and record["halted"] is not None and time.monotonic() < deadline:
         time.sleep(_PAUSE)
         record = client.rollout() or record
     if record["undoes"] == begun["id"] and record["ended"] is None:

@@ -78,7 +78,7 @@ def shadow(
         request = FixShadowsRequest(chosen, paths, dry_run, packages)
         return _fix(ctx, request, yes=yes, style=style, quiet=quiet)
     records = connect(ctx).shadows(chosen)
-    found = [record for record in records if record["shadows"] or record["diverged"] or record["mounts"]]
+    found = [record for record in records if record["shadows"] or record["diverged"] or record["mounts"] or record["brings"]]
     if quiet:
         output.write("".join(f"{record['name']}\n" for record in found))
     else:
@@ -127,6 +127,9 @@ def _lines(records: Sequence[ShadowsRecord]) -> list[str]:
     for record in records:
         for place, packages in record["mounts"].items():
             lines.append(output.printable(f"{record['name']}: the mount at {place} hides files of {_some(packages)}"))
+        if record["brings"]:
+            text = f"its app {record['app']} brings {_some(record['brings'])} of its own: rebuild it after patches"
+            lines.append(output.printable(f"{record['name']}: {text}"))
         if record["diverged"]:
             lines += [output.printable(f"{record['name']}: {line}") for line in _differences(record["diverged"])]
     return lines

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Sequence
 
 from lxcfleet import __version__
 from lxcfleet.api import calls
-from lxcfleet.api.apps import AddAppRequest, AppCheckRecord, AppRecord, AppSwitchRecord, NamedAppsRequest, UseAppRequest
 from lxcfleet.api.disk import DiffRecord, DiffRequest, DiskRecord, DiskRequest
 from lxcfleet.api.findings import (
     CvesRecord,
@@ -74,7 +73,6 @@ from lxcfleet.api.requests import (
 )
 from lxcfleet.containers.disk import Disk
 from lxcfleet.daemon import consoles
-from lxcfleet.daemon.apps import Apps
 from lxcfleet.daemon.http import log_file
 from lxcfleet.daemon.http.routes import Routes
 from lxcfleet.daemon.secrets import SecretCalls
@@ -83,7 +81,6 @@ from lxcfleet.daemon.setting import Setting
 from lxcfleet.daemon.volumes import Volumes
 from lxcfleet.errors import InvalidInput
 from lxcfleet.fleets.service import Fleets
-from lxcfleet.patch.apps import AppSwitch
 from lxcfleet.patch.cve.service import Cves
 from lxcfleet.patch.exposure import Audit
 from lxcfleet.patch.generations import Generations
@@ -252,37 +249,6 @@ class OfVolumes:
 
     async def remove(self, ask: RemoveVolumesRequest) -> OperationRecord:
         return (await self._volumes.remove(ask)).record()
-
-
-class OfApps:
-    """Handlers of calls about apps."""
-
-    def __init__(self, apps: Apps, switch: AppSwitch) -> None:
-        self._apps, self._switch = apps, switch
-
-    def bind(self, routes: Routes) -> None:
-        """Have them answered."""
-        routes.json(calls.APPS, self.apps)
-        routes.json(calls.ADD_APP, self.add)
-        routes.json(calls.VERIFY_APPS, self.verify)
-        routes.json(calls.REMOVE_APPS, self.remove)
-        routes.json(calls.USE_APP, self.use)
-
-    async def apps(self, _: None) -> list[AppRecord]:
-        """See calls.APPS; likewise each handler the call of its name."""
-        return await self._apps.records()
-
-    async def add(self, ask: AddAppRequest) -> OperationRecord:
-        return (await self._apps.add(ask)).record()
-
-    async def verify(self, ask: NamedAppsRequest) -> list[AppCheckRecord]:
-        return await self._apps.verify(ask)
-
-    async def remove(self, ask: NamedAppsRequest) -> OperationRecord:
-        return (await self._apps.remove(ask)).record()
-
-    async def use(self, ask: UseAppRequest) -> AppSwitchRecord:
-        return await self._switch.use(ask)
 
 
 class OfDisk:

@@ -9,9 +9,10 @@ from aiohttp import web
 
 from lxcfleet.api import calls
 from lxcfleet.daemon.apps import Apps
+from lxcfleet.daemon.baking import Baking
 from lxcfleet.daemon.http.access import AT_ONCE, Access, Role, refuse
+from lxcfleet.daemon.http.apps import OfApps
 from lxcfleet.daemon.http.handlers import (
-    OfApps,
     OfDisk,
     OfFleet,
     OfFleets,
@@ -64,6 +65,7 @@ class Server:
         holding: Holding,
         apps: Apps,
         switch: AppSwitch,
+        baking: Baking,
         rehearsals: Rehearsals,
         scrape: Scrape,
         access: Access,
@@ -84,7 +86,7 @@ class Server:
         OfPatches(patch, prover, cves, audit, own).bind(routes)
         OfRollouts(rollouts, rescue).bind(routes)
         OfGenerations(generations, rescue, holding).bind(routes)
-        OfApps(apps, switch).bind(routes)
+        OfApps(apps, switch, baking).bind(routes)
         OfRehearsals(rehearsals).bind(routes)
         scrape.bind(routes)
         routes.add_to(self.application)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Protocol, Self
 
-from lxcfleet.data.apps import manifest, store
+from lxcfleet.data.apps import libraries, manifest, store
 from lxcfleet.errors import AlreadyExists, FleetError, HostError, InvalidInput
 from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.paths import Paths
@@ -322,8 +322,12 @@ def _unpack_one(archive: tarfile.TarFile, member: tarfile.TarInfo, sealer: Seale
 # -- sealing --------------------------------------------------------------------------------------------------
 
 
-def seal(paths: Paths, release: Release, source: Path, strip: int = 0) -> Release:
-    """Make a release of a directory or an archive. Raises FleetError, OSError; then nothing of it is there."""
+def seal(paths: Paths, release: Release, source: Path, strip: int = 0, inside: str = "") -> Release:
+    """Make a release of a directory or an archive. Raises FleetError, OSError; then nothing of it is there.
+
+    ``inside``: a path below ``source``, which is the delta of a container that built it; the packages of the host whose
+    libraries the release needs are written down then.
+    """
     name, version = release.name, release.version
     new, own = paths.new_release(name, version), paths.release(name, version)
     for directory in (paths.apps, paths.app(name)):
@@ -335,11 +339,14 @@ def seal(paths: Paths, release: Release, source: Path, strip: int = 0) -> Releas
             raise exists(release)
         new.directory.mkdir(mode=0o700)
         new.tree.mkdir(mode=0o700)
-        made = _fill(paths, new.tree, source, strip)
+        made = _fill(paths, new.tree, source, strip, inside)
         top = os.open(new.tree, _DIRECTORY)
         try:
-            text = manifest.render(manifest.entries(top))
+            entries = [*manifest.entries(top)]
+            text = manifest.render(entries)
             sealed = replace(release, digest=manifest.digest_of(text), files=made[0], size=made[1])
+            if inside:
+                sealed = replace(sealed, packages=libraries.packages_of(top, entries))
             with new.manifest.open("w", encoding="utf-8", errors="surrogateescape") as file:
                 file.write(text)
             new.record.write_text(store.render(sealed), encoding="utf-8")
@@ -360,17 +367,18 @@ def seal(paths: Paths, release: Release, source: Path, strip: int = 0) -> Releas
     return sealed
 
 
-def _fill(paths: Paths, target: Path, source: Path, strip: int) -> tuple[int, int]:
+def _fill(paths: Paths, target: Path, source: Path, strip: int, inside: str) -> tuple[int, int]:
     top = os.open(target, _DIRECTORY)
     try:
         usage = shutil.disk_usage(target)
         sealer = Sealer(top, max(0, usage.free - usage.total // LEFT_SHARE))
         with contextlib.ExitStack() as held:
-            handle = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            handle = _below(source, inside) if inside else os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             held.callback(os.close, handle)
             mode = os.fstat(handle).st_mode
             if stat.S_ISDIR(mode):
-                _refuse_own(paths, source)
+                if not inside:
+                    _refuse_own(paths, source)
                 copy(handle, sealer)
             elif stat.S_ISREG(mode):
                 unpack(held.enter_context(open(handle, "rb", closefd=False)), sealer, strip)
@@ -379,6 +387,26 @@ def _fill(paths: Paths, target: Path, source: Path, strip: int) -> tuple[int, in
         return sealer.finish()
     finally:
         os.close(top)
+
+
+def _below(delta: Path, inside: str) -> int:
+    """A descriptor of a directory that a container made. Its root may have put a link or a file anywhere."""
+    above = os.open(delta, _DIRECTORY)
+    try:
+        handle = syscalls.open_beneath(above, inside.strip("/"))
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV):
+            raise
+        raise InvalidInput(
+            f"the command left nothing at {inside}", why="no directory is there that it made" if error.errno == errno.ENOENT
+            else "a link or a file is in the way", hint="have it install there, or name the place: --path",
+        ) from error  # fmt: skip
+    finally:
+        os.close(above)
+    if not os.listdir(handle):
+        os.close(handle)
+        raise InvalidInput(f"the command left nothing at {inside}", why="the directory is empty")
+    return handle
 
 
 def _refuse_own(paths: Paths, source: Path) -> None:

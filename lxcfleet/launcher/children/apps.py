@@ -22,7 +22,7 @@ def seal(item: AppItem, reply: Reply, paths: Paths) -> None:
     release = store.parse(item["name"], item["version"], item["record"].encode(), "the request")
     _do(
         f"{release.release}", f"the app {release.release} can't be sealed", reply,
-        lambda: sealing.seal(paths, release, Path(item["source"]), item["strip"]),
+        lambda: sealing.seal(paths, release, Path(item["source"]), item["strip"], item["inside"]),
     )  # fmt: skip
 
 

@@ -26,6 +26,8 @@ class AppItem(TypedDict):
     """So many directories are taken off the names in an archive."""
     record: str
     """The text of its file ``app.yaml``, as far as it is known."""
+    inside: str
+    """If ``source`` is the delta of a container that built it: the path inside; empty: it is not."""
 
 
 class MountsItem(TypedDict):

@@ -62,7 +62,7 @@ def without_fix(found: FoundCve) -> Verdict:
 def is_plain(seen: Evidence) -> bool:
     """Whether nothing was found in a container, so that the verdict on it is that on each other such one."""
     nothing = not (seen.scan.files or seen.scan.problem or seen.shadows or seen.shadow_problem or seen.fallen)
-    return nothing and seen.busy is None and not seen.covered
+    return nothing and seen.busy is None and not seen.covered and seen.app is None
 
 
 def unknown_of(each: CveSet, *, running: bool) -> str:

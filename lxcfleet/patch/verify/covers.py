@@ -24,7 +24,7 @@ async def covered(containers: Sequence[Container]) -> dict[str, Covered]:
 
 def _places(container: Container) -> tuple[str, ...]:
     spec = container.spec or container.wanted
-    return () if spec is None else tuple(mount.target for mount in spec.volumes)
+    return () if spec is None else tuple(mount.target for mount in spec.mounted)
 
 
 def packages_below(place: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from lxcfleet.patch.shadow.files import Shadow
 from lxcfleet.patch.stale.judge import OldFile, StaleScan, Why
 from lxcfleet.patch.stale.served import Wanted
+from lxcfleet.patch.verify.apps import Brought
 
 _NAMED = 10
 """The most packages that a reason names."""
@@ -47,6 +48,8 @@ class Evidence:
     """Packages that take effect with a reboot of the host, and why they have not yet."""
     covered: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Packages with files below each place where it mounts something: patches of these files do not reach it."""
+    app: Brought | None = None
+    """What its app brings along; None: it has no app."""
     lost: str | None = None
     """Services of the host's that it is to run, and that the host does not have any more; None: there are none such."""
 
@@ -90,6 +93,7 @@ def judge(seen: Evidence, host: str, owners: Mapping[str, str], packages: Collec
         for place, packages_there in sorted(seen.covered.items())
         if (hidden := [each for each in packages_there if any(is_same(each, other) for other in packages)])
     ]
+    reasons += _of_app(seen.app, packages)
     if seen.busy is not None:
         reasons.append(f"it is busy: {seen.busy}")
     if seen.fallen is not None and not seen.stopped:
@@ -115,6 +119,15 @@ def judge(seen: Evidence, host: str, owners: Mapping[str, str], packages: Collec
     return Proof(old, shadows, tuple(reasons))
 
 
+def _of_app(app: Brought | None, packages: Collection[str]) -> list[str]:
+    """Why an app keeps the fix of one of these packages out. If all packages count, that it brings copies is only told."""
+    if app is None or not packages:
+        return []
+    if app.problem or any(is_same(each, other) for each in app.packages for other in packages):
+        return app.words[:1]
+    return []
+
+
 def is_same(one: str, other: str) -> bool:
     """Whether two names stand for the same package, with or without an architecture."""
     bare = ":" not in one or ":" not in other
@@ -128,6 +141,8 @@ def note(seen: Evidence) -> str | None:
         facts.append(f"a patch took it down, and it was stopped since: {seen.fallen}")
     if seen.lost is not None:
         facts.append(f"it can't start again: {seen.lost}")
+    if seen.app is not None:
+        facts += seen.app.words
     return "; ".join(facts) or None
 
 
@@ -145,6 +160,8 @@ def not_compared(seen: Evidence, wanted: Wanted, blind: str = "") -> list[str]:
     if not seen.scan.processes:
         return ["processes, as it does not run: it will start on a fresh mount", *covered]
     left = [*covered, "memory without a file, and files that the container made itself"]
+    if seen.app is not None:
+        left.append(f"files of its app {seen.app.release}, which are none of the host's")
     if not wanted.changed:
         asked = ", but for those of the packages that are asked for" if wanted.packages else ""
         left.append(f"files of packages that it is served, but does not run{asked}")

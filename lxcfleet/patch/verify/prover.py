@@ -7,7 +7,7 @@ import os
 import platform
 import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,7 +27,8 @@ from lxcfleet.patch.owners import Owners, file_record
 from lxcfleet.patch.shadow.files import Delta, Diverged, Shadow, ShadowKind, compare
 from lxcfleet.patch.stale.finder import Finder
 from lxcfleet.patch.stale.served import Wanted
-from lxcfleet.patch.verify import covers, evidence
+from lxcfleet.patch.verify import apps, covers, evidence
+from lxcfleet.patch.verify.apps import Brought
 from lxcfleet.patch.verify.evidence import Evidence, Owned, Proof
 from lxcfleet.patch.verify.whole import Whole, is_meant, whole
 from lxcfleet.runtime.operations import now, result_record
@@ -66,8 +67,11 @@ class Prover:
     """Looks at containers and the host together."""
 
     def __init__(
-        self, registry: Registry, finder: Finder, owners: Owners, fallen: Fallen, own: OwnParts, behind: Behind
+        self, registry: Registry, finder: Finder, owners: Owners, fallen: Fallen, own: OwnParts, behind: Behind,
+        look: apps.Look = apps.nothing,
     ) -> None:
+        """``look``: reads what the apps of containers bring along."""
+        self._look = look
         self._registry, self._finder, self._owners, self._fallen = registry, finder, owners, fallen
         self._own, self._behind = own, behind
 
@@ -130,6 +134,7 @@ class Prover:
         owned = await self._owned(deltas.values(), installed, files)
         covered = await covers.covered(containers)
         lost = await services.lost(containers)
+        brought = await self._apps(containers, installed)
         found = {}
         for container in containers:
             delta = deltas[container.name]
@@ -138,9 +143,25 @@ class Prover:
             fall = self._fallen.of(container)
             why, stopped = (fall.why, bool(fall.stopped)) if fall else (None, False)
             base = await self._behind(container, installed)
-            fell = (why, stopped, base, due, covered[container.name], lost.get(container.name))
-            found[container.name] = Evidence(scans[container.name], owned[container.name], delta.problem, busy, *fell)
+            fell = (why, stopped, base, due, covered[container.name])
+            seen = Evidence(scans[container.name], owned[container.name], delta.problem, busy, *fell)
+            found[container.name] = replace(seen, app=brought.get(container.name), lost=lost.get(container.name))
         return Sight(found, half_done, old, wanted)
+
+    async def _apps(
+        self, containers: Sequence[Container], installed: Mapping[str, str]
+    ) -> dict[str, Brought]:
+        """What the apps of these containers bring along. Of one that runs, the app of its run counts."""
+        specs = {container.name: container.spec or container.wanted for container in containers}
+        uses = {name: spec.app for name, spec in specs.items() if spec is not None and spec.app is not None}
+        if not uses:
+            return {}
+        found = await asyncio.to_thread(self._look, uses, installed)
+        owners = await self._owners.sure(path for each in found.values() for path in each.libraries)
+        return {
+            name: replace(each, packages=tuple(sorted({owners[path].package for path in each.libraries if path in owners})))
+            for name, each in found.items()
+        }
 
     def _evidence(
         self, container: Container, verdict: Proof, seen: Evidence, owners: Mapping[str, Owner]
@@ -151,6 +172,7 @@ class Prover:
         return {
             "name": container.name,
             "state": container.state,
+            "app": seen.app.release if seen.app is not None else None,
             "proven": verdict.proven,
             "reasons": list(verdict.reasons),
             "note": evidence.note(seen),
@@ -198,6 +220,7 @@ class Prover:
         owned = await self._owned(deltas.values(), installed, {})
         host = await asyncio.to_thread(database.by_architecture)
         covered = await covers.covered(containers)
+        brought = await self._apps(containers, installed)
         return [
             {
                 "name": container.name,
@@ -205,6 +228,8 @@ class Prover:
                 "shadows": [_shadow_record(each) for each in owned[container.name]],
                 "diverged": _diverged_record(compare(own, host)) if (own := deltas[container.name].packages) else None,
                 "mounts": {place: list(packages) for place, packages in covered[container.name].items()},
+                "app": brought[container.name].release if container.name in brought else None,
+                "brings": list(brought[container.name].copies) if container.name in brought else [],
                 "problem": deltas[container.name].problem or None,
             }
             for container in containers

@@ -429,7 +429,8 @@ class FakeLauncher(Launcher):
             answer(reply, name, self.model.fails[f"{name}@{version}"])
             return
         own = self._paths.release(name, version)
-        shutil.copytree(item["source"], own.tree)
+        source = Path(item["source"]) / item["inside"].lstrip("/")
+        shutil.copytree(source, own.tree)
         release = apps.parse(name, version, item["record"].encode(), "request")
         size = sum(each.stat().st_size for each in own.tree.rglob("*") if each.is_file())
         own.record.write_text(apps.render(replace(release, digest="1234", size=size, files=len([*own.tree.rglob("*")]))))

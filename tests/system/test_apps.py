@@ -1,0 +1,124 @@
+"""Apps on real kernels: the example of docs/apps.md, the mount as containers have it, and what a crash leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from lxcfleet.data.apps import store
+
+from .harness import ROOT, Fleet, until
+
+pytestmark = pytest.mark.system
+
+PAGE = ROOT / "docs/apps.md"
+
+
+@pytest.fixture(autouse=True)
+def no_apps_left(fleet: Fleet) -> Iterator[None]:
+    """Remove the releases after the test's containers."""
+    yield
+    fleet.ok("destroy", "--all", "--force", "-q")
+    for release in fleet.ok("app", "list", "-q").split():
+        fleet.ok("app", "rm", release)
+    assert not [each for each in fleet.paths.apps.iterdir() if each.is_dir()]
+
+
+def apps(fleet: Fleet) -> list[str]:
+    return [each["app"] for each in json.loads(fleet.ok("list", "-f", "json"))]
+
+
+def using(file: Path) -> list[int]:
+    """The processes that have a file or a directory open."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if os.readlink(link) == str(file):
+                found.append(int(link.parts[2]))
+    return found
+
+
+def test_the_example_runs_as_it_stands(fleet: Fleet, tmp_path: Path) -> None:
+    (script,) = re.findall(r"```sh\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    script = script.replace("web", fleet.name("web"))
+    variables = fleet.environment(PATH=f"{ROOT}/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    ran = subprocess.run(["sh", "-eux"], input=script.encode(), cwd=tmp_path, env=variables, capture_output=True, check=False)
+    assert ran.returncode == 0, ran
+    assert "shop@1.6 -> shop@1.5" in ran.stderr.decode()
+    assert apps(fleet) == ["shop@1.4"] * 3
+    for number in (1, 2, 3):
+        assert fleet.inside(fleet.name(f"web{number}"), "cat /run/version") == "1.4"
+    told = [each["message"] for each in map(json.loads, fleet.ok("events", "--since", "1h", "--format", "json").splitlines())]
+    begun = next(number for number, text in enumerate(told) if text.endswith("containers: shop@1.5 -> shop@1.6"))
+    # Of the bad release, the canary alone had a run.
+    waves = [text for text in told[begun:] if text.startswith("wave")]
+    assert waves[0].count(fleet.name("web")) == 1
+    assert any(text.startswith("halted") and "(shop@1.5 -> shop@1.6)" in text for text in told[begun:])
+
+
+def test_containers_with_different_ids_have_the_same_files_and_can_not_change_them(fleet: Fleet, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/id").write_bytes(Path("/usr/bin/id").read_bytes())
+    (tmp_path / "bin/id").chmod(0o4755)
+    fleet.ok("app", "add", "shop", str(tmp_path), "--version", "1")
+    one, two = fleet.name("one"), fleet.name("two")
+    fleet.create(one, two, options=("--app", "shop@1:/srv/shop"))
+    tree = fleet.paths.release("shop", "1").tree
+    for name in (one, two):
+        script = "stat -c '%u:%g %a' /srv/shop/bin/id; setpriv --reuid 33 --clear-groups /srv/shop/bin/id -u"
+        assert fleet.inside(name, script) == "0:0 555\n33"
+        assert fleet.run("exec", name, "--", "touch", "/srv/shop/x").status != 0
+        options = fleet.inside(name, "sed -n 's/.* .srv.shop \\([^ ]*\\) .*/\\1/p' /proc/self/mountinfo").split(",")
+        assert {"ro", "nosuid", "nodev"} <= {*options}
+    assert os.lstat(tree / "bin/id").st_uid == 0
+    assert fleet.record(one)["first_id"] != fleet.record(two)["first_id"]
+    assert all(each["app"] == "shop@1:/srv/shop" for each in json.loads(fleet.ok("list", "-f", "json")))
+    (tree / "bin/id").chmod(0o755)
+    time.sleep(store._TRUSTED_SECONDS)  # containers that start within that time share one look
+    assert "bin/id has the mode 0755 instead of 0555" in fleet.run("restart", one).err
+    assert fleet.record(one)["state"] == "running"
+    assert fleet.run("app", "verify", "shop").status == 4
+    assert not json.loads(fleet.run("stale", "-f", "json").out)[0]["stale"]
+
+
+def test_a_kill_while_a_release_is_sealed_leaves_nothing(fleet: Fleet, tmp_path: Path) -> None:
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(1 << 30)
+    client = fleet.spawn("app", "add", "shop", str(tmp_path), "--version", "1")
+    half = fleet.paths.new_release("shop", "1").tree
+    for pid in until(lambda: half.exists() and using(half)):
+        os.kill(pid, signal.SIGKILL)
+    assert client.wait(60) == 0  # another child begins it anew
+    assert fleet.ok("app", "verify", "-q") == ""
+    fleet.ok("app", "rm", "shop@1")
+    half.mkdir(parents=True)  # as if all were killed
+    daemon = fleet.daemon_pid()
+    assert daemon is not None
+    os.kill(daemon, signal.SIGKILL)
+    assert fleet.ok("app", "list", "-q") == ""
+    until(lambda: not fleet.paths.app("shop").exists(), 20, "what was half made is removed")
+    (tmp_path / "large").write_text("small")
+    fleet.ok("app", "add", "shop", str(tmp_path), "--version", "1")
+    assert fleet.ok("app", "verify", "-q") == ""
+
+
+def test_a_clone_builds_a_release(fleet: Fleet) -> None:
+    install = "mkdir -p /opt/shop/bin; cp /usr/bin/id /opt/shop/bin; touch /etc/other; chown 33 /opt/shop/bin/id"
+    fleet.ok("app", "bake", "shop", "--version", "1", "--", "sh", "-ec", install)
+    record = json.loads(fleet.ok("app", "info", "shop@1", "-f", "json"))
+    assert any(name.startswith("libc6") for name in record["packages"])
+    assert record["older"] == {}
+    tree = fleet.paths.release("shop", "1").tree
+    assert (sorted(os.listdir(tree)), (tree / "bin/id").stat().st_uid) == (["bin"], 0)
+    failed = fleet.run("app", "bake", "shop", "--version", "2", "--", "sh", "-c", "echo no make here; exit 2")
+    assert (failed.status, "no make here" in failed.err) == (1, True)
+    assert fleet.json_any("list") == []
