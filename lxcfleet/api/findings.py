@@ -77,6 +77,8 @@ class StaleRecord(TypedDict):
     mappings: int
     """How many executable mappings of these processes were compared."""
     files: list[OldFileRecord]
+    base: int | None
+    """The generation that it has for the time being, as dpkg was at work when it started: a restart moves it. Null: none."""
     problem: str | None
     """Why not all processes could be looked at."""
 

@@ -9,9 +9,11 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lxcfleet.base.stack import stack_for
 from lxcfleet.containers import exits, lxc_config, store
+from lxcfleet.containers.bases import Bases
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.desired import Intent, Lack
 from lxcfleet.containers.events import ConflictNoted, Held, Killed
@@ -31,6 +33,7 @@ from lxcfleet.launcher.operations import FREEZE, REMOVE, UNFREEZE, Ask
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.spec.settings import Config
+from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.terms import Init
 
 log = logging.getLogger(__name__)
@@ -61,6 +64,7 @@ class Lifecycle:
         mask: MaskKeeper,
         secrets: Secrets,
         bus: Bus,
+        bases: Bases,
     ) -> None:
         self._paths = paths
         self._specs = specs
@@ -69,6 +73,9 @@ class Lifecycle:
         self._network = network
         self._secrets = secrets
         self._bus = bus
+        self._bases = bases
+        self._for_now: dict[str, Spec] = {}
+        """What a container is started with, by name, where that is another spec than the wanted one."""
         self._settings = settings
         self._boots = asyncio.Semaphore(settings.start_slots)
         self._preparer = Preparer(launcher, os.cpu_count() or 1, mask.refresh)
@@ -231,13 +238,16 @@ class Lifecycle:
             files["lxcfleet.yaml"] = store.render(spec)
             if mount:
                 files["pending"] = Intent.RUN.value + "\n"
+        base = self._bases.of(spec)
+        for_now = None if base == spec.generation else replace(spec, generation=base)
         item: PrepareItem = {
             "name": container.name,
-            "stack": stack_for(self._paths, container.name, spec).to_json(),
+            "stack": stack_for(self._paths, container.name, for_now or spec).to_json(),
             "first_id": spec.first_id,
             "disk": spec.disk,
             "app": spec.init is Init.APP,
-            "generation": spec.generation,
+            "generation": base,
+            "started": "" if for_now is None else store.render(for_now),
             "make": make,
             "mount": mount,
             "language": spec.init is Init.APP and "LANG" not in spec.environment,
@@ -262,6 +272,10 @@ class Lifecycle:
             raise from_body(reply.body["error"])
         for note in reply.body["notes"]:
             self._bus.publish(ConflictNoted(container.name, note))
+        if item["mount"]:
+            self._for_now.pop(container.name, None)
+            if for_now is not None:
+                self._for_now[container.name] = for_now
         return reply.descriptor
 
     async def check(self, container: Container) -> None:
@@ -284,8 +298,11 @@ class Lifecycle:
             spec, note = container.spec, container.foreground
             command = lxc_config.arguments(spec, note) if spec is not None else ()
             pid = await self._boot_once_more(container.name, namespace, command)
+        for_now = self._for_now.pop(container.name, None)
         if pid is not None:
             self._registry.watch(container, pid)
+        if for_now is not None and container.running is not None:
+            container.spec, container.desired = for_now, container.wanted
         if container.running is None:
             await self._ended_at_once(container.name)
         # liblxc may report a start as done, and give it up right after (5.0.2: for a mount that is refused).

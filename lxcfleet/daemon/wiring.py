@@ -12,6 +12,7 @@ from lxcfleet.api.requests import RolloutRequest
 from lxcfleet.containers import lxc_config
 from lxcfleet.containers.announcements import StartAnnouncements
 from lxcfleet.containers.apps import AppsThere
+from lxcfleet.containers.bases import Bases
 from lxcfleet.containers.blocking import Blocking
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.delta_sizes import DeltaSizes
@@ -141,8 +142,9 @@ class Parts:
         self.secrets = Secrets(paths, self.registry, launcher, self.bus, settings.secrets, self.store.secrets)
         platform = _platform(settings.network.bridge)
         self.specs = Specs(paths, platform, launcher, self.network, self.bus, settings.console_log_kib)
+        self.bases = Bases(paths, self._packages_change)
         self.lifecycle = Lifecycle(
-            paths, self.specs, launcher, self.registry, settings, self.network, self.mask, self.secrets, self.bus
+            paths, self.specs, launcher, self.registry, settings, self.network, self.mask, self.secrets, self.bus, self.bases
         )
         self._name_prerequisites()
         self.fleet = Fleet(
@@ -240,7 +242,7 @@ class Parts:
         )  # fmt: skip
         self.rescue = Rescue(
             self.paths, lambda: self.fleet.config.patch, self.registry, self.generations, self.rollouts,
-            rejections, self.holds, rescued, lambda: self.watcher.pending, self.bus, self.tasks,
+            rejections, self.holds, rescued, self.bases, lambda: self.watcher.pending, self.bus, self.tasks,
         )  # fmt: skip
         self._of_apps()
         self._of_rehearsals(sight)
@@ -380,6 +382,9 @@ class Parts:
 
     def _went_well(self, rollout: Rollout) -> None:
         self.rescue.went_well(rollout)
+
+    def _packages_change(self) -> bool:
+        return self.watcher.at_work
 
     async def _verify(self, chosen: Selection) -> Sequence[EvidenceRecord]:
         return (await self.prover.verify(chosen, ()))["containers"]

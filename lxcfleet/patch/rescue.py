@@ -15,6 +15,7 @@ from functools import partial
 from lxcfleet.api.generations import FreezeRecord
 from lxcfleet.api.records import RolloutRecord
 from lxcfleet.api.requests import RolloutRequest
+from lxcfleet.containers.bases import Bases
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError, WrongState
 from lxcfleet.host.packages import database
@@ -49,6 +50,7 @@ class Rescue:
         rejections: Rejections,
         holds: Holds,
         rescued: Rescued,
+        bases: Bases,
         pending: Callable[[], bool],
         bus: Bus,
         tasks: Tasks,
@@ -56,7 +58,7 @@ class Rescue:
         """``pending``: whether a change of the host's packages was not dealt with yet."""
         self._paths, self._settings, self._registry = paths, settings, registry
         self._generations, self._orders, self._pending = generations, orders, pending
-        self._rejections, self._holds, self._rescued = rejections, holds, rescued
+        self._rejections, self._holds, self._rescued, self._bases = rejections, holds, rescued, bases
         self._bus, self._tasks = bus, tasks
 
     def take_over(self) -> None:
@@ -75,7 +77,10 @@ class Rescue:
         settings = self._settings()
         if not settings.freeze or self._pending():
             return None
-        return await self._generations.prepare(keep=settings.keep)
+        self._bases.note(None)
+        record = await self._generations.prepare(keep=settings.keep)
+        self._bases.note(record["generation"]["number"])
+        return record
 
     # -- after a patch ---------------------------------------------------------------------------------------
 

@@ -63,5 +63,6 @@ def _stale_record(container: Container, scan: StaleScan, owners: dict[str, Owner
         "processes": scan.processes,
         "mappings": scan.mappings,
         "files": [file_record(file, owners.get(file.path)) for file in scan.files],
+        "base": scan.base or None,
         "problem": scan.problem or None,
     }

@@ -109,6 +109,15 @@ class Watcher:
         return _stamp(self._paths.notice) not in (None, self._done)
 
     @property
+    def at_work(self) -> bool:
+        """Whether the package manager is at work, has left packages unfinished, or may come back in a moment.
+
+        Asks dpkg's locks, as it may have begun since the last look.
+        """
+        unfinished = self.phase in (NoticePhase.BUSY, NoticePhase.QUIET, NoticePhase.BROKEN)
+        return unfinished or dpkg.holder(self._admin) is not None or (self.phase is NoticePhase.IDLE and self.pending)
+
+    @property
     def phase(self) -> NoticePhase:
         """The progress in one word."""
         return self._answer.phase

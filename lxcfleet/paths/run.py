@@ -137,6 +137,11 @@ class RunPaths(Roots):
         return self.run / "patched.done"
 
     @property
+    def patch_base(self) -> Path:
+        """The generation that was frozen before the patch that is under way; see containers.bases."""
+        return self.run / "patched.base.json"
+
+    @property
     def well_before(self) -> Path:
         """Which containers were well before packages changed; see patch.before."""
         return self.run / "patched.well.json"

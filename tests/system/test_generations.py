@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -188,3 +189,31 @@ def test_what_a_bad_patch_breaks_gets_its_base_back_by_itself(
         assert set(fleet.states().values()) == {"running"}
     finally:
         package.purge()
+
+
+def test_what_starts_while_dpkg_is_at_work_gets_the_base_from_before_and_goes_along_after_that(
+    fleet: Fleet, root: Path, first: int
+) -> None:
+    del root
+    one, two = fleet.name("one"), fleet.name("two")
+    fleet.create(one)
+    fleet.stop_daemon()
+    fleet.settings(f"{fleet.usual}patch: {{quiet: 1, freeze: true}}\nrollout: {{min_healthy_time: 0, canaries: 0}}\n")
+    # As `patch prepare` notes it, which would freeze this machine's own root.
+    done = fleet.paths.notice_done.read_text() if fleet.paths.notice_done.exists() else ""
+    fleet.paths.patch_base.write_text(json.dumps({"generation": first, "done": done}))
+    fleet.start_daemon()
+    with Path("/var/lib/dpkg/lock").open("r+b") as held:
+        fcntl.lockf(held, fcntl.LOCK_EX)  # as dpkg does
+        fleet.ok("restart", one)
+        fleet.create(two)
+        for name in (one, two):
+            assert fleet.inside(name, "cat /usr/lib/greet") == "greet 1"
+            assert on(fleet, name) == 0, "its spec is as it was"
+        fleet.stop_daemon(9)
+        fleet.start_daemon()
+        assert {each["base"] for each in json.loads(fleet.run("stale", one, two, "-f", "json").out)} == {first}
+    fleet.ok("patch", "notify")
+    until(lambda: fleet.run("stale", one, two).status == 0, 60, "the rollout moves them to the host's root")
+    for name in (one, two):
+        assert fleet.run("exec", name, "--", "cat", "/usr/lib/greet").status != 0

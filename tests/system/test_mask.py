@@ -462,7 +462,7 @@ def test_no_start_meets_a_moment_without_a_mask(paths: Paths, base: Path, monkey
         home = os.open("/proc/self/ns/mnt", os.O_RDONLY)
         monkeypatch.setattr(layers, "mount", lambda *_: seen.append(os.path.ismount(paths.mask_mount)))
         item: PrepareItem = {
-            "name": "x", "generation": 0, "first_id": 1, "disk": 0, "app": False, "make": False, "mount": True,
+            "name": "x", "started": "", "generation": 0, "first_id": 1, "disk": 0, "app": False, "make": False, "mount": True,
             "reconcile": False, "language": False, "files": {}, "volumes": [], "secrets": [], "devices": [],
             "stack": stack_of(paths, "x").to_json(),
         }  # fmt: skip

@@ -67,7 +67,7 @@ def test_the_remains_of_a_container_are_its_directory_or_its_leftovers(broken: b
     paths = Paths(lxc=tmp_path, run=tmp_path, etc=tmp_path)
     specs: Any = None
     launcher: Any = None
-    lifecycle = Lifecycle(paths, specs, launcher, nobody, Config(), nobody, MaskKeeper(paths, nobody), nobody, nobody)
+    lifecycle = Lifecycle(paths, specs, launcher, nobody, Config(), nobody, MaskKeeper(paths, nobody), *[nobody] * 3)
     container = Container("web", None if broken else SPEC)
     assert not lifecycle.remains(container)
     paths.gone("web.0").directory.mkdir()

@@ -62,8 +62,9 @@ class Fleet:
         self.registry: Registry = registry_of(self.paths, self.container)
         secrets: Any = SimpleNamespace(forget=self._forget)
         self.lifecycle = Lifecycle(
-            self.paths, NOBODY, NOBODY, self.registry, Config(), NOBODY, MaskKeeper(self.paths, NOBODY), secrets, Bus()
-        )
+            self.paths, NOBODY, NOBODY, self.registry, Config(), NOBODY, MaskKeeper(self.paths, NOBODY), secrets, Bus(),
+            NOBODY,
+        )  # fmt: skip
         room: Any = SimpleNamespace(forget=lambda container: self.registry.forget("web"), release_unused=self._nothing)
         self.reconciler = Reconciler(self.registry, self.lifecycle, NOBODY, room, 10.0)
 

@@ -15,6 +15,8 @@ import pytest
 
 from lxcfleet.api.generations import FreezeRequest, RemoveGenerationsRequest, RollbackRequest
 from lxcfleet.api.requests import RolloutRequest
+from lxcfleet.containers import bases
+from lxcfleet.containers.bases import Bases
 from lxcfleet.errors import InvalidInput, NotFound, WrongState
 from lxcfleet.host.packages import database
 from lxcfleet.patch.events import NotReleased, NotRescued, PatchAccepted, PatchPassedOver, PatchRejected
@@ -58,6 +60,7 @@ class World:
         self.reverts = False
         """Whether what is begun fails, and so gives back what was there before."""
         self.problem: Exception | None = None
+        self.bases = Bases(self.paths, lambda: True)
         self.unfit: dict[str, int] = {}
         """Whose own packages would break, and on which base."""
         self.active: Rollout | None = None
@@ -80,7 +83,8 @@ class World:
         tasks: Any = SimpleNamespace(do=lambda _, work: asyncio.run(work()))
         return Rescue(
             self.paths, lambda: self.settings, cast(Any, registry), cast(Any, generations), cast(Any, orders),
-            rejections, Holds(self.paths), Rescued(self.paths), lambda: self.pending, nothing, tasks,
+            rejections, Holds(self.paths), Rescued(self.paths), self.bases,
+            lambda: self.pending, nothing, tasks,
         )  # fmt: skip
 
     async def _take_up(self, found: Collection[str]) -> None:
@@ -97,9 +101,11 @@ class World:
     async def _unfit(self, names: Iterable[str], to: int) -> dict[str, list[str]]:
         return {name: ["tool 1 needs libnew"] for name in names if self.unfit.get(name) == to}
 
-    async def _prepare(self, *, keep: int) -> int:
+    async def _prepare(self, *, keep: int) -> dict[str, Any]:
         self.frozen += 1
-        return keep
+        if self.problem:
+            raise self.problem
+        return {"generation": {"number": keep}}
 
     async def _rescue(self, wanted: Mapping[str, Spec]) -> None:
         self.rescued.append(wanted)
@@ -313,12 +319,22 @@ def test_a_record_that_was_damaged_counts_as_none(world: World) -> None:
 
 
 def test_the_base_is_frozen_once_for_each_patch(world: World) -> None:
-    assert cast(Any, asyncio.run(world.rescue().prepare())) == PatchSettings().keep
+    assert cast(Any, asyncio.run(world.rescue().prepare()))["generation"]["number"] == PatchSettings().keep
     world.pending = True  # dpkg has begun
     assert asyncio.run(world.rescue().prepare()) is None
     world.pending, world.settings = False, PatchSettings()
     assert asyncio.run(world.rescue().prepare()) is None
     assert world.frozen == 1
+
+
+def test_starts_know_what_was_frozen_before_the_patch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bases, "sheets_of", lambda *_: ("/s1",))
+    asyncio.run(world.rescue().prepare())
+    assert world.bases.of(Spec(name="one")) == PatchSettings().keep
+    world.problem = NotFound("there is no room")
+    with pytest.raises(NotFound):
+        asyncio.run(world.rescue().prepare())
+    assert world.bases.of(Spec(name="one")) == 0, "nothing was frozen before this one"
 
 
 def test_the_hook_of_apt_knows_whether_to_ask(world: World) -> None:

@@ -443,7 +443,7 @@ def test_a_container_that_is_the_end_of_the_process_that_looks_is_told_and_the_o
 def test_a_container_without_a_cgroup_is_not_clean() -> None:
     running = SimpleNamespace(pid=1, payload=Payload({}))
     finder = Finder(Paths(), cast(Any, None), cast(Any, None), lambda: True)
-    found = asyncio.run(finder.scan([cast(Any, SimpleNamespace(name="web", running=running))]))
+    found = asyncio.run(finder.scan([cast(Any, SimpleNamespace(name="web", running=running, spec=None, wanted=None))]))
     assert found == {"web": StaleScan("web", 0, 0, problem="its cgroup was not found")}
 
 

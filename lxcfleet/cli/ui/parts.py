@@ -39,6 +39,7 @@ def as_stale(parts: Sequence[PartRecord]) -> list[StaleRecord]:
             "processes": 1,
             "mappings": len(part["files"]),
             "files": part["files"],
+            "base": None,
             "problem": None,
         }
         for part in _stale(parts)

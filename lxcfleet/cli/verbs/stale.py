@@ -105,6 +105,8 @@ def _table(records: Sequence[StaleRecord]) -> list[str]:
             why = file["why"] if file["layer"] == "base" else f"{file['why']} ({file['layer']})"
             package = (file["package"] or "", file["version"] or "")
             rows.append((record["name"], _processes(file), file["path"], why, *package))
+        if record["base"] is not None:
+            rows.append((record["name"], "", f"generation {record['base']}", "another base", "", ""))
     return output.columns(rows, output.terminal_width())
 
 

@@ -86,7 +86,9 @@ def _prepare_one(item: PrepareItem, reply: Reply, paths: Paths, home: int) -> No
         if item["language"] and (found := language.inside(paths.root_mount)) != language.USUAL:
             config = paths.container(name).config
             tree.write(config, language.put(config.read_text(encoding="utf-8"), found))
-        if not item["make"]:
+        if item["started"] and not item["make"]:
+            tree.write(paths.container(name).started, item["started"])
+        elif not item["make"]:
             tree.keep_copy(paths.container(name).spec, paths.container(name).started)
         apparmor.allow_socket_locks(paths.apparmor)
         namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
@@ -134,7 +136,7 @@ def _make(paths: Paths, name: str, item: PrepareItem) -> None:
                     os.fsync(stream.fileno())
         if item["mount"]:
             # What it is started with, as ``keep_copy`` has it: the directory is not in use yet, so it need not be replaced.
-            new.started.write_text(item["files"][new.spec.name], encoding="utf-8")
+            new.started.write_text(item["started"] or item["files"][new.spec.name], encoding="utf-8")
         syscalls.rename_new(new.directory, paths.container(name).directory)
     except FileExistsError as error:
         tree.remove(new.directory)

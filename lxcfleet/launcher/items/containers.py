@@ -35,6 +35,8 @@ class PrepareItem(TypedDict):
     """Whether its files are made; otherwise they are checked."""
     generation: int
     """The base that it stands on; 0: the host's root."""
+    started: str
+    """The text of the spec that it is started with, if that is another one than the spec on disk; empty: it is that one."""
     mount: bool
     """Whether its layers are mounted: then the mount namespace comes with the answer, as a descriptor."""
     reconcile: bool

@@ -155,7 +155,7 @@ class Sight:
         """Members for the stale ones of these containers and for those that a patch took down; and those of which nobody
         can say whether they are stale."""
         # One that is restarted while we look has another identity then, and a mount that is newer than the patch.
-        moving = [c for c in containers if c.spec is None or not c.spec.generation]
+        moving = [c for c in containers if c.wanted is None or not c.wanted.generation]
         """A container on a generation stays as it is, whatever happens to the host."""
         before = {c.name: self.member(c) for c in moving if c.running is not None}
         fallen = {c.name: self.member(c) for c in moving if c.busy is None and self._fallen.down(c) is not None}

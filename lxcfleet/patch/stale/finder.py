@@ -6,9 +6,11 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lxcfleet.base.stack import delta, stack_for
+from lxcfleet.containers.bases import for_now
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.errors import from_body
@@ -61,6 +63,7 @@ class Finder:
         clients = dhcp.known(self._paths)
         targets = [target for container in chosen if (target := self._target(container, clients)) is not None]
         found = {container.name: self._unseen(container) for container in chosen}
+        based = {container.name: base for container in chosen if (base := for_now(container))}
         if targets:
             await self._mask.have()
             items = [target.to_json() for target in targets]
@@ -71,7 +74,7 @@ class Finder:
             asked = (self._ask(StaleItem(wanted=what, targets=items[number::shares])) for number in range(shares))
             for answer in await asyncio.gather(*asked):
                 found |= {scan.name: scan for scan in answer}
-        return found
+        return {**found, **{name: replace(found[name], base=base) for name, base in based.items()}}
 
     async def _ask(self, item: StaleItem) -> list[StaleScan]:
         """The findings in some containers. If one of them is the end of the process that looks, that one is not known."""

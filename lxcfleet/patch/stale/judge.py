@@ -76,16 +76,18 @@ class StaleScan:
     """The reason why parts of the container could not be looked at; the findings count all the same."""
     compared: int = 0
     """The number of packages' files that were compared with those it is served."""
+    base: int = 0
+    """The generation that it has for the time being, as dpkg was at work when it started; 0: none. A restart moves it."""
 
     @property
     def stale(self) -> bool:
         """Whether it runs old code, as far as could be seen."""
-        return bool(self.files)
+        return bool(self.files or self.base)
 
     @property
     def clean(self) -> bool:
         """Whether it is known to run no old code."""
-        return not self.files and not self.problem
+        return not self.files and not self.problem and not self.base
 
     def to_json(self) -> dict[str, Any]:
         """For the answer of the process that looked."""

@@ -394,6 +394,8 @@ class FakeLauncher(Launcher):
         except FleetError as error:
             answer(reply, name, error)
             return
+        if item["mount"]:
+            own.started.write_text(item["started"] or own.spec.read_text(encoding="utf-8"), encoding="utf-8")
         if item["mount"] and item["secrets"]:
             secrets.note_known(self._paths, name, self._digests(item["secrets"]))
         namespace = os.open(os.devnull, os.O_RDONLY) if item["mount"] else None
