@@ -17,7 +17,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lxcfleet.base import mount_plan
-from lxcfleet.base.mount_plan import MountPlan, Overlay, Part
+from lxcfleet.base.generations import places
+from lxcfleet.base.mount_plan import MountPlan, Overlay, Part, Restricted
 from lxcfleet.base.present import Shelf, part_layers
 from lxcfleet.base.stack import Stack
 from lxcfleet.errors import HostError, Unsupported
@@ -61,7 +62,8 @@ def mount(paths: Paths, stack: Stack, name: str, first_id: int | None, disk: int
             shown = ": all of the host's files would show" if layer.neutral else ""
             raise HostError(f"{name} can't be mounted", why=f"the {layer.name} is not{shown}")
     # The mask says which parts there are: in a part that it was not made for, it would hide nothing.
-    perform(mount_plan.plan(paths, stack, name, first_id, survey(stack)), paths.container(name), disk)
+    made = mount_plan.plan(paths, stack, name, first_id, survey(stack), restrictions(stack))
+    perform(made, paths.container(name), disk)
 
 
 def survey(stack: Stack) -> list[Part]:
@@ -76,6 +78,18 @@ def survey(stack: Stack) -> list[Part]:
     finally:
         shelf.close()
     return found
+
+
+def restrictions(stack: Stack) -> list[Restricted]:
+    """What a container on a generation may do less of in some directories, as the host's file systems there say; the topmost
+    first. On the host's root, parts have such options."""
+    found = {}
+    for place in stack.bottom.sheets:
+        point = places.point_of(Path(place).parent.name)
+        options = _kept_options(place) if point.strip("/") else ()
+        if options:
+            found[point] = Restricted(point, options)
+    return [found[point] for point in sorted(found)]
 
 
 def _kept_options(place: str) -> tuple[str, ...]:
@@ -113,9 +127,36 @@ def perform(plan: MountPlan, own: ContainerPaths, disk: int) -> None:
         _mount_overlay(plan, root, root.upper, plan.root)
         for overlay, _ in uppers:
             syscalls.move(Path(plan.staging), Path(f"{plan.root}{overlay.point}"))
+        _restrict(plan)
     finally:
         for _, upper in uppers:
             os.close(upper)
+
+
+def _restrict(plan: MountPlan) -> None:
+    """Give directories of the root's overlay mounts of their own. Follows no link that the container may have left, and does
+    without where it has removed the directory, or has something else there."""
+    root = os.open(plan.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for point, options in plan.restricted:
+            try:
+                handle = syscalls.look_across(root, point.lstrip("/"))
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    continue
+                raise
+            try:
+                if stat.S_ISDIR(os.fstat(handle).st_mode):
+                    flags = sum(_FLAGS[option] for option in ("nodev", *options))
+                    tree = syscalls.clone_apart(handle, flags, None, point)
+                    try:
+                        syscalls.attach_at(tree, handle, point)
+                    finally:
+                        os.close(tree)
+            finally:
+                os.close(handle)
+    finally:
+        os.close(root)
 
 
 def _show_lower(plan: MountPlan) -> None:

@@ -50,6 +50,14 @@ class Fresh(NamedTuple):
     base: Layer
 
 
+class Restricted(NamedTuple):
+    """A directory of the root's overlay that gets a mount of its own, as it is on one of its own on the host."""
+
+    point: str
+    options: tuple[str, ...]
+    """Of the host's mount options for it, those that a container must keep: nosuid, noexec."""
+
+
 class Overlay(NamedTuple):
     """One overlay: of the root, or of a part."""
 
@@ -85,6 +93,8 @@ class MountPlan:
     """Layers that are made anew."""
     overlays: tuple[Overlay, ...]
     """The root's overlay first, then those of the parts, from the root downwards. They are mounted in the opposite order."""
+    restricted: tuple[Restricted, ...] = ()
+    """Directories below the root's overlay that are more restricted than it is; those nearest to the root first."""
 
     def lines(self) -> list[str]:
         """The plan in words, one line for each mount, in the order in which they are made."""
@@ -96,11 +106,15 @@ class MountPlan:
             lines.append(f"{self.users}: its user namespace")
         for overlay in reversed(self.overlays):
             lines.append(f"{self.root}{overlay.point}: overlay, {','.join((*overlay.options, overlay.data(overlay.upper)))}")
+        lines += [f"{self.root}{each.point}: {','.join(each.options)}" for each in self.restricted]
         return lines
 
 
-def plan(paths: Paths, stack: Stack, name: str, first_id: int | None, parts: Sequence[Part]) -> MountPlan:
-    """The mounts of the container ``name``. ``parts``: those nearest to the root first.
+def plan(
+    paths: Paths, stack: Stack, name: str, first_id: int | None, parts: Sequence[Part],
+    restricted: Sequence[Restricted] = (),
+) -> MountPlan:  # fmt: skip
+    """The mounts of the container ``name``. ``parts`` and what is ``restricted``: those nearest to the root first.
 
     The lower layers are shifted into the container's id range. The topmost one is not: its files already have the range's
     owners, and a shifted upper directory fails with EOVERFLOW (kernel 6.1 to 6.18).
@@ -128,6 +142,7 @@ def plan(paths: Paths, stack: Stack, name: str, first_id: int | None, parts: Seq
         clones=clones(stack.standing, {part.point: part.identity for part in parts}.items(), shifted=first_id is not None),
         fresh=tuple(Fresh(_places(layer)[0], layer.services or Services(), stack.bottom) for layer in made),
         overlays=(root, *overlays),
+        restricted=tuple(restricted),
     )
 
 

@@ -261,7 +261,7 @@ else:
 
 
 def test_containers_stand_on_generations_of_several_file_systems(fleet: Fleet, host: Host) -> None:
-    """A small root with a /usr on a disk of its own and a /opt that is another mount: all goes back together."""
+    """A small root with a /usr and a /opt on disks of their own: all goes back together."""
     root = fleet.paths.state / "root"
     place = root / "usr" / fleet.paths.sheets_elsewhere
     environment = " ".join(f"{key}={value}" for key, value in fleet.paths.environment().items())
@@ -269,15 +269,20 @@ def test_containers_stand_on_generations_of_several_file_systems(fleet: Fleet, h
     host.run(
         f"mkdir -p {root}/usr {root}/opt && mkfs.ext4 -q -F {host.images}/usr 64M"
         f" && mount -o loop {host.images}/usr {root}/usr && rmdir {root}/usr/lost+found"
-        f" && mount --bind {root}/opt {root}/opt && {python} make"
+        f" && mkfs.ext4 -q -F {host.images}/small 16M && mount -o loop,nosuid {host.images}/small {root}/opt"
+        f" && rmdir {root}/opt/lost+found && {python} make"
     )
     try:
         assert host.run(f"{python} freeze") == "s1:s1.opt:s1.usr"
         name, other = fleet.name("a"), fleet.name("b")
         fleet.create(name, other)
+        fleet.inside(name, "echo mine >/opt/mine")
         assert fleet.run("rollback", name, "--to", "1").status == 0
-        look = "cat /usr/lib/greet /opt/tool/said; echo; echo /opt/* /usr/.lxc*"
-        assert fleet.inside(name, look) == "greet 1\nopt 1\n/opt/tool /usr/.lxc*"
+        look = "cat /usr/lib/greet /opt/tool/said; echo; echo /opt/* /usr/.lxc*; "
+        look += "while read -r line; do case $line in *' /opt '*) echo $line;; esac; done </proc/mounts"
+        *seen, mounted = fleet.inside(name, look).splitlines()
+        assert seen == ["greet 1", "opt 1", "/opt/mine /opt/tool /usr/.lxc*"]
+        assert "nosuid" in mounted.split()[3].split(","), mounted
         host.run(f"{python} patch")
         assert host.run(f"{python} freeze") == "s2:s2.opt:s2.usr:s1:s1.opt:s1.usr"
         fleet.ok("restart", name)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from lxcfleet.base import mount_plan
+from lxcfleet.base import layers, mount_plan
 from lxcfleet.base.generations import roots, store
 from lxcfleet.base.generations.record import Generation, dump
 from lxcfleet.base.generations.roots import tree_of
 from lxcfleet.base.generations.sheets import Sheets
 from lxcfleet.base.mask import compiler
 from lxcfleet.base.mask.sweep import sweep
+from lxcfleet.base.mount_plan import Restricted
 from lxcfleet.base.present import Shelf
 from lxcfleet.base.stack import Services, Stack, base, stack_for, stack_of
-from lxcfleet.errors import NotFound
+from lxcfleet.errors import Broken, NotFound
 from lxcfleet.paths import Paths
 from lxcfleet.spec.mask_rules import Rules
 from lxcfleet.spec.spec import Spec
@@ -69,6 +71,36 @@ def test_each_sheet_is_mounted_for_itself_and_lies_over_the_next(paths: Paths, s
     ]
     assert plan.overlays[0].lower == (f"{run}/services", f"{run}/mask-2", f"{run}/base.0", f"{run}/base.1")
     assert plan.fresh[0].base == stack.bottom, "services come from the same base"
+
+
+def test_sheets_on_other_file_systems_lie_over_the_next_as_well(
+    paths: Paths, sheets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One overlay for all of them; what the host's file systems restrict is restricted in it."""
+    elsewhere = tmp_path / "usr" / paths.sheets_elsewhere
+    put(elsewhere / "s2.usr/tree", "/usr/bin/tool", "tool")
+    (paths.generations / "places.json").write_text(json.dumps({"usr": str(elsewhere)}))
+    generation = Generation(2, "2026-01-01T00:00:00Z", ("s2", "s2.usr", "s1"), "test", 1, 1, 0, 0, "", 0)
+    paths.generation_record(2).write_text(dump(generation))
+    stack = stack_of(paths, "web", generation=2)
+    assert stack.bottom.outside("/usr/bin/tool") == f"{elsewhere}/s2.usr/tree/usr/bin/tool"
+    assert stack.bottom.outside("/usr/lib/libssl.so") == f"{sheets[0]}/usr/lib/libssl.so"
+    system = os.statvfs_result((4096, 4096, 1, 1, 1, 1, 1, 1, os.ST_NOSUID | os.ST_RDONLY, 255))
+    monkeypatch.setattr(os, "statvfs", lambda path: system)
+    restricted = layers.restrictions(stack)
+    assert restricted == [Restricted("/usr", ("nosuid",))]
+    plan = mount_plan.plan(paths, stack, "web", None, [], restricted)
+    assert [overlay.lower for overlay in plan.overlays] == [
+        (f"{paths.run}/mask-2", *(f"{paths.run}/base.{number}" for number in range(3)))
+    ]
+    assert plan.lines()[-1] == f"{paths.run}/root/usr: nosuid"
+    assert layers.restrictions(stack_of(paths, "web")) == []
+    # Parts of the host as it is now have nothing to do with it.
+    host = mount_plan.clones([stack.bottom], [("/usr", "x")], shifted=False)
+    assert [clone.target for clone in host] == [f"{paths.run}/base.{number}" for number in (2, 1, 0)]
+    shutil.rmtree(elsewhere)
+    with pytest.raises(Broken, match=r"s2\.usr/tree is gone, or its file system is not mounted"):
+        stack_of(paths, "web", generation=2)
 
 
 def test_files_come_from_the_topmost_sheet_that_has_them(paths: Paths, sheets: tuple[Path, Path]) -> None:

@@ -24,10 +24,7 @@ _SIGNATURE = (
     "Signature: 8a477f597d28d172789f06886806bc55\n# Hard links to the host's own files; lxcfleet makes them anew.\n"
 )
 """Programs for backups leave a directory with such a file out if they are told to: bford.info/cachedir."""
-_RESTRICTIONS = {"nosuid": os.ST_NOSUID, "noexec": os.ST_NOEXEC}
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
-_RECORDS_ONLY = ("/var", "/var/lib")
-"""Nothing of a generation is meant to be run from there."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,13 @@ def word_of(point: str) -> str:
     return point.strip("/").replace("/", "-") or "root"
 
 
-WORDS = tuple(map(word_of, ("/", *mounts.CANDIDATES)))
+_POINTS = {word_of(point): point for point in ("/", *mounts.CANDIDATES)}
+WORDS = tuple(_POINTS)
+
+
+def point_of(name: str) -> str:
+    """Where the file system of the sheet ``name`` is mounted in the base; empty: it is beside the records."""
+    return _POINTS.get(name.partition(".")[2], "")
 
 
 def present(paths: Paths, root: Path) -> tuple[Place, ...]:
@@ -83,9 +86,6 @@ def check(place: Place) -> None:
     elif status.st_uid != os.geteuid() or (status.st_mode & _OTHERS and not status.st_mode & stat.S_ISVTX):
         why = f"others than root may change names in {place.point}, so that what is frozen there would not be safe"
         hint = f"chown root {place.point}; chmod go-w {place.point}"
-    elif kept := [word for word, flag in _RESTRICTIONS.items() if system.f_flag & flag and place.point not in _RECORDS_ONLY]:
-        why = f"{place.point} is mounted with {' and '.join(kept)}, which containers on a generation would not have"
-        hint = "containers go on with the live base"
     if why:
         raise Unsupported("the base can't be frozen", why=why, hint=hint)
 
