@@ -43,6 +43,7 @@ class FakeService:
         self.volumes = cast(Any, None)
         self.disk = cast(Any, None)
         self.snapshots = cast(Any, None)
+        self.draining = cast(Any, None)
         self.config = Config()
         self.snapshots = None
         self.draining = None
