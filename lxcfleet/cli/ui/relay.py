@@ -3,6 +3,9 @@
 Whoever has a terminal open can read what is typed next, print what looks like a prompt, and turn the echo off, also when the
 command has ended that the terminal was handed to. So each of our standard streams that is a terminal is copied to or from a
 pipe; the others, files and pipes, are handed over as they are.
+
+Output to the journal is copied, too: journald takes a line for one of the unit whose process writes it (journald-stream.c),
+and it is to be one of our unit.
 """
 
 from __future__ import annotations
@@ -26,6 +29,15 @@ def terminals() -> tuple[int, ...]:
     return tuple(number for number in range(3) if os.isatty(number))
 
 
+def to_journal(number: int) -> bool:
+    """Whether this standard stream of ours is a connection to the journal; systemd.exec(5), JOURNAL_STREAM."""
+    try:
+        found = os.fstat(number)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
 @contextmanager
 def nothing() -> Iterator[tuple[int, int, int]]:
     """Standard streams for a command that gets a terminal of its container's."""
@@ -42,6 +54,7 @@ class Relay:
     def __init__(self, *, keys: bool = True) -> None:
         """``keys``: whether our stdin is handed over; /dev/null otherwise."""
         ours = terminals()
+        outputs = [number for number in (1, 2) if number in ours or to_journal(number)]
         self._keys: int | None = None
         """Where what is typed goes."""
         self._typed = b""
@@ -54,10 +67,8 @@ class Relay:
         elif 0 in ours:
             self.given[0], self._keys = os.pipe()
             os.set_blocking(self._keys, False)
-        for number in (1, 2):
-            if number not in ours:
-                continue
-            if number == 2 and 1 in ours and os.path.samestat(os.fstat(1), os.fstat(2)):
+        for number in outputs:
+            if number == 2 and 1 in outputs and os.path.samestat(os.fstat(1), os.fstat(2)):
                 self.given[2] = self.given[1]  # so that the order stays
                 continue
             reading, self.given[number] = os.pipe()
