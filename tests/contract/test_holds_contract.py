@@ -22,11 +22,11 @@ def web(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> Daemon:
     """web1 and web2 on generation 3, and db on the host's root."""
     made = Generation(
         number=3, created="2026-01-01T00:00:00Z", why="before a patch", sheets=("s1",), files=1, bytes=1, linked=1, copied=0,
-        packages="", linked_foreign=0,
+        packages="0" * 64, linked_foreign=0,
     )  # fmt: skip
     own = {**daemon.model.installed, "libc6:amd64": "0"}
-    monkeypatch.setattr(store, "load", lambda *_: made)
-    monkeypatch.setattr(store, "numbers", lambda _: [3])
+    store.sheet(daemon.paths, "s1").mkdir(parents=True)
+    store.save(daemon.paths, made)
     monkeypatch.setattr(packages, "of", lambda *_: own)
     for name in ("web1", "web2", "db"):
         daemon.fleet.add(name)
