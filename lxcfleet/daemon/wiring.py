@@ -11,7 +11,7 @@ from lxcfleet.api.findings import EvidenceRecord
 from lxcfleet.api.requests import RolloutRequest
 from lxcfleet.containers import lxc_config
 from lxcfleet.containers.announcements import StartAnnouncements
-from lxcfleet.containers.apps import AppsThere
+from lxcfleet.containers.apps import AppSealed, AppsThere
 from lxcfleet.containers.bases import Bases
 from lxcfleet.containers.blocking import Blocking
 from lxcfleet.containers.container import Container
@@ -355,7 +355,8 @@ class Parts:
             subscribe("waiting", kind, lambda _: self.fleet.waiting.wake())
         # Last: what they wait for has to be known by then, such as how a run ended.
         subscribe("blocked containers", Held, lambda event: self.blocking.held(event.name))
-        wakes = (*changes, ActionDone, DrainEnded, Held, SecretChanged, SecretsDeclared, SpecChanged, StartFailed, Wished)
+        changes += [AppSealed, DrainEnded]
+        wakes = (*changes, ActionDone, Held, SecretChanged, SecretsDeclared, SpecChanged, StartFailed, Wished)
         for kind in wakes:
             subscribe("blocked containers", kind, lambda _: self.blocking.wake())
             subscribe("starts that wait", kind, lambda _: self.prerequisites.tell())
