@@ -6,7 +6,7 @@ PYTHON := /usr/bin/python3
 
 # What lxcfleet needs to run, and what its tests need besides: all from Debian 12 and 13.
 RUN_PACKAGES := dnsmasq-base e2fsprogs lxc mount nftables passwd python3 python3-aiohttp python3-click python3-dnspython python3-lxc
-RUN_PACKAGES += python3-prometheus-client python3-psutil python3-pyroute2 python3-yaml tar tini zstd
+RUN_PACKAGES += python3-prometheus-client python3-psutil python3-pyroute2 python3-yaml tini zstd
 # liblxc runs its parser where the kernel has it on.
 RUN_PACKAGES += $(if $(filter Y,$(shell cat /sys/module/apparmor/parameters/enabled 2>/dev/null)),apparmor)
 CHECK_PACKAGES := $(filter python3%,$(RUN_PACKAGES)) mypy python3-hypothesis python3-jsonschema python3-pytest python3-pytest-timeout
