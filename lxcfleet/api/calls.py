@@ -1,7 +1,7 @@
 """The API, declared once: every call with its path, its request, its reply, and the right that it takes.
 
 The server binds one handler to each call, the client makes its methods of them, and `make docs` writes docs/api.md;
-mypy holds all three to the types here. To add a call, declare it here, bind its handler in daemon.http.handlers,
+mypy holds all three to the types here. To add a call, declare it here, bind its handler in daemon.http,
 and name it in api.client.
 
 HTTP/1.1 over a Unix socket, one request on each connection, JSON in and out, under ``/1.0``. Errors are

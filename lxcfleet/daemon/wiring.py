@@ -54,10 +54,19 @@ from lxcfleet.daemon.brought import brought
 from lxcfleet.daemon.events import DrainEnded
 from lxcfleet.daemon.foreground import Foregrounds
 from lxcfleet.daemon.http.access import Access
+from lxcfleet.daemon.http.apps import OfApps
+from lxcfleet.daemon.http.containers import OfFleet
+from lxcfleet.daemon.http.data import OfDisk, OfSecrets, OfVolumes
+from lxcfleet.daemon.http.fleets import OfFleets
+from lxcfleet.daemon.http.generations import OfGenerations
+from lxcfleet.daemon.http.patches import OfPatches, OfRehearsals, OfRollouts
+from lxcfleet.daemon.http.routes import Handlers
 from lxcfleet.daemon.http.scrape import Listener, Scrape
 from lxcfleet.daemon.http.server import Server
+from lxcfleet.daemon.http.snapshots import OfDrains, OfSnapshots
 from lxcfleet.daemon.secrets import SecretCalls
 from lxcfleet.daemon.service import Fleet
+from lxcfleet.daemon.setting import Setting
 from lxcfleet.fleets.service import Fleets
 from lxcfleet.fleets.store import FleetStore
 from lxcfleet.health.checks import Checks
@@ -299,12 +308,26 @@ class Parts:
         )  # fmt: skip
         self.scrape = Scrape(self.fleet, readings)
         self.listener = Listener(self.scrape)
-        audit = Audit(self.paths, self.registry, self.launcher)
-        self.server = Server(
-            self.fleet, self.fleets, self.secret_calls, self.patch, self.prover, self.cves, self.rollouts, audit, self.own,
-            self.generations, self.rescue, self.holding, self.apps, self.switch, self.baking, self.rehearsals,
-            self.scrape, self.access,
-        )
+        self.server = Server(self._handlers(), self.access)
+
+    def _handlers(self) -> list[Handlers]:
+        """The handlers of all calls of the API."""
+        fleet = self.fleet
+        return [
+            OfFleet(fleet, Setting(fleet, self.rollouts)),
+            OfFleets(self.fleets),
+            OfVolumes(fleet.volumes),
+            OfSecrets(self.secret_calls),
+            OfApps(self.apps, self.switch, self.baking),
+            OfDisk(fleet.disk),
+            OfSnapshots(fleet.snapshots),
+            OfDrains(fleet),
+            OfPatches(self.patch, self.prover, self.cves, Audit(self.paths, self.registry, self.launcher), self.own),
+            OfRollouts(self.rollouts, self.rescue),
+            OfRehearsals(self.rehearsals),
+            OfGenerations(self.generations, self.rescue, self.holding),
+            self.scrape,
+        ]
 
     def _subscribe(self) -> None:
         """Subscribe all subscribers, in the order in which they hear of an event.

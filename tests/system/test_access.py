@@ -18,10 +18,12 @@ from typing import Any, cast
 import pytest
 from aiohttp import web
 
+from lxcfleet.api import calls
 from lxcfleet.daemon.http.access import AT_ONCE, HIDDEN, Access
 from lxcfleet.daemon.http.access import READERS as READING
-from lxcfleet.daemon.http.scrape import Scrape
+from lxcfleet.daemon.http.containers import OfFleet
 from lxcfleet.daemon.http.server import Server
+from lxcfleet.daemon.setting import Setting
 from lxcfleet.host.process import peer
 from lxcfleet.spec.settings import Config
 
@@ -40,13 +42,7 @@ class FakeService:
         self.changed: list[str] = []
         self.holding = threading.Event()
         self.waiting = 0
-        self.volumes = cast(Any, None)
-        self.disk = cast(Any, None)
-        self.snapshots = cast(Any, None)
-        self.draining = cast(Any, None)
         self.config = Config()
-        self.snapshots = None
-        self.draining = None
 
     async def containers(self, _selection: object) -> list[object]:
         self.waiting += 1
@@ -75,10 +71,9 @@ def service(tmp_path: Path) -> Iterator[tuple[FakeService, Path]]:
         if above.stat().st_mode & 0o001 == 0:
             above.chmod(above.stat().st_mode | 0o011)
     loop = asyncio.new_event_loop()
-    nothing = cast(Any, None)
-    scrape = Scrape(cast(Any, fake), nothing)
-    nobody = (nothing,) * 15
-    server = Server(cast(Any, fake), *nobody, scrape, Access(FULL, READERS))
+    fleet = cast(Any, fake)
+    answered = (calls.LIST, calls.CREATE, calls.INFO, calls.WAIT)
+    server = Server([OfFleet(fleet, Setting(fleet, cast(Any, None)))], Access(FULL, READERS), *answered)
 
     async def start() -> web.AppRunner:
         runner = web.AppRunner(server.application)

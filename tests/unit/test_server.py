@@ -9,14 +9,16 @@ import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
 from aiohttp import web
 
+from lxcfleet.api import calls
 from lxcfleet.daemon.http import routes
 from lxcfleet.daemon.http.access import Access
-from lxcfleet.daemon.http.scrape import Scrape
+from lxcfleet.daemon.http.containers import OfFleet
 from lxcfleet.daemon.http.server import Server
 from lxcfleet.runtime.events import Events
 
@@ -32,14 +34,9 @@ async def serving(directory: Path) -> AsyncIterator[str]:
     room = MagicMock()
     room.doctor.return_value = {"findings": [], "fits": None}
     log = str(directory / "log")
-    fleet = SimpleNamespace(
-        events=Events(), wait=for_ever, room=room, log_file=lambda *_: log, volumes=None, disk=None, snapshots=None,
-        draining=None,
-    )  # fmt: skip
-    nobody = MagicMock()
-    scrape = Scrape(fleet, nobody)  # type: ignore[arg-type]
-    others = (nobody,) * 15
-    server = Server(fleet, *others, scrape, Access(os.getgid(), None))  # type: ignore[arg-type]
+    fleet: Any = SimpleNamespace(events=Events(), wait=for_ever, room=room, log_file=lambda *_: log)
+    answered = (calls.EVENTS, calls.WAIT, calls.DOCTOR, calls.LOGS)
+    server = Server([OfFleet(fleet, MagicMock())], Access(os.getgid(), None), *answered)
     runner = web.AppRunner(server.application, access_log=None)
     await runner.setup()
     path = str(directory / "socket")

@@ -11,7 +11,7 @@ import inspect
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, TypeVar, Union, get_type_hints
+from typing import Any, Protocol, TypeVar, Union, get_type_hints
 
 from aiohttp import web
 
@@ -105,6 +105,13 @@ class Routes:
 def as_json(data: object, status: int = 200) -> web.Response:
     """A reply with ``data`` as JSON."""
     return web.Response(text=json.dumps(data), status=status, content_type="application/json")
+
+
+class Handlers(Protocol):
+    """The handlers of the calls about one subject."""
+
+    def bind(self, routes: Routes) -> None:
+        """Have them answered."""
 
 
 async def _read(call: AnyCall[Q], request: web.Request) -> Q:

@@ -4,44 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
+from typing import Any
 
 from aiohttp import web
 
 from lxcfleet.api import calls
-from lxcfleet.daemon.apps import Apps
-from lxcfleet.daemon.baking import Baking
+from lxcfleet.api.shape import AnyCall
 from lxcfleet.daemon.http.access import AT_ONCE, Access, Role, refuse
-from lxcfleet.daemon.http.apps import OfApps
-from lxcfleet.daemon.http.handlers import (
-    OfDisk,
-    OfFleet,
-    OfFleets,
-    OfGenerations,
-    OfPatches,
-    OfRollouts,
-    OfSecrets,
-    OfVolumes,
-)
-from lxcfleet.daemon.http.rehearsing import OfRehearsals
-from lxcfleet.daemon.http.routes import Handler, Routes, as_json
-from lxcfleet.daemon.http.scrape import Scrape
-from lxcfleet.daemon.http.snapshots import OfDrains, OfSnapshots
-from lxcfleet.daemon.secrets import SecretCalls
-from lxcfleet.daemon.service import Fleet
-from lxcfleet.daemon.setting import Setting
+from lxcfleet.daemon.http.routes import Handler, Handlers, Routes, as_json
 from lxcfleet.errors import Busy, FleetError, InvalidInput, NotFound
-from lxcfleet.fleets.service import Fleets
-from lxcfleet.patch.apps import AppSwitch
-from lxcfleet.patch.cve.service import Cves
-from lxcfleet.patch.exposure import Audit
-from lxcfleet.patch.generations import Generations
-from lxcfleet.patch.holding import Holding
-from lxcfleet.patch.own import OwnParts
-from lxcfleet.patch.rehearsal import Rehearsals
-from lxcfleet.patch.rescue import Rescue
-from lxcfleet.patch.rollout.orders import Orders
-from lxcfleet.patch.service import Patch
-from lxcfleet.patch.verify.prover import Prover
 
 log = logging.getLogger(__name__)
 
@@ -49,47 +21,17 @@ log = logging.getLogger(__name__)
 class Server:
     """Answers all calls of the API on the Unix socket."""
 
-    def __init__(
-        self,
-        fleet: Fleet,
-        fleets: Fleets,
-        secrets: SecretCalls,
-        patch: Patch,
-        prover: Prover,
-        cves: Cves,
-        rollouts: Orders,
-        audit: Audit,
-        own: OwnParts,
-        generations: Generations,
-        rescue: Rescue,
-        holding: Holding,
-        apps: Apps,
-        switch: AppSwitch,
-        baking: Baking,
-        rehearsals: Rehearsals,
-        scrape: Scrape,
-        access: Access,
-    ) -> None:
+    def __init__(self, handlers: Iterable[Handlers], access: Access, *only: AnyCall[Any]) -> None:
+        """``only``: the calls that are answered, if not all are. Raises LookupError if one of them has no handler."""
         self._access = access
         self._readers = 0
         self.answering = 0
         """How many requests are being answered, without those that are answered until the client goes."""
         self.application = web.Application(client_max_size=calls.MAX_BODY, middlewares=[self._count, _errors, self._guard])
         routes = Routes()
-        OfFleet(fleet, Setting(fleet, rollouts)).bind(routes)
-        OfFleets(fleets).bind(routes)
-        OfVolumes(fleet.volumes).bind(routes)
-        OfDisk(fleet.disk).bind(routes)
-        OfSnapshots(fleet.snapshots).bind(routes)
-        OfDrains(fleet).bind(routes)
-        OfSecrets(secrets).bind(routes)
-        OfPatches(patch, prover, cves, audit, own).bind(routes)
-        OfRollouts(rollouts, rescue).bind(routes)
-        OfGenerations(generations, rescue, holding).bind(routes)
-        OfApps(apps, switch, baking).bind(routes)
-        OfRehearsals(rehearsals).bind(routes)
-        scrape.bind(routes)
-        routes.add_to(self.application)
+        for each in handlers:
+            each.bind(routes)
+        routes.add_to(self.application, *only)
         self._harmless = {(call.method, call.path) for call in calls.CALLS.values() if call.harmless}
 
     @web.middleware
