@@ -67,7 +67,7 @@ def test_filters(cli: Cli, web: Daemon) -> None:
     assert (cli("cve", "-q", "--state", "open").out, cli("cve", "--state", "open").status) == (f"{OPEN}\n", 0)
     assert cli("cve", "--state", "none").status == 2
     nothing = cli("cve", "--state", "unknown")
-    assert (nothing.out, nothing.err) == ("", f"lxcfleet: of these nothing is known in 4 containers\n{NO_DATA}")
+    assert (nothing.out, nothing.err) == ("", f"lxcfleet: no such CVE was found for 4 containers\n{NO_DATA}")
 
 
 def test_other_forms(cli: Cli, web: Daemon) -> None:

@@ -195,7 +195,7 @@ def list_(ctx: click.Context, *, name: str | None, style: str, quiet: bool) -> N
 
 
 def _table(records: Sequence[AppRecord]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [("APP", "VERSION", "SIZE", "SEALED", "CONTAINERS", "")]
+    rows: list[tuple[str, ...]] = [("APP", "VERSION", "SIZE", "SEALED", "CONTAINERS", "NOTE")]
     for record in records:
         last = f"rebuild: {', '.join(record['older'])} changed since" if record["older"] else ""
         if record["problem"]:

@@ -129,8 +129,8 @@ def _notes(found: CvesRecord, *, chosen: bool, filtered: bool) -> None:
         output.say(output.NOT_CHOSEN if chosen else "lxcfleet: no containers")
         return
     if not found["cves"]:
-        what = "of these " if filtered else ""
-        output.say(f"lxcfleet: {what}nothing is known in {output.counted(len(found['containers']), 'container')}")
+        what = "no such CVE" if filtered else "no CVE"
+        output.say(f"lxcfleet: {what} was found for {output.counted(len(found['containers']), 'container')}")
     for line in _unknown(found):
         output.say(f"lxcfleet: {output.printable(line)}")
 
