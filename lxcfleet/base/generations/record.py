@@ -45,12 +45,6 @@ class Generation:
     program writes into one of them in place shows in the generation."""
     linked_foreign_bytes: int = 0
     """Their size."""
-    rejected: str = ""
-    """The reason for which it is not to be used; empty: it may be used."""
-    held: str = ""
-    """The reason for which containers are held on it."""
-    held_until: str = ""
-    """The date until which they are."""
 
     @property
     def own(self) -> str:
@@ -70,8 +64,10 @@ class Generation:
 
 _DATA: dict[str, type] = {
     "number": int, "created": str, "sheets": list, "why": str, "files": int, "linked": int, "copied": int, "bytes": int,
-    "packages": str, "linked_foreign": int, "linked_foreign_bytes": int, "rejected": str, "held": str, "held_until": str,
+    "packages": str, "linked_foreign": int, "linked_foreign_bytes": int,
 }  # fmt: skip
+_FORMER = frozenset(("rejected", "held", "held_until"))
+"""Keys that a former version wrote, always without a value: see patch.rejections and patch.holds."""
 
 
 def dump(generation: Generation) -> str:
@@ -89,9 +85,9 @@ def parse(text: bytes, where: str) -> Generation:
             "the record of a generation can't be used", why=f"{where}: {error}",
             hint="no container starts on it; once none uses it, remove it: the next patch freezes another",
         ) from error  # fmt: skip
-    del data["version"]
-    data["sheets"] = tuple(data["sheets"])
-    return Generation(**data)
+    values: dict[str, Any] = {key: value for key, value in data.items() if key in _DATA}
+    values["sheets"] = tuple(data["sheets"])
+    return Generation(**values)
 
 
 def _check(data: Any) -> None:
@@ -104,7 +100,7 @@ def _check(data: Any) -> None:
     if missing := [name for name in required if name not in data]:
         raise ValueError(f"{missing[0]} is missing; the file may have been cut off")
     for key, value in data.items():
-        if key == "version":
+        if key == "version" or key in _FORMER:
             continue
         if key not in _DATA:
             raise ValueError(f"{key!r} is not known")
@@ -117,8 +113,6 @@ def _check(data: Any) -> None:
         raise ValueError(f"sheets are {sheets!r}")
     if data["number"] < 1:
         raise ValueError("number is 0")
-    for key in ("created", "held_until"):
-        if data.get(key):
-            datetime.fromisoformat(data[key])
     if not data["created"]:
         raise ValueError("created is empty")
+    datetime.fromisoformat(data["created"])
