@@ -65,7 +65,7 @@ def test_man_pages_and_completion_are_installed(guest: Guest) -> None:
         "COMP_LINE='lxcfleet rest'; COMP_WORDS=($COMP_LINE); COMP_CWORD=1;"
         "_lxcfleet_completion lxcfleet; echo ${COMPREPLY[@]}"
     )
-    assert guest.run(["bash", "-c", script]).stdout == "restart\n"
+    assert guest.run(["bash", "-c", script]).stdout == "restart restore-check\n"
 
 
 def test_many_app_containers_run(guest: Guest) -> None:

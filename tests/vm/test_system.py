@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = "/srv/lxcfleet"
 MODULES = (
     "confinement", "disk", "exposure", "access", "reconcile", "layers", "parts", "mask", "network", "dhcp", "isolation",
-    "stale", "set", "apparmor", "verify", "stories",
+    "stale", "set", "apparmor", "verify", "stories", "volumes", "archives", "snapshots", "apps", "generations_on_disk",
 )  # fmt: skip
 
 
