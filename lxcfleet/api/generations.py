@@ -150,13 +150,15 @@ class FreezeRequest:
 
 @dataclass(frozen=True)
 class RemoveGenerationsRequest:
-    """``lxcfleet generation rm``: all of them, or none if one is in use."""
+    """``lxcfleet generation rm``: all of them, or none if one is in use or the last good one."""
 
     numbers: tuple[int, ...]
+    last: bool = False
+    """Also the last good one."""
 
     def to_json(self) -> dict[str, Any]:
         """The body."""
-        return {"numbers": list(self.numbers)}
+        return {"numbers": list(self.numbers), "last": self.last}
 
     @classmethod
     def from_json(cls, data: object) -> RemoveGenerationsRequest:
@@ -167,8 +169,9 @@ class RemoveGenerationsRequest:
         if not isinstance(numbers, list) or not numbers or len(numbers) > 1000 or not all(map(_is_number, numbers)):
             fields.complain("numbers", "must be a list of generations' numbers")
             numbers = []
+        last = fields.flag("last")
         fields.finish("the request is not valid")
-        return cls(tuple(dict.fromkeys(numbers)))
+        return cls(tuple(dict.fromkeys(numbers)), last)
 
 
 @dataclass(frozen=True)

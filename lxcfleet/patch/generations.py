@@ -190,13 +190,16 @@ class Generations:
         return record
 
     async def remove(self, ask: RemoveGenerationsRequest) -> GenerationsRemoved:
-        """Remove generations that no container stands on, all or none of them. Raises FleetError."""
+        """Remove generations that no container stands on, all or none of them; the last good one only if that is asked for.
+        Raises FleetError."""
         await self._registry.observe()
         there = store.numbers(self._paths)
         for number in ask.numbers:
             if number not in there:
                 raise NotFound(f"there is no generation {number}", hint=_LIST)
             self._refuse_used(number)
+        if not ask.last:
+            await self._refuse_last(ask.numbers, [number for number in there if number not in ask.numbers])
         for number in ask.numbers:
             await self._mask.forget(number)
             answer = await self._launcher.ask(REMOVE_GENERATION, number)
@@ -216,6 +219,26 @@ class Generations:
                 f"generation {number} is in use", why=f"these containers {stand}: {', '.join(names[:_NAMED])}{more}",
                 hint="give them another base first: lxcfleet rollback NAME --to host" if users else "mend or destroy them",
             )  # fmt: skip
+
+    async def _refuse_last(self, numbers: Sequence[int], others: Sequence[int]) -> None:
+        """Refuse to remove ``numbers`` if a good one is among them, and none among those that stay."""
+        good = [number for number in numbers if await self._is_good(number)]
+        for number in others:
+            if not good or await self._is_good(number):
+                return
+        if good:
+            raise WrongState(
+                f"generation {good[0]} is the last good one", why="without it there is no way back from a bad patch",
+                hint=f"if that is meant: lxcfleet generation rm --last {' '.join(map(str, numbers))}",
+            )  # fmt: skip
+
+    async def _is_good(self, number: int) -> bool:
+        """Whether a container could go back to it."""
+        try:
+            store.load(self._paths, number)
+            return await self._rejected(number) is None
+        except FleetError:
+            return False
 
     async def clean_up(self) -> None:
         """Remove what a crash left."""

@@ -303,7 +303,8 @@ def test_containers_stand_on_generations_of_several_file_systems(fleet: Fleet, h
         host.run(f"mv {place}- {place}")
         assert fleet.run("generation", "verify", "2").status == 0
         fleet.ok("destroy", name, "--force")
-        fleet.ok("generation", "rm", "1", "2")
+        assert "the last good one" in fleet.run("generation", "rm", "1", "2").err
+        fleet.ok("generation", "rm", "--last", "1", "2")
         assert host.run(f"ls -A {root}/usr {root}/opt | tr -d '\n'") == f"{root}/opt:tool{root}/usr:binliblib64sbin"
     finally:
         host.run(f"umount {root}/usr {root}/opt")

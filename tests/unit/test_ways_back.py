@@ -11,7 +11,7 @@ import pytest
 
 from lxcfleet.api.generations import RemoveGenerationsRequest
 from lxcfleet.base.generations import packages, store
-from lxcfleet.errors import NotFound
+from lxcfleet.errors import NotFound, WrongState
 from lxcfleet.patch.generations import BEFORE, Generations
 from lxcfleet.patch.holds import Holds
 from lxcfleet.patch.rejections import Rejection, Rejections
@@ -59,6 +59,18 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(Generations, "remove", remove)
     monkeypatch.setattr(Generations, "_users", lambda _, number: world.users.get(number, []))
     return world
+
+
+def test_the_last_good_one_is_not_removed(world: World) -> None:
+    world.versions = {7: "1", 8: "2", 9: "3"}
+    refuse = world.generations._refuse_last
+    asyncio.run(refuse([7, 8], [9]))
+    asyncio.run(refuse([7], [8, 9]))
+    world.reject("3")
+    with pytest.raises(WrongState, match="generation 7 is the last good one"):
+        asyncio.run(refuse([7, 8], [9]))
+    asyncio.run(refuse([9], [7, 8]))
+    asyncio.run(refuse([9], []))
 
 
 def test_the_way_back_leads_past_bases_that_were_rejected(world: World) -> None:

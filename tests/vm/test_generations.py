@@ -113,5 +113,5 @@ def test_a_whole_host_goes_back_by_hand_and_forth(guest: Guest) -> None:
     fleet(guest, "rollback", "--all", "--to", "host")
     fleet(guest, "wait", "--all", "--for", "healthy", "--timeout", "600")
     assert not bases(guest)
-    fleet(guest, "generation", "rm", number)
+    fleet(guest, "generation", "rm", "--last", number)
     assert guest.run(["grep", "version", PROGRAM]).stdout.strip() == "# version 3", "the host keeps its files"

@@ -169,17 +169,18 @@ def verify(ctx: click.Context, *, number: int, style: str, quiet: bool) -> int:
     "numbers", nargs=-1, required=True, type=click.IntRange(1, MAX_GENERATION), metavar="NUMBER...",
     shell_complete=complete.generations,
 )  # fmt: skip
+@click.option("--last", is_flag=True, help="Also the last good one, so that there is no way back from a bad patch.")
 @options.formatted
 @options.quiet("Print only the numbers of those that were removed.")
 @click.pass_context
-def rm(ctx: click.Context, *, numbers: tuple[int, ...], style: str, quiet: bool) -> None:
+def rm(ctx: click.Context, *, numbers: tuple[int, ...], last: bool, style: str, quiet: bool) -> None:
     """Remove generations. None is removed if a container stands on one of them. The host's files stay as they are.
 
     \b
     Examples:
       lxcfleet generation rm 1 2
     """
-    record = connect(ctx).remove_generations(RemoveGenerationsRequest(numbers))
+    record = connect(ctx).remove_generations(RemoveGenerationsRequest(numbers, last))
     removed = [str(number) for number in record["removed"]]
     if quiet:
         output.write("".join(f"{number}\n" for number in removed))
