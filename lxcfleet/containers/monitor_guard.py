@@ -29,7 +29,7 @@ _CONNECTS = 200_000
 """As many connections as a monitor accepts in a second."""
 _SHORTEST, _LONGEST = 0.02, 1.0
 """Seconds until sockets are counted again, at least and at most."""
-_LOOK_SECONDS = 1.0
+_LOOK_SECONDS = 0.5
 """Seconds until each monitor is looked at again, however few sockets there are."""
 _SHARE = 0.01
 """The share of one processor that looking may take, while nobody attacks."""

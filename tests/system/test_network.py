@@ -127,6 +127,9 @@ def test_a_container_that_has_just_started_is_reached_by_name_at_once(fleet: Fle
     one, two = fleet.name(1), fleet.name(2)
     server = "import socket\ns = socket.create_server(('', 8080), family=socket.AF_INET6, dualstack_ipv6=True)\n"
     fleet.create(one)
+    entries = [line.split() for line in Path("/proc/net/if_inet6").read_text().splitlines()]
+    own = [int(flags, 16) for _, _, _, scope, flags, name in entries if (scope, name) == ("00", fleet.bridge)]
+    assert [flags & 0x40 for flags in own] == [0]  # the host's own is not tentative
     fleet.ok("create", two, "--", "python3", "-c", server + "while True: s.accept()[0].close()")
     client = f"""
 import socket, time
