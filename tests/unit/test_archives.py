@@ -69,6 +69,25 @@ def compare(data: bytes, directory: Path) -> list[str]:
 # -- what is read -------------------------------------------------------------------------------------------------
 
 
+def test_access_lists_have_the_container_s_own_ids_on_linux_6_1_too() -> None:
+    attributes = {b"SCHILY.xattr." + ACLS[0]: acl((2, 4, 100_033), (8, 4, 44), (8, 4, 165_535))}
+    reader = Reader(io.BytesIO(pax.member(b"delta/x", attributes=attributes) + pax.END), Limits())
+    reader.first_id = 100_000
+    entry = reader.next()
+    assert entry is not None
+    assert entry.attributes == {ACLS[0]: acl((2, 4, 33), (8, 4, 44), (8, 4, 65_535))}
+    # Ids of nobody's are refused, but for those of volumes, which are not imported.
+    for who, path, read in ((165_536, b"delta/x", False), (99_999, b"delta/x", False), (99_999, b"volumes/v/x", True)):
+        attributes = {b"SCHILY.xattr." + ACLS[0]: acl((2, 4, who))}
+        reader = Reader(io.BytesIO(pax.member(path, attributes=attributes) + pax.END), Limits())
+        reader.first_id = 100_000
+        if read:
+            assert reader.next() is not None
+        else:
+            with pytest.raises(InvalidInput, match="refused"):
+                reader.next()
+
+
 def test_entries_are_read_as_tar_writes_them() -> None:
     long = b"delta/" + b"/".join([b"d" * 60] * 3)
     data = (

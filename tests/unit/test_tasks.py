@@ -144,6 +144,7 @@ WAITED_FOR = {
     "containers/delta_sizes.py",  # the client's question waits, and gets the failure
     "containers/host_keeper.py",  # the question for the host's features waits, and gets the failure
     "containers/limiting.py",  # the change waits, and gets the failure
+    "containers/snapshot_files.py",  # who asked for the copy waits, and gets the failure
     "containers/preparer.py",  # the start waits, and gets the failure
     "daemon/attach.py",  # one request, which gets the failure
     "daemon/http/routes.py",  # one request, which gets the failure

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from lxcfleet.data.archives.head import VOLUMES
 from lxcfleet.errors import InvalidInput, NoCapacity
 from lxcfleet.spec.terms import RANGE_SIZE
 from lxcfleet.units import as_size
@@ -132,6 +133,8 @@ class Reader:
         self._padding = 0
         self.data = 0
         """Bytes of files that were read, without holes."""
+        self.first_id: int | None = None
+        """The first of the ids that the container had on its host; None: not known, or it was privileged."""
 
     @property
     def count(self) -> int:
@@ -206,7 +209,7 @@ class Reader:
         _check_target(entry)
         if found is not Kind.FILE and stored:
             raise refused(f"{entry.shown} has data and is no file")
-        entry.attributes = _attributes(entry, records)
+        entry.attributes = _attributes(entry, records, self.first_id)
         if found is Kind.FILE:
             self._begin_data(entry, stored, records)
         return entry
@@ -389,14 +392,15 @@ _KNOWN = (b"path", b"linkpath", b"size", b"mtime", b"uid", b"gid", *_IGNORED)
 _XATTR = b"SCHILY.xattr."
 
 
-def _attributes(entry: Entry, records: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+def _attributes(entry: Entry, records: Mapping[bytes, bytes], first_id: int | None) -> dict[bytes, bytes]:
     """The extended attributes of an entry, access lists among them, as setxattr(2) takes them."""
     found: dict[bytes, bytes] = {}
     for key, value in records.items():
         if key.startswith(_XATTR):
             name = key.removeprefix(_XATTR).replace(b"%3D", b"=").replace(b"%25", b"%")
-            _check_attribute(entry, name, value)
-            found[name] = value
+            own = with_own_ids(value, first_id) if name in ACLS else value
+            _check_attribute(entry, name, own)
+            found[name] = own
         elif key not in _KNOWN and not key.startswith(b"GNU.sparse."):
             raise refused(f"{entry.shown} has the attribute {shown(key)!r}, which lxcfleet does not write")
     if found and entry.kind is Kind.SYMLINK:
@@ -426,6 +430,23 @@ _NAMED = (0x02, 0x08)
 """The tags of lines for a user and a group by id."""
 
 
+def with_own_ids(value: bytes, first_id: int | None) -> bytes:
+    """An access list with a container's own ids in the place of those of its range on the host, which begins with
+    ``first_id``.
+
+    Linux 6.1 gives these to who reads the list of a file on an idmapped mount, while it maps owners, and lists that are
+    written (tried; 6.18 maps all of them).
+    """
+    lines = value[_ACL_HEAD.size :]
+    if first_id is None or len(lines) % _ACL_LINE.size:
+        return value
+    found = [value[: _ACL_HEAD.size]]
+    for tag, rights, who in _ACL_LINE.iter_unpack(lines):
+        mapped = tag in _NAMED and first_id <= who < first_id + RANGE_SIZE
+        found.append(_ACL_LINE.pack(tag, rights, who - first_id if mapped else who))
+    return b"".join(found)
+
+
 def _check_acl(entry: Entry, value: bytes) -> None:
     """Refuse an access list of a form that the kernel does not have, or with ids that no container has."""
     lines = value[_ACL_HEAD.size :]
@@ -433,5 +454,5 @@ def _check_acl(entry: Entry, value: bytes) -> None:
     if not fits or _ACL_HEAD.unpack_from(value) != (_ACL_VERSION,):
         raise refused(f"{entry.shown} has an access list that makes no sense")
     for tag, _, who in _ACL_LINE.iter_unpack(lines):
-        if tag in _NAMED and who >= RANGE_SIZE:
+        if tag in _NAMED and who >= RANGE_SIZE and entry.path[0] != VOLUMES.encode():  # whose files are not imported
             raise refused(f"{entry.shown} has an access list with the id {who}, and a container has ids below {RANGE_SIZE}")

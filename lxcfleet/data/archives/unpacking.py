@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
 
-from lxcfleet.data.archives.entries import ACLS, Entry, Kind, Reader, refused, shown
+from lxcfleet.data.archives.entries import ACLS, Entry, Kind, Reader, refused, shown, with_own_ids
 from lxcfleet.errors import InvalidInput
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -188,9 +188,11 @@ _OPENED = (Kind.FILE, Kind.DIRECTORY, Kind.FIFO)
 class Comparing:
     """The entries of an archive, held one by one against what is below directories."""
 
-    def __init__(self, tops: Mapping[tuple[bytes, ...], int], most: int = 20) -> None:
-        """``most``: so many differences are told, the rest is counted."""
+    def __init__(self, tops: Mapping[tuple[bytes, ...], int], most: int = 20, first_id: int | None = None) -> None:
+        """``most``: so many differences are told, the rest is counted. ``first_id``: of the range of ids that the files have
+        on disk; None: they have their own."""
         self._tops = tops
+        self._first_id = first_id
         self._directories = {top: Directories(handle) for top, handle in tops.items()}
         self._most = most
         self._names: dict[tuple[bytes, ...], int] = {}
@@ -230,7 +232,7 @@ class Comparing:
             yield "is a device"
         if entry.kind is Kind.SYMLINK and os.readlink(name, dir_fd=above) != entry.target:
             yield "leads elsewhere"
-        if entry.kind in _OPENED and _attributes_of(above, name) != entry.attributes:
+        if entry.kind in _OPENED and _attributes_of(above, name, self._first_id) != entry.attributes:
             yield "has other attributes"
         if entry.kind is Kind.FILE:
             handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
@@ -274,10 +276,11 @@ _FORMATS = {
 }  # fmt: skip
 
 
-def _attributes_of(above: int, name: bytes) -> dict[bytes, bytes]:
+def _attributes_of(above: int, name: bytes, first_id: int | None) -> dict[bytes, bytes]:
     handle = _open(above, name)
     try:
-        return {os.fsencode(key): os.getxattr(handle, key) for key in os.listxattr(handle)}
+        found = {os.fsencode(key): os.getxattr(handle, key) for key in os.listxattr(handle)}
+        return {key: with_own_ids(value, first_id) if key in ACLS else value for key, value in found.items()}
     finally:
         os.close(handle)
 

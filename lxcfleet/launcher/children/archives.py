@@ -190,8 +190,12 @@ def _head(reader: Reader) -> str:
     first = reader.next()
     if first is None or first.path != (HEAD.encode(),):
         raise refused(f"its first member is not {HEAD}")
+    text = reader.whole(first, MOST_HEAD)
+    with contextlib.suppress(FleetError):  # the daemon reads it, too, and says what is wrong
+        first_id = heads.parse(text).spec.get("first_id")
+        reader.first_id = first_id if isinstance(first_id, int) else None
     try:
-        return reader.whole(first, MOST_HEAD).decode("utf-8")
+        return text.decode("utf-8")
     except UnicodeDecodeError as error:
         raise refused(f"{HEAD} is no text in UTF-8") from error
 
@@ -311,8 +315,9 @@ def _compare(
         raise InvalidInput("this archive can't be checked", why="it is read twice, so it has to be a file")
     os.lseek(archive, 0, os.SEEK_SET)
     with archiver.unpacked(archive, reply.fileno()) as stream, _confined(item, new, paths) as top:
-        reader, comparing = Reader(stream, Limits()), Comparing({(DELTA.encode(),): top})
+        reader, comparing = Reader(stream, Limits()), Comparing({(DELTA.encode(),): top}, first_id=item["first_id"])
         try:
+            _head(reader)
             while (entry := reader.next()) is not None:
                 if entry.path[0] == DELTA.encode():
                     comparing.take(reader, entry)
