@@ -171,6 +171,21 @@ def test_a_container_that_was_not_stale_for_a_while_is_not_lost() -> None:
 # gates
 
 
+def test_what_ends_before_its_turn_gets_its_spec_all_the_same() -> None:
+    """A bad release that reached two containers is taken back; the second one ends of it before its turn."""
+    seen = {**well(3), "c2": LiveState(None, failed=True), "c3": LiveState(None)}
+    now = planner.settle(rollout(*many(3), kind=RolloutKind.CHANGE), seen)
+    assert [(member.phase, member.fallen) for member in now.members.values()] == [
+        (MemberPhase.WAITING, False), (MemberPhase.WAITING, True), (MemberPhase.SKIPPED, False),
+    ]  # fmt: skip
+    assert now.members["c3"].note == "it was stopped"
+    decision = planner.decide(now, seen)
+    assert isinstance(decision, planner.Restart)
+    # A restart of what runs is no matter of what has ended.
+    other = planner.settle(rollout(*many(3)), seen)
+    assert other.members["c2"].phase is MemberPhase.SKIPPED
+
+
 def begun(*chosen: str, count: int = 4, **fields: Any) -> Rollout:
     return planner.begin_wave(rollout(*many(count, **fields)), chosen)
 

@@ -189,6 +189,9 @@ def _skip(member: Member, why: str) -> Member:
 
 
 def _settle_waiting(rollout: Rollout, member: Member, now: LiveState) -> Member:
+    if now.identity is None and rollout.kind is RolloutKind.CHANGE and now.failed:
+        # It ended before its turn, maybe of the very spec that is taken back: it gets the other one, and is started.
+        return replace(member, fallen=True, identity="")
     if now.identity is None:
         return member if member.fallen else _skip(member, "it was stopped")
     if rollout.kind is RolloutKind.CHANGE and now.identity != member.identity:
