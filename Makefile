@@ -224,6 +224,6 @@ uninstall: root
 	[ ! -d /run/systemd/system ] || journalctl --update-catalog
 	[ ! -d /run/systemd/system ] || systemctl daemon-reload
 	echo 'removed; what stays: the containers in /var/lib/lxc (they run on until they are stopped, see lxc-ls -f,'
-	echo '  and start again only with lxcfleet), /var/lib/lxcfleet (volumes, fleets, generations, events), /etc/lxcfleet,'
+	echo '  and start again only with lxcfleet), /var/lib/lxcfleet (volumes, apps, fleets, generations, events), /etc/lxcfleet,'
 	echo '  .lxcfleet-generations at the top of a /usr, /opt or /var that is a file system of its own,'
 	echo "  /etc/sysctl.d/60-lxcfleet.conf, the groups lxcfleet*, root's lines in /etc/subuid and /etc/subgid, and Debian's packages"

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-from pathlib import Path
 from typing import Any
 
 from lxcfleet.data import snapshots
@@ -43,7 +42,7 @@ def restore(paths: Paths, container: str, name: str, kept: Snapshot | None, aske
         if kept is not None:
             snapshots.keep_base(own, staged)
             tree.write(staged.record, snapshots.dump(kept))
-        _sync(staged.directory)
+        tree.sync_file_system(staged.directory)
         _refuse_running(paths, container)
         journal = {
             "from": name, "kept": None if kept is None else kept.name, "inode": os.lstat(staged.delta).st_ino,
@@ -81,7 +80,7 @@ def finish(paths: Paths, container: str) -> str:
         _have_base(paths, container, name)
     elif kept is not None:
         _take_back(paths, container, str(kept), inode)
-    _sync(own.directory)
+    tree.sync_file_system(own.directory)
     own.restoring.unlink(missing_ok=True)
     if kept is None:
         staged = snapshots.new(paths, container, _STAGE).directory
@@ -117,11 +116,3 @@ def _refuse_running(paths: Paths, container: str) -> None:
             f"{container} runs, so its delta can't be exchanged", why="somebody started it meanwhile",
             hint=f"stop it first: lxcfleet stop {container}",
         )  # fmt: skip
-
-
-def _sync(directory: Path) -> None:
-    place = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        syscalls.sync_file_system(place)
-    finally:
-        os.close(place)

@@ -238,11 +238,7 @@ def seal(paths: Paths, snapshot: Snapshot) -> None:
     if not made.directory.is_dir() and load(paths, snapshot.container, snapshot.name) == snapshot:
         return  # it is asked for once more, as the answer got lost
     tree.write(made.record, dump(snapshot), sync=True)
-    place = os.open(made.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        syscalls.sync_file_system(place)
-    finally:
-        os.close(place)
+    tree.sync_file_system(made.directory)
     try:
         syscalls.rename_new(made.directory, own.directory)
     except FileExistsError as error:

@@ -275,11 +275,7 @@ def _make_one(place: Place, changes: Changes, stem: str, root: Path) -> _Made:
         top = os.lstat(directory / "tree").st_ino
         content = manifest.encode(Manifest(top, writer.folders))
         (directory / "manifest").write_bytes(content)
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            syscalls.sync_file_system(descriptor)
-        finally:
-            os.close(descriptor)
+        tree.sync_file_system(directory)
     except BaseException as error:
         tree.remove(directory)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -315,7 +315,7 @@ _revert = click.option("--no-revert", is_flag=True, help="If a gate fails, halt 
 @options.quiet("Print only the names of those that get it.")
 @click.pass_context
 def use(
-        ctx: click.Context,
+    ctx: click.Context,
     /,
     *,
     words: tuple[str, ...],
@@ -352,7 +352,7 @@ def use(
 @options.quiet("Print only the names of those that get it.")
 @click.pass_context
 def undo(
-        ctx: click.Context,
+    ctx: click.Context,
     /,
     *,
     patterns: tuple[str, ...],

@@ -324,7 +324,7 @@ def goal(value: str) -> int:
 @options.quiet("Print only the names of those that get another base.")
 @click.pass_context
 def rollback(
-        ctx: click.Context,
+    ctx: click.Context,
     /,
     *,
     patterns: tuple[str, ...],

@@ -119,6 +119,15 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def sync_file_system(directory: Path) -> None:
+    """Have all that was written to the file system of a directory on disk; syncfs(2). Raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        syscalls.sync_file_system(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def keep_copy(source: Path, target: Path) -> None:
     """Copy ``source`` to ``target``. If the disk is full, there is no ``target`` afterwards."""
     text = source.read_bytes()

@@ -228,11 +228,7 @@ def _keep(item: ImportItem, new: ContainerPaths, snapshot: bytes, paths: Paths) 
     if item["snapshot"]:
         new.base_snapshot(item["snapshot"]).write_bytes(snapshot)
         new.base_record.write_text(json.dumps({"base": item["snapshot"], "conflicts": []}) + "\n", encoding="ascii")
-    handle = os.open(new.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        syscalls.sync_file_system(handle)
-    finally:
-        os.close(handle)
+    tree.sync_file_system(new.directory)
     try:
         syscalls.rename_new(new.directory, paths.container(item["name"]).directory)
     except FileExistsError as error:

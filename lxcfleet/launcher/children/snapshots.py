@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from lxcfleet.data import restoring, snapshots
 from lxcfleet.errors import FleetError, HostError
-from lxcfleet.host.kernel import syscalls
+from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.host.process import copying
 from lxcfleet.launcher.children.answer import Reply, answer, say
 from lxcfleet.launcher.items.snapshots import RestoreItem, SealItem, SnapshotItem, SnapshotPlace
@@ -31,11 +31,7 @@ def place(_: None, reply: Reply, paths: Paths) -> None:
 def _flush(paths: Paths) -> None:
     """Have on the disk what was written until now: the kernel does that for each file whose blocks are to be shared, and a
     container would be frozen for so long."""
-    handle = os.open(paths.lxc, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        syscalls.sync_file_system(handle)
-    finally:
-        os.close(handle)
+    tree.sync_file_system(paths.lxc)
 
 
 def take(item: SnapshotItem, reply: Reply, paths: Paths) -> None:
