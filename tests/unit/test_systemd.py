@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from lxcfleet.cli.ui import notify
 from lxcfleet.daemon import systemd
+from lxcfleet.errors import FleetError, NotFound
 
 
 def test_the_watchdog_is_fed_only_while_no_task_is_hopeless(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,3 +60,61 @@ def test_how_often_it_wants_to_hear_of_the_daemon(
     if text is not None:
         monkeypatch.setenv("WATCHDOG_USEC", text)
     assert systemd.watchdog_seconds() == seconds
+
+
+class _Runs:
+    """A client of `lxcfleet run`, what its daemon answers, and what systemd is told of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.answer: dict[str, Any] | FleetError = NotFound("no container named web")
+        self.now = 1000.0
+        self._told: list[str] = []
+        monkeypatch.delenv("WATCHDOG_USEC", raising=False)
+        monkeypatch.setattr(notify, "tell", self._told.append)
+        monkeypatch.setattr(notify, "time", SimpleNamespace(monotonic=lambda: self.now))
+        client: Any = SimpleNamespace(info=self._info)
+        self.teller = notify.Teller(client, "web")
+
+    def _info(self, _name: str) -> dict[str, Any]:
+        if isinstance(self.answer, FleetError):
+            raise self.answer
+        return self.answer
+
+    def told(self, state: str | FleetError, health: str | None = None) -> list[str]:
+        """What systemd is told if the daemon gives this answer, a while later."""
+        self.answer = state if isinstance(state, FleetError) else {"state": state, "health": health, "health_reason": None}
+        self.now += 60
+        self._told.clear()
+        self.teller._look()
+        return list(self._told)
+
+
+MORE = ["EXTEND_TIMEOUT_USEC=30000000"]
+
+
+def test_a_start_that_the_daemon_is_at_gets_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, systemd ended a first start that took longer than its limit, and began it anew."""
+    runs = _Runs(monkeypatch)
+    assert runs.told(NotFound("no container named web")) == MORE, "it is being made"
+    assert runs.told("starting") == MORE
+    assert runs.told("blocked") == [], "what it waits for may never come"
+    assert runs.told(FleetError("lxcfleetd does not answer")) == []
+    assert runs.told("running", "healthy") == MORE, "of a former run: this one has not begun"
+    runs.teller.begin()
+    assert runs.told("running", "starting") == ["STATUS=running, starting", *MORE]
+    assert runs.told("running", "unhealthy") == ["STATUS=running, unhealthy"]
+    assert runs.told("running", "healthy") == ["STATUS=running, healthy", "READY=1"]
+    assert runs.told("running", "starting") == ["STATUS=running, starting"], "it is up since long"
+
+
+def test_the_thread_hears_at_once_that_it_begins_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = _Runs(monkeypatch)
+    monkeypatch.setattr(notify, "_CALM_SECONDS", 1000.0)
+    runs.teller.start()
+    runs.answer = {"state": "running", "health": "healthy", "health_reason": None}
+    runs.teller.begin()
+    while "READY=1" not in runs._told:
+        time.sleep(0.01)
+    runs.teller.end()
+    runs.teller.join(60)
+    assert not runs.teller.is_alive()

@@ -46,6 +46,8 @@ def run(connect: Callable[[], Client], request: ForegroundRequest) -> int:
     notify.tell(f"STATUS=starting {request['run']}")
     client = connect()
     teller = notify.Teller(client, request["run"])
+    if os.environ.get("NOTIFY_SOCKET"):
+        teller.start()
     try:
         last = _persistently(connect, request, teller)
     finally:
@@ -127,8 +129,8 @@ class _Run:
             output.say(output.printable(f"lxcfleet: {said['status']}"))
             notify.tell(f"STATUS={said['status']}")
         self._began = self._began or "started" in said
-        if "started" in said and os.environ.get("NOTIFY_SOCKET"):
-            self._teller.start()
+        if "started" in said:
+            self._teller.begin()
         return None
 
     @contextmanager
