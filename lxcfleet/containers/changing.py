@@ -151,10 +151,14 @@ class Changing:
         return planned
 
     def _placed(self, former: Spec, spec: Spec) -> Spec:
-        """The spec without addresses of a network that the container leaves. Its new ones come with the write."""
-        if spec.network is former.network:
-            return spec
-        return replace(spec, address=None, address6=None, hardware=None)
+        """The spec without addresses that it is not to have: those of a network that it leaves, and those that others are
+        chosen for. Its new ones come with the write; see ``_moves``."""
+        if spec.network is not former.network:
+            return replace(spec, address=None, address6=None, hardware=None)
+        spec = replace(spec, address=former.address, address6=former.address6, hardware=former.hardware)
+        if _moves(former, spec) and any(each.version == 4 for each in spec.static_addresses):
+            spec = replace(spec, address=None, address6=None)
+        return spec
 
     def _check_running(self, container: Container, spec: Spec) -> None:
         """Refuse a limit that is below the container's present use."""
@@ -185,7 +189,7 @@ class Changing:
                 if each.container.wanted is not each.former:
                     raise Busy(f"{each.container.name} was changed by somebody else meanwhile", hint="try again")
                 spec = each.spec
-                if spec.connected and not each.former.connected:
+                if _moves(each.former, spec):
                     spec = self._network.place(spec, [other for _, other in wanted])
                 if each.changed:
                     wanted.append((each.container, spec))
@@ -199,6 +203,12 @@ class Changing:
                 keys = changes.different(each.former, each.spec)
                 self._bus.publish(ActionDone(each.container.name, "changed", ", ".join(keys)))
         return [each.result("changed") for each in planned]
+
+
+def _moves(former: Spec, spec: Spec) -> bool:
+    """Whether it gets addresses by this change. One that is to have no chosen address any more keeps the present one."""
+    chosen = bool(spec.static_addresses) and spec.static_addresses != former.static_addresses
+    return spec.connected and (not former.connected or chosen)
 
 
 def to_restart(planned: Iterable[Planned]) -> list[str]:

@@ -187,6 +187,7 @@ class Creation:
             await self._room.check_new(count, kind)
         for names, spec in alike:
             await self._check(request.Wanted(tuple(names), (), spec), room=False, coming=coming)
+        await self._room.check_static(wanted)
         connected = sum(each.network is Network.BRIDGE for each in wanted.values())
         if connected:
             await self._room.check_addresses(connected)
@@ -197,7 +198,8 @@ class Creation:
             with self._room.building():
                 made: list[Spec] = []
                 try:
-                    for names, shared in _alike(wanted):
+                    # Those with addresses of the operator's choice come first, so that no other one gets such an address.
+                    for names, shared in sorted(_alike(wanted), key=lambda each: not each[1].static_addresses):
                         for spec in self._room.take(names, shared):
                             made.append(spec)
                             self._registry.add(Container(spec.name, spec, busy="create"))

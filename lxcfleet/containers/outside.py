@@ -6,7 +6,6 @@ Both know containers, so this room can't import them. The daemon's wiring hands 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from ipaddress import IPv4Interface
 from typing import Protocol
 
 from lxcfleet.capacity.needs import Finding
@@ -43,6 +42,9 @@ class Network(Protocol):
     async def check_new(self, count: int) -> None:
         """Refuse ``count`` new containers if they can't be connected. Raises FleetError."""
 
+    async def check_static(self, wanted: Sequence[Spec]) -> None:
+        """Refuse addresses that operators chose for these containers, if they can't have them. Raises FleetError."""
+
     async def check_ports(self, like: Spec, count: int) -> None:
         """Refuse ports of the host that ``count`` new containers like ``like`` can't have. Raises InvalidInput."""
 
@@ -51,7 +53,7 @@ class Network(Protocol):
         InvalidInput."""
 
     async def check_changed(self, changed: Sequence[tuple[Spec, Spec]]) -> None:
-        """Refuse ports of the host that containers can't have by their new specs. ``changed``: former and new specs.
+        """Refuse what containers can't have by their new specs: addresses, names, ports. ``changed``: former and new specs.
 
         Raises InvalidInput, HostError.
         """
@@ -59,8 +61,8 @@ class Network(Protocol):
     def place(self, spec: Spec, others: Sequence[Spec]) -> Spec:
         """The spec of a new container with addresses of its own. Raises NoCapacity."""
 
-    def give_back(self, address: IPv4Interface | None) -> None:
-        """Free the address of a container that no longer exists. None: no spec says which address it had."""
+    def give_back(self, spec: Spec | None) -> None:
+        """Free the addresses of a container that no longer exists. None: no spec says which addresses it had."""
 
     def expect(self, specs: Iterable[Spec]) -> None:
         """Prepare for the start of these."""

@@ -42,6 +42,11 @@ def resolve(request: CreateRequest, config: Config, taken: Collection[str]) -> W
     new = tuple(name for name in names if name not in present)
     profile = _profile(request, config)
     like = merge(request.said, profile.said, config)
+    if like.static_addresses and len(names) > 1:
+        raise InvalidInput(
+            f"{len(names)} containers can't all have {like.static_addresses[0]}",
+            hint="create one by one those that are to have addresses of your choice, or none: lxcfleet gives each its own",
+        )
     return Wanted(new, present, like, left_to_settings(request.said, profile.said))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import cast
@@ -92,7 +92,7 @@ class Room:
         if spec.first_id is not None:
             self._ids.give_back(spec.first_id)
         if spec.address is not None:
-            self._network.give_back(spec.address)
+            self._network.give_back(spec)
 
     @contextmanager
     def building(self) -> Iterator[None]:
@@ -130,9 +130,16 @@ class Room:
         self._network.expect(specs)
 
     async def check_found(self, like: Spec, names: Sequence[str]) -> None:
-        """Refuse names that clash with others, and ports of the host that can't be published. Raises FleetError."""
+        """Refuse names that clash with others, addresses that can't be had, and ports of the host that can't be published.
+        Raises FleetError."""
         self._network.check_names(like, names)
+        if like.static_addresses:
+            await self.check_static(dict.fromkeys(names, like))
         await self._network.check_ports(like, len(names))
+
+    async def check_static(self, wanted: Mapping[str, Spec]) -> None:
+        """Refuse addresses that were chosen for new containers, whose specs these are by name. Raises FleetError."""
+        await self._network.check_static([replace(spec, name=name) for name, spec in wanted.items()])
 
     async def check_start(self, containers: Sequence[Container]) -> None:
         """Refuse before the first of many is started, not only when the host is full."""

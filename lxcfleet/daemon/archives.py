@@ -241,7 +241,8 @@ class Archives:
         fleet = self._fleet
         try:
             with fleet.room.building():
-                notes = [*_notes(head), *await self._check_host(spec)]
+                spec, moved = await self._addressed(spec)
+                notes = [*_notes(head), *moved, *await self._check_host(spec)]
                 self._refuse_taken(spec.name)
                 if ask.dry_run:
                     return {"done": True, "name": spec.name, "notes": notes, "started": False}
@@ -286,6 +287,14 @@ class Archives:
                 f"a container named {name} exists already", why=f"{there} is there" if os.path.lexists(there) else "",
                 hint="import it under another name: --name NAME",
             )  # fmt: skip
+
+    async def _addressed(self, spec: Spec) -> tuple[Spec, list[str]]:
+        """The spec without chosen addresses, if it can't have them here, and what to say then. Raises FleetError."""
+        try:
+            await self._fleet.room.check_static({spec.name: spec})
+        except InvalidInput as error:
+            return replace(spec, static_addresses=()), [f"it gets another address: {error.message}: {error.why}"]
+        return spec, []
 
     async def _check_host(self, spec: Spec) -> tuple[str, ...]:
         """Refuse what this host has no room for, or can't run. Gives what the operator should know. Raises FleetError."""

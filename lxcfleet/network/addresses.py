@@ -10,12 +10,14 @@ import contextlib
 import hashlib
 import heapq
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
 from lxcfleet.errors import InvalidInput, NoCapacity
 from lxcfleet.spec.addresses import AUTO, OFF, parse4, parse6
+from lxcfleet.spec.spec import Spec
 
 _CANDIDATES = tuple(IPv4Network(f"10.{number}.0.0/16") for number in (*range(201, 256), *range(100, 201)))
 """The ranges that "auto" tries in turn: little used ones of 10.0.0.0/8, /16 for a thousand containers and more."""
@@ -118,14 +120,25 @@ def _overlap(
     return None
 
 
-class AddressPool:
-    """The addresses of a network that are free; the lowest goes first."""
+def numbers(subnet: Subnet, spec: Spec) -> set[int]:
+    """The numbers in the network of the addresses that a container has. A number of an IPv6 address that no IPv4 address can
+    have is left out."""
+    found = set()
+    if spec.address is not None:
+        found.add(int(spec.address.ip) - int(subnet.ipv4.network_address))
+    if spec.address6 is not None and subnet.ipv6 is not None:
+        found.add(int(spec.address6.ip) - int(subnet.ipv6.network_address))
+    return {number for number in found if 0 <= number < subnet.ipv4.num_addresses}
 
-    def __init__(self, network: IPv4Network, taken: Iterable[IPv4Address]) -> None:
+
+class AddressPool:
+    """The numbers of a network's addresses that are free; the lowest goes first. An IPv4 address and the IPv6 address that
+    goes with it have the same number, so one that either has is nobody else's."""
+
+    def __init__(self, network: IPv4Network, taken: Iterable[int]) -> None:
         self._network = network
-        first = int(network.network_address)
         # No container has the network's own address, the bridge's or the broadcast address.
-        self._taken = {0, 1, network.num_addresses - 1, *(int(address) - first for address in taken)}
+        self._taken = Counter((0, 1, network.num_addresses - 1, *taken))
         self._returned: list[int] = []
         self._next = 2
 
@@ -137,12 +150,18 @@ class AddressPool:
     def take(self) -> IPv4Address:
         """A free address, which is taken now; raises NoCapacity."""
         number = self._lowest()
-        self._taken.add(number)
+        self._taken[number] += 1
         return self._network.network_address + number
 
+    def claim(self, numbers: Iterable[int]) -> None:
+        """Somebody has chosen addresses with these numbers."""
+        self._taken.update(numbers)
+
     def _lowest(self) -> int:
-        if self._returned:
-            return heapq.heappop(self._returned)
+        while self._returned:
+            number = heapq.heappop(self._returned)
+            if number not in self._taken:
+                return number
         while self._next in self._taken:
             self._next += 1
         if self._next >= self._network.num_addresses:
@@ -153,13 +172,15 @@ class AddressPool:
             )
         return self._next
 
-    def give_back(self, address: IPv4Address) -> None:
-        """The address of a container that is gone."""
-        number = int(address) - int(self._network.network_address)
-        if number in self._taken and 2 <= number < self._network.num_addresses - 1:
-            self._taken.discard(number)
-            if number < self._next:
-                heapq.heappush(self._returned, number)
+    def give_back(self, numbers: Iterable[int]) -> None:
+        """The numbers of a container that is gone."""
+        for number in numbers:
+            if number in self._taken and 2 <= number < self._network.num_addresses - 1:
+                self._taken[number] -= 1
+                if not self._taken[number]:
+                    del self._taken[number]
+                    if number < self._next:
+                        heapq.heappush(self._returned, number)
 
 
 _TENTATIVE, _OPTIMISTIC = 0x40, 0x04

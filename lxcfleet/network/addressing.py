@@ -8,13 +8,13 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network, ip_network
 
 from lxcfleet.containers import store
-from lxcfleet.errors import NoCapacity
+from lxcfleet.errors import InvalidInput, NoCapacity
 from lxcfleet.host.net import dnsmasq
 from lxcfleet.host.net.claim import Claim
 from lxcfleet.launcher.items.network import BridgeItem, RoutesItem
 from lxcfleet.launcher.operations import BRIDGE, ROUTES
-from lxcfleet.network import lan, needs, records
-from lxcfleet.network.addresses import AddressPool, Subnet, addresses_in, choose_subnet
+from lxcfleet.network import lan, needs, records, static
+from lxcfleet.network.addresses import AddressPool, Subnet, addresses_in, choose_subnet, numbers
 from lxcfleet.network.context import Context, seed
 from lxcfleet.spec.addresses import AUTO, OFF
 from lxcfleet.spec.spec import Spec
@@ -45,7 +45,7 @@ class Addressing:
                 present = self.present()
                 busy = [ip_network(text) for text in used["networks"]]
                 self._subnet = self._choose(present, busy, context.settings.ipv6 if used["ipv6"] else OFF)
-                self._pool = AddressPool(self._subnet.ipv4, present)
+                self._pool = self._new_pool(self._subnet)
                 records.announce(context.paths, context.settings, self._subnet.gateway.ip)
             return self._subnet
 
@@ -98,11 +98,25 @@ class Addressing:
 
     def present(self) -> list[IPv4Address]:
         """The addresses that containers have; those of broken ones are read from LXC's configuration."""
+        ours = list(dict.fromkeys(spec.address.ip for spec in self._specs() if spec.address is not None))
+        return ours + self._unreadable()
+
+    def _specs(self) -> list[Spec]:
+        """What containers have, and what they will have after a restart."""
         registry = self._context.registry
-        specs = [spec for c in registry for spec in (c.spec, c.desired) if spec is not None]
-        ours = list(dict.fromkeys(spec.address.ip for spec in specs if spec.address is not None))
-        broken = [store.config(self._context.paths, c.name) for c in registry if c.spec is None]
-        return ours + [address for text in broken for address in addresses_in(text)]
+        return [spec for c in registry for spec in (c.spec, c.desired) if spec is not None]
+
+    def _unreadable(self) -> list[IPv4Address]:
+        broken = [store.config(self._context.paths, c.name) for c in self._context.registry if c.spec is None]
+        return [address for text in broken for address in addresses_in(text)]
+
+    def _new_pool(self, subnet: Subnet) -> AddressPool:
+        taken: dict[str, set[int]] = {}
+        for spec in self._specs():
+            taken.setdefault(spec.name, set()).update(numbers(subnet, spec))
+        first = int(subnet.ipv4.network_address)
+        broken = [int(address) - first for address in self._unreadable()]
+        return AddressPool(subnet.ipv4, [*broken, *(number for own in taken.values() for number in own)])
 
     async def check_new(self, count: int) -> None:
         """Refuse so many new containers if they can't be connected. Raises FleetError."""
@@ -121,8 +135,29 @@ class Addressing:
                 hint="set network.ipv4 in lxcfleet.yaml to a larger range, or use --network none",
             )
 
+    async def check_static(self, wanted: Sequence[Spec]) -> None:
+        """Refuse addresses that operators chose for these containers, if they can't have them. Raises FleetError."""
+        chosen = [spec for spec in wanted if spec.static_addresses]
+        if not chosen:
+            return
+        if self._context.settings.dhcp:
+            raise InvalidInput(
+                f"a container can't have {chosen[0].static_addresses[0]}",
+                why=f"the DHCP server on {self._context.settings.bridge} gives addresses",
+                hint="have that server give it to the container's MAC address: lxcfleet info NAME",
+            )
+        static.check_apart(chosen)
+        subnet = await self.subnet()
+        for spec in chosen:
+            self._check_static(spec, subnet, ())
+
+    def _check_static(self, spec: Spec, subnet: Subnet, others: Sequence[Spec]) -> None:
+        static.check_range(spec.static_addresses, subnet)
+        static.check_free(spec, subnet, [*self._specs(), *others], self._unreadable())
+
     def place(self, spec: Spec, others: Sequence[Spec]) -> Spec:
-        """The spec of a new container with addresses of its own; ``check_new`` comes first. Raises NoCapacity.
+        """The spec of a new container with addresses of its own; ``check_new`` comes first, and ``check_static``. Raises
+        NoCapacity, and InvalidInput for an address that somebody else has got meanwhile.
 
         ``others``: the specs of new containers that are created together with it.
         """
@@ -130,15 +165,24 @@ class Addressing:
             taken = {each.mac for each in (*self._context.specs(), *others)}
             own = lan.hardware(f"{seed()} {self._context.paths.lxc}", spec.name, taken)
             return replace(spec, hardware=own)
-        assert self._subnet is not None
-        assert self._pool is not None
-        address = self._pool.take()
-        interface = IPv4Interface((address, self._subnet.ipv4.prefixlen))
-        return replace(spec, address=interface, address6=self._subnet.ipv6_of(address))
+        subnet, pool = self._subnet, self._pool
+        assert subnet is not None
+        assert pool is not None
+        if spec.static_addresses:
+            self._check_static(spec, subnet, others)
+            spec = static.placed(spec, subnet)
+        pool.claim(numbers(subnet, spec))
+        if spec.address is None:
+            spec = replace(spec, address=IPv4Interface((pool.take(), subnet.ipv4.prefixlen)))
+        if spec.address6 is None and spec.address is not None:
+            spec = replace(spec, address6=subnet.ipv6_of(spec.address.ip))
+        return spec
 
-    def give_back(self, address: IPv4Interface | None) -> None:
-        """The container of this address is gone: the address is free. None: no spec says which address it had."""
-        if address is None and self._subnet is not None:
-            self._pool = AddressPool(self._subnet.ipv4, self.present())
-        elif address is not None and self._pool is not None:
-            self._pool.give_back(address.ip)
+    def give_back(self, spec: Spec | None) -> None:
+        """The container of this spec is gone: its addresses are free. None: no spec says which addresses it had."""
+        if self._subnet is None or self._pool is None:
+            return
+        if spec is None:
+            self._pool = self._new_pool(self._subnet)
+        else:
+            self._pool.give_back(numbers(self._subnet, spec))

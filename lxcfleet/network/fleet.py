@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Sequence
-from ipaddress import IPv4Interface
 
 from lxcfleet.capacity.needs import Finding
 from lxcfleet.containers.container import Container
@@ -141,6 +140,10 @@ class FleetNetwork:
         """Refuse so many new containers if they can't be connected. Raises FleetError."""
         await self._addressing.check_new(count)
 
+    async def check_static(self, wanted: Sequence[Spec]) -> None:
+        """Refuse addresses that operators chose for these containers, if they can't have them. Raises FleetError."""
+        await self._addressing.check_static(wanted)
+
     async def check_ports(self, like: Spec, count: int) -> None:
         """Refuse ports of the host that ``count`` new containers like ``like`` can't have. Raises InvalidInput."""
         await self._publishing.check(like, count)
@@ -152,10 +155,14 @@ class FleetNetwork:
         aliases.check(names, like.aliases, {each.name for each in registry}, self._context.specs())
 
     async def check_changed(self, changed: Sequence[tuple[Spec, Spec]]) -> None:
-        """Refuse names, and ports of the host, that containers can't have by their new specs; pairs of former and new ones.
+        """Refuse names, addresses and ports of the host that containers can't have by their new specs; pairs of former and
+        new ones.
 
         Raises InvalidInput, HostError.
         """
+        await self._addressing.check_static(
+            [spec for former, spec in changed if spec.static_addresses != former.static_addresses]
+        )
         for former, spec in changed:
             if spec.aliases != former.aliases:
                 aliases.check((), spec.aliases, {each.name for each in self._context.registry}, ())
@@ -174,9 +181,9 @@ class FleetNetwork:
         """The spec of a new container with addresses of its own; see Addressing.place. Raises NoCapacity."""
         return self._addressing.place(spec, others)
 
-    def give_back(self, address: IPv4Interface | None) -> None:
-        """The address of a container that is gone is free. None: no spec says which address it had."""
-        self._addressing.give_back(address)
+    def give_back(self, spec: Spec | None) -> None:
+        """The addresses of a container that is gone are free. None: no spec says which addresses it had."""
+        self._addressing.give_back(spec)
 
     def forget(self, name: str) -> None:
         """A container is destroyed."""

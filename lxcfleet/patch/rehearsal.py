@@ -67,12 +67,14 @@ def clone_of(spec: Spec, ask: RehearseRequest) -> tuple[Spec, list[str]]:
         differs.append("it has no secrets")
     if spec.labels or spec.ports or spec.publish:
         differs.append("it has no labels and no ports")
+    if spec.aliases:
+        differs.append("it has no aliases")
     if spec.depends_on:
         differs.append("it waits for nothing before it starts")
     made = replace(
-        spec, name="", labels={}, ports=(), publish=(), volumes=tuple(mounts), secrets=uses, depends_on={}, restart=NEVER,
-        autostart=False, drain=0.0, generation=ask.on, first_id=None if spec.privileged else NOT_YET, address=None,
-        address6=None, hardware=None, created="", group=None,
+        spec, name="", labels={}, ports=(), publish=(), aliases=(), volumes=tuple(mounts), secrets=uses, depends_on={},
+        restart=NEVER, autostart=False, drain=0.0, generation=ask.on, first_id=None if spec.privileged else NOT_YET,
+        address=None, address6=None, static_addresses=(), hardware=None, created="", group=None,
         fleet=spec.fleet if uses else None,  # secrets may be declared by the fleet's file
     )  # fmt: skip
     return made, differs

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from lxcfleet.errors import InvalidInput
 
@@ -55,6 +56,26 @@ def parse6(text: str) -> IPv6Network:
         if network.overlaps(IPv6Network(impossible)):
             raise InvalidInput(f"network.ipv6: {text} overlaps with {impossible}, {words}")
     return network
+
+
+def parse_address(text: str) -> IPv4Address | IPv6Address:
+    """``text`` as a single address of a container; raises InvalidInput."""
+    try:
+        found = ip_address(text)
+    except ValueError as error:
+        hint = "write it like 10.201.0.50 or fd12:3456:789a:1::50, without the range's length"
+        raise InvalidInput(f"{text[:80]!r} is no address", hint=hint) from error
+    if isinstance(found, IPv6Address) and found.scope_id is not None:
+        raise InvalidInput(f"{text[:80]!r} names an interface", hint="leave out the % and what follows")
+    return found
+
+
+def check_addresses(addresses: Sequence[IPv4Address | IPv6Address]) -> None:
+    """Raise InvalidInput if these are not one IPv4 and one IPv6 address at the most."""
+    for version in (4, 6):
+        found = [str(each) for each in addresses if each.version == version]
+        if len(found) > 1:
+            raise InvalidInput(f"{', '.join(found[:3])}: a container has one IPv{version} address")
 
 
 OUR_HARDWARE = "02:4c:"

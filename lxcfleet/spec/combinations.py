@@ -237,6 +237,7 @@ RULES = (
     Rule(("ports", "network"), _without_bridge("ports", "ports")),
     Rule(("publish", "network"), _without_bridge("publish", "ports")),
     Rule(("aliases", "network"), _without_bridge("aliases", "names")),
+    Rule(("static_addresses", "network"), _without_bridge("static_addresses", "addresses")),
     Rule(("isolated", "network"), _isolated_on_host_network),
     Rule(("lxc", "network"), _sysctl_of_host),
     Rule(("disk", "privileged"), _disk_of_privileged),

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from ipaddress import IPv4Interface, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
+from lxcfleet.spec.addresses import check_addresses, parse_address
 from lxcfleet.spec.apps import AppType, AppUse
 from lxcfleet.spec.depends import DependsType
 from lxcfleet.spec.devices import check_devices, parse_device
@@ -99,6 +100,12 @@ class SpecFields:
     address6: IPv6Interface | None = row(
         Interface(IPv6Interface), "Its IPv6 address on the fleet's bridge.", create=False, profile=False,
         change=Change.NEVER, why=_GIVEN,
+    )
+    static_addresses: tuple[IPv4Address | IPv6Address, ...] = row(
+        Items(parse_address, check_addresses, lambda each: str(each.version)),
+        "Addresses of your choice in the fleet's ranges, one IPv4 and one IPv6 address at the most. Unless you choose both,"
+        " the IPv6 address has the same number in its range as the IPv4 address.", default=(),
+        option=("--address",), metavar="ADDRESS",
     )
     hardware: str | None = row(
         Text(), "Its MAC address on a bridge of the operator's, where a DHCP server gives it its address.",

@@ -62,6 +62,18 @@ def test_a_container_comes_back_from_its_archive(cli: Cli, daemon: Daemon, tmp_p
     assert {("web", "exported"), ("other", "imported"), ("other", "started")} <= words
 
 
+def test_a_chosen_address_that_is_taken_here_is_given_up(cli: Cli, daemon: Daemon, tmp_path: Path) -> None:
+    file = tmp_path / "web.zst"
+    assert cli("create", "web", "--address", "10.201.0.9", "-e", "A=b", *SLEEP).status == 0
+    assert cli("export", "web", "-o", str(file)).status == 0
+    made = cli("import", str(file), "--name", "other")
+    assert (made.status, "it gets another address: a container can't have 10.201.0.9: web has it" in made.err) == (0, True)
+    assert spec(daemon, "other").static_addresses == ()
+    assert cli("destroy", "web", "other", "--force").status == 0
+    assert cli("import", str(file), "--name", "other").status == 0
+    assert str(spec(daemon, "other").address) == "10.201.0.9/16"
+
+
 def test_a_directory_of_archives_keeps_the_last_ones(cli: Cli, daemon: Daemon, tmp_path: Path) -> None:
     assert cli("create", "web", "-n", "3", *SLEEP).status == 0
     assert cli("stop", "web3").status == 0

@@ -265,3 +265,40 @@ def test_a_name_that_is_somebody_s_alias_is_refused(cli: Cli, daemon: Daemon) ->
     assert (refused.status, "pg1 can't be an alias" in refused.err) == (2, True)
     assert cli("set", "pg1", "aliases=pg1").status == 2
     assert cli("set", "pg1", "aliases=").status == cli("create", "db", "--", "true").status == 0
+
+
+def test_an_address_of_one_s_choice(cli: Cli, daemon: Daemon) -> None:
+    def has(name: str) -> list[str]:
+        spec = daemon.fleet[name].spec
+        return [str(each.ip) for each in (spec.address, spec.address6) if each is not None]
+
+    assert cli("create", "db", "--address", "10.201.0.3", "--", "true").status == 0
+    assert cli("create", "web", "-n", "2", "--", "true").status == 0
+    assert [has(name)[0] for name in ("db", "web1", "web2")] == ["10.201.0.3", "10.201.0.2", "10.201.0.4"]
+    for address, why in (("10.201.0.3", "db has it"), ("10.201.0.1", "the bridge's"), ("10.7.0.9", "the fleet's range is")):
+        refused = cli("create", "x", "--address", address, "--", "true")
+        assert (refused.status, why in refused.err) == (2, True), refused.err
+    refused = cli("create", "x", "-n", "2", "--address", "10.201.0.9", "--", "true")
+    assert (refused.status, "2 containers can't all have 10.201.0.9" in refused.err) == (2, True)
+    assert cli("create", "x", "--network", "none", "--address", "10.201.0.9", "--", "true").status == 2
+    refused = cli("set", "web1", "web2", "static_addresses=10.201.0.9")
+    assert (refused.status, "web1 and web2 can't all have" in refused.err) == (2, True)
+    assert daemon.fleet.names == {"db", "web1", "web2"}
+
+    assert cli("stop", "db").status == cli("set", "db", "static_addresses=10.201.0.60").status == 0
+    assert cli("create", "x", "--address", "10.201.0.3", "--", "true").status == 0  # it is free again
+    assert has("db")[0] == "10.201.0.60"
+    assert cli("set", "db", "static_addresses=").status == 0
+    assert has("db")[0] == "10.201.0.60"
+    assert cli("create", "y", "--address", "10.201.0.60", "--", "true").status == 2
+
+
+def test_a_running_container_keeps_its_address_until_its_restart(cli: Cli, daemon: Daemon) -> None:
+    assert cli("create", "db", "--", "sleep", "9").status == 0
+    before = daemon.fleet["db"].spec.address
+    assert before is not None
+    assert cli("set", "db", "static_addresses=10.201.0.77", "--no-restart").status == 0
+    refused = cli("create", "x", "--address", str(before.ip), "--", "true")
+    assert (refused.status, "db has it" in refused.err) == (2, True)
+    assert cli("restart", "db").status == 0
+    assert str(daemon.fleet["db"].spec.address) == "10.201.0.77/16"

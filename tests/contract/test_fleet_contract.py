@@ -580,3 +580,27 @@ def test_half_written_records_of_a_rollout_are_told_and_stop_nothing(shop: Shop,
     shop.apply()
     assert cli("rollout", "undo").status == 0
     assert shop.spec("web1").environment["MODE"] == "night"
+
+
+ADDRESSES = """\
+lxcfleet: 1
+fleet: shop
+groups:
+  app: {command: [sleep, "9"]}
+  web:
+    count: 2
+    command: [sleep, "9"]
+    members: {web1: {static_addresses: [10.201.0.2]}, web2: {static_addresses: [10.201.0.2], labels: {a: b}}}
+"""
+
+
+def test_members_have_addresses_of_the_operator_s_choice(shop: Shop) -> None:
+    shop.write(text=ADDRESSES)
+    refused = shop.run("apply")
+    assert (refused.status, "web1 and web2 can't all have 10.201.0.2" in refused.err) == (2, True), refused
+    assert not shop.daemon.fleet.names
+    shop.write(("web2: {static_addresses: [10.201.0.2]", "web2: {static_addresses: [10.201.0.7]"))
+    assert shop.run("apply").status == 0
+    found = {name: str(shop.daemon.fleet[name].spec.address) for name in shop.daemon.fleet.names}
+    assert found == {"app": "10.201.0.3/16", "web1": "10.201.0.2/16", "web2": "10.201.0.7/16"}
+    assert shop.run("diff").status == 0

@@ -10,7 +10,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Iterator
-from ipaddress import IPv4Address, ip_interface
+from ipaddress import IPv4Address, ip_address, ip_interface
 from pathlib import Path
 
 import pytest
@@ -120,6 +120,15 @@ def test_containers_have_addresses_and_names(fleet: Fleet) -> None:
     fleet.ok("start", two)
     until(lambda: lookup(fleet, one, two), what="the name is back")
     assert addresses(fleet) == before
+
+    chosen = ip_address(before[two][0]) + 300
+    fleet.ok("set", two, f"static_addresses={chosen}")
+    until(lambda: str(chosen) in lookup(fleet, one, two), what="the chosen address is known by name")
+    assert set(addresses(fleet)[two]).isdisjoint(before[two])
+    with pytest.raises(ConnectionRefusedError):  # so it is there
+        socket.create_connection((str(chosen), 9), 5)
+    refused = fleet.run("create", fleet.name(3), "--address", str(chosen), "--", "true")
+    assert (refused.status, f"{two} has it" in refused.err) == (2, True), refused
 
 
 def test_a_container_that_has_just_started_is_reached_by_name_at_once(fleet: Fleet) -> None:

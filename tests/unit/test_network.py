@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network, ip_network
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lxcfleet.errors import InvalidInput, NoCapacity
-from lxcfleet.network import aliases
-from lxcfleet.network.addresses import AddressPool, Subnet, addresses_in, choose_subnet, is_tentative
+from lxcfleet.network import aliases, static
+from lxcfleet.network.addresses import AddressPool, Subnet, addresses_in, choose_subnet, is_tentative, numbers
 from lxcfleet.network.hosts import group_names, hosts_lines
 from lxcfleet.network.rules import removal, render
 from lxcfleet.spec import settings
-from lxcfleet.spec.addresses import hardware_address, interface_name
+from lxcfleet.spec.addresses import check_addresses, hardware_address, interface_name, parse_address
 from lxcfleet.spec.names import check_alias
 from lxcfleet.spec.ports import Port
 from lxcfleet.spec.spec import Spec
@@ -96,13 +98,13 @@ def test_a_range_that_leaves_containers_outside_is_refused() -> None:
 
 
 def test_addresses_begin_after_the_bridges_and_are_reused() -> None:
-    pool = AddressPool(IPv4Network("10.0.0.0/29"), [IPv4Address("10.0.0.3")])
+    pool = AddressPool(IPv4Network("10.0.0.0/29"), [3])
     assert pool.free == 4
     assert [str(pool.take()) for _ in range(4)] == ["10.0.0.2", "10.0.0.4", "10.0.0.5", "10.0.0.6"]
     with pytest.raises(NoCapacity, match=r"no address is free in 10.0.0.0/29"):
         pool.take()
-    pool.give_back(IPv4Address("10.0.0.4"))
-    pool.give_back(IPv4Address("10.0.0.1"))
+    pool.give_back([4])
+    pool.give_back([1])
     assert str(pool.take()) == "10.0.0.4"
     assert pool.free == 0
 
@@ -117,8 +119,91 @@ def test_no_address_is_given_twice(takes: list[bool]) -> None:
             assert address not in held
             held.append(address)
         elif held:
-            pool.give_back(held.pop(0))
+            pool.give_back([int(held.pop(0)) & 15])
         assert pool.free + len(held) == 13
+
+
+@given(st.lists(st.tuples(st.sampled_from(["take", "claim", "give back"]), st.integers(2, 14)), max_size=60))
+def test_a_number_that_somebody_has_is_given_to_nobody(steps: list[tuple[str, int]]) -> None:
+    pool, held = AddressPool(IPv4Network("10.0.0.0/28"), []), Counter[int]()
+    for step, number in steps:
+        if step == "claim":
+            pool.claim([number])
+            held[number] += 1
+        elif step == "take" and pool.free:
+            taken = int(pool.take()) & 15
+            assert not held[taken]
+            held[taken] += 1
+        elif held[number]:
+            pool.give_back([number])
+            held[number] -= 1
+        assert pool.free == 13 - sum(1 for count in held.values() if count)
+
+
+def chosen(*addresses: str, name: str = "db", **more: Any) -> Spec:
+    return Spec(name, network=Network.BRIDGE, static_addresses=tuple(map(parse_address, addresses)), **more)
+
+
+def test_a_chosen_address_has_its_counterpart() -> None:
+    both = static.placed(chosen("10.201.0.50"), SUBNET)
+    assert (str(both.address), str(both.address6)) == ("10.201.0.50/16", "fd00:1:2:3::32/64")
+    assert numbers(SUBNET, both) == {50}
+    both = static.placed(chosen("10.201.0.50", "fd00:1:2:3::beef:50"), SUBNET)
+    assert (str(both.address), str(both.address6)) == ("10.201.0.50/16", "fd00:1:2:3::beef:50/64")
+    assert numbers(SUBNET, both) == {50}  # no IPv4 address has the number 0xbeef0050
+    both = static.placed(chosen("fd00:1:2:3::7"), SUBNET)
+    assert (both.address, str(both.address6), numbers(SUBNET, both)) == (None, "fd00:1:2:3::7/64", {7})
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("10.201.0.0", "the network's own"),
+        ("10.201.0.1", "the bridge's"),
+        ("10.201.255.255", "the broadcast address"),
+        ("10.202.0.5", "the fleet's range is 10.201.0.0/16"),
+        ("fd00:1:2:3::", "the network's own"),
+        ("fd00:1:2:3::1", "the bridge's"),
+        ("fd00:1:2:4::5", "the fleet's range is fd00:1:2:3::/64"),
+    ],
+)
+def test_an_address_that_no_container_can_have_is_refused(address: str, why: str) -> None:
+    with pytest.raises(InvalidInput, match=f"can't have {address}") as caught:
+        static.check_range([parse_address(address)], SUBNET)
+    assert why in caught.value.why
+    with pytest.raises(InvalidInput) as caught:
+        static.check_range([parse_address("fd00::5")], Subnet(SUBNET.ipv4, None))
+    assert "the fleet has no IPv6 addresses" in caught.value.why
+
+
+def test_an_address_of_another_container_is_refused() -> None:
+    web = static.placed(chosen("10.201.0.7", name="web"), SUBNET)
+    static.check_free(chosen("10.201.0.8"), SUBNET, [web])
+    static.check_free(chosen("10.201.0.7", name="web"), SUBNET, [web])  # it has it already
+    for address, why in (("10.201.0.7", "web has it"), ("fd00:1:2:3::7", "web has it")):
+        with pytest.raises(InvalidInput, match=f"can't have {address}") as caught:
+            static.check_free(chosen(address), SUBNET, [web])
+        assert caught.value.why == why
+    other = static.placed(chosen("10.201.0.9", "fd00:1:2:3::8", name="web"), SUBNET)
+    with pytest.raises(InvalidInput, match=r"can't have 10.201.0.8") as caught:
+        static.check_free(chosen("10.201.0.8"), SUBNET, [other])
+    assert caught.value.why == "with it goes fd00:1:2:3::8, and web has it"
+    with pytest.raises(InvalidInput, match=r"can't have 10.201.0.8"):
+        static.check_free(chosen("10.201.0.8"), SUBNET, [], [IPv4Address("10.201.0.8")])
+    with pytest.raises(InvalidInput, match=r"web1 and web2 can't all have 10.201.0.8"):
+        static.check_apart([chosen("10.201.0.8", name="web1"), chosen("10.201.0.8", name="web2")])
+
+
+@pytest.mark.parametrize("text", ["", "10.201.0.5/16", "10.201.0", "010.1.1.1", "fe80::1%eth0", "web", "10.1.1.1,10.1.1.2"])
+def test_a_text_that_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput):
+        parse_address(text)
+
+
+def test_a_container_has_one_address_of_each_kind() -> None:
+    check_addresses([parse_address("10.201.0.5"), parse_address("fd00::5")])
+    with pytest.raises(InvalidInput, match="one IPv4 address"):
+        check_addresses([parse_address("10.201.0.5"), parse_address("10.201.0.6")])
 
 
 def test_addresses_in_a_configuration() -> None:

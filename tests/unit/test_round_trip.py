@@ -130,6 +130,7 @@ def _plain(row: Row) -> st.SearchStrategy[Any]:
         case Items():
             texts = {
                 "ports": SERVICES,
+                "static_addresses": st.sampled_from(["10.201.0.50", "fd00::50"]),
                 "aliases": st.sampled_from(["db", "cache.shop", "a-1.b"]),
                 "publish": PUBLISHED,
                 "units": UNITS,
