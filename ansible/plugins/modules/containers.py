@@ -89,6 +89,13 @@ options:
         interfaces, with no wall between (app containers only).
     type: str
     choices: [bridge, none, host]
+  static_addresses:
+    description:
+      - >-
+        Addresses of your choice in the fleet's ranges, one IPv4 and one IPv6 address at the most. Unless you
+        choose both, the IPv6 address has the same number in its range as the IPv4 address.
+    type: list
+    elements: str
   ports:
     description:
       - >-
@@ -338,6 +345,7 @@ FIELDS = dict(
     profile=dict(type="str"),
     privileged=dict(type="bool"),
     network=dict(type="str", choices=["bridge", "none", "host"]),
+    static_addresses=dict(type="list", elements="str"),
     ports=dict(type="list", elements="str"),
     aliases=dict(type="list", elements="str"),
     publish=dict(type="list", elements="str"),
@@ -375,6 +383,7 @@ OPTIONS = dict(
     profile=("--profile", ""),
     privileged=("--privileged", ""),
     network=("--network", ""),
+    static_addresses=("--address", ""),
     ports=("--port", ""),
     aliases=("--alias", ""),
     publish=("--publish", ""),
