@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, TypedDict
 
 from lxcfleet.api.records import TrialRecord
@@ -10,6 +11,14 @@ from lxcfleet.spec.names import check_name
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.rollout_tests import MAX_COMMAND, MOST
 from lxcfleet.spec.terms import MAX_GENERATION
+
+
+class Delta(StrEnum):
+    """What the delta of the throwaway clone has."""
+
+    EMPTY = "empty"
+    COPY = "copy"
+    """What the container's has at that moment."""
 
 
 class RehearsalRecord(TypedDict):
@@ -30,6 +39,8 @@ class RehearsalRecord(TypedDict):
     tests: list[TrialRecord]
     differs: list[str]
     """In what the clone differed from the container, in words."""
+    notes: list[str]
+    """What else is to be known, as that the container was frozen while its delta was copied."""
     log: str
     """The end of the clone's console, if it did not pass."""
     seconds: float
@@ -47,11 +58,15 @@ class RehearseRequest:
     """Whether the clone has the container's secrets."""
     keep: bool = False
     """Whether the clone is left, and runs on."""
+    delta: Delta = Delta.EMPTY
+    yes: bool = False
+    """Whether much is copied without a question."""
 
     def to_json(self) -> dict[str, Any]:
         """The body."""
         return {
             "name": self.name, "on": self.on, "tests": list(self.tests), "secrets": self.secrets, "keep": self.keep,
+            "delta": self.delta.value, "yes": self.yes,
         }  # fmt: skip
 
     @classmethod
@@ -60,7 +75,7 @@ class RehearseRequest:
         fields = Fields(data, "request")
         request = cls(
             check_name(fields.text("name")), fields.integer("on", 0, 0, MAX_GENERATION), fields.texts("tests"),
-            fields.flag("secrets", True), fields.flag("keep"),
+            fields.flag("secrets", True), fields.flag("keep"), fields.choice("delta", Delta, Delta.EMPTY), fields.flag("yes"),
         )  # fmt: skip
         sizes = [len(each.encode(errors="replace")) for each in request.tests]
         if len(sizes) > MOST or not all(0 < size <= MAX_COMMAND for size in sizes):

@@ -192,8 +192,8 @@ class Creation:
         if connected:
             await self._room.check_addresses(connected)
 
-    async def make_all(self, wanted: Mapping[str, Spec]) -> Operation:
-        """Begin to create containers with these specs, by name, and to start them. Raises FleetError."""
+    async def make_all(self, wanted: Mapping[str, Spec], *, start: bool = True) -> Operation:
+        """Begin to create containers with these specs, by name, and to start them if ``start``. Raises FleetError."""
         try:
             with self._room.building():
                 made: list[Spec] = []
@@ -210,7 +210,7 @@ class Creation:
                 self._room.expect(made)
                 new = {spec.name: spec for spec in made}
                 turns = self._dependencies.graph().turns_to_start(new)
-                jobs = [self._creation(new[name], start=True) for turn in turns for name in turn]
+                jobs = [self._creation(new[name], start=start) for turn in turns for name in turn]
                 return self._operations.begin("create", jobs, AT_ONCE)
         finally:
             await self._room.release_unused()

@@ -13,8 +13,9 @@ from lxcfleet.data.snapshots import Snapshot
 from lxcfleet.errors import FleetError, HostError, WrongState, from_body
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.items.containers import Done
-from lxcfleet.launcher.items.snapshots import RestoreItem, SealItem, SnapshotItem, SnapshotPlace
+from lxcfleet.launcher.items.snapshots import DoubleItem, RestoreItem, SealItem, SnapshotItem, SnapshotPlace
 from lxcfleet.launcher.operations import (
+    DOUBLE_DELTA,
     FINISH_RESTORE,
     REMOVE_SNAPSHOT,
     RESTORE_SNAPSHOT,
@@ -64,6 +65,11 @@ class SnapshotFiles:
         except FleetError:
             await self.drop(container, name)
             raise
+
+    async def double(self, container: str, first_id: int, to: str, to_first_id: int) -> None:
+        """Give ``to``, which has never run, a copy of a container's delta; see data.doubles. Raises FleetError."""
+        item = DoubleItem(container=container, first_id=first_id, to=to, to_first_id=to_first_id)
+        await self._copied(self._launcher.ask(DOUBLE_DELTA, item))
 
     async def _copied(self, asked: Coroutine[Any, Any, Done]) -> None:
         """Wait for a copy. Raises FleetError, also if it is broken off."""

@@ -17,6 +17,7 @@ from lxcfleet.containers.actions import Actions
 from lxcfleet.containers.boot import Boot
 from lxcfleet.containers.changing import Changing, Planned, needs_restart
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.copy_cost import CopyCost
 from lxcfleet.containers.creation import Creation
 from lxcfleet.containers.delta_sizes import Looks
 from lxcfleet.containers.dependencies import Dependencies
@@ -107,11 +108,12 @@ class Fleet:
         self.reconciler = Reconciler(registry, lifecycle, specs, self.room, config.stop_timeout, observers, prerequisites)
         self.stillness = Stillness(paths, registry, self.reconciler, launcher, network, bus)
         self.snapshot_files = SnapshotFiles(paths, launcher, bus)
+        self.copy_cost = CopyCost(self.snapshot_files, launcher)
         ordering = Ordering(registry, dependencies, prerequisites, Firsts(endings))
         self.actions = Actions(
             paths, registry, self.reconciler, mask, operations, bus, self.room, ordering, self.snapshot_files, drain
         )
-        self._of_copies_and_drains(launcher, drain)
+        self._of_copies_and_drains(drain)
         self.boot = Boot(paths, registry, prober, self.reconciler, operations, bus, dependencies)
         self.dependencies, self.prerequisites = dependencies, prerequisites
         self.changing = Changing(paths, self.reconciler, specs, mask, network, bus, dependencies)
@@ -122,11 +124,11 @@ class Fleet:
             self.changing, dependencies, secrets, drain,
         )
 
-    def _of_copies_and_drains(self, launcher: Launcher, drain: Drain) -> None:
+    def _of_copies_and_drains(self, drain: Drain) -> None:
         """Make the parts that copy containers' files, and that stop all containers for work on the host."""
         self.draining = Draining(drain, self.registry, self.reconciler, self.actions, self.operations, self.bus)
         self.snapshots = Snapshots(
-            self.snapshot_files, self.registry, self.actions, self.stillness, launcher, self.operations, self.bus
+            self.snapshot_files, self.copy_cost, self.registry, self.actions, self.stillness, self.operations, self.bus
         )
         self.schedules = Schedules(self.paths, self.registry, self.snapshots, self.operations, self.bus)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -16,17 +16,15 @@ from lxcfleet.api.snapshots import (
 )
 from lxcfleet.containers.actions import Actions
 from lxcfleet.containers.container import Container
+from lxcfleet.containers.copy_cost import CopyCost, in_words
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.snapshot_files import SnapshotFiles
 from lxcfleet.containers.stillness import Stillness
 from lxcfleet.daemon.events import SnapshotMade, SnapshotRemoved, SnapshotRestored
 from lxcfleet.data import snapshots
 from lxcfleet.data.snapshots import ASKED, RESTORE, Snapshot
-from lxcfleet.errors import Broken, Busy, NoCapacity, NotFound, Unconfirmed, WrongState
+from lxcfleet.errors import Broken, Busy, NotFound, WrongState
 from lxcfleet.host.kernel import quota
-from lxcfleet.launcher.client import Launcher
-from lxcfleet.launcher.items.looks import UsageItem
-from lxcfleet.launcher.operations import USED
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operation, Operations, now
@@ -37,13 +35,9 @@ from lxcfleet.spec.states import Action
 
 log = logging.getLogger(__name__)
 
-FREELY = 1 << 30
-"""So many bytes are copied without a question."""
 AT_ONCE = 2
 _PRESENT = "/present"
 """Stands for the present delta where deltas are added up; no container has such a name."""
-LOOK_SECONDS = 60.0
-"""The longest time, in seconds, for which one delta is added up; what is larger than was seen then counts as large."""
 
 
 class Snapshots:
@@ -52,19 +46,18 @@ class Snapshots:
     def __init__(
         self,
         files: SnapshotFiles,
+        cost: CopyCost,
         registry: Registry,
         actions: Actions,
         stillness: Stillness,
-        launcher: Launcher,
         operations: Operations,
         bus: Bus,
     ) -> None:
-        self._files = files
+        self._files, self._cost = files, cost
         self._paths: Paths = files.paths
         self._registry = registry
         self._actions = actions
         self._stillness = stillness
-        self._launcher = launcher
         self._operations = operations
         self._bus = bus
         self._busy: set[str] = set()
@@ -112,14 +105,14 @@ class Snapshots:
             if name in snapshots.names(self._paths, container.name):
                 raise snapshots.exists(container.name, name)
         targets = [(each.name, self._delta(each.name)) for each in chosen]
-        sizes, shares, words = await self._cost(targets, yes=ask.yes or ask.dry_run)
+        cost = await self._cost.of(targets, yes=ask.yes or ask.dry_run)
         if ask.dry_run:
-            lines = [f"{each.name}: snapshot {name}: {words[each.name]}" for each in chosen]
+            lines = [f"{each.name}: snapshot {name}: {cost.words[each.name]}" for each in chosen]
             return self._operations.dry("snapshot", [Result(each.name, "planned", True) for each in chosen], lines)
 
         def job(container: Container) -> Callable[[], Awaitable[Result]]:
             async def run() -> Result:
-                made, notes = await self.make(container, name, ask.why, ASKED, sizes[container.name], shares=shares)
+                made, notes = await self.make(container, name, ask.why, ASKED, cost.sizes[container.name], shares=cost.shares)
                 return Result(container.name, "snapshot made", True, notes=(_told(made), *notes))
 
             return run
@@ -128,8 +121,8 @@ class Snapshots:
 
     async def price(self, container: Container) -> tuple[int, bool]:
         """The bytes of a container's delta, and whether a snapshot shares them. Raises NoCapacity."""
-        sizes, shares, _ = await self._cost([(container.name, self._delta(container.name))], yes=True)
-        return sizes[container.name], shares
+        cost = await self._cost.of([(container.name, self._delta(container.name))], yes=True)
+        return cost.sizes[container.name], cost.shares
 
     async def make(
         self, container: Container, name: str, why: str, made_by: str, size: int, *, shares: bool, unasked: bool = False
@@ -168,43 +161,6 @@ class Snapshots:
     def _delta(self, container: str) -> str:
         return str(self._paths.container(container).delta)
 
-    async def weigh(self, targets: Sequence[tuple[str, str]]) -> tuple[dict[str, int], list[str]]:
-        """The bytes that these directories take on the disk, by name, and the names of those that were too much to look at.
-        Raises FleetError."""
-        item: UsageItem = {"targets": [*targets], "depth": 0, "top": 0, "seconds": LOOK_SECONDS}
-        found = await self._launcher.ask_large(USED, item)
-        sizes = {each["name"]: each["whole"]["disk_bytes"] for each in found}
-        return sizes, [each["name"] for each in found if each["cut"]]
-
-    async def _cost(
-        self, targets: Sequence[tuple[str, str]], *, yes: bool
-    ) -> tuple[dict[str, int], bool, dict[str, str]]:
-        """What copies of these directories take: the bytes of each, whether blocks are shared, and the same in words.
-
-        Raises NoCapacity, Unconfirmed; ``yes``: not that.
-        """
-        if not targets:
-            return {}, False, {}
-        place = await self._files.place()
-        sizes, unknown = await self.weigh(targets)
-        total = sum(sizes.values())
-        words = {name: _in_words(size, shares=place["shares"], cut=name in unknown) for name, size in sizes.items()}
-        if place["shares"]:
-            return sizes, True, words
-        if total > place["free"]:
-            raise NoCapacity(
-                "there is no room for the copy", why=f"it takes {_size(total)}, and {_size(place['free'])} are free",
-                hint="remove snapshots (lxcfleet snapshot list), or have a disk whose file system shares blocks: xfs, btrfs",
-            )  # fmt: skip
-        if not yes and (total > FREELY or unknown):
-            at_least = "at least " if unknown else ""
-            raise Unconfirmed(
-                f"{at_least}{_size(total)} would have to be copied",
-                why="the file system of the containers can't share blocks between copies; containers are frozen meanwhile",
-                hint="--yes does it, and --dry-run tells how much of which",
-            )  # fmt: skip
-        return sizes, False, words
-
     # -- restoring -------------------------------------------------------------------------------------------
 
     async def restore(self, ask: RestoreSnapshotRequest) -> Operation:
@@ -217,16 +173,17 @@ class Snapshots:
         source = str(self._paths.snapshot(ask.container, ask.name).delta)
         twice = not ask.discard_present and self._is_counted(ask.container)
         targets = [(ask.container, source), *([(_PRESENT, self._delta(ask.container))] if twice else [])]
-        sizes, shares, words = await self._cost(targets, yes=ask.yes or ask.dry_run)
+        cost = await self._cost.of(targets, yes=ask.yes or ask.dry_run)
         if ask.dry_run:
-            lines = [*(["stop it"] if container.running else []), f"copy the snapshot {ask.name}: {words[ask.container]}"]
+            size = cost.words[ask.container]
+            lines = [*(["stop it"] if container.running else []), f"copy the snapshot {ask.name}: {size}"]
             lines.append("remove its present delta" if ask.discard_present else "keep its present delta as a snapshot")
             lines += ["start it again"] if container.running else []
             planned = [Result(ask.container, "planned", True)]
             return self._operations.dry("restore", planned, [f"{ask.container}: {line}" for line in lines])
 
         async def job() -> Result:
-            return await self._restore(container, ask, sizes, shares=shares)
+            return await self._restore(container, ask, cost.sizes, shares=cost.shares)
 
         return self._operations.begin("restore", [Job(ask.container, job)], 1)
 
@@ -269,7 +226,7 @@ class Snapshots:
                         raise WrongState(f"{container.name} was started meanwhile", hint="try again")
                     record = None
                     if kept is not None and not counted:
-                        size = (await self.weigh([(_PRESENT, self._delta(container.name))]))[0][_PRESENT]
+                        size = (await self._cost.weigh([(_PRESENT, self._delta(container.name))]))[0][_PRESENT]
                         record = self._of(container, kept, now(), why, RESTORE, size, shared=False, frozen_ms=None)
                     await self._files.restore(container.name, ask.name, record)
         finally:
@@ -324,13 +281,4 @@ def _refuse_broken(container: Container) -> None:
 
 def _told(made: Snapshot) -> str:
     frozen = "" if made.frozen_ms is None else f"; it was frozen for {made.frozen_ms} ms"
-    return f"snapshot {made.name}: {_in_words(made.bytes, shares=made.shared)}{frozen}"
-
-
-def _in_words(size: int, *, shares: bool, cut: bool = False) -> str:
-    how = "shared with the container" if shares else "copied"
-    return f"{'at least ' if cut else ''}{_size(size)}, {how}"
-
-
-def _size(count: int) -> str:
-    return f"{count / (1 << 20):.1f} MiB" if count < 1 << 30 else f"{count / (1 << 30):.1f} GiB"
+    return f"snapshot {made.name}: {in_words(made.bytes, shares=made.shared)}{frozen}"

@@ -84,6 +84,7 @@ from lxcfleet.patch.apps import AppSwitch
 from lxcfleet.patch.before import Before
 from lxcfleet.patch.cve.service import Cves
 from lxcfleet.patch.cve.sets import Sets
+from lxcfleet.patch.delta_copies import DeltaCopies
 from lxcfleet.patch.events import Patched
 from lxcfleet.patch.exposure import Audit
 from lxcfleet.patch.fallen import Fallen
@@ -272,6 +273,7 @@ class Parts:
         self.rehearsals = Rehearsals(
             self.paths, self.registry, self.fleet.creation, self.fleet.actions, self.mask, self.prober, self.runner,
             sight.tests_of, lambda: self.fleet.config.rollout.healthy_deadline, self.bus, self.tasks,
+            DeltaCopies(self.paths, self.registry, self.fleet.copy_cost, self.fleet.stillness, self.fleet.snapshot_files),
         )  # fmt: skip
 
     def _of_apps(self) -> None:

@@ -31,7 +31,7 @@ from lxcfleet.launcher.items.network import (
     RoutesItem,
     RulesItem,
 )
-from lxcfleet.launcher.items.snapshots import RestoreItem, SealItem, SnapshotItem, SnapshotPlace
+from lxcfleet.launcher.items.snapshots import DoubleItem, RestoreItem, SealItem, SnapshotItem, SnapshotPlace
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -110,6 +110,7 @@ TAKE_SNAPSHOT: Ask[SnapshotItem, Done] = Ask("take_snapshot")
 SEAL_SNAPSHOT: Ask[SealItem, Done] = Ask("seal_snapshot")
 REMOVE_SNAPSHOT: Ask[SnapshotItem, Done] = Ask("remove_snapshot")
 """Takes the name of a directory among the container's snapshots."""
+DOUBLE_DELTA: Ask[DoubleItem, Done] = Ask("double_delta")
 RESTORE_SNAPSHOT: Ask[RestoreItem, Done] = Ask("restore_snapshot")
 FINISH_RESTORE: Ask[str, Done] = Ask("finish_restore")
 """Takes the name of a container; the note names the snapshot that it got."""

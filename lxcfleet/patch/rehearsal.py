@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lxcfleet.api.rehearsals import RehearsalRecord, RehearseRequest
+from lxcfleet.api.rehearsals import Delta, RehearsalRecord, RehearseRequest
 from lxcfleet.base.generations import store
 from lxcfleet.containers import exits
 from lxcfleet.containers.actions import Actions
@@ -26,6 +26,7 @@ from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import Broken, Busy, FleetError, HostError, NotFound, WrongState, from_body
 from lxcfleet.health.prober import Prober
 from lxcfleet.host.kernel import tree
+from lxcfleet.patch.delta_copies import DeltaCopies
 from lxcfleet.patch.events import Rehearsed
 from lxcfleet.patch.rollout import testing, trial
 from lxcfleet.patch.rollout.records import record_of_trial
@@ -58,7 +59,8 @@ def clone_of(spec: Spec, ask: RehearseRequest) -> tuple[Spec, list[str]]:
 
     It can be found neither by the container's names nor by its ports, and can change nothing that the container has.
     """
-    differs = ["its delta is empty"]
+    copied = ask.delta is Delta.COPY
+    differs = ["its delta is a copy, with a machine-id of its own" if copied else "its delta is empty"]
     mounts = [replace(each, read_only=each.source is not Source.TMPFS) for each in spec.volumes]
     if tuple(mounts) != spec.volumes:
         differs.append("its volumes are read-only")
@@ -80,6 +82,10 @@ def clone_of(spec: Spec, ask: RehearseRequest) -> tuple[Spec, list[str]]:
     return made, differs
 
 
+def _in_a_line(error: FleetError) -> str:
+    return str(error).replace("\n", ": ")
+
+
 class Rehearsals:
     """Makes rehearsals."""
 
@@ -96,11 +102,12 @@ class Rehearsals:
         deadline: Callable[[], float],
         bus: Bus,
         tasks: Tasks,
+        copies: DeltaCopies,
     ) -> None:
         """``tests_of``: the tests of a container; ``deadline``: the seconds in which a clone has to be healthy."""
         self._paths, self._registry, self._creation, self._actions = paths, registry, creation, actions
         self._mask, self._prober, self._runner, self._tests_of = mask, prober, runner, tests_of
-        self._deadline, self._bus, self._tasks = deadline, bus, tasks
+        self._deadline, self._bus, self._tasks, self._copies = deadline, bus, tasks, copies
         self._going: set[str] = set()
         """The names of the clones of this daemon's rehearsals."""
 
@@ -133,6 +140,8 @@ class Rehearsals:
             else:
                 done.set_result(record)
 
+        if ask.delta is Delta.COPY:
+            await self._copies.check(container, yes=ask.yes)
         self._tasks.do("rehearsal", work, subject=ask.name)
         return await asyncio.shield(done)
 
@@ -145,10 +154,13 @@ class Rehearsals:
         made, differs = clone_of(spec, ask)
         await self._creation.check_all({clone: made})
         self._going.add(clone)
+        kept = False
         try:
             self._note(clone)
             tests = [*self._tests_of(ask.name), *(of_command(*each) for each in enumerate(ask.tests, 1))]
-            healthy, why, trials = await self._try(clone, made, tests, testing.group_of(spec))
+            notes: list[str] = []
+            source = ask.name if ask.delta is Delta.COPY else ""
+            healthy, why, trials = await self._try(clone, made, tests, testing.group_of(spec), source, notes)
             lines: Sequence[str] = ()
             if why:
                 lines = await asyncio.to_thread(exits.last_lines, self._paths.container(clone).console_log)
@@ -156,7 +168,7 @@ class Rehearsals:
             if kept:
                 self._file(clone).unlink(missing_ok=True)
         finally:
-            if not ask.keep or clone not in self._registry:
+            if not kept:
                 await self._destroy(clone)
             self._going.discard(clone)
         self._bus.publish(Rehearsed(ask.name, ask.on, why))
@@ -170,6 +182,7 @@ class Rehearsals:
             "why": why,
             "tests": [record_of_trial(each) for each in trials],
             "differs": differs,
+            "notes": notes,
             "log": "\n".join(lines),
             "seconds": round(time.monotonic() - began, 3),
         }
@@ -177,17 +190,24 @@ class Rehearsals:
     # -- the clone -------------------------------------------------------------------------------------------
 
     async def _try(
-        self, clone: str, spec: Spec, tests: Sequence[RolloutTest], group: str
+        self, clone: str, spec: Spec, tests: Sequence[RolloutTest], group: str, source: str, notes: list[str]
     ) -> tuple[bool, str, tuple[Trial, ...]]:
-        """Whether it became healthy, what was not good, and how its tests went."""
-        operation = await self._creation.make_all({clone: spec})
+        """Whether it became healthy, what was not good, and how its tests went. ``source``: the container whose delta is
+        copied; empty: none. ``notes`` gets what is to be told of that. Raises FleetError if it can't be copied."""
+        operation = await self._creation.make_all({clone: spec}, start=not source)
         async for _ in operation.follow():
             pass
         (result,) = operation.results
         trials = trial.begin(tests)
         if result.error is not None:
-            return False, str(from_body(result.error)).replace("\n", ": "), trials
+            return False, _in_a_line(from_body(result.error)), trials
         container = self._registry[clone]
+        if source:
+            notes += await self._copies.copy(source, container)
+            try:
+                await self._actions.act(container, Action.START, 0.0)
+            except FleetError as error:
+                return False, _in_a_line(error), trials
         why = await self._until_healthy(container)
         if why:
             return False, why, trials

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from lxcfleet.api.rehearsals import RehearseRequest
+from lxcfleet.containers import copy_cost
 from lxcfleet.errors import HostError, NotFound
 from lxcfleet.patch.rehearsal import PREFIX, clone_of
 from lxcfleet.spec.merging import merge
@@ -87,6 +88,47 @@ def test_a_clone_can_be_kept(cli: Cli, web: Daemon) -> None:
     web.call(lambda: web.parts.tasks.do("cleanup", web.parts.rehearsals.clean_up))
     assert web.fleet[record["clone"]].spec.autostart is False
     cli("destroy", "--force", record["clone"])
+
+
+def test_a_clone_can_have_a_copy_of_the_delta(cli: Cli, web: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = web.paths.container("web1")
+    (own.delta / "etc").mkdir()
+    (own.delta / "etc/machine-id").write_text("0123\n")
+    (own.delta / "etc/own").write_text("mine\n")
+    record = json.loads(cli("patch", "rehearse", "web1", "--delta", "copy", "--keep", "-f", "json").out)
+    copied = web.paths.container(record["clone"]).delta
+    assert [each.name for each in (copied / "etc").iterdir()] == ["own"], "a machine-id is not for two"
+    assert (record["passed"], record["healthy"]) == (True, True)
+    assert record["differs"][0] == "its delta is a copy, with a machine-id of its own"
+    (note,) = record["notes"]
+    assert note.startswith("web1 was frozen for ")
+    assert web.client.info("web1")["state"] == "running"
+    cli("destroy", "--force", record["clone"])
+    # What is too much is refused before anything is made.
+    web.model.place.shares = False
+    monkeypatch.setattr(copy_cost, "FREELY", 1)
+    refused = cli("patch", "rehearse", "web1", "--delta", "copy")
+    assert refused.status == 1
+    assert "would have to be copied" in refused.err
+    assert cli("patch", "rehearse", "web1", "--delta", "copy", "--yes").status == 0
+    web.model.place.free = 1
+    assert "no room" in cli("patch", "rehearse", "web1", "--delta", "copy", "--yes").err
+    assert cli("patch", "rehearse", "web1", "--delta", "half").status == 2
+    assert (names(web), notes(web)) == (["web1"], [])
+
+
+def test_a_copy_that_fails_leaves_nothing(cli: Cli, web: Daemon) -> None:
+    calls = []
+
+    def fail(name: str) -> None:
+        calls.append(name)
+        if name == "web1":
+            raise HostError("not all can be copied", why="No space left on device")
+
+    web.model.during = fail
+    ran = cli("patch", "rehearse", "web1", "--delta", "copy", "--keep")
+    assert (ran.status, "No space left" in ran.err) == (1, True), ran
+    assert (names(web), notes(web), web.client.info("web1")["state"]) == (["web1"], [], "running")
 
 
 def test_a_client_that_is_killed_leaves_nothing(web: Daemon, spawn: Spawn) -> None:

@@ -15,7 +15,7 @@ import pytest
 from lxcfleet.api.client import Client
 from lxcfleet.api.snapshots import CreateSnapshotsRequest
 from lxcfleet.cli.verbs import backup
-from lxcfleet.daemon import snapshots as daemon_snapshots
+from lxcfleet.containers import copy_cost
 from lxcfleet.errors import HostError
 from lxcfleet.spec.selection import Selection
 
@@ -134,7 +134,7 @@ def test_a_large_copy_is_made_only_if_that_is_said(
 ) -> None:
     create(cli, daemon)
     daemon.model.place.shares = False
-    monkeypatch.setattr(daemon_snapshots, "FREELY", 10)
+    monkeypatch.setattr(copy_cost, "FREELY", 10)
     refused = cli("snapshot", "create", "web", "--name", "a")
     assert refused.status == 1
     assert "would have to be copied" in refused.err

@@ -123,6 +123,8 @@ def test_a_rehearsal_says_what_a_patch_would_do_and_leaves_nothing_whatever_is_k
     assert [event["message"] for event in tested.events("rehearsal")] == [
         "on the host's root: failed: its test version is bad: exit status 1: evil",
     ]
+    ran = tested.run("patch", "rehearse", name, "--delta", "copy", "--test", "test -O /root/own", "-f", "json")
+    assert [each["verdict"] for each in json.loads(ran.out)["tests"]] == ["bad", "good", "good"]
     # The client is killed, and then the daemon, in the middle of a test.
     client = tested.spawn("patch", "rehearse", name, "--test", "sleep 30")
     clone = until(lambda: next((each for each in tested.states() if each.startswith("rehearsal-")), None), 10)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import stat
 import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from lxcfleet.data import doubles
 
 from .harness import Fleet, until
 
@@ -45,6 +48,26 @@ def attributes(top: Path) -> list[tuple[Any, ...]]:
                 tuple(sorted(extra.items())), Path(os.fsdecode(path)).read_bytes() if plain else b"", status.st_blocks,
             ))  # fmt: skip
     return sorted(set(found))
+
+
+def with_own_ids(found: list[tuple[Any, ...]], first_id: int) -> list[tuple[Any, ...]]:
+    """The same with the ids that the container itself has."""
+    result = []
+    for path, mode, user, group, *rest in found:
+        owners = [each - first_id if first_id <= each < first_id + 65536 else each for each in (user, group)]
+        extra = [(key, _with_own_ids(key, value, first_id)) for key, value in rest[4]]
+        result.append((path, mode, *owners, *rest[:4], extra, *rest[5:]))
+    return result
+
+
+def _with_own_ids(key: str, value: bytes, first_id: int) -> bytes:
+    if key == "security.capability":
+        return value[:20] + struct.pack("<I", struct.unpack("<I", value[20:])[0] - first_id)
+    if key != "system.posix_acl_access":
+        return value
+    lines = struct.iter_unpack("<HHI", value[4:])
+    own = [(tag, rights, who if who == _ANY else who - first_id) for tag, rights, who in lines]
+    return value[:4] + b"".join(struct.pack("<HHI", *line) for line in own)
 
 
 def decorate(delta: Path, first_id: int) -> None:
@@ -83,6 +106,33 @@ def test_a_snapshot_has_all_of_a_delta_and_gives_it_back(fleet: Fleet) -> None:
     assert fleet.run("destroy", name, "--force").status == 1
     fleet.ok("destroy", name, "--force", "--with-snapshots")
     assert not fleet.paths.snapshots.exists()
+
+
+def test_a_copy_for_another_container_has_all_of_a_delta_with_other_ids(fleet: Fleet) -> None:
+    name, other = fleet.name("web"), fleet.name("twin")
+    fleet.create(name)
+    fleet.ok("create", other, "--no-start", "--", "sleep", "infinity")
+    fleet.inside(name, ODD + "echo 0123 >/etc/machine-id; mkdir -m 700 /srv/root-only; chown 4:4 /srv/root-only")
+    first, second = (fleet.record(each)["first_id"] for each in (name, other))
+    decorate(fleet.delta(name), first)
+    host = fleet.delta(name) / "srv/of-the-host"
+    host.write_text("an owner that the container has no id for")
+    host.chmod(0o600)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        doubles.make(fleet.paths, (name, first), (other, second), ours.fileno())
+
+    found, expected = (
+        [each for each in with_own_ids(attributes(fleet.delta(of)), ids) if each[0] not in (b"etc", b"etc/machine-id")]
+        for of, ids in ((other, second), (name, first))
+    )
+    assert found == expected
+    assert not (fleet.delta(other) / "etc/machine-id").exists()
+    fleet.ok("start", other)
+    assert fleet.inside(other, "cd /srv; cat x/f x/d*/*; ls /usr/share/doc/bash; stat -c %u:%g x/f; cat /etc/machine-id") == (
+        "one\nhi\n33:44"
+    )
+    fleet.ok("destroy", name, other, "--force")
 
 
 @pytest.mark.parametrize("victim", ["daemon", "launcher"])

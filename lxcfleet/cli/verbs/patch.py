@@ -9,7 +9,7 @@ import click
 
 from lxcfleet.api.client import Client
 from lxcfleet.api.findings import NoticeRecord, RejectionRecord
-from lxcfleet.api.rehearsals import RehearsalRecord, RehearseRequest
+from lxcfleet.api.rehearsals import Delta, RehearsalRecord, RehearseRequest
 from lxcfleet.api.requests import RolloutRequest
 from lxcfleet.cli import complete, options
 from lxcfleet.cli.session import connect, session_of
@@ -223,13 +223,19 @@ def _base(_: click.Context, __: click.Parameter, value: str) -> int:
     "--on", metavar="NUMBER|host", default=HOST, callback=_base, help="A generation, or the host's root: the default."
 )
 @click.option("--test", "tests", metavar="CMD", multiple=True, help="Also run this shell command inside; can be repeated.")
+@click.option(
+    "--delta", type=click.Choice([each.value for each in Delta]), default=Delta.EMPTY.value,
+    help="What the clone's delta has: nothing, the default, or what the container's has now.",
+)  # fmt: skip
+@click.option("--yes", is_flag=True, help="With --delta copy: also copy more than 1 GiB.")
 @click.option("--no-secrets", is_flag=True, help="Leave the container's secrets out.")
 @click.option("--keep", is_flag=True, help="Leave the clone, and let it run on.")
 @options.formatted
 @options.quiet("Print nothing.")
 @click.pass_context
 def rehearse(
-    ctx: click.Context, *, name: str, on: int, tests: tuple[str, ...], no_secrets: bool, keep: bool, style: str, quiet: bool
+    ctx: click.Context, *, name: str, on: int, tests: tuple[str, ...], delta: str, yes: bool, no_secrets: bool, keep: bool,
+    style: str, quiet: bool,
 ) -> int:
     """Make a clone of a container's spec on the host's root as it is now, or on a generation; wait until it is healthy,
     run the tests of the container's group or profile, and destroy it. The container is not touched.
@@ -237,14 +243,18 @@ def rehearse(
     The clone has an empty delta, no labels, no ports, a name of its own, and its volumes are read-only. The daemon goes on if
     this program is killed.
 
+    With --delta copy it has a copy of the container's delta: a container that runs is frozen while that is made, as for
+    a snapshot. Whatever the container does by itself, such as jobs of cron, the clone does as well.
+
     Exit status 4: it did not become healthy, or a test is not good. 1: it could not be tried.
 
     \b
     Examples:
       lxcfleet patch rehearse web1
+      lxcfleet patch rehearse web1 --delta copy
       lxcfleet patch rehearse web1 --on 7 --test 'curl -fsS http://127.0.0.1:8080/login'
     """
-    record = connect(ctx).rehearse(RehearseRequest(name, on, tests, not no_secrets, keep))
+    record = connect(ctx).rehearse(RehearseRequest(name, on, tests, not no_secrets, keep, Delta(delta), yes))
     if not quiet:
         output.show(style, record, lines=lambda: _rehearsed(record), rows=lambda: _tests(record))
     if record["passed"]:
@@ -267,7 +277,7 @@ def _rehearsed(record: RehearsalRecord) -> list[str]:
     head = f"{record['name']} on {_named(record['generation'])}: {outcome} in {record['seconds']:.1f} s"
     kept = [f"kept: {record['clone']}"] if record["changed"] else []
     table = output.columns([*_tests(record, rolling.TEST_COLUMNS)], output.terminal_width()) if record["tests"] else []
-    return [head, *kept, *table, f"unlike {record['name']}: {'; '.join(record['differs'])}"]
+    return [head, *kept, *table, f"unlike {record['name']}: {'; '.join(record['differs'])}", *record["notes"]]
 
 
 def _tests(record: RehearsalRecord, header: Sequence[str] = ("test", "result", "passed", "reason")) -> list[Sequence[str]]:

@@ -17,6 +17,7 @@ _CP = (
 )  # fmt: skip
 """Not -a: with that, extended attributes which can't be kept are no error."""
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST = 4096
 _LONGEST = 300
 _BLOCK = 4096
@@ -31,7 +32,16 @@ def copy(source: Path, target: Path, asker: int) -> None:
     and holes stay as they are. Where the file system can, both share the blocks. Nothing that is mounted below is copied.
     ``asker``: a socket; if its other end is closed, the copy is broken off. Raises HostError, OSError.
     """
-    from_, to = (os.open(each, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC) for each in (source, target))
+    to = os.open(target, _DIRECTORY)
+    try:
+        copy_to(source, to, asker)
+    finally:
+        os.close(to)
+
+
+def copy_to(source: Path, to: int, asker: int) -> None:
+    """The same; ``to``: a descriptor of the empty directory."""
+    from_ = os.open(source, _DIRECTORY)
     try:
         command = [*_CP, f"/proc/self/fd/{from_}/.", f"/proc/self/fd/{to}/."]
         with subprocess.Popen(
@@ -41,7 +51,6 @@ def copy(source: Path, target: Path, asker: int) -> None:
             said = _follow(process, asker)
     finally:
         os.close(from_)
-        os.close(to)
     if process.returncode:
         lines = said.decode("ascii", errors="replace").splitlines()
         why = lines[0].removeprefix("cp: ")[:_LONGEST] if lines else f"cp ended with {process.returncode}"

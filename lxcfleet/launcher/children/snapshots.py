@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from lxcfleet.data import restoring, snapshots
+from lxcfleet.data import doubles, restoring, snapshots
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.host.process import copying
 from lxcfleet.launcher.children.answer import Reply, answer, say
-from lxcfleet.launcher.items.snapshots import RestoreItem, SealItem, SnapshotItem, SnapshotPlace
+from lxcfleet.launcher.items.snapshots import DoubleItem, RestoreItem, SealItem, SnapshotItem, SnapshotPlace
 from lxcfleet.launcher.operations import SNAPSHOT_PLACE
 from lxcfleet.paths import Paths
 
@@ -54,6 +54,16 @@ def remove(item: SnapshotItem, reply: Reply, paths: Paths) -> None:
     container, directory = item["container"], item["name"]
     message = f"not all of a snapshot of {container} can be removed"
     _do(container, reply, lambda: snapshots.remove(paths, container, directory), message)
+
+
+def double(item: DoubleItem, reply: Reply, paths: Paths) -> None:
+    """Give a container that has never run a copy of another one's delta."""
+    source, to = item["container"], item["to"]
+
+    def work() -> None:
+        doubles.make(paths, (source, item["first_id"]), (to, item["to_first_id"]), reply.fileno())
+
+    _do(source, reply, work, f"the delta of {source} can't be copied")
 
 
 def restore(item: RestoreItem, reply: Reply, paths: Paths) -> None:

@@ -24,6 +24,17 @@ class SnapshotItem(TypedDict):
     name: str
 
 
+class DoubleItem(TypedDict):
+    """A container that has never run, and gets a copy of another one's delta."""
+
+    container: str
+    """Whose delta it is."""
+    first_id: int
+    """The first of the ids that its files have; 0: the container is privileged."""
+    to: str
+    to_first_id: int
+
+
 class SealItem(TypedDict):
     """A snapshot that was taken, and gets its name."""
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lxcfleet.data import restoring, snapshots
+from lxcfleet.data import doubles, restoring, snapshots
 from lxcfleet.errors import FleetError
 from lxcfleet.launcher import operations
 from lxcfleet.launcher.children.answer import answer
-from lxcfleet.launcher.items.snapshots import RestoreItem, SealItem, SnapshotItem
+from lxcfleet.launcher.items.snapshots import DoubleItem, RestoreItem, SealItem, SnapshotItem
 from lxcfleet.paths import Paths
 
 
@@ -55,6 +55,10 @@ def bound(
         container = item["container"]
         do(container, reply, lambda: restoring.restore(paths, container, item["name"], kept, reply.fileno()))
 
+    def double(item: DoubleItem, reply: socket.socket) -> None:
+        # Not with other ids, which takes a mount.
+        do(item["container"], reply, lambda: doubles.make(paths, (item["container"], 0), (item["to"], 0), reply.fileno()))
+
     def finish(container: str, reply: socket.socket) -> None:
         do(container, reply, lambda: restoring.finish(paths, container))
 
@@ -64,5 +68,6 @@ def bound(
         operations.SEAL_SNAPSHOT: seal,
         operations.REMOVE_SNAPSHOT: remove,
         operations.RESTORE_SNAPSHOT: restore,
+        operations.DOUBLE_DELTA: double,
         operations.FINISH_RESTORE: finish,
     }
