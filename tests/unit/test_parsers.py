@@ -6,6 +6,7 @@ is, and changed in random ways. What a reader is found to break on is put there,
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,11 +23,13 @@ from lxcfleet.cli.ui import attach as client_attach
 from lxcfleet.cli.ui import output
 from lxcfleet.cli.verbs.logs import plain_line_ends
 from lxcfleet.daemon import attach
+from lxcfleet.daemon.http import gate
 from lxcfleet.errors import FleetError, InvalidInput
 from lxcfleet.health.judge import read_systemd
 from lxcfleet.host.kernel import mounts
 from lxcfleet.host.lxc import monitor_fifo
 from lxcfleet.host.process import cgroup, maps
+from lxcfleet.launcher.children import archives
 from lxcfleet.network import dns, lan
 
 CORPORA = Path(__file__).resolve().parents[1] / "corpora"
@@ -100,6 +104,67 @@ def numbers(data: bytes) -> None:
     assert all(value is None or value >= 0 for value in found)
 
 
+def system(data: bytes) -> None:
+    """What os-release says stands in an archive's head, and in messages."""
+    for value in archives._system(data).values():
+        assert value.isprintable()
+        assert len(value) <= 100
+
+
+class Wire(asyncio.Transport):
+    """A connection: what the server writes to it, and whether it closed it."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("10.0.0.1", 1)})
+        self.closed = False
+        self.written = b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += bytes(data)
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+def http(data: bytes) -> None:
+    """Whatever comes on a connection, at most one request is carried out, and no more is written than one answer."""
+
+    async def served() -> None:
+        application, asked = web.Application(), []
+
+        async def answer(request: web.Request) -> web.Response:
+            asked.append(await request.read())
+            return web.Response(text="answer")
+
+        application.router.add_route("*", "/{path:.*}", answer)
+        runner = gate.runner_of(application)
+        await runner.setup()
+        try:
+            wire, connection = Wire(), gate.for_network(runner)()
+            connection.connection_made(wire)
+            assert isinstance(connection, asyncio.Protocol)
+            for start in range(0, len(data), 40):
+                connection.data_received(data[start : start + 40])
+                await asyncio.sleep(0)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert len(asked) <= 1
+            assert wire.written.count(b"\r\nConnection: close\r\n") <= 1
+            connection.connection_lost(None)
+        finally:
+            await runner.cleanup()
+
+    asyncio.run(served())
+
+
 READERS: dict[str, tuple[Callable[[bytes], Any], tuple[type[Exception], ...]]] = {
     "dpkg-status": (status, ()),
     "passwd": (merged(records.users, HOST_ACCOUNTS), ()),
@@ -116,6 +181,8 @@ READERS: dict[str, tuple[Callable[[bytes], Any], tuple[type[Exception], ...]]] =
     "cgroup-numbers": (numbers, ()),
     "cgroup-cpu": (lambda data: [read(text(data)) for read in (cgroup.cpu_v2, cgroup.throttled, cgroup.stalled)], ()),
     "cgroup-io": (lambda data: (cgroup.io_v1(text(data)), cgroup.io_v2(text(data))), ()),
+    "os-release": (system, ()),
+    "http": (http, ()),
     "cgroup-events": (lambda data: cgroup.out_of_memory(text(data)), ()),
 }
 """For each directory: what reads such content, and which errors are refusals."""
