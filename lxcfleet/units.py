@@ -1,8 +1,9 @@
-"""Sizes and lengths of time as people write them. Pure."""
+"""Sizes, lengths of time and long lists as people write them. Pure."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from lxcfleet.errors import InvalidInput
 
@@ -53,3 +54,9 @@ def check_size(size: int) -> int:
         limits = f"{_LEAST_SIZE >> 20} MiB and {_MOST_SIZE >> 40} TiB"
         raise InvalidInput(f"{size} bytes are not between {limits}", hint="0 is no limit")
     return size
+
+
+def some(items: Sequence[str], most: int, between: str = ", ") -> str:
+    """The first ``most`` items, and how many more there are: ``a, b and 3 more``."""
+    more = len(items) - most
+    return between.join(items[:most]) + (f" and {more} more" if more > 0 else "")

@@ -30,6 +30,7 @@ from lxcfleet.spec.rows import Change
 from lxcfleet.spec.settings import Config
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.volumes import VolumeMount
+from lxcfleet.units import some
 
 SHOWN = 5
 """A complaint lists at most so many names, and says how many more there are."""
@@ -264,13 +265,8 @@ class _Complaints:
             by_text.setdefault(": ".join(part for part in (error.message, error.why) if part), []).append(name)
         raise type(first)(
             f"nothing was changed: {len(self._found)} of {self._total} containers can't have that",
-            why="\n".join(f"{_some(names)}: {text}" for text, names in by_text.items()), hint=first.hint,
+            why="\n".join(f"{some(names, SHOWN)}: {text}" for text, names in by_text.items()), hint=first.hint,
         )  # fmt: skip
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def needs_restart(container: Container) -> tuple[str, ...]:

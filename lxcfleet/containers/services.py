@@ -18,6 +18,7 @@ from lxcfleet.paths import Paths
 from lxcfleet.spec import mask_rules
 from lxcfleet.spec.profiles import Profile
 from lxcfleet.spec.spec import Spec
+from lxcfleet.units import some
 
 _ROOT = Path("/")
 SHOWN = 3
@@ -65,18 +66,13 @@ def all_asked(paths: Paths, containers: Iterable[Container], profiles: Mapping[s
     for container in containers:
         if container.wanted is not None and container.wanted.units:
             by_units.setdefault(container.wanted.units, []).append(container.name)
-    found: dict[str, Sequence[str]] = {_some(names): units for units, names in by_units.items()}
+    found: dict[str, Sequence[str]] = {some(names, SHOWN): units for units, names in by_units.items()}
     found |= {f"profile {name}": each.said["units"] for name, each in profiles.items() if each.said.get("units")}
     try:
         rules = mask_rules.load(paths.mask_rules)
     except InvalidInput:
         return found  # the mask itself is told to be wrong
     return found | ({str(paths.mask_rules): rules.units} if rules.units else {})
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _look(paths: Paths, units: Sequence[str]) -> list[Finding]:

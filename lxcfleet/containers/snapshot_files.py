@@ -25,6 +25,7 @@ from lxcfleet.launcher.operations import (
 )
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
+from lxcfleet.units import some
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +46,8 @@ class SnapshotFiles:
         """Raise WrongState if a container that is to be destroyed has snapshots."""
         there = snapshots.names(self.paths, container)
         if there:
-            more = f" and {len(there) - _NAMED} more" if len(there) > _NAMED else ""
             raise WrongState(
-                f"{container} has snapshots and was not destroyed", why=f"{', '.join(there[:_NAMED])}{more}",
+                f"{container} has snapshots and was not destroyed", why=some(there, _NAMED),
                 hint="`lxcfleet snapshot rm` removes them, and `lxcfleet destroy --with-snapshots` all of them with it",
             )  # fmt: skip
 

@@ -25,6 +25,7 @@ from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operation, Operations, now
 from lxcfleet.spec.apps import Release, parse_release
 from lxcfleet.spec.results import Result
+from lxcfleet.units import some
 
 log = logging.getLogger(__name__)
 
@@ -199,10 +200,9 @@ class Apps:
             raise NotFound(f"there is no app {name}@{version}", hint=_HINT)
         users = self.users(f"{name}@{version}")
         if users:
-            more = f" and {len(users) - _NAMED} more" if len(users) > _NAMED else ""
             raise WrongState(
                 f"the app {name}@{version} is in use",
-                why=f"specs of these containers name it: {', '.join(users[:_NAMED])}{more}",
+                why=f"specs of these containers name it: {some(users, _NAMED)}",
                 hint=f"give them another release first: lxcfleet app use SEL {name}@VERSION; or none: lxcfleet set SEL app=",
             )
 

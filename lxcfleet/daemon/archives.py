@@ -55,6 +55,7 @@ from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import Action
 from lxcfleet.spec.terms import Network
 from lxcfleet.spec.volumes import Source, volumes_of
+from lxcfleet.units import some
 
 log = logging.getLogger(__name__)
 
@@ -397,10 +398,9 @@ def _refuse_untrusted(spec: Spec) -> None:
         *(f"the key {key}" for key in spec.lxc),
     ]
     if asked:
-        more = f" and {len(asked) - _NAMED} more" if len(asked) > _NAMED else ""
         raise Denied(
             f"{spec.name} is not imported: its spec asks for things of this host",
-            why=f"{', '.join(asked[:_NAMED])}{more}",
+            why=some(asked, _NAMED),
             hint="if you know who made the archive: --trusted",
         )
 

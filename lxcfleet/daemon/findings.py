@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from lxcfleet.capacity.needs import Finding
 from lxcfleet.runtime.tasks import TaskReading
+from lxcfleet.units import some
 
 TOLD_FOR = timedelta(days=1)
 """Seconds for which doctor tells a failure of a background task that works again."""
@@ -43,19 +44,19 @@ def of_bases(
     past."""
     found = []
     for number, names in sorted(standing.items()):
-        few, stand = _few(names), "stands" if len(names) == 1 else "stand"
+        few, stand = some(names, _NAMED), "stands" if len(names) == 1 else "stand"
         hint = f"lxcfleet rollback {' '.join(names[:_NAMED])} --to host"
         if number not in created:
             message = f"{few} {stand} on generation {number}, which is gone or not all there: the next start fails"
             found.append(Finding("generations", "fail", message, hint=hint))
         elif now - created[number] > HELD_FOR:
             message = f"{few} {stand} on generation {number} of {created[number]:%Y-%m-%d}, without later patches of the host"
-            words = [f"{_few(those)} {text}" for text, those in _by_hold(names, holds).items()]
+            words = [f"{some(those, _NAMED)} {text}" for text, those in _by_hold(names, holds).items()]
             message += "".join(f"; {each}" for each in words)
             found.append(Finding("generations", "warning", message, hint=hint))
         elif past := [name for name in names if name in holds and holds[name][1]]:
             for text, those in _by_hold(past, holds).items():
-                message = f"{_few(those)} {'is' if len(those) == 1 else 'are'} {text}, on generation {number}"
+                message = f"{some(those, _NAMED)} {'is' if len(those) == 1 else 'are'} {text}, on generation {number}"
                 hint = f"lxcfleet rollback {' '.join(those[:_NAMED])} --to host; or the next patch that goes well takes along"
                 found.append(Finding("generations", "warning", message, hint=hint))
     return found
@@ -68,10 +69,6 @@ def _by_hold(names: Iterable[str], holds: Mapping[str, tuple[str, bool]]) -> dic
         if name in holds:
             found.setdefault(holds[name][0], []).append(name)
     return found
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _times(count: int) -> str:

@@ -29,6 +29,7 @@ from lxcfleet.runtime.operations import Job, Operation, Operations, now
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.rows import rows_of
 from lxcfleet.spec.volumes import Volume, volumes_of
+from lxcfleet.units import some
 
 log = logging.getLogger(__name__)
 
@@ -238,9 +239,8 @@ class Volumes:
     def _refuse_used(self, name: str) -> None:
         users = self._users(name)
         if users:
-            more = f" and {len(users) - _NAMED} more" if len(users) > _NAMED else ""
             raise WrongState(
-                f"the volume {name} is in use", why=f"specs of these containers name it: {', '.join(users[:_NAMED])}{more}",
+                f"the volume {name} is in use", why=f"specs of these containers name it: {some(users, _NAMED)}",
                 hint="destroy them, or take it out of their specs: lxcfleet set NAME volumes=…",
             )  # fmt: skip
 

@@ -25,6 +25,7 @@ from lxcfleet.spec.apps import AppUse, parse_app
 from lxcfleet.spec.fields import askable
 from lxcfleet.spec.selection import Selection, natural_order
 from lxcfleet.spec.spec import Spec
+from lxcfleet.units import some
 
 log = logging.getLogger(__name__)
 
@@ -91,10 +92,9 @@ class AppSwitch:
         chosen = self._registry.choose(ask.selection)
         other = [each.name for each in chosen if (app := _changeable(each).app) is not None and app.name != asked.name]
         if other:
-            more = f" and {len(other) - _NAMED} more" if len(other) > _NAMED else ""
             raise InvalidInput(
                 f"nothing was changed: some of them have another app than {asked.name}",
-                why=f"these have: {', '.join(other[:_NAMED])}{more}",
+                why=f"these have: {some(other, _NAMED)}",
                 hint=f"choose others; or replace it: lxcfleet set SEL app={asked}",
             )
         found: dict[str, AppUse | None] = {}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from lxcfleet.units import some
+
 _NAMED = 5
 _CVES = 2
 Closed = Mapping[str, Sequence[str]]
@@ -27,14 +29,9 @@ def words(generation: int, held: str, names: Sequence[str], closed: Closed = _NO
 def listed(names: Iterable[str], closed: Closed = _NOTHING) -> str:
     """The first packages, those with CVEs before the others: *openssl: CVE-2026-1234, CVE-2026-1235 and 3 more; libc6*."""
     ordered = sorted(names, key=lambda name: (not _cves(name, closed), name))
-    told = [f"{name}: {_some(cves, _CVES)}" if (cves := _cves(name, closed)) else name for name in ordered]
-    return _some(told, _NAMED, "; " if any(_cves(name, closed) for name in ordered[:_NAMED]) else ", ")
+    told = [f"{name}: {some(cves, _CVES)}" if (cves := _cves(name, closed)) else name for name in ordered]
+    return some(told, _NAMED, "; " if any(_cves(name, closed) for name in ordered[:_NAMED]) else ", ")
 
 
 def _cves(name: str, closed: Closed) -> Sequence[str]:
     return closed.get(name.partition(":")[0], ())
-
-
-def _some(texts: Sequence[str], most: int, between: str = ", ") -> str:
-    more = len(texts) - most
-    return between.join(texts[:most]) + (f" and {more} more" if more > 0 else "")

@@ -45,6 +45,7 @@ from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import result_record
 from lxcfleet.spec.fields import askable
 from lxcfleet.spec.spec import Spec
+from lxcfleet.units import some
 
 log = logging.getLogger(__name__)
 
@@ -213,10 +214,9 @@ class Generations:
         broken = [each.name for each in self._registry if not _specs(each)]
         if users or broken:
             names = users or broken
-            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             stand = "stand on it" if users else "have specs that can't be read, so they may stand on it"
             raise WrongState(
-                f"generation {number} is in use", why=f"these containers {stand}: {', '.join(names[:_NAMED])}{more}",
+                f"generation {number} is in use", why=f"these containers {stand}: {some(names, _NAMED)}",
                 hint="give them another base first: lxcfleet rollback NAME --to host" if users else "mend or destroy them",
             )  # fmt: skip
 

@@ -12,6 +12,7 @@ from lxcfleet.errors import HostError, InvalidInput, WrongState
 from lxcfleet.patch.holds import Holds, today
 from lxcfleet.patch.rescued import Rescued
 from lxcfleet.spec.selection import Selection
+from lxcfleet.units import some
 
 _NAMED = 5
 
@@ -38,7 +39,7 @@ class Holding:
         to = f"--until {ask.until}"
         if live := [name for name, number in standing.items() if not number] + _broken(chosen):
             raise WrongState(
-                f"{_few(live)} can't be held", why="a container on the host's root follows its patches",
+                f"{some(live, _NAMED)} can't be held", why="a container on the host's root follows its patches",
                 hint=f"lxcfleet rollback {' '.join(live[:_NAMED])} {to} gives them a generation, and holds them",
             )  # fmt: skip
         before = self._holds.among(chosen)
@@ -80,7 +81,3 @@ class Holding:
 
 def _broken(chosen: Sequence[Container]) -> list[str]:
     return [each.name for each in chosen if each.wanted is None]
-
-
-def _few(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:_NAMED])}{f' and {len(names) - _NAMED} more' if len(names) > _NAMED else ''}"

@@ -18,6 +18,7 @@ from lxcfleet.cli.ui.progress import Progress
 from lxcfleet.errors import FleetError, NotFound, Unreachable
 from lxcfleet.spec.results import Result, exit_status
 from lxcfleet.spec.selection import natural_order
+from lxcfleet.units import some
 
 INTERRUPTED = 130
 
@@ -232,8 +233,7 @@ def _tell_notes(results: Sequence[ResultRecord], quiet: bool) -> None:
 
 
 def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(natural_order(names)[:_NAMED]) + more
+    return some(natural_order(names), _NAMED)
 
 
 def _tell_changes(results: Sequence[ResultRecord], quiet: bool) -> None:

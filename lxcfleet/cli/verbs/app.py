@@ -32,7 +32,7 @@ from lxcfleet.errors import InvalidInput, NotFound, WrongState
 from lxcfleet.spec.apps import check_app, check_version, parse_app, parse_release
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.terms import Network
-from lxcfleet.units import parse_size
+from lxcfleet.units import parse_size, some
 
 _SHOWN = 10
 """So many containers are named."""
@@ -417,8 +417,8 @@ def _tell(record: AppSwitchRecord) -> None:
         alike.setdefault(tuple(pair), []).append(name)
     for (former, wanted), names in alike.items():
         would = "would be changed" if record["dry_run"] else "are changed"
-        output.say(f"lxcfleet: {len(names)} {would}: {former or 'no app'} -> {wanted or 'no app'}: {' '.join(names[:_SHOWN])}"
-                   f"{f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''}")  # fmt: skip
+        output.say(f"lxcfleet: {len(names)} {would}: {former or 'no app'} -> {wanted or 'no app'}: "
+                   + some(names, _SHOWN, " "))
 
 
 def _follow(client: Client, begun: RolloutRecord, *, quiet: bool, revert: bool) -> RolloutRecord:

@@ -11,6 +11,7 @@ from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output
 from lxcfleet.spec.states import CveState
+from lxcfleet.units import some
 
 FOUND = 4
 """Exit status of a check that found something."""
@@ -108,8 +109,7 @@ def _table(records: Sequence[CveRecord]) -> list[str]:
 
 
 def _containers(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    return f"{len(names)}: {' '.join(names[:_SHOWN])}{f' and {more} more' if more > 0 else ''}"
+    return f"{len(names)}: {some(names, _SHOWN, ' ')}"
 
 
 def _rows(records: Sequence[CveRecord]) -> list[list[str]]:

@@ -18,6 +18,7 @@ from lxcfleet.cli.ui.fanout import Collected, Fanout, Prefixed, Sink, overall
 from lxcfleet.errors import FleetError, InvalidInput
 from lxcfleet.spec.names import check_name
 from lxcfleet.spec.selection import Selection, is_glob, natural_order
+from lxcfleet.units import some
 
 FAILED = 125
 """Exit status if lxcfleet itself failed and not the command, as in podman, env and timeout."""
@@ -219,8 +220,7 @@ def _show(statuses: dict[str, int], collected: Collected, style: str) -> None:
 
 def _failures(statuses: dict[str, int]) -> str:
     failed = [f"{name} ({statuses[name]})" for name in natural_order(statuses) if statuses[name]]
-    more = f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
-    return f"lxcfleet: not 0 in {len(failed)} of {len(statuses)}: {', '.join(failed[:_NAMED])}{more}"
+    return f"lxcfleet: not 0 in {len(failed)} of {len(statuses)}: {some(failed, _NAMED)}"
 
 
 @click.command(cls=_OpensShell)

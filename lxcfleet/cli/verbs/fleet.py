@@ -27,7 +27,7 @@ from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.spec.fleet_file import Sources, env_files
 from lxcfleet.spec.marked_yaml import MAX_BYTES
 from lxcfleet.spec.names import MAX_COUNT, check_name
-from lxcfleet.units import as_size
+from lxcfleet.units import as_size, some
 
 FOUND = 4
 MAX_ENV_FILE = 64 * 1024
@@ -344,16 +344,11 @@ def _lines(plan: PlanRecord) -> Iterator[str]:
     for each in plan["changes"]:
         alike.setdefault((each["change"], _what(each)), []).append(each["name"])
     for (change, what), names in alike.items():
-        yield f"{change} {_some(names)}" + (f": {what}" if what else "")
+        yield f"{change} {some(names, _NAMED)}" + (f": {what}" if what else "")
     if plan["changed"]:
         yield f"plan {plan['id']}: {len(plan['changes']) + len(plan['volumes']) + len(plan['secrets'])} changes"
     else:
         yield "nothing to do: all is as the file has it"
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _tell_kept(plan: PlanRecord) -> None:
@@ -361,13 +356,13 @@ def _tell_kept(plan: PlanRecord) -> None:
     for each in plan["kept"]:
         alike.setdefault((each["key"], each["file"], each["now"], each["why"]), []).append(each["name"])
     for (key, file, now, why), names in alike.items():
-        output.say(output.printable(f"lxcfleet: {_some(names)}: {key} {file}, now {now} ({why}): left so"))
+        output.say(output.printable(f"lxcfleet: {some(names, _NAMED)}: {key} {file}, now {now} ({why}): left so"))
     _tell_left(plan["left"])
 
 
 def _tell_left(left: Iterable[str]) -> None:
     if names := [*left]:
-        output.say(f"lxcfleet: not in the file any more, and left: {_some(names)} (--prune destroys them)")
+        output.say(f"lxcfleet: not in the file any more, and left: {some(names, _NAMED)} (--prune destroys them)")
 
 
 VERBS = {"apply": apply, "diff": diff, "scale": scale, "fleet": fleet_}

@@ -25,6 +25,7 @@ from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.moments import parse_until
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.terms import MAX_GENERATION
+from lxcfleet.units import some
 
 FAILED, SOME = 1, 3
 """Exit statuses: nothing was done, or not for all."""
@@ -89,18 +90,13 @@ def _table(records: Sequence[GenerationRecord]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _few(names: Sequence[str]) -> str:
-    more = len(names) - _NAMED
-    return f"{', '.join(names[:_NAMED])}{f' and {more} more' if more > 0 else ''}"
-
-
 def _held(holds: Sequence[HoldRecord]) -> list[str]:
     """Who is held there, in words: once for each day and reason."""
     found: dict[str, list[str]] = {}
     for each in holds:
         why = f" ({each['why']})" if each["why"] else ""
         found.setdefault(f"until {each['until']}{', that is past' if each['past'] else ''}{why}", []).append(each["name"])
-    return [f"{_few(names)} held {words}" for words, names in found.items()]
+    return [f"{some(names, _NAMED)} held {words}" for words, names in found.items()]
 
 
 def _text(record: GenerationRecord, key: str) -> str:

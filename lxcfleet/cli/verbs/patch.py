@@ -18,6 +18,7 @@ from lxcfleet.cli.verbs.generation import HOST, goal
 from lxcfleet.cli.verbs.stale import FOUND, complain, status_of
 from lxcfleet.errors import FleetError, HostError, Unreachable
 from lxcfleet.spec.selection import Selection
+from lxcfleet.units import some
 
 
 @click.group(cls=options.Suggesting)
@@ -99,10 +100,9 @@ _PHASES = {
 def _rejected(record: RejectionRecord) -> list[str]:
     """Why the patch does not come into containers, and what changed with it."""
     said = [f"{name} {before or '(new)'} -> {now or '(removed)'}" for name, (before, now) in record["packages"].items()]
-    more = f" and {len(said) - _SHOWN} more" if len(said) > _SHOWN else ""
     lines = [f"rejected: {record['container']}: {record['why']} (since {record['since']})"]
     if said:
-        lines.append(f"          {', '.join(said[:_SHOWN])}{more}")
+        lines.append(f"          {some(said, _SHOWN)}")
     return [*map(output.printable, lines), "          a newer patch is taken up; this one by: lxcfleet patch apply --force"]
 
 

@@ -14,6 +14,7 @@ from lxcfleet.cli import options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import follow, output
 from lxcfleet.errors import FleetError, InvalidInput
+from lxcfleet.units import some
 
 FOUND = 4
 """Exit status of a check that found something."""
@@ -126,9 +127,9 @@ def _lines(records: Sequence[ShadowsRecord]) -> list[str]:
     lines = output.columns([head, *rows], output.terminal_width()) if rows else []
     for record in records:
         for place, packages in record["mounts"].items():
-            lines.append(output.printable(f"{record['name']}: the mount at {place} hides files of {_some(packages)}"))
+            lines.append(output.printable(f"{record['name']}: the mount at {place} hides files of {some(packages, _NAMED)}"))
         if record["brings"]:
-            text = f"its app {record['app']} brings {_some(record['brings'])} of its own: rebuild it after patches"
+            text = f"its app {record['app']} brings {some(record['brings'], _NAMED)} of its own: rebuild it after patches"
             lines.append(output.printable(f"{record['name']}: {text}"))
         if record["diverged"]:
             lines += [output.printable(f"{record['name']}: {line}") for line in _differences(record["diverged"])]
@@ -139,12 +140,7 @@ def _differences(diverged: DivergedRecord) -> list[str]:
     changed = [f"{name} {own} (host: {host})" for name, (own, host) in diverged["changed"].items()]
     added = [f"{name} {version}" for name, version in diverged["added"].items()]
     parts = (("has packages of its own", added), ("has other versions", changed), ("lacks", diverged["removed"]))
-    return [f"{word}: {_some(items)}" for word, items in parts if items]
-
-
-def _some(items: Sequence[str]) -> str:
-    more = len(items) - _NAMED
-    return ", ".join(items[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return [f"{word}: {some(items, _NAMED)}" for word, items in parts if items]
 
 
 def _rows(records: Sequence[ShadowsRecord]) -> list[list[str]]:

@@ -12,6 +12,7 @@ from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output, parts
 from lxcfleet.errors import FleetError
 from lxcfleet.spec.selection import Selection
+from lxcfleet.units import some
 
 FOUND = 4
 """Exit status of a check that found something."""
@@ -111,9 +112,7 @@ def _table(records: Sequence[StaleRecord]) -> list[str]:
 
 
 def _processes(file: OldFileRecord) -> str:
-    shown = ", ".join(f"{process['command']} {process['pid']}" for process in file["processes"][:_SHOWN])
-    more = len(file["processes"]) - _SHOWN
-    return f"{shown} and {more} more" if more > 0 else shown
+    return some([f"{process['command']} {process['pid']}" for process in file["processes"]], _SHOWN)
 
 
 def _rows(records: Sequence[StaleRecord]) -> list[list[str]]:
@@ -141,17 +140,13 @@ def _plugin(ctx: click.Context, chosen: Selection) -> int:
     unread = [record["name"] for record in records if record["problem"]]
     numbers = f"stale={len(found)};;0;0;{len(records)} unread={len(unread)};0;;0;{len(records)}"
     if found:
-        return _plugin_line(CRITICAL, f"{len(found)} of {len(records)} containers run old code: {_some(found)}", numbers)
+        said = f"{len(found)} of {len(records)} containers run old code: {some(found, _SHOWN, ' ')}"
+        return _plugin_line(CRITICAL, said, numbers)
     if old := [parts.title(part) for part in own if part["stale"] and not part["renewing"]]:
         return _plugin_line(WARNING, f"lxcfleet's own {', '.join(old)} run old code", numbers)
     if unread:
-        return _plugin_line(WARNING, f"{len(unread)} containers could not be looked at: {_some(unread)}", numbers)
+        return _plugin_line(WARNING, f"{len(unread)} containers could not be looked at: {some(unread, _SHOWN, ' ')}", numbers)
     return _plugin_line(OK, f"no old code in {len(records)} containers", numbers)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    return " ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _plugin_line(status: int, text: str, numbers: str = "") -> int:

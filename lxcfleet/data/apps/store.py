@@ -23,6 +23,7 @@ from lxcfleet.spec.apps import Release, check_app, check_version
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.rows import read_said, rows_of
 from lxcfleet.spec.terms import RANGE_SIZE
+from lxcfleet.units import some
 
 _VERSION = 1
 _TRIES = 1000
@@ -172,10 +173,9 @@ def _compare(own: ReleasePaths, release: Release, top: int) -> None:
 
 
 def _altered(release: Release, found: list[str]) -> Broken:
-    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     return Broken(
         f"the app {release.release} was altered since it was sealed",
-        why=f"{', '.join(each.encode(errors='replace').decode() for each in found[:_NAMED])}{more}",
+        why=some(found, _NAMED).encode(errors="replace").decode(),
         hint=_mend(release.name, release.version),
     )
 

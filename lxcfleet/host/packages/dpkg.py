@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lxcfleet.errors import HostError
 from lxcfleet.host.packages import database
+from lxcfleet.units import some
 
 _ADMIN = Path("/var/lib/dpkg")
 _LOCKS = ("lock-frontend", "lock")
@@ -67,8 +68,7 @@ def _wrong(admin: Path, *_stamp: int) -> str:
             wrong.append(f"{name} must be reinstalled")
         elif state[1:2] in _HALF:
             wrong.append(f"{name} is {_HALF[state[1]]}")
-    more = len(wrong) - 3
-    return ", ".join(wrong[:3]) + (f" and {more} more" if more > 0 else "")
+    return some(wrong, 3)
 
 
 def trouble(admin: Path = _ADMIN) -> str:

@@ -16,6 +16,7 @@ from lxcfleet.launcher.children.answer import Reply, answer
 from lxcfleet.launcher.items.data import MountsItem, VolumeItem
 from lxcfleet.paths import Paths
 from lxcfleet.spec.volumes import Volume, parse_mount, volumes_of
+from lxcfleet.units import some
 
 _ANY_ID = 65536
 """A container that is not made yet has no ids; whether something can be mounted does not depend on them."""
@@ -97,7 +98,6 @@ def _hidden(target: str) -> str:
     if not found:
         return ""
     names = sorted(found, key=lambda package: (-found[package], package))
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return (
-        f"the mount at {target} hides files of {', '.join(names[:_NAMED])}{more}: patches of these do not reach the container"
+        f"the mount at {target} hides files of {some(names, _NAMED)}: patches of these do not reach the container"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from lxcfleet.patch.cve.findings import Disk
 from lxcfleet.patch.verify import evidence
 from lxcfleet.patch.verify.evidence import Evidence
 from lxcfleet.spec.states import CveState
+from lxcfleet.units import some
 
 _NAMED = 5
 
@@ -56,7 +57,7 @@ def without_fix(found: FoundCve) -> Verdict:
     state = CveState.OPEN if found["disk"] == Disk.OPEN else CveState.FIX_AVAILABLE
     told = (f"its changelog says that {found['fixed']} closed it, and the data does not",)
     disputed = told if state is CveState.OPEN and found["fixed"] else ()
-    return Verdict(state, (f"it has {_some(found['without'])}", *disputed))
+    return Verdict(state, (f"it has {some(found['without'], _NAMED)}", *disputed))
 
 
 def is_plain(seen: Evidence) -> bool:
@@ -70,8 +71,3 @@ def unknown_of(each: CveSet, *, running: bool) -> str:
     if running and not each["began"]:
         return "which packages it began with is not known, and so is what was closed since"
     return ""
-
-
-def _some(texts: Sequence[str]) -> str:
-    more = len(texts) - _NAMED
-    return ", ".join(texts[:_NAMED]) + (f" and {more} more" if more > 0 else "")

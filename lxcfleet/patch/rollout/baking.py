@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from lxcfleet.api.findings import EvidenceRecord
 from lxcfleet.patch.rollout.state import Fleet, LiveState, Member, MemberPhase, Rollout
+from lxcfleet.units import some
 
 _NAMED = 3
 """So many files are named."""
@@ -71,8 +72,7 @@ def proof_of(record: EvidenceRecord) -> Proof:
     if not record["old"]:
         return Proof(note=reasons)
     paths = [file["path"] for file in record["old"]]
-    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
-    return Proof(old=f"it has old files: {', '.join(paths[:_NAMED])}{more}")
+    return Proof(old=f"it has old files: {some(paths, _NAMED)}")
 
 
 def settle_well(rollout: Rollout, through: Member, now: LiveState) -> Member:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from lxcfleet.containers.endings import RUNS
 from lxcfleet.patch.rollout.state import Halt, Rollout
+from lxcfleet.units import some
 
 MOST = 20
 """The most packages in one command line."""
@@ -50,8 +51,7 @@ def in_words(halt: Halt) -> str:
     if halt.packages is None:
         return ended
     said = [f"{name} {before or 'new'} -> {now or 'removed'}" for name, (before, now) in halt.packages.items()]
-    more = f" and {len(said) - MOST} more" if len(said) > MOST else ""
-    return f"{ended}; packages that changed since it was well: {', '.join(said[:MOST]) or 'none'}{more}"
+    return f"{ended}; packages that changed since it was well: {some(said, MOST) or 'none'}"
 
 
 def environment(rollout: Rollout, halt: Halt) -> dict[str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from lxcfleet.spec.apps import AppUse
+from lxcfleet.units import some
 
 _NAMED = 5
 
@@ -47,8 +48,7 @@ class Brought:
 
 
 def _some(items: Iterable[str]) -> str:
-    found = list(items)
-    return ", ".join(found[:_NAMED]) + (f" and {len(found) - _NAMED} more" if len(found) > _NAMED else "")
+    return some(list(items), _NAMED)
 
 
 Look = Callable[[Mapping[str, AppUse], Mapping[str, str]], Mapping[str, Brought]]
