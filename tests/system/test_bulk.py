@@ -100,7 +100,7 @@ def test_ctrl_c_during_a_restart_leaves_all_containers_running(fleet: Fleet) -> 
     time.sleep(0.2)
     client.send_signal(signal.SIGINT)
     ran = finished(client)
-    assert ran.status in (0, INTERRUPTED)
+    assert ran.status in (0, INTERRUPTED, -signal.SIGINT)  # the last: it had not read its modules
     assert list(fleet.states().values()) == ["running"] * 60
     assert fleet.half_done() == []
 
