@@ -182,6 +182,16 @@ class SecretChangeRecord(TypedDict):
     """In words, what it has and what it gets: references alone, and no arguments of commands."""
 
 
+class AppChangeRecord(TypedDict):
+    """One app of the file of which other releases are kept than before."""
+
+    name: str
+    change: str
+    """create, live or remove: what the file says of it."""
+    differs: dict[str, tuple[str, str]]
+    """By key, what was said of it and what is, in words."""
+
+
 class KeptRecord(TypedDict):
     """Something that is not as the file has it, and stays so: the file's own value did not move since it was applied."""
 
@@ -203,6 +213,7 @@ class PlanRecord(TypedDict):
     changed: bool
     volumes: list[VolumeChangeRecord]
     secrets: list[SecretChangeRecord]
+    apps: list[AppChangeRecord]
     changes: list[ChangeRecord]
     kept: list[KeptRecord]
     left: list[str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from lxcfleet.launcher.operations import REMOVE_APP, SEAL_APP, VERIFY_APP
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operation, Operations, now
-from lxcfleet.spec.apps import Release, parse_release
+from lxcfleet.spec.apps import Release, outdated, parse_release
 from lxcfleet.spec.results import Result
 from lxcfleet.units import some
 
@@ -44,11 +44,11 @@ class Apps:
         launcher: Launcher,
         operations: Operations,
         bus: Bus,
-        keep: Callable[[], int],
+        keep: Callable[[str], int],
         needed: Callable[[], Collection[str]],
     ) -> None:
-        """``keep``: how many releases of an app are kept, 0: all; ``needed``: gives the releases to which `app undo` could
-        go back."""
+        """``keep``: how many releases of an app are kept, 0: all; ``needed``: gives the releases that are kept in any case,
+        such as those to which `app undo` could go back."""
         self._paths, self._registry, self._launcher = paths, registry, launcher
         self._operations, self._bus, self._keep, self._needed = operations, bus, keep, needed
         self._busy: set[str] = set()
@@ -157,21 +157,33 @@ class Apps:
             )
 
     async def prune(self, name: str, but: str, keep: int | None) -> tuple[str, ...]:
-        """Remove the oldest releases of an app that nobody has, but for the newest ``keep``; 0: none; None: as the settings
-        say."""
-        keep = self._keep() if keep is None else keep
+        """Remove the oldest releases of an app that nobody has, but for the newest ``keep``; 0: none; None: as fleet files
+        and the settings say. ``but``: that version is kept in any case."""
+        keep = self._keep(name) if keep is None else keep
         if not keep:
             return ()
-        needed, gone = {*self._needed()}, []
-        for version in store.versions(self._paths, name)[:-keep]:
+        gone = []
+        versions = await asyncio.to_thread(store.versions, self._paths, name)
+        used = {version for version in versions if self.users(f"{name}@{version}")}
+        needed = {*self._needed(), f"{name}@{but}"}
+        for version in outdated(name, versions, keep, used, needed):
             release = f"{name}@{version}"
-            if version != but and release not in needed and not self.users(release):
-                try:
-                    await self._remove(name, version)
-                    gone.append(version)
-                except FleetError as error:
-                    log.error("%s can't be removed: %s", release, error)
+            if release in self._busy or self.users(release):
+                continue
+            try:
+                await self._remove(name, version)
+                gone.append(version)
+            except FleetError as error:
+                log.error("%s can't be removed: %s", release, error)
         return (f"old releases were removed: {', '.join(gone)}",) if gone else ()
+
+    def present(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """The versions of each of these apps that the host has."""
+        return {name: tuple(store.versions(self._paths, name)) for name in names}
+
+    async def tidy(self, name: str) -> tuple[str, ...]:
+        """Remove the old releases of an app of which no more are kept; tells of them."""
+        return await self.prune(name, "", None)
 
     async def remove(self, ask: NamedAppsRequest) -> Operation:
         """Begin to remove releases, all or none of them. Raises FleetError."""

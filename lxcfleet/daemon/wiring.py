@@ -67,6 +67,7 @@ from lxcfleet.daemon.http.snapshots import OfDrains, OfSnapshots
 from lxcfleet.daemon.secrets import SecretCalls
 from lxcfleet.daemon.service import Fleet
 from lxcfleet.daemon.setting import Setting
+from lxcfleet.fleets import apps as of_files
 from lxcfleet.fleets.service import Fleets
 from lxcfleet.fleets.store import FleetStore
 from lxcfleet.health.checks import Checks
@@ -224,7 +225,8 @@ class Parts:
             self.paths, self.fleet, ledger, sight, dpkg.in_pieces, self.endings, sets, self.rollouts.undo,
             self._rescue, self._went_well, self._verify,
         )
-        self.fleets = Fleets(self.fleet, self.rollouts, self.store)
+        self._of_apps(sets)
+        self.fleets = Fleets(self.fleet, self.rollouts, self.store, self.apps)
         self.owners = Owners()
         self.own = OwnParts(
             self.launcher, self.network, self.owners, self.bus, self.tasks, self.paths.sessions, self.consoles
@@ -254,7 +256,6 @@ class Parts:
             self.paths, lambda: self.fleet.config.patch, self.registry, self.generations, self.rollouts,
             rejections, self.holds, rescued, self.bases, lambda: self.watcher.pending, self.bus, self.tasks,
         )  # fmt: skip
-        self._of_apps()
         self._of_rehearsals(sight)
         self.rebooter = Rebooter(
             self.paths, self.fleet, lambda: self.watcher.phase, lambda: self.rollouts.ledger.last, self.watcher.look
@@ -276,12 +277,17 @@ class Parts:
             DeltaCopies(self.paths, self.registry, self.fleet.copy_cost, self.fleet.stillness, self.fleet.snapshot_files),
         )  # fmt: skip
 
-    def _of_apps(self) -> None:
+    def _of_apps(self, sets: ChangeSets) -> None:
         """Make the parts that deal with releases of apps."""
-        self.switch = AppSwitch(self.paths, self.registry, self.fleet.changing, self.rollouts)
+        self.switch = AppSwitch(self.paths, self.registry, self.fleet.changing, self.rollouts, sets.apps)
+
+        def keep(name: str) -> int:
+            said = of_files.kept(self.store, name)
+            return self.fleet.config.apps.keep if said is None else said
+
         self.apps = Apps(
-            self.paths, self.registry, self.launcher, self.fleet.operations, self.bus, lambda: self.fleet.config.apps.keep,
-            self.switch.needed,
+            self.paths, self.registry, self.launcher, self.fleet.operations, self.bus, keep,
+            lambda: self.switch.needed() | of_files.wanted(self.store),
         )  # fmt: skip
         self.baking = Baking(self.paths, self.fleet, self.apps)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lxcfleet.spec.fields import askable
+from lxcfleet.spec.fleet_apps import ROWS as APP_ROWS
 from lxcfleet.spec.fleet_file import FleetFile, Group
 from lxcfleet.spec.fleet_volumes import ROWS as VOLUME_ROWS
 from lxcfleet.spec.merging import init_of
@@ -63,11 +64,13 @@ class Applied:
     """What the file said of each volume."""
     secrets: Mapping[str, SecretSource] = field(default_factory=dict)
     """Where the values of its secrets come from."""
+    apps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What the file said of each app."""
 
     def same(self, other: Applied | None) -> bool:
         """Whether both say the same, whenever and from wherever they were applied."""
-        return other is not None and (self.fleet, self.groups, self.volumes, self.secrets) == (
-            other.fleet, other.groups, other.volumes, other.secrets,
+        return other is not None and (self.fleet, self.groups, self.volumes, self.secrets, self.apps) == (
+            other.fleet, other.groups, other.volumes, other.secrets, other.apps,
         )  # fmt: skip
 
 
@@ -86,7 +89,8 @@ def of_file(file: FleetFile, before: Applied | None, time: str) -> Applied:
     groups = before.groups if before is not None else {}
     after = {name: of_group(group, groups.get(name)) for name, group in file.groups.items()}
     volumes = {name: wish.said for name, wish in file.volumes.items()}
-    return Applied(file.fleet, file.where, time, after, volumes, file.secrets)
+    apps = {name: wish.said for name, wish in file.apps.items()}
+    return Applied(file.fleet, file.where, time, after, volumes, file.secrets, apps)
 
 
 def to_json(applied: Applied) -> str:
@@ -110,6 +114,8 @@ def to_json(applied: Applied) -> str:
     }  # fmt: skip
     if applied.volumes:
         data["volumes"] = {name: render_said(VOLUME_ROWS, said) for name, said in applied.volumes.items()}
+    if applied.apps:
+        data["apps"] = {name: render_said(APP_ROWS, said) for name, said in applied.apps.items()}
     if applied.secrets:
         data["secrets"] = SOURCES.render(applied.secrets)
     return json.dumps(data, indent=1) + "\n"
@@ -125,8 +131,9 @@ def from_json(text: str) -> Applied:
         volumes = {
             name: read_said(VOLUME_ROWS.values(), Fields(said, "", [])) for name, said in data.get("volumes", {}).items()
         }
+        apps = {name: read_said(APP_ROWS.values(), Fields(said, "", [])) for name, said in data.get("apps", {}).items()}
         secrets = sources_from_json(data.get("secrets"))
-        return Applied(str(data["fleet"]), str(data["where"]), str(data["time"]), groups, volumes, secrets)
+        return Applied(str(data["fleet"]), str(data["where"]), str(data["time"]), groups, volumes, secrets, apps)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it is no record of a fleet: {error!r}") from error
 

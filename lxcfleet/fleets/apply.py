@@ -52,6 +52,16 @@ class VolumeHands(Protocol):
         """Make or change a volume. Raises FleetError."""
 
 
+class AppHands(Protocol):
+    """What fleets use of apps; daemon.apps has it."""
+
+    def present(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """The versions of each of these apps that the host has."""
+
+    async def tidy(self, name: str) -> tuple[str, ...]:
+        """Remove the old releases of an app of which no more are kept; tells of them."""
+
+
 class SecretHands(Protocol):
     """What fleets use of secrets; containers.secrets has it."""
 
@@ -113,8 +123,10 @@ class Work:
         plan: Plan,
         live: Sequence[Planned],
         policy: Mapping[str, Any],
+        apps: AppHands,
     ) -> None:
         """``live``: the changes of specs that need no restart, as ``check`` gave them."""
+        self._apps = apps
         self._core, self._orders, self._store, self._plan, self._policy = core, orders, store, plan, policy
         self._live = live
 
@@ -145,6 +157,19 @@ class Work:
                 operation.add(Result(each.name, "not begun", False, missed.body()))
         if all(result.error is None for result in operation.results):
             self._note(operation)
+        await self._keep_apps(operation)
+
+    async def _keep_apps(self, operation: Operation) -> None:
+        """Have as many releases of apps as the file says from now on. This comes last, as what is noted tells which ones."""
+        done = all(result.error is None for result in operation.results)
+        words = {"create": "declared", "live": "changed", "remove": "removed"}
+        for each in self._plan.apps:
+            if done:
+                notes = await self._apps.tidy(each.name)
+                operation.add(Result(f"app {each.name}", words[each.change], True, notes=notes))
+            else:
+                missed = WrongState(f"the app {each.name} was not begun", why="an earlier step failed")
+                operation.add(Result(f"app {each.name}", "not begun", False, missed.body()))
 
     async def _declare_secrets(self, operation: Operation) -> None:
         """Note where values come from, before any container starts that has them. What is declared no more is kept until all

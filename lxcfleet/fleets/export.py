@@ -8,6 +8,7 @@ from typing import Any
 
 from lxcfleet.fleets.applied import Applied
 from lxcfleet.spec.fields import askable
+from lxcfleet.spec.fleet_apps import ROWS as APP_ROWS
 from lxcfleet.spec.fleet_file import FORMAT
 from lxcfleet.spec.fleet_volumes import ROWS
 from lxcfleet.spec.merging import init_of, usual
@@ -31,7 +32,8 @@ _NUMBERED = re.compile(r"(.*[^0-9])([1-9][0-9]*)")
 def text(fleet: str, specs: Sequence[Spec], applied: Applied | None, settings: object, volumes: Sequence[Volume] = ()) -> str:
     """The file. ``applied``: the fleet, if its file was applied before; ``volumes``: those that it is to have."""
     by_name = {spec.name: spec for spec in specs if not _surplus(spec, fleet, applied)}
-    lines = [HEAD, f"lxcfleet: {FORMAT}", f"fleet: {plain(fleet)}", *_secrets(applied), *_volumes(volumes), "groups:"]
+    lines = [HEAD, f"lxcfleet: {FORMAT}", f"fleet: {plain(fleet)}", *_secrets(applied), *_volumes(volumes)]
+    lines += [*_apps(applied), "groups:"]
     for group, members in _groups(by_name, fleet).items():
         counted = members != [group]
         lines.append(f"  {plain(group)}:")
@@ -55,6 +57,15 @@ def _secrets(applied: Applied | None) -> Iterator[str]:
         yield "secrets:"
     for name, source in sources.items():
         yield f"  {plain(name)}: {plain(source)}"
+
+
+def _apps(applied: Applied | None) -> Iterator[str]:
+    """What the fleet's file said of apps last."""
+    apps = applied.apps if applied is not None else {}
+    if apps:
+        yield "apps:"
+    for name, said in apps.items():
+        yield f"  {plain(name)}: {{{', '.join(f'{key}: {_written(APP_ROWS[key], said[key])}' for key in said)}}}"
 
 
 def _volumes(volumes: Sequence[Volume]) -> Iterator[str]:

@@ -20,6 +20,7 @@ from lxcfleet.containers.changes import await_restart
 from lxcfleet.errors import Conflict, FleetError, InvalidInput
 from lxcfleet.fleets import dependencies
 from lxcfleet.fleets.applied import Applied, AppliedGroup, of_file, with_init
+from lxcfleet.fleets.apps import AppChange, plan_apps
 from lxcfleet.fleets.secrets import SecretChange, plan_secrets
 from lxcfleet.fleets.volumes import VolumeChange, plan_volumes
 from lxcfleet.spec import combinations
@@ -119,6 +120,8 @@ class Plan:
     """Volumes that are made or changed before anything else."""
     secrets: tuple[SecretChange, ...] = ()
     """Secrets whose source is another one than before."""
+    apps: tuple[AppChange, ...] = ()
+    """Apps of which other releases are kept than before."""
 
     @property
     def id(self) -> str:
@@ -136,18 +139,19 @@ class Plan:
         volumes = [(each.name, each.new, sorted(each.differs.items())) for each in self.volumes]
         secrets = sorted(SOURCES.render(self.after.secrets).items()) if self.secrets else []
         whole = [self.fleet, lines, specs, rendered, [vars(each) for each in self.kept], volumes, secrets]
+        whole += [[each.name, each.change, sorted(each.differs.items())] for each in self.apps]
         text = json.dumps(whole, sort_keys=True)
         return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:12]
 
     @property
     def changed(self) -> bool:
-        """Whether carrying it out changes any container, volume or source of a secret."""
-        return bool(self.changes or self.volumes or self.secrets)
+        """Whether carrying it out changes any container or volume, any source of a secret, or what is kept of an app."""
+        return bool(self.count)
 
     @property
     def count(self) -> int:
         """How many changes there are."""
-        return len(self.changes) + len(self.volumes) + len(self.secrets)
+        return len(self.changes) + len(self.volumes) + len(self.secrets) + len(self.apps)
 
     def of(self, *kinds: Kind) -> list[Change]:
         """The changes of these kinds."""
@@ -169,12 +173,14 @@ def plan(
     adopt: bool = False,
     time: str = "",
     volumes: Mapping[str, Volume | FleetError] | None = None,
+    apps: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Plan:
     """The plan for ``file``, which has only groups of this host. ``applied``: the same fleet, as it was applied last;
-    ``others``: all other fleets; ``volumes``: those of the file that exist. Raises Conflict and InvalidInput with all that is
-    in the way."""
+    ``others``: all other fleets; ``volumes``: those of the file that exist; ``apps``: the versions of each app that the
+    host has; None: that is not looked at. Raises Conflict and InvalidInput with all that is in the way."""
     _refuse_shared(file, others)
     of_volumes = plan_volumes(file.volumes, applied, others, volumes or {})
+    of_apps = () if apps is None else plan_apps(file, applied, apps)
     planner = _Planner(file, applied, containers, settings, adopt=adopt)
     changes = [*planner.groups()]
     planner.refuse()
@@ -191,7 +197,7 @@ def plan(
     return Plan(
         file.fleet, tuple(ordered[name] for name in natural_order(ordered)), tuple(planner.kept), left,
         of_file(file, applied, time), applied, of_volumes,
-        plan_secrets(file.secrets, applied.secrets if applied is not None else {}),
+        plan_secrets(file.secrets, applied.secrets if applied is not None else {}), of_apps,
     )  # fmt: skip
 
 

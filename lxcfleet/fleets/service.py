@@ -26,7 +26,7 @@ from lxcfleet.containers.container import Container
 from lxcfleet.errors import Busy, Conflict, NotFound, WrongState
 from lxcfleet.fleets import export
 from lxcfleet.fleets.applied import Applied, AppliedGroup
-from lxcfleet.fleets.apply import Core, Work, check
+from lxcfleet.fleets.apply import AppHands, Core, Work, check
 from lxcfleet.fleets.plan import Current, Kind, Plan, Prune, plan
 from lxcfleet.fleets.store import FleetStore
 from lxcfleet.patch.rollout.orders import Orders
@@ -40,8 +40,8 @@ from lxcfleet.spec.volumes import Volume, volumes_of
 class Fleets:
     """The fleets of this host, as files."""
 
-    def __init__(self, core: Core, orders: Orders, store: FleetStore) -> None:
-        self._core, self._orders, self._store = core, orders, store
+    def __init__(self, core: Core, orders: Orders, store: FleetStore, apps: AppHands) -> None:
+        self._core, self._orders, self._store, self._apps = core, orders, store, apps
         self._applying = False
 
     # -- planning --------------------------------------------------------------------------------------------
@@ -54,7 +54,10 @@ class Fleets:
         sources = Sources(ask.text, ask.where, ask.files, ask.missing)
         file = await asyncio.to_thread(parse, sources, self._core.config)
         file = file.on(os.uname().nodename)
-        made = await self._compare(file, self._store.find(file.fleet), Prune(ask.prune), adopt=ask.adopt)
+        applied = self._store.find(file.fleet)
+        named = {*file.apps, *(applied.apps if applied is not None else ())}
+        apps = await asyncio.to_thread(self._apps.present, sorted(named))
+        made = await self._compare(file, applied, Prune(ask.prune), adopt=ask.adopt, apps=apps)
         if ask.plan is not None and ask.plan != made.id:
             raise Conflict(
                 f"the plan {ask.plan} does not hold any more", why=f"what the file changes now is the plan {made.id}",
@@ -62,7 +65,10 @@ class Fleets:
             )  # fmt: skip
         return made
 
-    async def _compare(self, file: FleetFile, applied: Applied | None, prune: Prune, *, adopt: bool = False) -> Plan:
+    async def _compare(
+        self, file: FleetFile, applied: Applied | None, prune: Prune, *, adopt: bool = False,
+        apps: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> Plan:  # fmt: skip
         await self._core.registry.observe()
         containers = {each.name: _current(each) for each in self._core.registry}
         others = [each for each in self._store if each.fleet != file.fleet]
@@ -70,7 +76,9 @@ class Fleets:
         settings = self._core.config
 
         def compare() -> Plan:
-            return plan(file, applied, others, containers, settings, prune=prune, adopt=adopt, time=now(), volumes=volumes)
+            return plan(
+                file, applied, others, containers, settings, prune=prune, adopt=adopt, time=now(), volumes=volumes, apps=apps
+            )
 
         return await asyncio.to_thread(compare)
 
@@ -92,6 +100,7 @@ class Fleets:
                 for each in made.volumes
             ],
             "secrets": [{"name": s.name, "change": s.change, "differs": dict(s.differs)} for s in made.secrets],
+            "apps": [{"name": a.name, "change": a.change, "differs": dict(a.differs)} for a in made.apps],
             "changes": changes,
             "kept": [{"name": k.name, "key": k.key, "file": k.file, "now": k.now, "why": k.why} for k in made.kept],
             "left": list(made.left),
@@ -157,7 +166,7 @@ class Fleets:
     ) -> ApplyRecord:
         record = await self._record(made)
         if made.changed:
-            work = Work(self._core, self._orders, self._store, made, live, policy)
+            work = Work(self._core, self._orders, self._store, made, live, policy, self._apps)
             operation = self._core.operations.run(action, made.count, work.run)
         else:
             operation = self._core.operations.dry(action, [], [])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,12 +46,16 @@ class Switched:
 class AppSwitch:
     """``app use`` and ``app undo``."""
 
-    def __init__(self, paths: Paths, registry: Registry, changing: Changing, orders: Orders) -> None:
+    def __init__(
+        self, paths: Paths, registry: Registry, changing: Changing, orders: Orders, former: Callable[[], set[str]]
+    ) -> None:
+        """``former``: gives the apps that the members of the last rollout had before."""
         self._paths, self._registry, self._changing, self._orders = paths, registry, changing, orders
+        self._former = former
 
     def needed(self) -> set[str]:
-        """The releases, as NAME@VERSION, that `app undo` may need."""
-        texts = [each.former for each in self._noted().values() if each.former is not None]
+        """The releases, as NAME@VERSION, that `app undo` and `rollout undo` may need."""
+        texts = {each.former for each in self._noted().values() if each.former is not None} | self._former()
         return {parse_app(text).release for text in texts}
 
     async def use(self, ask: UseAppRequest) -> AppSwitchRecord:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +97,17 @@ def parse_release(text: str) -> tuple[str, str]:
     if not at:
         raise InvalidInput(f"{text!r} names no release of an app", hint="write it as NAME@VERSION, such as shop@1.4")
     return check_app(name), check_version(version)
+
+
+def outdated(name: str, versions: Sequence[str], keep: int, used: Collection[str], needed: Collection[str]) -> list[str]:
+    """The versions of an app that may be removed if ``keep`` of them are to stay, at least 1: never one that containers have
+    (``used``), the one that was sealed before such a one, or one of the releases that are ``needed``.
+
+    ``versions``: in the order in which they were sealed.
+    """
+    before = {one for one, other in itertools.pairwise(versions) if other in used}
+    held = {*used, *before}
+    return [each for each in versions[:-keep] if each not in held and f"{name}@{each}" not in needed]
 
 
 def parse_app(text: str) -> AppUse:

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lxcfleet.errors import InvalidInput
-from lxcfleet.spec import combinations, env_file, fleet_volumes, layering, marked_yaml
+from lxcfleet.spec import combinations, env_file, fleet_apps, fleet_volumes, layering, marked_yaml
 from lxcfleet.spec.depends import MAX_DEPENDS, Graph
 from lxcfleet.spec.fields import askable
+from lxcfleet.spec.fleet_apps import AppWish
 from lxcfleet.spec.fleet_volumes import VolumeWish
 from lxcfleet.spec.merging import init_of, merged
 from lxcfleet.spec.names import MAX_COUNT, check_name
@@ -51,7 +52,7 @@ OWN: Mapping[str, Row] = {row.key: row for row in (COUNT, PROFILES, HOSTS, ENV_F
 
 SECRETS = "secrets"
 """The section with the sources of secrets."""
-TOP = ("lxcfleet", "fleet", SECRETS, fleet_volumes.KEY, "profiles", "groups")
+TOP = ("lxcfleet", "fleet", SECRETS, fleet_volumes.KEY, fleet_apps.KEY, "profiles", "groups")
 """The keys of the file itself."""
 MOST = 500
 """So many complaints are enough."""
@@ -65,11 +66,7 @@ _SUGGESTED = 20
 MOST_CIRCLES = 10
 """So many circles of dependencies are enough."""
 _OWNER = re.compile(": (groups|profiles): [^:]*(: members: [^:]*)?")
-LATER = frozenset(
-    """
-    app apps autoscale base cpu_weight io logs stop swap
-    """.split()  # noqa: SIM905
-)
+LATER = frozenset(("autoscale", "base", "cpu_weight", "io", "logs", "stop", "swap"))
 """Keys that the format has, and this version does not carry out."""
 
 
@@ -122,12 +119,14 @@ class FleetFile:
     volumes: Mapping[str, VolumeWish] = field(default_factory=dict)
     secrets: Mapping[str, SecretSource] = field(default_factory=dict)
     """Where the values of its secrets come from."""
+    apps: Mapping[str, AppWish] = field(default_factory=dict)
 
     def on(self, host: str) -> FleetFile:
         """The part that is about a host of that name."""
         here = {name: group for name, group in self.groups.items() if group.is_on(host)}
         volumes = {name: wish for name, wish in self.volumes.items() if _fits(wish.hosts, host)}
-        return FleetFile(self.fleet, self.where, here, volumes, self.secrets)
+        apps = {name: wish for name, wish in self.apps.items() if _fits(wish.hosts, host)}
+        return FleetFile(self.fleet, self.where, here, volumes, self.secrets, apps)
 
 
 def _fits(hosts: tuple[str, ...], host: str) -> bool:
@@ -208,6 +207,7 @@ class _Reader:
         self._rows = rows_of_profiles()
         self._rule = layering.Rule(self._rows)
         self._profiles: dict[str, Marked] = {}
+        self._apps: Mapping[str, AppWish] = {}
         self._told: set[str] = set()
         """Mistakes that were complained of, as far as ``_looked`` says."""
         self._looked = 0
@@ -230,6 +230,7 @@ class _Reader:
         self._profiles = {name: profile.raw for name, profile in given.items()}
         volumes = fleet_volumes.read(top, HOSTS)
         secrets = SOURCES.read(top, SECRETS)
+        self._apps = fleet_apps.read(top, HOSTS)
         profiles = top.nested("profiles")
         for name in profiles.keys():
             self._profiles[name] = self._layer(profiles, name, {ENV_FILES.key})
@@ -251,7 +252,7 @@ class _Reader:
             top.complain("groups", f"their containers have {held} values in all, and may have {MAX_HELD}")
         self._check_secrets(found, {*secrets, *self._settings.secrets})
         self._check_tests(found)
-        return FleetFile(fleet, self._sources.where, found, volumes, secrets)
+        return FleetFile(fleet, self._sources.where, found, volumes, secrets, self._apps)
 
     def _check_secrets(self, groups: Mapping[str, Group], known: set[str]) -> None:
         """Complain of secrets that neither the file nor the settings declare."""
@@ -402,6 +403,7 @@ class _Reader:
         fresh: list[str] = []
         fields = Fields(layering.resolved(whole), where, fresh, place)
         said = read_said(self._rows.values(), fields)
+        fleet_apps.placed(said, whole.get("app"), self._apps)
         if not fresh:
             table = askable()
             spec = merged({key: value for key, value in said.items() if key in table}, {}, self._settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lxcfleet.spec import fleet_file, fleet_volumes
+from lxcfleet.spec import fleet_apps, fleet_file, fleet_volumes
 from lxcfleet.spec.fields import stored
 from lxcfleet.spec.rows import rows_of, schema_of
 from lxcfleet.spec.secrets import SOURCES
@@ -48,6 +48,7 @@ def fleet() -> dict[str, Any]:
     group = {**group, "type": ["object", "null"], "properties": {**group["properties"], "members": members}}
     name = {"pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"}
     volume = {**schema_of([*fleet_volumes.ROWS.values(), fleet_file.HOSTS]), "type": ["object", "null"]}
+    app = {**schema_of([*fleet_apps.ROWS.values(), fleet_file.HOSTS]), "type": ["object", "null"]}
     groups = {"type": ["object", "null"], "propertyNames": name, "additionalProperties": group}
     return {
         "$schema": _DIALECT,
@@ -64,6 +65,11 @@ def fleet() -> dict[str, Any]:
                 "description": "Volumes that are there before the containers that mount them, by name.",
                 "type": ["object", "null"], "propertyNames": name, "additionalProperties": volume,
                 "maxProperties": fleet_volumes.MOST,
+            },
+            fleet_apps.KEY: {
+                "description": "Apps whose releases the containers have, by name.",
+                "type": ["object", "null"], "propertyNames": name, "additionalProperties": app,
+                "maxProperties": fleet_apps.MOST,
             },
             "profiles": {
                 "description": "Parts that several groups have, by name.", "type": ["object", "null"],

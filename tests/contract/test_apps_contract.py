@@ -83,6 +83,40 @@ def test_old_releases_are_removed_but_for_those_in_use(cli: Cli, build: str) -> 
     assert cli("app", "list", "-q").out == "shop@1\nshop@4\n"
 
 
+def test_a_fleet_file_has_apps_and_keeps_the_newest(cli: Cli, build: str, tmp_path: Path) -> None:
+    file = tmp_path / "fleet.yaml"
+
+    def write(keep: int, version: str) -> None:
+        file.write_text(
+            f'lxcfleet: 1\nfleet: shop\napps:\n  shop: {{mount: /srv/shop, keep: {keep}, releases: ["1"]}}\n'
+            f"groups:\n  web: {{count: 2, command: [sleep, infinity], app: shop@{version}}}\n"
+        )
+
+    write(9, "4")
+    refused = cli("apply", "-f", str(file))
+    assert (refused.status, "app add shop DIR --version 4" in refused.err, cli("list", "-q").out) == (2, True, "")
+    for version in ("1", "2", "3", "4", "5", "6"):
+        cli("app", "add", "shop", build, "--version", version)
+    seen = cli("diff", "-f", str(file))
+    assert (seen.status, seen.out.splitlines()[0]) == (4, "create app shop: keep: none -> 9; releases: none -> 1")
+    assert cli("apply", "-f", str(file)).status == 0
+    assert cli("list", "-f", "json").out.count('"shop@4:/srv/shop"') == 2
+    assert cli("diff", "-f", str(file)).status == 0
+    assert cli("app", "use", "web2", "shop@5", *CANARY).status == 0
+    kept = cli("diff", "-f", str(file))
+    assert (kept.status, "web2: app shop@4:/srv/shop, now shop@5:/srv/shop (set): left so" in kept.err) == (0, True)
+    write(1, "4")
+    assert cli("diff", "-f", str(file)).out.splitlines()[0] == "live app shop: keep: 9 -> 1"
+    assert cli("app", "list", "-q").out.split() == [f"shop@{number}" for number in range(1, 7)]
+    assert cli("apply", "-f", str(file)).status == 0
+    # 1 is named, 4 and 5 are in use, 3 came before 4, and 6 is the newest.
+    assert cli("app", "list", "-q").out.split() == ["shop@1", "shop@3", "shop@4", "shop@5", "shop@6"]
+    write(1, "6")
+    assert cli("apply", "-f", str(file)).status == 0
+    assert apps(cli) == ["shop@6"] * 2, "the file says another one than before"
+    assert 'mount: "/srv/shop", keep: 1, releases: ["1"]}' in cli("export", "--fleet", "shop").out
+
+
 def test_altered_releases_are_named(cli: Cli, daemon: Daemon, build: str) -> None:
     for version in ("1", "2"):
         cli("app", "add", "shop", build, "--version", version)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -33,6 +33,8 @@ FOUND = 4
 MAX_ENV_FILE = 64 * 1024
 _FORMS = "`diff -f FILE` compares a fleet file, `diff NAME` a container's files"
 _NAMED = 5
+_CHANGED = ("changes", "volumes", "secrets", "apps")
+"""The keys of a plan with what it changes."""
 """How many containers with the same change are named in a line."""
 
 
@@ -319,6 +321,7 @@ def _show_plan(plan: PlanRecord, style: str, quiet: bool) -> int:
     else:
         changes = [[f"volume {each['name']}", "", each["change"], _what(each)] for each in plan["volumes"]]
         changes += [[f"secret {each['name']}", "", each["change"], _what(each)] for each in plan["secrets"]]
+        changes += [[f"app {each['name']}", "", each["change"], _what(each)] for each in plan["apps"]]
         changes += [[each["name"], each["group"], each["change"], _what(each)] for each in plan["changes"]]
         rows = [["name", "group", "change", "what"], *changes]
         output.show(style, plan, lines=lambda: map(output.printable, _lines(plan)), rows=lambda: rows)
@@ -340,13 +343,15 @@ def _lines(plan: PlanRecord) -> Iterator[str]:
         yield f"{volume['change']} volume {volume['name']}" + (f": {what}" if what else "")
     for secret in plan["secrets"]:
         yield f"{secret['change']} secret {secret['name']}: {_what(secret)}"
+    for app in plan["apps"]:
+        yield f"{app['change']} app {app['name']}: {_what(app)}"
     alike: dict[tuple[str, str], list[str]] = {}
     for each in plan["changes"]:
         alike.setdefault((each["change"], _what(each)), []).append(each["name"])
     for (change, what), names in alike.items():
         yield f"{change} {some(names, _NAMED)}" + (f": {what}" if what else "")
     if plan["changed"]:
-        yield f"plan {plan['id']}: {len(plan['changes']) + len(plan['volumes']) + len(plan['secrets'])} changes"
+        yield f"plan {plan['id']}: {sum(len(cast(Any, plan)[each]) for each in _CHANGED)} changes"
     else:
         yield "nothing to do: all is as the file has it"
 

@@ -108,6 +108,15 @@ class ChangeSets:
                 hint="apply a file with the specs that are wanted",
             ) from error  # fmt: skip
 
+    def apps(self) -> set[str]:
+        """The apps that members of the last rollout had before, as their specs name them."""
+        files = sorted(self._paths.change_sets.glob("*.json"), key=lambda file: file.stat().st_mtime)
+        try:
+            members = self.of(files[-1].stem).members.values() if files else ()
+        except FleetError:
+            return set()
+        return {str(each.former["app"]) for each in members if each.former.get("app")}
+
     async def put(self, rollout: str, container: Container) -> None:
         """Give a member its spec, if it has the former one. Raises FleetError."""
         specs = self.of(rollout).members.get(container.name)

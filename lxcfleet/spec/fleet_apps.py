@@ -1,0 +1,104 @@
+"""The section ``apps`` of a fleet file: where its groups have an app, which releases the host is to have, and how many of
+them are kept. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lxcfleet.errors import InvalidInput
+from lxcfleet.spec.apps import AppUse, check_app, check_place, check_version, usual_target
+from lxcfleet.spec.reader import Fields
+from lxcfleet.spec.rows import Row, read_said
+from lxcfleet.spec.types import Text, Texts, Whole
+
+KEY = "apps"
+MOST = 1000
+"""So many apps may stand in one file."""
+MOST_KEPT = 1000
+"""So many releases of an app may be kept."""
+ROWS: Mapping[str, Row] = {
+    row.key: row
+    for row in (
+        Row(Text(check_place), "Where its releases are mounted, unless a group names the place; /opt/NAME.", key="mount"),
+        Row(
+            Whole(0, MOST_KEPT), "So many releases of it are kept when another one is sealed; 0: all. One that a container"
+            " has, and the one before it, are kept in any case.", key="keep",
+        ),
+        Row(Texts(), "Versions that the host is to have. They are never removed as old ones.", key="releases"),
+    )
+}  # fmt: skip
+"""What a file says of an app."""
+
+
+@dataclass(frozen=True)
+class AppWish:
+    """One app of the file."""
+
+    name: str
+    place: str
+    """Where it stands in the file."""
+    said: Mapping[str, Any] = field(default_factory=dict)
+    """Values by key of ``ROWS``."""
+    hosts: tuple[str, ...] = ()
+
+    @property
+    def target(self) -> str:
+        """Where its releases are in containers."""
+        return str(self.said.get("mount", usual_target(self.name)))
+
+
+def read(top: Fields, hosts: Row) -> dict[str, AppWish]:
+    """The apps of a file with these keys, by name. ``hosts``: the row of the key that limits one to some hosts. Complaints go
+    to ``top``."""
+    section = top.nested(KEY)
+    names = section.keys()
+    if len(names) > MOST:
+        top.complain(KEY, f"these are {len(names)} apps, and a file may have {MOST}")
+        return {}
+    found = {}
+    for name in names:
+        place = section.place(name)
+        _check(section, name, check_app, name, place)
+        inner = section.nested(name)
+        said = read_said([*ROWS.values(), hosts], inner)
+        for version in said.get("releases", ()):
+            _check(inner, "releases", check_version, version)
+        inner.close()
+        found[name] = AppWish(name, place, {key: said[key] for key in ROWS if key in said}, said.get(hosts.key, ()))
+    return found
+
+
+def _check(fields: Fields, key: str, rule: Any, value: str, place: str = "") -> None:
+    try:
+        rule(value)
+    except InvalidInput as error:
+        fields.complain(key, f"{error.message}: {error.why}", place)
+
+
+def placed(values: dict[str, Any], raw: object, wishes: Mapping[str, AppWish]) -> None:
+    """Have the app of a group where the section says, unless the group names a place. ``raw``: the app in the file's form."""
+    app = values.get("app")
+    if isinstance(app, AppUse) and app.name in wishes:
+        own = bool(raw.get("target")) if isinstance(raw, Mapping) else ":" in str(raw)
+        if not own:
+            values["app"] = replace(app, target=wishes[app.name].target)
+
+
+def missing(
+    wishes: Mapping[str, AppWish], named: Mapping[AppUse, str], present: Mapping[str, tuple[str, ...]]
+) -> Iterator[str]:
+    """A complaint for each release that the host does not have. ``named``: the apps that groups have, each with its place in
+    the file; ``present``: the versions of each app that the host has."""
+    for wish in wishes.values():
+        for version in wish.said.get("releases", ()):
+            if version not in present.get(wish.name, ()):
+                yield f"{wish.place}: apps: {wish.name}: {_told(wish.name, version)}"
+    for app, place in named.items():
+        if app.version not in present.get(app.name, ()):
+            yield f"{place}: app: {_told(app.name, app.version)}"
+
+
+def _told(name: str, version: str) -> str:
+    return f"{name}@{version} is not on this host: lxcfleet app add {name} DIR --version {version}"
