@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.delta_sizes import DeltaSizes
 from lxcfleet.containers.registry import Registry
+from lxcfleet.host.net import interfaces
+from lxcfleet.host.net.interfaces import Traffic
 from lxcfleet.runtime import pulse
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Operations
@@ -41,6 +43,8 @@ class ContainerReading:
     processes: int | None = None
     io_bytes: tuple[int, int] | None = None
     """Bytes read from block devices, and written to them."""
+    traffic: Traffic | None = None
+    """What its port of the bridge has counted."""
     delta_bytes: int | None = None
     health: Health | None = None
     stale: bool | None = None
@@ -139,12 +143,16 @@ class Readings:
             (replace(c), sizes.get(c.name), self._health(c), patch.stale.get(c.name) if c.running else None)
             for c in self._registry
         ]
-        containers = await asyncio.to_thread(
-            lambda: [
-                replace(_reading(*each), shadows=patch.shadows.get(each[0].name), held_until=held.get(each[0].name))
+
+        def read() -> list[ContainerReading]:
+            traffic = interfaces.traffic() if any(c.running and c.spec and c.spec.port for c, *_ in known) else {}
+            return [
+                replace(_reading(*each, traffic), shadows=patch.shadows.get(name), held_until=held.get(name))
                 for each in known
+                for name in [each[0].name]
             ]
-        )
+
+        containers = await asyncio.to_thread(read)
         tasks, failures = self._tasks.readings(), dict(self._bus.failures)
         return FleetReading(
             containers, self._started, self._operations.running, patch, tasks, self._names_work(), failures,
@@ -153,8 +161,8 @@ class Readings:
 
 
 def _reading(
-    container: Container, delta_bytes: int | None, health: Health | None, stale: bool | None
-) -> ContainerReading:
+    container: Container, delta_bytes: int | None, health: Health | None, stale: bool | None, traffic: Mapping[str, Traffic],
+) -> ContainerReading:  # fmt: skip
     spec, running = container.spec, container.running
     return ContainerReading(
         name=container.name,
@@ -172,6 +180,7 @@ def _reading(
         memory_bytes=running.payload.memory if running else None,
         processes=running.payload.processes if running else None,
         io_bytes=running.payload.io_bytes if running else None,
+        traffic=traffic.get(spec.port) if spec and running else None,
         delta_bytes=delta_bytes,
         generation=spec.generation if spec else None,
         health=health,

@@ -17,6 +17,7 @@ from lxcfleet.containers.readings import ContainerReading, FleetReading, PatchRe
 from lxcfleet.daemon.http.metrics import label_names, render, targets
 from lxcfleet.errors import InvalidInput
 from lxcfleet.host.kernel.tree import disk_usage, disk_usage_steps
+from lxcfleet.host.net.interfaces import Traffic, counters
 from lxcfleet.host.process.cgroup import Payload, io_v1, io_v2, stalled, throttled
 from lxcfleet.runtime.tasks import TaskReading
 from lxcfleet.spec.settings import describe, parse
@@ -24,7 +25,8 @@ from lxcfleet.spec.states import Health, State
 
 RUNNING = ContainerReading(
     "web1", State.RUNNING, "app", labels={"role": "web"}, restarts=2, started=1000.0, cpu_seconds=1.5,
-    memory_bytes=4096, processes=3, io_bytes=(10, 20), delta_bytes=512, health=Health.HEALTHY, stale=False, shadows=4,
+    memory_bytes=4096, processes=3, io_bytes=(10, 20), traffic=Traffic(30, 3, 1, 40, 4, 2),
+    delta_bytes=512, health=Health.HEALTHY, stale=False, shadows=4,
     generation=3, held_until=2000.0,
 )  # fmt: skip
 STOPPED = ContainerReading("web2", State.STOPPED, "app")
@@ -66,6 +68,8 @@ def test_a_running_container_has_all_its_metrics() -> None:
     assert found["lxcfleet_container_processes", "web1"] == 3
     assert found["lxcfleet_container_io_read_bytes_total", "web1"] == 10
     assert found["lxcfleet_container_io_written_bytes_total", "web1"] == 20
+    network = [f"{way}_{unit}" for way in ("received", "sent") for unit in ("bytes", "packets", "drops")]
+    assert [found[f"lxcfleet_container_network_{each}_total", "web1"] for each in network] == [30, 3, 1, 40, 4, 2]
     assert found["lxcfleet_container_delta_bytes", "web1"] == 512
     assert found["lxcfleet_container_generation", "web1"] == 3
     assert found["lxcfleet_container_held_until_timestamp_seconds", "web1"] == 2000
@@ -75,6 +79,15 @@ def test_a_running_container_has_all_its_metrics() -> None:
     assert found["lxcfleet_operations_running", ""] == 1
     assert found["lxcfleet_stale_scan_timestamp_seconds", ""] == 950
     assert ("lxcfleet_host_packages_change_timestamp_seconds", "") not in found
+
+
+def test_a_port_s_counters_are_those_of_its_other_end() -> None:
+    table = (
+        "Inter-|   Receive    |  Transmit\n face |bytes packets errs drop fifo frame compressed multicast|bytes packets …\n"
+        "lf0ac90002:  40  4 0 2 0 0 0 0   30  3 0 1 0 0 0 0\n eth0:1: 1 2 3\n br-a:x: 1 1 0 0 0 0 0 0 2 2 0 0 0 0 0 0\n"
+    )
+    assert counters(table) == {"lf0ac90002": Traffic(30, 3, 1, 40, 4, 2), "br-a:x": Traffic(2, 2, 0, 1, 1, 0)}
+    assert counters("") == {}
 
 
 def test_unknown_values_are_left_out() -> None:

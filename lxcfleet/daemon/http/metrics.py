@@ -181,6 +181,17 @@ def _states(containers: Sequence[ContainerReading]) -> Iterator[Metric]:
     yield health
 
 
+_TRAFFIC = {
+    "received_bytes": "Bytes that it received",
+    "received_packets": "Packets that it received",
+    "received_drops": "Packets to it that were dropped",
+    "sent_bytes": "Bytes that it sent",
+    "sent_packets": "Packets that it sent",
+    "sent_drops": "Packets from it that were dropped",
+}
+"""By attribute of host.net.interfaces.Traffic."""
+
+
 def _numbers(containers: Sequence[ContainerReading]) -> Iterator[Metric]:
     yield _gauge(
         "lxcfleet_container_stale", "Whether it ran old code at the last look.", ((c, c.stale) for c in containers)
@@ -227,6 +238,11 @@ def _numbers(containers: Sequence[ContainerReading]) -> Iterator[Metric]:
         yield _counter(
             f"lxcfleet_container_io_{name}_bytes", f"{what} block devices since its start.",
             ((c, c.io_bytes[number] if c.io_bytes else None) for c in containers),
+        )  # fmt: skip
+    for what, text in _TRAFFIC.items():
+        yield _counter(
+            f"lxcfleet_container_network_{what}", f"{text} by its port of the bridge since its start.",
+            ((c, getattr(c.traffic, what) if c.traffic else None) for c in containers),
         )  # fmt: skip
     yield _gauge(
         "lxcfleet_container_generation", "The generation that it stands on; 0: the host's root.",
