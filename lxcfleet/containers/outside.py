@@ -73,6 +73,9 @@ class Network(Protocol):
     def findings(self, count: int) -> list[Finding]:
         """Findings for and against so many more containers that are connected."""
 
+    async def firewall_findings(self) -> list[Finding]:
+        """Findings on what the host's firewalls do to containers."""
+
 
 class Healths(Protocol):
     """The health of containers. Implemented in health.prober."""

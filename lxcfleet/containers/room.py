@@ -157,7 +157,8 @@ class Room:
         features = await self._host.features()
         have, free = limits.read(self._paths), self._ids.free
         connected = self._network.findings(count)
-        found = [*needs.assess(count, init, have, features, free), *connected]
+        firewalls = await self._network.firewall_findings()
+        found = [*needs.assess(count, init, have, features, free), *connected, *firewalls]
         amounts = [finding.have for finding in connected if finding.have is not None]
         room = min([needs.fits(init, have, features, free), *amounts])
         return {"findings": [cast(FindingRecord, finding.to_json()) for finding in found], "fits": room}

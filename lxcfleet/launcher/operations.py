@@ -18,6 +18,7 @@ from lxcfleet.launcher.items.looks import Differing, DiffItem, Exposed, Exposure
 from lxcfleet.launcher.items.network import (
     BridgeAddress,
     BridgeItem,
+    ClosedForward,
     DhcpItem,
     DisconnectItem,
     ForeignPort,
@@ -135,6 +136,8 @@ LEASED: Large[LeasedItem, list[tuple[str, int]]] = Large("leased")
 """Answers ports and the addresses, as numbers, that were given behind these ports."""
 PUBLISHED: Large[str, list[ForeignPort]] = Large("published")
 """Takes the fleet's own table; answers what other fleets publish."""
+FORWARD: Large[str, list[ClosedForward]] = Large("forward")
+"""Takes a bridge; answers the firewalls' chains that drop what the host passes on from it or to it."""
 PUBLISH: Ask[PublishItem, Done] = Ask("publish")
 RULES: Ask[RulesItem, Done] = Ask("rules")
 LOOKUP: Ask[LookupItem, LookedUp] = Ask("lookup")

@@ -9,8 +9,10 @@ from lxcfleet.capacity.needs import Finding
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import FleetError
+from lxcfleet.host.net import firewalls, sysctl
 from lxcfleet.launcher.client import Launcher
-from lxcfleet.network import aliases, changes, name_server, needs, records
+from lxcfleet.launcher.operations import FORWARD
+from lxcfleet.network import aliases, changes, forwarding, name_server, needs, records
 from lxcfleet.network.addressing import Addressing
 from lxcfleet.network.admission import Admission
 from lxcfleet.network.arrivals import Arrivals
@@ -27,6 +29,7 @@ from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec.settings import NetworkSettings
 from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.terms import Network
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +136,22 @@ class FleetNetwork:
         it."""
         served = name_server.DNSMASQ in self.programs()
         return [*needs.findings(self._context.settings, count=count, served=served), *self.lookups.findings()]
+
+    async def firewall_findings(self) -> list[Finding]:
+        """Whether a firewall of the host drops what containers send and get, and whether the kernel has room for their
+        connections, as ``doctor`` tells it."""
+        settings = self._context.settings
+        if settings.default is not Network.BRIDGE and not self._context.specs():
+            return []
+        found = forwarding.of_connections(*sysctl.connections())
+        if settings.dhcp and not sysctl.filters_bridges():
+            return found  # the host passes nothing on, frames pass its bridge
+        try:
+            closed = await self._context.ask_large(FORWARD, settings.bridge)
+        except FleetError as error:
+            message = f"whether a firewall drops what the host passes on can't be told: {error.message}: {error.why}"
+            return [*found, Finding("forwarding", "warning", message, hint=error.hint or "", feature=True)]
+        return found + forwarding.findings(closed, settings.bridge, ufw=firewalls.ufw_enabled())
 
     # -- containers that are to be made or destroyed ---------------------------------------------------------
 

@@ -53,6 +53,7 @@ class _Once(Collector):
         yield from _tasks(self._reading)
         yield from _states(self._reading.containers)
         yield from _numbers(self._reading.containers)
+        yield from _traffic(self._reading.containers)
         yield from _held_back(self._reading.containers)
 
 
@@ -239,11 +240,6 @@ def _numbers(containers: Sequence[ContainerReading]) -> Iterator[Metric]:
             f"lxcfleet_container_io_{name}_bytes", f"{what} block devices since its start.",
             ((c, c.io_bytes[number] if c.io_bytes else None) for c in containers),
         )  # fmt: skip
-    for what, text in _TRAFFIC.items():
-        yield _counter(
-            f"lxcfleet_container_network_{what}", f"{text} by its port of the bridge since its start.",
-            ((c, getattr(c.traffic, what) if c.traffic else None) for c in containers),
-        )  # fmt: skip
     yield _gauge(
         "lxcfleet_container_generation", "The generation that it stands on; 0: the host's root.",
         ((c, c.generation) for c in containers),
@@ -256,6 +252,14 @@ def _numbers(containers: Sequence[ContainerReading]) -> Iterator[Metric]:
         "lxcfleet_container_delta_bytes", "What its delta takes on disk, as of the last look.",
         ((c, c.delta_bytes) for c in containers),
     )  # fmt: skip
+
+
+def _traffic(containers: Sequence[ContainerReading]) -> Iterator[Metric]:
+    for what, text in _TRAFFIC.items():
+        yield _counter(
+            f"lxcfleet_container_network_{what}", f"{text} by its port of the bridge since its start.",
+            ((c, getattr(c.traffic, what) if c.traffic else None) for c in containers),
+        )  # fmt: skip
 
 
 def _held_back(containers: Sequence[ContainerReading]) -> Iterator[Metric]:

@@ -35,6 +35,16 @@ def chain(family: str, table: str, name: str) -> list[dict[str, Any]]:
     return [each["rule"] for each in _listed("chain", family, table, name) if "rule" in each]
 
 
+def chains() -> list[dict[str, Any]]:
+    """All chains of the host, as libnftables-json(5) has them; none without the program. Raises HostError."""
+    return [each["chain"] for each in _listed("chains") if "chain" in each] if PROGRAM.exists() else []
+
+
+def rules(family: str, table: str) -> list[dict[str, Any]]:
+    """The rules of a table, those of its chains one after the other; none if there is no such table. Raises HostError."""
+    return [each["rule"] for each in _listed("table", family, table) if "rule" in each]
+
+
 def pairs(family: str, table: str, name: str) -> list[tuple[str, int]]:
     """The elements of a set of pairs, an interface and a number; none if there is no such set. Raises HostError."""
     found = []

@@ -129,6 +129,24 @@ def published(own: str, reply: Reply, _: Paths) -> None:
     answer_large(reply, body, json.dumps(found).encode())
 
 
+def forward(bridge: str, reply: Reply, _: Paths) -> None:
+    """The chains of firewalls that drop what the host passes on from the bridge, or to it."""
+    from lxcfleet.host.net import legacy, nft
+    from lxcfleet.network import forwarding
+
+    body, found = None, []
+    try:
+        chains = nft.chains()
+        for chain in forwarding.dropping(chains):
+            if not rules.is_fleets(chain["table"]):
+                own = nft.rules(chain["family"], chain["table"])
+                found.append(forwarding.closed(chain, own, chains, bridge))
+        found += [forwarding.closed_legacy(family, text, bridge) for family, text in legacy.filters().items()]
+    except FleetError as error:
+        body = error.body()
+    answer_large(reply, body, json.dumps([each for each in found if each is not None]).encode())
+
+
 def publish(argument: PublishItem, reply: Reply, _: Paths) -> None:
     """Make ports of the host lead where they should."""
     from lxcfleet.host.net import interfaces, nft, sysctl

@@ -84,6 +84,18 @@ class ForeignPort(TypedDict):
     """The host's address that it is published at; None: all of them."""
 
 
+class ClosedForward(TypedDict):
+    """A firewall's chain that drops what the host passes on."""
+
+    family: str
+    table: str
+    from_bridge: bool
+    """Whether what comes from the fleet's bridge is dropped."""
+    to_bridge: bool
+    docker: bool
+    """Whether it is Docker's."""
+
+
 class DatagramPort(TypedDict):
     """A UDP port of the host, and where it leads."""
 

@@ -1,0 +1,124 @@
+"""Firewalls that keep the host from passing on what containers send and get: found in their rules. Pure.
+
+An accept of our own table can't undo another table's drop, and such a drop is silent. So `doctor` looks.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from lxcfleet.capacity.needs import Finding
+from lxcfleet.launcher.items.network import ClosedForward
+
+DOCKER = "DOCKER-USER"
+"""The chain that Docker leaves to the operator."""
+_CLOSING = ("drop", "reject")
+_SIDES = {"iifname": "i", "iif": "i", "oifname": "o", "oif": "o"}
+_LEGACY = "iptables-legacy"
+Rules = Sequence[Mapping[str, Any]]
+"""As libnftables-json(5) has them."""
+
+
+def dropping(chains: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The chains of IP packets that the host passes on."""
+    for chain in chains:
+        if chain.get("hook") == "forward" and chain.get("type") == "filter" and chain.get("family") in ("ip", "ip6", "inet"):
+            yield chain
+
+
+def closed(chain: Mapping[str, Any], rules: Rules, chains: Iterable[Mapping[str, Any]], bridge: str) -> ClosedForward | None:
+    """What a chain drops of what comes from the bridge, or goes to it; None: nothing.
+
+    ``rules``: of its table; ``chains``: all of the host.
+    """
+    own = [rule for rule in rules if rule.get("chain") == chain.get("name")]
+    last = [each for each in own[-1].get("expr", ()) if "counter" not in each] if own else []
+    ends = len(last) == 1 and any(word in last[0] for word in _CLOSING)
+    if chain.get("policy") != "drop" and not ends:
+        return None
+    there = (chain.get("family"), chain.get("table"))
+    docker = any(each.get("name") == DOCKER and (each.get("family"), each.get("table")) == there for each in chains)
+    passed = {key for rule in rules for key in _passed(rule, bridge)}
+    return _closed(str(chain.get("family")), str(chain.get("table")), passed, docker=docker)
+
+
+def _passed(rule: Mapping[str, Any], bridge: str) -> Iterator[str]:
+    """The sides of the bridge that a rule names and does not close."""
+    parts = rule.get("expr", ())
+    if any(word in part for part in parts for word in _CLOSING):
+        return
+    for part in parts:
+        match part:
+            case {"match": {"op": "==", "left": {"meta": {"key": str(key)}}, "right": right}} if key in _SIDES:
+                names = right.get("set", ()) if isinstance(right, dict) else [right]
+                if any(isinstance(name, str) and fnmatchcase(bridge, name) for name in names):
+                    yield _SIDES[key]
+
+
+def closed_legacy(family: str, rules: str, bridge: str) -> ClosedForward | None:
+    """The same for what `iptables-legacy -S` prints."""
+    passed: set[str] = set()
+    policy, docker = "ACCEPT", False
+    for line in rules.splitlines():
+        words = shlex.split(line)
+        match words:
+            case ["-P", "FORWARD", policy]:
+                continue
+            case ["-N", chain]:
+                docker = docker or chain == DOCKER
+                continue
+        if words[-2:] not in (["-j", "DROP"], ["-j", "REJECT"]):
+            for option, side in (("-i", "i"), ("-o", "o")):
+                if option in words[:-1] and fnmatchcase(bridge, words[words.index(option) + 1].replace("+", "*")):
+                    passed.add(side)
+    return _closed(family, _LEGACY, passed, docker=docker) if policy == "DROP" else None
+
+
+def _closed(family: str, table: str, passed: set[str], *, docker: bool) -> ClosedForward | None:
+    if {"i", "o"} <= passed:
+        return None
+    return ClosedForward(
+        family=family, table=table, from_bridge="i" not in passed, to_bridge="o" not in passed, docker=docker
+    )
+
+
+def findings(found: Iterable[ClosedForward], bridge: str, *, ufw: bool) -> list[Finding]:
+    """What ``doctor`` says of them."""
+    return [_finding(each, bridge, ufw=ufw) for each in found]
+
+
+def _finding(closed: ClosedForward, bridge: str, *, ufw: bool) -> Finding:
+    lost = [
+        *(["containers reach no other network"] if closed["from_bridge"] else []),
+        *(["published ports are not reached from elsewhere"] if closed["to_bridge"] else []),
+    ]
+    where = f"{closed['table']} ({closed['family']})"
+    program = "ip6tables" if closed["family"] == "ip6" else "iptables"
+    if closed["docker"]:
+        options = [*(["-i"] if closed["from_bridge"] else []), *(["-o"] if closed["to_bridge"] else [])]
+        hint = "; ".join(f"{program} -I {DOCKER} {option} {bridge} -j ACCEPT" for option in options)
+    elif ufw:
+        words = [*(["in"] if closed["from_bridge"] else []), *(["out"] if closed["to_bridge"] else [])]
+        hint = "; ".join(f"ufw route allow {word} on {bridge}" for word in words)
+    else:
+        hint = f"have it accept what comes from {bridge} and goes to it"
+    message = f"a firewall drops what the host passes on, in the table {where}: {', and '.join(lost)}"
+    return Finding("forwarding", "warning", message, hint=f"{hint}; see docs/network.md, Beside other tools", feature=True)
+
+
+FULL = 0.75
+"""The part of the table of connections that may be in use before it is told."""
+
+
+def of_connections(used: int | None, most: int | None) -> list[Finding]:
+    """What ``doctor`` says of conntrack's table: once it is full, the kernel drops what would begin. None: it has none."""
+    if used is None or not most:
+        return []
+    if used < FULL * most:
+        return [Finding("connections", "ok", f"connections that the kernel follows: {used} of {most}", feature=True)]
+    message = f"connections that the kernel follows: {used} of {most}; once there is no room, new ones are dropped"
+    hint = f"sysctl -w net.netfilter.nf_conntrack_max={2 * most}, and the same in a file in /etc/sysctl.d"
+    return [Finding("connections", "warning", message, hint=hint, feature=True)]
