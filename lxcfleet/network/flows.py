@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from lxcfleet.launcher.items.network import DatagramPort
 from lxcfleet.network.rules import Published
+from lxcfleet.spec.ports import meet
 
 
 class Flow(NamedTuple):
@@ -48,7 +49,7 @@ def is_wrong(flow: Flow, ports: Sequence[DatagramPort], local: Collection[str]) 
         return False  # it only passes through, to a port of that number elsewhere
     return any(
         flow.port == port["port"]
-        and port["address"] in (None, flow.target)
+        and meet(port["address"], flow.target)
         and (flow.source not in port["members"] or flow.source_port != port["to"])
         for port in ports
     )

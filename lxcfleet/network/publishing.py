@@ -14,6 +14,7 @@ from lxcfleet.network.context import Context
 from lxcfleet.network.membership import Membership
 from lxcfleet.network.rules import Published
 from lxcfleet.runtime.soon import Soon
+from lxcfleet.spec.addresses import OFF
 from lxcfleet.spec.ports import Publication
 from lxcfleet.spec.spec import Spec
 
@@ -96,7 +97,17 @@ class Publishing:
         )
         self._forwards = self._forwards or bool(wanted)
 
+    def _refuse_ipv6(self, publications: Iterable[Publication]) -> None:
+        if self._context.settings.ipv6 == OFF:
+            for each in publications:
+                if 4 not in each.versions:
+                    raise InvalidInput(
+                        f"{each} can't be published", why="containers have no IPv6 addresses, by network.ipv6",
+                        hint="publish it at an IPv4 address, or set network.ipv6 in lxcfleet.yaml",
+                    )  # fmt: skip
+
     async def _check_foreign(self, publications: Sequence[Publication]) -> None:
+        self._refuse_ipv6(publications)
         if publications:
             own = rules.table(self._context.settings.bridge)
             others = await self._context.ask_large(PUBLISHED, own)
@@ -112,14 +123,14 @@ class Publishing:
                 ours = name_server.programs(self._context.paths).get(name_server.DNSMASQ)
                 users = await asyncio.to_thread(sockets.users, publication)
                 # The rules leave the fleet's name server alone: it keeps the port at its own address.
-                if publication.address is None and users == {ours}:
+                if publication.everywhere and users == {ours}:
                     continue
                 raise sockets.told_by_whom(error, users) from error
 
     def _check_name_server(self, publication: Publication) -> None:
         """On the operator's bridge, the name server is at the host's own address."""
         settings = self._context.settings
-        if settings.dhcp and settings.dns and publication.address is None:
+        if settings.dhcp and settings.dns and publication.everywhere and 4 in publication.versions:
             raise InvalidInput(
                 f"the host's port {publication.host}/{publication.protocol} is the fleet's name server's",
                 why=f"containers ask it at the host's address on {settings.bridge}",

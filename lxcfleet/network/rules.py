@@ -14,7 +14,7 @@ from typing import Any
 
 from lxcfleet.launcher.items.network import ForeignPort
 from lxcfleet.network.addresses import Subnet
-from lxcfleet.spec.ports import Publication
+from lxcfleet.spec.ports import ALL4, ALL6, Publication
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Published:
 
 
 _TABLE = "lxcfleet_"
-PUBLISHED = "published"
-"""The chain that says where the host's ports lead."""
+PUBLISHED = ("published", "published6")
+"""The chains that say where the host's ports lead."""
 
 
 def is_fleets(table: str) -> bool:
@@ -171,9 +171,9 @@ def _published(published: Sequence[Published], version: int) -> list[str]:
     for each in published:
         publication = each.publication
         members = [str(member) for member in (each.ipv4 if version == 4 else each.ipv6)]
-        if version == 6 and (not members or publication.address is not None):
-            continue
-        where = f"ip daddr {publication.address} " if publication.address else ""
+        if version not in publication.versions or (version == 6 and not members and publication.address is None):
+            continue  # the chain of IPv4 says that it is taken
+        where = _where(publication)
         match = f"    {where}{publication.protocol} dport {publication.host} "
         if members:
             target = f"dnat {'ip' if version == 4 else 'ip6'} to {_one_of(members)} : {publication.container}"
@@ -184,15 +184,26 @@ def _published(published: Sequence[Published], version: int) -> list[str]:
     return ["    fib daddr type != local return", *rules] if rules else []
 
 
+def _where(publication: Publication) -> str:
+    if publication.address is None:
+        return ""
+    version = publication.versions[0]
+    if publication.everywhere:
+        return f"meta nfproto ipv{version} "
+    return f"{'ip' if version == 4 else 'ip6'} daddr {publication.address} "
+
+
 def read_published(table: str, chain: Iterable[Mapping[str, Any]]) -> list[ForeignPort]:
-    """The ports in the chain of another fleet. ``chain``: its rules, as libnftables-json(5) has them."""
+    """The ports in the chains of another fleet. ``chain``: their rules, as libnftables-json(5) has them."""
     found: list[ForeignPort] = []
     for rule in chain:
         address = None
         for expression in rule.get("expr", ()):
             match expression:
-                case {"match": {"left": {"payload": {"protocol": "ip", "field": "daddr"}}, "right": str(text)}}:
+                case {"match": {"left": {"payload": {"protocol": "ip" | "ip6", "field": "daddr"}}, "right": str(text)}}:
                     address = text
+                case {"match": {"left": {"meta": {"key": "nfproto"}}, "right": str(text)}}:
+                    address = ALL6 if text == "ipv6" else ALL4
                 case {"match": {"left": {"payload": {"protocol": str(protocol), "field": "dport"}}, "right": int(port)}}:
                     found.append({"table": table, "protocol": protocol, "port": port, "address": address})
     return found

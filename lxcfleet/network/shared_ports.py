@@ -9,7 +9,7 @@ from lxcfleet.containers.container import Container
 from lxcfleet.errors import InvalidInput
 from lxcfleet.launcher.items.network import ForeignPort
 from lxcfleet.network.rules import Published, bridge_in
-from lxcfleet.spec.ports import Publication
+from lxcfleet.spec.ports import Publication, meet
 from lxcfleet.spec.spec import Spec
 
 
@@ -38,7 +38,7 @@ def check_shared(like: Spec, count: int, others: Iterable[Spec]) -> None:
     for publication in like.publish:
         users = [
             (spec, other) for spec in present for other in spec.publish
-            if other.key == publication.key and _meet(other.address, publication.address)
+            if other.key == publication.key and meet(other.address, publication.address)
         ]  # fmt: skip
         group = set(like.labels.items())
         for spec, other in users:
@@ -63,13 +63,9 @@ def check_foreign(publications: Iterable[Publication], others: Sequence[ForeignP
     for publication in publications:
         for other in others:
             same = (other["protocol"], other["port"]) == publication.key
-            if same and _meet(other["address"], publication.address):
+            if same and meet(other["address"], publication.address):
                 whose = f"the fleet of the bridge {bridge_in(other['table'])} publishes it"
                 raise _taken(publication, whose, "choose another port, or destroy what publishes it there")
-
-
-def _meet(one: str | None, other: str | None) -> bool:
-    return one is None or other is None or one == other
 
 
 def _taken(publication: Publication, why: str, hint: str) -> InvalidInput:

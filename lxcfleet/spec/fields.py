@@ -123,7 +123,7 @@ class SpecFields:
     )
     publish: tuple[Publication, ...] = row(
         Items(
-            parse_publication, check_publications, lambda each: (each.protocol, each.host), spread_publication,
+            parse_publication, check_publications, lambda each: (each.name,), spread_publication,
             gather_publications,
         ),
         "Ports of the host, or ranges of them, that lead to its own. Those that containers with the same label share lead to"

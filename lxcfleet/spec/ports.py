@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from lxcfleet.errors import InvalidInput
 
@@ -13,7 +13,9 @@ PROTOCOLS = ("tcp", "udp")
 _SERVICE = re.compile(r"(?=.{1,15}\Z)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
 """The syntax of service names: RFC 6335, section 5.1."""
 _PORT_HINT = "write it as SERVICE=PORT or SERVICE=PORT/udp, for example http=8080"
-_PUBLISH_HINT = "write it as [ADDRESS:]HOST:CONTAINER[/udp], for example 8080:80 or 8000-8010:8000-8010"
+_PUBLISH_HINT = "write it as [ADDRESS:]HOST:CONTAINER[/udp], for example 8080:80, 8000-8010:8000-8010 or [::]:8080:80"
+ALL4, ALL6 = "0.0.0.0", "::"
+"""The words for all of the host's addresses of one kind."""
 _RANGE = re.compile(r"(?P<address>.*:)?(?P<host>[^:]*):(?P<container>[^:/]*)(?P<protocol>/.*)?", re.DOTALL)
 MAX_RANGE = 1024
 """The most ports of one range, and of one container: each is a rule of the packet filter."""
@@ -39,11 +41,32 @@ class Publication:
     container: int
     protocol: str = "tcp"
     address: str | None = None
-    """The host's address on which the port is open; None: all of the host's addresses."""
+    """The host's address on which the port is open; None: all of the host's addresses; ALL4 and ALL6: all of one kind."""
 
     def __str__(self) -> str:
-        begin = f"{self.address}:" if self.address else ""
-        return f"{begin}{self.host}:{self.container}/{self.protocol}"
+        return f"{self.begin}{self.host}:{self.container}/{self.protocol}"
+
+    @property
+    def begin(self) -> str:
+        """The address as it stands before the ports."""
+        if self.address is None:
+            return ""
+        return f"[{self.address}]:" if ":" in self.address else f"{self.address}:"
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """The versions of IP in which it is reached."""
+        return (4, 6) if self.address is None else (6,) if ":" in self.address else (4,)
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether it is open on all of the host's addresses, or on all of one kind."""
+        return self.address in (None, ALL4, ALL6)
+
+    @property
+    def name(self) -> tuple[str, int, bool]:
+        """What tells it from a container's other ones: one of IPv6 alone may stand beside one of IPv4."""
+        return self.protocol, self.host, 4 not in self.versions
 
     @property
     def key(self) -> tuple[str, int]:
@@ -76,12 +99,33 @@ def parse_publication(text: str) -> Publication:
     host, plain = _number(first, text, _PUBLISH_HINT)
     if "/" in first or plain != "tcp":
         raise InvalidInput(f"{text!r}: the protocol stands at the end", hint=_PUBLISH_HINT)
-    if not address:
-        return Publication(host, container, protocol)
+    return Publication(host, container, protocol, _address(address, text) if address else None)
+
+
+def _address(address: str, text: str) -> str:
     try:
-        return Publication(host, container, protocol, str(IPv4Address(address)))
+        if not (address.startswith("[") and address.endswith("]")):
+            return str(IPv4Address(address))
+        found = IPv6Address(address[1:-1])
     except ValueError as error:
-        raise InvalidInput(f"{text!r}: {address} is not an IPv4 address", hint=_PUBLISH_HINT) from error
+        hint = _PUBLISH_HINT if ":" not in address or "[" in address else "an IPv6 address stands in brackets: [::]:8080:80"
+        raise InvalidInput(f"{text!r}: {address} is not an address of a host", hint=hint) from error
+    if found.is_loopback:
+        raise InvalidInput(
+            f"{text!r}: a port can't be published at ::1", why="the kernel lets no packet to ::1 leave the host",
+            hint="publish it at 127.0.0.1, or at all addresses of the host",
+        )  # fmt: skip
+    if found.is_link_local or found.scope_id is not None or found.ipv4_mapped is not None:
+        raise InvalidInput(f"{text!r}: a port can't be published at {found}", hint="name a global or unique local address")
+    return str(found)
+
+
+def meet(one: str | None, other: str | None) -> bool:
+    """Whether some address is both of these; see Publication.address."""
+    if one is None or other is None or one == other:
+        return True
+    same = (":" in one) == (":" in other)
+    return same and (one in (ALL4, ALL6) or other in (ALL4, ALL6))
 
 
 def spread_publication(text: str) -> tuple[str, ...]:
@@ -120,8 +164,7 @@ def gather_publications(publications: Iterable[Publication]) -> list[str]:
 
 def _ranged(run: Sequence[Publication]) -> str:
     first, last = run[0], run[-1]
-    begin = f"{first.address}:" if first.address else ""
-    return f"{begin}{first.host}-{last.host}:{first.container}-{last.container}/{first.protocol}"
+    return f"{first.begin}{first.host}-{last.host}:{first.container}-{last.container}/{first.protocol}"
 
 
 def _range(text: str, whole: str) -> range:
@@ -157,8 +200,9 @@ def check_publications(publications: Sequence[Publication]) -> None:
     """Raise InvalidInput if one port of the host is to lead to two ports of the container, or if there are too many."""
     if len(publications) > MAX_RANGE:
         raise InvalidInput(f"{len(publications)} published ports are more than {MAX_RANGE}")
-    seen: set[tuple[str, int]] = set()
+    seen: dict[tuple[str, int], list[Publication]] = {}
     for publication in publications:
-        if publication.key in seen:
+        same = seen.setdefault(publication.key, [])
+        if any(meet(each.address, publication.address) for each in same):
             raise InvalidInput(f"the host's port {publication.host}/{publication.protocol} is published twice")
-        seen.add(publication.key)
+        same.append(publication)

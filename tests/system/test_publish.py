@@ -123,6 +123,11 @@ def ask(address: str, port: int) -> str:
         return ""
 
 
+def answers(port: int, wanted: dict[str, bool]) -> bool:
+    """Whether a port of the host answers at just those of its addresses that it should."""
+    return {address: bool(ask(address, port)) for address in wanted} == wanted
+
+
 def runs_anew(fleet: Fleet, name: str, before: int) -> bool:
     return fleet.record(name)["pid"] not in (None, before)
 
@@ -158,6 +163,13 @@ def test_a_published_port_leads_to_its_container_from_everywhere(fleet: Fleet, m
     # The other machine reaches neither the container's own address nor another port of the host.
     assert machine.ask(fleet.record(name)["addresses"][0], 8080).startswith("!")
     assert machine.ask(machine.host, port ^ 1).startswith("!")
+
+    if address6:
+        for where, reached in (("[::]", [False, True]), (f"[{bridge6}]", [False, True]), ("0.0.0.0", [True, False])):
+            fleet.ok("set", name, f"publish={where}:{port}:8080")
+            until(partial(answers, port, {machine.host: reached[0], bridge6: reached[1]}), what=where)
+        fleet.ok("set", name, f"publish={port}:8080")
+        until(lambda: ask("127.0.0.1", port) and ask(bridge6, port), what="it is at all addresses again")
 
     fleet.ok("stop", name)
     assert ask("127.0.0.1", port) == ""

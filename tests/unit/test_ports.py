@@ -16,6 +16,7 @@ from lxcfleet.spec.ports import (
     check_ports,
     check_publications,
     gather_publications,
+    meet,
     parse_port,
     parse_publication,
     spread_publication,
@@ -23,6 +24,7 @@ from lxcfleet.spec.ports import (
 
 NUMBERS = st.integers(1, 65535)
 PROTOCOLS = st.sampled_from(["tcp", "udp"])
+ADDRESSES6 = st.ip_addresses(network="2000::/3").map(str) | st.just("::")
 
 
 @given(NUMBERS, PROTOCOLS)
@@ -31,7 +33,7 @@ def test_a_port_is_written_as_it_is_read(number: int, protocol: str) -> None:
     assert parse_port(str(port)) == port
 
 
-@given(NUMBERS, NUMBERS, PROTOCOLS, st.none() | st.ip_addresses(v=4).map(str))
+@given(NUMBERS, NUMBERS, PROTOCOLS, st.none() | st.ip_addresses(v=4).map(str) | ADDRESSES6)
 def test_a_publication_is_written_as_it_is_read(host: int, container: int, protocol: str, address: str | None) -> None:
     publication = Publication(host, container, protocol, address)
     assert parse_publication(str(publication)) == publication
@@ -57,7 +59,8 @@ def test_a_text_that_is_no_port_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "80", ":80", "80:", "8080:80/sctp", "8080/udp:80", "70000:80", "80:0", "a:80", "1.2.3:80:80", "::1:80:80",
-     "1.2.3.4:80", "8080:80:tcp", "1.2.3.4::80"],
+     "1.2.3.4:80", "8080:80:tcp", "1.2.3.4::80", "[::1]:80:80", "[fe80::1]:80:80", "[::ffff:1.2.3.4]:80:80", "[]:80:80",
+     "[1.2.3.4]:80:80", "[2001:db8::1%eth0]:80:80"],
 )  # fmt: skip
 def test_a_text_that_is_no_publication_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput):
@@ -71,6 +74,7 @@ def test_a_text_that_is_no_publication_is_refused(text: str) -> None:
         ("10.0.0.1:53-54:1053-1054/udp", ["10.0.0.1:53:1053/udp", "10.0.0.1:54:1054/udp"]),
         ("80-80:8080", ["80:8080"]),
         ("80:8080", ["80:8080"]),
+        ("[2001:db8::1]:80-81:90-91", ["[2001:db8::1]:80:90", "[2001:db8::1]:81:91"]),
         ("no-publication", ["no-publication"]),
     ],
 )
@@ -80,7 +84,8 @@ def test_a_range_stands_for_its_ports(text: str, single: list[str]) -> None:
 
 @given(
     st.lists(
-        st.tuples(st.integers(1, 9), st.integers(1, 9), PROTOCOLS, st.sampled_from([None, "10.0.0.1"])), max_size=9
+        st.tuples(st.integers(1, 9), st.integers(1, 9), PROTOCOLS, st.sampled_from([None, "10.0.0.1", "2001:db8::1"])),
+        max_size=9,
     ).map(lambda each: [Publication(*one) for one in each])
     | st.integers(1, 40).map(lambda count: [Publication(80 + number, 8080 + number) for number in range(count)])
 )
@@ -129,3 +134,22 @@ def test_no_port_comes_twice() -> None:
     check_publications([Publication(53, 53), Publication(53, 53, "udp")])
     with pytest.raises(InvalidInput, match="80/tcp is published twice"):
         check_publications([Publication(80, 1), Publication(80, 2)])
+
+
+def test_a_port_may_be_published_at_addresses_of_both_kinds() -> None:
+    both = [parse_publication("0.0.0.0:80:8080"), parse_publication("[::]:80:8081")]
+    check_publications(both)
+    assert [each.versions for each in both] == [(4,), (6,)]
+    for text in ("80:80", "[2001:DB8::1]:80:80", "10.0.0.1:80:80"):
+        with pytest.raises(InvalidInput, match="80/tcp is published twice"):
+            check_publications([*both, parse_publication(text)])
+    assert str(parse_publication("[2001:DB8:0::1]:80:80")) == "[2001:db8::1]:80:80/tcp"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [(None, "::", True), ("::", "0.0.0.0", False), ("::", "2001:db8::1", True), ("0.0.0.0", "10.0.0.1", True),
+     ("10.0.0.1", "::", False), ("10.0.0.1", "10.0.0.2", False), ("2001:db8::1", "2001:db8::1", True)],
+)  # fmt: skip
+def test_addresses_meet(one: str | None, other: str | None, expected: bool) -> None:
+    assert meet(one, other) == meet(other, one) == expected

@@ -83,20 +83,23 @@ def match(protocol: str, field: str, value: object) -> dict[str, object]:
     return {"match": {"op": "==", "left": {"payload": {"protocol": protocol, "field": field}}, "right": value}}
 
 
+NFPROTO = {"match": {"op": "==", "left": {"meta": {"key": "nfproto"}}, "right": "ipv6"}}
 CHAIN: list[dict[str, Any]] = [
     {"expr": [{"match": {"op": "!=", "left": {"fib": {"result": "type", "flags": ["daddr"]}}, "right": "local"}}]},
     {"expr": [match("tcp", "dport", 80), {"dnat": {"port": 8080}}]},
     {"expr": [match("ip", "daddr", "192.0.2.1"), match("udp", "dport", 53), {"continue": None}]},
+    {"expr": [match("ip6", "daddr", "2001:db8::1"), match("udp", "dport", 54), {"continue": None}]},
+    {"expr": [NFPROTO, match("tcp", "dport", 82), {"continue": None}]},
 ]
 
 
 def test_ports_that_another_fleet_publishes_are_refused() -> None:
     others = read_published("lxcfleet_br1", CHAIN)
     assert [(each["protocol"], each["port"], each["address"]) for each in others] == [
-        ("tcp", 80, None), ("udp", 53, "192.0.2.1"),
+        ("tcp", 80, None), ("udp", 53, "192.0.2.1"), ("udp", 54, "2001:db8::1"), ("tcp", 82, "::"),
     ]  # fmt: skip
-    check_foreign(map(parse_publication, ["80:1/udp", "81:1", "192.0.2.2:53:1/udp"]), others)
-    for text in ("80:1", "192.0.2.1:80:1", "192.0.2.1:53:1/udp", "53:1/udp"):
+    check_foreign(map(parse_publication, ["80:1/udp", "81:1", "192.0.2.2:53:1/udp", "0.0.0.0:82:1"]), others)
+    for text in ("80:1", "192.0.2.1:80:1", "192.0.2.1:53:1/udp", "53:1/udp", "[::]:54:1/udp", "[2001:db8::1]:82:1"):
         with pytest.raises(InvalidInput, match="is published already"):
             check_foreign([parse_publication(text)], others)
 
@@ -111,6 +114,15 @@ def test_rules_of_published_ports() -> None:
     assert "tcp dport 80 dnat ip to numgen random mod 2 map { 0 : 10.0.0.1, 1 : 10.0.0.2 } : 8080" in text
     assert "tcp dport 80 dnat ip6 to numgen random mod 1 map { 0 : fd00::1 } : 8080" in text
     assert "ip daddr 127.0.0.1 udp dport 53 dnat ip to numgen random mod 1 map { 0 : 10.0.0.1 } : 5353" in text
+    only6 = publish("br", [
+        Published(parse_publication("[::]:80:8080"), members, (IPv6Address("fd00::1"),)),
+        Published(parse_publication("[2001:db8::1]:81:81"), members, ()),
+        Published(parse_publication("0.0.0.0:82:82"), members[:1], (IPv6Address("fd00::1"),)),
+    ])  # fmt: skip
+    assert "meta nfproto ipv6 tcp dport 80 dnat ip6 to numgen random mod 1 map { 0 : fd00::1 } : 8080" in only6
+    assert "ip6 daddr 2001:db8::1 tcp dport 81 continue" in only6
+    assert "meta nfproto ipv4 tcp dport 82 dnat ip to" in only6
+    assert only6.count("dnat") == 2
     assert text.count("dnat") == 3
     assert text.count("tcp dport 81 continue") == 1  # so that other fleets see that it is taken
     assert "dnat" not in publish("br", [])

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from lxcfleet.errors import HostError, InvalidInput
-from lxcfleet.spec.ports import PROTOCOLS, Publication
+from lxcfleet.spec.ports import ALL4, ALL6, PROTOCOLS, Publication
 
 _WAITING = {"tcp": "0A", "udp": "07"}
 """The states of sockets that wait for anybody: net/tcp_states.h, TCP_LISTEN and TCP_CLOSE."""
@@ -27,9 +27,9 @@ class PortInUse(InvalidInput):
 def check_free(publication: Publication) -> None:
     """Raise PortInUse if a program of the host has the port, InvalidInput if the host does not have the address."""
     tcp = publication.protocol == "tcp"
-    tries = [(socket.AF_INET, publication.address or "0.0.0.0")]
-    if publication.address is None and socket.has_ipv6:
-        tries.append((socket.AF_INET6, "::"))
+    tries = [(socket.AF_INET, publication.address or ALL4)] if 4 in publication.versions else []
+    if 6 in publication.versions and socket.has_ipv6:
+        tries.append((socket.AF_INET6, publication.address or ALL6))
     for family, address in tries:
         try:
             with socket.socket(family, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) as probe:

@@ -123,7 +123,8 @@ def published(own: str, reply: Reply, _: Paths) -> None:
     try:
         for table in nft.tables("inet"):
             if rules.is_fleets(table) and table != own:
-                found += rules.read_published(table, nft.chain("inet", table, rules.PUBLISHED))
+                for chain in rules.PUBLISHED:
+                    found += rules.read_published(table, nft.chain("inet", table, chain))
     except FleetError as error:
         body = error.body()
     answer_large(reply, body, json.dumps(found).encode())
