@@ -12,106 +12,29 @@ lives in the daemon: it goes on when the client goes away, and can be followed, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lxcfleet.api.apps import (
-    AddAppRequest,
-    AppCheckRecord,
-    AppRecord,
-    AppSwitchRecord,
-    BakeAppRequest,
-    NamedAppsRequest,
-    UseAppRequest,
-)
-from lxcfleet.api.disk import DIFFERENCES, DISK, DiffRecord, DiffRequest, DiskRecord, DiskRequest
-from lxcfleet.api.drain import DrainRecord, DrainRequest, EndDrainRequest
-from lxcfleet.api.findings import (
-    CvesRecord,
-    ExposureRecord,
-    NoticeRecord,
-    PartRecord,
-    ProofRecord,
-    ShadowsRecord,
-    StaleRecord,
-)
-from lxcfleet.api.fleets import (
-    ApplyRecord,
-    ExportRequest,
-    FleetRecord,
-    FleetRequest,
-    PlanRecord,
-    RemoveFleetRequest,
-    ScaleRequest,
-    TextRecord,
-)
-from lxcfleet.api.generations import (
-    CheckedRecord,
-    FreezeRecord,
-    FreezeRequest,
-    GenerationRecord,
-    GenerationsRemoved,
-    HoldRequest,
-    HoldsRecord,
-    ReleasedRecord,
-    ReleaseRequest,
-    RemoveGenerationsRequest,
-    RollbackRecord,
-    RollbackRequest,
-)
-from lxcfleet.api.queries import (
-    CHOSEN,
-    EXAMINED,
-    FOLLOWED,
-    LINES_OF,
-    LOGS_OF,
-    SERVICES,
-    VERIFIED,
-    DoctorRequest,
-    EventsRequest,
-    LinesRequest,
-    LogsRequest,
-    UnitsRequest,
-    VerifyRequest,
-)
-from lxcfleet.api.records import (
-    ContainerDetails,
-    ContainerRecord,
-    CreationRecord,
-    DoctorRecord,
-    EventRecord,
-    FindingRecord,
-    LineRecord,
-    OperationRecord,
-    ResultRecord,
-    RolloutRecord,
-    SecretRecord,
-    ServerRecord,
-    SetRecord,
-    TargetRecord,
-    UsageRecord,
-    VolumeRecord,
-)
-from lxcfleet.api.rehearsals import RehearsalRecord, RehearseRequest
-from lxcfleet.api.requests import (
-    ActionRequest,
-    CreateRequest,
-    CreateVolumeRequest,
-    FixShadowsRequest,
-    RefreshSecretsRequest,
-    RemoveVolumesRequest,
-    ResumeRequest,
-    RolloutRequest,
-    SetRequest,
-    WaitRequest,
-)
-from lxcfleet.api.shape import AnyCall, Call, InBody, Named, Nothing, StreamCall, TextCall, many, maybe, one
-from lxcfleet.api.snapshots import (
-    CreateSnapshotsRequest,
-    RemoveSnapshotsRequest,
-    RestoreSnapshotRequest,
-    SnapshotRecord,
-)
-from lxcfleet.spec.selection import Selection
+from lxcfleet.api.shape import AnyCall, Call, InBody, Later, Named, Nothing, StreamCall, TextCall, many, maybe, one
+
+if TYPE_CHECKING:
+    from lxcfleet.api import (
+        apps,
+        disk,
+        drain,
+        findings,
+        fleets,
+        generations,
+        queries,
+        records,
+        rehearsals,
+        requests,
+        snapshots,
+    )
+    from lxcfleet.spec.selection import Selection
+else:  # The command line makes one call or two: it need not wait for the types of all the others.
+    apps, disk, drain, findings = Later("apps"), Later("disk"), Later("drain"), Later("findings")
+    fleets, generations, queries, records = Later("fleets"), Later("generations"), Later("queries"), Later("records")
+    rehearsals, requests, snapshots = Later("rehearsals"), Later("requests"), Later("snapshots")
 
 VERSION = "1.0"
 MAX_BODY = 4 << 20
@@ -125,298 +48,383 @@ _SCRAPED = Nothing(strict=False)
 
 # -- containers ---------------------------------------------------------------------------------------------
 
-SERVER: Call[None, ServerRecord] = Call(
-    "server", "GET", "/1.0", "version, counts and paths of the daemon", _NOTHING, one(ServerRecord)
+SERVER: Call[None, records.ServerRecord] = Call(
+    "server", "GET", "/1.0", "version, counts and paths of the daemon", _NOTHING, one(records.ServerRecord)
 )
-LIST: Call[Selection, list[ContainerRecord]] = Call(
-    "list", "GET", "/1.0/containers", "the chosen containers in natural order", CHOSEN, many(ContainerRecord)
+LIST: Call[Selection, list[records.ContainerRecord]] = Call(
+    "list", "GET", "/1.0/containers", "the chosen containers in natural order", queries.CHOSEN, many(records.ContainerRecord)
 )
-CREATE: Call[CreateRequest, CreationRecord] = Call(
-    "create", "POST", "/1.0/containers", "begin to create containers", InBody(CreateRequest), one(CreationRecord), status=202
+CREATE: Call[requests.CreateRequest, records.CreationRecord] = Call(
+    "create",
+    "POST",
+    "/1.0/containers",
+    "begin to create containers",
+    InBody(requests.CreateRequest),
+    one(records.CreationRecord),
+    status=202,
 )
-INFO: Call[str, ContainerDetails] = Call(
-    "info", "GET", "/1.0/containers/{name}", "one container in full", _BY_NAME, one(ContainerDetails),
+INFO: Call[str, records.ContainerDetails] = Call(
+    "info", "GET", "/1.0/containers/{name}", "one container in full", _BY_NAME, one(records.ContainerDetails),
     hides=("environment", "spec.environment"),
 )  # fmt: skip
-USAGE: Call[Selection, UsageRecord] = Call(
-    "usage", "GET", "/1.0/usage", "what the chosen containers have used so far; two answers give rates", CHOSEN,
-    one(UsageRecord),
+USAGE: Call[Selection, records.UsageRecord] = Call(
+    "usage", "GET", "/1.0/usage", "what the chosen containers have used so far; two answers give rates", queries.CHOSEN,
+    one(records.UsageRecord),
 )  # fmt: skip
-DU: Call[DiskRequest, list[DiskRecord]] = Call(
-    "du", "GET", "/1.0/du", "what the deltas of the chosen containers take on the disk, by path", DISK, many(DiskRecord)
+DU: Call[disk.DiskRequest, list[disk.DiskRecord]] = Call(
+    "du",
+    "GET",
+    "/1.0/du",
+    "what the deltas of the chosen containers take on the disk, by path",
+    disk.DISK,
+    many(disk.DiskRecord),
 )
-DIFF: Call[DiffRequest, DiffRecord] = Call(
-    "diff", "GET", "/1.0/containers/{name}/diff", "what a container changed against mask and base", DIFFERENCES,
-    one(DiffRecord),
+DIFF: Call[disk.DiffRequest, disk.DiffRecord] = Call(
+    "diff", "GET", "/1.0/containers/{name}/diff", "what a container changed against mask and base", disk.DIFFERENCES,
+    one(disk.DiffRecord),
 )  # fmt: skip
-LOGS: TextCall[LogsRequest] = TextCall("logs", "GET", "/1.0/containers/{name}/logs", "its console's or liblxc's log", LOGS_OF)
-CONSOLES: StreamCall[LinesRequest, LineRecord] = StreamCall(
-    "consoles", "GET", "/1.0/logs", "what the chosen containers printed, line by line, in the order of time", LINES_OF,
-    (one(LineRecord),),
+LOGS: TextCall[queries.LogsRequest] = TextCall(
+    "logs", "GET", "/1.0/containers/{name}/logs", "its console's or liblxc's log", queries.LOGS_OF
+)
+CONSOLES: StreamCall[queries.LinesRequest, records.LineRecord] = StreamCall(
+    "consoles",
+    "GET",
+    "/1.0/logs",
+    "what the chosen containers printed, line by line, in the order of time",
+    queries.LINES_OF,
+    (one(records.LineRecord),),
+)
+ACT: Call[requests.ActionRequest, records.OperationRecord] = Call(
+    "act", "POST", "/1.0/actions", "begin to start, stop, … or destroy containers", InBody(requests.ActionRequest),
+    one(records.OperationRecord), status=202,
 )  # fmt: skip
-ACT: Call[ActionRequest, OperationRecord] = Call(
-    "act", "POST", "/1.0/actions", "begin to start, stop, … or destroy containers", InBody(ActionRequest),
-    one(OperationRecord), status=202,
-)  # fmt: skip
-SET: Call[SetRequest, SetRecord] = Call(
+SET: Call[requests.SetRequest, records.SetRecord] = Call(
     "set", "POST", "/1.0/set", "change the specs of all chosen containers, or of none; begin to restart those that need it",
-    InBody(SetRequest), one(SetRecord),
+    InBody(requests.SetRequest), one(records.SetRecord),
 )  # fmt: skip
-WAIT: Call[WaitRequest, list[ResultRecord]] = Call(
+WAIT: Call[requests.WaitRequest, list[records.ResultRecord]] = Call(
     "wait", "POST", "/1.0/wait", "one result for each chosen container, once all are as asked or the time is up",
-    InBody(WaitRequest), many(ResultRecord), reads=True, waits=True,
+    InBody(requests.WaitRequest), many(records.ResultRecord), reads=True, waits=True,
 )  # fmt: skip
 
 # -- fleets as files ----------------------------------------------------------------------------------------
 
-FLEETS: Call[None, list[FleetRecord]] = Call(
-    "fleets", "GET", "/1.0/fleets", "the fleets that were applied on this host", _NOTHING, many(FleetRecord)
+FLEETS: Call[None, list[fleets.FleetRecord]] = Call(
+    "fleets", "GET", "/1.0/fleets", "the fleets that were applied on this host", _NOTHING, many(fleets.FleetRecord)
 )
-FLEET_PLAN: Call[FleetRequest, PlanRecord] = Call(
-    "fleet_plan", "POST", "/1.0/fleets/plan", "what a fleet file would change; nothing is changed", InBody(FleetRequest),
-    one(PlanRecord), reads=True,
+FLEET_PLAN: Call[fleets.FleetRequest, fleets.PlanRecord] = Call(
+    "fleet_plan",
+    "POST",
+    "/1.0/fleets/plan",
+    "what a fleet file would change; nothing is changed",
+    InBody(fleets.FleetRequest),
+    one(fleets.PlanRecord),
+    reads=True,
+)
+FLEET_APPLY: Call[fleets.FleetRequest, fleets.ApplyRecord] = Call(
+    "fleet_apply",
+    "POST",
+    "/1.0/fleets/apply",
+    "begin to make the containers as a fleet file has them",
+    InBody(fleets.FleetRequest),
+    one(fleets.ApplyRecord),
+    status=202,
+)
+SCALE: Call[fleets.ScaleRequest, fleets.ApplyRecord] = Call(
+    "scale", "POST", "/1.0/fleets/scale", "begin to give a group of a fleet another count", InBody(fleets.ScaleRequest),
+    one(fleets.ApplyRecord), status=202,
 )  # fmt: skip
-FLEET_APPLY: Call[FleetRequest, ApplyRecord] = Call(
-    "fleet_apply", "POST", "/1.0/fleets/apply", "begin to make the containers as a fleet file has them", InBody(FleetRequest),
-    one(ApplyRecord), status=202,
+FLEET_EXPORT: Call[fleets.ExportRequest, fleets.TextRecord] = Call(
+    "fleet_export", "POST", "/1.0/fleets/export", "a fleet file for containers that exist", InBody(fleets.ExportRequest),
+    one(fleets.TextRecord),
 )  # fmt: skip
-SCALE: Call[ScaleRequest, ApplyRecord] = Call(
-    "scale", "POST", "/1.0/fleets/scale", "begin to give a group of a fleet another count", InBody(ScaleRequest),
-    one(ApplyRecord), status=202,
-)  # fmt: skip
-FLEET_EXPORT: Call[ExportRequest, TextRecord] = Call(
-    "fleet_export", "POST", "/1.0/fleets/export", "a fleet file for containers that exist", InBody(ExportRequest),
-    one(TextRecord),
-)  # fmt: skip
-FLEET_REMOVE: Call[RemoveFleetRequest, FleetRecord] = Call(
+FLEET_REMOVE: Call[fleets.RemoveFleetRequest, fleets.FleetRecord] = Call(
     "fleet_remove", "POST", "/1.0/fleets/remove", "forget a fleet that has no containers, or leave them to nobody",
-    InBody(RemoveFleetRequest), one(FleetRecord),
+    InBody(fleets.RemoveFleetRequest), one(fleets.FleetRecord),
 )  # fmt: skip
 
 # -- drains -------------------------------------------------------------------------------------------------
 
-DRAIN: Call[None, DrainRecord | None] = Call(
-    "drain", "GET", "/1.0/drain", "the drain of this host; null: it is not drained", _NOTHING, maybe(DrainRecord)
+DRAIN: Call[None, drain.DrainRecord | None] = Call(
+    "drain", "GET", "/1.0/drain", "the drain of this host; null: it is not drained", _NOTHING, maybe(drain.DrainRecord)
 )
-BEGIN_DRAIN: Call[DrainRequest, OperationRecord] = Call(
+BEGIN_DRAIN: Call[drain.DrainRequest, records.OperationRecord] = Call(
     "begin_drain", "POST", "/1.0/drain", "begin to stop all containers, and keep them stopped until the drain ends",
-    InBody(DrainRequest), one(OperationRecord), status=202,
+    InBody(drain.DrainRequest), one(records.OperationRecord), status=202,
 )  # fmt: skip
-END_DRAIN: Call[EndDrainRequest, OperationRecord] = Call(
+END_DRAIN: Call[drain.EndDrainRequest, records.OperationRecord] = Call(
     "end_drain", "POST", "/1.0/drain/end", "end the drain, and begin to start the containers that ran",
-    InBody(EndDrainRequest), one(OperationRecord), status=202,
+    InBody(drain.EndDrainRequest), one(records.OperationRecord), status=202,
 )  # fmt: skip
 
 # -- volumes ------------------------------------------------------------------------------------------------
 
-VOLUMES: Call[None, list[VolumeRecord]] = Call(
-    "volumes", "GET", "/1.0/volumes", "all volumes", _NOTHING, many(VolumeRecord)
+VOLUMES: Call[None, list[records.VolumeRecord]] = Call(
+    "volumes", "GET", "/1.0/volumes", "all volumes", _NOTHING, many(records.VolumeRecord)
 )
-VOLUME: Call[str, VolumeRecord] = Call(
-    "volume", "GET", "/1.0/volumes/{name}", "one volume, with the space in use", _BY_NAME, one(VolumeRecord)
+VOLUME: Call[str, records.VolumeRecord] = Call(
+    "volume", "GET", "/1.0/volumes/{name}", "one volume, with the space in use", _BY_NAME, one(records.VolumeRecord)
 )
-CREATE_VOLUME: Call[CreateVolumeRequest, OperationRecord] = Call(
-    "create_volume", "POST", "/1.0/volumes", "begin to create a volume", InBody(CreateVolumeRequest), one(OperationRecord),
+CREATE_VOLUME: Call[requests.CreateVolumeRequest, records.OperationRecord] = Call(
+    "create_volume",
+    "POST",
+    "/1.0/volumes",
+    "begin to create a volume",
+    InBody(requests.CreateVolumeRequest),
+    one(records.OperationRecord),
     status=202,
-)  # fmt: skip
-REMOVE_VOLUMES: Call[RemoveVolumesRequest, OperationRecord] = Call(
+)
+REMOVE_VOLUMES: Call[requests.RemoveVolumesRequest, records.OperationRecord] = Call(
     "remove_volumes", "POST", "/1.0/volumes/remove", "begin to remove volumes that no container has, and all files on them",
-    InBody(RemoveVolumesRequest), one(OperationRecord), status=202,
+    InBody(requests.RemoveVolumesRequest), one(records.OperationRecord), status=202,
 )  # fmt: skip
 
 # -- apps ---------------------------------------------------------------------------------------------------
 
-APPS: Call[None, list[AppRecord]] = Call(
-    "apps", "GET", "/1.0/apps", "all releases of apps", _NOTHING, many(AppRecord)
+APPS: Call[None, list[apps.AppRecord]] = Call(
+    "apps", "GET", "/1.0/apps", "all releases of apps", _NOTHING, many(apps.AppRecord)
 )
-ADD_APP: Call[AddAppRequest, OperationRecord] = Call(
-    "add_app", "POST", "/1.0/apps", "begin to seal a release of an app", InBody(AddAppRequest), one(OperationRecord),
+ADD_APP: Call[apps.AddAppRequest, records.OperationRecord] = Call(
+    "add_app",
+    "POST",
+    "/1.0/apps",
+    "begin to seal a release of an app",
+    InBody(apps.AddAppRequest),
+    one(records.OperationRecord),
     status=202,
-)  # fmt: skip
-VERIFY_APPS: Call[NamedAppsRequest, list[AppCheckRecord]] = Call(
+)
+VERIFY_APPS: Call[apps.NamedAppsRequest, list[apps.AppCheckRecord]] = Call(
     "verify_apps", "POST", "/1.0/apps/verify", "read all files of releases: whether they are what was sealed",
-    InBody(NamedAppsRequest), many(AppCheckRecord), waits=True,
+    InBody(apps.NamedAppsRequest), many(apps.AppCheckRecord), waits=True,
 )  # fmt: skip
-REMOVE_APPS: Call[NamedAppsRequest, OperationRecord] = Call(
-    "remove_apps", "POST", "/1.0/apps/remove", "begin to remove releases that no container has", InBody(NamedAppsRequest),
-    one(OperationRecord), status=202,
-)  # fmt: skip
+REMOVE_APPS: Call[apps.NamedAppsRequest, records.OperationRecord] = Call(
+    "remove_apps",
+    "POST",
+    "/1.0/apps/remove",
+    "begin to remove releases that no container has",
+    InBody(apps.NamedAppsRequest),
+    one(records.OperationRecord),
+    status=202,
+)
 
-BAKE_APP: Call[BakeAppRequest, OperationRecord] = Call(
-    "bake_app", "POST", "/1.0/apps/bake", "begin to build a release in a throwaway clone", InBody(BakeAppRequest),
-    one(OperationRecord), status=202,
+BAKE_APP: Call[apps.BakeAppRequest, records.OperationRecord] = Call(
+    "bake_app", "POST", "/1.0/apps/bake", "begin to build a release in a throwaway clone", InBody(apps.BakeAppRequest),
+    one(records.OperationRecord), status=202,
 )  # fmt: skip
-USE_APP: Call[UseAppRequest, AppSwitchRecord] = Call(
+USE_APP: Call[apps.UseAppRequest, apps.AppSwitchRecord] = Call(
     "use_app", "POST", "/1.0/apps/use", "begin to give containers another release of an app, or the one they had before",
-    InBody(UseAppRequest), one(AppSwitchRecord), waits=True,
+    InBody(apps.UseAppRequest), one(apps.AppSwitchRecord), waits=True,
 )  # fmt: skip
 
 # -- snapshots ----------------------------------------------------------------------------------------------
 
-SNAPSHOTS: Call[Selection, list[SnapshotRecord]] = Call(
-    "snapshots", "GET", "/1.0/snapshots", "the snapshots of the chosen containers, the oldest of each first", CHOSEN,
-    many(SnapshotRecord),
+SNAPSHOTS: Call[Selection, list[snapshots.SnapshotRecord]] = Call(
+    "snapshots", "GET", "/1.0/snapshots", "the snapshots of the chosen containers, the oldest of each first", queries.CHOSEN,
+    many(snapshots.SnapshotRecord),
 )  # fmt: skip
-CREATE_SNAPSHOTS: Call[CreateSnapshotsRequest, OperationRecord] = Call(
+CREATE_SNAPSHOTS: Call[snapshots.CreateSnapshotsRequest, records.OperationRecord] = Call(
     "create_snapshots", "POST", "/1.0/snapshots", "begin to make a snapshot of each chosen container",
-    InBody(CreateSnapshotsRequest), one(OperationRecord), status=202, waits=True,
+    InBody(snapshots.CreateSnapshotsRequest), one(records.OperationRecord), status=202, waits=True,
 )  # fmt: skip
-RESTORE_SNAPSHOT: Call[RestoreSnapshotRequest, OperationRecord] = Call(
+RESTORE_SNAPSHOT: Call[snapshots.RestoreSnapshotRequest, records.OperationRecord] = Call(
     "restore_snapshot", "POST", "/1.0/snapshots/restore", "begin to give a container the delta of one of its snapshots",
-    InBody(RestoreSnapshotRequest), one(OperationRecord), status=202, waits=True,
+    InBody(snapshots.RestoreSnapshotRequest), one(records.OperationRecord), status=202, waits=True,
 )  # fmt: skip
-REMOVE_SNAPSHOTS: Call[RemoveSnapshotsRequest, OperationRecord] = Call(
+REMOVE_SNAPSHOTS: Call[snapshots.RemoveSnapshotsRequest, records.OperationRecord] = Call(
     "remove_snapshots", "POST", "/1.0/snapshots/remove", "begin to remove snapshots of a container",
-    InBody(RemoveSnapshotsRequest), one(OperationRecord), status=202,
+    InBody(snapshots.RemoveSnapshotsRequest), one(records.OperationRecord), status=202,
 )  # fmt: skip
 
 # -- generations --------------------------------------------------------------------------------------------
 
-GENERATIONS: Call[None, list[GenerationRecord]] = Call(
-    "generations", "GET", "/1.0/generations", "all frozen bases, the newest first", _NOTHING, many(GenerationRecord)
+GENERATIONS: Call[None, list[generations.GenerationRecord]] = Call(
+    "generations",
+    "GET",
+    "/1.0/generations",
+    "all frozen bases, the newest first",
+    _NOTHING,
+    many(generations.GenerationRecord),
 )
-FREEZE_BASE: Call[FreezeRequest, FreezeRecord] = Call(
+FREEZE_BASE: Call[generations.FreezeRequest, generations.FreezeRecord] = Call(
     "freeze_base", "POST", "/1.0/generations", "freeze the host's root, unless the newest generation is the same",
-    InBody(FreezeRequest), one(FreezeRecord), waits=True,
+    InBody(generations.FreezeRequest), one(generations.FreezeRecord), waits=True,
 )  # fmt: skip
-CHECK_GENERATION: Call[str, CheckedRecord] = Call(
+CHECK_GENERATION: Call[str, generations.CheckedRecord] = Call(
     "check_generation", "POST", "/1.0/generations/{id}/check", "look for files that were written in place since", _BY_ID,
-    one(CheckedRecord), waits=True,
+    one(generations.CheckedRecord), waits=True,
 )  # fmt: skip
-REMOVE_GENERATIONS: Call[RemoveGenerationsRequest, GenerationsRemoved] = Call(
+REMOVE_GENERATIONS: Call[generations.RemoveGenerationsRequest, generations.GenerationsRemoved] = Call(
     "remove_generations", "POST", "/1.0/generations/remove", "remove generations that no container stands on",
-    InBody(RemoveGenerationsRequest), one(GenerationsRemoved), waits=True,
+    InBody(generations.RemoveGenerationsRequest), one(generations.GenerationsRemoved), waits=True,
 )  # fmt: skip
-ROLLBACK: Call[RollbackRequest, RollbackRecord] = Call(
+ROLLBACK: Call[generations.RollbackRequest, generations.RollbackRecord] = Call(
     "rollback", "POST", "/1.0/rollback", "begin to give containers another base: a generation, or the host's root",
-    InBody(RollbackRequest), one(RollbackRecord), waits=True,
+    InBody(generations.RollbackRequest), one(generations.RollbackRecord), waits=True,
 )  # fmt: skip
 
-HOLD: Call[HoldRequest, HoldsRecord] = Call(
+HOLD: Call[generations.HoldRequest, generations.HoldsRecord] = Call(
     "hold", "POST", "/1.0/generations/hold", "hold containers on the generations that they stand on, until a day",
-    InBody(HoldRequest), one(HoldsRecord),
+    InBody(generations.HoldRequest), one(generations.HoldsRecord),
 )  # fmt: skip
-RELEASE: Call[ReleaseRequest, ReleasedRecord] = Call(
+RELEASE: Call[generations.ReleaseRequest, generations.ReleasedRecord] = Call(
     "release", "POST", "/1.0/generations/release", "have containers go along with the next patch that goes well",
-    InBody(ReleaseRequest), one(ReleasedRecord),
+    InBody(generations.ReleaseRequest), one(generations.ReleasedRecord),
 )  # fmt: skip
 
 # -- secrets ------------------------------------------------------------------------------------------------
 
-SECRETS: Call[None, list[SecretRecord]] = Call(
-    "secrets", "GET", "/1.0/secrets", "the secrets that are declared, without their values", _NOTHING, many(SecretRecord)
+SECRETS: Call[None, list[records.SecretRecord]] = Call(
+    "secrets",
+    "GET",
+    "/1.0/secrets",
+    "the secrets that are declared, without their values",
+    _NOTHING,
+    many(records.SecretRecord),
 )
-REFRESH_SECRETS: Call[RefreshSecretsRequest, OperationRecord] = Call(
+REFRESH_SECRETS: Call[requests.RefreshSecretsRequest, records.OperationRecord] = Call(
     "refresh_secrets", "POST", "/1.0/secrets/refresh", "begin to ask the sources of secrets anew, and to give containers what"
-    " changed", InBody(RefreshSecretsRequest), one(OperationRecord), status=202,
+    " changed", InBody(requests.RefreshSecretsRequest), one(records.OperationRecord), status=202,
 )  # fmt: skip
 
 # -- operations and events ----------------------------------------------------------------------------------
 
-OPERATIONS: Call[None, list[OperationRecord]] = Call(
-    "operations", "GET", "/1.0/operations", "the operations that run or ended lately", _NOTHING, many(OperationRecord)
+OPERATIONS: Call[None, list[records.OperationRecord]] = Call(
+    "operations", "GET", "/1.0/operations", "the operations that run or ended lately", _NOTHING, many(records.OperationRecord)
 )
-OPERATION: Call[str, OperationRecord] = Call(
-    "operation", "GET", "/1.0/operations/{id}", "how far one operation is", _BY_ID, one(OperationRecord)
+OPERATION: Call[str, records.OperationRecord] = Call(
+    "operation", "GET", "/1.0/operations/{id}", "how far one operation is", _BY_ID, one(records.OperationRecord)
 )
-FOLLOW: StreamCall[str, ResultRecord | OperationRecord] = StreamCall(
+FOLLOW: StreamCall[str, records.ResultRecord | records.OperationRecord] = StreamCall(
     "follow", "GET", "/1.0/operations/{id}/follow",
     "each result as it comes, also those from before the call; in the end the operation itself",
-    _BY_ID, (one(ResultRecord), one(OperationRecord)),
+    _BY_ID, (one(records.ResultRecord), one(records.OperationRecord)),
 )  # fmt: skip
-CANCEL: Call[str, OperationRecord] = Call(
-    "cancel", "DELETE", "/1.0/operations/{id}", "do not begin what has not begun", _BY_ID, one(OperationRecord)
+CANCEL: Call[str, records.OperationRecord] = Call(
+    "cancel", "DELETE", "/1.0/operations/{id}", "do not begin what has not begun", _BY_ID, one(records.OperationRecord)
 )
-EVENTS: StreamCall[EventsRequest, EventRecord] = StreamCall(
-    "events", "GET", "/1.0/events", "what happened since the daemon started, or since a time", FOLLOWED, (one(EventRecord),)
+EVENTS: StreamCall[queries.EventsRequest, records.EventRecord] = StreamCall(
+    "events",
+    "GET",
+    "/1.0/events",
+    "what happened since the daemon started, or since a time",
+    queries.FOLLOWED,
+    (one(records.EventRecord),),
 )
 
 # -- the host -----------------------------------------------------------------------------------------------
 
-DOCTOR: Call[DoctorRequest, DoctorRecord] = Call(
-    "doctor", "GET", "/1.0/doctor", "compare what more containers need with what the host has", EXAMINED, one(DoctorRecord)
+DOCTOR: Call[queries.DoctorRequest, records.DoctorRecord] = Call(
+    "doctor",
+    "GET",
+    "/1.0/doctor",
+    "compare what more containers need with what the host has",
+    queries.EXAMINED,
+    one(records.DoctorRecord),
 )
-FIX: Call[DoctorRequest, DoctorRecord] = Call(
+FIX: Call[queries.DoctorRequest, records.DoctorRecord] = Call(
     "fix", "POST", "/1.0/doctor/fix", "raise what can be raised safely, persistently; answers how it is then",
-    InBody(DoctorRequest), one(DoctorRecord),
+    InBody(queries.DoctorRequest), one(records.DoctorRecord),
 )  # fmt: skip
-UNITS: Call[UnitsRequest, list[FindingRecord]] = Call(
-    "units", "GET", "/1.0/units", "what may keep these services of the host's from running in containers", SERVICES,
-    many(FindingRecord),
+UNITS: Call[queries.UnitsRequest, list[records.FindingRecord]] = Call(
+    "units", "GET", "/1.0/units", "what may keep these services of the host's from running in containers", queries.SERVICES,
+    many(records.FindingRecord),
 )  # fmt: skip
 METRICS: TextCall[None] = TextCall(
     "metrics", "GET", "/metrics", "what Prometheus reads", _SCRAPED, "text/plain; version=0.0.4; charset=utf-8"
 )
-TARGETS: Call[None, list[TargetRecord]] = Call(
-    "targets", "GET", "/1.0/targets", "the containers' own exporters, for Prometheus' http_sd", _SCRAPED, many(TargetRecord)
+TARGETS: Call[None, list[records.TargetRecord]] = Call(
+    "targets",
+    "GET",
+    "/1.0/targets",
+    "the containers' own exporters, for Prometheus' http_sd",
+    _SCRAPED,
+    many(records.TargetRecord),
 )
 
 # -- patches ------------------------------------------------------------------------------------------------
 
-STALE: Call[Selection, list[StaleRecord]] = Call(
-    "stale", "GET", "/1.0/stale", "what the chosen containers run that is old", CHOSEN, many(StaleRecord)
+STALE: Call[Selection, list[findings.StaleRecord]] = Call(
+    "stale", "GET", "/1.0/stale", "what the chosen containers run that is old", queries.CHOSEN, many(findings.StaleRecord)
 )
-PARTS: Call[None, list[PartRecord]] = Call(
-    "parts", "GET", "/1.0/parts", "what lxcfleet's own parts on the host run that is old", _NOTHING, many(PartRecord)
+PARTS: Call[None, list[findings.PartRecord]] = Call(
+    "parts", "GET", "/1.0/parts", "what lxcfleet's own parts on the host run that is old", _NOTHING, many(findings.PartRecord)
 )
-VERIFY: Call[VerifyRequest, ProofRecord] = Call(
-    "verify", "GET", "/1.0/verify", "whether a patch is in the chosen containers", VERIFIED, one(ProofRecord)
+VERIFY: Call[queries.VerifyRequest, findings.ProofRecord] = Call(
+    "verify", "GET", "/1.0/verify", "whether a patch is in the chosen containers", queries.VERIFIED, one(findings.ProofRecord)
 )
-CVES: Call[Selection, CvesRecord] = Call(
-    "cves", "GET", "/1.0/cves", "which CVEs are closed in the chosen containers, and which are not", CHOSEN, one(CvesRecord)
+CVES: Call[Selection, findings.CvesRecord] = Call(
+    "cves",
+    "GET",
+    "/1.0/cves",
+    "which CVEs are closed in the chosen containers, and which are not",
+    queries.CHOSEN,
+    one(findings.CvesRecord),
 )
-SHADOWS: Call[Selection, list[ShadowsRecord]] = Call(
-    "shadows", "GET", "/1.0/audit/shadow", "what hides the host's files in the deltas of the chosen containers", CHOSEN,
-    many(ShadowsRecord),
-)  # fmt: skip
-FIX_SHADOWS: Call[FixShadowsRequest, list[ResultRecord]] = Call(
-    "fix_shadows", "POST", "/1.0/audit/shadow/fix", "remove shadows by name", InBody(FixShadowsRequest), many(ResultRecord)
+SHADOWS: Call[Selection, list[findings.ShadowsRecord]] = Call(
+    "shadows",
+    "GET",
+    "/1.0/audit/shadow",
+    "what hides the host's files in the deltas of the chosen containers",
+    queries.CHOSEN,
+    many(findings.ShadowsRecord),
 )
-EXPOSURE: Call[Selection, list[ExposureRecord]] = Call(
-    "exposure", "GET", "/1.0/audit/exposure", "what of the host the chosen containers can read and should not", CHOSEN,
-    many(ExposureRecord),
-)  # fmt: skip
-NOTICE: Call[None, NoticeRecord] = Call(
-    "notice", "GET", "/1.0/patch", "how far the last change of the host's packages is", _NOTHING, one(NoticeRecord)
+FIX_SHADOWS: Call[requests.FixShadowsRequest, list[records.ResultRecord]] = Call(
+    "fix_shadows",
+    "POST",
+    "/1.0/audit/shadow/fix",
+    "remove shadows by name",
+    InBody(requests.FixShadowsRequest),
+    many(records.ResultRecord),
 )
-PREPARE: Call[None, FreezeRecord | None] = Call(
+EXPOSURE: Call[Selection, list[findings.ExposureRecord]] = Call(
+    "exposure",
+    "GET",
+    "/1.0/audit/exposure",
+    "what of the host the chosen containers can read and should not",
+    queries.CHOSEN,
+    many(findings.ExposureRecord),
+)
+NOTICE: Call[None, findings.NoticeRecord] = Call(
+    "notice", "GET", "/1.0/patch", "how far the last change of the host's packages is", _NOTHING, one(findings.NoticeRecord)
+)
+PREPARE: Call[None, generations.FreezeRecord | None] = Call(
     "prepare", "POST", "/1.0/patch/prepare", "a patch comes: freeze the base, if the settings say so; null: they do not",
-    _NOTHING, maybe(FreezeRecord), waits=True,
+    _NOTHING, maybe(generations.FreezeRecord), waits=True,
 )  # fmt: skip
-REHEARSE: Call[RehearseRequest, RehearsalRecord] = Call(
+REHEARSE: Call[rehearsals.RehearseRequest, rehearsals.RehearsalRecord] = Call(
     "rehearse", "POST", "/1.0/patch/rehearse", "test a throwaway clone of a container on a base, and destroy it",
-    InBody(RehearseRequest), one(RehearsalRecord), waits=True,
+    InBody(rehearsals.RehearseRequest), one(rehearsals.RehearsalRecord), waits=True,
 )  # fmt: skip
-NOTIFY: Call[None, NoticeRecord] = Call(
+NOTIFY: Call[None, findings.NoticeRecord] = Call(
     "notify", "POST", "/1.0/patch/notify", "tell that the host's packages changed; answers how far that is", _NOTHING,
-    one(NoticeRecord),
+    one(findings.NoticeRecord),
 )  # fmt: skip
 
 # -- rollouts -----------------------------------------------------------------------------------------------
 
-ROLLOUT: Call[None, RolloutRecord | None] = Call(
-    "rollout", "GET", "/1.0/rollout", "the rollout that is under way, or was last", _NOTHING, maybe(RolloutRecord)
+ROLLOUT: Call[None, records.RolloutRecord | None] = Call(
+    "rollout", "GET", "/1.0/rollout", "the rollout that is under way, or was last", _NOTHING, maybe(records.RolloutRecord)
 )
-ROLL: Call[RolloutRequest, RolloutRecord] = Call(
+ROLL: Call[requests.RolloutRequest, records.RolloutRecord] = Call(
     "roll", "POST", "/1.0/rollout", "begin a rollout, or have the one that is under way take up a patch",
-    InBody(RolloutRequest), one(RolloutRecord), status=202,
+    InBody(requests.RolloutRequest), one(records.RolloutRecord), status=202,
 )  # fmt: skip
-ROLLOUT_FOLLOW: StreamCall[None, RolloutRecord] = StreamCall(
+ROLLOUT_FOLLOW: StreamCall[None, records.RolloutRecord] = StreamCall(
     "rollout_follow", "GET", "/1.0/rollout/follow", "the rollout at each change, until it has ended or is halted", _NOTHING,
-    (one(RolloutRecord),),
+    (one(records.RolloutRecord),),
 )  # fmt: skip
-ROLLOUT_PAUSE: Call[None, RolloutRecord] = Call(
-    "rollout_pause", "POST", "/1.0/rollout/pause", "begin no further wave", _NOTHING, one(RolloutRecord)
+ROLLOUT_PAUSE: Call[None, records.RolloutRecord] = Call(
+    "rollout_pause", "POST", "/1.0/rollout/pause", "begin no further wave", _NOTHING, one(records.RolloutRecord)
 )
-ROLLOUT_RESUME: Call[ResumeRequest, RolloutRecord] = Call(
-    "rollout_resume", "POST", "/1.0/rollout/resume", "go on", InBody(ResumeRequest), one(RolloutRecord)
+ROLLOUT_RESUME: Call[requests.ResumeRequest, records.RolloutRecord] = Call(
+    "rollout_resume", "POST", "/1.0/rollout/resume", "go on", InBody(requests.ResumeRequest), one(records.RolloutRecord)
 )
-ROLLOUT_UNDO: Call[None, RolloutRecord] = Call(
+ROLLOUT_UNDO: Call[None, records.RolloutRecord] = Call(
     "rollout_undo", "POST", "/1.0/rollout/undo", "begin a rollout that puts back the specs that the last one replaced",
-    _NOTHING, one(RolloutRecord), status=202,
+    _NOTHING, one(records.RolloutRecord), status=202,
 )  # fmt: skip
-ROLLOUT_ABORT: Call[None, RolloutRecord] = Call(
-    "rollout_abort", "POST", "/1.0/rollout/abort", "end the rollout as it is", _NOTHING, one(RolloutRecord)
+ROLLOUT_ABORT: Call[None, records.RolloutRecord] = Call(
+    "rollout_abort", "POST", "/1.0/rollout/abort", "end the rollout as it is", _NOTHING, one(records.RolloutRecord)
 )
 
 CALLS: Mapping[str, AnyCall[Any]] = {call.name: call for call in [*globals().values()] if isinstance(call, AnyCall)}

@@ -9,16 +9,18 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 from urllib.parse import quote, urlencode
 
 from lxcfleet.api import calls
-from lxcfleet.api.archives import ExportContainer, ImportContainer
 from lxcfleet.api.calls import MAX_ATTACH
-from lxcfleet.api.requests import AttachRequest, ForegroundRequest
 from lxcfleet.api.shape import AnyCall, Call, StreamCall, TextCall
 from lxcfleet.errors import Denied, FleetError, InvalidInput, Unreachable, from_body
 from lxcfleet.paths import Paths
+
+if TYPE_CHECKING:
+    from lxcfleet.api.archives import ExportContainer, ImportContainer
+    from lxcfleet.api.requests import AttachRequest, ForegroundRequest
 
 Q = TypeVar("Q")
 R = TypeVar("R")

@@ -1,11 +1,13 @@
 """How a call is declared: where the parts of its request stand (path, query, body), and the type of its reply.
 
 The client writes a request, the server reads it, and docs/api.md describes it, all from the same declaration. This module
-must import quickly, as every command line starts with it: so its dataclasses have no methods but ``__init__``.
+must import quickly, as every command line starts with it: so its dataclasses have no methods but ``__init__``, and the types
+of requests and replies are looked up later.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -17,6 +19,34 @@ Q = TypeVar("Q")
 R = TypeVar("R")
 
 NOT_VALID = "the request is not valid"
+
+
+class Later:
+    """A module of this package that is imported once something of it is needed, and not before."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> LaterValue:
+        return LaterValue(self._module, name)
+
+
+class LaterValue:
+    """A name in such a module. Has the attributes of what it stands for."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self._module, self._name = module, name
+
+    def there(self) -> Any:
+        """What it stands for."""
+        return getattr(importlib.import_module(f"lxcfleet.api.{self._module}"), self._name)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.there(), name)
+
+
+def _there(kind: Any) -> Any:
+    return kind.there() if isinstance(kind, LaterValue) else kind
 
 
 class Sent(NamedTuple):
@@ -193,8 +223,13 @@ class InBody(Generic[B]):
     keys: Sequence[Key[Any]] = ()
 
     def __init__(self, kind: type[B]) -> None:
-        self.body: type | None = kind
         self._kind = kind
+
+    @property
+    def body(self) -> type | None:
+        """The type of the body."""
+        kind: type = _there(self._kind)
+        return kind
 
     def write(self, request: B) -> Sent:
         """The request in the body."""
@@ -225,11 +260,16 @@ def _finish(complaints: Sequence[str]) -> None:
 class Gives(Generic[R]):
     """A reply that is a JSON value. ``R``: its type."""
 
-    record: type
+    named: type
     many: bool = False
     """Whether the reply is a list of such records."""
     maybe: bool = False
     """Whether the reply may be null instead."""
+
+    @property
+    def record(self) -> Any:
+        """The type of one record."""
+        return _there(self.named)
 
     @property
     def type(self) -> Any:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from lxcfleet.api.apps import AppRecord
 from lxcfleet.api.client import Client
-from lxcfleet.api.records import ContainerRecord
 from lxcfleet.cli.session import Session
 from lxcfleet.errors import FleetError
 from lxcfleet.paths import Paths
 from lxcfleet.spec.selection import Selection
+
+if TYPE_CHECKING:
+    from lxcfleet.api.apps import AppRecord
+    from lxcfleet.api.records import ContainerRecord
 
 AFTER_DASHES = "lxcfleet.command"
 """The key in click's context under which options.TakesCommand stores the command after ``--``."""

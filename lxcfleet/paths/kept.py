@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +142,8 @@ class KeptPaths(Roots):
     @property
     def sheets_elsewhere(self) -> str:
         """The name of the directory, at the top of another file system, with the sheets that are on that one."""
+        import hashlib  # noqa: PLC0415  each start of the command line would wait for it
+
         usual = ".lxcfleet-generations"
         own = hashlib.sha256(os.fsencode(self.lxc)).hexdigest()[:8]
         return usual if self.lxc == Roots().lxc else f"{usual}-{own}"

@@ -111,6 +111,18 @@ def test_the_command_line_knows_nothing_of_the_daemon_but_its_client() -> None:
             assert found <= {f"lxcfleet.api.{module}" for module in modules_of_api}, name
 
 
+def test_a_command_imports_the_types_of_no_other_calls() -> None:
+    """Each class takes a moment to make, and there are hundreds: `list` would wait for those of `generation` and `app`."""
+    files, found = dict(modules()), {"lxcfleet.cli.main", "lxcfleet.cli.verbs.show"}
+    waiting = [*found]
+    while waiting:
+        new = {target for target in imports(files[waiting.pop()], lazy=False) if target in NAMES} - found
+        found |= new
+        waiting += new
+    api = {name.removeprefix("lxcfleet.api.") for name in found if name.startswith("lxcfleet.api.")}
+    assert api == {"calls", "client", "shape"}
+
+
 def test_there_are_no_cycles() -> None:
     graph = {name: {t for t in imports(file, lazy=False) if t in NAMES} for name, file in modules()}
     TopologicalSorter(graph).prepare()

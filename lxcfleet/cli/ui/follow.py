@@ -6,12 +6,11 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from lxcfleet.api.client import Client
-from lxcfleet.api.records import CreationRecord, OperationRecord, ResultRecord, RolloutRecord
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui.output import NOTHING_CHOSEN, columns, printable, say, show, write
 from lxcfleet.cli.ui.progress import Progress
@@ -19,6 +18,9 @@ from lxcfleet.errors import FleetError, NotFound, Unreachable
 from lxcfleet.spec.results import Result, exit_status
 from lxcfleet.spec.selection import natural_order
 from lxcfleet.units import some
+
+if TYPE_CHECKING:
+    from lxcfleet.api.records import CreationRecord, OperationRecord, ResultRecord, RolloutRecord
 
 INTERRUPTED = 130
 

@@ -7,10 +7,12 @@ import signal
 import sys
 import time
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lxcfleet.api.records import ResultRecord
 from lxcfleet.cli.ui.output import say, say_error
+
+if TYPE_CHECKING:
+    from lxcfleet.api.records import ResultRecord
 
 MOMENT = 0.4
 """Work that takes fewer seconds gets no bar."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lxcfleet.api.client import Client
-from lxcfleet.api.records import HaltRecord, RolloutMemberRecord, RolloutRecord, TrialRecord
 from lxcfleet.api.requests import RolloutRequest
 from lxcfleet.cli.options import F
 from lxcfleet.cli.rows import option_of
@@ -19,6 +18,9 @@ from lxcfleet.errors import FleetError, InvalidInput, Unreachable
 from lxcfleet.spec.rollout import RolloutSettings
 from lxcfleet.spec.rows import Row, rows_of
 from lxcfleet.spec.selection import Selection
+
+if TYPE_CHECKING:
+    from lxcfleet.api.records import HaltRecord, RolloutMemberRecord, RolloutRecord, TrialRecord
 
 INTERRUPTED = 130
 SHORT = 20

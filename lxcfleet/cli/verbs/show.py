@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lxcfleet.api.records import ContainerDetails, ContainerRecord
 from lxcfleet.cli import complete, options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output
 from lxcfleet.spec.names import check_name
 from lxcfleet.spec.ports import gather_publications, parse_publication
 from lxcfleet.spec.states import State
+
+if TYPE_CHECKING:
+    from lxcfleet.api.records import ContainerDetails, ContainerRecord
 
 _FIELDS = (
     "name", "state", "health", "init", "privileged", "network", "addresses", "ports", "publish", "volumes", "app", "secrets",
