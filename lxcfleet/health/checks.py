@@ -7,7 +7,7 @@ import asyncio
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.errors import FleetError
 from lxcfleet.health import judge
-from lxcfleet.health.judge import CheckResult, Systemd
+from lxcfleet.health.judge import CheckResult, Course, Systemd
 from lxcfleet.host.net import reach
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.items.containers import Checked, CheckItem
@@ -16,9 +16,10 @@ from lxcfleet.spec.health import CheckKind, HealthCheck
 
 ENTERED_AT_ONCE = 8
 """How many commands run inside containers at the same moment: each takes a process of the launcher."""
+ASKED_AGAIN_AT_ONCE = 4
+"""How many systemds that did not answer in time are asked at the same moment, besides. Such a question waits longer, and so
+takes no turn of the other commands: a container that answers none makes no other wait."""
 CONNECTED_AT_ONCE = 128
-_SYSTEMD_SECONDS = 10.0
-"""How long one question to a systemd that is not up yet waits for it."""
 _ASK_SYSTEMD = """
 word=$(systemctl is-system-running --wait)
 case $word in running|degraded)
@@ -40,6 +41,7 @@ class Checks:
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
         self._entered = asyncio.Semaphore(ENTERED_AT_ONCE)
+        self._asked_again = asyncio.Semaphore(ASKED_AGAIN_AT_ONCE)
         self._connected = asyncio.Semaphore(CONNECTED_AT_ONCE)
 
     async def check(self, container: Container, running: Running, check: HealthCheck) -> CheckResult:
@@ -59,20 +61,20 @@ class Checks:
                 problem = await reach.http(address, check.port, host, check.path, check.timeout)
         return CheckResult(not problem, problem)
 
-    async def systemd(self, container: Container) -> Systemd:
-        """What its systemd says of itself and of its units."""
-        return judge.read_systemd(await self._said(container, ("/bin/sh", "-c", _ASK_SYSTEMD)))
-
-    async def _said(self, container: Container, command: tuple[str, ...]) -> str:
-        """What a program in the container printed; empty if it could not be run there."""
+    async def systemd(self, container: Container, course: Course) -> Systemd:
+        """What its systemd says of itself and of its units; nothing if it could not be asked. ``course``: until now."""
+        turn = self._asked_again if course.failures else self._entered
         try:
-            return str((await self._enter(container, command, _SYSTEMD_SECONDS))["output"])
+            async with turn:
+                said = await self._enter(container, ("/bin/sh", "-c", _ASK_SYSTEMD), judge.patience(course))
         except (FleetError, OSError):
-            return ""
+            return Systemd()
+        return judge.read_systemd(str(said["output"]))
 
     async def _run(self, container: Container, check: HealthCheck) -> CheckResult:
         try:
-            answer = await self._enter(container, check.command, check.timeout)
+            async with self._entered:
+                answer = await self._enter(container, check.command, check.timeout)
         except FleetError as error:
             return CheckResult(False, error.message)
         except OSError as error:  # as where the daemon has no file descriptor left
@@ -95,8 +97,7 @@ class Checks:
             "environment": dict(container.spec.environment),
             "timeout": timeout,
         }
-        async with self._entered:
-            answer = await self._launcher.ask(CHECK, item)
+        answer = await self._launcher.ask(CHECK, item)
         if answer["error"]:
             raise FleetError(answer["error"]["message"])
         return answer

@@ -33,6 +33,10 @@ _BOOTS_WAIT = 10.0
 """The longest that a systemd's first question waits for others to boot, in seconds."""
 _SYSTEMD_PAUSE = 30.0
 """At the most, in seconds, between two questions to a systemd that is not up, or not well."""
+_SYSTEMD_SECONDS = 10.0
+"""How long the first question to a systemd waits for the answer."""
+_SYSTEMD_MOST_SECONDS = 60.0
+"""How long a question waits at the most, after others had no answer."""
 _LOOP_PAUSE = 5.0
 """At least so many seconds lie between two questions about a service that was restarted: one that crashes every few seconds
 looks well in between."""
@@ -55,7 +59,7 @@ class Course:
     health: Health = Health.STARTING
     checks: int = 0
     failures: int = 0
-    """In a row, as far as they count."""
+    """In a row, as far as they count. Of a systemd: the questions without an answer."""
     reason: str = ""
     """What the last check that failed said; empty while all is well."""
     restarts: Mapping[str, int] | None = None
@@ -131,7 +135,7 @@ def judge_systemd(course: Course, said: Systemd, ignored: Container[str] = ()) -
     Other words than these mean that it is not up yet, or could not answer.
     """
     before = said.restarts if course.restarts is None else course.restarts
-    course = replace(course, checks=course.checks + 1)
+    course = replace(course, checks=course.checks + 1, failures=0 if said.word else course.failures + 1)
     match said.word:
         case "running" | "degraded":
             course = replace(course, restarts=said.restarts)
@@ -172,6 +176,15 @@ def pause_systemd(course: Course, well: float, wanted: float) -> float | None:
     if well >= wanted:
         return None
     return max(_SOON, min(wanted - well, max(well, _LOOP_PAUSE), _SYSTEMD_PAUSE))
+
+
+def patience(course: Course) -> float:
+    """Seconds that the next question to a systemd waits for the answer.
+
+    A question takes five programs. On a host that is busy enough they take longer than usual, and each question that was
+    broken off would be followed by another that is.
+    """
+    return min(_SYSTEMD_SECONDS * 2.0 ** min(course.failures, 20), _SYSTEMD_MOST_SECONDS)
 
 
 def let_boot(age: float, booting: int, processors: int) -> float:

@@ -267,7 +267,7 @@ class Prober:
             if container.running is not running or running.payload.frozen:
                 continue
             asked, stills = proc.uptime(), container.stills
-            said = await self._checks.systemd(container)
+            said = await self._checks.systemd(container, watch.course)
             if container.running is running and container.stills == stills:
                 watch.asked = asked
                 ignored = container.spec.health.units if container.spec and container.spec.health else ()

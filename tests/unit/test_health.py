@@ -107,6 +107,16 @@ def test_systemd_is_asked_ever_less_often() -> None:
     assert judge.pause_systemd(course, 0, 5) == 30.0
 
 
+def test_a_systemd_that_did_not_answer_in_time_gets_more_of_it() -> None:
+    course, waited = Course(), []
+    for _ in range(5):
+        waited.append(judge.patience(course))
+        course = judge.judge_systemd(course, Systemd())
+    assert waited == [10, 20, 40, 60, 60]
+    assert judge.patience(judge.judge_systemd(course, Systemd("starting"))) == 10
+
+
+
 def test_a_systemd_that_is_well_is_asked_until_it_was_well_for_long_enough() -> None:
     """Before, a service that failed two seconds after the boot left its container healthy."""
     well = judge.judge_systemd(Course(), Systemd("running"))

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from lxcfleet.containers.container import Container, Running
+from lxcfleet.health import checks as asking
 from lxcfleet.health.events import HealthChanged, ServingJudged
-from lxcfleet.health.judge import CheckResult, Systemd
+from lxcfleet.health.judge import CheckResult, Course, Systemd
 from lxcfleet.health.prober import Prober
 from lxcfleet.host.process import cgroup, proc
 from lxcfleet.paths import Paths
@@ -41,7 +42,7 @@ class Checks:
     async def check(self, *_: object) -> CheckResult:
         return cast(CheckResult, self._answer())
 
-    async def systemd(self, _: Container) -> Systemd:
+    async def systemd(self, _: Container, _course: Course) -> Systemd:
         return cast(Systemd, self._answer())
 
 
@@ -189,3 +190,34 @@ def test_a_systemd_that_was_well_for_long_enough_is_asked_no_more_until_a_gate_d
         assert checks.asked == 3
 
     run(world, test)
+
+
+class Asked:
+    """A launcher for which the commands in some containers never end; it keeps how long each may take."""
+
+    def __init__(self, *silent: str) -> None:
+        self.silent, self.asked = silent, list[tuple[str, float]]()
+
+    async def ask(self, _: object, item: Any) -> Any:
+        self.asked.append((item["name"], item["timeout"]))
+        if item["name"] in self.silent:
+            await asyncio.Event().wait()
+        return {"error": None, "status": 0, "output": "systemd is running\n"}
+
+
+def test_systemds_that_do_not_answer_make_no_other_wait() -> None:
+    silent = [f"silent{number}" for number in range(20)]
+    launcher, spec = Asked(*silent), Spec("web", Init.SYSTEM)
+
+    async def test() -> None:
+        them = asking.Checks(cast(Any, launcher))
+        waiting = [asyncio.create_task(them.systemd(Container(name, spec), Course(failures=2))) for name in silent]
+        await asyncio.sleep(0)
+        said = await asyncio.wait_for(them.systemd(Container("web", spec), Course()), 5)
+        assert said.word == "running"
+        for each in waiting:
+            each.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    asyncio.run(test())
+    assert launcher.asked == [*((name, 40.0) for name in silent[: asking.ASKED_AGAIN_AT_ONCE]), ("web", 10.0)]

@@ -43,8 +43,15 @@ def pids(guest: Guest) -> dict[str, int]:
 
 
 def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Return once ``condition`` is true."""
+    """Return once ``condition`` is true.
+
+    Looks take their time from what is waited for: on a busy machine a single one takes a minute of an emulated processor.
+    So the pause is as long as the look was.
+    """
     deadline = time.monotonic() + seconds * PATIENCE
-    while not condition():
+    while True:
+        began = time.monotonic()
+        if condition():
+            return
         assert time.monotonic() < deadline, what
-        time.sleep(2)
+        time.sleep(max(2.0, time.monotonic() - began))

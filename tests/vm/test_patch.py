@@ -23,8 +23,8 @@ CERTIFICATES = "/usr/share/ca-certificates/mozilla"
 SETTINGS = "patch: {quiet: 5}\nrollout: {min_healthy_time: 0, max_unavailable: 50%, healthy_deadline: 1800}\n"
 """An emulated processor may take minutes to boot a container."""
 USES_IT = ("--", "python3", "-c", "import ssl, time; time.sleep(1e9)")
-USERS = ["tls1", "tls2", "tls3"]
-OTHERS = ["idle1", "idle2"]
+USERS = ["tls1", "tls2"]
+OTHERS = ["idle1"]
 THERE = (*PRODUCT_PACKAGES, "apparmor", "python3-dnspython", "unattended-upgrades")
 """What the image has already, as this is not about the installation."""
 
@@ -54,10 +54,10 @@ def installed(guest: Guest) -> str:
 
 
 def test_a_patch_arrives_by_itself(guest: Guest) -> None:
-    fleet(guest, "create", "tls", "-n", "3", *USES_IT)
-    fleet(guest, "create", "idle", "-n", "2", *SLEEP)
-    fleet(guest, "create", "sys", "-n", "2")
-    fleet(guest, "wait", "--all", "--for", "healthy", "--timeout", "300")
+    fleet(guest, "create", "tls", "-n", "2", *USES_IT)
+    fleet(guest, "create", "idle", "-n", "1", *SLEEP)
+    fleet(guest, "create", "sys", "-n", "1")
+    fleet(guest, "wait", "--all", "--for", "healthy", "--timeout", "900")
     old, before = installed(guest), pids(guest)
     assert guest.run("lxcfleet stale", check=False, timeout=LONG).returncode == 0
 
@@ -70,7 +70,7 @@ def test_a_patch_arrives_by_itself(guest: Guest) -> None:
     )  # fmt: skip
     fleet(guest, "rollout", "status", "--follow")
     assert guest.run("lxcfleet stale", check=False, timeout=LONG).returncode == 0
-    fleet(guest, "wait", "--all", "--for", "healthy", "--timeout", "300")
+    fleet(guest, "wait", "--all", "--for", "healthy", "--timeout", "900")
     assert set(states(guest).values()) == {"running"}
     now = pids(guest)
     assert {name: now[name] for name in OTHERS} == {name: before[name] for name in OTHERS}
