@@ -58,6 +58,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
+        starting = parts.tasks.do("start", systemd.ask_for_time)
         api, attach = listeners(self._paths, parts.access)
         await self._find_again()
         runner = gate.runner_of(parts.server.application)
@@ -67,6 +68,7 @@ class Daemon:
         commands = AttachServer(attach, parts.registry, parts.launcher, parts.access, parts.foregrounds, parts.archives)
         tasks = self._begin(commands)
         log.info("lxcfleetd %s: %d containers", __version__, len(parts.registry))
+        starting.cancel()
         systemd.notify("READY=1")
         if dpkg.holder() is None:
             parts.own.begin(daemon=False)

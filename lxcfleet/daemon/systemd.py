@@ -39,6 +39,11 @@ def sockets() -> list[socket.socket]:
 ANEW = 75
 """The exit status of a daemon that is to be started anew; the unit has it, too. sysexits.h: EX_TEMPFAIL."""
 
+START_SECONDS = 1800.0
+"""The longest time, in seconds, that a start may take."""
+MORE_SECONDS = 90
+"""How many seconds more a start asks for; it does so again long before these are over."""
+
 
 def restarts() -> bool:
     """Whether systemd started the daemon, and so starts it anew when it ends with the status ``ANEW``."""
@@ -68,6 +73,18 @@ def notify(state: str) -> None:
                 sender.sendto(state.encode(), socket.MSG_DONTWAIT, address.replace("@", "\0", 1))
             except BlockingIOError:
                 log.warning("systemd could not be told %s: it reads nothing", state)
+
+
+async def ask_for_time(longest: float = START_SECONDS) -> None:
+    """Tell systemd regularly that the start goes on, until cancelled, or for ``longest`` seconds.
+
+    On a busy host a start may take longer than the unit's TimeoutStartSec=. Without this systemd would break it off, and
+    each one after it. A start that hangs, so that the event loop does not run, is still broken off.
+    """
+    deadline = time.monotonic() + longest
+    while time.monotonic() < deadline:
+        notify(f"EXTEND_TIMEOUT_USEC={MORE_SECONDS * 1_000_000}")
+        await asyncio.sleep(MORE_SECONDS / 9)
 
 
 def watchdog_seconds() -> float | None:

@@ -41,6 +41,17 @@ def test_the_watchdog_is_fed_only_while_no_task_is_hopeless(monkeypatch: pytest.
     assert told == ["WATCHDOG=1"] * 3
 
 
+def test_a_start_asks_for_more_time_until_it_has_taken_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, on a busy host, each start was broken off after 200 s, and the next one began."""
+    told: list[str] = []
+    monkeypatch.setattr(systemd, "notify", told.append)
+    monkeypatch.setattr(systemd, "MORE_SECONDS", 0)
+    asyncio.run(asyncio.wait_for(systemd.ask_for_time(longest=0.05), 60))
+    assert len(told) > 1
+    assert set(told) == {"EXTEND_TIMEOUT_USEC=0"}
+    assert systemd.START_SECONDS > 200
+
+
 def test_a_systemd_that_reads_nothing_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before, once the kernel's queue of messages was full, the daemon hung on the next one."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
