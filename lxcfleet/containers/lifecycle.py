@@ -354,8 +354,9 @@ class Lifecycle:
             proc.send_signal(running.pid, running.monitor, ending)
             if await _gone(running, min(left, NUDGE_SECONDS) if system else left):
                 return
-        proc.send_signal(running.pid, running.monitor, signal.SIGKILL)
-        if timeout > 0:
+        # Its init may have ended in time: on a busy host the monitor is at its hooks for longer than that.
+        runs = not proc.has_ended(running.pid, running.monitor)
+        if proc.send_signal(running.pid, running.monitor, signal.SIGKILL) and runs and timeout > 0:
             self._bus.publish(Killed(container.name, timeout))
         deadline = time.monotonic() + KILL_SECONDS
         while not await _gone(running, NUDGE_SECONDS):

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lxcfleet.containers import exits
-from lxcfleet.containers.container import Container
+from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.desired import Lack
+from lxcfleet.containers.events import Killed
 from lxcfleet.containers.exits import Exit, Past, last_lines, mark
+from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.restarts import Course
 from lxcfleet.host.lxc.stopping import stops
+from lxcfleet.host.process import cgroup, proc
 from lxcfleet.paths import ContainerPaths
+from lxcfleet.runtime.bus import Event
 from lxcfleet.spec.restart import Policy, Restart
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.states import State
+from lxcfleet.spec.terms import Init
 
 ENDED = Exit(1000.0, 7 << 8, seconds=1.5, lines=("no such file",))
 
@@ -104,3 +113,27 @@ def test_one_that_lacks_something_is_blocked_whatever_its_last_end_was() -> None
 )  # fmt: skip
 def test_whom_lxc_stop_stops(words: str, meant: bool) -> None:
     assert stops(words.split(), "web", "/var/lib/lxc") == meant
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_only_a_container_whose_init_still_ran_at_the_end_of_its_time_is_told_as_killed(
+    runs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, one whose program had ended in time was, too, if LXC's monitor was slow with its hooks."""
+    told: list[Event] = []
+    sent: list[int] = []
+    running = Running(10, 9, -1, cgroup.Payload({}), proc.uptime(), 0.0)
+
+    def send_signal(_pid: int, _parent: int, number: int) -> bool:
+        sent.append(number)
+        if number == signal.SIGKILL:
+            running.gone.set()
+        return True
+
+    monkeypatch.setattr(proc, "send_signal", send_signal)
+    monkeypatch.setattr(proc, "has_ended", lambda _pid, _monitor: not runs)
+    stub: Any = SimpleNamespace(_bus=SimpleNamespace(publish=told.append))
+    container = Container("web", Spec("web", Init.APP, ("true",)), running=running)
+    asyncio.run(Lifecycle.halt(stub, container, 0.01))
+    assert sent == [signal.SIGTERM, signal.SIGKILL]
+    assert told == ([Killed("web", 0.01)] if runs else [])
