@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+
+from lxcfleet.host.process import cgroup, enclosure
 
 from .harness import Fleet, processes_in, until
 
 pytestmark = pytest.mark.system
 
+FORKS = "f() { setsid env -i sh -c 'while :; do setsid env -i sleep 4321 & sleep 0.01; done' & }; f; f; f; sleep 4321"
+"""Each process leaves its session, and empties its environment."""
 PLACE = Path("/opt/lxcfleet-tests")
 """On the host, and so in every clone."""
 SETTINGS = """
@@ -32,6 +39,11 @@ profiles:
     rollout:
       tests:
         - {name: hangs, timeout: 1, run: [sh, -c, "(setsid sleep 4321 &); sleep 4321 & echo waits; sleep 4321"]}
+  forking:
+    rollout:
+      tests:
+        - {name: inside, timeout: 1, run: [/bin/sh, -c, "FORKS"]}
+        - {name: outside, where: host, timeout: 1, run: [/bin/sh, -c, "FORKS"]}
 """
 
 
@@ -47,14 +59,14 @@ def replace(path: Path, text: bytes) -> None:
 def tested(fleet: Fleet, tmp_path: Path) -> Iterator[Fleet]:
     """A fleet with these profiles, and a program of the host that can be patched."""
     PLACE.mkdir()
-    replace(PLACE / "serve", Path("/usr/bin/sleep").read_bytes())
-    replace(PLACE / "version", b"good\n")
-    fleet.stop_daemon()
-    text = SETTINGS.replace("SEEN", str(tmp_path / "seen")).replace("LXC/", f"{fleet.paths.lxc}/")
-    fleet.settings(fleet.usual + text)
-    fleet.paths.rollout.unlink(missing_ok=True)
-    fleet.start_daemon()
     try:
+        replace(PLACE / "serve", Path("/usr/bin/sleep").read_bytes())
+        replace(PLACE / "version", b"good\n")
+        fleet.stop_daemon()
+        text = SETTINGS.replace("SEEN", str(tmp_path / "seen")).replace("FORKS", FORKS).replace("LXC/", f"{fleet.paths.lxc}/")
+        fleet.settings(fleet.usual + text)
+        fleet.paths.rollout.unlink(missing_ok=True)
+        fleet.start_daemon()
         yield fleet
         fleet.run("rollout", "abort")
         fleet.ok("destroy", "--all", "--force", "-q")
@@ -103,6 +115,38 @@ def test_a_test_that_hangs_ends_with_all_that_it_started(tested: Fleet) -> None:
     assert only["phase"] == "done"
     until(lambda: not _hanging(name), 5, "processes of the test are left")
     assert [each["verdict"] for each in only["tests"]] == ["bad"]
+
+
+def test_tests_that_fork_for_ever_end_with_all_that_they_started(tested: Fleet) -> None:
+    name = tested.name("f")
+    tested.ok("create", name, "--profile", "forking", "--", "sleep", "infinity")
+    tested.ok("wait", name, "--for", "healthy")
+    record = tested.json("restart", name, "--rolling")
+    assert {each["name"]: each["verdict"] for each in record["containers"][0]["tests"]} == {"inside": "bad", "outside": "bad"}
+    until(lambda: not [each for each in psutil.process_iter() if _sleeps(each.pid)], 5, "processes of the tests are left")
+    assert not list(Path("/sys/fs/cgroup").glob("**/lxcfleet-test-*"))
+
+
+def test_what_a_test_left_whose_launcher_was_killed_ends_with_the_next_test(tested: Fleet) -> None:
+    name = tested.name("k")
+    tested.ok("create", name, "--profile", "hanging", "--", "sleep", "infinity")
+    tested.ok("wait", name, "--for", "healthy")
+    payload = cgroup.payload(tested.pid(name), name)
+    above = enclosure.place_inside(payload)
+    assert above is not None
+    left = above / "lxcfleet-test-1-1-0badcafe"
+    left.mkdir()
+    with subprocess.Popen(["sleep", "4321"]) as process:
+        (left / "cgroup.procs").write_text(str(process.pid))
+        tested.run("restart", name, "--rolling")
+        assert process.wait(10) == -signal.SIGKILL
+    until(lambda: not left.exists(), 5)
+
+
+def _sleeps(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return b"4321" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 def _hanging(name: str) -> list[int]:

@@ -15,6 +15,7 @@ from typing import Any, cast
 import pytest
 
 from lxcfleet.errors import HostError, InvalidInput
+from lxcfleet.host.process import enclosure
 from lxcfleet.patch.rollout import planner, state, trial
 from lxcfleet.patch.rollout.planner import Restart, Stop, Try, Wait
 from lxcfleet.patch.rollout.state import LiveState, Member, MemberPhase, Rollout, RolloutKind
@@ -326,3 +327,11 @@ def test_a_program_of_the_host_that_hangs_ends_with_all_that_it_started(tmp_path
     while any(Path(f"/proc/{pid}").exists() for pid in found):
         assert time.monotonic() < deadline, "some are left"
         time.sleep(0.01)
+
+
+def test_only_cgroups_of_processes_that_are_gone_are_ended() -> None:
+    pid = os.getpid()
+    own = f"lxcfleet-test-{pid}-{enclosure._start(pid)}-0badcafe"
+    assert not enclosure.is_left(own)
+    assert enclosure.is_left(f"lxcfleet-test-{pid}-1-0badcafe"), "another process has the number now"
+    assert not any(map(enclosure.is_left, ("lxcfleet-test-x-1-a", "lxcfleet-test-1", "lxc.payload.a", "")))

@@ -20,7 +20,9 @@ from typing import Any
 import _lxc
 
 from lxcfleet.errors import FleetError, WrongState
+from lxcfleet.host.kernel import syscalls
 from lxcfleet.host.lxc import language, liblxc, monitor
+from lxcfleet.host.process.enclosure import Enclosure
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
@@ -59,9 +61,10 @@ def run(request: Mapping[str, Any], descriptors: Sequence[int], lxc_path: str) -
 
 
 def check(
-    name: str, lxc_path: str, command: Sequence[str], variables: Mapping[str, str], timeout: float
+    name: str, lxc_path: str, command: Sequence[str], variables: Mapping[str, str], timeout: float,
+    within: Enclosure | None = None,
 ) -> tuple[int | None, str]:
-    """Run ``command`` inside; returns its exit status, and the end of its output.
+    """Run ``command`` inside; returns its exit status, and the end of its output. ``within``: the cgroup that it gets.
 
     Returns None if it did not end within ``timeout`` seconds: then it and its process group are killed. If it survives that,
     as it waits for a disk or is frozen with its container, it is left alone. Raises FleetError if it can't be started.
@@ -69,7 +72,8 @@ def check(
     read, write = os.pipe()
     null = os.open(os.devnull, os.O_RDWR)
     try:
-        pid = _attach(name, lxc_path, _exec(command, environment(variables), [null, write, write]))
+        become = _exec(command, environment(variables), [null, write, write])
+        pid = _attach(name, lxc_path, become if within is None else _entered(within, become))
     finally:
         os.close(write)
         os.close(null)
@@ -145,6 +149,19 @@ def _attach(name: str, lxc_path: str, callback: Callable[[], int]) -> int:
         why = f"liblxc could not attach; see {lxc_path}/{name}/lxc.log"
         raise FleetError(f"can't run a command in {name}", why=why)
     return pid
+
+
+def _entered(within: Enclosure, become: Callable[[], int]) -> Callable[[], int]:
+    def enter() -> int:
+        try:
+            syscalls.die_with_parent()
+            within.enter()
+        except OSError as error:
+            os.write(2, f"lxcfleet: it gets no cgroup: {error.strerror}\n".encode())
+            return NOT_EXECUTABLE
+        return become()
+
+    return enter
 
 
 def _exec(

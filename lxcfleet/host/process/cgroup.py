@@ -51,6 +51,14 @@ def parent() -> str:
     return SLICE if own.startswith(f"0::/{SLICE}/") else ""
 
 
+def place(controller: str) -> Path | None:
+    """Where this host's side makes cgroups of its own: v2's, or else those of the controller; None: there is no such."""
+    if unified():
+        return _ROOT / parent()
+    top = _ROOT / controller
+    return top if top.is_dir() else None
+
+
 @dataclass(frozen=True)
 class Payload:
     """The cgroups of one running container: controller to directory; the key of v2's is empty."""

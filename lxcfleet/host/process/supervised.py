@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from lxcfleet.host.kernel import syscalls
+from lxcfleet.host.process.enclosure import Enclosure
 
 _PIECE = 65536
 _LARGEST = 1 << 20
@@ -55,29 +56,38 @@ def _kill_marked(pid: int, mark: bytes) -> bool:
 
 
 def run(
-    argv: Sequence[str], environment: Mapping[str, str], *, seconds: float, most: int
+    argv: Sequence[str], environment: Mapping[str, str], *, seconds: float, most: int, within: Enclosure | None = None
 ) -> tuple[int | None, str]:
-    """Run a program of the host without input; its exit status, and the last ``most`` bytes of what it printed.
+    """Run a program of the host without input; its exit status, and the last ``most`` bytes of what it printed. ``within``:
+    the cgroup that it gets.
 
     None: it did not end within ``seconds``. This process adopts what the program leaves, and ends that; so nothing else of
     this process's children may run.
     """
     syscalls.adopt_orphans()
+
+    def become() -> None:
+        syscalls.die_with_parent()
+        if within is not None:
+            within.enter()
+
     try:
         process = subprocess.Popen(
             argv, env=dict(environment), cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, start_new_session=True,
-            preexec_fn=syscalls.die_with_parent,  # noqa: PLW1509  no threads here
+            preexec_fn=become,  # noqa: PLW1509  no threads here
         )  # fmt: skip
     except (FileNotFoundError, NotADirectoryError):
         return _NOT_FOUND, f"{argv[0]}: there is no such program on the host"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
         return _NOT_EXECUTABLE, f"{argv[0]} can't be run: {error}"
     try:
         ended, output = _read(process, time.monotonic() + seconds, most)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        if within is not None:
+            within.end()
         code = process.wait()
         _end_children()
         assert process.stdout is not None

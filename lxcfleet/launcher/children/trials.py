@@ -10,7 +10,7 @@ from collections.abc import Collection
 from lxcfleet.errors import FleetError, HostError
 from lxcfleet.host.kernel import home
 from lxcfleet.host.lxc import attach
-from lxcfleet.host.process import cgroup, supervised
+from lxcfleet.host.process import cgroup, enclosure, supervised
 from lxcfleet.launcher.children.answer import Reply, answer, say
 from lxcfleet.launcher.items.containers import Checked, TrialItem
 from lxcfleet.launcher.operations import TRY
@@ -41,16 +41,18 @@ def _inside(item: TrialItem, paths: Paths) -> tuple[int | None, str]:
     token = secrets.token_hex(8)
     variables = {**item["environment"], _MARK: token}
 
-    def processes() -> Collection[int]:
-        directory = cgroup.payload(item["pid"], item["name"]).directory
-        return [] if directory is None else cgroup.members(str(directory))[0]
+    payload = cgroup.payload(item["pid"], item["name"])
 
-    with supervised.none_left(f"{_MARK}={token}", processes):
-        return attach.check(item["name"], str(paths.lxc), item["command"], variables, item["timeout"])
+    def processes() -> Collection[int]:
+        return [] if payload.directory is None else cgroup.members(str(payload.directory))[0]
+
+    # By the mark, too: root inside may take a process out of its cgroup again.
+    marked = supervised.none_left(f"{_MARK}={token}", processes)
+    with marked, enclosure.made(enclosure.place_inside(payload)) as within:
+        return attach.check(item["name"], str(paths.lxc), item["command"], variables, item["timeout"], within)
 
 
 def _on_host(item: TrialItem) -> tuple[int | None, str]:
-    with home.entered():
-        return supervised.run(
-            item["command"], {**_ENVIRONMENT, **item["environment"]}, seconds=item["timeout"], most=_KEPT
-        )
+    variables = {**_ENVIRONMENT, **item["environment"]}
+    with home.entered(), enclosure.made(enclosure.place_on_host()) as within:
+        return supervised.run(item["command"], variables, seconds=item["timeout"], most=_KEPT, within=within)
