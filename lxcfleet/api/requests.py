@@ -137,6 +137,8 @@ class SetRequest:
     policy: Mapping[str, Any] = field(default_factory=dict)
     """The values of that rollout's policy that differ from the settings."""
     dry_run: bool = False
+    ignore_depends: bool = False
+    """Whether containers get another base on which their own packages would break."""
 
     def to_json(self) -> dict[str, Any]:
         """The body."""
@@ -154,6 +156,7 @@ class SetRequest:
             restart=fields.flag("restart", True),
             policy=read_rollout_policy(fields),
             dry_run=fields.flag("dry_run"),
+            ignore_depends=fields.flag("ignore_depends"),
         )
         if not request.assignments:
             fields.complain("assignments", "say what to set, as KEY=VALUE")

@@ -79,6 +79,14 @@ def dry_run(function: F) -> F:
     return click.option("--dry-run", is_flag=True, help="Only say what would be done.")(function)
 
 
+def ignore_depends(function: F) -> F:
+    """``--ignore-depends``."""
+    return click.option(
+        "--ignore-depends", is_flag=True,
+        help="Give containers another base (`generation`) also if their own packages would then lack what they depend on.",
+    )(function)  # fmt: skip
+
+
 def drain(text: str) -> Callable[[F], F]:
     """``--drain SECONDS``."""
     return click.option("--drain", type=click.FloatRange(0, MAX_DRAIN), default=None, metavar="SECONDS", help=text)

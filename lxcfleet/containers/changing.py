@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lxcfleet.base.generations import store
@@ -75,8 +75,10 @@ class Changing:
         network: Network,
         bus: Bus,
         dependencies: Dependencies,
+        unfit: Callable[[Iterable[str], int], Awaitable[dict[str, list[str]]]],
     ) -> None:
-        self._paths = paths
+        """``unfit``: see containers.fitting."""
+        self._paths, self._unfit = paths, unfit
         self._reconciler = reconciler
         self._specs = specs
         self._mask = mask
@@ -150,6 +152,25 @@ class Changing:
             await self._network.check_new(len(joining))
         await self._network.check_changed([(each.former, each.spec) for each in planned if each.changed])
         return planned
+
+    async def refuse_unfit(self, planned: Iterable[Planned]) -> None:
+        """Refuse another base for containers whose own packages would break on it. Raises WrongState, HostError."""
+        going: dict[int, list[str]] = {}
+        for each in planned:
+            if each.spec.generation != each.former.generation:
+                going.setdefault(each.spec.generation, []).append(each.container.name)
+        for to, names in going.items():
+            left = await self._unfit(names, to)
+            if not left:
+                continue
+            lines = [f"{name}: {reason}" for name, reasons in left.items() for reason in reasons]
+            more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+            goal = f"generation {to}" if to else "the host's root"
+            raise WrongState(
+                f"nothing was changed: packages of {_some([*left])} would break on {goal}",
+                why="\n".join([*lines[:SHOWN], *more]),
+                hint="upgrade or remove these packages in the container, or use --ignore-depends",
+            )
 
     def _placed(self, former: Spec, spec: Spec) -> Spec:
         """The spec without addresses that it is not to have: those of a network that it leaves, and those that others are

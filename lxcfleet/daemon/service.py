@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import cast
 
 from lxcfleet.api.records import ContainerDetails, ContainerRecord, DoctorRecord, FindingRecord, ResultRecord
@@ -25,6 +26,7 @@ from lxcfleet.containers.disk import Disk
 from lxcfleet.containers.drain import Drain
 from lxcfleet.containers.endings import Endings
 from lxcfleet.containers.firsts import Firsts
+from lxcfleet.containers.fitting import unfit
 from lxcfleet.containers.host_keeper import HostKeeper
 from lxcfleet.containers.lifecycle import Lifecycle
 from lxcfleet.containers.masks import MaskKeeper
@@ -116,7 +118,8 @@ class Fleet:
         self._of_copies_and_drains(drain)
         self.boot = Boot(paths, registry, prober, self.reconciler, operations, bus, dependencies)
         self.dependencies, self.prerequisites = dependencies, prerequisites
-        self.changing = Changing(paths, self.reconciler, specs, mask, network, bus, dependencies)
+        fits = partial(unfit, launcher)
+        self.changing = Changing(paths, self.reconciler, specs, mask, network, bus, dependencies, fits)
         self.disk = Disk(paths, registry, launcher, mask)
         self.volumes = Volumes(paths, registry, self.room, launcher, operations, bus)
         self.creation = Creation(

@@ -31,6 +31,8 @@ class Setting:
         await fleet.registry.observe()
         chosen = fleet.registry.choose(ask.selection)
         planned = await fleet.changing.plan(chosen, parse_all(ask.assignments), fleet.config)
+        if not ask.ignore_depends:
+            await fleet.changing.refuse_unfit(planned)
         for each in planned:
             if each.spec.secrets != each.former.secrets:
                 fleet.secrets.find(each.container.name, each.spec)

@@ -26,6 +26,7 @@ from lxcfleet.base.generations import packages, store
 from lxcfleet.containers.changing import Changing
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.events import LeftoverRemoved
+from lxcfleet.containers.fitting import unfit
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.registry import Registry
 from lxcfleet.errors import Broken, Busy, FleetError, NotFound, WrongState, from_body
@@ -35,7 +36,6 @@ from lxcfleet.launcher.items.base import FreezeItem
 from lxcfleet.launcher.operations import CHECK_GENERATION, FREEZE_BASE, REMOVE_GENERATION, TIDY_GENERATIONS
 from lxcfleet.patch import behind
 from lxcfleet.patch.events import Frozen, GenerationRemoved
-from lxcfleet.patch.fitting import unfit
 from lxcfleet.patch.holding import check_until
 from lxcfleet.patch.holds import Hold, Holds, today
 from lxcfleet.patch.rejections import Rejection, Rejections

@@ -52,3 +52,21 @@ def test_a_container_whose_own_packages_would_break_is_left_alone_and_says_why(
     daemon.launcher.model.unfit = {"web1": ["x"]}
     assert cli("rollback", "web*", "--to", "host").status == 3
     assert bases(cli) == {"web1": generation, "web2": 0}
+
+
+def test_set_refuses_a_base_on_which_own_packages_would_break(cli: Cli, daemon: Daemon, generation: int) -> None:
+    for name in ("web1", "web2"):
+        daemon.fleet.add(name, start=False)
+    daemon.launcher.model.unfit["web2"] = [NEEDS]
+    for more in ((), ("--dry-run",), ("--no-restart",)):
+        refused = cli("set", "web*", "generation=3", *more)
+        assert refused.status == 1
+        flat = ": ".join(line.strip() for line in refused.err.splitlines())
+        assert f"nothing was changed: packages of web2 would break on generation 3: web2: {NEEDS}" in flat
+        assert "--ignore-depends" in flat
+    assert cli("set", "web1", "generation=3").status == 0, "its packages go along"
+    assert bases(cli) == {"web1": generation, "web2": 0}
+    assert cli("set", "web2", "memory=64M").status == 0, "it keeps its base"
+    assert cli("set", "web2", "generation=3", "--ignore-depends").status == 0
+    assert cli("set", "web2", "generation=0").status == 1, "the way to the host's root is one as well"
+    assert bases(cli) == {"web1": generation, "web2": generation}

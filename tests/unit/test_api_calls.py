@@ -53,7 +53,7 @@ REQUESTS: dict[str, list[Any]] = {
     "logs": [LogsRequest("a"), LogsRequest("a", "lxc", 7, follow=True)],
     "consoles": [LinesRequest(WEB), LinesRequest(Selection(), 3, 1767225600.125, follow=True)],
     "act": [ActionRequest(Action.STOP, WEB, timeout=2.5)],
-    "set": [SetRequest(WEB, ("memory=512M", "labels.tier="), False, {"canaries": "2"}, True)],
+    "set": [SetRequest(WEB, ("memory=512M", "labels.tier="), False, {"canaries": "2"}, True, True)],
     "volume": ["data"],
     "create_volume": [CreateVolumeRequest("data"), CreateVolumeRequest("data", 4 << 20, {"tier": "db"}, True, True)],
     "add_app": [AddAppRequest("shop", "1.4", "/srv/build"), AddAppRequest("shop", "1", "/a.tar", 1, 5, True)],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from lxcfleet.containers.lxc_config import Platform
 from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.specs import Specs
-from lxcfleet.errors import Broken, Busy, FleetError, HostError, InvalidInput
+from lxcfleet.errors import Broken, Busy, FleetError, HostError, InvalidInput, WrongState
 from lxcfleet.host.kernel import tree
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
@@ -61,12 +61,16 @@ class World:
         self.specs = Specs(self.paths, platform, nobody, network, bus, 4)
         reconciler = Reconciler(self.registry, nobody, self.specs, nobody, 10.0)
         dependencies = Dependencies(self.registry, nobody, bool)
-        self.changing = Changing(self.paths, reconciler, self.specs, mask, network, bus, dependencies)
+        self.changing = Changing(self.paths, reconciler, self.specs, mask, network, bus, dependencies, self.unfit)
         for number, name in enumerate(NAMES):
             spec = Spec(name, Init.APP, ("true",), first_id=1879048192 + 65536 * number, created="2026-01-01T00:00:00Z")
             self.paths.container(name).directory.mkdir()
             self.paths.container(name).spec.write_text(store.render(spec))
             self.registry.add(Container(name, spec))
+
+    async def unfit(self, names: Iterable[str], to: int) -> dict[str, list[str]]:
+        """Their own packages break on generation 8."""
+        return {name: [f"nginx needs libssl3, not {to}"] * 4 for name in names if to == 8}
 
     def on_disk(self) -> dict[str, str]:
         return {name: self.paths.container(name).spec.read_text() for name in NAMES}
@@ -175,3 +179,21 @@ def test_update_leaves_keys_of_the_settings_and_names_keys_that_can_not_change()
     assert never == ()
     _, never = like(has, replace(wanted, first_id=None, profile="web"), frozenset())
     assert never == ("profile", "privileged")
+
+
+def test_another_base_on_which_own_packages_break_is_refused_with_their_names(world: World) -> None:
+    def planned(to: int) -> list[Planned]:
+        found = []
+        for name in NAMES:
+            container = world.registry[name]
+            assert container.wanted is not None
+            found.append(Planned(container, container.wanted, replace(container.wanted, generation=to)))
+        return found
+
+    asyncio.run(world.changing.refuse_unfit(planned(0)))
+    asyncio.run(world.changing.refuse_unfit(planned(7)))
+    with pytest.raises(WrongState, match="would break on generation 8") as refused:
+        asyncio.run(world.changing.refuse_unfit(planned(8)))
+    assert f"{NAMES[0]}: nginx needs libssl3, not 8" in (refused.value.why or "")
+    assert f"and {4 * len(NAMES) - 5} more" in (refused.value.why or "")
+    assert "--ignore-depends" in (refused.value.hint or "")

@@ -23,6 +23,7 @@ from lxcfleet.spec.assignments import parse_all
 @options.labelled("Only those that have this label; may be repeated.")
 @click.option("--all", "everything", is_flag=True, help="All containers.")
 @click.option("--no-restart", is_flag=True, help="Leave what takes a restart to their next one.")
+@options.ignore_depends
 @rolling.policy_options
 @options.dry_run
 @options.formatted
@@ -36,6 +37,7 @@ def set_(
     labels: tuple[str, ...],
     everything: bool,
     no_restart: bool,
+    ignore_depends: bool,
     dry_run: bool,
     style: str,
     quiet: bool,
@@ -65,7 +67,7 @@ def set_(
     if no_restart:
         for option in rolling.refused(more):
             raise InvalidInput(f"{option} says how to restart", hint="leave out --no-restart")
-    request = SetRequest(chosen, assignments, not no_restart, rolling.policy_of(more), dry_run)
+    request = SetRequest(chosen, assignments, not no_restart, rolling.policy_of(more), dry_run, ignore_depends)
     client = connect(ctx)
     record = client.set(request)
     if not quiet:
