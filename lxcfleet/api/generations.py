@@ -92,7 +92,8 @@ class CheckedRecord(TypedDict):
     written: list[str]
     """Files that a program wrote in place since: the generation has the new content."""
     altered: list[str]
-    """Linked files whose mode or owner was changed on the host since: the generation has the new ones."""
+    """Linked files whose mode, owner, access list or capabilities were changed on the host since: the generation has the
+    new ones."""
     missing: list[str]
     strange: list[str]
     """What was not frozen, and is there."""

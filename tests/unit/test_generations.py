@@ -281,7 +281,8 @@ def test_a_list_of_files_is_read_as_it_was_written(data: st.DataObject) -> None:
         for each, kind in zip(names, kinds, strict=True):
             if kind in "lf":
                 stamp = folder.stamps[each] = Stamp(
-                    data.draw(numbers), data.draw(numbers), data.draw(times), Owned(0o4755, data.draw(ids), data.draw(ids))
+                    data.draw(numbers), data.draw(numbers), data.draw(times), Owned(0o4755, data.draw(ids), data.draw(ids)),
+                    data.draw(st.sampled_from([(), (("security.capability", b"\0\xff"),)])),
                 )
                 folder.linked[each] = stamp.inode
                 if kind == "f":
@@ -472,6 +473,37 @@ def test_a_mode_or_an_owner_that_the_host_has_changed_is_found(paths: Paths, hos
     (host / "usr/lib/tool/a").write_text("written as well, and told once")
     report = verify(paths, 1)
     assert (report.written, report.altered) == (["/usr/lib/tool/a"], [])
+
+
+def test_attributes_that_the_host_has_changed_are_found(paths: Paths, host: Path) -> None:
+    """In place of access lists and capabilities, which only root can give: these are extended attributes as well."""
+    a, b = host / "usr/lib/tool/a", host / "usr/lib/tool/b"
+    os.setxattr(a, "user.one", b"1")
+    cwd = Path.cwd()
+    freeze(paths, host)
+    assert verify(paths, 1).good
+    os.setxattr(b, "user.two", b"2")
+    assert verify(paths, 1).altered == ["/usr/lib/tool/b"]
+    os.removexattr(a, "user.one")
+    report = verify(paths, 1)
+    assert (report.altered, report.written) == (["/usr/lib/tool/a", "/usr/lib/tool/b"], [])
+    assert Path.cwd() == cwd
+
+
+def test_a_list_without_attributes_is_of_use(paths: Paths, host: Path) -> None:
+    """Those of an earlier version did not have them."""
+    freeze(paths, host)
+    file = store.manifest_file(paths, "s1")
+    content = zlib.decompress(file.read_bytes()[:-32])
+    line, _, rest = content.partition(b"\n")
+    head = json.loads(line)
+    del head["file_attributes"]
+    content = zlib.compress(json.dumps(head).encode() + b"\n" + rest)
+    file.write_bytes(content + hashlib.sha256(content).digest())
+    os.setxattr(host / "usr/lib/tool/a", "user.one", b"1")
+    assert verify(paths, 1).good
+    (host / "usr/lib/tool/a").chmod(0o600)
+    assert verify(paths, 1).altered == ["/usr/lib/tool/a"]
 
 
 def test_a_list_without_owners_is_of_use(paths: Paths, host: Path) -> None:

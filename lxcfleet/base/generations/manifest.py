@@ -46,6 +46,10 @@ class Owned(NamedTuple):
     gid: int
 
 
+Attributes = tuple[tuple[str, bytes], ...]
+"""Extended attributes, by name."""
+
+
 class Stamp(NamedTuple):
     """A linked file as it was when it was linked. Its size or its time changes if it is written in place."""
 
@@ -55,12 +59,14 @@ class Stamp(NamedTuple):
     """In nanoseconds."""
     owned: Owned | None = None
     """None: a list of the first format does not say."""
+    attributes: Attributes | None = None
+    """Access lists, capabilities and the like; None: a list that was made by an earlier version does not say."""
 
     @classmethod
-    def of(cls, status: os.stat_result) -> Stamp:
+    def of(cls, status: os.stat_result, attributes: Attributes = ()) -> Stamp:
         """That of the file with this status."""
         owned = Owned(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
-        return cls(status.st_ino, status.st_size, status.st_mtime_ns, owned)
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns, owned, attributes)
 
 
 class Status(NamedTuple):
@@ -69,7 +75,7 @@ class Status(NamedTuple):
     mode: int
     uid: int
     gid: int
-    attributes: tuple[tuple[str, bytes], ...] = ()
+    attributes: Attributes = ()
 
 
 @dataclass
@@ -166,17 +172,25 @@ def encode(manifest: Manifest) -> bytes:
         columns.sizes.tobytes(), columns.mtimes.tobytes(), columns.ctimes.tobytes(),
         columns.file_modes.tobytes(), columns.file_uids.tobytes(), columns.file_gids.tobytes(),
     )  # fmt: skip
-    attributes = {
-        path: [[name, value.hex()] for name, value in folder.status.attributes]
-        for path, folder in folders.items()
-        if folder.status.attributes
-    }
+    attributes = {path: _told(folder.status.attributes) for path, folder in folders.items() if folder.status.attributes}
+    of_files: dict[str, dict[str, list[list[str]]]] = {}
+    for path, folder in folders.items():
+        if told := {name: _told(each.attributes) for name, each in folder.stamps.items() if each.attributes}:
+            of_files[path] = told
     head = {
         "format": FORMAT, "order": sys.byteorder, "top": manifest.top, "lengths": [len(each) for each in written],
-        "attributes": attributes,
+        "attributes": attributes, "file_attributes": of_files,
     }  # fmt: skip
     content = zlib.compress(json.dumps(head).encode("ascii") + b"\n" + b"".join(written), _SWIFT)
     return content + hashlib.sha256(content).digest()
+
+
+def _told(attributes: Attributes) -> list[list[str]]:
+    return [[name, value.hex()] for name, value in attributes]
+
+
+def _attributes(told: Iterable[tuple[str, str]]) -> Attributes:
+    return tuple((name, bytes.fromhex(value)) for name, value in told)
 
 
 def decode(content: bytes, where: str, *, stamps: bool = False) -> Manifest:
@@ -209,18 +223,19 @@ def _decode(content: bytes, stamps: bool) -> Manifest:
     mtimes, ctimes = (array("q", parts[key]) for key in ("mtimes", "ctimes"))
     kinds = parts["kinds"]
     owned = [array("I", parts[key]) for key in _OWNERS if key in parts]
+    of_files = head.get("file_attributes")  # not in lists of earlier versions
     folders: Folders = {}
     start = 0
     for path, mode, uid, gid, count in zip(paths, modes, uids, gids, counts, strict=True):
         end = start + count
-        attributes = tuple((name, bytes.fromhex(value)) for name, value in head["attributes"].get(path, ()))
-        folder = folders[path] = Folder(Status(mode, uid, gid, attributes))
+        folder = folders[path] = Folder(Status(mode, uid, gid, _attributes(head["attributes"].get(path, ()))))
         if kinds.count(_LINKED, start, end) == count and not stamps:  # most directories have nothing else
             folder.linked = dict(zip(names[start:end], inodes[start:end], strict=True))
         else:
             for at in range(start, end):
                 whose = Owned(*(column[at] for column in owned)) if owned and stamps else None
-                _put(folder, names[at], kinds[at], Stamp(inodes[at], sizes[at], mtimes[at], whose), ctimes[at])
+                told = None if of_files is None else _attributes(of_files.get(path, {}).get(names[at], ()))
+                _put(folder, names[at], kinds[at], Stamp(inodes[at], sizes[at], mtimes[at], whose, told), ctimes[at])
         start = end
     if start != len(names):
         raise ValueError("it has more names than its directories")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from lxcfleet.base.generations import store
 from lxcfleet.base.generations.manifest import Folder, Folders
-from lxcfleet.base.generations.scan import OPEN
+from lxcfleet.base.generations.scan import OPEN, attributes, working_directory_kept
 from lxcfleet.base.generations.sheets import Sheets
 from lxcfleet.base.tree import join, parent
 from lxcfleet.errors import Broken
@@ -25,7 +25,8 @@ class Report:
     written: list[str] = field(default_factory=list)
     """Files that were written in place, or exchanged, since they were frozen."""
     altered: list[str] = field(default_factory=list)
-    """Linked files whose mode or owner is another since they were frozen: the host's file has one mode for all its names."""
+    """Linked files whose mode, owner, access list or capabilities are others since they were frozen: the host's file has
+    them once, for all its names."""
     missing: list[str] = field(default_factory=list)
     """What is gone from the sheets: files, directories with all that was in them, sheets by name."""
     strange: list[str] = field(default_factory=list)
@@ -50,7 +51,8 @@ def verify(paths: Paths, number: int) -> Report:
         except Broken:
             report.missing.append(name)
             continue
-        _check(above, roots[-1], sheet.folders, report)
+        with working_directory_kept():
+            _check(above, roots[-1], sheet.folders, report)
     for found in (report.written, report.altered, report.missing, report.strange):
         found.sort()
     return report
@@ -92,6 +94,7 @@ def _compare(above: Sheets, directory: int, path: str, folder: Folder, below: se
                 strange.append(entry.name)
     missing = [name for name in (*folder.linked, *folder.copied, *folder.gone) if name not in found]
     written = {name for name, status in found.items() if not _as_frozen(folder, name, status)}
+    os.fchdir(directory)
     altered = [name for name, status in found.items() if name not in written and _altered(folder, name, status)]
     for names, told in (
         (strange, report.strange), (missing, report.missing), (written, report.written), (altered, report.altered)
@@ -100,8 +103,13 @@ def _compare(above: Sheets, directory: int, path: str, folder: Folder, below: se
 
 
 def _altered(folder: Folder, name: str, now: os.stat_result) -> bool:
-    before = folder.stamps[name].owned if name in folder.linked else None
-    return before is not None and before != (stat.S_IMODE(now.st_mode), now.st_uid, now.st_gid)
+    """Whether a file in the working directory has others."""
+    if name not in folder.linked:
+        return False
+    before = folder.stamps[name]
+    if before.owned is not None and before.owned != (stat.S_IMODE(now.st_mode), now.st_uid, now.st_gid):
+        return True
+    return before.attributes is not None and stat.S_ISREG(now.st_mode) and before.attributes != attributes(name)
 
 
 def _as_frozen(folder: Folder, name: str, now: os.stat_result) -> bool:

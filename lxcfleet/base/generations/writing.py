@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from lxcfleet.base.generations.changes import Change, Changes
 from lxcfleet.base.generations.manifest import Folder, Folders, Source, Stamp
-from lxcfleet.base.generations.scan import OPEN, VANISHED, attributes, elsewhere
+from lxcfleet.base.generations.scan import OPEN, VANISHED, attributes, elsewhere, working_directory_kept
 from lxcfleet.base.mask import neutral
 from lxcfleet.base.tree import join, parent
 from lxcfleet.errors import HostError, NoCapacity
@@ -52,6 +52,10 @@ class Writer:
 
     def write(self, changes: Changes) -> None:
         """Make it. Raises FleetError, OSError."""
+        with working_directory_kept():
+            self._write(changes)
+
+    def _write(self, changes: Changes) -> None:
         try:
             for path, change in changes.items():
                 while self._levels and not _is_below(path, self._levels[-1].path):
@@ -136,6 +140,8 @@ class Writer:
         """Link these. For a whole sheet these are 150,000 in all."""
         source, target, foreign, folder = level.source, level.target, level.change.foreign, self.folders[level.path]
         linked, stamps = folder.linked, folder.stamps
+        if names:
+            os.fchdir(target)
         for name in names:
             try:
                 os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
@@ -149,7 +155,8 @@ class Writer:
                 self._vanished(level, name)
                 continue
             linked[name] = status.st_ino
-            stamps[name] = Stamp.of(status)
+            regular = stat.S_ISREG(status.st_mode)
+            stamps[name] = Stamp.of(status, attributes(name) if regular else ())
             if name in foreign:
                 folder.foreign[name] = status.st_size
 

@@ -151,7 +151,7 @@ def verify(ctx: click.Context, *, number: int, style: str, quiet: bool) -> int:
     """
     record = connect(ctx).check_generation(str(number))
     found = [("written in place", path) for path in record["written"]]
-    found += [("mode or owner changed", path) for path in record["altered"]]
+    found += [("mode, owner, access list or capabilities changed", path) for path in record["altered"]]
     found += [("missing", path) for path in record["missing"]] + [("not frozen", path) for path in record["strange"]]
     if not quiet:
         lines = [output.printable(f"{what}: {path}") for what, path in found]
