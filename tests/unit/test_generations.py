@@ -428,6 +428,28 @@ def test_a_long_chain_becomes_two_sheets_or_a_whole_one(paths: Paths, host: Path
     assert last.whole
 
 
+def test_thirty_patches_in_an_hour_take_no_more_than_the_generations_that_are_kept(paths: Paths, host: Path) -> None:
+    """Three are kept, as by default, and one that a container stands on."""
+    used, most = 5, 0
+    for number in range(1, 31):
+        replace(host / "usr/lib/tool/a", str(number))
+        assert freeze(paths, host).number == number
+        for old in store.numbers(paths)[:-3]:
+            if old != used:
+                store.remove(paths, old)
+        most = max(most, len(os.listdir(paths.sheets)))
+    assert store.numbers(paths) == [used, 28, 29, 30]
+    assert most <= 12, "sheets of generations that are gone stay only below those that need them"
+    for number in store.numbers(paths):
+        view = store.view(paths, store.load(paths, number))
+        assert Path(view.outside("/usr/lib/tool/a")).read_text() == str(number)
+        assert verify(paths, number).good
+    for number in store.numbers(paths):
+        store.remove(paths, number)
+    assert os.listdir(paths.sheets) == []
+    assert (host / "usr/lib/tool/b").stat().st_nlink == 1
+
+
 # -- what is refused, or goes wrong ----------------------------------------------------------------------------------
 
 
