@@ -167,7 +167,7 @@ class Changing:
             more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
             goal = f"generation {to}" if to else "the host's root"
             raise WrongState(
-                f"nothing was changed: packages of {_some([*left])} would break on {goal}",
+                f"nothing was changed: packages of {some([*left], SHOWN)} would break on {goal}",
                 why="\n".join([*lines[:SHOWN], *more]),
                 hint="upgrade or remove these packages in the container, or use --ignore-depends",
             )
