@@ -24,6 +24,9 @@ _TRAILER = re.compile(rb"^ -- [^\n]{0,200}>  ([^\n]{10,60})$", re.MULTILINE)
 _TRIMMED = b"\n# Older entries have been removed from this changelog"
 """debhelper's mark of a changelog that is cut; dh_installchangelogs(1)."""
 _ITEM = re.compile(r"^(\s*)([*+-]|\[)\s?")
+_MARKS = frozenset("*+-[")
+"""What an item begins with."""
+_NAME = "CVE-"
 _PARTLY = re.compile(
     r"\b((partial(ly)?|partly)\s+(\w+\s+){0,2}?(fix|mitigat|address|resol|clos|solution|patch|CVE)"
     r"|(fix|mitigat|address|resolv|clos)\w*\s+(\w+\s+){0,2}?(partially|partly)\b"
@@ -139,9 +142,13 @@ def parse(text: bytes, *, whole: bool = True, only: Sequence[str] = ()) -> Chang
         return None
     wanted = {each.encode() for each in only}
     mentions: dict[str, list[Mention]] = {}
-    count = 0
+    count = at = 0
     for number, head in enumerate(heads):
         end = heads[number + 1].start() if number + 1 < len(heads) else len(text)
+        if at < head.end() and (at := text.find(_NAME.encode(), head.end())) < 0:
+            break  # no further entry names one
+        if at >= end:
+            continue
         named = set(_CVE.findall(text, head.end(), min(end, head.end() + _ENTRY)))
         if wanted:
             named &= wanted
@@ -180,19 +187,21 @@ def _items(entry: str, named: set[str]) -> Iterator[tuple[str, Kind, str]]:
     def end() -> None:
         if lines:
             words = " ".join(lines)
-            items.append((words, " ".join(text for _, text in above[-_LEVELS:])))
+            if _NAME in words:  # most items name none
+                items.append((words, " ".join(text for _, text in above[-_LEVELS:])))
             above.append((indent, words[:_LINE]))
 
     for line in entry.split("\n"):
-        match = _ITEM.match(line)
-        if match is not None:
+        bare = line.strip()
+        if bare[:1] in _MARKS and (match := _ITEM.match(line)) is not None:
             end()
-            indent, lines = len(match[1]), [line.strip()]
-            above[:] = [each for each in above if each[0] < indent]
+            indent, lines = len(match[1]), [bare]
+            while above and above[-1][0] >= indent:  # they are ever further in
+                above.pop()
         elif line.startswith(" -- "):
             break
-        elif line.strip():
-            lines.append(line.strip())
+        elif bare:
+            lines.append(bare)
     end()
     told: dict[str, tuple[Kind, str]] = {}
     for words, over in items:

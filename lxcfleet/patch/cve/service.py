@@ -132,8 +132,8 @@ class _Judged:
         for name, number in answer["containers"].items():
             self._members[number].append(name)
         self._known: dict[tuple[int, int], dict[Verdict, list[str]]] = {}
-        self._plain: dict[tuple[int, bool], Verdict] = {}
-        """Of containers in which nothing was found: they are all alike."""
+        self._parts: dict[int, tuple[list[str], list[str]]] = {}
+        """Of each set; see ``_parted``."""
         numbers: dict[_Key, int] = {}
         self._keys = [numbers.setdefault(_Key.of(each), len(numbers)) for each in answer["found"]]
         """What the verdict on each CVE follows from, as a number: equal ones have the same."""
@@ -178,24 +178,41 @@ class _Judged:
         if key not in self._known:
             self._known[key] = places = dict[Verdict, list[str]]()
             own = self._answer["sets"][number]["own"]
-            for name in self._members[number]:
-                seen = self._sight.evidence.get(name) if self._sight else None
-                if seen is None and found["disk"] in _SURE:
-                    verdict = Verdict(CveState.UNKNOWN, ("it was not looked at",))
-                elif seen is None or self._sight is None:
-                    verdict = judge.without_fix(found)
-                elif judge.is_plain(seen):
-                    known = self._plain.get((self._keys[index], own))
-                    verdict = known or judge.verdict(found, seen, self._sight.host, self._owners, own=own)
-                    self._plain[self._keys[index], own] = verdict
-                else:
-                    verdict = judge.verdict(found, seen, self._sight.host, self._owners, own=own)
-                places.setdefault(verdict, []).append(name)
+            alike, others = self._parted(number)
+            if alike:
+                places[self._verdict(found, alike[0], own=own)] = [*alike]
+            for name in others:
+                places.setdefault(self._verdict(found, name, own=own), []).append(name)
+            if alike and others:
+                turns = {name: turn for turn, name in enumerate(self._members[number])}
+                for names in places.values():
+                    names.sort(key=turns.__getitem__)
         return self._known[key]
+
+    def _parted(self, number: int) -> tuple[list[str], list[str]]:
+        """The containers of a set in which nothing was found, which are all alike, and the others."""
+        if number not in self._parts:
+            evidence = self._sight.evidence if self._sight else {}
+            seen = [(name, evidence.get(name)) for name in self._members[number]]
+            alike = [name for name, each in seen if each is not None and judge.is_plain(each)]
+            chosen = {*alike}
+            self._parts[number] = alike, [name for name, _ in seen if name not in chosen]
+        return self._parts[number]
+
+    def _verdict(self, found: FoundCve, name: str, *, own: bool) -> Verdict:
+        seen = self._sight.evidence.get(name) if self._sight else None
+        if seen is None and found["disk"] in _SURE:
+            return Verdict(CveState.UNKNOWN, ("it was not looked at",))
+        if seen is None or self._sight is None:
+            return judge.without_fix(found)
+        return judge.verdict(found, seen, self._sight.host, self._owners, own=own)
+
+
+_RANKS: dict[str, int] = {state: rank for rank, state in enumerate(CveState)}
 
 
 def _rank(state: str) -> int:
-    return list(CveState).index(CveState(state))
+    return _RANKS[state]
 
 
 def _unread(containers: Sequence[Container], answer: CveSets) -> list[UnreadRecord]:
