@@ -153,12 +153,8 @@ def _attach(name: str, lxc_path: str, callback: Callable[[], int]) -> int:
 
 def _entered(within: Enclosure, become: Callable[[], int]) -> Callable[[], int]:
     def enter() -> int:
-        try:
-            syscalls.die_with_parent()
-            within.enter()
-        except OSError as error:
-            os.write(2, f"lxcfleet: it gets no cgroup: {error.strerror}\n".encode())
-            return NOT_EXECUTABLE
+        syscalls.die_with_parent()
+        within.enter()
         return become()
 
     return enter

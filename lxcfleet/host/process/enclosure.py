@@ -51,9 +51,11 @@ class Enclosure:
         self.directory, self._join = directory, join
 
     def enter(self) -> None:
-        """Put this process into it, also from inside a container. Raises OSError: then it must not go on."""
+        """Put this process into it, also from inside a container. If the kernel refuses that, the program runs without, as
+        where there is none."""
         if self._join is not None:
-            os.write(self._join, b"0")
+            with contextlib.suppress(OSError):
+                os.write(self._join, b"0")
 
     def end(self) -> bool:
         """Kill all that is in it; whether nothing is left."""
