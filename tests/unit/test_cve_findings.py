@@ -105,6 +105,16 @@ def test_nothing_changed_nothing_is_told() -> None:
     assert found(HOST, [group(HOST, HOST)], LOGS) == [{}]
 
 
+def test_a_downgrade_of_the_host_closes_nothing() -> None:
+    """Containers began with the fixes, and lose them with their next start: no changelog of the host names these."""
+    host = ssl("3.0-1")
+    older = {"openssl/changelog.Debian.gz": entry("3.0-1", f"  * {THREE}")}
+    assert found(host, [group(host, HOST)], older) == [{}]
+    # A generation from before the downgrade has what the host has not.
+    (results,) = found(host, [group(HOST, HOST, same=False)], older)
+    assert not any(each.disk is Disk.FIXABLE for each in results.values())
+
+
 def test_a_source_that_only_one_container_has() -> None:
     other = {**HOST, **packages(package("nginx", "1.0-2"))}
     log = entry("1.0-2", f"  * {THREE}", source="nginx")

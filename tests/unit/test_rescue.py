@@ -231,8 +231,9 @@ def test_a_rejected_patch_is_not_chosen_again_by_itself(rejected: World) -> None
     assert rejected.marked == ["one: it ended"]
 
 
-def test_a_newer_patch_is_taken_up_and_the_former_one_stays_rejected(rejected: World) -> None:
-    rejected.packages["app"] = "3"
+@pytest.mark.parametrize("version", ["3", "1"], ids=["mended", "downgraded by apt"])
+def test_another_patch_is_taken_up_and_the_former_one_stays_rejected(rejected: World, version: str) -> None:
+    rejected.packages["app"] = version
     asyncio.run(rejected.rescue().take_up(["two"]))
     assert rejected.taken_up == [["two"]]
     rejected.rescue().went_well(rollout(two=MemberPhase.DONE))
