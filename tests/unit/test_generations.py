@@ -281,8 +281,7 @@ def test_a_list_of_files_is_read_as_it_was_written(data: st.DataObject) -> None:
         for each, kind in zip(names, kinds, strict=True):
             if kind in "lf":
                 stamp = folder.stamps[each] = Stamp(
-                    data.draw(numbers), data.draw(numbers), data.draw(times), Owned(0o4755, data.draw(ids), data.draw(ids)),
-                    data.draw(st.sampled_from([(), (("security.capability", b"\0\xff"),)])),
+                    data.draw(numbers), data.draw(numbers), data.draw(times), Owned(0o4755, data.draw(ids), data.draw(ids))
                 )
                 folder.linked[each] = stamp.inode
                 if kind == "f":
@@ -428,28 +427,6 @@ def test_a_long_chain_becomes_two_sheets_or_a_whole_one(paths: Paths, host: Path
     assert last.whole
 
 
-def test_thirty_patches_in_an_hour_take_no_more_than_the_generations_that_are_kept(paths: Paths, host: Path) -> None:
-    """Three are kept, as by default, and one that a container stands on."""
-    used, most = 5, 0
-    for number in range(1, 31):
-        replace(host / "usr/lib/tool/a", str(number))
-        assert freeze(paths, host).number == number
-        for old in store.numbers(paths)[:-3]:
-            if old != used:
-                store.remove(paths, old)
-        most = max(most, len(os.listdir(paths.sheets)))
-    assert store.numbers(paths) == [used, 28, 29, 30]
-    assert most <= 12, "sheets of generations that are gone stay only below those that need them"
-    for number in store.numbers(paths):
-        view = store.view(paths, store.load(paths, number))
-        assert Path(view.outside("/usr/lib/tool/a")).read_text() == str(number)
-        assert verify(paths, number).good
-    for number in store.numbers(paths):
-        store.remove(paths, number)
-    assert os.listdir(paths.sheets) == []
-    assert (host / "usr/lib/tool/b").stat().st_nlink == 1
-
-
 # -- what is refused, or goes wrong ----------------------------------------------------------------------------------
 
 
@@ -495,37 +472,6 @@ def test_a_mode_or_an_owner_that_the_host_has_changed_is_found(paths: Paths, hos
     (host / "usr/lib/tool/a").write_text("written as well, and told once")
     report = verify(paths, 1)
     assert (report.written, report.altered) == (["/usr/lib/tool/a"], [])
-
-
-def test_attributes_that_the_host_has_changed_are_found(paths: Paths, host: Path) -> None:
-    """In place of access lists and capabilities, which only root can give: these are extended attributes as well."""
-    a, b = host / "usr/lib/tool/a", host / "usr/lib/tool/b"
-    os.setxattr(a, "user.one", b"1")
-    cwd = Path.cwd()
-    freeze(paths, host)
-    assert verify(paths, 1).good
-    os.setxattr(b, "user.two", b"2")
-    assert verify(paths, 1).altered == ["/usr/lib/tool/b"]
-    os.removexattr(a, "user.one")
-    report = verify(paths, 1)
-    assert (report.altered, report.written) == (["/usr/lib/tool/a", "/usr/lib/tool/b"], [])
-    assert Path.cwd() == cwd
-
-
-def test_a_list_without_attributes_is_of_use(paths: Paths, host: Path) -> None:
-    """Those of an earlier version did not have them."""
-    freeze(paths, host)
-    file = store.manifest_file(paths, "s1")
-    content = zlib.decompress(file.read_bytes()[:-32])
-    line, _, rest = content.partition(b"\n")
-    head = json.loads(line)
-    del head["file_attributes"]
-    content = zlib.compress(json.dumps(head).encode() + b"\n" + rest)
-    file.write_bytes(content + hashlib.sha256(content).digest())
-    os.setxattr(host / "usr/lib/tool/a", "user.one", b"1")
-    assert verify(paths, 1).good
-    (host / "usr/lib/tool/a").chmod(0o600)
-    assert verify(paths, 1).altered == ["/usr/lib/tool/a"]
 
 
 def test_a_list_without_owners_is_of_use(paths: Paths, host: Path) -> None:

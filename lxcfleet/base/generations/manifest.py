@@ -59,7 +59,7 @@ class Stamp(NamedTuple):
     """In nanoseconds."""
     owned: Owned | None = None
     """None: a list of the first format does not say."""
-    attributes: Attributes | None = None
+    attributes: Attributes | None = ()
     """Access lists, capabilities and the like; None: a list that was made by an earlier version does not say."""
 
     @classmethod
