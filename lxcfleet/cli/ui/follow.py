@@ -63,7 +63,7 @@ def run_operation(
         _tell_differences(results, quiet)
         restarted = 0
     else:
-        rollout = cast(CreationRecord, operation)["rollout"]
+        rollout = cast("CreationRecord", operation)["rollout"]
         try:
             record = _restarts(client, rollout, wait=wait and not following.interrupted, quiet=quiet)
         except KeyboardInterrupt:
@@ -148,8 +148,8 @@ class _Following:
         try:
             for item in self._client.follow(self._id):
                 if "results" in item:
-                    return cast(OperationRecord, item)
-                result = cast(ResultRecord, item)
+                    return cast("OperationRecord", item)
+                result = cast("ResultRecord", item)
                 if result["name"] not in self._seen:
                     self._seen.add(result["name"])
                     self._progress.add(result)
