@@ -20,6 +20,26 @@ USUAL_BAKE, LONGEST_BAKE = 3600.0, 86400.0
 _MOST_NAMED = 1000
 
 
+def _form(fields: Fields) -> tuple[str, tuple[str, ...]]:
+    """The form of a release, and what it may cover."""
+    from lxcfleet.spec.apps import Form, check_covers  # noqa: PLC0415  the command line starts with this module
+
+    form = fields.text("form") if fields.has("form") else Form.MOUNT.value
+    covers = fields.texts("covers")
+    if form not in [*Form]:
+        fields.complain("form", f"{form!r} is none of {', '.join(Form)}")
+    if covers and form == Form.MOUNT:
+        fields.complain("covers", "is for a layer: what is mounted hides nothing")
+    for each in covers[:_MOST_NAMED]:
+        try:
+            check_covers(each)
+        except InvalidInput as error:
+            fields.complain("covers", ": ".join(part for part in (error.message, error.why or error.hint) if part))
+    if len(covers) > _MOST_NAMED:
+        fields.complain("covers", f"are more than {_MOST_NAMED}")
+    return form, covers
+
+
 class AppRecord(TypedDict):
     """One release of an app."""
 
@@ -42,6 +62,12 @@ class AppRecord(TypedDict):
     """The packages that it was built against, with their versions."""
     older: dict[str, list[str | None]]
     """Of these, the ones that the host has in another version now: the version then, and now; null: not installed."""
+    form: str
+    """How containers have it: mount or layer."""
+    covers: list[str]
+    """Of a layer: what of the host it may hide."""
+    no_erofs: str
+    """Of a layer: why its image is ext4; empty: it is erofs."""
     path: str
     problem: str | None
     """Why it can't be used."""
@@ -82,12 +108,16 @@ class AddAppRequest:
     strip: int = 0
     """So many directories are taken off the names in an archive."""
     keep: int | None = None
-    """So many releases of the app are kept; None: as the settings say; 0: all."""
+    """So many releases of the app are kept; None: as fleet files and the settings say; 0: all."""
     dry_run: bool = False
+    form: str = "mount"
+    """How containers have it: mount or layer."""
+    covers: tuple[str, ...] = ()
+    """Of a layer: what of the host it may hide."""
 
     def to_json(self) -> dict[str, Any]:
         """The body."""
-        return asdict(self)
+        return {**asdict(self), "covers": list(self.covers)}
 
     @classmethod
     def from_json(cls, data: object) -> AddAppRequest:
@@ -97,7 +127,7 @@ class AddAppRequest:
         fields = Fields(data, "request")
         request = cls(
             fields.text("name"), fields.text("version"), fields.text("source"), fields.integer("strip", 0, 0, MOST_STRIPPED),
-            fields.integer("keep", 0, 0, MOST_KEPT) if fields.has("keep") else None, fields.flag("dry_run"),
+            fields.integer("keep", 0, 0, MOST_KEPT) if fields.has("keep") else None, fields.flag("dry_run"), *_form(fields),
         )  # fmt: skip
         for key, rule in (("name", check_app), ("version", check_version)):
             try:
@@ -124,13 +154,15 @@ class BakeAppRequest:
     keep: int | None = None
     dry_run: bool = False
     said: Mapping[str, Any] = field(default_factory=dict)
+    form: str = "mount"
+    covers: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The body."""
         from lxcfleet.spec.fields import askable  # noqa: PLC0415  the command line starts with this module
 
-        own = {key: getattr(self, key) for key in ("name", "version", "path", "timeout", "keep", "dry_run")}
-        return {**own, "container": render_said(askable(), self.said)}
+        own = {key: getattr(self, key) for key in ("name", "version", "path", "timeout", "keep", "dry_run", "form")}
+        return {**own, "covers": list(self.covers), "container": render_said(askable(), self.said)}
 
     @classmethod
     def from_json(cls, data: object) -> BakeAppRequest:
@@ -144,7 +176,7 @@ class BakeAppRequest:
             fields.text("name"), fields.text("version"), fields.text("path"),
             fields.number("timeout", USUAL_BAKE, 1, LONGEST_BAKE),
             fields.integer("keep", 0, 0, MOST_KEPT) if fields.has("keep") else None, fields.flag("dry_run"),
-            read_said(askable().values(), container),
+            read_said(askable().values(), container), *_form(fields),
         )  # fmt: skip
         container.close()
         for key, rule in (("name", check_app), ("version", check_version), ("path", check_place)):

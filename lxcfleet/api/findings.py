@@ -103,7 +103,7 @@ class PartRecord(TypedDict):
 
 
 class ShadowRecord(TypedDict):
-    """A file in a delta that hides a package's file of the host."""
+    """A file in a delta, or in the layer of an app, that hides a package's file of the host."""
 
     path: str
     kind: str
@@ -115,6 +115,8 @@ class ShadowRecord(TypedDict):
     package: str
     version: str
     """The version of that package on the host."""
+    layer: str
+    """Where it is: delta, or ``app NAME@VERSION``."""
 
 
 class DivergedRecord(TypedDict):

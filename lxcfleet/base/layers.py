@@ -18,11 +18,11 @@ from pathlib import Path
 
 from lxcfleet.base import mount_plan
 from lxcfleet.base.generations import places
-from lxcfleet.base.mount_plan import MountPlan, Overlay, Part, Restricted
+from lxcfleet.base.mount_plan import Image, MountPlan, Overlay, Part, Restricted
 from lxcfleet.base.present import Shelf, part_layers
 from lxcfleet.base.stack import Stack
 from lxcfleet.errors import HostError, Unsupported
-from lxcfleet.host.kernel import locks, mounts, quota, syscalls
+from lxcfleet.host.kernel import locks, loops, mounts, packing, quota, syscalls
 from lxcfleet.paths import ContainerPaths, Paths
 from lxcfleet.spec.terms import RANGE_SIZE
 
@@ -58,12 +58,12 @@ def mount(paths: Paths, stack: Stack, name: str, first_id: int | None, disk: int
     layer may take; 0: no limit. Raises FleetError, OSError.
     """
     for layer in stack.standing[:-1]:
-        if not os.path.ismount(layer.source):
+        if not layer.image and not os.path.ismount(layer.source):
             shown = ": all of the host's files would show" if layer.neutral else ""
             raise HostError(f"{name} can't be mounted", why=f"the {layer.name} is not{shown}")
     # The mask says which parts there are: in a part that it was not made for, it would hide nothing.
     made = mount_plan.plan(paths, stack, name, first_id, survey(stack), restrictions(stack))
-    perform(made, paths.container(name), disk)
+    perform(made, paths.container(name), disk, paths.lock_of("loops"))
 
 
 def survey(stack: Stack) -> list[Part]:
@@ -99,8 +99,11 @@ def _kept_options(place: str) -> tuple[str, ...]:
     return tuple(option for option, has in kept.items() if has)
 
 
-def perform(plan: MountPlan, own: ContainerPaths, disk: int) -> None:
-    """Make the mounts of ``plan`` in the mount namespace of this process. Raises FleetError, OSError."""
+def perform(plan: MountPlan, own: ContainerPaths, disk: int, lock: Path) -> None:
+    """Make the mounts of ``plan`` in the mount namespace of this process. ``lock``: the one for loop devices. Raises
+    FleetError, OSError."""
+    for image in plan.images:
+        _show_image(image, lock)
     _show_lower(plan)
     for fresh in plan.fresh:
         # Most containers do without.
@@ -159,10 +162,20 @@ def _restrict(plan: MountPlan) -> None:
         os.close(root)
 
 
+def _show_image(image: Image, lock: Path) -> None:
+    """Mount an image, without shifted owners. All mounts of its loop device are of one file system in memory."""
+    source, flags = Path(image.source), syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV
+    with loops.attached(source, lock) as device:
+        syscalls.mount(device, Path(image.target), packing.filesystem(source), flags, "")
+
+
 def _show_lower(plan: MountPlan) -> None:
     """Mount the lower layers, read-only, with the container's owners."""
     namespace = None if plan.first_id is None else syscalls.user_namespace(plan.first_id, RANGE_SIZE)
     try:
+        for image in plan.images:
+            if image.shifted:  # this mount lies over the one that is not shifted
+                syscalls.clone_read_only(Path(image.target), Path(image.target), namespace)
         for clone in plan.clones:
             syscalls.clone_read_only(Path(clone.source), Path(clone.target), namespace if clone.shifted else None)
             if clone.identity is not None and mounts.identify(clone.target) != clone.identity:

@@ -42,6 +42,15 @@ class Clone(NamedTuple):
     """The identity of the file system that has to be there; None: any."""
 
 
+class Image(NamedTuple):
+    """Shows the files of an image, which all containers that have it share one loop device for, read-only at ``target``."""
+
+    source: str
+    target: str
+    shifted: bool
+    """Whether file owners are shifted into the container's id range."""
+
+
 class Fresh(NamedTuple):
     """A tmpfs at ``target`` with the host's services, made of what the base has at this moment; read-only."""
 
@@ -95,12 +104,15 @@ class MountPlan:
     """The root's overlay first, then those of the parts, from the root downwards. They are mounted in the opposite order."""
     restricted: tuple[Restricted, ...] = ()
     """Directories below the root's overlay that are more restricted than it is; those nearest to the root first."""
+    images: tuple[Image, ...] = ()
+    """Layers that are images."""
 
     def lines(self) -> list[str]:
         """The plan in words, one line for each mount, in the order in which they are made."""
         first, last = self.first_id, RANGE_SIZE - 1
         owners = "" if first is None else f", ids 0-{last} as {first}-{first + last}"
         lines = [f"{c.target}: {c.source}, read-only{owners if c.shifted else ''}" for c in self.clones]
+        lines += [f"{i.target}: the image {i.source}, read-only{owners if i.shifted else ''}" for i in self.images]
         lines += [f"{fresh.target}: {fresh.services}, read-only" for fresh in self.fresh]
         if self.first_id is not None:
             lines.append(f"{self.users}: its user namespace")
@@ -133,16 +145,20 @@ def plan(
         for part in parts
     ]
     made = [layer for layer in stack.lower if layer.services is not None]
+    images = [layer for layer in stack.lower if layer.image]
+    standing = [layer for layer in stack.standing if not layer.image]
+    shifted = first_id is not None
     return MountPlan(
         name=name,
         root=str(paths.root_mount),
         staging=str(paths.part_mount),
         first_id=first_id,
         users=str(paths.user_namespace),
-        clones=clones(stack.standing, {part.point: part.identity for part in parts}.items(), shifted=first_id is not None),
+        clones=clones(standing, {part.point: part.identity for part in parts}.items(), shifted=shifted),
         fresh=tuple(Fresh(_places(layer)[0], layer.services or Services(), stack.bottom) for layer in made),
         overlays=(root, *overlays),
         restricted=tuple(restricted),
+        images=tuple(Image(each.image, _places(each)[0], shifted and each.idmapped) for each in images),
     )
 
 

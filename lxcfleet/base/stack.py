@@ -17,6 +17,7 @@ from lxcfleet.base.mask.maintenance import TIMERS
 from lxcfleet.base.tree import Tree
 from lxcfleet.host.kernel import mounts
 from lxcfleet.paths import Paths
+from lxcfleet.spec.apps import AppUse, Form
 from lxcfleet.spec.spec import Spec
 
 
@@ -49,7 +50,7 @@ class Layer(NamedTuple):
     source: str
     """The directory that has its files, in the launcher's mount namespace. That of a layer between the top and the bottom
     is a mount point: the kernel refuses a directory of the base's own file system there (ELOOP). A layer of services is
-    nowhere but in its container's mount namespace."""
+    nowhere but in its container's mount namespace, and that of an app is mounted from an image there."""
     mount: str | None
     """Where a container's mount namespace has it, read-only; None: the container writes to ``source`` itself."""
     idmapped: bool
@@ -67,6 +68,14 @@ class Layer(NamedTuple):
     """What it is made of at each start of its container. None: the layer is there before, for whoever looks."""
     sheets: tuple[str, ...] = ()
     """The directories that make it, if it is a generation: the topmost first, each with a mount of its own."""
+    app: str = ""
+    """The release of an app that it is, as NAME@VERSION. Containers mount its image, in their mount namespaces alone; the
+    same files are in ``source``, for whoever looks."""
+
+    @property
+    def image(self) -> str:
+        """The image that containers mount; empty: there is none."""
+        return f"{self.source.rpartition('/')[0]}/image" if self.app else ""
 
     @property
     def read_only(self) -> bool:
@@ -131,9 +140,9 @@ class Stack:
 
 
 def _from_json(data: Sequence[Any]) -> Layer:
-    *plain, made, sheets = data
+    *plain, made, sheets, app = data
     asked = None if made is None else Services(*(tuple(each) for each in made))
-    return Layer(*plain)._replace(services=asked, sheets=tuple(sheets))
+    return Layer(*plain)._replace(services=asked, sheets=tuple(sheets), app=app)
 
 
 def stack_for(paths: Paths, name: str, spec: Spec | None, *, live: bool = False) -> Stack:
@@ -144,17 +153,21 @@ def stack_for(paths: Paths, name: str, spec: Spec | None, *, live: bool = False)
     """
     if spec is None:
         return stack_of(paths, name)
-    return stack_of(paths, name, Services.of(spec), 0 if live else spec.generation)
+    app = spec.app if spec.app is not None and spec.app.form is Form.LAYER else None
+    return stack_of(paths, name, Services.of(spec), 0 if live else spec.generation, app)
 
 
-def stack_of(paths: Paths, name: str, asked: Services = _NOTHING, generation: int = 0) -> Stack:
+def stack_of(
+    paths: Paths, name: str, asked: Services = _NOTHING, generation: int = 0, use: AppUse | None = None
+) -> Stack:
     """The layers of the container ``name``: its delta over the host's services that are ``asked`` for, if there are any, over
-    the mask over the base.
+    its app, if that is a layer (``use``), over the mask over the base.
 
     Other layers between mask and delta are to be added here.
     """
     own = () if asked == _NOTHING else (services(paths, asked),)
-    return Stack((delta(paths, name), *own, mask(paths.on(generation)), base(paths, generation)))
+    apps = () if use is None else (app(paths, use),)
+    return Stack((delta(paths, name), *own, *apps, mask(paths.on(generation)), base(paths, generation)))
 
 
 def delta(paths: Paths, name: str) -> Layer:
@@ -169,6 +182,15 @@ def services(paths: Paths, asked: Services) -> Layer:
     return Layer(
         "services", place, place, idmapped=False, hosts=False, neutral=True, opaque=mounts.OPAQUE, services=asked
     )
+
+
+def app(paths: Paths, use: AppUse) -> Layer:
+    """A release of an app whose files are among the host's."""
+    source = os.fspath(paths.release(use.name, use.version).tree)
+    return Layer(
+        f"app {use.release}", source, os.fspath(paths.app_mount), idmapped=True, hosts=False, neutral=False,
+        opaque=mounts.OPAQUE, app=use.release,
+    )  # fmt: skip
 
 
 def mask(paths: Paths) -> Layer:

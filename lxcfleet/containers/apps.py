@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass
 
+from lxcfleet.base.mask import build
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.desired import Lack
+from lxcfleet.data.apps import manifest, merged, store
+from lxcfleet.errors import Broken, InvalidInput
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Event, Told
+from lxcfleet.spec.apps import AppUse, Form, Release
 from lxcfleet.spec.spec import Spec
 
 
@@ -39,6 +44,30 @@ class AppsThere:
         if app is None or os.path.lexists(self._paths.release(app.name, app.version).directory):
             return None
         return Lack(f"app {app.release} is not on this host")
+
+
+async def check_use(paths: Paths, use: AppUse) -> None:
+    """Raise FleetError if the release is not on this host, if containers can't have it in that form, or if it would hide
+    files of the host that nobody has allowed it to cover."""
+    release = store.check(paths, use.name, use.version)
+    if release.form is not use.form:
+        layer = release.form is Form.LAYER
+        raise InvalidInput(
+            f"{use.release} is {'a layer' if layer else 'no layer'}, and can't be at {use.target}",
+            why="its files are among the host's" if layer else "it is mounted at a place of its own",
+            hint=f"write it as {use.release}{':/' if layer else ''}",
+        )  # fmt: skip
+    if use.form is Form.LAYER:
+        await asyncio.to_thread(_check_layer, paths, release)
+
+
+def _check_layer(paths: Paths, release: Release) -> None:
+    file = paths.release(release.name, release.version).manifest
+    try:
+        entries = manifest.parse(file.read_text(encoding="utf-8", errors="surrogateescape"))
+    except (OSError, ValueError) as error:
+        raise Broken(f"the app {release.release} is broken: the list of its files can't be read", why=str(error)) from error
+    merged.check(entries, release.covers, build.replaced(paths))
 
 
 def has_release(paths: Paths, container: Container, release: str) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from lxcfleet.base.generations import store
 from lxcfleet.containers import changes, services, steps
+from lxcfleet.containers.apps import check_use
 from lxcfleet.containers.commands import check_command
 from lxcfleet.containers.container import Container
 from lxcfleet.containers.dependencies import Dependencies
@@ -15,7 +16,6 @@ from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.containers.outside import Network
 from lxcfleet.containers.reconciler import Reconciler
 from lxcfleet.containers.specs import Specs, lowers_memory
-from lxcfleet.data.apps import store as apps
 from lxcfleet.errors import Broken, Busy, FleetError, WrongState
 from lxcfleet.host.kernel import quota
 from lxcfleet.host.process.cgroup import too_little_memory
@@ -116,6 +116,7 @@ class Changing:
         wrong = _Complaints(len(chosen))
         commands: set[tuple[tuple[str, ...], AppUse | None]] = set()
         checked: set[tuple[str, ...]] = set()
+        used: set[AppUse] = set()
         mounted: dict[tuple[VolumeMount, ...], tuple[str, ...]] = {}
         keyed: dict[tuple[tuple[str, str], ...], tuple[str, ...]] = {}
         planned = []
@@ -123,12 +124,13 @@ class Changing:
             with wrong.of(container):
                 former = _changeable(container)
                 spec = self._placed(former, wanted[container.name])
+                if spec.app != former.app and spec.app is not None and spec.app not in used:
+                    await check_use(self._paths, spec.app)
+                    used.add(spec.app)
                 program = (spec.command[:1], spec.app)
                 if program != (former.command[:1], former.app) and program[0] and program not in commands:
                     commands.add(program)
                     await check_command(self._paths, self._mask, spec)
-                if spec.app != former.app and spec.app is not None:
-                    apps.check(self._paths, spec.app.name, spec.app.version)
                 if spec.generation not in (former.generation, 0):
                     store.load(self._paths, spec.generation)
                 if spec.units != former.units and spec.units not in checked:

@@ -10,9 +10,8 @@ from lxcfleet.containers import request
 from lxcfleet.containers.masks import MaskKeeper
 from lxcfleet.errors import NoProgram
 from lxcfleet.paths import Paths
-from lxcfleet.spec.apps import AppUse
+from lxcfleet.spec.apps import AppUse, Form
 from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.volumes import within
 
 
 async def check_command(paths: Paths, mask: MaskKeeper, spec: Spec) -> None:
@@ -21,8 +20,11 @@ async def check_command(paths: Paths, mask: MaskKeeper, spec: Spec) -> None:
     there: list[str] = []
 
     def runnable(path: str) -> bool:
-        if spec.app is not None and within(path, spec.app.target):
-            return _in_app(paths, spec.app, path)
+        if spec.app is not None and (inside := spec.app.inside(path)) is not None:
+            if _in_app(paths, spec.app, inside):
+                return True
+            if spec.app.form is Form.MOUNT:
+                return False
         try:
             found = os.stat(path)
         except OSError:
@@ -39,10 +41,10 @@ async def check_command(paths: Paths, mask: MaskKeeper, spec: Spec) -> None:
 
 
 def _in_app(paths: Paths, app: AppUse, path: str) -> bool:
-    """Whether a release has a program at ``path``. A link may lead anywhere in the container, so it counts as one."""
+    """Whether a release has a program at its ``path``. A link may lead anywhere in the container, so it counts as one."""
     tree = paths.release(app.name, app.version).tree
     try:
-        found = os.lstat(f"{tree}{path.removeprefix(app.target)}")
+        found = os.lstat(tree / path)
     except OSError:
         return False
     return stat.S_ISLNK(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_mode & 0o111 != 0)

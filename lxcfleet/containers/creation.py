@@ -11,6 +11,7 @@ from functools import partial
 from lxcfleet.api.requests import CreateRequest
 from lxcfleet.containers import plan, request, services, steps, store
 from lxcfleet.containers.actions import AT_ONCE, Actions
+from lxcfleet.containers.apps import check_use
 from lxcfleet.containers.changing import Changing, Planned, like, restart_lines
 from lxcfleet.containers.commands import check_command
 from lxcfleet.containers.container import Container
@@ -224,6 +225,8 @@ class Creation:
         if room:
             await self._room.check_new(len(wanted.new), wanted.like)
         self._specs.check_limits(wanted.like)
+        if wanted.new and wanted.like.app is not None:
+            await check_use(self._paths, wanted.like.app)
         if wanted.like.command and wanted.new:
             await check_command(self._paths, self._mask, wanted.like)
         if wanted.new:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from lxcfleet.launcher.operations import REMOVE_APP, SEAL_APP, VERIFY_APP
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.bus import Bus
 from lxcfleet.runtime.operations import Job, Operation, Operations, now
-from lxcfleet.spec.apps import Release, outdated, parse_release
+from lxcfleet.spec.apps import Form, Release, outdated, parse_release
 from lxcfleet.spec.results import Result
 from lxcfleet.units import some
 
@@ -75,7 +76,7 @@ class Apps:
             "name": name,
             "version": version,
             "release": known.release,
-            "size_bytes": known.size,
+            "size_bytes": known.size + self._image_bytes(known),
             "files": known.files,
             "digest": known.digest,
             "created": known.created,
@@ -84,9 +85,18 @@ class Apps:
             "base": known.base,
             "packages": dict(known.packages),
             "older": older(known, present),
+            "form": known.form,
+            "covers": list(known.covers),
+            "no_erofs": known.no_erofs,
             "path": str(self._paths.release(name, version).tree),
             "problem": str(found) if isinstance(found, Broken) else None,
         }
+
+    def _image_bytes(self, release: Release) -> int:
+        """What the image of a layer takes on the disk."""
+        with contextlib.suppress(OSError):
+            return os.lstat(self._paths.release(release.name, release.version).image).st_blocks * 512
+        return 0
 
     def users(self, release: str) -> list[str]:
         """The containers that have it: by their specs, or by the spec of their run."""
@@ -118,7 +128,9 @@ class Apps:
 
     async def add(self, ask: AddAppRequest) -> Operation:
         """Begin to seal a release. Raises FleetError."""
-        release = Release(ask.name, ask.version, source=ask.source, created=now())
+        release = Release(
+            ask.name, ask.version, source=ask.source, created=now(), form=Form(ask.form), covers=tuple(ask.covers)
+        )
         self.refuse_present(release)
         if ask.dry_run:
             lines = [f"{release.release}: copy {ask.source} to {self._paths.release(ask.name, ask.version).directory}"]
@@ -127,7 +139,7 @@ class Apps:
         async def job() -> Result:
             with self.in_hand(release.release):
                 await self.seal(release, Path(ask.source), ask.strip)
-                notes = await self.prune(ask.name, ask.version, ask.keep)
+                notes = self.told(release) + await self.prune(ask.name, ask.version, ask.keep)
             return Result(release.release, "sealed", True, notes=notes)
 
         return self._operations.begin("add app", [Job(release.release, job)], _AT_ONCE)
@@ -148,6 +160,12 @@ class Apps:
                 await self._clean([each for each in store.leftovers(self._paths) if each == half])
             raise
         self._bus.publish(AppSealed(release.release))
+
+    def told(self, release: Release) -> tuple[str, ...]:
+        """What the operator should know of a release that was sealed."""
+        sealed = store.load(self._paths, release.name, release.version)
+        why = sealed.no_erofs if isinstance(sealed, Release) else ""
+        return (f"its image is ext4: {why}",) if why else ()
 
     def refuse_present(self, release: Release) -> None:
         """Raise AlreadyExists if the release is there."""
@@ -177,9 +195,13 @@ class Apps:
                 log.error("%s can't be removed: %s", release, error)
         return (f"old releases were removed: {', '.join(gone)}",) if gone else ()
 
-    def present(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-        """The versions of each of these apps that the host has."""
-        return {name: tuple(store.versions(self._paths, name)) for name in names}
+    def present(self, names: Iterable[str]) -> dict[str, dict[str, Release | None]]:
+        """The releases of each of these apps that the host has, by version."""
+        def load(name: str, version: str) -> Release | None:
+            found = store.load(self._paths, name, version)
+            return found if isinstance(found, Release) else None
+
+        return {name: {each: load(name, each) for each in store.versions(self._paths, name)} for name in names}
 
     async def tidy(self, name: str) -> tuple[str, ...]:
         """Remove the old releases of an app of which no more are kept; tells of them."""

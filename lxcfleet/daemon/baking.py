@@ -24,7 +24,7 @@ from lxcfleet.host.packages import database
 from lxcfleet.patch.verify.evidence import fingerprint
 from lxcfleet.paths import Paths
 from lxcfleet.runtime.operations import Job, Operation, now
-from lxcfleet.spec.apps import Release, usual_target
+from lxcfleet.spec.apps import ROOT, Form, Release, usual_target
 from lxcfleet.spec.names import first
 from lxcfleet.spec.restart import Restart
 from lxcfleet.spec.results import Result
@@ -49,10 +49,11 @@ class Baking:
 
     async def begin(self, ask: BakeAppRequest) -> Operation:
         """Begin to build a release. Raises FleetError."""
-        release = Release(ask.name, ask.version, created=now(), source="baked")
+        form = Form(ask.form)
+        release = Release(ask.name, ask.version, created=now(), source="baked", form=form, covers=tuple(ask.covers))
         self._apps.refuse_present(release)
-        place = ask.path or usual_target(ask.name)
-        if os.path.isdir(place) and os.listdir(place):
+        place = ask.path or (ROOT if form is Form.LAYER else usual_target(ask.name))
+        if form is Form.MOUNT and os.path.isdir(place) and os.listdir(place):
             raise InvalidInput(
                 f"{place} can't be baked", why="the host has files there, of which a clone would leave only its changes",
                 hint="name another place: --path",
@@ -66,7 +67,7 @@ class Baking:
         async def job() -> Result:
             with self._apps.in_hand(release.release):
                 await self._bake(ask, release, create, place)
-                notes = await self._apps.prune(ask.name, ask.version, ask.keep)
+                notes = self._apps.told(release) + await self._apps.prune(ask.name, ask.version, ask.keep)
             return Result(release.release, "baked", True, notes=notes)
 
         return self._fleet.operations.begin("bake app", [Job(release.release, job)], _AT_ONCE)

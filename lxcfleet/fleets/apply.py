@@ -29,6 +29,7 @@ from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.patch.rollout.state import MemberPhase, RolloutKind
 from lxcfleet.runtime.operations import Job, Operation, Operations
 from lxcfleet.spec.fields import askable
+from lxcfleet.spec.fleet_apps import Present
 from lxcfleet.spec.results import Result
 from lxcfleet.spec.secrets import key_of
 from lxcfleet.spec.settings import Config
@@ -55,8 +56,8 @@ class VolumeHands(Protocol):
 class AppHands(Protocol):
     """What fleets use of apps; daemon.apps has it."""
 
-    def present(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-        """The versions of each of these apps that the host has."""
+    def present(self, names: Iterable[str]) -> Present:
+        """The releases of each of these apps that the host has."""
 
     async def tidy(self, name: str) -> tuple[str, ...]:
         """Remove the old releases of an app of which no more are kept; tells of them."""

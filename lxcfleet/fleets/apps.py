@@ -14,7 +14,7 @@ from lxcfleet.errors import InvalidInput
 from lxcfleet.fleets.applied import Applied
 from lxcfleet.spec import fleet_apps
 from lxcfleet.spec.apps import AppUse
-from lxcfleet.spec.fleet_apps import ROWS
+from lxcfleet.spec.fleet_apps import ROWS, Present
 from lxcfleet.spec.fleet_file import FleetFile, in_order
 
 _SAYS = ("keep", "releases")
@@ -32,9 +32,9 @@ class AppChange:
     """By key, what was said of it and what is, in words."""
 
 
-def plan_apps(file: FleetFile, applied: Applied | None, present: Mapping[str, tuple[str, ...]]) -> tuple[AppChange, ...]:
-    """The changes for the apps of a file. ``present``: the versions of each that the host has. Raises InvalidInput for
-    releases that the host does not have."""
+def plan_apps(file: FleetFile, applied: Applied | None, present: Present) -> tuple[AppChange, ...]:
+    """The changes for the apps of a file. ``present``: the releases of each that the host has. Raises InvalidInput for
+    those that the host does not have, or that are not as the file says."""
     named: dict[AppUse, str] = {}
     for group in file.groups.values():
         for name in group.names(group.count):

@@ -25,6 +25,7 @@ from lxcfleet.fleets.secrets import SecretChange, plan_secrets
 from lxcfleet.fleets.volumes import VolumeChange, plan_volumes
 from lxcfleet.spec import combinations
 from lxcfleet.spec.fields import askable, stored
+from lxcfleet.spec.fleet_apps import Present
 from lxcfleet.spec.fleet_file import FleetFile, Group, in_order
 from lxcfleet.spec.merging import merged
 from lxcfleet.spec.rows import Change as Takes
@@ -173,10 +174,10 @@ def plan(
     adopt: bool = False,
     time: str = "",
     volumes: Mapping[str, Volume | FleetError] | None = None,
-    apps: Mapping[str, tuple[str, ...]] | None = None,
+    apps: Present | None = None,
 ) -> Plan:
     """The plan for ``file``, which has only groups of this host. ``applied``: the same fleet, as it was applied last;
-    ``others``: all other fleets; ``volumes``: those of the file that exist; ``apps``: the versions of each app that the
+    ``others``: all other fleets; ``volumes``: those of the file that exist; ``apps``: the releases of each app that the
     host has; None: that is not looked at. Raises Conflict and InvalidInput with all that is in the way."""
     _refuse_shared(file, others)
     of_volumes = plan_volumes(file.volumes, applied, others, volumes or {})

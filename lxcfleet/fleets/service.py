@@ -32,6 +32,7 @@ from lxcfleet.fleets.store import FleetStore
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.runtime.operations import now
 from lxcfleet.spec.fields import askable
+from lxcfleet.spec.fleet_apps import Present
 from lxcfleet.spec.fleet_file import FleetFile, Group, Sources, parse
 from lxcfleet.spec.selection import natural_order
 from lxcfleet.spec.volumes import Volume, volumes_of
@@ -67,7 +68,7 @@ class Fleets:
 
     async def _compare(
         self, file: FleetFile, applied: Applied | None, prune: Prune, *, adopt: bool = False,
-        apps: Mapping[str, tuple[str, ...]] | None = None,
+        apps: Present | None = None,
     ) -> Plan:  # fmt: skip
         await self._core.registry.observe()
         containers = {each.name: _current(each) for each in self._core.registry}

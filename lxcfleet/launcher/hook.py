@@ -20,6 +20,7 @@ from lxcfleet.base.merge import reconcile
 from lxcfleet.base.stack import stack_for
 from lxcfleet.containers import announcements, store
 from lxcfleet.data import mounting, restoring, secrets
+from lxcfleet.data.apps import store as apps
 from lxcfleet.errors import Broken, FleetError, WrongState
 from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.host.lxc import apparmor
@@ -90,6 +91,7 @@ def main() -> None:
         looks = not spec.generation and not 0 <= time.time() - build.looked(paths) < LOOK_SECONDS
         mount.refresh(based, force=looks)
         stack = stack_for(paths, name, spec)
+        apps.examine_layers(paths, stack)
         if settings.reconcile:
             for note in reconcile.Reconciler(paths, stack.standing).reconcile(name):
                 _say(paths, name, f"not merged: {note}", "WARN")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from lxcfleet.api.findings import ExposedRecord, ExposureRecord
 from lxcfleet.base.stack import stack_for
 from lxcfleet.containers.registry import Registry
@@ -11,7 +13,6 @@ from lxcfleet.launcher.operations import EXPOSURE
 from lxcfleet.paths import Paths
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.volumes import within
 
 
 class Audit:
@@ -40,16 +41,19 @@ class Audit:
             {
                 "name": container.name,
                 "state": container.state,
-                "exposed": [_record(each, container.spec) for each in found.get(container.name, nothing)["exposed"]],
+                "exposed": [
+                    _record(self._paths, each, container.spec) for each in found.get(container.name, nothing)["exposed"]
+                ],
                 "problem": found.get(container.name, nothing)["problem"],
             }
             for container in chosen
         ]
 
 
-def _record(file: ExposedFile, spec: Spec | None) -> ExposedRecord:
+def _record(paths: Paths, file: ExposedFile, spec: Spec | None) -> ExposedRecord:
     app = None if spec is None else spec.app
-    if app is not None and within(file["path"], app.target):
+    inside = None if app is None else app.inside(file["path"])
+    if app is not None and inside is not None and os.path.lexists(paths.release(app.name, app.version).tree / inside):
         # No rule of the mask hides it: somebody put it into the release.
         return {"path": file["path"], "why": f"{file['why']}; it is in its app {app.release}", "rule": ""}
     return {"path": file["path"], "why": file["why"], "rule": file["rule"]}

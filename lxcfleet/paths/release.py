@@ -29,6 +29,11 @@ class ReleasePaths:
         return self.directory / "stamp"
 
     @property
+    def image(self) -> Path:
+        """Its files as an image, if it is a layer of containers."""
+        return self.directory / "image"
+
+    @property
     def tree(self) -> Path:
         """The directory that containers mount."""
         return self.directory / "tree"

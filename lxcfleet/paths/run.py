@@ -66,6 +66,11 @@ class RunPaths(Roots):
         return self.run / "services"
 
     @property
+    def app_mount(self) -> Path:
+        """Mount point of a container's layer that is an app, in private mount namespaces only."""
+        return self.run / "app"
+
+    @property
     def root_mount(self) -> Path:
         """Mount point of a container's overlay, in private mount namespaces only."""
         return self.run / "root"

@@ -6,14 +6,15 @@ import itertools
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from lxcfleet.errors import InvalidInput
 from lxcfleet.spec.names import check_name
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.rows import row
-from lxcfleet.spec.types import Pairs, Text, ValueType, Whole
-from lxcfleet.spec.volumes import Source, VolumeMount, check_target, refuse_emptied
+from lxcfleet.spec.types import Choice, Pairs, Text, Texts, ValueType, Whole
+from lxcfleet.spec.volumes import Source, VolumeMount, check_path, check_target, refuse_emptied, within
 
 PLACES = "/opt"
 """An app is mounted at its name below this directory, unless its spec names another place."""
@@ -21,6 +22,19 @@ _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,63}")
 _HINT = "write it as NAME@VERSION, or NAME@VERSION:/PATH"
 MAX_FILES = 200_000
 """The most files and directories of a release."""
+
+
+ROOT = "/"
+"""The place of a release that is a layer: its files are among the host's."""
+
+
+class Form(StrEnum):
+    """How containers have a release."""
+
+    MOUNT = "mount"
+    """As a mount at a place of its own."""
+    LAYER = "layer"
+    """As a layer between the mask and the container's own files."""
 
 
 @dataclass(frozen=True, order=True)
@@ -38,8 +52,19 @@ class AppUse:
         return f"{self.name}@{self.version}"
 
     @property
+    def form(self) -> Form:
+        """How the container has it."""
+        return Form.LAYER if self.target == ROOT else Form.MOUNT
+
+    def inside(self, path: str) -> str | None:
+        """The path within the release of what the container may have from it at ``path``; None: that is elsewhere."""
+        if self.form is Form.LAYER:
+            return path.lstrip("/")
+        return path.removeprefix(self.target).lstrip("/") if within(path, self.target) else None
+
+    @property
     def mount(self) -> VolumeMount:
-        """How it is mounted."""
+        """How it is mounted, unless it is a layer."""
         return VolumeMount(self.target, Source.APP, self.release, read_only=True)
 
     def __str__(self) -> str:
@@ -61,6 +86,10 @@ class Release:
     packages: Mapping[str, str] = row(
         Pairs(lambda key, value: (key, value)), "Packages that it was built against, with their versions.", default={}
     )
+    form: Form = row(Choice(Form), "How containers have it.", default=Form.MOUNT)
+    covers: tuple[str, ...] = row(Texts(), "Of a layer: what of the host it may hide.", default=())
+    image: str = row(Text(), "Of a layer: SHA-256 of its image.", default="")
+    no_erofs: str = row(Text(), "Of a layer: why its image is ext4; empty: it is erofs.", default="")
 
     @property
     def release(self) -> str:
@@ -99,6 +128,14 @@ def parse_release(text: str) -> tuple[str, str]:
     return check_app(name), check_version(version)
 
 
+def check_covers(path: str) -> str:
+    """``path`` itself, if a layer may be allowed to hide it; raises InvalidInput."""
+    check_path(path)
+    if path.count("/") < (3 if path.startswith("/usr/") else 2):
+        raise InvalidInput(f"a layer can't cover all of {path}", hint="name the files, or a directory further down")
+    return path
+
+
 def outdated(name: str, versions: Sequence[str], keep: int, used: Collection[str], needed: Collection[str]) -> list[str]:
     """The versions of an app that may be removed if ``keep`` of them are to stay, at least 1: never one that containers have
     (``used``), the one that was sealed before such a one, or one of the releases that are ``needed``.
@@ -122,8 +159,9 @@ def parse_app(text: str) -> AppUse:
 
 
 def check_place(target: str) -> str:
-    """``target`` itself, if an app may be mounted there; raises InvalidInput."""
-    refuse_emptied(check_target(target))
+    """``target`` itself, if an app may be there; raises InvalidInput."""
+    if target != ROOT:
+        refuse_emptied(check_target(target))
     return target
 
 

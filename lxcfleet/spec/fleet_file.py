@@ -403,7 +403,8 @@ class _Reader:
         fresh: list[str] = []
         fields = Fields(layering.resolved(whole), where, fresh, place)
         said = read_said(self._rows.values(), fields)
-        fleet_apps.placed(said, whole.get("app"), self._apps)
+        if wrong := fleet_apps.placed(said, whole.get("app"), self._apps):
+            fields.complain("app", wrong)
         if not fresh:
             table = askable()
             spec = merged({key: value for key, value in said.items() if key in table}, {}, self._settings)

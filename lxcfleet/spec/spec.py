@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lxcfleet.spec.addresses import further_bridge, hardware_address, interface_name, lan_port
+from lxcfleet.spec.apps import Form
 from lxcfleet.spec.fields import SpecFields
 from lxcfleet.spec.health import CheckKind, HealthCheck
 from lxcfleet.spec.terms import Network
@@ -47,7 +48,9 @@ class Spec(SpecFields):
     @property
     def mounted(self) -> tuple[VolumeMount, ...]:
         """All that it mounts beside its layers."""
-        return self.volumes if self.app is None else (*self.volumes, self.app.mount)
+        if self.app is None or self.app.form is Form.LAYER:
+            return self.volumes
+        return (*self.volumes, self.app.mount)
 
     @property
     def check(self) -> HealthCheck | None:

@@ -117,6 +117,33 @@ def test_a_fleet_file_has_apps_and_keeps_the_newest(cli: Cli, build: str, tmp_pa
     assert 'mount: "/srv/shop", keep: 1, releases: ["1"]}' in cli("export", "--fleet", "shop").out
 
 
+def test_a_layer_has_no_place_of_its_own(cli: Cli, build: str, tmp_path: Path) -> None:
+    assert cli("app", "add", "shop", build, "--version", "1", "--covers", "/etc/x").status == 2
+    assert cli("app", "add", "shop", build, "--version", "1", "--form", "layer", "--covers", "/usr/lib").status == 2
+    assert cli("app", "add", "shop", build, "--version", "1", "--form", "layer", "--covers", "/etc/x").status == 0
+    assert cli("app", "add", "plain", build, "--version", "1").status == 0
+    record = json.loads(cli("app", "info", "shop@1", "-f", "json").out)
+    assert (record["form"], record["covers"]) == ("layer", ["/etc/x"])
+    for app, why in (("shop@1", "write it as shop@1:/"), ("plain@1:/", "write it as plain@1")):
+        refused = cli("create", "web", "--app", app, *SLEEP)
+        assert (refused.status, why in refused.err) == (2, True)
+    assert cli("create", "web", "--app", "shop@1:/", *SLEEP).status == 0
+    assert json.loads(cli("list", "-f", "json").out)[0]["app"] == "shop@1:/"
+    cli("app", "add", "shop", build, "--version", "2", "--form", "layer")
+    assert cli("app", "use", "web", "shop@2", *CANARY).status == 0
+    assert json.loads(cli("list", "-f", "json").out)[0]["app"] == "shop@2:/"
+    file = tmp_path / "fleet.yaml"
+    file.write_text(
+        "lxcfleet: 1\nfleet: shop\napps:\n  shop: {form: layer}\n"
+        "groups:\n  api: {command: [sleep, infinity], app: shop@2}\n  old: {command: [sleep, infinity], app: shop@1}\n"
+    )
+    refused = cli("apply", "-f", str(file))
+    assert (refused.status, "shop@1 may hide /etc/x, which" in refused.err) == (2, True)
+    file.write_text(file.read_text().replace("form: layer", "form: layer, covers: [/etc/x]"))
+    assert cli("apply", "-f", str(file)).status == 0
+    assert [each["app"] for each in json.loads(cli("list", "-f", "json").out)] == ["shop@2:/", "shop@1:/", "shop@2:/"]
+
+
 def test_altered_releases_are_named(cli: Cli, daemon: Daemon, build: str) -> None:
     for version in ("1", "2"):
         cli("app", "add", "shop", build, "--version", version)

@@ -23,6 +23,7 @@ from .test_stale_contract import OLD
 LIBRARY = "/usr/lib/x86_64-linux-gnu/libssl.so.3"
 SHADOW: ShadowRecord = {
     "path": LIBRARY, "kind": "file", "age": "older", "same": False, "package": "libssl3:amd64", "version": "3.0.22-1",
+    "layer": "delta",
 }  # fmt: skip
 
 

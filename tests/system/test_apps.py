@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from lxcfleet.data.apps import store
+from lxcfleet.host.kernel import loops
 
 from .harness import ROOT, Fleet, until
 
@@ -88,6 +89,55 @@ def test_containers_with_different_ids_have_the_same_files_and_can_not_change_th
     assert fleet.record(one)["state"] == "running"
     assert fleet.run("app", "verify", "shop").status == 4
     assert not json.loads(fleet.run("stale", "-f", "json").out)[0]["stale"]
+
+
+def test_a_layer_is_among_the_hosts_files_and_shares_one_loop_device(fleet: Fleet, tmp_path: Path) -> None:
+    for version in ("1", "2"):
+        (tmp_path / version / "usr/local/bin").mkdir(parents=True)
+        serve = tmp_path / version / "usr/local/bin/serve"
+        serve.write_text(f"#!/bin/sh\necho {version} >/run/version; exec sleep infinity\n")
+        serve.chmod(0o755)
+        fleet.ok("app", "add", "shop", str(tmp_path / version), "--version", version, "--form", "layer")
+    (tmp_path / "1/etc").mkdir()
+    (tmp_path / "1/etc/debian_version").write_text("0\n")
+    refused = fleet.run("app", "add", "shop", str(tmp_path / "1"), "--version", "3", "--form", "layer")
+    assert (refused.status, "/etc/debian_version of base-files" in refused.err) == (1, True)
+    covers = ("--form", "layer", "--covers", "/etc/debian_version")
+    fleet.ok("app", "add", "shop", str(tmp_path / "1"), "--version", "3", *covers)
+    one, two = fleet.name("one"), fleet.name("two")
+    fleet.create(one, two, options=("--app", "shop@1:/"), command=("--", "/usr/local/bin/serve"))
+    image = fleet.paths.release("shop", "1").image
+    assert len(loops.devices(image)) == 1
+    for name in (one, two):
+        script = "cat /run/version; stat -c '%u:%g %a' /usr/local/bin/serve /usr; touch /usr/local/bin/own"
+        assert fleet.inside(name, script) == "1\n0:0 555\n0:0 755"
+    assert fleet.record(one)["first_id"] != fleet.record(two)["first_id"]
+    assert not any(each["stale"] for each in json.loads(fleet.run("stale", "-f", "json").out))
+    fleet.ok("app", "use", one, two, "shop@2")
+    assert [fleet.inside(name, "cat /run/version") for name in (one, two)] == ["2", "2"]
+    until(lambda: not loops.devices(image), 10, "the loop device of the former release goes")
+    bad = fleet.run("set", two, "app=shop@2")
+    assert (bad.status, "shop@2 is a layer" in bad.err) == (2, True)
+    fleet.ok("set", two, "app=shop@3:/")
+    assert fleet.inside(two, "cat /etc/debian_version") == "0"
+    shadows = {each["name"]: each["shadows"] for each in json.loads(fleet.run("audit", "shadow", "-f", "json").out)}
+    assert [(each["path"], each["layer"], each["package"]) for each in shadows[two]] == [
+        ("/etc/debian_version", "app shop@3", "base-files")
+    ]
+    assert not shadows[one]
+    image = fleet.paths.release("shop", "2").image
+    fleet.ok("stop", one)
+    subprocess.run(["lxc-start", "-P", str(fleet.paths.lxc), "-n", one], check=True, timeout=60)
+    assert fleet.inside(one, "cat /run/version") == "2"
+    assert len(loops.devices(image)) == 1
+    os.kill(fleet.record(one)["pid"], signal.SIGKILL)
+    until(lambda: not loops.devices(image), 10, "a kill leaves no loop device")
+    image.chmod(0o600)
+    with image.open("r+b") as file:
+        file.seek(5000)
+        file.write(b"x")
+    assert "image has other contents" in fleet.run("start", one).err
+    assert fleet.run("app", "verify", "shop@2").status == 4
 
 
 def test_a_kill_while_a_release_is_sealed_leaves_nothing(fleet: Fleet, tmp_path: Path) -> None:

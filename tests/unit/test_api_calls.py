@@ -56,10 +56,11 @@ REQUESTS: dict[str, list[Any]] = {
     "set": [SetRequest(WEB, ("memory=512M", "labels.tier="), False, {"canaries": "2"}, True, True)],
     "volume": ["data"],
     "create_volume": [CreateVolumeRequest("data"), CreateVolumeRequest("data", 4 << 20, {"tier": "db"}, True, True)],
-    "add_app": [AddAppRequest("shop", "1.4", "/srv/build"), AddAppRequest("shop", "1", "/a.tar", 1, 5, True)],
+    "add_app": [AddAppRequest("shop", "1.4", "/srv/build"), AddAppRequest("shop", "1", "/a.tar", 1, 5, True), AddAppRequest(
+        "shop", "1", "/a.tar", form="layer", covers=("/etc/shop", "/usr/bin/vi"))],
     "verify_apps": [NamedAppsRequest(("shop", "other@1"))],
     "bake_app": [BakeAppRequest("shop", "1", said={"command": ("make",)}), BakeAppRequest(
-        "shop", "1", "/srv/x", 60, 5, True, {"command": ("make", "x"), "memory": 1 << 30})],
+        "shop", "1", "/srv/x", 60, 5, True, {"command": ("make", "x"), "memory": 1 << 30}, "layer", ("/etc/shop",))],
     "use_app": [UseAppRequest(WEB, "shop@1.5:/srv/shop", {"canaries": "2"}, False, True), UseAppRequest(WEB)],
     "remove_apps": [NamedAppsRequest(("shop@1.4",), dry_run=True)],
     "remove_volumes": [RemoveVolumesRequest(("data", "cache"), dry_run=True)],

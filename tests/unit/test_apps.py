@@ -18,8 +18,12 @@ import pytest
 from lxcfleet.containers.apps import AppsThere
 from lxcfleet.containers.desired import Lack
 from lxcfleet.daemon.brought import brought as brought_by
-from lxcfleet.data.apps import elf, libraries, manifest, sealing, store
+from lxcfleet.data.apps import elf, libraries, manifest, merged, sealing, store
+from lxcfleet.data.apps.manifest import Entry
 from lxcfleet.errors import AlreadyExists, Broken, FleetError, HostError, InvalidInput
+from lxcfleet.host.kernel import packing
+from lxcfleet.host.packages import database
+from lxcfleet.host.packages.database import Owner
 from lxcfleet.patch.stale.judge import StaleScan
 from lxcfleet.patch.stale.served import Wanted
 from lxcfleet.patch.verify import evidence
@@ -27,7 +31,7 @@ from lxcfleet.patch.verify.apps import Brought
 from lxcfleet.patch.verify.evidence import Evidence
 from lxcfleet.paths import Paths
 from lxcfleet.spec import combinations
-from lxcfleet.spec.apps import AppType, AppUse, Release, parse_app, parse_release
+from lxcfleet.spec.apps import AppType, AppUse, Form, Release, check_covers, parse_app, parse_release
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.spec import Spec
 from lxcfleet.spec.terms import Init
@@ -252,6 +256,119 @@ def test_names_of_any_bytes_are_kept(paths: Paths, tmp_path: Path) -> None:
 
 
 # -- what was altered -----------------------------------------------------------------------------------------
+
+
+# -- layers ---------------------------------------------------------------------------------------------------
+
+
+def entry(path: str, kind: str = "f") -> Entry:
+    return Entry(path, kind, 0o555, 1, "")
+
+
+@pytest.mark.parametrize(("path", "kind", "told"), [
+    ("var/lib/x", "f", "a layer has directories /etc, /opt, /srv, /usr"),
+    ("bin", "d", "a layer has directories"),
+    ("usr", "l", "a layer has directories"),
+    ("etc/passwd", "f", "lxcfleet gives each container a file of its own there"),
+    ("etc/neutral", "f", "lxcfleet gives each container a file of its own there"),
+    ("usr/.wh.bin", "f", "it would remove a file"),
+    ("usr/lib64", "d", "the host has a link there, and the layer would hide all of it"),
+    ("usr/bin", "f", "the host has a directory there"),
+    ("usr/bin/vi", "d", "the host has a file there"),
+])  # fmt: skip
+def test_what_can_not_be_in_a_layer_is_refused(tmp_path: Path, path: str, kind: str, told: str) -> None:
+    (tmp_path / "usr/bin").mkdir(parents=True)
+    (tmp_path / "usr/bin/vi").touch()
+    (tmp_path / "usr/lib64").symlink_to("lib")
+    with pytest.raises(InvalidInput) as caught:
+        merged.check([entry(".", "d"), entry(path, kind)], ["/usr/bin/vi"], {"/etc/neutral"}, tmp_path)
+    assert told in caught.value.why
+
+
+def test_a_layer_hides_only_what_it_may_cover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "owners", lambda paths: {"/usr/bin/vi": Owner("vim", "9")})
+    (tmp_path / "usr/bin").mkdir(parents=True)
+    for name in ("vi", "own"):
+        (tmp_path / "usr/bin" / name).touch()
+    entries = [entry("usr", "d"), entry("usr/bin", "d"), *(entry(f"usr/bin/{name}") for name in ("vi", "own", "new"))]
+    with pytest.raises(InvalidInput) as caught:
+        merged.check(entries, [], root=tmp_path)
+    assert caught.value.why == "/usr/bin/vi of vim, /usr/bin/own"
+    with pytest.raises(InvalidInput, match="would hide"):
+        merged.check(entries, ["/usr/bin/v"], root=tmp_path)
+    merged.check(entries, ["/usr/bin/vi", "/usr/bin/own"], root=tmp_path)
+    for path in ("/usr/bin", "/etc", "/", "etc/x", "/usr/../x"):
+        with pytest.raises(InvalidInput):
+            check_covers(path)
+    assert check_covers("/etc/x") == "/etc/x"
+
+
+def test_the_image_of_a_layer_has_directories_as_the_host_has_them(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, int] = {}
+
+    def pack(stage: Path, image: Path) -> str:
+        seen.update({str(each.relative_to(stage)): stat.S_IMODE(each.lstat().st_mode) for each in stage.rglob("*")})
+        image.write_text("image")
+        return "no erofs here"
+
+    monkeypatch.setattr(packing, "pack", pack)
+    (tmp_path / "x/usr/local/lxcfleet-test").mkdir(parents=True)
+    (tmp_path / "x/usr/local/lxcfleet-test/serve").write_text("one")
+    release = Release("shop", "1", form=Form.LAYER)
+    made = sealing.seal(paths, release, tmp_path / "x")
+    own = paths.release("shop", "1")
+    host = {path: stat.S_IMODE(os.stat(f"/{path}").st_mode) for path in ("usr", "usr/local")}
+    assert seen == {**host, "usr/local/lxcfleet-test": 0o555, "usr/local/lxcfleet-test/serve": 0o444}
+    assert (made.no_erofs, own.image.read_text(), (own.directory / "stage").exists()) == ("no erofs here", "image", False)
+    assert store.examine(paths, "shop", "1") == made
+    own.image.write_text("other")
+    store._looked_at.clear()
+    with pytest.raises(Broken) as caught:
+        store.examine(paths, "shop", "1")
+    assert "image has other contents" in caught.value.why
+    own.image.unlink()
+    with pytest.raises(Broken, match="altered"):
+        store.examine(paths, "shop", "1")
+
+
+def test_a_release_that_removes_files_is_refused(paths: Paths, tmp_path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("only root may make whiteouts and opaque directories")
+    (tmp_path / "x/usr").mkdir(parents=True)
+    os.setxattr(tmp_path / "x/usr", "trusted.overlay.opaque", b"y")
+    with pytest.raises(InvalidInput) as caught:
+        seal(paths, tmp_path / "x")
+    assert "marked to hide" in caught.value.why
+    os.removexattr(tmp_path / "x/usr", "trusted.overlay.opaque")
+    os.mknod(tmp_path / "x/usr/gone", 0o020000, 0)
+    with pytest.raises(InvalidInput) as caught:
+        seal(paths, tmp_path / "x")
+    assert "a whiteout" in caught.value.why
+    assert nothing_left(paths)
+    with tarfile.open(tmp_path / "t", "w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("usr")
+        info.type, info.pax_headers = tarfile.DIRTYPE, {"SCHILY.xattr.trusted.overlay.opaque": "y"}
+        tar.addfile(info)
+    with pytest.raises(InvalidInput, match="can't be in a release"):
+        seal(paths, tmp_path / "t")
+
+
+def test_what_a_clone_left_becomes_a_layer(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "pack", lambda stage, image: image.write_text("image") and "")
+    monkeypatch.setattr(libraries, "packages_of", lambda *_: {"libc6": "2"})
+    (tmp_path / "delta/usr/local/lxcfleet-test").mkdir(parents=True)
+    (tmp_path / "delta/usr/local/lxcfleet-test/x").write_text("x")
+    (tmp_path / "delta/etc").mkdir()
+    (tmp_path / "delta/etc/hostname").write_text("x")
+    release = Release("shop", "1", form=Form.LAYER)
+    made = sealing.seal(paths, release, tmp_path / "delta", inside="/")
+    tree = paths.release("shop", "1").tree
+    assert (sorted(os.listdir(tree)), made.packages) == (["usr"], {"libc6": "2"})
+    assert os.listdir(tree / "usr/local/lxcfleet-test") == ["x"]
+    with pytest.raises(InvalidInput, match="left nothing"):
+        sealing.seal(paths, replace(release, version="2"), tmp_path / "delta", inside="/srv/x")
 
 
 @pytest.fixture

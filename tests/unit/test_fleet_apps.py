@@ -13,7 +13,7 @@ from lxcfleet.fleets import export
 from lxcfleet.fleets.applied import Applied
 from lxcfleet.fleets.plan import Plan, plan
 from lxcfleet.spec import fleet_file
-from lxcfleet.spec.apps import outdated
+from lxcfleet.spec.apps import Form, Release, outdated
 from lxcfleet.spec.fleet_file import FleetFile, Sources
 from lxcfleet.spec.settings import Config
 
@@ -25,8 +25,12 @@ def read(apps: str, groups: str = WEB) -> FleetFile:
     return fleet_file.parse(Sources(f"lxcfleet: 1\nfleet: shop\napps:\n{apps}\n{groups}", "f"), Config())
 
 
-def planned(apps: str, before: Applied | None = None, groups: str = WEB, **present: tuple[str, ...]) -> Plan:
-    return plan(read(apps, groups), before, (), {}, Config(), time=TIME, apps=present or {"shop": ("1.4", "1.5")})
+def sealed(*versions: str, **more: Any) -> dict[str, Release | None]:
+    return {version: Release("shop", version, **more) for version in versions}
+
+
+def planned(apps: str, before: Applied | None = None, groups: str = WEB, **present: dict[str, Release | None]) -> Plan:
+    return plan(read(apps, groups), before, (), {}, Config(), time=TIME, apps=present or {"shop": sealed("1.4", "1.5")})
 
 
 def app_of(file: FleetFile) -> str:
@@ -41,6 +45,30 @@ def test_a_group_has_its_app_where_the_section_says_unless_it_says_so_itself() -
         assert app_of(read("  shop: {mount: /srv/shop}", WEB.replace("shop@1.4", own))) == "shop@1.4:/srv/mine"
     member = WEB.replace("shop@1.4}", "shop@1.4, members: {web2: {app: shop@1.5}}}")
     assert str(read("  shop: {mount: /srv/shop}", member).groups["web"].of("web2")["app"]) == "shop@1.5:/srv/shop"
+
+
+def test_a_layer_is_where_the_hosts_files_are_and_hides_what_both_the_release_and_the_file_allow() -> None:
+    layer = "  shop: {form: layer, covers: [/etc/shop]}"
+    assert app_of(read(layer)) == "shop@1.4:/"
+    assert planned(layer, shop=sealed("1.4", form=Form.LAYER, covers=("/etc/shop/a",))).changed
+    for apps, release, told in (
+        (layer, sealed("1.4"), "shop@1.4 was sealed with the form mount, and the file says layer"),
+        ("  shop:", sealed("1.4", form=Form.LAYER), "shop@1.4 was sealed with the form layer, and the file says mount"),
+        (layer, sealed("1.4", form=Form.LAYER, covers=("/etc/shop/a", "/etc/sh")), "shop@1.4 may hide /etc/sh, which"),
+    ):
+        with pytest.raises(InvalidInput) as caught:
+            planned(apps, shop=release)
+        assert told in caught.value.why
+    for apps, app, told in (
+        (layer, "shop@1.4:/srv/x", "shop@1.4:/srv/x is no layer"), ("  shop:", "shop@1.4:/", "shop@1.4:/ is a layer"),
+        ("  shop: {form: layer, mount: /srv/x}", "shop@1.4", "mount: is for the form mount"),
+        ("  shop: {covers: [/etc/x]}", "shop@1.4", "covers: is for the form layer"),
+        ("  shop: {form: layer, covers: [/usr/bin]}", "shop@1.4", "a layer can't cover all of /usr/bin"),
+        ("  shop: {form: both}", "shop@1.4", "'both' is none of mount, layer"),
+    ):
+        with pytest.raises(InvalidInput) as caught:
+            read(apps, WEB.replace("shop@1.4", f'"{app}"'))
+        assert told in caught.value.why
 
 
 def test_what_is_kept_is_a_change_and_then_nothing() -> None:
@@ -62,14 +90,14 @@ def test_what_is_kept_is_a_change_and_then_nothing() -> None:
 
 def test_releases_that_the_host_does_not_have_are_all_told_with_their_lines() -> None:
     with pytest.raises(InvalidInput) as caught:
-        planned('  shop: {releases: ["1.4", "2"]}', shop=("1.3",))
+        planned('  shop: {releases: ["1.4", "2"]}', shop=sealed("1.3"))
     assert caught.value.why.splitlines() == [
         f"f:{line}: {where}: {release} is not on this host: lxcfleet app add shop DIR --version {release.partition('@')[2]}"
         for line, where, release in (
             (4, "apps: shop", "shop@1.4"), (4, "apps: shop", "shop@2"), (6, "groups: web: app", "shop@1.4"),
         )
     ]  # fmt: skip
-    assert planned("  other:", shop=("1.3",)).changed, "an app that the section does not have is waited for"
+    assert planned("  other:", shop=sealed("1.3")).changed, "an app that the section does not have is waited for"
 
 
 def test_mistakes_in_apps_are_told_with_their_lines() -> None:
@@ -101,7 +129,8 @@ def test_several_files_keep_what_any_of_them_wants() -> None:
 def test_an_exported_file_has_the_apps_and_changes_nothing() -> None:
     before = planned('  shop: {keep: 5, releases: ["1.5"], mount: /srv/shop}', groups="").after
     text = export.text("shop", [], before, Config())
-    made = plan(fleet_file.parse(Sources(text, "f"), Config()), before, (), {}, Config(), time=TIME, apps={"shop": ("1.5",)})
+    file = fleet_file.parse(Sources(text, "f"), Config())
+    made = plan(file, before, (), {}, Config(), time=TIME, apps={"shop": sealed("1.5")})
     assert not made.changed
     assert made.after.apps == before.apps
 

@@ -97,6 +97,13 @@ def hidden(paths: Paths, path: str, root: Root = LIVE) -> bool:
     return compiler.is_hidden(_load_entries(record["entries"]), tree_of(root), path)
 
 
+def replaced(paths: Paths) -> frozenset[str]:
+    """The files that the present image has in place of the host's; none if there is no image yet."""
+    record = _read(paths.mask_record)
+    words = {} if record is None else record["entries"]
+    return frozenset(path for path, word in words.items() if word.startswith(("file", "link")))
+
+
 def view(paths: Paths) -> View:
     """The files that clones see under the present image; raises HostError if there is no image yet."""
     return View(_record(paths)["entries"])

@@ -22,8 +22,8 @@ def make_mount_points(paths: Paths) -> None:
     """Make the directories that all private mounts go to. The containers' root must be able to pass through them."""
     count = len(sheets_of(paths, paths.generation)) if paths.generation else 0
     for directory in (
-        paths.run, paths.base_mount, paths.mask_mount, paths.next_mask_mount, paths.services_mount, paths.part_mount,
-        paths.root_mount, *map(paths.sheet_mount, range(count)),
+        paths.run, paths.base_mount, paths.mask_mount, paths.next_mask_mount, paths.services_mount, paths.app_mount,
+        paths.part_mount, paths.root_mount, *map(paths.sheet_mount, range(count)),
     ):
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     paths.user_namespace.touch(mode=0o600)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -29,7 +29,7 @@ from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output, rolling
 from lxcfleet.cli.ui.follow import run_operation
 from lxcfleet.errors import InvalidInput, NotFound, WrongState
-from lxcfleet.spec.apps import check_app, check_version, parse_app, parse_release
+from lxcfleet.spec.apps import Form, check_app, check_version, parse_app, parse_release
 from lxcfleet.spec.selection import Selection
 from lxcfleet.spec.terms import Network
 from lxcfleet.units import parse_size, some
@@ -42,7 +42,7 @@ FOUND = 4
 """Exit status of a check that found something."""
 _FIELDS = (
     "name", "version", "size_bytes", "files", "containers", "created", "source", "base", "packages", "older", "digest",
-    "path", "problem",
+    "form", "covers", "no_erofs", "path", "problem",
 )  # fmt: skip
 
 
@@ -75,6 +75,20 @@ def _release(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> 
     return values
 
 
+def _layered(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that make a release a layer."""
+    form = click.option(
+        "--form", type=click.Choice([*Form]), default=Form.MOUNT,
+        help="How containers have it: as a mount at a place of its own, or as a layer, with files among the host's. Default:"
+        " mount.",
+    )  # fmt: skip
+    covers = click.option(
+        "--covers", multiple=True, metavar="/PATH",
+        help="A file of the host that a layer may hide, or a directory with such files; may be repeated.",
+    )  # fmt: skip
+    return form(covers(verb))
+
+
 @app.command()
 @click.argument("name")
 @click.argument("source", metavar="DIR|TAR", type=click.Path(exists=True))
@@ -87,6 +101,7 @@ def _release(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> 
     "--keep", type=click.IntRange(0, MOST_KEPT), default=None, metavar="N",
     help="Keep N releases of this app: remove older ones that nobody has. 0: keep all. Default: as lxcfleet.yaml says.",
 )  # fmt: skip
+@_layered
 @options.dry_run
 @options.formatted
 @options.quiet("Print only the release.")
@@ -100,6 +115,8 @@ def add(
     version: str,
     strip: int,
     keep: int | None,
+    form: str,
+    covers: tuple[str, ...],
     dry_run: bool,
     style: str,
     quiet: bool,
@@ -113,15 +130,19 @@ def add(
     Examples:
       lxcfleet app add shop ./build --version 1.4
       lxcfleet app add shop shop-1.5.tar.xz --version 1.5 --strip 1 --keep 5
+      lxcfleet app add tools ./root --version 2 --form layer --covers /usr/bin/vi
     """
-    request = AddAppRequest(check_app(name), check_version(version), os.path.abspath(source), strip, keep, dry_run)
+    request = AddAppRequest(
+        check_app(name), check_version(version), os.path.abspath(source), strip, keep, dry_run, form, covers
+    )
     return run_operation(ctx, lambda client: client.add_app(request), style=style, quiet=quiet, dry_run=dry_run)
 
 
 @app.command(cls=options.TakesCommand)
 @click.argument("name")
 @click.option("--version", required=True, metavar="VERSION", help="Its version, such as 1.4. One that exists is refused.")
-@click.option("--path", default="", metavar="/PATH", help="The directory that becomes the release. Default: /opt/NAME.")
+@click.option("--path", default="", metavar="/PATH", help="The directory that becomes the release. Default: /opt/NAME;"
+              " of a layer all of /opt, /srv and /usr.")
 @click.option(
     "--timeout", type=click.FloatRange(1, LONGEST_BAKE), default=USUAL_BAKE, metavar="SECONDS",
     help="The longest time that the command may take. Default: 3600.",
@@ -136,6 +157,7 @@ def add(
 @click.option("--network", type=click.Choice([*Network]), default=None, help="The network of the clone; see `create`.")
 @click.option("--memory", callback=options.read_by(parse_size), metavar="SIZE", help="Memory that it may use at most.")
 @click.option("--disk", callback=options.read_by(parse_size), metavar="SIZE", help="Disk space that it may take at most.")
+@_layered
 @options.dry_run
 @options.formatted
 @options.quiet("Print only the release.")
@@ -149,6 +171,8 @@ def bake(
     path: str,
     timeout: float,
     keep: int | None,
+    form: str,
+    covers: tuple[str, ...],
     dry_run: bool,
     style: str,
     quiet: bool,
@@ -168,7 +192,7 @@ def bake(
     if not command:
         raise InvalidInput("there is no command that builds it", hint="lxcfleet app bake NAME --version V -- make install")
     asked = {**said(taken), "command": command}
-    request = BakeAppRequest(check_app(name), check_version(version), path, timeout, keep, dry_run, asked)
+    request = BakeAppRequest(check_app(name), check_version(version), path, timeout, keep, dry_run, asked, form, covers)
     return run_operation(ctx, lambda client: client.bake_app(request), style=style, quiet=quiet, dry_run=dry_run)
 
 
@@ -195,14 +219,14 @@ def list_(ctx: click.Context, *, name: str | None, style: str, quiet: bool) -> N
 
 
 def _table(records: Sequence[AppRecord]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [("APP", "VERSION", "SIZE", "SEALED", "CONTAINERS", "NOTE")]
+    rows: list[tuple[str, ...]] = [("APP", "VERSION", "SIZE", "SEALED", "FORM", "CONTAINERS", "NOTE")]
     for record in records:
         last = f"rebuild: {', '.join(record['older'])} changed since" if record["older"] else ""
         if record["problem"]:
             last = f"! {record['problem'].splitlines()[0]}"
         rows.append((
             record["name"], record["version"], output.size(record["size_bytes"]), record["created"][:16].replace("T", " "),
-            _text(record, "containers"), last,
+            record["form"], _text(record, "containers"), last,
         ))  # fmt: skip
     return rows
 

@@ -118,7 +118,8 @@ def _fix(ctx: click.Context, request: FixShadowsRequest, *, yes: bool, style: st
 
 def _words(shadow: ShadowRecord) -> tuple[str, ...]:
     same = "same content" if shadow["same"] else shadow["age"]
-    return shadow["path"], shadow["kind"], same, shadow["package"], shadow["version"]
+    kind = shadow["kind"] if shadow["layer"] == "delta" else f"{shadow['kind']} ({shadow['layer']})"
+    return shadow["path"], kind, same, shadow["package"], shadow["version"]
 
 
 def _lines(records: Sequence[ShadowsRecord]) -> list[str]:
@@ -144,13 +145,13 @@ def _differences(diverged: DivergedRecord) -> list[str]:
 
 
 def _rows(records: Sequence[ShadowsRecord]) -> list[list[str]]:
-    rows = [["name", "path", "kind", "age", "same", "package", "version", "diverged", "problem"]]
+    rows = [["name", "path", "kind", "age", "same", "package", "version", "layer", "diverged", "problem"]]
     for record in records:
         last = [str(record["diverged"] is not None).lower(), record["problem"] or ""]
         for each in record["shadows"]:
             same = str(each["same"]).lower()
-            what = [each["path"], each["kind"], each["age"], same, each["package"], each["version"]]
+            what = [each["path"], each["kind"], each["age"], same, each["package"], each["version"], each["layer"]]
             rows.append([record["name"], *what, *last])
         if not record["shadows"]:
-            rows.append([record["name"], *[""] * 6, *last])
+            rows.append([record["name"], *[""] * 7, *last])
     return rows

@@ -16,16 +16,18 @@ import shutil
 import stat
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Protocol, Self
 
-from lxcfleet.data.apps import libraries, manifest, store
+from lxcfleet.base.mask import build
+from lxcfleet.data.apps import libraries, manifest, merged, store
 from lxcfleet.errors import AlreadyExists, FleetError, HostError, InvalidInput
-from lxcfleet.host.kernel import syscalls, tree
+from lxcfleet.host.kernel import mounts, syscalls, tree
+from lxcfleet.host.kernel.entries import is_whiteout
 from lxcfleet.paths import Paths
-from lxcfleet.spec.apps import MAX_FILES, Release
+from lxcfleet.spec.apps import MAX_FILES, ROOT, Form, Release
 from lxcfleet.spec.volumes import within
 
 MOST_BYTES = 16 << 30
@@ -227,13 +229,22 @@ def _told(path: str) -> str:
 # -- from a directory -----------------------------------------------------------------------------------------
 
 
-def copy(source: int, sealer: Sealer) -> None:
-    """Copy what is in the directory ``source``. Raises InvalidInput, OSError."""
-    _copy(source, "", os.fstat(source).st_dev, sealer)
+def copy(source: int, sealer: Sealer, place: str = "", hides: Callable[[str], bool] | None = None) -> None:
+    """Copy what is in the directory ``source`` to ``place`` of the release. Raises InvalidInput, OSError.
+
+    ``hides``: tells whether an opaque directory there hides anything: a container's own directories are marked so, even
+    where nothing is below them. None: any such mark is refused.
+    """
+    _copy(source, place, os.fstat(source).st_dev, sealer, hides or (lambda _: True))
 
 
-def _copy(directory: int, prefix: str, device: int, sealer: Sealer) -> None:
+def _copy(directory: int, prefix: str, device: int, sealer: Sealer, hides: Callable[[str], bool]) -> None:
     status = os.fstat(directory)
+    if _is_opaque(directory) and hides(prefix):
+        raise InvalidInput(
+            f"{_told(prefix)} can't be in a release", why="it is marked to hide what lies below it (trusted.overlay.opaque),"
+            " and a release only adds files",
+        )  # fmt: skip
     sealer.directory(prefix, status.st_mode, status.st_mtime)
     for name in sorted(os.listdir(directory)):
         path = f"{prefix}/{name}" if prefix else name
@@ -245,7 +256,7 @@ def _copy(directory: int, prefix: str, device: int, sealer: Sealer) -> None:
         elif stat.S_ISDIR(status.st_mode):
             below = os.open(name, _DIRECTORY, dir_fd=directory)
             try:
-                _copy(below, path, device, sealer)
+                _copy(below, path, device, sealer, hides)
             finally:
                 os.close(below)
         elif stat.S_ISREG(status.st_mode):
@@ -254,7 +265,17 @@ def _copy(directory: int, prefix: str, device: int, sealer: Sealer) -> None:
                 status = os.fstat(file.fileno())
                 sealer.file(path, status.st_mode, status.st_size, file, status.st_mtime)
         else:
-            raise InvalidInput(f"{_told(path)} can't be in a release", why="it is a device, a pipe or a socket")
+            why = "it is a device, a pipe or a socket"
+            if is_whiteout(status):
+                why = "it removes what lies below it (a whiteout), and a release only adds files"
+            raise InvalidInput(f"{_told(path)} can't be in a release", why=why)
+
+
+def _is_opaque(directory: int) -> bool:
+    try:
+        return os.getxattr(directory, mounts.OPAQUE) == b"y"
+    except OSError:
+        return False
 
 
 # -- from an archive ------------------------------------------------------------------------------------------
@@ -298,6 +319,8 @@ def unpack(source: IO[bytes], sealer: Sealer, strip: int) -> None:
 
 def _unpack_one(archive: tarfile.TarFile, member: tarfile.TarInfo, sealer: Sealer, strip: int) -> None:
     clean = _clean(member.name)
+    if any(key.endswith(mounts.OPAQUE) for key in member.pax_headers):
+        raise InvalidInput(f"{_told(clean)} can't be in a release", why="it is marked to hide what lies below it")
     path = "/".join(clean.split("/")[strip:])
     if not path:
         if not member.isdir():
@@ -339,19 +362,24 @@ def seal(paths: Paths, release: Release, source: Path, strip: int = 0, inside: s
             raise exists(release)
         new.directory.mkdir(mode=0o700)
         new.tree.mkdir(mode=0o700)
-        made = _fill(paths, new.tree, source, strip, inside)
+        made = _fill(paths, new.tree, source, strip, _built(release, inside))
         top = os.open(new.tree, _DIRECTORY)
         try:
             entries = [*manifest.entries(top)]
             text = manifest.render(entries)
             sealed = replace(release, digest=manifest.digest_of(text), files=made[0], size=made[1])
+            if release.form is Form.LAYER:
+                merged.check(entries, release.covers, build.replaced(paths))
+                why = merged.pack(new, entries)
+                sealed = replace(sealed, image=store.digest_of_image(new.image), no_erofs=why)
             if inside:
                 sealed = replace(sealed, packages=libraries.packages_of(top, entries))
             with new.manifest.open("w", encoding="utf-8", errors="surrogateescape") as file:
                 file.write(text)
             new.record.write_text(store.render(sealed), encoding="utf-8")
             os.close(store.show_tree(new.tree))
-            new.stamp.write_text(manifest.stamp(top, sealed.digest), encoding="utf-8")
+            stamp = manifest.stamp(top, sealed.digest) + store.stamp_of_image(new, sealed)
+            new.stamp.write_text(stamp, encoding="utf-8")
             syscalls.sync_file_system(top)
         finally:
             os.close(top)
@@ -367,18 +395,29 @@ def seal(paths: Paths, release: Release, source: Path, strip: int = 0, inside: s
     return sealed
 
 
-def _fill(paths: Paths, target: Path, source: Path, strip: int, inside: str) -> tuple[int, int]:
+def _built(release: Release, inside: str) -> dict[str, str]:
+    """The paths below a delta that become the release, each with its path there; none: it is no delta."""
+    if not inside:
+        return {}
+    if release.form is Form.MOUNT:
+        return {inside: ""}
+    return {each: each.strip("/") for each in ([*merged.BUILT] if inside == ROOT else [inside])}
+
+
+def _fill(paths: Paths, target: Path, source: Path, strip: int, built: Mapping[str, str]) -> tuple[int, int]:
     top = os.open(target, _DIRECTORY)
     try:
         usage = shutil.disk_usage(target)
         sealer = Sealer(top, max(0, usage.free - usage.total // LEFT_SHARE))
         with contextlib.ExitStack() as held:
-            handle = _below(source, inside) if inside else os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            if built:
+                _copy_built(source, built, sealer)
+                return sealer.finish()
+            handle = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             held.callback(os.close, handle)
             mode = os.fstat(handle).st_mode
             if stat.S_ISDIR(mode):
-                if not inside:
-                    _refuse_own(paths, source)
+                _refuse_own(paths, source)
                 copy(handle, sealer)
             elif stat.S_ISREG(mode):
                 unpack(held.enter_context(open(handle, "rb", closefd=False)), sealer, strip)
@@ -387,6 +426,25 @@ def _fill(paths: Paths, target: Path, source: Path, strip: int, inside: str) -> 
         return sealer.finish()
     finally:
         os.close(top)
+
+
+def _copy_built(delta: Path, built: Mapping[str, str], sealer: Sealer) -> None:
+    """Copy what a command left below some paths of a delta."""
+    missing: InvalidInput | None = None
+    found = 0
+    for inside, place in built.items():
+        try:
+            handle = _below(delta, inside)
+        except InvalidInput as error:
+            missing = missing or error
+            continue
+        try:
+            copy(handle, sealer, place, (lambda path: os.path.isdir(f"/{path}")) if place else None)
+            found += 1
+        finally:
+            os.close(handle)
+    if missing is not None and not found:
+        raise missing
 
 
 def _below(delta: Path, inside: str) -> int:

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import time
 from pathlib import Path
 
+from lxcfleet.base.stack import Stack
 from lxcfleet.data.apps import manifest
 from lxcfleet.data.volumes import clone
 from lxcfleet.errors import Broken, FleetError, HostError, InvalidInput
 from lxcfleet.host.kernel import mounts, syscalls, tree
 from lxcfleet.paths import Paths, ReleasePaths
 from lxcfleet.spec import strict_yaml
-from lxcfleet.spec.apps import Release, check_app, check_version
+from lxcfleet.spec.apps import Form, Release, check_app, check_version, parse_release
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.rows import read_said, rows_of
 from lxcfleet.spec.terms import RANGE_SIZE
@@ -152,7 +154,7 @@ def examine(paths: Paths, name: str, version: str, *, contents: bool = False) ->
             raise
         raise _altered(release, [f"{own.tree} is gone"]) from error
     try:
-        present = manifest.stamp(top, release.digest)
+        present = manifest.stamp(top, release.digest) + stamp_of_image(own, release)
         if contents or _text(own.stamp) != present:
             _compare(own, release, top)
             with contextlib.suppress(OSError):
@@ -168,8 +170,43 @@ def _compare(own: ReleasePaths, release: Release, top: int) -> None:
     if manifest.digest_of(text) != release.digest:
         raise _altered(release, [f"{own.manifest} or {own.record} was changed"])
     found = manifest.differences(manifest.parse(text), manifest.entries(top))
+    if release.form is Form.LAYER and _digest(own.image) != release.image:
+        found.append(f"{own.image} {'has other contents' if own.image.is_file() else 'is gone'}")
     if found:
         raise _altered(release, found)
+
+
+def stamp_of_image(own: ReleasePaths, release: Release) -> str:
+    """What is added to the stamp of a release that has an image."""
+    if release.form is not Form.LAYER:
+        return ""
+    with contextlib.suppress(OSError):
+        status = os.lstat(own.image)
+        return f" {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+    return " gone"
+
+
+def digest_of_image(image: Path) -> str:
+    """The SHA-256 of an image. Raises OSError."""
+    handle = os.open(image, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(handle, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(image: Path) -> str:
+    try:
+        return digest_of_image(image)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ELOOP, errno.EISDIR):
+            raise
+        return ""
+
+
+def examine_layers(paths: Paths, stack: Stack) -> None:
+    """Raise FleetError if a layer of a container is a release that is missing, or was altered."""
+    for layer in stack.lower:
+        if layer.app:
+            examine(paths, *parse_release(layer.app))
 
 
 def _altered(release: Release, found: list[str]) -> Broken:

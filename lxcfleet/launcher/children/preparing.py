@@ -14,6 +14,7 @@ from lxcfleet.base import devices, layers, runtime
 from lxcfleet.base.present import Shelf
 from lxcfleet.base.stack import Layer, Stack
 from lxcfleet.data import mounting, restoring
+from lxcfleet.data.apps import store as apps
 from lxcfleet.errors import Broken, FleetError, HostError
 from lxcfleet.host.kernel import syscalls, tree
 from lxcfleet.host.lxc import apparmor, language, liblxc
@@ -67,6 +68,7 @@ def _prepare_one(item: PrepareItem, reply: Reply, paths: Paths, home: int) -> No
     else:
         _check(paths, name, item)
     stack = Stack.from_json(item["stack"])
+    apps.examine_layers(paths, stack)
     devices.check(item["devices"])
     if not item["mount"]:
         if item["volumes"] and not item["make"]:

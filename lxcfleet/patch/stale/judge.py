@@ -118,6 +118,8 @@ def judge_mapped(mapped: Identity, now: Found, *, deleted: bool) -> Why | None:
     ``deleted``: the container itself removed or replaced the file. A file that it made, mapped and removed is its own code,
     and a restart would bring the same again: no reason to restart it.
     """
+    if now.layer.image:
+        return None  # the file is in the image; nothing changes it, and the container has another one from its next start on
     if now.identity is None:
         return None if deleted and not (now.hidden and not now.layer.read_only) else Why.REMOVED
     return None if same(mapped, now.identity, copied=now.copied) else Why.REPLACED

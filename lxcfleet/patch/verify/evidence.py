@@ -7,7 +7,7 @@ package's file of the base's. If parts of it could not be looked at, it is not p
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lxcfleet.patch.shadow.files import Shadow
@@ -113,10 +113,15 @@ def judge(seen: Evidence, host: str, owners: Mapping[str, str], packages: Collec
     for word, why in (("may run old modules of", Why.MODULES), ("serves old files of", Why.SERVED)):
         if whose := sorted({file.package for file in old if file.why is why}):
             reasons.append(f"{word} {', '.join(whose[:_NAMED])}{', …' if len(whose) > _NAMED else ''}")
-    if keeping := [each for each in shadows if not each.shadow.path.startswith(CONFIGURATION)]:
-        many = len(keeping) > 1
-        reasons.append(f"{len(keeping)} file{'s' if many else ''} in its delta {'keep' if many else 'keeps'} the host's out")
+    reasons += _keeping([each.shadow.layer for each in shadows if not each.shadow.path.startswith(CONFIGURATION)])
     return Proof(old, shadows, tuple(reasons))
+
+
+def _keeping(layers: Sequence[str]) -> Iterator[str]:
+    """``layers``: the layer of each file that keeps one of the host's out."""
+    for layer in dict.fromkeys(layers):
+        many = layers.count(layer) > 1
+        yield f"{layers.count(layer)} file{'s' if many else ''} in its {layer} {'keep' if many else 'keeps'} the host's out"
 
 
 def _of_app(app: Brought | None, packages: Collection[str]) -> list[str]:

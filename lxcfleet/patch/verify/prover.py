@@ -330,6 +330,7 @@ def _shadow_record(owned: Owned) -> ShadowRecord:
         "same": shadow.same,
         "package": owned.package,
         "version": owned.version,
+        "layer": shadow.layer,
     }
 
 

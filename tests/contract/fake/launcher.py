@@ -434,6 +434,7 @@ class FakeLauncher(Launcher):
         own = self._paths.release(name, version)
         source = Path(item["source"]) / item["inside"].lstrip("/")
         shutil.copytree(source, own.tree)
+        own.manifest.touch()
         release = apps.parse(name, version, item["record"].encode(), "request")
         size = sum(each.stat().st_size for each in own.tree.rglob("*") if each.is_file())
         own.record.write_text(apps.render(replace(release, digest="1234", size=size, files=len([*own.tree.rglob("*")]))))
