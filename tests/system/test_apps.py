@@ -168,6 +168,14 @@ def test_a_clone_builds_a_release(fleet: Fleet) -> None:
     assert record["older"] == {}
     tree = fleet.paths.release("shop", "1").tree
     assert (sorted(os.listdir(tree)), (tree / "bin/id").stat().st_uid) == (["bin"], 0)
+    install = "mkdir -p /usr/local/lib/shop /etc/shop; cp /usr/bin/id /usr/local/lib/shop; touch /etc/shop/x"
+    fleet.ok("app", "bake", "tools", "--version", "1", "--form", "layer", "--", "sh", "-ec", install)
+    record = json.loads(fleet.ok("app", "info", "tools@1", "-f", "json"))
+    assert any(name.startswith("libc6") for name in record["packages"])
+    assert os.listdir(fleet.paths.release("tools", "1").tree) == ["usr"]
+    fleet.create(fleet.name("one"), options=("--app", "tools@1:/"))
+    assert fleet.inside(fleet.name("one"), "/usr/local/lib/shop/id -u; ls -d /etc/shop 2>&1 | wc -l") == "0\n1"
+    fleet.ok("destroy", fleet.name("one"), "--force")
     failed = fleet.run("app", "bake", "shop", "--version", "2", "--", "sh", "-c", "echo no make here; exit 2")
     assert (failed.status, "no make here" in failed.err) == (1, True)
     assert fleet.json_any("list") == []

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 from lxcfleet.base import layers, mount_plan
-from lxcfleet.base.mount_plan import Part, plan
-from lxcfleet.base.present import Present, Shelf, part_layers
+from lxcfleet.base.mount_plan import Image, Part, plan
+from lxcfleet.base.present import Found, Present, Shelf, part_layers
 from lxcfleet.base.stack import Layer, Stack, stack_of
 from lxcfleet.errors import HostError
 from lxcfleet.host.process.maps import Identity
 from lxcfleet.patch.shadow.files import Delta, ShadowKind, find
 from lxcfleet.patch.stale.judge import Why, judge_mapped
 from lxcfleet.paths import Paths
+from lxcfleet.spec.apps import AppUse
 
 from .layers_in import directories, layer_in, put, stack_in
 
@@ -249,6 +250,31 @@ def test_the_plan_with_a_fourth_layer() -> None:
         ("/usr", ("/run/x/app/usr", "/run/x/mask/usr", "/run/x/base/usr")),
         ("/opt", ("/run/x/mask/opt", "/run/x/base/opt")),
     ]
+
+
+def test_the_plan_with_a_release_of_an_app() -> None:
+    use = AppUse("shop", "1.4", "/")
+    stack = stack_of(PATHS, "web", use=use)
+    tree = PATHS.release("shop", "1.4").tree
+    assert [layer.name for layer in stack] == ["delta", "app shop@1.4", "mask", "base"]
+    assert (stack.layers[1].source, stack.layers[1].image) == (str(tree), str(tree.parent / "image"))
+    assert Stack.from_json(json.loads(json.dumps(stack.to_json()))) == stack
+    made = plan(PATHS, stack, "web", 100000, [Part("/usr", "1", stack.lower)])
+    assert made.images == (Image(str(tree.parent / "image"), "/run/x/app", True),)
+    assert [clone.target for clone in made.clones] == ["/run/x/base", "/run/x/base/usr", "/run/x/mask"]
+    assert [overlay.lower for overlay in made.overlays] == [
+        ("/run/x/app", "/run/x/mask", "/run/x/base"), ("/run/x/app/usr", "/run/x/mask/usr", "/run/x/base/usr"),
+    ]  # fmt: skip
+    assert f"/run/x/app: the image {tree.parent}/image, read-only, ids 0-65535 as 100000-165535" in made.lines()
+    assert not plan(PATHS, stack, "web", None, []).images[0].shifted
+    assert not stack_of(PATHS, "web").layers[1].image
+
+
+def test_a_file_of_a_release_is_never_old() -> None:
+    layer = stack_of(PATHS, "web", use=AppUse("shop", "1.4", "/")).layers[1]
+    other = Identity(1, 2, 3, 4)
+    assert judge_mapped(other, Found(layer, os.stat("/")), deleted=False) is None
+    assert judge_mapped(other, Found(layer._replace(app=""), os.stat("/")), deleted=False) is Why.REPLACED
 
 
 def test_a_layer_whose_files_have_the_owners_already_is_not_shifted() -> None:

@@ -45,10 +45,10 @@ def attached(image: Path, lock: Path) -> Iterator[str]:
 
 def devices(image: Path) -> list[str]:
     """The devices that have ``image``, by the names of their files."""
-    found = []
+    found, backing = [], os.path.realpath(image)
     for text in Path("/sys/block").glob("loop*/loop/backing_file"):
         try:
-            if text.read_text(encoding="utf-8", errors="surrogateescape").rstrip("\n") == str(image):
+            if text.read_text(encoding="utf-8", errors="surrogateescape").rstrip("\n") == backing:
                 found.append(f"/dev/{text.parts[3]}")
         except OSError:
             continue  # it has gone
