@@ -60,7 +60,7 @@ class Publishing:
         shared = {publication for spec in present for publication in spec.publish}
         others = [spec for spec in present if spec.name not in names]
         for former, spec in changed:
-            if (spec.publish, spec.labels) != (former.publish, former.labels):
+            if (spec.publish, spec.labels, spec.affinity) != (former.publish, former.labels, former.affinity):
                 shared_ports.check_shared(spec, 1, others)
                 await self._check_free(publication for publication in spec.publish if publication not in shared)
             others.append(spec)

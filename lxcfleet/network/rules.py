@@ -13,8 +13,10 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from lxcfleet.launcher.items.network import ForeignPort
+from lxcfleet.network import affinity
 from lxcfleet.network.addresses import Subnet
 from lxcfleet.spec.ports import ALL4, ALL6, Publication
+from lxcfleet.spec.terms import Affinity
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Published:
     publication: Publication
     ipv4: tuple[IPv4Address, ...]
     ipv6: tuple[IPv6Address, ...] = ()
+    affinity: Affinity = Affinity.NONE
 
 
 _TABLE = "lxcfleet_"
@@ -176,7 +179,9 @@ def _published(published: Sequence[Published], version: int) -> list[str]:
         where = _where(publication)
         match = f"    {where}{publication.protocol} dport {publication.host} "
         if members:
-            target = f"dnat {'ip' if version == 4 else 'ip6'} to {_one_of(members)} : {publication.container}"
+            family = "ip" if version == 4 else "ip6"
+            chosen = _one_of(members) if each.affinity is Affinity.NONE else affinity.expression(family, members)
+            target = f"dnat {family} to {chosen} : {publication.container}"
             rules.append(match + target)
         else:
             rules.append(match + "continue")  # so that other fleets see that it is taken
@@ -193,11 +198,12 @@ def _where(publication: Publication) -> str:
     return f"{'ip' if version == 4 else 'ip6'} daddr {publication.address} "
 
 
-def read_published(table: str, chain: Iterable[Mapping[str, Any]]) -> list[ForeignPort]:
-    """The ports in the chains of another fleet. ``chain``: their rules, as libnftables-json(5) has them."""
+def read_published(table: str, chain: str, rules: Iterable[Mapping[str, Any]]) -> list[ForeignPort]:
+    """The ports in a chain of another fleet, one of PUBLISHED. ``rules``: those of the chain, as libnftables-json(5) has
+    them."""
     found: list[ForeignPort] = []
-    for rule in chain:
-        address = None
+    for rule in rules:
+        address = ALL6 if chain == PUBLISHED[1] else None
         for expression in rule.get("expr", ()):
             match expression:
                 case {"match": {"left": {"payload": {"protocol": "ip" | "ip6", "field": "daddr"}}, "right": str(text)}}:

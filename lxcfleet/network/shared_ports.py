@@ -11,11 +11,13 @@ from lxcfleet.launcher.items.network import ForeignPort
 from lxcfleet.network.rules import Published, bridge_in
 from lxcfleet.spec.ports import Publication, meet
 from lxcfleet.spec.spec import Spec
+from lxcfleet.spec.terms import Affinity
 
 
 def published(specs: Iterable[Spec], members: Iterable[Container]) -> list[Published]:
     """The ports that ``specs`` publish, each with those of the ``members`` that publish it."""
-    behind: dict[Publication, list[Container]] = {publication: [] for spec in specs for publication in spec.publish}
+    affinity = {publication: spec.affinity for spec in specs for publication in spec.publish}
+    behind: dict[Publication, list[Container]] = {publication: [] for publication in affinity}
     for container in members:
         for publication in container.spec.publish if container.spec is not None else ():
             behind.setdefault(publication, []).append(container)
@@ -24,6 +26,7 @@ def published(specs: Iterable[Spec], members: Iterable[Container]) -> list[Publi
             publication,
             tuple(a for container in there for a in container.answering if isinstance(a, IPv4Address)),
             tuple(a for container in there for a in container.answering if isinstance(a, IPv6Address)),
+            affinity.get(publication, Affinity.NONE),
         )
         for publication, there in sorted(behind.items(), key=lambda item: str(item[0]))
     ]
@@ -45,6 +48,9 @@ def check_shared(like: Spec, count: int, others: Iterable[Spec]) -> None:
             group &= set(spec.labels.items())
             if other != publication:
                 raise _taken(publication, f"{spec.name} publishes it as {other}", "choose another port")
+            if spec.affinity is not like.affinity:
+                hint = f"use --affinity {spec.affinity}, or change all together: lxcfleet set NAMES affinity={like.affinity}"
+                raise _taken(publication, f"{spec.name} shares it with affinity {spec.affinity}, not {like.affinity}", hint)
         if len(users) + count > 1 and not group:
             names = ", ".join(spec.name for spec, _ in users[:3])
             if users:

@@ -41,6 +41,7 @@ from lxcfleet.spec.terms import (
     MAX_PIDS,
     MAX_STOP_TIMEOUT,
     PIDS,
+    Affinity,
     Init,
     Network,
     StopSignal,
@@ -129,6 +130,11 @@ class SpecFields:
         "Ports of the host, or ranges of them, that lead to its own. Those that containers with the same label share lead to"
         " the healthy ones of them.", default=(),
         change=Change.LIVE, option=("-p", "--publish"), metavar="[ADDRESS:]HOST[-LAST]:CONTAINER[-LAST][/udp]",
+    )
+    affinity: Affinity = row(
+        Choice(Affinity), "Which of those that share a published port a new connection goes to. none: any one, by chance;"
+        " client: the same one for all connections from one address, while it is led to.", default=Affinity.NONE,
+        change=Change.LIVE, option=("--affinity",),
     )
     isolated: bool = row(
         Flag(), "Whether it is kept from other isolated containers, and from the host but for its names.", default=False,

@@ -53,6 +53,15 @@ class Addresses(StrEnum):
     """The DHCP server of the network to which the operator's bridge belongs."""
 
 
+class Affinity(StrEnum):
+    """Which of the containers that share a port of the host a connection goes to."""
+
+    NONE = "none"
+    """Any one, by chance."""
+    CLIENT = "client"
+    """The same one for all connections of a client's address."""
+
+
 class Victim(StrEnum):
     """Who is killed when a container's limit of memory is reached."""
 

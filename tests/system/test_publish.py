@@ -207,6 +207,15 @@ def test_a_group_shares_a_port(fleet: Fleet, machine: Machine, port: int) -> Non
     fleet.start_daemon()
     assert behind() == {two, three, fleet.name("x")}
 
+    # With affinity, one client is served by one member, and by another one only while that is away.
+    fleet.ok("set", "-l", "role=web", "affinity=client")
+    until(lambda: len(behind()) == 1, what="one member serves this client")
+    (own,) = behind()
+    fleet.ok("stop", own)
+    assert len(behind() - {own}) == len(behind()) == 1
+    fleet.ok("start", own)
+    until(lambda: behind() == {own}, what="its member is back")
+
 
 def test_what_backs_off_or_was_given_up_serves_nobody(fleet: Fleet, port: int) -> None:
     """At once it is unhealthy, and neither its group's name nor its group's port lead to it."""

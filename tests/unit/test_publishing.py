@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import HostError, InvalidInput
 from lxcfleet.host.net import sockets
+from lxcfleet.network.affinity import owners
 from lxcfleet.network.discovery import Discovery
 from lxcfleet.network.membership import Membership
 from lxcfleet.network.publishing import Publishing
@@ -19,7 +24,7 @@ from lxcfleet.network.rules import Published, publish, read_published
 from lxcfleet.network.shared_ports import check_foreign, check_shared, published
 from lxcfleet.spec.ports import parse_publication
 from lxcfleet.spec.spec import Spec
-from lxcfleet.spec.terms import Network
+from lxcfleet.spec.terms import Affinity, Network
 
 from .network_parts import FakeLauncher, context_of, own_paths, run
 
@@ -94,7 +99,8 @@ CHAIN: list[dict[str, Any]] = [
 
 
 def test_ports_that_another_fleet_publishes_are_refused() -> None:
-    others = read_published("lxcfleet_br1", CHAIN)
+    others = read_published("lxcfleet_br1", "published", CHAIN)
+    assert read_published("lxcfleet_br1", "published6", CHAIN[1:2])[0]["address"] == "::"
     assert [(each["protocol"], each["port"], each["address"]) for each in others] == [
         ("tcp", 80, None), ("udp", 53, "192.0.2.1"), ("udp", 54, "2001:db8::1"), ("tcp", 82, "::"),
     ]  # fmt: skip
@@ -126,6 +132,36 @@ def test_rules_of_published_ports() -> None:
     assert text.count("dnat") == 3
     assert text.count("tcp dport 81 continue") == 1  # so that other fleets see that it is taken
     assert "dnat" not in publish("br", [])
+
+
+def test_a_client_s_address_chooses_the_member() -> None:
+    members = (IPv4Address("10.0.0.1"), IPv4Address("10.0.0.2"))
+    port = Published(parse_publication("80:8080"), members, (IPv6Address("fd00::1"),), Affinity.CLIENT)
+    text = publish("br", [port])
+    assert "tcp dport 80 dnat ip to jhash ip saddr mod 512 seed 0x6c786366 map { 0" in text
+    assert "dnat ip6 to jhash ip6 saddr mod 512 seed 0x6c786366 map { 0-511 : fd00::1 } : 8080" in text
+    assert text == publish("br", [replace(port, ipv4=members[::-1])])
+
+
+@given(st.integers(2, 60), st.data())
+@settings(deadline=None)
+def test_only_the_clients_of_a_member_that_leaves_get_another_one(count: int, data: st.DataObject) -> None:
+    members = [f"10.0.0.{number}" for number in range(count)]
+    gone = data.draw(st.sampled_from(members))
+    before, after = owners(members), owners([each for each in members if each != gone])
+    assert all(one == other for one, other in zip(before, after, strict=True) if one != gone)
+    assert gone not in after
+    assert max(Counter(before).values()) < 4 * len(before) / count
+    assert len({*before}) == count or count > 30
+
+
+def test_those_that_share_a_port_have_one_affinity() -> None:
+    sticky = replace(spec(1, "80:80", role="web"), affinity=Affinity.CLIENT)
+    check_shared(replace(spec(9, "80:80", role="web"), affinity=Affinity.CLIENT), 2, [sticky])
+    with pytest.raises(InvalidInput) as caught:
+        check_shared(spec(9, "80:80", role="web"), 1, [sticky])
+    assert "shares it with affinity client, not none" in caught.value.why
+    assert published([sticky], [])[0].affinity is Affinity.CLIENT
 
 
 PAIR = (spec(1, "80:80", role="web"), spec(2, "81:81", role="web"))

@@ -124,7 +124,7 @@ def published(own: str, reply: Reply, _: Paths) -> None:
         for table in nft.tables("inet"):
             if rules.is_fleets(table) and table != own:
                 for chain in rules.PUBLISHED:
-                    found += rules.read_published(table, nft.chain("inet", table, chain))
+                    found += rules.read_published(table, chain, nft.chain("inet", table, chain))
     except FleetError as error:
         body = error.body()
     answer_large(reply, body, json.dumps(found).encode())
