@@ -143,7 +143,9 @@ class FleetNetwork:
         settings = self._context.settings
         if settings.default is not Network.BRIDGE and not self._context.specs():
             return []
+        published = {str(each) for spec in self._context.specs() for each in spec.publish if 4 not in each.versions}
         found = forwarding.of_connections(*sysctl.connections())
+        found += forwarding.of_ipv6(sorted(published), forwards=sysctl.routes_ipv6())
         if settings.dhcp and not sysctl.filters_bridges():
             return found  # the host passes nothing on, frames pass its bridge
         try:

@@ -12,6 +12,7 @@ from typing import Any
 
 from lxcfleet.capacity.needs import Finding
 from lxcfleet.launcher.items.network import ClosedForward
+from lxcfleet.units import some
 
 DOCKER = "DOCKER-USER"
 """The chain that Docker leaves to the operator."""
@@ -107,6 +108,15 @@ def _finding(closed: ClosedForward, bridge: str, *, ufw: bool) -> Finding:
         hint = f"have it accept what comes from {bridge} and goes to it"
     message = f"a firewall drops what the host passes on, in the table {where}: {', and '.join(lost)}"
     return Finding("forwarding", "warning", message, hint=f"{hint}; see docs/network.md, Beside other tools", feature=True)
+
+
+def of_ipv6(ports: Sequence[str], *, forwards: bool) -> list[Finding]:
+    """What ``doctor`` says of ports that are published for IPv6 alone. ``forwards``: whether the host forwards IPv6."""
+    if forwards or not ports:
+        return []
+    message = f"published ports are not reached from elsewhere, as the host does not forward IPv6: {some(ports, 3)}"
+    hint = "sysctl net.ipv6.conf.all.forwarding=1, with accept_ra=2 on an uplink that has its address from a router"
+    return [Finding("forwarding", "warning", message, hint=hint, feature=True)]
 
 
 FULL = 0.75

@@ -13,7 +13,7 @@ from lxcfleet.errors import HostError
 from lxcfleet.spec.states import State
 from lxcfleet.spec.terms import Init
 
-from .conftest import Cli, rows
+from .conftest import Cli, Spawn, rows
 from .real_daemon import Daemon
 
 
@@ -302,3 +302,11 @@ def test_a_running_container_keeps_its_address_until_its_restart(cli: Cli, daemo
     assert (refused.status, "db has it" in refused.err) == (2, True)
     assert cli("restart", "db").status == 0
     assert str(daemon.fleet["db"].spec.address) == "10.201.0.77/16"
+
+
+def test_of_many_that_ask_for_one_address_at_once_one_gets_it(spawn: Spawn, daemon: Daemon) -> None:
+    asked = [spawn("create", f"db{number}", "--address", "10.201.0.9", "--", "true") for number in range(8)]
+    statuses = sorted(each.wait(60) for each in asked)
+    assert statuses == [0] + [2] * 7
+    ((name, spec),) = [(name, daemon.fleet[name].spec) for name in daemon.fleet.names]
+    assert (name.startswith("db"), str(spec.address)) == (True, "10.201.0.9/16")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lxcfleet.network.forwarding import closed, closed_legacy, dropping, findings, of_connections
+from lxcfleet.network.forwarding import closed, closed_legacy, dropping, findings, of_connections, of_ipv6
 
 BRIDGE = "lxcfleet0"
 BASE = {"family": "ip", "table": "filter", "name": "FORWARD", "type": "filter", "hook": "forward", "policy": "drop"}
@@ -90,3 +90,9 @@ def test_connections_that_fill_their_table_are_told() -> None:
     (few,), (many,) = of_connections(70, 100), of_connections(75, 100)
     assert (few.level, many.level) == ("ok", "warning")
     assert "nf_conntrack_max=200" in many.hint
+
+
+def test_ports_of_ipv6_take_a_host_that_forwards_it() -> None:
+    assert of_ipv6([], forwards=False) == of_ipv6(["[::]:80:80/tcp"], forwards=True) == []
+    (found,) = of_ipv6(["[::]:80:80/tcp"], forwards=False)
+    assert (found.level, found.message.endswith("forward IPv6: [::]:80:80/tcp")) == ("warning", True)
