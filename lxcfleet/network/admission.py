@@ -7,19 +7,24 @@ import asyncio
 from lxcfleet.launcher.items.network import RulesItem
 from lxcfleet.launcher.operations import RULES
 from lxcfleet.network import guard
+from lxcfleet.network.bandwidth import Bandwidth
 from lxcfleet.network.context import Context
 from lxcfleet.network.guard import AnyGuest, Guest
 from lxcfleet.network.lan import LanGuest
+from lxcfleet.runtime.soon import Soon
 from lxcfleet.spec.spec import Spec
+
+RETRY_SECONDS = 5.0
 
 
 def guest(spec: Spec) -> AnyGuest | None:
     """The container as the bridge knows it; None: it is not connected."""
     if spec.hardware is not None:
-        return LanGuest(spec.hardware, spec.isolated)
+        return LanGuest(spec.hardware, spec.isolated, Bandwidth(spec.receive_mbit, spec.send_mbit))
     if spec.address is None:
         return None
-    return Guest(spec.address.ip, spec.address6.ip if spec.address6 is not None else None, spec.isolated)
+    address6 = spec.address6.ip if spec.address6 is not None else None
+    return Guest(spec.address.ip, address6, spec.isolated, Bandwidth(spec.receive_mbit, spec.send_mbit))
 
 
 class Admission:
@@ -29,6 +34,8 @@ class Admission:
         self._context = context
         self._admitted: dict[str, AnyGuest] = {}
         self._lock = asyncio.Lock()
+        complaint = "changed limits of bandwidth are not in force"
+        self._soon = Soon(context.tasks, "admission-change", self.admit_all, complaint, retry=RETRY_SECONDS)
 
     def wanted(self) -> dict[str, AnyGuest]:
         """All that should be let in at this moment, by their ports of the bridge."""
@@ -37,6 +44,10 @@ class Admission:
     def assume(self, admitted: dict[str, AnyGuest]) -> None:
         """The sets were just made, with these."""
         self._admitted = admitted
+
+    def kick(self) -> None:
+        """Some that run have other specs: have the bridge follow soon."""
+        self._soon.kick()
 
     def knows(self, spec: Spec) -> bool:
         """Whether the bridge lets this container in already; also if it is not connected."""

@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 _LIMITS = frozenset(("memory", "cpus", "pids", "disk"))
 """Keys of specs that the network has nothing to do with, and that are changed in many containers at once."""
 
+_BANDWIDTH = frozenset(("receive_mbit", "send_mbit"))
+
 
 class FleetNetwork:
     """Implements containers.outside.Network: each method hands on to the part whose subject it is."""
@@ -195,6 +197,8 @@ class FleetNetwork:
         if _LIMITS.issuperset(keys):
             return  # to look at all names and ports for each of a hundred containers takes longer than to set their limits
         self._bridge.set_up_port(container)
+        if self._context.up and _BANDWIDTH & {*keys}:
+            self._admission.kick()
         self._discovery.moved(container)
         self._publishing.kick()
 

@@ -15,7 +15,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
+from lxcfleet.network import bandwidth
 from lxcfleet.network.addresses import Subnet
+from lxcfleet.network.bandwidth import UNLIMITED, Bandwidth
 from lxcfleet.network.lan import LanGuest, interface_id
 from lxcfleet.network.rules import table
 from lxcfleet.spec.addresses import hardware_address, interface_name
@@ -28,6 +30,7 @@ class Guest:
     ipv4: IPv4Address
     ipv6: IPv6Address | None
     isolated: bool
+    bandwidth: Bandwidth = UNLIMITED
 
     @property
     def port(self) -> str:
@@ -46,6 +49,7 @@ class Guest:
             ("bridge", "targets"): [f"{port} . {target}" for target in targets],
             ("bridge", "owners4"): [f"{self.ipv4} : {hardware}"],
             ("bridge", "owners6"): [f"{target} : {hardware}" for target in targets],
+            **self.bandwidth.elements(self.port),
         }
         if self.isolated:
             found["bridge", "isolated"] = [port]
@@ -71,8 +75,12 @@ def link_local(hardware: str) -> IPv6Address:
 def admit(bridge: str, new: Iterable[AnyGuest], gone: Iterable[AnyGuest] = ()) -> str:
     """Takes up ``new``, after it forgot ``gone``, in one transaction."""
     own = table(bridge)
+    new, gone = list(new), list(gone)
     lines = []
     for verb, guests in (("delete", gone), ("add", new)):
+        if verb == "add":
+            lines += [line for guest in gone for line in guest.bandwidth.deleted(guest.port, own)]
+            lines += [line for guest in new for line in guest.bandwidth.added(guest.port, own)]
         sets: dict[tuple[str, str], list[str]] = {}
         for guest in guests:
             for name, elements in guest.elements().items():
@@ -107,6 +115,7 @@ def render(subnet: Subnet, bridge: str, *, guard: bool) -> str:
         "    iifname @isolated oifname @isolated drop",
         "    ether saddr @isolated_hardware oifname @isolated drop",  # those on another bridge of the fleet
         "  }",
+        *bandwidth.CHAINS,
         *(_guard(ports(subnet.ipv4)) if guard else ()),
         *(_asking(ports(subnet.ipv4)) if guard else ()),
         "}",

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address
 
+from lxcfleet.network.bandwidth import CHAINS, UNLIMITED, Bandwidth
 from lxcfleet.network.rules import Published, published_chains, table
 from lxcfleet.spec.addresses import LAN_HARDWARE, lan_port
 
@@ -78,6 +79,7 @@ class LanGuest:
 
     hardware: str
     isolated: bool
+    bandwidth: Bandwidth = UNLIMITED
 
     @property
     def port(self) -> str:
@@ -93,6 +95,7 @@ class LanGuest:
             ("bridge", "hardware"): [f"{own} . {self.hardware}"],
             ("bridge", "clients"): [f"{own} . {number:#014x}"],
             ("bridge", "own6"): [f"{own} . {interface_id(self.hardware):#018x}"],
+            **self.bandwidth.elements(self.port),
         }
         if self.isolated:
             found["bridge", "isolated"] = [own]
@@ -154,6 +157,7 @@ def render_bridge(bridge: str, *, guard: bool, ipv6: bool) -> str:
             "    tcp flags & (syn | ack) == syn drop",
             "    udp dport 0-32767 drop",
             "  }",
+            *CHAINS,
             *(_guard(ipv6=ipv6) if guard else ()),
             "}",
             "",

@@ -237,6 +237,8 @@ RULES = (
     Rule(("ports", "network"), _without_bridge("ports", "ports")),
     Rule(("publish", "network"), _without_bridge("publish", "ports")),
     Rule(("aliases", "network"), _without_bridge("aliases", "names")),
+    Rule(("receive_mbit", "network"), _without_bridge("receive_mbit", "bandwidth")),
+    Rule(("send_mbit", "network"), _without_bridge("send_mbit", "bandwidth")),
     Rule(("static_addresses", "network"), _without_bridge("static_addresses", "addresses")),
     Rule(("isolated", "network"), _isolated_on_host_network),
     Rule(("lxc", "network"), _sysctl_of_host),

@@ -37,6 +37,7 @@ from lxcfleet.spec.snapshots import NO_SCHEDULE, SCHEDULE, Schedule
 from lxcfleet.spec.terms import (
     MAX_CPUS,
     MAX_GENERATION,
+    MAX_MBIT,
     MAX_ORDER,
     MAX_PIDS,
     MAX_STOP_TIMEOUT,
@@ -135,6 +136,14 @@ class SpecFields:
         Choice(Affinity), "Which of those that share a published port a new connection goes to. none: any one, by chance;"
         " client: the same one for all connections from one address, while it is led to.", default=Affinity.NONE,
         change=Change.LIVE, option=("--affinity",),
+    )
+    receive_mbit: float = row(
+        Number(0, MAX_MBIT), "Megabits per second that it may receive from the bridge at most, such as 100; 0: no limit.",
+        default=0.0, change=Change.LIVE, option=("--receive-mbit",), metavar="N",
+    )
+    send_mbit: float = row(
+        Number(0, MAX_MBIT), "Megabits per second that it may send to the bridge at most; 0: no limit.",
+        default=0.0, change=Change.LIVE, option=("--send-mbit",), metavar="N",
     )
     isolated: bool = row(
         Flag(), "Whether it is kept from other isolated containers, and from the host but for its names.", default=False,

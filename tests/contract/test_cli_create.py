@@ -310,3 +310,16 @@ def test_of_many_that_ask_for_one_address_at_once_one_gets_it(spawn: Spawn, daem
     assert statuses == [0] + [2] * 7
     ((name, spec),) = [(name, daemon.fleet[name].spec) for name in daemon.fleet.names]
     assert (name.startswith("db"), str(spec.address)) == (True, "10.201.0.9/16")
+
+
+def test_limits_of_bandwidth(cli: Cli, daemon: Daemon) -> None:
+    assert cli("create", "web", "--receive-mbit", "100", "--send-mbit", "0.5", "--", "sleep", "9").status == 0
+    spec = daemon.fleet["web"].spec
+    assert (spec.receive_mbit, spec.send_mbit) == (100, 0.5)
+    assert cli("set", "web", "receive_mbit=0", "send_mbit=20").status == 0
+    spec = daemon.fleet["web"].spec
+    assert (spec.receive_mbit, spec.send_mbit) == (0, 20)
+    for wrong in ("-1", "fast", "nan", "2000000"):
+        assert cli("create", "x", "--send-mbit", wrong, "--", "true").status == 2
+    refused = cli("create", "x", "--network", "none", "--send-mbit", "1", "--", "true")
+    assert (refused.status, "has no bandwidth of its own" in refused.err) == (2, True)

@@ -414,6 +414,61 @@ def test_containers_start_without_a_name_server_and_an_event_tells_it(fleet: Fle
     assert "name server" in fleet.events("repaired")[-1]["message"]
 
 
+COUNT = """
+import socket, threading
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+u.bind(("", 9000))
+count = 0
+def datagrams():
+    global count
+    while True:
+        count += len(u.recv(2000))
+threading.Thread(target=datagrams, daemon=True).start()
+s = socket.create_server(("", 8080))
+while True:
+    c, _ = s.accept()
+    c.sendall(str(count).encode())
+    c.close()
+"""
+REACHED = "import socket, sys; socket.create_connection((sys.argv[1], 8080), 2)"
+SEND = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for _ in range(14000):
+    s.sendto(bytes(1400), (sys.argv[1], 9000))
+"""
+
+
+def test_bandwidth_is_limited_in_both_directions_and_at_once(fleet: Fleet) -> None:
+    """19.6 MB are sent as fast as the sender can. At 1 Mbit/s, what arrives of that in ten seconds is 1.5 MB."""
+    sender, counter = fleet.name(1), fleet.name(2)
+    fleet.create(sender)
+    fleet.ok("create", counter, "--", "python3", "-c", COUNT)
+    address = addresses(fleet)[counter][0]
+
+    def counted() -> int:
+        with socket.create_connection((address, 8080), 5) as connection:
+            return int(connection.recv(20))
+
+    def arrived() -> int:
+        before = counted()
+        fleet.ok("exec", sender, "--", "python3", "-c", SEND, address)
+        return counted() - before
+
+    until(lambda: fleet.run("exec", sender, "--", "python3", "-c", REACHED, address).status == 0, what="the counter is up")
+    assert arrived() > 4_000_000
+    fleet.ok("set", sender, "send_mbit=1")
+    until(lambda: arrived() < 2_000_000, what="what a container sends is limited")
+    fleet.ok("set", sender, "send_mbit=0")
+    fleet.ok("set", counter, "receive_mbit=1")
+    until(lambda: arrived() < 2_000_000, what="what a container receives is limited")
+    fleet.ok("restart", counter)
+    until(lambda: fleet.run("exec", sender, "--", "python3", "-c", REACHED, address).status == 0, what="the counter is back")
+    assert arrived() < 2_000_000  # from its first packet on
+    fleet.ok("set", counter, "receive_mbit=0")
+    until(lambda: arrived() > 4_000_000, what="the limit is gone")
+
+
 def test_a_container_without_a_network_has_only_loopback(fleet: Fleet) -> None:
     name = fleet.name(1)
     fleet.ok("create", name, "--network", "none", *SLEEP)

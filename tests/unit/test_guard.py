@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
@@ -10,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxcfleet.host.net.nft_watch import messages
+from lxcfleet.network import lan
 from lxcfleet.network.addresses import Subnet
+from lxcfleet.network.bandwidth import Bandwidth
 from lxcfleet.network.guard import AnyGuest, Guest, admit, differences, link_local, ports, removal, render
 
 ONE = Guest(IPv4Address("10.201.0.2"), IPv6Address("fd00::2"), isolated=False)
@@ -62,7 +65,7 @@ SUBNET = Subnet(IPv4Network("10.201.0.0/16"), IPv6Network("fd00::/64"))
 def test_the_last_rule_drops_every_other_packet() -> None:
     lines = [line.strip() for line in render(SUBNET, "br", guard=True).splitlines()]
     assert lines[lines.index("}", lines.index("chain guard {")) - 1] == "drop"
-    assert "hook prerouting" not in render(SUBNET, "br", guard=False)
+    assert "chain guard" not in render(SUBNET, "br", guard=False)
     assert removal("br").count("table bridge lxcfleet_br") == 2
 
 
@@ -101,3 +104,24 @@ def test_messages_about_tables() -> None:
 def test_any_bytes_are_survived(data: bytes) -> None:
     list(messages(data))
     list(messages(struct.pack("=IHHII", 16 + len(data), 0xA02, 0, 0, 0) + data))
+
+
+def test_a_limit_of_bandwidth_is_an_object_that_comes_and_goes_with_its_elements() -> None:
+    slow = replace(ONE, bandwidth=Bandwidth(receive=10, send=0.5))
+    lines = admit("br", [slow]).splitlines()
+    assert lines[:2] == [
+        "add limit bridge lxcfleet_br lf0ac90002_received { rate over 1250000 bytes/second burst 262144 bytes }",
+        "add limit bridge lxcfleet_br lf0ac90002_sent { rate over 62500 bytes/second burst 262144 bytes }",
+    ]
+    assert 'add element bridge lxcfleet_br sent { "lf0ac90002" : "lf0ac90002_sent" }' in lines
+    faster = replace(ONE, bandwidth=Bandwidth(receive=10_000))
+    text = admit("br", [faster], [slow])
+    parts = ("delete element bridge lxcfleet_br sent", "delete limit", "add limit", "add element")
+    order = [text.index(part) for part in parts]
+    assert order == sorted(order)
+    assert "burst 156250000 bytes" in text
+    assert text.count("delete limit") == 2
+    assert "limit" not in admit("br", [ONE], [ONE])
+    for rules in (render(SUBNET, "br", guard=False), lan.render_bridge("br", guard=False, ipv6=True)):
+        assert "limit name iifname map @sent drop" in rules
+        assert "limit name oifname map @received drop" in rules
