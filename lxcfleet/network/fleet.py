@@ -140,14 +140,12 @@ class FleetNetwork:
         return [*needs.findings(self._context.settings, count=count, served=served), *self.lookups.findings()]
 
     async def firewall_findings(self) -> list[Finding]:
-        """Whether a firewall of the host drops what containers send and get, and whether the kernel has room for their
-        connections, as ``doctor`` tells it."""
+        """Whether the host passes on what containers send and get, or a firewall drops it, as ``doctor`` tells it."""
         settings = self._context.settings
         if settings.default is not Network.BRIDGE and not self._context.specs():
             return []
         published = {str(each) for spec in self._context.specs() for each in spec.publish if 4 not in each.versions}
-        found = forwarding.of_connections(*sysctl.connections())
-        found += forwarding.of_ipv6(sorted(published), forwards=sysctl.routes_ipv6())
+        found = forwarding.of_ipv6(sorted(published), forwards=sysctl.routes_ipv6())
         if settings.dhcp and not sysctl.filters_bridges():
             return found  # the host passes nothing on, frames pass its bridge
         try:

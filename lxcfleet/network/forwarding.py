@@ -117,18 +117,3 @@ def of_ipv6(ports: Sequence[str], *, forwards: bool) -> list[Finding]:
     message = f"published ports are not reached from elsewhere, as the host does not forward IPv6: {some(ports, 3)}"
     hint = "sysctl net.ipv6.conf.all.forwarding=1, with accept_ra=2 on an uplink that has its address from a router"
     return [Finding("forwarding", "warning", message, hint=hint, feature=True)]
-
-
-FULL = 0.75
-"""The part of the table of connections that may be in use before it is told."""
-
-
-def of_connections(used: int | None, most: int | None) -> list[Finding]:
-    """What ``doctor`` says of conntrack's table: once it is full, the kernel drops what would begin. None: it has none."""
-    if used is None or not most:
-        return []
-    if used < FULL * most:
-        return [Finding("connections", "ok", f"connections that the kernel follows: {used} of {most}", feature=True)]
-    message = f"connections that the kernel follows: {used} of {most}; once there is no room, new ones are dropped"
-    hint = f"sysctl -w net.netfilter.nf_conntrack_max={2 * most}, and the same in a file in /etc/sysctl.d"
-    return [Finding("connections", "warning", message, hint=hint, feature=True)]

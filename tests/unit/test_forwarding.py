@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lxcfleet.network.forwarding import closed, closed_legacy, dropping, findings, of_connections, of_ipv6
+from lxcfleet.network.forwarding import closed, closed_legacy, dropping, findings, of_ipv6
 
 BRIDGE = "lxcfleet0"
 BASE = {"family": "ip", "table": "filter", "name": "FORWARD", "type": "filter", "hook": "forward", "policy": "drop"}
@@ -83,13 +83,6 @@ def test_the_hint_is_of_the_firewall_that_is_there(docker: bool, ufw: bool, hint
     assert found.message == (
         "a firewall drops what the host passes on, in the table filter (ip6): published ports are not reached from elsewhere"
     )
-
-
-def test_connections_that_fill_their_table_are_told() -> None:
-    assert of_connections(None, None) == of_connections(3, 0) == []
-    (few,), (many,) = of_connections(70, 100), of_connections(75, 100)
-    assert (few.level, many.level) == ("ok", "warning")
-    assert "nf_conntrack_max=200" in many.hint
 
 
 def test_ports_of_ipv6_take_a_host_that_forwards_it() -> None:

@@ -83,12 +83,6 @@ def has_ipv6() -> bool:
     return (_SYSCTL / "ipv6").exists()
 
 
-def connections() -> tuple[int | None, int | None]:
-    """How many connections the kernel follows (conntrack), and how many it can; None: it follows none."""
-    count, most = (_read(f"netfilter/nf_conntrack_{each}") for each in ("count", "max"))
-    return int(count) if count.isdigit() else None, int(most) if most.isdigit() else None
-
-
 def filters_bridges() -> bool:
     """Whether frames on bridges pass the rules for what the host forwards (br_netfilter, which Docker loads)."""
     return _read("bridge/bridge-nf-call-iptables") == "1"
