@@ -116,6 +116,23 @@ options:
         share lead to the healthy ones of them.
     type: list
     elements: str
+  affinity:
+    description:
+      - >-
+        Which of those that share a published port a new connection goes to. none: any one, by chance; client:
+        the same one for all connections from one address, while it is led to.
+    type: str
+    choices: [none, client]
+  receive_mbit:
+    description:
+      - >-
+        Megabits per second that it may receive from the bridge at most, such as 100; 0: no limit.
+    type: float
+  send_mbit:
+    description:
+      - >-
+        Megabits per second that it may send to the bridge at most; 0: no limit.
+    type: float
   isolated:
     description:
       - >-
@@ -349,6 +366,9 @@ FIELDS = dict(
     ports=dict(type="list", elements="str"),
     aliases=dict(type="list", elements="str"),
     publish=dict(type="list", elements="str"),
+    affinity=dict(type="str", choices=["none", "client"]),
+    receive_mbit=dict(type="float"),
+    send_mbit=dict(type="float"),
     isolated=dict(type="bool"),
     drain=dict(type="float"),
     health=dict(type="dict"),
@@ -387,6 +407,9 @@ OPTIONS = dict(
     ports=("--port", ""),
     aliases=("--alias", ""),
     publish=("--publish", ""),
+    affinity=("--affinity", ""),
+    receive_mbit=("--receive-mbit", ""),
+    send_mbit=("--send-mbit", ""),
     isolated=("--isolated", ""),
     drain=("--drain", ""),
     memory=("--memory", ""),
