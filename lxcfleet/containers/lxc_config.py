@@ -134,8 +134,10 @@ def _confinement(spec: Spec, platform: Platform) -> list[str]:
         lines.append(f"lxc.seccomp.profile = {DENIED_CALLS}")
     if platform.apparmor:
         lines += ["lxc.apparmor.profile = generated", "lxc.apparmor.allow_nesting = 1"]
-        # A further devpts mount could use all terminals of the host: lxc.pty.max limits only the one that liblxc makes.
-        lines.append("lxc.apparmor.raw = deny mount fstype=devpts,")
+        # A further devpts mount could use all terminals that the kernel does not keep for the host: lxc.pty.max limits
+        # only the one that liblxc makes. Containers inside have one each: bwrap --dev and crun mount it.
+        if not spec.nesting:
+            lines.append("lxc.apparmor.raw = deny mount fstype=devpts,")
     if spec.no_new_privs:
         lines.append("lxc.no_new_privs = 1")
     return lines

@@ -108,6 +108,12 @@ def test_nesting_only_where_it_is_asked_for() -> None:
     assert [value.split()[1] for value in entries if "/.lxc/" in value] == ["dev/.lxc/proc", "dev/.lxc/sys"]
 
 
+def test_a_container_with_nesting_may_give_those_inside_terminals() -> None:
+    """Before, AppArmor refused the devpts that bubblewrap (--dev) and podman's crun mount for each container."""
+    assert config(app("true"))["lxc.apparmor.raw"] == ["deny mount fstype=devpts,"]
+    assert "lxc.apparmor.raw" not in config(replace(app("true"), nesting=True))
+
+
 def test_no_new_privileges_only_when_asked_for() -> None:
     assert "lxc.no_new_privs" not in config(app("true"))
     assert config(replace(app("true"), no_new_privs=True))["lxc.no_new_privs"] == ["1"]

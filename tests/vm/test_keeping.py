@@ -7,6 +7,7 @@ after a reboot in which order. Each suite is booted once; each test goes on with
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,16 @@ while :; do sleep 1000 & wait $!; done
 """
 ARGUMENTS = f"--update -l tag=v7 --health-exec 'test -e /run/ready' -- {SERVICE} 'one word'"
 CHECK = ("--health-exec", "test -e /run/ready")
+TALKERS = 10
+LINES = 1000
+TALK = f"""import time
+begin = time.monotonic()
+for number in range({LINES}):
+    time.sleep(max(0.0, begin + number / 100 - time.monotonic()))
+    print("line", number, flush=True)
+time.sleep(1e9)
+"""
+"""A program that prints 100 lines a second for ten seconds."""
 HOG = "held = [bytearray(1 << 20) for _ in range(200)]"
 BESIDE = f'sleep 1000 & python3 -c "{HOG}"; sleep 1000'
 """A program that takes 200 MiB, and another one beside it."""
@@ -142,6 +153,22 @@ def test_lines_and_events_are_in_the_journal_with_their_fields(guest: Guest) -> 
     guest.run("systemctl restart systemd-journald")
     fleet(guest, "exec", "lines", "--", "sh", "-c", "echo more >/dev/console")
     until(lambda: messages(guest, "SYSLOG_IDENTIFIER=lines")[-1] == "more", LONG, "a new journald is found")
+
+
+def test_of_lines_from_many_containers_none_is_lost_and_none_comes_twice(guest: Guest) -> None:
+    """A tenth of what the benchmark has on a real processor. journald is restarted meanwhile, and the daemon."""
+    fleet(guest, "create", "talk", "-n", str(TALKERS), "--", "python3", "-c", TALK)
+    for unit in ("systemd-journald", "lxcfleet"):
+        time.sleep(3)
+        guest.run(["systemctl", "restart", unit], timeout=LONG)
+    names = [f"talk{number}" for number in range(1, TALKERS + 1)]
+    wanted = [f"line {number}" for number in range(LINES)]
+
+    def wrong() -> list[str]:
+        return [each for each in names if messages(guest, f"SYSLOG_IDENTIFIER={each}") != wanted]
+
+    until(lambda: not wrong(), LONG, "each line is there once, in its order")
+    fleet(guest, "destroy", "--force", *names)
 
 
 def test_the_journal_of_a_system_container_comes_along(guest: Guest) -> None:
