@@ -196,6 +196,11 @@ class ContainerUsageRecord(TypedDict):
     io_written_bytes: int | None
     net_received_bytes: int | None
     net_sent_bytes: int | None
+    throttled_seconds: float | None
+    """For so long its limit kept it from processors that it wanted."""
+    pressure: dict[str, float]
+    """For how many seconds some of its processes waited for cpu, memory or io, by that word; empty: the host does not count
+    that, as with cgroup v1."""
     cpus_limit: float | None
     """In processors; null: no limit, also in the two limits that follow."""
     memory_limit_bytes: int | None
@@ -297,6 +302,8 @@ class RolloutMemberRecord(TypedDict):
     name: str
     phase: str
     wave: int | None
+    live: bool
+    """Whether it gets another spec without a restart."""
     stale: bool
     """Whether the container was found stale after the rollout had done all that it may do to it."""
     note: str
@@ -326,8 +333,11 @@ class HaltRecord(TypedDict):
 
 
 class RolloutRecord(TypedDict):
-    """A rollout. ``kind``: patch, restart or change (each container gets another spec just before its restart); ``status``:
-    running, paused, halted, aborted or done."""
+    """A rollout. ``kind``: patch, restart, change (each container gets another spec in its turn) or secret (each is told in
+    its turn, by a signal or a command, that its secrets have other values).
+
+    ``status``: running, paused, halted, aborted or done.
+    """
 
     id: str
     kind: str
@@ -335,7 +345,7 @@ class RolloutRecord(TypedDict):
     created: str
     ended: str | None
     changed: bool
-    """Whether a container was restarted, or with dry_run would be restarted."""
+    """Whether a container was restarted or changed, or with dry_run would be."""
     total: int
     done: int
     """How many containers are through: nothing is left to do about them."""

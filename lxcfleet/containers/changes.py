@@ -23,6 +23,23 @@ def put_live(in_force: Spec, wanted: Spec) -> Spec:
     return replace(in_force, **{key: getattr(wanted, key) for key in different(in_force, wanted, Change.LIVE)})
 
 
+_LIMITS = ("memory", "cpus", "pids", "disk")
+
+
+def risky(former: Spec, wanted: Spec) -> tuple[str, ...]:
+    """The keys that change live, and whose new values may harm a container that was well with the former ones: lower limits,
+    another check, and ports of the host that do not lead to it any more. Higher limits and the like can't."""
+    lower = [key for key in _LIMITS if _is_lower(getattr(former, key), getattr(wanted, key))]
+    check = ["health"] if wanted.health is not None and wanted.health != former.health else []
+    ports = [] if {*former.publish} <= {*wanted.publish} else ["publish"]
+    return (*lower, *check, *ports)
+
+
+def _is_lower(former: float, wanted: float) -> bool:
+    """Of two limits, where 0 is none."""
+    return wanted > 0 and (former == 0 or wanted < former)
+
+
 def await_restart(in_force: Spec | None, wanted: Spec | None) -> tuple[str, ...]:
     """The keys in which a run differs from the wanted spec until it is restarted."""
     return () if in_force is None or wanted is None else different(in_force, wanted, Change.RESTART)

@@ -11,18 +11,21 @@ import logging
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 
 from lxcfleet.containers.container import Container, Running
 from lxcfleet.containers.events import SecretHalted, SecretTold
 from lxcfleet.containers.outside import Healths
 from lxcfleet.containers.registry import Registry
 from lxcfleet.containers.secrets import Secrets
+from lxcfleet.containers.telling import Telling
 from lxcfleet.errors import Busy, FleetError, HostError, from_body
 from lxcfleet.host.process import proc
 from lxcfleet.launcher.client import Launcher
 from lxcfleet.launcher.items.containers import CheckItem
 from lxcfleet.launcher.operations import CHECK
 from lxcfleet.runtime.bus import Bus
+from lxcfleet.runtime.operations import now
 from lxcfleet.runtime.soon import Soon
 from lxcfleet.runtime.tasks import Tasks
 from lxcfleet.spec.rollout import RolloutSettings
@@ -69,6 +72,8 @@ class SecretChanges:
         """The runs that a rollout was begun for, by container."""
         self._halted: dict[str, str] = {}
         """The runs that are not told after a wave that did not go well, until secrets change again."""
+        self.telling: Telling | None = None
+        """The waves of signals and commands that are under way, or were last."""
         self._tasks = tasks
         self._soon = Soon(tasks, "secret-changes", self._work, "containers can't be told of their secrets")
 
@@ -120,14 +125,20 @@ class SecretChanges:
 
     async def _tell(self, owed: dict[str, list[SecretUse]]) -> None:
         left = [*owed]
+        course = Telling.of(owed, {use.secret for uses in owed.values() for use in uses}, self._policy())
         for wave in waves(left, self._policy()):
+            self.telling = course = course.begin(wave)
             told = await asyncio.gather(*(self._tell_one(name, owed[name]) for name in wave))
             left = left[len(wave) :]
-            why = next((problem for problem in told if problem), "") or (await self._gate(wave) if left else "")
-            if why:
+            self.telling = course = course.to(wave, "checked")
+            bad = next(((name, why) for name, why in zip(wave, told, strict=True) if why), None)
+            if bad := bad or (await self._gate(wave) if left else None):
                 self._halted |= self._runs(left)
-                self._bus.publish(SecretHalted(why, len(left)))
+                self.telling = course.to([name for name in wave if name != bad[0]], "done").halt(*bad)
+                self._bus.publish(SecretHalted(bad[1], len(left)))
                 return
+            self.telling = course = course.to(wave, "done")
+        self.telling = replace(course, ended=now())
 
     async def _tell_one(self, name: str, uses: Sequence[SecretUse]) -> str:
         """Tell one container; gives what went wrong."""
@@ -164,22 +175,25 @@ class SecretChanges:
         if answer["status"] is None:
             raise HostError(f"{command[0]} did not end within {EXEC_SECONDS:g} s")
 
-    async def _gate(self, wave: Sequence[str]) -> str:
-        """Wait until all of a wave have been well for long enough; gives the reason if one is not."""
+    async def _gate(self, wave: Sequence[str]) -> tuple[str, str] | None:
+        """Wait until all of a wave have been well for long enough; gives one that is not, and the reason."""
         policy, began, runs = self._policy(), time.monotonic(), self._runs(wave)
         while True:
-            waits = ""
+            waits: tuple[str, str] | None = None
             for name, run in runs.items():
                 container = self._find(name)
                 if container is None or container.running is None or container.running.identity != run:
                     if container is not None and container.busy is None and container.running is None:
-                        return f"{name} ended after it was told"
+                        return name, f"{name} ended after it was told"
                     continue  # somebody stopped, restarted or destroyed it
                 if self._healths.of(container) not in (None, Health.HEALTHY):
-                    waits = f"{name} is not healthy: {self._healths.reason(container)}"
+                    waits = name, f"{name} is not healthy: {self._healths.reason(container)}"
             passed = time.monotonic() - began
             if not waits and passed >= policy.min_healthy_time:
-                return ""
+                return None
             if waits and passed >= policy.healthy_deadline:
                 return waits
+            if self.telling is not None:
+                said = waits[1] if waits else f"{wave[0]}: to be healthy for {policy.min_healthy_time:g} s"
+                self.telling = replace(self.telling, waits_for=said)
             await self._healths.changed(min(LOOK_SECONDS, policy.min_healthy_time or LOOK_SECONDS))

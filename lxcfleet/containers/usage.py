@@ -99,6 +99,8 @@ class Usages:
             "io_written_bytes": written,
             "net_received_bytes": received,
             "net_sent_bytes": sent,
+            "throttled_seconds": counts.throttled_seconds,
+            "pressure": dict(counts.pressure),
             "cpus_limit": (spec.cpus or None) if spec else None,
             "memory_limit_bytes": (spec.memory or None) if spec else None,
             "processes_limit": (spec.pids or None) if spec else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from lxcfleet.api.records import CreationRecord, RolloutRecord, SetRecord
@@ -16,6 +16,9 @@ from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.runtime.operations import result_record
 from lxcfleet.spec.assignments import parse_all
 from lxcfleet.spec.selection import Selection
+
+BEGUN = "begun"
+"""The word for a container that gets its spec in its turn."""
 
 
 class Setting:
@@ -37,15 +40,19 @@ class Setting:
             if each.spec.secrets != each.former.secrets:
                 fleet.secrets.find(each.container.name, each.spec)
         names = to_restart(planned) if ask.restart else []
+        turns = self._in_turns(planned, names, ask.policy)
         if ask.dry_run:
             results, lines = fleet.changing.foresee(planned)
             lines += restart_lines(planned) if ask.restart else []
+            lines += [f"{name}: change it in its turn, without a restart" for name in turns if name not in names]
             rollout = None
         else:
-            if names:
+            if names or turns:
                 self._rollouts.refuse_second()
-            results, lines = await fleet.changing.carry_out(planned), []
-            rollout = await self._restart(names, ask.policy)
+            at_once = [each for each in planned if each.container.name not in turns]
+            done = {result.name: result for result in await fleet.changing.carry_out(at_once)}
+            lines, rollout = [], await self._begin(at_once, turns, names, ask)
+            results = [done.get(each.container.name) or each.result(BEGUN) for each in planned]
         return {
             "changed": bool(names) or any(result.changed for result in results),
             "dry_run": ask.dry_run,
@@ -56,6 +63,30 @@ class Setting:
             "notes": await self._notes([each.spec.units for each in planned if each.spec.units != each.former.units]),
             "rollout": rollout,
         }
+
+    def _in_turns(
+        self, planned: Sequence[Planned], names: Collection[str], policy: Mapping[str, Any]
+    ) -> dict[str, Planned]:
+        """Those that get their specs in their turns, by name. ``names``: these are restarted. If one of these could come to
+        harm by what changes live, all of these wait for it: else they would have it long before their restart."""
+        staying = [each for each in planned if each.changed and each.container.name not in names]
+        restarted = [each for each in planned if each.container.name in names]
+        found = self._rollouts.gated(staying, policy)
+        if found or self._rollouts.gated(restarted, policy):
+            found += restarted
+        return {each.container.name: each for each in found}
+
+    async def _begin(
+        self, at_once: Sequence[Planned], turns: Mapping[str, Planned], names: Sequence[str], ask: SetRequest
+    ) -> RolloutRecord | None:
+        """Begin the rollout that restarts ``names``, and gives ``turns`` their specs, if there are any."""
+        if not turns:
+            return await self._restart(names, ask.policy)
+        wanted = {name: each.spec for name, each in turns.items()}
+        resting = {each.container.name: (each.former, each.spec) for each in at_once if each.changed}
+        return await self._rollouts.begin_change(
+            wanted, ask.policy, auto_revert=self._rollouts.reverts(wanted), resting=resting, later=not ask.restart
+        )
 
     async def create(self, ask: CreateRequest) -> CreationRecord:
         """Begin to create containers; with ``update`` change existing ones to the values asked for. Raises FleetError."""

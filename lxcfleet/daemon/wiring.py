@@ -331,7 +331,7 @@ class Parts:
             OfSnapshots(fleet.snapshots),
             OfDrains(fleet),
             OfPatches(self.patch, self.prover, self.cves, Audit(self.paths, self.registry, self.launcher), self.own),
-            OfRollouts(self.rollouts, self.rescue),
+            OfRollouts(self.rollouts, self.rescue, self.secret_changes),
             OfRehearsals(self.rehearsals),
             OfGenerations(self.generations, self.rescue, self.holding),
             self.scrape,

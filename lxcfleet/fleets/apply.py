@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from lxcfleet.api.records import RolloutRecord
@@ -90,7 +90,16 @@ class Core(Protocol):
         """The secrets of this host."""
 
 
-async def check(core: Core, orders: Orders, plan: Plan) -> list[Planned]:
+@dataclass(frozen=True)
+class Live:
+    """Changes of specs that need no restart."""
+
+    at_once: Sequence[Planned]
+    gated: Sequence[Planned]
+    """These are made in waves."""
+
+
+async def check(core: Core, orders: Orders, plan: Plan, policy: Mapping[str, Any]) -> Live:
     """Raise FleetError if the host, a container or a rollout is in the way of any change of the plan. Gives the changes of
     specs that need no restart."""
     active = orders.ledger.active
@@ -103,8 +112,13 @@ async def check(core: Core, orders: Orders, plan: Plan) -> list[Planned]:
     if new:
         await core.creation.check_all(new, coming)
     planned = await _planned(core, plan.of(Kind.LIVE, Kind.RESTART, Kind.START), coming)
-    live = {each.name for each in plan.of(Kind.LIVE)}
-    return [each for each in planned if each.container.name in live]
+    names = {each.name for each in plan.of(Kind.LIVE)}
+    live = [each for each in planned if each.container.name in names]
+    gated = orders.gated(live, policy)
+    if gated:
+        orders.refuse_second()
+    in_turn = {each.container.name for each in gated}
+    return Live([each for each in live if each.container.name not in in_turn], gated)
 
 
 async def _planned(core: Core, changes: Sequence[Change], coming: frozenset[str] = frozenset()) -> list[Planned]:
@@ -122,7 +136,7 @@ class Work:
         orders: Orders,
         store: FleetStore,
         plan: Plan,
-        live: Sequence[Planned],
+        live: Live,
         policy: Mapping[str, Any],
         apps: AppHands,
     ) -> None:
@@ -147,8 +161,9 @@ class Work:
                     await phase(operation)
             except FleetError as error:
                 done = {result.name for result in operation.results}
+                gated = {each.container.name for each in self._live.gated} if kind is Kind.LIVE else set()
                 for each in self._plan.of(kind):
-                    if each.name not in done:
+                    if each.name not in done and each.name not in gated:
                         operation.add(Result(each.name, "failed", False, error.body()))
         done = {result.name for result in operation.results}
         for each in self._plan.changes:
@@ -225,15 +240,18 @@ class Work:
                     made.cancel()
 
     async def _change(self, operation: Operation) -> None:
-        if self._live:
-            for result in await self._core.changing.carry_out(self._live):
+        if self._live.at_once:
+            for result in await self._core.changing.carry_out(self._live.at_once):
                 operation.add(result)
 
     async def _restart(self, operation: Operation) -> None:
-        wanted = self._specs(Kind.RESTART)
+        wanted = self._specs(Kind.RESTART) | {each.container.name: each.spec for each in self._live.gated}
         if not wanted:
             return
-        record = await self._orders.begin_change(wanted, self._policy, auto_revert=self._auto_revert())
+        groups = {each.group for each in self._plan.changes if each.name in wanted}
+        reverts = any(self._plan.after.groups[group].rollout.auto_revert for group in groups)
+        resting = {each.container.name: (each.former, each.spec) for each in self._live.at_once if each.changed}
+        record = await self._orders.begin_change(wanted, self._policy, auto_revert=reverts, resting=resting)
         seen = [record]
 
         async def until_end() -> None:
@@ -245,10 +263,6 @@ class Work:
         await operation.until_cancelled(until_end())
         for result in _results(seen[-1], wanted):
             operation.add(result)
-
-    def _auto_revert(self) -> bool:
-        groups = {each.group for each in self._plan.of(Kind.RESTART)}
-        return any(self._plan.after.groups[group].rollout.auto_revert for group in groups)
 
     async def _start(self, operation: Operation) -> None:
         if changes := self._plan.of(Kind.START):
@@ -283,7 +297,7 @@ def _results(record: RolloutRecord, names: Mapping[str, object]) -> list[Result]
         if phase == MemberPhase.DONE:
             found.append(Result(name, "changed", True))
             continue
-        how = note or ("it was not restarted" if phase == MemberPhase.WAITING else f"it is {phase}")
+        how = note or ("it was not its turn" if phase == MemberPhase.WAITING else f"it is {phase}")
         halted = record["halted"]
         why = f"the rollout {record['id']} is {record['status']}" + (f": {halted['why']}" if halted else "")
         error = WrongState(f"{name}: {how}", why=why, hint="`lxcfleet rollout status` has more; the next apply has the rest")

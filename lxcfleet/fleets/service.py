@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import cast
@@ -21,12 +21,11 @@ from lxcfleet.api.fleets import (
     ScaleRequest,
     TextRecord,
 )
-from lxcfleet.containers.changing import Planned
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import Busy, Conflict, NotFound, WrongState
 from lxcfleet.fleets import export
 from lxcfleet.fleets.applied import Applied, AppliedGroup
-from lxcfleet.fleets.apply import AppHands, Core, Work, check
+from lxcfleet.fleets.apply import AppHands, Core, Live, Work, check
 from lxcfleet.fleets.plan import Current, Kind, Plan, Prune, plan
 from lxcfleet.fleets.store import FleetStore
 from lxcfleet.patch.rollout.orders import Orders
@@ -113,7 +112,7 @@ class Fleets:
         """Begin to make the containers as the file has them. Raises FleetError, and then nothing is changed."""
         with self._alone():
             made = await self._plan(ask)
-            live = await check(self._core, self._orders, made)
+            live = await check(self._core, self._orders, made, ask.policy)
             return await self._begin("apply", made, live, ask.policy)
 
     async def scale(self, ask: ScaleRequest) -> ApplyRecord:
@@ -131,7 +130,7 @@ class Fleets:
                 made, after=after, before=applied, left=(), kept=(),
                 changes=tuple(each for each in made.changes if each.kind in (Kind.CREATE, Kind.START, Kind.STOP)),
             )  # fmt: skip
-            live = await check(self._core, self._orders, made)
+            live = await check(self._core, self._orders, made, {})
             if ask.dry_run:
                 operation = self._core.operations.dry("scale", [], [])
                 return cast(ApplyRecord, {**operation.record(), "fleet_plan": await self._record(made)})
@@ -163,7 +162,7 @@ class Fleets:
             self._applying = False
 
     async def _begin(
-        self, action: str, made: Plan, live: Sequence[Planned], policy: Mapping[str, object]
+        self, action: str, made: Plan, live: Live, policy: Mapping[str, object]
     ) -> ApplyRecord:
         record = await self._record(made)
         if made.changed:

@@ -54,6 +54,8 @@ class _Watch:
     """``wanted`` has another value, and so the next question another time."""
     inherited: bool = False
     """An earlier daemon looked after it, and this one has not checked it yet."""
+    proves: bool = False
+    """Whether a check of its own has to pass as well when it was well for ``wanted``."""
     boots: bool = False
     """Whether that begins with the boot of a systemd."""
     task: asyncio.Task[None] | None = None
@@ -194,15 +196,22 @@ class Prober:
             watch.task.cancel()
         self.wake()
 
-    def respecified(self, container: Container) -> None:
-        """A container that runs has another check. What is known of its health holds until that says something else."""
+    def respecified(self, container: Container, prove: float | None = None) -> None:
+        """A container that runs has another check. What is known of its health holds until that says something else.
+
+        ``prove``: it has to be well for so many seconds from now on, with a check that passes at the end of them as well.
+        """
         running, health, reason = container.running, self.of(container), self.reason(container)
         watch = self._watches.pop(container.name, None)
         if watch is not None and watch.task is not None:
             watch.task.cancel()
         if running is not None and judge.needs_checks(container.spec):
+            # One that was ill may be well with what it has now.
             course = Course(health or Health.STARTING, reason=reason)
-            self._look_after_run(container, running, self._new_watch(running, course))
+            course = Course() if prove is not None and course.health is not Health.HEALTHY else course
+            watch = self._new_watch(running, course)
+            watch.wanted, watch.proves = (watch.wanted, False) if prove is None else (prove, True)
+            self._look_after_run(container, running, watch)
         else:
             self._bus.publish(ServingJudged(container, judge.serves(container.spec, health)))
         self.wake()
@@ -241,17 +250,22 @@ class Prober:
             await asyncio.sleep(random.uniform(0, check.interval))
         watch.inherited = False
         while container.running is running:
-            stills = container.stills
+            asked, stills = proc.uptime(), container.stills
             result = await self._checks.check(container, running, check)
             if container.running is not running:
                 return
             if not result.passed and (container.still or container.stills != stills):
                 await asyncio.sleep(STILL_SECONDS)  # it is frozen for a copy, or was: that says nothing about its health
                 continue
+            if result.passed:
+                watch.asked = asked
             self._note(container, watch, judge.judge(check, watch.course, result, running.age))
             # Containers that started together need not be checked together for ever.
             spread = 1.0 if watch.course.health is Health.STARTING else random.uniform(0.9, 1.1)
-            await asyncio.sleep(judge.pause(check, watch.course) * spread)
+            pause = judge.pause(check, watch.course) * spread
+            if watch.proves and watch.course.failures == 0 and watch.proven < watch.wanted:
+                pause = min(pause, max(0.0, watch.since + watch.wanted - proc.uptime()))
+            await asyncio.sleep(pause)
 
     async def _ask_systemd(self, container: Container, running: Running, watch: _Watch) -> None:
         while (
@@ -312,4 +326,6 @@ def _is_asked(container: Container) -> bool:
 
 
 def _owes_answer(container: Container, watch: _Watch) -> bool:
-    return _is_asked(container) and watch.proven < watch.wanted
+    if watch.proves and (not watch.course.checks or watch.course.failures):
+        return True
+    return (watch.proves or _is_asked(container)) and watch.proven < watch.wanted

@@ -71,7 +71,7 @@ class AppSwitch:
         apps = {each.name: _pair(_changeable(each), specs[each.name]) for each in moved}
         planned = {each.container.name: each for each in await self._changing.check(moved, specs, askable())}
         running = {each.name: specs[each.name] for each in moved if each.running is not None}
-        resting = {name: spec for name, spec in specs.items() if name not in running}
+        resting = {name: (planned[name].former, spec) for name, spec in specs.items() if name not in running}
         results, rollout = [], None
         if specs and not ask.dry_run:
             if running:

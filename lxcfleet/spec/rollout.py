@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any
 
 from lxcfleet.errors import InvalidInput
@@ -11,7 +12,7 @@ from lxcfleet.spec.durations import Duration
 from lxcfleet.spec.reader import Fields
 from lxcfleet.spec.rollout_tests import GroupTestsType, RolloutTest
 from lxcfleet.spec.rows import Checked, read_said, render_section, row, rows_of
-from lxcfleet.spec.types import Flag, Number, Text, Texts, ValueType, Whole
+from lxcfleet.spec.types import Choice, Flag, Number, Text, Texts, ValueType, Whole
 
 MAX_SECONDS = 86400.0
 
@@ -72,6 +73,15 @@ class ShareType(ValueType[Share]):
         return str(value)
 
 
+class GateLive(StrEnum):
+    """Which containers get what needs no restart, and may harm them, in waves: see patch.rollout.gating."""
+
+    CHECKED = "checked"
+    """Those that have a check of their own."""
+    ALL = "all"
+    NONE = "none"
+
+
 _SECONDS = Number(0, MAX_SECONDS)
 OF_SETTINGS = ("data", "on_halt")
 """Keys that only the settings may have: the rule on stale data files, and the operator's command."""
@@ -113,6 +123,11 @@ class RolloutSettings(Checked):
     on_halt: str = row(
         Text(), "A command line that root runs on the host, by /bin/sh, when a rollout halts; see docs/rollouts.md.",
         default="",
+    )  # fmt: skip
+    gate_live: GateLive = row(
+        Choice(GateLive), "Which running containers get lower limits, other checks and fewer published ports in waves, though"
+        " none is restarted for them: checked, those that have a check of their own; all; none.", default=GateLive.CHECKED,
+        option=("--gate-live",), metavar="checked|all|none",
     )  # fmt: skip
 
     def problems(self) -> Iterator[tuple[str, str]]:

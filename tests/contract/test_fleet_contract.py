@@ -338,6 +338,80 @@ def test_a_rollout_of_an_apply_is_undone_after_a_reboot_too(shop: Shop, cli: Cli
     assert "there was no rollout" in cli("rollout", "undo").err
 
 
+def runs(shop: Shop) -> dict[str, str]:
+    """The identity of each run."""
+    return shop.daemon.call(lambda: {each.name: each.running.identity for each in shop.daemon.parts.registry if each.running})
+
+
+def memories(shop: Shop) -> list[int]:
+    """The limits of the three, in MiB."""
+    return [shop.spec(f"web{number}").memory >> 20 for number in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("by", ["apply", "set"])
+def test_a_lower_limit_that_makes_a_container_ill_reaches_the_canary_alone_and_restarts_nothing(
+    shop: Shop, cli: Cli, by: str
+) -> None:
+    shop.write(("count: 3", f"count: 3\n    {HEALTH}"))
+    shop.apply()
+    assert cli("wait", "--all", "--for", "healthy").status == 0
+    before = runs(shop)
+    shop.daemon.model.limited = lambda name: shop.daemon.model.sick.update({name: "no memory"} if name == "web1" else {})
+    if by == "apply":
+        shop.write(("512M", "256M"))
+        ran = shop.apply(*QUICK, status=3)
+        assert shop.spec("db").memory == 256 << 20, "it has no check, and got that at once"
+    else:
+        ran = cli("set", "web*", "memory=256M", "labels.tier=front", *QUICK)
+        assert (ran.status, "not begun" in ran.out) == (1, True), ran.out
+    assert "it became unhealthy after its change" in ran.err + ran.out
+    assert memories(shop) == [256, 512, 512]
+    record = shop.daemon.client.rollout()
+    assert record is not None
+    assert {each["name"]: each["live"] for each in record["containers"]} == dict.fromkeys(("web1", "web2", "web3"), True)
+    shop.daemon.model.limited = str
+    recovers(shop.daemon)
+    assert cli("rollout", "undo").status == 0
+    assert (memories(shop), runs(shop)) == ([512] * 3, before)
+    assert by == "set" or shop.spec("db").memory == 512 << 20
+    assert cli("set", "web*", "memory=256M", "labels.tier=front", *QUICK).status == 0
+    assert (memories(shop), runs(shop)) == ([256] * 3, before)
+
+
+def test_auto_revert_puts_a_lower_limit_back_also_of_one_container_alone(shop: Shop, cli: Cli) -> None:
+    shop.write(("count: 3", f"count: 1\n    rollout: {{auto_revert: true}}\n    {HEALTH}"))
+    shop.apply()
+    assert cli("wait", "--all", "--for", "healthy").status == 0
+    before, sick = runs(shop), shop.daemon.model.sick
+    shop.daemon.model.limited = lambda name: sick.clear() if sick else sick.update({name: "no memory"})
+    ran = cli("set", "web1", "memory=256M", *QUICK)
+    assert ran.status == 1, ran.out
+    soon(lambda: shop.spec("web1").memory == 512 << 20)
+    soon(lambda: (record := shop.daemon.client.rollout()) and record["undoes"] and record["status"] == "done")
+    assert runs(shop) == before
+
+
+def test_what_can_not_harm_many_alike_is_changed_at_once(shop: Shop, cli: Cli) -> None:
+    """Higher limits, labels, names; and anything where nothing tells of harm, or where that is not asked for."""
+    shop.write(("count: 3", f"count: 3\n    {HEALTH}"))
+    shop.apply()
+    for asked in (["web*", "memory=1G"], ["web*", "labels.tier=front"], ["db", "memory=8M"], ["web1", "memory=256M"]):
+        assert json.loads(cli("set", *asked, *QUICK, "-f", "json").out)["rollout"] is None
+    dry = json.loads(cli("set", "web*", "memory=64M", *QUICK, "--dry-run", "-f", "json").out)
+    assert [line for line in dry["plan"] if "in its turn" in line] == [
+        f"web{number}: change it in its turn, without a restart" for number in (1, 2, 3)
+    ]
+    assert cli("set", "web*", "memory=64M", *QUICK, "--gate-live", "none").status == 0
+    assert memories(shop) == [64] * 3
+    assert shop.daemon.client.rollout() is None
+    assert cli("set", "web*", "memory=32M", "environment.MODE=x", *QUICK, "--no-wait").status == 0
+    record = shop.daemon.client.rollout()
+    assert record is not None
+    assert (record["kind"], {each["live"] for each in record["containers"]}) == ("change", {False})
+    soon(lambda: (record := shop.daemon.client.rollout()) and record["status"] == "done")
+    assert memories(shop) == [32] * 3
+
+
 def test_auto_revert_undoes_by_itself(shop: Shop, cli: Cli) -> None:
     shop.write(("count: 3", f"count: 2\n    rollout: {{auto_revert: true, max_unavailable: 1}}\n    {HEALTH}"))
     shop.apply()

@@ -109,6 +109,10 @@ def test_programs_are_told_as_their_specs_say(cli: Cli, daemon: Daemon, source: 
     soon(lambda: daemon.parts.registry["db"].starts == runs["db"] + 1 and daemon.parts.registry["db"].running is not None)
     assert (daemon.parts.registry["web1"].starts, daemon.parts.registry["quiet"].starts) == (runs["web1"], runs["quiet"])
     soon(lambda: daemon.parts.rollouts.ledger.active is None)
+    assert json.loads(cli("rollout", "status", "-f", "json").out)["kind"] == "restart", "it came after the waves of commands"
+    telling = daemon.parts.secret_changes.telling
+    assert telling is not None
+    assert (telling.record()["status"], telling.waves) == ("done", {"web1": 1, "web2": 2, "web3": 3})
     daemon.call(daemon.parts.secret_changes.kick)
     assert cli("secret", "refresh", "db-pw").out == "db-pw  unchanged\n"
     assert told.read_text() == "told\n" * 3
@@ -122,3 +126,9 @@ def test_a_command_that_fails_stops_the_waves(cli: Cli, daemon: Daemon, source: 
     cli("secret", "refresh", "db-pw")
     soon(lambda: "ended with status 7" in cli("events").out)
     assert told.read_text() == "x\n" * 2  # a quarter of them
+    status = cli("rollout", "status", "--follow", "-f", "json")
+    record = json.loads(status.out)
+    assert (status.status, record["kind"], record["status"], record["about"]) == (4, "secret", "halted", "secrets: db-pw")
+    assert sorted(each["phase"] for each in record["containers"]) == ["done", "failed", *["waiting"] * 6]
+    assert "ended with status 7" in record["halted"]["why"]
+    assert "lxcfleet secret refresh" in status.err

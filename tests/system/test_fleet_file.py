@@ -53,6 +53,11 @@ def applied(fleet: Fleet, file: Path) -> bool:
     return fleet.run("apply", "-f", str(file), *ONE).status == 0
 
 
+def ended(fleet: Fleet) -> bool:
+    """Whether the last rollout is done."""
+    return bool(json.loads(fleet.ok("rollout", "status", "-f", "json"))["status"] == "done")
+
+
 def survive(fleet: Fleet, kill: str, *arguments: str) -> None:
     """Run a verb on a daemon that is killed at a step, and start another one."""
     fleet.stop_daemon()
@@ -88,8 +93,15 @@ def test_an_apply_that_is_killed_anywhere_is_gone_on_with_by_the_next(fleet: Fle
     assert modes(fleet) == ["two"] * 3
     assert fleet.run("diff", "-f", str(file)).status == 0
 
-    fleet.ok("rollout", "undo")
+    survive(fleet, f"daemon:{two}:write", "rollout", "undo")
+    until(lambda: ended(fleet), 60, "the rest goes back")
     assert modes(fleet) == ["one"] * 3
+
+    pids = {name: fleet.pid(name) for name in (one, two, three)}
+    survive(fleet, f"daemon:{two}:write", "set", one, two, three, "memory=160M", "--gate-live", "all", *ONE)
+    until(lambda: ended(fleet), 60, "the rest is changed")
+    assert [fleet.record(name)["memory_limit_bytes"] for name in (one, two, three)] == [160 << 20] * 3
+    assert {name: fleet.pid(name) for name in pids} == pids
 
     change(file, "count: 3", "count: 1")
     assert applied(fleet, file)

@@ -214,3 +214,25 @@ def test_a_health_check_is_changed_while_it_runs(fleet: Fleet) -> None:
     until(lambda: fleet.record(name)["health"] == "unhealthy", 60)
     fleet.ok("set", name, "health=")
     assert (fleet.record(name)["health"], fleet.record(name)["check"], fleet.pid(name)) == ("healthy", None, pid)
+
+
+def test_a_memory_limit_that_is_too_low_reaches_the_canary_alone_and_restarts_no_other(fleet: Fleet) -> None:
+    """The check takes more than the limit leaves, so the kernel ends the canary; its former limit brings it back."""
+    names = [fleet.name(letter) for letter in "abc"]
+    check = ("--health-exec", "python3 -c 'bytearray(96<<20)'", "--health-interval", "30")
+    fleet.ok("create", *names[:1], *check, *SLEEP)
+    for name in names[1:]:
+        fleet.ok("create", name, *check, *SLEEP)
+    fleet.ok("wait", *names, "--for", "healthy")
+    pids = {name: fleet.pid(name) for name in names}
+    often = ("--canaries", "1", "--max-unavailable", "2", "--min-healthy-time", "1")
+    fleet.ok("set", *names, "memory=512M", *often)
+    assert {name: fleet.pid(name) for name in names} == pids
+    assert [memory(fleet, name) for name in names] == [str(512 << 20)] * 3
+    bad = fleet.run("set", *names, "memory=48M", *often)
+    assert (bad.status, "it ended after its change" in bad.err) == (1, True), bad
+    assert [memory(fleet, name) for name in names[1:]] == [str(512 << 20)] * 2
+    fleet.ok("rollout", "undo")
+    assert [memory(fleet, name) for name in names] == [str(512 << 20)] * 3
+    assert {name: fleet.pid(name) for name in names[1:]} == {name: pids[name] for name in names[1:]}
+    assert fleet.pid(names[0]) != pids[names[0]]

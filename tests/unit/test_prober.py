@@ -155,6 +155,37 @@ def test_a_changed_check_takes_over_the_present_health_until_its_first_result(tm
     assert world.serving() == [False, True, True, False, True]
 
 
+def test_a_container_that_was_changed_is_checked_at_once_and_at_the_end_of_what_a_gate_demands(tmp_path: Path) -> None:
+    """Its own interval may be longer than that."""
+    checks = Checks(CheckResult(True))
+    slow = replace(CHECK, interval=30.0)
+    world = World(tmp_path, checks, Spec("web", Init.APP, ("true",), health=slow))
+
+    async def test() -> None:
+        await until(world, Health.HEALTHY)
+        asked = checks.asked
+        world.prober.respecified(world.container, 0.3)
+        while checks.asked == asked:
+            await asyncio.sleep(0.001)
+        assert checks.asked == asked + 1
+        while checks.asked == asked + 1:
+            assert world.prober.healthy_seconds(world.container) < 0.3
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+        assert world.prober.healthy_seconds(world.container) >= 0.3
+        world.prober.respecified(world.container, 0.2)
+        checks.answers = [CheckResult(True), CheckResult(False, "too slow")]
+        asked = checks.asked
+        while checks.asked < asked + 2:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.3)
+        assert world.prober.of(world.container) is Health.HEALTHY, "one failed check is not enough for the other thing"
+        assert world.prober.reason(world.container) == "too slow"
+        assert world.prober.healthy_seconds(world.container) < 0.2, "but the gate waits"
+
+    run(world, test)
+
+
 def test_a_service_that_fails_while_a_gate_waits_is_seen(tmp_path: Path) -> None:
     """Before, systemd was not asked any more once it was up."""
     checks = Checks(Systemd("running"), Systemd("degraded", ("late.service",)))

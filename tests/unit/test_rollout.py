@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxcfleet.errors import InvalidInput
-from lxcfleet.patch.rollout import planner, state
+from lxcfleet.patch.rollout import live, planner, state
 from lxcfleet.patch.rollout.planner import FindStale, Finish, Restart, Stop, Wait
 from lxcfleet.patch.rollout.state import Halt, LiveState, Member, MemberPhase, Rollout, RolloutKind, Status
 from lxcfleet.patch.rollout.waves import Blocked, next_wave
@@ -595,3 +595,93 @@ def test_what_fails_after_it_had_been_healthy_halts_the_rollout() -> None:
     assert planner.decide(broken, well(4)) == Stop("c1", "it failed after it had been healthy")
     stopped = planner.leave_stopped(done, "c1")
     assert planner.settle(stopped, {**well(4), "c1": LiveState(None, failed=True)}).members["c1"].phase is MemberPhase.DONE
+
+
+# changes without a restart
+
+
+def changed(seconds: float = 3.0, **fields: Any) -> tuple[Rollout, dict[str, LiveState]]:
+    """Two members that get another spec without a restart; the first has it, at the age of 100 s."""
+    plan = rollout(*many(2, live=True), kind=RolloutKind.CHANGE, policy=policy(canaries=Share(1), min_healthy_time=seconds))
+    seen = well(2, **fields)
+    assert planner.decide(plan, seen) == Restart(("c1",))
+    plan = planner.begin_wave(plan, ("c1",))
+    return live.note_changed(plan, ["c1"], seen), seen
+
+
+def after(seconds: float, **fields: Any) -> dict[str, LiveState]:
+    """Some time after that change."""
+    now = {"running_for": 100.0 + seconds, "healthy_for": seconds, **fields}
+    return {**well(2), "c1": replace(well(1)["c1"], **now)}
+
+
+def phase_of(plan: Rollout, seen: Mapping[str, LiveState], name: str = "c1") -> tuple[MemberPhase, str]:
+    member = planner.settle(plan, seen).members[name]
+    return member.phase, member.note
+
+
+def test_a_change_without_a_restart_has_to_be_well_from_then_on() -> None:
+    plan, seen = changed()
+    assert phase_of(plan, seen) == (MemberPhase.GATED, ""), "it was healthy for long, but not with its new spec"
+    assert phase_of(plan, after(2.0, healthy_for=102.0)) == (MemberPhase.GATED, "")
+    plan = planner.settle(plan, after(3.0))
+    assert plan.members["c1"].phase is MemberPhase.DONE
+    assert planner.decide(plan, after(3.0)) == Restart(("c2",))
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"identity": None}, "it ended after its change"),
+        ({"identity": NEW}, "it ended after its change, and was started again"),
+        ({"healthy": False, "unhealthy": True, "reason": "503"}, "it became unhealthy after its change: 503"),
+    ],
+)
+def test_a_change_without_a_restart_that_harms_a_container_halts_at_once(fields: dict[str, Any], why: str) -> None:
+    plan, _ = changed()
+    seen = after(1.0, **fields)
+    plan = planner.settle(plan, seen)
+    assert planner.decide(plan, seen) == Stop("c1", why)
+    assert phase_of(plan, seen, "c2") == (MemberPhase.WAITING, "")
+
+
+def test_a_check_that_fails_now_and_then_until_the_deadline_halts_a_change_without_a_restart() -> None:
+    plan, _ = changed()
+    failing = {"healthy_for": 2.0, "reason": "too slow"}
+    assert phase_of(plan, after(9.0, **failing)) == (MemberPhase.GATED, "")
+    assert phase_of(plan, after(10.0, **failing)) == (MemberPhase.FAILED, "it was not well 10 s after its change: too slow")
+
+
+def test_what_was_ill_before_its_change_only_has_to_stay_up() -> None:
+    plan, _ = changed()
+    plan = plan.update(replace(plan.members["c1"], expected=False))
+    ill = {"healthy": False, "unhealthy": True, "healthy_for": 0.0}
+    assert phase_of(plan, after(2.0, **ill))[0] is MemberPhase.GATED
+    assert phase_of(plan, after(3.0, **ill))[0] is MemberPhase.DONE
+    assert phase_of(plan, after(3.0, identity=None))[0] is MemberPhase.FAILED
+
+
+def test_a_change_that_nobody_noted_is_made_once_more_and_one_that_can_not_be_made_halts() -> None:
+    """The daemon was killed just after or just before it; or the kernel refused it."""
+    plan = planner.begin_wave(rollout(*many(2, live=True), kind=RolloutKind.CHANGE), ("c1",))
+    assert phase_of(plan, well(2))[0] is MemberPhase.WAITING
+    for _ in range(planner.ATTEMPTS):
+        plan = planner.note_failures(planner.begin_wave(plan, ("c1",)), {"c1": "it uses more"})
+    assert phase_of(plan, well(2)) == (MemberPhase.FAILED, "it uses more")
+
+
+def test_the_operator_may_restart_what_was_changed_without_a_restart() -> None:
+    plan, _ = changed()
+    plan = live.restarted(plan, "c1")
+    fresh = {**well(2), "c1": HEALTHY}
+    assert phase_of(plan, fresh)[0] is MemberPhase.GATED
+    assert phase_of(plan, {**fresh, "c1": replace(HEALTHY, healthy_for=3.0)})[0] is MemberPhase.DONE
+    assert phase_of(plan, {**fresh, "c1": replace(STARTING, identity=None)})[0] is MemberPhase.FAILED
+    assert state.from_json(state.to_json(plan)) == plan
+
+
+def test_a_frozen_container_is_left_as_it_was_by_a_change_and_one_that_could_not_start_again_is_changed() -> None:
+    plan = rollout(*many(2, live=True), kind=RolloutKind.CHANGE)
+    assert phase_of(plan, well(2, frozen=True))[0] is MemberPhase.SKIPPED
+    assert planner.decide(planner.settle(plan, well(2, problem="broken", lack="db1 not healthy")), well(2, lack="no"))
+    assert next_wave(plan, well(2, lack="db1 not healthy")) == ("c1",)

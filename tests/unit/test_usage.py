@@ -52,6 +52,36 @@ def test_counters_of_cgroup_v1(tmp_path: Path) -> None:
     found.close()
 
 
+def test_throttling_and_pressure_are_counted_where_the_host_has_them(tmp_path: Path) -> None:
+    some = "some avg10=0.00 avg60=0.00 avg300=0.00 total={}\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n"
+    own = put(
+        tmp_path / "own", cpu__stat="usage_usec 1500000\nthrottled_usec 250000\n", cpu__pressure=some.format(2_000_000),
+        io__pressure=some.format(500_000), memory__pressure="hostile\n",
+    )  # fmt: skip
+    modern = Counters(Payload({"": own}), "")
+    assert modern.read() == Counts(1.5, throttled_seconds=0.25, pressure={"cpu": 2.0, "io": 0.5})
+    modern.close()
+    own = put(tmp_path / "legacy", cpuacct__usage="1500000000\n", cpu__stat="nr_periods 3\nthrottled_time 250000000\n")
+    legacy = Counters(Payload({"cpu": own, "cpuacct": own}), "")
+    assert legacy.read() == Counts(1.5, throttled_seconds=0.25)
+    legacy.close()
+
+
+def test_throttling_and_pressure_are_rates_that_rows_are_sorted_by() -> None:
+    before = reading(10, record("a", throttled_seconds=1.0, pressure={"cpu": 1.0, "memory": 0.0}), record("b"))
+    now = reading(12, record("a", throttled_seconds=1.5, pressure={"cpu": 1.1, "memory": 1.0}), record("b"))
+    found = usage.rows(before, now)
+    first = found[0]
+    assert (first["throttled_percent"], first["cpu_waited_percent"], first["memory_waited_percent"]) == (25.0, 5.0, 50.0)
+    assert (found[0]["io_waited_percent"], found[1]["throttled_percent"]) == (None, None)
+    assert [row["name"] for row in usage.in_order(found[::-1], "throttled")] == ["a", "b"]
+    assert [row["name"] for row in usage.in_order(found[::-1], "waited")] == ["a", "b"]
+    heading, line, _ = usage.table(found)
+    assert heading.endswith("THROTTLED %  WAITED: CPU %  MEMORY %"), "nobody has a value for the last column"
+    assert line.endswith("25.0            5.0      50.0")
+    assert "THROTTLED" not in usage.table(usage.rows(None, now))[0]
+
+
 def test_a_missing_counter_is_none_and_no_file_stays_open(tmp_path: Path, net: Path) -> None:
     before = set(os.listdir("/proc/self/fd"))
     own = put(tmp_path / "own", pids__current="3\n")
@@ -69,6 +99,7 @@ def record(name: str = "a", **fields: Any) -> ContainerUsageRecord:
     whole = {
         "name": name, "state": "running", "health": "healthy", "run": "1@2", "cpu_seconds": 1.0, "memory_bytes": 4096,
         "processes": 2, "io_read_bytes": 0, "io_written_bytes": 0, "net_received_bytes": None, "net_sent_bytes": None,
+        "throttled_seconds": None, "pressure": {},
         "cpus_limit": None, "memory_limit_bytes": None, "processes_limit": 100,
     }  # fmt: skip
     return cast(ContainerUsageRecord, {**whole, **fields})

@@ -152,21 +152,24 @@ def tell_halt(record: RolloutRecord) -> int:
     if halted is not None and record["status"] == "halted":
         where = f" at {halted['container']}" if halted["container"] else ""
         output.say_error(FleetError(f"the rollout is halted{where}", why=halted["why"], hint=_next_step(record)))
-        failed = any(each["name"] == halted["container"] and each["phase"] == "failed" for each in record["containers"])
-        for line in _causes(halted, failed=failed):
+        failed = [each for each in record["containers"] if each["name"] == halted["container"] and each["phase"] == "failed"]
+        for line in _causes(halted, failed=bool(failed), live=any(each["live"] for each in failed)):
             output.say(output.printable(line))
     return status_of(record)
 
 
-def _causes(halted: HaltRecord, *, failed: bool) -> list[str]:
+def _causes(halted: HaltRecord, *, failed: bool, live: bool) -> list[str]:
     """Everything known about the cause of a halt, and the commands that undo it. ``failed``: the halt's container was
-    restarted and did not become healthy."""
+    restarted or changed, and is not healthy; ``live``: it was changed without a restart, so the host's packages are no
+    cause."""
     lines = []
     if failed and halted["ended"]:
         lines += [f"  its process 1: {halted['ended']}"]
     if halted["log"]:
         lines += ["  the end of its console:", *(f"  | {line}" for line in halted["log"].splitlines())]
     packages = halted["packages"]
+    if live:
+        return lines
     if packages is None:
         return [*lines, "  which packages of the host changed since it was well is not known"] if failed else lines
     if not packages:
@@ -181,12 +184,15 @@ def _causes(halted: HaltRecord, *, failed: bool) -> list[str]:
 
 def _next_step(record: RolloutRecord) -> str:
     """A hint about a halt. A container that was left as it failed counts as down, so it can halt the rollout again."""
+    if record["kind"] == "secret":
+        return "once that is mended: lxcfleet secret refresh"
     at = record["halted"] and record["halted"]["container"]
     failed = [each["name"] for each in record["containers"] if each["phase"] == "failed"]
     if at in failed:
+        undo = "; the former specs: lxcfleet rollout undo" if record["kind"] == "change" else ""
         return (
             "once that is mended: lxcfleet rollout resume (--accept: leave it as it is; it counts as down)"
-            "; or: lxcfleet rollout abort"
+            f"; or: lxcfleet rollout abort{undo}"
         )
     if at is None or not failed:
         return "once that is mended: lxcfleet rollout resume; or: lxcfleet rollout abort"

@@ -30,6 +30,13 @@ class UsageRow(TypedDict):
     io_written_per_second: float | None
     net_received_per_second: float | None
     net_sent_per_second: float | None
+    throttled_percent: float | None
+    """The part of the time for which its limit kept it from a processor that it wanted; more than 100 if several waited."""
+    cpu_waited_percent: float | None
+    """The part of the time in which some of its processes waited for processors; in the two that follow for memory and block
+    devices (PSI). Without cgroup v2 the host does not count that."""
+    memory_waited_percent: float | None
+    io_waited_percent: float | None
 
 
 FIELDS = tuple(UsageRow.__annotations__)
@@ -40,6 +47,8 @@ _ORDER: dict[str, Callable[[UsageRow], float | None]] = {
     "processes": lambda row: row["processes"],
     "io": lambda row: _sum(row["io_read_per_second"], row["io_written_per_second"]),
     "net": lambda row: _sum(row["net_received_per_second"], row["net_sent_per_second"]),
+    "throttled": lambda row: row["throttled_percent"],
+    "waited": lambda row: _most(row["cpu_waited_percent"], row["memory_waited_percent"], row["io_waited_percent"]),
 }
 ORDERS = (*_ORDER, "name", "state")
 """The orders in which rows can be sorted."""
@@ -59,12 +68,14 @@ def _row(before: ContainerUsageRecord | None, now: ContainerUsageRecord, seconds
         old, new = None if known is None else read(known), read(now)
         return None if old is None or new is None else max(0.0, new - old) / seconds
 
-    cpu = rate(lambda record: record["cpu_seconds"])
+    def share(read: Callable[[ContainerUsageRecord], float | None]) -> float | None:
+        return None if (value := rate(read)) is None else round(value * 100, 1)
+
     return {
         "name": now["name"],
         "state": now["state"],
         "health": now["health"],
-        "cpu_percent": None if cpu is None else round(cpu * 100, 1),
+        "cpu_percent": share(lambda record: record["cpu_seconds"]),
         "cpus_limit": now["cpus_limit"],
         "memory_bytes": now["memory_bytes"],
         "memory_limit_bytes": now["memory_limit_bytes"],
@@ -74,6 +85,10 @@ def _row(before: ContainerUsageRecord | None, now: ContainerUsageRecord, seconds
         "io_written_per_second": _whole(rate(lambda record: record["io_written_bytes"])),
         "net_received_per_second": _whole(rate(lambda record: record["net_received_bytes"])),
         "net_sent_per_second": _whole(rate(lambda record: record["net_sent_bytes"])),
+        "throttled_percent": share(lambda record: record["throttled_seconds"]),
+        "cpu_waited_percent": share(lambda record: record["pressure"].get("cpu")),
+        "memory_waited_percent": share(lambda record: record["pressure"].get("memory")),
+        "io_waited_percent": share(lambda record: record["pressure"].get("io")),
     }
 
 
@@ -83,6 +98,10 @@ def _whole(value: float | None) -> float | None:
 
 def _sum(first: float | None, second: float | None) -> float | None:
     return None if first is None and second is None else (first or 0) + (second or 0)
+
+
+def _most(*values: float | None) -> float | None:
+    return max((value for value in values if value is not None), default=None)
 
 
 def in_order(found: Sequence[UsageRow], order: str, *, reverse: bool = False) -> list[UsageRow]:
@@ -117,7 +136,13 @@ _COLUMNS: Mapping[str, tuple[bool, Callable[[UsageRow], str]]] = {
     "WRITTEN/S": (True, lambda row: _bytes(row["io_written_per_second"])),
     "RECEIVED/S": (True, lambda row: _bytes(row["net_received_per_second"])),
     "SENT/S": (True, lambda row: _bytes(row["net_sent_per_second"])),
+    "THROTTLED %": (True, lambda row: _decimal(row["throttled_percent"])),
+    "WAITED: CPU %": (True, lambda row: _decimal(row["cpu_waited_percent"])),
+    "MEMORY %": (True, lambda row: _decimal(row["memory_waited_percent"])),
+    "IO %": (True, lambda row: _decimal(row["io_waited_percent"])),
 }
+_WHERE_COUNTED = ("THROTTLED %", "WAITED: CPU %", "MEMORY %", "IO %")
+"""Columns that are left out where no container has a value: not each host counts that."""
 """For each column its heading, whether it holds numbers, and the function that gives a row's cell."""
 
 
@@ -125,7 +150,10 @@ def table(found: Sequence[UsageRow]) -> list[str]:
     """The heading and one line for each container, aligned."""
     columns = []
     for heading, (right, text) in _COLUMNS.items():
-        cells = [heading, *(text(row) or "-" for row in found)]
+        values = [text(row) for row in found]
+        if heading in _WHERE_COUNTED and not any(values):
+            continue
+        cells = [heading, *(value or "-" for value in values)]
         width = max(map(len, cells))
         columns.append([cell.rjust(width) if right else cell.ljust(width) for cell in cells])
     return ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]

@@ -6,13 +6,14 @@ from typing import Any
 
 import click
 
+from lxcfleet.api.client import Client
 from lxcfleet.api.records import SetRecord
 from lxcfleet.api.requests import SetRequest
 from lxcfleet.cli import complete, options
 from lxcfleet.cli.session import connect
 from lxcfleet.cli.ui import output, rolling
 from lxcfleet.cli.ui.follow import show_changes, tell_notes
-from lxcfleet.errors import InvalidInput
+from lxcfleet.errors import FleetError, InvalidInput
 from lxcfleet.spec.assignments import parse_all
 
 
@@ -46,9 +47,11 @@ def set_(
     """Change limits, labels, commands and more of containers.
 
     Nothing is changed unless all of it can be had by all of them. Limits, labels, ports, checks and the like change at
-    once, also while a container runs. What takes a restart (command, environment, network, …) is written down, and those
-    that run are restarted in waves, as `restart --rolling` does; with --no-restart at their next restart. KEY= gives a
-    key its default. Keys are those of a profile but for `privileged` and `rollout`: lxcfleet.yaml(5) explains them.
+    once, also while a container runs. Lower limits, other checks and fewer published ports can harm many alike: containers
+    that have a check get these in waves, without a restart, and one that is not healthy then halts them (--gate-live).
+    What takes a restart (command, environment, network, …) is written down, and those that run are restarted in waves, as
+    `restart --rolling` does; with --no-restart at their next restart. KEY= gives a key its default. Keys are those of a
+    profile but for `privileged` and `rollout`: lxcfleet.yaml(5) explains them.
 
     \b
     Examples:
@@ -56,6 +59,7 @@ def set_(
       lxcfleet set 'web*' labels.tier=front labels.old=        one label more, another one less
       lxcfleet set -l role=api publish=8080:80 --dry-run
       lxcfleet set -l role=api environment.MODE=night --max-unavailable 1
+      lxcfleet set -l role=api memory=300M --gate-live none    all of them at once
       lxcfleet set --all pids=1000 -f json
       lxcfleet set db1 'command=/usr/bin/db --verbose' --no-restart
     """
@@ -65,22 +69,48 @@ def set_(
         raise InvalidInput("nothing to set", hint="write what is to change as KEY=VALUE, for example memory=512M")
     parse_all(assignments)
     if no_restart:
-        for option in rolling.refused(more):
+        for option in rolling.refused({**more, "gate_live": None}):
             raise InvalidInput(f"{option} says how to restart", hint="leave out --no-restart")
     request = SetRequest(chosen, assignments, not no_restart, rolling.policy_of(more), dry_run, ignore_depends)
     client = connect(ctx)
     record = client.set(request)
     if not quiet:
         tell_notes(record)
-    rollout = record["rollout"]
-    if rollout is not None and not more.get("no_wait") and rollout["ended"] is None:
+    return _wait(client, record, style, quiet=quiet, wait=not more.get("no_wait"))
+
+
+def _wait(client: Client, record: SetRecord, style: str, *, quiet: bool, wait: bool) -> int:
+    """Follow the rollout that was begun, if there is one, and show what became of the containers; the exit status."""
+    begun = rollout = record["rollout"]
+    if rollout is not None and wait and rollout["ended"] is None:
         try:
             record["rollout"] = rollout = rolling.follow(client, rollout, quiet=quiet)
         except KeyboardInterrupt:
             output.say("lxcfleet: left; the specs are changed, and the rollout goes on: `lxcfleet rollout status`")
             return rolling.INTERRUPTED
+    taken_back = begun is not None and rollout is not None and rollout["undoes"] == begun["id"]
+    _settle(record, taken_back=taken_back)
     _show(record, style, quiet)
+    if taken_back:
+        raise FleetError(
+            "the rollout halted, and the former values are put back", hint="`lxcfleet events` says why it halted"
+        )
     return 0 if rollout is None else rolling.tell_halt(rollout)
+
+
+def _settle(record: SetRecord, *, taken_back: bool) -> None:
+    """Tell of those that got their specs in their turns what has become of them, once the rollout has come so far."""
+    rollout = record["rollout"]
+    phases = {} if rollout is None else {each["name"]: (each["phase"], each["wave"]) for each in rollout["containers"]}
+    if rollout is None or rollout["kind"] != "change" or rollout["status"] in ("running", "paused"):
+        return
+    for result in record["results"]:
+        phase, wave = phases.get(result["name"], ("", None))
+        if result["status"] == "begun":
+            result["status"] = {"done": "changed", "failed": "failed", "skipped": "skipped"}.get(phase, "not begun")
+            result["changed"] = wave is not None
+        if result["status"] != "unchanged" and taken_back:
+            result["status"], result["changed"] = "taken back", False
 
 
 def _show(record: SetRecord, style: str, quiet: bool) -> None:
@@ -99,7 +129,8 @@ def _show(record: SetRecord, style: str, quiet: bool) -> None:
         output.say(output.NOTHING_CHOSEN)
     rollout = record["rollout"]
     if rollout is not None:
-        output.say(f"lxcfleet: restarted in waves: rollout {rollout['id']} is {rollout['status']}")
+        how = "restarted" if record["restarts"] else "changed"
+        output.say(f"lxcfleet: {how} in waves: rollout {rollout['id']} is {rollout['status']}")
     if record["restart_needed"]:
         few = " ".join(record["restart_needed"][:5]) + (" …" if len(record["restart_needed"]) > 5 else "")
         output.say(f"lxcfleet: in force after a restart: lxcfleet restart --rolling {few}")

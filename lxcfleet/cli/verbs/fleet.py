@@ -84,10 +84,11 @@ def apply(
 ) -> int:
     """Have the containers of a fleet as its file says.
 
-    Containers that are missing are created. Limits, labels, ports and checks change at once. What takes a restart is
-    a rollout: in waves, gated by health; each container gets its new spec just before its turn, and a halt leaves
-    the rest as it was. What `set` and `scale` changed since the last apply stays, as long as the file's own value is the
-    same as then. A group with a lower count has its last members stopped; nothing is destroyed without --prune.
+    Containers that are missing are created. Limits, labels, ports and checks change at once. What takes a restart is a
+    rollout: in waves, gated by health; each container gets its new spec just before its turn, and a halt leaves the rest
+    as it was. So do lower limits and other checks, without a restart, where containers have a check. What `set` and
+    `scale` changed since the last apply stays, as long as the file's own value is the same as then. A group with a lower
+    count has its last members stopped; nothing is destroyed without --prune.
 
     \b
     Examples:

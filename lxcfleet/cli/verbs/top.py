@@ -25,8 +25,14 @@ measured, but is smaller still, so that both together stay below 1 %."""
 ONCE_SECONDS = 1.0
 """Seconds between the two readings for one table."""
 
-_SORTS = {"c": "cpu", "m": "memory", "p": "processes", "i": "io", "t": "net", "n": "name", "s": "state"}
-_HELP = "q quit  sort by: c cpu  m memory  p processes  i io  t net traffic  n name  s state  r the other way round"
+_SORTS = {
+    "c": "cpu", "m": "memory", "p": "processes", "i": "io", "t": "net", "h": "throttled", "w": "waited", "n": "name",
+    "s": "state",
+}  # fmt: skip
+_HELP = (
+    "q quit  sort by: c cpu  m memory  p processes  i io  t net traffic  h throttled  w waited  n name  s state"
+    "  r the other way round"
+)
 
 
 @click.command()
@@ -57,13 +63,16 @@ def top(
     """Watch what containers use, as a table that lives.
 
     CPU % is of one processor, so 200 is two of them; OF is the limit, in the same way. READ/S and WRITTEN/S are block
-    devices', RECEIVED/S and SENT/S those of the container's port of the bridge. Keys: the last line shows them;
-    arrows and page up and down move on.
+    devices', RECEIVED/S and SENT/S those of the container's port of the bridge. THROTTLED % is the part of the time for
+    which its limit kept it from a processor that it wanted; WAITED the part in which some process of it waited for
+    processors, memory or block devices (pressure stall information). They are shown where the host counts that: the latter
+    takes cgroup v2. Keys: the last line shows them; arrows and page up and down move on.
 
     \b
     Examples:
       lxcfleet top
       lxcfleet top -l tier=front --sort memory
+      lxcfleet top --once --sort throttled
       lxcfleet top --once -f json | jq '.[] | select(.cpu_percent > 90) | .name'
     """
     if interval is not None and not math.isfinite(interval):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from lxcfleet.api import calls
@@ -25,12 +26,15 @@ from lxcfleet.api.requests import (
     ResumeRequest,
     RolloutRequest,
 )
+from lxcfleet.containers.secret_changes import SecretChanges
+from lxcfleet.containers.telling import Telling
 from lxcfleet.daemon.http.routes import Routes
 from lxcfleet.patch.cve.service import Cves
 from lxcfleet.patch.exposure import Audit
 from lxcfleet.patch.own import OwnParts
 from lxcfleet.patch.rehearsal import Rehearsals
 from lxcfleet.patch.rescue import Rescue
+from lxcfleet.patch.rollout.ledger import FOLLOW_SECONDS
 from lxcfleet.patch.rollout.orders import Orders
 from lxcfleet.patch.service import Patch
 from lxcfleet.patch.verify.prover import Prover
@@ -89,8 +93,8 @@ class OfPatches:
 class OfRollouts:
     """Handlers of calls about the rollout."""
 
-    def __init__(self, rollouts: Orders, rescue: Rescue) -> None:
-        self._rollouts, self._rescue = rollouts, rescue
+    def __init__(self, rollouts: Orders, rescue: Rescue, secrets: SecretChanges) -> None:
+        self._rollouts, self._rescue, self._secrets = rollouts, rescue, secrets
 
     def bind(self, routes: Routes) -> None:
         """Have them answered."""
@@ -104,12 +108,26 @@ class OfRollouts:
 
     async def rollout(self, _: None) -> RolloutRecord | None:
         """See calls.ROLLOUT; likewise each handler the call of its name."""
-        return self._rollouts.ledger.record()
+        told = self._telling()
+        return self._rollouts.ledger.record() if told is None else told.record()
+
+    def _telling(self) -> Telling | None:
+        """The waves that tell containers of their secrets, if no rollout is under way, and none came after them."""
+        told, last = self._secrets.telling, self._rollouts.ledger.last
+        newer = told is not None and (last is None or (self._rollouts.ledger.active is None and told.created >= last.created))
+        return told if newer else None
 
     async def roll(self, ask: RolloutRequest) -> RolloutRecord:
         return await self._rescue.begin(ask)
 
     async def follow(self, _: None) -> AsyncIterator[Sequence[RolloutRecord]]:
+        if (told := self._telling()) is not None:
+            while told is not None and (now := self._secrets.telling) is not None and now.id == told.id:
+                yield [now.record()]
+                if now.over:
+                    return
+                await asyncio.sleep(FOLLOW_SECONDS)
+            return
         async for record in self._rollouts.ledger.follow():
             yield [record]
 

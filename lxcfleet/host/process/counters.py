@@ -1,12 +1,13 @@
 """The resources that one container has used so far. They are read again and again, so its files in /sys stay open.
 
-Opening a file costs several times as much as reading it, and a container has six of them.
+Opening a file costs several times as much as reading it, and a container has up to ten of them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,10 @@ from lxcfleet.host.process.cgroup import Payload
 
 _NET = Path("/sys/class/net")
 _SIZE = 16384
+
+
+_PRESSURES = {what: f"{what}.pressure" for what in cgroup.PRESSED}
+NOTHING: Mapping[str, float] = {}
 
 
 class Counts(NamedTuple):
@@ -28,6 +33,10 @@ class Counts(NamedTuple):
     """Read from block devices, and written."""
     net_bytes: tuple[int, int] | None = None
     """Received by the container, and sent."""
+    throttled_seconds: float | None = None
+    """For so long its limit kept it from processors that it wanted."""
+    pressure: Mapping[str, float] = NOTHING
+    """For how many seconds some of its processes waited for cpu, memory or io; empty: the host does not count that."""
 
 
 class Counters:
@@ -42,6 +51,9 @@ class Counters:
             "memory": payload.file("memory", "memory.usage_in_bytes", "memory.current"),
             "processes": payload.file("pids", "pids.current", "pids.current"),
             "io": payload.file("blkio", "blkio.throttle.io_service_bytes_recursive", "io.stat"),
+            # With v2 the time for which it was throttled is in the file of the processor time.
+            "throttled": payload.file("cpu", "cpu.stat", "") if "cpu" in payload.directories else None,
+            **{file: payload.file("", file, file) for file in _PRESSURES.values()},
             # The bytes received at this end are those sent at the other.
             "received": statistics / "tx_bytes" if statistics else None,
             "sent": statistics / "rx_bytes" if statistics else None,
@@ -61,12 +73,16 @@ class Counters:
     def read(self) -> Counts:
         """The present counts."""
         cpu, io = self._text("cpu"), self._text("io")
+        throttled = self._text("throttled") if "throttled" in self._open else cpu
+        pressed = {what: self._text(file) for what, file in _PRESSURES.items()}
         return Counts(
             None if cpu is None else cgroup.cpu_v1(cpu) if "cpuacct" in self._payload.directories else cgroup.cpu_v2(cpu),
             cgroup.number(self._text("memory")),
             cgroup.number(self._text("processes")),
             None if io is None else cgroup.io_v1(io) if "blkio" in self._payload.directories else cgroup.io_v2(io),
             _pair(cgroup.number(self._text("received")), cgroup.number(self._text("sent"))),
+            None if throttled is None else cgroup.throttled(throttled),
+            {what: some for what, text in pressed.items() if text is not None and (some := cgroup.stalled(text)) is not None},
         )
 
     def _text(self, name: str) -> str | None:

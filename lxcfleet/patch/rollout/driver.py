@@ -24,7 +24,7 @@ from lxcfleet.containers.endings import Endings
 from lxcfleet.containers.ordering import BLOCKED
 from lxcfleet.errors import FleetError
 from lxcfleet.host.process import proc
-from lxcfleet.patch.rollout import baking, causes, halting, packages, planner
+from lxcfleet.patch.rollout import baking, causes, halting, live, packages, planner
 from lxcfleet.patch.rollout.baking import Proof
 from lxcfleet.patch.rollout.change_sets import ChangeSets
 from lxcfleet.patch.rollout.ledger import Ledger
@@ -167,18 +167,21 @@ class Driver:
             self._ledger.keep(planner.merge(self._ledger.active, {**kept, **found}, rollout.patch))
 
     async def _prove(self, names: Sequence[str]) -> None:
-        """Look whether canaries run the new code. One on a generation has another base than the host, on purpose."""
-        registry = self._fleet.registry
-        specs = {name: registry[name].spec for name in names if name in registry}
-        live = [name for name, spec in specs.items() if spec is None or not spec.generation]
-        found = await self._verify(Selection(tuple(live))) if live else ()
+        """Look whether canaries run the new code. One on a generation has another base than the host, on purpose. What was
+        changed without a restart has what it had."""
+        registry, last = self._fleet.registry, self._ledger.last
+        same = {each.name for each in last.members.values() if each.changed_at is not None} if last is not None else set()
+        specs = {name: registry[name].spec for name in names if name in registry and name not in same}
+        on_host = [name for name, spec in specs.items() if spec is None or not spec.generation]
+        found = await self._verify(Selection(tuple(on_host))) if on_host else ()
         proofs = {**{name: Proof() for name in names}, **{each["name"]: baking.proof_of(each) for each in found}}
         if self._ledger.active is not None:
             self._ledger.keep(planner.note_proofs(self._ledger.active, proofs))
 
     async def _restart(self, rollout: Rollout, names: Sequence[str]) -> None:
         """One wave: all stop at once, and start as soon as they have."""
-        bases = await asyncio.to_thread(packages.remember, self._paths, names, fresh=not rollout.wave)
+        restarted = [name for name in names if not rollout.members[name].live]
+        bases = await asyncio.to_thread(packages.remember, self._paths, restarted, fresh=not rollout.wave)
         if self._ledger.active != rollout:
             return  # it was paused, aborted or changed meanwhile: what is to be done is decided anew
         self._ledger.keep(planner.begin_wave(rollout, names, bases))
@@ -192,8 +195,9 @@ class Driver:
         self._sight.leave_alone(self._ledger.last, failures)
         untouched = [r.name for r in results if r.error is None and not r.changed]
         after = planner.not_begun(planner.note_failures(self._ledger.last, failures), untouched)
-        after = planner.note_starts(after, [r.name for r in results if r.changed])
-        self._ledger.keep(planner.settle(after, self._sight.look(self._ledger.last)))
+        changed, seen = [r.name for r in results if r.changed], self._sight.look(self._ledger.last)
+        after = live.note_changed(planner.note_starts(after, changed), changed, seen)
+        self._ledger.keep(planner.settle(after, seen))
 
     async def _restart_one(self, rollout: Rollout, member: Member) -> Result:
         registry = self._fleet.registry
@@ -209,6 +213,9 @@ class Driver:
             done = await self._fleet.actions.act(container, Action.START, self._fleet.config.stop_timeout)
             # One that has to wait was not started: it is a member that waits still, and starts by itself or in its turn.
             return Result(member.name, done.status, False) if done.status == BLOCKED else done
+        if member.live:
+            self._sight.look_anew(container, rollout.times(member)[0])
+            return Result(member.name, "changed", True)
         return await self._fleet.actions.act(container, Action.RESTART, None)
 
     async def _halt(self, container: str | None, why: str) -> None:
@@ -251,11 +258,12 @@ class Driver:
 def _summary(rollout: Rollout) -> str:
     members = rollout.members.values()
     counts = {
-        "restarted": sum(member.wave is not None for member in members),
+        "restarted": sum(member.wave is not None and not member.live for member in members),
+        "changed without a restart": sum(member.wave is not None and member.live for member in members),
         "failed": len(rollout.by_phase(MemberPhase.FAILED)),
         "stale still": sum(member.stale for member in members),
     }
-    return "done: " + (", ".join(f"{count} {word}" for word, count in counts.items() if count) or "nothing to restart")
+    return "done: " + (", ".join(f"{count} {word}" for word, count in counts.items() if count) or "nothing to do")
 
 
 def _words(error: Any) -> str:

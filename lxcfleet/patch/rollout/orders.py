@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from lxcfleet.api.records import RolloutRecord
 from lxcfleet.api.requests import RolloutRequest, selection_to_json
+from lxcfleet.containers.changes import await_restart
+from lxcfleet.containers.changing import Planned
 from lxcfleet.containers.container import Container
 from lxcfleet.errors import Busy, HostError, WrongState
 from lxcfleet.patch.fallen import Fallen
-from lxcfleet.patch.rollout import planner
-from lxcfleet.patch.rollout.change_sets import ChangeSet, ChangeSets, changing_values
+from lxcfleet.patch.rollout import gating, live, planner
+from lxcfleet.patch.rollout.change_sets import ChangeSet, ChangeSets, applied, changing_values
 from lxcfleet.patch.rollout.ledger import Ledger
 from lxcfleet.patch.rollout.records import record_of
 from lxcfleet.patch.rollout.sight import Fleet, Sight
@@ -98,12 +100,14 @@ class Orders:
 
     async def begin_change(
         self, wanted: Mapping[str, Spec], policy: Mapping[str, Any], *, auto_revert: bool = False,
-        resting: Mapping[str, Spec] = {}, rejected: str = "",
+        resting: Mapping[str, tuple[Spec, Spec]] = {}, rejected: str = "", later: bool = False,
     ) -> RolloutRecord:
-        """Begin to give running containers other specs, each just before its restart. Raises FleetError.
+        """Begin to give running containers other specs, each in its turn, in which it is restarted if that takes a restart.
+        Raises FleetError.
 
-        ``resting``: specs that the caller gives others at once after that: to undo the rollout takes them back, too.
-        ``rejected``: why the patch was rejected that this takes back.
+        ``resting``: specs that the caller gives others at once, the former and the new ones: to undo the rollout takes these
+        back, too. ``rejected``: why the patch was rejected that this takes back. ``later``: what takes a restart is left to
+        the next one.
         """
         self.refuse_second()
         registry = self._fleet.registry
@@ -111,16 +115,27 @@ class Orders:
         for name, spec in wanted.items():
             former = registry[name].wanted
             if former is not None:
-                members[name] = self._sight.member(registry[name])
+                members[name] = self._member(registry[name], spec, later=later)
                 specs[name] = changing_values(former, spec)
         rollout = replace(self._new(RolloutKind.CHANGE, policy, members), auto_revert=auto_revert, rejected=rejected)
-        for name, spec in resting.items():
-            if (former := registry[name].wanted) is not None:
-                specs[name] = changing_values(former, spec)
+        specs |= {name: changing_values(former, spec) for name, (former, spec) in resting.items()}
         changes = ChangeSet(rollout.id, specs)
         self._change_sets.keep(changes)
         rollout = replace(rollout, about=changes.about)
         return await self._start(rollout, dry_run=False)
+
+    def _member(self, container: Container, spec: Spec, *, later: bool = False) -> Member:
+        """A container that gets that spec, as a member."""
+        fresh = not later and bool(await_restart(container.spec, spec))
+        return replace(self._sight.member(container), live=container.running is not None and not fresh)
+
+    def gated(self, planned: Sequence[Planned], policy: Mapping[str, Any]) -> list[Planned]:
+        """Those of these changes without a restart that are made in waves."""
+        return gating.choose(planned, policies.overridden(self._fleet.config.rollout, policy), self._sight.own)
+
+    def reverts(self, names: Iterable[str]) -> bool:
+        """Whether the group or profile of any of these containers says that what halts is taken back."""
+        return any(self._sight.own(self._fleet.registry[name].spec).auto_revert for name in names)
 
     async def rescue(self, wanted: Mapping[str, Spec]) -> RolloutRecord:
         """End the halted rollout, and give what failed in it other specs, in a rollout of its own. Raises FleetError."""
@@ -160,7 +175,12 @@ class Orders:
                 await self._change_sets.put(rollout.id, container)  # somebody stopped it since, and it stays so
             else:
                 expected = before is None or before.expected
-                members[name] = replace(self._sight.member(container), expected=expected)
+                spec = applied(container.wanted, back.members[name].wanted) if container.wanted is not None else None
+                member = self._sight.member(container) if spec is None else self._member(container, spec)
+                if before is None and member.live:  # it got that at once, and can have it back so
+                    await self._change_sets.put(rollout.id, container)
+                else:
+                    members[name] = replace(member, expected=expected)
         self.refuse_second()  # another one may have begun meanwhile
         self.ledger.say(f"puts the former specs back: it undoes {last.id}{_more(rollout)}")
         return await self._start(replace(rollout, members=members), dry_run=False)
@@ -230,6 +250,8 @@ class Orders:
             log.error("%s: a later patch may not know of this %s, as it can't be noted: %s", container.name, action, error)
         if action is Action.STOP and self.ledger.active is not None:
             self._note(planner.leave_stopped(self.ledger.active, container.name))
+        elif self.ledger.active is not None:
+            self._note(live.restarted(self.ledger.active, container.name))
 
     def _note(self, rollout: Rollout) -> None:
         """Keep what was heard, if it can be written down. The rollout goes on by what it sees in any case."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lxcfleet.patch.rollout import baking, trial
+from lxcfleet.patch.rollout import baking, live, trial
 from lxcfleet.patch.rollout.baking import Proof
 from lxcfleet.patch.rollout.state import Fleet, Halt, LiveState, Member, MemberPhase, Rollout, RolloutKind, Status
 from lxcfleet.patch.rollout.waves import Blocked, next_wave
@@ -132,7 +132,7 @@ def _pause(rollout: Rollout, member: Member, now: LiveState | None) -> float:
     if (left := baking.left(rollout, member, now)) is not None:
         return min(max(left, 0.01), baking.LOOK_SECONDS)
     if member.phase is MemberPhase.GATED and now is not None and now.healthy:
-        left = rollout.times(member)[0] - now.healthy_for
+        left = rollout.times(member)[0] - live.since(member, now).healthy_for
         return LOOK_SECONDS if left <= 0 else max(left, 0.01)  # it waits for tests, whose end wakes the driver up
     return LOOK_SECONDS
 
@@ -201,10 +201,10 @@ def _settle_waiting(rollout: Rollout, member: Member, now: LiveState) -> Member:
         return replace(member, phase=MemberPhase.GATED, identity=now.identity, note="")
     if now.identity != member.identity:
         return _skip(member, "it was restarted meanwhile")
-    if now.problem:
+    if now.problem and not member.live:
         return _skip(member, f"it was not restarted: {now.problem}")
     if now.frozen:
-        return _skip(member, "it is frozen, and was not restarted")
+        return _skip(member, "it is frozen, and was left as it was" if member.live else "it is frozen, and was not restarted")
     if _is_untried(rollout, member, now) and trial.were_run(now.trials):
         may = _excusable(rollout, now)
         return replace(member, excused={name: why for name, why in trial.not_good(now.trials).items() if name in may})
@@ -216,12 +216,21 @@ def _settle_restarting(rollout: Rollout, member: Member, now: LiveState) -> Memb
         return replace(member, phase=MemberPhase.WAITING)  # it was not started yet
     if now.down_for is not None and not member.note:
         return _settle_left(rollout, member, now.down_for)
+    if member.live and not member.fallen:
+        return _settle_unchanged(member)
     if now.identity is None:
         return replace(member, phase=MemberPhase.FAILED, note=member.note or "it does not run after its restart")
     if now.identity != member.identity:
         return _settle_gated(rollout, replace(member, phase=MemberPhase.GATED, note=""), now)
     if member.attempts >= ATTEMPTS:
         return replace(member, phase=MemberPhase.FAILED, note=member.note or "it could not be restarted")
+    return replace(member, phase=MemberPhase.WAITING)
+
+
+def _settle_unchanged(member: Member) -> Member:
+    """It was to get another spec without a restart, and nobody noted that it has it: that is tried again, or once more."""
+    if member.attempts >= ATTEMPTS:
+        return replace(member, phase=MemberPhase.FAILED, note=member.note or "it could not be changed")
     return replace(member, phase=MemberPhase.WAITING)
 
 
@@ -235,19 +244,25 @@ def _settle_left(rollout: Rollout, member: Member, down_for: float) -> Member:
 def _settle_gated(rollout: Rollout, member: Member, now: LiveState) -> Member:
     if now.down_for is not None:
         return _settle_left(rollout, member, now.down_for)
+    if why := live.failure(member, now):
+        return replace(member, phase=MemberPhase.FAILED, note=why)
     if now.identity is None:
         return replace(member, phase=MemberPhase.FAILED, note="it ended after its restart")
     if member.baked_from is not None and not now.healthy:
         return baking.settle_ill(member, now)
     long_enough, deadline = rollout.times(member)
+    whole, now = now, live.since(member, now)
     if not member.expected:
         if now.running_for < long_enough:  # without a check, it has to stay up at least that long
             return member
         return replace(member, phase=MemberPhase.DONE, note="" if now.healthy else "it was not healthy before either")
     if now.healthy and now.healthy_for >= long_enough:
-        return baking.settle_well(rollout, _settle_tests(member, now, deadline), now)
-    if not now.healthy and now.running_for >= deadline:
-        why = f"it was not healthy {deadline:.0f} s after its start{': ' if now.reason else ''}{now.reason}"
+        return baking.settle_well(rollout, _settle_tests(member, now, deadline), whole)
+    # One that was not restarted is taken for healthy until enough checks have failed.
+    failing = member.changed_at is not None and bool(now.reason)
+    if now.running_for >= deadline and (failing or not now.healthy):
+        ill = "not well" if now.healthy else "not healthy"
+        why = f"it was {ill} {deadline:.0f} s after its {live.word(member)}{': ' if now.reason else ''}{now.reason}"
         return replace(member, phase=MemberPhase.FAILED, note=why)
     return member
 
@@ -261,7 +276,7 @@ def _settle_tests(member: Member, now: LiveState, deadline: float) -> Member:
         if now.running_for < deadline:
             return member
         after = deadline if member.baked_from is None else now.running_for
-        why = f"its test {bad[0].name} was {bad[0].verdict} {after:.0f} s after its start: {bad[0].reason}"
+        why = f"its test {bad[0].name} was {bad[0].verdict} {after:.0f} s after its {live.word(member)}: {bad[0].reason}"
         return replace(member, phase=MemberPhase.FAILED, note=why)
     if trial.awaited(now.trials, excused) or not trial.were_run(now.trials):
         return member
@@ -285,6 +300,7 @@ def begin_wave(rollout: Rollout, names: Sequence[str], bases: Mapping[str, str] 
             canary=canaries,
             baked_from=None,
             baked=False,
+            changed_at=None,
             base=rollout.members[name].base or bases.get(name, ""),
         )
         for name in names
@@ -414,7 +430,9 @@ def _another_chance(rollout: Rollout, member: Member, now: LiveState | None) -> 
     if now.identity == member.identity:
         return replace(member, phase=MemberPhase.WAITING, attempts=0, note="")
     deadline = now.running_for + rollout.policy.healthy_deadline
-    return replace(member, phase=MemberPhase.GATED, note="", healthy_deadline=deadline, baked_from=None, baked=False)
+    return replace(
+        member, phase=MemberPhase.GATED, note="", healthy_deadline=deadline, baked_from=None, baked=False, changed_at=None
+    )
 
 
 def leave_stopped(rollout: Rollout, name: str) -> Rollout:

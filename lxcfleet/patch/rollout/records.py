@@ -42,6 +42,7 @@ def record_of(
                 "name": member.name,
                 "phase": member.phase,
                 "wave": member.wave,
+                "live": member.live,
                 "stale": member.stale,
                 "note": member.note,
                 "tests": [record_of_trial(each) for each in member.trials],

@@ -102,6 +102,15 @@ class Sight:
         for name in names:
             self._trials.demand(self._fleet.registry[name], self.tests_of(name), once=True)
 
+    def look_anew(self, container: Container, seconds: float) -> None:
+        """It has changed without a restart: it has to prove once more that it is well, for so many seconds."""
+        self._trials.anew(container)
+        self._fleet.prober.respecified(container, seconds)
+
+    def own(self, spec: Spec | None) -> policies.ProfileRollout:
+        """What its group or profile says of a container in rollouts."""
+        return self._policy_of(spec)[1]
+
     def tests_of(self, name: str) -> tuple[RolloutTest, ...]:
         """The tests of a container, as its group or its profile has them."""
         return self._policy_of(self._fleet.registry[name].spec)[1].tests or ()

@@ -26,7 +26,7 @@ class RolloutKind(StrEnum):
     RESTART = "restart"
     """The operator chose them."""
     CHANGE = "change"
-    """Each gets another spec just before its restart; see change_sets."""
+    """Each gets another spec in its turn, and is restarted then if that takes a restart; see change_sets."""
 
 
 class Status(StrEnum):
@@ -52,9 +52,9 @@ class MemberPhase(StrEnum):
     WAITING = "waiting"
     """It is to be restarted."""
     RESTARTING = "restarting"
-    """Its wave has begun."""
+    """Its wave has begun: it is restarted, or gets another spec without a restart."""
     GATED = "checked"
-    """It was restarted, and has to prove that it is healthy."""
+    """That is done, and it has to prove that it is healthy."""
     DONE = "done"
     FAILED = "failed"
     SKIPPED = "skipped"
@@ -108,6 +108,10 @@ class Member:
     not begun."""
     baked: bool = False
     """Whether that time is over, and all was well."""
+    live: bool = False
+    """It gets another spec without a restart."""
+    changed_at: float | None = None
+    """The age of its run at which it got that, in seconds; None: it has not, or was restarted since."""
 
     @property
     def victim(self) -> bool:

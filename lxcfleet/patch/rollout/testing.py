@@ -177,6 +177,10 @@ class Trials:
     def forget(self, container: Container) -> None:
         """The container is gone."""
         self.known.forget(container.name)
+        self.anew(container)
+
+    def anew(self, container: Container) -> None:
+        """Its run has changed: how its tests went says nothing any more."""
         course = self._courses.pop(container.name, None)
         if course is not None and course.task is not None:
             course.task.cancel()

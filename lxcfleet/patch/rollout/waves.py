@@ -29,7 +29,7 @@ def next_wave(rollout: Rollout, seen: Fleet) -> tuple[str, ...] | Blocked:
     # Who waits for each other in a circle waits for nobody.
     free = [m for m in waiting if names.isdisjoint(seen[m.name].awaited)] or waiting
     level = [member for member in free if member.priority == free[0].priority]
-    ready = [member for member in level if seen[member.name].busy is None and not seen[member.name].lack]
+    ready = [m for m in level if seen[m.name].busy is None and (m.live or not seen[m.name].lack)]
     if not ready:
         now = seen[level[0].name]
         return Blocked(level[0].name, f"it is busy: {now.busy}" if now.busy else f"it could not start again: {now.lack}")

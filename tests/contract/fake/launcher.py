@@ -118,6 +118,8 @@ class Model:
     fails: dict[str, FleetError] = field(default_factory=dict)
     """The errors that the launcher gives when a container is made, started or frozen, or a volume made."""
     during: Callable[[str], object] = str
+    limited: Callable[[str], object] = str
+    """Called with the name of each container that got other limits."""
     """Called with a container's name while it is made, started or frozen."""
 
 
@@ -498,6 +500,7 @@ class FakeLauncher(Launcher):
         for item in items:
             for _, file, value in item["limits"]:
                 (self._group(item["name"]) / file).write_text(value)
+            self.model.limited(item["name"])
             answer(reply, item["name"])
 
     def _freeze(self, names: list[str], reply: socket.socket, state: str) -> None:

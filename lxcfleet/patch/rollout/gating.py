@@ -1,0 +1,33 @@
+"""Which changes that need no restart are made in waves all the same, as a rollout. Pure.
+
+A limit that is too low for what a container does, or a check that it can't pass, is the same to all containers that get it.
+So one of them gets it first, if there is anything to see by: see ``rollout: {gate_live: …}``. What can't harm a container
+that was well before (labels, names, a higher limit) is changed in all of them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from lxcfleet.containers.changes import risky
+from lxcfleet.containers.changing import Planned
+from lxcfleet.spec.rollout import GateLive, ProfileRollout, RolloutSettings
+from lxcfleet.spec.spec import Spec
+
+Own = Callable[[Spec | None], ProfileRollout]
+"""What its group or profile says of a container in rollouts."""
+
+
+def choose(planned: Sequence[Planned], policy: RolloutSettings, own: Own) -> list[Planned]:
+    """Those of these changes that are made in waves. As many as canaries are nobody's canaries, unless what halts is taken
+    back by itself."""
+    found = [each for each in planned if _is_gated(each, policy.gate_live, own)]
+    few = len(found) <= policy.canaries.of(len(found))
+    return [each for each in found if not few or own(each.spec).auto_revert]
+
+
+def _is_gated(each: Planned, which: GateLive, own: Own) -> bool:
+    running = each.container.running
+    if which is GateLive.NONE or running is None or not risky(each.former, each.spec) or running.payload.frozen:
+        return False
+    return which is GateLive.ALL or each.spec.check is not None or bool(own(each.spec).tests)
